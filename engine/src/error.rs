@@ -1,0 +1,91 @@
+//! The runtime's errors. Every one has a stable condition name, a reason and a fix.
+
+/// Why a query ended other than by its own end or a stop.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// An operator, source or sink gave up.
+    #[error("{condition}: {reason}{}{}", place(.position), advice(.fix))]
+    Operator {
+        /// Stable name of the condition.
+        condition: String,
+        /// Where: an operator, or source, offset and byte; empty if it has no place.
+        position: String,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it; empty if nobody can say.
+        fix: String,
+    },
+    /// An operator panicked; the query is ended, the process goes on.
+    #[error("OPERATOR_PANICKED: {tasklet}: {message}. This is a bug in the operator or in a function it calls")]
+    Panic {
+        /// The tasklet that ran the operator.
+        tasklet: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The system refused something that the runtime itself needs.
+    #[error("RUNTIME_IO: {what}: {reason}")]
+    Runtime {
+        /// What was attempted.
+        what: &'static str,
+        /// The system's answer.
+        reason: String,
+    },
+    /// A simulated run did not end: some tasklet waits for ever.
+    #[error("SIMULATION_STUCK: no end after {steps} steps with seed {seed}")]
+    Stuck {
+        /// The seed that reproduces it.
+        seed: u64,
+        /// Steps taken.
+        steps: u64,
+    },
+}
+
+fn place(position: &str) -> String {
+    if position.is_empty() { String::new() } else { format!(" (at {position})") }
+}
+
+fn advice(fix: &str) -> String {
+    if fix.is_empty() { String::new() } else { format!(". {fix}") }
+}
+
+impl EngineError {
+    /// An operator's error without a position.
+    pub fn operator(
+        condition: impl Into<String>,
+        reason: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self::Operator {
+            condition: condition.into(),
+            position: String::new(),
+            reason: reason.into(),
+            fix: fix.into(),
+        }
+    }
+
+    /// The same error at a position.
+    pub fn at(self, place: impl Into<String>) -> Self {
+        match self {
+            Self::Operator { condition, reason, fix, .. } => {
+                Self::Operator { condition, position: place.into(), reason, fix }
+            }
+            other => other,
+        }
+    }
+
+    /// An error of the system in something that the runtime itself needs.
+    pub fn runtime(what: &'static str, error: std::io::Error) -> Self {
+        Self::Runtime { what, reason: error.to_string() }
+    }
+
+    /// The stable name of the condition.
+    pub fn condition(&self) -> &str {
+        match self {
+            Self::Operator { condition, .. } => condition,
+            Self::Panic { .. } => "OPERATOR_PANICKED",
+            Self::Runtime { .. } => "RUNTIME_IO",
+            Self::Stuck { .. } => "SIMULATION_STUCK",
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The producing end of a queue between tasklets: one ring per consumer.
+//!
+//! A record that finds its ring full goes to the lane's spill, and the stage is not ready until
+//! the spill is empty again; so a spill holds at most what one input record expanded to.
+
+use crate::error::EngineError;
+use crate::event::{Epoch, Event, Record};
+use crate::ring::{Consumer, Producer, ring};
+use crate::stage::{Push, Settled, Stage};
+use crate::wake::Waker;
+use std::collections::VecDeque;
+
+/// Events that a ring holds.
+pub const RING_CAPACITY: usize = 1024;
+
+struct Lane<T> {
+    ring: Producer<Event<T>>,
+    spill: VecDeque<Event<T>>,
+    consumer: Waker,
+}
+
+/// The rings from one tasklet to the instances of the next.
+pub struct Outbox<T> {
+    lanes: Vec<Lane<T>>,
+    /// Events in all spills.
+    spilled: usize,
+}
+
+/// The consuming end of one ring.
+pub struct Inlet<T> {
+    pub(crate) ring: Consumer<Event<T>>,
+    /// The worker to wake when room was made.
+    pub(crate) producer: Waker,
+}
+
+/// Connects two workers with one ring.
+pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
+    let (tx, rx) = ring(RING_CAPACITY);
+    let lane = Lane { ring: tx, spill: VecDeque::new(), consumer: consumer.clone() };
+    (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })
+}
+
+impl<T: Send> Outbox<T> {
+    /// One outbox with the lanes of several.
+    pub fn merge(parts: Vec<Outbox<T>>) -> Self {
+        Self { lanes: parts.into_iter().flat_map(|part| part.lanes).collect(), spilled: 0 }
+    }
+
+    /// Number of consumers.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Sends an event to one consumer.
+    #[inline]
+    pub fn send(&mut self, lane: usize, event: Event<T>) {
+        let lane = &mut self.lanes[lane];
+        if lane.spill.is_empty() {
+            if let Err(event) = lane.ring.push(event) {
+                lane.spill.push_back(event);
+                self.spilled += 1;
+            }
+        } else {
+            lane.spill.push_back(event);
+            self.spilled += 1;
+        }
+    }
+
+    /// Sends a control event to every consumer.
+    pub fn broadcast(&mut self, make: impl Fn() -> Event<T>) {
+        for lane in 0..self.lanes.len() {
+            self.send(lane, make());
+        }
+    }
+
+    /// Whether a record may be sent.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.spilled == 0
+    }
+
+    /// Publishes what was sent and wakes sleeping consumers.
+    pub fn settle(&mut self) -> Settled {
+        for lane in &mut self.lanes {
+            while let Some(event) = lane.spill.pop_front() {
+                if let Err(event) = lane.ring.push(event) {
+                    lane.spill.push_front(event);
+                    break;
+                }
+                self.spilled -= 1;
+            }
+            if lane.ring.publish() {
+                lane.consumer.wake();
+            }
+        }
+        if self.spilled == 0 { Settled::Clear } else { Settled::Blocked }
+    }
+}
+
+/// Routes typed records to the instance that owns their key.
+pub struct Exchange<T, R> {
+    outbox: Outbox<T>,
+    route: R,
+}
+
+impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Exchange<T, R> {
+    /// `route` gives the lane of a record, out of the number of lanes.
+    pub fn new(outbox: Outbox<T>, route: R) -> Self {
+        Self { outbox, route }
+    }
+}
+
+impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Stage for Exchange<T, R> {
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.outbox.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Watermark(micros));
+        Ok(())
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Marker(epoch));
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::End);
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        Ok(self.outbox.settle())
+    }
+}
+
+impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Push<T> for Exchange<T, R> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        let lane = (self.route)(&value, self.outbox.lanes());
+        self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
+        Ok(())
+    }
+}

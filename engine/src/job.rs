@@ -1,0 +1,314 @@
+//! A job: tasklets, the rings between them, and the driver, put together and then run, either on
+//! pinned threads ([`Job::start`]) or one step at a time from a seed ([`Job::simulate`]).
+
+use crate::cores;
+use crate::driver::{Command, Committed, Driver, Report, Tick, Trigger};
+use crate::error::EngineError;
+use crate::exchange::{Inlet, Outbox, connect};
+use crate::seam::{Env, RealEnv, SimEnv};
+use crate::sim;
+use crate::tasklet::{SourcePort, Tasklet, TaskletPort};
+use crate::wake::Waker;
+use crate::worker::{WaitProfile, Worker};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How a job runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads; capped at the cores that this process may use.
+    pub workers: usize,
+    /// Whether workers are pinned to cores.
+    pub pin: bool,
+    /// How workers wait.
+    pub wait: WaitProfile,
+    /// When epochs happen.
+    pub trigger: Trigger,
+}
+
+impl Default for Config {
+    /// One worker, pinned, balanced waiting, an epoch every second.
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            pin: true,
+            wait: WaitProfile::Balanced,
+            trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
+        }
+    }
+}
+
+struct Seat {
+    poll: Option<mio::Poll>,
+    waker: Waker,
+    tasklets: Vec<Box<dyn Tasklet>>,
+}
+
+/// A job under construction.
+pub struct Job {
+    name: String,
+    env: Arc<dyn Env>,
+    config: Config,
+    seats: Vec<Seat>,
+    sources: Vec<(Sender<Command>, Waker)>,
+    tasklets: usize,
+    on_commit: Box<dyn FnMut(&Committed) + Send>,
+    // Unbounded in type, bounded by protocol: one epoch is in flight at a time, and each tasklet
+    // says at most three things about it.
+    reports: (Sender<Report>, Receiver<Report>),
+}
+
+impl Job {
+    /// A job with no tasklets, in the real world.
+    pub fn new(name: &str, config: Config) -> Result<Self, EngineError> {
+        let workers = config.workers.min(cores::usable());
+        Self::in_env(name, Config { workers, ..config }, Arc::new(RealEnv::default()))
+    }
+
+    /// A job in a given world, with just as many workers as the configuration says.
+    pub fn in_env(name: &str, config: Config, env: Arc<dyn Env>) -> Result<Self, EngineError> {
+        let workers = config.workers.max(1);
+        let seats = (0..workers)
+            .map(|_| {
+                let (poll, waker) = env.sleeper()?;
+                Ok(Seat { poll, waker, tasklets: Vec::new() })
+            })
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Self {
+            name: name.to_string(),
+            env,
+            config,
+            seats,
+            sources: Vec::new(),
+            tasklets: 0,
+            on_commit: Box::new(|_| {}),
+            reports: unbounded(),
+        })
+    }
+
+    /// The world that the job runs in.
+    pub fn env(&self) -> Arc<dyn Env> {
+        self.env.clone()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// The trigger.
+    pub fn trigger(&self) -> Trigger {
+        self.config.trigger
+    }
+
+    /// A worker's waker.
+    pub fn waker(&self, worker: usize) -> &Waker {
+        &self.seats[worker].waker
+    }
+
+    /// Calls this, on the driver's thread, for every committed epoch.
+    pub fn on_commit(&mut self, call: impl FnMut(&Committed) + Send + 'static) {
+        self.on_commit = Box::new(call);
+    }
+
+    /// The rings from each of `producers` to each of `consumers` (both worker numbers): an outbox
+    /// per producer, and per consumer its inlets.
+    pub fn rings<T: Send>(
+        &self,
+        producers: &[usize],
+        consumers: &[usize],
+    ) -> (Vec<Outbox<T>>, Vec<Vec<Inlet<T>>>) {
+        let mut inlets: Vec<Vec<Inlet<T>>> = consumers.iter().map(|_| Vec::new()).collect();
+        let outboxes = producers.iter().map(|&producer| {
+            let lanes = consumers.iter().enumerate().map(|(index, &consumer)| {
+                let (outbox, inlet) = connect(self.waker(producer), self.waker(consumer));
+                inlets[index].push(inlet);
+                outbox
+            });
+            Outbox::merge(lanes.collect())
+        });
+        let outboxes = outboxes.collect();
+        (outboxes, inlets)
+    }
+
+    /// A new tasklet's connection to the driver.
+    pub fn tasklet_port(&mut self) -> TaskletPort {
+        self.tasklets += 1;
+        TaskletPort { id: self.tasklets - 1, reports: self.reports.0.clone() }
+    }
+
+    /// A new source tasklet's connection to the driver.
+    pub fn source_port(&mut self, worker: usize) -> SourcePort {
+        let (commands, inbox) = unbounded();
+        self.sources.push((commands, self.waker(worker).clone()));
+        SourcePort {
+            index: self.sources.len() - 1,
+            tasklet: self.tasklet_port(),
+            commands: inbox,
+            continuous: self.config.trigger.is_continuous(),
+        }
+    }
+
+    /// Seats a tasklet on a worker.
+    pub fn seat(&mut self, worker: usize, tasklet: Box<dyn Tasklet>) {
+        self.seats[worker].tasklets.push(tasklet);
+    }
+
+    /// The tasklets' names by worker, for `explain`.
+    pub fn layout(&self) -> Vec<Vec<String>> {
+        let names = |seat: &Seat| seat.tasklets.iter().map(|t| t.name().to_string()).collect();
+        self.seats.iter().map(names).collect()
+    }
+
+    fn into_driver(self) -> (Driver, Vec<Seat>, Receiver<Report>, Sender<Report>) {
+        let driver = Driver::new(self.config.trigger, self.sources, self.tasklets, self.on_commit);
+        (driver, self.seats, self.reports.1, self.reports.0)
+    }
+
+    /// Starts the threads: one per worker that has tasklets, and the driver's.
+    pub fn start(self) -> Result<Running, EngineError> {
+        let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
+        let (driver, seats, inbox, reports) = self.into_driver();
+        let halt = Arc::new(AtomicBool::new(false));
+        let pinned = if config.pin { cores::allowed() } else { Vec::new() };
+        let mut threads = Vec::new();
+        let wakers: Vec<Waker> = seats.iter().map(|seat| seat.waker.clone()).collect();
+        for (index, seat) in seats.into_iter().enumerate() {
+            if seat.tasklets.is_empty() {
+                continue;
+            }
+            let worker = Worker {
+                tasklets: seat.tasklets,
+                poll: seat.poll,
+                waker: seat.waker,
+                core: pinned.get(index).copied(),
+                wait: config.wait,
+                env: env.clone(),
+                reports: reports.clone(),
+                halt: halt.clone(),
+            };
+            threads.push(env.spawn(format!("{name}-w{index}"), Box::new(|| worker.run()))?);
+        }
+        let outcome = Arc::new((Mutex::new(None), Condvar::new()));
+        let shared = outcome.clone();
+        let clock = env.clone();
+        let thread = env.spawn(
+            format!("{name}-epochs"),
+            Box::new(move || {
+                let result = drive(driver, &inbox, &*clock);
+                // ORDERING: relaxed: see `Worker::run_tasklets`.
+                halt.store(true, Ordering::Relaxed);
+                wakers.iter().for_each(Waker::wake);
+                for thread in threads {
+                    // Workers catch their operators' panics; a panic of the worker itself was
+                    // printed by the runtime.
+                    drop(thread.join());
+                }
+                let (slot, changed) = &*shared;
+                *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
+                changed.notify_all();
+            }),
+        )?;
+        Ok(Running { reports, outcome, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
+    pub fn simulate(self, world: &SimEnv, seed: u64) -> Result<(), EngineError> {
+        let (driver, seats, inbox, _reports) = self.into_driver();
+        let tasklets = seats.into_iter().flat_map(|seat| seat.tasklets).collect();
+        sim::run(driver, tasklets, &inbox, world, seed)
+    }
+}
+
+fn drive(mut driver: Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result<(), EngineError> {
+    loop {
+        let now_ns = env.now_ns();
+        let wait_ns = match driver.tick(now_ns) {
+            Tick::Finished(result) => return result,
+            Tick::Wait(until_ns) => until_ns.map(|at_ns| at_ns.saturating_sub(now_ns)),
+        };
+        let report = match wait_ns {
+            Some(wait_ns) => inbox.recv_timeout(Duration::from_nanos(wait_ns)),
+            None => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        match report {
+            Ok(report) => driver.handle(report, env.now_ns()),
+            Err(RecvTimeoutError::Timeout) => {}
+            // The handle and all tasklets are gone: nobody is left to end this query otherwise.
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// How a job ended, once it has, and the bell for those who wait for it.
+type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
+
+/// A started job. Dropping it stops the job at the next epoch and waits for its threads.
+pub struct Running {
+    reports: Sender<Report>,
+    outcome: Arc<Outcome>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Running {
+    /// Asks for an end at the next epoch, without waiting for it.
+    pub fn request_stop(&self) {
+        drop(self.reports.send(Report::Stop));
+    }
+
+    /// Ends at the next epoch and waits for it.
+    pub fn stop(&self) -> Result<(), EngineError> {
+        self.request_stop();
+        self.wait(None).unwrap_or(Ok(()))
+    }
+
+    /// Blocks until all that was there at the call has been processed and committed.
+    pub fn process_all_available(&self) -> Result<(), EngineError> {
+        let (reply, done) = crossbeam_channel::bounded(1);
+        drop(self.reports.send(Report::ProcessAll(reply)));
+        loop {
+            match done.recv_timeout(Duration::from_millis(50)) {
+                Ok(()) => return Ok(()),
+                Err(_) => {
+                    if let Some(outcome) = self.outcome() {
+                        return outcome;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the end, at most `timeout`; `None` if it has not come by then.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), EngineError>> {
+        let (slot, changed) = &*self.outcome;
+        let guard = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match timeout {
+            None => {
+                let guard = changed.wait_while(guard, |outcome| outcome.is_none());
+                guard.unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+            }
+            Some(timeout) => {
+                let waited = changed.wait_timeout_while(guard, timeout, |o| o.is_none());
+                waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.clone()
+            }
+        }
+    }
+
+    /// How the job ended; `None` while it runs.
+    pub fn outcome(&self) -> Option<Result<(), EngineError>> {
+        self.outcome.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.request_stop();
+        let thread = self.thread.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(thread) = thread {
+            drop(thread.join());
+        }
+    }
+}

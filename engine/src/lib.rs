@@ -1,0 +1,25 @@
+//! The Millstream runtime: pinned workers that run tasklets, joined by lock-free rings, with
+//! epoch markers that travel among the records.
+//!
+//! It knows nothing of rows, SQL, files or what sockets carry; those live in `millstream`.
+//! Start at [`job::Job`] (what is run), [`tasklet`] (what a worker steps), [`stage`] (what a
+//! record is pushed through) and [`driver`] (who decides the epochs).
+
+pub mod cores;
+pub mod driver;
+pub mod error;
+pub mod event;
+pub mod exchange;
+pub mod job;
+pub mod key_group;
+pub mod latency;
+pub mod ring;
+pub mod seam;
+pub mod sim;
+pub mod stage;
+mod sync;
+pub mod tasklet;
+pub mod wake;
+pub mod worker;
+
+pub use mio;

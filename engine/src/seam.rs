@@ -1,0 +1,150 @@
+//! The determinism seam: everything that can differ between two runs of the same input stands
+//! behind [`Env`]. Production uses [`RealEnv`]; tests run the same tasklets and drivers in a
+//! [`SimEnv`] with a virtual clock, seeded randomness and no threads.
+//!
+//! Storage joins the seam together with the first durable file.
+
+use crate::error::EngineError;
+use crate::wake::Waker;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The outside world as the runtime sees it.
+pub trait Env: Send + Sync {
+    /// Monotonic time, in nanoseconds since some fixed point.
+    fn now_ns(&self) -> u64;
+    /// Wall-clock time, in microseconds since 1970-01-01 UTC.
+    fn wall_us(&self) -> i64;
+    /// A random number.
+    fn random(&self) -> u64;
+    /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
+    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
+    /// Starts a named thread.
+    fn spawn(
+        &self,
+        name: String,
+        run: Box<dyn FnOnce() + Send>,
+    ) -> Result<JoinHandle<()>, EngineError>;
+}
+
+/// The token under which every worker's waker is registered; sockets count from 0.
+pub const WAKE_TOKEN: mio::Token = mio::Token(usize::MAX);
+
+/// The real clock, poller, threads and randomness.
+pub struct RealEnv {
+    start: Instant,
+}
+
+impl Default for RealEnv {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Env for RealEnv {
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn wall_us(&self) -> i64 {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_micros() as i64,
+            Err(before) => -(before.duration().as_micros() as i64),
+        }
+    }
+
+    fn random(&self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(self.now_ns())
+    }
+
+    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
+        let poll = mio::Poll::new().map_err(|e| EngineError::runtime("create a poll", e))?;
+        let waker = mio::Waker::new(poll.registry(), WAKE_TOKEN)
+            .map_err(|e| EngineError::runtime("create a waker", e))?;
+        Ok((Some(poll), Waker::poll(waker)))
+    }
+
+    fn spawn(
+        &self,
+        name: String,
+        run: Box<dyn FnOnce() + Send>,
+    ) -> Result<JoinHandle<()>, EngineError> {
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(run)
+            .map_err(|e| EngineError::runtime("start a thread", e))
+    }
+}
+
+/// A world with a clock that moves when told, and randomness from a seed.
+pub struct SimEnv {
+    now_ns: AtomicU64,
+    random: Mutex<SplitMix>,
+}
+
+impl SimEnv {
+    /// A world whose whole behaviour follows from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { now_ns: AtomicU64::new(1), random: Mutex::new(SplitMix(seed)) }
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, by_ns: u64) {
+        self.now_ns.fetch_add(by_ns, Ordering::Relaxed);
+    }
+}
+
+impl Env for SimEnv {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.load(Ordering::Relaxed)
+    }
+
+    fn wall_us(&self) -> i64 {
+        (self.now_ns() / 1_000) as i64
+    }
+
+    fn random(&self) -> u64 {
+        self.random.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+    }
+
+    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
+        Ok((None, Waker::silent()))
+    }
+
+    fn spawn(
+        &self,
+        name: String,
+        _run: Box<dyn FnOnce() + Send>,
+    ) -> Result<JoinHandle<()>, EngineError> {
+        Err(EngineError::operator(
+            "NO_THREADS_IN_SIMULATION",
+            format!("the simulated world was asked to start thread '{name}'"),
+            "Run the job with `Job::simulate`",
+        ))
+    }
+}
+
+/// SplitMix64: a small generator with a fixed sequence per seed (Steele, Lea and Flood, 2014).
+#[derive(Clone, Debug)]
+pub struct SplitMix(pub u64);
+
+impl SplitMix {
+    /// The next number.
+    #[expect(clippy::should_implement_trait, reason = "an endless sequence, not an iterator")]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

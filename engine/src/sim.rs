@@ -1,0 +1,57 @@
+//! The simulated scheduler: one thread, one seed, every interleaving of tasklet steps, driver
+//! ticks and clock movements that the seed picks.
+
+use crate::driver::{Driver, Report, Tick};
+use crate::error::EngineError;
+use crate::seam::{SimEnv, SplitMix};
+use crate::stage::Io;
+use crate::tasklet::{Step, StepCx, Tasklet};
+use crate::wake::Waker;
+use crate::worker::guard;
+use crossbeam_channel::Receiver;
+
+/// Steps after which a run is said to be stuck.
+const MAX_STEPS: u64 = 20_000_000;
+/// The clock's longest jump, in nanoseconds.
+const MAX_JUMP_NS: u64 = 3_000_000;
+
+pub(crate) fn run(
+    mut driver: Driver,
+    mut tasklets: Vec<Box<dyn Tasklet>>,
+    inbox: &Receiver<Report>,
+    world: &SimEnv,
+    seed: u64,
+) -> Result<(), EngineError> {
+    use crate::seam::Env;
+    let mut dice = SplitMix(seed);
+    let (waker, mut next_token) = (Waker::silent(), 0);
+    for tasklet in &mut tasklets {
+        let mut io = Io { registry: None, waker: &waker, next_token: &mut next_token };
+        guard(tasklet, |tasklet| tasklet.attach(&mut io))?;
+    }
+    for _ in 0..MAX_STEPS {
+        // The driver is one more player; it also hears at most one thing at a time.
+        let pick = dice.below(tasklets.len() as u64 + 1) as usize;
+        if pick == tasklets.len() {
+            if let Tick::Finished(result) = driver.tick(world.now_ns()) {
+                return result;
+            }
+            if let Ok(report) = inbox.try_recv() {
+                driver.handle(report, world.now_ns());
+            }
+            world.advance(dice.below(MAX_JUMP_NS));
+            continue;
+        }
+        let budget = 1 + dice.below(8) as usize;
+        let mut cx = StepCx { env: world, budget, wake_at_ns: None };
+        match guard(&mut tasklets[pick], |tasklet| tasklet.step(&mut cx)) {
+            Ok(Step::Done) => drop(tasklets.swap_remove(pick)),
+            Ok(Step::Progress | Step::Idle) => {}
+            Err(error) => {
+                drop(tasklets.swap_remove(pick));
+                driver.handle(Report::Failed(error), world.now_ns());
+            }
+        }
+    }
+    Err(EngineError::Stuck { seed, steps: MAX_STEPS })
+}

@@ -1,0 +1,132 @@
+//! What a record is pushed through: operators fused into a chain by owning what comes after.
+//!
+//! A chain is a call, not a queue. Typed streams nest stages by value, so the compiler sees the
+//! whole chain; tables box them. Control (`ready`, `marker`, `settle` …) goes down the same
+//! chain as data.
+//!
+//! *Threads.* A chain belongs to one tasklet and so, after start, to one worker thread.
+
+use crate::error::EngineError;
+use crate::event::Epoch;
+use crate::wake::Waker;
+
+/// What is left to do in a chain after [`Stage::settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Settled {
+    /// Nothing: all that was pushed is out.
+    Clear,
+    /// More of our own work; call again soon.
+    More,
+    /// Something that another side must make room for; a wake-up will follow.
+    Blocked,
+}
+
+/// What a worker offers to stages that own sockets.
+pub struct Io<'a> {
+    /// Where to register sockets; `None` under simulation.
+    pub registry: Option<&'a mio::Registry>,
+    /// The worker that will run the stage.
+    pub waker: &'a Waker,
+    pub(crate) next_token: &'a mut usize,
+}
+
+impl Io<'_> {
+    /// A token that no other socket of this worker has.
+    pub fn token(&mut self) -> mio::Token {
+        *self.next_token += 1;
+        mio::Token(*self.next_token - 1)
+    }
+}
+
+/// The control side of a stage. Every method must be passed on to the stages below.
+pub trait Stage: Send {
+    /// Called once, on the worker's thread, before anything else.
+    fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Whether one more record can be taken. A caller must not push when this is false, so what
+    /// a stage holds back is bounded by the expansion of one record.
+    fn ready(&mut self) -> bool;
+
+    /// Event time has advanced to `micros` since 1970.
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
+
+    /// The epoch ends here: snapshot, emit what is due at an epoch, pass the marker on. Work that
+    /// does not fit in one bounded step is left to [`settle`](Self::settle), during which
+    /// [`ready`](Self::ready) is false.
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
+
+    /// Nothing follows.
+    fn end(&mut self) -> Result<(), EngineError>;
+
+    /// Ends a drain: publish rings, write sockets, do a bounded piece of pending work.
+    fn settle(&mut self) -> Result<Settled, EngineError>;
+}
+
+/// The data side of a stage.
+pub trait Push<T>: Stage {
+    /// Takes a record.
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError>;
+}
+
+/// Passes the control side of a stage on to the stage in the named field, unchanged.
+#[macro_export]
+macro_rules! pass_control {
+    ($field:ident) => {
+        fn attach(
+            &mut self,
+            io: &mut $crate::stage::Io<'_>,
+        ) -> Result<(), $crate::error::EngineError> {
+            self.$field.attach(io)
+        }
+        #[inline]
+        fn ready(&mut self) -> bool {
+            self.$field.ready()
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), $crate::error::EngineError> {
+            self.$field.watermark(micros)
+        }
+        fn marker(
+            &mut self,
+            epoch: $crate::event::Epoch,
+        ) -> Result<(), $crate::error::EngineError> {
+            self.$field.marker(epoch)
+        }
+        fn end(&mut self) -> Result<(), $crate::error::EngineError> {
+            self.$field.end()
+        }
+        #[inline]
+        fn settle(&mut self) -> Result<$crate::stage::Settled, $crate::error::EngineError> {
+            self.$field.settle()
+        }
+    };
+}
+
+impl<S: Stage + ?Sized> Stage for Box<S> {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        (**self).attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        (**self).ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        (**self).watermark(micros)
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        (**self).marker(epoch)
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        (**self).end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        (**self).settle()
+    }
+}
+
+impl<T, S: Push<T> + ?Sized> Push<T> for Box<S> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        (**self).push(value, ingest_ns)
+    }
+}

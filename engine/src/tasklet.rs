@@ -1,0 +1,432 @@
+//! Tasklets: what a worker steps. Each does a bounded piece of work, never blocks, and says
+//! whether it got anywhere.
+//!
+//! There are two kinds: a [`SourceTasklet`] drives a chain from a source, an [`InboxTasklet`]
+//! drives one from the rings of other tasklets, aligning their markers.
+
+use crate::driver::{Command, Planned, Report};
+use crate::error::EngineError;
+use crate::event::{Epoch, Event};
+use crate::exchange::Inlet;
+use crate::seam::Env;
+use crate::stage::{Io, Push, Settled, Stage};
+use crossbeam_channel::{Receiver, Sender};
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done; there may be more.
+    Progress,
+    /// Nothing to do until a wake-up.
+    Idle,
+    /// The tasklet has ended and must not be stepped again.
+    Done,
+}
+
+/// What a step may use and say.
+pub struct StepCx<'a> {
+    /// Clock and randomness.
+    pub env: &'a dyn Env,
+    /// Records to process at most.
+    pub budget: usize,
+    /// The earliest time at which some tasklet wants to be stepped without a wake-up.
+    pub wake_at_ns: Option<u64>,
+}
+
+impl StepCx<'_> {
+    /// Asks to be stepped again at this time, even if nothing else happens.
+    pub fn wake_at(&mut self, at_ns: u64) {
+        self.wake_at_ns = Some(self.wake_at_ns.map_or(at_ns, |other| other.min(at_ns)));
+    }
+}
+
+/// A unit of scheduling.
+pub trait Tasklet: Send {
+    /// For errors, thread dumps and `explain`.
+    fn name(&self) -> &str;
+    /// Called once on the worker's thread, before the first step.
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError>;
+    /// Does a bounded piece of work.
+    fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError>;
+}
+
+/// A position in a source, in the source's own words (Spark's JSON where Spark has one).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offset(pub String);
+
+/// What a poll of a source came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// Records were emitted, or the stage below filled up.
+    Some,
+    /// Nothing there now.
+    Idle,
+    /// The end of the batch's range was reached.
+    AtBound,
+    /// Nothing there, and there never will be.
+    Exhausted,
+}
+
+/// Where records come from. `D` is the chain that they are pushed into.
+pub trait Source<D>: Send {
+    /// For errors and progress reports.
+    fn name(&self) -> &str;
+    /// Registers sockets with the worker.
+    fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+    /// Emits what is there, at most `cx.budget` records, asking `down.ready()` before each one.
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
+    /// The position behind the last emitted record.
+    fn position(&self) -> Offset;
+    /// Micro-batch mode: how far the source could be read now.
+    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<Planned, EngineError>;
+    /// Micro-batch mode: the next polls emit up to this planned position and no further.
+    fn bound(&mut self, end: &Offset) -> Result<(), EngineError>;
+    /// Everything before this position is committed and will not be asked for again.
+    fn committed(&mut self, _end: &Offset) {}
+}
+
+enum SourceState {
+    /// Continuous: poll whenever there is room.
+    Flowing,
+    /// Micro-batch: between batches.
+    Waiting,
+    /// Micro-batch: emitting the range of this batch.
+    Batch(Epoch),
+    /// The last marker is out; only `End` follows.
+    Halted,
+    /// `End` was passed on.
+    Ended,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    epoch: Epoch,
+    drain: bool,
+    last: bool,
+}
+
+/// Drives a chain from a source and puts the driver's markers into the stream.
+pub struct SourceTasklet<S, D> {
+    name: String,
+    id: usize,
+    source_index: usize,
+    source: S,
+    down: D,
+    commands: Receiver<Command>,
+    reports: Sender<Report>,
+    state: SourceState,
+    mark: Option<Mark>,
+    ack: Option<Epoch>,
+    marked: Offset,
+    told_exhausted: bool,
+}
+
+/// A tasklet's connection to the driver.
+pub struct TaskletPort {
+    pub(crate) id: usize,
+    pub(crate) reports: Sender<Report>,
+}
+
+/// A source's connection to the driver.
+pub struct SourcePort {
+    pub(crate) tasklet: TaskletPort,
+    pub(crate) index: usize,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) continuous: bool,
+}
+
+impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
+    /// Joins a source to its chain.
+    pub fn new(port: SourcePort, source: S, down: D) -> Self {
+        Self {
+            name: format!("source {} ({})", port.index, source.name()),
+            id: port.tasklet.id,
+            source_index: port.index,
+            source,
+            down,
+            commands: port.commands,
+            reports: port.tasklet.reports,
+            state: if port.continuous { SourceState::Flowing } else { SourceState::Waiting },
+            mark: None,
+            ack: None,
+            marked: Offset::default(),
+            told_exhausted: false,
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // The driver is gone only when the query is being torn down.
+        drop(self.reports.send(report));
+    }
+
+    fn take_commands(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let mut any = false;
+        while let Ok(command) = self.commands.try_recv() {
+            any = true;
+            match command {
+                Command::Mark { epoch, drain, last } => {
+                    self.mark = Some(Mark { epoch, drain, last });
+                }
+                Command::Plan => {
+                    let planned = self.source.plan(cx)?;
+                    self.report(Report::Planned { source: self.source_index, planned });
+                }
+                Command::Run { epoch, end } => {
+                    self.source.bound(&end)?;
+                    self.state = SourceState::Batch(epoch);
+                }
+                Command::Committed => self.source.committed(&self.marked),
+                Command::End => {
+                    self.down.end()?;
+                    self.state = SourceState::Ended;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    fn put_marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.marked = self.source.position();
+        self.report(Report::Offset {
+            source: self.source_index,
+            epoch,
+            offset: self.marked.clone(),
+        });
+        self.down.marker(epoch)?;
+        self.ack = Some(epoch);
+        Ok(())
+    }
+}
+
+impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.source.attach(io)?;
+        self.down.attach(io)
+    }
+
+    fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
+        match self.down.settle()? {
+            Settled::Clear => {}
+            Settled::More => return Ok(Step::Progress),
+            Settled::Blocked => return Ok(Step::Idle),
+        }
+        let mut progress = false;
+        if let Some(epoch) = self.ack.take() {
+            self.report(Report::Ack { epoch });
+            progress = true;
+        }
+        if matches!(self.state, SourceState::Ended) {
+            self.report(Report::Done { tasklet: self.id });
+            return Ok(Step::Done);
+        }
+        progress |= self.take_commands(cx)?;
+        if let Some(mark) = self.mark.filter(|mark| !mark.drain) {
+            self.mark = None;
+            self.put_marker(mark.epoch)?;
+            if mark.last {
+                self.state = SourceState::Halted;
+            }
+            return Ok(Step::Progress);
+        }
+        let polled = match self.state {
+            SourceState::Flowing | SourceState::Batch(_) => self.source.poll(&mut self.down, cx)?,
+            SourceState::Waiting | SourceState::Halted => {
+                return Ok(if progress { Step::Progress } else { Step::Idle });
+            }
+            SourceState::Ended => return Ok(Step::Progress),
+        };
+        match (polled, &self.state) {
+            (Polled::Some, _) => {
+                progress = true;
+            }
+            (Polled::AtBound, SourceState::Batch(epoch)) => {
+                let epoch = *epoch;
+                self.put_marker(epoch)?;
+                self.state = SourceState::Waiting;
+                progress = true;
+            }
+            (Polled::Idle | Polled::Exhausted, SourceState::Flowing) => {
+                if polled == Polled::Exhausted && !self.told_exhausted {
+                    self.told_exhausted = true;
+                    self.report(Report::Exhausted { source: self.source_index });
+                }
+                if let Some(mark) = self.mark.take() {
+                    self.put_marker(mark.epoch)?;
+                    if mark.last {
+                        self.state = SourceState::Halted;
+                    }
+                    progress = true;
+                }
+            }
+            _ => {}
+        }
+        // What this drain produced goes out now, not at the next step.
+        match self.down.settle()? {
+            Settled::More => progress = true,
+            Settled::Clear if self.ack.is_some() => progress = true,
+            Settled::Clear | Settled::Blocked => {}
+        }
+        Ok(if progress { Step::Progress } else { Step::Idle })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InletState {
+    Open,
+    /// Its marker has come; it stays in its ring until the others' come.
+    Aligned,
+    Ended,
+}
+
+/// Drives a chain from the rings of other tasklets.
+///
+/// A marker is passed on when it has come from every inlet that has not ended: until then an
+/// inlet whose marker came first is left alone.
+pub struct InboxTasklet<T, D> {
+    name: String,
+    id: usize,
+    inlets: Vec<(Inlet<T>, InletState, i64)>,
+    down: D,
+    reports: Sender<Report>,
+    ack: Option<Epoch>,
+    /// The inlet to start with, so that none starves.
+    turn: usize,
+    watermark: i64,
+    ended: bool,
+}
+
+impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
+    /// Joins rings to a chain.
+    pub fn new(port: TaskletPort, name: String, inlets: Vec<Inlet<T>>, down: D) -> Self {
+        Self {
+            name,
+            id: port.id,
+            inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
+            down,
+            reports: port.reports,
+            ack: None,
+            turn: 0,
+            watermark: i64::MIN,
+            ended: false,
+        }
+    }
+
+    fn advance_watermark(&mut self) -> Result<(), EngineError> {
+        let open = self.inlets.iter().filter(|(_, state, _)| *state != InletState::Ended);
+        let lowest = open.map(|(_, _, watermark)| *watermark).min().unwrap_or(self.watermark);
+        if lowest > self.watermark {
+            self.watermark = lowest;
+            self.down.watermark(lowest)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on a marker, or the end, if that is what all inlets wait for.
+    fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
+        if self.inlets.iter().any(|(_, state, _)| *state == InletState::Open) {
+            return Ok(false);
+        }
+        if self.inlets.iter().all(|(_, state, _)| *state == InletState::Ended) {
+            self.down.end()?;
+            self.ended = true;
+        } else if let Some(epoch) = epoch {
+            for (_, state, _) in &mut self.inlets {
+                if *state == InletState::Aligned {
+                    *state = InletState::Open;
+                }
+            }
+            self.down.marker(epoch)?;
+            self.ack = Some(epoch);
+        }
+        Ok(true)
+    }
+
+    /// Takes events from one inlet. Returns how many, and whether the step must stop here.
+    fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
+        let mut taken = 0;
+        while taken < budget && self.inlets[index].1 == InletState::Open && self.down.ready() {
+            let Some(event) = self.inlets[index].0.ring.pop() else { break };
+            taken += 1;
+            match event {
+                Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
+                Event::Watermark(micros) => {
+                    self.inlets[index].2 = self.inlets[index].2.max(micros);
+                    self.advance_watermark()?;
+                }
+                Event::Marker(epoch) => {
+                    self.inlets[index].1 = InletState::Aligned;
+                    if self.align(Some(epoch))? {
+                        return Ok((taken, true));
+                    }
+                }
+                Event::End => {
+                    self.inlets[index].1 = InletState::Ended;
+                    self.advance_watermark()?;
+                    // An inlet never ends between the markers of one epoch: sources end only
+                    // after the last epoch has been acknowledged by all.
+                    if self.align(None)? {
+                        return Ok((taken, true));
+                    }
+                }
+            }
+        }
+        Ok((taken, false))
+    }
+}
+
+impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+
+    fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
+        match self.down.settle()? {
+            Settled::Clear => {}
+            Settled::More => return Ok(Step::Progress),
+            Settled::Blocked => return Ok(Step::Idle),
+        }
+        let mut progress = false;
+        if let Some(epoch) = self.ack.take() {
+            drop(self.reports.send(Report::Ack { epoch }));
+            progress = true;
+        }
+        if self.ended {
+            drop(self.reports.send(Report::Done { tasklet: self.id }));
+            return Ok(Step::Done);
+        }
+        let inlets = self.inlets.len();
+        let mut budget = cx.budget;
+        for i in 0..inlets {
+            let index = (self.turn + i) % inlets;
+            let (taken, stop) = self.drain(index, budget)?;
+            if taken > 0 {
+                progress = true;
+                budget -= taken;
+                let inlet = &mut self.inlets[index].0;
+                if inlet.ring.release() {
+                    inlet.producer.wake();
+                }
+            }
+            if stop || budget == 0 {
+                break;
+            }
+        }
+        self.turn = (self.turn + 1) % inlets.max(1);
+        match self.down.settle()? {
+            Settled::More => progress = true,
+            Settled::Clear if self.ack.is_some() || self.ended => progress = true,
+            Settled::Clear | Settled::Blocked => {}
+        }
+        Ok(if progress { Step::Progress } else { Step::Idle })
+    }
+}

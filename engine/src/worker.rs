@@ -1,0 +1,157 @@
+//! A worker: a pinned thread that steps its tasklets round robin and blocks in one place.
+
+use crate::cores::{self, Core};
+use crate::driver::Report;
+use crate::error::EngineError;
+use crate::seam::Env;
+use crate::stage::Io;
+use crate::tasklet::{Step, StepCx, Tasklet};
+use crate::wake::Waker;
+use crossbeam_channel::Sender;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How a worker waits when nothing progresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitProfile {
+    /// Never sleeps: lowest latency, a whole core per worker.
+    Spin,
+    /// Spins for about the cost of one wake-up, then sleeps.
+    #[default]
+    Balanced,
+    /// Sleeps at once: least CPU.
+    Park,
+}
+
+impl WaitProfile {
+    fn spin_ns(self) -> u64 {
+        match self {
+            Self::Spin => u64::MAX,
+            Self::Balanced => 60_000,
+            Self::Park => 0,
+        }
+    }
+}
+
+/// Records that a tasklet may process in one step.
+pub const STEP_BUDGET: usize = 256;
+/// Events that one poll returns at most.
+const POLL_EVENTS: usize = 64;
+
+/// Everything that one worker thread needs.
+pub(crate) struct Worker {
+    pub tasklets: Vec<Box<dyn Tasklet>>,
+    pub poll: Option<mio::Poll>,
+    pub waker: Waker,
+    pub core: Option<Core>,
+    pub wait: WaitProfile,
+    pub env: Arc<dyn Env>,
+    pub reports: Sender<Report>,
+    /// Set when the query has failed: leave everything where it is.
+    pub halt: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// The thread's body: runs until every tasklet is done or the query has failed.
+    pub fn run(mut self) {
+        if let Some(core) = self.core {
+            // A core that went away costs speed, not correctness; `doctor` tells.
+            cores::pin(core);
+        }
+        let outcome = self.attach().and_then(|()| self.run_tasklets());
+        if let Err(error) = outcome {
+            drop(self.reports.send(Report::Failed(error)));
+        }
+    }
+
+    fn attach(&mut self) -> Result<(), EngineError> {
+        let mut next_token = 0;
+        for tasklet in &mut self.tasklets {
+            let mut io = Io {
+                registry: self.poll.as_ref().map(mio::Poll::registry),
+                waker: &self.waker,
+                next_token: &mut next_token,
+            };
+            guard(tasklet, |tasklet| tasklet.attach(&mut io))?;
+        }
+        Ok(())
+    }
+
+    fn run_tasklets(&mut self) -> Result<(), EngineError> {
+        let mut events = mio::Events::with_capacity(POLL_EVENTS);
+        let mut idle_since_ns = None;
+        // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper look again.
+        while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
+            let (progress, _) = self.round()?;
+            if progress {
+                idle_since_ns = None;
+                continue;
+            }
+            let now_ns = self.env.now_ns();
+            let since_ns = *idle_since_ns.get_or_insert(now_ns);
+            if now_ns - since_ns < self.wait.spin_ns() {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep(&mut events)?;
+            idle_since_ns = None;
+        }
+        Ok(())
+    }
+
+    /// Steps every tasklet once. Returns whether any got anywhere, and the earliest alarm.
+    fn round(&mut self) -> Result<(bool, Option<u64>), EngineError> {
+        let mut cx = StepCx { env: &*self.env, budget: STEP_BUDGET, wake_at_ns: None };
+        let (mut progress, mut index) = (false, 0);
+        while index < self.tasklets.len() {
+            match guard(&mut self.tasklets[index], |tasklet| tasklet.step(&mut cx))? {
+                Step::Progress => progress = true,
+                Step::Idle => {}
+                Step::Done => {
+                    progress = true;
+                    drop(self.tasklets.remove(index));
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        Ok((progress, cx.wake_at_ns))
+    }
+
+    fn sleep(&mut self, events: &mut mio::Events) -> Result<(), EngineError> {
+        self.waker.flag().announce();
+        // One more look, now that producers see us asleep.
+        let (progress, wake_at_ns) = self.round()?;
+        if !progress && !self.halt.load(Ordering::Relaxed) {
+            let now_ns = self.env.now_ns();
+            let timeout = wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+            if let Some(poll) = &mut self.poll {
+                match poll.poll(events, timeout) {
+                    Ok(()) => {}
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(EngineError::runtime("wait for sockets", e)),
+                }
+            }
+        }
+        self.waker.flag().retract();
+        Ok(())
+    }
+}
+
+/// Runs a tasklet's code; a panic becomes an error that ends the query.
+pub(crate) fn guard<R>(
+    tasklet: &mut Box<dyn Tasklet>,
+    run: impl FnOnce(&mut Box<dyn Tasklet>) -> Result<R, EngineError>,
+) -> Result<R, EngineError> {
+    // A tasklet that panicked is never stepped again, so its broken state is never seen.
+    catch_unwind(AssertUnwindSafe(|| run(tasklet))).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_string());
+        Err(EngineError::Panic { tasklet: tasklet.name().to_string(), message })
+    })
+}

@@ -1,0 +1,39 @@
+//! Typed streams: operators that fuse into one monomorphised chain per tasklet.
+//!
+//! ```
+//! use millstream::stream::{Count, Flow};
+//! use millstream::{Config, WaitProfile};
+//!
+//! let flow = Flow::new("words");
+//! let (mut input, words) = flow.channel::<&'static str>();
+//! let (sink, mut output) = flow.output();
+//! words.key_by(|word| *word).aggregate(Count).sink(sink);
+//! let query = flow.start(Config { wait: WaitProfile::Park, ..Config::default() })?;
+//!
+//! input.push("a")?;
+//! input.push("b")?;
+//! input.push("a")?;
+//! query.process_all_available()?;
+//! let mut seen = Vec::new();
+//! while let Some(update) = output.try_recv() {
+//!     seen.push(update);
+//! }
+//! assert_eq!(seen, [("a", 1), ("b", 1), ("a", 2)]);
+//! query.stop()?;
+//! # Ok::<(), millstream::EngineError>(())
+//! ```
+//!
+//! *How it fuses.* A [`Stream`] is a recipe: it does not hold stages, it knows how to put a chain
+//! of type `D` behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
+//! `Map<F, Filter<G, Sink<H>>>` that the compiler inlines through.
+//!
+//! *Limits.* Keyed state lives in memory; records reach the state in the order of their input.
+
+mod aggregate;
+mod channel;
+mod flow;
+mod ops;
+
+pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
+pub use channel::{Input, Output, PushError};
+pub use flow::{Flow, KeyedStream, Query, Recipe, Sink, Stream};

@@ -1,0 +1,97 @@
+//! The stateless stages.
+
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::pass_control;
+use millstream_engine::stage::{Push, Settled, Stage};
+
+pub(super) struct Map<F, D> {
+    pub f: F,
+    pub down: D,
+}
+
+impl<F: Send, D: Stage> Stage for Map<F, D> {
+    pass_control!(down);
+}
+
+impl<T, U, F: FnMut(T) -> U + Send, D: Push<U>> Push<T> for Map<F, D> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        self.down.push((self.f)(value), ingest_ns)
+    }
+}
+
+pub(super) struct Filter<F, D> {
+    pub f: F,
+    pub down: D,
+}
+
+impl<F: Send, D: Stage> Stage for Filter<F, D> {
+    pass_control!(down);
+}
+
+impl<T, F: FnMut(&T) -> bool + Send, D: Push<T>> Push<T> for Filter<F, D> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        if (self.f)(&value) { self.down.push(value, ingest_ns) } else { Ok(()) }
+    }
+}
+
+pub(super) struct FlatMap<F, D> {
+    pub f: F,
+    pub down: D,
+}
+
+impl<F: Send, D: Stage> Stage for FlatMap<F, D> {
+    pass_control!(down);
+}
+
+impl<T, I: IntoIterator, F: FnMut(T) -> I + Send, D: Push<I::Item>> Push<T> for FlatMap<F, D> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        for item in (self.f)(value) {
+            self.down.push(item, ingest_ns)?;
+        }
+        Ok(())
+    }
+}
+
+/// The end of a chain: calls the user's function and records the latency.
+pub struct Call<F> {
+    pub(super) f: F,
+    pub(super) latency: LatencyRecorder,
+}
+
+impl<F: Send> Stage for Call<F> {
+    #[inline]
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        self.latency.stamp();
+        self.latency.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.latency.stamp();
+        self.latency.publish();
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.latency.stamp();
+        Ok(Settled::Clear)
+    }
+}
+
+impl<T, F: FnMut(T) + Send> Push<T> for Call<F> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        (self.f)(value);
+        self.latency.note(ingest_ns);
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Typed streams, on threads and under the simulated scheduler.
+
+use millstream::stream::{Count, Flow, Reduce, Sum};
+use millstream::{Config, Trigger, WaitProfile};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const LINES: [&str; 6] =
+    ["to be or not to be", "that is the question", "", "be", "or or or", "to the end"];
+
+fn by_hand() -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for word in LINES.iter().flat_map(|line| line.split(' ')) {
+        *counts.entry(word.to_string()).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn config(trigger: Trigger) -> Config {
+    Config { workers: 2, pin: false, wait: WaitProfile::Park, trigger }
+}
+
+const TRIGGERS: [Trigger; 4] = [
+    Trigger::Continuous { interval_ns: 2_000_000 },
+    Trigger::AsSoonAsPossible,
+    Trigger::ProcessingTime { interval_ns: 5_000_000 },
+    Trigger::Once,
+];
+
+/// The word count of `LINES` as a flow whose input is complete; the last update per word wins.
+fn word_count(parallelism: usize) -> (Flow, Arc<Mutex<BTreeMap<String, u64>>>) {
+    let flow = Flow::new("words").parallelism(parallelism);
+    let (mut left, lines) = flow.channel::<&'static str>();
+    let (mut right, more) = flow.channel::<&'static str>();
+    let counts = Arc::new(Mutex::new(BTreeMap::new()));
+    let seen = counts.clone();
+    lines
+        .union(more)
+        .flat_map(|line| line.split(' '))
+        .key_by(|word| word.to_string())
+        .aggregate(Count)
+        .map(|update| update)
+        .sink(move |(word, count): (String, u64)| {
+            let before = seen.lock().unwrap().insert(word, count);
+            assert_eq!(before.unwrap_or(0) + 1, count, "updates of a key come in order");
+        });
+    for (i, line) in LINES.iter().enumerate() {
+        let input = if i % 2 == 0 { &mut left } else { &mut right };
+        input.try_push(line).unwrap();
+    }
+    (flow, counts)
+}
+
+#[test]
+fn a_thousand_random_schedules_give_the_same_answer() {
+    for seed in 0..1_000 {
+        let (flow, counts) = word_count(1 + seed as usize % 3);
+        let trigger = TRIGGERS[seed as usize % TRIGGERS.len()];
+        flow.simulate(config(trigger), seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert_eq!(*counts.lock().unwrap(), by_hand(), "seed {seed}, {trigger:?}");
+    }
+}
+
+#[test]
+fn threads_give_the_same_answer_under_every_trigger_and_end_by_themselves() {
+    for trigger in TRIGGERS {
+        for parallelism in 1..3 {
+            let (flow, counts) = word_count(parallelism);
+            flow.start(config(trigger)).unwrap().await_termination().unwrap();
+            assert_eq!(*counts.lock().unwrap(), by_hand(), "{trigger:?} x {parallelism}");
+        }
+    }
+}
+
+#[test]
+fn results_come_back_in_order_and_latency_is_recorded() {
+    let flow = Flow::new("sums");
+    let (mut input, numbers) = flow.channel::<i64>();
+    let (sink, mut output) = flow.output();
+    numbers.filter(|n| n % 2 == 0).key_by(|n| n % 4).aggregate(Sum(|n: &i64| *n)).sink(sink);
+    let query = flow.start(config(TRIGGERS[0])).unwrap();
+    for n in 0..6 {
+        input.push(n).unwrap();
+    }
+    let wait = Duration::from_secs(60);
+    let got: Vec<_> = (0..3).map(|_| output.recv_timeout(wait).unwrap()).collect();
+    assert_eq!(got, [(0, 0), (2, 2), (0, 4)]);
+    query.process_all_available().unwrap();
+    assert_eq!(query.latency().count, 3);
+    query.stop().unwrap();
+    assert!(output.recv_timeout(wait).is_none(), "the query has ended");
+    assert!(input.push(7).is_err(), "the query has ended");
+}
+
+#[test]
+fn a_full_output_pushes_back_to_the_input_and_loses_nothing() {
+    let flow = Flow::new("full").parallelism(2);
+    let (mut input, numbers) = flow.channel::<u64>();
+    let (sink, mut output) = flow.output();
+    numbers.flat_map(|n| [n, n]).key_by(|n| *n).aggregate(Count).sink(sink);
+    let query = flow.start(config(TRIGGERS[0])).unwrap();
+    // Nobody reads: at some point, bounded by the rings on the way, the input is full.
+    let mut pushed = 0;
+    while input.try_push(pushed).is_ok() || !full_for_good(&mut input, pushed) {
+        pushed += 1;
+        assert!(pushed < 1_000_000, "the input never filled up");
+    }
+    let mut got = 0;
+    while got < 2 * pushed {
+        output.recv_timeout(Duration::from_secs(60)).expect("an update per copy");
+        got += 1;
+    }
+    query.stop().unwrap();
+}
+
+/// Whether the input stays full while the workers have all the time that they want. Takes the
+/// value if it does not.
+fn full_for_good(input: &mut millstream::stream::Input<u64>, value: u64) -> bool {
+    (0..20_000).all(|_| {
+        std::thread::yield_now();
+        input.try_push(value).is_err()
+    })
+}
+
+#[test]
+fn a_panic_in_an_operator_ends_the_query_with_its_message() {
+    for parallelism in [1, 2] {
+        let flow = Flow::new("panics").parallelism(parallelism);
+        let (mut input, numbers) = flow.channel::<u64>();
+        let fold = Reduce::<_, u64>::new(|_: &mut u64, n: u64| assert!(n < 3, "three is too many"));
+        numbers.key_by(|n| *n).aggregate(fold).sink(|_| {});
+        let query = flow.start(config(TRIGGERS[0])).unwrap();
+        for n in 0..4 {
+            // The last push may already meet an ended query.
+            let _ = input.push(n);
+        }
+        let error = query.await_termination().unwrap_err();
+        assert_eq!(error.condition(), "OPERATOR_PANICKED");
+        assert!(error.to_string().contains("three is too many"), "{error}");
+        assert_eq!(query.exception().unwrap().condition(), "OPERATOR_PANICKED");
+    }
+}
