@@ -90,9 +90,16 @@ pub struct LatencyRecorder {
 }
 
 impl LatencyRecorder {
-    /// A record with this ingest time was taken and will be out at the next stamp.
+    /// A record with this ingest time was taken and will be out at the next stamp. What is
+    /// pending is bounded by what the sink buffers.
     #[inline]
     pub fn note(&mut self, ingest_ns: u64) {
+        self.pending.push(ingest_ns);
+    }
+
+    /// A record with this ingest time is out already; a long drain is stamped now and then.
+    #[inline]
+    pub fn note_out(&mut self, ingest_ns: u64) {
         if self.pending.len() == STAMP_EVERY {
             self.stamp();
         }

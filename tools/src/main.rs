@@ -1,1 +1,93 @@
-fn main(){}
+//! The `millstream` command line.
+
+mod bench;
+mod demo;
+mod functions;
+mod load;
+mod recording;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Stream processing one record at a time.
+#[derive(Parser)]
+#[command(
+    name = "millstream",
+    version,
+    about,
+    after_help = "Examples:\n  \
+        millstream demo\n  \
+        millstream run wordcount.sql\n  \
+        millstream explain wordcount.sql\n  \
+        millstream bench wordcount --rate 10000 --seconds 10\n\n\
+        Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play a recording through a loopback socket into a word count, and check the result
+    Demo(demo::Args),
+    /// Run a job file until it ends, or until Ctrl-C
+    Run(run::RunArgs),
+    /// Show a job's schema, logical plan, tasklets and workers, without opening anything
+    Explain(run::ExplainArgs),
+    /// List the functions of the language
+    Functions,
+    /// Measure latency beside a bare loop over the same sockets, open-loop
+    Bench(bench::Args),
+}
+
+/// Why a command did not succeed; the number is the exit code.
+pub(crate) enum Failure {
+    /// The job or the command line is wrong.
+    Wrong(String),
+    /// It failed while running.
+    Failed(String),
+}
+
+impl From<millstream::session::QueryError> for Failure {
+    fn from(error: millstream::session::QueryError) -> Self {
+        match &error {
+            millstream::session::QueryError::Plan(_) => Self::Wrong(error.to_string()),
+            millstream::session::QueryError::Run(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<millstream::EngineError> for Failure {
+    fn from(error: millstream::EngineError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Explain(args) => run::explain(&args),
+        Command::Functions => functions::list(),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Wrong(reason)) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}

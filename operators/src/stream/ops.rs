@@ -91,7 +91,7 @@ impl<T, F: FnMut(T) + Send> Push<T> for Call<F> {
     #[inline]
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         (self.f)(value);
-        self.latency.note(ingest_ns);
+        self.latency.note_out(ingest_ns);
         Ok(())
     }
 }

@@ -1,0 +1,193 @@
+//! Rows as tables on standard output, in Spark's print format.
+//!
+//! Output mode complete prints the table at each epoch in which it changed; the other modes print
+//! rows at once, one table per drain in continuous mode and one per batch in micro-batch mode.
+
+use super::options::OptionReader;
+use crate::table::error::PlanResult;
+use crate::table::plan::Options;
+use crate::table::row::{Row, decode};
+use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
+use chrono_tz::Tz;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::stage::{Push, Settled, Stage};
+use std::io::Write;
+
+/// The sink.
+pub struct Console {
+    schema: Schema,
+    types: Vec<DataType>,
+    rows: Vec<Vec<Value>>,
+    /// Rows of this table beyond `limit`, counted and not kept.
+    hidden: bool,
+    limit: usize,
+    truncate: bool,
+    epoch: Epoch,
+    /// Print at markers only; else at the end of each drain.
+    at_marker: bool,
+    /// Print also when there are no rows.
+    print_empty: bool,
+    out: Box<dyn Write + Send>,
+    latency: LatencyRecorder,
+}
+
+impl Console {
+    /// Reads `numRows` (20) and `truncate` (true).
+    pub fn read(options: &Options) -> PlanResult<(usize, bool)> {
+        let mut reader = OptionReader::new("sink console", options);
+        let limit = reader.number("numRows", 20, 1, 1 << 20)? as usize;
+        let truncate = reader.flag("truncate", true)?;
+        reader.finish()?;
+        Ok((limit, truncate))
+    }
+
+    /// A console for a query.
+    pub fn new(
+        (limit, truncate): (usize, bool),
+        schema: Schema,
+        complete: bool,
+        continuous: bool,
+        out: Box<dyn Write + Send>,
+        latency: LatencyRecorder,
+    ) -> Self {
+        let types = schema.fields.iter().map(|f| f.data_type.clone()).collect();
+        Self {
+            schema,
+            types,
+            rows: Vec::new(),
+            hidden: false,
+            limit,
+            truncate,
+            epoch: 0,
+            at_marker: complete || !continuous,
+            print_empty: !continuous,
+            out,
+            latency,
+        }
+    }
+
+    fn print(&mut self) -> Result<(), EngineError> {
+        let table = table(&self.schema, &self.rows, self.truncate);
+        let line = "-------------------------------------------";
+        let tail = match (self.hidden, self.limit) {
+            (false, _) => "\n".to_string(),
+            (true, 1) => "only showing top 1 row\n".to_string(),
+            (true, limit) => format!("only showing top {limit} rows\n"),
+        };
+        let text = format!("{line}\nBatch: {}\n{line}\n{table}{tail}", self.epoch);
+        self.rows.clear();
+        self.hidden = false;
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        written.map_err(|error| {
+            EngineError::operator("CONSOLE_SINK_FAILED", format!("cannot print: {error}"), "")
+        })?;
+        self.latency.stamp();
+        Ok(())
+    }
+}
+
+/// Rows as Spark's `show` prints them.
+pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool) -> String {
+    let cut = |text: String| {
+        if truncate && text.chars().count() > 20 {
+            text.chars().take(17).chain("...".chars()).collect()
+        } else {
+            text
+        }
+    };
+    let mut lines: Vec<Vec<String>> =
+        vec![schema.fields.iter().map(|field| cut(field.name.clone())).collect()];
+    for row in rows {
+        let cells = row.iter().zip(&schema.fields).map(|(value, field)| {
+            cut(value.display(&field.data_type, Tz::UTC).unwrap_or_else(|| "NULL".to_string()))
+        });
+        lines.push(cells.collect());
+    }
+    let width = |column: usize| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(3)
+    };
+    let widths: Vec<usize> = (0..schema.fields.len()).map(width).collect();
+    let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect();
+    let mut out = format!("{rule}+\n");
+    for (at, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(&widths) {
+            let pad = " ".repeat(width - cell.chars().count());
+            out.push('|');
+            out.push_str(&if truncate { format!("{pad}{cell}") } else { format!("{cell}{pad}") });
+        }
+        out.push_str("|\n");
+        if at == 0 {
+            out.push_str(&format!("{rule}+\n"));
+        }
+    }
+    out.push_str(&format!("{rule}+\n"));
+    out
+}
+
+impl Stage for Console {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if self.print_empty || !self.rows.is_empty() {
+            self.epoch = epoch;
+            self.print()?;
+        }
+        self.epoch = epoch + 1;
+        self.latency.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if !self.at_marker && !self.rows.is_empty() {
+            self.print()?;
+        }
+        Ok(Settled::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Console {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.latency.note(ingest_ns);
+        if self.rows.len() == self.limit {
+            self.hidden = true;
+            return Ok(());
+        }
+        self.rows.push(decode(row, self.types.iter()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_as_spark_does() {
+        let schema = Schema::parse_ddl("word STRING, n BIGINT").unwrap();
+        let rows = [
+            vec![Value::String("a word that is far too long".into()), Value::Long(1)],
+            vec![Value::Null, Value::Long(12345)],
+        ];
+        let expected = "\
++--------------------+-----+
+|                word|    n|
++--------------------+-----+
+|a word that is fa...|    1|
+|                NULL|12345|
++--------------------+-----+
+";
+        assert_eq!(table(&schema, &rows, true), expected);
+        let wide = "+---+---+\n|word|n  |\n".len();
+        assert!(table(&schema, &[], false).len() > wide);
+        assert_eq!(table(&schema, &[], true), "+----+---+\n|word|  n|\n+----+---+\n+----+---+\n");
+    }
+}

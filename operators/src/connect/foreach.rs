@@ -1,0 +1,121 @@
+//! Rows to a function of the program, or to nowhere.
+
+use crate::table::row::{Row, decode};
+use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::stage::{Push, Settled, Stage};
+
+/// A user's sink: `open`, then `process` for each row if it said true, then `close`.
+pub trait ForeachWriter: Send + 'static {
+    /// An epoch begins. False means: give me none of its rows.
+    fn open(&mut self, _partition: u64, _epoch: Epoch) -> bool {
+        true
+    }
+    /// A row.
+    fn process(&mut self, row: &[Value]) -> Result<(), String>;
+    /// The epoch is over, or `process` has failed.
+    fn close(&mut self, _error: Option<&str>) {}
+}
+
+impl<F: FnMut(&[Value]) + Send + 'static> ForeachWriter for F {
+    fn process(&mut self, row: &[Value]) -> Result<(), String> {
+        self(row);
+        Ok(())
+    }
+}
+
+/// The sink around a [`ForeachWriter`].
+pub struct Foreach {
+    writer: Box<dyn ForeachWriter>,
+    types: Vec<DataType>,
+    epoch: Epoch,
+    /// What `open` said for this epoch, once it was asked.
+    opened: Option<bool>,
+    latency: LatencyRecorder,
+}
+
+impl Foreach {
+    /// A sink for rows of this schema.
+    pub fn new(writer: Box<dyn ForeachWriter>, schema: &Schema, latency: LatencyRecorder) -> Self {
+        let types = schema.fields.iter().map(|f| f.data_type.clone()).collect();
+        Self { writer, types, epoch: 0, opened: None, latency }
+    }
+
+    fn open(&mut self) -> bool {
+        let (writer, epoch) = (&mut self.writer, self.epoch);
+        *self.opened.get_or_insert_with(|| writer.open(0, epoch))
+    }
+}
+
+impl Stage for Foreach {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.open();
+        self.writer.close(None);
+        self.opened = None;
+        self.epoch = epoch + 1;
+        self.latency.stamp();
+        self.latency.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.latency.stamp();
+        Ok(Settled::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Foreach {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        if !self.open() {
+            return Ok(());
+        }
+        if let Err(reason) = self.writer.process(&decode(row, self.types.iter())) {
+            self.writer.close(Some(&reason));
+            return Err(EngineError::operator("FOREACH_USER_FUNCTION_ERROR", reason, ""));
+        }
+        self.latency.note_out(ingest_ns);
+        Ok(())
+    }
+}
+
+/// Takes rows and forgets them; the latency is recorded.
+pub struct Noop(pub LatencyRecorder);
+
+impl Stage for Noop {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        self.0.stamp();
+        self.0.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.0.stamp();
+        Ok(Settled::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Noop {
+    fn push(&mut self, _row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.0.note_out(ingest_ns);
+        Ok(())
+    }
+}

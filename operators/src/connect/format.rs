@@ -1,0 +1,223 @@
+//! Rows as lines of text, JSON or CSV, written straight from their bytes.
+
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::row::{Row, Slot};
+use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
+use chrono_tz::Tz;
+
+/// How a row becomes a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// The one column, which must be a string.
+    Text,
+    /// An object from column name to value; NULL fields are left out, as Spark does.
+    Json,
+    /// Comma-separated, quoted where needed; NULL is empty.
+    Csv,
+}
+
+/// Writes rows of one schema as lines.
+pub struct LineWriter {
+    format: LineFormat,
+    columns: Vec<(Slot, DataType, String)>,
+    scratch: Vec<u8>,
+}
+
+impl LineWriter {
+    /// A writer; refused where the format cannot hold the schema.
+    pub fn new(format: LineFormat, schema: &Schema) -> PlanResult<Self> {
+        let fields = &schema.fields;
+        let text = matches!(fields.as_slice(), [one] if one.data_type == DataType::String);
+        if format == LineFormat::Text && !text {
+            return Err(PlanError::new(
+                "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+                "format 'text' writes one column of type STRING",
+                "Select one string, for example concat_ws(',', a, b) AS value, or use format 'json' or 'csv'",
+            ));
+        }
+        let nested = fields.iter().find(|f| matches!(f.data_type, DataType::Array(_) | DataType::Struct(_)));
+        if let (LineFormat::Csv, Some(field)) = (format, nested) {
+            return Err(PlanError::new(
+                "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+                format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
+                "Use format 'json'",
+            ));
+        }
+        let column = |(i, f): (usize, &crate::table::types::Field)| {
+            let name = serde_json::Value::from(f.name.as_str()).to_string();
+            (Slot::new(i, fields.len()), f.data_type.clone(), name)
+        };
+        Ok(Self { format, columns: fields.iter().enumerate().map(column).collect(), scratch: Vec::new() })
+    }
+
+    /// Appends a row and a line end.
+    pub fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
+        let width = self.columns.len();
+        match self.format {
+            LineFormat::Text => {
+                let slot = self.columns[0].0;
+                if !row.is_null(slot) {
+                    out.extend_from_slice(row.bytes(slot));
+                }
+            }
+            LineFormat::Json => {
+                out.push(b'{');
+                let mut first = true;
+                for (index, (slot, data_type, name)) in self.columns.iter().enumerate() {
+                    if row.is_null(*slot) {
+                        continue;
+                    }
+                    if !std::mem::take(&mut first) {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(b':');
+                    match data_type {
+                        DataType::Long | DataType::Int | DataType::Short | DataType::Byte => {
+                            integer(row.long(*slot), out);
+                        }
+                        DataType::String => json_text(row.bytes(*slot), out),
+                        other => {
+                            let value = json(&row.value(index, width, other), other);
+                            // Writing JSON into memory does not fail.
+                            let _ = serde_json::to_writer(&mut *out, &value);
+                        }
+                    }
+                }
+                out.push(b'}');
+            }
+            LineFormat::Csv => {
+                for (index, (slot, data_type, _)) in self.columns.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    if row.is_null(*slot) {
+                        continue;
+                    }
+                    if data_type.is_integral() {
+                        integer(row.long(*slot), out);
+                        continue;
+                    }
+                    self.scratch.clear();
+                    if *data_type == DataType::String {
+                        self.scratch.extend_from_slice(row.bytes(*slot));
+                    } else if let Some(text) = row.value(index, width, data_type).display(data_type, Tz::UTC) {
+                        self.scratch.extend_from_slice(text.as_bytes());
+                    }
+                    quoted(&self.scratch, out);
+                }
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn integer(value: i64, out: &mut Vec<u8>) {
+    let (mut digits, mut at, mut rest) = ([0u8; 20], 20, value.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn json_text(text: &[u8], out: &mut Vec<u8>) {
+    if text.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+        return;
+    }
+    // Writing JSON into memory does not fail.
+    let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
+}
+
+/// A field with a separator, quote or line end, or empty, stands in quotes; quotes and
+/// backslashes inside are escaped with a backslash, as Spark writes them.
+fn quoted(text: &[u8], out: &mut Vec<u8>) {
+    let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
+    if !text.is_empty() && !text.iter().any(special) {
+        out.extend_from_slice(text);
+        return;
+    }
+    out.push(b'"');
+    for b in text {
+        if matches!(b, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*b);
+    }
+    out.push(b'"');
+}
+
+/// A value as JSON, by Spark's `to_json`.
+pub fn json(value: &Value, data_type: &DataType) -> serde_json::Value {
+    use serde_json::Value as J;
+    match (value, data_type) {
+        (Value::Null, _) => J::Null,
+        (Value::Boolean(v), _) => J::from(*v),
+        (Value::Long(v), t) if t.is_integral() => J::from(*v),
+        (Value::Double(v), _) if v.is_finite() => J::from(*v),
+        (Value::Decimal(_), _) => {
+            let text = value.display(data_type, Tz::UTC).unwrap_or_default();
+            text.parse::<serde_json::Number>().map_or(J::from(text), J::Number)
+        }
+        (Value::Long(v), DataType::Timestamp) => {
+            let text = crate::table::value::timestamp_text(*v, Tz::UTC).replace(' ', "T");
+            let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+            let fraction = format!("{fraction:0<3}");
+            J::from(format!("{whole}.{fraction}Z"))
+        }
+        (Value::Array(values), DataType::Array(element)) => {
+            J::Array(values.iter().map(|v| json(v, element)).collect())
+        }
+        (Value::Struct(values), DataType::Struct(fields)) => {
+            let pairs = fields.iter().zip(values).filter(|(_, v)| **v != Value::Null);
+            J::Object(pairs.map(|(f, v)| (f.name.clone(), json(v, &f.data_type))).collect())
+        }
+        (other, t) => J::from(other.display(t, Tz::UTC).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::encode;
+
+    fn line(format: LineFormat, ddl: &str, values: &[Value]) -> String {
+        let schema = Schema::parse_ddl(ddl).unwrap();
+        let (bytes, mut out) = (encode(values), Vec::new());
+        LineWriter::new(format, &schema).unwrap().write(Row(&bytes), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_as_spark_writes_them() {
+        let ddl = "s STRING, n BIGINT, d DECIMAL(4,2), t TIMESTAMP, x DOUBLE";
+        let values = [
+            Value::String("a \"b\",\n".into()),
+            Value::Long(i64::MIN),
+            Value::Decimal(-5),
+            Value::Long(1_500_000),
+            Value::Null,
+        ];
+        assert_eq!(
+            line(LineFormat::Json, ddl, &values),
+            "{\"s\":\"a \\\"b\\\",\\n\",\"n\":-9223372036854775808,\"d\":-0.05,\"t\":\"1970-01-01T00:00:01.500Z\"}\n"
+        );
+        assert_eq!(
+            line(LineFormat::Csv, ddl, &values),
+            "\"a \\\"b\\\",\n\",-9223372036854775808,-0.05,1970-01-01 00:00:01.5,\n"
+        );
+        assert_eq!(line(LineFormat::Text, "s STRING", &[Value::String("é".into())]), "é\n");
+        assert!(LineWriter::new(LineFormat::Text, &Schema::parse_ddl("n INT").unwrap()).is_err());
+    }
+}

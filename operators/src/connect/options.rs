@@ -1,0 +1,97 @@
+//! Options of sources and sinks: case-insensitive names, and a clear word for a wrong one.
+
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::distance;
+
+/// Options on their way to a connector, which takes what it knows; what is left is a mistake.
+pub struct OptionReader<'o> {
+    what: &'o str,
+    options: &'o [(String, String)],
+    known: Vec<&'static str>,
+}
+
+impl<'o> OptionReader<'o> {
+    /// Reads the options of `what`, such as "source socket".
+    pub fn new(what: &'o str, options: &'o [(String, String)]) -> Self {
+        Self { what, options, known: Vec::new() }
+    }
+
+    /// An option's value; the last one counts.
+    pub fn get(&mut self, name: &'static str) -> Option<&'o str> {
+        self.known.push(name);
+        let found = self.options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn wrong(&self, name: &str, value: &str, wanted: &str) -> PlanError {
+        PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("{}: option '{name}' is '{value}', but must be {wanted}", self.what),
+            "",
+        )
+    }
+
+    /// A required option.
+    pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
+        self.get(name).ok_or_else(|| {
+            PlanError::new(
+                "MISSING_OPTION",
+                format!("{}: option '{name}' is missing", self.what),
+                format!("For example: {name} '{example}'"),
+            )
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, name: &'static str, default: bool) -> PlanResult<bool> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+            Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(value) => Err(self.wrong(name, value, "'true' or 'false'")),
+        }
+    }
+
+    /// A whole number in a range.
+    pub fn number(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> PlanResult<u64> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        let number = value.parse().ok().filter(|n| (least..=most).contains(n));
+        number.ok_or_else(|| self.wrong(name, value, &format!("a whole number from {least} to {most}")))
+    }
+
+    /// One of some words; the first is the default.
+    pub fn choice(&mut self, name: &'static str, words: &[&'static str]) -> PlanResult<&'static str> {
+        let Some(value) = self.get(name) else { return Ok(words[0]) };
+        let found = words.iter().find(|word| word.eq_ignore_ascii_case(value));
+        found.copied().ok_or_else(|| self.wrong(name, value, &format!("one of {}", words.join(", "))))
+    }
+
+    /// Refuses what no one asked for.
+    pub fn finish(self) -> PlanResult<()> {
+        let unknown = |key: &str| !self.known.iter().any(|known| known.eq_ignore_ascii_case(key));
+        let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else { return Ok(()) };
+        let mut near = self.known.clone();
+        near.sort_by_key(|known| distance(key, known));
+        Err(PlanError::new(
+            "UNKNOWN_OPTION",
+            format!("{} has no option '{key}'", self.what),
+            format!("Nearest: '{}'. All: {}", near.first().unwrap_or(&""), self.known.join(", ")),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_option_is_named_with_the_nearest() {
+        let options = [("HOST".to_string(), "x".to_string()), ("prot".to_string(), "1".to_string())];
+        let mut reader = OptionReader::new("source socket", &options);
+        assert_eq!(reader.required("host", "localhost").unwrap(), "x");
+        assert_eq!(reader.number("port", 7, 1, 9).unwrap(), 7);
+        let error = reader.finish().unwrap_err();
+        assert_eq!(error.condition, "UNKNOWN_OPTION");
+        assert!(error.fix.contains("'port'"), "{error}");
+    }
+}

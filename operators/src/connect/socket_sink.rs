@@ -1,0 +1,249 @@
+//! One line a row to a TCP peer: connects out, or listens for one client at a time.
+//!
+//! A drain is one write. While the peer does not read, the buffer fills to its limit and the
+//! query is held back, up to its own sources. A peer that goes away ends the query when we
+//! connected to it; a client that goes away is waited for again when we listen, and what it had
+//! not read is lost with it (delivery is at least once only towards a peer that stays).
+
+use super::format::{LineFormat, LineWriter};
+use super::options::OptionReader;
+use crate::table::error::PlanResult;
+use crate::table::plan::Options;
+use crate::table::row::Row;
+use crate::table::types::Schema;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::mio::net::{TcpListener, TcpStream};
+use millstream_engine::mio::{Interest, Registry, Token};
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// Bytes that are held back for a slow peer before the query is.
+const BUFFER_BYTES: usize = 1 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The options, read.
+#[derive(Clone, Debug)]
+pub struct SocketSinkConfig {
+    host: String,
+    port: u16,
+    listen: bool,
+    format: LineFormat,
+}
+
+impl SocketSinkConfig {
+    /// Reads `host`, `port`, `mode` and `format`.
+    pub fn read(options: &Options) -> PlanResult<Self> {
+        let mut reader = OptionReader::new("sink socket", options);
+        let host = reader.required("host", "localhost")?.to_string();
+        reader.required("port", "9998")?;
+        let port = reader.number("port", 0, 0, 65535)? as u16;
+        let listen = reader.choice("mode", &["connect", "listen"])? == "listen";
+        let format = match reader.choice("format", &["text", "json", "csv"])? {
+            "json" => LineFormat::Json,
+            "csv" => LineFormat::Csv,
+            _ => LineFormat::Text,
+        };
+        reader.finish()?;
+        Ok(Self { host, port, listen, format })
+    }
+
+    fn fails(&self, reason: impl std::fmt::Display, fix: &str) -> EngineError {
+        let what = if self.listen { "listen on" } else { "connect to" };
+        let reason = format!("cannot {what} {}:{}: {reason}", self.host, self.port);
+        EngineError::operator("SOCKET_SINK_FAILED", reason, fix)
+    }
+
+    /// A writer for this schema, or why there is none.
+    pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
+        LineWriter::new(self.format, schema)
+    }
+
+    /// Connects, or begins to listen.
+    pub fn open(&self, writer: LineWriter, latency: LatencyRecorder) -> Result<SocketSink, EngineError> {
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        let addresses = addresses.map_err(|error| self.fails(error, "Check the host name"))?;
+        let mut last = self.fails("the name has no address", "Check the host name");
+        for address in addresses {
+            let link = if self.listen {
+                TcpListener::bind(address).map(|listener| Link { listener: Some(listener), stream: None })
+            } else {
+                std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).and_then(|stream| {
+                    stream.set_nodelay(true)?;
+                    stream.set_nonblocking(true)?;
+                    Ok(Link { listener: None, stream: Some(TcpStream::from_std(stream)) })
+                })
+            };
+            match link {
+                Ok(link) => {
+                    return Ok(SocketSink {
+                        config: self.clone(),
+                        address,
+                        link,
+                        registry: None,
+                        token: Token(0),
+                        writer,
+                        buffer: Vec::with_capacity(BUFFER_BYTES / 4),
+                        written: 0,
+                        latency,
+                    });
+                }
+                Err(error) => {
+                    let fix = match error.kind() {
+                        ErrorKind::ConnectionRefused => "Start the receiver first, or use mode 'listen'",
+                        ErrorKind::AddrInUse => "Another program has this port: stop it or take another",
+                        _ => "Check host and port",
+                    };
+                    last = self.fails(error, fix);
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+struct Link {
+    listener: Option<TcpListener>,
+    stream: Option<TcpStream>,
+}
+
+/// The sink.
+pub struct SocketSink {
+    config: SocketSinkConfig,
+    address: SocketAddr,
+    link: Link,
+    registry: Option<Registry>,
+    token: Token,
+    writer: LineWriter,
+    buffer: Vec<u8>,
+    written: usize,
+    latency: LatencyRecorder,
+}
+
+impl SocketSink {
+    /// The address that it listens on or is connected to.
+    pub fn address(&self) -> SocketAddr {
+        let listening = self.link.listener.as_ref().and_then(|l| l.local_addr().ok());
+        listening.unwrap_or(self.address)
+    }
+
+    fn accept(&mut self) -> Result<(), EngineError> {
+        let Some(listener) = &self.link.listener else { return Ok(()) };
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                // Without it a small line may wait for an acknowledgement.
+                let _ = stream.set_nodelay(true);
+                if let Some(registry) = &self.registry {
+                    registry
+                        .register(&mut stream, self.token, Interest::WRITABLE)
+                        .map_err(|error| EngineError::runtime("register a socket", error))?;
+                }
+                self.link.stream = Some(stream);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(self.config.fails(error, "")),
+        }
+    }
+
+    fn write_out(&mut self) -> Result<Settled, EngineError> {
+        while self.written < self.buffer.len() {
+            if self.link.stream.is_none() {
+                self.accept()?;
+            }
+            let Some(stream) = &mut self.link.stream else { return Ok(Settled::Blocked) };
+            match stream.write(&self.buffer[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.drop_written();
+                    return Ok(Settled::Blocked);
+                }
+                Err(_) if self.link.listener.is_some() => self.lose_client(),
+                Err(error) => {
+                    let fix = "Start the query again when the receiver is back";
+                    return Err(self.config.fails(format!("the receiver is gone: {error}"), fix));
+                }
+            }
+        }
+        self.buffer.clear();
+        self.written = 0;
+        Ok(Settled::Clear)
+    }
+
+    /// The next client must not begin in the middle of a line.
+    fn lose_client(&mut self) {
+        self.link.stream = None;
+        let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');
+        if begun {
+            let rest = memchr::memchr(b'\n', &self.buffer[self.written..]);
+            self.written = rest.map_or(self.buffer.len(), |at| self.written + at + 1);
+        }
+    }
+
+    /// Moves what is not written to the front, so that the buffer stays within its limit.
+    fn drop_written(&mut self) {
+        if self.written >= BUFFER_BYTES / 2 {
+            self.buffer.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+impl Stage for SocketSink {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.token = io.token();
+        let Some(registry) = io.registry else { return Ok(()) };
+        let fails = |error| EngineError::runtime("register a socket", error);
+        self.registry = Some(registry.try_clone().map_err(fails)?);
+        if let Some(listener) = &mut self.link.listener {
+            registry.register(listener, io.token(), Interest::READABLE).map_err(fails)?;
+        }
+        if let Some(stream) = &mut self.link.stream {
+            registry.register(stream, self.token, Interest::WRITABLE).map_err(fails)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.buffer.len() - self.written < BUFFER_BYTES
+    }
+
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        self.latency.publish();
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.latency.publish();
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.buffer.is_empty() {
+            return Ok(Settled::Clear);
+        }
+        let settled = self.write_out()?;
+        if settled == Settled::Clear {
+            self.latency.stamp();
+        }
+        Ok(settled)
+    }
+}
+
+impl<'a> Push<Row<'a>> for SocketSink {
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.writer.write(row, &mut self.buffer);
+        self.latency.note(ingest_ns);
+        Ok(())
+    }
+}

@@ -1,0 +1,560 @@
+//! Lines from a TCP socket: a client, as Spark's source is, or a listener.
+//!
+//! *Framing.* A line ends with LF; a CR before it is dropped. A line longer than `maxLineLength`
+//! or with broken UTF-8 is counted and set aside ([`BadRecords`]); what was read of it is never
+//! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
+//! the peer is to come back (`atEnd` is `reconnect`, or we listen): then it is set aside.
+//!
+//! *Offsets* count bytes. Nothing is replayable: bytes between the last commit and a crash are
+//! lost, as in Spark.
+//!
+//! *Backpressure.* While the chain is not ready nothing is read, and TCP does the rest.
+//!
+//! *Threads.* The worker of the source's tasklet; names are resolved and the first connection is
+//! made on the thread that starts the query.
+
+use super::bad_records::BadRecords;
+use super::options::OptionReader;
+use crate::table::error::PlanResult;
+use crate::table::plan::Options;
+use crate::table::row::{Row, RowWriter};
+use crate::table::types::{DataType, Field, Schema};
+use millstream_engine::driver::Planned;
+use millstream_engine::error::EngineError;
+use millstream_engine::mio::net::{TcpListener, TcpStream};
+use millstream_engine::mio::{Interest, Registry, Token};
+use millstream_engine::stage::{Io, Push};
+use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes that micro-batch mode stages for one batch at most.
+const STAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Longest wait for the first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST_NS: u64 = 50_000_000;
+const BACKOFF_MOST_NS: u64 = 5_000_000_000;
+
+/// What happens when the peer ends the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtEnd {
+    /// The query stays up, idle, as Spark's does.
+    Wait,
+    /// The source is exhausted.
+    Stop,
+    /// Connect again, with back-off.
+    Reconnect,
+}
+
+/// The options, read.
+#[derive(Clone, Debug)]
+pub struct SocketConfig {
+    host: String,
+    port: u16,
+    listen: bool,
+    include_timestamp: bool,
+    max_line: usize,
+    at_end: AtEnd,
+}
+
+impl SocketConfig {
+    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength` and `atEnd`.
+    pub fn read(options: &Options) -> PlanResult<Self> {
+        let mut reader = OptionReader::new("source socket", options);
+        let host = reader.required("host", "localhost")?.to_string();
+        reader.required("port", "9999")?;
+        let port = reader.number("port", 0, 0, 65535)? as u16;
+        let listen = reader.choice("mode", &["connect", "listen"])? == "listen";
+        let include_timestamp = reader.flag("includeTimestamp", false)?;
+        let max_line = reader.number("maxLineLength", 1 << 20, 1, 1 << 30)? as usize;
+        let at_end = match reader.choice("atEnd", &["wait", "stop", "reconnect"])? {
+            "stop" => AtEnd::Stop,
+            "reconnect" => AtEnd::Reconnect,
+            _ => AtEnd::Wait,
+        };
+        reader.finish()?;
+        Ok(Self { host, port, listen, include_timestamp, max_line, at_end })
+    }
+
+    /// `value STRING`, and with `includeTimestamp` also `timestamp TIMESTAMP`.
+    pub fn schema(&self) -> Schema {
+        let mut fields = vec![Field::new("value", DataType::String, true)];
+        if self.include_timestamp {
+            fields.push(Field::new("timestamp", DataType::Timestamp, true));
+        }
+        Schema::new(fields)
+    }
+
+    fn fails(&self, reason: impl std::fmt::Display, fix: &str) -> EngineError {
+        let what = if self.listen { "listen on" } else { "connect to" };
+        let reason = format!("cannot {what} {}:{}: {reason}", self.host, self.port);
+        EngineError::operator("SOCKET_SOURCE_FAILED", reason, fix)
+    }
+
+    /// Connects, or begins to listen.
+    pub fn open(&self) -> Result<SocketSource, EngineError> {
+        let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map_err(|error| self.fails(error, "Check the host name"))?
+            .collect();
+        let mut last = None;
+        for address in &addresses {
+            let opened = if self.listen {
+                TcpListener::bind(*address).map(|listener| Link::Listening { listener })
+            } else {
+                std::net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT).and_then(|stream| {
+                    stream.set_nonblocking(true)?;
+                    Ok(Link::Open { stream: TcpStream::from_std(stream), listener: None })
+                })
+            };
+            match opened {
+                Ok(link) => return Ok(SocketSource::new(self.clone(), *address, link)),
+                Err(error) => last = Some(error),
+            }
+        }
+        let fix = match last.as_ref().map(std::io::Error::kind) {
+            Some(ErrorKind::ConnectionRefused) => {
+                "Start the sender first (for example: nc -lk 9999), or use mode 'listen'"
+            }
+            Some(ErrorKind::AddrInUse) => "Another program has this port: stop it or take another",
+            _ => "Check host and port",
+        };
+        match last {
+            Some(error) => Err(self.fails(error, fix)),
+            None => Err(self.fails("the name has no address", fix)),
+        }
+    }
+}
+
+enum Link {
+    Listening { listener: TcpListener },
+    Open { stream: TcpStream, listener: Option<TcpListener> },
+    Connecting { stream: TcpStream },
+    Waiting { until_ns: u64 },
+    Ended,
+}
+
+/// Counters that a progress report reads.
+#[derive(Clone, Debug, Default)]
+pub struct SourceCounters {
+    /// Records emitted.
+    pub records: Arc<AtomicU64>,
+    /// Records set aside.
+    pub bad: BadRecords,
+}
+
+/// When line 0, 1, 2 … was meant to be sent, on the query's clock in nanoseconds.
+pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
+
+/// The source.
+pub struct SocketSource {
+    config: SocketConfig,
+    address: SocketAddr,
+    link: Link,
+    registry: Option<Registry>,
+    token: Token,
+    /// Bytes read and not yet consumed: `buffer[start..end]`, of which up to `scanned` hold no
+    /// line end.
+    buffer: Vec<u8>,
+    start: usize,
+    scanned: usize,
+    end: usize,
+    /// Offset of `buffer[start]` in the stream.
+    position: u64,
+    /// Inside a line that is too long: its offset, and its length so far.
+    skipping: Option<(u64, u64)>,
+    bound: Option<u64>,
+    ingest_ns: u64,
+    ingest_us: i64,
+    backoff_ns: u64,
+    row: Vec<u8>,
+    counters: SourceCounters,
+    notice: fn(&str),
+    intended: Option<IntendedTimes>,
+    lines: u64,
+}
+
+/// What a read came to.
+enum ReadOutcome {
+    Bytes,
+    Nothing,
+    Eof,
+}
+
+impl SocketSource {
+    fn new(config: SocketConfig, address: SocketAddr, link: Link) -> Self {
+        Self {
+            config,
+            address,
+            link,
+            registry: None,
+            token: Token(0),
+            buffer: vec![0; READ_BYTES * 2],
+            start: 0,
+            scanned: 0,
+            end: 0,
+            position: 0,
+            skipping: None,
+            bound: None,
+            ingest_ns: 0,
+            ingest_us: 0,
+            backoff_ns: BACKOFF_FIRST_NS,
+            row: Vec::new(),
+            counters: SourceCounters::default(),
+            notice: |_| {},
+            intended: None,
+            lines: 0,
+        }
+    }
+
+    /// The counters, to be read from other threads.
+    pub fn counters(&self) -> SourceCounters {
+        self.counters.clone()
+    }
+
+    /// Calls this with a line of text when the peer ends the stream or comes back.
+    pub fn on_notice(&mut self, notice: fn(&str)) {
+        self.notice = notice;
+    }
+
+    /// Counts latency from these times.
+    pub fn intended_times(&mut self, times: IntendedTimes) {
+        self.intended = Some(times);
+    }
+
+    /// The port that it listens on or is connected to.
+    pub fn address(&self) -> SocketAddr {
+        match &self.link {
+            Link::Listening { listener } => listener.local_addr().unwrap_or(self.address),
+            _ => self.address,
+        }
+    }
+
+    fn register(&mut self) -> Result<(), EngineError> {
+        let Some(registry) = &self.registry else { return Ok(()) };
+        let registered = match &mut self.link {
+            Link::Listening { listener } => registry.register(listener, self.token, Interest::READABLE),
+            Link::Open { stream, .. } => registry.register(stream, self.token, Interest::READABLE),
+            Link::Connecting { stream } => {
+                registry.register(stream, self.token, Interest::READABLE | Interest::WRITABLE)
+            }
+            Link::Waiting { .. } | Link::Ended => Ok(()),
+        };
+        registered.map_err(|error| EngineError::runtime("register a socket", error))
+    }
+
+    /// Moves a link that is not open towards open. Returns whether it is.
+    fn advance(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        match std::mem::replace(&mut self.link, Link::Ended) {
+            open @ Link::Open { .. } => {
+                self.link = open;
+                return Ok(true);
+            }
+            Link::Ended => {}
+            Link::Listening { listener } => match listener.accept() {
+                Ok((stream, peer)) => {
+                    (self.notice)(&format!("socket source: {peer} connected"));
+                    if let Some(registry) = &self.registry {
+                        let mut stream = stream;
+                        registry
+                            .register(&mut stream, Token(self.token.0), Interest::READABLE)
+                            .map_err(|error| EngineError::runtime("register a socket", error))?;
+                        self.link = Link::Open { stream, listener: Some(listener) };
+                        return Ok(true);
+                    }
+                    self.link = Link::Open { stream, listener: Some(listener) };
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.link = Link::Listening { listener };
+                }
+                Err(error) => return Err(self.config.fails(error, "")),
+            },
+            Link::Waiting { until_ns } if cx.env.now_ns() < until_ns => {
+                cx.wake_at(until_ns);
+                self.link = Link::Waiting { until_ns };
+            }
+            Link::Waiting { .. } => match TcpStream::connect(self.address) {
+                Ok(stream) => {
+                    self.link = Link::Connecting { stream };
+                    self.register()?;
+                }
+                Err(_) => self.back_off(cx),
+            },
+            Link::Connecting { stream } => match (stream.take_error(), stream.peer_addr()) {
+                (Ok(None), Ok(_)) => {
+                    (self.notice)(&format!("socket source: connected to {} again", self.address));
+                    self.backoff_ns = BACKOFF_FIRST_NS;
+                    self.link = Link::Open { stream, listener: None };
+                    return Ok(true);
+                }
+                (Ok(None), Err(error))
+                    if error.kind() == ErrorKind::NotConnected || error.raw_os_error() == Some(115) =>
+                {
+                    self.link = Link::Connecting { stream };
+                }
+                _ => self.back_off(cx),
+            },
+        }
+        Ok(false)
+    }
+
+    fn back_off(&mut self, cx: &mut StepCx<'_>) {
+        let until_ns = cx.env.now_ns() + self.backoff_ns;
+        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MOST_NS);
+        cx.wake_at(until_ns);
+        self.link = Link::Waiting { until_ns };
+    }
+
+    /// Makes room for a read: moves what is left to the front, and grows up to the line limit.
+    fn make_room(&mut self, most: usize) {
+        if self.start == self.end {
+            (self.start, self.scanned, self.end) = (0, 0, 0);
+        } else if self.buffer.len() - self.end < READ_BYTES && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.scanned -= self.start;
+            self.start = 0;
+        }
+        if self.buffer.len() - self.end < READ_BYTES && self.buffer.len() < most {
+            self.buffer.resize((self.buffer.len() * 2).min(most), 0);
+        }
+    }
+
+    fn read(&mut self, cx: &StepCx<'_>, most: usize) -> Result<ReadOutcome, EngineError> {
+        self.make_room(most);
+        let Link::Open { stream, .. } = &mut self.link else { return Ok(ReadOutcome::Nothing) };
+        if self.end == self.buffer.len() {
+            return Ok(ReadOutcome::Nothing);
+        }
+        match stream.read(&mut self.buffer[self.end..]) {
+            Ok(0) => Ok(ReadOutcome::Eof),
+            Ok(count) => {
+                self.end += count;
+                self.ingest_ns = cx.env.now_ns();
+                if self.config.include_timestamp {
+                    self.ingest_us = cx.env.wall_us();
+                }
+                Ok(ReadOutcome::Bytes)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Ok(ReadOutcome::Nothing)
+            }
+            // A reset is the end of this connection, not of the query.
+            Err(_) => Ok(ReadOutcome::Eof),
+        }
+    }
+
+    fn set_aside(&mut self, offset: u64, length: u64, reason: &'static str, at: std::ops::Range<usize>) {
+        self.counters.bad.add(offset, length, reason, &self.buffer[at]);
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.position += bytes as u64;
+        self.scanned = self.scanned.max(self.start);
+    }
+
+    /// The connection is over.
+    fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
+        let rest = self.end - self.start;
+        if let Some((offset, length)) = self.skipping.take() {
+            let whole = length + rest as u64;
+            self.counters.bad.add(offset, whole, "line longer than maxLineLength", &[]);
+            self.consume(rest);
+        } else if rest > 0 && returns {
+            let range = self.start..self.end;
+            self.set_aside(self.position, rest as u64, "connection ended within a line", range);
+            self.consume(rest);
+        } else if rest > 0 {
+            // The last line has no end: give it one.
+            if self.end == self.buffer.len() {
+                self.buffer.push(0);
+            }
+            self.buffer[self.end] = b'\n';
+            self.end += 1;
+        }
+        let link = std::mem::replace(&mut self.link, Link::Ended);
+        let text = match (&self.config.at_end, self.config.listen) {
+            (_, true) => "waiting for the next client",
+            (AtEnd::Reconnect, _) => "connecting again",
+            (AtEnd::Stop, _) => "the source is at its end",
+            (AtEnd::Wait, _) => "no more rows will come (atEnd 'reconnect' would connect again)",
+        };
+        (self.notice)(&format!("socket source: the peer of {} ended the stream; {text}", self.address));
+        match link {
+            Link::Open { listener: Some(listener), .. } if self.config.at_end != AtEnd::Stop => {
+                self.link = Link::Listening { listener };
+            }
+            _ if self.config.at_end == AtEnd::Reconnect && !self.config.listen => self.back_off(cx),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Emits complete lines from the buffer. Returns how many.
+    fn emit<D>(&mut self, down: &mut D, budget: usize) -> Result<usize, EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        let mut emitted = 0;
+        while emitted < budget && down.ready() {
+            if self.bound.is_some_and(|bound| self.position >= bound) {
+                break;
+            }
+            let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..self.end]) else {
+                self.scanned = self.end;
+                self.cut_long_line();
+                break;
+            };
+            let line_end = self.scanned + at;
+            let length = line_end - self.start;
+            if let Some((offset, before)) = self.skipping.take() {
+                let whole = before + length as u64;
+                self.counters.bad.add(offset, whole, "line longer than maxLineLength", &[]);
+            } else if length > self.config.max_line {
+                let range = self.start..line_end;
+                self.set_aside(self.position, length as u64, "line longer than maxLineLength", range);
+            } else {
+                self.emit_line(down, line_end)?;
+            }
+            self.consume(length + 1);
+            self.scanned = self.start;
+            emitted += 1;
+        }
+        Ok(emitted)
+    }
+
+    /// Drops what was read of a line that has become too long, keeping the count.
+    fn cut_long_line(&mut self) {
+        let rest = self.end - self.start;
+        match &mut self.skipping {
+            Some((_, length)) => {
+                *length += rest as u64;
+                self.consume(rest);
+            }
+            None if rest > self.config.max_line => {
+                self.skipping = Some((self.position, rest as u64));
+                self.consume(rest);
+            }
+            None => {}
+        }
+    }
+
+    #[inline]
+    fn emit_line<D>(&mut self, down: &mut D, line_end: usize) -> Result<(), EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        let mut line = &self.buffer[self.start..line_end];
+        if let Some(without) = line.strip_suffix(b"\r") {
+            line = without;
+        }
+        if std::str::from_utf8(line).is_err() {
+            let length = line.len() as u64;
+            self.counters.bad.add(self.position, length, "not UTF-8", line);
+            return Ok(());
+        }
+        self.row.clear();
+        let width = if self.config.include_timestamp { 2 } else { 1 };
+        let mut writer = RowWriter::new(&mut self.row, width);
+        writer.bytes(0, line);
+        if self.config.include_timestamp {
+            writer.long(1, self.ingest_us);
+        }
+        // ORDERING: relaxed: a counter that nothing else depends on.
+        self.counters.records.fetch_add(1, Ordering::Relaxed);
+        let ingest_ns = match &self.intended {
+            Some(times) => times(self.lines),
+            None => self.ingest_ns,
+        };
+        self.lines += 1;
+        down.push(Row(&self.row), ingest_ns)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        matches!(self.link, Link::Ended) && self.config.at_end == AtEnd::Stop && self.start == self.end
+    }
+}
+
+impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
+    fn name(&self) -> &str {
+        "socket"
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        if let Some(registry) = io.registry {
+            let owned = registry.try_clone();
+            self.registry =
+                Some(owned.map_err(|error| EngineError::runtime("share a poll", error))?);
+        }
+        self.token = io.token();
+        self.register()
+    }
+
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        let mut emitted = self.emit(down, cx.budget)?;
+        if self.bound.is_some() {
+            let reached = self.bound.is_some_and(|bound| self.position >= bound);
+            if reached {
+                self.bound = None;
+            }
+            return Ok(if reached { Polled::AtBound } else { Polled::Some });
+        }
+        if emitted > 0 || !down.ready() {
+            return Ok(if emitted > 0 { Polled::Some } else { Polled::Idle });
+        }
+        if !self.advance(cx)? {
+            let exhausted = self.is_exhausted();
+            return Ok(if exhausted { Polled::Exhausted } else { Polled::Idle });
+        }
+        match self.read(cx, self.config.max_line + 2 * READ_BYTES)? {
+            ReadOutcome::Nothing => return Ok(Polled::Idle),
+            ReadOutcome::Bytes => {}
+            ReadOutcome::Eof => self.ended(cx)?,
+        }
+        emitted += self.emit(down, cx.budget)?;
+        // A read without a complete line is progress too: there may be more in the socket.
+        let _ = emitted;
+        Ok(Polled::Some)
+    }
+
+    fn position(&self) -> Offset {
+        Offset(self.position.to_string())
+    }
+
+    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        while self.end - self.start < STAGE_BYTES && self.advance(cx)? {
+            match self.read(cx, STAGE_BYTES + 2 * READ_BYTES)? {
+                ReadOutcome::Bytes => {}
+                ReadOutcome::Nothing => break,
+                ReadOutcome::Eof => {
+                    self.ended(cx)?;
+                    break;
+                }
+            }
+        }
+        let last_line = memchr::memrchr(b'\n', &self.buffer[self.start..self.end]);
+        if last_line.is_none() {
+            self.scanned = self.end;
+            self.cut_long_line();
+        }
+        let end = self.position + last_line.map_or(0, |at| at as u64 + 1);
+        Ok(Planned {
+            end: Offset(end.to_string()),
+            has_new: end > self.position,
+            exhausted: matches!(self.link, Link::Ended) && self.config.at_end == AtEnd::Stop,
+        })
+    }
+
+    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.bound = Some(end.0.parse().unwrap_or(self.position));
+        Ok(())
+    }
+}

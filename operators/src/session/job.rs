@@ -1,0 +1,91 @@
+//! Job files: statements are carried out in order; queries are started when all of them have
+//! been checked.
+
+use super::query::{QueryError, StreamingQuery};
+use super::{Session, StreamReader, StreamWriter};
+use crate::table::dataframe::DataFrame;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::sql::job::{Statement, parse};
+use millstream_engine::driver::Trigger;
+
+/// What the command line sets over what the job says.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Of every query.
+    pub trigger: Option<Trigger>,
+    /// `SET`s that come after the job's own.
+    pub settings: Vec<(String, String)>,
+}
+
+/// A query of a job, checked and not yet started.
+pub struct JobQuery {
+    name: String,
+    writer: StreamWriter,
+}
+
+impl JobQuery {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Schema, plan, tasklets and workers.
+    pub fn explain(&self) -> Result<String, QueryError> {
+        self.writer.explain()
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Result<StreamingQuery, QueryError> {
+        self.writer.start()
+    }
+}
+
+impl Session {
+    /// Reads a job file: names its views and checks its queries.
+    pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
+        let mut queries: Vec<JobQuery> = Vec::new();
+        for statement in parse(text)? {
+            match statement {
+                Statement::Set { key, value, place } => {
+                    self.set(&key, &value).map_err(|error| error.at(place))?;
+                }
+                Statement::SourceView { name, schema, format, options, place } => {
+                    let reader =
+                        StreamReader { session: self.clone(), format, options, schema };
+                    let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
+                    self.register(&name, frame.plan);
+                }
+                Statement::QueryView { name, query } => {
+                    let plan = query.plan(&*self.lock())?;
+                    self.register(&name, plan);
+                }
+                Statement::StreamingTable { name, format, options, query, place } => {
+                    let plan = query.plan(&*self.lock())?;
+                    let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(&format);
+                    if !options.iter().any(|(key, _)| key.eq_ignore_ascii_case("queryName")) {
+                        writer = writer.query_name(&name);
+                    }
+                    for (key, value) in options {
+                        writer = writer.option(&key, value);
+                    }
+                    if let Some(trigger) = overrides.trigger {
+                        writer = writer.trigger(trigger);
+                    }
+                    writer.check().map_err(|error| error.at(place))?;
+                    queries.push(JobQuery { name, writer });
+                }
+            }
+        }
+        for (key, value) in &overrides.settings {
+            self.set(key, value)?;
+        }
+        if queries.is_empty() {
+            return Err(PlanError::new(
+                "NO_QUERY_IN_JOB",
+                "the job starts no query",
+                "Add: CREATE STREAMING TABLE t USING console OPTIONS (outputMode 'update') AS SELECT …",
+            ));
+        }
+        Ok(queries)
+    }
+}

@@ -1,0 +1,277 @@
+//! Where tables are named and queries are started.
+//!
+//! ```
+//! use millstream::session::{Session, Trigger};
+//! use millstream::table::value::Value;
+//!
+//! let session = Session::new();
+//! let lines = session.memory_stream("lines", "line STRING")?;
+//! let counts = session.sql(
+//!     "SELECT word, count(*) AS n FROM (SELECT explode(split(line, ' ')) AS word FROM lines) GROUP BY word",
+//! )?;
+//! let query = counts.write_stream().output_mode("update").format("memory").query_name("counts")
+//!     .trigger(Trigger::AsSoonAsPossible).start()?;
+//! lines.add([vec![Value::String("a b a".into())]]);
+//! query.process_all_available()?;
+//! let mut rows = session.table("counts").expect("the sink's table").rows();
+//! rows.sort_by_key(|row| format!("{row:?}"));
+//! assert_eq!(rows[0], [Value::String("a".into()), Value::Long(2)]);
+//! query.stop()?;
+//! # Ok::<(), millstream::session::QueryError>(())
+//! ```
+
+mod job;
+mod query;
+mod trigger;
+mod writer;
+
+pub use job::{JobQuery, Overrides};
+pub use millstream_engine::driver::Trigger;
+pub use query::{Progress, QueryError, Status, StreamingQuery};
+pub use trigger::parse_trigger;
+pub use writer::StreamWriter;
+
+use crate::connect::memory::{MemoryStream, MemoryTable};
+use crate::connect::rate::RateSource;
+use crate::connect::socket_source::SocketConfig;
+use crate::table::dataframe::DataFrame;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::{Options, Plan, Scan};
+use crate::table::sql::{self, Catalog};
+use crate::table::types::Schema;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Makes the writer that a console sink prints to.
+type MakeConsole = Box<dyn Fn() -> Box<dyn Write + Send> + Send>;
+
+struct Inner {
+    views: BTreeMap<String, Plan>,
+    streams: BTreeMap<String, MemoryStream>,
+    tables: BTreeMap<String, MemoryTable>,
+    active: Vec<String>,
+    settings: Settings,
+    console: MakeConsole,
+    notice: fn(&str),
+}
+
+/// What `SET` changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub parallelism: usize,
+    pub workers: usize,
+    pub pin: bool,
+    pub wait: crate::WaitProfile,
+}
+
+/// Named inputs, views and settings. Clones are the same session.
+#[derive(Clone)]
+pub struct Session(Arc<Mutex<Inner>>);
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Catalog for Inner {
+    fn relation(&self, name: &str) -> Option<Plan> {
+        self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, plan)| plan.clone())
+    }
+    fn names(&self) -> Vec<String> {
+        self.views.keys().cloned().collect()
+    }
+}
+
+impl Session {
+    /// An empty session: one worker, pinned, balanced waiting, parallelism 1.
+    pub fn new() -> Self {
+        let settings =
+            Settings { parallelism: 1, workers: 1, pin: true, wait: crate::WaitProfile::Balanced };
+        Self(Arc::new(Mutex::new(Inner {
+            views: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            active: Vec::new(),
+            settings,
+            console: Box::new(|| Box::new(std::io::stdout())),
+            notice: |_| {},
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Where console sinks print; standard output unless set.
+    pub fn set_console(&self, make: impl Fn() -> Box<dyn Write + Send> + Send + 'static) {
+        self.lock().console = Box::new(make);
+    }
+
+    /// Called with a line of text when a source has something to say, such as a peer that left.
+    pub fn on_notice(&self, notice: fn(&str)) {
+        self.lock().notice = notice;
+    }
+
+    /// Changes a setting; see the reference for all of them.
+    pub fn set(&self, key: &str, value: &str) -> PlanResult<()> {
+        let wrong = |wanted: &str| {
+            let reason = format!("'{key}' is '{value}', but must be {wanted}");
+            Err(PlanError::new("INVALID_CONF_VALUE", reason, ""))
+        };
+        let count = || value.parse::<usize>().ok().filter(|n| (1..=256).contains(n));
+        let mut inner = self.lock();
+        match key.to_ascii_lowercase().as_str() {
+            "millstream.parallelism" => match count() {
+                Some(n) => inner.settings.parallelism = n,
+                None => return wrong("a number from 1 to 256"),
+            },
+            "millstream.workers" => match count() {
+                Some(n) => inner.settings.workers = n,
+                None => return wrong("a number from 1 to 256"),
+            },
+            "millstream.pin" => match value.parse() {
+                Ok(pin) => inner.settings.pin = pin,
+                Err(_) => return wrong("true or false"),
+            },
+            "millstream.wait" => {
+                inner.settings.wait = match value.to_ascii_lowercase().as_str() {
+                    "spin" => crate::WaitProfile::Spin,
+                    "balanced" => crate::WaitProfile::Balanced,
+                    "park" => crate::WaitProfile::Park,
+                    _ => return wrong("spin, balanced or park"),
+                }
+            }
+            "spark.sql.session.timezone" if value.eq_ignore_ascii_case("UTC") => {}
+            "spark.sql.session.timezone" => {
+                return Err(PlanError::not_yet("a session time zone other than UTC"));
+            }
+            "spark.sql.ansi.enabled" if value.eq_ignore_ascii_case("true") => {}
+            "spark.sql.ansi.enabled" => return Err(PlanError::not_yet("turning ANSI mode off")),
+            _ => {
+                return Err(PlanError::new(
+                    "UNKNOWN_SETTING",
+                    format!("there is no setting '{key}'"),
+                    "Settings: millstream.parallelism, millstream.workers, millstream.pin, \
+                     millstream.wait, spark.sql.session.timeZone, spark.sql.ansi.enabled",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A source by format and options.
+    pub fn read_stream(&self) -> StreamReader {
+        StreamReader {
+            session: self.clone(),
+            format: String::new(),
+            options: Options::new(),
+            schema: None,
+        }
+    }
+
+    /// A named stream that the program pushes rows into.
+    pub fn memory_stream(&self, name: &str, ddl: &str) -> PlanResult<MemoryStream> {
+        let stream = MemoryStream::new(Schema::parse_ddl(ddl)?);
+        self.lock().streams.insert(name.to_string(), stream.clone());
+        let scan = Scan {
+            name: name.to_string(),
+            format: "memory".to_string(),
+            options: Options::new(),
+            schema: stream.schema().clone(),
+        };
+        self.register(name, Plan::Scan(scan));
+        Ok(stream)
+    }
+
+    /// A query in SQL.
+    pub fn sql(&self, query: &str) -> PlanResult<DataFrame> {
+        let plan = sql::parse_query(query, &*self.lock())?;
+        Ok(DataFrame::new(self.clone(), plan))
+    }
+
+    /// A view or source by name.
+    pub fn view(&self, name: &str) -> Option<DataFrame> {
+        let plan = self.lock().relation(name)?;
+        Some(DataFrame::new(self.clone(), plan))
+    }
+
+    /// The result table of a memory sink, by query name.
+    pub fn table(&self, query_name: &str) -> Option<MemoryTable> {
+        self.lock().tables.get(query_name).cloned()
+    }
+
+    pub(crate) fn register(&self, name: &str, plan: Plan) {
+        self.lock().views.insert(name.to_string(), plan);
+    }
+}
+
+/// A source being described.
+#[must_use = "nothing is read before `load`"]
+pub struct StreamReader {
+    session: Session,
+    format: String,
+    options: Options,
+    schema: Option<Schema>,
+}
+
+impl StreamReader {
+    /// `socket` or `rate`.
+    pub fn format(mut self, format: &str) -> Self {
+        self.format = format.to_string();
+        self
+    }
+
+    /// An option; its name is case-insensitive.
+    pub fn option(mut self, key: &str, value: impl ToString) -> Self {
+        self.options.push((key.to_string(), value.to_string()));
+        self
+    }
+
+    /// The schema, for sources that have none of their own.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = Some(schema);
+        self
+    }
+
+    /// The source as a table. Nothing is opened before the query starts.
+    pub fn load(self) -> PlanResult<DataFrame> {
+        let name = self.format.clone();
+        let plan = self.load_as(&name)?;
+        Ok(plan)
+    }
+
+    pub(crate) fn load_as(self, name: &str) -> PlanResult<DataFrame> {
+        let format = self.format.to_ascii_lowercase();
+        let schema = match format.as_str() {
+            "socket" => SocketConfig::read(&self.options)?.schema(),
+            "rate" => {
+                RateSource::read(&self.options)?;
+                RateSource::schema()
+            }
+            "" => {
+                return Err(PlanError::new("DATA_SOURCE_NOT_FOUND", "no format was given", "Use format 'socket' or 'rate'"));
+            }
+            "text" | "csv" | "json" | "parquet" | "orc" | "kafka" | "rate-micro-batch" | "capture" => {
+                return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
+            }
+            _ => {
+                return Err(PlanError::new(
+                    "DATA_SOURCE_NOT_FOUND",
+                    format!("there is no source format '{format}'"),
+                    "Source formats: socket, rate",
+                ));
+            }
+        };
+        if self.schema.is_some() {
+            return Err(PlanError::new(
+                "UNSUPPORTED_USER_SPECIFIED_SCHEMA",
+                format!("the source {format} has its own schema and takes none"),
+                "Leave the schema out",
+            ));
+        }
+        let scan = Scan { name: name.to_string(), format, options: self.options, schema };
+        Ok(DataFrame::new(self.session, Plan::Scan(scan)))
+    }
+}

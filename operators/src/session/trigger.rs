@@ -1,0 +1,83 @@
+//! Trigger words: `continuous 1 second`, `asap`, `processingTime 5 seconds`, `once`,
+//! `availableNow`; and the command line's forms, `continuous=1s`, `processing-time=500ms`.
+
+use crate::table::error::{PlanError, PlanResult};
+use millstream_engine::driver::Trigger;
+
+/// Reads a trigger.
+pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {
+    let text = text.trim();
+    let cut = text.find(['=', ' ']).unwrap_or(text.len());
+    let (word, rest) = text.split_at(cut);
+    let rest = rest.trim_start_matches(['=', ' ']).trim();
+    let word: String = word.to_ascii_lowercase().replace(['-', '_'], "");
+    let interval = |default: Option<u64>| match (rest, default) {
+        ("", Some(default)) => Ok(default),
+        _ => duration_ns(rest).ok_or_else(|| wrong(text)),
+    };
+    match (word.as_str(), rest) {
+        ("continuous", _) => {
+            let interval_ns = interval(Some(1_000_000_000))?;
+            if interval_ns < 1_000_000 {
+                return Err(PlanError::new(
+                    "INVALID_TRIGGER",
+                    format!("'{text}': an epoch lasts at least 1 ms"),
+                    "Latency does not depend on it: rows go out at once",
+                ));
+            }
+            Ok(Trigger::Continuous { interval_ns })
+        }
+        ("asap" | "default", "") => Ok(Trigger::AsSoonAsPossible),
+        ("processingtime", _) => match interval(None)? {
+            0 => Ok(Trigger::AsSoonAsPossible),
+            interval_ns => Ok(Trigger::ProcessingTime { interval_ns }),
+        },
+        ("once", "") => Ok(Trigger::Once),
+        ("availablenow", "") => Ok(Trigger::AvailableNow),
+        _ => Err(wrong(text)),
+    }
+}
+
+fn wrong(text: &str) -> PlanError {
+    PlanError::new(
+        "INVALID_TRIGGER",
+        format!("'{text}' is not a trigger"),
+        "Use continuous=1s, asap, processing-time=500ms, once or available-now",
+    )
+}
+
+/// Nanoseconds of `5 seconds`, `500ms`, `1 minute`.
+pub fn duration_ns(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let cut = text.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, unit) = text.split_at(cut);
+    let unit_ns: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "us" | "microsecond" | "microseconds" => 1_000,
+        "ms" | "millisecond" | "milliseconds" => 1_000_000,
+        "s" | "sec" | "second" | "seconds" => 1_000_000_000,
+        "m" | "min" | "minute" | "minutes" => 60_000_000_000,
+        "h" | "hour" | "hours" => 3_600_000_000_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings() {
+        let continuous = Trigger::Continuous { interval_ns: 200_000_000 };
+        assert_eq!(parse_trigger("continuous 200 milliseconds").unwrap(), continuous);
+        assert_eq!(parse_trigger("continuous=200ms").unwrap(), continuous);
+        let batch = Trigger::ProcessingTime { interval_ns: 5_000_000_000 };
+        assert_eq!(parse_trigger("processingTime 5 seconds").unwrap(), batch);
+        assert_eq!(parse_trigger("processing-time=5s").unwrap(), batch);
+        assert_eq!(parse_trigger("availableNow").unwrap(), Trigger::AvailableNow);
+        assert_eq!(parse_trigger("available-now").unwrap(), Trigger::AvailableNow);
+        for bad in ["", "contiguous", "continuous=0s", "continuous=5", "processingTime", "processingTime -1 second", "once 5s"] {
+            assert!(parse_trigger(bad).is_err(), "{bad}");
+        }
+    }
+}

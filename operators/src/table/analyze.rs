@@ -1,0 +1,561 @@
+//! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
+//! Spark refuses.
+
+use super::error::{PlanError, PlanResult};
+use super::expr::resolve::{Scope, common_type, expect_type, resolve, resolve_with};
+use super::expr::{Expr, Node, Resolved};
+use super::plan::{AggregateCall, AggregateFunction, Plan, SortKey};
+use super::types::DataType;
+
+/// What reaches the sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Rows that never change again, each once.
+    #[default]
+    Append,
+    /// Rows that changed.
+    Update,
+    /// The whole result table, each epoch.
+    Complete,
+}
+
+impl OutputMode {
+    /// Reads Spark's word for it.
+    pub fn parse(word: &str) -> PlanResult<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "append" => Ok(Self::Append),
+            "update" => Ok(Self::Update),
+            "complete" => Ok(Self::Complete),
+            _ => Err(PlanError::new(
+                "STREAMING_OUTPUT_MODE.INVALID",
+                format!("'{word}' is not an output mode"),
+                "Use append, update or complete",
+            )),
+        }
+    }
+
+    /// Spark's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Update => "update",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+/// `WHERE`.
+pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
+    let condition = boolean(resolve(condition, &input.scope())?, condition, "WHERE")?;
+    Ok(Plan::Filter(Box::new(input), condition))
+}
+
+fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
+    if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
+        return expect_type(resolved, &DataType::Boolean, what);
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN",
+        format!("{what} needs BOOLEAN, but `{resolved}` is {}", resolved.data_type),
+        "Compare it with something",
+    )
+    .at(expr.place()))
+}
+
+/// Replaces `*` by columns.
+pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
+    let mut out = Vec::new();
+    for expr in exprs {
+        let Expr::Star(table) = expr else {
+            out.push(expr.clone());
+            continue;
+        };
+        let before = out.len();
+        for column in &scope.columns {
+            let wanted = match (table, &column.qualifier) {
+                (None, _) => true,
+                (Some(t), Some(q)) => t.eq_ignore_ascii_case(q),
+                (Some(_), None) => false,
+            };
+            if wanted {
+                let parts = column.qualifier.iter().cloned().chain([column.name.clone()]).collect();
+                out.push(Expr::Column { parts, place: expr.place() });
+            }
+        }
+        if let (Some(table), true) = (table, out.len() == before) {
+            return Err(PlanError::new(
+                "CANNOT_RESOLVE_STAR_EXPAND",
+                format!("`{table}.*` names no table here"),
+                "Use the table's alias, or `*`",
+            ));
+        }
+    }
+    Ok(out)
+}
+
+/// `SELECT` without aggregates; one `explode` may stand among the expressions.
+pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
+    let exprs = expand_stars(&input.scope(), exprs)?;
+    let exploded = |expr: &Expr| match unaliased(expr) {
+        Expr::Call { name, args, .. } if name.eq_ignore_ascii_case("explode") => args.first().cloned(),
+        _ => None,
+    };
+    let generators: Vec<_> = exprs.iter().filter(|e| exploded(e).is_some()).collect();
+    let mut input = input;
+    let width = input.width();
+    match generators.as_slice() {
+        [] => {}
+        [one] => {
+            let Some(arg) = exploded(one) else { unreachable!("it was found to be one") };
+            let name = match one {
+                Expr::Alias(_, name) => name.clone(),
+                _ => "col".to_string(),
+            };
+            input = explode(input, &arg, name)?;
+        }
+        [_, second, ..] => {
+            return Err(PlanError::new(
+                "UNSUPPORTED_GENERATOR.MULTI_GENERATOR",
+                "only one explode is allowed in a SELECT list",
+                "Put the second in a query around this one",
+            )
+            .at(unaliased(second).place()));
+        }
+    }
+    let scope = input.scope();
+    let columns = exprs.iter().map(|expr| {
+        if exploded(expr).is_some() {
+            let column = &scope.columns[width];
+            let node = Node::Column(width, column.name.clone());
+            let data_type = column.data_type.clone();
+            return Ok((Resolved { node, data_type, nullable: true }, column.name.clone()));
+        }
+        let mut before = scope.clone();
+        before.columns.truncate(width);
+        Ok((resolve(expr, &before)?, expr.output_name()))
+    });
+    Ok(Plan::Project(Box::new(input.clone()), columns.collect::<PlanResult<_>>()?))
+}
+
+/// One more column: a row for each element of the array.
+pub fn explode(input: Plan, array: &Expr, name: String) -> PlanResult<Plan> {
+    let resolved = resolve(array, &input.scope())?;
+    if !matches!(resolved.data_type, DataType::Array(_)) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`explode` needs an array, but `{resolved}` is {}", resolved.data_type),
+            "split(text, ' ') makes an array of a text",
+        )
+        .at(array.place()));
+    }
+    Ok(Plan::Explode(Box::new(input), resolved, name))
+}
+
+fn unaliased(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(inner, _) => unaliased(inner),
+        other => other,
+    }
+}
+
+fn function_of(name: &str) -> Option<AggregateFunction> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "avg" | "mean" => AggregateFunction::Avg,
+        _ => return None,
+    })
+}
+
+/// Aggregates that Spark has and this version has not: named, so that the refusal says so.
+const LATER: [&str; 24] = [
+    "approx_count_distinct", "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or",
+    "collect_list", "collect_set", "corr", "count_if", "covar_pop", "covar_samp", "first", "kurtosis",
+    "last", "listagg", "percentile_approx", "skewness", "stddev", "stddev_pop", "string_agg",
+    "var_pop", "variance",
+];
+
+/// Whether an expression contains an aggregate function.
+pub fn has_aggregate(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call { name, args, .. } => {
+            function_of(name).is_some()
+                || LATER.contains(&name.to_ascii_lowercase().as_str())
+                || args.iter().any(has_aggregate)
+        }
+        Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_aggregate(expr),
+        Expr::Case { branches, otherwise } => {
+            branches.iter().any(|(a, b)| has_aggregate(a) || has_aggregate(b))
+                || otherwise.as_deref().is_some_and(has_aggregate)
+        }
+        Expr::Column { .. } | Expr::Literal(..) | Expr::Star(_) => false,
+    }
+}
+
+/// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
+pub struct Grouping {
+    input: Plan,
+    scope: Scope,
+    keys: Vec<(Resolved, String)>,
+    calls: Vec<AggregateCall>,
+}
+
+impl Grouping {
+    /// Groups by expressions; a number means that column of `select`, a name may be an alias
+    /// in it.
+    pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
+        let scope = input.scope();
+        let mut grouping = Self { input, scope, keys: Vec::new(), calls: Vec::new() };
+        for key in keys {
+            let key = grouping.written_key(key, select)?;
+            let resolved = resolve(unaliased(&key), &grouping.scope)?;
+            if grouping.keys.iter().all(|(other, _)| *other != resolved) {
+                grouping.keys.push((resolved, key.output_name()));
+            }
+        }
+        Ok(grouping)
+    }
+
+    fn written_key(&self, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
+        use super::value::Value;
+        match key {
+            Expr::Literal(Value::Long(position), DataType::Int) => {
+                let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
+                let found = at.ok_or_else(|| {
+                    PlanError::new(
+                        "GROUP_BY_POS_OUT_OF_RANGE",
+                        format!("GROUP BY {position}, but the SELECT list has {} columns", select.len()),
+                        "Count from 1",
+                    )
+                })?;
+                if has_aggregate(found) {
+                    return Err(PlanError::new(
+                        "GROUP_BY_POS_AGGREGATE",
+                        format!("GROUP BY {position} is an aggregate"),
+                        "Group by another column",
+                    ));
+                }
+                Ok(found.clone())
+            }
+            Expr::Column { parts, .. } if resolve(key, &self.scope).is_err() => {
+                // Not a column of the input: perhaps an alias.
+                let alias = select.iter().find(|e| {
+                    matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
+                });
+                Ok(alias.unwrap_or(key).clone())
+            }
+            other => Ok(other.clone()),
+        }
+    }
+
+    /// Resolves an expression over the groups: keys and aggregates become columns.
+    pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
+        let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
+        let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+            if let Expr::Call { name, args, distinct, filter, .. } = part {
+                let lower = name.to_ascii_lowercase();
+                if let Some(function) = function_of(&lower) {
+                    let call = aggregate_call(function, args, *distinct, filter.as_deref(), part, &scope)?;
+                    let same = |c: &AggregateCall| {
+                        (c.function, &c.arg, &c.filter) == (call.function, &call.arg, &call.filter)
+                    };
+                    let at = calls.iter().position(same).unwrap_or_else(|| {
+                        calls.push(call.clone());
+                        calls.len() - 1
+                    });
+                    return Ok(Some(Resolved {
+                        node: Node::Column(keys.len() + at, call.name),
+                        data_type: call.data_type,
+                        nullable: function != AggregateFunction::Count,
+                    }));
+                }
+                if LATER.contains(&lower.as_str()) {
+                    return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
+                }
+            }
+            if matches!(part, Expr::Literal(..) | Expr::Alias(..)) {
+                return Ok(None);
+            }
+            if !has_aggregate(part)
+                && let Ok(resolved) = resolve(part, &scope)
+                && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
+            {
+                let node = Node::Column(at, keys[at].1.clone());
+                let (data_type, nullable) = (resolved.data_type, resolved.nullable);
+                return Ok(Some(Resolved { node, data_type, nullable }));
+            }
+            if let Expr::Column { parts, .. } = part {
+                // Unknown at all, or known but not grouped by.
+                resolve(part, &scope)?;
+                return Err(PlanError::new(
+                    "MISSING_AGGREGATION",
+                    format!("`{}` is neither grouped by nor inside an aggregate function", parts.join(".")),
+                    format!("Add it to GROUP BY, or take max({}) or another aggregate of it", parts.join(".")),
+                ));
+            }
+            Ok(None)
+        };
+        resolve_with(expr, &self.scope, &mut hook)
+    }
+
+    /// The aggregation, with the given conditions (HAVING) and output columns over it.
+    pub fn finish(mut self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
+        let mut columns = Vec::new();
+        for expr in select {
+            if matches!(unaliased(expr), Expr::Call { name, .. } if name.eq_ignore_ascii_case("explode")) {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
+                    "explode cannot stand beside aggregates",
+                    "Explode in a subquery: FROM (SELECT explode(…) AS x FROM …)",
+                )
+                .at(unaliased(expr).place()));
+            }
+            columns.push((self.resolve(expr)?, expr.output_name()));
+        }
+        let having = match having {
+            Some(having) => {
+                let with_aliases = substitute(having, select, &self.scope);
+                let resolved = self.resolve(&with_aliases)?;
+                Some(boolean(resolved, having, "HAVING")?)
+            }
+            None => None,
+        };
+        let mut plan = Plan::Aggregate(Box::new(self.input), self.keys, self.calls);
+        if let Some(having) = having {
+            plan = Plan::Filter(Box::new(plan), having);
+        }
+        Ok(Plan::Project(Box::new(plan), columns))
+    }
+}
+
+/// Replaces names that are no columns but aliases of the SELECT list.
+fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
+    match expr {
+        Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {
+            let alias = select.iter().find_map(|e| match e {
+                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => Some(&**inner),
+                _ => None,
+            });
+            alias.unwrap_or(expr).clone()
+        }
+        Expr::Call { name, args, distinct, filter, place } => Expr::Call {
+            name: name.clone(),
+            args: args.iter().map(|arg| substitute(arg, select, scope)).collect(),
+            distinct: *distinct,
+            filter: filter.clone(),
+            place: *place,
+        },
+        other => other.clone(),
+    }
+}
+
+fn aggregate_call(
+    function: AggregateFunction,
+    args: &[Expr],
+    distinct: bool,
+    filter: Option<&Expr>,
+    written: &Expr,
+    scope: &Scope,
+) -> PlanResult<AggregateCall> {
+    if distinct {
+        return Err(PlanError::new(
+            "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED",
+            "distinct aggregates need every value of a stream to be kept for ever",
+            "approx_count_distinct() is planned; until then, drop duplicates before the query",
+        ));
+    }
+    if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
+        return Err(PlanError::new(
+            "NESTED_AGGREGATE_FUNCTION",
+            format!("the aggregate `{nested}` stands inside another"),
+            "Put the inner one in a subquery",
+        ));
+    }
+    let filter = match filter {
+        Some(condition) => Some(boolean(resolve(condition, scope)?, condition, "FILTER")?),
+        None => None,
+    };
+    let name = written.to_string();
+    let arg = match args {
+        [Expr::Star(None)] if function == AggregateFunction::Count => {
+            let name = "count(1)".to_string();
+            return Ok(AggregateCall { function, arg: None, filter, data_type: DataType::Long, name });
+        }
+        [arg] => resolve(arg, scope)?,
+        _ => {
+            return Err(PlanError::new(
+                "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+                format!("`{written}` needs one argument"),
+                "",
+            ));
+        }
+    };
+    use DataType as T;
+    let wrong = |arg: &Resolved| {
+        PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`{written}` cannot take {}", arg.data_type),
+            "Cast it to a number",
+        )
+    };
+    let numeric = |arg: Resolved| match arg.data_type {
+        T::String | T::Null => Ok(arg.coerce(&T::Double)),
+        ref t if t.is_numeric() => Ok(arg),
+        _ => Err(wrong(&arg)),
+    };
+    let (arg, data_type) = match function {
+        AggregateFunction::Count => (arg, T::Long),
+        AggregateFunction::Min | AggregateFunction::Max => {
+            if matches!(arg.data_type, T::Array(_) | T::Struct(_)) {
+                return Err(PlanError::not_yet(format_args!("`{written}` of {}", arg.data_type)));
+            }
+            let data_type = arg.data_type.clone();
+            (arg, data_type)
+        }
+        AggregateFunction::Sum => {
+            let arg = numeric(arg)?;
+            let data_type = match &arg.data_type {
+                t if t.is_integral() => T::Long,
+                T::Decimal(p, s) => T::Decimal((p + 10).min(38), *s),
+                _ => T::Double,
+            };
+            (arg, data_type)
+        }
+        AggregateFunction::Avg => {
+            let arg = numeric(arg)?;
+            match arg.data_type {
+                T::Decimal(p, s) => (arg, T::Decimal((p + 4).min(38), (s + 4).min(38))),
+                _ => (arg.coerce(&T::Double), T::Double),
+            }
+        }
+    };
+    Ok(AggregateCall { function, arg: Some(arg), filter, data_type, name })
+}
+
+/// `UNION ALL`: columns by position, brought to common types.
+pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
+    let (a, b) = (left.scope().columns, right.scope().columns);
+    if a.len() != b.len() {
+        return Err(PlanError::new(
+            "NUM_COLUMNS_MISMATCH",
+            format!("UNION needs equally many columns, but has {} and {}", a.len(), b.len()),
+            "",
+        ));
+    }
+    let mut types = Vec::new();
+    for (x, y) in a.iter().zip(&b) {
+        let common = common_type(&x.data_type, &y.data_type).ok_or_else(|| {
+            PlanError::new(
+                "INCOMPATIBLE_COLUMN_TYPE",
+                format!("`{}` is {} on one side and {} on the other", x.name, x.data_type, y.data_type),
+                "Cast one of them",
+            )
+        })?;
+        types.push(common);
+    }
+    let widen = |plan: Plan| {
+        let columns = plan.scope().columns;
+        if columns.iter().zip(&types).all(|(c, t)| c.data_type == *t) {
+            return plan;
+        }
+        let exprs = columns.into_iter().enumerate().zip(&types).map(|((i, c), to)| {
+            let node = Node::Column(i, c.name.clone());
+            let column = Resolved { node, data_type: c.data_type, nullable: c.nullable };
+            (column.coerce(to), c.name)
+        });
+        Plan::Project(Box::new(plan), exprs.collect())
+    };
+    let mut inputs = match widen(left) {
+        Plan::Union(inputs) => inputs,
+        other => vec![other],
+    };
+    inputs.push(widen(right));
+    Ok(Plan::Union(inputs))
+}
+
+/// `ORDER BY`: over the output columns.
+pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan> {
+    use super::value::Value;
+    let scope = input.scope();
+    let keys = keys.iter().map(|(expr, descending, nulls_first)| {
+        let expr = match expr {
+            Expr::Literal(Value::Long(position), DataType::Int) => {
+                let at = usize::try_from(position - 1).ok().filter(|at| *at < scope.columns.len());
+                let at = at.ok_or_else(|| {
+                    PlanError::new("ORDER_BY_POS_OUT_OF_RANGE", format!("ORDER BY {position}"), "Count from 1")
+                })?;
+                let column = &scope.columns[at];
+                Resolved {
+                    node: Node::Column(at, column.name.clone()),
+                    data_type: column.data_type.clone(),
+                    nullable: column.nullable,
+                }
+            }
+            expr => resolve(expr, &scope)?,
+        };
+        // Spark: NULLs first when ascending, last when descending.
+        let nulls_first = nulls_first.unwrap_or(!descending);
+        Ok(SortKey { expr, descending: *descending, nulls_first })
+    });
+    let keys = keys.collect::<PlanResult<_>>()?;
+    Ok(Plan::Sort(Box::new(input), keys))
+}
+
+/// Refuses combinations of operators and output mode that have no meaning on a stream.
+pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
+    let unsupported = |operation: &str, fix: &str| {
+        Err(PlanError::new(
+            "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION",
+            format!("output mode {} is not supported for {operation}", mode.name()),
+            fix,
+        ))
+    };
+    check_order(plan, mode)?;
+    if mode == OutputMode::Complete && !plan.has_aggregate() {
+        return unsupported(
+            "queries without streaming aggregations: the whole table would have to be kept",
+            "Use append or update, or GROUP BY something",
+        );
+    }
+    if mode == OutputMode::Append && plan.has_aggregate() {
+        return unsupported(
+            "streaming aggregations without a watermark: a count is never final",
+            "Use update to see changes, or complete to see the table",
+        );
+    }
+    if aggregates_over_aggregates(plan) {
+        return Err(PlanError::new(
+            "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
+            format!("an aggregation over a running aggregation cannot be kept right in output mode {}", mode.name()),
+            "Aggregate once",
+        ));
+    }
+    Ok(())
+}
+
+fn aggregates_over_aggregates(plan: &Plan) -> bool {
+    match plan {
+        Plan::Aggregate(input, ..) => input.has_aggregate(),
+        other => other.inputs().into_iter().any(aggregates_over_aggregates),
+    }
+}
+
+/// Sorts and limits stand only where the result table is whole.
+fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
+    let whole_table = mode == OutputMode::Complete && plan.has_aggregate();
+    match plan {
+        Plan::Sort(..) if !whole_table => Err(PlanError::new(
+            "STREAMING_SORT_UNSUPPORTED",
+            "an unbounded table cannot be sorted",
+            "Sort an aggregation in output mode complete",
+        )),
+        Plan::Limit(..) if mode == OutputMode::Update => Err(PlanError::new(
+            "STREAMING_LIMIT_UNSUPPORTED",
+            "the first rows of changing rows have no meaning in output mode update",
+            "Use output mode complete, with ORDER BY",
+        )),
+        other => other.inputs().into_iter().try_for_each(|input| check_order(input, mode)),
+    }
+}

@@ -1,0 +1,75 @@
+//! What is wrong with a query, found before it starts.
+
+use std::fmt;
+
+/// A place in a job file; lines and columns count from 1, 0 means unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Line.
+    pub line: u64,
+    /// Column.
+    pub column: u64,
+}
+
+/// A refused query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct PlanError {
+    /// Spark's error condition where Spark has one, else a stable name of our own.
+    pub condition: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do instead; empty if the reason says it.
+    pub fix: String,
+    /// Where.
+    pub place: Place,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.condition)?;
+        if self.place.line > 0 {
+            write!(f, " at line {}, column {}", self.place.line, self.place.column)?;
+        }
+        write!(f, ": {}", self.reason)?;
+        if !self.fix.is_empty() {
+            write!(f, "\n  fix: {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl PlanError {
+    /// An error without a place.
+    pub fn new(
+        condition: impl Into<String>,
+        reason: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            condition: condition.into(),
+            reason: reason.into(),
+            fix: fix.into(),
+            place: Place::default(),
+        }
+    }
+
+    /// Something that Millstream does not do yet.
+    pub fn not_yet(what: impl fmt::Display) -> Self {
+        Self::new(
+            "NOT_YET_SUPPORTED",
+            format!("{what} is not built yet"),
+            "See the table 'what works' in the README",
+        )
+    }
+
+    /// The same error at a place, unless it has one already.
+    pub fn at(mut self, place: Place) -> Self {
+        if self.place.line == 0 {
+            self.place = place;
+        }
+        self
+    }
+}
+
+/// The result of planning.
+pub type PlanResult<T> = Result<T, PlanError>;

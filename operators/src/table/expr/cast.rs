@@ -1,0 +1,415 @@
+//! Casts, with ANSI rules: what does not fit is an error, or NULL for `try_cast`.
+//!
+//! The session time zone is UTC.
+
+use super::compile::{Compiled, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text};
+use crate::table::types::{DataType, Physical};
+use crate::table::value::{Value, days_of_date};
+use bumpalo::Bump;
+use chrono::NaiveDate;
+use chrono_tz::Tz;
+
+const FIX: &str = "Use try_cast to get NULL instead";
+/// Microseconds of a day.
+pub const DAY_US: i64 = 86_400_000_000;
+
+/// Whether Spark allows this explicit cast under ANSI rules, among the casts that are built.
+pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (a, b) if a == b => true,
+        (T::Null, _) => true,
+        (_, T::String) => true,
+        (T::String, T::Array(_) | T::Struct(_)) => false,
+        (T::String, _) => true,
+        (T::Boolean, to) => to.is_numeric(),
+        (from, T::Boolean) => from.is_numeric(),
+        (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp | T::TimestampNtz, T::Date) => true,
+        (T::Date | T::Timestamp, T::TimestampNtz) => true,
+        (T::Timestamp, T::Long) | (T::Long | T::Int | T::Short | T::Byte, T::Timestamp) => true,
+        (from, to) => from.is_numeric() && to.is_numeric(),
+    }
+}
+
+fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
+    failed(
+        "CAST_INVALID_INPUT",
+        format!("the value '{value}' of type STRING cannot be cast to {to}"),
+        FIX,
+    )
+}
+
+fn overflow<T>(value: impl std::fmt::Display, to: &DataType) -> Eval<T> {
+    failed("CAST_OVERFLOW", format!("the value {value} does not fit {to}"), FIX)
+}
+
+/// Errors become NULL if the cast is lenient.
+fn soften<T>(result: Eval<T>, lenient: bool) -> Eval<T> {
+    if lenient { Ok(result.unwrap_or(None)) } else { result }
+}
+
+/// Compiles a cast of what `inner` gives.
+pub fn compile(inner: Compiled, from: &DataType, to: &DataType, lenient: bool) -> Compiled {
+    if *to == DataType::String {
+        return to_string(inner, from.clone());
+    }
+    let (from, target) = (from.clone(), to.clone());
+    match (inner, to.physical()) {
+        (Compiled::Bytes(f), Physical::Bytes) => Compiled::Bytes(f),
+        (Compiled::Bytes(f), Physical::Bool) => bool_fn(move |cx| {
+            let Some(bytes) = f(cx)? else { return Ok(None) };
+            soften(parse_bool(text(bytes)), lenient)
+        }),
+        (Compiled::Bytes(f), Physical::Long) => long_fn(move |cx| {
+            let Some(bytes) = f(cx)? else { return Ok(None) };
+            soften(parse_long(text(bytes), &target), lenient)
+        }),
+        (Compiled::Bytes(f), Physical::Double) => double_fn(move |cx| {
+            let Some(bytes) = f(cx)? else { return Ok(None) };
+            soften(parse_double(text(bytes), &target), lenient)
+        }),
+        (Compiled::Bytes(f), Physical::Decimal) => decimal_fn(move |cx| {
+            let Some(bytes) = f(cx)? else { return Ok(None) };
+            soften(parse_decimal(text(bytes), &target), lenient)
+        }),
+        (Compiled::Bool(f), Physical::Bool) => Compiled::Bool(f),
+        (Compiled::Bool(f), Physical::Long) => long_fn(move |cx| Ok(f(cx)?.map(i64::from))),
+        (Compiled::Bool(f), Physical::Double) => {
+            double_fn(move |cx| Ok(f(cx)?.map(|b| f64::from(u8::from(b)))))
+        }
+        (Compiled::Bool(f), Physical::Decimal) => decimal_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            soften(rescale(i128::from(value), 0, &target), lenient)
+        }),
+        (Compiled::Long(f), Physical::Long) => long_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            soften(long_to_long(value, &from, &target), lenient)
+        }),
+        (Compiled::Long(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0))),
+        (Compiled::Long(f), Physical::Double) => {
+            let single = target == DataType::Float;
+            double_fn(move |cx| Ok(f(cx)?.map(|v| if single { f64::from(v as f32) } else { v as f64 })))
+        }
+        (Compiled::Long(f), Physical::Decimal) => decimal_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            soften(rescale(i128::from(value), 0, &target), lenient)
+        }),
+        (Compiled::Double(f), Physical::Double) => {
+            let single = target == DataType::Float;
+            double_fn(move |cx| Ok(f(cx)?.map(|v| if single { f64::from(v as f32) } else { v })))
+        }
+        (Compiled::Double(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0.0))),
+        (Compiled::Double(f), Physical::Long) => long_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            soften(double_to_long(value, &target), lenient)
+        }),
+        (Compiled::Double(f), Physical::Decimal) => decimal_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            if !value.is_finite() {
+                return soften(overflow(value, &target), lenient);
+            }
+            soften(parse_decimal(&format!("{value:?}"), &target), lenient)
+        }),
+        (Compiled::Decimal(f), physical) => from_decimal(f, &from, target, physical, lenient),
+        (Compiled::Double(_) | Compiled::Long(_) | Compiled::Bool(_), Physical::Bytes) => {
+            unreachable!("the analyser refuses this cast")
+        }
+    }
+}
+
+fn from_decimal(
+    f: super::compile::DecimalFn,
+    from: &DataType,
+    to: DataType,
+    physical: Physical,
+    lenient: bool,
+) -> Compiled {
+    let scale = match from {
+        DataType::Decimal(_, scale) => *scale,
+        _ => 0,
+    };
+    let unit = 10i128.pow(u32::from(scale));
+    match physical {
+        Physical::Decimal => decimal_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            soften(rescale(value, scale, &to), lenient)
+        }),
+        Physical::Double => double_fn(move |cx| Ok(f(cx)?.map(|v| v as f64 / unit as f64))),
+        Physical::Long => long_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            let (low, high) = to.integral_range();
+            let whole = value / unit;
+            if whole < i128::from(low) || whole > i128::from(high) {
+                return soften(overflow(whole, &to), lenient);
+            }
+            Ok(Some(whole as i64))
+        }),
+        _ => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0))),
+    }
+}
+
+fn to_string(inner: Compiled, from: DataType) -> Compiled {
+    fn put<'a>(arena: &'a Bump, value: Value, from: &DataType) -> Eval<&'a [u8]> {
+        Ok(value.display(from, Tz::UTC).map(|text| &*arena.alloc_slice_copy(text.as_bytes())))
+    }
+    match inner {
+        Compiled::Bytes(f) if matches!(from, DataType::String | DataType::Binary) => Compiled::Bytes(f),
+        Compiled::Bytes(f) => bytes_fn(move |cx| match f(cx)? {
+            Some(bytes) => put(cx.arena, Value::from_bytes(bytes, &from), &from),
+            None => Ok(None),
+        }),
+        Compiled::Long(f) if from.is_integral() => bytes_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            Ok(Some(digits(value, cx.arena)))
+        }),
+        Compiled::Bool(f) => bytes_fn(move |cx| {
+            Ok(f(cx)?.map(|v| -> &[u8] { if v { b"true" } else { b"false" } }))
+        }),
+        Compiled::Long(f) => bytes_fn(move |cx| {
+            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Long), &from)
+        }),
+        Compiled::Double(f) => bytes_fn(move |cx| {
+            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from)
+        }),
+        Compiled::Decimal(f) => bytes_fn(move |cx| {
+            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from)
+        }),
+    }
+}
+
+fn digits(value: i64, arena: &Bump) -> &[u8] {
+    let (mut buffer, mut at) = ([0u8; 20], 20);
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        at -= 1;
+        buffer[at] = b'-';
+    }
+    arena.alloc_slice_copy(&buffer[at..])
+}
+
+/// A decimal's unscaled value at another scale, rounded half up, if it fits.
+pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
+    let DataType::Decimal(precision, to_scale) = *to else { return Ok(Some(value)) };
+    let scaled = if to_scale >= scale {
+        value.checked_mul(10i128.pow(u32::from(to_scale - scale)))
+    } else {
+        let unit = 10i128.pow(u32::from(scale - to_scale));
+        let (whole, rest) = (value / unit, value % unit);
+        Some(if rest.abs() * 2 >= unit { whole + value.signum() } else { whole })
+    };
+    match scaled {
+        Some(scaled) if scaled.unsigned_abs() < 10u128.pow(u32::from(precision)) => Ok(Some(scaled)),
+        _ => failed(
+            "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+            format!("{} does not fit {to}", crate::table::value::decimal_text(value, scale)),
+            FIX,
+        ),
+    }
+}
+
+fn long_to_long(value: i64, from: &DataType, to: &DataType) -> Eval<i64> {
+    use DataType as T;
+    Ok(Some(match (from, to) {
+        (T::Date, T::Timestamp | T::TimestampNtz) => match value.checked_mul(DAY_US) {
+            Some(micros) => micros,
+            None => return overflow(value, to),
+        },
+        (T::Timestamp | T::TimestampNtz, T::Date) => value.div_euclid(DAY_US),
+        (T::Timestamp, T::Long) => value.div_euclid(1_000_000),
+        (from, T::Timestamp) if from.is_integral() => match value.checked_mul(1_000_000) {
+            Some(micros) => micros,
+            None => return overflow(value, to),
+        },
+        _ => {
+            let (low, high) = to.integral_range();
+            if value < low || value > high {
+                return overflow(value, to);
+            }
+            value
+        }
+    }))
+}
+
+fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
+    let (low, high) = to.integral_range();
+    let whole = value.trunc();
+    // 2^63 itself is not a BIGINT, though `i64::MAX as f64` rounds up to it.
+    if value.is_nan() || whole < low as f64 || whole >= high as f64 + 1.0 {
+        return overflow(value, to);
+    }
+    Ok(Some(whole as i64))
+}
+
+fn parse_bool(value: &str) -> Eval<bool> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "t" | "true" | "y" | "yes" | "1" => Ok(Some(true)),
+        "f" | "false" | "n" | "no" | "0" => Ok(Some(false)),
+        _ => invalid(value, &DataType::Boolean),
+    }
+}
+
+fn parse_long(value: &str, to: &DataType) -> Eval<i64> {
+    let parsed = match to {
+        DataType::Date => parse_date(value.trim()),
+        DataType::Timestamp | DataType::TimestampNtz => parse_timestamp(value.trim()),
+        _ => {
+            let (low, high) = to.integral_range();
+            value.trim().parse().ok().filter(|v| (low..=high).contains(v))
+        }
+    };
+    parsed.map_or_else(|| invalid(value, to), |v| Ok(Some(v)))
+}
+
+fn parse_double(value: &str, to: &DataType) -> Eval<f64> {
+    let trimmed = value.trim();
+    // Rust also reads "infinity" and "inf", with a sign, as Spark does; both refuse "".
+    match trimmed.parse::<f64>() {
+        Ok(v) if *to == DataType::Float => Ok(Some(f64::from(v as f32))),
+        Ok(v) => Ok(Some(v)),
+        Err(_) => invalid(value, to),
+    }
+}
+
+/// Reads a decimal of any number of digits and rounds it to the type's scale.
+pub fn parse_decimal(value: &str, to: &DataType) -> Eval<i128> {
+    let DataType::Decimal(_, scale) = *to else { return Ok(None) };
+    let parsed = (|| {
+        let (mantissa, exponent) = match value.trim().split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (value.trim(), 0),
+        };
+        let (negative, digits) = match mantissa.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if whole.len() + fraction.len() == 0 || !(whole.bytes().chain(fraction.bytes())).all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let mut unscaled: i128 = 0;
+        let mut shift = i32::try_from(fraction.len()).ok()? - exponent - i32::from(scale);
+        let kept = whole.len() + fraction.len();
+        let drop = usize::try_from(shift.max(0)).ok()?.min(kept);
+        let mut round_up = false;
+        for (i, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
+            if i < kept - drop {
+                unscaled = unscaled.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
+            } else {
+                // Only the first dropped digit decides, and only if nothing lies between.
+                round_up = i == kept - drop && shift as usize == drop && digit >= b'5';
+                break;
+            }
+        }
+        while shift < 0 {
+            unscaled = unscaled.checked_mul(10)?;
+            shift += 1;
+        }
+        let unscaled = unscaled + i128::from(round_up);
+        Some(if negative { -unscaled } else { unscaled })
+    })();
+    match parsed {
+        Some(unscaled) => rescale(unscaled, scale, to),
+        None => invalid(value, to),
+    }
+}
+
+/// Days of `yyyy[-m[-d]]`, with anything after a `T` or space behind a full date.
+pub fn parse_date(value: &str) -> Option<i64> {
+    let (date, _) = split_date(value)?;
+    Some(days_of_date(date))
+}
+
+fn split_date(value: &str) -> Option<(NaiveDate, &str)> {
+    let (date, rest) = match value.find(['T', ' ']) {
+        Some(at) => (&value[..at], &value[at + 1..]),
+        None => (value, ""),
+    };
+    let mut parts = date.splitn(3, '-');
+    let year = parts.next().filter(|y| y.len() >= 4 && y.len() <= 7)?.parse().ok()?;
+    let mut two = || match parts.next() {
+        Some(part) if (1..=2).contains(&part.len()) => part.parse::<u32>().ok(),
+        Some(_) => None,
+        None => Some(1),
+    };
+    let (month, day) = (two()?, two()?);
+    Some((NaiveDate::from_ymd_opt(year, month, day)?, rest))
+}
+
+/// Microseconds of `date[ |T]h:m[:s[.fraction]][zone]`, in UTC where no zone is written.
+pub fn parse_timestamp(value: &str) -> Option<i64> {
+    let (date, rest) = split_date(value)?;
+    let midnight = days_of_date(date).checked_mul(DAY_US)?;
+    if rest.is_empty() {
+        return Some(midnight);
+    }
+    let zone_at = rest.find(['Z', '+', '-']).unwrap_or(rest.len());
+    let (clock, zone) = rest.split_at(zone_at);
+    let mut parts = clock.trim_end().splitn(3, ':');
+    let field = |part: Option<&str>, below: i64| {
+        part.filter(|p| (1..=2).contains(&p.len()))?.parse::<i64>().ok().filter(|v| (0..below).contains(v))
+    };
+    let (hour, minute) = (field(parts.next(), 24)?, field(parts.next(), 60)?);
+    let (second, micros) = match parts.next() {
+        None => (0, 0),
+        Some(text) => {
+            let (second, fraction) = text.split_once('.').unwrap_or((text, ""));
+            if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            let padded = format!("{:0<6}", &fraction[..fraction.len().min(6)]);
+            (field(Some(second), 60)?, padded.parse::<i64>().ok()?)
+        }
+    };
+    let offset_s = match zone.trim() {
+        "" | "Z" => 0,
+        zone => {
+            let sign = if zone.starts_with('-') { -1 } else { 1 };
+            let (h, m) = zone[1..].split_once(':').unwrap_or((&zone[1..], "0"));
+            sign * (field(Some(h), 19)? * 3600 + field(Some(m), 60)? * 60)
+        }
+    };
+    Some(midnight + ((hour * 60 + minute) * 60 + second - offset_s) * 1_000_000 + micros)
+}
+
+/// The error of an arithmetic overflow.
+pub fn arithmetic_overflow<T>(what: &str) -> Result<T, Box<EvalError>> {
+    failed("ARITHMETIC_OVERFLOW", format!("{what} overflows"), "Cast to a wider type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_round_half_up_and_must_fit() {
+        let to = DataType::Decimal(6, 2);
+        let read = |text: &str| parse_decimal(text, &to).ok().flatten();
+        assert_eq!(read("1.005"), Some(101));
+        assert_eq!(read("-1.005"), Some(-101));
+        assert_eq!(read("12e2"), Some(120_000));
+        assert_eq!(read("1e-9"), Some(0));
+        assert_eq!(read("9999.99"), Some(999_999));
+        assert_eq!(read("9999.995"), None, "ten thousand has seven digits");
+        for bad in ["", ".", "1.2.3", "x", "1e", "--1"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn timestamps_as_spark_reads_them() {
+        assert_eq!(parse_timestamp("1970-01-01"), Some(0));
+        assert_eq!(parse_timestamp("1970-01-01T00:00:01.5Z"), Some(1_500_000));
+        assert_eq!(parse_timestamp("1970-1-1 1:00:00+01:00"), Some(0));
+        assert_eq!(parse_timestamp("1969-12-31 23:59:59"), Some(-1_000_000));
+        assert_eq!(parse_date("2024-02-30"), None);
+        assert_eq!(parse_timestamp("2024-01-01 24:00:00"), None);
+    }
+}

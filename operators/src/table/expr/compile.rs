@@ -1,0 +1,270 @@
+//! Compilation of resolved expressions to typed closures: one per node, with the types decided
+//! here and never looked at again while records flow.
+
+use super::{Node, Resolved, cast, functions};
+use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
+use crate::table::types::{DataType, Physical};
+use crate::table::value::Value;
+use bumpalo::Bump;
+use millstream_engine::error::EngineError;
+
+/// What a record does that ends the query (ANSI mode): overflow, division by zero, a bad cast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvalError {
+    /// Spark's error condition.
+    pub condition: &'static str,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub fix: &'static str,
+}
+
+impl From<Box<EvalError>> for EngineError {
+    fn from(error: Box<EvalError>) -> Self {
+        Self::operator(error.condition, error.reason, error.fix)
+    }
+}
+
+/// The value of an expression for a record.
+pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
+
+/// Builds an error.
+#[cold]
+pub fn failed<T>(
+    condition: &'static str,
+    reason: impl Into<String>,
+    fix: &'static str,
+) -> Result<T, Box<EvalError>> {
+    Err(Box::new(EvalError { condition, reason: reason.into(), fix }))
+}
+
+/// What an expression sees: the row, and an arena that lives as long as the record.
+#[derive(Clone, Copy)]
+pub struct Cx<'a> {
+    /// The input row.
+    pub row: Row<'a>,
+    /// Where computed bytes go.
+    pub arena: &'a Bump,
+}
+
+/// A boolean expression.
+pub type BoolFn = Box<dyn Fn(Cx<'_>) -> Eval<bool> + Send>;
+/// An integer, date or timestamp expression.
+pub type LongFn = Box<dyn Fn(Cx<'_>) -> Eval<i64> + Send>;
+/// A float or double expression.
+pub type DoubleFn = Box<dyn Fn(Cx<'_>) -> Eval<f64> + Send>;
+/// A decimal expression, unscaled.
+pub type DecimalFn = Box<dyn Fn(Cx<'_>) -> Eval<i128> + Send>;
+/// A string, binary, array or struct expression.
+pub type BytesFn = Box<dyn for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send>;
+
+/// A compiled expression.
+pub enum Compiled {
+    /// Held as `bool`.
+    Bool(BoolFn),
+    /// Held as `i64`.
+    Long(LongFn),
+    /// Held as `f64`.
+    Double(DoubleFn),
+    /// Held as `i128`.
+    Decimal(DecimalFn),
+    /// Held as bytes.
+    Bytes(BytesFn),
+}
+
+macro_rules! wrap {
+    ($($name:ident $variant:ident $ty:ty;)*) => {$(
+        /// Boxes a closure of this kind.
+        pub fn $name(f: impl Fn(Cx<'_>) -> Eval<$ty> + Send + 'static) -> Compiled {
+            Compiled::$variant(Box::new(f))
+        }
+    )*};
+}
+
+wrap! { bool_fn Bool bool; long_fn Long i64; double_fn Double f64; decimal_fn Decimal i128; }
+
+/// Boxes a closure of this kind.
+pub fn bytes_fn(f: impl for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send + 'static) -> Compiled {
+    Compiled::Bytes(Box::new(f))
+}
+
+macro_rules! unwrap {
+    ($($name:ident $variant:ident $ty:ty;)*) => {
+        impl Compiled {
+            $(/// The closure, of the kind that resolution has made sure of.
+            pub fn $name(self) -> $ty {
+                match self {
+                    Self::$variant(f) => f,
+                    _ => unreachable!("resolution gave an argument of another kind"),
+                }
+            })*
+        }
+    };
+}
+
+unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal Decimal DecimalFn; bytes Bytes BytesFn; }
+
+/// A string's bytes as text. Strings are checked where they enter a row.
+#[inline]
+pub fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")
+}
+
+/// Compiles an expression over rows of `width` columns.
+pub fn compile(expr: &Resolved, width: usize) -> Compiled {
+    match &expr.node {
+        Node::Column(index, _) => column(Slot::new(*index, width), &expr.data_type),
+        Node::Literal(value) => literal(value, &expr.data_type),
+        Node::Cast(inner, lenient) => {
+            let compiled = compile(inner, width);
+            cast::compile(compiled, &inner.data_type, &expr.data_type, *lenient)
+        }
+        Node::Case(branches, otherwise) => {
+            let whens = branches.iter().map(|(when, _)| compile(when, width).bool()).collect();
+            let thens = branches.iter().map(|(_, then)| compile(then, width));
+            let otherwise = otherwise.iter().map(|o| compile(o, width));
+            case(whens, thens.chain(otherwise).collect(), expr.data_type.physical())
+        }
+        Node::Call(name, args) => {
+            let compiled = args.iter().map(|arg| compile(arg, width)).collect();
+            functions::compile(name, compiled, args, &expr.data_type)
+        }
+    }
+}
+
+fn column(slot: Slot, data_type: &DataType) -> Compiled {
+    macro_rules! read {
+        ($make:ident, |$row:ident| $read:expr) => {
+            $make(move |cx| {
+                let $row = cx.row;
+                Ok(if $row.is_null(slot) { None } else { Some($read) })
+            })
+        };
+    }
+    match data_type.physical() {
+        Physical::Bool => read!(bool_fn, |row| row.long(slot) != 0),
+        Physical::Long => read!(long_fn, |row| row.long(slot)),
+        Physical::Double => read!(double_fn, |row| row.double(slot)),
+        Physical::Decimal => read!(decimal_fn, |row| row.decimal(slot)),
+        Physical::Bytes => read!(bytes_fn, |row| row.bytes(slot)),
+    }
+}
+
+fn literal(value: &Value, data_type: &DataType) -> Compiled {
+    match (value, data_type.physical()) {
+        (Value::Null, Physical::Bool) => bool_fn(|_| Ok(None)),
+        (Value::Null, Physical::Long) => long_fn(|_| Ok(None)),
+        (Value::Null, Physical::Double) => double_fn(|_| Ok(None)),
+        (Value::Null, Physical::Decimal) => decimal_fn(|_| Ok(None)),
+        (Value::Null, Physical::Bytes) => bytes_fn(|_| Ok(None)),
+        (Value::Boolean(v), _) => {
+            let v = *v;
+            bool_fn(move |_| Ok(Some(v)))
+        }
+        (Value::Long(v), _) => {
+            let v = *v;
+            long_fn(move |_| Ok(Some(v)))
+        }
+        (Value::Double(v), _) => {
+            let v = *v;
+            double_fn(move |_| Ok(Some(v)))
+        }
+        (Value::Decimal(v), _) => {
+            let v = *v;
+            decimal_fn(move |_| Ok(Some(v)))
+        }
+        (value, _) => {
+            let bytes = match value {
+                Value::String(text) => text.clone().into_bytes(),
+                Value::Binary(bytes) => bytes.clone(),
+                nested => {
+                    let mut bytes = Vec::new();
+                    nested.write(&mut bytes);
+                    bytes
+                }
+            };
+            bytes_fn(move |cx| Ok(Some(cx.arena.alloc_slice_copy(&bytes))))
+        }
+    }
+}
+
+fn case(whens: Vec<BoolFn>, thens: Vec<Compiled>, physical: Physical) -> Compiled {
+    macro_rules! pick {
+        ($make:ident, $unwrap:ident) => {{
+            let thens: Vec<_> = thens.into_iter().map(Compiled::$unwrap).collect();
+            $make(move |cx| {
+                for (when, then) in whens.iter().zip(&thens) {
+                    if when(cx)? == Some(true) {
+                        return then(cx);
+                    }
+                }
+                thens[whens.len()](cx)
+            })
+        }};
+    }
+    match physical {
+        Physical::Bool => pick!(bool_fn, bool),
+        Physical::Long => pick!(long_fn, long),
+        Physical::Double => pick!(double_fn, double),
+        Physical::Decimal => pick!(decimal_fn, decimal),
+        Physical::Bytes => pick!(bytes_fn, bytes),
+    }
+}
+
+/// Evaluates into a field of a row under construction.
+#[inline]
+pub fn write_field<B: crate::table::row::Bytes>(
+    compiled: &Compiled,
+    cx: Cx<'_>,
+    writer: &mut RowWriter<'_, B>,
+    index: usize,
+) -> Result<(), Box<EvalError>> {
+    match compiled {
+        Compiled::Bool(f) => {
+            if let Some(v) = f(cx)? {
+                writer.bool(index, v);
+            }
+        }
+        Compiled::Long(f) => {
+            if let Some(v) = f(cx)? {
+                writer.long(index, v);
+            }
+        }
+        Compiled::Double(f) => {
+            if let Some(v) = f(cx)? {
+                writer.double(index, v);
+            }
+        }
+        Compiled::Decimal(f) => {
+            if let Some(v) = f(cx)? {
+                writer.decimal(index, v);
+            }
+        }
+        Compiled::Bytes(f) => {
+            if let Some(v) = f(cx)? {
+                writer.bytes(index, v);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads an element of an array as a closure of the element's kind would.
+pub fn element(array: impl for<'a> Fn(Cx<'a>) -> Result<Option<(Array<'a>, usize)>, Box<EvalError>> + Send + 'static, element: &DataType) -> Compiled {
+    macro_rules! read {
+        ($make:ident, |$row:ident, $slot:ident| $read:expr) => {
+            $make(move |cx| {
+                let Some((array, index)) = array(cx)? else { return Ok(None) };
+                let ($row, $slot) = (array.row, array.slot(index));
+                Ok(if $row.is_null($slot) { None } else { Some($read) })
+            })
+        };
+    }
+    match element.physical() {
+        Physical::Bool => read!(bool_fn, |row, slot| row.long(slot) != 0),
+        Physical::Long => read!(long_fn, |row, slot| row.long(slot)),
+        Physical::Double => read!(double_fn, |row, slot| row.double(slot)),
+        Physical::Decimal => read!(decimal_fn, |row, slot| decimal_of(row.bytes(slot))),
+        Physical::Bytes => read!(bytes_fn, |row, slot| row.bytes(slot)),
+    }
+}

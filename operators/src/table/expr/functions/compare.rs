@@ -1,0 +1,211 @@
+//! Comparisons and three-valued logic.
+
+use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::compile::{Compiled, Eval, Cx, bool_fn};
+use crate::table::expr::resolve::{common_type, unify};
+use crate::table::types::DataType;
+use std::cmp::Ordering;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    function("=", "a = b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_eq)),
+    function("<>", "a <> b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_ne)),
+    function("<", "a < b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_lt)),
+    function("<=", "a <= b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_le)),
+    function(">", "a > b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_gt)),
+    function(">=", "a >= b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_ge)),
+    function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, _, _| {
+        let order = order(args);
+        bool_fn(move |cx| {
+            Ok(Some(match order(cx)? {
+                (Some(order), _) => order.is_eq(),
+                (None, both_null) => both_null,
+            }))
+        })
+    }),
+    function("and", "a AND b", (2, 2), logic, |args, _, _| {
+        let [a, b] = take(args);
+        let (a, b) = (a.bool(), b.bool());
+        bool_fn(move |cx| {
+            let left = a(cx)?;
+            if left == Some(false) {
+                return Ok(Some(false));
+            }
+            match (left, b(cx)?) {
+                (_, Some(false)) => Ok(Some(false)),
+                (Some(true), Some(true)) => Ok(Some(true)),
+                _ => Ok(None),
+            }
+        })
+    }),
+    function("or", "a OR b", (2, 2), logic, |args, _, _| {
+        let [a, b] = take(args);
+        let (a, b) = (a.bool(), b.bool());
+        bool_fn(move |cx| {
+            let left = a(cx)?;
+            if left == Some(true) {
+                return Ok(Some(true));
+            }
+            match (left, b(cx)?) {
+                (_, Some(true)) => Ok(Some(true)),
+                (Some(false), Some(false)) => Ok(Some(false)),
+                _ => Ok(None),
+            }
+        })
+    }),
+    function("not", "NOT a", (1, 1), logic, |args, _, _| {
+        let [a] = take(args);
+        let a = a.bool();
+        bool_fn(move |cx| Ok(a(cx)?.map(|v| !v)))
+    }),
+    function("isnull", "a IS NULL", (1, 1), any, |args, _, _| null_test(args, true)),
+    function("isnotnull", "a IS NOT NULL", (1, 1), any, |args, _, _| null_test(args, false)),
+    function("isnan", "isnan(a): whether a number is not a number", (1, 1), nan, |args, _, _| {
+        let [a] = take(args);
+        let a = a.double();
+        bool_fn(move |cx| Ok(Some(a(cx)?.is_some_and(f64::is_nan))))
+    }),
+    function("in", "a IN (b, …)", (2, MANY), in_list, compile_in),
+];
+
+/// How Spark orders doubles: -0.0 equals 0.0, NaN equals NaN and is larger than all others.
+pub fn order_doubles(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+fn comparison(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let (a, b) = (&args[0].data_type, &args[1].data_type);
+    let Some(common) = common_type(a, b) else {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
+            format!("`{name}` cannot compare {a} with {b}"),
+            "Cast one of them",
+        ));
+    };
+    if matches!(common, DataType::Array(_) | DataType::Struct(_)) && !matches!(name, "=" | "<>" | "<=>") {
+        return Err(PlanError::not_yet(format_args!("`{name}` of {common}")));
+    }
+    let args = args.into_iter().map(|arg| arg.coerce(&common)).collect();
+    Ok((args, DataType::Boolean, nullable))
+}
+
+fn null_safe(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let (args, data_type, _) = comparison(name, args)?;
+    Ok((args, data_type, false))
+}
+
+fn logic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    for arg in &args {
+        if !matches!(arg.data_type, DataType::Boolean | DataType::Null) {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+                format!("`{name}` needs BOOLEAN, but `{arg}` is {}", arg.data_type),
+                "Compare it with something",
+            ));
+        }
+    }
+    Ok((expect(name, args, &[DataType::Boolean])?, DataType::Boolean, nullable))
+}
+
+fn any(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    Ok((args, DataType::Boolean, false))
+}
+
+fn nan(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    Ok((expect(name, args, &[DataType::Double])?, DataType::Boolean, false))
+}
+
+fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    Ok((unify("IN", args)?, DataType::Boolean, nullable))
+}
+
+type OrderFn = Box<dyn Fn(Cx<'_>) -> Result<(Option<Ordering>, bool), Box<crate::table::expr::compile::EvalError>> + Send>;
+
+/// The order of two values (`None` if either is NULL), and whether both are NULL.
+fn order(args: Vec<Compiled>) -> OrderFn {
+    let [a, b] = take(args);
+    macro_rules! by {
+        ($a:ident, $b:ident, $cmp:expr) => {
+            Box::new(move |cx| {
+                Ok(match ($a(cx)?, $b(cx)?) {
+                    (Some(x), Some(y)) => (Some($cmp(x, y)), false),
+                    (x, y) => (None, x.is_none() && y.is_none()),
+                })
+            })
+        };
+    }
+    match (a, b) {
+        (Compiled::Bool(a), Compiled::Bool(b)) => by!(a, b, |x: bool, y: bool| x.cmp(&y)),
+        (Compiled::Long(a), Compiled::Long(b)) => by!(a, b, |x: i64, y: i64| x.cmp(&y)),
+        (Compiled::Double(a), Compiled::Double(b)) => by!(a, b, order_doubles),
+        (Compiled::Decimal(a), Compiled::Decimal(b)) => by!(a, b, |x: i128, y: i128| x.cmp(&y)),
+        (Compiled::Bytes(a), Compiled::Bytes(b)) => by!(a, b, |x: &[u8], y: &[u8]| x.cmp(y)),
+        _ => unreachable!("resolution brought both to one type"),
+    }
+}
+
+fn compare(args: Vec<Compiled>, test: fn(Ordering) -> bool) -> Compiled {
+    let [a, b] = take(args);
+    // The commonest kinds get a closure of their own, without the pair of `order`.
+    match (a, b) {
+        (Compiled::Long(a), Compiled::Long(b)) => bool_fn(move |cx| {
+            let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+            Ok(Some(test(x.cmp(&y))))
+        }),
+        (a, b) => {
+            let order = order(vec![a, b]);
+            bool_fn(move |cx| Ok(order(cx)?.0.map(test)))
+        }
+    }
+}
+
+fn null_test(args: Vec<Compiled>, want_null: bool) -> Compiled {
+    let [a] = take(args);
+    let is_null = is_null(a);
+    bool_fn(move |cx| Ok(Some(is_null(cx)? == want_null)))
+}
+
+type NullFn = Box<dyn Fn(Cx<'_>) -> Result<bool, Box<crate::table::expr::compile::EvalError>> + Send>;
+
+/// Whether a value is NULL, whatever its kind.
+pub fn is_null(value: Compiled) -> NullFn {
+    match value {
+        Compiled::Bool(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
+        Compiled::Long(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
+        Compiled::Double(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
+        Compiled::Decimal(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
+        Compiled::Bytes(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
+    }
+}
+
+fn compile_in(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
+    macro_rules! member {
+        ($unwrap:ident, $eq:expr) => {{
+            let mut args: Vec<_> = args.into_iter().map(Compiled::$unwrap).collect();
+            let needle = args.remove(0);
+            bool_fn(move |cx| -> Eval<bool> {
+                let Some(x) = needle(cx)? else { return Ok(None) };
+                let mut null = false;
+                for arg in &args {
+                    match arg(cx)? {
+                        Some(y) if $eq(x, y) => return Ok(Some(true)),
+                        Some(_) => {}
+                        None => null = true,
+                    }
+                }
+                Ok(if null { None } else { Some(false) })
+            })
+        }};
+    }
+    match &args[0] {
+        Compiled::Bool(_) => member!(bool, |x, y| x == y),
+        Compiled::Long(_) => member!(long, |x, y| x == y),
+        Compiled::Double(_) => member!(double, |x, y| order_doubles(x, y).is_eq()),
+        Compiled::Decimal(_) => member!(decimal, |x, y| x == y),
+        Compiled::Bytes(_) => member!(bytes, |x, y| x == y),
+    }
+}

@@ -1,0 +1,96 @@
+//! Functions that choose among values.
+
+use super::{Function, MANY, Typed, function, take};
+use crate::table::error::PlanResult;
+use crate::table::expr::Resolved;
+use crate::table::expr::compile::{Compiled, bool_fn, bytes_fn, decimal_fn, double_fn, long_fn};
+use crate::table::expr::resolve::{expect_type, unify};
+use crate::table::types::{DataType, Physical};
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    function("coalesce", "coalesce(a, b, …): the first that is not NULL", (1, MANY), coalesce, |args, _, to| {
+        first_not_null(args, to)
+    }),
+    function("if", "if(condition, a, b)", (3, 3), if_, compile_if),
+    function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if),
+    function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if),
+];
+
+fn coalesce(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let args = unify("`coalesce`", args)?;
+    let (data_type, nullable) = (args[0].data_type.clone(), args.iter().all(|a| a.nullable));
+    Ok((args, data_type, nullable))
+}
+
+/// `condition, a, b` with a and b of one type.
+fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
+    let condition = expect_type(condition, &DataType::Boolean, "`if`")?;
+    let mut args = vec![condition];
+    args.extend(unify("`if`", vec![a, b])?);
+    let (data_type, nullable) = (args[1].data_type.clone(), args[1].nullable || args[2].nullable);
+    Ok((args, data_type, nullable))
+}
+
+fn three(args: Vec<Resolved>) -> [Resolved; 3] {
+    match <[Resolved; 3]>::try_from(args) {
+        Ok(args) => args,
+        Err(_) => unreachable!("resolution counted the arguments"),
+    }
+}
+
+fn if_(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let [condition, a, b] = three(args);
+    choice(condition, a, b)
+}
+
+fn nullif(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let a = args[0].clone();
+    let null = Resolved::literal(crate::table::value::Value::Null, a.data_type.clone());
+    choice(super::resolve("=", args)?, null, a)
+}
+
+fn nvl2(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let [test, a, b] = three(args);
+    choice(super::resolve("isnotnull", vec![test])?, a, b)
+}
+
+fn first_not_null(args: Vec<Compiled>, to: &DataType) -> Compiled {
+    macro_rules! first {
+        ($make:ident, $unwrap:ident) => {{
+            let args: Vec<_> = args.into_iter().map(Compiled::$unwrap).collect();
+            $make(move |cx| {
+                for arg in &args {
+                    if let Some(v) = arg(cx)? {
+                        return Ok(Some(v));
+                    }
+                }
+                Ok(None)
+            })
+        }};
+    }
+    match to.physical() {
+        Physical::Bool => first!(bool_fn, bool),
+        Physical::Long => first!(long_fn, long),
+        Physical::Double => first!(double_fn, double),
+        Physical::Decimal => first!(decimal_fn, decimal),
+        Physical::Bytes => first!(bytes_fn, bytes),
+    }
+}
+
+fn compile_if(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
+    let [condition, a, b] = take(args);
+    let condition = condition.bool();
+    macro_rules! choose {
+        ($make:ident, $a:ident, $b:ident) => {
+            $make(move |cx| if condition(cx)? == Some(true) { $a(cx) } else { $b(cx) })
+        };
+    }
+    match (a, b) {
+        (Compiled::Bool(a), Compiled::Bool(b)) => choose!(bool_fn, a, b),
+        (Compiled::Long(a), Compiled::Long(b)) => choose!(long_fn, a, b),
+        (Compiled::Double(a), Compiled::Double(b)) => choose!(double_fn, a, b),
+        (Compiled::Decimal(a), Compiled::Decimal(b)) => choose!(decimal_fn, a, b),
+        (Compiled::Bytes(a), Compiled::Bytes(b)) => choose!(bytes_fn, a, b),
+        _ => unreachable!("resolution brought both to one type"),
+    }
+}

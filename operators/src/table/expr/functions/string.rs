@@ -1,0 +1,478 @@
+//! Strings. Lengths and positions count characters, as in Spark.
+
+use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::compile::{BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text};
+use crate::table::row::{Array, RowWriter};
+use crate::table::types::DataType;
+use bumpalo::Bump;
+use bumpalo::collections::{String as BumpString, Vec as BumpVec};
+use regex::Regex;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    function("upper", "upper(s): in capitals", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
+        if s.is_ascii() { case(s, arena, u8::to_ascii_uppercase) } else { arena.alloc_str(&s.to_uppercase()) }
+    })),
+    function("lower", "lower(s): in small letters", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
+        if s.is_ascii() { case(s, arena, u8::to_ascii_lowercase) } else { arena.alloc_str(&s.to_lowercase()) }
+    })),
+    function("initcap", "initcap(s): each word with a capital", (1, 1), text_to_text, |a, _, _| map_text(a, initcap)),
+    function("reverse", "reverse(s): from end to start", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
+        BumpString::from_iter_in(s.chars().rev(), arena).into_bump_str()
+    })),
+    function("trim", "trim(s): without spaces at both ends", (1, 2), text_to_text, |a, _, _| trim(a, true, true)),
+    function("ltrim", "ltrim(s): without spaces at the start", (1, 2), text_to_text, |a, _, _| trim(a, true, false)),
+    function("rtrim", "rtrim(s): without spaces at the end", (1, 2), text_to_text, |a, _, _| trim(a, false, true)),
+    function("length", "length(s): number of characters", (1, 1), text_to_int, |a, _, _| {
+        measure(a, |s| text(s).chars().count())
+    }),
+    function("octet_length", "octet_length(s): number of bytes", (1, 1), text_to_int, |a, _, _| measure(a, <[u8]>::len)),
+    function("concat", "concat(a, b, …) or a || b", (1, MANY), concat, compile_concat),
+    function("concat_ws", "concat_ws(separator, a, …): joins what is not NULL", (1, MANY), concat_ws, compile_concat_ws),
+    function("substring", "substring(s, start[, length]): from 1; negative starts count from the end", (2, 3), substring, compile_substring),
+    function("lpad", "lpad(s, length[, pad]): filled or cut on the left", (2, 3), pad, |a, _, _| compile_pad(a, true)),
+    function("rpad", "rpad(s, length[, pad]): filled or cut on the right", (2, 3), pad, |a, _, _| compile_pad(a, false)),
+    function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| test(a, |s, p| s.starts_with(p))),
+    function("endswith", "endswith(s, suffix)", (2, 2), text_to_bool, |a, _, _| test(a, |s, p| s.ends_with(p))),
+    function("contains", "contains(s, part)", (2, 2), text_to_bool, |a, _, _| {
+        test(a, |s, p| memchr::memmem::find(s, p).is_some())
+    }),
+    function("like", "s LIKE pattern: % is any text, _ any character", (2, 3), text_to_bool, |a, e, _| like(a, e, false)),
+    function("ilike", "s ILIKE pattern: LIKE without regard to case", (2, 3), text_to_bool, |a, e, _| like(a, e, true)),
+    function("split", "split(s, regex[, limit]): an array of the parts", (2, 3), split, compile_split),
+];
+
+fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    Ok((expect(name, args, &[DataType::String])?, DataType::String, nullable))
+}
+
+fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let args = if args[0].data_type == DataType::Binary && name == "octet_length" { args } else { expect(name, args, &[DataType::String])? };
+    Ok((args, DataType::Int, nullable))
+}
+
+fn text_to_bool(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    Ok((expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
+}
+
+fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    if args.iter().any(|arg| matches!(arg.data_type, DataType::Array(_))) {
+        let args = crate::table::expr::resolve::unify("`concat`", args)?;
+        let data_type = args[0].data_type.clone();
+        return Ok((args, data_type, nullable));
+    }
+    text_to_text(name, args)
+}
+
+fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = args[0].nullable;
+    let strings = DataType::Array(Box::new(DataType::String));
+    let args = args.into_iter().map(|arg| {
+        if arg.data_type == strings { Ok(arg) } else { Ok(expect(name, vec![arg], &[DataType::String])?.remove(0)) }
+    });
+    Ok((args.collect::<PlanResult<_>>()?, DataType::String, nullable))
+}
+
+fn substring(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let types = [DataType::String, DataType::Int];
+    Ok((expect(name, args, &types)?, DataType::String, nullable))
+}
+
+fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let types = [DataType::String, DataType::Int, DataType::String];
+    Ok((expect(name, args, &types)?, DataType::String, nullable))
+}
+
+fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let types = [DataType::String, DataType::String, DataType::Int];
+    let args = expect(name, args, &types)?;
+    if let Some(pattern) = args[1].literal_text() {
+        Regex::new(pattern).map_err(|error| bad_pattern(pattern, &error))?;
+    }
+    Ok((args, DataType::Array(Box::new(DataType::String)), nullable))
+}
+
+fn bad_pattern(pattern: &str, error: &regex::Error) -> PlanError {
+    let last = error.to_string();
+    PlanError::new(
+        "INVALID_PARAMETER_VALUE.PATTERN",
+        format!("'{pattern}' is not a regular expression: {}", last.lines().last().unwrap_or("")),
+        "Escape what is meant as a character: '\\\\.' for a dot",
+    )
+}
+
+fn case<'a>(s: &str, arena: &'a Bump, change: fn(&u8) -> u8) -> &'a str {
+    let bytes = arena.alloc_slice_fill_iter(s.bytes().map(|b| change(&b)));
+    text(bytes)
+}
+
+fn map_text(args: Vec<Compiled>, f: for<'a> fn(&str, &'a Bump) -> &'a str) -> Compiled {
+    let [a] = take(args);
+    let a = a.bytes();
+    bytes_fn(move |cx| Ok(a(cx)?.map(|s| f(text(s), cx.arena).as_bytes())))
+}
+
+fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
+    let mut out = BumpString::with_capacity_in(s.len(), arena);
+    let mut start = true;
+    for c in s.chars() {
+        if start {
+            out.extend(c.to_uppercase());
+        } else {
+            out.extend(c.to_lowercase());
+        }
+        start = c == ' ';
+    }
+    out.into_bump_str()
+}
+
+/// Trims spaces, or the characters of the second argument; only spaces, not all white space.
+fn trim(args: Vec<Compiled>, left: bool, right: bool) -> Compiled {
+    let mut args = args.into_iter().map(Compiled::bytes);
+    let Some(s) = args.next() else { unreachable!("resolution counted") };
+    let set = args.next();
+    bytes_fn(move |cx| {
+        let Some(bytes) = s(cx)? else { return Ok(None) };
+        let set = match &set {
+            Some(set) => match set(cx)? {
+                Some(set) => text(set),
+                None => return Ok(None),
+            },
+            None => " ",
+        };
+        let mut rest = text(bytes);
+        let inside = |c: char| set.contains(c);
+        if left {
+            rest = rest.trim_start_matches(inside);
+        }
+        if right {
+            rest = rest.trim_end_matches(inside);
+        }
+        Ok(Some(rest.as_bytes()))
+    })
+}
+
+fn measure(args: Vec<Compiled>, f: fn(&[u8]) -> usize) -> Compiled {
+    let [a] = take(args);
+    let a = a.bytes();
+    long_fn(move |cx| Ok(a(cx)?.map(|s| f(s) as i64)))
+}
+
+fn test(args: Vec<Compiled>, f: fn(&[u8], &[u8]) -> bool) -> Compiled {
+    let [a, b] = take(args);
+    let (a, b) = (a.bytes(), b.bytes());
+    bool_fn(move |cx| {
+        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        Ok(Some(f(x, y)))
+    })
+}
+
+fn compile_concat(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
+    let args: Vec<BytesFn> = args.into_iter().map(Compiled::bytes).collect();
+    if let DataType::Array(element) = to {
+        return super::array::concat(args, (**element).clone());
+    }
+    bytes_fn(move |cx| {
+        let mut out = BumpVec::new_in(cx.arena);
+        for arg in &args {
+            let Some(part) = arg(cx)? else { return Ok(None) };
+            out.extend_from_slice_copy(part);
+        }
+        Ok(Some(out.into_bump_slice()))
+    })
+}
+
+fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compiled {
+    let arrays: Vec<bool> =
+        exprs.iter().skip(1).map(|e| matches!(e.data_type, DataType::Array(_))).collect();
+    let mut args = args.into_iter().map(Compiled::bytes);
+    let Some(separator) = args.next() else { unreachable!("resolution counted") };
+    let args: Vec<_> = args.zip(arrays).collect();
+    bytes_fn(move |cx| {
+        let Some(separator) = separator(cx)? else { return Ok(None) };
+        let mut out = BumpVec::new_in(cx.arena);
+        let mut first = true;
+        let mut add = |part: &[u8]| {
+            if !std::mem::take(&mut first) {
+                out.extend_from_slice_copy(separator);
+            }
+            out.extend_from_slice_copy(part);
+        };
+        for (arg, is_array) in &args {
+            let Some(value) = arg(cx)? else { continue };
+            if !is_array {
+                add(value);
+                continue;
+            }
+            let array = Array::new(value);
+            for slot in (0..array.len).map(|i| array.slot(i)) {
+                if !array.row.is_null(slot) {
+                    add(array.row.bytes(slot));
+                }
+            }
+        }
+        Ok(Some(out.into_bump_slice()))
+    })
+}
+
+/// Spark's substring: positions from 1, 0 counts as 1, negative ones from the end.
+fn slice(s: &str, start: i64, length: i64) -> &str {
+    let count = if start < 0 { s.chars().count() as i64 } else { 0 };
+    let from = match start {
+        0 => 0,
+        start if start > 0 => start - 1,
+        start => count + start,
+    };
+    let until = from.saturating_add(length).max(0);
+    let from = from.max(0);
+    if until <= from {
+        return "";
+    }
+    let mut ends = s.char_indices().map(|(at, _)| at);
+    let begin = ends.nth(from as usize).unwrap_or(s.len());
+    let wanted = usize::try_from(until - from - 1).unwrap_or(usize::MAX);
+    let end = if begin == s.len() { s.len() } else { ends.nth(wanted).unwrap_or(s.len()) };
+    &s[begin..end]
+}
+
+fn compile_substring(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
+    let mut args = args.into_iter();
+    let (Some(s), Some(start)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::long)) else {
+        unreachable!("resolution counted")
+    };
+    let length = args.next().map(Compiled::long);
+    bytes_fn(move |cx| {
+        let (Some(bytes), Some(start)) = (s(cx)?, start(cx)?) else { return Ok(None) };
+        let length = match &length {
+            Some(length) => match length(cx)? {
+                Some(length) => length,
+                None => return Ok(None),
+            },
+            None => i64::MAX / 2,
+        };
+        Ok(Some(slice(text(bytes), start, length).as_bytes()))
+    })
+}
+
+/// Longest string that padding makes.
+const MAX_PADDED: i64 = 1 << 24;
+
+fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
+    let mut args = args.into_iter();
+    let (Some(s), Some(length)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::long)) else {
+        unreachable!("resolution counted")
+    };
+    let pad = args.next().map(Compiled::bytes);
+    bytes_fn(move |cx| {
+        let (Some(s), Some(length)) = (s(cx)?, length(cx)?) else { return Ok(None) };
+        let pad = match &pad {
+            Some(pad) => match pad(cx)? {
+                Some(pad) => text(pad),
+                None => return Ok(None),
+            },
+            None => " ",
+        };
+        if length > MAX_PADDED {
+            return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", format!("padding to {length} characters"), "Pad to at most 16777216");
+        }
+        let (s, wanted) = (text(s), length.max(0) as usize);
+        let have = s.chars().count();
+        if have >= wanted || pad.is_empty() {
+            return Ok(Some(slice(s, 1, length.max(0)).as_bytes()));
+        }
+        let mut out = BumpString::new_in(cx.arena);
+        let fill = pad.chars().cycle().take(wanted - have);
+        if left {
+            out.extend(fill);
+            out.push_str(s);
+        } else {
+            out.push_str(s);
+            out.extend(fill);
+        }
+        Ok(Some(out.into_bump_str().as_bytes()))
+    })
+}
+
+/// A LIKE pattern as a regular expression.
+fn like_regex(pattern: &str, escape: char, ignore_case: bool) -> Result<Regex, String> {
+    let mut regex = if ignore_case { "(?is)^".to_string() } else { "(?s)^".to_string() };
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c == escape => match chars.next() {
+                Some(next) if next == '%' || next == '_' || next == escape => {
+                    regex.push_str(&regex::escape(&next.to_string()));
+                }
+                _ => return Err(format!("the escape '{escape}' must stand before %, _ or itself")),
+            },
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            other => regex.push_str(&regex::escape(&other.to_string())),
+        }
+    }
+    regex.push('$');
+    Regex::new(&regex).map_err(|error| error.to_string())
+}
+
+fn like(args: Vec<Compiled>, exprs: &[Resolved], ignore_case: bool) -> Compiled {
+    let escape = exprs.get(2).and_then(|e| e.literal_text()?.chars().next()).unwrap_or('\\');
+    let mut args = args.into_iter().map(Compiled::bytes);
+    let (Some(s), Some(pattern)) = (args.next(), args.next()) else {
+        unreachable!("resolution counted")
+    };
+    let fixed = exprs[1].literal_text().map(|pattern| like_regex(pattern, escape, ignore_case));
+    bool_fn(move |cx| {
+        let (Some(s), Some(pattern)) = (s(cx)?, pattern(cx)?) else { return Ok(None) };
+        let made;
+        let regex = match &fixed {
+            Some(regex) => regex,
+            None => {
+                made = like_regex(text(pattern), escape, ignore_case);
+                &made
+            }
+        };
+        match regex {
+            Ok(regex) => Ok(Some(regex.is_match(text(s)))),
+            Err(reason) => failed("INVALID_FORMAT.ESC_IN_THE_MIDDLE", reason.clone(), ""),
+        }
+    })
+}
+
+/// What separates the parts.
+enum Splitter {
+    /// A plain text: found with memmem, which is many times faster than a regex.
+    Plain(Vec<u8>),
+    /// Between all characters.
+    Chars,
+    Regex(Regex),
+}
+
+impl Splitter {
+    fn new(pattern: &str) -> Result<Self, regex::Error> {
+        if pattern.is_empty() {
+            return Ok(Self::Chars);
+        }
+        if regex::escape(pattern) == pattern {
+            return Ok(Self::Plain(pattern.as_bytes().to_vec()));
+        }
+        Regex::new(pattern).map(Self::Regex)
+    }
+
+    /// Calls `part` with each part; at most `limit` of them if that is positive.
+    fn parts<'s>(&self, s: &'s str, limit: i64, mut part: impl FnMut(&'s str)) {
+        let mut left = if limit > 0 { limit as usize } else { usize::MAX };
+        let mut begin = 0;
+        let mut cut = |from: usize, to: usize, begin: &mut usize| {
+            if left <= 1 {
+                return false;
+            }
+            left -= 1;
+            part(&s[*begin..from]);
+            *begin = to;
+            true
+        };
+        match self {
+            Self::Plain(pattern) => {
+                for at in memchr::memmem::find_iter(s.as_bytes(), pattern) {
+                    if !cut(at, at + pattern.len(), &mut begin) {
+                        break;
+                    }
+                }
+            }
+            Self::Chars => {
+                for (at, _) in s.char_indices().skip(1) {
+                    if !cut(at, at, &mut begin) {
+                        break;
+                    }
+                }
+            }
+            Self::Regex(regex) => {
+                for found in regex.find_iter(s) {
+                    // Java gives no empty part before an empty match at the start.
+                    if found.is_empty() && (found.start() == 0 || found.start() == s.len()) {
+                        continue;
+                    }
+                    if !cut(found.start(), found.end(), &mut begin) {
+                        break;
+                    }
+                }
+            }
+        }
+        part(&s[begin..]);
+    }
+}
+
+fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compiled {
+    let mut args = args.into_iter();
+    let (Some(s), Some(pattern)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::bytes)) else {
+        unreachable!("resolution counted")
+    };
+    let limit = args.next().map(Compiled::long);
+    let fixed = exprs[1].literal_text().and_then(|pattern| Splitter::new(pattern).ok());
+    bytes_fn(move |cx| {
+        let Some(s) = s(cx)? else { return Ok(None) };
+        let limit = match &limit {
+            Some(limit) => match limit(cx)? {
+                Some(limit) => limit,
+                None => return Ok(None),
+            },
+            None => -1,
+        };
+        let made;
+        let splitter = match &fixed {
+            Some(splitter) => splitter,
+            None => {
+                let Some(pattern) = pattern(cx)? else { return Ok(None) };
+                made = match Splitter::new(text(pattern)) {
+                    Ok(splitter) => splitter,
+                    Err(error) => return failed("INVALID_PARAMETER_VALUE.PATTERN", error.to_string(), ""),
+                };
+                &made
+            }
+        };
+        let mut parts = BumpVec::new_in(cx.arena);
+        splitter.parts(text(s), limit, |part| parts.push(part));
+        let mut out = BumpVec::with_capacity_in(16 + parts.len() * 8 + s.len(), cx.arena);
+        let mut writer = RowWriter::array(&mut out, parts.len());
+        for (i, part) in parts.iter().enumerate() {
+            writer.bytes(i, part.as_bytes());
+        }
+        Ok(Some(out.into_bump_slice()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn substrings_as_spark_cuts_them() {
+        for (start, length, expected) in
+            [(1, 3, "hél"), (0, 3, "hél"), (2, 2, "él"), (-3, 2, "ll"), (-9, 6, "hé"), (4, 99, "lo"), (9, 1, ""), (2, -1, "")]
+        {
+            assert_eq!(slice("héllo", start, length), expected, "{start}, {length}");
+        }
+    }
+
+    #[test]
+    fn splits_as_java_does() {
+        let split = |s, pattern, limit| {
+            let mut parts = Vec::new();
+            Splitter::new(pattern).unwrap().parts(s, limit, |part| parts.push(part));
+            parts
+        };
+        assert_eq!(split("a b  c", " ", -1), ["a", "b", "", "c"]);
+        assert_eq!(split("", " ", -1), [""]);
+        assert_eq!(split("a,b;c,", "[,;]", -1), ["a", "b", "c", ""]);
+        assert_eq!(split("a,b,c", ",", 2), ["a", "b,c"]);
+        assert_eq!(split("abc", "", -1), ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,339 @@
+//! Expressions: written ([`Expr`]), resolved against a schema ([`Resolved`]), and compiled once to
+//! typed closures ([`compile::Compiled`]). A registry of functions ([`functions`]) says how each
+//! is resolved and compiled; operators such as `+` are functions too.
+
+pub mod cast;
+pub mod compile;
+pub mod functions;
+pub mod resolve;
+
+use super::error::Place;
+use super::types::DataType;
+use super::value::Value;
+use std::fmt;
+
+/// An expression as written: names not yet resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// A column, perhaps qualified, perhaps a struct's field: `t.c.field`.
+    Column {
+        /// The parts of the name.
+        parts: Vec<String>,
+        /// Where it was written.
+        place: Place,
+    },
+    /// A constant.
+    Literal(Value, DataType),
+    /// A function or operator.
+    Call {
+        /// Lower-case name.
+        name: String,
+        /// Arguments.
+        args: Vec<Expr>,
+        /// `f(DISTINCT …)`.
+        distinct: bool,
+        /// `f(…) FILTER (WHERE …)`.
+        filter: Option<Box<Expr>>,
+        /// Where it was written.
+        place: Place,
+    },
+    /// `CAST` or, giving NULL for what cannot be cast, `TRY_CAST`.
+    Cast {
+        /// What is cast.
+        expr: Box<Expr>,
+        /// To which type.
+        to: DataType,
+        /// NULL instead of an error.
+        lenient: bool,
+    },
+    /// `CASE WHEN … THEN … ELSE … END`.
+    Case {
+        /// Conditions and their values.
+        branches: Vec<(Expr, Expr)>,
+        /// The `ELSE`.
+        otherwise: Option<Box<Expr>>,
+    },
+    /// `… AS name`.
+    Alias(Box<Expr>, String),
+    /// `*` or `t.*`.
+    Star(Option<String>),
+}
+
+/// An expression whose columns are indices and whose types are known and agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The operation.
+    pub node: Node,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+}
+
+/// The operation of a [`Resolved`] expression.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// A column of the input.
+    Column(usize, String),
+    /// A constant.
+    Literal(Value),
+    /// A function by its registered name.
+    Call(&'static str, Vec<Resolved>),
+    /// A cast.
+    Cast(Box<Resolved>, bool),
+    /// Conditions with values, and the value if none is true.
+    Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
+}
+
+/// A column by name; dots separate a struct's fields.
+pub fn col(name: &str) -> Expr {
+    let parts = name.split('.').map(str::to_string).collect();
+    Expr::Column { parts, place: Place::default() }
+}
+
+/// A constant.
+pub fn lit(value: impl Into<Expr>) -> Expr {
+    value.into()
+}
+
+impl From<i32> for Expr {
+    fn from(value: i32) -> Self {
+        Self::Literal(Value::Long(i64::from(value)), DataType::Int)
+    }
+}
+
+impl From<i64> for Expr {
+    fn from(value: i64) -> Self {
+        Self::Literal(Value::Long(value), DataType::Long)
+    }
+}
+
+impl From<f64> for Expr {
+    fn from(value: f64) -> Self {
+        Self::Literal(Value::Double(value), DataType::Double)
+    }
+}
+
+impl From<bool> for Expr {
+    fn from(value: bool) -> Self {
+        Self::Literal(Value::Boolean(value), DataType::Boolean)
+    }
+}
+
+impl From<&str> for Expr {
+    fn from(value: &str) -> Self {
+        Self::Literal(Value::String(value.to_string()), DataType::String)
+    }
+}
+
+/// Calls a function by name.
+pub fn call(name: &str, args: impl IntoIterator<Item = Expr>) -> Expr {
+    Expr::Call {
+        name: name.to_string(),
+        args: args.into_iter().collect(),
+        distinct: false,
+        filter: None,
+        place: Place::default(),
+    }
+}
+
+macro_rules! operators {
+    ($($(#[$doc:meta])* $method:ident $name:literal;)*) => {
+        #[expect(clippy::should_implement_trait, reason = "Spark's names; `<` cannot be overloaded")]
+        impl Expr {
+            $($(#[$doc])*
+            pub fn $method(self, other: impl Into<Expr>) -> Expr {
+                call($name, [self, other.into()])
+            })*
+        }
+    };
+}
+
+operators! {
+    /// `=`
+    eq "=";
+    /// `<>`
+    ne "<>";
+    /// `<`
+    lt "<";
+    /// `<=`
+    le "<=";
+    /// `>`
+    gt ">";
+    /// `>=`
+    ge ">=";
+    /// `AND` of three-valued logic.
+    and "and";
+    /// `OR` of three-valued logic.
+    or "or";
+    /// `+`
+    add "+";
+    /// `-`
+    sub "-";
+    /// `*`
+    mul "*";
+    /// `/`
+    div "/";
+    /// `%`
+    rem "%";
+}
+
+impl Expr {
+    /// Names the result.
+    pub fn alias(self, name: &str) -> Expr {
+        Expr::Alias(Box::new(self), name.to_string())
+    }
+
+    /// Casts to a type.
+    pub fn cast(self, to: DataType) -> Expr {
+        Expr::Cast { expr: Box::new(self), to, lenient: false }
+    }
+
+    /// The place where it was written, if it has one.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Column { place, .. } => *place,
+            Self::Call { args, place, .. } => {
+                let first = || args.iter().map(Expr::place).find(|place| place.line > 0);
+                if place.line > 0 { *place } else { first().unwrap_or_default() }
+            }
+            Self::Cast { expr, .. } | Self::Alias(expr, _) => expr.place(),
+            _ => Place::default(),
+        }
+    }
+
+    /// The name that Spark gives to an unnamed expression in a SELECT list.
+    pub fn output_name(&self) -> String {
+        match self {
+            Self::Alias(_, name) => name.clone(),
+            Self::Column { parts, .. } => parts.last().cloned().unwrap_or_default(),
+            // A cast of a plain column keeps the column's name.
+            Self::Cast { expr, .. } if matches!(**expr, Self::Column { .. }) => expr.output_name(),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { parts, .. } => write!(f, "{}", parts.join(".")),
+            Self::Literal(Value::String(text), DataType::String) => write!(f, "{text}"),
+            Self::Literal(value, data_type) => {
+                let text = value.display(data_type, chrono_tz::Tz::UTC);
+                write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
+            }
+            Self::Call { name, args, distinct, .. } => match (name.as_str(), args.as_slice()) {
+                ("not", [a]) => write!(f, "(NOT {a})"),
+                ("isnull", [a]) => write!(f, "({a} IS NULL)"),
+                ("isnotnull", [a]) => write!(f, "({a} IS NOT NULL)"),
+                ("negative", [a]) => write!(f, "(- {a})"),
+                ("getitem", [a, b]) => write!(f, "{a}[{b}]"),
+                (_, [a, b]) if functions::is_operator(name) => {
+                    write!(f, "({a} {} {b})", name.to_uppercase())
+                }
+                (_, args) => {
+                    write!(f, "{name}({}", if *distinct { "DISTINCT " } else { "" })?;
+                    list(f, args)?;
+                    write!(f, ")")
+                }
+            },
+            Self::Cast { expr, to, lenient } => {
+                write!(f, "{}({expr} AS {to})", if *lenient { "TRY_CAST" } else { "CAST" })
+            }
+            Self::Case { branches, otherwise } => {
+                write!(f, "CASE")?;
+                for (when, then) in branches {
+                    write!(f, " WHEN {when} THEN {then}")?;
+                }
+                if let Some(otherwise) = otherwise {
+                    write!(f, " ELSE {otherwise}")?;
+                }
+                write!(f, " END")
+            }
+            Self::Alias(expr, name) => write!(f, "{expr} AS {name}"),
+            Self::Star(None) => write!(f, "*"),
+            Self::Star(Some(table)) => write!(f, "{table}.*"),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
+    for (i, item) in items.iter().enumerate() {
+        write!(f, "{}{item}", if i > 0 { ", " } else { "" })?;
+    }
+    Ok(())
+}
+
+impl Resolved {
+    /// A constant.
+    pub fn literal(value: Value, data_type: DataType) -> Self {
+        let nullable = value == Value::Null;
+        Self { node: Node::Literal(value), data_type, nullable }
+    }
+
+    /// Whether the expression is the constant NULL.
+    pub fn is_null_literal(&self) -> bool {
+        matches!(self.node, Node::Literal(Value::Null))
+    }
+
+    /// The constant string, if it is one.
+    pub fn literal_text(&self) -> Option<&str> {
+        match &self.node {
+            Node::Literal(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Casts implicitly, unless the type is right already.
+    pub fn coerce(self, to: &DataType) -> Self {
+        if self.data_type == *to {
+            return self;
+        }
+        if self.is_null_literal() {
+            return Self::literal(Value::Null, to.clone());
+        }
+        let nullable = self.nullable;
+        Self { node: Node::Cast(Box::new(self), false), data_type: to.clone(), nullable }
+    }
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.node {
+            Node::Column(_, name) => write!(f, "{name}"),
+            Node::Literal(value) => {
+                let text = value.display(&self.data_type, chrono_tz::Tz::UTC);
+                match (text, &self.data_type) {
+                    (None, _) => write!(f, "NULL"),
+                    (Some(text), DataType::String) => write!(f, "'{text}'"),
+                    (Some(text), _) => write!(f, "{text}"),
+                }
+            }
+            Node::Call(name, args) => match args.as_slice() {
+                [a, b] if functions::is_operator(name) => {
+                    write!(f, "({a} {} {b})", name.to_uppercase())
+                }
+                args => {
+                    write!(f, "{name}(")?;
+                    list(f, args)?;
+                    write!(f, ")")
+                }
+            },
+            Node::Cast(expr, lenient) => {
+                let word = if *lenient { "try_cast" } else { "cast" };
+                write!(f, "{word}({expr} AS {})", self.data_type)
+            }
+            Node::Case(branches, otherwise) => {
+                write!(f, "CASE")?;
+                for (when, then) in branches {
+                    write!(f, " WHEN {when} THEN {then}")?;
+                }
+                if let Some(otherwise) = otherwise {
+                    write!(f, " ELSE {otherwise}")?;
+                }
+                write!(f, " END")
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Resolution: names to column indices, and Spark's rules for types that do not match.
+
+use super::functions;
+use super::{Expr, Node, Resolved};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+
+/// A column that an expression may name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScopeColumn {
+    /// The relation that it belongs to, if that has a name.
+    pub qualifier: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+}
+
+/// The columns that an expression may name, in row order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scope {
+    /// The columns.
+    pub columns: Vec<ScopeColumn>,
+}
+
+impl Scope {
+    fn find(&self, parts: &[String]) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (index, column) in self.columns.iter().enumerate() {
+            let named = |part: &String| column.name.eq_ignore_ascii_case(part);
+            let qualified = match (&column.qualifier, parts) {
+                (Some(q), [table, name, ..]) => q.eq_ignore_ascii_case(table) && named(name),
+                _ => false,
+            };
+            if qualified {
+                found.push((index, 2));
+            } else if parts.first().is_some_and(named) {
+                found.push((index, 1));
+            }
+        }
+        // `t.c` means column c of t rather than field c of column t.
+        if found.iter().any(|(_, used)| *used == 2) {
+            found.retain(|(_, used)| *used == 2);
+        }
+        found
+    }
+
+    fn column(&self, parts: &[String]) -> PlanResult<Resolved> {
+        let (index, used) = match self.find(parts).as_slice() {
+            [one] => *one,
+            [] => return Err(self.unknown(&parts.join("."))),
+            several => {
+                return Err(PlanError::new(
+                    "AMBIGUOUS_REFERENCE",
+                    format!("`{}` could be any of {} columns", parts.join("."), several.len()),
+                    "Qualify it with the table's name or alias",
+                ));
+            }
+        };
+        let column = &self.columns[index];
+        let mut resolved = Resolved {
+            node: Node::Column(index, column.name.clone()),
+            data_type: column.data_type.clone(),
+            nullable: column.nullable,
+        };
+        for field in &parts[used..] {
+            resolved = functions::field_of(resolved, field)?;
+        }
+        Ok(resolved)
+    }
+
+    fn unknown(&self, name: &str) -> PlanError {
+        let mut names: Vec<(usize, &str)> =
+            self.columns.iter().map(|c| (distance(name, &c.name), c.name.as_str())).collect();
+        names.sort();
+        let near: Vec<_> = names.iter().take(5).map(|(_, name)| format!("`{name}`")).collect();
+        let reason = format!("a column with name `{name}` cannot be resolved");
+        if near.is_empty() {
+            let condition = "UNRESOLVED_COLUMN.WITHOUT_SUGGESTION";
+            return PlanError::new(condition, reason, "There are no columns here");
+        }
+        PlanError::new(
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+            reason,
+            format!("Did you mean one of: {}", near.join(", ")),
+        )
+    }
+}
+
+/// Edit distance, to suggest what was meant.
+pub fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// What a caller of [`resolve_with`] may put in the place of an expression.
+pub type Hook<'h> = dyn FnMut(&Expr) -> PlanResult<Option<Resolved>> + 'h;
+
+/// Resolves an expression that may not contain aggregates.
+pub fn resolve(expr: &Expr, scope: &Scope) -> PlanResult<Resolved> {
+    resolve_with(expr, scope, &mut |_| Ok(None))
+}
+
+/// Resolves an expression, asking `hook` first about it and each part of it.
+pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
+    let place = expr.place();
+    resolve_parts(expr, scope, hook).map_err(|error| error.at(place))
+}
+
+fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
+    if let Some(resolved) = hook(expr)? {
+        return Ok(resolved);
+    }
+    match expr {
+        Expr::Column { parts, .. } => scope.column(parts),
+        Expr::Literal(value, data_type) => Ok(Resolved::literal(value.clone(), data_type.clone())),
+        Expr::Alias(expr, _) => resolve_with(expr, scope, hook),
+        Expr::Star(_) => Err(PlanError::new(
+            "INVALID_USAGE_OF_STAR_OR_REGEX",
+            "`*` stands where one value is needed",
+            "Name the columns",
+        )),
+        Expr::Cast { expr, to, lenient } => {
+            resolve_with(expr, scope, hook).and_then(|inner| cast(inner, to, *lenient))
+        }
+        Expr::Case { branches, otherwise } => {
+            let mut resolved = Vec::new();
+            for (when, then) in branches {
+                let when = resolve_with(when, scope, hook)?;
+                let when = expect_type(when, &DataType::Boolean, "CASE WHEN")?;
+                resolved.push((when, resolve_with(then, scope, hook)?));
+            }
+            let otherwise = match otherwise {
+                Some(otherwise) => Some(resolve_with(otherwise, scope, hook)?),
+                None => None,
+            };
+            case(resolved, otherwise)
+        }
+        Expr::Call { name, args, distinct, filter, .. } => {
+            if *distinct || filter.is_some() {
+                return Err(PlanError::new(
+                    "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
+                    format!("DISTINCT and FILTER belong to aggregate functions, `{name}` is none"),
+                    "",
+                ));
+            }
+            let mut resolved = Vec::new();
+            for arg in args {
+                resolved.push(resolve_with(arg, scope, hook)?);
+            }
+            functions::resolve(name, resolved)
+        }
+    }
+}
+
+/// An explicit cast, refused where Spark refuses it.
+pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolved> {
+    if inner.data_type == *to || inner.is_null_literal() {
+        return Ok(inner.coerce(to));
+    }
+    if !super::cast::is_allowed(&inner.data_type, to) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION",
+            format!("`{inner}` of type {} cannot be cast to {to}", inner.data_type),
+            "",
+        ));
+    }
+    let nullable = inner.nullable || lenient;
+    Ok(Resolved { node: Node::Cast(Box::new(inner), lenient), data_type: to.clone(), nullable })
+}
+
+/// The type that values of both types can be brought to, by Spark's ANSI rules.
+pub fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
+    use DataType as T;
+    Some(match (a, b) {
+        (a, b) if a == b => a.clone(),
+        (T::Null, other) | (other, T::Null) => other.clone(),
+        (T::String, other) | (other, T::String) => match other {
+            T::Byte | T::Short | T::Int | T::Long => T::Long,
+            T::Float | T::Double | T::Decimal(..) => T::Double,
+            T::Boolean | T::Date | T::Timestamp | T::TimestampNtz | T::Binary => other.clone(),
+            _ => return None,
+        },
+        (T::Date, T::Timestamp) | (T::Timestamp, T::Date) => T::Timestamp,
+        (T::Date, T::TimestampNtz) | (T::TimestampNtz, T::Date) => T::TimestampNtz,
+        (T::Array(a), T::Array(b)) => T::Array(Box::new(common_type(a, b)?)),
+        (a, b) if a.is_integral() && b.is_integral() => {
+            if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
+        }
+        (T::Decimal(..), T::Float | T::Double) | (T::Float | T::Double, T::Decimal(..)) => T::Double,
+        (T::Float, T::Double) | (T::Double, T::Float) => T::Double,
+        // An INT or BIGINT does not fit a float: ANSI widens both to double.
+        (T::Float | T::Double, other) | (other, T::Float | T::Double) if other.is_numeric() => T::Double,
+        (a, b) => {
+            let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
+            let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
+            T::Decimal((whole + scale).min(38), scale)
+        }
+    })
+}
+
+/// Brings all to one type.
+pub fn unify(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    let mut common = DataType::Null;
+    for arg in &args {
+        common = common_type(&common, &arg.data_type).ok_or_else(|| {
+            PlanError::new(
+                "DATATYPE_MISMATCH.DATA_DIFF_TYPES",
+                format!("{what} needs values of one type, but has {common} and {}", arg.data_type),
+                "Cast them to one type",
+            )
+        })?;
+    }
+    Ok(args.into_iter().map(|arg| arg.coerce(&common)).collect())
+}
+
+/// Coerces an argument to the type that a function needs, or refuses it as Spark does.
+pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
+    let from = &arg.data_type;
+    let implicit = match (from, to) {
+        (a, b) if a == b => true,
+        (DataType::Null, _) => true,
+        (DataType::String, to) => to.is_numeric() || matches!(to, DataType::Date | DataType::Timestamp | DataType::Binary),
+        (from, DataType::String) => {
+            from.is_numeric() || matches!(from, DataType::Date | DataType::Timestamp | DataType::TimestampNtz | DataType::Boolean)
+        }
+        (from, DataType::Double | DataType::Long | DataType::Int) if from.is_integral() => true,
+        (from, DataType::Double) => from.is_numeric(),
+        (DataType::Date, DataType::Timestamp) | (DataType::Timestamp, DataType::Date) => true,
+        _ => false,
+    };
+    if implicit {
+        return Ok(arg.coerce(to));
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        format!("{what} needs {to}, but `{arg}` is {from}"),
+        format!("Cast it: CAST({arg} AS {to})"),
+    ))
+}
+
+fn case(
+    branches: Vec<(Resolved, Resolved)>,
+    otherwise: Option<Resolved>,
+) -> PlanResult<Resolved> {
+    let (whens, mut values): (Vec<_>, Vec<_>) = branches.into_iter().unzip();
+    let otherwise =
+        otherwise.unwrap_or_else(|| Resolved::literal(Value::Null, DataType::Null));
+    values.push(otherwise);
+    let mut values = unify("CASE", values)?;
+    let nullable = values.iter().any(|v| v.nullable);
+    let Some(otherwise) = values.pop() else { unreachable!("the ELSE was pushed") };
+    let data_type = otherwise.data_type.clone();
+    let branches = whens.into_iter().zip(values).collect();
+    Ok(Resolved { node: Node::Case(branches, Some(Box::new(otherwise))), data_type, nullable })
+}

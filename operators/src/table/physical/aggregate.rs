@@ -1,0 +1,250 @@
+//! The running aggregation: a table from key bytes to accumulators.
+//!
+//! When rows leave depends on the output mode and the driver:
+//!
+//! | mode | continuous | micro-batch |
+//! |---|---|---|
+//! | update | the key's new row after every record | each touched key once, at the marker |
+//! | complete | the table at a marker, if it changed | the table at every marker |
+//!
+//! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
+
+use super::accumulator::{Accumulator, Function};
+use super::stages::{BoxChain, Scratch};
+use crate::table::analyze::OutputMode;
+use crate::table::expr::compile::{Compiled, write_field};
+use crate::table::row::{Row, RowWriter};
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+
+/// Rows that leave in one step of emission.
+const EMIT_STEP: usize = 256;
+
+struct Entry {
+    hash: u64,
+    key: Box<[u8]>,
+    accumulators: Box<[Accumulator]>,
+    /// The latest ingest time of a record of this key in this epoch.
+    ingest_ns: u64,
+    touched: bool,
+}
+
+struct Emission {
+    next: usize,
+    epoch: Epoch,
+}
+
+/// The stage.
+pub(super) struct Aggregate {
+    keys: Vec<Compiled>,
+    functions: Vec<Function>,
+    mode: OutputMode,
+    continuous: bool,
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    touched: Vec<u32>,
+    emission: Option<Emission>,
+    scratch: Scratch,
+    key: Vec<u8>,
+    out: Vec<u8>,
+    down: BoxChain,
+}
+
+impl Aggregate {
+    pub fn new(
+        keys: Vec<Compiled>,
+        functions: Vec<Function>,
+        mode: OutputMode,
+        continuous: bool,
+        down: BoxChain,
+    ) -> Self {
+        Self {
+            keys,
+            functions,
+            mode,
+            continuous,
+            index: HashTable::new(),
+            entries: Vec::new(),
+            touched: Vec::new(),
+            emission: None,
+            scratch: Scratch::default(),
+            key: Vec::new(),
+            out: Vec::new(),
+            down,
+        }
+    }
+
+    fn at_once(&self) -> bool {
+        self.continuous && self.mode != OutputMode::Complete
+    }
+
+    /// The entry of the key in `self.key`.
+    #[inline]
+    fn entry(&mut self) -> usize {
+        let (hash, key, entries) = (hash_bytes(&self.key), &self.key, &mut self.entries);
+        let same = |&at: &u32| *entries[at as usize].key == **key;
+        if let Some(&at) = self.index.find(hash, same) {
+            return at as usize;
+        }
+        let at = entries.len();
+        entries.push(Entry {
+            hash,
+            key: key.as_slice().into(),
+            accumulators: self.functions.iter().map(Function::start).collect(),
+            ingest_ns: 0,
+            touched: false,
+        });
+        self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
+        at
+    }
+
+    fn emit(&mut self, at: usize, ingest_ns: u64) -> Result<(), EngineError> {
+        let (keys, entry) = (self.keys.len(), &self.entries[at]);
+        self.out.clear();
+        let mut writer = RowWriter::new(&mut self.out, keys + self.functions.len());
+        let key = Row(&entry.key);
+        for (index, column) in self.keys.iter().enumerate() {
+            copy_key(key, keys, index, column, &mut writer);
+        }
+        for (index, (function, acc)) in self.functions.iter().zip(&entry.accumulators).enumerate() {
+            function.write(acc, &mut writer, keys + index)?;
+        }
+        self.down.push(Row(&self.out), ingest_ns)
+    }
+
+    /// A global aggregation has its row from the start.
+    fn touch_global(&mut self) {
+        if self.keys.is_empty() && self.entries.is_empty() {
+            self.key.clear();
+            RowWriter::new(&mut self.key, 0);
+            let at = self.entry();
+            self.touch(at);
+        } else if self.keys.is_empty() {
+            self.touch(0);
+        }
+    }
+
+    fn touch(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.entries[at].touched, true) {
+            self.touched.push(at as u32);
+        }
+    }
+
+    /// One bounded step of emission. Returns whether it has ended.
+    fn emit_step(&mut self) -> Result<bool, EngineError> {
+        let Some(mut emission) = self.emission.take() else { return Ok(true) };
+        let complete = self.mode == OutputMode::Complete;
+        let total = if complete { self.entries.len() } else { self.touched.len() };
+        let mut budget = EMIT_STEP;
+        while emission.next < total && budget > 0 && self.down.ready() {
+            let at = if complete { emission.next } else { self.touched[emission.next] as usize };
+            let ingest_ns = self.entries[at].ingest_ns;
+            self.emit(at, ingest_ns)?;
+            emission.next += 1;
+            budget -= 1;
+        }
+        if emission.next < total {
+            self.emission = Some(emission);
+            return Ok(false);
+        }
+        for at in self.touched.drain(..) {
+            self.entries[at as usize].touched = false;
+        }
+        self.down.marker(emission.epoch)?;
+        Ok(true)
+    }
+}
+
+fn copy_key(
+    key: Row<'_>,
+    width: usize,
+    index: usize,
+    column: &Compiled,
+    writer: &mut RowWriter<'_, Vec<u8>>,
+) {
+    let slot = crate::table::row::Slot::new(index, width);
+    if key.is_null(slot) {
+        return;
+    }
+    match column {
+        Compiled::Bool(_) | Compiled::Long(_) => writer.long(index, key.long(slot)),
+        Compiled::Double(_) => writer.double(index, key.double(slot)),
+        Compiled::Decimal(_) | Compiled::Bytes(_) => writer.bytes(index, key.bytes(slot)),
+    }
+}
+
+impl Stage for Aggregate {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+
+    fn ready(&mut self) -> bool {
+        self.emission.is_none() && self.down.ready()
+    }
+
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.down.watermark(micros)
+    }
+
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if self.at_once() {
+            return self.down.marker(epoch);
+        }
+        if !self.continuous || self.entries.is_empty() {
+            self.touch_global();
+        }
+        if self.continuous && self.touched.is_empty() {
+            return self.down.marker(epoch);
+        }
+        self.emission = Some(Emission { next: 0, epoch });
+        self.emit_step()?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), EngineError> {
+        // Sources end only behind a marker, so nothing is owed here.
+        self.down.end()
+    }
+
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.emission.is_none() {
+            return self.down.settle();
+        }
+        let ended = self.emit_step()?;
+        let below = self.down.settle()?;
+        Ok(if ended || below == Settled::Blocked { below } else { Settled::More })
+    }
+}
+
+impl<'a> Push<Row<'a>> for Aggregate {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        self.key.clear();
+        let mut writer = RowWriter::new(&mut self.key, self.keys.len());
+        for (index, key) in self.keys.iter().enumerate() {
+            if let Compiled::Double(f) = key {
+                // -0.0 and 0.0 are one group, and so are all NaNs.
+                if let Some(v) = f(self.scratch.cx(row))? {
+                    let v = if v == 0.0 { 0.0 } else if v.is_nan() { f64::NAN } else { v };
+                    writer.double(index, v);
+                }
+                continue;
+            }
+            write_field(key, self.scratch.cx(row), &mut writer, index)?;
+        }
+        let at = self.entry();
+        let entry = &mut self.entries[at];
+        entry.ingest_ns = ingest_ns;
+        for (function, acc) in self.functions.iter().zip(&mut entry.accumulators) {
+            function.add(acc, self.scratch.cx(row))?;
+        }
+        if self.at_once() {
+            return self.emit(at, ingest_ns);
+        }
+        self.touch(at);
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! Lowering: a plan and a sink become tasklets of a job.
+
+use super::accumulator::Function;
+use super::aggregate::Aggregate;
+use super::order::{Limit, Sort};
+use super::stages::{BoxChain, Explode, Filter, KeyOf, Lend, Project, RowOutbox};
+use crate::table::analyze::OutputMode;
+use crate::table::expr::compile::compile;
+use crate::table::expr::{Node, Resolved};
+use crate::table::plan::{AggregateCall, Plan, Scan};
+use crate::table::types::DataType;
+use millstream_engine::error::EngineError;
+use millstream_engine::job::Job;
+use millstream_engine::tasklet::{InboxTasklet, Tasklet};
+
+/// Makes the tasklet of a source with the chain behind it.
+pub type MakeSource<'s> = dyn FnMut(&mut Job, usize, &Scan, BoxChain) -> Result<Box<dyn Tasklet>, EngineError> + 's;
+
+/// Adds the tasklets of a query to a job: `sink` last, sources made by `make_source`.
+pub fn lower(
+    plan: &Plan,
+    mode: OutputMode,
+    parallelism: usize,
+    job: &mut Job,
+    sink: BoxChain,
+    make_source: &mut MakeSource<'_>,
+) -> Result<(), EngineError> {
+    let needed = vec![true; plan.width()];
+    Lowering { mode, parallelism, job, make_source }.plan(plan, sink, &needed)
+}
+
+struct Lowering<'j, 's> {
+    mode: OutputMode,
+    parallelism: usize,
+    job: &'j mut Job,
+    make_source: &'j mut MakeSource<'s>,
+}
+
+/// Marks the columns that an expression reads.
+fn mark(expr: &Resolved, needed: &mut [bool]) {
+    match &expr.node {
+        Node::Column(index, _) => needed[*index] = true,
+        Node::Literal(_) => {}
+        Node::Call(_, args) => args.iter().for_each(|arg| mark(arg, needed)),
+        Node::Cast(inner, _) => mark(inner, needed),
+        Node::Case(branches, otherwise) => {
+            for (when, then) in branches {
+                mark(when, needed);
+                mark(then, needed);
+            }
+            if let Some(otherwise) = otherwise {
+                mark(otherwise, needed);
+            }
+        }
+    }
+}
+
+impl Lowering<'_, '_> {
+    /// Puts the stages of `plan` before `down`, which reads the `needed` columns of its rows.
+    fn plan(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
+        match plan {
+            Plan::Scan(scan) => {
+                let worker = 0;
+                let tasklet = (self.make_source)(self.job, worker, scan, down)?;
+                self.job.seat(worker, tasklet);
+                Ok(())
+            }
+            Plan::Alias(input, _) => self.plan(input, down, needed),
+            Plan::Project(input, exprs) => {
+                let width = input.width();
+                let mut below = vec![false; width];
+                exprs.iter().for_each(|(expr, _)| mark(expr, &mut below));
+                let columns = exprs.iter().map(|(expr, _)| compile(expr, width));
+                self.plan(input, Box::new(Project::new(columns, down)), &below)
+            }
+            Plan::Filter(input, condition) => {
+                let mut below = needed.to_vec();
+                mark(condition, &mut below);
+                self.plan(input, Box::new(Filter::new(condition, input.width(), down)), &below)
+            }
+            Plan::Explode(input, array, _) => {
+                let columns = input.scope().columns;
+                let types: Vec<_> = columns.iter().map(|c| &c.data_type).collect();
+                let stage = Explode::new(array, &types, needed, down);
+                let mut below = needed[..types.len()].to_vec();
+                mark(array, &mut below);
+                self.plan(input, Box::new(stage), &below)
+            }
+            Plan::Sort(input, keys) => {
+                let stage = Sort::new(keys, input.width(), down);
+                self.plan(input, Box::new(stage), &vec![true; input.width()])
+            }
+            Plan::Limit(input, most) => {
+                let stage = Limit::new(*most, self.mode == OutputMode::Complete, down);
+                self.plan(input, Box::new(stage), needed)
+            }
+            Plan::Union(inputs) => {
+                let producers = vec![0; inputs.len()];
+                let (outboxes, inlets) = self.job.rings(&producers, &[0]);
+                let inlets = inlets.into_iter().flatten().collect();
+                let port = self.job.tasklet_port();
+                let name = "union".to_string();
+                self.job.seat(0, Box::new(InboxTasklet::new(port, name, inlets, Lend(down))));
+                for (input, outbox) in inputs.iter().zip(outboxes) {
+                    self.plan(input, Box::new(RowOutbox::new(outbox, None)), needed)?;
+                }
+                Ok(())
+            }
+            Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, down),
+        }
+    }
+
+    fn aggregate(
+        &mut self,
+        input: &Plan,
+        keys: &[(Resolved, String)],
+        calls: &[AggregateCall],
+        down: BoxChain,
+    ) -> Result<(), EngineError> {
+        let width = input.width();
+        let mut needed = vec![false; width];
+        let used = keys.iter().map(|(key, _)| key);
+        let parts = calls.iter().flat_map(|c| c.arg.iter().chain(&c.filter));
+        used.chain(parts).for_each(|expr| mark(expr, &mut needed));
+        let continuous = self.job.trigger().is_continuous();
+        if self.parallelism == 1 || keys.is_empty() {
+            let keys = keys.iter().map(|(key, _)| compile(key, width)).collect();
+            let functions = calls.iter().map(|call| Function::new(call, width)).collect();
+            let stage = Aggregate::new(keys, functions, self.mode, continuous, down);
+            return self.plan(input, Box::new(stage), &needed);
+        }
+        self.exchanged(input, keys, calls, down, &needed, continuous)
+    }
+
+    /// Partial rows (keys, arguments, filters) are computed before the exchange, so that only
+    /// they travel.
+    fn exchanged(
+        &mut self,
+        input: &Plan,
+        keys: &[(Resolved, String)],
+        calls: &[AggregateCall],
+        down: BoxChain,
+        needed: &[bool],
+        continuous: bool,
+    ) -> Result<(), EngineError> {
+        let mut partial: Vec<Resolved> = keys.iter().map(|(key, _)| key.clone()).collect();
+        let mut moved = |expr: &Option<Resolved>| {
+            expr.as_ref().map(|expr| {
+                partial.push(expr.clone());
+                column(partial.len() - 1, expr)
+            })
+        };
+        let calls: Vec<AggregateCall> = calls
+            .iter()
+            .map(|call| AggregateCall {
+                arg: moved(&call.arg),
+                filter: moved(&call.filter),
+                ..call.clone()
+            })
+            .collect();
+        let instances = self.parallelism;
+        let places: Vec<usize> = (0..instances).map(|i| i % self.job.workers()).collect();
+        let (gather_out, gather_in) = self.job.rings(&places, &[0]);
+        let port = self.job.tasklet_port();
+        let inlets = gather_in.into_iter().flatten().collect();
+        self.job.seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
+        let (mut outboxes, inlets) = self.job.rings(&[0], &places);
+        for (i, (inlets, outbox)) in inlets.into_iter().zip(gather_out).enumerate() {
+            let width = partial.len();
+            let key = |i: usize| compile(&column(i, &partial[i]), width);
+            let stage = Aggregate::new(
+                (0..keys.len()).map(key).collect(),
+                calls.iter().map(|call| Function::new(call, width)).collect(),
+                self.mode,
+                continuous,
+                Box::new(RowOutbox::new(outbox, None)),
+            );
+            let port = self.job.tasklet_port();
+            let name = format!("aggregate {i}");
+            let chain = Lend(Box::new(stage));
+            self.job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, chain)));
+        }
+        let Some(outbox) = outboxes.pop() else { unreachable!("one producer was asked for") };
+        let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
+        let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, keys.len())));
+        let columns = partial.iter().map(|expr| compile(expr, input.width()));
+        self.plan(input, Box::new(Project::new(columns, Box::new(exchange))), needed)
+    }
+}
+
+fn column(index: usize, expr: &Resolved) -> Resolved {
+    Resolved {
+        node: Node::Column(index, format!("#{index}")),
+        data_type: expr.data_type.clone(),
+        nullable: expr.nullable,
+    }
+}

@@ -1,0 +1,17 @@
+//! From plan to stages: the chain that rows are pushed through.
+//!
+//! With parallelism 1 a query is one chain on one thread. With more, rows are keyed and exchanged
+//! before each aggregation and gathered behind it:
+//!
+//! ```text
+//! source ▸ … ▸ partial ═rings═▶ aggregate × N ═rings═▶ … ▸ sink
+//! ```
+
+mod accumulator;
+mod aggregate;
+mod lower;
+mod order;
+mod stages;
+
+pub use lower::lower;
+pub use stages::{BoxChain, RowPush};

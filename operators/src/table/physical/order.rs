@@ -1,0 +1,179 @@
+//! Sorting a whole result table at each marker, and limits.
+
+use super::stages::{BoxChain, Scratch};
+use crate::table::expr::compile::compile;
+use crate::table::expr::functions::order_doubles;
+use crate::table::plan::SortKey;
+use crate::table::row::{Row, RowWriter};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use std::cmp::Ordering;
+
+/// Rows that leave in one step.
+const EMIT_STEP: usize = 256;
+
+struct Held {
+    key: Vec<Value>,
+    row: Vec<u8>,
+    ingest_ns: u64,
+}
+
+/// Holds an epoch's rows and passes them on in order at its marker.
+pub(super) struct Sort {
+    keys: Vec<(crate::table::expr::compile::Compiled, DataType, bool, bool)>,
+    held: Vec<Held>,
+    emitting: Option<(usize, Epoch)>,
+    scratch: Scratch,
+    down: BoxChain,
+}
+
+impl Sort {
+    pub fn new(keys: &[SortKey], width: usize, down: BoxChain) -> Self {
+        let keys = keys.iter().map(|key| {
+            (compile(&key.expr, width), key.expr.data_type.clone(), key.descending, key.nulls_first)
+        });
+        Self { keys: keys.collect(), held: Vec::new(), emitting: None, scratch: Scratch::default(), down }
+    }
+
+    fn step(&mut self) -> Result<bool, EngineError> {
+        let Some((mut next, epoch)) = self.emitting.take() else { return Ok(true) };
+        let mut budget = EMIT_STEP;
+        while next < self.held.len() && budget > 0 && self.down.ready() {
+            let held = &self.held[next];
+            self.down.push(Row(&held.row), held.ingest_ns)?;
+            next += 1;
+            budget -= 1;
+        }
+        if next < self.held.len() {
+            self.emitting = Some((next, epoch));
+            return Ok(false);
+        }
+        self.held.clear();
+        self.down.marker(epoch)?;
+        Ok(true)
+    }
+}
+
+fn order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
+        (Value::Long(a), Value::Long(b)) => a.cmp(b),
+        (Value::Double(a), Value::Double(b)) => order_doubles(*a, *b),
+        (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Binary(a), Value::Binary(b)) => a.cmp(b),
+        (Value::Array(a), Value::Array(b)) | (Value::Struct(a), Value::Struct(b)) => {
+            let pairs = a.iter().zip(b).map(|(a, b)| order(a, b));
+            pairs.fold(Ordering::Equal, Ordering::then).then(a.len().cmp(&b.len()))
+        }
+        (a, b) => (*a != Value::Null).cmp(&(*b != Value::Null)),
+    }
+}
+
+impl Stage for Sort {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.emitting.is_none()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.down.watermark(micros)
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        let keys = &self.keys;
+        self.held.sort_by(|a, b| {
+            let columns = a.key.iter().zip(&b.key).zip(keys);
+            columns.fold(Ordering::Equal, |so_far, ((a, b), (_, _, descending, nulls_first))| {
+                so_far.then_with(|| match (a == &Value::Null, b == &Value::Null) {
+                    (true, true) => Ordering::Equal,
+                    (true, false) if *nulls_first => Ordering::Less,
+                    (false, true) if !*nulls_first => Ordering::Less,
+                    (true, false) | (false, true) => Ordering::Greater,
+                    _ if *descending => order(b, a),
+                    _ => order(a, b),
+                })
+            })
+        });
+        self.emitting = Some((0, epoch));
+        self.step()?;
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.emitting.is_none() {
+            return self.down.settle();
+        }
+        let ended = self.step()?;
+        let below = self.down.settle()?;
+        Ok(if ended || below == Settled::Blocked { below } else { Settled::More })
+    }
+}
+
+impl<'a> Push<Row<'a>> for Sort {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        let mut bytes = Vec::new();
+        let mut writer = RowWriter::new(&mut bytes, self.keys.len());
+        for (index, (key, ..)) in self.keys.iter().enumerate() {
+            crate::table::expr::compile::write_field(key, self.scratch.cx(row), &mut writer, index)?;
+        }
+        let types: Vec<_> = self.keys.iter().map(|(_, data_type, ..)| data_type).collect();
+        let key = crate::table::row::decode(Row(&bytes), types.into_iter());
+        self.held.push(Held { key, row: row.0.to_vec(), ingest_ns });
+        Ok(())
+    }
+}
+
+/// Passes on the first rows: of the stream's whole life, or of each epoch's table.
+pub(super) struct Limit {
+    most: u64,
+    taken: u64,
+    per_epoch: bool,
+    down: BoxChain,
+}
+
+impl Limit {
+    pub fn new(most: u64, per_epoch: bool, down: BoxChain) -> Self {
+        Self { most, taken: 0, per_epoch, down }
+    }
+}
+
+impl Stage for Limit {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.down.watermark(micros)
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if self.per_epoch {
+            self.taken = 0;
+        }
+        self.down.marker(epoch)
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.down.settle()
+    }
+}
+
+impl<'a> Push<Row<'a>> for Limit {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.taken == self.most {
+            return Ok(());
+        }
+        self.taken += 1;
+        self.down.push(row, ingest_ns)
+    }
+}

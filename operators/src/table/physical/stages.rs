@@ -1,0 +1,265 @@
+//! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
+
+use crate::table::expr::Resolved;
+use crate::table::expr::compile::{BoolFn, BytesFn, Compiled, Cx, compile, write_field};
+use crate::table::row::{Array, Row, RowBuf, RowWriter, Slot};
+use crate::table::types::{DataType, Physical};
+use bumpalo::Bump;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Event, Record};
+use millstream_engine::exchange::Outbox;
+use millstream_engine::key_group::{hash_bytes, instance_of};
+use millstream_engine::pass_control;
+use millstream_engine::stage::{Push, Settled, Stage};
+
+/// A stage that takes borrowed rows.
+pub trait RowPush: for<'a> Push<Row<'a>> {}
+impl<S: for<'a> Push<Row<'a>>> RowPush for S {}
+
+/// A chain of row stages.
+pub type BoxChain = Box<dyn RowPush>;
+
+/// An arena that lives as long as one record.
+///
+/// It keeps its largest chunk from record to record, so that it stops allocating once it has
+/// seen the largest record.
+#[derive(Default)]
+pub(super) struct Scratch(Bump);
+
+impl Scratch {
+    #[inline]
+    pub fn cx<'a>(&'a self, row: Row<'a>) -> Cx<'a> {
+        Cx { row, arena: &self.0 }
+    }
+
+    #[inline]
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+/// Computes the columns of a new row.
+pub(super) struct Project {
+    columns: Vec<Compiled>,
+    scratch: Scratch,
+    out: Vec<u8>,
+    down: BoxChain,
+}
+
+impl Project {
+    pub fn new(exprs: impl Iterator<Item = Compiled>, down: BoxChain) -> Self {
+        Self { columns: exprs.collect(), scratch: Scratch::default(), out: Vec::new(), down }
+    }
+}
+
+impl Stage for Project {
+    pass_control!(down);
+}
+
+impl<'a> Push<Row<'a>> for Project {
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        self.out.clear();
+        let mut writer = RowWriter::new(&mut self.out, self.columns.len());
+        for (index, column) in self.columns.iter().enumerate() {
+            write_field(column, self.scratch.cx(row), &mut writer, index)?;
+        }
+        self.down.push(Row(&self.out), ingest_ns)
+    }
+}
+
+/// Passes on the rows for which the condition is true.
+pub(super) struct Filter {
+    condition: BoolFn,
+    scratch: Scratch,
+    down: BoxChain,
+}
+
+impl Filter {
+    pub fn new(condition: &Resolved, width: usize, down: BoxChain) -> Self {
+        let condition = compile(condition, width).bool();
+        Self { condition, scratch: Scratch::default(), down }
+    }
+}
+
+impl Stage for Filter {
+    pass_control!(down);
+}
+
+impl<'a> Push<Row<'a>> for Filter {
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        match (self.condition)(self.scratch.cx(row))? {
+            Some(true) => self.down.push(row, ingest_ns),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A row for each element of an array: the input's columns and the element.
+///
+/// `needed` says which input columns anything below reads; the others are left NULL.
+pub(super) struct Explode {
+    array: BytesFn,
+    element: Physical,
+    /// Slot in the input, index in the output, kind.
+    copied: Vec<(Slot, usize, Physical)>,
+    width: usize,
+    scratch: Scratch,
+    out: Vec<u8>,
+    down: BoxChain,
+}
+
+impl Explode {
+    pub fn new(
+        array: &Resolved,
+        input: &[&DataType],
+        needed: &[bool],
+        down: BoxChain,
+    ) -> Self {
+        let width = input.len();
+        let element = match &array.data_type {
+            DataType::Array(element) => element.physical(),
+            _ => unreachable!("the analyser wants an array"),
+        };
+        let copied = (0..width).filter(|i| needed[*i]);
+        let copied = copied.map(|i| (Slot::new(i, width), i, input[i].physical())).collect();
+        let array = compile(array, width).bytes();
+        Self { array, element, copied, width, scratch: Scratch::default(), out: Vec::new(), down }
+    }
+}
+
+#[inline]
+fn copy(writer: &mut RowWriter<'_, Vec<u8>>, to: usize, row: Row<'_>, slot: Slot, kind: Physical) {
+    if row.is_null(slot) {
+        return;
+    }
+    match kind {
+        Physical::Bool | Physical::Long => writer.long(to, row.long(slot)),
+        Physical::Double => writer.double(to, row.double(slot)),
+        Physical::Decimal | Physical::Bytes => writer.bytes(to, row.bytes(slot)),
+    }
+}
+
+impl Stage for Explode {
+    pass_control!(down);
+}
+
+impl<'a> Push<Row<'a>> for Explode {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        let Some(bytes) = (self.array)(self.scratch.cx(row))? else { return Ok(()) };
+        let array = Array::new(bytes);
+        for slot in (0..array.len).map(|i| array.slot(i)) {
+            self.out.clear();
+            let mut writer = RowWriter::new(&mut self.out, self.width + 1);
+            for (from, to, kind) in &self.copied {
+                copy(&mut writer, *to, row, *from, *kind);
+            }
+            copy(&mut writer, self.width, array.row, slot, self.element);
+            self.down.push(Row(&self.out), ingest_ns)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends rows to the instance that owns their key (the first `keys` columns), or all to one.
+pub(super) struct RowOutbox {
+    outbox: Outbox<RowBuf>,
+    key: Option<KeyOf>,
+}
+
+/// Hashes the first columns of a row as the bytes of a row of their own.
+pub(super) struct KeyOf {
+    slots: Vec<(Slot, Physical)>,
+    key: Vec<u8>,
+}
+
+impl KeyOf {
+    pub fn new(types: &[&DataType], keys: usize) -> Self {
+        let slots = (0..keys).map(|i| (Slot::new(i, types.len()), types[i].physical()));
+        Self { slots: slots.collect(), key: Vec::new() }
+    }
+
+    fn hash(&mut self, row: Row<'_>) -> u64 {
+        self.key.clear();
+        let mut writer = RowWriter::new(&mut self.key, self.slots.len());
+        for (to, (slot, kind)) in self.slots.iter().enumerate() {
+            copy(&mut writer, to, row, *slot, *kind);
+        }
+        hash_bytes(&self.key)
+    }
+}
+
+impl RowOutbox {
+    pub fn new(outbox: Outbox<RowBuf>, key: Option<KeyOf>) -> Self {
+        Self { outbox, key }
+    }
+}
+
+impl Stage for RowOutbox {
+    fn ready(&mut self) -> bool {
+        self.outbox.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Watermark(micros));
+        Ok(())
+    }
+    fn marker(&mut self, epoch: u64) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Marker(epoch));
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::End);
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        Ok(self.outbox.settle())
+    }
+}
+
+impl<'a> Push<Row<'a>> for RowOutbox {
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        let lane = match &mut self.key {
+            Some(key) => instance_of(key.hash(row), self.outbox.lanes()),
+            None => 0,
+        };
+        let value = RowBuf::from_slice(row.0);
+        self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
+        Ok(())
+    }
+}
+
+/// The other end: owned rows from a ring, lent to a chain.
+pub(super) struct Lend(pub BoxChain);
+
+impl Stage for Lend {
+    fn attach(&mut self, io: &mut millstream_engine::stage::Io<'_>) -> Result<(), EngineError> {
+        self.0.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.0.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.0.watermark(micros)
+    }
+    fn marker(&mut self, epoch: u64) -> Result<(), EngineError> {
+        self.0.marker(epoch)
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.0.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.0.settle()
+    }
+}
+
+impl Push<RowBuf> for Lend {
+    #[inline]
+    fn push(&mut self, row: RowBuf, ingest_ns: u64) -> Result<(), EngineError> {
+        self.0.push(Row(&row), ingest_ns)
+    }
+}

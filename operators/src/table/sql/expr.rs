@@ -1,0 +1,300 @@
+//! Expressions of `sqlparser` into ours.
+
+use super::place;
+use crate::table::error::{PlanError, PlanResult, Place};
+use crate::table::expr::cast::{parse_date, parse_decimal, parse_timestamp};
+use crate::table::expr::{Expr, call};
+use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
+use sqlparser::ast::{
+    self, AccessExpr, BinaryOperator, CastKind, CeilFloorKind, DuplicateTreatment, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, Subscript, TrimWhereField, UnaryOperator,
+};
+
+fn at(node: &impl Spanned) -> Place {
+    place(node.span().start)
+}
+
+fn called(name: &str, args: Vec<Expr>, place: Place) -> Expr {
+    Expr::Call { name: name.to_string(), args, distinct: false, filter: None, place }
+}
+
+fn column(idents: &[Ident]) -> Expr {
+    let place = idents.first().map_or(Place::default(), |ident| place(ident.span.start));
+    Expr::Column { parts: idents.iter().map(|ident| ident.value.clone()).collect(), place }
+}
+
+fn not(negated: bool, expr: Expr) -> Expr {
+    if negated { call("not", [expr]) } else { expr }
+}
+
+fn data_type(written: &ast::DataType) -> PlanResult<DataType> {
+    Ok(Schema::parse_ddl(&format!("t {written}"))?.fields.remove(0).data_type)
+}
+
+/// Converts an expression.
+pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
+    let here = at(expr);
+    let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));
+    match expr {
+        ast::Expr::Identifier(ident) => Ok(column(std::slice::from_ref(ident))),
+        ast::Expr::CompoundIdentifier(idents) => Ok(column(idents)),
+        ast::Expr::Nested(inner) => convert(inner),
+        ast::Expr::Value(value) => literal(&value.value, here),
+        ast::Expr::TypedString(typed) => typed_string(typed, here),
+        ast::Expr::IsNull(arg) => unary("isnull", arg),
+        ast::Expr::IsNotNull(arg) => unary("isnotnull", arg),
+        ast::Expr::IsTrue(arg) => Ok(call("<=>", [convert(arg)?, true.into()])),
+        ast::Expr::IsFalse(arg) => Ok(call("<=>", [convert(arg)?, false.into()])),
+        ast::Expr::IsNotTrue(arg) => Ok(not(true, call("<=>", [convert(arg)?, true.into()]))),
+        ast::Expr::IsNotFalse(arg) => Ok(not(true, call("<=>", [convert(arg)?, false.into()]))),
+        ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [convert(a)?, convert(b)?]))),
+        ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [convert(a)?, convert(b)?])),
+        ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here),
+        ast::Expr::BinaryOp { left, op, right } => {
+            let name = operator(op).ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
+            Ok(called(name, vec![convert(left)?, convert(right)?], here))
+        }
+        ast::Expr::In { expr, target: InTarget::List(list), negated, .. } => {
+            let needle = convert(expr)?;
+            let list = list.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
+            Ok(not(*negated, called("in", std::iter::once(needle).chain(list).collect(), here)))
+        }
+        ast::Expr::Between { expr, negated, low, high } => {
+            let (value, low, high) = (convert(expr)?, convert(low)?, convert(high)?);
+            Ok(not(*negated, call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])])))
+        }
+        ast::Expr::Like { negated, any: false, expr, pattern, escape_char } => {
+            like("like", *negated, expr, pattern, escape_char.as_deref(), here)
+        }
+        ast::Expr::ILike { negated, any: false, expr, pattern, escape_char } => {
+            like("ilike", *negated, expr, pattern, escape_char.as_deref(), here)
+        }
+        ast::Expr::Cast { kind, expr, data_type: to, .. } => {
+            let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
+            let to = data_type(to).map_err(|error| error.at(here))?;
+            Ok(Expr::Cast { expr: Box::new(convert(expr)?), to, lenient })
+        }
+        ast::Expr::Case { operand, conditions, else_result, .. } => {
+            let operand = operand.as_ref().map(|operand| convert(operand)).transpose()?;
+            let branches = conditions.iter().map(|branch| {
+                let when = convert(&branch.condition)?;
+                let when = match &operand {
+                    Some(operand) => call("=", [operand.clone(), when]),
+                    None => when,
+                };
+                Ok((when, convert(&branch.result)?))
+            });
+            let branches = branches.collect::<PlanResult<Vec<_>>>()?;
+            let otherwise = else_result.as_ref().map(|e| convert(e).map(Box::new)).transpose()?;
+            Ok(Expr::Case { branches, otherwise })
+        }
+        ast::Expr::Function(function) => function_call(function, here),
+        ast::Expr::CompoundFieldAccess { root, access_chain } => access(root, access_chain, here),
+        ast::Expr::Trim { expr, trim_where, trim_what, trim_characters: None } => {
+            let name = match trim_where {
+                Some(TrimWhereField::Leading) => "ltrim",
+                Some(TrimWhereField::Trailing) => "rtrim",
+                _ => "trim",
+            };
+            let mut args = vec![convert(expr)?];
+            if let Some(what) = trim_what {
+                args.push(convert(what)?);
+            }
+            Ok(called(name, args, here))
+        }
+        ast::Expr::Substring { expr, substring_from, substring_for, .. } => {
+            let mut args = vec![convert(expr)?];
+            for part in [substring_from, substring_for].into_iter().flatten() {
+                args.push(convert(part)?);
+            }
+            Ok(called("substring", args, here))
+        }
+        ast::Expr::Floor { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+            unary("floor", expr)
+        }
+        ast::Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
+            unary("ceil", expr)
+        }
+        other => Err(PlanError::not_yet(format_args!("the expression `{other}`")).at(here)),
+    }
+}
+
+fn like(
+    name: &str,
+    negated: bool,
+    expr: &ast::Expr,
+    pattern: &ast::Expr,
+    escape: Option<&ast::Expr>,
+    here: Place,
+) -> PlanResult<Expr> {
+    let mut args = vec![convert(expr)?, convert(pattern)?];
+    if let Some(escape) = escape {
+        args.push(convert(escape)?);
+    }
+    Ok(not(negated, called(name, args, here)))
+}
+
+fn unary_op(op: UnaryOperator, arg: &ast::Expr, here: Place) -> PlanResult<Expr> {
+    match op {
+        UnaryOperator::Not | UnaryOperator::BangNot => Ok(called("not", vec![convert(arg)?], here)),
+        UnaryOperator::Plus => convert(arg),
+        UnaryOperator::Minus => match arg {
+            // The smallest BIGINT has no positive counterpart, so the sign belongs to the number.
+            ast::Expr::Value(value) => match &value.value {
+                ast::Value::Number(digits, _) => number(&format!("-{digits}"), here),
+                _ => Ok(called("negative", vec![convert(arg)?], here)),
+            },
+            _ => Ok(called("negative", vec![convert(arg)?], here)),
+        },
+        other => Err(PlanError::not_yet(format_args!("the operator {other}")).at(here)),
+    }
+}
+
+fn operator(op: &BinaryOperator) -> Option<&'static str> {
+    Some(match op {
+        BinaryOperator::Plus => "+",
+        BinaryOperator::Minus => "-",
+        BinaryOperator::Multiply => "*",
+        BinaryOperator::Divide => "/",
+        BinaryOperator::Modulo => "%",
+        BinaryOperator::MyIntegerDivide => "div",
+        BinaryOperator::StringConcat => "concat",
+        BinaryOperator::Gt => ">",
+        BinaryOperator::Lt => "<",
+        BinaryOperator::GtEq => ">=",
+        BinaryOperator::LtEq => "<=",
+        BinaryOperator::Spaceship => "<=>",
+        BinaryOperator::Eq => "=",
+        BinaryOperator::NotEq => "<>",
+        BinaryOperator::And => "and",
+        BinaryOperator::Or => "or",
+        _ => return None,
+    })
+}
+
+fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
+    match value {
+        ast::Value::Number(digits, _) => number(digits, here),
+        ast::Value::SingleQuotedString(text)
+        | ast::Value::DoubleQuotedString(text)
+        | ast::Value::SingleQuotedRawStringLiteral(text)
+        | ast::Value::DoubleQuotedRawStringLiteral(text) => Ok(text.as_str().into()),
+        ast::Value::Boolean(value) => Ok((*value).into()),
+        ast::Value::Null => Ok(Expr::Literal(Value::Null, DataType::Null)),
+        other => Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
+    }
+}
+
+/// A number as Spark types it: INT, BIGINT, DECIMAL, with an exponent DOUBLE, or by its suffix.
+fn number(written: &str, here: Place) -> PlanResult<Expr> {
+    let wrong = || {
+        PlanError::new("INVALID_NUMERIC_LITERAL_RANGE", format!("'{written}' is not a number that fits"), "").at(here)
+    };
+    let lower = written.to_ascii_lowercase();
+    let suffixed = |suffix: &str| lower.strip_suffix(suffix).filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'));
+    if let Some(digits) = suffixed("l") {
+        return digits.parse::<i64>().map(Into::into).map_err(|_| wrong());
+    }
+    if let Some(digits) = suffixed("d") {
+        return digits.parse::<f64>().map(Into::into).map_err(|_| wrong());
+    }
+    if let Ok(value) = written.parse::<i64>() {
+        return Ok(match i32::try_from(value) {
+            Ok(small) => small.into(),
+            Err(_) => value.into(),
+        });
+    }
+    if lower.contains('e') {
+        return written.parse::<f64>().map(Into::into).map_err(|_| wrong());
+    }
+    let digits = written.trim_start_matches('-');
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.trim_start_matches('0').len();
+    let (precision, scale) = ((whole + fraction.len()).max(1), fraction.len());
+    if precision > 38 {
+        return Err(wrong());
+    }
+    let data_type = DataType::Decimal(precision as u8, scale as u8);
+    match parse_decimal(written, &data_type) {
+        Ok(Some(unscaled)) => Ok(Expr::Literal(Value::Decimal(unscaled), data_type)),
+        _ => Err(wrong()),
+    }
+}
+
+fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
+    let to = data_type(&typed.data_type)?;
+    let text = match &typed.value.value {
+        ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
+        other => return Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
+    };
+    let value = match to {
+        DataType::Date => parse_date(text),
+        DataType::Timestamp | DataType::TimestampNtz => parse_timestamp(text),
+        _ => return Err(PlanError::not_yet(format_args!("a literal of type {to}")).at(here)),
+    };
+    match value {
+        Some(value) => Ok(Expr::Literal(Value::Long(value), to)),
+        None => Err(PlanError::new(
+            "INVALID_TYPED_LITERAL",
+            format!("'{text}' is not a {to}"),
+            "Write DATE '2024-01-31' or TIMESTAMP '2024-01-31 12:00:00'",
+        )
+        .at(here)),
+    }
+}
+
+fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
+    let name = function.name.to_string().to_ascii_lowercase();
+    if function.over.is_some() {
+        return Err(PlanError::new(
+            "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING",
+            format!("`{name} OVER (…)` needs rows that have not come yet, or keeps all that came"),
+            "Aggregate with GROUP BY",
+        )
+        .at(here));
+    }
+    if matches!(name.as_str(), "window" | "session_window" | "window_time") {
+        return Err(PlanError::not_yet(format_args!("`{name}`")).at(here));
+    }
+    let list = match &function.args {
+        FunctionArguments::List(list) => list,
+        FunctionArguments::None => return Ok(called(&name, Vec::new(), here)),
+        FunctionArguments::Subquery(_) => {
+            return Err(PlanError::not_yet("a subquery as an argument").at(here));
+        }
+    };
+    if !list.clauses.is_empty() || !function.within_group.is_empty() || function.null_treatment.is_some() {
+        return Err(PlanError::not_yet(format_args!("these clauses of `{name}`")).at(here));
+    }
+    let args = list.args.iter().map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => convert(expr),
+        FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => Ok(Expr::Star(None)),
+        other => Err(PlanError::not_yet(format_args!("the argument `{other}`")).at(here)),
+    });
+    let args = args.collect::<PlanResult<Vec<_>>>()?;
+    Ok(Expr::Call {
+        name,
+        args,
+        distinct: matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct)),
+        filter: function.filter.as_ref().map(|f| convert(f).map(Box::new)).transpose()?,
+        place: here,
+    })
+}
+
+fn access(root: &ast::Expr, chain: &[AccessExpr], here: Place) -> PlanResult<Expr> {
+    let mut expr = convert(root)?;
+    for step in chain {
+        expr = match (step, expr) {
+            (AccessExpr::Subscript(Subscript::Index { index }), expr) => {
+                called("getitem", vec![expr, convert(index)?], here)
+            }
+            (AccessExpr::Dot(ast::Expr::Identifier(field)), Expr::Column { mut parts, place }) => {
+                parts.push(field.value.clone());
+                Expr::Column { parts, place }
+            }
+            (step, _) => return Err(PlanError::not_yet(format_args!("the access `{step}`")).at(here)),
+        };
+    }
+    Ok(expr)
+}

@@ -1,0 +1,357 @@
+//! Spark's data types, and schemas.
+
+use super::error::{PlanError, PlanResult};
+use std::fmt;
+
+/// A data type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// The type of a bare NULL.
+    Null,
+    /// true or false.
+    Boolean,
+    /// 8 bits, TINYINT.
+    Byte,
+    /// 16 bits, SMALLINT.
+    Short,
+    /// 32 bits, INT.
+    Int,
+    /// 64 bits, BIGINT.
+    Long,
+    /// 32-bit float.
+    Float,
+    /// 64-bit float.
+    Double,
+    /// Fixed point: precision (at most 38) and scale.
+    Decimal(u8, u8),
+    /// UTF-8 text.
+    String,
+    /// Bytes.
+    Binary,
+    /// Days since 1970-01-01.
+    Date,
+    /// Microseconds since 1970-01-01 UTC, shown in the session time zone.
+    Timestamp,
+    /// Microseconds of a wall clock without a zone.
+    TimestampNtz,
+    /// A sequence of one type.
+    Array(Box<DataType>),
+    /// Named fields.
+    Struct(Vec<Field>),
+}
+
+/// How a type is held in a slot and computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Physical {
+    /// `bool`.
+    Bool,
+    /// `i64`.
+    Long,
+    /// `f64`.
+    Double,
+    /// `i128`, unscaled.
+    Decimal,
+    /// Bytes in the row's tail.
+    Bytes,
+}
+
+/// A named, typed column or struct field.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Field {
+    /// Its name, as written.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether it can be NULL.
+    pub nullable: bool,
+}
+
+impl Field {
+    /// A field.
+    pub fn new(name: impl Into<String>, data_type: DataType, nullable: bool) -> Self {
+        Self { name: name.into(), data_type, nullable }
+    }
+}
+
+impl DataType {
+    /// How values of this type are held.
+    pub fn physical(&self) -> Physical {
+        match self {
+            Self::Null | Self::Boolean => Physical::Bool,
+            Self::Byte | Self::Short | Self::Int | Self::Long => Physical::Long,
+            Self::Date | Self::Timestamp | Self::TimestampNtz => Physical::Long,
+            Self::Float | Self::Double => Physical::Double,
+            Self::Decimal(..) => Physical::Decimal,
+            Self::String | Self::Binary | Self::Array(_) | Self::Struct(_) => Physical::Bytes,
+        }
+    }
+
+    /// TINYINT to BIGINT.
+    pub fn is_integral(&self) -> bool {
+        matches!(self, Self::Byte | Self::Short | Self::Int | Self::Long)
+    }
+
+    /// Integers, floats and decimals.
+    pub fn is_numeric(&self) -> bool {
+        self.is_integral() || matches!(self, Self::Float | Self::Double | Self::Decimal(..))
+    }
+
+    /// The smallest and largest value of an integral type.
+    pub fn integral_range(&self) -> (i64, i64) {
+        match self {
+            Self::Byte => (i64::from(i8::MIN), i64::from(i8::MAX)),
+            Self::Short => (i64::from(i16::MIN), i64::from(i16::MAX)),
+            Self::Int => (i64::from(i32::MIN), i64::from(i32::MAX)),
+            _ => (i64::MIN, i64::MAX),
+        }
+    }
+
+    /// The decimal type that holds every value of this numeric type, for mixed arithmetic.
+    pub fn as_decimal(&self) -> Option<(u8, u8)> {
+        match self {
+            Self::Byte => Some((3, 0)),
+            Self::Short => Some((5, 0)),
+            Self::Int => Some((10, 0)),
+            Self::Long => Some((20, 0)),
+            Self::Decimal(p, s) => Some((*p, *s)),
+            _ => None,
+        }
+    }
+
+    fn tree(&self, out: &mut String, depth: usize) {
+        let indent = " |   ".repeat(depth);
+        match self {
+            Self::Struct(fields) => tree(fields, out, depth),
+            Self::Array(element) => {
+                out.push_str(&format!(
+                    "{indent} |-- element: {} (containsNull = true)\n",
+                    element.tree_name()
+                ));
+                element.tree(out, depth + 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn tree_name(&self) -> String {
+        match self {
+            Self::Array(_) => "array".to_string(),
+            Self::Struct(_) => "struct".to_string(),
+            Self::Byte => "byte".to_string(),
+            Self::Short => "short".to_string(),
+            Self::Int => "integer".to_string(),
+            Self::Long => "long".to_string(),
+            other => other.to_string().to_lowercase(),
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    /// The SQL name, as in a DDL schema.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => write!(f, "VOID"),
+            Self::Boolean => write!(f, "BOOLEAN"),
+            Self::Byte => write!(f, "TINYINT"),
+            Self::Short => write!(f, "SMALLINT"),
+            Self::Int => write!(f, "INT"),
+            Self::Long => write!(f, "BIGINT"),
+            Self::Float => write!(f, "FLOAT"),
+            Self::Double => write!(f, "DOUBLE"),
+            Self::Decimal(p, s) => write!(f, "DECIMAL({p},{s})"),
+            Self::String => write!(f, "STRING"),
+            Self::Binary => write!(f, "BINARY"),
+            Self::Date => write!(f, "DATE"),
+            Self::Timestamp => write!(f, "TIMESTAMP"),
+            Self::TimestampNtz => write!(f, "TIMESTAMP_NTZ"),
+            Self::Array(element) => write!(f, "ARRAY<{element}>"),
+            Self::Struct(fields) => {
+                write!(f, "STRUCT<")?;
+                for (i, field) in fields.iter().enumerate() {
+                    let comma = if i > 0 { ", " } else { "" };
+                    write!(f, "{comma}{}: {}", field.name, field.data_type)?;
+                }
+                write!(f, ">")
+            }
+        }
+    }
+}
+
+fn tree(fields: &[Field], out: &mut String, depth: usize) {
+    let indent = " |   ".repeat(depth);
+    for field in fields {
+        out.push_str(&format!(
+            "{indent} |-- {}: {} (nullable = {})\n",
+            field.name,
+            field.data_type.tree_name(),
+            field.nullable
+        ));
+        field.data_type.tree(out, depth + 1);
+    }
+}
+
+/// The columns of a table, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// The columns.
+    pub fields: Vec<Field>,
+}
+
+impl Schema {
+    /// A schema of these columns.
+    pub fn new(fields: Vec<Field>) -> Self {
+        Self { fields }
+    }
+
+    /// Reads a DDL schema: `a INT, b ARRAY<STRING>, c STRUCT<d: INT>`.
+    pub fn parse_ddl(ddl: &str) -> PlanResult<Self> {
+        let mut parser = Ddl { rest: ddl.trim() };
+        let fields = parser.fields(None)?;
+        Ok(Self { fields })
+    }
+
+    /// Spark's `printSchema`.
+    pub fn tree(&self) -> String {
+        let mut out = "root\n".to_string();
+        tree(&self.fields, &mut out, 0);
+        out
+    }
+}
+
+struct Ddl<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Ddl<'a> {
+    fn error(&self, expected: &str) -> PlanError {
+        PlanError::new(
+            "PARSE_SYNTAX_ERROR",
+            format!("the schema has '{}' where {expected} should stand", self.rest),
+            "Write a schema like: id INT, tags ARRAY<STRING>, at TIMESTAMP",
+        )
+    }
+
+    fn skip(&mut self, prefix: char) -> bool {
+        self.rest = self.rest.trim_start();
+        match self.rest.strip_prefix(prefix) {
+            Some(rest) => {
+                self.rest = rest.trim_start();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn word(&mut self) -> PlanResult<&'a str> {
+        if let Some(quoted) = self.rest.strip_prefix('`') {
+            let end = quoted.find('`').ok_or_else(|| self.error("a closing `"))?;
+            self.rest = quoted[end + 1..].trim_start();
+            return Ok(&quoted[..end]);
+        }
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        if word.is_empty() {
+            return Err(self.error("a name"));
+        }
+        self.rest = rest.trim_start();
+        Ok(word)
+    }
+
+    fn fields(&mut self, close: Option<char>) -> PlanResult<Vec<Field>> {
+        let mut fields = Vec::new();
+        loop {
+            let name = self.word()?.to_string();
+            self.skip(':');
+            let data_type = self.data_type()?;
+            let mut nullable = true;
+            if self.rest.len() >= 8 && self.rest[..8].eq_ignore_ascii_case("NOT NULL") {
+                nullable = false;
+                self.rest = self.rest[8..].trim_start();
+            }
+            fields.push(Field { name, data_type, nullable });
+            if self.skip(',') {
+                continue;
+            }
+            let closed = match close {
+                Some(close) => self.skip(close),
+                None => self.rest.is_empty(),
+            };
+            return if closed { Ok(fields) } else { Err(self.error("a comma or the end")) };
+        }
+    }
+
+    fn data_type(&mut self) -> PlanResult<DataType> {
+        let before = self.rest;
+        let word = self.word()?.to_ascii_uppercase();
+        Ok(match word.as_str() {
+            "BOOLEAN" => DataType::Boolean,
+            "TINYINT" | "BYTE" => DataType::Byte,
+            "SMALLINT" | "SHORT" => DataType::Short,
+            "INT" | "INTEGER" => DataType::Int,
+            "BIGINT" | "LONG" => DataType::Long,
+            "FLOAT" | "REAL" => DataType::Float,
+            "DOUBLE" => DataType::Double,
+            "STRING" => DataType::String,
+            "BINARY" => DataType::Binary,
+            "DATE" => DataType::Date,
+            "TIMESTAMP" | "TIMESTAMP_LTZ" => DataType::Timestamp,
+            "TIMESTAMP_NTZ" => DataType::TimestampNtz,
+            "DECIMAL" | "DEC" | "NUMERIC" => self.decimal()?,
+            "ARRAY" if self.skip('<') => {
+                let element = self.data_type()?;
+                if !self.skip('>') {
+                    return Err(self.error("'>'"));
+                }
+                DataType::Array(Box::new(element))
+            }
+            "STRUCT" if self.skip('<') => DataType::Struct(self.fields(Some('>'))?),
+            "MAP" => return Err(PlanError::not_yet("the type MAP")),
+            _ => {
+                self.rest = before;
+                return Err(PlanError::new(
+                    "UNSUPPORTED_DATATYPE",
+                    format!("'{word}' is not a data type"),
+                    "Types: BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p,s), \
+                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, ARRAY<..>, STRUCT<..>",
+                ));
+            }
+        })
+    }
+
+    fn decimal(&mut self) -> PlanResult<DataType> {
+        if !self.skip('(') {
+            return Ok(DataType::Decimal(10, 0));
+        }
+        let number = |word: &str| word.parse::<u8>().ok();
+        let precision = number(self.word()?);
+        let scale = if self.skip(',') { number(self.word()?) } else { Some(0) };
+        match (precision, scale, self.skip(')')) {
+            (Some(p), Some(s), true) if (1..=38).contains(&p) && s <= p => {
+                Ok(DataType::Decimal(p, s))
+            }
+            _ => Err(self.error("DECIMAL(precision, scale) with 1 <= precision <= 38")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ddl_and_tree_as_spark_writes_them() {
+        let schema =
+            Schema::parse_ddl("id INT NOT NULL, xs ARRAY<STRUCT<k: STRING, v: DECIMAL(10, 2)>>, `a b` BIGINT")
+                .unwrap();
+        assert_eq!(schema.fields[1].data_type.to_string(), "ARRAY<STRUCT<k: STRING, v: DECIMAL(10,2)>>");
+        assert_eq!(
+            schema.tree(),
+            "root\n |-- id: integer (nullable = false)\n |-- xs: array (nullable = true)\n \
+             |    |-- element: struct (containsNull = true)\n |    |    |-- k: string (nullable = true)\n \
+             |    |    |-- v: decimal(10,2) (nullable = true)\n |-- a b: long (nullable = true)\n"
+        );
+        for bad in ["", "a", "a INT,", "a NUMBER", "a DECIMAL(40,2)", "a ARRAY<INT", "a INT b INT"] {
+            assert!(Schema::parse_ddl(bad).is_err(), "{bad}");
+        }
+    }
+}

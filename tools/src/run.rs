@@ -1,0 +1,157 @@
+//! `millstream run` and `millstream explain`.
+
+use crate::Failure;
+use clap::Args;
+use millstream::session::{Overrides, Progress, Session, StreamingQuery, parse_trigger};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    millstream run wordcount.sql --trigger continuous=200ms --set millstream.wait=spin")]
+pub(crate) struct RunArgs {
+    /// The job file; `-` reads standard input
+    job: PathBuf,
+    /// Override the trigger: continuous=1s, asap, processing-time=500ms, once, available-now
+    #[arg(long, value_name = "SPEC")]
+    trigger: Option<String>,
+    /// A setting, as `SET key = value` in the job; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Not built yet: a checkpoint folder
+    #[arg(long, value_name = "DIR", hide = true)]
+    checkpoint: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// The job file; `-` reads standard input
+    job: PathBuf,
+    /// A setting, as `SET key = value` in the job; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+fn read(path: &PathBuf) -> Result<String, Failure> {
+    let fails = |error| {
+        Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()))
+    };
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(fails)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).map_err(fails)
+}
+
+fn overrides(set: &[String], trigger: Option<&str>) -> Result<Overrides, Failure> {
+    let mut overrides = Overrides::default();
+    if let Some(spec) = trigger {
+        overrides.trigger = Some(parse_trigger(spec).map_err(|e| Failure::Wrong(e.to_string()))?);
+    }
+    for pair in set {
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(Failure::Wrong(format!("--set {pair}: write KEY=VALUE")));
+        };
+        overrides.settings.push((key.to_string(), value.to_string()));
+    }
+    Ok(overrides)
+}
+
+fn wrong(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
+    Failure::Wrong(format!("{}: {error}", path.display()))
+}
+
+/// Prints schema, plan and layout of each query.
+pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let (text, session) = (read(&args.job)?, Session::new());
+    let queries = session.job(&text, &overrides(&args.set, None)?).map_err(|e| wrong(&args.job, e))?;
+    for query in &queries {
+        println!("== Query {} ==\n{}", query.name(), query.explain()?);
+    }
+    Ok(())
+}
+
+/// Runs a job to its end.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    if args.checkpoint.is_some() {
+        return Err(Failure::Wrong("NOT_YET_SUPPORTED: --checkpoint is not built yet: a restart begins anew".into()));
+    }
+    let (text, session) = (read(&args.job)?, Session::new());
+    session.on_notice(|line| eprintln!("{line}"));
+    let overrides = overrides(&args.set, args.trigger.as_deref())?;
+    let jobs = session.job(&text, &overrides).map_err(|e| wrong(&args.job, e))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A second Ctrl-C does not wait for the epoch.
+    let handler = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?;
+    let start = Instant::now();
+    let mut queries = Vec::new();
+    for job in jobs {
+        queries.push(job.start()?);
+    }
+    eprintln!("running {} (no checkpoint: a restart begins anew); Ctrl-C stops", names(&queries));
+    let outcome = wait(&queries, &stop);
+    for query in &queries {
+        summary(query.name(), &query.last_progress(), start.elapsed());
+    }
+    outcome
+}
+
+fn names(queries: &[StreamingQuery]) -> String {
+    queries.iter().map(StreamingQuery::name).collect::<Vec<_>>().join(", ")
+}
+
+/// Until all queries have ended, one has failed, or a stop was asked for.
+fn wait(queries: &[StreamingQuery], stop: &AtomicBool) -> Result<(), Failure> {
+    let mut told = false;
+    loop {
+        let mut running = false;
+        for query in queries {
+            match query.await_termination_for(Duration::from_millis(50)) {
+                None => running = true,
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        if !running {
+            return Ok(());
+        }
+        if stop.load(Ordering::Relaxed) && !std::mem::replace(&mut told, true) {
+            eprintln!("stopping at the next epoch (Ctrl-C again: at once)");
+            queries.iter().for_each(StreamingQuery::request_stop);
+        }
+    }
+}
+
+fn summary(name: &str, progress: &Progress, elapsed: Duration) {
+    let latency = &progress.latency;
+    let epochs = progress.epoch.map_or(0, |epoch| epoch + 1);
+    eprintln!(
+        "{name}: {} records in, {} rows out, {} set aside, {epochs} epochs in {:.1} s",
+        progress.records_in,
+        latency.count,
+        progress.bad_records,
+        elapsed.as_secs_f64()
+    );
+    if latency.count > 0 {
+        eprintln!("{name}: latency from arrival to sink: {}", crate::load::latency_line(latency));
+    }
+    for bad in &progress.last_bad {
+        eprintln!(
+            "{name}: set aside at byte {}: {} ({} bytes): {}",
+            bad.offset,
+            bad.reason,
+            bad.length,
+            bad.bytes.escape_ascii().to_string().chars().take(80).collect::<String>()
+        );
+    }
+}
