@@ -60,10 +60,6 @@ impl Wait {
 /// Measures, prints, and fails if a result was wrong.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let lines = args.rate * args.seconds;
-    let allowed = cores::allowed();
-    if let Some(last) = allowed.last() {
-        cores::pin(*last);
-    }
     if !args.json {
         println!(
             "{:?}, {} lines a second for {} s, wait {}, {} usable cores; ns from intended send time",
@@ -130,8 +126,16 @@ fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> 
     let ports = (input.local_addr()?.port(), output.local_addr()?.port());
     let under = if is_engine { Under::Engine(start_engine(args, ports)?) } else { Under::Bare(start_bare(args, ports)?) };
     let (to, from) = (input.accept()?.0, output.accept()?.0);
-    let warm_up = lines / 10;
-    let measured = drive(args.job, args.rate, lines, warm_up, to, from).map_err(|reason| {
+    let (job, rate, last) = (args.job, args.rate, cores::allowed().last().copied());
+    // A thread of its own: what is started from a pinned thread inherits its core.
+    let generator = std::thread::Builder::new().name("generator".into()).spawn(move || {
+        if let Some(core) = last {
+            cores::pin(core);
+        }
+        drive(job, rate, lines, lines / 10, to, from)
+    })?;
+    let measured = generator.join().unwrap_or_else(|_| Err("the generator panicked".into()));
+    let measured = measured.map_err(|reason| {
         let why = match &under {
             Under::Engine(query) => query.exception().map(|error| format!(" ({error})")),
             Under::Bare(_) => None,

@@ -6,6 +6,10 @@ use super::types::{DataType, Field};
 use chrono::{DateTime, Datelike, NaiveDate, TimeZone, Timelike};
 use chrono_tz::Tz;
 
+/// The session time zone.
+pub const UTC: Tz = Tz::UTC;
+
+
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

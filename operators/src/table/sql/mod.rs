@@ -21,6 +21,26 @@ pub trait Catalog {
 }
 
 const DIALECT: SparkSqlDialect = SparkSqlDialect {};
+/// Words that go on with the query behind a table that is itself named `stream`.
+const CLAUSES: [Keyword; 17] = [
+    Keyword::AS,
+    Keyword::WHERE,
+    Keyword::GROUP,
+    Keyword::HAVING,
+    Keyword::ORDER,
+    Keyword::LIMIT,
+    Keyword::UNION,
+    Keyword::EXCEPT,
+    Keyword::INTERSECT,
+    Keyword::LATERAL,
+    Keyword::JOIN,
+    Keyword::INNER,
+    Keyword::LEFT,
+    Keyword::RIGHT,
+    Keyword::FULL,
+    Keyword::CROSS,
+    Keyword::ON,
+];
 /// Nesting that a query may have.
 const DEPTH: usize = 64;
 
@@ -66,7 +86,7 @@ fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
                     continue;
                 }
                 (Some(Token::Word(next)), _)
-                    if matches!(next.keyword, Keyword::NoKeyword) || next.quote_style.is_some() =>
+                    if next.quote_style.is_some() || !CLAUSES.contains(&next.keyword) =>
                 {
                     i += 1;
                     continue;

@@ -1,0 +1,213 @@
+//! Tables and SQL through the memory source: what a user sees.
+
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::error::PlanError;
+use millstream::table::expr::{call, col, lit};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use std::collections::BTreeMap;
+
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 5_000_000 };
+
+fn quiet() -> Config {
+    Config { pin: false, wait: WaitProfile::Park, ..Config::default() }
+}
+
+fn start(session: &Session, sql: &str, mode: &str, trigger: Trigger) -> StreamingQuery {
+    let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("memory");
+    writer.query_name("out").trigger(trigger).config(quiet()).start().unwrap()
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.to_string())
+}
+
+fn lines(session: &Session) -> MemoryStream {
+    session.memory_stream("lines", "line STRING, n INT").unwrap()
+}
+
+const COUNT: &str = "SELECT word, count(*) AS c, sum(n) AS s, max(word) AS m, avg(n) AS a \
+    FROM (SELECT explode(split(line, ' ')) AS word, n FROM STREAM lines WHERE n <> 3) GROUP BY word";
+
+fn push_lines(stream: &MemoryStream) {
+    let lines = ["a b a", "c", "", "b b", "a"];
+    for (n, line) in lines.into_iter().enumerate() {
+        stream.add([vec![text(line), Value::Long(n as i64)]]);
+    }
+}
+
+fn final_rows(session: &Session) -> BTreeMap<String, Vec<Value>> {
+    let rows = session.table("out").unwrap().rows();
+    rows.into_iter().map(|row| (format!("{:?}", row[0]), row)).collect()
+}
+
+/// The last row per key is the same in both modes, under both drivers, at any parallelism.
+#[test]
+fn both_drivers_and_any_parallelism_give_the_same_final_answer() {
+    let mut answers = Vec::new();
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible, Trigger::Once, Trigger::AvailableNow] {
+        for (parallelism, mode) in [("1", "update"), ("1", "complete"), ("3", "update"), ("3", "complete")] {
+            let session = Session::new();
+            session.set("millstream.parallelism", parallelism).unwrap();
+            let stream = lines(&session);
+            push_lines(&stream);
+            let query = start(&session, COUNT, mode, trigger);
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+            answers.push(final_rows(&session));
+        }
+    }
+    let expected_a = vec![text("a"), Value::Long(3), Value::Long(4), text("a"), Value::Double(4.0 / 3.0)];
+    assert_eq!(answers[0]["String(\"a\")"], expected_a);
+    assert_eq!(answers[0].len(), 4, "a, b, c and the empty word");
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+}
+
+#[test]
+fn a_query_ends_by_itself_when_its_stream_is_closed() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let stream = lines(&session);
+        push_lines(&stream);
+        stream.close();
+        let query = start(&session, "SELECT line FROM lines", "append", trigger);
+        query.await_termination().unwrap();
+        assert_eq!(session.table("out").unwrap().rows().len(), 5);
+    }
+}
+
+#[test]
+fn dataframe_and_sql_build_the_same_plan() {
+    let session = Session::new();
+    lines(&session);
+    let frame = session.view("lines").unwrap();
+    let words = frame.select([call("explode", [call("split", [col("line"), lit(" ")])]).alias("word")]).unwrap();
+    let built = words.group_by([col("word")]).count().unwrap();
+    let written = session
+        .sql("SELECT word, count(*) AS count FROM (SELECT explode(split(line, ' ')) AS word FROM lines) GROUP BY word")
+        .unwrap();
+    assert_eq!(built.schema(), written.schema());
+    assert_eq!(built.schema().tree(), "root\n |-- word: string (nullable = true)\n |-- count: long (nullable = false)\n");
+    let text = written.explain();
+    for part in ["Aggregate keys [word]", "Explode split(line, ' ') AS word", "Scan lines USING memory [line, n]"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let query = built.write_stream().output_mode("update").format("noop").config(quiet()).start().unwrap();
+    query.stop().unwrap();
+}
+
+fn refused(sql: &str, mode: &str) -> PlanError {
+    let session = Session::new();
+    lines(&session);
+    let checked = session.sql(sql).and_then(|frame| frame.write_stream().output_mode(mode).format("noop").check());
+    checked.expect_err(sql)
+}
+
+#[test]
+fn wrong_queries_are_refused_with_condition_and_place() {
+    for (sql, mode, condition, place) in [
+        ("SELECT wrod FROM lines", "append", "UNRESOLVED_COLUMN.WITH_SUGGESTION", (1, 8)),
+        ("SELECT uper(line) FROM lines", "append", "UNRESOLVED_ROUTINE", (1, 8)),
+        ("SELECT n\nFROM line", "append", "TABLE_OR_VIEW_NOT_FOUND", (2, 6)),
+        ("SELECT n + true FROM lines", "append", "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES", (1, 8)),
+        ("SELECT line FROM lines WHERE n", "append", "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN", (1, 30)),
+        ("SELECT FROM lines WHERE", "append", "PARSE_SYNTAX_ERROR", (1, 19)),
+        ("SELECT upper(line, n) FROM lines", "append", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION", (1, 8)),
+        ("SELECT line, count(*) FROM lines GROUP BY n", "update", "MISSING_AGGREGATION", (1, 8)),
+        ("SELECT count(*) FROM lines", "append", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION", (0, 0)),
+        ("SELECT n FROM lines", "complete", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION", (0, 0)),
+        ("SELECT n FROM lines", "often", "STREAMING_OUTPUT_MODE.INVALID", (0, 0)),
+        ("SELECT n FROM lines ORDER BY n", "append", "STREAMING_SORT_UNSUPPORTED", (0, 0)),
+        ("SELECT n FROM lines LIMIT 2", "update", "STREAMING_LIMIT_UNSUPPORTED", (0, 0)),
+        ("SELECT count(DISTINCT n) FROM lines", "update", "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED", (1, 8)),
+        ("SELECT a.n FROM lines a JOIN lines b ON a.n = b.n", "append", "NOT_YET_SUPPORTED", (1, 30)),
+    ] {
+        let error = refused(sql, mode);
+        assert_eq!(error.condition, condition, "{sql}: {error}");
+        assert_eq!((error.place.line, error.place.column), place, "{sql}: {error}");
+        assert!(!error.reason.is_empty());
+    }
+}
+
+#[test]
+fn an_error_in_a_record_ends_the_query_with_sparks_condition() {
+    for (sql, condition) in [
+        ("SELECT 1 / n AS x FROM lines", "DIVIDE_BY_ZERO"),
+        ("SELECT cast(line AS INT) AS x FROM lines", "CAST_INVALID_INPUT"),
+        ("SELECT 2147483647 + n + 1 AS x FROM lines", "ARITHMETIC_OVERFLOW"),
+        ("SELECT split(line, ' ')[9] AS x FROM lines", "INVALID_ARRAY_INDEX"),
+    ] {
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let session = Session::new();
+            let stream = lines(&session);
+            stream.add([vec![text("word"), Value::Long(0)]]);
+            let query = start(&session, sql, "append", trigger);
+            let error = query.await_termination().expect_err(sql);
+            assert_eq!(error.condition(), condition);
+            assert_eq!(query.exception().unwrap().condition(), condition);
+        }
+    }
+}
+
+#[test]
+fn a_memory_stream_feeds_one_query_and_a_name_one_active_query() {
+    let session = Session::new();
+    lines(&session);
+    let first = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
+    let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().format("memory").query_name("out");
+    let Err(error) = writer.start() else { panic!("the name is in use") };
+    assert_eq!(error.condition(), "QUERY_NAME_IN_USE");
+    let second = session.sql("SELECT n FROM lines").unwrap().write_stream().format("noop").config(quiet()).start().unwrap();
+    assert_eq!(second.await_termination().unwrap_err().condition(), "MEMORY_STREAM_IN_USE");
+    first.stop().unwrap();
+}
+
+#[test]
+fn union_brings_streams_together_and_widens_types() {
+    let session = Session::new();
+    let a = session.memory_stream("a", "w STRING, n INT").unwrap();
+    let b = session.memory_stream("b", "w STRING, n BIGINT").unwrap();
+    let query = start(&session, "SELECT w, n FROM a UNION ALL SELECT upper(w), n FROM b", "append", CONTINUOUS);
+    a.add([vec![text("x"), Value::Long(1)]]);
+    b.add([vec![text("y"), Value::Long(1 << 40)]]);
+    query.process_all_available().unwrap();
+    let mut rows = session.table("out").unwrap().rows();
+    rows.sort_by_key(|row| format!("{row:?}"));
+    assert_eq!(rows, [[text("Y"), Value::Long(1 << 40)], [text("x"), Value::Long(1)]]);
+    query.stop().unwrap();
+}
+
+#[test]
+fn foreach_opens_and_closes_each_epoch() {
+    use millstream::connect::foreach::ForeachWriter;
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<String>>>);
+    impl ForeachWriter for Log {
+        fn open(&mut self, partition: u64, epoch: u64) -> bool {
+            self.0.lock().unwrap().push(format!("open {partition} {epoch}"));
+            true
+        }
+        fn process(&mut self, row: &[Value]) -> Result<(), String> {
+            self.0.lock().unwrap().push(format!("{row:?}"));
+            if row[0] == Value::Long(13) { Err("thirteen".to_string()) } else { Ok(()) }
+        }
+        fn close(&mut self, error: Option<&str>) {
+            self.0.lock().unwrap().push(format!("close {error:?}"));
+        }
+    }
+    let (session, log) = (Session::new(), Log::default());
+    let stream = lines(&session);
+    let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().foreach(log.clone());
+    let query = writer.trigger(Trigger::AsSoonAsPossible).config(quiet()).start().unwrap();
+    for n in [1, 13] {
+        stream.add([vec![text(""), Value::Long(n)]]);
+        let processed = query.process_all_available();
+        assert_eq!(processed.is_ok(), n == 1);
+    }
+    let expected = [
+        "open 0 0", "[Long(1)]", "close None", "open 0 1", "[Long(13)]", "close Some(\"thirteen\")",
+    ];
+    assert_eq!(*log.0.lock().unwrap(), expected);
+}

@@ -1,0 +1,168 @@
+//! One case: read, run, judged.
+
+use crate::compare::{same_rows, to_value, value_json};
+use millstream::connect::memory::{MemoryStream, MemoryTable};
+use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
+use millstream::table::types::Schema;
+use millstream::WaitProfile;
+use millstream::Config;
+use serde_json::Value as Json;
+use std::path::Path;
+
+/// How a case ended.
+pub enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// A case file.
+pub struct Case(Json);
+
+/// A condition that says "not built yet" rather than "refused".
+const NOT_YET: &str = "NOT_YET_SUPPORTED";
+
+impl Case {
+    /// Reads a case.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map(Self).map_err(|error| error.to_string())
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.0[key].as_str().unwrap_or_default()
+    }
+
+    fn missing(&self) -> Option<String> {
+        let conf = self.0["conf"].as_object();
+        let mut keys = conf.into_iter().flat_map(|conf| conf.iter());
+        if let Some((key, value)) = keys.find(|(key, value)| !is_default(key, value)) {
+            return Some(format!("setting {key} = {value}"));
+        }
+        if self.0["tables"].as_object().is_some_and(|tables| !tables.is_empty()) {
+            return Some("static tables".to_string());
+        }
+        for view in self.0["views"].as_array().into_iter().flatten() {
+            for what in ["watermark", "drop_duplicates", "drop_duplicates_within_watermark"] {
+                if !view[what].is_null() {
+                    return Some(format!("{what} in a view"));
+                }
+            }
+        }
+        let steps = self.0["steps"].as_array().into_iter().flatten();
+        steps.into_iter().any(|step| !step["restart"].is_null()).then(|| "restart from a checkpoint".to_string())
+    }
+
+    fn start(&self, session: &Session) -> Result<(StreamingQuery, Vec<(String, MemoryStream)>), QueryError> {
+        let mut streams = Vec::new();
+        for (name, source) in self.0["sources"].as_object().into_iter().flatten() {
+            let ddl = source["schema"].as_str().unwrap_or_default();
+            streams.push((name.clone(), session.memory_stream(name, ddl)?));
+        }
+        for view in self.0["views"].as_array().into_iter().flatten() {
+            let frame = match view["sql"].as_str() {
+                Some(sql) => session.sql(sql)?,
+                None => session.sql(&format!("SELECT * FROM {}", view["from"].as_str().unwrap_or_default()))?,
+            };
+            frame.create_temp_view(view["name"].as_str().unwrap_or_default());
+        }
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = session.sql(self.text("query"))?.write_stream().output_mode(self.text("output_mode"));
+        let writer = writer.format("memory").query_name("result").config(config);
+        Ok((writer.trigger(Trigger::AsSoonAsPossible).start()?, streams))
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Outcome {
+        if let Some(missing) = self.missing() {
+            return Outcome::Skipped(missing);
+        }
+        let (session, wanted) = (Session::new(), &self.0["error"]);
+        match self.start(&session) {
+            Err(error) if error.condition() == NOT_YET => Outcome::Skipped(error.to_string().replace('\n', " ")),
+            Err(error) if !wanted.is_null() => judge_error(wanted, error.condition(), &error.to_string()),
+            Err(error) => Outcome::Failed(format!("refused: {error}")),
+            Ok(_) if !wanted.is_null() => Outcome::Failed(format!("started, but must be refused with {wanted}")),
+            Ok((query, streams)) => match session.table("result") {
+                Some(table) => self.steps(&query, &streams, &table),
+                None => Outcome::Failed("the sink has no table".to_string()),
+            },
+        }
+    }
+
+    fn steps(&self, query: &StreamingQuery, streams: &[(String, MemoryStream)], table: &MemoryTable) -> Outcome {
+        let complete = self.text("output_mode") == "complete";
+        let ordered = self.0["ordered"].as_bool().unwrap_or(false);
+        for (number, step) in self.0["steps"].as_array().into_iter().flatten().enumerate() {
+            table.take();
+            if let Err(reason) = add(step, streams) {
+                return Outcome::Failed(format!("step {number}: {reason}"));
+            }
+            let processed = query.process_all_available();
+            if !step["error"].is_null() {
+                return match processed {
+                    Err(error) => judge_error(&step["error"], error.condition(), &error.to_string()),
+                    Ok(()) => Outcome::Failed(format!("step {number}: no error, but {}", step["error"])),
+                };
+            }
+            if let Err(error) = processed {
+                return Outcome::Failed(format!("step {number}: {error}"));
+            }
+            let got = rows_json(&table.rows(), table.schema());
+            let expected = step["expect"].as_array().cloned().unwrap_or_default();
+            if !same_rows(&expected, &got, ordered) {
+                let (expected, got) = (Json::Array(expected), Json::Array(got));
+                let mode = if complete { "complete" } else { "rows" };
+                return Outcome::Failed(format!("step {number} ({mode}): expected {expected}, got {got}"));
+            }
+        }
+        Outcome::Passed
+    }
+}
+
+/// Whether a setting says what holds anyway.
+fn is_default(key: &str, value: &Json) -> bool {
+    let value = value.as_str().map_or(value.to_string(), str::to_string);
+    match key {
+        "spark.sql.session.timeZone" => value == "UTC",
+        "spark.sql.ansi.enabled" => value == "true",
+        _ => false,
+    }
+}
+
+/// Adds a step's rows: to all sources while no batch is planned in between, as far as one call per
+/// source can do that.
+fn add(step: &Json, streams: &[(String, MemoryStream)]) -> Result<(), String> {
+    for (name, rows) in step["add"].as_object().into_iter().flatten() {
+        let found = streams.iter().find(|(stream, _)| stream == name);
+        let (_, stream) = found.ok_or_else(|| format!("no source {name}"))?;
+        let rows = rows.as_array().into_iter().flatten().map(|row| {
+            let fields = stream.schema().fields.iter();
+            fields.map(|field| to_value(&row[&field.name], &field.data_type)).collect()
+        });
+        stream.add(rows.collect::<Result<Vec<_>, String>>()?);
+    }
+    Ok(())
+}
+
+fn rows_json(rows: &[Vec<millstream::table::value::Value>], schema: &Schema) -> Vec<Json> {
+    let object = |row: &Vec<_>| {
+        let fields = schema.fields.iter().zip(row);
+        Json::Object(fields.map(|(f, v)| (f.name.clone(), value_json(v, &f.data_type))).collect())
+    };
+    rows.iter().map(object).collect()
+}
+
+/// Conditions are compared; a catch-all or none passes under any stable name but "not built".
+fn judge_error(wanted: &Json, condition: &str, text: &str) -> Outcome {
+    if condition == NOT_YET {
+        return Outcome::Skipped(text.replace('\n', " "));
+    }
+    match wanted["condition"].as_str() {
+        Some(exact) if !exact.starts_with("_LEGACY_ERROR_TEMP") => {
+            if exact == condition { Outcome::Passed } else { Outcome::Failed(format!("expected {exact}, got {text}")) }
+        }
+        _ if condition.is_empty() || condition == "OPERATOR_PANICKED" => Outcome::Failed(format!("no proper error: {text}")),
+        _ => Outcome::Passed,
+    }
+}
