@@ -112,7 +112,7 @@ fn wrong_queries_are_refused_with_condition_and_place() {
         ("SELECT n\nFROM line", "append", "TABLE_OR_VIEW_NOT_FOUND", (2, 6)),
         ("SELECT n + true FROM lines", "append", "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES", (1, 8)),
         ("SELECT line FROM lines WHERE n", "append", "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN", (1, 30)),
-        ("SELECT FROM lines WHERE", "append", "PARSE_SYNTAX_ERROR", (1, 19)),
+        ("SELECT FROM lines WHERE", "append", "PARSE_SYNTAX_ERROR", (1, 8)),
         ("SELECT upper(line, n) FROM lines", "append", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION", (1, 8)),
         ("SELECT line, count(*) FROM lines GROUP BY n", "update", "MISSING_AGGREGATION", (1, 8)),
         ("SELECT count(*) FROM lines", "append", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION", (0, 0)),

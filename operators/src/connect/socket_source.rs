@@ -5,7 +5,7 @@
 //! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
 //! the peer is to come back (`atEnd` is `reconnect`, or we listen): then it is set aside.
 //!
-//! *Offsets* count bytes. Nothing is replayable: bytes between the last commit and a crash are
+//! *Offsets* count the bytes of lines, not of a line cut off by a lost peer. Nothing is replayable: bytes between the last commit and a crash are
 //! lost, as in Spark.
 //!
 //! *Backpressure.* While the chain is not ready nothing is read, and TCP does the rest.
@@ -363,15 +363,20 @@ impl SocketSource {
     /// The connection is over.
     fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
-        let rest = self.end - self.start;
-        if let Some((offset, length)) = self.skipping.take() {
-            let whole = length + rest as u64;
-            self.counters.bad.add(offset, whole, "line longer than maxLineLength", &[]);
+        // Whole lines may still wait for their batch; the rest is what follows them.
+        let whole = memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
+        let rest_at = self.start + whole;
+        let rest = self.end - rest_at;
+        if whole == 0 && self.skipping.is_some() {
+            let Some((offset, length)) = self.skipping.take() else { return Ok(()) };
+            let length = length + rest as u64;
+            self.counters.bad.add(offset, length, "line longer than maxLineLength", &[]);
             self.consume(rest);
         } else if rest > 0 && returns {
-            let range = self.start..self.end;
-            self.set_aside(self.position, rest as u64, "connection ended within a line", range);
-            self.consume(rest);
+            let (offset, range) = (self.position + whole as u64, rest_at..self.end);
+            self.set_aside(offset, rest as u64, "connection ended within a line", range);
+            self.end = rest_at;
+            self.scanned = self.scanned.min(self.end);
         } else if rest > 0 {
             // The last line has no end: give it one.
             if self.end == self.buffer.len() {

@@ -103,6 +103,12 @@ fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
+/// Reads `3, Column: 14`.
+fn parse_place(text: &str) -> Option<Place> {
+    let (line, column) = text.split_once(", Column: ")?;
+    Some(Place { line: line.parse().ok()?, column: column.trim().parse().ok()? })
+}
+
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
     let mut tokens = without_stream(tokens)?;
@@ -115,10 +121,12 @@ fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<P
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => format!("more than {DEPTH} levels deep"),
         };
-        // The parser puts its own position behind; ours stands in front.
-        let text = text.split(" at Line:").next().unwrap_or_default().to_string();
-        let at = place(parser.peek_token_ref().span.start);
-        syntax(text, if at.line > 0 { at } else { end })
+        // The parser puts the position behind, as text; ours stands in front.
+        let (reason, at) = match text.split_once(" at Line: ") {
+            Some((reason, at)) => (reason, parse_place(at)),
+            None => (text.as_str(), Some(place(parser.peek_token_ref().span.start))),
+        };
+        syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
     };
     let query = match parser.parse_query() {
         Ok(query) => query,

@@ -1,0 +1,243 @@
+//! Real sockets: lines in, lines out, and everything that can be wrong with them.
+
+use millstream::session::{Progress, Session, StreamingQuery, Trigger};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 5_000_000 };
+
+fn quiet() -> Config {
+    Config { pin: false, wait: WaitProfile::Park, ..Config::default() }
+}
+
+/// A query over lines from a socket that this test feeds.
+fn over_socket(
+    session: &Session,
+    options: &[(&str, &str)],
+    sql: &str,
+    mode: &str,
+    trigger: Trigger,
+) -> (StreamingQuery, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
+    for (key, value) in options {
+        reader = reader.option(key, value);
+    }
+    reader.load().unwrap().create_temp_view("lines");
+    let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("memory");
+    let query = writer.query_name("out").trigger(trigger).config(quiet()).start().unwrap();
+    (query, listener)
+}
+
+/// Waits for a condition, which must come.
+fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Progress) -> bool) {
+    let start = Instant::now();
+    while !reached(&query.last_progress()) {
+        assert!(start.elapsed() < Duration::from_secs(60), "never came: {what}; {:?}", query.exception());
+        std::thread::yield_now();
+    }
+}
+
+fn values(session: &Session) -> Vec<String> {
+    let rows = session.table("out").unwrap().rows().into_iter();
+    rows.map(|row| match row.into_iter().next() {
+        Some(Value::String(text)) => text,
+        other => panic!("{other:?}"),
+    })
+    .collect()
+}
+
+#[test]
+fn lines_arrive_whole_however_they_are_cut() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let (query, listener) =
+            over_socket(&session, &[("atEnd", "stop")], "SELECT value FROM lines", "append", trigger);
+        let (mut sender, _) = listener.accept().unwrap();
+        // Cut within a line end, within a line and within a character.
+        for piece in [&b"one\r\nt"[..], b"wo\r", b"\n\nfour \xc3", b"\xa9\nlast without end"] {
+            sender.write_all(piece).unwrap();
+        }
+        drop(sender);
+        query.await_termination().unwrap();
+        assert_eq!(values(&session), ["one", "two", "", "four é", "last without end"], "{trigger:?}");
+    }
+}
+
+#[test]
+fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let options = [("atEnd", "stop"), ("maxLineLength", "1000")];
+        let (query, listener) = over_socket(&session, &options, "SELECT value FROM lines", "append", trigger);
+        let (mut sender, _) = listener.accept().unwrap();
+        sender.write_all(b"good 1\n\xff\xfe broken\n").unwrap();
+        sender.write_all(&[b'x'; 1_001]).unwrap();
+        sender.write_all(b"\ngood 2\n").unwrap();
+        // Far longer than any buffer: must not be held.
+        for _ in 0..300 {
+            sender.write_all(&[b'y'; 10_000]).unwrap();
+        }
+        sender.write_all(b"\ngood 3\n").unwrap();
+        sender.write_all(&[b'z'; 1_000]).unwrap();
+        sender.write_all(b"\n").unwrap();
+        drop(sender);
+        query.await_termination().unwrap();
+        let values = values(&session);
+        assert_eq!(values[..3], ["good 1", "good 2", "good 3"]);
+        assert_eq!((values.len(), values[3].len()), (4, 1_000), "just the limit is not too long");
+        let progress = query.last_progress();
+        assert_eq!(progress.bad_records, 3);
+        let reasons: Vec<_> = progress.last_bad.iter().map(|bad| (bad.offset, bad.length, bad.reason)).collect();
+        assert_eq!(reasons[0], (7, 9, "not UTF-8"));
+        assert_eq!(reasons[1].1, 1_001);
+        assert_eq!(reasons[2].1, 3_000_000);
+        assert_eq!(progress.last_bad[0].bytes, b"\xff\xfe broken");
+    }
+}
+
+#[test]
+fn random_bytes_lose_no_good_line() {
+    let session = Session::new();
+    let options = [("atEnd", "stop"), ("maxLineLength", "200")];
+    let sql = "SELECT value FROM lines WHERE startswith(value, 'good-')";
+    let (query, listener) = over_socket(&session, &options, sql, "append", CONTINUOUS);
+    let (mut sender, _) = listener.accept().unwrap();
+    let mut seed = 12345u64;
+    for n in 0..500 {
+        let mut noise = Vec::new();
+        for _ in 0..n {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            noise.push((seed >> 56) as u8);
+        }
+        noise.push(b'\n');
+        sender.write_all(&noise).unwrap();
+        writeln!(sender, "good-{n}").unwrap();
+    }
+    drop(sender);
+    query.await_termination().unwrap();
+    let expected: Vec<_> = (0..500).map(|n| format!("good-{n}")).collect();
+    assert_eq!(values(&session), expected);
+    assert!(query.last_progress().bad_records > 0);
+}
+
+#[test]
+fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
+    let session = Session::new();
+    let options = [("atEnd", "reconnect")];
+    let (query, listener) = over_socket(&session, &options, "SELECT value FROM lines", "append", CONTINUOUS);
+    let (mut first, _) = listener.accept().unwrap();
+    first.write_all(b"before\nhalf a li").unwrap();
+    until(&query, "the first line", |progress| progress.records_in == 1);
+    drop(first);
+    let (mut second, _) = listener.accept().unwrap();
+    second.write_all(b"after\n").unwrap();
+    until(&query, "the line after", |progress| progress.records_in == 2);
+    query.process_all_available().unwrap();
+    assert_eq!(values(&session), ["before", "after"]);
+    assert_eq!(query.last_progress().last_bad[0].reason, "connection ended within a line");
+    query.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_leaves_leaves_the_query_up_as_in_spark() {
+    let session = Session::new();
+    let (query, listener) = over_socket(&session, &[], "SELECT value FROM lines", "append", CONTINUOUS);
+    let (mut sender, _) = listener.accept().unwrap();
+    sender.write_all(b"only\n").unwrap();
+    drop(sender);
+    until(&query, "the line", |progress| progress.records_in == 1);
+    query.process_all_available().unwrap();
+    assert!(query.exception().is_none());
+    assert_eq!(query.status(), millstream::session::Status::Running);
+    query.stop().unwrap();
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn listening_source_and_listening_sink_serve_one_client_after_another() {
+    let (session, input, output) = (Session::new(), free_port(), free_port());
+    let reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("mode", "listen");
+    reader.option("port", input).option("includeTimestamp", true).load().unwrap().create_temp_view("lines");
+    let writer = session
+        .sql("SELECT upper(value) AS v, timestamp > TIMESTAMP '2020-01-01' AS late FROM lines")
+        .unwrap()
+        .write_stream();
+    let writer = writer.format("socket").option("host", "127.0.0.1").option("port", output);
+    let writer = writer.option("mode", "listen").option("format", "json").trigger(CONTINUOUS);
+    let query = writer.config(quiet()).start().unwrap();
+    let results = TcpStream::connect(("127.0.0.1", output)).unwrap();
+    let mut results = BufReader::new(results);
+    for client in ["a", "b"] {
+        let mut sender = TcpStream::connect(("127.0.0.1", input)).unwrap();
+        writeln!(sender, "{client}").unwrap();
+        let mut line = String::new();
+        results.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{{\"v\":\"{}\",\"late\":true}}\n", client.to_uppercase()));
+    }
+    query.stop().unwrap();
+    assert_eq!(results.read(&mut [0; 1]).unwrap(), 0, "the sink closes at the end");
+}
+
+#[test]
+fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
+    let (session, sink) = (Session::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, out) = (listener.local_addr().unwrap().port(), sink.local_addr().unwrap().port());
+    let reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
+    reader.option("atEnd", "stop").load().unwrap().create_temp_view("lines");
+    session.set("millstream.parallelism", "2").unwrap();
+    let sql = "SELECT k, count(*) AS c FROM (SELECT length(value) % 3 AS k FROM lines) GROUP BY k";
+    let writer = session.sql(sql).unwrap().write_stream().output_mode("update").format("socket");
+    let writer = writer.option("host", "127.0.0.1").option("port", out).option("format", "csv");
+    let query = writer.trigger(CONTINUOUS).config(quiet()).start().unwrap();
+    let (mut sender, _) = listener.accept().unwrap();
+    let (receiver, _) = sink.accept().unwrap();
+    const LINES: usize = 200_000;
+    // More than all buffers on the way hold, so the sender is held back until somebody reads.
+    let feeder = std::thread::spawn(move || {
+        let line = [b'x'; 100];
+        for n in 0..LINES {
+            let mut line = line[..n % 100].to_vec();
+            line.push(b'\n');
+            sender.write_all(&line).unwrap();
+        }
+    });
+    let mut counts = std::collections::HashMap::new();
+    for line in BufReader::new(receiver).lines().take(LINES) {
+        let line = line.unwrap();
+        let (key, count) = line.split_once(',').unwrap();
+        let before = counts.insert(key.to_string(), count.parse::<usize>().unwrap()).unwrap_or(0);
+        assert_eq!(counts[key], before + 1, "each update once and in order");
+    }
+    assert_eq!(counts.values().sum::<usize>(), LINES);
+    feeder.join().unwrap();
+    query.await_termination().unwrap();
+}
+
+#[test]
+fn what_cannot_be_opened_is_said_at_start() {
+    let start = |port: u16, host: &str, mode: &str| {
+        let session = Session::new();
+        let reader = session.read_stream().format("socket").option("host", host).option("port", port);
+        let frame = reader.option("mode", mode).load().unwrap();
+        match frame.write_stream().format("noop").config(quiet()).start() {
+            Ok(_) => panic!("started"),
+            Err(error) => error.to_string(),
+        }
+    };
+    let refused = start(free_port(), "127.0.0.1", "connect");
+    assert!(refused.starts_with("SOCKET_SOURCE_FAILED") && refused.contains("nc -lk"), "{refused}");
+    let unknown = start(1, "no-such-host.invalid", "connect");
+    assert!(unknown.contains("no-such-host.invalid") && unknown.contains("host name"), "{unknown}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = start(taken.local_addr().unwrap().port(), "127.0.0.1", "listen");
+    assert!(in_use.contains("Another program has this port"), "{in_use}");
+}
