@@ -17,8 +17,11 @@ pub fn pin(core: Core) -> bool {
 /// (rounded down, at least 1).
 pub fn usable() -> usize {
     let allowed = allowed().len();
-    let allowed =
-        if allowed == 0 { std::thread::available_parallelism().map_or(1, |n| n.get()) } else { allowed };
+    let allowed = if allowed == 0 {
+        std::thread::available_parallelism().map_or(1, |n| n.get())
+    } else {
+        allowed
+    };
     let quota = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok();
     quota.as_deref().and_then(quota_cores).map_or(allowed, |cores| cores.clamp(1, allowed))
 }

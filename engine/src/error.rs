@@ -16,7 +16,9 @@ pub enum EngineError {
         fix: String,
     },
     /// An operator panicked; the query is ended, the process goes on.
-    #[error("OPERATOR_PANICKED: {tasklet}: {message}. This is a bug in the operator or in a function it calls")]
+    #[error(
+        "OPERATOR_PANICKED: {tasklet}: {message}. This is a bug in the operator or in a function it calls"
+    )]
     Panic {
         /// The tasklet that ran the operator.
         tasklet: String,

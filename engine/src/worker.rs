@@ -126,7 +126,8 @@ impl Worker {
         let (progress, wake_at_ns) = self.round()?;
         if !progress && !self.halt.load(Ordering::Relaxed) {
             let now_ns = self.env.now_ns();
-            let timeout = wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+            let timeout =
+                wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
             if let Some(poll) = &mut self.poll {
                 match poll.poll(events, timeout) {
                     Ok(()) => {}

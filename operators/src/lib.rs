@@ -4,7 +4,10 @@
 //! * [`stream`]: typed streams for services; nothing dynamic.
 #![cfg_attr(feature = "sql", doc = "* [`table`]: rows, schemas, expressions, DataFrame and SQL.")]
 #![cfg_attr(feature = "sql", doc = "* [`connect`]: sources and sinks.")]
-#![cfg_attr(feature = "sql", doc = "* [`session`]: where tables are named and queries are started.")]
+#![cfg_attr(
+    feature = "sql",
+    doc = "* [`session`]: where tables are named and queries are started."
+)]
 //!
 //! The runtime beneath is `millstream_engine`; [`Config`], [`Trigger`] and [`WaitProfile`] come
 //! from there.
@@ -21,3 +24,10 @@ pub use millstream_engine::driver::Trigger;
 pub use millstream_engine::error::EngineError;
 pub use millstream_engine::job::Config;
 pub use millstream_engine::worker::WaitProfile;
+
+/// The pages of the book whose code must compile.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../docs/src/embedding.md")]
+    struct Embedding;
+}

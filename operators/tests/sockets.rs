@@ -1,4 +1,5 @@
 //! Real sockets: lines in, lines out, and everything that can be wrong with them.
+#![cfg(feature = "sql")]
 
 use millstream::session::{Progress, Session, StreamingQuery, Trigger};
 use millstream::table::value::Value;
@@ -23,7 +24,8 @@ fn over_socket(
 ) -> (StreamingQuery, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
+    let mut reader =
+        session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
     for (key, value) in options {
         reader = reader.option(key, value);
     }
@@ -37,7 +39,11 @@ fn over_socket(
 fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Progress) -> bool) {
     let start = Instant::now();
     while !reached(&query.last_progress()) {
-        assert!(start.elapsed() < Duration::from_secs(60), "never came: {what}; {:?}", query.exception());
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "never came: {what}; {:?}",
+            query.exception()
+        );
         std::thread::yield_now();
     }
 }
@@ -55,8 +61,13 @@ fn values(session: &Session) -> Vec<String> {
 fn lines_arrive_whole_however_they_are_cut() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();
-        let (query, listener) =
-            over_socket(&session, &[("atEnd", "stop")], "SELECT value FROM lines", "append", trigger);
+        let (query, listener) = over_socket(
+            &session,
+            &[("atEnd", "stop")],
+            "SELECT value FROM lines",
+            "append",
+            trigger,
+        );
         let (mut sender, _) = listener.accept().unwrap();
         // Cut within a line end, within a line and within a character.
         for piece in [&b"one\r\nt"[..], b"wo\r", b"\n\nfour \xc3", b"\xa9\nlast without end"] {
@@ -64,7 +75,11 @@ fn lines_arrive_whole_however_they_are_cut() {
         }
         drop(sender);
         query.await_termination().unwrap();
-        assert_eq!(values(&session), ["one", "two", "", "four é", "last without end"], "{trigger:?}");
+        assert_eq!(
+            values(&session),
+            ["one", "two", "", "four é", "last without end"],
+            "{trigger:?}"
+        );
     }
 }
 
@@ -73,7 +88,8 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();
         let options = [("atEnd", "stop"), ("maxLineLength", "1000")];
-        let (query, listener) = over_socket(&session, &options, "SELECT value FROM lines", "append", trigger);
+        let (query, listener) =
+            over_socket(&session, &options, "SELECT value FROM lines", "append", trigger);
         let (mut sender, _) = listener.accept().unwrap();
         sender.write_all(b"good 1\n\xff\xfe broken\n").unwrap();
         sender.write_all(&[b'x'; 1_001]).unwrap();
@@ -92,7 +108,8 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         assert_eq!((values.len(), values[3].len()), (4, 1_000), "just the limit is not too long");
         let progress = query.last_progress();
         assert_eq!(progress.bad_records, 3);
-        let reasons: Vec<_> = progress.last_bad.iter().map(|bad| (bad.offset, bad.length, bad.reason)).collect();
+        let reasons: Vec<_> =
+            progress.last_bad.iter().map(|bad| (bad.offset, bad.length, bad.reason)).collect();
         assert_eq!(reasons[0], (7, 9, "not UTF-8"));
         assert_eq!(reasons[1].1, 1_001);
         assert_eq!(reasons[2].1, 3_000_000);
@@ -129,7 +146,8 @@ fn random_bytes_lose_no_good_line() {
 fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
     let session = Session::new();
     let options = [("atEnd", "reconnect")];
-    let (query, listener) = over_socket(&session, &options, "SELECT value FROM lines", "append", CONTINUOUS);
+    let (query, listener) =
+        over_socket(&session, &options, "SELECT value FROM lines", "append", CONTINUOUS);
     let (mut first, _) = listener.accept().unwrap();
     first.write_all(b"before\nhalf a li").unwrap();
     until(&query, "the first line", |progress| progress.records_in == 1);
@@ -146,7 +164,8 @@ fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
 #[test]
 fn a_peer_that_leaves_leaves_the_query_up_as_in_spark() {
     let session = Session::new();
-    let (query, listener) = over_socket(&session, &[], "SELECT value FROM lines", "append", CONTINUOUS);
+    let (query, listener) =
+        over_socket(&session, &[], "SELECT value FROM lines", "append", CONTINUOUS);
     let (mut sender, _) = listener.accept().unwrap();
     sender.write_all(b"only\n").unwrap();
     drop(sender);
@@ -164,8 +183,14 @@ fn free_port() -> u16 {
 #[test]
 fn listening_source_and_listening_sink_serve_one_client_after_another() {
     let (session, input, output) = (Session::new(), free_port(), free_port());
-    let reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("mode", "listen");
-    reader.option("port", input).option("includeTimestamp", true).load().unwrap().create_temp_view("lines");
+    let reader =
+        session.read_stream().format("socket").option("host", "127.0.0.1").option("mode", "listen");
+    reader
+        .option("port", input)
+        .option("includeTimestamp", true)
+        .load()
+        .unwrap()
+        .create_temp_view("lines");
     let writer = session
         .sql("SELECT upper(value) AS v, timestamp > TIMESTAMP '2020-01-01' AS late FROM lines")
         .unwrap()
@@ -191,7 +216,8 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
     let (session, sink) = (Session::new(), TcpListener::bind("127.0.0.1:0").unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (port, out) = (listener.local_addr().unwrap().port(), sink.local_addr().unwrap().port());
-    let reader = session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
+    let reader =
+        session.read_stream().format("socket").option("host", "127.0.0.1").option("port", port);
     reader.option("atEnd", "stop").load().unwrap().create_temp_view("lines");
     session.set("millstream.parallelism", "2").unwrap();
     let sql = "SELECT k, count(*) AS c FROM (SELECT length(value) % 3 AS k FROM lines) GROUP BY k";
@@ -226,7 +252,8 @@ fn a_slow_receiver_holds_the_sender_back_and_loses_nothing() {
 fn what_cannot_be_opened_is_said_at_start() {
     let start = |port: u16, host: &str, mode: &str| {
         let session = Session::new();
-        let reader = session.read_stream().format("socket").option("host", host).option("port", port);
+        let reader =
+            session.read_stream().format("socket").option("host", host).option("port", port);
         let frame = reader.option("mode", mode).load().unwrap();
         match frame.write_stream().format("noop").config(quiet()).start() {
             Ok(_) => panic!("started"),

@@ -1,4 +1,5 @@
 //! Tables and SQL through the memory source: what a user sees.
+#![cfg(feature = "sql")]
 
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
@@ -47,7 +48,9 @@ fn final_rows(session: &Session) -> BTreeMap<String, Vec<Value>> {
 fn both_drivers_and_any_parallelism_give_the_same_final_answer() {
     let mut answers = Vec::new();
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible, Trigger::Once, Trigger::AvailableNow] {
-        for (parallelism, mode) in [("1", "update"), ("1", "complete"), ("3", "update"), ("3", "complete")] {
+        for (parallelism, mode) in
+            [("1", "update"), ("1", "complete"), ("3", "update"), ("3", "complete")]
+        {
             let session = Session::new();
             session.set("millstream.parallelism", parallelism).unwrap();
             let stream = lines(&session);
@@ -58,7 +61,8 @@ fn both_drivers_and_any_parallelism_give_the_same_final_answer() {
             answers.push(final_rows(&session));
         }
     }
-    let expected_a = vec![text("a"), Value::Long(3), Value::Long(4), text("a"), Value::Double(4.0 / 3.0)];
+    let expected_a =
+        vec![text("a"), Value::Long(3), Value::Long(4), text("a"), Value::Double(4.0 / 3.0)];
     assert_eq!(answers[0]["String(\"a\")"], expected_a);
     assert_eq!(answers[0].len(), 4, "a, b, c and the empty word");
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
@@ -82,25 +86,37 @@ fn dataframe_and_sql_build_the_same_plan() {
     let session = Session::new();
     lines(&session);
     let frame = session.view("lines").unwrap();
-    let words = frame.select([call("explode", [call("split", [col("line"), lit(" ")])]).alias("word")]).unwrap();
+    let words = frame
+        .select([call("explode", [call("split", [col("line"), lit(" ")])]).alias("word")])
+        .unwrap();
     let built = words.group_by([col("word")]).count().unwrap();
     let written = session
         .sql("SELECT word, count(*) AS count FROM (SELECT explode(split(line, ' ')) AS word FROM lines) GROUP BY word")
         .unwrap();
     assert_eq!(built.schema(), written.schema());
-    assert_eq!(built.schema().tree(), "root\n |-- word: string (nullable = true)\n |-- count: long (nullable = false)\n");
+    assert_eq!(
+        built.schema().tree(),
+        "root\n |-- word: string (nullable = true)\n |-- count: long (nullable = false)\n"
+    );
     let text = written.explain();
-    for part in ["Aggregate keys [word]", "Explode split(line, ' ') AS word", "Scan lines USING memory [line, n]"] {
+    for part in [
+        "Aggregate keys [word]",
+        "Explode split(line, ' ') AS word",
+        "Scan lines USING memory [line, n]",
+    ] {
         assert!(text.contains(part), "{text}");
     }
-    let query = built.write_stream().output_mode("update").format("noop").config(quiet()).start().unwrap();
+    let query =
+        built.write_stream().output_mode("update").format("noop").config(quiet()).start().unwrap();
     query.stop().unwrap();
 }
 
 fn refused(sql: &str, mode: &str) -> PlanError {
     let session = Session::new();
     lines(&session);
-    let checked = session.sql(sql).and_then(|frame| frame.write_stream().output_mode(mode).format("noop").check());
+    let checked = session
+        .sql(sql)
+        .and_then(|frame| frame.write_stream().output_mode(mode).format("noop").check());
     checked.expect_err(sql)
 }
 
@@ -111,17 +127,37 @@ fn wrong_queries_are_refused_with_condition_and_place() {
         ("SELECT uper(line) FROM lines", "append", "UNRESOLVED_ROUTINE", (1, 8)),
         ("SELECT n\nFROM line", "append", "TABLE_OR_VIEW_NOT_FOUND", (2, 6)),
         ("SELECT n + true FROM lines", "append", "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES", (1, 8)),
-        ("SELECT line FROM lines WHERE n", "append", "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN", (1, 30)),
-        ("SELECT FROM lines WHERE", "append", "PARSE_SYNTAX_ERROR", (1, 8)),
+        (
+            "SELECT line FROM lines WHERE n",
+            "append",
+            "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN",
+            (1, 30),
+        ),
+        ("SELECT FROM lines WHERE", "append", "PARSE_SYNTAX_ERROR", (1, 13)),
         ("SELECT upper(line, n) FROM lines", "append", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION", (1, 8)),
         ("SELECT line, count(*) FROM lines GROUP BY n", "update", "MISSING_AGGREGATION", (1, 8)),
-        ("SELECT count(*) FROM lines", "append", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION", (0, 0)),
+        (
+            "SELECT count(*) FROM lines",
+            "append",
+            "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION",
+            (0, 0),
+        ),
         ("SELECT n FROM lines", "complete", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION", (0, 0)),
         ("SELECT n FROM lines", "often", "STREAMING_OUTPUT_MODE.INVALID", (0, 0)),
         ("SELECT n FROM lines ORDER BY n", "append", "STREAMING_SORT_UNSUPPORTED", (0, 0)),
         ("SELECT n FROM lines LIMIT 2", "update", "STREAMING_LIMIT_UNSUPPORTED", (0, 0)),
-        ("SELECT count(DISTINCT n) FROM lines", "update", "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED", (1, 8)),
-        ("SELECT a.n FROM lines a JOIN lines b ON a.n = b.n", "append", "NOT_YET_SUPPORTED", (1, 30)),
+        (
+            "SELECT count(DISTINCT n) FROM lines",
+            "update",
+            "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED",
+            (1, 8),
+        ),
+        (
+            "SELECT a.n FROM lines a JOIN lines b ON a.n = b.n",
+            "append",
+            "NOT_YET_SUPPORTED",
+            (1, 30),
+        ),
     ] {
         let error = refused(sql, mode);
         assert_eq!(error.condition, condition, "{sql}: {error}");
@@ -155,10 +191,22 @@ fn a_memory_stream_feeds_one_query_and_a_name_one_active_query() {
     let session = Session::new();
     lines(&session);
     let first = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
-    let writer = session.sql("SELECT n FROM lines").unwrap().write_stream().format("memory").query_name("out");
+    let writer = session
+        .sql("SELECT n FROM lines")
+        .unwrap()
+        .write_stream()
+        .format("memory")
+        .query_name("out");
     let Err(error) = writer.start() else { panic!("the name is in use") };
     assert_eq!(error.condition(), "QUERY_NAME_IN_USE");
-    let second = session.sql("SELECT n FROM lines").unwrap().write_stream().format("noop").config(quiet()).start().unwrap();
+    let second = session
+        .sql("SELECT n FROM lines")
+        .unwrap()
+        .write_stream()
+        .format("noop")
+        .config(quiet())
+        .start()
+        .unwrap();
     assert_eq!(second.await_termination().unwrap_err().condition(), "MEMORY_STREAM_IN_USE");
     first.stop().unwrap();
 }
@@ -168,7 +216,12 @@ fn union_brings_streams_together_and_widens_types() {
     let session = Session::new();
     let a = session.memory_stream("a", "w STRING, n INT").unwrap();
     let b = session.memory_stream("b", "w STRING, n BIGINT").unwrap();
-    let query = start(&session, "SELECT w, n FROM a UNION ALL SELECT upper(w), n FROM b", "append", CONTINUOUS);
+    let query = start(
+        &session,
+        "SELECT w, n FROM a UNION ALL SELECT upper(w), n FROM b",
+        "append",
+        CONTINUOUS,
+    );
     a.add([vec![text("x"), Value::Long(1)]]);
     b.add([vec![text("y"), Value::Long(1 << 40)]]);
     query.process_all_available().unwrap();
@@ -207,7 +260,12 @@ fn foreach_opens_and_closes_each_epoch() {
         assert_eq!(processed.is_ok(), n == 1);
     }
     let expected = [
-        "open 0 0", "[Long(1)]", "close None", "open 0 1", "[Long(13)]", "close Some(\"thirteen\")",
+        "open 0 0",
+        "[Long(1)]",
+        "close None",
+        "open 0 1",
+        "[Long(13)]",
+        "close Some(\"thirteen\")",
     ];
     assert_eq!(*log.0.lock().unwrap(), expected);
 }

@@ -63,9 +63,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if !args.json {
         println!(
             "{:?}, {} lines a second for {} s, wait {}, {} usable cores; ns from intended send time",
-            args.job, args.rate, args.seconds, args.wait.word(), cores::usable()
+            args.job,
+            args.rate,
+            args.seconds,
+            args.wait.word(),
+            cores::usable()
         );
-        println!("{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9}  lag p99", "round", "p50", "p90", "p99", "p99.9", "max", "results/s");
+        println!(
+            "{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9}  lag p99",
+            "round", "p50", "p90", "p99", "p99.9", "max", "results/s"
+        );
     }
     let (mut bare, mut engine) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
@@ -76,7 +83,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
                 println!(
                     "{:<8}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9.0}  {}",
                     if is_engine { "engine" } else { "bare" },
-                    time(p.p50), time(p.p90), time(p.p99), time(p.p999), time(p.max), measured.achieved, time(lag.p99)
+                    time(p.p50),
+                    time(p.p90),
+                    time(p.p99),
+                    time(p.p999),
+                    time(p.max),
+                    measured.achieved,
+                    time(lag.p99)
                 );
             }
             if is_engine { engine.push((p, measured)) } else { bare.push((p, measured)) }
@@ -112,7 +125,14 @@ fn report(args: &Args, bare: &[(Percentiles, Measured)], engine: &[(Percentiles,
     println!("{results} results of the engine checked: none lost, doubled or out of order");
     println!(
         "medians of {} rounds: p50 bare {}, engine {}, added {:.1} us (x{:.2}); p99 bare {}, engine {} (x{:.2})",
-        args.rounds, time(b50), time(e50), added as f64 / 1e3, e50 as f64 / b50 as f64, time(b99), time(e99), e99 as f64 / b99 as f64
+        args.rounds,
+        time(b50),
+        time(e50),
+        added as f64 / 1e3,
+        e50 as f64 / b50 as f64,
+        time(b99),
+        time(e99),
+        e99 as f64 / b99 as f64
     );
 }
 
@@ -124,7 +144,11 @@ enum Under {
 fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> {
     let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     let ports = (input.local_addr()?.port(), output.local_addr()?.port());
-    let under = if is_engine { Under::Engine(start_engine(args, ports)?) } else { Under::Bare(start_bare(args, ports)?) };
+    let under = if is_engine {
+        Under::Engine(start_engine(args, ports)?)
+    } else {
+        Under::Bare(start_bare(args, ports)?)
+    };
     let (to, from) = (input.accept()?.0, output.accept()?.0);
     let (job, rate, last) = (args.job, args.rate, cores::allowed().last().copied());
     // A thread of its own: what is started from a pinned thread inherits its core.
@@ -169,13 +193,17 @@ fn start_engine(args: &Args, (input, output): (u16, u16)) -> Result<StreamingQue
             "csv",
         ),
     };
-    let writer = session.sql(query).map_err(wrong)?.write_stream().output_mode(mode).format("socket");
+    let writer =
+        session.sql(query).map_err(wrong)?.write_stream().output_mode(mode).format("socket");
     let writer = writer.option("host", "127.0.0.1").option("port", output).option("format", format);
     Ok(writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?)
 }
 
 /// The same work by hand: one thread, two sockets, one buffer each way.
-fn start_bare(args: &Args, (input, output): (u16, u16)) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
+fn start_bare(
+    args: &Args,
+    (input, output): (u16, u16),
+) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
     let mut from = TcpStream::connect(("127.0.0.1", input))?;
     let to = TcpStream::connect(("127.0.0.1", output))?;
     to.set_nodelay(true)?;
@@ -188,7 +216,8 @@ fn start_bare(args: &Args, (input, output): (u16, u16)) -> Result<JoinHandle<std
             cores::pin(core);
         }
         let mut to = to;
-        let (mut buffer, mut filled, mut out) = (vec![0u8; 1 << 16], 0, Vec::with_capacity(1 << 16));
+        let (mut buffer, mut filled, mut out) =
+            (vec![0u8; 1 << 16], 0, Vec::with_capacity(1 << 16));
         let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
         loop {
             match from.read(&mut buffer[filled..]) {

@@ -1,7 +1,7 @@
 //! `millstream demo`: the main job with nothing to set up.
 
 use crate::Failure;
-use crate::load::{latency_line, latency_json};
+use crate::load::{latency_json, latency_line};
 use crate::recording::Recording;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
@@ -35,7 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let recording = Arc::new(Recording::new(args.lines as usize));
     if !args.json {
         let last_s = recording.times_ns.last().map_or(0.0, |ns| *ns as f64 / 1e9);
-        println!("playing {} lines over {last_s:.1} s through a loopback socket into\n  {JOB}\n", args.lines);
+        println!(
+            "playing {} lines over {last_s:.1} s through a loopback socket into\n  {JOB}\n",
+            args.lines
+        );
     }
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let begun = env.now_ns();
     let player = std::thread::Builder::new().name("player".into()).spawn({
         let (recording, env) = (recording.clone(), env.clone());
-        move || play(&listener, &recording, &*env, &start_ns)
+        move || play(&listener, &recording, &env, &start_ns)
     })?;
     query.await_termination()?;
     let elapsed_s = (env.now_ns() - begun) as f64 / 1e9;
@@ -95,7 +98,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         println!("latency     {} (from intended send to sink)", latency_line(&progress.latency));
         println!("result      {}", if correct { "correct" } else { "WRONG" });
     }
-    if correct { Ok(()) } else { Err(Failure::Failed("the result differs from a direct count".into())) }
+    if correct {
+        Ok(())
+    } else {
+        Err(Failure::Failed("the result differs from a direct count".into()))
+    }
 }
 
 fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
@@ -103,8 +110,11 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
     use millstream::table::types::Schema;
     let mut rows: Vec<_> = counts.iter().collect();
     rows.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-    let rows: Vec<Vec<Value>> =
-        rows.iter().take(TOP).map(|(w, n)| vec![Value::String((*w).clone()), Value::Long(**n)]).collect();
+    let rows: Vec<Vec<Value>> = rows
+        .iter()
+        .take(TOP)
+        .map(|(w, n)| vec![Value::String((*w).clone()), Value::Long(**n)])
+        .collect();
     let schema = Schema::parse_ddl("word STRING, count BIGINT");
     let schema = schema.map_err(|error| Failure::Failed(error.to_string()))?;
     println!("{}the {TOP} commonest of {} words\n", table(&schema, &rows, true), counts.len());

@@ -6,8 +6,10 @@ use std::io::Write;
 
 /// Prints every scalar function and aggregate with one line of help.
 pub(crate) fn list() -> Result<(), Failure> {
-    let mut lines: Vec<(&str, &str)> =
-        functions::all().filter(|f| !f.name.starts_with("get")  || f.name == "get").map(|f| (f.name, f.help)).collect();
+    let mut lines: Vec<(&str, &str)> = functions::all()
+        .filter(|f| !f.name.starts_with("get") || f.name == "get")
+        .map(|f| (f.name, f.help))
+        .collect();
     lines.extend([
         ("count", "count(*), count(a): number of rows, or of rows where a is not NULL"),
         ("sum", "sum(a): an error where it overflows"),

@@ -52,7 +52,9 @@ impl Job {
     fn write_line(self, seq: u64, out: &mut Vec<u8>) {
         // Writing into memory does not fail.
         let _ = match self {
-            Self::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => writeln!(out, "{seq} drop this line of text"),
+            Self::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => {
+                writeln!(out, "{seq} drop this line of text")
+            }
             Self::Echo => writeln!(out, "{seq} pass this line of text"),
             Self::Wordcount => writeln!(out, "word-{}", seq % WORDS),
         };
@@ -76,7 +78,11 @@ impl Job {
             }
             Self::Wordcount => (at, format!("word-{},{}", at % WORDS, at / WORDS + 1)),
         };
-        if text == expected.1 { Ok(expected.0) } else { Err(format!("result {at} is '{text}', not '{}'", expected.1)) }
+        if text == expected.1 {
+            Ok(expected.0)
+        } else {
+            Err(format!("result {at} is '{text}', not '{}'", expected.1))
+        }
     }
 }
 
@@ -111,7 +117,9 @@ pub(crate) fn drive(
     let (mut out, mut written) = (Vec::with_capacity(1 << 16), 0);
     let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
     let start = Instant::now() + Duration::from_millis(20);
-    let intended = |seq: u64| Duration::from_nanos((u128::from(seq) * 1_000_000_000 / u128::from(rate)) as u64);
+    let intended = |seq: u64| {
+        Duration::from_nanos((u128::from(seq) * 1_000_000_000 / u128::from(rate)) as u64)
+    };
     let mut last_result = Instant::now();
     while got < expected {
         let now = Instant::now();
@@ -145,7 +153,9 @@ pub(crate) fn drive(
                     begin += at + 1;
                     got += 1;
                     if seq >= warm_up {
-                        latency.saturating_record(arrived.saturating_sub(intended(seq)).as_nanos().max(1) as u64);
+                        latency.saturating_record(
+                            arrived.saturating_sub(intended(seq)).as_nanos().max(1) as u64,
+                        );
                     }
                 }
                 input.copy_within(begin..filled, 0);

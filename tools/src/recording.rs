@@ -27,7 +27,8 @@ impl Recording {
         let mut dice = SplitMix(0x006D_696C_6C73_7472);
         let words = vocabulary(&mut dice);
         let cumulative = zipf();
-        let mut recording = Self { lines: Vec::with_capacity(lines), times_ns: Vec::with_capacity(lines) };
+        let mut recording =
+            Self { lines: Vec::with_capacity(lines), times_ns: Vec::with_capacity(lines) };
         let mut now_ns = 0.0;
         for at in 0..lines {
             let count = 3 + dice.below(10) as usize;
@@ -72,8 +73,8 @@ fn zipf() -> Vec<f64> {
 
 fn vocabulary(dice: &mut SplitMix) -> Vec<String> {
     const SYLLABLES: [&str; 24] = [
-        "ba", "re", "mi", "to", "la", "si", "den", "kor", "val", "ne", "pu", "ra", "te", "lo", "sha",
-        "mar", "in", "o", "ket", "ul", "fa", "wen", "gi", "ost",
+        "ba", "re", "mi", "to", "la", "si", "den", "kor", "val", "ne", "pu", "ra", "te", "lo",
+        "sha", "mar", "in", "o", "ket", "ul", "fa", "wen", "gi", "ost",
     ];
     let mut seen = std::collections::HashSet::new();
     let mut words = Vec::with_capacity(VOCABULARY);

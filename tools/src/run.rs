@@ -5,8 +5,8 @@ use clap::Args;
 use millstream::session::{Overrides, Progress, Session, StreamingQuery, parse_trigger};
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(Args)]
@@ -36,9 +36,7 @@ pub(crate) struct ExplainArgs {
 }
 
 fn read(path: &PathBuf) -> Result<String, Failure> {
-    let fails = |error| {
-        Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()))
-    };
+    let fails = |error| Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()));
     if path.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(fails)?;
@@ -68,7 +66,8 @@ fn wrong(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
 /// Prints schema, plan and layout of each query.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let (text, session) = (read(&args.job)?, Session::new());
-    let queries = session.job(&text, &overrides(&args.set, None)?).map_err(|e| wrong(&args.job, e))?;
+    let queries =
+        session.job(&text, &overrides(&args.set, None)?).map_err(|e| wrong(&args.job, e))?;
     for query in &queries {
         println!("== Query {} ==\n{}", query.name(), query.explain()?);
     }
@@ -78,7 +77,9 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 /// Runs a job to its end.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.checkpoint.is_some() {
-        return Err(Failure::Wrong("NOT_YET_SUPPORTED: --checkpoint is not built yet: a restart begins anew".into()));
+        return Err(Failure::Wrong(
+            "NOT_YET_SUPPORTED: --checkpoint is not built yet: a restart begins anew".into(),
+        ));
     }
     let (text, session) = (read(&args.job)?, Session::new());
     session.on_notice(|line| eprintln!("{line}"));

@@ -36,7 +36,8 @@ impl LineWriter {
                 "Select one string, for example concat_ws(',', a, b) AS value, or use format 'json' or 'csv'",
             ));
         }
-        let nested = fields.iter().find(|f| matches!(f.data_type, DataType::Array(_) | DataType::Struct(_)));
+        let nested =
+            fields.iter().find(|f| matches!(f.data_type, DataType::Array(_) | DataType::Struct(_)));
         if let (LineFormat::Csv, Some(field)) = (format, nested) {
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
@@ -48,7 +49,11 @@ impl LineWriter {
             let name = serde_json::Value::from(f.name.as_str()).to_string();
             (Slot::new(i, fields.len()), f.data_type.clone(), name)
         };
-        Ok(Self { format, columns: fields.iter().enumerate().map(column).collect(), scratch: Vec::new() })
+        Ok(Self {
+            format,
+            columns: fields.iter().enumerate().map(column).collect(),
+            scratch: Vec::new(),
+        })
     }
 
     /// Appends a row and a line end.
@@ -102,7 +107,9 @@ impl LineWriter {
                     self.scratch.clear();
                     if *data_type == DataType::String {
                         self.scratch.extend_from_slice(row.bytes(*slot));
-                    } else if let Some(text) = row.value(index, width, data_type).display(data_type, Tz::UTC) {
+                    } else if let Some(text) =
+                        row.value(index, width, data_type).display(data_type, Tz::UTC)
+                    {
                         self.scratch.extend_from_slice(text.as_bytes());
                     }
                     quoted(&self.scratch, out);

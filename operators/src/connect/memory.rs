@@ -15,9 +15,13 @@ use millstream_engine::wake::Waker;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// Encoded rows with their ingest times.
+type Rows = VecDeque<(Vec<u8>, u64)>;
+
 #[derive(Default)]
 struct Shared {
-    queue: Mutex<(VecDeque<(Vec<u8>, u64)>, bool)>,
+    /// Rows not yet read, and whether the stream is closed.
+    queue: Mutex<(Rows, bool)>,
     reader: OnceLock<(Arc<dyn Env>, Waker)>,
 }
 
@@ -62,7 +66,7 @@ impl MemoryStream {
 
     /// The source of one query.
     pub fn source(&self, env: Arc<dyn Env>) -> MemorySource {
-        MemorySource { stream: self.clone(), env, emitted: 0, staged: VecDeque::new(), bound: None }
+        MemorySource { stream: self.clone(), env, emitted: 0, staged: Rows::new(), bound: None }
     }
 }
 
@@ -71,7 +75,7 @@ pub struct MemorySource {
     stream: MemoryStream,
     env: Arc<dyn Env>,
     emitted: u64,
-    staged: VecDeque<(Vec<u8>, u64)>,
+    staged: Rows,
     bound: Option<u64>,
 }
 
@@ -105,7 +109,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
             closed = self.stage();
         }
         let before = self.emitted;
-        while self.emitted - before < cx.budget as u64 && self.bound != Some(self.emitted) && down.ready() {
+        while self.emitted - before < cx.budget as u64
+            && self.bound != Some(self.emitted)
+            && down.ready()
+        {
             let Some((row, ingest_ns)) = self.staged.pop_front() else { break };
             self.emitted += 1;
             down.push(Row(&row), ingest_ns)?;

@@ -53,23 +53,39 @@ impl<'o> OptionReader<'o> {
     }
 
     /// A whole number in a range.
-    pub fn number(&mut self, name: &'static str, default: u64, least: u64, most: u64) -> PlanResult<u64> {
+    pub fn number(
+        &mut self,
+        name: &'static str,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> PlanResult<u64> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let number = value.parse().ok().filter(|n| (least..=most).contains(n));
-        number.ok_or_else(|| self.wrong(name, value, &format!("a whole number from {least} to {most}")))
+        number.ok_or_else(|| {
+            self.wrong(name, value, &format!("a whole number from {least} to {most}"))
+        })
     }
 
     /// One of some words; the first is the default.
-    pub fn choice(&mut self, name: &'static str, words: &[&'static str]) -> PlanResult<&'static str> {
+    pub fn choice(
+        &mut self,
+        name: &'static str,
+        words: &[&'static str],
+    ) -> PlanResult<&'static str> {
         let Some(value) = self.get(name) else { return Ok(words[0]) };
         let found = words.iter().find(|word| word.eq_ignore_ascii_case(value));
-        found.copied().ok_or_else(|| self.wrong(name, value, &format!("one of {}", words.join(", "))))
+        found
+            .copied()
+            .ok_or_else(|| self.wrong(name, value, &format!("one of {}", words.join(", "))))
     }
 
     /// Refuses what no one asked for.
     pub fn finish(self) -> PlanResult<()> {
         let unknown = |key: &str| !self.known.iter().any(|known| known.eq_ignore_ascii_case(key));
-        let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else { return Ok(()) };
+        let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else {
+            return Ok(());
+        };
         let mut near = self.known.clone();
         near.sort_by_key(|known| distance(key, known));
         Err(PlanError::new(
@@ -86,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_option_is_named_with_the_nearest() {
-        let options = [("HOST".to_string(), "x".to_string()), ("prot".to_string(), "1".to_string())];
+        let options =
+            [("HOST".to_string(), "x".to_string()), ("prot".to_string(), "1".to_string())];
         let mut reader = OptionReader::new("source socket", &options);
         assert_eq!(reader.required("host", "localhost").unwrap(), "x");
         assert_eq!(reader.number("port", 7, 1, 9).unwrap(), 7);

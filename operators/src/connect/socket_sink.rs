@@ -63,13 +63,18 @@ impl SocketSinkConfig {
     }
 
     /// Connects, or begins to listen.
-    pub fn open(&self, writer: LineWriter, latency: LatencyRecorder) -> Result<SocketSink, EngineError> {
+    pub fn open(
+        &self,
+        writer: LineWriter,
+        latency: LatencyRecorder,
+    ) -> Result<SocketSink, EngineError> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses = addresses.map_err(|error| self.fails(error, "Check the host name"))?;
         let mut last = self.fails("the name has no address", "Check the host name");
         for address in addresses {
             let link = if self.listen {
-                TcpListener::bind(address).map(|listener| Link { listener: Some(listener), stream: None })
+                TcpListener::bind(address)
+                    .map(|listener| Link { listener: Some(listener), stream: None })
             } else {
                 std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).and_then(|stream| {
                     stream.set_nodelay(true)?;
@@ -93,8 +98,12 @@ impl SocketSinkConfig {
                 }
                 Err(error) => {
                     let fix = match error.kind() {
-                        ErrorKind::ConnectionRefused => "Start the receiver first, or use mode 'listen'",
-                        ErrorKind::AddrInUse => "Another program has this port: stop it or take another",
+                        ErrorKind::ConnectionRefused => {
+                            "Start the receiver first, or use mode 'listen'"
+                        }
+                        ErrorKind::AddrInUse => {
+                            "Another program has this port: stop it or take another"
+                        }
                         _ => "Check host and port",
                     };
                     last = self.fails(error, fix);

@@ -238,7 +238,9 @@ impl SocketSource {
     fn register(&mut self) -> Result<(), EngineError> {
         let Some(registry) = &self.registry else { return Ok(()) };
         let registered = match &mut self.link {
-            Link::Listening { listener } => registry.register(listener, self.token, Interest::READABLE),
+            Link::Listening { listener } => {
+                registry.register(listener, self.token, Interest::READABLE)
+            }
             Link::Open { stream, .. } => registry.register(stream, self.token, Interest::READABLE),
             Link::Connecting { stream } => {
                 registry.register(stream, self.token, Interest::READABLE | Interest::WRITABLE)
@@ -294,7 +296,8 @@ impl SocketSource {
                     return Ok(true);
                 }
                 (Ok(None), Err(error))
-                    if error.kind() == ErrorKind::NotConnected || error.raw_os_error() == Some(115) =>
+                    if error.kind() == ErrorKind::NotConnected
+                        || error.raw_os_error() == Some(115) =>
                 {
                     self.link = Link::Connecting { stream };
                 }
@@ -342,7 +345,9 @@ impl SocketSource {
                 }
                 Ok(ReadOutcome::Bytes)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 Ok(ReadOutcome::Nothing)
             }
             // A reset is the end of this connection, not of the query.
@@ -350,7 +355,13 @@ impl SocketSource {
         }
     }
 
-    fn set_aside(&mut self, offset: u64, length: u64, reason: &'static str, at: std::ops::Range<usize>) {
+    fn set_aside(
+        &mut self,
+        offset: u64,
+        length: u64,
+        reason: &'static str,
+        at: std::ops::Range<usize>,
+    ) {
         self.counters.bad.add(offset, length, reason, &self.buffer[at]);
     }
 
@@ -364,7 +375,8 @@ impl SocketSource {
     fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
         // Whole lines may still wait for their batch; the rest is what follows them.
-        let whole = memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
+        let whole =
+            memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
         let rest_at = self.start + whole;
         let rest = self.end - rest_at;
         if whole == 0 && self.skipping.is_some() {
@@ -392,7 +404,10 @@ impl SocketSource {
             (AtEnd::Stop, _) => "the source is at its end",
             (AtEnd::Wait, _) => "no more rows will come (atEnd 'reconnect' would connect again)",
         };
-        (self.notice)(&format!("socket source: the peer of {} ended the stream; {text}", self.address));
+        (self.notice)(&format!(
+            "socket source: the peer of {} ended the stream; {text}",
+            self.address
+        ));
         match link {
             Link::Open { listener: Some(listener), .. } if self.config.at_end != AtEnd::Stop => {
                 self.link = Link::Listening { listener };
@@ -425,7 +440,12 @@ impl SocketSource {
                 self.counters.bad.add(offset, whole, "line longer than maxLineLength", &[]);
             } else if length > self.config.max_line {
                 let range = self.start..line_end;
-                self.set_aside(self.position, length as u64, "line longer than maxLineLength", range);
+                self.set_aside(
+                    self.position,
+                    length as u64,
+                    "line longer than maxLineLength",
+                    range,
+                );
             } else {
                 self.emit_line(down, line_end)?;
             }
@@ -484,7 +504,9 @@ impl SocketSource {
     }
 
     fn is_exhausted(&self) -> bool {
-        matches!(self.link, Link::Ended) && self.config.at_end == AtEnd::Stop && self.start == self.end
+        matches!(self.link, Link::Ended)
+            && self.config.at_end == AtEnd::Stop
+            && self.start == self.end
     }
 }
 

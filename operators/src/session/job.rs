@@ -50,8 +50,7 @@ impl Session {
                     self.set(&key, &value).map_err(|error| error.at(place))?;
                 }
                 Statement::SourceView { name, schema, format, options, place } => {
-                    let reader =
-                        StreamReader { session: self.clone(), format, options, schema };
+                    let reader = StreamReader { session: self.clone(), format, options, schema };
                     let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
                     self.register(&name, frame.plan);
                 }
@@ -61,7 +60,8 @@ impl Session {
                 }
                 Statement::StreamingTable { name, format, options, query, place } => {
                     let plan = query.plan(&*self.lock())?;
-                    let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(&format);
+                    let mut writer =
+                        DataFrame::new(self.clone(), plan).write_stream().format(&format);
                     if !options.iter().any(|(key, _)| key.eq_ignore_ascii_case("queryName")) {
                         writer = writer.query_name(&name);
                     }

@@ -77,7 +77,10 @@ impl Default for Session {
 
 impl Catalog for Inner {
     fn relation(&self, name: &str) -> Option<Plan> {
-        self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, plan)| plan.clone())
+        self.views
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, plan)| plan.clone())
     }
     fn names(&self) -> Vec<String> {
         self.views.keys().cloned().collect()
@@ -251,9 +254,14 @@ impl StreamReader {
                 RateSource::schema()
             }
             "" => {
-                return Err(PlanError::new("DATA_SOURCE_NOT_FOUND", "no format was given", "Use format 'socket' or 'rate'"));
+                return Err(PlanError::new(
+                    "DATA_SOURCE_NOT_FOUND",
+                    "no format was given",
+                    "Use format 'socket' or 'rate'",
+                ));
             }
-            "text" | "csv" | "json" | "parquet" | "orc" | "kafka" | "rate-micro-batch" | "capture" => {
+            "text" | "csv" | "json" | "parquet" | "orc" | "kafka" | "rate-micro-batch"
+            | "capture" => {
                 return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
             }
             _ => {

@@ -76,7 +76,15 @@ mod tests {
         assert_eq!(parse_trigger("processing-time=5s").unwrap(), batch);
         assert_eq!(parse_trigger("availableNow").unwrap(), Trigger::AvailableNow);
         assert_eq!(parse_trigger("available-now").unwrap(), Trigger::AvailableNow);
-        for bad in ["", "contiguous", "continuous=0s", "continuous=5", "processingTime", "processingTime -1 second", "once 5s"] {
+        for bad in [
+            "",
+            "contiguous",
+            "continuous=0s",
+            "continuous=5",
+            "processingTime",
+            "processingTime -1 second",
+            "once 5s",
+        ] {
             assert!(parse_trigger(bad).is_err(), "{bad}");
         }
     }

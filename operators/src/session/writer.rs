@@ -129,8 +129,7 @@ impl StreamWriter {
             return Err(PlanError::not_yet("a checkpoint on disk (checkpointLocation)"));
         }
         let own = |key: &str| QUERY_OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key));
-        let options: Options =
-            self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
+        let options: Options = self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
         let name = self.name.clone().or(self.query_option("queryName").map(str::to_string));
         let sink = self.sink(&options, name.as_deref())?;
         Ok(Prepared { mode, trigger, name, sink })
@@ -167,7 +166,11 @@ impl StreamWriter {
             }
             _ => Err(PlanError::new(
                 "DATA_SOURCE_NOT_FOUND",
-                if format.is_empty() { "no sink format was given".to_string() } else { format!("there is no sink format '{format}'") },
+                if format.is_empty() {
+                    "no sink format was given".to_string()
+                } else {
+                    format!("there is no sink format '{format}'")
+                },
                 "Sink formats: console, memory, socket, noop",
             )),
         }
@@ -286,7 +289,14 @@ impl StreamWriter {
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
-                Box::new(Console::new(*options, schema, complete, trigger.is_continuous(), out, latency))
+                Box::new(Console::new(
+                    *options,
+                    schema,
+                    complete,
+                    trigger.is_continuous(),
+                    out,
+                    latency,
+                ))
             }
             SinkSpec::Memory => {
                 let table = MemoryTable::new(schema);
@@ -348,7 +358,11 @@ fn make_source(
         }
         _ => {
             let stream = session.lock().streams.get(&scan.name).cloned().ok_or_else(|| {
-                EngineError::operator("MEMORY_STREAM_NOT_FOUND", format!("no memory stream '{}'", scan.name), "")
+                EngineError::operator(
+                    "MEMORY_STREAM_NOT_FOUND",
+                    format!("no memory stream '{}'", scan.name),
+                    "",
+                )
             })?;
             let source = stream.source(job.env());
             let port = job.source_port(worker);

@@ -57,9 +57,7 @@ impl Flow {
     }
 
     /// A source that the service pushes into.
-    pub fn channel<T: Send + 'static>(
-        &self,
-    ) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T>>) {
+    pub fn channel<T: Send + 'static>(&self) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T>>) {
         let (input, start, ring) = channel::channel();
         (input, self.stream(FromChannel { ring, start }))
     }
@@ -459,7 +457,8 @@ where
         let with_key = move |mut key: F| move |item: R::Item| (key(&item), item);
         if parallelism == 1 && self.up.places(job, 1).len() == 1 {
             // One instance on either side: no exchange, so no queue.
-            let mut chain = |job: &mut Job, i| Map { f: with_key(key.clone()), down: running(job, i) };
+            let mut chain =
+                |job: &mut Job, i| Map { f: with_key(key.clone()), down: running(job, i) };
             self.up.build(job, parallelism, &mut chain);
             return;
         }

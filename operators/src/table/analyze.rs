@@ -97,7 +97,9 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     let exprs = expand_stars(&input.scope(), exprs)?;
     let exploded = |expr: &Expr| match unaliased(expr) {
-        Expr::Call { name, args, .. } if name.eq_ignore_ascii_case("explode") => args.first().cloned(),
+        Expr::Call { name, args, .. } if name.eq_ignore_ascii_case("explode") => {
+            args.first().cloned()
+        }
         _ => None,
     };
     let generators: Vec<_> = exprs.iter().filter(|e| exploded(e).is_some()).collect();
@@ -171,10 +173,30 @@ fn function_of(name: &str) -> Option<AggregateFunction> {
 
 /// Aggregates that Spark has and this version has not: named, so that the refusal says so.
 const LATER: [&str; 24] = [
-    "approx_count_distinct", "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or",
-    "collect_list", "collect_set", "corr", "count_if", "covar_pop", "covar_samp", "first", "kurtosis",
-    "last", "listagg", "percentile_approx", "skewness", "stddev", "stddev_pop", "string_agg",
-    "var_pop", "variance",
+    "approx_count_distinct",
+    "array_agg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "collect_list",
+    "collect_set",
+    "corr",
+    "count_if",
+    "covar_pop",
+    "covar_samp",
+    "first",
+    "kurtosis",
+    "last",
+    "listagg",
+    "percentile_approx",
+    "skewness",
+    "stddev",
+    "stddev_pop",
+    "string_agg",
+    "var_pop",
+    "variance",
 ];
 
 /// Whether an expression contains an aggregate function.
@@ -226,7 +248,10 @@ impl Grouping {
                 let found = at.ok_or_else(|| {
                     PlanError::new(
                         "GROUP_BY_POS_OUT_OF_RANGE",
-                        format!("GROUP BY {position}, but the SELECT list has {} columns", select.len()),
+                        format!(
+                            "GROUP BY {position}, but the SELECT list has {} columns",
+                            select.len()
+                        ),
                         "Count from 1",
                     )
                 })?;
@@ -257,7 +282,8 @@ impl Grouping {
             if let Expr::Call { name, args, distinct, filter, .. } = part {
                 let lower = name.to_ascii_lowercase();
                 if let Some(function) = function_of(&lower) {
-                    let call = aggregate_call(function, args, *distinct, filter.as_deref(), part, &scope)?;
+                    let call =
+                        aggregate_call(function, args, *distinct, filter.as_deref(), part, &scope)?;
                     let same = |c: &AggregateCall| {
                         (c.function, &c.arg, &c.filter) == (call.function, &call.arg, &call.filter)
                     };
@@ -291,8 +317,14 @@ impl Grouping {
                 resolve(part, &scope)?;
                 return Err(PlanError::new(
                     "MISSING_AGGREGATION",
-                    format!("`{}` is neither grouped by nor inside an aggregate function", parts.join(".")),
-                    format!("Add it to GROUP BY, or take max({}) or another aggregate of it", parts.join(".")),
+                    format!(
+                        "`{}` is neither grouped by nor inside an aggregate function",
+                        parts.join(".")
+                    ),
+                    format!(
+                        "Add it to GROUP BY, or take max({}) or another aggregate of it",
+                        parts.join(".")
+                    ),
                 ));
             }
             Ok(None)
@@ -304,7 +336,8 @@ impl Grouping {
     pub fn finish(mut self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
         let mut columns = Vec::new();
         for expr in select {
-            if matches!(unaliased(expr), Expr::Call { name, .. } if name.eq_ignore_ascii_case("explode")) {
+            if matches!(unaliased(expr), Expr::Call { name, .. } if name.eq_ignore_ascii_case("explode"))
+            {
                 return Err(PlanError::new(
                     "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
                     "explode cannot stand beside aggregates",
@@ -381,7 +414,13 @@ fn aggregate_call(
     let arg = match args {
         [Expr::Star(None)] if function == AggregateFunction::Count => {
             let name = "count(1)".to_string();
-            return Ok(AggregateCall { function, arg: None, filter, data_type: DataType::Long, name });
+            return Ok(AggregateCall {
+                function,
+                arg: None,
+                filter,
+                data_type: DataType::Long,
+                name,
+            });
         }
         [arg] => resolve(arg, scope)?,
         _ => {
@@ -449,7 +488,10 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
         let common = common_type(&x.data_type, &y.data_type).ok_or_else(|| {
             PlanError::new(
                 "INCOMPATIBLE_COLUMN_TYPE",
-                format!("`{}` is {} on one side and {} on the other", x.name, x.data_type, y.data_type),
+                format!(
+                    "`{}` is {} on one side and {} on the other",
+                    x.name, x.data_type, y.data_type
+                ),
                 "Cast one of them",
             )
         })?;
@@ -484,7 +526,11 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
             Expr::Literal(Value::Long(position), DataType::Int) => {
                 let at = usize::try_from(position - 1).ok().filter(|at| *at < scope.columns.len());
                 let at = at.ok_or_else(|| {
-                    PlanError::new("ORDER_BY_POS_OUT_OF_RANGE", format!("ORDER BY {position}"), "Count from 1")
+                    PlanError::new(
+                        "ORDER_BY_POS_OUT_OF_RANGE",
+                        format!("ORDER BY {position}"),
+                        "Count from 1",
+                    )
                 })?;
                 let column = &scope.columns[at];
                 Resolved {
@@ -528,7 +574,10 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     if aggregates_over_aggregates(plan) {
         return Err(PlanError::new(
             "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
-            format!("an aggregation over a running aggregation cannot be kept right in output mode {}", mode.name()),
+            format!(
+                "an aggregation over a running aggregation cannot be kept right in output mode {}",
+                mode.name()
+            ),
             "Aggregate once",
         ));
     }

@@ -135,9 +135,9 @@ impl Plan {
             }
             Self::Aggregate(_, keys, calls) => {
                 let keys = keys.iter().map(|(e, name)| column(name, &e.data_type, e.nullable));
-                let calls = calls.iter().map(|c| {
-                    column(&c.name, &c.data_type, c.function != AggregateFunction::Count)
-                });
+                let calls = calls
+                    .iter()
+                    .map(|c| column(&c.name, &c.data_type, c.function != AggregateFunction::Count));
                 keys.chain(calls).collect()
             }
             Self::Union(inputs) => {
@@ -208,13 +208,15 @@ impl Plan {
             }
             Self::Union(_) => "Union".to_string(),
             Self::Sort(_, keys) => {
-                let one = |k: &SortKey| format!("{}{}", k.expr, if k.descending { " DESC" } else { "" });
+                let one =
+                    |k: &SortKey| format!("{}{}", k.expr, if k.descending { " DESC" } else { "" });
                 format!("Sort [{}]", keys.iter().map(one).collect::<Vec<_>>().join(", "))
             }
             Self::Limit(_, n) => format!("Limit {n}"),
             Self::Alias(_, name) => format!("Alias {name}"),
         };
-        let lead = if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };
+        let lead =
+            if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };
         // Writing to a string does not fail.
         let _ = writeln!(out, "{lead}{line}");
         for input in self.inputs() {

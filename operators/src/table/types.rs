@@ -340,17 +340,22 @@ mod tests {
 
     #[test]
     fn ddl_and_tree_as_spark_writes_them() {
-        let schema =
-            Schema::parse_ddl("id INT NOT NULL, xs ARRAY<STRUCT<k: STRING, v: DECIMAL(10, 2)>>, `a b` BIGINT")
-                .unwrap();
-        assert_eq!(schema.fields[1].data_type.to_string(), "ARRAY<STRUCT<k: STRING, v: DECIMAL(10,2)>>");
+        let schema = Schema::parse_ddl(
+            "id INT NOT NULL, xs ARRAY<STRUCT<k: STRING, v: DECIMAL(10, 2)>>, `a b` BIGINT",
+        )
+        .unwrap();
+        assert_eq!(
+            schema.fields[1].data_type.to_string(),
+            "ARRAY<STRUCT<k: STRING, v: DECIMAL(10,2)>>"
+        );
         assert_eq!(
             schema.tree(),
             "root\n |-- id: integer (nullable = false)\n |-- xs: array (nullable = true)\n \
              |    |-- element: struct (containsNull = true)\n |    |    |-- k: string (nullable = true)\n \
              |    |    |-- v: decimal(10,2) (nullable = true)\n |-- a b: long (nullable = true)\n"
         );
-        for bad in ["", "a", "a INT,", "a NUMBER", "a DECIMAL(40,2)", "a ARRAY<INT", "a INT b INT"] {
+        for bad in ["", "a", "a INT,", "a NUMBER", "a DECIMAL(40,2)", "a ARRAY<INT", "a INT b INT"]
+        {
             assert!(Schema::parse_ddl(bad).is_err(), "{bad}");
         }
     }

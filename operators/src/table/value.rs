@@ -9,7 +9,6 @@ use chrono_tz::Tz;
 /// The session time zone.
 pub const UTC: Tz = Tz::UTC;
 
-
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -44,7 +43,8 @@ impl Value {
                 Self::Array((0..array.len).map(element).collect())
             }
             DataType::Struct(fields) => {
-                let field = |(i, f): (usize, &Field)| Row(bytes).value(i, fields.len(), &f.data_type);
+                let field =
+                    |(i, f): (usize, &Field)| Row(bytes).value(i, fields.len(), &f.data_type);
                 Self::Struct(fields.iter().enumerate().map(field).collect())
             }
             _ => Self::String(String::from_utf8_lossy(bytes).into_owned()),
@@ -110,7 +110,14 @@ pub fn decimal_text(unscaled: i128, scale: u8) -> String {
 
 /// A double as Java prints it: plain from 1e-3 to 1e7, else with an exponent.
 pub fn double_text(v: f64) -> String {
-    java_text(v.is_nan(), v.is_infinite(), v < 0.0, v.abs(), || format!("{v:?}"), || format!("{v:E}"))
+    java_text(
+        v.is_nan(),
+        v.is_infinite(),
+        v < 0.0,
+        v.abs(),
+        || format!("{v:?}"),
+        || format!("{v:E}"),
+    )
 }
 
 /// A float as Java prints it.

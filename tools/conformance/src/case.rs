@@ -1,11 +1,11 @@
 //! One case: read, run, judged.
 
 use crate::compare::{same_rows, to_value, value_json};
+use millstream::Config;
+use millstream::WaitProfile;
 use millstream::connect::memory::{MemoryStream, MemoryTable};
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
 use millstream::table::types::Schema;
-use millstream::WaitProfile;
-use millstream::Config;
 use serde_json::Value as Json;
 use std::path::Path;
 
@@ -50,10 +50,16 @@ impl Case {
             }
         }
         let steps = self.0["steps"].as_array().into_iter().flatten();
-        steps.into_iter().any(|step| !step["restart"].is_null()).then(|| "restart from a checkpoint".to_string())
+        steps
+            .into_iter()
+            .any(|step| !step["restart"].is_null())
+            .then(|| "restart from a checkpoint".to_string())
     }
 
-    fn start(&self, session: &Session) -> Result<(StreamingQuery, Vec<(String, MemoryStream)>), QueryError> {
+    fn start(
+        &self,
+        session: &Session,
+    ) -> Result<(StreamingQuery, Vec<(String, MemoryStream)>), QueryError> {
         let mut streams = Vec::new();
         for (name, source) in self.0["sources"].as_object().into_iter().flatten() {
             let ddl = source["schema"].as_str().unwrap_or_default();
@@ -62,12 +68,14 @@ impl Case {
         for view in self.0["views"].as_array().into_iter().flatten() {
             let frame = match view["sql"].as_str() {
                 Some(sql) => session.sql(sql)?,
-                None => session.sql(&format!("SELECT * FROM {}", view["from"].as_str().unwrap_or_default()))?,
+                None => session
+                    .sql(&format!("SELECT * FROM {}", view["from"].as_str().unwrap_or_default()))?,
             };
             frame.create_temp_view(view["name"].as_str().unwrap_or_default());
         }
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
-        let writer = session.sql(self.text("query"))?.write_stream().output_mode(self.text("output_mode"));
+        let writer =
+            session.sql(self.text("query"))?.write_stream().output_mode(self.text("output_mode"));
         let writer = writer.format("memory").query_name("result").config(config);
         Ok((writer.trigger(Trigger::AsSoonAsPossible).start()?, streams))
     }
@@ -79,10 +87,16 @@ impl Case {
         }
         let (session, wanted) = (Session::new(), &self.0["error"]);
         match self.start(&session) {
-            Err(error) if error.condition() == NOT_YET => Outcome::Skipped(error.to_string().replace('\n', " ")),
-            Err(error) if !wanted.is_null() => judge_error(wanted, error.condition(), &error.to_string()),
+            Err(error) if error.condition() == NOT_YET => {
+                Outcome::Skipped(error.to_string().replace('\n', " "))
+            }
+            Err(error) if !wanted.is_null() => {
+                judge_error(wanted, error.condition(), &error.to_string())
+            }
             Err(error) => Outcome::Failed(format!("refused: {error}")),
-            Ok(_) if !wanted.is_null() => Outcome::Failed(format!("started, but must be refused with {wanted}")),
+            Ok(_) if !wanted.is_null() => {
+                Outcome::Failed(format!("started, but must be refused with {wanted}"))
+            }
             Ok((query, streams)) => match session.table("result") {
                 Some(table) => self.steps(&query, &streams, &table),
                 None => Outcome::Failed("the sink has no table".to_string()),
@@ -90,7 +104,12 @@ impl Case {
         }
     }
 
-    fn steps(&self, query: &StreamingQuery, streams: &[(String, MemoryStream)], table: &MemoryTable) -> Outcome {
+    fn steps(
+        &self,
+        query: &StreamingQuery,
+        streams: &[(String, MemoryStream)],
+        table: &MemoryTable,
+    ) -> Outcome {
         let complete = self.text("output_mode") == "complete";
         let ordered = self.0["ordered"].as_bool().unwrap_or(false);
         for (number, step) in self.0["steps"].as_array().into_iter().flatten().enumerate() {
@@ -101,8 +120,12 @@ impl Case {
             let processed = query.process_all_available();
             if !step["error"].is_null() {
                 return match processed {
-                    Err(error) => judge_error(&step["error"], error.condition(), &error.to_string()),
-                    Ok(()) => Outcome::Failed(format!("step {number}: no error, but {}", step["error"])),
+                    Err(error) => {
+                        judge_error(&step["error"], error.condition(), &error.to_string())
+                    }
+                    Ok(()) => {
+                        Outcome::Failed(format!("step {number}: no error, but {}", step["error"]))
+                    }
                 };
             }
             if let Err(error) = processed {
@@ -113,7 +136,9 @@ impl Case {
             if !same_rows(&expected, &got, ordered) {
                 let (expected, got) = (Json::Array(expected), Json::Array(got));
                 let mode = if complete { "complete" } else { "rows" };
-                return Outcome::Failed(format!("step {number} ({mode}): expected {expected}, got {got}"));
+                return Outcome::Failed(format!(
+                    "step {number} ({mode}): expected {expected}, got {got}"
+                ));
             }
         }
         Outcome::Passed
@@ -160,9 +185,15 @@ fn judge_error(wanted: &Json, condition: &str, text: &str) -> Outcome {
     }
     match wanted["condition"].as_str() {
         Some(exact) if !exact.starts_with("_LEGACY_ERROR_TEMP") => {
-            if exact == condition { Outcome::Passed } else { Outcome::Failed(format!("expected {exact}, got {text}")) }
+            if exact == condition {
+                Outcome::Passed
+            } else {
+                Outcome::Failed(format!("expected {exact}, got {text}"))
+            }
         }
-        _ if condition.is_empty() || condition == "OPERATOR_PANICKED" => Outcome::Failed(format!("no proper error: {text}")),
+        _ if condition.is_empty() || condition == "OPERATOR_PANICKED" => {
+            Outcome::Failed(format!("no proper error: {text}"))
+        }
         _ => Outcome::Passed,
     }
 }

@@ -22,14 +22,16 @@ pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
             Value::Decimal(parse_decimal(text()?, data_type).ok().flatten().ok_or_else(wrong)?)
         }
         (_, DataType::String) => Value::String(text()?.to_string()),
-        (_, DataType::Binary) => Value::Binary(BASE64_STANDARD.decode(text()?).map_err(|_| wrong())?),
+        (_, DataType::Binary) => {
+            Value::Binary(BASE64_STANDARD.decode(text()?).map_err(|_| wrong())?)
+        }
         (_, DataType::Date) => Value::Long(parse_date(text()?).ok_or_else(wrong)?),
         (_, DataType::Timestamp | DataType::TimestampNtz) => {
             Value::Long(parse_timestamp(text()?).ok_or_else(wrong)?)
         }
-        (Json::Array(items), DataType::Array(element)) => {
-            Value::Array(items.iter().map(|item| to_value(item, element)).collect::<Result<_, _>>()?)
-        }
+        (Json::Array(items), DataType::Array(element)) => Value::Array(
+            items.iter().map(|item| to_value(item, element)).collect::<Result<_, _>>()?,
+        ),
         (Json::Object(map), DataType::Struct(fields)) => {
             let field = |f: &millstream::table::types::Field| {
                 to_value(map.get(&f.name).unwrap_or(&Json::Null), &f.data_type)
@@ -67,7 +69,9 @@ pub fn value_json(value: &Value, data_type: &DataType) -> Json {
         }
         (Value::Struct(items), DataType::Struct(fields)) => {
             let pairs = fields.iter().zip(items);
-            Json::Object(pairs.map(|(f, v)| (f.name.clone(), value_json(v, &f.data_type))).collect())
+            Json::Object(
+                pairs.map(|(f, v)| (f.name.clone(), value_json(v, &f.data_type))).collect(),
+            )
         }
         (Value::Array(_) | Value::Struct(_), _) => Json::Null,
     }
@@ -80,7 +84,9 @@ fn same(a: &Json, b: &Json) -> bool {
             let (a, b) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
             (a - b).abs() <= 1e-12 + 1e-9 * a.abs().max(b.abs())
         }
-        (Json::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Json::Array(a), Json::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Json::Object(a), Json::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
@@ -111,7 +117,11 @@ mod tests {
     #[test]
     fn the_comparison_finds_differences() {
         let rows = [json!({"a": 1, "x": 0.1}), json!({"a": 1, "x": 0.1})];
-        assert!(same_rows(&rows, &[json!({"x": 0.1, "a": 1}), json!({"x": 0.100_000_000_000_01, "a": 1})], false));
+        assert!(same_rows(
+            &rows,
+            &[json!({"x": 0.1, "a": 1}), json!({"x": 0.100_000_000_000_01, "a": 1})],
+            false
+        ));
         assert!(!same_rows(&rows, &rows[..1], false), "repeated rows count");
         assert!(!same_rows(&[json!({"a": 1})], &[json!({"a": 1.0})], false), "1 is not 1.0");
         let (up, down) = ([json!(1), json!(2)], [json!(2), json!(1)]);

@@ -27,7 +27,9 @@ fn collect(path: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
 fn main() -> ExitCode {
     let dirs: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     if dirs.is_empty() || dirs.iter().any(|dir| dir.as_os_str() == "--help") {
-        eprintln!("usage: conformance DIR...\n\nExample: cargo run --release -p conformance -- cases/stateless");
+        eprintln!(
+            "usage: conformance DIR...\n\nExample: cargo run --release -p conformance -- cases/stateless"
+        );
         return ExitCode::from(2);
     }
     let mut files = Vec::new();

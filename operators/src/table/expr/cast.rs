@@ -2,7 +2,9 @@
 //!
 //! The session time zone is UTC.
 
-use super::compile::{Compiled, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text};
+use super::compile::{
+    Compiled, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text,
+};
 use crate::table::types::{DataType, Physical};
 use crate::table::value::{Value, days_of_date};
 use bumpalo::Bump;
@@ -24,7 +26,9 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         (T::String, _) => true,
         (T::Boolean, to) => to.is_numeric(),
         (from, T::Boolean) => from.is_numeric(),
-        (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp | T::TimestampNtz, T::Date) => true,
+        (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp | T::TimestampNtz, T::Date) => {
+            true
+        }
         (T::Date | T::Timestamp, T::TimestampNtz) => true,
         (T::Timestamp, T::Long) | (T::Long | T::Int | T::Short | T::Byte, T::Timestamp) => true,
         (from, to) => from.is_numeric() && to.is_numeric(),
@@ -88,7 +92,9 @@ pub fn compile(inner: Compiled, from: &DataType, to: &DataType, lenient: bool) -
         (Compiled::Long(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0))),
         (Compiled::Long(f), Physical::Double) => {
             let single = target == DataType::Float;
-            double_fn(move |cx| Ok(f(cx)?.map(|v| if single { f64::from(v as f32) } else { v as f64 })))
+            double_fn(move |cx| {
+                Ok(f(cx)?.map(|v| if single { f64::from(v as f32) } else { v as f64 }))
+            })
         }
         (Compiled::Long(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
@@ -153,7 +159,9 @@ fn to_string(inner: Compiled, from: DataType) -> Compiled {
         Ok(value.display(from, Tz::UTC).map(|text| &*arena.alloc_slice_copy(text.as_bytes())))
     }
     match inner {
-        Compiled::Bytes(f) if matches!(from, DataType::String | DataType::Binary) => Compiled::Bytes(f),
+        Compiled::Bytes(f) if matches!(from, DataType::String | DataType::Binary) => {
+            Compiled::Bytes(f)
+        }
         Compiled::Bytes(f) => bytes_fn(move |cx| match f(cx)? {
             Some(bytes) => put(cx.arena, Value::from_bytes(bytes, &from), &from),
             None => Ok(None),
@@ -163,17 +171,19 @@ fn to_string(inner: Compiled, from: DataType) -> Compiled {
             Ok(Some(digits(value, cx.arena)))
         }),
         Compiled::Bool(f) => bytes_fn(move |cx| {
-            Ok(f(cx)?.map(|v| -> &[u8] { if v { b"true" } else { b"false" } }))
+            Ok(f(cx)?.map(|v| -> &[u8] {
+                if v { b"true" } else { b"false" }
+            }))
         }),
-        Compiled::Long(f) => bytes_fn(move |cx| {
-            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Long), &from)
-        }),
-        Compiled::Double(f) => bytes_fn(move |cx| {
-            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from)
-        }),
-        Compiled::Decimal(f) => bytes_fn(move |cx| {
-            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from)
-        }),
+        Compiled::Long(f) => {
+            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Long), &from))
+        }
+        Compiled::Double(f) => {
+            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from))
+        }
+        Compiled::Decimal(f) => {
+            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from))
+        }
     }
 }
 
@@ -206,7 +216,9 @@ pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
         Some(if rest.abs() * 2 >= unit { whole + value.signum() } else { whole })
     };
     match scaled {
-        Some(scaled) if scaled.unsigned_abs() < 10u128.pow(u32::from(precision)) => Ok(Some(scaled)),
+        Some(scaled) if scaled.unsigned_abs() < 10u128.pow(u32::from(precision)) => {
+            Ok(Some(scaled))
+        }
         _ => failed(
             "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
             format!("{} does not fit {to}", crate::table::value::decimal_text(value, scale)),
@@ -291,7 +303,9 @@ pub fn parse_decimal(value: &str, to: &DataType) -> Eval<i128> {
             None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if whole.len() + fraction.len() == 0 || !(whole.bytes().chain(fraction.bytes())).all(|b| b.is_ascii_digit()) {
+        if whole.len() + fraction.len() == 0
+            || !(whole.bytes().chain(fraction.bytes())).all(|b| b.is_ascii_digit())
+        {
             return None;
         }
         let mut unscaled: i128 = 0;
@@ -354,7 +368,10 @@ pub fn parse_timestamp(value: &str) -> Option<i64> {
     let (clock, zone) = rest.split_at(zone_at);
     let mut parts = clock.trim_end().splitn(3, ':');
     let field = |part: Option<&str>, below: i64| {
-        part.filter(|p| (1..=2).contains(&p.len()))?.parse::<i64>().ok().filter(|v| (0..below).contains(v))
+        part.filter(|p| (1..=2).contains(&p.len()))?
+            .parse::<i64>()
+            .ok()
+            .filter(|v| (0..below).contains(v))
     };
     let (hour, minute) = (field(parts.next(), 24)?, field(parts.next(), 60)?);
     let (second, micros) = match parts.next() {

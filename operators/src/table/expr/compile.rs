@@ -47,6 +47,9 @@ pub struct Cx<'a> {
     pub arena: &'a Bump,
 }
 
+/// A closure of any result, for tests such as "is NULL".
+pub type TestFn<T> = Box<dyn Fn(Cx<'_>) -> Result<T, Box<EvalError>> + Send>;
+
 /// A boolean expression.
 pub type BoolFn = Box<dyn Fn(Cx<'_>) -> Eval<bool> + Send>;
 /// An integer, date or timestamp expression.
@@ -250,7 +253,12 @@ pub fn write_field<B: crate::table::row::Bytes>(
 }
 
 /// Reads an element of an array as a closure of the element's kind would.
-pub fn element(array: impl for<'a> Fn(Cx<'a>) -> Result<Option<(Array<'a>, usize)>, Box<EvalError>> + Send + 'static, element: &DataType) -> Compiled {
+pub fn element(
+    array: impl for<'a> Fn(Cx<'a>) -> Result<Option<(Array<'a>, usize)>, Box<EvalError>>
+    + Send
+    + 'static,
+    element: &DataType,
+) -> Compiled {
     macro_rules! read {
         ($make:ident, |$row:ident, $slot:ident| $read:expr) => {
             $make(move |cx| {

@@ -201,10 +201,14 @@ pub fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
         (a, b) if a.is_integral() && b.is_integral() => {
             if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
         }
-        (T::Decimal(..), T::Float | T::Double) | (T::Float | T::Double, T::Decimal(..)) => T::Double,
+        (T::Decimal(..), T::Float | T::Double) | (T::Float | T::Double, T::Decimal(..)) => {
+            T::Double
+        }
         (T::Float, T::Double) | (T::Double, T::Float) => T::Double,
         // An INT or BIGINT does not fit a float: ANSI widens both to double.
-        (T::Float | T::Double, other) | (other, T::Float | T::Double) if other.is_numeric() => T::Double,
+        (T::Float | T::Double, other) | (other, T::Float | T::Double) if other.is_numeric() => {
+            T::Double
+        }
         (a, b) => {
             let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
             let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
@@ -234,9 +238,18 @@ pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resol
     let implicit = match (from, to) {
         (a, b) if a == b => true,
         (DataType::Null, _) => true,
-        (DataType::String, to) => to.is_numeric() || matches!(to, DataType::Date | DataType::Timestamp | DataType::Binary),
+        (DataType::String, to) => {
+            to.is_numeric() || matches!(to, DataType::Date | DataType::Timestamp | DataType::Binary)
+        }
         (from, DataType::String) => {
-            from.is_numeric() || matches!(from, DataType::Date | DataType::Timestamp | DataType::TimestampNtz | DataType::Boolean)
+            from.is_numeric()
+                || matches!(
+                    from,
+                    DataType::Date
+                        | DataType::Timestamp
+                        | DataType::TimestampNtz
+                        | DataType::Boolean
+                )
         }
         (from, DataType::Double | DataType::Long | DataType::Int) if from.is_integral() => true,
         (from, DataType::Double) => from.is_numeric(),
@@ -253,13 +266,9 @@ pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resol
     ))
 }
 
-fn case(
-    branches: Vec<(Resolved, Resolved)>,
-    otherwise: Option<Resolved>,
-) -> PlanResult<Resolved> {
+fn case(branches: Vec<(Resolved, Resolved)>, otherwise: Option<Resolved>) -> PlanResult<Resolved> {
     let (whens, mut values): (Vec<_>, Vec<_>) = branches.into_iter().unzip();
-    let otherwise =
-        otherwise.unwrap_or_else(|| Resolved::literal(Value::Null, DataType::Null));
+    let otherwise = otherwise.unwrap_or_else(|| Resolved::literal(Value::Null, DataType::Null));
     values.push(otherwise);
     let mut values = unify("CASE", values)?;
     let nullable = values.iter().any(|v| v.nullable);

@@ -1,7 +1,7 @@
 //! Running values of aggregate functions.
 
 use crate::table::expr::cast::{arithmetic_overflow, rescale};
-use crate::table::expr::compile::{BoolFn, Compiled, Cx, EvalError, compile};
+use crate::table::expr::compile::{BoolFn, Compiled, Cx, EvalError, TestFn, compile};
 use crate::table::expr::functions::order_doubles;
 use crate::table::plan::{AggregateCall, AggregateFunction};
 use crate::table::row::RowWriter;
@@ -26,7 +26,7 @@ pub(super) enum Accumulator {
 
 enum Input {
     CountAll,
-    CountValue(Box<dyn Fn(Cx<'_>) -> Result<bool, Box<EvalError>> + Send>),
+    CountValue(TestFn<bool>),
     Sum(Compiled),
     Avg(Compiled),
     Extreme(Compiled, Ordering),

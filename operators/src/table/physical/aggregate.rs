@@ -228,7 +228,13 @@ impl<'a> Push<Row<'a>> for Aggregate {
             if let Compiled::Double(f) = key {
                 // -0.0 and 0.0 are one group, and so are all NaNs.
                 if let Some(v) = f(self.scratch.cx(row))? {
-                    let v = if v == 0.0 { 0.0 } else if v.is_nan() { f64::NAN } else { v };
+                    let v = if v == 0.0 {
+                        0.0
+                    } else if v.is_nan() {
+                        f64::NAN
+                    } else {
+                        v
+                    };
                     writer.double(index, v);
                 }
                 continue;

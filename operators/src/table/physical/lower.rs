@@ -14,7 +14,8 @@ use millstream_engine::job::Job;
 use millstream_engine::tasklet::{InboxTasklet, Tasklet};
 
 /// Makes the tasklet of a source with the chain behind it.
-pub type MakeSource<'s> = dyn FnMut(&mut Job, usize, &Scan, BoxChain) -> Result<Box<dyn Tasklet>, EngineError> + 's;
+pub type MakeSource<'s> =
+    dyn FnMut(&mut Job, usize, &Scan, BoxChain) -> Result<Box<dyn Tasklet>, EngineError> + 's;
 
 /// Adds the tasklets of a query to a job: `sink` last, sources made by `make_source`.
 pub fn lower(
@@ -163,7 +164,8 @@ impl Lowering<'_, '_> {
         let (gather_out, gather_in) = self.job.rings(&places, &[0]);
         let port = self.job.tasklet_port();
         let inlets = gather_in.into_iter().flatten().collect();
-        self.job.seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
+        self.job
+            .seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
         let (mut outboxes, inlets) = self.job.rings(&[0], &places);
         for (i, (inlets, outbox)) in inlets.into_iter().zip(gather_out).enumerate() {
             let width = partial.len();

@@ -35,7 +35,13 @@ impl Sort {
         let keys = keys.iter().map(|key| {
             (compile(&key.expr, width), key.expr.data_type.clone(), key.descending, key.nulls_first)
         });
-        Self { keys: keys.collect(), held: Vec::new(), emitting: None, scratch: Scratch::default(), down }
+        Self {
+            keys: keys.collect(),
+            held: Vec::new(),
+            emitting: None,
+            scratch: Scratch::default(),
+            down,
+        }
     }
 
     fn step(&mut self) -> Result<bool, EngineError> {
@@ -121,7 +127,12 @@ impl<'a> Push<Row<'a>> for Sort {
         let mut bytes = Vec::new();
         let mut writer = RowWriter::new(&mut bytes, self.keys.len());
         for (index, (key, ..)) in self.keys.iter().enumerate() {
-            crate::table::expr::compile::write_field(key, self.scratch.cx(row), &mut writer, index)?;
+            crate::table::expr::compile::write_field(
+                key,
+                self.scratch.cx(row),
+                &mut writer,
+                index,
+            )?;
         }
         let types: Vec<_> = self.keys.iter().map(|(_, data_type, ..)| data_type).collect();
         let key = crate::table::row::decode(Row(&bytes), types.into_iter());

@@ -113,12 +113,7 @@ pub(super) struct Explode {
 }
 
 impl Explode {
-    pub fn new(
-        array: &Resolved,
-        input: &[&DataType],
-        needed: &[bool],
-        down: BoxChain,
-    ) -> Self {
+    pub fn new(array: &Resolved, input: &[&DataType], needed: &[bool], down: BoxChain) -> Self {
         let width = input.len();
         let element = match &array.data_type {
             DataType::Array(element) => element.physical(),

@@ -1,14 +1,15 @@
 //! Expressions of `sqlparser` into ours.
 
 use super::place;
-use crate::table::error::{PlanError, PlanResult, Place};
+use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::cast::{parse_date, parse_decimal, parse_timestamp};
 use crate::table::expr::{Expr, call};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
     self, AccessExpr, BinaryOperator, CastKind, CeilFloorKind, DuplicateTreatment, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, Subscript, TrimWhereField, UnaryOperator,
+    FunctionArgExpr, FunctionArguments, Ident, InTarget, Spanned, Subscript, TrimWhereField,
+    UnaryOperator,
 };
 
 fn at(node: &impl Spanned) -> Place {
@@ -52,7 +53,8 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
         ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [convert(a)?, convert(b)?])),
         ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here),
         ast::Expr::BinaryOp { left, op, right } => {
-            let name = operator(op).ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
+            let name = operator(op)
+                .ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
             Ok(called(name, vec![convert(left)?, convert(right)?], here))
         }
         ast::Expr::In { expr, target: InTarget::List(list), negated, .. } => {
@@ -62,7 +64,10 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
         }
         ast::Expr::Between { expr, negated, low, high } => {
             let (value, low, high) = (convert(expr)?, convert(low)?, convert(high)?);
-            Ok(not(*negated, call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])])))
+            Ok(not(
+                *negated,
+                call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])]),
+            ))
         }
         ast::Expr::Like { negated, any: false, expr, pattern, escape_char } => {
             like("like", *negated, expr, pattern, escape_char.as_deref(), here)
@@ -110,12 +115,14 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             }
             Ok(called("substring", args, here))
         }
-        ast::Expr::Floor { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
-            unary("floor", expr)
-        }
-        ast::Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime) } => {
-            unary("ceil", expr)
-        }
+        ast::Expr::Floor {
+            expr,
+            field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+        } => unary("floor", expr),
+        ast::Expr::Ceil {
+            expr,
+            field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
+        } => unary("ceil", expr),
         other => Err(PlanError::not_yet(format_args!("the expression `{other}`")).at(here)),
     }
 }
@@ -189,10 +196,19 @@ fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
 /// A number as Spark types it: INT, BIGINT, DECIMAL, with an exponent DOUBLE, or by its suffix.
 fn number(written: &str, here: Place) -> PlanResult<Expr> {
     let wrong = || {
-        PlanError::new("INVALID_NUMERIC_LITERAL_RANGE", format!("'{written}' is not a number that fits"), "").at(here)
+        PlanError::new(
+            "INVALID_NUMERIC_LITERAL_RANGE",
+            format!("'{written}' is not a number that fits"),
+            "",
+        )
+        .at(here)
     };
     let lower = written.to_ascii_lowercase();
-    let suffixed = |suffix: &str| lower.strip_suffix(suffix).filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'));
+    let suffixed = |suffix: &str| {
+        lower
+            .strip_suffix(suffix)
+            .filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'))
+    };
     if let Some(digits) = suffixed("l") {
         return digits.parse::<i64>().map(Into::into).map_err(|_| wrong());
     }
@@ -264,7 +280,10 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
             return Err(PlanError::not_yet("a subquery as an argument").at(here));
         }
     };
-    if !list.clauses.is_empty() || !function.within_group.is_empty() || function.null_treatment.is_some() {
+    if !list.clauses.is_empty()
+        || !function.within_group.is_empty()
+        || function.null_treatment.is_some()
+    {
         return Err(PlanError::not_yet(format_args!("these clauses of `{name}`")).at(here));
     }
     let args = list.args.iter().map(|arg| match arg {
@@ -293,7 +312,9 @@ fn access(root: &ast::Expr, chain: &[AccessExpr], here: Place) -> PlanResult<Exp
                 parts.push(field.value.clone());
                 Expr::Column { parts, place }
             }
-            (step, _) => return Err(PlanError::not_yet(format_args!("the access `{step}`")).at(here)),
+            (step, _) => {
+                return Err(PlanError::not_yet(format_args!("the access `{step}`")).at(here));
+            }
         };
     }
     Ok(expr)

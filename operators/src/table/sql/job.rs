@@ -1,7 +1,7 @@
 //! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`.
 
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
-use crate::table::error::{PlanError, PlanResult, Place};
+use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::plan::{Options, Plan};
 use crate::table::types::Schema;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -68,7 +68,10 @@ impl Tokens {
 pub fn parse(sql: &str) -> PlanResult<Vec<Statement>> {
     let tokens = tokenize(sql)?;
     let statements = tokens.split(|t| t.token == Token::SemiColon);
-    statements.filter(|tokens| !tokens.is_empty()).map(|tokens| statement(Reader { tokens, next: 0 })).collect()
+    statements
+        .filter(|tokens| !tokens.is_empty())
+        .map(|tokens| statement(Reader { tokens, next: 0 }))
+        .collect()
 }
 
 struct Reader<'t> {
@@ -87,7 +90,9 @@ impl<'t> Reader<'t> {
     }
 
     fn unexpected(&self, expected: &str) -> PlanError {
-        let found = self.peek().map_or("the end of the statement".to_string(), |t| format!("'{}'", t.token));
+        let found = self
+            .peek()
+            .map_or("the end of the statement".to_string(), |t| format!("'{}'", t.token));
         syntax(format!("{found} stands where {expected} should"), self.here())
     }
 
@@ -152,7 +157,11 @@ impl<'t> Reader<'t> {
             if self.token(&Token::Comma) {
                 continue;
             }
-            return if self.token(&Token::RParen) { Ok(options) } else { Err(self.unexpected("',' or ')'")) };
+            return if self.token(&Token::RParen) {
+                Ok(options)
+            } else {
+                Err(self.unexpected("',' or ')'"))
+            };
         }
     }
 
@@ -170,9 +179,15 @@ impl<'t> Reader<'t> {
 
     fn option_value(&mut self) -> PlanResult<String> {
         let value = match self.peek().map(|t| &t.token) {
-            Some(Token::SingleQuotedString(value) | Token::DoubleQuotedString(value)) => value.clone(),
+            Some(Token::SingleQuotedString(value) | Token::DoubleQuotedString(value)) => {
+                value.clone()
+            }
             Some(Token::Number(value, _)) => value.clone(),
-            Some(token) if word(token).is_some_and(|w| w.eq_ignore_ascii_case("true") || w.eq_ignore_ascii_case("false")) => {
+            Some(token)
+                if word(token).is_some_and(|w| {
+                    w.eq_ignore_ascii_case("true") || w.eq_ignore_ascii_case("false")
+                }) =>
+            {
                 token.to_string().to_lowercase()
             }
             _ => return Err(self.unexpected("a value in quotes")),
@@ -200,10 +215,14 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         if !reader.token(&Token::Eq) {
             return Err(reader.unexpected("'='"));
         }
-        let value: String = reader.tokens[reader.next..].iter().map(|t| match &t.token {
-            Token::SingleQuotedString(text) => text.clone(),
-            other => other.to_string(),
-        }).collect::<Vec<_>>().join(" ");
+        let value: String = reader.tokens[reader.next..]
+            .iter()
+            .map(|t| match &t.token {
+                Token::SingleQuotedString(text) => text.clone(),
+                other => other.to_string(),
+            })
+            .collect::<Vec<_>>()
+            .join(" ");
         return Ok(Statement::Set { key, value, place: here });
     }
     if !reader.keyword("CREATE") {
@@ -222,7 +241,13 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         let format = reader.name()?;
         let options = reader.options()?;
         reader.expect("AS")?;
-        return Ok(Statement::StreamingTable { name, format, options, query: reader.rest()?, place: here });
+        return Ok(Statement::StreamingTable {
+            name,
+            format,
+            options,
+            query: reader.rest()?,
+            place: here,
+        });
     }
     if !reader.keyword("TEMPORARY") && !reader.keyword("TEMP") {
         return Err(reader.unexpected("TEMPORARY VIEW or STREAMING TABLE"));

@@ -5,7 +5,7 @@ pub mod expr;
 pub mod job;
 pub mod query;
 
-use super::error::{PlanError, PlanResult, Place};
+use super::error::{Place, PlanError, PlanResult};
 use super::plan::Plan;
 use sqlparser::dialect::SparkSqlDialect;
 use sqlparser::keywords::Keyword;
@@ -77,7 +77,8 @@ fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
     while i < tokens.len() {
         let token = &tokens[i];
         let before = out.last().map(|t| &t.token);
-        let in_from = before.is_some_and(|t| is_word(t, "FROM") || is_word(t, "JOIN") || *t == Token::Comma);
+        let in_from =
+            before.is_some_and(|t| is_word(t, "FROM") || is_word(t, "JOIN") || *t == Token::Comma);
         if in_from && is_word(&token.token, "STREAM") {
             match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
                 (Some(Token::LParen), Some(Token::RParen)) => {
@@ -94,7 +95,9 @@ fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
                 _ => {}
             }
         }
-        if is_word(&token.token, "WATERMARK") && tokens.get(i + 1).is_some_and(|t| word(&t.token).is_some()) {
+        if is_word(&token.token, "WATERMARK")
+            && tokens.get(i + 1).is_some_and(|t| word(&t.token).is_some())
+        {
             return Err(PlanError::not_yet("WATERMARK").at(place(token.span.start)));
         }
         out.push(token.clone());
@@ -115,7 +118,8 @@ fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<P
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);
-    let mut parser = Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
+    let mut parser =
+        Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
     let failed = |error: ParserError, parser: &Parser<'_>| {
         let text = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
@@ -134,7 +138,10 @@ fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<P
     };
     let rest = parser.peek_token_ref();
     if !matches!(rest.token, Token::EOF | Token::SemiColon) {
-        return Err(syntax(format!("'{}' is not expected here", rest.token), place(rest.span.start)));
+        return Err(syntax(
+            format!("'{}' is not expected here", rest.token),
+            place(rest.span.start),
+        ));
     }
     query::plan(&query, catalog)
 }

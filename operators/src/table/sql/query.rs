@@ -3,9 +3,9 @@
 use super::expr::convert;
 use super::{Catalog, place};
 use crate::table::analyze::{self, Grouping, has_aggregate};
-use crate::table::error::{PlanError, PlanResult, Place};
-use crate::table::expr::resolve::distance;
+use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
+use crate::table::expr::resolve::distance;
 use crate::table::plan::Plan;
 use crate::table::value::Value;
 use sqlparser::ast::{
@@ -36,14 +36,19 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         plan = analyze::sort(plan, &keys)?;
     }
     match &query.limit_clause {
-        None => {}
-        Some(LimitClause::LimitOffset { limit, offset: None, limit_by }) if limit_by.is_empty() => {
-            if let Some(limit) = limit {
-                plan = Plan::Limit(Box::new(plan), count(limit, here)?);
-            }
+        None | Some(LimitClause::LimitOffset { limit: None, offset: None, .. }) => {}
+        Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by })
+            if limit_by.is_empty() =>
+        {
+            plan = Plan::Limit(Box::new(plan), count(limit, here)?);
         }
         Some(_) => {
-            return Err(PlanError::new("STREAMING_OFFSET_UNSUPPORTED", "OFFSET has no meaning on a stream", "Use LIMIT alone").at(here));
+            return Err(PlanError::new(
+                "STREAMING_OFFSET_UNSUPPORTED",
+                "OFFSET has no meaning on a stream",
+                "Use LIMIT alone",
+            )
+            .at(here));
         }
     }
     Ok(plan)
@@ -80,7 +85,12 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
     match body {
         SetExpr::Select(select) => self::select(select, catalog),
         SetExpr::Query(query) => Ok((plan(query, catalog)?, Vec::new())),
-        SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+        SetExpr::SetOperation {
+            op: SetOperator::Union,
+            set_quantifier: SetQuantifier::All,
+            left,
+            right,
+        } => {
             let (left, right) = (self::body(left, catalog)?.0, self::body(right, catalog)?.0);
             Ok((analyze::union(left, right).map_err(|error| error.at(here))?, Vec::new()))
         }
@@ -93,7 +103,9 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             self::body(right, catalog)?;
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
-                format!("{op} with a stream on the right can never be decided: a later row may undo it"),
+                format!(
+                    "{op} with a stream on the right can never be decided: a later row may undo it"
+                ),
                 "Filter with a condition instead",
             )
             .at(here))
@@ -107,8 +119,11 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     if matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_))) {
         return Err(refuse("SELECT DISTINCT", here));
     }
-    if select.qualify.is_some() || !select.named_window.is_empty() || !select.sort_by.is_empty()
-        || !select.cluster_by.is_empty() || !select.distribute_by.is_empty()
+    if select.qualify.is_some()
+        || !select.named_window.is_empty()
+        || !select.sort_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
     {
         return Err(refuse("QUALIFY, WINDOW, SORT BY, CLUSTER BY and DISTRIBUTE BY", here));
     }
@@ -156,13 +171,19 @@ fn item(item: &SelectItem) -> PlanResult<Expr> {
         SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
             Expr::Star(Some(plain(name)))
         }
-        other => return Err(refuse(format_args!("`{other}` in a SELECT list"), place(item.span().start))),
+        other => {
+            return Err(refuse(
+                format_args!("`{other}` in a SELECT list"),
+                place(item.span().start),
+            ));
+        }
     })
 }
 
 /// A name without quotes.
 fn plain(name: &ast::ObjectName) -> String {
-    let parts = name.0.iter().map(|part| part.as_ident().map_or(part.to_string(), |i| i.value.clone()));
+    let parts =
+        name.0.iter().map(|part| part.as_ident().map_or(part.to_string(), |i| i.value.clone()));
     parts.collect::<Vec<_>>().join(".")
 }
 
@@ -205,7 +226,9 @@ fn lateral_view(input: Plan, view: &ast::LateralView) -> PlanResult<Plan> {
     let here = place(view.lateral_view.span().start);
     let call = convert(&view.lateral_view)?;
     let (array, column) = match (&call, view.lateral_col_alias.as_slice()) {
-        (Expr::Call { name, args, .. }, [column]) if name == "explode" && args.len() == 1 && !view.outer => {
+        (Expr::Call { name, args, .. }, [column])
+            if name == "explode" && args.len() == 1 && !view.outer =>
+        {
             (&args[0], column.value.clone())
         }
         _ => return Err(refuse(format_args!("LATERAL VIEW other than `explode(…) t AS x`"), here)),

@@ -2,7 +2,9 @@
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::compile::{BytesFn, Compiled, bytes_fn, element, failed, long_fn, write_field};
+use crate::table::expr::compile::{
+    BytesFn, Compiled, bytes_fn, element, failed, long_fn, write_field,
+};
 use crate::table::expr::resolve::unify;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Array, Row, RowWriter};
@@ -17,15 +19,41 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let a = a.bytes();
         long_fn(move |cx| Ok(a(cx)?.map(|bytes| Array::new(bytes).len as i64)))
     }),
-    function("getitem", "array[index]: from 0; an error where there is none", (2, 2), item, |a, e, to| index(a, e, to, 0, true)),
-    function("get", "get(array, index): from 0; NULL where there is none", (2, 2), item, |a, e, to| index(a, e, to, 0, false)),
-    function("element_at", "element_at(array, n): from 1, negative from the end; an error where there is none", (2, 2), item, |a, e, to| {
-        index(a, e, to, 1, true)
-    }),
-    function("try_element_at", "try_element_at(array, n): element_at, NULL where there is none", (2, 2), item, |a, e, to| {
-        index(a, e, to, 1, false)
-    }),
-    function("getfield", "struct.field", (2, 2), |_, _| Err(PlanError::new("UNRESOLVED_ROUTINE", "`getfield` is internal", "Write s.field")), compile_field),
+    function(
+        "getitem",
+        "array[index]: from 0; an error where there is none",
+        (2, 2),
+        item,
+        |a, e, to| index(a, e, to, 0, true),
+    ),
+    function(
+        "get",
+        "get(array, index): from 0; NULL where there is none",
+        (2, 2),
+        item,
+        |a, e, to| index(a, e, to, 0, false),
+    ),
+    function(
+        "element_at",
+        "element_at(array, n): from 1, negative from the end; an error where there is none",
+        (2, 2),
+        item,
+        |a, e, to| index(a, e, to, 1, true),
+    ),
+    function(
+        "try_element_at",
+        "try_element_at(array, n): element_at, NULL where there is none",
+        (2, 2),
+        item,
+        |a, e, to| index(a, e, to, 1, false),
+    ),
+    function(
+        "getfield",
+        "struct.field",
+        (2, 2),
+        |_, _| Err(PlanError::new("UNRESOLVED_ROUTINE", "`getfield` is internal", "Write s.field")),
+        compile_field,
+    ),
 ];
 
 fn array(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -71,7 +99,13 @@ fn build(args: Vec<Compiled>) -> Compiled {
 }
 
 /// An element by index, counted from `base`; from base 1, negative ones count from the end.
-fn index(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, base: i64, strict: bool) -> Compiled {
+fn index(
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    base: i64,
+    strict: bool,
+) -> Compiled {
     let [array, index] = take(args);
     let (array, index): (BytesFn, _) = (array.bytes(), index.long());
     debug_assert!(matches!(exprs[0].data_type, DataType::Array(_)));
@@ -80,13 +114,21 @@ fn index(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, base: i64, stri
             let (Some(bytes), Some(index)) = (array(cx)?, index(cx)?) else { return Ok(None) };
             let array = Array::new(bytes);
             if base == 1 && index == 0 {
-                return failed("INVALID_INDEX_OF_ZERO", "element 0 was asked for, but the first is 1", "");
+                return failed(
+                    "INVALID_INDEX_OF_ZERO",
+                    "element 0 was asked for, but the first is 1",
+                    "",
+                );
             }
             let at = if base == 1 && index < 0 { array.len as i64 + index } else { index - base };
             match usize::try_from(at).ok().filter(|at| *at < array.len) {
                 Some(at) => Ok(Some((array, at))),
                 None if strict => failed(
-                    if base == 0 { "INVALID_ARRAY_INDEX" } else { "INVALID_ARRAY_INDEX_IN_ELEMENT_AT" },
+                    if base == 0 {
+                        "INVALID_ARRAY_INDEX"
+                    } else {
+                        "INVALID_ARRAY_INDEX_IN_ELEMENT_AT"
+                    },
                     format!("there is no element {index} in an array of {}", array.len),
                     "Use get or try_element_at to get NULL instead",
                 ),
@@ -109,10 +151,7 @@ fn compile_field(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Comp
     let [of, _] = take(args);
     let of = of.bytes();
     // A struct is a row, and so is what follows an array's length.
-    element(
-        move |cx| Ok(of(cx)?.map(|bytes| (Array { len: width, row: Row(bytes) }, at))),
-        to,
-    )
+    element(move |cx| Ok(of(cx)?.map(|bytes| (Array { len: width, row: Row(bytes) }, at))), to)
 }
 
 /// Arrays one behind the other; NULL if any is NULL.
@@ -134,7 +173,9 @@ pub(super) fn concat(args: Vec<BytesFn>, element: DataType) -> Compiled {
                     match physical {
                         Physical::Bool | Physical::Long => writer.long(at, array.row.long(slot)),
                         Physical::Double => writer.double(at, array.row.double(slot)),
-                        Physical::Decimal | Physical::Bytes => writer.bytes(at, array.row.bytes(slot)),
+                        Physical::Decimal | Physical::Bytes => {
+                            writer.bytes(at, array.row.bytes(slot))
+                        }
                     }
                 }
                 at += 1;

@@ -3,7 +3,7 @@
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
-use crate::table::expr::compile::{Compiled, Eval, Cx, bool_fn};
+use crate::table::expr::compile::{Compiled, Eval, TestFn, bool_fn};
 use crate::table::expr::resolve::{common_type, unify};
 use crate::table::types::DataType;
 use std::cmp::Ordering;
@@ -84,7 +84,9 @@ fn comparison(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             "Cast one of them",
         ));
     };
-    if matches!(common, DataType::Array(_) | DataType::Struct(_)) && !matches!(name, "=" | "<>" | "<=>") {
+    if matches!(common, DataType::Array(_) | DataType::Struct(_))
+        && !matches!(name, "=" | "<>" | "<=>")
+    {
         return Err(PlanError::not_yet(format_args!("`{name}` of {common}")));
     }
     let args = args.into_iter().map(|arg| arg.coerce(&common)).collect();
@@ -123,7 +125,7 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((unify("IN", args)?, DataType::Boolean, nullable))
 }
 
-type OrderFn = Box<dyn Fn(Cx<'_>) -> Result<(Option<Ordering>, bool), Box<crate::table::expr::compile::EvalError>> + Send>;
+type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
 /// The order of two values (`None` if either is NULL), and whether both are NULL.
 fn order(args: Vec<Compiled>) -> OrderFn {
@@ -169,10 +171,8 @@ fn null_test(args: Vec<Compiled>, want_null: bool) -> Compiled {
     bool_fn(move |cx| Ok(Some(is_null(cx)? == want_null)))
 }
 
-type NullFn = Box<dyn Fn(Cx<'_>) -> Result<bool, Box<crate::table::expr::compile::EvalError>> + Send>;
-
 /// Whether a value is NULL, whatever its kind.
-pub fn is_null(value: Compiled) -> NullFn {
+pub fn is_null(value: Compiled) -> TestFn<bool> {
     match value {
         Compiled::Bool(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),
         Compiled::Long(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),

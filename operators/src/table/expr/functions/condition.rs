@@ -8,9 +8,13 @@ use crate::table::expr::resolve::{expect_type, unify};
 use crate::table::types::{DataType, Physical};
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("coalesce", "coalesce(a, b, …): the first that is not NULL", (1, MANY), coalesce, |args, _, to| {
-        first_not_null(args, to)
-    }),
+    function(
+        "coalesce",
+        "coalesce(a, b, …): the first that is not NULL",
+        (1, MANY),
+        coalesce,
+        |args, _, to| first_not_null(args, to),
+    ),
     function("if", "if(condition, a, b)", (3, 3), if_, compile_if),
     function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if),
     function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if),

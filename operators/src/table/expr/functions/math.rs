@@ -14,11 +14,26 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("-", "a - b", (2, 2), arithmetic, compile_sub),
     function("*", "a * b", (2, 2), arithmetic, compile_mul),
     function("/", "a / b: a double, or a decimal for decimals", (2, 2), arithmetic, compile_div),
-    function("div", "a div b: the quotient without its fraction", (2, 2), integral, compile_int_div),
+    function(
+        "div",
+        "a div b: the quotient without its fraction",
+        (2, 2),
+        integral,
+        compile_int_div,
+    ),
     function("%", "a % b: the remainder, with the sign of a", (2, 2), remainder, compile_rem),
-    function("pmod", "pmod(a, b): the remainder, never negative for b > 0", (2, 2), remainder, compile_pmod),
+    function(
+        "pmod",
+        "pmod(a, b): the remainder, never negative for b > 0",
+        (2, 2),
+        remainder,
+        compile_pmod,
+    ),
     function("negative", "- a", (1, 1), same, compile_negative),
-    function("positive", "+ a", (1, 1), same, |args, _, _| { let [a] = take(args); a }),
+    function("positive", "+ a", (1, 1), same, |args, _, _| {
+        let [a] = take(args);
+        a
+    }),
     function("abs", "abs(a): without its sign", (1, 1), same, compile_abs),
     function("sign", "sign(a): -1.0, 0.0 or 1.0", (1, 1), to_double, |args, _, _| {
         let [a] = take(args);
@@ -30,12 +45,36 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let a = a.double();
         double_fn(move |cx| Ok(a(cx)?.map(f64::sqrt)))
     }),
-    function("floor", "floor(a): down to a whole number", (1, 1), to_whole, |args, _, _| whole(args, f64::floor)),
-    function("ceil", "ceil(a): up to a whole number", (1, 1), to_whole, |args, _, _| whole(args, f64::ceil)),
-    function("round", "round(a[, digits]): half away from zero", (1, 2), rounding, |args, exprs, to| round(args, exprs, to, half_up)),
-    function("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, exprs, to| round(args, exprs, to, half_even)),
-    function("greatest", "greatest(a, b, …): the largest that is not NULL", (2, MANY), extreme, |args, _, to| pick(args, to, Ordering::Greater)),
-    function("least", "least(a, b, …): the smallest that is not NULL", (2, MANY), extreme, |args, _, to| pick(args, to, Ordering::Less)),
+    function("floor", "floor(a): down to a whole number", (1, 1), to_whole, |args, _, _| {
+        whole(args, f64::floor)
+    }),
+    function("ceil", "ceil(a): up to a whole number", (1, 1), to_whole, |args, _, _| {
+        whole(args, f64::ceil)
+    }),
+    function(
+        "round",
+        "round(a[, digits]): half away from zero",
+        (1, 2),
+        rounding,
+        |args, exprs, to| round(args, exprs, to, half_up),
+    ),
+    function("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, exprs, to| {
+        round(args, exprs, to, half_even)
+    }),
+    function(
+        "greatest",
+        "greatest(a, b, …): the largest that is not NULL",
+        (2, MANY),
+        extreme,
+        |args, _, to| pick(args, to, Ordering::Greater),
+    ),
+    function(
+        "least",
+        "least(a, b, …): the smallest that is not NULL",
+        (2, MANY),
+        extreme,
+        |args, _, to| pick(args, to, Ordering::Less),
+    ),
 ];
 
 fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
@@ -77,7 +116,8 @@ fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         let sides: Vec<_> = args.iter().filter_map(|a| a.data_type.as_decimal()).collect();
         if let [(p1, s1), (p2, s2)] = sides[..] {
             let result = decimal_result(name, (p1, s1), (p2, s2));
-            let coerced = args.into_iter().zip(sides).map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
+            let coerced =
+                args.into_iter().zip(sides).map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
             nullable |= name == "/";
             return Ok((coerced.collect(), result, nullable));
         }
@@ -203,13 +243,11 @@ fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Com
     })
 }
 
+/// Two unscaled values with their scales into one, or `None` if it does not fit.
+type DecimalOp = fn(i128, u8, i128, u8) -> Option<(i128, u8)>;
+
 /// An operation on decimals: `op` works at scale `at`, then the result is brought to the type's.
-fn decimal_op(
-    args: Vec<Compiled>,
-    exprs: &[Resolved],
-    to: &DataType,
-    op: fn(i128, u8, i128, u8) -> Option<(i128, u8)>,
-) -> Compiled {
+fn decimal_op(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, op: DecimalOp) -> Compiled {
     let scale = |e: &Resolved| e.data_type.as_decimal().map_or(0, |(_, s)| s);
     let (s1, s2, to) = (scale(&exprs[0]), scale(&exprs[1]), to.clone());
     let [a, b] = take(args);
@@ -311,7 +349,11 @@ fn nonzero(
     long_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
         if y == 0 {
-            return failed(condition, "division by zero", "Use nullif(divisor, 0) to get NULL instead");
+            return failed(
+                condition,
+                "division by zero",
+                "Use nullif(divisor, 0) to get NULL instead",
+            );
         }
         match op(x, y) {
             Some(v) if v >= low && v <= high => Ok(Some(v)),
@@ -401,7 +443,12 @@ fn half_even(x: f64) -> f64 {
     x.round_ties_even()
 }
 
-fn round(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, round: fn(f64) -> f64) -> Compiled {
+fn round(
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    round: fn(f64) -> f64,
+) -> Compiled {
     use crate::table::expr::Node;
     use crate::table::value::Value;
     let digits = match exprs.get(1).map(|e| &e.node) {
@@ -447,7 +494,11 @@ fn round_double(x: f64, digits: i32, round: fn(f64) -> f64) -> f64 {
         }
         None => format!("{scaled}e{digits}").parse().unwrap_or(x * unit),
     };
-    if shifted.abs() >= 9e15 { x } else { format!("{}e-{digits}", round(shifted)).parse().unwrap_or(x) }
+    if shifted.abs() >= 9e15 {
+        x
+    } else {
+        format!("{}e-{digits}", round(shifted)).parse().unwrap_or(x)
+    }
 }
 
 fn pick(args: Vec<Compiled>, to: &DataType, want: Ordering) -> Compiled {
@@ -472,7 +523,9 @@ fn pick(args: Vec<Compiled>, to: &DataType, want: Ordering) -> Compiled {
     match to.physical() {
         Physical::Bool => extreme!(bool_fn, bool, bool::cmp),
         Physical::Long => extreme!(long_fn, long, i64::cmp),
-        Physical::Double => extreme!(double_fn, double, |a: &f64, b: &f64| super::compare::order_doubles(*a, *b)),
+        Physical::Double => {
+            extreme!(double_fn, double, |a: &f64, b: &f64| super::compare::order_doubles(*a, *b))
+        }
         Physical::Decimal => extreme!(decimal_fn, decimal, i128::cmp),
         Physical::Bytes => extreme!(bytes_fn, bytes, |a: &&[u8], b: &&[u8]| a.cmp(b)),
     }

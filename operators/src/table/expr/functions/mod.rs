@@ -8,12 +8,12 @@ mod math;
 mod string;
 
 use super::compile::Compiled;
-pub use compare::{is_null, order_doubles};
 use super::resolve::distance;
 use super::{Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+pub use compare::{is_null, order_doubles};
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;
@@ -57,30 +57,133 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 pub fn is_operator(name: &str) -> bool {
     matches!(
         name,
-        "+" | "-" | "*" | "/" | "%" | "div" | "=" | "<>" | "<" | "<=" | ">" | ">=" | "<=>" | "and" | "or"
+        "+" | "-"
+            | "*"
+            | "/"
+            | "%"
+            | "div"
+            | "="
+            | "<>"
+            | "<"
+            | "<="
+            | ">"
+            | ">="
+            | "<=>"
+            | "and"
+            | "or"
     )
 }
 
 /// Functions that Spark has and this version has not: refused as such, not as unknown.
 const LATER: [&str; 92] = [
-    "acos", "add_months", "array_contains", "array_distinct", "array_except", "array_intersect",
-    "array_join", "array_max", "array_min", "array_position", "array_remove", "array_repeat",
-    "array_sort", "array_union", "arrays_overlap", "arrays_zip", "ascii", "asin", "atan", "base64",
-    "bin", "cbrt", "char", "chr", "conv", "cos", "crc32", "current_date", "current_timestamp",
-    "date_add", "date_diff", "date_format", "date_sub", "date_trunc", "datediff", "day",
-    "dayofmonth", "dayofweek", "dayofyear", "decode", "encode", "exp", "filter", "flatten",
-    "format_number", "format_string", "from_json", "from_unixtime", "get_json_object", "hash",
-    "hex", "hour", "inline", "instr", "json_tuple", "last_day", "levenshtein", "ln", "locate",
-    "log", "log10", "make_timestamp", "map_keys", "map_values", "md5", "minute", "month",
-    "named_struct", "now", "posexplode", "pow", "power", "quarter", "rand", "regexp_extract",
-    "regexp_replace", "repeat", "rlike", "second", "sequence", "sha2", "shiftleft", "sin", "slice",
-    "sort_array", "struct", "substring_index", "to_date", "to_json", "to_timestamp", "translate",
+    "acos",
+    "add_months",
+    "array_contains",
+    "array_distinct",
+    "array_except",
+    "array_intersect",
+    "array_join",
+    "array_max",
+    "array_min",
+    "array_position",
+    "array_remove",
+    "array_repeat",
+    "array_sort",
+    "array_union",
+    "arrays_overlap",
+    "arrays_zip",
+    "ascii",
+    "asin",
+    "atan",
+    "base64",
+    "bin",
+    "cbrt",
+    "char",
+    "chr",
+    "conv",
+    "cos",
+    "crc32",
+    "current_date",
+    "current_timestamp",
+    "date_add",
+    "date_diff",
+    "date_format",
+    "date_sub",
+    "date_trunc",
+    "datediff",
+    "day",
+    "dayofmonth",
+    "dayofweek",
+    "dayofyear",
+    "decode",
+    "encode",
+    "exp",
+    "filter",
+    "flatten",
+    "format_number",
+    "format_string",
+    "from_json",
+    "from_unixtime",
+    "get_json_object",
+    "hash",
+    "hex",
+    "hour",
+    "inline",
+    "instr",
+    "json_tuple",
+    "last_day",
+    "levenshtein",
+    "ln",
+    "locate",
+    "log",
+    "log10",
+    "make_timestamp",
+    "map_keys",
+    "map_values",
+    "md5",
+    "minute",
+    "month",
+    "named_struct",
+    "now",
+    "posexplode",
+    "pow",
+    "power",
+    "quarter",
+    "rand",
+    "regexp_extract",
+    "regexp_replace",
+    "repeat",
+    "rlike",
+    "second",
+    "sequence",
+    "sha2",
+    "shiftleft",
+    "sin",
+    "slice",
+    "sort_array",
+    "struct",
+    "substring_index",
+    "to_date",
+    "to_json",
+    "to_timestamp",
+    "translate",
     "uuid",
 ];
 const LATER_TIME: [&str; 14] = [
-    "timestamp_micros", "timestamp_millis", "timestamp_seconds", "transform", "try_to_timestamp",
-    "unbase64", "unhex", "unix_micros", "unix_millis", "unix_timestamp", "weekday", "weekofyear",
-    "xxhash64", "year",
+    "timestamp_micros",
+    "timestamp_millis",
+    "timestamp_seconds",
+    "transform",
+    "try_to_timestamp",
+    "unbase64",
+    "unhex",
+    "unix_micros",
+    "unix_millis",
+    "unix_timestamp",
+    "weekday",
+    "weekofyear",
+    "xxhash64",
+    "year",
 ];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
@@ -163,7 +266,8 @@ pub fn field_of(of: Resolved, field: &str) -> PlanResult<Resolved> {
             format!("Its fields: {}", names.join(", ")),
         ));
     };
-    let (data_type, nullable) = (fields[index].data_type.clone(), of.nullable || fields[index].nullable);
+    let (data_type, nullable) =
+        (fields[index].data_type.clone(), of.nullable || fields[index].nullable);
     let index = Resolved::literal(Value::Long(index as i64), DataType::Int);
     Ok(Resolved { node: Node::Call("getfield", vec![of, index]), data_type, nullable })
 }

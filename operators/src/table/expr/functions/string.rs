@@ -11,36 +11,104 @@ use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 use regex::Regex;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("upper", "upper(s): in capitals", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
-        if s.is_ascii() { case(s, arena, u8::to_ascii_uppercase) } else { arena.alloc_str(&s.to_uppercase()) }
-    })),
-    function("lower", "lower(s): in small letters", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
-        if s.is_ascii() { case(s, arena, u8::to_ascii_lowercase) } else { arena.alloc_str(&s.to_lowercase()) }
-    })),
-    function("initcap", "initcap(s): each word with a capital", (1, 1), text_to_text, |a, _, _| map_text(a, initcap)),
-    function("reverse", "reverse(s): from end to start", (1, 1), text_to_text, |a, _, _| map_text(a, |s, arena| {
-        BumpString::from_iter_in(s.chars().rev(), arena).into_bump_str()
-    })),
-    function("trim", "trim(s): without spaces at both ends", (1, 2), text_to_text, |a, _, _| trim(a, true, true)),
-    function("ltrim", "ltrim(s): without spaces at the start", (1, 2), text_to_text, |a, _, _| trim(a, true, false)),
-    function("rtrim", "rtrim(s): without spaces at the end", (1, 2), text_to_text, |a, _, _| trim(a, false, true)),
+    function("upper", "upper(s): in capitals", (1, 1), text_to_text, |a, _, _| {
+        map_text(a, |s, arena| {
+            if s.is_ascii() {
+                case(s, arena, u8::to_ascii_uppercase)
+            } else {
+                arena.alloc_str(&s.to_uppercase())
+            }
+        })
+    }),
+    function("lower", "lower(s): in small letters", (1, 1), text_to_text, |a, _, _| {
+        map_text(a, |s, arena| {
+            if s.is_ascii() {
+                case(s, arena, u8::to_ascii_lowercase)
+            } else {
+                arena.alloc_str(&s.to_lowercase())
+            }
+        })
+    }),
+    function("initcap", "initcap(s): each word with a capital", (1, 1), text_to_text, |a, _, _| {
+        map_text(a, initcap)
+    }),
+    function("reverse", "reverse(s): from end to start", (1, 1), text_to_text, |a, _, _| {
+        map_text(a, |s, arena| BumpString::from_iter_in(s.chars().rev(), arena).into_bump_str())
+    }),
+    function("trim", "trim(s): without spaces at both ends", (1, 2), text_to_text, |a, _, _| {
+        trim(a, true, true)
+    }),
+    function("ltrim", "ltrim(s): without spaces at the start", (1, 2), text_to_text, |a, _, _| {
+        trim(a, true, false)
+    }),
+    function("rtrim", "rtrim(s): without spaces at the end", (1, 2), text_to_text, |a, _, _| {
+        trim(a, false, true)
+    }),
     function("length", "length(s): number of characters", (1, 1), text_to_int, |a, _, _| {
         measure(a, |s| text(s).chars().count())
     }),
-    function("octet_length", "octet_length(s): number of bytes", (1, 1), text_to_int, |a, _, _| measure(a, <[u8]>::len)),
+    function("octet_length", "octet_length(s): number of bytes", (1, 1), text_to_int, |a, _, _| {
+        measure(a, <[u8]>::len)
+    }),
     function("concat", "concat(a, b, …) or a || b", (1, MANY), concat, compile_concat),
-    function("concat_ws", "concat_ws(separator, a, …): joins what is not NULL", (1, MANY), concat_ws, compile_concat_ws),
-    function("substring", "substring(s, start[, length]): from 1; negative starts count from the end", (2, 3), substring, compile_substring),
-    function("lpad", "lpad(s, length[, pad]): filled or cut on the left", (2, 3), pad, |a, _, _| compile_pad(a, true)),
-    function("rpad", "rpad(s, length[, pad]): filled or cut on the right", (2, 3), pad, |a, _, _| compile_pad(a, false)),
-    function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| test(a, |s, p| s.starts_with(p))),
-    function("endswith", "endswith(s, suffix)", (2, 2), text_to_bool, |a, _, _| test(a, |s, p| s.ends_with(p))),
+    function(
+        "concat_ws",
+        "concat_ws(separator, a, …): joins what is not NULL",
+        (1, MANY),
+        concat_ws,
+        compile_concat_ws,
+    ),
+    function(
+        "substring",
+        "substring(s, start[, length]): from 1; negative starts count from the end",
+        (2, 3),
+        substring,
+        compile_substring,
+    ),
+    function(
+        "lpad",
+        "lpad(s, length[, pad]): filled or cut on the left",
+        (2, 3),
+        pad,
+        |a, _, _| compile_pad(a, true),
+    ),
+    function(
+        "rpad",
+        "rpad(s, length[, pad]): filled or cut on the right",
+        (2, 3),
+        pad,
+        |a, _, _| compile_pad(a, false),
+    ),
+    function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| {
+        test(a, |s, p| s.starts_with(p))
+    }),
+    function("endswith", "endswith(s, suffix)", (2, 2), text_to_bool, |a, _, _| {
+        test(a, |s, p| s.ends_with(p))
+    }),
     function("contains", "contains(s, part)", (2, 2), text_to_bool, |a, _, _| {
         test(a, |s, p| memchr::memmem::find(s, p).is_some())
     }),
-    function("like", "s LIKE pattern: % is any text, _ any character", (2, 3), text_to_bool, |a, e, _| like(a, e, false)),
-    function("ilike", "s ILIKE pattern: LIKE without regard to case", (2, 3), text_to_bool, |a, e, _| like(a, e, true)),
-    function("split", "split(s, regex[, limit]): an array of the parts", (2, 3), split, compile_split),
+    function(
+        "like",
+        "s LIKE pattern: % is any text, _ any character",
+        (2, 3),
+        text_to_bool,
+        |a, e, _| like(a, e, false),
+    ),
+    function(
+        "ilike",
+        "s ILIKE pattern: LIKE without regard to case",
+        (2, 3),
+        text_to_bool,
+        |a, e, _| like(a, e, true),
+    ),
+    function(
+        "split",
+        "split(s, regex[, limit]): an array of the parts",
+        (2, 3),
+        split,
+        compile_split,
+    ),
 ];
 
 fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -50,7 +118,11 @@ fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let args = if args[0].data_type == DataType::Binary && name == "octet_length" { args } else { expect(name, args, &[DataType::String])? };
+    let args = if args[0].data_type == DataType::Binary && name == "octet_length" {
+        args
+    } else {
+        expect(name, args, &[DataType::String])?
+    };
     Ok((args, DataType::Int, nullable))
 }
 
@@ -73,7 +145,11 @@ fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = args[0].nullable;
     let strings = DataType::Array(Box::new(DataType::String));
     let args = args.into_iter().map(|arg| {
-        if arg.data_type == strings { Ok(arg) } else { Ok(expect(name, vec![arg], &[DataType::String])?.remove(0)) }
+        if arg.data_type == strings {
+            Ok(arg)
+        } else {
+            Ok(expect(name, vec![arg], &[DataType::String])?.remove(0))
+        }
     });
     Ok((args.collect::<PlanResult<_>>()?, DataType::String, nullable))
 }
@@ -245,7 +321,9 @@ fn slice(s: &str, start: i64, length: i64) -> &str {
 
 fn compile_substring(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
     let mut args = args.into_iter();
-    let (Some(s), Some(start)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::long)) else {
+    let (Some(s), Some(start)) =
+        (args.next().map(Compiled::bytes), args.next().map(Compiled::long))
+    else {
         unreachable!("resolution counted")
     };
     let length = args.next().map(Compiled::long);
@@ -267,7 +345,9 @@ const MAX_PADDED: i64 = 1 << 24;
 
 fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
     let mut args = args.into_iter();
-    let (Some(s), Some(length)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::long)) else {
+    let (Some(s), Some(length)) =
+        (args.next().map(Compiled::bytes), args.next().map(Compiled::long))
+    else {
         unreachable!("resolution counted")
     };
     let pad = args.next().map(Compiled::bytes);
@@ -281,7 +361,11 @@ fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
             None => " ",
         };
         if length > MAX_PADDED {
-            return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", format!("padding to {length} characters"), "Pad to at most 16777216");
+            return failed(
+                "COLLECTION_SIZE_LIMIT_EXCEEDED",
+                format!("padding to {length} characters"),
+                "Pad to at most 16777216",
+            );
         }
         let (s, wanted) = (text(s), length.max(0) as usize);
         let have = s.chars().count();
@@ -412,7 +496,9 @@ impl Splitter {
 
 fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compiled {
     let mut args = args.into_iter();
-    let (Some(s), Some(pattern)) = (args.next().map(Compiled::bytes), args.next().map(Compiled::bytes)) else {
+    let (Some(s), Some(pattern)) =
+        (args.next().map(Compiled::bytes), args.next().map(Compiled::bytes))
+    else {
         unreachable!("resolution counted")
     };
     let limit = args.next().map(Compiled::long);
@@ -433,7 +519,9 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
                 let Some(pattern) = pattern(cx)? else { return Ok(None) };
                 made = match Splitter::new(text(pattern)) {
                     Ok(splitter) => splitter,
-                    Err(error) => return failed("INVALID_PARAMETER_VALUE.PATTERN", error.to_string(), ""),
+                    Err(error) => {
+                        return failed("INVALID_PARAMETER_VALUE.PATTERN", error.to_string(), "");
+                    }
                 };
                 &made
             }
@@ -455,9 +543,16 @@ mod tests {
 
     #[test]
     fn substrings_as_spark_cuts_them() {
-        for (start, length, expected) in
-            [(1, 3, "hél"), (0, 3, "hél"), (2, 2, "él"), (-3, 2, "ll"), (-9, 6, "hé"), (4, 99, "lo"), (9, 1, ""), (2, -1, "")]
-        {
+        for (start, length, expected) in [
+            (1, 3, "hél"),
+            (0, 3, "hél"),
+            (2, 2, "él"),
+            (-3, 2, "ll"),
+            (-9, 6, "hé"),
+            (4, 99, "lo"),
+            (9, 1, ""),
+            (2, -1, ""),
+        ] {
             assert_eq!(slice("héllo", start, length), expected, "{start}, {length}");
         }
     }
