@@ -161,7 +161,8 @@ pub struct Driver {
     /// Who asked for all data since the last plan or drain began, and who before.
     asked: Vec<Sender<()>>,
     served: Vec<Sender<()>>,
-    next_at_ns: u64,
+    /// When the next epoch or batch is due; unset before the first look at the clock.
+    next_at_ns: Option<u64>,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
 }
 
@@ -184,7 +185,7 @@ impl Driver {
             failed: None,
             asked: Vec::new(),
             served: Vec::new(),
-            next_at_ns: 0,
+            next_at_ns: None,
             on_commit,
         }
     }
@@ -264,7 +265,7 @@ impl Driver {
         if at_most_once || self.all_exhausted() {
             self.end();
         } else if let Trigger::AsSoonAsPossible = self.trigger {
-            self.next_at_ns = now_ns + POLLING_DELAY_NS;
+            self.next_at_ns = Some(now_ns + POLLING_DELAY_NS);
         }
     }
 
@@ -288,13 +289,13 @@ impl Driver {
                 for reply in self.served.drain(..) {
                     let _ = reply.send(());
                 }
-                self.next_at_ns = (started_ns + interval_ns).max(now_ns);
+                self.next_at_ns = Some((started_ns + interval_ns).max(now_ns));
                 if last {
                     self.end();
                 }
             }
             Trigger::Once | Trigger::AvailableNow => self.end(),
-            Trigger::AsSoonAsPossible => self.next_at_ns = now_ns,
+            Trigger::AsSoonAsPossible => self.next_at_ns = Some(now_ns),
             Trigger::ProcessingTime { .. } => {}
         }
     }
@@ -308,17 +309,18 @@ impl Driver {
             State::Ending if self.done == self.tasklets => Tick::Finished(Ok(())),
             State::Ending | State::Planning(_) | State::Epoch { .. } => Tick::Wait(None),
             State::Idle => match self.trigger {
-                Trigger::Continuous { .. } => self.tick_continuous(now_ns),
+                Trigger::Continuous { interval_ns } => self.tick_continuous(now_ns, interval_ns),
                 _ => self.tick_batch(now_ns),
             },
         }
     }
 
-    fn tick_continuous(&mut self, now_ns: u64) -> Tick {
+    fn tick_continuous(&mut self, now_ns: u64, interval_ns: u64) -> Tick {
         let last = self.stop || self.all_exhausted();
         let drain = !self.asked.is_empty() && !self.stop;
-        if !last && !drain && now_ns < self.next_at_ns {
-            return Tick::Wait(Some(self.next_at_ns));
+        let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
+        if !last && !drain && now_ns < due_ns {
+            return Tick::Wait(Some(due_ns));
         }
         self.served.append(&mut self.asked);
         let epoch = self.next_epoch;
@@ -333,13 +335,15 @@ impl Driver {
             return Tick::Wait(None);
         }
         let waiting = !self.asked.is_empty() || !self.served.is_empty();
-        if !waiting && now_ns < self.next_at_ns {
-            return Tick::Wait(Some(self.next_at_ns));
+        // The first batch starts at once, not at the next tick.
+        let due_ns = self.next_at_ns.unwrap_or(now_ns);
+        if !waiting && now_ns < due_ns {
+            return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {
             // From the start of this batch: ticks that it overruns are skipped, not queued.
             let interval_ns = interval_ns.max(1);
-            self.next_at_ns = (now_ns / interval_ns + 1) * interval_ns;
+            self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }
         self.served.append(&mut self.asked);
         self.state = State::Planning(vec![None; self.sources.len()]);

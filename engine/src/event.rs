@@ -3,6 +3,10 @@
 /// The number of an epoch, the unit of commit. The first epoch of a query is 0.
 pub type Epoch = u64;
 
+/// The ingest time of a row that answers no record, such as a row of a whole table that did not
+/// change: its latency means nothing and is not recorded.
+pub const UNTIMED: u64 = u64::MAX;
+
 /// A value with the time at which it entered the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<T> {

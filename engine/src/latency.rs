@@ -4,6 +4,7 @@
 //! one clock read once the output is really out. Histograms are merged at markers, so nothing is
 //! shared while records flow.
 
+use crate::event::UNTIMED;
 use crate::seam::Env;
 use hdrhistogram::Histogram;
 use std::sync::{Arc, Mutex};
@@ -94,7 +95,9 @@ impl LatencyRecorder {
     /// pending is bounded by what the sink buffers.
     #[inline]
     pub fn note(&mut self, ingest_ns: u64) {
-        self.pending.push(ingest_ns);
+        if ingest_ns != UNTIMED {
+            self.pending.push(ingest_ns);
+        }
     }
 
     /// A record with this ingest time is out already; a long drain is stamped now and then.
@@ -103,7 +106,7 @@ impl LatencyRecorder {
         if self.pending.len() == STAMP_EVERY {
             self.stamp();
         }
-        self.pending.push(ingest_ns);
+        self.note(ingest_ns);
     }
 
     /// All noted records are out now.

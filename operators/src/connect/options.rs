@@ -18,7 +18,9 @@ impl<'o> OptionReader<'o> {
 
     /// An option's value; the last one counts.
     pub fn get(&mut self, name: &'static str) -> Option<&'o str> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         let found = self.options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
@@ -33,12 +35,14 @@ impl<'o> OptionReader<'o> {
 
     /// A required option.
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
+        let (what, options) = (self.what, self.options);
         self.get(name).ok_or_else(|| {
-            PlanError::new(
-                "MISSING_OPTION",
-                format!("{}: option '{name}' is missing", self.what),
-                format!("For example: {name} '{example}'"),
-            )
+            let near = options.iter().find(|(key, _)| distance(key, name) <= 2);
+            let fix = match near {
+                Some((key, _)) => format!("'{key}' is given: did you mean '{name}'?"),
+                None => format!("For example: {name} '{example}'"),
+            };
+            PlanError::new("MISSING_OPTION", format!("{what}: option '{name}' is missing"), fix)
         })
     }
 

@@ -48,7 +48,8 @@ pub struct Progress {
     pub bad_records: u64,
     /// The last few of them.
     pub last_bad: Vec<BadRecord>,
-    /// Latency from ingest to sink, up to the last epoch; `count` is the number of rows out.
+    /// Latency from ingest to sink, up to the last epoch; `count` is the number of rows out, of
+    /// whole tables only the rows that had changed.
     pub latency: Percentiles,
 }
 

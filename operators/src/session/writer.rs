@@ -14,6 +14,7 @@ use crate::table::dataframe::DataFrame;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::physical::{BoxChain, lower};
 use crate::table::plan::{Options, Scan};
+use millstream_engine::cores;
 use millstream_engine::driver::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::job::{Config, Job};
@@ -181,8 +182,9 @@ impl StreamWriter {
         let prepared = self.prepare()?;
         let (session, plan) = (self.frame.session.clone(), &self.frame.plan);
         let settings = session.lock().settings.clone();
-        let config = Config { workers: settings.workers, ..Config::default() };
-        let config = Config { trigger: prepared.trigger, ..config };
+        // As many workers as `start` would have.
+        let workers = settings.workers.max(settings.parallelism).min(cores::usable());
+        let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation: one that never reads stands for each.

@@ -16,7 +16,7 @@ use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{Row, RowWriter};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::Epoch;
+use millstream_engine::event::{Epoch, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
@@ -94,7 +94,7 @@ impl Aggregate {
             hash,
             key: key.as_slice().into(),
             accumulators: self.functions.iter().map(Function::start).collect(),
-            ingest_ns: 0,
+            ingest_ns: UNTIMED,
             touched: false,
         });
         self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
@@ -141,7 +141,8 @@ impl Aggregate {
         let mut budget = EMIT_STEP;
         while emission.next < total && budget > 0 && self.down.ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
-            let ingest_ns = self.entries[at].ingest_ns;
+            let entry = &self.entries[at];
+            let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
             self.emit(at, ingest_ns)?;
             emission.next += 1;
             budget -= 1;

@@ -1,0 +1,151 @@
+//! The command line as a user meets it: output, exit codes, errors.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+fn millstream() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_millstream"))
+}
+
+/// Runs a job from standard input.
+fn job(command: &str, text: &str, args: &[&str]) -> Output {
+    let mut child = millstream()
+        .args([command, "-"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn view(port: u16, more: &str) -> String {
+    format!(
+        "CREATE TEMPORARY VIEW lines USING socket OPTIONS (host '127.0.0.1', port '{port}'{more});\n"
+    )
+}
+
+#[test]
+fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
+    let table = "CREATE STREAMING TABLE t USING console AS SELECT";
+    for (text, parts) in [
+        (
+            format!("{}{table} wrod FROM lines", view(1, "")),
+            ["UNRESOLVED_COLUMN", "line 2, column 50", "`value`"],
+        ),
+        (
+            format!("{}{table} uper(value) FROM lines", view(1, "")),
+            ["UNRESOLVED_ROUTINE", "line 2", "`upper`"],
+        ),
+        (
+            format!("{}{table} value FROM lines", view(1, ", prot '2'")),
+            ["UNKNOWN_OPTION", "line 1", "'port'"],
+        ),
+        (view(1, ""), ["NO_QUERY_IN_JOB", "starts no query", "CREATE STREAMING TABLE"]),
+        (
+            "SELEC 1".to_string(),
+            ["PARSE_SYNTAX_ERROR", "line 1, column 1", "CREATE TEMPORARY VIEW"],
+        ),
+        ("SET milstream.wait = spin".to_string(), ["UNKNOWN_SETTING", "line 1", "millstream.wait"]),
+    ] {
+        let output = job("run", &text, &[]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}\n{error}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_exits_with_1() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "{}CREATE STREAMING TABLE t USING console AS SELECT value FROM lines",
+        view(free, "")
+    );
+    let output = job("run", &text, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SOCKET_SOURCE_FAILED"));
+}
+
+#[test]
+fn a_job_prints_sparks_tables_and_a_summary() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "{}CREATE STREAMING TABLE counts USING console OPTIONS (outputMode 'complete') AS \
+         SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM STREAM lines) \
+         GROUP BY word ORDER BY n DESC, word",
+        view(listener.local_addr().unwrap().port(), ", atEnd 'stop'")
+    );
+    let sender = std::thread::spawn(move || {
+        listener.accept().unwrap().0.write_all(b"b a b\nc b\n").unwrap();
+    });
+    let output = job("run", &text, &["--trigger", "asap"]);
+    sender.join().unwrap();
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{error}");
+    let table =
+        "+----+---+\n|word|  n|\n+----+---+\n|   b|  3|\n|   a|  1|\n|   c|  1|\n+----+---+\n";
+    assert!(out.ends_with(&format!("{table}\n")), "{out}");
+    assert!(error.contains("counts: 2 records in"), "{error}");
+}
+
+#[test]
+fn a_stop_signal_ends_a_job_cleanly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "{}CREATE STREAMING TABLE t USING console AS SELECT upper(value) AS v FROM lines",
+        view(listener.local_addr().unwrap().port(), "")
+    );
+    let mut child = millstream()
+        .args(["run", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let (mut sender, _) = listener.accept().unwrap();
+    sender.write_all(b"shown at once\n").unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line.contains("SHOWN AT ONCE")));
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    assert!(error.contains("1 records in, 1 rows out"), "{error}");
+}
+
+#[test]
+fn explain_shows_schema_plan_and_layout_without_opening_anything() {
+    let text = format!(
+        "{}CREATE STREAMING TABLE t USING console AS SELECT length(value) AS n FROM lines",
+        view(1, "")
+    );
+    let output = job("explain", &text, &[]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success());
+    for part in [
+        " |-- n: integer (nullable = true)",
+        "Project [length(value) AS n]",
+        "worker 0: source lines",
+    ] {
+        assert!(out.contains(part), "{out}");
+    }
+}
+
+#[test]
+fn the_demo_checks_itself_and_speaks_json() {
+    let output = millstream().args(["demo", "--json", "--lines", "3000"]).output().unwrap();
+    assert!(output.status.success());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["correct"], true);
+    assert_eq!(report["records_in"], 3000);
+    for field in ["p50", "p90", "p99", "p999", "max"] {
+        assert!(report["latency_ns"][field].as_u64().unwrap() > 0, "{report}");
+    }
+}
