@@ -17,6 +17,7 @@ pub mod ring;
 pub mod seam;
 pub mod sim;
 pub mod stage;
+pub mod storage;
 mod sync;
 pub mod tasklet;
 pub mod wake;

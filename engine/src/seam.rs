@@ -1,10 +1,9 @@
 //! The determinism seam: everything that can differ between two runs of the same input stands
 //! behind [`Env`]. Production uses [`RealEnv`]; tests run the same tasklets and drivers in a
 //! [`SimEnv`] with a virtual clock, seeded randomness and no threads.
-//!
-//! Storage joins the seam together with the first durable file.
 
 use crate::error::EngineError;
+use crate::storage::{FileStorage, SimStorage, Storage};
 use crate::wake::Waker;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +18,8 @@ pub trait Env: Send + Sync {
     fn wall_us(&self) -> i64;
     /// A random number.
     fn random(&self) -> u64;
+    /// Durable files.
+    fn storage(&self) -> &dyn Storage;
     /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
@@ -61,6 +62,10 @@ impl Env for RealEnv {
         RandomState::new().hash_one(self.now_ns())
     }
 
+    fn storage(&self) -> &dyn Storage {
+        &FileStorage
+    }
+
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
         let poll = mio::Poll::new().map_err(|e| EngineError::runtime("create a poll", e))?;
         let waker = mio::Waker::new(poll.registry(), WAKE_TOKEN)
@@ -84,12 +89,17 @@ impl Env for RealEnv {
 pub struct SimEnv {
     now_ns: AtomicU64,
     random: Mutex<SplitMix>,
+    storage: SimStorage,
 }
 
 impl SimEnv {
     /// A world whose whole behaviour follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { now_ns: AtomicU64::new(1), random: Mutex::new(SplitMix(seed)) }
+        Self {
+            now_ns: AtomicU64::new(1),
+            random: Mutex::new(SplitMix(seed)),
+            storage: SimStorage::new(seed),
+        }
     }
 
     /// Moves the clock on.
@@ -109,6 +119,10 @@ impl Env for SimEnv {
 
     fn random(&self) -> u64 {
         self.random.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        &self.storage
     }
 
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
