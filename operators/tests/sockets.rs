@@ -114,6 +114,7 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         assert_eq!(reasons[1].1, 1_001);
         assert_eq!(reasons[2].1, 3_000_000);
         assert_eq!(progress.last_bad[0].bytes, b"\xff\xfe broken");
+        assert_eq!(progress.last_bad[2].bytes, [b'y'; 256], "the beginning of the longest, too");
     }
 }
 

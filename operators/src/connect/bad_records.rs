@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 /// Bad records that are kept.
 const KEPT: usize = 16;
 /// Bytes that are kept of each.
-const KEPT_BYTES: usize = 256;
+pub const KEPT_BYTES: usize = 256;
 
 /// Why and where a record was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@
 //! *Threads.* The worker of the source's tasklet; names are resolved and the first connection is
 //! made on the thread that starts the query.
 
-use super::bad_records::BadRecords;
+use super::bad_records::{BadRecords, KEPT_BYTES};
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
@@ -166,8 +166,8 @@ pub struct SocketSource {
     end: usize,
     /// Offset of `buffer[start]` in the stream.
     position: u64,
-    /// Inside a line that is too long: its offset, and its length so far.
-    skipping: Option<(u64, u64)>,
+    /// Inside a line that is too long: its offset, its length so far, and its first bytes.
+    skipping: Option<(u64, u64, Vec<u8>)>,
     bound: Option<u64>,
     ingest_ns: u64,
     ingest_us: i64,
@@ -380,9 +380,9 @@ impl SocketSource {
         let rest_at = self.start + whole;
         let rest = self.end - rest_at;
         if whole == 0 && self.skipping.is_some() {
-            let Some((offset, length)) = self.skipping.take() else { return Ok(()) };
+            let Some((offset, length, first)) = self.skipping.take() else { return Ok(()) };
             let length = length + rest as u64;
-            self.counters.bad.add(offset, length, "line longer than maxLineLength", &[]);
+            self.counters.bad.add(offset, length, "line longer than maxLineLength", &first);
             self.consume(rest);
         } else if rest > 0 && returns {
             let (offset, range) = (self.position + whole as u64, rest_at..self.end);
@@ -435,9 +435,9 @@ impl SocketSource {
             };
             let line_end = self.scanned + at;
             let length = line_end - self.start;
-            if let Some((offset, before)) = self.skipping.take() {
+            if let Some((offset, before, first)) = self.skipping.take() {
                 let whole = before + length as u64;
-                self.counters.bad.add(offset, whole, "line longer than maxLineLength", &[]);
+                self.counters.bad.add(offset, whole, "line longer than maxLineLength", &first);
             } else if length > self.config.max_line {
                 let range = self.start..line_end;
                 self.set_aside(
@@ -460,12 +460,13 @@ impl SocketSource {
     fn cut_long_line(&mut self) {
         let rest = self.end - self.start;
         match &mut self.skipping {
-            Some((_, length)) => {
+            Some((_, length, _)) => {
                 *length += rest as u64;
                 self.consume(rest);
             }
             None if rest > self.config.max_line => {
-                self.skipping = Some((self.position, rest as u64));
+                let first = &self.buffer[self.start..self.end.min(self.start + KEPT_BYTES)];
+                self.skipping = Some((self.position, rest as u64, first.to_vec()));
                 self.consume(rest);
             }
             None => {}
