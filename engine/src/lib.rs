@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod job;
 pub mod key_group;
 pub mod latency;
+pub mod random;
 pub mod ring;
 pub mod seam;
 pub mod sim;

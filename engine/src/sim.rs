@@ -3,7 +3,8 @@
 
 use crate::driver::{Driver, Report, Tick};
 use crate::error::EngineError;
-use crate::seam::{SimEnv, SplitMix};
+use crate::random::SplitMix;
+use crate::seam::SimEnv;
 use crate::stage::Io;
 use crate::tasklet::{Step, StepCx, Tasklet};
 use crate::wake::Waker;

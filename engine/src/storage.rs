@@ -6,7 +6,7 @@
 //!
 //! *Limits.* No appends and no memory maps; those come with the logs that need them.
 
-use crate::seam::SplitMix;
+use crate::random::SplitMix;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};

@@ -2,11 +2,11 @@
 //! can afford.
 //!
 //! * [`stream`]: typed streams for services; nothing dynamic.
-#![cfg_attr(feature = "sql", doc = "* [`table`]: rows, schemas, expressions, DataFrame and SQL.")]
+#![cfg_attr(feature = "sql", doc = "* [`table`]: rows, schemas, expressions and SQL.")]
 #![cfg_attr(feature = "sql", doc = "* [`connect`]: sources and sinks.")]
 #![cfg_attr(
     feature = "sql",
-    doc = "* [`session`]: where tables are named and queries are started."
+    doc = "* [`session`]: DataFrames, where tables are named and queries are started."
 )]
 //!
 //! The runtime beneath is `millstream_engine`; [`Config`], [`Trigger`] and [`WaitProfile`] come

@@ -1,9 +1,9 @@
 //! Job files: statements are carried out in order; queries are started when all of them have
 //! been checked.
 
+use super::dataframe::DataFrame;
 use super::query::{QueryError, StreamingQuery};
 use super::{Session, StreamReader, StreamWriter};
-use crate::table::dataframe::DataFrame;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::sql::job::{Statement, parse};
 use millstream_engine::driver::Trigger;

@@ -20,11 +20,13 @@
 //! # Ok::<(), millstream::session::QueryError>(())
 //! ```
 
+mod dataframe;
 mod job;
 mod query;
 mod trigger;
 mod writer;
 
+pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
 pub use query::{Progress, QueryError, Status, StreamingQuery};
@@ -34,7 +36,7 @@ pub use writer::StreamWriter;
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::rate::RateSource;
 use crate::connect::socket_source::SocketConfig;
-use crate::table::dataframe::DataFrame;
+
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sql::{self, Catalog};

@@ -1,5 +1,6 @@
 //! Where a result goes, and the start of a query.
 
+use super::dataframe::DataFrame;
 use super::query::{QueryError, StreamingQuery};
 use super::trigger::parse_trigger;
 use crate::connect::console::Console;
@@ -10,7 +11,6 @@ use crate::connect::rate::RateSource;
 use crate::connect::socket_sink::SocketSinkConfig;
 use crate::connect::socket_source::{IntendedTimes, SocketConfig, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
-use crate::table::dataframe::DataFrame;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::physical::{BoxChain, lower};
 use crate::table::plan::{Options, Scan};

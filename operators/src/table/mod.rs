@@ -1,5 +1,5 @@
-//! Tables: rows with a schema, expressions over them, and queries written as a DataFrame or in
-//! Spark SQL. Both build one [logical plan](plan); it is lowered to stages by [`physical`].
+//! Tables: rows with a schema, expressions over them, and queries, written in Spark SQL or as a
+//! DataFrame ([`crate::session`]). Both build one [logical plan](plan), lowered by [`physical`].
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
 //!   row, at the edges.
@@ -7,7 +7,6 @@
 //!   to typed closures.
 
 pub mod analyze;
-pub mod dataframe;
 pub mod error;
 pub mod expr;
 pub mod physical;

@@ -14,12 +14,12 @@
 //! # Ok::<(), millstream::table::error::PlanError>(())
 //! ```
 
-use super::analyze::{self, Grouping};
-use super::error::PlanResult;
-use super::expr::{Expr, col};
-use super::plan::Plan;
-use super::types::Schema;
-use crate::session::{Session, StreamWriter};
+use super::{Session, StreamWriter};
+use crate::table::analyze::{self, Grouping};
+use crate::table::error::PlanResult;
+use crate::table::expr::{Expr, col};
+use crate::table::plan::Plan;
+use crate::table::types::Schema;
 
 /// A query over unbounded tables that has not been started.
 #[derive(Clone)]
@@ -139,11 +139,11 @@ impl GroupedData {
 
     /// The keys and the number of rows of each, as `count`.
     pub fn count(&self) -> PlanResult<DataFrame> {
-        self.agg([super::expr::call("count", [Expr::Star(None)]).alias("count")])
+        self.agg([crate::table::expr::call("count", [Expr::Star(None)]).alias("count")])
     }
 
     /// The keys and the sum of a column.
     pub fn sum(&self, column: &str) -> PlanResult<DataFrame> {
-        self.agg([super::expr::call("sum", [col(column)])])
+        self.agg([crate::table::expr::call("sum", [col(column)])])
     }
 }
