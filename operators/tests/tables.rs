@@ -269,3 +269,23 @@ fn foreach_opens_and_closes_each_epoch() {
     ];
     assert_eq!(*log.0.lock().unwrap(), expected);
 }
+
+#[test]
+fn the_rate_source_counts_from_zero_with_evenly_spread_times() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let reader = session.read_stream().format("rate").option("rowsPerSecond", 1_000);
+        let writer = reader.load().unwrap().write_stream().format("memory").query_name("out");
+        let query = writer.trigger(trigger).config(quiet()).start().unwrap();
+        let table = session.table("out").unwrap();
+        while table.rows().len() < 5 {
+            query.process_all_available().unwrap();
+        }
+        query.stop().unwrap();
+        let rows = table.rows();
+        let Value::Long(first_us) = rows[0][0] else { panic!("{rows:?}") };
+        for (n, row) in (0i64..).zip(&rows) {
+            assert_eq!(*row, [Value::Long(first_us + n * 1_000), Value::Long(n)], "{trigger:?}");
+        }
+    }
+}
