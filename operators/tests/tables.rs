@@ -191,6 +191,8 @@ fn a_memory_stream_feeds_one_query_and_a_name_one_active_query() {
     let session = Session::new();
     lines(&session);
     let first = start(&session, "SELECT n FROM lines", "append", CONTINUOUS);
+    // The stream belongs to the query whose worker attaches first: let that be this one.
+    first.process_all_available().unwrap();
     let writer = session
         .sql("SELECT n FROM lines")
         .unwrap()
