@@ -13,6 +13,7 @@ use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::wake::Waker;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Encoded rows with their ingest times.
@@ -23,6 +24,8 @@ struct Shared {
     /// Rows not yet read, and whether the stream is closed.
     queue: Mutex<(Rows, bool)>,
     reader: OnceLock<(Arc<dyn Env>, Waker)>,
+    /// Whether a query has it.
+    claimed: AtomicBool,
 }
 
 /// Where a program adds rows. Clones push into the same stream.
@@ -64,9 +67,18 @@ impl MemoryStream {
         }
     }
 
-    /// The source of one query.
-    pub fn source(&self, env: Arc<dyn Env>) -> MemorySource {
-        MemorySource { stream: self.clone(), env, emitted: 0, staged: Rows::new(), bound: None }
+    /// The source of one query; a second one is refused.
+    pub fn source(&self, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
+        // ORDERING: relaxed: of several callers one sees `false`, and nothing else depends on it.
+        if self.shared.claimed.swap(true, Ordering::Relaxed) {
+            return Err(EngineError::operator(
+                "MEMORY_STREAM_IN_USE",
+                "a memory stream feeds one query, once",
+                "Make another stream for another query",
+            ));
+        }
+        let (stream, staged) = (self.clone(), Rows::new());
+        Ok(MemorySource { stream, env, emitted: 0, staged, bound: None })
     }
 }
 
@@ -93,14 +105,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        let reader = (self.env.clone(), io.waker.clone());
-        self.stream.shared.reader.set(reader).map_err(|_| {
-            EngineError::operator(
-                "MEMORY_STREAM_IN_USE",
-                "a memory stream feeds one query, once",
-                "Make another stream for another query",
-            )
-        })
+        // Set once: the stream was claimed by this source.
+        let _ = self.stream.shared.reader.set((self.env.clone(), io.waker.clone()));
+        Ok(())
     }
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {

@@ -366,7 +366,7 @@ fn make_source(
                     "",
                 )
             })?;
-            let source = stream.source(job.env());
+            let source = stream.source(job.env())?;
             let port = job.source_port(worker);
             Ok(Box::new(SourceTasklet::new(port, source, chain)))
         }
