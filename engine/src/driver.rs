@@ -1,13 +1,21 @@
 //! Who decides the epochs: a timer in continuous mode, the offsets of a batch in micro-batch
 //! mode. One state machine serves both, and the simulation steps the same one.
 //!
+//! What is durable is written here too, between the reports of one epoch and the orders of the
+//! next; see [`checkpoint`](crate::checkpoint) for the order of writes.
+//!
 //! *Threads.* A thread of its own that sleeps between epochs; it never touches a record.
 
+use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
 use crate::error::EngineError;
 use crate::event::Epoch;
+use crate::seam::Env;
+use crate::state::Changes;
+use crate::storage::Storage;
 use crate::tasklet::Offset;
 use crate::wake::Waker;
 use crossbeam_channel::Sender;
+use std::sync::Arc;
 
 /// When epochs happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +32,11 @@ pub enum Trigger {
         /// In nanoseconds.
         interval_ns: u64,
     },
-    /// One batch of all that is there, then the end.
+    /// One batch of all that is there, then the end. If the last run left a batch unfinished,
+    /// that is the one.
     Once,
-    /// All that is there when the query starts, then the end.
+    /// All that is there when the query starts, in as many batches as rate limits make of it,
+    /// then the end.
     AvailableNow,
 }
 
@@ -39,6 +49,17 @@ impl Trigger {
 
 /// How often micro-batch mode looks for new data when there was none, as Spark does.
 const POLLING_DELAY_NS: u64 = 10_000_000;
+
+/// How much of what is there a batch may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// As much as the source's rate limit allows.
+    Limited,
+    /// All of it, whatever the limit.
+    All,
+    /// As much as the limit allows of what was there at the first such plan.
+    AsOfStart,
+}
 
 /// What the driver tells a source.
 #[derive(Clone, Debug)]
@@ -53,8 +74,8 @@ pub enum Command {
         last: bool,
     },
     /// Micro-batch: say how far you could be read.
-    Plan,
-    /// Micro-batch: emit up to `end`, then the marker.
+    Plan(Extent),
+    /// Emit up to `end`, then the marker: a micro-batch, or an epoch that an earlier run planned.
     Run {
         /// The batch.
         epoch: Epoch,
@@ -76,6 +97,8 @@ pub struct Planned {
     pub has_new: bool,
     /// Whether nothing will ever come after it.
     pub exhausted: bool,
+    /// Whether it is held back by a rate limit: there is more now.
+    pub limited: bool,
 }
 
 /// What the driver hears, from tasklets, workers and the query's owner.
@@ -94,6 +117,22 @@ pub enum Report {
         epoch: Epoch,
         /// The position.
         offset: Offset,
+        /// Records that it has emitted so far in this run.
+        records: u64,
+    },
+    /// What an operator instance changed in an epoch; before its tasklet's [`Ack`](Self::Ack).
+    State {
+        /// The epoch.
+        epoch: Epoch,
+        /// The changes.
+        changes: Changes,
+    },
+    /// What a sink has written in an epoch and not yet shown; before its tasklet's `Ack`.
+    Staged {
+        /// The epoch.
+        epoch: Epoch,
+        /// In the sink's own words; enough to commit it, now or after a restart.
+        staged: Vec<String>,
     },
     /// The answer to [`Command::Plan`].
     Planned {
@@ -120,22 +159,85 @@ pub enum Report {
     ProcessAll(Sender<()>),
 }
 
+/// The part of a transactional sink that decides: its log of committed epochs.
+///
+/// *Threads.* The driver's.
+pub trait SinkLog: Send {
+    /// Makes what was staged durable, but not visible.
+    fn sync(&mut self, storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError>;
+    /// Makes it visible. An epoch that is in the log already stays as it is: then what was
+    /// staged is dropped.
+    fn commit(
+        &mut self,
+        storage: &dyn Storage,
+        epoch: Epoch,
+        staged: &[String],
+    ) -> Result<(), EngineError>;
+}
+
+/// What an operator holds at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorState {
+    /// Keys.
+    pub rows: u64,
+    /// Changes in this epoch.
+    pub updated: u64,
+    /// Memory in bytes, about.
+    pub memory_bytes: u64,
+}
+
 /// A committed epoch.
 #[derive(Clone, Debug)]
 pub struct Committed {
     /// Its number.
     pub epoch: Epoch,
+    /// Wall-clock time at which it was planned or its markers were ordered, in microseconds
+    /// since 1970.
+    pub started_us: i64,
+    /// Each source's position at its beginning.
+    pub starts: Vec<Offset>,
     /// Each source's position at its end.
     pub offsets: Vec<Offset>,
-    /// From the order to put markers (or run the batch) to the last acknowledgement.
+    /// Records that each source gave in it.
+    pub records: Vec<u64>,
+    /// Asking sources how far they could be read; 0 in continuous mode.
+    pub plan_ns: u64,
+    /// From the order to put markers (or run the batch) to the last acknowledgement: how long
+    /// the marker travelled.
+    pub marker_ns: u64,
+    /// Writing the offset log.
+    pub wal_ns: u64,
+    /// Making state and staged output durable, committing the sink, writing the commit log.
+    pub commit_ns: u64,
+    /// All of it.
     pub duration_ns: u64,
+    /// Each stateful operator.
+    pub state: Vec<OperatorState>,
 }
 
 enum State {
     Idle,
-    Planning(Vec<Option<Planned>>),
-    Epoch { acks: usize, offsets: Vec<Offset>, started_ns: u64, last: bool },
+    Planning { plans: Vec<Option<Planned>>, started_ns: u64 },
+    Epoch(InFlight),
     Ending,
+}
+
+#[derive(Default)]
+struct InFlight {
+    acks: usize,
+    offsets: Vec<Offset>,
+    records: Vec<u64>,
+    started_us: i64,
+    begun_ns: u64,
+    plan_ns: u64,
+    wal_ns: u64,
+    marked_ns: u64,
+    last: bool,
+    batch: bool,
+    /// A batch that does not hold all that was there when it was planned.
+    limited: bool,
+    staged: Vec<String>,
+    state: Vec<OperatorState>,
 }
 
 /// What the driver wants next.
@@ -147,11 +249,33 @@ pub enum Tick {
     Finished(Result<(), EngineError>),
 }
 
+/// What a driver is made of.
+pub(crate) struct Parts {
+    pub trigger: Trigger,
+    pub sources: Vec<(Sender<Command>, Waker)>,
+    pub tasklets: usize,
+    pub operators: usize,
+    pub env: Arc<dyn Env>,
+    pub checkpoint: Option<Checkpoint>,
+    pub recovery: Recovery,
+    pub sink: Option<Box<dyn SinkLog>>,
+    pub on_commit: Box<dyn FnMut(&Committed) + Send>,
+}
+
 /// The state machine.
 pub struct Driver {
     trigger: Trigger,
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
+    operators: usize,
+    env: Arc<dyn Env>,
+    checkpoint: Option<Checkpoint>,
+    sink: Option<Box<dyn SinkLog>>,
+    unfinished: Option<Unfinished>,
+    /// Positions at the end of the last committed epoch.
+    positions: Vec<Offset>,
+    /// Records of each source up to there, in this run.
+    records: Vec<u64>,
     done: usize,
     next_epoch: Epoch,
     state: State,
@@ -167,26 +291,31 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        trigger: Trigger,
-        sources: Vec<(Sender<Command>, Waker)>,
-        tasklets: usize,
-        on_commit: Box<dyn FnMut(&Committed) + Send>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let sources = parts.sources.len();
+        let mut positions = parts.recovery.offsets;
+        positions.resize(sources, Offset::default());
         Self {
-            trigger,
-            exhausted: vec![false; sources.len()],
-            sources,
-            tasklets,
+            trigger: parts.trigger,
+            exhausted: vec![false; sources],
+            sources: parts.sources,
+            tasklets: parts.tasklets,
+            operators: parts.operators,
+            env: parts.env,
+            checkpoint: parts.checkpoint,
+            sink: parts.sink,
+            unfinished: parts.recovery.unfinished,
+            positions,
+            records: vec![0; sources],
             done: 0,
-            next_epoch: 0,
+            next_epoch: parts.recovery.next_epoch,
             state: State::Idle,
             stop: false,
             failed: None,
             asked: Vec::new(),
             served: Vec::new(),
             next_at_ns: None,
-            on_commit,
+            on_commit: parts.on_commit,
         }
     }
 
@@ -198,13 +327,20 @@ impl Driver {
         }
     }
 
-    fn begin_epoch(&mut self, now_ns: u64, last: bool) {
-        self.state = State::Epoch {
-            acks: 0,
+    fn fail(&mut self, error: EngineError) {
+        self.failed = self.failed.take().or(Some(error));
+    }
+
+    fn flight(&self, begun_ns: u64) -> InFlight {
+        InFlight {
             offsets: vec![Offset::default(); self.sources.len()],
-            started_ns: now_ns,
-            last,
-        };
+            records: vec![0; self.sources.len()],
+            started_us: self.env.wall_us(),
+            begun_ns,
+            marked_ns: self.env.now_ns(),
+            state: vec![OperatorState::default(); self.operators],
+            ..InFlight::default()
+        }
     }
 
     fn end(&mut self) {
@@ -217,45 +353,81 @@ impl Driver {
         match report {
             Report::Ack { epoch } => {
                 debug_assert_eq!(epoch, self.next_epoch, "one epoch is in flight at a time");
-                if let State::Epoch { acks, .. } = &mut self.state {
-                    *acks += 1;
-                    if *acks == self.tasklets {
+                if let State::Epoch(flight) = &mut self.state {
+                    flight.acks += 1;
+                    if flight.acks == self.tasklets {
                         self.commit(now_ns);
                     }
                 }
             }
-            Report::Offset { source, epoch, offset } => {
+            Report::Offset { source, epoch, offset, records } => {
                 debug_assert_eq!(epoch, self.next_epoch);
-                if let State::Epoch { offsets, .. } = &mut self.state {
-                    offsets[source] = offset;
+                if let State::Epoch(flight) = &mut self.state {
+                    flight.offsets[source] = offset;
+                    flight.records[source] = records;
+                }
+            }
+            Report::State { epoch, changes } => {
+                debug_assert_eq!(epoch, self.next_epoch);
+                self.changed(changes);
+            }
+            Report::Staged { epoch, staged } => {
+                debug_assert_eq!(epoch, self.next_epoch);
+                if let State::Epoch(flight) = &mut self.state {
+                    flight.staged.extend(staged);
                 }
             }
             Report::Planned { source, planned } => {
                 self.exhausted[source] = planned.exhausted;
-                if let State::Planning(plans) = &mut self.state {
+                if let State::Planning { plans, started_ns } = &mut self.state {
+                    let started_ns = *started_ns;
                     plans[source] = Some(planned);
                     if plans.iter().all(Option::is_some) {
-                        self.planned(now_ns);
+                        self.planned(started_ns, now_ns);
                     }
                 }
             }
             Report::Exhausted { source } => self.exhausted[source] = true,
             Report::Done { .. } => self.done += 1,
-            Report::Failed(error) => self.failed = self.failed.take().or(Some(error)),
+            Report::Failed(error) => self.fail(error),
             Report::Stop => self.stop = true,
             Report::ProcessAll(reply) => self.asked.push(reply),
         }
     }
 
-    fn planned(&mut self, now_ns: u64) {
-        let State::Planning(plans) = std::mem::replace(&mut self.state, State::Idle) else {
+    fn changed(&mut self, changes: Changes) {
+        let operator = changes.operator;
+        if let State::Epoch(flight) = &mut self.state {
+            let state = &mut flight.state[operator];
+            state.rows += changes.rows;
+            state.updated += changes.updated;
+            state.memory_bytes += changes.memory_bytes;
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            changes.drain(|hash, key, value| checkpoint.change(operator, hash, key, value));
+        }
+    }
+
+    fn planned(&mut self, started_ns: u64, now_ns: u64) {
+        let State::Planning { plans, .. } = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
         let plans: Vec<Planned> = plans.into_iter().flatten().collect();
         if plans.iter().any(|plan| plan.has_new) {
-            let epoch = self.next_epoch;
-            self.tell(|source| Command::Run { epoch, end: plans[source].end.clone() });
-            self.begin_epoch(now_ns, false);
+            let limited = plans.iter().any(|plan| plan.limited);
+            let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
+            if let Some(checkpoint) = &self.checkpoint
+                && let Err(error) =
+                    checkpoint.write_offsets(self.next_epoch, &ends, Mode::MicroBatch, Vec::new())
+            {
+                return self.fail(error);
+            }
+            let wal_ns = self.env.now_ns().saturating_sub(now_ns);
+            self.run_batch(&ends, started_ns);
+            if let State::Epoch(flight) = &mut self.state {
+                (flight.plan_ns, flight.wal_ns) = (now_ns - started_ns, wal_ns);
+                flight.limited = limited;
+            }
             return;
         }
         for reply in self.served.drain(..) {
@@ -269,34 +441,119 @@ impl Driver {
         }
     }
 
+    fn run_batch(&mut self, ends: &[Offset], begun_ns: u64) {
+        let epoch = self.next_epoch;
+        // Until its plan says otherwise: an epoch of an earlier run holds nothing that is new.
+        let limited = true;
+        self.state = State::Epoch(InFlight { batch: true, limited, ..self.flight(begun_ns) });
+        self.tell(|source| Command::Run { epoch, end: ends[source].clone() });
+    }
+
     fn all_exhausted(&self) -> bool {
         self.exhausted.iter().all(|&exhausted| exhausted)
     }
 
+    /// Writes what makes the epoch durable. Returns the time that the offset log took.
+    fn make_durable(&mut self, flight: &InFlight) -> Result<u64, EngineError> {
+        let (epoch, env) = (self.next_epoch, self.env.clone());
+        let storage = env.storage();
+        let mut wal_ns = flight.wal_ns;
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.write_state(epoch)?;
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.sync(storage, &flight.staged)?;
+        }
+        if let Some(checkpoint) = &self.checkpoint
+            && !flight.batch
+        {
+            let before_ns = env.now_ns();
+            checkpoint.write_offsets(
+                epoch,
+                &flight.offsets,
+                Mode::Continuous,
+                flight.staged.clone(),
+            )?;
+            wal_ns = env.now_ns() - before_ns;
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.commit(storage, epoch, &flight.staged)?;
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.write_commit(epoch)?;
+        }
+        Ok(wal_ns)
+    }
+
     fn commit(&mut self, now_ns: u64) {
-        let State::Epoch { offsets, started_ns, last, .. } =
-            std::mem::replace(&mut self.state, State::Idle)
-        else {
+        let State::Epoch(flight) = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
-        let committed =
-            Committed { epoch: self.next_epoch, offsets, duration_ns: now_ns - started_ns };
+        let wal_ns = match self.make_durable(&flight) {
+            Ok(wal_ns) => wal_ns,
+            Err(error) => return self.fail(error),
+        };
+        let end_ns = self.env.now_ns();
+        let in_commit_ns = if flight.batch { 0 } else { wal_ns };
+        let before = std::mem::replace(&mut self.records, flight.records.clone());
+        let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
+        let committed = Committed {
+            records: records.collect(),
+            epoch: self.next_epoch,
+            started_us: flight.started_us,
+            starts: std::mem::replace(&mut self.positions, flight.offsets.clone()),
+            offsets: flight.offsets,
+            plan_ns: flight.plan_ns,
+            marker_ns: now_ns.saturating_sub(flight.marked_ns),
+            wal_ns,
+            commit_ns: end_ns.saturating_sub(now_ns + in_commit_ns),
+            duration_ns: end_ns.saturating_sub(flight.begun_ns),
+            state: flight.state,
+        };
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
+        if !flight.limited {
+            for reply in self.served.drain(..) {
+                let _ = reply.send(());
+            }
+        }
         match self.trigger {
             Trigger::Continuous { interval_ns } => {
-                for reply in self.served.drain(..) {
-                    let _ = reply.send(());
-                }
-                self.next_at_ns = Some((started_ns + interval_ns).max(now_ns));
-                if last {
+                self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
+                if flight.last {
                     self.end();
                 }
             }
-            Trigger::Once | Trigger::AvailableNow => self.end(),
-            Trigger::AsSoonAsPossible => self.next_at_ns = Some(now_ns),
+            Trigger::Once => self.end(),
+            Trigger::AsSoonAsPossible | Trigger::AvailableNow => self.next_at_ns = Some(end_ns),
             Trigger::ProcessingTime { .. } => {}
+        }
+    }
+
+    /// Finishes what an earlier run has left. Returns whether an epoch is in flight now.
+    fn take_up(&mut self, now_ns: u64) -> bool {
+        match self.unfinished.take() {
+            None => false,
+            Some(Unfinished::Replay(ends)) => {
+                self.run_batch(&ends, now_ns);
+                true
+            }
+            Some(Unfinished::Commit(staged)) => {
+                let (epoch, env) = (self.next_epoch - 1, self.env.clone());
+                let sink = match &mut self.sink {
+                    Some(sink) => sink.commit(env.storage(), epoch, &staged),
+                    None => Ok(()),
+                };
+                let done = sink.and_then(|()| match &mut self.checkpoint {
+                    Some(checkpoint) => checkpoint.write_commit(epoch),
+                    None => Ok(()),
+                });
+                if let Err(error) = done {
+                    self.fail(error);
+                }
+                false
+            }
         }
     }
 
@@ -305,13 +562,37 @@ impl Driver {
         if let Some(error) = self.failed.take() {
             return Tick::Finished(Err(error));
         }
-        match &self.state {
-            State::Ending if self.done == self.tasklets => Tick::Finished(Ok(())),
-            State::Ending | State::Planning(_) | State::Epoch { .. } => Tick::Wait(None),
+        if matches!(self.state, State::Idle) && self.take_up(now_ns) {
+            return Tick::Wait(None);
+        }
+        if let Some(error) = self.failed.take() {
+            return Tick::Finished(Err(error));
+        }
+        let tick = match &self.state {
+            State::Ending if self.done == self.tasklets => return Tick::Finished(Ok(())),
+            State::Ending => return Tick::Wait(None),
+            State::Planning { .. } | State::Epoch(_) => Tick::Wait(None),
             State::Idle => match self.trigger {
                 Trigger::Continuous { interval_ns } => self.tick_continuous(now_ns, interval_ns),
                 _ => self.tick_batch(now_ns),
             },
+        };
+        self.background(now_ns, tick)
+    }
+
+    /// A bounded step of compaction while nothing is to be done at once.
+    fn background(&mut self, now_ns: u64, tick: Tick) -> Tick {
+        let (Some(checkpoint), Some(committed)) =
+            (&mut self.checkpoint, self.next_epoch.checked_sub(1))
+        else {
+            return tick;
+        };
+        if !checkpoint.has_background_work() {
+            return tick;
+        }
+        match checkpoint.background_step(committed) {
+            Ok(()) => Tick::Wait(Some(now_ns)),
+            Err(error) => Tick::Finished(Err(error)),
         }
     }
 
@@ -324,7 +605,7 @@ impl Driver {
         }
         self.served.append(&mut self.asked);
         let epoch = self.next_epoch;
-        self.begin_epoch(now_ns, last);
+        self.state = State::Epoch(InFlight { last, ..self.flight(now_ns) });
         self.tell(|_| Command::Mark { epoch, drain, last });
         Tick::Wait(None)
     }
@@ -345,9 +626,14 @@ impl Driver {
             let interval_ns = interval_ns.max(1);
             self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }
+        let extent = match self.trigger {
+            Trigger::Once => Extent::All,
+            Trigger::AvailableNow => Extent::AsOfStart,
+            _ => Extent::Limited,
+        };
         self.served.append(&mut self.asked);
-        self.state = State::Planning(vec![None; self.sources.len()]);
-        self.tell(|_| Command::Plan);
+        self.state = State::Planning { plans: vec![None; self.sources.len()], started_ns: now_ns };
+        self.tell(|_| Command::Plan(extent));
         Tick::Wait(None)
     }
 }

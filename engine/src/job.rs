@@ -1,16 +1,19 @@
 //! A job: tasklets, the rings between them, and the driver, put together and then run, either on
 //! pinned threads ([`Job::start`]) or one step at a time from a seed ([`Job::simulate`]).
 
+use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
 use crate::cores;
-use crate::driver::{Command, Committed, Driver, Report, Tick, Trigger};
+use crate::driver::{Command, Committed, Driver, Parts, Report, SinkLog, Tick, Trigger};
 use crate::error::EngineError;
 use crate::exchange::{Inlet, Outbox, connect};
 use crate::seam::{Env, RealEnv, SimEnv};
 use crate::sim;
+use crate::state::StateLog;
 use crate::tasklet::{SourcePort, Tasklet, TaskletPort};
 use crate::wake::Waker;
 use crate::worker::{WaitProfile, Worker};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -55,6 +58,10 @@ pub struct Job {
     seats: Vec<Seat>,
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
+    operators: usize,
+    checkpoint: Option<Checkpoint>,
+    recovery: Recovery,
+    sink: Option<Box<dyn SinkLog>>,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
     // Unbounded in type, bounded by protocol: one epoch is in flight at a time, and each tasklet
     // says at most three things about it.
@@ -84,6 +91,10 @@ impl Job {
             seats,
             sources: Vec::new(),
             tasklets: 0,
+            operators: 0,
+            checkpoint: None,
+            recovery: Recovery::default(),
+            sink: None,
             on_commit: Box::new(|_| {}),
             reports: unbounded(),
         })
@@ -107,6 +118,54 @@ impl Job {
     /// A worker's waker.
     pub fn waker(&self, worker: usize) -> &Waker {
         &self.seats[worker].waker
+    }
+
+    /// Keeps the job's epochs in a folder and goes on where that ends. To be called before any
+    /// source or operator is made.
+    pub fn open_checkpoint(&mut self, folder: &Path, shape: &Shape) -> Result<(), EngineError> {
+        let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
+        self.checkpoint = Some(checkpoint);
+        self.recovery = recovery;
+        Ok(())
+    }
+
+    /// The id in the checkpoint; `None` without one.
+    pub fn checkpoint_id(&self) -> Option<&str> {
+        self.checkpoint.as_ref().map(Checkpoint::id)
+    }
+
+    /// The first epoch that this run will commit.
+    pub fn next_epoch(&self) -> u64 {
+        self.recovery.next_epoch
+    }
+
+    /// Whether an earlier run has begun that epoch.
+    pub fn has_unfinished(&self) -> bool {
+        self.recovery.unfinished.is_some()
+    }
+
+    /// Where the source that is made next keeps what is its own; `None` without a checkpoint.
+    pub fn source_folder(&self) -> Option<PathBuf> {
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.source_folder(self.sources.len()))
+    }
+
+    /// The next stateful operator, numbered in the order of these calls: a log of changes for
+    /// each of its instances, with the state to begin with.
+    pub fn operator(&mut self, instances: usize) -> Vec<StateLog> {
+        let operator = self.operators;
+        self.operators += 1;
+        let log = |instance| {
+            let snapshot = self.checkpoint.as_ref().map(|checkpoint| checkpoint.snapshot(operator));
+            StateLog::new(operator, (instance, instances), snapshot, self.reports.0.clone())
+        };
+        (0..instances).map(log).collect()
+    }
+
+    /// Lets a transactional sink's log take part in commits. What the sink stages is sent with
+    /// [`Report::Staged`] through the returned channel.
+    pub fn sink_log(&mut self, log: Box<dyn SinkLog>) -> Sender<Report> {
+        self.sink = Some(log);
+        self.reports.0.clone()
     }
 
     /// Calls this, on the driver's thread, for every committed epoch.
@@ -144,11 +203,14 @@ impl Job {
     pub fn source_port(&mut self, worker: usize) -> SourcePort {
         let (commands, inbox) = unbounded();
         self.sources.push((commands, self.waker(worker).clone()));
+        let index = self.sources.len() - 1;
         SourcePort {
-            index: self.sources.len() - 1,
+            index,
             tasklet: self.tasklet_port(),
             commands: inbox,
             continuous: self.config.trigger.is_continuous(),
+            resume: self.recovery.offsets.get(index).cloned(),
+            replays: matches!(self.recovery.unfinished, Some(Unfinished::Replay(_))),
         }
     }
 
@@ -164,7 +226,17 @@ impl Job {
     }
 
     fn into_driver(self) -> (Driver, Vec<Seat>, Receiver<Report>, Sender<Report>) {
-        let driver = Driver::new(self.config.trigger, self.sources, self.tasklets, self.on_commit);
+        let driver = Driver::new(Parts {
+            trigger: self.config.trigger,
+            sources: self.sources,
+            tasklets: self.tasklets,
+            operators: self.operators,
+            env: self.env,
+            checkpoint: self.checkpoint,
+            recovery: self.recovery,
+            sink: self.sink,
+            on_commit: self.on_commit,
+        });
         (driver, self.seats, self.reports.1, self.reports.0)
     }
 

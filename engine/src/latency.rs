@@ -1,31 +1,54 @@
 //! Latency from ingest to sink, recorded where records leave.
 //!
 //! A sink notes the ingest time of each record as it takes it and stamps the whole drain with
-//! one clock read once the output is really out. Histograms are merged at markers, so nothing is
-//! shared while records flow.
+//! one clock read once the output is really out. Histograms change hands at markers, so nothing
+//! is shared while records flow.
 
 use crate::event::UNTIMED;
 use crate::seam::Env;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Longest latency that is told apart: one hour. What is longer is recorded as this.
 const MAX_NS: u64 = 3_600_000_000_000;
 /// Records between two clock reads within one long drain.
 const STAMP_EVERY: usize = 1024;
 
+/// Emptied histograms that wait for sinks at most.
+const SPARES: usize = 8;
+
 /// An empty histogram of nanoseconds, three significant digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
 
-/// A query's latency, merged from its sinks at every epoch.
+/// A sink's histogram of one interval.
+type Full = Box<Histogram<u64>>;
+
+struct Shared {
+    full: Receiver<Full>,
+    /// Since the last [`Latency::take_epoch`].
+    epoch: Histogram<u64>,
+    /// Before that.
+    total: Histogram<u64>,
+}
+
+/// A query's latency. Sinks hand their histograms over at markers by a swap; whoever asks merges
+/// them.
 #[derive(Clone)]
-pub struct Latency(Arc<Mutex<Histogram<u64>>>);
+pub struct Latency {
+    shared: Arc<Mutex<Shared>>,
+    hand_over: Sender<Full>,
+    spare: (Sender<Full>, Receiver<Full>),
+}
 
 impl Default for Latency {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(histogram())))
+        // Bounded by the epochs between two questions; the driver asks at each commit.
+        let (hand_over, full) = unbounded();
+        let shared = Shared { full, epoch: histogram(), total: histogram() };
+        Self { shared: Arc::new(Mutex::new(shared)), hand_over, spare: bounded(SPARES) }
     }
 }
 
@@ -65,28 +88,54 @@ impl Latency {
     pub fn recorder(&self, env: Arc<dyn Env>) -> LatencyRecorder {
         LatencyRecorder {
             env,
-            shared: self.clone(),
-            interval: histogram(),
+            query: self.clone(),
+            interval: Box::new(histogram()),
             pending: Vec::with_capacity(STAMP_EVERY),
         }
     }
 
+    fn merged(&self) -> MutexGuard<'_, Shared> {
+        let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while let Ok(mut interval) = shared.full.try_recv() {
+            // All have the same bounds, so the sum cannot fail.
+            let _ = shared.epoch.add(&*interval);
+            interval.reset();
+            drop(self.spare.0.try_send(interval));
+        }
+        shared
+    }
+
     /// All latencies up to the last marker that every sink has passed.
     pub fn percentiles(&self) -> Percentiles {
-        Percentiles::of(&self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        let shared = self.merged();
+        let mut all = shared.total.clone();
+        let _ = all.add(&shared.epoch);
+        Percentiles::of(&all)
+    }
+
+    /// The latencies since the last call.
+    pub fn take_epoch(&self) -> Percentiles {
+        let mut guard = self.merged();
+        let shared = &mut *guard;
+        let percentiles = Percentiles::of(&shared.epoch);
+        let _ = shared.total.add(&shared.epoch);
+        shared.epoch.reset();
+        percentiles
     }
 
     /// Forgets what was recorded so far: the warm-up's end.
     pub fn reset(&self) {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).reset();
+        let mut shared = self.merged();
+        shared.epoch.reset();
+        shared.total.reset();
     }
 }
 
 /// One sink instance's side of [`Latency`].
 pub struct LatencyRecorder {
     env: Arc<dyn Env>,
-    shared: Latency,
-    interval: Histogram<u64>,
+    query: Latency,
+    interval: Box<Histogram<u64>>,
     pending: Vec<u64>,
 }
 
@@ -121,12 +170,14 @@ impl LatencyRecorder {
         }
     }
 
-    /// Merges this interval's latencies into the query's: at a marker, and at the end.
+    /// Hands this interval's latencies over: at a marker, and at the end.
     pub fn publish(&mut self) {
-        let mut shared = self.shared.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Both have the same bounds, so the sum cannot fail.
-        let _ = shared.add(&self.interval);
-        drop(shared);
-        self.interval.reset();
+        if self.interval.is_empty() {
+            return;
+        }
+        let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
+        let full = std::mem::replace(&mut self.interval, empty);
+        // The receiver is in the same query.
+        drop(self.query.hand_over.send(full));
     }
 }

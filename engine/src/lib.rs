@@ -3,8 +3,10 @@
 //!
 //! It knows nothing of rows, SQL, files or what sockets carry; those live in `millstream`.
 //! Start at [`job::Job`] (what is run), [`tasklet`] (what a worker steps), [`stage`] (what a
-//! record is pushed through) and [`driver`] (who decides the epochs).
+//! record is pushed through), [`driver`] (who decides the epochs) and [`checkpoint`] (what
+//! survives).
 
+pub mod checkpoint;
 pub mod cores;
 pub mod driver;
 pub mod error;
@@ -17,7 +19,9 @@ pub mod random;
 pub mod ring;
 pub mod seam;
 pub mod sim;
+pub mod sim_storage;
 pub mod stage;
+pub mod state;
 pub mod storage;
 mod sync;
 pub mod tasklet;

@@ -4,7 +4,8 @@
 
 use crate::error::EngineError;
 use crate::random::SplitMix;
-use crate::storage::{FileStorage, SimStorage, Storage};
+use crate::sim_storage::SimStorage;
+use crate::storage::{FileStorage, Storage};
 use crate::wake::Waker;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +102,11 @@ impl SimEnv {
             random: Mutex::new(SplitMix(seed)),
             storage: SimStorage::new(seed),
         }
+    }
+
+    /// Its file system, to break things in.
+    pub fn sim_storage(&self) -> &SimStorage {
+        &self.storage
     }
 
     /// Moves the clock on.

@@ -1,60 +1,139 @@
-//! Whole files, written durably: the storage side of the determinism seam.
+//! Files: the storage side of the determinism seam.
 //!
-//! A file is written whole or not at all: under a temporary name, fsync, rename, fsync of the
-//! folder. A failed fsync is an error that must end the query; it is never tried again, since the
-//! kernel may have dropped the pages it failed to write.
+//! The primitives are those of a file system, so that the simulated one can crash, tear and
+//! forget between any two of them. [`Storage::write_durable`] is the only way in which logs and
+//! state are written: whole, under a temporary name, fsync, rename, fsync of the folder. A failed
+//! fsync is an error that must end the query; it is never tried again, since the kernel may have
+//! dropped the pages it failed to write.
 //!
-//! *Limits.* No appends and no memory maps; those come with the logs that need them.
+//! *Limits.* Memory maps are not behind the seam: see `capture`.
 
-use crate::random::SplitMix;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-/// Durable whole files.
+/// A lock on a file, released when dropped and when its process ends, however it ends.
+pub type StorageLock = Box<dyn Send + Sync>;
+
+/// Files.
 pub trait Storage: Send + Sync {
-    /// Puts a file in place of what was there. After an error either the old content or the new
-    /// one is there, never a part.
-    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Makes a folder and those above it, durably; it may exist.
+    fn create_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Makes or empties a file and writes it. Not durable.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Writes at the end of a file, which is made if need be. Not durable.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Makes a file's content durable, not its name.
+    fn sync(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, in place of what had it. Not durable.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
     /// A file's content.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// The files of a folder, by name; what a crash left half-written is not among them.
+    /// A part of a file's content.
+    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+    /// A file's size in bytes.
+    fn size(&self, path: &Path) -> io::Result<u64>;
+    /// The files of a folder, by name, half-written ones ([`is_temporary`]) among them.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
-    /// Removes a file.
+    /// Removes a file. Not durable: it may be there again after a crash.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Locks a file, which is made if need be; `None` if another has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>>;
+
+    /// Puts a file in place of what was there. After an error or a crash either the old content
+    /// or the new one is there, never a part.
+    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = temporary(path);
+        self.write(&temporary, bytes)?;
+        self.put_in_place(&temporary, path)
+    }
+
+    /// The second half of [`write_durable`](Self::write_durable), for a file that was written in
+    /// pieces under [`temporary`].
+    fn put_in_place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        self.sync(temporary)?;
+        self.rename(temporary, path)?;
+        self.sync_folder(path.parent().unwrap_or(Path::new("")))
+    }
 }
 
-/// Ends the name of a file that is not in place yet.
-const TEMPORARY: &str = "tmp";
+/// The name under which a file is written before it is in place.
+pub fn temporary(path: &Path) -> PathBuf {
+    path.with_added_extension("tmp")
+}
+
+/// Whether a crash has left this file half-written.
+pub fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
+}
 
 /// The file system.
 #[derive(Debug, Default)]
 pub struct FileStorage;
 
+/// An empty path is the current folder.
+fn folder_path(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
 impl Storage for FileStorage {
-    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_added_extension(TEMPORARY);
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-            _ => File::open(".")?.sync_all(),
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        let folder = folder_path(folder);
+        if folder.is_dir() {
+            return Ok(());
         }
+        let above = folder_path(folder.parent().unwrap_or(Path::new("")));
+        self.create_folder(above)?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_folder(above),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        File::create(path)?.write_all(bytes)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().create(true).append(true).open(path)?.write_all(bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder_path(folder))?.sync_all()
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
     }
 
+    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = vec![0; length];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        std::fs::metadata(path).map(|metadata| metadata.len())
+    }
+
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
+        for entry in std::fs::read_dir(folder_path(folder))? {
             let path = entry?.path();
-            if path.is_file() && path.extension().is_none_or(|extension| extension != TEMPORARY) {
+            if path.is_file() {
                 paths.push(path);
             }
         }
@@ -65,80 +144,14 @@ impl Storage for FileStorage {
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }
-}
 
-/// Files in memory, with a crash that a test can set.
-#[derive(Debug)]
-pub struct SimStorage {
-    state: Mutex<SimState>,
-}
-
-#[derive(Debug)]
-struct SimState {
-    files: BTreeMap<PathBuf, Vec<u8>>,
-    /// Writes and removals until the crash.
-    left: Option<u64>,
-    dice: SplitMix,
-}
-
-impl SimStorage {
-    /// Empty storage that never crashes.
-    pub fn new(seed: u64) -> Self {
-        let state = SimState { files: BTreeMap::new(), left: None, dice: SplitMix(seed) };
-        Self { state: Mutex::new(state) }
-    }
-
-    /// The writes and removals after the next `operations` ones fail; the first of those may
-    /// still take effect, as when power fails between the rename and the report.
-    pub fn crash_after(&self, operations: u64) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).left = Some(operations);
-    }
-
-    /// The machine is up again: what is durable is there, and operations succeed.
-    pub fn recover(&self) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).left = None;
-    }
-
-    fn change(&self, apply: impl FnOnce(&mut BTreeMap<PathBuf, Vec<u8>>)) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let crashed = || Err(io::Error::other("the simulated machine has crashed"));
-        match state.left {
-            None => apply(&mut state.files),
-            Some(0) => {
-                state.left = Some(u64::MAX);
-                if state.dice.below(2) == 0 {
-                    apply(&mut state.files);
-                }
-                return crashed();
-            }
-            Some(u64::MAX) => return crashed(),
-            Some(left) => {
-                state.left = Some(left - 1);
-                apply(&mut state.files);
-            }
+    fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(error),
         }
-        Ok(())
-    }
-}
-
-impl Storage for SimStorage {
-    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.change(|files| drop(files.insert(path.to_path_buf(), bytes.to_vec())))
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.files.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        let state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(state.files.keys().filter(|path| path.parent() == Some(folder)).cloned().collect())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.read(path)?;
-        self.change(|files| drop(files.remove(path)))
     }
 }
 
@@ -150,15 +163,26 @@ mod tests {
     /// Both worlds keep the same promises.
     fn keeps_promises(env: &dyn Env, folder: &Path) {
         let (storage, a, b) = (env.storage(), folder.join("a"), folder.join("b"));
+        storage.create_folder(folder).unwrap();
+        storage.create_folder(folder).unwrap();
         assert_eq!(storage.read(&a).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(storage.sync(&a).unwrap_err().kind(), io::ErrorKind::NotFound);
         storage.write_durable(&b, b"2").unwrap();
         storage.write_durable(&a, b"1").unwrap();
         storage.write_durable(&a, b"new").unwrap();
-        assert_eq!(storage.read(&a).unwrap(), b"new");
+        storage.append(&a, b"er").unwrap();
+        assert_eq!(storage.read(&a).unwrap(), b"newer");
+        assert_eq!(storage.read_range(&a, 1, 3).unwrap(), b"ewe");
+        assert_eq!(storage.read_range(&a, 4, 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(storage.size(&a).unwrap(), 5);
         assert_eq!(storage.list(folder).unwrap(), [a.clone(), b.clone()]);
         storage.remove(&b).unwrap();
         assert_eq!(storage.list(folder).unwrap(), [a]);
         assert_eq!(storage.remove(&b).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let held = storage.lock(&b).unwrap();
+        assert!(held.is_some() && storage.lock(&b).unwrap().is_none(), "one at a time");
+        drop(held);
+        assert!(storage.lock(&b).unwrap().is_some(), "free again");
     }
 
     #[test]
@@ -166,25 +190,7 @@ mod tests {
         keeps_promises(&SimEnv::new(1), Path::new("/sim"));
         let folder =
             std::env::temp_dir().join(format!("millstream-storage-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        // What a crash left is not taken for a file.
-        std::fs::write(folder.join("c.tmp"), b"half").unwrap();
-        keeps_promises(&RealEnv::default(), &folder);
+        keeps_promises(&RealEnv::default(), &folder.join("x/y"));
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_crash_leaves_the_old_content_or_the_new_and_both_happen() {
-        let (path, mut seen) = (Path::new("/sim/x"), std::collections::BTreeSet::new());
-        for seed in 0..32 {
-            let storage = SimStorage::new(seed);
-            storage.write_durable(path, b"old").unwrap();
-            storage.crash_after(0);
-            assert!(storage.write_durable(path, b"new").is_err());
-            assert!(storage.write_durable(path, b"later").is_err(), "it stays down");
-            storage.recover();
-            seen.insert(storage.read(path).unwrap());
-        }
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [b"new".to_vec(), b"old".to_vec()]);
     }
 }

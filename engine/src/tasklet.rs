@@ -4,7 +4,7 @@
 //! There are two kinds: a [`SourceTasklet`] drives a chain from a source, an [`InboxTasklet`]
 //! drives one from the rings of other tasklets, aligning their markers.
 
-use crate::driver::{Command, Planned, Report};
+use crate::driver::{Command, Extent, Planned, Report};
 use crate::error::EngineError;
 use crate::event::{Epoch, Event};
 use crate::exchange::Inlet;
@@ -51,8 +51,23 @@ pub trait Tasklet: Send {
 }
 
 /// A position in a source, in the source's own words (Spark's JSON where Spark has one).
+///
+/// The empty one stands before all that a source has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offset(pub String);
+
+impl Offset {
+    /// A position that is a number.
+    pub fn number(&self) -> Result<u64, EngineError> {
+        self.0.parse().map_err(|_| {
+            EngineError::operator(
+                "INVALID_OFFSET",
+                format!("'{}' is no position in this source", self.0),
+                "The checkpoint was written by another source: begin anew with an empty one",
+            )
+        })
+    }
+}
 
 /// What a poll of a source came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +94,20 @@ pub trait Source<D>: Send {
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
     /// The position behind the last emitted record.
     fn position(&self) -> Offset;
+    /// Records emitted so far in this run.
+    fn records(&self) -> u64;
+    /// Goes on behind a committed position; called before all else, and not at the first start.
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
     /// Micro-batch mode: how far the source could be read now.
-    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<Planned, EngineError>;
-    /// Micro-batch mode: the next polls emit up to this planned position and no further.
+    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError>;
+    /// The next polls emit up to this planned position and no further. After
+    /// [`resume`](Self::resume) it may have been planned by an earlier run; a source that cannot
+    /// read it again says so, and is at that position at once.
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError>;
     /// Everything before this position is committed and will not be asked for again.
-    fn committed(&mut self, _end: &Offset) {}
+    fn committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 enum SourceState {
@@ -121,6 +144,8 @@ pub struct SourceTasklet<S, D> {
     ack: Option<Epoch>,
     marked: Offset,
     told_exhausted: bool,
+    continuous: bool,
+    resume: Option<Offset>,
 }
 
 /// A tasklet's connection to the driver.
@@ -135,6 +160,8 @@ pub struct SourcePort {
     pub(crate) index: usize,
     pub(crate) commands: Receiver<Command>,
     pub(crate) continuous: bool,
+    pub(crate) resume: Option<Offset>,
+    pub(crate) replays: bool,
 }
 
 impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
@@ -148,11 +175,18 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             down,
             commands: port.commands,
             reports: port.tasklet.reports,
-            state: if port.continuous { SourceState::Flowing } else { SourceState::Waiting },
+            // An epoch that is to be run again comes before all that is new.
+            state: if port.continuous && !port.replays {
+                SourceState::Flowing
+            } else {
+                SourceState::Waiting
+            },
             mark: None,
             ack: None,
             marked: Offset::default(),
             told_exhausted: false,
+            continuous: port.continuous,
+            resume: port.resume,
         }
     }
 
@@ -169,15 +203,15 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                 Command::Mark { epoch, drain, last } => {
                     self.mark = Some(Mark { epoch, drain, last });
                 }
-                Command::Plan => {
-                    let planned = self.source.plan(cx)?;
+                Command::Plan(extent) => {
+                    let planned = self.source.plan(extent, cx)?;
                     self.report(Report::Planned { source: self.source_index, planned });
                 }
                 Command::Run { epoch, end } => {
                     self.source.bound(&end)?;
                     self.state = SourceState::Batch(epoch);
                 }
-                Command::Committed => self.source.committed(&self.marked),
+                Command::Committed => self.source.committed(&self.marked)?,
                 Command::End => {
                     self.down.end()?;
                     self.state = SourceState::Ended;
@@ -193,6 +227,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             source: self.source_index,
             epoch,
             offset: self.marked.clone(),
+            records: self.source.records(),
         });
         self.down.marker(epoch)?;
         self.ack = Some(epoch);
@@ -206,6 +241,9 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        if let Some(at) = self.resume.take() {
+            self.source.resume(&at)?;
+        }
         self.source.attach(io)?;
         self.down.attach(io)
     }
@@ -248,7 +286,8 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             (Polled::AtBound, SourceState::Batch(epoch)) => {
                 let epoch = *epoch;
                 self.put_marker(epoch)?;
-                self.state = SourceState::Waiting;
+                self.state =
+                    if self.continuous { SourceState::Flowing } else { SourceState::Waiting };
                 progress = true;
             }
             (Polled::Idle | Polled::Exhausted, SourceState::Flowing) => {

@@ -1,7 +1,7 @@
 //! Real sockets: lines in, lines out, and everything that can be wrong with them.
 #![cfg(feature = "sql")]
 
-use millstream::session::{Progress, Session, StreamingQuery, Trigger};
+use millstream::session::{Session, StreamingQuery, Totals, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -36,9 +36,9 @@ fn over_socket(
 }
 
 /// Waits for a condition, which must come.
-fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Progress) -> bool) {
+fn until(query: &StreamingQuery, what: &str, mut reached: impl FnMut(&Totals) -> bool) {
     let start = Instant::now();
-    while !reached(&query.last_progress()) {
+    while !reached(&query.totals()) {
         assert!(
             start.elapsed() < Duration::from_secs(60),
             "never came: {what}; {:?}",
@@ -106,7 +106,7 @@ fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
         let values = values(&session);
         assert_eq!(values[..3], ["good 1", "good 2", "good 3"]);
         assert_eq!((values.len(), values[3].len()), (4, 1_000), "just the limit is not too long");
-        let progress = query.last_progress();
+        let progress = query.totals();
         assert_eq!(progress.bad_records, 3);
         let reasons: Vec<_> =
             progress.last_bad.iter().map(|bad| (bad.offset, bad.length, bad.reason)).collect();
@@ -140,7 +140,7 @@ fn random_bytes_lose_no_good_line() {
     query.await_termination().unwrap();
     let expected: Vec<_> = (0..500).map(|n| format!("good-{n}")).collect();
     assert_eq!(values(&session), expected);
-    assert!(query.last_progress().bad_records > 0);
+    assert!(query.totals().bad_records > 0);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_lost_peer_is_connected_to_again_and_its_half_line_set_aside() {
     until(&query, "the line after", |progress| progress.records_in == 2);
     query.process_all_available().unwrap();
     assert_eq!(values(&session), ["before", "after"]);
-    assert_eq!(query.last_progress().last_bad[0].reason, "connection ended within a line");
+    assert_eq!(query.totals().last_bad[0].reason, "connection ended within a line");
     query.stop().unwrap();
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Ok(played) => played?,
         Err(_) => return Err(Failure::Failed("the player of the recording panicked".into())),
     }
-    let progress = query.last_progress();
+    let progress = query.totals();
     let counts = counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let correct = *counts == recording.count() && progress.records_in == args.lines;
     let rate = progress.latency.count as f64 / elapsed_s;

@@ -2,16 +2,18 @@
 
 use crate::Failure;
 use clap::Args;
-use millstream::session::{Overrides, Progress, Session, StreamingQuery, parse_trigger};
-use std::io::Read;
-use std::path::PathBuf;
-use std::sync::Arc;
+use millstream::session::{Overrides, Progress, Session, StreamingQuery, Totals, parse_trigger};
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
-    millstream run wordcount.sql --trigger continuous=200ms --set millstream.wait=spin")]
+    millstream run wordcount.sql --trigger continuous=200ms --set millstream.wait=spin\n  \
+    millstream run wordcount.sql --checkpoint /var/lib/wordcount --progress progress.jsonl")]
 pub(crate) struct RunArgs {
     /// The job file; `-` reads standard input
     job: PathBuf,
@@ -21,9 +23,14 @@ pub(crate) struct RunArgs {
     /// A setting, as `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Not built yet: a checkpoint folder
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Keep what the job needs to go on after any end in this folder: one query's
+    /// `checkpointLocation`, or with several queries the folder above theirs
+    #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
+    /// Write a JSON line per committed epoch to this file, with Spark's field names; `-` is
+    /// standard error
+    #[arg(long, value_name = "FILE")]
+    progress: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -76,14 +83,10 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
 
 /// Runs a job to its end.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    if args.checkpoint.is_some() {
-        return Err(Failure::Wrong(
-            "NOT_YET_SUPPORTED: --checkpoint is not built yet: a restart begins anew".into(),
-        ));
-    }
     let (text, session) = (read(&args.job)?, Session::new());
     session.on_notice(|line| eprintln!("{line}"));
-    let overrides = overrides(&args.set, args.trigger.as_deref())?;
+    let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
+    overrides.checkpoint = args.checkpoint.clone();
     let jobs = session.job(&text, &overrides).map_err(|e| wrong(&args.job, e))?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -96,15 +99,42 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?;
     let start = Instant::now();
     let mut queries = Vec::new();
-    for job in jobs {
+    let progress = args.progress.as_deref().map(ProgressFile::open).transpose()?;
+    for mut job in jobs {
+        if let Some(file) = progress.clone() {
+            job = job.on_progress(move |progress| file.write(progress));
+        }
         queries.push(job.start()?);
     }
-    eprintln!("running {} (no checkpoint: a restart begins anew); Ctrl-C stops", names(&queries));
+    eprintln!("running {}; Ctrl-C stops", names(&queries));
     let outcome = wait(&queries, &stop);
     for query in &queries {
-        summary(query.name(), &query.last_progress(), start.elapsed());
+        summary(query.name(), &query.totals(), start.elapsed());
     }
     outcome
+}
+
+/// Where progress reports go; all queries share it.
+#[derive(Clone)]
+struct ProgressFile(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl ProgressFile {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Self(Arc::new(Mutex::new(Box::new(std::io::stderr())))));
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|error| {
+            Failure::Wrong(format!("PROGRESS_FILE_UNWRITABLE: {}: {error}", path.display()))
+        })?;
+        Ok(Self(Arc::new(Mutex::new(Box::new(file)))))
+    }
+
+    /// A line that cannot be written is lost; the query is not.
+    fn write(&self, progress: &Progress) {
+        let mut file = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        drop(writeln!(file, "{}", progress.to_json()));
+    }
 }
 
 fn names(queries: &[StreamingQuery]) -> String {
@@ -133,14 +163,14 @@ fn wait(queries: &[StreamingQuery], stop: &AtomicBool) -> Result<(), Failure> {
     }
 }
 
-fn summary(name: &str, progress: &Progress, elapsed: Duration) {
+fn summary(name: &str, progress: &Totals, elapsed: Duration) {
     let latency = &progress.latency;
-    let epochs = progress.epoch.map_or(0, |epoch| epoch + 1);
     eprintln!(
-        "{name}: {} records in, {} rows out, {} set aside, {epochs} epochs in {:.1} s",
+        "{name}: {} records in, {} rows out, {} set aside, {} epochs in {:.1} s",
         progress.records_in,
         latency.count,
         progress.bad_records,
+        progress.epochs,
         elapsed.as_secs_f64()
     );
     if latency.count > 0 {

@@ -89,6 +89,58 @@ impl<'a> Push<Row<'a>> for Foreach {
     }
 }
 
+/// A user's function for whole batches.
+pub type BatchFunction = Box<dyn FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send>;
+
+/// Gives each batch's rows to a function, with the batch's number: exactly once if the function
+/// does nothing when a number comes again. Batches without rows are given too.
+pub struct ForeachBatch {
+    function: BatchFunction,
+    types: Vec<DataType>,
+    rows: Vec<Vec<Value>>,
+    latency: LatencyRecorder,
+}
+
+impl ForeachBatch {
+    /// A sink for rows of this schema.
+    pub fn new(function: BatchFunction, schema: &Schema, latency: LatencyRecorder) -> Self {
+        let types = schema.fields.iter().map(|f| f.data_type.clone()).collect();
+        Self { function, types, rows: Vec::new(), latency }
+    }
+}
+
+impl Stage for ForeachBatch {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        (self.function)(&self.rows, epoch).map_err(|reason| {
+            EngineError::operator("FOREACH_BATCH_USER_FUNCTION_ERROR", reason, "")
+        })?;
+        self.rows.clear();
+        self.latency.stamp();
+        self.latency.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        Ok(Settled::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for ForeachBatch {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.rows.push(decode(row, self.types.iter()));
+        self.latency.note(ingest_ns);
+        Ok(())
+    }
+}
+
 /// Takes rows and forgets them; the latency is recorded.
 pub struct Noop(pub LatencyRecorder);
 

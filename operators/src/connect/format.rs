@@ -17,6 +17,26 @@ pub enum LineFormat {
     Csv,
 }
 
+impl LineFormat {
+    /// Its name as a format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
+
+    /// The end of its files' names, as Spark has it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Text => "txt",
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
+}
+
 /// Writes rows of one schema as lines.
 pub struct LineWriter {
     format: LineFormat,

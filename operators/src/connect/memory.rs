@@ -4,7 +4,7 @@
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
-use millstream_engine::driver::Planned;
+use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::latency::LatencyRecorder;
@@ -14,16 +14,27 @@ use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::wake::Waker;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Encoded rows with their ingest times.
 type Rows = VecDeque<(Vec<u8>, u64)>;
 
 #[derive(Default)]
+struct Queue {
+    /// Rows that no query has committed and no source holds.
+    rows: Rows,
+    /// Position of the first of them.
+    base: u64,
+    /// Nothing more will come.
+    closed: bool,
+    /// A query has read from it, so positions mean something.
+    drawn: bool,
+}
+
+#[derive(Default)]
 struct Shared {
-    /// Rows not yet read, and whether the stream is closed.
-    queue: Mutex<(Rows, bool)>,
-    reader: OnceLock<(Arc<dyn Env>, Waker)>,
+    queue: Mutex<Queue>,
+    reader: Mutex<Option<(Arc<dyn Env>, Waker)>>,
     /// Whether a query has it.
     claimed: AtomicBool,
 }
@@ -46,39 +57,61 @@ impl MemoryStream {
         &self.schema
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<(Arc<dyn Env>, Waker)>> {
+        self.shared.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// Adds rows, all at once: in micro-batch mode they are never split over two batches that
     /// are planned before and after the call.
     pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
-        let now_ns = self.shared.reader.get().map_or(0, |(env, _)| env.now_ns());
+        let now_ns = self.reader().as_ref().map_or(0, |(env, _)| env.now_ns());
         let rows: Vec<_> = rows.into_iter().map(|row| (encode(&row), now_ns)).collect();
-        self.shared.queue.lock().unwrap_or_else(|p| p.into_inner()).0.extend(rows);
+        self.queue().rows.extend(rows);
         self.wake();
     }
 
     /// Says that nothing more will come.
     pub fn close(&self) {
-        self.shared.queue.lock().unwrap_or_else(|p| p.into_inner()).1 = true;
+        self.queue().closed = true;
         self.wake();
     }
 
     fn wake(&self) {
-        if let Some((_, waker)) = self.shared.reader.get() {
+        if let Some((_, waker)) = &*self.reader() {
             waker.wake();
         }
     }
 
-    /// The source of one query; a second one is refused.
+    /// The source of one query; a second one at the same time is refused. Rows that the query
+    /// has not committed when it ends go back into the stream.
     pub fn source(&self, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
-        // ORDERING: relaxed: of several callers one sees `false`, and nothing else depends on it.
-        if self.shared.claimed.swap(true, Ordering::Relaxed) {
+        // ORDERING: acquire and release: the next source sees what the last one put back.
+        if self.shared.claimed.swap(true, Ordering::AcqRel) {
             return Err(EngineError::operator(
                 "MEMORY_STREAM_IN_USE",
-                "a memory stream feeds one query, once",
-                "Make another stream for another query",
+                "a memory stream feeds one query at a time",
+                "Stop that query first, or make another stream",
             ));
         }
-        let (stream, staged) = (self.clone(), Rows::new());
-        Ok(MemorySource { stream, env, emitted: 0, staged, bound: None })
+        let mut queue = self.queue();
+        let lost = !std::mem::replace(&mut queue.drawn, true);
+        let emitted = queue.base;
+        drop(queue);
+        Ok(MemorySource {
+            stream: self.clone(),
+            env,
+            emitted,
+            records: 0,
+            staged: Rows::new(),
+            uncommitted: Rows::new(),
+            bound: None,
+            as_of_start: None,
+            lost,
+        })
     }
 }
 
@@ -87,15 +120,38 @@ pub struct MemorySource {
     stream: MemoryStream,
     env: Arc<dyn Env>,
     emitted: u64,
+    /// Emitted in this run.
+    records: u64,
     staged: Rows,
+    /// Emitted rows, to be emitted again by the next query if this one does not commit them.
+    uncommitted: Rows,
     bound: Option<u64>,
+    as_of_start: Option<u64>,
+    /// A checkpoint's positions would be those of a stream in an earlier process.
+    lost: bool,
 }
 
 impl MemorySource {
     fn stage(&mut self) -> bool {
-        let mut queue = self.stream.shared.queue.lock().unwrap_or_else(|p| p.into_inner());
-        self.staged.append(&mut queue.0);
-        queue.1
+        let mut queue = self.stream.queue();
+        let taken = queue.rows.len() as u64;
+        queue.base += taken;
+        self.staged.append(&mut queue.rows);
+        queue.closed
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        let mut queue = self.stream.queue();
+        let back = self.uncommitted.len() + self.staged.len();
+        queue.base -= back as u64;
+        self.uncommitted.append(&mut self.staged);
+        self.uncommitted.append(&mut queue.rows);
+        queue.rows = std::mem::take(&mut self.uncommitted);
+        drop(queue);
+        *self.stream.reader() = None;
+        self.stream.shared.claimed.store(false, Ordering::Release);
     }
 }
 
@@ -105,8 +161,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        // Set once: the stream was claimed by this source.
-        let _ = self.stream.shared.reader.set((self.env.clone(), io.waker.clone()));
+        *self.stream.reader() = Some((self.env.clone(), io.waker.clone()));
         Ok(())
     }
 
@@ -117,14 +172,16 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         }
         let before = self.emitted;
         while self.emitted - before < cx.budget as u64
-            && self.bound != Some(self.emitted)
+            && self.bound.is_none_or(|bound| self.emitted < bound)
             && down.ready()
         {
             let Some((row, ingest_ns)) = self.staged.pop_front() else { break };
             self.emitted += 1;
+            self.records += 1;
             down.push(Row(&row), ingest_ns)?;
+            self.uncommitted.push_back((row, ingest_ns));
         }
-        if self.bound == Some(self.emitted) {
+        if self.bound.is_some_and(|bound| self.emitted >= bound) {
             self.bound = None;
             return Ok(Polled::AtBound);
         }
@@ -139,14 +196,56 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         Offset(self.emitted.to_string())
     }
 
-    fn plan(&mut self, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn records(&self) -> u64 {
+        self.records
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        let at = at.number()?;
+        let mut queue = self.stream.queue();
+        if !self.lost {
+            // What was committed and not yet forgotten when the last query ended.
+            let done = at.saturating_sub(queue.base).min(queue.rows.len() as u64);
+            queue.rows.drain(..done as usize);
+        }
+        queue.base = at;
+        self.emitted = at;
+        Ok(())
+    }
+
+    fn plan(&mut self, extent: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
         let exhausted = self.stage();
-        let end = self.emitted + self.staged.len() as u64;
-        Ok(Planned { end: Offset(end.to_string()), has_new: !self.staged.is_empty(), exhausted })
+        let all = self.emitted + self.staged.len() as u64;
+        let end = match extent {
+            Extent::AsOfStart => (*self.as_of_start.get_or_insert(all)).max(self.emitted),
+            Extent::All | Extent::Limited => all,
+        };
+        Ok(Planned {
+            end: Offset(end.to_string()),
+            has_new: end > self.emitted,
+            exhausted,
+            limited: false,
+        })
     }
 
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
-        self.bound = Some(end.0.parse().unwrap_or(self.emitted));
+        let end = end.number()?;
+        self.bound = Some(end);
+        if self.emitted + (self.staged.len() as u64) < end {
+            self.stage();
+        }
+        if self.emitted + (self.staged.len() as u64) < end {
+            // Rows of an earlier process: they are gone, and what is here is new.
+            self.emitted = end;
+            self.stream.queue().base = end + self.staged.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+        let kept = self.emitted - end.number()?.min(self.emitted);
+        let done = self.uncommitted.len().saturating_sub(kept as usize);
+        self.uncommitted.drain(..done);
         Ok(())
     }
 }

@@ -1,55 +1,112 @@
 //! Rows at a steady rate: `timestamp TIMESTAMP, value BIGINT` from 0, for trying things out.
 //!
 //! Row k is due `k / rowsPerSecond` after the start and bears that time. In continuous mode it
-//! goes out when it is due, not at the end of its second as in Spark.
+//! goes out when it is due, not at the end of its second as in Spark. With a checkpoint the start
+//! is kept in it, so that a query that was down catches up and goes on counting, as in Spark.
 
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
-use millstream_engine::driver::Planned;
+use millstream_engine::checkpoint::entry;
+use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
+use millstream_engine::seam::Env;
 use millstream_engine::stage::Push;
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use std::path::Path;
 
 /// The source.
 pub struct RateSource {
     rows_per_second: u64,
-    /// Start on the monotonic and the wall clock, set at the first poll.
-    start: Option<(u64, i64)>,
+    /// The first row's time on the wall clock.
+    start_us: i64,
+    /// The same on the monotonic clock; before its zero after a restart.
+    start_ns: i128,
+    opened_ns: u64,
+    /// The first row of this run.
+    first: u64,
     next: u64,
     bound: Option<u64>,
+    as_of_start: Option<u64>,
     row: Vec<u8>,
 }
 
+/// Reads `rowsPerSecond` (1) and `numPartitions` (taken and without effect: one sequence).
+pub fn read(options: &Options) -> PlanResult<u64> {
+    let mut reader = OptionReader::new("source rate", options);
+    let rows_per_second = reader.number("rowsPerSecond", 1, 1, 1_000_000_000)?;
+    reader.number("numPartitions", 1, 1, 1024)?;
+    reader.finish()?;
+    Ok(rows_per_second)
+}
+
+/// The source's columns.
+pub fn schema() -> Schema {
+    Schema::new(vec![
+        Field::new("timestamp", DataType::Timestamp, true),
+        Field::new("value", DataType::Long, true),
+    ])
+}
+
+/// The start that the checkpoint knows, or now.
+fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
+    let Some(folder) = folder else { return Ok(env.wall_us()) };
+    let path = folder.join("0");
+    let storage = env.storage();
+    match entry::read(storage, &path) {
+        Ok(lines) => {
+            let line = lines.first().and_then(|line| line.parse().ok());
+            line.ok_or_else(|| entry::damaged(&path, "it holds no start time"))
+        }
+        Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => {
+            let now_us = env.wall_us();
+            let folder_made = storage.create_folder(folder);
+            folder_made.map_err(|error| entry::write_failed(folder, &error))?;
+            entry::write(storage, &path, [now_us.to_string().as_str()])?;
+            Ok(now_us)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl RateSource {
-    /// Reads `rowsPerSecond` (1) and `numPartitions` (taken and without effect: one sequence).
-    pub fn read(options: &Options) -> PlanResult<Self> {
-        let mut reader = OptionReader::new("source rate", options);
-        let rows_per_second = reader.number("rowsPerSecond", 1, 1, 1_000_000_000)?;
-        reader.number("numPartitions", 1, 1, 1024)?;
-        reader.finish()?;
-        Ok(Self { rows_per_second, start: None, next: 0, bound: None, row: Vec::new() })
+    /// Starts the sequence, or goes on with the one whose start is kept in `folder`.
+    pub fn open(
+        rows_per_second: u64,
+        env: &dyn Env,
+        folder: Option<&Path>,
+    ) -> Result<Self, EngineError> {
+        let start_us = start_us(env, folder)?;
+        let opened_ns = env.now_ns();
+        let ago_us = i128::from(env.wall_us() - start_us);
+        Ok(Self {
+            rows_per_second,
+            start_us,
+            start_ns: i128::from(opened_ns) - ago_us * 1000,
+            opened_ns,
+            first: 0,
+            next: 0,
+            bound: None,
+            as_of_start: None,
+            row: Vec::new(),
+        })
     }
 
-    /// The source's columns.
-    pub fn schema() -> Schema {
-        Schema::new(vec![
-            Field::new("timestamp", DataType::Timestamp, true),
-            Field::new("value", DataType::Long, true),
-        ])
-    }
-
-    fn due(&mut self, cx: &StepCx<'_>) -> (u64, i64, u64) {
-        let now_ns = cx.env.now_ns();
-        let (start_ns, start_us) = *self.start.get_or_insert((now_ns, cx.env.wall_us()));
-        let due = u128::from(now_ns - start_ns) * u128::from(self.rows_per_second) / 1_000_000_000;
-        (start_ns, start_us, due as u64 + 1)
+    fn due(&self, cx: &StepCx<'_>) -> u64 {
+        let since_ns = (i128::from(cx.env.now_ns()) - self.start_ns).max(0);
+        (since_ns * i128::from(self.rows_per_second) / 1_000_000_000) as u64 + 1
     }
 
     fn after(&self, rows: u64, unit_per_second: u128) -> u64 {
         (u128::from(rows) * unit_per_second / u128::from(self.rows_per_second)) as u64
+    }
+
+    /// When a row is due; one that was due before the query started is due now.
+    fn due_ns(&self, row: u64) -> u64 {
+        let due_ns = self.start_ns + i128::from(self.after(row, 1_000_000_000));
+        due_ns.max(i128::from(self.opened_ns)) as u64
     }
 }
 
@@ -59,20 +116,18 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
     }
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
-        let (start_ns, start_us, due) = self.due(cx);
-        let until = self.bound.unwrap_or(due);
+        let until = self.bound.unwrap_or_else(|| self.due(cx));
         let before = self.next;
         while self.next < until && self.next - before < cx.budget as u64 && down.ready() {
-            let timestamp_us = start_us + self.after(self.next, 1_000_000) as i64;
+            let timestamp_us = self.start_us + self.after(self.next, 1_000_000) as i64;
             self.row.clear();
             let mut writer = RowWriter::new(&mut self.row, 2);
             writer.long(0, timestamp_us);
             writer.long(1, self.next as i64);
-            let intended_ns = start_ns + self.after(self.next, 1_000_000_000);
-            down.push(Row(&self.row), intended_ns)?;
+            down.push(Row(&self.row), self.due_ns(self.next))?;
             self.next += 1;
         }
-        if self.bound == Some(self.next) {
+        if self.bound.is_some_and(|bound| self.next >= bound) {
             self.bound = None;
             return Ok(Polled::AtBound);
         }
@@ -80,7 +135,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
             return Ok(Polled::Some);
         }
         if self.bound.is_none() {
-            cx.wake_at(start_ns + self.after(self.next, 1_000_000_000) + 1);
+            cx.wake_at(self.due_ns(self.next) + 1);
         }
         Ok(Polled::Idle)
     }
@@ -89,13 +144,33 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         Offset(self.next.to_string())
     }
 
-    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
-        let (_, _, due) = self.due(cx);
-        Ok(Planned { end: Offset(due.to_string()), has_new: due > self.next, exhausted: false })
+    fn records(&self) -> u64 {
+        self.next - self.first
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        self.next = at.number()?;
+        self.first = self.next;
+        Ok(())
+    }
+
+    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        let due = self.due(cx);
+        let end = match extent {
+            Extent::AsOfStart => *self.as_of_start.get_or_insert(due),
+            Extent::All | Extent::Limited => due,
+        };
+        let end = end.max(self.next);
+        Ok(Planned {
+            end: Offset(end.to_string()),
+            has_new: end > self.next,
+            exhausted: false,
+            limited: false,
+        })
     }
 
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
-        self.bound = Some(end.0.parse().unwrap_or(self.next));
+        self.bound = Some(end.number()?);
         Ok(())
     }
 }

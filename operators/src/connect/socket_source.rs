@@ -19,7 +19,7 @@ use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
-use millstream_engine::driver::Planned;
+use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::{TcpListener, TcpStream};
 use millstream_engine::mio::{Interest, Registry, Token};
@@ -169,6 +169,9 @@ pub struct SocketSource {
     /// Inside a line that is too long: its offset, its length so far, and its first bytes.
     skipping: Option<(u64, u64, Vec<u8>)>,
     bound: Option<u64>,
+    /// Nothing was read since the checkpoint was taken up.
+    resumed: bool,
+    planned_once: bool,
     ingest_ns: u64,
     ingest_us: i64,
     backoff_ns: u64,
@@ -201,6 +204,8 @@ impl SocketSource {
             position: 0,
             skipping: None,
             bound: None,
+            resumed: false,
+            planned_once: false,
             ingest_ns: 0,
             ingest_us: 0,
             backoff_ns: BACKOFF_FIRST_NS,
@@ -557,7 +562,22 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         Offset(self.position.to_string())
     }
 
-    fn plan(&mut self, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn records(&self) -> u64 {
+        // ORDERING: relaxed: a counter that nothing else depends on.
+        self.counters.records.load(Ordering::Relaxed)
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        self.position = at.number()?;
+        self.resumed = true;
+        Ok(())
+    }
+
+    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        if extent == Extent::AsOfStart && std::mem::replace(&mut self.planned_once, true) {
+            let end = Offset(self.position.to_string());
+            return Ok(Planned { end, has_new: false, exhausted: false, limited: false });
+        }
         while self.end - self.start < STAGE_BYTES && self.advance(cx)? {
             match self.read(cx, STAGE_BYTES + 2 * READ_BYTES)? {
                 ReadOutcome::Bytes => {}
@@ -578,11 +598,21 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             end: Offset(end.to_string()),
             has_new: end > self.position,
             exhausted: matches!(self.link, Link::Ended) && self.config.at_end == AtEnd::Stop,
+            limited: self.end - self.start >= STAGE_BYTES,
         })
     }
 
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
-        self.bound = Some(end.0.parse().unwrap_or(self.position));
+        let end = end.number()?;
+        self.bound = Some(end);
+        if std::mem::take(&mut self.resumed) && end > self.position {
+            (self.notice)(&format!(
+                "socket source: {} bytes that were received before the restart are lost (option \
+                 durable 'true' would have kept them)",
+                end - self.position
+            ));
+            self.position = end;
+        }
         Ok(())
     }
 }

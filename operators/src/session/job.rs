@@ -2,11 +2,13 @@
 //! been checked.
 
 use super::dataframe::DataFrame;
+use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery};
 use super::{Session, StreamReader, StreamWriter};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::sql::job::{Statement, parse};
 use millstream_engine::driver::Trigger;
+use std::path::PathBuf;
 
 /// What the command line sets over what the job says.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub struct Overrides {
     pub trigger: Option<Trigger>,
     /// `SET`s that come after the job's own.
     pub settings: Vec<(String, String)>,
+    /// The checkpoint of the one query, or of each query a folder with its name in here.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// A query of a job, checked and not yet started.
@@ -34,6 +38,11 @@ impl JobQuery {
         self.writer.explain()
     }
 
+    /// Calls this for every committed epoch; see [`StreamWriter::on_progress`].
+    pub fn on_progress(self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
+        Self { writer: self.writer.on_progress(call), ..self }
+    }
+
     /// Starts it.
     pub fn start(self) -> Result<StreamingQuery, QueryError> {
         self.writer.start()
@@ -44,7 +53,10 @@ impl Session {
     /// Reads a job file: names its views and checks its queries.
     pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
-        for statement in parse(text)? {
+        let statements = parse(text)?;
+        let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
+        let several = tables.count() > 1;
+        for statement in statements {
             match statement {
                 Statement::Set { key, value, place } => {
                     self.set(&key, &value).map_err(|error| error.at(place))?;
@@ -70,6 +82,10 @@ impl Session {
                     }
                     if let Some(trigger) = overrides.trigger {
                         writer = writer.trigger(trigger);
+                    }
+                    if let Some(folder) = &overrides.checkpoint {
+                        let own = if several { folder.join(&name) } else { folder.clone() };
+                        writer = writer.option("checkpointLocation", own.display());
                     }
                     writer.check().map_err(|error| error.at(place))?;
                     queries.push(JobQuery { name, writer });

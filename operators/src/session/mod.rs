@@ -22,6 +22,7 @@
 
 mod dataframe;
 mod job;
+mod progress;
 mod query;
 mod trigger;
 mod writer;
@@ -29,13 +30,15 @@ mod writer;
 pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
-pub use query::{Progress, QueryError, Status, StreamingQuery};
+pub use progress::Progress;
+pub use query::{QueryError, Status, StreamingQuery, Totals};
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
+use crate::connect::file_source::FileSourceConfig;
 use crate::connect::memory::{MemoryStream, MemoryTable};
-use crate::connect::rate::RateSource;
 use crate::connect::socket_source::SocketConfig;
+use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::{Options, Plan, Scan};
@@ -222,7 +225,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// `socket` or `rate`.
+    /// `socket`, `text`, `csv`, `json`, `rate` or `rate-micro-batch`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
@@ -247,30 +250,37 @@ impl StreamReader {
         Ok(plan)
     }
 
-    pub(crate) fn load_as(self, name: &str) -> PlanResult<DataFrame> {
+    pub(crate) fn load_as(mut self, name: &str) -> PlanResult<DataFrame> {
         let format = self.format.to_ascii_lowercase();
         let schema = match format.as_str() {
             "socket" => SocketConfig::read(&self.options)?.schema(),
             "rate" => {
-                RateSource::read(&self.options)?;
-                RateSource::schema()
+                rate::read(&self.options)?;
+                rate::schema()
+            }
+            "rate-micro-batch" => {
+                rate_micro_batch::Config::read(&self.options)?;
+                rate::schema()
+            }
+            "text" | "csv" | "json" => {
+                let given = self.schema.take();
+                FileSourceConfig::read(&format, &self.options, given.clone())?.schema()
             }
             "" => {
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     "no format was given",
-                    "Use format 'socket' or 'rate'",
+                    "Use format 'socket', 'text', 'csv', 'json' or 'rate'",
                 ));
             }
-            "text" | "csv" | "json" | "parquet" | "orc" | "kafka" | "rate-micro-batch"
-            | "capture" => {
+            "parquet" | "orc" | "kafka" | "capture" => {
                 return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
             }
             _ => {
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     format!("there is no source format '{format}'"),
-                    "Source formats: socket, rate",
+                    "Source formats: socket, text, csv, json, rate, rate-micro-batch",
                 ));
             }
         };

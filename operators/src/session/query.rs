@@ -1,15 +1,15 @@
 //! A started query.
 
 use super::Session;
+use super::progress::{Progress, Recent};
 use crate::connect::bad_records::BadRecord;
 use crate::connect::socket_source::SourceCounters;
 use crate::table::error::PlanError;
-use millstream_engine::driver::Committed;
 use millstream_engine::error::EngineError;
 use millstream_engine::job::Running;
 use millstream_engine::latency::{Latency, Percentiles};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// A query that was refused, or that failed while running.
@@ -33,16 +33,14 @@ impl QueryError {
     }
 }
 
-/// What a query has done so far.
+/// What a query has done so far in this run.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub struct Totals {
     /// The last committed epoch, if any has been.
     pub epoch: Option<u64>,
-    /// Each source's position at its end.
-    pub offsets: Vec<String>,
-    /// How long it took to commit, in nanoseconds.
-    pub epoch_duration_ns: u64,
-    /// Records that socket sources have read.
+    /// Epochs committed.
+    pub epochs: u64,
+    /// Records that socket sources have read, up to now; of other sources, up to the last epoch.
     pub records_in: u64,
     /// Records that were set aside.
     pub bad_records: u64,
@@ -64,17 +62,37 @@ pub enum Status {
     Failed,
 }
 
+/// What the driver's thread tells the query's owner.
+#[derive(Default)]
+pub(super) struct Told {
+    pub recent: Recent,
+    pub epochs: u64,
+    pub records: u64,
+}
+
 /// A started query. Dropping it stops it at the next epoch.
 pub struct StreamingQuery {
+    pub(super) id: String,
+    pub(super) run_id: String,
     pub(super) name: String,
     pub(super) session: Session,
     pub(super) running: Running,
     pub(super) latency: Latency,
-    pub(super) last: Arc<Mutex<Option<Committed>>>,
+    pub(super) told: Arc<Mutex<Told>>,
     pub(super) counters: Vec<SourceCounters>,
 }
 
 impl StreamingQuery {
+    /// Its id, the same after a restart from its checkpoint.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// This run's id.
+    pub fn run_id(&self) -> &str {
+        &self.run_id
+    }
+
     /// Its name, unique among the session's active queries.
     pub fn name(&self) -> &str {
         &self.name
@@ -119,22 +137,38 @@ impl StreamingQuery {
         self.running.request_stop();
     }
 
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The last committed epoch of this run.
+    pub fn last_progress(&self) -> Option<Progress> {
+        self.told().recent.last()
+    }
+
+    /// The last 100 committed epochs of this run, oldest first.
+    pub fn recent_progress(&self) -> Vec<Progress> {
+        self.told().recent.all()
+    }
+
     /// What it has done.
-    pub fn last_progress(&self) -> Progress {
-        let last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        let mut progress = Progress { latency: self.latency.percentiles(), ..Progress::default() };
-        if let Some(last) = last {
-            progress.epoch = Some(last.epoch);
-            progress.offsets = last.offsets.into_iter().map(|offset| offset.0).collect();
-            progress.epoch_duration_ns = last.duration_ns;
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { latency: self.latency.percentiles(), ..Totals::default() };
+        let told = self.told();
+        totals.epoch = told.recent.last().map(|last| last.committed.epoch);
+        totals.epochs = told.epochs;
+        totals.records_in = told.records;
+        drop(told);
+        if !self.counters.is_empty() {
+            // ORDERING: relaxed: a counter that nothing else depends on.
+            let live = self.counters.iter().map(|c| c.records.load(Ordering::Relaxed)).sum();
+            totals.records_in = totals.records_in.max(live);
         }
         for counters in &self.counters {
-            // ORDERING: relaxed: a counter that nothing else depends on.
-            progress.records_in += counters.records.load(Ordering::Relaxed);
-            progress.bad_records += counters.bad.count();
-            progress.last_bad.extend(counters.bad.last());
+            totals.bad_records += counters.bad.count();
+            totals.last_bad.extend(counters.bad.last());
         }
-        progress
+        totals
     }
 
     /// Forgets the latencies recorded so far: the end of a warm-up.

@@ -1,26 +1,35 @@
 //! Where a result goes, and the start of a query.
 
 use super::dataframe::DataFrame;
-use super::query::{QueryError, StreamingQuery};
+use super::progress::Progress;
+use super::query::{QueryError, StreamingQuery, Told};
 use super::trigger::parse_trigger;
 use crate::connect::console::Console;
-use crate::connect::foreach::{Foreach, ForeachWriter, Noop};
+use crate::connect::file_sink::FileSinkConfig;
+use crate::connect::file_source::FileSourceConfig;
+use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
+use crate::connect::format::LineFormat;
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
-use crate::connect::rate::RateSource;
+use crate::connect::rate::{self, RateSource};
+use crate::connect::rate_micro_batch::{self, RateMicroBatch};
 use crate::connect::socket_sink::SocketSinkConfig;
 use crate::connect::socket_source::{IntendedTimes, SocketConfig, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::physical::{BoxChain, lower};
+use crate::table::physical::{BoxChain, lower, state_operators};
 use crate::table::plan::{Options, Scan};
+use crate::table::value::Value;
+use millstream_engine::checkpoint::{Shape, new_id};
 use millstream_engine::cores;
-use millstream_engine::driver::Trigger;
+use millstream_engine::driver::{Committed, Trigger};
 use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
 use millstream_engine::job::{Config, Job};
-use millstream_engine::latency::{Latency, LatencyRecorder};
+use millstream_engine::latency::{Latency, LatencyRecorder, Percentiles};
 use millstream_engine::seam::{Env, SimEnv};
 use millstream_engine::tasklet::{SourceTasklet, Tasklet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Options that belong to the query and not to the sink's format.
@@ -36,9 +45,14 @@ pub struct StreamWriter {
     trigger: Option<Trigger>,
     name: Option<String>,
     foreach: Option<Box<dyn ForeachWriter>>,
+    foreach_batch: Option<BatchFunction>,
+    on_progress: Option<OnProgress>,
     config: Option<Config>,
     replay: Option<Replay>,
 }
+
+/// Called on the driver's thread for every committed epoch.
+type OnProgress = Box<dyn FnMut(&Progress) + Send>;
 
 /// The clock of a replay, and when each line of its socket source was meant to be sent.
 type Replay = (Arc<dyn Env>, IntendedTimes);
@@ -53,6 +67,8 @@ impl StreamWriter {
             trigger: None,
             name: None,
             foreach: None,
+            foreach_batch: None,
+            on_progress: None,
             config: None,
             replay: None,
         }
@@ -64,13 +80,13 @@ impl StreamWriter {
         self
     }
 
-    /// `console`, `memory`, `socket` or `noop`.
+    /// `console`, `text`, `csv`, `json`, `memory`, `socket` or `noop`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
     }
 
-    /// An option of the sink, or `outputMode`, `trigger`, `queryName`.
+    /// An option of the sink, or `outputMode`, `trigger`, `queryName`, `checkpointLocation`.
     pub fn option(mut self, key: &str, value: impl ToString) -> Self {
         self.options.push((key.to_string(), value.to_string()));
         self
@@ -91,6 +107,21 @@ impl StreamWriter {
     /// Gives every row to a function.
     pub fn foreach(mut self, writer: impl ForeachWriter) -> Self {
         self.foreach = Some(Box::new(writer));
+        self
+    }
+
+    /// Gives each micro-batch's rows to a function, with the batch's number.
+    pub fn foreach_batch(
+        mut self,
+        function: impl FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send + 'static,
+    ) -> Self {
+        self.foreach_batch = Some(Box::new(function));
+        self
+    }
+
+    /// Calls this for every committed epoch, on the thread that commits it: the next one waits.
+    pub fn on_progress(mut self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
+        self.on_progress = Some(Box::new(call));
         self
     }
 
@@ -126,20 +157,52 @@ impl StreamWriter {
             (None, Some(text)) => parse_trigger(text)?,
             (None, None) => Trigger::Continuous { interval_ns: 1_000_000_000 },
         };
-        if self.query_option("checkpointLocation").is_some() {
-            return Err(PlanError::not_yet("a checkpoint on disk (checkpointLocation)"));
-        }
+        let checkpoint = match self.query_option("checkpointLocation") {
+            Some("") => {
+                return Err(PlanError::new(
+                    "INVALID_OPTION_VALUE",
+                    "option 'checkpointLocation' is empty",
+                    "Give a folder, or leave it out",
+                ));
+            }
+            folder => folder.map(PathBuf::from),
+        };
         let own = |key: &str| QUERY_OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key));
         let options: Options = self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
         let name = self.name.clone().or(self.query_option("queryName").map(str::to_string));
         let sink = self.sink(&options, name.as_deref())?;
-        Ok(Prepared { mode, trigger, name, sink })
+        if let (SinkSpec::Files(_), OutputMode::Update | OutputMode::Complete) = (&sink, mode) {
+            return Err(PlanError::new(
+                "STREAMING_OUTPUT_MODE.UNSUPPORTED_DATASOURCE",
+                format!("files cannot be written in output mode {}", mode.name()),
+                "Use append; for results that change, foreachBatch or another sink",
+            ));
+        }
+        if matches!(sink, SinkSpec::Files(_)) && checkpoint.is_none() {
+            return Err(PlanError::new(
+                "CHECKPOINT_LOCATION_MISSING",
+                "a sink that writes files needs option 'checkpointLocation'",
+                "Give a folder that no other query uses, or `run --checkpoint DIR`",
+            ));
+        }
+        if let (SinkSpec::ForeachBatch, true) = (&sink, trigger.is_continuous()) {
+            return Err(PlanError::new(
+                "FOREACH_BATCH_IN_CONTINUOUS_MODE",
+                "'foreachBatch' is not supported with continuous trigger",
+                "Use a micro-batch trigger such as asap: only there does a batch come again with \
+                 the same rows; or use foreach",
+            ));
+        }
+        Ok(Prepared { mode, trigger, name, sink, checkpoint })
     }
 
     fn sink(&self, options: &Options, name: Option<&str>) -> PlanResult<SinkSpec> {
         let schema = self.frame.schema();
         if self.foreach.is_some() {
             return Ok(SinkSpec::Foreach);
+        }
+        if self.foreach_batch.is_some() {
+            return Ok(SinkSpec::ForeachBatch);
         }
         let format = self.format.to_ascii_lowercase();
         let no_options = |what: &str| OptionReader::new(what, options).finish();
@@ -162,7 +225,17 @@ impl StreamWriter {
                 config.writer(&schema)?;
                 Ok(SinkSpec::Socket(config))
             }
-            "text" | "csv" | "json" | "parquet" | "orc" | "kafka" => {
+            "text" | "csv" | "json" => {
+                let format = match format.as_str() {
+                    "csv" => LineFormat::Csv,
+                    "json" => LineFormat::Json,
+                    _ => LineFormat::Text,
+                };
+                let config = FileSinkConfig::read(format, options)?;
+                config.writer(&schema)?;
+                Ok(SinkSpec::Files(config))
+            }
+            "parquet" | "orc" | "kafka" => {
                 Err(PlanError::not_yet(format_args!("the sink format '{format}'")))
             }
             _ => Err(PlanError::new(
@@ -172,7 +245,7 @@ impl StreamWriter {
                 } else {
                     format!("there is no sink format '{format}'")
                 },
-                "Sink formats: console, memory, socket, noop",
+                "Sink formats: console, text, csv, json, memory, socket, noop",
             )),
         }
     }
@@ -189,7 +262,7 @@ impl StreamWriter {
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation: one that never reads stands for each.
         let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
-            let source = RateSource::read(&Options::new()).map_err(refused)?;
+            let source = RateSource::open(1, &*job.env(), None)?;
             let port = job.source_port(worker);
             let tasklet = SourceTasklet::new(port, source, chain);
             Ok(Box::new(Named(format!("source {}", scan.name), tasklet)) as Box<dyn Tasklet>)
@@ -209,8 +282,8 @@ impl StreamWriter {
         let session = self.frame.session.clone();
         let (settings, name) = {
             let mut inner = session.lock();
-            let name = match prepared.name {
-                Some(name) => name,
+            let name = match &prepared.name {
+                Some(name) => name.clone(),
                 None => format!("query-{}", inner.active.len()),
             };
             if inner.active.contains(&name) {
@@ -224,18 +297,37 @@ impl StreamWriter {
             inner.active.push(name.clone());
             (inner.settings.clone(), name)
         };
-        let started = self.run(&prepared.sink, prepared.mode, prepared.trigger, &settings, &name);
+        if prepared.checkpoint.is_none() {
+            (session.lock().notice)(&format!(
+                "query {name} has no checkpointLocation: after a restart it begins anew, its counts \
+                 at zero"
+            ));
+        }
+        let started = self.run(&prepared, &settings, &name);
         if started.is_err() {
             session.lock().active.retain(|active| *active != name);
         }
         started
     }
 
+    /// Runs the query to its end on this thread, in a world where every step follows from
+    /// `seed`. For tests: its sources must have an end.
+    pub fn simulate(mut self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
+        let prepared = self.prepare()?;
+        let settings = self.frame.session.lock().settings.clone();
+        let config = Config {
+            workers: settings.parallelism,
+            trigger: prepared.trigger,
+            ..Config::default()
+        };
+        let job = Job::in_env("simulated", config, world.clone())?;
+        let (job, _) = self.assemble(job, &prepared, &settings, "simulated")?;
+        Ok(job.simulate(world, seed)?)
+    }
+
     fn run(
         &mut self,
-        sink: &SinkSpec,
-        mode: OutputMode,
-        trigger: Trigger,
+        prepared: &Prepared,
         settings: &super::Settings,
         name: &str,
     ) -> Result<StreamingQuery, QueryError> {
@@ -243,51 +335,118 @@ impl StreamWriter {
             workers: settings.workers.max(settings.parallelism),
             pin: settings.pin,
             wait: settings.wait,
-            trigger,
+            trigger: prepared.trigger,
         });
-        let config = Config { trigger, ..config };
-        let mut job = match &self.replay {
+        let config = Config { trigger: prepared.trigger, ..config };
+        let job = match &self.replay {
             Some((env, _)) => Job::in_env(name, config, env.clone())?,
             None => Job::new(name, config)?,
         };
-        let last = Arc::new(Mutex::new(None));
-        let slot = last.clone();
-        job.on_commit(move |committed| {
-            *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(committed.clone());
-        });
+        let (job, parts) = self.assemble(job, prepared, settings, name)?;
+        let running = job.start()?;
+        Ok(StreamingQuery {
+            id: parts.id,
+            run_id: parts.run_id,
+            name: name.to_string(),
+            session: self.frame.session.clone(),
+            running,
+            latency: parts.latency,
+            told: parts.told,
+            counters: parts.counters,
+        })
+    }
+
+    /// What a checkpoint of this query depends on.
+    fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
+        let plan = &self.frame.plan;
+        let source = |scan: &&Scan| match scan.format.as_str() {
+            "text" | "csv" | "json" => Ok(file_config(scan)?.identity()),
+            other => Ok(other.to_string()),
+        };
+        let sources = plan.scans().iter().map(source).collect::<PlanResult<_>>()?;
+        let sink = match &prepared.sink {
+            SinkSpec::Files(config) => Some(config.identity()),
+            _ => None,
+        };
+        Ok(Shape { sources, operators: state_operators(plan, prepared.mode), sink })
+    }
+
+    /// Puts sources, stages and sink into a job.
+    fn assemble(
+        &mut self,
+        mut job: Job,
+        prepared: &Prepared,
+        settings: &super::Settings,
+        name: &str,
+    ) -> Result<(Job, Parts), QueryError> {
+        let shape = self.shape(prepared)?;
+        if let Some(folder) = &prepared.checkpoint {
+            job.open_checkpoint(folder, &shape)?;
+        }
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
-        let chain = self.make_sink(sink, mode, trigger, name, recorder)?;
+        let chain = self.make_sink(prepared, name, recorder, &mut job)?;
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
         let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
             make_source(&session, job, worker, scan, chain, &mut counters, times.clone())
         };
-        lower(&self.frame.plan, mode, settings.parallelism, &mut job, chain, &mut make)?;
-        let running = job.start()?;
-        Ok(StreamingQuery {
-            name: name.to_string(),
-            session: self.frame.session.clone(),
-            running,
-            latency,
-            last,
+        let (plan, mode) = (&self.frame.plan, prepared.mode);
+        lower(plan, mode, settings.parallelism, &mut job, chain, &mut make)?;
+        let env = job.env();
+        let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
+        let parts = Parts {
+            run_id: new_id(&*env),
+            latency: latency.clone(),
+            told: Arc::new(Mutex::new(Told::default())),
             counters,
-        })
+            id,
+        };
+        let (told, mut on_progress) = (parts.told.clone(), self.on_progress.take());
+        let mut progress = ProgressOf {
+            id: parts.id.clone(),
+            run_id: parts.run_id.clone(),
+            name: name.to_string(),
+            sources: shape.sources,
+            sink: prepared.sink.description(),
+            operators: shape.operators,
+            last_ns: env.now_ns(),
+        };
+        job.on_commit(move |committed| {
+            let report = progress.of(committed, latency.take_epoch(), env.now_ns());
+            if let Some(call) = &mut on_progress {
+                call(&report);
+            }
+            let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            told.epochs += 1;
+            told.records += report.num_input_rows();
+            told.recent.add(report);
+        });
+        Ok((job, parts))
     }
 
     fn make_sink(
         &mut self,
-        sink: &SinkSpec,
-        mode: OutputMode,
-        trigger: Trigger,
+        prepared: &Prepared,
         name: &str,
         latency: LatencyRecorder,
+        job: &mut Job,
     ) -> Result<BoxChain, QueryError> {
         let schema = self.frame.schema();
-        let complete = mode == OutputMode::Complete;
+        let complete = prepared.mode == OutputMode::Complete;
         let session = &self.frame.session;
-        Ok(match sink {
+        Ok(match &prepared.sink {
+            SinkSpec::Files(config) => {
+                let env = job.env();
+                let log = config.open_log(&env, job.next_epoch(), job.has_unfinished())?;
+                let reports = job.sink_log(Box::new(log));
+                Box::new(config.open(&schema, env, reports, latency)?)
+            }
+            SinkSpec::ForeachBatch => match self.foreach_batch.take() {
+                Some(function) => Box::new(ForeachBatch::new(function, &schema, latency)),
+                None => unreachable!("`sink` found one"),
+            },
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
@@ -295,7 +454,7 @@ impl StreamWriter {
                     *options,
                     schema,
                     complete,
-                    trigger.is_continuous(),
+                    prepared.trigger.is_continuous(),
                     out,
                     latency,
                 ))
@@ -319,14 +478,73 @@ struct Prepared {
     trigger: Trigger,
     name: Option<String>,
     sink: SinkSpec,
+    checkpoint: Option<PathBuf>,
+}
+
+/// What a started query shares with its job.
+struct Parts {
+    id: String,
+    run_id: String,
+    latency: Latency,
+    told: Arc<Mutex<Told>>,
+    counters: Vec<SourceCounters>,
+}
+
+/// What all progress reports of a query have in common.
+struct ProgressOf {
+    id: String,
+    run_id: String,
+    name: String,
+    sources: Vec<String>,
+    sink: String,
+    operators: Vec<String>,
+    last_ns: u64,
+}
+
+impl ProgressOf {
+    fn of(&mut self, committed: &Committed, latency: Percentiles, now_ns: u64) -> Progress {
+        let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
+        Progress {
+            id: self.id.clone(),
+            run_id: self.run_id.clone(),
+            name: self.name.clone(),
+            committed: committed.clone(),
+            latency,
+            interval_ns,
+            sources: self.sources.clone(),
+            sink: self.sink.clone(),
+            operators: self.operators.clone(),
+        }
+    }
 }
 
 enum SinkSpec {
+    Files(FileSinkConfig),
+    ForeachBatch,
     Console((usize, bool)),
     Memory,
     Socket(SocketSinkConfig),
     Noop,
     Foreach,
+}
+
+impl SinkSpec {
+    fn description(&self) -> String {
+        match self {
+            Self::Files(config) => config.identity(),
+            Self::ForeachBatch => "foreachBatch".to_string(),
+            Self::Console(_) => "console".to_string(),
+            Self::Memory => "memory".to_string(),
+            Self::Socket(_) => "socket".to_string(),
+            Self::Noop => "noop".to_string(),
+            Self::Foreach => "foreach".to_string(),
+        }
+    }
+}
+
+fn file_config(scan: &Scan) -> PlanResult<FileSourceConfig> {
+    let schema = (scan.format != "text").then(|| scan.schema.clone());
+    FileSourceConfig::read(&scan.format, &scan.options, schema)
 }
 
 fn refused(error: PlanError) -> EngineError {
@@ -354,7 +572,21 @@ fn make_source(
             Ok(Box::new(SourceTasklet::new(port, source, chain)))
         }
         "rate" => {
-            let source = RateSource::read(&scan.options).map_err(refused)?;
+            let rows_per_second = rate::read(&scan.options).map_err(refused)?;
+            let folder = job.source_folder();
+            let source = RateSource::open(rows_per_second, &*job.env(), folder.as_deref())?;
+            let port = job.source_port(worker);
+            Ok(Box::new(SourceTasklet::new(port, source, chain)))
+        }
+        "rate-micro-batch" => {
+            let config = rate_micro_batch::Config::read(&scan.options).map_err(refused)?;
+            let port = job.source_port(worker);
+            Ok(Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain)))
+        }
+        "text" | "csv" | "json" => {
+            let config = file_config(scan).map_err(refused)?;
+            let source = config.open(job.env(), job.source_folder())?;
+            counters.push(source.counters());
             let port = job.source_port(worker);
             Ok(Box::new(SourceTasklet::new(port, source, chain)))
         }

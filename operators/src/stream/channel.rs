@@ -4,7 +4,7 @@
 //! Not replayable: what was pushed but not committed when the process dies is gone.
 
 use crossbeam_utils::Backoff;
-use millstream_engine::driver::Planned;
+use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::latency::LatencyRecorder;
@@ -173,7 +173,16 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         Offset(self.emitted.to_string())
     }
 
-    fn plan(&mut self, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn records(&self) -> u64 {
+        self.emitted
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        self.emitted = at.number()?;
+        Ok(())
+    }
+
+    fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
         while self.staged.len() < CAPACITY {
             let Some(record) = self.ring.pop() else { break };
             self.staged.push_back(record);
@@ -184,6 +193,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
             end: Offset(end.to_string()),
             has_new: !self.staged.is_empty(),
             exhausted: self.ring.is_abandoned() && self.ring.is_empty(),
+            limited: self.staged.len() == CAPACITY,
         })
     }
 

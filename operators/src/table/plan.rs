@@ -102,6 +102,14 @@ impl Plan {
         }
     }
 
+    /// The sources, in the order in which they are opened.
+    pub fn scans(&self) -> Vec<&Scan> {
+        match self {
+            Self::Scan(scan) => vec![scan],
+            _ => self.inputs().into_iter().flat_map(Plan::scans).collect(),
+        }
+    }
+
     /// The columns that an expression over this plan may name.
     pub fn scope(&self) -> Scope {
         let column = |name: &str, data_type: &DataType, nullable| ScopeColumn {

@@ -3,11 +3,12 @@
 use crate::compare::{same_rows, to_value, value_json};
 use millstream::Config;
 use millstream::WaitProfile;
-use millstream::connect::memory::{MemoryStream, MemoryTable};
+use millstream::connect::memory::MemoryStream;
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
 use millstream::table::types::Schema;
 use serde_json::Value as Json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a case ended.
 pub enum Outcome {
@@ -49,22 +50,19 @@ impl Case {
                 }
             }
         }
-        let steps = self.0["steps"].as_array().into_iter().flatten();
-        steps
-            .into_iter()
-            .any(|step| !step["restart"].is_null())
-            .then(|| "restart from a checkpoint".to_string())
+        None
     }
 
-    fn start(
-        &self,
-        session: &Session,
-    ) -> Result<(StreamingQuery, Vec<(String, MemoryStream)>), QueryError> {
+    fn sources(&self, session: &Session) -> Result<Vec<(String, MemoryStream)>, QueryError> {
         let mut streams = Vec::new();
         for (name, source) in self.0["sources"].as_object().into_iter().flatten() {
             let ddl = source["schema"].as_str().unwrap_or_default();
             streams.push((name.clone(), session.memory_stream(name, ddl)?));
         }
+        Ok(streams)
+    }
+
+    fn start(&self, session: &Session, checkpoint: &Path) -> Result<StreamingQuery, QueryError> {
         for view in self.0["views"].as_array().into_iter().flatten() {
             let frame = match view["sql"].as_str() {
                 Some(sql) => session.sql(sql)?,
@@ -77,7 +75,8 @@ impl Case {
         let writer =
             session.sql(self.text("query"))?.write_stream().output_mode(self.text("output_mode"));
         let writer = writer.format("memory").query_name("result").config(config);
-        Ok((writer.trigger(Trigger::AsSoonAsPossible).start()?, streams))
+        let writer = writer.option("checkpointLocation", checkpoint.display());
+        writer.trigger(Trigger::AsSoonAsPossible).start()
     }
 
     /// Runs it.
@@ -86,7 +85,12 @@ impl Case {
             return Outcome::Skipped(missing);
         }
         let (session, wanted) = (Session::new(), &self.0["error"]);
-        match self.start(&session) {
+        let checkpoint = Scratch::new();
+        let started = self.sources(&session).and_then(|streams| {
+            let query = self.start(&session, &checkpoint.0)?;
+            Ok((query, streams))
+        });
+        match started {
             Err(error) if error.condition() == NOT_YET => {
                 Outcome::Skipped(error.to_string().replace('\n', " "))
             }
@@ -97,51 +101,70 @@ impl Case {
             Ok(_) if !wanted.is_null() => {
                 Outcome::Failed(format!("started, but must be refused with {wanted}"))
             }
-            Ok((query, streams)) => match session.table("result") {
-                Some(table) => self.steps(&query, &streams, &table),
-                None => Outcome::Failed("the sink has no table".to_string()),
-            },
+            Ok((query, streams)) => {
+                self.steps(&session, query, &streams, &checkpoint.0).unwrap_or_else(Outcome::Failed)
+            }
         }
     }
 
     fn steps(
         &self,
-        query: &StreamingQuery,
+        session: &Session,
+        mut query: StreamingQuery,
         streams: &[(String, MemoryStream)],
-        table: &MemoryTable,
-    ) -> Outcome {
+        checkpoint: &Path,
+    ) -> Result<Outcome, String> {
         let complete = self.text("output_mode") == "complete";
         let ordered = self.0["ordered"].as_bool().unwrap_or(false);
         for (number, step) in self.0["steps"].as_array().into_iter().flatten().enumerate() {
-            table.take();
-            if let Err(reason) = add(step, streams) {
-                return Outcome::Failed(format!("step {number}: {reason}"));
+            if step["restart"].as_bool() == Some(true) {
+                query.stop().map_err(|error| format!("step {number}: {error}"))?;
+                drop(query);
+                let again = self.start(session, checkpoint);
+                query = again.map_err(|error| format!("step {number}: restart: {error}"))?;
+                continue;
             }
+            let table = session.table("result").ok_or("the sink has no table")?;
+            table.take();
+            add(step, streams).map_err(|reason| format!("step {number}: {reason}"))?;
             let processed = query.process_all_available();
             if !step["error"].is_null() {
                 return match processed {
                     Err(error) => {
-                        judge_error(&step["error"], error.condition(), &error.to_string())
+                        Ok(judge_error(&step["error"], error.condition(), &error.to_string()))
                     }
-                    Ok(()) => {
-                        Outcome::Failed(format!("step {number}: no error, but {}", step["error"]))
-                    }
+                    Ok(()) => Err(format!("step {number}: no error, but {}", step["error"])),
                 };
             }
-            if let Err(error) = processed {
-                return Outcome::Failed(format!("step {number}: {error}"));
-            }
+            processed.map_err(|error| format!("step {number}: {error}"))?;
             let got = rows_json(&table.rows(), table.schema());
             let expected = step["expect"].as_array().cloned().unwrap_or_default();
             if !same_rows(&expected, &got, ordered) {
                 let (expected, got) = (Json::Array(expected), Json::Array(got));
                 let mode = if complete { "complete" } else { "rows" };
-                return Outcome::Failed(format!(
-                    "step {number} ({mode}): expected {expected}, got {got}"
-                ));
+                return Err(format!("step {number} ({mode}): expected {expected}, got {got}"));
             }
         }
-        Outcome::Passed
+        Ok(Outcome::Passed)
+    }
+}
+
+/// A folder that goes when the case is over.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millstream-conformance-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may never have been made.
+        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 

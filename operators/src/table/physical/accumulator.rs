@@ -24,6 +24,85 @@ pub(super) enum Accumulator {
     Bytes(Option<Vec<u8>>),
 }
 
+/// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
+/// for one type, so that a changed value fits where the old one stood.
+fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
+    out.push(u8::from(value.is_some()));
+    out.extend_from_slice(&value.unwrap_or([0; N]));
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+/// The inverse of [`put`]; the outer `None` says that the bytes end too early.
+fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
+    let [there] = take::<1>(bytes)?;
+    let value = take::<N>(bytes)?;
+    Some((there != 0).then_some(value))
+}
+
+impl Accumulator {
+    /// Appends the value as it stands in a checkpoint.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
+            Self::SumLong(v) | Self::Long(v) => put(v.map(i64::to_le_bytes), out),
+            Self::SumDouble(v) | Self::Double(v) => put(v.map(f64::to_le_bytes), out),
+            Self::SumDecimal(v) | Self::Decimal(v) => put(v.map(i128::to_le_bytes), out),
+            Self::AvgDouble(sum, n) => {
+                out.extend_from_slice(&sum.to_le_bytes());
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Self::AvgDecimal(sum, n) => {
+                out.extend_from_slice(&sum.to_le_bytes());
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Self::Bool(v) => put(v.map(|v| [u8::from(v)]), out),
+            Self::Bytes(v) => {
+                let length = v.as_ref().map(|v| (v.len() as u32).to_le_bytes());
+                put(length, out);
+                out.extend_from_slice(v.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    /// Takes the value from the front of what [`encode`](Self::encode) wrote for the same kind;
+    /// `None` if the bytes end too early.
+    pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        match self {
+            Self::Count(n) => *n = i64::from_le_bytes(take(bytes)?),
+            Self::SumLong(v) | Self::Long(v) => *v = take_option(bytes)?.map(i64::from_le_bytes),
+            Self::SumDouble(v) | Self::Double(v) => {
+                *v = take_option(bytes)?.map(f64::from_le_bytes);
+            }
+            Self::SumDecimal(v) | Self::Decimal(v) => {
+                *v = take_option(bytes)?.map(i128::from_le_bytes);
+            }
+            Self::AvgDouble(sum, n) => {
+                *sum = f64::from_le_bytes(take(bytes)?);
+                *n = i64::from_le_bytes(take(bytes)?);
+            }
+            Self::AvgDecimal(sum, n) => {
+                *sum = i128::from_le_bytes(take(bytes)?);
+                *n = i64::from_le_bytes(take(bytes)?);
+            }
+            Self::Bool(v) => *v = take_option::<1>(bytes)?.map(|[v]| v != 0),
+            Self::Bytes(v) => match take_option(bytes)?.map(u32::from_le_bytes) {
+                None => *v = None,
+                Some(length) => {
+                    let (value, rest) = bytes.split_at_checked(length as usize)?;
+                    *bytes = rest;
+                    *v = Some(value.to_vec());
+                }
+            },
+        }
+        Some(())
+    }
+}
+
 enum Input {
     CountAll,
     CountValue(TestFn<bool>),

@@ -7,6 +7,8 @@
 //! | update | the key's new row after every record | each touched key once, at the marker |
 //! | complete | the table at a marker, if it changed | the table at every marker |
 //!
+//! Each change is noted for the checkpoint as it happens ([`StateLog`]).
+//!
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
@@ -19,6 +21,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::{Slot, StateLog};
 
 /// Rows that leave in one step of emission.
 const EMIT_STEP: usize = 256;
@@ -30,6 +33,8 @@ struct Entry {
     /// The latest ingest time of a record of this key in this epoch.
     ingest_ns: u64,
     touched: bool,
+    /// Where its last change is noted.
+    slot: Slot,
 }
 
 struct Emission {
@@ -50,6 +55,9 @@ pub(super) struct Aggregate {
     scratch: Scratch,
     key: Vec<u8>,
     out: Vec<u8>,
+    log: StateLog,
+    value: Vec<u8>,
+    key_bytes: u64,
     down: BoxChain,
 }
 
@@ -59,6 +67,7 @@ impl Aggregate {
         functions: Vec<Function>,
         mode: OutputMode,
         continuous: bool,
+        log: StateLog,
         down: BoxChain,
     ) -> Self {
         Self {
@@ -73,6 +82,9 @@ impl Aggregate {
             scratch: Scratch::default(),
             key: Vec::new(),
             out: Vec::new(),
+            log,
+            value: Vec::new(),
+            key_bytes: 0,
             down,
         }
     }
@@ -83,8 +95,8 @@ impl Aggregate {
 
     /// The entry of the key in `self.key`.
     #[inline]
-    fn entry(&mut self) -> usize {
-        let (hash, key, entries) = (hash_bytes(&self.key), &self.key, &mut self.entries);
+    fn entry(&mut self, hash: u64) -> usize {
+        let (key, entries) = (&self.key, &mut self.entries);
         let same = |&at: &u32| *entries[at as usize].key == **key;
         if let Some(&at) = self.index.find(hash, same) {
             return at as usize;
@@ -96,9 +108,61 @@ impl Aggregate {
             accumulators: self.functions.iter().map(Function::start).collect(),
             ingest_ns: UNTIMED,
             touched: false,
+            slot: Slot::default(),
         });
+        self.key_bytes += key.len() as u64;
         self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
         at
+    }
+
+    /// Notes an entry's new value for the checkpoint.
+    #[inline]
+    fn note(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        self.value.clear();
+        if self.log.is_on() {
+            entry.accumulators.iter().for_each(|acc| acc.encode(&mut self.value));
+        }
+        self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
+    }
+
+    /// Takes the committed state in.
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let Self { log, index, entries, functions, key_bytes, .. } = self;
+        log.restore(|hash, key, value| {
+            let unreadable = || {
+                let reason = "an entry of an aggregation does not hold what its functions need";
+                EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
+            };
+            // An aggregation without event time forgets no key.
+            let mut value = value.ok_or_else(unreadable)?;
+            let mut accumulators: Box<[_]> = functions.iter().map(Function::start).collect();
+            for accumulator in &mut accumulators {
+                accumulator.decode(&mut value).ok_or_else(unreadable)?;
+            }
+            if let Some(&at) = index.find(hash, |&at| *entries[at as usize].key == *key) {
+                entries[at as usize].accumulators = accumulators;
+                return Ok(());
+            }
+            let at = entries.len() as u32;
+            entries.push(Entry {
+                hash,
+                key: key.into(),
+                accumulators,
+                ingest_ns: UNTIMED,
+                touched: false,
+                slot: Slot::default(),
+            });
+            *key_bytes += key.len() as u64;
+            index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+            Ok(())
+        })
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        let entry = size_of::<Entry>() + size_of::<Accumulator>() * self.functions.len() + 8;
+        let rows = self.entries.len() as u64;
+        self.log.hand_over(epoch, rows, rows * entry as u64 + self.key_bytes);
     }
 
     fn emit(&mut self, at: usize, ingest_ns: u64) -> Result<(), EngineError> {
@@ -120,7 +184,8 @@ impl Aggregate {
         if self.keys.is_empty() && self.entries.is_empty() {
             self.key.clear();
             RowWriter::new(&mut self.key, 0);
-            let at = self.entry();
+            let at = self.entry(hash_bytes(&self.key));
+            self.note(at);
             self.touch(at);
         } else if self.keys.is_empty() {
             self.touch(0);
@@ -179,6 +244,7 @@ fn copy_key(
 
 impl Stage for Aggregate {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.restore()?;
         self.down.attach(io)
     }
 
@@ -192,11 +258,13 @@ impl Stage for Aggregate {
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.at_once() {
+            self.hand_over(epoch);
             return self.down.marker(epoch);
         }
         if !self.continuous || self.entries.is_empty() {
             self.touch_global();
         }
+        self.hand_over(epoch);
         if self.continuous && self.touched.is_empty() {
             return self.down.marker(epoch);
         }
@@ -242,12 +310,13 @@ impl<'a> Push<Row<'a>> for Aggregate {
             }
             write_field(key, self.scratch.cx(row), &mut writer, index)?;
         }
-        let at = self.entry();
+        let at = self.entry(hash_bytes(&self.key));
         let entry = &mut self.entries[at];
         entry.ingest_ns = ingest_ns;
         for (function, acc) in self.functions.iter().zip(&mut entry.accumulators) {
             function.add(acc, self.scratch.cx(row))?;
         }
+        self.note(at);
         if self.at_once() {
             return self.emit(at, ingest_ns);
         }

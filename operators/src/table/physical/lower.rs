@@ -30,6 +30,34 @@ pub fn lower(
     Lowering { mode, parallelism, job, make_source }.plan(plan, sink, &needed)
 }
 
+/// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
+/// State can be read again by an operator with the same description.
+pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<String> {
+    let mut operators = Vec::new();
+    describe(plan, mode, &mut operators);
+    operators
+}
+
+fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<String>) {
+    let typed = |expr: &Resolved| format!("{expr} {}", expr.data_type);
+    match plan {
+        Plan::Limit(..) if mode != OutputMode::Complete => out.push("limit".to_string()),
+        Plan::Aggregate(_, keys, calls) => {
+            let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
+            let call = |call: &AggregateCall| {
+                let arg = call.arg.as_ref().map_or("*".to_string(), typed);
+                let filter = call.filter.as_ref().map(|f| format!(" where {f}"));
+                let name = format!("{:?}", call.function).to_lowercase();
+                format!("{name}({arg}){}", filter.unwrap_or_default())
+            };
+            let calls: Vec<_> = calls.iter().map(call).collect();
+            out.push(format!("aggregate by ({}): {}", keys.join(", "), calls.join(", ")));
+        }
+        _ => {}
+    }
+    plan.inputs().into_iter().for_each(|input| describe(input, mode, out));
+}
+
 struct Lowering<'j, 's> {
     mode: OutputMode,
     parallelism: usize,
@@ -92,7 +120,12 @@ impl Lowering<'_, '_> {
                 self.plan(input, Box::new(stage), &vec![true; input.width()])
             }
             Plan::Limit(input, most) => {
-                let stage = Limit::new(*most, self.mode == OutputMode::Complete, down);
+                let log = if self.mode == OutputMode::Complete {
+                    None
+                } else {
+                    self.job.operator(1).pop()
+                };
+                let stage = Limit::new(*most, log, down);
                 self.plan(input, Box::new(stage), needed)
             }
             Plan::Union(inputs) => {
@@ -127,7 +160,8 @@ impl Lowering<'_, '_> {
         if self.parallelism == 1 || keys.is_empty() {
             let keys = keys.iter().map(|(key, _)| compile(key, width)).collect();
             let functions = calls.iter().map(|call| Function::new(call, width)).collect();
-            let stage = Aggregate::new(keys, functions, self.mode, continuous, down);
+            let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
+            let stage = Aggregate::new(keys, functions, self.mode, continuous, log, down);
             return self.plan(input, Box::new(stage), &needed);
         }
         self.exchanged(input, keys, calls, down, &needed, continuous)
@@ -167,7 +201,9 @@ impl Lowering<'_, '_> {
         self.job
             .seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
         let (mut outboxes, inlets) = self.job.rings(&[0], &places);
-        for (i, (inlets, outbox)) in inlets.into_iter().zip(gather_out).enumerate() {
+        let logs = self.job.operator(instances);
+        for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
+        {
             let width = partial.len();
             let key = |i: usize| compile(&column(i, &partial[i]), width);
             let stage = Aggregate::new(
@@ -175,6 +211,7 @@ impl Lowering<'_, '_> {
                 calls.iter().map(|call| Function::new(call, width)).collect(),
                 self.mode,
                 continuous,
+                log,
                 Box::new(RowOutbox::new(outbox, None)),
             );
             let port = self.job.tasklet_port();

@@ -13,5 +13,5 @@ mod lower;
 mod order;
 mod stages;
 
-pub use lower::lower;
+pub use lower::{lower, state_operators};
 pub use stages::{BoxChain, RowPush};

@@ -9,7 +9,9 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
+use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::{Slot, StateLog};
 use std::cmp::Ordering;
 
 /// Rows that leave in one step.
@@ -145,18 +147,27 @@ impl<'a> Push<Row<'a>> for Sort {
 pub(super) struct Limit {
     most: u64,
     taken: u64,
-    per_epoch: bool,
+    /// Where the count is kept; none where it begins anew in each epoch.
+    log: Option<(StateLog, Slot)>,
     down: BoxChain,
 }
 
 impl Limit {
-    pub fn new(most: u64, per_epoch: bool, down: BoxChain) -> Self {
-        Self { most, taken: 0, per_epoch, down }
+    pub fn new(most: u64, log: Option<StateLog>, down: BoxChain) -> Self {
+        Self { most, taken: 0, log: log.map(|log| (log, Slot::default())), down }
     }
 }
 
 impl Stage for Limit {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        if let Some((log, _)) = &mut self.log {
+            let taken = &mut self.taken;
+            log.restore(|_, _, value| {
+                let value = value.and_then(|value| value.try_into().ok());
+                *taken = value.map_or(0, u64::from_le_bytes);
+                Ok(())
+            })?;
+        }
         self.down.attach(io)
     }
     fn ready(&mut self) -> bool {
@@ -166,8 +177,9 @@ impl Stage for Limit {
         self.down.watermark(micros)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.per_epoch {
-            self.taken = 0;
+        match &mut self.log {
+            Some((log, _)) => log.hand_over(epoch, 1, 8),
+            None => self.taken = 0,
         }
         self.down.marker(epoch)
     }
@@ -185,6 +197,9 @@ impl<'a> Push<Row<'a>> for Limit {
             return Ok(());
         }
         self.taken += 1;
+        if let Some((log, slot)) = &mut self.log {
+            log.put(slot, hash_bytes(&[]), &[], &self.taken.to_le_bytes());
+        }
         self.down.push(row, ingest_ns)
     }
 }

@@ -1,0 +1,137 @@
+//! One entry of a log: a small text file that a person can read.
+//!
+//! ```text
+//! v1
+//! {"mode":"continuous", …}
+//! 42
+//! crc32 1c291ca3
+//! ```
+//! The first line is the format's version, the last the CRC-32 of all before it; between them
+//! stand a JSON object and, in the offset log, a line per source.
+
+use crate::error::EngineError;
+use crate::storage::Storage;
+use std::io;
+use std::path::Path;
+
+const VERSION: &str = "v1";
+const CRC: &str = "crc32 ";
+
+/// The text of an entry with these lines, none of which may hold a line end.
+pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
+    let mut text = String::from(VERSION);
+    for line in lines {
+        debug_assert!(!line.contains('\n'), "a line is one line");
+        text.push('\n');
+        text.push_str(line);
+    }
+    text.push('\n');
+    let crc = crc32fast::hash(text.as_bytes());
+    text.push_str(&format!("{CRC}{crc:08x}\n"));
+    text
+}
+
+/// The lines of an entry. The error says what is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
+    let body = text.strip_suffix('\n').ok_or("its end is missing")?;
+    let (body, last) = body.rsplit_once('\n').ok_or("it has too few lines")?;
+    let crc = last.strip_prefix(CRC).ok_or("its last line is not its CRC")?;
+    let body = &text[..=body.len()];
+    if u32::from_str_radix(crc, 16) != Ok(crc32fast::hash(body.as_bytes())) {
+        return Err("its CRC does not match its content");
+    }
+    let mut lines = body.lines();
+    match lines.next() {
+        Some(VERSION) => Ok(lines.collect()),
+        _ => Err("it has a version that this program does not know"),
+    }
+}
+
+/// An error of the system while a file of the checkpoint was written.
+pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
+    let fix = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "Make room on this disk and start the query again: it goes on from its last committed epoch"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "Give this user the right to write there, or take another checkpointLocation"
+        }
+        _ => {
+            "The query goes on from its last committed epoch when it is started again; \
+             look at the disk first, since what a failed write or fsync left behind is unknown"
+        }
+    };
+    let reason = format!("cannot write {}: {error}", path.display());
+    EngineError::operator("CHECKPOINT_WRITE_FAILED", reason, fix)
+}
+
+/// A file whose content is not what was written.
+pub fn damaged(path: &Path, what: &str) -> EngineError {
+    let reason = format!("{} is damaged: {what}", path.display());
+    EngineError::operator(
+        "CHECKPOINT_DAMAGED",
+        reason,
+        "Put this file back from a copy, or begin anew with an empty checkpointLocation",
+    )
+}
+
+/// A file that must be there and is not, or cannot be read.
+pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
+    if error.kind() == io::ErrorKind::NotFound {
+        return EngineError::operator(
+            "CHECKPOINT_FILE_MISSING",
+            format!("{} is missing", path.display()),
+            "Put this file back from a copy, or begin anew with an empty checkpointLocation",
+        );
+    }
+    let reason = format!("cannot read {}: {error}", path.display());
+    EngineError::operator("CHECKPOINT_UNREADABLE", reason, "Check the folder's rights and its disk")
+}
+
+/// Reads an entry's lines.
+pub fn read(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, EngineError> {
+    let bytes = storage.read(path).map_err(|error| unreadable(path, &error))?;
+    let lines = parse(&bytes).map_err(|what| damaged(path, what))?;
+    Ok(lines.into_iter().map(str::to_string).collect())
+}
+
+/// Writes an entry, durably.
+pub fn write<'l>(
+    storage: &dyn Storage,
+    path: &Path,
+    lines: impl IntoIterator<Item = &'l str>,
+) -> Result<(), EngineError> {
+    storage
+        .write_durable(path, format(lines).as_bytes())
+        .map_err(|error| write_failed(path, &error))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_noticed() {
+        let text = format(["{\"a\":1}", "42"]);
+        assert_eq!(parse(text.as_bytes()).unwrap(), ["{\"a\":1}", "42"]);
+        for cut in 0..text.len() {
+            assert!(parse(&text.as_bytes()[..cut]).is_err(), "cut at {cut}");
+        }
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            // An upper-case digit of the CRC says the same.
+            let same = parse(&bytes).is_ok_and(|lines| lines == ["{\"a\":1}", "42"]);
+            assert!(parse(&bytes).is_err() || same, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+    }
+}

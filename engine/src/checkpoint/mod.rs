@@ -1,0 +1,617 @@
+//! The checkpoint of a query: what it needs to go on after any end.
+//!
+//! ```text
+//! metadata             the query's id, and the parts of it that its state depends on
+//! lock                 held by the process that runs the query
+//! offsets/N            where epoch N ends in each source
+//! commits/N            that epoch N is committed, and which files hold the state at its end
+//! state/OP/N.delta     what epoch N changed in operator OP
+//! state/OP/N.snapshot  all state of operator OP at the end of epoch N
+//! sources/I/…          what source I keeps for itself
+//! ```
+//!
+//! **Order of writes.** Micro-batch: `offsets/N`, the batch, state, sink, `commits/N`; an epoch
+//! with offsets and no commit is run again over the same offsets. Continuous: the epoch, state,
+//! `offsets/N` with all that a commit needs, sink, `commits/N`; an epoch with offsets and no
+//! commit has all its state and is committed by the next start.
+//!
+//! Which files hold the state is said by the commit, not guessed from the folder: a file that is
+//! missing, damaged or foreign is named, one that no commit names is a leftover and removed.
+//!
+//! *Threads.* The driver's; the starting thread during [`Checkpoint::open`].
+
+mod compaction;
+pub mod entry;
+pub mod state_file;
+
+use crate::error::EngineError;
+use crate::event::Epoch;
+use crate::key_group::{KEY_GROUPS, group_of, hash_bytes};
+use crate::seam::Env;
+use crate::storage::{Storage, StorageLock, is_temporary};
+use crate::tasklet::Offset;
+use compaction::Compaction;
+use serde::{Deserialize, Serialize};
+use state_file::{Owner, StateFile, Writer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Epochs whose offsets and commits are kept, as in Spark.
+const RETAINED_EPOCHS: u64 = 100;
+
+/// The parts of a query that its checkpoint depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Each source: its format, and where it reads if its offsets mean nothing elsewhere.
+    pub sources: Vec<String>,
+    /// Each stateful operator: its kind, keys and functions.
+    pub operators: Vec<String>,
+    /// The sink, if its own log is tied to this checkpoint.
+    pub sink: Option<String>,
+}
+
+impl Shape {
+    /// What has changed from `self` and must not.
+    fn changes(&self, now: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut compare = |what: &str, old: &[String], new: &[String]| {
+            for index in 0..old.len().max(new.len()) {
+                match (old.get(index), new.get(index)) {
+                    (Some(old), Some(new)) if old == new => {}
+                    (Some(old), Some(new)) => {
+                        changes.push(format!("{what} {index} was [{old}] and is [{new}]"));
+                    }
+                    (Some(old), None) => changes.push(format!("{what} {index} [{old}] is gone")),
+                    (None, Some(new)) => changes.push(format!("{what} {index} [{new}] is new")),
+                    (None, None) => {}
+                }
+            }
+        };
+        compare("source", &self.sources, &now.sources);
+        compare("stateful operator", &self.operators, &now.operators);
+        match (&self.sink, &now.sink) {
+            (Some(old), Some(new)) if old != new => {
+                changes.push(format!("the sink was [{old}] and is [{new}]"));
+            }
+            (None, Some(new)) => changes.push(format!(
+                "the sink is now [{new}], which would not hold what was delivered before"
+            )),
+            _ => {}
+        }
+        changes
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Metadata {
+    id: String,
+    #[serde(flatten)]
+    shape: Shape,
+}
+
+/// Which driver wrote an entry of the offset log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Before the epoch was processed.
+    MicroBatch,
+    /// When its state was durable.
+    Continuous,
+}
+
+/// What an entry of the offset log says besides offsets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OffsetHeader {
+    /// Event time, in milliseconds; 0 before any was seen.
+    pub batch_watermark_ms: i64,
+    /// Wall-clock time at which the epoch was planned or ended, in milliseconds since 1970.
+    pub batch_timestamp_ms: i64,
+    /// Who wrote it.
+    pub mode: Mode,
+    /// Continuous: each operator's files of state.
+    #[serde(default)]
+    pub state: Vec<Vec<String>>,
+    /// Continuous: what the sink has staged.
+    #[serde(default)]
+    pub sink: Vec<String>,
+}
+
+/// What an entry of the commit log says.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitHeader {
+    /// Event time for the next epoch, in milliseconds.
+    pub next_batch_watermark_ms: i64,
+    /// Each operator's files of state, oldest first.
+    #[serde(default)]
+    pub state: Vec<Vec<String>>,
+}
+
+/// An epoch that was begun and not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Run it again up to these offsets.
+    Replay(Vec<Offset>),
+    /// All of it is durable: commit what the sink has staged.
+    Commit(Vec<String>),
+}
+
+/// Where a query goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// The first epoch that is not committed.
+    pub next_epoch: Epoch,
+    /// Each source's position at the end of the last committed epoch; empty before the first.
+    pub offsets: Vec<Offset>,
+    /// What is left to do for `next_epoch` (for the one before it, if that is to be committed).
+    pub unfinished: Option<Unfinished>,
+}
+
+/// Committed state of one operator, for its instances to read.
+#[derive(Clone)]
+pub struct Snapshot {
+    env: Arc<dyn Env>,
+    files: Arc<Vec<StateFile>>,
+}
+
+impl Snapshot {
+    /// Calls `apply` with every change to the keys of `groups`, oldest first; `None` says that a
+    /// key has no state any more.
+    pub fn read(
+        &self,
+        groups: std::ops::Range<u64>,
+        mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        for file in &*self.files {
+            file.read(self.env.storage(), groups.clone(), &mut apply)?;
+        }
+        Ok(())
+    }
+}
+
+/// An open checkpoint.
+pub struct Checkpoint {
+    env: Arc<dyn Env>,
+    folder: PathBuf,
+    id: String,
+    id_hash: u64,
+    files: Vec<Vec<StateFile>>,
+    /// Entries by group, to be filled for the next delta of an operator.
+    groups: Vec<Vec<Vec<u8>>>,
+    compaction: Option<Compaction>,
+    /// Files that the commit after next does not need.
+    garbage: Vec<PathBuf>,
+    _lock: StorageLock,
+}
+
+/// A random id in the form of a version 4 UUID.
+pub fn new_id(env: &dyn Env) -> String {
+    let (a, b) = (env.random(), env.random());
+    let (a, b) = ((a & !0xF000) | 0x4000, (b & !(0b11 << 62)) | (0b10 << 62));
+    let (a, b) = (format!("{a:016x}"), format!("{b:016x}"));
+    format!("{}-{}-{}-{}-{}", &a[..8], &a[8..12], &a[12..], &b[..4], &b[4..])
+}
+
+fn foreign(path: &Path) -> EngineError {
+    EngineError::operator(
+        "CHECKPOINT_FOREIGN_FILE",
+        format!("{} does not belong into a checkpoint", path.display()),
+        "Move it away; nothing that a checkpoint needs has such a name",
+    )
+}
+
+/// The numbered entries of a log, in order. A name that is no number is foreign.
+pub fn numbered(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, EngineError> {
+    let paths = match storage.list(folder) {
+        Ok(paths) => paths,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(entry::unreadable(folder, &error)),
+    };
+    let mut numbers = Vec::new();
+    for path in paths.iter().filter(|path| !is_temporary(path)) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        match name.and_then(|name| name.parse().ok()) {
+            Some(number) => numbers.push(number),
+            None => return Err(foreign(path)),
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn json<T: for<'d> Deserialize<'d>>(path: &Path, line: Option<&String>) -> Result<T, EngineError> {
+    let line = line.ok_or_else(|| entry::damaged(path, "it has too few lines"))?;
+    serde_json::from_str(line).map_err(|error| entry::damaged(path, &error.to_string()))
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    // Structs of numbers, strings and lists.
+    serde_json::to_string(value).unwrap_or_else(|_| unreachable!("plain data is always JSON"))
+}
+
+/// An entry of the offset log: its header, and the position of each source.
+pub fn read_offsets(
+    storage: &dyn Storage,
+    path: &Path,
+) -> Result<(OffsetHeader, Vec<Offset>), EngineError> {
+    let lines = entry::read(storage, path)?;
+    let header = json(path, lines.first())?;
+    Ok((header, lines.into_iter().skip(1).map(Offset).collect()))
+}
+
+/// An entry of the commit log.
+pub fn read_commit(storage: &dyn Storage, path: &Path) -> Result<CommitHeader, EngineError> {
+    json(path, entry::read(storage, path)?.first())
+}
+
+/// A checkpoint's id and shape.
+pub fn read_metadata(storage: &dyn Storage, folder: &Path) -> Result<(String, Shape), EngineError> {
+    let path = folder.join("metadata");
+    let metadata: Metadata = json(&path, entry::read(storage, &path)?.first())?;
+    Ok((metadata.id, metadata.shape))
+}
+
+/// Opens an operator's files of state that a commit names.
+pub fn open_state(
+    storage: &dyn Storage,
+    folder: &Path,
+    id: &str,
+    operator: usize,
+    names: &[String],
+) -> Result<Vec<StateFile>, EngineError> {
+    let folder = folder.join("state").join(operator.to_string());
+    let open = |name: &String| {
+        let path = folder.join(name);
+        let (epoch, snapshot) = match name.split_once('.') {
+            Some((epoch, "snapshot")) => (epoch.parse().ok(), true),
+            Some((epoch, "delta")) => (epoch.parse().ok(), false),
+            _ => (None, false),
+        };
+        let epoch = epoch.ok_or_else(|| foreign(&path))?;
+        let checkpoint = hash_bytes(id.as_bytes());
+        let owner = Owner { checkpoint, operator: operator as u32, snapshot, epoch };
+        StateFile::open(storage, &path, owner)
+    };
+    names.iter().map(open).collect()
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint, or makes a new one, for a query of this shape.
+    pub fn open(
+        env: Arc<dyn Env>,
+        folder: &Path,
+        shape: &Shape,
+    ) -> Result<(Self, Recovery), EngineError> {
+        let shared = env.clone();
+        let storage = env.storage();
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error: std::io::Error| entry::write_failed(&path, &error)
+        };
+        storage.create_folder(folder).map_err(failed(folder))?;
+        let lock_path = folder.join("lock");
+        let lock = storage.lock(&lock_path).map_err(failed(&lock_path))?.ok_or_else(|| {
+            EngineError::operator(
+                "CONCURRENT_STREAM_LOG_UPDATE",
+                format!("another query runs on the checkpoint {}", folder.display()),
+                "Stop it first, or give this query a checkpointLocation of its own",
+            )
+        })?;
+        let id = match read_metadata(storage, folder) {
+            Ok((id, before)) => {
+                check_shape(folder, &before, shape)?;
+                id
+            }
+            Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => {
+                let id = new_id(&*shared);
+                create(storage, folder, &id, shape)?;
+                id
+            }
+            Err(error) => return Err(error),
+        };
+        for part in ["offsets", "commits"] {
+            let path = folder.join(part);
+            storage.create_folder(&path).map_err(failed(&path))?;
+        }
+        for operator in 0..shape.operators.len() {
+            let path = folder.join("state").join(operator.to_string());
+            storage.create_folder(&path).map_err(failed(&path))?;
+        }
+        let id_hash = hash_bytes(id.as_bytes());
+        let operators = shape.operators.len();
+        let mut checkpoint = Self {
+            env: shared,
+            folder: folder.to_path_buf(),
+            id,
+            id_hash,
+            files: vec![Vec::new(); operators],
+            groups: vec![vec![Vec::new(); KEY_GROUPS as usize]; operators],
+            compaction: None,
+            garbage: Vec::new(),
+            _lock: lock,
+        };
+        let recovery = checkpoint.recover(shape)?;
+        checkpoint.remove_leftovers(&recovery)?;
+        Ok((checkpoint, recovery))
+    }
+
+    /// The query's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where a source keeps what is its own.
+    pub fn source_folder(&self, source: usize) -> PathBuf {
+        self.folder.join("sources").join(source.to_string())
+    }
+
+    /// An operator's committed state.
+    pub fn snapshot(&self, operator: usize) -> Snapshot {
+        let files = self.files.get(operator).cloned().unwrap_or_default();
+        Snapshot { env: self.env.clone(), files: Arc::new(files) }
+    }
+
+    fn path(&self, log: &str, epoch: Epoch) -> PathBuf {
+        self.folder.join(log).join(epoch.to_string())
+    }
+
+    fn recover(&mut self, shape: &Shape) -> Result<Recovery, EngineError> {
+        let (env, folder) = (self.env.clone(), self.folder.clone());
+        let storage = env.storage();
+        let offsets = numbered(storage, &folder.join("offsets"))?;
+        let commits = numbered(storage, &folder.join("commits"))?;
+        let (last_offsets, last_commit) = (offsets.last().copied(), commits.last().copied());
+        let mut recovery = Recovery::default();
+        if let Some(epoch) = last_commit {
+            let commit = read_commit(storage, &self.path("commits", epoch))?;
+            self.open_files(&commit.state)?;
+            recovery.offsets = self.read_positions(epoch, shape)?.1;
+            recovery.next_epoch = epoch + 1;
+        }
+        let Some(epoch) = last_offsets.filter(|last| Some(*last) > last_commit) else {
+            return Ok(recovery);
+        };
+        if epoch != recovery.next_epoch {
+            let missing = self.path("commits", epoch - 1);
+            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(entry::unreadable(&missing, &error));
+        }
+        let (header, ends) = self.read_positions(epoch, shape)?;
+        match header.mode {
+            Mode::MicroBatch => recovery.unfinished = Some(Unfinished::Replay(ends)),
+            Mode::Continuous => {
+                self.open_files(&header.state)?;
+                recovery.offsets = ends;
+                recovery.next_epoch = epoch + 1;
+                recovery.unfinished = Some(Unfinished::Commit(header.sink));
+            }
+        }
+        Ok(recovery)
+    }
+
+    fn read_positions(
+        &self,
+        epoch: Epoch,
+        shape: &Shape,
+    ) -> Result<(OffsetHeader, Vec<Offset>), EngineError> {
+        let path = self.path("offsets", epoch);
+        let (header, offsets) = read_offsets(self.env.storage(), &path)?;
+        if offsets.len() != shape.sources.len() {
+            return Err(entry::damaged(&path, "it has not one line per source"));
+        }
+        Ok((header, offsets))
+    }
+
+    fn open_files(&mut self, manifest: &[Vec<String>]) -> Result<(), EngineError> {
+        let storage = self.env.storage();
+        for (operator, files) in self.files.iter_mut().enumerate() {
+            let names = manifest.get(operator).map_or(&[][..], Vec::as_slice);
+            *files = open_state(storage, &self.folder, &self.id, operator, names)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a crash left and what a lost removal brought back.
+    fn remove_leftovers(&self, recovery: &Recovery) -> Result<(), EngineError> {
+        let storage = self.env.storage();
+        // A file that cannot be removed is in nobody's way.
+        let remove = |path: &Path| drop(storage.remove(path));
+        for (operator, files) in self.files.iter().enumerate() {
+            let folder = self.folder.join("state").join(operator.to_string());
+            let paths = storage.list(&folder).map_err(|e| entry::unreadable(&folder, &e))?;
+            for path in paths {
+                let kind = path.extension().map(|kind| kind.to_string_lossy().into_owned());
+                match kind.as_deref() {
+                    _ if files.iter().any(|file| file.path == path) => {}
+                    Some("tmp" | "delta" | "snapshot") => remove(&path),
+                    _ => return Err(foreign(&path)),
+                }
+            }
+        }
+        for log in ["offsets", "commits"] {
+            let folder = self.folder.join(log);
+            let paths = storage.list(&folder).unwrap_or_default();
+            paths.iter().filter(|path| is_temporary(path)).for_each(|path| remove(path));
+            for epoch in numbered(storage, &folder)? {
+                if epoch + RETAINED_EPOCHS < recovery.next_epoch {
+                    remove(&self.path(log, epoch));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what an operator instance changed.
+    pub fn change(&mut self, operator: usize, hash: u64, key: &[u8], value: Option<&[u8]>) {
+        let group = group_of(hash) as usize;
+        state_file::put_entry(&mut self.groups[operator][group], key, value);
+    }
+
+    /// Makes the state at the end of an epoch durable.
+    pub fn write_state(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        for operator in 0..self.files.len() {
+            if self.groups[operator].iter().all(Vec::is_empty) {
+                continue;
+            }
+            let owner = Owner {
+                checkpoint: self.id_hash,
+                operator: operator as u32,
+                snapshot: false,
+                epoch,
+            };
+            let mut writer = Writer::new(owner);
+            for (group, entries) in self.groups[operator].iter_mut().enumerate() {
+                writer.group(group as u16, entries);
+                entries.clear();
+            }
+            let folder = self.folder.join("state").join(operator.to_string());
+            let (bytes, file) = writer.finish(folder.join(format!("{epoch}.delta")));
+            let storage = self.env.storage();
+            storage
+                .write_durable(&file.path, &bytes)
+                .map_err(|error| entry::write_failed(&file.path, &error))?;
+            self.files[operator].push(file);
+        }
+        Ok(())
+    }
+
+    fn manifest(&self) -> Vec<Vec<String>> {
+        let name = |file: &StateFile| {
+            file.path.file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        self.files.iter().map(|files| files.iter().filter_map(name).collect()).collect()
+    }
+
+    /// Writes `offsets/N`. In micro-batch mode this is the plan of an epoch, in continuous mode
+    /// the decision that it will be committed.
+    pub fn write_offsets(
+        &self,
+        epoch: Epoch,
+        offsets: &[Offset],
+        mode: Mode,
+        sink: Vec<String>,
+    ) -> Result<(), EngineError> {
+        let state = if mode == Mode::Continuous { self.manifest() } else { Vec::new() };
+        let header = OffsetHeader {
+            batch_watermark_ms: 0,
+            batch_timestamp_ms: self.env.wall_us() / 1000,
+            mode,
+            state,
+            sink,
+        };
+        let header = to_json(&header);
+        let lines = std::iter::once(header.as_str()).chain(offsets.iter().map(|o| o.0.as_str()));
+        entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
+    }
+
+    /// Writes `commits/N` and removes what is no longer needed.
+    pub fn write_commit(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        let header = CommitHeader { next_batch_watermark_ms: 0, state: self.manifest() };
+        let storage = self.env.storage();
+        entry::write(storage, &self.path("commits", epoch), [to_json(&header).as_str()])?;
+        for path in self.garbage.drain(..) {
+            drop(storage.remove(&path));
+        }
+        if let Some(old) = epoch.checked_sub(RETAINED_EPOCHS) {
+            drop(storage.remove(&self.path("offsets", old)));
+            drop(storage.remove(&self.path("commits", old)));
+        }
+        Ok(())
+    }
+
+    /// Whether a step of compaction is due.
+    pub fn has_background_work(&self) -> bool {
+        self.compaction.is_some() || self.files.iter().any(|files| compaction::is_due(files))
+    }
+
+    fn begin_compaction(&mut self, operator: usize, committed: Epoch) {
+        let owner = Owner {
+            checkpoint: self.id_hash,
+            operator: operator as u32,
+            snapshot: true,
+            epoch: committed,
+        };
+        let files = self.files[operator].iter().filter(|file| file.owner.epoch <= committed);
+        let files = files.cloned().collect();
+        let folder = self.folder.join("state").join(operator.to_string());
+        let path = folder.join(format!("{committed}.snapshot"));
+        self.compaction = Some(Compaction::new(files, path, owner));
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn compact_now(&mut self, committed: Epoch) -> Result<(), EngineError> {
+        for operator in 0..self.files.len() {
+            if self.files[operator].iter().any(|file| !file.owner.snapshot) {
+                self.begin_compaction(operator, committed);
+                while self.compaction.is_some() {
+                    self.background_step(committed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a bounded step of compaction. Only files that a commit names are merged: call it
+    /// between a commit and the next [`write_state`](Self::write_state) or later.
+    pub fn background_step(&mut self, committed: Epoch) -> Result<(), EngineError> {
+        let storage = self.env.storage();
+        let Some(compaction) = &mut self.compaction else {
+            if let Some(operator) = self.files.iter().position(|f| compaction::is_due(f)) {
+                self.begin_compaction(operator, committed);
+            }
+            return Ok(());
+        };
+        let Some(snapshot) = compaction.step(storage)? else { return Ok(()) };
+        let (operator, replaced) = (compaction.operator(), compaction.replaces());
+        self.compaction = None;
+        let old = self.files[operator].splice(..replaced, [snapshot]);
+        // The commit that names the new file is still to come; until then the old ones count.
+        self.garbage.extend(old.map(|file| file.path));
+        Ok(())
+    }
+}
+
+fn check_shape(folder: &Path, before: &Shape, now: &Shape) -> Result<(), EngineError> {
+    let changes = before.changes(now);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::operator(
+        "CHECKPOINT_QUERY_CHANGED",
+        format!(
+            "the query is not the one of the checkpoint {}: {}",
+            folder.display(),
+            changes.join("; ")
+        ),
+        "Allowed changes: filters, projections, trigger, output mode, parallelism, rate limits, \
+         connection options, the sink unless it is a folder of files. Undo the others, or begin \
+         anew with an empty checkpointLocation",
+    ))
+}
+
+/// Makes a new checkpoint, in a folder that holds none.
+fn create(
+    storage: &dyn Storage,
+    folder: &Path,
+    id: &str,
+    shape: &Shape,
+) -> Result<(), EngineError> {
+    let mut used = Vec::new();
+    for part in ["offsets", "commits"] {
+        used.extend(storage.list(&folder.join(part)).unwrap_or_default());
+    }
+    if let Some(path) = used.iter().find(|path| !is_temporary(path)) {
+        return Err(EngineError::operator(
+            "STREAMING_CHECKPOINT_MISSING_METADATA_FILE",
+            format!(
+                "{} is there, but {} is missing",
+                path.display(),
+                folder.join("metadata").display()
+            ),
+            "Put the file back from a copy, or begin anew with an empty checkpointLocation",
+        ));
+    }
+    let metadata = Metadata { id: id.to_string(), shape: shape.clone() };
+    entry::write(storage, &folder.join("metadata"), [to_json(&metadata).as_str()])
+}

@@ -1,0 +1,343 @@
+//! A file of keyed state: what changed in one epoch (a delta), or all there is (a snapshot).
+//!
+//! ```text
+//! | block … | index: 24 bytes a block | tail: 64 bytes |
+//! block: | key length u32 | value length u32 | key | value | …
+//! ```
+//! A block holds entries of one key group; an entry whose value length is [`GONE`] says that its
+//! key has no state any more. Blocks have a CRC in the index, the index has one in the tail, and
+//! the tail has its own. The tail also says which checkpoint, operator and epoch the file belongs
+//! to, so that a file from elsewhere is not taken for ours. All integers are little endian.
+//!
+//! *Threads.* Written by the driver's thread, read by the worker that restores.
+
+use super::entry::{damaged, unreadable};
+use crate::error::EngineError;
+use crate::storage::Storage;
+use std::path::{Path, PathBuf};
+
+/// The value length of a key that is gone.
+pub const GONE: u32 = u32::MAX;
+/// Bytes after which a block is ended.
+const BLOCK_BYTES: usize = 1 << 20;
+const INDEX_ENTRY: usize = 24;
+const TAIL: usize = 64;
+const MAGIC: &[u8; 8] = b"MSSTATE1";
+
+/// To whom a file belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// A hash of the checkpoint's id.
+    pub checkpoint: u64,
+    /// The operator's number.
+    pub operator: u32,
+    /// Whether the file holds all state, not only what changed.
+    pub snapshot: bool,
+    /// The epoch at whose end it was taken.
+    pub epoch: u64,
+}
+
+/// Where a block lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    /// Its key group.
+    pub group: u16,
+    entries: u32,
+    offset: u64,
+    length: u32,
+    crc: u32,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Appends an entry.
+#[inline]
+pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    let value_length = value.map_or(GONE, |value| value.len() as u32);
+    out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+    out.extend_from_slice(&value_length.to_le_bytes());
+    out.extend_from_slice(key);
+    out.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Calls `apply` with every entry of a block; `None` if the block is cut off.
+pub fn entries<'b>(
+    bytes: &'b [u8],
+    mut apply: impl FnMut(&'b [u8], Option<&'b [u8]>) -> Result<(), EngineError>,
+) -> Result<Option<()>, EngineError> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let lengths = (u32_at(bytes, at), u32_at(bytes, at + 4));
+        let (Some(key_length), Some(value_length)) = lengths else { return Ok(None) };
+        at += 8;
+        let gone = value_length == GONE;
+        let value_length = if gone { 0 } else { value_length as usize };
+        let Some(key) = bytes.get(at..at + key_length as usize) else { return Ok(None) };
+        at += key.len();
+        let Some(value) = bytes.get(at..at + value_length) else { return Ok(None) };
+        at += value_length;
+        apply(key, (!gone).then_some(value))?;
+    }
+    Ok(Some(()))
+}
+
+/// Builds a file in pieces, so that a large one is never in memory whole.
+#[derive(Debug)]
+pub struct Writer {
+    owner: Owner,
+    index: Vec<Block>,
+    written: u64,
+    entries: u64,
+    /// Finished bytes that [`take`](Self::take) hands out.
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// An empty file.
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
+    }
+
+    /// Adds entries of one group, as [`put_entry`] wrote them.
+    pub fn group(&mut self, group: u16, entries: &[u8]) {
+        let mut from = 0;
+        while from < entries.len() {
+            let (mut to, mut count) = (from, 0);
+            while to < entries.len() && to - from < BLOCK_BYTES {
+                let key = u32_at(entries, to).unwrap_or(0) as usize;
+                let value = u32_at(entries, to + 4).filter(|v| *v != GONE).unwrap_or(0) as usize;
+                to += 8 + key + value;
+                count += 1;
+            }
+            let block = &entries[from..to.min(entries.len())];
+            self.index.push(Block {
+                group,
+                entries: count,
+                offset: self.written,
+                length: block.len() as u32,
+                crc: crc32fast::hash(block),
+            });
+            self.entries += u64::from(count);
+            self.written += block.len() as u64;
+            self.out.extend_from_slice(block);
+            from = to;
+        }
+    }
+
+    /// The bytes since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Ends the file: its last bytes, and what it is now.
+    pub fn finish(mut self, path: PathBuf) -> (Vec<u8>, StateFile) {
+        let index_at = self.out.len();
+        for block in &self.index {
+            self.out.extend_from_slice(&u32::from(block.group).to_le_bytes());
+            self.out.extend_from_slice(&block.entries.to_le_bytes());
+            self.out.extend_from_slice(&block.offset.to_le_bytes());
+            self.out.extend_from_slice(&block.length.to_le_bytes());
+            self.out.extend_from_slice(&block.crc.to_le_bytes());
+        }
+        let index_crc = crc32fast::hash(&self.out[index_at..]);
+        let tail_at = self.out.len();
+        self.out.extend_from_slice(MAGIC);
+        self.out.extend_from_slice(&self.owner.checkpoint.to_le_bytes());
+        self.out.extend_from_slice(&self.owner.epoch.to_le_bytes());
+        self.out.extend_from_slice(&self.owner.operator.to_le_bytes());
+        self.out.extend_from_slice(&u32::from(self.owner.snapshot).to_le_bytes());
+        self.out.extend_from_slice(&self.entries.to_le_bytes());
+        self.out.extend_from_slice(&self.written.to_le_bytes());
+        self.out.extend_from_slice(&(self.index.len() as u64).to_le_bytes());
+        self.out.extend_from_slice(&index_crc.to_le_bytes());
+        let crc = crc32fast::hash(&self.out[tail_at..]);
+        self.out.extend_from_slice(&crc.to_le_bytes());
+        let file = StateFile { path, owner: self.owner, index: self.index, entries: self.entries };
+        (self.out, file)
+    }
+}
+
+/// A finished file, its index read.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// To whom it belongs.
+    pub owner: Owner,
+    /// Its blocks, by group.
+    pub index: Vec<Block>,
+    /// Number of entries.
+    pub entries: u64,
+}
+
+impl StateFile {
+    /// Reads a file's tail and index.
+    pub fn open(storage: &dyn Storage, path: &Path, owner: Owner) -> Result<Self, EngineError> {
+        let io = |error: std::io::Error| unreadable(path, &error);
+        let size = storage.size(path).map_err(io)?;
+        if size < TAIL as u64 {
+            return Err(damaged(path, "its end is missing"));
+        }
+        let tail = storage.read_range(path, size - TAIL as u64, TAIL).map_err(io)?;
+        if tail[..8] != *MAGIC {
+            return Err(damaged(path, "its end is missing, or it is no file of state"));
+        }
+        let word = |at| u64_at(&tail, at).unwrap_or(0);
+        let half = |at| u32_at(&tail, at).unwrap_or(0);
+        if half(TAIL - 4) != crc32fast::hash(&tail[..TAIL - 4]) {
+            return Err(damaged(path, "the CRC of its tail does not match"));
+        }
+        let found = Owner {
+            checkpoint: word(8),
+            epoch: word(16),
+            operator: half(24),
+            snapshot: half(28) != 0,
+        };
+        if found != owner {
+            return Err(EngineError::operator(
+                "CHECKPOINT_FOREIGN_FILE",
+                format!(
+                    "{} belongs to another checkpoint, operator or epoch (operator {}, epoch {})",
+                    path.display(),
+                    found.operator,
+                    found.epoch
+                ),
+                "Put the right file back, or begin anew with an empty checkpointLocation",
+            ));
+        }
+        let (written, blocks) = (word(40), word(48));
+        let index_bytes = blocks.checked_mul(INDEX_ENTRY as u64);
+        let whole =
+            index_bytes.and_then(|bytes| bytes.checked_add(written)?.checked_add(TAIL as u64));
+        if whole != Some(size) {
+            return Err(damaged(path, "its size is not the one that its tail says"));
+        }
+        let index = storage.read_range(path, written, blocks as usize * INDEX_ENTRY).map_err(io)?;
+        if crc32fast::hash(&index) != half(56) {
+            return Err(damaged(path, "the CRC of its index does not match"));
+        }
+        let block = |bytes: &[u8]| Block {
+            group: u32_at(bytes, 0).unwrap_or(0) as u16,
+            entries: u32_at(bytes, 4).unwrap_or(0),
+            offset: u64_at(bytes, 8).unwrap_or(0),
+            length: u32_at(bytes, 16).unwrap_or(0),
+            crc: u32_at(bytes, 20).unwrap_or(0),
+        };
+        let index = index.chunks_exact(INDEX_ENTRY).map(block).collect();
+        Ok(Self { path: path.to_path_buf(), owner, index, entries: word(32) })
+    }
+
+    /// A block's entries, checked.
+    pub fn block(&self, storage: &dyn Storage, block: &Block) -> Result<Vec<u8>, EngineError> {
+        let bytes = storage
+            .read_range(&self.path, block.offset, block.length as usize)
+            .map_err(|error| unreadable(&self.path, &error))?;
+        if crc32fast::hash(&bytes) != block.crc {
+            let what = format!(
+                "the CRC of its block at byte {} (key group {}) does not match",
+                block.offset, block.group
+            );
+            return Err(damaged(&self.path, &what));
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes of all blocks.
+    pub fn bytes(&self) -> u64 {
+        self.index.iter().map(|block| u64::from(block.length)).sum()
+    }
+
+    /// Calls `apply` with the entries of some groups.
+    pub fn read(
+        &self,
+        storage: &dyn Storage,
+        groups: std::ops::Range<u64>,
+        mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        for block in self.index.iter().filter(|b| groups.contains(&u64::from(b.group))) {
+            let bytes = self.block(storage, block)?;
+            if entries(&bytes, &mut apply)?.is_none() {
+                return Err(damaged(&self.path, "an entry is longer than its block"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sim_storage::SimStorage;
+    use proptest::prelude::*;
+
+    const OWNER: Owner = Owner { checkpoint: 7, operator: 2, snapshot: false, epoch: 5 };
+
+    fn sample(storage: &SimStorage, path: &Path) -> StateFile {
+        let mut writer = Writer::new(OWNER);
+        let mut group = Vec::new();
+        put_entry(&mut group, b"key", Some(b"value"));
+        put_entry(&mut group, b"gone", None);
+        writer.group(3, &group);
+        group.clear();
+        put_entry(&mut group, b"", Some(b""));
+        writer.group(200, &group);
+        let (bytes, file) = writer.finish(path.to_path_buf());
+        storage.write_durable(path, &bytes).unwrap();
+        file
+    }
+
+    type Entries = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+    fn all(storage: &SimStorage, path: &Path) -> Result<Entries, EngineError> {
+        let mut found = Vec::new();
+        StateFile::open(storage, path, OWNER)?.read(storage, 0..256, |key, value| {
+            found.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_byte_is_refused_by_name() {
+        let (storage, path) = (SimStorage::new(1), Path::new("/s/5.delta"));
+        let file = sample(&storage, path);
+        let (size, whole) = (storage.size(path).unwrap(), all(&storage, path).unwrap());
+        assert_eq!((whole.len() as u64, file.entries), (3, 3));
+        assert_eq!(whole[1], (b"gone".to_vec(), None));
+        for at in 0..size as usize {
+            storage.damage(path, |bytes| bytes[at] ^= 0x10).unwrap();
+            let error = all(&storage, path).unwrap_err();
+            assert!(error.to_string().contains("/s/5.delta"), "byte {at}: {error}");
+            storage.damage(path, |bytes| bytes[at] ^= 0x10).unwrap();
+        }
+        for _ in 0..size {
+            storage.damage(path, |bytes| drop(bytes.pop())).unwrap();
+            assert_eq!(all(&storage, path).unwrap_err().condition(), "CHECKPOINT_DAMAGED");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_checkpoint_is_foreign() {
+        let (storage, path) = (SimStorage::new(1), Path::new("/s/5.delta"));
+        sample(&storage, path);
+        let other = Owner { checkpoint: 8, ..OWNER };
+        let error = StateFile::open(&storage, path, other).unwrap_err();
+        assert_eq!(error.condition(), "CHECKPOINT_FOREIGN_FILE");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = entries(&bytes, |_, _| Ok(()));
+            let (storage, path) = (SimStorage::new(1), Path::new("/s/x"));
+            storage.write(path, &bytes).unwrap();
+            prop_assert!(StateFile::open(&storage, path, OWNER).is_err());
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! A file system in memory that does what real ones do to those who trust them too much: it
+//! crashes between any two operations, keeps only some of what was not synced, tears writes,
+//! fails an fsync and fills up. All of it follows from a seed.
+
+use crate::random::SplitMix;
+use crate::storage::{Storage, StorageLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What goes wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The machine stops; operations fail until [`SimStorage::recover`].
+    Crash,
+    /// The next fsync fails, and what it should have made durable never will be.
+    FailSync,
+    /// The disk is full: writes fail half-way until [`SimStorage::recover`].
+    Full,
+}
+
+/// A bug for the simulation to find: a test of the tester.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Syncs of files whose path contains this do nothing.
+    SkippedSync(&'static str),
+    /// What has the first in its path becomes durable only after something with the second in
+    /// its path has: an order of writes that is the wrong way round.
+    Late(&'static str, &'static str),
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    /// As a running program reads it.
+    live: Vec<u8>,
+    /// As of the last sync.
+    durable: Vec<u8>,
+}
+
+/// A change of names that no folder sync has made durable yet.
+#[derive(Clone, Debug)]
+enum Change {
+    Link(PathBuf, usize),
+    Rename(PathBuf, PathBuf, usize),
+    Unlink(PathBuf),
+}
+
+impl Change {
+    fn touches(&self, test: impl Fn(&Path) -> bool) -> bool {
+        match self {
+            Self::Link(path, _) | Self::Unlink(path) => test(path),
+            Self::Rename(_, to, _) => test(to),
+        }
+    }
+
+    fn apply(self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Link(path, content) => drop(names.insert(path, content)),
+            Self::Rename(from, to, content) => {
+                if names.get(&from) == Some(&content) {
+                    names.remove(&from);
+                }
+                names.insert(to, content);
+            }
+            Self::Unlink(path) => drop(names.remove(&path)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    contents: Vec<Content>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    pending: Vec<Change>,
+    locks: BTreeSet<PathBuf>,
+    dice: SplitMix,
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+    down: bool,
+    full: bool,
+    planted: Option<Planted>,
+    /// Syncs held back by [`Planted::Late`].
+    late: Vec<PathBuf>,
+}
+
+/// The file system. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct SimStorage(Arc<Mutex<State>>);
+
+struct SimLock(SimStorage, PathBuf);
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.0.state().locks.remove(&self.1);
+    }
+}
+
+fn down() -> io::Error {
+    io::Error::other("the simulated machine has crashed")
+}
+
+fn contains(path: &Path, part: &str) -> bool {
+    path.to_string_lossy().contains(part)
+}
+
+impl State {
+    /// Counts an operation that changes something. Says which fault strikes it.
+    fn operation(&mut self) -> io::Result<Option<Fault>> {
+        if self.down {
+            return Err(down());
+        }
+        self.operations += 1;
+        let struck = self.fault.filter(|(at, _)| self.operations > *at).map(|(_, fault)| fault);
+        match struck {
+            Some(Fault::Crash) => self.down = true,
+            Some(Fault::Full) => self.full = true,
+            Some(Fault::FailSync) | None => {}
+        }
+        Ok(struck)
+    }
+
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// Changes names, of which the next folder sync makes it durable.
+    fn change(&mut self, change: Change) {
+        change.clone().apply(&mut self.names);
+        self.pending.push(change);
+    }
+
+    fn put(&mut self, path: &Path, empty: bool, bytes: &[u8]) -> io::Result<()> {
+        let struck = self.operation()?;
+        let content = match self.find(path) {
+            Ok(content) => content,
+            Err(_) => {
+                self.contents.push(Content::default());
+                let content = self.contents.len() - 1;
+                self.change(Change::Link(path.to_path_buf(), content));
+                content
+            }
+        };
+        let cut = if struck == Some(Fault::Crash) || self.full {
+            self.dice.below(bytes.len() as u64 + 1) as usize
+        } else {
+            bytes.len()
+        };
+        let live = &mut self.contents[content].live;
+        if empty {
+            live.clear();
+        }
+        live.extend_from_slice(&bytes[..cut]);
+        match (self.down, self.full) {
+            (true, _) => Err(down()),
+            (_, true) => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a sync of content or of a folder's names does.
+    fn make_durable(&mut self, path: &Path) {
+        if let Ok(content) = self.find(path) {
+            let content = &mut self.contents[content];
+            content.durable.clone_from(&content.live);
+            return;
+        }
+        let (done, left) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|change| change.touches(|touched| touched.parent() == Some(path)));
+        self.pending = left;
+        let done: Vec<Change> = done;
+        for change in done {
+            change.apply(&mut self.durable_names);
+        }
+    }
+
+    fn sync_any(&mut self, path: &Path) -> io::Result<()> {
+        match self.operation()? {
+            Some(Fault::Crash) => {
+                if self.dice.below(2) == 0 {
+                    self.make_durable(path);
+                }
+                return Err(down());
+            }
+            Some(Fault::FailSync) => {
+                self.fault = None;
+                // The pages are clean now: the next sync would find nothing to write.
+                return Err(io::Error::other("simulated: fsync failed"));
+            }
+            Some(Fault::Full) | None => {}
+        }
+        match self.planted {
+            Some(Planted::SkippedSync(part)) if contains(path, part) => return Ok(()),
+            Some(Planted::Late(part, _)) if contains(path, part) => {
+                self.late.push(path.to_path_buf());
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.make_durable(path);
+        if let Some(Planted::Late(_, after)) = self.planted
+            && contains(path, after)
+            && !crate::storage::is_temporary(path)
+        {
+            for path in std::mem::take(&mut self.late) {
+                // The file has its final name by now.
+                self.make_durable(&path);
+                self.make_durable(&path.with_extension(""));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SimStorage {
+    /// An empty file system.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            contents: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            pending: Vec::new(),
+            locks: BTreeSet::new(),
+            dice: SplitMix(seed),
+            operations: 0,
+            fault: None,
+            down: false,
+            full: false,
+            planted: None,
+            late: Vec::new(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Lets something go wrong at the first operation that fits after `operations` more.
+    pub fn fault_after(&self, operations: u64, fault: Fault) {
+        let mut state = self.state();
+        state.fault = Some((state.operations + operations, fault));
+    }
+
+    /// Plants a bug.
+    pub fn plant(&self, bug: Planted) {
+        self.state().planted = Some(bug);
+    }
+
+    /// Operations so far that changed something.
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// The power fails: what was not synced is kept, torn or gone, as the dice say.
+    pub fn power_failure(&self) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut names = std::mem::take(&mut state.durable_names);
+        for change in std::mem::take(&mut state.pending) {
+            if state.dice.below(2) == 0 {
+                change.apply(&mut names);
+            }
+        }
+        for content in &mut state.contents {
+            if content.live == content.durable {
+                continue;
+            }
+            match state.dice.below(4) {
+                0 => {}
+                1 => content.durable.clone_from(&content.live),
+                // Torn: a part of it.
+                2 => {
+                    let cut = state.dice.below(content.live.len() as u64 + 1) as usize;
+                    content.durable = content.live[..cut].to_vec();
+                }
+                // Torn: the right size, with a hole of zeros.
+                _ => {
+                    content.durable.clone_from(&content.live);
+                    let length = content.live.len() as u64;
+                    let (from, to) = (state.dice.below(length + 1), state.dice.below(length + 1));
+                    content.durable[from.min(to) as usize..from.max(to) as usize].fill(0);
+                }
+            }
+            content.live.clone_from(&content.durable);
+        }
+        state.names.clone_from(&names);
+        state.durable_names = names;
+        state.late.clear();
+        state.locks.clear();
+    }
+
+    /// The machine is up again, with room on its disk.
+    pub fn recover(&self) {
+        let mut state = self.state();
+        (state.fault, state.down, state.full) = (None, false, false);
+    }
+
+    /// Changes a file behind everyone's back, durably: for tests of damage.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut state = self.state();
+        let content = state.find(path)?;
+        let content = &mut state.contents[content];
+        change(&mut content.live);
+        content.durable.clone_from(&content.live);
+        Ok(())
+    }
+
+    /// All files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state().names.keys().cloned().collect()
+    }
+}
+
+impl Storage for SimStorage {
+    fn create_folder(&self, _folder: &Path) -> io::Result<()> {
+        // Folders are where files say they are.
+        if self.state().down { Err(down()) } else { Ok(()) }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.state().put(path, true, bytes)
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.state().put(path, false, bytes)
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(path)?;
+        state.sync_any(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let content = state.find(from)?;
+        let struck = state.operation()?;
+        if struck != Some(Fault::Crash) || state.dice.below(2) == 0 {
+            state.change(Change::Rename(from.to_path_buf(), to.to_path_buf(), content));
+        }
+        if state.down { Err(down()) } else { Ok(()) }
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.state().sync_any(folder)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        Ok(state.contents[state.find(path)?].live.clone())
+    }
+
+    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        let live = &state.contents[state.find(path)?].live;
+        let range = (offset as usize).min(live.len())..offset as usize + length;
+        let bytes = live.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(bytes.to_vec())
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.contents[state.find(path)?].live.len() as u64)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let state = self.state();
+        Ok(state.names.keys().filter(|path| path.parent() == Some(folder)).cloned().collect())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(path)?;
+        let struck = state.operation()?;
+        if struck != Some(Fault::Crash) || state.dice.below(2) == 0 {
+            state.change(Change::Unlink(path.to_path_buf()));
+        }
+        if state.down { Err(down()) } else { Ok(()) }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>> {
+        let mut state = self.state();
+        if state.down {
+            return Err(down());
+        }
+        let free = state.locks.insert(path.to_path_buf());
+        drop(state);
+        Ok(free.then(|| Box::new(SimLock(self.clone(), path.to_path_buf())) as StorageLock))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_crash_in_a_durable_write_leaves_the_old_content_or_the_new() {
+        let path = Path::new("/sim/x");
+        let mut seen = BTreeSet::new();
+        for seed in 0..256 {
+            let storage = SimStorage::new(seed);
+            storage.write_durable(path, b"old").unwrap();
+            storage.fault_after(seed % 4, Fault::Crash);
+            assert!(storage.write_durable(path, b"new").is_err(), "seed {seed}");
+            assert!(storage.write_durable(path, b"later").is_err(), "it stays down");
+            storage.power_failure();
+            storage.recover();
+            seen.insert(storage.read(path).unwrap());
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [b"new".to_vec(), b"old".to_vec()]);
+    }
+
+    /// The simulation does what it is for: without the fsync, torn files come up.
+    #[test]
+    fn a_skipped_sync_shows_as_torn_files() {
+        let path = Path::new("/sim/x");
+        let torn = (0..64).filter(|seed| {
+            let storage = SimStorage::new(*seed);
+            storage.plant(Planted::SkippedSync("x.tmp"));
+            storage.write_durable(path, b"content").unwrap();
+            storage.power_failure();
+            storage.read(path).unwrap() != b"content"
+        });
+        assert!(torn.count() > 16);
+    }
+
+    #[test]
+    fn a_failed_sync_and_a_full_disk_are_errors() {
+        let storage = SimStorage::new(1);
+        storage.fault_after(0, Fault::FailSync);
+        assert!(storage.write_durable(Path::new("/a"), b"1").is_err());
+        storage.fault_after(0, Fault::Full);
+        let error = storage.write_durable(Path::new("/b"), b"1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

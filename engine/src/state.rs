@@ -1,0 +1,297 @@
+//! Keyed state's way into the checkpoint: changes are noted as they happen and handed over at
+//! the marker by a swap.
+//!
+//! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes
+//! again in the same epoch overwrites its value in place, so that an epoch's delta is as large as
+//! the keys it touched, not as the records it saw, and nothing is left to collect at the marker.
+//! Chunks come back when they are written, so that a steady query allocates none.
+//!
+//! *Threads.* The worker of the operator; chunks travel to the driver and back.
+
+use crate::checkpoint::Snapshot;
+use crate::driver::Report;
+use crate::error::EngineError;
+use crate::event::Epoch;
+use crate::key_group::{KEY_GROUPS, hash_bytes};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// Bytes of a chunk; one entry may be longer and then has a chunk of its own.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that wait to be used again at most.
+const SPARE_CHUNKS: usize = 256;
+/// Hash, key length, value length, room for the value.
+const HEAD: usize = 8 + 4 + 4 + 4;
+/// The value length of a key whose state is gone.
+const GONE: u32 = u32::MAX;
+
+/// Where a key's last change stands, to be overwritten by its next in the same epoch. One per
+/// key, kept beside its state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slot {
+    /// The generation that the place belongs to; 0 is none.
+    generation: u32,
+    chunk: u32,
+    /// Where the value length stands.
+    at: u32,
+    room: u32,
+}
+
+/// What an instance changed in an epoch.
+#[derive(Debug)]
+pub struct Changes {
+    /// The operator.
+    pub operator: usize,
+    /// Keys that have state now, in this instance.
+    pub rows: u64,
+    /// Changes noted in this epoch; a key counts each time.
+    pub updated: u64,
+    /// Memory that the instance's state takes, in bytes, about.
+    pub memory_bytes: u64,
+    chunks: Vec<Vec<u8>>,
+    back: Sender<Vec<u8>>,
+}
+
+impl Changes {
+    /// Calls `apply` with hash, key and value of every change, oldest first, and gives the
+    /// memory back.
+    pub fn drain(self, mut apply: impl FnMut(u64, &[u8], Option<&[u8]>)) {
+        for mut chunk in self.chunks {
+            let mut rest = chunk.as_slice();
+            while let Some((head, body)) = rest.split_at_checked(HEAD) {
+                let half = |at: usize| {
+                    u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+                };
+                let hash = u64::from(half(0)) | u64::from(half(4)) << 32;
+                let (key, length, room) = (half(8) as usize, half(12), half(16) as usize);
+                let value =
+                    if length == GONE { None } else { Some(&body[key..key + length as usize]) };
+                apply(hash, &body[..key], value);
+                rest = &body[key + room..];
+            }
+            chunk.clear();
+            // The operator may be gone, or have enough.
+            drop(self.back.try_send(chunk));
+        }
+    }
+}
+
+/// One operator instance's log of changes.
+pub struct StateLog {
+    operator: usize,
+    groups: std::ops::Range<u64>,
+    snapshot: Option<Snapshot>,
+    /// Whether changes are kept: the query has a checkpoint.
+    on: bool,
+    reports: Sender<Report>,
+    chunks: Vec<Vec<u8>>,
+    spare: Receiver<Vec<u8>>,
+    back: Sender<Vec<u8>>,
+    generation: u32,
+    updated: u64,
+}
+
+impl StateLog {
+    pub(crate) fn new(
+        operator: usize,
+        (instance, instances): (usize, usize),
+        snapshot: Option<Snapshot>,
+        reports: Sender<Report>,
+    ) -> Self {
+        let (back, spare) = bounded(SPARE_CHUNKS);
+        // The inverse of `instance_of`.
+        let first = |i: usize| (i as u64 * KEY_GROUPS).div_ceil(instances as u64);
+        Self {
+            operator,
+            groups: first(instance)..first(instance + 1),
+            on: snapshot.is_some(),
+            snapshot,
+            reports,
+            chunks: Vec::new(),
+            spare,
+            back,
+            generation: 1,
+            updated: 0,
+        }
+    }
+
+    /// Calls `apply` with hash, key and value of each change of the committed state, oldest
+    /// first; `None` says that a key has no state any more. Works once, before the first change.
+    pub fn restore(
+        &mut self,
+        mut apply: impl FnMut(u64, &[u8], Option<&[u8]>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
+        snapshot.read(self.groups.clone(), |key, value| apply(hash_bytes(key), key, value))
+    }
+
+    /// Whether changes are kept.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Notes a key's new value.
+    #[inline]
+    pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
+        self.updated += 1;
+        if !self.on {
+            return;
+        }
+        if slot.generation == self.generation && value.len() <= slot.room as usize {
+            let at = slot.at as usize;
+            let chunk = &mut self.chunks[slot.chunk as usize];
+            chunk[at..at + 4].copy_from_slice(&(value.len() as u32).to_le_bytes());
+            // Behind the value length stand the room and the key.
+            let key_and_value = at + 8 + key.len();
+            chunk[key_and_value..key_and_value + value.len()].copy_from_slice(value);
+            return;
+        }
+        *slot = self.append(hash, key, Some(value));
+    }
+
+    /// Notes that a key has no state any more.
+    pub fn delete(&mut self, hash: u64, key: &[u8]) {
+        self.updated += 1;
+        if self.on {
+            self.append(hash, key, None);
+        }
+    }
+
+    fn append(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Slot {
+        let bytes = value.unwrap_or_default();
+        let length = HEAD + key.len() + bytes.len();
+        if self.chunks.last().is_none_or(|chunk| chunk.len() + length > CHUNK_BYTES) {
+            let chunk = self.spare.try_recv().unwrap_or_default();
+            self.chunks.push(chunk);
+        }
+        let index = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[index];
+        if chunk.capacity() < CHUNK_BYTES {
+            chunk.reserve_exact(CHUNK_BYTES.max(length));
+        }
+        chunk.extend_from_slice(&hash.to_le_bytes());
+        chunk.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        let at = chunk.len() as u32;
+        chunk.extend_from_slice(&value.map_or(GONE, |v| v.len() as u32).to_le_bytes());
+        chunk.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        chunk.extend_from_slice(key);
+        chunk.extend_from_slice(bytes);
+        let (generation, room) = (self.generation, bytes.len() as u32);
+        Slot { generation, chunk: index as u32, at, room }
+    }
+
+    /// Hands the epoch's changes over. To be called at the marker, before it is passed on.
+    pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
+        let changes = Changes {
+            operator: self.operator,
+            rows,
+            updated: std::mem::take(&mut self.updated),
+            memory_bytes,
+            chunks: std::mem::take(&mut self.chunks),
+            back: self.back.clone(),
+        };
+        self.generation = self.generation.wrapping_add(1).max(1);
+        // The driver is gone only when the query is being torn down.
+        drop(self.reports.send(Report::State { epoch, changes }));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, Shape};
+    use crate::key_group::instance_of;
+    use crate::seam::SimEnv;
+    use crossbeam_channel::unbounded;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Put(u8, Vec<u8>),
+        Delete(u8),
+        Marker,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            6 => (0u8..40, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(k, v)| Op::Put(k, v)),
+            2 => (0u8..40).prop_map(Op::Delete),
+            2 => Just(Op::Marker),
+        ];
+        proptest::collection::vec(op, 0..120)
+    }
+
+    proptest! {
+        /// What a map would hold at the last marker is what the instances of any other
+        /// parallelism restore.
+        #[test]
+        fn restored_state_is_the_map_at_the_last_marker(
+            ops in ops(), writers in 1usize..4, readers in 1usize..5, compact: bool,
+        ) {
+            let env = Arc::new(SimEnv::new(1));
+            let shape = Shape { operators: vec!["map".into()], ..Shape::default() };
+            let folder = Path::new("/c");
+            let (mut checkpoint, _) = Checkpoint::open(env.clone(), folder, &shape).unwrap();
+            let (reports, inbox) = unbounded();
+            let log = |i| StateLog::new(0, (i, writers), Some(checkpoint.snapshot(0)), reports.clone());
+            let mut logs: Vec<StateLog> = (0..writers).map(log).collect();
+            let mut slots = BTreeMap::<Vec<u8>, Slot>::new();
+            let (mut live, mut marked) = (BTreeMap::new(), BTreeMap::new());
+            let mut epoch = 0;
+            for op in ops {
+                match op {
+                    Op::Put(key, value) => {
+                        let key = vec![key; 3];
+                        let hash = hash_bytes(&key);
+                        let log = &mut logs[instance_of(hash, writers)];
+                        log.put(slots.entry(key.clone()).or_default(), hash, &key, &value);
+                        live.insert(key, value);
+                    }
+                    Op::Delete(key) => {
+                        let key = vec![key; 3];
+                        let hash = hash_bytes(&key);
+                        logs[instance_of(hash, writers)].delete(hash, &key);
+                        slots.remove(&key);
+                        live.remove(&key);
+                    }
+                    Op::Marker => {
+                        logs.iter_mut().for_each(|log| log.hand_over(epoch, 0, 0));
+                        while let Ok(Report::State { changes, .. }) = inbox.try_recv() {
+                            let operator = changes.operator;
+                            changes.drain(|hash, key, value| checkpoint.change(operator, hash, key, value));
+                        }
+                        checkpoint.write_state(epoch).unwrap();
+                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::Mode::Continuous, vec![]).unwrap();
+                        checkpoint.write_commit(epoch).unwrap();
+                        if compact {
+                            checkpoint.compact_now(epoch).unwrap();
+                        }
+                        epoch += 1;
+                        marked = live.clone();
+                    }
+                }
+            }
+            drop(checkpoint);
+            env.sim_storage().power_failure();
+            let (checkpoint, recovery) = Checkpoint::open(env.clone(), folder, &shape).unwrap();
+            prop_assert_eq!(recovery.next_epoch, epoch);
+            let mut restored = BTreeMap::new();
+            for reader in 0..readers {
+                let snapshot = Some(checkpoint.snapshot(0));
+                let mut log = StateLog::new(0, (reader, readers), snapshot, reports.clone());
+                log.restore(|hash, key, value| {
+                    assert_eq!(instance_of(hash, readers), reader);
+                    match value {
+                        Some(value) => drop(restored.insert(key.to_vec(), value.to_vec())),
+                        None => drop(restored.remove(key)),
+                    }
+                    Ok(())
+                }).unwrap();
+            }
+            prop_assert_eq!(restored, marked);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A log of files, an entry per batch, in the layout that Spark reads and writes: `N` holds a
+//! line `v1` and a JSON object per file; every 10th entry, `N.compact`, holds all before it too.
+//!
+//! Two such logs exist: a file sink's `_spark_metadata`, which decides what is committed, and a
+//! file source's list of what it has seen. The source's, which only we read, ends with a CRC like
+//! all else in a checkpoint. The sink's has its CRC in `.N.crc` beside it, where Hadoop's local
+//! file system keeps and checks its own.
+
+use millstream_engine::checkpoint::entry;
+use millstream_engine::error::EngineError;
+use millstream_engine::storage::{Storage, is_temporary};
+use std::path::{Path, PathBuf};
+
+/// Entries from one that holds all to the next.
+const COMPACT_EVERY: u64 = 10;
+/// Bytes that one CRC of a `.crc` file covers.
+const CRC_CHUNK: usize = 512;
+
+/// Where an entry's CRC is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crc {
+    /// In its last line.
+    Inside,
+    /// In a file beside it; one without is taken on trust, since Spark may have written it.
+    Beside,
+}
+
+/// The log.
+#[derive(Clone, Debug)]
+pub struct FileLog {
+    folder: PathBuf,
+    crc: Crc,
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{}.crc", name.unwrap_or_default()))
+}
+
+/// A file's CRCs as Hadoop writes them.
+fn hadoop_crc(bytes: &[u8]) -> Vec<u8> {
+    let mut out = b"crc\0".to_vec();
+    out.extend_from_slice(&(CRC_CHUNK as u32).to_be_bytes());
+    for chunk in bytes.chunks(CRC_CHUNK) {
+        out.extend_from_slice(&crc32fast::hash(chunk).to_be_bytes());
+    }
+    out
+}
+
+fn is_compaction(batch: u64) -> bool {
+    (batch + 1).is_multiple_of(COMPACT_EVERY)
+}
+
+impl FileLog {
+    /// The log in a folder, which is made at the first entry.
+    pub fn new(folder: PathBuf, crc: Crc) -> Self {
+        Self { folder, crc }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, batch: u64, compact: bool) -> PathBuf {
+        self.folder.join(if compact { format!("{batch}.compact") } else { batch.to_string() })
+    }
+
+    /// The batches that have an entry, and whether it holds all before it, in order.
+    fn batches(&self, storage: &dyn Storage) -> Result<Vec<(u64, bool)>, EngineError> {
+        let paths = match storage.list(&self.folder) {
+            Ok(paths) => paths,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(entry::unreadable(&self.folder, &error)),
+        };
+        let mut batches = Vec::new();
+        for path in paths.iter().filter(|path| !is_temporary(path)) {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = name.unwrap_or_default();
+            let (number, compact) = match name.strip_suffix(".compact") {
+                Some(number) => (number, true),
+                None => (name.as_str(), false),
+            };
+            match number.parse() {
+                Ok(batch) => batches.push((batch, compact)),
+                // CRCs, and what other tools leave beside Spark's logs.
+                Err(_) if name.starts_with('.') => {}
+                Err(_) => {
+                    return Err(EngineError::operator(
+                        "CHECKPOINT_FOREIGN_FILE",
+                        format!("{} does not belong into a log of files", path.display()),
+                        "Move it away",
+                    ));
+                }
+            }
+        }
+        batches.sort_unstable();
+        Ok(batches)
+    }
+
+    /// The last batch.
+    pub fn latest(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
+        Ok(self.batches(storage)?.last().map(|(batch, _)| *batch))
+    }
+
+    fn read(&self, storage: &dyn Storage, path: &Path) -> Result<Vec<String>, EngineError> {
+        if self.crc == Crc::Inside {
+            return entry::read(storage, path);
+        }
+        let bytes = storage.read(path).map_err(|error| entry::unreadable(path, &error))?;
+        if let Ok(crc) = storage.read(&beside(path))
+            && crc != hadoop_crc(&bytes)
+        {
+            return Err(entry::damaged(path, "its content does not match the .crc file beside it"));
+        }
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| entry::damaged(path, "it is not text"))?;
+        let mut lines = text.lines();
+        match lines.next() {
+            Some("v1") => Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect()),
+            _ => Err(entry::damaged(path, "its first line is not 'v1'")),
+        }
+    }
+
+    /// All lines, with their batch where that is known: those from before the last `.compact`
+    /// have the batch of that.
+    pub fn read_all(&self, storage: &dyn Storage) -> Result<Vec<(u64, String)>, EngineError> {
+        let batches = self.batches(storage)?;
+        let Some(&(last, _)) = batches.last() else { return Ok(Vec::new()) };
+        self.read_up_to(storage, &batches, last)
+    }
+
+    fn read_up_to(
+        &self,
+        storage: &dyn Storage,
+        batches: &[(u64, bool)],
+        last: u64,
+    ) -> Result<Vec<(u64, String)>, EngineError> {
+        let compact =
+            batches.iter().filter(|(batch, compact)| *compact && *batch <= last).next_back();
+        let mut all = Vec::new();
+        let mut next = 0;
+        if let Some((batch, _)) = compact {
+            let lines = self.read(storage, &self.path(*batch, true))?;
+            all.extend(lines.into_iter().map(|line| (*batch, line)));
+            next = batch + 1;
+        }
+        for batch in next..=last {
+            let lines = self.read(storage, &self.path(batch, false))?;
+            all.extend(lines.into_iter().map(|line| (batch, line)));
+        }
+        Ok(all)
+    }
+
+    /// Writes a batch's entry, durably. `keep` says which older lines a compaction keeps.
+    pub fn add(
+        &self,
+        storage: &dyn Storage,
+        batch: u64,
+        lines: &[String],
+        keep: impl Fn(&str) -> bool,
+    ) -> Result<(), EngineError> {
+        let failed = |path: &Path, error: std::io::Error| entry::write_failed(path, &error);
+        storage.create_folder(&self.folder).map_err(|error| failed(&self.folder, error))?;
+        let batches = if is_compaction(batch) { self.batches(storage)? } else { Vec::new() };
+        let compact = is_compaction(batch);
+        let mut all = Vec::new();
+        if compact && batch > 0 {
+            let older = self.read_up_to(storage, &batches, batch - 1)?;
+            all.extend(older.into_iter().map(|(_, line)| line).filter(|line| keep(line)));
+        }
+        all.extend_from_slice(lines);
+        let path = self.path(batch, compact);
+        match self.crc {
+            Crc::Inside => entry::write(storage, &path, all.iter().map(String::as_str))?,
+            Crc::Beside => {
+                let mut text = String::from("v1");
+                for line in &all {
+                    text.push('\n');
+                    text.push_str(line);
+                }
+                let crc = beside(&path);
+                storage
+                    .write_durable(&crc, &hadoop_crc(text.as_bytes()))
+                    .map_err(|error| failed(&crc, error))?;
+                storage
+                    .write_durable(&path, text.as_bytes())
+                    .map_err(|error| failed(&path, error))?;
+            }
+        }
+        // A reader may still be at the compaction before; what is older than that can go.
+        for (old, was_compact) in batches {
+            if old + COMPACT_EVERY < batch {
+                let path = self.path(old, was_compact);
+                drop(storage.remove(&path));
+                if self.crc == Crc::Beside {
+                    drop(storage.remove(&beside(&path)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::sim_storage::SimStorage;
+
+    #[test]
+    fn compactions_hold_all_and_old_entries_go() {
+        for crc in [Crc::Inside, Crc::Beside] {
+            let storage = SimStorage::new(1);
+            let log = FileLog::new(PathBuf::from("/log"), crc);
+            for batch in 0..35 {
+                log.add(&storage, batch, &[format!("{{\"n\":{batch}}}")], |_| true).unwrap();
+                let lines = log.read_all(&storage).unwrap();
+                assert_eq!(lines.len() as u64, batch + 1, "{crc:?}");
+            }
+            assert_eq!(log.latest(&storage).unwrap(), Some(34));
+            let names = storage.files().into_iter().filter(|path| {
+                !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+            });
+            assert!(names.count() <= 26, "old entries are removed");
+            let path = Path::new("/log/34");
+            for at in 0..storage.size(path).unwrap() as usize {
+                storage.damage(path, |bytes| bytes[at] ^= 1).unwrap();
+                let error = log.read_all(&storage).unwrap_err();
+                assert!(error.to_string().contains("/log/34"), "{error}");
+                storage.damage(path, |bytes| bytes[at] ^= 1).unwrap();
+            }
+            storage.remove(Path::new("/log/33")).unwrap();
+            let error = log.read_all(&storage).unwrap_err();
+            assert!(error.to_string().contains("/log/33"), "{error}");
+        }
+    }
+}

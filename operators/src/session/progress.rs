@@ -1,0 +1,140 @@
+//! What a query says of each epoch, with Spark's field names.
+
+use millstream_engine::driver::Committed;
+use millstream_engine::latency::Percentiles;
+use serde_json::{Value as Json, json};
+use std::collections::VecDeque;
+
+/// Progress reports that a query keeps.
+pub(super) const KEPT: usize = 100;
+
+/// One committed epoch.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The query's id, the same after a restart from its checkpoint.
+    pub id: String,
+    /// This run's id.
+    pub run_id: String,
+    /// The query's name.
+    pub name: String,
+    /// The epoch.
+    pub committed: Committed,
+    /// Latency from ingest to sink of the rows that left in this epoch.
+    pub latency: Percentiles,
+    /// Since the epoch before, in nanoseconds: what rates are counted over.
+    pub interval_ns: u64,
+    /// Each source's description.
+    pub sources: Vec<String>,
+    /// The sink's description.
+    pub sink: String,
+    /// Each stateful operator's kind.
+    pub operators: Vec<String>,
+}
+
+fn millis(ns: u64) -> u64 {
+    ns / 1_000_000
+}
+
+fn per_second(rows: u64, ns: u64) -> Json {
+    let rate = rows as f64 * 1e9 / ns as f64;
+    if rate.is_finite() { Json::from(rate) } else { Json::Null }
+}
+
+/// A position: JSON where it is JSON, else a string.
+fn position(text: &str) -> Json {
+    if text.is_empty() {
+        return Json::Null;
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| Json::from(text))
+}
+
+fn iso(us: i64) -> String {
+    match chrono::DateTime::from_timestamp_micros(us) {
+        Some(time) => time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        None => us.to_string(),
+    }
+}
+
+impl Progress {
+    /// Records that all sources gave.
+    pub fn num_input_rows(&self) -> u64 {
+        self.committed.records.iter().sum()
+    }
+
+    /// The report as Spark's JSON, and what Spark has not: latency, epoch and marker times in
+    /// microseconds.
+    pub fn to_json(&self) -> Json {
+        let epoch = &self.committed;
+        let rows = self.num_input_rows();
+        let sources = self.sources.iter().enumerate().map(|(i, description)| {
+            json!({
+                "description": description,
+                "startOffset": position(&epoch.starts[i].0),
+                "endOffset": position(&epoch.offsets[i].0),
+                "numInputRows": epoch.records[i],
+                "inputRowsPerSecond": per_second(epoch.records[i], self.interval_ns),
+                "processedRowsPerSecond": per_second(epoch.records[i], epoch.duration_ns),
+            })
+        });
+        let operators = self.operators.iter().zip(&epoch.state).map(|(name, state)| {
+            json!({
+                "operatorName": name,
+                "numRowsTotal": state.rows,
+                "numRowsUpdated": state.updated,
+                "memoryUsedBytes": state.memory_bytes,
+            })
+        });
+        json!({
+            "id": self.id,
+            "runId": self.run_id,
+            "name": self.name,
+            "timestamp": iso(epoch.started_us),
+            "batchId": epoch.epoch,
+            "batchDuration": millis(epoch.duration_ns),
+            "numInputRows": rows,
+            "inputRowsPerSecond": per_second(rows, self.interval_ns),
+            "processedRowsPerSecond": per_second(rows, epoch.duration_ns),
+            "durationMs": {
+                "triggerExecution": millis(epoch.duration_ns),
+                "latestOffset": millis(epoch.plan_ns),
+                "walCommit": millis(epoch.wal_ns),
+                "addBatch": millis(epoch.marker_ns),
+                "commitOffsets": millis(epoch.commit_ns),
+            },
+            "stateOperators": operators.collect::<Vec<_>>(),
+            "sources": sources.collect::<Vec<_>>(),
+            "sink": { "description": self.sink, "numOutputRows": self.latency.count },
+            "epochDurationUs": epoch.duration_ns / 1000,
+            "markerTravelUs": epoch.marker_ns / 1000,
+            "latencyUs": {
+                "count": self.latency.count,
+                "p50": self.latency.p50 / 1000,
+                "p90": self.latency.p90 / 1000,
+                "p99": self.latency.p99 / 1000,
+                "p999": self.latency.p999 / 1000,
+                "max": self.latency.max / 1000,
+            },
+        })
+    }
+}
+
+/// The last reports, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Progress>);
+
+impl Recent {
+    pub fn add(&mut self, progress: Progress) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(progress);
+    }
+
+    pub fn last(&self) -> Option<Progress> {
+        self.0.back().cloned()
+    }
+
+    pub fn all(&self) -> Vec<Progress> {
+        self.0.iter().cloned().collect()
+    }
+}

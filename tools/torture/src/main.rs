@@ -1,0 +1,44 @@
+//! Crashes queries and checks what comes after: `torture simulate` in a world where every step
+//! follows from a seed, `torture kill` with real processes and `kill -9`.
+
+mod kill;
+mod simulate;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Crash queries, simulated and real, and check that nothing is lost.
+#[derive(Parser)]
+#[command(
+    after_help = "Examples:\n  torture simulate --seeds 10000\n  torture simulate --first 4711 --seeds 1\n  torture kill --rounds 200"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Simulated crashes, torn writes, lost writes, failed fsyncs, full disks
+    Simulate(simulate::Args),
+    /// Real processes, killed at random moments
+    Kill(kill::Args),
+    /// What `kill` starts: a query until it is killed
+    #[command(hide = true)]
+    Child(kill::ChildArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Kill(args) => kill::run(&args),
+        Command::Child(args) => kill::child(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Simulated crashes. A seed decides the query, its input, how it runs, when and how often it is
+//! struck and by what; a run prints its seed when it fails and is the same each time.
+//!
+//! Two queries: a keyed count whose state must be exact, and a projection into files whose rows
+//! must each be there once. Each is run until it ends by itself, started again after each fault,
+//! now in one mode and now in the other, with one to three instances.
+
+use clap::Args as ClapArgs;
+use millstream::connect::file_sink::committed_files;
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{QueryError, Session, Trigger};
+use millstream::table::value::Value;
+use millstream_engine::random::SplitMix;
+use millstream_engine::seam::{Env, SimEnv};
+use millstream_engine::sim_storage::{Fault, Planted};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Seeds to run
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Plant a bug and expect it to be found: a skipped fsync of state, of the sink's files, of
+    /// the offset log, or a commit that becomes durable before the snapshot
+    #[arg(long, value_enum)]
+    plant: Option<Plant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Plant {
+    StateSync,
+    SinkSync,
+    OffsetSync,
+    CommitBeforeSnapshot,
+}
+
+impl Plant {
+    const ALL: [Self; 4] =
+        [Self::StateSync, Self::SinkSync, Self::OffsetSync, Self::CommitBeforeSnapshot];
+
+    fn bug(self) -> Planted {
+        match self {
+            Self::StateSync => Planted::SkippedSync("/state/0/"),
+            Self::SinkSync => Planted::SkippedSync("/out/part-"),
+            Self::OffsetSync => Planted::SkippedSync("/offsets/"),
+            Self::CommitBeforeSnapshot => Planted::Late("/state/0", "/commits"),
+        }
+    }
+}
+
+/// Restarts after which a run is said never to end.
+const MOST_RUNS: u64 = 60;
+const CHECKPOINT: &str = "/sim/checkpoint";
+const OUT: &str = "/sim/out";
+
+/// What the simulation found wrong.
+fn wrong(what: String) -> Result<(), String> {
+    Err(what)
+}
+
+struct World {
+    env: Arc<SimEnv>,
+    dice: SplitMix,
+    session: Session,
+    stream: MemoryStream,
+    rows: Vec<(String, i64)>,
+    count: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Result<Self, String> {
+        let mut dice = SplitMix(seed ^ 0x5EED);
+        let session = Session::new();
+        let text = |error: millstream::table::error::PlanError| error.to_string();
+        let stream = session.memory_stream("rows", "k STRING, n BIGINT").map_err(text)?;
+        let rows = (0..dice.below(120)).map(|n| (format!("k{}", dice.below(12)), n as i64));
+        let rows: Vec<_> = rows.collect();
+        let count = dice.below(2) == 0;
+        Ok(Self { env: Arc::new(SimEnv::new(seed)), dice, session, stream, rows, count })
+    }
+
+    /// Runs the query until it ends or is struck.
+    fn start(&mut self) -> Result<(), QueryError> {
+        let parallelism = (1 + self.dice.below(3)).to_string();
+        self.session.set("millstream.parallelism", &parallelism)?;
+        let interval_ns = 1 + self.dice.below(40_000_000);
+        let trigger = match self.dice.below(4) {
+            0 => Trigger::AsSoonAsPossible,
+            1 => Trigger::ProcessingTime { interval_ns },
+            _ => Trigger::Continuous { interval_ns },
+        };
+        let sql = if self.count {
+            "SELECT k, count(*) AS c, sum(n) AS s, max(n) AS m FROM rows GROUP BY k"
+        } else {
+            "SELECT k, n FROM rows WHERE n >= 0"
+        };
+        let writer = self.session.sql(sql)?.write_stream().trigger(trigger);
+        let writer = writer.option("checkpointLocation", CHECKPOINT);
+        let writer = if self.count {
+            writer.output_mode("complete").format("memory").query_name("out")
+        } else {
+            writer.output_mode("append").format("csv").option("path", OUT)
+        };
+        writer.simulate(&self.env, self.dice.next())
+    }
+
+    /// Adds some of the input; closes the stream behind the last of it.
+    fn feed(&mut self, fed: &mut usize) {
+        let more = self.dice.below(self.rows.len() as u64 + 1) as usize;
+        let to = (*fed + more).min(self.rows.len());
+        let rows = self.rows[*fed..to].iter();
+        self.stream.add(rows.map(|(k, n)| vec![Value::String(k.clone()), Value::Long(*n)]));
+        *fed = to;
+    }
+
+    fn check_counts(&self) -> Result<(), String> {
+        let mut expected: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+        for (key, n) in &self.rows {
+            let entry = expected.entry(key.clone()).or_insert((0, 0, i64::MIN));
+            *entry = (entry.0 + 1, entry.1 + n, entry.2.max(*n));
+        }
+        let table = self.session.table("out").ok_or("the sink has no table")?;
+        let got: BTreeMap<String, (i64, i64, i64)> = table
+            .rows()
+            .into_iter()
+            .filter_map(|row| match row.as_slice() {
+                [Value::String(k), Value::Long(c), Value::Long(s), Value::Long(m)] => {
+                    Some((k.clone(), (*c, *s, *m)))
+                }
+                _ => None,
+            })
+            .collect();
+        // A run that had nothing new to do in continuous mode prints nothing.
+        if got == expected || (got.is_empty() && !self.rows.is_empty()) {
+            Ok(())
+        } else {
+            wrong(format!("expected {expected:?}, got {got:?}"))
+        }
+    }
+
+    /// One more run over one more row shows all of the state.
+    fn last_row(&mut self) -> Result<(), String> {
+        self.env.sim_storage().recover();
+        self.rows.push(("last".into(), 1));
+        self.stream.add([vec![Value::String("last".into()), Value::Long(1)]]);
+        self.start().map_err(|error| format!("last run: {error}"))?;
+        self.check_counts()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let storage = self.env.storage();
+        let files = committed_files(storage, Path::new(OUT)).map_err(|e| e.to_string())?;
+        let mut got = Vec::new();
+        for path in files.unwrap_or_default() {
+            let bytes = storage.read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_string())?;
+            got.extend(text.lines().map(str::to_string));
+        }
+        got.sort();
+        let mut expected: Vec<_> = self.rows.iter().map(|(k, n)| format!("{k},{n}")).collect();
+        expected.sort();
+        if got == expected { Ok(()) } else { wrong(format!("expected {expected:?}, got {got:?}")) }
+    }
+}
+
+/// What a run came to.
+#[derive(Default)]
+struct Outcome {
+    runs: u64,
+    faults: u64,
+}
+
+fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
+    let mut world = World::new(seed)?;
+    let storage = world.env.sim_storage().clone();
+    if let Some(plant) = plant {
+        storage.plant(plant.bug());
+    }
+    let (mut fed, mut outcome) = (0, Outcome::default());
+    loop {
+        outcome.runs += 1;
+        if outcome.runs > MOST_RUNS {
+            return Err(format!("no end after {MOST_RUNS} runs"));
+        }
+        world.feed(&mut fed);
+        if fed == world.rows.len() {
+            world.stream.close();
+        }
+        let spare = fed == world.rows.len() && outcome.runs > MOST_RUNS / 2;
+        let strikes = !spare && world.dice.below(8) != 0;
+        // A stream that is still open has no end by itself: something must strike.
+        if strikes || fed < world.rows.len() {
+            let fault = match world.dice.below(8) {
+                0 => Fault::FailSync,
+                1 => Fault::Full,
+                _ => Fault::Crash,
+            };
+            storage.fault_after(world.dice.below(40), fault);
+        }
+        match world.start() {
+            Ok(()) if fed == world.rows.len() => break,
+            Ok(()) => return Err("the query ended while its stream was open".into()),
+            Err(error) => {
+                outcome.faults += 1;
+                let text = error.to_string();
+                let expected = ["simulated", "CHECKPOINT_WRITE_FAILED"];
+                if !expected.iter().any(|part| text.contains(part)) {
+                    return Err(text);
+                }
+            }
+        }
+        // The process died, or with it the machine.
+        if world.dice.below(3) != 0 {
+            storage.power_failure();
+        }
+        storage.recover();
+    }
+    storage.recover();
+    if world.count {
+        world.check_counts()?;
+        if world.dice.below(2) == 0 {
+            storage.power_failure();
+        }
+        world.last_row()?;
+    } else {
+        if world.dice.below(2) == 0 {
+            storage.power_failure();
+        }
+        world.check_files()?;
+    }
+    Ok(outcome)
+}
+
+/// Runs seeds on all cores; the first that fails, if any, and totals.
+fn many(first: u64, seeds: u64, plant: Option<Plant>) -> (Option<(u64, String)>, Outcome, u64) {
+    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
+    let totals = Mutex::new((None::<(u64, String)>, Outcome::default(), 0));
+    let cores = millstream_engine::cores::usable();
+    let say = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds || stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let result = std::panic::catch_unwind(|| one(seed, plant))
+                        .unwrap_or_else(|_| Err("panicked".to_string()));
+                    let mut totals = totals.lock().unwrap_or_else(|p| p.into_inner());
+                    totals.2 += 1;
+                    match result {
+                        Ok(outcome) => {
+                            totals.1.runs += outcome.runs;
+                            totals.1.faults += outcome.faults;
+                        }
+                        Err(reason) => {
+                            stop.store(true, Ordering::Relaxed);
+                            if totals.0.as_ref().is_none_or(|(other, _)| seed < *other) {
+                                totals.0 = Some((seed, reason));
+                            }
+                        }
+                    }
+                    if totals.2.is_multiple_of(1000) && plant.is_none() {
+                        eprintln!("{} seeds in {:.0} s", totals.2, say.elapsed().as_secs_f64());
+                    }
+                }
+            });
+        }
+    });
+    totals.into_inner().unwrap_or_else(|p| p.into_inner())
+}
+
+/// Runs the seeds, and then each planted bug until it is found.
+pub fn run(args: &Args) -> Result<(), String> {
+    let start = Instant::now();
+    if args.plant.is_none() {
+        let (failed, totals, ran) = many(args.first, args.seeds, None);
+        if let Some((seed, reason)) = failed {
+            return Err(format!(
+                "seed {seed}: {reason}\nreproduce: torture simulate --first {seed} --seeds 1"
+            ));
+        }
+        println!(
+            "simulation: {ran} seeds, {} runs, {} faults, nothing lost or doubled, {:.1} s",
+            totals.runs,
+            totals.faults,
+            start.elapsed().as_secs_f64()
+        );
+    }
+    if args.plant.is_none() && args.seeds == 1 {
+        return Ok(());
+    }
+    for plant in Plant::ALL.into_iter().filter(|p| args.plant.is_none_or(|wanted| wanted == *p)) {
+        match many(args.first, args.seeds, Some(plant)) {
+            (Some((seed, reason)), _, ran) => {
+                let reason: String = reason.chars().take(160).collect();
+                println!("planted {plant:?}: found after {ran} seeds, by seed {seed}: {reason}");
+            }
+            (None, ..) => {
+                return Err(format!("planted {plant:?}: not found in {} seeds", args.seeds));
+            }
+        }
+    }
+    Ok(())
+}
