@@ -22,6 +22,11 @@ pub trait Env: Send + Sync {
     fn random(&self) -> u64;
     /// Durable files.
     fn storage(&self) -> &dyn Storage;
+    /// Bytes of deltas below which no compaction begins. The simulated world makes it small, so
+    /// that what is rare becomes common.
+    fn compact_above_bytes(&self) -> u64 {
+        256 << 10
+    }
     /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
@@ -130,6 +135,10 @@ impl Env for SimEnv {
 
     fn storage(&self) -> &dyn Storage {
         &self.storage
+    }
+
+    fn compact_above_bytes(&self) -> u64 {
+        200
     }
 
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {

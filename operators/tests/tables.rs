@@ -283,3 +283,18 @@ fn the_rate_source_counts_from_zero_with_evenly_spread_times() {
         }
     }
 }
+
+/// A row that changes one instance's part of the table shows the parts of the others too.
+#[test]
+fn a_whole_table_in_continuous_mode_is_whole_at_any_parallelism() {
+    let session = Session::new();
+    session.set("millstream.parallelism", "3").unwrap();
+    let stream = lines(&session);
+    let query = start(&session, COUNT, "complete", CONTINUOUS);
+    stream.add([vec![text("a b c d e f g h"), Value::Long(1)]]);
+    query.process_all_available().unwrap();
+    stream.add([vec![text("a"), Value::Long(1)]]);
+    query.process_all_available().unwrap();
+    assert_eq!(final_rows(&session).len(), 8);
+    query.stop().unwrap();
+}

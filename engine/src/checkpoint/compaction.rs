@@ -17,19 +17,17 @@ use std::path::PathBuf;
 
 /// Deltas behind a snapshot at most.
 const MOST_DELTAS: usize = 64;
-/// Below this size deltas are not worth a compaction.
-const LEAST_BYTES: u64 = 256 << 10;
 /// Bytes written between two syncs, so that none of them holds up a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
-/// Whether an operator's files should become one.
-pub fn is_due(files: &[StateFile]) -> bool {
+/// Whether an operator's files should become one; below `least_bytes` it is not worth it.
+pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     let (snapshot, deltas) = match files.split_first() {
         Some((first, rest)) if first.owner.snapshot => (first.bytes(), rest),
         _ => (0, files),
     };
     let bytes: u64 = deltas.iter().map(StateFile::bytes).sum();
-    deltas.len() >= MOST_DELTAS || bytes >= snapshot.max(LEAST_BYTES)
+    deltas.len() >= MOST_DELTAS || bytes >= snapshot.max(least_bytes)
 }
 
 /// A compaction under way.

@@ -310,13 +310,17 @@ impl Checkpoint {
             }
             Err(error) => return Err(error),
         };
-        for part in ["offsets", "commits"] {
-            let path = folder.join(part);
-            storage.create_folder(&path).map_err(failed(&path))?;
+        let mut folders = vec![folder.join("offsets"), folder.join("commits")];
+        let state = folder.join("state");
+        folders.extend((0..shape.operators.len()).map(|operator| state.join(operator.to_string())));
+        for path in &folders {
+            storage.create_folder(path).map_err(failed(path))?;
         }
-        for operator in 0..shape.operators.len() {
-            let path = folder.join("state").join(operator.to_string());
-            storage.create_folder(&path).map_err(failed(&path))?;
+        folders.push(folder.to_path_buf());
+        for path in &folders {
+            // The last run may have died between a rename and the sync of its folder: what is
+            // built upon from here on must not be gone after a power failure.
+            storage.sync_folder(path).map_err(failed(path))?;
         }
         let id_hash = hash_bytes(id.as_bytes());
         let operators = shape.operators.len();
@@ -520,9 +524,15 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The first operator whose files should become one.
+    fn due(&self) -> Option<usize> {
+        let least_bytes = self.env.compact_above_bytes();
+        self.files.iter().position(|files| compaction::is_due(files, least_bytes))
+    }
+
     /// Whether a step of compaction is due.
     pub fn has_background_work(&self) -> bool {
-        self.compaction.is_some() || self.files.iter().any(|files| compaction::is_due(files))
+        self.compaction.is_some() || self.due().is_some()
     }
 
     fn begin_compaction(&mut self, operator: usize, committed: Epoch) {
@@ -557,7 +567,7 @@ impl Checkpoint {
     pub fn background_step(&mut self, committed: Epoch) -> Result<(), EngineError> {
         let storage = self.env.storage();
         let Some(compaction) = &mut self.compaction else {
-            if let Some(operator) = self.files.iter().position(|f| compaction::is_due(f)) {
+            if let Some(operator) = self.due() {
                 self.begin_compaction(operator, committed);
             }
             return Ok(());

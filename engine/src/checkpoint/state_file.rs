@@ -317,7 +317,7 @@ mod tests {
             storage.damage(path, |bytes| bytes[at] ^= 0x10).unwrap();
         }
         for _ in 0..size {
-            storage.damage(path, |bytes| drop(bytes.pop())).unwrap();
+            storage.damage(path, |bytes| bytes.truncate(bytes.len() - 1)).unwrap();
             assert_eq!(all(&storage, path).unwrap_err().condition(), "CHECKPOINT_DAMAGED");
         }
     }

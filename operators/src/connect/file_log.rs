@@ -98,6 +98,17 @@ impl FileLog {
         Ok(batches)
     }
 
+    /// The last batch, made durable: an earlier run may have died between a rename and the sync
+    /// of its folder.
+    pub fn settled(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
+        let latest = self.latest(storage)?;
+        if latest.is_some() {
+            let synced = storage.sync_folder(&self.folder);
+            synced.map_err(|error| entry::write_failed(&self.folder, &error))?;
+        }
+        Ok(latest)
+    }
+
     /// The last batch.
     pub fn latest(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
         Ok(self.batches(storage)?.last().map(|(batch, _)| *batch))
@@ -136,8 +147,7 @@ impl FileLog {
         batches: &[(u64, bool)],
         last: u64,
     ) -> Result<Vec<(u64, String)>, EngineError> {
-        let compact =
-            batches.iter().filter(|(batch, compact)| *compact && *batch <= last).next_back();
+        let compact = batches.iter().rfind(|(batch, compact)| *compact && *batch <= last);
         let mut all = Vec::new();
         let mut next = 0;
         if let Some((batch, _)) = compact {

@@ -126,7 +126,7 @@ impl FileSinkConfig {
         let made = storage.create_folder(&self.folder);
         made.map_err(|error| entry::write_failed(&self.folder, &error))?;
         let log = FileLog::new(self.folder.join(LOG_FOLDER), Crc::Beside);
-        let latest = log.latest(storage)?;
+        let latest = log.settled(storage)?;
         let known = next_epoch + u64::from(unfinished);
         if let Some(latest) = latest.filter(|latest| *latest >= known) {
             return Err(EngineError::operator(

@@ -699,7 +699,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
     fn attach(&mut self, _io: &mut millstream_engine::stage::Io<'_>) -> Result<(), EngineError> {
         let Some(log) = self.log.clone() else { return Ok(()) };
         let storage = self.env.storage();
-        self.listed = log.latest(storage)?;
+        self.listed = log.settled(storage)?;
         for (_, line) in log.read_all(storage)? {
             let listed: Listed = serde_json::from_str(&line).map_err(|error| {
                 millstream_engine::checkpoint::entry::damaged(log.folder(), &error.to_string())

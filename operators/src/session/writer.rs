@@ -321,7 +321,8 @@ impl StreamWriter {
             ..Config::default()
         };
         let job = Job::in_env("simulated", config, world.clone())?;
-        let (job, _) = self.assemble(job, &prepared, &settings, "simulated")?;
+        let name = prepared.name.as_deref().unwrap_or("simulated");
+        let (job, _) = self.assemble(job, &prepared, &settings, name)?;
         Ok(job.simulate(world, seed)?)
     }
 

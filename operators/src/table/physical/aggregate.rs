@@ -5,7 +5,7 @@
 //! | mode | continuous | micro-batch |
 //! |---|---|---|
 //! | update | the key's new row after every record | each touched key once, at the marker |
-//! | complete | the table at a marker, if it changed | the table at every marker |
+//! | complete | the table at a marker, if it changed; with several instances at every marker, since none knows of the others | the table at every marker |
 //!
 //! Each change is noted for the checkpoint as it happens ([`StateLog`]).
 //!
@@ -48,6 +48,8 @@ pub(super) struct Aggregate {
     functions: Vec<Function>,
     mode: OutputMode,
     continuous: bool,
+    /// There is no other instance.
+    alone: bool,
     index: HashTable<u32>,
     entries: Vec<Entry>,
     touched: Vec<u32>,
@@ -65,8 +67,7 @@ impl Aggregate {
     pub fn new(
         keys: Vec<Compiled>,
         functions: Vec<Function>,
-        mode: OutputMode,
-        continuous: bool,
+        (mode, continuous, alone): (OutputMode, bool, bool),
         log: StateLog,
         down: BoxChain,
     ) -> Self {
@@ -75,6 +76,7 @@ impl Aggregate {
             functions,
             mode,
             continuous,
+            alone,
             index: HashTable::new(),
             entries: Vec::new(),
             touched: Vec::new(),
@@ -265,7 +267,7 @@ impl Stage for Aggregate {
             self.touch_global();
         }
         self.hand_over(epoch);
-        if self.continuous && self.touched.is_empty() {
+        if self.continuous && self.alone && self.touched.is_empty() {
             return self.down.marker(epoch);
         }
         self.emission = Some(Emission { next: 0, epoch });

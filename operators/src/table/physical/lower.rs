@@ -161,7 +161,7 @@ impl Lowering<'_, '_> {
             let keys = keys.iter().map(|(key, _)| compile(key, width)).collect();
             let functions = calls.iter().map(|call| Function::new(call, width)).collect();
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
-            let stage = Aggregate::new(keys, functions, self.mode, continuous, log, down);
+            let stage = Aggregate::new(keys, functions, (self.mode, continuous, true), log, down);
             return self.plan(input, Box::new(stage), &needed);
         }
         self.exchanged(input, keys, calls, down, &needed, continuous)
@@ -209,8 +209,7 @@ impl Lowering<'_, '_> {
             let stage = Aggregate::new(
                 (0..keys.len()).map(key).collect(),
                 calls.iter().map(|call| Function::new(call, width)).collect(),
-                self.mode,
-                continuous,
+                (self.mode, continuous, false),
                 log,
                 Box::new(RowOutbox::new(outbox, None)),
             );
