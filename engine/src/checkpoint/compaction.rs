@@ -1,6 +1,6 @@
-//! Turning a snapshot and the deltas behind it into one new snapshot, a key group at a time.
+//! Turning a snapshot and the deltas behind it into one new snapshot, some key groups at a time.
 //!
-//! *Cost.* A step reads and writes one of 256 key groups. A compaction begins when the deltas
+//! *Cost.* A step reads and writes a few of 256 key groups: one, when they are large. A compaction begins when the deltas
 //! have grown to the size of their snapshot, so that each byte of state is rewritten about once
 //! per time that as many bytes have changed; or when they are so many that a restart would have
 //! to open too many files.
@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 /// Deltas behind a snapshot at most.
 const MOST_DELTAS: usize = 64;
+/// Bytes after which a step ends; the key group that it is in is finished.
+const STEP_BYTES: usize = 64 << 10;
 /// Bytes written between two syncs, so that none of them holds up a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
@@ -58,7 +60,7 @@ impl Compaction {
         self.files.len()
     }
 
-    /// Does one key group. Returns the snapshot when it is whole and durable.
+    /// Does some key groups. Returns the snapshot when it is whole and durable.
     pub fn step(&mut self, storage: &dyn Storage) -> Result<Option<StateFile>, EngineError> {
         let Some(writer) = &mut self.writer else { return Ok(None) };
         let temporary = temporary(&self.path);
@@ -67,9 +69,13 @@ impl Compaction {
             storage.write(&temporary, &[]).map_err(failed)?;
         }
         if self.group < KEY_GROUPS {
-            let merged = merge(storage, &self.files, self.group)?;
-            writer.group(self.group as u16, &merged);
-            self.group += 1;
+            let mut merged_bytes = 0;
+            while self.group < KEY_GROUPS && merged_bytes < STEP_BYTES {
+                let merged = merge(storage, &self.files, self.group)?;
+                merged_bytes += merged.len();
+                writer.group(self.group as u16, &merged);
+                self.group += 1;
+            }
             let bytes = writer.take();
             if !bytes.is_empty() {
                 storage.append(&temporary, &bytes).map_err(failed)?;

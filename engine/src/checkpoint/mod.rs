@@ -367,30 +367,31 @@ impl Checkpoint {
         let commits = numbered(storage, &folder.join("commits"))?;
         let (last_offsets, last_commit) = (offsets.last().copied(), commits.last().copied());
         let mut recovery = Recovery::default();
+        let mut state = Vec::new();
         if let Some(epoch) = last_commit {
-            let commit = read_commit(storage, &self.path("commits", epoch))?;
-            self.open_files(&commit.state)?;
+            state = read_commit(storage, &self.path("commits", epoch))?.state;
             recovery.offsets = self.read_positions(epoch, shape)?.1;
             recovery.next_epoch = epoch + 1;
         }
-        let Some(epoch) = last_offsets.filter(|last| Some(*last) > last_commit) else {
-            return Ok(recovery);
-        };
-        if epoch != recovery.next_epoch {
-            let missing = self.path("commits", epoch - 1);
-            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(entry::unreadable(&missing, &error));
-        }
-        let (header, ends) = self.read_positions(epoch, shape)?;
-        match header.mode {
-            Mode::MicroBatch => recovery.unfinished = Some(Unfinished::Replay(ends)),
-            Mode::Continuous => {
-                self.open_files(&header.state)?;
-                recovery.offsets = ends;
-                recovery.next_epoch = epoch + 1;
-                recovery.unfinished = Some(Unfinished::Commit(header.sink));
+        if let Some(epoch) = last_offsets.filter(|last| Some(*last) > last_commit) {
+            if epoch != recovery.next_epoch {
+                let missing = self.path("commits", epoch - 1);
+                let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+                return Err(entry::unreadable(&missing, &error));
+            }
+            let (header, ends) = self.read_positions(epoch, shape)?;
+            match header.mode {
+                Mode::MicroBatch => recovery.unfinished = Some(Unfinished::Replay(ends)),
+                Mode::Continuous => {
+                    // The files that only the commit before it names may be gone by now.
+                    state = header.state;
+                    recovery.offsets = ends;
+                    recovery.next_epoch = epoch + 1;
+                    recovery.unfinished = Some(Unfinished::Commit(header.sink));
+                }
             }
         }
+        self.open_files(&state)?;
         Ok(recovery)
     }
 
