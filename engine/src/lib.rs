@@ -6,6 +6,7 @@
 //! record is pushed through), [`driver`] (who decides the epochs) and [`checkpoint`] (what
 //! survives).
 
+pub mod capture;
 pub mod checkpoint;
 pub mod cores;
 pub mod driver;

@@ -5,8 +5,13 @@
 //! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
 //! the peer is to come back (`atEnd` is `reconnect`, or we listen): then it is set aside.
 //!
-//! *Offsets* count the bytes of lines, not of a line cut off by a lost peer. Nothing is replayable: bytes between the last commit and a crash are
-//! lost, as in Spark.
+//! *Offsets* count the bytes of lines, not of a line cut off by a lost peer. Without `durable`,
+//! what was received between the last commit and a crash is lost, as in Spark. With it, bytes go
+//! to a [capture log](millstream_engine::capture) before they are looked at, and a restart reads
+//! them again from there. What lay unread in the kernel's socket when the process was killed is in
+//! no log; with `acknowledge` the peer is told, as a decimal number on a line of its own, how many
+//! whole lines are kept: on connecting, and after each read. A sender that begins there when the
+//! connection comes back loses no line and doubles none.
 //!
 //! *Backpressure.* While the chain is not ready nothing is read, and TCP does the rest.
 //!
@@ -15,18 +20,21 @@
 
 use super::bad_records::{BadRecords, KEPT_BYTES};
 use super::options::OptionReader;
-use crate::table::error::PlanResult;
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
+use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::{TcpListener, TcpStream};
 use millstream_engine::mio::{Interest, Registry, Token};
+use millstream_engine::seam::Env;
 use millstream_engine::stage::{Io, Push};
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,10 +68,13 @@ pub struct SocketConfig {
     include_timestamp: bool,
     max_line: usize,
     at_end: AtEnd,
+    durable: bool,
+    acknowledge: bool,
 }
 
 impl SocketConfig {
-    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength` and `atEnd`.
+    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength`, `atEnd`, `durable` and
+    /// `acknowledge`.
     pub fn read(options: &Options) -> PlanResult<Self> {
         let mut reader = OptionReader::new("source socket", options);
         let host = reader.required("host", "localhost")?.to_string();
@@ -77,8 +88,17 @@ impl SocketConfig {
             "reconnect" => AtEnd::Reconnect,
             _ => AtEnd::Wait,
         };
+        let durable = reader.flag("durable", false)?;
+        let acknowledge = reader.flag("acknowledge", false)?;
         reader.finish()?;
-        Ok(Self { host, port, listen, include_timestamp, max_line, at_end })
+        if acknowledge && !durable {
+            return Err(PlanError::new(
+                "INVALID_OPTION_VALUE",
+                "source socket: acknowledge 'true' needs durable 'true'",
+                "What is not kept cannot be acknowledged",
+            ));
+        }
+        Ok(Self { host, port, listen, include_timestamp, max_line, at_end, durable, acknowledge })
     }
 
     /// `value STRING`, and with `includeTimestamp` also `timestamp TIMESTAMP`.
@@ -96,8 +116,26 @@ impl SocketConfig {
         EngineError::operator("SOCKET_SOURCE_FAILED", reason, fix)
     }
 
-    /// Connects, or begins to listen.
-    pub fn open(&self) -> Result<SocketSource, EngineError> {
+    /// Whether received bytes outlive the process.
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Connects, or begins to listen. A durable source keeps its log in `folder`.
+    pub fn open(
+        &self,
+        env: Arc<dyn Env>,
+        folder: Option<PathBuf>,
+    ) -> Result<SocketSource, EngineError> {
+        if self.durable && folder.is_none() {
+            return Err(EngineError::operator(
+                "CHECKPOINT_LOCATION_MISSING",
+                "source socket: durable 'true' keeps its log in the query's checkpoint",
+                "Give the query a checkpointLocation, or `run --checkpoint DIR`",
+            ));
+        }
+        let durable = folder.filter(|_| self.durable).map(|folder| Durable::new(env, folder));
+
         let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|error| self.fails(error, "Check the host name"))?
@@ -113,7 +151,7 @@ impl SocketConfig {
                 })
             };
             match opened {
-                Ok(link) => return Ok(SocketSource::new(self.clone(), *address, link)),
+                Ok(link) => return Ok(SocketSource::new(self.clone(), *address, link, durable)),
                 Err(error) => last = Some(error),
             }
         }
@@ -156,6 +194,7 @@ pub struct SocketSource {
     config: SocketConfig,
     address: SocketAddr,
     link: Link,
+    durable: Option<Durable>,
     registry: Option<Registry>,
     token: Token,
     /// Bytes read and not yet consumed: `buffer[start..end]`, of which up to `scanned` hold no
@@ -182,6 +221,45 @@ pub struct SocketSource {
     lines: u64,
 }
 
+/// What a durable source has besides.
+struct Durable {
+    env: Arc<dyn Env>,
+    folder: PathBuf,
+    /// Open from the first step on.
+    log: Option<CaptureLog>,
+    /// What an earlier run has logged and not committed.
+    replay: Option<Replay>,
+    connection: u32,
+    next_connection: u32,
+    /// Whole lines in the log, in all of its life.
+    lines: u64,
+    /// Of an acknowledgement, what the peer's socket had no room for.
+    unsent: Vec<u8>,
+}
+
+impl Durable {
+    fn new(env: Arc<dyn Env>, folder: PathBuf) -> Self {
+        Self {
+            env,
+            folder,
+            log: None,
+            replay: None,
+            connection: 0,
+            next_connection: 0,
+            lines: 0,
+            unsent: Vec::with_capacity(32),
+        }
+    }
+
+    /// Opens the log to go on at `position`. Says where it was torn, if it was.
+    fn open(&mut self, position: u64) -> Result<Option<String>, EngineError> {
+        let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position)?;
+        (self.log, self.replay) = (Some(log), Some(replay));
+        (self.lines, self.next_connection) = (tail.lines, tail.connections);
+        Ok(tail.torn)
+    }
+}
+
 /// What a read came to.
 enum ReadOutcome {
     Bytes,
@@ -190,11 +268,17 @@ enum ReadOutcome {
 }
 
 impl SocketSource {
-    fn new(config: SocketConfig, address: SocketAddr, link: Link) -> Self {
+    fn new(
+        config: SocketConfig,
+        address: SocketAddr,
+        link: Link,
+        durable: Option<Durable>,
+    ) -> Self {
         Self {
             config,
             address,
             link,
+            durable,
             registry: None,
             token: Token(0),
             buffer: vec![0; READ_BYTES * 2],
@@ -272,9 +356,11 @@ impl SocketSource {
                             .register(&mut stream, Token(self.token.0), Interest::READABLE)
                             .map_err(|error| EngineError::runtime("register a socket", error))?;
                         self.link = Link::Open { stream, listener: Some(listener) };
+                        self.opened(cx)?;
                         return Ok(true);
                     }
                     self.link = Link::Open { stream, listener: Some(listener) };
+                    self.opened(cx)?;
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -298,6 +384,7 @@ impl SocketSource {
                     (self.notice)(&format!("socket source: connected to {} again", self.address));
                     self.backoff_ns = BACKOFF_FIRST_NS;
                     self.link = Link::Open { stream, listener: None };
+                    self.opened(cx)?;
                     return Ok(true);
                 }
                 (Ok(None), Err(error))
@@ -336,17 +423,28 @@ impl SocketSource {
 
     fn read(&mut self, cx: &StepCx<'_>, most: usize) -> Result<ReadOutcome, EngineError> {
         self.make_room(most);
+        if self.is_replaying() {
+            return self.read_log(cx);
+        }
         let Link::Open { stream, .. } = &mut self.link else { return Ok(ReadOutcome::Nothing) };
         if self.end == self.buffer.len() {
             return Ok(ReadOutcome::Nothing);
         }
-        match stream.read(&mut self.buffer[self.end..]) {
+        let to = if self.durable.is_some() {
+            (self.end + READ_BYTES).min(self.buffer.len())
+        } else {
+            self.buffer.len()
+        };
+        match stream.read(&mut self.buffer[self.end..to]) {
             Ok(0) => Ok(ReadOutcome::Eof),
             Ok(count) => {
-                self.end += count;
                 self.ingest_ns = cx.env.now_ns();
-                if self.config.include_timestamp {
+                if self.config.include_timestamp || self.durable.is_some() {
                     self.ingest_us = cx.env.wall_us();
+                }
+                self.end += count;
+                if self.durable.is_some() {
+                    self.keep(Kind::Data, count)?;
                 }
                 Ok(ReadOutcome::Bytes)
             }
@@ -358,6 +456,116 @@ impl SocketSource {
             // A reset is the end of this connection, not of the query.
             Err(_) => Ok(ReadOutcome::Eof),
         }
+    }
+
+    fn is_replaying(&self) -> bool {
+        self.durable.as_ref().is_some_and(|durable| durable.replay.is_some())
+    }
+
+    /// Logs the last `count` bytes of the buffer, before anyone looks at them.
+    fn keep(&mut self, kind: Kind, count: usize) -> Result<(), EngineError> {
+        let position = self.position + (self.end - self.start - count) as u64;
+        let Some(durable) = &mut self.durable else { return Ok(()) };
+        let Some(log) = &mut durable.log else { return Ok(()) };
+        let payload = &self.buffer[self.end - count..self.end];
+        let head = Head {
+            position,
+            lines: durable.lines,
+            mono_ns: self.ingest_ns,
+            wall_us: self.ingest_us,
+            connection: durable.connection,
+            direction: Direction::In,
+            kind,
+        };
+        log.append(&head, payload)?;
+        durable.lines += memchr::memchr_iter(b'\n', payload).count() as u64;
+        if self.config.acknowledge {
+            self.acknowledge();
+        }
+        Ok(())
+    }
+
+    /// Tells the peer how many whole lines are kept. What does not fit into its socket is told
+    /// with the next.
+    fn acknowledge(&mut self) {
+        let Some(durable) = &mut self.durable else { return };
+        let Link::Open { stream, .. } = &mut self.link else { return };
+        if durable.unsent.is_empty() {
+            // Writing into memory does not fail.
+            let _ = writeln!(durable.unsent, "{}", durable.lines);
+        }
+        // A peer that is gone shows in the next read.
+        let written = stream.write(&durable.unsent).unwrap_or(0);
+        durable.unsent.drain(..written);
+    }
+
+    /// A connection has begun.
+    fn opened(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
+        (self.ingest_ns, self.ingest_us) = (cx.env.now_ns(), cx.env.wall_us());
+        if let Some(durable) = &mut self.durable {
+            durable.connection = durable.next_connection;
+            durable.next_connection += 1;
+            durable.unsent.clear();
+        }
+        self.keep(Kind::Open, 0)
+    }
+
+    /// Drops the beginning of a line whose connection is gone.
+    fn drop_partial(&mut self) {
+        let whole =
+            memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
+        let rest_at = self.start + whole;
+        let rest = self.end - rest_at;
+        if whole == 0 && self.skipping.is_some() {
+            let Some((offset, length, first)) = self.skipping.take() else { return };
+            let length = length + rest as u64;
+            self.counters.bad.add(offset, length, "line longer than maxLineLength", &first);
+            self.consume(rest);
+        } else if rest > 0 {
+            // A peer that is told what is kept sends the line again.
+            if !self.config.acknowledge {
+                let (offset, range) = (self.position + whole as u64, rest_at..self.end);
+                self.set_aside(offset, rest as u64, "connection ended within a line", range);
+            }
+            self.end = rest_at;
+            self.scanned = self.scanned.min(self.end);
+        }
+    }
+
+    /// Reads the next block of the log as if it came from the socket.
+    fn read_log(&mut self, cx: &StepCx<'_>) -> Result<ReadOutcome, EngineError> {
+        let Some(mut replay) = self.durable.as_mut().and_then(|durable| durable.replay.take())
+        else {
+            return Ok(ReadOutcome::Nothing);
+        };
+        self.ingest_ns = cx.env.now_ns();
+        match replay.next()? {
+            None => {
+                self.drop_partial();
+                if matches!(self.link, Link::Open { .. }) {
+                    self.opened(cx)?;
+                }
+                return Ok(ReadOutcome::Bytes);
+            }
+            Some((head, payload)) => match head.kind {
+                Kind::Open | Kind::Close => self.drop_partial(),
+                Kind::Data => {
+                    let wanted = self.position + (self.end - self.start) as u64;
+                    let known = wanted.saturating_sub(head.position).min(payload.len() as u64);
+                    let payload = &payload[known as usize..];
+                    self.ingest_us = head.wall_us;
+                    if self.buffer.len() - self.end < payload.len() {
+                        self.buffer.resize(self.end + payload.len(), 0);
+                    }
+                    self.buffer[self.end..self.end + payload.len()].copy_from_slice(payload);
+                    self.end += payload.len();
+                }
+            },
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.replay = Some(replay);
+        }
+        Ok(ReadOutcome::Bytes)
     }
 
     fn set_aside(
@@ -379,28 +587,19 @@ impl SocketSource {
     /// The connection is over.
     fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
-        // Whole lines may still wait for their batch; the rest is what follows them.
-        let whole =
-            memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
-        let rest_at = self.start + whole;
-        let rest = self.end - rest_at;
-        if whole == 0 && self.skipping.is_some() {
-            let Some((offset, length, first)) = self.skipping.take() else { return Ok(()) };
-            let length = length + rest as u64;
-            self.counters.bad.add(offset, length, "line longer than maxLineLength", &first);
-            self.consume(rest);
-        } else if rest > 0 && returns {
-            let (offset, range) = (self.position + whole as u64, rest_at..self.end);
-            self.set_aside(offset, rest as u64, "connection ended within a line", range);
-            self.end = rest_at;
-            self.scanned = self.scanned.min(self.end);
-        } else if rest > 0 {
+        let unended = self.end > self.start && self.buffer[self.end - 1] != b'\n';
+        if returns || self.skipping.is_some() || !unended {
+            // Whole lines may still wait for their batch; the rest is what follows them.
+            self.drop_partial();
+            self.keep(Kind::Close, 0)?;
+        } else {
             // The last line has no end: give it one.
             if self.end == self.buffer.len() {
                 self.buffer.push(0);
             }
             self.buffer[self.end] = b'\n';
             self.end += 1;
+            self.keep(Kind::Data, 1)?;
         }
         let link = std::mem::replace(&mut self.link, Link::Ended);
         let text = match (&self.config.at_end, self.config.listen) {
@@ -509,6 +708,16 @@ impl SocketSource {
         down.push(Row(&self.row), ingest_ns)
     }
 
+    /// An epoch of an earlier run ends behind what there is: its bytes died with that run.
+    fn lose_up_to(&mut self, end: u64) {
+        (self.notice)(&format!(
+            "socket source: {} bytes that were received before the restart are lost; option durable \
+             'true' keeps what is received",
+            end - self.position
+        ));
+        self.position = end;
+    }
+
     fn is_exhausted(&self) -> bool {
         matches!(self.link, Link::Ended)
             && self.config.at_end == AtEnd::Stop
@@ -528,13 +737,28 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
                 Some(owned.map_err(|error| EngineError::runtime("share a poll", error))?);
         }
         self.token = io.token();
+        if let Some(durable) = &mut self.durable {
+            let torn = durable.open(self.position)?;
+            if let Some(torn) = torn {
+                (self.notice)(&format!(
+                    "socket source: the capture log was torn at {torn} and goes on before it"
+                ));
+            }
+        }
         self.register()
     }
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let mut emitted = self.emit(down, cx.budget)?;
-        if self.bound.is_some() {
-            let reached = self.bound.is_some_and(|bound| self.position >= bound);
+        if let Some(bound) = self.bound {
+            if emitted == 0 && self.position < bound && down.ready() {
+                if self.is_replaying() {
+                    self.read(cx, self.config.max_line + 2 * READ_BYTES)?;
+                } else if self.resumed {
+                    self.lose_up_to(bound);
+                }
+            }
+            let reached = self.position >= bound;
             if reached {
                 self.bound = None;
             }
@@ -543,7 +767,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         if emitted > 0 || !down.ready() {
             return Ok(if emitted > 0 { Polled::Some } else { Polled::Idle });
         }
-        if !self.advance(cx)? {
+        if !self.is_replaying() && !self.advance(cx)? {
             let exhausted = self.is_exhausted();
             return Ok(if exhausted { Polled::Exhausted } else { Polled::Idle });
         }
@@ -578,7 +802,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             let end = Offset(self.position.to_string());
             return Ok(Planned { end, has_new: false, exhausted: false, limited: false });
         }
-        while self.end - self.start < STAGE_BYTES && self.advance(cx)? {
+        while self.end - self.start < STAGE_BYTES && (self.is_replaying() || self.advance(cx)?) {
             match self.read(cx, STAGE_BYTES + 2 * READ_BYTES)? {
                 ReadOutcome::Bytes => {}
                 ReadOutcome::Nothing => break,
@@ -603,15 +827,15 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
     }
 
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
-        let end = end.number()?;
-        self.bound = Some(end);
-        if std::mem::take(&mut self.resumed) && end > self.position {
-            (self.notice)(&format!(
-                "socket source: {} bytes that were received before the restart are lost (option \
-                 durable 'true' would have kept them)",
-                end - self.position
-            ));
-            self.position = end;
+        self.bound = Some(end.number()?);
+        Ok(())
+    }
+
+    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.resumed = false;
+        // What is still being read again stays, committed or not.
+        if let Some(Durable { log: Some(log), replay: None, .. }) = &mut self.durable {
+            log.committed(end.number()?);
         }
         Ok(())
     }

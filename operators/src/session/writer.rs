@@ -563,7 +563,8 @@ fn make_source(
 ) -> Result<Box<dyn Tasklet>, EngineError> {
     match scan.format.as_str() {
         "socket" => {
-            let mut source = SocketConfig::read(&scan.options).map_err(refused)?.open()?;
+            let config = SocketConfig::read(&scan.options).map_err(refused)?;
+            let mut source = config.open(job.env(), job.source_folder())?;
             source.on_notice(session.lock().notice);
             if let Some(times) = times {
                 source.intended_times(times);

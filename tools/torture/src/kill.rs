@@ -1,12 +1,413 @@
-//! placeholder
+//! `kill -9` at random moments, over real files and real sockets.
+//!
+//! *Files, micro-batch.* Numbered rows appear in a folder. One query copies them to files through
+//! the sink's log; one counts them by key and gives each batch's counts to a function that writes
+//! a file per batch. Afterwards every row must be in the copy once, and every count exact.
+//!
+//! *Durable socket, continuous.* A sender numbers its lines and goes on where the source says that
+//! it has kept them. The query counts by key and writes, per line, its number and its key's count.
+//! Afterwards no number may be missing, every count must be the exact one for its number, and a
+//! run may repeat only what came after the epoch that was committed when it started.
+
 use clap::Args as ClapArgs;
+use millstream::connect::file_sink::committed_files;
+use millstream::session::{Session, Trigger};
+use millstream::table::value::Value;
+use millstream_engine::checkpoint::{numbered, read_offsets};
+use millstream_engine::random::SplitMix;
+use millstream_engine::storage::{FileStorage, Storage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 #[derive(ClapArgs)]
-pub struct Args {}
+pub struct Args {
+    /// Kills, of each kind
+    #[arg(long, default_value_t = 200)]
+    rounds: u64,
+    /// What decides the moments; printed when not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where to work; a new folder in the system's temporary one unless given
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
 #[derive(ClapArgs)]
-pub struct ChildArgs {}
-pub fn run(_: &Args) -> Result<(), String> {
+pub struct ChildArgs {
+    /// files or socket
+    kind: String,
+    dir: PathBuf,
+    /// Where the sender listens
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Run to the end of what there is
+    #[arg(long)]
+    finish: Option<u64>,
+}
+
+const KEYS: u64 = 7;
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).display().to_string()
+}
+
+// ---- the child ----
+
+/// Runs queries until they are killed or, with `finish`, to their end.
+pub fn child(args: &ChildArgs) -> Result<(), String> {
+    if args.kind == "files" { child_files(args) } else { child_socket(args) }
+}
+
+fn child_files(args: &ChildArgs) -> Result<(), String> {
+    let (session, dir) = (Session::new(), &args.dir);
+    session.set("millstream.pin", "false").map_err(text)?;
+    let trigger =
+        if args.finish.is_some() { Trigger::AvailableNow } else { Trigger::AsSoonAsPossible };
+    let read = || {
+        session
+            .read_stream()
+            .format("json")
+            .schema(millstream::table::types::Schema::parse_ddl("k BIGINT, n BIGINT")?)
+            .option("path", path(dir, "in"))
+            .option("maxFilesPerTrigger", 2)
+            .load()
+    };
+    let copy = read().map_err(text)?.write_stream().format("csv").trigger(trigger);
+    let copy = copy.option("path", path(dir, "copy")).option("checkpointLocation", path(dir, "c1"));
+    let counts = read().map_err(text)?.group_by([millstream::table::expr::col("k")]);
+    let counts = counts.count().map_err(text)?.write_stream().output_mode("update");
+    let out = dir.join("counts");
+    std::fs::create_dir_all(&out).map_err(text)?;
+    let counts = counts.foreach_batch(move |rows, batch| {
+        let lines: String = rows
+            .iter()
+            .map(|row| match row.as_slice() {
+                [Value::Long(k), Value::Long(c)] => format!("{k} {c}\n"),
+                other => format!("unexpected {other:?}\n"),
+            })
+            .collect();
+        let written = FileStorage.write_durable(&out.join(batch.to_string()), lines.as_bytes());
+        written.map_err(text)
+    });
+    let counts = counts.trigger(trigger).option("checkpointLocation", path(dir, "c2"));
+    let queries = [copy.start().map_err(text)?, counts.start().map_err(text)?];
+    queries.iter().try_for_each(|query| query.await_termination().map_err(text))
+}
+
+fn child_socket(args: &ChildArgs) -> Result<(), String> {
+    let (session, dir) = (Session::new(), &args.dir);
+    session.set("millstream.pin", "false").map_err(text)?;
+    let lines = session
+        .read_stream()
+        .format("socket")
+        .option("host", "127.0.0.1")
+        .option("port", args.port)
+        .option("durable", true)
+        .option("acknowledge", true)
+        .option("atEnd", "reconnect")
+        .load()
+        .map_err(text)?;
+    lines.create_temp_view("lines");
+    let out = OpenOptions::new().create(true).append(true).open(dir.join("out")).map_err(text)?;
+    let (mut out, last) = (out, Arc::new(AtomicU64::new(u64::MAX)));
+    let seen = last.clone();
+    let query = session
+        .sql(&format!(
+            "SELECT k, count(*) AS c, max(n) AS m FROM (SELECT CAST(value AS BIGINT) % {KEYS} AS k, \
+             CAST(value AS BIGINT) AS n FROM lines) GROUP BY k"
+        ))
+        .map_err(text)?
+        .write_stream()
+        .output_mode("update")
+        .trigger(Trigger::Continuous { interval_ns: 30_000_000 })
+        .option("checkpointLocation", path(dir, "checkpoint"))
+        .foreach(move |row: &[Value]| {
+            if let [_, Value::Long(c), Value::Long(m)] = row {
+                // One write, so that a kill leaves whole lines but for the last.
+                drop(out.write_all(format!("{m} {c}\n").as_bytes()));
+                seen.store(*m as u64, Ordering::Release);
+            }
+        })
+        .start()
+        .map_err(text)?;
+    let Some(finish) = args.finish else { return query.await_termination().map_err(text) };
+    loop {
+        query.process_all_available().map_err(text)?;
+        if last.load(Ordering::Acquire) == finish - 1 {
+            return query.stop().map_err(text);
+        }
+    }
+}
+
+// ---- the parent ----
+
+fn spawn(kind: &str, dir: &Path, port: u16, finish: Option<u64>) -> Result<Child, String> {
+    let mut command = Command::new(std::env::current_exe().map_err(text)?);
+    command.args(["child", kind]).arg(dir).args(["--port", &port.to_string()]);
+    if let Some(finish) = finish {
+        command.args(["--finish", &finish.to_string()]);
+    }
+    command.stdin(Stdio::null()).spawn().map_err(text)
+}
+
+/// Lets a child run for a random while, then kills it. A child that ended by itself has failed.
+fn kill_soon(mut child: Child, dice: &mut SplitMix, round: u64) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_micros(10_000 + dice.below(250_000));
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().map_err(text)? {
+            return Err(format!("round {round}: the query ended by itself: {status}"));
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    child.kill().map_err(text)?;
+    child.wait().map(drop).map_err(text)
+}
+
+/// Runs both loops and says what came of them.
+pub fn run(args: &Args) -> Result<(), String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(text)?;
+    let seed = args.seed.unwrap_or(now.as_nanos() as u64);
+    let dir = args.dir.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("millstream-torture-{}", std::process::id()))
+    });
+    println!("seed {seed}, folder {}", dir.display());
+    let start = Instant::now();
+    files(&dir.join("files"), args.rounds, &mut SplitMix(seed))?;
+    println!("{:.1} s", start.elapsed().as_secs_f64());
+    socket(&dir.join("socket"), args.rounds, &mut SplitMix(seed ^ 1))?;
+    println!("{:.1} s", start.elapsed().as_secs_f64());
+    if args.dir.is_none() {
+        std::fs::remove_dir_all(&dir).map_err(text)?;
+    }
     Ok(())
 }
-pub fn child(_: &ChildArgs) -> Result<(), String> {
+
+fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
+    let input = dir.join("in");
+    std::fs::create_dir_all(&input).map_err(text)?;
+    let (mut rows, mut written) = (0u64, 0u64);
+    for round in 0..rounds {
+        let child = spawn("files", dir, 0, None)?;
+        for _ in 0..1 + dice.below(4) {
+            let count = dice.below(300);
+            let lines: String = (rows..rows + count)
+                .map(|n| format!("{{\"k\":{},\"n\":{n}}}\n", n % KEYS))
+                .collect();
+            rows += count;
+            let hidden = input.join(format!(".{written}"));
+            std::fs::write(&hidden, lines).map_err(text)?;
+            std::fs::rename(&hidden, input.join(format!("{written:06}.json"))).map_err(text)?;
+            written += 1;
+        }
+        kill_soon(child, dice, round)?;
+    }
+    let status = spawn("files", dir, 0, Some(0))?.wait().map_err(text)?;
+    if !status.success() {
+        return Err(format!("the last run failed: {status}"));
+    }
+    let mut copied = Vec::new();
+    let committed = committed_files(&FileStorage, &dir.join("copy")).map_err(text)?;
+    for path in committed.ok_or("the sink has no log")? {
+        let lines = std::fs::read_to_string(&path).map_err(text)?;
+        for line in lines.lines() {
+            let number = line.split_once(',').and_then(|(_, n)| n.parse::<u64>().ok());
+            copied.push(number.ok_or_else(|| format!("a line of the copy is {line:?}"))?);
+        }
+    }
+    copied.sort_unstable();
+    if copied != (0..rows).collect::<Vec<_>>() {
+        return Err(format!("the copy has {} rows, not {rows}, or other ones", copied.len()));
+    }
+    let mut batches = 0;
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for batch in numbered(&FileStorage, &dir.join("counts")).map_err(text)? {
+        batches += 1;
+        let lines = std::fs::read_to_string(dir.join("counts").join(batch.to_string()));
+        for line in lines.map_err(text)?.lines() {
+            let pair =
+                line.split_once(' ').and_then(|(k, c)| Some((k.parse().ok()?, c.parse().ok()?)));
+            let (key, count) = pair.ok_or_else(|| format!("a line of the counts is {line:?}"))?;
+            let before = counts.insert(key, count).unwrap_or(0);
+            if count <= before {
+                return Err(format!("batch {batch}: key {key} went from {before} to {count}"));
+            }
+        }
+    }
+    let expected: BTreeMap<u64, u64> =
+        (0..KEYS.min(rows)).map(|k| (k, (rows - k).div_ceil(KEYS))).collect();
+    if counts != expected {
+        return Err(format!("expected counts {expected:?}, got {counts:?}"));
+    }
+    println!(
+        "files, micro-batch: {rounds} kills, {rows} rows in {written} files, {batches} batches: \
+         each row copied once, every count exact"
+    );
     Ok(())
+}
+
+/// Sends numbered lines to whoever connects, from the number that it asks for.
+struct Sender {
+    listener: TcpListener,
+    sent: AtomicU64,
+    /// Send up to this number and then wait.
+    limit: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Sender {
+    fn serve(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.listener.accept() {
+                // A peer that is killed ends its connection; the next one comes.
+                Ok((stream, _)) => drop(self.send(stream)),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn send(&self, stream: TcpStream) -> std::io::Result<()> {
+        stream.set_nonblocking(false)?;
+        let mut acks = BufReader::new(stream.try_clone()?);
+        let mut first = String::new();
+        acks.read_line(&mut first)?;
+        let Ok(mut next) = first.trim().parse::<u64>() else { return Ok(()) };
+        stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+        let mut out = stream;
+        let mut ignored = [0u8; 4096];
+        while !self.stop.load(Ordering::Relaxed) {
+            let to = (next + 40).min(self.limit.load(Ordering::Relaxed)).max(next);
+            let lines: String = (next..to).map(|n| format!("{n}\n")).collect();
+            out.write_all(lines.as_bytes())?;
+            next = to;
+            self.sent.fetch_max(next, Ordering::Relaxed);
+            match acks.read(&mut ignored) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number at a byte of the stream "0\n1\n2\n…".
+fn number_at(mut position: u64) -> u64 {
+    let (mut digits, mut first, mut count) = (1, 0, 10);
+    while position >= count * (digits + 1) {
+        position -= count * (digits + 1);
+        first += count;
+        digits += 1;
+        count = if first == 10 { 90 } else { count * 10 };
+    }
+    first + position / (digits + 1)
+}
+
+/// The number behind the last epoch that a start will take as committed.
+fn committed_number(checkpoint: &Path) -> Result<u64, String> {
+    // In continuous mode the entry of the offset log is the decision.
+    let offsets = numbered(&FileStorage, &checkpoint.join("offsets")).map_err(text)?;
+    let Some(last) = offsets.last() else { return Ok(0) };
+    let path = checkpoint.join("offsets").join(last.to_string());
+    let (_, positions) = read_offsets(&FileStorage, &path).map_err(text)?;
+    let position = positions.first().ok_or("no position")?;
+    Ok(number_at(position.number().map_err(text)?))
+}
+
+fn socket(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
+    std::fs::create_dir_all(dir).map_err(text)?;
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(text)?;
+    let port = listener.local_addr().map_err(text)?.port();
+    listener.set_nonblocking(true).map_err(text)?;
+    let sender = Arc::new(Sender {
+        listener,
+        sent: AtomicU64::new(0),
+        limit: AtomicU64::new(u64::MAX),
+        stop: AtomicBool::new(false),
+    });
+    let serving = sender.clone();
+    let thread = std::thread::spawn(move || serving.serve());
+    let outcome = socket_rounds(dir, rounds, dice, port, &sender);
+    sender.stop.store(true, Ordering::Relaxed);
+    thread.join().map_err(|_| "the sender panicked".to_string())?;
+    println!("{}", outcome?);
+    Ok(())
+}
+
+fn socket_rounds(
+    dir: &Path,
+    rounds: u64,
+    dice: &mut SplitMix,
+    port: u16,
+    sender: &Sender,
+) -> Result<String, String> {
+    let (checkpoint, out) = (dir.join("checkpoint"), dir.join("out"));
+    File::create(&out).map_err(text)?;
+    let (mut seen, mut checked, mut repeated) = (BTreeSet::new(), 0usize, 0u64);
+    for round in 0..=rounds {
+        let from = committed_number(&checkpoint)?;
+        if round < rounds {
+            kill_soon(spawn("socket", dir, port, None)?, dice, round)?;
+        } else {
+            let limit = sender.sent.load(Ordering::Relaxed).max(1);
+            sender.limit.store(limit, Ordering::Relaxed);
+            let status = spawn("socket", dir, port, Some(limit))?.wait().map_err(text)?;
+            if !status.success() {
+                return Err(format!("the last run failed: {status}"));
+            }
+        }
+        let bytes = std::fs::read(&out).map_err(text)?;
+        let new = &bytes[checked..];
+        // A line that the kill has cut stays in the file: it ends here.
+        let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let mut expected = from;
+        for line in String::from_utf8_lossy(&new[..whole]).lines() {
+            let pair =
+                line.split_once(' ').and_then(|(m, c)| Some((m.parse().ok()?, c.parse().ok()?)));
+            let (number, count): (u64, u64) =
+                pair.ok_or_else(|| format!("round {round}: a line of the output is {line:?}"))?;
+            if number != expected {
+                return Err(format!("round {round}: expected number {expected}, got {number}"));
+            }
+            if count != number / KEYS + 1 {
+                return Err(format!("round {round}: number {number} was counted as {count}"));
+            }
+            expected += 1;
+            repeated += u64::from(!seen.insert(number));
+        }
+        checked = bytes.len();
+    }
+    let total = sender.limit.load(Ordering::Relaxed);
+    if seen.len() as u64 != total {
+        return Err(format!("{} of {total} numbers came through", seen.len()));
+    }
+    Ok(format!(
+        "durable socket, continuous: {rounds} kills, {total} lines: none missing, {repeated} repeated, \
+         each from after the committed epoch; every count exact"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_at;
+
+    #[test]
+    fn positions_and_numbers() {
+        let mut position = 0;
+        for number in 0..20_000u64 {
+            assert_eq!(number_at(position), number);
+            position += number.to_string().len() as u64 + 1;
+        }
+    }
 }

@@ -1,0 +1,491 @@
+//! The capture log: bytes as they crossed a socket, kept in memory-mapped segments before anyone
+//! looks at them, so that they outlive the process that received them.
+//!
+//! ```text
+//! segment NNNNNNNNNN.cap: | "MSCAPT01" | block | block | … | zeros
+//! block, 8-byte aligned:  | length u32 | crc32 u32 | position u64 | lines u64 | mono_ns u64 |
+//!                         | wall_us i64 | connection u32 | direction u8 | kind u8 | 0 u16 | payload |
+//! ```
+//! The CRC covers all of the block behind it. `position` is where the payload begins in the
+//! stream, as its reader counts; `lines` the whole lines before it. The length is stored last, so
+//! that a process killed in mid-block leaves none. All integers are little endian.
+//!
+//! *Durability.* A block survives the end of the process, however it comes, as soon as it is
+//! appended: a copy into mapped memory, no system call. A power failure can take what the kernel
+//! has not written yet; a block that is torn by one is cut off with all behind it.
+//!
+//! *Threads.* Appended to by one worker; segments are made and removed by a thread of the log's
+//! own, one ahead, so that no record waits for a file.
+
+use crate::checkpoint::entry::{damaged, unreadable, write_failed};
+use crate::error::EngineError;
+use crate::seam::Env;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use memmap2::MmapMut;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{Ordering, compiler_fence};
+
+/// Bytes of a segment.
+pub const SEGMENT_BYTES: usize = 4 << 20;
+const MAGIC: &[u8; 8] = b"MSCAPT01";
+const HEAD: usize = 48;
+/// Longest payload of a block.
+pub const MOST_PAYLOAD: usize = SEGMENT_BYTES - MAGIC.len() - HEAD - 8;
+
+/// What a block says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes.
+    Data,
+    /// A connection begins.
+    Open,
+    /// A connection has ended.
+    Close,
+}
+
+/// Which way bytes went, seen from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Received.
+    In,
+    /// Sent.
+    Out,
+}
+
+/// A block without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Where the payload begins in the stream.
+    pub position: u64,
+    /// Whole lines before it.
+    pub lines: u64,
+    /// Monotonic time at which it was received, in nanoseconds.
+    pub mono_ns: u64,
+    /// Wall-clock time of the same, in microseconds since 1970.
+    pub wall_us: i64,
+    /// The connection, counted over the log's life.
+    pub connection: u32,
+    /// Which way.
+    pub direction: Direction,
+    /// What it says.
+    pub kind: Kind,
+}
+
+fn encode(head: &Head, length: usize, out: &mut [u8]) {
+    out[8..16].copy_from_slice(&head.position.to_le_bytes());
+    out[16..24].copy_from_slice(&head.lines.to_le_bytes());
+    out[24..32].copy_from_slice(&head.mono_ns.to_le_bytes());
+    out[32..40].copy_from_slice(&head.wall_us.to_le_bytes());
+    out[40..44].copy_from_slice(&head.connection.to_le_bytes());
+    out[44] = head.direction as u8;
+    out[45] = head.kind as u8;
+    out[46..48].fill(0);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&(length as u32).to_le_bytes());
+    crc.update(&out[8..HEAD + length]);
+    out[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
+}
+
+/// The length field says one more than the payload has, so that an empty block is none of zeros.
+fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
+    let field = u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?);
+    (field as usize).checked_sub(1)
+}
+
+/// The block at `at`: its head, its payload, and where the next begins.
+fn decode(bytes: &[u8], at: usize) -> Option<(Head, &[u8], usize)> {
+    let length = length_at(bytes, at)?;
+    let block = bytes.get(at..at.checked_add(HEAD)?.checked_add(length)?)?;
+    let word = |at: usize| -> u64 { block[at..at + 8].try_into().map_or(0, u64::from_le_bytes) };
+    let half = |at: usize| -> u32 { block[at..at + 4].try_into().map_or(0, u32::from_le_bytes) };
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&(length as u32).to_le_bytes());
+    crc.update(&block[8..]);
+    if crc.finalize() != half(4) {
+        return None;
+    }
+    let head = Head {
+        position: word(8),
+        lines: word(16),
+        mono_ns: word(24),
+        wall_us: word(32) as i64,
+        connection: half(40),
+        direction: if block[44] == 0 { Direction::In } else { Direction::Out },
+        kind: match block[45] {
+            0 => Kind::Data,
+            1 => Kind::Open,
+            _ => Kind::Close,
+        },
+    };
+    Some((head, &block[HEAD..], (at + HEAD + length).next_multiple_of(8)))
+}
+
+/// Walks the blocks of a segment's bytes. Says where they end, and whether something that is no
+/// block stands there though blocks follow.
+pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
+    if !bytes.starts_with(MAGIC) {
+        return (0, bytes.iter().any(|byte| *byte != 0));
+    }
+    let mut at = MAGIC.len();
+    while let Some((head, payload, next)) = decode(bytes, at) {
+        visit(head, payload);
+        at = next;
+    }
+    // A block that was torn has nothing whole behind it; one that was changed later may.
+    let behind = length_at(bytes, at).map(|length| (at + HEAD + length).next_multiple_of(8));
+    let followed = behind.is_some_and(|behind| decode(bytes, behind).is_some());
+    (at, followed)
+}
+
+/// A log's segments, oldest first.
+pub fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, EngineError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(folder, &error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        match name.and_then(|name| name.strip_suffix(".cap")?.parse().ok()) {
+            Some(number) => found.push((number, path)),
+            None => {
+                return Err(EngineError::operator(
+                    "CHECKPOINT_FOREIGN_FILE",
+                    format!("{} does not belong into a capture log", path.display()),
+                    "Move it away",
+                ));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+struct Segment {
+    path: PathBuf,
+    map: MmapMut,
+}
+
+/// Makes an empty segment, its blocks on disk allocated so that no later store can fail.
+fn make(folder: &Path, number: u64) -> Result<Segment, EngineError> {
+    let path = folder.join(format!("{number:010}.cap"));
+    let failed = |error: std::io::Error| write_failed(&path, &error);
+    let mut file: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .map_err(failed)?;
+    file.write_all(&vec![0; SEGMENT_BYTES]).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    // SAFETY: the file is in a folder of a locked checkpoint, so that no other process of ours
+    // has it open; it is never truncated while mapped, only removed.
+    let map = unsafe { MmapMut::map_mut(&file) }.map_err(failed)?;
+    Ok(Segment { path, map })
+}
+
+enum Order {
+    Remove(PathBuf),
+}
+
+/// A segment that is full, and where the last of its payloads ends in the stream.
+struct Full {
+    path: PathBuf,
+    end: u64,
+}
+
+/// The log, open for appending.
+pub struct CaptureLog {
+    current: Segment,
+    at: usize,
+    /// Where the last payload of the present segment ends.
+    end: u64,
+    full: Vec<Full>,
+    ready: Receiver<Result<Segment, EngineError>>,
+    orders: Sender<Order>,
+}
+
+/// What a log held when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// Whole lines in all of its life.
+    pub lines: u64,
+    /// Connections in all of its life.
+    pub connections: u32,
+    /// Where a power failure has torn the last block, if one has.
+    pub torn: Option<String>,
+}
+
+/// Blocks from a position on, a segment in memory at a time.
+pub struct Replay {
+    paths: std::collections::VecDeque<PathBuf>,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Replay {
+    /// The next block.
+    pub fn next(&mut self) -> Result<Option<(Head, &[u8])>, EngineError> {
+        while decode(&self.bytes, self.at).is_none() {
+            let Some(path) = self.paths.pop_front() else { return Ok(None) };
+            self.bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+            self.at = MAGIC.len();
+        }
+        let Some((head, payload, next)) = decode(&self.bytes, self.at) else { return Ok(None) };
+        self.at = next;
+        Ok(Some((head, payload)))
+    }
+}
+
+impl CaptureLog {
+    /// Opens the log in a folder, makes it if need be, and finds the blocks that hold what is
+    /// behind `from` in the stream.
+    pub fn open(
+        env: &dyn Env,
+        folder: &Path,
+        from: u64,
+    ) -> Result<(Self, Tail, Replay), EngineError> {
+        let made = env.storage().create_folder(folder);
+        made.map_err(|error| write_failed(folder, &error))?;
+        let segments = segments(folder)?;
+        if segments.is_empty() && from > 0 {
+            return Err(unreadable(
+                &folder.join("0000000000.cap"),
+                &std::io::Error::from(std::io::ErrorKind::NotFound),
+            ));
+        }
+        let (mut tail, mut full, mut paths) = (Tail::default(), Vec::new(), Vec::new());
+        for (index, (_, path)) in segments.iter().enumerate() {
+            let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+            let mut end = 0;
+            let (stop, followed) = blocks(&bytes, |head, payload| {
+                let newlines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
+                tail.lines = head.lines + newlines;
+                tail.connections = tail.connections.max(head.connection + 1);
+                end = end.max(head.position + payload.len() as u64);
+            });
+            let later = segments[index + 1..].iter().find_map(|(_, later)| first_position(later));
+            let torn = bytes.get(stop..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+            // Only what is behind `from` is needed, and only the end of all can be torn.
+            if torn && (followed || later.is_some()) && later.is_none_or(|later| later > from) {
+                let what = format!("the block at byte {stop} does not match its CRC");
+                return Err(damaged(path, &what));
+            }
+            if torn && !followed && later.is_none() {
+                tail.torn = Some(format!("{}, byte {stop}", path.display()));
+            }
+            full.push(Full { path: path.clone(), end });
+            paths.push(path.clone());
+        }
+        // What lies wholly before `from` is not read again.
+        let first = full.iter().position(|segment| segment.end > from).unwrap_or(full.len());
+        let replay = Replay { paths: paths.split_off(first).into(), bytes: Vec::new(), at: 0 };
+        let number = segments.last().map_or(0, |(number, _)| number + 1);
+        let current = make(folder, number)?;
+        let (orders, ready) = keeper(env, folder.to_path_buf(), number + 1)?;
+        let mut log = Self { current, at: 0, end: from, full, ready, orders };
+        log.begin();
+        Ok((log, tail, replay))
+    }
+
+    fn begin(&mut self) {
+        self.current.map[..8].copy_from_slice(MAGIC);
+        self.at = MAGIC.len();
+    }
+
+    /// Appends a block. When it returns, the block outlives this process.
+    pub fn append(&mut self, head: &Head, payload: &[u8]) -> Result<(), EngineError> {
+        debug_assert!(payload.len() <= MOST_PAYLOAD);
+        let length = payload.len();
+        if self.at + HEAD + length + 8 > SEGMENT_BYTES {
+            self.turn_over()?;
+        }
+        let block = &mut self.current.map[self.at..self.at + HEAD + length];
+        block[HEAD..].copy_from_slice(payload);
+        encode(head, length, block);
+        // A process killed here leaves zeros where the length stands, so no block. The fence
+        // keeps the compiler from storing the length first; a process sees its own stores in
+        // order, and so does who maps the file after it.
+        compiler_fence(Ordering::Release);
+        block[..4].copy_from_slice(&(length as u32 + 1).to_le_bytes());
+        self.end = self.end.max(head.position + length as u64);
+        self.at = (self.at + HEAD + length).next_multiple_of(8);
+        Ok(())
+    }
+
+    /// Goes on in the next segment, which is ready unless the disk is slower than the socket.
+    fn turn_over(&mut self) -> Result<(), EngineError> {
+        let gone = || EngineError::operator("CAPTURE_LOG_STOPPED", "its thread has ended", "");
+        let next = self.ready.recv().map_err(|_| gone())??;
+        let old = std::mem::replace(&mut self.current, next);
+        self.full.push(Full { path: old.path, end: self.end });
+        self.begin();
+        Ok(())
+    }
+
+    /// Everything before this position is committed: segments that hold nothing else go. To be
+    /// called when the [`Replay`] has ended, which reads them.
+    pub fn committed(&mut self, position: u64) {
+        let orders = &self.orders;
+        self.full.retain(|segment| {
+            let needed = segment.end > position;
+            if !needed {
+                // A segment that stays is removed by the next start.
+                drop(orders.send(Order::Remove(segment.path.clone())));
+            }
+            needed
+        });
+    }
+}
+
+/// Where the first block of a segment begins in the stream.
+fn first_position(path: &Path) -> Option<u64> {
+    let bytes = std::fs::read(path).ok()?;
+    decode(&bytes, MAGIC.len()).map(|(head, ..)| head.position)
+}
+
+type Keeper = (Sender<Order>, Receiver<Result<Segment, EngineError>>);
+
+/// Starts the thread that keeps one empty segment ahead and removes old ones.
+fn keeper(env: &dyn Env, folder: PathBuf, first: u64) -> Result<Keeper, EngineError> {
+    let (orders, inbox) = unbounded();
+    let (ready, segments) = bounded(1);
+    let body = move || {
+        let mut next = Some(make(&folder, first));
+        let mut number = first;
+        loop {
+            // Wait for whichever comes first: room for the next segment, or an order.
+            crossbeam_channel::select! {
+                send(ready, next.take().unwrap_or_else(|| make(&folder, number))) -> sent => {
+                    if sent.is_err() {
+                        return;
+                    }
+                    number += 1;
+                    next = Some(make(&folder, number));
+                }
+                recv(inbox) -> order => match order {
+                    Ok(Order::Remove(path)) => drop(std::fs::remove_file(path)),
+                    Err(_) => return,
+                },
+            }
+        }
+    };
+    env.spawn("capture-log".to_string(), Box::new(body))?;
+    Ok((orders, segments))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::seam::RealEnv;
+    use proptest::prelude::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("millstream-capture-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn data(position: u64, lines: u64) -> Head {
+        Head {
+            position,
+            lines,
+            mono_ns: 1,
+            wall_us: -2,
+            connection: 3,
+            direction: Direction::In,
+            kind: Kind::Data,
+        }
+    }
+
+    /// Payloads from a position on.
+    fn replayed(folder: &Path, from: u64) -> Result<(Vec<(u64, Vec<u8>)>, Tail), EngineError> {
+        let (_log, tail, mut replay) = CaptureLog::open(&RealEnv::default(), folder, from)?;
+        let mut found = Vec::new();
+        while let Some((head, payload)) = replay.next()? {
+            assert_eq!((head.mono_ns, head.wall_us), (1, -2));
+            found.push((head.position, payload.to_vec()));
+        }
+        Ok((found, tail))
+    }
+
+    #[test]
+    fn what_was_appended_is_replayed_over_many_segments_and_committed_segments_go() {
+        let scratch = Scratch::new("replay");
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0).unwrap();
+        let payload = vec![b'\n'; 100_000];
+        for n in 0..100 {
+            log.append(&data(n * 100_000, n * 100_000), &payload).unwrap();
+        }
+        drop(log);
+        let (all, tail) = replayed(&scratch.0, 0).unwrap();
+        assert_eq!((all.len(), tail.lines, tail.connections), (100, 10_000_000, 4));
+        assert!(all.iter().enumerate().all(|(n, (position, _))| *position == n as u64 * 100_000));
+        let (rest, _) = replayed(&scratch.0, 9_950_000).unwrap();
+        assert!(rest.len() < 40 && rest.last() == all.last(), "earlier segments are left out");
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 9_950_000).unwrap();
+        let before = log.full.len();
+        log.committed(9_950_000);
+        assert!(log.full.len() < before && log.full.len() <= 1);
+    }
+
+    #[test]
+    fn a_torn_end_is_cut_off_and_damage_before_it_is_named() {
+        let scratch = Scratch::new("torn");
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0).unwrap();
+        for n in 0..3 {
+            log.append(&data(n * 4, n), b"abc\n").unwrap();
+        }
+        let path = log.current.path.clone();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        let block = (HEAD + 4).next_multiple_of(8);
+        for (at, kept) in
+            [(8 + 2 * block + HEAD, Some(2)), (8 + block + HEAD, None), (8 + 20, None)]
+        {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            match (replayed(&scratch.0, 0), kept) {
+                (Ok((found, tail)), Some(kept)) => {
+                    assert_eq!(found.len(), kept);
+                    assert!(tail.torn.is_some());
+                }
+                (Err(error), None) => assert_eq!(error.condition(), "CHECKPOINT_DAMAGED"),
+                (other, _) => panic!("byte {at}: {other:?}"),
+            }
+            for (_, other) in segments(&scratch.0).unwrap() {
+                if other != path {
+                    std::fs::remove_file(other).unwrap();
+                }
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(replayed(&scratch.0, 5).unwrap_err().condition(), "CHECKPOINT_FILE_MISSING");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let mut segment = MAGIC.to_vec();
+            segment.extend_from_slice(&bytes);
+            blocks(&bytes, |_, _| {});
+            blocks(&segment, |_, _| {});
+        }
+    }
+}
