@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod functions;
+mod inspect;
 mod load;
 mod recording;
 mod run;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
         millstream demo\n  \
         millstream run wordcount.sql\n  \
         millstream explain wordcount.sql\n  \
+        millstream inspect /var/lib/wordcount\n  \
         millstream bench wordcount --rate 10000 --seconds 10\n\n\
         Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line."
 )]
@@ -36,6 +38,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
     Explain(run::ExplainArgs),
+    /// Show what a checkpoint holds, and whether it is whole
+    Inspect(inspect::Args),
     /// List the functions of the language
     Functions,
     /// Measure latency beside a bare loop over the same sockets, open-loop
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Explain(args) => run::explain(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Functions => functions::list(),
         Command::Bench(args) => bench::run(&args),
     };

@@ -48,6 +48,18 @@ pub struct Shape {
     pub operators: Vec<String>,
     /// The sink, if its own log is tied to this checkpoint.
     pub sink: Option<String>,
+    /// How each operator's keys and values are to be read by people. Not compared.
+    #[serde(default)]
+    pub layouts: Vec<Layout>,
+}
+
+/// How an operator's state is to be read by people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The key's columns.
+    pub keys: String,
+    /// The kind of each part of the value.
+    pub values: Vec<String>,
 }
 
 impl Shape {

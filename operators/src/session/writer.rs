@@ -369,7 +369,8 @@ impl StreamWriter {
             SinkSpec::Files(config) => Some(config.identity()),
             _ => None,
         };
-        Ok(Shape { sources, operators: state_operators(plan, prepared.mode), sink })
+        let (operators, layouts) = state_operators(plan, prepared.mode).into_iter().unzip();
+        Ok(Shape { sources, operators, sink, layouts })
     }
 
     /// Puts sources, stages and sink into a job.

@@ -45,6 +45,57 @@ fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
 }
 
 impl Accumulator {
+    /// The kind's name, as a checkpoint's layout has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Count(_) => "count",
+            Self::SumLong(_) => "sum long",
+            Self::SumDouble(_) => "sum double",
+            Self::SumDecimal(_) => "sum decimal",
+            Self::AvgDouble(..) => "avg double",
+            Self::AvgDecimal(..) => "avg decimal",
+            Self::Bool(_) => "boolean",
+            Self::Long(_) => "long",
+            Self::Double(_) => "double",
+            Self::Decimal(_) => "decimal",
+            Self::Bytes(_) => "bytes",
+        }
+    }
+
+    /// An empty value of a kind.
+    fn of_kind(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "count" => Self::Count(0),
+            "sum long" => Self::SumLong(None),
+            "sum double" => Self::SumDouble(None),
+            "sum decimal" => Self::SumDecimal(None),
+            "avg double" => Self::AvgDouble(0.0, 0),
+            "avg decimal" => Self::AvgDecimal(0, 0),
+            "boolean" => Self::Bool(None),
+            "long" => Self::Long(None),
+            "double" => Self::Double(None),
+            "decimal" => Self::Decimal(None),
+            "bytes" => Self::Bytes(None),
+            _ => return None,
+        })
+    }
+
+    fn show(&self) -> String {
+        fn or_null<T: ToString>(value: Option<T>) -> String {
+            value.map_or("NULL".to_string(), |value| value.to_string())
+        }
+        match self {
+            Self::Count(n) => n.to_string(),
+            Self::SumLong(v) | Self::Long(v) => or_null(*v),
+            Self::SumDouble(v) | Self::Double(v) => or_null(*v),
+            Self::SumDecimal(v) | Self::Decimal(v) => or_null(v.map(|v| format!("{v} unscaled"))),
+            Self::AvgDouble(sum, n) => format!("{sum} / {n}"),
+            Self::AvgDecimal(sum, n) => format!("{sum} unscaled / {n}"),
+            Self::Bool(v) => or_null(*v),
+            Self::Bytes(v) => or_null(v.as_ref().map(|v| v.escape_ascii().to_string())),
+        }
+    }
+
     /// Appends the value as it stands in a checkpoint.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -101,6 +152,16 @@ impl Accumulator {
         }
         Some(())
     }
+}
+
+/// A value of a checkpoint as text, part by part; `None` if it is not of these kinds.
+pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
+    let mut show = |kind: &String| {
+        let mut accumulator = Accumulator::of_kind(kind)?;
+        accumulator.decode(&mut value)?;
+        Some(accumulator.show())
+    };
+    kinds.iter().map(&mut show).collect()
 }
 
 enum Input {

@@ -9,6 +9,7 @@ use crate::table::expr::compile::compile;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::{AggregateCall, Plan, Scan};
 use crate::table::types::DataType;
+use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
 use millstream_engine::job::Job;
 use millstream_engine::tasklet::{InboxTasklet, Tasklet};
@@ -32,17 +33,26 @@ pub fn lower(
 
 /// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
 /// State can be read again by an operator with the same description.
-pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<String> {
+pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
     let mut operators = Vec::new();
     describe(plan, mode, &mut operators);
     operators
 }
 
-fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<String>) {
+fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
     let typed = |expr: &Resolved| format!("{expr} {}", expr.data_type);
     match plan {
-        Plan::Limit(..) if mode != OutputMode::Complete => out.push("limit".to_string()),
-        Plan::Aggregate(_, keys, calls) => {
+        Plan::Limit(..) if mode != OutputMode::Complete => {
+            let layout = Layout { keys: String::new(), values: vec!["count".to_string()] };
+            out.push(("limit".to_string(), layout));
+        }
+        Plan::Aggregate(input, keys, calls) => {
+            let column =
+                |(i, (key, _)): (usize, &(Resolved, String))| format!("k{i} {}", key.data_type);
+            let columns: Vec<_> = keys.iter().enumerate().map(column).collect();
+            let kind = |call| Function::new(call, input.width()).start().kind().to_string();
+            let values = calls.iter().map(kind).collect();
+            let layout = Layout { keys: columns.join(", "), values };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
             let call = |call: &AggregateCall| {
                 let arg = call.arg.as_ref().map_or("*".to_string(), typed);
@@ -51,7 +61,8 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<String>) {
                 format!("{name}({arg}){}", filter.unwrap_or_default())
             };
             let calls: Vec<_> = calls.iter().map(call).collect();
-            out.push(format!("aggregate by ({}): {}", keys.join(", "), calls.join(", ")));
+            let what = format!("aggregate by ({}): {}", keys.join(", "), calls.join(", "));
+            out.push((what, layout));
         }
         _ => {}
     }

@@ -13,5 +13,6 @@ mod lower;
 mod order;
 mod stages;
 
+pub use accumulator::show_state;
 pub use lower::{lower, state_operators};
 pub use stages::{BoxChain, RowPush};

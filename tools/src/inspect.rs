@@ -1,0 +1,218 @@
+//! `millstream inspect`: what a checkpoint holds, and whether it is whole.
+
+use crate::Failure;
+use clap::Args as ClapArgs;
+use millstream::table::physical::show_state;
+use millstream::table::row::{Row, decode};
+use millstream::table::types::Schema;
+use millstream_engine::capture;
+use millstream_engine::checkpoint::state_file::StateFile;
+use millstream_engine::checkpoint::{
+    Layout, Mode, numbered, open_state, read_commit, read_metadata, read_offsets,
+};
+use millstream_engine::error::EngineError;
+use millstream_engine::storage::FileStorage;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream inspect /var/lib/wordcount\n  \
+    millstream inspect /var/lib/wordcount --state 0\n\n\
+    Nothing is changed; a query may be running on it. Exit code 1 if something is damaged.")]
+pub(crate) struct Args {
+    /// The checkpoint's folder
+    checkpoint: PathBuf,
+    /// Print the keys and values of this stateful operator
+    #[arg(long, value_name = "OP")]
+    state: Option<usize>,
+    /// Epochs to list, the latest
+    #[arg(long, default_value_t = 10)]
+    epochs: usize,
+}
+
+/// What was found wrong, while the rest is looked at.
+#[derive(Default)]
+struct Damage(Vec<String>);
+
+impl Damage {
+    fn take<T>(&mut self, result: Result<T, EngineError>) -> Option<T> {
+        result.map_err(|error| self.0.push(error.to_string())).ok()
+    }
+}
+
+/// Prints a checkpoint.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let (storage, folder) = (&FileStorage, &args.checkpoint);
+    if !folder.is_dir() {
+        let reason = format!("PATH_NOT_FOUND: there is no folder {}", folder.display());
+        return Err(Failure::Wrong(reason));
+    }
+    let (id, shape) =
+        read_metadata(storage, folder).map_err(|error| Failure::Failed(format!("{error}")))?;
+    let mut damage = Damage::default();
+    let offsets = damage.take(numbered(storage, &folder.join("offsets"))).unwrap_or_default();
+    let commits = damage.take(numbered(storage, &folder.join("commits"))).unwrap_or_default();
+    // The state as the next start would find it.
+    let mut manifest = Vec::new();
+    for epoch in &commits {
+        let path = folder.join("commits").join(epoch.to_string());
+        if let Some(commit) = damage.take(read_commit(storage, &path)) {
+            manifest = commit.state;
+        }
+    }
+    let mut listed = Vec::new();
+    for epoch in &offsets {
+        let path = folder.join("offsets").join(epoch.to_string());
+        let Some((header, positions)) = damage.take(read_offsets(storage, &path)) else { continue };
+        if header.mode == Mode::Continuous && Some(epoch) > commits.last() {
+            manifest.clone_from(&header.state);
+        }
+        listed.push((*epoch, header, positions));
+    }
+    let mut state = Vec::new();
+    for operator in 0..shape.operators.len() {
+        let names = manifest.get(operator).map_or(&[][..], Vec::as_slice);
+        let files = damage.take(open_state(storage, folder, &id, operator, names));
+        state.push(files.and_then(|files| {
+            let keys = damage.take(load(&files))?;
+            Some((files, keys))
+        }));
+    }
+    match args.state {
+        Some(operator) => print_state(operator, &shape.layouts, &state)?,
+        None => {
+            println!("id         {id}");
+            for (index, source) in shape.sources.iter().enumerate() {
+                println!("source {index}   {source}");
+            }
+            if let Some(sink) = &shape.sink {
+                println!("sink       {sink}");
+            }
+            print_epochs(args.epochs, &listed, &commits);
+            print_operators(&shape.operators, &state);
+            for source in 0..shape.sources.len() {
+                print_log(&folder.join("sources").join(source.to_string()), &mut damage);
+            }
+        }
+    }
+    if damage.0.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(damage.0.join("\nerror: ")))
+}
+
+type Keys = HashMap<Vec<u8>, Vec<u8>>;
+
+fn load(files: &[StateFile]) -> Result<Keys, EngineError> {
+    let mut keys = Keys::new();
+    for file in files {
+        file.read(&FileStorage, 0..256, |key, value| {
+            match value {
+                Some(value) => drop(keys.insert(key.to_vec(), value.to_vec())),
+                None => drop(keys.remove(key)),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(keys)
+}
+
+type Listed =
+    (u64, millstream_engine::checkpoint::OffsetHeader, Vec<millstream_engine::tasklet::Offset>);
+
+fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
+    println!("\nepoch      mode         committed  offsets");
+    for (epoch, header, positions) in listed.iter().rev().take(most).rev() {
+        let mode = match header.mode {
+            Mode::Continuous => "continuous",
+            Mode::MicroBatch => "micro-batch",
+        };
+        let committed = if commits.contains(epoch) { "yes" } else { "no" };
+        let positions: Vec<_> = positions.iter().map(|offset| offset.0.as_str()).collect();
+        println!("{epoch:<10} {mode:<12} {committed:<10} {}", positions.join("  "));
+    }
+    if let Some(hidden) = listed.len().checked_sub(most).filter(|hidden| *hidden > 0) {
+        println!("({hidden} earlier epochs: --epochs {})", listed.len());
+    }
+}
+
+fn print_operators(operators: &[String], state: &[Option<(Vec<StateFile>, Keys)>]) {
+    if operators.is_empty() {
+        return;
+    }
+    println!("\noperator   keys         files      bytes        what");
+    for (index, what) in operators.iter().enumerate() {
+        match &state[index] {
+            Some((files, keys)) => {
+                let bytes: u64 = files.iter().map(StateFile::bytes).sum();
+                println!("{index:<10} {:<12} {:<10} {bytes:<12} {what}", keys.len(), files.len());
+            }
+            None => println!("{index:<10} damaged                              {what}"),
+        }
+    }
+}
+
+/// A durable source's capture log, if that is what the folder holds.
+fn print_log(folder: &Path, damage: &mut Damage) {
+    if !folder.join("0000000000.cap").exists()
+        && !std::fs::read_dir(folder).is_ok_and(|mut entries| {
+            entries.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|e| e == "cap")))
+        })
+    {
+        return;
+    }
+    println!("\ncapture log segment                 blocks     payload bytes");
+    for (_, path) in damage.take(capture::segments(folder)).unwrap_or_default() {
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let (mut count, mut payload_bytes) = (0u64, 0u64);
+        let (stop, followed) = capture::blocks(&bytes, |_, payload| {
+            count += 1;
+            payload_bytes += payload.len() as u64;
+        });
+        println!("{:<35} {count:<10} {payload_bytes}", path.display());
+        if followed {
+            damage.0.push(format!(
+                "CHECKPOINT_DAMAGED: {}: the block at byte {stop} does not match its CRC",
+                path.display()
+            ));
+        }
+    }
+}
+
+/// A line per key: its columns, `=>`, its values.
+fn print_state(
+    operator: usize,
+    layouts: &[Layout],
+    state: &[Option<(Vec<StateFile>, Keys)>],
+) -> Result<(), Failure> {
+    let (Some(entry), Some(layout)) = (state.get(operator), layouts.get(operator)) else {
+        return Err(Failure::Wrong(format!(
+            "NO_SUCH_OPERATOR: {operator}; there are {} stateful operators, counted from 0",
+            state.len()
+        )));
+    };
+    let Some((_, keys)) = entry else { return Ok(()) };
+    let schema = Schema::parse_ddl(&layout.keys).map_err(|e| Failure::Failed(e.to_string()))?;
+    let mut lines: Vec<String> = Vec::with_capacity(keys.len());
+    for (key, value) in keys {
+        let values = decode(Row(key), schema.fields.iter().map(|field| &field.data_type));
+        let columns = values.iter().zip(&schema.fields).map(|(value, field)| {
+            let text = value.display(&field.data_type, millstream::table::value::UTC);
+            text.unwrap_or_else(|| "NULL".to_string())
+        });
+        let columns = columns.collect::<Vec<_>>().join("\t");
+        let values = show_state(&layout.values, value).unwrap_or_default();
+        lines.push(format!("{columns}\t=>\t{}", values.join("\t")));
+    }
+    lines.sort();
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        // A reader such as `head` that has enough closes the pipe.
+        if writeln!(out, "{line}").is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
