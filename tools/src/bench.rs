@@ -2,7 +2,7 @@
 //! sockets, in alternating rounds of one run.
 
 use crate::Failure;
-use crate::load::{Job, Measured, drive, latency_json, time};
+use crate::load::{Job, Load, Measured, WORDS, drive, latency_json, time};
 use clap::{Args as ClapArgs, ValueEnum};
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
@@ -149,14 +149,16 @@ fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> 
     } else {
         Under::Bare(start_bare(args, ports)?)
     };
-    let (to, from) = (input.accept()?.0, output.accept()?.0);
-    let (job, rate, last) = (args.job, args.rate, cores::allowed().last().copied());
+    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
+    let (job, rate) = (args.job, args.rate);
+    let load = Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
+    let last = cores::allowed().last().copied();
     // A thread of its own: what is started from a pinned thread inherits its core.
     let generator = std::thread::Builder::new().name("generator".into()).spawn(move || {
         if let Some(core) = last {
             cores::pin(core);
         }
-        drive(job, rate, lines, lines / 10, to, from)
+        drive(&load, &mut to, &mut from)
     })?;
     let measured = generator.join().unwrap_or_else(|_| Err("the generator panicked".into()));
     let measured = measured.map_err(|reason| {

@@ -194,7 +194,10 @@ fn print_state(
         )));
     };
     let Some((_, keys)) = entry else { return Ok(()) };
-    let schema = Schema::parse_ddl(&layout.keys).map_err(|e| Failure::Failed(e.to_string()))?;
+    let schema = match layout.keys.as_str() {
+        "" => Schema::new(Vec::new()),
+        keys => Schema::parse_ddl(keys).map_err(|error| Failure::Failed(error.to_string()))?,
+    };
     let mut lines: Vec<String> = Vec::with_capacity(keys.len());
     for (key, value) in keys {
         let values = decode(Row(key), schema.fields.iter().map(|field| &field.data_type));

@@ -48,35 +48,62 @@ pub(crate) const DROP_EVERY: u64 = 10;
 /// Longest wait for results that do not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Job {
-    fn write_line(self, seq: u64, out: &mut Vec<u8>) {
+/// What is sent and expected back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// The job.
+    pub job: Job,
+    /// Different words of the count; they come in an order that jumps about among them.
+    pub words: u64,
+    /// The first line's number.
+    pub first: u64,
+    /// Lines a second; as fast as they are taken if 0.
+    pub rate: u64,
+    /// Lines.
+    pub lines: u64,
+    /// Of these, the ones that are not measured.
+    pub warm_up: u64,
+}
+
+/// No two lines in a row have neighbouring words, and each word comes once in `words` lines.
+const STRIDE: u64 = 1_000_003;
+
+impl Load {
+    fn word(&self, seq: u64) -> u64 {
+        (seq % self.words) * STRIDE % self.words
+    }
+
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
         // Writing into memory does not fail.
-        let _ = match self {
-            Self::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => {
+        let _ = match self.job {
+            Job::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => {
                 writeln!(out, "{seq} drop this line of text")
             }
-            Self::Echo => writeln!(out, "{seq} pass this line of text"),
-            Self::Wordcount => writeln!(out, "word-{}", seq % WORDS),
+            Job::Echo => writeln!(out, "{seq} pass this line of text"),
+            Job::Wordcount => writeln!(out, "word-{}", self.word(seq)),
         };
     }
 
-    /// Results that so many lines must give.
-    fn results(self, lines: u64) -> u64 {
-        match self {
-            Self::Echo => lines - lines / DROP_EVERY,
-            Self::Wordcount => lines,
+    /// Results that the lines must give.
+    fn results(&self) -> u64 {
+        match self.job {
+            Job::Echo => self.lines - self.lines / DROP_EVERY,
+            Job::Wordcount => self.lines,
         }
     }
 
     /// The line that result number `at` must come from, if the result is right.
-    fn line_of(self, at: u64, result: &[u8]) -> Result<u64, String> {
+    fn line_of(&self, at: u64, result: &[u8]) -> Result<u64, String> {
         let text = std::str::from_utf8(result).map_err(|error| error.to_string())?;
-        let expected = match self {
-            Self::Echo => {
+        let expected = match self.job {
+            Job::Echo => {
                 let seq = at / (DROP_EVERY - 1) * DROP_EVERY + at % (DROP_EVERY - 1);
                 (seq, format!("{seq} PASS THIS LINE OF TEXT"))
             }
-            Self::Wordcount => (at, format!("word-{},{}", at % WORDS, at / WORDS + 1)),
+            Job::Wordcount => {
+                let seq = self.first + at;
+                (at, format!("word-{},{}", self.word(seq), seq / self.words + 1))
+            }
         };
         if text == expected.1 {
             Ok(expected.0)
@@ -101,31 +128,30 @@ pub(crate) struct Measured {
 /// Sends lines at a rate, each at its intended time, and checks every result: none lost, none
 /// doubled, none out of order. Spins on the calling thread.
 pub(crate) fn drive(
-    job: Job,
-    rate: u64,
-    lines: u64,
-    warm_up: u64,
-    mut to: TcpStream,
-    mut from: TcpStream,
+    load: &Load,
+    to: &mut TcpStream,
+    from: &mut TcpStream,
 ) -> Result<Measured, String> {
+    let Load { rate, lines, warm_up, first, .. } = *load;
     let failed = |error: std::io::Error| error.to_string();
     to.set_nodelay(true).map_err(failed)?;
     to.set_nonblocking(true).map_err(failed)?;
     from.set_nonblocking(true).map_err(failed)?;
     let (mut latency, mut lag) = (histogram(), histogram());
-    let (mut sent, mut got, expected) = (0, 0, job.results(lines));
+    let (mut sent, mut got, expected) = (0, 0, load.results());
     let (mut out, mut written) = (Vec::with_capacity(1 << 16), 0);
     let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
     let start = Instant::now() + Duration::from_millis(20);
     let intended = |seq: u64| {
-        Duration::from_nanos((u128::from(seq) * 1_000_000_000 / u128::from(rate)) as u64)
+        let ns = (u128::from(seq) * 1_000_000_000).checked_div(u128::from(rate));
+        Duration::from_nanos(ns.unwrap_or(0) as u64)
     };
     let mut last_result = Instant::now();
     while got < expected {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(start);
         while sent < lines && now >= start && intended(sent) <= elapsed && out.len() < 1 << 16 {
-            job.write_line(sent, &mut out);
+            load.write_line(first + sent, &mut out);
             if sent >= warm_up {
                 lag.saturating_record((elapsed - intended(sent)).as_nanos().max(1) as u64);
             }
@@ -149,7 +175,7 @@ pub(crate) fn drive(
                 let arrived = start.elapsed();
                 let mut begin = 0;
                 while let Some(at) = input[begin..filled].iter().position(|b| *b == b'\n') {
-                    let seq = job.line_of(got, &input[begin..begin + at])?;
+                    let seq = load.line_of(got, &input[begin..begin + at])?;
                     begin += at + 1;
                     got += 1;
                     if seq >= warm_up {
@@ -180,11 +206,15 @@ mod tests {
 
     #[test]
     fn a_lost_doubled_or_wrong_result_is_found() {
-        let echo = Job::Echo;
-        assert_eq!(echo.results(20), 18);
+        let load = |job| Load { job, words: 1000, first: 0, rate: 1, lines: 20, warm_up: 0 };
+        let (echo, count) = (load(Job::Echo), load(Job::Wordcount));
+        assert_eq!(echo.results(), 18);
         assert_eq!(echo.line_of(9, b"10 PASS THIS LINE OF TEXT"), Ok(10));
         assert!(echo.line_of(9, b"9 DROP THIS LINE OF TEXT").is_err());
-        assert_eq!(Job::Wordcount.line_of(1001, b"word-1,2"), Ok(1001));
-        assert!(Job::Wordcount.line_of(1001, b"word-1,3").is_err());
+        assert_eq!(count.line_of(1001, b"word-3,2"), Ok(1001));
+        assert!(count.line_of(1001, b"word-3,3").is_err());
+        let mut words: Vec<_> = (0..1000).map(|seq| count.word(seq)).collect();
+        words.sort_unstable();
+        assert_eq!(words, (0..1000).collect::<Vec<_>>(), "each word comes once");
     }
 }

@@ -1,6 +1,7 @@
 //! The `millstream` command line.
 
 mod bench;
+mod bench_checkpoint;
 mod demo;
 mod functions;
 mod inspect;
@@ -44,6 +45,8 @@ enum Command {
     Functions,
     /// Measure latency beside a bare loop over the same sockets, open-loop
     Bench(bench::Args),
+    /// Measure latency with checkpoints on and off, over a large running count, and the restart
+    BenchCheckpoint(bench_checkpoint::Args),
 }
 
 /// Why a command did not succeed; the number is the exit code.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Functions => functions::list(),
         Command::Bench(args) => bench::run(&args),
+        Command::BenchCheckpoint(args) => bench_checkpoint::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

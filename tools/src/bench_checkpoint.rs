@@ -1,0 +1,242 @@
+//! `millstream bench-checkpoint`: what checkpoints cost a running count with many keys, measured
+//! in alternating rounds with and without them, and how long a restart takes.
+
+use crate::Failure;
+use crate::load::{Job, Load, drive, latency_json, time};
+use clap::Args as ClapArgs;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream_engine::cores;
+use millstream_engine::latency::Percentiles;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench-checkpoint\n  \
+    millstream bench-checkpoint --keys 5000000 --rounds 1 --seconds 10\n\n\
+    All keys are counted once before the measurement. Latency counts from the intended send time;\n\
+    the generator spins on the last core, the query's worker is pinned to the first. Every result\n\
+    is checked.")]
+pub(crate) struct Args {
+    /// Keys in the state
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    keys: u64,
+    /// Rows a second
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
+    rate: u64,
+    /// Length of a round
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Rounds without and with checkpoints
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// From epoch to epoch, in milliseconds
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    interval_ms: u64,
+    /// Where checkpoints go; the system's temporary folder unless given
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+struct Round {
+    latency: Percentiles,
+    /// Of the epochs in the measured time: median and longest.
+    epoch_ns: (u64, u64),
+    marker_ns: (u64, u64),
+}
+
+fn start(
+    args: &Args,
+    ports: (u16, u16),
+    checkpoint: Option<&Path>,
+) -> Result<StreamingQuery, Failure> {
+    let session = Session::new();
+    let wrong = |error: millstream::table::error::PlanError| Failure::Wrong(error.to_string());
+    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
+    let lines = lines.option("port", ports.0).load().map_err(wrong)?;
+    lines.create_temp_view("lines");
+    let counts = session.sql("SELECT value AS word, count(*) AS n FROM lines GROUP BY value");
+    let writer = counts.map_err(wrong)?.write_stream().output_mode("update").format("socket");
+    let writer = writer.option("host", "127.0.0.1").option("port", ports.1).option("format", "csv");
+    let writer = match checkpoint {
+        Some(folder) => writer.option("checkpointLocation", folder.display()),
+        None => writer,
+    };
+    Ok(writer.trigger(Trigger::Continuous { interval_ns: args.interval_ms * 1_000_000 }).start()?)
+}
+
+fn middle_and_most(mut values: Vec<u64>) -> (u64, u64) {
+    values.sort_unstable();
+    let middle = values.get(values.len() / 2).copied().unwrap_or(0);
+    (middle, values.last().copied().unwrap_or(0))
+}
+
+/// On a thread of its own: what is started from a pinned thread inherits its core.
+fn on_last_core<T: Send>(body: impl FnOnce() -> Result<T, String> + Send) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Some(core) = cores::allowed().last().copied() {
+                cores::pin(core);
+            }
+            body()
+        });
+        let outcome = thread.join().unwrap_or_else(|_| Err("the generator panicked".into()));
+        outcome.map_err(Failure::Failed)
+    })
+}
+
+fn round(args: &Args, checkpoint: Option<&Path>) -> Result<Round, Failure> {
+    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let ports = (input.local_addr()?.port(), output.local_addr()?.port());
+    let query = start(args, ports, checkpoint)?;
+    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
+    let preload = Load {
+        job: Job::Wordcount,
+        words: args.keys,
+        first: 0,
+        rate: 0,
+        lines: args.keys,
+        warm_up: args.keys,
+    };
+    on_last_core(|| drive(&preload, &mut to, &mut from).map(drop))?;
+    query.process_all_available()?;
+    let lines = args.rate * args.seconds;
+    let load = Load { first: args.keys, rate: args.rate, lines, warm_up: lines / 10, ..preload };
+    let before = query.totals().epoch;
+    let measured = on_last_core(|| drive(&load, &mut to, &mut from))?;
+    let epochs = query.recent_progress();
+    let epochs = epochs.iter().map(|p| &p.committed).filter(|c| Some(c.epoch) > before);
+    let (durations, markers) = epochs.map(|c| (c.duration_ns, c.marker_ns)).unzip();
+    query.stop()?;
+    Ok(Round {
+        latency: Percentiles::of(&measured.latency),
+        epoch_ns: middle_and_most(durations),
+        marker_ns: middle_and_most(markers),
+    })
+}
+
+/// Time from the start of a query on a checkpoint to the first result, which must go on counting.
+fn restart(args: &Args, checkpoint: &Path) -> Result<u64, Failure> {
+    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let ports = (input.local_addr()?.port(), output.local_addr()?.port());
+    let begin = Instant::now();
+    let query = start(args, ports, Some(checkpoint))?;
+    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
+    let one = Load {
+        job: Job::Wordcount,
+        words: args.keys,
+        first: args.keys + args.rate * args.seconds,
+        rate: 0,
+        lines: 1,
+        warm_up: 0,
+    };
+    on_last_core(|| drive(&one, &mut to, &mut from).map(drop))?;
+    let took_ns = begin.elapsed().as_nanos() as u64;
+    query.stop()?;
+    Ok(took_ns)
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = dir.join(format!("millstream-bench-checkpoint-{}", std::process::id()));
+    let outcome = rounds(args, &dir);
+    drop(std::fs::remove_dir_all(&dir));
+    outcome
+}
+
+fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
+    if !args.json {
+        println!(
+            "running count over {} keys, {} rows a second for {} s, an epoch every {} ms, {} usable cores",
+            args.keys,
+            args.rate,
+            args.seconds,
+            args.interval_ms,
+            cores::usable()
+        );
+        println!(
+            "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   epoch p50, max      marker p50, max",
+            "checkpoints", "p50", "p90", "p99", "p99.9", "max"
+        );
+    }
+    let (mut off, mut on, mut last) = (Vec::new(), Vec::new(), None);
+    for number in 0..args.rounds {
+        for checkpoints in [false, true] {
+            let folder = dir.join(number.to_string());
+            let measured = round(args, checkpoints.then_some(folder.as_path()))?;
+            if !args.json {
+                let p = &measured.latency;
+                println!(
+                    "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   {}, {}   {}, {}",
+                    if checkpoints { "on" } else { "off" },
+                    time(p.p50),
+                    time(p.p90),
+                    time(p.p99),
+                    time(p.p999),
+                    time(p.max),
+                    time(measured.epoch_ns.0),
+                    time(measured.epoch_ns.1),
+                    time(measured.marker_ns.0),
+                    time(measured.marker_ns.1),
+                );
+            }
+            if checkpoints {
+                if let Some(old) = last.replace(folder) {
+                    drop(std::fs::remove_dir_all(old));
+                }
+                on.push(measured);
+            } else {
+                off.push(measured);
+            }
+        }
+    }
+    let Some(folder) = last else { return Ok(()) };
+    let bytes = folder_bytes(&folder);
+    let restart_ns = restart(args, &folder)?;
+    let p99 = |rounds: &[Round]| {
+        middle_and_most(rounds.iter().map(|round| round.latency.p99).collect()).0
+    };
+    let (off99, on99) = (p99(&off), p99(&on));
+    let ratio = on99 as f64 / off99 as f64;
+    if args.json {
+        let all = |rounds: &[Round]| {
+            rounds.iter().map(|round| latency_json(&round.latency)).collect::<Vec<_>>()
+        };
+        println!(
+            "{}",
+            serde_json::json!({
+                "keys": args.keys, "rate": args.rate, "seconds": args.seconds, "interval_ms": args.interval_ms,
+                "off": all(&off), "on": all(&on), "p99_ratio": ratio,
+                "checkpoint_bytes": bytes, "restart_ns": restart_ns,
+            })
+        );
+        return Ok(());
+    }
+    println!(
+        "medians of {} rounds: p99 off {}, on {} (x{ratio:.2})",
+        args.rounds,
+        time(off99),
+        time(on99)
+    );
+    println!(
+        "checkpoint {:.1} MB; restart to the first result {}",
+        bytes as f64 / 1e6,
+        time(restart_ns)
+    );
+    Ok(())
+}
