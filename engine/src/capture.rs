@@ -231,7 +231,7 @@ pub struct Replay {
 
 impl Replay {
     /// The next block.
-    pub fn next(&mut self) -> Result<Option<(Head, &[u8])>, EngineError> {
+    pub fn next_block(&mut self) -> Result<Option<(Head, &[u8])>, EngineError> {
         while decode(&self.bytes, self.at).is_none() {
             let Some(path) = self.paths.pop_front() else { return Ok(None) };
             self.bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
@@ -414,10 +414,12 @@ mod tests {
     }
 
     /// Payloads from a position on.
-    fn replayed(folder: &Path, from: u64) -> Result<(Vec<(u64, Vec<u8>)>, Tail), EngineError> {
+    type Payloads = Vec<(u64, Vec<u8>)>;
+
+    fn replayed(folder: &Path, from: u64) -> Result<(Payloads, Tail), EngineError> {
         let (_log, tail, mut replay) = CaptureLog::open(&RealEnv::default(), folder, from)?;
         let mut found = Vec::new();
-        while let Some((head, payload)) = replay.next()? {
+        while let Some((head, payload)) = replay.next_block()? {
             assert_eq!((head.mono_ns, head.wall_us), (1, -2));
             found.push((head.position, payload.to_vec()));
         }

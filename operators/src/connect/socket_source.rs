@@ -539,7 +539,7 @@ impl SocketSource {
             return Ok(ReadOutcome::Nothing);
         };
         self.ingest_ns = cx.env.now_ns();
-        match replay.next()? {
+        match replay.next_block()? {
             None => {
                 self.drop_partial();
                 if matches!(self.link, Link::Open { .. }) {

@@ -371,8 +371,8 @@ fn socket_rounds(
         let new = &bytes[checked..];
         // A line that the kill has cut stays in the file: it ends here.
         let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        let mut expected = from;
-        for line in String::from_utf8_lossy(&new[..whole]).lines() {
+        let lines = String::from_utf8_lossy(&new[..whole]);
+        for (expected, line) in (from..).zip(lines.lines()) {
             let pair =
                 line.split_once(' ').and_then(|(m, c)| Some((m.parse().ok()?, c.parse().ok()?)));
             let (number, count): (u64, u64) =
@@ -383,7 +383,6 @@ fn socket_rounds(
             if count != number / KEYS + 1 {
                 return Err(format!("round {round}: number {number} was counted as {count}"));
             }
-            expected += 1;
             repeated += u64::from(!seen.insert(number));
         }
         checked = bytes.len();
