@@ -9,6 +9,8 @@
 
 mod accumulator;
 mod aggregate;
+#[cfg(test)]
+mod harness;
 mod lower;
 mod order;
 mod stages;

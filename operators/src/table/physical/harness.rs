@@ -1,0 +1,209 @@
+//! Every stateful operator, put away and restored into a new instance after every record, behind
+//! an output that is full every other call, against a naive model.
+
+use super::{lower, state_operators};
+use crate::connect::memory::MemoryStream;
+use crate::session::Session;
+use crate::table::analyze::OutputMode;
+use crate::table::plan::{Plan, Scan};
+use crate::table::row::{Row, decode};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use millstream_engine::checkpoint::Shape;
+use millstream_engine::driver::Trigger;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::job::{Config, Job};
+use millstream_engine::seam::SimEnv;
+use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::tasklet::{SourceTasklet, Tasklet};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+type Rows = Arc<Mutex<Vec<Vec<Value>>>>;
+
+/// A sink that is full every other time that it is asked.
+struct Stutter {
+    rows: Rows,
+    types: Vec<DataType>,
+    full: bool,
+    blocked: bool,
+}
+
+impl Stage for Stutter {
+    fn ready(&mut self) -> bool {
+        self.full = !self.full;
+        !self.full
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.blocked = !self.blocked;
+        Ok(if self.blocked { Settled::Blocked } else { Settled::Clear })
+    }
+}
+
+impl<'a> Push<Row<'a>> for Stutter {
+    fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+        let row = decode(row, self.types.iter());
+        self.rows.lock().unwrap().push(row);
+        Ok(())
+    }
+}
+
+const DDL: &str = "k BIGINT, x BIGINT, y DOUBLE, d DECIMAL(10,2), s STRING, b BOOLEAN";
+
+/// What came out after each record.
+fn outputs(
+    sql: &str,
+    mode: OutputMode,
+    trigger: Trigger,
+    parallelism: usize,
+    records: &[Vec<Value>],
+    seed: u64,
+) -> Vec<Vec<Vec<Value>>> {
+    let session = Session::new();
+    let stream: MemoryStream = session.memory_stream("rows", DDL).unwrap();
+    stream.close();
+    let plan: Plan = session.sql(sql).unwrap().plan;
+    let types: Vec<_> = plan.schema().fields.into_iter().map(|f| f.data_type).collect();
+    let (operators, layouts) = state_operators(&plan, mode).into_iter().unzip();
+    let shape = Shape { sources: vec!["memory".into()], operators, sink: None, layouts };
+    let env = Arc::new(SimEnv::new(seed));
+    let one = |record: &Vec<Value>| {
+        stream.add([record.clone()]);
+        let config = Config { workers: parallelism, trigger, ..Config::default() };
+        let mut job = Job::in_env("harness", config, env.clone()).unwrap();
+        job.open_checkpoint(Path::new("/c"), &shape).unwrap();
+        let rows = Rows::default();
+        let sink = Stutter { rows: rows.clone(), types: types.clone(), full: true, blocked: true };
+        let mut source = |job: &mut Job, worker: usize, _: &Scan, chain| {
+            let source = stream.source(job.env())?;
+            let port = job.source_port(worker);
+            Ok(Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>)
+        };
+        lower(&plan, mode, parallelism, &mut job, Box::new(sink), &mut source).unwrap();
+        job.simulate(&env, seed).unwrap();
+        let rows = std::mem::take(&mut *rows.lock().unwrap());
+        rows
+    };
+    records.iter().map(one).collect()
+}
+
+fn least<'r>(column: usize, most: bool, rows: &'r [&'r Vec<Value>]) -> Value {
+    let order = |a: &Value, b: &Value| match (a, b) {
+        (Value::Long(a), Value::Long(b)) => a.cmp(b),
+        (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
+        (Value::Double(a), Value::Double(b)) => a.total_cmp(b),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
+        other => panic!("{other:?}"),
+    };
+    let values = rows.iter().map(|row| &row[column]).filter(|v| **v != Value::Null);
+    let found =
+        if most { values.max_by(|a, b| order(a, b)) } else { values.min_by(|a, b| order(a, b)) };
+    found.cloned().unwrap_or(Value::Null)
+}
+
+fn longs(rows: &[&Vec<Value>]) -> Vec<i64> {
+    rows.iter().filter_map(|r| if let Value::Long(v) = r[1] { Some(v) } else { None }).collect()
+}
+
+/// The aggregates of all rows of a key, from scratch.
+fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
+    let x = longs(rows);
+    let y = rows.iter().filter_map(|r| if let Value::Double(v) = r[2] { Some(v) } else { None });
+    let d = rows.iter().filter_map(|r| if let Value::Decimal(v) = r[3] { Some(v) } else { None });
+    let (y, d): (Vec<f64>, Vec<i128>) = (y.collect(), d.collect());
+    let or_null = |empty: bool, value: Value| if empty { Value::Null } else { value };
+    vec![
+        Value::Long(rows.len() as i64),
+        Value::Long(x.len() as i64),
+        or_null(x.is_empty(), Value::Long(x.iter().sum())),
+        or_null(x.is_empty(), Value::Double(x.iter().sum::<i64>() as f64 / x.len() as f64)),
+        or_null(y.is_empty(), Value::Double(y.iter().sum())),
+        or_null(d.is_empty(), Value::Decimal(d.iter().sum())),
+        least(1, false, rows),
+        least(2, true, rows),
+        least(3, false, rows),
+        least(4, true, rows),
+        least(5, true, rows),
+    ]
+}
+
+const AGGREGATES: &str =
+    "count(*), count(x), sum(x), avg(x), sum(y), sum(d), min(x), max(y), min(d), max(s), max(b)";
+
+fn record() -> impl Strategy<Value = Vec<Value>> {
+    fn maybe(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Value> {
+        prop_oneof![1 => Just(Value::Null), 4 => value].boxed()
+    }
+    (
+        maybe((0i64..4).prop_map(Value::Long)),
+        maybe((-9i64..9).prop_map(Value::Long)),
+        // Sums of these are exact, in any order.
+        maybe((-8i32..8).prop_map(|v| Value::Double(f64::from(v) / 4.0))),
+        maybe((-500i128..500).prop_map(Value::Decimal)),
+        maybe("[a-c]{0,9}".prop_map(Value::String)),
+        maybe(any::<bool>().prop_map(Value::Boolean)),
+    )
+        .prop_map(|(k, x, y, d, s, b)| vec![k, x, y, d, s, b])
+}
+
+fn trigger() -> impl Strategy<Value = Trigger> {
+    prop_oneof![
+        Just(Trigger::Continuous { interval_ns: 1_000_000 }),
+        Just(Trigger::AsSoonAsPossible)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_keyed_aggregate_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
+        parallelism in 1usize..4, seed: u64,
+    ) {
+        let sql = format!("SELECT k, {AGGREGATES} FROM rows GROUP BY k");
+        let got = outputs(&sql, OutputMode::Update, trigger, parallelism, &records, seed);
+        for (n, record) in records.iter().enumerate() {
+            let same: Vec<_> = records[..=n].iter().filter(|other| other[0] == record[0]).collect();
+            let mut expected = vec![record[0].clone()];
+            expected.extend(model(&same));
+            prop_assert_eq!(&got[n], &vec![expected], "after record {}", n);
+        }
+    }
+
+    #[test]
+    fn a_global_aggregate_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(), seed: u64,
+    ) {
+        let sql = format!("SELECT {AGGREGATES} FROM rows");
+        let got = outputs(&sql, OutputMode::Complete, trigger, 1, &records, seed);
+        for n in 0..records.len() {
+            let all: Vec<_> = records[..=n].iter().collect();
+            // The row stands from the start, so an epoch before the record's may show it too.
+            prop_assert_eq!(got[n].last(), Some(&model(&all)), "after record {}", n);
+        }
+    }
+
+    #[test]
+    fn a_limit_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
+        limit in 0usize..16, seed: u64,
+    ) {
+        let sql = format!("SELECT * FROM rows LIMIT {limit}");
+        let got = outputs(&sql, OutputMode::Append, trigger, 1, &records, seed);
+        let got: Vec<_> = got.into_iter().flatten().collect();
+        prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
+    }
+}
