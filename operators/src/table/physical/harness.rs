@@ -92,8 +92,7 @@ fn outputs(
         };
         lower(&plan, mode, parallelism, &mut job, Box::new(sink), &mut source).unwrap();
         job.simulate(&env, seed).unwrap();
-        let rows = std::mem::take(&mut *rows.lock().unwrap());
-        rows
+        std::mem::take(&mut *rows.lock().unwrap())
     };
     records.iter().map(one).collect()
 }
