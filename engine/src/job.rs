@@ -139,9 +139,9 @@ impl Job {
         self.recovery.next_epoch
     }
 
-    /// Whether an earlier run has begun that epoch.
-    pub fn has_unfinished(&self) -> bool {
-        self.recovery.unfinished.is_some()
+    /// What an earlier run has begun and not committed.
+    pub fn unfinished(&self) -> Option<&Unfinished> {
+        self.recovery.unfinished.as_ref()
     }
 
     /// Where the source that is made next keeps what is its own; `None` without a checkpoint.

@@ -299,3 +299,43 @@ fn sinks_that_need_a_checkpoint_or_a_batch_say_so() {
     let Err(error) = files.start() else { panic!() };
     assert_eq!(error.condition(), "STREAMING_OUTPUT_MODE.UNSUPPORTED_DATASOURCE");
 }
+
+/// The logs of a file source and a file sink: what is flipped or gone is named before any row is
+/// read twice or left out.
+#[test]
+fn a_damaged_log_of_files_is_named() {
+    let scratch = Scratch::new();
+    let (input, output) = (scratch.0.join("in"), scratch.0.join("out"));
+    std::fs::create_dir_all(&input).unwrap();
+    let run = || -> Result<(), QueryError> {
+        let session = Session::new();
+        let reader = session.read_stream().format("text").option("path", input.display());
+        let query = reader.option("maxFilesPerTrigger", 1).load()?.write_stream().format("text");
+        let query = query.option("path", output.display()).trigger(Trigger::AvailableNow);
+        let query = query.option("checkpointLocation", scratch.0.join("c").display()).start()?;
+        Ok(query.await_termination()?)
+    };
+    for file in 0..3 {
+        std::fs::write(input.join(file.to_string()), format!("{file}\n")).unwrap();
+    }
+    run().unwrap();
+    for path in ["c/sources/0/2", "c/sources/0/1", "out/_spark_metadata/2", "out/_spark_metadata/1"]
+    {
+        let path = scratch.0.join(path);
+        let whole = std::fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = run().unwrap_err().to_string();
+        assert!(
+            error.contains(path.to_str().unwrap()) && error.contains("CHECKPOINT_DAMAGED"),
+            "{error}"
+        );
+        std::fs::remove_file(&path).unwrap();
+        let error = run().unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("MISSING"), "{error}");
+        std::fs::write(&path, &whole).unwrap();
+    }
+    run().unwrap();
+    assert_eq!(committed_numbers(&output).len(), 3);
+}

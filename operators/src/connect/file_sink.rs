@@ -16,7 +16,7 @@ use crate::table::plan::Options;
 use crate::table::row::Row;
 use crate::table::types::Schema;
 use crossbeam_channel::Sender;
-use millstream_engine::checkpoint::{entry, new_id};
+use millstream_engine::checkpoint::{Unfinished, entry, new_id};
 use millstream_engine::driver::{Report, SinkLog};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
@@ -120,14 +120,23 @@ impl FileSinkConfig {
         &self,
         env: &Arc<dyn Env>,
         next_epoch: Epoch,
-        unfinished: bool,
+        unfinished: Option<&Unfinished>,
     ) -> Result<FileSinkLog, EngineError> {
         let storage = env.storage();
         let made = storage.create_folder(&self.folder);
         made.map_err(|error| entry::write_failed(&self.folder, &error))?;
         let log = FileLog::new(self.folder.join(LOG_FOLDER), Crc::Beside);
         let latest = log.settled(storage)?;
-        let known = next_epoch + u64::from(unfinished);
+        let known = next_epoch + u64::from(unfinished.is_some());
+        // Reads all of it, so that damage shows now and not when it is too late.
+        log.read_all(storage)?;
+        let pending = u64::from(matches!(unfinished, Some(Unfinished::Commit(_))));
+        let written = latest.map_or(0, |latest| latest + 1);
+        if written + pending < next_epoch {
+            let missing = log.folder().join(written.to_string());
+            let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(entry::unreadable(&missing, &error));
+        }
         if let Some(latest) = latest.filter(|latest| *latest >= known) {
             return Err(EngineError::operator(
                 "FILE_SINK_LOG_AHEAD",

@@ -22,6 +22,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::Row;
 use crate::table::types::Schema;
+use millstream_engine::checkpoint::entry;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::seam::Env;
@@ -592,6 +593,18 @@ impl FileSource {
         }
     }
 
+    /// The log must go as far as a position says: without an entry, files that were read would be
+    /// taken for new ones.
+    fn check_listed(&self, log_offset: i64) -> Result<(), EngineError> {
+        match &self.log {
+            Some(log) if self.listed.map_or(-1, |listed| listed as i64) < log_offset => {
+                let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+                Err(entry::unreadable(&log.folder().join(log_offset.to_string()), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn at_bound(&self) -> bool {
         let here = self.here();
         self.bound.is_some_and(|bound| {
@@ -700,10 +713,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         let Some(log) = self.log.clone() else { return Ok(()) };
         let storage = self.env.storage();
         self.listed = log.settled(storage)?;
+        self.check_listed(self.done.map_or(-1, |done| done as i64))?;
         for (_, line) in log.read_all(storage)? {
-            let listed: Listed = serde_json::from_str(&line).map_err(|error| {
-                millstream_engine::checkpoint::entry::damaged(log.folder(), &error.to_string())
-            })?;
+            let listed: Listed = serde_json::from_str(&line)
+                .map_err(|error| entry::damaged(log.folder(), &error.to_string()))?;
             self.see(&path_of(&listed.path), listed.timestamp);
             if self.done.is_none_or(|done| listed.batch_id > done) {
                 self.batches.entry(listed.batch_id).or_default().push(listed);
@@ -745,7 +758,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
     }
 
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
-        self.bound = Some(Self::parse(end)?);
+        let end = Self::parse(end)?;
+        self.check_listed(end.log_offset)?;
+        self.bound = Some(end);
         Ok(())
     }
 

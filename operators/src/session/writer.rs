@@ -441,7 +441,7 @@ impl StreamWriter {
         Ok(match &prepared.sink {
             SinkSpec::Files(config) => {
                 let env = job.env();
-                let log = config.open_log(&env, job.next_epoch(), job.has_unfinished())?;
+                let log = config.open_log(&env, job.next_epoch(), job.unfinished())?;
                 let reports = job.sink_log(Box::new(log));
                 Box::new(config.open(&schema, env, reports, latency)?)
             }
