@@ -8,8 +8,8 @@
 //! *Offsets.* `{"logOffset":N}` stands behind all files of entries up to N;
 //! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more.
 //!
-//! *Limits.* A line, or a CSV record, longer than 1 MiB is set aside; files are not
-//! decompressed; the clean-up of files that were read happens when the commit after theirs has
+//! *Limits.* A line longer than 1 MiB is set aside; a CSV record has no such bound yet. Files
+//! are not decompressed; the clean-up of files that were read happens when the commit after theirs has
 //! come, on the worker.
 
 use super::bad_records::KEPT_BYTES;
@@ -526,14 +526,13 @@ impl FileSource {
                 let text = trim_end(line);
                 if taken as usize > MOST_RECORD_BYTES {
                     row.clear();
-                    let first = text[..text.len().min(KEPT_BYTES)].to_vec();
-                    self.counters.bad.add(begin, taken, "line longer than 1 MiB", &first);
+                    self.counters.bad.add(begin, taken, "line longer than 1 MiB", text);
                     return Ok(true);
                 }
                 if text.is_empty() && !matches!(decoder.framing, Framing::Text) {
                     return Ok(true);
                 }
-                (decoder.line(text, row), taken, text[..text.len().min(KEPT_BYTES)].to_vec())
+                (decoder.line(text, row), taken, text)
             }
             Records::Csv { reader, record } => {
                 let more = reader.read_byte_record(record).map_err(|error| {
@@ -547,9 +546,7 @@ impl FileSource {
                 if !more {
                     return Ok(false);
                 }
-                let raw = record.as_slice();
-                let outcome = decoder.fields(record.iter().collect::<Vec<_>>().into_iter(), row);
-                (outcome, *at - begin, raw[..raw.len().min(KEPT_BYTES)].to_vec())
+                (decoder.fields(record.iter(), row), *at - begin, record.as_slice())
             }
         };
         if let Err(reason) = outcome {
@@ -557,13 +554,13 @@ impl FileSource {
                 Mode::FailFast => {
                     return Err(EngineError::operator(
                         "MALFORMED_RECORD_IN_PARSING",
-                        format!("{reason}: {}", raw.escape_ascii()),
+                        format!("{reason}: {}", raw[..raw.len().min(KEPT_BYTES)].escape_ascii()),
                         "Mend the record, or use mode 'PERMISSIVE' or 'DROPMALFORMED'",
                     )
                     .at(format!("{}, byte {begin}", path.display())));
                 }
                 Mode::Permissive | Mode::DropMalformed => {
-                    self.counters.bad.add(begin, length, reason, &raw);
+                    self.counters.bad.add(begin, length, reason, raw);
                 }
             }
             // Text that is not UTF-8 has no row to be permissive with.
