@@ -16,6 +16,7 @@ use crate::tasklet::Offset;
 use crate::wake::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// When epochs happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,6 +241,40 @@ struct InFlight {
     state: Vec<OperatorState>,
 }
 
+/// What a driver is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No source has been asked for anything yet.
+    Starting,
+    /// It waits for the next trigger or the next data; in continuous mode data flow meanwhile.
+    Waiting,
+    /// It asks the sources what there is.
+    Planning,
+    /// An epoch is under way.
+    Processing,
+    /// All tasklets are told to end.
+    Ending,
+}
+
+/// What a driver is at, to be looked at from other threads.
+#[derive(Clone, Debug, Default)]
+pub struct PhaseCell(Arc<AtomicU8>);
+
+impl PhaseCell {
+    fn set(&self, phase: Phase) {
+        // ORDERING: relaxed: for people to look at; nothing else depends on it.
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The phase now.
+    pub fn get(&self) -> Phase {
+        let phases =
+            [Phase::Starting, Phase::Waiting, Phase::Planning, Phase::Processing, Phase::Ending];
+        // ORDERING: relaxed: see `set`.
+        phases[usize::from(self.0.load(Ordering::Relaxed)).min(phases.len() - 1)]
+    }
+}
+
 /// What the driver wants next.
 #[derive(Debug)]
 pub enum Tick {
@@ -288,6 +323,7 @@ pub struct Driver {
     /// When the next epoch or batch is due; unset before the first look at the clock.
     next_at_ns: Option<u64>,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
+    phase: PhaseCell,
 }
 
 impl Driver {
@@ -316,7 +352,13 @@ impl Driver {
             served: Vec::new(),
             next_at_ns: None,
             on_commit: parts.on_commit,
+            phase: PhaseCell::default(),
         }
+    }
+
+    /// What it is at, to be looked at from other threads.
+    pub(crate) fn phase(&self) -> PhaseCell {
+        self.phase.clone()
     }
 
     fn tell(&self, make: impl Fn(usize) -> Command) {
@@ -568,16 +610,31 @@ impl Driver {
         if let Some(error) = self.failed.take() {
             return Tick::Finished(Err(error));
         }
-        let tick = match &self.state {
-            State::Ending if self.done == self.tasklets => return Tick::Finished(Ok(())),
-            State::Ending => return Tick::Wait(None),
+        let tick = self.advance(now_ns);
+        self.phase.set(match &self.state {
+            State::Idle => Phase::Waiting,
+            State::Planning { .. } => Phase::Planning,
+            State::Epoch(flight) if flight.batch => Phase::Processing,
+            // Data flow whether an epoch is being marked or not.
+            State::Epoch(_) => Phase::Waiting,
+            State::Ending => Phase::Ending,
+        });
+        match tick {
+            Tick::Wait(_) => self.background(now_ns, tick),
+            finished => finished,
+        }
+    }
+
+    fn advance(&mut self, now_ns: u64) -> Tick {
+        match &self.state {
+            State::Ending if self.done == self.tasklets => Tick::Finished(Ok(())),
+            State::Ending => Tick::Wait(None),
             State::Planning { .. } | State::Epoch(_) => Tick::Wait(None),
             State::Idle => match self.trigger {
                 Trigger::Continuous { interval_ns } => self.tick_continuous(now_ns, interval_ns),
                 _ => self.tick_batch(now_ns),
             },
-        };
-        self.background(now_ns, tick)
+        }
     }
 
     /// A bounded step of compaction while nothing is to be done at once.

@@ -3,7 +3,9 @@
 
 use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
 use crate::cores;
-use crate::driver::{Command, Committed, Driver, Parts, Report, SinkLog, Tick, Trigger};
+use crate::driver::{
+    Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
+};
 use crate::error::EngineError;
 use crate::exchange::{Inlet, Outbox, connect};
 use crate::seam::{Env, RealEnv, SimEnv};
@@ -244,6 +246,7 @@ impl Job {
     pub fn start(self) -> Result<Running, EngineError> {
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
         let (driver, seats, inbox, reports) = self.into_driver();
+        let phase = driver.phase();
         let halt = Arc::new(AtomicBool::new(false));
         let pinned = if config.pin { cores::allowed() } else { Vec::new() };
         let mut threads = Vec::new();
@@ -284,7 +287,7 @@ impl Job {
                 changed.notify_all();
             }),
         )?;
-        Ok(Running { reports, outcome, thread: Mutex::new(Some(thread)) })
+        Ok(Running { reports, outcome, phase, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
@@ -322,10 +325,16 @@ type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 pub struct Running {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
+    phase: PhaseCell,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Running {
+    /// What the driver is at.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
     /// Asks for an end at the next epoch, without waiting for it.
     pub fn request_stop(&self) {
         drop(self.reports.send(Report::Stop));

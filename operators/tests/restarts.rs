@@ -279,7 +279,7 @@ fn files_are_read_once_each_over_restarts() {
 
 fn committed_numbers(folder: &Path) -> Vec<i64> {
     let storage = millstream_engine::storage::FileStorage;
-    let files = millstream::connect::file_sink::committed_files(&storage, folder).unwrap();
+    let files = millstream::connect::file::committed_files(&storage, folder).unwrap();
     let text: String =
         files.unwrap().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     text.lines().map(|line| line.parse().unwrap()).collect()

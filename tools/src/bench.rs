@@ -138,7 +138,7 @@ fn report(args: &Args, bare: &[(Percentiles, Measured)], engine: &[(Percentiles,
 
 enum Under {
     Bare(JoinHandle<std::io::Result<()>>),
-    Engine(StreamingQuery),
+    Engine(Box<StreamingQuery>),
 }
 
 fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> {

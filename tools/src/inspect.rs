@@ -202,7 +202,7 @@ fn print_state(
     for (key, value) in keys {
         let values = decode(Row(key), schema.fields.iter().map(|field| &field.data_type));
         let columns = values.iter().zip(&schema.fields).map(|(value, field)| {
-            let text = value.display(&field.data_type, millstream::table::value::UTC);
+            let text = value.display(&field.data_type, millstream::table::datetime::Tz::UTC);
             text.unwrap_or_else(|| "NULL".to_string())
         });
         let columns = columns.collect::<Vec<_>>().join("\t");

@@ -4,12 +4,12 @@
 //! rows at once, one table per drain in continuous mode and one per batch in micro-batch mode.
 
 use super::options::OptionReader;
+use crate::table::datetime::Tz;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, decode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
-use chrono_tz::Tz;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::latency::LatencyRecorder;

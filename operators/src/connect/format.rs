@@ -1,10 +1,10 @@
 //! Rows as lines of text, JSON or CSV, written straight from their bytes.
 
+use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::json::{to_json, write_string};
 use crate::table::row::{Row, Slot};
 use crate::table::types::{DataType, Schema};
-use crate::table::value::Value;
-use chrono_tz::Tz;
 
 /// How a row becomes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,7 @@ impl LineWriter {
                 "Select one string, for example concat_ws(',', a, b) AS value, or use format 'json' or 'csv'",
             ));
         }
-        let nested =
-            fields.iter().find(|f| matches!(f.data_type, DataType::Array(_) | DataType::Struct(_)));
+        let nested = fields.iter().find(|f| f.data_type.is_nested());
         if let (LineFormat::Csv, Some(field)) = (format, nested) {
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
@@ -102,9 +101,9 @@ impl LineWriter {
                         DataType::Long | DataType::Int | DataType::Short | DataType::Byte => {
                             integer(row.long(*slot), out);
                         }
-                        DataType::String => json_text(row.bytes(*slot), out),
+                        DataType::String => write_string(row.bytes(*slot), out),
                         other => {
-                            let value = json(&row.value(index, width, other), other);
+                            let value = to_json(&row.value(index, width, other), other, Tz::UTC);
                             // Writing JSON into memory does not fail.
                             let _ = serde_json::to_writer(&mut *out, &value);
                         }
@@ -156,17 +155,6 @@ fn integer(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-fn json_text(text: &[u8], out: &mut Vec<u8>) {
-    if text.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\') {
-        out.push(b'"');
-        out.extend_from_slice(text);
-        out.push(b'"');
-        return;
-    }
-    // Writing JSON into memory does not fail.
-    let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
-}
-
 /// A field with a separator, quote or line end, or empty, stands in quotes; quotes and
 /// backslashes inside are escaped with a backslash, as Spark writes them.
 fn quoted(text: &[u8], out: &mut Vec<u8>) {
@@ -185,39 +173,11 @@ fn quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// A value as JSON, by Spark's `to_json`.
-pub fn json(value: &Value, data_type: &DataType) -> serde_json::Value {
-    use serde_json::Value as J;
-    match (value, data_type) {
-        (Value::Null, _) => J::Null,
-        (Value::Boolean(v), _) => J::from(*v),
-        (Value::Long(v), t) if t.is_integral() => J::from(*v),
-        (Value::Double(v), _) if v.is_finite() => J::from(*v),
-        (Value::Decimal(_), _) => {
-            let text = value.display(data_type, Tz::UTC).unwrap_or_default();
-            text.parse::<serde_json::Number>().map_or(J::from(text), J::Number)
-        }
-        (Value::Long(v), DataType::Timestamp) => {
-            let text = crate::table::value::timestamp_text(*v, Tz::UTC).replace(' ', "T");
-            let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-            let fraction = format!("{fraction:0<3}");
-            J::from(format!("{whole}.{fraction}Z"))
-        }
-        (Value::Array(values), DataType::Array(element)) => {
-            J::Array(values.iter().map(|v| json(v, element)).collect())
-        }
-        (Value::Struct(values), DataType::Struct(fields)) => {
-            let pairs = fields.iter().zip(values).filter(|(_, v)| **v != Value::Null);
-            J::Object(pairs.map(|(f, v)| (f.name.clone(), json(v, &f.data_type))).collect())
-        }
-        (other, t) => J::from(other.display(t, Tz::UTC).unwrap_or_default()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::row::encode;
+    use crate::table::value::Value;
 
     fn line(format: LineFormat, ddl: &str, values: &[Value]) -> String {
         let schema = Schema::parse_ddl(ddl).unwrap();

@@ -31,11 +31,11 @@ pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
 pub use progress::Progress;
-pub use query::{QueryError, Status, StreamingQuery, Totals};
+pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
-use crate::connect::file_source::FileSourceConfig;
+use crate::connect::file::FileSourceConfig;
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};

@@ -5,6 +5,7 @@ use super::progress::{Progress, Recent};
 use crate::connect::bad_records::BadRecord;
 use crate::connect::socket_source::SourceCounters;
 use crate::table::error::PlanError;
+use millstream_engine::driver::{Phase, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::job::Running;
 use millstream_engine::latency::{Latency, Percentiles};
@@ -53,13 +54,25 @@ pub struct Totals {
 
 /// Whether a query runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum RunState {
     /// It runs.
     Running,
     /// It was stopped, or its sources have ended.
     Stopped,
     /// It failed.
     Failed,
+}
+
+/// What a query is doing, with Spark's three fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// In words, such as `Waiting for data to arrive`.
+    pub message: String,
+    /// Whether there was something to read when it was last looked for: in micro-batch mode in the
+    /// batch under way, in continuous mode in the last epoch.
+    pub is_data_available: bool,
+    /// Whether a batch is under way; in continuous mode there are none.
+    pub is_trigger_active: bool,
 }
 
 /// What the driver's thread tells the query's owner.
@@ -76,6 +89,7 @@ pub struct StreamingQuery {
     pub(super) run_id: String,
     pub(super) name: String,
     pub(super) session: Session,
+    pub(super) trigger: Trigger,
     pub(super) running: Running,
     pub(super) latency: Latency,
     pub(super) told: Arc<Mutex<Told>>,
@@ -99,11 +113,44 @@ impl StreamingQuery {
     }
 
     /// Whether it runs.
-    pub fn status(&self) -> Status {
+    pub fn state(&self) -> RunState {
         match self.running.outcome() {
-            None => Status::Running,
-            Some(Ok(())) => Status::Stopped,
-            Some(Err(_)) => Status::Failed,
+            None => RunState::Running,
+            Some(Ok(())) => RunState::Stopped,
+            Some(Err(_)) => RunState::Failed,
+        }
+    }
+
+    /// Whether it has not ended.
+    pub fn is_active(&self) -> bool {
+        self.state() == RunState::Running
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> Status {
+        let status = |message: &str, is_data_available, is_trigger_active| Status {
+            message: message.to_string(),
+            is_data_available,
+            is_trigger_active,
+        };
+        match self.running.outcome() {
+            Some(Ok(())) => return status("Stopped", false, false),
+            Some(Err(error)) => {
+                return status(&format!("Terminated with exception: {error}"), false, false);
+            }
+            None => {}
+        }
+        let had_rows = || self.last_progress().is_some_and(|last| last.num_input_rows() > 0);
+        match self.running.phase() {
+            Phase::Starting => status("Initializing sources", false, false),
+            Phase::Ending => status("Stopping", false, false),
+            _ if self.trigger.is_continuous() => status("Running", had_rows(), false),
+            Phase::Planning => status("Getting offsets from the sources", false, true),
+            Phase::Processing => status("Processing new data", true, true),
+            Phase::Waiting if matches!(self.trigger, Trigger::ProcessingTime { .. }) => {
+                status("Waiting for next trigger", false, false)
+            }
+            Phase::Waiting => status("Waiting for data to arrive", false, false),
         }
     }
 

@@ -5,8 +5,7 @@ use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery, Told};
 use super::trigger::parse_trigger;
 use crate::connect::console::Console;
-use crate::connect::file_sink::FileSinkConfig;
-use crate::connect::file_source::FileSourceConfig;
+use crate::connect::file::{FileSinkConfig, FileSourceConfig};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::format::LineFormat;
 use crate::connect::memory::MemoryTable;
@@ -350,6 +349,7 @@ impl StreamWriter {
             run_id: parts.run_id,
             name: name.to_string(),
             session: self.frame.session.clone(),
+            trigger: prepared.trigger,
             running,
             latency: parts.latency,
             told: parts.told,

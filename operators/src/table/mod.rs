@@ -2,16 +2,19 @@
 //! DataFrame ([`crate::session`]). Both build one [logical plan](plan), lowered by [`physical`].
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
-//!   row, at the edges.
+//!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
 pub mod analyze;
+pub mod datetime;
 pub mod error;
 pub mod expr;
+pub mod json;
 pub mod physical;
 pub mod plan;
 pub mod row;
 pub mod sql;
+pub mod text;
 pub mod types;
 pub mod value;

@@ -192,6 +192,13 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slot.offset..slot.offset + 8].copy_from_slice(&word.to_le_bytes());
     }
 
+    /// Makes a field NULL again; what it had in the tail stays there.
+    pub fn reset(&mut self, index: usize) {
+        self.set(index, 0);
+        let slot = Slot::new(index, self.width);
+        self.out.as_mut()[self.start + slot.null_byte] |= slot.null_mask;
+    }
+
     /// Sets a field held as `i64`.
     #[inline]
     pub fn long(&mut self, index: usize, value: i64) {

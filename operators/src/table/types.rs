@@ -86,6 +86,11 @@ impl DataType {
         }
     }
 
+    /// Made of other types.
+    pub fn is_nested(&self) -> bool {
+        matches!(self, Self::Array(_) | Self::Struct(_))
+    }
+
     /// TINYINT to BIGINT.
     pub fn is_integral(&self) -> bool {
         matches!(self, Self::Byte | Self::Short | Self::Int | Self::Long)

@@ -1,13 +1,9 @@
 //! A value outside a row: literals, the memory source and sink, and printing. Never on the hot
 //! path.
 
+use super::datetime::{Tz, date_text, timestamp_text};
 use super::row::{Array, Row, RowWriter};
 use super::types::{DataType, Field};
-use chrono::{DateTime, Datelike, NaiveDate, TimeZone, Timelike};
-use chrono_tz::Tz;
-
-/// The session time zone.
-pub const UTC: Tz = Tz::UTC;
 
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,46 +147,6 @@ fn java_text(
     }
 }
 
-/// A date as text.
-pub fn date_text(days: i64) -> String {
-    match i32::try_from(days).ok().and_then(date_of_days) {
-        Some(date) => format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day()),
-        None => format!("{days} days since 1970-01-01"),
-    }
-}
-
-/// The date of a day number.
-pub fn date_of_days(days: i32) -> Option<NaiveDate> {
-    NaiveDate::from_epoch_days(days)
-}
-
-/// The day number of a date.
-pub fn days_of_date(date: NaiveDate) -> i64 {
-    i64::from(date.to_epoch_days())
-}
-
-/// A timestamp as text in a zone; the fraction only where it is not zero.
-pub fn timestamp_text(micros: i64, zone: Tz) -> String {
-    let Some(utc) = DateTime::from_timestamp_micros(micros) else {
-        return format!("{micros} us since 1970-01-01");
-    };
-    let local = zone.from_utc_datetime(&utc.naive_utc());
-    let mut text = format!(
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-        local.year(),
-        local.month(),
-        local.day(),
-        local.hour(),
-        local.minute(),
-        local.second()
-    );
-    let fraction = micros.rem_euclid(1_000_000);
-    if fraction != 0 {
-        text.push_str(format!(".{fraction:06}").trim_end_matches('0'));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,8 +159,5 @@ mod tests {
         assert_eq!(double_text(1.5e-5), "1.5E-5");
         assert_eq!(double_text(-0.0), "-0.0");
         assert_eq!(float_text(0.1), "0.1");
-        assert_eq!(timestamp_text(-1, Tz::UTC), "1969-12-31 23:59:59.999999");
-        assert_eq!(timestamp_text(0, Tz::America__New_York), "1969-12-31 19:00:00");
-        assert_eq!(date_text(-1), "1969-12-31");
     }
 }

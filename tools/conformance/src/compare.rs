@@ -1,9 +1,10 @@
 //! JSON values of cases into ours and back, and the comparison of results.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use millstream::table::expr::cast::{parse_date, parse_decimal, parse_timestamp};
+use millstream::table::datetime::{Tz, date_text, parse_date, parse_timestamp, timestamp_text};
+use millstream::table::expr::cast::parse_decimal;
 use millstream::table::types::DataType;
-use millstream::table::value::{Value, date_text, decimal_text, timestamp_text};
+use millstream::table::value::{Value, decimal_text};
 use serde_json::{Number, Value as Json};
 
 /// A case's value as one of a type.
@@ -27,7 +28,7 @@ pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
         }
         (_, DataType::Date) => Value::Long(parse_date(text()?).ok_or_else(wrong)?),
         (_, DataType::Timestamp | DataType::TimestampNtz) => {
-            Value::Long(parse_timestamp(text()?).ok_or_else(wrong)?)
+            Value::Long(parse_timestamp(text()?, Some(Tz::UTC)).ok_or_else(wrong)?)
         }
         (Json::Array(items), DataType::Array(element)) => Value::Array(
             items.iter().map(|item| to_value(item, element)).collect::<Result<_, _>>()?,
@@ -49,7 +50,7 @@ pub fn value_json(value: &Value, data_type: &DataType) -> Json {
         (Value::Boolean(v), _) => Json::from(*v),
         (Value::Long(v), DataType::Date) => Json::from(date_text(*v)),
         (Value::Long(v), DataType::Timestamp | DataType::TimestampNtz) => {
-            let text = timestamp_text(*v, millstream::table::value::UTC).replace(' ', "T");
+            let text = timestamp_text(*v, Tz::UTC).replace(' ', "T");
             Json::from(format!("{text}Z"))
         }
         (Value::Long(v), _) => Json::from(*v),

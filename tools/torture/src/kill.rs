@@ -10,7 +10,7 @@
 //! run may repeat only what came after the epoch that was committed when it started.
 
 use clap::Args as ClapArgs;
-use millstream::connect::file_sink::committed_files;
+use millstream::connect::file::committed_files;
 use millstream::session::{Session, Trigger};
 use millstream::table::value::Value;
 use millstream_engine::checkpoint::{numbered, read_offsets};

@@ -6,7 +6,7 @@
 //! now in one mode and now in the other, with one to three instances.
 
 use clap::Args as ClapArgs;
-use millstream::connect::file_sink::committed_files;
+use millstream::connect::file::committed_files;
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{QueryError, Session, Trigger};
 use millstream::table::value::Value;

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod functions;
 pub mod resolve;
 
+use super::datetime::Tz;
 use super::error::Place;
 use super::types::DataType;
 use super::value::Value;
@@ -220,7 +221,7 @@ impl fmt::Display for Expr {
             Self::Column { parts, .. } => write!(f, "{}", parts.join(".")),
             Self::Literal(Value::String(text), DataType::String) => write!(f, "{text}"),
             Self::Literal(value, data_type) => {
-                let text = value.display(data_type, chrono_tz::Tz::UTC);
+                let text = value.display(data_type, Tz::UTC);
                 write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
             }
             Self::Call { name, args, distinct, .. } => match (name.as_str(), args.as_slice()) {
@@ -303,7 +304,7 @@ impl fmt::Display for Resolved {
         match &self.node {
             Node::Column(_, name) => write!(f, "{name}"),
             Node::Literal(value) => {
-                let text = value.display(&self.data_type, chrono_tz::Tz::UTC);
+                let text = value.display(&self.data_type, Tz::UTC);
                 match (text, &self.data_type) {
                     (None, _) => write!(f, "NULL"),
                     (Some(text), DataType::String) => write!(f, "'{text}'"),

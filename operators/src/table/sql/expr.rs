@@ -1,8 +1,9 @@
 //! Expressions of `sqlparser` into ours.
 
 use super::place;
+use crate::table::datetime::{Tz, parse_date, parse_timestamp};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::cast::{parse_date, parse_decimal, parse_timestamp};
+use crate::table::expr::cast::parse_decimal;
 use crate::table::expr::{Expr, call};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -246,7 +247,8 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
     };
     let value = match to {
         DataType::Date => parse_date(text),
-        DataType::Timestamp | DataType::TimestampNtz => parse_timestamp(text),
+        DataType::Timestamp => parse_timestamp(text, Some(Tz::UTC)),
+        DataType::TimestampNtz => parse_timestamp(text, None),
         _ => return Err(PlanError::not_yet(format_args!("a literal of type {to}")).at(here)),
     };
     match value {

@@ -8,9 +8,10 @@
 //! *Threads.* The worker writes; syncs and the log are the driver's, so that a slow disk holds up
 //! commits and no record.
 
-use super::file_log::{Crc, FileLog};
-use super::format::{LineFormat, LineWriter};
-use super::options::OptionReader;
+use super::log::{Crc, FileLog};
+use super::uri::{path_of, uri};
+use crate::connect::format::{LineFormat, LineWriter};
+use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::Row;
@@ -54,39 +55,6 @@ pub struct SinkFile {
     block_size: u64,
     /// `add`.
     pub action: String,
-}
-
-/// A path as a `file:` URI.
-pub fn uri(path: &Path) -> String {
-    let mut out = String::from("file://");
-    for byte in path.to_string_lossy().bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(byte as char),
-            b'/' | b'-' | b'_' | b'.' | b'~' | b'=' | b'+' | b',' | b':' | b'@' => {
-                out.push(byte as char);
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// The path of a `file:` URI, or of a plain path.
-pub fn path_of(uri: &str) -> PathBuf {
-    let Some(rest) = uri.strip_prefix("file:") else { return PathBuf::from(uri) };
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let mut out = Vec::new();
-    let mut bytes = rest.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = |b: Option<u8>| b.and_then(|b| (b as char).to_digit(16));
-        if byte == b'%' {
-            let (high, low) = (hex(bytes.next()), hex(bytes.next()));
-            out.push((high.unwrap_or(0) * 16 + low.unwrap_or(0)) as u8);
-        } else {
-            out.push(byte);
-        }
-    }
-    PathBuf::from(String::from_utf8_lossy(&out).into_owned())
 }
 
 impl FileSinkConfig {

@@ -8,16 +8,20 @@
 //! *Offsets.* `{"logOffset":N}` stands behind all files of entries up to N;
 //! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more.
 //!
-//! *Limits.* A line longer than 1 MiB is set aside; a CSV record has no such bound yet. Files
-//! are not decompressed; the clean-up of files that were read happens when the commit after theirs has
-//! come, on the worker.
+//! *Limits.* A record longer than `maxRecordBytes` (1 MiB) is set aside. Files are decompressed by
+//! the end of their names (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of such a file
+//! decompresses it from its start. The clean-up of files that were read happens when the commit
+//! after theirs has come, on the worker.
 
-use super::bad_records::KEPT_BYTES;
-use super::decode::{Decoder, Framing, Mode};
-use super::file_log::{Crc, FileLog};
-use super::file_sink::{LOG_FOLDER, committed_files, path_of, uri};
-use super::options::OptionReader;
-use super::socket_source::SourceCounters;
+use super::decode::{Decoder, Mode};
+use super::input::Input;
+use super::listing::{FileInfo, Listing};
+use super::log::{Crc, FileLog};
+use super::sink::LOG_FOLDER;
+use super::uri::{path_of, uri};
+use crate::connect::bad_records::KEPT_BYTES;
+use crate::connect::options::OptionReader;
+use crate::connect::socket_source::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::Row;
@@ -27,22 +31,18 @@ use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::seam::Env;
 use millstream_engine::stage::Push;
+use millstream_engine::storage::FileStorage;
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Longest record.
-const MOST_RECORD_BYTES: usize = 1 << 20;
+/// Longest record, unless the option `maxRecordBytes` says another.
+const RECORD_BYTES: u64 = 1 << 20;
 /// From one listing to the next at least, in continuous mode.
 const LIST_EVERY_NS: u64 = 10_000_000;
-/// Folders below the path that are looked into, to stop at a link that leads in a circle.
-const MOST_DEPTH: usize = 32;
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Clean {
     Off,
@@ -54,11 +54,8 @@ enum Clean {
 #[derive(Clone, Debug)]
 pub struct FileSourceConfig {
     format: String,
-    path: PathBuf,
-    /// A pattern in the last part of the path.
-    pattern: Option<glob::Pattern>,
-    filter: Option<glob::Pattern>,
-    recursive: bool,
+    listing: Listing,
+    record_bytes_max: usize,
     most_files: Option<u64>,
     most_bytes: Option<u64>,
     latest_first: bool,
@@ -84,39 +81,14 @@ fn positive(reader: &mut OptionReader<'_>, name: &'static str) -> PlanResult<Opt
     }
 }
 
-fn pattern(name: &str, text: &str) -> PlanResult<glob::Pattern> {
-    glob::Pattern::new(text).map_err(|error| invalid(name, text, &error.to_string()))
-}
-
 impl FileSourceConfig {
     /// Reads Spark's options of file sources and of the format.
     pub fn read(format: &str, options: &Options, schema: Option<Schema>) -> PlanResult<Self> {
         let what = format!("source {format}");
         let mut reader = OptionReader::new(&what, options);
-        let path = reader.required("path", "/data/in")?;
-        let decoder = Decoder::read(format, schema, &mut reader)?;
-        let (mut folder, mut last) = (PathBuf::from(path), None);
-        if path.contains(['*', '?', '[', '{']) {
-            last = match folder.file_name() {
-                Some(name) => Some(pattern("path", &name.to_string_lossy())?),
-                None => None,
-            };
-            folder.pop();
-            if folder.to_string_lossy().contains(['*', '?', '[', '{']) {
-                return Err(PlanError::not_yet("a pattern in a path before its last part"));
-            }
-        } else if !folder.is_dir() {
-            return Err(PlanError::new(
-                "PATH_NOT_FOUND",
-                format!("there is no folder {}", folder.display()),
-                "A file source reads the files of a folder; make it first",
-            ));
-        }
-        let path = std::path::absolute(&folder).unwrap_or(folder);
-        let filter = match reader.get("pathGlobFilter") {
-            Some(text) => Some(pattern("pathGlobFilter", text)?),
-            None => None,
-        };
+        let listing = Listing::read(&mut reader)?;
+        let partitions = listing.partition_columns(&FileStorage)?;
+        let decoder = Decoder::read(format, schema, &partitions, &mut reader)?;
         let most_files = positive(&mut reader, "maxFilesPerTrigger")?;
         let most_bytes = positive(&mut reader, "maxBytesPerTrigger")?;
         if most_files.is_some() && most_bytes.is_some() {
@@ -136,10 +108,8 @@ impl FileSourceConfig {
         reader.get("sourceArchiveDir");
         let config = Self {
             format: format.to_string(),
-            path,
-            pattern: last,
-            filter,
-            recursive: reader.flag("recursiveFileLookup", false)?,
+            listing,
+            record_bytes_max: reader.number("maxRecordBytes", RECORD_BYTES, 1, 1 << 30)? as usize,
             most_files,
             most_bytes,
             latest_first: reader.flag("latestFirst", false)?,
@@ -164,7 +134,7 @@ impl FileSourceConfig {
 
     /// What a checkpoint remembers of it.
     pub fn identity(&self) -> String {
-        format!("{} files in {}", self.format, self.path.display())
+        format!("{} files in {}", self.format, self.listing.name())
     }
 
     /// The source; what it has seen is kept in `folder`.
@@ -173,15 +143,16 @@ impl FileSourceConfig {
         env: Arc<dyn Env>,
         folder: Option<PathBuf>,
     ) -> Result<FileSource, EngineError> {
-        if self.clean != Clean::Off && self.path.join(LOG_FOLDER).is_dir() {
+        if self.clean != Clean::Off && self.listing.base().join(LOG_FOLDER).is_dir() {
             return Err(EngineError::operator(
                 "FILE_SOURCE_CLEANS_A_SINK",
-                format!("{} is the folder of a file sink", self.path.display()),
+                format!("{} is the folder of a file sink", self.listing.name()),
                 "Leave cleanSource out: its log would name files that are gone",
             ));
         }
         Ok(FileSource {
             config: self.clone(),
+            decoder: self.decoder.clone(),
             env,
             log: folder.map(|folder| FileLog::new(folder, Crc::Inside)),
             seen: HashMap::new(),
@@ -241,14 +212,10 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-enum Records {
-    Lines { file: BufReader<File>, line: Vec<u8> },
-    Csv { reader: Box<csv::Reader<File>>, record: csv::ByteRecord },
-}
-
 /// The source.
 pub struct FileSource {
     config: FileSourceConfig,
+    decoder: Decoder,
     env: Arc<dyn Env>,
     log: Option<FileLog>,
     /// Files that were listed, by path or name, with their times.
@@ -262,13 +229,13 @@ pub struct FileSource {
     listed: Option<u64>,
     /// Files of the present entry that were read whole.
     file: u64,
-    reader: Option<(PathBuf, Records, u64)>,
+    reader: Option<(PathBuf, Input)>,
     /// Where to begin in the next file that is opened.
     skip_to: u64,
     /// The last entry to be read.
     bound: Option<Position>,
     /// Trigger available-now: the files that were there at the start and are in no entry yet.
-    pending: Option<VecDeque<(PathBuf, u64, u64)>>,
+    pending: Option<VecDeque<FileInfo>>,
     next_list_ns: u64,
     row: Vec<u8>,
     /// Files read whole, with the entry that they were in.
@@ -280,14 +247,6 @@ impl FileSource {
     /// The counters, to be read from other threads.
     pub fn counters(&self) -> SourceCounters {
         self.counters.clone()
-    }
-
-    fn fails(&self, path: &Path, error: &std::io::Error) -> EngineError {
-        EngineError::operator(
-            "FILE_SOURCE_FAILED",
-            format!("cannot read {}: {error}", path.display()),
-            "Check that it is there and may be read; a file must not be removed before it was read",
-        )
     }
 
     fn key(&self, path: &Path) -> String {
@@ -313,106 +272,52 @@ impl FileSource {
         self.newest_ms.saturating_sub(self.config.max_age_ms)
     }
 
-    /// New files with time and size, in the order in which they are to be read.
-    fn list(&self) -> Result<VecDeque<(PathBuf, u64, u64)>, EngineError> {
-        let mut found = Vec::new();
-        match committed_files(self.env.storage(), &self.config.path)? {
-            Some(paths) => {
-                for path in paths {
-                    let metadata =
-                        std::fs::metadata(&path).map_err(|error| self.fails(&path, &error))?;
-                    self.consider(path, &metadata, &mut found);
-                }
-            }
-            None => self.walk(&self.config.path, 0, &mut found)?,
-        }
+    /// New files, in the order in which they are to be read.
+    fn list(&self) -> Result<VecDeque<FileInfo>, EngineError> {
+        let mut found = self.config.listing.list(self.env.storage())?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
-        found.retain(|(path, time_ms, _)| {
-            *time_ms >= horizon_ms && !self.seen.contains_key(&self.key(path))
+        found.retain(|file| {
+            file.time_ms >= horizon_ms && !self.seen.contains_key(&self.key(&file.path))
         });
         // Names break ties, so that the order is the same each time.
-        found.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+        found.sort_by(|a, b| (a.time_ms, &a.path).cmp(&(b.time_ms, &b.path)));
         if self.config.latest_first {
             found.reverse();
         }
         Ok(found.into())
     }
 
-    fn walk(
-        &self,
-        folder: &Path,
-        depth: usize,
-        found: &mut Vec<(PathBuf, u64, u64)>,
-    ) -> Result<(), EngineError> {
-        let entries = std::fs::read_dir(folder).map_err(|error| self.fails(folder, &error))?;
-        for entry in entries {
-            let path = entry.map_err(|error| self.fails(folder, &error))?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
-            if name.is_none_or(|name| name.starts_with(['_', '.'])) {
-                continue;
-            }
-            // A file may go between its listing and this question.
-            let Ok(metadata) = std::fs::metadata(&path) else { continue };
-            if !metadata.is_dir() {
-                self.consider(path, &metadata, found);
-            } else if self.config.recursive && depth < MOST_DEPTH {
-                self.walk(&path, depth + 1, found)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn consider(
-        &self,
-        path: PathBuf,
-        metadata: &std::fs::Metadata,
-        found: &mut Vec<(PathBuf, u64, u64)>,
-    ) {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let wanted = |pattern: &Option<glob::Pattern>| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(&name))
-        };
-        if wanted(&self.config.pattern) && wanted(&self.config.filter) {
-            let since = metadata.modified().ok();
-            let since = since.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-            let time_ms = since.map_or(0, |since| since.as_millis() as u64);
-            found.push((path, time_ms, metadata.len()));
-        }
-    }
-
     /// Takes from the front of `files` what one batch may have.
-    fn take(&self, files: &mut VecDeque<(PathBuf, u64, u64)>, all: bool) -> Vec<(PathBuf, u64)> {
-        let mut taken = Vec::new();
+    fn take(&self, files: &mut VecDeque<FileInfo>, all: bool) -> Vec<FileInfo> {
+        let mut taken: Vec<FileInfo> = Vec::new();
         let mut bytes = 0u64;
-        while let Some((_, _, size)) = files.front() {
+        while let Some(next) = files.front() {
             let full = self.config.most_files.is_some_and(|most| taken.len() as u64 >= most)
                 || self.config.most_bytes.is_some_and(|most| {
                     // At least one, however large.
-                    !taken.is_empty() && bytes + size > most
+                    !taken.is_empty() && bytes + next.size > most
                 });
             if full && !all {
                 break;
             }
-            if let Some((path, time_ms, size)) = files.pop_front() {
-                bytes += size;
-                taken.push((path, time_ms));
-            }
+            bytes += next.size;
+            taken.extend(files.pop_front());
         }
         taken
     }
 
     /// Makes a log entry of files, durably, before any of them is read.
-    fn enter(&mut self, files: Vec<(PathBuf, u64)>) -> Result<(), EngineError> {
+    fn enter(&mut self, files: Vec<FileInfo>) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
         }
         let batch = self.listed.map_or(0, |listed| listed + 1);
         let listed: Vec<Listed> = files
             .iter()
-            .map(|(path, time_ms)| Listed { path: uri(path), timestamp: *time_ms, batch_id: batch })
+            .map(|file| Listed { path: uri(&file.path), timestamp: file.time_ms, batch_id: batch })
             .collect();
-        for (path, time_ms) in &files {
-            self.see(path, *time_ms);
+        for file in &files {
+            self.see(&file.path, file.time_ms);
         }
         let horizon_ms = self.horizon_ms();
         if let Some(log) = &self.log {
@@ -431,7 +336,7 @@ impl FileSource {
 
     fn here(&self) -> Position {
         let log_offset = self.done.map_or(-1, |done| done as i64);
-        let byte = self.reader.as_ref().map_or(self.skip_to, |(_, _, at)| *at);
+        let byte = self.reader.as_ref().map_or(self.skip_to, |(_, input)| input.offset());
         Position { log_offset, file: self.file, byte }
     }
 
@@ -453,118 +358,50 @@ impl FileSource {
             };
             let path = path_of(&listed.path);
             let skip_to = std::mem::take(&mut self.skip_to);
-            let records = self.open(&path, skip_to)?;
-            self.reader = Some((path, records, skip_to));
+            let (framing, most) = (self.decoder.framing().clone(), self.config.record_bytes_max);
+            let opened = Input::open(&path, skip_to, framing, most);
+            let mut input = opened.map_err(|error| unreadable(&path, &error))?;
+            if skip_to == 0 && self.decoder.has_header() {
+                // Names columns, and is no record.
+                while let Some(found) = input.next().map_err(|error| unreadable(&path, &error))? {
+                    if !self.decoder.passes_over(input.bytes(&found)) {
+                        break;
+                    }
+                }
+            }
+            self.decoder.begin_file(&self.config.listing.partitions(&path));
+            self.reader = Some((path, input));
             return Ok(true);
         }
     }
 
-    fn open(&self, path: &Path, skip_to: u64) -> Result<Records, EngineError> {
-        if path
-            .extension()
-            .is_some_and(|e| ["gz", "bz2", "zst", "lz4", "snappy"].iter().any(|x| e == *x))
-        {
-            return Err(EngineError::operator(
-                "NOT_YET_SUPPORTED",
-                format!("{} is compressed", path.display()),
-                "Decompress it, or leave such files out with pathGlobFilter",
-            ));
-        }
-        let fails = |error: std::io::Error| self.fails(path, &error);
-        let mut file = File::open(path).map_err(fails)?;
-        let Framing::Csv { separator, quote, escape, comment, header, .. } =
-            &self.config.decoder.framing
-        else {
-            file.seek(SeekFrom::Start(skip_to)).map_err(fails)?;
-            return Ok(Records::Lines {
-                file: BufReader::with_capacity(256 << 10, file),
-                line: Vec::new(),
-            });
-        };
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(*separator)
-            .quote(*quote)
-            .escape((escape != quote).then_some(*escape))
-            .comment(*comment)
-            .has_headers(*header && skip_to == 0)
-            .flexible(true)
-            .buffer_capacity(256 << 10)
-            .from_reader(file);
-        if skip_to > 0 {
-            let mut position = csv::Position::new();
-            position.set_byte(skip_to);
-            reader.seek(position).map_err(|error| self.csv_fails(path, &error))?;
-        }
-        Ok(Records::Csv { reader: Box::new(reader), record: csv::ByteRecord::new() })
-    }
-
-    fn csv_fails(&self, path: &Path, error: &csv::Error) -> EngineError {
-        self.fails(path, &std::io::Error::other(error.to_string()))
-    }
-
     /// Reads one record and emits its row. False at the end of the file.
+    #[inline]
     fn emit<D>(&mut self, down: &mut D, now_ns: u64) -> Result<bool, EngineError>
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let Some((path, records, at)) = &mut self.reader else { return Ok(false) };
-        let begin = *at;
-        let (decoder, row) = (&self.config.decoder, &mut self.row);
-        let (outcome, length, raw) = match records {
-            Records::Lines { file, line } => {
-                let taken = read_line(file, line).map_err(|error| {
-                    EngineError::operator(
-                        "FILE_SOURCE_FAILED",
-                        format!("cannot read {}: {error}", path.display()),
-                        "",
-                    )
-                })?;
-                if taken == 0 {
-                    return Ok(false);
-                }
-                *at += taken;
-                let text = trim_end(line);
-                if taken as usize > MOST_RECORD_BYTES {
-                    row.clear();
-                    self.counters.bad.add(begin, taken, "line longer than 1 MiB", text);
-                    return Ok(true);
-                }
-                if text.is_empty() && !matches!(decoder.framing, Framing::Text) {
-                    return Ok(true);
-                }
-                (decoder.line(text, row), taken, text)
-            }
-            Records::Csv { reader, record } => {
-                let more = reader.read_byte_record(record).map_err(|error| {
-                    EngineError::operator(
-                        "FILE_SOURCE_FAILED",
-                        format!("cannot read {}: {error}", path.display()),
-                        "",
-                    )
-                })?;
-                *at = reader.position().byte();
-                if !more {
-                    return Ok(false);
-                }
-                (decoder.fields(record.iter(), row), *at - begin, record.as_slice())
+        let Some((path, input)) = &mut self.reader else { return Ok(false) };
+        let Some(found) = input.next().map_err(|error| unreadable(path, &error))? else {
+            return Ok(false);
+        };
+        let record = input.bytes(&found);
+        if found.fault.is_none() && self.decoder.passes_over(record) {
+            return Ok(true);
+        }
+        let outcome = match found.fault {
+            None => self.decoder.decode(record, &mut self.row),
+            Some(fault) => {
+                self.decoder.undecoded(record, &mut self.row);
+                Err(fault)
             }
         };
         if let Err(reason) = outcome {
-            match decoder.mode {
-                Mode::FailFast => {
-                    return Err(EngineError::operator(
-                        "MALFORMED_RECORD_IN_PARSING",
-                        format!("{reason}: {}", raw[..raw.len().min(KEPT_BYTES)].escape_ascii()),
-                        "Mend the record, or use mode 'PERMISSIVE' or 'DROPMALFORMED'",
-                    )
-                    .at(format!("{}, byte {begin}", path.display())));
-                }
-                Mode::Permissive | Mode::DropMalformed => {
-                    self.counters.bad.add(begin, length, reason, raw);
-                }
+            if self.decoder.mode() == Mode::FailFast {
+                return Err(malformed(path, found.offset, reason, record));
             }
-            // Text that is not UTF-8 has no row to be permissive with.
-            if decoder.mode == Mode::DropMalformed || matches!(decoder.framing, Framing::Text) {
+            self.counters.bad.add(found.offset, found.length, reason, record);
+            if !self.decoder.has_row_for_bad() {
                 return Ok(true);
             }
         }
@@ -576,7 +413,7 @@ impl FileSource {
 
     /// Ends the present file.
     fn close(&mut self) {
-        if let Some((path, ..)) = self.reader.take() {
+        if let Some((path, _)) = self.reader.take() {
             let entry = self.done.map_or(0, |done| done + 1);
             if self.config.clean != Clean::Off {
                 self.to_clean.push_back((entry, path));
@@ -622,21 +459,21 @@ impl FileSource {
     }
 }
 
-/// Reads up to and with a line end; what is beyond the limit is read and not kept. Returns the
-/// bytes read.
-fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<u64> {
-    line.clear();
-    let kept = file.by_ref().take(MOST_RECORD_BYTES as u64 + 1).read_until(b'\n', line)?;
-    let mut read = kept as u64;
-    if kept > MOST_RECORD_BYTES && line.last() != Some(&b'\n') {
-        read += file.skip_until(b'\n')? as u64;
-    }
-    Ok(read)
+fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::operator(
+        "FILE_SOURCE_FAILED",
+        format!("cannot read {}: {error}", path.display()),
+        "Check that it is there and may be read; a file must not be removed before it was read",
+    )
 }
 
-fn trim_end(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+fn malformed(path: &Path, offset: u64, reason: &str, record: &[u8]) -> EngineError {
+    EngineError::operator(
+        "MALFORMED_RECORD_IN_PARSING",
+        format!("{reason}: {}", record[..record.len().min(KEPT_BYTES)].escape_ascii()),
+        "Mend the record, or use mode 'PERMISSIVE' or 'DROPMALFORMED'",
+    )
+    .at(format!("{}, byte {offset}", path.display()))
 }
 
 impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {

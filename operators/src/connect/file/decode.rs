@@ -1,0 +1,577 @@
+//! Records of text, CSV and JSON files into rows.
+//!
+//! A record that does not fit its schema is handled as the option `mode` says, as in Spark:
+//! `PERMISSIVE` gives a row with NULL for what could not be read, `DROPMALFORMED` gives none,
+//! `FAILFAST` ends the query. The first two count the record and keep its bytes
+//! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
+//! `columnNameOfCorruptRecord` holds the bytes of such a record, and NULL beside good ones.
+
+use super::frame::{Framing, SEPARATOR_BYTES_MAX};
+use super::listing::NULL_PARTITION;
+use crate::connect::options::OptionReader;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::json::ObjectReader;
+use crate::table::row::{Row, RowWriter};
+use crate::table::text::{Notation, pattern};
+use crate::table::types::{DataType, Field, Schema};
+use crate::table::value::Value;
+use csv_core::ReadRecordResult;
+use memchr::memchr;
+
+/// What becomes of a record that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A row with NULLs.
+    Permissive,
+    /// No row.
+    DropMalformed,
+    /// The query fails.
+    FailFast,
+}
+
+/// How CSV is written.
+#[derive(Clone, Debug)]
+struct Dialect {
+    separator: u8,
+    quote: u8,
+    escape: u8,
+    comment: Option<u8>,
+    header: bool,
+    null: String,
+    trim_start: bool,
+    trim_end: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Format {
+    Text,
+    Json(ObjectReader),
+    Csv(Dialect),
+}
+
+/// Reads records of one format into rows of one schema.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    format: Format,
+    framing: Framing,
+    mode: Mode,
+    schema: Schema,
+    /// The column that holds bad records.
+    corrupt: Option<usize>,
+    /// Columns that come from the file's folders, and what they are in this file.
+    partitions: Vec<(usize, Value)>,
+    /// Columns that come from the record, with their place in the row.
+    columns: Vec<(usize, DataType)>,
+    notation: Notation,
+    /// Fields of a record with quotes, and where they end.
+    fields: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanResult<u8> {
+    match reader.get(name).map(str::as_bytes) {
+        None => Ok(default),
+        Some(b"\\t") => Ok(b'\t'),
+        Some([one]) => Ok(*one),
+        Some(other) => Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("option '{name}' is '{}', but must be one byte", other.escape_ascii()),
+            "",
+        )),
+    }
+}
+
+fn dialect(reader: &mut OptionReader<'_>) -> PlanResult<Dialect> {
+    let separator = match reader.get("delimiter") {
+        Some(_) => byte(reader, "delimiter", b',')?,
+        None => byte(reader, "sep", b',')?,
+    };
+    Ok(Dialect {
+        separator,
+        quote: byte(reader, "quote", b'"')?,
+        escape: byte(reader, "escape", b'\\')?,
+        comment: match reader.get("comment") {
+            None | Some("") => None,
+            Some(_) => Some(byte(reader, "comment", b'#')?),
+        },
+        header: reader.flag("header", false)?,
+        null: reader.get("nullValue").unwrap_or("").to_string(),
+        trim_start: reader.flag("ignoreLeadingWhiteSpace", false)?,
+        trim_end: reader.flag("ignoreTrailingWhiteSpace", false)?,
+    })
+}
+
+/// The options of dates, times and numbers.
+fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
+    let mut notation = Notation {
+        date: pattern("dateFormat", reader.get("dateFormat"))?,
+        timestamp: pattern("timestampFormat", reader.get("timestampFormat"))?,
+        timestamp_ntz: pattern("timestampNTZFormat", reader.get("timestampNTZFormat"))?,
+        ..Notation::default()
+    };
+    if let Some(zone) = reader.get("timeZone") {
+        notation.zone = crate::table::datetime::zone(zone)?;
+    }
+    let words = [
+        ("nanValue", &mut notation.nan),
+        ("positiveInf", &mut notation.positive_infinity),
+        ("negativeInf", &mut notation.negative_infinity),
+    ];
+    for (name, word) in words {
+        if let Some(value) = reader.get(name) {
+            *word = value.to_string();
+        }
+    }
+    Ok(notation)
+}
+
+fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing> {
+    let whole = match format {
+        Format::Text => reader.flag("wholetext", false)?,
+        _ => reader.flag("multiLine", false)?,
+    };
+    let separator = match reader.get("lineSep") {
+        None => None,
+        Some(text) if (1..=SEPARATOR_BYTES_MAX).contains(&text.len()) => {
+            Some(text.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t"))
+        }
+        Some(_) => {
+            return Err(PlanError::new(
+                "INVALID_OPTION_VALUE",
+                format!("option 'lineSep' must have 1 to {SEPARATOR_BYTES_MAX} bytes"),
+                "Leave it out for lines that end with \\n, \\r\\n or \\r",
+            ));
+        }
+    };
+    Ok(match (format, whole, separator) {
+        (Format::Text, true, _) => Framing::Whole,
+        (Format::Json(_), true, _) => Framing::Json,
+        (Format::Csv(dialect), true, None) => Framing::Csv {
+            separator: dialect.separator,
+            quote: dialect.quote,
+            escape: dialect.escape,
+        },
+        (Format::Csv(_), true, Some(_)) => {
+            return Err(PlanError::new(
+                "INVALID_OPTION_VALUE",
+                "options 'multiLine' and 'lineSep' of format 'csv' do not go together",
+                "Leave one out",
+            ));
+        }
+        (_, false, Some(separator)) => Framing::Separated(separator.into_bytes()),
+        (_, false, None) => Framing::Lines,
+    })
+}
+
+impl Decoder {
+    /// Reads the format's own options.
+    pub fn read(
+        format: &str,
+        schema: Option<Schema>,
+        partitions: &[Field],
+        reader: &mut OptionReader<'_>,
+    ) -> PlanResult<Self> {
+        let format = match format {
+            "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
+            "csv" => Format::Csv(dialect(reader)?),
+            _ => Format::Text,
+        };
+        let name = match format {
+            Format::Text => "text",
+            Format::Json(_) => "json",
+            Format::Csv(_) => "csv",
+        };
+        let framing = framing(&format, reader)?;
+        let (mut mode, mut notation_read) = (Mode::Permissive, Notation::default());
+        let mut corrupt_name = "_corrupt_record";
+        if !matches!(format, Format::Text) {
+            let modes = ["PERMISSIVE", "DROPMALFORMED", "FAILFAST"];
+            mode = match reader.choice("mode", &modes)? {
+                "DROPMALFORMED" => Mode::DropMalformed,
+                "FAILFAST" => Mode::FailFast,
+                _ => Mode::Permissive,
+            };
+            notation_read = notation(reader)?;
+            corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
+        }
+        match reader.get("encoding").or_else(|| reader.get("charset")) {
+            Some(encoding) if !encoding.eq_ignore_ascii_case("UTF-8") => {
+                return Err(PlanError::not_yet(format_args!("the encoding '{encoding}'")));
+            }
+            _ => {}
+        }
+        reader.get("charset");
+        let text = Schema::parse_ddl("value STRING")?;
+        let schema = match (schema, &format) {
+            (None, Format::Text) => text,
+            (Some(schema), Format::Text) if schema == text => schema,
+            (Some(_), Format::Text) => {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_USER_SPECIFIED_SCHEMA",
+                    "a text file has one column, `value` of type STRING",
+                    "Leave the schema out",
+                ));
+            }
+            (Some(schema), _) => schema,
+            (None, _) => {
+                return Err(PlanError::new(
+                    "STREAMING_FILE_SCHEMA_MISSING",
+                    format!("source {name}: a schema must be given"),
+                    "Write: CREATE TEMPORARY VIEW v (a INT, b STRING) USING csv OPTIONS (…)",
+                ));
+            }
+        };
+        if let (Format::Csv(_), Some(field)) =
+            (&format, schema.fields.iter().find(|f| f.data_type.is_nested()))
+        {
+            return Err(PlanError::new(
+                "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+                format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
+                "Use format 'json'",
+            ));
+        }
+        let mut schema = schema;
+        for partition in partitions {
+            if !schema.fields.iter().any(|f| f.name.eq_ignore_ascii_case(&partition.name)) {
+                schema.fields.push(partition.clone());
+            }
+        }
+        let corrupt = schema.fields.iter().position(|f| f.name == corrupt_name);
+        if let Some(field) = corrupt.map(|i| &schema.fields[i])
+            && field.data_type != DataType::String
+            && !matches!(format, Format::Text)
+        {
+            return Err(PlanError::new(
+                "INVALID_CORRUPT_RECORD_TYPE",
+                format!("`{corrupt_name}` holds bad records and must be STRING"),
+                "",
+            ));
+        }
+        let mut decoder = Self {
+            format,
+            framing,
+            mode,
+            corrupt: corrupt.filter(|_| mode == Mode::Permissive),
+            partitions: Vec::new(),
+            columns: Vec::new(),
+            notation: notation_read,
+            fields: Vec::new(),
+            ends: Vec::new(),
+            schema,
+        };
+        let of_folders = |field: &Field| {
+            partitions.iter().any(|partition| partition.name.eq_ignore_ascii_case(&field.name))
+        };
+        for (i, field) in decoder.schema.fields.iter().enumerate() {
+            if of_folders(field) {
+                decoder.partitions.push((i, Value::Null));
+            } else if corrupt != Some(i) {
+                decoder.columns.push((i, field.data_type.clone()));
+            }
+        }
+        if let Format::Json(objects) = &mut decoder.format {
+            let fields = decoder.schema.fields.clone();
+            let in_object = |i: usize| decoder.columns.iter().any(|(column, _)| *column == i);
+            let of_objects: Vec<bool> = (0..fields.len()).map(in_object).collect();
+            *objects = ObjectReader::new(fields, decoder.notation.clone());
+            objects.only(&of_objects);
+        }
+        Ok(decoder)
+    }
+
+    /// The columns, all of which may be NULL.
+    pub fn schema(&self) -> Schema {
+        let mut schema = self.schema.clone();
+        schema.fields.iter_mut().for_each(|field| field.nullable = true);
+        schema
+    }
+
+    /// How records are found.
+    pub fn framing(&self) -> &Framing {
+        &self.framing
+    }
+
+    /// What becomes of records that do not fit.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the first record of a file names the columns.
+    pub fn has_header(&self) -> bool {
+        matches!(&self.format, Format::Csv(dialect) if dialect.header)
+    }
+
+    /// Whether a record that could not be read still has a row in mode permissive: a line of a
+    /// text file has nothing beside the text that is missing.
+    pub fn has_row_for_bad(&self) -> bool {
+        self.mode == Mode::Permissive && !matches!(self.format, Format::Text)
+    }
+
+    /// Whether a record is none: an empty line, a comment.
+    pub fn passes_over(&self, record: &[u8]) -> bool {
+        match &self.format {
+            Format::Text => false,
+            Format::Json(_) => record.trim_ascii().is_empty(),
+            Format::Csv(dialect) => {
+                record.is_empty()
+                    || (dialect.comment.is_some() && record.first().copied() == dialect.comment)
+            }
+        }
+    }
+
+    /// Writes a record's row. The error says what is wrong; what could be read is written.
+    #[inline]
+    pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+        out.clear();
+        let mut writer = RowWriter::new(out, self.schema.fields.len());
+        let outcome = match std::str::from_utf8(record) {
+            Err(_) => Err("not UTF-8"),
+            Ok(text) => match &self.format {
+                Format::Text => {
+                    writer.bytes(0, record);
+                    Ok(())
+                }
+                Format::Json(objects) => objects.read(text, &mut writer),
+                Format::Csv(dialect) => {
+                    let mut fields = Fields {
+                        dialect,
+                        columns: &self.columns,
+                        notation: &self.notation,
+                        next: 0,
+                        fault: None,
+                    };
+                    if memchr(dialect.quote, record).is_none() {
+                        let separator = char::from(dialect.separator);
+                        text.split(separator).for_each(|field| fields.put(field, &mut writer));
+                    } else {
+                        split(dialect, record, &mut self.fields, &mut self.ends);
+                        let mut from = 0;
+                        for end in &self.ends {
+                            // Cut at bytes that stand alone in UTF-8.
+                            let field = std::str::from_utf8(&self.fields[from..*end]);
+                            fields.put(field.unwrap_or_default(), &mut writer);
+                            from = *end;
+                        }
+                    }
+                    fields.end()
+                }
+            },
+        };
+        if let (Err(_), Some(at)) = (outcome, self.corrupt) {
+            writer.bytes(at, String::from_utf8_lossy(record).as_bytes());
+        }
+        for (index, value) in &self.partitions {
+            writer.value(*index, value);
+        }
+        outcome
+    }
+
+    /// Begins a file: its folders say what the partition columns are. A value that is not of its
+    /// column's type is NULL.
+    pub fn begin_file(&mut self, partitions: &[(String, String)]) {
+        for (index, value) in &mut self.partitions {
+            let field = &self.schema.fields[*index];
+            let found = partitions.iter().find(|(name, _)| name.eq_ignore_ascii_case(&field.name));
+            let mut row = Vec::new();
+            let mut writer = RowWriter::new(&mut row, 1);
+            if let Some((_, text)) = found.filter(|(_, text)| text != NULL_PARTITION) {
+                Notation::default().put(text, &field.data_type, &mut writer, 0);
+            }
+            *value = Row(&row).value(0, 1, &field.data_type);
+        }
+    }
+
+    /// Writes the row of a record of which only the first bytes are known.
+    pub fn undecoded(&self, head: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        let mut writer = RowWriter::new(out, self.schema.fields.len());
+        if let Some(at) = self.corrupt {
+            writer.bytes(at, String::from_utf8_lossy(head).as_bytes());
+        }
+        for (index, value) in &self.partitions {
+            writer.value(*index, value);
+        }
+    }
+}
+
+/// Takes the fields of a CSV record one by one.
+struct Fields<'d> {
+    dialect: &'d Dialect,
+    columns: &'d [(usize, DataType)],
+    notation: &'d Notation,
+    next: usize,
+    fault: Option<&'static str>,
+}
+
+impl Fields<'_> {
+    #[inline]
+    fn put(&mut self, field: &str, writer: &mut RowWriter<'_, Vec<u8>>) {
+        let Some((index, data_type)) = self.columns.get(self.next) else {
+            self.next += 1;
+            return;
+        };
+        self.next += 1;
+        let mut text = field;
+        if self.dialect.trim_start {
+            text = text.trim_start();
+        }
+        if self.dialect.trim_end {
+            text = text.trim_end();
+        }
+        if text == self.dialect.null {
+            return;
+        }
+        if !self.notation.put(text, data_type, writer, *index) {
+            self.fault = Some("a field is not of its type");
+        }
+    }
+
+    fn end(self) -> Result<(), &'static str> {
+        if self.next != self.columns.len() {
+            return Err("not as many fields as the schema has");
+        }
+        self.fault.map_or(Ok(()), Err)
+    }
+}
+
+/// Splits a record with quotes: fields one behind the other, and where each ends.
+fn split(dialect: &Dialect, record: &[u8], fields: &mut Vec<u8>, ends: &mut Vec<usize>) {
+    let mut reader = csv_core::ReaderBuilder::new()
+        .delimiter(dialect.separator)
+        .quote(dialect.quote)
+        .escape((dialect.escape != dialect.quote).then_some(dialect.escape))
+        .build();
+    // Fields are no longer than the record, and no more than its bytes and one.
+    fields.resize(record.len() + 1, 0);
+    ends.clear();
+    ends.resize(record.len() + 2, 0);
+    let (mut input, mut written, mut ended) = (record, 0, 0);
+    loop {
+        let (result, read, wrote, ends_found) =
+            reader.read_record(input, &mut fields[written..], &mut ends[ended..]);
+        input = &input[read..];
+        written += wrote;
+        ended += ends_found;
+        match result {
+            // Once more without input, to say that it has ended.
+            ReadRecordResult::InputEmpty if !input.is_empty() || read > 0 => {}
+            _ => break,
+        }
+    }
+    ends.truncate(ended);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::decode;
+    use proptest::prelude::*;
+
+    fn decoder(format: &str, ddl: &str, options: &[(&str, &str)]) -> Decoder {
+        let options: Vec<_> = options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut reader = OptionReader::new("test", &options);
+        let decoder =
+            Decoder::read(format, Some(Schema::parse_ddl(ddl).unwrap()), &[], &mut reader);
+        reader.finish().unwrap();
+        decoder.unwrap()
+    }
+
+    const DDL: &str = "s STRING, n INT, x DOUBLE, d DECIMAL(6,2), t TIMESTAMP, a ARRAY<INT>";
+
+    fn row(decoder: &mut Decoder, record: &str) -> (Vec<Value>, Result<(), &'static str>) {
+        let mut out = Vec::new();
+        let outcome = decoder.decode(record.as_bytes(), &mut out);
+        let schema = decoder.schema();
+        (decode(Row(&out), schema.fields.iter().map(|f| &f.data_type)), outcome)
+    }
+
+    fn text(text: &str) -> Value {
+        Value::String(text.to_string())
+    }
+
+    #[test]
+    fn json_fields_by_name_and_type() {
+        let mut decoder = decoder("json", DDL, &[]);
+        let line =
+            r#"{"n":7,"s":{"k":1},"x":1e3,"d":1.5,"t":"2024-01-01T00:00:00Z","a":[1,null],"z":0}"#;
+        let expected = [
+            text("{\"k\":1}"),
+            Value::Long(7),
+            Value::Double(1000.0),
+            Value::Decimal(150),
+            Value::Long(1_704_067_200_000_000),
+            Value::Array(vec![Value::Long(1), Value::Null]),
+        ];
+        assert_eq!(row(&mut decoder, line), (expected.to_vec(), Ok(())));
+        for (bad, why) in [
+            (r#"{"n":3000000000}"#, "a field is not of its type"),
+            ("[1]", "not a JSON object"),
+            ("{", "not JSON"),
+            ("{} {}", "more than one JSON value"),
+        ] {
+            let (row, outcome) = row(&mut decoder, bad);
+            assert_eq!((outcome, &row[1]), (Err(why), &Value::Null), "{bad}");
+        }
+        let (row, outcome) = row(&mut decoder, r#"{"n":1,"s":"a","n":"x","s":"b","x":2}"#);
+        assert_eq!(outcome, Err("a field is not of its type"), "the last n counts");
+        assert_eq!(row[..3], [text("b"), Value::Null, Value::Double(2.0)]);
+    }
+
+    #[test]
+    fn csv_fields_by_position() {
+        let mut decoder = decoder("csv", "s STRING, n INT", &[("nullValue", "-")]);
+        assert_eq!(row(&mut decoder, ",5").0, [text(""), Value::Long(5)]);
+        assert_eq!(row(&mut decoder, "-,-"), (vec![Value::Null, Value::Null], Ok(())));
+        assert_eq!(
+            row(&mut decoder, r#""a ""b"", \"c\"",7"#).0,
+            [text("a \"b\", \"c\""), Value::Long(7)]
+        );
+        for (few, row_of) in
+            [("a", [text("a"), Value::Null]), ("a,1,2", [text("a"), Value::Long(1)])]
+        {
+            let (row, outcome) = row(&mut decoder, few);
+            assert_eq!((&row[..], outcome.is_err()), (&row_of[..], true), "what could be read");
+        }
+    }
+
+    #[test]
+    fn options_of_notation_and_of_bad_records() {
+        let options = [
+            ("sep", "|"),
+            ("dateFormat", "dd.MM.yyyy"),
+            ("timestampFormat", "dd.MM.yyyy HH:mm"),
+            ("timeZone", "Europe/Berlin"),
+            ("ignoreLeadingWhiteSpace", "true"),
+            ("nanValue", "nix"),
+            ("columnNameOfCorruptRecord", "bad"),
+        ];
+        let mut decoder = decoder("csv", "d DATE, bad STRING, t TIMESTAMP, x DOUBLE", &options);
+        let (row_of, outcome) = row(&mut decoder, "31.01.2024| 01.01.1970 01:00|nix");
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(row_of[..3], [Value::Long(19753), Value::Null, Value::Long(0)]);
+        let bad = "2024-01-31|01.01.1970 01:00|1";
+        let (row_of, outcome) = row(&mut decoder, bad);
+        assert!(outcome.is_err());
+        assert_eq!(row_of, [Value::Null, text(bad), Value::Long(0), Value::Double(1.0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let mut out = Vec::new();
+            let _ = decoder("json", DDL, &[]).decode(&bytes, &mut out);
+            let _ = decoder("csv", "s STRING, n INT, t TIMESTAMP", &[]).decode(&bytes, &mut out);
+        }
+
+        /// What a line of quoted fields says is what was put into it.
+        #[test]
+        fn quoted_fields_come_back(fields in proptest::collection::vec("[a\"\\\\,é ]{1,6}", 3)) {
+            let quoted: Vec<_> = fields.iter()
+                .map(|f| format!("\"{}\"", f.replace('\\', "\\\\").replace('"', "\\\""))).collect();
+            let mut decoder = decoder("csv", "a STRING, b STRING, c STRING", &[]);
+            let (row, outcome) = row(&mut decoder, &quoted.join(","));
+            prop_assert_eq!(outcome, Ok(()));
+            prop_assert_eq!(row, fields.iter().map(|f| text(f)).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The bytes of one file, decompressed, as records. Memory is bounded: the buffer holds one
+//! record, and a longer one than allowed is passed over.
+
+use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner, first_line};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 256 << 10;
+/// Bytes of a record that is too long that are kept to show it.
+const KEPT_BYTES: usize = 256;
+
+/// A record that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Offset of its first byte in the file (as decompressed).
+    pub offset: u64,
+    /// Its length in bytes with what ends it.
+    pub length: u64,
+    /// Where it stands in the buffer.
+    range: Range<usize>,
+    /// It is too long, and only its beginning was kept.
+    cut: bool,
+    /// Why it cannot be a record.
+    pub fault: Option<&'static str>,
+}
+
+/// Reads a file record by record.
+pub struct Input {
+    from: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    /// The beginning of a record that was too long.
+    kept: Vec<u8>,
+    begin: usize,
+    end: usize,
+    /// Offset of the byte at `begin`.
+    offset: u64,
+    ended: bool,
+    scanner: Scanner,
+    record_bytes_max: usize,
+}
+
+/// How a file is compressed, by the end of its name.
+fn decompressed(path: &Path, file: File) -> io::Result<Box<dyn Read + Send>> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    match extension.to_ascii_lowercase().as_str() {
+        #[cfg(feature = "compression")]
+        "gz" => Ok(Box::new(flate2::read::MultiGzDecoder::new(file))),
+        #[cfg(feature = "compression")]
+        "deflate" => Ok(Box::new(flate2::read::ZlibDecoder::new(file))),
+        #[cfg(feature = "compression")]
+        "bz2" => Ok(Box::new(bzip2::read::MultiBzDecoder::new(file))),
+        #[cfg(feature = "compression")]
+        "zst" => Ok(Box::new(zstd::stream::read::Decoder::new(file)?)),
+        #[cfg(not(feature = "compression"))]
+        "gz" | "deflate" | "bz2" | "zst" => Err(io::Error::other(
+            "it is compressed, and this program was built without the feature `compression`",
+        )),
+        "lz4" | "snappy" => Err(io::Error::other(format!(
+            "files compressed as {extension} are not read: gz, deflate, bz2 and zst are"
+        ))),
+        _ => Ok(Box::new(file)),
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    !["gz", "deflate", "bz2", "zst"].iter().any(|other| extension.eq_ignore_ascii_case(other))
+}
+
+impl Input {
+    /// Opens a file at an offset of its decompressed bytes.
+    pub fn open(
+        path: &Path,
+        offset: u64,
+        framing: Framing,
+        record_bytes_max: usize,
+    ) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let from = if is_plain(path) {
+            file.seek(SeekFrom::Start(offset))?;
+            decompressed(path, file)?
+        } else {
+            let mut from = decompressed(path, file)?;
+            let skipped = io::copy(&mut from.by_ref().take(offset), &mut io::sink())?;
+            if skipped < offset {
+                return Err(io::Error::other(format!("it has {skipped} bytes, not {offset}")));
+            }
+            from
+        };
+        Ok(Self::new(from, offset, framing, record_bytes_max))
+    }
+
+    /// Reads records from anything.
+    pub fn new(
+        from: Box<dyn Read + Send>,
+        offset: u64,
+        framing: Framing,
+        record_bytes_max: usize,
+    ) -> Self {
+        Self {
+            from,
+            buffer: Vec::new(),
+            kept: Vec::new(),
+            begin: 0,
+            end: 0,
+            offset,
+            ended: false,
+            scanner: Scanner::new(framing),
+            record_bytes_max,
+        }
+    }
+
+    /// Offset of the next record.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes of a record, until the next one is read; the first of one that is too long.
+    #[inline]
+    pub fn bytes(&self, found: &Found) -> &[u8] {
+        if found.cut { &self.kept } else { &self.buffer[found.range.clone()] }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.begin += bytes;
+        self.offset += bytes as u64;
+        self.scanner.reset();
+    }
+
+    /// The next record; `None` at the end.
+    #[inline]
+    pub fn next(&mut self) -> io::Result<Option<Found>> {
+        loop {
+            let window = &self.buffer[self.begin..self.end];
+            if let Some(frame) = self.scanner.find(window, self.ended) {
+                return if frame.end - frame.begin <= self.record_bytes_max {
+                    Ok(Some(self.found(frame)))
+                } else {
+                    self.too_long().map(Some)
+                };
+            }
+            if self.ended {
+                let left = self.end - self.begin;
+                self.take(left);
+                return Ok(None);
+            }
+            if window.len() - self.scanner.begin() > self.record_bytes_max {
+                return self.too_long().map(Some);
+            }
+            self.fill()?;
+        }
+    }
+
+    #[inline]
+    fn found(&mut self, frame: Frame) -> Found {
+        if self.ended && self.scanner.gives_up_a_line() && self.scanner.in_quotes() {
+            return self.give_up("a quote is not closed");
+        }
+        let (begin, offset) = (self.begin, self.offset + frame.begin as u64);
+        self.take(frame.next);
+        Found {
+            offset,
+            length: (frame.next - frame.begin) as u64,
+            range: begin + frame.begin..begin + frame.end,
+            cut: false,
+            fault: None,
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        if self.begin > 0 {
+            self.buffer.copy_within(self.begin..self.end, 0);
+            self.end -= self.begin;
+            self.begin = 0;
+        }
+        if self.buffer.len() - self.end < READ_BYTES {
+            self.buffer.resize(self.end + READ_BYTES, 0);
+        }
+        loop {
+            match self.from.read(&mut self.buffer[self.end..]) {
+                Ok(0) => self.ended = true,
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Takes the first line of what is left for the bad record.
+    fn give_up(&mut self, fault: &'static str) -> Found {
+        let frame = first_line(&self.buffer[self.begin..self.end]);
+        let (begin, offset) = (self.begin, self.offset);
+        self.take(frame.next);
+        let range = begin..begin + frame.end;
+        Found { offset, length: frame.next as u64, range, cut: false, fault: Some(fault) }
+    }
+
+    /// Passes over a record of which more than the allowed bytes are in the window: to its end, or
+    /// if a quote is open, to the end of its first line, so that the rest is not lost with it.
+    fn too_long(&mut self) -> io::Result<Found> {
+        let before = self.scanner.begin();
+        self.begin += before;
+        self.offset += before as u64;
+        let offset = self.offset;
+        let beginning = self.begin..self.begin + self.record_bytes_max + 1;
+        self.kept.clear();
+        self.kept.extend(self.buffer[beginning.clone()].iter().take(KEPT_BYTES));
+        self.scanner.reset();
+        let mut by_lines = None;
+        if self.scanner.gives_up_a_line() {
+            self.scanner.find(&self.buffer[beginning], false);
+            by_lines = self.scanner.in_quotes().then(|| Scanner::new(Framing::Lines));
+            self.scanner.reset();
+        }
+        let fault = match by_lines {
+            Some(_) => "a quote is not closed within maxRecordBytes",
+            None => "record longer than maxRecordBytes",
+        };
+        let mut length = 0u64;
+        loop {
+            let scanner = by_lines.as_mut().unwrap_or(&mut self.scanner);
+            let window = &self.buffer[self.begin..self.end];
+            if let Some(frame) = scanner.find(window, self.ended) {
+                length += frame.next as u64;
+                self.take(frame.next);
+                break;
+            }
+            if self.ended {
+                let left = self.end - self.begin;
+                length += left as u64;
+                self.take(left);
+                break;
+            }
+            // The last bytes may be needed again: half of a separator.
+            let drop = scanner.scanned().min(window.len()).saturating_sub(SEPARATOR_BYTES_MAX);
+            scanner.dropped(drop);
+            self.begin += drop;
+            self.offset += drop as u64;
+            length += drop as u64;
+            self.fill()?;
+        }
+        Ok(Found { offset, length, range: 0..0, cut: true, fault: Some(fault) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives at most so many bytes at once.
+    struct Dribble(Vec<u8>, usize);
+
+    impl Read for Dribble {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(into.len());
+            into[..n].copy_from_slice(&self.0[..n]);
+            self.0.drain(..n);
+            Ok(n)
+        }
+    }
+
+    /// Records with their offsets and whether they are good.
+    fn records(
+        bytes: &[u8],
+        framing: &Framing,
+        step: usize,
+        most: usize,
+        from: u64,
+    ) -> Vec<(u64, String, bool)> {
+        let rest = bytes[from as usize..].to_vec();
+        let mut input = Input::new(Box::new(Dribble(rest, step)), from, framing.clone(), most);
+        let mut out = Vec::new();
+        while let Some(found) = input.next().unwrap() {
+            let text = String::from_utf8_lossy(input.bytes(&found)).into_owned();
+            out.push((found.offset, text, found.fault.is_none()));
+        }
+        out
+    }
+
+    fn texts(bytes: &str, framing: Framing) -> Vec<String> {
+        let all = records(bytes.as_bytes(), &framing, 3, 1 << 20, 0);
+        all.into_iter()
+            .map(|(_, text, good)| if good { text } else { format!("BAD {text}") })
+            .collect()
+    }
+
+    const CSV: Framing = Framing::Csv { separator: b',', quote: b'"', escape: b'\\' };
+
+    #[test]
+    fn framings() {
+        assert_eq!(texts("a\nb\r\nc\rd\n\ne", Framing::Lines), ["a", "b", "c", "d", "", "e"]);
+        assert_eq!(texts("a||b||", Framing::Separated(b"||".to_vec())), ["a", "b"]);
+        assert_eq!(texts("a\nb\n", Framing::Whole), ["a\nb\n"]);
+        assert_eq!(
+            texts("1,\"a\nb\"\n2,\"c\"\"\\\"\n\"\r\n3,x\"\n", CSV),
+            ["1,\"a\nb\"", "2,\"c\"\"\\\"\n\"", "3,x\""]
+        );
+        assert_eq!(texts("1,\"a\n2,b\n3,c", CSV), ["BAD 1,\"a", "2,b", "3,c"]);
+        assert_eq!(
+            texts(" [ {\"a\":\"}\\\"\"},\n {\"b\":[1,{}]} ]\n5\n{\"c\"", Framing::Json),
+            ["{\"a\":\"}\\\"\"}", "{\"b\":[1,{}]}", "5", "{\"c\""]
+        );
+    }
+
+    #[test]
+    fn a_long_record_is_passed_over_and_nothing_else() {
+        let long = "x".repeat(1 << 20);
+        let bytes = format!("a\n{long}\nb\n");
+        let got = records(bytes.as_bytes(), &Framing::Lines, 1000, 100, 0);
+        assert_eq!(got[0], (0, "a".to_string(), true));
+        assert_eq!((got[1].0, got[1].1.len(), got[1].2), (2, 101, false));
+        assert_eq!(got[2], (2 + (1 << 20) + 1, "b".to_string(), true));
+        let quoted = format!("1,\"{long}\n2,b\n");
+        let got = records(quoted.as_bytes(), &CSV, 1000, 100, 0);
+        assert!(!got[0].2 && got.last().unwrap().2, "{:?}", got.last());
+        assert_eq!(got.last().unwrap().1, "2,b");
+    }
+
+    proptest! {
+        /// However the bytes come in, and from whichever record one begins, the records are the same.
+        #[test]
+        fn records_do_not_depend_on_reads(
+            bytes in proptest::collection::vec(proptest::sample::select(b"ab,\"\\\n\r{}[] ".to_vec()), 0..80),
+            step in 1usize..9,
+            most in 3usize..100,
+            framing in proptest::sample::select(vec![
+                Framing::Lines, Framing::Separated(b"ab".to_vec()), CSV, Framing::Json, Framing::Whole,
+            ]),
+        ) {
+            let whole = records(&bytes, &framing, bytes.len().max(1), most, 0);
+            let dribbled = records(&bytes, &framing, step, most, 0);
+            prop_assert_eq!(&whole, &dribbled);
+            for (i, (offset, ..)) in whole.iter().enumerate() {
+                prop_assert_eq!(&whole[i..], &records(&bytes, &framing, step, most, *offset)[..]);
+            }
+        }
+    }
+}

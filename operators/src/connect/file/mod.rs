@@ -1,0 +1,14 @@
+//! Files: as a source, one that appears is read once; as a sink, the files of an epoch are
+//! committed by the folder's log. Both are exactly once.
+
+mod decode;
+mod frame;
+mod input;
+mod listing;
+mod log;
+mod sink;
+mod source;
+mod uri;
+
+pub use sink::{FileSinkConfig, committed_files};
+pub use source::{FileSource, FileSourceConfig};

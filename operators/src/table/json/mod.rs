@@ -1,0 +1,7 @@
+//! JSON into rows and rows into JSON, for files and for the functions of SQL.
+
+mod read;
+mod write;
+
+pub use read::ObjectReader;
+pub use write::{to_json, write_string};

@@ -1,0 +1,145 @@
+//! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
+
+use super::datetime::pattern::Pattern;
+use super::datetime::{Tz, parse_date, parse_timestamp};
+use super::error::{PlanError, PlanResult};
+use super::expr::cast::parse_decimal;
+use super::row::{Bytes, RowWriter};
+use super::types::DataType;
+
+/// How dates, times and special numbers are written.
+#[derive(Clone, Debug)]
+pub struct Notation {
+    /// Of timestamps that name no zone.
+    pub zone: Tz,
+    /// Of dates; without one as a cast reads them.
+    pub date: Option<Pattern>,
+    /// Of timestamps.
+    pub timestamp: Option<Pattern>,
+    /// Of timestamps without a zone.
+    pub timestamp_ntz: Option<Pattern>,
+    /// Not a number.
+    pub nan: String,
+    /// Positive infinity.
+    pub positive_infinity: String,
+    /// Negative infinity.
+    pub negative_infinity: String,
+}
+
+impl Default for Notation {
+    fn default() -> Self {
+        Self {
+            zone: Tz::UTC,
+            date: None,
+            timestamp: None,
+            timestamp_ntz: None,
+            nan: "NaN".to_string(),
+            positive_infinity: "Inf".to_string(),
+            negative_infinity: "-Inf".to_string(),
+        }
+    }
+}
+
+/// A pattern that an option gives.
+pub fn pattern(name: &str, text: Option<&str>) -> PlanResult<Option<Pattern>> {
+    text.map(Pattern::new).transpose().map_err(|reason| {
+        PlanError::new(
+            "INVALID_DATETIME_PATTERN",
+            format!("option '{name}': {reason}"),
+            "Write a pattern like yyyy-MM-dd HH:mm:ss; text stands in single quotes",
+        )
+    })
+}
+
+impl Notation {
+    /// Reads a number, date or time: its slot, or for a decimal its unscaled value.
+    fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
+        Some(match data_type {
+            DataType::Date => match &self.date {
+                Some(pattern) => pattern.date(text)?,
+                None => parse_date(text)?,
+            },
+            DataType::Timestamp => match &self.timestamp {
+                Some(pattern) => pattern.timestamp(text, self.zone)?,
+                None => parse_timestamp(text, Some(self.zone))?,
+            },
+            DataType::TimestampNtz => match &self.timestamp_ntz {
+                Some(pattern) => pattern.timestamp_ntz(text)?,
+                None => parse_timestamp(text, None)?,
+            },
+            _ => integer(text.trim().parse().ok()?, data_type)?,
+        })
+    }
+
+    fn double(&self, text: &str, data_type: &DataType) -> Option<f64> {
+        let special = [
+            (self.nan.as_str(), f64::NAN),
+            (self.positive_infinity.as_str(), f64::INFINITY),
+            (self.negative_infinity.as_str(), f64::NEG_INFINITY),
+            ("Infinity", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+        ];
+        if let Some((_, value)) = special.iter().find(|(name, _)| *name == text) {
+            return Some(*value);
+        }
+        let trimmed = text.trim();
+        // What Rust reads beyond digits ("inf", "nan") is not a number here.
+        let last = trimmed.bytes().last()?;
+        if !last.is_ascii_digit() && last != b'.' {
+            return None;
+        }
+        if *data_type == DataType::Float {
+            trimmed.parse::<f32>().ok().map(f64::from)
+        } else {
+            trimmed.parse().ok()
+        }
+    }
+
+    /// Writes a text's value as a field; false if it is not of the type.
+    #[inline]
+    pub fn put<B: Bytes>(
+        &self,
+        text: &str,
+        data_type: &DataType,
+        writer: &mut RowWriter<'_, B>,
+        index: usize,
+    ) -> bool {
+        match data_type {
+            DataType::String | DataType::Binary => writer.bytes(index, text.as_bytes()),
+            DataType::Boolean if text.eq_ignore_ascii_case("true") => writer.bool(index, true),
+            DataType::Boolean if text.eq_ignore_ascii_case("false") => writer.bool(index, false),
+            DataType::Float | DataType::Double => match self.double(text, data_type) {
+                Some(value) => writer.double(index, value),
+                None => return false,
+            },
+            DataType::Decimal(..) => match parse_decimal(text, data_type) {
+                Ok(Some(value)) => writer.decimal(index, value),
+                _ => return false,
+            },
+            DataType::Date | DataType::Timestamp | DataType::TimestampNtz => {
+                match self.long(text, data_type) {
+                    Some(value) => writer.long(index, value),
+                    None => return false,
+                }
+            }
+            t if t.is_integral() => match self.long(text, data_type) {
+                Some(value) => writer.long(index, value),
+                None => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// An integer, if it fits its type.
+#[inline]
+pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
+    let fits = match data_type {
+        DataType::Byte => i8::try_from(value).is_ok(),
+        DataType::Short => i16::try_from(value).is_ok(),
+        DataType::Int => i32::try_from(value).is_ok(),
+        _ => true,
+    };
+    fits.then_some(value)
+}
