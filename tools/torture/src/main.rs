@@ -1,6 +1,8 @@
 //! Crashes queries and checks what comes after: `torture simulate` in a world where every step
-//! follows from a seed, `torture kill` with real processes and `kill -9`.
+//! follows from a seed, `torture kill` with real processes and `kill -9`, `torture damage` by spoiling the
+//! files of stopped queries.
 
+mod damage;
 mod kill;
 mod simulate;
 
@@ -10,7 +12,7 @@ use std::process::ExitCode;
 /// Crash queries, simulated and real, and check that nothing is lost.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  torture simulate --seeds 10000\n  torture simulate --first 4711 --seeds 1\n  torture kill --rounds 200"
+    after_help = "Examples:\n  torture simulate --seeds 10000\n  torture simulate --first 4711 --seeds 1\n  torture kill --rounds 200\n  torture damage"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -23,6 +25,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Real processes, killed at random moments
     Kill(kill::Args),
+    /// Files flipped, cut and removed, a full disk, a read-only folder: what the next start says
+    Damage(damage::Args),
     /// What `kill` starts: a query until it is killed
     #[command(hide = true)]
     Child(kill::ChildArgs),
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Simulate(args) => simulate::run(&args),
         Command::Kill(args) => kill::run(&args),
+        Command::Damage(args) => damage::run(&args),
         Command::Child(args) => kill::child(&args),
     };
     match outcome {

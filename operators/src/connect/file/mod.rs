@@ -10,5 +10,8 @@ mod sink;
 mod source;
 mod uri;
 
+pub use decode::{Decoder, Mode};
+pub use frame::Framing;
+pub use input::{Found, Input};
 pub use sink::{FileSinkConfig, committed_files};
 pub use source::{FileSource, FileSourceConfig};

@@ -1,0 +1,31 @@
+//! The files of a checkpoint and of a capture log: damage is named, never believed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use millstream_engine::capture::blocks;
+use millstream_engine::checkpoint::{read_commit, read_metadata, read_offsets};
+use millstream_engine::checkpoint::{entry, state_file};
+use millstream_engine::sim_storage::SimStorage;
+use millstream_engine::storage::Storage;
+use std::path::Path;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, bytes)) = data.split_first() else { return };
+    let mut end = 0;
+    blocks(bytes, |_, payload| end += payload.len());
+    assert!(end <= bytes.len());
+    let _ = state_file::entries(bytes, |_, _| Ok(()));
+    let _ = entry::parse(bytes);
+    // As what it is, and with the CRC that its lines should have.
+    let text = String::from_utf8_lossy(bytes);
+    let whole = entry::format(text.lines());
+    let bytes = if choice % 2 == 0 { bytes } else { whole.as_bytes() };
+    let storage = SimStorage::new(0);
+    let folder = Path::new("/c");
+    storage.create_folder(folder).expect("a folder");
+    let path = folder.join("metadata");
+    storage.write(&path, bytes).expect("a file");
+    let _ = read_metadata(&storage, folder);
+    let _ = read_offsets(&storage, &path);
+    let _ = read_commit(&storage, &path);
+});
