@@ -145,7 +145,7 @@ fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> 
     let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     let ports = (input.local_addr()?.port(), output.local_addr()?.port());
     let under = if is_engine {
-        Under::Engine(start_engine(args, ports)?)
+        Under::Engine(Box::new(start_engine(args, ports)?))
     } else {
         Under::Bare(start_bare(args, ports)?)
     };

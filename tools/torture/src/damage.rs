@@ -28,8 +28,11 @@ fn text(error: impl Display) -> String {
 struct Subject {
     name: &'static str,
     dir: PathBuf,
-    run: fn(&Path) -> Result<String, String>,
+    run: Run,
 }
+
+/// Runs to the end of what there is; the whole answer so far.
+type Run = fn(&Path) -> Result<String, String>;
 
 fn session() -> Result<Session, String> {
     let session = Session::new();
@@ -297,7 +300,7 @@ pub fn run(args: &Args) -> Result<(), String> {
         std::env::temp_dir().join(format!("millstream-damage-{}", std::process::id()))
     });
     let mut failures = 0;
-    let subjects: [(&'static str, fn(&Path) -> Result<String, String>); 3] =
+    let subjects: [(&'static str, Run); 3] =
         [("counted", counted), ("copied", copied), ("received", received)];
     for (name, run) in subjects {
         damage(&Subject { name, dir: dir.join(name), run }, &mut failures)?;

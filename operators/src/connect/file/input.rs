@@ -132,7 +132,7 @@ impl Input {
 
     /// The next record; `None` at the end.
     #[inline]
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn record(&mut self) -> io::Result<Option<Found>> {
         loop {
             let window = &self.buffer[self.begin..self.end];
             if let Some(frame) = self.scanner.find(window, self.ended) {
@@ -275,7 +275,7 @@ mod tests {
         let rest = bytes[from as usize..].to_vec();
         let mut input = Input::new(Box::new(Dribble(rest, step)), from, framing.clone(), most);
         let mut out = Vec::new();
-        while let Some(found) = input.next().unwrap() {
+        while let Some(found) = input.record().unwrap() {
             let text = String::from_utf8_lossy(input.bytes(&found)).into_owned();
             out.push((found.offset, text, found.fault.is_none()));
         }

@@ -363,7 +363,7 @@ impl FileSource {
             let mut input = opened.map_err(|error| unreadable(&path, &error))?;
             if skip_to == 0 && self.decoder.has_header() {
                 // Names columns, and is no record.
-                while let Some(found) = input.next().map_err(|error| unreadable(&path, &error))? {
+                while let Some(found) = input.record().map_err(|error| unreadable(&path, &error))? {
                     if !self.decoder.passes_over(input.bytes(&found)) {
                         break;
                     }
@@ -382,7 +382,7 @@ impl FileSource {
         D: for<'a> Push<Row<'a>>,
     {
         let Some((path, input)) = &mut self.reader else { return Ok(false) };
-        let Some(found) = input.next().map_err(|error| unreadable(path, &error))? else {
+        let Some(found) = input.record().map_err(|error| unreadable(path, &error))? else {
             return Ok(false);
         };
         let record = input.bytes(&found);

@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     let from = Box::new(std::io::Cursor::new(bytes.to_vec()));
     let mut input = Input::new(from, 0, decoder.framing().clone(), RECORD_BYTES);
     let (mut row, mut end) = (Vec::new(), 0);
-    while let Some(found) = input.next().expect("memory can be read") {
+    while let Some(found) = input.record().expect("memory can be read") {
         assert!(found.offset >= end, "records overlap");
         end = found.offset + found.length;
         assert!(end <= bytes.len() as u64 && found.length > 0, "a record without bytes");
