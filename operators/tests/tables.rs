@@ -101,7 +101,7 @@ fn dataframe_and_sql_build_the_same_plan() {
     let text = written.explain();
     for part in [
         "Aggregate keys [word]",
-        "Explode split(line, ' ') AS word",
+        "Generate explode(split(line, ' ')) AS word",
         "Scan lines USING memory [line, n]",
     ] {
         assert!(text.contains(part), "{text}");

@@ -117,7 +117,11 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
         .collect();
     let schema = Schema::parse_ddl("word STRING, count BIGINT");
     let schema = schema.map_err(|error| Failure::Failed(error.to_string()))?;
-    println!("{}the {TOP} commonest of {} words\n", table(&schema, &rows, true), counts.len());
+    println!(
+        "{}the {TOP} commonest of {} words\n",
+        table(&schema, &rows, true, millstream::table::datetime::Tz::UTC),
+        counts.len()
+    );
     Ok(())
 }
 

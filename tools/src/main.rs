@@ -8,6 +8,7 @@ mod inspect;
 mod load;
 mod recording;
 mod run;
+mod sql;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
     after_help = "Examples:\n  \
         millstream demo\n  \
         millstream run wordcount.sql\n  \
+        millstream sql \"SELECT 1 + 1\"\n  \
         millstream explain wordcount.sql\n  \
         millstream inspect /var/lib/wordcount\n  \
         millstream bench wordcount --rate 10000 --seconds 10\n\n\
@@ -37,6 +39,8 @@ enum Command {
     Demo(demo::Args),
     /// Run a job file until it ends, or until Ctrl-C
     Run(run::RunArgs),
+    /// Run queries over files and constants, and print their results
+    Sql(sql::Args),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
     Explain(run::ExplainArgs),
     /// Show what a checkpoint holds, and whether it is whole
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Sql(args) => sql::run(&args),
         Command::Explain(args) => run::explain(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Functions => functions::list(),

@@ -25,6 +25,7 @@ pub struct Console {
     hidden: bool,
     limit: usize,
     truncate: bool,
+    zone: Tz,
     epoch: Epoch,
     /// Print at markers only; else at the end of each drain.
     at_marker: bool,
@@ -47,6 +48,7 @@ impl Console {
     /// A console for a query.
     pub fn new(
         (limit, truncate): (usize, bool),
+        zone: Tz,
         schema: Schema,
         complete: bool,
         continuous: bool,
@@ -61,6 +63,7 @@ impl Console {
             hidden: false,
             limit,
             truncate,
+            zone,
             epoch: 0,
             at_marker: complete || !continuous,
             print_empty: !continuous,
@@ -70,7 +73,7 @@ impl Console {
     }
 
     fn print(&mut self) -> Result<(), EngineError> {
-        let table = table(&self.schema, &self.rows, self.truncate);
+        let table = table(&self.schema, &self.rows, self.truncate, self.zone);
         let line = "-------------------------------------------";
         let tail = match (self.hidden, self.limit) {
             (false, _) => "\n".to_string(),
@@ -90,7 +93,7 @@ impl Console {
 }
 
 /// Rows as Spark's `show` prints them.
-pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool) -> String {
+pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> String {
     let cut = |text: String| {
         if truncate && text.chars().count() > 20 {
             text.chars().take(17).chain("...".chars()).collect()
@@ -101,9 +104,10 @@ pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool) -> String {
     let mut lines: Vec<Vec<String>> =
         vec![schema.fields.iter().map(|field| cut(field.name.clone())).collect()];
     for row in rows {
-        let cells = row.iter().zip(&schema.fields).map(|(value, field)| {
-            cut(value.display(&field.data_type, Tz::UTC).unwrap_or_else(|| "NULL".to_string()))
-        });
+        let cells = row
+            .iter()
+            .zip(&schema.fields)
+            .map(|(value, field)| cut(value.show(&field.data_type, zone)));
         lines.push(cells.collect());
     }
     let width = |column: usize| {
@@ -185,9 +189,12 @@ mod tests {
 |                NULL|12345|
 +--------------------+-----+
 ";
-        assert_eq!(table(&schema, &rows, true), expected);
+        assert_eq!(table(&schema, &rows, true, Tz::UTC), expected);
         let wide = "+---+---+\n|word|n  |\n".len();
-        assert!(table(&schema, &[], false).len() > wide);
-        assert_eq!(table(&schema, &[], true), "+----+---+\n|word|  n|\n+----+---+\n+----+---+\n");
+        assert!(table(&schema, &[], false, Tz::UTC).len() > wide);
+        assert_eq!(
+            table(&schema, &[], true, Tz::UTC),
+            "+----+---+\n|word|  n|\n+----+---+\n+----+---+\n"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{to_json, write_string};
+use crate::table::json::{write_json, write_string};
 use crate::table::row::{Row, Slot};
 use crate::table::types::{DataType, Schema};
 
@@ -102,11 +102,7 @@ impl LineWriter {
                             integer(row.long(*slot), out);
                         }
                         DataType::String => write_string(row.bytes(*slot), out),
-                        other => {
-                            let value = to_json(&row.value(index, width, other), other, Tz::UTC);
-                            // Writing JSON into memory does not fail.
-                            let _ = serde_json::to_writer(&mut *out, &value);
-                        }
+                        other => write_json(&row.value(index, width, other), other, Tz::UTC, out),
                     }
                 }
                 out.push(b'}');

@@ -14,12 +14,14 @@
 //! # Ok::<(), millstream::table::error::PlanError>(())
 //! ```
 
-use super::{Session, StreamWriter};
+use super::{QueryError, Session, StreamWriter};
+use crate::connect::console;
 use crate::table::analyze::{self, Grouping};
 use crate::table::error::PlanResult;
 use crate::table::expr::{Expr, col};
 use crate::table::plan::Plan;
 use crate::table::types::Schema;
+use crate::table::value::Value;
 
 /// A query over unbounded tables that has not been started.
 #[derive(Clone)]
@@ -114,6 +116,31 @@ impl DataFrame {
     /// Names this query, so that SQL can read it.
     pub fn create_temp_view(&self, name: &str) {
         self.session.register(name, self.plan.clone());
+    }
+
+    /// The whole result of a query over bounded tables: files as they are now, and constants.
+    /// One over a stream is refused.
+    pub fn collect(&self) -> Result<Vec<Vec<Value>>, QueryError> {
+        self.write_stream().collect()
+    }
+
+    /// The first rows of the whole result as a table, as Spark's `show` prints it.
+    pub fn show(&self, rows: usize, truncate: bool) -> Result<String, QueryError> {
+        let mut all = self.collect()?;
+        let more = all.len() > rows;
+        all.truncate(rows);
+        let zone = self.session.lock().settings.semantics.zone;
+        let mut text = console::table(&self.schema(), &all, truncate, zone);
+        if more {
+            let noun = if rows == 1 { "row" } else { "rows" };
+            text.push_str(&format!("only showing top {rows} {noun}\n"));
+        }
+        Ok(text)
+    }
+
+    /// Each row once.
+    pub fn distinct(&self) -> Self {
+        self.with(analyze::distinct(self.plan.clone()))
     }
 
     /// Where the result goes, and how.

@@ -50,6 +50,45 @@ impl JobQuery {
 }
 
 impl Session {
+    /// Carries out a script of `SET`, views and queries over bounded tables; the queries' results
+    /// go to `show`, one after the other.
+    pub fn script(
+        &self,
+        text: &str,
+        show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        for statement in parse(text)? {
+            match statement {
+                Statement::Set { key, value, place } => {
+                    self.set(&key, &value).map_err(|error| error.at(place))?;
+                }
+                Statement::SourceView { name, schema, format, options, place } => {
+                    let reader = StreamReader { session: self.clone(), format, options, schema };
+                    let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
+                    self.register(&name, frame.plan);
+                }
+                Statement::QueryView { name, query } => {
+                    let plan = query.plan(&*self.lock())?;
+                    self.register(&name, plan);
+                }
+                Statement::Query(query, _) => {
+                    let plan = query.plan(&*self.lock())?;
+                    show(DataFrame::new(self.clone(), plan))?;
+                }
+                Statement::StreamingTable { place, .. } => {
+                    return Err(PlanError::new(
+                        "STREAMING_TABLE_IN_SCRIPT",
+                        "CREATE STREAMING TABLE starts a query that may have no end",
+                        "Put it into a job file and start it with `millstream run`",
+                    )
+                    .at(place)
+                    .into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a job file: names its views and checks its queries.
     pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
@@ -69,6 +108,15 @@ impl Session {
                 Statement::QueryView { name, query } => {
                     let plan = query.plan(&*self.lock())?;
                     self.register(&name, plan);
+                }
+                Statement::Query(_, place) => {
+                    return Err(PlanError::new(
+                        "QUERY_WITHOUT_SINK",
+                        "a query in a job has nowhere to go",
+                        "Write CREATE STREAMING TABLE t USING console OPTIONS (…) AS SELECT …; \
+                         `millstream sql` shows the result of a query over files",
+                    )
+                    .at(place));
                 }
                 Statement::StreamingTable { name, format, options, query, place } => {
                     let plan = query.plan(&*self.lock())?;

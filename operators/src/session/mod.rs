@@ -41,6 +41,7 @@ use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::compile::Semantics;
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
@@ -68,6 +69,7 @@ pub(crate) struct Settings {
     pub workers: usize,
     pub pin: bool,
     pub wait: crate::WaitProfile,
+    pub semantics: Semantics,
 }
 
 /// Named inputs, views and settings. Clones are the same session.
@@ -90,13 +92,21 @@ impl Catalog for Inner {
     fn names(&self) -> Vec<String> {
         self.views.keys().cloned().collect()
     }
+    fn semantics(&self) -> Semantics {
+        self.settings.semantics
+    }
 }
 
 impl Session {
     /// An empty session: one worker, pinned, balanced waiting, parallelism 1.
     pub fn new() -> Self {
-        let settings =
-            Settings { parallelism: 1, workers: 1, pin: true, wait: crate::WaitProfile::Balanced };
+        let settings = Settings {
+            parallelism: 1,
+            workers: 1,
+            pin: true,
+            wait: crate::WaitProfile::Balanced,
+            semantics: Semantics::default(),
+        };
         Self(Arc::new(Mutex::new(Inner {
             views: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -151,12 +161,13 @@ impl Session {
                     _ => return wrong("spin, balanced or park"),
                 }
             }
-            "spark.sql.session.timezone" if value.eq_ignore_ascii_case("UTC") => {}
             "spark.sql.session.timezone" => {
-                return Err(PlanError::not_yet("a session time zone other than UTC"));
+                inner.settings.semantics.zone = crate::table::datetime::zone(value)?;
             }
-            "spark.sql.ansi.enabled" if value.eq_ignore_ascii_case("true") => {}
-            "spark.sql.ansi.enabled" => return Err(PlanError::not_yet("turning ANSI mode off")),
+            "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
+                Ok(ansi) => inner.settings.semantics.ansi = ansi,
+                Err(_) => return wrong("true or false"),
+            },
             _ => {
                 return Err(PlanError::new(
                     "UNKNOWN_SETTING",

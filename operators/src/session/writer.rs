@@ -26,7 +26,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::job::{Config, Job};
 use millstream_engine::latency::{Latency, LatencyRecorder, Percentiles};
-use millstream_engine::seam::{Env, SimEnv};
+use millstream_engine::seam::{Env, RealEnv, SimEnv};
 use millstream_engine::tasklet::{SourceTasklet, Tasklet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -71,6 +71,42 @@ impl StreamWriter {
             config: None,
             replay: None,
         }
+    }
+
+    /// The whole result of a query over bounded tables, in memory.
+    pub(crate) fn collect(mut self) -> Result<Vec<Vec<Value>>, QueryError> {
+        let streams = ["text", "csv", "json"];
+        let plan = &self.frame.plan;
+        if let Some(scan) = plan.scans().iter().find(|s| !streams.contains(&s.format.as_str())) {
+            return Err(PlanError::new(
+                "STREAMING_QUERY_WITHOUT_START",
+                format!("`{}` ({}) is a stream and has no end", scan.name, scan.format),
+                "Queries with streaming sources must be executed with writeStream.start()",
+            )
+            .into());
+        }
+        let session = self.frame.session.clone();
+        let settings = session.lock().settings.clone();
+        let prepared = Prepared {
+            mode: OutputMode::Complete,
+            trigger: Trigger::Once,
+            name: None,
+            sink: SinkSpec::Memory,
+            checkpoint: None,
+        };
+        let job_config = Config {
+            workers: settings.workers.max(settings.parallelism),
+            pin: false,
+            wait: settings.wait,
+            trigger: prepared.trigger,
+        };
+        let name = format!("batch {}", new_id(&RealEnv::default()));
+        let (job, _) =
+            self.assemble(Job::new("batch", job_config)?, &prepared, &settings, &name)?;
+        let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
+        let table = session.lock().tables.remove(&name);
+        ended?;
+        Ok(table.map(|table| table.rows()).unwrap_or_default())
     }
 
     /// `append` (default), `update` or `complete`.
@@ -151,6 +187,13 @@ impl StreamWriter {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         check_output_mode(&self.frame.plan, mode)?;
+        if self.frame.plan.scans().is_empty() {
+            return Err(PlanError::new(
+                "WRITE_STREAM_NOT_ALLOWED",
+                "the query reads no stream",
+                "Read one: FROM STREAM view; a query over constants is run by `millstream sql`",
+            ));
+        }
         let trigger = match (self.trigger, self.query_option("trigger")) {
             (Some(trigger), _) => trigger,
             (None, Some(text)) => parse_trigger(text)?,
@@ -266,7 +309,8 @@ impl StreamWriter {
             let tasklet = SourceTasklet::new(port, source, chain);
             Ok(Box::new(Named(format!("source {}", scan.name), tasklet)) as Box<dyn Tasklet>)
         };
-        lower(plan, prepared.mode, settings.parallelism, &mut job, sink, &mut make)?;
+        let meaning = (prepared.mode, settings.semantics);
+        lower(plan, meaning, settings.parallelism, &mut job, sink, &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
         for (worker, tasklets) in job.layout().into_iter().enumerate() {
@@ -394,8 +438,8 @@ impl StreamWriter {
         let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
             make_source(&session, job, worker, scan, chain, &mut counters, times.clone())
         };
-        let (plan, mode) = (&self.frame.plan, prepared.mode);
-        lower(plan, mode, settings.parallelism, &mut job, chain, &mut make)?;
+        let (plan, meaning) = (&self.frame.plan, (prepared.mode, settings.semantics));
+        lower(plan, meaning, settings.parallelism, &mut job, chain, &mut make)?;
         let env = job.env();
         let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
         let parts = Parts {
@@ -452,8 +496,10 @@ impl StreamWriter {
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
+                let zone = session.lock().settings.semantics.zone;
                 Box::new(Console::new(
                     *options,
+                    zone,
                     schema,
                     complete,
                     prepared.trigger.is_continuous(),

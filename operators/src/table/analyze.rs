@@ -3,7 +3,8 @@
 
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expect_type, resolve, resolve_with};
-use super::expr::{Expr, Node, Resolved};
+use super::expr::{Expr, Node, Resolved, functions};
+use super::generate::{Generator, is_generator};
 use super::plan::{AggregateCall, AggregateFunction, Plan, SortKey};
 use super::types::DataType;
 
@@ -66,6 +67,20 @@ fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> 
 pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     let mut out = Vec::new();
     for expr in exprs {
+        if let Expr::StarExcept(table, dropped, place) = expr {
+            let all = expand_stars(scope, &[Expr::Star(table.clone())])?;
+            if let Some(name) = dropped
+                .iter()
+                .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))
+            {
+                let parts = vec![name.clone()];
+                resolve(&Expr::Column { parts, place: *place }, scope)?;
+            }
+            out.extend(all.into_iter().filter(|e| {
+                !dropped.iter().any(|name| e.output_name().eq_ignore_ascii_case(name))
+            }));
+            continue;
+        }
         let Expr::Star(table) = expr else {
             out.push(expr.clone());
             continue;
@@ -82,6 +97,18 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
                 out.push(Expr::Column { parts, place: expr.place() });
             }
         }
+        // `s.*` of a struct is its fields.
+        if let (Some(name), true) = (table, out.len() == before) {
+            let parts: Vec<String> = name.split('.').map(str::to_string).collect();
+            let column = Expr::Column { parts, place: expr.place() };
+            if let Ok(Resolved { data_type: DataType::Struct(fields), .. }) =
+                resolve(&column, scope)
+            {
+                out.extend(
+                    fields.iter().map(|f| Expr::Field(Box::new(column.clone()), f.name.clone())),
+                );
+            }
+        }
         if let (Some(table), true) = (table, out.len() == before) {
             return Err(PlanError::new(
                 "CANNOT_RESOLVE_STAR_EXPAND",
@@ -93,69 +120,94 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     Ok(out)
 }
 
-/// `SELECT` without aggregates; one `explode` may stand among the expressions.
+/// `SELECT` without aggregates; one generator may stand among the expressions.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     let exprs = expand_stars(&input.scope(), exprs)?;
-    let exploded = |expr: &Expr| match unaliased(expr) {
-        Expr::Call { name, args, .. } if name.eq_ignore_ascii_case("explode") => {
-            args.first().cloned()
-        }
-        _ => None,
-    };
-    let generators: Vec<_> = exprs.iter().filter(|e| exploded(e).is_some()).collect();
-    let mut input = input;
+    let is_made = |expr: &Expr| is_generator(unaliased(expr));
+    let mut made = exprs.iter().filter(|e| is_made(e));
+    let (first, second) = (made.next(), made.next());
+    if let Some(second) = second {
+        return Err(PlanError::new(
+            "UNSUPPORTED_GENERATOR.MULTI_GENERATOR",
+            "only one explode is allowed in a SELECT list",
+            "Put the second in a query around this one",
+        )
+        .at(unaliased(second).place()));
+    }
     let width = input.width();
-    match generators.as_slice() {
-        [] => {}
-        [one] => {
-            let Some(arg) = exploded(one) else { unreachable!("it was found to be one") };
-            let name = match one {
-                Expr::Alias(_, name) => name.clone(),
-                _ => "col".to_string(),
-            };
-            input = explode(input, &arg, name)?;
-        }
-        [_, second, ..] => {
-            return Err(PlanError::new(
-                "UNSUPPORTED_GENERATOR.MULTI_GENERATOR",
-                "only one explode is allowed in a SELECT list",
-                "Put the second in a query around this one",
-            )
-            .at(unaliased(second).place()));
-        }
+    let mut input = input;
+    if let Some(generator) = first {
+        let aliases = match generator {
+            Expr::Alias(_, name) => vec![name.clone()],
+            Expr::Aliases(_, names) => names.clone(),
+            _ => Vec::new(),
+        };
+        input = generate(input, unaliased(generator), false, &aliases)?;
     }
     let scope = input.scope();
-    let columns = exprs.iter().map(|expr| {
-        if exploded(expr).is_some() {
-            let column = &scope.columns[width];
-            let node = Node::Column(width, column.name.clone());
-            let data_type = column.data_type.clone();
-            return Ok((Resolved { node, data_type, nullable: true }, column.name.clone()));
+    let mut before = scope.clone();
+    before.columns.truncate(width);
+    let mut columns: Vec<(Resolved, String)> = Vec::new();
+    for expr in &exprs {
+        if is_made(expr) {
+            for (i, column) in scope.columns.iter().enumerate().skip(width) {
+                let node = Node::Column(i, column.name.clone());
+                let (data_type, nullable) = (column.data_type.clone(), column.nullable);
+                columns.push((Resolved { node, data_type, nullable }, column.name.clone()));
+            }
+            continue;
         }
-        let mut before = scope.clone();
-        before.columns.truncate(width);
-        Ok((resolve(expr, &before)?, expr.output_name()))
-    });
-    Ok(Plan::Project(Box::new(input.clone()), columns.collect::<PlanResult<_>>()?))
+        columns.push((with_lateral_aliases(expr, &before, &exprs, 0)?, expr.output_name()));
+    }
+    Ok(Plan::Project(Box::new(input), columns))
 }
 
-/// One more column: a row for each element of the array.
-pub fn explode(input: Plan, array: &Expr, name: String) -> PlanResult<Plan> {
-    let resolved = resolve(array, &input.scope())?;
-    if !matches!(resolved.data_type, DataType::Array(_)) {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
-            format!("`explode` needs an array, but `{resolved}` is {}", resolved.data_type),
-            "split(text, ' ') makes an array of a text",
-        )
-        .at(array.place()));
-    }
-    Ok(Plan::Explode(Box::new(input), resolved, name))
+/// Aliases of a SELECT list that may stand for one another.
+const MOST_LATERAL: usize = 16;
+
+/// Resolves an expression; a name that is no column may be an alias before it in the list.
+fn with_lateral_aliases(
+    expr: &Expr,
+    scope: &Scope,
+    list: &[Expr],
+    depth: usize,
+) -> PlanResult<Resolved> {
+    let at = list.iter().position(|other| std::ptr::eq(other, expr));
+    let before = at.map_or(list, |at| &list[..at]);
+    let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+        let Expr::Column { parts, .. } = part else { return Ok(None) };
+        if resolve(part, scope).is_ok() || depth == MOST_LATERAL {
+            return Ok(None);
+        }
+        let named =
+            |e: &&Expr| matches!(e, Expr::Alias(_, name) if name.eq_ignore_ascii_case(&parts[0]));
+        let Some(Expr::Alias(inner, _)) = before.iter().rev().find(named) else { return Ok(None) };
+        let of = with_lateral_aliases(inner, scope, before, depth + 1)?;
+        let found = parts[1..].iter().try_fold(of, |of, field| functions::field_of(of, field))?;
+        Ok(Some(found))
+    };
+    resolve_with(expr, scope, &mut hook)
+}
+
+/// The columns of a generator behind those of its input.
+pub fn generate(input: Plan, call: &Expr, outer: bool, aliases: &[String]) -> PlanResult<Plan> {
+    let generator = Generator::new(call, &input.scope(), outer, aliases)?;
+    Ok(Plan::Generate(Box::new(input), generator))
+}
+
+/// `SELECT DISTINCT`: the keys of an aggregation without functions.
+pub fn distinct(input: Plan) -> Plan {
+    let columns = input.scope().columns.into_iter().enumerate();
+    let keys = columns.map(|(i, c)| {
+        let node = Node::Column(i, c.name.clone());
+        (Resolved { node, data_type: c.data_type, nullable: c.nullable }, c.name)
+    });
+    Plan::Aggregate(Box::new(input), keys.collect(), Vec::new())
 }
 
 fn unaliased(expr: &Expr) -> &Expr {
     match expr {
-        Expr::Alias(inner, _) => unaliased(inner),
+        Expr::Alias(inner, _) | Expr::Aliases(inner, _) => unaliased(inner),
         other => other,
     }
 }
@@ -208,11 +260,14 @@ pub fn has_aggregate(expr: &Expr) -> bool {
                 || args.iter().any(has_aggregate)
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_aggregate(expr),
+        Expr::Aliases(expr, _) | Expr::Field(expr, _) | Expr::Lambda(_, expr) => {
+            has_aggregate(expr)
+        }
         Expr::Case { branches, otherwise } => {
             branches.iter().any(|(a, b)| has_aggregate(a) || has_aggregate(b))
                 || otherwise.as_deref().is_some_and(has_aggregate)
         }
-        Expr::Column { .. } | Expr::Literal(..) | Expr::Star(_) => false,
+        Expr::Column { .. } | Expr::Literal(..) | Expr::Star(_) | Expr::StarExcept(..) => false,
     }
 }
 
@@ -336,8 +391,7 @@ impl Grouping {
     pub fn finish(mut self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
         let mut columns = Vec::new();
         for expr in select {
-            if matches!(unaliased(expr), Expr::Call { name, .. } if name.eq_ignore_ascii_case("explode"))
-            {
+            if is_generator(unaliased(expr)) {
                 return Err(PlanError::new(
                     "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
                     "explode cannot stand beside aggregates",

@@ -10,6 +10,7 @@ pub mod analyze;
 pub mod datetime;
 pub mod error;
 pub mod expr;
+pub mod generate;
 pub mod json;
 pub mod physical;
 pub mod plan;

@@ -3,7 +3,9 @@
 
 use super::expr::Resolved;
 use super::expr::resolve::{Scope, ScopeColumn};
+use super::generate::Generator;
 use super::types::{DataType, Field, Schema};
+use super::value::Value;
 use std::fmt::Write;
 
 /// Options of a source or sink; names are case-insensitive and kept as written.
@@ -72,8 +74,8 @@ pub enum Plan {
     Project(Box<Plan>, Vec<(Resolved, String)>),
     /// The rows for which the condition is true.
     Filter(Box<Plan>, Resolved),
-    /// The input's columns and one more, a row for each element of an array.
-    Explode(Box<Plan>, Resolved, String),
+    /// The input's columns and those of a generator, a row for each of its elements.
+    Generate(Box<Plan>, Generator),
     /// Keys and running aggregates.
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),
     /// All rows of all inputs, which have the same types.
@@ -84,20 +86,25 @@ pub enum Plan {
     Limit(Box<Plan>, u64),
     /// The same under a name.
     Alias(Box<Plan>, String),
+    /// The same, the columns from one on under a name.
+    AliasFrom(Box<Plan>, usize, String),
+    /// Rows that are written in the query.
+    Values(Schema, Vec<Vec<Value>>),
 }
 
 impl Plan {
     /// The plan's inputs.
     pub fn inputs(&self) -> Vec<&Plan> {
         match self {
-            Self::Scan(_) => Vec::new(),
+            Self::Scan(_) | Self::Values(..) => Vec::new(),
             Self::Project(input, _)
             | Self::Filter(input, _)
-            | Self::Explode(input, ..)
+            | Self::Generate(input, _)
             | Self::Aggregate(input, ..)
             | Self::Sort(input, _)
             | Self::Limit(input, _)
-            | Self::Alias(input, _) => vec![input],
+            | Self::Alias(input, _)
+            | Self::AliasFrom(input, ..) => vec![input],
             Self::Union(inputs) => inputs.iter().collect(),
         }
     }
@@ -134,11 +141,10 @@ impl Plan {
             Self::Filter(input, _) | Self::Sort(input, _) | Self::Limit(input, _) => {
                 input.scope().columns
             }
-            Self::Explode(input, array, name) => {
+            Self::Generate(input, generator) => {
                 let mut columns = input.scope().columns;
-                if let DataType::Array(element) = &array.data_type {
-                    columns.push(column(name, element, true));
-                }
+                let made = generator.columns();
+                columns.extend(made.iter().map(|(name, t, nullable)| column(name, t, *nullable)));
                 columns
             }
             Self::Aggregate(_, keys, calls) => {
@@ -160,6 +166,17 @@ impl Plan {
                 }
                 columns
             }
+            Self::Values(schema, _) => {
+                let fields = schema.fields.iter();
+                fields.map(|f| column(&f.name, &f.data_type, f.nullable)).collect()
+            }
+            Self::AliasFrom(input, from, name) => {
+                let mut columns = input.scope().columns;
+                for column in columns.iter_mut().skip(*from) {
+                    column.qualifier = Some(name.clone());
+                }
+                columns
+            }
             Self::Alias(input, name) => {
                 let mut columns = input.scope().columns;
                 for column in &mut columns {
@@ -168,7 +185,7 @@ impl Plan {
                 columns
             }
         };
-        Scope { columns }
+        Scope::new(columns)
     }
 
     /// The output columns.
@@ -209,7 +226,10 @@ impl Plan {
             }
             Self::Project(_, exprs) => format!("Project [{}]", named(exprs)),
             Self::Filter(_, condition) => format!("Filter {condition}"),
-            Self::Explode(_, array, name) => format!("Explode {array} AS {name}"),
+            Self::Generate(_, g) => {
+                let outer = if g.outer && !g.name.ends_with("_outer") { " OUTER" } else { "" };
+                format!("Generate{outer} {}({}) AS {}", g.name, g.array, g.names.join(", "))
+            }
             Self::Aggregate(_, keys, calls) => {
                 let calls: Vec<_> = calls.iter().map(|c| c.name.as_str()).collect();
                 format!("Aggregate keys [{}], functions [{}]", named(keys), calls.join(", "))
@@ -221,7 +241,8 @@ impl Plan {
                 format!("Sort [{}]", keys.iter().map(one).collect::<Vec<_>>().join(", "))
             }
             Self::Limit(_, n) => format!("Limit {n}"),
-            Self::Alias(_, name) => format!("Alias {name}"),
+            Self::Alias(_, name) | Self::AliasFrom(_, _, name) => format!("Alias {name}"),
+            Self::Values(_, rows) => format!("Values, {} rows", rows.len()),
         };
         let lead =
             if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };

@@ -127,6 +127,35 @@ impl<'a> Array<'a> {
     }
 }
 
+/// The entries of a map: the length in bytes of the array of keys, that array, the array of values.
+#[derive(Clone, Copy, Debug)]
+pub struct Map<'a> {
+    /// Number of entries.
+    pub len: usize,
+    /// The keys.
+    pub keys: Array<'a>,
+    /// The values, as many.
+    pub values: Array<'a>,
+}
+
+impl<'a> Map<'a> {
+    /// Reads a map's bytes.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let keys_bytes = word(bytes, 0) as usize;
+        let (keys, values) = bytes[8..].split_at(keys_bytes);
+        let keys = Array::new(keys);
+        Self { len: keys.len, keys, values: Array::new(values) }
+    }
+
+    /// Appends a map of arrays.
+    pub fn write<B: Bytes>(keys: &[u8], values: &[u8], out: &mut B) {
+        out.extend(&(keys.len() as u64).to_le_bytes());
+        out.extend(keys);
+        out.extend(values);
+    }
+}
+
 /// Where a writer puts its bytes.
 pub trait Bytes: AsRef<[u8]> + AsMut<[u8]> {
     /// Appends.
@@ -241,7 +270,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
             Value::Decimal(v) => self.decimal(index, *v),
             Value::String(v) => self.bytes(index, v.as_bytes()),
             Value::Binary(v) => self.bytes(index, v),
-            Value::Array(_) | Value::Struct(_) => {
+            Value::Array(_) | Value::Map(_) | Value::Struct(_) => {
                 let mut nested = Vec::new();
                 value.write(&mut nested);
                 self.bytes(index, &nested);

@@ -34,8 +34,15 @@ pub enum DataType {
     Timestamp,
     /// Microseconds of a wall clock without a zone.
     TimestampNtz,
+    /// A length of time in microseconds; the units (day 0, hour, minute, second 3) from which and
+    /// to which it is shown.
+    DayTimeInterval(u8, u8),
+    /// A length of time in months; shown from year (0) or month (1), to one of them.
+    YearMonthInterval(u8, u8),
     /// A sequence of one type.
     Array(Box<DataType>),
+    /// Values by key, in the order in which they were put in.
+    Map(Box<DataType>, Box<DataType>),
     /// Named fields.
     Struct(Vec<Field>),
 }
@@ -80,15 +87,38 @@ impl DataType {
             Self::Null | Self::Boolean => Physical::Bool,
             Self::Byte | Self::Short | Self::Int | Self::Long => Physical::Long,
             Self::Date | Self::Timestamp | Self::TimestampNtz => Physical::Long,
+            Self::DayTimeInterval(..) | Self::YearMonthInterval(..) => Physical::Long,
             Self::Float | Self::Double => Physical::Double,
             Self::Decimal(..) => Physical::Decimal,
-            Self::String | Self::Binary | Self::Array(_) | Self::Struct(_) => Physical::Bytes,
+            Self::String | Self::Binary | Self::Array(_) | Self::Map(..) | Self::Struct(_) => {
+                Physical::Bytes
+            }
         }
     }
 
     /// Made of other types.
     pub fn is_nested(&self) -> bool {
-        matches!(self, Self::Array(_) | Self::Struct(_))
+        matches!(self, Self::Array(_) | Self::Map(..) | Self::Struct(_))
+    }
+
+    /// Whether values have an order: all types but those with a map in them.
+    pub fn is_orderable(&self) -> bool {
+        match self {
+            Self::Map(..) => false,
+            Self::Array(element) => element.is_orderable(),
+            Self::Struct(fields) => fields.iter().all(|field| field.data_type.is_orderable()),
+            _ => true,
+        }
+    }
+
+    /// An interval of either kind.
+    pub fn is_interval(&self) -> bool {
+        matches!(self, Self::DayTimeInterval(..) | Self::YearMonthInterval(..))
+    }
+
+    /// A date or a timestamp of either kind.
+    pub fn is_datetime(&self) -> bool {
+        matches!(self, Self::Date | Self::Timestamp | Self::TimestampNtz)
     }
 
     /// TINYINT to BIGINT.
@@ -134,6 +164,15 @@ impl DataType {
                 ));
                 element.tree(out, depth + 1);
             }
+            Self::Map(key, value) => {
+                out.push_str(&format!("{indent} |-- key: {}\n", key.tree_name()));
+                key.tree(out, depth + 1);
+                out.push_str(&format!(
+                    "{indent} |-- value: {} (valueContainsNull = true)\n",
+                    value.tree_name()
+                ));
+                value.tree(out, depth + 1);
+            }
             _ => {}
         }
     }
@@ -141,6 +180,7 @@ impl DataType {
     fn tree_name(&self) -> String {
         match self {
             Self::Array(_) => "array".to_string(),
+            Self::Map(..) => "map".to_string(),
             Self::Struct(_) => "struct".to_string(),
             Self::Byte => "byte".to_string(),
             Self::Short => "short".to_string(),
@@ -169,7 +209,10 @@ impl fmt::Display for DataType {
             Self::Date => write!(f, "DATE"),
             Self::Timestamp => write!(f, "TIMESTAMP"),
             Self::TimestampNtz => write!(f, "TIMESTAMP_NTZ"),
+            Self::DayTimeInterval(from, to) => interval_name(f, &DAY_TIME_UNITS, *from, *to),
+            Self::YearMonthInterval(from, to) => interval_name(f, &YEAR_MONTH_UNITS, *from, *to),
             Self::Array(element) => write!(f, "ARRAY<{element}>"),
+            Self::Map(key, value) => write!(f, "MAP<{key}, {value}>"),
             Self::Struct(fields) => {
                 write!(f, "STRUCT<")?;
                 for (i, field) in fields.iter().enumerate() {
@@ -180,6 +223,16 @@ impl fmt::Display for DataType {
             }
         }
     }
+}
+
+/// The units of a [`DataType::DayTimeInterval`].
+pub const DAY_TIME_UNITS: [&str; 4] = ["DAY", "HOUR", "MINUTE", "SECOND"];
+/// The units of a [`DataType::YearMonthInterval`].
+pub const YEAR_MONTH_UNITS: [&str; 2] = ["YEAR", "MONTH"];
+
+fn interval_name(f: &mut fmt::Formatter<'_>, units: &[&str], from: u8, to: u8) -> fmt::Result {
+    write!(f, "INTERVAL {}", units[usize::from(from)])?;
+    if from == to { Ok(()) } else { write!(f, " TO {}", units[usize::from(to)]) }
 }
 
 fn tree(fields: &[Field], out: &mut String, depth: usize) {
@@ -269,7 +322,7 @@ impl<'a> Ddl<'a> {
             self.skip(':');
             let data_type = self.data_type()?;
             let mut nullable = true;
-            if self.rest.len() >= 8 && self.rest[..8].eq_ignore_ascii_case("NOT NULL") {
+            if self.rest.get(..8).is_some_and(|rest| rest.eq_ignore_ascii_case("NOT NULL")) {
                 nullable = false;
                 self.rest = self.rest[8..].trim_start();
             }
@@ -310,16 +363,59 @@ impl<'a> Ddl<'a> {
                 DataType::Array(Box::new(element))
             }
             "STRUCT" if self.skip('<') => DataType::Struct(self.fields(Some('>'))?),
-            "MAP" => return Err(PlanError::not_yet("the type MAP")),
+            "MAP" if self.skip('<') => {
+                let key = self.data_type()?;
+                if !self.skip(',') {
+                    return Err(self.error("','"));
+                }
+                let value = self.data_type()?;
+                if !self.skip('>') {
+                    return Err(self.error("'>'"));
+                }
+                DataType::Map(Box::new(key), Box::new(value))
+            }
+            "VARCHAR" | "CHAR" if self.skip('(') => {
+                self.word()?;
+                if !self.skip(')') {
+                    return Err(self.error("')'"));
+                }
+                DataType::String
+            }
+            "VOID" => DataType::Null,
+            "INTERVAL" => self.interval()?,
             _ => {
                 self.rest = before;
                 return Err(PlanError::new(
                     "UNSUPPORTED_DATATYPE",
                     format!("'{word}' is not a data type"),
                     "Types: BOOLEAN, TINYINT, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p,s), \
-                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, ARRAY<..>, STRUCT<..>",
+                     STRING, BINARY, DATE, TIMESTAMP, TIMESTAMP_NTZ, INTERVAL DAY TO SECOND, \
+                     INTERVAL YEAR TO MONTH, ARRAY<..>, MAP<.., ..>, STRUCT<..>",
                 ));
             }
+        })
+    }
+
+    fn interval(&mut self) -> PlanResult<DataType> {
+        let unit = |word: &str| {
+            let at = |units: &[&str]| units.iter().position(|unit| unit.eq_ignore_ascii_case(word));
+            let day_time = at(&DAY_TIME_UNITS).map(|at| (true, at as u8));
+            day_time.or(at(&YEAR_MONTH_UNITS).map(|at| (false, at as u8)))
+        };
+        let wrong = self.error("DAY TO SECOND, YEAR TO MONTH or one of their units");
+        let Some((day_time, from)) = unit(self.word()?) else { return Err(wrong) };
+        let mut to = from;
+        if self.rest.get(..2).is_some_and(|rest| rest.eq_ignore_ascii_case("TO")) {
+            self.word()?;
+            match unit(self.word()?) {
+                Some((kind, unit)) if kind == day_time && unit > from => to = unit,
+                _ => return Err(wrong),
+            }
+        }
+        Ok(if day_time {
+            DataType::DayTimeInterval(from, to)
+        } else {
+            DataType::YearMonthInterval(from, to)
         })
     }
 
@@ -359,8 +455,25 @@ mod tests {
              |    |-- element: struct (containsNull = true)\n |    |    |-- k: string (nullable = true)\n \
              |    |    |-- v: decimal(10,2) (nullable = true)\n |-- a b: long (nullable = true)\n"
         );
-        for bad in ["", "a", "a INT,", "a NUMBER", "a DECIMAL(40,2)", "a ARRAY<INT", "a INT b INT"]
-        {
+        let other = "m MAP<STRING, ARRAY<INT>>, i INTERVAL DAY TO SECOND, j INTERVAL MONTH";
+        let types: Vec<_> = Schema::parse_ddl(other)
+            .unwrap()
+            .fields
+            .iter()
+            .map(|field| field.data_type.to_string())
+            .collect();
+        assert_eq!(types, ["MAP<STRING, ARRAY<INT>>", "INTERVAL DAY TO SECOND", "INTERVAL MONTH"]);
+        for bad in [
+            "",
+            "a",
+            "a INT,",
+            "a INTERVAL DAY TO MONTH",
+            "a MAP<INT>",
+            "a NUMBER",
+            "a DECIMAL(40,2)",
+            "a ARRAY<INT",
+            "a INT b INT",
+        ] {
             assert!(Schema::parse_ddl(bad).is_err(), "{bad}");
         }
     }

@@ -1,8 +1,8 @@
 //! A value outside a row: literals, the memory source and sink, and printing. Never on the hot
 //! path.
 
-use super::datetime::{Tz, date_text, timestamp_text};
-use super::row::{Array, Row, RowWriter};
+use super::datetime::{Tz, date_text, interval, timestamp_text};
+use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
 
 /// A value; its exact type is known from the schema.
@@ -24,6 +24,8 @@ pub enum Value {
     Binary(Vec<u8>),
     /// ARRAY.
     Array(Vec<Value>),
+    /// MAP, in its own order.
+    Map(Vec<(Value, Value)>),
     /// STRUCT, in the order of its fields.
     Struct(Vec<Value>),
 }
@@ -37,6 +39,13 @@ impl Value {
                 let array = Array::new(bytes);
                 let element = |i| array.row.value(i, array.len, element);
                 Self::Array((0..array.len).map(element).collect())
+            }
+            DataType::Map(key, value) => {
+                let map = Map::new(bytes);
+                let entry = |i| {
+                    (map.keys.row.value(i, map.len, key), map.values.row.value(i, map.len, value))
+                };
+                Self::Map((0..map.len).map(entry).collect())
             }
             DataType::Struct(fields) => {
                 let field =
@@ -52,6 +61,15 @@ impl Value {
         let (mut writer, values) = match self {
             Self::Array(values) => (RowWriter::array(out, values.len()), values),
             Self::Struct(values) => (RowWriter::new(out, values.len()), values),
+            Self::Map(entries) => {
+                let (keys, values) = entries.iter().cloned().unzip();
+                let mut bytes = Vec::new();
+                Self::Array(keys).write(&mut bytes);
+                let mut of_values = Vec::new();
+                Self::Array(values).write(&mut of_values);
+                Map::write(&bytes, &of_values, out);
+                return;
+            }
             _ => return,
         };
         for (index, value) in values.iter().enumerate() {
@@ -61,12 +79,25 @@ impl Value {
 
     /// The value as Spark casts it to a string, `None` for NULL.
     pub fn display(&self, data_type: &DataType, zone: Tz) -> Option<String> {
+        self.text(data_type, zone, "null")
+    }
+
+    /// The value as Spark's `show` prints it, which differs in the NULLs inside.
+    pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
+        self.text(data_type, zone, "NULL").unwrap_or_else(|| "NULL".to_string())
+    }
+
+    fn text(&self, data_type: &DataType, zone: Tz, null: &str) -> Option<String> {
+        let shown = |value: &Self, data_type: &DataType| {
+            value.text(data_type, zone, null).unwrap_or_else(|| null.to_string())
+        };
         Some(match (self, data_type) {
             (Self::Null, _) => return None,
             (Self::Boolean(v), _) => v.to_string(),
             (Self::Long(v), DataType::Date) => date_text(*v),
             (Self::Long(v), DataType::Timestamp) => timestamp_text(*v, zone),
             (Self::Long(v), DataType::TimestampNtz) => timestamp_text(*v, Tz::UTC),
+            (Self::Long(v), t) if t.is_interval() => interval::text(*v, t),
             (Self::Long(v), _) => v.to_string(),
             (Self::Double(v), DataType::Float) => float_text(*v as f32),
             (Self::Double(v), _) => double_text(*v),
@@ -78,20 +109,22 @@ impl Value {
                 format!("[{}]", hex.join(" "))
             }
             (Self::Array(values), DataType::Array(element)) => {
-                let texts = values.iter().map(|v| shown(v, element, zone));
+                let texts = values.iter().map(|v| shown(v, element));
                 format!("[{}]", texts.collect::<Vec<_>>().join(", "))
             }
             (Self::Struct(values), DataType::Struct(fields)) => {
-                let texts = values.iter().zip(fields).map(|(v, f)| shown(v, &f.data_type, zone));
+                let texts = values.iter().zip(fields).map(|(v, f)| shown(v, &f.data_type));
                 format!("{{{}}}", texts.collect::<Vec<_>>().join(", "))
             }
-            (Self::Array(_) | Self::Struct(_), _) => String::new(),
+            (Self::Map(entries), DataType::Map(key, value)) => {
+                let texts = entries
+                    .iter()
+                    .map(|(k, v)| format!("{} -> {}", shown(k, key), shown(v, value)));
+                format!("{{{}}}", texts.collect::<Vec<_>>().join(", "))
+            }
+            (Self::Array(_) | Self::Map(_) | Self::Struct(_), _) => String::new(),
         })
     }
-}
-
-fn shown(value: &Value, data_type: &DataType, zone: Tz) -> String {
-    value.display(data_type, zone).unwrap_or_else(|| "NULL".to_string())
 }
 
 /// The text of a decimal with all digits of its scale.

@@ -39,6 +39,12 @@ pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
             };
             Value::Struct(fields.iter().map(field).collect::<Result<_, _>>()?)
         }
+        (Json::Object(map), DataType::Map(key, value)) if **key == DataType::String => {
+            let entry = |(name, json): (&String, &Json)| {
+                Ok::<_, String>((Value::String(name.clone()), to_value(json, value)?))
+            };
+            Value::Map(map.iter().map(entry).collect::<Result<_, _>>()?)
+        }
         _ => return Err(wrong()),
     })
 }
@@ -74,7 +80,13 @@ pub fn value_json(value: &Value, data_type: &DataType) -> Json {
                 pairs.map(|(f, v)| (f.name.clone(), value_json(v, &f.data_type))).collect(),
             )
         }
-        (Value::Array(_) | Value::Struct(_), _) => Json::Null,
+        (Value::Map(entries), DataType::Map(key, of)) => {
+            let pairs = entries
+                .iter()
+                .map(|(k, v)| (k.display(key, Tz::UTC).unwrap_or_default(), value_json(v, of)));
+            Json::Object(pairs.collect())
+        }
+        (Value::Array(_) | Value::Map(_) | Value::Struct(_), _) => Json::Null,
     }
 }
 

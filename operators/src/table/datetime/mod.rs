@@ -4,6 +4,7 @@
 //! Gregorian calendar, as in Spark. A local time that a zone skips is moved on by the gap; one that
 //! comes twice is the earlier of the two.
 
+pub mod interval;
 pub mod pattern;
 
 use super::error::{PlanError, PlanResult};

@@ -1,14 +1,17 @@
 //! Casts, with ANSI rules: what does not fit is an error, or NULL for `try_cast`.
-//!
-//! The session time zone is UTC.
 
+use super::cell::{Cell, elements, field};
 use super::compile::{
-    Compiled, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text,
+    Compiled, Cx, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text,
 };
-use crate::table::datetime::{DAY_US, Tz, parse_date, parse_timestamp};
-use crate::table::types::{DataType, Physical};
+use crate::table::datetime::{
+    DAY_US, SECOND_US, Tz, interval, parse_date, parse_timestamp, to_local, to_utc,
+};
+use crate::table::row::{Array, Map, RowWriter};
+use crate::table::types::{DataType, Field, Physical};
 use crate::table::value::Value;
 use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
 
 const FIX: &str = "Use try_cast to get NULL instead";
 
@@ -19,15 +22,26 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         (a, b) if a == b => true,
         (T::Null, _) => true,
         (_, T::String) => true,
-        (T::String, T::Array(_) | T::Struct(_)) => false,
+        (T::String, T::Array(_) | T::Map(..) | T::Struct(_)) => false,
         (T::String, _) => true,
+        (T::Array(a), T::Array(b)) => is_allowed(a, b),
+        (T::Map(ak, av), T::Map(bk, bv)) => is_allowed(ak, bk) && is_allowed(av, bv),
+        (T::Struct(a), T::Struct(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| is_allowed(&a.data_type, &b.data_type))
+        }
+        (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
+        (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (from, to) if from.is_interval() => to.is_integral(),
+        (from, to) if to.is_interval() => from.is_integral(),
         (T::Boolean, to) => to.is_numeric(),
         (from, T::Boolean) => from.is_numeric(),
         (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp | T::TimestampNtz, T::Date) => {
             true
         }
         (T::Date | T::Timestamp, T::TimestampNtz) => true,
-        (T::Timestamp, T::Long) | (T::Long | T::Int | T::Short | T::Byte, T::Timestamp) => true,
+        (T::Timestamp, to) if to.is_numeric() => true,
+        (from, T::Timestamp) if from.is_numeric() => true,
         (from, to) => from.is_numeric() && to.is_numeric(),
     }
 }
@@ -50,9 +64,36 @@ fn soften<T>(result: Eval<T>, lenient: bool) -> Eval<T> {
 }
 
 /// Compiles a cast of what `inner` gives.
-pub fn compile(inner: Compiled, from: &DataType, to: &DataType, lenient: bool) -> Compiled {
+pub fn compile(
+    inner: Compiled,
+    from: &DataType,
+    to: &DataType,
+    lenient: bool,
+    zone: Tz,
+) -> Compiled {
     if *to == DataType::String {
-        return to_string(inner, from.clone());
+        return to_string(inner, from.clone(), zone);
+    }
+    if from.is_nested() && from != to {
+        return nested(inner, from, to, lenient, zone);
+    }
+    if let (DataType::Timestamp, Physical::Double | Physical::Decimal) = (from, to.physical()) {
+        // Seconds, with their fraction.
+        let micros = DataType::Decimal(20, 6);
+        let seconds = match inner {
+            Compiled::Long(f) => decimal_fn(move |cx| Ok(f(cx)?.map(i128::from))),
+            other => other,
+        };
+        return compile(seconds, &micros, to, lenient, zone);
+    }
+    if let (Physical::Double | Physical::Decimal, DataType::Timestamp) = (from.physical(), to) {
+        let micros = DataType::Decimal(38, 6);
+        let micros = compile(inner, from, &micros, lenient, zone).decimal();
+        return long_fn(move |cx| match micros(cx)?.map(i64::try_from) {
+            None => Ok(None),
+            Some(Ok(micros)) => Ok(Some(micros)),
+            Some(Err(_)) => soften(overflow("of seconds", &DataType::Timestamp), lenient),
+        });
     }
     let (from, target) = (from.clone(), to.clone());
     match (inner, to.physical()) {
@@ -63,7 +104,7 @@ pub fn compile(inner: Compiled, from: &DataType, to: &DataType, lenient: bool) -
         }),
         (Compiled::Bytes(f), Physical::Long) => long_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_long(text(bytes), &target), lenient)
+            soften(parse_long(text(bytes), &target, zone), lenient)
         }),
         (Compiled::Bytes(f), Physical::Double) => double_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
@@ -84,7 +125,7 @@ pub fn compile(inner: Compiled, from: &DataType, to: &DataType, lenient: bool) -
         }),
         (Compiled::Long(f), Physical::Long) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(long_to_long(value, &from, &target), lenient)
+            soften(long_to_long(value, &from, &target, zone), lenient)
         }),
         (Compiled::Long(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0))),
         (Compiled::Long(f), Physical::Double) => {
@@ -151,16 +192,16 @@ fn from_decimal(
     }
 }
 
-fn to_string(inner: Compiled, from: DataType) -> Compiled {
-    fn put<'a>(arena: &'a Bump, value: Value, from: &DataType) -> Eval<&'a [u8]> {
-        Ok(value.display(from, Tz::UTC).map(|text| &*arena.alloc_slice_copy(text.as_bytes())))
+fn to_string(inner: Compiled, from: DataType, zone: Tz) -> Compiled {
+    fn put<'a>(arena: &'a Bump, value: Value, from: &DataType, zone: Tz) -> Eval<&'a [u8]> {
+        Ok(value.display(from, zone).map(|text| &*arena.alloc_slice_copy(text.as_bytes())))
     }
     match inner {
         Compiled::Bytes(f) if matches!(from, DataType::String | DataType::Binary) => {
             Compiled::Bytes(f)
         }
         Compiled::Bytes(f) => bytes_fn(move |cx| match f(cx)? {
-            Some(bytes) => put(cx.arena, Value::from_bytes(bytes, &from), &from),
+            Some(bytes) => put(cx.arena, Value::from_bytes(bytes, &from), &from, zone),
             None => Ok(None),
         }),
         Compiled::Long(f) if from.is_integral() => bytes_fn(move |cx| {
@@ -173,14 +214,106 @@ fn to_string(inner: Compiled, from: DataType) -> Compiled {
             }))
         }),
         Compiled::Long(f) => {
-            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Long), &from))
+            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Long), &from, zone))
         }
-        Compiled::Double(f) => {
-            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from))
+        Compiled::Double(f) => bytes_fn(move |cx| {
+            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from, zone)
+        }),
+        Compiled::Decimal(f) => bytes_fn(move |cx| {
+            put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from, zone)
+        }),
+    }
+}
+
+/// Casts arrays, maps and structs part by part.
+fn nested(inner: Compiled, from: &DataType, to: &DataType, lenient: bool, zone: Tz) -> Compiled {
+    let cast = NestedCast::new(from, to, lenient, zone);
+    let inner = inner.bytes();
+    bytes_fn(move |cx| {
+        let Some(bytes) = inner(cx)? else { return Ok(None) };
+        match cast.cell(Cell::Bytes(bytes), cx)? {
+            Cell::Bytes(bytes) => Ok(Some(bytes)),
+            _ => Ok(None),
         }
-        Compiled::Decimal(f) => {
-            bytes_fn(move |cx| put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from))
+    })
+}
+
+/// A cast of one value that is handed in as the only column of a row.
+enum NestedCast {
+    Same,
+    Scalar(Compiled),
+    Array(Box<NestedCast>, DataType),
+    Map(Box<NestedCast>, Box<NestedCast>, DataType, DataType),
+    Struct(Vec<(NestedCast, DataType)>),
+}
+
+impl NestedCast {
+    fn new(from: &DataType, to: &DataType, lenient: bool, zone: Tz) -> Self {
+        let below = |from: &DataType, to: &DataType| Self::new(from, to, lenient, zone);
+        match (from, to) {
+            (from, to) if from == to => Self::Same,
+            (DataType::Array(a), DataType::Array(b)) => {
+                Self::Array(Box::new(below(a, b)), (**a).clone())
+            }
+            (DataType::Map(ak, av), DataType::Map(bk, bv)) => Self::Map(
+                Box::new(below(ak, bk)),
+                Box::new(below(av, bv)),
+                (**ak).clone(),
+                (**av).clone(),
+            ),
+            (DataType::Struct(a), DataType::Struct(b)) => {
+                let fields = a.iter().zip(b);
+                let one = |(a, b): (&Field, &Field)| {
+                    (below(&a.data_type, &b.data_type), a.data_type.clone())
+                };
+                Self::Struct(fields.map(one).collect())
+            }
+            (from, to) => {
+                let value = super::compile::from_cells(from.physical(), |cx| {
+                    Ok(cx.variables.last().copied().unwrap_or(Cell::Null))
+                });
+                Self::Scalar(compile(value, from, to, lenient, zone))
+            }
         }
+    }
+
+    fn cell<'a>(&self, value: Cell<'a>, cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> {
+        if value.is_null() {
+            return Ok(Cell::Null);
+        }
+        let array = |cast: &Self, array: Array<'a>, element: &DataType| {
+            let mut out = BumpVec::new_in(cx.arena);
+            let mut writer = RowWriter::array(&mut out, array.len);
+            for (i, value) in elements(array, element).enumerate() {
+                cast.cell(value, cx)?.put(&mut writer, i);
+            }
+            Ok::<_, Box<EvalError>>(out.into_bump_slice() as &'a [u8])
+        };
+        Ok(match self {
+            Self::Same => value,
+            Self::Scalar(cast) => {
+                let variables = cx.arena.alloc_slice_copy(&[value]);
+                cast.cell(Cx { variables, ..cx })?
+            }
+            Self::Array(cast, element) => Cell::Bytes(array(cast, value.array(), element)?),
+            Self::Map(key, of_value, key_type, value_type) => {
+                let Some(map) = value.map() else { return Ok(Cell::Null) };
+                let keys = array(key, map.keys, key_type)?;
+                let values = array(of_value, map.values, value_type)?;
+                let mut out = BumpVec::new_in(cx.arena);
+                Map::write(keys, values, &mut out);
+                Cell::Bytes(out.into_bump_slice())
+            }
+            Self::Struct(fields) => {
+                let mut out = BumpVec::new_in(cx.arena);
+                let mut writer = RowWriter::new(&mut out, fields.len());
+                for (i, (cast, data_type)) in fields.iter().enumerate() {
+                    let value = field(value.bytes(), i, fields.len(), data_type);
+                    cast.cell(value, cx)?.put(&mut writer, i);
+                }
+                Cell::Bytes(out.into_bump_slice())
+            }
+        })
     }
 }
 
@@ -224,15 +357,43 @@ pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
     }
 }
 
-fn long_to_long(value: i64, from: &DataType, to: &DataType) -> Eval<i64> {
+fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i64> {
     use DataType as T;
     Ok(Some(match (from, to) {
         (T::Date, T::Timestamp | T::TimestampNtz) => match value.checked_mul(DAY_US) {
+            Some(micros) if *to == T::Timestamp => to_utc(micros, zone),
             Some(micros) => micros,
             None => return overflow(value, to),
         },
-        (T::Timestamp | T::TimestampNtz, T::Date) => value.div_euclid(DAY_US),
-        (T::Timestamp, T::Long) => value.div_euclid(1_000_000),
+        (T::Timestamp, T::Date) => to_local(value, zone).div_euclid(DAY_US),
+        (T::TimestampNtz, T::Date) => value.div_euclid(DAY_US),
+        (T::Timestamp, T::TimestampNtz) => to_local(value, zone),
+        (T::TimestampNtz, T::Timestamp) => to_utc(value, zone),
+        (T::Timestamp, to) if to.is_integral() => {
+            return long_to_long(value.div_euclid(SECOND_US), &T::Long, to, zone);
+        }
+        (T::DayTimeInterval(..), T::DayTimeInterval(_, unit)) => {
+            let unit = interval::unit_us(*unit);
+            value / unit * unit
+        }
+        (T::YearMonthInterval(..), T::YearMonthInterval(_, 0)) => value / 12 * 12,
+        (T::YearMonthInterval(..), T::YearMonthInterval(..)) => value,
+        (T::DayTimeInterval(_, unit), to) if to.is_integral() => {
+            return long_to_long(value / interval::unit_us(*unit), &T::Long, to, zone);
+        }
+        (T::YearMonthInterval(_, unit), to) if to.is_integral() => {
+            return long_to_long(if *unit == 0 { value / 12 } else { value }, &T::Long, to, zone);
+        }
+        (_, T::DayTimeInterval(_, unit)) => match value.checked_mul(interval::unit_us(*unit)) {
+            Some(micros) => micros,
+            None => return overflow(value, to),
+        },
+        (_, T::YearMonthInterval(_, unit)) => {
+            match value.checked_mul(if *unit == 0 { 12 } else { 1 }) {
+                Some(months) => months,
+                None => return overflow(value, to),
+            }
+        }
         (from, T::Timestamp) if from.is_integral() => match value.checked_mul(1_000_000) {
             Some(micros) => micros,
             None => return overflow(value, to),
@@ -265,14 +426,16 @@ fn parse_bool(value: &str) -> Eval<bool> {
     }
 }
 
-fn parse_long(value: &str, to: &DataType) -> Eval<i64> {
+fn parse_long(value: &str, to: &DataType, zone: Tz) -> Eval<i64> {
     let parsed = match to {
         DataType::Date => parse_date(value.trim()),
-        DataType::Timestamp => parse_timestamp(value, Some(Tz::UTC)),
+        DataType::Timestamp => parse_timestamp(value, Some(zone)),
         DataType::TimestampNtz => parse_timestamp(value, None),
+        to if to.is_interval() => interval::parse_shown(value, to),
         _ => {
             let (low, high) = to.integral_range();
-            value.trim().parse().ok().filter(|v| (low..=high).contains(v))
+            let trimmed = value.trim();
+            trimmed.parse().ok().filter(|v| (low..=high).contains(v))
         }
     };
     parsed.map_or_else(|| invalid(value, to), |v| Ok(Some(v)))

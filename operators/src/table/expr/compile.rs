@@ -1,7 +1,9 @@
 //! Compilation of resolved expressions to typed closures: one per node, with the types decided
 //! here and never looked at again while records flow.
 
+use super::cell::Cell;
 use super::{Node, Resolved, cast, functions};
+use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
 use crate::table::types::{DataType, Physical};
 use crate::table::value::Value;
@@ -45,6 +47,32 @@ pub struct Cx<'a> {
     pub row: Row<'a>,
     /// Where computed bytes go.
     pub arena: &'a Bump,
+    /// The values of the lambda variables in force, outermost first.
+    pub variables: &'a [Cell<'a>],
+}
+
+impl<'a> Cx<'a> {
+    /// Outside of any lambda.
+    #[inline]
+    pub fn new(row: Row<'a>, arena: &'a Bump) -> Self {
+        Self { row, arena, variables: &[] }
+    }
+}
+
+/// What the meaning of an expression depends on besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Semantics {
+    /// The session time zone.
+    pub zone: Tz,
+    /// Whether overflow, division by zero and bad casts are errors; if not, they give NULL, and
+    /// integers wrap around.
+    pub ansi: bool,
+}
+
+impl Default for Semantics {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, ansi: true }
+    }
 }
 
 /// A closure of any result, for tests such as "is NULL".
@@ -114,24 +142,132 @@ pub fn text(bytes: &[u8]) -> &str {
 }
 
 /// Compiles an expression over rows of `width` columns.
-pub fn compile(expr: &Resolved, width: usize) -> Compiled {
+pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled {
+    let below = |expr: &Resolved| compile(expr, width, semantics);
     match &expr.node {
         Node::Column(index, _) => column(Slot::new(*index, width), &expr.data_type),
+        Node::Variable(index, _) => {
+            let index = *index;
+            from_cells(expr.data_type.physical(), move |cx| Ok(cx.variables[index]))
+        }
+        // Compiled by the function that it is an argument of, as an expression of its body.
+        Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
         Node::Cast(inner, lenient) => {
-            let compiled = compile(inner, width);
-            cast::compile(compiled, &inner.data_type, &expr.data_type, *lenient)
+            let from = &inner.data_type;
+            let lenient = *lenient || !semantics.ansi;
+            cast::compile(below(inner), from, &expr.data_type, lenient, semantics.zone)
         }
         Node::Case(branches, otherwise) => {
-            let whens = branches.iter().map(|(when, _)| compile(when, width).bool()).collect();
-            let thens = branches.iter().map(|(_, then)| compile(then, width));
-            let otherwise = otherwise.iter().map(|o| compile(o, width));
+            let whens = branches.iter().map(|(when, _)| below(when).bool()).collect();
+            let thens = branches.iter().map(|(_, then)| below(then));
+            let otherwise = otherwise.iter().map(|o| below(o));
             case(whens, thens.chain(otherwise).collect(), expr.data_type.physical())
         }
         Node::Call(name, args) => {
-            let compiled = args.iter().map(|arg| compile(arg, width)).collect();
-            functions::compile(name, compiled, args, &expr.data_type)
+            let compiled = args.iter().map(below).collect();
+            let call = functions::compile(name, compiled, args, &expr.data_type, semantics);
+            if semantics.ansi { call } else { softened(call) }
         }
+    }
+}
+
+/// The same, with NULL for an error.
+pub fn softened(inner: Compiled) -> Compiled {
+    macro_rules! soften {
+        ($make:ident, $f:ident) => {
+            $make(move |cx| Ok($f(cx).unwrap_or(None)))
+        };
+    }
+    match inner {
+        Compiled::Bool(f) => soften!(bool_fn, f),
+        Compiled::Long(f) => soften!(long_fn, f),
+        Compiled::Double(f) => soften!(double_fn, f),
+        Compiled::Decimal(f) => soften!(decimal_fn, f),
+        Compiled::Bytes(f) => soften!(bytes_fn, f),
+    }
+}
+
+/// The value of an expression of any kind.
+pub type CellFn = Box<dyn for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send>;
+
+impl Compiled {
+    /// The same as a closure that gives a cell.
+    pub fn cells(self) -> CellFn {
+        macro_rules! as_cell {
+            ($f:ident, $variant:ident) => {
+                Box::new(move |cx| Ok($f(cx)?.map_or(Cell::Null, Cell::$variant)))
+            };
+        }
+        match self {
+            Self::Bool(f) => as_cell!(f, Bool),
+            Self::Long(f) => as_cell!(f, Long),
+            Self::Double(f) => as_cell!(f, Double),
+            Self::Decimal(f) => as_cell!(f, Decimal),
+            Self::Bytes(f) => as_cell!(f, Bytes),
+        }
+    }
+
+    /// Evaluates it.
+    #[inline]
+    pub fn cell<'a>(&self, cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> {
+        Ok(match self {
+            Self::Bool(f) => f(cx)?.map_or(Cell::Null, Cell::Bool),
+            Self::Long(f) => f(cx)?.map_or(Cell::Null, Cell::Long),
+            Self::Double(f) => f(cx)?.map_or(Cell::Null, Cell::Double),
+            Self::Decimal(f) => f(cx)?.map_or(Cell::Null, Cell::Decimal),
+            Self::Bytes(f) => f(cx)?.map_or(Cell::Null, Cell::Bytes),
+        })
+    }
+}
+
+/// A closure of cells as one of a kind; a cell of another kind, which no function gives, is NULL.
+pub fn from_cells(
+    physical: Physical,
+    f: impl for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send + 'static,
+) -> Compiled {
+    macro_rules! only {
+        ($make:ident, $variant:ident) => {
+            $make(move |cx| {
+                Ok(match f(cx)? {
+                    Cell::$variant(v) => Some(v),
+                    _ => None,
+                })
+            })
+        };
+    }
+    match physical {
+        Physical::Bool => only!(bool_fn, Bool),
+        Physical::Long => only!(long_fn, Long),
+        Physical::Double => only!(double_fn, Double),
+        Physical::Decimal => only!(decimal_fn, Decimal),
+        Physical::Bytes => only!(bytes_fn, Bytes),
+    }
+}
+
+/// Computes what depends on no column before any record comes. What fails is left as it is, to
+/// fail when a record needs it.
+pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
+    let expr = expr.map_children(&mut |child| fold(child, semantics));
+    let constant = match &expr.node {
+        Node::Call(name, args) => {
+            functions::is_deterministic(name)
+                && args.iter().all(|arg| matches!(arg.node, Node::Literal(_)))
+        }
+        Node::Cast(inner, _) => matches!(inner.node, Node::Literal(_)),
+        _ => false,
+    };
+    if !constant {
+        return expr;
+    }
+    let arena = Bump::new();
+    let compiled = compile(&expr, 0, semantics);
+    match compiled.cell(Cx::new(Row(&[]), &arena)) {
+        Ok(cell) => {
+            let node = Node::Literal(cell.value(&expr.data_type));
+            Resolved { node, ..expr }
+        }
+        Err(_) => expr,
     }
 }
 

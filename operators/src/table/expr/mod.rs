@@ -3,6 +3,7 @@
 //! is resolved and compiled; operators such as `+` are functions too.
 
 pub mod cast;
+pub mod cell;
 pub mod compile;
 pub mod functions;
 pub mod resolve;
@@ -54,10 +55,18 @@ pub enum Expr {
         /// The `ELSE`.
         otherwise: Option<Box<Expr>>,
     },
+    /// `x -> …` or `(x, y) -> …`, an argument of a function such as `transform`.
+    Lambda(Vec<String>, Box<Expr>),
+    /// A field of what an expression gives: `f(x).field`.
+    Field(Box<Expr>, String),
     /// `… AS name`.
     Alias(Box<Expr>, String),
+    /// `… AS (name, name)`, of a generator.
+    Aliases(Box<Expr>, Vec<String>),
     /// `*` or `t.*`.
     Star(Option<String>),
+    /// `* EXCEPT (a, b)`.
+    StarExcept(Option<String>, Vec<String>, Place),
 }
 
 /// An expression whose columns are indices and whose types are known and agree.
@@ -84,6 +93,10 @@ pub enum Node {
     Cast(Box<Resolved>, bool),
     /// Conditions with values, and the value if none is true.
     Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
+    /// A lambda variable, by its place among those in force.
+    Variable(usize, String),
+    /// A lambda: how many variables it adds, and its body.
+    Lambda(usize, Box<Resolved>),
 }
 
 /// A column by name; dots separate a struct's fields.
@@ -199,6 +212,8 @@ impl Expr {
                 if place.line > 0 { *place } else { first().unwrap_or_default() }
             }
             Self::Cast { expr, .. } | Self::Alias(expr, _) => expr.place(),
+            Self::Aliases(expr, _) | Self::Field(expr, _) => expr.place(),
+            Self::StarExcept(_, _, place) => *place,
             _ => Place::default(),
         }
     }
@@ -208,6 +223,7 @@ impl Expr {
         match self {
             Self::Alias(_, name) => name.clone(),
             Self::Column { parts, .. } => parts.last().cloned().unwrap_or_default(),
+            Self::Field(_, name) => name.clone(),
             // A cast of a plain column keeps the column's name.
             Self::Cast { expr, .. } if matches!(**expr, Self::Column { .. }) => expr.output_name(),
             other => other.to_string(),
@@ -252,7 +268,15 @@ impl fmt::Display for Expr {
                 }
                 write!(f, " END")
             }
+            Self::Lambda(names, body) => {
+                let names: Vec<_> =
+                    names.iter().map(|name| format!("namedlambdavariable({name})")).collect();
+                write!(f, "lambdafunction({body}, {})", names.join(", "))
+            }
+            Self::Field(expr, name) => write!(f, "{expr}.{name}"),
             Self::Alias(expr, name) => write!(f, "{expr} AS {name}"),
+            Self::Aliases(expr, names) => write!(f, "{expr} AS ({})", names.join(", ")),
+            Self::StarExcept(_, names, _) => write!(f, "* EXCEPT ({})", names.join(", ")),
             Self::Star(None) => write!(f, "*"),
             Self::Star(Some(table)) => write!(f, "{table}.*"),
         }
@@ -267,6 +291,38 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result
 }
 
 impl Resolved {
+    /// The parts that it is made of.
+    pub fn children(&self) -> Vec<&Resolved> {
+        match &self.node {
+            Node::Column(..) | Node::Variable(..) | Node::Literal(_) => Vec::new(),
+            Node::Call(_, args) => args.iter().collect(),
+            Node::Cast(inner, _) | Node::Lambda(_, inner) => vec![inner],
+            Node::Case(branches, otherwise) => {
+                let branches = branches.iter().flat_map(|(when, then)| [when, then]);
+                branches.chain(otherwise.as_deref()).collect()
+            }
+        }
+    }
+
+    /// The same with other parts.
+    pub fn map_children(self, change: &mut dyn FnMut(Resolved) -> Resolved) -> Resolved {
+        let Self { node, data_type, nullable } = self;
+        let node = match node {
+            Node::Call(name, args) => Node::Call(name, args.into_iter().map(change).collect()),
+            Node::Cast(inner, lenient) => Node::Cast(Box::new(change(*inner)), lenient),
+            Node::Lambda(count, body) => Node::Lambda(count, Box::new(change(*body))),
+            Node::Case(branches, otherwise) => {
+                let mut changed = Vec::with_capacity(branches.len());
+                for (when, then) in branches {
+                    changed.push((change(when), change(then)));
+                }
+                Node::Case(changed, otherwise.map(|o| Box::new(change(*o))))
+            }
+            leaf => leaf,
+        };
+        Self { node, data_type, nullable }
+    }
+
     /// A constant.
     pub fn literal(value: Value, data_type: DataType) -> Self {
         let nullable = value == Value::Null;
@@ -302,7 +358,8 @@ impl Resolved {
 impl fmt::Display for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.node {
-            Node::Column(_, name) => write!(f, "{name}"),
+            Node::Column(_, name) | Node::Variable(_, name) => write!(f, "{name}"),
+            Node::Lambda(_, body) => write!(f, "-> {body}"),
             Node::Literal(value) => {
                 let text = value.display(&self.data_type, Tz::UTC);
                 match (text, &self.data_type) {

@@ -3,7 +3,7 @@
 use super::functions;
 use super::{Expr, Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 
 /// A column that an expression may name.
@@ -24,9 +24,25 @@ pub struct ScopeColumn {
 pub struct Scope {
     /// The columns.
     pub columns: Vec<ScopeColumn>,
+    /// Lambda variables in force, outermost first: name, type, whether one may be NULL.
+    pub variables: Vec<(String, DataType, bool)>,
 }
 
 impl Scope {
+    /// A scope of columns.
+    pub fn new(columns: Vec<ScopeColumn>) -> Self {
+        Self { columns, variables: Vec::new() }
+    }
+
+    /// The innermost lambda variable of a name, and the rest of the name.
+    fn variable(&self, parts: &[String]) -> Option<Resolved> {
+        let first = parts.first()?;
+        let named = |(name, ..): &(String, DataType, bool)| name.eq_ignore_ascii_case(first);
+        let index = self.variables.iter().rposition(named)?;
+        let (name, data_type, nullable) = self.variables[index].clone();
+        Some(Resolved { node: Node::Variable(index, name), data_type, nullable })
+    }
+
     fn find(&self, parts: &[String]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (index, column) in self.columns.iter().enumerate() {
@@ -49,6 +65,11 @@ impl Scope {
     }
 
     fn column(&self, parts: &[String]) -> PlanResult<Resolved> {
+        if let Some(variable) = self.variable(parts) {
+            return parts[1..]
+                .iter()
+                .try_fold(variable, |of, field| functions::field_of(of, field));
+        }
         let (index, used) = match self.find(parts).as_slice() {
             [one] => *one,
             [] => return Err(self.unknown(&parts.join("."))),
@@ -122,14 +143,28 @@ pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResu
 }
 
 fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
+    // Lambda variables first: no hook knows of them.
+    if let Expr::Column { parts, .. } = expr
+        && scope.variable(parts).is_some()
+    {
+        return scope.column(parts);
+    }
     if let Some(resolved) = hook(expr)? {
         return Ok(resolved);
     }
     match expr {
         Expr::Column { parts, .. } => scope.column(parts),
         Expr::Literal(value, data_type) => Ok(Resolved::literal(value.clone(), data_type.clone())),
-        Expr::Alias(expr, _) => resolve_with(expr, scope, hook),
-        Expr::Star(_) => Err(PlanError::new(
+        Expr::Alias(expr, _) | Expr::Aliases(expr, _) => resolve_with(expr, scope, hook),
+        Expr::Field(of, field) => {
+            resolve_with(of, scope, hook).and_then(|of| functions::field_of(of, field))
+        }
+        Expr::Lambda(..) => Err(PlanError::new(
+            "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
+            "a lambda stands where a value is needed",
+            "It is an argument of transform, filter, exists, forall, aggregate and their like",
+        )),
+        Expr::Star(_) | Expr::StarExcept(..) => Err(PlanError::new(
             "INVALID_USAGE_OF_STAR_OR_REGEX",
             "`*` stands where one value is needed",
             "Name the columns",
@@ -150,6 +185,13 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             };
             case(resolved, otherwise)
         }
+        Expr::Call { name, .. } if crate::table::generate::is_generator(expr) => {
+            Err(PlanError::new(
+                "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
+                format!("`{name}` makes rows and cannot stand inside an expression"),
+                "Let it stand alone in the SELECT list, or in LATERAL VIEW",
+            ))
+        }
         Expr::Call { name, args, distinct, filter, .. } => {
             if *distinct || filter.is_some() {
                 return Err(PlanError::new(
@@ -157,6 +199,9 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                     format!("DISTINCT and FILTER belong to aggregate functions, `{name}` is none"),
                     "",
                 ));
+            }
+            if args.iter().any(|arg| matches!(arg, Expr::Lambda(..))) {
+                return functions::resolve_lambda(name, args, scope, hook);
             }
             let mut resolved = Vec::new();
             for arg in args {
@@ -173,11 +218,19 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
         return Ok(inner.coerce(to));
     }
     if !super::cast::is_allowed(&inner.data_type, to) {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION",
-            format!("`{inner}` of type {} cannot be cast to {to}", inner.data_type),
-            "",
-        ));
+        let from = &inner.data_type;
+        let (kind, fix) = match (from, to) {
+            (from, DataType::Date) if from.is_numeric() => ("FUNC", "Use date_from_unix_date"),
+            (DataType::Date, to) if to.is_numeric() => ("FUNC", "Use unix_date"),
+            (from, DataType::Binary) if from.is_integral() => ("CONF", "Use hex or encode"),
+            _ => ("", ""),
+        };
+        let condition = match kind {
+            "" => "DATATYPE_MISMATCH.CAST_WITHOUT_SUGGESTION".to_string(),
+            kind => format!("DATATYPE_MISMATCH.CAST_WITH_{kind}_SUGGESTION"),
+        };
+        let reason = format!("`{inner}` of type {from} cannot be cast to {to}");
+        return Err(PlanError::new(condition, reason, fix));
     }
     let nullable = inner.nullable || lenient;
     Ok(Resolved { node: Node::Cast(Box::new(inner), lenient), data_type: to.clone(), nullable })
@@ -198,6 +251,23 @@ pub fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
         (T::Date, T::Timestamp) | (T::Timestamp, T::Date) => T::Timestamp,
         (T::Date, T::TimestampNtz) | (T::TimestampNtz, T::Date) => T::TimestampNtz,
         (T::Array(a), T::Array(b)) => T::Array(Box::new(common_type(a, b)?)),
+        (T::Map(ak, av), T::Map(bk, bv)) => {
+            T::Map(Box::new(common_type(ak, bk)?), Box::new(common_type(av, bv)?))
+        }
+        (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
+            let fields = a.iter().zip(b).map(|(a, b)| {
+                let data_type = common_type(&a.data_type, &b.data_type)?;
+                Some(Field::new(a.name.clone(), data_type, a.nullable || b.nullable))
+            });
+            T::Struct(fields.collect::<Option<_>>()?)
+        }
+        (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
+            T::DayTimeInterval(*a.min(c), *b.max(d))
+        }
+        (T::YearMonthInterval(a, b), T::YearMonthInterval(c, d)) => {
+            T::YearMonthInterval(*a.min(c), *b.max(d))
+        }
+        (T::Timestamp, T::TimestampNtz) | (T::TimestampNtz, T::Timestamp) => T::Timestamp,
         (a, b) if a.is_integral() && b.is_integral() => {
             if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
         }
@@ -238,9 +308,8 @@ pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resol
     let implicit = match (from, to) {
         (a, b) if a == b => true,
         (DataType::Null, _) => true,
-        (DataType::String, to) => {
-            to.is_numeric() || matches!(to, DataType::Date | DataType::Timestamp | DataType::Binary)
-        }
+        (DataType::String, to) => to.is_numeric() || to.is_datetime() || *to == DataType::Binary,
+        (DataType::Binary, DataType::String) => true,
         (from, DataType::String) => {
             from.is_numeric()
                 || matches!(
@@ -253,7 +322,12 @@ pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resol
         }
         (from, DataType::Double | DataType::Long | DataType::Int) if from.is_integral() => true,
         (from, DataType::Double) => from.is_numeric(),
-        (DataType::Date, DataType::Timestamp) | (DataType::Timestamp, DataType::Date) => true,
+        (from, to) if from.is_datetime() && to.is_datetime() => true,
+        (from, DataType::Decimal(..)) => from.is_numeric(),
+        (DataType::Decimal(..) | DataType::Float | DataType::Double, to) => to.is_numeric(),
+        (from, to) if from.is_nested() && to.is_nested() => {
+            common_type(from, to).is_some_and(|common| common == *to)
+        }
         _ => false,
     };
     if implicit {

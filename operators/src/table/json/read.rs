@@ -145,6 +145,12 @@ impl ObjectReader {
                 };
                 Value::Struct(fields.iter().map(field).collect())
             }
+            (Json::Object(map), DataType::Map(key, value)) if **key == DataType::String => {
+                let entries = map.iter().map(|(name, json)| {
+                    (Value::String(name.clone()), self.value(json, value, fault))
+                });
+                Value::Map(entries.collect())
+            }
             _ => {
                 *fault = Some(NOT_ITS_TYPE);
                 Value::Null

@@ -1,38 +1,68 @@
-//! Values as JSON, by Spark's `to_json`.
+//! Values as JSON text, by Spark's `to_json`.
 
 use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Pattern;
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use serde_json::Value as Json;
+use base64::Engine;
 
-/// A value as JSON; NULL fields of structs are left out.
-pub fn to_json(value: &Value, data_type: &DataType, zone: Tz) -> Json {
+/// Appends a value; NULL fields of structs are left out.
+pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u8>) {
     match (value, data_type) {
-        (Value::Null, _) => Json::Null,
-        (Value::Boolean(v), _) => Json::from(*v),
-        (Value::Long(v), t) if t.is_integral() => Json::from(*v),
-        (Value::Double(v), _) if v.is_finite() => Json::from(*v),
-        (Value::Decimal(_), _) => {
-            let text = value.display(data_type, zone).unwrap_or_default();
-            text.parse::<serde_json::Number>().map_or(Json::from(text), Json::Number)
+        (Value::Null, _) => out.extend_from_slice(b"null"),
+        (Value::Boolean(v), _) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
+        (Value::Double(v), _) if !v.is_finite() => {
+            write_string(value.display(data_type, zone).unwrap_or_default().as_bytes(), out);
         }
-        (Value::Long(v), DataType::Timestamp) => Json::from(timestamp(*v, zone, true)),
-        (Value::Long(v), DataType::TimestampNtz) => Json::from(timestamp(*v, Tz::UTC, false)),
+        (Value::Double(_) | Value::Decimal(_), _) => {
+            out.extend_from_slice(value.display(data_type, zone).unwrap_or_default().as_bytes());
+        }
+        (Value::Long(v), t) if t.is_integral() => out.extend_from_slice(v.to_string().as_bytes()),
+        (Value::Long(v), DataType::Timestamp) => {
+            write_string(timestamp(*v, zone, true).as_bytes(), out);
+        }
+        (Value::Long(v), DataType::TimestampNtz) => {
+            write_string(timestamp(*v, Tz::UTC, false).as_bytes(), out);
+        }
         (Value::Binary(v), _) => {
-            use base64::Engine;
-            Json::from(base64::engine::general_purpose::STANDARD.encode(v))
+            write_string(base64::engine::general_purpose::STANDARD.encode(v).as_bytes(), out);
         }
         (Value::Array(values), DataType::Array(element)) => {
-            Json::Array(values.iter().map(|v| to_json(v, element, zone)).collect())
+            list(b"[]", values.iter(), out, |v, out| write_json(v, element, zone, out));
+        }
+        (Value::Map(entries), DataType::Map(key, of)) => {
+            list(b"{}", entries.iter(), out, |(k, v), out| {
+                write_string(k.display(key, zone).unwrap_or_default().as_bytes(), out);
+                out.push(b':');
+                write_json(v, of, zone, out);
+            });
         }
         (Value::Struct(values), DataType::Struct(fields)) => {
-            let pairs = fields.iter().zip(values).filter(|(_, v)| **v != Value::Null);
-            let pairs = pairs.map(|(f, v)| (f.name.clone(), to_json(v, &f.data_type, zone)));
-            Json::Object(pairs.collect())
+            let there = fields.iter().zip(values).filter(|(_, v)| **v != Value::Null);
+            list(b"{}", there, out, |(field, v), out| {
+                write_string(field.name.as_bytes(), out);
+                out.push(b':');
+                write_json(v, &field.data_type, zone, out);
+            });
         }
-        (other, t) => Json::from(other.display(t, zone).unwrap_or_default()),
+        (other, t) => write_string(other.display(t, zone).unwrap_or_default().as_bytes(), out),
     }
+}
+
+fn list<T>(
+    brackets: &[u8; 2],
+    items: impl Iterator<Item = T>,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(T, &mut Vec<u8>),
+) {
+    out.push(brackets[0]);
+    for (i, item) in items.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(brackets[1]);
 }
 
 /// `yyyy-MM-dd'T'HH:mm:ss[.SSS][XXX]`, as Spark writes it; the fraction of a millisecond is lost.

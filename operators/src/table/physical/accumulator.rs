@@ -1,7 +1,10 @@
 //! Running values of aggregate functions.
 
+use crate::table::expr::Resolved;
 use crate::table::expr::cast::{arithmetic_overflow, rescale};
-use crate::table::expr::compile::{BoolFn, Compiled, Cx, EvalError, TestFn, compile};
+use crate::table::expr::compile::{
+    BoolFn, Compiled, Cx, EvalError, Semantics, TestFn, compile, fold,
+};
 use crate::table::expr::functions::order_doubles;
 use crate::table::plan::{AggregateCall, AggregateFunction};
 use crate::table::row::RowWriter;
@@ -181,10 +184,11 @@ pub(super) struct Function {
 }
 
 impl Function {
-    pub fn new(call: &AggregateCall, width: usize) -> Self {
-        let filter = call.filter.as_ref().map(|f| compile(f, width).bool());
+    pub fn new(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
+        let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let from = call.arg.as_ref().map_or(DataType::Null, |arg| arg.data_type.clone());
-        let arg = call.arg.as_ref().map(|arg| compile(arg, width));
+        let arg = call.arg.as_ref().map(compile);
         let input = match (call.function, arg) {
             (AggregateFunction::Count, Some(arg)) => {
                 Input::CountValue(crate::table::expr::functions::is_null(arg))

@@ -5,6 +5,7 @@ use super::{lower, state_operators};
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
 use crate::table::analyze::OutputMode;
+use crate::table::expr::compile::Semantics;
 use crate::table::plan::{Plan, Scan};
 use crate::table::row::{Row, decode};
 use crate::table::types::DataType;
@@ -90,7 +91,15 @@ fn outputs(
             let port = job.source_port(worker);
             Ok(Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>)
         };
-        lower(&plan, mode, parallelism, &mut job, Box::new(sink), &mut source).unwrap();
+        lower(
+            &plan,
+            (mode, Semantics::default()),
+            parallelism,
+            &mut job,
+            Box::new(sink),
+            &mut source,
+        )
+        .unwrap();
         job.simulate(&env, seed).unwrap();
         std::mem::take(&mut *rows.lock().unwrap())
     };

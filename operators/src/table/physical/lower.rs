@@ -3,16 +3,17 @@
 use super::accumulator::Function;
 use super::aggregate::Aggregate;
 use super::order::{Limit, Sort};
-use super::stages::{BoxChain, Explode, Filter, KeyOf, Lend, Project, RowOutbox};
+use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
+use super::values::ValuesSource;
 use crate::table::analyze::OutputMode;
-use crate::table::expr::compile::compile;
+use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::{AggregateCall, Plan, Scan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
 use millstream_engine::job::Job;
-use millstream_engine::tasklet::{InboxTasklet, Tasklet};
+use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 
 /// Makes the tasklet of a source with the chain behind it.
 pub type MakeSource<'s> =
@@ -21,14 +22,14 @@ pub type MakeSource<'s> =
 /// Adds the tasklets of a query to a job: `sink` last, sources made by `make_source`.
 pub fn lower(
     plan: &Plan,
-    mode: OutputMode,
+    (mode, semantics): (OutputMode, Semantics),
     parallelism: usize,
     job: &mut Job,
     sink: BoxChain,
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
-    Lowering { mode, parallelism, job, make_source }.plan(plan, sink, &needed)
+    Lowering { mode, semantics, parallelism, job, make_source }.plan(plan, sink, &needed)
 }
 
 /// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
@@ -50,7 +51,10 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             let column =
                 |(i, (key, _)): (usize, &(Resolved, String))| format!("k{i} {}", key.data_type);
             let columns: Vec<_> = keys.iter().enumerate().map(column).collect();
-            let kind = |call| Function::new(call, input.width()).start().kind().to_string();
+            let kind = |call| {
+                let function = Function::new(call, input.width(), Semantics::default());
+                function.start().kind().to_string()
+            };
             let values = calls.iter().map(kind).collect();
             let layout = Layout { keys: columns.join(", "), values };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
@@ -71,6 +75,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
 
 struct Lowering<'j, 's> {
     mode: OutputMode,
+    semantics: Semantics,
     parallelism: usize,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
@@ -78,24 +83,18 @@ struct Lowering<'j, 's> {
 
 /// Marks the columns that an expression reads.
 fn mark(expr: &Resolved, needed: &mut [bool]) {
-    match &expr.node {
-        Node::Column(index, _) => needed[*index] = true,
-        Node::Literal(_) => {}
-        Node::Call(_, args) => args.iter().for_each(|arg| mark(arg, needed)),
-        Node::Cast(inner, _) => mark(inner, needed),
-        Node::Case(branches, otherwise) => {
-            for (when, then) in branches {
-                mark(when, needed);
-                mark(then, needed);
-            }
-            if let Some(otherwise) = otherwise {
-                mark(otherwise, needed);
-            }
-        }
+    if let Node::Column(index, _) = &expr.node {
+        needed[*index] = true;
     }
+    expr.children().into_iter().for_each(|child| mark(child, needed));
 }
 
 impl Lowering<'_, '_> {
+    /// Compiles an expression over rows of `width` columns, what is constant in it computed now.
+    fn compile(&self, expr: &Resolved, width: usize) -> Compiled {
+        compile(&fold(expr.clone(), self.semantics), width, self.semantics)
+    }
+
     /// Puts the stages of `plan` before `down`, which reads the `needed` columns of its rows.
     fn plan(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
         match plan {
@@ -105,29 +104,38 @@ impl Lowering<'_, '_> {
                 self.job.seat(worker, tasklet);
                 Ok(())
             }
-            Plan::Alias(input, _) => self.plan(input, down, needed),
+            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => self.plan(input, down, needed),
+            Plan::Values(_, rows) => {
+                let source = ValuesSource::new(rows);
+                let port = self.job.source_port(0);
+                self.job.seat(0, Box::new(SourceTasklet::new(port, source, down)));
+                Ok(())
+            }
             Plan::Project(input, exprs) => {
                 let width = input.width();
                 let mut below = vec![false; width];
                 exprs.iter().for_each(|(expr, _)| mark(expr, &mut below));
-                let columns = exprs.iter().map(|(expr, _)| compile(expr, width));
-                self.plan(input, Box::new(Project::new(columns, down)), &below)
+                let columns: Vec<_> =
+                    exprs.iter().map(|(expr, _)| self.compile(expr, width)).collect();
+                self.plan(input, Box::new(Project::new(columns.into_iter(), down)), &below)
             }
             Plan::Filter(input, condition) => {
                 let mut below = needed.to_vec();
                 mark(condition, &mut below);
-                self.plan(input, Box::new(Filter::new(condition, input.width(), down)), &below)
+                let condition = fold(condition.clone(), self.semantics);
+                let stage = Filter::new(&condition, input.width(), self.semantics, down);
+                self.plan(input, Box::new(stage), &below)
             }
-            Plan::Explode(input, array, _) => {
+            Plan::Generate(input, generator) => {
                 let columns = input.scope().columns;
                 let types: Vec<_> = columns.iter().map(|c| &c.data_type).collect();
-                let stage = Explode::new(array, &types, needed, down);
+                let stage = Generate::new(generator, &types, needed, self.semantics, down);
                 let mut below = needed[..types.len()].to_vec();
-                mark(array, &mut below);
+                mark(&generator.array, &mut below);
                 self.plan(input, Box::new(stage), &below)
             }
             Plan::Sort(input, keys) => {
-                let stage = Sort::new(keys, input.width(), down);
+                let stage = Sort::new(keys, input.width(), self.semantics, down);
                 self.plan(input, Box::new(stage), &vec![true; input.width()])
             }
             Plan::Limit(input, most) => {
@@ -169,8 +177,9 @@ impl Lowering<'_, '_> {
         used.chain(parts).for_each(|expr| mark(expr, &mut needed));
         let continuous = self.job.trigger().is_continuous();
         if self.parallelism == 1 || keys.is_empty() {
-            let keys = keys.iter().map(|(key, _)| compile(key, width)).collect();
-            let functions = calls.iter().map(|call| Function::new(call, width)).collect();
+            let keys = keys.iter().map(|(key, _)| self.compile(key, width)).collect();
+            let functions =
+                calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
             let stage = Aggregate::new(keys, functions, (self.mode, continuous, true), log, down);
             return self.plan(input, Box::new(stage), &needed);
@@ -216,10 +225,11 @@ impl Lowering<'_, '_> {
         for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
         {
             let width = partial.len();
-            let key = |i: usize| compile(&column(i, &partial[i]), width);
+            let semantics = self.semantics;
+            let key = |i: usize| compile(&column(i, &partial[i]), width, semantics);
             let stage = Aggregate::new(
                 (0..keys.len()).map(key).collect(),
-                calls.iter().map(|call| Function::new(call, width)).collect(),
+                calls.iter().map(|call| Function::new(call, width, semantics)).collect(),
                 (self.mode, continuous, false),
                 log,
                 Box::new(RowOutbox::new(outbox, None)),
@@ -232,8 +242,10 @@ impl Lowering<'_, '_> {
         let Some(outbox) = outboxes.pop() else { unreachable!("one producer was asked for") };
         let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
         let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, keys.len())));
-        let columns = partial.iter().map(|expr| compile(expr, input.width()));
-        self.plan(input, Box::new(Project::new(columns, Box::new(exchange))), needed)
+        let columns: Vec<_> =
+            partial.iter().map(|expr| self.compile(expr, input.width())).collect();
+        let stage = Project::new(columns.into_iter(), Box::new(exchange));
+        self.plan(input, Box::new(stage), needed)
     }
 }
 

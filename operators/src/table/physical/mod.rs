@@ -14,6 +14,7 @@ mod harness;
 mod lower;
 mod order;
 mod stages;
+mod values;
 
 pub use accumulator::show_state;
 pub use lower::{lower, state_operators};

@@ -1,7 +1,7 @@
 //! Sorting a whole result table at each marker, and limits.
 
 use super::stages::{BoxChain, Scratch};
-use crate::table::expr::compile::compile;
+use crate::table::expr::compile::{Semantics, compile};
 use crate::table::expr::functions::order_doubles;
 use crate::table::plan::SortKey;
 use crate::table::row::{Row, RowWriter};
@@ -33,9 +33,14 @@ pub(super) struct Sort {
 }
 
 impl Sort {
-    pub fn new(keys: &[SortKey], width: usize, down: BoxChain) -> Self {
+    pub fn new(keys: &[SortKey], width: usize, semantics: Semantics, down: BoxChain) -> Self {
         let keys = keys.iter().map(|key| {
-            (compile(&key.expr, width), key.expr.data_type.clone(), key.descending, key.nulls_first)
+            (
+                compile(&key.expr, width, semantics),
+                key.expr.data_type.clone(),
+                key.descending,
+                key.nulls_first,
+            )
         });
         Self {
             keys: keys.collect(),

@@ -1,8 +1,11 @@
 //! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
 
 use crate::table::expr::Resolved;
-use crate::table::expr::compile::{BoolFn, BytesFn, Compiled, Cx, compile, write_field};
-use crate::table::row::{Array, Row, RowBuf, RowWriter, Slot};
+use crate::table::expr::compile::{
+    BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, write_field,
+};
+use crate::table::generate::{Generator, Parts};
+use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
@@ -29,7 +32,7 @@ pub(super) struct Scratch(Bump);
 impl Scratch {
     #[inline]
     pub fn cx<'a>(&'a self, row: Row<'a>) -> Cx<'a> {
-        Cx { row, arena: &self.0 }
+        Cx::new(row, &self.0)
     }
 
     #[inline]
@@ -77,8 +80,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub fn new(condition: &Resolved, width: usize, down: BoxChain) -> Self {
-        let condition = compile(condition, width).bool();
+    pub fn new(condition: &Resolved, width: usize, semantics: Semantics, down: BoxChain) -> Self {
+        let condition = compile(condition, width, semantics).bool();
         Self { condition, scratch: Scratch::default(), down }
     }
 }
@@ -98,34 +101,6 @@ impl<'a> Push<Row<'a>> for Filter {
     }
 }
 
-/// A row for each element of an array: the input's columns and the element.
-///
-/// `needed` says which input columns anything below reads; the others are left NULL.
-pub(super) struct Explode {
-    array: BytesFn,
-    element: Physical,
-    /// Slot in the input, index in the output, kind.
-    copied: Vec<(Slot, usize, Physical)>,
-    width: usize,
-    scratch: Scratch,
-    out: Vec<u8>,
-    down: BoxChain,
-}
-
-impl Explode {
-    pub fn new(array: &Resolved, input: &[&DataType], needed: &[bool], down: BoxChain) -> Self {
-        let width = input.len();
-        let element = match &array.data_type {
-            DataType::Array(element) => element.physical(),
-            _ => unreachable!("the analyser wants an array"),
-        };
-        let copied = (0..width).filter(|i| needed[*i]);
-        let copied = copied.map(|i| (Slot::new(i, width), i, input[i].physical())).collect();
-        let array = compile(array, width).bytes();
-        Self { array, element, copied, width, scratch: Scratch::default(), out: Vec::new(), down }
-    }
-}
-
 #[inline]
 fn copy(writer: &mut RowWriter<'_, Vec<u8>>, to: usize, row: Row<'_>, slot: Slot, kind: Physical) {
     if row.is_null(slot) {
@@ -138,23 +113,120 @@ fn copy(writer: &mut RowWriter<'_, Vec<u8>>, to: usize, row: Row<'_>, slot: Slot
     }
 }
 
-impl Stage for Explode {
+/// A row for each element of a generator's array: the input's columns and the generator's.
+///
+/// `needed` says which input columns anything below reads; the others are left NULL.
+pub(super) struct Generate {
+    array: BytesFn,
+    data_type: DataType,
+    parts: Parts,
+    with_position: bool,
+    outer: bool,
+    /// Slot in the input, index in the output, kind.
+    copied: Vec<(Slot, usize, Physical)>,
+    /// Columns of the input, and of the output.
+    width: usize,
+    out_width: usize,
+    scratch: Scratch,
+    out: Vec<u8>,
+    down: BoxChain,
+}
+
+impl Generate {
+    pub fn new(
+        generator: &Generator,
+        input: &[&DataType],
+        needed: &[bool],
+        semantics: Semantics,
+        down: BoxChain,
+    ) -> Self {
+        let width = input.len();
+        let copied = (0..width).filter(|i| needed[*i]);
+        let copied = copied.map(|i| (Slot::new(i, width), i, input[i].physical())).collect();
+        let array = compile(&fold(generator.array.clone(), semantics), width, semantics).bytes();
+        Self {
+            array,
+            data_type: generator.array.data_type.clone(),
+            parts: generator.parts,
+            with_position: generator.with_position,
+            outer: generator.outer,
+            copied,
+            width,
+            out_width: width + generator.columns().len(),
+            scratch: Scratch::default(),
+            out: Vec::new(),
+            down,
+        }
+    }
+}
+
+/// The row under construction: the input's columns, then the position if it is wanted.
+#[inline]
+fn begin<'o>(
+    out: &'o mut Vec<u8>,
+    out_width: usize,
+    copied: &[(Slot, usize, Physical)],
+    row: Row<'_>,
+) -> RowWriter<'o, Vec<u8>> {
+    out.clear();
+    let mut writer = RowWriter::new(out, out_width);
+    for (from, to, kind) in copied {
+        copy(&mut writer, *to, row, *from, *kind);
+    }
+    writer
+}
+
+impl Stage for Generate {
     pass_control!(down);
 }
 
-impl<'a> Push<Row<'a>> for Explode {
+impl<'a> Push<Row<'a>> for Generate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
-        let Some(bytes) = (self.array)(self.scratch.cx(row))? else { return Ok(()) };
-        let array = Array::new(bytes);
-        for slot in (0..array.len).map(|i| array.slot(i)) {
-            self.out.clear();
-            let mut writer = RowWriter::new(&mut self.out, self.width + 1);
-            for (from, to, kind) in &self.copied {
-                copy(&mut writer, *to, row, *from, *kind);
+        let bytes = (self.array)(self.scratch.cx(row))?;
+        let (out, down) = (&mut self.out, &mut self.down);
+        let first = self.width + usize::from(self.with_position);
+        let entries = match (&self.data_type, bytes) {
+            (_, None) => 0,
+            (DataType::Map(..), Some(bytes)) => Map::new(bytes).len,
+            (_, Some(bytes)) => Array::new(bytes).len,
+        };
+        if entries == 0 && self.outer {
+            begin(out, self.out_width, &self.copied, row);
+            return down.push(Row(out), ingest_ns);
+        }
+        for index in 0..entries {
+            let mut writer = begin(out, self.out_width, &self.copied, row);
+            if self.with_position {
+                writer.long(self.width, index as i64);
             }
-            copy(&mut writer, self.width, array.row, slot, self.element);
-            self.down.push(Row(&self.out), ingest_ns)?;
+            let Some(bytes) = bytes else { break };
+            match (&self.data_type, self.parts) {
+                (DataType::Map(key, value), _) => {
+                    let map = Map::new(bytes);
+                    copy(&mut writer, first, map.keys.row, map.keys.slot(index), key.physical());
+                    let slot = map.values.slot(index);
+                    copy(&mut writer, first + 1, map.values.row, slot, value.physical());
+                }
+                (DataType::Array(element), Parts::Fields) => {
+                    let array = Array::new(bytes);
+                    if let (DataType::Struct(fields), false) =
+                        (&**element, array.row.is_null(array.slot(index)))
+                    {
+                        let of = Row(array.row.bytes(array.slot(index)));
+                        for (i, field) in fields.iter().enumerate() {
+                            let slot = Slot::new(i, fields.len());
+                            copy(&mut writer, first + i, of, slot, field.data_type.physical());
+                        }
+                    }
+                }
+                (DataType::Array(element), _) => {
+                    let array = Array::new(bytes);
+                    copy(&mut writer, first, array.row, array.slot(index), element.physical());
+                }
+                _ => {}
+            }
+            down.push(Row(out), ingest_ns)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Expressions of `sqlparser` into ours.
 
 use super::place;
-use crate::table::datetime::{Tz, parse_date, parse_timestamp};
+use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::cast::parse_decimal;
 use crate::table::expr::{Expr, call};
@@ -124,8 +124,67 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             expr,
             field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
         } => unary("ceil", expr),
+        ast::Expr::RLike { negated, expr, pattern, .. } => {
+            let args = vec![convert(expr)?, convert(pattern)?];
+            Ok(not(*negated, called("regexp_like", args, here)))
+        }
+        ast::Expr::Extract { field, expr, .. } => {
+            let field = field.to_string().replace('\'', "");
+            Ok(called("extract", vec![field.as_str().into(), convert(expr)?], here))
+        }
+        ast::Expr::Floor { expr, field: CeilFloorKind::Scale(scale) } => {
+            Ok(called("floor", vec![convert(expr)?, literal(&scale.value, here)?], here))
+        }
+        ast::Expr::Ceil { expr, field: CeilFloorKind::Scale(scale) } => {
+            Ok(called("ceil", vec![convert(expr)?, literal(&scale.value, here)?], here))
+        }
+        ast::Expr::Position { expr, r#in } => {
+            Ok(called("locate", vec![convert(expr)?, convert(r#in)?], here))
+        }
+        ast::Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
+            let mut args = vec![convert(expr)?, convert(overlay_what)?, convert(overlay_from)?];
+            args.extend(overlay_for.as_ref().map(|length| convert(length)).transpose()?);
+            Ok(called("overlay", args, here))
+        }
+        ast::Expr::Tuple(values) => {
+            let values = values.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
+            Ok(called("struct", values, here))
+        }
+        ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here),
+        ast::Expr::Named { expr, .. } => convert(expr),
+        ast::Expr::Lambda(lambda) => {
+            let params: Vec<_> = match &lambda.params {
+                ast::OneOrManyWithParens::One(one) => vec![one],
+                ast::OneOrManyWithParens::Many(many) => many.iter().collect(),
+            };
+            let names = params.iter().map(|param| param.name.value.clone()).collect();
+            Ok(Expr::Lambda(names, Box::new(convert(&lambda.body)?)))
+        }
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } => {
+            Err(PlanError::not_yet("a subquery inside an expression").at(here))
+        }
+        ast::Expr::In { .. } => Err(PlanError::not_yet("IN (SELECT …)").at(here)),
         other => Err(PlanError::not_yet(format_args!("the expression `{other}`")).at(here)),
     }
+}
+
+/// `struct(a, b AS c)`: named where it is said, else by the column or its place.
+fn structure(values: &[ast::Expr], here: Place) -> PlanResult<Expr> {
+    if !values.iter().any(|value| matches!(value, ast::Expr::Named { .. })) {
+        let values = values.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
+        return Ok(called("struct", values, here));
+    }
+    let mut args = Vec::new();
+    for (i, value) in values.iter().enumerate() {
+        let converted = convert(value)?;
+        let name = match (value, &converted) {
+            (ast::Expr::Named { name, .. }, _) => name.value.clone(),
+            (_, Expr::Column { parts, .. }) => parts.last().cloned().unwrap_or_default(),
+            _ => format!("col{}", i + 1),
+        };
+        args.extend([Expr::from(name.as_str()), converted]);
+    }
+    Ok(called("named_struct", args, here))
 }
 
 fn like(
@@ -150,11 +209,14 @@ fn unary_op(op: UnaryOperator, arg: &ast::Expr, here: Place) -> PlanResult<Expr>
         UnaryOperator::Minus => match arg {
             // The smallest BIGINT has no positive counterpart, so the sign belongs to the number.
             ast::Expr::Value(value) => match &value.value {
-                ast::Value::Number(digits, _) => number(&format!("-{digits}"), here),
+                ast::Value::Number(digits, long) => {
+                    number(&format!("-{digits}{}", if *long { "L" } else { "" }), here)
+                }
                 _ => Ok(called("negative", vec![convert(arg)?], here)),
             },
             _ => Ok(called("negative", vec![convert(arg)?], here)),
         },
+        UnaryOperator::BitwiseNot => Ok(called("~", vec![convert(arg)?], here)),
         other => Err(PlanError::not_yet(format_args!("the operator {other}")).at(here)),
     }
 }
@@ -177,19 +239,38 @@ fn operator(op: &BinaryOperator) -> Option<&'static str> {
         BinaryOperator::NotEq => "<>",
         BinaryOperator::And => "and",
         BinaryOperator::Or => "or",
+        BinaryOperator::BitwiseAnd => "&",
+        BinaryOperator::BitwiseOr => "|",
+        BinaryOperator::BitwiseXor => "^",
+        BinaryOperator::PGBitwiseShiftLeft => "shiftleft",
+        BinaryOperator::PGBitwiseShiftRight => "shiftright",
         _ => return None,
     })
 }
 
 fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
     match value {
-        ast::Value::Number(digits, _) => number(digits, here),
+        ast::Value::Number(digits, true) => number(&format!("{digits}L"), here),
+        ast::Value::Number(digits, false) => number(digits, here),
         ast::Value::SingleQuotedString(text)
         | ast::Value::DoubleQuotedString(text)
         | ast::Value::SingleQuotedRawStringLiteral(text)
         | ast::Value::DoubleQuotedRawStringLiteral(text) => Ok(text.as_str().into()),
         ast::Value::Boolean(value) => Ok((*value).into()),
         ast::Value::Null => Ok(Expr::Literal(Value::Null, DataType::Null)),
+        ast::Value::HexStringLiteral(digits) => {
+            let padded = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits.clone() };
+            let byte = |at: usize| u8::from_str_radix(padded.get(at..at + 2)?, 16).ok();
+            match (0..padded.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => Ok(Expr::Literal(Value::Binary(bytes), DataType::Binary)),
+                None => Err(PlanError::new(
+                    "INVALID_TYPED_LITERAL",
+                    format!("X'{digits}' has other than hexadecimal digits"),
+                    "",
+                )
+                .at(here)),
+            }
+        }
         other => Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
     }
 }
@@ -247,7 +328,11 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
     };
     let value = match to {
         DataType::Date => parse_date(text),
-        DataType::Timestamp => parse_timestamp(text, Some(Tz::UTC)),
+        // What zone it is in is not known here.
+        DataType::Timestamp if parse_timestamp(text, Some(Tz::UTC)).is_some() => {
+            return Ok(Expr::from(text.as_str()).cast(to));
+        }
+        DataType::Timestamp => None,
         DataType::TimestampNtz => parse_timestamp(text, None),
         _ => return Err(PlanError::not_yet(format_args!("a literal of type {to}")).at(here)),
     };
@@ -263,7 +348,7 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
 }
 
 fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
-    let name = function.name.to_string().to_ascii_lowercase();
+    let name = function.name.to_string().replace('`', "").to_ascii_lowercase();
     if function.over.is_some() {
         return Err(PlanError::new(
             "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING",
@@ -271,6 +356,9 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
             "Aggregate with GROUP BY",
         )
         .at(here));
+    }
+    if let Some(rest) = name.strip_prefix(super::REWRITTEN) {
+        return rewritten(rest, function, here);
     }
     if matches!(name.as_str(), "window" | "session_window" | "window_time") {
         return Err(PlanError::not_yet(format_args!("`{name}`")).at(here));
@@ -293,7 +381,31 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
         FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => Ok(Expr::Star(None)),
         other => Err(PlanError::not_yet(format_args!("the argument `{other}`")).at(here)),
     });
-    let args = args.collect::<PlanResult<Vec<_>>>()?;
+    let mut args = args.collect::<PlanResult<Vec<_>>>()?;
+    // `timestampadd(MINUTE, …)`: the unit is a word, not a column.
+    let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff")
+        || args.len() == 3
+            && matches!(name.as_str(), "date_add" | "dateadd" | "date_diff" | "datediff");
+    let mut name = name;
+    if by_unit && let Some(Expr::Column { parts, .. }) = args.first() {
+        args[0] = parts.join(".").as_str().into();
+        name = if name.contains("diff") { "timestampdiff" } else { "timestampadd" }.to_string();
+    }
+    if name == "struct"
+        && list.args.iter().any(|arg| {
+            matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Named { .. })))
+        })
+    {
+        let values: Vec<ast::Expr> = list
+            .args
+            .iter()
+            .filter_map(|arg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+                _ => None,
+            })
+            .collect();
+        return structure(&values, here);
+    }
     Ok(Expr::Call {
         name,
         args,
@@ -301,6 +413,62 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
         filter: function.filter.as_ref().map(|f| convert(f).map(Box::new)).transpose()?,
         place: here,
     })
+}
+
+/// A literal that the parser does not know and [`super`] has put into a call.
+fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Expr> {
+    let written = match &function.args {
+        FunctionArguments::List(list) => list.args.first().map(ToString::to_string),
+        _ => None,
+    };
+    let written = written.unwrap_or_default();
+    let quoted = written.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let text = quoted.unwrap_or(&written).replace("''", "'");
+    match what {
+        "interval" => interval_literal(&text).map_err(|error| error.at(here)),
+        _ => Err(PlanError::not_yet(format_args!("`{what}`")).at(here)),
+    }
+}
+
+/// `1 DAY 2 HOURS`, `'1-2' YEAR TO MONTH`, `'10 minutes'`.
+fn interval_literal(text: &str) -> PlanResult<Expr> {
+    let wrong = || {
+        PlanError::new(
+            "INVALID_INTERVAL_FORMAT",
+            format!("INTERVAL {text} is not a length of time"),
+            "Write INTERVAL 10 MINUTES, INTERVAL '1 02:03:04' DAY TO SECOND or INTERVAL 1 YEAR",
+        )
+    };
+    // A range of units says how the text in quotes is read.
+    if let Some(rest) = text.strip_prefix('\'')
+        && let Some((quoted, units)) = rest.split_once('\'')
+        && units.trim().to_ascii_uppercase().contains(" TO ")
+    {
+        let to = Schema::parse_ddl(&format!("t INTERVAL {units}"))?.fields.remove(0).data_type;
+        let value = interval::parse(quoted, &to).ok_or_else(wrong)?;
+        return Ok(Expr::Literal(Value::Long(value), to));
+    }
+    let cleaned = text.replace('\'', " ").replace("- ", "-");
+    let words: Vec<&str> = cleaned.split_whitespace().collect();
+    if words.is_empty() || words.len() % 2 == 1 {
+        return Err(wrong());
+    }
+    let (mut total, mut kind, mut first, mut last) = (0i64, None, u8::MAX, 0);
+    for pair in words.chunks(2) {
+        let (value, months, place) = interval::of_unit(pair[0], pair[1]).ok_or_else(wrong)?;
+        if kind.is_some_and(|kind| kind != months) {
+            return Err(PlanError::not_yet("an interval of months and days together"));
+        }
+        kind = Some(months);
+        (first, last) = (first.min(place), last.max(place));
+        total = total.checked_add(value).ok_or_else(wrong)?;
+    }
+    let data_type = if kind == Some(true) {
+        DataType::YearMonthInterval(first, last)
+    } else {
+        DataType::DayTimeInterval(first, last)
+    };
+    Ok(Expr::Literal(Value::Long(total), data_type))
 }
 
 fn access(root: &ast::Expr, chain: &[AccessExpr], here: Place) -> PlanResult<Expr> {
@@ -313,6 +481,9 @@ fn access(root: &ast::Expr, chain: &[AccessExpr], here: Place) -> PlanResult<Exp
             (AccessExpr::Dot(ast::Expr::Identifier(field)), Expr::Column { mut parts, place }) => {
                 parts.push(field.value.clone());
                 Expr::Column { parts, place }
+            }
+            (AccessExpr::Dot(ast::Expr::Identifier(field)), of) => {
+                Expr::Field(Box::new(of), field.value.clone())
             }
             (step, _) => {
                 return Err(PlanError::not_yet(format_args!("the access `{step}`")).at(here));

@@ -42,6 +42,8 @@ pub enum Statement {
         /// Where the statement begins.
         place: Place,
     },
+    /// A query by itself: its result is shown.
+    Query(Tokens, Place),
     /// `SET key = value`.
     Set {
         /// The setting.
@@ -224,6 +226,12 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
             .collect::<Vec<_>>()
             .join(" ");
         return Ok(Statement::Set { key, value, place: here });
+    }
+    let begins_query = ["SELECT", "WITH", "VALUES", "FROM"];
+    if reader.peek().is_some_and(|t| {
+        t.token == Token::LParen || begins_query.iter().any(|word| is_word(&t.token, word))
+    }) {
+        return Ok(Statement::Query(reader.rest()?, here));
     }
     if !reader.keyword("CREATE") {
         let fix = "A job file has CREATE TEMPORARY VIEW, CREATE STREAMING TABLE and SET, each ended by ';'";

@@ -1,13 +1,14 @@
 //! Spark SQL: job files ([`job`]) and queries ([`query`]), parsed with `sqlparser` and built into
 //! plans by the analyser.
 
+mod dialect;
 pub mod expr;
 pub mod job;
 pub mod query;
 
 use super::error::{Place, PlanError, PlanResult};
+use super::expr::compile::Semantics;
 use super::plan::Plan;
-use sqlparser::dialect::SparkSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -18,9 +19,13 @@ pub trait Catalog {
     fn relation(&self, name: &str) -> Option<Plan>;
     /// All names, to suggest from.
     fn names(&self) -> Vec<String>;
+    /// Time zone and ANSI mode, for what is computed while planning.
+    fn semantics(&self) -> Semantics {
+        Semantics::default()
+    }
 }
 
-const DIALECT: SparkSqlDialect = SparkSqlDialect {};
+const DIALECT: dialect::Spark = dialect::Spark;
 /// Words that go on with the query behind a table that is itself named `stream`.
 const CLAUSES: [Keyword; 17] = [
     Keyword::AS,
@@ -41,6 +46,11 @@ const CLAUSES: [Keyword; 17] = [
     Keyword::CROSS,
     Keyword::ON,
 ];
+/// The beginning of names of calls that stand for what the parser does not know.
+const REWRITTEN: &str = "millstream_literal_";
+/// Units of intervals.
+const UNITS: [&str; 9] =
+    ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
 /// Nesting that a query may have.
 const DEPTH: usize = 64;
 
@@ -106,6 +116,117 @@ fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
     Ok(out)
 }
 
+fn is_unit(token: &Token) -> bool {
+    let Some(word) = word(token) else { return false };
+    let upper = word.to_ascii_uppercase();
+    UNITS.contains(&upper.strip_suffix('S').unwrap_or(&upper))
+}
+
+/// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
+/// only some of them.
+fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let at = |i: usize| tokens.get(i).map(|t| &t.token);
+    let mut i = 0;
+    while i < tokens.len() {
+        let span = tokens[i].span;
+        let mut put = |token: Token| out.push(TokenWithSpan::new(token, span));
+        if let Some((text, next)) = interval_text(&tokens, i) {
+            put(Token::make_word(&format!("{REWRITTEN}interval"), None));
+            put(Token::LParen);
+            put(Token::SingleQuotedString(text));
+            put(Token::RParen);
+            i = next;
+            continue;
+        }
+        // A function of that name, not the keyword.
+        let after = at(i + 2).and_then(word).map(str::to_ascii_uppercase);
+        let begins_query = matches!(after.as_deref(), Some("SELECT" | "WITH" | "FROM" | "VALUES"));
+        if is_word(&tokens[i].token, "EXISTS") && at(i + 1) == Some(&Token::LParen) && !begins_query
+        {
+            put(Token::make_word("exists", Some('`')));
+            i += 1;
+            continue;
+        }
+        let suffix = at(i + 1).and_then(word).filter(|_| {
+            tokens.get(i + 1).is_some_and(|next| next.span.start == tokens[i].span.end)
+        });
+        let to = match suffix.map(str::to_ascii_uppercase).as_deref() {
+            Some("Y") => Some("TINYINT"),
+            Some("S") => Some("SMALLINT"),
+            Some("F") => Some("FLOAT"),
+            Some("D") => Some("DOUBLE"),
+            Some("BD") => Some("DECIMAL"),
+            _ => None,
+        };
+        if let (Token::Number(digits, _), Some(to)) = (&tokens[i].token, to) {
+            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+            put(Token::make_keyword("CAST"));
+            put(Token::LParen);
+            put(tokens[i].token.clone());
+            put(Token::make_keyword("AS"));
+            put(Token::make_keyword(to));
+            if to == "DECIMAL" {
+                let precision = (whole.len() + fraction.len()).max(1);
+                put(Token::LParen);
+                put(Token::Number(precision.to_string(), false));
+                put(Token::Comma);
+                put(Token::Number(fraction.len().to_string(), false));
+                put(Token::RParen);
+            }
+            put(Token::RParen);
+            i += 2;
+            continue;
+        }
+        out.push(tokens[i].clone());
+        i += 1;
+    }
+    out
+}
+
+/// The text of an interval that begins at a token, and where it ends.
+fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(String, usize)> {
+    let at = |i: usize| tokens.get(i).map(|t| &t.token);
+    if !at(begin).is_some_and(|token| is_word(token, "INTERVAL")) {
+        return None;
+    }
+    let mut text = String::new();
+    let mut i = begin + 1;
+    loop {
+        let mut next = i;
+        let mut sign = "";
+        if at(next) == Some(&Token::Minus) {
+            sign = "-";
+            next += 1;
+        }
+        let (number, quoted) = match at(next) {
+            Some(Token::Number(digits, _)) => (digits.clone(), false),
+            Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text)) => {
+                (text.clone(), true)
+            }
+            _ => break,
+        };
+        match at(next + 1) {
+            Some(unit) if is_unit(unit) => {
+                text.push_str(&if quoted {
+                    format!(" {sign}'{number}' {unit}")
+                } else {
+                    format!(" {sign}{number} {unit}")
+                });
+                i = next + 2;
+                if at(i).is_some_and(|t| is_word(t, "TO")) && at(i + 1).is_some_and(is_unit) {
+                    text.push_str(&format!(" TO {}", at(i + 1)?));
+                    i += 2;
+                    break;
+                }
+            }
+            _ if quoted && text.is_empty() => return Some((number, next + 1)),
+            _ => break,
+        }
+    }
+    (!text.is_empty()).then(|| (text.trim().to_string(), i))
+}
+
 /// Reads `3, Column: 14`.
 fn parse_place(text: &str) -> Option<Place> {
     let (line, column) = text.split_once(", Column: ")?;
@@ -114,7 +235,7 @@ fn parse_place(text: &str) -> Option<Place> {
 
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    let mut tokens = without_stream(tokens)?;
+    let mut tokens = with_literals(without_stream(tokens)?);
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);

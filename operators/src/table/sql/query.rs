@@ -4,9 +4,11 @@ use super::expr::convert;
 use super::{Catalog, place};
 use crate::table::analyze::{self, Grouping, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::Expr;
-use crate::table::expr::resolve::distance;
+use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::resolve::{Scope, distance, resolve, unify};
+use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::Plan;
+use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
     self, Distinct, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, OrderBySort, Select,
@@ -21,9 +23,21 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
 /// Plans a query.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(query.span().start);
-    if query.with.is_some() {
-        return Err(refuse("WITH", here));
-    }
+    let with;
+    let catalog: &dyn Catalog = match &query.with {
+        None => catalog,
+        Some(ctes) if ctes.recursive => return Err(refuse("WITH RECURSIVE", here)),
+        Some(ctes) => {
+            let mut named = WithViews { views: Vec::new(), outer: catalog };
+            for cte in &ctes.cte_tables {
+                let made = plan(&cte.query, &named)?;
+                let made = renamed(made, &cte.alias)?;
+                named.views.push((cte.alias.name.value.clone(), made));
+            }
+            with = named;
+            &with
+        }
+    };
     if query.fetch.is_some() || !query.locks.is_empty() || !query.pipe_operators.is_empty() {
         return Err(refuse("FETCH, FOR and pipe syntax", here));
     }
@@ -52,6 +66,46 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// The views of a WITH clause, before those of the session.
+struct WithViews<'c> {
+    views: Vec<(String, Plan)>,
+    outer: &'c dyn Catalog,
+}
+
+impl Catalog for WithViews<'_> {
+    fn relation(&self, name: &str) -> Option<Plan> {
+        let found = self.views.iter().rev().find(|(view, _)| view.eq_ignore_ascii_case(name));
+        found.map(|(_, plan)| plan.clone()).or_else(|| self.outer.relation(name))
+    }
+    fn names(&self) -> Vec<String> {
+        self.views.iter().map(|(name, _)| name.clone()).chain(self.outer.names()).collect()
+    }
+    fn semantics(&self) -> Semantics {
+        self.outer.semantics()
+    }
+}
+
+/// The columns of a plan under the names that an alias gives them, if it does.
+fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
+    if alias.columns.is_empty() {
+        return Ok(plan);
+    }
+    let columns = plan.scope().columns;
+    if columns.len() != alias.columns.len() {
+        return Err(PlanError::new(
+            "ASSIGNMENT_ARITY_MISMATCH",
+            format!("{} columns are named, but there are {}", alias.columns.len(), columns.len()),
+            "Name each column, or none",
+        )
+        .at(place(alias.name.span.start)));
+    }
+    let named = columns.into_iter().zip(&alias.columns).enumerate().map(|(i, (c, name))| {
+        let node = Node::Column(i, c.name);
+        (Resolved { node, data_type: c.data_type, nullable: c.nullable }, name.name.value.clone())
+    });
+    Ok(Plan::Project(Box::new(plan), named.collect()))
 }
 
 fn count(limit: &ast::Expr, here: Place) -> PlanResult<u64> {
@@ -110,15 +164,20 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             )
             .at(here))
         }
+        SetExpr::Values(values) => {
+            Ok((inline_table(values, catalog.semantics(), here)?, Vec::new()))
+        }
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
 }
 
 fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> {
     let here = place(select.select_token.0.span.start);
-    if matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_))) {
-        return Err(refuse("SELECT DISTINCT", here));
-    }
+    let distinct = match select.distinct {
+        Some(Distinct::On(_)) => return Err(refuse("DISTINCT ON", here)),
+        Some(Distinct::Distinct) => true,
+        _ => false,
+    };
     if select.qualify.is_some()
         || !select.named_window.is_empty()
         || !select.sort_by.is_empty()
@@ -129,7 +188,7 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     }
     let mut input = match select.from.as_slice() {
         [one] if one.joins.is_empty() => relation(&one.relation, catalog)?,
-        [] => return Err(refuse("SELECT without FROM", here)),
+        [] => Plan::Values(Schema::default(), vec![Vec::new()]),
         [one, ..] => {
             let at = one.joins.first().map_or(here, |join| place(join.relation.span().start));
             return Err(refuse("a join", at));
@@ -150,27 +209,28 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     };
     let having = select.having.as_ref().map(convert).transpose()?;
     let grouped = !keys.is_empty() || having.is_some() || items.iter().any(has_aggregate);
+    let done = |plan: Plan| if distinct { analyze::distinct(plan) } else { plan };
     if !grouped {
-        return Ok((analyze::project(input, &items)?, items));
+        return Ok((done(analyze::project(input, &items)?), items));
     }
     let items = analyze::expand_stars(&input.scope(), &items)?;
     let plan = Grouping::new(input, &keys, &items)?.finish(&items, having.as_ref())?;
-    Ok((plan, items))
+    Ok((done(plan), items))
 }
 
 fn item(item: &SelectItem) -> PlanResult<Expr> {
     Ok(match item {
         SelectItem::UnnamedExpr(expr) => convert(expr)?,
         SelectItem::ExprWithAlias { expr, alias } => convert(expr)?.alias(&alias.value),
-        SelectItem::Wildcard(options) => {
-            if options.opt_except.is_some() || options.opt_exclude.is_some() {
-                return Err(refuse("* EXCEPT", place(item.span().start)));
-            }
-            Expr::Star(None)
+        SelectItem::ExprWithAliases { expr, aliases } => {
+            let names = aliases.iter().map(|alias| alias.value.clone()).collect();
+            Expr::Aliases(Box::new(convert(expr)?), names)
         }
-        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-            Expr::Star(Some(plain(name)))
-        }
+        SelectItem::Wildcard(options) => star(None, options, place(item.span().start))?,
+        SelectItem::QualifiedWildcard(
+            SelectItemQualifiedWildcardKind::ObjectName(name),
+            options,
+        ) => star(Some(plain(name)), options, place(item.span().start))?,
         other => {
             return Err(refuse(
                 format_args!("`{other}` in a SELECT list"),
@@ -178,6 +238,24 @@ fn item(item: &SelectItem) -> PlanResult<Expr> {
             ));
         }
     })
+}
+
+/// `*`, perhaps without some columns.
+fn star(
+    table: Option<String>,
+    options: &ast::WildcardAdditionalOptions,
+    here: Place,
+) -> PlanResult<Expr> {
+    let odd = options.opt_ilike.is_some()
+        || options.opt_replace.is_some()
+        || options.opt_rename.is_some()
+        || options.opt_exclude.is_some();
+    if odd {
+        return Err(refuse("* with more than EXCEPT", here));
+    }
+    let Some(except) = &options.opt_except else { return Ok(Expr::Star(table)) };
+    let dropped = std::iter::once(&except.first_element).chain(&except.additional_elements);
+    Ok(Expr::StarExcept(table, dropped.map(|name| name.value.clone()).collect(), here))
 }
 
 /// A name without quotes.
@@ -189,9 +267,7 @@ fn plain(name: &ast::ObjectName) -> String {
 
 fn aliased(plan: Plan, alias: Option<&TableAlias>) -> PlanResult<Plan> {
     let Some(alias) = alias else { return Ok(plan) };
-    if !alias.columns.is_empty() {
-        return Err(refuse("column names in a table alias", place(alias.name.span.start)));
-    }
+    let plan = renamed(plan, alias)?;
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
 }
 
@@ -210,6 +286,50 @@ fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
     }
 }
 
+/// `VALUES (1, 'a'), (2, 'b')`: columns col1, col2 … of constants.
+fn inline_table(values: &ast::Values, semantics: Semantics, here: Place) -> PlanResult<Plan> {
+    let scope = Scope::default();
+    let mut columns: Vec<Vec<Resolved>> = Vec::new();
+    for row in &values.rows {
+        let row = row.content.iter().map(|value| resolve(&convert(value)?, &scope));
+        let row = row.collect::<PlanResult<Vec<_>>>()?;
+        if columns.is_empty() {
+            columns = vec![Vec::new(); row.len()];
+        }
+        if row.len() != columns.len() {
+            return Err(PlanError::new(
+                "INVALID_INLINE_TABLE.NUM_COLUMNS_MISMATCH",
+                format!("a row has {} values, another {}", row.len(), columns.len()),
+                "",
+            )
+            .at(here));
+        }
+        columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+    }
+    let mut fields = Vec::new();
+    let mut rows = vec![Vec::new(); values.rows.len()];
+    for (i, column) in columns.into_iter().enumerate() {
+        let column = unify("VALUES", column).map_err(|error| error.at(here))?;
+        let data_type = column.first().map_or(DataType::Null, |first| first.data_type.clone());
+        let nullable = column.iter().any(|value| value.nullable);
+        fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));
+        for (row, value) in rows.iter_mut().zip(column) {
+            match fold(value, semantics).node {
+                Node::Literal(value) => row.push(value),
+                _ => {
+                    return Err(PlanError::new(
+                        "INVALID_INLINE_TABLE.CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE",
+                        "VALUES holds an expression that is no constant",
+                        "",
+                    )
+                    .at(here));
+                }
+            }
+        }
+    }
+    Ok(Plan::Values(Schema::new(fields), rows))
+}
+
 fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
     let mut near: Vec<_> = catalog.names().into_iter().map(|n| (distance(name, &n), n)).collect();
     near.sort();
@@ -225,13 +345,12 @@ fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
 fn lateral_view(input: Plan, view: &ast::LateralView) -> PlanResult<Plan> {
     let here = place(view.lateral_view.span().start);
     let call = convert(&view.lateral_view)?;
-    let (array, column) = match (&call, view.lateral_col_alias.as_slice()) {
-        (Expr::Call { name, args, .. }, [column])
-            if name == "explode" && args.len() == 1 && !view.outer =>
-        {
-            (&args[0], column.value.clone())
-        }
-        _ => return Err(refuse(format_args!("LATERAL VIEW other than `explode(…) t AS x`"), here)),
-    };
-    analyze::explode(input, array, column)
+    if !crate::table::generate::is_generator(&call) {
+        return Err(refuse(format_args!("LATERAL VIEW of `{call}`, which is no generator"), here));
+    }
+    let names: Vec<String> = view.lateral_col_alias.iter().map(|name| name.value.clone()).collect();
+    let width = input.width();
+    let made = analyze::generate(input, &call, view.outer, &names)?;
+    // Its columns may be named with the view's name.
+    Ok(Plan::AliasFrom(Box::new(made), width, plain(&view.lateral_view_name)))
 }

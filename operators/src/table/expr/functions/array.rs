@@ -1,23 +1,28 @@
 //! Arrays and structs.
 
-use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullable_cells, take};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::compile::{
-    BytesFn, Compiled, bytes_fn, element, failed, long_fn, write_field,
+    BytesFn, Compiled, EvalError, bytes_fn, element, failed, write_field,
 };
 use crate::table::expr::resolve::unify;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Array, Row, RowWriter};
-use crate::table::types::{DataType, Physical};
+use crate::table::types::{DataType, Field, Physical};
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     function("array", "array(a, b, …)", (0, MANY), array, |args, _, _| build(args)),
-    function("size", "size(array): number of elements", (1, 1), size, |args, _, _| {
-        let [a] = take(args);
-        let a = a.bytes();
-        long_fn(move |cx| Ok(a(cx)?.map(|bytes| Array::new(bytes).len as i64)))
+    cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
+        Ok(Cell::Long(match call.data_type(0) {
+            DataType::Map(..) => a[0].map().map_or(0, |map| map.len) as i64,
+            _ => a[0].array().len as i64,
+        }))
+    }),
+    cells("array_size", "array_size(array): number of elements", (1, 1), size, |a, _, _| {
+        Ok(Cell::Long(a[0].array().len as i64))
     }),
     function(
         "getitem",
@@ -54,7 +59,566 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |_, _| Err(PlanError::new("UNRESOLVED_ROUTINE", "`getfield` is internal", "Write s.field")),
         compile_field,
     ),
+    cells(
+        "getfields",
+        "array_of_structs.field: of each",
+        (2, 2),
+        |_, _| {
+            Err(PlanError::new("UNRESOLVED_ROUTINE", "`getfields` is internal", "Write xs.field"))
+        },
+        |a, call, arena| {
+            let DataType::Struct(fields) = call.element(0) else { return Ok(Cell::Null) };
+            let (at, width) = (a[1].long() as usize, fields.len());
+            let of = |e: Cell<'_>| match e {
+                Cell::Bytes(bytes) => {
+                    field(bytes, at, width, &fields[at].data_type).value(&fields[at].data_type)
+                }
+                _ => Value::Null,
+            };
+            let values: Vec<Value> = elements(a[0].array(), call.element(0)).map(of).collect();
+            let mut out = Vec::new();
+            Value::Array(values).write(&mut out);
+            Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
+        },
+    ),
+    cells(
+        "array_contains",
+        "array_contains(array, x): NULL if it is not there and a NULL is",
+        (2, 2),
+        |n, a| {
+            let (args, _) = with_element(n, a)?;
+            Ok((args, DataType::Boolean, true))
+        },
+        |a, call, _| {
+            let t = call.element(0);
+            let mut null = false;
+            for cell in elements(a[0].array(), t) {
+                null |= cell.is_null();
+                if !cell.is_null() && order(cell, a[1], t).is_eq() {
+                    return Ok(Cell::Bool(true));
+                }
+            }
+            Ok(if null { Cell::Null } else { Cell::Bool(false) })
+        },
+    ),
+    cells(
+        "array_position",
+        "array_position(array, x): from 1; 0 where it is not there",
+        (2, 2),
+        |n, a| {
+            let (args, nullable) = with_element(n, a)?;
+            Ok((args, DataType::Long, nullable))
+        },
+        |a, call, _| {
+            let t = call.element(0);
+            let found =
+                elements(a[0].array(), t).position(|c| !c.is_null() && order(c, a[1], t).is_eq());
+            Ok(Cell::Long(found.map_or(0, |at| at as i64 + 1)))
+        },
+    ),
+    cells(
+        "array_remove",
+        "array_remove(array, x): without it",
+        (2, 2),
+        same_array,
+        |a, call, arena| {
+            let t = call.element(0);
+            let keep =
+                elements(a[0].array(), t).filter(|c| c.is_null() || order(*c, a[1], t).is_ne());
+            Ok(collected(keep, arena))
+        },
+    ),
+    nullable_cells(
+        "array_append",
+        "array_append(array, x)",
+        (2, 2),
+        same_array,
+        |a, call, arena| {
+            if a[0].is_null() {
+                return Ok(Cell::Null);
+            }
+            Ok(collected(elements(a[0].array(), call.element(0)).chain([a[1]]), arena))
+        },
+    ),
+    nullable_cells(
+        "array_prepend",
+        "array_prepend(array, x)",
+        (2, 2),
+        same_array,
+        |a, call, arena| {
+            if a[0].is_null() {
+                return Ok(Cell::Null);
+            }
+            Ok(collected([a[1]].into_iter().chain(elements(a[0].array(), call.element(0))), arena))
+        },
+    ),
+    nullable_cells(
+        "array_insert",
+        "array_insert(array, at, x): from 1, or from the end if negative",
+        (3, 3),
+        |n, a| {
+            let [array, at, x] =
+                <[Resolved; 3]>::try_from(a).unwrap_or_else(|_| unreachable!("counted"));
+            let at = expect(n, vec![at], &[DataType::Int])?.remove(0);
+            let (mut pair, _) = with_element(n, vec![array, x])?;
+            pair.insert(1, at);
+            let to = pair[0].data_type.clone();
+            Ok((pair, to, true))
+        },
+        |a, call, arena| {
+            if a[0].is_null() || a[1].is_null() {
+                return Ok(Cell::Null);
+            }
+            let (mut all, at): (Vec<Cell<'_>>, _) =
+                (elements(a[0].array(), call.element(0)).collect(), a[1].long());
+            if at == 0 {
+                return failed("INVALID_INDEX_OF_ZERO", "the first element is 1", "");
+            }
+            if at.unsigned_abs() > 1 << 24 {
+                return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", format!("an array of {at}"), "");
+            }
+            if at > 0 {
+                let at = at as usize - 1;
+                while all.len() < at {
+                    all.push(Cell::Null);
+                }
+                all.insert(at, a[2]);
+            } else {
+                let from_end = at.unsigned_abs() as usize - 1;
+                while all.len() < from_end {
+                    all.insert(0, Cell::Null);
+                }
+                all.insert(all.len() - from_end, a[2]);
+            }
+            Ok(collected(all.into_iter(), arena))
+        },
+    ),
+    cells(
+        "array_compact",
+        "array_compact(array): without NULLs",
+        (1, 1),
+        same_array,
+        |a, call, arena| {
+            Ok(collected(elements(a[0].array(), call.element(0)).filter(|c| !c.is_null()), arena))
+        },
+    ),
+    cells(
+        "array_distinct",
+        "array_distinct(array): each value once",
+        (1, 1),
+        same_array,
+        |a, call, arena| {
+            Ok(collected(
+                distinct(elements(a[0].array(), call.element(0)), call.element(0)).into_iter(),
+                arena,
+            ))
+        },
+    ),
+    cells(
+        "array_union",
+        "array_union(a, b): each value of either once",
+        (2, 2),
+        two_arrays,
+        |a, call, arena| {
+            let t = call.element(0);
+            let all = elements(a[0].array(), t).chain(elements(a[1].array(), t));
+            Ok(collected(distinct(all, t).into_iter(), arena))
+        },
+    ),
+    cells(
+        "array_intersect",
+        "array_intersect(a, b): each value of both once",
+        (2, 2),
+        two_arrays,
+        |a, call, arena| {
+            let t = call.element(0);
+            let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
+            let both = elements(a[0].array(), t)
+                .filter(|c| others.iter().any(|o| order(*c, *o, t).is_eq()));
+            Ok(collected(distinct(both, t).into_iter(), arena))
+        },
+    ),
+    cells(
+        "array_except",
+        "array_except(a, b): each value of a that is not in b, once",
+        (2, 2),
+        two_arrays,
+        |a, call, arena| {
+            let t = call.element(0);
+            let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
+            let rest = elements(a[0].array(), t)
+                .filter(|c| !others.iter().any(|o| order(*c, *o, t).is_eq()));
+            Ok(collected(distinct(rest, t).into_iter(), arena))
+        },
+    ),
+    cells(
+        "arrays_overlap",
+        "arrays_overlap(a, b): whether they have a value in common",
+        (2, 2),
+        |n, a| {
+            let (args, ..) = two_arrays(n, a)?;
+            Ok((args, DataType::Boolean, true))
+        },
+        |a, call, _| {
+            let t = call.element(0);
+            let (x, y) = (a[0].array(), a[1].array());
+            let common = elements(x, t)
+                .any(|c| !c.is_null() && elements(y, t).any(|o| order(c, o, t).is_eq()));
+            let null = x.len > 0
+                && y.len > 0
+                && (elements(x, t).any(Cell::is_null) || elements(y, t).any(Cell::is_null));
+            Ok(if common {
+                Cell::Bool(true)
+            } else if null {
+                Cell::Null
+            } else {
+                Cell::Bool(false)
+            })
+        },
+    ),
+    cells("array_max", "array_max(array)", (1, 1), element_of_array, |a, call, _| {
+        let t = call.element(0);
+        let found =
+            elements(a[0].array(), t).filter(|c| !c.is_null()).max_by(|x, y| order(*x, *y, t));
+        Ok(found.unwrap_or(Cell::Null))
+    }),
+    cells("array_min", "array_min(array)", (1, 1), element_of_array, |a, call, _| {
+        let t = call.element(0);
+        let found =
+            elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*x, *y, t));
+        Ok(found.unwrap_or(Cell::Null))
+    }),
+    cells(
+        "array_join",
+        "array_join(array, separator[, for NULL])",
+        (2, 3),
+        |n, mut a| {
+            let rest = expect(n, a.split_off(1), &[DataType::String])?;
+            let texts = DataType::Array(Box::new(DataType::String));
+            let array = crate::table::expr::resolve::cast(a.remove(0), &texts, false)?;
+            let args: Vec<_> = [array].into_iter().chain(rest).collect();
+            let nullable = any_nullable(&args);
+            Ok((args, DataType::String, nullable))
+        },
+        |a, call, arena| {
+            let instead = a.get(2).map(|text| text.text());
+            let mut out = String::new();
+            let mut first = true;
+            for cell in elements(a[0].array(), call.element(0)) {
+                let Some(part) = (if cell.is_null() { instead } else { Some(cell.text()) }) else {
+                    continue;
+                };
+                if !std::mem::take(&mut first) {
+                    out.push_str(a[1].text());
+                }
+                out.push_str(part);
+            }
+            Ok(super::made(arena, &out))
+        },
+    ),
+    nullable_cells(
+        "array_repeat",
+        "array_repeat(x, n)",
+        (2, 2),
+        |n, mut a| {
+            let count = expect(n, a.split_off(1), &[DataType::Int])?;
+            let to = DataType::Array(Box::new(a[0].data_type.clone()));
+            a.extend(count);
+            let nullable = a[1].nullable;
+            Ok((a, to, nullable))
+        },
+        |a, _, arena| {
+            if a[1].is_null() {
+                return Ok(Cell::Null);
+            }
+            let count = a[1].long().max(0) as usize;
+            if count > 1 << 24 {
+                return failed(
+                    "COLLECTION_SIZE_LIMIT_EXCEEDED",
+                    format!("an array of {count}"),
+                    "",
+                );
+            }
+            Ok(collected(vec![a[0]; count].into_iter(), arena))
+        },
+    ),
+    cells(
+        "flatten",
+        "flatten(array of arrays)",
+        (1, 1),
+        |n, a| {
+            let DataType::Array(inner) = element_type(n, &a[0])? else {
+                return Err(super::unexpected(n, "an array of arrays", &a[0]));
+            };
+            Ok((a, DataType::Array(inner), true))
+        },
+        |a, call, arena| {
+            let (outer, inner) = (call.element(0), super::element_of(&call.to));
+            let mut all = Vec::new();
+            for array in elements(a[0].array(), outer) {
+                if array.is_null() {
+                    return Ok(Cell::Null);
+                }
+                all.extend(elements(array.array(), inner));
+            }
+            Ok(collected(all.into_iter(), arena))
+        },
+    ),
+    cells(
+        "slice",
+        "slice(array, start, length): from 1, or from the end if negative",
+        (3, 3),
+        |n, mut a| {
+            let rest = expect(n, a.split_off(1), &[DataType::Int])?;
+            element_type(n, &a[0])?;
+            let to = a[0].data_type.clone();
+            a.extend(rest);
+            let nullable = any_nullable(&a);
+            Ok((a, to, nullable))
+        },
+        |a, call, arena| {
+            let (array, start, length) = (a[0].array(), a[1].long(), a[2].long());
+            if start == 0 {
+                return failed("INVALID_PARAMETER_VALUE.START", "the first element is 1", "");
+            }
+            if length < 0 {
+                return failed(
+                    "INVALID_PARAMETER_VALUE.LENGTH",
+                    format!("a length of {length}"),
+                    "",
+                );
+            }
+            let from = if start > 0 { start - 1 } else { array.len as i64 + start };
+            let Ok(from) = usize::try_from(from) else {
+                return Ok(collected([].into_iter(), arena));
+            };
+            Ok(collected(elements(array, call.element(0)).skip(from).take(length as usize), arena))
+        },
+    ),
+    cells(
+        "sort_array",
+        "sort_array(array[, ascending]): NULLs first, or last if descending",
+        (1, 2),
+        |n, mut a| {
+            let rest = expect(n, a.split_off(1), &[DataType::Boolean])?;
+            a.extend(rest);
+            sortable(n, a)
+        },
+        |a, call, arena| {
+            let t = call.element(0);
+            let mut all: Vec<Cell<'_>> = elements(a[0].array(), t).collect();
+            all.sort_by(|x, y| order(*x, *y, t));
+            if a.get(1).is_some_and(|ascending| !ascending.bool()) {
+                all.reverse();
+            }
+            Ok(collected(all.into_iter(), arena))
+        },
+    ),
+    cells(
+        "array_sort",
+        "array_sort(array[, (a, b) -> …]): NULLs last",
+        (1, 1),
+        sortable,
+        |a, call, arena| {
+            let t = call.element(0);
+            let mut all: Vec<Cell<'_>> = elements(a[0].array(), t).collect();
+            all.sort_by(|x, y| x.is_null().cmp(&y.is_null()).then(order(*x, *y, t)));
+            Ok(collected(all.into_iter(), arena))
+        },
+    ),
+    nullable_cells(
+        "arrays_zip",
+        "arrays_zip(a, b, …): structs of their elements",
+        (1, MANY),
+        |n, a| {
+            let mut fields = Vec::new();
+            for (i, arg) in a.iter().enumerate() {
+                let name = match &arg.node {
+                    Node::Column(_, name) => name.clone(),
+                    _ => i.to_string(),
+                };
+                fields.push(Field::new(name, element_type(n, arg)?, true));
+            }
+            let nullable = any_nullable(&a);
+            Ok((a, DataType::Array(Box::new(DataType::Struct(fields))), nullable))
+        },
+        |a, call, arena| {
+            if a.iter().any(|array| array.is_null()) {
+                return Ok(Cell::Null);
+            }
+            let longest = a.iter().map(|array| array.array().len).max().unwrap_or(0);
+            let mut out = BumpVec::new_in(arena);
+            let mut writer = RowWriter::array(&mut out, longest);
+            for i in 0..longest {
+                let mut entry = BumpVec::new_in(arena);
+                let mut fields = RowWriter::new(&mut entry, a.len());
+                for (at, array) in a.iter().enumerate() {
+                    let cell = elements(array.array(), call.element(at)).nth(i);
+                    cell.unwrap_or(Cell::Null).put(&mut fields, at);
+                }
+                writer.bytes(i, &entry);
+            }
+            Ok(Cell::Bytes(out.into_bump_slice()))
+        },
+    ),
+    cells(
+        "sequence",
+        "sequence(start, stop[, step]): of whole numbers, dates or timestamps",
+        (2, 3),
+        sequence_types,
+        sequence,
+    ),
 ];
+
+/// Most elements of a sequence.
+const SEQUENCE_MOST: usize = 1 << 20;
+
+fn sequence_types(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    if args[0].data_type.is_datetime() {
+        let mut args = args;
+        if args.len() == 2 {
+            let day = Value::Long(crate::table::datetime::DAY_US);
+            args.push(Resolved::literal(day, DataType::DayTimeInterval(0, 0)));
+        }
+        if !args[2].data_type.is_interval() {
+            return Err(super::unexpected(name, "an interval as its step", &args[2]));
+        }
+        let to = args[0].data_type.clone();
+        args[1] = crate::table::expr::resolve::expect_type(args[1].clone(), &to, "`sequence`")?;
+        return Ok((args, DataType::Array(Box::new(to)), nullable));
+    }
+    let args = unify("`sequence`", args)?;
+    let to = args[0].data_type.clone();
+    if !to.is_integral() {
+        return Err(super::unexpected(name, "whole numbers, dates or timestamps", &args[0]));
+    }
+    Ok((args, DataType::Array(Box::new(to)), nullable))
+}
+
+fn sequence<'a>(
+    a: &[Cell<'a>],
+    call: &super::Call,
+    arena: &'a bumpalo::Bump,
+) -> Result<Cell<'a>, Box<EvalError>> {
+    use crate::table::datetime::{DAY_US, Tz, add_months, add_months_us, to_local, to_utc};
+    let (start, stop) = (a[0].long(), a[1].long());
+    let step = a.get(2).map_or(if start <= stop { 1 } else { -1 }, |step| step.long());
+    if step == 0 && start != stop || step > 0 && start > stop || step < 0 && start < stop {
+        return failed(
+            "INVALID_PARAMETER_VALUE.SEQUENCE",
+            format!("from {start} by {step} one does not come to {stop}"),
+            "",
+        );
+    }
+    let months =
+        matches!(call.args.get(2).map(|s| &s.data_type), Some(DataType::YearMonthInterval(..)));
+    let element = super::element_of(&call.to).clone();
+    let zone = if element == DataType::Timestamp { call.semantics.zone } else { Tz::UTC };
+    let mut out = Vec::new();
+    for n in 0i64.. {
+        let by = n.checked_mul(step);
+        let at = by.and_then(|by| match (&element, months) {
+            (DataType::Date, true) => add_months(start, by),
+            (DataType::Date, false) => start.checked_add(by / DAY_US),
+            (t, true) if t.is_datetime() => {
+                add_months_us(to_local(start, zone), by).map(|l| to_utc(l, zone))
+            }
+            (DataType::Timestamp, false) if step % DAY_US == 0 => {
+                Some(to_utc(to_local(start, zone).checked_add(by)?, zone))
+            }
+            _ => start.checked_add(by),
+        });
+        let Some(at) = at else { break };
+        if step >= 0 && at > stop || step < 0 && at < stop {
+            break;
+        }
+        out.push(Cell::Long(at));
+        if out.len() > SEQUENCE_MOST {
+            return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", "a sequence of more than 1048576", "");
+        }
+        if step == 0 {
+            break;
+        }
+    }
+    Ok(collected(out.into_iter(), arena))
+}
+
+fn collected<'a, 'c>(cells: impl Iterator<Item = Cell<'c>>, arena: &'a bumpalo::Bump) -> Cell<'a> {
+    let cells: Vec<Cell<'c>> = cells.collect();
+    let mut out = BumpVec::new_in(arena);
+    let mut writer = RowWriter::array(&mut out, cells.len());
+    cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+    Cell::Bytes(out.into_bump_slice())
+}
+
+fn distinct<'c>(cells: impl Iterator<Item = Cell<'c>>, data_type: &DataType) -> Vec<Cell<'c>> {
+    let mut out: Vec<Cell<'c>> = Vec::new();
+    for cell in cells {
+        if !out.iter().any(|other| order(*other, cell, data_type).is_eq()) {
+            out.push(cell);
+        }
+    }
+    out
+}
+
+/// An array and an element, of one type.
+fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, bool)> {
+    let element = element_type(name, &args[0])?;
+    let Some(common) = crate::table::expr::resolve::common_type(&element, &args[1].data_type)
+    else {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.ARRAY_FUNCTION_DIFF_TYPES",
+            format!(
+                "`{name}`: the array holds {element}, but `{}` is {}",
+                args[1], args[1].data_type
+            ),
+            "Cast one of them",
+        ));
+    };
+    let nullable = any_nullable(&args);
+    let mut args = args.into_iter();
+    let (Some(array), Some(x)) = (args.next(), args.next()) else { unreachable!("counted") };
+    let array = array.coerce(&DataType::Array(Box::new(common.clone())));
+    Ok((vec![array, x.coerce(&common)], nullable))
+}
+
+fn same_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if args.len() == 1 {
+        element_type(name, &args[0])?;
+        let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
+        return Ok((args, to, nullable));
+    }
+    let (args, nullable) = with_element(name, args)?;
+    let to = args[0].data_type.clone();
+    Ok((args, to, nullable))
+}
+
+fn sortable(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let element = element_type(name, &args[0])?;
+    if !element.is_orderable() {
+        return Err(super::unexpected(name, "an array of values with an order", &args[0]));
+    }
+    let (to, nullable) = (args[0].data_type.clone(), any_nullable(&args));
+    Ok((args, to, nullable))
+}
+
+fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    element_type(name, &args[0])?;
+    element_type(name, &args[1])?;
+    let nullable = any_nullable(&args);
+    let args = unify(&format!("`{name}`"), args)?;
+    let to = args[0].data_type.clone();
+    Ok((args, to, nullable))
+}
+
+fn element_of_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let element = element_type(name, &args[0])?;
+    if !element.is_orderable() {
+        return Err(super::unexpected(name, "an array of values with an order", &args[0]));
+    }
+    Ok((args, element, true))
+}
 
 fn array(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify("`array`", args)?;
@@ -74,7 +638,9 @@ fn element_type(name: &str, of: &Resolved) -> PlanResult<DataType> {
 }
 
 fn size(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    element_type(name, &args[0])?;
+    if !matches!(args[0].data_type, DataType::Map(..) | DataType::Null) {
+        element_type(name, &args[0])?;
+    }
     let nullable = any_nullable(&args);
     Ok((args, DataType::Int, nullable))
 }
@@ -152,6 +718,16 @@ fn compile_field(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Comp
     let of = of.bytes();
     // A struct is a row, and so is what follows an array's length.
     element(move |cx| Ok(of(cx)?.map(|bytes| (Array { len: width, row: Row(bytes) }, at))), to)
+}
+
+/// An array from its end to its start.
+pub(super) fn reversed(args: Vec<Compiled>, element: DataType) -> Compiled {
+    let [array] = take(args);
+    let array = array.bytes();
+    bytes_fn(move |cx| {
+        let Some(bytes) = array(cx)? else { return Ok(None) };
+        Ok(Some(collected(elements(Array::new(bytes), &element).rev(), cx.arena).bytes()))
+    })
 }
 
 /// Arrays one behind the other; NULL if any is NULL.

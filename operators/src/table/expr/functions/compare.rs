@@ -3,20 +3,21 @@
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
+use crate::table::expr::cell::{self, Cell};
 use crate::table::expr::compile::{Compiled, Eval, TestFn, bool_fn};
 use crate::table::expr::resolve::{common_type, unify};
 use crate::table::types::DataType;
 use std::cmp::Ordering;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("=", "a = b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_eq)),
-    function("<>", "a <> b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_ne)),
-    function("<", "a < b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_lt)),
-    function("<=", "a <= b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_le)),
-    function(">", "a > b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_gt)),
-    function(">=", "a >= b", (2, 2), comparison, |a, _, _| compare(a, Ordering::is_ge)),
-    function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, _, _| {
-        let order = order(args);
+    function("=", "a = b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_eq)),
+    function("<>", "a <> b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ne)),
+    function("<", "a < b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_lt)),
+    function("<=", "a <= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_le)),
+    function(">", "a > b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_gt)),
+    function(">=", "a >= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ge)),
+    function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, exprs, _| {
+        let order = order(args, exprs);
         bool_fn(move |cx| {
             Ok(Some(match order(cx)? {
                 (Some(order), _) => order.is_eq(),
@@ -84,10 +85,8 @@ fn comparison(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             "Cast one of them",
         ));
     };
-    if matches!(common, DataType::Array(_) | DataType::Struct(_))
-        && !matches!(name, "=" | "<>" | "<=>")
-    {
-        return Err(PlanError::not_yet(format_args!("`{name}` of {common}")));
+    if !common.is_orderable() {
+        return Err(super::unexpected(name, "values with an order, and no maps", &args[0]));
     }
     let args = args.into_iter().map(|arg| arg.coerce(&common)).collect();
     Ok((args, DataType::Boolean, nullable))
@@ -128,7 +127,8 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
 /// The order of two values (`None` if either is NULL), and whether both are NULL.
-fn order(args: Vec<Compiled>) -> OrderFn {
+fn order(args: Vec<Compiled>, exprs: &[Resolved]) -> OrderFn {
+    let data_type = exprs[0].data_type.clone();
     let [a, b] = take(args);
     macro_rules! by {
         ($a:ident, $b:ident, $cmp:expr) => {
@@ -145,12 +145,15 @@ fn order(args: Vec<Compiled>) -> OrderFn {
         (Compiled::Long(a), Compiled::Long(b)) => by!(a, b, |x: i64, y: i64| x.cmp(&y)),
         (Compiled::Double(a), Compiled::Double(b)) => by!(a, b, order_doubles),
         (Compiled::Decimal(a), Compiled::Decimal(b)) => by!(a, b, |x: i128, y: i128| x.cmp(&y)),
+        (Compiled::Bytes(a), Compiled::Bytes(b)) if data_type.is_nested() => {
+            by!(a, b, |x, y| cell::order(Cell::Bytes(x), Cell::Bytes(y), &data_type))
+        }
         (Compiled::Bytes(a), Compiled::Bytes(b)) => by!(a, b, |x: &[u8], y: &[u8]| x.cmp(y)),
         _ => unreachable!("resolution brought both to one type"),
     }
 }
 
-fn compare(args: Vec<Compiled>, test: fn(Ordering) -> bool) -> Compiled {
+fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) -> Compiled {
     let [a, b] = take(args);
     // The commonest kinds get a closure of their own, without the pair of `order`.
     match (a, b) {
@@ -159,7 +162,7 @@ fn compare(args: Vec<Compiled>, test: fn(Ordering) -> bool) -> Compiled {
             Ok(Some(test(x.cmp(&y))))
         }),
         (a, b) => {
-            let order = order(vec![a, b]);
+            let order = order(vec![a, b], exprs);
             bool_fn(move |cx| Ok(order(cx)?.0.map(test)))
         }
     }
@@ -182,7 +185,8 @@ pub fn is_null(value: Compiled) -> TestFn<bool> {
     }
 }
 
-fn compile_in(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
+fn compile_in(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compiled {
+    let data_type = exprs[0].data_type.clone();
     macro_rules! member {
         ($unwrap:ident, $eq:expr) => {{
             let mut args: Vec<_> = args.into_iter().map(Compiled::$unwrap).collect();
@@ -206,6 +210,9 @@ fn compile_in(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
         Compiled::Long(_) => member!(long, |x, y| x == y),
         Compiled::Double(_) => member!(double, |x, y| order_doubles(x, y).is_eq()),
         Compiled::Decimal(_) => member!(decimal, |x, y| x == y),
+        Compiled::Bytes(_) if data_type.is_nested() => {
+            member!(bytes, |x, y| cell::order(Cell::Bytes(x), Cell::Bytes(y), &data_type).is_eq())
+        }
         Compiled::Bytes(_) => member!(bytes, |x, y| x == y),
     }
 }

@@ -3,7 +3,9 @@
 use super::{Function, MANY, Typed, function, take};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
-use crate::table::expr::compile::{Compiled, bool_fn, bytes_fn, decimal_fn, double_fn, long_fn};
+use crate::table::expr::compile::{
+    Compiled, bool_fn, bytes_fn, decimal_fn, double_fn, long_fn, softened,
+};
 use crate::table::expr::resolve::{expect_type, unify};
 use crate::table::types::{DataType, Physical};
 
@@ -16,9 +18,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |args, _, to| first_not_null(args, to),
     ),
     function("if", "if(condition, a, b)", (3, 3), if_, compile_if),
+    function("try", "try(x): x, or NULL where it fails", (1, 1), attempt, |args, _, _| {
+        let [a] = take(args);
+        softened(a)
+    }),
     function("nullif", "nullif(a, b): NULL if a = b, else a", (2, 2), nullif, compile_if),
     function("nvl2", "nvl2(a, b, c): b if a is not NULL, else c", (3, 3), nvl2, compile_if),
 ];
+
+fn attempt(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let data_type = args[0].data_type.clone();
+    Ok((args, data_type, true))
+}
 
 fn coalesce(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify("`coalesce`", args)?;
@@ -33,6 +44,29 @@ fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
     args.extend(unify("`if`", vec![a, b])?);
     let (data_type, nullable) = (args[1].data_type.clone(), args[1].nullable || args[2].nullable);
     Ok((args, data_type, nullable))
+}
+
+/// `decode(x, a, for_a, b, for_b, otherwise)`: what stands behind the first value that x equals.
+pub(super) fn decode(args: Vec<Resolved>) -> PlanResult<Resolved> {
+    use crate::table::expr::Node;
+    let mut args = args.into_iter();
+    let Some(x) = args.next() else { unreachable!("resolution counted") };
+    let mut rest: Vec<Resolved> = args.collect();
+    let otherwise = if rest.len() % 2 == 1 { rest.pop() } else { None };
+    let mut values = Vec::new();
+    let mut whens = Vec::new();
+    let mut pairs = rest.into_iter();
+    while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
+        whens.push(super::resolve("<=>", vec![x.clone(), key])?);
+        values.push(value);
+    }
+    let null = || Resolved::literal(crate::table::value::Value::Null, DataType::Null);
+    values.push(otherwise.unwrap_or_else(null));
+    let mut values = unify("`decode`", values)?;
+    let (data_type, nullable) = (values[0].data_type.clone(), values.iter().any(|v| v.nullable));
+    let otherwise = values.pop().map(Box::new);
+    let branches = whens.into_iter().zip(values).collect();
+    Ok(Resolved { node: Node::Case(branches, otherwise), data_type, nullable })
 }
 
 fn three(args: Vec<Resolved>) -> [Resolved; 3] {

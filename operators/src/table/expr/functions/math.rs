@@ -2,11 +2,13 @@
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Resolved;
 use crate::table::expr::cast::{arithmetic_overflow, rescale};
+use crate::table::expr::cell::{Cell, order};
 use crate::table::expr::compile::{Compiled, Eval, decimal_fn, double_fn, failed, long_fn};
 use crate::table::expr::resolve::{common_type, unify};
+use crate::table::expr::{Node, Resolved};
 use crate::table::types::{DataType, Physical};
+use crate::table::value::Value;
 use std::cmp::Ordering;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -45,21 +47,29 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let a = a.double();
         double_fn(move |cx| Ok(a(cx)?.map(f64::sqrt)))
     }),
-    function("floor", "floor(a): down to a whole number", (1, 1), to_whole, |args, _, _| {
-        whole(args, f64::floor)
-    }),
-    function("ceil", "ceil(a): up to a whole number", (1, 1), to_whole, |args, _, _| {
-        whole(args, f64::ceil)
-    }),
+    function(
+        "floor",
+        "floor(a[, digits]): down to a whole number",
+        (1, 2),
+        to_whole,
+        |args, exprs, to| whole(args, exprs, to, f64::floor, Rounding::Down),
+    ),
+    function(
+        "ceil",
+        "ceil(a[, digits]): up to a whole number",
+        (1, 2),
+        to_whole,
+        |args, exprs, to| whole(args, exprs, to, f64::ceil, Rounding::Up),
+    ),
     function(
         "round",
         "round(a[, digits]): half away from zero",
         (1, 2),
         rounding,
-        |args, exprs, to| round(args, exprs, to, half_up),
+        |args, exprs, to| round(args, exprs, to, half_up, Rounding::HalfUp),
     ),
     function("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, exprs, to| {
-        round(args, exprs, to, half_even)
+        round(args, exprs, to, half_even, Rounding::HalfEven)
     }),
     function(
         "greatest",
@@ -108,12 +118,22 @@ fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataT
     Ok((args, common))
 }
 
+/// The decimal that holds an operand: of a whole number that is written, only its digits.
+fn decimal_of(arg: &Resolved) -> Option<(u8, u8)> {
+    match (&arg.node, &arg.data_type) {
+        (Node::Literal(Value::Long(v)), t) if t.is_integral() => {
+            Some((v.unsigned_abs().to_string().len() as u8, 0))
+        }
+        (_, data_type) => data_type.as_decimal(),
+    }
+}
+
 fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let (args, common) = operands(name, args)?;
     let mut nullable = any_nullable(&args);
     let decimal = args.iter().any(|a| matches!(a.data_type, DataType::Decimal(..)));
     if decimal && matches!(common, DataType::Decimal(..)) {
-        let sides: Vec<_> = args.iter().filter_map(|a| a.data_type.as_decimal()).collect();
+        let sides: Vec<_> = args.iter().filter_map(decimal_of).collect();
         if let [(p1, s1), (p2, s2)] = sides[..] {
             let result = decimal_result(name, (p1, s1), (p2, s2));
             let coerced =
@@ -156,7 +176,7 @@ fn integral(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn remainder(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let (args, common) = operands(name, args)?;
     if matches!(common, DataType::Decimal(..)) {
-        return Err(PlanError::not_yet(format_args!("`{name}` of decimals")));
+        return arithmetic(name, args);
     }
     let nullable = any_nullable(&args);
     Ok((args.into_iter().map(|a| a.coerce(&common)).collect(), common, nullable))
@@ -181,16 +201,38 @@ fn to_double(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 }
 
 fn to_whole(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    if matches!(args[0].data_type, DataType::Decimal(..)) {
-        return Err(PlanError::not_yet(format_args!("`{name}` of decimals")));
+    if args.len() == 2 {
+        // To digits: of a double as of the decimal that it prints as.
+        let mut args = args;
+        if !matches!(args[0].data_type, DataType::Decimal(..)) {
+            let to = match args[0].data_type {
+                ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),
+                DataType::Float => (14, 7),
+                _ => (30, 15),
+            };
+            args[0] = args[0].clone().coerce(&DataType::Decimal(to.0, to.1));
+        }
+        return rounding(name, args);
+    }
+    if let DataType::Decimal(precision, scale) = args[0].data_type {
+        let nullable = any_nullable(&args);
+        return Ok((args, DataType::Decimal((precision - scale + 1).min(38), 0), nullable));
     }
     let to = if args[0].data_type.is_integral() { DataType::Long } else { DataType::Double };
     let nullable = any_nullable(&args);
     Ok((expect(name, args, &[to])?, DataType::Long, nullable))
 }
 
+fn is_constant(arg: &Resolved) -> bool {
+    match &arg.node {
+        Node::Literal(_) => true,
+        Node::Call("negative", args) => is_constant(&args[0]),
+        _ => false,
+    }
+}
+
 fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 2 && !matches!(args[1].node, crate::table::expr::Node::Literal(_)) {
+    if args.len() == 2 && !is_constant(&args[1]) {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
             format!("the digits of `{name}` must be a constant"),
@@ -199,18 +241,27 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let digits = args.drain(1..).collect::<Vec<_>>();
     let (mut args, data_type, nullable) = same(name, args)?;
-    if matches!(data_type, DataType::Decimal(..)) {
-        return Err(PlanError::not_yet(format_args!("`{name}` of decimals")));
+    let digits = expect(name, digits, &[DataType::Int])?;
+    let mut to = data_type;
+    if let DataType::Decimal(precision, scale) = to {
+        let whole = i64::from(precision - scale) + 1;
+        let wanted = match digits.first().map(|digits| &digits.node) {
+            Some(Node::Literal(Value::Long(wanted))) => *wanted,
+            _ => 0,
+        };
+        let kept = wanted.clamp(0, i64::from(scale));
+        let precision = if wanted < 0 { whole.max(1 - wanted) } else { whole + kept };
+        to = DataType::Decimal(precision.clamp(1, 38) as u8, kept as u8);
     }
-    args.extend(expect(name, digits, &[DataType::Int])?);
-    Ok((args, data_type, nullable))
+    args.extend(digits);
+    Ok((args, to, nullable))
 }
 
 fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify(&format!("`{name}`"), args)?;
     let (data_type, nullable) = (args[0].data_type.clone(), args.iter().all(|a| a.nullable));
-    if matches!(data_type, DataType::Array(_) | DataType::Struct(_)) {
-        return Err(PlanError::not_yet(format_args!("`{name}` of {data_type}")));
+    if !data_type.is_orderable() {
+        return Err(super::unexpected(name, "values with an order", &args[0]));
     }
     Ok((args, data_type, nullable))
 }
@@ -224,10 +275,16 @@ fn long_op(
 ) -> Compiled {
     let [a, b] = take(args);
     let (a, b, (low, high)) = (a.long(), b.long(), to.integral_range());
+    let narrow = matches!(to, DataType::Byte | DataType::Short);
     long_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
         match op(x, y) {
             Some(v) if v >= low && v <= high => Ok(Some(v)),
+            _ if narrow => failed(
+                "BINARY_ARITHMETIC_OVERFLOW",
+                format!("{x} {what} {y} overflows"),
+                "Cast to a wider type",
+            ),
             _ => arithmetic_overflow(&format!("{x} {what} {y}")),
         }
     })
@@ -362,16 +419,44 @@ fn nonzero(
     })
 }
 
-fn compile_rem(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
+/// A remainder of decimals, brought to one scale.
+fn decimal_rem(
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    op: fn(i128, i128) -> i128,
+) -> Compiled {
+    let scale = |e: &Resolved| e.data_type.as_decimal().map_or(0, |(_, s)| s);
+    let (s1, s2, to) = (scale(&exprs[0]), scale(&exprs[1]), to.clone());
+    let [a, b] = take(args);
+    let (a, b) = (a.decimal(), b.decimal());
+    decimal_fn(move |cx| {
+        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        if y == 0 {
+            return failed("REMAINDER_BY_ZERO", "remainder by zero", "Use nullif(divisor, 0)");
+        }
+        match align(x, s1, y, s2) {
+            Some((x, y, scale)) => rescale(op(x, y), scale, &to),
+            None => arithmetic_overflow("the remainder"),
+        }
+    })
+}
+
+fn compile_rem(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
     match to.physical() {
+        Physical::Decimal => decimal_rem(args, exprs, to, |x, y| x % y),
         // The remainder by -1 is 0 also where the quotient would overflow.
         Physical::Long => nonzero(args, to, "REMAINDER_BY_ZERO", |x, y| Some(x.wrapping_rem(y))),
         _ => double_rem(args, |x, y| x % y),
     }
 }
 
-fn compile_pmod(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
+fn compile_pmod(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
     match to.physical() {
+        Physical::Decimal => decimal_rem(args, exprs, to, |x, y| {
+            let r = x % y;
+            if r < 0 { (r + y) % y } else { r }
+        }),
         Physical::Long => nonzero(args, to, "REMAINDER_BY_ZERO", |x, y| {
             let r = x.wrapping_rem(y);
             Some(if r < 0 { (r.wrapping_add(y)).wrapping_rem(y) } else { r })
@@ -427,9 +512,76 @@ fn compile_abs(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
     unary(args, to, i64::checked_abs, f64::abs, i128::abs)
 }
 
-fn whole(args: Vec<Compiled>, round: fn(f64) -> f64) -> Compiled {
-    let [a] = take(args);
+/// How a digit that is cut off changes the one before it.
+#[derive(Clone, Copy, PartialEq)]
+enum Rounding {
+    Down,
+    Up,
+    HalfUp,
+    HalfEven,
+}
+
+/// A decimal's digits cut to a scale, perhaps a negative one.
+fn round_decimal(value: i128, scale: u8, digits: i64, rounding: Rounding) -> Option<(i128, u8)> {
+    let drop = i64::from(scale) - digits;
+    if drop <= 0 {
+        return Some((value, scale));
+    }
+    let Some(unit) = u32::try_from(drop).ok().and_then(|drop| 10i128.checked_pow(drop)) else {
+        return Some((0, 0));
+    };
+    let (whole, rest) = (value.div_euclid(unit), value.rem_euclid(unit));
+    let up = match rounding {
+        Rounding::Down => false,
+        Rounding::Up => rest > 0,
+        // Away from zero: below it, half is the larger one's.
+        Rounding::HalfUp => rest * 2 > unit || rest * 2 == unit && value >= 0,
+        Rounding::HalfEven => rest * 2 > unit || rest * 2 == unit && whole % 2 != 0,
+    };
+    let rounded = whole + i128::from(up);
+    if digits >= 0 {
+        return Some((rounded, digits as u8));
+    }
+    let zeros = u32::try_from(-digits).ok()?;
+    Some((rounded.checked_mul(10i128.checked_pow(zeros)?)?, 0))
+}
+
+fn rounded_decimal(
+    a: crate::table::expr::compile::DecimalFn,
+    from: &DataType,
+    to: &DataType,
+    digits: i64,
+    rounding: Rounding,
+) -> Compiled {
+    let (scale, to) = (from.as_decimal().map_or(0, |(_, scale)| scale), to.clone());
+    decimal_fn(move |cx| {
+        let Some(value) = a(cx)? else { return Ok(None) };
+        match round_decimal(value, scale, digits, rounding) {
+            Some((value, scale)) => rescale(value, scale, &to),
+            None => arithmetic_overflow("rounding"),
+        }
+    })
+}
+
+fn digits_of(exprs: &[Resolved]) -> i64 {
+    match exprs.get(1).map(|e| &e.node) {
+        Some(Node::Literal(Value::Long(digits))) => (*digits).clamp(-38, 38),
+        _ => 0,
+    }
+}
+
+fn whole(
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    round: fn(f64) -> f64,
+    rounding: Rounding,
+) -> Compiled {
+    let Some(a) = args.into_iter().next() else { unreachable!("resolution counted") };
     match a {
+        Compiled::Decimal(a) => {
+            rounded_decimal(a, &exprs[0].data_type, to, digits_of(exprs), rounding)
+        }
         Compiled::Double(a) => long_fn(move |cx| Ok(a(cx)?.map(|v| round(v) as i64))),
         other => other,
     }
@@ -448,15 +600,17 @@ fn round(
     exprs: &[Resolved],
     to: &DataType,
     round: fn(f64) -> f64,
+    rounding: Rounding,
 ) -> Compiled {
-    use crate::table::expr::Node;
-    use crate::table::value::Value;
     let digits = match exprs.get(1).map(|e| &e.node) {
         Some(Node::Literal(Value::Long(digits))) => (*digits).clamp(-18, 18) as i32,
         _ => 0,
     };
     let Some(value) = args.into_iter().next() else { unreachable!("resolution counted") };
     match value {
+        Compiled::Decimal(a) => {
+            rounded_decimal(a, &exprs[0].data_type, to, digits_of(exprs), rounding)
+        }
         Compiled::Double(a) => double_fn(move |cx| {
             let Some(x) = a(cx)? else { return Ok(None) };
             Ok(Some(round_double(x, digits, round)))
@@ -527,13 +681,33 @@ fn pick(args: Vec<Compiled>, to: &DataType, want: Ordering) -> Compiled {
             extreme!(double_fn, double, |a: &f64, b: &f64| super::compare::order_doubles(*a, *b))
         }
         Physical::Decimal => extreme!(decimal_fn, decimal, i128::cmp),
-        Physical::Bytes => extreme!(bytes_fn, bytes, |a: &&[u8], b: &&[u8]| a.cmp(b)),
+        Physical::Bytes => {
+            let of = to.clone();
+            extreme!(bytes_fn, bytes, |a: &&[u8], b: &&[u8]| order(
+                Cell::Bytes(a),
+                Cell::Bytes(b),
+                &of
+            ))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_round() {
+        let half_up = |value, digits| round_decimal(value, 2, digits, Rounding::HalfUp).unwrap();
+        assert_eq!(half_up(250, 0), (3, 0));
+        assert_eq!(half_up(-250, 0), (-3, 0));
+        assert_eq!(half_up(-249, 0), (-2, 0));
+        assert_eq!(half_up(12_345, -2), (100, 0));
+        assert_eq!(round_decimal(250, 2, 0, Rounding::HalfEven), Some((2, 0)));
+        assert_eq!(round_decimal(-250, 2, 0, Rounding::HalfEven), Some((-2, 0)));
+        assert_eq!(round_decimal(-201, 2, 0, Rounding::Up), Some((-2, 0)));
+        assert_eq!(round_decimal(-201, 2, 0, Rounding::Down), Some((-3, 0)));
+    }
 
     #[test]
     fn doubles_round_as_they_print() {

@@ -4,19 +4,81 @@
 mod array;
 mod compare;
 mod condition;
+mod hash;
+mod json;
+mod lambda;
+mod map;
 mod math;
+mod number;
+mod regexp;
 mod string;
+mod text;
+mod time;
 
-use super::compile::Compiled;
+use super::cell::Cell;
+use super::compile::{Compiled, EvalError, Semantics, from_cells};
 use super::resolve::distance;
 use super::{Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use bumpalo::Bump;
 pub use compare::{is_null, order_doubles};
+pub use json::tuple as json_tuple;
+pub use lambda::resolve_lambda;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;
+/// The same, where more than the types matters.
+type CompileCall = fn(Vec<Compiled>, Call) -> Compiled;
+/// A function of values of any kind.
+type EvalCells = for<'a> fn(&[Cell<'a>], &Call, &'a Bump) -> Result<Cell<'a>, Box<EvalError>>;
+
+/// A call of a function, as it is compiled.
+pub struct Call {
+    /// The function's name.
+    pub name: &'static str,
+    /// Its arguments' expressions.
+    pub args: Vec<Resolved>,
+    /// The result's type.
+    pub to: DataType,
+    /// Time zone and ANSI mode.
+    pub semantics: Semantics,
+}
+
+impl Call {
+    /// The type of an argument.
+    fn data_type(&self, index: usize) -> &DataType {
+        &self.args[index].data_type
+    }
+
+    /// The type of the elements of an argument that is an array, or of the result.
+    fn element(&self, index: usize) -> &DataType {
+        element_of(self.data_type(index))
+    }
+
+    /// The constant text of an argument, if it is one.
+    fn text(&self, index: usize) -> Option<&str> {
+        self.args.get(index).and_then(Resolved::literal_text)
+    }
+}
+
+/// The type of an array's elements; of another type, that type.
+fn element_of(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::Array(element) => element,
+        other => other,
+    }
+}
+
+enum Build {
+    Typed(Compile),
+    Called(CompileCall),
+    /// NULL if any argument is.
+    Cells(EvalCells),
+    /// Looks at NULLs itself.
+    CellsAndNulls(EvalCells),
+}
 /// What resolution gives: arguments brought to the right types, result type, nullability.
 type Typed = (Vec<Resolved>, DataType, bool);
 
@@ -29,7 +91,7 @@ pub struct Function {
     /// Fewest and most arguments.
     arity: (usize, usize),
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
-    compile: Compile,
+    build: Build,
 }
 
 const fn function(
@@ -39,13 +101,60 @@ const fn function(
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     compile: Compile,
 ) -> Function {
-    Function { name, help, arity, resolve, compile }
+    Function { name, help, arity, resolve, build: Build::Typed(compile) }
+}
+
+/// A function whose compilation depends on more than types.
+const fn called(
+    name: &'static str,
+    help: &'static str,
+    arity: (usize, usize),
+    resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
+    compile: CompileCall,
+) -> Function {
+    Function { name, help, arity, resolve, build: Build::Called(compile) }
+}
+
+/// A function of values, NULL if any of them is.
+const fn cells(
+    name: &'static str,
+    help: &'static str,
+    arity: (usize, usize),
+    resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
+    eval: EvalCells,
+) -> Function {
+    Function { name, help, arity, resolve, build: Build::Cells(eval) }
+}
+
+/// A function of values that looks at NULLs itself.
+const fn nullable_cells(
+    name: &'static str,
+    help: &'static str,
+    arity: (usize, usize),
+    resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
+    eval: EvalCells,
+) -> Function {
+    Function { name, help, arity, resolve, build: Build::CellsAndNulls(eval) }
 }
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 5] {
-    [math::FUNCTIONS, compare::FUNCTIONS, condition::FUNCTIONS, string::FUNCTIONS, array::FUNCTIONS]
+fn tables() -> [&'static [Function]; 13] {
+    [
+        math::FUNCTIONS,
+        number::FUNCTIONS,
+        compare::FUNCTIONS,
+        condition::FUNCTIONS,
+        string::FUNCTIONS,
+        text::FUNCTIONS,
+        regexp::FUNCTIONS,
+        time::FUNCTIONS,
+        array::FUNCTIONS,
+        map::FUNCTIONS,
+        lambda::FUNCTIONS,
+        json::FUNCTIONS,
+        hash::FUNCTIONS,
+    ]
 }
 
 /// Every registered function.
@@ -71,119 +180,26 @@ pub fn is_operator(name: &str) -> bool {
             | "<=>"
             | "and"
             | "or"
+            | "&"
+            | "|"
+            | "^"
     )
 }
 
 /// Functions that Spark has and this version has not: refused as such, not as unknown.
-const LATER: [&str; 92] = [
-    "acos",
-    "add_months",
-    "array_contains",
-    "array_distinct",
-    "array_except",
-    "array_intersect",
-    "array_join",
-    "array_max",
-    "array_min",
-    "array_position",
-    "array_remove",
-    "array_repeat",
-    "array_sort",
-    "array_union",
-    "arrays_overlap",
-    "arrays_zip",
-    "ascii",
-    "asin",
-    "atan",
-    "base64",
-    "bin",
-    "cbrt",
-    "char",
-    "chr",
-    "conv",
-    "cos",
-    "crc32",
+const LATER: [&str; 12] = [
     "current_date",
     "current_timestamp",
-    "date_add",
-    "date_diff",
-    "date_format",
-    "date_sub",
-    "date_trunc",
-    "datediff",
-    "day",
-    "dayofmonth",
-    "dayofweek",
-    "dayofyear",
-    "decode",
-    "encode",
-    "exp",
-    "filter",
-    "flatten",
-    "format_number",
-    "format_string",
-    "from_json",
-    "from_unixtime",
-    "get_json_object",
-    "hash",
-    "hex",
-    "hour",
-    "inline",
-    "instr",
-    "json_tuple",
-    "last_day",
-    "levenshtein",
-    "ln",
-    "locate",
-    "log",
-    "log10",
-    "make_timestamp",
-    "map_keys",
-    "map_values",
-    "md5",
-    "minute",
-    "month",
-    "named_struct",
+    "from_csv",
+    "from_xml",
+    "map_zip_with",
     "now",
-    "posexplode",
-    "pow",
-    "power",
-    "quarter",
-    "rand",
-    "regexp_extract",
-    "regexp_replace",
-    "repeat",
-    "rlike",
-    "second",
-    "sequence",
-    "sha2",
-    "shiftleft",
-    "sin",
-    "slice",
-    "sort_array",
-    "struct",
-    "substring_index",
-    "to_date",
-    "to_json",
-    "to_timestamp",
-    "translate",
-    "uuid",
-];
-const LATER_TIME: [&str; 14] = [
-    "timestamp_micros",
-    "timestamp_millis",
-    "timestamp_seconds",
-    "transform",
-    "try_to_timestamp",
-    "unbase64",
-    "unhex",
-    "unix_micros",
-    "unix_millis",
-    "unix_timestamp",
-    "weekday",
-    "weekofyear",
-    "xxhash64",
-    "year",
+    "parse_json",
+    "schema_of_json",
+    "session_window",
+    "to_char",
+    "to_csv",
+    "window",
 ];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
@@ -201,10 +217,26 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         "ceiling" => "ceil",
         "signum" => "sign",
         "ifnull" | "nvl" => "coalesce",
+        "power" => "pow",
+        "rlike" | "regexp" => "regexp_like",
+        "printf" => "format_string",
+        "char" => "chr",
+        "position" => "locate",
+        "sha" => "sha1",
+        "dateadd" => "date_add",
+        "datediff" => "date_diff",
+        "day" => "dayofmonth",
+        "reduce" => "aggregate",
+        "some" => "exists",
+        "to_unix_timestamp" => "unix_timestamp",
+        "random" => "rand",
+        "<<" => "shiftleft",
+        ">>" => "shiftright",
+        ">>>" => "shiftrightunsigned",
         other => other,
     };
     all().find(|f| f.name == canonical).ok_or_else(|| {
-        if LATER.contains(&canonical) || LATER_TIME.contains(&canonical) {
+        if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
         }
         let mut near: Vec<_> = all()
@@ -221,8 +253,84 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     })
 }
 
+/// The type of a function that is a cast.
+fn cast_of(name: &str) -> Option<DataType> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "boolean" => DataType::Boolean,
+        "tinyint" => DataType::Byte,
+        "smallint" => DataType::Short,
+        "int" => DataType::Int,
+        "bigint" => DataType::Long,
+        "float" => DataType::Float,
+        "double" => DataType::Double,
+        "decimal" => DataType::Decimal(10, 0),
+        "string" => DataType::String,
+        "binary" => DataType::Binary,
+        "date" => DataType::Date,
+        "timestamp" => DataType::Timestamp,
+        _ => return None,
+    })
+}
+
+/// What stands behind `try_` in the name of a function that gives NULL for an error.
+fn operator_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "add" => "+",
+        "subtract" => "-",
+        "multiply" => "*",
+        "divide" => "/",
+        "mod" => "%",
+        "to_timestamp" => "to_timestamp",
+        "to_date" => "to_date",
+        "make_timestamp" => "make_timestamp",
+        "make_interval" => "make_interval",
+        _ => return None,
+    })
+}
+
+/// `x[…]` and its like where x is a map or a struct.
+fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
+    let [of, key] = args else { return None };
+    let name = name.to_ascii_lowercase();
+    let by_key = matches!(name.as_str(), "getitem" | "element_at" | "try_element_at");
+    match (&of.data_type, key.literal_text()) {
+        (DataType::Map(..), _) if by_key => Some(resolve("map_element", args.to_vec())),
+        (DataType::Struct(_), Some(field)) if name == "getitem" => {
+            Some(field_of(of.clone(), field))
+        }
+        _ => None,
+    }
+}
+
 /// Resolves a call of any name.
 pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
+    // `bigint(x)` is a cast, as in Spark.
+    if let ([_], Some(to)) = (args.as_slice(), cast_of(name)) {
+        let Some(arg) = args.into_iter().next() else { unreachable!("it was counted") };
+        return super::resolve::cast(arg, &to, false);
+    }
+    if let Some(inner) = name.to_ascii_lowercase().strip_prefix("try_").and_then(operator_of) {
+        let (data_type, node) = {
+            let inner = resolve(inner, args)?;
+            (inner.data_type.clone(), Node::Call("try", vec![inner]))
+        };
+        return Ok(Resolved { node, data_type, nullable: true });
+    }
+    if let Some(resolved) = time::arithmetic(name, &args) {
+        return resolved;
+    }
+    if let Some(resolved) = indexed(name, &args) {
+        return resolved;
+    }
+    if let ("date_part" | "datepart" | "extract", [field, source]) =
+        (name.to_ascii_lowercase().as_str(), args.as_slice())
+        && let Some(field) = field.literal_text()
+    {
+        return time::extract(field, source.clone());
+    }
+    if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
+        return condition::decode(args);
+    }
     let function = find(name)?;
     let (least, most) = function.arity;
     if args.len() < least || args.len() > most {
@@ -242,21 +350,57 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
 }
 
 /// Compiles a resolved call.
-pub fn compile(name: &str, args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
-    match all().find(|f| f.name == name) {
-        Some(function) => (function.compile)(args, exprs, to),
-        None => unreachable!("resolved functions are registered"),
+pub fn compile(
+    name: &'static str,
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    semantics: Semantics,
+) -> Compiled {
+    let Some(function) = all().find(|f| f.name == name) else {
+        unreachable!("resolved functions are registered")
+    };
+    let call = || Call { name, args: exprs.to_vec(), to: to.clone(), semantics };
+    match function.build {
+        Build::Typed(compile) => compile(args, exprs, to),
+        Build::Called(compile) => compile(args, call()),
+        Build::Cells(eval) => compile_cells(args, call(), eval, true),
+        Build::CellsAndNulls(eval) => compile_cells(args, call(), eval, false),
     }
 }
 
-/// A field of a struct, or of every struct of an array.
+fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool) -> Compiled {
+    from_cells(call.to.physical(), move |cx| {
+        let mut cells: smallvec::SmallVec<[Cell<'_>; 4]> = smallvec::SmallVec::new();
+        for arg in &args {
+            let cell = arg.cell(cx)?;
+            if strict && cell.is_null() {
+                return Ok(Cell::Null);
+            }
+            cells.push(cell);
+        }
+        eval(&cells, &call, cx.arena)
+    })
+}
+
+/// Whether equal arguments always give an equal result.
+pub fn is_deterministic(name: &str) -> bool {
+    !matches!(name, "rand" | "randn" | "uuid" | "monotonically_increasing_id")
+}
+
+/// A field of a struct, of every struct of an array, or the value of a map's key.
 pub fn field_of(of: Resolved, field: &str) -> PlanResult<Resolved> {
-    let DataType::Struct(fields) = &of.data_type else {
-        return Err(PlanError::new(
-            "INVALID_EXTRACT_BASE_FIELD_TYPE",
-            format!("`{of}` is {}, which has no fields", of.data_type),
-            "",
-        ));
+    if let DataType::Map(..) = &of.data_type {
+        let key = Resolved::literal(Value::String(field.to_string()), DataType::String);
+        return resolve("getitem", vec![of, key]);
+    }
+    let (fields, in_array) = match &of.data_type {
+        DataType::Struct(fields) => (fields, false),
+        DataType::Array(element) => match &**element {
+            DataType::Struct(fields) => (fields, true),
+            _ => return Err(no_fields(&of)),
+        },
+        _ => return Err(no_fields(&of)),
     };
     let Some(index) = fields.iter().position(|f| f.name.eq_ignore_ascii_case(field)) else {
         let names: Vec<_> = fields.iter().map(|f| format!("`{}`", f.name)).collect();
@@ -269,7 +413,20 @@ pub fn field_of(of: Resolved, field: &str) -> PlanResult<Resolved> {
     let (data_type, nullable) =
         (fields[index].data_type.clone(), of.nullable || fields[index].nullable);
     let index = Resolved::literal(Value::Long(index as i64), DataType::Int);
-    Ok(Resolved { node: Node::Call("getfield", vec![of, index]), data_type, nullable })
+    let (name, data_type) = if in_array {
+        ("getfields", DataType::Array(Box::new(data_type)))
+    } else {
+        ("getfield", data_type)
+    };
+    Ok(Resolved { node: Node::Call(name, vec![of, index]), data_type, nullable })
+}
+
+fn no_fields(of: &Resolved) -> PlanError {
+    PlanError::new(
+        "INVALID_EXTRACT_BASE_FIELD_TYPE",
+        format!("`{of}` is {}, which has no fields", of.data_type),
+        "",
+    )
 }
 
 fn any_nullable(args: &[Resolved]) -> bool {
@@ -282,6 +439,37 @@ fn expect(name: &str, args: Vec<Resolved>, types: &[DataType]) -> PlanResult<Vec
         .zip(types.iter().chain(std::iter::repeat(types.last().unwrap_or(&DataType::String))))
         .map(|(arg, to)| super::resolve::expect_type(arg, to, &format!("`{name}`")))
         .collect()
+}
+
+/// Resolution for functions with arguments of the given types (the last one's for all beyond) and
+/// a result that is NULL if one of them is.
+fn typed(name: &str, args: Vec<Resolved>, types: &[DataType], to: DataType) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    Ok((expect(name, args, types)?, to, nullable))
+}
+
+/// The same with a result that may always be NULL.
+fn typed_or_null(
+    name: &str,
+    args: Vec<Resolved>,
+    types: &[DataType],
+    to: DataType,
+) -> PlanResult<Typed> {
+    Ok((expect(name, args, types)?, to, true))
+}
+
+/// The error of an argument of a type that a function cannot take.
+fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError {
+    PlanError::new(
+        "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        format!("`{name}` needs {wanted}, but `{arg}` is {}", arg.data_type),
+        "",
+    )
+}
+
+/// Text that was made, as a value.
+fn made<'a>(arena: &'a Bump, text: &str) -> Cell<'a> {
+    Cell::Bytes(arena.alloc_str(text).as_bytes())
 }
 
 fn take<const N: usize>(args: Vec<Compiled>) -> [Compiled; N] {

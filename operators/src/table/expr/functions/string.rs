@@ -32,7 +32,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("initcap", "initcap(s): each word with a capital", (1, 1), text_to_text, |a, _, _| {
         map_text(a, initcap)
     }),
-    function("reverse", "reverse(s): from end to start", (1, 1), text_to_text, |a, _, _| {
+    function("reverse", "reverse(text or array): from end to start", (1, 1), reverse, |a, e, _| {
+        if let DataType::Array(element) = &e[0].data_type {
+            return super::array::reversed(a, (**element).clone());
+        }
         map_text(a, |s, arena| BumpString::from_iter_in(s.chars().rev(), arena).into_bump_str())
     }),
     function("trim", "trim(s): without spaces at both ends", (1, 2), text_to_text, |a, _, _| {
@@ -114,6 +117,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
 fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     Ok((expect(name, args, &[DataType::String])?, DataType::String, nullable))
+}
+
+fn reverse(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if matches!(args[0].data_type, DataType::Array(_)) {
+        let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
+        return Ok((args, to, nullable));
+    }
+    text_to_text(name, args)
 }
 
 fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

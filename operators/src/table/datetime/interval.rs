@@ -1,0 +1,190 @@
+//! Lengths of time as text, with Spark's units: `INTERVAL '1 02:03:04.5' DAY TO SECOND`.
+
+use super::{DAY_US, SECOND_US};
+use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
+
+/// Microseconds of the units of day-time intervals.
+const UNIT_US: [i64; 4] = [DAY_US, 3600 * SECOND_US, 60 * SECOND_US, SECOND_US];
+
+/// An interval as Spark shows it.
+pub fn text(value: i64, data_type: &DataType) -> String {
+    let (number, units, from, to) = match *data_type {
+        DataType::YearMonthInterval(from, to) => {
+            (year_month(value, from, to), &YEAR_MONTH_UNITS[..], from, to)
+        }
+        DataType::DayTimeInterval(from, to) => {
+            (day_time(value, from, to), &DAY_TIME_UNITS[..], from, to)
+        }
+        _ => return value.to_string(),
+    };
+    let sign = if value < 0 { "-" } else { "" };
+    let unit = units[usize::from(from)];
+    if from == to {
+        format!("INTERVAL '{sign}{number}' {unit}")
+    } else {
+        format!("INTERVAL '{sign}{number}' {unit} TO {}", units[usize::from(to)])
+    }
+}
+
+fn year_month(months: i64, from: u8, to: u8) -> String {
+    let months = months.unsigned_abs();
+    match (from, to) {
+        (0, 0) => (months / 12).to_string(),
+        (0, _) => format!("{}-{}", months / 12, months % 12),
+        _ => months.to_string(),
+    }
+}
+
+fn day_time(micros: i64, from: u8, to: u8) -> String {
+    let mut rest = micros.unsigned_abs();
+    let mut out = String::new();
+    for unit in from..=to {
+        let length = UNIT_US[usize::from(unit)] as u64;
+        let count = rest / length;
+        rest %= length;
+        match unit {
+            0 => out.push_str(&count.to_string()),
+            _ if unit == from => out.push_str(&format!("{count:02}")),
+            1 => out.push_str(&format!(" {count:02}")),
+            _ => out.push_str(&format!(":{count:02}")),
+        }
+        if unit == 3 && rest > 0 {
+            out.push_str(format!(".{rest:06}").trim_end_matches('0'));
+        }
+    }
+    out
+}
+
+/// Microseconds of a unit of day-time intervals, by its place.
+pub fn unit_us(unit: u8) -> i64 {
+    UNIT_US[usize::from(unit.min(3))]
+}
+
+/// Reads an interval of a type with or without the words that [`text`] puts around it.
+pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
+    let trimmed = written.trim();
+    let upper = trimmed.to_ascii_uppercase();
+    match upper.strip_prefix("INTERVAL") {
+        None => parse(trimmed, data_type),
+        Some(rest) => {
+            let (text, units) = rest.trim().strip_prefix('\'')?.split_once('\'')?;
+            let shown = data_type.to_string();
+            (shown.strip_prefix("INTERVAL ")? == units.trim()).then(|| parse(text, data_type))?
+        }
+    }
+}
+
+/// Reads the text of an interval of a type: `1 02:03:04.5`, `-1-2`, `90`. Parts that are not
+/// written are not allowed, as in Spark.
+pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
+    let trimmed = written.trim();
+    let (sign, digits) = match trimmed.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, trimmed.strip_prefix('+').unwrap_or(trimmed)),
+    };
+    let number = |text: &str| {
+        let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        fits.then(|| text.parse::<i64>().ok()).flatten()
+    };
+    let value = match *data_type {
+        DataType::YearMonthInterval(from, to) if from == to => {
+            number(digits)?.checked_mul(if from == 0 { 12 } else { 1 })?
+        }
+        DataType::YearMonthInterval(..) => {
+            let (years, months) = digits.split_once('-')?;
+            let months = number(months).filter(|m| *m < 12)?;
+            number(years)?.checked_mul(12)?.checked_add(months)?
+        }
+        DataType::DayTimeInterval(from, to) => {
+            let mut parts: Vec<&str> = Vec::new();
+            let mut rest = digits;
+            if from == 0 && to > 0 {
+                let (days, clock) = rest.split_once(' ')?;
+                parts.push(days);
+                rest = clock;
+                parts.extend(rest.split(':'));
+            } else {
+                parts.extend(rest.split(':'));
+            }
+            if parts.len() != usize::from(to - from) + 1 {
+                return None;
+            }
+            let mut total = 0i64;
+            for (unit, part) in (from..=to).zip(parts) {
+                let (whole, fraction) = match part.split_once('.') {
+                    Some((whole, fraction)) if unit == 3 => (whole, fraction),
+                    Some(_) => return None,
+                    None => (part, ""),
+                };
+                let most = if unit == from { i64::MAX } else { [0, 23, 59, 59][usize::from(unit)] };
+                let count = number(whole).filter(|count| *count <= most)?;
+                total = count.checked_mul(UNIT_US[usize::from(unit)])?.checked_add(total)?;
+                if !fraction.is_empty() {
+                    let padded = format!("{fraction:0<6}");
+                    total = total.checked_add(number(padded.get(..6)?)?)?;
+                }
+            }
+            total
+        }
+        _ => return None,
+    };
+    Some(sign * value)
+}
+
+/// A number of a unit, as in `INTERVAL 90 SECONDS`: its value in months or microseconds, whether it
+/// is months, and the place of its unit in its kind.
+pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {
+    let singular = unit.to_ascii_uppercase();
+    let singular = singular.strip_suffix('S').unwrap_or(&singular);
+    let (months, length, place) = match singular {
+        "YEAR" => (true, 12, 0),
+        "MONTH" => (true, 1, 1),
+        "WEEK" => (false, 7 * DAY_US, 0),
+        "DAY" => (false, DAY_US, 0),
+        "HOUR" => (false, UNIT_US[1], 1),
+        "MINUTE" => (false, UNIT_US[2], 2),
+        "SECOND" => (false, SECOND_US, 3),
+        "MILLISECOND" => (false, 1000, 3),
+        "MICROSECOND" => (false, 1, 3),
+        _ => return None,
+    };
+    let (negative, digits) = match count.trim().strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, count.trim().trim_start_matches('+')),
+    };
+    let value = match digits.split_once('.') {
+        Some((whole, fraction)) if length == SECOND_US => {
+            let padded = format!("{fraction:0<6}");
+            let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+            whole.checked_mul(SECOND_US)?.checked_add(padded.get(..6)?.parse().ok()?)?
+        }
+        Some(_) => return None,
+        None => digits.parse::<i64>().ok()?.checked_mul(length)?,
+    };
+    Some((if negative { -value } else { value }, months, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back() {
+        for (data_type, written) in [
+            (DataType::DayTimeInterval(0, 3), "1 02:03:04.5"),
+            (DataType::DayTimeInterval(0, 3), "-0 00:01:30"),
+            (DataType::DayTimeInterval(3, 3), "90"),
+            (DataType::DayTimeInterval(0, 0), "2"),
+            (DataType::DayTimeInterval(3, 3), "05.25"),
+            (DataType::YearMonthInterval(0, 1), "1-2"),
+            (DataType::YearMonthInterval(1, 1), "-3"),
+        ] {
+            let value = parse(written, &data_type).unwrap();
+            let shown = text(value, &data_type);
+            assert!(shown.contains(&format!("'{written}'")), "{shown}");
+        }
+        assert_eq!(parse("1 24:00:00", &DataType::DayTimeInterval(0, 3)), None);
+        assert_eq!(of_unit("1.5", "seconds"), Some((1_500_000, false, 3)));
+        assert_eq!(of_unit("-2", "week"), Some((-14 * DAY_US, false, 0)));
+    }
+}

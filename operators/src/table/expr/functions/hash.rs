@@ -1,0 +1,322 @@
+//! Hashes, bit for bit as Spark computes them.
+
+use super::{Function, MANY, Typed, called, cells, made, nullable_cells, typed, unexpected};
+use crate::table::error::PlanResult;
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::{Cell, elements, field};
+use crate::table::expr::compile::{bytes_fn, failed};
+use crate::table::types::DataType;
+use millstream_engine::random::SplitMix;
+use sha2::Digest;
+use std::sync::Mutex;
+
+use DataType as T;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    nullable_cells(
+        "hash",
+        "hash(a, …): Murmur3 of 32 bits, seed 42",
+        (1, MANY),
+        hashable_to_int,
+        |a, call, _| {
+            let pairs = a.iter().enumerate();
+            let hash = pairs.fold(42, |hash, (i, cell)| murmur(*cell, call.data_type(i), hash));
+            Ok(Cell::Long(i64::from(hash as i32)))
+        },
+    ),
+    nullable_cells(
+        "xxhash64",
+        "xxhash64(a, …): seed 42",
+        (1, MANY),
+        hashable_to_long,
+        |a, call, _| {
+            let pairs = a.iter().enumerate();
+            let hash = pairs.fold(42, |hash, (i, cell)| xx(*cell, call.data_type(i), hash));
+            Ok(Cell::Long(hash as i64))
+        },
+    ),
+    cells(
+        "crc32",
+        "crc32(bytes)",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Binary], T::Long),
+        |a, _, _| Ok(Cell::Long(i64::from(crc32fast::hash(a[0].bytes())))),
+    ),
+    cells(
+        "md5",
+        "md5(bytes): in base 16",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Binary], T::String),
+        |a, _, arena| Ok(made(arena, &hex(&md5::Md5::digest(a[0].bytes())))),
+    ),
+    cells(
+        "sha1",
+        "sha1(bytes): in base 16",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Binary], T::String),
+        |a, _, arena| Ok(made(arena, &hex(&sha1::Sha1::digest(a[0].bytes())))),
+    ),
+    cells(
+        "sha2",
+        "sha2(bytes, 224, 256, 384 or 512): in base 16; 0 is 256",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Binary, T::Int], T::String),
+        |a, _, arena| {
+            let bytes = a[0].bytes();
+            Ok(match a[1].long() {
+                224 => made(arena, &hex(&sha2::Sha224::digest(bytes))),
+                0 | 256 => made(arena, &hex(&sha2::Sha256::digest(bytes))),
+                384 => made(arena, &hex(&sha2::Sha384::digest(bytes))),
+                512 => made(arena, &hex(&sha2::Sha512::digest(bytes))),
+                _ => Cell::Null,
+            })
+        },
+    ),
+    called(
+        "uuid",
+        "uuid(): a random one",
+        (0, 0),
+        |n, a| typed(n, a, &[], T::String),
+        |_, _| {
+            use std::hash::{BuildHasher, RandomState};
+            let state = Mutex::new(SplitMix(RandomState::new().hash_one(1u8)));
+            bytes_fn(move |cx| {
+                let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let (high, low) = (state.next(), state.next());
+                let (high, low) = (high & !0xF000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
+                let text = format!(
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    high >> 32,
+                    high >> 16 & 0xFFFF,
+                    high & 0xFFFF,
+                    low >> 48,
+                    low & 0xFFFF_FFFF_FFFF
+                );
+                Ok(Some(cx.arena.alloc_str(&text).as_bytes()))
+            })
+        },
+    ),
+    cells(
+        "raise_error",
+        "raise_error(message): fails with it",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::Null),
+        |a, _, _| failed("USER_RAISED_EXCEPTION", a[0].text(), ""),
+    ),
+    nullable_cells(
+        "assert_true",
+        "assert_true(condition[, message]): NULL, or fails",
+        (1, 2),
+        |n, a| typed(n, a, &[T::Boolean, T::String], T::Null),
+        |a, call, _| match a[0].bool() {
+            true => Ok(Cell::Null),
+            false => {
+                let message = a
+                    .get(1)
+                    .map_or(format!("'{}' is not true!", call.args[0]), |m| m.text().to_string());
+                failed("USER_RAISED_EXCEPTION", message, "")
+            }
+        },
+    ),
+];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
+    fn has_map(data_type: &DataType) -> bool {
+        match data_type {
+            T::Map(..) => true,
+            T::Array(element) => has_map(element),
+            T::Struct(fields) => fields.iter().any(|f| has_map(&f.data_type)),
+            _ => false,
+        }
+    }
+    match args.iter().find(|arg| has_map(&arg.data_type)) {
+        Some(arg) => Err(unexpected(name, "values that are no maps", arg)),
+        None => Ok((args, to, false)),
+    }
+}
+
+fn hashable_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    hashable(name, args, T::Int)
+}
+
+fn hashable_to_long(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    hashable(name, args, T::Long)
+}
+
+/// What a value is hashed as.
+enum Part<'a> {
+    Int(i32),
+    Long(i64),
+    Bytes(&'a [u8]),
+    Big(Vec<u8>),
+}
+
+fn part<'a>(cell: Cell<'a>, data_type: &DataType) -> Option<Part<'a>> {
+    Some(match (cell, data_type) {
+        (Cell::Null, _) => return None,
+        (Cell::Bool(v), _) => Part::Int(i32::from(v)),
+        (Cell::Long(v), T::Byte | T::Short | T::Int | T::Date | T::YearMonthInterval(..)) => {
+            Part::Int(v as i32)
+        }
+        (Cell::Long(v), _) => Part::Long(v),
+        (Cell::Double(v), T::Float) => {
+            Part::Int((if v == 0.0 { 0.0 } else { v } as f32).to_bits() as i32)
+        }
+        (Cell::Double(v), _) => Part::Long(if v == 0.0 { 0.0f64 } else { v }.to_bits() as i64),
+        (Cell::Decimal(v), T::Decimal(precision, _)) if *precision <= 18 => Part::Long(v as i64),
+        (Cell::Decimal(v), _) => {
+            // The shortest two's complement, largest byte first.
+            let bytes = v.to_be_bytes();
+            let filler = if v < 0 { 0xFF } else { 0 };
+            let sign = |b: u8| b & 0x80 == filler & 0x80;
+            let mut from = 0;
+            while from < 15 && bytes[from] == filler && sign(bytes[from + 1]) {
+                from += 1;
+            }
+            Part::Big(bytes[from..].to_vec())
+        }
+        (Cell::Bytes(v), _) => Part::Bytes(v),
+    })
+}
+
+fn murmur(cell: Cell<'_>, data_type: &DataType, seed: u32) -> u32 {
+    match data_type {
+        T::Array(element) if !cell.is_null() => {
+            elements(cell.array(), element).fold(seed, |hash, e| murmur(e, element, hash))
+        }
+        T::Struct(fields) if !cell.is_null() => {
+            let (bytes, width) = (cell.bytes(), fields.len());
+            fields.iter().enumerate().fold(seed, |hash, (i, f)| {
+                murmur(field(bytes, i, width, &f.data_type), &f.data_type, hash)
+            })
+        }
+        _ => match part(cell, data_type) {
+            None => seed,
+            Some(Part::Int(v)) => finish(mix(seed, v as u32), 4),
+            Some(Part::Long(v)) => finish(mix(mix(seed, v as u32), (v >> 32) as u32), 8),
+            Some(Part::Bytes(v)) => murmur_bytes(v, seed),
+            Some(Part::Big(v)) => murmur_bytes(&v, seed),
+        },
+    }
+}
+
+fn mix(hash: u32, value: u32) -> u32 {
+    let value = value.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
+    (hash ^ value).rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
+}
+
+fn finish(hash: u32, length: u32) -> u32 {
+    let mut hash = hash ^ length;
+    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}
+
+/// Spark's own end: each byte behind the last whole word is mixed in by itself, with its sign.
+fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
+    let mut words = bytes.chunks_exact(4);
+    let mut hash = seed;
+    for word in &mut words {
+        hash = mix(hash, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    for byte in words.remainder() {
+        hash = mix(hash, i32::from(*byte as i8) as u32);
+    }
+    finish(hash, bytes.len() as u32)
+}
+
+const P1: u64 = 0x9E37_79B1_85EB_CA87;
+const P2: u64 = 0xC2B2_AE3D_27D4_EB4F;
+const P3: u64 = 0x1656_67B1_9E37_79F9;
+const P4: u64 = 0x85EB_CA77_C2B2_AE63;
+const P5: u64 = 0x27D4_EB2F_1656_67C5;
+
+fn xx(cell: Cell<'_>, data_type: &DataType, seed: u64) -> u64 {
+    match data_type {
+        T::Array(element) if !cell.is_null() => {
+            elements(cell.array(), element).fold(seed, |hash, e| xx(e, element, hash))
+        }
+        T::Struct(fields) if !cell.is_null() => {
+            let (bytes, width) = (cell.bytes(), fields.len());
+            fields.iter().enumerate().fold(seed, |hash, (i, f)| {
+                xx(field(bytes, i, width, &f.data_type), &f.data_type, hash)
+            })
+        }
+        _ => match part(cell, data_type) {
+            None => seed,
+            Some(Part::Int(v)) => {
+                let hash = seed.wrapping_add(P5).wrapping_add(4);
+                let hash = hash ^ u64::from(v as u32).wrapping_mul(P1);
+                avalanche(hash.rotate_left(23).wrapping_mul(P2).wrapping_add(P3))
+            }
+            Some(Part::Long(v)) => {
+                let hash = seed.wrapping_add(P5).wrapping_add(8) ^ round(0, v as u64);
+                avalanche(hash.rotate_left(27).wrapping_mul(P1).wrapping_add(P4))
+            }
+            Some(Part::Bytes(v)) => xx_bytes(v, seed),
+            Some(Part::Big(v)) => xx_bytes(&v, seed),
+        },
+    }
+}
+
+fn round(hash: u64, value: u64) -> u64 {
+    hash.wrapping_add(value.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1)
+}
+
+fn avalanche(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(P2);
+    let hash = (hash ^ hash >> 29).wrapping_mul(P3);
+    hash ^ hash >> 32
+}
+
+fn xx_bytes(bytes: &[u8], seed: u64) -> u64 {
+    let word = |b: &[u8]| b.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let mut rest = bytes;
+    let mut hash = if bytes.len() >= 32 {
+        let mut lanes = [
+            seed.wrapping_add(P1).wrapping_add(P2),
+            seed.wrapping_add(P2),
+            seed,
+            seed.wrapping_sub(P1),
+        ];
+        while rest.len() >= 32 {
+            for (lane, part) in lanes.iter_mut().zip(rest.chunks(8)) {
+                *lane = round(*lane, word(part));
+            }
+            rest = &rest[32..];
+        }
+        let [a, b, c, d] = lanes;
+        let mut hash = a
+            .rotate_left(1)
+            .wrapping_add(b.rotate_left(7))
+            .wrapping_add(c.rotate_left(12))
+            .wrapping_add(d.rotate_left(18));
+        for lane in lanes {
+            hash = (hash ^ round(0, lane)).wrapping_mul(P1).wrapping_add(P4);
+        }
+        hash
+    } else {
+        seed.wrapping_add(P5)
+    };
+    hash = hash.wrapping_add(bytes.len() as u64);
+    while rest.len() >= 8 {
+        hash =
+            (hash ^ round(0, word(&rest[..8]))).rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
+        rest = &rest[8..];
+    }
+    if rest.len() >= 4 {
+        hash = (hash ^ word(&rest[..4]).wrapping_mul(P1))
+            .rotate_left(23)
+            .wrapping_mul(P2)
+            .wrapping_add(P3);
+        rest = &rest[4..];
+    }
+    for byte in rest {
+        hash = (hash ^ u64::from(*byte).wrapping_mul(P5)).rotate_left(11).wrapping_mul(P1);
+    }
+    avalanche(hash)
+}

@@ -1,0 +1,442 @@
+//! Functions that take a lambda: `transform(xs, x -> x + 1)`.
+//!
+//! The body is an expression like any other; its variables are handed in beside the row
+//! ([`Cx::variables`]).
+
+use super::{Call, Function, called, element_of, map, unexpected};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cell::{Cell, elements};
+use crate::table::expr::compile::{Compiled, Cx, EvalError, failed, from_cells};
+use crate::table::expr::resolve::{Hook, Scope, expect_type, resolve_with};
+use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::row::RowWriter;
+use crate::table::types::DataType;
+use bumpalo::collections::Vec as BumpVec;
+use std::cmp::Ordering;
+
+use DataType as T;
+
+const fn higher(
+    name: &'static str,
+    help: &'static str,
+    arity: (usize, usize),
+    compile: super::CompileCall,
+) -> Function {
+    called(
+        name,
+        help,
+        arity,
+        |n, args| {
+            let wanted = args.iter().any(|arg| matches!(arg.node, Node::Lambda(..)));
+            debug_assert!(!wanted, "lambdas are resolved by `resolve_lambda`");
+            Err(PlanError::new(
+                "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
+                format!("`{n}` needs a lambda"),
+                "transform(xs, x -> x + 1)",
+            ))
+        },
+        compile,
+    )
+}
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    higher("transform", "transform(array, x -> …) or (x, index) -> …", (2, 2), transform),
+    higher(
+        "filter",
+        "filter(array, x -> condition): the elements for which it is true",
+        (2, 2),
+        filter,
+    ),
+    higher(
+        "exists",
+        "exists(array, x -> condition): whether it is true for any",
+        (2, 2),
+        |a, c| any(a, c, true),
+    ),
+    higher(
+        "forall",
+        "forall(array, x -> condition): whether it is true for all",
+        (2, 2),
+        |a, c| any(a, c, false),
+    ),
+    higher("aggregate", "aggregate(array, start, (sum, x) -> …[, sum -> …])", (3, 4), aggregate),
+    higher("zip_with", "zip_with(a, b, (x, y) -> …)", (3, 3), zip_with),
+    higher("map_filter", "map_filter(map, (key, value) -> condition)", (2, 2), map_filter),
+    higher("transform_keys", "transform_keys(map, (key, value) -> …)", (2, 2), |a, c| {
+        transform_map(a, c, true)
+    }),
+    higher("transform_values", "transform_values(map, (key, value) -> …)", (2, 2), |a, c| {
+        transform_map(a, c, false)
+    }),
+    higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
+];
+
+/// Resolves a call one of whose arguments is a lambda.
+pub fn resolve_lambda(
+    name: &str,
+    args: &[Expr],
+    scope: &Scope,
+    hook: &mut Hook<'_>,
+) -> PlanResult<Resolved> {
+    let lower = name.to_ascii_lowercase();
+    let lower = match lower.as_str() {
+        "reduce" => "aggregate",
+        "some" => "exists",
+        "array_sort" => "array_sort_by",
+        other => other,
+    };
+    let Some(function) = FUNCTIONS.iter().find(|f| f.name == lower) else {
+        return Err(PlanError::new(
+            "INVALID_LAMBDA_FUNCTION_CALL.NON_HIGHER_ORDER_FUNCTION",
+            format!("`{name}` takes no lambda"),
+            "transform, filter, exists, forall, aggregate, zip_with, map_filter, transform_keys, \
+             transform_values and array_sort do",
+        ));
+    };
+    if args.len() < function.arity.0 || args.len() > function.arity.1 {
+        return Err(PlanError::new(
+            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("`{name}` has {} arguments", args.len()),
+            function.help,
+        ));
+    }
+    let mut plain = |index: usize| resolve_with(&args[index], scope, hook);
+    let first = plain(0)?;
+    let of_map = matches!(first.data_type, T::Map(..));
+    let wants_map = matches!(lower, "map_filter" | "transform_keys" | "transform_values");
+    if wants_map != of_map || !of_map && !matches!(first.data_type, T::Array(_)) {
+        return Err(unexpected(name, if wants_map { "a map" } else { "an array" }, &first));
+    }
+    let element = element_of(&first.data_type).clone();
+    let variable = |data_type: DataType| (data_type, true);
+    let boolean =
+        |body: Resolved| expect_type(body, &T::Boolean, &format!("the lambda of `{name}`"));
+    let done = |args: Vec<Resolved>, data_type: DataType| {
+        Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable: true })
+    };
+    match lower {
+        "transform" => {
+            let body =
+                lambda(name, &args[1], scope, &[variable(element), variable(T::Int)], 1, hook)?;
+            let to = T::Array(Box::new(body.data_type.clone()));
+            done(vec![first, body], to)
+        }
+        "filter" => {
+            let to = first.data_type.clone();
+            let body =
+                lambda(name, &args[1], scope, &[variable(element), variable(T::Int)], 1, hook)?;
+            done(vec![first, wrapped(body, boolean)?], to)
+        }
+        "exists" | "forall" => {
+            let body = lambda(name, &args[1], scope, &[variable(element)], 1, hook)?;
+            done(vec![first, wrapped(body, boolean)?], T::Boolean)
+        }
+        "aggregate" => {
+            let start = resolve_with(&args[1], scope, hook)?;
+            let accumulated = start.data_type.clone();
+            let variables = [variable(accumulated.clone()), variable(element)];
+            let merge = lambda(name, &args[2], scope, &variables, 2, hook)?;
+            let merge = wrapped(merge, |body| {
+                expect_type(body, &accumulated, &format!("the lambda of `{name}`"))
+            })?;
+            let mut all = vec![first, start, merge];
+            let mut to = accumulated.clone();
+            if let Some(finish) = args.get(3) {
+                let finish = lambda(name, finish, scope, &[variable(accumulated)], 1, hook)?;
+                to = finish.data_type.clone();
+                all.push(finish);
+            }
+            done(all, to)
+        }
+        "zip_with" => {
+            let second = resolve_with(&args[1], scope, hook)?;
+            let T::Array(other) = second.data_type.clone() else {
+                return Err(unexpected(name, "an array", &second));
+            };
+            let variables = [variable(element), variable(*other)];
+            let body = lambda(name, &args[2], scope, &variables, 2, hook)?;
+            let to = T::Array(Box::new(body.data_type.clone()));
+            done(vec![first, second, body], to)
+        }
+        "array_sort_by" => {
+            let to = first.data_type.clone();
+            let variables = [variable(element.clone()), variable(element)];
+            let body = lambda(name, &args[1], scope, &variables, 2, hook)?;
+            let body =
+                wrapped(body, |body| expect_type(body, &T::Int, "the lambda of `array_sort`"))?;
+            done(vec![first, body], to)
+        }
+        _ => {
+            let (key, value) = map::types(&first.data_type);
+            let (key, value) = (key.clone(), value.clone());
+            let variables = [variable(key.clone()), variable(value.clone())];
+            let body = lambda(name, &args[1], scope, &variables, 2, hook)?;
+            let (body, to) = match lower {
+                "map_filter" => (wrapped(body, boolean)?, T::Map(Box::new(key), Box::new(value))),
+                "transform_keys" => {
+                    let to = T::Map(Box::new(body.data_type.clone()), Box::new(value));
+                    (body, to)
+                }
+                _ => {
+                    let to = T::Map(Box::new(key), Box::new(body.data_type.clone()));
+                    (body, to)
+                }
+            };
+            done(vec![first, body], to)
+        }
+    }
+}
+
+/// A lambda with another body.
+fn wrapped(
+    lambda: Resolved,
+    change: impl Fn(Resolved) -> PlanResult<Resolved>,
+) -> PlanResult<Resolved> {
+    let Node::Lambda(count, body) = lambda.node else { return Ok(lambda) };
+    let body = change(*body)?;
+    let (data_type, nullable) = (body.data_type.clone(), body.nullable);
+    Ok(Resolved { node: Node::Lambda(count, Box::new(body)), data_type, nullable })
+}
+
+/// Resolves a lambda over variables of the given types, of which it may name fewer, but not
+/// fewer than `least`.
+fn lambda(
+    name: &str,
+    expr: &Expr,
+    scope: &Scope,
+    variables: &[(DataType, bool)],
+    least: usize,
+    hook: &mut Hook<'_>,
+) -> PlanResult<Resolved> {
+    let Expr::Lambda(names, body) = expr else {
+        return Err(PlanError::new(
+            "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
+            format!("`{name}` needs a lambda where `{expr}` stands"),
+            "x -> x + 1",
+        )
+        .at(expr.place()));
+    };
+    if names.len() < least || names.len() > variables.len() {
+        return Err(PlanError::new(
+            "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
+            format!("the lambda of `{name}` has {} arguments, not {least}", names.len()),
+            "",
+        ));
+    }
+    let mut inner = scope.clone();
+    for (name, (data_type, nullable)) in names.iter().zip(variables) {
+        inner.variables.push((name.clone(), data_type.clone(), *nullable));
+    }
+    let body = resolve_with(body, &inner, hook)?;
+    let (data_type, nullable) = (body.data_type.clone(), body.nullable);
+    Ok(Resolved { node: Node::Lambda(names.len(), Box::new(body)), data_type, nullable })
+}
+
+/// How many variables the lambda of an argument has.
+fn arity(call: &Call, index: usize) -> usize {
+    match call.args[index].node {
+        Node::Lambda(count, _) => count,
+        _ => 0,
+    }
+}
+
+/// Evaluates a body with more variables.
+fn with<'a>(body: &Compiled, cx: Cx<'a>, more: &[Cell<'a>]) -> Result<Cell<'a>, Box<EvalError>> {
+    let known = cx.variables.len();
+    let variables = cx.arena.alloc_slice_fill_with(known + more.len(), |i| {
+        if i < known { cx.variables[i] } else { more[i - known] }
+    });
+    body.cell(Cx { variables, ..cx })
+}
+
+fn parts<const N: usize>(args: Vec<Compiled>) -> [Compiled; N] {
+    super::take(args)
+}
+
+fn array_of<'a>(cells: &[Cell<'_>], cx: Cx<'a>) -> Cell<'a> {
+    let mut out = BumpVec::new_in(cx.arena);
+    let mut writer = RowWriter::array(&mut out, cells.len());
+    cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+    Cell::Bytes(out.into_bump_slice())
+}
+
+fn transform(args: Vec<Compiled>, call: Call) -> Compiled {
+    let (element, indexed) = (call.element(0).clone(), arity(&call, 1) == 2);
+    let [array, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let array = array.cell(cx)?;
+        if array.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut out = BumpVec::new_in(cx.arena);
+        for (i, cell) in elements(array.array(), &element).enumerate() {
+            let variables = [cell, Cell::Long(i as i64)];
+            out.push(with(&body, cx, &variables[..1 + usize::from(indexed)])?);
+        }
+        Ok(array_of(&out, cx))
+    })
+}
+
+fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
+    let (element, indexed) = (call.element(0).clone(), arity(&call, 1) == 2);
+    let [array, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let array = array.cell(cx)?;
+        if array.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut out = BumpVec::new_in(cx.arena);
+        for (i, cell) in elements(array.array(), &element).enumerate() {
+            let variables = [cell, Cell::Long(i as i64)];
+            if with(&body, cx, &variables[..1 + usize::from(indexed)])?.bool() {
+                out.push(cell);
+            }
+        }
+        Ok(array_of(&out, cx))
+    })
+}
+
+/// Three-valued: NULL if no element decides and one is NULL.
+fn any(args: Vec<Compiled>, call: Call, wanted: bool) -> Compiled {
+    let element = call.element(0).clone();
+    let [array, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let array = array.cell(cx)?;
+        if array.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut null = false;
+        for cell in elements(array.array(), &element) {
+            match with(&body, cx, &[cell])? {
+                Cell::Bool(found) if found == wanted => return Ok(Cell::Bool(wanted)),
+                Cell::Bool(_) => {}
+                _ => null = true,
+            }
+        }
+        Ok(if null { Cell::Null } else { Cell::Bool(!wanted) })
+    })
+}
+
+fn aggregate(args: Vec<Compiled>, call: Call) -> Compiled {
+    let element = call.element(0).clone();
+    let mut args = args.into_iter();
+    let (Some(array), Some(start), Some(merge)) = (args.next(), args.next(), args.next()) else {
+        unreachable!("counted")
+    };
+    let finish = args.next();
+    from_cells(call.to.physical(), move |cx| {
+        let array = array.cell(cx)?;
+        if array.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut sum = start.cell(cx)?;
+        for cell in elements(array.array(), &element) {
+            sum = with(&merge, cx, &[sum, cell])?;
+        }
+        match &finish {
+            Some(finish) => with(finish, cx, &[sum]),
+            None => Ok(sum),
+        }
+    })
+}
+
+fn zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
+    let (x, y) = (call.element(0).clone(), call.element(1).clone());
+    let [a, b, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let (a, b) = (a.cell(cx)?, b.cell(cx)?);
+        if a.is_null() || b.is_null() {
+            return Ok(Cell::Null);
+        }
+        let (mut a, mut b) = (elements(a.array(), &x), elements(b.array(), &y));
+        let mut out = BumpVec::new_in(cx.arena);
+        // The shorter one is filled with NULL.
+        for _ in 0..a.len().max(b.len()) {
+            let pair = [a.next().unwrap_or(Cell::Null), b.next().unwrap_or(Cell::Null)];
+            out.push(with(&body, cx, &pair)?);
+        }
+        Ok(array_of(&out, cx))
+    })
+}
+
+fn map_filter(args: Vec<Compiled>, call: Call) -> Compiled {
+    let (key_type, value_type) = map::types(call.data_type(0));
+    let (key_type, value_type) = (key_type.clone(), value_type.clone());
+    let [of, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let Some(found) = of.cell(cx)?.map() else { return Ok(Cell::Null) };
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let pairs = elements(found.keys, &key_type).zip(elements(found.values, &value_type));
+        for (key, value) in pairs {
+            if with(&body, cx, &[key, value])?.bool() {
+                keys.push(key);
+                values.push(value);
+            }
+        }
+        map::build(&keys, &values, &key_type, cx.arena)
+    })
+}
+
+fn transform_map(args: Vec<Compiled>, call: Call, of_keys: bool) -> Compiled {
+    let (key_type, value_type) = map::types(call.data_type(0));
+    let (key_type, value_type) = (key_type.clone(), value_type.clone());
+    let to_key = map::types(&call.to).0.clone();
+    let [of, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let Some(found) = of.cell(cx)?.map() else { return Ok(Cell::Null) };
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let pairs = elements(found.keys, &key_type).zip(elements(found.values, &value_type));
+        for (key, value) in pairs {
+            let changed = with(&body, cx, &[key, value])?;
+            keys.push(if of_keys { changed } else { key });
+            values.push(if of_keys { value } else { changed });
+        }
+        map::build(&keys, &values, &to_key, cx.arena)
+    })
+}
+
+fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
+    let element = call.element(0).clone();
+    let [array, body] = parts(args);
+    from_cells(call.to.physical(), move |cx| {
+        let array = array.cell(cx)?;
+        if array.is_null() {
+            return Ok(Cell::Null);
+        }
+        let mut cells: Vec<Cell<'_>> = elements(array.array(), &element).collect();
+        let mut fault = None;
+        // An order that contradicts itself must not panic: a stable merge by hand, not `sort_by`.
+        insertion_sort(&mut cells, |a, b| match with(&body, cx, &[a, b]) {
+            Ok(Cell::Long(n)) => n.cmp(&0),
+            Ok(_) => {
+                let null =
+                    || failed("COMPARATOR_RETURNS_NULL", "a comparison gave NULL", "Use coalesce");
+                fault.get_or_insert_with(|| match null() {
+                    Err(error) => error,
+                    Ok(()) => unreachable!("it fails"),
+                });
+                Ordering::Equal
+            }
+            Err(error) => {
+                fault.get_or_insert(error);
+                Ordering::Equal
+            }
+        });
+        match fault {
+            Some(error) => Err(error),
+            None => Ok(array_of(&cells, cx)),
+        }
+    })
+}
+
+/// Binary insertion: stable, and safe with any comparison.
+fn insertion_sort<'a>(
+    cells: &mut [Cell<'a>],
+    mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,
+) {
+    for i in 1..cells.len() {
+        let cell = cells[i];
+        let at = cells[..i].partition_point(|other| compare(*other, cell) != Ordering::Greater);
+        cells[at..=i].rotate_right(1);
+    }
+}

@@ -1,0 +1,356 @@
+//! Maps and structs.
+
+use super::{
+    Function, MANY, Typed, any_nullable, cells, element_of, function, nullable_cells, unexpected,
+};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cell::{Cell, elements, field, order};
+use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed, write_field};
+use crate::table::expr::resolve::unify;
+use crate::table::expr::{Node, Resolved};
+use crate::table::row::{Map, RowWriter};
+use crate::table::types::{DataType, Field};
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+use DataType as T;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    function(
+        "named_struct",
+        "named_struct('a', x, 'b', y)",
+        (2, MANY),
+        named_struct,
+        |args, _, _| {
+            let values = args.into_iter().skip(1).step_by(2).collect();
+            structure(values)
+        },
+    ),
+    function(
+        "struct",
+        "struct(a, b, …): its fields have the columns' names",
+        (1, MANY),
+        unnamed,
+        |args, _, _| structure(args),
+    ),
+    nullable_cells("map", "map(key, value, …)", (0, MANY), map, |a, call, arena| {
+        let (key_type, _) = types(&call.to);
+        let keys: Vec<Cell<'_>> = a.iter().copied().step_by(2).collect();
+        let values: Vec<Cell<'_>> = a.iter().copied().skip(1).step_by(2).collect();
+        build(&keys, &values, key_type, arena)
+    }),
+    cells(
+        "map_from_arrays",
+        "map_from_arrays(keys, values)",
+        (2, 2),
+        from_arrays,
+        |a, call, arena| {
+            let (key_type, value_type) = types(&call.to);
+            let (keys, values) = (a[0].array(), a[1].array());
+            if keys.len != values.len {
+                return failed(
+                    "MAP_FROM_ARRAYS_LENGTH_MISMATCH",
+                    format!("there are {} keys and {} values", keys.len, values.len),
+                    "",
+                );
+            }
+            let keys: Vec<_> = elements(keys, key_type).collect();
+            let values: Vec<_> = elements(values, value_type).collect();
+            build(&keys, &values, key_type, arena)
+        },
+    ),
+    cells(
+        "map_from_entries",
+        "map_from_entries(array of structs of two)",
+        (1, 1),
+        from_entries,
+        |a, call, arena| {
+            let (key_type, value_type) = types(&call.to);
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for entry in elements(a[0].array(), call.element(0)) {
+                if entry.is_null() {
+                    return Ok(Cell::Null);
+                }
+                keys.push(field(entry.bytes(), 0, 2, key_type));
+                values.push(field(entry.bytes(), 1, 2, value_type));
+            }
+            build(&keys, &values, key_type, arena)
+        },
+    ),
+    cells(
+        "map_keys",
+        "map_keys(map)",
+        (1, 1),
+        |n, a| of_map(n, a, |k, _| array_of(k)),
+        |a, _, _| Ok(a[0].map().map_or(Cell::Null, |map| parts(a[0].bytes(), &map).0)),
+    ),
+    cells(
+        "map_values",
+        "map_values(map)",
+        (1, 1),
+        |n, a| of_map(n, a, |_, v| array_of(v)),
+        |a, _, _| Ok(a[0].map().map_or(Cell::Null, |map| parts(a[0].bytes(), &map).1)),
+    ),
+    cells(
+        "map_entries",
+        "map_entries(map): an array of structs",
+        (1, 1),
+        |n, a| {
+            of_map(n, a, |k, v| {
+                let fields =
+                    vec![Field::new("key", k.clone(), false), Field::new("value", v.clone(), true)];
+                array_of(&T::Struct(fields))
+            })
+        },
+        |a, call, arena| {
+            let (key_type, value_type) = types(call.data_type(0));
+            let Some(map) = a[0].map() else { return Ok(Cell::Null) };
+            let mut out = BumpVec::new_in(arena);
+            let mut writer = RowWriter::array(&mut out, map.len);
+            let pairs = elements(map.keys, key_type).zip(elements(map.values, value_type));
+            for (i, (key, value)) in pairs.enumerate() {
+                let mut entry = BumpVec::new_in(arena);
+                let mut fields = RowWriter::new(&mut entry, 2);
+                key.put(&mut fields, 0);
+                value.put(&mut fields, 1);
+                writer.bytes(i, &entry);
+            }
+            Ok(Cell::Bytes(out.into_bump_slice()))
+        },
+    ),
+    cells("map_concat", "map_concat(a, b, …)", (1, MANY), concat, |a, call, arena| {
+        let (key_type, value_type) = types(&call.to);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for map in a.iter().filter_map(|map| map.map()) {
+            keys.extend(elements(map.keys, key_type));
+            values.extend(elements(map.values, value_type));
+        }
+        build(&keys, &values, key_type, arena)
+    }),
+    cells(
+        "map_contains_key",
+        "map_contains_key(map, key)",
+        (2, 2),
+        |n, a| {
+            let (args, _, nullable) = with_key(n, a)?;
+            Ok((args, T::Boolean, nullable))
+        },
+        |a, call, _| {
+            let (key_type, value_type) = types(call.data_type(0));
+            Ok(Cell::Bool(
+                a[0].map().is_some_and(|map| find(&map, a[1], key_type, value_type).is_some()),
+            ))
+        },
+    ),
+    cells(
+        "map_element",
+        "map[key]: NULL where there is none",
+        (2, 2),
+        |n, a| {
+            let (args, to, _) = with_key(n, a)?;
+            Ok((args, to, true))
+        },
+        |a, call, _| {
+            let (key_type, value_type) = types(call.data_type(0));
+            Ok(a[0]
+                .map()
+                .and_then(|map| find(&map, a[1], key_type, value_type))
+                .unwrap_or(Cell::Null))
+        },
+    ),
+    cells(
+        "map_size",
+        "size(map)",
+        (1, 1),
+        |n, a| of_map(n, a, |_, _| T::Int),
+        |a, _, _| Ok(a[0].map().map_or(Cell::Null, |map| Cell::Long(map.len as i64))),
+    ),
+];
+
+fn array_of(element: &DataType) -> DataType {
+    T::Array(Box::new(element.clone()))
+}
+
+/// The types of a map's keys and values.
+pub(super) fn types(data_type: &DataType) -> (&DataType, &DataType) {
+    match data_type {
+        T::Map(key, value) => (key, value),
+        other => (other, other),
+    }
+}
+
+fn of_map(
+    name: &str,
+    args: Vec<Resolved>,
+    to: fn(&DataType, &DataType) -> DataType,
+) -> PlanResult<Typed> {
+    let T::Map(key, value) = &args[0].data_type else {
+        return Err(unexpected(name, "a map", &args[0]));
+    };
+    let (to, nullable) = (to(key, value), args[0].nullable);
+    Ok((args, to, nullable))
+}
+
+/// A map and a key of its type; the result is of the values' type.
+fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+    let T::Map(key, value) = args[0].data_type.clone() else {
+        return Err(unexpected(name, "a map", &args[0]));
+    };
+    let wanted = args.pop().unwrap_or_else(|| unreachable!("counted"));
+    let wanted = crate::table::expr::resolve::expect_type(wanted, &key, &format!("`{name}`"))?;
+    args.push(wanted);
+    let nullable = any_nullable(&args);
+    Ok((args, *value, nullable))
+}
+
+fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if args.len() % 2 == 1 {
+        return Err(PlanError::new(
+            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("`{name}` takes names and values in pairs"),
+            "named_struct('a', 1, 'b', 2)",
+        ));
+    }
+    let mut fields = Vec::new();
+    for pair in args.chunks(2) {
+        let Some(name) = pair[0].literal_text() else {
+            return Err(PlanError::new(
+                "CREATE_NAMED_STRUCT_WITHOUT_FOLDABLE_STRING",
+                format!("the name of a field must be a constant, but is `{}`", pair[0]),
+                "",
+            ));
+        };
+        fields.push(Field::new(name, pair[1].data_type.clone(), pair[1].nullable));
+    }
+    Ok((args, T::Struct(fields), false))
+}
+
+fn unnamed(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let field = |(i, arg): (usize, &Resolved)| {
+        let name = match &arg.node {
+            Node::Column(_, name) => name.clone(),
+            _ => format!("col{}", i + 1),
+        };
+        Field::new(name, arg.data_type.clone(), arg.nullable)
+    };
+    let fields = args.iter().enumerate().map(field).collect();
+    Ok((args, T::Struct(fields), false))
+}
+
+fn structure(values: Vec<Compiled>) -> Compiled {
+    bytes_fn(move |cx| {
+        let mut out = BumpVec::new_in(cx.arena);
+        let mut writer = RowWriter::new(&mut out, values.len());
+        for (i, value) in values.iter().enumerate() {
+            write_field(value, cx, &mut writer, i)?;
+        }
+        Ok(Some(out.into_bump_slice()))
+    })
+}
+
+fn map(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if args.len() % 2 == 1 {
+        return Err(PlanError::new(
+            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("`{name}` takes keys and values in pairs"),
+            "map('a', 1, 'b', 2)",
+        ));
+    }
+    let mut args = args;
+    let mut keys = Vec::new();
+    let mut values = Vec::new();
+    while !args.is_empty() {
+        let rest = args.split_off(2);
+        values.extend(args.pop());
+        keys.extend(args.pop());
+        args = rest;
+    }
+    let (keys, values) = (unify("`map`", keys)?, unify("`map`", values)?);
+    let type_of = |all: &[Resolved]| all.first().map_or(T::Null, |first| first.data_type.clone());
+    let to = T::Map(Box::new(type_of(&keys)), Box::new(type_of(&values)));
+    let args = keys.into_iter().zip(values).flat_map(|(key, value)| [key, value]).collect();
+    Ok((args, to, false))
+}
+
+fn from_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let (T::Array(key), T::Array(value)) = (&args[0].data_type, &args[1].data_type) else {
+        return Err(unexpected(name, "two arrays", &args[0]));
+    };
+    let (to, nullable) = (T::Map(key.clone(), value.clone()), any_nullable(&args));
+    Ok((args, to, nullable))
+}
+
+fn from_entries(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    match element_of(&args[0].data_type) {
+        T::Struct(fields) if fields.len() == 2 && matches!(args[0].data_type, T::Array(_)) => {
+            let (key, value) = (fields[0].data_type.clone(), fields[1].data_type.clone());
+            Ok((args, T::Map(Box::new(key), Box::new(value)), true))
+        }
+        _ => Err(unexpected(name, "an array of structs with two fields", &args[0])),
+    }
+}
+
+fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let args = unify("`map_concat`", args)?;
+    let to = args[0].data_type.clone();
+    if !matches!(to, T::Map(..)) {
+        return Err(unexpected("map_concat", "maps", &args[0]));
+    }
+    Ok((args, to, nullable))
+}
+
+/// The arrays of keys and of values, as they stand in the map's bytes.
+fn parts<'a>(bytes: &'a [u8], map: &Map<'a>) -> (Cell<'a>, Cell<'a>) {
+    // An array's bytes are its length and its row.
+    let keys_bytes = map.keys.row.0.len() + 8;
+    (Cell::Bytes(&bytes[8..8 + keys_bytes]), Cell::Bytes(&bytes[8 + keys_bytes..]))
+}
+
+/// A map of two arrays' bytes.
+pub(super) fn assembled<'a>(keys: &[u8], values: &[u8], arena: &'a Bump) -> Cell<'a> {
+    let mut out = BumpVec::with_capacity_in(8 + keys.len() + values.len(), arena);
+    Map::write(keys, values, &mut out);
+    Cell::Bytes(out.into_bump_slice())
+}
+
+/// The error of a key that comes twice.
+pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
+    failed("DUPLICATED_MAP_KEY", format!("the key {key} comes twice"), "Drop one of them")
+}
+
+/// A map of cells; a key is neither NULL nor there twice.
+pub(super) fn build<'a>(
+    keys: &[Cell<'_>],
+    values: &[Cell<'_>],
+    key_type: &DataType,
+    arena: &'a Bump,
+) -> Result<Cell<'a>, Box<EvalError>> {
+    for (i, key) in keys.iter().enumerate() {
+        if key.is_null() {
+            return failed("NULL_MAP_KEY", "a key of a map is NULL", "Filter such entries before");
+        }
+        if keys[..i].iter().any(|other| order(*other, *key, key_type).is_eq()) {
+            let shown = key.value(key_type).display(key_type, crate::table::datetime::Tz::UTC);
+            return duplicate_key(&shown.unwrap_or_default());
+        }
+    }
+    let array = |cells: &[Cell<'_>]| {
+        let mut out = BumpVec::new_in(arena);
+        let mut writer = RowWriter::array(&mut out, cells.len());
+        cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+        out
+    };
+    Ok(assembled(&array(keys), &array(values), arena))
+}
+
+fn find<'a>(
+    map: &Map<'a>,
+    key: Cell<'_>,
+    key_type: &DataType,
+    value_type: &DataType,
+) -> Option<Cell<'a>> {
+    let mut keys = elements(map.keys, key_type);
+    let at = keys.position(|other| order(other, key, key_type).is_eq())?;
+    elements(map.values, value_type).nth(at)
+}

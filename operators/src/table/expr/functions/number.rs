@@ -1,0 +1,364 @@
+//! Powers, logarithms, angles, bits and bases.
+
+use super::{
+    Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
+};
+use crate::table::error::PlanResult;
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{Compiled, double_fn, failed};
+use crate::table::types::DataType;
+use millstream_engine::random::SplitMix;
+use std::sync::Mutex;
+
+use DataType as T;
+
+const fn double(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
+    function(name, help, (1, 1), |n, a| typed(n, a, &[T::Double], T::Double), compile)
+}
+
+/// A logarithm is NULL where it has no value, as in Spark.
+const fn logarithm(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
+    function(name, help, (1, 1), |n, a| typed_or_null(n, a, &[T::Double], T::Double), compile)
+}
+
+fn map(args: Vec<Compiled>, f: fn(f64) -> f64) -> Compiled {
+    let [a] = take(args);
+    let a = a.double();
+    double_fn(move |cx| Ok(a(cx)?.map(f)))
+}
+
+fn above(args: Vec<Compiled>, limit: f64, f: fn(f64) -> f64) -> Compiled {
+    let [a] = take(args);
+    let a = a.double();
+    double_fn(move |cx| Ok(a(cx)?.filter(|v| *v > limit || v.is_nan()).map(f)))
+}
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    double("exp", "exp(x): e to the power of x", |a, _, _| map(a, f64::exp)),
+    double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, f64::exp_m1)),
+    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, f64::ln)),
+    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, f64::log2)),
+    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, f64::log10)),
+    logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, f64::ln_1p)),
+    cells(
+        "log",
+        "log([base, ]x): the natural one without a base",
+        (1, 2),
+        |n, a| typed_or_null(n, a, &[T::Double], T::Double),
+        |a, _, _| {
+            let value = a[a.len() - 1].double();
+            let base = if a.len() == 2 { a[0].double() } else { std::f64::consts::E };
+            if value <= 0.0 || base <= 0.0 {
+                return Ok(Cell::Null);
+            }
+            Ok(Cell::Double(if a.len() == 2 { value.ln() / base.ln() } else { value.ln() }))
+        },
+    ),
+    cells(
+        "pow",
+        "pow(x, y): x to the power of y",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Double], T::Double),
+        |a, _, _| Ok(Cell::Double(a[0].double().powf(a[1].double()))),
+    ),
+    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, f64::cbrt)),
+    double("sin", "sin(x)", |a, _, _| map(a, f64::sin)),
+    double("cos", "cos(x)", |a, _, _| map(a, f64::cos)),
+    double("tan", "tan(x)", |a, _, _| map(a, f64::tan)),
+    double("cot", "cot(x)", |a, _, _| map(a, |v| 1.0 / v.tan())),
+    double("sec", "sec(x)", |a, _, _| map(a, |v| 1.0 / v.cos())),
+    double("csc", "csc(x)", |a, _, _| map(a, |v| 1.0 / v.sin())),
+    double("asin", "asin(x)", |a, _, _| map(a, f64::asin)),
+    double("acos", "acos(x)", |a, _, _| map(a, f64::acos)),
+    double("atan", "atan(x)", |a, _, _| map(a, f64::atan)),
+    double("sinh", "sinh(x)", |a, _, _| map(a, f64::sinh)),
+    double("cosh", "cosh(x)", |a, _, _| map(a, f64::cosh)),
+    double("tanh", "tanh(x)", |a, _, _| map(a, f64::tanh)),
+    double("asinh", "asinh(x)", |a, _, _| map(a, f64::asinh)),
+    double("acosh", "acosh(x)", |a, _, _| map(a, f64::acosh)),
+    double("atanh", "atanh(x)", |a, _, _| map(a, f64::atanh)),
+    double("degrees", "degrees(x): of radians", |a, _, _| map(a, f64::to_degrees)),
+    double("radians", "radians(x): of degrees", |a, _, _| map(a, f64::to_radians)),
+    double("rint", "rint(x): the nearest whole number, half to even", |a, _, _| {
+        map(a, f64::round_ties_even)
+    }),
+    cells(
+        "atan2",
+        "atan2(y, x)",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Double], T::Double),
+        |a, _, _| Ok(Cell::Double(a[0].double().atan2(a[1].double()))),
+    ),
+    cells(
+        "hypot",
+        "hypot(a, b): sqrt(a² + b²)",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Double], T::Double),
+        |a, _, _| Ok(Cell::Double(a[0].double().hypot(a[1].double()))),
+    ),
+    cells(
+        "pi",
+        "pi()",
+        (0, 0),
+        |n, a| typed(n, a, &[], T::Double),
+        |_, _, _| Ok(Cell::Double(std::f64::consts::PI)),
+    ),
+    cells(
+        "e",
+        "e()",
+        (0, 0),
+        |n, a| typed(n, a, &[], T::Double),
+        |_, _, _| Ok(Cell::Double(std::f64::consts::E)),
+    ),
+    cells(
+        "nanvl",
+        "nanvl(a, b): b if a is not a number",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Double], T::Double),
+        |a, _, _| Ok(if a[0].double().is_nan() { a[1] } else { a[0] }),
+    ),
+    cells(
+        "factorial",
+        "factorial(n): NULL outside of 0 to 20",
+        (1, 1),
+        |n, a| typed_or_null(n, a, &[T::Int], T::Long),
+        |a, _, _| match a[0].long() {
+            n @ 0..=20 => Ok(Cell::Long((1..=n).product())),
+            _ => Ok(Cell::Null),
+        },
+    ),
+    cells("&", "a & b: of their bits", (2, 2), bits, |a, _, _| {
+        Ok(Cell::Long(a[0].long() & a[1].long()))
+    }),
+    cells("|", "a | b: of their bits", (2, 2), bits, |a, _, _| {
+        Ok(Cell::Long(a[0].long() | a[1].long()))
+    }),
+    cells("^", "a ^ b: of their bits", (2, 2), bits, |a, _, _| {
+        Ok(Cell::Long(a[0].long() ^ a[1].long()))
+    }),
+    cells("~", "~ a: of its bits", (1, 1), bits, |a, _, _| Ok(Cell::Long(!a[0].long()))),
+    cells("shiftleft", "shiftleft(a, n) or a << n", (2, 2), shifts, |a, call, _| {
+        Ok(Cell::Long(if call.to == T::Long {
+            a[0].long().wrapping_shl(a[1].long() as u32)
+        } else {
+            i64::from((a[0].long() as i32).wrapping_shl(a[1].long() as u32))
+        }))
+    }),
+    cells(
+        "shiftright",
+        "shiftright(a, n) or a >> n: keeps the sign",
+        (2, 2),
+        shifts,
+        |a, call, _| {
+            Ok(Cell::Long(if call.to == T::Long {
+                a[0].long().wrapping_shr(a[1].long() as u32)
+            } else {
+                i64::from((a[0].long() as i32).wrapping_shr(a[1].long() as u32))
+            }))
+        },
+    ),
+    cells(
+        "shiftrightunsigned",
+        "shiftrightunsigned(a, n) or a >>> n",
+        (2, 2),
+        shifts,
+        |a, call, _| {
+            Ok(Cell::Long(if call.to == T::Long {
+                (a[0].long() as u64).wrapping_shr(a[1].long() as u32) as i64
+            } else {
+                i64::from((a[0].long() as u32).wrapping_shr(a[1].long() as u32) as i32)
+            }))
+        },
+    ),
+    cells(
+        "bit_count",
+        "bit_count(a): how many bits are set",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Long], T::Int),
+        |a, _, _| Ok(Cell::Long(i64::from(a[0].long().count_ones()))),
+    ),
+    cells(
+        "bit_get",
+        "bit_get(a, n): the bit n of a, from the lowest, which is 0",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Long, T::Int], T::Byte),
+        |a, _, _| match a[1].long() {
+            n @ 0..=63 => Ok(Cell::Long(a[0].long() >> n & 1)),
+            n => failed(
+                "INVALID_PARAMETER_VALUE.BIT_POSITION_RANGE",
+                format!("there is no bit {n}"),
+                "",
+            ),
+        },
+    ),
+    cells(
+        "bin",
+        "bin(n): in base 2",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Long], T::String),
+        |a, _, arena| Ok(made(arena, &format!("{:b}", a[0].long()))),
+    ),
+    cells(
+        "hex",
+        "hex(n or s): in base 16",
+        (1, 1),
+        |n, a| {
+            let to = match a[0].data_type {
+                T::Binary => T::Binary,
+                ref t if t.is_numeric() => T::Long,
+                _ => T::String,
+            };
+            typed(n, a, &[to], T::String)
+        },
+        |a, _, arena| {
+            Ok(match a[0] {
+                Cell::Long(n) => made(arena, &format!("{n:X}")),
+                other => {
+                    let text: String = other.bytes().iter().map(|b| format!("{b:02X}")).collect();
+                    made(arena, &text)
+                }
+            })
+        },
+    ),
+    cells(
+        "conv",
+        "conv(n, from, to): digits from one base to another",
+        (3, 3),
+        |n, a| typed_or_null(n, a, &[T::String, T::Int, T::Int], T::String),
+        |a, _, arena| {
+            let (from, to) = (a[1].long(), a[2].long());
+            Ok(match converted(a[0].text(), from, to) {
+                Some(text) => made(arena, &text),
+                None => Cell::Null,
+            })
+        },
+    ),
+    cells(
+        "width_bucket",
+        "width_bucket(value, low, high, n): the bucket of n between low and high",
+        (4, 4),
+        |n, a| typed_or_null(n, a, &[T::Double, T::Double, T::Double, T::Long], T::Long),
+        |a, _, _| {
+            let (value, low, high, count) =
+                (a[0].double(), a[1].double(), a[2].double(), a[3].long());
+            let valid = count > 0 && count < i64::MAX && low != high;
+            if !valid || value.is_nan() || !low.is_finite() || !high.is_finite() {
+                return Ok(Cell::Null);
+            }
+            let below = if low < high { value < low } else { value > low };
+            let above = if low < high { value >= high } else { value <= high };
+            Ok(Cell::Long(match (below, above) {
+                (true, _) => 0,
+                (_, true) => count + 1,
+                _ => (count as f64 * (value - low) / (high - low)) as i64 + 1,
+            }))
+        },
+    ),
+    called(
+        "rand",
+        "rand([seed]): from 0 to 1; other numbers in each run",
+        (0, 1),
+        random,
+        |_, call| dice(&call, |bits| (bits >> 11) as f64 / (1u64 << 53) as f64),
+    ),
+    called("randn", "randn([seed]): normally distributed", (0, 1), random, |_, call| {
+        dice(&call, |bits| {
+            let uniform = |bits: u64| (bits as f64 + 1.0) / (f64::from(u32::MAX) + 2.0);
+            let (a, b) = (uniform(bits >> 32), uniform(bits & u64::from(u32::MAX)));
+            (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+        })
+    }),
+];
+
+fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let args = crate::table::expr::resolve::unify(&format!("`{name}`"), args)?;
+    let data_type = args[0].data_type.clone();
+    if !data_type.is_integral() {
+        return Err(super::unexpected(name, "integers", &args[0]));
+    }
+    let nullable = any_nullable(&args);
+    Ok((args, data_type, nullable))
+}
+
+fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let to = if args[0].data_type == T::Long { T::Long } else { T::Int };
+    typed(name, args, &[to.clone(), T::Int], to)
+}
+
+fn random(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let (args, to, _) = typed(name, args, &[T::Long], T::Double)?;
+    Ok((args, to, false))
+}
+
+fn dice(call: &Call, shape: fn(u64) -> f64) -> Compiled {
+    use crate::table::expr::Node;
+    use crate::table::value::Value;
+    let seed = match call.args.first().map(|arg| &arg.node) {
+        Some(Node::Literal(Value::Long(seed))) => *seed as u64,
+        _ => {
+            use std::hash::{BuildHasher, RandomState};
+            RandomState::new().hash_one(0u8)
+        }
+    };
+    let state = Mutex::new(SplitMix(seed));
+    double_fn(move |_| {
+        let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Ok(Some(shape(state.next())))
+    })
+}
+
+/// Digits of one base as digits of another; unsigned, or signed where `to` is negative.
+fn converted(text: &str, from: i64, to: i64) -> Option<String> {
+    let fits = |base: i64| (2..=36).contains(&base.abs());
+    if !fits(from) || !fits(to) || text.trim().is_empty() {
+        return None;
+    }
+    let trimmed = text.trim();
+    let (negative, digits) = match trimmed.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, trimmed),
+    };
+    let base = from.unsigned_abs();
+    let mut value = 0u64;
+    for c in digits.chars() {
+        let Some(digit) = c.to_digit(base as u32) else { break };
+        value = match value.checked_mul(base).and_then(|v| v.checked_add(u64::from(digit))) {
+            Some(value) => value,
+            None => {
+                value = u64::MAX;
+                break;
+            }
+        };
+    }
+    let mut value = if negative { value.wrapping_neg() } else { value };
+    let mut sign = "";
+    if to < 0 && (value as i64) < 0 {
+        value = value.wrapping_neg();
+        sign = "-";
+    }
+    let base = to.unsigned_abs();
+    let mut out = Vec::new();
+    loop {
+        out.push(char::from_digit((value % base) as u32, base as u32)?.to_ascii_uppercase());
+        value /= base;
+        if value == 0 {
+            break;
+        }
+    }
+    Some(sign.chars().chain(out.into_iter().rev()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases() {
+        assert_eq!(converted("100", 2, 10).as_deref(), Some("4"));
+        assert_eq!(converted("-10", 16, -10).as_deref(), Some("-16"));
+        assert_eq!(converted("-1", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
+        assert_eq!(converted("x", 10, 16).as_deref(), Some("0"));
+        assert_eq!(converted("1", 1, 16), None);
+    }
+}

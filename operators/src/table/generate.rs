@@ -1,0 +1,200 @@
+//! Generators: functions that make several rows of one, such as `explode`.
+//!
+//! Each is an array, one row per element: `inline` and `stack` of structs, `json_tuple` of one
+//! struct.
+
+use super::error::{PlanError, PlanResult};
+use super::expr::resolve::{Scope, resolve};
+use super::expr::{Expr, Resolved, functions};
+use super::types::DataType;
+use super::value::Value;
+
+/// What a row has of each element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// The element.
+    Element,
+    /// Of a map, key and value.
+    Entry,
+    /// Of a struct, its fields.
+    Fields,
+}
+
+/// A generator over a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generator {
+    /// An array or, for [`Parts::Entry`], a map.
+    pub array: Resolved,
+    /// What of each element.
+    pub parts: Parts,
+    /// The element's place comes first, from 0.
+    pub with_position: bool,
+    /// A row with NULLs where there is no element.
+    pub outer: bool,
+    /// The new columns' names.
+    pub names: Vec<String>,
+    /// What it was written as.
+    pub name: String,
+}
+
+/// Whether a call is one of a generator.
+pub fn is_generator(expr: &Expr) -> bool {
+    let Expr::Call { name, .. } = expr else { return false };
+    matches!(
+        name.to_ascii_lowercase().as_str(),
+        "explode"
+            | "explode_outer"
+            | "posexplode"
+            | "posexplode_outer"
+            | "inline"
+            | "inline_outer"
+            | "json_tuple"
+            | "stack"
+    )
+}
+
+impl Generator {
+    /// Resolves a call; `aliases` name its columns, if there are any.
+    pub fn new(call: &Expr, scope: &Scope, outer: bool, aliases: &[String]) -> PlanResult<Self> {
+        Self::resolve(call, scope, outer, aliases).map_err(|error| error.at(call.place()))
+    }
+
+    fn resolve(call: &Expr, scope: &Scope, outer: bool, aliases: &[String]) -> PlanResult<Self> {
+        let Expr::Call { name, args, .. } = call else {
+            return Err(PlanError::not_yet(format_args!("the generator `{call}`")));
+        };
+        let lower = name.to_ascii_lowercase();
+        let resolved =
+            args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
+        let base = lower.strip_suffix("_outer").unwrap_or(&lower);
+        let array = match (base, resolved.as_slice()) {
+            ("json_tuple", [_, _, ..]) => {
+                let fields = functions::json_tuple(resolved)?;
+                functions::resolve("array", vec![functions::resolve("struct", fields)?])?
+            }
+            ("stack", [_, _, ..]) => stack(resolved)?,
+            ("explode" | "posexplode" | "inline", [_]) => {
+                resolved.into_iter().next().unwrap_or_else(|| unreachable!("it was counted"))
+            }
+            _ => {
+                return Err(PlanError::new(
+                    "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+                    format!("`{lower}` has {} arguments", args.len()),
+                    "explode(array), json_tuple(text, 'a', 'b'), stack(2, a, b, c, d)",
+                ));
+            }
+        };
+        let wrong = |wanted: &str| {
+            PlanError::new(
+                "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+                format!("`{lower}` needs {wanted}, but `{array}` is {}", array.data_type),
+                "split(text, ' ') makes an array of a text",
+            )
+        };
+        let (parts, mut names) = match (base, &array.data_type) {
+            ("explode" | "posexplode", DataType::Array(_)) => {
+                (Parts::Element, vec!["col".to_string()])
+            }
+            ("explode" | "posexplode", DataType::Map(..)) => {
+                (Parts::Entry, vec!["key".to_string(), "value".to_string()])
+            }
+            ("explode" | "posexplode", _) => return Err(wrong("an array or a map")),
+            (_, DataType::Array(element)) => match &**element {
+                DataType::Struct(fields) => {
+                    let prefix = match base {
+                        "json_tuple" => Some("c"),
+                        "stack" => Some("col"),
+                        _ => None,
+                    };
+                    let name = |(i, f): (usize, &super::types::Field)| match prefix {
+                        Some(prefix) => format!("{prefix}{i}"),
+                        None => f.name.clone(),
+                    };
+                    (Parts::Fields, fields.iter().enumerate().map(name).collect())
+                }
+                _ => return Err(wrong("an array of structs")),
+            },
+            _ => return Err(wrong("an array of structs")),
+        };
+        let with_position = base == "posexplode";
+        if with_position {
+            names.insert(0, "pos".to_string());
+        }
+        if !aliases.is_empty() {
+            if aliases.len() != names.len() {
+                return Err(PlanError::new(
+                    "UDTF_ALIAS_NUMBER_MISMATCH",
+                    format!(
+                        "`{lower}` gives {} columns, but {} are named",
+                        names.len(),
+                        aliases.len()
+                    ),
+                    "Name each: explode(m) AS (k, v)",
+                ));
+            }
+            names = aliases.to_vec();
+        }
+        let outer = outer || lower.ends_with("_outer");
+        Ok(Self { array, parts, with_position, outer, names, name: lower })
+    }
+
+    /// The new columns: names, types, whether they can be NULL.
+    pub fn columns(&self) -> Vec<(String, DataType, bool)> {
+        let mut types = Vec::new();
+        if self.with_position {
+            types.push((DataType::Int, self.outer));
+        }
+        match (&self.array.data_type, self.parts) {
+            (DataType::Array(element), Parts::Element) => types.push(((**element).clone(), true)),
+            (DataType::Map(key, value), _) => {
+                types.push(((**key).clone(), self.outer));
+                types.push(((**value).clone(), true));
+            }
+            (DataType::Array(element), _) => {
+                if let DataType::Struct(fields) = &**element {
+                    types.extend(fields.iter().map(|f| (f.data_type.clone(), true)));
+                }
+            }
+            _ => {}
+        }
+        let named = self.names.iter().cloned().zip(types);
+        named.map(|(name, (data_type, nullable))| (name, data_type, nullable)).collect()
+    }
+}
+
+/// `stack(rows, a, b, c, d)`: so many rows of the values, one after the other.
+fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
+    use super::expr::Node;
+    let mut args = args.into_iter();
+    let rows = match args.next().map(|count| count.node) {
+        Some(Node::Literal(Value::Long(count))) if (1..=1 << 16).contains(&count) => count as usize,
+        _ => {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+                "the number of rows of `stack` must be a constant from 1",
+                "stack(2, a, b, c, d)",
+            ));
+        }
+    };
+    let mut values: Vec<Resolved> = args.collect();
+    let width = values.len().div_ceil(rows);
+    values.resize(width * rows, Resolved::literal(Value::Null, DataType::Null));
+    // Each column is brought to one type.
+    let mut columns: Vec<Vec<Resolved>> = vec![Vec::new(); width];
+    for (i, value) in values.into_iter().enumerate() {
+        columns[i % width].push(value);
+    }
+    let columns = columns.into_iter().map(|column| super::expr::resolve::unify("`stack`", column));
+    let mut columns =
+        columns.map(|column| column.map(Vec::into_iter)).collect::<PlanResult<Vec<_>>>()?;
+    let mut structs = Vec::new();
+    for _ in 0..rows {
+        let mut fields = Vec::new();
+        for (i, column) in columns.iter_mut().enumerate() {
+            fields.push(Resolved::literal(Value::String(format!("col{i}")), DataType::String));
+            fields.extend(column.next());
+        }
+        structs.push(functions::resolve("named_struct", fields)?);
+    }
+    functions::resolve("array", structs)
+}

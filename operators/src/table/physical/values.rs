@@ -1,0 +1,71 @@
+//! The source of rows that are written in a query; a bounded table, read once.
+
+use crate::table::row::{Row, encode};
+use crate::table::value::Value;
+use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::error::EngineError;
+use millstream_engine::stage::Push;
+use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+
+/// The source.
+pub(super) struct ValuesSource {
+    rows: Vec<Vec<u8>>,
+    next: usize,
+    first: usize,
+    end: usize,
+    bounded: bool,
+}
+
+impl ValuesSource {
+    pub fn new(rows: &[Vec<Value>]) -> Self {
+        let rows: Vec<_> = rows.iter().map(|row| encode(row)).collect();
+        Self { end: rows.len(), rows, next: 0, first: 0, bounded: false }
+    }
+}
+
+impl<D: for<'a> Push<Row<'a>>> Source<D> for ValuesSource {
+    fn name(&self) -> &str {
+        "values"
+    }
+
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        let (before, now_ns) = (self.next, cx.env.now_ns());
+        while self.next < self.end && self.next - before < cx.budget && down.ready() {
+            down.push(Row(&self.rows[self.next]), now_ns)?;
+            self.next += 1;
+        }
+        if self.bounded && self.next >= self.end {
+            self.bounded = false;
+            return Ok(Polled::AtBound);
+        }
+        Ok(if self.next > before { Polled::Some } else { Polled::Idle })
+    }
+
+    fn position(&self) -> Offset {
+        Offset(self.next.to_string())
+    }
+
+    fn records(&self) -> u64 {
+        (self.next - self.first) as u64
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        self.next = (at.number()? as usize).min(self.rows.len());
+        self.first = self.next;
+        Ok(())
+    }
+
+    fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        Ok(Planned {
+            end: Offset(self.rows.len().to_string()),
+            has_new: self.next < self.rows.len(),
+            exhausted: true,
+            limited: false,
+        })
+    }
+
+    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+        (self.end, self.bounded) = ((end.number()? as usize).min(self.rows.len()), true);
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Spark's SQL as the parser is to read it: its own dialect of that name, and what that lacks.
+
+use sqlparser::ast::Expr;
+use sqlparser::dialect::{Dialect, SparkSqlDialect};
+use sqlparser::parser::{Parser, ParserError};
+use std::any::TypeId;
+
+/// The dialect.
+#[derive(Debug)]
+pub struct Spark;
+
+const BASE: SparkSqlDialect = SparkSqlDialect {};
+
+macro_rules! like_base {
+    ($($method:ident)*) => {
+        $(fn $method(&self) -> bool {
+            BASE.$method()
+        })*
+    };
+}
+
+impl Dialect for Spark {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<SparkSqlDialect>()
+    }
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        BASE.is_delimited_identifier_start(ch)
+    }
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        BASE.identifier_quote_style(identifier)
+    }
+    fn is_identifier_start(&self, ch: char) -> bool {
+        BASE.is_identifier_start(ch)
+    }
+    fn is_identifier_part(&self, ch: char) -> bool {
+        BASE.is_identifier_part(ch)
+    }
+    fn supports_string_literal_column_alias(&self, explicit: bool) -> bool {
+        BASE.supports_string_literal_column_alias(explicit)
+    }
+    fn supports_string_literal_table_alias(&self, explicit: bool) -> bool {
+        BASE.supports_string_literal_table_alias(explicit)
+    }
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        BASE.parse_infix(parser, expr, precedence)
+    }
+    like_base! {
+        supports_comparison_in_between_low_bound
+        supports_filter_during_aggregation
+        supports_group_by_expr
+        supports_group_by_with_modifier
+        supports_lambda_functions
+        supports_select_wildcard_except
+        supports_struct_literal
+        supports_nested_comments
+        supports_values_as_table_factor
+        require_interval_qualifier
+        supports_bang_not_operator
+        supports_select_item_multi_column_alias
+        supports_cte_without_as
+        supports_long_type_as_bigint
+        supports_map_literal_with_angle_brackets
+    }
+
+    // What Spark has besides.
+    fn supports_bitwise_shift_operators(&self) -> bool {
+        true
+    }
+    fn supports_string_literal_backslash_escape(&self) -> bool {
+        true
+    }
+    fn supports_string_literal_concatenation(&self) -> bool {
+        true
+    }
+    fn supports_interval_options(&self) -> bool {
+        true
+    }
+    fn allow_extract_custom(&self) -> bool {
+        true
+    }
+    fn allow_extract_single_quotes(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,63 @@
+//! Expressions against what Apache Spark made of them (`spark/expected.jsonl`, made by
+//! `tools/spark/expressions.py`): type and value, or the condition of the error. Where we differ
+//! knowingly, `spark/differs.txt` says why; what stands there and no longer differs fails too.
+#![cfg(feature = "sql")]
+
+use millstream::session::{QueryError, Session};
+use millstream::table::datetime::{Tz, zone};
+use millstream::table::types::DataType;
+use millstream::table::value::Value;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// A type as Spark's `simpleString` writes it.
+fn simple(data_type: &DataType) -> String {
+    data_type.to_string().to_lowercase().replace(", ", ",").replace(": ", ":")
+}
+
+/// Type and value as text, or the error's condition.
+fn ours(session: &Session, zone: Tz, sql: &str) -> Result<(String, Option<String>), String> {
+    let failed = |error: QueryError| error.condition().to_string();
+    let frame =
+        session.sql(&format!("SELECT {sql} AS x")).map_err(|error| error.condition.clone())?;
+    let data_type = frame.schema().fields[0].data_type.clone();
+    let row = frame.collect().map_err(failed)?.remove(0).remove(0);
+    let text = match (&row, &data_type) {
+        (Value::Binary(bytes), _) => Some(bytes.iter().map(|b| format!("{b:02X}")).collect()),
+        (row, _) => row.display(&data_type, zone),
+    };
+    Ok((simple(&data_type), text))
+}
+
+#[test]
+fn expressions_are_what_spark_makes_of_them() {
+    let zone = zone("America/New_York").unwrap();
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", zone.name()).unwrap();
+    let differs: BTreeMap<&str, &str> = include_str!("spark/differs.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_once(" -- ").expect("an expression, --, and why"))
+        .collect();
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for line in include_str!("spark/expected.jsonl").lines() {
+        let expected: Json = serde_json::from_str(line).unwrap();
+        let text = |key: &str| expected[key].as_str().map(str::to_string);
+        let sql = text("sql").unwrap();
+        let theirs = match text("error") {
+            Some(condition) => Err(condition),
+            // VOID and NULL of any type look alike to a user.
+            None => Ok((text("type").unwrap(), text("text"))),
+        };
+        let ours = ours(&session, zone, &sql);
+        let same = ours == theirs;
+        checked += 1;
+        match (same, differs.get(sql.as_str())) {
+            (true, None) | (false, Some(_)) => {}
+            (true, Some(_)) => wrong.push(format!("{sql}\n    no longer differs")),
+            (false, None) => wrong.push(format!("{sql}\n    ours  {ours:?}\n    Spark {theirs:?}")),
+        }
+    }
+    assert!(checked > 500);
+    assert!(wrong.is_empty(), "{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""What Apache Spark makes of the expressions in operators/tests/spark/expressions.txt.
+
+    pip install pyspark==4.3.0
+    tools/spark/expressions.py > operators/tests/spark/expected.jsonl
+
+One JSON object per line: the expression, its type and its value as text, or the error's condition.
+"""
+import json
+import pathlib
+import sys
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+root = pathlib.Path(__file__).resolve().parents[2] / "operators/tests/spark"
+session = (
+    SparkSession.builder.master("local[1]")
+    .config("spark.ui.enabled", "false")
+    .config("spark.sql.session.timeZone", "America/New_York")
+    .config("spark.driver.extraJavaOptions", "-Duser.timezone=UTC")
+    .getOrCreate()
+)
+session.sparkContext.setLogLevel("OFF")
+for line in (root / "expressions.txt").read_text().splitlines():
+    line = line.strip()
+    if not line or line.startswith("#"):
+        continue
+    result = {"sql": line}
+    try:
+        frame = session.sql(f"SELECT {line} AS x")
+        data_type = frame.schema[0].dataType.simpleString()
+        text = "hex(x)" if data_type == "binary" else "CAST(x AS STRING)"
+        result["type"] = data_type
+        result["text"] = frame.selectExpr(text).collect()[0][0]
+    except PySparkException as error:
+        result = {"sql": line, "error": error.getCondition()}
+    except Exception as error:  # the gateway's own
+        result = {"sql": line, "error": str(error).splitlines()[0]}
+    print(json.dumps(result, ensure_ascii=False))
+    sys.stdout.flush()

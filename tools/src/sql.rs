@@ -1,0 +1,50 @@
+//! `millstream sql`: queries over files and constants, their results as tables.
+
+use crate::Failure;
+use clap::Args as ClapArgs;
+use millstream::session::Session;
+use std::io::{Read, Write};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream sql \"SELECT upper('a') AS u, 7 DIV 2\"\n  \
+    millstream sql \"CREATE TEMPORARY VIEW t (k STRING, n INT) USING csv OPTIONS (path '/data'); \
+    SELECT k, sum(n) FROM t GROUP BY k ORDER BY k\"\n  \
+    millstream sql --file report.sql --rows 100\n\n\
+    Queries are separated by ';'. Files are read as they are now; streams are for `run`.")]
+pub(crate) struct Args {
+    /// The queries; `-` reads them from standard input
+    #[arg(required_unless_present = "file")]
+    sql: Option<String>,
+    /// Read the queries from a file
+    #[arg(long, conflicts_with = "sql")]
+    file: Option<std::path::PathBuf>,
+    /// Rows to show
+    #[arg(long, default_value_t = 1000)]
+    rows: usize,
+    /// Cut cells to 20 characters, as `show` does
+    #[arg(long)]
+    truncate: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let text = match (&args.file, args.sql.as_deref()) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", path.display())))?,
+        (None, Some("-")) => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text)?;
+            text
+        }
+        (None, text) => text.unwrap_or_default().to_string(),
+    };
+    let session = Session::new();
+    let mut out = std::io::stdout().lock();
+    session.script(&text, &mut |frame| {
+        let table = frame.show(args.rows, args.truncate)?;
+        // A closed pipe ends the output, not with an error.
+        drop(out.write_all(table.as_bytes()));
+        Ok(())
+    })?;
+    Ok(())
+}
