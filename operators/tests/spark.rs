@@ -18,8 +18,9 @@ fn simple(data_type: &DataType) -> String {
 /// Type and value as text, or the error's condition.
 fn ours(session: &Session, zone: Tz, sql: &str) -> Result<(String, Option<String>), String> {
     let failed = |error: QueryError| error.condition().to_string();
-    let frame =
-        session.sql(&format!("SELECT {sql} AS x")).map_err(|error| error.condition.clone())?;
+    let is_query = sql.starts_with("SELECT ") || sql.starts_with("WITH ");
+    let query = if is_query { sql.to_string() } else { format!("SELECT {sql} AS x") };
+    let frame = session.sql(&query).map_err(|error| error.condition.clone())?;
     let data_type = frame.schema().fields[0].data_type.clone();
     let row = frame.collect().map_err(failed)?.remove(0).remove(0);
     let text = match (&row, &data_type) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What Apache Spark makes of the expressions in operators/tests/spark/expressions.txt.
+"""What Apache Spark makes of the expressions, and queries of one value, in
+operators/tests/spark/expressions.txt.
 
     pip install pyspark==4.3.0
     tools/spark/expressions.py > operators/tests/spark/expected.jsonl
@@ -28,7 +29,9 @@ for line in (root / "expressions.txt").read_text().splitlines():
         continue
     result = {"sql": line}
     try:
-        frame = session.sql(f"SELECT {line} AS x")
+        query = line if line.startswith(("SELECT ", "WITH ")) else f"SELECT {line} AS x"
+        frame = session.sql(query)
+        frame = frame.toDF("x")
         data_type = frame.schema[0].dataType.simpleString()
         text = "hex(x)" if data_type == "binary" else "CAST(x AS STRING)"
         result["type"] = data_type
@@ -37,5 +40,7 @@ for line in (root / "expressions.txt").read_text().splitlines():
         result = {"sql": line, "error": error.getCondition()}
     except Exception as error:  # the gateway's own
         result = {"sql": line, "error": str(error).splitlines()[0]}
+    if result.get("error", "") is None:  # an error without a condition says nothing
+        continue
     print(json.dumps(result, ensure_ascii=False))
     sys.stdout.flush()

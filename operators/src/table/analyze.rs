@@ -1,11 +1,12 @@
 //! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
 //! Spark refuses.
 
+use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call};
 use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, common_type, expect_type, resolve, resolve_with};
+use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, is_generator};
-use super::plan::{AggregateCall, AggregateFunction, Plan, SortKey};
+use super::plan::{Plan, SortKey};
 use super::types::DataType;
 
 /// What reaches the sink.
@@ -47,11 +48,19 @@ impl OutputMode {
 
 /// `WHERE`.
 pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
+    if has_aggregate(condition) {
+        return Err(PlanError::new(
+            "INVALID_WHERE_CONDITION",
+            format!("WHERE has an aggregate: `{condition}`"),
+            "Use HAVING, or aggregate in a subquery",
+        )
+        .at(condition.place()));
+    }
     let condition = boolean(resolve(condition, &input.scope())?, condition, "WHERE")?;
     Ok(Plan::Filter(Box::new(input), condition))
 }
 
-fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
+pub(super) fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
     }
@@ -63,98 +72,37 @@ fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> 
     .at(expr.place()))
 }
 
-/// Replaces `*` by columns.
-pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
-    let mut out = Vec::new();
-    for expr in exprs {
-        if let Expr::StarExcept(table, dropped, place) = expr {
-            let all = expand_stars(scope, &[Expr::Star(table.clone())])?;
-            if let Some(name) = dropped
-                .iter()
-                .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))
-            {
-                let parts = vec![name.clone()];
-                resolve(&Expr::Column { parts, place: *place }, scope)?;
-            }
-            out.extend(all.into_iter().filter(|e| {
-                !dropped.iter().any(|name| e.output_name().eq_ignore_ascii_case(name))
-            }));
-            continue;
-        }
-        let Expr::Star(table) = expr else {
-            out.push(expr.clone());
-            continue;
-        };
-        let before = out.len();
-        for column in &scope.columns {
-            let wanted = match (table, &column.qualifier) {
-                (None, _) => true,
-                (Some(t), Some(q)) => t.eq_ignore_ascii_case(q),
-                (Some(_), None) => false,
-            };
-            if wanted {
-                let parts = column.qualifier.iter().cloned().chain([column.name.clone()]).collect();
-                out.push(Expr::Column { parts, place: expr.place() });
-            }
-        }
-        // `s.*` of a struct is its fields.
-        if let (Some(name), true) = (table, out.len() == before) {
-            let parts: Vec<String> = name.split('.').map(str::to_string).collect();
-            let column = Expr::Column { parts, place: expr.place() };
-            if let Ok(Resolved { data_type: DataType::Struct(fields), .. }) =
-                resolve(&column, scope)
-            {
-                out.extend(
-                    fields.iter().map(|f| Expr::Field(Box::new(column.clone()), f.name.clone())),
-                );
-            }
-        }
-        if let (Some(table), true) = (table, out.len() == before) {
-            return Err(PlanError::new(
-                "CANNOT_RESOLVE_STAR_EXPAND",
-                format!("`{table}.*` names no table here"),
-                "Use the table's alias, or `*`",
-            ));
-        }
-    }
-    Ok(out)
-}
-
-/// `SELECT` without aggregates; one generator may stand among the expressions.
+/// `SELECT` without aggregates; generators may stand among the expressions.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     let exprs = expand_stars(&input.scope(), exprs)?;
     let is_made = |expr: &Expr| is_generator(unaliased(expr));
-    let mut made = exprs.iter().filter(|e| is_made(e));
-    let (first, second) = (made.next(), made.next());
-    if let Some(second) = second {
-        return Err(PlanError::new(
-            "UNSUPPORTED_GENERATOR.MULTI_GENERATOR",
-            "only one explode is allowed in a SELECT list",
-            "Put the second in a query around this one",
-        )
-        .at(unaliased(second).place()));
-    }
     let width = input.width();
     let mut input = input;
-    if let Some(generator) = first {
+    // With several generators, each row of one has all rows of the next.
+    let mut ends = Vec::new();
+    for generator in exprs.iter().filter(|expr| is_made(expr)) {
         let aliases = match generator {
             Expr::Alias(_, name) => vec![name.clone()],
             Expr::Aliases(_, names) => names.clone(),
             _ => Vec::new(),
         };
         input = generate(input, unaliased(generator), false, &aliases)?;
+        ends.push(input.width());
     }
     let scope = input.scope();
+    let (mut from, mut ends) = (width, ends.into_iter());
     let mut before = scope.clone();
     before.columns.truncate(width);
     let mut columns: Vec<(Resolved, String)> = Vec::new();
     for expr in &exprs {
         if is_made(expr) {
-            for (i, column) in scope.columns.iter().enumerate().skip(width) {
+            let end = ends.next().unwrap_or(from);
+            for (i, column) in scope.columns.iter().enumerate().take(end).skip(from) {
                 let node = Node::Column(i, column.name.clone());
                 let (data_type, nullable) = (column.data_type.clone(), column.nullable);
                 columns.push((Resolved { node, data_type, nullable }, column.name.clone()));
             }
+            from = end;
             continue;
         }
         columns.push((with_lateral_aliases(expr, &before, &exprs, 0)?, expr.output_name()));
@@ -212,50 +160,12 @@ fn unaliased(expr: &Expr) -> &Expr {
     }
 }
 
-fn function_of(name: &str) -> Option<AggregateFunction> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        "avg" | "mean" => AggregateFunction::Avg,
-        _ => return None,
-    })
-}
-
-/// Aggregates that Spark has and this version has not: named, so that the refusal says so.
-const LATER: [&str; 24] = [
-    "approx_count_distinct",
-    "array_agg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "bool_and",
-    "bool_or",
-    "collect_list",
-    "collect_set",
-    "corr",
-    "count_if",
-    "covar_pop",
-    "covar_samp",
-    "first",
-    "kurtosis",
-    "last",
-    "listagg",
-    "percentile_approx",
-    "skewness",
-    "stddev",
-    "stddev_pop",
-    "string_agg",
-    "var_pop",
-    "variance",
-];
-
 /// Whether an expression contains an aggregate function.
 pub fn has_aggregate(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
-            function_of(name).is_some()
+            let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
+            AggregateFunction::of(name).is_some() && !with_lambda
                 || LATER.contains(&name.to_ascii_lowercase().as_str())
                 || args.iter().any(has_aggregate)
         }
@@ -268,6 +178,19 @@ pub fn has_aggregate(expr: &Expr) -> bool {
                 || otherwise.as_deref().is_some_and(has_aggregate)
         }
         Expr::Column { .. } | Expr::Literal(..) | Expr::Star(_) | Expr::StarExcept(..) => false,
+    }
+}
+
+/// Whether a call is one of an aggregate function, and no part of it is looked at.
+fn has_aggregate_itself(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call { name, args, .. } => {
+            let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
+            let known = AggregateFunction::of(name).is_some()
+                || LATER.contains(&name.to_ascii_lowercase().as_str());
+            known && !with_lambda
+        }
+        _ => false,
     }
 }
 
@@ -334,13 +257,15 @@ impl Grouping {
     pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
         let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
         let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
-            if let Expr::Call { name, args, distinct, filter, .. } = part {
+            if let Expr::Call { name, .. } = part
+                && has_aggregate_itself(part)
+            {
                 let lower = name.to_ascii_lowercase();
-                if let Some(function) = function_of(&lower) {
-                    let call =
-                        aggregate_call(function, args, *distinct, filter.as_deref(), part, &scope)?;
+                if let Some(function) = AggregateFunction::of(&lower) {
+                    let call = resolve_call(function, part, &scope)?;
                     let same = |c: &AggregateCall| {
-                        (c.function, &c.arg, &c.filter) == (call.function, &call.arg, &call.filter)
+                        (c.function, &c.args, &c.filter)
+                            == (call.function, &call.args, &call.filter)
                     };
                     let at = calls.iter().position(same).unwrap_or_else(|| {
                         calls.push(call.clone());
@@ -349,7 +274,7 @@ impl Grouping {
                     return Ok(Some(Resolved {
                         node: Node::Column(keys.len() + at, call.name),
                         data_type: call.data_type,
-                        nullable: function != AggregateFunction::Count,
+                        nullable: function.is_nullable(),
                     }));
                 }
                 if LATER.contains(&lower.as_str()) {
@@ -370,8 +295,10 @@ impl Grouping {
             if let Expr::Column { parts, .. } = part {
                 // Unknown at all, or known but not grouped by.
                 resolve(part, &scope)?;
+                let condition =
+                    if keys.is_empty() { "MISSING_GROUP_BY" } else { "MISSING_AGGREGATION" };
                 return Err(PlanError::new(
-                    "MISSING_AGGREGATION",
+                    condition,
                     format!(
                         "`{}` is neither grouped by nor inside an aggregate function",
                         parts.join(".")
@@ -436,95 +363,6 @@ fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
         },
         other => other.clone(),
     }
-}
-
-fn aggregate_call(
-    function: AggregateFunction,
-    args: &[Expr],
-    distinct: bool,
-    filter: Option<&Expr>,
-    written: &Expr,
-    scope: &Scope,
-) -> PlanResult<AggregateCall> {
-    if distinct {
-        return Err(PlanError::new(
-            "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED",
-            "distinct aggregates need every value of a stream to be kept for ever",
-            "approx_count_distinct() is planned; until then, drop duplicates before the query",
-        ));
-    }
-    if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
-        return Err(PlanError::new(
-            "NESTED_AGGREGATE_FUNCTION",
-            format!("the aggregate `{nested}` stands inside another"),
-            "Put the inner one in a subquery",
-        ));
-    }
-    let filter = match filter {
-        Some(condition) => Some(boolean(resolve(condition, scope)?, condition, "FILTER")?),
-        None => None,
-    };
-    let name = written.to_string();
-    let arg = match args {
-        [Expr::Star(None)] if function == AggregateFunction::Count => {
-            let name = "count(1)".to_string();
-            return Ok(AggregateCall {
-                function,
-                arg: None,
-                filter,
-                data_type: DataType::Long,
-                name,
-            });
-        }
-        [arg] => resolve(arg, scope)?,
-        _ => {
-            return Err(PlanError::new(
-                "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
-                format!("`{written}` needs one argument"),
-                "",
-            ));
-        }
-    };
-    use DataType as T;
-    let wrong = |arg: &Resolved| {
-        PlanError::new(
-            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
-            format!("`{written}` cannot take {}", arg.data_type),
-            "Cast it to a number",
-        )
-    };
-    let numeric = |arg: Resolved| match arg.data_type {
-        T::String | T::Null => Ok(arg.coerce(&T::Double)),
-        ref t if t.is_numeric() => Ok(arg),
-        _ => Err(wrong(&arg)),
-    };
-    let (arg, data_type) = match function {
-        AggregateFunction::Count => (arg, T::Long),
-        AggregateFunction::Min | AggregateFunction::Max => {
-            if matches!(arg.data_type, T::Array(_) | T::Struct(_)) {
-                return Err(PlanError::not_yet(format_args!("`{written}` of {}", arg.data_type)));
-            }
-            let data_type = arg.data_type.clone();
-            (arg, data_type)
-        }
-        AggregateFunction::Sum => {
-            let arg = numeric(arg)?;
-            let data_type = match &arg.data_type {
-                t if t.is_integral() => T::Long,
-                T::Decimal(p, s) => T::Decimal((p + 10).min(38), *s),
-                _ => T::Double,
-            };
-            (arg, data_type)
-        }
-        AggregateFunction::Avg => {
-            let arg = numeric(arg)?;
-            match arg.data_type {
-                T::Decimal(p, s) => (arg, T::Decimal((p + 4).min(38), (s + 4).min(38))),
-                _ => (arg.coerce(&T::Double), T::Double),
-            }
-        }
-    };
-    Ok(AggregateCall { function, arg: Some(arg), filter, data_type, name })
 }
 
 /// `UNION ALL`: columns by position, brought to common types.

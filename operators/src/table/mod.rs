@@ -6,6 +6,7 @@
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
+pub mod aggregates;
 pub mod analyze;
 pub mod datetime;
 pub mod error;

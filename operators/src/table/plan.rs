@@ -1,6 +1,7 @@
 //! The logical plan: what SQL and the DataFrame API build, what `explain` prints, and what is
 //! lowered to stages. It holds names, types and expressions; no closures and no connections.
 
+use super::aggregates::AggregateCall;
 use super::expr::Resolved;
 use super::expr::resolve::{Scope, ScopeColumn};
 use super::generate::Generator;
@@ -22,36 +23,6 @@ pub struct Scan {
     pub options: Options,
     /// Its columns.
     pub schema: Schema,
-}
-
-/// An aggregate function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AggregateFunction {
-    /// `count(*)` and `count(x)`.
-    Count,
-    /// `sum(x)`.
-    Sum,
-    /// `min(x)`.
-    Min,
-    /// `max(x)`.
-    Max,
-    /// `avg(x)`.
-    Avg,
-}
-
-/// A call of an aggregate function.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AggregateCall {
-    /// Which.
-    pub function: AggregateFunction,
-    /// Of what; `None` for `count(*)`.
-    pub arg: Option<Resolved>,
-    /// Only of records for which this is true.
-    pub filter: Option<Resolved>,
-    /// The result's type.
-    pub data_type: DataType,
-    /// The output column.
-    pub name: String,
 }
 
 /// A sort key.
@@ -149,9 +120,8 @@ impl Plan {
             }
             Self::Aggregate(_, keys, calls) => {
                 let keys = keys.iter().map(|(e, name)| column(name, &e.data_type, e.nullable));
-                let calls = calls
-                    .iter()
-                    .map(|c| column(&c.name, &c.data_type, c.function != AggregateFunction::Count));
+                let calls =
+                    calls.iter().map(|c| column(&c.name, &c.data_type, c.function.is_nullable()));
                 keys.chain(calls).collect()
             }
             Self::Union(inputs) => {

@@ -147,7 +147,9 @@ impl Input {
                 self.take(left);
                 return Ok(None);
             }
-            if window.len() - self.scanner.begin() > self.record_bytes_max {
+            // What is over may be the beginning of a separator.
+            let most = self.record_bytes_max + SEPARATOR_BYTES_MAX;
+            if window.len() - self.scanner.begin() > most {
                 return self.too_long().map(Some);
             }
             self.fill()?;

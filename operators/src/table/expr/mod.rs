@@ -334,6 +334,12 @@ impl Resolved {
         matches!(self.node, Node::Literal(Value::Null))
     }
 
+    /// Whether it reads no column.
+    pub fn is_constant(&self) -> bool {
+        !matches!(self.node, Node::Column(..) | Node::Variable(..))
+            && self.children().into_iter().all(Self::is_constant)
+    }
+
     /// The constant string, if it is one.
     pub fn literal_text(&self) -> Option<&str> {
         match &self.node {

@@ -204,12 +204,69 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                 return functions::resolve_lambda(name, args, scope, hook);
             }
             let mut resolved = Vec::new();
-            for arg in args {
+            for arg in &expand_stars(scope, args)? {
                 resolved.push(resolve_with(arg, scope, hook)?);
             }
             functions::resolve(name, resolved)
         }
     }
+}
+
+/// Replaces `*` by columns.
+pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
+    let mut out = Vec::new();
+    for expr in exprs {
+        if let Expr::StarExcept(table, dropped, place) = expr {
+            let all = expand_stars(scope, &[Expr::Star(table.clone())])?;
+            if let Some(name) = dropped
+                .iter()
+                .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))
+            {
+                let parts = vec![name.clone()];
+                resolve(&Expr::Column { parts, place: *place }, scope)?;
+            }
+            out.extend(all.into_iter().filter(|e| {
+                !dropped.iter().any(|name| e.output_name().eq_ignore_ascii_case(name))
+            }));
+            continue;
+        }
+        let Expr::Star(table) = expr else {
+            out.push(expr.clone());
+            continue;
+        };
+        let before = out.len();
+        for column in &scope.columns {
+            let wanted = match (table, &column.qualifier) {
+                (None, _) => true,
+                (Some(t), Some(q)) => t.eq_ignore_ascii_case(q),
+                (Some(_), None) => false,
+            };
+            if wanted {
+                let parts = column.qualifier.iter().cloned().chain([column.name.clone()]).collect();
+                out.push(Expr::Column { parts, place: expr.place() });
+            }
+        }
+        // `s.*` of a struct is its fields.
+        if let (Some(name), true) = (table, out.len() == before) {
+            let parts: Vec<String> = name.split('.').map(str::to_string).collect();
+            let column = Expr::Column { parts, place: expr.place() };
+            if let Ok(Resolved { data_type: DataType::Struct(fields), .. }) =
+                resolve(&column, scope)
+            {
+                out.extend(
+                    fields.iter().map(|f| Expr::Field(Box::new(column.clone()), f.name.clone())),
+                );
+            }
+        }
+        if let (Some(table), true) = (table, out.len() == before) {
+            return Err(PlanError::new(
+                "CANNOT_RESOLVE_STAR_EXPAND",
+                format!("`{table}.*` names no table here"),
+                "Use the table's alias, or `*`",
+            ));
+        }
+    }
+    Ok(out)
 }
 
 /// An explicit cast, refused where Spark refuses it.

@@ -5,10 +5,11 @@ use super::aggregate::Aggregate;
 use super::order::{Limit, Sort};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
+use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
-use crate::table::plan::{AggregateCall, Plan, Scan};
+use crate::table::plan::{Plan, Scan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
@@ -59,7 +60,8 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             let layout = Layout { keys: columns.join(", "), values };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
             let call = |call: &AggregateCall| {
-                let arg = call.arg.as_ref().map_or("*".to_string(), typed);
+                let args: Vec<_> = call.args.iter().map(typed).collect();
+                let arg = if args.is_empty() { "*".to_string() } else { args.join(", ") };
                 let filter = call.filter.as_ref().map(|f| format!(" where {f}"));
                 let name = format!("{:?}", call.function).to_lowercase();
                 format!("{name}({arg}){}", filter.unwrap_or_default())
@@ -173,7 +175,7 @@ impl Lowering<'_, '_> {
         let width = input.width();
         let mut needed = vec![false; width];
         let used = keys.iter().map(|(key, _)| key);
-        let parts = calls.iter().flat_map(|c| c.arg.iter().chain(&c.filter));
+        let parts = calls.iter().flat_map(|c| c.args.iter().chain(&c.filter));
         used.chain(parts).for_each(|expr| mark(expr, &mut needed));
         let continuous = self.job.trigger().is_continuous();
         if self.parallelism == 1 || keys.is_empty() {
@@ -199,17 +201,19 @@ impl Lowering<'_, '_> {
         continuous: bool,
     ) -> Result<(), EngineError> {
         let mut partial: Vec<Resolved> = keys.iter().map(|(key, _)| key.clone()).collect();
-        let mut moved = |expr: &Option<Resolved>| {
-            expr.as_ref().map(|expr| {
-                partial.push(expr.clone());
-                column(partial.len() - 1, expr)
-            })
+        let mut moved = |expr: &Resolved| {
+            // Constants need not travel, and some functions want to see them.
+            if matches!(expr.node, Node::Literal(_)) || expr.is_constant() {
+                return expr.clone();
+            }
+            partial.push(expr.clone());
+            column(partial.len() - 1, expr)
         };
         let calls: Vec<AggregateCall> = calls
             .iter()
             .map(|call| AggregateCall {
-                arg: moved(&call.arg),
-                filter: moved(&call.filter),
+                args: call.args.iter().map(&mut moved).collect(),
+                filter: call.filter.as_ref().map(&mut moved),
                 ..call.clone()
             })
             .collect();

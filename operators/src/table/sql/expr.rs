@@ -370,10 +370,8 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
             return Err(PlanError::not_yet("a subquery as an argument").at(here));
         }
     };
-    if !list.clauses.is_empty()
-        || !function.within_group.is_empty()
-        || function.null_treatment.is_some()
-    {
+    let ignores = matches!(function.null_treatment, Some(ast::NullTreatment::IgnoreNulls));
+    if !list.clauses.is_empty() || !function.within_group.is_empty() {
         return Err(PlanError::not_yet(format_args!("these clauses of `{name}`")).at(here));
     }
     let args = list.args.iter().map(|arg| match arg {
@@ -382,6 +380,9 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
         other => Err(PlanError::not_yet(format_args!("the argument `{other}`")).at(here)),
     });
     let mut args = args.collect::<PlanResult<Vec<_>>>()?;
+    if ignores {
+        args.push(true.into());
+    }
     // `timestampadd(MINUTE, …)`: the unit is a word, not a column.
     let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff")
         || args.len() == 3

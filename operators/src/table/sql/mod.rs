@@ -148,6 +148,14 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             i += 1;
             continue;
         }
+        // The parser knows a literal `struct(…)` without a star in it.
+        if is_word(&tokens[i].token, "STRUCT")
+            && (at(i + 1), at(i + 2)) == (Some(&Token::LParen), Some(&Token::Mul))
+        {
+            put(Token::make_word("struct", Some('`')));
+            i += 1;
+            continue;
+        }
         let suffix = at(i + 1).and_then(word).filter(|_| {
             tokens.get(i + 1).is_some_and(|next| next.span.start == tokens[i].span.end)
         });

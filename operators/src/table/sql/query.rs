@@ -5,7 +5,7 @@ use super::{Catalog, place};
 use crate::table::analyze::{self, Grouping, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
-use crate::table::expr::resolve::{Scope, distance, resolve, unify};
+use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve, unify};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::plan::Plan;
 use crate::table::types::{DataType, Field, Schema};
@@ -94,8 +94,12 @@ fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     }
     let columns = plan.scope().columns;
     if columns.len() != alias.columns.len() {
+        let condition = match plan {
+            Plan::Values(..) => "INVALID_INLINE_TABLE.NUM_COLUMNS_MISMATCH",
+            _ => "ASSIGNMENT_ARITY_MISMATCH",
+        };
         return Err(PlanError::new(
-            "ASSIGNMENT_ARITY_MISMATCH",
+            condition,
             format!("{} columns are named, but there are {}", alias.columns.len(), columns.len()),
             "Name each column, or none",
         )
@@ -213,7 +217,7 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     if !grouped {
         return Ok((done(analyze::project(input, &items)?), items));
     }
-    let items = analyze::expand_stars(&input.scope(), &items)?;
+    let items = expand_stars(&input.scope(), &items)?;
     let plan = Grouping::new(input, &keys, &items)?.finish(&items, having.as_ref())?;
     Ok((done(plan), items))
 }

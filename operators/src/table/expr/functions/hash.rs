@@ -120,6 +120,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
+/// The hash of one value, seed 42, as sketches want it.
+pub fn xxhash64(cell: Cell<'_>, data_type: &DataType) -> u64 {
+    xx(cell, data_type, 42)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -24,6 +24,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
 pub use compare::{is_null, order_doubles};
+pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::resolve_lambda;
 

@@ -1,0 +1,669 @@
+//! Running values of aggregate functions.
+
+mod moments;
+mod percentile;
+mod sketch;
+mod values;
+
+use crate::table::aggregates::{AggregateCall, AggregateFunction, fractions};
+use crate::table::expr::cast::{arithmetic_overflow, rescale};
+use crate::table::expr::cell::{Cell, field, order};
+use crate::table::expr::compile::{
+    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
+};
+use crate::table::expr::functions::{is_null, order_doubles, xxhash64};
+use crate::table::expr::{Node, Resolved};
+use crate::table::row::RowWriter;
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use moments::{CoMoments, Moments};
+use percentile::Percentiles;
+use sketch::Sketch;
+use std::cmp::Ordering;
+use values::Values;
+
+/// One function's running value for one key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Accumulator {
+    Count(i64),
+    SumLong(Option<i64>),
+    SumDouble(Option<f64>),
+    SumDecimal(Option<i128>),
+    AvgDouble(f64, i64),
+    AvgDecimal(i128, i64),
+    Bool(Option<bool>),
+    Long(Option<i64>),
+    Double(Option<f64>),
+    Decimal(Option<i128>),
+    Bytes(Option<Vec<u8>>),
+    Moments(Box<Moments>),
+    CoMoments(Box<CoMoments>),
+    /// A row of the value, and of what it was chosen by; NULL is a value too.
+    Held(Option<Vec<u8>>),
+    Values(Box<Values>),
+    Distinct(Box<Sketch>),
+    Percentile(Box<Percentiles>),
+}
+
+/// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
+/// for one type, so that a changed value fits where the old one stood.
+fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
+    out.push(u8::from(value.is_some()));
+    out.extend_from_slice(&value.unwrap_or([0; N]));
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+/// The inverse of [`put`]; the outer `None` says that the bytes end too early.
+fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
+    let [there] = take::<1>(bytes)?;
+    let value = take::<N>(bytes)?;
+    Some((there != 0).then_some(value))
+}
+
+impl Accumulator {
+    /// The kind's name, as a checkpoint's layout has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Count(_) => "count",
+            Self::SumLong(_) => "sum long",
+            Self::SumDouble(_) => "sum double",
+            Self::SumDecimal(_) => "sum decimal",
+            Self::AvgDouble(..) => "avg double",
+            Self::AvgDecimal(..) => "avg decimal",
+            Self::Bool(_) => "boolean",
+            Self::Long(_) => "long",
+            Self::Double(_) => "double",
+            Self::Decimal(_) => "decimal",
+            Self::Bytes(_) => "bytes",
+            Self::Moments(_) => "moments",
+            Self::CoMoments(_) => "co-moments",
+            Self::Held(_) => "held",
+            Self::Values(values) if values.is_set() => "set",
+            Self::Values(_) => "list",
+            Self::Distinct(_) => "distinct",
+            Self::Percentile(_) => "percentile",
+        }
+    }
+
+    /// An empty value of a kind.
+    fn of_kind(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "moments" => Self::Moments(Box::default()),
+            "co-moments" => Self::CoMoments(Box::default()),
+            "held" => Self::Held(None),
+            "set" => Self::Values(Box::new(Values::new(true))),
+            "list" => Self::Values(Box::new(Values::new(false))),
+            "distinct" => Self::Distinct(Box::new(Sketch::new(9))),
+            "percentile" => Self::Percentile(Box::new(Percentiles::new(10_000))),
+            "count" => Self::Count(0),
+            "sum long" => Self::SumLong(None),
+            "sum double" => Self::SumDouble(None),
+            "sum decimal" => Self::SumDecimal(None),
+            "avg double" => Self::AvgDouble(0.0, 0),
+            "avg decimal" => Self::AvgDecimal(0, 0),
+            "boolean" => Self::Bool(None),
+            "long" => Self::Long(None),
+            "double" => Self::Double(None),
+            "decimal" => Self::Decimal(None),
+            "bytes" => Self::Bytes(None),
+            _ => return None,
+        })
+    }
+
+    fn show(&self) -> String {
+        fn or_null<T: ToString>(value: Option<T>) -> String {
+            value.map_or("NULL".to_string(), |value| value.to_string())
+        }
+        match self {
+            Self::Count(n) => n.to_string(),
+            Self::SumLong(v) | Self::Long(v) => or_null(*v),
+            Self::SumDouble(v) | Self::Double(v) => or_null(*v),
+            Self::SumDecimal(v) | Self::Decimal(v) => or_null(v.map(|v| format!("{v} unscaled"))),
+            Self::AvgDouble(sum, n) => format!("{sum} / {n}"),
+            Self::AvgDecimal(sum, n) => format!("{sum} unscaled / {n}"),
+            Self::Bool(v) => or_null(*v),
+            Self::Bytes(v) => or_null(v.as_ref().map(|v| v.escape_ascii().to_string())),
+            Self::Moments(m) => format!("{m:?}"),
+            Self::CoMoments(m) => format!("{m:?}"),
+            Self::Held(v) => or_null(v.as_ref().map(|v| format!("{} bytes", v.len()))),
+            Self::Values(values) => format!("{} values", values.len()),
+            Self::Distinct(sketch) => format!("about {}", sketch.estimate()),
+            Self::Percentile(p) => format!("{} values", p.count()),
+        }
+    }
+
+    /// Appends the value as it stands in a checkpoint.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
+            Self::SumLong(v) | Self::Long(v) => put(v.map(i64::to_le_bytes), out),
+            Self::SumDouble(v) | Self::Double(v) => put(v.map(f64::to_le_bytes), out),
+            Self::SumDecimal(v) | Self::Decimal(v) => put(v.map(i128::to_le_bytes), out),
+            Self::AvgDouble(sum, n) => {
+                out.extend_from_slice(&sum.to_le_bytes());
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Self::AvgDecimal(sum, n) => {
+                out.extend_from_slice(&sum.to_le_bytes());
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Self::Bool(v) => put(v.map(|v| [u8::from(v)]), out),
+            Self::Moments(m) => m.parts().into_iter().for_each(|p| out.extend(p.to_le_bytes())),
+            Self::CoMoments(m) => m.parts().into_iter().for_each(|p| out.extend(p.to_le_bytes())),
+            Self::Values(values) => values.encode(out),
+            Self::Distinct(sketch) => sketch.encode(out),
+            Self::Percentile(p) => p.encode(out),
+            Self::Bytes(v) | Self::Held(v) => {
+                let length = v.as_ref().map(|v| (v.len() as u32).to_le_bytes());
+                put(length, out);
+                out.extend_from_slice(v.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    /// Takes the value from the front of what [`encode`](Self::encode) wrote for the same kind;
+    /// `None` if the bytes end too early.
+    pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        match self {
+            Self::Count(n) => *n = i64::from_le_bytes(take(bytes)?),
+            Self::SumLong(v) | Self::Long(v) => *v = take_option(bytes)?.map(i64::from_le_bytes),
+            Self::SumDouble(v) | Self::Double(v) => {
+                *v = take_option(bytes)?.map(f64::from_le_bytes);
+            }
+            Self::SumDecimal(v) | Self::Decimal(v) => {
+                *v = take_option(bytes)?.map(i128::from_le_bytes);
+            }
+            Self::AvgDouble(sum, n) => {
+                *sum = f64::from_le_bytes(take(bytes)?);
+                *n = i64::from_le_bytes(take(bytes)?);
+            }
+            Self::AvgDecimal(sum, n) => {
+                *sum = i128::from_le_bytes(take(bytes)?);
+                *n = i64::from_le_bytes(take(bytes)?);
+            }
+            Self::Bool(v) => *v = take_option::<1>(bytes)?.map(|[v]| v != 0),
+            Self::Moments(m) => {
+                let mut parts = [0.0; 5];
+                for part in &mut parts {
+                    *part = f64::from_le_bytes(take(bytes)?);
+                }
+                **m = Moments::of(parts);
+            }
+            Self::CoMoments(m) => {
+                let mut parts = [0.0; 6];
+                for part in &mut parts {
+                    *part = f64::from_le_bytes(take(bytes)?);
+                }
+                **m = CoMoments::of(parts);
+            }
+            Self::Values(values) => values.decode(bytes)?,
+            Self::Distinct(sketch) => sketch.decode(bytes)?,
+            Self::Percentile(p) => p.decode(bytes)?,
+            Self::Bytes(v) | Self::Held(v) => match take_option(bytes)?.map(u32::from_le_bytes) {
+                None => *v = None,
+                Some(length) => {
+                    let (value, rest) = bytes.split_at_checked(length as usize)?;
+                    *bytes = rest;
+                    *v = Some(value.to_vec());
+                }
+            },
+        }
+        Some(())
+    }
+}
+
+/// A value of a checkpoint as text, part by part; `None` if it is not of these kinds.
+pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
+    let mut show = |kind: &String| {
+        let mut accumulator = Accumulator::of_kind(kind)?;
+        accumulator.decode(&mut value)?;
+        Some(accumulator.show())
+    };
+    kinds.iter().map(&mut show).collect()
+}
+
+enum Input {
+    CountAll,
+    CountValue(TestFn<bool>),
+    Sum(Compiled),
+    Avg(Compiled),
+    Extreme(Compiled, Ordering),
+    CountWhere(BoolFn),
+    CountRows(Vec<TestFn<bool>>),
+    SumInterval(LongFn),
+    Moments(DoubleFn),
+    CoMoments(DoubleFn, DoubleFn),
+    /// Whether NULLs are passed over.
+    First(CellFn, bool),
+    Last(CellFn, bool),
+    /// The value, what it is chosen by with its type, and which is wanted.
+    By(CellFn, CellFn, DataType, Ordering),
+    /// Of nested values, which have an order of their own.
+    ExtremeCell(CellFn, DataType, Ordering),
+    /// Whether all, or any.
+    Bools(BoolFn, bool),
+    Bits(LongFn, fn(i64, i64) -> i64),
+    Values(CellFn, bool),
+    Distinct(CellFn, DataType, u8),
+    Percentile(CellFn, usize),
+}
+
+/// A call, compiled: how a record changes an accumulator, and how it is read.
+pub(super) struct Function {
+    input: Input,
+    filter: Option<BoolFn>,
+    from: DataType,
+    to: DataType,
+    function: AggregateFunction,
+    separator: String,
+    fractions: Vec<f64>,
+    /// The fractions are an array, and so is the result.
+    several: bool,
+}
+
+impl Function {
+    pub fn new(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
+        let filter = call.filter.as_ref().map(|f| compile(f).bool());
+        let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
+        let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
+        let mut args = call.args.iter().map(compile).collect::<Vec<_>>().into_iter();
+        let (first, other) = (args.next(), args.next());
+        let ignores = matches!(
+            call.args.get(1).map(|arg| &arg.node),
+            Some(Node::Literal(Value::Boolean(true)))
+        );
+        use AggregateFunction as F;
+        let input = match (call.function, first, other) {
+            (F::Count, Some(arg), None) => Input::CountValue(is_null(arg)),
+            (F::Count, Some(a), Some(b)) => {
+                Input::CountRows([a, b].into_iter().chain(args).map(is_null).collect())
+            }
+            (F::CountIf, Some(arg), _) => Input::CountWhere(arg.bool()),
+            (F::Sum, Some(arg), _) if from.is_interval() => Input::SumInterval(arg.long()),
+            (F::Sum, Some(arg), _) => Input::Sum(arg),
+            (F::Avg, Some(arg), _) => Input::Avg(arg),
+            (F::Min, Some(arg), _) if from.is_nested() => {
+                Input::ExtremeCell(arg.cells(), from.clone(), Ordering::Less)
+            }
+            (F::Max, Some(arg), _) if from.is_nested() => {
+                Input::ExtremeCell(arg.cells(), from.clone(), Ordering::Greater)
+            }
+            (F::Min, Some(arg), _) => Input::Extreme(arg, Ordering::Less),
+            (F::Max, Some(arg), _) => Input::Extreme(arg, Ordering::Greater),
+            (
+                F::VarianceSample
+                | F::VariancePopulation
+                | F::DeviationSample
+                | F::DeviationPopulation
+                | F::Skewness
+                | F::Kurtosis,
+                Some(arg),
+                _,
+            ) => Input::Moments(arg.double()),
+            (F::CovarianceSample | F::CovariancePopulation | F::Correlation, Some(a), Some(b)) => {
+                Input::CoMoments(a.double(), b.double())
+            }
+            (F::First, Some(arg), _) => Input::First(arg.cells(), ignores),
+            (F::Last, Some(arg), _) => Input::Last(arg.cells(), ignores),
+            (F::MaxBy, Some(a), Some(b)) => {
+                Input::By(a.cells(), b.cells(), second, Ordering::Greater)
+            }
+            (F::MinBy, Some(a), Some(b)) => Input::By(a.cells(), b.cells(), second, Ordering::Less),
+            (F::BoolAnd, Some(arg), _) => Input::Bools(arg.bool(), true),
+            (F::BoolOr, Some(arg), _) => Input::Bools(arg.bool(), false),
+            (F::BitAnd, Some(arg), _) => Input::Bits(arg.long(), |a, b| a & b),
+            (F::BitOr, Some(arg), _) => Input::Bits(arg.long(), |a, b| a | b),
+            (F::BitXor, Some(arg), _) => Input::Bits(arg.long(), |a, b| a ^ b),
+            (F::CollectList | F::ListAgg, Some(arg), _) => Input::Values(arg.cells(), false),
+            (F::CollectSet, Some(arg), _) => Input::Values(arg.cells(), true),
+            (F::ApproxCountDistinct, Some(arg), _) => {
+                let deviation = call.constant(1).unwrap_or(0.05);
+                Input::Distinct(arg.cells(), from.clone(), Sketch::precision(deviation))
+            }
+            (F::PercentileApprox, Some(arg), _) => {
+                let accuracy = call.constant(2).unwrap_or(10_000.0);
+                Input::Percentile(arg.cells(), accuracy as usize)
+            }
+            _ => Input::CountAll,
+        };
+        let separator = call.args.get(1).and_then(Resolved::literal_text).unwrap_or("");
+        Self {
+            input,
+            filter,
+            from,
+            to: call.data_type.clone(),
+            function: call.function,
+            separator: separator.to_string(),
+            fractions: call.args.get(1).and_then(fractions).unwrap_or_default(),
+            several: matches!(call.args.get(1).map(|a| &a.data_type), Some(DataType::Array(_))),
+        }
+    }
+
+    /// The value before any record.
+    pub fn start(&self) -> Accumulator {
+        match &self.input {
+            Input::CountAll | Input::CountValue(_) | Input::CountWhere(_) | Input::CountRows(_) => {
+                Accumulator::Count(0)
+            }
+            Input::SumInterval(_) => Accumulator::SumLong(None),
+            Input::Moments(_) => Accumulator::Moments(Box::default()),
+            Input::CoMoments(..) => Accumulator::CoMoments(Box::default()),
+            Input::First(..) | Input::Last(..) | Input::By(..) | Input::ExtremeCell(..) => {
+                Accumulator::Held(None)
+            }
+            Input::Bools(..) => Accumulator::Bool(None),
+            Input::Bits(..) => Accumulator::Long(None),
+            Input::Values(_, set) => Accumulator::Values(Box::new(Values::new(*set))),
+            Input::Distinct(_, _, precision) => {
+                Accumulator::Distinct(Box::new(Sketch::new(*precision)))
+            }
+            Input::Percentile(_, accuracy) => {
+                Accumulator::Percentile(Box::new(Percentiles::new(*accuracy)))
+            }
+            Input::Sum(Compiled::Long(_)) => Accumulator::SumLong(None),
+            Input::Sum(Compiled::Decimal(_)) => Accumulator::SumDecimal(None),
+            Input::Sum(_) => Accumulator::SumDouble(None),
+            Input::Avg(Compiled::Decimal(_)) => Accumulator::AvgDecimal(0, 0),
+            Input::Avg(_) => Accumulator::AvgDouble(0.0, 0),
+            Input::Extreme(arg, _) => match arg {
+                Compiled::Bool(_) => Accumulator::Bool(None),
+                Compiled::Long(_) => Accumulator::Long(None),
+                Compiled::Double(_) => Accumulator::Double(None),
+                Compiled::Decimal(_) => Accumulator::Decimal(None),
+                Compiled::Bytes(_) => Accumulator::Bytes(None),
+            },
+        }
+    }
+
+    /// Takes a record in.
+    #[inline]
+    pub fn add(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        if let Some(filter) = &self.filter
+            && filter(cx)? != Some(true)
+        {
+            return Ok(());
+        }
+        use Accumulator as A;
+        match (&self.input, acc) {
+            (Input::CountAll, A::Count(n)) => *n += 1,
+            (Input::CountValue(is_null), A::Count(n)) => *n += i64::from(!is_null(cx)?),
+            (Input::Sum(Compiled::Long(f)), A::SumLong(sum)) => {
+                if let Some(v) = f(cx)? {
+                    match sum.unwrap_or(0).checked_add(v) {
+                        Some(total) => *sum = Some(total),
+                        None => return arithmetic_overflow("the sum"),
+                    }
+                }
+            }
+            (Input::Sum(Compiled::Double(f)), A::SumDouble(sum)) => {
+                if let Some(v) = f(cx)? {
+                    *sum = Some(sum.unwrap_or(0.0) + v);
+                }
+            }
+            (Input::Sum(Compiled::Decimal(f)), A::SumDecimal(sum)) => {
+                if let Some(v) = f(cx)? {
+                    match sum.unwrap_or(0).checked_add(v) {
+                        Some(total) => *sum = Some(total),
+                        None => return arithmetic_overflow("the sum"),
+                    }
+                }
+            }
+            (Input::Avg(Compiled::Double(f)), A::AvgDouble(sum, n)) => {
+                if let Some(v) = f(cx)? {
+                    *sum += v;
+                    *n += 1;
+                }
+            }
+            (Input::Avg(Compiled::Decimal(f)), A::AvgDecimal(sum, n)) => {
+                if let Some(v) = f(cx)? {
+                    match sum.checked_add(v) {
+                        Some(total) => *sum = total,
+                        None => return arithmetic_overflow("the average's sum"),
+                    }
+                    *n += 1;
+                }
+            }
+            (Input::Extreme(f, want), acc) => extreme(f, *want, acc, cx)?,
+            (input, acc) => add_rarer(input, acc, cx)?,
+        }
+        Ok(())
+    }
+
+    /// Writes the present value as a column.
+    pub fn write(
+        &self,
+        acc: &Accumulator,
+        writer: &mut RowWriter<'_, Vec<u8>>,
+        index: usize,
+    ) -> Result<(), Box<EvalError>> {
+        use Accumulator as A;
+        match acc {
+            A::Count(n) => writer.long(index, *n),
+            A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
+            A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
+            A::SumDecimal(Some(v)) => {
+                let scale = self.scale();
+                if let Some(v) = rescale(*v, scale, &self.to)? {
+                    writer.decimal(index, v);
+                }
+            }
+            A::Decimal(Some(v)) => writer.decimal(index, *v),
+            A::Bool(Some(v)) => writer.bool(index, *v),
+            A::Bytes(Some(v)) => writer.bytes(index, v),
+            A::Moments(m) => {
+                if let Some(value) = m.read(self.function) {
+                    writer.double(index, value);
+                }
+            }
+            A::CoMoments(m) => {
+                if let Some(value) = m.read(self.function) {
+                    writer.double(index, value);
+                }
+            }
+            A::Held(Some(row)) => {
+                let width = if matches!(self.input, Input::By(..)) { 2 } else { 1 };
+                field(row, 0, width, &self.to).put(writer, index);
+            }
+            A::Values(values) if self.function == AggregateFunction::ListAgg => {
+                if let Some(text) = values.joined(&self.separator) {
+                    writer.bytes(index, &text);
+                }
+            }
+            A::Values(values) => writer.bytes(index, &values.array(&self.from)),
+            A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
+            A::Percentile(p) if p.count() > 0 => {
+                let found = self.fractions.iter().map(|fraction| p.at(*fraction, &self.from));
+                let found: Vec<Value> = found.collect();
+                match (self.several, found.as_slice()) {
+                    (false, [one]) => writer.value(index, one),
+                    _ => writer.value(index, &Value::Array(found)),
+                }
+            }
+            A::AvgDouble(sum, n) if *n > 0 => writer.double(index, sum / *n as f64),
+            A::AvgDecimal(sum, n) if *n > 0 => {
+                // One digit more than the result has, so that it is rounded right.
+                let DataType::Decimal(_, to_scale) = self.to else { return Ok(()) };
+                let digits = u32::from(to_scale + 1 - self.scale());
+                let Some(scaled) = sum.checked_mul(10i128.pow(digits)) else {
+                    return arithmetic_overflow("the average");
+                };
+                if let Some(v) = rescale(scaled / i128::from(*n), to_scale + 1, &self.to)? {
+                    writer.decimal(index, v);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn scale(&self) -> u8 {
+        match self.from {
+            DataType::Decimal(_, scale) => scale,
+            _ => 0,
+        }
+    }
+}
+
+/// Puts a row of cells into a buffer that is kept from value to value.
+fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
+    let buffer = held.get_or_insert_default();
+    buffer.clear();
+    let mut writer = RowWriter::new(buffer, cells.len());
+    cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+}
+
+fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+    use Accumulator as A;
+    match (input, acc) {
+        (Input::CountWhere(f), A::Count(n)) => *n += i64::from(f(cx)? == Some(true)),
+        (Input::CountRows(nulls), A::Count(n)) => {
+            for is_null in nulls {
+                if is_null(cx)? {
+                    return Ok(());
+                }
+            }
+            *n += 1;
+        }
+        (Input::SumInterval(f), A::SumLong(sum)) => {
+            if let Some(v) = f(cx)? {
+                match sum.unwrap_or(0).checked_add(v) {
+                    Some(total) => *sum = Some(total),
+                    None => return arithmetic_overflow("the sum"),
+                }
+            }
+        }
+        (Input::Moments(f), A::Moments(m)) => {
+            if let Some(v) = f(cx)? {
+                m.add(v);
+            }
+        }
+        (Input::CoMoments(x, y), A::CoMoments(m)) => {
+            if let (Some(x), Some(y)) = (x(cx)?, y(cx)?) {
+                m.add(x, y);
+            }
+        }
+        (Input::First(f, ignores), A::Held(held)) => {
+            if held.is_none() {
+                let cell = f(cx)?;
+                if !(cell.is_null() && *ignores) {
+                    hold(held, &[cell]);
+                }
+            }
+        }
+        (Input::Last(f, ignores), A::Held(held)) => {
+            let cell = f(cx)?;
+            if !(cell.is_null() && *ignores) {
+                hold(held, &[cell]);
+            }
+        }
+        (Input::By(value, by, data_type, want), A::Held(held)) => {
+            let by = by(cx)?;
+            if by.is_null() {
+                return Ok(());
+            }
+            // Of equals the last one is kept, as Spark does.
+            let loses = held.as_ref().is_some_and(|row| {
+                order(by, field(row, 1, 2, data_type), data_type) == want.reverse()
+            });
+            if !loses {
+                hold(held, &[value(cx)?, by]);
+            }
+        }
+        (Input::ExtremeCell(f, data_type, want), A::Held(held)) => {
+            let cell = f(cx)?;
+            let wins = held
+                .as_ref()
+                .is_none_or(|row| order(cell, field(row, 0, 1, data_type), data_type) == *want);
+            if !cell.is_null() && wins {
+                hold(held, &[cell]);
+            }
+        }
+        (Input::Bools(f, all), A::Bool(result)) => {
+            if let Some(v) = f(cx)? {
+                let so_far = result.unwrap_or(v);
+                *result = Some(if *all { so_far && v } else { so_far || v });
+            }
+        }
+        (Input::Bits(f, op), A::Long(result)) => {
+            if let Some(v) = f(cx)? {
+                *result = Some(result.map_or(v, |so_far| op(so_far, v)));
+            }
+        }
+        (Input::Values(f, _), A::Values(values)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                values.add(cell);
+            }
+        }
+        (Input::Distinct(f, data_type, _), A::Distinct(sketch)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                sketch.add(xxhash64(cell, data_type));
+            }
+        }
+        (Input::Percentile(f, _), A::Percentile(p)) => {
+            let cell = f(cx)?;
+            if !cell.is_null() {
+                p.add(cell);
+            }
+        }
+        _ => unreachable!("`start` made the accumulator"),
+    }
+    Ok(())
+}
+
+#[inline]
+fn keep<T>(best: &mut Option<T>, value: T, want: Ordering, order: impl Fn(&T, &T) -> Ordering) {
+    if best.as_ref().is_none_or(|best| order(&value, best) == want) {
+        *best = Some(value);
+    }
+}
+
+fn extreme(
+    f: &Compiled,
+    want: Ordering,
+    acc: &mut Accumulator,
+    cx: Cx<'_>,
+) -> Result<(), Box<EvalError>> {
+    use Accumulator as A;
+    match (f, acc) {
+        (Compiled::Bool(f), A::Bool(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, Ord::cmp);
+            }
+        }
+        (Compiled::Long(f), A::Long(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, Ord::cmp);
+            }
+        }
+        (Compiled::Double(f), A::Double(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, |a, b| order_doubles(*a, *b));
+            }
+        }
+        (Compiled::Decimal(f), A::Decimal(best)) => {
+            if let Some(v) = f(cx)? {
+                keep(best, v, want, Ord::cmp);
+            }
+        }
+        (Compiled::Bytes(f), A::Bytes(best)) => {
+            if let Some(v) = f(cx)?
+                && best.as_deref().is_none_or(|best| v.cmp(best) == want)
+            {
+                // The buffer is kept from value to value.
+                let buffer = best.get_or_insert_default();
+                buffer.clear();
+                buffer.extend_from_slice(v);
+            }
+        }
+        _ => unreachable!("`start` made the accumulator"),
+    }
+    Ok(())
+}

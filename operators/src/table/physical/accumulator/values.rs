@@ -1,0 +1,116 @@
+//! Collected values: a list in order of arrival, or a set.
+//!
+//! The whole collection is written to the checkpoint with each change: its size is the cost of a
+//! record.
+
+use crate::table::expr::cell::{Cell, field};
+use crate::table::row::RowWriter;
+use crate::table::types::DataType;
+use hashbrown::HashTable;
+use millstream_engine::key_group::hash_bytes;
+
+/// The values, each as a row of one field.
+#[derive(Debug)]
+pub struct Values {
+    rows: Vec<Box<[u8]>>,
+    /// Of a set, where a row stands, by its hash.
+    index: Option<HashTable<u32>>,
+    row: Vec<u8>,
+}
+
+impl Clone for Values {
+    fn clone(&self) -> Self {
+        let mut clone = Self::new(self.index.is_some());
+        self.rows.iter().for_each(|row| clone.add_row(row));
+        clone
+    }
+}
+
+impl PartialEq for Values {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
+
+impl Values {
+    /// None yet.
+    pub fn new(set: bool) -> Self {
+        Self { rows: Vec::new(), index: set.then(HashTable::new), row: Vec::new() }
+    }
+
+    /// Whether each value is kept once.
+    pub fn is_set(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn add_row(&mut self, row: &[u8]) {
+        if let Some(index) = &mut self.index {
+            let (rows, hash) = (&self.rows, hash_bytes(row));
+            if index.find(hash, |at| *rows[*at as usize] == *row).is_some() {
+                return;
+            }
+            let at = rows.len() as u32;
+            index.insert_unique(hash, at, |at| hash_bytes(&rows[*at as usize]));
+        }
+        self.rows.push(row.into());
+    }
+
+    /// Takes a value in.
+    pub fn add(&mut self, cell: Cell<'_>) {
+        let cell = match cell {
+            // 0.0 and -0.0 are one value in a set, and so are all that are no numbers.
+            Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
+            Cell::Double(v) => Cell::Double(v + 0.0),
+            other => other,
+        };
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        cell.put(&mut RowWriter::new(&mut row, 1), 0);
+        self.add_row(&row);
+        self.row = row;
+    }
+
+    /// The bytes of an array of them.
+    pub fn array(&self, element: &DataType) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = RowWriter::array(&mut out, self.rows.len());
+        for (i, row) in self.rows.iter().enumerate() {
+            field(row, 0, 1, element).put(&mut writer, i);
+        }
+        out
+    }
+
+    /// Texts, with a separator between them; `None` if there is none.
+    pub fn joined(&self, separator: &str) -> Option<Vec<u8>> {
+        let texts = self.rows.iter().map(|row| field(row, 0, 1, &DataType::String).bytes());
+        let texts: Vec<&[u8]> = texts.collect();
+        (!texts.is_empty()).then(|| texts.join(separator.as_bytes()))
+    }
+
+    /// Appends them as they stand in a checkpoint.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.rows.len() as u32).to_le_bytes());
+        for row in &self.rows {
+            out.extend_from_slice(&(row.len() as u32).to_le_bytes());
+            out.extend_from_slice(row);
+        }
+    }
+
+    /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
+    pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        let count = u32::from_le_bytes(super::take(bytes)?);
+        *self = Self::new(self.is_set());
+        for _ in 0..count {
+            let length = u32::from_le_bytes(super::take(bytes)?) as usize;
+            let (row, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            self.add_row(row);
+        }
+        Some(())
+    }
+}
