@@ -1,7 +1,9 @@
-//! Percentiles in bounded memory: values with weights, neighbours merged when there are too many.
+//! Percentiles in bounded memory, by the summary of Greenwald and Khanna ("Space-efficient online
+//! computation of quantile summaries", 2001): samples that stand for those just below them, each
+//! with what is not known of its rank.
 //!
-//! Up to four times the accuracy's number of different values the result is exact. Beyond, no
-//! sample stands for more than 1 / accuracy of the count, by which a rank may be wrong.
+//! Up to four times the accuracy's number of different values the result is exact. Beyond, a rank is
+//! wrong by at most 1 / accuracy of the count.
 
 use crate::table::expr::cell::Cell;
 use crate::table::types::DataType;
@@ -12,8 +14,20 @@ use crate::table::value::Value;
 pub struct Percentiles {
     accuracy: usize,
     count: u64,
-    /// Sorted up to `sorted`: an order key, and how many values it stands for.
-    samples: Vec<(i128, u64)>,
+    /// No two different values have been merged.
+    exact: bool,
+    /// In order.
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sample {
+    /// A number that has the order of the value.
+    key: i128,
+    /// How many values it stands for: itself and those between it and the sample before.
+    weight: u64,
+    /// How many more values may be below it than the weights up to it say.
+    unsure: u64,
 }
 
 /// A number that has the order of the value.
@@ -44,7 +58,7 @@ fn value(key: i128, data_type: &DataType) -> Value {
 impl Percentiles {
     /// One that has seen nothing.
     pub fn new(accuracy: usize) -> Self {
-        Self { accuracy, count: 0, samples: Vec::new() }
+        Self { accuracy, count: 0, exact: true, samples: Vec::new() }
     }
 
     /// How many values there were.
@@ -56,63 +70,79 @@ impl Percentiles {
     pub fn add(&mut self, cell: Cell<'_>) {
         let key = key(cell);
         self.count += 1;
-        let at = self.samples.partition_point(|(other, _)| *other <= key);
+        let at = self.samples.partition_point(|sample| sample.key <= key);
         match at.checked_sub(1).map(|at| &mut self.samples[at]) {
-            Some((other, weight)) if *other == key => *weight += 1,
-            _ => self.samples.insert(at, (key, 1)),
+            Some(same) if same.key == key => same.weight += 1,
+            _ => {
+                let next = self.samples.get(at).filter(|_| at > 0 && !self.exact);
+                let unsure = next.map_or(0, |next| next.weight + next.unsure - 1);
+                self.samples.insert(at, Sample { key, weight: 1, unsure });
+            }
         }
         if self.samples.len() > self.accuracy * 4 {
             self.compress();
         }
     }
 
-    /// Merges neighbours that together stand for no more than their share of the count. Of two
-    /// that are left side by side the sum is more, so at most twice the accuracy are left.
+    /// Merges samples into the next where what is then unknown of its rank is still little. The
+    /// first and the last stay as they are.
     fn compress(&mut self) {
-        let most = (self.count / self.accuracy as u64).max(1);
-        let mut merged: Vec<(i128, u64)> = Vec::with_capacity(self.accuracy * 2 + 1);
-        for (key, weight) in &self.samples {
-            match merged.last_mut() {
-                // The larger stands for both.
-                Some(last) if last.1 + weight <= most => *last = (*key, last.1 + weight),
-                _ => merged.push((*key, *weight)),
+        let most = 2 * self.count / self.accuracy as u64;
+        let mut kept: Vec<Sample> = Vec::with_capacity(self.accuracy * 2);
+        for (i, sample) in self.samples.iter().enumerate().rev() {
+            match kept.last_mut() {
+                Some(next) if i > 0 && next.weight + next.unsure + sample.weight <= most => {
+                    next.weight += sample.weight;
+                    self.exact = false;
+                }
+                _ => kept.push(*sample),
             }
         }
-        self.samples = merged;
+        kept.reverse();
+        self.samples = kept;
     }
 
     /// The value at a fraction of the ranks: the smallest that so many are not larger than.
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
-        let mut below = 0;
-        for (key, weight) in &self.samples {
-            below += weight;
-            if below >= wanted {
-                return value(*key, data_type);
+        let (mut rank, mut best) = (0, (u64::MAX, 0));
+        for sample in &self.samples {
+            rank += sample.weight;
+            if self.exact && rank >= wanted {
+                return value(sample.key, data_type);
+            }
+            let off = rank.abs_diff(wanted).max((rank + sample.unsure).abs_diff(wanted));
+            if off < best.0 {
+                best = (off, sample.key);
             }
         }
-        self.samples.last().map_or(Value::Null, |(key, _)| value(*key, data_type))
+        if self.samples.is_empty() { Value::Null } else { value(best.1, data_type) }
     }
 
     /// Appends it as it stands in a checkpoint.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.accuracy as u32).to_le_bytes());
+        out.push(u8::from(self.exact));
         out.extend_from_slice(&(self.samples.len() as u32).to_le_bytes());
-        for (key, weight) in &self.samples {
-            out.extend_from_slice(&key.to_le_bytes());
-            out.extend_from_slice(&weight.to_le_bytes());
+        for sample in &self.samples {
+            out.extend_from_slice(&sample.key.to_le_bytes());
+            out.extend_from_slice(&sample.weight.to_le_bytes());
+            out.extend_from_slice(&sample.unsure.to_le_bytes());
         }
     }
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let accuracy = u32::from_le_bytes(super::take(bytes)?) as usize;
-        let samples = u32::from_le_bytes(super::take(bytes)?);
         *self = Self::new(accuracy.max(1));
+        let [exact] = super::take::<1>(bytes)?;
+        self.exact = exact != 0;
+        let samples = u32::from_le_bytes(super::take(bytes)?);
         for _ in 0..samples {
             let key = i128::from_le_bytes(super::take(bytes)?);
             let weight = u64::from_le_bytes(super::take(bytes)?);
-            self.samples.push((key, weight));
+            let unsure = u64::from_le_bytes(super::take(bytes)?);
+            self.samples.push(Sample { key, weight, unsure });
             self.count = self.count.checked_add(weight)?;
         }
         Some(())
