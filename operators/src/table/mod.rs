@@ -13,6 +13,7 @@ pub mod error;
 pub mod expr;
 pub mod generate;
 pub mod json;
+pub mod optimize;
 pub mod physical;
 pub mod plan;
 pub mod row;

@@ -207,6 +207,12 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         Self { out, start, width }
     }
 
+    /// Goes on with a row of `width` fields that is all there is in the buffer.
+    #[inline]
+    pub fn resume(out: &'b mut B, width: usize) -> Self {
+        Self { out, start: 0, width }
+    }
+
     /// Starts an array of `len` elements.
     pub fn array(out: &'b mut B, len: usize) -> Self {
         out.extend(&(len as u64).to_le_bytes());

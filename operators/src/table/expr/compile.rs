@@ -165,11 +165,62 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             case(whens, thens.chain(otherwise).collect(), expr.data_type.physical())
         }
         Node::Call(name, args) => {
+            if let Some(compiled) = compare_with_constant(name, args, width) {
+                return compiled;
+            }
             let compiled = args.iter().map(below).collect();
             let call = functions::compile(name, compiled, args, &expr.data_type, semantics);
             if semantics.ansi { call } else { softened(call) }
         }
     }
+}
+
+/// A comparison of a column with a constant, the commonest condition: one closure that reads the
+/// slot, where three would call each other.
+fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<Compiled> {
+    let [Resolved { node: Node::Column(index, _), data_type, .. }, constant] = args else {
+        return None;
+    };
+    let Node::Literal(value) = &constant.node else { return None };
+    let slot = Slot::new(*index, width);
+    macro_rules! test {
+        ($read:ident, |$a:ident| $test:expr) => {
+            bool_fn(move |cx| {
+                if cx.row.is_null(slot) {
+                    return Ok(None);
+                }
+                let $a = cx.row.$read(slot);
+                Ok(Some($test))
+            })
+        };
+    }
+    Some(match (value, data_type.physical()) {
+        (Value::Long(v), Physical::Long) => {
+            let v = *v;
+            match name {
+                "=" => test!(long, |a| a == v),
+                "<>" => test!(long, |a| a != v),
+                "<" => test!(long, |a| a < v),
+                "<=" => test!(long, |a| a <= v),
+                ">" => test!(long, |a| a > v),
+                ">=" => test!(long, |a| a >= v),
+                _ => return None,
+            }
+        }
+        (Value::String(v), Physical::Bytes) if *data_type == DataType::String => {
+            let v: Box<[u8]> = v.as_bytes().into();
+            match name {
+                "=" => test!(bytes, |a| *a == *v),
+                "<>" => test!(bytes, |a| *a != *v),
+                "<" => test!(bytes, |a| *a < *v),
+                "<=" => test!(bytes, |a| *a <= *v),
+                ">" => test!(bytes, |a| *a > *v),
+                ">=" => test!(bytes, |a| *a >= *v),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    })
 }
 
 /// The same, with NULL for an error.

@@ -1,7 +1,7 @@
 //! Lowering: a plan and a sink become tasklets of a job.
 
 use super::accumulator::Function;
-use super::aggregate::Aggregate;
+use super::aggregate::{Aggregate, Key};
 use super::order::{Limit, Sort};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
@@ -9,6 +9,7 @@ use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
+use crate::table::optimize::optimize;
 use crate::table::plan::{Plan, Scan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
@@ -30,7 +31,8 @@ pub fn lower(
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
-    Lowering { mode, semantics, parallelism, job, make_source }.plan(plan, sink, &needed)
+    let plan = optimize(plan);
+    Lowering { mode, semantics, parallelism, job, make_source }.plan(&plan, sink, &needed)
 }
 
 /// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
@@ -165,6 +167,14 @@ impl Lowering<'_, '_> {
         }
     }
 
+    /// A key of a group: a column is read without a detour.
+    fn key(&self, expr: &Resolved, width: usize) -> Key {
+        match &expr.node {
+            Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
+            _ => Key::computed(self.compile(expr, width)),
+        }
+    }
+
     fn aggregate(
         &mut self,
         input: &Plan,
@@ -179,7 +189,7 @@ impl Lowering<'_, '_> {
         used.chain(parts).for_each(|expr| mark(expr, &mut needed));
         let continuous = self.job.trigger().is_continuous();
         if self.parallelism == 1 || keys.is_empty() {
-            let keys = keys.iter().map(|(key, _)| self.compile(key, width)).collect();
+            let keys = keys.iter().map(|(key, _)| self.key(key, width)).collect();
             let functions =
                 calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
@@ -230,7 +240,7 @@ impl Lowering<'_, '_> {
         {
             let width = partial.len();
             let semantics = self.semantics;
-            let key = |i: usize| compile(&column(i, &partial[i]), width, semantics);
+            let key = |i: usize| Key::column(i, width, &partial[i].data_type);
             let stage = Aggregate::new(
                 (0..keys.len()).map(key).collect(),
                 calls.iter().map(|call| Function::new(call, width, semantics)).collect(),

@@ -1,9 +1,10 @@
 //! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
 
-use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
-    BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, write_field,
+    BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
+use crate::table::expr::functions::Splitter;
+use crate::table::expr::{Node, Resolved};
 use crate::table::generate::{Generator, Parts};
 use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
@@ -118,6 +119,8 @@ fn copy(writer: &mut RowWriter<'_, Vec<u8>>, to: usize, row: Row<'_>, slot: Slot
 /// `needed` says which input columns anything below reads; the others are left NULL.
 pub(super) struct Generate {
     array: BytesFn,
+    /// `explode(split(text, 'x'))`: the text and what separates it, without an array in between.
+    split: Option<(BytesFn, Splitter)>,
     data_type: DataType,
     parts: Parts,
     with_position: bool,
@@ -143,9 +146,19 @@ impl Generate {
         let width = input.len();
         let copied = (0..width).filter(|i| needed[*i]);
         let copied = copied.map(|i| (Slot::new(i, width), i, input[i].physical())).collect();
-        let array = compile(&fold(generator.array.clone(), semantics), width, semantics).bytes();
+        let folded = fold(generator.array.clone(), semantics);
+        let simple = generator.parts == Parts::Element && !generator.with_position;
+        let split = match &folded.node {
+            Node::Call("split", args) if simple && args.len() == 2 => args[1]
+                .literal_text()
+                .and_then(|pattern| Splitter::new(pattern).ok())
+                .map(|splitter| (compile(&args[0], width, semantics).bytes(), splitter)),
+            _ => None,
+        };
+        let array = compile(&folded, width, semantics).bytes();
         Self {
             array,
+            split,
             data_type: generator.array.data_type.clone(),
             parts: generator.parts,
             with_position: generator.with_position,
@@ -180,9 +193,38 @@ impl Stage for Generate {
     pass_control!(down);
 }
 
+impl Generate {
+    /// Pushes a row for each part of a text. What they have in common is written once.
+    fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
+        let Some((text_of, splitter)) = &self.split else { return Ok(false) };
+        let Some(bytes) = text_of(self.scratch.cx(row))? else {
+            if self.outer {
+                begin(&mut self.out, self.out_width, &self.copied, row);
+                self.down.push(Row(&self.out), ingest_ns)?;
+            }
+            return Ok(true);
+        };
+        begin(&mut self.out, self.out_width, &self.copied, row);
+        let (out, down, width) = (&mut self.out, &mut self.down, self.width);
+        let common = out.len();
+        let mut outcome = Ok(());
+        splitter.parts(text(bytes), -1, |part| {
+            if outcome.is_ok() {
+                out.truncate(common);
+                RowWriter::resume(out, self.out_width).bytes(width, part.as_bytes());
+                outcome = down.push(Row(out), ingest_ns);
+            }
+        });
+        outcome.map(|()| true)
+    }
+}
+
 impl<'a> Push<Row<'a>> for Generate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
+        if self.split.is_some() && self.parts(row, ingest_ns)? {
+            return Ok(());
+        }
         let bytes = (self.array)(self.scratch.cx(row))?;
         let (out, down) = (&mut self.out, &mut self.down);
         let first = self.width + usize::from(self.with_position);

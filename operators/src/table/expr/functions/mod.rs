@@ -27,6 +27,7 @@ pub use compare::{is_null, order_doubles};
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::resolve_lambda;
+pub use string::Splitter;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;

@@ -442,27 +442,34 @@ fn like(args: Vec<Compiled>, exprs: &[Resolved], ignore_case: bool) -> Compiled 
 }
 
 /// What separates the parts.
-enum Splitter {
+pub enum Splitter {
+    /// One byte.
+    Byte(u8),
     /// A plain text: found with memmem, which is many times faster than a regex.
-    Plain(Vec<u8>),
+    Plain(memchr::memmem::Finder<'static>),
     /// Between all characters.
     Chars,
+    /// Whatever the pattern matches.
     Regex(Regex),
 }
 
 impl Splitter {
-    fn new(pattern: &str) -> Result<Self, regex::Error> {
+    /// Reads a pattern.
+    pub fn new(pattern: &str) -> Result<Self, regex::Error> {
         if pattern.is_empty() {
             return Ok(Self::Chars);
         }
         if regex::escape(pattern) == pattern {
-            return Ok(Self::Plain(pattern.as_bytes().to_vec()));
+            return Ok(match pattern.as_bytes() {
+                [byte] => Self::Byte(*byte),
+                bytes => Self::Plain(memchr::memmem::Finder::new(bytes).into_owned()),
+            });
         }
         Regex::new(pattern).map(Self::Regex)
     }
 
     /// Calls `part` with each part; at most `limit` of them if that is positive.
-    fn parts<'s>(&self, s: &'s str, limit: i64, mut part: impl FnMut(&'s str)) {
+    pub fn parts<'s>(&self, s: &'s str, limit: i64, mut part: impl FnMut(&'s str)) {
         let mut left = if limit > 0 { limit as usize } else { usize::MAX };
         let mut begin = 0;
         let mut cut = |from: usize, to: usize, begin: &mut usize| {
@@ -475,9 +482,16 @@ impl Splitter {
             true
         };
         match self {
+            Self::Byte(byte) => {
+                for at in memchr::memchr_iter(*byte, s.as_bytes()) {
+                    if !cut(at, at + 1, &mut begin) {
+                        break;
+                    }
+                }
+            }
             Self::Plain(pattern) => {
-                for at in memchr::memmem::find_iter(s.as_bytes(), pattern) {
-                    if !cut(at, at + pattern.len(), &mut begin) {
+                for at in pattern.find_iter(s.as_bytes()) {
+                    if !cut(at, at + pattern.needle().len(), &mut begin) {
                         break;
                     }
                 }

@@ -1,0 +1,89 @@
+//! What makes a plan cheaper and changes nothing in its result: names of relations are dropped, and
+//! projections go into what stands above them where that computes nothing twice.
+
+use super::aggregates::AggregateCall;
+use super::expr::functions::is_deterministic;
+use super::expr::{Node, Resolved};
+use super::plan::Plan;
+
+/// The plan to be run.
+pub fn optimize(plan: &Plan) -> Plan {
+    match plan {
+        Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => optimize(input),
+        Plan::Project(input, exprs) => {
+            let input = optimize(input);
+            let outer: Vec<&Resolved> = exprs.iter().map(|(expr, _)| expr).collect();
+            match input {
+                Plan::Project(below, inner) if may_go_into(&inner, &outer) => {
+                    let exprs = exprs.iter();
+                    let exprs = exprs.map(|(e, name)| (substituted(e, &inner), name.clone()));
+                    Plan::Project(below, exprs.collect())
+                }
+                input => Plan::Project(Box::new(input), exprs.clone()),
+            }
+        }
+        Plan::Aggregate(input, keys, calls) => {
+            let input = optimize(input);
+            let outer: Vec<&Resolved> = keys
+                .iter()
+                .map(|(key, _)| key)
+                .chain(calls.iter().flat_map(|call| call.args.iter().chain(&call.filter)))
+                .collect();
+            match input {
+                Plan::Project(below, inner) if may_go_into(&inner, &outer) => {
+                    let keys = keys.iter().map(|(e, name)| (substituted(e, &inner), name.clone()));
+                    let calls = calls.iter().map(|call| AggregateCall {
+                        args: call.args.iter().map(|arg| substituted(arg, &inner)).collect(),
+                        filter: call.filter.as_ref().map(|filter| substituted(filter, &inner)),
+                        ..call.clone()
+                    });
+                    Plan::Aggregate(below, keys.collect(), calls.collect())
+                }
+                input => Plan::Aggregate(Box::new(input), keys.clone(), calls.clone()),
+            }
+        }
+        Plan::Filter(input, condition) => {
+            Plan::Filter(Box::new(optimize(input)), condition.clone())
+        }
+        Plan::Generate(input, generator) => {
+            Plan::Generate(Box::new(optimize(input)), generator.clone())
+        }
+        Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
+        Plan::Sort(input, keys) => Plan::Sort(Box::new(optimize(input)), keys.clone()),
+        Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
+        Plan::Scan(_) | Plan::Values(..) => plan.clone(),
+    }
+}
+
+/// Whether each projected expression that is read is a column or a constant, or is read once.
+fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
+    let mut reads = vec![0u32; inner.len()];
+    outer.iter().for_each(|expr| count(expr, &mut reads));
+    inner.iter().zip(reads).all(|((expr, _), reads)| {
+        let free = matches!(expr.node, Node::Column(..) | Node::Literal(_));
+        reads == 0 || free || reads == 1 && repeatable(expr)
+    })
+}
+
+fn repeatable(expr: &Resolved) -> bool {
+    let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
+    same && expr.children().into_iter().all(repeatable)
+}
+
+fn count(expr: &Resolved, reads: &mut [u32]) {
+    if let Node::Column(index, _) = &expr.node {
+        reads[*index] += 1;
+    }
+    // A lambda's body is computed for each element.
+    let times = if matches!(expr.node, Node::Lambda(..)) { 2 } else { 1 };
+    for _ in 0..times {
+        expr.children().into_iter().for_each(|child| count(child, reads));
+    }
+}
+
+fn substituted(expr: &Resolved, inner: &[(Resolved, String)]) -> Resolved {
+    match &expr.node {
+        Node::Column(index, _) => inner[*index].0.clone(),
+        _ => expr.clone().map_children(&mut |child| substituted(&child, inner)),
+    }
+}
