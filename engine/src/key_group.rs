@@ -17,6 +17,15 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// [`hash_bytes`] of two words and what follows them, without their being put together.
+#[inline]
+pub fn hash_behind(words: [u64; 2], rest: &[u8]) -> u64 {
+    let mut hasher = FixedHasher::default();
+    words.into_iter().for_each(|word| hasher.write_u64(word));
+    hasher.write_behind(16, rest);
+    hasher.finish()
+}
+
 /// The group of a hash: its top 8 bits, which the tables below do not use for their buckets.
 #[inline]
 pub fn group_of(hash: u64) -> u64 {
@@ -56,9 +65,29 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-impl Hasher for FixedHasher {
+/// The bytes of a word that is not whole, the others zero. Read in pieces that were written as
+/// wholes: through a buffer of its own the processor would wait for each byte.
+#[inline]
+fn tail(bytes: &[u8], length: usize) -> u64 {
+    let rest = &bytes[bytes.len() - length..];
+    let four = |at: usize| {
+        u64::from(u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]))
+    };
+    match length {
+        0 => 0,
+        1 => u64::from(rest[0]),
+        2 | 3 => {
+            let (first, last) = (u16::from_le_bytes([rest[0], rest[1]]), rest[length - 1]);
+            u64::from(first) | u64::from(last) << (8 * (length - 1))
+        }
+        _ => four(0) | four(length - 4) << (8 * (length - 4)),
+    }
+}
+
+impl FixedHasher {
+    /// Takes in bytes that stand behind `before` others.
     #[inline]
-    fn write(&mut self, bytes: &[u8]) {
+    fn write_behind(&mut self, before: usize, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
             let word = u64::from_le_bytes([
@@ -66,11 +95,16 @@ impl Hasher for FixedHasher {
             ]);
             self.0 = fold(self.0 ^ word, K0);
         }
-        let rest = chunks.remainder();
-        let mut word = [0u8; 8];
-        word[..rest.len()].copy_from_slice(rest);
+        let word = tail(bytes, chunks.remainder().len());
         // The length goes in too, so that a trailing zero byte counts.
-        self.0 = fold(self.0 ^ u64::from_le_bytes(word), K0 ^ bytes.len() as u64);
+        self.0 = fold(self.0 ^ word, K0 ^ (before + bytes.len()) as u64);
+    }
+}
+
+impl Hasher for FixedHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.write_behind(0, bytes);
     }
 
     #[inline]
@@ -119,6 +153,22 @@ mod tests {
         12_328_699_745_436_506_165,
         8_231_959_047_923_031_840,
     ];
+
+    /// A tail read in pieces is the tail, and two words with what follows are one text.
+    #[test]
+    fn pieces_are_the_whole() {
+        let bytes: Vec<u8> = (1..=40).collect();
+        for length in 0..24 {
+            let mut word = [0u8; 8];
+            let rest = length % 8;
+            word[..rest].copy_from_slice(&bytes[length - rest..length]);
+            assert_eq!(tail(&bytes[..length], rest), u64::from_le_bytes(word), "{length}");
+            let words = [bytes[..8].try_into().unwrap(), bytes[8..16].try_into().unwrap()];
+            let words = words.map(u64::from_le_bytes);
+            let whole = &bytes[..16 + length];
+            assert_eq!(hash_behind(words, &whole[16..]), hash_bytes(whole), "{length}");
+        }
+    }
 
     #[test]
     fn groups_spread_evenly_over_instances() {

@@ -298,3 +298,46 @@ fn a_whole_table_in_continuous_mode_is_whole_at_any_parallelism() {
     assert_eq!(final_rows(&session).len(), 8);
     query.stop().unwrap();
 }
+
+#[test]
+fn without_ansi_an_error_is_null() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    let sql =
+        "SELECT 1 / col1, CAST(col2 AS INT), array(1)[5], try_divide(1, col1) FROM VALUES (0, 'x')";
+    assert_eq!(session.sql(sql).unwrap().collect().unwrap(), [vec![Value::Null; 4]]);
+    session.set("spark.sql.ansi.enabled", "true").unwrap();
+    assert!(session.sql(sql).unwrap().collect().is_err());
+}
+
+/// DISTINCT, maps, lambdas and collected sets over a stream, at any parallelism, in both drivers.
+#[test]
+fn the_language_over_a_stream() {
+    let sql = "SELECT upper(word) AS k, sort_array(collect_set(length(word))) AS lengths, \
+               max_by(word, length(word)) AS longest, approx_count_distinct(word) AS d \
+               FROM (SELECT DISTINCT explode(transform(split(line, ' '), w -> lower(w))) AS word \
+               FROM lines) GROUP BY upper(word)";
+    // One aggregation over another needs whole tables.
+    assert_eq!(refused(sql, "update").condition, "STREAMING_STATEFUL_CHAIN_UNSUPPORTED");
+    let sql = sql.replace("SELECT DISTINCT explode", "SELECT explode");
+    for parallelism in [1, 3] {
+        for trigger in [Trigger::AsSoonAsPossible, Trigger::Continuous { interval_ns: 1_000_000 }] {
+            let session = Session::new();
+            session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
+            let stream = lines(&session);
+            let query = start(&session, &sql, "complete", trigger);
+            push_lines(&stream);
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+            let rows = final_rows(&session);
+            assert!(rows.len() > 1);
+            for row in rows.into_values() {
+                let Value::String(key) = &row[0] else { panic!("{row:?}") };
+                let length = key.chars().count() as i64;
+                assert_eq!(row[1], Value::Array(vec![Value::Long(length)]), "{key}");
+                assert_eq!(row[2], text(&key.to_lowercase()), "{key}");
+                assert_eq!(row[3], Value::Long(1), "{key}");
+            }
+        }
+    }
+}

@@ -1,27 +1,33 @@
 //! `millstream functions`: what the language knows.
 
 use crate::Failure;
+use millstream::table::aggregates;
 use millstream::table::expr::functions;
 use std::io::Write;
 
 /// Prints every scalar function and aggregate with one line of help.
 pub(crate) fn list() -> Result<(), Failure> {
-    let mut lines: Vec<(&str, &str)> = functions::all()
-        .filter(|f| !f.name.starts_with("get") || f.name == "get")
-        .map(|f| (f.name, f.help))
-        .collect();
+    let internal = |name: &str| {
+        name.starts_with("getfield")
+            || name.starts_with("datetime_")
+            || name.starts_with("interval_")
+            || ["getitem", "map_element", "map_size", "second_fraction", "array_sort_by"]
+                .contains(&name)
+    };
+    let mut lines: Vec<(&str, &str)> =
+        functions::all().filter(|f| !internal(f.name)).map(|f| (f.name, f.help)).collect();
+    lines.extend(aggregates::NAMES.iter().map(|(name, _, help)| (*name, *help)));
     lines.extend([
-        ("count", "count(*), count(a): number of rows, or of rows where a is not NULL"),
-        ("sum", "sum(a): an error where it overflows"),
-        ("avg", "avg(a): the mean"),
-        ("min", "min(a): the smallest that is not NULL"),
-        ("max", "max(a): the largest that is not NULL"),
-        ("explode", "explode(array): a row for each element"),
+        ("explode", "explode(array or map): a row for each element"),
+        ("posexplode", "posexplode(array or map): with the place of each, from 0"),
+        ("inline", "inline(array of structs): a row for each, a column for each field"),
+        ("json_tuple", "json_tuple(text, 'a', 'b'): columns c0, c1 …"),
+        ("stack", "stack(rows, a, b, c, d): so many rows of the values"),
     ]);
     lines.sort_unstable();
     let mut out = std::io::stdout().lock();
     for (name, help) in lines {
-        writeln!(out, "{name:<16}{help}")?;
+        writeln!(out, "{name:<24}{help}")?;
     }
     Ok(())
 }

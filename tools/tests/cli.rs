@@ -149,3 +149,17 @@ fn the_demo_checks_itself_and_speaks_json() {
         assert!(report["latency_ns"][field].as_u64().unwrap() > 0, "{report}");
     }
 }
+
+#[test]
+fn sql_prints_results_and_refuses_streams() {
+    let output = job("sql", "SELECT 1 + 1 AS two; SELECT upper(col1) AS u FROM VALUES ('a')", &[]);
+    let table = "+---+\n|two|\n+---+\n|2  |\n+---+\n+---+\n|u  |\n+---+\n|A  |\n+---+\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), table);
+    let stream = format!("{}SELECT value FROM lines", view(1, ""));
+    let output = job("sql", &stream, &[]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("STREAMING_QUERY_WITHOUT_START"), "{error}");
+    let output = job("sql", "SELECT 1 / 0", &[]);
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -20,17 +20,20 @@ use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
-use millstream_engine::key_group::hash_bytes;
+use millstream_engine::key_group::{hash_behind, hash_bytes};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
+use smallvec::SmallVec;
 
 /// Rows that leave in one step of emission.
 const EMIT_STEP: usize = 256;
 
 struct Entry {
     hash: u64,
-    key: Box<[u8]>,
-    accumulators: Box<[Accumulator]>,
+    /// A short one stands inline too.
+    key: SmallVec<[u8; 40]>,
+    /// One stands inline: it is read with the rest of the entry.
+    accumulators: SmallVec<[Accumulator; 1]>,
     /// The latest ingest time of a record of this key in this epoch.
     ingest_ns: u64,
     touched: bool,
@@ -91,6 +94,8 @@ pub(super) struct Aggregate {
     touched: Vec<u32>,
     emission: Option<Emission>,
     scratch: Scratch,
+    /// Something is computed for a record.
+    computes: bool,
     key: Vec<u8>,
     out: Vec<u8>,
     log: StateLog,
@@ -107,7 +112,10 @@ impl Aggregate {
         log: StateLog,
         down: BoxChain,
     ) -> Self {
+        let computes = keys.iter().any(|key| matches!(key, Key::Computed(_)))
+            || functions.iter().any(Function::computes);
         Self {
+            computes,
             keys,
             functions,
             mode,
@@ -135,14 +143,14 @@ impl Aggregate {
     #[inline]
     fn entry(&mut self, hash: u64) -> usize {
         let (key, entries) = (&self.key, &mut self.entries);
-        let same = |&at: &u32| *entries[at as usize].key == **key;
+        let same = |&at: &u32| entries[at as usize].key.as_slice() == key.as_slice();
         if let Some(&at) = self.index.find(hash, same) {
             return at as usize;
         }
         let at = entries.len();
         entries.push(Entry {
             hash,
-            key: key.as_slice().into(),
+            key: SmallVec::from_slice(key),
             accumulators: self.functions.iter().map(Function::start).collect(),
             ingest_ns: UNTIMED,
             touched: false,
@@ -151,6 +159,25 @@ impl Aggregate {
         self.key_bytes += key.len() as u64;
         self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
         at
+    }
+
+    /// The entry of a key that is one text, whose row is two words and the text.
+    #[inline]
+    fn text_entry(&mut self, text: &[u8]) -> usize {
+        let words = [0, 16 | (text.len() as u64) << 32];
+        let (hash, entries) = (hash_behind(words, text), &self.entries);
+        let same = |&at: &u32| {
+            // Not NULL, and as long: then the words are equal.
+            let key = entries[at as usize].key.as_slice();
+            key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text
+        };
+        if let Some(&at) = self.index.find(hash, same) {
+            return at as usize;
+        }
+        self.key.clear();
+        words.iter().for_each(|word| self.key.extend_from_slice(&word.to_le_bytes()));
+        self.key.extend_from_slice(text);
+        self.entry(hash)
     }
 
     fn write_key(&mut self, row: Row<'_>) -> Result<(), EngineError> {
@@ -197,18 +224,19 @@ impl Aggregate {
             };
             // An aggregation without event time forgets no key.
             let mut value = value.ok_or_else(unreadable)?;
-            let mut accumulators: Box<[_]> = functions.iter().map(Function::start).collect();
+            let mut accumulators: SmallVec<[_; 1]> =
+                functions.iter().map(Function::start).collect();
             for accumulator in &mut accumulators {
                 accumulator.decode(&mut value).ok_or_else(unreadable)?;
             }
-            if let Some(&at) = index.find(hash, |&at| *entries[at as usize].key == *key) {
+            if let Some(&at) = index.find(hash, |&at| entries[at as usize].key.as_slice() == key) {
                 entries[at as usize].accumulators = accumulators;
                 return Ok(());
             }
             let at = entries.len() as u32;
             entries.push(Entry {
                 hash,
-                key: key.into(),
+                key: SmallVec::from_slice(key),
                 accumulators,
                 ingest_ns: UNTIMED,
                 touched: false,
@@ -351,20 +379,19 @@ impl Stage for Aggregate {
 
 impl<'a> Push<Row<'a>> for Aggregate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        self.scratch.reset();
-        self.key.clear();
-        if let [Key::Column(slot, Physical::Bytes)] = self.keys.as_slice()
-            && !row.is_null(*slot)
-        {
-            // The commonest key, one text: its row is two words and the text.
-            let text = row.bytes(*slot);
-            self.key.extend_from_slice(&[0; 8]);
-            self.key.extend_from_slice(&(16 | (text.len() as u64) << 32).to_le_bytes());
-            self.key.extend_from_slice(text);
-        } else {
-            self.write_key(row)?;
+        if self.computes {
+            self.scratch.reset();
         }
-        let at = self.entry(hash_bytes(&self.key));
+        let at = match self.keys.as_slice() {
+            [Key::Column(slot, Physical::Bytes)] if !row.is_null(*slot) => {
+                self.text_entry(row.bytes(*slot))
+            }
+            _ => {
+                self.key.clear();
+                self.write_key(row)?;
+                self.entry(hash_bytes(&self.key))
+            }
+        };
         let entry = &mut self.entries[at];
         entry.ingest_ns = ingest_ns;
         for (function, acc) in self.functions.iter().zip(&mut entry.accumulators) {

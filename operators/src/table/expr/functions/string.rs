@@ -446,7 +446,7 @@ pub enum Splitter {
     /// One byte.
     Byte(u8),
     /// A plain text: found with memmem, which is many times faster than a regex.
-    Plain(memchr::memmem::Finder<'static>),
+    Plain(Box<memchr::memmem::Finder<'static>>),
     /// Between all characters.
     Chars,
     /// Whatever the pattern matches.
@@ -462,7 +462,7 @@ impl Splitter {
         if regex::escape(pattern) == pattern {
             return Ok(match pattern.as_bytes() {
                 [byte] => Self::Byte(*byte),
-                bytes => Self::Plain(memchr::memmem::Finder::new(bytes).into_owned()),
+                bytes => Self::Plain(Box::new(memchr::memmem::Finder::new(bytes).into_owned())),
             });
         }
         Regex::new(pattern).map(Self::Regex)

@@ -345,6 +345,11 @@ impl Function {
         }
     }
 
+    /// Whether it evaluates anything of a record.
+    pub fn computes(&self) -> bool {
+        self.filter.is_some() || !matches!(self.input, Input::CountAll)
+    }
+
     /// The value before any record.
     pub fn start(&self) -> Accumulator {
         match &self.input {
