@@ -2,14 +2,14 @@
 //!
 //! | source | replayable |
 //! |---|---|
-//! | [`file`] | yes |
+//! | [`mod@file`] | yes |
 //! | [`socket_source`] | no |
 //! | [`rate`], [`rate_micro_batch`] | yes |
 //! | [`memory`] | within its process |
 //!
 //! | sink | guarantee |
 //! |---|---|
-//! | [`file`] | exactly once |
+//! | [`mod@file`] | exactly once |
 //! | [`console`], [`socket_sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
 
 pub mod bad_records;
