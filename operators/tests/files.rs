@@ -163,3 +163,35 @@ fn a_status_has_sparks_fields() {
     assert!(status.message.starts_with("Terminated with exception: "), "{status:?}");
     assert!(status.message.contains("DIVIDE_BY_ZERO"), "{status:?}");
 }
+
+/// What a sink has written into folders is what a source reads from them, NULLs included.
+#[test]
+fn partitioned_files_come_back() {
+    let folder = Folder::new("partition-by");
+    let (out, checkpoint) = (folder.0.join("out"), folder.0.join("c"));
+    let session = Session::new();
+    let stream = session.memory_stream("rows", "k STRING, n INT, d DATE").unwrap();
+    let rows = session.sql("SELECT * FROM rows").unwrap();
+    let writer = rows.write_stream().format("json").partition_by(["k", "d"]);
+    let writer =
+        writer.option("path", out.display()).option("checkpointLocation", checkpoint.display());
+    let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+    let row = |k: Option<&str>, n, d| {
+        let k = k.map_or(Value::Null, |k| Value::String(k.to_string()));
+        vec![k, Value::Long(n), Value::Long(d)]
+    };
+    stream.add([
+        row(Some("a/b"), 1, 0),
+        row(None, 2, 0),
+        row(Some("a/b"), 3, 1),
+        row(Some("a/b"), 4, 0),
+    ]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    assert!(out.join("k=a%2Fb/d=1970-01-02").is_dir());
+    let (rows, bad) = read("json", Some("n INT"), &out, &[]);
+    assert_eq!(
+        (rows, bad),
+        (vec!["1|a/b|0", "2|-|0", "3|a/b|1", "4|a/b|0"].into_iter().map(String::from).collect(), 0)
+    );
+}

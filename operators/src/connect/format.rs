@@ -40,14 +40,32 @@ impl LineFormat {
 /// Writes rows of one schema as lines.
 pub struct LineWriter {
     format: LineFormat,
-    columns: Vec<(Slot, DataType, String)>,
+    /// Columns of the rows, of which those below are written.
+    width: usize,
+    columns: Vec<Column>,
     scratch: Vec<u8>,
 }
 
+/// A column that is written.
+struct Column {
+    index: usize,
+    slot: Slot,
+    data_type: DataType,
+    /// Its name in quotes.
+    name: String,
+}
+
 impl LineWriter {
-    /// A writer; refused where the format cannot hold the schema.
+    /// A writer of all columns; refused where the format cannot hold them.
     pub fn new(format: LineFormat, schema: &Schema) -> PlanResult<Self> {
-        let fields = &schema.fields;
+        Self::without(format, schema, &[])
+    }
+
+    /// A writer of all columns but some.
+    pub fn without(format: LineFormat, schema: &Schema, left_out: &[usize]) -> PlanResult<Self> {
+        let written = |(i, _): &(usize, &crate::table::types::Field)| !left_out.contains(i);
+        let kept = schema.fields.iter().enumerate().filter(written);
+        let fields: Vec<_> = kept.clone().map(|(_, field)| field).collect();
         let text = matches!(fields.as_slice(), [one] if one.data_type == DataType::String);
         if format == LineFormat::Text && !text {
             return Err(PlanError::new(
@@ -64,23 +82,20 @@ impl LineWriter {
                 "Use format 'json'",
             ));
         }
+        let width = schema.fields.len();
         let column = |(i, f): (usize, &crate::table::types::Field)| {
             let name = serde_json::Value::from(f.name.as_str()).to_string();
-            (Slot::new(i, fields.len()), f.data_type.clone(), name)
+            Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
-        Ok(Self {
-            format,
-            columns: fields.iter().enumerate().map(column).collect(),
-            scratch: Vec::new(),
-        })
+        Ok(Self { format, width, columns: kept.map(column).collect(), scratch: Vec::new() })
     }
 
     /// Appends a row and a line end.
     pub fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
-        let width = self.columns.len();
+        let width = self.width;
         match self.format {
             LineFormat::Text => {
-                let slot = self.columns[0].0;
+                let slot = self.columns[0].slot;
                 if !row.is_null(slot) {
                     out.extend_from_slice(row.bytes(slot));
                 }
@@ -88,7 +103,7 @@ impl LineWriter {
             LineFormat::Json => {
                 out.push(b'{');
                 let mut first = true;
-                for (index, (slot, data_type, name)) in self.columns.iter().enumerate() {
+                for Column { index, slot, data_type, name } in &self.columns {
                     if row.is_null(*slot) {
                         continue;
                     }
@@ -102,14 +117,14 @@ impl LineWriter {
                             integer(row.long(*slot), out);
                         }
                         DataType::String => write_string(row.bytes(*slot), out),
-                        other => write_json(&row.value(index, width, other), other, Tz::UTC, out),
+                        other => write_json(&row.value(*index, width, other), other, Tz::UTC, out),
                     }
                 }
                 out.push(b'}');
             }
             LineFormat::Csv => {
-                for (index, (slot, data_type, _)) in self.columns.iter().enumerate() {
-                    if index > 0 {
+                for (at, Column { index, slot, data_type, .. }) in self.columns.iter().enumerate() {
+                    if at > 0 {
                         out.push(b',');
                     }
                     if row.is_null(*slot) {
@@ -123,7 +138,7 @@ impl LineWriter {
                     if *data_type == DataType::String {
                         self.scratch.extend_from_slice(row.bytes(*slot));
                     } else if let Some(text) =
-                        row.value(index, width, data_type).display(data_type, Tz::UTC)
+                        row.value(*index, width, data_type).display(data_type, Tz::UTC)
                     {
                         self.scratch.extend_from_slice(text.as_bytes());
                     }

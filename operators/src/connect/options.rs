@@ -35,9 +35,11 @@ impl<'o> OptionReader<'o> {
 
     /// A required option.
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
-        let (what, options) = (self.what, self.options);
+        let (what, options, known) = (self.what, self.options, self.known.clone());
         self.get(name).ok_or_else(|| {
-            let near = options.iter().find(|(key, _)| distance(key, name) <= 2);
+            // What is an option of its own is no misspelt one.
+            let own = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
+            let near = options.iter().find(|(key, _)| distance(key, name) <= 2 && !own(key));
             let fix = match near {
                 Some((key, _)) => format!("'{key}' is given: did you mean '{name}'?"),
                 None => format!("For example: {name} '{example}'"),

@@ -42,6 +42,7 @@ use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
+use crate::table::expr::resolve::did_you_mean;
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
@@ -169,11 +170,18 @@ impl Session {
                 Err(_) => return wrong("true or false"),
             },
             _ => {
+                let all = [
+                    "millstream.parallelism",
+                    "millstream.workers",
+                    "millstream.pin",
+                    "millstream.wait",
+                    "spark.sql.session.timeZone",
+                    "spark.sql.ansi.enabled",
+                ];
                 return Err(PlanError::new(
                     "UNKNOWN_SETTING",
                     format!("there is no setting '{key}'"),
-                    "Settings: millstream.parallelism, millstream.workers, millstream.pin, \
-                     millstream.wait, spark.sql.session.timeZone, spark.sql.ansi.enabled",
+                    format!("{}Settings: {}", did_you_mean(key, all), all.join(", ")),
                 ));
             }
         }
@@ -288,10 +296,11 @@ impl StreamReader {
                 return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
             }
             _ => {
+                let all = ["socket", "text", "csv", "json", "rate", "rate-micro-batch"];
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     format!("there is no source format '{format}'"),
-                    "Source formats: socket, text, csv, json, rate, rate-micro-batch",
+                    format!("{}Source formats: {}", did_you_mean(&format, all), all.join(", ")),
                 ));
             }
         };

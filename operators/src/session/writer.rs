@@ -16,6 +16,7 @@ use crate::connect::socket_sink::SocketSinkConfig;
 use crate::connect::socket_source::{IntendedTimes, SocketConfig, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::did_you_mean;
 use crate::table::physical::{BoxChain, lower, state_operators};
 use crate::table::plan::{Options, Scan};
 use crate::table::value::Value;
@@ -125,6 +126,12 @@ impl StreamWriter {
     pub fn option(mut self, key: &str, value: impl ToString) -> Self {
         self.options.push((key.to_string(), value.to_string()));
         self
+    }
+
+    /// Columns whose values name the folders that a sink of files writes to.
+    pub fn partition_by<'c>(self, columns: impl IntoIterator<Item = &'c str>) -> Self {
+        let columns: Vec<_> = columns.into_iter().collect();
+        self.option("partitionBy", columns.join(","))
     }
 
     /// When epochs happen; continuous with one a second unless set.
@@ -280,15 +287,17 @@ impl StreamWriter {
             "parquet" | "orc" | "kafka" => {
                 Err(PlanError::not_yet(format_args!("the sink format '{format}'")))
             }
-            _ => Err(PlanError::new(
-                "DATA_SOURCE_NOT_FOUND",
-                if format.is_empty() {
-                    "no sink format was given".to_string()
+            _ => {
+                let all = ["console", "text", "csv", "json", "memory", "socket", "noop"];
+                let (reason, near) = if format.is_empty() {
+                    ("no sink format was given".to_string(), String::new())
                 } else {
-                    format!("there is no sink format '{format}'")
-                },
-                "Sink formats: console, text, csv, json, memory, socket, noop",
-            )),
+                    let reason = format!("there is no sink format '{format}'");
+                    (reason, did_you_mean(&format, all))
+                };
+                let fix = format!("{near}Sink formats: {}", all.join(", "));
+                Err(PlanError::new("DATA_SOURCE_NOT_FOUND", reason, fix))
+            }
         }
     }
 

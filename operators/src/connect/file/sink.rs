@@ -8,14 +8,16 @@
 //! *Threads.* The worker writes; syncs and the log are the driver's, so that a slow disk holds up
 //! commits and no record.
 
+use super::listing::NULL_PARTITION;
 use super::log::{Crc, FileLog};
 use super::uri::{path_of, uri};
 use crate::connect::format::{LineFormat, LineWriter};
 use crate::connect::options::OptionReader;
+use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
-use crate::table::row::Row;
-use crate::table::types::Schema;
+use crate::table::row::{Row, RowWriter};
+use crate::table::types::{Field, Schema};
 use crossbeam_channel::Sender;
 use millstream_engine::checkpoint::{Unfinished, entry, new_id};
 use millstream_engine::driver::{Report, SinkLog};
@@ -26,11 +28,14 @@ use millstream_engine::seam::Env;
 use millstream_engine::stage::{Push, Settled, Stage};
 use millstream_engine::storage::Storage;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes held before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Partitions of one epoch, each with a file and a buffer of its own.
+const PARTITIONS_MAX: usize = 4096;
 /// The folder of the log.
 pub const LOG_FOLDER: &str = "_spark_metadata";
 
@@ -40,6 +45,8 @@ pub struct FileSinkConfig {
     folder: PathBuf,
     format: LineFormat,
     header: bool,
+    /// Columns whose values name folders.
+    partition_by: Vec<String>,
 }
 
 /// A file of an epoch, as the log has it.
@@ -68,8 +75,11 @@ impl FileSinkConfig {
         }
         let folder = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
         let header = format == LineFormat::Csv && reader.flag("header", false)?;
+        let partition_by = reader.get("partitionBy").unwrap_or("").split(',');
+        let partition_by = partition_by.map(|name| name.trim().to_string());
+        let partition_by = partition_by.filter(|name| !name.is_empty()).collect();
         reader.finish()?;
-        Ok(Self { folder, format, header })
+        Ok(Self { folder, format, header, partition_by })
     }
 
     /// What a checkpoint remembers of it.
@@ -79,7 +89,39 @@ impl FileSinkConfig {
 
     /// A writer for this schema, or why there is none.
     pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
-        LineWriter::new(self.format, schema)
+        let partitions = self.partitions(schema)?;
+        if partitions.len() == schema.fields.len() && !partitions.is_empty() {
+            return Err(PlanError::new(
+                "ALL_PARTITION_COLUMNS_NOT_ALLOWED",
+                "all columns are in partitionBy, and none is left for the files",
+                "Leave one out",
+            ));
+        }
+        LineWriter::without(self.format, schema, &partitions)
+    }
+
+    /// Where the partition columns stand.
+    fn partitions(&self, schema: &Schema) -> PlanResult<Vec<usize>> {
+        let place = |name: &String| {
+            let found = schema.fields.iter().position(|f| f.name.eq_ignore_ascii_case(name));
+            let Some(at) = found else {
+                let names: Vec<_> = schema.fields.iter().map(|f| f.name.as_str()).collect();
+                return Err(PlanError::new(
+                    "PARTITION_COLUMN_NOT_FOUND_IN_SCHEMA",
+                    format!("partitionBy names `{name}`, which is no column"),
+                    format!("Columns: {}", names.join(", ")),
+                ));
+            };
+            if schema.fields[at].data_type.is_nested() {
+                return Err(PlanError::new(
+                    "INVALID_PARTITION_COLUMN_DATA_TYPE",
+                    format!("`{name}` is {} and cannot name a folder", schema.fields[at].data_type),
+                    "Partition by a number, a date or a text",
+                ));
+            }
+            Ok(at)
+        };
+        self.partition_by.iter().map(place).collect()
     }
 
     /// The log, after a check that it is this checkpoint's: `next_epoch` is the first epoch that
@@ -127,21 +169,26 @@ impl FileSinkConfig {
         reports: Sender<Report>,
         latency: LatencyRecorder,
     ) -> PlanResult<FileSink> {
+        let partitions = self.partitions(schema)?;
         let header = if self.header {
-            let names: Vec<_> = schema.fields.iter().map(|f| f.name.as_str()).collect();
+            let names = schema.fields.iter().enumerate().filter(|(i, _)| !partitions.contains(i));
+            let names: Vec<_> = names.map(|(_, field)| field.name.as_str()).collect();
             format!("{}\n", names.join(","))
         } else {
             String::new()
         };
+        let partition = |at: &usize| (*at, schema.fields[*at].clone());
         Ok(FileSink {
             folder: self.folder.clone(),
             extension: self.format.extension(),
-            writer: self.writer(schema)?,
+            writer: Some(self.writer(schema)?),
             header,
+            partitions: partitions.iter().map(partition).collect(),
+            width: schema.fields.len(),
             env,
             reports,
-            file: None,
-            buffer: Vec::new(),
+            files: HashMap::new(),
+            key: Vec::new(),
             latency,
         })
     }
@@ -151,27 +198,92 @@ impl FileSinkConfig {
 pub struct FileSink {
     folder: PathBuf,
     extension: &'static str,
-    writer: LineWriter,
+    /// Taken while it writes.
+    writer: Option<LineWriter>,
     header: String,
     env: Arc<dyn Env>,
     reports: Sender<Report>,
-    /// The file of this epoch, and its size so far.
-    file: Option<(PathBuf, u64)>,
-    buffer: Vec<u8>,
+    partitions: Vec<(usize, Field)>,
+    width: usize,
+    /// The files of this epoch, by the row of their partition's values.
+    files: HashMap<Vec<u8>, OpenFile>,
+    key: Vec<u8>,
     latency: LatencyRecorder,
 }
 
-impl FileSink {
-    fn write_out(&mut self) -> Result<(), EngineError> {
-        if let Some((path, size)) = &mut self.file
-            && !self.buffer.is_empty()
-        {
-            let written = self.env.storage().append(path, &self.buffer);
-            written.map_err(|error| entry::write_failed(path, &error))?;
-            *size += self.buffer.len() as u64;
+/// A file that is being written.
+struct OpenFile {
+    path: PathBuf,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+impl OpenFile {
+    fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
+        if !self.buffer.is_empty() {
+            let written = storage.append(&self.path, &self.buffer);
+            written.map_err(|error| entry::write_failed(&self.path, &error))?;
+            self.size += self.buffer.len() as u64;
             self.buffer.clear();
         }
         Ok(())
+    }
+}
+
+/// A value as part of a folder's name: what has a meaning in paths is written as `%XX`, as Spark
+/// does.
+fn folder_name(name: &str, value: Option<&str>) -> String {
+    let escaped = |text: &str| {
+        let mut out = String::new();
+        for c in text.chars() {
+            let special = c.is_control() || "\"#%'*/:=?\\{[]^".contains(c);
+            if special {
+                out.push_str(&format!("%{:02X}", u32::from(c)));
+            } else {
+                out.push(c);
+            }
+        }
+        out
+    };
+    let value = value.filter(|value| !value.is_empty());
+    format!("{}={}", escaped(name), value.map_or(NULL_PARTITION.to_string(), escaped))
+}
+
+impl FileSink {
+    /// The file of a row's partition, begun if this is its first row in the epoch.
+    fn file(&mut self, row: Row<'_>) -> Result<&mut OpenFile, EngineError> {
+        self.key.clear();
+        if !self.partitions.is_empty() {
+            let mut writer = RowWriter::new(&mut self.key, self.partitions.len());
+            for (to, (at, field)) in self.partitions.iter().enumerate() {
+                writer.value(to, &row.value(*at, self.width, &field.data_type));
+            }
+        }
+        if !self.files.contains_key(&self.key) {
+            if self.files.len() == PARTITIONS_MAX {
+                return Err(EngineError::operator(
+                    "FILE_SINK_TOO_MANY_PARTITIONS",
+                    format!("one epoch has rows of more than {PARTITIONS_MAX} partitions"),
+                    "Partition by a column with fewer values",
+                ));
+            }
+            let mut folder = self.folder.clone();
+            for (at, field) in &self.partitions {
+                let value = row.value(*at, self.width, &field.data_type);
+                let text = value.display(&field.data_type, Tz::UTC);
+                folder.push(folder_name(&field.name, text.as_deref()));
+                let made = self.env.storage().create_folder(&folder);
+                made.map_err(|error| entry::write_failed(&folder, &error))?;
+            }
+            let name = format!("part-00000-{}-c000.{}", new_id(&*self.env), self.extension);
+            let buffer = self.header.as_bytes().to_vec();
+            let file = OpenFile { path: folder.join(name), size: 0, buffer };
+            self.files.insert(self.key.clone(), file);
+        }
+        match self.files.get_mut(&self.key) {
+            Some(file) => Ok(file),
+            None => unreachable!("it was put in"),
+        }
     }
 }
 
@@ -183,20 +295,25 @@ impl Stage for FileSink {
         Ok(())
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        self.write_out()?;
-        if let Some((path, size)) = self.file.take() {
+        let mut staged = Vec::new();
+        for (_, mut open) in self.files.drain() {
+            open.write_out(self.env.storage())?;
             let file = SinkFile {
-                path: uri(&path),
-                size,
+                path: uri(&open.path),
+                size: open.size,
                 is_dir: false,
                 modification_time: self.env.wall_us() / 1000,
                 block_replication: 1,
                 block_size: 32 << 20,
                 action: "add".to_string(),
             };
-            let line = serde_json::to_string(&file).unwrap_or_else(|_| unreachable!("plain data"));
+            staged
+                .push(serde_json::to_string(&file).unwrap_or_else(|_| unreachable!("plain data")));
+        }
+        if !staged.is_empty() {
+            staged.sort();
             // The driver is gone only when the query is being torn down.
-            drop(self.reports.send(Report::Staged { epoch, staged: vec![line] }));
+            drop(self.reports.send(Report::Staged { epoch, staged }));
         }
         self.latency.stamp();
         self.latency.publish();
@@ -213,14 +330,19 @@ impl Stage for FileSink {
 impl<'a> Push<Row<'a>> for FileSink {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        if self.file.is_none() {
-            let name = format!("part-00000-{}-c000.{}", new_id(&*self.env), self.extension);
-            self.file = Some((self.folder.join(name), 0));
-            self.buffer.extend_from_slice(self.header.as_bytes());
+        let mut writer = std::mem::take(&mut self.writer);
+        let file = self.file(row)?;
+        if let Some(writer) = &mut writer {
+            writer.write(row, &mut file.buffer);
         }
-        self.writer.write(row, &mut self.buffer);
+        let full = file.buffer.len() >= BUFFER_BYTES;
+        if full {
+            let env = self.env.clone();
+            self.file(row)?.write_out(env.storage())?;
+        }
+        self.writer = writer;
         self.latency.note_out(ingest_ns);
-        if self.buffer.len() >= BUFFER_BYTES { self.write_out() } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -241,11 +363,20 @@ impl SinkLog for FileSinkLog {
         for path in files(staged) {
             storage.sync(&path).map_err(|error| entry::write_failed(&path, &error))?;
         }
-        if staged.is_empty() {
-            return Ok(());
+        // The folders of the files, and those that hold these.
+        let mut folders = BTreeSet::new();
+        for path in files(staged) {
+            let mut folder = path.parent();
+            while let Some(below) = folder.filter(|folder| folder.starts_with(&self.folder)) {
+                folders.insert(below.to_path_buf());
+                folder = below.parent();
+            }
         }
-        let synced = storage.sync_folder(&self.folder);
-        synced.map_err(|error| entry::write_failed(&self.folder, &error))
+        for folder in folders {
+            let synced = storage.sync_folder(&folder);
+            synced.map_err(|error| entry::write_failed(&folder, &error))?;
+        }
+        Ok(())
     }
 
     fn commit(

@@ -203,6 +203,8 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             if args.iter().any(|arg| matches!(arg, Expr::Lambda(..))) {
                 return functions::resolve_lambda(name, args, scope, hook);
             }
+            // A misspelt name before anything that its arguments may lack.
+            functions::check_name(name)?;
             let mut resolved = Vec::new();
             for arg in &expand_stars(scope, args)? {
                 resolved.push(resolve_with(arg, scope, hook)?);
@@ -267,6 +269,17 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
         }
     }
     Ok(out)
+}
+
+/// "Did you mean …? " for a misspelt word, nothing if no candidate is near.
+pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
+    let near = candidates.into_iter().map(|known| (distance(word, known), known)).min();
+    match near {
+        Some((off, known)) if off <= 2 || off * 3 <= word.len() => {
+            format!("Did you mean '{known}'? ")
+        }
+        _ => String::new(),
+    }
 }
 
 /// An explicit cast, refused where Spark refuses it.

@@ -167,6 +167,26 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// `PARTITIONED BY (a, b)`, as the option that says the same.
+    fn partitioned_by(&mut self) -> PlanResult<Option<String>> {
+        if !self.keyword("PARTITIONED") {
+            return Ok(None);
+        }
+        self.expect("BY")?;
+        if !self.token(&Token::LParen) {
+            return Err(self.unexpected("'('"));
+        }
+        let mut names = vec![self.name()?];
+        while self.token(&Token::Comma) {
+            names.push(self.name()?);
+        }
+        if self.token(&Token::RParen) {
+            Ok(Some(names.join(",")))
+        } else {
+            Err(self.unexpected("',' or ')'"))
+        }
+    }
+
     fn option_key(&mut self) -> PlanResult<String> {
         if let Some(Token::SingleQuotedString(key)) = self.peek().map(|t| &t.token) {
             self.next += 1;
@@ -247,7 +267,10 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         let name = reader.name()?;
         reader.expect("USING")?;
         let format = reader.name()?;
-        let options = reader.options()?;
+        let mut partitioned = reader.partitioned_by()?;
+        let mut options = reader.options()?;
+        partitioned = partitioned.or(reader.partitioned_by()?);
+        options.extend(partitioned.map(|names| ("partitionBy".to_string(), names)));
         reader.expect("AS")?;
         return Ok(Statement::StreamingTable {
             name,

@@ -241,18 +241,37 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
         }
+        let is_name = |name: &&str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let aggregates = crate::table::aggregates::NAMES.iter().map(|(name, ..)| *name);
         let mut near: Vec<_> = all()
-            .filter(|f| f.name.chars().all(char::is_alphanumeric))
-            .map(|f| (distance(&lower, f.name), f.name))
+            .map(|f| f.name)
+            .chain(aggregates)
+            .filter(is_name)
+            .map(|known| (distance(&lower, known), known))
+            .filter(|(off, _)| *off <= 2 || off * 3 <= lower.len())
             .collect();
         near.sort_unstable();
         let near: Vec<_> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
+        let near = match near.as_slice() {
+            [] => String::new(),
+            near => format!("Did you mean {}? ", near.join(" or ")),
+        };
         PlanError::new(
             "UNRESOLVED_ROUTINE",
             format!("there is no function `{name}`"),
-            format!("Near names: {}. `millstream functions` lists all", near.join(", ")),
+            format!("{near}`millstream functions` lists all"),
         )
     })
+}
+
+/// Refuses a name that no function has.
+pub fn check_name(name: &str) -> PlanResult<()> {
+    let lower = name.to_ascii_lowercase();
+    let known = cast_of(&lower).is_some()
+        || crate::table::aggregates::AggregateFunction::of(&lower).is_some()
+        || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
+        || matches!(lower.as_str(), "extract" | "date_part" | "datepart");
+    if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
 /// The type of a function that is a cast.

@@ -172,7 +172,7 @@ fn checked(args: &[Resolved]) -> PlanResult<()> {
             let last = error.to_string();
             Err(PlanError::new(
                 "INVALID_PARAMETER_VALUE.PATTERN",
-                format!("'{}': {}", args[1], last.lines().last().unwrap_or("")),
+                format!("{}: {}", args[1], last.lines().last().unwrap_or("")),
                 "Escape what is meant as a character; look-around and back-references are not supported",
             ))
         }

@@ -1,0 +1,33 @@
+//! What a user sees for a wrong job, one per kind of mistake (`wrong/jobs.txt`): `wrong/seen.txt`
+//! holds it, for people to read. `UPDATE=1 cargo test -p millstream --test wrong_jobs` writes it anew.
+#![cfg(feature = "sql")]
+
+use millstream::session::{Overrides, Session};
+
+#[test]
+fn wrong_jobs_say_where_why_and_what_to_do() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wrong");
+    let (mut seen, mut kinds, mut accepted) = (String::new(), 0, Vec::new());
+    for block in include_str!("wrong/jobs.txt").split("-- ").filter(|block| !block.is_empty()) {
+        let (kind, job) = block.split_once('\n').expect("a kind and a job");
+        let session = Session::new();
+        let ddl = "word STRING, n INT, t TIMESTAMP, xs ARRAY<INT>, s STRUCT<x: INT>";
+        session.memory_stream("events", ddl).unwrap();
+        match session.job(job, &Overrides::default()) {
+            Ok(_) => accepted.push(kind),
+            Err(error) => {
+                assert!(!error.reason.is_empty(), "{kind}");
+                seen.push_str(&format!("-- {kind}\n{job}{error}\n\n"));
+            }
+        }
+        kinds += 1;
+    }
+    assert!(kinds >= 40);
+    // The one that only a record can show.
+    assert_eq!(accepted, ["division by a constant zero, found when a record needs it"]);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(format!("{folder}/seen.txt"), &seen).unwrap();
+    }
+    let expected = std::fs::read_to_string(format!("{folder}/seen.txt")).unwrap_or_default();
+    assert_eq!(seen, expected, "run with UPDATE=1 if this is better");
+}
