@@ -127,10 +127,8 @@ pub const NAMES: &[(&str, F, &str)] = &[
 ];
 
 /// Aggregates that Spark has and this version has not: named, so that the refusal says so.
-pub const LATER: [&str; 12] = [
+pub const LATER: [&str; 10] = [
     "count_min_sketch",
-    "grouping",
-    "grouping_id",
     "histogram_numeric",
     "hll_sketch_agg",
     "median",

@@ -5,7 +5,7 @@ use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
-use super::generate::{Generator, is_generator};
+use super::generate::{Generator, Parts, is_generator};
 use super::plan::{Plan, SortKey};
 use super::types::DataType;
 
@@ -165,7 +165,9 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
-            AggregateFunction::of(name).is_some() && !with_lambda
+            let of_sets = matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id");
+            of_sets
+                || AggregateFunction::of(name).is_some() && !with_lambda
                 || LATER.contains(&name.to_ascii_lowercase().as_str())
                 || args.iter().any(has_aggregate)
         }
@@ -200,22 +202,114 @@ pub struct Grouping {
     scope: Scope,
     keys: Vec<(Resolved, String)>,
     calls: Vec<AggregateCall>,
+    /// Of ROLLUP and its like: the keys that each set has. Then a last key, which stands for no
+    /// expression, holds the set's number, a bit for each key that it has not.
+    sets: Option<Vec<Vec<usize>>>,
 }
+
+/// The name of the column of a grouping set's number.
+const GROUPING_ID: &str = "spark_grouping_id";
 
 impl Grouping {
     /// Groups by expressions; a number means that column of `select`, a name may be an alias
     /// in it.
     pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
+        Self::with_sets(input, keys, None, select)
+    }
+
+    /// The same, each row in a group of each of some sets of keys.
+    pub fn with_sets(
+        input: Plan,
+        keys: &[Expr],
+        sets: Option<Vec<Vec<usize>>>,
+        select: &[Expr],
+    ) -> PlanResult<Self> {
         let scope = input.scope();
-        let mut grouping = Self { input, scope, keys: Vec::new(), calls: Vec::new() };
+        let mut grouping = Self { input, scope, keys: Vec::new(), calls: Vec::new(), sets: None };
+        let mut places = Vec::new();
         for key in keys {
             let key = grouping.written_key(key, select)?;
             let resolved = resolve(unaliased(&key), &grouping.scope)?;
-            if grouping.keys.iter().all(|(other, _)| *other != resolved) {
+            let same = grouping.keys.iter().position(|(other, _)| *other == resolved);
+            places.push(same.unwrap_or(grouping.keys.len()));
+            if same.is_none() {
                 grouping.keys.push((resolved, key.output_name()));
             }
         }
+        if let Some(sets) = sets {
+            let placed = |set: Vec<usize>| set.into_iter().map(|key| places[key]).collect();
+            grouping.sets = Some(sets.into_iter().map(placed).collect());
+            let node = Node::Column(usize::MAX, GROUPING_ID.to_string());
+            let number = Resolved { node, data_type: DataType::Long, nullable: false };
+            grouping.keys.push((number, GROUPING_ID.to_string()));
+        }
         Ok(grouping)
+    }
+
+    /// The input with a row for each set, its keys and the set's number behind the columns.
+    fn expanded(input: Plan, keys: &[(Resolved, String)], sets: &[Vec<usize>]) -> PlanResult<Plan> {
+        use super::value::Value;
+        let count = keys.len() - 1;
+        let mut rows = Vec::new();
+        for set in sets {
+            let mut number = 0i64;
+            let mut fields = Vec::new();
+            for (at, (key, _)) in keys[..count].iter().enumerate() {
+                let name = Value::String(format!("k{at}"));
+                fields.push(Resolved::literal(name, DataType::String));
+                number = number << 1 | i64::from(!set.contains(&at));
+                fields.push(if set.contains(&at) {
+                    Resolved { nullable: true, ..key.clone() }
+                } else {
+                    Resolved::literal(Value::Null, key.data_type.clone())
+                });
+            }
+            fields.push(Resolved::literal(Value::String("id".to_string()), DataType::String));
+            fields.push(Resolved::literal(Value::Long(number), DataType::Long));
+            rows.push(functions::resolve("named_struct", fields)?);
+        }
+        let generator = Generator {
+            array: functions::resolve("array", rows)?,
+            parts: Parts::Fields,
+            with_position: false,
+            outer: false,
+            names: keys.iter().map(|(_, name)| name.clone()).collect(),
+            name: "grouping_sets".to_string(),
+        };
+        Ok(Plan::Generate(Box::new(input), generator))
+    }
+
+    /// `grouping(key)` and `grouping_id()` as expressions over the groups.
+    fn set_number(
+        keys: &[(Resolved, String)],
+        name: &str,
+        args: &[Expr],
+        scope: &Scope,
+    ) -> PlanResult<Resolved> {
+        use super::value::Value;
+        let wrong = || {
+            PlanError::new(
+                "UNSUPPORTED_GROUPING_EXPRESSION",
+                format!("`{name}` belongs to GROUP BY with ROLLUP, CUBE or GROUPING SETS"),
+                "grouping(key) takes one of its keys",
+            )
+        };
+        let at = keys.iter().position(|(_, name)| name == GROUPING_ID).ok_or_else(wrong)?;
+        let node = Node::Column(at, GROUPING_ID.to_string());
+        let number = Resolved { node, data_type: DataType::Long, nullable: false };
+        if name == "grouping_id" {
+            return Ok(number);
+        }
+        let [arg] = args else { return Err(wrong()) };
+        let key = resolve(arg, scope)?;
+        let key = keys[..at].iter().position(|(other, _)| *other == key).ok_or_else(wrong)?;
+        let shift = Resolved::literal(Value::Long((at - 1 - key) as i64), DataType::Int);
+        let one = Resolved::literal(Value::Long(1), DataType::Long);
+        let bit = functions::resolve(
+            "&",
+            vec![functions::resolve("shiftright", vec![number, shift])?, one],
+        )?;
+        Ok(bit.coerce(&DataType::Byte))
     }
 
     fn written_key(&self, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
@@ -256,7 +350,14 @@ impl Grouping {
     /// Resolves an expression over the groups: keys and aggregates become columns.
     pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
         let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
+        let has_sets = self.sets.is_some();
         let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+            if let Expr::Call { name, args, .. } = part
+                && matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
+            {
+                let name = name.to_ascii_lowercase();
+                return Self::set_number(keys, &name, args, &scope).map(Some);
+            }
             if let Expr::Call { name, .. } = part
                 && has_aggregate_itself(part)
             {
@@ -289,8 +390,8 @@ impl Grouping {
                 && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
             {
                 let node = Node::Column(at, keys[at].1.clone());
-                let (data_type, nullable) = (resolved.data_type, resolved.nullable);
-                return Ok(Some(Resolved { node, data_type, nullable }));
+                let nullable = resolved.nullable || has_sets;
+                return Ok(Some(Resolved { node, data_type: resolved.data_type, nullable }));
             }
             if let Expr::Column { parts, .. } = part {
                 // Unknown at all, or known but not grouped by.
@@ -336,7 +437,16 @@ impl Grouping {
             }
             None => None,
         };
-        let mut plan = Plan::Aggregate(Box::new(self.input), self.keys, self.calls);
+        let (mut input, mut keys) = (self.input, self.keys);
+        if let Some(sets) = &self.sets {
+            let width = input.width();
+            input = Self::expanded(input, &keys, sets)?;
+            for (at, (key, name)) in keys.iter_mut().enumerate() {
+                let node = Node::Column(width + at, name.clone());
+                *key = Resolved { node, data_type: key.data_type.clone(), nullable: true };
+            }
+        }
+        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls);
         if let Some(having) = having {
             plan = Plan::Filter(Box::new(plan), having);
         }

@@ -205,12 +205,7 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
         input = analyze::filter(input, &convert(condition)?)?;
     }
     let items = select.projection.iter().map(item).collect::<PlanResult<Vec<_>>>()?;
-    let keys = match &select.group_by {
-        GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => {
-            keys.iter().map(convert).collect::<PlanResult<Vec<_>>>()?
-        }
-        _ => return Err(refuse("GROUP BY ALL, ROLLUP and CUBE", here)),
-    };
+    let (keys, sets) = grouping(&select.group_by, here)?;
     let having = select.having.as_ref().map(convert).transpose()?;
     let grouped = !keys.is_empty() || having.is_some() || items.iter().any(has_aggregate);
     let done = |plan: Plan| if distinct { analyze::distinct(plan) } else { plan };
@@ -218,7 +213,8 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
         return Ok((done(analyze::project(input, &items)?), items));
     }
     let items = expand_stars(&input.scope(), &items)?;
-    let plan = Grouping::new(input, &keys, &items)?.finish(&items, having.as_ref())?;
+    let grouping = Grouping::with_sets(input, &keys, sets, &items)?;
+    let plan = grouping.finish(&items, having.as_ref())?;
     Ok((done(plan), items))
 }
 
@@ -242,6 +238,80 @@ fn item(item: &SelectItem) -> PlanResult<Expr> {
             ));
         }
     })
+}
+
+/// The most sets of keys of one GROUP BY.
+const MOST_SETS: usize = 256;
+
+/// The keys of GROUP BY, and for ROLLUP, CUBE and GROUPING SETS which of them each set has.
+#[expect(clippy::type_complexity, reason = "keys, and sets of their places")]
+fn grouping(
+    group_by: &GroupByExpr,
+    here: Place,
+) -> PlanResult<(Vec<Expr>, Option<Vec<Vec<usize>>>)> {
+    let GroupByExpr::Expressions(written, modifiers) = group_by else {
+        return Err(refuse("GROUP BY ALL", here));
+    };
+    let mut keys: Vec<Expr> = Vec::new();
+    // Each part of the clause has its sets; all of one with all of the next.
+    let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut any = false;
+    let place = |keys: &mut Vec<Expr>, expr: &ast::Expr| -> PlanResult<usize> {
+        let key = convert(expr)?;
+        Ok(keys.iter().position(|other| *other == key).unwrap_or_else(|| {
+            keys.push(key);
+            keys.len() - 1
+        }))
+    };
+    let of_groups = |keys: &mut Vec<Expr>, groups: &[Vec<ast::Expr>]| {
+        let group = |group: &Vec<ast::Expr>| group.iter().map(|e| place(keys, e)).collect();
+        groups.iter().map(group).collect::<PlanResult<Vec<Vec<usize>>>>()
+    };
+    let rollup = |groups: Vec<Vec<usize>>| -> Vec<Vec<usize>> {
+        (0..=groups.len()).rev().map(|n| groups[..n].concat()).collect()
+    };
+    let cube = |groups: Vec<Vec<usize>>| -> Vec<Vec<usize>> {
+        let chosen = |bits: usize| {
+            let there = |i: &usize| bits >> (groups.len() - 1 - i) & 1 == 0;
+            (0..groups.len()).filter(there).flat_map(|i| groups[i].clone()).collect()
+        };
+        (0..1usize << groups.len().min(12)).map(chosen).collect()
+    };
+    for expr in written {
+        let part = match expr {
+            ast::Expr::Rollup(groups) => rollup(of_groups(&mut keys, groups)?),
+            ast::Expr::Cube(groups) => cube(of_groups(&mut keys, groups)?),
+            ast::Expr::GroupingSets(groups) => of_groups(&mut keys, groups)?,
+            key => {
+                let at = place(&mut keys, key)?;
+                sets.iter_mut().for_each(|set| set.push(at));
+                continue;
+            }
+        };
+        any = true;
+        let with = |set: &Vec<usize>| {
+            part.iter().map(|more| [&set[..], more].concat()).collect::<Vec<_>>()
+        };
+        sets = sets.iter().flat_map(with).collect();
+    }
+    for modifier in modifiers {
+        let groups = (0..keys.len()).map(|key| vec![key]).collect();
+        sets = match modifier {
+            ast::GroupByWithModifier::Rollup => rollup(groups),
+            ast::GroupByWithModifier::Cube => cube(groups),
+            other => return Err(refuse(format_args!("GROUP BY … {other}"), here)),
+        };
+        any = true;
+    }
+    if sets.len() > MOST_SETS || keys.len() > 62 {
+        return Err(PlanError::new(
+            "GROUPING_SIZE_LIMIT_EXCEEDED",
+            format!("GROUP BY has {} sets of {} keys", sets.len(), keys.len()),
+            format!("At most {MOST_SETS} sets: each row is in a group of each"),
+        )
+        .at(here));
+    }
+    Ok((keys, any.then_some(sets)))
 }
 
 /// `*`, perhaps without some columns.

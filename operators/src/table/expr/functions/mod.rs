@@ -270,7 +270,10 @@ pub fn check_name(name: &str) -> PlanResult<()> {
     let known = cast_of(&lower).is_some()
         || crate::table::aggregates::AggregateFunction::of(&lower).is_some()
         || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
-        || matches!(lower.as_str(), "extract" | "date_part" | "datepart");
+        || matches!(
+            lower.as_str(),
+            "extract" | "date_part" | "datepart" | "grouping" | "grouping_id"
+        );
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
