@@ -50,6 +50,26 @@ impl JobQuery {
 }
 
 impl Session {
+    /// Carries out a statement that starts nothing; gives back another.
+    fn prepared(&self, statement: Statement) -> PlanResult<Option<Statement>> {
+        match statement {
+            Statement::Set { key, value, place } => {
+                self.set(&key, &value).map_err(|error| error.at(place))?;
+            }
+            Statement::SourceView { name, schema, format, options, place } => {
+                let reader = StreamReader { session: self.clone(), format, options, schema };
+                let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
+                self.register(&name, frame.plan);
+            }
+            Statement::QueryView { name, query } => {
+                let plan = query.plan(&*self.lock())?;
+                self.register(&name, plan);
+            }
+            other => return Ok(Some(other)),
+        }
+        Ok(None)
+    }
+
     /// Carries out a script of `SET`, views and queries over bounded tables; the queries' results
     /// go to `show`, one after the other.
     pub fn script(
@@ -58,24 +78,13 @@ impl Session {
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         for statement in parse(text)? {
-            match statement {
-                Statement::Set { key, value, place } => {
-                    self.set(&key, &value).map_err(|error| error.at(place))?;
-                }
-                Statement::SourceView { name, schema, format, options, place } => {
-                    let reader = StreamReader { session: self.clone(), format, options, schema };
-                    let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
-                    self.register(&name, frame.plan);
-                }
-                Statement::QueryView { name, query } => {
-                    let plan = query.plan(&*self.lock())?;
-                    self.register(&name, plan);
-                }
-                Statement::Query(query, _) => {
+            match self.prepared(statement)? {
+                None => {}
+                Some(Statement::Query(query, _)) => {
                     let plan = query.plan(&*self.lock())?;
                     show(DataFrame::new(self.clone(), plan))?;
                 }
-                Statement::StreamingTable { place, .. } => {
+                Some(Statement::StreamingTable { place, .. }) => {
                     return Err(PlanError::new(
                         "STREAMING_TABLE_IN_SCRIPT",
                         "CREATE STREAMING TABLE starts a query that may have no end",
@@ -84,6 +93,7 @@ impl Session {
                     .at(place)
                     .into());
                 }
+                Some(_) => unreachable!("`prepared` has carried it out"),
             }
         }
         Ok(())
@@ -96,20 +106,9 @@ impl Session {
         let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
         let several = tables.count() > 1;
         for statement in statements {
-            match statement {
-                Statement::Set { key, value, place } => {
-                    self.set(&key, &value).map_err(|error| error.at(place))?;
-                }
-                Statement::SourceView { name, schema, format, options, place } => {
-                    let reader = StreamReader { session: self.clone(), format, options, schema };
-                    let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
-                    self.register(&name, frame.plan);
-                }
-                Statement::QueryView { name, query } => {
-                    let plan = query.plan(&*self.lock())?;
-                    self.register(&name, plan);
-                }
-                Statement::Query(_, place) => {
+            match self.prepared(statement)? {
+                None => {}
+                Some(Statement::Query(_, place)) => {
                     return Err(PlanError::new(
                         "QUERY_WITHOUT_SINK",
                         "a query in a job has nowhere to go",
@@ -118,7 +117,7 @@ impl Session {
                     )
                     .at(place));
                 }
-                Statement::StreamingTable { name, format, options, query, place } => {
+                Some(Statement::StreamingTable { name, format, options, query, place }) => {
                     let plan = query.plan(&*self.lock())?;
                     let mut writer =
                         DataFrame::new(self.clone(), plan).write_stream().format(&format);
@@ -138,6 +137,7 @@ impl Session {
                     writer.check().map_err(|error| error.at(place))?;
                     queries.push(JobQuery { name, writer });
                 }
+                Some(_) => unreachable!("`prepared` has carried it out"),
             }
         }
         for (key, value) in &overrides.settings {

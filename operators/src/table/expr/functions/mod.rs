@@ -4,6 +4,7 @@
 mod array;
 mod compare;
 mod condition;
+mod format;
 mod hash;
 mod json;
 mod lambda;

@@ -6,20 +6,26 @@ use super::{
 };
 use crate::table::datetime::pattern::Pattern;
 use crate::table::datetime::{
-    DAY_US, SECOND_US, Tz, add_months, add_months_us, date_of_days, days_of_date, days_of_month,
-    parse_date, parse_timestamp, to_local, to_utc, zone,
+    DAY_US, SECOND_US, Tz, add_months, date_of_days, days_of_date, days_of_month, parse_date,
+    parse_timestamp, to_local, to_utc, zone,
 };
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed, long_fn, text};
 use crate::table::expr::resolve::expect_type;
-use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use chrono::{Datelike, NaiveDate};
 
+mod arithmetic;
+mod units;
+
 use DataType as T;
+pub use arithmetic::arithmetic;
+use arithmetic::shifted;
+use units::{added, difference, months_between, truncated, truncated_date, unit_of};
 
 type Date = fn(NaiveDate) -> i64;
 
@@ -622,61 +628,6 @@ fn made_timestamp(args: &[Cell<'_>]) -> Option<i64> {
     fits.then(|| midnight + (hour * 60 + minute) * 60 * SECOND_US + seconds)
 }
 
-fn months_between(a: i64, b: i64, rounded: bool) -> Option<f64> {
-    let parts = |at: i64| {
-        let date = date_of_days(at.div_euclid(DAY_US))?;
-        let months = i64::from(date.year()) * 12 + i64::from(date.month0());
-        let last = date.day() == days_of_month(date.year(), date.month())?;
-        Some((months, i64::from(date.day()), last, at.rem_euclid(DAY_US) / SECOND_US))
-    };
-    let ((m1, d1, last1, s1), (m2, d2, last2, s2)) = (parts(a)?, parts(b)?);
-    let months = (m1 - m2) as f64;
-    if d1 == d2 || (last1 && last2) {
-        return Some(months);
-    }
-    let seconds = (d1 - d2) * 86_400 + s1 - s2;
-    let difference = months + seconds as f64 / (31.0 * 86_400.0);
-    Some(if rounded { (difference * 1e8).round() / 1e8 } else { difference })
-}
-
-/// Words for units that `date_trunc` and its like know.
-fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
-    let unit = unit.to_ascii_uppercase();
-    let step = match unit.as_str() {
-        "MICROSECOND" => return Some(at),
-        "MILLISECOND" => 1000,
-        "SECOND" => SECOND_US,
-        _ => 0,
-    };
-    if step > 0 {
-        return Some(at - at.rem_euclid(step));
-    }
-    let local = to_local(at, zone);
-    let within_day = match unit.as_str() {
-        "MINUTE" => 60 * SECOND_US,
-        "HOUR" => 3600 * SECOND_US,
-        "DAY" | "DD" => DAY_US,
-        _ => 0,
-    };
-    if within_day > 0 {
-        return Some(to_utc(local - local.rem_euclid(within_day), zone));
-    }
-    let days = truncated_date(&unit, local.div_euclid(DAY_US))?;
-    Some(to_utc(days * DAY_US, zone))
-}
-
-fn truncated_date(unit: &str, days: i64) -> Option<i64> {
-    let date = date_of_days(days)?;
-    let first = |year: i32, month: u32| NaiveDate::from_ymd_opt(year, month, 1).map(days_of_date);
-    match unit.to_ascii_uppercase().as_str() {
-        "WEEK" => Some(days - (days + 3).rem_euclid(7)),
-        "MONTH" | "MON" | "MM" => first(date.year(), date.month()),
-        "QUARTER" => first(date.year(), date.month0() / 3 * 3 + 1),
-        "YEAR" | "YYYY" | "YY" => first(date.year(), 1),
-        _ => None,
-    }
-}
-
 fn check_pattern(args: &[Resolved], index: usize) -> PlanResult<()> {
     match args.get(index).and_then(Resolved::literal_text).map(Pattern::new) {
         Some(Err(reason)) => Err(PlanError::new(
@@ -788,228 +739,6 @@ fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         Ok(arg.coerce(&to))
     });
     Ok((args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
-}
-
-const UNITS: [&str; 10] = [
-    "MICROSECOND",
-    "MILLISECOND",
-    "SECOND",
-    "MINUTE",
-    "HOUR",
-    "DAY",
-    "WEEK",
-    "MONTH",
-    "QUARTER",
-    "YEAR",
-];
-
-fn unit_of(arg: &Resolved) -> PlanResult<()> {
-    let known = arg.literal_text().is_some_and(|unit| {
-        UNITS.iter().any(|known| known.eq_ignore_ascii_case(unit))
-            || unit.eq_ignore_ascii_case("DAYOFYEAR")
-    });
-    if known {
-        return Ok(());
-    }
-    Err(PlanError::new(
-        "INVALID_PARAMETER_VALUE.DATETIME_UNIT",
-        format!("`{arg}` is not a unit of time"),
-        format!("Units: {}", UNITS.join(", ")),
-    ))
-}
-
-fn fixed_unit_us(unit: &str) -> Option<i64> {
-    Some(match unit.to_ascii_uppercase().as_str() {
-        "MICROSECOND" => 1,
-        "MILLISECOND" => 1000,
-        "SECOND" => SECOND_US,
-        "MINUTE" => 60 * SECOND_US,
-        "HOUR" => 3600 * SECOND_US,
-        _ => return None,
-    })
-}
-
-fn months_of(unit: &str) -> Option<i64> {
-    Some(match unit.to_ascii_uppercase().as_str() {
-        "MONTH" => 1,
-        "QUARTER" => 3,
-        "YEAR" => 12,
-        _ => return None,
-    })
-}
-
-fn added(unit: &str, count: i64, at: i64, zone: Tz) -> Option<i64> {
-    if let Some(length) = fixed_unit_us(unit) {
-        return at.checked_add(count.checked_mul(length)?);
-    }
-    let local = to_local(at, zone);
-    if let Some(months) = months_of(unit) {
-        return Some(to_utc(add_months_us(local, count.checked_mul(months)?)?, zone));
-    }
-    let days = if unit.eq_ignore_ascii_case("WEEK") { 7 } else { 1 };
-    Some(to_utc(local.checked_add(count.checked_mul(days)?.checked_mul(DAY_US)?)?, zone))
-}
-
-fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
-    if let Some(length) = fixed_unit_us(unit) {
-        return Some(end.checked_sub(start)? / length);
-    }
-    let (start, end) = (to_local(start, zone), to_local(end, zone));
-    match months_of(unit) {
-        None => {
-            let days = if unit.eq_ignore_ascii_case("WEEK") { 7 } else { 1 };
-            Some((end - start) / (days * DAY_US))
-        }
-        Some(unit) => {
-            let month = |at: i64| {
-                let date = date_of_days(at.div_euclid(DAY_US))?;
-                Some(i64::from(date.year()) * 12 + i64::from(date.month0()))
-            };
-            let mut months = month(end)? - month(start)?;
-            // A month that has not passed whole does not count.
-            let reached = add_months_us(start, months)?;
-            if months > 0 && reached > end {
-                months -= 1;
-            } else if months < 0 && reached < end {
-                months += 1;
-            }
-            Some(months / unit)
-        }
-    }
-}
-
-/// A date or timestamp and an interval.
-fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
-    let [at, by] = take(args);
-    let (at, by) = (at.long(), by.long());
-    let zone = zone_of_type(&call.to, call.semantics.zone);
-    let months = matches!(call.data_type(1), T::YearMonthInterval(..));
-    let of_date = call.to == T::Date;
-    let in_days = call.data_type(1) == &T::DayTimeInterval(0, 0);
-    long_fn(move |cx| {
-        let (Some(at), Some(by)) = (at(cx)?, by(cx)?) else { return Ok(None) };
-        let by = sign * by;
-        let sum = match (of_date, months) {
-            (true, true) => add_months(at, by),
-            (true, false) => at.checked_add(by / DAY_US),
-            (false, true) => add_months_us(to_local(at, zone), by).map(|local| to_utc(local, zone)),
-            // Days keep the clock's time; shorter units are lengths of time.
-            (false, false) if in_days => {
-                to_local(at, zone).checked_add(by).map(|local| to_utc(local, zone))
-            }
-            (false, false) => at.checked_add(by),
-        };
-        match sum {
-            Some(sum) => Ok(Some(sum)),
-            None => arithmetic_overflow("the date or timestamp"),
-        }
-    })
-}
-
-/// `+`, `-`, `*`, `/` where a date, a timestamp or an interval takes part.
-pub(super) fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
-    let timed = |t: &DataType| t.is_datetime() || t.is_interval();
-    let found = |name: &'static str, args: Vec<Resolved>, data_type: DataType| {
-        let nullable = any_nullable(&args);
-        Some(Ok(Resolved { node: Node::Call(name, args), data_type, nullable }))
-    };
-    if let ("negative", [a]) = (name, args)
-        && a.data_type.is_interval()
-    {
-        return found("interval_negative", vec![a.clone()], a.data_type.clone());
-    }
-    let [a, b] = args else { return None };
-    if !timed(&a.data_type) && !timed(&b.data_type) {
-        return None;
-    }
-    let (a, b) = (a.clone(), b.clone());
-    let days = |n: &Resolved| n.data_type.is_integral() && n.data_type != T::Long;
-    match (name, &a.data_type, &b.data_type) {
-        ("+", x, y) if x.is_interval() && y.is_interval() => {
-            let to = wider(x, y)?;
-            found("interval_add", vec![a, b], to)
-        }
-        ("-", x, y) if x.is_interval() && y.is_interval() => {
-            let to = wider(x, y)?;
-            found("interval_subtract", vec![a, b], to)
-        }
-        ("+", x, _) if x.is_interval() && b.data_type.is_datetime() => shift("datetime_add", b, a),
-        ("+", _, y) if y.is_interval() => shift("datetime_add", a, b),
-        ("-", _, y) if y.is_interval() => shift("datetime_subtract", a, b),
-        ("+", T::Date, _) if days(&b) => Some(super::resolve("date_add", vec![a, b])),
-        ("+", _, T::Date) if days(&a) => Some(super::resolve("date_add", vec![b, a])),
-        ("-", T::Date, _) if days(&b) => Some(super::resolve("date_sub", vec![a, b])),
-        ("-", T::Date, T::Date) => found("datetime_between", vec![a, b], T::DayTimeInterval(0, 0)),
-        ("-", x, y) if x.is_datetime() && y.is_datetime() || y == &T::String || x == &T::String => {
-            let to = if [x, y].contains(&&T::TimestampNtz) && ![x, y].contains(&&T::Timestamp) {
-                T::TimestampNtz
-            } else {
-                T::Timestamp
-            };
-            let args = [a, b].into_iter().map(|arg| expect_type(arg, &to, "`-`"));
-            match args.collect::<PlanResult<Vec<_>>>() {
-                Ok(args) => found("datetime_between", args, T::DayTimeInterval(0, 3)),
-                Err(error) => Some(Err(error)),
-            }
-        }
-        ("*", x, y) if x.is_interval() && y.is_numeric() => {
-            let (b, to) = (factor(b), whole(x));
-            found("interval_multiply", vec![a, b], to)
-        }
-        ("*", x, y) if y.is_interval() && x.is_numeric() => {
-            let (a, to) = (factor(a), whole(y));
-            found("interval_multiply", vec![b, a], to)
-        }
-        ("/", x, y) if x.is_interval() && y.is_numeric() => {
-            let (b, to) = (factor(b), whole(x));
-            found("interval_divide", vec![a, b], to)
-        }
-        ("+" | "-" | "*" | "/" | "%" | "div", ..) => Some(Err(PlanError::new(
-            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
-            format!("`{name}` cannot combine {} and {}", a.data_type, b.data_type),
-            "Intervals are written INTERVAL 5 MINUTES",
-        ))),
-        _ => None,
-    }
-}
-
-/// The units of both intervals, if they are of one kind.
-fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
-    match (a, b) {
-        (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
-            Some(T::DayTimeInterval(*a.min(c), *b.max(d)))
-        }
-        (T::YearMonthInterval(a, b), T::YearMonthInterval(c, d)) => {
-            Some(T::YearMonthInterval(*a.min(c), *b.max(d)))
-        }
-        _ => None,
-    }
-}
-
-fn whole(interval: &DataType) -> DataType {
-    match interval {
-        T::DayTimeInterval(..) => T::DayTimeInterval(0, 3),
-        _ => T::YearMonthInterval(0, 1),
-    }
-}
-
-fn factor(number: Resolved) -> Resolved {
-    let to = if number.data_type.is_integral() { T::Long } else { T::Double };
-    number.coerce(&to)
-}
-
-fn shift(name: &'static str, at: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
-    let to = match (&at.data_type, &by.data_type) {
-        (T::TimestampNtz, _) => T::TimestampNtz,
-        (T::Date, T::YearMonthInterval(..) | T::DayTimeInterval(0, 0)) => T::Date,
-        _ => T::Timestamp,
-    };
-    let nullable = at.nullable || by.nullable;
-    Some(expect_type(at, &to, "`+`").map(|at| Resolved {
-        node: Node::Call(name, vec![at, by]),
-        data_type: to,
-        nullable,
-    }))
 }
 
 /// `extract(field FROM source)`.
