@@ -150,6 +150,59 @@ fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
 const AGGREGATES: &str =
     "count(*), count(x), sum(x), avg(x), sum(y), sum(d), min(x), max(y), min(d), max(s), max(b)";
 
+/// The rarer aggregates, from scratch.
+fn rarer(rows: &[&Vec<Value>]) -> Vec<Value> {
+    let column = |at: usize| rows.iter().map(move |row| &row[at]);
+    let there = |at: usize| column(at).filter(|v| **v != Value::Null).cloned().collect::<Vec<_>>();
+    let bools: Vec<bool> = there(5).iter().map(|b| *b == Value::Boolean(true)).collect();
+    let or_null = |empty: bool, value: Value| if empty { Value::Null } else { value };
+    let mut x = longs(rows);
+    let mut texts = there(4);
+    let joined: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
+    let joined = joined.iter().map(|t| t[8..t.len() - 2].to_string()).collect::<Vec<_>>().join("+");
+    let best = rows.iter().filter(|row| row[1] != Value::Null).max_by_key(|row| match row[1] {
+        // Of equals the last.
+        Value::Long(x) => x,
+        _ => i64::MIN,
+    });
+    let list = x.iter().map(|v| Value::Long(*v)).collect();
+    let bits = x.iter().fold(0, |bits, v| bits ^ v);
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<i64>() as f64 / n;
+    let variance = x.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / n;
+    let first_text = texts.first().cloned().unwrap_or(Value::Null);
+    texts.sort_by_key(|text| format!("{text:?}"));
+    texts.dedup();
+    x.sort_unstable();
+    let half = (x.len() as f64 * 0.5).ceil() as usize;
+    let median = x.get(half.saturating_sub(1)).map_or(Value::Null, |v| Value::Long(*v));
+    x.dedup();
+    vec![
+        Value::Long(bools.iter().filter(|b| **b).count() as i64),
+        Value::Long(
+            rows.iter().filter(|r| r[1] != Value::Null && r[4] != Value::Null).count() as i64
+        ),
+        rows[0][1].clone(),
+        rows[rows.len() - 1][1].clone(),
+        first_text,
+        best.map_or(Value::Null, |row| row[4].clone()),
+        or_null(bools.is_empty(), Value::Boolean(bools.iter().all(|b| *b))),
+        or_null(bools.is_empty(), Value::Boolean(bools.iter().any(|b| *b))),
+        or_null(x.is_empty(), Value::Long(bits)),
+        Value::Array(list),
+        or_null(texts.is_empty(), Value::String(joined)),
+        Value::Array(texts),
+        Value::Long(i64::from(bools.contains(&true)) + i64::from(bools.contains(&false))),
+        median,
+        or_null(x.is_empty(), Value::Double((variance * 1e6).round() / 1e6)),
+    ]
+}
+
+const RARER: &str = "count_if(b), count(x, s), first(x), last(x), first(s, true), max_by(s, x), \
+                     bool_and(b), bool_or(b), bit_xor(x), collect_list(x), listagg(s, '+'), \
+                     sort_array(collect_set(s)), approx_count_distinct(b), \
+                     percentile_approx(x, 0.5), round(var_pop(x), 6)";
+
 fn record() -> impl Strategy<Value = Vec<Value>> {
     fn maybe(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Value> {
         prop_oneof![1 => Just(Value::Null), 4 => value].boxed()
@@ -187,6 +240,21 @@ proptest! {
             let same: Vec<_> = records[..=n].iter().filter(|other| other[0] == record[0]).collect();
             let mut expected = vec![record[0].clone()];
             expected.extend(model(&same));
+            prop_assert_eq!(&got[n], &vec![expected], "after record {}", n);
+        }
+    }
+
+    #[test]
+    fn rarer_aggregates_restored_after_every_record(
+        records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
+        parallelism in 1usize..4, seed: u64,
+    ) {
+        let sql = format!("SELECT k, {RARER} FROM rows GROUP BY k");
+        let got = outputs(&sql, OutputMode::Update, trigger, parallelism, &records, seed);
+        for (n, record) in records.iter().enumerate() {
+            let same: Vec<_> = records[..=n].iter().filter(|other| other[0] == record[0]).collect();
+            let mut expected = vec![record[0].clone()];
+            expected.extend(rarer(&same));
             prop_assert_eq!(&got[n], &vec![expected], "after record {}", n);
         }
     }
