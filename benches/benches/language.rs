@@ -1,7 +1,7 @@
 //! The language's own cost: `cargo bench -p millstream-benches --bench language [-- --lines N]`.
 //!
 //! *Expressions*: a million rows that stay in the cache, median of 21 rounds.
-//! *Decoders*: JSON and CSV lines into rows beside `serde_json` and `csv` into a typed struct, in
+//! *Decoders*: JSON and CSV lines into rows beside `serde_json`, `sonic-rs` and `csv` into a typed struct, in
 //! alternating rounds; the ratio is ours over theirs, in bytes a second.
 //! *Word count*: a file of N lines (10,000,000) through a query on one core, beside a loop written
 //! by hand that reads, splits and counts the same file with a standard hash map, alternating.
@@ -124,6 +124,21 @@ fn decoders() {
         || {
             for line in json.lines() {
                 black_box(serde_json::from_str::<Event>(line).expect("good lines"));
+            }
+        },
+    );
+    compare(
+        "JSON, beside sonic-rs",
+        json.len(),
+        || {
+            for line in json.lines() {
+                of_json.decode(line.as_bytes(), &mut row).expect("good lines");
+                black_box(&row);
+            }
+        },
+        || {
+            for line in json.lines() {
+                black_box(sonic_rs::from_str::<Event>(line).expect("good lines"));
             }
         },
     );
