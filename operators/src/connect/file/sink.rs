@@ -187,6 +187,7 @@ impl FileSinkConfig {
             width: schema.fields.len(),
             env,
             reports,
+            present: None,
             files: HashMap::new(),
             key: Vec::new(),
             latency,
@@ -205,7 +206,9 @@ pub struct FileSink {
     reports: Sender<Report>,
     partitions: Vec<(usize, Field)>,
     width: usize,
-    /// The files of this epoch, by the row of their partition's values.
+    /// The file of the last row; rows of one partition come together, or there is but one.
+    present: Option<(Vec<u8>, OpenFile)>,
+    /// The others of this epoch, by the row of their partition's values.
     files: HashMap<Vec<u8>, OpenFile>,
     key: Vec<u8>,
     latency: LatencyRecorder,
@@ -259,31 +262,47 @@ impl FileSink {
                 writer.value(to, &row.value(*at, self.width, &field.data_type));
             }
         }
-        if !self.files.contains_key(&self.key) {
-            if self.files.len() == PARTITIONS_MAX {
-                return Err(EngineError::operator(
-                    "FILE_SINK_TOO_MANY_PARTITIONS",
-                    format!("one epoch has rows of more than {PARTITIONS_MAX} partitions"),
-                    "Partition by a column with fewer values",
-                ));
-            }
-            let mut folder = self.folder.clone();
-            for (at, field) in &self.partitions {
-                let value = row.value(*at, self.width, &field.data_type);
-                let text = value.display(&field.data_type, Tz::UTC);
-                folder.push(folder_name(&field.name, text.as_deref()));
-                let made = self.env.storage().create_folder(&folder);
-                made.map_err(|error| entry::write_failed(&folder, &error))?;
-            }
-            let name = format!("part-00000-{}-c000.{}", new_id(&*self.env), self.extension);
-            let buffer = self.header.as_bytes().to_vec();
-            let file = OpenFile { path: folder.join(name), size: 0, buffer };
-            self.files.insert(self.key.clone(), file);
+        if self.present.as_ref().is_none_or(|(key, _)| *key != self.key) {
+            self.change_file(row)?;
         }
-        match self.files.get_mut(&self.key) {
-            Some(file) => Ok(file),
-            None => unreachable!("it was put in"),
+        match &mut self.present {
+            Some((_, file)) => Ok(file),
+            None => unreachable!("it was changed to one"),
         }
+    }
+
+    /// Makes the file of the key the present one.
+    fn change_file(&mut self, row: Row<'_>) -> Result<(), EngineError> {
+        if let Some((key, file)) = self.present.take() {
+            self.files.insert(key, file);
+        }
+        let file = match self.files.remove(&self.key) {
+            Some(file) => file,
+            None => self.begin_file(row)?,
+        };
+        self.present = Some((self.key.clone(), file));
+        Ok(())
+    }
+
+    fn begin_file(&self, row: Row<'_>) -> Result<OpenFile, EngineError> {
+        if self.files.len() >= PARTITIONS_MAX {
+            return Err(EngineError::operator(
+                "FILE_SINK_TOO_MANY_PARTITIONS",
+                format!("one epoch has rows of more than {PARTITIONS_MAX} partitions"),
+                "Partition by a column with fewer values",
+            ));
+        }
+        let mut folder = self.folder.clone();
+        for (at, field) in &self.partitions {
+            let value = row.value(*at, self.width, &field.data_type);
+            let text = value.display(&field.data_type, Tz::UTC);
+            folder.push(folder_name(&field.name, text.as_deref()));
+            let made = self.env.storage().create_folder(&folder);
+            made.map_err(|error| entry::write_failed(&folder, &error))?;
+        }
+        let name = format!("part-00000-{}-c000.{}", new_id(&*self.env), self.extension);
+        let buffer = self.header.as_bytes().to_vec();
+        Ok(OpenFile { path: folder.join(name), size: 0, buffer })
     }
 }
 
@@ -296,7 +315,7 @@ impl Stage for FileSink {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let mut staged = Vec::new();
-        for (_, mut open) in self.files.drain() {
+        for (_, mut open) in self.files.drain().chain(self.present.take()) {
             open.write_out(self.env.storage())?;
             let file = SinkFile {
                 path: uri(&open.path),
