@@ -341,3 +341,61 @@ fn the_language_over_a_stream() {
         }
     }
 }
+
+/// The largest and smallest values give a result or an error with a condition, and no panic.
+#[test]
+fn extremes_do_not_panic() {
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", "Asia/Tokyo").unwrap();
+    let min = "timestamp_micros(-9223372036854775808)";
+    let max = "timestamp_micros(9223372036854775807)";
+    let mut panics = Vec::new();
+    for at in [min, max] {
+        for sql in [
+            format!("CAST({at} AS STRING)"),
+            format!("CAST({at} AS DATE)"),
+            format!("date_trunc('MILLISECOND', {at})"),
+            format!("date_trunc('DAY', {at})"),
+            format!("date_trunc('YEAR', {at})"),
+            format!("hour({at}) + second({at})"),
+            format!("timestampdiff(DAY, {min}, {at})"),
+            format!("timestampdiff(MONTH, {at}, {min})"),
+            format!("timestampadd(DAY, 2147483647, {at})"),
+            format!("timestampadd(MONTH, -2147483648, {at})"),
+            format!("{at} + INTERVAL 1 DAY"),
+            format!("{at} - INTERVAL 1 MONTH"),
+            format!("{at} - TIMESTAMP'2024-01-01 00:00:00'"),
+            format!("months_between({at}, {min})"),
+            format!("date_format({at}, 'yyyy-MM-dd HH:mm:ss.SSS XXX')"),
+            format!("from_utc_timestamp({at}, 'Asia/Seoul')"),
+            format!("to_utc_timestamp({at}, 'Asia/Seoul')"),
+            format!("sequence({at}, {max}, INTERVAL 100000 DAYS)"),
+            "next_day(date_from_unix_date(2147483647), 'Mon')".to_string(),
+            "trunc(date_from_unix_date(-2147483648), 'WEEK')".to_string(),
+            "last_day(date_from_unix_date(2147483647))".to_string(),
+            "make_dt_interval(2147483647, 2147483647, 2147483647, 1)".to_string(),
+            "make_ym_interval(2147483647, 2147483647)".to_string(),
+            "-9223372036854775808L DIV -1".to_string(),
+            "abs(-9223372036854775808L)".to_string(),
+            "pmod(-9223372036854775808L, -1)".to_string(),
+            "substring('abc', -2147483648, 2147483647)".to_string(),
+            "slice(array(1), -2147483648, 2147483647)".to_string(),
+            "conv('9223372036854775808', 10, -36)".to_string(),
+            "round(9223372036854775807L, -18)".to_string(),
+        ] {
+            let frame = session.sql(&format!("SELECT {sql}")).unwrap();
+            if let Err(error) = frame.collect()
+                && error.condition() == "OPERATOR_PANICKED"
+            {
+                panics.push(format!("{sql}: {error}"));
+            }
+            // What was folded while planning would have panicked here.
+        }
+    }
+    assert!(panics.is_empty(), "{}", panics.join("\n"));
+    for sql in ["date_add(DATE'2024-01-01', 2147483647)", "date_sub(DATE'2024-01-01', -2147483647)"]
+    {
+        let outcome = session.sql(&format!("SELECT {sql}")).unwrap().collect();
+        assert_eq!(outcome.unwrap_err().condition(), "ARITHMETIC_OVERFLOW", "{sql}");
+    }
+}

@@ -78,7 +78,8 @@ pub fn to_utc(local_us: i64, zone: Tz) -> i64 {
             }
         }
     };
-    local_us - i64::from(offset_s) * SECOND_US
+    // At the ends of time the clock stops.
+    local_us.saturating_sub(i64::from(offset_s) * SECOND_US)
 }
 
 /// Seconds by which a zone is ahead of UTC at an instant.
@@ -92,7 +93,7 @@ pub fn offset_s(utc_us: i64, zone: Tz) -> i64 {
 
 /// From UTC to the local time of a zone.
 pub fn to_local(utc_us: i64, zone: Tz) -> i64 {
-    utc_us + offset_s(utc_us, zone) * SECOND_US
+    utc_us.saturating_add(offset_s(utc_us, zone) * SECOND_US)
 }
 
 /// The date of a day number.

@@ -104,14 +104,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "date_add(date, days)",
         (2, 2),
         |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| Ok(Cell::Long(a[0].long() + a[1].long())),
+        |a, _, _| or_overflow(day(a[0].long() + a[1].long())),
     ),
     cells(
         "date_sub",
         "date_sub(date, days)",
         (2, 2),
         |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| Ok(Cell::Long(a[0].long() - a[1].long())),
+        |a, _, _| or_overflow(day(a[0].long() - a[1].long())),
     ),
     cells(
         "date_diff",
@@ -570,6 +570,11 @@ fn clock_part(args: Vec<Compiled>, call: &Call, unit_us: i64, most: i64) -> Comp
     let (local, [a]) = (local_time(call, 0), take(args));
     let a = a.long();
     long_fn(move |cx| Ok(a(cx)?.map(|at| local(at).div_euclid(unit_us).rem_euclid(most))))
+}
+
+/// A day number, if it is one of a date.
+fn day(days: i64) -> Option<i64> {
+    i32::try_from(days).ok().map(i64::from)
 }
 
 fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {

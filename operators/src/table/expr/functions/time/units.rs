@@ -35,7 +35,7 @@ pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
         _ => 0,
     };
     if step > 0 {
-        return Some(at - at.rem_euclid(step));
+        return at.checked_sub(at.rem_euclid(step));
     }
     let local = to_local(at, zone);
     let within_day = match unit.as_str() {
@@ -45,10 +45,10 @@ pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
         _ => 0,
     };
     if within_day > 0 {
-        return Some(to_utc(local - local.rem_euclid(within_day), zone));
+        return Some(to_utc(local.checked_sub(local.rem_euclid(within_day))?, zone));
     }
     let days = truncated_date(&unit, local.div_euclid(DAY_US))?;
-    Some(to_utc(days * DAY_US, zone))
+    Some(to_utc(days.checked_mul(DAY_US)?, zone))
 }
 
 pub fn truncated_date(unit: &str, days: i64) -> Option<i64> {
@@ -131,7 +131,7 @@ pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
     match months_of(unit) {
         None => {
             let days = if unit.eq_ignore_ascii_case("WEEK") { 7 } else { 1 };
-            Some((end - start) / (days * DAY_US))
+            Some(end.checked_sub(start)? / (days * DAY_US))
         }
         Some(unit) => {
             let month = |at: i64| {
