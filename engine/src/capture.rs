@@ -26,6 +26,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, compiler_fence};
+use std::thread::JoinHandle;
 
 /// Bytes of a segment.
 pub const SEGMENT_BYTES: usize = 4 << 20;
@@ -207,8 +208,7 @@ pub struct CaptureLog {
     /// Where the last payload of the present segment ends.
     end: u64,
     full: Vec<Full>,
-    ready: Receiver<Result<Segment, EngineError>>,
-    orders: Sender<Order>,
+    keeper: Option<Keeper>,
 }
 
 /// What a log held when it was opened.
@@ -288,8 +288,8 @@ impl CaptureLog {
         let replay = Replay { paths: paths.split_off(first).into(), bytes: Vec::new(), at: 0 };
         let number = segments.last().map_or(0, |(number, _)| number + 1);
         let current = make(folder, number)?;
-        let (orders, ready) = keeper(env, folder.to_path_buf(), number + 1)?;
-        let mut log = Self { current, at: 0, end: from, full, ready, orders };
+        let keeper = Some(Keeper::start(env, folder.to_path_buf(), number + 1)?);
+        let mut log = Self { current, at: 0, end: from, full, keeper };
         log.begin();
         Ok((log, tail, replay))
     }
@@ -322,7 +322,8 @@ impl CaptureLog {
     /// Goes on in the next segment, which is ready unless the disk is slower than the socket.
     fn turn_over(&mut self) -> Result<(), EngineError> {
         let gone = || EngineError::operator("CAPTURE_LOG_STOPPED", "its thread has ended", "");
-        let next = self.ready.recv().map_err(|_| gone())??;
+        let keeper = self.keeper.as_ref().ok_or_else(gone)?;
+        let next = keeper.ready.recv().map_err(|_| gone())??;
         let old = std::mem::replace(&mut self.current, next);
         self.full.push(Full { path: old.path, end: self.end });
         self.begin();
@@ -332,15 +333,27 @@ impl CaptureLog {
     /// Everything before this position is committed: segments that hold nothing else go. To be
     /// called when the [`Replay`] has ended, which reads them.
     pub fn committed(&mut self, position: u64) {
-        let orders = &self.orders;
+        let keeper = self.keeper.as_ref();
         self.full.retain(|segment| {
             let needed = segment.end > position;
-            if !needed {
+            if let (false, Some(keeper)) = (needed, keeper) {
                 // A segment that stays is removed by the next start.
-                drop(orders.send(Order::Remove(segment.path.clone())));
+                drop(keeper.orders.send(Order::Remove(segment.path.clone())));
             }
             needed
         });
+    }
+}
+
+impl Drop for CaptureLog {
+    /// Waits for the log's thread: once the log is gone nobody touches its folder any more, and
+    /// the next run may make a segment of the number that the thread was about to make.
+    fn drop(&mut self) {
+        if let Some(Keeper { orders, ready, thread }) = self.keeper.take() {
+            drop((orders, ready));
+            // Its panic was printed by the runtime, and `turn_over` has failed by it.
+            drop(thread.join());
+        }
     }
 }
 
@@ -350,34 +363,39 @@ fn first_position(path: &Path) -> Option<u64> {
     decode(&bytes, MAGIC.len()).map(|(head, ..)| head.position)
 }
 
-type Keeper = (Sender<Order>, Receiver<Result<Segment, EngineError>>);
+/// The thread that keeps one empty segment ahead and removes old ones.
+struct Keeper {
+    orders: Sender<Order>,
+    ready: Receiver<Result<Segment, EngineError>>,
+    thread: JoinHandle<()>,
+}
 
-/// Starts the thread that keeps one empty segment ahead and removes old ones.
-fn keeper(env: &dyn Env, folder: PathBuf, first: u64) -> Result<Keeper, EngineError> {
-    let (orders, inbox) = unbounded();
-    let (ready, segments) = bounded(1);
-    let body = move || {
-        let mut next = Some(make(&folder, first));
-        let mut number = first;
-        loop {
-            // Wait for whichever comes first: room for the next segment, or an order.
-            crossbeam_channel::select! {
-                send(ready, next.take().unwrap_or_else(|| make(&folder, number))) -> sent => {
-                    if sent.is_err() {
-                        return;
+impl Keeper {
+    fn start(env: &dyn Env, folder: PathBuf, first: u64) -> Result<Self, EngineError> {
+        let (orders, inbox) = unbounded();
+        let (ahead, ready) = bounded(1);
+        let body = move || {
+            for number in first.. {
+                let made = make(&folder, number);
+                // Until there is room for it, do what is ordered. The message is evaluated only
+                // when it is sent.
+                loop {
+                    crossbeam_channel::select! {
+                        send(ahead, made) -> sent => match sent {
+                            Ok(()) => break,
+                            Err(_) => return,
+                        },
+                        recv(inbox) -> order => match order {
+                            Ok(Order::Remove(path)) => drop(std::fs::remove_file(path)),
+                            Err(_) => return,
+                        },
                     }
-                    number += 1;
-                    next = Some(make(&folder, number));
                 }
-                recv(inbox) -> order => match order {
-                    Ok(Order::Remove(path)) => drop(std::fs::remove_file(path)),
-                    Err(_) => return,
-                },
             }
-        }
-    };
-    env.spawn("capture-log".to_string(), Box::new(body))?;
-    Ok((orders, segments))
+        };
+        let thread = env.spawn("capture-log".to_string(), Box::new(body))?;
+        Ok(Self { orders, ready, thread })
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -399,6 +417,57 @@ mod tests {
         fn drop(&mut self) {
             drop(std::fs::remove_dir_all(&self.0));
         }
+    }
+
+    /// The real world, which knows whether a thread that it started has ended.
+    #[derive(Default)]
+    struct Watched {
+        real: RealEnv,
+        running: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Env for Watched {
+        fn now_ns(&self) -> u64 {
+            self.real.now_ns()
+        }
+        fn wall_us(&self) -> i64 {
+            self.real.wall_us()
+        }
+        fn random(&self) -> u64 {
+            self.real.random()
+        }
+        fn storage(&self) -> &dyn crate::storage::Storage {
+            self.real.storage()
+        }
+        fn sleeper(&self) -> Result<(Option<mio::Poll>, crate::wake::Waker), EngineError> {
+            self.real.sleeper()
+        }
+        fn spawn(
+            &self,
+            name: String,
+            run: Box<dyn FnOnce() + Send>,
+        ) -> Result<JoinHandle<()>, EngineError> {
+            let running = self.running.clone();
+            running.fetch_add(1, Ordering::SeqCst);
+            let body = move || {
+                run();
+                running.fetch_sub(1, Ordering::SeqCst);
+            };
+            self.real.spawn(name, Box::new(body))
+        }
+    }
+
+    #[test]
+    fn a_closed_log_leaves_nobody_in_its_folder() -> Result<(), EngineError> {
+        let scratch = Scratch::new("closed");
+        let world = Watched::default();
+        for _ in 0..5 {
+            let (log, ..) = CaptureLog::open(&world, &scratch.0, 0)?;
+            assert_eq!(world.running.load(Ordering::SeqCst), 1);
+            drop(log);
+            assert_eq!(world.running.load(Ordering::SeqCst), 0, "the log's thread outlived it");
+        }
+        Ok(())
     }
 
     fn data(position: u64, lines: u64) -> Head {

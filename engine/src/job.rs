@@ -273,7 +273,8 @@ impl Job {
         let thread = env.spawn(
             format!("{name}-epochs"),
             Box::new(move || {
-                let result = drive(driver, &inbox, &*clock);
+                let mut driver = driver;
+                let result = drive(&mut driver, &inbox, &*clock);
                 // ORDERING: relaxed: see `Worker::run_tasklets`.
                 halt.store(true, Ordering::Relaxed);
                 wakers.iter().for_each(Waker::wake);
@@ -282,6 +283,8 @@ impl Job {
                     // printed by the runtime.
                     drop(thread.join());
                 }
+                // With the driver goes the checkpoint's lock: not before nobody works in it.
+                drop(driver);
                 let (slot, changed) = &*shared;
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
                 changed.notify_all();
@@ -298,7 +301,7 @@ impl Job {
     }
 }
 
-fn drive(mut driver: Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result<(), EngineError> {
+fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result<(), EngineError> {
     loop {
         let now_ns = env.now_ns();
         let wait_ns = match driver.tick(now_ns) {
