@@ -9,6 +9,7 @@
 use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
 use crate::error::EngineError;
 use crate::event::Epoch;
+use crate::event_time::EventTime;
 use crate::seam::Env;
 use crate::state::Changes;
 use crate::storage::Storage;
@@ -214,6 +215,8 @@ pub struct Committed {
     pub duration_ns: u64,
     /// Each stateful operator.
     pub state: Vec<OperatorState>,
+    /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
+    pub watermark_ms: i64,
 }
 
 enum State {
@@ -291,6 +294,7 @@ pub(crate) struct Parts {
     pub tasklets: usize,
     pub operators: usize,
     pub env: Arc<dyn Env>,
+    pub time: EventTime,
     pub checkpoint: Option<Checkpoint>,
     pub recovery: Recovery,
     pub sink: Option<Box<dyn SinkLog>>,
@@ -304,6 +308,7 @@ pub struct Driver {
     tasklets: usize,
     operators: usize,
     env: Arc<dyn Env>,
+    time: EventTime,
     checkpoint: Option<Checkpoint>,
     sink: Option<Box<dyn SinkLog>>,
     unfinished: Option<Unfinished>,
@@ -331,7 +336,11 @@ impl Driver {
         let sources = parts.sources.len();
         let mut positions = parts.recovery.offsets;
         positions.resize(sources, Offset::default());
+        let mut time = parts.time;
+        time.resume(parts.recovery.watermark_ms, parts.recovery.next_watermark_ms);
+        time.times().start(parts.env.wall_us());
         Self {
+            time,
             trigger: parts.trigger,
             exhausted: vec![false; sources],
             sources: parts.sources,
@@ -455,17 +464,19 @@ impl Driver {
             return;
         };
         let plans: Vec<Planned> = plans.into_iter().flatten().collect();
-        if plans.iter().any(|plan| plan.has_new) {
+        if plans.iter().any(|plan| plan.has_new) || self.time.wants_batch() {
             let limited = plans.iter().any(|plan| plan.limited);
             let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
-            if let Some(checkpoint) = &self.checkpoint
-                && let Err(error) =
-                    checkpoint.write_offsets(self.next_epoch, &ends, Mode::MicroBatch, Vec::new())
-            {
-                return self.fail(error);
+            let times = (self.env.wall_us() / 1000, self.time.next_ms());
+            if let Some(checkpoint) = &self.checkpoint {
+                let (epoch, mode) = (self.next_epoch, Mode::MicroBatch);
+                let written = checkpoint.write_offsets(epoch, &ends, mode, times, Vec::new());
+                if let Err(error) = written {
+                    return self.fail(error);
+                }
             }
             let wal_ns = self.env.now_ns().saturating_sub(now_ns);
-            self.run_batch(&ends, started_ns);
+            self.run_batch(&ends, times, started_ns);
             if let State::Epoch(flight) = &mut self.state {
                 (flight.plan_ns, flight.wal_ns) = (now_ns - started_ns, wal_ns);
                 flight.limited = limited;
@@ -483,8 +494,14 @@ impl Driver {
         }
     }
 
-    fn run_batch(&mut self, ends: &[Offset], begun_ns: u64) {
+    fn run_batch(
+        &mut self,
+        ends: &[Offset],
+        (timestamp_ms, watermark_ms): (i64, i64),
+        begun_ns: u64,
+    ) {
         let epoch = self.next_epoch;
+        self.time.begin(timestamp_ms, watermark_ms);
         // Until its plan says otherwise: an epoch of an earlier run holds nothing that is new.
         let limited = true;
         self.state = State::Epoch(InFlight { batch: true, limited, ..self.flight(begun_ns) });
@@ -514,6 +531,7 @@ impl Driver {
                 epoch,
                 &flight.offsets,
                 Mode::Continuous,
+                (env.wall_us() / 1000, self.time.next_ms()),
                 flight.staged.clone(),
             )?;
             wal_ns = env.now_ns() - before_ns;
@@ -522,7 +540,7 @@ impl Driver {
             sink.commit(storage, epoch, &flight.staged)?;
         }
         if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.write_commit(epoch)?;
+            checkpoint.write_commit(epoch, self.time.next_ms())?;
         }
         Ok(wal_ns)
     }
@@ -531,6 +549,10 @@ impl Driver {
         let State::Epoch(flight) = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
+        self.time.end();
+        if !flight.batch {
+            self.time.times().start(self.env.wall_us());
+        }
         let wal_ns = match self.make_durable(&flight) {
             Ok(wal_ns) => wal_ns,
             Err(error) => return self.fail(error),
@@ -551,6 +573,7 @@ impl Driver {
             commit_ns: end_ns.saturating_sub(now_ns + in_commit_ns),
             duration_ns: end_ns.saturating_sub(flight.begun_ns),
             state: flight.state,
+            watermark_ms: self.time.next_ms(),
         };
         self.next_epoch += 1;
         (self.on_commit)(&committed);
@@ -577,8 +600,9 @@ impl Driver {
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
-            Some(Unfinished::Replay(ends)) => {
-                self.run_batch(&ends, now_ns);
+            Some(Unfinished::Replay(replay)) => {
+                let times = (replay.timestamp_ms, replay.watermark_ms);
+                self.run_batch(&replay.ends, times, now_ns);
                 true
             }
             Some(Unfinished::Commit(staged)) => {
@@ -588,7 +612,7 @@ impl Driver {
                     None => Ok(()),
                 };
                 let done = sink.and_then(|()| match &mut self.checkpoint {
-                    Some(checkpoint) => checkpoint.write_commit(epoch),
+                    Some(checkpoint) => checkpoint.write_commit(epoch, self.time.next_ms()),
                     None => Ok(()),
                 });
                 if let Err(error) = done {

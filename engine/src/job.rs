@@ -7,6 +7,7 @@ use crate::driver::{
     Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
 };
 use crate::error::EngineError;
+use crate::event_time::{BatchTimes, EventTime, Policy, Seen};
 use crate::exchange::{Inlet, Outbox, connect};
 use crate::seam::{Env, RealEnv, SimEnv};
 use crate::sim;
@@ -61,6 +62,7 @@ pub struct Job {
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
     operators: usize,
+    time: EventTime,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
     sink: Option<Box<dyn SinkLog>>,
@@ -94,6 +96,7 @@ impl Job {
             sources: Vec::new(),
             tasklets: 0,
             operators: 0,
+            time: EventTime::default(),
             checkpoint: None,
             recovery: Recovery::default(),
             sink: None,
@@ -161,6 +164,32 @@ impl Job {
             StateLog::new(operator, (instance, instances), snapshot, self.reports.0.clone())
         };
         (0..instances).map(log).collect()
+    }
+
+    /// The times that the present batch goes by.
+    pub fn times(&self) -> BatchTimes {
+        self.time.times()
+    }
+
+    /// How the watermarks of several inputs become one.
+    pub fn set_watermark_policy(&mut self, policy: Policy) {
+        self.time.set_policy(policy);
+    }
+
+    /// A new input with an event time, whose watermark stays behind by a delay.
+    pub fn event_time(&mut self, delay_ms: i64) -> Seen {
+        self.time.input(delay_ms)
+    }
+
+    /// Says that an operator lets something go when the watermark has passed: a batch may be run
+    /// for that alone.
+    pub fn releases_by_watermark(&mut self) {
+        self.time.set_releases();
+    }
+
+    /// The watermark that an earlier run has ended with, in milliseconds since 1970.
+    pub fn resumed_watermark_ms(&self) -> i64 {
+        self.recovery.next_watermark_ms
     }
 
     /// Lets a transactional sink's log take part in commits. What the sink stages is sent with
@@ -234,6 +263,7 @@ impl Job {
             tasklets: self.tasklets,
             operators: self.operators,
             env: self.env,
+            time: self.time,
             checkpoint: self.checkpoint,
             recovery: self.recovery,
             sink: self.sink,

@@ -12,6 +12,7 @@ pub mod cores;
 pub mod driver;
 pub mod error;
 pub mod event;
+pub mod event_time;
 pub mod exchange;
 pub mod job;
 pub mod key_group;

@@ -264,8 +264,8 @@ mod tests {
                             changes.drain(|hash, key, value| checkpoint.change(operator, hash, key, value));
                         }
                         checkpoint.write_state(epoch).unwrap();
-                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::Mode::Continuous, vec![]).unwrap();
-                        checkpoint.write_commit(epoch).unwrap();
+                        checkpoint.write_offsets(epoch, &[], crate::checkpoint::Mode::Continuous, (0, 0), vec![]).unwrap();
+                        checkpoint.write_commit(epoch, 0).unwrap();
                         if compact {
                             checkpoint.compact_now(epoch).unwrap();
                         }

@@ -29,5 +29,6 @@ fn wrong_jobs_say_where_why_and_what_to_do() {
         std::fs::write(format!("{folder}/seen.txt"), &seen).unwrap();
     }
     let expected = std::fs::read_to_string(format!("{folder}/seen.txt")).unwrap_or_default();
-    assert_eq!(seen, expected, "run with UPDATE=1 if this is better");
+    let differ: Vec<_> = seen.lines().filter(|line| !expected.contains(line)).collect();
+    assert!(seen == expected, "run with UPDATE=1 if this is better:\n{}", differ.join("\n"));
 }

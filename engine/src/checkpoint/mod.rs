@@ -143,15 +143,30 @@ pub struct CommitHeader {
 /// An epoch that was begun and not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// Run it again up to these offsets.
-    Replay(Vec<Offset>),
+    /// Run it again.
+    Replay(Replay),
     /// All of it is durable: commit what the sink has staged.
     Commit(Vec<String>),
+}
+
+/// A micro-batch that was planned by an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Where it ends in each source.
+    pub ends: Vec<Offset>,
+    /// Its wall-clock time, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Its watermark, in milliseconds since 1970.
+    pub watermark_ms: i64,
 }
 
 /// Where a query goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
+    /// The watermark of the last committed epoch, in milliseconds since 1970.
+    pub watermark_ms: i64,
+    /// The one for the next.
+    pub next_watermark_ms: i64,
     /// The first epoch that is not committed.
     pub next_epoch: Epoch,
     /// Each source's position at the end of the last committed epoch; empty before the first.
@@ -381,8 +396,12 @@ impl Checkpoint {
         let mut recovery = Recovery::default();
         let mut state = Vec::new();
         if let Some(epoch) = last_commit {
-            state = read_commit(storage, &self.path("commits", epoch))?.state;
-            recovery.offsets = self.read_positions(epoch, shape)?.1;
+            let commit = read_commit(storage, &self.path("commits", epoch))?;
+            state = commit.state;
+            let (header, offsets) = self.read_positions(epoch, shape)?;
+            recovery.offsets = offsets;
+            recovery.watermark_ms = header.batch_watermark_ms;
+            recovery.next_watermark_ms = commit.next_batch_watermark_ms;
             recovery.next_epoch = epoch + 1;
         }
         if let Some(epoch) = last_offsets.filter(|last| Some(*last) > last_commit) {
@@ -393,11 +412,19 @@ impl Checkpoint {
             }
             let (header, ends) = self.read_positions(epoch, shape)?;
             match header.mode {
-                Mode::MicroBatch => recovery.unfinished = Some(Unfinished::Replay(ends)),
+                Mode::MicroBatch => {
+                    recovery.unfinished = Some(Unfinished::Replay(Replay {
+                        ends,
+                        timestamp_ms: header.batch_timestamp_ms,
+                        watermark_ms: header.batch_watermark_ms,
+                    }));
+                }
                 Mode::Continuous => {
                     // The files that only the commit before it names may be gone by now.
                     state = header.state;
                     recovery.offsets = ends;
+                    recovery.watermark_ms = header.batch_watermark_ms;
+                    recovery.next_watermark_ms = header.batch_watermark_ms;
                     recovery.next_epoch = epoch + 1;
                     recovery.unfinished = Some(Unfinished::Commit(header.sink));
                 }
@@ -507,24 +534,23 @@ impl Checkpoint {
         epoch: Epoch,
         offsets: &[Offset],
         mode: Mode,
+        (batch_timestamp_ms, batch_watermark_ms): (i64, i64),
         sink: Vec<String>,
     ) -> Result<(), EngineError> {
         let state = if mode == Mode::Continuous { self.manifest() } else { Vec::new() };
-        let header = OffsetHeader {
-            batch_watermark_ms: 0,
-            batch_timestamp_ms: self.env.wall_us() / 1000,
-            mode,
-            state,
-            sink,
-        };
+        let header = OffsetHeader { batch_watermark_ms, batch_timestamp_ms, mode, state, sink };
         let header = to_json(&header);
         let lines = std::iter::once(header.as_str()).chain(offsets.iter().map(|o| o.0.as_str()));
         entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
     }
 
     /// Writes `commits/N` and removes what is no longer needed.
-    pub fn write_commit(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        let header = CommitHeader { next_batch_watermark_ms: 0, state: self.manifest() };
+    pub fn write_commit(
+        &mut self,
+        epoch: Epoch,
+        next_batch_watermark_ms: i64,
+    ) -> Result<(), EngineError> {
+        let header = CommitHeader { next_batch_watermark_ms, state: self.manifest() };
         let storage = self.env.storage();
         entry::write(storage, &self.path("commits", epoch), [to_json(&header).as_str()])?;
         for path in self.garbage.drain(..) {

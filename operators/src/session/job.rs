@@ -6,7 +6,8 @@ use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery};
 use super::{Session, StreamReader, StreamWriter};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::sql::job::{Statement, parse};
+use crate::table::plan::Options;
+use crate::table::sql::job::{Statement, Tokens, parse};
 use millstream_engine::driver::Trigger;
 use std::path::PathBuf;
 
@@ -57,7 +58,10 @@ impl Session {
                 self.set(&key, &value).map_err(|error| error.at(place))?;
             }
             Statement::SourceView { name, schema, format, options, place } => {
-                let reader = StreamReader { session: self.clone(), format, options, schema };
+                // Files are a table unless they are read with STREAM.
+                let streaming = !super::is_files(&format);
+                let reader =
+                    StreamReader { session: self.clone(), streaming, format, options, schema };
                 let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
                 self.register(&name, frame.plan);
             }
@@ -84,19 +88,48 @@ impl Session {
                     let plan = query.plan(&*self.lock())?;
                     show(DataFrame::new(self.clone(), plan))?;
                 }
-                Some(Statement::StreamingTable { place, .. }) => {
-                    return Err(PlanError::new(
-                        "STREAMING_TABLE_IN_SCRIPT",
-                        "CREATE STREAMING TABLE starts a query that may have no end",
-                        "Put it into a job file and start it with `millstream run`",
-                    )
-                    .at(place)
-                    .into());
+                Some(Statement::StreamingTable { name, format, options, query, place }) => {
+                    let writer = self.streaming_table(&name, &format, options, &query)?;
+                    let trigger = writer.check().map_err(|error| error.at(place))?;
+                    if !matches!(trigger, Trigger::Once | Trigger::AvailableNow) {
+                        return Err(PlanError::new(
+                            "STREAMING_TABLE_IN_SCRIPT",
+                            "CREATE STREAMING TABLE starts a query that may have no end",
+                            "Give it option trigger 'available-now' or 'once', or put it into a \
+                             job file and start it with `millstream run`",
+                        )
+                        .at(place)
+                        .into());
+                    }
+                    writer.start()?.await_termination()?;
                 }
                 Some(_) => unreachable!("`prepared` has carried it out"),
             }
         }
         Ok(())
+    }
+
+    /// The query of a CREATE STREAMING TABLE.
+    fn streaming_table(
+        &self,
+        name: &str,
+        format: &str,
+        options: Options,
+        query: &Tokens,
+    ) -> PlanResult<StreamWriter> {
+        let mut plan = query.plan(&*self.lock())?;
+        if !plan.is_streaming() {
+            // One of the tables must be meant as a stream.
+            plan = plan.into_stream();
+        }
+        let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(format);
+        if !options.iter().any(|(key, _)| key.eq_ignore_ascii_case("queryName")) {
+            writer = writer.query_name(name);
+        }
+        for (key, value) in options {
+            writer = writer.option(&key, value);
+        }
+        Ok(writer)
     }
 
     /// Reads a job file: names its views and checks its queries.
@@ -118,15 +151,7 @@ impl Session {
                     .at(place));
                 }
                 Some(Statement::StreamingTable { name, format, options, query, place }) => {
-                    let plan = query.plan(&*self.lock())?;
-                    let mut writer =
-                        DataFrame::new(self.clone(), plan).write_stream().format(&format);
-                    if !options.iter().any(|(key, _)| key.eq_ignore_ascii_case("queryName")) {
-                        writer = writer.query_name(&name);
-                    }
-                    for (key, value) in options {
-                        writer = writer.option(&key, value);
-                    }
+                    let mut writer = self.streaming_table(&name, &format, options, &query)?;
                     if let Some(trigger) = overrides.trigger {
                         writer = writer.trigger(trigger);
                     }

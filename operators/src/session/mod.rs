@@ -24,6 +24,7 @@ mod dataframe;
 mod job;
 mod progress;
 mod query;
+mod tables;
 mod trigger;
 mod writer;
 
@@ -32,6 +33,7 @@ pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
 pub use progress::Progress;
 pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
+use tables::MEMORY_TABLE;
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
@@ -43,9 +45,11 @@ use crate::connect::{rate, rate_micro_batch};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
+use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
+use crate::table::value::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -57,6 +61,8 @@ struct Inner {
     views: BTreeMap<String, Plan>,
     streams: BTreeMap<String, MemoryStream>,
     tables: BTreeMap<String, MemoryTable>,
+    functions: BTreeMap<String, Arc<UserFunction>>,
+    aggregates: BTreeMap<String, Arc<UserAggregate>>,
     active: Vec<String>,
     settings: Settings,
     console: MakeConsole,
@@ -85,13 +91,26 @@ impl Default for Session {
 
 impl Catalog for Inner {
     fn relation(&self, name: &str) -> Option<Plan> {
-        self.views
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, plan)| plan.clone())
+        if let Some((_, plan)) = self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
+            return Some(plan.clone());
+        }
+        let (name, table) = self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(Plan::Scan(Scan {
+            name: name.clone(),
+            streaming: false,
+            format: MEMORY_TABLE.to_string(),
+            options: Options::new(),
+            schema: table.schema().clone(),
+        }))
     }
     fn names(&self) -> Vec<String> {
-        self.views.keys().cloned().collect()
+        self.views.keys().chain(self.tables.keys()).cloned().collect()
+    }
+    fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
+        self.functions.get(&name.to_ascii_lowercase()).cloned()
+    }
+    fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
+        self.aggregates.get(&name.to_ascii_lowercase()).cloned()
     }
     fn semantics(&self) -> Semantics {
         self.settings.semantics
@@ -112,6 +131,8 @@ impl Session {
             views: BTreeMap::new(),
             streams: BTreeMap::new(),
             tables: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            aggregates: BTreeMap::new(),
             active: Vec::new(),
             settings,
             console: Box::new(|| Box::new(std::io::stdout())),
@@ -188,10 +209,38 @@ impl Session {
         Ok(())
     }
 
+    /// Makes a scalar function known to SQL under its name, before one of the language's own. Also
+    /// gives it back, to be called from the DataFrame API.
+    pub fn register_function(&self, function: UserFunction) -> Arc<UserFunction> {
+        let function = Arc::new(function);
+        let name = function.name().to_ascii_lowercase();
+        self.lock().functions.insert(name, function.clone());
+        function
+    }
+
+    /// The same of an aggregate function.
+    pub fn register_aggregate(&self, function: UserAggregate) -> Arc<UserAggregate> {
+        let function = Arc::new(function);
+        let name = function.name().to_ascii_lowercase();
+        self.lock().aggregates.insert(name, function.clone());
+        function
+    }
+
+    /// A table in files by format and options, read as it is when a query over it starts.
+    pub fn read(&self) -> StreamReader {
+        StreamReader { streaming: false, ..self.read_stream() }
+    }
+
+    /// Rows that do not change, as a table.
+    pub fn create_data_frame(&self, schema: Schema, rows: Vec<Vec<Value>>) -> DataFrame {
+        DataFrame::new(self.clone(), Plan::Values(schema, rows))
+    }
+
     /// A source by format and options.
     pub fn read_stream(&self) -> StreamReader {
         StreamReader {
             session: self.clone(),
+            streaming: true,
             format: String::new(),
             options: Options::new(),
             schema: None,
@@ -204,6 +253,7 @@ impl Session {
         self.lock().streams.insert(name.to_string(), stream.clone());
         let scan = Scan {
             name: name.to_string(),
+            streaming: true,
             format: "memory".to_string(),
             options: Options::new(),
             schema: stream.schema().clone(),
@@ -234,10 +284,16 @@ impl Session {
     }
 }
 
-/// A source being described.
+/// Whether a format is one of files, which can be read as a stream and as a table.
+pub(crate) fn is_files(format: &str) -> bool {
+    ["text", "csv", "json"].iter().any(|files| files.eq_ignore_ascii_case(format))
+}
+
+/// A source being described: a stream, or a table in files.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
     session: Session,
+    streaming: bool,
     format: String,
     options: Options,
     schema: Option<Schema>,
@@ -311,7 +367,15 @@ impl StreamReader {
                 "Leave the schema out",
             ));
         }
-        let scan = Scan { name: name.to_string(), format, options: self.options, schema };
+        if !self.streaming && !is_files(&format) {
+            return Err(PlanError::new(
+                "UNSUPPORTED_BATCH_DATASOURCE",
+                format!("the source {format} is a stream and has no end"),
+                "Use read_stream() instead of read()",
+            ));
+        }
+        let (name, streaming) = (name.to_string(), self.streaming);
+        let scan = Scan { name, streaming, format, options: self.options, schema };
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
     }
 }

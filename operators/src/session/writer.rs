@@ -3,6 +3,7 @@
 use super::dataframe::DataFrame;
 use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery, Told};
+use super::tables;
 use super::trigger::parse_trigger;
 use crate::connect::console::Console;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig};
@@ -17,6 +18,7 @@ use crate::connect::socket_source::{IntendedTimes, SocketConfig, SourceCounters}
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
+use crate::table::join;
 use crate::table::physical::{BoxChain, lower, state_operators};
 use crate::table::plan::{Options, Scan};
 use crate::table::value::Value;
@@ -76,9 +78,8 @@ impl StreamWriter {
 
     /// The whole result of a query over bounded tables, in memory.
     pub(crate) fn collect(mut self) -> Result<Vec<Vec<Value>>, QueryError> {
-        let streams = ["text", "csv", "json"];
         let plan = &self.frame.plan;
-        if let Some(scan) = plan.scans().iter().find(|s| !streams.contains(&s.format.as_str())) {
+        if let Some(scan) = plan.scans().iter().find(|scan| scan.streaming) {
             return Err(PlanError::new(
                 "STREAMING_QUERY_WITHOUT_START",
                 format!("`{}` ({}) is a stream and has no end", scan.name, scan.format),
@@ -181,8 +182,9 @@ impl StreamWriter {
     }
 
     /// Checks everything that can be checked without opening anything.
-    pub fn check(&self) -> PlanResult<()> {
-        self.prepare().map(|_| ())
+    /// Gives the trigger that it would run with.
+    pub fn check(&self) -> PlanResult<Trigger> {
+        self.prepare().map(|prepared| prepared.trigger)
     }
 
     fn query_option(&self, name: &str) -> Option<&str> {
@@ -193,12 +195,13 @@ impl StreamWriter {
     fn prepare(&self) -> PlanResult<Prepared> {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
-        check_output_mode(&self.frame.plan, mode)?;
-        if self.frame.plan.scans().is_empty() {
+        join::check(&self.frame.plan)?;
+        check_output_mode(&tables::left_out(self.frame.plan.clone()), mode)?;
+        if !self.frame.plan.is_streaming() {
             return Err(PlanError::new(
                 "WRITE_STREAM_NOT_ALLOWED",
                 "the query reads no stream",
-                "Read one: FROM STREAM view; a query over constants is run by `millstream sql`",
+                "Read one: FROM STREAM view; a query over tables is run by `millstream sql`",
             ));
         }
         let trigger = match (self.trigger, self.query_option("trigger")) {
@@ -319,7 +322,8 @@ impl StreamWriter {
             Ok(Box::new(Named(format!("source {}", scan.name), tasklet)) as Box<dyn Tasklet>)
         };
         let meaning = (prepared.mode, settings.semantics);
-        lower(plan, meaning, settings.parallelism, &mut job, sink, &mut make)?;
+        let lowered = tables::left_out(plan.clone());
+        lower(&lowered, meaning, settings.parallelism, &mut job, sink, &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
         for (worker, tasklets) in job.layout().into_iter().enumerate() {
@@ -412,7 +416,7 @@ impl StreamWriter {
 
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
-        let plan = &self.frame.plan;
+        let plan = &tables::left_out(self.frame.plan.clone());
         let source = |scan: &&Scan| match scan.format.as_str() {
             "text" | "csv" | "json" => Ok(file_config(scan)?.identity()),
             other => Ok(other.to_string()),
@@ -447,8 +451,9 @@ impl StreamWriter {
         let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
             make_source(&session, job, worker, scan, chain, &mut counters, times.clone())
         };
-        let (plan, meaning) = (&self.frame.plan, (prepared.mode, settings.semantics));
-        lower(plan, meaning, settings.parallelism, &mut job, chain, &mut make)?;
+        let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
+        let meaning = (prepared.mode, settings.semantics);
+        lower(&plan, meaning, settings.parallelism, &mut job, chain, &mut make)?;
         let env = job.env();
         let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
         let parts = Parts {

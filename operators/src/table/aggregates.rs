@@ -1,11 +1,13 @@
 //! Aggregate functions: their names, and how a call is resolved.
 
 use super::analyze::{boolean, has_aggregate};
-use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, expect_type, resolve};
+use super::error::{Place, PlanError, PlanResult};
+use super::expr::resolve::{Scope, expand_stars, expect_type, resolve};
+use super::expr::user::{UserAggregate, aggregate_args};
 use super::expr::{Expr, Node, Resolved};
 use super::types::DataType;
 use super::value::Value;
+use std::sync::Arc;
 
 /// An aggregate function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub enum AggregateFunction {
     ApproxCountDistinct,
     /// `percentile_approx(x, fraction or array of them[, accuracy])`.
     PercentileApprox,
+    /// One of the program's own.
+    User,
 }
 
 use AggregateFunction as F;
@@ -161,6 +165,10 @@ impl AggregateFunction {
 pub struct AggregateCall {
     /// Which.
     pub function: AggregateFunction,
+    /// Which of the program's own.
+    pub user: Option<Arc<UserAggregate>>,
+    /// Of each different value once. Of bounded tables only.
+    pub distinct: bool,
     /// Of what; nothing for `count(*)`.
     pub args: Vec<Resolved>,
     /// Only of records for which this is true.
@@ -169,6 +177,8 @@ pub struct AggregateCall {
     pub data_type: DataType,
     /// The output column.
     pub name: String,
+    /// Where it was written.
+    pub place: Place,
 }
 
 impl AggregateCall {
@@ -208,14 +218,12 @@ pub fn resolve_call(
     let Expr::Call { args, distinct, filter, .. } = written else {
         unreachable!("the caller has seen a call")
     };
-    let set_like = matches!(function, F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr);
-    if *distinct && !set_like {
-        return Err(PlanError::new(
-            "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED",
-            "distinct aggregates need every value of a stream to be kept for ever",
-            "Use approx_count_distinct() for a count, or collect_set()",
-        ));
-    }
+    // Repeated values change nothing there.
+    let set_like = matches!(
+        function,
+        F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr | F::ApproxCountDistinct
+    );
+    let distinct = *distinct && !set_like;
     if let Some(nested) = args.iter().find(|arg| has_aggregate(arg)) {
         return Err(PlanError::new(
             "NESTED_AGGREGATE_FUNCTION",
@@ -230,8 +238,20 @@ pub fn resolve_call(
     if matches!(args.as_slice(), [Expr::Star(None)]) && function == F::Count {
         let name = "count(1)".to_string();
         let data_type = DataType::Long;
-        return Ok(AggregateCall { function, args: Vec::new(), filter, data_type, name });
+        let args = Vec::new();
+        let place = written.place();
+        return Ok(AggregateCall {
+            function,
+            user: None,
+            distinct,
+            args,
+            filter,
+            data_type,
+            name,
+            place,
+        });
     }
+    let args = &expand_stars(scope, args)?;
     let resolved = args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
     let (least, most) = match function {
         F::Count => (1, usize::MAX),
@@ -250,7 +270,30 @@ pub fn resolve_call(
         ));
     }
     let (args, data_type) = typed(function, resolved, written)?;
-    Ok(AggregateCall { function, args, filter, data_type, name: written.to_string() })
+    let name = written.to_string();
+    let place = written.place();
+    Ok(AggregateCall { function, user: None, distinct, args, filter, data_type, name, place })
+}
+
+/// Resolves a call of one of the program's own.
+pub fn resolve_user_call(
+    function: &Arc<UserAggregate>,
+    args: &[Expr],
+    written: &Expr,
+    scope: &Scope,
+) -> PlanResult<AggregateCall> {
+    let args = args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
+    let args = aggregate_args(function, args).map_err(|error| error.at(written.place()))?;
+    Ok(AggregateCall {
+        function: F::User,
+        user: Some(function.clone()),
+        distinct: false,
+        args,
+        filter: None,
+        data_type: function.data_type().clone(),
+        name: written.to_string(),
+        place: written.place(),
+    })
 }
 
 /// Arguments brought to the types that the function works on, and the result's type.
@@ -284,6 +327,7 @@ fn typed(
     };
     let first_type = args[0].data_type.clone();
     Ok(match function {
+        F::User => unreachable!("resolved by its own types"),
         F::Count => (args, T::Long),
         F::CountIf => (of_type(args, &T::Boolean)?, T::Long),
         F::Min | F::Max => {

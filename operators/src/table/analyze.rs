@@ -1,7 +1,7 @@
 //! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
 //! Spark refuses.
 
-use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call};
+use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
@@ -179,7 +179,13 @@ pub fn has_aggregate(expr: &Expr) -> bool {
             branches.iter().any(|(a, b)| has_aggregate(a) || has_aggregate(b))
                 || otherwise.as_deref().is_some_and(has_aggregate)
         }
-        Expr::Column { .. } | Expr::Literal(..) | Expr::Star(_) | Expr::StarExcept(..) => false,
+        Expr::User(_, args, _) => args.iter().any(has_aggregate),
+        Expr::UserAggregate(..) => true,
+        Expr::Column { .. }
+        | Expr::Literal(..)
+        | Expr::Star(_)
+        | Expr::StarExcept(..)
+        | Expr::Scalar(..) => false,
     }
 }
 
@@ -347,6 +353,23 @@ impl Grouping {
         }
     }
 
+    /// The column of a call, which is computed once however often it stands there.
+    fn placed(calls: &mut Vec<AggregateCall>, keys: usize, call: AggregateCall) -> Resolved {
+        let same = |c: &AggregateCall| {
+            (c.function, &c.user, &c.args, &c.filter, c.distinct)
+                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
+        };
+        let at = calls.iter().position(same).unwrap_or_else(|| {
+            calls.push(call.clone());
+            calls.len() - 1
+        });
+        Resolved {
+            node: Node::Column(keys + at, call.name),
+            data_type: call.data_type,
+            nullable: call.function.is_nullable(),
+        }
+    }
+
     /// Resolves an expression over the groups: keys and aggregates become columns.
     pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
         let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
@@ -364,23 +387,15 @@ impl Grouping {
                 let lower = name.to_ascii_lowercase();
                 if let Some(function) = AggregateFunction::of(&lower) {
                     let call = resolve_call(function, part, &scope)?;
-                    let same = |c: &AggregateCall| {
-                        (c.function, &c.args, &c.filter)
-                            == (call.function, &call.args, &call.filter)
-                    };
-                    let at = calls.iter().position(same).unwrap_or_else(|| {
-                        calls.push(call.clone());
-                        calls.len() - 1
-                    });
-                    return Ok(Some(Resolved {
-                        node: Node::Column(keys.len() + at, call.name),
-                        data_type: call.data_type,
-                        nullable: function.is_nullable(),
-                    }));
+                    return Ok(Some(Self::placed(calls, keys.len(), call)));
                 }
                 if LATER.contains(&lower.as_str()) {
                     return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
                 }
+            }
+            if let Expr::UserAggregate(function, args, _) = part {
+                let call = resolve_user_call(function, args, part, &scope)?;
+                return Ok(Some(Self::placed(calls, keys.len(), call)));
             }
             if matches!(part, Expr::Literal(..) | Expr::Alias(..)) {
                 return Ok(None);
@@ -560,6 +575,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
             fix,
         ))
     };
+    check_distinct(plan)?;
     check_order(plan, mode)?;
     if mode == OutputMode::Complete && !plan.has_aggregate() {
         return unsupported(
@@ -584,6 +600,20 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         ));
     }
     Ok(())
+}
+
+fn check_distinct(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Aggregate(_, _, calls) = plan
+        && let Some(call) = calls.iter().find(|call| call.distinct)
+    {
+        return Err(PlanError::new(
+            "STREAMING_DISTINCT_AGGREGATION_UNSUPPORTED",
+            "distinct aggregates need every value of a stream to be kept for ever",
+            "Use approx_count_distinct() for a count, or collect_set()",
+        )
+        .at(call.place));
+    }
+    plan.inputs().into_iter().try_for_each(check_distinct)
 }
 
 fn aggregates_over_aggregates(plan: &Plan) -> bool {

@@ -12,6 +12,7 @@ pub mod datetime;
 pub mod error;
 pub mod expr;
 pub mod generate;
+pub mod join;
 pub mod json;
 pub mod optimize;
 pub mod physical;

@@ -4,7 +4,7 @@
 use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
 use super::expr::{Node, Resolved};
-use super::plan::Plan;
+use super::plan::{Join, Plan};
 
 /// The plan to be run.
 pub fn optimize(plan: &Plan) -> Plan {
@@ -51,6 +51,11 @@ pub fn optimize(plan: &Plan) -> Plan {
         Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
         Plan::Sort(input, keys) => Plan::Sort(Box::new(optimize(input)), keys.clone()),
         Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
+        Plan::Join(join) => {
+            let (left, right) = (optimize(&join.left), optimize(&join.right));
+            let Join { kind, condition, among, place, .. } = (**join).clone();
+            Plan::Join(Box::new(Join { left, right, kind, condition, among, place }))
+        }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
     }
 }

@@ -2,6 +2,7 @@
 //! lowered to stages. It holds names, types and expressions; no closures and no connections.
 
 use super::aggregates::AggregateCall;
+use super::error::Place;
 use super::expr::Resolved;
 use super::expr::resolve::{Scope, ScopeColumn};
 use super::generate::Generator;
@@ -12,11 +13,13 @@ use std::fmt::Write;
 /// Options of a source or sink; names are case-insensitive and kept as written.
 pub type Options = Vec<(String, String)>;
 
-/// A streaming input.
+/// An input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
     /// The name in the query.
     pub name: String,
+    /// Whether it is a stream; if not, it is a table, read as it is when the query starts.
+    pub streaming: bool,
     /// The source's format.
     pub format: String,
     /// The source's options.
@@ -34,6 +37,61 @@ pub struct SortKey {
     pub descending: bool,
     /// NULLs before all others.
     pub nulls_first: bool,
+}
+
+/// What a join gives for rows that match, and for those that do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Each pair that matches.
+    Inner,
+    /// The same, and left rows without a match beside NULLs.
+    LeftOuter,
+    /// The same, and right rows without a match beside NULLs.
+    RightOuter,
+    /// The left rows that have a match.
+    LeftSemi,
+    /// The left rows that have none.
+    LeftAnti,
+    /// Every left row, and a column that says whether it has a match.
+    Exists,
+    /// Every left row, and a column that says whether a value of it is among those of the right
+    /// rows that match; NULL if that hangs on a NULL.
+    In,
+    /// Every left row, and the right row's columns or NULLs; an error if two right rows match.
+    Single,
+}
+
+impl JoinKind {
+    /// Its name in SQL, or what stands for it there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inner => "INNER",
+            Self::LeftOuter => "LEFT OUTER",
+            Self::RightOuter => "RIGHT OUTER",
+            Self::LeftSemi => "LEFT SEMI",
+            Self::LeftAnti => "LEFT ANTI",
+            Self::Exists => "EXISTS",
+            Self::In => "IN",
+            Self::Single => "SCALAR SUBQUERY",
+        }
+    }
+}
+
+/// A join of a stream and a table, or of two tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    /// The left input.
+    pub left: Plan,
+    /// The right input.
+    pub right: Plan,
+    /// What it gives.
+    pub kind: JoinKind,
+    /// Over the columns of both, left first; all rows match without one.
+    pub condition: Option<Resolved>,
+    /// Of `In`: the value of the left row, and that of the right row, over the columns of both.
+    pub among: Option<(Resolved, Resolved)>,
+    /// Where it was written.
+    pub place: Place,
 }
 
 /// A query over unbounded tables.
@@ -61,6 +119,8 @@ pub enum Plan {
     AliasFrom(Box<Plan>, usize, String),
     /// Rows that are written in the query.
     Values(Schema, Vec<Vec<Value>>),
+    /// Rows of two inputs that belong together.
+    Join(Box<Join>),
 }
 
 impl Plan {
@@ -77,6 +137,94 @@ impl Plan {
             | Self::Alias(input, _)
             | Self::AliasFrom(input, ..) => vec![input],
             Self::Union(inputs) => inputs.iter().collect(),
+            Self::Join(join) => vec![&join.left, &join.right],
+        }
+    }
+
+    /// The same over other inputs.
+    pub fn map_inputs<E>(self, change: &mut dyn FnMut(Plan) -> Result<Plan, E>) -> Result<Plan, E> {
+        let mut boxed = |input: Box<Plan>| change(*input).map(Box::new);
+        Ok(match self {
+            Self::Project(input, exprs) => Self::Project(boxed(input)?, exprs),
+            Self::Filter(input, condition) => Self::Filter(boxed(input)?, condition),
+            Self::Generate(input, generator) => Self::Generate(boxed(input)?, generator),
+            Self::Aggregate(input, keys, calls) => Self::Aggregate(boxed(input)?, keys, calls),
+            Self::Sort(input, keys) => Self::Sort(boxed(input)?, keys),
+            Self::Limit(input, most) => Self::Limit(boxed(input)?, most),
+            Self::Alias(input, name) => Self::Alias(boxed(input)?, name),
+            Self::AliasFrom(input, from, name) => Self::AliasFrom(boxed(input)?, from, name),
+            Self::Union(inputs) => {
+                Self::Union(inputs.into_iter().map(change).collect::<Result<_, E>>()?)
+            }
+            Self::Join(join) => {
+                let Join { left, right, kind, condition, among, place } = *join;
+                let (left, right) = (change(left)?, change(right)?);
+                Self::Join(Box::new(Join { left, right, kind, condition, among, place }))
+            }
+            leaf @ (Self::Scan(_) | Self::Values(..)) => leaf,
+        })
+    }
+
+    /// The same with other expressions, each changed as a whole; inputs stay as they are.
+    pub fn map_exprs<E>(
+        self,
+        change: &mut dyn FnMut(Resolved) -> Result<Resolved, E>,
+    ) -> Result<Plan, E> {
+        let mut named = |exprs: Vec<(Resolved, String)>| {
+            let one = |(expr, name)| Ok((change(expr)?, name));
+            exprs.into_iter().map(one).collect::<Result<Vec<_>, E>>()
+        };
+        Ok(match self {
+            Self::Project(input, exprs) => Self::Project(input, named(exprs)?),
+            Self::Filter(input, condition) => Self::Filter(input, change(condition)?),
+            Self::Generate(input, generator) => {
+                let array = change(generator.array)?;
+                Self::Generate(input, Generator { array, ..generator })
+            }
+            Self::Aggregate(input, keys, calls) => {
+                let keys = named(keys)?;
+                let mut changed = Vec::with_capacity(calls.len());
+                for mut call in calls {
+                    let args = std::mem::take(&mut call.args).into_iter();
+                    call.args = args.map(&mut *change).collect::<Result<_, E>>()?;
+                    call.filter = call.filter.map(&mut *change).transpose()?;
+                    changed.push(call);
+                }
+                Self::Aggregate(input, keys, changed)
+            }
+            Self::Sort(input, keys) => {
+                let one = |key: SortKey| Ok(SortKey { expr: change(key.expr)?, ..key });
+                Self::Sort(input, keys.into_iter().map(one).collect::<Result<_, E>>()?)
+            }
+            Self::Join(mut join) => {
+                join.condition = join.condition.map(&mut *change).transpose()?;
+                if let Some((left, right)) = join.among.take() {
+                    join.among = Some((change(left)?, change(right)?));
+                }
+                Self::Join(join)
+            }
+            other => other,
+        })
+    }
+
+    /// Whether a stream is among the sources.
+    pub fn is_streaming(&self) -> bool {
+        self.scans().iter().any(|scan| scan.streaming)
+    }
+
+    /// The same with every source, those of subqueries left out, a stream.
+    pub fn into_stream(self) -> Plan {
+        let always = |made: Result<Plan, std::convert::Infallible>| match made {
+            Ok(plan) => plan,
+        };
+        match self {
+            Self::Scan(scan) => Self::Scan(Scan { streaming: true, ..scan }),
+            // What a row is looked up in stays a table.
+            Self::Join(mut join) => {
+                join.left = join.left.into_stream();
+                Self::Join(join)
+            }
+            other => always(other.map_inputs(&mut |input| Ok(input.into_stream()))),
         }
     }
 
@@ -140,6 +288,22 @@ impl Plan {
                 let fields = schema.fields.iter();
                 fields.map(|f| column(&f.name, &f.data_type, f.nullable)).collect()
             }
+            Self::Join(join) => {
+                let (mut columns, mut right) =
+                    (join.left.scope().columns, join.right.scope().columns);
+                match join.kind {
+                    JoinKind::LeftSemi | JoinKind::LeftAnti => return Scope::new(columns),
+                    JoinKind::Exists => right = vec![column("exists", &DataType::Boolean, false)],
+                    JoinKind::In => right = vec![column("in", &DataType::Boolean, true)],
+                    JoinKind::LeftOuter | JoinKind::Single => {
+                        right.iter_mut().for_each(|c| c.nullable = true);
+                    }
+                    JoinKind::RightOuter => columns.iter_mut().for_each(|c| c.nullable = true),
+                    JoinKind::Inner => {}
+                }
+                columns.extend(right);
+                columns
+            }
             Self::AliasFrom(input, from, name) => {
                 let mut columns = input.scope().columns;
                 for column in columns.iter_mut().skip(*from) {
@@ -192,7 +356,8 @@ impl Plan {
         let line = match self {
             Self::Scan(scan) => {
                 let columns: Vec<_> = scan.schema.fields.iter().map(|f| f.name.as_str()).collect();
-                format!("Scan {} USING {} [{}]", scan.name, scan.format, columns.join(", "))
+                let what = if scan.streaming { "Scan" } else { "Table" };
+                format!("{what} {} USING {} [{}]", scan.name, scan.format, columns.join(", "))
             }
             Self::Project(_, exprs) => format!("Project [{}]", named(exprs)),
             Self::Filter(_, condition) => format!("Filter {condition}"),
@@ -213,6 +378,12 @@ impl Plan {
             Self::Limit(_, n) => format!("Limit {n}"),
             Self::Alias(_, name) | Self::AliasFrom(_, _, name) => format!("Alias {name}"),
             Self::Values(_, rows) => format!("Values, {} rows", rows.len()),
+            Self::Join(join) => {
+                let condition = join.condition.as_ref().map(|c| format!(" ON {c}"));
+                let among = join.among.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
+                let (condition, among) = (condition.unwrap_or_default(), among.unwrap_or_default());
+                format!("Join {}{condition}{among}", join.kind.name())
+            }
         };
         let lead =
             if depth == 0 { String::new() } else { format!("{}+- ", "   ".repeat(depth - 1)) };

@@ -40,9 +40,6 @@ impl Case {
         if let Some((key, value)) = keys.find(|(key, value)| !is_default(key, value)) {
             return Some(format!("setting {key} = {value}"));
         }
-        if self.0["tables"].as_object().is_some_and(|tables| !tables.is_empty()) {
-            return Some("static tables".to_string());
-        }
         for view in self.0["views"].as_array().into_iter().flatten() {
             for what in ["watermark", "drop_duplicates", "drop_duplicates_within_watermark"] {
                 if !view[what].is_null() {
@@ -60,6 +57,21 @@ impl Case {
             streams.push((name.clone(), session.memory_stream(name, ddl)?));
         }
         Ok(streams)
+    }
+
+    /// The static inputs, as views.
+    fn tables(&self, session: &Session) -> Result<(), String> {
+        for (name, table) in self.0["tables"].as_object().into_iter().flatten() {
+            let ddl = table["schema"].as_str().unwrap_or_default();
+            let schema = Schema::parse_ddl(ddl).map_err(|error| error.to_string())?;
+            let rows = table["rows"].as_array().into_iter().flatten().map(|row| {
+                let fields = schema.fields.iter();
+                fields.map(|field| to_value(&row[&field.name], &field.data_type)).collect()
+            });
+            let rows = rows.collect::<Result<Vec<_>, String>>()?;
+            session.create_data_frame(schema.clone(), rows).create_temp_view(name);
+        }
+        Ok(())
     }
 
     fn start(&self, session: &Session, checkpoint: &Path) -> Result<StreamingQuery, QueryError> {
@@ -86,6 +98,9 @@ impl Case {
         }
         let (session, wanted) = (Session::new(), &self.0["error"]);
         let checkpoint = Scratch::new();
+        if let Err(reason) = self.tables(&session) {
+            return Outcome::Failed(reason);
+        }
         let started = self.sources(&session).and_then(|streams| {
             let query = self.start(&session, &checkpoint.0)?;
             Ok((query, streams))

@@ -58,9 +58,30 @@ fn overflow<T>(value: impl std::fmt::Display, to: &DataType) -> Eval<T> {
     failed("CAST_OVERFLOW", format!("the value {value} does not fit {to}"), FIX)
 }
 
-/// Errors become NULL if the cast is lenient.
-fn soften<T>(result: Eval<T>, lenient: bool) -> Eval<T> {
-    if lenient { Ok(result.unwrap_or(None)) } else { result }
+/// What a cast gives that cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// An error.
+    Fail,
+    /// NULL: `TRY_CAST`.
+    Null,
+    /// NULL, but of a number the bits that fit: ANSI mode off.
+    Wrap,
+}
+
+/// Errors become NULL unless the cast fails on them.
+fn soften<T>(result: Eval<T>, on_error: OnError) -> Eval<T> {
+    if on_error == OnError::Fail { result } else { Ok(result.unwrap_or(None)) }
+}
+
+/// The bits of an integer that a type has room for.
+pub fn wrapped(value: i64, to: &DataType) -> i64 {
+    match to {
+        DataType::Byte => i64::from(value as i8),
+        DataType::Short => i64::from(value as i16),
+        DataType::Int => i64::from(value as i32),
+        _ => value,
+    }
 }
 
 /// Compiles a cast of what `inner` gives.
@@ -68,14 +89,14 @@ pub fn compile(
     inner: Compiled,
     from: &DataType,
     to: &DataType,
-    lenient: bool,
+    on_error: OnError,
     zone: Tz,
 ) -> Compiled {
     if *to == DataType::String {
         return to_string(inner, from.clone(), zone);
     }
     if from.is_nested() && from != to {
-        return nested(inner, from, to, lenient, zone);
+        return nested(inner, from, to, on_error, zone);
     }
     if let (DataType::Timestamp, Physical::Double | Physical::Decimal) = (from, to.physical()) {
         // Seconds, with their fraction.
@@ -84,15 +105,15 @@ pub fn compile(
             Compiled::Long(f) => decimal_fn(move |cx| Ok(f(cx)?.map(i128::from))),
             other => other,
         };
-        return compile(seconds, &micros, to, lenient, zone);
+        return compile(seconds, &micros, to, on_error, zone);
     }
     if let (Physical::Double | Physical::Decimal, DataType::Timestamp) = (from.physical(), to) {
         let micros = DataType::Decimal(38, 6);
-        let micros = compile(inner, from, &micros, lenient, zone).decimal();
+        let micros = compile(inner, from, &micros, on_error, zone).decimal();
         return long_fn(move |cx| match micros(cx)?.map(i64::try_from) {
             None => Ok(None),
             Some(Ok(micros)) => Ok(Some(micros)),
-            Some(Err(_)) => soften(overflow("of seconds", &DataType::Timestamp), lenient),
+            Some(Err(_)) => soften(overflow("of seconds", &DataType::Timestamp), on_error),
         });
     }
     let (from, target) = (from.clone(), to.clone());
@@ -100,19 +121,19 @@ pub fn compile(
         (Compiled::Bytes(f), Physical::Bytes) => Compiled::Bytes(f),
         (Compiled::Bytes(f), Physical::Bool) => bool_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_bool(text(bytes)), lenient)
+            soften(parse_bool(text(bytes)), on_error)
         }),
         (Compiled::Bytes(f), Physical::Long) => long_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_long(text(bytes), &target, zone), lenient)
+            soften(parse_long(text(bytes), &target, zone), on_error)
         }),
         (Compiled::Bytes(f), Physical::Double) => double_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_double(text(bytes), &target), lenient)
+            soften(parse_double(text(bytes), &target), on_error)
         }),
         (Compiled::Bytes(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_decimal(text(bytes), &target), lenient)
+            soften(parse_decimal(text(bytes), &target), on_error)
         }),
         (Compiled::Bool(f), Physical::Bool) => Compiled::Bool(f),
         (Compiled::Bool(f), Physical::Long) => long_fn(move |cx| Ok(f(cx)?.map(i64::from))),
@@ -121,11 +142,14 @@ pub fn compile(
         }
         (Compiled::Bool(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(rescale(i128::from(value), 0, &target), lenient)
+            soften(rescale(i128::from(value), 0, &target), on_error)
         }),
         (Compiled::Long(f), Physical::Long) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(long_to_long(value, &from, &target, zone), lenient)
+            if on_error == OnError::Wrap && from.is_integral() && target.is_integral() {
+                return Ok(Some(wrapped(value, &target)));
+            }
+            soften(long_to_long(value, &from, &target, zone), on_error)
         }),
         (Compiled::Long(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0))),
         (Compiled::Long(f), Physical::Double) => {
@@ -136,7 +160,7 @@ pub fn compile(
         }
         (Compiled::Long(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(rescale(i128::from(value), 0, &target), lenient)
+            soften(rescale(i128::from(value), 0, &target), on_error)
         }),
         (Compiled::Double(f), Physical::Double) => {
             let single = target == DataType::Float;
@@ -145,16 +169,23 @@ pub fn compile(
         (Compiled::Double(f), Physical::Bool) => bool_fn(move |cx| Ok(f(cx)?.map(|v| v != 0.0))),
         (Compiled::Double(f), Physical::Long) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(double_to_long(value, &target), lenient)
+            if on_error == OnError::Wrap && target.is_integral() {
+                // As the JVM does it: to an int first where the type is narrower than a long.
+                return Ok(Some(match target {
+                    DataType::Long => value as i64,
+                    _ => wrapped(i64::from(value as i32), &target),
+                }));
+            }
+            soften(double_to_long(value, &target), on_error)
         }),
         (Compiled::Double(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             if !value.is_finite() {
-                return soften(overflow(value, &target), lenient);
+                return soften(overflow(value, &target), on_error);
             }
-            soften(parse_decimal(&format!("{value:?}"), &target), lenient)
+            soften(parse_decimal(&format!("{value:?}"), &target), on_error)
         }),
-        (Compiled::Decimal(f), physical) => from_decimal(f, &from, target, physical, lenient),
+        (Compiled::Decimal(f), physical) => from_decimal(f, &from, target, physical, on_error),
         (Compiled::Double(_) | Compiled::Long(_) | Compiled::Bool(_), Physical::Bytes) => {
             unreachable!("the analyser refuses this cast")
         }
@@ -166,7 +197,7 @@ fn from_decimal(
     from: &DataType,
     to: DataType,
     physical: Physical,
-    lenient: bool,
+    on_error: OnError,
 ) -> Compiled {
     let scale = match from {
         DataType::Decimal(_, scale) => *scale,
@@ -176,15 +207,18 @@ fn from_decimal(
     match physical {
         Physical::Decimal => decimal_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
-            soften(rescale(value, scale, &to), lenient)
+            soften(rescale(value, scale, &to), on_error)
         }),
         Physical::Double => double_fn(move |cx| Ok(f(cx)?.map(|v| v as f64 / unit as f64))),
         Physical::Long => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             let (low, high) = to.integral_range();
             let whole = value / unit;
+            if on_error == OnError::Wrap && to.is_integral() {
+                return Ok(Some(wrapped(whole as i64, &to)));
+            }
             if whole < i128::from(low) || whole > i128::from(high) {
-                return soften(overflow(whole, &to), lenient);
+                return soften(overflow(whole, &to), on_error);
             }
             Ok(Some(whole as i64))
         }),
@@ -226,8 +260,14 @@ fn to_string(inner: Compiled, from: DataType, zone: Tz) -> Compiled {
 }
 
 /// Casts arrays, maps and structs part by part.
-fn nested(inner: Compiled, from: &DataType, to: &DataType, lenient: bool, zone: Tz) -> Compiled {
-    let cast = NestedCast::new(from, to, lenient, zone);
+fn nested(
+    inner: Compiled,
+    from: &DataType,
+    to: &DataType,
+    on_error: OnError,
+    zone: Tz,
+) -> Compiled {
+    let cast = NestedCast::new(from, to, on_error, zone);
     let inner = inner.bytes();
     bytes_fn(move |cx| {
         let Some(bytes) = inner(cx)? else { return Ok(None) };
@@ -248,8 +288,8 @@ enum NestedCast {
 }
 
 impl NestedCast {
-    fn new(from: &DataType, to: &DataType, lenient: bool, zone: Tz) -> Self {
-        let below = |from: &DataType, to: &DataType| Self::new(from, to, lenient, zone);
+    fn new(from: &DataType, to: &DataType, on_error: OnError, zone: Tz) -> Self {
+        let below = |from: &DataType, to: &DataType| Self::new(from, to, on_error, zone);
         match (from, to) {
             (from, to) if from == to => Self::Same,
             (DataType::Array(a), DataType::Array(b)) => {
@@ -272,7 +312,7 @@ impl NestedCast {
                 let value = super::compile::from_cells(from.physical(), |cx| {
                     Ok(cx.variables.last().copied().unwrap_or(Cell::Null))
                 });
-                Self::Scalar(compile(value, from, to, lenient, zone))
+                Self::Scalar(compile(value, from, to, on_error, zone))
             }
         }
     }

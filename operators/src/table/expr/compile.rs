@@ -1,6 +1,7 @@
 //! Compilation of resolved expressions to typed closures: one per node, with the types decided
 //! here and never looked at again while records flow.
 
+use super::cast::OnError;
 use super::cell::Cell;
 use super::{Node, Resolved, cast, functions};
 use crate::table::datetime::Tz;
@@ -153,10 +154,22 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
         // Compiled by the function that it is an argument of, as an expression of its body.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
+        Node::BatchTime(times) => {
+            let times = times.clone();
+            long_fn(move |_| Ok(Some(times.started_us())))
+        }
+        Node::User(function, args) => {
+            super::user::compile(function.clone(), args.iter().map(below).collect())
+        }
+        Node::Scalar(_) => unreachable!("a constant was put here before the query is run"),
         Node::Cast(inner, lenient) => {
             let from = &inner.data_type;
-            let lenient = *lenient || !semantics.ansi;
-            cast::compile(below(inner), from, &expr.data_type, lenient, semantics.zone)
+            let on_error = match (lenient, semantics.ansi) {
+                (true, _) => OnError::Null,
+                (false, true) => OnError::Fail,
+                (false, false) => OnError::Wrap,
+            };
+            cast::compile(below(inner), from, &expr.data_type, on_error, semantics.zone)
         }
         Node::Case(branches, otherwise) => {
             let whens = branches.iter().map(|(when, _)| below(when).bool()).collect();
@@ -168,11 +181,28 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             if let Some(compiled) = compare_with_constant(name, args, width) {
                 return compiled;
             }
-            let compiled = args.iter().map(below).collect();
+            let inside = inside(expr, semantics);
+            let compiled = args.iter().map(|arg| compile(arg, width, inside)).collect();
+            if !semantics.ansi && expr.data_type.is_integral() {
+                match functions::wrapping(name, compiled, &expr.data_type) {
+                    Ok(call) => return call,
+                    Err(compiled) => {
+                        let call =
+                            functions::compile(name, compiled, args, &expr.data_type, semantics);
+                        return softened(call);
+                    }
+                }
+            }
             let call = functions::compile(name, compiled, args, &expr.data_type, semantics);
             if semantics.ansi { call } else { softened(call) }
         }
     }
+}
+
+/// What holds for the parts of an expression: what is tried must fail to be noticed.
+fn inside(expr: &Resolved, semantics: Semantics) -> Semantics {
+    let tried = matches!(expr.node, Node::Call("try", _));
+    Semantics { ansi: semantics.ansi || tried, ..semantics }
 }
 
 /// A comparison of a column with a constant, the commonest condition: one closure that reads the
@@ -299,7 +329,8 @@ pub fn from_cells(
 /// Computes what depends on no column before any record comes. What fails is left as it is, to
 /// fail when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
-    let expr = expr.map_children(&mut |child| fold(child, semantics));
+    let inside = inside(&expr, semantics);
+    let expr = expr.map_children(&mut |child| fold(child, inside));
     let constant = match &expr.node {
         Node::Call(name, args) => {
             functions::is_deterministic(name)

@@ -7,12 +7,17 @@ pub mod cell;
 pub mod compile;
 pub mod functions;
 pub mod resolve;
+pub mod user;
 
 use super::datetime::Tz;
 use super::error::Place;
+use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
+use millstream_engine::event_time::BatchTimes;
 use std::fmt;
+use std::sync::Arc;
+use user::{UserAggregate, UserFunction};
 
 /// An expression as written: names not yet resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +72,12 @@ pub enum Expr {
     Star(Option<String>),
     /// `* EXCEPT (a, b)`.
     StarExcept(Option<String>, Vec<String>, Place),
+    /// `(SELECT …)` over tables: the one value that it gives.
+    Scalar(Box<Plan>, Place),
+    /// A function of the program's own.
+    User(Arc<UserFunction>, Vec<Expr>, Place),
+    /// An aggregate function of the program's own.
+    UserAggregate(Arc<UserAggregate>, Vec<Expr>, Place),
 }
 
 /// An expression whose columns are indices and whose types are known and agree.
@@ -97,6 +108,12 @@ pub enum Node {
     Variable(usize, String),
     /// A lambda: how many variables it adds, and its body.
     Lambda(usize, Box<Resolved>),
+    /// The one value of a query over tables. A constant stands here when the query is run.
+    Scalar(Box<Plan>),
+    /// The wall-clock time of the batch, in microseconds since 1970.
+    BatchTime(BatchTimes),
+    /// A function of the program's own.
+    User(Arc<UserFunction>, Vec<Resolved>),
 }
 
 /// A column by name; dots separate a struct's fields.
@@ -213,7 +230,8 @@ impl Expr {
             }
             Self::Cast { expr, .. } | Self::Alias(expr, _) => expr.place(),
             Self::Aliases(expr, _) | Self::Field(expr, _) => expr.place(),
-            Self::StarExcept(_, _, place) => *place,
+            Self::StarExcept(_, _, place) | Self::Scalar(_, place) => *place,
+            Self::User(_, _, place) | Self::UserAggregate(_, _, place) => *place,
             _ => Place::default(),
         }
     }
@@ -277,10 +295,19 @@ impl fmt::Display for Expr {
             Self::Alias(expr, name) => write!(f, "{expr} AS {name}"),
             Self::Aliases(expr, names) => write!(f, "{expr} AS ({})", names.join(", ")),
             Self::StarExcept(_, names, _) => write!(f, "* EXCEPT ({})", names.join(", ")),
+            Self::Scalar(..) => write!(f, "scalarsubquery()"),
+            Self::User(function, args, _) => called(f, function.name(), args),
+            Self::UserAggregate(function, args, _) => called(f, function.name(), args),
             Self::Star(None) => write!(f, "*"),
             Self::Star(Some(table)) => write!(f, "{table}.*"),
         }
     }
+}
+
+fn called<T: fmt::Display>(f: &mut fmt::Formatter<'_>, name: &str, args: &[T]) -> fmt::Result {
+    write!(f, "{name}(")?;
+    list(f, args)?;
+    write!(f, ")")
 }
 
 fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
@@ -294,8 +321,12 @@ impl Resolved {
     /// The parts that it is made of.
     pub fn children(&self) -> Vec<&Resolved> {
         match &self.node {
-            Node::Column(..) | Node::Variable(..) | Node::Literal(_) => Vec::new(),
-            Node::Call(_, args) => args.iter().collect(),
+            Node::Column(..)
+            | Node::Variable(..)
+            | Node::Literal(_)
+            | Node::Scalar(_)
+            | Node::BatchTime(_) => Vec::new(),
+            Node::Call(_, args) | Node::User(_, args) => args.iter().collect(),
             Node::Cast(inner, _) | Node::Lambda(_, inner) => vec![inner],
             Node::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(when, then)| [when, then]);
@@ -309,6 +340,9 @@ impl Resolved {
         let Self { node, data_type, nullable } = self;
         let node = match node {
             Node::Call(name, args) => Node::Call(name, args.into_iter().map(change).collect()),
+            Node::User(function, args) => {
+                Node::User(function, args.into_iter().map(change).collect())
+            }
             Node::Cast(inner, lenient) => Node::Cast(Box::new(change(*inner)), lenient),
             Node::Lambda(count, body) => Node::Lambda(count, Box::new(change(*body))),
             Node::Case(branches, otherwise) => {
@@ -366,6 +400,9 @@ impl fmt::Display for Resolved {
         match &self.node {
             Node::Column(_, name) | Node::Variable(_, name) => write!(f, "{name}"),
             Node::Lambda(_, body) => write!(f, "-> {body}"),
+            Node::Scalar(_) => write!(f, "scalarsubquery()"),
+            Node::BatchTime(_) => write!(f, "current_timestamp()"),
+            Node::User(function, args) => called(f, function.name(), args),
             Node::Literal(value) => {
                 let text = value.display(&self.data_type, Tz::UTC);
                 match (text, &self.data_type) {

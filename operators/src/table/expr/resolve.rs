@@ -164,6 +164,23 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             "a lambda stands where a value is needed",
             "It is an argument of transform, filter, exists, forall, aggregate and their like",
         )),
+        Expr::Scalar(plan, _) => {
+            let data_type = plan
+                .schema()
+                .fields
+                .first()
+                .map_or(DataType::Null, |field| field.data_type.clone());
+            Ok(Resolved { node: Node::Scalar(plan.clone()), data_type, nullable: true })
+        }
+        Expr::User(function, args, _) => {
+            let args = args.iter().map(|arg| resolve_with(arg, scope, hook));
+            super::user::resolve(function, args.collect::<PlanResult<_>>()?)
+        }
+        Expr::UserAggregate(function, ..) => Err(PlanError::new(
+            "MISSING_GROUP_BY",
+            format!("the aggregate `{}` stands where a value of a row is needed", function.name()),
+            "Use it in the SELECT list or in HAVING",
+        )),
         Expr::Star(_) | Expr::StarExcept(..) => Err(PlanError::new(
             "INVALID_USAGE_OF_STAR_OR_REGEX",
             "`*` stands where one value is needed",

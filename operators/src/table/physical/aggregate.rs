@@ -76,6 +76,35 @@ fn one_of_equals(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 
+/// Writes the row of a group's keys.
+pub(super) fn write_keys(
+    keys: &[Key],
+    scratch: &Scratch,
+    row: Row<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), EngineError> {
+    let mut writer = RowWriter::new(out, keys.len());
+    for (index, key) in keys.iter().enumerate() {
+        match key {
+            Key::Column(slot, _) if row.is_null(*slot) => {}
+            Key::Column(slot, Physical::Double) => {
+                writer.double(index, one_of_equals(row.double(*slot)));
+            }
+            Key::Column(slot, Physical::Bool | Physical::Long) => {
+                writer.long(index, row.long(*slot));
+            }
+            Key::Column(slot, _) => writer.bytes(index, row.bytes(*slot)),
+            Key::Computed(Compiled::Double(f)) => {
+                if let Some(v) = f(scratch.cx(row))? {
+                    writer.double(index, one_of_equals(v));
+                }
+            }
+            Key::Computed(key) => write_field(key, scratch.cx(row), &mut writer, index)?,
+        }
+    }
+    Ok(())
+}
+
 struct Emission {
     next: usize,
     epoch: Epoch,
@@ -178,29 +207,6 @@ impl Aggregate {
         words.iter().for_each(|word| self.key.extend_from_slice(&word.to_le_bytes()));
         self.key.extend_from_slice(text);
         self.entry(hash)
-    }
-
-    fn write_key(&mut self, row: Row<'_>) -> Result<(), EngineError> {
-        let mut writer = RowWriter::new(&mut self.key, self.keys.len());
-        for (index, key) in self.keys.iter().enumerate() {
-            match key {
-                Key::Column(slot, _) if row.is_null(*slot) => {}
-                Key::Column(slot, Physical::Double) => {
-                    writer.double(index, one_of_equals(row.double(*slot)));
-                }
-                Key::Column(slot, Physical::Bool | Physical::Long) => {
-                    writer.long(index, row.long(*slot));
-                }
-                Key::Column(slot, _) => writer.bytes(index, row.bytes(*slot)),
-                Key::Computed(Compiled::Double(f)) => {
-                    if let Some(v) = f(self.scratch.cx(row))? {
-                        writer.double(index, one_of_equals(v));
-                    }
-                }
-                Key::Computed(key) => write_field(key, self.scratch.cx(row), &mut writer, index)?,
-            }
-        }
-        Ok(())
     }
 
     /// Notes an entry's new value for the checkpoint.
@@ -388,7 +394,7 @@ impl<'a> Push<Row<'a>> for Aggregate {
             }
             _ => {
                 self.key.clear();
-                self.write_key(row)?;
+                write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
                 self.entry(hash_bytes(&self.key))
             }
         };

@@ -2,6 +2,7 @@
 
 use super::accumulator::Function;
 use super::aggregate::{Aggregate, Key};
+use super::join::{Parts, TableJoin};
 use super::order::{Limit, Sort};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
@@ -10,12 +11,15 @@ use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
-use crate::table::plan::{Plan, Scan};
+use crate::table::plan::{Join, JoinKind, Plan, Scan};
+use crate::table::row::encode;
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
+use millstream_engine::event_time::BatchTimes;
 use millstream_engine::job::Job;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
+use std::convert::Infallible;
 
 /// Makes the tasklet of a source with the chain behind it.
 pub type MakeSource<'s> =
@@ -31,8 +35,25 @@ pub fn lower(
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
-    let plan = optimize(plan);
+    let plan = timed(optimize(plan), &job.times());
     Lowering { mode, semantics, parallelism, job, make_source }.plan(&plan, sink, &needed)
+}
+
+/// The plan with the time of the batch where it asks for the present time.
+fn timed(plan: Plan, times: &BatchTimes) -> Plan {
+    fn of_batch(expr: Resolved, times: &BatchTimes) -> Resolved {
+        match &expr.node {
+            Node::Call("current_timestamp", _) => {
+                Resolved { node: Node::BatchTime(times.clone()), ..expr }
+            }
+            _ => expr.map_children(&mut |child| of_batch(child, times)),
+        }
+    }
+    let exprs = plan.map_exprs(&mut |expr| Ok::<_, Infallible>(of_batch(expr, times)));
+    let made = exprs.and_then(|plan| plan.map_inputs(&mut |input| Ok(timed(input, times))));
+    match made {
+        Ok(plan) => plan,
+    }
 }
 
 /// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
@@ -65,8 +86,12 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
                 let args: Vec<_> = call.args.iter().map(typed).collect();
                 let arg = if args.is_empty() { "*".to_string() } else { args.join(", ") };
                 let filter = call.filter.as_ref().map(|f| format!(" where {f}"));
-                let name = format!("{:?}", call.function).to_lowercase();
-                format!("{name}({arg}){}", filter.unwrap_or_default())
+                let name = match &call.user {
+                    Some(user) => format!("{user:?}"),
+                    None => format!("{:?}", call.function).to_lowercase(),
+                };
+                let distinct = if call.distinct { "distinct " } else { "" };
+                format!("{name}({distinct}{arg}){}", filter.unwrap_or_default())
             };
             let calls: Vec<_> = calls.iter().map(call).collect();
             let what = format!("aggregate by ({}): {}", keys.join(", "), calls.join(", "));
@@ -164,7 +189,36 @@ impl Lowering<'_, '_> {
                 Ok(())
             }
             Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, down),
+            Plan::Join(join) => self.join(join, down),
         }
+    }
+
+    /// One side is a table, which stands in the plan as its rows.
+    fn join(&mut self, join: &Join, down: BoxChain) -> Result<(), EngineError> {
+        let held = |plan: &Plan| match plan {
+            Plan::Values(_, rows) => Some(rows.iter().map(|row| encode(row)).collect()),
+            _ => None,
+        };
+        let (left, right) = (held(&join.left), held(&join.right));
+        let left_comes = right.is_some() && join.kind != JoinKind::RightOuter;
+        let rows = if left_comes { right } else { left };
+        let Some(rows) = rows else {
+            unreachable!("a join of two streams is refused, and tables are read before this")
+        };
+        let types =
+            |plan: &Plan| plan.scope().columns.into_iter().map(|c| c.data_type).collect::<Vec<_>>();
+        let parts = Parts {
+            kind: join.kind,
+            condition: join.condition.as_ref(),
+            among: join.among.as_ref(),
+            types: (types(&join.left), types(&join.right)),
+            left_comes,
+            rows,
+            semantics: self.semantics,
+        };
+        let stage = TableJoin::new(parts, down)?;
+        let comes = if left_comes { &join.left } else { &join.right };
+        self.plan(comes, Box::new(stage), &vec![true; comes.width()])
     }
 
     /// A key of a group: a column is read without a detour.

@@ -11,11 +11,13 @@ mod accumulator;
 mod aggregate;
 #[cfg(test)]
 mod harness;
+mod join;
 mod lower;
 mod order;
 mod stages;
 mod values;
 
 pub use accumulator::show_state;
+pub(crate) use join::too_many;
 pub use lower::{lower, state_operators};
 pub use stages::{BoxChain, RowPush};

@@ -103,7 +103,13 @@ impl<'a> Push<Row<'a>> for Filter {
 }
 
 #[inline]
-fn copy(writer: &mut RowWriter<'_, Vec<u8>>, to: usize, row: Row<'_>, slot: Slot, kind: Physical) {
+pub(super) fn copy(
+    writer: &mut RowWriter<'_, Vec<u8>>,
+    to: usize,
+    row: Row<'_>,
+    slot: Slot,
+    kind: Physical,
+) {
     if row.is_null(slot) {
         return;
     }

@@ -34,8 +34,43 @@ fn data_type(written: &ast::DataType) -> PlanResult<DataType> {
     Ok(Schema::parse_ddl(&format!("t {written}"))?.fields.remove(0).data_type)
 }
 
-/// Converts an expression.
+/// Converts an expression without subqueries.
 pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
+    convert_with(expr, &|_| Ok(None))
+}
+
+/// The arguments of a call, where there is nothing else to it.
+pub fn plain_args(
+    function: &ast::Function,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Option<Vec<Expr>>> {
+    let FunctionArguments::List(list) = &function.args else { return Ok(None) };
+    let plain = list.clauses.is_empty()
+        && list.duplicate_treatment.is_none()
+        && function.filter.is_none()
+        && function.over.is_none();
+    if !plain {
+        return Ok(None);
+    }
+    let mut args = Vec::new();
+    for arg in &list.args {
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => {
+                args.push(convert_with(expr, hook)?)
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(args))
+}
+
+/// Puts an expression in the place of a part that holds a subquery, or that calls a function of
+/// the program's own.
+pub type Subqueries<'h> = dyn Fn(&ast::Expr) -> PlanResult<Option<Expr>> + 'h;
+
+/// Converts an expression, its subqueries by `hook`.
+pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let here = at(expr);
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));
     match expr {
@@ -52,7 +87,7 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
         ast::Expr::IsNotFalse(arg) => Ok(not(true, call("<=>", [convert(arg)?, false.into()]))),
         ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [convert(a)?, convert(b)?]))),
         ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [convert(a)?, convert(b)?])),
-        ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here),
+        ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here, hook),
         ast::Expr::BinaryOp { left, op, right } => {
             let name = operator(op)
                 .ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
@@ -71,10 +106,10 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             ))
         }
         ast::Expr::Like { negated, any: false, expr, pattern, escape_char } => {
-            like("like", *negated, expr, pattern, escape_char.as_deref(), here)
+            like("like", *negated, expr, pattern, escape_char.as_deref(), here, hook)
         }
         ast::Expr::ILike { negated, any: false, expr, pattern, escape_char } => {
-            like("ilike", *negated, expr, pattern, escape_char.as_deref(), here)
+            like("ilike", *negated, expr, pattern, escape_char.as_deref(), here, hook)
         }
         ast::Expr::Cast { kind, expr, data_type: to, .. } => {
             let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
@@ -95,8 +130,13 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             let otherwise = else_result.as_ref().map(|e| convert(e).map(Box::new)).transpose()?;
             Ok(Expr::Case { branches, otherwise })
         }
-        ast::Expr::Function(function) => function_call(function, here),
-        ast::Expr::CompoundFieldAccess { root, access_chain } => access(root, access_chain, here),
+        ast::Expr::Function(function) => match hook(expr)? {
+            Some(own) => Ok(own),
+            None => function_call(function, here, hook),
+        },
+        ast::Expr::CompoundFieldAccess { root, access_chain } => {
+            access(root, access_chain, here, hook)
+        }
         ast::Expr::Trim { expr, trim_where, trim_what, trim_characters: None } => {
             let name = match trim_where {
                 Some(TrimWhereField::Leading) => "ltrim",
@@ -150,7 +190,7 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             let values = values.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
             Ok(called("struct", values, here))
         }
-        ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here),
+        ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here, hook),
         ast::Expr::Named { expr, .. } => convert(expr),
         ast::Expr::Lambda(lambda) => {
             let params: Vec<_> = match &lambda.params {
@@ -160,16 +200,16 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
             let names = params.iter().map(|param| param.name.value.clone()).collect();
             Ok(Expr::Lambda(names, Box::new(convert(&lambda.body)?)))
         }
-        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } => {
-            Err(PlanError::not_yet("a subquery inside an expression").at(here))
+        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::In { .. } => {
+            hook(expr)?.ok_or_else(|| PlanError::not_yet("a subquery here").at(here))
         }
-        ast::Expr::In { .. } => Err(PlanError::not_yet("IN (SELECT …)").at(here)),
         other => Err(PlanError::not_yet(format_args!("the expression `{other}`")).at(here)),
     }
 }
 
 /// `struct(a, b AS c)`: named where it is said, else by the column or its place.
-fn structure(values: &[ast::Expr], here: Place) -> PlanResult<Expr> {
+fn structure(values: &[ast::Expr], here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     if !values.iter().any(|value| matches!(value, ast::Expr::Named { .. })) {
         let values = values.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
         return Ok(called("struct", values, here));
@@ -194,7 +234,9 @@ fn like(
     pattern: &ast::Expr,
     escape: Option<&ast::Expr>,
     here: Place,
+    hook: &Subqueries<'_>,
 ) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let mut args = vec![convert(expr)?, convert(pattern)?];
     if let Some(escape) = escape {
         args.push(convert(escape)?);
@@ -202,7 +244,13 @@ fn like(
     Ok(not(negated, called(name, args, here)))
 }
 
-fn unary_op(op: UnaryOperator, arg: &ast::Expr, here: Place) -> PlanResult<Expr> {
+fn unary_op(
+    op: UnaryOperator,
+    arg: &ast::Expr,
+    here: Place,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     match op {
         UnaryOperator::Not | UnaryOperator::BangNot => Ok(called("not", vec![convert(arg)?], here)),
         UnaryOperator::Plus => convert(arg),
@@ -347,7 +395,8 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
     }
 }
 
-fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
+fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let name = function.name.to_string().replace('`', "").to_ascii_lowercase();
     if function.over.is_some() {
         return Err(PlanError::new(
@@ -405,7 +454,7 @@ fn function_call(function: &ast::Function, here: Place) -> PlanResult<Expr> {
                 _ => None,
             })
             .collect();
-        return structure(&values, here);
+        return structure(&values, here, hook);
     }
     Ok(Expr::Call {
         name,
@@ -472,7 +521,13 @@ fn interval_literal(text: &str) -> PlanResult<Expr> {
     Ok(Expr::Literal(Value::Long(total), data_type))
 }
 
-fn access(root: &ast::Expr, chain: &[AccessExpr], here: Place) -> PlanResult<Expr> {
+fn access(
+    root: &ast::Expr,
+    chain: &[AccessExpr],
+    here: Place,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let mut expr = convert(root)?;
     for step in chain {
         expr = match (step, expr) {

@@ -4,14 +4,18 @@
 mod dialect;
 pub mod expr;
 pub mod job;
+mod join;
 pub mod query;
+mod subquery;
 
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::compile::Semantics;
+use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::Plan;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use std::sync::Arc;
 
 /// What a query may read by name.
 pub trait Catalog {
@@ -19,6 +23,14 @@ pub trait Catalog {
     fn relation(&self, name: &str) -> Option<Plan>;
     /// All names, to suggest from.
     fn names(&self) -> Vec<String>;
+    /// A function of the program's own.
+    fn function(&self, _name: &str) -> Option<Arc<UserFunction>> {
+        None
+    }
+    /// An aggregate function of the program's own.
+    fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
+        None
+    }
     /// Time zone and ANSI mode, for what is computed while planning.
     fn semantics(&self) -> Semantics {
         Semantics::default()
@@ -46,6 +58,8 @@ const CLAUSES: [Keyword; 17] = [
     Keyword::CROSS,
     Keyword::ON,
 ];
+/// The beginning of the name of a table that is read as a stream.
+const STREAM_MARK: &str = "millstream_stream_of_";
 /// The beginning of names of calls that stand for what the parser does not know.
 const REWRITTEN: &str = "millstream_literal_";
 /// Units of intervals.
@@ -80,26 +94,57 @@ fn is_word(token: &Token, expected: &str) -> bool {
     word(token).is_some_and(|word| word.eq_ignore_ascii_case(expected))
 }
 
-/// Takes `STREAM` off `STREAM t` and `STREAM(t)`: every source here is a stream.
-fn without_stream(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
+/// Puts the word `STREAM` of `STREAM t` and `STREAM(t)` into the name of the table.
+fn with_marked_streams(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
+    // Whether a relation may stand here, by depth of parentheses.
+    let mut in_from = vec![false];
+    let marked = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) => {
+            let name = format!("{STREAM_MARK}{}", word.value);
+            TokenWithSpan::new(Token::make_word(&name, word.quote_style), token.span)
+        }
+        _ => token.clone(),
+    };
     while i < tokens.len() {
         let token = &tokens[i];
-        let before = out.last().map(|t| &t.token);
-        let in_from =
-            before.is_some_and(|t| is_word(t, "FROM") || is_word(t, "JOIN") || *t == Token::Comma);
-        if in_from && is_word(&token.token, "STREAM") {
+        let begins = match out.last().map(|t| &t.token) {
+            Some(Token::Comma | Token::LParen) => in_from.last() == Some(&true),
+            Some(before) => is_word(before, "FROM") || is_word(before, "JOIN"),
+            None => false,
+        };
+        match &token.token {
+            // A relation in parentheses is in FROM as these are.
+            Token::LParen => in_from.push(begins),
+            Token::RParen => drop(in_from.pop()),
+            other if word(other).is_some() => {
+                let ends =
+                    ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "ON", "LATERAL"];
+                if is_word(other, "FROM") || is_word(other, "JOIN") {
+                    in_from.pop();
+                    in_from.push(true);
+                } else if ends.iter().any(|end| is_word(other, end)) {
+                    in_from.pop();
+                    in_from.push(false);
+                }
+            }
+            _ => {}
+        }
+        if begins && is_word(&token.token, "STREAM") {
             match (tokens.get(i + 1).map(|t| &t.token), tokens.get(i + 3).map(|t| &t.token)) {
-                (Some(Token::LParen), Some(Token::RParen)) => {
-                    out.push(tokens[i + 2].clone());
+                (Some(Token::LParen), Some(Token::RParen))
+                    if matches!(tokens[i + 2].token, Token::Word(_)) =>
+                {
+                    out.push(marked(&tokens[i + 2]));
                     i += 4;
                     continue;
                 }
                 (Some(Token::Word(next)), _)
                     if next.quote_style.is_some() || !CLAUSES.contains(&next.keyword) =>
                 {
-                    i += 1;
+                    out.push(marked(&tokens[i + 1]));
+                    i += 2;
                     continue;
                 }
                 _ => {}
@@ -243,7 +288,7 @@ fn parse_place(text: &str) -> Option<Place> {
 
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    let mut tokens = with_literals(without_stream(tokens)?);
+    let mut tokens = with_literals(with_marked_streams(tokens)?);
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);

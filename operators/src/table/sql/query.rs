@@ -1,12 +1,14 @@
 //! SELECT statements into plans.
 
-use super::expr::convert;
-use super::{Catalog, place};
+use super::expr::{Subqueries, convert, convert_with};
+use super::subquery::{Joining, constants};
+use super::{Catalog, STREAM_MARK, place};
 use crate::table::analyze::{self, Grouping, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve, unify};
 use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
@@ -46,7 +48,9 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         let OrderByKind::Expressions(keys) = &order_by.kind else {
             return Err(refuse("ORDER BY ALL", here));
         };
-        let keys = keys.iter().map(|key| sort_key(key, &select)).collect::<PlanResult<Vec<_>>>()?;
+        let constant = constants(catalog);
+        let key = |key| sort_key(key, &select, &constant);
+        let keys = keys.iter().map(key).collect::<PlanResult<Vec<_>>>()?;
         plan = analyze::sort(plan, &keys)?;
     }
     match &query.limit_clause {
@@ -125,8 +129,12 @@ fn count(limit: &ast::Expr, here: Place) -> PlanResult<u64> {
 }
 
 /// An ORDER BY key over the output columns; what stands in the SELECT list is its column there.
-fn sort_key(key: &OrderByExpr, select: &[Expr]) -> PlanResult<(Expr, bool, Option<bool>)> {
-    let mut expr = convert(&key.expr)?;
+fn sort_key(
+    key: &OrderByExpr,
+    select: &[Expr],
+    constants: &Subqueries<'_>,
+) -> PlanResult<(Expr, bool, Option<bool>)> {
+    let mut expr = convert_with(&key.expr, constants)?;
     let strip = |e: &Expr| match e {
         Expr::Alias(inner, _) => inner.to_string(),
         other => other.to_string(),
@@ -168,9 +176,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             )
             .at(here))
         }
-        SetExpr::Values(values) => {
-            Ok((inline_table(values, catalog.semantics(), here)?, Vec::new()))
-        }
+        SetExpr::Values(values) => Ok((inline_table(values, catalog, here)?, Vec::new())),
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
 }
@@ -190,35 +196,70 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     {
         return Err(refuse("QUALIFY, WINDOW, SORT BY, CLUSTER BY and DISTRIBUTE BY", here));
     }
-    let mut input = match select.from.as_slice() {
-        [one] if one.joins.is_empty() => relation(&one.relation, catalog)?,
-        [] => Plan::Values(Schema::default(), vec![Vec::new()]),
-        [one, ..] => {
-            let at = one.joins.first().map_or(here, |join| place(join.relation.span().start));
-            return Err(refuse("a join", at));
+    let input = from_clause(select, catalog)?;
+    // What subqueries add is no column of `*`.
+    let written = input.scope();
+    let joining = Joining::new(input, catalog);
+    if let Some(condition) = &select.selection {
+        joining.filter(condition)?;
+    }
+    let constant = constants(catalog);
+    let (keys, sets) = grouping(&select.group_by, &constant, here)?;
+    let having = select.having.as_ref().map(|e| convert_with(e, &constant)).transpose()?;
+    let of_rows = |e: &ast::Expr| joining.convert(e);
+    let of_groups = |e: &ast::Expr| convert_with(e, &constant);
+    let may_group = !keys.is_empty() || having.is_some();
+    let converted = |select_item: &SelectItem| {
+        if may_group {
+            item_with(select_item, &of_groups)
+        } else {
+            item_with(select_item, &of_rows)
         }
     };
-    for view in &select.lateral_views {
-        input = lateral_view(input, view)?;
-    }
-    if let Some(condition) = &select.selection {
-        input = analyze::filter(input, &convert(condition)?)?;
-    }
-    let items = select.projection.iter().map(item).collect::<PlanResult<Vec<_>>>()?;
-    let (keys, sets) = grouping(&select.group_by, here)?;
-    let having = select.having.as_ref().map(convert).transpose()?;
-    let grouped = !keys.is_empty() || having.is_some() || items.iter().any(has_aggregate);
+    let items = select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?;
+    let input = joining.into_plan();
+    let grouped = may_group || items.iter().any(has_aggregate);
     let done = |plan: Plan| if distinct { analyze::distinct(plan) } else { plan };
     if !grouped {
+        let items = if input.width() > written.columns.len() {
+            expand_stars(&written, &items)?
+        } else {
+            items
+        };
         return Ok((done(analyze::project(input, &items)?), items));
     }
-    let items = expand_stars(&input.scope(), &items)?;
+    let items = expand_stars(&written, &items)?;
     let grouping = Grouping::with_sets(input, &keys, sets, &items)?;
     let plan = grouping.finish(&items, having.as_ref())?;
     Ok((done(plan), items))
 }
 
-fn item(item: &SelectItem) -> PlanResult<Expr> {
+/// FROM with its lateral views.
+pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let mut input: Option<Plan> = None;
+    for table in &select.from {
+        let right = super::join::relation_with_joins(table, catalog)?;
+        input = Some(match input {
+            None => right,
+            Some(left) => join::join(left, right, Written::Inner, None)?,
+        });
+    }
+    let nothing = || Plan::Values(Schema::default(), vec![Vec::new()]);
+    let mut input = input.unwrap_or_else(nothing);
+    for view in &select.lateral_views {
+        input = lateral_view(input, view, catalog)?;
+    }
+    Ok(input)
+}
+
+pub(super) fn item(item: &SelectItem, catalog: &dyn Catalog) -> PlanResult<Expr> {
+    item_with(item, &|expr| convert_with(expr, &constants(catalog)))
+}
+
+fn item_with(
+    item: &SelectItem,
+    convert: &dyn Fn(&ast::Expr) -> PlanResult<Expr>,
+) -> PlanResult<Expr> {
     Ok(match item {
         SelectItem::UnnamedExpr(expr) => convert(expr)?,
         SelectItem::ExprWithAlias { expr, alias } => convert(expr)?.alias(&alias.value),
@@ -247,6 +288,7 @@ const MOST_SETS: usize = 256;
 #[expect(clippy::type_complexity, reason = "keys, and sets of their places")]
 fn grouping(
     group_by: &GroupByExpr,
+    constants: &Subqueries<'_>,
     here: Place,
 ) -> PlanResult<(Vec<Expr>, Option<Vec<Vec<usize>>>)> {
     let GroupByExpr::Expressions(written, modifiers) = group_by else {
@@ -257,7 +299,7 @@ fn grouping(
     let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
     let mut any = false;
     let place = |keys: &mut Vec<Expr>, expr: &ast::Expr| -> PlanResult<usize> {
-        let key = convert(expr)?;
+        let key = convert_with(expr, constants)?;
         Ok(keys.iter().position(|other| *other == key).unwrap_or_else(|| {
             keys.push(key);
             keys.len() - 1
@@ -333,7 +375,7 @@ fn star(
 }
 
 /// A name without quotes.
-fn plain(name: &ast::ObjectName) -> String {
+pub(super) fn plain(name: &ast::ObjectName) -> String {
     let parts =
         name.0.iter().map(|part| part.as_ident().map_or(part.to_string(), |i| i.value.clone()));
     parts.collect::<Vec<_>>().join(".")
@@ -345,13 +387,22 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>) -> PlanResult<Plan> {
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
 }
 
-fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
+/// What stands in FROM before any JOIN.
+pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(factor.span().start);
     match factor {
         TableFactor::Table { name, alias, args: None, .. } => {
             let name = plain(name);
+            let (name, marked) = match name.strip_prefix(STREAM_MARK) {
+                Some(name) => (name.to_string(), true),
+                None => (name, false),
+            };
             let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
+            let found = if marked { as_stream(found, &name, here)? } else { found };
             aliased(Plan::Alias(Box::new(found), name), alias.as_ref())
+        }
+        TableFactor::NestedJoin { table_with_joins, alias } => {
+            aliased(super::join::relation_with_joins(table_with_joins, catalog)?, alias.as_ref())
         }
         TableFactor::Derived { lateral: false, subquery, alias, .. } => {
             aliased(plan(subquery, catalog)?, alias.as_ref())
@@ -360,8 +411,24 @@ fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
     }
 }
 
+/// `STREAM name`.
+fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
+    let found = found.into_stream();
+    if found.is_streaming() {
+        return Ok(found);
+    }
+    Err(PlanError::new(
+        "NOT_A_STREAM",
+        format!("`{name}` holds constant rows and cannot be read as a stream"),
+        "Leave STREAM out",
+    )
+    .at(here))
+}
+
 /// `VALUES (1, 'a'), (2, 'b')`: columns col1, col2 … of constants.
-fn inline_table(values: &ast::Values, semantics: Semantics, here: Place) -> PlanResult<Plan> {
+fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    let semantics = catalog.semantics();
+    let convert = |expr: &ast::Expr| convert_with(expr, &constants(catalog));
     let scope = Scope::default();
     let mut columns: Vec<Vec<Resolved>> = Vec::new();
     for row in &values.rows {
@@ -416,9 +483,9 @@ fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
     PlanError::new("TABLE_OR_VIEW_NOT_FOUND", format!("there is no table or view `{name}`"), fix)
 }
 
-fn lateral_view(input: Plan, view: &ast::LateralView) -> PlanResult<Plan> {
+fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(view.lateral_view.span().start);
-    let call = convert(&view.lateral_view)?;
+    let call = convert_with(&view.lateral_view, &constants(catalog))?;
     if !crate::table::generate::is_generator(&call) {
         return Err(refuse(format_args!("LATERAL VIEW of `{call}`, which is no generator"), here));
     }

@@ -2,7 +2,7 @@
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::cast::{arithmetic_overflow, rescale};
+use crate::table::expr::cast::{arithmetic_overflow, rescale, wrapped};
 use crate::table::expr::cell::{Cell, order};
 use crate::table::expr::compile::{Compiled, Eval, decimal_fn, double_fn, failed, long_fn};
 use crate::table::expr::resolve::{common_type, unify};
@@ -288,6 +288,30 @@ fn long_op(
             _ => arithmetic_overflow(&format!("{x} {what} {y}")),
         }
     })
+}
+
+/// The operations on integers of which an overflow wraps around with ANSI mode off; another one
+/// gives its arguments back.
+pub fn wrapping(name: &str, args: Vec<Compiled>, to: &DataType) -> Result<Compiled, Vec<Compiled>> {
+    let op: fn(i64, i64) -> i64 = match name {
+        "+" => i64::wrapping_add,
+        "-" => i64::wrapping_sub,
+        "*" => i64::wrapping_mul,
+        "negative" => |a, _| a.wrapping_neg(),
+        "abs" => |a, _| a.wrapping_abs(),
+        _ => return Err(args),
+    };
+    let to = to.clone();
+    let mut args = args.into_iter().map(Compiled::long);
+    let (Some(a), b) = (args.next(), args.next()) else { return Err(Vec::new()) };
+    Ok(long_fn(move |cx| {
+        let Some(x) = a(cx)? else { return Ok(None) };
+        let y = match &b {
+            Some(b) => b(cx)?,
+            None => Some(0),
+        };
+        Ok(y.map(|y| wrapped(op(x, y), &to)))
+    }))
 }
 
 fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Compiled {

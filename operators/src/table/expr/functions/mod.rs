@@ -189,14 +189,13 @@ pub fn is_operator(name: &str) -> bool {
     )
 }
 
+pub use math::wrapping;
+
 /// Functions that Spark has and this version has not: refused as such, not as unknown.
-const LATER: [&str; 12] = [
-    "current_date",
-    "current_timestamp",
+const LATER: [&str; 9] = [
     "from_csv",
     "from_xml",
     "map_zip_with",
-    "now",
     "parse_json",
     "schema_of_json",
     "session_window",
@@ -233,6 +232,8 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         "some" => "exists",
         "to_unix_timestamp" => "unix_timestamp",
         "random" => "rand",
+        "now" => "current_timestamp",
+        "curdate" => "current_date",
         "<<" => "shiftleft",
         ">>" => "shiftright",
         ">>>" => "shiftrightunsigned",
@@ -353,6 +354,15 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     {
         return time::extract(field, source.clone());
     }
+    // The batch's time, as seen in the session's zone.
+    let of_now = match (name.to_ascii_lowercase().as_str(), args.is_empty()) {
+        ("current_date" | "curdate", true) => Some(DataType::Date),
+        ("localtimestamp", true) => Some(DataType::TimestampNtz),
+        _ => None,
+    };
+    if let Some(to) = of_now {
+        return super::resolve::cast(resolve("current_timestamp", args)?, &to, false);
+    }
     if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
         return condition::decode(args);
     }
@@ -410,7 +420,7 @@ fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool)
 
 /// Whether equal arguments always give an equal result.
 pub fn is_deterministic(name: &str) -> bool {
-    !matches!(name, "rand" | "randn" | "uuid" | "monotonically_increasing_id")
+    !matches!(name, "rand" | "randn" | "uuid" | "monotonically_increasing_id" | "current_timestamp")
 }
 
 /// A field of a struct, of every struct of an array, or the value of a map's key.

@@ -12,14 +12,16 @@ use crate::table::expr::compile::{
     BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
 };
 use crate::table::expr::functions::{is_null, order_doubles, xxhash64};
+use crate::table::expr::user::UserAggregate;
 use crate::table::expr::{Node, Resolved};
-use crate::table::row::RowWriter;
+use crate::table::row::{Row, RowWriter, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use moments::{CoMoments, Moments};
 use percentile::Percentiles;
 use sketch::Sketch;
 use std::cmp::Ordering;
+use std::sync::Arc;
 use values::Values;
 
 /// One function's running value for one key.
@@ -43,6 +45,10 @@ pub(super) enum Accumulator {
     Values(Box<Values>),
     Distinct(Box<Sketch>),
     Percentile(Box<Percentiles>),
+    /// What a function of the program's own keeps, with its types.
+    User(Vec<Value>, Arc<UserAggregate>),
+    /// Values that were taken in, and what they gave.
+    Once(Box<(Values, Accumulator)>),
 }
 
 /// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
@@ -87,6 +93,8 @@ impl Accumulator {
             Self::Values(_) => "list",
             Self::Distinct(_) => "distinct",
             Self::Percentile(_) => "percentile",
+            Self::User(..) => "user",
+            Self::Once(_) => "once",
         }
     }
 
@@ -134,6 +142,8 @@ impl Accumulator {
             Self::Values(values) => format!("{} values", values.len()),
             Self::Distinct(sketch) => format!("about {}", sketch.estimate()),
             Self::Percentile(p) => format!("{} values", p.count()),
+            Self::User(state, _) => format!("{state:?}"),
+            Self::Once(once) => once.1.show(),
         }
     }
 
@@ -158,6 +168,15 @@ impl Accumulator {
             Self::Values(values) => values.encode(out),
             Self::Distinct(sketch) => sketch.encode(out),
             Self::Percentile(p) => p.encode(out),
+            Self::User(state, _) => {
+                let row = encode(state);
+                out.extend_from_slice(&(row.len() as u32).to_le_bytes());
+                out.extend_from_slice(&row);
+            }
+            Self::Once(once) => {
+                once.0.encode(out);
+                once.1.encode(out);
+            }
             Self::Bytes(v) | Self::Held(v) => {
                 let length = v.as_ref().map(|v| (v.len() as u32).to_le_bytes());
                 put(length, out);
@@ -204,6 +223,16 @@ impl Accumulator {
             Self::Values(values) => values.decode(bytes)?,
             Self::Distinct(sketch) => sketch.decode(bytes)?,
             Self::Percentile(p) => p.decode(bytes)?,
+            Self::User(state, function) => {
+                let length = u32::from_le_bytes(take(bytes)?) as usize;
+                let (row, rest) = bytes.split_at_checked(length)?;
+                *bytes = rest;
+                *state = decode(Row(row), function.state_types());
+            }
+            Self::Once(once) => {
+                once.0.decode(bytes)?;
+                once.1.decode(bytes)?;
+            }
             Self::Bytes(v) | Self::Held(v) => match take_option(bytes)?.map(u32::from_le_bytes) {
                 None => *v = None,
                 Some(length) => {
@@ -251,12 +280,16 @@ enum Input {
     Values(CellFn, bool),
     Distinct(CellFn, DataType, u8),
     Percentile(CellFn, usize),
+    User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
 }
 
 /// A call, compiled: how a record changes an accumulator, and how it is read.
 pub(super) struct Function {
     input: Input,
     filter: Option<BoolFn>,
+    /// Of `DISTINCT`: the values of which each is taken once.
+    once: Option<Vec<CellFn>>,
+    ansi: bool,
     from: DataType,
     to: DataType,
     function: AggregateFunction,
@@ -279,6 +312,23 @@ impl Function {
             Some(Node::Literal(Value::Boolean(true)))
         );
         use AggregateFunction as F;
+        let once = call.distinct.then(|| call.args.iter().map(|a| compile(a).cells()).collect());
+        if let Some(user) = &call.user {
+            let args = call.args.iter().map(|a| (compile(a).cells(), a.data_type.clone()));
+            let input = Input::User(args.collect(), user.clone());
+            return Self {
+                input,
+                filter,
+                once,
+                ansi: semantics.ansi,
+                from,
+                to: call.data_type.clone(),
+                function: call.function,
+                separator: String::new(),
+                fractions: Vec::new(),
+                several: false,
+            };
+        }
         let input = match (call.function, first, other) {
             (F::Count, Some(arg), None) => Input::CountValue(is_null(arg)),
             (F::Count, Some(a), Some(b)) => {
@@ -336,6 +386,8 @@ impl Function {
         Self {
             input,
             filter,
+            once,
+            ansi: semantics.ansi,
             from,
             to: call.data_type.clone(),
             function: call.function,
@@ -352,7 +404,16 @@ impl Function {
 
     /// The value before any record.
     pub fn start(&self) -> Accumulator {
+        let own = self.start_own();
+        match &self.once {
+            Some(_) => Accumulator::Once(Box::new((Values::new(true), own))),
+            None => own,
+        }
+    }
+
+    fn start_own(&self) -> Accumulator {
         match &self.input {
+            Input::User(_, function) => Accumulator::User(function.start(), function.clone()),
             Input::CountAll | Input::CountValue(_) | Input::CountWhere(_) | Input::CountRows(_) => {
                 Accumulator::Count(0)
             }
@@ -394,14 +455,26 @@ impl Function {
         {
             return Ok(());
         }
+        if let (Some(values), Accumulator::Once(once)) = (&self.once, &mut *acc) {
+            let cells = values.iter().map(|value| value(cx)).collect::<Result<Vec<_>, _>>()?;
+            let (seen, own) = &mut **once;
+            return if seen.add_row_of(&cells) { self.add_own(own, cx) } else { Ok(()) };
+        }
+        self.add_own(acc, cx)
+    }
+
+    #[inline]
+    fn add_own(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
         use Accumulator as A;
         match (&self.input, acc) {
             (Input::CountAll, A::Count(n)) => *n += 1,
             (Input::CountValue(is_null), A::Count(n)) => *n += i64::from(!is_null(cx)?),
             (Input::Sum(Compiled::Long(f)), A::SumLong(sum)) => {
                 if let Some(v) = f(cx)? {
-                    match sum.unwrap_or(0).checked_add(v) {
+                    let sum_so_far = sum.unwrap_or(0);
+                    match sum_so_far.checked_add(v) {
                         Some(total) => *sum = Some(total),
+                        None if !self.ansi => *sum = Some(sum_so_far.wrapping_add(v)),
                         None => return arithmetic_overflow("the sum"),
                     }
                 }
@@ -453,9 +526,18 @@ impl Function {
             A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
             A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
             A::SumDecimal(Some(v)) => {
-                let scale = self.scale();
-                if let Some(v) = rescale(*v, scale, &self.to)? {
+                let sum = match rescale(*v, self.scale(), &self.to) {
+                    Err(_) if !self.ansi => None,
+                    sum => sum?,
+                };
+                if let Some(v) = sum {
                     writer.decimal(index, v);
+                }
+            }
+            A::Once(once) => return self.write(&once.1, writer, index),
+            A::User(state, function) => {
+                if let Some(value) = function.finish(state)? {
+                    writer.value(index, &value);
                 }
             }
             A::Decimal(Some(v)) => writer.decimal(index, *v),
@@ -611,6 +693,11 @@ fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box
             if !cell.is_null() {
                 sketch.add(xxhash64(cell, data_type));
             }
+        }
+        (Input::User(args, function), A::User(state, _)) => {
+            let value = |(f, t): &(CellFn, DataType)| Ok(f(cx)?.value(t));
+            let args = args.iter().map(value).collect::<Result<Vec<_>, Box<EvalError>>>()?;
+            function.update(state, &args)?;
         }
         (Input::Percentile(f, _), A::Percentile(p)) => {
             let cell = f(cx)?;

@@ -21,7 +21,9 @@ pub struct Values {
 impl Clone for Values {
     fn clone(&self) -> Self {
         let mut clone = Self::new(self.index.is_some());
-        self.rows.iter().for_each(|row| clone.add_row(row));
+        for row in &self.rows {
+            clone.add_row(row);
+        }
         clone
     }
 }
@@ -48,31 +50,42 @@ impl Values {
         self.rows.len()
     }
 
-    fn add_row(&mut self, row: &[u8]) {
+    /// Returns whether it was added: a set has each value once.
+    fn add_row(&mut self, row: &[u8]) -> bool {
         if let Some(index) = &mut self.index {
             let (rows, hash) = (&self.rows, hash_bytes(row));
             if index.find(hash, |at| *rows[*at as usize] == *row).is_some() {
-                return;
+                return false;
             }
             let at = rows.len() as u32;
             index.insert_unique(hash, at, |at| hash_bytes(&rows[*at as usize]));
         }
         self.rows.push(row.into());
+        true
     }
 
     /// Takes a value in.
     pub fn add(&mut self, cell: Cell<'_>) {
-        let cell = match cell {
-            // 0.0 and -0.0 are one value in a set, and so are all that are no numbers.
-            Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
-            Cell::Double(v) => Cell::Double(v + 0.0),
-            other => other,
-        };
+        self.add_row_of(&[cell]);
+    }
+
+    /// Takes several values in that belong together. Returns whether they are new to a set.
+    pub fn add_row_of(&mut self, cells: &[Cell<'_>]) -> bool {
         let mut row = std::mem::take(&mut self.row);
         row.clear();
-        cell.put(&mut RowWriter::new(&mut row, 1), 0);
-        self.add_row(&row);
+        let mut writer = RowWriter::new(&mut row, cells.len());
+        for (i, cell) in cells.iter().enumerate() {
+            let cell = match *cell {
+                // 0.0 and -0.0 are one value in a set, and so are all that are no numbers.
+                Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
+                Cell::Double(v) => Cell::Double(v + 0.0),
+                other => other,
+            };
+            cell.put(&mut writer, i);
+        }
+        let added = self.add_row(&row);
         self.row = row;
+        added
     }
 
     /// The bytes of an array of them.

@@ -43,7 +43,21 @@ const fn of_clock(name: &'static str, help: &'static str, compile: super::Compil
     )
 }
 
+/// Something else stands in its place when a query is lowered.
+const fn of_now(name: &'static str, help: &'static str) -> Function {
+    function(
+        name,
+        help,
+        (0, 0),
+        |_, args| Ok((args, T::Timestamp, false)),
+        |_, _, _| long_fn(|_| Ok(None)),
+    )
+}
+
 pub(super) static FUNCTIONS: &[Function] = &[
+    of_now("current_timestamp", "current_timestamp() or now(): the time of the batch"),
+    of_now("current_date", "current_date(): the day of the batch"),
+    of_now("localtimestamp", "localtimestamp(): the local time of the batch"),
     of_date("year", "year(date)", |a, _, _| date_part(a, |d| i64::from(d.year()))),
     of_date("quarter", "quarter(date): 1 to 4", |a, _, _| {
         date_part(a, |d| i64::from(d.month0() / 3 + 1))

@@ -1,0 +1,235 @@
+//! Event time over the epochs of a query: what has been seen of it, the watermark that follows,
+//! and the times that a batch goes by.
+//!
+//! *Micro-batch mode.* A batch goes by two watermarks: rows at or before the one of the batch
+//! before are late, and state up to its own may go. The next one is computed when a batch has been
+//! committed. Nothing is under way then, so operators read these times without a lock.
+//!
+//! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)); what
+//! is computed here at the end of an epoch is what a restart goes on from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// No event time has been seen.
+const UNSEEN: i64 = i64::MIN;
+
+/// How the watermarks of several inputs become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The slowest input decides: no row of another is late before it.
+    #[default]
+    Min,
+    /// The fastest input decides.
+    Max,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    started_us: AtomicI64,
+    late_us: AtomicI64,
+    watermark_us: AtomicI64,
+}
+
+/// The times that the present batch goes by, in microseconds since 1970. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct BatchTimes(Arc<Times>);
+
+impl PartialEq for BatchTimes {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl BatchTimes {
+    // ORDERING: relaxed: the driver writes while nothing is under way, and the command that begins
+    // the batch, or the ring that brings its records, orders all that comes after.
+
+    /// Wall-clock time of the batch; in continuous mode, of the beginning of the epoch.
+    #[inline]
+    pub fn started_us(&self) -> i64 {
+        self.0.started_us.load(Ordering::Relaxed)
+    }
+
+    /// Micro-batch: rows at or before this time are late.
+    #[inline]
+    pub fn late_us(&self) -> i64 {
+        self.0.late_us.load(Ordering::Relaxed)
+    }
+
+    /// Micro-batch: state up to this time may go at the end of the batch. In continuous mode,
+    /// where a restart has begun.
+    #[inline]
+    pub fn watermark_us(&self) -> i64 {
+        self.0.watermark_us.load(Ordering::Relaxed)
+    }
+
+    /// Sets the wall-clock time.
+    pub fn start(&self, started_us: i64) {
+        self.0.started_us.store(started_us, Ordering::Relaxed);
+    }
+
+    fn set(&self, late_ms: i64, watermark_ms: i64) {
+        self.0.late_us.store(late_ms.saturating_mul(1000), Ordering::Relaxed);
+        self.0.watermark_us.store(watermark_ms.saturating_mul(1000), Ordering::Relaxed);
+    }
+}
+
+/// Where the operator that declares an event time says how far it has come.
+#[derive(Clone, Debug)]
+pub struct Seen(Arc<AtomicI64>);
+
+impl Seen {
+    /// Says the largest event time so far, in microseconds since 1970; at the latest before the
+    /// marker is passed on.
+    #[inline]
+    pub fn publish(&self, largest_us: i64) {
+        // ORDERING: relaxed: the acknowledgement of the marker orders it before the driver's read.
+        self.0.store(largest_us, Ordering::Relaxed);
+    }
+}
+
+/// The driver's side.
+#[derive(Debug, Default)]
+pub struct EventTime {
+    times: BatchTimes,
+    policy: Policy,
+    inputs: Vec<Input>,
+    /// Whether an operator has state that a watermark lets go, or rows that it lets out.
+    releases: bool,
+    /// The watermark that the last batch went by.
+    last_ms: i64,
+    /// The one that the next batch will go by.
+    next_ms: i64,
+}
+
+#[derive(Debug)]
+struct Input {
+    delay_ms: i64,
+    seen: Arc<AtomicI64>,
+    /// Its own watermark; `None` before an epoch of this run has ended.
+    watermark_ms: Option<i64>,
+}
+
+impl EventTime {
+    /// The shared times.
+    pub fn times(&self) -> BatchTimes {
+        self.times.clone()
+    }
+
+    /// Sets the policy.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Says that the watermark lets something go.
+    pub fn set_releases(&mut self) {
+        self.releases = true;
+    }
+
+    /// A new input whose watermark stays behind its largest event time by a delay.
+    pub fn input(&mut self, delay_ms: i64) -> Seen {
+        let seen = Arc::new(AtomicI64::new(UNSEEN));
+        self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
+        Seen(seen)
+    }
+
+    /// Goes on where an earlier run has ended: the watermark of its last batch, and the next.
+    pub fn resume(&mut self, last_ms: i64, next_ms: i64) {
+        (self.last_ms, self.next_ms) = (last_ms, next_ms);
+        self.times.set(last_ms, next_ms);
+    }
+
+    /// The watermark of the next batch, in milliseconds since 1970.
+    pub fn next_ms(&self) -> i64 {
+        self.next_ms
+    }
+
+    /// Whether a batch without new records would let something go.
+    pub fn wants_batch(&self) -> bool {
+        self.releases && self.next_ms > self.last_ms
+    }
+
+    /// Begins a batch at a wall-clock time; that one and the watermark may be an earlier run's.
+    pub fn begin(&mut self, timestamp_ms: i64, watermark_ms: i64) {
+        self.times.start(timestamp_ms.saturating_mul(1000));
+        self.times.set(self.last_ms, watermark_ms);
+        self.last_ms = watermark_ms;
+        self.next_ms = self.next_ms.max(watermark_ms);
+    }
+
+    /// Ends a batch or an epoch: all that was seen in it counts from now on.
+    pub fn end(&mut self) {
+        for input in &mut self.inputs {
+            let seen_us = input.seen.load(Ordering::Relaxed);
+            let own = if seen_us == UNSEEN {
+                None
+            } else {
+                Some(seen_us.div_euclid(1000).saturating_sub(input.delay_ms))
+            };
+            // An input that has not spoken holds the others back from the beginning of time.
+            let before = input.watermark_ms;
+            input.watermark_ms = own.max(before).or(Some(0));
+        }
+        let of_inputs = self.inputs.iter().filter_map(|input| input.watermark_ms);
+        let found = match self.policy {
+            Policy::Min => of_inputs.min(),
+            Policy::Max => of_inputs.max(),
+        };
+        self.next_ms = found.map_or(self.next_ms, |found| found.max(self.next_ms));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_goes_by_two_watermarks() {
+        let mut time = EventTime::default();
+        time.set_releases();
+        let (seen, times) = (time.input(10), time.times());
+        time.begin(7, time.next_ms());
+        seen.publish(100_000);
+        assert!(!time.wants_batch());
+        time.end();
+        assert_eq!((time.next_ms(), times.watermark_us(), times.started_us()), (90, 0, 7000));
+        assert!(time.wants_batch());
+        time.begin(8, time.next_ms());
+        assert_eq!((times.late_us(), times.watermark_us()), (0, 90_000));
+        time.end();
+        assert!(!time.wants_batch());
+        time.begin(9, time.next_ms());
+        assert_eq!((times.late_us(), times.watermark_us()), (90_000, 90_000));
+    }
+
+    #[test]
+    fn the_slowest_input_decides_unless_the_fastest_is_asked() {
+        for (policy, wanted) in [(Policy::Min, [0, 5, 5]), (Policy::Max, [50, 50, 50])] {
+            let mut time = EventTime::default();
+            time.set_policy(policy);
+            let (a, b) = (time.input(0), time.input(0));
+            let mut end = |a_us: Option<i64>, b_us: Option<i64>| {
+                a_us.into_iter().for_each(|us| a.publish(us));
+                b_us.into_iter().for_each(|us| b.publish(us));
+                time.end();
+                time.next_ms()
+            };
+            let got = [end(Some(50_000), None), end(None, Some(5_000)), end(Some(1_000), None)];
+            assert_eq!(got, wanted);
+        }
+    }
+
+    #[test]
+    fn a_restart_goes_on_and_waits_for_all_inputs() {
+        let mut time = EventTime::default();
+        let (a, b) = (time.input(0), time.input(0));
+        time.resume(30, 40);
+        a.publish(90_000);
+        time.end();
+        assert_eq!(time.next_ms(), 40);
+        b.publish(60_000);
+        time.end();
+        assert_eq!(time.next_ms(), 60);
+    }
+}

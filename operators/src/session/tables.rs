@@ -1,0 +1,84 @@
+//! What of a query is no stream: tables that streams are joined with, and subqueries. They are
+//! read when the query starts, and stand in its plan as their rows from then on.
+
+use super::Session;
+use super::dataframe::DataFrame;
+use super::query::QueryError;
+use crate::table::expr::{Node, Resolved};
+use crate::table::physical::too_many;
+use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::value::Value;
+use std::convert::Infallible;
+
+/// The format of the result of a memory sink, read as a table.
+pub(super) const MEMORY_TABLE: &str = "memory table";
+
+/// Gives the rows of a plan; one at most where that is asked.
+type Rows<'r, E> = dyn FnMut(Plan, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
+
+/// Puts rows in the place of the tables of a plan.
+fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
+    let plan = match plan {
+        Plan::Join(join) => {
+            let Join { left, right, kind, condition, among, place } = *join;
+            let left_is_held =
+                !left.is_streaming() && (right.is_streaming() || kind == JoinKind::RightOuter);
+            let mut held = |plan: Plan| Ok(Plan::Values(plan.schema(), rows(plan, false)?));
+            let (left, right) = if left_is_held {
+                let left = held(left)?;
+                (left, replaced(right, rows)?)
+            } else {
+                let right = held(right)?;
+                (replaced(left, rows)?, right)
+            };
+            Plan::Join(Box::new(Join { left, right, kind, condition, among, place }))
+        }
+        Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
+            let schema = scan.schema.clone();
+            Plan::Values(schema, rows(Plan::Scan(scan), false)?)
+        }
+        other => other.map_inputs(&mut |input| replaced(input, rows))?,
+    };
+    plan.map_exprs(&mut |expr| constant(expr, rows))
+}
+
+fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
+    if let Node::Scalar(plan) = expr.node {
+        let value =
+            rows(*plan, true)?.pop().and_then(|row| row.into_iter().next()).unwrap_or(Value::Null);
+        return Ok(Resolved { node: Node::Literal(value), ..expr });
+    }
+    let mut outcome = Ok(());
+    let made = expr.map_children(&mut |child| match (&outcome, child) {
+        (Err(_), child) => child,
+        (Ok(()), child) => match constant(child.clone(), rows) {
+            Ok(made) => made,
+            Err(error) => {
+                outcome = Err(error);
+                child
+            }
+        },
+    });
+    outcome.map(|()| made)
+}
+
+/// The plan with what its tables hold now.
+pub(super) fn read(plan: Plan, session: &Session) -> Result<Plan, QueryError> {
+    replaced(plan, &mut |plan: Plan, single| -> Result<_, QueryError> {
+        if let Plan::Scan(scan) = &plan
+            && scan.format == MEMORY_TABLE
+        {
+            return Ok(session.table(&scan.name).map(|table| table.rows()).unwrap_or_default());
+        }
+        let rows = DataFrame::new(session.clone(), plan).collect()?;
+        if single && rows.len() > 1 { Err(too_many().into()) } else { Ok(rows) }
+    })
+}
+
+/// The plan with no rows in its tables: what is asked of it before it is run.
+pub(super) fn left_out(plan: Plan) -> Plan {
+    let none = replaced(plan, &mut |_, _| Ok::<_, Infallible>(Vec::new()));
+    match none {
+        Ok(plan) => plan,
+    }
+}

@@ -1,0 +1,310 @@
+//! Joins of a stream with tables, and of tables: what may be joined how, and under which names.
+
+use super::error::{Place, PlanError, PlanResult};
+use super::expr::resolve::{Hook, Scope, resolve_with};
+use super::expr::{Expr, Node, Resolved, functions};
+use super::plan::{Join, JoinKind, Plan};
+use super::types::DataType;
+use super::value::Value;
+
+/// A join as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// `JOIN`, `CROSS JOIN` and a comma.
+    Inner,
+    /// `LEFT JOIN`.
+    LeftOuter,
+    /// `RIGHT JOIN`.
+    RightOuter,
+    /// `FULL JOIN`.
+    FullOuter,
+    /// `LEFT SEMI JOIN`.
+    LeftSemi,
+    /// `LEFT ANTI JOIN`.
+    LeftAnti,
+}
+
+impl Written {
+    /// The join of Spark's name for it, such as `left_outer`.
+    pub fn parse(name: &str) -> PlanResult<Self> {
+        match name.to_ascii_lowercase().replace('_', "").as_str() {
+            "inner" | "cross" => Ok(Self::Inner),
+            "left" | "leftouter" => Ok(Self::LeftOuter),
+            "right" | "rightouter" => Ok(Self::RightOuter),
+            "full" | "outer" | "fullouter" => Ok(Self::FullOuter),
+            "semi" | "leftsemi" => Ok(Self::LeftSemi),
+            "anti" | "leftanti" => Ok(Self::LeftAnti),
+            _ => Err(PlanError::new(
+                "UNSUPPORTED_JOIN_TYPE",
+                format!("'{name}' is not a kind of join"),
+                "Use inner, cross, left, right, full, left_semi or left_anti",
+            )),
+        }
+    }
+}
+
+fn column(scope: &Scope, index: usize) -> Resolved {
+    let column = &scope.columns[index];
+    Resolved {
+        node: Node::Column(index, column.name.clone()),
+        data_type: column.data_type.clone(),
+        nullable: column.nullable,
+    }
+}
+
+/// The columns of both, left first.
+pub fn both(left: &Scope, right: &Scope) -> Scope {
+    Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
+}
+
+/// Resolves an expression over two inputs; a name that `inner` has means that one. The columns of
+/// `outer` stand first.
+pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
+    let width = outer.columns.len();
+    let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
+    let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+        if !matches!(part, Expr::Column { .. }) {
+            return Ok(None);
+        }
+        match resolve_with(part, inner, &mut |_| Ok(None)) {
+            Ok(found) => Ok(Some(shifted(found, width))),
+            Err(error) => of_outer(part).map(Some).map_err(|_| error),
+        }
+    };
+    let hook: &mut Hook<'_> = &mut hook;
+    resolve_with(expr, &both(outer, inner), hook)
+}
+
+/// The same expression over rows that have `by` columns more at their begin.
+pub fn shifted(expr: Resolved, by: usize) -> Resolved {
+    match expr.node {
+        Node::Column(index, name) => Resolved { node: Node::Column(index + by, name), ..expr },
+        _ => expr.map_children(&mut |child| shifted(child, by)),
+    }
+}
+
+/// Both conditions.
+pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
+    match a {
+        Some(a) => functions::resolve("and", vec![a, b]),
+        None => Ok(b),
+    }
+}
+
+/// A join on a condition over the columns of both.
+pub fn join(
+    left: Plan,
+    right: Plan,
+    written: Written,
+    condition: Option<Resolved>,
+) -> PlanResult<Plan> {
+    let kind = match written {
+        Written::Inner => JoinKind::Inner,
+        Written::LeftOuter => JoinKind::LeftOuter,
+        Written::RightOuter => JoinKind::RightOuter,
+        Written::LeftSemi => JoinKind::LeftSemi,
+        Written::LeftAnti => JoinKind::LeftAnti,
+        Written::FullOuter => return full(left, right, condition),
+    };
+    let place = Place::default();
+    Ok(Plan::Join(Box::new(Join { left, right, kind, condition, among: None, place })))
+}
+
+/// A full join of tables: the left one, and the right rows without a match beside NULLs.
+fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
+    if left.is_streaming() || right.is_streaming() {
+        return Err(refused("FULL OUTER", "a stream", "a table"));
+    }
+    let (of_left, of_right) = (left.scope(), right.scope());
+    let (l, r) = (of_left.columns.len(), of_right.columns.len());
+    let swapped = condition.clone().map(|condition| {
+        fn swap(expr: Resolved, l: usize, r: usize) -> Resolved {
+            match expr.node {
+                Node::Column(i, name) => {
+                    let i = if i < l { i + r } else { i - l };
+                    Resolved { node: Node::Column(i, name), ..expr }
+                }
+                _ => expr.map_children(&mut |child| swap(child, l, r)),
+            }
+        }
+        swap(condition, l, r)
+    });
+    let alone = Plan::Join(Box::new(Join {
+        left: right.clone(),
+        right: left.clone(),
+        kind: JoinKind::LeftAnti,
+        condition: swapped,
+        among: None,
+        place: Place::default(),
+    }));
+    let nulls = of_left
+        .columns
+        .iter()
+        .map(|c| (Resolved::literal(Value::Null, c.data_type.clone()), c.name.clone()));
+    let rest = (0..r).map(|i| (column(&of_right, i), of_right.columns[i].name.clone()));
+    let alone = Plan::Project(Box::new(alone), nulls.chain(rest).collect());
+    let matched = join(left, right, Written::LeftOuter, condition)?;
+    let names = both(&of_left, &of_right);
+    Ok(qualified(Plan::Union(vec![matched, alone]), &names))
+}
+
+/// A plan whose columns are qualified as those of a scope.
+fn qualified(mut plan: Plan, scope: &Scope) -> Plan {
+    let mut before: Option<&str> = None;
+    for (i, column) in scope.columns.iter().enumerate() {
+        let name = column.qualifier.as_deref().unwrap_or_default();
+        if before != Some(name) {
+            plan = Plan::AliasFrom(Box::new(plan), i, name.to_string());
+            before = Some(name);
+        }
+    }
+    plan
+}
+
+/// A join on columns that both have: these come first, and once.
+pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -> PlanResult<Plan> {
+    let (of_left, of_right) = (left.scope(), right.scope());
+    let width = of_left.columns.len();
+    let find = |scope: &Scope, name: &String| {
+        let expr = Expr::Column { parts: vec![name.clone()], place: Default::default() };
+        match resolve_with(&expr, scope, &mut |_| Ok(None))?.node {
+            Node::Column(index, _) => Ok(index),
+            _ => Err(PlanError::new("UNRESOLVED_USING_COLUMN_FOR_JOIN", "not a column", "")),
+        }
+    };
+    let mut condition = None;
+    let mut pairs = Vec::new();
+    for name in names {
+        let (l, r) = (find(&of_left, name)?, find(&of_right, name)?);
+        let (a, b) = (column(&of_left, l), shifted(column(&of_right, r), width));
+        condition = Some(and(condition, functions::resolve("=", vec![a, b])?)?);
+        pairs.push((l, r));
+    }
+    let joined = join(left, right, written, condition)?;
+    if matches!(written, Written::LeftSemi | Written::LeftAnti) {
+        return Ok(joined);
+    }
+    let scope = joined.scope();
+    let mut columns = Vec::new();
+    let mut names = Vec::new();
+    let mut put = |expr: Resolved, index: usize| {
+        columns.push((expr, scope.columns[index].name.clone()));
+        names.push(scope.columns[index].clone());
+    };
+    for (l, r) in &pairs {
+        let (of_l, of_r) = (column(&scope, *l), column(&scope, width + r));
+        let (shown, index) = match written {
+            Written::RightOuter => (of_r, width + r),
+            Written::FullOuter => (functions::resolve("coalesce", vec![of_l, of_r])?, *l),
+            _ => (of_l, *l),
+        };
+        put(shown, index);
+    }
+    for i in 0..scope.columns.len() {
+        let shown = |(l, r): &(usize, usize)| i == *l || i == width + r;
+        if !pairs.iter().any(shown) {
+            put(column(&scope, i), i);
+        }
+    }
+    Ok(qualified(Plan::Project(Box::new(joined), columns), &Scope::new(names)))
+}
+
+fn refused(kind: &str, left: &str, right: &str) -> PlanError {
+    PlanError::new(
+        "STREAM_STATIC_JOIN_UNSUPPORTED",
+        format!(
+            "a {kind} join with {left} on the left and {right} on the right is not supported: \
+             whether a row of the table ever has a match can never be decided"
+        ),
+        "Put the stream on the side whose rows are all kept",
+    )
+}
+
+/// The same plan with the place of its outermost join.
+pub fn placed(mut plan: Plan, place: Place) -> Plan {
+    match &mut plan {
+        Plan::Join(join) => join.place = place,
+        Plan::AliasFrom(input, ..) | Plan::Project(input, _) => {
+            let inner = std::mem::replace(&mut **input, Plan::Union(Vec::new()));
+            **input = placed(inner, place);
+        }
+        _ => {}
+    }
+    plan
+}
+
+/// Refuses joins that no stream can answer.
+pub fn check(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Join(join) = plan {
+        check_sides(join).map_err(|error| error.at(join.place))?;
+    }
+    if let Plan::Union(inputs) = plan
+        && inputs.iter().any(Plan::is_streaming)
+        && !inputs.iter().all(Plan::is_streaming)
+    {
+        return Err(PlanError::new(
+            "STREAMING_UNION_WITH_TABLE_UNSUPPORTED",
+            "a union of a stream and a table is not supported",
+            "Read the table's files as a stream: FROM STREAM view",
+        ));
+    }
+    plan.inputs().into_iter().try_for_each(check)
+}
+
+fn check_sides(join: &Join) -> PlanResult<()> {
+    match (join.left.is_streaming(), join.right.is_streaming()) {
+        (true, true) => return Err(PlanError::not_yet("a join of two streams")),
+        (true, false) if join.kind == JoinKind::RightOuter => {
+            return Err(refused(join.kind.name(), "a stream", "a table"));
+        }
+        (false, true) if !matches!(join.kind, JoinKind::Inner | JoinKind::RightOuter) => {
+            return Err(refused(join.kind.name(), "a table", "a stream"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The conditions of which one is made by AND.
+pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
+    match &condition.node {
+        Node::Call("and", args) => args.iter().flat_map(conjuncts).collect(),
+        _ => vec![condition],
+    }
+}
+
+/// Which of two inputs an expression reads: the first `width` columns, and those behind.
+pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
+    if let Node::Column(index, _) = &expr.node {
+        return (*index < width, *index >= width);
+    }
+    let either = |(a, b): (bool, bool), (c, d): (bool, bool)| (a || c, b || d);
+    expr.children().into_iter().map(|child| reads(child, width)).fold((false, false), either)
+}
+
+/// A comparison for equality of something of the left row with something of the right row.
+pub fn equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
+    let Node::Call("=", args) = &condition.node else { return None };
+    let [a, b] = args.as_slice() else { return None };
+    match (reads(a, width), reads(b, width)) {
+        ((true, false), (false, true)) => Some((a, b)),
+        ((false, true), (true, false)) => Some((b, a)),
+        _ => None,
+    }
+}
+
+/// The type of both sides of a comparison, brought to one.
+pub fn compared(a: Resolved, b: Resolved) -> PlanResult<(Resolved, Resolved)> {
+    match functions::resolve("=", vec![a, b])?.node {
+        Node::Call(_, args) => match <[Resolved; 2]>::try_from(args) {
+            Ok([a, b]) => Ok((a, b)),
+            Err(_) => unreachable!("a comparison has two sides"),
+        },
+        _ => unreachable!("a comparison is a call"),
+    }
+}
+
+/// The constant TRUE.
+pub fn always() -> Resolved {
+    Resolved::literal(Value::Boolean(true), DataType::Boolean)
+}

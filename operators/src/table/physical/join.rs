@@ -1,0 +1,321 @@
+//! A stream's rows, looked up in a table that does not change while the query runs.
+//!
+//! The table is held as rows with an index from the bytes of its keys (what the condition compares
+//! for equality); what else the condition says is asked of each row that is found.
+
+use super::aggregate::{Key, write_keys};
+use super::stages::{BoxChain, Scratch, copy};
+use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
+use crate::table::expr::{Node, Resolved};
+use crate::table::join::{conjuncts, equality};
+use crate::table::plan::JoinKind;
+use crate::table::row::{Row, RowWriter, Slot};
+use crate::table::types::{DataType, Physical};
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::pass_control;
+use millstream_engine::stage::{Push, Stage};
+
+/// No row.
+const NONE: u32 = u32::MAX;
+
+/// The table's rows, and where those of a key are.
+struct Table {
+    rows: Vec<Vec<u8>>,
+    /// The key of each first row of a key.
+    index: HashTable<(u64, u32)>,
+    keys: Vec<Vec<u8>>,
+    /// The next row of the same key.
+    next: Vec<u32>,
+}
+
+impl Table {
+    fn first(&self, key: &[u8]) -> u32 {
+        let same = |&(_, at): &(u64, u32)| self.keys[at as usize] == key;
+        self.index.find(hash_bytes(key), same).map_or(NONE, |&(_, at)| at)
+    }
+}
+
+/// What the stage is made of.
+pub(super) struct Parts<'p> {
+    pub kind: JoinKind,
+    pub condition: Option<&'p Resolved>,
+    pub among: Option<&'p (Resolved, Resolved)>,
+    /// Types of the left and of the right columns.
+    pub types: (Vec<DataType>, Vec<DataType>),
+    /// Whether the left rows are those that come.
+    pub left_comes: bool,
+    /// The rows of the other side.
+    pub rows: Vec<Vec<u8>>,
+    pub semantics: Semantics,
+}
+
+/// The stage.
+pub(super) struct TableJoin {
+    kind: JoinKind,
+    left_comes: bool,
+    keys: Vec<Key>,
+    table: Table,
+    /// What the condition says besides equalities, over the columns of both.
+    rest: Option<BoolFn>,
+    /// Of `In`: whether the values are equal; NULL if one of them is.
+    equal: Option<BoolFn>,
+    /// What `In` says of a value that no key is equal to, where keys decide it.
+    otherwise: Option<Option<bool>>,
+    coming: Vec<(Slot, usize, Physical)>,
+    held: Vec<(Slot, usize, Physical)>,
+    width: usize,
+    out_width: usize,
+    key: Vec<u8>,
+    out: Vec<u8>,
+    scratch: Scratch,
+    down: BoxChain,
+}
+
+/// An expression over the columns of both, as one over those of one side.
+fn of_side(expr: &Resolved, from: usize) -> Resolved {
+    match &expr.node {
+        Node::Column(index, name) => {
+            Resolved { node: Node::Column(index - from, name.clone()), ..expr.clone() }
+        }
+        _ => expr.clone().map_children(&mut |child| of_side(&child, from)),
+    }
+}
+
+impl TableJoin {
+    pub fn new(parts: Parts<'_>, down: BoxChain) -> Result<Self, EngineError> {
+        let Parts { kind, condition, among, types: (left, right), left_comes, rows, semantics } =
+            parts;
+        let (l, r) = (left.len(), right.len());
+        let width = l + r;
+        let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
+        let key = |expr: &Resolved, of_left: bool| {
+            let (from, width) = side(of_left);
+            let expr = fold(of_side(expr, from), semantics);
+            match &expr.node {
+                Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
+                _ => Key::computed(compile(&expr, width, semantics)),
+            }
+        };
+        let (mut keys, mut table_keys, mut rest) = (Vec::new(), Vec::new(), None::<Resolved>);
+        for part in condition.map(conjuncts).unwrap_or_default() {
+            match equality(part, l) {
+                Some((of_left, of_right)) => {
+                    let (comes, held) =
+                        if left_comes { (of_left, of_right) } else { (of_right, of_left) };
+                    keys.push(key(comes, left_comes));
+                    table_keys.push(key(held, !left_comes));
+                }
+                None => {
+                    let all = crate::table::join::and(rest.take(), part.clone());
+                    rest = Some(all.unwrap_or_else(|_| part.clone()));
+                }
+            }
+        }
+        let condition = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
+        let copies = |types: &[DataType], to: usize| {
+            let copied =
+                |(i, t): (usize, &DataType)| (Slot::new(i, types.len()), to + i, t.physical());
+            types.iter().enumerate().map(copied).collect::<Vec<_>>()
+        };
+        let (of_left, of_right) = (copies(&left, 0), copies(&right, l));
+        let (coming, held) = if left_comes { (of_left, of_right) } else { (of_right, of_left) };
+        let mut equal = among.map(|(a, b)| {
+            let node = Node::Call("=", vec![a.clone(), b.clone()]);
+            condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
+        });
+        // Where nothing else is asked, values that are equal are found by their key.
+        let by_key = rest.is_none() && table_keys.is_empty();
+        if let (Some((a, b)), true) = (among, by_key) {
+            keys.push(key(a, true));
+            table_keys.push(key(b, false));
+            equal = None;
+        }
+        let table = index(rows, &table_keys)?;
+        let nulls = table.keys.iter().any(|key| has_null(key, table_keys.len()));
+        Ok(Self {
+            otherwise: (by_key && among.is_some()).then_some(if nulls {
+                None
+            } else {
+                Some(false)
+            }),
+            kind,
+            left_comes,
+            keys,
+            table,
+            rest: rest.as_ref().map(|rest| condition(rest).bool()),
+            equal,
+            coming,
+            held,
+            width,
+            out_width: match kind {
+                JoinKind::LeftSemi | JoinKind::LeftAnti => l,
+                JoinKind::Exists | JoinKind::In => l + 1,
+                _ => width,
+            },
+            key: Vec::new(),
+            out: Vec::new(),
+            scratch: Scratch::default(),
+            down,
+        })
+    }
+
+    /// Writes the columns of the row that came, and of one of the table, into `out`.
+    fn pair(&mut self, row: Row<'_>, at: u32) {
+        self.out.clear();
+        let mut writer = RowWriter::new(&mut self.out, self.width);
+        for (slot, to, kind) in &self.coming {
+            copy(&mut writer, *to, row, *slot, *kind);
+        }
+        if at != NONE {
+            let held = Row(&self.table.rows[at as usize]);
+            for (slot, to, kind) in &self.held {
+                copy(&mut writer, *to, held, *slot, *kind);
+            }
+        }
+    }
+
+    /// The row of the left columns and one more.
+    fn flagged(&mut self, row: Row<'_>, flag: Option<bool>) {
+        self.out.clear();
+        let mut writer = RowWriter::new(&mut self.out, self.out_width);
+        for (slot, to, kind) in &self.coming {
+            copy(&mut writer, *to, row, *slot, *kind);
+        }
+        if let Some(flag) = flag {
+            writer.bool(self.out_width - 1, flag);
+        }
+    }
+}
+
+fn has_null(key: &[u8], width: usize) -> bool {
+    (0..width).any(|i| Row(key).is_null(Slot::new(i, width)))
+}
+
+/// Indexes rows by their keys; a row with a NULL among them matches none.
+fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
+    let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
+    let mut next = vec![NONE; rows.len()];
+    // The last row of a key, by its first.
+    let mut last: Vec<u32> = vec![NONE; rows.len()];
+    let mut scratch = Scratch::default();
+    for (at, row) in rows.iter().enumerate() {
+        let mut key = Vec::new();
+        scratch.reset();
+        write_keys(keys, &scratch, Row(row), &mut key)?;
+        of_rows.push(key);
+        if has_null(&of_rows[at], keys.len()) {
+            continue;
+        }
+        let (hash, at) = (hash_bytes(&of_rows[at]), at as u32);
+        let same = |&(_, other): &(u64, u32)| of_rows[other as usize] == of_rows[at as usize];
+        match index.find(hash, same) {
+            Some(&(_, first)) => {
+                let before = std::mem::replace(&mut last[first as usize], at);
+                next[before as usize] = at;
+            }
+            None => {
+                index.insert_unique(hash, (hash, at), |&(hash, _)| hash);
+                last[at as usize] = at;
+            }
+        }
+    }
+    Ok(Table { rows, index, keys: of_rows, next })
+}
+
+impl Stage for TableJoin {
+    pass_control!(down);
+}
+
+impl<'a> Push<Row<'a>> for TableJoin {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        self.key.clear();
+        write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+        let is_null = has_null(&self.key, self.keys.len());
+        let mut at = if is_null { NONE } else { self.table.first(&self.key) };
+        if let Some(otherwise) = self.otherwise {
+            let among = match (at, self.table.rows.is_empty()) {
+                (_, true) => Some(false),
+                (NONE, _) if is_null => None,
+                (NONE, _) => otherwise,
+                _ => Some(true),
+            };
+            self.flagged(row, among);
+            return self.down.push(Row(&self.out), ingest_ns);
+        }
+        let (mut matches, mut among) = (0u64, Some(false));
+        while at != NONE {
+            let next = self.table.next[at as usize];
+            // Only where the pair is looked at or leaves.
+            let asks = self.rest.is_some() || self.equal.is_some();
+            let leaves = matches!(
+                self.kind,
+                JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter | JoinKind::Single
+            );
+            if asks || leaves {
+                self.pair(row, at);
+            }
+            let holds = match &self.rest {
+                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
+                None => true,
+            };
+            if holds {
+                matches += 1;
+                match self.kind {
+                    JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter => {
+                        self.down.push(Row(&self.out), ingest_ns)?;
+                    }
+                    JoinKind::Single if matches > 1 => return Err(too_many()),
+                    JoinKind::Single => self.down.push(Row(&self.out), ingest_ns)?,
+                    JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => break,
+                    JoinKind::In => {
+                        let equal = match &self.equal {
+                            Some(equal) => equal(self.scratch.cx(Row(&self.out)))?,
+                            None => Some(true),
+                        };
+                        match equal {
+                            Some(true) => {
+                                among = Some(true);
+                                break;
+                            }
+                            None => among = None,
+                            Some(false) => {}
+                        }
+                    }
+                }
+            }
+            at = next;
+        }
+        match (self.kind, matches) {
+            (JoinKind::LeftSemi, 1..) | (JoinKind::LeftAnti, 0) => self.down.push(row, ingest_ns),
+            (JoinKind::Exists, _) => {
+                self.flagged(row, Some(matches > 0));
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::In, _) => {
+                self.flagged(row, among);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::LeftOuter | JoinKind::Single, 0) if self.left_comes => {
+                self.pair(row, NONE);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            (JoinKind::RightOuter, 0) if !self.left_comes => {
+                self.pair(row, NONE);
+                self.down.push(Row(&self.out), ingest_ns)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cold]
+pub(crate) fn too_many() -> EngineError {
+    EngineError::operator(
+        "SCALAR_SUBQUERY_TOO_MANY_ROWS",
+        "a subquery that stands for a value gave more than one row",
+        "Aggregate in it, or add LIMIT 1",
+    )
+}

@@ -1,0 +1,60 @@
+//! JOIN in FROM.
+
+use super::expr::convert_with;
+use super::query::{plain, relation};
+use super::subquery::constants;
+use super::{Catalog, place};
+use crate::table::analyze::boolean;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::resolve;
+use crate::table::join::{self, Written};
+use crate::table::plan::Plan;
+use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
+
+/// A table, and what is joined to it.
+pub(super) fn relation_with_joins(
+    table: &TableWithJoins,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    let mut left = relation(&table.relation, catalog)?;
+    for joined in &table.joins {
+        let here = place(joined.relation.span().start);
+        let right = relation(&joined.relation, catalog)?;
+        let (written, constraint) = match &joined.join_operator {
+            JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => {
+                (Written::Inner, c)
+            }
+            JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (Written::LeftOuter, c),
+            JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (Written::RightOuter, c),
+            JoinOperator::FullOuter(c) => (Written::FullOuter, c),
+            JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (Written::LeftSemi, c),
+            JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (Written::LeftAnti, c),
+            other => return Err(PlanError::not_yet(format_args!("{other:?}")).at(here)),
+        };
+        left = match constraint {
+            JoinConstraint::None => join::join(left, right, written, None),
+            JoinConstraint::On(condition) => {
+                let expr = convert_with(condition, &constants(catalog))?;
+                let scope = join::both(&left.scope(), &right.scope());
+                let condition = boolean(resolve(&expr, &scope)?, &expr, "ON")?;
+                join::join(left, right, written, Some(condition))
+            }
+            JoinConstraint::Using(names) => {
+                let names: Vec<_> = names.iter().map(plain).collect();
+                join::join_using(left, right, written, &names)
+            }
+            JoinConstraint::Natural => {
+                let (of_left, of_right) = (left.scope().columns, right.scope().columns);
+                let of_both =
+                    |name: &String| of_right.iter().any(|c| c.name.eq_ignore_ascii_case(name));
+                let names = of_left.into_iter().map(|c| c.name).filter(of_both);
+                let names: Vec<_> = names.collect();
+                join::join_using(left, right, written, &names)
+            }
+            JoinConstraint::UsingAlias(..) => Err(PlanError::not_yet("USING … AS")),
+        }
+        .map(|plan| join::placed(plan, here))
+        .map_err(|error| error.at(here))?;
+    }
+    Ok(left)
+}

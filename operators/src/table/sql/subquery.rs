@@ -1,0 +1,484 @@
+//! Subqueries inside expressions. One that needs nothing of the outer row and gives one value is a
+//! constant of the query; the others become joins: of `EXISTS` and `IN`, a column that says what
+//! they say.
+
+use super::expr::{Subqueries, convert_with, plain_args};
+use super::query::{self, from_clause, item};
+use super::{Catalog, place};
+use crate::table::analyze::{self, Grouping, boolean, has_aggregate};
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::resolve::{Scope, resolve};
+use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::join::{and, compared, conjuncts, equality, resolve_correlated, shifted};
+use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use sqlparser::ast::{
+    self, BinaryOperator, InTarget, Query, Select, SetExpr, Spanned, UnaryOperator,
+};
+use std::cell::RefCell;
+
+/// What a subquery reads, and which of its rows belong to an outer row.
+struct Inner {
+    plan: Plan,
+    /// Over the columns of the outer row and those of the plan.
+    condition: Option<Resolved>,
+    /// The column of the plan that the subquery selects.
+    selected: usize,
+}
+
+/// Joins to a plan what the subqueries of an expression need.
+pub(super) struct Joining<'c> {
+    catalog: &'c dyn Catalog,
+    plan: RefCell<Option<Plan>>,
+}
+
+fn strip(expr: &ast::Expr) -> &ast::Expr {
+    match expr {
+        ast::Expr::Nested(inner) => strip(inner),
+        other => other,
+    }
+}
+
+/// The conditions of which one is made by AND.
+fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
+    match strip(expr) {
+        ast::Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            [written_conjuncts(left), written_conjuncts(right)].concat()
+        }
+        other => vec![other],
+    }
+}
+
+fn is_unresolved(error: &PlanError) -> bool {
+    error.condition.starts_with("UNRESOLVED_COLUMN")
+}
+
+/// Only subqueries that are constants, for places where no row can be looked up.
+pub(super) fn constants(
+    catalog: &dyn Catalog,
+) -> impl Fn(&ast::Expr) -> PlanResult<Option<Expr>> + '_ {
+    |expr| constant(expr, catalog)
+}
+
+fn constant(expr: &ast::Expr, catalog: &dyn Catalog) -> PlanResult<Option<Expr>> {
+    match expr {
+        ast::Expr::Subquery(query) => {
+            let plan = query::plan(query, catalog)?;
+            scalar(plan, place(query.span().start)).map(Some)
+        }
+        ast::Expr::Function(function) => {
+            user_call(function, catalog, &|part| constant(part, catalog))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A call of a function of the program's own.
+fn user_call(
+    function: &ast::Function,
+    catalog: &dyn Catalog,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Option<Expr>> {
+    let name = query::plain(&function.name);
+    let (scalar, aggregate) = (catalog.function(&name), catalog.aggregate(&name));
+    if scalar.is_none() && aggregate.is_none() {
+        return Ok(None);
+    }
+    let here = place(function.span().start);
+    let Some(args) = plain_args(function, hook)? else {
+        let what =
+            format!("DISTINCT, FILTER or OVER of `{name}`, a function of the program's own,");
+        return Err(PlanError::not_yet(what).at(here));
+    };
+    Ok(match (scalar, aggregate) {
+        (Some(function), _) => Some(Expr::User(function, args, here)),
+        (None, Some(function)) => Some(Expr::UserAggregate(function, args, here)),
+        (None, None) => None,
+    })
+}
+
+fn table_only(plan: Plan, here: Place) -> PlanResult<Plan> {
+    if plan.is_streaming() {
+        return Err(PlanError::new(
+            "STREAMING_SUBQUERY_UNSUPPORTED",
+            "a subquery reads a stream, whose answer changes with every row",
+            "Subqueries read tables: a view over files, read without STREAM, or VALUES",
+        )
+        .at(here));
+    }
+    Ok(plan)
+}
+
+fn scalar(plan: Plan, here: Place) -> PlanResult<Expr> {
+    let plan = table_only(plan, here)?;
+    one_column(&plan, here)?;
+    Ok(Expr::Scalar(Box::new(plan), here))
+}
+
+fn one_column(plan: &Plan, here: Place) -> PlanResult<()> {
+    if plan.width() == 1 {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "INVALID_SUBQUERY_EXPRESSION.SCALAR_SUBQUERY_RETURN_MORE_THAN_ONE_OUTPUT_COLUMN",
+        format!("a subquery that stands for a value has {} columns", plan.width()),
+        "Select one",
+    )
+    .at(here))
+}
+
+impl<'c> Joining<'c> {
+    pub fn new(plan: Plan, catalog: &'c dyn Catalog) -> Self {
+        Self { catalog, plan: RefCell::new(Some(plan)) }
+    }
+
+    fn take(&self) -> Plan {
+        let Some(plan) = self.plan.borrow_mut().take() else {
+            unreachable!("it is put back before anything else is done")
+        };
+        plan
+    }
+
+    fn scope(&self) -> Scope {
+        self.plan.borrow().as_ref().map_or(Scope::default(), Plan::scope)
+    }
+
+    /// The plan with all that was joined.
+    pub fn into_plan(self) -> Plan {
+        self.take()
+    }
+
+    /// Joins a table and names its columns; the place of the first of them.
+    fn join(
+        &self,
+        kind: JoinKind,
+        inner: Inner,
+        among: Option<(Resolved, Resolved)>,
+    ) -> (usize, String) {
+        let left = self.take();
+        let width = left.width();
+        let name = format!("subquery_{width}");
+        let (Inner { plan: right, condition, .. }, place) = (inner, Place::default());
+        let joined = Plan::Join(Box::new(Join { left, right, kind, condition, among, place }));
+        let named = match kind {
+            JoinKind::LeftSemi | JoinKind::LeftAnti => joined,
+            _ => Plan::AliasFrom(Box::new(joined), width, name.clone()),
+        };
+        *self.plan.borrow_mut() = Some(named);
+        (width, name)
+    }
+
+    fn column(&self, index: usize, qualifier: &str, here: Place) -> Expr {
+        let name = self.scope().columns[index].name.clone();
+        Expr::Column { parts: vec![qualifier.to_string(), name], place: here }
+    }
+
+    /// Converts an expression; its subqueries are joined.
+    pub fn convert(&self, expr: &ast::Expr) -> PlanResult<Expr> {
+        convert_with(expr, &|part| self.subquery(part))
+    }
+
+    /// Keeps the rows for which a condition is true.
+    pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
+        for conjunct in written_conjuncts(condition) {
+            if self.filter_by_subquery(conjunct)? {
+                continue;
+            }
+            let expr = self.convert(conjunct)?;
+            let plan = analyze::filter(self.take(), &expr)?;
+            *self.plan.borrow_mut() = Some(plan);
+        }
+        Ok(())
+    }
+
+    /// A subquery that is a whole condition needs no column.
+    fn filter_by_subquery(&self, conjunct: &ast::Expr) -> PlanResult<bool> {
+        let (conjunct, flipped) = match conjunct {
+            ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => {
+                (strip(expr), true)
+            }
+            other => (other, false),
+        };
+        match conjunct {
+            ast::Expr::Exists { subquery, negated } => {
+                let inner = self.inner(subquery, false)?;
+                let anti = *negated != flipped;
+                let kind = if anti { JoinKind::LeftAnti } else { JoinKind::LeftSemi };
+                self.join(kind, inner, None);
+                Ok(true)
+            }
+            ast::Expr::In { expr, target: InTarget::Subquery(query), negated: false, .. }
+                if !flipped =>
+            {
+                let needles = match strip(expr) {
+                    ast::Expr::Tuple(values) => values.iter().collect(),
+                    one => vec![one],
+                };
+                let mut inner = self.inner(query, true)?;
+                let width = self.scope().columns.len();
+                let scope = inner.plan.scope();
+                let found = scope.columns.len() - inner.selected;
+                if found != needles.len() {
+                    return Err(wrong_number(needles.len(), found, place(query.span().start)));
+                }
+                for (i, needle) in needles.into_iter().enumerate() {
+                    let value = resolve(&self.convert(needle)?, &self.scope())?;
+                    let other = shifted(column_of(&scope, inner.selected + i), width);
+                    let equal = crate::table::expr::functions::resolve("=", vec![value, other])?;
+                    inner.condition = Some(and(inner.condition, equal)?);
+                }
+                self.join(JoinKind::LeftSemi, inner, None);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn subquery(&self, expr: &ast::Expr) -> PlanResult<Option<Expr>> {
+        let here = place(expr.span().start);
+        match expr {
+            ast::Expr::Function(function) => {
+                user_call(function, self.catalog, &|part| self.subquery(part))
+            }
+            ast::Expr::Subquery(query) => match query::plan(query, self.catalog) {
+                Ok(plan) => scalar(plan, here).map(Some),
+                Err(error) if is_unresolved(&error) => {
+                    self.correlated_scalar(query, error).map(Some)
+                }
+                Err(error) => Err(error),
+            },
+            ast::Expr::Exists { subquery, negated } => {
+                let (at, name) = self.join(JoinKind::Exists, self.inner(subquery, false)?, None);
+                let found = self.column(at, &name, here);
+                Ok(Some(negated_if(*negated, found)))
+            }
+            ast::Expr::In { expr, target: InTarget::Subquery(query), negated, .. } => {
+                if let ast::Expr::Tuple(_) = strip(expr) {
+                    let what = "NOT IN, or IN beside OR, of several columns and a subquery";
+                    return Err(PlanError::not_yet(what).at(here));
+                }
+                let value = resolve(&self.convert(expr)?, &self.scope())?;
+                let inner = self.inner(query, true)?;
+                let scope = inner.plan.scope();
+                if scope.columns.len() - inner.selected != 1 {
+                    let found = scope.columns.len() - inner.selected;
+                    return Err(wrong_number(1, found, here));
+                }
+                let width = self.scope().columns.len();
+                let among = compared(value, shifted(column_of(&scope, inner.selected), width))?;
+                let (at, name) = self.join(JoinKind::In, inner, Some(among));
+                let found = self.column(at, &name, here);
+                Ok(Some(negated_if(*negated, found)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The rows that a subquery of EXISTS or IN reads.
+    fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
+        let here = place(query.span().start);
+        match query::plan(query, self.catalog) {
+            Ok(plan) => Ok(Inner { plan: table_only(plan, here)?, condition: None, selected: 0 }),
+            Err(error) if is_unresolved(&error) => {
+                let select = plain_select(query).ok_or(error.clone())?;
+                let (plan, condition) = self.correlated(select, error)?;
+                let grouped = select.having.is_some() || is_grouped(select);
+                let items: Vec<Expr> = select
+                    .projection
+                    .iter()
+                    .map(|selected| item(selected, self.catalog))
+                    .collect::<PlanResult<_>>()?;
+                if grouped || items.iter().any(has_aggregate) {
+                    let what =
+                        "a subquery that reads the outer row and aggregates, in EXISTS or IN,";
+                    return Err(PlanError::not_yet(what).at(here));
+                }
+                if !selects {
+                    return Ok(Inner { plan, condition: Some(condition), selected: 0 });
+                }
+                let scope = plan.scope();
+                let mut columns: Vec<_> = (0..scope.columns.len())
+                    .map(|i| (column_of(&scope, i), scope.columns[i].name.clone()))
+                    .collect();
+                let selected = columns.len();
+                for item in &items {
+                    columns.push((resolve(item, &scope)?, item.output_name()));
+                }
+                let plan = Plan::Project(Box::new(plan), columns);
+                Ok(Inner { plan, condition: Some(condition), selected })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The rows of FROM for which the conditions hold that need nothing of the outer row, and the
+    /// other conditions.
+    fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
+        let here = place(select.select_token.0.span.start);
+        let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
+        let (outer, inner) = (self.scope(), plan.scope());
+        let mut condition = None;
+        for conjunct in select.selection.iter().flat_map(written_conjuncts) {
+            let expr = convert_with(conjunct, &constants(self.catalog))?;
+            match resolve(&expr, &inner) {
+                Ok(_) => plan = analyze::filter(plan, &expr)?,
+                Err(error) if is_unresolved(&error) => {
+                    let found = resolve_correlated(&expr, &outer, &inner).map_err(|_| error)?;
+                    condition = Some(and(condition, boolean(found, &expr, "WHERE")?)?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // Without one, what is unknown stands somewhere else.
+        condition.map(|condition| (plan, condition)).ok_or(error)
+    }
+
+    /// `(SELECT max(x) FROM t WHERE t.k = outer.k)`: grouped by what is compared, and looked up.
+    fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
+        let here = place(query.span().start);
+        let select = plain_select(query).ok_or(error.clone())?;
+        let (plan, condition) = self.correlated(select, error)?;
+        let items: Vec<Expr> = select
+            .projection
+            .iter()
+            .map(|selected| item(selected, self.catalog))
+            .collect::<PlanResult<_>>()?;
+        let [selected] = items.as_slice() else {
+            return Err(wrong_number(1, items.len(), here));
+        };
+        if is_grouped(select) || select.having.is_some() || !has_aggregate(selected) {
+            return Err(PlanError::new(
+                "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
+                "a subquery that stands for a value and reads the outer row may give several rows",
+                "Aggregate in it: (SELECT max(x) FROM t WHERE t.k = outer.k)",
+            )
+            .at(here));
+        }
+        let outer = self.scope();
+        let width = outer.columns.len();
+        let mut keys = Vec::new();
+        for conjunct in conjuncts(&condition) {
+            let Some((of_outer, of_inner)) = equality(conjunct, width) else {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.CORRELATED_COLUMN_IS_NOT_ALLOWED_IN_PREDICATE",
+                    format!("`{conjunct}` is not an equality of an inner and an outer value"),
+                    "Compare with = only",
+                )
+                .at(here));
+            };
+            keys.push((of_outer.clone(), unshifted(of_inner.clone(), width)));
+        }
+        let semantics = self.catalog.semantics();
+        let (plan, default) = grouped(plan, &keys, selected, semantics)?;
+        // The value, whether there is a group, and the keys.
+        let mut condition = None;
+        let scope = plan.scope();
+        for (i, (of_outer, _)) in keys.iter().enumerate() {
+            let key = shifted(column_of(&scope, 2 + i), width);
+            let equal = crate::table::expr::functions::resolve("=", vec![of_outer.clone(), key])?;
+            condition = Some(and(condition, equal)?);
+        }
+        let (at, name) = self.join(JoinKind::Single, Inner { plan, condition, selected: 0 }, None);
+        let (value, there) = (self.column(at, &name, here), self.column(at + 1, &name, here));
+        Ok(Expr::Case { branches: vec![(there, value)], otherwise: Some(Box::new(default)) })
+    }
+}
+
+/// A subquery's aggregation by the keys that it is looked up with, and its value where no row is.
+fn grouped(
+    plan: Plan,
+    keys: &[(Resolved, Resolved)],
+    selected: &Expr,
+    semantics: Semantics,
+) -> PlanResult<(Plan, Expr)> {
+    let grouping = Grouping::new(plan, &[], std::slice::from_ref(selected))?;
+    let Plan::Project(aggregate, columns) =
+        grouping.finish(std::slice::from_ref(selected), None)?
+    else {
+        unreachable!("a grouping ends in a projection")
+    };
+    let Plan::Aggregate(input, _, calls) = *aggregate else {
+        unreachable!("a grouping aggregates")
+    };
+    let keyed = keys.iter().enumerate().map(|(i, (_, key))| (key.clone(), format!("key{i}")));
+    let (value, _) = &columns[0];
+    let nothing = fold(of_nothing(value.clone(), &calls), semantics);
+    let default = match nothing.node {
+        Node::Literal(literal) => Expr::Literal(literal, value.data_type.clone()),
+        _ => Expr::Literal(Value::Null, value.data_type.clone()),
+    };
+    let mut made = vec![
+        (shifted(value.clone(), keys.len()), "value".to_string()),
+        (crate::table::join::always(), "there".to_string()),
+    ];
+    for (i, (_, key)) in keys.iter().enumerate() {
+        let node = Node::Column(i, format!("key{i}"));
+        let (data_type, nullable) = (key.data_type.clone(), key.nullable);
+        made.push((Resolved { node, data_type, nullable }, format!("key{i}")));
+    }
+    let aggregate = Plan::Aggregate(input, keyed.collect(), calls);
+    Ok((Plan::Project(Box::new(aggregate), made), default))
+}
+
+/// What an expression over aggregates is where no row was aggregated.
+fn of_nothing(expr: Resolved, calls: &[crate::table::aggregates::AggregateCall]) -> Resolved {
+    match &expr.node {
+        Node::Column(index, _) => {
+            let none = match &calls[*index].data_type {
+                _ if calls[*index].function.is_nullable() => Value::Null,
+                DataType::Array(_) => Value::Array(Vec::new()),
+                _ => Value::Long(0),
+            };
+            Resolved::literal(none, expr.data_type)
+        }
+        _ => expr.map_children(&mut |child| of_nothing(child, calls)),
+    }
+}
+
+/// The inverse of [`shifted`].
+fn unshifted(expr: Resolved, by: usize) -> Resolved {
+    match expr.node {
+        Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
+        _ => expr.map_children(&mut |child| unshifted(child, by)),
+    }
+}
+
+fn column_of(scope: &Scope, index: usize) -> Resolved {
+    let column = &scope.columns[index];
+    Resolved {
+        node: Node::Column(index, column.name.clone()),
+        data_type: column.data_type.clone(),
+        nullable: column.nullable,
+    }
+}
+
+fn negated_if(negated: bool, expr: Expr) -> Expr {
+    if negated { crate::table::expr::call("not", [expr]) } else { expr }
+}
+
+fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
+    PlanError::new(
+        "DATATYPE_MISMATCH.IN_SUBQUERY_LENGTH_MISMATCH",
+        format!("{wanted} values stand before IN, but the subquery selects {found}"),
+        "Select as many columns",
+    )
+    .at(here)
+}
+
+/// A query that is one SELECT. LIMIT and ORDER BY change nothing in whether there is a row.
+fn plain_select(query: &Query) -> Option<&Select> {
+    match &*query.body {
+        SetExpr::Select(select) if query.with.is_none() => Some(select),
+        SetExpr::Query(query) => plain_select(query),
+        _ => None,
+    }
+}
+
+fn is_grouped(select: &Select) -> bool {
+    match &select.group_by {
+        ast::GroupByExpr::Expressions(keys, modifiers) => !keys.is_empty() || !modifiers.is_empty(),
+        ast::GroupByExpr::All(_) => true,
+    }
+}

@@ -1,0 +1,376 @@
+//! Joins with tables, subqueries over tables, queries over tables alone, functions of the
+//! program's own, and the time of a batch.
+#![cfg(feature = "sql")]
+
+use millstream::session::{Session, Trigger};
+use millstream::table::expr::user::{UserAggregate, UserFunction};
+use millstream::table::expr::{call, col};
+use millstream::table::types::{DataType, Schema};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+
+const TRIGGERS: [Trigger; 2] =
+    [Trigger::Continuous { interval_ns: 5_000_000 }, Trigger::AsSoonAsPossible];
+
+/// `dim(k, v)` with a key twice, a NULL key and a NULL value; `none` without rows.
+const TABLES: &str = "CREATE TEMPORARY VIEW dim AS SELECT * FROM VALUES ('a', 1), ('a', 2), \
+    ('b', 3), (NULL, 4), ('x', NULL) AS t(k, v); \
+    CREATE TEMPORARY VIEW none AS SELECT * FROM dim WHERE false";
+
+fn text(row: &[Value]) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => "-".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Long(v) => v.to_string(),
+        Value::Boolean(v) => v.to_string(),
+        other => format!("{other:?}"),
+    };
+    row.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn session() -> Session {
+    let session = Session::new();
+    session.script(TABLES, &mut |_| Ok(())).unwrap();
+    session
+}
+
+/// The rows of a query over the stream `e(w, n)` = (a 1), (a 9), (b 2), (z 5), (NULL 7), which must
+/// be the same under both drivers.
+fn streamed(sql: &str) -> Vec<String> {
+    let answers = TRIGGERS.map(|trigger| {
+        let session = session();
+        let stream = session.memory_stream("e", "w STRING, n BIGINT").unwrap();
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = session.sql(sql).unwrap().write_stream().format("memory").query_name("out");
+        let query = writer.trigger(trigger).config(config).start().unwrap();
+        let row = |w: Option<&str>, n| {
+            vec![w.map_or(Value::Null, |w| Value::String(w.into())), Value::Long(n)]
+        };
+        stream.add([row(Some("a"), 1), row(Some("a"), 9), row(Some("b"), 2)]);
+        stream.add([row(Some("z"), 5), row(None, 7)]);
+        query.process_all_available().unwrap();
+        query.stop().unwrap();
+        let rows = session.table("out").unwrap().rows();
+        let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        rows.sort();
+        rows
+    });
+    assert_eq!(answers[0], answers[1], "{sql}");
+    let [answer, _] = answers;
+    answer
+}
+
+/// The rows of a query over tables, in order.
+fn batch(sql: &str) -> Vec<String> {
+    let rows = session().sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).collect();
+    rows.unwrap_or_else(|error| panic!("{sql}: {error}")).iter().map(|row| text(row)).collect()
+}
+
+#[test]
+fn a_stream_is_joined_with_a_table() {
+    for (sql, expected) in [
+        (
+            "SELECT e.n, d.v FROM e JOIN dim d ON e.w = d.k",
+            &["1 1", "1 2", "2 3", "9 1", "9 2"][..],
+        ),
+        ("SELECT e.n, d.v FROM dim d JOIN e ON e.w = d.k AND d.v > 1", &["1 2", "2 3", "9 2"]),
+        (
+            "SELECT n, v FROM e LEFT JOIN dim ON w = k AND n < 5",
+            &["1 1", "1 2", "2 3", "5 -", "7 -", "9 -"],
+        ),
+        (
+            "SELECT n, v FROM dim RIGHT JOIN e ON w = k",
+            &["1 1", "1 2", "2 3", "5 -", "7 -", "9 1", "9 2"],
+        ),
+        ("SELECT n FROM e LEFT SEMI JOIN dim ON w = k", &["1", "2", "9"]),
+        ("SELECT n FROM e LEFT ANTI JOIN dim ON w = k", &["5", "7"]),
+        ("SELECT n, v FROM e JOIN dim ON n < v", &["1 2", "1 3", "1 4", "2 3", "2 4"]),
+        ("SELECT n FROM e CROSS JOIN (SELECT 1 AS one) WHERE n > 5", &["7", "9"]),
+        ("SELECT n FROM e, dim WHERE w = k AND v = 3", &["2"]),
+        (
+            "SELECT k, v, n FROM e JOIN (SELECT k AS w, k, v FROM dim) d USING (w)",
+            &["a 1 1", "a 1 9", "a 2 1", "a 2 9", "b 3 2"],
+        ),
+        (
+            "SELECT * FROM e NATURAL JOIN (SELECT k AS w, v FROM dim)",
+            &["a 1 1", "a 1 2", "a 9 1", "a 9 2", "b 2 3"],
+        ),
+        ("SELECT n FROM e JOIN dim ON e.w <=> dim.k WHERE dim.v = 4", &["7"]),
+    ] {
+        assert_eq!(streamed(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn subqueries_over_tables() {
+    for (sql, expected) in [
+        ("SELECT n FROM e WHERE w IN (SELECT k FROM dim)", &["1", "2", "9"][..]),
+        // A NULL among the keys: of what is not found nobody knows.
+        ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim)", &[]),
+        ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM dim WHERE k IS NOT NULL)", &["5"]),
+        ("SELECT n FROM e WHERE w NOT IN (SELECT k FROM none)", &["1", "2", "5", "7", "9"]),
+        ("SELECT n FROM e WHERE (w IN (SELECT k FROM dim)) IS NULL", &["5", "7"]),
+        ("SELECT n FROM e WHERE w IN (SELECT k FROM dim) OR n = 7", &["1", "2", "7", "9"]),
+        ("SELECT n FROM e WHERE (w, n) IN (SELECT k, v FROM dim)", &["1"]),
+        ("SELECT n FROM e WHERE EXISTS (SELECT 1 FROM none)", &[]),
+        ("SELECT n FROM e WHERE NOT EXISTS (SELECT 1 FROM none) AND n < 3", &["1", "2"]),
+        (
+            "SELECT n FROM e WHERE EXISTS (SELECT 1 FROM dim d WHERE d.k = e.w AND d.v > e.n)",
+            &["1", "2"],
+        ),
+        ("SELECT n FROM e WHERE NOT EXISTS (SELECT * FROM dim WHERE k = w)", &["5", "7"]),
+        (
+            "SELECT n FROM e WHERE n < 2 OR EXISTS (SELECT 1 FROM dim WHERE k = w AND v = 3)",
+            &["1", "2"],
+        ),
+        ("SELECT n FROM e WHERE n IN (SELECT v FROM dim WHERE k = w)", &["1"]),
+        ("SELECT n FROM e WHERE n NOT IN (SELECT v FROM dim WHERE k = w)", &["2", "5", "7", "9"]),
+        ("SELECT n FROM e WHERE n > (SELECT max(v) FROM dim)", &["5", "7", "9"]),
+        ("SELECT n + (SELECT min(v) FROM dim) AS m FROM e WHERE n = 9", &["10"]),
+        ("SELECT n FROM e WHERE n >= (SELECT max(v) FROM dim WHERE k = w)", &["9"]),
+        (
+            "SELECT w, n, (SELECT count(*) FROM dim WHERE k = w) AS c, (SELECT sum(v) FROM dim WHERE k = w) AS s FROM e",
+            &["- 7 0 -", "a 1 2 3", "a 9 2 3", "b 2 1 3", "z 5 0 -"],
+        ),
+        ("SELECT * FROM e WHERE w NOT IN (SELECT 'a') AND n IN (SELECT 2)", &["b 2"]),
+    ] {
+        assert_eq!(streamed(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_refused() {
+    let session = session();
+    session.memory_stream("e", "w STRING, n BIGINT").unwrap();
+    for (sql, condition) in [
+        ("SELECT n FROM e RIGHT JOIN dim ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
+        ("SELECT n FROM dim LEFT JOIN e ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
+        ("SELECT n FROM e FULL JOIN dim ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
+        ("SELECT v FROM dim LEFT SEMI JOIN e ON w = k", "STREAM_STATIC_JOIN_UNSUPPORTED"),
+        ("SELECT v FROM dim WHERE k IN (SELECT w FROM e)", "STREAMING_SUBQUERY_UNSUPPORTED"),
+        ("SELECT n FROM e WHERE n > (SELECT max(n) FROM e)", "STREAMING_SUBQUERY_UNSUPPORTED"),
+        ("SELECT n FROM e UNION ALL SELECT v FROM dim", "STREAMING_UNION_WITH_TABLE_UNSUPPORTED"),
+        ("SELECT v FROM dim", "WRITE_STREAM_NOT_ALLOWED"),
+        (
+            "SELECT n FROM e WHERE n = (SELECT v FROM dim WHERE k = w)",
+            "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
+        ),
+        (
+            "SELECT n FROM e WHERE n = (SELECT k, v FROM dim)",
+            "INVALID_SUBQUERY_EXPRESSION.SCALAR_SUBQUERY_RETURN_MORE_THAN_ONE_OUTPUT_COLUMN",
+        ),
+        ("SELECT n FROM e WHERE n = (SELECT v FROM dim)", "SCALAR_SUBQUERY_TOO_MANY_ROWS"),
+        ("SELECT nn FROM e WHERE n IN (SELECT v FROM dim)", "UNRESOLVED_COLUMN.WITH_SUGGESTION"),
+        ("SELECT n FROM e WHERE n IN (SELECT vv FROM dim)", "UNRESOLVED_COLUMN.WITH_SUGGESTION"),
+    ] {
+        let started = session.sql(sql).map_err(Into::into).and_then(|frame| {
+            frame.write_stream().format("noop").trigger(Trigger::AsSoonAsPossible).start()
+        });
+        let error = started.err().unwrap_or_else(|| panic!("{sql} was started"));
+        assert_eq!(error.condition(), condition, "{sql}: {error}");
+    }
+}
+
+#[test]
+fn queries_over_tables_alone() {
+    for (sql, expected) in [
+        (
+            "SELECT count(DISTINCT k), count(DISTINCT k, v), sum(DISTINCT length(k)) FROM dim",
+            &["3 3 1"][..],
+        ),
+        (
+            "SELECT k, v FROM dim FULL JOIN (SELECT * FROM VALUES ('a'), ('q') AS t(z)) ON k = z ORDER BY v, k",
+            &["- -", "x -", "a 1", "a 2", "b 3", "- 4"],
+        ),
+        (
+            "SELECT z, v FROM dim RIGHT JOIN (SELECT * FROM VALUES ('a'), ('q') AS t(z)) ON k = z ORDER BY z, v",
+            &["a 1", "a 2", "q -"],
+        ),
+        ("SELECT k FROM dim WHERE v = (SELECT max(v) FROM dim)", &["-"]),
+        (
+            "SELECT k, count(*) AS c FROM dim GROUP BY k HAVING count(*) > (SELECT 1) ORDER BY k",
+            &["a 2"],
+        ),
+    ] {
+        assert_eq!(batch(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn a_script_runs_a_query_that_ends_and_reads_its_table() {
+    let folder = std::env::temp_dir().join(format!("millstream-joins-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("in")).unwrap();
+    std::fs::write(folder.join("in/a.csv"), "a,1\nb,2\na,3\n").unwrap();
+    let script = format!(
+        "CREATE TEMPORARY VIEW t (k STRING, n INT) USING csv OPTIONS (path '{}'); \
+         CREATE STREAMING TABLE counts USING memory OPTIONS (outputMode 'complete', trigger \
+         'available-now') AS SELECT k, sum(n) AS s FROM STREAM t GROUP BY k; \
+         SELECT t.k, n, s FROM t JOIN counts c ON t.k = c.k ORDER BY k, n",
+        folder.join("in").display()
+    );
+    let mut shown = Vec::new();
+    let session = Session::new();
+    let collect = &mut |frame: millstream::session::DataFrame| {
+        shown.extend(frame.collect()?.iter().map(|row| text(row)));
+        Ok(())
+    };
+    session.script(&script, collect).unwrap();
+    assert_eq!(shown, ["a 1 4", "a 3 4", "b 2 2"]);
+    let endless = script.replace("available-now", "asap");
+    let error = Session::new().script(&endless, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(error.condition(), "STREAMING_TABLE_IN_SCRIPT");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A table is read when a query starts: a file that comes later is of the next query.
+#[test]
+fn a_table_of_files_is_read_at_the_start() {
+    let folder = std::env::temp_dir().join(format!("millstream-table-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.json"), "{\"k\":\"a\",\"v\":1}\n").unwrap();
+    let session = Session::new();
+    let schema = Schema::parse_ddl("k STRING, v INT").unwrap();
+    let table = session.read().format("json").option("path", folder.display()).schema(schema);
+    table.load().unwrap().create_temp_view("dim");
+    let stream = session.memory_stream("e", "w STRING").unwrap();
+    let frame = session.sql("SELECT v FROM e JOIN dim ON w = k").unwrap();
+    let query = frame.write_stream().format("memory").query_name("out").start().unwrap();
+    std::fs::write(folder.join("b.json"), "{\"k\":\"b\",\"v\":2}\n").unwrap();
+    let key = |k: &str| vec![Value::String(k.to_string())];
+    stream.add([key("b"), key("a")]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    assert_eq!(session.table("out").unwrap().rows(), [[Value::Long(1)]]);
+    let table = session.view("dim").unwrap();
+    assert_eq!(table.collect().unwrap().len(), 2);
+    let refused = session.read().format("socket").option("host", "x").option("port", 1).load();
+    assert_eq!(refused.err().unwrap().condition, "UNSUPPORTED_BATCH_DATASOURCE");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn own_functions(session: &Session) {
+    session.register_function(UserFunction::new(
+        "twice",
+        [DataType::Long],
+        DataType::Long,
+        |args, _| match args[0].long() {
+            13 => Err("unlucky".to_string()),
+            v => Ok(if args[0].is_null() {
+                args[0]
+            } else {
+                millstream::table::expr::cell::Cell::Long(v * 2)
+            }),
+        },
+    ));
+    session.register_aggregate(UserAggregate::new(
+        "longest",
+        [DataType::String],
+        DataType::String,
+        [(DataType::String, Value::Null)],
+        |state, args| {
+            if let Value::String(text) = &args[0] {
+                let longer = match &state[0] {
+                    Value::String(so_far) => text.len() > so_far.len(),
+                    _ => true,
+                };
+                if longer {
+                    state[0] = args[0].clone();
+                }
+            }
+            Ok(())
+        },
+        |state| Ok(state[0].clone()),
+    ));
+}
+
+/// What they keep is checkpointed, and a change of it is a change of the query.
+#[test]
+fn functions_of_the_programs_own() {
+    let folder = std::env::temp_dir().join(format!("millstream-own-{}", std::process::id()));
+    let session = Session::new();
+    own_functions(&session);
+    let stream = session.memory_stream("e", "w STRING, n BIGINT").unwrap();
+    let sql = "SELECT twice(n) AS t, longest(w) AS l FROM e WHERE twice(n) < 100 GROUP BY twice(n)";
+    let start = || {
+        let writer = session.sql(sql).unwrap().write_stream().output_mode("update");
+        let writer = writer.format("memory").query_name("out");
+        writer.option("checkpointLocation", folder.display()).start().unwrap()
+    };
+    let query = start();
+    let row = |w: &str, n| vec![Value::String(w.to_string()), Value::Long(n)];
+    stream.add([row("abc", 1), row("x", 2), row("ab", 1), row("y", 60)]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    drop(query);
+    let query = start();
+    stream.add([row("b", 1), row("longer", 2)]);
+    query.process_all_available().unwrap();
+    let rows = session.table("out").unwrap().rows();
+    assert_eq!(rows.iter().map(|r| text(r)).collect::<Vec<_>>(), ["2 abc", "4 longer"]);
+    stream.add([row("b", 13)]);
+    let error = query.await_termination().unwrap_err();
+    assert_eq!(error.condition(), "FAILED_EXECUTE_UDF");
+    drop(query);
+    let wrong = session.sql("SELECT twice(w, n) FROM e").err().unwrap();
+    assert_eq!(wrong.condition, "WRONG_NUM_ARGS.WITHOUT_SUGGESTION");
+    drop(std::fs::remove_dir_all(&folder));
+}
+
+/// It is the same for all records of a batch, and no batch has an earlier one than the last.
+#[test]
+fn the_present_time_is_that_of_the_batch() {
+    let session = Session::new();
+    let stream = session.memory_stream("e", "n BIGINT").unwrap();
+    let frame = session.view("e").unwrap();
+    let now = || call("current_timestamp", []);
+    let frame = frame
+        .select([
+            col("n"),
+            now().alias("t"),
+            call("unix_date", [call("current_date", [])]).alias("d"),
+        ])
+        .unwrap();
+    let writer = frame.write_stream().format("memory").query_name("out");
+    let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        stream.add((0..50).map(|n| vec![Value::Long(n)]));
+        query.process_all_available().unwrap();
+        let rows = session.table("out").unwrap().take();
+        let all: Vec<_> = rows.iter().map(|row| format!("{:?}", row[1])).collect();
+        assert!(rows.len() == 50 && all.iter().all(|time| *time == all[0]));
+        let Value::Long(micros) = rows[0][1] else { panic!("a time") };
+        assert_eq!(rows[0][2], Value::Long(micros.div_euclid(86_400_000_000)));
+        times.push(micros);
+    }
+    query.stop().unwrap();
+    assert!(times.is_sorted(), "{times:?}");
+    // Since 2020, by any clock that is not broken.
+    assert!(times[0] > 1_577_836_800_000_000);
+}
+
+/// With ANSI mode off, what does not fit is NULL, and integers wrap around.
+#[test]
+fn without_ansi_integers_wrap_around() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    for (sql, expected) in [
+        ("2147483647 + 1", "-2147483648"),
+        ("9223372036854775807L * 2", "-2"),
+        ("- (-128Y)", "-128"),
+        ("abs(-2147483648)", "-2147483648"),
+        ("cast(300 AS TINYINT)", "44"),
+        ("cast(3e9D AS INT)", "2147483647"),
+        ("cast(300.7 AS TINYINT)", "44"),
+        ("cast('x' AS INT)", "-"),
+        ("1 / 0", "-"),
+        ("try_add(2147483647, 1)", "-"),
+        ("try_cast(300 AS TINYINT)", "-"),
+        ("element_at(array(1), 5)", "-"),
+    ] {
+        let rows = session.sql(&format!("SELECT {sql} AS x")).unwrap().collect().unwrap();
+        assert_eq!(text(&rows[0]), expected, "{sql}");
+    }
+    let sum = "SELECT sum(x) FROM VALUES (9223372036854775807L), (1L) AS t(x)";
+    assert_eq!(text(&session.sql(sum).unwrap().collect().unwrap()[0]), i64::MIN.to_string());
+}
