@@ -374,3 +374,95 @@ fn without_ansi_integers_wrap_around() {
     let sum = "SELECT sum(x) FROM VALUES (9223372036854775807L), (1L) AS t(x)";
     assert_eq!(text(&session.sql(sum).unwrap().collect().unwrap()[0]), i64::MIN.to_string());
 }
+
+/// The DataFrame API says what SQL says.
+#[test]
+fn data_frames_say_the_same_as_sql() {
+    use millstream::table::expr::{lit, when};
+    let session = session();
+    let dim = session.view("dim").unwrap();
+    let other = session.sql("SELECT * FROM VALUES ('a', 10), ('q', 20) AS o(k, w)").unwrap();
+    let sorted = |frame: millstream::session::DataFrame| {
+        let rows = frame.collect().unwrap();
+        let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        rows.sort();
+        rows
+    };
+    let sql = |text: &str| sorted(session.sql(text).unwrap());
+    session
+        .sql("SELECT * FROM VALUES ('a', 10), ('q', 20) AS o(k, w)")
+        .unwrap()
+        .create_temp_view("o");
+    let (d, o) = (dim.alias("d"), other.alias("o"));
+    let on = col("d.k").eq(col("o.k"));
+    for how in ["inner", "left_outer", "right", "full", "left_semi", "leftanti"] {
+        let words = match how {
+            "inner" => "JOIN",
+            "left_outer" => "LEFT JOIN",
+            "right" => "RIGHT JOIN",
+            "full" => "FULL JOIN",
+            "left_semi" => "LEFT SEMI JOIN",
+            _ => "LEFT ANTI JOIN",
+        };
+        let wanted = sql(&format!("SELECT * FROM dim d {words} o ON d.k = o.k"));
+        assert_eq!(sorted(d.join(&o, &on, how).unwrap()), wanted, "{how}");
+        let wanted = sql(&format!("SELECT * FROM dim d {words} o USING (k)"));
+        assert_eq!(sorted(d.join_using(&o, ["k"], how).unwrap()), wanted, "{how}");
+    }
+    let pairs: [(millstream::session::DataFrame, &str); 14] = [
+        (d.cross_join(&o).unwrap(), "SELECT * FROM dim CROSS JOIN o"),
+        (dim.drop(["V", "nothing"]).unwrap(), "SELECT k FROM dim"),
+        (
+            dim.with_column_renamed("v", "x").unwrap().select([col("x")]).unwrap(),
+            "SELECT v FROM dim",
+        ),
+        (
+            dim.with_columns([("v", col("v").add(1)), ("w", col("v"))]).unwrap(),
+            "SELECT k, v + 1, v FROM dim",
+        ),
+        (dim.select_expr(["upper(k) AS u", "v * 2"]).unwrap(), "SELECT upper(k), v * 2 FROM dim"),
+        (
+            dim.filter_expr("v > 1 AND k IS NOT NULL").unwrap(),
+            "SELECT * FROM dim WHERE v > 1 AND k IS NOT NULL",
+        ),
+        (
+            dim.rollup([col("k")]).agg([call("count", [lit(1)])]).unwrap(),
+            "SELECT k, count(1) FROM dim GROUP BY ROLLUP (k)",
+        ),
+        (
+            dim.cube([col("k"), col("v")]).unwrap().count().unwrap(),
+            "SELECT k, v, count(*) FROM dim GROUP BY CUBE (k, v)",
+        ),
+        (dim.group_by([col("k")]).max(["v"]).unwrap(), "SELECT k, max(v) FROM dim GROUP BY k"),
+        (dim.group_by([]).min(["v", "k"]).unwrap(), "SELECT min(v), min(k) FROM dim"),
+        (
+            dim.filter(&col("v").is_in([1, 3]).not()).unwrap(),
+            "SELECT * FROM dim WHERE NOT v IN (1, 3)",
+        ),
+        (
+            dim.select([when(col("v").lt(2), "low")
+                .when(col("v").is_null(), "none")
+                .otherwise("high")])
+                .unwrap(),
+            "SELECT CASE WHEN v < 2 THEN 'low' WHEN v IS NULL THEN 'none' ELSE 'high' END FROM dim",
+        ),
+        (
+            dim.select([
+                call("count", [col("k")]).distinct(),
+                call("sum", [col("v")]).filter(col("v").between(2, 3)),
+            ])
+            .unwrap(),
+            "SELECT count(DISTINCT k), sum(v) FILTER (WHERE v BETWEEN 2 AND 3) FROM dim",
+        ),
+        (
+            dim.union_by_name(&dim.select([col("v"), col("k")]).unwrap()).unwrap(),
+            "SELECT * FROM dim UNION ALL SELECT * FROM dim",
+        ),
+    ];
+    for (frame, text) in pairs {
+        assert_eq!(sorted(frame), sql(text), "{text}");
+    }
+    let rows = dim.order_by([col("v").desc().nulls_first()]).unwrap().limit(2).collect().unwrap();
+    assert_eq!(rows.iter().map(|row| text(row)).collect::<Vec<_>>(), ["x -", "- 4"]);
+    assert!(dim.count().unwrap() == 5 && !dim.is_streaming());
+}

@@ -17,11 +17,17 @@
 use super::{QueryError, Session, StreamWriter};
 use crate::connect::console;
 use crate::table::analyze::{self, Grouping};
-use crate::table::error::PlanResult;
-use crate::table::expr::{Expr, col};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::resolve;
+use crate::table::expr::{Expr, SortOrder, col};
+use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
 use crate::table::types::Schema;
 use crate::table::value::Value;
+
+fn named(name: &str) -> Expr {
+    Expr::Column { parts: vec![name.to_string()], place: Default::default() }
+}
 
 /// A query over unbounded tables that has not been started.
 #[derive(Clone)]
@@ -72,6 +78,96 @@ impl DataFrame {
         self.select(exprs)
     }
 
+    /// The same with several columns added or replaced; each sees the columns of this table.
+    pub fn with_columns<'n>(
+        &self,
+        columns: impl IntoIterator<Item = (&'n str, Expr)>,
+    ) -> PlanResult<Self> {
+        let mut exprs: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
+        for (name, expr) in columns {
+            let made = expr.alias(name);
+            match exprs.iter_mut().find(|e| e.output_name().eq_ignore_ascii_case(name)) {
+                Some(old) => *old = made,
+                None => exprs.push(made),
+            }
+        }
+        self.select(exprs)
+    }
+
+    /// The same with a column under another name; unchanged if there is no such column.
+    pub fn with_column_renamed(&self, from: &str, to: &str) -> PlanResult<Self> {
+        self.select(self.columns().iter().map(|name| {
+            if name.eq_ignore_ascii_case(from) { named(name).alias(to) } else { named(name) }
+        }))
+    }
+
+    /// The same without some columns; names that are none are passed over.
+    pub fn drop<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> PlanResult<Self> {
+        let dropped: Vec<&str> = names.into_iter().collect();
+        let kept = |name: &&String| !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
+        self.select(self.columns().iter().filter(kept).map(|name| named(name)))
+    }
+
+    /// Columns that are written in SQL, such as `upper(word) AS w`.
+    pub fn select_expr<'s>(&self, exprs: impl IntoIterator<Item = &'s str>) -> PlanResult<Self> {
+        let exprs = exprs.into_iter().map(|sql| self.session.expr(sql));
+        self.select(exprs.collect::<PlanResult<Vec<_>>>()?)
+    }
+
+    /// The rows for which a condition in SQL is true.
+    pub fn filter_expr(&self, condition: &str) -> PlanResult<Self> {
+        self.filter(&self.session.expr(condition)?)
+    }
+
+    /// Rows that belong together: `how` is `inner`, `left`, `right`, `full`, `left_semi` or
+    /// `left_anti`. One side of a stream is a table; see [`alias`](Self::alias) for names that
+    /// both have.
+    pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
+        let written = Written::parse(how)?;
+        let scope = join::both(&self.plan.scope(), &other.plan.scope());
+        let condition = analyze::boolean(resolve(on, &scope)?, on, "the condition of a join")?;
+        let (left, right) = (self.plan.clone(), other.plan.clone());
+        Ok(self.with(join::join(left, right, written, Some(condition))?))
+    }
+
+    /// The same, where columns of these names are equal; they come once.
+    pub fn join_using<'n>(
+        &self,
+        other: &Self,
+        names: impl IntoIterator<Item = &'n str>,
+        how: &str,
+    ) -> PlanResult<Self> {
+        let names: Vec<String> = names.into_iter().map(str::to_string).collect();
+        let (left, right) = (self.plan.clone(), other.plan.clone());
+        Ok(self.with(join::join_using(left, right, Written::parse(how)?, &names)?))
+    }
+
+    /// Every row of this with every row of the other.
+    pub fn cross_join(&self, other: &Self) -> PlanResult<Self> {
+        let (left, right) = (self.plan.clone(), other.plan.clone());
+        Ok(self.with(join::join(left, right, Written::Inner, None)?))
+    }
+
+    /// All rows of both, columns by name.
+    pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
+        self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
+    }
+
+    /// The names of the columns.
+    pub fn columns(&self) -> Vec<String> {
+        self.plan.scope().columns.into_iter().map(|column| column.name).collect()
+    }
+
+    /// Whether it reads a stream.
+    pub fn is_streaming(&self) -> bool {
+        self.plan.is_streaming()
+    }
+
+    /// The number of rows of the whole result of a query over tables.
+    pub fn count(&self) -> Result<usize, QueryError> {
+        self.collect().map(|rows| rows.len())
+    }
+
     /// All rows of both.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
         Ok(self.with(analyze::union(self.plan.clone(), other.plan.clone())?))
@@ -79,12 +175,39 @@ impl DataFrame {
 
     /// Groups by expressions; see [`GroupedData::agg`].
     pub fn group_by(&self, keys: impl IntoIterator<Item = Expr>) -> GroupedData {
-        GroupedData { of: self.clone(), keys: keys.into_iter().collect() }
+        GroupedData { of: self.clone(), keys: keys.into_iter().collect(), sets: None }
     }
 
-    /// Sorted by columns, smallest first; for aggregations in output mode complete.
-    pub fn order_by(&self, keys: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
-        let keys: Vec<_> = keys.into_iter().map(|key| (key, false, None)).collect();
+    /// Groups by all of the keys, by all but the last, and so on down to none.
+    pub fn rollup(&self, keys: impl IntoIterator<Item = Expr>) -> GroupedData {
+        let keys: Vec<Expr> = keys.into_iter().collect();
+        let sets = (0..=keys.len()).rev().map(|n| (0..n).collect()).collect();
+        GroupedData { of: self.clone(), keys, sets: Some(sets) }
+    }
+
+    /// Groups by each choice of the keys, of which there may be 8.
+    pub fn cube(&self, keys: impl IntoIterator<Item = Expr>) -> PlanResult<GroupedData> {
+        let keys: Vec<Expr> = keys.into_iter().collect();
+        let n = keys.len();
+        if n > 8 {
+            return Err(PlanError::new(
+                "GROUPING_SIZE_LIMIT_EXCEEDED",
+                format!("a cube of {n} keys has {} sets", 1u128 << n.min(100)),
+                "At most 8: each row is in a group of each",
+            ));
+        }
+        let chosen = |bits: usize| (0..n).filter(|i| bits >> (n - 1 - i) & 1 == 0).collect();
+        let sets = Some((0..1usize << n).map(chosen).collect());
+        Ok(GroupedData { of: self.clone(), keys, sets })
+    }
+
+    /// Sorted; for aggregations in output mode complete, and for tables. See [`Expr::desc`].
+    pub fn order_by<K: Into<SortOrder>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> PlanResult<Self> {
+        let key = |key: SortOrder| (key.expr, key.descending, key.nulls_first);
+        let keys: Vec<_> = keys.into_iter().map(|k| key(k.into())).collect();
         Ok(self.with(analyze::sort(self.plan.clone(), &keys)?))
     }
 
@@ -153,6 +276,8 @@ impl DataFrame {
 pub struct GroupedData {
     of: DataFrame,
     keys: Vec<Expr>,
+    /// Of a rollup or a cube.
+    sets: Option<Vec<Vec<usize>>>,
 }
 
 impl GroupedData {
@@ -160,7 +285,8 @@ impl GroupedData {
     pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
         let select: Vec<Expr> = self.keys.iter().cloned().chain(aggregates).collect();
-        let grouping = Grouping::new(self.of.plan.clone(), &self.keys, &select)?;
+        let input = self.of.plan.clone();
+        let grouping = Grouping::with_sets(input, &self.keys, self.sets.clone(), &select)?;
         Ok(self.of.with(grouping.finish(&select, None)?))
     }
 
@@ -169,8 +295,32 @@ impl GroupedData {
         self.agg([crate::table::expr::call("count", [Expr::Star(None)]).alias("count")])
     }
 
-    /// The keys and the sum of a column.
-    pub fn sum(&self, column: &str) -> PlanResult<DataFrame> {
-        self.agg([crate::table::expr::call("sum", [col(column)])])
+    fn each<'n>(
+        &self,
+        function: &str,
+        columns: impl IntoIterator<Item = &'n str>,
+    ) -> PlanResult<DataFrame> {
+        let of = |column| crate::table::expr::call(function, [col(column)]);
+        self.agg(columns.into_iter().map(of))
+    }
+
+    /// The keys and the sum of each column.
+    pub fn sum<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
+        self.each("sum", columns)
+    }
+
+    /// The keys and the average of each column.
+    pub fn avg<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
+        self.each("avg", columns)
+    }
+
+    /// The keys and the smallest value of each column.
+    pub fn min<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
+        self.each("min", columns)
+    }
+
+    /// The keys and the largest value of each column.
+    pub fn max<'n>(&self, columns: impl IntoIterator<Item = &'n str>) -> PlanResult<DataFrame> {
+        self.each("max", columns)
     }
 }

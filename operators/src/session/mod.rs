@@ -43,6 +43,7 @@ use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Expr;
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::expr::user::{UserAggregate, UserFunction};
@@ -260,6 +261,11 @@ impl Session {
         };
         self.register(name, Plan::Scan(scan));
         Ok(stream)
+    }
+
+    /// An expression in SQL, perhaps with `AS name`.
+    pub fn expr(&self, sql: &str) -> PlanResult<Expr> {
+        sql::parse_expr(sql, &*self.lock())
     }
 
     /// A query in SQL.

@@ -60,7 +60,8 @@ pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), condition))
 }
 
-pub(super) fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
+/// A condition, or why it is none.
+pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
     }

@@ -116,6 +116,64 @@ pub enum Node {
     User(Arc<UserFunction>, Vec<Resolved>),
 }
 
+/// What rows are sorted by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SortOrder {
+    /// By what.
+    pub expr: Expr,
+    /// Largest first.
+    pub descending: bool,
+    /// NULLs before all others, or behind; by the direction if it is not said.
+    pub nulls_first: Option<bool>,
+}
+
+impl SortOrder {
+    /// The same with NULLs before all others.
+    pub fn nulls_first(self) -> Self {
+        Self { nulls_first: Some(true), ..self }
+    }
+
+    /// The same with NULLs behind all others.
+    pub fn nulls_last(self) -> Self {
+        Self { nulls_first: Some(false), ..self }
+    }
+}
+
+impl From<Expr> for SortOrder {
+    fn from(expr: Expr) -> Self {
+        expr.asc()
+    }
+}
+
+/// `CASE WHEN condition THEN value …`, to be gone on with [`When::when`] and ended with
+/// [`When::otherwise`] or [`When::end`].
+pub fn when(condition: Expr, value: impl Into<Expr>) -> When {
+    When(vec![(condition, value.into())])
+}
+
+/// A CASE under construction.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "it is no expression before `otherwise` or `end`"]
+pub struct When(Vec<(Expr, Expr)>);
+
+impl When {
+    /// One more condition.
+    pub fn when(mut self, condition: Expr, value: impl Into<Expr>) -> Self {
+        self.0.push((condition, value.into()));
+        self
+    }
+
+    /// The value if no condition is true.
+    pub fn otherwise(self, value: impl Into<Expr>) -> Expr {
+        Expr::Case { branches: self.0, otherwise: Some(Box::new(value.into())) }
+    }
+
+    /// NULL if no condition is true.
+    pub fn end(self) -> Expr {
+        Expr::Case { branches: self.0, otherwise: None }
+    }
+}
+
 /// A column by name; dots separate a struct's fields.
 pub fn col(name: &str) -> Expr {
     let parts = name.split('.').map(str::to_string).collect();
@@ -213,6 +271,68 @@ impl Expr {
     /// Names the result.
     pub fn alias(self, name: &str) -> Expr {
         Expr::Alias(Box::new(self), name.to_string())
+    }
+
+    /// Whether it is NULL.
+    pub fn is_null(self) -> Expr {
+        call("isnull", [self])
+    }
+
+    /// Whether it is not NULL.
+    pub fn is_not_null(self) -> Expr {
+        call("isnotnull", [self])
+    }
+
+    /// The opposite truth value.
+    #[expect(clippy::should_implement_trait, reason = "Spark's name, beside `and` and `or`")]
+    pub fn not(self) -> Expr {
+        call("not", [self])
+    }
+
+    /// Whether it is one of some values.
+    pub fn is_in<E: Into<Expr>>(self, values: impl IntoIterator<Item = E>) -> Expr {
+        call("in", std::iter::once(self).chain(values.into_iter().map(Into::into)))
+    }
+
+    /// Whether it is neither below the one nor above the other.
+    pub fn between(self, low: impl Into<Expr>, high: impl Into<Expr>) -> Expr {
+        self.clone().ge(low).and(self.le(high))
+    }
+
+    /// An element of an array by its place from 0, or a value of a map by its key.
+    pub fn get_item(self, key: impl Into<Expr>) -> Expr {
+        call("getitem", [self, key.into()])
+    }
+
+    /// A field of a struct.
+    pub fn get_field(self, name: &str) -> Expr {
+        Expr::Field(Box::new(self), name.to_string())
+    }
+
+    /// An aggregate function of the rows for which a condition is true.
+    pub fn filter(mut self, condition: Expr) -> Expr {
+        if let Expr::Call { filter, .. } = &mut self {
+            *filter = Some(Box::new(condition));
+        }
+        self
+    }
+
+    /// An aggregate function of each different value once; of tables only.
+    pub fn distinct(mut self) -> Expr {
+        if let Expr::Call { distinct, .. } = &mut self {
+            *distinct = true;
+        }
+        self
+    }
+
+    /// A sort key, smallest first and NULLs before all.
+    pub fn asc(self) -> SortOrder {
+        SortOrder { expr: self, descending: false, nulls_first: None }
+    }
+
+    /// A sort key, largest first and NULLs behind all.
+    pub fn desc(self) -> SortOrder {
+        SortOrder { expr: self, descending: true, nulls_first: None }
     }
 
     /// Casts to a type.

@@ -9,6 +9,7 @@ pub mod query;
 mod subquery;
 
 use super::error::{Place, PlanError, PlanResult};
+use super::expr::Expr;
 use super::expr::compile::Semantics;
 use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::Plan;
@@ -318,6 +319,22 @@ fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<P
         ));
     }
     query::plan(&query, catalog)
+}
+
+/// Reads one expression of a SELECT list, perhaps with `AS name`.
+pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
+    let tokens = tokenize(&format!("SELECT {sql}"))?;
+    let mut parser = Parser::new(&DIALECT)
+        .with_recursion_limit(DEPTH)
+        .with_tokens_with_locations(with_literals(tokens));
+    let wrong = |error: ParserError| syntax(error.to_string(), Place::default());
+    let select = parser.parse_select().map_err(wrong)?;
+    let rest = parser.peek_token_ref();
+    let plain = select.from.is_empty() && select.selection.is_none();
+    match (select.projection.as_slice(), plain && rest.token == Token::EOF) {
+        ([one], true) => query::item(one, catalog),
+        _ => Err(syntax(format!("'{sql}' is not one expression"), Place::default())),
+    }
 }
 
 /// Plans one query.
