@@ -195,3 +195,372 @@ fn partitioned_files_come_back() {
         (vec!["1|a/b|0", "2|-|0", "3|a/b|1", "4|a/b|0"].into_iter().map(String::from).collect(), 0)
     );
 }
+
+/// The expected texts are what Apache Spark wrote for the same rows and options.
+#[test]
+fn lines_are_written_with_sparks_options() {
+    let values = "SELECT * FROM VALUES \
+        (' a ', 1, timestamp '2024-01-01 12:00:00.5', timestamp_ntz '2024-01-01 12:00:00.25', \
+        date '2024-01-31', 1.5D, true, cast('nan' AS double)), \
+        ('x\"y\\\\z', 2, NULL, NULL, NULL, NULL, NULL, NULL), ('', 3, NULL, NULL, NULL, 1e20D, false, NULL), \
+        (NULL, 4, NULL, NULL, NULL, NULL, NULL, NULL), ('q,\"', 5, NULL, NULL, NULL, NULL, NULL, NULL), \
+        ('#c', 6, NULL, NULL, NULL, NULL, NULL, NULL) AS t(s, i, t, n, d, x, o, f)";
+    let cases: [(&str, &[(&str, &str)], &str, &str); 6] = [
+        (
+            "csv",
+            &[("header", "true")],
+            "csv",
+            "s,i,t,n,d,x,o,f\na,1,2024-01-01T12:00:00.500Z,2024-01-01T12:00:00.250,2024-01-31,1.5,true,NaN\n\
+             \"x\\\"y\\\\z\",2,,,,,,\n\"\",3,,,,1.0E20,false,\n,4,,,,,,\n\"q,\\\"\",5,,,,,,\n\"#c\",6,,,,,,\n",
+        ),
+        (
+            "csv",
+            &[
+                ("sep", "|"),
+                ("quoteAll", "true"),
+                ("nullValue", "NULL"),
+                ("emptyValue", "EMPTY"),
+                ("timestampFormat", "yyyy/MM/dd HH:mm"),
+                ("dateFormat", "dd.MM.yyyy"),
+                ("timestampNTZFormat", "HH:mm"),
+            ],
+            "csv",
+            "\"a\"|\"1\"|\"2024/01/01 12:00\"|\"12:00\"|\"31.01.2024\"|\"1.5\"|\"true\"|\"NaN\"\n\
+             \"x\\\"y\\\\z\"|\"2\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"\n\
+             \"EMPTY\"|\"3\"|\"NULL\"|\"NULL\"|\"NULL\"|\"1.0E20\"|\"false\"|\"NULL\"\n\
+             \"NULL\"|\"4\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"\n\
+             \"q,\\\"\"|\"5\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"\n\
+             \"#c\"|\"6\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"|\"NULL\"\n",
+        ),
+        (
+            "csv",
+            &[
+                ("escapeQuotes", "false"),
+                ("ignoreLeadingWhiteSpace", "false"),
+                ("ignoreTrailingWhiteSpace", "false"),
+                ("lineSep", "\r\n"),
+            ],
+            "csv",
+            " a ,1,2024-01-01T12:00:00.500Z,2024-01-01T12:00:00.250,2024-01-31,1.5,true,NaN\r\n\
+             x\"y\\z,2,,,,,,\r\n\"\",3,,,,1.0E20,false,\r\n,4,,,,,,\r\n\"q,\\\"\",5,,,,,,\r\n\"#c\",6,,,,,,\r\n",
+        ),
+        (
+            "json",
+            &[],
+            "json",
+            "{\"s\":\" a \",\"i\":1,\"t\":\"2024-01-01T12:00:00.500Z\",\"n\":\"2024-01-01T12:00:00.250\",\
+             \"d\":\"2024-01-31\",\"x\":1.5,\"o\":true,\"f\":\"NaN\"}\n{\"s\":\"x\\\"y\\\\z\",\"i\":2}\n\
+             {\"s\":\"\",\"i\":3,\"x\":1.0E20,\"o\":false}\n{\"i\":4}\n{\"s\":\"q,\\\"\",\"i\":5}\n{\"s\":\"#c\",\"i\":6}\n",
+        ),
+        (
+            "json",
+            &[
+                ("ignoreNullFields", "false"),
+                ("timestampFormat", "yyyy/MM/dd HH:mm"),
+                ("dateFormat", "dd.MM.yyyy"),
+                ("timestampNTZFormat", "HH:mm"),
+                ("lineSep", "|"),
+            ],
+            "json",
+            "{\"s\":\" a \",\"i\":1,\"t\":\"2024/01/01 12:00\",\"n\":\"12:00\",\"d\":\"31.01.2024\",\"x\":1.5,\"o\":true,\"f\":\"NaN\"}|\
+             {\"s\":\"x\\\"y\\\\z\",\"i\":2,\"t\":null,\"n\":null,\"d\":null,\"x\":null,\"o\":null,\"f\":null}|\
+             {\"s\":\"\",\"i\":3,\"t\":null,\"n\":null,\"d\":null,\"x\":1.0E20,\"o\":false,\"f\":null}|\
+             {\"s\":null,\"i\":4,\"t\":null,\"n\":null,\"d\":null,\"x\":null,\"o\":null,\"f\":null}|\
+             {\"s\":\"q,\\\"\",\"i\":5,\"t\":null,\"n\":null,\"d\":null,\"x\":null,\"o\":null,\"f\":null}|\
+             {\"s\":\"#c\",\"i\":6,\"t\":null,\"n\":null,\"d\":null,\"x\":null,\"o\":null,\"f\":null}|",
+        ),
+        ("text", &[("lineSep", "\r\n")], "txt", " a \r\nx\"y\\z\r\n\r\n\r\nq,\"\r\n#c\r\n"),
+    ];
+    for (format, options, extension, expected) in cases {
+        let folder = Folder::new("written");
+        let selected = if format == "text" { "s" } else { "*" };
+        let sql = format!("SELECT {selected} FROM ({values})");
+        written(&folder, &sql, format, options);
+        let files = parts(&folder.0.join("out"));
+        assert!(files[0].to_string_lossy().ends_with(&format!("-c000.{extension}")));
+        assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), expected, "{format} {options:?}");
+    }
+}
+
+/// Writes the rows of a query over tables into `out`, in one batch.
+fn written(folder: &Folder, sql: &str, format: &str, options: &[(&str, &str)]) {
+    let session = Session::new();
+    let table = session.sql(sql).unwrap();
+    let stream = session.memory_stream_of("rows", table.schema()).unwrap();
+    stream.add(table.collect().unwrap());
+    stream.close();
+    let mut writer = session.view("rows").unwrap().write_stream().format(format);
+    for (key, value) in options {
+        writer = writer.option(key, value);
+    }
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer
+        .option("path", folder.0.join("out").display())
+        .option("checkpointLocation", folder.0.join("checkpoint").display())
+        .trigger(Trigger::AvailableNow)
+        .config(config)
+        .start()
+        .unwrap();
+    query.await_termination().unwrap();
+}
+
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut parts: Vec<_> =
+        entries.filter(|path| path.to_string_lossy().contains("part-")).collect();
+    parts.sort();
+    parts
+}
+
+/// What is written compressed is read again.
+#[cfg(feature = "compression")]
+#[test]
+fn compressed_lines_come_back() {
+    for codec in ["none", "gzip", "deflate", "bzip2", "zstd"] {
+        let folder = Folder::new("codecs");
+        let sql = "SELECT explode(sequence(1, 20000)) AS n";
+        written(&folder, sql, "json", &[("compression", codec)]);
+        let (rows, bad) = read("json", Some("n INT"), &folder.0.join("out"), &[]);
+        assert_eq!((rows.len(), bad), (20_000, 0), "{codec}");
+        assert!(rows.contains(&"20000".to_string()));
+    }
+}
+
+/// The types are those that Apache Spark found in the same files.
+#[test]
+fn schemas_are_inferred_as_spark_does() {
+    let cases: [(&str, &str, &[(&str, &str)], &str); 11] = [
+        (
+            "csv",
+            "a,b,c,d,e,f,g\n1,2.5,true,2024-01-01,2024-01-01 12:00:00,x,\n2,3,false,2024-01-02,2024-01-01T12:00:00Z,9999999999,\n",
+            &[("header", "true"), ("inferSchema", "true")],
+            "a INT, b DOUBLE, c BOOLEAN, d DATE, e TIMESTAMP, f STRING, g STRING",
+        ),
+        (
+            "csv",
+            "1,9999999999,99999999999999999999,1e5,NaN,2024-01-01T01:02:03\n",
+            &[("inferSchema", "true")],
+            "_c0 INT, _c1 BIGINT, _c2 DECIMAL(20,0), _c3 DOUBLE, _c4 DOUBLE, _c5 TIMESTAMP",
+        ),
+        ("csv", "1,2\n3\n4,5,6\n", &[("inferSchema", "true")], "_c0 INT, _c1 INT"),
+        ("csv", "1,x\n", &[], "_c0 STRING, _c1 STRING"),
+        ("csv", "b,b,\n1,2,3\n", &[("header", "true")], "b0 STRING, b1 STRING, _c2 STRING"),
+        (
+            "json",
+            "{\"b\":1,\"a\":1.5,\"s\":\"x\",\"n\":null,\"o\":{\"y\":1,\"x\":\"q\"},\"l\":[1,2.5],\"e\":[],\"t\":\"2024-01-01T00:00:00Z\"}\n{\"b\":\"z\",\"a\":2,\"big\":12345678901234567890,\"l\":null,\"o\":{\"z\":true}}\n",
+            &[],
+            "a DOUBLE, b STRING, big DECIMAL(20,0), e ARRAY<STRING>, l ARRAY<DOUBLE>, n STRING, o STRUCT<x: STRING, y: BIGINT, z: BOOLEAN>, s STRING, t STRING",
+        ),
+        ("json", "{\"a\":1}\nbad\n", &[], "_corrupt_record STRING, a BIGINT"),
+        (
+            "json",
+            "{\"a\":1.5,\"b\":true}\n",
+            &[("primitivesAsString", "true")],
+            "a STRING, b STRING",
+        ),
+        (
+            "json",
+            "{\"a\":1.5,\"t\":\"2024-01-01T00:00:00Z\",\"d\":\"2024-01-01\"}\n",
+            &[("inferTimestamp", "true"), ("prefersDecimal", "true")],
+            "a DECIMAL(2,1), d TIMESTAMP, t TIMESTAMP",
+        ),
+        ("json", "[{\"a\":1},{\"b\":[[true]]}]", &[], "a BIGINT, b ARRAY<ARRAY<BOOLEAN>>"),
+        (
+            "json",
+            "{\"a\":[{\"x\":1},{\"y\":2}],\"b\":{}}\n",
+            &[],
+            "a ARRAY<STRUCT<x: BIGINT, y: BIGINT>>",
+        ),
+    ];
+    for (format, bytes, options, expected) in &cases {
+        let folder = Folder::new("inferred");
+        folder.write("a.txt", bytes.as_bytes());
+        let session = Session::new();
+        let mut reader = session.read().format(format).option("path", folder.0.display());
+        for (key, value) in *options {
+            reader = reader.option(key, value);
+        }
+        let schema = reader.load().unwrap().schema();
+        assert_eq!(schema.tree(), Schema::parse_ddl(expected).unwrap().tree(), "{bytes}");
+    }
+}
+
+/// A stream takes its schema from files only when asked: they may be others tomorrow.
+#[test]
+fn a_stream_is_not_given_a_schema_by_chance() {
+    let folder = Folder::new("unasked");
+    folder.write("a.json", b"{\"a\":1}\n");
+    let job = format!(
+        "CREATE TEMPORARY VIEW t USING json OPTIONS (path '{}'); \
+         CREATE STREAMING TABLE o USING noop AS SELECT a FROM STREAM t",
+        folder.0.display()
+    );
+    let overrides = millstream::session::Overrides::default();
+    let error = Session::new().job(&job, &overrides).err().unwrap();
+    assert_eq!(error.condition, "STREAMING_FILE_SCHEMA_MISSING");
+    let asked = format!("SET spark.sql.streaming.schemaInference = true; {job}");
+    Session::new().job(&asked, &overrides).unwrap();
+}
+
+#[test]
+fn rows_know_their_file() {
+    let folder = Folder::new("metadata");
+    let path = folder.write("k=7/a.json", b"{\"a\":1}\n{\"a\":2}\n");
+    let session = Session::new();
+    let reader = session.read().format("json").schema(Schema::parse_ddl("a INT").unwrap());
+    let table = reader.option("path", folder.0.display()).load().unwrap();
+    table.create_temp_view("t");
+    let show = |sql: &str| format!("{:?}", session.sql(sql).unwrap().collect().unwrap());
+    assert_eq!(show("SELECT * FROM t WHERE a = 1"), "[[Long(1), Long(7)]]");
+    assert_eq!(
+        show("SELECT *, _metadata.file_name AS f, _metadata.file_size AS s FROM t WHERE a = 1"),
+        "[[Long(1), Long(7), String(\"a.json\"), Long(16)]]"
+    );
+    let found =
+        show("SELECT t._metadata.file_path FROM t WHERE _metadata.file_name = 'a.json' AND a = 2");
+    assert_eq!(found, format!("[[String(\"file://{}\")]]", path.display()));
+    let age = "SELECT a FROM t WHERE _metadata.file_modification_time > timestamp '2020-01-01' \
+        AND _metadata.file_block_start = 0 AND _metadata.file_block_length = 16";
+    assert_eq!(show(age), "[[Long(1)], [Long(2)]]");
+    use millstream::table::expr::col;
+    let filtered = table.filter(&col("_metadata.file_size").gt(1)).unwrap();
+    assert_eq!(filtered.columns(), ["a", "k"]);
+    assert_eq!(filtered.count().unwrap(), 2);
+    let with = filtered.with_column("b", col("a").add(1)).unwrap();
+    assert_eq!(with.collect().unwrap()[1], [Value::Long(2), Value::Long(7), Value::Long(3)]);
+}
+
+/// A field that nothing reads is not looked at, unless what is wrong matters.
+#[test]
+fn fields_that_nothing_reads_are_skipped() {
+    let folder = Folder::new("skipped");
+    folder.write("a.csv", b"1,x\n2,3\n");
+    let query = |options: &str, sql: &str| {
+        let session = Session::new();
+        let script = format!(
+            "CREATE TEMPORARY VIEW t (a INT, b INT) USING csv OPTIONS (path '{}' {options}); {sql}",
+            folder.0.display()
+        );
+        let mut rows = Vec::new();
+        let outcome = session.script(&script, &mut |frame| {
+            rows = frame.collect()?;
+            Ok(())
+        });
+        outcome.map(|()| format!("{rows:?}")).map_err(|error| error.condition().to_string())
+    };
+    assert_eq!(query("", "SELECT a FROM t").unwrap(), "[[Long(1)], [Long(2)]]");
+    assert_eq!(query("", "SELECT b FROM t WHERE a > 1").unwrap(), "[[Long(3)]]");
+    let failed = query(", mode 'FAILFAST'", "SELECT a FROM t").unwrap_err();
+    assert_eq!(failed, "MALFORMED_RECORD_IN_PARSING");
+    let dropped = query(", mode 'DROPMALFORMED'", "SELECT a FROM t").unwrap();
+    assert_eq!(dropped, "[[Long(2)]]");
+}
+
+#[cfg(feature = "columnar")]
+mod columnar {
+    use super::*;
+
+    const ALL: &str = "SELECT cast(n % 100 AS TINYINT) AS a, cast(n AS SMALLINT) AS b, cast(n AS INT) AS c, \
+        n AS d, cast(n AS FLOAT) / 2 AS e, n / 3 AS f, 'text ' || n AS g, cast('b' || n AS BINARY) AS h, \
+        n % 2 = 0 AS i, date_add(date '2024-01-01', cast(n AS INT)) AS j, \
+        timestamp '2024-01-01 00:00:00' + make_dt_interval(0, 0, 0, n) AS k, \
+        cast('2024-01-01 00:00:01.5' AS TIMESTAMP_NTZ) AS l, \
+        nullif(n, 3) AS o";
+    const NESTED: &str = ", cast(n AS DECIMAL(20,2)) AS p, array(n, NULL, n + 1) AS q, \
+        map('k', n) AS r, named_struct('x', n, 'y', array(named_struct('z', 'q'))) AS s, \
+        if(n = 2, NULL, cast(array() AS ARRAY<INT>)) AS t";
+
+    fn session(rows: u64) -> String {
+        format!("(SELECT id AS n FROM (SELECT explode(sequence(0L, {rows}L)) AS id))")
+    }
+
+    /// Every type is written and read again, as a table and as a stream in batches.
+    #[test]
+    fn rows_come_back() {
+        for (format, nested) in [("parquet", NESTED), ("orc", "")] {
+            for codec in ["none", "snappy", "zstd"] {
+                let folder = Folder::new(&format!("columns-{format}"));
+                let sql = format!("{ALL}{nested} FROM {}", session(9999));
+                written(&folder, &sql, format, &[("compression", codec)]);
+                let expected = Session::new().sql(&sql).unwrap().collect().unwrap();
+                let session = Session::new();
+                let out = folder.0.join("out");
+                let table = session.read().format(format).option("path", out.display()).load();
+                let table = table.unwrap();
+                let got = table.collect().unwrap();
+                assert_eq!(got.len(), 10_000);
+                for (got, expected) in got.iter().zip(&expected) {
+                    assert_eq!(got, expected, "{format} {codec}");
+                }
+                // Only what is read is decoded.
+                table.create_temp_view("t");
+                let sums =
+                    session.sql("SELECT sum(d), count(o) FROM t").unwrap().collect().unwrap();
+                assert_eq!(sums, [[Value::Long(49_995_000), Value::Long(9_999)]]);
+            }
+        }
+    }
+
+    /// A restart in the middle of a file goes on with the next row.
+    #[test]
+    fn a_stream_goes_on_in_the_middle_of_a_file() {
+        for format in ["parquet", "orc"] {
+            let folder = Folder::new(&format!("resumed-{format}"));
+            written(&folder, &format!("SELECT n FROM {}", session(49_999)), format, &[]);
+            let mut seen = Vec::new();
+            let mut runs = 0;
+            while seen.len() < 50_000 {
+                let session = Session::new();
+                session.set("spark.sql.streaming.schemaInference", "true").unwrap();
+                let out = folder.0.join("out");
+                let stream = session.read_stream().format(format).option("path", out.display());
+                let writer = stream.load().unwrap().write_stream().format("memory");
+                let query = writer
+                    .query_name("out")
+                    .option("checkpointLocation", folder.0.join("again").display())
+                    .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
+                    .start()
+                    .unwrap();
+                // Until something has been committed.
+                while query.totals().records_in == 0 && query.exception().is_none() {
+                    std::thread::yield_now();
+                }
+                query.stop().unwrap();
+                seen.extend(session.table("out").unwrap().take());
+                runs += 1;
+                assert!(runs < 10_000);
+            }
+            let numbers: Vec<_> = seen.iter().map(|row| row[0].clone()).collect();
+            assert!(
+                numbers.iter().enumerate().all(|(i, n)| *n == Value::Long(i as i64)),
+                "{format}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let folder = Folder::new("columns-refused");
+        written(&folder, "SELECT 1 AS a, 'x' AS b", "parquet", &[]);
+        let out = folder.0.join("out");
+        let count = |ddl: &str| {
+            let session = Session::new();
+            let reader = session.read().format("parquet").option("path", out.display());
+            let table = reader.schema(Schema::parse_ddl(ddl).unwrap()).load().unwrap();
+            table.collect().map_err(|error| error.to_string())
+        };
+        assert_eq!(count("a BIGINT, c INT").unwrap(), [[Value::Long(1), Value::Null]]);
+        let error = count("a TINYINT").unwrap_err();
+        assert!(error.contains("column `a` is INT in the file"), "{error}");
+        let whole = std::fs::read(&parts(&out)[0]).unwrap();
+        std::fs::write(&parts(&out)[0], &whole[..whole.len() - 9]).unwrap();
+        let error = count("a INT").unwrap_err();
+        assert!(error.contains("FILE_SOURCE_FAILED") && error.contains("part-00000"), "{error}");
+        let session = Session::new();
+        session.memory_stream("e", "a ARRAY<INT>").unwrap();
+        let writer =
+            session.view("e").unwrap().write_stream().format("orc").option("path", "/tmp/x");
+        let error = writer.option("checkpointLocation", "/tmp/c").check().unwrap_err();
+        assert_eq!(error.condition, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE");
+    }
+}

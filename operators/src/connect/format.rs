@@ -1,10 +1,11 @@
 //! Rows as lines of text, JSON or CSV, written straight from their bytes.
 
-use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{write_json, write_string};
+use crate::table::json::{write_json_as, write_string};
 use crate::table::row::{Row, Slot};
+use crate::table::text::Notation;
 use crate::table::types::{DataType, Schema};
+use std::sync::Arc;
 
 /// How a row becomes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +38,59 @@ impl LineFormat {
     }
 }
 
+/// How lines of CSV and JSON are written.
+#[derive(Clone, Debug)]
+pub struct LineOptions {
+    /// Between the fields of CSV.
+    pub separator: u8,
+    /// Around fields of CSV that need it.
+    pub quote: u8,
+    /// Before a quote inside of quotes, and before itself.
+    pub escape: u8,
+    /// Of CSV, what stands for NULL.
+    pub null: String,
+    /// Of CSV, what stands for a text without characters.
+    pub empty: String,
+    /// Whether every field of CSV stands in quotes.
+    pub quote_all: bool,
+    /// Whether a field of CSV stands in quotes for having a quote inside.
+    pub escape_quotes: bool,
+    /// Whether texts of CSV lose white space at their begin.
+    pub trim_start: bool,
+    /// Whether texts of CSV lose white space at their end.
+    pub trim_end: bool,
+    /// Behind each row.
+    pub line_end: String,
+    /// Whether JSON has fields that are NULL.
+    pub nulls: bool,
+    /// How dates and times are written.
+    pub notation: Notation,
+}
+
+impl Default for LineOptions {
+    fn default() -> Self {
+        Self {
+            separator: b',',
+            quote: b'"',
+            escape: b'\\',
+            null: String::new(),
+            empty: "\"\"".to_string(),
+            quote_all: false,
+            escape_quotes: true,
+            trim_start: true,
+            trim_end: true,
+            line_end: "\n".to_string(),
+            nulls: false,
+            notation: Notation::default(),
+        }
+    }
+}
+
 /// Writes rows of one schema as lines.
+#[derive(Clone)]
 pub struct LineWriter {
     format: LineFormat,
+    options: Arc<LineOptions>,
     /// Columns of the rows, of which those below are written.
     width: usize,
     columns: Vec<Column>,
@@ -47,6 +98,7 @@ pub struct LineWriter {
 }
 
 /// A column that is written.
+#[derive(Clone)]
 struct Column {
     index: usize,
     slot: Slot,
@@ -58,11 +110,16 @@ struct Column {
 impl LineWriter {
     /// A writer of all columns; refused where the format cannot hold them.
     pub fn new(format: LineFormat, schema: &Schema) -> PlanResult<Self> {
-        Self::without(format, schema, &[])
+        Self::without(format, LineOptions::default(), schema, &[])
     }
 
     /// A writer of all columns but some.
-    pub fn without(format: LineFormat, schema: &Schema, left_out: &[usize]) -> PlanResult<Self> {
+    pub fn without(
+        format: LineFormat,
+        options: LineOptions,
+        schema: &Schema,
+        left_out: &[usize],
+    ) -> PlanResult<Self> {
         let written = |(i, _): &(usize, &crate::table::types::Field)| !left_out.contains(i);
         let kept = schema.fields.iter().enumerate().filter(written);
         let fields: Vec<_> = kept.clone().map(|(_, field)| field).collect();
@@ -87,12 +144,27 @@ impl LineWriter {
             let name = serde_json::Value::from(f.name.as_str()).to_string();
             Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
-        Ok(Self { format, width, columns: kept.map(column).collect(), scratch: Vec::new() })
+        let (columns, options) = (kept.map(column).collect(), Arc::new(options));
+        Ok(Self { format, options, width, columns, scratch: Vec::new() })
+    }
+
+    /// The line that names the columns of CSV.
+    pub fn header(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (at, column) in self.columns.iter().enumerate() {
+            if at > 0 {
+                out.push(self.options.separator);
+            }
+            let name = serde_json::from_str::<String>(&column.name).unwrap_or_default();
+            field(&self.options, name.as_bytes(), at == 0, &mut out);
+        }
+        out.extend_from_slice(self.options.line_end.as_bytes());
+        out
     }
 
     /// Appends a row and a line end.
     pub fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
-        let width = self.width;
+        let (width, options) = (self.width, self.options.clone());
         match self.format {
             LineFormat::Text => {
                 let slot = self.columns[0].slot;
@@ -104,7 +176,7 @@ impl LineWriter {
                 out.push(b'{');
                 let mut first = true;
                 for Column { index, slot, data_type, name } in &self.columns {
-                    if row.is_null(*slot) {
+                    if row.is_null(*slot) && !options.nulls {
                         continue;
                     }
                     if !std::mem::take(&mut first) {
@@ -112,12 +184,19 @@ impl LineWriter {
                     }
                     out.extend_from_slice(name.as_bytes());
                     out.push(b':');
+                    if row.is_null(*slot) {
+                        out.extend_from_slice(b"null");
+                        continue;
+                    }
                     match data_type {
                         DataType::Long | DataType::Int | DataType::Short | DataType::Byte => {
                             integer(row.long(*slot), out);
                         }
                         DataType::String => write_string(row.bytes(*slot), out),
-                        other => write_json(&row.value(*index, width, other), other, Tz::UTC, out),
+                        other => {
+                            let value = row.value(*index, width, other);
+                            write_json_as(&value, other, &options.notation, options.nulls, out);
+                        }
                     }
                 }
                 out.push(b'}');
@@ -125,28 +204,30 @@ impl LineWriter {
             LineFormat::Csv => {
                 for (at, Column { index, slot, data_type, .. }) in self.columns.iter().enumerate() {
                     if at > 0 {
-                        out.push(b',');
+                        out.push(options.separator);
                     }
                     if row.is_null(*slot) {
+                        quoted_if(options.quote_all, &options, options.null.as_bytes(), out);
                         continue;
                     }
-                    if data_type.is_integral() {
+                    if data_type.is_integral() && !options.quote_all {
                         integer(row.long(*slot), out);
                         continue;
                     }
-                    self.scratch.clear();
                     if *data_type == DataType::String {
-                        self.scratch.extend_from_slice(row.bytes(*slot));
-                    } else if let Some(text) =
-                        row.value(*index, width, data_type).display(data_type, Tz::UTC)
-                    {
-                        self.scratch.extend_from_slice(text.as_bytes());
+                        let text = trimmed(row.bytes(*slot), &options);
+                        field(&options, text, at == 0, out);
+                        continue;
                     }
-                    quoted(&self.scratch, out);
+                    self.scratch.clear();
+                    let value = row.value(*index, width, data_type);
+                    let text = options.notation.text(&value, data_type);
+                    self.scratch.extend_from_slice(text.as_bytes());
+                    field(&options, &self.scratch, at == 0, out);
                 }
             }
         }
-        out.push(b'\n');
+        out.extend_from_slice(options.line_end.as_bytes());
     }
 }
 
@@ -166,22 +247,43 @@ fn integer(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// A field with a separator, quote or line end, or empty, stands in quotes; quotes and
-/// backslashes inside are escaped with a backslash, as Spark writes them.
-fn quoted(text: &[u8], out: &mut Vec<u8>) {
-    let special = |b: &u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
-    if !text.is_empty() && !text.iter().any(special) {
+fn trimmed<'t>(text: &'t [u8], options: &LineOptions) -> &'t [u8] {
+    let text = if options.trim_start { text.trim_ascii_start() } else { text };
+    if options.trim_end { text.trim_ascii_end() } else { text }
+}
+
+/// A field as Spark writes it: in quotes if it has a separator, a quote or a line end, or is the
+/// first one and looks like a comment; quotes and escapes inside of quotes are escaped.
+fn field(options: &LineOptions, text: &[u8], first: bool, out: &mut Vec<u8>) {
+    if text.is_empty() {
+        // What stands for it is written as it is.
+        if options.quote_all && options.empty == "\"\"" {
+            return quoted_if(true, options, b"", out);
+        }
+        return quoted_if(options.quote_all, options, options.empty.as_bytes(), out);
+    }
+    let special = |b: &u8| {
+        *b == options.separator
+            || (*b == options.quote && options.escape_quotes)
+            || matches!(b, b'\n' | b'\r')
+    };
+    let needs = text.iter().any(special) || (first && text[0] == b'#');
+    quoted_if(options.quote_all || needs, options, text, out);
+}
+
+fn quoted_if(quoted: bool, options: &LineOptions, text: &[u8], out: &mut Vec<u8>) {
+    if !quoted {
         out.extend_from_slice(text);
         return;
     }
-    out.push(b'"');
+    out.push(options.quote);
     for b in text {
-        if matches!(b, b'"' | b'\\') {
-            out.push(b'\\');
+        if *b == options.quote || *b == options.escape {
+            out.push(options.escape);
         }
         out.push(*b);
     }
-    out.push(b'"');
+    out.push(options.quote);
 }
 
 #[cfg(test)]
@@ -213,7 +315,7 @@ mod tests {
         );
         assert_eq!(
             line(LineFormat::Csv, ddl, &values),
-            "\"a \\\"b\\\",\n\",-9223372036854775808,-0.05,1970-01-01 00:00:01.5,\n"
+            "\"a \\\"b\\\",\",-9223372036854775808,-0.05,1970-01-01T00:00:01.500Z,\n"
         );
         assert_eq!(line(LineFormat::Text, "s STRING", &[Value::String("é".into())]), "é\n");
         assert!(LineWriter::new(LineFormat::Text, &Schema::parse_ddl("n INT").unwrap()).is_err());

@@ -13,6 +13,8 @@
 //! | [`console`], [`socket_sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
 
 pub mod bad_records;
+#[cfg(feature = "columnar")]
+pub mod columnar;
 pub mod console;
 pub mod file;
 pub mod foreach;

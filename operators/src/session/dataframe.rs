@@ -56,7 +56,14 @@ impl DataFrame {
 
     /// The rows for which the condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
-        Ok(self.with(analyze::filter(self.plan.clone(), condition)?))
+        let plain = analyze::filter(self.plan.clone(), condition);
+        let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
+            return plain.map(|plan| self.with(plan));
+        };
+        // Perhaps it asks for the file that a row is from, which is no column of the result.
+        let Ok(plan) = analyze::filter(with, condition) else { return Err(error.clone()) };
+        let columns: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
+        Ok(self.with(analyze::project(plan, &columns)?))
     }
 
     /// All columns and one more, or one replaced.

@@ -37,7 +37,7 @@ use tables::MEMORY_TABLE;
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
-use crate::connect::file::FileSourceConfig;
+use crate::connect::file::{FileSourceConfig, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
@@ -78,6 +78,7 @@ pub(crate) struct Settings {
     pub pin: bool,
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
+    pub schema_inference: bool,
 }
 
 /// Named inputs, views and settings. Clones are the same session.
@@ -101,6 +102,8 @@ impl Catalog for Inner {
             streaming: false,
             format: MEMORY_TABLE.to_string(),
             options: Options::new(),
+            inferred: false,
+            of_files: false,
             schema: table.schema().clone(),
         }))
     }
@@ -127,6 +130,7 @@ impl Session {
             pin: true,
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
+            schema_inference: false,
         };
         Self(Arc::new(Mutex::new(Inner {
             views: BTreeMap::new(),
@@ -191,6 +195,10 @@ impl Session {
                 Ok(ansi) => inner.settings.semantics.ansi = ansi,
                 Err(_) => return wrong("true or false"),
             },
+            "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
+                Ok(infers) => inner.settings.schema_inference = infers,
+                Err(_) => return wrong("true or false"),
+            },
             _ => {
                 let all = [
                     "millstream.parallelism",
@@ -199,6 +207,7 @@ impl Session {
                     "millstream.wait",
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
+                    "spark.sql.streaming.schemaInference",
                 ];
                 return Err(PlanError::new(
                     "UNKNOWN_SETTING",
@@ -250,13 +259,20 @@ impl Session {
 
     /// A named stream that the program pushes rows into.
     pub fn memory_stream(&self, name: &str, ddl: &str) -> PlanResult<MemoryStream> {
-        let stream = MemoryStream::new(Schema::parse_ddl(ddl)?);
+        self.memory_stream_of(name, Schema::parse_ddl(ddl)?)
+    }
+
+    /// The same with a schema that is there already.
+    pub fn memory_stream_of(&self, name: &str, schema: Schema) -> PlanResult<MemoryStream> {
+        let stream = MemoryStream::new(schema);
         self.lock().streams.insert(name.to_string(), stream.clone());
         let scan = Scan {
             name: name.to_string(),
             streaming: true,
             format: "memory".to_string(),
             options: Options::new(),
+            inferred: false,
+            of_files: false,
             schema: stream.schema().clone(),
         };
         self.register(name, Plan::Scan(scan));
@@ -292,7 +308,7 @@ impl Session {
 
 /// Whether a format is one of files, which can be read as a stream and as a table.
 pub(crate) fn is_files(format: &str) -> bool {
-    ["text", "csv", "json"].iter().any(|files| files.eq_ignore_ascii_case(format))
+    ["text", "csv", "json", "parquet", "orc"].iter().any(|files| files.eq_ignore_ascii_case(format))
 }
 
 /// A source being described: a stream, or a table in files.
@@ -306,7 +322,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// `socket`, `text`, `csv`, `json`, `rate` or `rate-micro-batch`.
+    /// `socket`, `text`, `csv`, `json`, `parquet`, `orc`, `rate` or `rate-micro-batch`.
     pub fn format(mut self, format: &str) -> Self {
         self.format = format.to_string();
         self
@@ -333,6 +349,7 @@ impl StreamReader {
 
     pub(crate) fn load_as(mut self, name: &str) -> PlanResult<DataFrame> {
         let format = self.format.to_ascii_lowercase();
+        let mut inferred = false;
         let schema = match format.as_str() {
             "socket" => SocketConfig::read(&self.options)?.schema(),
             "rate" => {
@@ -343,22 +360,28 @@ impl StreamReader {
                 rate_micro_batch::Config::read(&self.options)?;
                 rate::schema()
             }
-            "text" | "csv" | "json" => {
-                let given = self.schema.take();
-                FileSourceConfig::read(&format, &self.options, given.clone())?.schema()
+            files if is_files(files) => {
+                let mut given = self.schema.take();
+                if given.is_none() && files != "text" {
+                    let mut made = infer(files, &self.options)?;
+                    made.fields.iter_mut().for_each(|field| field.nullable = true);
+                    (given, inferred) = (Some(made), true);
+                }
+                FileSourceConfig::read(&format, &self.options, given)?.schema()
             }
             "" => {
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     "no format was given",
-                    "Use format 'socket', 'text', 'csv', 'json' or 'rate'",
+                    "Use format 'socket', 'text', 'csv', 'json', 'parquet', 'orc' or 'rate'",
                 ));
             }
-            "parquet" | "orc" | "kafka" | "capture" => {
+            "kafka" | "capture" => {
                 return Err(PlanError::not_yet(format_args!("the source format '{format}'")));
             }
             _ => {
-                let all = ["socket", "text", "csv", "json", "rate", "rate-micro-batch"];
+                let all =
+                    ["socket", "text", "csv", "json", "parquet", "orc", "rate", "rate-micro-batch"];
                 return Err(PlanError::new(
                     "DATA_SOURCE_NOT_FOUND",
                     format!("there is no source format '{format}'"),
@@ -381,7 +404,9 @@ impl StreamReader {
             ));
         }
         let (name, streaming) = (name.to_string(), self.streaming);
-        let scan = Scan { name, streaming, format, options: self.options, schema };
+        let of_files = is_files(&format);
+        let options = self.options;
+        let scan = Scan { name, streaming, format, options, schema, inferred, of_files };
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
     }
 }

@@ -3,12 +3,11 @@
 use super::dataframe::DataFrame;
 use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery, Told};
-use super::tables;
 use super::trigger::parse_trigger;
+use super::{is_files, tables};
 use crate::connect::console::Console;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
-use crate::connect::format::LineFormat;
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::rate::{self, RateSource};
@@ -197,6 +196,16 @@ impl StreamWriter {
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
         check_output_mode(&tables::left_out(self.frame.plan.clone()), mode)?;
+        let infers = self.frame.session.lock().settings.schema_inference;
+        let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
+        if let Some(scan) = self.frame.plan.scans().iter().find(unsure) {
+            return Err(PlanError::new(
+                "STREAMING_FILE_SCHEMA_MISSING",
+                format!("source {}: a schema must be given", scan.format),
+                "Write CREATE TEMPORARY VIEW v (a INT, b STRING) USING …, or take it from the \
+                 files that are there: SET spark.sql.streaming.schemaInference = true",
+            ));
+        }
         if !self.frame.plan.is_streaming() {
             return Err(PlanError::new(
                 "WRITE_STREAM_NOT_ALLOWED",
@@ -277,21 +286,16 @@ impl StreamWriter {
                 config.writer(&schema)?;
                 Ok(SinkSpec::Socket(config))
             }
-            "text" | "csv" | "json" => {
-                let format = match format.as_str() {
-                    "csv" => LineFormat::Csv,
-                    "json" => LineFormat::Json,
-                    _ => LineFormat::Text,
-                };
-                let config = FileSinkConfig::read(format, options)?;
-                config.writer(&schema)?;
+            files if is_files(files) => {
+                let config = FileSinkConfig::read(files, options)?;
+                config.check(&schema)?;
                 Ok(SinkSpec::Files(config))
             }
-            "parquet" | "orc" | "kafka" => {
-                Err(PlanError::not_yet(format_args!("the sink format '{format}'")))
-            }
+            "kafka" => Err(PlanError::not_yet(format_args!("the sink format '{format}'"))),
             _ => {
-                let all = ["console", "text", "csv", "json", "memory", "socket", "noop"];
+                let all = [
+                    "console", "text", "csv", "json", "parquet", "orc", "memory", "socket", "noop",
+                ];
                 let (reason, near) = if format.is_empty() {
                     ("no sink format was given".to_string(), String::new())
                 } else {
@@ -315,7 +319,7 @@ impl StreamWriter {
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation: one that never reads stands for each.
-        let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
+        let mut make = |job: &mut Job, worker: usize, scan: &Scan, _: &[bool], chain: BoxChain| {
             let source = RateSource::open(1, &*job.env(), None)?;
             let port = job.source_port(worker);
             let tasklet = SourceTasklet::new(port, source, chain);
@@ -418,7 +422,7 @@ impl StreamWriter {
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &tables::left_out(self.frame.plan.clone());
         let source = |scan: &&Scan| match scan.format.as_str() {
-            "text" | "csv" | "json" => Ok(file_config(scan)?.identity()),
+            files if is_files(files) => Ok(file_config(scan)?.identity()),
             other => Ok(other.to_string()),
         };
         let sources = plan.scans().iter().map(source).collect::<PlanResult<_>>()?;
@@ -448,8 +452,12 @@ impl StreamWriter {
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
-        let mut make = |job: &mut Job, worker: usize, scan: &Scan, chain: BoxChain| {
-            make_source(&session, job, worker, scan, chain, &mut counters, times.clone())
+        let mut make = |job: &mut Job,
+                        worker: usize,
+                        scan: &Scan,
+                        needed: &[bool],
+                        chain: BoxChain| {
+            make_source(&session, job, worker, scan, needed, chain, &mut counters, times.clone())
         };
         let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
         let meaning = (prepared.mode, settings.semantics);
@@ -605,7 +613,9 @@ impl SinkSpec {
 }
 
 fn file_config(scan: &Scan) -> PlanResult<FileSourceConfig> {
-    let schema = (scan.format != "text").then(|| scan.schema.clone());
+    // A text file's own column is always the same.
+    let plain = scan.format == "text" && scan.schema.fields.len() == 1;
+    let schema = (!plain).then(|| scan.schema.clone());
     FileSourceConfig::read(&scan.format, &scan.options, schema)
 }
 
@@ -618,6 +628,7 @@ fn make_source(
     job: &mut Job,
     worker: usize,
     scan: &Scan,
+    needed: &[bool],
     chain: BoxChain,
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,
@@ -646,8 +657,9 @@ fn make_source(
             let port = job.source_port(worker);
             Ok(Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain)))
         }
-        "text" | "csv" | "json" => {
-            let config = file_config(scan).map_err(refused)?;
+        files if is_files(files) => {
+            let mut config = file_config(scan).map_err(refused)?;
+            config.want(needed);
             let source = config.open(job.env(), job.source_folder())?;
             counters.push(source.counters());
             let port = job.source_port(worker);

@@ -6,7 +6,7 @@ use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts, is_generator};
-use super::plan::{Plan, SortKey};
+use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
 
 /// What reaches the sink.
@@ -73,9 +73,45 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     .at(expr.place()))
 }
 
+/// The input with the column that names the files, if an expression wants it.
+fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
+    fn wants(expr: &Expr) -> bool {
+        match expr {
+            Expr::Column { parts, .. } => parts.iter().any(|p| p.eq_ignore_ascii_case(METADATA)),
+            Expr::Call { args, filter, .. } => {
+                args.iter().any(wants) || filter.as_deref().is_some_and(wants)
+            }
+            Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => wants(expr),
+            Expr::Star(Some(name)) => name.eq_ignore_ascii_case(METADATA),
+            Expr::Case { branches, otherwise } => {
+                branches.iter().any(|(a, b)| wants(a) || wants(b))
+                    || otherwise.as_deref().is_some_and(wants)
+            }
+            _ => false,
+        }
+    }
+    if !exprs.iter().any(wants) {
+        return input;
+    }
+    input.with_metadata().unwrap_or(input)
+}
+
 /// `SELECT` without aggregates; generators may stand among the expressions.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
-    let exprs = expand_stars(&input.scope(), exprs)?;
+    // What is added for one is no column of `*`.
+    let exprs = match exprs {
+        exprs if exprs.iter().any(|e| matches!(e, Expr::Star(None))) => {
+            let scope = input.scope();
+            let one = |expr: &Expr| match expr {
+                Expr::Star(None) => expand_stars(&scope, std::slice::from_ref(expr)),
+                other => Ok(vec![other.clone()]),
+            };
+            exprs.iter().map(one).collect::<PlanResult<Vec<_>>>()?.concat()
+        }
+        exprs => exprs.to_vec(),
+    };
+    let input = with_metadata_for(input, &exprs);
+    let exprs = expand_stars(&input.scope(), &exprs)?;
     let is_made = |expr: &Expr| is_generator(unaliased(expr));
     let width = input.width();
     let mut input = input;

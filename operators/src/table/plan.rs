@@ -26,6 +26,27 @@ pub struct Scan {
     pub options: Options,
     /// Its columns.
     pub schema: Schema,
+    /// Whether they were taken from the files that were there.
+    pub inferred: bool,
+    /// Whether its rows are in files, which [`METADATA`] names.
+    pub of_files: bool,
+}
+
+/// The name of the column that says which file a row is from.
+pub const METADATA: &str = "_metadata";
+
+/// The type of `_metadata`, as Spark has it.
+pub fn metadata_field() -> Field {
+    let field = |name: &str, data_type| Field::new(name, data_type, false);
+    let fields = vec![
+        field("file_path", DataType::String),
+        field("file_name", DataType::String),
+        field("file_size", DataType::Long),
+        field("file_block_start", DataType::Long),
+        field("file_block_length", DataType::Long),
+        field("file_modification_time", DataType::Timestamp),
+    ];
+    Field::new(METADATA, DataType::Struct(fields), false)
 }
 
 /// A sort key.
@@ -204,6 +225,24 @@ impl Plan {
                 Self::Join(join)
             }
             other => other,
+        })
+    }
+
+    /// The same with the column [`METADATA`] behind those of the files that are read just here;
+    /// `None` if none are.
+    pub fn with_metadata(&self) -> Option<Plan> {
+        let boxed = |input: &Plan| input.with_metadata().map(Box::new);
+        Some(match self {
+            Self::Scan(scan) if scan.of_files => {
+                let mut scan = scan.clone();
+                if scan.schema.fields.last() != Some(&metadata_field()) {
+                    scan.schema.fields.push(metadata_field());
+                }
+                Self::Scan(scan)
+            }
+            Self::Alias(input, name) => Self::Alias(boxed(input)?, name.clone()),
+            Self::Filter(input, condition) => Self::Filter(boxed(input)?, condition.clone()),
+            _ => return None,
         })
     }
 

@@ -1,11 +1,25 @@
 //! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
 
 use super::datetime::pattern::Pattern;
-use super::datetime::{Tz, parse_date, parse_timestamp};
+use super::datetime::{DAY_US, Tz, date_text, parse_date, parse_timestamp};
 use super::error::{PlanError, PlanResult};
 use super::expr::cast::parse_decimal;
 use super::row::{Bytes, RowWriter};
 use super::types::DataType;
+use super::value::Value;
+use std::sync::LazyLock;
+
+/// How times are written where no option says it; the fraction of a millisecond is lost, as in
+/// Spark.
+static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXX"));
+static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
+
+fn constant(pattern: &str) -> Pattern {
+    match Pattern::new(pattern) {
+        Ok(pattern) => pattern,
+        Err(reason) => unreachable!("{pattern}: {reason}"),
+    }
+}
 
 /// How dates, times and special numbers are written.
 #[derive(Clone, Debug)]
@@ -93,6 +107,27 @@ impl Notation {
         } else {
             trimmed.parse().ok()
         }
+    }
+
+    /// A value that is not NULL as it is written to a CSV field.
+    pub fn text(&self, value: &Value, data_type: &DataType) -> String {
+        let mut out = String::new();
+        match (value, data_type) {
+            (Value::Long(days), DataType::Date) => match &self.date {
+                Some(pattern) => pattern.text(days.saturating_mul(DAY_US), Tz::UTC, &mut out),
+                None => return date_text(*days),
+            },
+            (Value::Long(v), DataType::Timestamp) => match &self.timestamp {
+                Some(pattern) => pattern.text(*v, self.zone, &mut out),
+                None => ISO.text(*v, self.zone, &mut out),
+            },
+            (Value::Long(v), DataType::TimestampNtz) => match &self.timestamp_ntz {
+                Some(pattern) => pattern.text(*v, Tz::UTC, &mut out),
+                None => ISO_LOCAL.text(*v, Tz::UTC, &mut out),
+            },
+            _ => return value.display(data_type, self.zone).unwrap_or_default(),
+        }
+        out
     }
 
     /// Writes a text's value as a field; false if it is not of the type.

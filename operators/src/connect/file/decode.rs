@@ -7,16 +7,16 @@
 //! `columnNameOfCorruptRecord` holds the bytes of such a record, and NULL beside good ones.
 
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
-use super::listing::NULL_PARTITION;
+use super::of_file::OfFile;
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::json::ObjectReader;
-use crate::table::row::{Row, RowWriter};
+use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::{DataType, Field, Schema};
-use crate::table::value::Value;
 use csv_core::ReadRecordResult;
 use memchr::memchr;
+use std::path::Path;
 
 /// What becomes of a record that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +58,10 @@ pub struct Decoder {
     schema: Schema,
     /// The column that holds bad records.
     corrupt: Option<usize>,
-    /// Columns that come from the file's folders, and what they are in this file.
-    partitions: Vec<(usize, Value)>,
-    /// Columns that come from the record, with their place in the row.
-    columns: Vec<(usize, DataType)>,
+    /// Columns that come from where the file lies.
+    of_file: OfFile,
+    /// Columns that come from the record: place in the row, type, whether anything reads them.
+    columns: Vec<(usize, DataType, bool)>,
     notation: Notation,
     /// Fields of a record with quotes, and where they end.
     fields: Vec<u8>,
@@ -163,6 +163,78 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     })
 }
 
+/// The records of a format as texts, before there is a schema.
+pub struct Raw {
+    format: Format,
+    framing: Framing,
+    notation: Notation,
+}
+
+/// Reads the options that say how records of a format are found and written.
+pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
+    let format = match format {
+        "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
+        "csv" => Format::Csv(dialect(reader)?),
+        _ => Format::Text,
+    };
+    let framing = framing(&format, reader)?;
+    Ok(Raw { format, framing, notation: notation(reader)? })
+}
+
+impl Raw {
+    /// How records are found.
+    pub fn framing(&self) -> &Framing {
+        &self.framing
+    }
+
+    /// How dates, times and numbers are written.
+    pub fn notation(&self) -> &Notation {
+        &self.notation
+    }
+
+    /// Whether the first record of a file names the columns.
+    pub fn has_header(&self) -> bool {
+        matches!(&self.format, Format::Csv(dialect) if dialect.header)
+    }
+
+    /// Whether a record is none: an empty line, a comment.
+    pub fn passes_over(&self, record: &[u8]) -> bool {
+        passes_over(&self.format, record)
+    }
+
+    /// The fields of a CSV record; `None` for what stands for NULL.
+    pub fn fields(&self, record: &str) -> Vec<Option<String>> {
+        let Format::Csv(dialect) = &self.format else { return Vec::new() };
+        let (mut fields, mut ends, mut from) = (Vec::new(), Vec::new(), 0);
+        split(dialect, record.as_bytes(), &mut fields, &mut ends);
+        let field = |end: usize| {
+            let field = String::from_utf8_lossy(&fields[from..end]).into_owned();
+            from = end;
+            let text = dialect.trimmed(&field);
+            (text != dialect.null).then(|| text.to_string())
+        };
+        ends.into_iter().map(field).collect()
+    }
+}
+
+fn passes_over(format: &Format, record: &[u8]) -> bool {
+    match format {
+        Format::Text => false,
+        Format::Json(_) => record.trim_ascii().is_empty(),
+        Format::Csv(dialect) => {
+            record.is_empty()
+                || (dialect.comment.is_some() && record.first().copied() == dialect.comment)
+        }
+    }
+}
+
+impl Dialect {
+    fn trimmed<'t>(&self, field: &'t str) -> &'t str {
+        let text = if self.trim_start { field.trim_start() } else { field };
+        if self.trim_end { text.trim_end() } else { text }
+    }
+}
+
 impl Decoder {
     /// Reads the format's own options.
     pub fn read(
@@ -193,6 +265,12 @@ impl Decoder {
             };
             notation_read = notation(reader)?;
             corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
+        }
+        for of_inference in ["inferSchema", "samplingRatio", "preferDate", "primitivesAsString"]
+            .into_iter()
+            .chain(["prefersDecimal", "inferTimestamp", "mergeSchema"])
+        {
+            reader.get(of_inference);
         }
         match reader.get("encoding").or_else(|| reader.get("charset")) {
             Some(encoding) if !encoding.eq_ignore_ascii_case("UTF-8") => {
@@ -252,31 +330,46 @@ impl Decoder {
             framing,
             mode,
             corrupt: corrupt.filter(|_| mode == Mode::Permissive),
-            partitions: Vec::new(),
+            of_file: OfFile::new(&schema, partitions),
             columns: Vec::new(),
             notation: notation_read,
             fields: Vec::new(),
             ends: Vec::new(),
             schema,
         };
-        let of_folders = |field: &Field| {
-            partitions.iter().any(|partition| partition.name.eq_ignore_ascii_case(&field.name))
-        };
         for (i, field) in decoder.schema.fields.iter().enumerate() {
-            if of_folders(field) {
-                decoder.partitions.push((i, Value::Null));
-            } else if corrupt != Some(i) {
-                decoder.columns.push((i, field.data_type.clone()));
+            if !decoder.of_file.has(i) && corrupt != Some(i) {
+                decoder.columns.push((i, field.data_type.clone(), true));
             }
         }
         if let Format::Json(objects) = &mut decoder.format {
             let fields = decoder.schema.fields.clone();
-            let in_object = |i: usize| decoder.columns.iter().any(|(column, _)| *column == i);
-            let of_objects: Vec<bool> = (0..fields.len()).map(in_object).collect();
             *objects = ObjectReader::new(fields, decoder.notation.clone());
-            objects.only(&of_objects);
         }
+        decoder.read_only_wanted();
         Ok(decoder)
+    }
+
+    /// Says which columns anything reads; the others stay NULL. A record of which what is wrong
+    /// is in one that nothing reads is a good one then. Where bad records are looked at, every
+    /// column is read.
+    pub fn want(&mut self, needed: &[bool]) {
+        let looked_at =
+            self.mode != Mode::Permissive || self.corrupt.is_some_and(|corrupt| needed[corrupt]);
+        for (index, _, wanted) in &mut self.columns {
+            *wanted = needed[*index] || looked_at;
+        }
+        self.read_only_wanted();
+    }
+
+    fn read_only_wanted(&mut self) {
+        if let Format::Json(objects) = &mut self.format {
+            let mut in_object = vec![false; self.schema.fields.len()];
+            for (index, _, wanted) in &self.columns {
+                in_object[*index] = *wanted;
+            }
+            objects.only(&in_object);
+        }
     }
 
     /// The columns, all of which may be NULL.
@@ -309,14 +402,7 @@ impl Decoder {
 
     /// Whether a record is none: an empty line, a comment.
     pub fn passes_over(&self, record: &[u8]) -> bool {
-        match &self.format {
-            Format::Text => false,
-            Format::Json(_) => record.trim_ascii().is_empty(),
-            Format::Csv(dialect) => {
-                record.is_empty()
-                    || (dialect.comment.is_some() && record.first().copied() == dialect.comment)
-            }
-        }
+        passes_over(&self.format, record)
     }
 
     /// Writes a record's row. The error says what is wrong; what could be read is written.
@@ -360,25 +446,13 @@ impl Decoder {
         if let (Err(_), Some(at)) = (outcome, self.corrupt) {
             writer.bytes(at, String::from_utf8_lossy(record).as_bytes());
         }
-        for (index, value) in &self.partitions {
-            writer.value(*index, value);
-        }
+        self.of_file.put(&mut writer);
         outcome
     }
 
-    /// Begins a file: its folders say what the partition columns are. A value that is not of its
-    /// column's type is NULL.
-    pub fn begin_file(&mut self, partitions: &[(String, String)]) {
-        for (index, value) in &mut self.partitions {
-            let field = &self.schema.fields[*index];
-            let found = partitions.iter().find(|(name, _)| name.eq_ignore_ascii_case(&field.name));
-            let mut row = Vec::new();
-            let mut writer = RowWriter::new(&mut row, 1);
-            if let Some((_, text)) = found.filter(|(_, text)| text != NULL_PARTITION) {
-                Notation::default().put(text, &field.data_type, &mut writer, 0);
-            }
-            *value = Row(&row).value(0, 1, &field.data_type);
-        }
+    /// Begins a file, whose folders name values of partition columns.
+    pub fn begin_file(&mut self, path: &Path, partitions: &[(String, String)]) {
+        self.of_file.begin(path, partitions);
     }
 
     /// Writes the row of a record of which only the first bytes are known.
@@ -388,16 +462,14 @@ impl Decoder {
         if let Some(at) = self.corrupt {
             writer.bytes(at, String::from_utf8_lossy(head).as_bytes());
         }
-        for (index, value) in &self.partitions {
-            writer.value(*index, value);
-        }
+        self.of_file.put(&mut writer);
     }
 }
 
 /// Takes the fields of a CSV record one by one.
 struct Fields<'d> {
     dialect: &'d Dialect,
-    columns: &'d [(usize, DataType)],
+    columns: &'d [(usize, DataType, bool)],
     notation: &'d Notation,
     next: usize,
     fault: Option<&'static str>,
@@ -406,18 +478,15 @@ struct Fields<'d> {
 impl Fields<'_> {
     #[inline]
     fn put(&mut self, field: &str, writer: &mut RowWriter<'_, Vec<u8>>) {
-        let Some((index, data_type)) = self.columns.get(self.next) else {
+        let Some((index, data_type, wanted)) = self.columns.get(self.next) else {
             self.next += 1;
             return;
         };
         self.next += 1;
-        let mut text = field;
-        if self.dialect.trim_start {
-            text = text.trim_start();
+        if !wanted {
+            return;
         }
-        if self.dialect.trim_end {
-            text = text.trim_end();
-        }
+        let text = self.dialect.trimmed(field);
         if text == self.dialect.null {
             return;
         }
@@ -464,7 +533,8 @@ fn split(dialect: &Dialect, record: &[u8], fields: &mut Vec<u8>, ends: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::row::decode;
+    use crate::table::row::{Row, decode};
+    use crate::table::value::Value;
     use proptest::prelude::*;
 
     fn decoder(format: &str, ddl: &str, options: &[(&str, &str)]) -> Decoder {

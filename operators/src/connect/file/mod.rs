@@ -3,15 +3,19 @@
 
 mod decode;
 mod frame;
+mod infer;
 mod input;
 mod listing;
 mod log;
+mod of_file;
 mod sink;
 mod source;
 mod uri;
+mod written;
 
 pub use decode::{Decoder, Mode};
 pub use frame::Framing;
+pub use infer::infer;
 pub use input::{Found, Input};
 pub use sink::{FileSinkConfig, committed_files};
 pub use source::{FileSource, FileSourceConfig};

@@ -11,7 +11,7 @@
 use super::listing::NULL_PARTITION;
 use super::log::{Crc, FileLog};
 use super::uri::{path_of, uri};
-use crate::connect::format::{LineFormat, LineWriter};
+use super::written::{RowFile, SinkFormat};
 use crate::connect::options::OptionReader;
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
@@ -43,8 +43,7 @@ pub const LOG_FOLDER: &str = "_spark_metadata";
 #[derive(Clone, Debug)]
 pub struct FileSinkConfig {
     folder: PathBuf,
-    format: LineFormat,
-    header: bool,
+    format: SinkFormat,
     /// Columns whose values name folders.
     partition_by: Vec<String>,
 }
@@ -65,21 +64,21 @@ pub struct SinkFile {
 }
 
 impl FileSinkConfig {
-    /// Reads `path`, and for csv `header`.
-    pub fn read(format: LineFormat, options: &Options) -> PlanResult<Self> {
-        let name = format!("sink {}", format.name());
+    /// Reads `path`, `partitionBy` and the options of the format.
+    pub fn read(format: &str, options: &Options) -> PlanResult<Self> {
+        let name = format!("sink {format}");
         let mut reader = OptionReader::new(&name, options);
         let path = reader.required("path", "/data/out")?;
         if path.is_empty() {
             return Err(PlanError::new("MISSING_OPTION", format!("{name}: 'path' is empty"), ""));
         }
         let folder = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-        let header = format == LineFormat::Csv && reader.flag("header", false)?;
+        let format = SinkFormat::read(format, &mut reader)?;
         let partition_by = reader.get("partitionBy").unwrap_or("").split(',');
         let partition_by = partition_by.map(|name| name.trim().to_string());
         let partition_by = partition_by.filter(|name| !name.is_empty()).collect();
         reader.finish()?;
-        Ok(Self { folder, format, header, partition_by })
+        Ok(Self { folder, format, partition_by })
     }
 
     /// What a checkpoint remembers of it.
@@ -87,8 +86,8 @@ impl FileSinkConfig {
         format!("{} files in {}", self.format.name(), self.folder.display())
     }
 
-    /// A writer for this schema, or why there is none.
-    pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
+    /// Refuses what the format cannot hold.
+    pub fn check(&self, schema: &Schema) -> PlanResult<()> {
         let partitions = self.partitions(schema)?;
         if partitions.len() == schema.fields.len() && !partitions.is_empty() {
             return Err(PlanError::new(
@@ -97,7 +96,7 @@ impl FileSinkConfig {
                 "Leave one out",
             ));
         }
-        LineWriter::without(self.format, schema, &partitions)
+        self.format.check(schema, &partitions)
     }
 
     /// Where the partition columns stand.
@@ -170,25 +169,20 @@ impl FileSinkConfig {
         latency: LatencyRecorder,
     ) -> PlanResult<FileSink> {
         let partitions = self.partitions(schema)?;
-        let header = if self.header {
-            let names = schema.fields.iter().enumerate().filter(|(i, _)| !partitions.contains(i));
-            let names: Vec<_> = names.map(|(_, field)| field.name.as_str()).collect();
-            format!("{}\n", names.join(","))
-        } else {
-            String::new()
-        };
+        self.check(schema)?;
         let partition = |at: &usize| (*at, schema.fields[*at].clone());
         Ok(FileSink {
             folder: self.folder.clone(),
-            extension: self.format.extension(),
-            writer: Some(self.writer(schema)?),
-            header,
+            format: self.format.clone(),
+            schema: schema.clone(),
+            left_out: partitions.clone(),
             partitions: partitions.iter().map(partition).collect(),
             width: schema.fields.len(),
             env,
             reports,
             present: None,
             files: HashMap::new(),
+            ended: Vec::new(),
             key: Vec::new(),
             latency,
         })
@@ -198,10 +192,9 @@ impl FileSinkConfig {
 /// The stage.
 pub struct FileSink {
     folder: PathBuf,
-    extension: &'static str,
-    /// Taken while it writes.
-    writer: Option<LineWriter>,
-    header: String,
+    format: SinkFormat,
+    schema: Schema,
+    left_out: Vec<usize>,
     env: Arc<dyn Env>,
     reports: Sender<Report>,
     partitions: Vec<(usize, Field)>,
@@ -210,6 +203,8 @@ pub struct FileSink {
     present: Option<(Vec<u8>, OpenFile)>,
     /// The others of this epoch, by the row of their partition's values.
     files: HashMap<Vec<u8>, OpenFile>,
+    /// Those that were full before the epoch's end.
+    ended: Vec<(PathBuf, u64)>,
     key: Vec<u8>,
     latency: LatencyRecorder,
 }
@@ -218,10 +213,19 @@ pub struct FileSink {
 struct OpenFile {
     path: PathBuf,
     size: u64,
+    contents: Box<dyn RowFile>,
     buffer: Vec<u8>,
 }
 
 impl OpenFile {
+    /// Ends the file; its path and size.
+    fn end(mut self, storage: &dyn Storage) -> Result<(PathBuf, u64), EngineError> {
+        let ended = self.contents.finish(&mut self.buffer);
+        ended.map_err(|error| entry::write_failed(&self.path, &error))?;
+        self.write_out(storage)?;
+        Ok((self.path, self.size))
+    }
+
     fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
         if !self.buffer.is_empty() {
             let written = storage.append(&self.path, &self.buffer);
@@ -300,9 +304,12 @@ impl FileSink {
             let made = self.env.storage().create_folder(&folder);
             made.map_err(|error| entry::write_failed(&folder, &error))?;
         }
-        let name = format!("part-00000-{}-c000.{}", new_id(&*self.env), self.extension);
-        let buffer = self.header.as_bytes().to_vec();
-        Ok(OpenFile { path: folder.join(name), size: 0, buffer })
+        let extension = self.format.extension();
+        let name = format!("part-00000-{}-c000.{extension}", new_id(&*self.env));
+        let path = folder.join(name);
+        let contents = self.format.begin(&self.schema, &self.left_out);
+        let contents = contents.map_err(|error| entry::write_failed(&path, &error))?;
+        Ok(OpenFile { path, size: 0, contents, buffer: Vec::new() })
     }
 }
 
@@ -315,11 +322,14 @@ impl Stage for FileSink {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let mut staged = Vec::new();
-        for (_, mut open) in self.files.drain().chain(self.present.take()) {
-            open.write_out(self.env.storage())?;
+        let mut ended = std::mem::take(&mut self.ended);
+        for (_, open) in self.files.drain().chain(self.present.take()) {
+            ended.push(open.end(self.env.storage())?);
+        }
+        for (path, size) in ended {
             let file = SinkFile {
-                path: uri(&open.path),
-                size: open.size,
+                path: uri(&path),
+                size,
                 is_dir: false,
                 modification_time: self.env.wall_us() / 1000,
                 block_replication: 1,
@@ -349,17 +359,16 @@ impl Stage for FileSink {
 impl<'a> Push<Row<'a>> for FileSink {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        let mut writer = std::mem::take(&mut self.writer);
         let file = self.file(row)?;
-        if let Some(writer) = &mut writer {
-            writer.write(row, &mut file.buffer);
-        }
-        let full = file.buffer.len() >= BUFFER_BYTES;
-        if full {
+        let written = file.contents.write(row, &mut file.buffer);
+        written.map_err(|error| entry::write_failed(&file.path, &error))?;
+        if file.buffer.len() >= BUFFER_BYTES {
             let env = self.env.clone();
             self.file(row)?.write_out(env.storage())?;
         }
-        self.writer = writer;
+        if let Some((_, file)) = self.present.take_if(|(_, file)| file.contents.is_full()) {
+            self.ended.push(file.end(self.env.storage())?);
+        }
         self.latency.note_out(ingest_ns);
         Ok(())
     }

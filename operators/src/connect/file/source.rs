@@ -1,4 +1,4 @@
-//! Files that appear in a folder: text, CSV, JSON.
+//! Files that appear in a folder: text, CSV, JSON, and with the feature `columnar` Parquet, ORC.
 //!
 //! A file is read once, when it is first listed; it must appear whole (written elsewhere and
 //! renamed in) and is not looked at again. What was listed when is kept in the checkpoint
@@ -6,7 +6,8 @@
 //! files in the same order.
 //!
 //! *Offsets.* `{"logOffset":N}` stands behind all files of entries up to N;
-//! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more.
+//! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more
+//! (of Parquet and ORC, B rows).
 //!
 //! *Limits.* A record longer than `maxRecordBytes` (1 MiB) is set aside. Files are decompressed by
 //! the end of their names (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of such a file
@@ -14,18 +15,26 @@
 //! after theirs has come, on the worker.
 
 use super::decode::{Decoder, Mode};
-use super::input::Input;
+use super::input::{Found, Input};
 use super::listing::{FileInfo, Listing};
 use super::log::{Crc, FileLog};
+#[cfg(feature = "columnar")]
+use super::of_file::OfFile;
 use super::sink::LOG_FOLDER;
 use super::uri::{path_of, uri};
 use crate::connect::bad_records::KEPT_BYTES;
+#[cfg(feature = "columnar")]
+use crate::connect::columnar::{ColumnFormat, ColumnInput};
 use crate::connect::options::OptionReader;
 use crate::connect::socket_source::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::Row;
-use crate::table::types::Schema;
+#[cfg(feature = "columnar")]
+use crate::table::row::RowWriter;
+#[cfg(feature = "columnar")]
+use crate::table::types::DataType;
+use crate::table::types::{Field, Schema};
 use millstream_engine::checkpoint::entry;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
@@ -62,7 +71,51 @@ pub struct FileSourceConfig {
     name_only: bool,
     max_age_ms: u64,
     clean: Clean,
-    decoder: Decoder,
+    contents: Contents,
+}
+
+/// What is in the files.
+#[derive(Clone, Debug)]
+enum Contents {
+    Records(Box<Decoder>),
+    #[cfg(feature = "columnar")]
+    Columns(Columns),
+}
+
+/// Columns of files that keep them together.
+#[cfg(feature = "columnar")]
+#[derive(Clone, Debug)]
+struct Columns {
+    format: ColumnFormat,
+    schema: Schema,
+    of_file: OfFile,
+    /// What is read: place in the row, name, type.
+    wanted: Vec<(usize, String, DataType)>,
+}
+
+/// A file that is being read.
+enum Opened {
+    Records(Input),
+    #[cfg(feature = "columnar")]
+    Columns(ColumnInput),
+}
+
+impl Opened {
+    fn offset(&self) -> u64 {
+        match self {
+            Self::Records(input) => input.offset(),
+            #[cfg(feature = "columnar")]
+            Self::Columns(input) => input.offset(),
+        }
+    }
+}
+
+/// What came of reading a record.
+enum Emitted {
+    Row,
+    /// It is none, or it was set aside.
+    Nothing,
+    End,
 }
 
 fn invalid(name: &str, value: &str, wanted: &str) -> PlanError {
@@ -88,7 +141,7 @@ impl FileSourceConfig {
         let mut reader = OptionReader::new(&what, options);
         let listing = Listing::read(&mut reader)?;
         let partitions = listing.partition_columns(&FileStorage)?;
-        let decoder = Decoder::read(format, schema, &partitions, &mut reader)?;
+        let contents = contents(format, schema, &partitions, &mut reader)?;
         let most_files = positive(&mut reader, "maxFilesPerTrigger")?;
         let most_bytes = positive(&mut reader, "maxBytesPerTrigger")?;
         if most_files.is_some() && most_bytes.is_some() {
@@ -121,7 +174,7 @@ impl FileSourceConfig {
                 }
             },
             clean,
-            decoder,
+            contents,
         };
         reader.finish()?;
         Ok(config)
@@ -129,7 +182,24 @@ impl FileSourceConfig {
 
     /// The columns.
     pub fn schema(&self) -> Schema {
-        self.decoder.schema()
+        match &self.contents {
+            Contents::Records(decoder) => decoder.schema(),
+            #[cfg(feature = "columnar")]
+            Contents::Columns(columns) => {
+                let mut schema = columns.schema.clone();
+                schema.fields.iter_mut().for_each(|field| field.nullable = true);
+                schema
+            }
+        }
+    }
+
+    /// Says which columns anything reads; the others need not be read.
+    pub fn want(&mut self, needed: &[bool]) {
+        match &mut self.contents {
+            Contents::Records(decoder) => decoder.want(needed),
+            #[cfg(feature = "columnar")]
+            Contents::Columns(columns) => columns.wanted.retain(|(place, ..)| needed[*place]),
+        }
     }
 
     /// What a checkpoint remembers of it.
@@ -152,7 +222,6 @@ impl FileSourceConfig {
         }
         Ok(FileSource {
             config: self.clone(),
-            decoder: self.decoder.clone(),
             env,
             log: folder.map(|folder| FileLog::new(folder, Crc::Inside)),
             seen: HashMap::new(),
@@ -170,6 +239,45 @@ impl FileSourceConfig {
             to_clean: VecDeque::new(),
             counters: SourceCounters::default(),
         })
+    }
+}
+
+fn contents(
+    format: &str,
+    schema: Option<Schema>,
+    partitions: &[Field],
+    reader: &mut OptionReader<'_>,
+) -> PlanResult<Contents> {
+    match format {
+        #[cfg(feature = "columnar")]
+        "parquet" | "orc" => {
+            let Some(column_format) = ColumnFormat::of(format) else { unreachable!("it is one") };
+            reader.get("mergeSchema");
+            let Some(mut schema) = schema else {
+                return Err(PlanError::new(
+                    "STREAMING_FILE_SCHEMA_MISSING",
+                    format!("source {format}: a schema must be given"),
+                    "SET spark.sql.streaming.schemaInference = true, or give the schema",
+                ));
+            };
+            for partition in partitions {
+                if !schema.fields.iter().any(|f| f.name.eq_ignore_ascii_case(&partition.name)) {
+                    schema.fields.push(partition.clone());
+                }
+            }
+            let of_file = OfFile::new(&schema, partitions);
+            let of_columns = schema.fields.iter().enumerate().filter(|(i, _)| !of_file.has(*i));
+            let wanted = of_columns.map(|(i, f)| (i, f.name.clone(), f.data_type.clone()));
+            let wanted = wanted.collect();
+            Ok(Contents::Columns(Columns { format: column_format, schema, of_file, wanted }))
+        }
+        #[cfg(not(feature = "columnar"))]
+        "parquet" | "orc" => Err(PlanError::new(
+            "FEATURE_NOT_ENABLED",
+            format!("format '{format}' is not in this program"),
+            "Build it with the feature `columnar`",
+        )),
+        _ => Ok(Contents::Records(Box::new(Decoder::read(format, schema, partitions, reader)?))),
     }
 }
 
@@ -215,7 +323,6 @@ fn is_zero(n: &u64) -> bool {
 /// The source.
 pub struct FileSource {
     config: FileSourceConfig,
-    decoder: Decoder,
     env: Arc<dyn Env>,
     log: Option<FileLog>,
     /// Files that were listed, by path or name, with their times.
@@ -229,7 +336,7 @@ pub struct FileSource {
     listed: Option<u64>,
     /// Files of the present entry that were read whole.
     file: u64,
-    reader: Option<(PathBuf, Input)>,
+    reader: Option<(PathBuf, Opened)>,
     /// Where to begin in the next file that is opened.
     skip_to: u64,
     /// The last entry to be read.
@@ -358,19 +465,22 @@ impl FileSource {
             };
             let path = path_of(&listed.path);
             let skip_to = std::mem::take(&mut self.skip_to);
-            let (framing, most) = (self.decoder.framing().clone(), self.config.record_bytes_max);
-            let opened = Input::open(&path, skip_to, framing, most);
-            let mut input = opened.map_err(|error| unreadable(&path, &error))?;
-            if skip_to == 0 && self.decoder.has_header() {
-                // Names columns, and is no record.
-                while let Some(found) = input.record().map_err(|error| unreadable(&path, &error))? {
-                    if !self.decoder.passes_over(input.bytes(&found)) {
-                        break;
-                    }
+            let partitions = self.config.listing.partitions(&path);
+            let opened = match &mut self.config.contents {
+                Contents::Records(decoder) => {
+                    decoder.begin_file(&path, &partitions);
+                    let most = self.config.record_bytes_max;
+                    open_records(decoder, &path, skip_to, most).map(Opened::Records)
                 }
-            }
-            self.decoder.begin_file(&self.config.listing.partitions(&path));
-            self.reader = Some((path, input));
+                #[cfg(feature = "columnar")]
+                Contents::Columns(columns) => {
+                    columns.of_file.begin(&path, &partitions);
+                    ColumnInput::open(columns.format, &path, &columns.wanted, skip_to)
+                        .map(Opened::Columns)
+                }
+            };
+            let opened = opened.map_err(|error| unreadable(&path, &error))?;
+            self.reader = Some((path, opened));
             return Ok(true);
         }
     }
@@ -381,29 +491,35 @@ impl FileSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let Some((path, input)) = &mut self.reader else { return Ok(false) };
-        let Some(found) = input.record().map_err(|error| unreadable(path, &error))? else {
-            return Ok(false);
+        let Self { reader, config, row, counters, .. } = self;
+        let Some((path, opened)) = reader else { return Ok(false) };
+        let emitted = match (&mut config.contents, opened) {
+            (Contents::Records(decoder), Opened::Records(input)) => {
+                let found = input.record().map_err(|error| unreadable(path, &error))?;
+                match found {
+                    Some(found) => decoded(decoder, path, input, &found, counters, row)?,
+                    None => Emitted::End,
+                }
+            }
+            #[cfg(feature = "columnar")]
+            (Contents::Columns(columns), Opened::Columns(input)) => {
+                row.clear();
+                let width = columns.schema.fields.len();
+                let there = input.row(|| RowWriter::new(row, width));
+                if there.map_err(|error| unreadable(path, &error))? {
+                    columns.of_file.put(&mut RowWriter::resume(row, width));
+                    Emitted::Row
+                } else {
+                    Emitted::End
+                }
+            }
+            #[cfg(feature = "columnar")]
+            _ => unreachable!("a file is opened as what is in it"),
         };
-        let record = input.bytes(&found);
-        if found.fault.is_none() && self.decoder.passes_over(record) {
-            return Ok(true);
-        }
-        let outcome = match found.fault {
-            None => self.decoder.decode(record, &mut self.row),
-            Some(fault) => {
-                self.decoder.undecoded(record, &mut self.row);
-                Err(fault)
-            }
-        };
-        if let Err(reason) = outcome {
-            if self.decoder.mode() == Mode::FailFast {
-                return Err(malformed(path, found.offset, reason, record));
-            }
-            self.counters.bad.add(found.offset, found.length, reason, record);
-            if !self.decoder.has_row_for_bad() {
-                return Ok(true);
-            }
+        match emitted {
+            Emitted::End => return Ok(false),
+            Emitted::Nothing => return Ok(true),
+            Emitted::Row => {}
         }
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.fetch_add(1, Ordering::Relaxed);
@@ -457,6 +573,57 @@ impl FileSource {
     fn offset(position: Position) -> Offset {
         Offset(serde_json::to_string(&position).unwrap_or_default())
     }
+}
+
+fn open_records(
+    decoder: &Decoder,
+    path: &Path,
+    skip_to: u64,
+    record_bytes_max: usize,
+) -> std::io::Result<Input> {
+    let mut input = Input::open(path, skip_to, decoder.framing().clone(), record_bytes_max)?;
+    if skip_to == 0 && decoder.has_header() {
+        // Names columns, and is no record.
+        while let Some(found) = input.record()? {
+            if !decoder.passes_over(input.bytes(&found)) {
+                break;
+            }
+        }
+    }
+    Ok(input)
+}
+
+/// Decodes a record into a row.
+#[inline]
+fn decoded(
+    decoder: &mut Decoder,
+    path: &Path,
+    input: &Input,
+    found: &Found,
+    counters: &SourceCounters,
+    row: &mut Vec<u8>,
+) -> Result<Emitted, EngineError> {
+    let record = input.bytes(found);
+    if found.fault.is_none() && decoder.passes_over(record) {
+        return Ok(Emitted::Nothing);
+    }
+    let outcome = match found.fault {
+        None => decoder.decode(record, row),
+        Some(fault) => {
+            decoder.undecoded(record, row);
+            Err(fault)
+        }
+    };
+    if let Err(reason) = outcome {
+        if decoder.mode() == Mode::FailFast {
+            return Err(malformed(path, found.offset, reason, record));
+        }
+        counters.bad.add(found.offset, found.length, reason, record);
+        if !decoder.has_row_for_bad() {
+            return Ok(Emitted::Nothing);
+        }
+    }
+    Ok(Emitted::Row)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {

@@ -4,4 +4,4 @@ mod read;
 mod write;
 
 pub use read::ObjectReader;
-pub use write::{write_json, write_string};
+pub use write::{write_json, write_json_as, write_string};

@@ -1,13 +1,26 @@
 //! Values as JSON text, by Spark's `to_json`.
 
 use crate::table::datetime::Tz;
-use crate::table::datetime::pattern::Pattern;
+use crate::table::text::Notation;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use base64::Engine;
 
 /// Appends a value; NULL fields of structs are left out.
 pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u8>) {
+    let notation = Notation { zone, ..Notation::default() };
+    write_json_as(value, data_type, &notation, false, out);
+}
+
+/// Appends a value in a notation, with or without the fields of structs that are NULL.
+pub fn write_json_as(
+    value: &Value,
+    data_type: &DataType,
+    notation: &Notation,
+    nulls: bool,
+    out: &mut Vec<u8>,
+) {
+    let zone = notation.zone;
     match (value, data_type) {
         (Value::Null, _) => out.extend_from_slice(b"null"),
         (Value::Boolean(v), _) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
@@ -18,31 +31,30 @@ pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u
             out.extend_from_slice(value.display(data_type, zone).unwrap_or_default().as_bytes());
         }
         (Value::Long(v), t) if t.is_integral() => out.extend_from_slice(v.to_string().as_bytes()),
-        (Value::Long(v), DataType::Timestamp) => {
-            write_string(timestamp(*v, zone, true).as_bytes(), out);
-        }
-        (Value::Long(v), DataType::TimestampNtz) => {
-            write_string(timestamp(*v, Tz::UTC, false).as_bytes(), out);
+        (Value::Long(_), DataType::Date | DataType::Timestamp | DataType::TimestampNtz) => {
+            write_string(notation.text(value, data_type).as_bytes(), out);
         }
         (Value::Binary(v), _) => {
             write_string(base64::engine::general_purpose::STANDARD.encode(v).as_bytes(), out);
         }
         (Value::Array(values), DataType::Array(element)) => {
-            list(b"[]", values.iter(), out, |v, out| write_json(v, element, zone, out));
+            list(b"[]", values.iter(), out, |v, out| {
+                write_json_as(v, element, notation, nulls, out);
+            });
         }
         (Value::Map(entries), DataType::Map(key, of)) => {
             list(b"{}", entries.iter(), out, |(k, v), out| {
                 write_string(k.display(key, zone).unwrap_or_default().as_bytes(), out);
                 out.push(b':');
-                write_json(v, of, zone, out);
+                write_json_as(v, of, notation, nulls, out);
             });
         }
         (Value::Struct(values), DataType::Struct(fields)) => {
-            let there = fields.iter().zip(values).filter(|(_, v)| **v != Value::Null);
+            let there = fields.iter().zip(values).filter(|(_, v)| nulls || **v != Value::Null);
             list(b"{}", there, out, |(field, v), out| {
                 write_string(field.name.as_bytes(), out);
                 out.push(b':');
-                write_json(v, &field.data_type, zone, out);
+                write_json_as(v, &field.data_type, notation, nulls, out);
             });
         }
         (other, t) => write_string(other.display(t, zone).unwrap_or_default().as_bytes(), out),
@@ -63,17 +75,6 @@ fn list<T>(
         write(item, out);
     }
     out.push(brackets[1]);
-}
-
-/// `yyyy-MM-dd'T'HH:mm:ss[.SSS][XXX]`, as Spark writes it; the fraction of a millisecond is lost.
-fn timestamp(micros: i64, zone: Tz, with_zone: bool) -> String {
-    let pattern =
-        if with_zone { "yyyy-MM-dd'T'HH:mm:ss.SSSXXX" } else { "yyyy-MM-dd'T'HH:mm:ss.SSS" };
-    let mut out = String::new();
-    if let Ok(pattern) = Pattern::new(pattern) {
-        pattern.text(micros, zone, &mut out);
-    }
-    out
 }
 
 /// Appends a string in quotes.

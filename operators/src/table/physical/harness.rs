@@ -86,7 +86,7 @@ fn outputs(
         job.open_checkpoint(Path::new("/c"), &shape).unwrap();
         let rows = Rows::default();
         let sink = Stutter { rows: rows.clone(), types: types.clone(), full: true, blocked: true };
-        let mut source = |job: &mut Job, worker: usize, _: &Scan, chain| {
+        let mut source = |job: &mut Job, worker: usize, _: &Scan, _: &[bool], chain| {
             let source = stream.source(job.env())?;
             let port = job.source_port(worker);
             Ok(Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>)

@@ -21,9 +21,9 @@ use millstream_engine::job::Job;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
 
-/// Makes the tasklet of a source with the chain behind it.
-pub type MakeSource<'s> =
-    dyn FnMut(&mut Job, usize, &Scan, BoxChain) -> Result<Box<dyn Tasklet>, EngineError> + 's;
+/// Makes the tasklet of a source with the chain behind it, which reads some of its columns.
+pub type MakeSource<'s> = dyn FnMut(&mut Job, usize, &Scan, &[bool], BoxChain) -> Result<Box<dyn Tasklet>, EngineError>
+    + 's;
 
 /// Adds the tasklets of a query to a job: `sink` last, sources made by `make_source`.
 pub fn lower(
@@ -129,7 +129,7 @@ impl Lowering<'_, '_> {
         match plan {
             Plan::Scan(scan) => {
                 let worker = 0;
-                let tasklet = (self.make_source)(self.job, worker, scan, down)?;
+                let tasklet = (self.make_source)(self.job, worker, scan, needed, down)?;
                 self.job.seat(worker, tasklet);
                 Ok(())
             }

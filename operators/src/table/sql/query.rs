@@ -9,7 +9,7 @@ use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve, unify};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::join::{self, Written};
-use crate::table::plan::Plan;
+use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
@@ -199,6 +199,11 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     let input = from_clause(select, catalog)?;
     // What subqueries add is no column of `*`.
     let written = input.scope();
+    let names_files = select.to_string().to_lowercase().contains(METADATA);
+    let input = match input.with_metadata() {
+        Some(with) if names_files => with,
+        _ => input,
+    };
     let joining = Joining::new(input, catalog);
     if let Some(condition) = &select.selection {
         joining.filter(condition)?;
@@ -222,7 +227,11 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     let done = |plan: Plan| if distinct { analyze::distinct(plan) } else { plan };
     if !grouped {
         let items = if input.width() > written.columns.len() {
-            expand_stars(&written, &items)?
+            let of_written = |item: &Expr| match item {
+                Expr::Star(None) => expand_stars(&written, std::slice::from_ref(item)),
+                other => Ok(vec![other.clone()]),
+            };
+            items.iter().map(of_written).collect::<PlanResult<Vec<_>>>()?.concat()
         } else {
             items
         };

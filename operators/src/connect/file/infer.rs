@@ -1,0 +1,318 @@
+//! The schema of files that are there, when none is given, by Spark's rules.
+
+use super::decode::{Raw, raw};
+use super::input::Input;
+use super::listing::Listing;
+use crate::connect::options::OptionReader;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::common_type;
+use crate::table::plan::Options;
+use crate::table::row::RowWriter;
+use crate::table::types::{DataType, Field, Schema};
+use millstream_engine::storage::FileStorage;
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+
+/// Longest record that is looked at.
+const RECORD_BYTES: usize = 16 << 20;
+
+fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
+    PlanError::new(
+        "FILE_SOURCE_FAILED",
+        format!("cannot read {}: {error}", path.display()),
+        "Give the schema, or see that the files can be read",
+    )
+}
+
+/// The columns of the files of a format that options name, without those of their folders.
+pub fn infer(format: &str, options: &Options) -> PlanResult<Schema> {
+    let what = format!("source {format}");
+    let mut reader = OptionReader::new(&what, options);
+    let listing = Listing::read(&mut reader)?;
+    let mut files = listing.list(&FileStorage).map_err(|e| unreadable(listing.base(), e))?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+    if files.is_empty() {
+        return Err(PlanError::new(
+            "UNABLE_TO_INFER_SCHEMA",
+            format!("there is no file in {} whose schema could be taken", listing.name()),
+            "Give the schema: CREATE TEMPORARY VIEW v (a INT, b STRING) USING …",
+        ));
+    }
+    match format {
+        #[cfg(feature = "columnar")]
+        "parquet" | "orc" => columns(format, &files, reader.flag("mergeSchema", false)?),
+        "csv" => csv(options, &files),
+        _ => json(options, &files),
+    }
+}
+
+#[cfg(feature = "columnar")]
+fn columns(format: &str, files: &[PathBuf], merge: bool) -> PlanResult<Schema> {
+    use crate::connect::columnar::{ColumnFormat, schema_of};
+    let Some(format) = ColumnFormat::of(format) else { unreachable!("the caller looked") };
+    let count = if merge { files.len() } else { 1 };
+    let mut all: Vec<Field> = Vec::new();
+    for path in files.iter().take(count) {
+        for field in schema_of(format, path).map_err(|error| unreadable(path, error))?.fields {
+            match all.iter_mut().find(|f| f.name == field.name) {
+                None => all.push(field),
+                Some(known) => {
+                    let both = common_type(&known.data_type, &field.data_type);
+                    known.data_type = both.ok_or_else(|| {
+                        PlanError::new(
+                            "CANNOT_MERGE_SCHEMAS",
+                            format!("`{}` has types that do not go together", field.name),
+                            "Leave mergeSchema out, or give the schema",
+                        )
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(Schema::new(all))
+}
+
+/// Calls `see` with each record that can be read.
+fn each_record(
+    raw: &Raw,
+    files: &[PathBuf],
+    see: &mut dyn FnMut(&Raw, &str, bool),
+) -> PlanResult<()> {
+    for path in files {
+        let opened = Input::open(path, 0, raw.framing().clone(), RECORD_BYTES);
+        let mut input = opened.map_err(|error| unreadable(path, error))?;
+        let mut first = true;
+        while let Some(found) = input.record().map_err(|error| unreadable(path, error))? {
+            let record = input.bytes(&found);
+            match std::str::from_utf8(record) {
+                Ok(text) if found.fault.is_none() && !raw.passes_over(record) => {
+                    see(raw, text, std::mem::take(&mut first));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn csv(options: &Options, files: &[PathBuf]) -> PlanResult<Schema> {
+    let mut reader = OptionReader::new("source csv", options);
+    let raw = raw("csv", &mut reader)?;
+    let types = reader.flag("inferSchema", false)?;
+    let header = raw.has_header();
+    let (mut names, mut found): (Option<Vec<String>>, Vec<DataType>) = (None, Vec::new());
+    each_record(&raw, files, &mut |raw, text, first| {
+        let fields = raw.fields(text);
+        if names.is_none() {
+            found = vec![DataType::Null; fields.len()];
+            names = Some(
+                if header { named(&fields) } else { vec![None; fields.len()] }
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, name)| name.unwrap_or_else(|| format!("_c{i}")))
+                    .collect(),
+            );
+        }
+        if (header && first) || !types {
+            return;
+        }
+        for (so_far, field) in found.iter_mut().zip(&fields) {
+            if let Some(field) = field {
+                *so_far = wider(so_far, field, raw);
+            }
+        }
+    })?;
+    let fields = names.unwrap_or_default().into_iter().zip(found).map(|(name, data_type)| {
+        let data_type = match data_type {
+            DataType::Null => DataType::String,
+            known => known,
+        };
+        Field::new(name, data_type, true)
+    });
+    Ok(Schema::new(fields.collect()))
+}
+
+/// The names of a header; of those that are there twice, each with its place behind.
+fn named(fields: &[Option<String>]) -> Vec<Option<String>> {
+    let times = |name: &String| {
+        fields.iter().flatten().filter(|other| other.eq_ignore_ascii_case(name)).count()
+    };
+    let name = |(i, name): (usize, &Option<String>)| {
+        let name = name.as_ref().filter(|name| !name.is_empty())?;
+        Some(if times(name) > 1 { format!("{name}{i}") } else { name.clone() })
+    };
+    fields.iter().enumerate().map(name).collect()
+}
+
+/// The type that holds a field beside all before it.
+fn wider(so_far: &DataType, field: &str, raw: &Raw) -> DataType {
+    let fits = |data_type: &DataType| {
+        let mut row = Vec::new();
+        raw.notation().put(field, data_type, &mut RowWriter::new(&mut row, 1), 0)
+    };
+    let digits = field.trim_start_matches(['-', '+']);
+    let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let own = if fits(&DataType::Int) {
+        DataType::Int
+    } else if fits(&DataType::Long) {
+        DataType::Long
+    } else if whole && digits.len() <= 38 {
+        DataType::Decimal(digits.len() as u8, 0)
+    } else if fits(&DataType::Double) {
+        DataType::Double
+    } else if field.len() >= 8 && !field.contains(':') && fits(&DataType::Date) {
+        DataType::Date
+    } else if field.len() >= 8 && fits(&DataType::Timestamp) {
+        DataType::Timestamp
+    } else if fits(&DataType::Boolean) {
+        DataType::Boolean
+    } else {
+        DataType::String
+    };
+    match (so_far, &own) {
+        (DataType::Null, _) => own,
+        (DataType::String, _) | (_, DataType::String) => DataType::String,
+        (a, b) => common_type(a, b)
+            .filter(|common| common.is_numeric() || common.is_datetime() || a == b)
+            .unwrap_or(DataType::String),
+    }
+}
+
+fn json(options: &Options, files: &[PathBuf]) -> PlanResult<Schema> {
+    let mut reader = OptionReader::new("source json", options);
+    let raw = raw("json", &mut reader)?;
+    let rules = Rules {
+        all_text: reader.flag("primitivesAsString", false)?,
+        decimals: reader.flag("prefersDecimal", false)?,
+        times: reader.flag("inferTimestamp", false)?,
+    };
+    let corrupt = reader.get("columnNameOfCorruptRecord").unwrap_or("_corrupt_record");
+    let (mut found, mut bad) = (DataType::Struct(Vec::new()), false);
+    each_record(&raw, files, &mut |raw, text, _| {
+        let mut take = |value: &Json| match value {
+            Json::Object(_) => {
+                found =
+                    together(std::mem::replace(&mut found, DataType::Null), rules.of(value, raw));
+            }
+            Json::Null => {}
+            _ => bad = true,
+        };
+        match serde_json::from_str(text) {
+            // An array stands for the objects in it.
+            Ok(Json::Array(values)) => values.iter().for_each(take),
+            Ok(value) => take(&value),
+            Err(_) => bad = true,
+        }
+    })?;
+    let DataType::Struct(mut fields) = finished(found) else { return Ok(Schema::default()) };
+    if bad && !fields.iter().any(|f| f.name == corrupt) {
+        fields.push(Field::new(corrupt, DataType::String, true));
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    Ok(Schema::new(fields))
+}
+
+struct Rules {
+    all_text: bool,
+    decimals: bool,
+    times: bool,
+}
+
+impl Rules {
+    fn of(&self, value: &Json, raw: &Raw) -> DataType {
+        match value {
+            Json::Null => DataType::Null,
+            Json::Array(values) => {
+                let of = values.iter().map(|value| self.of(value, raw));
+                DataType::Array(Box::new(of.fold(DataType::Null, together)))
+            }
+            Json::Object(entries) => {
+                let mut fields: Vec<Field> = Vec::new();
+                for (name, value) in entries {
+                    fields.push(Field::new(name.clone(), self.of(value, raw), true));
+                }
+                fields.sort_by(|a, b| a.name.cmp(&b.name));
+                DataType::Struct(fields)
+            }
+            _ if self.all_text => DataType::String,
+            Json::Bool(_) => DataType::Boolean,
+            Json::Number(number) if number.is_i64() => DataType::Long,
+            Json::Number(number) => {
+                let text = number.to_string();
+                let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+                let whole = whole.trim_start_matches('-').trim_start_matches('0').len();
+                let digits = (whole + fraction.len()).max(1);
+                let exact = digits <= 38 && !text.contains(['e', 'E']);
+                if exact && (number.is_u64() || self.decimals) {
+                    DataType::Decimal(digits as u8, fraction.len() as u8)
+                } else {
+                    DataType::Double
+                }
+            }
+            Json::String(text) => {
+                let mut row = Vec::new();
+                let mut writer = RowWriter::new(&mut row, 1);
+                let is_time =
+                    self.times && raw.notation().put(text, &DataType::Timestamp, &mut writer, 0);
+                if is_time { DataType::Timestamp } else { DataType::String }
+            }
+        }
+    }
+}
+
+/// The type of values of both types: what does not go together is text.
+fn together(a: DataType, b: DataType) -> DataType {
+    match (a, b) {
+        (DataType::Null, other) | (other, DataType::Null) => other,
+        (a, b) if a == b => a,
+        (DataType::Struct(mut a), DataType::Struct(b)) => {
+            for field in b {
+                match a.iter_mut().find(|f| f.name == field.name) {
+                    Some(known) => {
+                        let before = std::mem::replace(&mut known.data_type, DataType::Null);
+                        known.data_type = together(before, field.data_type);
+                    }
+                    None => a.push(field),
+                }
+            }
+            a.sort_by(|a, b| a.name.cmp(&b.name));
+            DataType::Struct(a)
+        }
+        (DataType::Array(a), DataType::Array(b)) => DataType::Array(Box::new(together(*a, *b))),
+        (a, b) if a.is_numeric() && b.is_numeric() => {
+            let decimal = |t: &DataType| match t {
+                DataType::Long => Some((20, 0)),
+                DataType::Decimal(p, s) => Some((*p, *s)),
+                _ => None,
+            };
+            match (decimal(&a), decimal(&b)) {
+                (Some((p, s)), Some((q, t))) => {
+                    let (scale, whole) = (s.max(t), (p - s).max(q - t));
+                    if whole + scale > 38 {
+                        DataType::Double
+                    } else {
+                        DataType::Decimal(whole + scale, scale)
+                    }
+                }
+                _ => DataType::Double,
+            }
+        }
+        _ => DataType::String,
+    }
+}
+
+/// What was only ever NULL is text, and an object without fields is left out.
+fn finished(found: DataType) -> DataType {
+    match found {
+        DataType::Null => DataType::String,
+        DataType::Array(element) => DataType::Array(Box::new(finished(*element))),
+        DataType::Struct(fields) => {
+            let kept = fields.into_iter().filter(|f| f.data_type != DataType::Struct(Vec::new()));
+            DataType::Struct(
+                kept.map(|f| Field::new(f.name, finished(f.data_type), f.nullable)).collect(),
+            )
+        }
+        other => other,
+    }
+}

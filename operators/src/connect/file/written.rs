@@ -1,0 +1,361 @@
+//! What is written into the files of a sink: lines, perhaps compressed, or columns.
+
+#[cfg(feature = "columnar")]
+use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
+use crate::connect::format::{LineFormat, LineOptions, LineWriter};
+use crate::connect::options::OptionReader;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::row::Row;
+use crate::table::text::{Notation, pattern};
+use crate::table::types::Schema;
+use std::io;
+
+/// Bytes of lines that are compressed at once.
+const COMPRESS_BYTES: usize = 64 << 10;
+
+/// A file that rows are written into.
+pub trait RowFile: Send {
+    /// Takes a row in. Bytes that are ready are appended to `out`.
+    fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()>;
+    /// Whether the file should end before its epoch does.
+    fn is_full(&self) -> bool {
+        false
+    }
+    /// Ends the file; the rest of its bytes is appended to `out`.
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    None,
+    #[cfg(feature = "compression")]
+    Gzip,
+    #[cfg(feature = "compression")]
+    Deflate,
+    #[cfg(feature = "compression")]
+    Bzip2,
+    #[cfg(feature = "compression")]
+    Zstd,
+}
+
+/// How a sink's files are written.
+#[derive(Clone, Debug)]
+pub enum SinkFormat {
+    /// A line for each row.
+    Lines(LineFormat, Box<LineOptions>, CompressedLines),
+    /// Columns.
+    #[cfg(feature = "columnar")]
+    Columns(ColumnSink),
+}
+
+/// How lines are compressed, and whether the first one names the columns.
+#[derive(Clone, Copy, Debug)]
+pub struct CompressedLines {
+    codec: Codec,
+    header: bool,
+}
+
+fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
+    let Some(name) = reader.get("compression") else { return Ok(Codec::None) };
+    match name.to_ascii_lowercase().as_str() {
+        "none" | "uncompressed" => Ok(Codec::None),
+        #[cfg(feature = "compression")]
+        "gzip" => Ok(Codec::Gzip),
+        #[cfg(feature = "compression")]
+        "deflate" => Ok(Codec::Deflate),
+        #[cfg(feature = "compression")]
+        "bzip2" => Ok(Codec::Bzip2),
+        #[cfg(feature = "compression")]
+        "zstd" => Ok(Codec::Zstd),
+        #[cfg(not(feature = "compression"))]
+        "gzip" | "deflate" | "bzip2" | "zstd" => Err(PlanError::new(
+            "FEATURE_NOT_ENABLED",
+            format!("compression '{name}' is not in this program"),
+            "Build it with the feature `compression`",
+        )),
+        _ => Err(PlanError::new(
+            "CODEC_NOT_AVAILABLE.WITH_AVAILABLE_CODECS_SUGGESTION",
+            format!("'{name}' is not a compression of lines that is written here"),
+            "Use none, gzip, deflate, bzip2 or zstd",
+        )),
+    }
+}
+
+fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanResult<u8> {
+    match reader.get(name).map(str::as_bytes) {
+        None => Ok(default),
+        Some(b"\\t") => Ok(b'\t'),
+        Some([one]) => Ok(*one),
+        Some(other) => Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("option '{name}' is '{}', but must be one byte", other.escape_ascii()),
+            "",
+        )),
+    }
+}
+
+fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
+    let mut notation = Notation {
+        date: pattern("dateFormat", reader.get("dateFormat"))?,
+        timestamp: pattern("timestampFormat", reader.get("timestampFormat"))?,
+        timestamp_ntz: pattern("timestampNTZFormat", reader.get("timestampNTZFormat"))?,
+        ..Notation::default()
+    };
+    if let Some(zone) = reader.get("timeZone") {
+        notation.zone = crate::table::datetime::zone(zone)?;
+    }
+    Ok(notation)
+}
+
+impl SinkFormat {
+    /// Reads the options of a format.
+    pub fn read(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
+        let line = match format {
+            "csv" => LineFormat::Csv,
+            "json" => LineFormat::Json,
+            "text" => LineFormat::Text,
+            #[cfg(feature = "columnar")]
+            _ => match ColumnFormat::of(format) {
+                Some(format) => return ColumnSink::read(format, reader).map(Self::Columns),
+                None => unreachable!("the caller has looked at the name"),
+            },
+            #[cfg(not(feature = "columnar"))]
+            _ => {
+                return Err(PlanError::new(
+                    "FEATURE_NOT_ENABLED",
+                    format!("format '{format}' is not in this program"),
+                    "Build it with the feature `columnar`",
+                ));
+            }
+        };
+        let mut options = LineOptions::default();
+        let mut header = false;
+        if let Some(end) = reader.get("lineSep") {
+            options.line_end = end.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
+        }
+        if line != LineFormat::Text {
+            options.notation = notation(reader)?;
+        }
+        match line {
+            LineFormat::Csv => {
+                header = reader.flag("header", false)?;
+                options.separator = match reader.get("delimiter") {
+                    Some(_) => byte(reader, "delimiter", b',')?,
+                    None => byte(reader, "sep", b',')?,
+                };
+                options.quote = byte(reader, "quote", b'"')?;
+                options.escape = byte(reader, "escape", b'\\')?;
+                options.null = reader.get("nullValue").unwrap_or_default().to_string();
+                options.empty = reader.get("emptyValue").unwrap_or("\"\"").to_string();
+                options.quote_all = reader.flag("quoteAll", false)?;
+                options.escape_quotes = reader.flag("escapeQuotes", true)?;
+                options.trim_start = reader.flag("ignoreLeadingWhiteSpace", true)?;
+                options.trim_end = reader.flag("ignoreTrailingWhiteSpace", true)?;
+            }
+            LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
+            LineFormat::Text => {}
+        }
+        match reader.get("encoding") {
+            Some(encoding) if !encoding.eq_ignore_ascii_case("UTF-8") => {
+                return Err(PlanError::not_yet(format_args!("the encoding '{encoding}'")));
+            }
+            _ => {}
+        }
+        let lines = CompressedLines { codec: codec(reader)?, header };
+        Ok(Self::Lines(line, Box::new(options), lines))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lines(format, ..) => format.name(),
+            #[cfg(feature = "columnar")]
+            Self::Columns(sink) => sink.format().name(),
+        }
+    }
+
+    /// The end of the files' names, as Spark has it.
+    pub fn extension(&self) -> String {
+        match self {
+            Self::Lines(format, _, lines) => {
+                let compressed = match lines.codec {
+                    Codec::None => "",
+                    #[cfg(feature = "compression")]
+                    Codec::Gzip => ".gz",
+                    #[cfg(feature = "compression")]
+                    Codec::Deflate => ".deflate",
+                    #[cfg(feature = "compression")]
+                    Codec::Bzip2 => ".bz2",
+                    #[cfg(feature = "compression")]
+                    Codec::Zstd => ".zst",
+                };
+                format!("{}{compressed}", format.extension())
+            }
+            #[cfg(feature = "columnar")]
+            Self::Columns(sink) => sink.extension().to_string(),
+        }
+    }
+
+    /// Refuses columns, those at some places left out, that the format cannot hold.
+    pub fn check(&self, schema: &Schema, left_out: &[usize]) -> PlanResult<()> {
+        match self {
+            Self::Lines(format, options, _) => {
+                LineWriter::without(*format, (**options).clone(), schema, left_out).map(drop)
+            }
+            #[cfg(feature = "columnar")]
+            Self::Columns(sink) => {
+                let kept = schema.fields.iter().enumerate().filter(|(i, _)| !left_out.contains(i));
+                sink.check(&kept.map(|(_, field)| field).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// Begins a file.
+    pub fn begin(&self, schema: &Schema, left_out: &[usize]) -> io::Result<Box<dyn RowFile>> {
+        match self {
+            Self::Lines(format, options, lines) => {
+                let made = LineWriter::without(*format, (**options).clone(), schema, left_out);
+                let writer = made.map_err(|error| io::Error::other(error.to_string()))?;
+                let ready = if lines.header { writer.header() } else { Vec::new() };
+                let encoder = Encoder::new(lines.codec)?;
+                Ok(Box::new(Lines { writer, ready, encoder }))
+            }
+            #[cfg(feature = "columnar")]
+            Self::Columns(sink) => Ok(Box::new(ColumnFile::new(sink, schema, left_out)?)),
+        }
+    }
+}
+
+enum Encoder {
+    None,
+    #[cfg(feature = "compression")]
+    Gzip(flate2::write::GzEncoder<Vec<u8>>),
+    #[cfg(feature = "compression")]
+    Deflate(flate2::write::ZlibEncoder<Vec<u8>>),
+    #[cfg(feature = "compression")]
+    Bzip2(bzip2::write::BzEncoder<Vec<u8>>),
+    #[cfg(feature = "compression")]
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl Encoder {
+    fn new(codec: Codec) -> io::Result<Self> {
+        Ok(match codec {
+            Codec::None => Self::None,
+            #[cfg(feature = "compression")]
+            Codec::Gzip => Self::Gzip(flate2::write::GzEncoder::new(
+                Vec::new(),
+                flate2::Compression::default(),
+            )),
+            #[cfg(feature = "compression")]
+            Codec::Deflate => Self::Deflate(flate2::write::ZlibEncoder::new(
+                Vec::new(),
+                flate2::Compression::default(),
+            )),
+            #[cfg(feature = "compression")]
+            Codec::Bzip2 => {
+                Self::Bzip2(bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default()))
+            }
+            #[cfg(feature = "compression")]
+            Codec::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 0)?),
+        })
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Compresses bytes; those that are ready are appended to `out`.
+    fn encode(&mut self, bytes: &mut Vec<u8>, out: &mut Vec<u8>) -> io::Result<()> {
+        #[cfg(feature = "compression")]
+        use io::Write;
+        match self {
+            Self::None => out.append(bytes),
+            #[cfg(feature = "compression")]
+            Self::Gzip(encoder) => {
+                encoder.write_all(bytes)?;
+                out.append(encoder.get_mut());
+            }
+            #[cfg(feature = "compression")]
+            Self::Deflate(encoder) => {
+                encoder.write_all(bytes)?;
+                out.append(encoder.get_mut());
+            }
+            #[cfg(feature = "compression")]
+            Self::Bzip2(encoder) => {
+                encoder.write_all(bytes)?;
+                out.append(encoder.get_mut());
+            }
+            #[cfg(feature = "compression")]
+            Self::Zstd(encoder) => {
+                encoder.write_all(bytes)?;
+                out.append(encoder.get_mut());
+            }
+        }
+        bytes.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Ok(()),
+            #[cfg(feature = "compression")]
+            Self::Gzip(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            #[cfg(feature = "compression")]
+            Self::Deflate(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            #[cfg(feature = "compression")]
+            Self::Bzip2(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            #[cfg(feature = "compression")]
+            Self::Zstd(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+        }
+    }
+}
+
+struct Lines {
+    writer: LineWriter,
+    /// Lines that are not compressed yet.
+    ready: Vec<u8>,
+    encoder: Encoder,
+}
+
+impl RowFile for Lines {
+    #[inline]
+    fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.encoder.is_none() {
+            if !self.ready.is_empty() {
+                out.append(&mut self.ready);
+            }
+            self.writer.write(row, out);
+            return Ok(());
+        }
+        self.writer.write(row, &mut self.ready);
+        if self.ready.len() < COMPRESS_BYTES {
+            return Ok(());
+        }
+        self.encoder.encode(&mut self.ready, out)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.encoder.encode(&mut self.ready, out)?;
+        self.encoder.finish(out)
+    }
+}
+
+#[cfg(feature = "columnar")]
+impl RowFile for ColumnFile {
+    fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        ColumnFile::write(self, row)?;
+        self.take_into(out);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        ColumnFile::is_full(self)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        ColumnFile::finish(self)?;
+        self.take_into(out);
+        Ok(())
+    }
+}
