@@ -466,3 +466,44 @@ fn data_frames_say_the_same_as_sql() {
     assert_eq!(rows.iter().map(|row| text(row)).collect::<Vec<_>>(), ["x -", "- 4"]);
     assert!(dim.count().unwrap() == 5 && !dim.is_streaming());
 }
+
+/// What stands in several places is computed once a record, and only if one of them needs it.
+#[test]
+fn common_parts_are_computed_once() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    for (sql, calls) in [
+        ("SELECT slow(n) + 1 AS a, slow(n) * slow(n) AS b FROM t", 4),
+        ("SELECT n FROM t WHERE slow(n) > 1 OR slow(n) < 0", 4),
+        ("SELECT CASE WHEN n > 2 THEN slow(n) ELSE slow(n) + slow(n) END AS a FROM t", 4),
+        ("SELECT if(n > 2, slow(n), 0) AS a, if(n > 3, slow(n), 0) AS b FROM t", 2),
+        (
+            "SELECT slow(n) AS a, sum(slow(n)) AS b, max(slow(n) + 1) AS c FROM t GROUP BY slow(n)",
+            4,
+        ),
+        ("SELECT a + a AS b FROM (SELECT slow(n) AS a FROM t)", 4),
+        ("SELECT transform(array(n, n), x -> slow(x) + slow(x)) AS a FROM t", 16),
+    ] {
+        let session = Session::new();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        session.register_function(UserFunction::new(
+            "slow",
+            [DataType::Long],
+            DataType::Long,
+            move |args, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok(args[0])
+            },
+        ));
+        session
+            .script(
+                "CREATE TEMP VIEW t AS SELECT * FROM VALUES (1L), (2L), (3L), (4L) AS t(n)",
+                &mut |_| Ok(()),
+            )
+            .unwrap();
+        let rows = session.sql(sql).unwrap().collect().unwrap();
+        assert!(!rows.is_empty());
+        assert_eq!(count.load(Ordering::Relaxed), calls, "{sql}");
+    }
+}

@@ -42,9 +42,7 @@ pub fn optimize(plan: &Plan) -> Plan {
                 input => Plan::Aggregate(Box::new(input), keys.clone(), calls.clone()),
             }
         }
-        Plan::Filter(input, condition) => {
-            Plan::Filter(Box::new(optimize(input)), condition.clone())
-        }
+        Plan::Filter(input, condition) => filtered(optimize(input), condition),
         Plan::Generate(input, generator) => {
             Plan::Generate(Box::new(optimize(input)), generator.clone())
         }
@@ -57,6 +55,42 @@ pub fn optimize(plan: &Plan) -> Plan {
             Plan::Join(Box::new(Join { left, right, kind, condition, among, place }))
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
+    }
+}
+
+/// A filter as near to the source as it can be: rows that it drops are not computed on, and what
+/// only they need is not read.
+fn filtered(input: Plan, condition: &Resolved) -> Plan {
+    match input {
+        Plan::Project(below, exprs) if reads_only_columns(condition, &exprs) => {
+            let inner = substituted(condition, &exprs);
+            Plan::Project(Box::new(filtered(*below, &inner)), exprs)
+        }
+        Plan::Union(inputs) => {
+            Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
+        }
+        Plan::Generate(below, generator) if highest(condition) < Some(below.width()) => {
+            Plan::Generate(Box::new(filtered(*below, condition)), generator)
+        }
+        input => Plan::Filter(Box::new(input), condition.clone()),
+    }
+}
+
+/// Whether what a condition reads of a projection are columns and constants, and it gives the same
+/// before it.
+fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> bool {
+    if let Node::Column(index, _) = &condition.node {
+        return matches!(exprs[*index].0.node, Node::Column(..) | Node::Literal(_));
+    }
+    repeatable(condition)
+        && condition.children().into_iter().all(|child| reads_only_columns(child, exprs))
+}
+
+/// The last column that an expression reads.
+fn highest(expr: &Resolved) -> Option<usize> {
+    match &expr.node {
+        Node::Column(index, _) => Some(*index),
+        _ => expr.children().into_iter().filter_map(highest).max(),
     }
 }
 

@@ -75,6 +75,21 @@ impl Case {
     }
 
     fn start(&self, session: &Session, checkpoint: &Path) -> Result<StreamingQuery, QueryError> {
+        self.start_as(
+            session,
+            self.text("output_mode"),
+            Trigger::AsSoonAsPossible,
+            Some(checkpoint),
+        )
+    }
+
+    fn start_as(
+        &self,
+        session: &Session,
+        mode: &str,
+        trigger: Trigger,
+        checkpoint: Option<&Path>,
+    ) -> Result<StreamingQuery, QueryError> {
         for view in self.0["views"].as_array().into_iter().flatten() {
             let frame = match view["sql"].as_str() {
                 Some(sql) => session.sql(sql)?,
@@ -84,11 +99,55 @@ impl Case {
             frame.create_temp_view(view["name"].as_str().unwrap_or_default());
         }
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
-        let writer =
-            session.sql(self.text("query"))?.write_stream().output_mode(self.text("output_mode"));
-        let writer = writer.format("memory").query_name("result").config(config);
-        let writer = writer.option("checkpointLocation", checkpoint.display());
-        writer.trigger(Trigger::AsSoonAsPossible).start()
+        let writer = session.sql(self.text("query"))?.write_stream().output_mode(mode);
+        let mut writer = writer.format("memory").query_name("result").config(config);
+        if let Some(checkpoint) = checkpoint {
+            writer = writer.option("checkpointLocation", checkpoint.display());
+        }
+        writer.trigger(trigger).start()
+    }
+
+    /// Whether the final answer is the same in continuous mode as in micro-batch mode: of a query
+    /// in mode update, whose rows come one by one there, that of mode complete. `None` where there
+    /// is nothing to compare.
+    pub fn same_in_both_modes(&self) -> Option<Result<(), String>> {
+        let fails = self.0["steps"].as_array().into_iter().flatten().any(|s| !s["error"].is_null());
+        if !self.0["error"].is_null() || fails || self.missing().is_some() {
+            return None;
+        }
+        let mode = match self.text("output_mode") {
+            "update" => "complete",
+            mode => mode,
+        };
+        let continuous = Trigger::Continuous { interval_ns: 5_000_000 };
+        let micro_batch = match self.final_answer(mode, Trigger::AsSoonAsPossible) {
+            Ok(answer) => answer,
+            // Not every query has that mode.
+            Err(_) => return None,
+        };
+        let ordered = self.0["ordered"].as_bool().unwrap_or(false);
+        Some(self.final_answer(mode, continuous).and_then(|answer| {
+            if same_rows(&micro_batch, &answer, ordered) {
+                return Ok(());
+            }
+            let (a, b) = (Json::Array(micro_batch), Json::Array(answer));
+            Err(format!("micro-batch mode gives {a}, continuous mode {b}"))
+        }))
+    }
+
+    fn final_answer(&self, mode: &str, trigger: Trigger) -> Result<Vec<Json>, String> {
+        let session = Session::new();
+        self.tables(&session)?;
+        let failed = |error: QueryError| error.to_string();
+        let streams = self.sources(&session).map_err(failed)?;
+        let query = self.start_as(&session, mode, trigger, None).map_err(failed)?;
+        for step in self.0["steps"].as_array().into_iter().flatten() {
+            add(step, &streams)?;
+            query.process_all_available().map_err(|error| error.to_string())?;
+        }
+        query.stop().map_err(|error| error.to_string())?;
+        let table = session.table("result").ok_or("the sink has no table")?;
+        Ok(rows_json(&table.rows(), table.schema()))
     }
 
     /// Runs it.

@@ -50,13 +50,23 @@ pub struct Cx<'a> {
     pub arena: &'a Bump,
     /// The values of the lambda variables in force, outermost first.
     pub variables: &'a [Cell<'a>],
+    /// What is computed once a record; empty before it is.
+    pub(super) shared: &'a [std::cell::Cell<Option<Cell<'a>>>],
 }
 
 impl<'a> Cx<'a> {
     /// Outside of any lambda.
     #[inline]
     pub fn new(row: Row<'a>, arena: &'a Bump) -> Self {
-        Self { row, arena, variables: &[] }
+        Self { row, arena, variables: &[], shared: &[] }
+    }
+
+    /// The same with room for what is computed once a record.
+    #[inline]
+    pub fn sharing(row: Row<'a>, arena: &'a Bump, parts: usize) -> Self {
+        let empty = |_| std::cell::Cell::new(None);
+        let shared = if parts == 0 { &[] } else { &*arena.alloc_slice_fill_with(parts, empty) };
+        Self { row, arena, variables: &[], shared }
     }
 }
 
@@ -154,6 +164,17 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
         // Compiled by the function that it is an argument of, as an expression of its body.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
+        Node::Shared(slot, inner) => {
+            let (slot, inner) = (*slot, below(inner).cells());
+            from_cells(expr.data_type.physical(), move |cx| {
+                if let Some(cell) = cx.shared[slot].get() {
+                    return Ok(cell);
+                }
+                let cell = inner(cx)?;
+                cx.shared[slot].set(Some(cell));
+                Ok(cell)
+            })
+        }
         Node::BatchTime(times) => {
             let times = times.clone();
             long_fn(move |_| Ok(Some(times.started_us())))

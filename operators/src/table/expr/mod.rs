@@ -7,6 +7,7 @@ pub mod cell;
 pub mod compile;
 pub mod functions;
 pub mod resolve;
+pub mod share;
 pub mod user;
 
 use super::datetime::Tz;
@@ -114,6 +115,8 @@ pub enum Node {
     BatchTime(BatchTimes),
     /// A function of the program's own.
     User(Arc<UserFunction>, Vec<Resolved>),
+    /// What is computed once a record and stands in several places, with its number.
+    Shared(usize, Box<Resolved>),
 }
 
 /// What rows are sorted by.
@@ -447,7 +450,7 @@ impl Resolved {
             | Node::Scalar(_)
             | Node::BatchTime(_) => Vec::new(),
             Node::Call(_, args) | Node::User(_, args) => args.iter().collect(),
-            Node::Cast(inner, _) | Node::Lambda(_, inner) => vec![inner],
+            Node::Cast(inner, _) | Node::Lambda(_, inner) | Node::Shared(_, inner) => vec![inner],
             Node::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(when, then)| [when, then]);
                 branches.chain(otherwise.as_deref()).collect()
@@ -465,6 +468,7 @@ impl Resolved {
             }
             Node::Cast(inner, lenient) => Node::Cast(Box::new(change(*inner)), lenient),
             Node::Lambda(count, body) => Node::Lambda(count, Box::new(change(*body))),
+            Node::Shared(slot, inner) => Node::Shared(slot, Box::new(change(*inner))),
             Node::Case(branches, otherwise) => {
                 let mut changed = Vec::with_capacity(branches.len());
                 for (when, then) in branches {
@@ -521,6 +525,7 @@ impl fmt::Display for Resolved {
             Node::Column(_, name) | Node::Variable(_, name) => write!(f, "{name}"),
             Node::Lambda(_, body) => write!(f, "-> {body}"),
             Node::Scalar(_) => write!(f, "scalarsubquery()"),
+            Node::Shared(_, inner) => write!(f, "{inner}"),
             Node::BatchTime(_) => write!(f, "current_timestamp()"),
             Node::User(function, args) => called(f, function.name(), args),
             Node::Literal(value) => {

@@ -9,6 +9,7 @@ use super::values::ValuesSource;
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
+use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
@@ -144,15 +145,14 @@ impl Lowering<'_, '_> {
                 let width = input.width();
                 let mut below = vec![false; width];
                 exprs.iter().for_each(|(expr, _)| mark(expr, &mut below));
-                let columns: Vec<_> =
-                    exprs.iter().map(|(expr, _)| self.compile(expr, width)).collect();
-                self.plan(input, Box::new(Project::new(columns.into_iter(), down)), &below)
+                let exprs = exprs.iter().map(|(expr, _)| expr.clone()).collect();
+                let stage = Project::new(exprs, width, self.semantics, down);
+                self.plan(input, Box::new(stage), &below)
             }
             Plan::Filter(input, condition) => {
                 let mut below = needed.to_vec();
                 mark(condition, &mut below);
-                let condition = fold(condition.clone(), self.semantics);
-                let stage = Filter::new(&condition, input.width(), self.semantics, down);
+                let stage = Filter::new(condition, input.width(), self.semantics, down);
                 self.plan(input, Box::new(stage), &below)
             }
             Plan::Generate(input, generator) => {
@@ -243,6 +243,9 @@ impl Lowering<'_, '_> {
         used.chain(parts).for_each(|expr| mark(expr, &mut needed));
         let continuous = self.job.trigger().is_continuous();
         if self.parallelism == 1 || keys.is_empty() {
+            if let Some((input, keys, calls)) = with_shared_columns(input, keys, calls) {
+                return self.aggregate(&input, &keys, &calls, down);
+            }
             let keys = keys.iter().map(|(key, _)| self.key(key, width)).collect();
             let functions =
                 calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
@@ -310,11 +313,49 @@ impl Lowering<'_, '_> {
         let Some(outbox) = outboxes.pop() else { unreachable!("one producer was asked for") };
         let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
         let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, keys.len())));
-        let columns: Vec<_> =
-            partial.iter().map(|expr| self.compile(expr, input.width())).collect();
-        let stage = Project::new(columns.into_iter(), Box::new(exchange));
+        let stage = Project::new(partial, input.width(), self.semantics, Box::new(exchange));
         self.plan(input, Box::new(stage), needed)
     }
+}
+
+/// What keys and arguments have in common, computed once below an aggregation; `None` if nothing.
+#[expect(clippy::type_complexity, reason = "what an aggregation is made of")]
+fn with_shared_columns(
+    input: &Plan,
+    keys: &[(Resolved, String)],
+    calls: &[AggregateCall],
+) -> Option<(Plan, Vec<(Resolved, String)>, Vec<AggregateCall>)> {
+    // With a filter an argument is not always computed.
+    let unfiltered = calls.iter().filter(|call| call.filter.is_none());
+    let exprs: Vec<&Resolved> =
+        keys.iter().map(|(key, _)| key).chain(unfiltered.flat_map(|call| &call.args)).collect();
+    let common = repeated(&exprs);
+    if common.is_empty() {
+        return None;
+    }
+    let scope = input.scope();
+    let own = scope.columns.iter().enumerate().map(|(i, c)| Resolved {
+        node: Node::Column(i, c.name.clone()),
+        data_type: c.data_type.clone(),
+        nullable: c.nullable,
+    });
+    let all: Vec<Resolved> = own.chain(common.iter().cloned()).collect();
+    let width = scope.columns.len();
+    fn read(expr: Resolved, common: &[Resolved], width: usize) -> Resolved {
+        match common.iter().position(|other| *other == expr) {
+            Some(at) => column(width + at, &expr),
+            None => expr.map_children(&mut |child| read(child, common, width)),
+        }
+    }
+    let named = all.into_iter().enumerate().map(|(i, expr)| (expr, format!("#{i}")));
+    let plan = Plan::Project(Box::new(input.clone()), named.collect());
+    let of = |expr: &Resolved| read(expr.clone(), &common, width);
+    let keys = keys.iter().map(|(key, name)| (of(key), name.clone())).collect();
+    let call = |call: &AggregateCall| {
+        let args = call.args.iter().map(of).collect();
+        AggregateCall { args, filter: call.filter.as_ref().map(of), ..call.clone() }
+    };
+    Some((plan, keys, calls.iter().map(call).collect()))
 }
 
 fn column(index: usize, expr: &Resolved) -> Resolved {

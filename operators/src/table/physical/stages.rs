@@ -4,6 +4,7 @@ use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
 use crate::table::expr::functions::Splitter;
+use crate::table::expr::share::share;
 use crate::table::expr::{Node, Resolved};
 use crate::table::generate::{Generator, Parts};
 use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
@@ -36,6 +37,12 @@ impl Scratch {
         Cx::new(row, &self.0)
     }
 
+    /// For expressions that share parts.
+    #[inline]
+    pub fn sharing<'a>(&'a self, row: Row<'a>, parts: usize) -> Cx<'a> {
+        Cx::sharing(row, &self.0, parts)
+    }
+
     #[inline]
     pub fn reset(&mut self) {
         self.0.reset();
@@ -45,14 +52,20 @@ impl Scratch {
 /// Computes the columns of a new row.
 pub(super) struct Project {
     columns: Vec<Compiled>,
+    /// Parts that they share.
+    parts: usize,
     scratch: Scratch,
     out: Vec<u8>,
     down: BoxChain,
 }
 
 impl Project {
-    pub fn new(exprs: impl Iterator<Item = Compiled>, down: BoxChain) -> Self {
-        Self { columns: exprs.collect(), scratch: Scratch::default(), out: Vec::new(), down }
+    /// Of expressions over rows of `width` columns.
+    pub fn new(exprs: Vec<Resolved>, width: usize, semantics: Semantics, down: BoxChain) -> Self {
+        let exprs = exprs.into_iter().map(|expr| fold(expr, semantics)).collect();
+        let (exprs, parts) = share(exprs);
+        let columns = exprs.iter().map(|expr| compile(expr, width, semantics)).collect();
+        Self { columns, parts, scratch: Scratch::default(), out: Vec::new(), down }
     }
 }
 
@@ -66,8 +79,9 @@ impl<'a> Push<Row<'a>> for Project {
         self.scratch.reset();
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.columns.len());
+        let cx = self.scratch.sharing(row, self.parts);
         for (index, column) in self.columns.iter().enumerate() {
-            write_field(column, self.scratch.cx(row), &mut writer, index)?;
+            write_field(column, cx, &mut writer, index)?;
         }
         self.down.push(Row(&self.out), ingest_ns)
     }
@@ -76,14 +90,20 @@ impl<'a> Push<Row<'a>> for Project {
 /// Passes on the rows for which the condition is true.
 pub(super) struct Filter {
     condition: BoolFn,
+    /// Parts that stand in it more than once.
+    parts: usize,
     scratch: Scratch,
     down: BoxChain,
 }
 
 impl Filter {
     pub fn new(condition: &Resolved, width: usize, semantics: Semantics, down: BoxChain) -> Self {
-        let condition = compile(condition, width, semantics).bool();
-        Self { condition, scratch: Scratch::default(), down }
+        let (mut shared, parts) = share(vec![fold(condition.clone(), semantics)]);
+        let condition = match shared.pop() {
+            Some(condition) => compile(&condition, width, semantics).bool(),
+            None => unreachable!("one was given"),
+        };
+        Self { condition, parts, scratch: Scratch::default(), down }
     }
 }
 
@@ -95,7 +115,7 @@ impl<'a> Push<Row<'a>> for Filter {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
-        match (self.condition)(self.scratch.cx(row))? {
+        match (self.condition)(self.scratch.sharing(row, self.parts))? {
             Some(true) => self.down.push(row, ingest_ns),
             _ => Ok(()),
         }
