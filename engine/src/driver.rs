@@ -9,7 +9,7 @@
 use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::event_time::EventTime;
+use crate::event_time::{EventTime, EventTimes};
 use crate::seam::Env;
 use crate::state::Changes;
 use crate::storage::Storage;
@@ -184,6 +184,10 @@ pub struct OperatorState {
     pub rows: u64,
     /// Changes in this epoch.
     pub updated: u64,
+    /// Keys that the watermark let go in this epoch.
+    pub removed: u64,
+    /// Records that came too late in this epoch.
+    pub late: u64,
     /// Memory in bytes, about.
     pub memory_bytes: u64,
 }
@@ -215,8 +219,12 @@ pub struct Committed {
     pub duration_ns: u64,
     /// Each stateful operator.
     pub state: Vec<OperatorState>,
+    /// The watermark that the epoch went by, in milliseconds since 1970.
+    pub batch_watermark_ms: i64,
     /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
     pub watermark_ms: i64,
+    /// What was seen of each event time in it.
+    pub event_times: Vec<EventTimes>,
 }
 
 enum State {
@@ -452,6 +460,8 @@ impl Driver {
             let state = &mut flight.state[operator];
             state.rows += changes.rows;
             state.updated += changes.updated;
+            state.removed += changes.removed;
+            state.late += changes.late;
             state.memory_bytes += changes.memory_bytes;
         }
         if let Some(checkpoint) = &mut self.checkpoint {
@@ -573,12 +583,14 @@ impl Driver {
             commit_ns: end_ns.saturating_sub(now_ns + in_commit_ns),
             duration_ns: end_ns.saturating_sub(flight.begun_ns),
             state: flight.state,
+            batch_watermark_ms: self.time.last_ms(),
             watermark_ms: self.time.next_ms(),
+            event_times: self.time.seen(),
         };
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
-        if !flight.limited {
+        if !flight.limited && !(flight.batch && self.time.wants_batch()) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
             }

@@ -8,8 +8,8 @@
 //! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)); what
 //! is computed here at the end of an epoch is what a restart goes on from.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// No event time has been seen.
 const UNSEEN: i64 = i64::MIN;
@@ -75,9 +75,37 @@ impl BatchTimes {
     }
 }
 
+/// What was seen of an event time in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventTimes {
+    /// Records.
+    pub count: u64,
+    /// The smallest, in microseconds since 1970; nothing is said of no records.
+    pub min_us: i64,
+    /// The largest.
+    pub max_us: i64,
+    /// Their average.
+    pub avg_us: i64,
+    /// How far records were behind the largest event time before them, in microseconds: of those
+    /// that were behind, the middle one.
+    pub behind_p50_us: i64,
+    /// Of a hundred, the one that is furthest behind but one.
+    pub behind_p99_us: i64,
+    /// The one that is furthest behind.
+    pub behind_max_us: i64,
+    /// Records that were behind.
+    pub behind: u64,
+}
+
+#[derive(Debug)]
+struct SeenInner {
+    largest_us: AtomicI64,
+    epoch: Mutex<EventTimes>,
+}
+
 /// Where the operator that declares an event time says how far it has come.
 #[derive(Clone, Debug)]
-pub struct Seen(Arc<AtomicI64>);
+pub struct Seen(Arc<SeenInner>);
 
 impl Seen {
     /// Says the largest event time so far, in microseconds since 1970; at the latest before the
@@ -85,7 +113,12 @@ impl Seen {
     #[inline]
     pub fn publish(&self, largest_us: i64) {
         // ORDERING: relaxed: the acknowledgement of the marker orders it before the driver's read.
-        self.0.store(largest_us, Ordering::Relaxed);
+        self.0.largest_us.store(largest_us, Ordering::Relaxed);
+    }
+
+    /// Says what was seen in an epoch, before its marker is passed on.
+    pub fn publish_epoch(&self, times: EventTimes) {
+        *self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = times;
     }
 }
 
@@ -106,7 +139,7 @@ pub struct EventTime {
 #[derive(Debug)]
 struct Input {
     delay_ms: i64,
-    seen: Arc<AtomicI64>,
+    seen: Arc<SeenInner>,
     /// Its own watermark; `None` before an epoch of this run has ended.
     watermark_ms: Option<i64>,
 }
@@ -122,6 +155,11 @@ impl EventTime {
         self.policy = policy;
     }
 
+    /// The policy.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// Says that the watermark lets something go.
     pub fn set_releases(&mut self) {
         self.releases = true;
@@ -129,7 +167,10 @@ impl EventTime {
 
     /// A new input whose watermark stays behind its largest event time by a delay.
     pub fn input(&mut self, delay_ms: i64) -> Seen {
-        let seen = Arc::new(AtomicI64::new(UNSEEN));
+        let seen = Arc::new(SeenInner {
+            largest_us: AtomicI64::new(UNSEEN),
+            epoch: Mutex::new(EventTimes::default()),
+        });
         self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
         Seen(seen)
     }
@@ -138,6 +179,19 @@ impl EventTime {
     pub fn resume(&mut self, last_ms: i64, next_ms: i64) {
         (self.last_ms, self.next_ms) = (last_ms, next_ms);
         self.times.set(last_ms, next_ms);
+    }
+
+    /// What was seen of each input in the epoch that has ended.
+    pub fn seen(&self) -> Vec<EventTimes> {
+        let of = |input: &Input| {
+            std::mem::take(&mut *input.seen.epoch.lock().unwrap_or_else(|p| p.into_inner()))
+        };
+        self.inputs.iter().map(of).collect()
+    }
+
+    /// The watermark that the last batch went by, in milliseconds since 1970.
+    pub fn last_ms(&self) -> i64 {
+        self.last_ms
     }
 
     /// The watermark of the next batch, in milliseconds since 1970.
@@ -161,7 +215,7 @@ impl EventTime {
     /// Ends a batch or an epoch: all that was seen in it counts from now on.
     pub fn end(&mut self) {
         for input in &mut self.inputs {
-            let seen_us = input.seen.load(Ordering::Relaxed);
+            let seen_us = input.seen.largest_us.load(Ordering::Relaxed);
             let own = if seen_us == UNSEEN {
                 None
             } else {

@@ -176,6 +176,11 @@ impl Job {
         self.time.set_policy(policy);
     }
 
+    /// The policy that was set.
+    pub fn watermark_policy(&self) -> Policy {
+        self.time.policy()
+    }
+
     /// A new input with an event time, whose watermark stays behind by a delay.
     pub fn event_time(&mut self, delay_ms: i64) -> Seen {
         self.time.input(delay_ms)

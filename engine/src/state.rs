@@ -45,6 +45,10 @@ pub struct Changes {
     pub rows: u64,
     /// Changes noted in this epoch; a key counts each time.
     pub updated: u64,
+    /// Keys that the watermark let go in this epoch.
+    pub removed: u64,
+    /// Records that came too late in this epoch.
+    pub late: u64,
     /// Memory that the instance's state takes, in bytes, about.
     pub memory_bytes: u64,
     chunks: Vec<Vec<u8>>,
@@ -88,6 +92,8 @@ pub struct StateLog {
     back: Sender<Vec<u8>>,
     generation: u32,
     updated: u64,
+    removed: u64,
+    late: u64,
 }
 
 impl StateLog {
@@ -111,7 +117,15 @@ impl StateLog {
             back,
             generation: 1,
             updated: 0,
+            removed: 0,
+            late: 0,
         }
+    }
+
+    /// Counts a record that came too late.
+    #[inline]
+    pub fn count_late(&mut self) {
+        self.late += 1;
     }
 
     /// Calls `apply` with hash, key and value of each change of the committed state, oldest
@@ -152,6 +166,7 @@ impl StateLog {
     /// Notes that a key has no state any more.
     pub fn delete(&mut self, hash: u64, key: &[u8]) {
         self.updated += 1;
+        self.removed += 1;
         if self.on {
             self.append(hash, key, None);
         }
@@ -186,6 +201,8 @@ impl StateLog {
             operator: self.operator,
             rows,
             updated: std::mem::take(&mut self.updated),
+            removed: std::mem::take(&mut self.removed),
+            late: std::mem::take(&mut self.late),
             memory_bytes,
             chunks: std::mem::take(&mut self.chunks),
             back: self.back.clone(),

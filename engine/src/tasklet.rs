@@ -7,6 +7,7 @@
 use crate::driver::{Command, Extent, Planned, Report};
 use crate::error::EngineError;
 use crate::event::{Epoch, Event};
+use crate::event_time::Policy;
 use crate::exchange::Inlet;
 use crate::seam::Env;
 use crate::stage::{Io, Push, Settled, Stage};
@@ -331,6 +332,7 @@ pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
     inlets: Vec<(Inlet<T>, InletState, i64)>,
+    policy: Policy,
     down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
@@ -347,6 +349,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             name,
             id: port.id,
             inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
+            policy: Policy::Min,
             down,
             reports: port.reports,
             ack: None,
@@ -356,9 +359,26 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         }
     }
 
+    /// Says how the watermarks of the inlets become one, and which of them never have any.
+    pub fn watermarks(mut self, policy: Policy, timed: &[bool]) -> Self {
+        self.policy = policy;
+        for ((_, _, watermark), timed) in self.inlets.iter_mut().zip(timed) {
+            if !timed {
+                // It holds no other back, and is behind all of them.
+                *watermark = if policy == Policy::Min { i64::MAX } else { i64::MIN };
+            }
+        }
+        self
+    }
+
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
         let open = self.inlets.iter().filter(|(_, state, _)| *state != InletState::Ended);
-        let lowest = open.map(|(_, _, watermark)| *watermark).min().unwrap_or(self.watermark);
+        let open = open.map(|(_, _, watermark)| *watermark);
+        let found = match self.policy {
+            Policy::Min => open.min().filter(|lowest| *lowest < i64::MAX),
+            Policy::Max => open.max(),
+        };
+        let lowest = found.unwrap_or(self.watermark);
         if lowest > self.watermark {
             self.watermark = lowest;
             self.down.watermark(lowest)?;

@@ -24,6 +24,7 @@ use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
 use crate::table::types::Schema;
 use crate::table::value::Value;
+use crate::table::windows;
 
 fn named(name: &str) -> Expr {
     Expr::Column { parts: vec![name.to_string()], place: Default::default() }
@@ -266,6 +267,33 @@ impl DataFrame {
             text.push_str(&format!("only showing top {rows} {noun}\n"));
         }
         Ok(text)
+    }
+
+    /// Declares a column as the event time. The watermark stays behind the largest one that was
+    /// seen by a delay such as `10 minutes`: rows that are further behind may come too late. What
+    /// reads no stream is not changed.
+    pub fn with_watermark(&self, column: &str, delay: &str) -> PlanResult<Self> {
+        Ok(self.with(windows::with_watermark(self.plan.clone(), &col(column), delay)?))
+    }
+
+    /// The first of the rows that are equal in some columns, or in all if none are named. With an
+    /// event time among them a key is forgotten when the watermark has passed it; without, never.
+    pub fn drop_duplicates<'n>(
+        &self,
+        columns: impl IntoIterator<Item = &'n str>,
+    ) -> PlanResult<Self> {
+        let names: Vec<&str> = columns.into_iter().collect();
+        Ok(self.with(windows::deduplicate(self.plan.clone(), &names, false)?))
+    }
+
+    /// The same; a key is forgotten when the watermark has passed the time of its first row by the
+    /// watermark's delay.
+    pub fn drop_duplicates_within_watermark<'n>(
+        &self,
+        columns: impl IntoIterator<Item = &'n str>,
+    ) -> PlanResult<Self> {
+        let names: Vec<&str> = columns.into_iter().collect();
+        Ok(self.with(windows::deduplicate(self.plan.clone(), &names, true)?))
     }
 
     /// Each row once.

@@ -51,6 +51,7 @@ use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
+use millstream_engine::event_time::Policy;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -79,6 +80,7 @@ pub(crate) struct Settings {
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
     pub schema_inference: bool,
+    pub watermark_policy: Policy,
 }
 
 /// Named inputs, views and settings. Clones are the same session.
@@ -131,6 +133,7 @@ impl Session {
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
             schema_inference: false,
+            watermark_policy: Policy::Min,
         };
         Self(Arc::new(Mutex::new(Inner {
             views: BTreeMap::new(),
@@ -195,6 +198,13 @@ impl Session {
                 Ok(ansi) => inner.settings.semantics.ansi = ansi,
                 Err(_) => return wrong("true or false"),
             },
+            "spark.sql.streaming.multiplewatermarkpolicy" => {
+                inner.settings.watermark_policy = match value.to_ascii_lowercase().as_str() {
+                    "min" => Policy::Min,
+                    "max" => Policy::Max,
+                    _ => return wrong("min or max"),
+                }
+            }
             "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
                 Ok(infers) => inner.settings.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
@@ -208,6 +218,7 @@ impl Session {
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
                     "spark.sql.streaming.schemaInference",
+                    "spark.sql.streaming.multipleWatermarkPolicy",
                 ];
                 return Err(PlanError::new(
                     "UNKNOWN_SETTING",

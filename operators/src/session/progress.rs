@@ -1,6 +1,7 @@
 //! What a query says of each epoch, with Spark's field names.
 
 use millstream_engine::driver::Committed;
+use millstream_engine::event_time::EventTimes;
 use millstream_engine::latency::Percentiles;
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -29,6 +30,8 @@ pub struct Progress {
     pub sink: String,
     /// Each stateful operator's kind.
     pub operators: Vec<String>,
+    /// Whether the query declares an event time.
+    pub timed: bool,
 }
 
 fn millis(ns: u64) -> u64 {
@@ -81,10 +84,12 @@ impl Progress {
                 "operatorName": name,
                 "numRowsTotal": state.rows,
                 "numRowsUpdated": state.updated,
+                "numRowsRemoved": state.removed,
+                "numRowsDroppedByWatermark": state.late,
                 "memoryUsedBytes": state.memory_bytes,
             })
         });
-        json!({
+        let mut report = json!({
             "id": self.id,
             "runId": self.run_id,
             "name": self.name,
@@ -114,7 +119,37 @@ impl Progress {
                 "p999": self.latency.p999 / 1000,
                 "max": self.latency.max / 1000,
             },
-        })
+        });
+        if self.timed {
+            report["eventTime"] = self.event_time();
+        }
+        report
+    }
+
+    /// The watermark, and what was seen of event times: of several inputs, all of them together.
+    fn event_time(&self) -> Json {
+        let epoch = &self.committed;
+        let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });
+        let seen: Vec<_> = epoch.event_times.iter().filter(|times| times.count > 0).collect();
+        let count: u64 = seen.iter().map(|times| times.count).sum();
+        if count == 0 {
+            return report;
+        }
+        let sum: i128 =
+            seen.iter().map(|times| i128::from(times.avg_us) * i128::from(times.count)).sum();
+        let min = seen.iter().map(|times| times.min_us).min().unwrap_or(0);
+        let max = seen.iter().map(|times| times.max_us).max().unwrap_or(0);
+        report["min"] = iso(min).into();
+        report["max"] = iso(max).into();
+        report["avg"] = iso((sum / i128::from(count)) as i64).into();
+        let longest = |of: fn(&EventTimes) -> i64| seen.iter().map(|t| of(t)).max().unwrap_or(0);
+        report["behindUs"] = json!({
+            "count": seen.iter().map(|times| times.behind).sum::<u64>(),
+            "p50": longest(|times| times.behind_p50_us),
+            "p99": longest(|times| times.behind_p99_us),
+            "max": longest(|times| times.behind_max_us),
+        });
+        report
     }
 }
 

@@ -78,6 +78,7 @@ pub struct Status {
 /// What the driver's thread tells the query's owner.
 #[derive(Default)]
 pub(super) struct Told {
+    pub watermark_ms: Option<i64>,
     pub recent: Recent,
     pub epochs: u64,
     pub records: u64,
@@ -182,6 +183,12 @@ impl StreamingQuery {
     /// Asks for an end at the next epoch without waiting for it.
     pub fn request_stop(&self) {
         self.running.request_stop();
+    }
+
+    /// The watermark that the next epoch goes by, in milliseconds since 1970, 0 before any event
+    /// time was seen; `None` if the query declares no event time.
+    pub fn watermark_ms(&self) -> Option<i64> {
+        self.told().watermark_ms
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

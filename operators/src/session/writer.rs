@@ -21,6 +21,7 @@ use crate::table::join;
 use crate::table::physical::{BoxChain, lower, state_operators};
 use crate::table::plan::{Options, Scan};
 use crate::table::value::Value;
+use crate::table::windows::has_watermark;
 use millstream_engine::checkpoint::{Shape, new_id};
 use millstream_engine::cores;
 use millstream_engine::driver::{Committed, Trigger};
@@ -446,6 +447,7 @@ impl StreamWriter {
         if let Some(folder) = &prepared.checkpoint {
             job.open_checkpoint(folder, &shape)?;
         }
+        job.set_watermark_policy(settings.watermark_policy);
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
         let chain = self.make_sink(prepared, name, recorder, &mut job)?;
@@ -471,6 +473,11 @@ impl StreamWriter {
             counters,
             id,
         };
+        let timed = has_watermark(&plan);
+        if timed {
+            let mut told = parts.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            told.watermark_ms = Some(job.resumed_watermark_ms());
+        }
         let (told, mut on_progress) = (parts.told.clone(), self.on_progress.take());
         let mut progress = ProgressOf {
             id: parts.id.clone(),
@@ -479,6 +486,7 @@ impl StreamWriter {
             sources: shape.sources,
             sink: prepared.sink.description(),
             operators: shape.operators,
+            timed,
             last_ns: env.now_ns(),
         };
         job.on_commit(move |committed| {
@@ -489,6 +497,9 @@ impl StreamWriter {
             let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             told.epochs += 1;
             told.records += report.num_input_rows();
+            if timed {
+                told.watermark_ms = Some(report.committed.watermark_ms);
+            }
             told.recent.add(report);
         });
         Ok((job, parts))
@@ -568,6 +579,7 @@ struct ProgressOf {
     sources: Vec<String>,
     sink: String,
     operators: Vec<String>,
+    timed: bool,
     last_ns: u64,
 }
 
@@ -584,6 +596,7 @@ impl ProgressOf {
             sources: self.sources.clone(),
             sink: self.sink.clone(),
             operators: self.operators.clone(),
+            timed: self.timed,
         }
     }
 }

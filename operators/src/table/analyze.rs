@@ -8,6 +8,7 @@ use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts, is_generator};
 use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
+use super::windows::{Window, event_key, session_key, windowed};
 
 /// What reaches the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +112,11 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
         exprs => exprs.to_vec(),
     };
     let input = with_metadata_for(input, &exprs);
+    let (input, window) = windowed(input, &exprs)?;
+    let exprs = match &window {
+        Some(window) => exprs.iter().map(|expr| window.rewrite(expr)).collect(),
+        None => exprs,
+    };
     let exprs = expand_stars(&input.scope(), &exprs)?;
     let is_made = |expr: &Expr| is_generator(unaliased(expr));
     let width = input.width();
@@ -248,10 +254,48 @@ pub struct Grouping {
     /// Of ROLLUP and its like: the keys that each set has. Then a last key, which stands for no
     /// expression, holds the set's number, a bit for each key that it has not.
     sets: Option<Vec<Vec<usize>>>,
+    /// The window that it groups by.
+    window: Option<Window>,
 }
 
 /// The name of the column of a grouping set's number.
 const GROUPING_ID: &str = "spark_grouping_id";
+
+/// A key as it was written: a number means that column of `select`, a name may be an alias in it.
+fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
+    use super::value::Value;
+    match key {
+        Expr::Literal(Value::Long(position), DataType::Int) => {
+            let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
+            let found = at.ok_or_else(|| {
+                PlanError::new(
+                    "GROUP_BY_POS_OUT_OF_RANGE",
+                    format!(
+                        "GROUP BY {position}, but the SELECT list has {} columns",
+                        select.len()
+                    ),
+                    "Count from 1",
+                )
+            })?;
+            if has_aggregate(found) {
+                return Err(PlanError::new(
+                    "GROUP_BY_POS_AGGREGATE",
+                    format!("GROUP BY {position} is an aggregate"),
+                    "Group by another column",
+                ));
+            }
+            Ok(found.clone())
+        }
+        Expr::Column { parts, .. } if resolve(key, scope).is_err() => {
+            // Not a column of the input: perhaps an alias.
+            let alias = select.iter().find(|e| {
+                matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
+            });
+            Ok(alias.unwrap_or(key).clone())
+        }
+        other => Ok(other.clone()),
+    }
+}
 
 impl Grouping {
     /// Groups by expressions; a number means that column of `select`, a name may be an alias
@@ -267,11 +311,25 @@ impl Grouping {
         sets: Option<Vec<Vec<usize>>>,
         select: &[Expr],
     ) -> PlanResult<Self> {
+        let mut input = with_metadata_for(input, select);
+        let written: Vec<Expr> = keys
+            .iter()
+            .map(|key| written_key(&input.scope(), key, select))
+            .collect::<PlanResult<_>>()?;
+        let window;
+        (input, window) = windowed(input, written.iter().chain(select))?;
         let scope = input.scope();
-        let mut grouping = Self { input, scope, keys: Vec::new(), calls: Vec::new(), sets: None };
+        let (keys, calls) = (Vec::new(), Vec::new());
+        let mut grouping = Self { input, scope, keys, calls, sets: None, window };
         let mut places = Vec::new();
-        for key in keys {
-            let key = grouping.written_key(key, select)?;
+        for key in written {
+            // A window is what its call says; a column of that name is another one.
+            let key = match &grouping.window {
+                Some(window) if !matches!(unaliased(&key), Expr::Column { .. }) => {
+                    window.rewrite(&key)
+                }
+                _ => key,
+            };
             let resolved = resolve(unaliased(&key), &grouping.scope)?;
             let same = grouping.keys.iter().position(|(other, _)| *other == resolved);
             places.push(same.unwrap_or(grouping.keys.len()));
@@ -355,39 +413,9 @@ impl Grouping {
         Ok(bit.coerce(&DataType::Byte))
     }
 
-    fn written_key(&self, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
-        use super::value::Value;
-        match key {
-            Expr::Literal(Value::Long(position), DataType::Int) => {
-                let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
-                let found = at.ok_or_else(|| {
-                    PlanError::new(
-                        "GROUP_BY_POS_OUT_OF_RANGE",
-                        format!(
-                            "GROUP BY {position}, but the SELECT list has {} columns",
-                            select.len()
-                        ),
-                        "Count from 1",
-                    )
-                })?;
-                if has_aggregate(found) {
-                    return Err(PlanError::new(
-                        "GROUP_BY_POS_AGGREGATE",
-                        format!("GROUP BY {position} is an aggregate"),
-                        "Group by another column",
-                    ));
-                }
-                Ok(found.clone())
-            }
-            Expr::Column { parts, .. } if resolve(key, &self.scope).is_err() => {
-                // Not a column of the input: perhaps an alias.
-                let alias = select.iter().find(|e| {
-                    matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
-                });
-                Ok(alias.unwrap_or(key).clone())
-            }
-            other => Ok(other.clone()),
-        }
+    /// An expression as it was written, with the window that the groups have.
+    fn rewritten(&self, expr: &Expr) -> Expr {
+        self.window.as_ref().map_or_else(|| expr.clone(), |window| window.rewrite(expr))
     }
 
     /// The column of a call, which is computed once however often it stands there.
@@ -445,7 +473,19 @@ impl Grouping {
                 let nullable = resolved.nullable || has_sets;
                 return Ok(Some(Resolved { node, data_type: resolved.data_type, nullable }));
             }
-            if let Expr::Column { parts, .. } = part {
+            if let Expr::Column { parts, place } = part {
+                // A field of a key.
+                for end in (1..parts.len()).rev() {
+                    let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
+                    if let Ok(resolved) = resolve(&prefix, &scope)
+                        && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
+                    {
+                        let node = Node::Column(at, keys[at].1.clone());
+                        let key = Resolved { node, ..resolved };
+                        let field = |of, name: &String| functions::field_of(of, name);
+                        return parts[end..].iter().try_fold(key, field).map(Some);
+                    }
+                }
                 // Unknown at all, or known but not grouped by.
                 resolve(part, &scope)?;
                 let condition =
@@ -470,6 +510,9 @@ impl Grouping {
     /// The aggregation, with the given conditions (HAVING) and output columns over it.
     pub fn finish(mut self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
         let mut columns = Vec::new();
+        let select: Vec<Expr> = select.iter().map(|expr| self.rewritten(expr)).collect();
+        let having = having.map(|expr| self.rewritten(expr));
+        let (select, having) = (select.as_slice(), having.as_ref());
         for expr in select {
             if is_generator(unaliased(expr)) {
                 return Err(PlanError::new(
@@ -620,13 +663,25 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
             "Use append or update, or GROUP BY something",
         );
     }
-    if mode == OutputMode::Append && plan.has_aggregate() {
+    if mode == OutputMode::Append
+        && !all_aggregates(plan, &|input, keys| event_key(input, keys).is_some())
+    {
         return unsupported(
             "streaming aggregations without a watermark: a count is never final",
-            "Use update to see changes, or complete to see the table",
+            "Group by an event time with a watermark or a window of it, use update to see changes, \
+             or complete to see the table",
         );
     }
-    if aggregates_over_aggregates(plan) {
+    let no_session = |input: &Plan, keys: &[_]| session_key(input, keys).is_none();
+    if mode == OutputMode::Update && !all_aggregates(plan, &no_session) {
+        return unsupported(
+            "session window streaming aggregations: a session that grows takes others back",
+            "Use append with a watermark to see sessions that are over, or complete",
+        );
+    }
+    check_deduplication(plan)?;
+    check_sessions(plan)?;
+    if mode != OutputMode::Append && aggregates_over_aggregates(plan) {
         return Err(PlanError::new(
             "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
             format!(
@@ -637,6 +692,42 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a condition on input and keys holds for all aggregations.
+fn all_aggregates(plan: &Plan, holds: &dyn Fn(&Plan, &[(Resolved, String)]) -> bool) -> bool {
+    let own = match plan {
+        Plan::Aggregate(input, keys, _) => holds(input, keys),
+        _ => true,
+    };
+    own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
+}
+
+/// What two sessions have kept must become one when they do.
+fn check_sessions(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Aggregate(input, keys, calls) = plan
+        && session_key(input, keys).is_some()
+        && let Some(call) = calls.iter().find(|call| call.user.is_some())
+    {
+        let what =
+            format!("`{}`, a function of the program's own, over a session window,", call.name);
+        return Err(PlanError::not_yet(what).at(call.place));
+    }
+    plan.inputs().into_iter().try_for_each(check_sessions)
+}
+
+fn check_deduplication(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Deduplicate { input, within: true, .. } = plan
+        && !input.scope().columns.iter().any(|column| column.tag.delay_ms.is_some())
+    {
+        return Err(PlanError::new(
+            "STREAMING_DEDUPLICATION_WITHOUT_WATERMARK",
+            "drop_duplicates_within_watermark is not supported without a watermark: nothing says \
+             when a key may be forgotten",
+            "Declare one first: with_watermark(\"time\", \"10 minutes\")",
+        ));
+    }
+    plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
 fn check_distinct(plan: &Plan) -> PlanResult<()> {

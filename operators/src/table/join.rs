@@ -112,6 +112,9 @@ pub fn join(
 
 /// A full join of tables: the left one, and the right rows without a match beside NULLs.
 fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
+    if left.is_streaming() && right.is_streaming() {
+        return Err(PlanError::not_yet("a join of two streams"));
+    }
     if left.is_streaming() || right.is_streaming() {
         return Err(refused("FULL OUTER", "a stream", "a table"));
     }
@@ -149,7 +152,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
 }
 
 /// A plan whose columns are qualified as those of a scope.
-fn qualified(mut plan: Plan, scope: &Scope) -> Plan {
+pub fn qualified(mut plan: Plan, scope: &Scope) -> Plan {
     let mut before: Option<&str> = None;
     for (i, column) in scope.columns.iter().enumerate() {
         let name = column.qualifier.as_deref().unwrap_or_default();

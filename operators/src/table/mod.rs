@@ -22,3 +22,4 @@ pub mod sql;
 pub mod text;
 pub mod types;
 pub mod value;
+pub mod windows;

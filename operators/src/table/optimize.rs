@@ -49,6 +49,16 @@ pub fn optimize(plan: &Plan) -> Plan {
         Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
         Plan::Sort(input, keys) => Plan::Sort(Box::new(optimize(input)), keys.clone()),
         Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
+        Plan::Watermark { input, column, delay_ms } => Plan::Watermark {
+            input: Box::new(optimize(input)),
+            column: *column,
+            delay_ms: *delay_ms,
+        },
+        Plan::Deduplicate { input, keys, within } => Plan::Deduplicate {
+            input: Box::new(optimize(input)),
+            keys: keys.clone(),
+            within: *within,
+        },
         Plan::Join(join) => {
             let (left, right) = (optimize(&join.left), optimize(&join.right));
             let Join { kind, condition, among, place, .. } = (**join).clone();
@@ -65,6 +75,10 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
         Plan::Project(below, exprs) if reads_only_columns(condition, &exprs) => {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
+        }
+        // What it drops does not move the watermark, as in Spark.
+        Plan::Watermark { input, column, delay_ms } if !reads(condition, column) => {
+            Plan::Watermark { input: Box::new(filtered(*input, condition)), column, delay_ms }
         }
         Plan::Union(inputs) => {
             Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
@@ -84,6 +98,13 @@ fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> boo
     }
     repeatable(condition)
         && condition.children().into_iter().all(|child| reads_only_columns(child, exprs))
+}
+
+fn reads(expr: &Resolved, column: usize) -> bool {
+    match &expr.node {
+        Node::Column(index, _) => *index == column,
+        _ => expr.children().into_iter().any(|child| reads(child, column)),
+    }
 }
 
 /// The last column that an expression reads.

@@ -8,6 +8,7 @@ use super::expr::resolve::{Scope, ScopeColumn};
 use super::generate::Generator;
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
+use super::windows::{Tag, tag};
 use std::fmt::Write;
 
 /// Options of a source or sink; names are case-insensitive and kept as written.
@@ -142,6 +143,24 @@ pub enum Plan {
     Values(Schema, Vec<Vec<Value>>),
     /// Rows of two inputs that belong together.
     Join(Box<Join>),
+    /// The same, a column of which is an event time.
+    Watermark {
+        /// The rows.
+        input: Box<Plan>,
+        /// The event time: a time, or a window.
+        column: usize,
+        /// How far the watermark stays behind the largest one, in milliseconds.
+        delay_ms: i64,
+    },
+    /// The first of the rows that are equal in some columns.
+    Deduplicate {
+        /// The rows.
+        input: Box<Plan>,
+        /// The columns.
+        keys: Vec<usize>,
+        /// Of those within the delay of the watermark.
+        within: bool,
+    },
 }
 
 impl Plan {
@@ -156,7 +175,9 @@ impl Plan {
             | Self::Sort(input, _)
             | Self::Limit(input, _)
             | Self::Alias(input, _)
-            | Self::AliasFrom(input, ..) => vec![input],
+            | Self::AliasFrom(input, ..)
+            | Self::Watermark { input, .. }
+            | Self::Deduplicate { input, .. } => vec![input],
             Self::Union(inputs) => inputs.iter().collect(),
             Self::Join(join) => vec![&join.left, &join.right],
         }
@@ -173,6 +194,12 @@ impl Plan {
             Self::Sort(input, keys) => Self::Sort(boxed(input)?, keys),
             Self::Limit(input, most) => Self::Limit(boxed(input)?, most),
             Self::Alias(input, name) => Self::Alias(boxed(input)?, name),
+            Self::Watermark { input, column, delay_ms } => {
+                Self::Watermark { input: boxed(input)?, column, delay_ms }
+            }
+            Self::Deduplicate { input, keys, within } => {
+                Self::Deduplicate { input: boxed(input)?, keys, within }
+            }
             Self::AliasFrom(input, from, name) => Self::AliasFrom(boxed(input)?, from, name),
             Self::Union(inputs) => {
                 Self::Union(inputs.into_iter().map(change).collect::<Result<_, E>>()?)
@@ -282,6 +309,15 @@ impl Plan {
             name: name.to_string(),
             data_type: data_type.clone(),
             nullable,
+            tag: Tag::default(),
+        };
+        let of_exprs = |input: &Plan, exprs: &[(Resolved, String)]| {
+            let scope = input.scope();
+            let one = |(e, name): &(Resolved, String)| ScopeColumn {
+                tag: tag(e, &scope),
+                ..column(name, &e.data_type, e.nullable)
+            };
+            exprs.iter().map(one).collect::<Vec<_>>()
         };
         let columns = match self {
             Self::Scan(scan) => {
@@ -293,29 +329,41 @@ impl Plan {
                 }
                 columns
             }
-            Self::Project(_, exprs) => {
-                exprs.iter().map(|(e, name)| column(name, &e.data_type, e.nullable)).collect()
+            Self::Project(input, exprs) => of_exprs(input, exprs),
+            Self::Watermark { input, column, delay_ms } => {
+                let mut columns = input.scope().columns;
+                columns[*column].tag.delay_ms = Some(*delay_ms);
+                columns
             }
+            Self::Deduplicate { input, .. } => input.scope().columns,
             Self::Filter(input, _) | Self::Sort(input, _) | Self::Limit(input, _) => {
                 input.scope().columns
             }
             Self::Generate(input, generator) => {
-                let mut columns = input.scope().columns;
+                let scope = input.scope();
+                let tag = tag(&generator.array, &scope);
+                let mut columns = scope.columns;
                 let made = generator.columns();
-                columns.extend(made.iter().map(|(name, t, nullable)| column(name, t, *nullable)));
+                columns.extend(
+                    made.iter().map(|(name, t, nullable)| ScopeColumn {
+                        tag,
+                        ..column(name, t, *nullable)
+                    }),
+                );
                 columns
             }
-            Self::Aggregate(_, keys, calls) => {
-                let keys = keys.iter().map(|(e, name)| column(name, &e.data_type, e.nullable));
+            Self::Aggregate(input, keys, calls) => {
                 let calls =
                     calls.iter().map(|c| column(&c.name, &c.data_type, c.function.is_nullable()));
-                keys.chain(calls).collect()
+                of_exprs(input, keys).into_iter().chain(calls).collect()
             }
             Self::Union(inputs) => {
                 let mut columns = inputs.first().map_or(Vec::new(), |input| input.scope().columns);
                 for other in inputs.iter().skip(1) {
                     for (column, more) in columns.iter_mut().zip(other.scope().columns) {
                         column.nullable |= more.nullable;
+                        // The watermark of all of them is behind by the longest delay.
+                        column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
                     }
                 }
                 for column in &mut columns {
@@ -417,6 +465,16 @@ impl Plan {
             Self::Limit(_, n) => format!("Limit {n}"),
             Self::Alias(_, name) | Self::AliasFrom(_, _, name) => format!("Alias {name}"),
             Self::Values(_, rows) => format!("Values, {} rows", rows.len()),
+            Self::Watermark { input, column, delay_ms } => {
+                let name = input.scope().columns[*column].name.clone();
+                format!("Watermark {name}, {delay_ms} ms behind")
+            }
+            Self::Deduplicate { input, keys, within } => {
+                let columns = input.scope().columns;
+                let names: Vec<_> = keys.iter().map(|i| columns[*i].name.clone()).collect();
+                let within = if *within { " within the watermark" } else { "" };
+                format!("Deduplicate [{}]{within}", names.join(", "))
+            }
             Self::Join(join) => {
                 let condition = join.condition.as_ref().map(|c| format!(" ON {c}"));
                 let among = join.among.as_ref().map(|(a, b)| format!(" {a} IN {b}"));

@@ -5,7 +5,8 @@ use millstream::Config;
 use millstream::WaitProfile;
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
-use millstream::table::types::Schema;
+use millstream::table::types::{DataType, Schema};
+use millstream::table::value::Value;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,22 +33,6 @@ impl Case {
 
     fn text(&self, key: &str) -> &str {
         self.0[key].as_str().unwrap_or_default()
-    }
-
-    fn missing(&self) -> Option<String> {
-        let conf = self.0["conf"].as_object();
-        let mut keys = conf.into_iter().flat_map(|conf| conf.iter());
-        if let Some((key, value)) = keys.find(|(key, value)| !is_default(key, value)) {
-            return Some(format!("setting {key} = {value}"));
-        }
-        for view in self.0["views"].as_array().into_iter().flatten() {
-            for what in ["watermark", "drop_duplicates", "drop_duplicates_within_watermark"] {
-                if !view[what].is_null() {
-                    return Some(format!("{what} in a view"));
-                }
-            }
-        }
-        None
     }
 
     fn sources(&self, session: &Session) -> Result<Vec<(String, MemoryStream)>, QueryError> {
@@ -91,11 +76,25 @@ impl Case {
         checkpoint: Option<&Path>,
     ) -> Result<StreamingQuery, QueryError> {
         for view in self.0["views"].as_array().into_iter().flatten() {
-            let frame = match view["sql"].as_str() {
+            let from = view["from"].as_str().unwrap_or_default();
+            let mut frame = match view["sql"].as_str() {
                 Some(sql) => session.sql(sql)?,
-                None => session
-                    .sql(&format!("SELECT * FROM {}", view["from"].as_str().unwrap_or_default()))?,
+                None => session.sql(&format!("SELECT * FROM {from}"))?,
             };
+            let names = |key: &str| {
+                let names = view[key].as_array()?;
+                Some(names.iter().filter_map(Json::as_str).collect::<Vec<_>>())
+            };
+            if let Some(column) = view["watermark"]["column"].as_str() {
+                let delay = view["watermark"]["delay"].as_str().unwrap_or_default();
+                frame = frame.with_watermark(column, delay)?;
+            }
+            if let Some(names) = names("drop_duplicates") {
+                frame = frame.drop_duplicates(names)?;
+            }
+            if let Some(names) = names("drop_duplicates_within_watermark") {
+                frame = frame.drop_duplicates_within_watermark(names)?;
+            }
             frame.create_temp_view(view["name"].as_str().unwrap_or_default());
         }
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
@@ -112,7 +111,10 @@ impl Case {
     /// is nothing to compare.
     pub fn same_in_both_modes(&self) -> Option<Result<(), String>> {
         let fails = self.0["steps"].as_array().into_iter().flatten().any(|s| !s["error"].is_null());
-        if !self.0["error"].is_null() || fails || self.missing().is_some() {
+        let watermark = |view: &Json| !view["watermark"].is_null();
+        let timed = self.0["views"].as_array().into_iter().flatten().any(watermark);
+        // Where rows come too late is not the same.
+        if !self.0["error"].is_null() || fails || timed {
             return None;
         }
         let mode = match self.text("output_mode") {
@@ -137,6 +139,10 @@ impl Case {
 
     fn final_answer(&self, mode: &str, trigger: Trigger) -> Result<Vec<Json>, String> {
         let session = Session::new();
+        for (key, value) in self.0["conf"].as_object().into_iter().flatten() {
+            let value = value.as_str().map_or(value.to_string(), str::to_string);
+            session.set(key, &value).map_err(|error| error.to_string())?;
+        }
         self.tables(&session)?;
         let failed = |error: QueryError| error.to_string();
         let streams = self.sources(&session).map_err(failed)?;
@@ -152,11 +158,14 @@ impl Case {
 
     /// Runs it.
     pub fn run(&self) -> Outcome {
-        if let Some(missing) = self.missing() {
-            return Outcome::Skipped(missing);
-        }
         let (session, wanted) = (Session::new(), &self.0["error"]);
         let checkpoint = Scratch::new();
+        for (key, value) in self.0["conf"].as_object().into_iter().flatten() {
+            let value = value.as_str().map_or(value.to_string(), str::to_string);
+            if let Err(error) = session.set(key, &value) {
+                return Outcome::Skipped(format!("setting {key} = {value}: {error}"));
+            }
+        }
         if let Err(reason) = self.tables(&session) {
             return Outcome::Failed(reason);
         }
@@ -211,6 +220,13 @@ impl Case {
                 };
             }
             processed.map_err(|error| format!("step {number}: {error}"))?;
+            let watermark = &step["watermark"];
+            if let Some(wanted) = watermark.as_str()
+                && wanted != query_watermark(&query)
+            {
+                let got = query_watermark(&query);
+                return Err(format!("step {number}: watermark {got}, expected {wanted}"));
+            }
             let got = rows_json(&table.rows(), table.schema());
             let expected = step["expect"].as_array().cloned().unwrap_or_default();
             if !same_rows(&expected, &got, ordered) {
@@ -221,6 +237,12 @@ impl Case {
         }
         Ok(Outcome::Passed)
     }
+}
+
+/// The watermark that the next batch goes by.
+fn query_watermark(query: &StreamingQuery) -> String {
+    let micros = Value::Long(query.watermark_ms().unwrap_or(0) * 1000);
+    value_json(&micros, &DataType::Timestamp).as_str().unwrap_or_default().to_string()
 }
 
 /// A folder that goes when the case is over.
@@ -242,16 +264,6 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether a setting says what holds anyway.
-fn is_default(key: &str, value: &Json) -> bool {
-    let value = value.as_str().map_or(value.to_string(), str::to_string);
-    match key {
-        "spark.sql.session.timeZone" => value == "UTC",
-        "spark.sql.ansi.enabled" => value == "true",
-        _ => false,
-    }
-}
-
 /// Adds a step's rows: to all sources while no batch is planned in between, as far as one call per
 /// source can do that.
 fn add(step: &Json, streams: &[(String, MemoryStream)]) -> Result<(), String> {
@@ -267,7 +279,7 @@ fn add(step: &Json, streams: &[(String, MemoryStream)]) -> Result<(), String> {
     Ok(())
 }
 
-fn rows_json(rows: &[Vec<millstream::table::value::Value>], schema: &Schema) -> Vec<Json> {
+fn rows_json(rows: &[Vec<Value>], schema: &Schema) -> Vec<Json> {
     let object = |row: &Vec<_>| {
         let fields = schema.fields.iter().zip(row);
         Json::Object(fields.map(|(f, v)| (f.name.clone(), value_json(v, &f.data_type))).collect())

@@ -131,6 +131,40 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     Some(sign * value)
 }
 
+/// A length of time: months have no fixed number of days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Length {
+    /// Months.
+    pub months: i64,
+    /// Microseconds besides.
+    pub micros: i64,
+}
+
+/// Reads `10 minutes`, `1 hour 30 minutes`, `interval 2 days`. The error is what Spark says of it.
+pub fn length(text: &str) -> Result<Length, &'static str> {
+    let trimmed = text.trim();
+    let rest = match trimmed.get(..8) {
+        Some(word) if word.eq_ignore_ascii_case("interval") => trimmed[8..].trim_start(),
+        _ => trimmed,
+    };
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    if words.is_empty() {
+        return Err("INPUT_IS_EMPTY");
+    }
+    let mut length = Length::default();
+    for pair in words.chunks(2) {
+        let first = pair[0].trim_start_matches(['-', '+']);
+        if !first.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+            return Err("UNRECOGNIZED_NUMBER");
+        }
+        let [count, unit] = pair else { return Err("MISSING_UNIT") };
+        let (value, months, _) = of_unit(count, unit).ok_or("INVALID_UNIT")?;
+        let part = if months { &mut length.months } else { &mut length.micros };
+        *part = part.checked_add(value).ok_or("ARITHMETIC_EXCEPTION")?;
+    }
+    Ok(length)
+}
+
 /// A number of a unit, as in `INTERVAL 90 SECONDS`: its value in months or microseconds, whether it
 /// is months, and the place of its unit in its kind.
 pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {

@@ -5,6 +5,7 @@ use super::{Expr, Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
+use crate::table::windows::Tag;
 
 /// A column that an expression may name.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub struct ScopeColumn {
     pub data_type: DataType,
     /// Whether it can be NULL.
     pub nullable: bool,
+    /// What it is of event time.
+    pub tag: Tag,
 }
 
 /// The columns that an expression may name, in row order.

@@ -9,14 +9,22 @@
 //!
 //! Each change is noted for the checkpoint as it happens ([`StateLog`]).
 //!
+//! Keys with an event time go when the watermark has passed them: in mode append their rows leave
+//! then, each once. In continuous mode that is when the watermark comes, and goes on beside the
+//! records that follow; in micro-batch mode it is at the marker. Rows that come too late are
+//! counted.
+//!
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
+use super::expiry::Due;
 use super::stages::{BoxChain, Scratch};
+use super::watermark::Late;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};
 use crate::table::types::{DataType, Physical};
+use crate::table::windows::EventKey;
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
@@ -39,6 +47,14 @@ struct Entry {
     touched: bool,
     /// Where its last change is noted.
     slot: Slot,
+    /// The watermark has let it go, and another may have its place.
+    gone: bool,
+}
+
+/// What an event time among the keys asks for.
+pub(super) struct EventTime {
+    pub key: EventKey,
+    pub late: Late,
 }
 
 /// A key of a group.
@@ -59,7 +75,8 @@ impl Key {
         Self::Computed(compiled)
     }
 
-    fn physical(&self) -> Physical {
+    /// How a value of it is held.
+    pub fn physical(&self) -> Physical {
         match self {
             Self::Column(_, physical) => *physical,
             Self::Computed(Compiled::Bool(_)) => Physical::Bool,
@@ -108,6 +125,8 @@ pub(super) fn write_keys(
 struct Emission {
     next: usize,
     epoch: Epoch,
+    /// All rows are out, and what is over goes.
+    expiring: bool,
 }
 
 /// The stage.
@@ -121,6 +140,12 @@ pub(super) struct Aggregate {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     touched: Vec<u32>,
+    /// Of keys with an event time.
+    event: Option<EventTime>,
+    due: Due,
+    free: Vec<u32>,
+    /// A watermark whose keys are not all gone.
+    passing_us: Option<i64>,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Something is computed for a record.
@@ -138,6 +163,7 @@ impl Aggregate {
         keys: Vec<Key>,
         functions: Vec<Function>,
         (mode, continuous, alone): (OutputMode, bool, bool),
+        event: Option<EventTime>,
         log: StateLog,
         down: BoxChain,
     ) -> Self {
@@ -153,6 +179,11 @@ impl Aggregate {
             index: HashTable::new(),
             entries: Vec::new(),
             touched: Vec::new(),
+            // The whole table keeps what is over.
+            event: event.filter(|_| mode != OutputMode::Complete),
+            due: Due::default(),
+            free: Vec::new(),
+            passing_us: None,
             emission: None,
             scratch: Scratch::default(),
             key: Vec::new(),
@@ -165,7 +196,27 @@ impl Aggregate {
     }
 
     fn at_once(&self) -> bool {
-        self.continuous && self.mode != OutputMode::Complete
+        self.continuous && self.mode == OutputMode::Update
+    }
+
+    /// Rows leave when the watermark passes them.
+    fn by_watermark(&self) -> bool {
+        self.mode == OutputMode::Append
+    }
+
+    /// When the group of a key is over; `None` if never.
+    #[inline]
+    fn over_us(&self, key: &[u8]) -> Option<i64> {
+        let event = self.event.as_ref()?;
+        let (key, slot) = (Row(key), row::Slot::new(event.key.index, self.keys.len()));
+        if key.is_null(slot) {
+            return None;
+        }
+        if event.key.window {
+            Some(Row(key.bytes(slot)).long(row::Slot::new(1, 2)))
+        } else {
+            Some(key.long(slot))
+        }
     }
 
     /// The entry of the key in `self.key`.
@@ -176,18 +227,63 @@ impl Aggregate {
         if let Some(&at) = self.index.find(hash, same) {
             return at as usize;
         }
-        let at = entries.len();
-        entries.push(Entry {
+        let entry = Entry {
             hash,
             key: SmallVec::from_slice(key),
             accumulators: self.functions.iter().map(Function::start).collect(),
             ingest_ns: UNTIMED,
             touched: false,
             slot: Slot::default(),
-        });
+            gone: false,
+        };
         self.key_bytes += key.len() as u64;
+        let at = place(entry, &mut self.entries, &mut self.free);
+        let entries = &self.entries;
         self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
+        if let Some(over_us) = self.over_us(&self.entries[at].key) {
+            self.due.add(over_us, at as u32);
+        }
         at
+    }
+
+    /// Lets a key go.
+    fn forget(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other as usize == at) {
+            found.remove();
+        }
+        self.log.delete(entry.hash, &entry.key);
+        self.key_bytes -= entry.key.len() as u64;
+        (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
+        entry.accumulators.clear();
+        self.free.push(at as u32);
+    }
+
+    /// A step of letting go what is over by a time. Returns whether all of it is gone.
+    fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
+        for _ in 0..EMIT_STEP {
+            if !self.down.ready() {
+                return Ok(!self.due.any(by_us));
+            }
+            let Some(at) = self.due.take(by_us) else { return Ok(true) };
+            if self.by_watermark() {
+                let ingest_ns = self.entries[at as usize].ingest_ns;
+                let ingest_ns = if self.continuous { UNTIMED } else { ingest_ns };
+                self.emit(at as usize, ingest_ns)?;
+            }
+            self.forget(at as usize);
+        }
+        Ok(!self.due.any(by_us))
+    }
+
+    /// Goes on with a watermark of continuous mode.
+    fn go_on(&mut self) -> Result<(), EngineError> {
+        let Some(by_us) = self.passing_us else { return Ok(()) };
+        if self.expire(by_us)? {
+            self.passing_us = None;
+            self.down.watermark(by_us)?;
+        }
+        Ok(())
     }
 
     /// The entry of a key that is one text, whose row is two words and the text.
@@ -222,14 +318,23 @@ impl Aggregate {
 
     /// Takes the committed state in.
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, index, entries, functions, key_bytes, .. } = self;
+        let Self { log, index, entries, functions, key_bytes, free, .. } = self;
         log.restore(|hash, key, value| {
             let unreadable = || {
                 let reason = "an entry of an aggregation does not hold what its functions need";
                 EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
             };
-            // An aggregation without event time forgets no key.
-            let mut value = value.ok_or_else(unreadable)?;
+            let Some(mut value) = value else {
+                let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
+                if let Ok(found) = index.find_entry(hash, same) {
+                    let (at, _) = found.remove();
+                    *key_bytes -= key.len() as u64;
+                    let entry = &mut entries[at as usize];
+                    (entry.gone, entry.key) = (true, SmallVec::new());
+                    free.push(at);
+                }
+                return Ok(());
+            };
             let mut accumulators: SmallVec<[_; 1]> =
                 functions.iter().map(Function::start).collect();
             for accumulator in &mut accumulators {
@@ -239,24 +344,34 @@ impl Aggregate {
                 entries[at as usize].accumulators = accumulators;
                 return Ok(());
             }
-            let at = entries.len() as u32;
-            entries.push(Entry {
+            let entry = Entry {
                 hash,
                 key: SmallVec::from_slice(key),
                 accumulators,
                 ingest_ns: UNTIMED,
                 touched: false,
                 slot: Slot::default(),
-            });
+                gone: false,
+            };
             *key_bytes += key.len() as u64;
+            let at = place(entry, entries, free) as u32;
             index.insert_unique(hash, at, |&at| entries[at as usize].hash);
             Ok(())
-        })
+        })?;
+        for at in 0..self.entries.len() {
+            if self.entries[at].gone {
+                continue;
+            }
+            if let Some(over_us) = self.over_us(&self.entries[at].key) {
+                self.due.add(over_us, at as u32);
+            }
+        }
+        Ok(())
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
         let entry = size_of::<Entry>() + size_of::<Accumulator>() * self.functions.len() + 8;
-        let rows = self.entries.len() as u64;
+        let rows = (self.entries.len() - self.free.len()) as u64;
         self.log.hand_over(epoch, rows, rows * entry as u64 + self.key_bytes);
     }
 
@@ -266,7 +381,7 @@ impl Aggregate {
         let mut writer = RowWriter::new(&mut self.out, keys + self.functions.len());
         let key = Row(&entry.key);
         for (index, column) in self.keys.iter().enumerate() {
-            copy_key(key, keys, index, column.physical(), &mut writer);
+            copy_key((key, index, keys), index, column.physical(), &mut writer);
         }
         for (index, (function, acc)) in self.functions.iter().zip(&entry.accumulators).enumerate() {
             function.write(acc, &mut writer, keys + index)?;
@@ -297,8 +412,12 @@ impl Aggregate {
     fn emit_step(&mut self) -> Result<bool, EngineError> {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.mode == OutputMode::Complete;
-        let total = if complete { self.entries.len() } else { self.touched.len() };
-        let mut budget = EMIT_STEP;
+        let total = match self.mode {
+            OutputMode::Complete => self.entries.len(),
+            OutputMode::Update => self.touched.len(),
+            OutputMode::Append => 0,
+        };
+        let mut budget = if emission.expiring { 0 } else { EMIT_STEP };
         while emission.next < total && budget > 0 && self.down.ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
@@ -311,22 +430,45 @@ impl Aggregate {
             self.emission = Some(emission);
             return Ok(false);
         }
+        emission.expiring = true;
         for at in self.touched.drain(..) {
             self.entries[at as usize].touched = false;
         }
+        // In continuous mode it goes when the watermark comes.
+        if let (Some(event), false) = (&self.event, self.continuous)
+            && !self.expire(event.late.watermark_us())?
+        {
+            self.emission = Some(emission);
+            return Ok(false);
+        }
+        self.hand_over(emission.epoch);
         self.down.marker(emission.epoch)?;
         Ok(true)
     }
 }
 
-fn copy_key(
-    key: Row<'_>,
-    width: usize,
+/// Puts an entry where there is room.
+fn place(entry: Entry, entries: &mut Vec<Entry>, free: &mut Vec<u32>) -> usize {
+    match free.pop() {
+        Some(at) => {
+            entries[at as usize] = entry;
+            at as usize
+        }
+        None => {
+            entries.push(entry);
+            entries.len() - 1
+        }
+    }
+}
+
+/// Copies a key from a group's row.
+pub(super) fn copy_key(
+    (key, from, width): (Row<'_>, usize, usize),
     index: usize,
     physical: Physical,
     writer: &mut RowWriter<'_, Vec<u8>>,
 ) {
-    let slot = crate::table::row::Slot::new(index, width);
+    let slot = row::Slot::new(from, width);
     if key.is_null(slot) {
         return;
     }
@@ -348,22 +490,26 @@ impl Stage for Aggregate {
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        self.down.watermark(micros)
+        let Some(event) = &mut self.event else { return self.down.watermark(micros) };
+        event.late.advance(micros);
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.go_on()
     }
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.at_once() {
+        if self.at_once() || (self.continuous && self.by_watermark()) {
+            // What is still to go goes in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
         if !self.continuous || self.entries.is_empty() {
             self.touch_global();
         }
-        self.hand_over(epoch);
         if self.continuous && self.alone && self.touched.is_empty() {
+            self.hand_over(epoch);
             return self.down.marker(epoch);
         }
-        self.emission = Some(Emission { next: 0, epoch });
+        self.emission = Some(Emission { next: 0, epoch, expiring: false });
         self.emit_step()?;
         Ok(())
     }
@@ -374,10 +520,11 @@ impl Stage for Aggregate {
     }
 
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if self.emission.is_none() {
+        if self.emission.is_none() && self.passing_us.is_none() {
             return self.down.settle();
         }
-        let ended = self.emit_step()?;
+        self.go_on()?;
+        let ended = self.emit_step()? && self.passing_us.is_none();
         let below = self.down.settle()?;
         Ok(if ended || below == Settled::Blocked { below } else { Settled::More })
     }
@@ -395,6 +542,12 @@ impl<'a> Push<Row<'a>> for Aggregate {
             _ => {
                 self.key.clear();
                 write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+                if let (Some(over_us), Some(event)) = (self.over_us(&self.key), &self.event)
+                    && over_us <= event.late.late_us()
+                {
+                    self.log.count_late();
+                    return Ok(());
+                }
                 self.entry(hash_bytes(&self.key))
             }
         };
@@ -404,10 +557,11 @@ impl<'a> Push<Row<'a>> for Aggregate {
             function.add(acc, self.scratch.cx(row))?;
         }
         self.note(at);
-        if self.at_once() {
-            return self.emit(at, ingest_ns);
+        match (self.continuous, self.mode) {
+            (true, OutputMode::Update) => return self.emit(at, ingest_ns),
+            (_, OutputMode::Append) => {}
+            _ => self.touch(at),
         }
-        self.touch(at);
         Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! Lowering: a plan and a sink become tasklets of a job.
 
 use super::accumulator::Function;
-use super::aggregate::{Aggregate, Key};
+use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
+use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{Parts, TableJoin};
 use super::order::{Limit, Sort};
+use super::session::{Parts as SessionParts, SessionAggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
+use super::watermark::{Late, Watermark};
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
@@ -13,8 +16,9 @@ use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
-use crate::table::row::encode;
+use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
+use crate::table::windows::{event_key, has_watermark, session_key};
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
 use millstream_engine::event_time::BatchTimes;
@@ -37,7 +41,8 @@ pub fn lower(
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
     let plan = timed(optimize(plan), &job.times());
-    Lowering { mode, semantics, parallelism, job, make_source }.plan(&plan, sink, &needed)
+    let batch = !plan.is_streaming();
+    Lowering { mode, semantics, parallelism, batch, job, make_source }.plan(&plan, sink, &needed)
 }
 
 /// The plan with the time of the batch where it asks for the present time.
@@ -98,6 +103,15 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             let what = format!("aggregate by ({}): {}", keys.join(", "), calls.join(", "));
             out.push((what, layout));
         }
+        Plan::Deduplicate { input, keys, within } => {
+            let columns = input.scope().columns;
+            let column = |(i, key): (usize, &usize)| format!("k{i} {}", columns[*key].data_type);
+            let keys_of: Vec<_> = keys.iter().enumerate().map(column).collect();
+            let layout = Layout { keys: keys_of.join(", "), values: vec!["time".to_string()] };
+            let names: Vec<_> = keys.iter().map(|key| columns[*key].name.clone()).collect();
+            let within = if *within { " within the watermark" } else { "" };
+            out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));
+        }
         _ => {}
     }
     plan.inputs().into_iter().for_each(|input| describe(input, mode, out));
@@ -107,6 +121,8 @@ struct Lowering<'j, 's> {
     mode: OutputMode,
     semantics: Semantics,
     parallelism: usize,
+    /// There is no stream, and so no event time.
+    batch: bool,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
 }
@@ -182,7 +198,10 @@ impl Lowering<'_, '_> {
                 let inlets = inlets.into_iter().flatten().collect();
                 let port = self.job.tasklet_port();
                 let name = "union".to_string();
-                self.job.seat(0, Box::new(InboxTasklet::new(port, name, inlets, Lend(down))));
+                let timed: Vec<bool> = inputs.iter().map(has_watermark).collect();
+                let inbox = InboxTasklet::new(port, name, inlets, Lend(down));
+                let inbox = inbox.watermarks(self.job.watermark_policy(), &timed);
+                self.job.seat(0, Box::new(inbox));
                 for (input, outbox) in inputs.iter().zip(outboxes) {
                     self.plan(input, Box::new(RowOutbox::new(outbox, None)), needed)?;
                 }
@@ -190,7 +209,68 @@ impl Lowering<'_, '_> {
             }
             Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, down),
             Plan::Join(join) => self.join(join, down),
+            Plan::Watermark { input, column, delay_ms } => {
+                if self.batch {
+                    return self.plan(input, down, needed);
+                }
+                let columns = input.scope().columns;
+                let window = matches!(columns[*column].data_type, DataType::Struct(_));
+                let slot = Slot::new(*column, columns.len());
+                let seen = self.job.event_time(*delay_ms);
+                let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
+                let continuous = self.job.trigger().is_continuous();
+                let place = (slot, window);
+                let stage = Watermark::new(place, *delay_ms, continuous, seen, resumed_us, down);
+                let mut below = needed.to_vec();
+                below[*column] = true;
+                self.plan(input, Box::new(stage), &below)
+            }
+            Plan::Deduplicate { input, keys, within } => {
+                self.deduplicate(input, keys, *within, down, needed)
+            }
         }
+    }
+
+    fn deduplicate(
+        &mut self,
+        input: &Plan,
+        keys: &[usize],
+        within: bool,
+        down: BoxChain,
+        needed: &[bool],
+    ) -> Result<(), EngineError> {
+        let columns = input.scope().columns;
+        let width = columns.len();
+        let mut below = needed.to_vec();
+        keys.iter().for_each(|key| below[*key] = true);
+        let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some();
+        let time = if within { (0..width).find(tagged) } else { keys.iter().copied().find(tagged) };
+        let continuous = self.job.trigger().is_continuous();
+        let event = time.filter(|_| !self.batch).map(|time| {
+            below[time] = true;
+            self.job.releases_by_watermark();
+            DeduplicateTime {
+                field: Slot::new(time, width),
+                window: matches!(columns[time].data_type, DataType::Struct(_)),
+                keep_us: if within { columns[time].tag.delay_ms.unwrap_or(0) * 1000 } else { 0 },
+                late: Late::new(self.job.times(), continuous),
+            }
+        });
+        let of_key = |i: &usize| Key::column(*i, width, &columns[*i].data_type);
+        let keys = keys.iter().map(of_key).collect();
+        let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
+        let stage = Deduplicate::new(keys, event, continuous, log, down);
+        self.plan(input, Box::new(stage), &below)
+    }
+
+    /// What an event time among the keys asks for.
+    fn event_time(&mut self, input: &Plan, keys: &[(Resolved, String)]) -> Option<AggregateTime> {
+        let key = event_key(input, keys).filter(|_| !self.batch)?;
+        if self.mode != OutputMode::Complete {
+            self.job.releases_by_watermark();
+        }
+        let late = Late::new(self.job.times(), self.job.trigger().is_continuous());
+        Some(AggregateTime { key, late })
     }
 
     /// One side is a table, which stands in the plan as its rows.
@@ -242,18 +322,57 @@ impl Lowering<'_, '_> {
         let parts = calls.iter().flat_map(|c| c.args.iter().chain(&c.filter));
         used.chain(parts).for_each(|expr| mark(expr, &mut needed));
         let continuous = self.job.trigger().is_continuous();
+        if let Some(place) = session_key(input, keys) {
+            return self.sessions(input, keys, place, calls, down, &needed);
+        }
         if self.parallelism == 1 || keys.is_empty() {
             if let Some((input, keys, calls)) = with_shared_columns(input, keys, calls) {
                 return self.aggregate(&input, &keys, &calls, down);
             }
+            let event = self.event_time(input, keys);
             let keys = keys.iter().map(|(key, _)| self.key(key, width)).collect();
             let functions =
                 calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
-            let stage = Aggregate::new(keys, functions, (self.mode, continuous, true), log, down);
+            let modes = (self.mode, continuous, true);
+            let stage = Aggregate::new(keys, functions, modes, event, log, down);
             return self.plan(input, Box::new(stage), &needed);
         }
         self.exchanged(input, keys, calls, down, &needed, continuous)
+    }
+
+    fn sessions(
+        &mut self,
+        input: &Plan,
+        keys: &[(Resolved, String)],
+        place: usize,
+        calls: &[AggregateCall],
+        down: BoxChain,
+        needed: &[bool],
+    ) -> Result<(), EngineError> {
+        let width = input.width();
+        let continuous = self.job.trigger().is_continuous();
+        let timed = event_key(input, keys).is_some() && !self.batch;
+        let late = (timed && self.mode == OutputMode::Append).then(|| {
+            self.job.releases_by_watermark();
+            Late::new(self.job.times(), continuous)
+        });
+        let others = keys.iter().enumerate().filter(|(i, _)| *i != place);
+        let functions = calls.iter().map(|call| Function::new(call, width, self.semantics));
+        let parts = SessionParts {
+            keys: others.map(|(_, (key, _))| self.key(key, width)).collect(),
+            window: self.compile(&keys[place].0, width).bytes(),
+            place,
+            functions: functions.collect(),
+            mode: self.mode,
+            continuous,
+            late,
+            log: match self.job.operator(1).pop() {
+                Some(log) => log,
+                None => unreachable!("one was asked for"),
+            },
+        };
+        self.plan(input, Box::new(SessionAggregate::new(parts, down)), needed)
     }
 
     /// Partial rows (keys, arguments, filters) are computed before the exchange, so that only
@@ -295,6 +414,7 @@ impl Lowering<'_, '_> {
         let logs = self.job.operator(instances);
         for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
         {
+            let event = self.event_time(input, keys);
             let width = partial.len();
             let semantics = self.semantics;
             let key = |i: usize| Key::column(i, width, &partial[i].data_type);
@@ -302,6 +422,7 @@ impl Lowering<'_, '_> {
                 (0..keys.len()).map(key).collect(),
                 calls.iter().map(|call| Function::new(call, width, semantics)).collect(),
                 (self.mode, continuous, false),
+                event,
                 log,
                 Box::new(RowOutbox::new(outbox, None)),
             );

@@ -9,13 +9,17 @@
 
 mod accumulator;
 mod aggregate;
+mod deduplicate;
+mod expiry;
 #[cfg(test)]
 mod harness;
 mod join;
 mod lower;
 mod order;
+mod session;
 mod stages;
 mod values;
+mod watermark;
 
 pub use accumulator::show_state;
 pub(crate) use join::too_many;

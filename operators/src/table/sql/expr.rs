@@ -409,9 +409,6 @@ fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -
     if let Some(rest) = name.strip_prefix(super::REWRITTEN) {
         return rewritten(rest, function, here);
     }
-    if matches!(name.as_str(), "window" | "session_window" | "window_time") {
-        return Err(PlanError::not_yet(format_args!("`{name}`")).at(here));
-    }
     let list = match &function.args {
         FunctionArguments::List(list) => list,
         FunctionArguments::None => return Ok(called(&name, Vec::new(), here)),

@@ -513,6 +513,86 @@ impl Function {
         Ok(())
     }
 
+    /// Takes in what a later accumulator of the same function has seen.
+    pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
+        use Accumulator as A;
+        match (acc, later) {
+            (A::Count(a), A::Count(b)) => *a += b,
+            (A::SumLong(a), A::SumLong(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
+                Some(sum) => *a = Some(sum),
+                None if !self.ansi => *a = Some(a.unwrap_or(0).wrapping_add(*b)),
+                None => return arithmetic_overflow("the sum"),
+            },
+            (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
+            (A::SumDecimal(a), A::SumDecimal(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
+                Some(sum) => *a = Some(sum),
+                None => return arithmetic_overflow("the sum"),
+            },
+            (A::AvgDouble(sum, n), A::AvgDouble(other, m)) => (*sum, *n) = (*sum + other, *n + m),
+            (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => match sum.checked_add(*other) {
+                Some(total) => (*sum, *n) = (total, *n + m),
+                None => return arithmetic_overflow("the average's sum"),
+            },
+            (A::Moments(a), A::Moments(b)) => a.merge(b),
+            (A::CoMoments(a), A::CoMoments(b)) => a.merge(b),
+            (A::Values(a), A::Values(b)) => a.merge(b),
+            (A::Distinct(a), A::Distinct(b)) => a.merge(b),
+            (A::Percentile(a), A::Percentile(b)) => a.merge(b),
+            (A::Bool(a), A::Bool(Some(b))) => match (&self.input, &mut *a) {
+                (Input::Bools(_, true), Some(a)) => *a &= b,
+                (Input::Bools(_, false), Some(a)) => *a |= b,
+                (Input::Extreme(_, want), _) => keep(a, *b, *want, Ord::cmp),
+                _ => *a = Some(*b),
+            },
+            (A::Long(a), A::Long(Some(b))) => match &self.input {
+                Input::Bits(_, op) => *a = Some(a.map_or(*b, |a| op(a, *b))),
+                Input::Extreme(_, want) => keep(a, *b, *want, Ord::cmp),
+                _ => {}
+            },
+            (A::Double(a), A::Double(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, *b, *want, |a, b| order_doubles(*a, *b));
+                }
+            }
+            (A::Decimal(a), A::Decimal(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, *b, *want, Ord::cmp);
+                }
+            }
+            (A::Bytes(a), A::Bytes(Some(b))) => {
+                if let Input::Extreme(_, want) = &self.input {
+                    keep(a, b.clone(), *want, Ord::cmp);
+                }
+            }
+            (A::Held(a), A::Held(Some(b))) => self.merge_held(a, b),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn merge_held(&self, held: &mut Option<Vec<u8>>, later: &[u8]) {
+        let Some(mine) = held else {
+            *held = Some(later.to_vec());
+            return;
+        };
+        let replaces = match &self.input {
+            Input::First(_, ignores) => *ignores && field(mine, 0, 1, &self.from).is_null(),
+            Input::Last(_, ignores) => !(*ignores && field(later, 0, 1, &self.from).is_null()),
+            Input::By(_, _, data_type, want) => {
+                let (a, b) = (field(later, 1, 2, data_type), field(mine, 1, 2, data_type));
+                order(a, b, data_type) != want.reverse()
+            }
+            Input::ExtremeCell(_, data_type, want) => {
+                let (a, b) = (field(later, 0, 1, data_type), field(mine, 0, 1, data_type));
+                order(a, b, data_type) == *want
+            }
+            _ => false,
+        };
+        if replaces {
+            *held = Some(later.to_vec());
+        }
+    }
+
     /// Writes the present value as a column.
     pub fn write(
         &self,

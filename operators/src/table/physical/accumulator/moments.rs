@@ -38,6 +38,28 @@ impl Moments {
             + delta * (delta * delta2 - step * step2);
     }
 
+    /// Takes in what another one has seen.
+    pub fn merge(&mut self, other: &Self) {
+        if other.n == 0.0 {
+            return;
+        }
+        let (n1, n2) = (self.n, other.n);
+        let n = n1 + n2;
+        let delta = other.mean - self.mean;
+        let step = delta / n;
+        let m2 = self.m2 + other.m2 + delta * step * n1 * n2;
+        let m3 = self.m3
+            + other.m3
+            + step * step * delta * n1 * n2 * (n1 - n2)
+            + 3.0 * step * (n1 * other.m2 - n2 * self.m2);
+        let m4 = self.m4
+            + other.m4
+            + step * step * step * delta * n1 * n2 * (n1 * n1 - n1 * n2 + n2 * n2)
+            + 6.0 * step * step * (n1 * n1 * other.m2 + n2 * n2 * self.m2)
+            + 4.0 * step * (n1 * other.m3 - n2 * self.m3);
+        *self = Self { n, mean: self.mean + step * n2, m2, m3, m4 };
+    }
+
     /// The function's value; `None` for NULL.
     pub fn read(&self, function: F) -> Option<f64> {
         if self.n == 0.0 {
@@ -89,6 +111,22 @@ impl CoMoments {
         self.yy += dy * (y - self.y);
     }
 
+    /// Takes in what another one has seen.
+    pub fn merge(&mut self, other: &Self) {
+        if other.n == 0.0 {
+            return;
+        }
+        let n = self.n + other.n;
+        let (dx, dy) = (other.x - self.x, other.y - self.y);
+        let both = self.n * other.n / n;
+        self.xy += other.xy + dx * dy * both;
+        self.xx += other.xx + dx * dx * both;
+        self.yy += other.yy + dy * dy * both;
+        self.x += dx * other.n / n;
+        self.y += dy * other.n / n;
+        self.n = n;
+    }
+
     /// The function's value; `None` for NULL.
     pub fn read(&self, function: F) -> Option<f64> {
         match function {
@@ -111,12 +149,18 @@ mod tests {
         #[test]
         fn as_defined(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
             let mut moments = Moments::default();
+            let (mut first, mut rest) = (Moments::default(), Moments::default());
             values.iter().for_each(|v| moments.add(*v));
+            values[..1].iter().for_each(|v| first.add(*v));
+            values[1..].iter().for_each(|v| rest.add(*v));
+            first.merge(&rest);
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
             let central = |power: i32| values.iter().map(|v| (v - mean).powi(power)).sum::<f64>();
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * (1.0 + a.abs().max(b.abs()));
             prop_assert!(close(moments.read(F::VarianceSample).unwrap(), central(2) / (n - 1.0)));
+            let parts = moments.parts().into_iter().zip(first.parts());
+            parts.for_each(|(a, b)| assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{a} {b}"));
             if central(2) > 1e-3 {
                 let skewness = n.sqrt() * central(3) / central(2).powf(1.5);
                 prop_assert!(close(moments.read(F::Skewness).unwrap(), skewness));

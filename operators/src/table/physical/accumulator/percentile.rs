@@ -84,6 +84,36 @@ impl Percentiles {
         }
     }
 
+    /// Takes in what another one has seen.
+    pub fn merge(&mut self, other: &Self) {
+        let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + other.samples.len());
+        let exact = self.exact && other.exact;
+        let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
+        loop {
+            // The lower one, and the next of the other side, of which it may hide as many.
+            let (sample, behind) = match (a.peek(), b.peek()) {
+                (Some(x), Some(y)) if x.key <= y.key => (a.next(), b.peek().copied()),
+                (Some(_), None) => (a.next(), None),
+                (_, Some(_)) => (b.next(), a.peek().copied()),
+                (None, None) => break,
+            };
+            let Some(mut sample) = sample.copied() else { break };
+            if let (Some(behind), false) = (behind, exact) {
+                sample.unsure += behind.weight + behind.unsure - 1;
+            }
+            match merged.last_mut() {
+                Some(last) if last.key == sample.key && exact => last.weight += sample.weight,
+                _ => merged.push(sample),
+            }
+        }
+        self.count += other.count;
+        self.exact = exact;
+        self.samples = merged;
+        if self.samples.len() > self.accuracy * 4 {
+            self.compress();
+        }
+    }
+
     /// Merges samples into the next where what is then unknown of its rank is still little. The
     /// first and the last stay as they are.
     fn compress(&mut self) {

@@ -32,6 +32,13 @@ impl Sketch {
         *register = (*register).max(rank);
     }
 
+    /// Takes in what another one of the same precision has seen.
+    pub fn merge(&mut self, other: &Self) {
+        for (register, seen) in self.registers.iter_mut().zip(&other.registers) {
+            *register = (*register).max(*seen);
+        }
+    }
+
     /// About how many different values there were.
     pub fn estimate(&self) -> u64 {
         let m = self.registers.len() as f64;

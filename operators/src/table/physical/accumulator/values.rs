@@ -45,6 +45,13 @@ impl Values {
         self.index.is_some()
     }
 
+    /// Takes in what another one has, behind its own.
+    pub fn merge(&mut self, other: &Self) {
+        for row in &other.rows {
+            self.add_row(row);
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rows.len()

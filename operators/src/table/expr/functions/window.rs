@@ -1,0 +1,116 @@
+//! Windows of a time. `window` and `session_window` come here with their arguments in microseconds;
+//! who writes them writes text.
+
+use super::{Function, Typed, cells, typed_or_null, unexpected};
+use crate::table::datetime::interval;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::{Cell, field};
+use crate::table::row::RowWriter;
+use crate::table::types::{DataType, Field};
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    cells(
+        "window",
+        "window(time, length[, slide[, start]]): the window that a time is in",
+        (4, 4),
+        |name, args| window(name, args, |of| of),
+        |a, _, arena| {
+            let [time, width, slide, start] = longs(a);
+            let begin = time - (time - start).rem_euclid(slide);
+            Ok(span(begin, begin.saturating_add(width), arena))
+        },
+    ),
+    cells(
+        "windows",
+        "windows(time, length, slide, start): the windows that a time is in, in microseconds",
+        (4, 4),
+        |name, args| window(name, args, |of| DataType::Array(Box::new(of))),
+        |a, _, arena| {
+            let [time, width, slide, start] = longs(a);
+            let last = time - (time - start).rem_euclid(slide);
+            let most = (width + slide - 1) / slide;
+            let begins = (0..most).map(|k| last - k * slide);
+            let begins = begins.filter(|begin| *begin > time - width);
+            let mut out = BumpVec::new_in(arena);
+            let mut writer = RowWriter::array(&mut out, begins.clone().count());
+            for (i, begin) in begins.enumerate() {
+                span(begin, begin + width, arena).put(&mut writer, i);
+            }
+            Ok(Cell::Bytes(out.into_bump_slice()))
+        },
+    ),
+    cells(
+        "session_window",
+        "session_window(time, gap): the window of times that follow each other within a gap",
+        (2, 2),
+        |name, args| window(name, args, |of| of),
+        |a, _, arena| {
+            let (time, gap) = (a[0].long(), a[1].long());
+            Ok(span(time, time.saturating_add(gap), arena))
+        },
+    ),
+    cells(
+        "window_time",
+        "window_time(window): the last moment of a window",
+        (1, 1),
+        |name, args| match &args[0].data_type {
+            DataType::Struct(fields) if fields.len() == 2 && fields[1].name == "end" => {
+                let (to, nullable) = (fields[1].data_type.clone(), args[0].nullable);
+                Ok((args, to, nullable))
+            }
+            _ => Err(unexpected(name, "a window", &args[0])),
+        },
+        |a, _, _| match field(a[0].bytes(), 1, 2, &DataType::Timestamp) {
+            Cell::Long(end) => Ok(Cell::Long(end - 1)),
+            other => Ok(other),
+        },
+    ),
+    cells(
+        "length_us",
+        "length_us(text): a length of time such as '10 minutes', in microseconds",
+        (1, 1),
+        |name, args| match &args[0].data_type {
+            DataType::DayTimeInterval(..) => Ok((args, DataType::Long, true)),
+            _ => typed_or_null(name, args, &[DataType::String], DataType::Long),
+        },
+        |a, _, _| match a[0] {
+            Cell::Bytes(_) => match interval::length(a[0].text()) {
+                Ok(length) if length.months == 0 => Ok(Cell::Long(length.micros)),
+                _ => Ok(Cell::Null),
+            },
+            other => Ok(other),
+        },
+    ),
+];
+
+fn longs<const N: usize>(a: &[Cell<'_>]) -> [i64; N] {
+    std::array::from_fn(|i| a[i].long())
+}
+
+/// The struct of a window.
+fn span(begin: i64, end: i64, arena: &Bump) -> Cell<'_> {
+    let mut out = BumpVec::with_capacity_in(24, arena);
+    let mut writer = RowWriter::new(&mut out, 2);
+    writer.long(0, begin);
+    writer.long(1, end);
+    Cell::Bytes(out.into_bump_slice())
+}
+
+fn window(name: &str, args: Vec<Resolved>, to: fn(DataType) -> DataType) -> PlanResult<Typed> {
+    let time = args[0].data_type.clone();
+    let is_time = matches!(time, DataType::Timestamp | DataType::TimestampNtz);
+    if !is_time || args[1..].iter().any(|arg| arg.data_type != DataType::Long) {
+        return Err(PlanError::new(
+            "INVALID_WINDOW_FUNCTION_PLACE",
+            format!("`{name}` stands where no rows are selected or grouped"),
+            "Use it in the SELECT list or in GROUP BY",
+        ));
+    }
+    let field = |name: &str| Field::new(name, time.clone(), false);
+    let of = DataType::Struct(vec![field("start"), field("end")]);
+    let nullable = args[0].nullable;
+    Ok((args, to(of), nullable))
+}

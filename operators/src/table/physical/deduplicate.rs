@@ -1,0 +1,260 @@
+//! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
+
+use super::aggregate::{Key, write_keys};
+use super::expiry::Due;
+use super::stages::{BoxChain, Scratch};
+use super::watermark::Late;
+use crate::table::row::{Row, Slot as Field};
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::{Slot, StateLog};
+use smallvec::SmallVec;
+
+/// Keys that are forgotten in one step.
+const STEP: usize = 1024;
+/// It is never forgotten.
+const NEVER: i64 = i64::MAX;
+
+struct Entry {
+    hash: u64,
+    key: SmallVec<[u8; 40]>,
+    expires_us: i64,
+}
+
+/// How rows are late, and for how long a key is kept.
+pub(super) struct EventTime {
+    /// The event time in the row.
+    pub field: Field,
+    /// It is a window, and its end counts.
+    pub window: bool,
+    /// How long after its time a key is kept.
+    pub keep_us: i64,
+    pub late: Late,
+}
+
+/// The stage.
+pub(super) struct Deduplicate {
+    keys: Vec<Key>,
+    event: Option<EventTime>,
+    continuous: bool,
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    due: Due,
+    key_bytes: u64,
+    key: Vec<u8>,
+    scratch: Scratch,
+    log: StateLog,
+    /// A watermark whose keys are not all forgotten.
+    passing_us: Option<i64>,
+    /// A marker behind such a watermark.
+    marker: Option<Epoch>,
+    down: BoxChain,
+}
+
+impl Deduplicate {
+    pub fn new(
+        keys: Vec<Key>,
+        event: Option<EventTime>,
+        continuous: bool,
+        log: StateLog,
+        down: BoxChain,
+    ) -> Self {
+        Self {
+            keys,
+            event,
+            continuous,
+            index: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            due: Due::default(),
+            key_bytes: 0,
+            key: Vec::new(),
+            scratch: Scratch::default(),
+            log,
+            passing_us: None,
+            marker: None,
+            down,
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let Self { log, index, entries, free, due, key_bytes, .. } = self;
+        log.restore(|hash, key, value| {
+            let expires_us = match value.map(<[u8; 8]>::try_from) {
+                None => None,
+                Some(Ok(bytes)) => Some(i64::from_le_bytes(bytes)),
+                Some(Err(_)) => {
+                    let reason = "an entry of a deduplication does not hold a time";
+                    return Err(EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew"));
+                }
+            };
+            let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
+            match (index.find_entry(hash, same), expires_us) {
+                (Ok(found), None) => {
+                    let (at, _) = found.remove();
+                    *key_bytes -= key.len() as u64;
+                    entries[at as usize].expires_us = i64::MIN;
+                    free.push(at);
+                }
+                (Ok(found), Some(expires_us)) => {
+                    let at = *found.get();
+                    entries[at as usize].expires_us = expires_us;
+                    due.add(expires_us, at);
+                }
+                (Err(_), None) => {}
+                (Err(_), Some(expires_us)) => {
+                    let entry = Entry { hash, key: SmallVec::from_slice(key), expires_us };
+                    add(entry, index, entries, free, due);
+                    *key_bytes += key.len() as u64;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets some of the keys whose time is over. Returns whether all are.
+    fn forget(&mut self, watermark_us: i64) -> bool {
+        for _ in 0..STEP {
+            let Some(at) = self.due.take(watermark_us) else { return true };
+            let entry = &mut self.entries[at as usize];
+            if entry.expires_us > watermark_us || entry.expires_us == i64::MIN {
+                continue;
+            }
+            let same = |&other: &u32| other == at;
+            if let Ok(found) = self.index.find_entry(entry.hash, same) {
+                found.remove();
+            }
+            self.log.delete(entry.hash, &entry.key);
+            self.key_bytes -= entry.key.len() as u64;
+            entry.expires_us = i64::MIN;
+            entry.key = SmallVec::new();
+            self.free.push(at);
+        }
+        false
+    }
+
+    /// Goes on with a watermark, and with a marker behind it.
+    fn go_on(&mut self) -> Result<(), EngineError> {
+        if let Some(watermark_us) = self.passing_us {
+            if !self.forget(watermark_us) {
+                return Ok(());
+            }
+            self.passing_us = None;
+            if self.continuous {
+                self.down.watermark(watermark_us)?;
+            }
+        }
+        match self.marker.take() {
+            Some(epoch) => {
+                let rows = (self.entries.len() - self.free.len()) as u64;
+                let entry = size_of::<Entry>() as u64 + 8;
+                self.log.hand_over(epoch, rows, rows * entry + self.key_bytes);
+                self.down.marker(epoch)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn add(
+    entry: Entry,
+    index: &mut HashTable<u32>,
+    entries: &mut Vec<Entry>,
+    free: &mut Vec<u32>,
+    due: &mut Due,
+) {
+    let (hash, expires_us) = (entry.hash, entry.expires_us);
+    let at = match free.pop() {
+        Some(at) => {
+            entries[at as usize] = entry;
+            at
+        }
+        None => {
+            entries.push(entry);
+            entries.len() as u32 - 1
+        }
+    };
+    index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+    if expires_us != NEVER {
+        due.add(expires_us, at);
+    }
+}
+
+impl Stage for Deduplicate {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.restore()?;
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if let Some(event) = &mut self.event {
+            event.late.advance(micros);
+        }
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.go_on()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if let (Some(event), false) = (&self.event, self.continuous) {
+            self.passing_us = Some(event.late.watermark_us());
+        }
+        self.marker = Some(epoch);
+        if self.continuous {
+            // What is still to be forgotten is forgotten in the next epoch.
+            let passing = self.passing_us.take();
+            self.go_on()?;
+            self.passing_us = passing;
+            return Ok(());
+        }
+        self.go_on()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.passing_us.is_none() && self.marker.is_none() {
+            return self.down.settle();
+        }
+        self.go_on()?;
+        let below = self.down.settle()?;
+        let more = self.passing_us.is_some() || self.marker.is_some();
+        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+    }
+}
+
+impl<'a> Push<Row<'a>> for Deduplicate {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        let mut expires_us = NEVER;
+        if let Some(event) = &self.event
+            && !row.is_null(event.field)
+        {
+            let time_us = if event.window {
+                Row(row.bytes(event.field)).long(Field::new(1, 2))
+            } else {
+                row.long(event.field)
+            };
+            if time_us <= event.late.late_us() {
+                self.log.count_late();
+                return Ok(());
+            }
+            expires_us = time_us.saturating_add(event.keep_us);
+        }
+        self.key.clear();
+        self.scratch.reset();
+        write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+        let (hash, entries, key) = (hash_bytes(&self.key), &self.entries, &self.key);
+        if self.index.find(hash, |&at| entries[at as usize].key.as_slice() == *key).is_some() {
+            return Ok(());
+        }
+        self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
+        self.key_bytes += self.key.len() as u64;
+        let entry = Entry { hash, key: SmallVec::from_slice(&self.key), expires_us };
+        add(entry, &mut self.index, &mut self.entries, &mut self.free, &mut self.due);
+        self.down.push(row, ingest_ns)
+    }
+}

@@ -1,0 +1,40 @@
+//! Entries by the time at which they are due, so that those that are can be taken in small steps.
+
+use std::collections::BTreeMap;
+
+/// Places of entries, by time. An entry may be here at a time that is no longer its own; who takes
+/// it looks.
+#[derive(Default)]
+pub(super) struct Due {
+    by_time: BTreeMap<i64, Vec<u32>>,
+    /// Vectors that are empty again.
+    spare: Vec<Vec<u32>>,
+}
+
+impl Due {
+    /// Adds an entry.
+    #[inline]
+    pub fn add(&mut self, time_us: i64, entry: u32) {
+        let spare = &mut self.spare;
+        let of_time = self.by_time.entry(time_us);
+        of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry);
+    }
+
+    /// Takes one that is due by a time.
+    pub fn take(&mut self, by_us: i64) -> Option<u32> {
+        let mut first = self.by_time.first_entry()?;
+        if *first.key() > by_us {
+            return None;
+        }
+        let entry = first.get_mut().pop();
+        if first.get().is_empty() {
+            self.spare.push(first.remove());
+        }
+        entry
+    }
+
+    /// Whether any is due by a time.
+    pub fn any(&self, by_us: i64) -> bool {
+        self.by_time.first_key_value().is_some_and(|(time_us, _)| *time_us <= by_us)
+    }
+}

@@ -1,0 +1,400 @@
+//! Sessions: for each key the windows of rows that follow each other within a gap, with their
+//! accumulators. A row joins those that it touches, and becomes a bridge between them.
+//!
+//! *State.* A key's value is the number of its sessions and, for each in order of time, begin, end
+//! and accumulators. It is written anew with each of its rows.
+
+use super::accumulator::{Accumulator, Function};
+use super::aggregate::{Key, copy_key, write_keys};
+use super::expiry::Due;
+use super::stages::{BoxChain, Scratch};
+use super::watermark::Late;
+use crate::table::analyze::OutputMode;
+use crate::table::expr::compile::BytesFn;
+use crate::table::row::{Row, RowWriter, Slot as Field};
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::{Slot, StateLog};
+use smallvec::SmallVec;
+
+/// Keys that are looked at in one step.
+const STEP: usize = 256;
+
+struct Session {
+    begin_us: i64,
+    end_us: i64,
+    accumulators: SmallVec<[Accumulator; 1]>,
+}
+
+struct Entry {
+    hash: u64,
+    key: SmallVec<[u8; 40]>,
+    /// In order of time; none overlap.
+    sessions: Vec<Session>,
+    slot: Slot,
+    /// There will be no more of it until another has its place.
+    gone: bool,
+}
+
+/// What the stage is made of.
+pub(super) struct Parts {
+    /// The other keys.
+    pub keys: Vec<Key>,
+    /// A row's own window.
+    pub window: BytesFn,
+    /// The place of the window among all keys.
+    pub place: usize,
+    pub functions: Vec<Function>,
+    pub mode: OutputMode,
+    pub continuous: bool,
+    /// Of an event time with a watermark.
+    pub late: Option<Late>,
+    pub log: StateLog,
+}
+
+/// The stage.
+pub(super) struct SessionAggregate {
+    parts: Parts,
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    due: Due,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    window: Vec<u8>,
+    out: Vec<u8>,
+    scratch: Scratch,
+    /// A watermark whose sessions are not all out.
+    passing_us: Option<i64>,
+    /// A marker, and the next entry of a whole table before it.
+    marker: Option<(Epoch, usize)>,
+    changed: bool,
+    down: BoxChain,
+}
+
+fn unreadable() -> EngineError {
+    let reason = "an entry of sessions does not hold what their functions need";
+    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
+}
+
+fn sessions(functions: &[Function], mut value: &[u8]) -> Option<Vec<Session>> {
+    let long = |value: &mut &[u8]| {
+        let (head, rest) = value.split_first_chunk::<8>()?;
+        *value = rest;
+        Some(i64::from_le_bytes(*head))
+    };
+    let count = usize::try_from(long(&mut value)?).ok()?;
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        let (begin_us, end_us) = (long(&mut value)?, long(&mut value)?);
+        let mut accumulators: SmallVec<[_; 1]> = functions.iter().map(Function::start).collect();
+        for accumulator in &mut accumulators {
+            accumulator.decode(&mut value)?;
+        }
+        sessions.push(Session { begin_us, end_us, accumulators });
+    }
+    Some(sessions)
+}
+
+impl SessionAggregate {
+    pub fn new(parts: Parts, down: BoxChain) -> Self {
+        Self {
+            parts,
+            index: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            due: Due::default(),
+            key: Vec::new(),
+            value: Vec::new(),
+            window: Vec::new(),
+            out: Vec::new(),
+            scratch: Scratch::default(),
+            passing_us: None,
+            marker: None,
+            changed: false,
+            down,
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let Self { parts, index, entries, free, due, .. } = self;
+        let functions = &parts.functions;
+        parts.log.restore(|hash, key, value| {
+            let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
+            let sessions = match value {
+                None => None,
+                Some(value) => Some(sessions(functions, value).ok_or_else(unreadable)?),
+            };
+            match (index.find_entry(hash, same), sessions) {
+                (Ok(found), None) => {
+                    let (at, _) = found.remove();
+                    let entry = &mut entries[at as usize];
+                    (entry.gone, entry.key) = (true, SmallVec::new());
+                    entry.sessions.clear();
+                    free.push(at);
+                }
+                (Ok(found), Some(sessions)) => {
+                    let at = *found.get();
+                    if let Some(first) = sessions.first() {
+                        due.add(first.end_us, at);
+                    }
+                    entries[at as usize].sessions = sessions;
+                }
+                (Err(_), Some(sessions)) => {
+                    let at = entries.len() as u32;
+                    if let Some(first) = sessions.first() {
+                        due.add(first.end_us, at);
+                    }
+                    let key = SmallVec::from_slice(key);
+                    let slot = Slot::default();
+                    entries.push(Entry { hash, key, sessions, slot, gone: false });
+                    index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+                }
+                (Err(_), None) => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// The entry of the key in `self.key`.
+    fn entry(&mut self) -> usize {
+        let (hash, key, entries) = (hash_bytes(&self.key), &self.key, &mut self.entries);
+        let same = |&at: &u32| entries[at as usize].key.as_slice() == key.as_slice();
+        if let Some(&at) = self.index.find(hash, same) {
+            return at as usize;
+        }
+        let (key, slot) = (SmallVec::from_slice(key), Slot::default());
+        let entry = Entry { hash, key, sessions: Vec::new(), slot, gone: false };
+        let at = match self.free.pop() {
+            Some(at) => {
+                entries[at as usize] = entry;
+                at
+            }
+            None => {
+                entries.push(entry);
+                entries.len() as u32 - 1
+            }
+        };
+        self.index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+        at as usize
+    }
+
+    /// Notes an entry's value, or that it has none, for the checkpoint.
+    fn note(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        if entry.sessions.is_empty() {
+            self.parts.log.delete(entry.hash, &entry.key);
+            return;
+        }
+        if self.parts.log.is_on() {
+            self.value.clear();
+            self.value.extend_from_slice(&(entry.sessions.len() as u64).to_le_bytes());
+            for session in &entry.sessions {
+                self.value.extend_from_slice(&session.begin_us.to_le_bytes());
+                self.value.extend_from_slice(&session.end_us.to_le_bytes());
+                session.accumulators.iter().for_each(|acc| acc.encode(&mut self.value));
+            }
+        }
+        self.parts.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
+    }
+
+    fn emit(&mut self, at: usize, session: usize) -> Result<(), EngineError> {
+        let (parts, entry) = (&self.parts, &self.entries[at]);
+        let session = &entry.sessions[session];
+        let keys = parts.keys.len() + 1;
+        self.out.clear();
+        self.window.clear();
+        let mut of_window = RowWriter::new(&mut self.window, 2);
+        of_window.long(0, session.begin_us);
+        of_window.long(1, session.end_us);
+        let mut writer = RowWriter::new(&mut self.out, keys + parts.functions.len());
+        writer.bytes(parts.place, &self.window);
+        for (i, key) in parts.keys.iter().enumerate() {
+            let to = i + usize::from(i >= parts.place);
+            copy_key((Row(&entry.key), i, parts.keys.len()), to, key.physical(), &mut writer);
+        }
+        for (i, (function, acc)) in parts.functions.iter().zip(&session.accumulators).enumerate() {
+            function.write(acc, &mut writer, keys + i)?;
+        }
+        self.down.push(Row(&self.out), UNTIMED)
+    }
+
+    /// A step of letting sessions go that are over. Returns whether all are.
+    fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
+        for _ in 0..STEP {
+            if !self.down.ready() {
+                return Ok(!self.due.any(by_us));
+            }
+            let Some(at) = self.due.take(by_us) else { return Ok(true) };
+            let at = at as usize;
+            let over = |session: &Session| session.end_us <= by_us;
+            let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
+            if count > 0 {
+                for session in 0..count {
+                    self.emit(at, session)?;
+                }
+                self.entries[at].sessions.drain(..count);
+                self.note(at);
+            }
+            let entry = &mut self.entries[at];
+            match entry.sessions.first() {
+                Some(first) => self.due.add(first.end_us, at as u32),
+                None if !entry.gone => {
+                    if let Ok(found) =
+                        self.index.find_entry(entry.hash, |&other| other as usize == at)
+                    {
+                        found.remove();
+                    }
+                    (entry.gone, entry.key) = (true, SmallVec::new());
+                    self.free.push(at as u32);
+                }
+                None => {}
+            }
+        }
+        Ok(!self.due.any(by_us))
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        let rows = (self.entries.len() - self.free.len()) as u64;
+        let entry = size_of::<Entry>() + size_of::<Session>() + 40;
+        self.parts.log.hand_over(epoch, rows, rows * entry as u64);
+    }
+
+    /// Goes on with a watermark, and with a marker behind it.
+    fn go_on(&mut self) -> Result<(), EngineError> {
+        if let Some(by_us) = self.passing_us {
+            if !self.expire(by_us)? {
+                return Ok(());
+            }
+            self.passing_us = None;
+            if self.parts.continuous {
+                self.down.watermark(by_us)?;
+            }
+        }
+        let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
+        if self.parts.mode == OutputMode::Complete && (self.changed || !self.parts.continuous) {
+            let mut budget = STEP;
+            while next < self.entries.len() && budget > 0 && self.down.ready() {
+                for session in 0..self.entries[next].sessions.len() {
+                    self.emit(next, session)?;
+                }
+                (next, budget) = (next + 1, budget - 1);
+            }
+            if next < self.entries.len() {
+                self.marker = Some((epoch, next));
+                return Ok(());
+            }
+        }
+        self.changed = false;
+        self.hand_over(epoch);
+        self.down.marker(epoch)
+    }
+}
+
+impl Stage for SessionAggregate {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.restore()?;
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        let Some(late) = &mut self.parts.late else { return self.down.watermark(micros) };
+        late.advance(micros);
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.go_on()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.marker = Some((epoch, 0));
+        if self.parts.continuous {
+            // What is still to go goes in the next epoch.
+            let passing = self.passing_us.take();
+            self.go_on()?;
+            self.passing_us = passing;
+            return Ok(());
+        }
+        self.passing_us = self.parts.late.as_ref().map(Late::watermark_us);
+        self.go_on()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.passing_us.is_none() && self.marker.is_none() {
+            return self.down.settle();
+        }
+        self.go_on()?;
+        let below = self.down.settle()?;
+        let more = self.passing_us.is_some() || self.marker.is_some();
+        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+    }
+}
+
+impl<'a> Push<Row<'a>> for SessionAggregate {
+    fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        if self.parts.keys.is_empty() {
+            return Err(EngineError::operator(
+                "SESSION_WINDOW_GLOBAL_AGGREGATION_UNSUPPORTED",
+                "Global aggregation with session window in streaming query is not supported",
+                "Group by another column too, for example a constant",
+            ));
+        }
+        let Some(window) = (self.parts.window)(self.scratch.cx(row))? else { return Ok(()) };
+        let window = Row(window);
+        let (begin_us, end_us) = (window.long(Field::new(0, 2)), window.long(Field::new(1, 2)));
+        if self.parts.late.as_ref().is_some_and(|late| end_us <= late.late_us()) {
+            self.parts.log.count_late();
+            return Ok(());
+        }
+        self.key.clear();
+        write_keys(&self.parts.keys, &self.scratch, row, &mut self.key)?;
+        let at = self.entry();
+        let functions = &self.parts.functions;
+        let list = &mut self.entries[at].sessions;
+        let before = list.first().map(|first| first.end_us);
+        // Those that it touches stand together.
+        let from = list.partition_point(|session| session.end_us < begin_us);
+        let to = list.partition_point(|session| session.begin_us <= end_us);
+        let cx = self.scratch.cx(row);
+        let grows = to - from == 1 && list[from].begin_us <= begin_us;
+        if grows {
+            list[from].end_us = list[from].end_us.max(end_us);
+        } else {
+            // Of what becomes one, the earlier comes first.
+            let accumulators = functions.iter().map(Function::start).collect();
+            let at = from + list[from..to].partition_point(|other| other.begin_us <= begin_us);
+            list.insert(at, Session { begin_us, end_us, accumulators });
+            for (function, acc) in functions.iter().zip(&mut list[at].accumulators) {
+                function.add(acc, cx)?;
+            }
+            let (first, rest) = list[from..=to].split_at_mut(1);
+            for other in rest {
+                first[0].end_us = first[0].end_us.max(other.end_us);
+                let pairs = first[0].accumulators.iter_mut().zip(&other.accumulators);
+                for (function, (acc, later)) in functions.iter().zip(pairs) {
+                    function.merge(acc, later)?;
+                }
+            }
+            list.drain(from + 1..=to);
+        }
+        if grows {
+            for (function, acc) in functions.iter().zip(&mut list[from].accumulators) {
+                function.add(acc, cx)?;
+            }
+        }
+        let first = list.first().map(|first| first.end_us);
+        if let (Some(first), true) = (first, self.parts.late.is_some())
+            && before.is_none_or(|before| first < before)
+        {
+            self.due.add(first, at as u32);
+        }
+        self.changed = true;
+        self.note(at);
+        Ok(())
+    }
+}

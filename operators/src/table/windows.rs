@@ -1,0 +1,380 @@
+//! Windows of event time: `window` and `session_window` as columns of the input, and which columns
+//! an event time belongs to.
+
+use super::datetime::interval::{self, Length};
+use super::error::{PlanError, PlanResult};
+use super::expr::resolve::{Scope, cast, resolve};
+use super::expr::{Expr, Node, Resolved, functions};
+use super::generate::{Generator, Parts};
+use super::join::qualified;
+use super::plan::Plan;
+use super::types::DataType;
+use super::value::Value;
+
+/// The qualifier of the column of a window.
+const QUALIFIER: &str = "window of the query";
+/// Days that a month has in a delay, as in Spark.
+const MONTH_DAYS: i64 = 31;
+const DAY_US: i64 = 86_400_000_000;
+
+/// What an expression says about event time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// It is an event time, or a window of one, whose watermark stays behind by so many
+    /// milliseconds.
+    pub delay_ms: Option<i64>,
+    /// It is a session window, of event time or not.
+    pub session: bool,
+}
+
+/// The tag of an expression over a scope: columns, windows and the times of windows keep it.
+pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
+    match &expr.node {
+        Node::Column(index, _) => scope.columns.get(*index).map(|c| c.tag).unwrap_or_default(),
+        Node::Call("window" | "windows" | "window_time", args) => {
+            Tag { session: false, ..tag(&args[0], scope) }
+        }
+        Node::Call("session_window", args) => Tag { session: true, ..tag(&args[0], scope) },
+        _ => Tag::default(),
+    }
+}
+
+/// The key of an aggregation that is an event time or a window of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKey {
+    /// Its place among the keys.
+    pub index: usize,
+    /// It is a window, which is over at its end.
+    pub window: bool,
+}
+
+/// The key that a watermark lets go.
+pub fn event_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<EventKey> {
+    let scope = input.scope();
+    let index = keys.iter().position(|(key, _)| tag(key, &scope).delay_ms.is_some())?;
+    Some(EventKey { index, window: matches!(keys[index].0.data_type, DataType::Struct(_)) })
+}
+
+/// The key that is a session window.
+pub fn session_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<usize> {
+    let scope = input.scope();
+    keys.iter().position(|(key, _)| tag(key, &scope).session)
+}
+
+/// Whether a plan declares an event time.
+pub fn has_watermark(plan: &Plan) -> bool {
+    matches!(plan, Plan::Watermark { .. }) || plan.inputs().into_iter().any(has_watermark)
+}
+
+/// A length of time as an option or an argument gives it, in microseconds.
+fn length(text: &str) -> PlanResult<Length> {
+    interval::length(text).map_err(|kind| {
+        PlanError::new(
+            format!("INVALID_INTERVAL_FORMAT.{kind}"),
+            format!("'{text}' is not a length of time"),
+            "Write it like '10 minutes' or '1 hour 30 minutes'",
+        )
+    })
+}
+
+/// Declares the event time of a table: its watermark stays behind the largest one by a delay.
+pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
+    let Length { months, micros } = length(delay)?;
+    let delay_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
+    if delay_us < 0 {
+        return Err(PlanError::new(
+            "WATERMARK_DELAY_NEGATIVE",
+            format!("the delay '{delay}' of a watermark is negative"),
+            "A watermark stays behind what was seen",
+        ));
+    }
+    let scope = input.scope();
+    let resolved = resolve(column, &scope)?;
+    let Node::Column(index, _) = resolved.node else {
+        return Err(PlanError::new(
+            "EVENT_TIME_MUST_BE_TOP_LEVEL_COLUMN",
+            format!("the event time `{column}` is not a column of its own"),
+            "Select it as a column first: SELECT s.time AS time, …",
+        )
+        .at(column.place()));
+    };
+    let is_time = |t: &DataType| matches!(t, DataType::Timestamp | DataType::TimestampNtz);
+    let fits = match &resolved.data_type {
+        DataType::Struct(fields) => {
+            fields.len() == 2 && fields[1].name == "end" && is_time(&fields[1].data_type)
+        }
+        other => is_time(other),
+    };
+    if !fits {
+        return Err(PlanError::new(
+            "EVENT_TIME_IS_NOT_ON_TIMESTAMP_TYPE",
+            format!("the event time `{column}` is {}", resolved.data_type),
+            "Take a TIMESTAMP, for example to_timestamp(text) AS time",
+        )
+        .at(column.place()));
+    }
+    Ok(Plan::Watermark { input: Box::new(input), column: index, delay_ms: delay_us / 1000 })
+}
+
+/// The calls of window functions in an expression.
+fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
+    match expr {
+        Expr::Call { name, .. }
+            if matches!(name.to_ascii_lowercase().as_str(), "window" | "session_window") =>
+        {
+            if !found.iter().any(|other| other.to_string() == expr.to_string()) {
+                found.push(expr);
+            }
+        }
+        Expr::Call { args, filter, .. } => {
+            args.iter().chain(filter.as_deref()).for_each(|arg| calls(arg, found));
+        }
+        Expr::Cast { expr, .. }
+        | Expr::Alias(expr, _)
+        | Expr::Aliases(expr, _)
+        | Expr::Field(expr, _)
+        | Expr::Lambda(_, expr) => calls(expr, found),
+        Expr::User(_, args, _) | Expr::UserAggregate(_, args, _) => {
+            args.iter().for_each(|arg| calls(arg, found));
+        }
+        Expr::Case { branches, otherwise } => {
+            for (when, then) in branches {
+                calls(when, found);
+                calls(then, found);
+            }
+            otherwise.iter().for_each(|otherwise| calls(otherwise, found));
+        }
+        _ => {}
+    }
+}
+
+/// The window of a query, which is a column of its input.
+#[derive(Clone, Debug)]
+pub struct Window {
+    text: String,
+    name: &'static str,
+}
+
+impl Window {
+    /// Puts the column in the place of the call; `window.start` is one of its fields.
+    pub fn rewrite(&self, expr: &Expr) -> Expr {
+        let below = |expr: &Expr| Box::new(self.rewrite(expr));
+        let column = |rest: &[String], place| {
+            let parts = [QUALIFIER.to_string(), self.name.to_string()];
+            Expr::Column { parts: parts.into_iter().chain(rest.iter().cloned()).collect(), place }
+        };
+        match expr {
+            Expr::Call { place, .. } if expr.to_string() == self.text => column(&[], *place),
+            Expr::Column { parts, place } if parts[0].eq_ignore_ascii_case(self.name) => {
+                column(&parts[1..], *place)
+            }
+            Expr::Call { name, args, distinct, filter, place } => Expr::Call {
+                name: name.clone(),
+                args: args.iter().map(|arg| self.rewrite(arg)).collect(),
+                distinct: *distinct,
+                filter: filter.as_deref().map(below),
+                place: *place,
+            },
+            Expr::Cast { expr, to, lenient } => {
+                Expr::Cast { expr: below(expr), to: to.clone(), lenient: *lenient }
+            }
+            Expr::Alias(inner, name) => Expr::Alias(below(inner), name.clone()),
+            Expr::Field(inner, name) => Expr::Field(below(inner), name.clone()),
+            Expr::Lambda(names, body) => Expr::Lambda(names.clone(), below(body)),
+            Expr::User(function, args, place) => {
+                let args = args.iter().map(|arg| self.rewrite(arg)).collect();
+                Expr::User(function.clone(), args, *place)
+            }
+            Expr::UserAggregate(function, args, place) => {
+                let args = args.iter().map(|arg| self.rewrite(arg)).collect();
+                Expr::UserAggregate(function.clone(), args, *place)
+            }
+            Expr::Case { branches, otherwise } => Expr::Case {
+                branches: branches
+                    .iter()
+                    .map(|(when, then)| (self.rewrite(when), self.rewrite(then)))
+                    .collect(),
+                otherwise: otherwise.as_deref().map(below),
+            },
+            other => other.clone(),
+        }
+    }
+}
+
+/// The input with the window that some expressions have, if they have one.
+pub fn windowed<'e>(
+    input: Plan,
+    exprs: impl IntoIterator<Item = &'e Expr>,
+) -> PlanResult<(Plan, Option<Window>)> {
+    let mut found = Vec::new();
+    exprs.into_iter().for_each(|expr| calls(expr, &mut found));
+    match found.as_slice() {
+        [] => Ok((input, None)),
+        [call @ Expr::Call { name, args, .. }] => {
+            let made = if name.eq_ignore_ascii_case("window") {
+                with_window(input, args).map(|plan| (plan, "window"))
+            } else {
+                with_session(input, args).map(|plan| (plan, "session_window"))
+            };
+            let (plan, name) = made.map_err(|error| error.at(call.place()))?;
+            Ok((plan, Some(Window { text: call.to_string(), name })))
+        }
+        [_] => unreachable!("what was found is a call"),
+        [_, second, ..] => Err(PlanError::new(
+            "MULTIPLE_TIME_WINDOWS",
+            "a query has several windows, which would give each row of one with each of the other",
+            "Use one, or aggregate again by the other one",
+        )
+        .at(second.place())),
+    }
+}
+
+/// The time of an argument: a time, what can be cast to one, or the last moment of a window.
+fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
+    let resolved = resolve(arg, scope)?;
+    match &resolved.data_type {
+        DataType::Timestamp | DataType::TimestampNtz => Ok(resolved),
+        DataType::Struct(_) => functions::resolve("window_time", vec![resolved]),
+        _ => cast(resolved, &DataType::Timestamp, false),
+    }
+}
+
+fn constant_us(arg: &Expr, what: &str) -> PlanResult<i64> {
+    let not_constant = || {
+        PlanError::new(
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+            format!("the {what} `{arg}` of a window is not a constant length of time"),
+            "Write it like '10 minutes'",
+        )
+    };
+    match arg {
+        Expr::Literal(Value::String(text), _) => {
+            let Length { months, micros } = length(text)?;
+            if months != 0 {
+                return Err(PlanError::new(
+                    "_LEGACY_ERROR_TEMP_3231",
+                    format!("Intervals greater than a month is not supported ({text})."),
+                    "Months have no fixed length; use days",
+                ));
+            }
+            Ok(micros)
+        }
+        Expr::Literal(Value::Long(micros), DataType::DayTimeInterval(..)) => Ok(*micros),
+        _ => Err(not_constant()),
+    }
+}
+
+fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
+    let (time, lengths) = match args {
+        [time, lengths @ ..] if (1..=3).contains(&lengths.len()) => (time, lengths),
+        _ => {
+            return Err(PlanError::new(
+                "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+                format!("`window` takes 2 to 4 arguments, but has {}", args.len()),
+                "window(time, length[, slide[, start]])",
+            ));
+        }
+    };
+    let width_us = constant_us(&lengths[0], "length")?;
+    let slide_us = lengths.get(1).map_or(Ok(width_us), |arg| constant_us(arg, "slide"))?;
+    let start_us = lengths.get(2).map_or(Ok(0), |arg| constant_us(arg, "start"))?;
+    if width_us <= 0 || slide_us <= 0 {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
+            "the length and the slide of a window must be longer than nothing",
+            "",
+        ));
+    }
+    if slide_us > width_us || start_us.abs() >= slide_us {
+        let (reason, fix) = if slide_us > width_us {
+            ("the slide of a window is longer than the window", "Rows between would be in none")
+        } else {
+            ("the start of a window is not within its slide", "Take less than the slide")
+        };
+        let condition = "DATATYPE_MISMATCH.PARAMETER_CONSTRAINT_VIOLATION";
+        return Err(PlanError::new(condition, reason, fix));
+    }
+    let scope = input.scope();
+    let time = time_of(time, &scope)?;
+    let long = |v| Resolved::literal(Value::Long(v), DataType::Long);
+    let lengths = [long(width_us), long(slide_us), long(start_us)];
+    let args: Vec<_> = std::iter::once(time.clone()).chain(lengths).collect();
+    if slide_us == width_us {
+        let made = functions::resolve("window", args)?;
+        let input = where_there(input, &time)?;
+        return Ok(with_column(input, &scope, made, "window"));
+    }
+    let generator = Generator {
+        array: functions::resolve("windows", args)?,
+        parts: Parts::Element,
+        with_position: false,
+        outer: false,
+        names: vec!["window".to_string()],
+        name: "window".to_string(),
+    };
+    let width = scope.columns.len();
+    let made = Plan::Generate(Box::new(input), generator);
+    Ok(Plan::AliasFrom(Box::new(made), width, QUALIFIER.to_string()))
+}
+
+fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
+    let [time, gap] = args else {
+        return Err(PlanError::new(
+            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("`session_window` takes 2 arguments, but has {}", args.len()),
+            "session_window(time, gap)",
+        ));
+    };
+    let scope = input.scope();
+    let time = time_of(time, &scope)?;
+    let gap_us = match constant_us(gap, "gap") {
+        Ok(micros) => Resolved::literal(Value::Long(micros), DataType::Long),
+        Err(error) if error.condition != "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT" => {
+            return Err(error);
+        }
+        Err(_) => functions::resolve("length_us", vec![resolve(gap, &scope)?])?,
+    };
+    let nothing = Resolved::literal(Value::Long(0), DataType::Long);
+    let input = where_there(input, &time)?;
+    let longer = functions::resolve(">", vec![gap_us.clone(), nothing])?;
+    let input = Plan::Filter(Box::new(input), longer);
+    let made = functions::resolve("session_window", vec![time, gap_us])?;
+    Ok(with_column(input, &scope, made, "session_window"))
+}
+
+/// Rows without a time are in no window.
+fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
+    if !time.nullable {
+        return Ok(input);
+    }
+    let there = functions::resolve("isnotnull", vec![time.clone()])?;
+    Ok(Plan::Filter(Box::new(input), there))
+}
+
+fn with_column(input: Plan, scope: &Scope, made: Resolved, name: &str) -> Plan {
+    let columns = scope.columns.iter().enumerate().map(|(i, c)| {
+        let node = Node::Column(i, c.name.clone());
+        let (data_type, nullable) = (c.data_type.clone(), c.nullable);
+        (Resolved { node, data_type, nullable }, c.name.clone())
+    });
+    let columns = columns.chain([(made, name.to_string())]).collect();
+    let plan = qualified(Plan::Project(Box::new(input), columns), scope);
+    Plan::AliasFrom(Box::new(plan), scope.columns.len(), QUALIFIER.to_string())
+}
+
+/// Each row once, by some columns or, if none are named, all; `within` the delay of the watermark.
+pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan> {
+    let scope = input.scope();
+    let place = |name: &&str| {
+        let expr = Expr::Column { parts: vec![name.to_string()], place: Default::default() };
+        match resolve(&expr, &scope)?.node {
+            Node::Column(index, _) => Ok(index),
+            _ => unreachable!("a name of one part is a column"),
+        }
+    };
+    let keys = match names {
+        [] => (0..scope.columns.len()).collect(),
+        names => names.iter().map(place).collect::<PlanResult<Vec<_>>>()?,
+    };
+    Ok(Plan::Deduplicate { input: Box::new(input), keys, within })
+}

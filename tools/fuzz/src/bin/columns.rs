@@ -1,0 +1,38 @@
+//! Parquet and ORC files: whatever their bytes are, a file is read or refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use millstream::connect::columnar::{ColumnFormat, ColumnInput};
+use millstream::table::row::{Row, RowWriter};
+use millstream::table::types::Schema;
+use std::sync::Once;
+
+static QUIET: Once = Once::new();
+
+const DDL: &str = "a TINYINT, b BIGINT, c DOUBLE, d STRING, e DECIMAL(20,2), f TIMESTAMP, \
+    g ARRAY<BIGINT>, h MAP<STRING, BIGINT>, i STRUCT<x: BIGINT, y: STRING>, j BOOLEAN, k DATE, l BINARY";
+
+fuzz_target!(|data: &[u8]| {
+    // A decoder that panics is caught, and its file refused: that is no finding. What panics
+    // elsewhere still ends the run.
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    let format = if data.starts_with(b"ORC") { ColumnFormat::Orc } else { ColumnFormat::Parquet };
+    let Ok(schema) = Schema::parse_ddl(DDL) else { return };
+    let fields = schema.fields.iter().enumerate();
+    let wanted: Vec<_> =
+        fields.map(|(i, f)| (i, f.name.clone(), f.data_type.clone())).collect();
+    let Ok(mut input) = ColumnInput::of_bytes(format, data.to_vec(), &wanted) else { return };
+    let mut row = Vec::new();
+    // A few bytes can say that a value comes a milliard times; that is not to be waited for.
+    for _ in 0..10_000 {
+        row.clear();
+        match input.row(|| RowWriter::new(&mut row, wanted.len())) {
+            Ok(true) => {
+                for (i, field) in schema.fields.iter().enumerate() {
+                    let _ = Row(&row).value(i, wanted.len(), &field.data_type);
+                }
+            }
+            _ => return,
+        }
+    }
+});
