@@ -302,7 +302,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     if slide_us == width_us {
         let made = functions::resolve("window", args)?;
         let input = where_there(input, &time)?;
-        return Ok(with_column(input, &scope, made, "window"));
+        return Ok(with_column(input, &scope, made, "window", Some(QUALIFIER)));
     }
     let generator = Generator {
         array: functions::resolve("windows", args)?,
@@ -339,7 +339,7 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     let longer = functions::resolve(">", vec![gap_us.clone(), nothing])?;
     let input = Plan::Filter(Box::new(input), longer);
     let made = functions::resolve("session_window", vec![time, gap_us])?;
-    Ok(with_column(input, &scope, made, "session_window"))
+    Ok(with_column(input, &scope, made, "session_window", Some(QUALIFIER)))
 }
 
 /// Rows without a time are in no window.
@@ -351,7 +351,14 @@ fn where_there(input: Plan, time: &Resolved) -> PlanResult<Plan> {
     Ok(Plan::Filter(Box::new(input), there))
 }
 
-fn with_column(input: Plan, scope: &Scope, made: Resolved, name: &str) -> Plan {
+/// The input with a column behind its own, perhaps qualified.
+pub fn with_column(
+    input: Plan,
+    scope: &Scope,
+    made: Resolved,
+    name: &str,
+    qualifier: Option<&str>,
+) -> Plan {
     let columns = scope.columns.iter().enumerate().map(|(i, c)| {
         let node = Node::Column(i, c.name.clone());
         let (data_type, nullable) = (c.data_type.clone(), c.nullable);
@@ -359,7 +366,10 @@ fn with_column(input: Plan, scope: &Scope, made: Resolved, name: &str) -> Plan {
     });
     let columns = columns.chain([(made, name.to_string())]).collect();
     let plan = qualified(Plan::Project(Box::new(input), columns), scope);
-    Plan::AliasFrom(Box::new(plan), scope.columns.len(), QUALIFIER.to_string())
+    match qualifier {
+        Some(name) => Plan::AliasFrom(Box::new(plan), scope.columns.len(), name.to_string()),
+        None => plan,
+    }
 }
 
 /// Each row once, by some columns or, if none are named, all; `within` the delay of the watermark.

@@ -297,17 +297,19 @@ impl Encoder {
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        match std::mem::replace(self, Self::None) {
-            Self::None => Ok(()),
+        let mut rest = match std::mem::replace(self, Self::None) {
+            Self::None => Vec::new(),
             #[cfg(feature = "compression")]
-            Self::Gzip(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            Self::Gzip(encoder) => encoder.finish()?,
             #[cfg(feature = "compression")]
-            Self::Deflate(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            Self::Deflate(encoder) => encoder.finish()?,
             #[cfg(feature = "compression")]
-            Self::Bzip2(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
+            Self::Bzip2(encoder) => encoder.finish()?,
             #[cfg(feature = "compression")]
-            Self::Zstd(encoder) => encoder.finish().map(|mut rest| out.append(&mut rest)),
-        }
+            Self::Zstd(encoder) => encoder.finish()?,
+        };
+        out.append(&mut rest);
+        Ok(())
     }
 }
 

@@ -32,6 +32,10 @@ pub trait Catalog {
     fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
         None
     }
+    /// The WATERMARK clause of a number, of the query that is being read.
+    fn watermark(&self, _number: usize) -> Option<&Watermark> {
+        None
+    }
     /// Time zone and ANSI mode, for what is computed while planning.
     fn semantics(&self) -> Semantics {
         Semantics::default()
@@ -59,6 +63,8 @@ const CLAUSES: [Keyword; 17] = [
     Keyword::CROSS,
     Keyword::ON,
 ];
+/// The beginning of the alias of a relation with a WATERMARK clause, before its number.
+const WATERMARK_MARK: &str = "millstream_watermark_";
 /// The beginning of the name of a table that is read as a stream.
 const STREAM_MARK: &str = "millstream_stream_of_";
 /// The beginning of names of calls that stand for what the parser does not know.
@@ -68,6 +74,48 @@ const UNITS: [&str; 9] =
     ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
 /// Nesting that a query may have.
 const DEPTH: usize = 64;
+
+/// A WATERMARK clause.
+#[derive(Debug)]
+pub struct Watermark {
+    /// The event time.
+    pub time: Expr,
+    /// Its name, if it is not a column.
+    pub name: Option<String>,
+    /// How far the watermark stays behind.
+    pub delay: String,
+    /// The relation's alias.
+    pub alias: Option<String>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A catalog with the WATERMARK clauses of a query.
+struct WithWatermarks<'c> {
+    outer: &'c dyn Catalog,
+    watermarks: Vec<Watermark>,
+}
+
+impl Catalog for WithWatermarks<'_> {
+    fn relation(&self, name: &str) -> Option<Plan> {
+        self.outer.relation(name)
+    }
+    fn names(&self) -> Vec<String> {
+        self.outer.names()
+    }
+    fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
+        self.outer.function(name)
+    }
+    fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
+        self.outer.aggregate(name)
+    }
+    fn watermark(&self, number: usize) -> Option<&Watermark> {
+        self.watermarks.get(number)
+    }
+    fn semantics(&self) -> Semantics {
+        self.outer.semantics()
+    }
+}
 
 fn place(location: Location) -> Place {
     Place { line: location.line, column: location.column }
@@ -95,8 +143,69 @@ fn is_word(token: &Token, expected: &str) -> bool {
     word(token).is_some_and(|word| word.eq_ignore_ascii_case(expected))
 }
 
-/// Puts the word `STREAM` of `STREAM t` and `STREAM(t)` into the name of the table.
-fn with_marked_streams(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan>> {
+/// Reads `WATERMARK time [AS name] DELAY OF INTERVAL … [[AS] alias]`, which begins at a token, and
+/// says where it ends.
+fn watermark_clause(
+    tokens: &[TokenWithSpan],
+    begin: usize,
+    catalog: &dyn Catalog,
+) -> PlanResult<(Watermark, usize)> {
+    let here = place(tokens[begin].span.start);
+    let wrong = |reason: &str| {
+        let mut error = syntax(reason, here);
+        error.fix = "Write: FROM STREAM t WATERMARK time DELAY OF INTERVAL 10 MINUTES AS t".into();
+        error
+    };
+    let is = |i: usize, expected: &str| tokens.get(i).is_some_and(|t| is_word(&t.token, expected));
+    let delay = (begin..tokens.len()).find(|i| is(*i, "DELAY") && is(*i + 1, "OF"));
+    let delay = delay.ok_or_else(|| wrong("WATERMARK without DELAY OF"))?;
+    let (mut time, mut name) = (&tokens[begin + 1..delay], None);
+    if let [before @ .., as_word, last] = time
+        && is_word(&as_word.token, "AS")
+        && let Token::Word(word) = &last.token
+    {
+        (time, name) = (before, Some(word.value.clone()));
+    }
+    let time = expr_of(time, catalog)?;
+    let (text, mut next) =
+        interval_text(tokens, delay + 2).ok_or_else(|| wrong("DELAY OF without an interval"))?;
+    let mut alias = None;
+    let named = if is(next, "AS") { next + 1 } else { next };
+    match tokens.get(named).map(|t| &t.token) {
+        Some(Token::Word(word))
+            if named > next || word.quote_style.is_some() || !CLAUSES.contains(&word.keyword) =>
+        {
+            (alias, next) = (Some(word.value.clone()), named + 1);
+        }
+        _ => {}
+    }
+    let delay = text.replace('\'', " ");
+    Ok((Watermark { time, name, delay: delay.trim().to_string(), alias, place: here }, next))
+}
+
+/// One expression.
+fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> {
+    let begin = tokens.first().map_or(Place::default(), |t| place(t.span.start));
+    let mut tokens = with_literals(tokens.to_vec());
+    let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
+    tokens.extend(eof);
+    let mut parser =
+        Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
+    let wrong = |reason: String| syntax(reason, begin);
+    let expr = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
+    if parser.peek_token_ref().token != Token::EOF {
+        return Err(wrong("this is not one expression".to_string()));
+    }
+    expr::convert_with(&expr, &subquery::constants(catalog))
+}
+
+/// Puts the word `STREAM` of `STREAM t` and `STREAM(t)` into the name of the table, and WATERMARK
+/// clauses into aliases, behind which the clauses are found by their number.
+fn with_marked_streams(
+    tokens: &[TokenWithSpan],
+    catalog: &dyn Catalog,
+) -> PlanResult<(Vec<TokenWithSpan>, Vec<Watermark>)> {
+    let mut watermarks = Vec::new();
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
     // Whether a relation may stand here, by depth of parentheses.
@@ -151,15 +260,30 @@ fn with_marked_streams(tokens: &[TokenWithSpan]) -> PlanResult<Vec<TokenWithSpan
                 _ => {}
             }
         }
+        let behind_relation = matches!(
+            out.last().map(|t| &t.token),
+            Some(Token::Word(before)) if before.quote_style.is_some()
+                || !CLAUSES.contains(&before.keyword)
+        ) || matches!(out.last().map(|t| &t.token), Some(Token::RParen));
         if is_word(&token.token, "WATERMARK")
-            && tokens.get(i + 1).is_some_and(|t| word(&t.token).is_some())
+            && behind_relation
+            && in_from.last() == Some(&true)
+            && tokens[i..]
+                .windows(2)
+                .any(|pair| is_word(&pair[0].token, "DELAY") && is_word(&pair[1].token, "OF"))
         {
-            return Err(PlanError::not_yet("WATERMARK").at(place(token.span.start)));
+            let (watermark, next) = watermark_clause(tokens, i, catalog)?;
+            let mark = format!("{WATERMARK_MARK}{}", watermarks.len());
+            watermarks.push(watermark);
+            out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
+            out.push(TokenWithSpan::new(Token::make_word(&mark, None), token.span));
+            i = next;
+            continue;
         }
         out.push(token.clone());
         i += 1;
     }
-    Ok(out)
+    Ok((out, watermarks))
 }
 
 fn is_unit(token: &Token) -> bool {
@@ -289,7 +413,9 @@ fn parse_place(text: &str) -> Option<Place> {
 
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    let mut tokens = with_literals(with_marked_streams(tokens)?);
+    let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
+    let mut tokens = with_literals(tokens);
+    let catalog = &WithWatermarks { outer: catalog, watermarks };
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);

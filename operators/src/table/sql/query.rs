@@ -2,21 +2,24 @@
 
 use super::expr::{Subqueries, convert, convert_with};
 use super::subquery::{Joining, constants};
-use super::{Catalog, STREAM_MARK, place};
+use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::analyze::{self, Grouping, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve, unify};
+use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::join::{self, Written};
 use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
+use crate::table::windows;
 use sqlparser::ast::{
     self, Distinct, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, OrderBySort, Select,
     SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned,
     TableAlias, TableFactor,
 };
+use std::sync::Arc;
 
 fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
     PlanError::not_yet(what).at(at)
@@ -85,6 +88,15 @@ impl Catalog for WithViews<'_> {
     }
     fn names(&self) -> Vec<String> {
         self.views.iter().map(|(name, _)| name.clone()).chain(self.outer.names()).collect()
+    }
+    fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
+        self.outer.function(name)
+    }
+    fn aggregate(&self, name: &str) -> Option<Arc<UserAggregate>> {
+        self.outer.aggregate(name)
+    }
+    fn watermark(&self, number: usize) -> Option<&Watermark> {
+        self.outer.watermark(number)
     }
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
@@ -390,10 +402,38 @@ pub(super) fn plain(name: &ast::ObjectName) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-fn aliased(plan: Plan, alias: Option<&TableAlias>) -> PlanResult<Plan> {
+fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let Some(alias) = alias else { return Ok(plan) };
+    let number = alias.name.value.strip_prefix(WATERMARK_MARK).and_then(|n| n.parse().ok());
+    if let Some(watermark) = number.and_then(|number| catalog.watermark(number)) {
+        let plan = watermarked(plan, watermark).map_err(|error| error.at(watermark.place))?;
+        return Ok(match &watermark.alias {
+            Some(alias) => Plan::Alias(Box::new(plan), alias.clone()),
+            None => plan,
+        });
+    }
     let plan = renamed(plan, alias)?;
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
+}
+
+/// A relation with a WATERMARK clause; a time that is no column becomes one.
+fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
+    let Watermark { time, name, delay, .. } = watermark;
+    if let (Expr::Column { .. }, None) = (time, name) {
+        return windows::with_watermark(plan, time, delay);
+    }
+    let Some(name) = name else {
+        return Err(PlanError::new(
+            "REQUIRES_EXPLICIT_NAME_IN_WATERMARK_CLAUSE",
+            format!("the event time `{time}` is an expression and has no name"),
+            "Write: WATERMARK to_timestamp(text) AS time DELAY OF …",
+        ));
+    };
+    let scope = plan.scope();
+    let made = resolve(time, &scope)?;
+    let plan = windows::with_column(plan, &scope, made, name, None);
+    let column = Expr::Column { parts: vec![name.clone()], place: watermark.place };
+    windows::with_watermark(plan, &column, delay)
 }
 
 /// What stands in FROM before any JOIN.
@@ -408,13 +448,15 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             };
             let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
             let found = if marked { as_stream(found, &name, here)? } else { found };
-            aliased(Plan::Alias(Box::new(found), name), alias.as_ref())
+            aliased(Plan::Alias(Box::new(found), name), alias.as_ref(), catalog)
         }
-        TableFactor::NestedJoin { table_with_joins, alias } => {
-            aliased(super::join::relation_with_joins(table_with_joins, catalog)?, alias.as_ref())
-        }
+        TableFactor::NestedJoin { table_with_joins, alias } => aliased(
+            super::join::relation_with_joins(table_with_joins, catalog)?,
+            alias.as_ref(),
+            catalog,
+        ),
         TableFactor::Derived { lateral: false, subquery, alias, .. } => {
-            aliased(plan(subquery, catalog)?, alias.as_ref())
+            aliased(plan(subquery, catalog)?, alias.as_ref(), catalog)
         }
         other => Err(refuse(format_args!("`{other}` in FROM"), here)),
     }

@@ -1,0 +1,361 @@
+//! Event time: watermarks, windows, late rows, deduplication; both drivers against a naive model.
+#![cfg(feature = "sql")]
+
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const SECOND: i64 = 1_000_000;
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
+
+fn text(row: &[Value]) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => "-".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Long(v) => v.to_string(),
+        other => format!("{other:?}"),
+    };
+    row.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn start(session: &Session, sql: &str, mode: &str, trigger: Trigger) -> StreamingQuery {
+    let frame = session.sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let writer = frame.write_stream().output_mode(mode).format("memory").query_name("out");
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let query = writer.trigger(trigger).config(config).start();
+    query.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+fn events(session: &Session) -> MemoryStream {
+    session.memory_stream("events", "ts TIMESTAMP, k STRING, n BIGINT").unwrap()
+}
+
+fn row(seconds: i64, key: u8, n: i64) -> Vec<Value> {
+    let key = Value::String(char::from(b'a' + key).to_string());
+    vec![Value::Long(seconds * SECOND), key, Value::Long(n)]
+}
+
+/// Every row that came out, sorted, and how many rows were too late.
+fn run(
+    sql: &str,
+    trigger: Trigger,
+    parallelism: u32,
+    batches: &[Vec<Event>],
+) -> (Vec<String>, u64) {
+    let session = Session::new();
+    session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
+    let stream = events(&session);
+    let query = start(&session, sql, "append", trigger);
+    for batch in batches {
+        stream.add(batch.iter().map(|(seconds, key, n)| row(*seconds, *key, *n)));
+        query.process_all_available().unwrap();
+    }
+    query.stop().unwrap();
+    let reports = query.recent_progress();
+    let late = reports.iter().flat_map(|p| &p.committed.state).map(|state| state.late).sum();
+    let rows = session.table("out").unwrap().rows();
+    let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+    rows.sort();
+    (rows, late)
+}
+
+/// Seconds, key, number.
+type Event = (i64, u8, i64);
+
+/// Batches whose rows are at most so many seconds behind the largest time before them; then one
+/// row of key z, far behind which all windows are over.
+fn batches(disorder: i64) -> impl Strategy<Value = Vec<Vec<Event>>> {
+    let step = (0i64..4, 0..=disorder, 0u8..3, 0i64..100);
+    let batch = proptest::collection::vec(step, 1..12);
+    proptest::collection::vec(batch, 1..6).prop_map(|batches| {
+        let mut now = 1000;
+        let mut made: Vec<Vec<Event>> = batches
+            .into_iter()
+            .map(|batch| {
+                batch
+                    .into_iter()
+                    .map(|(ahead, behind, key, n)| {
+                        now += ahead;
+                        (now - behind, key, n)
+                    })
+                    .collect()
+            })
+            .collect();
+        made.push(vec![(now + 10_000, 25, 0)]);
+        made
+    })
+}
+
+/// The rows of all windows, the last row's own left out.
+fn windows(batches: &[Vec<Event>], width: i64, slide: i64) -> Vec<String> {
+    let mut groups: BTreeMap<(i64, u8), (i64, i64)> = BTreeMap::new();
+    for (seconds, key, n) in batches[..batches.len() - 1].iter().flatten() {
+        let last = seconds.div_euclid(slide) * slide;
+        for begin in (0..=width / slide).map(|i| last - i * slide) {
+            if begin <= *seconds && *seconds < begin + width {
+                let group = groups.entry((begin, *key)).or_default();
+                *group = (group.0 + 1, group.1 + n);
+            }
+        }
+    }
+    let mut rows: Vec<_> = groups
+        .into_iter()
+        .map(|((begin, key), (count, sum))| {
+            format!("{} {} {count} {sum}", begin * SECOND, char::from(b'a' + key))
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+fn sessions(batches: &[Vec<Event>], gap: i64) -> Vec<String> {
+    let mut by_key: BTreeMap<u8, Vec<i64>> = BTreeMap::new();
+    for (seconds, key, _) in batches[..batches.len() - 1].iter().flatten() {
+        by_key.entry(*key).or_default().push(*seconds);
+    }
+    let mut rows = Vec::new();
+    for (key, mut times) in by_key {
+        times.sort_unstable();
+        let mut open: Option<(i64, i64, u32)> = None;
+        for time in times.into_iter().map(Some).chain([None]) {
+            open = match (open, time) {
+                (Some((begin, last, count)), Some(time)) if time <= last + gap => {
+                    Some((begin, time, count + 1))
+                }
+                (before, time) => {
+                    if let Some((begin, last, count)) = before {
+                        let (begin, end) = (begin * SECOND, (last + gap) * SECOND);
+                        rows.push(format!("{begin} {end} {} {count}", char::from(b'a' + key)));
+                    }
+                    time.map(|time| (time, time, 1))
+                }
+            };
+        }
+    }
+    rows.sort();
+    rows
+}
+
+const E: &str = "(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 5 SECONDS) e";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// With disorder below the delay nothing is late, and both modes give what the model does.
+    #[test]
+    fn both_modes_agree_with_the_model(batches in batches(5), parallelism in 1u32..3) {
+        let tumbling = format!(
+            "SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k"
+        );
+        let sliding = format!(
+            "SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '7 seconds', '3 seconds'), k"
+        );
+        let session = format!(
+            "SELECT session_window.start, session_window.end, k, count(*) FROM {E} GROUP BY session_window(ts, '2 seconds'), k"
+        );
+        for (sql, expected) in [
+            (tumbling, windows(&batches, 10, 10)),
+            (sliding, windows(&batches, 7, 3)),
+            (session, sessions(&batches, 2)),
+        ] {
+            for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+                let (rows, late) = run(&sql, trigger, parallelism, &batches);
+                prop_assert_eq!(&rows, &expected, "{:?} {}", trigger, &sql);
+                prop_assert_eq!(late, 0);
+            }
+        }
+    }
+
+    /// With disorder above the delay a row is kept or counted as late, in both modes.
+    #[test]
+    fn what_is_not_kept_is_late(batches in batches(40), parallelism in 1u32..3) {
+        let sql = format!("SELECT window.start, k, count(*) FROM {E} GROUP BY window(ts, '10 seconds'), k");
+        let total: usize = batches[..batches.len() - 1].iter().map(Vec::len).sum();
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let (rows, late) = run(&sql, trigger, parallelism, &batches);
+            let count = |row: &String| row.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+            let kept: u64 = rows.iter().map(count).sum();
+            prop_assert_eq!(kept + late, total as u64, "{:?}", trigger);
+            let windows: BTreeSet<_> = rows.iter().map(|row| row.rsplit_once(' ').unwrap().0).collect();
+            prop_assert_eq!(windows.len(), rows.len(), "a window came out twice");
+        }
+    }
+
+    /// Each key comes once, in both modes; state is forgotten with the watermark.
+    #[test]
+    fn duplicates_are_dropped(batches in batches(4), parallelism in 1u32..3) {
+        let all: BTreeSet<(i64, u8)> =
+            batches.iter().flatten().map(|(seconds, key, _)| (*seconds, *key)).collect();
+        let mut expected: Vec<_> = all
+            .iter()
+            .map(|(seconds, key)| format!("{} {}", seconds * SECOND, char::from(b'a' + key)))
+            .collect();
+        expected.sort();
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let session = Session::new();
+            session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
+            let stream = events(&session);
+            let frame = session.view("events").unwrap().with_watermark("ts", "5 seconds").unwrap();
+            let frame = frame.drop_duplicates(["ts", "k"]).unwrap();
+            let frame = frame.select_expr(["ts", "k"]).unwrap();
+            let writer = frame.write_stream().format("memory").query_name("out");
+            let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+            let query = writer.trigger(trigger).config(config).start().unwrap();
+            for batch in &batches {
+                stream.add(batch.iter().map(|(seconds, key, n)| row(*seconds, *key, *n)));
+                query.process_all_available().unwrap();
+            }
+            // One epoch more, for what the last watermark lets go.
+            query.process_all_available().unwrap();
+            let left = query.last_progress().unwrap().committed.state[0].rows;
+            query.stop().unwrap();
+            let rows = session.table("out").unwrap().rows();
+            let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+            rows.sort();
+            prop_assert_eq!(&rows, &expected);
+            prop_assert!(left <= 1, "{} keys are left", left);
+        }
+    }
+}
+
+/// A window's result does not wait for an epoch.
+#[test]
+fn a_window_comes_when_the_watermark_passes_it() {
+    let session = Session::new();
+    let stream = events(&session);
+    let hour = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+    let sql = format!("SELECT window.end, count(*) FROM {E} GROUP BY window(ts, '10 seconds')");
+    let query = start(&session, &sql, "append", hour);
+    stream.add([row(1, 0, 0), row(9, 0, 0), row(12, 0, 0), row(15, 0, 0)]);
+    let table = session.table("out").unwrap();
+    while table.rows().is_empty() && query.exception().is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(text(&table.rows()[0]), format!("{} 2", 10 * SECOND));
+    query.stop().unwrap();
+}
+
+/// In mode update every change comes at once, and a row that is too late changes nothing.
+#[test]
+fn update_shows_each_change_and_forgets() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let stream = events(&session);
+        let sql =
+            format!("SELECT window.start, count(*) FROM {E} GROUP BY window(ts, '10 seconds')");
+        let query = start(&session, &sql, "update", trigger);
+        for seconds in [1, 2, 30, 3, 31] {
+            stream.add([row(seconds, 0, 0)]);
+            query.process_all_available().unwrap();
+        }
+        query.process_all_available().unwrap();
+        let state = query.last_progress().unwrap().committed.state[0];
+        query.stop().unwrap();
+        let rows = session.table("out").unwrap().rows();
+        let rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        assert_eq!(rows, ["0 1", "0 2", "30000000 1", "30000000 2"], "{trigger:?}");
+        assert_eq!(state.rows, 1);
+        let late: u64 = query.recent_progress().iter().map(|p| p.committed.state[0].late).sum();
+        assert_eq!(late, 1);
+    }
+}
+
+/// What a user needs to choose the delay.
+#[test]
+fn progress_says_how_far_rows_are_behind() {
+    let session = Session::new();
+    let stream = events(&session);
+    let sql = format!("SELECT window.start, count(*) FROM {E} GROUP BY window(ts, '10 seconds')");
+    let query = start(&session, &sql, "append", Trigger::AsSoonAsPossible);
+    stream.add([row(100, 0, 0), row(97, 0, 0), row(99, 0, 0), row(60, 0, 0)]);
+    query.process_all_available().unwrap();
+    let reports: Vec<_> = query.recent_progress().iter().map(|p| p.to_json()).collect();
+    query.stop().unwrap();
+    let time = &reports[0]["eventTime"];
+    assert_eq!(time["max"], "1970-01-01T00:01:40.000Z");
+    assert_eq!(time["min"], "1970-01-01T00:01:00.000Z");
+    assert_eq!(time["avg"], "1970-01-01T00:01:29.000Z");
+    assert_eq!(time["behindUs"]["count"], 3);
+    assert_eq!(time["behindUs"]["max"], 40 * SECOND);
+    let p50 = time["behindUs"]["p50"].as_i64().unwrap();
+    assert!((3 * SECOND..=3 * SECOND * 9 / 8).contains(&p50), "{p50}");
+    assert_eq!(reports[0]["eventTime"]["watermark"], "1970-01-01T00:00:00.000Z");
+    assert_eq!(reports[1]["eventTime"]["watermark"], "1970-01-01T00:01:35.000Z");
+    assert_eq!(reports[1]["stateOperators"][0]["numRowsRemoved"], 1);
+}
+
+/// The clause stands behind a relation, before or with its alias.
+#[test]
+fn the_watermark_clause() {
+    let session = Session::new();
+    session.memory_stream("events", "ts TIMESTAMP, s STRUCT<t: TIMESTAMP>, w STRING").unwrap();
+    let check = |from: &str, column: &str| {
+        let sql = format!("SELECT window.start FROM {from} GROUP BY window({column}, '1 minute')");
+        let frame = session.sql(&sql)?;
+        frame.write_stream().format("noop").check().map(drop)
+    };
+    for (from, column) in [
+        ("STREAM events WATERMARK ts DELAY OF INTERVAL 10 MINUTES", "ts"),
+        ("STREAM(events) WATERMARK ts DELAY OF INTERVAL '10' MINUTES AS e", "e.ts"),
+        ("events WATERMARK ts DELAY OF INTERVAL '10 minutes' e", "e.ts"),
+        ("events WATERMARK s.t AS t DELAY OF INTERVAL 1 HOUR", "t"),
+        ("(SELECT ts AS x FROM events) WATERMARK x DELAY OF INTERVAL 0 SECONDS AS q", "q.x"),
+        ("(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 1 DAY 2 HOURS WHERE w > 'a')", "ts"),
+    ] {
+        check(from, column).unwrap_or_else(|error| panic!("{from}: {error}"));
+    }
+    for (from, column, condition) in [
+        ("events", "ts", "STREAMING_OUTPUT_MODE.UNSUPPORTED_OPERATION"),
+        (
+            "events WATERMARK s.t DELAY OF INTERVAL 1 HOUR",
+            "ts",
+            "EVENT_TIME_MUST_BE_TOP_LEVEL_COLUMN",
+        ),
+        (
+            "events WATERMARK w DELAY OF INTERVAL 1 HOUR",
+            "ts",
+            "EVENT_TIME_IS_NOT_ON_TIMESTAMP_TYPE",
+        ),
+        (
+            "events WATERMARK to_timestamp(w) DELAY OF INTERVAL 1 HOUR",
+            "ts",
+            "REQUIRES_EXPLICIT_NAME_IN_WATERMARK_CLAUSE",
+        ),
+        ("events WATERMARK ts", "ts", "PARSE_SYNTAX_ERROR"),
+        ("events WATERMARK ts DELAY OF 5", "ts", "PARSE_SYNTAX_ERROR"),
+    ] {
+        let error = check(from, column).err().unwrap_or_else(|| panic!("{from} was taken"));
+        assert_eq!(error.condition, condition, "{from}: {error}");
+    }
+    // A column of that name is no clause.
+    session.memory_stream("w", "watermark INT, delay INT").unwrap();
+    session.sql("SELECT watermark, delay FROM w watermark WHERE watermark.delay > 1").unwrap();
+}
+
+/// One silent input holds the watermark back, unless the policy is max.
+#[test]
+fn several_inputs_have_one_watermark() {
+    for (policy, expected) in [("min", 0), ("max", 1)] {
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let session = Session::new();
+            session.set("spark.sql.streaming.multipleWatermarkPolicy", policy).unwrap();
+            let stream = events(&session);
+            let quiet = session.memory_stream("quiet", "ts TIMESTAMP").unwrap();
+            let sql = "SELECT window.start, count(*) FROM (SELECT ts FROM events WATERMARK ts DELAY OF \
+                INTERVAL 0 SECONDS UNION ALL SELECT ts FROM quiet WATERMARK ts DELAY OF INTERVAL 0 \
+                SECONDS) GROUP BY window(ts, '10 seconds')";
+            let query = start(&session, sql, "append", trigger);
+            stream.add([row(1, 0, 0), row(11, 0, 0)]);
+            query.process_all_available().unwrap();
+            let rows = || session.table("out").unwrap().rows().len();
+            assert_eq!(rows(), expected, "{policy} {trigger:?}");
+            quiet.add([vec![Value::Long(11 * SECOND)]]);
+            query.process_all_available().unwrap();
+            assert_eq!(rows(), 1, "{policy} {trigger:?}");
+            query.stop().unwrap();
+        }
+    }
+}
