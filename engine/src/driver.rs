@@ -328,6 +328,8 @@ pub struct Driver {
     next_epoch: Epoch,
     state: State,
     exhausted: Vec<bool>,
+    /// Keys that the watermark let go in the last epoch, if there was one in this run.
+    removed: Option<u64>,
     stop: bool,
     failed: Option<EngineError>,
     /// Who asked for all data since the last plan or drain began, and who before.
@@ -347,6 +349,8 @@ impl Driver {
         let mut time = parts.time;
         time.resume(parts.recovery.watermark_ms, parts.recovery.next_watermark_ms);
         time.times().start(parts.env.wall_us());
+        let replays = matches!(parts.recovery.unfinished, Some(Unfinished::Replay(_)));
+        time.times().set_replays(replays && parts.trigger.is_continuous());
         Self {
             time,
             trigger: parts.trigger,
@@ -363,6 +367,7 @@ impl Driver {
             done: 0,
             next_epoch: parts.recovery.next_epoch,
             state: State::Idle,
+            removed: None,
             stop: false,
             failed: None,
             asked: Vec::new(),
@@ -560,6 +565,7 @@ impl Driver {
             return;
         };
         self.time.end();
+        self.time.times().set_replays(false);
         if !flight.batch {
             self.time.times().start(self.env.wall_us());
         }
@@ -571,6 +577,7 @@ impl Driver {
         let in_commit_ns = if flight.batch { 0 } else { wal_ns };
         let before = std::mem::replace(&mut self.records, flight.records.clone());
         let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
+        self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
         let committed = Committed {
             records: records.collect(),
             epoch: self.next_epoch,
@@ -690,10 +697,13 @@ impl Driver {
     }
 
     fn tick_continuous(&mut self, now_ns: u64, interval_ns: u64) -> Tick {
-        let last = self.stop || self.all_exhausted();
+        let ends = self.all_exhausted();
+        // What the last watermark lets out may come behind the marker of its epoch.
+        let flushing = ends && self.time.releases() && self.removed != Some(0);
+        let last = self.stop || (ends && !flushing);
         let drain = !self.asked.is_empty() && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
-        if !last && !drain && now_ns < due_ns {
+        if !last && !drain && !flushing && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
         }
         self.served.append(&mut self.asked);

@@ -8,7 +8,7 @@
 //! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)); what
 //! is computed here at the end of an epoch is what a restart goes on from.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// No event time has been seen.
@@ -29,6 +29,8 @@ struct Times {
     started_us: AtomicI64,
     late_us: AtomicI64,
     watermark_us: AtomicI64,
+    /// Continuous mode runs a batch again that micro-batch mode has planned.
+    replays: AtomicBool,
 }
 
 /// The times that the present batch goes by, in microseconds since 1970. Clones are the same.
@@ -62,6 +64,18 @@ impl BatchTimes {
     #[inline]
     pub fn watermark_us(&self) -> i64 {
         self.0.watermark_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether continuous mode runs a batch again that micro-batch mode has planned: what leaves in
+    /// it must be what left the first time, so it goes by the batch's watermarks.
+    #[inline]
+    pub fn replays(&self) -> bool {
+        self.0.replays.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether a batch is run again.
+    pub fn set_replays(&self, replays: bool) {
+        self.0.replays.store(replays, Ordering::Relaxed);
     }
 
     /// Sets the wall-clock time.
@@ -163,6 +177,11 @@ impl EventTime {
     /// Says that the watermark lets something go.
     pub fn set_releases(&mut self) {
         self.releases = true;
+    }
+
+    /// Whether the watermark lets something go.
+    pub fn releases(&self) -> bool {
+        self.releases
     }
 
     /// A new input whose watermark stays behind its largest event time by a delay.

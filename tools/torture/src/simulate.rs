@@ -1,8 +1,9 @@
 //! Simulated crashes. A seed decides the query, its input, how it runs, when and how often it is
 //! struck and by what; a run prints its seed when it fails and is the same each time.
 //!
-//! Two queries: a keyed count whose state must be exact, and a projection into files whose rows
-//! must each be there once. Each is run until it ends by itself, started again after each fault,
+//! Five queries: a keyed count whose state must be exact; and into files, whose rows must each be
+//! there once, a projection, tumbling windows, sessions, and rows without their duplicates, the
+//! last three by event time. Each is run until it ends by itself, started again after each fault,
 //! now in one mode and now in the other, with one to three instances.
 
 use clap::Args as ClapArgs;
@@ -13,7 +14,7 @@ use millstream::table::value::Value;
 use millstream_engine::random::SplitMix;
 use millstream_engine::seam::{Env, SimEnv};
 use millstream_engine::sim_storage::{Fault, Planted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -71,7 +72,84 @@ struct World {
     session: Session,
     stream: MemoryStream,
     rows: Vec<(String, i64)>,
-    count: bool,
+    query: Query,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Query {
+    Count,
+    Copy,
+    Windows,
+    Sessions,
+    Duplicates,
+}
+
+/// The number of the last row: its time is far behind all others.
+const END: i64 = 1_000_000;
+/// A row's time in seconds: up to 3 seconds out of order.
+fn time(n: i64) -> i64 {
+    100 + n - (n * 7) % 4
+}
+
+impl Query {
+    fn sql(self) -> String {
+        let timed = "(SELECT timestamp_seconds(100 + n - (n * 7) % 4) AS ts, k, n FROM rows) WATERMARK ts \
+            DELAY OF INTERVAL 5 SECONDS";
+        match self {
+            Self::Count => {
+                "SELECT k, count(*) AS c, sum(n) AS s, max(n) AS m FROM rows GROUP BY k".to_string()
+            }
+            Self::Copy => "SELECT k, n FROM rows WHERE n >= 0".to_string(),
+            Self::Windows => format!(
+                "SELECT unix_seconds(window.start) AS s, k, count(*), sum(n) FROM {timed} \
+                 GROUP BY window(ts, '10 seconds'), k"
+            ),
+            Self::Sessions => format!(
+                "SELECT unix_seconds(session_window.start), unix_seconds(session_window.end), k, \
+                 count(*) FROM {timed} GROUP BY session_window(ts, '4 seconds'), k"
+            ),
+            Self::Duplicates => format!("SELECT ts, k FROM {timed}"),
+        }
+    }
+
+    /// The lines of its files.
+    fn expected(self, rows: &[(String, i64)]) -> Vec<String> {
+        let mut lines: Vec<String> = match self {
+            Self::Count | Self::Copy => rows.iter().map(|(k, n)| format!("{k},{n}")).collect(),
+            Self::Windows => {
+                let mut groups: BTreeMap<(i64, &str), (i64, i64)> = BTreeMap::new();
+                for (k, n) in rows.iter().filter(|(_, n)| *n != END) {
+                    let begin = time(*n).div_euclid(10) * 10;
+                    let group = groups.entry((begin, k)).or_default();
+                    *group = (group.0 + 1, group.1 + n);
+                }
+                let line = |((begin, k), (count, sum))| format!("{begin},{k},{count},{sum}");
+                groups.into_iter().map(line).collect()
+            }
+            Self::Sessions => {
+                let mut by_key: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+                for (k, n) in rows.iter().filter(|(_, n)| *n != END) {
+                    by_key.entry(k).or_default().push(time(*n));
+                }
+                let mut lines = Vec::new();
+                for (k, mut times) in by_key {
+                    times.sort_unstable();
+                    for session in times.chunk_by(|a, b| b - a <= 4) {
+                        let (begin, end) = (session[0], session[session.len() - 1] + 4);
+                        lines.push(format!("{begin},{end},{k},{}", session.len()));
+                    }
+                }
+                lines
+            }
+            Self::Duplicates => {
+                let all: BTreeSet<(i64, &str)> =
+                    rows.iter().map(|(k, n)| (time(*n), k.as_str())).collect();
+                all.into_iter().map(|(time, k)| format!("{time},{k}")).collect()
+            }
+        };
+        lines.sort();
+        lines
+    }
 }
 
 impl World {
@@ -81,9 +159,18 @@ impl World {
         let text = |error: millstream::table::error::PlanError| error.to_string();
         let stream = session.memory_stream("rows", "k STRING, n BIGINT").map_err(text)?;
         let rows = (0..dice.below(120)).map(|n| (format!("k{}", dice.below(12)), n as i64));
-        let rows: Vec<_> = rows.collect();
-        let count = dice.below(2) == 0;
-        Ok(Self { env: Arc::new(SimEnv::new(seed)), dice, session, stream, rows, count })
+        let mut rows: Vec<_> = rows.collect();
+        let query = match dice.below(8) {
+            0..3 => Query::Count,
+            3 | 4 => Query::Copy,
+            5 => Query::Windows,
+            6 => Query::Sessions,
+            _ => Query::Duplicates,
+        };
+        if matches!(query, Query::Windows | Query::Sessions) {
+            rows.push(("end".to_string(), END));
+        }
+        Ok(Self { env: Arc::new(SimEnv::new(seed)), dice, session, stream, rows, query })
     }
 
     /// Runs the query until it ends or is struck.
@@ -96,14 +183,17 @@ impl World {
             1 => Trigger::ProcessingTime { interval_ns },
             _ => Trigger::Continuous { interval_ns },
         };
-        let sql = if self.count {
-            "SELECT k, count(*) AS c, sum(n) AS s, max(n) AS m FROM rows GROUP BY k"
-        } else {
-            "SELECT k, n FROM rows WHERE n >= 0"
-        };
-        let writer = self.session.sql(sql)?.write_stream().trigger(trigger);
+        if std::env::var_os("TORTURE_DEBUG").is_some() {
+            eprintln!("{:?}, {trigger:?}, parallelism {parallelism}", self.query);
+        }
+        let mut frame = self.session.sql(&self.query.sql())?;
+        if self.query == Query::Duplicates {
+            frame = frame.drop_duplicates(["ts", "k"])?;
+            frame = frame.select_expr(["unix_seconds(ts) AS s", "k"])?;
+        }
+        let writer = frame.write_stream().trigger(trigger);
         let writer = writer.option("checkpointLocation", CHECKPOINT);
-        let writer = if self.count {
+        let writer = if self.query == Query::Count {
             writer.output_mode("complete").format("memory").query_name("out")
         } else {
             writer.output_mode("append").format("csv").option("path", OUT)
@@ -164,8 +254,7 @@ impl World {
             got.extend(text.lines().map(str::to_string));
         }
         got.sort();
-        let mut expected: Vec<_> = self.rows.iter().map(|(k, n)| format!("{k},{n}")).collect();
-        expected.sort();
+        let expected = self.query.expected(&self.rows);
         if got == expected { Ok(()) } else { wrong(format!("expected {expected:?}, got {got:?}")) }
     }
 }
@@ -202,7 +291,11 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
             };
             storage.fault_after(world.dice.below(40), fault);
         }
-        match world.start() {
+        let started = world.start();
+        if std::env::var_os("TORTURE_DEBUG").is_some() {
+            eprintln!("run {} fed {fed} of {}: {started:?}", outcome.runs, world.rows.len());
+        }
+        match started {
             Ok(()) if fed == world.rows.len() => break,
             Ok(()) => {}
             Err(error) => {
@@ -223,7 +316,7 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
     storage.recover();
     let is_snapshot = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "snapshot");
     outcome.compacted = u64::from(storage.files().iter().any(is_snapshot));
-    if world.count {
+    if world.query == Query::Count {
         world.check_counts()?;
         if world.dice.below(2) == 0 {
             storage.power_failure();

@@ -199,6 +199,11 @@ impl Aggregate {
         self.continuous && self.mode == OutputMode::Update
     }
 
+    /// Watermarks come among the records.
+    fn in_band(&self) -> bool {
+        self.continuous && self.event.as_ref().is_none_or(|event| event.late.in_band())
+    }
+
     /// Rows leave when the watermark passes them.
     fn by_watermark(&self) -> bool {
         self.mode == OutputMode::Append
@@ -435,7 +440,7 @@ impl Aggregate {
             self.entries[at as usize].touched = false;
         }
         // In continuous mode it goes when the watermark comes.
-        if let (Some(event), false) = (&self.event, self.continuous)
+        if let (Some(event), false) = (&self.event, self.in_band())
             && !self.expire(event.late.watermark_us())?
         {
             self.emission = Some(emission);
@@ -497,7 +502,7 @@ impl Stage for Aggregate {
     }
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.at_once() || (self.continuous && self.by_watermark()) {
+        if self.at_once() || (self.in_band() && self.by_watermark()) {
             // What is still to go goes in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
@@ -505,7 +510,7 @@ impl Stage for Aggregate {
         if !self.continuous || self.entries.is_empty() {
             self.touch_global();
         }
-        if self.continuous && self.alone && self.touched.is_empty() {
+        if self.in_band() && self.alone && self.touched.is_empty() {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }

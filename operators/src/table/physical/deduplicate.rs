@@ -144,7 +144,7 @@ impl Deduplicate {
                 return Ok(());
             }
             self.passing_us = None;
-            if self.continuous {
+            if self.event.as_ref().map_or(self.continuous, |event| event.late.in_band()) {
                 self.down.watermark(watermark_us)?;
             }
         }
@@ -200,11 +200,12 @@ impl Stage for Deduplicate {
         self.go_on()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if let (Some(event), false) = (&self.event, self.continuous) {
+        let in_band = self.event.as_ref().map_or(self.continuous, |event| event.late.in_band());
+        if let (Some(event), false) = (&self.event, in_band) {
             self.passing_us = Some(event.late.watermark_us());
         }
         self.marker = Some(epoch);
-        if self.continuous {
+        if in_band {
             // What is still to be forgotten is forgotten in the next epoch.
             let passing = self.passing_us.take();
             self.go_on()?;

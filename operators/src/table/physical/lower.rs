@@ -220,7 +220,8 @@ impl Lowering<'_, '_> {
                 let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
                 let continuous = self.job.trigger().is_continuous();
                 let place = (slot, window);
-                let stage = Watermark::new(place, *delay_ms, continuous, seen, resumed_us, down);
+                let resumed = (resumed_us, self.job.times());
+                let stage = Watermark::new(place, *delay_ms, continuous, seen, resumed, down);
                 let mut below = needed.to_vec();
                 below[*column] = true;
                 self.plan(input, Box::new(stage), &below)

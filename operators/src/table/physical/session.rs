@@ -270,7 +270,7 @@ impl SessionAggregate {
                 return Ok(());
             }
             self.passing_us = None;
-            if self.parts.continuous {
+            if self.parts.late.as_ref().is_some_and(Late::in_band) {
                 self.down.watermark(by_us)?;
             }
         }
@@ -310,7 +310,7 @@ impl Stage for SessionAggregate {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
-        if self.parts.continuous {
+        if self.parts.late.as_ref().map_or(self.parts.continuous, Late::in_band) {
             // What is still to go goes in the next epoch.
             let passing = self.passing_us.take();
             self.go_on()?;

@@ -5,7 +5,7 @@ use super::stages::BoxChain;
 use crate::table::row::{Row, Slot};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::event_time::{EventTimes, Seen};
+use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
 /// Buckets of how far rows are behind: 8 for each power of two of microseconds.
@@ -21,8 +21,11 @@ pub(super) struct Watermark {
     seen: Seen,
     /// The largest time; `None` before any.
     largest_us: Option<i64>,
+    /// Where an earlier run has ended.
+    resumed_us: i64,
     /// The watermark that was passed on.
     passed_us: i64,
+    times: BatchTimes,
     epoch: EventTimes,
     sum_us: i128,
     behind: Box<[u32; BUCKETS]>,
@@ -53,7 +56,7 @@ impl Watermark {
         delay_ms: i64,
         continuous: bool,
         seen: Seen,
-        resumed_us: i64,
+        (resumed_us, times): (i64, BatchTimes),
         down: BoxChain,
     ) -> Self {
         Self {
@@ -63,7 +66,9 @@ impl Watermark {
             continuous,
             seen,
             largest_us: None,
-            passed_us: resumed_us,
+            resumed_us,
+            passed_us: i64::MIN,
+            times,
             epoch: EventTimes::default(),
             sum_us: 0,
             behind: Box::new([0; BUCKETS]),
@@ -102,6 +107,22 @@ impl Watermark {
         }
     }
 
+    /// Passes the watermark on if it has moved; in whole milliseconds, as in micro-batch mode.
+    #[inline]
+    fn advance(&mut self) -> Result<(), EngineError> {
+        if !self.continuous || self.times.replays() {
+            return Ok(());
+        }
+        let largest = self.largest_us.unwrap_or(i64::MIN);
+        let seen_us = largest.div_euclid(1000).saturating_mul(1000).saturating_sub(self.delay_us);
+        let watermark = seen_us.max(self.resumed_us);
+        if watermark > self.passed_us {
+            self.passed_us = watermark;
+            self.down.watermark(watermark)?;
+        }
+        Ok(())
+    }
+
     /// Says what was seen in an epoch.
     fn publish(&mut self) {
         if let Some(largest) = self.largest_us {
@@ -133,7 +154,7 @@ impl Stage for Watermark {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
         // What an earlier run has let go must not be taken up again.
-        if self.continuous { self.down.watermark(self.passed_us) } else { Ok(()) }
+        self.advance()
     }
     fn ready(&mut self) -> bool {
         self.down.ready()
@@ -143,6 +164,7 @@ impl Stage for Watermark {
         Ok(())
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.advance()?;
         self.publish();
         self.down.marker(epoch)
     }
@@ -159,30 +181,21 @@ impl<'a> Push<Row<'a>> for Watermark {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = self.time(row);
         self.see(time_us);
+        // Behind the row, which it may concern.
         self.down.push(row, ingest_ns)?;
-        if !self.continuous {
-            return Ok(());
-        }
-        // In whole milliseconds, as in micro-batch mode; behind the row, which it may concern.
-        let largest = self.largest_us.unwrap_or(i64::MIN);
-        let watermark = largest.div_euclid(1000).saturating_mul(1000).saturating_sub(self.delay_us);
-        if watermark > self.passed_us {
-            self.passed_us = watermark;
-            self.down.watermark(watermark)?;
-        }
-        Ok(())
+        self.advance()
     }
 }
 
 /// What tells an operator which rows come too late, and what may go.
 pub(super) struct Late {
-    times: millstream_engine::event_time::BatchTimes,
+    times: BatchTimes,
     /// In continuous mode, the watermark that has come in-band.
     in_band_us: Option<i64>,
 }
 
 impl Late {
-    pub fn new(times: millstream_engine::event_time::BatchTimes, continuous: bool) -> Self {
+    pub fn new(times: BatchTimes, continuous: bool) -> Self {
         // As in micro-batch mode, it begins with 1970.
         let in_band_us = continuous.then(|| times.watermark_us());
         Self { times, in_band_us }
@@ -191,12 +204,23 @@ impl Late {
     /// A row at or before this time is late.
     #[inline]
     pub fn late_us(&self) -> i64 {
-        self.in_band_us.unwrap_or_else(|| self.times.late_us())
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.late_us(),
+        }
+    }
+
+    /// Whether watermarks come in-band now.
+    pub fn in_band(&self) -> bool {
+        self.in_band_us.is_some() && !self.times.replays()
     }
 
     /// What was over by this time may go.
     pub fn watermark_us(&self) -> i64 {
-        self.in_band_us.unwrap_or_else(|| self.times.watermark_us())
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.watermark_us(),
+        }
     }
 
     /// Takes an in-band watermark. Returns whether it is in force.
