@@ -37,6 +37,7 @@ fn expressions() {
         name: field.name.clone(),
         data_type: field.data_type.clone(),
         nullable: true,
+        tag: Default::default(),
     });
     let scope = Scope::new(columns.collect());
     let words = ["a", "b", "hello", "streaming", "word"];

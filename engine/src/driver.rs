@@ -597,7 +597,7 @@ impl Driver {
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
-        if !flight.limited && !(flight.batch && self.time.wants_batch()) {
+        if !(flight.limited || flight.batch && self.time.wants_batch()) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
             }

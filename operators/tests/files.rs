@@ -196,6 +196,12 @@ fn partitioned_files_come_back() {
     );
 }
 
+type Options<'o> = &'o [(&'o str, &'o str)];
+/// Format, options, the end of the file's name, its bytes.
+type Written<'c> = (&'c str, Options<'c>, &'c str, &'c str);
+/// Format, a file's bytes, options, the schema.
+type Inferred<'c> = (&'c str, &'c str, Options<'c>, &'c str);
+
 /// The expected texts are what Apache Spark wrote for the same rows and options.
 #[test]
 fn lines_are_written_with_sparks_options() {
@@ -205,7 +211,7 @@ fn lines_are_written_with_sparks_options() {
         ('x\"y\\\\z', 2, NULL, NULL, NULL, NULL, NULL, NULL), ('', 3, NULL, NULL, NULL, 1e20D, false, NULL), \
         (NULL, 4, NULL, NULL, NULL, NULL, NULL, NULL), ('q,\"', 5, NULL, NULL, NULL, NULL, NULL, NULL), \
         ('#c', 6, NULL, NULL, NULL, NULL, NULL, NULL) AS t(s, i, t, n, d, x, o, f)";
-    let cases: [(&str, &[(&str, &str)], &str, &str); 6] = [
+    let cases: [Written<'_>; 6] = [
         (
             "csv",
             &[("header", "true")],
@@ -329,7 +335,7 @@ fn compressed_lines_come_back() {
 /// The types are those that Apache Spark found in the same files.
 #[test]
 fn schemas_are_inferred_as_spark_does() {
-    let cases: [(&str, &str, &[(&str, &str)], &str); 11] = [
+    let cases: [Inferred<'_>; 11] = [
         (
             "csv",
             "a,b,c,d,e,f,g\n1,2.5,true,2024-01-01,2024-01-01 12:00:00,x,\n2,3,false,2024-01-02,2024-01-01T12:00:00Z,9999999999,\n",

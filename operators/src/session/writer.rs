@@ -454,13 +454,17 @@ impl StreamWriter {
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
-        let mut make = |job: &mut Job,
-                        worker: usize,
-                        scan: &Scan,
-                        needed: &[bool],
-                        chain: BoxChain| {
-            make_source(&session, job, worker, scan, needed, chain, &mut counters, times.clone())
-        };
+        let mut make =
+            |job: &mut Job, worker: usize, scan: &Scan, needed: &[bool], chain: BoxChain| {
+                make_source(
+                    &session,
+                    (job, worker),
+                    (scan, needed),
+                    chain,
+                    &mut counters,
+                    times.clone(),
+                )
+            };
         let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
         let meaning = (prepared.mode, settings.semantics);
         lower(&plan, meaning, settings.parallelism, &mut job, chain, &mut make)?;
@@ -638,10 +642,8 @@ fn refused(error: PlanError) -> EngineError {
 
 fn make_source(
     session: &super::Session,
-    job: &mut Job,
-    worker: usize,
-    scan: &Scan,
-    needed: &[bool],
+    (job, worker): (&mut Job, usize),
+    (scan, needed): (&Scan, &[bool]),
     chain: BoxChain,
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,

@@ -694,8 +694,11 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     Ok(())
 }
 
-/// Whether a condition on input and keys holds for all aggregations.
-fn all_aggregates(plan: &Plan, holds: &dyn Fn(&Plan, &[(Resolved, String)]) -> bool) -> bool {
+/// A condition on the input and the keys of an aggregation.
+type Holds<'h> = dyn Fn(&Plan, &[(Resolved, String)]) -> bool + 'h;
+
+/// Whether a condition holds for all aggregations.
+fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     let own = match plan {
         Plan::Aggregate(input, keys, _) => holds(input, keys),
         _ => true,

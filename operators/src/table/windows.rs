@@ -122,9 +122,7 @@ fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
         Expr::Call { name, .. }
             if matches!(name.to_ascii_lowercase().as_str(), "window" | "session_window") =>
         {
-            if !found.iter().any(|other| other.to_string() == expr.to_string()) {
-                found.push(expr);
-            }
+            found.push(expr);
         }
         Expr::Call { args, filter, .. } => {
             args.iter().chain(filter.as_deref()).for_each(|arg| calls(arg, found));
@@ -208,6 +206,14 @@ pub fn windowed<'e>(
 ) -> PlanResult<(Plan, Option<Window>)> {
     let mut found = Vec::new();
     exprs.into_iter().for_each(|expr| calls(expr, &mut found));
+    // The same call in GROUP BY and SELECT is one window.
+    let mut texts = Vec::new();
+    found.retain(|call| {
+        let text = call.to_string();
+        let new = !texts.contains(&text);
+        texts.push(text);
+        new
+    });
     match found.as_slice() {
         [] => Ok((input, None)),
         [call @ Expr::Call { name, args, .. }] => {

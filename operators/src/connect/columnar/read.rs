@@ -2,6 +2,7 @@
 //! about it; at most one batch of rows is held, and of each column one page.
 
 use super::ColumnFormat;
+use super::pages;
 use super::schema::{fields_of, from_arrow, to_arrow};
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Schema};
@@ -18,7 +19,9 @@ use orc_rust::arrow_reader::ArrowReaderBuilder;
 use orc_rust::projection::ProjectionMask as OrcMask;
 use orc_rust::schema::TimestampPrecision;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,8 +78,10 @@ fn open_parquet(
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     macro_rules! opened {
         ($from:expr) => {{
-            let builder = ParquetRecordBatchReaderBuilder::try_new_with_options($from, options)
-                .map_err(text)?;
+            let from = $from;
+            let metadata = ArrowReaderMetadata::load(&from, options).map_err(text)?;
+            pages::check(&from, metadata.metadata())?;
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(from, metadata);
             let schema = builder.schema().clone();
             let chosen = schema.fields().iter().enumerate().filter(|(_, f)| wants(f.name()));
             let chosen: Vec<usize> = chosen.map(|(i, _)| i).collect();

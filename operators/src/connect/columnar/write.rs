@@ -139,7 +139,7 @@ impl Write for Written {
 }
 
 enum Encoder {
-    Parquet(ArrowWriter<Written>),
+    Parquet(Box<ArrowWriter<Written>>),
     /// Its writer stays on one thread: it is made when the file ends.
     Orc {
         batches: Vec<RecordBatch>,
@@ -206,7 +206,8 @@ impl ColumnFile {
                     .set_created_by("millstream".to_string())
                     .build();
                 let (to, schema) = (written.clone(), schema.clone());
-                Encoder::Parquet(ArrowWriter::try_new(to, schema, Some(properties)).map_err(other)?)
+                let writer = ArrowWriter::try_new(to, schema, Some(properties)).map_err(other)?;
+                Encoder::Parquet(Box::new(writer))
             }
             Codec::Orc(compression) => Encoder::Orc { batches: Vec::new(), bytes: 0, compression },
         };

@@ -1,0 +1,201 @@
+//! What the pages of a Parquet file say that they need, looked at before any of it is reserved: a
+//! few bytes could ask for all the memory there is.
+//!
+//! A page begins with a header in Thrift's compact protocol, of which the sizes are read and the
+//! rest is passed over.
+
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::ChunkReader;
+
+/// Bytes that a page may have when it is decompressed.
+const PAGE_BYTES_MAX: i64 = 256 << 20;
+/// Bytes that a header may have.
+const HEADER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a header that are read at first.
+const HEADER_BYTES: usize = 4 << 10;
+/// Structs inside of structs.
+const DEPTH_MAX: usize = 16;
+
+/// What a page's header says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Header {
+    uncompressed: i64,
+    compressed: i64,
+    /// Values of a dictionary.
+    dictionary: i64,
+    /// Its own length in bytes.
+    length: usize,
+}
+
+struct Reader<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn skip(&mut self, bytes: u64) -> Option<()> {
+        self.at = self.at.checked_add(usize::try_from(bytes).ok()?)?;
+        (self.at <= self.bytes.len()).then_some(())
+    }
+
+    /// Passes over a value.
+    fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
+        match kind {
+            1 | 2 => Some(()),
+            3 => self.skip(1),
+            4..=6 => self.varint().map(drop),
+            7 => self.skip(8),
+            8 => {
+                let length = self.varint()?;
+                self.skip(length)
+            }
+            9 | 10 => {
+                let head = self.byte()?;
+                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+                for _ in 0..count {
+                    // A truth value in a list has a byte of its own.
+                    match head & 15 {
+                        1 | 2 => self.skip(1)?,
+                        kind => self.value(kind, depth + 1)?,
+                    }
+                }
+                Some(())
+            }
+            12 => self.fields(depth + 1, &mut |_, kind, reader, depth| reader.value(kind, depth)),
+            _ => None,
+        }
+    }
+
+    /// Reads a struct; `field` reads the value of each.
+    fn fields(&mut self, depth: usize, field: &mut Field<'_>) -> Option<()> {
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        let mut id = 0i64;
+        loop {
+            let head = self.byte()?;
+            if head == 0 {
+                return Some(());
+            }
+            id = if head >> 4 == 0 { self.number()? } else { id + i64::from(head >> 4) };
+            field(id, head & 15, self, depth)?;
+        }
+    }
+}
+
+/// Reads a field: its number, its kind, where it is read from, its depth.
+type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
+
+/// `None` if the bytes end before the header does, or are none.
+fn header(bytes: &[u8]) -> Option<Header> {
+    let mut reader = Reader { bytes, at: 0 };
+    let mut found = Header::default();
+    reader.fields(0, &mut |id, kind, reader, depth| {
+        match (id, kind) {
+            (2, 5) => found.uncompressed = reader.number()?,
+            (3, 5) => found.compressed = reader.number()?,
+            (7, 12) => {
+                let dictionary = &mut found.dictionary;
+                reader.fields(depth + 1, &mut |id, kind, reader, depth| match (id, kind) {
+                    (1, 5) => reader.number().map(|values| *dictionary = values),
+                    _ => reader.value(kind, depth),
+                })?;
+            }
+            _ => reader.value(kind, depth)?,
+        }
+        Some(())
+    })?;
+    found.length = reader.at;
+    Some(found)
+}
+
+/// Refuses a file with a page that asks for more than there can be in it.
+pub(super) fn check(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
+    let length = file.len();
+    for group in metadata.row_groups() {
+        for column in group.columns() {
+            let (begin, bytes) = column.byte_range();
+            let end = begin.checked_add(bytes).filter(|end| *end <= length);
+            let end = end.ok_or("a column lies behind the end of the file")?;
+            let mut at = begin;
+            while at < end {
+                let page = page_at(file, at, end)?;
+                let next = at + page.length as u64 + page.compressed as u64;
+                if next <= at {
+                    return Err("a page has no length".to_string());
+                }
+                at = next;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn page_at(file: &impl ChunkReader, at: u64, end: u64) -> Result<Header, String> {
+    let mut window = HEADER_BYTES;
+    loop {
+        let bytes = window.min((end - at) as usize);
+        let read = file.get_bytes(at, bytes).map_err(|error| error.to_string())?;
+        let Some(page) = header(&read) else {
+            if bytes < window || window >= HEADER_BYTES_MAX {
+                return Err("the header of a page cannot be read".to_string());
+            }
+            window *= 8;
+            continue;
+        };
+        let fits = |size: i64| (0..=PAGE_BYTES_MAX).contains(&size);
+        // A value of a dictionary has a bit at least.
+        let many = page.dictionary > page.uncompressed.saturating_mul(8);
+        if !fits(page.uncompressed) || !fits(page.compressed) || page.dictionary < 0 || many {
+            return Err(format!(
+                "a page says that it has {} bytes and a dictionary of {} values; at most {} MiB \
+                 are read",
+                page.uncompressed,
+                page.dictionary,
+                PAGE_BYTES_MAX >> 20
+            ));
+        }
+        return Ok(page);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_the_rest_is_passed_over() {
+        // Type 2, sizes 300 and 5, a checksum, a dictionary of 7 values, and a field that nobody
+        // knows: a list of structs.
+        let bytes = [
+            0x15, 0x04, 0x15, 0xD8, 0x04, 0x15, 0x0A, 0x15, 0x01, 0x3C, 0x15, 0x0E, 0x15, 0x00,
+            0x00, 0x29, 0x1C, 0x18, 0x01, 0x41, 0x00, 0x00, 0xFF,
+        ];
+        let expected = Header { uncompressed: 300, compressed: 5, dictionary: 7, length: 22 };
+        assert_eq!(header(&bytes), Some(expected));
+        assert_eq!(header(&bytes[..12]), None);
+    }
+}
