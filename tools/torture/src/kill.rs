@@ -62,6 +62,84 @@ fn path(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
 
+/// The number of the last row, far behind which all windows are over.
+const END: i64 = 1_000_000_000;
+
+/// Seconds of a row's time: up to 3 out of order.
+fn time(n: u64) -> u64 {
+    100 + n - (n * 7) % 4
+}
+
+/// A query by event time, from the rows into files.
+struct Timed {
+    name: &'static str,
+    sql: &'static str,
+    columns: &'static [&'static str],
+    duplicates: bool,
+}
+
+macro_rules! timed {
+    ($($before:literal)? => $($after:literal)?) => {
+        concat!($($before,)? " FROM (SELECT timestamp_seconds(100 + n - (n * 7) % 4) AS ts, k % 3 AS k, n FROM rows) \
+            WATERMARK ts DELAY OF INTERVAL 5 SECONDS " $(, $after)?)
+    };
+}
+
+const TIMED: [Timed; 3] = [
+    Timed {
+        name: "windows",
+        sql: timed!("SELECT unix_seconds(window.start) AS s, k, count(*) AS c, sum(n) AS t" => "GROUP BY window(ts, '10 seconds'), k"),
+        columns: &["s", "k", "c", "t"],
+        duplicates: false,
+    },
+    Timed {
+        name: "sessions",
+        sql: timed!("SELECT unix_seconds(session_window.start) AS s, unix_seconds(session_window.end) AS e, k, count(*) AS c" => "GROUP BY session_window(ts, '2 seconds'), k"),
+        columns: &["s", "e", "k", "c"],
+        duplicates: false,
+    },
+    Timed {
+        name: "duplicates",
+        sql: timed!("SELECT ts, k" =>),
+        columns: &["unix_seconds(ts)", "k"],
+        duplicates: true,
+    },
+];
+
+/// The lines that a query by event time makes of rows.
+fn expected_lines(name: &str, rows: u64) -> Vec<String> {
+    let all = (0..rows).map(|n| (n, time(n), n % KEYS % 3));
+    let mut lines: Vec<String> = match name {
+        "windows" => {
+            let mut groups: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+            for (n, time, k) in all {
+                let group = groups.entry((time / 10 * 10, k)).or_default();
+                *group = (group.0 + 1, group.1 + n);
+            }
+            groups.into_iter().map(|((s, k), (c, t))| format!("{s},{k},{c},{t}")).collect()
+        }
+        "sessions" => {
+            let mut by_key: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+            all.for_each(|(_, time, k)| by_key.entry(k).or_default().push(time));
+            let mut lines = Vec::new();
+            for (k, mut times) in by_key {
+                times.sort_unstable();
+                for session in times.chunk_by(|a, b| b - a <= 2) {
+                    let (begin, end) = (session[0], session[session.len() - 1] + 2);
+                    lines.push(format!("{begin},{end},{k},{}", session.len()));
+                }
+            }
+            lines
+        }
+        _ => {
+            let keys: BTreeSet<(u64, u64)> = all.map(|(_, time, k)| (time, k)).collect();
+            keys.into_iter().map(|(time, k)| format!("{time},{k}")).collect()
+        }
+    };
+    lines.sort();
+    lines
+}
+
 // ---- the child ----
 
 /// Runs queries until they are killed or, with `finish`, to their end.
@@ -83,9 +161,13 @@ fn child_files(args: &ChildArgs) -> Result<(), String> {
             .option("maxFilesPerTrigger", 2)
             .load()
     };
-    let copy = read().map_err(text)?.write_stream().format("csv").trigger(trigger);
+    let before_end = millstream::table::expr::col("n").lt(END);
+    let rows = read().map_err(text)?;
+    rows.create_temp_view("rows");
+    let rows = rows.filter(&before_end).map_err(text)?;
+    let copy = rows.write_stream().format("csv").trigger(trigger);
     let copy = copy.option("path", path(dir, "copy")).option("checkpointLocation", path(dir, "c1"));
-    let counts = read().map_err(text)?.group_by([millstream::table::expr::col("k")]);
+    let counts = rows.group_by([millstream::table::expr::col("k")]);
     let counts = counts.count().map_err(text)?.write_stream().output_mode("update");
     let out = dir.join("counts");
     std::fs::create_dir_all(&out).map_err(text)?;
@@ -101,7 +183,20 @@ fn child_files(args: &ChildArgs) -> Result<(), String> {
         written.map_err(text)
     });
     let counts = counts.trigger(trigger).option("checkpointLocation", path(dir, "c2"));
-    let queries = [copy.start().map_err(text)?, counts.start().map_err(text)?];
+    let mut queries = vec![copy.start().map_err(text)?, counts.start().map_err(text)?];
+    for timed in TIMED {
+        let frame = session.sql(timed.sql).map_err(text)?;
+        let frame = match timed.duplicates {
+            true => frame.drop_duplicates(["ts", "k"]).map_err(text)?,
+            false => frame,
+        };
+        let frame = frame.select_expr(timed.columns.iter().copied()).map_err(text)?;
+        let writer = frame.write_stream().format("csv").trigger(trigger);
+        let writer = writer.option("path", path(dir, timed.name));
+        let checkpoint = format!("c-{}", timed.name);
+        let writer = writer.option("checkpointLocation", path(dir, &checkpoint));
+        queries.push(writer.start().map_err(text)?);
+    }
     queries.iter().try_for_each(|query| query.await_termination().map_err(text))
 }
 
@@ -212,6 +307,8 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
         }
         kill_soon(child, dice, round)?;
     }
+    let last = format!("{{\"k\":0,\"n\":{END}}}\n");
+    std::fs::write(input.join(format!("{written:06}.json")), last).map_err(text)?;
     let status = spawn("files", dir, 0, Some(0))?.wait().map_err(text)?;
     if !status.success() {
         return Err(format!("the last run failed: {status}"));
@@ -253,6 +350,32 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
         "files, micro-batch: {rounds} kills, {rows} rows in {written} files, {batches} batches: \
          each row copied once, every count exact"
     );
+    for timed in TIMED {
+        let mut got = Vec::new();
+        let committed = committed_files(&FileStorage, &dir.join(timed.name)).map_err(text)?;
+        for path in committed.ok_or("the sink has no log")? {
+            let lines = std::fs::read_to_string(&path).map_err(text)?;
+            got.extend(lines.lines().map(str::to_string));
+        }
+        got.sort();
+        // The last row's own, which no window is over for but that of rows without duplicates.
+        let own = |line: &String| line.starts_with(&(END + 100).to_string()[..8]);
+        got.retain(|line| !own(line));
+        let expected = expected_lines(timed.name, rows);
+        if got != expected {
+            let extra: Vec<_> =
+                got.iter().filter(|line| !expected.contains(line)).take(5).collect();
+            let missing: Vec<_> =
+                expected.iter().filter(|line| !got.contains(line)).take(5).collect();
+            return Err(format!(
+                "{}: {} lines, expected {}; extra {extra:?}, missing {missing:?}",
+                timed.name,
+                got.len(),
+                expected.len()
+            ));
+        }
+        println!("{}, micro-batch: {} rows, each once", timed.name, got.len());
+    }
     Ok(())
 }
 
