@@ -7,6 +7,10 @@ pub type Epoch = u64;
 /// change: its latency means nothing and is not recorded.
 pub const UNTIMED: u64 = u64::MAX;
 
+/// The watermark of an input that has been silent for long: it holds no other back. The next one
+/// of it counts again.
+pub const IDLE: i64 = i64::MAX;
+
 /// A value with the time at which it entered the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<T> {

@@ -63,6 +63,7 @@ pub struct Job {
     tasklets: usize,
     operators: usize,
     time: EventTime,
+    idle_after_ns: Option<u64>,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
     sink: Option<Box<dyn SinkLog>>,
@@ -97,6 +98,7 @@ impl Job {
             tasklets: 0,
             operators: 0,
             time: EventTime::default(),
+            idle_after_ns: None,
             checkpoint: None,
             recovery: Recovery::default(),
             sink: None,
@@ -176,6 +178,12 @@ impl Job {
         self.time.set_policy(policy);
     }
 
+    /// In continuous mode, a source that has been silent for so long holds the watermark of no other
+    /// back. To be set before sources are made.
+    pub fn set_idle_timeout(&mut self, after_ns: Option<u64>) {
+        self.idle_after_ns = after_ns;
+    }
+
     /// The policy that was set.
     pub fn watermark_policy(&self) -> Policy {
         self.time.policy()
@@ -246,6 +254,7 @@ impl Job {
             commands: inbox,
             continuous: self.config.trigger.is_continuous(),
             resume: self.recovery.offsets.get(index).cloned(),
+            idle_after_ns: self.idle_after_ns,
             replays: matches!(self.recovery.unfinished, Some(Unfinished::Replay(_))),
         }
     }

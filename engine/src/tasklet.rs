@@ -6,7 +6,7 @@
 
 use crate::driver::{Command, Extent, Planned, Report};
 use crate::error::EngineError;
-use crate::event::{Epoch, Event};
+use crate::event::{Epoch, Event, IDLE};
 use crate::event_time::Policy;
 use crate::exchange::Inlet;
 use crate::seam::Env;
@@ -147,6 +147,10 @@ pub struct SourceTasklet<S, D> {
     told_exhausted: bool,
     continuous: bool,
     resume: Option<Offset>,
+    /// Silence after which it holds no other input's watermark back.
+    idle_after_ns: Option<u64>,
+    last_record_ns: Option<u64>,
+    idle: bool,
 }
 
 /// A tasklet's connection to the driver.
@@ -163,6 +167,7 @@ pub struct SourcePort {
     pub(crate) continuous: bool,
     pub(crate) resume: Option<Offset>,
     pub(crate) replays: bool,
+    pub(crate) idle_after_ns: Option<u64>,
 }
 
 impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
@@ -188,7 +193,30 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             told_exhausted: false,
             continuous: port.continuous,
             resume: port.resume,
+            idle_after_ns: port.idle_after_ns.filter(|_| port.continuous),
+            last_record_ns: None,
+            idle: false,
         }
+    }
+
+    /// Says so when the source has been silent for long.
+    fn watch_silence(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
+        let now_ns = cx.env.now_ns();
+        if !silent {
+            (self.last_record_ns, self.idle) = (Some(now_ns), false);
+            return Ok(());
+        }
+        let due_ns = *self.last_record_ns.get_or_insert(now_ns) + idle_after_ns;
+        if self.idle {
+            return Ok(());
+        }
+        if now_ns < due_ns {
+            cx.wake_at(due_ns);
+            return Ok(());
+        }
+        self.idle = true;
+        self.down.watermark(IDLE)
     }
 
     fn report(&self, report: Report) {
@@ -280,6 +308,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             SourceState::Ended => return Ok(Step::Progress),
         };
+        self.watch_silence(polled != Polled::Some, cx)?;
         match (polled, &self.state) {
             (Polled::Some, _) => {
                 progress = true;
@@ -333,6 +362,8 @@ pub struct InboxTasklet<T, D> {
     id: usize,
     inlets: Vec<(Inlet<T>, InletState, i64)>,
     policy: Policy,
+    /// An inlet has a watermark.
+    timed: bool,
     down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
@@ -350,6 +381,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             id: port.id,
             inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
             policy: Policy::Min,
+            timed: true,
             down,
             reports: port.reports,
             ack: None,
@@ -361,8 +393,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
 
     /// Says how the watermarks of the inlets become one, and which of them never have any.
     pub fn watermarks(mut self, policy: Policy, timed: &[bool]) -> Self {
-        self.policy = policy;
+        (self.policy, self.timed) = (policy, false);
         for ((_, _, watermark), timed) in self.inlets.iter_mut().zip(timed) {
+            self.timed |= timed;
             if !timed {
                 // It holds no other back, and is behind all of them.
                 *watermark = if policy == Policy::Min { i64::MAX } else { i64::MIN };
@@ -374,9 +407,13 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
         let open = self.inlets.iter().filter(|(_, state, _)| *state != InletState::Ended);
         let open = open.map(|(_, _, watermark)| *watermark);
+        let any = open.clone().next().is_some();
+        if self.timed && any && open.clone().all(|watermark| watermark == IDLE) {
+            return self.down.watermark(IDLE);
+        }
         let found = match self.policy {
-            Policy::Min => open.min().filter(|lowest| *lowest < i64::MAX),
-            Policy::Max => open.max(),
+            Policy::Min => open.min().filter(|lowest| *lowest < IDLE),
+            Policy::Max => open.filter(|watermark| *watermark < IDLE).max(),
         };
         let lowest = found.unwrap_or(self.watermark);
         if lowest > self.watermark {
@@ -415,7 +452,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             match event {
                 Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
                 Event::Watermark(micros) => {
-                    self.inlets[index].2 = self.inlets[index].2.max(micros);
+                    let before = &mut self.inlets[index].2;
+                    // One that wakes up is where it says, and holds the others back again.
+                    *before = if *before == IDLE { micros } else { micros.max(*before) };
                     self.advance_watermark()?;
                 }
                 Event::Marker(epoch) => {

@@ -359,3 +359,34 @@ fn several_inputs_have_one_watermark() {
         }
     }
 }
+
+/// An input that is silent stops holding the watermark back; when it wakes up, what is too late by
+/// then is counted.
+#[test]
+fn a_silent_input_stops_holding_the_watermark_back() {
+    let session = Session::new();
+    session.set("millstream.idleTimeout", "20 milliseconds").unwrap();
+    let stream = events(&session);
+    let quiet = session.memory_stream("quiet", "ts TIMESTAMP").unwrap();
+    let sql = "SELECT window.start, count(*) FROM (SELECT ts FROM events WATERMARK ts DELAY OF \
+        INTERVAL 0 SECONDS UNION ALL SELECT ts FROM quiet WATERMARK ts DELAY OF INTERVAL 0 SECONDS) \
+        GROUP BY window(ts, '10 seconds')";
+    let query = start(&session, sql, "append", CONTINUOUS);
+    quiet.add([vec![Value::Long(2 * SECOND)]]);
+    stream.add([row(1, 0, 0), row(11, 0, 0)]);
+    let table = session.table("out").unwrap();
+    // Both are silent then; the first speaks again, and only the other is waited for no more.
+    while table.rows().is_empty() && query.exception().is_none() {
+        stream.add([row(11, 0, 0)]);
+        std::thread::yield_now();
+    }
+    assert_eq!(text(&table.rows()[0]), "0 2");
+    // It wakes up: of its rows one is late, and it holds the others back again.
+    quiet.add([vec![Value::Long(3 * SECOND)], vec![Value::Long(12 * SECOND)]]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    let reports = query.recent_progress();
+    let late: u64 = reports.iter().map(|p| p.committed.state[0].late).sum();
+    assert_eq!(late, 1);
+    assert_eq!(table.rows().len(), 1);
+}

@@ -42,6 +42,7 @@ use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
+use crate::table::datetime::interval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::Semantics;
@@ -81,6 +82,7 @@ pub(crate) struct Settings {
     pub semantics: Semantics,
     pub schema_inference: bool,
     pub watermark_policy: Policy,
+    pub idle_timeout_ns: Option<u64>,
 }
 
 /// Named inputs, views and settings. Clones are the same session.
@@ -134,6 +136,7 @@ impl Session {
             semantics: Semantics::default(),
             schema_inference: false,
             watermark_policy: Policy::Min,
+            idle_timeout_ns: None,
         };
         Self(Arc::new(Mutex::new(Inner {
             views: BTreeMap::new(),
@@ -205,6 +208,14 @@ impl Session {
                     _ => return wrong("min or max"),
                 }
             }
+            "millstream.idletimeout" => {
+                let length = interval::length(value).ok().filter(|l| l.months == 0 && l.micros > 0);
+                inner.settings.idle_timeout_ns = match (value, length) {
+                    ("none", _) => None,
+                    (_, Some(length)) => Some(length.micros as u64 * 1000),
+                    (_, None) => return wrong("a length of time such as '10 seconds', or none"),
+                }
+            }
             "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
                 Ok(infers) => inner.settings.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
@@ -215,6 +226,7 @@ impl Session {
                     "millstream.workers",
                     "millstream.pin",
                     "millstream.wait",
+                    "millstream.idleTimeout",
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
                     "spark.sql.streaming.schemaInference",

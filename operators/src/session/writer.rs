@@ -448,6 +448,7 @@ impl StreamWriter {
             job.open_checkpoint(folder, &shape)?;
         }
         job.set_watermark_policy(settings.watermark_policy);
+        job.set_idle_timeout(settings.idle_timeout_ns);
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
         let chain = self.make_sink(prepared, name, recorder, &mut job)?;

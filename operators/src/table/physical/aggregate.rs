@@ -27,7 +27,7 @@ use crate::table::types::{DataType, Physical};
 use crate::table::windows::EventKey;
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::{hash_behind, hash_bytes};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
@@ -496,6 +496,9 @@ impl Stage for Aggregate {
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         let Some(event) = &mut self.event else { return self.down.watermark(micros) };
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
         event.late.advance(micros);
         self.passing_us = self.passing_us.max(Some(micros));
         self.go_on()

@@ -7,7 +7,7 @@ use super::watermark::Late;
 use crate::table::row::{Row, Slot as Field};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::Epoch;
+use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
@@ -193,6 +193,9 @@ impl Stage for Deduplicate {
         self.marker.is_none() && self.down.ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
         if let Some(event) = &mut self.event {
             event.late.advance(micros);
         }

@@ -282,4 +282,57 @@ proptest! {
         let got: Vec<_> = got.into_iter().flatten().collect();
         prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
     }
+
+    /// By event time: windows, sessions and duplicates come once each, whatever is put away and
+    /// restored in between.
+    #[test]
+    fn event_time_restored_after_every_record(
+        steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..3), 1..14),
+        trigger in trigger(), parallelism in 1usize..4, seed: u64,
+    ) {
+        let mut now = 1000;
+        let mut rows: Vec<(i64, i64)> = Vec::new();
+        for (ahead, behind, key) in steps {
+            now += ahead;
+            rows.push((key, now - behind));
+        }
+        let record = |(key, time): &(i64, i64)| {
+            let mut record = vec![Value::Null; 6];
+            (record[0], record[1]) = (Value::Long(*key), Value::Long(*time));
+            record
+        };
+        let mut records: Vec<_> = rows.iter().map(record).collect();
+        // Far behind which all windows are over, and one more epoch to let the last ones go.
+        records.push(record(&(9, now + 10_000)));
+        records.push(record(&(9, now + 20_000)));
+        let timed = "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";
+        let all = |sql: String| {
+            let got = outputs(&sql, OutputMode::Append, trigger, parallelism, &records, seed);
+            let mut rows: Vec<String> = got.into_iter().flatten().map(|row| format!("{row:?}")).collect();
+            rows.retain(|row| !row.contains("Long(9)"));
+            rows.sort();
+            rows
+        };
+        let mut windows: std::collections::BTreeMap<(i64, i64), i64> = Default::default();
+        for (key, time) in &rows {
+            *windows.entry((time.div_euclid(10) * 10, *key)).or_default() += 1;
+        }
+        let mut expected: Vec<_> = windows.iter().map(|((s, k), c)| format!("[Long({s}), Long({k}), Long({c})]")).collect();
+        expected.sort();
+        let sql = format!("SELECT unix_seconds(window.start), k, count(*) FROM {timed} GROUP BY window(ts, '10 seconds'), k");
+        prop_assert_eq!(all(sql), expected);
+
+        let mut expected = Vec::new();
+        for key in 0..3 {
+            let mut times: Vec<_> = rows.iter().filter(|(k, _)| *k == key).map(|(_, t)| *t).collect();
+            times.sort_unstable();
+            for session in times.chunk_by(|a, b| b - a <= 2) {
+                let sum: i64 = session.len() as i64;
+                expected.push(format!("[Long({}), Long({}), Long({key}), Long({sum})]", session[0], session[session.len() - 1] + 2));
+            }
+        }
+        expected.sort();
+        let sql = format!("SELECT unix_seconds(session_window.start), unix_seconds(session_window.end), k, count(*) FROM {timed} GROUP BY session_window(ts, '2 seconds'), k");
+        prop_assert_eq!(all(sql), expected);
+    }
 }

@@ -14,7 +14,7 @@ use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
-use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
@@ -304,6 +304,9 @@ impl Stage for SessionAggregate {
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         let Some(late) = &mut self.parts.late else { return self.down.watermark(micros) };
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
         late.advance(micros);
         self.passing_us = self.passing_us.max(Some(micros));
         self.go_on()

@@ -4,7 +4,7 @@
 use super::stages::BoxChain;
 use crate::table::row::{Row, Slot};
 use millstream_engine::error::EngineError;
-use millstream_engine::event::Epoch;
+use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
@@ -26,6 +26,8 @@ pub(super) struct Watermark {
     /// The watermark that was passed on.
     passed_us: i64,
     times: BatchTimes,
+    /// Nothing has come for long.
+    silent: bool,
     epoch: EventTimes,
     sum_us: i128,
     behind: Box<[u32; BUCKETS]>,
@@ -69,6 +71,7 @@ impl Watermark {
             resumed_us,
             passed_us: i64::MIN,
             times,
+            silent: false,
             epoch: EventTimes::default(),
             sum_us: 0,
             behind: Box::new([0; BUCKETS]),
@@ -110,7 +113,7 @@ impl Watermark {
     /// Passes the watermark on if it has moved; in whole milliseconds, as in micro-batch mode.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
-        if !self.continuous || self.times.replays() {
+        if !self.continuous || self.silent || self.times.replays() {
             return Ok(());
         }
         let largest = self.largest_us.unwrap_or(i64::MIN);
@@ -159,9 +162,15 @@ impl Stage for Watermark {
     fn ready(&mut self) -> bool {
         self.down.ready()
     }
-    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         // An event time that was declared before is not the one from here on.
-        Ok(())
+        if micros != IDLE || !self.continuous {
+            return Ok(());
+        }
+        // With the next row it says anew where it is.
+        self.passed_us = i64::MIN;
+        self.silent = true;
+        self.down.watermark(IDLE)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.advance()?;
@@ -180,6 +189,7 @@ impl<'a> Push<Row<'a>> for Watermark {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = self.time(row);
+        self.silent = false;
         self.see(time_us);
         // Behind the row, which it may concern.
         self.down.push(row, ingest_ns)?;
