@@ -187,6 +187,12 @@ fn queries_over_tables_alone() {
             &["a 1", "a 2", "q -"],
         ),
         ("SELECT k FROM dim WHERE v = (SELECT max(v) FROM dim)", &["-"]),
+        ("SELECT k FROM dim UNION SELECT 'q'", &["a", "b", "-", "x", "q"]),
+        ("SELECT k FROM dim EXCEPT SELECT 'a'", &["b", "-", "x"]),
+        (
+            "SELECT k FROM dim INTERSECT SELECT * FROM VALUES (NULL), ('a'), ('z') AS t(k)",
+            &["a", "-"],
+        ),
         (
             "SELECT k, count(*) AS c FROM dim GROUP BY k HAVING count(*) > (SELECT 1) ORDER BY k",
             &["a 2"],

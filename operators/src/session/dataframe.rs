@@ -296,9 +296,9 @@ impl DataFrame {
         Ok(self.with(windows::deduplicate(self.plan.clone(), &names, true)?))
     }
 
-    /// Each row once.
-    pub fn distinct(&self) -> Self {
-        self.with(analyze::distinct(self.plan.clone()))
+    /// Each row once: [`drop_duplicates`](Self::drop_duplicates) by all columns.
+    pub fn distinct(&self) -> PlanResult<Self> {
+        self.drop_duplicates([])
     }
 
     /// Where the result goes, and how.

@@ -164,6 +164,25 @@ pub fn qualified(mut plan: Plan, scope: &Scope) -> Plan {
     plan
 }
 
+/// The left rows that are, or are not, among the right ones; NULLs are equal.
+pub fn among(left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
+    let (of_left, of_right) = (left.scope(), right.scope());
+    let width = of_left.columns.len();
+    if width != of_right.columns.len() {
+        return Err(PlanError::new(
+            "NUM_COLUMNS_MISMATCH",
+            format!("the sides have {width} and {} columns", of_right.columns.len()),
+            "",
+        ));
+    }
+    let mut condition = None;
+    for i in 0..width {
+        let sides = vec![column(&of_left, i), shifted(column(&of_right, i), width)];
+        condition = Some(and(condition, functions::resolve("<=>", sides)?)?);
+    }
+    join(left, right, written, condition)
+}
+
 /// A join on columns that both have: these come first, and once.
 pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());

@@ -172,13 +172,26 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             let (left, right) = (self::body(left, catalog)?.0, self::body(right, catalog)?.0);
             Ok((analyze::union(left, right).map_err(|error| error.at(here))?, Vec::new()))
         }
-        SetExpr::SetOperation { op: SetOperator::Union, .. } => {
-            Err(refuse("UNION without ALL, which drops duplicates,", here))
-        }
-        SetExpr::SetOperation { op, left, right, .. } => {
-            // Both sides are planned first, so that a mistake in them is named before this.
-            self::body(left, catalog)?;
-            self::body(right, catalog)?;
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
+            if !once {
+                return Err(refuse(format_args!("{op} {set_quantifier}"), here));
+            }
+            let (left, right) = (self::body(left, catalog)?.0, self::body(right, catalog)?.0);
+            let decided = match op {
+                SetOperator::Union => true,
+                SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
+                _ => !left.is_streaming() && !right.is_streaming(),
+            };
+            if decided {
+                let made = match op {
+                    SetOperator::Union => analyze::union(left, right),
+                    SetOperator::Intersect => join::among(left, right, Written::LeftSemi),
+                    _ => join::among(left, right, Written::LeftAnti),
+                };
+                let made = made.map_err(|error| error.at(here))?;
+                return Ok((windows::deduplicate(made, &[], false)?, Vec::new()));
+            }
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
                 format!(
