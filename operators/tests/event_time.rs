@@ -390,3 +390,35 @@ fn a_silent_input_stops_holding_the_watermark_back() {
     assert_eq!(late, 1);
     assert_eq!(table.rows().len(), 1);
 }
+
+/// A row that comes too late is not lost to who asks for it.
+#[test]
+fn late_rows_go_to_a_side_output() {
+    use std::sync::{Arc, Mutex};
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        for parallelism in ["1", "2"] {
+            let session = Session::new();
+            session.set("millstream.parallelism", parallelism).unwrap();
+            let stream = events(&session);
+            let sql = format!(
+                "SELECT window.start, k, sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k"
+            );
+            let late = Arc::new(Mutex::new(Vec::new()));
+            let (rows, config) = (late.clone(), Config { pin: false, ..Config::default() });
+            let writer = session.sql(&sql).unwrap().write_stream().format("noop").trigger(trigger);
+            let writer = writer.config(config).on_late(move |row| {
+                assert_eq!(row.columns.fields.len(), row.values.len());
+                rows.lock().unwrap().push((row.values.clone(), row.watermark_us));
+            });
+            let query = writer.start().unwrap();
+            stream.add([row(1, 0, 0), row(100, 0, 0)]);
+            query.process_all_available().unwrap();
+            stream.add([row(2, 0, 7), row(99, 0, 0)]);
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+            let late = late.lock().unwrap();
+            assert_eq!(late.len(), 1, "{trigger:?}");
+            assert!(late[0].0.contains(&Value::Long(7)) && late[0].1 == 95 * SECOND);
+        }
+    }
+}

@@ -28,6 +28,7 @@ mod tables;
 mod trigger;
 mod writer;
 
+pub use crate::table::physical::LateRow;
 pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;

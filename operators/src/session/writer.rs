@@ -18,7 +18,7 @@ use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::join;
-use crate::table::physical::{BoxChain, lower, state_operators};
+use crate::table::physical::{BoxChain, LateOutput, LateRow, lower, state_operators};
 use crate::table::plan::{Options, Scan};
 use crate::table::value::Value;
 use crate::table::windows::has_watermark;
@@ -49,6 +49,7 @@ pub struct StreamWriter {
     foreach: Option<Box<dyn ForeachWriter>>,
     foreach_batch: Option<BatchFunction>,
     on_progress: Option<OnProgress>,
+    late: Option<LateOutput>,
     config: Option<Config>,
     replay: Option<Replay>,
 }
@@ -71,6 +72,7 @@ impl StreamWriter {
             foreach: None,
             foreach_batch: None,
             on_progress: None,
+            late: None,
             config: None,
             replay: None,
         }
@@ -165,6 +167,13 @@ impl StreamWriter {
     /// Calls this for every committed epoch, on the thread that commits it: the next one waits.
     pub fn on_progress(mut self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(call));
+        self
+    }
+
+    /// Gives every row that comes too late to a function, on the worker's thread, with the watermark
+    /// that it missed. It is given again when its epoch is run again.
+    pub fn on_late(mut self, call: impl FnMut(&LateRow<'_>) + Send + 'static) -> Self {
+        self.late = Some(Arc::new(Mutex::new(Box::new(call))));
         self
     }
 
@@ -328,7 +337,7 @@ impl StreamWriter {
         };
         let meaning = (prepared.mode, settings.semantics);
         let lowered = tables::left_out(plan.clone());
-        lower(&lowered, meaning, settings.parallelism, &mut job, sink, &mut make)?;
+        lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
         for (worker, tasklets) in job.layout().into_iter().enumerate() {
@@ -468,7 +477,8 @@ impl StreamWriter {
             };
         let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
         let meaning = (prepared.mode, settings.semantics);
-        lower(&plan, meaning, settings.parallelism, &mut job, chain, &mut make)?;
+        let outputs = (chain, self.late.take());
+        lower(&plan, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
         let env = job.env();
         let id = job.checkpoint_id().map_or_else(|| new_id(&*env), str::to_string);
         let parts = Parts {

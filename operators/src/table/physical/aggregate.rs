@@ -18,8 +18,8 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::expiry::Due;
+use super::late::Late;
 use super::stages::{BoxChain, Scratch};
-use super::watermark::Late;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};
@@ -553,6 +553,7 @@ impl<'a> Push<Row<'a>> for Aggregate {
                 if let (Some(over_us), Some(event)) = (self.over_us(&self.key), &self.event)
                     && over_us <= event.late.late_us()
                 {
+                    event.late.put_aside(row);
                     self.log.count_late();
                     return Ok(());
                 }

@@ -2,8 +2,8 @@
 
 use super::aggregate::{Key, write_keys};
 use super::expiry::Due;
+use super::late::Late;
 use super::stages::{BoxChain, Scratch};
-use super::watermark::Late;
 use crate::table::row::{Row, Slot as Field};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
@@ -243,6 +243,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
                 row.long(event.field)
             };
             if time_us <= event.late.late_us() {
+                event.late.put_aside(row);
                 self.log.count_late();
                 return Ok(());
             }

@@ -96,7 +96,7 @@ fn outputs(
             (mode, Semantics::default()),
             parallelism,
             &mut job,
-            Box::new(sink),
+            (Box::new(sink), None),
             &mut source,
         )
         .unwrap();

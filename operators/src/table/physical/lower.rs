@@ -4,11 +4,12 @@ use super::accumulator::Function;
 use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{Parts, TableJoin};
+use super::late::{Late, LateOutput, Side};
 use super::order::{Limit, Sort};
 use super::session::{Parts as SessionParts, SessionAggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
-use super::watermark::{Late, Watermark};
+use super::watermark::Watermark;
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
@@ -17,7 +18,7 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::row::{Slot, encode};
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field, Schema};
 use crate::table::windows::{event_key, has_watermark, session_key};
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
@@ -30,19 +31,21 @@ use std::convert::Infallible;
 pub type MakeSource<'s> = dyn FnMut(&mut Job, usize, &Scan, &[bool], BoxChain) -> Result<Box<dyn Tasklet>, EngineError>
     + 's;
 
-/// Adds the tasklets of a query to a job: `sink` last, sources made by `make_source`.
+/// Adds the tasklets of a query to a job: `sink` last, beside it what takes rows that come too late,
+/// sources made by `make_source`.
 pub fn lower(
     plan: &Plan,
     (mode, semantics): (OutputMode, Semantics),
     parallelism: usize,
     job: &mut Job,
-    sink: BoxChain,
+    (sink, late): (BoxChain, Option<LateOutput>),
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
     let plan = timed(optimize(plan), &job.times());
     let batch = !plan.is_streaming();
-    Lowering { mode, semantics, parallelism, batch, job, make_source }.plan(&plan, sink, &needed)
+    let lowering = Lowering { mode, semantics, parallelism, batch, late, job, make_source };
+    { lowering }.plan(&plan, sink, &needed)
 }
 
 /// The plan with the time of the batch where it asks for the present time.
@@ -123,6 +126,8 @@ struct Lowering<'j, 's> {
     parallelism: usize,
     /// There is no stream, and so no event time.
     batch: bool,
+    /// Where rows go that come too late.
+    late: Option<LateOutput>,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
 }
@@ -254,7 +259,7 @@ impl Lowering<'_, '_> {
                 field: Slot::new(time, width),
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
                 keep_us: if within { columns[time].tag.delay_ms.unwrap_or(0) * 1000 } else { 0 },
-                late: Late::new(self.job.times(), continuous),
+                late: self.late("deduplicate", input.schema()),
             }
         });
         let of_key = |i: &usize| Key::column(*i, width, &columns[*i].data_type);
@@ -265,13 +270,27 @@ impl Lowering<'_, '_> {
     }
 
     /// What an event time among the keys asks for.
-    fn event_time(&mut self, input: &Plan, keys: &[(Resolved, String)]) -> Option<AggregateTime> {
+    fn event_time(
+        &mut self,
+        input: &Plan,
+        keys: &[(Resolved, String)],
+        columns: Schema,
+    ) -> Option<AggregateTime> {
         let key = event_key(input, keys).filter(|_| !self.batch)?;
         if self.mode != OutputMode::Complete {
             self.job.releases_by_watermark();
         }
-        let late = Late::new(self.job.times(), self.job.trigger().is_continuous());
-        Some(AggregateTime { key, late })
+        Some(AggregateTime { key, late: self.late("aggregate", columns) })
+    }
+
+    /// What an operator over rows with these columns does with those that come too late.
+    fn late(&self, operator: &str, columns: Schema) -> Late {
+        let side = self.late.as_ref().map(|output| Side {
+            output: output.clone(),
+            operator: operator.to_string(),
+            columns,
+        });
+        Late::new(self.job.times(), self.job.trigger().is_continuous(), side)
     }
 
     /// One side is a table, which stands in the plan as its rows.
@@ -330,7 +349,7 @@ impl Lowering<'_, '_> {
             if let Some((input, keys, calls)) = with_shared_columns(input, keys, calls) {
                 return self.aggregate(&input, &keys, &calls, down);
             }
-            let event = self.event_time(input, keys);
+            let event = self.event_time(input, keys, input.schema());
             let keys = keys.iter().map(|(key, _)| self.key(key, width)).collect();
             let functions =
                 calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
@@ -356,7 +375,7 @@ impl Lowering<'_, '_> {
         let timed = event_key(input, keys).is_some() && !self.batch;
         let late = (timed && self.mode == OutputMode::Append).then(|| {
             self.job.releases_by_watermark();
-            Late::new(self.job.times(), continuous)
+            self.late("session aggregate", input.schema())
         });
         let others = keys.iter().enumerate().filter(|(i, _)| *i != place);
         let functions = calls.iter().map(|call| Function::new(call, width, self.semantics));
@@ -415,7 +434,9 @@ impl Lowering<'_, '_> {
         let logs = self.job.operator(instances);
         for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
         {
-            let event = self.event_time(input, keys);
+            let named = |e: &Resolved| Field::new(e.to_string(), e.data_type.clone(), e.nullable);
+            let columns = Schema::new(partial.iter().map(named).collect());
+            let event = self.event_time(input, keys, columns);
             let width = partial.len();
             let semantics = self.semantics;
             let key = |i: usize| Key::column(i, width, &partial[i].data_type);

@@ -14,6 +14,7 @@ mod expiry;
 #[cfg(test)]
 mod harness;
 mod join;
+mod late;
 mod lower;
 mod order;
 mod session;
@@ -23,5 +24,6 @@ mod watermark;
 
 pub use accumulator::show_state;
 pub(crate) use join::too_many;
+pub use late::{LateOutput, LateRow};
 pub use lower::{lower, state_operators};
 pub use stages::{BoxChain, RowPush};

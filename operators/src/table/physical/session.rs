@@ -7,8 +7,8 @@
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
 use super::expiry::Due;
+use super::late::Late;
 use super::stages::{BoxChain, Scratch};
-use super::watermark::Late;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
@@ -350,7 +350,8 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let Some(window) = (self.parts.window)(self.scratch.cx(row))? else { return Ok(()) };
         let window = Row(window);
         let (begin_us, end_us) = (window.long(Field::new(0, 2)), window.long(Field::new(1, 2)));
-        if self.parts.late.as_ref().is_some_and(|late| end_us <= late.late_us()) {
+        if let Some(late) = self.parts.late.as_ref().filter(|late| end_us <= late.late_us()) {
+            late.put_aside(row);
             self.parts.log.count_late();
             return Ok(());
         }

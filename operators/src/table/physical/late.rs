@@ -1,0 +1,84 @@
+//! Which rows come too late, and where they go.
+
+use crate::table::row::{Row, decode};
+use crate::table::types::Schema;
+use crate::table::value::Value;
+use millstream_engine::event_time::BatchTimes;
+use std::sync::{Arc, Mutex};
+
+/// A row that came too late.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LateRow<'l> {
+    /// The operator that did not take it, as `explain` and progress name it.
+    pub operator: &'l str,
+    /// The columns of its input.
+    pub columns: &'l Schema,
+    /// Their values.
+    pub values: Vec<Value>,
+    /// The watermark that it missed, in microseconds since 1970.
+    pub watermark_us: i64,
+}
+
+/// Takes rows that came too late. Instances of an operator share it.
+pub type LateOutput = Arc<Mutex<Box<dyn FnMut(&LateRow<'_>) + Send>>>;
+
+/// The output with what it says of a row.
+pub(super) struct Side {
+    pub output: LateOutput,
+    pub operator: String,
+    pub columns: Schema,
+}
+
+/// What tells an operator which rows come too late, and what may go.
+pub(super) struct Late {
+    times: BatchTimes,
+    /// In continuous mode, the watermark that has come in-band.
+    in_band_us: Option<i64>,
+    side: Option<Side>,
+}
+
+impl Late {
+    pub fn new(times: BatchTimes, continuous: bool, side: Option<Side>) -> Self {
+        // As in micro-batch mode, it begins with 1970.
+        let in_band_us = continuous.then(|| times.watermark_us());
+        Self { times, in_band_us, side }
+    }
+
+    /// A row at or before this time is late.
+    #[inline]
+    pub fn late_us(&self) -> i64 {
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.late_us(),
+        }
+    }
+
+    /// Gives a row that is late to the side output, if there is one.
+    #[cold]
+    pub fn put_aside(&self, row: Row<'_>) {
+        let Some(Side { output, operator, columns }) = &self.side else { return };
+        let values = decode(row, columns.fields.iter().map(|field| &field.data_type));
+        let late = LateRow { operator, columns, values, watermark_us: self.late_us() };
+        (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
+    }
+
+    /// Whether watermarks come in-band now.
+    pub fn in_band(&self) -> bool {
+        self.in_band_us.is_some() && !self.times.replays()
+    }
+
+    /// What was over by this time may go.
+    pub fn watermark_us(&self) -> i64 {
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.watermark_us(),
+        }
+    }
+
+    /// Takes an in-band watermark.
+    pub fn advance(&mut self, micros: i64) {
+        if let Some(watermark) = &mut self.in_band_us {
+            *watermark = micros.max(*watermark);
+        }
+    }
+}
