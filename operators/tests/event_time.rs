@@ -144,9 +144,10 @@ const E: &str = "(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 5 SECONDS)
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// With disorder below the delay nothing is late, and both modes give what the model does.
+    /// With disorder below the delay nothing is late, and both modes give what the model does. (At
+    /// the delay itself a row may touch a session that is over, and begins one of its own.)
     #[test]
-    fn both_modes_agree_with_the_model(batches in batches(5), parallelism in 1u32..3) {
+    fn both_modes_agree_with_the_model(batches in batches(4), parallelism in 1u32..3) {
         let tumbling = format!(
             "SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k"
         );

@@ -1,7 +1,7 @@
 //! Parquet and ORC: columns of files into rows and back. The formats themselves are the `parquet`
 //! and `orc-rust` crates' work.
 
-mod pages;
+mod claims;
 mod read;
 mod schema;
 mod write;

@@ -2,7 +2,7 @@
 //! about it; at most one batch of rows is held, and of each column one page.
 
 use super::ColumnFormat;
-use super::pages;
+use super::claims;
 use super::schema::{fields_of, from_arrow, to_arrow};
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Schema};
@@ -79,8 +79,9 @@ fn open_parquet(
     macro_rules! opened {
         ($from:expr) => {{
             let from = $from;
+            claims::footer(&from)?;
             let metadata = ArrowReaderMetadata::load(&from, options).map_err(text)?;
-            pages::check(&from, metadata.metadata())?;
+            claims::pages(&from, metadata.metadata())?;
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(from, metadata);
             let schema = builder.schema().clone();
             let chosen = schema.fields().iter().enumerate().filter(|(_, f)| wants(f.name()));

@@ -1,8 +1,8 @@
-//! What the pages of a Parquet file say that they need, looked at before any of it is reserved: a
-//! few bytes could ask for all the memory there is.
+//! What the footer and the pages of a Parquet file say that they need, looked at before any of it
+//! is reserved: a few bytes could ask for all the memory there is.
 //!
-//! A page begins with a header in Thrift's compact protocol, of which the sizes are read and the
-//! rest is passed over.
+//! The footer and the header of each page are in Thrift's compact protocol, of which the sizes are
+//! read and the rest is passed over.
 
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
@@ -13,6 +13,14 @@ const PAGE_BYTES_MAX: i64 = 256 << 20;
 const HEADER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a header that are read at first.
 const HEADER_BYTES: usize = 4 << 10;
+/// Bytes that a footer may have.
+const FOOTER_BYTES_MAX: usize = 64 << 20;
+/// What follows a footer: its length, and the mark of the format.
+const FOOTER_END: usize = 8;
+/// Bytes that a column of a row group has at least, and a row group, and an element of the schema.
+const COLUMN_BYTES: u64 = 20;
+const ROW_GROUP_BYTES: u64 = 7;
+const ELEMENT_BYTES: u64 = 3;
 /// Structs inside of structs.
 const DEPTH_MAX: usize = 16;
 
@@ -72,21 +80,24 @@ impl Reader<'_> {
                 let length = self.varint()?;
                 self.skip(length)
             }
-            9 | 10 => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-                for _ in 0..count {
-                    // A truth value in a list has a byte of its own.
-                    match head & 15 {
-                        1 | 2 => self.skip(1)?,
-                        kind => self.value(kind, depth + 1)?,
-                    }
-                }
-                Some(())
-            }
+            9 | 10 => self.list(1, depth, &mut |kind, reader, depth| match kind {
+                // A truth value in a list has a byte of its own.
+                1 | 2 => reader.skip(1),
+                kind => reader.value(kind, depth),
+            }),
             12 => self.fields(depth + 1, &mut |_, kind, reader, depth| reader.value(kind, depth)),
             _ => None,
         }
+    }
+
+    /// Reads a list whose elements have so many bytes at least; `element` reads each.
+    fn list(&mut self, least: u64, depth: usize, element: &mut Element<'_>) -> Option<()> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        if count.saturating_mul(least) > (self.bytes.len() - self.at) as u64 {
+            return None;
+        }
+        (0..count).try_for_each(|_| element(head & 15, self, depth + 1))
     }
 
     /// Reads a struct; `field` reads the value of each.
@@ -109,6 +120,66 @@ impl Reader<'_> {
 /// Reads a field: its number, its kind, where it is read from, its depth.
 type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
 
+/// Reads an element of a list: its kind, where it is read from, its depth.
+type Element<'f> = dyn FnMut(u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
+
+/// Refuses a file whose footer says that it has more than can be in it.
+pub(super) fn footer(file: &impl ChunkReader) -> Result<(), String> {
+    let length = file.len();
+    // A file that is too short for a footer, or has another format's, is refused by the decoder.
+    let Some(end) = length.checked_sub(FOOTER_END as u64) else { return Ok(()) };
+    let last = file.get_bytes(end, FOOTER_END).map_err(|error| error.to_string())?;
+    let bytes = u32::from_le_bytes([last[0], last[1], last[2], last[3]]) as usize;
+    if bytes > FOOTER_BYTES_MAX {
+        return Err(format!(
+            "its footer says that it has {bytes} bytes; at most {} MiB are read",
+            FOOTER_BYTES_MAX >> 20
+        ));
+    }
+    let Some(begin) = end.checked_sub(bytes as u64) else { return Ok(()) };
+    let read = file.get_bytes(begin, bytes).map_err(|error| error.to_string())?;
+    footer_fits(&read).ok_or("its footer says that it has more than there is".to_string())
+}
+
+/// `None` if a footer's lists and types have more parts than the footer has room for.
+fn footer_fits(bytes: &[u8]) -> Option<()> {
+    let mut reader = Reader { bytes, at: 0 };
+    let (mut elements, mut children) = (0i64, 0i64);
+    reader.fields(0, &mut |id, kind, reader, depth| match (id, kind) {
+        (2, 9) => reader.list(ELEMENT_BYTES, depth, &mut |kind, reader, depth| {
+            if kind != 12 {
+                return None;
+            }
+            elements += 1;
+            reader.fields(depth, &mut |id, kind, reader, depth| match (id, kind) {
+                (5, 5) => {
+                    let number = reader.number()?;
+                    children = children.checked_add(number)?;
+                    (number >= 0).then_some(())
+                }
+                // A decoder that goes by the number alone would take it for the other.
+                (5, _) => None,
+                _ => reader.value(kind, depth),
+            })
+        }),
+        (4, 9) => reader.list(ROW_GROUP_BYTES, depth, &mut |kind, reader, depth| {
+            if kind != 12 {
+                return None;
+            }
+            reader.fields(depth, &mut |id, kind, reader, depth| match (id, kind) {
+                (1, 9) => reader.list(COLUMN_BYTES, depth, &mut |kind, reader, depth| {
+                    reader.value(kind, depth)
+                }),
+                (1, _) => None,
+                _ => reader.value(kind, depth),
+            })
+        }),
+        (2 | 4, _) => None,
+        _ => reader.value(kind, depth),
+    })?;
+    (children <= elements).then_some(())
+}
+
 /// `None` if the bytes end before the header does, or are none.
 fn header(bytes: &[u8]) -> Option<Header> {
     let mut reader = Reader { bytes, at: 0 };
@@ -117,10 +188,12 @@ fn header(bytes: &[u8]) -> Option<Header> {
         match (id, kind) {
             (2, 5) => found.uncompressed = reader.number()?,
             (3, 5) => found.compressed = reader.number()?,
+            (2 | 3, _) => return None,
             (7, 12) => {
                 let dictionary = &mut found.dictionary;
                 reader.fields(depth + 1, &mut |id, kind, reader, depth| match (id, kind) {
                     (1, 5) => reader.number().map(|values| *dictionary = values),
+                    (1, _) => None,
                     _ => reader.value(kind, depth),
                 })?;
             }
@@ -133,7 +206,7 @@ fn header(bytes: &[u8]) -> Option<Header> {
 }
 
 /// Refuses a file with a page that asks for more than there can be in it.
-pub(super) fn check(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
+pub(super) fn pages(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
     let length = file.len();
     for group in metadata.row_groups() {
         for column in group.columns() {
@@ -197,5 +270,17 @@ mod tests {
         let expected = Header { uncompressed: 300, compressed: 5, dictionary: 7, length: 22 };
         assert_eq!(header(&bytes), Some(expected));
         assert_eq!(header(&bytes[..12]), None);
+    }
+
+    #[test]
+    fn a_type_has_no_more_parts_than_there_are() {
+        // A version, and a schema of two elements, of which the first has so many children.
+        let schema = |children: u8| {
+            [0x15, 2, 0x19, 0x2C, 0x48, 1, b'm', 0x15, children * 2, 0, 0x48, 1, b'n', 0, 0]
+        };
+        assert_eq!(footer_fits(&schema(1)), Some(()));
+        assert_eq!(footer_fits(&schema(60)), None);
+        // A list that is longer than the footer.
+        assert_eq!(footer_fits(&[0x19, 0xFC, 0xFF, 0xFF, 0x7F, 0x48, 1, b'm', 0, 0]), None);
     }
 }
