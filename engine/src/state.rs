@@ -128,6 +128,18 @@ impl StateLog {
         self.late += 1;
     }
 
+    /// Counts a record that came too late for so many windows, each as one.
+    #[inline]
+    pub fn count_late_windows(&mut self, windows: u64) {
+        self.late += windows;
+    }
+
+    /// Counts what left without a key of its own.
+    #[inline]
+    pub fn count_removed(&mut self) {
+        self.removed += 1;
+    }
+
     /// Calls `apply` with hash, key and value of each change of the committed state, oldest
     /// first; `None` says that a key has no state any more. Works once, before the first change.
     pub fn restore(
@@ -148,6 +160,12 @@ impl StateLog {
     #[inline]
     pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += 1;
+        self.write(slot, hash, key, value);
+    }
+
+    /// The same for what does not count as a row of state.
+    #[inline]
+    pub fn write(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
         }
@@ -167,6 +185,11 @@ impl StateLog {
     pub fn delete(&mut self, hash: u64, key: &[u8]) {
         self.updated += 1;
         self.removed += 1;
+        self.erase(hash, key);
+    }
+
+    /// The same for what does not count as a row of state.
+    pub fn erase(&mut self, hash: u64, key: &[u8]) {
         if self.on {
             self.append(hash, key, None);
         }

@@ -185,6 +185,25 @@ proptest! {
         }
     }
 
+    /// Slices, and rows given to each of their windows (which `first` asks for), come to the same:
+    /// what is in a window, and how often a row came too late for one.
+    #[test]
+    fn slices_give_what_single_windows_give(
+        batches in batches(40), parallelism in 1u32..3, slide in 1i64..12, more in 0i64..25,
+    ) {
+        let window = format!("window(ts, '{} seconds', '{slide} seconds')", slide + more);
+        let of = |functions: &str| format!(
+            "SELECT window.start, window.end, k, count(*), sum(n), min(n), max(n) {functions} FROM {E} GROUP BY {window}, k"
+        );
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let (mut expected, late) = run(&of(", first(n)"), trigger, parallelism, &batches);
+            expected.iter_mut().for_each(|row| row.truncate(row.rfind(' ').unwrap()));
+            expected.sort();
+            let got = run(&of(""), trigger, parallelism, &batches);
+            prop_assert_eq!(got, (expected, late), "{:?} {}", trigger, window);
+        }
+    }
+
     /// Each key comes once, in both modes; state is forgotten with the watermark.
     #[test]
     fn duplicates_are_dropped(batches in batches(4), parallelism in 1u32..3) {

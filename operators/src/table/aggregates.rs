@@ -151,6 +151,34 @@ impl AggregateFunction {
         found.map(|(_, function, _)| *function)
     }
 
+    /// Whether values can be taken in in any order, and partial results be combined.
+    pub fn is_commutative(self) -> bool {
+        matches!(
+            self,
+            F::Count
+                | F::CountIf
+                | F::Sum
+                | F::Min
+                | F::Max
+                | F::Avg
+                | F::VarianceSample
+                | F::VariancePopulation
+                | F::DeviationSample
+                | F::DeviationPopulation
+                | F::Skewness
+                | F::Kurtosis
+                | F::CovarianceSample
+                | F::CovariancePopulation
+                | F::Correlation
+                | F::BoolAnd
+                | F::BoolOr
+                | F::BitAnd
+                | F::BitOr
+                | F::BitXor
+                | F::ApproxCountDistinct
+        )
+    }
+
     /// Whether its result can be NULL.
     pub fn is_nullable(self) -> bool {
         !matches!(

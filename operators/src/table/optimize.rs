@@ -100,7 +100,8 @@ fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> boo
         && condition.children().into_iter().all(|child| reads_only_columns(child, exprs))
 }
 
-fn reads(expr: &Resolved, column: usize) -> bool {
+/// Whether an expression reads a column.
+pub fn reads(expr: &Resolved, column: usize) -> bool {
     match &expr.node {
         Node::Column(index, _) => *index == column,
         _ => expr.children().into_iter().any(|child| reads(child, column)),

@@ -1,12 +1,14 @@
 //! Windows of event time: `window` and `session_window` as columns of the input, and which columns
 //! an event time belongs to.
 
+use super::aggregates::AggregateCall;
 use super::datetime::interval::{self, Length};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, cast, resolve};
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts};
 use super::join::qualified;
+use super::optimize::reads;
 use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
@@ -59,6 +61,93 @@ pub fn event_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<EventKey> 
 pub fn session_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<usize> {
     let scope = input.scope();
     keys.iter().position(|(key, _)| tag(key, &scope).session)
+}
+
+/// The length, the slide and the start of windows, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// How long a window is.
+    pub width_us: i64,
+    /// From one window's beginning to the next one's; at most the length.
+    pub slide_us: i64,
+    /// Where a window begins, counted from 1970.
+    pub start_us: i64,
+}
+
+impl Lengths {
+    /// The latest beginning of a window at or before a time.
+    fn begin(&self, time_us: i64) -> i64 {
+        time_us.saturating_sub(time_us.saturating_sub(self.start_us).rem_euclid(self.slide_us))
+    }
+
+    /// The beginning of the slice that a time is in: between two slices some window begins or ends.
+    pub fn slice(&self, time_us: i64) -> i64 {
+        let begin_us = self.begin(time_us);
+        let rest_us = self.width_us % self.slide_us;
+        if rest_us > 0 && time_us - begin_us >= rest_us { begin_us + rest_us } else { begin_us }
+    }
+
+    /// The end of the first window that has a slice.
+    pub fn first_end(&self, slice_us: i64) -> i64 {
+        let begin_us = self.begin(slice_us.saturating_sub(self.width_us));
+        begin_us.saturating_add(self.slide_us).saturating_add(self.width_us)
+    }
+
+    /// The end of the last window that has a slice.
+    pub fn last_end(&self, slice_us: i64) -> i64 {
+        self.begin(slice_us).saturating_add(self.width_us)
+    }
+}
+
+/// An aggregation by sliding windows that can be combined from slices.
+pub struct Sliced<'p> {
+    /// The rows, each once.
+    pub input: &'p Plan,
+    /// Their time.
+    pub time: &'p Resolved,
+    /// Of the windows.
+    pub lengths: Lengths,
+    /// The place of the window among the keys.
+    pub place: usize,
+}
+
+/// Takes an aggregation apart whose rows are given to each of their windows, if slices do as well:
+/// only the window itself is a key, and the functions do not mind the order of rows.
+pub fn sliced<'p>(
+    mut input: &'p Plan,
+    keys: &[(Resolved, String)],
+    calls: &[AggregateCall],
+) -> Option<Sliced<'p>> {
+    let place = event_key(input, keys).filter(|key| key.window)?.index;
+    while let Plan::Alias(below, _) | Plan::AliasFrom(below, ..) = input {
+        input = below;
+    }
+    let Plan::Generate(below, generator) = input else { return None };
+    let Node::Call("windows", args) = &generator.array.node else { return None };
+    let [time, lengths @ ..] = args.as_slice() else { return None };
+    let long = |expr: &Resolved| match expr.node {
+        Node::Literal(Value::Long(v)) => Some(v),
+        _ => None,
+    };
+    let [Some(width_us), Some(slide_us), Some(start_us)] = [0, 1, 2].map(|i| long(&lengths[i]))
+    else {
+        return None;
+    };
+    let column = below.width();
+    if !matches!(keys[place].0.node, Node::Column(index, _) if index == column) {
+        return None;
+    }
+    let others = keys.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, (key, _))| key);
+    let parts = calls.iter().flat_map(|call| call.args.iter().chain(&call.filter));
+    let reads_window = others.chain(parts).any(|expr| reads(expr, column));
+    let ordered = |call: &AggregateCall| {
+        call.distinct || call.user.is_some() || !call.function.is_commutative()
+    };
+    if reads_window || calls.iter().any(ordered) {
+        return None;
+    }
+    let lengths = Lengths { width_us, slide_us, start_us };
+    Some(Sliced { input: below, time, lengths, place })
 }
 
 /// Whether a plan declares an event time.
@@ -393,4 +482,31 @@ pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan
         names => names.iter().map(place).collect::<PlanResult<Vec<_>>>()?,
     };
     Ok(Plan::Deduplicate { input: Box::new(input), keys, within })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A slice is in a window or out of it as a whole, and its first and last windows are.
+        #[test]
+        fn slices_are_in_the_windows_of_their_times(
+            time_us in -200i64..200, slide_us in 1i64..12, more_us in 0i64..30, start in 0i64..12,
+        ) {
+            let start_us = start % slide_us;
+            let lengths = Lengths { width_us: slide_us + more_us, slide_us, start_us };
+            let windows = |time: i64| -> Vec<i64> {
+                let begins = (-300..300).filter(|b| (b - start_us).rem_euclid(slide_us) == 0);
+                begins.filter(|b| *b <= time && time < b + lengths.width_us).collect()
+            };
+            let (slice_us, of_time) = (lengths.slice(time_us), windows(time_us));
+            prop_assert!(slice_us <= time_us);
+            prop_assert_eq!(&windows(slice_us), &of_time);
+            let (first, last) = (of_time[0], of_time[of_time.len() - 1]);
+            prop_assert_eq!(lengths.first_end(slice_us), first + lengths.width_us);
+            prop_assert_eq!(lengths.last_end(slice_us), last + lengths.width_us);
+        }
+    }
 }

@@ -89,7 +89,7 @@ impl Key {
 }
 
 /// -0.0 and 0.0 are one group, and so are all NaNs.
-fn one_of_equals(v: f64) -> f64 {
+pub(super) fn one_of_equals(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 

@@ -22,15 +22,21 @@ impl Due {
 
     /// Takes one that is due by a time.
     pub fn take(&mut self, by_us: i64) -> Option<u32> {
+        self.take_timed(by_us).map(|(_, entry)| entry)
+    }
+
+    /// Takes one that is due by a time, with its own time.
+    pub fn take_timed(&mut self, by_us: i64) -> Option<(i64, u32)> {
         let mut first = self.by_time.first_entry()?;
-        if *first.key() > by_us {
+        let time_us = *first.key();
+        if time_us > by_us {
             return None;
         }
         let entry = first.get_mut().pop();
         if first.get().is_empty() {
             self.spare.push(first.remove());
         }
-        entry
+        entry.map(|entry| (time_us, entry))
     }
 
     /// Whether any is due by a time.

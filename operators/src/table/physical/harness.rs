@@ -147,6 +147,28 @@ fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
     ]
 }
 
+/// Sliding windows are combined from slices where each leaves once and the order of rows is nothing
+/// to its functions.
+#[test]
+fn which_windows_are_combined_from_slices() {
+    let timed =
+        "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";
+    let slices = |window: &str, call: &str, mode: OutputMode| {
+        let session = Session::new();
+        session.memory_stream("rows", DDL).unwrap();
+        let sql = format!("SELECT {window}, k, {call} FROM {timed} GROUP BY {window}, k");
+        let operators = state_operators(&session.sql(&sql).unwrap().plan, mode);
+        operators[0].0.contains("slices")
+    };
+    let sliding = "window(ts, '7 seconds', '3 seconds')";
+    assert!(slices(sliding, "count(*), sum(k)", OutputMode::Append));
+    assert!(!slices(sliding, "count(*)", OutputMode::Update));
+    assert!(!slices(sliding, "count(*), first(k)", OutputMode::Append));
+    assert!(!slices(sliding, "count(DISTINCT k)", OutputMode::Append));
+    assert!(!slices(sliding, "max(window.end)", OutputMode::Append));
+    assert!(!slices("window(ts, '7 seconds')", "count(*)", OutputMode::Append));
+}
+
 const AGGREGATES: &str =
     "count(*), count(x), sum(x), avg(x), sum(y), sum(d), min(x), max(y), min(d), max(s), max(b)";
 
@@ -244,6 +266,22 @@ proptest! {
         }
     }
 
+    /// -0.0 and 0.0 are one key, whichever instance has it.
+    #[test]
+    fn zeros_of_both_signs_are_one_key(parallelism in 1usize..8, trigger in trigger(), seed: u64) {
+        let of = |y: f64| {
+            let mut record = vec![Value::Null; 6];
+            record[2] = Value::Double(y);
+            record
+        };
+        let records = [of(0.0), of(-0.0), of(0.0)];
+        let sql = "SELECT y, count(*) FROM rows GROUP BY y";
+        let got = outputs(sql, OutputMode::Update, trigger, parallelism, &records, seed);
+        for (n, rows) in got.iter().enumerate() {
+            prop_assert_eq!(rows, &vec![vec![Value::Double(0.0), Value::Long(n as i64 + 1)]]);
+        }
+    }
+
     #[test]
     fn rarer_aggregates_restored_after_every_record(
         records in proptest::collection::vec(record(), 1..14), trigger in trigger(),
@@ -320,6 +358,17 @@ proptest! {
         let mut expected: Vec<_> = windows.iter().map(|((s, k), c)| format!("[Long({s}), Long({k}), Long({c})]")).collect();
         expected.sort();
         let sql = format!("SELECT unix_seconds(window.start), k, count(*) FROM {timed} GROUP BY window(ts, '10 seconds'), k");
+        prop_assert_eq!(all(sql), expected);
+
+        let mut windows: std::collections::BTreeMap<(i64, i64), i64> = Default::default();
+        for (key, time) in &rows {
+            for start in (time - 6..=*time).filter(|start| start.rem_euclid(3) == 0) {
+                *windows.entry((start, *key)).or_default() += 1;
+            }
+        }
+        let mut expected: Vec<_> = windows.iter().map(|((s, k), c)| format!("[Long({s}), Long({k}), Long({c})]")).collect();
+        expected.sort();
+        let sql = format!("SELECT unix_seconds(window.start), k, count(*) FROM {timed} GROUP BY window(ts, '7 seconds', '3 seconds'), k");
         prop_assert_eq!(all(sql), expected);
 
         let mut expected = Vec::new();

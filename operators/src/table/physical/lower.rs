@@ -1,12 +1,13 @@
 //! Lowering: a plan and a sink become tasklets of a job.
 
-use super::accumulator::Function;
+use super::accumulator::{Function, SESSIONS, TIME};
 use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{Parts, TableJoin};
 use super::late::{Late, LateOutput, Side};
 use super::order::{Limit, Sort};
 use super::session::{Parts as SessionParts, SessionAggregate};
+use super::sliding::{Parts as SlidingParts, SlidingAggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
 use super::watermark::Watermark;
@@ -19,11 +20,14 @@ use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::row::{Slot, encode};
 use crate::table::types::{DataType, Field, Schema};
-use crate::table::windows::{event_key, has_watermark, session_key};
+use crate::table::windows::{
+    EventKey, Lengths, Sliced, event_key, has_watermark, session_key, sliced,
+};
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
 use millstream_engine::event_time::BatchTimes;
 use millstream_engine::job::Job;
+use millstream_engine::state::StateLog;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
 
@@ -83,12 +87,26 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
         Plan::Aggregate(input, keys, calls) => {
             let column =
                 |(i, (key, _)): (usize, &(Resolved, String))| format!("k{i} {}", key.data_type);
-            let columns: Vec<_> = keys.iter().enumerate().map(column).collect();
+            let mut columns: Vec<_> = keys.iter().enumerate().map(column).collect();
+            let session = session_key(input, keys);
+            let slices = match optimize(plan) {
+                Plan::Aggregate(input, keys, calls) if mode == OutputMode::Append => {
+                    sliced(&input, &keys, &calls).map(|sliced| sliced.place)
+                }
+                _ => None,
+            };
+            if let Some(place) = session.or(slices) {
+                columns.remove(place);
+            }
+            if slices.is_some() {
+                columns.push("slice TIMESTAMP".to_string());
+            }
             let kind = |call| {
                 let function = Function::new(call, input.width(), Semantics::default());
                 function.start().kind().to_string()
             };
-            let values = calls.iter().map(kind).collect();
+            let kinds = calls.iter().map(kind);
+            let values = session.map(|_| SESSIONS.to_string()).into_iter().chain(kinds).collect();
             let layout = Layout { keys: columns.join(", "), values };
             let keys: Vec<_> = keys.iter().map(|(key, _)| typed(key)).collect();
             let call = |call: &AggregateCall| {
@@ -103,14 +121,15 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
                 format!("{name}({distinct}{arg}){}", filter.unwrap_or_default())
             };
             let calls: Vec<_> = calls.iter().map(call).collect();
-            let what = format!("aggregate by ({}): {}", keys.join(", "), calls.join(", "));
+            let by = if slices.is_some() { "aggregate by slices of" } else { "aggregate by" };
+            let what = format!("{by} ({}): {}", keys.join(", "), calls.join(", "));
             out.push((what, layout));
         }
         Plan::Deduplicate { input, keys, within } => {
             let columns = input.scope().columns;
             let column = |(i, key): (usize, &usize)| format!("k{i} {}", columns[*key].data_type);
             let keys_of: Vec<_> = keys.iter().enumerate().map(column).collect();
-            let layout = Layout { keys: keys_of.join(", "), values: vec!["time".to_string()] };
+            let layout = Layout { keys: keys_of.join(", "), values: vec![TIME.to_string()] };
             let names: Vec<_> = keys.iter().map(|key| columns[*key].name.clone()).collect();
             let within = if *within { " within the watermark" } else { "" };
             out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));
@@ -269,20 +288,6 @@ impl Lowering<'_, '_> {
         self.plan(input, Box::new(stage), &below)
     }
 
-    /// What an event time among the keys asks for.
-    fn event_time(
-        &mut self,
-        input: &Plan,
-        keys: &[(Resolved, String)],
-        columns: Schema,
-    ) -> Option<AggregateTime> {
-        let key = event_key(input, keys).filter(|_| !self.batch)?;
-        if self.mode != OutputMode::Complete {
-            self.job.releases_by_watermark();
-        }
-        Some(AggregateTime { key, late: self.late("aggregate", columns) })
-    }
-
     /// What an operator over rows with these columns does with those that come too late.
     fn late(&self, operator: &str, columns: Schema) -> Late {
         let side = self.late.as_ref().map(|output| Side {
@@ -336,63 +341,86 @@ impl Lowering<'_, '_> {
         calls: &[AggregateCall],
         down: BoxChain,
     ) -> Result<(), EngineError> {
-        let width = input.width();
-        let mut needed = vec![false; width];
-        let used = keys.iter().map(|(key, _)| key);
-        let parts = calls.iter().flat_map(|c| c.args.iter().chain(&c.filter));
-        used.chain(parts).for_each(|expr| mark(expr, &mut needed));
-        let continuous = self.job.trigger().is_continuous();
-        if let Some(place) = session_key(input, keys) {
-            return self.sessions(input, keys, place, calls, down, &needed);
-        }
-        if self.parallelism == 1 || keys.is_empty() {
-            if let Some((input, keys, calls)) = with_shared_columns(input, keys, calls) {
-                return self.aggregate(&input, &keys, &calls, down);
+        let event = event_key(input, keys).filter(|_| !self.batch);
+        let by_slices = self.mode == OutputMode::Append && !self.batch;
+        let sliced = if by_slices { sliced(input, keys, calls) } else { None };
+        let kind = match (session_key(input, keys), &sliced) {
+            (Some(place), _) => Kind::Sessions { place, timed: event.is_some() },
+            (None, Some(Sliced { place, lengths, .. })) => {
+                Kind::Slices { place: *place, lengths: *lengths }
             }
-            let event = self.event_time(input, keys, input.schema());
-            let keys = keys.iter().map(|(key, _)| self.key(key, width)).collect();
-            let functions =
-                calls.iter().map(|call| Function::new(call, width, self.semantics)).collect();
-            let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
-            let modes = (self.mode, continuous, true);
-            let stage = Aggregate::new(keys, functions, modes, event, log, down);
-            return self.plan(input, Box::new(stage), &needed);
+            (None, None) => Kind::Groups(event),
+        };
+        let alone = self.parallelism == 1 || keys.len() == usize::from(kind.place().is_some());
+        if let (Kind::Groups(_), true) = (&kind, alone)
+            && let Some((input, keys, calls)) = with_shared_columns(input, keys, calls)
+        {
+            return self.aggregate(&input, &keys, &calls, down);
         }
-        self.exchanged(input, keys, calls, down, &needed, continuous)
+        if event.is_some() && self.mode != OutputMode::Complete {
+            self.job.releases_by_watermark();
+        }
+        let mut keys: Vec<_> = keys.iter().map(|(key, _)| key.clone()).collect();
+        let mut from = input;
+        if let Some(Sliced { input, time, place, .. }) = sliced {
+            // Of windows that are combined from slices, rows have their times.
+            (keys[place], from) = (time.clone(), input);
+        }
+        let grouping = Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema() };
+        let mut needed = vec![false; from.width()];
+        grouping.exprs().for_each(|expr| mark(expr, &mut needed));
+        if alone {
+            let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
+            let stage = self.grouped(&grouping, true, log, down);
+            return self.plan(from, stage, &needed);
+        }
+        self.exchanged(from, grouping, down, &needed)
     }
 
-    fn sessions(
-        &mut self,
-        input: &Plan,
-        keys: &[(Resolved, String)],
-        place: usize,
-        calls: &[AggregateCall],
-        down: BoxChain,
-        needed: &[bool],
-    ) -> Result<(), EngineError> {
-        let width = input.width();
-        let continuous = self.job.trigger().is_continuous();
-        let timed = event_key(input, keys).is_some() && !self.batch;
-        let late = (timed && self.mode == OutputMode::Append).then(|| {
-            self.job.releases_by_watermark();
-            self.late("session aggregate", input.schema())
-        });
-        let others = keys.iter().enumerate().filter(|(i, _)| *i != place);
+    /// The stage of an aggregation, or of one instance of it.
+    fn grouped(&self, grouping: &Grouping, alone: bool, log: StateLog, down: BoxChain) -> BoxChain {
+        let width = grouping.columns.fields.len();
+        let Grouping { kind, keys, calls, columns } = grouping;
         let functions = calls.iter().map(|call| Function::new(call, width, self.semantics));
-        let parts = SessionParts {
-            keys: others.map(|(_, (key, _))| self.key(key, width)).collect(),
-            window: self.compile(&keys[place].0, width).bytes(),
-            place,
-            functions: functions.collect(),
-            mode: self.mode,
-            continuous,
-            late,
-            log: match self.job.operator(1).pop() {
-                Some(log) => log,
-                None => unreachable!("one was asked for"),
-            },
-        };
-        self.plan(input, Box::new(SessionAggregate::new(parts, down)), needed)
+        let functions = functions.collect();
+        let others = keys.iter().enumerate().filter(|(i, _)| kind.place() != Some(*i));
+        let own = others.map(|(_, key)| self.key(key, width)).collect();
+        let continuous = self.job.trigger().is_continuous();
+        match *kind {
+            Kind::Groups(key) => {
+                let late = || self.late("aggregate", columns.clone());
+                let event = key.map(|key| AggregateTime { key, late: late() });
+                let modes = (self.mode, continuous, alone);
+                Box::new(Aggregate::new(own, functions, modes, event, log, down))
+            }
+            Kind::Sessions { place, timed } => {
+                let timed = timed && self.mode == OutputMode::Append;
+                let parts = SessionParts {
+                    keys: own,
+                    window: self.compile(&keys[place], width).bytes(),
+                    place,
+                    functions,
+                    mode: self.mode,
+                    continuous,
+                    alone,
+                    late: timed.then(|| self.late("session aggregate", columns.clone())),
+                    log,
+                };
+                Box::new(SessionAggregate::new(parts, down))
+            }
+            Kind::Slices { place, lengths } => {
+                let parts = SlidingParts {
+                    keys: own,
+                    time: self.compile(&keys[place], width).long(),
+                    lengths,
+                    place,
+                    functions,
+                    late: self.late("sliding aggregate", columns.clone()),
+                    log,
+                };
+                Box::new(SlidingAggregate::new(parts, down))
+            }
+        }
     }
 
     /// Partial rows (keys, arguments, filters) are computed before the exchange, so that only
@@ -400,29 +428,11 @@ impl Lowering<'_, '_> {
     fn exchanged(
         &mut self,
         input: &Plan,
-        keys: &[(Resolved, String)],
-        calls: &[AggregateCall],
+        grouping: Grouping,
         down: BoxChain,
         needed: &[bool],
-        continuous: bool,
     ) -> Result<(), EngineError> {
-        let mut partial: Vec<Resolved> = keys.iter().map(|(key, _)| key.clone()).collect();
-        let mut moved = |expr: &Resolved| {
-            // Constants need not travel, and some functions want to see them.
-            if matches!(expr.node, Node::Literal(_)) || expr.is_constant() {
-                return expr.clone();
-            }
-            partial.push(expr.clone());
-            column(partial.len() - 1, expr)
-        };
-        let calls: Vec<AggregateCall> = calls
-            .iter()
-            .map(|call| AggregateCall {
-                args: call.args.iter().map(&mut moved).collect(),
-                filter: call.filter.as_ref().map(&mut moved),
-                ..call.clone()
-            })
-            .collect();
+        let (partial, hashed, grouping) = grouping.over_partial_rows();
         let instances = self.parallelism;
         let places: Vec<usize> = (0..instances).map(|i| i % self.job.workers()).collect();
         let (gather_out, gather_in) = self.job.rings(&places, &[0]);
@@ -434,30 +444,84 @@ impl Lowering<'_, '_> {
         let logs = self.job.operator(instances);
         for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
         {
-            let named = |e: &Resolved| Field::new(e.to_string(), e.data_type.clone(), e.nullable);
-            let columns = Schema::new(partial.iter().map(named).collect());
-            let event = self.event_time(input, keys, columns);
-            let width = partial.len();
-            let semantics = self.semantics;
-            let key = |i: usize| Key::column(i, width, &partial[i].data_type);
-            let stage = Aggregate::new(
-                (0..keys.len()).map(key).collect(),
-                calls.iter().map(|call| Function::new(call, width, semantics)).collect(),
-                (self.mode, continuous, false),
-                event,
-                log,
-                Box::new(RowOutbox::new(outbox, None)),
-            );
+            let gather = Box::new(RowOutbox::new(outbox, None));
+            let stage = self.grouped(&grouping, false, log, gather);
             let port = self.job.tasklet_port();
             let name = format!("aggregate {i}");
-            let chain = Lend(Box::new(stage));
-            self.job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, chain)));
+            self.job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, Lend(stage))));
         }
         let Some(outbox) = outboxes.pop() else { unreachable!("one producer was asked for") };
         let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
-        let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, keys.len())));
+        let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, hashed)));
         let stage = Project::new(partial, input.width(), self.semantics, Box::new(exchange));
         self.plan(input, Box::new(stage), needed)
+    }
+}
+
+/// What an aggregation is by.
+enum Kind {
+    /// All its keys, of which one may be an event time.
+    Groups(Option<EventKey>),
+    /// Session windows and the other keys.
+    Sessions { place: usize, timed: bool },
+    /// Sliding windows, in whose place the keys have the time, and the other keys.
+    Slices { place: usize, lengths: Lengths },
+}
+
+impl Kind {
+    /// The place of a key that does not say which rows belong together.
+    fn place(&self) -> Option<usize> {
+        match self {
+            Self::Groups(_) => None,
+            Self::Sessions { place, .. } | Self::Slices { place, .. } => Some(*place),
+        }
+    }
+}
+
+/// An aggregation over rows with some columns.
+struct Grouping {
+    kind: Kind,
+    keys: Vec<Resolved>,
+    calls: Vec<AggregateCall>,
+    columns: Schema,
+}
+
+impl Grouping {
+    fn exprs(&self) -> impl Iterator<Item = &Resolved> {
+        self.keys.iter().chain(self.calls.iter().flat_map(|c| c.args.iter().chain(&c.filter)))
+    }
+
+    /// The columns of rows that have all that it needs, how many of them say which rows belong
+    /// together, and the same aggregation over these rows.
+    fn over_partial_rows(self) -> (Vec<Resolved>, usize, Self) {
+        let Self { kind, keys, calls, .. } = self;
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by_key(|i| kind.place() == Some(*i));
+        let hashed = keys.len() - usize::from(kind.place().is_some());
+        let mut partial: Vec<Resolved> = order.iter().map(|i| keys[*i].clone()).collect();
+        let mut moved_keys = keys;
+        for (to, i) in order.into_iter().enumerate() {
+            moved_keys[i] = column(to, &partial[to]);
+        }
+        let mut moved = |expr: &Resolved| {
+            // Constants need not travel, and some functions want to see them.
+            if matches!(expr.node, Node::Literal(_)) || expr.is_constant() {
+                return expr.clone();
+            }
+            partial.push(expr.clone());
+            column(partial.len() - 1, expr)
+        };
+        let calls = calls
+            .iter()
+            .map(|call| AggregateCall {
+                args: call.args.iter().map(&mut moved).collect(),
+                filter: call.filter.as_ref().map(&mut moved),
+                ..call.clone()
+            })
+            .collect();
+        let named = |e: &Resolved| Field::new(e.to_string(), e.data_type.clone(), e.nullable);
+        let columns = Schema::new(partial.iter().map(named).collect());
+        (partial, hashed, Self { kind, keys: moved_keys, calls, columns })
     }
 }
 

@@ -18,6 +18,7 @@ mod late;
 mod lower;
 mod order;
 mod session;
+mod sliding;
 mod stages;
 mod values;
 mod watermark;

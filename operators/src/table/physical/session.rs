@@ -50,6 +50,8 @@ pub(super) struct Parts {
     pub functions: Vec<Function>,
     pub mode: OutputMode,
     pub continuous: bool,
+    /// There is no other instance.
+    pub alone: bool,
     /// Of an event time with a watermark.
     pub late: Option<Late>,
     pub log: StateLog,
@@ -275,7 +277,8 @@ impl SessionAggregate {
             }
         }
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
-        if self.parts.mode == OutputMode::Complete && (self.changed || !self.parts.continuous) {
+        let shows = self.changed || !self.parts.continuous || !self.parts.alone;
+        if self.parts.mode == OutputMode::Complete && shows {
             let mut budget = STEP;
             while next < self.entries.len() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {

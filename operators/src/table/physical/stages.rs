@@ -1,5 +1,6 @@
 //! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
 
+use super::aggregate::one_of_equals;
 use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
@@ -306,7 +307,7 @@ pub(super) struct RowOutbox {
     key: Option<KeyOf>,
 }
 
-/// Hashes the first columns of a row as the bytes of a row of their own.
+/// Hashes the first columns of a row as the bytes of a row of their own, those of a group alike.
 pub(super) struct KeyOf {
     slots: Vec<(Slot, Physical)>,
     key: Vec<u8>,
@@ -322,7 +323,12 @@ impl KeyOf {
         self.key.clear();
         let mut writer = RowWriter::new(&mut self.key, self.slots.len());
         for (to, (slot, kind)) in self.slots.iter().enumerate() {
-            copy(&mut writer, to, row, *slot, *kind);
+            match kind {
+                Physical::Double if !row.is_null(*slot) => {
+                    writer.double(to, one_of_equals(row.double(*slot)));
+                }
+                _ => copy(&mut writer, to, row, *slot, *kind),
+            }
         }
         hash_bytes(&self.key)
     }

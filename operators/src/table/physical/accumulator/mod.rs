@@ -6,6 +6,7 @@ mod sketch;
 mod values;
 
 use crate::table::aggregates::{AggregateCall, AggregateFunction, fractions};
+use crate::table::datetime::Tz;
 use crate::table::expr::cast::{arithmetic_overflow, rescale};
 use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{
@@ -246,14 +247,42 @@ impl Accumulator {
     }
 }
 
+/// The kind of a list of sessions, each with the values of the kinds that follow.
+pub(super) const SESSIONS: &str = "sessions";
+/// The kind of a time in microseconds.
+pub(super) const TIME: &str = "time";
+
 /// A value of a checkpoint as text, part by part; `None` if it is not of these kinds.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
-    let mut show = |kind: &String| {
+    let time = |value: &mut &[u8]| {
+        let micros = i64::from_le_bytes(take(value)?);
+        if micros == i64::MAX {
+            return Some("never".to_string());
+        }
+        Value::Long(micros).display(&DataType::Timestamp, Tz::UTC)
+    };
+    let show = |kind: &String, value: &mut &[u8]| {
+        if kind == TIME {
+            return time(value);
+        }
         let mut accumulator = Accumulator::of_kind(kind)?;
-        accumulator.decode(&mut value)?;
+        accumulator.decode(value)?;
         Some(accumulator.show())
     };
-    kinds.iter().map(&mut show).collect()
+    match kinds {
+        [first, kinds @ ..] if first == SESSIONS => {
+            let count = u64::from_le_bytes(take(&mut value)?);
+            let mut sessions = Vec::new();
+            for _ in 0..count {
+                let span = format!("{} to {}", time(&mut value)?, time(&mut value)?);
+                let values = kinds.iter().map(|kind| show(kind, &mut value));
+                let values = values.collect::<Option<Vec<_>>>()?;
+                sessions.push(format!("{span}: {}", values.join(" ")));
+            }
+            Some(sessions)
+        }
+        kinds => kinds.iter().map(|kind| show(kind, &mut value)).collect(),
+    }
 }
 
 enum Input {
