@@ -278,17 +278,18 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
     }
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        match self.down.settle()? {
-            Settled::Clear => {}
-            Settled::More => return Ok(Step::Progress),
+        // What a watermark lets go goes in steps, and records between them.
+        let clear = match self.down.settle()? {
+            Settled::Clear => true,
+            Settled::More => false,
             Settled::Blocked => return Ok(Step::Idle),
-        }
-        let mut progress = false;
-        if let Some(epoch) = self.ack.take() {
+        };
+        let mut progress = !clear;
+        if clear && let Some(epoch) = self.ack.take() {
             self.report(Report::Ack { epoch });
             progress = true;
         }
-        if matches!(self.state, SourceState::Ended) {
+        if clear && matches!(self.state, SourceState::Ended) {
             self.report(Report::Done { tasklet: self.id });
             return Ok(Step::Done);
         }
@@ -488,17 +489,17 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
     }
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        match self.down.settle()? {
-            Settled::Clear => {}
-            Settled::More => return Ok(Step::Progress),
+        let clear = match self.down.settle()? {
+            Settled::Clear => true,
+            Settled::More => false,
             Settled::Blocked => return Ok(Step::Idle),
-        }
-        let mut progress = false;
-        if let Some(epoch) = self.ack.take() {
+        };
+        let mut progress = !clear;
+        if clear && let Some(epoch) = self.ack.take() {
             drop(self.reports.send(Report::Ack { epoch }));
             progress = true;
         }
-        if self.ended {
+        if clear && self.ended {
             drop(self.reports.send(Report::Done { tasklet: self.id }));
             return Ok(Step::Done);
         }
@@ -526,5 +527,106 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             Settled::Clear | Settled::Blocked => {}
         }
         Ok(if progress { Step::Progress } else { Step::Idle })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::seam::SimEnv;
+    use crossbeam_channel::unbounded;
+
+    /// A chain with work of its own, which says in which step a record has come.
+    struct Busy {
+        work: usize,
+        came_before: Vec<usize>,
+    }
+
+    impl Stage for Busy {
+        fn ready(&mut self) -> bool {
+            true
+        }
+        fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn settle(&mut self) -> Result<Settled, EngineError> {
+            self.work = self.work.saturating_sub(1);
+            Ok(if self.work > 0 { Settled::More } else { Settled::Clear })
+        }
+    }
+
+    impl Push<u64> for Busy {
+        fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+            self.came_before.push(self.work);
+            Ok(())
+        }
+    }
+
+    struct Numbers(u64);
+
+    impl<D: Push<u64>> Source<D> for Numbers {
+        fn name(&self) -> &str {
+            "numbers"
+        }
+        fn poll(&mut self, down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+            self.0 += 1;
+            down.push(self.0, 0).map(|()| Polled::Some)
+        }
+        fn position(&self) -> Offset {
+            Offset::default()
+        }
+        fn records(&self) -> u64 {
+            self.0
+        }
+        fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+            unreachable!("the test is in continuous mode")
+        }
+        fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+            unreachable!("the test is in continuous mode")
+        }
+    }
+
+    #[test]
+    fn records_come_between_the_steps_of_a_chains_own_work() {
+        let (commands, inbox) = unbounded();
+        let (reports, told) = unbounded();
+        let port = SourcePort {
+            tasklet: TaskletPort { id: 0, reports },
+            index: 0,
+            commands: inbox,
+            continuous: true,
+            resume: None,
+            replays: false,
+            idle_after_ns: None,
+        };
+        let down = Busy { work: 1000, came_before: Vec::new() };
+        let mut tasklet = SourceTasklet::new(port, Numbers(0), down);
+        let env = SimEnv::new(0);
+        let step = |tasklet: &mut SourceTasklet<Numbers, Busy>| {
+            let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
+            tasklet.step(&mut cx).unwrap()
+        };
+        drop(commands.send(Command::Mark { epoch: 0, drain: false, last: false }));
+        for _ in 0..10 {
+            assert_eq!(step(&mut tasklet), Step::Progress);
+        }
+        assert_eq!(tasklet.down.came_before.len(), 9, "all steps but that of the marker");
+        assert!(tasklet.down.came_before.iter().all(|work| *work > 900));
+        let acknowledged = || told.try_iter().any(|report| matches!(report, Report::Ack { .. }));
+        assert!(!acknowledged(), "not before all that was pushed is out");
+        while tasklet.down.work > 0 {
+            step(&mut tasklet);
+        }
+        step(&mut tasklet);
+        assert!(acknowledged());
     }
 }

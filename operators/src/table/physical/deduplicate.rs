@@ -253,8 +253,18 @@ impl<'a> Push<Row<'a>> for Deduplicate {
         self.scratch.reset();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let (hash, entries, key) = (hash_bytes(&self.key), &self.entries, &self.key);
-        if self.index.find(hash, |&at| entries[at as usize].key.as_slice() == *key).is_some() {
-            return Ok(());
+        let found = self.index.find(hash, |&at| entries[at as usize].key.as_slice() == *key);
+        if let Some(&at) = found {
+            let late_us = self.event.as_ref().map_or(i64::MIN, |event| event.late.late_us());
+            if self.entries[at as usize].expires_us > late_us {
+                return Ok(());
+            }
+            // Its time is over, only its turn to be forgotten has not come.
+            self.log.delete(hash, &self.key);
+            self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
+            self.entries[at as usize].expires_us = expires_us;
+            self.due.add(expires_us, at);
+            return self.down.push(row, ingest_ns);
         }
         self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
         self.key_bytes += self.key.len() as u64;

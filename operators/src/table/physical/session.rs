@@ -224,6 +224,20 @@ impl SessionAggregate {
         self.down.push(Row(&self.out), UNTIMED)
     }
 
+    /// Lets the sessions of a key out that are over.
+    fn let_out(&mut self, at: usize, by_us: i64) -> Result<(), EngineError> {
+        let over = |session: &Session| session.end_us <= by_us;
+        let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
+        if count > 0 {
+            for session in 0..count {
+                self.emit(at, session)?;
+            }
+            self.entries[at].sessions.drain(..count);
+            self.note(at);
+        }
+        Ok(())
+    }
+
     /// A step of letting sessions go that are over. Returns whether all are.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         for _ in 0..STEP {
@@ -232,15 +246,7 @@ impl SessionAggregate {
             }
             let Some(at) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
-            let over = |session: &Session| session.end_us <= by_us;
-            let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
-            if count > 0 {
-                for session in 0..count {
-                    self.emit(at, session)?;
-                }
-                self.entries[at].sessions.drain(..count);
-                self.note(at);
-            }
+            self.let_out(at, by_us)?;
             let entry = &mut self.entries[at];
             match entry.sessions.first() {
                 Some(first) => self.due.add(first.end_us, at as u32),
@@ -361,6 +367,10 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         self.key.clear();
         write_keys(&self.parts.keys, &self.scratch, row, &mut self.key)?;
         let at = self.entry();
+        if let Some(late_us) = self.parts.late.as_ref().map(Late::late_us) {
+            // It cannot touch what is over, though its turn to go has not come.
+            self.let_out(at, late_us)?;
+        }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;
         let before = list.first().map(|first| first.end_us);
