@@ -479,7 +479,7 @@ impl Driver {
             return;
         };
         let plans: Vec<Planned> = plans.into_iter().flatten().collect();
-        if plans.iter().any(|plan| plan.has_new) || self.time.wants_batch() {
+        if plans.iter().any(|plan| plan.has_new) || self.time.wants_batch(self.env.wall_us()) {
             let limited = plans.iter().any(|plan| plan.limited);
             let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
             let times = (self.env.wall_us() / 1000, self.time.next_ms());
@@ -597,7 +597,7 @@ impl Driver {
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
-        if !(flight.limited || flight.batch && self.time.wants_batch()) {
+        if !(flight.limited || flight.batch && self.time.wants_batch(self.env.wall_us())) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
             }

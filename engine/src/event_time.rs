@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 
 /// No event time has been seen.
 const UNSEEN: i64 = i64::MIN;
+/// No batch is wanted for its time.
+const NEVER: i64 = i64::MAX;
 
 /// How the watermarks of several inputs become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,13 +26,27 @@ pub enum Policy {
     Max,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Times {
     started_us: AtomicI64,
     late_us: AtomicI64,
     watermark_us: AtomicI64,
+    /// Micro-batch: the wall-clock time for which an operator wants a batch.
+    wanted_us: AtomicI64,
     /// Continuous mode runs a batch again that micro-batch mode has planned.
     replays: AtomicBool,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            started_us: AtomicI64::default(),
+            late_us: AtomicI64::default(),
+            watermark_us: AtomicI64::default(),
+            wanted_us: AtomicI64::new(NEVER),
+            replays: AtomicBool::default(),
+        }
+    }
 }
 
 /// The times that the present batch goes by, in microseconds since 1970. Clones are the same.
@@ -71,6 +87,12 @@ impl BatchTimes {
     #[inline]
     pub fn replays(&self) -> bool {
         self.0.replays.load(Ordering::Relaxed)
+    }
+
+    /// Micro-batch: asks for a batch at a wall-clock time, whether there are records or not. Said
+    /// before a marker is passed on, and when a query starts; it holds until the next batch.
+    pub fn want_batch(&self, at_us: i64) {
+        self.0.wanted_us.fetch_min(at_us, Ordering::Relaxed);
     }
 
     /// Sets whether a batch is run again.
@@ -218,14 +240,16 @@ impl EventTime {
         self.next_ms
     }
 
-    /// Whether a batch without new records would let something go.
-    pub fn wants_batch(&self) -> bool {
-        self.releases && self.next_ms > self.last_ms
+    /// Whether a batch without new records would let something go, at a wall-clock time.
+    pub fn wants_batch(&self, now_us: i64) -> bool {
+        let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
+        self.releases && self.next_ms > self.last_ms || now_us >= wanted_us
     }
 
     /// Begins a batch at a wall-clock time; that one and the watermark may be an earlier run's.
     pub fn begin(&mut self, timestamp_ms: i64, watermark_ms: i64) {
         self.times.start(timestamp_ms.saturating_mul(1000));
+        self.times.0.wanted_us.store(NEVER, Ordering::Relaxed);
         self.times.set(self.last_ms, watermark_ms);
         self.last_ms = watermark_ms;
         self.next_ms = self.next_ms.max(watermark_ms);
@@ -264,16 +288,21 @@ mod tests {
         let (seen, times) = (time.input(10), time.times());
         time.begin(7, time.next_ms());
         seen.publish(100_000);
-        assert!(!time.wants_batch());
+        assert!(!time.wants_batch(0));
         time.end();
         assert_eq!((time.next_ms(), times.watermark_us(), times.started_us()), (90, 0, 7000));
-        assert!(time.wants_batch());
+        assert!(time.wants_batch(0));
         time.begin(8, time.next_ms());
         assert_eq!((times.late_us(), times.watermark_us()), (0, 90_000));
         time.end();
-        assert!(!time.wants_batch());
+        assert!(!time.wants_batch(0));
         time.begin(9, time.next_ms());
         assert_eq!((times.late_us(), times.watermark_us()), (90_000, 90_000));
+        times.want_batch(7_000);
+        times.want_batch(8_000);
+        assert!(time.wants_batch(7_000) && !time.wants_batch(6_999));
+        time.begin(9, time.next_ms());
+        assert!(!time.wants_batch(9_000));
     }
 
     #[test]

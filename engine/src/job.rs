@@ -12,7 +12,7 @@ use crate::exchange::{Inlet, Outbox, connect};
 use crate::seam::{Env, RealEnv, SimEnv};
 use crate::sim;
 use crate::state::StateLog;
-use crate::tasklet::{SourcePort, Tasklet, TaskletPort};
+use crate::tasklet::{Offset, SourcePort, Tasklet, TaskletPort};
 use crate::wake::Waker;
 use crate::worker::{WaitProfile, Worker};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -241,6 +241,11 @@ impl Job {
     pub fn tasklet_port(&mut self) -> TaskletPort {
         self.tasklets += 1;
         TaskletPort { id: self.tasklets - 1, reports: self.reports.0.clone() }
+    }
+
+    /// Where the source that is made next goes on; `None` at the first start.
+    pub fn resumed_offset(&self) -> Option<&Offset> {
+        self.recovery.offsets.get(self.sources.len())
     }
 
     /// A new source tasklet's connection to the driver.

@@ -62,6 +62,13 @@ pub trait Stage: Send {
 
     /// Ends a drain: publish rings, write sockets, do a bounded piece of pending work.
     fn settle(&mut self) -> Result<Settled, EngineError>;
+
+    /// When, on the clock of the world that it runs in, it wants to be settled although nothing has
+    /// come: the next of its timers.
+    #[inline]
+    fn due_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The data side of a stage.
@@ -100,6 +107,10 @@ macro_rules! pass_control {
         fn settle(&mut self) -> Result<$crate::stage::Settled, $crate::error::EngineError> {
             self.$field.settle()
         }
+        #[inline]
+        fn due_ns(&self) -> Option<u64> {
+            self.$field.due_ns()
+        }
     };
 }
 
@@ -121,6 +132,9 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
         (**self).settle()
+    }
+    fn due_ns(&self) -> Option<u64> {
+        (**self).due_ns()
     }
 }
 

@@ -337,7 +337,11 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             _ => {}
         }
         // What this drain produced goes out now, not at the next step.
-        match self.down.settle()? {
+        let settled = self.down.settle()?;
+        if let Some(at_ns) = self.down.due_ns() {
+            cx.wake_at(at_ns);
+        }
+        match settled {
             Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() => progress = true,
             Settled::Clear | Settled::Blocked => {}
@@ -521,7 +525,11 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             }
         }
         self.turn = (self.turn + 1) % inlets.max(1);
-        match self.down.settle()? {
+        let settled = self.down.settle()?;
+        if let Some(at_ns) = self.down.due_ns() {
+            cx.wake_at(at_ns);
+        }
+        match settled {
             Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() || self.ended => progress = true,
             Settled::Clear | Settled::Blocked => {}

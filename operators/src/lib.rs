@@ -14,6 +14,7 @@
 
 #[cfg(feature = "sql")]
 pub mod connect;
+mod due;
 #[cfg(feature = "sql")]
 pub mod session;
 pub mod stream;

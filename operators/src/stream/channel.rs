@@ -14,6 +14,7 @@ use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::wake::Waker;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub(super) type Start = Arc<OnceLock<(Arc<dyn Env>, Waker)>>;
 pub struct Input<T> {
     ring: Producer<(T, u64)>,
     start: Start,
+    committed: Arc<AtomicU64>,
 }
 
 impl<T: Send> Input<T> {
@@ -87,6 +89,12 @@ impl<T: Send> Input<T> {
         }
     }
 
+    /// Records of this input that are in a committed epoch, those of earlier runs of the flow with
+    /// the same checkpoint too. Behind a restart, push again what follows them.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
     /// The query's clock, for [`try_push_at`](Self::try_push_at); 0 before the start.
     pub fn now_ns(&self) -> u64 {
         self.start.get().map_or(0, |(env, _)| env.now_ns())
@@ -105,6 +113,7 @@ impl<T> Drop for Input<T> {
 pub(super) struct ChannelSource<T> {
     ring: Consumer<(T, u64)>,
     start: Start,
+    committed: Arc<AtomicU64>,
     env: Arc<dyn Env>,
     emitted: u64,
     /// Micro-batch: records taken out of the ring by a plan, not yet emitted.
@@ -112,15 +121,24 @@ pub(super) struct ChannelSource<T> {
     bound: Option<u64>,
 }
 
-pub(super) fn channel<T: Send>() -> (Input<T>, Start, Consumer<(T, u64)>) {
+/// Both ends of a channel source, and what they share.
+pub(super) type Channel<T> = (Input<T>, Start, Arc<AtomicU64>, Consumer<(T, u64)>);
+
+pub(super) fn channel<T: Send>() -> Channel<T> {
     let (tx, rx) = ring(CAPACITY);
-    let start = Start::default();
-    (Input { ring: tx, start: start.clone() }, start, rx)
+    let (start, committed) = (Start::default(), Arc::new(AtomicU64::new(0)));
+    let input = Input { ring: tx, start: start.clone(), committed: committed.clone() };
+    (input, start, committed, rx)
 }
 
 impl<T: Send> ChannelSource<T> {
-    pub(super) fn new(ring: Consumer<(T, u64)>, start: Start, env: Arc<dyn Env>) -> Self {
-        Self { ring, start, env, emitted: 0, staged: VecDeque::new(), bound: None }
+    pub(super) fn new(
+        ring: Consumer<(T, u64)>,
+        start: Start,
+        committed: Arc<AtomicU64>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        Self { ring, start, committed, env, emitted: 0, staged: VecDeque::new(), bound: None }
     }
 }
 
@@ -199,6 +217,11 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
 
     fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
         self.bound = Some(self.emitted + self.staged.len() as u64);
+        Ok(())
+    }
+
+    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.committed.store(end.number()?, Ordering::Release);
         Ok(())
     }
 }

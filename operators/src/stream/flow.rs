@@ -3,10 +3,15 @@
 use super::aggregate::{Aggregate, Running};
 use super::channel::{self, ChannelSink, ChannelSource, Input, Output, OutputParts};
 use super::ops::{Call, Filter, FlatMap, Map};
+use super::process::{Parts, Process, Processor, Typed};
+use super::state::{Kept, States, write};
+use super::watermark::Watermark;
+use millstream_engine::checkpoint::{Layout, Shape};
+use millstream_engine::driver::Committed;
 use millstream_engine::error::EngineError;
 use millstream_engine::exchange::Exchange;
 use millstream_engine::job::{Config, Job, Running as RunningJob};
-use millstream_engine::key_group::{hash_key, instance_of};
+use millstream_engine::key_group::{hash_bytes, hash_key, instance_of};
 use millstream_engine::latency::{Latency, Percentiles};
 use millstream_engine::seam::{Env, SimEnv};
 use millstream_engine::stage::Push;
@@ -15,8 +20,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Puts a chain behind a stream and seats the tasklets, once per instance of the chain.
 ///
@@ -33,21 +41,58 @@ pub trait Recipe: 'static {
     );
     /// The workers that instances of a chain behind this stream run on.
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
+    /// Adds what a checkpoint depends on, in the order in which [`build`](Self::build) makes it.
+    fn describe(&self, kept: &mut Keeps);
+    /// Whether the records have an event time.
+    fn is_timed(&self) -> bool;
 }
 
-type Deferred = Box<dyn FnOnce(&mut Job, usize, &Latency)>;
+/// What a flow has in a checkpoint.
+#[derive(Default)]
+pub struct Keeps {
+    shape: Shape,
+    /// An operator whose state no checkpoint can hold.
+    forgets: Option<&'static str>,
+}
+
+/// A stream with its sink.
+trait Deferred {
+    fn describe(&self, kept: &mut Keeps);
+    fn build(self: Box<Self>, job: &mut Job, parallelism: usize, latency: &Latency);
+}
+
+struct Ended<R, S> {
+    recipe: R,
+    sink: S,
+}
+
+impl<R: Recipe, S: Sink<R::Item>> Deferred for Ended<R, S> {
+    fn describe(&self, kept: &mut Keeps) {
+        self.recipe.describe(kept);
+    }
+    fn build(self: Box<Self>, job: &mut Job, parallelism: usize, latency: &Latency) {
+        let Self { recipe, mut sink } = *self;
+        if sink.is_parallel() || recipe.places(job, parallelism).len() == 1 {
+            recipe.build(job, parallelism, &mut |job, _| sink.stage(latency, job.env()));
+        } else {
+            let gather = GatherRecipe { up: recipe };
+            gather.build(job, parallelism, &mut |job, _| sink.stage(latency, job.env()));
+        }
+    }
+}
 
 /// A dataflow under construction: its sinks, and through them all that leads there.
 pub struct Flow {
     name: String,
     parallelism: usize,
-    sinks: Rc<RefCell<Vec<Deferred>>>,
+    checkpoint: Option<PathBuf>,
+    sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
 }
 
 impl Flow {
     /// An empty flow. Parallelism is 1: the whole flow is one chain on one thread.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_string(), parallelism: 1, sinks: Rc::default() }
+        Self { name: name.to_string(), parallelism: 1, checkpoint: None, sinks: Rc::default() }
     }
 
     /// Runs what stands behind a key exchange in this many instances.
@@ -56,10 +101,18 @@ impl Flow {
         self
     }
 
+    /// Keeps the state of processors in a folder, and goes on where that ends. What was pushed into
+    /// a channel and is in no committed epoch when the process dies must be pushed again:
+    /// [`Input::committed`] says how many were.
+    pub fn checkpoint(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.checkpoint = Some(folder.into());
+        self
+    }
+
     /// A source that the service pushes into.
     pub fn channel<T: Send + 'static>(&self) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T>>) {
-        let (input, start, ring) = channel::channel();
-        (input, self.stream(FromChannel { ring, start }))
+        let (input, start, committed, ring) = channel::channel();
+        (input, self.stream(FromChannel { ring, start, committed }))
     }
 
     /// A sink that the service reads results from, to be given to [`Stream::sink`].
@@ -72,57 +125,99 @@ impl Flow {
         Stream { recipe, sinks: self.sinks.clone() }
     }
 
-    fn assemble(self, mut job: Job) -> (Job, Latency) {
+    fn assemble(self, mut job: Job) -> Result<(Job, Query), EngineError> {
         let latency = Latency::default();
-        for sink in self.sinks.take() {
-            sink(&mut job, self.parallelism, &latency);
+        let sinks = self.sinks.take();
+        if let Some(folder) = &self.checkpoint {
+            let mut kept = Keeps::default();
+            sinks.iter().for_each(|sink| sink.describe(&mut kept));
+            if let Some(forgets) = kept.forgets {
+                return Err(EngineError::operator(
+                    "STATE_NOT_KEPT",
+                    format!("the flow has a checkpoint, and `{forgets}` keeps its state in memory"),
+                    "Use `process`, whose states are kept",
+                ));
+            }
+            job.open_checkpoint(Path::new(folder), &kept.shape)?;
         }
-        (job, latency)
+        let committed = Arc::new(Mutex::new(None));
+        let last = committed.clone();
+        job.on_commit(move |epoch| {
+            *last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(epoch.clone());
+        });
+        for sink in sinks {
+            sink.build(&mut job, self.parallelism, &latency);
+        }
+        Ok((job, Query { running: None, latency, committed }))
     }
 
     /// Starts the flow on its threads.
     pub fn start(self, config: Config) -> Result<Query, EngineError> {
         let workers = config.workers.max(self.parallelism);
         let job = Job::new(&self.name, Config { workers, ..config })?;
-        let (job, latency) = self.assemble(job);
-        Ok(Query { running: job.start()?, latency })
+        let (job, query) = self.assemble(job)?;
+        Ok(Query { running: Some(job.start()?), ..query })
     }
 
     /// Runs the flow to its end on this thread, in a world where every step follows from `seed`.
     /// For tests: all inputs must be dropped before, so that the flow has an end.
     pub fn simulate(self, config: Config, seed: u64) -> Result<(), EngineError> {
-        let world = Arc::new(SimEnv::new(seed));
+        self.simulate_in(config, &Arc::new(SimEnv::new(seed)), seed)
+    }
+
+    /// The same in a world that there is, whose clock and files go on from run to run.
+    pub fn simulate_in(
+        self,
+        config: Config,
+        world: &Arc<SimEnv>,
+        seed: u64,
+    ) -> Result<(), EngineError> {
         let workers = config.workers.max(self.parallelism);
         let job = Job::in_env(&self.name, Config { workers, ..config }, world.clone())?;
-        self.assemble(job).0.simulate(&world, seed)
+        self.assemble(job)?.0.simulate(world, seed)
     }
 }
 
 /// A started flow. Dropping it stops it at the next epoch.
 pub struct Query {
-    running: RunningJob,
+    /// `None` before the start.
+    running: Option<RunningJob>,
     latency: Latency,
+    committed: Arc<Mutex<Option<Committed>>>,
 }
 
 impl Query {
+    fn running(&self) -> &RunningJob {
+        match &self.running {
+            Some(running) => running,
+            None => unreachable!("`start` gives no query that does not run"),
+        }
+    }
+
+    /// The last epoch that was committed: positions, records, and of each stateful operator the
+    /// parts of its state, their memory, and what was taken away.
+    pub fn last_epoch(&self) -> Option<Committed> {
+        self.committed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
     /// Stops at the next epoch and waits for it.
     pub fn stop(&self) -> Result<(), EngineError> {
-        self.running.stop()
+        self.running().stop()
     }
 
     /// Waits for the end: all inputs dropped, a stop, or a failure.
     pub fn await_termination(&self) -> Result<(), EngineError> {
-        self.running.wait(None).unwrap_or(Ok(()))
+        self.running().wait(None).unwrap_or(Ok(()))
     }
 
     /// Blocks until all that was pushed before the call is processed and committed.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
-        self.running.process_all_available()
+        self.running().process_all_available()
     }
 
     /// The failure that ended the query, if one did.
     pub fn exception(&self) -> Option<EngineError> {
-        self.running.outcome().and_then(Result::err)
+        self.running().outcome().and_then(Result::err)
     }
 
     /// Latency from push to sink, up to the last epoch.
@@ -172,7 +267,7 @@ impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Stream<R> {
     recipe: R,
-    sinks: Rc<RefCell<Vec<Deferred>>>,
+    sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
 }
 
 impl<R: Recipe> Stream<R> {
@@ -215,6 +310,16 @@ impl<R: Recipe> Stream<R> {
         self.with(|left| UnionRecipe { left, right: other.recipe })
     }
 
+    /// Declares the event time of records, in microseconds since 1970. The watermark stays behind
+    /// the largest one by `delay`: a record that comes later than that is late.
+    pub fn with_watermark<F>(self, time: F, delay: Duration) -> Stream<impl Recipe<Item = R::Item>>
+    where
+        F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+    {
+        let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        self.with(|up| WatermarkRecipe { up, time, delay_ms })
+    }
+
     /// Gives each record a key; records of one key are processed in one place, in order.
     pub fn key_by<K, F>(self, key: F) -> KeyedStream<R, F>
     where
@@ -226,16 +331,8 @@ impl<R: Recipe> Stream<R> {
 
     /// Ends the stream: in a function called with each record on the worker's thread, or in an
     /// [`output`](Flow::output).
-    pub fn sink<S: Sink<R::Item>>(self, mut sink: S) {
-        let recipe = self.recipe;
-        self.sinks.borrow_mut().push(Box::new(move |job, parallelism, latency| {
-            if sink.is_parallel() || recipe.places(job, parallelism).len() == 1 {
-                recipe.build(job, parallelism, &mut |job, _| sink.stage(latency, job.env()));
-            } else {
-                let gather = GatherRecipe { up: recipe };
-                gather.build(job, parallelism, &mut |job, _| sink.stage(latency, job.env()));
-            }
-        }));
+    pub fn sink<S: Sink<R::Item>>(self, sink: S) {
+        self.sinks.borrow_mut().push(Box::new(Ended { recipe: self.recipe, sink }));
     }
 }
 
@@ -257,11 +354,31 @@ impl<R: Recipe, F> KeyedStream<R, F> {
         let key = self.key;
         self.up.with(|up| AggregateRecipe { up, key, aggregate, types: PhantomData })
     }
+
+    /// The program's own operator, with state and timers for each key. `make` declares the states
+    /// and makes the processor that uses them; the name is the operator's in checkpoints.
+    pub fn process<K, P>(
+        self,
+        name: &str,
+        make: impl FnOnce(&mut States) -> P,
+    ) -> Stream<impl Recipe<Item = P::Output>>
+    where
+        K: Kept + Hash + Eq + Clone,
+        F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        P: Processor<K, R::Item>,
+    {
+        let mut states = States::default();
+        let processor = make(&mut states);
+        let (key, name, states) = (self.key, name.to_string(), Arc::new(states));
+        let types = PhantomData;
+        self.up.with(|up| ProcessRecipe { up, key, name, states, processor, types })
+    }
 }
 
 struct FromChannel<T> {
     ring: millstream_engine::ring::Consumer<(T, u64)>,
     start: channel::Start,
+    committed: Arc<AtomicU64>,
 }
 
 impl<T: Send + 'static> Recipe for FromChannel<T> {
@@ -273,12 +390,21 @@ impl<T: Send + 'static> Recipe for FromChannel<T> {
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let down = chain(job, 0);
-        let source = ChannelSource::new(self.ring, self.start, job.env());
+        if let Some(Ok(committed)) = job.resumed_offset().map(|at| at.number()) {
+            self.committed.store(committed, Ordering::Release);
+        }
+        let source = ChannelSource::new(self.ring, self.start, self.committed, job.env());
         let port = job.source_port(0);
         job.seat(0, Box::new(SourceTasklet::new(port, source, down)));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        kept.shape.sources.push("channel".to_string());
+    }
+    fn is_timed(&self) -> bool {
+        false
     }
 }
 
@@ -307,6 +433,12 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
+    fn describe(&self, kept: &mut Keeps) {
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
+    }
 }
 
 struct FilterRecipe<R, F> {
@@ -327,6 +459,12 @@ impl<R: Recipe, F: FnMut(&R::Item) -> bool + Clone + Send + 'static> Recipe for 
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
     }
 }
 
@@ -356,6 +494,12 @@ where
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
     }
 }
 
@@ -394,14 +538,28 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let mut inlets = into_rings(self.left, job, parallelism, 0);
-        inlets.extend(into_rings(self.right, job, parallelism, 0));
+        let mut timed = Vec::new();
+        let (left_timed, right_timed) = (self.left.is_timed(), self.right.is_timed());
+        // The chain comes first: operators are numbered from the sinks on.
         let down = chain(job, 0);
+        let mut inlets = into_rings(self.left, job, parallelism, 0);
+        timed.resize(inlets.len(), left_timed);
+        inlets.extend(into_rings(self.right, job, parallelism, 0));
+        timed.resize(inlets.len(), right_timed);
         let port = job.tasklet_port();
-        job.seat(0, Box::new(InboxTasklet::new(port, "union".to_string(), inlets, down)));
+        let inbox = InboxTasklet::new(port, "union".to_string(), inlets, down);
+        let inbox = inbox.watermarks(job.watermark_policy(), &timed);
+        job.seat(0, Box::new(inbox));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        self.left.describe(kept);
+        self.right.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.left.is_timed() || self.right.is_timed()
     }
 }
 
@@ -418,13 +576,19 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let inlets = into_rings(self.up, job, parallelism, 0);
         let down = chain(job, 0);
+        let inlets = into_rings(self.up, job, parallelism, 0);
         let port = job.tasklet_port();
         job.seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
     }
 }
 
@@ -449,40 +613,179 @@ where
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let (key, aggregate) = (self.key, self.aggregate);
-        let mut running = |job: &mut Job, i| {
+        let (mut key, aggregate) = (self.key, self.aggregate);
+        let instances = keyed_places(&self.up, job, parallelism).len();
+        let stages = (0..instances).map(|i| {
             let down = chain(job, i);
             Running { aggregate: aggregate.clone(), states: Default::default(), down }
-        };
-        let with_key = move |mut key: F| move |item: R::Item| (key(&item), item);
-        if parallelism == 1 && self.up.places(job, 1).len() == 1 {
-            // One instance on either side: no exchange, so no queue.
-            let mut chain =
-                |job: &mut Job, i| Map { f: with_key(key.clone()), down: running(job, i) };
-            self.up.build(job, parallelism, &mut chain);
-            return;
-        }
-        let places: Vec<usize> = (0..parallelism).map(|i| i % job.workers()).collect();
-        let producers = self.up.places(job, parallelism);
-        let (outboxes, inlets) = job.rings::<(K, R::Item)>(&producers, &places);
-        for (i, inlets) in inlets.into_iter().enumerate() {
-            let down = running(job, i);
-            let port = job.tasklet_port();
-            let name = format!("aggregate {i}");
-            job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, down)));
-        }
-        let mut outboxes = outboxes.into_iter();
-        self.up.build(job, parallelism, &mut |_, _| match outboxes.next() {
-            Some(outbox) => Map {
-                f: with_key(key.clone()),
-                down: Exchange::new(outbox, |item: &(K, R::Item), lanes| {
-                    instance_of(hash_key(&item.0), lanes)
-                }),
-            },
+        });
+        let stages = stages.collect();
+        let pair = move |item: R::Item| (key(&item), item);
+        let route = |(key, _): &(K, R::Item), lanes: usize| instance_of(hash_key(key), lanes);
+        keyed(self.up, job, parallelism, "aggregate", pair, route, stages);
+    }
+    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        keyed_places(&self.up, job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        kept.forgets = Some("aggregate");
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
+    }
+}
+
+/// Where the instances of a keyed operator run.
+fn keyed_places<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
+    match up.places(job, 1) {
+        // One instance on either side: no exchange, so no queue.
+        place if parallelism == 1 && place.len() == 1 => place,
+        _ => (0..parallelism).map(|i| i % job.workers()).collect(),
+    }
+}
+
+/// Makes the instances of a keyed operator, with an exchange of records by key before them where
+/// there is more than one; `pair` gives a record its key, `route` says which instance has it.
+fn keyed<R, K, M, S>(
+    up: R,
+    job: &mut Job,
+    parallelism: usize,
+    name: &str,
+    pair: M,
+    route: impl FnMut(&(K, R::Item), usize) -> usize + Clone + Send + 'static,
+    stages: Vec<S>,
+) where
+    R: Recipe,
+    K: Send + 'static,
+    M: FnMut(R::Item) -> (K, R::Item) + Clone + Send + 'static,
+    S: Push<(K, R::Item)> + 'static,
+{
+    let mut stages = stages.into_iter();
+    if parallelism == 1 && up.places(job, 1).len() == 1 {
+        up.build(job, parallelism, &mut |_, _| match stages.next() {
+            Some(down) => Map { f: pair.clone(), down },
             None => unreachable!("a recipe makes as many chains as it has places"),
+        });
+        return;
+    }
+    let places: Vec<usize> = (0..parallelism).map(|i| i % job.workers()).collect();
+    let producers = up.places(job, parallelism);
+    let (outboxes, inlets) = job.rings::<(K, R::Item)>(&producers, &places);
+    for (i, (inlets, down)) in inlets.into_iter().zip(stages).enumerate() {
+        let port = job.tasklet_port();
+        let name = format!("{name} {i}");
+        job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, down)));
+    }
+    let mut outboxes = outboxes.into_iter();
+    up.build(job, parallelism, &mut |_, _| match outboxes.next() {
+        Some(outbox) => Map { f: pair.clone(), down: Exchange::new(outbox, route.clone()) },
+        None => unreachable!("a recipe makes as many chains as it has places"),
+    });
+}
+
+struct WatermarkRecipe<R, F> {
+    up: R,
+    time: F,
+    delay_ms: i64,
+}
+
+impl<R, F> Recipe for WatermarkRecipe<R, F>
+where
+    R: Recipe,
+    F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+{
+    type Item = R::Item;
+    fn build<D: Push<R::Item> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let Self { up, time, delay_ms } = self;
+        up.build(job, parallelism, &mut |job, i| {
+            let down = chain(job, i);
+            let seen = job.event_time(delay_ms);
+            let resumed_us = job.resumed_watermark_ms().saturating_mul(1000);
+            let resumed = (resumed_us, job.times());
+            let continuous = job.trigger().is_continuous();
+            Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down)
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        (0..parallelism).map(|i| i % job.workers()).collect()
+        self.up.places(job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        true
+    }
+}
+
+struct ProcessRecipe<R, F, K, P> {
+    up: R,
+    key: F,
+    name: String,
+    states: Arc<States>,
+    processor: P,
+    types: PhantomData<fn() -> K>,
+}
+
+impl<R, F, K, P> Recipe for ProcessRecipe<R, F, K, P>
+where
+    R: Recipe,
+    K: Kept + Hash + Eq + Clone,
+    F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+    P: Processor<K, R::Item>,
+{
+    type Item = P::Output;
+    fn build<D: Push<P::Output> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let Self { up, key, name, states, processor, .. } = self;
+        let timed = up.is_timed();
+        if timed {
+            job.releases_by_watermark();
+        }
+        let places = keyed_places(&up, job, parallelism);
+        let logs = job.operator(places.len());
+        let stages = logs.into_iter().enumerate().map(|(i, log)| {
+            let down = chain(job, i);
+            let parts = Parts {
+                states: states.clone(),
+                times: job.times(),
+                continuous: job.trigger().is_continuous(),
+                timed,
+                env: job.env(),
+                log,
+            };
+            Typed(Process::new(processor.clone(), parts, down), PhantomData)
+        });
+        let stages = stages.collect();
+        let with_key = |mut key: F| move |item: R::Item| (key(&item), item);
+        let mut bytes = Vec::new();
+        let route = move |(key, _): &(K, R::Item), lanes: usize| {
+            bytes.clear();
+            // What cannot be written is refused by the instance that gets it.
+            drop(write(key, &mut bytes));
+            instance_of(hash_bytes(&bytes), lanes)
+        };
+        keyed(up, job, parallelism, &name, with_key(key), route, stages);
+    }
+    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        keyed_places(&self.up, job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        let Self { name, states, .. } = self;
+        kept.shape.operators.push(format!("process {name}: {}", states.description()));
+        kept.shape.layouts.push(Layout::default());
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
     }
 }

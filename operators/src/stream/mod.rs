@@ -33,7 +33,13 @@ mod aggregate;
 mod channel;
 mod flow;
 mod ops;
+mod process;
+mod state;
+pub(crate) mod watermark;
 
 pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
 pub use channel::{Input, Output, PushError};
-pub use flow::{Flow, KeyedStream, Query, Recipe, Sink, Stream};
+pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
+pub use millstream_engine::seam::SimEnv;
+pub use process::{Context, Processor, Timer};
+pub use state::{Kept, ListState, MapState, States, Ttl, ValueState};

@@ -17,9 +17,9 @@
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
-use super::expiry::Due;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
+use crate::due::Due;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};
@@ -270,7 +270,7 @@ impl Aggregate {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
-            let Some(at) = self.due.take(by_us) else { return Ok(true) };
+            let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
             if self.by_watermark() {
                 let ingest_ns = self.entries[at as usize].ingest_ns;
                 let ingest_ns = if self.continuous { UNTIMED } else { ingest_ns };

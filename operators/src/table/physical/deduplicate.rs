@@ -1,9 +1,9 @@
 //! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
 
 use super::aggregate::{Key, write_keys};
-use super::expiry::Due;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
+use crate::due::Due;
 use crate::table::row::{Row, Slot as Field};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
@@ -119,7 +119,7 @@ impl Deduplicate {
     /// Forgets some of the keys whose time is over. Returns whether all are.
     fn forget(&mut self, watermark_us: i64) -> bool {
         for _ in 0..STEP {
-            let Some(at) = self.due.take(watermark_us) else { return true };
+            let Some((_, at)) = self.due.take(watermark_us) else { return true };
             let entry = &mut self.entries[at as usize];
             if entry.expires_us > watermark_us || entry.expires_us == i64::MIN {
                 continue;

@@ -1,5 +1,6 @@
 //! Which rows come too late, and where they go.
 
+use crate::stream::watermark::Watermarks;
 use crate::table::row::{Row, decode};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -31,26 +32,19 @@ pub(super) struct Side {
 
 /// What tells an operator which rows come too late, and what may go.
 pub(super) struct Late {
-    times: BatchTimes,
-    /// In continuous mode, the watermark that has come in-band.
-    in_band_us: Option<i64>,
+    watermarks: Watermarks,
     side: Option<Side>,
 }
 
 impl Late {
     pub fn new(times: BatchTimes, continuous: bool, side: Option<Side>) -> Self {
-        // As in micro-batch mode, it begins with 1970.
-        let in_band_us = continuous.then(|| times.watermark_us());
-        Self { times, in_band_us, side }
+        Self { watermarks: Watermarks::new(times, continuous), side }
     }
 
     /// A row at or before this time is late.
     #[inline]
     pub fn late_us(&self) -> i64 {
-        match self.in_band_us {
-            Some(watermark) if !self.times.replays() => watermark,
-            _ => self.times.late_us(),
-        }
+        self.watermarks.late_us()
     }
 
     /// Gives a row that is late to the side output, if there is one.
@@ -64,21 +58,16 @@ impl Late {
 
     /// Whether watermarks come in-band now.
     pub fn in_band(&self) -> bool {
-        self.in_band_us.is_some() && !self.times.replays()
+        self.watermarks.in_band()
     }
 
     /// What was over by this time may go.
     pub fn watermark_us(&self) -> i64 {
-        match self.in_band_us {
-            Some(watermark) if !self.times.replays() => watermark,
-            _ => self.times.watermark_us(),
-        }
+        self.watermarks.watermark_us()
     }
 
     /// Takes an in-band watermark.
     pub fn advance(&mut self, micros: i64) {
-        if let Some(watermark) = &mut self.in_band_us {
-            *watermark = micros.max(*watermark);
-        }
+        self.watermarks.advance(micros);
     }
 }

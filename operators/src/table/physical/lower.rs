@@ -10,7 +10,7 @@ use super::session::{Parts as SessionParts, SessionAggregate};
 use super::sliding::{Parts as SlidingParts, SlidingAggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
-use super::watermark::Watermark;
+use crate::stream::watermark::Watermark;
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
@@ -18,7 +18,7 @@ use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
-use crate::table::row::{Slot, encode};
+use crate::table::row::{Row, Slot, encode};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::windows::{
     EventKey, Lengths, Sliced, event_key, has_watermark, session_key, sliced,
@@ -243,9 +243,14 @@ impl Lowering<'_, '_> {
                 let seen = self.job.event_time(*delay_ms);
                 let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
                 let continuous = self.job.trigger().is_continuous();
-                let place = (slot, window);
+                let time = move |row: &Row<'_>| match (row.is_null(slot), window) {
+                    // As Spark counts it.
+                    (true, _) => 0,
+                    (false, true) => Row(row.bytes(slot)).long(Slot::new(1, 2)) - 1,
+                    (false, false) => row.long(slot),
+                };
                 let resumed = (resumed_us, self.job.times());
-                let stage = Watermark::new(place, *delay_ms, continuous, seen, resumed, down);
+                let stage = Watermark::new(time, *delay_ms, continuous, seen, resumed, down);
                 let mut below = needed.to_vec();
                 below[*column] = true;
                 self.plan(input, Box::new(stage), &below)

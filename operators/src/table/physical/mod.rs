@@ -10,7 +10,6 @@
 mod accumulator;
 mod aggregate;
 mod deduplicate;
-mod expiry;
 #[cfg(test)]
 mod harness;
 mod join;
@@ -21,7 +20,6 @@ mod session;
 mod sliding;
 mod stages;
 mod values;
-mod watermark;
 
 pub use accumulator::show_state;
 pub(crate) use join::too_many;

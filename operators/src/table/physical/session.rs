@@ -6,9 +6,9 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
-use super::expiry::Due;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
+use crate::due::Due;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
@@ -244,7 +244,7 @@ impl SessionAggregate {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
-            let Some(at) = self.due.take(by_us) else { return Ok(true) };
+            let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
             self.let_out(at, by_us)?;
             let entry = &mut self.entries[at];

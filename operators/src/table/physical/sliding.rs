@@ -19,9 +19,9 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
-use super::expiry::Due;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
+use crate::due::Due;
 use crate::table::expr::compile::LongFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use crate::table::windows::Lengths;
@@ -421,7 +421,7 @@ impl SlidingAggregate {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
-            let Some((due_us, at)) = self.due.take_timed(by_us) else { return Ok(true) };
+            let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             // It may have another next window than when it was added.
             cost += if self.table.entries[at as usize].next_us == due_us {
                 self.let_out(at as usize)?

@@ -1,21 +1,17 @@
-//! Where an event time is declared: rows pass, the largest time is kept, and in continuous mode the
-//! watermark goes on among the rows.
+//! Where an event time is declared: records pass, the largest time is kept, and in continuous mode
+//! the watermark goes on among them; and what an operator below makes of that.
 
-use super::stages::BoxChain;
-use crate::table::row::{Row, Slot};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
-/// Buckets of how far rows are behind: 8 for each power of two of microseconds.
+/// Buckets of how far records are behind: 8 for each power of two of microseconds.
 const BUCKETS: usize = 64 * 8;
 
-/// The stage.
-pub(super) struct Watermark {
-    slot: Slot,
-    /// The column is a window, and its end is the time.
-    window: bool,
+/// The stage; `F` gives a record's event time in microseconds since 1970.
+pub(crate) struct Watermark<F, D> {
+    time: F,
     delay_us: i64,
     continuous: bool,
     seen: Seen,
@@ -31,7 +27,7 @@ pub(super) struct Watermark {
     epoch: EventTimes,
     sum_us: i128,
     behind: Box<[u32; BUCKETS]>,
-    down: BoxChain,
+    down: D,
 }
 
 fn bucket(us: u64) -> usize {
@@ -51,19 +47,18 @@ fn of_bucket(bucket: usize) -> i64 {
     ((8 + part + 1) << (power - 3)) as i64 - 1
 }
 
-impl Watermark {
+impl<F, D: Stage> Watermark<F, D> {
     /// `resumed_us` is the watermark that an earlier run has ended with.
     pub fn new(
-        (slot, window): (Slot, bool),
+        time: F,
         delay_ms: i64,
         continuous: bool,
         seen: Seen,
         (resumed_us, times): (i64, BatchTimes),
-        down: BoxChain,
+        down: D,
     ) -> Self {
         Self {
-            slot,
-            window,
+            time,
             delay_us: delay_ms.saturating_mul(1000),
             continuous,
             seen,
@@ -76,16 +71,6 @@ impl Watermark {
             sum_us: 0,
             behind: Box::new([0; BUCKETS]),
             down,
-        }
-    }
-
-    #[inline]
-    fn time(&self, row: Row<'_>) -> i64 {
-        match (row.is_null(self.slot), self.window) {
-            // As Spark counts it.
-            (true, _) => 0,
-            (false, true) => Row(row.bytes(self.slot)).long(Slot::new(1, 2)) - 1,
-            (false, false) => row.long(self.slot),
         }
     }
 
@@ -153,7 +138,7 @@ impl Watermark {
     }
 }
 
-impl Stage for Watermark {
+impl<F: Send, D: Stage> Stage for Watermark<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
         // What an earlier run has let go must not be taken up again.
@@ -183,16 +168,65 @@ impl Stage for Watermark {
     fn settle(&mut self) -> Result<Settled, EngineError> {
         self.down.settle()
     }
+    fn due_ns(&self) -> Option<u64> {
+        self.down.due_ns()
+    }
 }
 
-impl<'a> Push<Row<'a>> for Watermark {
+impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
     #[inline]
-    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        let time_us = self.time(row);
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        let time_us = (self.time)(&value);
         self.silent = false;
         self.see(time_us);
-        // Behind the row, which it may concern.
-        self.down.push(row, ingest_ns)?;
+        // Behind the record, which it may concern.
+        self.down.push(value, ingest_ns)?;
         self.advance()
+    }
+}
+
+/// The watermark as an operator knows it: in continuous mode it has come among the records, in
+/// micro-batch mode the batch says it.
+pub(crate) struct Watermarks {
+    times: BatchTimes,
+    /// In continuous mode, the one that has come.
+    in_band_us: Option<i64>,
+}
+
+impl Watermarks {
+    pub fn new(times: BatchTimes, continuous: bool) -> Self {
+        // As in micro-batch mode, it begins with 1970.
+        let in_band_us = continuous.then(|| times.watermark_us());
+        Self { times, in_band_us }
+    }
+
+    /// A record at or before this time is late.
+    #[cfg(feature = "sql")]
+    #[inline]
+    pub fn late_us(&self) -> i64 {
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.late_us(),
+        }
+    }
+
+    /// Whether watermarks come in-band now.
+    pub fn in_band(&self) -> bool {
+        self.in_band_us.is_some() && !self.times.replays()
+    }
+
+    /// What was over by this time may go.
+    pub fn watermark_us(&self) -> i64 {
+        match self.in_band_us {
+            Some(watermark) if !self.times.replays() => watermark,
+            _ => self.times.watermark_us(),
+        }
+    }
+
+    /// Takes one that came in-band.
+    pub fn advance(&mut self, micros: i64) {
+        if let Some(watermark) = &mut self.in_band_us {
+            *watermark = micros.max(*watermark);
+        }
     }
 }

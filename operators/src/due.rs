@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Places of entries, by time. An entry may be here at a time that is no longer its own; who takes
 /// it looks.
 #[derive(Default)]
-pub(super) struct Due {
+pub(crate) struct Due {
     by_time: BTreeMap<i64, Vec<u32>>,
     /// Vectors that are empty again.
     spare: Vec<Vec<u32>>,
@@ -20,13 +20,8 @@ impl Due {
         of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry);
     }
 
-    /// Takes one that is due by a time.
-    pub fn take(&mut self, by_us: i64) -> Option<u32> {
-        self.take_timed(by_us).map(|(_, entry)| entry)
-    }
-
     /// Takes one that is due by a time, with its own time.
-    pub fn take_timed(&mut self, by_us: i64) -> Option<(i64, u32)> {
+    pub fn take(&mut self, by_us: i64) -> Option<(i64, u32)> {
         let mut first = self.by_time.first_entry()?;
         let time_us = *first.key();
         if time_us > by_us {
@@ -39,8 +34,14 @@ impl Due {
         entry.map(|entry| (time_us, entry))
     }
 
+    /// When the first is due.
+    #[inline]
+    pub fn first_us(&self) -> Option<i64> {
+        self.by_time.first_key_value().map(|(time_us, _)| *time_us)
+    }
+
     /// Whether any is due by a time.
     pub fn any(&self, by_us: i64) -> bool {
-        self.by_time.first_key_value().is_some_and(|(time_us, _)| *time_us <= by_us)
+        self.first_us().is_some_and(|time_us| time_us <= by_us)
     }
 }

@@ -1,0 +1,689 @@
+//! A processor: the program's own operator on a keyed stream, with state and timers for each key.
+//!
+//! Timers of event time fire when the watermark has passed them, those of processing time when the
+//! clock has: in continuous mode at once, in micro-batch mode at the end of a batch, which goes by
+//! one time. Many that are due at once fire in steps, with records between them; a key's own are
+//! fired before its next record.
+
+use super::state::{
+    Buffer, Cell, Cells, Kept, ListState, MapState, NEVER, Notes, States, TIMERS, ValueState,
+    damaged, split_key, write,
+};
+use super::watermark::Watermarks;
+use crate::due::Due;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::event_time::BatchTimes;
+use millstream_engine::key_group::{BuildFixed, hash_bytes};
+use millstream_engine::seam::Env;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::StateLog;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+/// Timers that fire in one step.
+const STEP: usize = 256;
+
+/// An operator with state and timers for each key. Each instance has a clone of its own.
+pub trait Processor<K, T>: Clone + Send + 'static {
+    /// What it emits.
+    type Output: Send + 'static;
+
+    /// Takes a record in. An error ends the query.
+    fn record(
+        &mut self,
+        key: &K,
+        record: T,
+        cx: &mut Context<'_, Self::Output>,
+    ) -> Result<(), EngineError>;
+
+    /// A timer of the key has fired, and is gone.
+    fn timer(
+        &mut self,
+        key: &K,
+        timer: Timer,
+        cx: &mut Context<'_, Self::Output>,
+    ) -> Result<(), EngineError> {
+        let _ = (key, timer, cx);
+        Ok(())
+    }
+}
+
+/// When a timer fires, in microseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// When the watermark is at this time or behind it.
+    EventTime(i64),
+    /// When the wall clock is at this time or behind it.
+    ProcessingTime(i64),
+}
+
+impl Timer {
+    fn parts(self) -> (u8, i64) {
+        match self {
+            Self::EventTime(us) => (0, us),
+            Self::ProcessingTime(us) => (1, us),
+        }
+    }
+
+    fn of_parts(bytes: &[u8]) -> Option<Self> {
+        let (kind, time) = bytes.split_first()?;
+        let us = i64::from_le_bytes(time.try_into().ok()?);
+        match kind {
+            0 => Some(Self::EventTime(us)),
+            1 => Some(Self::ProcessingTime(us)),
+            _ => None,
+        }
+    }
+}
+
+/// The timers of all keys by time, each with the place of its key.
+#[derive(Default)]
+struct Clocks {
+    event: Due,
+    processing: Due,
+    /// What expires.
+    ttl: Due,
+}
+
+impl Clocks {
+    fn of(&mut self, timer: Timer) -> (&mut Due, i64) {
+        match timer {
+            Timer::EventTime(us) => (&mut self.event, us),
+            Timer::ProcessingTime(us) => (&mut self.processing, us),
+        }
+    }
+}
+
+/// What a processor can do while it has a record or a timer.
+pub struct Context<'c, O> {
+    down: &'c mut dyn Push<O>,
+    cells: Cells<'c>,
+    timers: &'c mut Vec<Timer>,
+    clocks: &'c mut Clocks,
+    at: u32,
+    watermark_us: i64,
+    /// There is an event time.
+    timed: bool,
+    ingest_ns: u64,
+}
+
+impl<O> Context<'_, O> {
+    /// Emits a result.
+    pub fn emit(&mut self, output: O) -> Result<(), EngineError> {
+        self.down.push(output, self.ingest_ns)
+    }
+
+    /// The watermark, in microseconds since 1970; 0 before any. Records behind it are late: they
+    /// are given to the processor like others.
+    pub fn watermark_us(&self) -> i64 {
+        self.watermark_us
+    }
+
+    /// The wall clock, in microseconds since 1970; in micro-batch mode that of the batch.
+    pub fn processing_time_us(&self) -> i64 {
+        self.cells.notes.now_us
+    }
+
+    /// The value of the key.
+    pub fn value<V: Kept>(&self, state: ValueState<V>) -> Option<&V> {
+        self.cells.value(state)
+    }
+
+    /// Sets the value of the key.
+    pub fn set_value<V: Kept>(
+        &mut self,
+        state: ValueState<V>,
+        value: V,
+    ) -> Result<(), EngineError> {
+        self.cells.set_value(state, value)
+    }
+
+    /// Forgets the value of the key.
+    pub fn clear_value<V: Kept>(&mut self, state: ValueState<V>) {
+        self.cells.clear_value(state);
+    }
+
+    /// The list of the key, in the order in which it was written.
+    pub fn list<V: Kept>(&self, state: ListState<V>) -> impl Iterator<Item = &V> {
+        self.cells.list(state)
+    }
+
+    /// Appends to the list of the key.
+    pub fn push<V: Kept>(&mut self, state: ListState<V>, value: V) -> Result<(), EngineError> {
+        self.cells.push(state, value)
+    }
+
+    /// Empties the list of the key.
+    pub fn clear_list<V: Kept>(&mut self, state: ListState<V>) {
+        self.cells.clear_list(state);
+    }
+
+    /// A value of the key's map.
+    pub fn get<K: Kept + Hash + Eq, V: Kept>(&self, state: MapState<K, V>, key: &K) -> Option<&V> {
+        self.cells.entry(state, key)
+    }
+
+    /// The entries of the key's map, in no order.
+    pub fn map<K: Kept + Hash + Eq, V: Kept>(
+        &self,
+        state: MapState<K, V>,
+    ) -> impl Iterator<Item = (&K, &V)> {
+        self.cells.entries(state)
+    }
+
+    /// Sets a value of the key's map.
+    pub fn insert<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+        key: K,
+        value: V,
+    ) -> Result<(), EngineError> {
+        self.cells.insert(state, key, value)
+    }
+
+    /// Takes an entry out of the key's map.
+    pub fn remove<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+        key: &K,
+    ) -> Result<(), EngineError> {
+        self.cells.remove(state, key)
+    }
+
+    /// Empties the key's map.
+    pub fn clear_map<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+    ) -> Result<(), EngineError> {
+        self.cells.clear_map(state)
+    }
+
+    /// Sets a timer of the key. The same one is set once, however often this is called; one whose
+    /// time is over fires as soon as may be.
+    pub fn set_timer(&mut self, timer: Timer) -> Result<(), EngineError> {
+        if matches!(timer, Timer::EventTime(_)) && !self.timed {
+            return Err(EngineError::operator(
+                "TIMER_WITHOUT_WATERMARK",
+                "a timer of event time was set, and the stream has no event time",
+                "Give it one before `key_by`: stream.with_watermark(|record| …, delay)",
+            ));
+        }
+        if let Err(place) = self.timers.binary_search(&timer) {
+            self.timers.insert(place, timer);
+            let (kind, time_us) = timer.parts();
+            self.cells.notes.timer(kind, time_us, true);
+            let (due, time_us) = self.clocks.of(timer);
+            due.add(time_us, self.at);
+        }
+        Ok(())
+    }
+
+    /// Takes a timer of the key back, if it is set.
+    pub fn clear_timer(&mut self, timer: Timer) {
+        if let Ok(place) = self.timers.binary_search(&timer) {
+            self.timers.remove(place);
+            let (kind, time_us) = timer.parts();
+            self.cells.notes.timer(kind, time_us, false);
+        }
+    }
+
+    /// The timers of the key.
+    pub fn timers(&self) -> impl Iterator<Item = Timer> {
+        self.timers.iter().copied()
+    }
+}
+
+struct Entry<K> {
+    key: K,
+    hash: u64,
+    bytes: Vec<u8>,
+    cells: Box<[Box<dyn Cell>]>,
+    /// In order.
+    timers: Vec<Timer>,
+    /// When the first part expires, as far as is known.
+    expires_us: i64,
+    /// The key is there.
+    there: bool,
+}
+
+/// What a stage is made of.
+pub(super) struct Parts {
+    pub states: Arc<States>,
+    pub times: BatchTimes,
+    pub continuous: bool,
+    /// There is an event time.
+    pub timed: bool,
+    pub env: Arc<dyn Env>,
+    pub log: StateLog,
+}
+
+/// The stage.
+pub(super) struct Process<K, P, D> {
+    processor: P,
+    parts: Parts,
+    watermarks: Watermarks,
+    index: HashMap<Vec<u8>, u32, BuildFixed>,
+    entries: Vec<Entry<K>>,
+    free: Vec<u32>,
+    clocks: Clocks,
+    /// Parts of state that there are.
+    kept: u64,
+    buffer: Buffer,
+    key: Vec<u8>,
+    /// The wall clock of this drain, once it was asked.
+    now_us: Option<i64>,
+    passing_us: Option<i64>,
+    marker: Option<Epoch>,
+    down: D,
+}
+
+/// What may have fired.
+enum Fired {
+    Record,
+    Timer(Timer),
+}
+
+impl<K, P, D> Process<K, P, D>
+where
+    K: Kept + Clone,
+    D: Stage,
+{
+    pub fn new(processor: P, parts: Parts, down: D) -> Self {
+        Self {
+            processor,
+            watermarks: Watermarks::new(parts.times.clone(), parts.continuous),
+            parts,
+            index: HashMap::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            clocks: Clocks::default(),
+            kept: 0,
+            buffer: Buffer::default(),
+            key: Vec::new(),
+            now_us: None,
+            passing_us: None,
+            marker: None,
+            down,
+        }
+    }
+
+    /// The processing time.
+    #[inline]
+    fn now_us(&mut self) -> i64 {
+        if !self.watermarks.in_band() {
+            return self.parts.times.started_us();
+        }
+        let env = &self.parts.env;
+        *self.now_us.get_or_insert_with(|| env.wall_us())
+    }
+
+    /// The place of the key whose bytes are in `self.key`.
+    fn entry(&mut self, key: &K) -> u32 {
+        if let Some(at) = self.index.get(self.key.as_slice()) {
+            return *at;
+        }
+        let entry = Entry {
+            key: key.clone(),
+            hash: hash_bytes(&self.key),
+            bytes: self.key.clone(),
+            cells: self.parts.states.cells(),
+            timers: Vec::new(),
+            expires_us: NEVER,
+            there: true,
+        };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32 - 1
+            }
+        };
+        self.index.insert(self.key.clone(), at);
+        at
+    }
+
+    /// Forgets a key that has nothing.
+    fn forget_if_empty(&mut self, at: u32) {
+        let entry = &mut self.entries[at as usize];
+        let nothing = entry.timers.is_empty() && entry.cells.iter().all(|cell| cell.is_empty());
+        if entry.there && nothing {
+            entry.there = false;
+            self.index.remove(entry.bytes.as_slice());
+            self.free.push(at);
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let mut entries = Vec::new();
+        self.parts.log.restore(|_, key, value| {
+            entries.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+            Ok(())
+        })?;
+        for (bytes, value) in entries {
+            let (key, rest) = postcard::take_from_bytes::<K>(&bytes).map_err(|_| damaged())?;
+            let own = bytes.len() - rest.len();
+            self.key.clear();
+            self.key.extend_from_slice(&bytes[..own]);
+            let at = self.entry(&key);
+            let (state, part) = split_key(rest).ok_or_else(damaged)?;
+            let entry = &mut self.entries[at as usize];
+            if state == TIMERS {
+                let timer = Timer::of_parts(part).ok_or_else(damaged)?;
+                match (entry.timers.binary_search(&timer), value) {
+                    (Err(place), Some(_)) => {
+                        entry.timers.insert(place, timer);
+                        self.kept += 1;
+                    }
+                    (Ok(place), None) => {
+                        entry.timers.remove(place);
+                        self.kept -= 1;
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            let cell = entry.cells.get_mut(usize::from(state) - 1).ok_or_else(damaged)?;
+            let more = cell.restore(part, value.as_deref())?;
+            self.kept = self.kept.saturating_add_signed(more);
+        }
+        for at in 0..self.entries.len() as u32 {
+            for timer in self.entries[at as usize].timers.clone() {
+                let (due, time_us) = self.clocks.of(timer);
+                due.add(time_us, at);
+            }
+            if self.parts.states.expires {
+                self.clocks.ttl.add(i64::MIN, at);
+                self.entries[at as usize].expires_us = i64::MIN;
+            }
+            self.forget_if_empty(at);
+        }
+        self.want_batch();
+        Ok(())
+    }
+
+    /// In micro-batch mode, asks for a batch at the time of the next timer.
+    fn want_batch(&self) {
+        if let (false, Some(us)) = (self.parts.continuous, self.clocks.processing.first_us()) {
+            self.parts.times.want_batch(us);
+        }
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        let keys = (self.entries.len() - self.free.len()) as u64;
+        let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
+        let bytes = keys * (size_of::<Entry<K>>() + cells + 64) as u64 + self.kept * 48;
+        self.parts.log.hand_over(epoch, self.kept, bytes);
+    }
+}
+
+impl<K, P, D> Process<K, P, D>
+where
+    K: Kept + Clone,
+    D: Stage,
+{
+    /// Gives the processor a record or a timer.
+    fn call<T>(
+        &mut self,
+        at: u32,
+        what: Fired,
+        record: Option<T>,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError>
+    where
+        P: Processor<K, T>,
+        D: Push<P::Output>,
+    {
+        let now_us = self.now_us();
+        let watermark_us = self.watermarks.watermark_us();
+        let entry = &mut self.entries[at as usize];
+        let notes = Notes {
+            log: &mut self.parts.log,
+            parts: &mut self.kept,
+            hash: entry.hash,
+            key: &entry.bytes,
+            now_us,
+            buffer: &mut self.buffer,
+        };
+        let mut cx = Context {
+            down: &mut self.down,
+            cells: Cells { cells: &mut entry.cells, notes, expires_us: NEVER },
+            timers: &mut entry.timers,
+            clocks: &mut self.clocks,
+            at,
+            watermark_us,
+            timed: self.parts.timed,
+            ingest_ns,
+        };
+        match (what, record) {
+            (Fired::Timer(timer), _) => {
+                cx.clear_timer(timer);
+                self.processor.timer(&entry.key, timer, &mut cx)?;
+            }
+            (Fired::Record, Some(record)) => {
+                self.processor.record(&entry.key, record, &mut cx)?;
+            }
+            (Fired::Record, None) => {}
+        }
+        let expires_us = cx.cells.expires_us;
+        if expires_us < entry.expires_us {
+            entry.expires_us = expires_us;
+            self.clocks.ttl.add(expires_us, at);
+        }
+        self.forget_if_empty(at);
+        Ok(())
+    }
+
+    /// Fires the first timer of a key that is due. Returns whether there was one.
+    fn fire_first<T>(&mut self, at: u32, event_us: i64, now_us: i64) -> Result<bool, EngineError>
+    where
+        P: Processor<K, T>,
+        D: Push<P::Output>,
+    {
+        let entry = &self.entries[at as usize];
+        let due = |timer: &&Timer| match timer {
+            Timer::EventTime(us) => *us <= event_us,
+            Timer::ProcessingTime(us) => *us <= now_us,
+        };
+        let Some(timer) = entry.timers.iter().find(due).copied().filter(|_| entry.there) else {
+            return Ok(false);
+        };
+        self.call::<T>(at, Fired::Timer(timer), None, UNTIMED)?;
+        Ok(true)
+    }
+
+    /// A step of what is due by now. Returns whether all is done.
+    fn fire<T>(&mut self, event_us: i64) -> Result<bool, EngineError>
+    where
+        P: Processor<K, T>,
+        D: Push<P::Output>,
+    {
+        let now_us = self.now_us();
+        for _ in 0..STEP {
+            if !self.down.ready() {
+                return Ok(false);
+            }
+            let next = match self.clocks.event.take(event_us) {
+                Some((us, at)) => Some((Timer::EventTime(us), at)),
+                None => {
+                    let next = self.clocks.processing.take(now_us);
+                    next.map(|(us, at)| (Timer::ProcessingTime(us), at))
+                }
+            };
+            let Some((timer, at)) = next else {
+                match self.clocks.ttl.take(now_us) {
+                    None => return Ok(true),
+                    Some((us, at)) => self.expire(at, us, now_us)?,
+                }
+                continue;
+            };
+            // It may have been taken back, or have been another key's.
+            let entry = &self.entries[at as usize];
+            if entry.there && entry.timers.binary_search(&timer).is_ok() {
+                self.call::<T>(at, Fired::Timer(timer), None, UNTIMED)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes away what has expired of a key.
+    fn expire(&mut self, at: u32, due_us: i64, now_us: i64) -> Result<(), EngineError> {
+        let entry = &mut self.entries[at as usize];
+        if !entry.there || entry.expires_us != due_us {
+            return Ok(());
+        }
+        let mut notes = Notes {
+            log: &mut self.parts.log,
+            parts: &mut self.kept,
+            hash: entry.hash,
+            key: &entry.bytes,
+            now_us,
+            buffer: &mut self.buffer,
+        };
+        entry.expires_us = NEVER;
+        for (state, cell) in entry.cells.iter_mut().enumerate() {
+            let next_us = cell.expire(state, &mut notes)?;
+            entry.expires_us = entry.expires_us.min(next_us);
+        }
+        if entry.expires_us != NEVER {
+            self.clocks.ttl.add(entry.expires_us, at);
+        }
+        self.forget_if_empty(at);
+        Ok(())
+    }
+
+    /// Goes on with timers, a watermark, and a marker behind them.
+    fn go_on<T>(&mut self) -> Result<(), EngineError>
+    where
+        P: Processor<K, T>,
+        D: Push<P::Output>,
+    {
+        if !self.fire::<T>(self.watermarks.watermark_us())? {
+            return Ok(());
+        }
+        if let Some(by_us) = self.passing_us.take()
+            && self.watermarks.in_band()
+        {
+            self.down.watermark(by_us)?;
+        }
+        if let Some(epoch) = self.marker.take() {
+            self.hand_over(epoch);
+            self.want_batch();
+            self.down.marker(epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is due, without asking the clock when nothing waits for it.
+    fn any_due(&mut self) -> bool {
+        if self.passing_us.is_some() || self.marker.is_some() {
+            return true;
+        }
+        // In micro-batch mode it waits for the marker.
+        if !self.watermarks.in_band() {
+            return false;
+        }
+        let event_us = self.watermarks.watermark_us();
+        let clocks = &self.clocks;
+        if clocks.event.any(event_us) {
+            return true;
+        }
+        let next_us = [clocks.processing.first_us(), clocks.ttl.first_us()];
+        match next_us.into_iter().flatten().min() {
+            None => false,
+            Some(next_us) => next_us <= self.now_us(),
+        }
+    }
+}
+
+/// Joins a stage to the type of its records, which the control side has to know.
+pub(super) struct Typed<T, S>(pub S, pub std::marker::PhantomData<fn() -> T>);
+
+impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
+where
+    K: Kept + Clone,
+    P: Processor<K, T>,
+    D: Push<P::Output>,
+{
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.0.restore()?;
+        self.0.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.0.marker.is_none() && self.0.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if micros == IDLE {
+            return self.0.down.watermark(IDLE);
+        }
+        self.0.watermarks.advance(micros);
+        self.0.passing_us = self.0.passing_us.max(Some(micros));
+        self.0.go_on::<T>()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if self.0.watermarks.in_band() {
+            // What is still to fire fires in the next epoch.
+            self.0.hand_over(epoch);
+            return self.0.down.marker(epoch);
+        }
+        self.0.marker = Some(epoch);
+        self.0.go_on::<T>()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.0.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if !self.0.any_due() {
+            self.0.now_us = None;
+            return self.0.down.settle();
+        }
+        self.0.go_on::<T>()?;
+        let more = self.0.any_due();
+        self.0.now_us = None;
+        let below = self.0.down.settle()?;
+        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+    }
+    fn due_ns(&self) -> Option<u64> {
+        let (stage, below) = (&self.0, self.0.down.due_ns());
+        if !stage.watermarks.in_band() {
+            return below;
+        }
+        let next_us = [stage.clocks.processing.first_us(), stage.clocks.ttl.first_us()];
+        let own = next_us.into_iter().flatten().min().map(|next_us| {
+            let env = &stage.parts.env;
+            let wait_us = next_us.saturating_sub(env.wall_us()).max(0) as u64;
+            env.now_ns().saturating_add(wait_us.saturating_mul(1000))
+        });
+        [own, below].into_iter().flatten().min()
+    }
+}
+
+impl<K, T, P, D> Push<(K, T)> for Typed<T, Process<K, P, D>>
+where
+    K: Kept + Clone,
+    P: Processor<K, T>,
+    D: Push<P::Output>,
+{
+    #[inline]
+    fn push(&mut self, (key, record): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
+        let stage = &mut self.0;
+        stage.key.clear();
+        write(&key, &mut stage.key)?;
+        let at = stage.entry(&key);
+        if stage.watermarks.in_band() && !stage.entries[at as usize].timers.is_empty() {
+            let (event_us, now_us) = (stage.watermarks.watermark_us(), stage.now_us());
+            let mut left = STEP;
+            // One that sets itself anew for a time that is over does not hold the record for ever.
+            while left > 0 && stage.fire_first::<T>(at, event_us, now_us)? {
+                left -= 1;
+            }
+        }
+        // Its timers may have cleared all that it had.
+        let at = if stage.entries[at as usize].there { at } else { stage.entry(&key) };
+        stage.call(at, Fired::Record, Some(record), ingest_ns)
+    }
+}

@@ -1,0 +1,517 @@
+//! What a processor keeps for a key: values, lists and maps, each part of which is noted for the
+//! checkpoint as it changes.
+//!
+//! *In the checkpoint* an entry's key is the record's key, the number of the state (0 is timers),
+//! and what says which part of it: nothing for a value, a number for a list, the key for a map.
+//! Keys and values are in postcard's encoding; before a value stands the time at which it expires.
+
+use millstream_engine::error::EngineError;
+use millstream_engine::key_group::BuildFixed;
+use millstream_engine::state::{Slot, StateLog};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// It never expires.
+pub(super) const NEVER: i64 = i64::MAX;
+/// The number of the state that timers are.
+pub(super) const TIMERS: u16 = 0;
+
+/// What can be kept: anything that serde can write and read again.
+pub trait Kept: Serialize + DeserializeOwned + Send + 'static {}
+impl<V: Serialize + DeserializeOwned + Send + 'static> Kept for V {}
+
+/// For how long something is kept after it was last written, in processing time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ttl(Option<Duration>);
+
+impl Ttl {
+    /// Until it is cleared.
+    pub const NONE: Self = Self(None);
+
+    /// For this long. What is over is not seen any more at once, and taken away soon after.
+    pub const fn after(time: Duration) -> Self {
+        Self(Some(time))
+    }
+
+    fn expires_us(self, now_us: i64) -> i64 {
+        let after = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(NEVER);
+        self.0.map_or(NEVER, |time| now_us.saturating_add(after(time)))
+    }
+
+    pub(super) fn is_some(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident<$($param:ident),+>;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<$($param),+>(pub(super) usize, PhantomData<fn() -> ($($param,)+)>);
+
+        impl<$($param),+> Clone for $name<$($param),+> {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+        impl<$($param),+> Copy for $name<$($param),+> {}
+    )*};
+}
+
+handles! {
+    /// One value for each key.
+    ValueState<V>;
+    /// A list for each key, which grows at its end.
+    ListState<V>;
+    /// A map for each key.
+    MapState<K, V>;
+}
+
+type MakeCell = Box<dyn Fn() -> Box<dyn Cell> + Send + Sync>;
+
+/// The states of a processor, to be declared before it is made.
+#[derive(Default)]
+pub struct States {
+    makes: Vec<MakeCell>,
+    names: Vec<String>,
+    pub(super) expires: bool,
+}
+
+impl States {
+    fn declare(&mut self, what: &str, name: &str, ttl: Ttl, make: MakeCell) -> usize {
+        self.makes.push(make);
+        self.names.push(format!("{what} {name}"));
+        self.expires |= ttl.is_some();
+        self.makes.len() - 1
+    }
+
+    /// A value for each key. States are told apart by their order; the name is for people.
+    pub fn value<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ValueState<V> {
+        let make = move || Box::new(ValueCell::<V> { ttl, held: None }) as Box<dyn Cell>;
+        ValueState(self.declare("value", name, ttl, Box::new(make)), PhantomData)
+    }
+
+    /// A list for each key.
+    pub fn list<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ListState<V> {
+        let empty = move || ListCell::<V> { ttl, items: BTreeMap::new() };
+        let make = move || Box::new(empty()) as Box<dyn Cell>;
+        ListState(self.declare("list", name, ttl, Box::new(make)), PhantomData)
+    }
+
+    /// A map for each key.
+    pub fn map<K: Kept + Hash + Eq, V: Kept>(&mut self, name: &str, ttl: Ttl) -> MapState<K, V> {
+        let make = move || {
+            let entries = HashMap::with_hasher(BuildFixed::default());
+            Box::new(MapCell::<K, V> { ttl, entries }) as Box<dyn Cell>
+        };
+        MapState(self.declare("map", name, ttl, Box::new(make)), PhantomData)
+    }
+
+    /// What a checkpoint depends on.
+    pub(super) fn description(&self) -> String {
+        self.names.join(", ")
+    }
+
+    /// Of a key.
+    pub(super) fn count(&self) -> usize {
+        self.makes.len()
+    }
+
+    pub(super) fn cells(&self) -> Box<[Box<dyn Cell>]> {
+        self.makes.iter().map(|make| make()).collect()
+    }
+}
+
+/// Where the parts of a key's state are noted.
+pub(super) struct Notes<'n> {
+    pub log: &'n mut StateLog,
+    /// Parts that there are, of all keys.
+    pub parts: &'n mut u64,
+    pub hash: u64,
+    pub key: &'n [u8],
+    /// The processing time.
+    pub now_us: i64,
+    pub buffer: &'n mut Buffer,
+}
+
+/// What is written before it goes into the log.
+#[derive(Default)]
+pub(super) struct Buffer {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// Appends a value in postcard's encoding.
+pub(super) fn write<V: Serialize + ?Sized>(
+    value: &V,
+    out: &mut Vec<u8>,
+) -> Result<(), EngineError> {
+    match postcard::to_extend(value, std::mem::take(out)) {
+        Ok(written) => {
+            *out = written;
+            Ok(())
+        }
+        Err(error) => Err(EngineError::operator(
+            "STATE_NOT_WRITABLE",
+            format!("a key or a value cannot be written: {error}"),
+            "Sequences and maps must know their length, and types must not be self-describing",
+        )),
+    }
+}
+
+pub(super) fn damaged() -> EngineError {
+    EngineError::operator(
+        "STATE_NOT_READABLE",
+        "the checkpoint's state does not fit the types of this processor",
+        "Begin anew with another checkpoint, or go back to the types that it was written with",
+    )
+}
+
+impl Notes<'_> {
+    /// The key of a part.
+    fn begin(&mut self, state: usize) -> &mut Vec<u8> {
+        begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
+    }
+
+    fn put<V: Serialize>(
+        &mut self,
+        slot: &mut Slot,
+        value: &V,
+        expires_us: i64,
+    ) -> Result<(), EngineError> {
+        let Buffer { key, value: out } = &mut *self.buffer;
+        if self.log.is_on() {
+            out.clear();
+            out.extend_from_slice(&expires_us.to_le_bytes());
+            write(value, out)?;
+        }
+        self.log.put(slot, self.hash, key, out);
+        Ok(())
+    }
+
+    fn erase(&mut self) {
+        self.log.delete(self.hash, &self.buffer.key);
+        *self.parts -= 1;
+    }
+
+    /// Notes a timer, or that there is none any more.
+    pub fn timer(&mut self, kind: u8, time_us: i64, there: bool) {
+        let key = begin_key(self.key, TIMERS, &mut self.buffer.key);
+        key.push(kind);
+        key.extend_from_slice(&time_us.to_le_bytes());
+        if there {
+            self.log.put(&mut Slot::default(), self.hash, key, &NEVER.to_le_bytes());
+            *self.parts += 1;
+        } else {
+            self.erase();
+        }
+    }
+}
+
+fn begin_key<'b>(key: &[u8], state: u16, out: &'b mut Vec<u8>) -> &'b mut Vec<u8> {
+    out.clear();
+    out.extend_from_slice(key);
+    out.extend_from_slice(&state.to_le_bytes());
+    out
+}
+
+/// The number of a state, and what of it, behind the key of an entry in the checkpoint.
+pub(super) fn split_key(rest: &[u8]) -> Option<(u16, &[u8])> {
+    let (state, part) = rest.split_first_chunk::<2>()?;
+    Some((u16::from_le_bytes(*state), part))
+}
+
+/// One state of one key.
+pub(super) trait Cell: Send {
+    fn any(&mut self) -> &mut dyn Any;
+    fn any_ref(&self) -> &dyn Any;
+    fn is_empty(&self) -> bool;
+    /// Takes a part of the checkpoint in, or that there is none. Returns how many more parts there
+    /// are.
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError>;
+    /// Takes away what has expired. Returns when the next does.
+    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError>;
+}
+
+/// A value with the time at which it expires.
+struct Held<V> {
+    value: V,
+    expires_us: i64,
+    slot: Slot,
+}
+
+impl<V: Kept> Held<V> {
+    fn read(bytes: &[u8]) -> Result<Self, EngineError> {
+        let (expires, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let value = postcard::from_bytes(rest).map_err(|_| damaged())?;
+        Ok(Self { value, expires_us: i64::from_le_bytes(*expires), slot: Slot::default() })
+    }
+}
+
+pub(super) struct ValueCell<V> {
+    ttl: Ttl,
+    held: Option<Held<V>>,
+}
+
+impl<V: Kept> Cell for ValueCell<V> {
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn any_ref(&self) -> &dyn Any {
+        self
+    }
+    fn is_empty(&self) -> bool {
+        self.held.is_none()
+    }
+    fn restore(&mut self, _part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
+        let before = i64::from(self.held.is_some());
+        self.held = value.map(Held::read).transpose()?;
+        Ok(i64::from(self.held.is_some()) - before)
+    }
+    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+        match &self.held {
+            Some(held) if held.expires_us <= notes.now_us => {
+                self.held = None;
+                notes.begin(state);
+                notes.erase();
+                Ok(NEVER)
+            }
+            held => Ok(held.as_ref().map_or(NEVER, |held| held.expires_us)),
+        }
+    }
+}
+
+pub(super) struct ListCell<V> {
+    ttl: Ttl,
+    /// By number, in the order in which they came.
+    items: BTreeMap<u64, Held<V>>,
+}
+
+impl<V: Kept> ListCell<V> {
+    fn pop(&mut self, state: usize, notes: &mut Notes<'_>) {
+        if let Some((number, _)) = self.items.pop_first() {
+            notes.begin(state).extend_from_slice(&number.to_le_bytes());
+            notes.erase();
+        }
+    }
+}
+
+impl<V: Kept> Cell for ListCell<V> {
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn any_ref(&self) -> &dyn Any {
+        self
+    }
+    fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
+        let number = u64::from_le_bytes(part.try_into().map_err(|_| damaged())?);
+        let before = self.items.len() as i64;
+        match value {
+            None => drop(self.items.remove(&number)),
+            Some(value) => drop(self.items.insert(number, Held::read(value)?)),
+        }
+        Ok(self.items.len() as i64 - before)
+    }
+    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+        loop {
+            match self.items.first_key_value() {
+                None => return Ok(NEVER),
+                Some((_, held)) if held.expires_us > notes.now_us => return Ok(held.expires_us),
+                Some(_) => self.pop(state, notes),
+            }
+        }
+    }
+}
+
+pub(super) struct MapCell<K, V> {
+    ttl: Ttl,
+    entries: HashMap<K, Held<V>, BuildFixed>,
+}
+
+impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
+    fn any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn any_ref(&self) -> &dyn Any {
+        self
+    }
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
+        let key: K = postcard::from_bytes(part).map_err(|_| damaged())?;
+        let before = self.entries.len() as i64;
+        match value {
+            None => drop(self.entries.remove(&key)),
+            Some(value) => drop(self.entries.insert(key, Held::read(value)?)),
+        }
+        Ok(self.entries.len() as i64 - before)
+    }
+    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+        let (now_us, mut next_us, mut wrong) = (notes.now_us, NEVER, None);
+        self.entries.retain(|key, held| {
+            if held.expires_us > now_us {
+                next_us = next_us.min(held.expires_us);
+                return true;
+            }
+            match write(key, notes.begin(state)) {
+                Ok(()) => notes.erase(),
+                Err(error) => wrong = Some(error),
+            }
+            false
+        });
+        wrong.map_or(Ok(next_us), Err)
+    }
+}
+
+/// A cell of a kind, by the number that a handle has.
+fn of_kind<C: Cell + 'static>(cells: &mut [Box<dyn Cell>], state: usize) -> &mut C {
+    match cells.get_mut(state).and_then(|cell| cell.any().downcast_mut()) {
+        Some(cell) => cell,
+        None => panic!("state {state} was declared for another processor"),
+    }
+}
+
+fn of_kind_ref<C: Cell + 'static>(cells: &[Box<dyn Cell>], state: usize) -> &C {
+    match cells.get(state).and_then(|cell| cell.any_ref().downcast_ref()) {
+        Some(cell) => cell,
+        None => panic!("state {state} was declared for another processor"),
+    }
+}
+
+/// The states of the present key.
+pub(super) struct Cells<'c> {
+    pub cells: &'c mut [Box<dyn Cell>],
+    pub notes: Notes<'c>,
+    /// When the first of what was written in this call expires.
+    pub expires_us: i64,
+}
+
+impl<'c> Cells<'c> {
+    pub fn value<V: Kept>(&self, state: ValueState<V>) -> Option<&V> {
+        let cell: &ValueCell<V> = of_kind_ref(self.cells, state.0);
+        let now_us = self.notes.now_us;
+        cell.held.as_ref().filter(|held| held.expires_us > now_us).map(|held| &held.value)
+    }
+
+    pub fn set_value<V: Kept>(
+        &mut self,
+        state: ValueState<V>,
+        value: V,
+    ) -> Result<(), EngineError> {
+        let cell: &mut ValueCell<V> = of_kind(self.cells, state.0);
+        let expires_us = cell.ttl.expires_us(self.notes.now_us);
+        self.expires_us = self.expires_us.min(expires_us);
+        *self.notes.parts += u64::from(cell.held.is_none());
+        let mut slot = cell.held.as_ref().map(|held| held.slot).unwrap_or_default();
+        self.notes.begin(state.0);
+        self.notes.put(&mut slot, &value, expires_us)?;
+        cell.held = Some(Held { value, expires_us, slot });
+        Ok(())
+    }
+
+    pub fn clear_value<V: Kept>(&mut self, state: ValueState<V>) {
+        let cell: &mut ValueCell<V> = of_kind(self.cells, state.0);
+        if cell.held.take().is_some() {
+            self.notes.begin(state.0);
+            self.notes.erase();
+        }
+    }
+
+    pub fn list<V: Kept>(&self, state: ListState<V>) -> impl Iterator<Item = &V> {
+        let cell: &ListCell<V> = of_kind_ref(self.cells, state.0);
+        let now_us = self.notes.now_us;
+        cell.items.values().filter(move |held| held.expires_us > now_us).map(|held| &held.value)
+    }
+
+    pub fn push<V: Kept>(&mut self, state: ListState<V>, value: V) -> Result<(), EngineError> {
+        let cell: &mut ListCell<V> = of_kind(self.cells, state.0);
+        let expires_us = cell.ttl.expires_us(self.notes.now_us);
+        self.expires_us = self.expires_us.min(expires_us);
+        *self.notes.parts += 1;
+        let number = cell.items.last_key_value().map_or(0, |(last, _)| last + 1);
+        let mut slot = Slot::default();
+        self.notes.begin(state.0).extend_from_slice(&number.to_le_bytes());
+        self.notes.put(&mut slot, &value, expires_us)?;
+        cell.items.insert(number, Held { value, expires_us, slot });
+        Ok(())
+    }
+
+    pub fn clear_list<V: Kept>(&mut self, state: ListState<V>) {
+        let cell: &mut ListCell<V> = of_kind(self.cells, state.0);
+        while !cell.items.is_empty() {
+            cell.pop(state.0, &mut self.notes);
+        }
+    }
+
+    pub fn entry<K: Kept + Hash + Eq, V: Kept>(
+        &self,
+        state: MapState<K, V>,
+        key: &K,
+    ) -> Option<&V> {
+        let cell: &MapCell<K, V> = of_kind_ref(self.cells, state.0);
+        let now_us = self.notes.now_us;
+        cell.entries.get(key).filter(|held| held.expires_us > now_us).map(|held| &held.value)
+    }
+
+    pub fn entries<K: Kept + Hash + Eq, V: Kept>(
+        &self,
+        state: MapState<K, V>,
+    ) -> impl Iterator<Item = (&K, &V)> {
+        let cell: &MapCell<K, V> = of_kind_ref(self.cells, state.0);
+        let now_us = self.notes.now_us;
+        let there = cell.entries.iter().filter(move |(_, held)| held.expires_us > now_us);
+        there.map(|(key, held)| (key, &held.value))
+    }
+
+    pub fn insert<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+        key: K,
+        value: V,
+    ) -> Result<(), EngineError> {
+        let cell: &mut MapCell<K, V> = of_kind(self.cells, state.0);
+        let expires_us = cell.ttl.expires_us(self.notes.now_us);
+        self.expires_us = self.expires_us.min(expires_us);
+        let before = cell.entries.get(&key);
+        *self.notes.parts += u64::from(before.is_none());
+        let mut slot = before.map(|held| held.slot).unwrap_or_default();
+        write(&key, self.notes.begin(state.0))?;
+        self.notes.put(&mut slot, &value, expires_us)?;
+        cell.entries.insert(key, Held { value, expires_us, slot });
+        Ok(())
+    }
+
+    pub fn remove<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+        key: &K,
+    ) -> Result<(), EngineError> {
+        let cell: &mut MapCell<K, V> = of_kind(self.cells, state.0);
+        if cell.entries.remove(key).is_some() {
+            write(key, self.notes.begin(state.0))?;
+            self.notes.erase();
+        }
+        Ok(())
+    }
+
+    pub fn clear_map<K: Kept + Hash + Eq, V: Kept>(
+        &mut self,
+        state: MapState<K, V>,
+    ) -> Result<(), EngineError> {
+        let cell: &mut MapCell<K, V> = of_kind(self.cells, state.0);
+        for (key, _) in cell.entries.drain() {
+            write(&key, self.notes.begin(state.0))?;
+            self.notes.erase();
+        }
+        Ok(())
+    }
+}
