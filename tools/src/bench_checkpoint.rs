@@ -2,7 +2,7 @@
 //! in alternating rounds with and without them, and how long a restart takes.
 
 use crate::Failure;
-use crate::load::{Job, Load, drive, latency_json, time};
+use crate::load::{Job, Load, drive, latency_json, on_last_core, time};
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
@@ -73,20 +73,6 @@ fn middle_and_most(mut values: Vec<u64>) -> (u64, u64) {
     values.sort_unstable();
     let middle = values.get(values.len() / 2).copied().unwrap_or(0);
     (middle, values.last().copied().unwrap_or(0))
-}
-
-/// On a thread of its own: what is started from a pinned thread inherits its core.
-fn on_last_core<T: Send>(body: impl FnOnce() -> Result<T, String> + Send) -> Result<T, Failure> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            if let Some(core) = cores::allowed().last().copied() {
-                cores::pin(core);
-            }
-            body()
-        });
-        let outcome = thread.join().unwrap_or_else(|_| Err("the generator panicked".into()));
-        outcome.map_err(Failure::Failed)
-    })
 }
 
 fn round(args: &Args, checkpoint: Option<&Path>) -> Result<Round, Failure> {

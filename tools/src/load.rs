@@ -1,6 +1,8 @@
 //! Open-loop load over two sockets, and how latencies are printed.
 
+use crate::Failure;
 use hdrhistogram::Histogram;
+use millstream_engine::cores;
 use millstream_engine::latency::{Percentiles, histogram};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -30,6 +32,22 @@ pub(crate) fn time(ns: u64) -> String {
         10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
         _ => format!("{:.1} ms", ns as f64 / 1e6),
     }
+}
+
+/// On a thread of its own: what is started from a pinned thread inherits its core.
+pub(crate) fn on_last_core<T: Send>(
+    body: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if let Some(core) = cores::allowed().last().copied() {
+                cores::pin(core);
+            }
+            body()
+        });
+        let outcome = thread.join().unwrap_or_else(|_| Err("the generator panicked".into()));
+        outcome.map_err(Failure::Failed)
+    })
 }
 
 /// The two jobs that are measured.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_checkpoint;
+mod bench_window;
 mod demo;
 mod functions;
 mod inspect;
@@ -51,6 +52,8 @@ enum Command {
     Bench(bench::Args),
     /// Measure latency with checkpoints on and off, over a large running count, and the restart
     BenchCheckpoint(bench_checkpoint::Args),
+    /// Measure windows of event time: closing, sliding, many keys, and over a long time
+    BenchWindow(bench_window::Args),
 }
 
 /// Why a command did not succeed; the number is the exit code.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Functions => functions::list(),
         Command::Bench(args) => bench::run(&args),
         Command::BenchCheckpoint(args) => bench_checkpoint::run(&args),
+        Command::BenchWindow(args) => bench_window::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,790 @@
+//! `millstream bench-window`: windows of event time, open-loop: how soon a result follows the record
+//! that closes its window, what a window of many keys costs the records behind, whether sliding
+//! windows keep up, and whether any of it drifts.
+
+use crate::Failure;
+use crate::load::{latency_json, latency_line, on_last_core, time};
+use clap::{Args as ClapArgs, Subcommand};
+use hdrhistogram::Histogram;
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::value::Value;
+use millstream_engine::cores;
+use millstream_engine::latency::{Percentiles, histogram};
+use plotters::prelude::{
+    BLUE, ChartBuilder, Color, IntoDrawingArea, LineSeries, RED, SVGBackend, WHITE,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench-window close\n  \
+    millstream bench-window sliding --rate 500000\n  \
+    millstream bench-window hold --keys 1000000\n  \
+    millstream bench-window soak --minutes 30 --plot soak.svg\n\n\
+    Latency counts from the intended time of the record that closes a window. The generator spins\n\
+    on the last core, the query's worker is pinned to the first. Every result is checked.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Part,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Tumbling windows of a second over sockets, beside a bare loop that does the same
+    Close {
+        /// Rows a second
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000))]
+        rate: u64,
+        /// Keys
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        keys: u64,
+        /// Length of a round
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(4..=3600))]
+        seconds: u64,
+        /// Rounds of bare loop and engine
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+        rounds: u64,
+        /// Whether both spin while they wait; else both block
+        #[arg(long)]
+        spin: bool,
+    },
+    /// Sliding windows over rows from within the process, on one core
+    Sliding {
+        /// Rows a second
+        #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+        rate: u64,
+        /// Keys
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        keys: u64,
+        /// Length of a window, in milliseconds
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+        width_ms: u64,
+        /// From window to window, in milliseconds
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+        slide_ms: u64,
+        /// Seconds that are measured, behind two lengths of the window
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
+    /// How long records wait while a window with many keys is closed
+    Hold {
+        /// Keys of the window
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        keys: u64,
+        /// From probe to probe, in microseconds
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
+        probe_us: u64,
+        /// Windows that are closed
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+        rounds: u64,
+    },
+    /// Sliding windows over sockets for long: memory and latency over time
+    Soak {
+        /// Length
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        minutes: u64,
+        /// Rows a second
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=5_000_000))]
+        rate: u64,
+        /// Keys
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        keys: u64,
+        /// Where the plot goes
+        #[arg(long)]
+        plot: Option<PathBuf>,
+    },
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.part {
+        Part::Close { rate, keys, seconds, rounds, spin } => {
+            let load = Load { rate: *rate, keys: *keys, width_s: 1, slide_s: 1, seconds: *seconds };
+            close(&load, *rounds, *spin, args.json)
+        }
+        Part::Sliding { rate, keys, width_ms, slide_ms, seconds } => {
+            sliding(*rate, *keys, (*width_ms, *slide_ms), *seconds, args.json)
+        }
+        Part::Hold { keys, probe_us, rounds } => hold(*keys, *probe_us, *rounds, args.json),
+        Part::Soak { minutes, rate, keys, plot } => {
+            let seconds = minutes * 60;
+            let load = Load { rate: *rate, keys: *keys, width_s: 10, slide_s: 1, seconds };
+            soak(&load, plot.as_ref(), args.json)
+        }
+    }
+}
+
+fn wrong(error: millstream::table::error::PlanError) -> Failure {
+    Failure::Wrong(error.to_string())
+}
+
+/// Second of event time at which all of them begin: windows before it would be partial ones of
+/// nothing.
+const BASE_S: u64 = 1_000_000;
+/// Windows at the beginning that are not measured.
+const WARM_UP_S: u64 = 2;
+/// Longest wait for results that do not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Rows whose event time is the time at which they are meant to be sent, and the windows over them.
+#[derive(Clone, Copy)]
+struct Load {
+    rate: u64,
+    keys: u64,
+    width_s: u64,
+    slide_s: u64,
+    seconds: u64,
+}
+
+impl Load {
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        let us = BASE_S * 1_000_000 + seq * 1_000_000 / self.rate;
+        // Writing into memory does not fail.
+        let _ = writeln!(out, "{us} key-{}", seq % self.keys);
+    }
+
+    /// Rows of a key that are in a window.
+    fn rows_of(&self, end_s: u64, key: u64) -> u64 {
+        let before = |second: u64| {
+            let rows = (second - BASE_S) * self.rate;
+            rows / self.keys + u64::from(rows % self.keys > key)
+        };
+        before(end_s) - before(end_s.saturating_sub(self.width_s).max(BASE_S))
+    }
+}
+
+/// Checks results, window after window.
+struct Check {
+    load: Load,
+    end_s: u64,
+    seen: Vec<bool>,
+    left: u64,
+}
+
+impl Check {
+    fn new(load: Load) -> Self {
+        let seen = vec![false; load.keys as usize];
+        Self { load, end_s: BASE_S + load.slide_s, seen, left: load.keys }
+    }
+
+    /// Takes a result; gives the end of its window.
+    fn result(&mut self, line: &[u8]) -> Result<u64, String> {
+        let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+        let mut parts = text.split(',');
+        let mut number = |prefix: &str| {
+            let part = parts.next().and_then(|part| part.strip_prefix(prefix));
+            part.and_then(|part| part.parse::<u64>().ok())
+        };
+        let found = (number(""), number("key-"), number(""));
+        let (Some(end_s), Some(key), Some(rows)) = found else {
+            return Err(format!("'{text}' is no result"));
+        };
+        let expected = self.load.rows_of(end_s, key);
+        if end_s != self.end_s || rows != expected {
+            let now = self.end_s;
+            return Err(format!("'{text}' is not of the window until {now}, or not {expected}"));
+        }
+        match self.seen.get_mut(key as usize) {
+            Some(seen) if !*seen => *seen = true,
+            _ => return Err(format!("'{text}' came twice")),
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.seen.fill(false);
+            (self.left, self.end_s) = (self.load.keys, self.end_s + self.load.slide_s);
+        }
+        Ok(end_s)
+    }
+}
+
+/// What has been measured up to now.
+struct Measured {
+    latency: Histogram<u64>,
+    lag: Histogram<u64>,
+    results: u64,
+}
+
+/// Sends the rows, each at its intended time, and checks every result; `each_window` is called with
+/// what was measured when a window is complete.
+fn drive(
+    load: &Load,
+    (to, from): (&mut TcpStream, &mut TcpStream),
+    mut each_window: impl FnMut(u64, &mut Measured),
+) -> Result<Measured, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    to.set_nodelay(true).map_err(failed)?;
+    to.set_nonblocking(true).map_err(failed)?;
+    from.set_nonblocking(true).map_err(failed)?;
+    let mut measured = Measured { latency: histogram(), lag: histogram(), results: 0 };
+    let mut check = Check::new(*load);
+    let (lines, windows) = (load.rate * load.seconds + 1, load.seconds / load.slide_s);
+    let (mut sent, mut out, mut written) = (0, Vec::with_capacity(1 << 16), 0);
+    let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
+    let start = Instant::now() + Duration::from_millis(20);
+    let intended = |seq: u64| Duration::from_nanos(seq * 1_000_000_000 / load.rate);
+    let mut last_result = Instant::now();
+    while measured.results < windows * load.keys {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(start);
+        while sent < lines && now >= start && intended(sent) <= elapsed && out.len() < 1 << 16 {
+            load.write_line(sent, &mut out);
+            let lag = (elapsed - intended(sent)).as_nanos().max(1) as u64;
+            measured.lag.saturating_record(lag);
+            sent += 1;
+        }
+        if written < out.len() {
+            match to.write(&out[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(format!("sending: {error}")),
+            }
+            if written == out.len() {
+                out.clear();
+                written = 0;
+            }
+        }
+        match from.read(&mut input[filled..]) {
+            Ok(0) => return Err(format!("the results ended after {}", measured.results)),
+            Ok(count) => {
+                filled += count;
+                let arrived = start.elapsed();
+                let mut begin = 0;
+                while let Some(at) = input[begin..filled].iter().position(|b| *b == b'\n') {
+                    let end_s = check.result(&input[begin..begin + at])? - BASE_S;
+                    begin += at + 1;
+                    measured.results += 1;
+                    if end_s > WARM_UP_S {
+                        let closed = Duration::from_secs(end_s);
+                        let latency = arrived.saturating_sub(closed).as_nanos().max(1) as u64;
+                        measured.latency.saturating_record(latency);
+                    }
+                    if measured.results % load.keys == 0 {
+                        each_window(end_s, &mut measured);
+                    }
+                }
+                input.copy_within(begin..filled, 0);
+                filled -= begin;
+                last_result = Instant::now();
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if sent == lines && last_result.elapsed() > PATIENCE {
+                    return Err(format!("results are missing: {} came", measured.results));
+                }
+            }
+            Err(error) => return Err(format!("receiving: {error}")),
+        }
+    }
+    Ok(measured)
+}
+
+fn start_engine(
+    load: &Load,
+    spin: bool,
+    (input, output): (u16, u16),
+) -> Result<StreamingQuery, Failure> {
+    let session = Session::new();
+    session.set("millstream.wait", if spin { "spin" } else { "park" }).map_err(wrong)?;
+    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
+    let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
+    lines.create_temp_view("lines");
+    let Load { width_s, slide_s, .. } = load;
+    let window = if width_s == slide_s {
+        format!("window(ts, '{width_s} seconds')")
+    } else {
+        format!("window(ts, '{width_s} seconds', '{slide_s} seconds')")
+    };
+    let query = format!(
+        "SELECT unix_seconds(window.end) AS end, k, count(*) AS n FROM (SELECT \
+         timestamp_micros(CAST(split_part(value, ' ', 1) AS BIGINT)) AS ts, \
+         split_part(value, ' ', 2) AS k FROM lines) WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
+         GROUP BY {window}, k"
+    );
+    let writer = session.sql(&query).map_err(wrong)?.write_stream().format("socket");
+    let writer = writer.option("host", "127.0.0.1").option("port", output).option("format", "csv");
+    Ok(writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?)
+}
+
+/// The same tumbling windows by hand: one thread, two sockets, a map of counts for each window.
+fn start_bare(
+    spin: bool,
+    (input, output): (u16, u16),
+) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
+    let mut from = TcpStream::connect(("127.0.0.1", input))?;
+    let mut to = TcpStream::connect(("127.0.0.1", output))?;
+    to.set_nodelay(true)?;
+    from.set_nonblocking(spin)?;
+    let first = cores::allowed().first().copied();
+    let body = move || {
+        if let Some(core) = first {
+            cores::pin(core);
+        }
+        let (mut buffer, mut filled) = (vec![0u8; 1 << 16], 0);
+        let mut out = Vec::with_capacity(1 << 16);
+        let mut windows: BTreeMap<u64, HashMap<Vec<u8>, u64>> = BTreeMap::new();
+        loop {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => return Ok(()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                Err(_) => return Ok(()),
+            }
+            let mut begin = 0;
+            while let Some(at) = buffer[begin..filled].iter().position(|b| *b == b'\n') {
+                let line = &buffer[begin..begin + at];
+                begin += at + 1;
+                let Some(space) = line.iter().position(|b| *b == b' ') else { continue };
+                let digits = line[..space].iter();
+                let us = digits.fold(0u64, |us, digit| us * 10 + u64::from(digit - b'0'));
+                let (end_s, key) = (us / 1_000_000 + 1, &line[space + 1..]);
+                while windows.first_key_value().is_some_and(|(end, _)| end * 1_000_000 <= us) {
+                    let Some((end, counts)) = windows.pop_first() else { break };
+                    for (key, count) in counts {
+                        // Writing into memory does not fail.
+                        let _ = write!(out, "{end},");
+                        out.extend_from_slice(&key);
+                        let _ = writeln!(out, ",{count}");
+                    }
+                }
+                let counts = windows.entry(end_s).or_default();
+                match counts.get_mut(key) {
+                    Some(count) => *count += 1,
+                    None => drop(counts.insert(key.to_vec(), 1)),
+                }
+            }
+            buffer.copy_within(begin..filled, 0);
+            filled -= begin;
+            if !out.is_empty() {
+                to.write_all(&out)?;
+                out.clear();
+            }
+        }
+    };
+    std::thread::Builder::new().name("bare".into()).spawn(body).map_err(Failure::from)
+}
+
+fn round(
+    load: &Load,
+    (is_engine, spin): (bool, bool),
+    each_window: impl FnMut(u64, &mut Measured) + Send,
+) -> Result<Measured, Failure> {
+    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let ports = (input.local_addr()?.port(), output.local_addr()?.port());
+    let query = if is_engine { Some(start_engine(load, spin, ports)?) } else { None };
+    let bare = if is_engine { None } else { Some(start_bare(spin, ports)?) };
+    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
+    let measured = on_last_core(|| drive(load, (&mut to, &mut from), each_window));
+    let measured = measured.map_err(|failure| match (failure, &query) {
+        (Failure::Failed(reason), Some(query)) => {
+            let why = query.exception().map(|error| format!(" ({error})")).unwrap_or_default();
+            Failure::Failed(format!("{reason}{why}"))
+        }
+        (failure, _) => failure,
+    })?;
+    // Both sockets are closed now: the bare loop ends with its input.
+    drop((to, from));
+    if let Some(bare) = bare {
+        drop(bare.join());
+    }
+    if let Some(query) = query {
+        query.stop()?;
+    }
+    Ok(measured)
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {
+    if !json {
+        println!(
+            "windows of 1 s over {} keys, {} rows a second for {} s, {}, {} usable cores; from the \
+             intended time of the record that closes a window to each result",
+            load.keys,
+            load.rate,
+            load.seconds,
+            if spin { "spinning" } else { "blocking" },
+            cores::usable()
+        );
+    }
+    let (mut bare, mut engine, mut results) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..rounds {
+        for is_engine in [false, true] {
+            let measured = round(load, (is_engine, spin), |_, _| {})?;
+            let p = Percentiles::of(&measured.latency);
+            if !json {
+                let lag = time(Percentiles::of(&measured.lag).p99);
+                let name = if is_engine { "engine" } else { "bare" };
+                println!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
+            }
+            if is_engine {
+                results += measured.results;
+                engine.push(p);
+            } else {
+                bare.push(p);
+            }
+        }
+    }
+    let middle = |rounds: &[Percentiles], of: fn(&Percentiles) -> u64| {
+        median(rounds.iter().map(of).collect())
+    };
+    let (b50, e50) = (middle(&bare, |p| p.p50), middle(&engine, |p| p.p50));
+    let (b99, e99) = (middle(&bare, |p| p.p99), middle(&engine, |p| p.p99));
+    let (r50, r99) = (e50 as f64 / b50 as f64, e99 as f64 / b99 as f64);
+    if json {
+        let all = |rounds: &[Percentiles]| rounds.iter().map(latency_json).collect::<Vec<_>>();
+        println!(
+            "{}",
+            serde_json::json!({
+                "keys": load.keys, "rate": load.rate, "seconds": load.seconds, "spin": spin,
+                "results_checked": results, "bare": all(&bare), "engine": all(&engine),
+                "p50_ratio": r50, "p99_ratio": r99,
+            })
+        );
+        return Ok(());
+    }
+    println!("{results} results of the engine checked: each key of each window once, and right");
+    println!(
+        "medians of {rounds} rounds: p50 bare {}, engine {} (x{r50:.2}); p99 bare {}, engine {} (x{r99:.2})",
+        time(b50),
+        time(e50),
+        time(b99),
+        time(e99)
+    );
+    Ok(())
+}
+
+fn sliding(
+    rate: u64,
+    keys: u64,
+    (width_ms, slide_ms): (u64, u64),
+    seconds: u64,
+    json: bool,
+) -> Result<(), Failure> {
+    let session = Session::new();
+    let rows = session.read_stream().format("rate").option("rowsPerSecond", rate);
+    rows.load().map_err(wrong)?.create_temp_view("r");
+    let query = format!(
+        "SELECT window.end, k, count(*), sum(value) FROM (SELECT timestamp AS ts, value % {keys} AS \
+         k, value FROM r) WATERMARK ts DELAY OF INTERVAL 0 SECONDS GROUP BY window(ts, \
+         '{width_ms} milliseconds', '{slide_ms} milliseconds'), k"
+    );
+    let results = Arc::new(AtomicU64::new(0));
+    let counter = results.clone();
+    // ORDERING: relaxed: a count that is read once a second.
+    let sink = move |_: &[Value]| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let writer = session.sql(&query).map_err(wrong)?.write_stream().foreach(sink);
+    let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
+    // Until windows are as full as they get.
+    let warm_up = Duration::from_millis(2 * width_ms);
+    if let Some(ended) = query.await_termination_for(warm_up) {
+        ended?;
+    }
+    let (start, before) = (Instant::now(), results.load(Ordering::Relaxed));
+    // At the end of each epoch: when it was, the records up to then, how far the watermark is behind.
+    let mut ends: Vec<(i64, u64, i64)> = Vec::new();
+    while start.elapsed() < Duration::from_secs(seconds) {
+        if let Some(ended) = query.await_termination_for(Duration::from_secs(1)) {
+            ended?;
+        }
+        if let Some(progress) = query.last_progress() {
+            let committed = &progress.committed;
+            let ended_us = committed.started_us + committed.duration_ns as i64 / 1000;
+            let lag_ms = ended_us / 1000 - committed.watermark_ms;
+            ends.push((ended_us, query.totals().records_in, lag_ms));
+        }
+    }
+    let out = (results.load(Ordering::Relaxed) - before) as f64 / start.elapsed().as_secs_f64();
+    let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+        return Err(Failure::Failed("no epoch was committed".to_string()));
+    };
+    let taken = (last.1 - first.1) as f64 / ((last.0 - first.0).max(1) as f64 / 1e6);
+    let mut lags_ms: Vec<i64> = ends.iter().map(|(_, _, lag_ms)| *lag_ms).collect();
+    let state = query.last_progress().map(|p| p.committed.state).unwrap_or_default();
+    query.stop()?;
+    let state = state.first().map(|s| (s.rows, s.memory_bytes)).unwrap_or_default();
+    lags_ms.sort_unstable();
+    let (lag50, lag_max) = (lags_ms[lags_ms.len() / 2], lags_ms[lags_ms.len() - 1]);
+    let share = taken / rate as f64;
+    let kept_up = share > 0.99 && lag_max < 1000;
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "rate": rate, "keys": keys, "width_ms": width_ms, "slide_ms": slide_ms,
+                "rows_per_s": taken, "results_per_s": out, "watermark_lag_ms": { "p50": lag50, "max": lag_max },
+                "slices": state.0, "memory_bytes": state.1, "kept_up": kept_up,
+            })
+        );
+    } else {
+        println!(
+            "windows of {width_ms} ms by {slide_ms} ms over {keys} keys, {rate} rows a second offered for {seconds} s, one worker"
+        );
+        println!(
+            "rows a second taken {taken:.0} ({:.1}%), results a second {out:.0}",
+            share * 100.0
+        );
+        println!("watermark behind the clock at an epoch's end: p50 {lag50} ms, max {lag_max} ms");
+        println!("slices in state {}, about {:.0} MB", state.0, state.1 as f64 / 1e6);
+        println!("{}", if kept_up { "it keeps up" } else { "it falls behind" });
+    }
+    if kept_up { Ok(()) } else { Err(Failure::Failed("it falls behind".to_string())) }
+}
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// A probe is a row that is late, which the query gives away on the spot; its number is the time at
+/// which it was sent.
+fn hold(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure> {
+    let session = Session::new();
+    let rows = session.memory_stream("rows", "ts TIMESTAMP, k BIGINT, n BIGINT").map_err(wrong)?;
+    let query = "SELECT window.end, k, count(*) FROM rows WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
+                 GROUP BY window(ts, '1 hour'), k";
+    let (closed, base) = (Arc::new(AtomicU64::new(0)), Instant::now());
+    let counter = closed.clone();
+    // ORDERING: relaxed: counts and latencies, each read when nothing depends on their order.
+    let sink = move |_: &[Value]| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let waits = Arc::new(std::sync::Mutex::new((histogram(), 0u64)));
+    let noted = waits.clone();
+    let writer = session.sql(query).map_err(wrong)?.write_stream().foreach(sink);
+    let writer = writer.on_late(move |late| {
+        let Value::Long(sent_ns) = late.values[2] else { return };
+        let waited_ns = (base.elapsed().as_nanos() as u64).saturating_sub(sent_ns as u64);
+        let mut waits = noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        waits.0.saturating_record(waited_ns.max(1));
+        waits.1 += 1;
+    });
+    session.set("millstream.wait", "spin").map_err(wrong)?;
+    let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
+    let row = |ts: i64, k: i64, n: i64| vec![Value::Long(ts), Value::Long(k), Value::Long(n)];
+    let (mut calm, mut busy, mut took) = (histogram(), histogram(), Vec::new());
+    let mut hour = 10;
+    rows.add([row(hour * HOUR_US, 0, 0)]);
+    query.process_all_available()?;
+    for _ in 0..rounds {
+        for from in (0..keys as i64).step_by(10_000) {
+            let to = (from + 10_000).min(keys as i64);
+            rows.add((from..to).map(|key| row(hour * HOUR_US, key, 0)));
+            query.process_all_available()?;
+        }
+        let before = closed.load(Ordering::Relaxed);
+        // As many probes with nothing to close as there will be with.
+        let sent = probes(&rows, probe_us, base, |sent| sent < 2_000)?;
+        gather(&waits, &query, sent, &mut calm)?;
+        hour += 1;
+        rows.add([row(hour * HOUR_US, 0, 0)]);
+        let begin = Instant::now();
+        let open = |_| closed.load(Ordering::Relaxed) - before < keys && query.is_active();
+        let sent = probes(&rows, probe_us, base, open)?;
+        took.push(begin.elapsed().as_nanos() as u64);
+        gather(&waits, &query, sent, &mut busy)?;
+    }
+    query.stop()?;
+    let (calm, busy, took) = (Percentiles::of(&calm), Percentiles::of(&busy), median(took));
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "keys": keys, "probe_us": probe_us, "rounds": rounds, "closing_ns": took,
+                "calm": latency_json(&calm), "closing": latency_json(&busy),
+            })
+        );
+        return Ok(());
+    }
+    println!(
+        "a window of {keys} keys closed {rounds} times, {} each; a probe every {probe_us} us",
+        time(took)
+    );
+    println!("a probe's wait, nothing to close   {}", latency_line(&calm));
+    println!("a probe's wait, while it closes    {}", latency_line(&busy));
+    Ok(())
+}
+
+/// Sends probes as long as they are wanted. Returns how many.
+fn probes(
+    rows: &MemoryStream,
+    probe_us: u64,
+    base: Instant,
+    wanted: impl Fn(u64) -> bool + Sync,
+) -> Result<u64, Failure> {
+    on_last_core(|| {
+        let (start, mut sent) = (Instant::now(), 0);
+        while wanted(sent) {
+            let due = Duration::from_micros(sent * probe_us);
+            while start.elapsed() < due {
+                std::hint::spin_loop();
+            }
+            let now_ns = base.elapsed().as_nanos() as i64;
+            rows.add([vec![Value::Long(HOUR_US), Value::Long(-1), Value::Long(now_ns)]]);
+            sent += 1;
+        }
+        Ok(sent)
+    })
+}
+
+/// Takes the waits of probes that were sent.
+fn gather(
+    waits: &std::sync::Mutex<(Histogram<u64>, u64)>,
+    query: &StreamingQuery,
+    sent: u64,
+    into: &mut Histogram<u64>,
+) -> Result<(), Failure> {
+    query.process_all_available()?;
+    let mut waits = waits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (found, count) = std::mem::replace(&mut *waits, (histogram(), 0));
+    if count != sent {
+        return Err(Failure::Failed(format!("{count} of {sent} probes came")));
+    }
+    into.add(&found).map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// Seconds of an interval of a soak.
+const INTERVAL_S: u64 = 10;
+
+struct Interval {
+    until_s: u64,
+    latency: Percentiles,
+    resident_kb: u64,
+}
+
+/// Memory that this process has, in KiB; 0 where the system does not say.
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> {
+    if !json {
+        println!(
+            "windows of {} s by {} s over {} keys, {} rows a second for {} min",
+            load.width_s,
+            load.slide_s,
+            load.keys,
+            load.rate,
+            load.seconds / 60
+        );
+    }
+    let mut intervals: Vec<Interval> = Vec::new();
+    let before = &mut intervals;
+    let measured = round(load, (true, false), |until_s, measured| {
+        if until_s % INTERVAL_S != 0 || measured.latency.is_empty() {
+            return;
+        }
+        let latency = Percentiles::of(&measured.latency);
+        measured.latency.reset();
+        let resident_kb = resident_kb();
+        if !json && until_s % 60 == 0 {
+            let memory = resident_kb as f64 / 1024.0;
+            println!("{:>4} min  {}  {memory:.1} MiB", until_s / 60, latency_line(&latency));
+        }
+        before.push(Interval { until_s, latency, resident_kb });
+    })?;
+    if let Some(path) = plot {
+        draw(path, &intervals)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    }
+    // The first tenth is for buffers that grow to what is needed.
+    let settled = &intervals[intervals.len() / 10..];
+    let half = settled.len() / 2;
+    let p99 = |part: &[Interval]| median(part.iter().map(|i| i.latency.p99).collect());
+    let memory = |part: &[Interval]| median(part.iter().map(|i| i.resident_kb).collect());
+    if half == 0 {
+        return Err(Failure::Failed("it was too short to tell".to_string()));
+    }
+    let (first, second) = settled.split_at(half);
+    let drift = p99(second) as f64 / p99(first) as f64;
+    let grown_kb = memory(second) as i64 - memory(first) as i64;
+    if json {
+        let all = |i: &Interval| serde_json::json!({ "until_s": i.until_s, "latency": latency_json(&i.latency), "resident_kb": i.resident_kb });
+        println!(
+            "{}",
+            serde_json::json!({
+                "rate": load.rate, "keys": load.keys, "seconds": load.seconds,
+                "results_checked": measured.results, "p99_second_half_to_first": drift,
+                "resident_grown_kb": grown_kb, "intervals": intervals.iter().map(all).collect::<Vec<_>>(),
+            })
+        );
+        return Ok(());
+    }
+    println!("{} results checked: each key of each window once, and right", measured.results);
+    println!(
+        "median p99 of an interval: first half {}, second half {} (x{drift:.2}); memory {:.1} MiB and {:.1} MiB",
+        time(p99(first)),
+        time(p99(second)),
+        memory(first) as f64 / 1024.0,
+        memory(second) as f64 / 1024.0
+    );
+    Ok(())
+}
+
+fn draw(path: &PathBuf, intervals: &[Interval]) -> Result<(), Box<dyn std::error::Error>> {
+    let (upper, lower) =
+        SVGBackend::new(path, (900, 600)).into_drawing_area().split_vertically(300);
+    let minutes = |i: &Interval| i.until_s as f64 / 60.0;
+    let last = intervals.last().map_or(1.0, minutes);
+    let us = |ns: u64| ns as f64 / 1e3;
+    let most_us = intervals.iter().map(|i| us(i.latency.p99)).fold(1.0, f64::max) * 1.2;
+    upper.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&upper);
+    chart.caption("latency of 10 s: p50 (blue), p99 (red), us", ("sans-serif", 16)).margin(10);
+    chart.x_label_area_size(30).y_label_area_size(70);
+    let mut chart = chart.build_cartesian_2d(0.0..last, 0.0..most_us)?;
+    chart.configure_mesh().x_desc("min").draw()?;
+    let line = |of: fn(&Percentiles) -> u64| {
+        intervals.iter().map(move |i| (minutes(i), us(of(&i.latency)))).collect::<Vec<_>>()
+    };
+    chart.draw_series(LineSeries::new(line(|p| p.p50), BLUE.stroke_width(1)))?;
+    chart.draw_series(LineSeries::new(line(|p| p.p99), RED.stroke_width(1)))?;
+    lower.fill(&WHITE)?;
+    let mib = |i: &Interval| i.resident_kb as f64 / 1024.0;
+    let most = intervals.iter().map(mib).fold(1.0, f64::max) * 1.2;
+    let mut chart = ChartBuilder::on(&lower);
+    chart.caption("memory of the process, MiB", ("sans-serif", 16)).margin(10);
+    chart.x_label_area_size(30).y_label_area_size(70);
+    let mut chart = chart.build_cartesian_2d(0.0..last, 0.0..most)?;
+    chart.configure_mesh().x_desc("min").draw()?;
+    let memory = intervals.iter().map(|i| (minutes(i), mib(i)));
+    chart.draw_series(LineSeries::new(memory, BLUE.stroke_width(1)))?;
+    upper.present()?;
+    lower.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_doubled_or_wrong_result_is_found() {
+        let load = Load { rate: 100, keys: 2, width_s: 10, slide_s: 5, seconds: 20 };
+        let mut check = Check::new(load);
+        let line = |end_s: u64, key: u64, rows: u64| format!("{},key-{key},{rows}", BASE_S + end_s);
+        let mut result = |end_s, key, rows| check.result(line(end_s, key, rows).as_bytes());
+        assert_eq!(result(5, 0, 250), Ok(BASE_S + 5));
+        assert!(result(5, 0, 250).is_err(), "twice");
+        assert!(result(10, 1, 500).is_err(), "one is missing before");
+        assert!(result(5, 1, 249).is_err(), "a row is missing");
+        assert_eq!(result(5, 1, 250), Ok(BASE_S + 5));
+        assert_eq!(result(10, 1, 500), Ok(BASE_S + 10));
+    }
+}
