@@ -269,7 +269,7 @@ fn drive(
                         let latency = arrived.saturating_sub(closed).as_nanos().max(1) as u64;
                         measured.latency.saturating_record(latency);
                     }
-                    if measured.results % load.keys == 0 {
+                    if measured.results.is_multiple_of(load.keys) {
                         each_window(end_s, &mut measured);
                     }
                 }
