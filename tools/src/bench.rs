@@ -2,15 +2,14 @@
 //! sockets, in alternating rounds of one run.
 
 use crate::Failure;
-use crate::load::{Job, Load, Measured, WORDS, drive, latency_json, time};
+use crate::load::{
+    Job, Load, Measured, Under, WORDS, bare, latency_json, median, round, start_query, time,
+};
 use clap::{Args as ClapArgs, ValueEnum};
-use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
 use millstream_engine::latency::Percentiles;
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread::JoinHandle;
+use std::io::Write;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -77,7 +76,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (mut bare, mut engine) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         for is_engine in [false, true] {
-            let measured = round(args, lines, is_engine)?;
+            let (job, rate) = (args.job, args.rate);
+            let mut load = Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
+            let start = if is_engine { start_engine } else { start_bare };
+            let measured = round(&mut load, |ports| start(args, ports))?;
             let (p, lag) = (Percentiles::of(&measured.latency), Percentiles::of(&measured.lag));
             if !args.json {
                 println!(
@@ -99,15 +101,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn median(rounds: &[(Percentiles, Measured)], of: fn(&Percentiles) -> u64) -> u64 {
-    let mut values: Vec<u64> = rounds.iter().map(|(p, _)| of(p)).collect();
-    values.sort_unstable();
-    values[values.len() / 2]
+fn middle(rounds: &[(Percentiles, Measured)], of: fn(&Percentiles) -> u64) -> u64 {
+    median(rounds.iter().map(|(p, _)| of(p)).collect())
 }
 
 fn report(args: &Args, bare: &[(Percentiles, Measured)], engine: &[(Percentiles, Measured)]) {
-    let (b50, e50) = (median(bare, |p| p.p50), median(engine, |p| p.p50));
-    let (b99, e99) = (median(bare, |p| p.p99), median(engine, |p| p.p99));
+    let (b50, e50) = (middle(bare, |p| p.p50), middle(engine, |p| p.p50));
+    let (b99, e99) = (middle(bare, |p| p.p99), middle(engine, |p| p.p99));
     let added = e50 as i64 - b50 as i64;
     let results: u64 = engine.iter().map(|(_, measured)| measured.results).sum();
     if args.json {
@@ -136,54 +136,8 @@ fn report(args: &Args, bare: &[(Percentiles, Measured)], engine: &[(Percentiles,
     );
 }
 
-enum Under {
-    Bare(JoinHandle<std::io::Result<()>>),
-    Engine(Box<StreamingQuery>),
-}
-
-fn round(args: &Args, lines: u64, is_engine: bool) -> Result<Measured, Failure> {
-    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    let ports = (input.local_addr()?.port(), output.local_addr()?.port());
-    let under = if is_engine {
-        Under::Engine(Box::new(start_engine(args, ports)?))
-    } else {
-        Under::Bare(start_bare(args, ports)?)
-    };
-    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
-    let (job, rate) = (args.job, args.rate);
-    let load = Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
-    let last = cores::allowed().last().copied();
-    // A thread of its own: what is started from a pinned thread inherits its core.
-    let generator = std::thread::Builder::new().name("generator".into()).spawn(move || {
-        if let Some(core) = last {
-            cores::pin(core);
-        }
-        drive(&load, &mut to, &mut from)
-    })?;
-    let measured = generator.join().unwrap_or_else(|_| Err("the generator panicked".into()));
-    let measured = measured.map_err(|reason| {
-        let why = match &under {
-            Under::Engine(query) => query.exception().map(|error| format!(" ({error})")),
-            Under::Bare(_) => None,
-        };
-        Failure::Failed(format!("{reason}{}", why.unwrap_or_default()))
-    })?;
-    // Both sockets are closed now: the bare loop ends with its input.
-    match under {
-        Under::Bare(thread) => drop(thread.join()),
-        Under::Engine(query) => query.stop()?,
-    }
-    Ok(measured)
-}
-
-fn start_engine(args: &Args, (input, output): (u16, u16)) -> Result<StreamingQuery, Failure> {
-    let session = Session::new();
-    let wrong = |error: millstream::table::error::PlanError| Failure::Wrong(error.to_string());
-    session.set("millstream.wait", args.wait.word()).map_err(wrong)?;
-    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
-    let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
-    lines.create_temp_view("lines");
-    let (query, mode, format) = match args.job {
+fn start_engine(args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
+    let query = match args.job {
         Job::Echo => (
             "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')",
             "append",
@@ -195,56 +149,14 @@ fn start_engine(args: &Args, (input, output): (u16, u16)) -> Result<StreamingQue
             "csv",
         ),
     };
-    let writer =
-        session.sql(query).map_err(wrong)?.write_stream().output_mode(mode).format("socket");
-    let writer = writer.option("host", "127.0.0.1").option("port", output).option("format", format);
-    Ok(writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?)
+    start_query(args.wait.word(), query, ports)
 }
 
-/// The same work by hand: one thread, two sockets, one buffer each way.
-fn start_bare(
-    args: &Args,
-    (input, output): (u16, u16),
-) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
-    let mut from = TcpStream::connect(("127.0.0.1", input))?;
-    let to = TcpStream::connect(("127.0.0.1", output))?;
-    to.set_nodelay(true)?;
-    let spin = args.wait == Wait::Spin;
-    from.set_nonblocking(spin)?;
-    let job = args.job;
-    let first = cores::allowed().first().copied();
-    let body = move || {
-        if let Some(core) = first {
-            cores::pin(core);
-        }
-        let mut to = to;
-        let (mut buffer, mut filled, mut out) =
-            (vec![0u8; 1 << 16], 0, Vec::with_capacity(1 << 16));
-        let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
-        loop {
-            match from.read(&mut buffer[filled..]) {
-                Ok(0) => return Ok(()),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                Err(_) => return Ok(()),
-            }
-            let mut begin = 0;
-            while let Some(at) = buffer[begin..filled].iter().position(|b| *b == b'\n') {
-                bare_line(job, &buffer[begin..begin + at], &mut counts, &mut out);
-                begin += at + 1;
-            }
-            buffer.copy_within(begin..filled, 0);
-            filled -= begin;
-            if !out.is_empty() {
-                to.write_all(&out)?;
-                out.clear();
-            }
-        }
-    };
-    std::thread::Builder::new().name("bare".into()).spawn(body).map_err(Failure::from)
+/// The same work by hand.
+fn start_bare(args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
+    let (job, mut counts) = (args.job, HashMap::new());
+    let each_line = move |line: &[u8], out: &mut Vec<u8>| bare_line(job, line, &mut counts, out);
+    bare(args.wait == Wait::Spin, ports, each_line).map(Under::Bare)
 }
 
 fn bare_line(job: Job, line: &[u8], counts: &mut HashMap<Vec<u8>, u64>, out: &mut Vec<u8>) {

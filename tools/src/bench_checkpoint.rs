@@ -2,7 +2,7 @@
 //! in alternating rounds with and without them, and how long a restart takes.
 
 use crate::Failure;
-use crate::load::{Job, Load, drive, latency_json, on_last_core, time};
+use crate::load::{Job, Load, exchange, latency_json, on_last_core, time, wrong};
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
@@ -55,7 +55,6 @@ fn start(
     checkpoint: Option<&Path>,
 ) -> Result<StreamingQuery, Failure> {
     let session = Session::new();
-    let wrong = |error: millstream::table::error::PlanError| Failure::Wrong(error.to_string());
     let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
     let lines = lines.option("port", ports.0).load().map_err(wrong)?;
     lines.create_temp_view("lines");
@@ -80,7 +79,7 @@ fn round(args: &Args, checkpoint: Option<&Path>) -> Result<Round, Failure> {
     let ports = (input.local_addr()?.port(), output.local_addr()?.port());
     let query = start(args, ports, checkpoint)?;
     let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
-    let preload = Load {
+    let mut preload = Load {
         job: Job::Wordcount,
         words: args.keys,
         first: 0,
@@ -88,12 +87,13 @@ fn round(args: &Args, checkpoint: Option<&Path>) -> Result<Round, Failure> {
         lines: args.keys,
         warm_up: args.keys,
     };
-    on_last_core(|| drive(&preload, &mut to, &mut from).map(drop))?;
+    on_last_core(|| exchange(&mut preload, &mut to, &mut from).map(drop))?;
     query.process_all_available()?;
     let lines = args.rate * args.seconds;
-    let load = Load { first: args.keys, rate: args.rate, lines, warm_up: lines / 10, ..preload };
+    let mut load =
+        Load { first: args.keys, rate: args.rate, lines, warm_up: lines / 10, ..preload };
     let before = query.totals().epoch;
-    let measured = on_last_core(|| drive(&load, &mut to, &mut from))?;
+    let measured = on_last_core(|| exchange(&mut load, &mut to, &mut from))?;
     let epochs = query.recent_progress();
     let epochs = epochs.iter().map(|p| &p.committed).filter(|c| Some(c.epoch) > before);
     let (durations, markers) = epochs.map(|c| (c.duration_ns, c.marker_ns)).unzip();
@@ -112,7 +112,7 @@ fn restart(args: &Args, checkpoint: &Path) -> Result<u64, Failure> {
     let begin = Instant::now();
     let query = start(args, ports, Some(checkpoint))?;
     let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
-    let one = Load {
+    let mut one = Load {
         job: Job::Wordcount,
         words: args.keys,
         first: args.keys + args.rate * args.seconds,
@@ -120,7 +120,7 @@ fn restart(args: &Args, checkpoint: &Path) -> Result<u64, Failure> {
         lines: 1,
         warm_up: 0,
     };
-    on_last_core(|| drive(&one, &mut to, &mut from).map(drop))?;
+    on_last_core(|| exchange(&mut one, &mut to, &mut from).map(drop))?;
     let took_ns = begin.elapsed().as_nanos() as u64;
     query.stop()?;
     Ok(took_ns)

@@ -3,7 +3,10 @@
 //! windows keep up, and whether any of it drifts.
 
 use crate::Failure;
-use crate::load::{latency_json, latency_line, on_last_core, time};
+use crate::load::{
+    Measured, Traffic, Under, bare, latency_json, latency_line, median, note, on_last_core, round,
+    start_query, time, wrong,
+};
 use clap::{Args as ClapArgs, Subcommand};
 use hdrhistogram::Histogram;
 use millstream::connect::memory::MemoryStream;
@@ -15,12 +18,10 @@ use plotters::prelude::{
     BLUE, ChartBuilder, Color, IntoDrawingArea, LineSeries, RED, SVGBackend, WHITE,
 };
 use std::collections::{BTreeMap, HashMap};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(ClapArgs)]
@@ -29,8 +30,9 @@ use std::time::{Duration, Instant};
     millstream bench-window sliding --rate 500000\n  \
     millstream bench-window hold --keys 1000000\n  \
     millstream bench-window soak --minutes 30 --plot soak.svg\n\n\
-    Latency counts from the intended time of the record that closes a window. The generator spins\n\
-    on the last core, the query's worker is pinned to the first. Every result is checked.")]
+    Latency counts from the intended time of the record that closes a window, or of the probe. The\n\
+    generator spins on the last core, the query's worker is pinned to the first. `close` and `soak`\n\
+    check every result; `sliding` and `hold` count them.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     part: Part,
@@ -125,17 +127,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-fn wrong(error: millstream::table::error::PlanError) -> Failure {
-    Failure::Wrong(error.to_string())
-}
-
 /// Second of event time at which all of them begin: windows before it would be partial ones of
 /// nothing.
 const BASE_S: u64 = 1_000_000;
-/// Windows at the beginning that are not measured.
+/// Seconds at the beginning that are not measured.
 const WARM_UP_S: u64 = 2;
-/// Longest wait for results that do not come.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Rows whose event time is the time at which they are meant to be sent, and the windows over them.
 #[derive(Clone, Copy)]
@@ -208,206 +204,93 @@ impl Check {
     }
 }
 
-/// What has been measured up to now.
-struct Measured {
-    latency: Histogram<u64>,
-    lag: Histogram<u64>,
-    results: u64,
+/// The rows and the results of one round; `each_window` is called with what was measured when a
+/// window is complete.
+struct Windows<F> {
+    load: Load,
+    check: Check,
+    each_window: F,
 }
 
-/// Sends the rows, each at its intended time, and checks every result; `each_window` is called with
-/// what was measured when a window is complete.
-fn drive(
-    load: &Load,
-    (to, from): (&mut TcpStream, &mut TcpStream),
-    mut each_window: impl FnMut(u64, &mut Measured),
-) -> Result<Measured, String> {
-    let failed = |error: std::io::Error| error.to_string();
-    to.set_nodelay(true).map_err(failed)?;
-    to.set_nonblocking(true).map_err(failed)?;
-    from.set_nonblocking(true).map_err(failed)?;
-    let mut measured = Measured { latency: histogram(), lag: histogram(), results: 0 };
-    let mut check = Check::new(*load);
-    let (lines, windows) = (load.rate * load.seconds + 1, load.seconds / load.slide_s);
-    let (mut sent, mut out, mut written) = (0, Vec::with_capacity(1 << 16), 0);
-    let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
-    let start = Instant::now() + Duration::from_millis(20);
-    let intended = |seq: u64| Duration::from_nanos(seq * 1_000_000_000 / load.rate);
-    let mut last_result = Instant::now();
-    while measured.results < windows * load.keys {
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(start);
-        while sent < lines && now >= start && intended(sent) <= elapsed && out.len() < 1 << 16 {
-            load.write_line(sent, &mut out);
-            let lag = (elapsed - intended(sent)).as_nanos().max(1) as u64;
-            measured.lag.saturating_record(lag);
-            sent += 1;
-        }
-        if written < out.len() {
-            match to.write(&out[written..]) {
-                Ok(count) => written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(format!("sending: {error}")),
-            }
-            if written == out.len() {
-                out.clear();
-                written = 0;
-            }
-        }
-        match from.read(&mut input[filled..]) {
-            Ok(0) => return Err(format!("the results ended after {}", measured.results)),
-            Ok(count) => {
-                filled += count;
-                let arrived = start.elapsed();
-                let mut begin = 0;
-                while let Some(at) = input[begin..filled].iter().position(|b| *b == b'\n') {
-                    let end_s = check.result(&input[begin..begin + at])? - BASE_S;
-                    begin += at + 1;
-                    measured.results += 1;
-                    if end_s > WARM_UP_S {
-                        let closed = Duration::from_secs(end_s);
-                        let latency = arrived.saturating_sub(closed).as_nanos().max(1) as u64;
-                        measured.latency.saturating_record(latency);
-                    }
-                    if measured.results.is_multiple_of(load.keys) {
-                        each_window(end_s, &mut measured);
-                    }
-                }
-                input.copy_within(begin..filled, 0);
-                filled -= begin;
-                last_result = Instant::now();
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if sent == lines && last_result.elapsed() > PATIENCE {
-                    return Err(format!("results are missing: {} came", measured.results));
-                }
-            }
-            Err(error) => return Err(format!("receiving: {error}")),
-        }
+impl<F: FnMut(u64, &mut Measured)> Traffic for Windows<F> {
+    fn lines(&self) -> (u64, u64) {
+        // The last closes the last window.
+        (self.load.rate, self.load.rate * self.load.seconds + 1)
     }
-    Ok(measured)
+    fn results(&self) -> u64 {
+        self.load.seconds / self.load.slide_s * self.load.keys
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        self.load.write_line(seq, out);
+    }
+    fn is_measured(&self, seq: u64) -> bool {
+        seq >= WARM_UP_S * self.load.rate
+    }
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String> {
+        let end_s = self.check.result(line)? - BASE_S;
+        if end_s > WARM_UP_S {
+            // The record that closes a window is meant to be sent at the window's end.
+            note(&mut measured.latency, Duration::from_secs(end_s), arrived);
+        }
+        if measured.results.is_multiple_of(self.load.keys) {
+            (self.each_window)(end_s, measured);
+        }
+        Ok(())
+    }
 }
 
-fn start_engine(
-    load: &Load,
-    spin: bool,
-    (input, output): (u16, u16),
-) -> Result<StreamingQuery, Failure> {
-    let session = Session::new();
-    session.set("millstream.wait", if spin { "spin" } else { "park" }).map_err(wrong)?;
-    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
-    let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
-    lines.create_temp_view("lines");
+fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Under, Failure> {
     let Load { width_s, slide_s, .. } = load;
-    let window = if width_s == slide_s {
-        format!("window(ts, '{width_s} seconds')")
-    } else {
-        format!("window(ts, '{width_s} seconds', '{slide_s} seconds')")
-    };
     let query = format!(
         "SELECT unix_seconds(window.end) AS end, k, count(*) AS n FROM (SELECT \
          timestamp_micros(CAST(split_part(value, ' ', 1) AS BIGINT)) AS ts, \
          split_part(value, ' ', 2) AS k FROM lines) WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
-         GROUP BY {window}, k"
+         GROUP BY window(ts, '{width_s} seconds', '{slide_s} seconds'), k"
     );
-    let writer = session.sql(&query).map_err(wrong)?.write_stream().format("socket");
-    let writer = writer.option("host", "127.0.0.1").option("port", output).option("format", "csv");
-    Ok(writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?)
+    start_query(if spin { "spin" } else { "park" }, (&query, "append", "csv"), ports)
 }
 
-/// The same tumbling windows by hand: one thread, two sockets, a map of counts for each window.
-fn start_bare(
-    spin: bool,
-    (input, output): (u16, u16),
-) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
-    let mut from = TcpStream::connect(("127.0.0.1", input))?;
-    let mut to = TcpStream::connect(("127.0.0.1", output))?;
-    to.set_nodelay(true)?;
-    from.set_nonblocking(spin)?;
-    let first = cores::allowed().first().copied();
-    let body = move || {
-        if let Some(core) = first {
-            cores::pin(core);
+/// Tumbling windows of a second by hand: a map of counts for each window.
+fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Under, Failure> {
+    let mut windows: BTreeMap<u64, HashMap<Vec<u8>, u64>> = BTreeMap::new();
+    let each_line = move |line: &[u8], out: &mut Vec<u8>| {
+        let Some(space) = line.iter().position(|b| *b == b' ') else { return };
+        let digits = line[..space].iter();
+        let us = digits.fold(0u64, |us, digit| us * 10 + u64::from(digit - b'0'));
+        let (end_s, key) = (us / 1_000_000 + 1, &line[space + 1..]);
+        while windows.first_key_value().is_some_and(|(end, _)| end * 1_000_000 <= us) {
+            let Some((end, counts)) = windows.pop_first() else { break };
+            for (key, count) in counts {
+                // Writing into memory does not fail.
+                let _ = write!(out, "{end},");
+                out.extend_from_slice(&key);
+                let _ = writeln!(out, ",{count}");
+            }
         }
-        let (mut buffer, mut filled) = (vec![0u8; 1 << 16], 0);
-        let mut out = Vec::with_capacity(1 << 16);
-        let mut windows: BTreeMap<u64, HashMap<Vec<u8>, u64>> = BTreeMap::new();
-        loop {
-            match from.read(&mut buffer[filled..]) {
-                Ok(0) => return Ok(()),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                Err(_) => return Ok(()),
-            }
-            let mut begin = 0;
-            while let Some(at) = buffer[begin..filled].iter().position(|b| *b == b'\n') {
-                let line = &buffer[begin..begin + at];
-                begin += at + 1;
-                let Some(space) = line.iter().position(|b| *b == b' ') else { continue };
-                let digits = line[..space].iter();
-                let us = digits.fold(0u64, |us, digit| us * 10 + u64::from(digit - b'0'));
-                let (end_s, key) = (us / 1_000_000 + 1, &line[space + 1..]);
-                while windows.first_key_value().is_some_and(|(end, _)| end * 1_000_000 <= us) {
-                    let Some((end, counts)) = windows.pop_first() else { break };
-                    for (key, count) in counts {
-                        // Writing into memory does not fail.
-                        let _ = write!(out, "{end},");
-                        out.extend_from_slice(&key);
-                        let _ = writeln!(out, ",{count}");
-                    }
-                }
-                let counts = windows.entry(end_s).or_default();
-                match counts.get_mut(key) {
-                    Some(count) => *count += 1,
-                    None => drop(counts.insert(key.to_vec(), 1)),
-                }
-            }
-            buffer.copy_within(begin..filled, 0);
-            filled -= begin;
-            if !out.is_empty() {
-                to.write_all(&out)?;
-                out.clear();
-            }
+        let counts = windows.entry(end_s).or_default();
+        match counts.get_mut(key) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(key.to_vec(), 1)),
         }
     };
-    std::thread::Builder::new().name("bare".into()).spawn(body).map_err(Failure::from)
+    bare(spin, ports, each_line).map(Under::Bare)
 }
 
-fn round(
+fn windows(
     load: &Load,
     (is_engine, spin): (bool, bool),
     each_window: impl FnMut(u64, &mut Measured) + Send,
 ) -> Result<Measured, Failure> {
-    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    let ports = (input.local_addr()?.port(), output.local_addr()?.port());
-    let query = if is_engine { Some(start_engine(load, spin, ports)?) } else { None };
-    let bare = if is_engine { None } else { Some(start_bare(spin, ports)?) };
-    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
-    let measured = on_last_core(|| drive(load, (&mut to, &mut from), each_window));
-    let measured = measured.map_err(|failure| match (failure, &query) {
-        (Failure::Failed(reason), Some(query)) => {
-            let why = query.exception().map(|error| format!(" ({error})")).unwrap_or_default();
-            Failure::Failed(format!("{reason}{why}"))
-        }
-        (failure, _) => failure,
-    })?;
-    // Both sockets are closed now: the bare loop ends with its input.
-    drop((to, from));
-    if let Some(bare) = bare {
-        drop(bare.join());
-    }
-    if let Some(query) = query {
-        query.stop()?;
-    }
-    Ok(measured)
-}
-
-fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values[values.len() / 2]
+    let mut traffic = Windows { load: *load, check: Check::new(*load), each_window };
+    round(&mut traffic, |ports| match is_engine {
+        true => start_engine(load, spin, ports),
+        false => start_bare(spin, ports),
+    })
 }
 
 fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {
@@ -425,7 +308,7 @@ fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure
     let (mut bare, mut engine, mut results) = (Vec::new(), Vec::new(), 0);
     for _ in 0..rounds {
         for is_engine in [false, true] {
-            let measured = round(load, (is_engine, spin), |_, _| {})?;
+            let measured = windows(load, (is_engine, spin), |_, _| {})?;
             let p = Percentiles::of(&measured.latency);
             if !json {
                 let lag = time(Percentiles::of(&measured.lag).p99);
@@ -551,9 +434,10 @@ fn sliding(
 const HOUR_US: i64 = 3_600_000_000;
 
 /// A probe is a row that is late, which the query gives away on the spot; its number is the time at
-/// which it was sent.
+/// which it was meant to be sent.
 fn hold(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure> {
     let session = Session::new();
+    session.set("millstream.wait", "spin").map_err(wrong)?;
     let rows = session.memory_stream("rows", "ts TIMESTAMP, k BIGINT, n BIGINT").map_err(wrong)?;
     let query = "SELECT window.end, k, count(*) FROM rows WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
                  GROUP BY window(ts, '1 hour'), k";
@@ -563,17 +447,15 @@ fn hold(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure
     let sink = move |_: &[Value]| {
         counter.fetch_add(1, Ordering::Relaxed);
     };
-    let waits = Arc::new(std::sync::Mutex::new((histogram(), 0u64)));
+    let waits = Arc::new(Mutex::new((histogram(), 0u64)));
     let noted = waits.clone();
     let writer = session.sql(query).map_err(wrong)?.write_stream().foreach(sink);
     let writer = writer.on_late(move |late| {
-        let Value::Long(sent_ns) = late.values[2] else { return };
-        let waited_ns = (base.elapsed().as_nanos() as u64).saturating_sub(sent_ns as u64);
+        let Value::Long(intended_ns) = late.values[2] else { return };
         let mut waits = noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        waits.0.saturating_record(waited_ns.max(1));
+        note(&mut waits.0, Duration::from_nanos(intended_ns as u64), base.elapsed());
         waits.1 += 1;
     });
-    session.set("millstream.wait", "spin").map_err(wrong)?;
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
     let row = |ts: i64, k: i64, n: i64| vec![Value::Long(ts), Value::Long(k), Value::Long(n)];
     let (mut calm, mut busy, mut took) = (histogram(), histogram(), Vec::new());
@@ -627,14 +509,14 @@ fn probes(
     wanted: impl Fn(u64) -> bool + Sync,
 ) -> Result<u64, Failure> {
     on_last_core(|| {
-        let (start, mut sent) = (Instant::now(), 0);
+        let (start, mut sent) = (base.elapsed(), 0);
         while wanted(sent) {
-            let due = Duration::from_micros(sent * probe_us);
-            while start.elapsed() < due {
+            let due = start + Duration::from_micros(sent * probe_us);
+            while base.elapsed() < due {
                 std::hint::spin_loop();
             }
-            let now_ns = base.elapsed().as_nanos() as i64;
-            rows.add([vec![Value::Long(HOUR_US), Value::Long(-1), Value::Long(now_ns)]]);
+            let due_ns = due.as_nanos() as i64;
+            rows.add([vec![Value::Long(HOUR_US), Value::Long(-1), Value::Long(due_ns)]]);
             sent += 1;
         }
         Ok(sent)
@@ -643,7 +525,7 @@ fn probes(
 
 /// Takes the waits of probes that were sent.
 fn gather(
-    waits: &std::sync::Mutex<(Histogram<u64>, u64)>,
+    waits: &Mutex<(Histogram<u64>, u64)>,
     query: &StreamingQuery,
     sent: u64,
     into: &mut Histogram<u64>,
@@ -686,7 +568,7 @@ fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> 
     }
     let mut intervals: Vec<Interval> = Vec::new();
     let before = &mut intervals;
-    let measured = round(load, (true, false), |until_s, measured| {
+    let measured = windows(load, (true, false), |until_s, measured| {
         if until_s % INTERVAL_S != 0 || measured.latency.is_empty() {
             return;
         }

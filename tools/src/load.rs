@@ -2,10 +2,13 @@
 
 use crate::Failure;
 use hdrhistogram::Histogram;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::error::PlanError;
 use millstream_engine::cores;
 use millstream_engine::latency::{Percentiles, histogram};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// One line of percentiles.
@@ -91,25 +94,6 @@ impl Load {
         (seq % self.words) * STRIDE % self.words
     }
 
-    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
-        // Writing into memory does not fail.
-        let _ = match self.job {
-            Job::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => {
-                writeln!(out, "{seq} drop this line of text")
-            }
-            Job::Echo => writeln!(out, "{seq} pass this line of text"),
-            Job::Wordcount => writeln!(out, "word-{}", self.word(seq)),
-        };
-    }
-
-    /// Results that the lines must give.
-    fn results(&self) -> u64 {
-        match self.job {
-            Job::Echo => self.lines - self.lines / DROP_EVERY,
-            Job::Wordcount => self.lines,
-        }
-    }
-
     /// The line that result number `at` must come from, if the result is right.
     fn line_of(&self, at: u64, result: &[u8]) -> Result<u64, String> {
         let text = std::str::from_utf8(result).map_err(|error| error.to_string())?;
@@ -143,35 +127,70 @@ pub(crate) struct Measured {
     pub achieved: f64,
 }
 
-/// Sends lines at a rate, each at its intended time, and checks every result: none lost, none
-/// doubled, none out of order. Spins on the calling thread.
-pub(crate) fn drive(
-    load: &Load,
+impl Measured {
+    fn new() -> Self {
+        Self { latency: histogram(), lag: histogram(), results: 0, achieved: 0.0 }
+    }
+}
+
+/// What goes over the two sockets.
+pub(crate) trait Traffic {
+    /// Lines a second (as fast as they are taken if 0), and how many.
+    fn lines(&self) -> (u64, u64);
+    /// Results that the lines must give.
+    fn results(&self) -> u64;
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>);
+    /// Whether the lag of a line counts.
+    fn is_measured(&self, seq: u64) -> bool;
+    /// Checks the next result, which arrived so long after the beginning, and notes its latency.
+    /// `measured` has it counted.
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String>;
+}
+
+/// When a line is meant to be sent, from the beginning.
+fn intended(seq: u64, rate: u64) -> Duration {
+    let ns = (u128::from(seq) * 1_000_000_000).checked_div(u128::from(rate));
+    Duration::from_nanos(ns.unwrap_or(0) as u64)
+}
+
+/// Notes a time between two moments, which may be none.
+pub(crate) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration) {
+    histogram.saturating_record(to.saturating_sub(from).as_nanos().max(1) as u64);
+}
+
+/// Sends lines at a rate, each at its intended time, and takes every result. Spins on the calling
+/// thread.
+pub(crate) fn exchange(
+    traffic: &mut impl Traffic,
     to: &mut TcpStream,
     from: &mut TcpStream,
 ) -> Result<Measured, String> {
-    let Load { rate, lines, warm_up, first, .. } = *load;
     let failed = |error: std::io::Error| error.to_string();
     to.set_nodelay(true).map_err(failed)?;
     to.set_nonblocking(true).map_err(failed)?;
     from.set_nonblocking(true).map_err(failed)?;
-    let (mut latency, mut lag) = (histogram(), histogram());
-    let (mut sent, mut got, expected) = (0, 0, load.results());
+    let ((rate, lines), expected) = (traffic.lines(), traffic.results());
+    let (mut measured, mut sent) = (Measured::new(), 0);
     let (mut out, mut written) = (Vec::with_capacity(1 << 16), 0);
     let (mut input, mut filled) = (vec![0u8; 1 << 16], 0);
     let start = Instant::now() + Duration::from_millis(20);
-    let intended = |seq: u64| {
-        let ns = (u128::from(seq) * 1_000_000_000).checked_div(u128::from(rate));
-        Duration::from_nanos(ns.unwrap_or(0) as u64)
-    };
     let mut last_result = Instant::now();
-    while got < expected {
+    while measured.results < expected {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(start);
-        while sent < lines && now >= start && intended(sent) <= elapsed && out.len() < 1 << 16 {
-            load.write_line(first + sent, &mut out);
-            if sent >= warm_up {
-                lag.saturating_record((elapsed - intended(sent)).as_nanos().max(1) as u64);
+        while sent < lines && now >= start && out.len() < 1 << 16 {
+            let due = intended(sent, rate);
+            if due > elapsed {
+                break;
+            }
+            traffic.write_line(sent, &mut out);
+            if traffic.is_measured(sent) {
+                note(&mut measured.lag, due, elapsed);
             }
             sent += 1;
         }
@@ -187,20 +206,17 @@ pub(crate) fn drive(
             }
         }
         match from.read(&mut input[filled..]) {
-            Ok(0) => return Err(format!("the results ended after {got} of {expected}")),
+            Ok(0) => {
+                return Err(format!("the results ended after {} of {expected}", measured.results));
+            }
             Ok(count) => {
                 filled += count;
                 let arrived = start.elapsed();
                 let mut begin = 0;
                 while let Some(at) = input[begin..filled].iter().position(|b| *b == b'\n') {
-                    let seq = load.line_of(got, &input[begin..begin + at])?;
+                    measured.results += 1;
+                    traffic.result(&input[begin..begin + at], arrived, &mut measured)?;
                     begin += at + 1;
-                    got += 1;
-                    if seq >= warm_up {
-                        latency.saturating_record(
-                            arrived.saturating_sub(intended(seq)).as_nanos().max(1) as u64,
-                        );
-                    }
                 }
                 input.copy_within(begin..filled, 0);
                 filled -= begin;
@@ -208,14 +224,160 @@ pub(crate) fn drive(
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if sent == lines && last_result.elapsed() > PATIENCE {
-                    return Err(format!("{} of {expected} results are missing", expected - got));
+                    let missing = expected - measured.results;
+                    return Err(format!("{missing} of {expected} results are missing"));
                 }
             }
             Err(error) => return Err(format!("receiving: {error}")),
         }
     }
-    let achieved = got as f64 / start.elapsed().as_secs_f64();
-    Ok(Measured { latency, lag, results: got, achieved })
+    measured.achieved = measured.results as f64 / start.elapsed().as_secs_f64();
+    Ok(measured)
+}
+
+impl Traffic for Load {
+    fn lines(&self) -> (u64, u64) {
+        (self.rate, self.lines)
+    }
+    fn results(&self) -> u64 {
+        match self.job {
+            Job::Echo => self.lines - self.lines / DROP_EVERY,
+            Job::Wordcount => self.lines,
+        }
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        let seq = self.first + seq;
+        // Writing into memory does not fail.
+        let _ = match self.job {
+            Job::Echo if seq % DROP_EVERY == DROP_EVERY - 1 => {
+                writeln!(out, "{seq} drop this line of text")
+            }
+            Job::Echo => writeln!(out, "{seq} pass this line of text"),
+            Job::Wordcount => writeln!(out, "word-{}", self.word(seq)),
+        };
+    }
+    fn is_measured(&self, seq: u64) -> bool {
+        seq >= self.warm_up
+    }
+    /// None may be lost, doubled or out of order.
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String> {
+        let seq = self.line_of(measured.results - 1, line)?;
+        if self.is_measured(seq) {
+            note(&mut measured.latency, intended(seq, self.rate), arrived);
+        }
+        Ok(())
+    }
+}
+
+/// The bare loop that stands beside the engine: one thread on the first core, two sockets, one
+/// buffer each way. It ends with its input.
+pub(crate) fn bare(
+    spin: bool,
+    (input, output): (u16, u16),
+    mut each_line: impl FnMut(&[u8], &mut Vec<u8>) + Send + 'static,
+) -> Result<JoinHandle<std::io::Result<()>>, Failure> {
+    let mut from = TcpStream::connect(("127.0.0.1", input))?;
+    let mut to = TcpStream::connect(("127.0.0.1", output))?;
+    to.set_nodelay(true)?;
+    from.set_nonblocking(spin)?;
+    let first = cores::allowed().first().copied();
+    let body = move || {
+        if let Some(core) = first {
+            cores::pin(core);
+        }
+        let (mut buffer, mut filled) = (vec![0u8; 1 << 16], 0);
+        let mut out = Vec::with_capacity(1 << 16);
+        loop {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => return Ok(()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                Err(_) => return Ok(()),
+            }
+            let mut begin = 0;
+            while let Some(at) = buffer[begin..filled].iter().position(|b| *b == b'\n') {
+                each_line(&buffer[begin..begin + at], &mut out);
+                begin += at + 1;
+            }
+            buffer.copy_within(begin..filled, 0);
+            filled -= begin;
+            if !out.is_empty() {
+                to.write_all(&out)?;
+                out.clear();
+            }
+        }
+    };
+    std::thread::Builder::new().name("bare".into()).spawn(body).map_err(Failure::from)
+}
+
+/// What is under load.
+pub(crate) enum Under {
+    /// A loop by hand.
+    Bare(JoinHandle<std::io::Result<()>>),
+    /// A query.
+    Engine(Box<StreamingQuery>),
+}
+
+/// Starts what is to be measured between two sockets, and loads it.
+pub(crate) fn round(
+    traffic: &mut (impl Traffic + Send),
+    start: impl FnOnce((u16, u16)) -> Result<Under, Failure>,
+) -> Result<Measured, Failure> {
+    let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let under = start((input.local_addr()?.port(), output.local_addr()?.port()))?;
+    let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
+    let measured = on_last_core(|| exchange(traffic, &mut to, &mut from));
+    let measured = measured.map_err(|failure| match (failure, &under) {
+        (Failure::Failed(reason), Under::Engine(query)) => {
+            let why = query.exception().map(|error| format!(" ({error})")).unwrap_or_default();
+            Failure::Failed(format!("{reason}{why}"))
+        }
+        (failure, _) => failure,
+    })?;
+    // The bare loop ends with its input.
+    drop((to, from));
+    match under {
+        Under::Bare(thread) => drop(thread.join()),
+        Under::Engine(query) => query.stop()?,
+    }
+    Ok(measured)
+}
+
+/// Starts a query over the lines of one socket (`lines`), with its results on another.
+pub(crate) fn start_query(
+    wait: &str,
+    (query, mode, format): (&str, &str, &str),
+    (input, output): (u16, u16),
+) -> Result<Under, Failure> {
+    let session = Session::new();
+    session.set("millstream.wait", wait).map_err(wrong)?;
+    let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
+    let lines = lines.option("port", input).option("atEnd", "stop").load().map_err(wrong)?;
+    lines.create_temp_view("lines");
+    let writer = session.sql(query).map_err(wrong)?.write_stream().output_mode(mode);
+    let writer = writer.format("socket").option("format", format);
+    let writer = writer.option("host", "127.0.0.1").option("port", output);
+    let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
+    Ok(Under::Engine(Box::new(query)))
+}
+
+/// A job of our own that the engine refuses.
+pub(crate) fn wrong(error: PlanError) -> Failure {
+    Failure::Wrong(error.to_string())
+}
+
+/// The middle one of at least one value.
+pub(crate) fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
 }
 
 #[cfg(test)]
