@@ -250,6 +250,8 @@ struct InFlight {
     limited: bool,
     staged: Vec<String>,
     state: Vec<OperatorState>,
+    /// For the checkpoint, once the marker is everywhere: nothing waits for it before.
+    changes: Vec<Changes>,
 }
 
 /// What a driver is at.
@@ -460,17 +462,14 @@ impl Driver {
     }
 
     fn changed(&mut self, changes: Changes) {
-        let operator = changes.operator;
         if let State::Epoch(flight) = &mut self.state {
-            let state = &mut flight.state[operator];
+            let state = &mut flight.state[changes.operator];
             state.rows += changes.rows;
             state.updated += changes.updated;
             state.removed += changes.removed;
             state.late += changes.late;
             state.memory_bytes += changes.memory_bytes;
-        }
-        if let Some(checkpoint) = &mut self.checkpoint {
-            changes.drain(|hash, key, value| checkpoint.change(operator, hash, key, value));
+            flight.changes.push(changes);
         }
     }
 
@@ -528,11 +527,12 @@ impl Driver {
     }
 
     /// Writes what makes the epoch durable. Returns the time that the offset log took.
-    fn make_durable(&mut self, flight: &InFlight) -> Result<u64, EngineError> {
+    fn make_durable(&mut self, flight: &mut InFlight) -> Result<u64, EngineError> {
         let (epoch, env) = (self.next_epoch, self.env.clone());
         let storage = env.storage();
         let mut wal_ns = flight.wal_ns;
         if let Some(checkpoint) = &mut self.checkpoint {
+            flight.changes.drain(..).for_each(|changes| checkpoint.change(changes));
             checkpoint.write_state(epoch)?;
         }
         if let Some(sink) = &mut self.sink {
@@ -561,7 +561,7 @@ impl Driver {
     }
 
     fn commit(&mut self, now_ns: u64) {
-        let State::Epoch(flight) = std::mem::replace(&mut self.state, State::Idle) else {
+        let State::Epoch(mut flight) = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
         self.time.end();
@@ -569,7 +569,7 @@ impl Driver {
         if !flight.batch {
             self.time.times().start(self.env.wall_us());
         }
-        let wal_ns = match self.make_durable(&flight) {
+        let wal_ns = match self.make_durable(&mut flight) {
             Ok(wal_ns) => wal_ns,
             Err(error) => return self.fail(error),
         };

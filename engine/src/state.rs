@@ -300,8 +300,7 @@ mod tests {
                     Op::Marker => {
                         logs.iter_mut().for_each(|log| log.hand_over(epoch, 0, 0));
                         while let Ok(Report::State { changes, .. }) = inbox.try_recv() {
-                            let operator = changes.operator;
-                            changes.drain(|hash, key, value| checkpoint.change(operator, hash, key, value));
+                            checkpoint.change(changes);
                         }
                         checkpoint.write_state(epoch).unwrap();
                         checkpoint.write_offsets(epoch, &[], crate::checkpoint::Mode::Continuous, (0, 0), vec![]).unwrap();

@@ -8,9 +8,13 @@
 //!
 //! *Limits.* Memory maps are not behind the seam: see `capture`.
 
+use crate::cores::give_way;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// Bytes of one system call.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A lock on a file, released when dropped and when its process ends, however it ends.
 pub type StorageLock = Box<dyn Send + Sync>;
@@ -78,6 +82,15 @@ fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
+/// In pieces: a worker on this core must not wait for megabytes.
+fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
+    for piece in bytes.chunks(PIECE_BYTES) {
+        file.write_all(piece)?;
+        give_way();
+    }
+    Ok(())
+}
+
 impl Storage for FileStorage {
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
         let folder = folder_path(folder);
@@ -94,11 +107,11 @@ impl Storage for FileStorage {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        File::create(path)?.write_all(bytes)
+        write_all(File::create(path)?, bytes)
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        OpenOptions::new().create(true).append(true).open(path)?.write_all(bytes)
+        write_all(OpenOptions::new().create(true).append(true).open(path)?, bytes)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {

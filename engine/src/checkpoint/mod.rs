@@ -24,10 +24,12 @@ mod compaction;
 pub mod entry;
 pub mod state_file;
 
+use crate::cores::{BREATH, give_way};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::key_group::{KEY_GROUPS, group_of, hash_bytes};
 use crate::seam::Env;
+use crate::state::Changes;
 use crate::storage::{Storage, StorageLock, is_temporary};
 use crate::tasklet::Offset;
 use compaction::Compaction;
@@ -487,9 +489,15 @@ impl Checkpoint {
     }
 
     /// Takes in what an operator instance changed.
-    pub fn change(&mut self, operator: usize, hash: u64, key: &[u8], value: Option<&[u8]>) {
-        let group = group_of(hash) as usize;
-        state_file::put_entry(&mut self.groups[operator][group], key, value);
+    pub fn change(&mut self, changes: Changes) {
+        let (groups, mut count) = (&mut self.groups[changes.operator], 0usize);
+        changes.drain(|hash, key, value| {
+            state_file::put_entry(&mut groups[group_of(hash) as usize], key, value);
+            count += 1;
+            if count.is_multiple_of(BREATH) {
+                give_way();
+            }
+        });
     }
 
     /// Makes the state at the end of an epoch durable.
@@ -508,6 +516,7 @@ impl Checkpoint {
             for (group, entries) in self.groups[operator].iter_mut().enumerate() {
                 writer.group(group as u16, entries);
                 entries.clear();
+                give_way();
             }
             let folder = self.folder.join("state").join(operator.to_string());
             let (bytes, file) = writer.finish(folder.join(format!("{epoch}.delta")));
