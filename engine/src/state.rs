@@ -156,6 +156,12 @@ impl StateLog {
         self.on
     }
 
+    /// Counts a change; for who does not even encode the value when no changes are kept.
+    #[inline]
+    pub fn count_updated(&mut self) {
+        self.updated += 1;
+    }
+
     /// Notes a key's new value.
     #[inline]
     pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {

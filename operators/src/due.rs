@@ -34,6 +34,16 @@ impl Due {
         entry.map(|entry| (time_us, entry))
     }
 
+    /// Some of those that [`take`](Self::take) gives next, at most so many; none if none is due.
+    pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
+        match self.by_time.first_key_value() {
+            Some((time_us, entries)) if *time_us <= by_us => {
+                &entries[entries.len().saturating_sub(most)..]
+            }
+            _ => &[],
+        }
+    }
+
     /// When the first is due.
     #[inline]
     pub fn first_us(&self) -> Option<i64> {

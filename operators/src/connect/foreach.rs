@@ -1,6 +1,6 @@
 //! Rows to a function of the program, or to nowhere.
 
-use crate::table::row::{Row, decode};
+use crate::table::row::{Row, decode, values};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
@@ -31,6 +31,8 @@ impl<F: FnMut(&[Value]) + Send + 'static> ForeachWriter for F {
 pub struct Foreach {
     writer: Box<dyn ForeachWriter>,
     types: Vec<DataType>,
+    /// The row that is given.
+    values: Vec<Value>,
     epoch: Epoch,
     /// What `open` said for this epoch, once it was asked.
     opened: Option<bool>,
@@ -41,7 +43,7 @@ impl Foreach {
     /// A sink for rows of this schema.
     pub fn new(writer: Box<dyn ForeachWriter>, schema: &Schema, latency: LatencyRecorder) -> Self {
         let types = schema.fields.iter().map(|f| f.data_type.clone()).collect();
-        Self { writer, types, epoch: 0, opened: None, latency }
+        Self { writer, types, values: Vec::new(), epoch: 0, opened: None, latency }
     }
 
     fn open(&mut self) -> bool {
@@ -80,7 +82,9 @@ impl<'a> Push<Row<'a>> for Foreach {
         if !self.open() {
             return Ok(());
         }
-        if let Err(reason) = self.writer.process(&decode(row, self.types.iter())) {
+        self.values.clear();
+        self.values.extend(values(row, self.types.iter()));
+        if let Err(reason) = self.writer.process(&self.values) {
             self.writer.close(Some(&reason));
             return Err(EngineError::operator("FOREACH_USER_FUNCTION_ERROR", reason, ""));
         }

@@ -295,10 +295,18 @@ pub fn encode(values: &[Value]) -> Vec<u8> {
     out
 }
 
+/// A row's values.
+pub fn values<'t>(
+    row: Row<'_>,
+    types: impl ExactSizeIterator<Item = &'t DataType>,
+) -> impl ExactSizeIterator<Item = Value> {
+    let width = types.len();
+    types.enumerate().map(move |(index, data_type)| row.value(index, width, data_type))
+}
+
 /// A whole row as values.
 pub fn decode<'t>(row: Row<'_>, types: impl ExactSizeIterator<Item = &'t DataType>) -> Vec<Value> {
-    let width = types.len();
-    types.enumerate().map(|(index, data_type)| row.value(index, width, data_type)).collect()
+    values(row, types).collect()
 }
 
 #[cfg(test)]

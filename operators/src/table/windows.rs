@@ -87,6 +87,14 @@ impl Lengths {
         if rest_us > 0 && time_us - begin_us >= rest_us { begin_us + rest_us } else { begin_us }
     }
 
+    /// The end of a slice.
+    pub fn slice_end(&self, slice_us: i64) -> i64 {
+        let begin_us = self.begin(slice_us);
+        let rest_us = self.width_us % self.slide_us;
+        let length_us = if slice_us - begin_us < rest_us { rest_us } else { self.slide_us };
+        begin_us.saturating_add(length_us)
+    }
+
     /// The end of the first window that has a slice.
     pub fn first_end(&self, slice_us: i64) -> i64 {
         let begin_us = self.begin(slice_us.saturating_sub(self.width_us));

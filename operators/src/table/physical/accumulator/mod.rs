@@ -25,19 +25,25 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use values::Values;
 
+/// A decimal's unscaled value, aligned as most values are: an accumulator is 32 bytes with it, and
+/// 48 with an `i128`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(packed(8))]
+pub(super) struct Wide(i128);
+
 /// One function's running value for one key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Accumulator {
     Count(i64),
     SumLong(Option<i64>),
     SumDouble(Option<f64>),
-    SumDecimal(Option<i128>),
+    SumDecimal(Option<Wide>),
     AvgDouble(f64, i64),
-    AvgDecimal(i128, i64),
+    AvgDecimal(Wide, i64),
     Bool(Option<bool>),
     Long(Option<i64>),
     Double(Option<f64>),
-    Decimal(Option<i128>),
+    Decimal(Option<Wide>),
     Bytes(Option<Vec<u8>>),
     Moments(Box<Moments>),
     CoMoments(Box<CoMoments>),
@@ -47,10 +53,12 @@ pub(super) enum Accumulator {
     Distinct(Box<Sketch>),
     Percentile(Box<Percentiles>),
     /// What a function of the program's own keeps, with its types.
-    User(Vec<Value>, Arc<UserAggregate>),
+    User(Box<[Value]>, Arc<UserAggregate>),
     /// Values that were taken in, and what they gave.
     Once(Box<(Values, Accumulator)>),
 }
+
+const _: () = assert!(size_of::<Accumulator>() == 32);
 
 /// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
 /// for one type, so that a changed value fits where the old one stood.
@@ -114,7 +122,7 @@ impl Accumulator {
             "sum double" => Self::SumDouble(None),
             "sum decimal" => Self::SumDecimal(None),
             "avg double" => Self::AvgDouble(0.0, 0),
-            "avg decimal" => Self::AvgDecimal(0, 0),
+            "avg decimal" => Self::AvgDecimal(Wide(0), 0),
             "boolean" => Self::Bool(None),
             "long" => Self::Long(None),
             "double" => Self::Double(None),
@@ -132,9 +140,11 @@ impl Accumulator {
             Self::Count(n) => n.to_string(),
             Self::SumLong(v) | Self::Long(v) => or_null(*v),
             Self::SumDouble(v) | Self::Double(v) => or_null(*v),
-            Self::SumDecimal(v) | Self::Decimal(v) => or_null(v.map(|v| format!("{v} unscaled"))),
+            Self::SumDecimal(v) | Self::Decimal(v) => {
+                or_null(v.map(|Wide(v)| format!("{v} unscaled")))
+            }
             Self::AvgDouble(sum, n) => format!("{sum} / {n}"),
-            Self::AvgDecimal(sum, n) => format!("{sum} unscaled / {n}"),
+            Self::AvgDecimal(sum, n) => format!("{} unscaled / {n}", { sum.0 }),
             Self::Bool(v) => or_null(*v),
             Self::Bytes(v) => or_null(v.as_ref().map(|v| v.escape_ascii().to_string())),
             Self::Moments(m) => format!("{m:?}"),
@@ -154,13 +164,13 @@ impl Accumulator {
             Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
             Self::SumLong(v) | Self::Long(v) => put(v.map(i64::to_le_bytes), out),
             Self::SumDouble(v) | Self::Double(v) => put(v.map(f64::to_le_bytes), out),
-            Self::SumDecimal(v) | Self::Decimal(v) => put(v.map(i128::to_le_bytes), out),
+            Self::SumDecimal(v) | Self::Decimal(v) => put(v.map(|v| v.0.to_le_bytes()), out),
             Self::AvgDouble(sum, n) => {
                 out.extend_from_slice(&sum.to_le_bytes());
                 out.extend_from_slice(&n.to_le_bytes());
             }
             Self::AvgDecimal(sum, n) => {
-                out.extend_from_slice(&sum.to_le_bytes());
+                out.extend_from_slice(&{ sum.0 }.to_le_bytes());
                 out.extend_from_slice(&n.to_le_bytes());
             }
             Self::Bool(v) => put(v.map(|v| [u8::from(v)]), out),
@@ -196,14 +206,14 @@ impl Accumulator {
                 *v = take_option(bytes)?.map(f64::from_le_bytes);
             }
             Self::SumDecimal(v) | Self::Decimal(v) => {
-                *v = take_option(bytes)?.map(i128::from_le_bytes);
+                *v = take_option(bytes)?.map(|v| Wide(i128::from_le_bytes(v)));
             }
             Self::AvgDouble(sum, n) => {
                 *sum = f64::from_le_bytes(take(bytes)?);
                 *n = i64::from_le_bytes(take(bytes)?);
             }
             Self::AvgDecimal(sum, n) => {
-                *sum = i128::from_le_bytes(take(bytes)?);
+                *sum = Wide(i128::from_le_bytes(take(bytes)?));
                 *n = i64::from_le_bytes(take(bytes)?);
             }
             Self::Bool(v) => *v = take_option::<1>(bytes)?.map(|[v]| v != 0),
@@ -228,7 +238,7 @@ impl Accumulator {
                 let length = u32::from_le_bytes(take(bytes)?) as usize;
                 let (row, rest) = bytes.split_at_checked(length)?;
                 *bytes = rest;
-                *state = decode(Row(row), function.state_types());
+                *state = decode(Row(row), function.state_types()).into();
             }
             Self::Once(once) => {
                 once.0.decode(bytes)?;
@@ -442,7 +452,9 @@ impl Function {
 
     fn start_own(&self) -> Accumulator {
         match &self.input {
-            Input::User(_, function) => Accumulator::User(function.start(), function.clone()),
+            Input::User(_, function) => {
+                Accumulator::User(function.start().into(), function.clone())
+            }
             Input::CountAll | Input::CountValue(_) | Input::CountWhere(_) | Input::CountRows(_) => {
                 Accumulator::Count(0)
             }
@@ -464,7 +476,7 @@ impl Function {
             Input::Sum(Compiled::Long(_)) => Accumulator::SumLong(None),
             Input::Sum(Compiled::Decimal(_)) => Accumulator::SumDecimal(None),
             Input::Sum(_) => Accumulator::SumDouble(None),
-            Input::Avg(Compiled::Decimal(_)) => Accumulator::AvgDecimal(0, 0),
+            Input::Avg(Compiled::Decimal(_)) => Accumulator::AvgDecimal(Wide(0), 0),
             Input::Avg(_) => Accumulator::AvgDouble(0.0, 0),
             Input::Extreme(arg, _) => match arg {
                 Compiled::Bool(_) => Accumulator::Bool(None),
@@ -515,8 +527,8 @@ impl Function {
             }
             (Input::Sum(Compiled::Decimal(f)), A::SumDecimal(sum)) => {
                 if let Some(v) = f(cx)? {
-                    match sum.unwrap_or(0).checked_add(v) {
-                        Some(total) => *sum = Some(total),
+                    match sum.map_or(0, |sum| sum.0).checked_add(v) {
+                        Some(total) => *sum = Some(Wide(total)),
                         None => return arithmetic_overflow("the sum"),
                     }
                 }
@@ -529,8 +541,8 @@ impl Function {
             }
             (Input::Avg(Compiled::Decimal(f)), A::AvgDecimal(sum, n)) => {
                 if let Some(v) = f(cx)? {
-                    match sum.checked_add(v) {
-                        Some(total) => *sum = total,
+                    match { sum.0 }.checked_add(v) {
+                        Some(total) => *sum = Wide(total),
                         None => return arithmetic_overflow("the average's sum"),
                     }
                     *n += 1;
@@ -553,15 +565,19 @@ impl Function {
                 None => return arithmetic_overflow("the sum"),
             },
             (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
-            (A::SumDecimal(a), A::SumDecimal(Some(b))) => match a.unwrap_or(0).checked_add(*b) {
-                Some(sum) => *a = Some(sum),
-                None => return arithmetic_overflow("the sum"),
-            },
+            (A::SumDecimal(a), A::SumDecimal(Some(b))) => {
+                match a.map_or(0, |a| a.0).checked_add(b.0) {
+                    Some(sum) => *a = Some(Wide(sum)),
+                    None => return arithmetic_overflow("the sum"),
+                }
+            }
             (A::AvgDouble(sum, n), A::AvgDouble(other, m)) => (*sum, *n) = (*sum + other, *n + m),
-            (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => match sum.checked_add(*other) {
-                Some(total) => (*sum, *n) = (total, *n + m),
-                None => return arithmetic_overflow("the average's sum"),
-            },
+            (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => {
+                match { sum.0 }.checked_add(other.0) {
+                    Some(total) => (*sum, *n) = (Wide(total), *n + m),
+                    None => return arithmetic_overflow("the average's sum"),
+                }
+            }
             (A::Moments(a), A::Moments(b)) => a.merge(b),
             (A::CoMoments(a), A::CoMoments(b)) => a.merge(b),
             (A::Values(a), A::Values(b)) => a.merge(b),
@@ -585,7 +601,7 @@ impl Function {
             }
             (A::Decimal(a), A::Decimal(Some(b))) => {
                 if let Input::Extreme(_, want) = &self.input {
-                    keep(a, *b, *want, Ord::cmp);
+                    keep(a, *b, *want, |a, b| { a.0 }.cmp(&{ b.0 }));
                 }
             }
             (A::Bytes(a), A::Bytes(Some(b))) => {
@@ -635,7 +651,7 @@ impl Function {
             A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
             A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
             A::SumDecimal(Some(v)) => {
-                let sum = match rescale(*v, self.scale(), &self.to) {
+                let sum = match rescale(v.0, self.scale(), &self.to) {
                     Err(_) if !self.ansi => None,
                     sum => sum?,
                 };
@@ -649,7 +665,7 @@ impl Function {
                     writer.value(index, &value);
                 }
             }
-            A::Decimal(Some(v)) => writer.decimal(index, *v),
+            A::Decimal(Some(v)) => writer.decimal(index, v.0),
             A::Bool(Some(v)) => writer.bool(index, *v),
             A::Bytes(Some(v)) => writer.bytes(index, v),
             A::Moments(m) => {
@@ -686,7 +702,7 @@ impl Function {
                 // One digit more than the result has, so that it is rounded right.
                 let DataType::Decimal(_, to_scale) = self.to else { return Ok(()) };
                 let digits = u32::from(to_scale + 1 - self.scale());
-                let Some(scaled) = sum.checked_mul(10i128.pow(digits)) else {
+                let Some(scaled) = { sum.0 }.checked_mul(10i128.pow(digits)) else {
                     return arithmetic_overflow("the average");
                 };
                 if let Some(v) = rescale(scaled / i128::from(*n), to_scale + 1, &self.to)? {
@@ -851,7 +867,7 @@ fn extreme(
         }
         (Compiled::Decimal(f), A::Decimal(best)) => {
             if let Some(v) = f(cx)? {
-                keep(best, v, want, Ord::cmp);
+                keep(best, Wide(v), want, |a, b| { a.0 }.cmp(&{ b.0 }));
             }
         }
         (Compiled::Bytes(f), A::Bytes(best)) => {
