@@ -47,7 +47,7 @@ const STEP: usize = 1024;
 /// What a window costs beside its merges, in merges.
 const WINDOW: usize = 4;
 /// Keys that are read at once, ahead of their windows.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 /// No window comes next.
 const NONE: i64 = i64::MAX;
 

@@ -31,8 +31,10 @@ use values::Values;
 #[repr(packed(8))]
 pub(super) struct Wide(i128);
 
-/// One function's running value for one key.
+/// One function's running value for one key. Its kind takes 8 bytes, so that it is copied in whole
+/// words: with one byte, a copy of what was just written waits for the store.
 #[derive(Clone, Debug, PartialEq)]
+#[repr(u64)]
 pub(super) enum Accumulator {
     Count(i64),
     SumLong(Option<i64>),
