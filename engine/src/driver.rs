@@ -110,6 +110,8 @@ pub enum Report {
     Ack {
         /// The epoch.
         epoch: Epoch,
+        /// Whether windows that were over before the marker come only behind it.
+        trailing: bool,
     },
     /// Where a source put a marker.
     Offset {
@@ -237,6 +239,8 @@ enum State {
 #[derive(Default)]
 struct InFlight {
     acks: usize,
+    /// Something that was due before the marker comes behind it.
+    trailing: bool,
     offsets: Vec<Offset>,
     records: Vec<u64>,
     started_us: i64,
@@ -332,6 +336,8 @@ pub struct Driver {
     exhausted: Vec<bool>,
     /// Keys that the watermark let go in the last epoch, if there was one in this run.
     removed: Option<u64>,
+    /// Something of the last epoch came, or will come, in the one after it.
+    trailing: bool,
     stop: bool,
     failed: Option<EngineError>,
     /// Who asked for all data since the last plan or drain began, and who before.
@@ -370,6 +376,7 @@ impl Driver {
             next_epoch: parts.recovery.next_epoch,
             state: State::Idle,
             removed: None,
+            trailing: false,
             stop: false,
             failed: None,
             asked: Vec::new(),
@@ -417,10 +424,11 @@ impl Driver {
     /// Takes a report in.
     pub fn handle(&mut self, report: Report, now_ns: u64) {
         match report {
-            Report::Ack { epoch } => {
+            Report::Ack { epoch, trailing } => {
                 debug_assert_eq!(epoch, self.next_epoch, "one epoch is in flight at a time");
                 if let State::Epoch(flight) = &mut self.state {
                     flight.acks += 1;
+                    flight.trailing |= trailing;
                     if flight.acks == self.tasklets {
                         self.commit(now_ns);
                     }
@@ -577,6 +585,7 @@ impl Driver {
         let in_commit_ns = if flight.batch { 0 } else { wal_ns };
         let before = std::mem::replace(&mut self.records, flight.records.clone());
         let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
+        self.trailing = flight.trailing;
         self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
         let committed = Committed {
             records: records.collect(),
@@ -597,7 +606,8 @@ impl Driver {
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
-        if !(flight.limited || flight.batch && self.time.wants_batch(self.env.wall_us())) {
+        let limited = flight.limited || flight.trailing;
+        if !(limited || flight.batch && self.time.wants_batch(self.env.wall_us())) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
             }
@@ -699,9 +709,12 @@ impl Driver {
     fn tick_continuous(&mut self, now_ns: u64, interval_ns: u64) -> Tick {
         let ends = self.all_exhausted();
         // What the last watermark lets out may come behind the marker of its epoch.
-        let flushing = ends && self.time.releases() && self.removed != Some(0);
+        let released = self.trailing || self.removed != Some(0);
+        let flushing = ends && self.time.releases() && released;
         let last = self.stop || (ends && !flushing);
-        let drain = !self.asked.is_empty() && !self.stop;
+        // Who was not served by the last epoch, since something of it is still to come, is now.
+        let waiting = !self.asked.is_empty() || !self.served.is_empty();
+        let drain = waiting && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
         if !last && !drain && !flushing && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));

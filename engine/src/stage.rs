@@ -15,6 +15,9 @@ use crate::wake::Waker;
 pub enum Settled {
     /// Nothing: all that was pushed is out.
     Clear,
+    /// More of our own work, all of it of the next epoch: markers have been passed on. With a
+    /// watermark that moves all the time there may always be some.
+    Trailing,
     /// More of our own work; call again soon.
     More,
     /// Something that another side must make room for; a wake-up will follow.

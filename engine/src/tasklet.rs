@@ -279,14 +279,16 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         // What a watermark lets go goes in steps, and records between them.
-        let clear = match self.down.settle()? {
-            Settled::Clear => true,
-            Settled::More => false,
-            Settled::Blocked => return Ok(Step::Idle),
-        };
+        let settled = self.down.settle()?;
+        if settled == Settled::Blocked {
+            return Ok(Step::Idle);
+        }
+        let (clear, trailing) = (settled == Settled::Clear, settled == Settled::Trailing);
         let mut progress = !clear;
-        if clear && let Some(epoch) = self.ack.take() {
-            self.report(Report::Ack { epoch });
+        if (clear || trailing)
+            && let Some(epoch) = self.ack.take()
+        {
+            self.report(Report::Ack { epoch, trailing });
             progress = true;
         }
         if clear && matches!(self.state, SourceState::Ended) {
@@ -342,7 +344,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             cx.wake_at(at_ns);
         }
         match settled {
-            Settled::More => progress = true,
+            Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() => progress = true,
             Settled::Clear | Settled::Blocked => {}
         }
@@ -493,14 +495,16 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
     }
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        let clear = match self.down.settle()? {
-            Settled::Clear => true,
-            Settled::More => false,
-            Settled::Blocked => return Ok(Step::Idle),
-        };
+        let settled = self.down.settle()?;
+        if settled == Settled::Blocked {
+            return Ok(Step::Idle);
+        }
+        let (clear, trailing) = (settled == Settled::Clear, settled == Settled::Trailing);
         let mut progress = !clear;
-        if clear && let Some(epoch) = self.ack.take() {
-            drop(self.reports.send(Report::Ack { epoch }));
+        if (clear || trailing)
+            && let Some(epoch) = self.ack.take()
+        {
+            drop(self.reports.send(Report::Ack { epoch, trailing }));
             progress = true;
         }
         if clear && self.ended {
@@ -530,7 +534,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             cx.wake_at(at_ns);
         }
         match settled {
-            Settled::More => progress = true,
+            Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() || self.ended => progress = true,
             Settled::Clear | Settled::Blocked => {}
         }
@@ -547,6 +551,8 @@ mod tests {
     /// A chain with work of its own, which says in which step a record has come.
     struct Busy {
         work: usize,
+        /// What is left is of the next epoch.
+        trails: bool,
         came_before: Vec<usize>,
     }
 
@@ -565,7 +571,11 @@ mod tests {
         }
         fn settle(&mut self) -> Result<Settled, EngineError> {
             self.work = self.work.saturating_sub(1);
-            Ok(if self.work > 0 { Settled::More } else { Settled::Clear })
+            Ok(match (self.work, self.trails) {
+                (0, _) => Settled::Clear,
+                (_, true) => Settled::Trailing,
+                (_, false) => Settled::More,
+            })
         }
     }
 
@@ -603,8 +613,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn records_come_between_the_steps_of_a_chains_own_work() {
+    /// A source that never ends in front of a chain, and what it is told and reports.
+    fn numbers(down: Busy) -> (SourceTasklet<Numbers, Busy>, Sender<Command>, Receiver<Report>) {
         let (commands, inbox) = unbounded();
         let (reports, told) = unbounded();
         let port = SourcePort {
@@ -616,13 +626,18 @@ mod tests {
             replays: false,
             idle_after_ns: None,
         };
-        let down = Busy { work: 1000, came_before: Vec::new() };
-        let mut tasklet = SourceTasklet::new(port, Numbers(0), down);
-        let env = SimEnv::new(0);
-        let step = |tasklet: &mut SourceTasklet<Numbers, Busy>| {
-            let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
-            tasklet.step(&mut cx).unwrap()
-        };
+        (SourceTasklet::new(port, Numbers(0), down), commands, told)
+    }
+
+    fn step(tasklet: &mut SourceTasklet<Numbers, Busy>) -> Step {
+        let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+        tasklet.step(&mut cx).unwrap()
+    }
+
+    #[test]
+    fn records_come_between_the_steps_of_a_chains_own_work() {
+        let down = Busy { work: 1000, trails: false, came_before: Vec::new() };
+        let (mut tasklet, commands, told) = numbers(down);
         drop(commands.send(Command::Mark { epoch: 0, drain: false, last: false }));
         for _ in 0..10 {
             assert_eq!(step(&mut tasklet), Step::Progress);
@@ -636,5 +651,19 @@ mod tests {
         }
         step(&mut tasklet);
         assert!(acknowledged());
+    }
+
+    #[test]
+    fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
+        let down = Busy { work: usize::MAX, trails: true, came_before: Vec::new() };
+        let (mut tasklet, commands, told) = numbers(down);
+        drop(commands.send(Command::Mark { epoch: 7, drain: false, last: false }));
+        (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
+        let trails = |report| matches!(report, Report::Ack { epoch: 7, trailing: true });
+        assert!(told.try_iter().any(trails), "there will always be some of the next one");
+        drop(commands.send(Command::End));
+        (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
+        tasklet.down.work = 1;
+        assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
     }
 }

@@ -1,14 +1,15 @@
 //! Entries by the time at which they are due, so that those that are can be taken in small steps.
 
+use crate::places::Places;
 use std::collections::BTreeMap;
 
 /// Places of entries, by time. An entry may be here at a time that is no longer its own; who takes
 /// it looks.
 #[derive(Default)]
 pub(crate) struct Due {
-    by_time: BTreeMap<i64, Vec<u32>>,
-    /// Vectors that are empty again.
-    spare: Vec<Vec<u32>>,
+    by_time: BTreeMap<i64, Places>,
+    /// Those that are empty again.
+    spare: Vec<Places>,
 }
 
 impl Due {
@@ -34,12 +35,11 @@ impl Due {
         entry.map(|entry| (time_us, entry))
     }
 
+    #[cfg(feature = "sql")]
     /// Some of those that [`take`](Self::take) gives next, at most so many; none if none is due.
     pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
-            Some((time_us, entries)) if *time_us <= by_us => {
-                &entries[entries.len().saturating_sub(most)..]
-            }
+            Some((time_us, places)) if *time_us <= by_us => places.ahead(most),
             _ => &[],
         }
     }

@@ -15,6 +15,7 @@
 #[cfg(feature = "sql")]
 pub mod connect;
 mod due;
+mod places;
 #[cfg(feature = "sql")]
 pub mod session;
 pub mod stream;

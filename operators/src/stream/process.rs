@@ -11,6 +11,7 @@ use super::state::{
 };
 use super::watermark::Watermarks;
 use crate::due::Due;
+use crate::places::Places;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::event_time::BatchTimes;
@@ -266,7 +267,7 @@ pub(super) struct Process<K, P, D> {
     watermarks: Watermarks,
     index: HashMap<Vec<u8>, u32, BuildFixed>,
     entries: Vec<Entry<K>>,
-    free: Vec<u32>,
+    free: Places,
     clocks: Clocks,
     /// Parts of state that there are.
     kept: u64,
@@ -297,7 +298,7 @@ where
             parts,
             index: HashMap::default(),
             entries: Vec::new(),
-            free: Vec::new(),
+            free: Places::default(),
             clocks: Clocks::default(),
             kept: 0,
             buffer: Buffer::default(),
@@ -645,7 +646,12 @@ where
         let more = self.0.any_due();
         self.0.now_us = None;
         let below = self.0.down.settle()?;
-        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+        let own = match (&self.0.marker, more) {
+            (Some(_), _) => Settled::More,
+            (None, true) => Settled::Trailing,
+            (None, false) => Settled::Clear,
+        };
+        Ok(own.max(below))
     }
     fn due_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.due_ns());

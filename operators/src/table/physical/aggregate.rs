@@ -20,6 +20,7 @@ use super::accumulator::{Accumulator, Function};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::places::Places;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};
@@ -34,7 +35,7 @@ use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Rows that leave in one step of emission.
-const EMIT_STEP: usize = 256;
+const EMIT_STEP: usize = 64;
 
 struct Entry {
     hash: u64,
@@ -143,7 +144,7 @@ pub(super) struct Aggregate {
     /// Of keys with an event time.
     event: Option<EventTime>,
     due: Due,
-    free: Vec<u32>,
+    free: Places,
     /// A watermark whose keys are not all gone.
     passing_us: Option<i64>,
     emission: Option<Emission>,
@@ -182,7 +183,7 @@ impl Aggregate {
             // The whole table keeps what is over.
             event: event.filter(|_| mode != OutputMode::Complete),
             due: Due::default(),
-            free: Vec::new(),
+            free: Places::default(),
             passing_us: None,
             emission: None,
             scratch: Scratch::default(),
@@ -453,7 +454,7 @@ impl Aggregate {
 }
 
 /// Puts an entry where there is room.
-fn place(entry: Entry, entries: &mut Vec<Entry>, free: &mut Vec<u32>) -> usize {
+fn place(entry: Entry, entries: &mut Vec<Entry>, free: &mut Places) -> usize {
     match free.pop() {
         Some(at) => {
             entries[at as usize] = entry;
@@ -532,9 +533,14 @@ impl Stage for Aggregate {
             return self.down.settle();
         }
         self.go_on()?;
-        let ended = self.emit_step()? && self.passing_us.is_none();
+        self.emit_step()?;
         let below = self.down.settle()?;
-        Ok(if ended || below == Settled::Blocked { below } else { Settled::More })
+        let own = match (&self.emission, self.passing_us.is_some()) {
+            (Some(_), _) => Settled::More,
+            (None, true) => Settled::Trailing,
+            (None, false) => Settled::Clear,
+        };
+        Ok(own.max(below))
     }
 }
 

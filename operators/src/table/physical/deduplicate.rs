@@ -4,6 +4,7 @@ use super::aggregate::{Key, write_keys};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::places::Places;
 use crate::table::row::{Row, Slot as Field};
 use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
@@ -14,7 +15,7 @@ use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Keys that are forgotten in one step.
-const STEP: usize = 1024;
+const STEP: usize = 256;
 /// It is never forgotten.
 const NEVER: i64 = i64::MAX;
 
@@ -42,7 +43,7 @@ pub(super) struct Deduplicate {
     continuous: bool,
     index: HashTable<u32>,
     entries: Vec<Entry>,
-    free: Vec<u32>,
+    free: Places,
     due: Due,
     key_bytes: u64,
     key: Vec<u8>,
@@ -69,7 +70,7 @@ impl Deduplicate {
             continuous,
             index: HashTable::new(),
             entries: Vec::new(),
-            free: Vec::new(),
+            free: Places::default(),
             due: Due::default(),
             key_bytes: 0,
             key: Vec::new(),
@@ -164,7 +165,7 @@ fn add(
     entry: Entry,
     index: &mut HashTable<u32>,
     entries: &mut Vec<Entry>,
-    free: &mut Vec<u32>,
+    free: &mut Places,
     due: &mut Due,
 ) {
     let (hash, expires_us) = (entry.hash, entry.expires_us);
@@ -226,8 +227,12 @@ impl Stage for Deduplicate {
         }
         self.go_on()?;
         let below = self.down.settle()?;
-        let more = self.passing_us.is_some() || self.marker.is_some();
-        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+        let own = match (&self.marker, self.passing_us.is_some()) {
+            (Some(_), _) => Settled::More,
+            (None, true) => Settled::Trailing,
+            (None, false) => Settled::Clear,
+        };
+        Ok(own.max(below))
     }
 }
 

@@ -9,6 +9,7 @@ use super::aggregate::{Key, copy_key, write_keys};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::places::Places;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
@@ -21,7 +22,7 @@ use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Keys that are looked at in one step.
-const STEP: usize = 256;
+const STEP: usize = 64;
 
 struct Session {
     begin_us: i64,
@@ -62,7 +63,7 @@ pub(super) struct SessionAggregate {
     parts: Parts,
     index: HashTable<u32>,
     entries: Vec<Entry>,
-    free: Vec<u32>,
+    free: Places,
     due: Due,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -107,7 +108,7 @@ impl SessionAggregate {
             parts,
             index: HashTable::new(),
             entries: Vec::new(),
-            free: Vec::new(),
+            free: Places::default(),
             due: Due::default(),
             key: Vec::new(),
             value: Vec::new(),
@@ -341,8 +342,12 @@ impl Stage for SessionAggregate {
         }
         self.go_on()?;
         let below = self.down.settle()?;
-        let more = self.passing_us.is_some() || self.marker.is_some();
-        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+        let own = match (&self.marker, self.passing_us.is_some()) {
+            (Some(_), _) => Settled::More,
+            (None, true) => Settled::Trailing,
+            (None, false) => Settled::Clear,
+        };
+        Ok(own.max(below))
     }
 }
 

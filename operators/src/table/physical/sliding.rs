@@ -27,6 +27,7 @@ use super::aggregate::{Key, copy_key, write_keys};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::places::Places;
 use crate::table::expr::compile::{Cx, LongFn};
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use crate::table::windows::Lengths;
@@ -43,7 +44,7 @@ use std::mem::discriminant;
 use std::ops::Range;
 
 /// Merges in one step of letting windows out, about.
-const STEP: usize = 1024;
+const STEP: usize = 256;
 /// What a window costs beside its merges, in merges.
 const WINDOW: usize = 4;
 /// Keys that are read at once, ahead of their windows.
@@ -122,7 +123,7 @@ pub(super) struct Parts {
 struct Table {
     index: HashTable<u32>,
     entries: Vec<Entry>,
-    free: Vec<u32>,
+    free: Places,
 }
 
 /// The stage.
@@ -667,8 +668,12 @@ impl Stage for SlidingAggregate {
         }
         self.go_on()?;
         let below = self.down.settle()?;
-        let more = self.passing_us.is_some() || self.marker.is_some();
-        Ok(if more && below != Settled::Blocked { Settled::More } else { below })
+        let own = match (&self.marker, self.passing_us.is_some()) {
+            (Some(_), _) => Settled::More,
+            (None, true) => Settled::Trailing,
+            (None, false) => Settled::Clear,
+        };
+        Ok(own.max(below))
     }
 }
 

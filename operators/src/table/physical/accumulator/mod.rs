@@ -28,7 +28,7 @@ use values::Values;
 /// A decimal's unscaled value, aligned as most values are: an accumulator is 32 bytes with it, and
 /// 48 with an `i128`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(packed(8))]
+#[repr(Rust, packed(8))]
 pub(super) struct Wide(i128);
 
 /// One function's running value for one key. Its kind takes 8 bytes, so that it is copied in whole
