@@ -355,7 +355,8 @@ impl Driver {
         let mut positions = parts.recovery.offsets;
         positions.resize(sources, Offset::default());
         let mut time = parts.time;
-        time.resume(parts.recovery.watermark_ms, parts.recovery.next_watermark_ms);
+        let recovery = (parts.recovery.watermark_ms, parts.recovery.next_watermark_ms);
+        time.resume(recovery, parts.recovery.trailing);
         time.times().start(parts.env.wall_us());
         let replays = matches!(parts.recovery.unfinished, Some(Unfinished::Replay(_)));
         time.times().set_replays(replays && parts.trigger.is_continuous());

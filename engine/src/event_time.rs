@@ -170,6 +170,8 @@ pub struct EventTime {
     last_ms: i64,
     /// The one that the next batch will go by.
     next_ms: i64,
+    /// The last epoch of an earlier run may not have let all go that its watermark lets go.
+    trailing: bool,
 }
 
 #[derive(Debug)]
@@ -216,9 +218,10 @@ impl EventTime {
         Seen(seen)
     }
 
-    /// Goes on where an earlier run has ended: the watermark of its last batch, and the next.
-    pub fn resume(&mut self, last_ms: i64, next_ms: i64) {
-        (self.last_ms, self.next_ms) = (last_ms, next_ms);
+    /// Goes on where an earlier run has ended: the watermark of its last batch, and the next; and
+    /// whether it may not have let go all that the last one lets go.
+    pub fn resume(&mut self, (last_ms, next_ms): (i64, i64), trailing: bool) {
+        (self.last_ms, self.next_ms, self.trailing) = (last_ms, next_ms, trailing);
         self.times.set(last_ms, next_ms);
     }
 
@@ -243,7 +246,7 @@ impl EventTime {
     /// Whether a batch without new records would let something go, at a wall-clock time.
     pub fn wants_batch(&self, now_us: i64) -> bool {
         let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
-        self.releases && self.next_ms > self.last_ms || now_us >= wanted_us
+        self.releases && (self.next_ms > self.last_ms || self.trailing) || now_us >= wanted_us
     }
 
     /// Begins a batch at a wall-clock time; that one and the watermark may be an earlier run's.
@@ -251,6 +254,7 @@ impl EventTime {
         self.times.start(timestamp_ms.saturating_mul(1000));
         self.times.0.wanted_us.store(NEVER, Ordering::Relaxed);
         self.times.set(self.last_ms, watermark_ms);
+        self.trailing = false;
         self.last_ms = watermark_ms;
         self.next_ms = self.next_ms.max(watermark_ms);
     }
@@ -303,6 +307,12 @@ mod tests {
         assert!(time.wants_batch(7_000) && !time.wants_batch(6_999));
         time.begin(9, time.next_ms());
         assert!(!time.wants_batch(9_000));
+        time.resume((90, 90), true);
+        assert!(time.wants_batch(0), "windows of an epoch of continuous mode may be still to come");
+        time.begin(10, time.next_ms());
+        assert_eq!((times.late_us(), times.watermark_us()), (90_000, 90_000));
+        time.end();
+        assert!(!time.wants_batch(0));
     }
 
     #[test]
@@ -326,7 +336,7 @@ mod tests {
     fn a_restart_goes_on_and_waits_for_all_inputs() {
         let mut time = EventTime::default();
         let (a, b) = (time.input(0), time.input(0));
-        time.resume(30, 40);
+        time.resume((30, 40), false);
         a.publish(90_000);
         time.end();
         assert_eq!(time.next_ms(), 40);

@@ -171,6 +171,9 @@ pub struct Recovery {
     pub next_watermark_ms: i64,
     /// The first epoch that is not committed.
     pub next_epoch: Epoch,
+    /// That epoch was one of continuous mode, so that state may hold windows which are over and were
+    /// to come behind its marker.
+    pub trailing: bool,
     /// Each source's position at the end of the last committed epoch; empty before the first.
     pub offsets: Vec<Offset>,
     /// What is left to do for `next_epoch` (for the one before it, if that is to be committed).
@@ -402,6 +405,7 @@ impl Checkpoint {
             state = commit.state;
             let (header, offsets) = self.read_positions(epoch, shape)?;
             recovery.offsets = offsets;
+            recovery.trailing = header.mode == Mode::Continuous;
             recovery.watermark_ms = header.batch_watermark_ms;
             recovery.next_watermark_ms = commit.next_batch_watermark_ms;
             recovery.next_epoch = epoch + 1;
@@ -425,6 +429,7 @@ impl Checkpoint {
                     // The files that only the commit before it names may be gone by now.
                     state = header.state;
                     recovery.offsets = ends;
+                    recovery.trailing = true;
                     recovery.watermark_ms = header.batch_watermark_ms;
                     recovery.next_watermark_ms = header.batch_watermark_ms;
                     recovery.next_epoch = epoch + 1;
