@@ -13,15 +13,28 @@ pub fn pin(core: Core) -> bool {
     core_affinity::set_for_current(core)
 }
 
-/// Changes, keys and the like that a thread behind the scenes works through between two calls of
-/// [`give_way`]: some tens of microseconds.
-pub(crate) const BREATH: usize = 256;
-
 /// Lets a worker run that has been woken on this core. Linux lets a thread that has slept much
 /// run on for about a millisecond even when a worker, which has slept less, has a record; so work
-/// behind the scenes asks for itself to be interrupted, every [`BREATH`] items.
+/// behind the scenes asks for itself to be interrupted.
 pub(crate) fn give_way() {
     std::thread::yield_now();
+}
+
+/// Gives way once in so many changes, keys and the like: some tens of microseconds of work.
+#[derive(Default)]
+pub(crate) struct Breath(usize);
+
+impl Breath {
+    const ITEMS: usize = 256;
+
+    /// Another item is done.
+    pub fn item(&mut self) {
+        self.0 += 1;
+        if self.0 == Self::ITEMS {
+            self.0 = 0;
+            give_way();
+        }
+    }
 }
 
 /// Cores that this process may use at once: the affinity mask, capped by the cgroup quota

@@ -531,6 +531,11 @@ impl Driver {
         self.tell(|source| Command::Run { epoch, end: ends[source].clone() });
     }
 
+    /// Whether someone waits for all that is there.
+    fn is_awaited(&self) -> bool {
+        !self.asked.is_empty() || !self.served.is_empty()
+    }
+
     fn all_exhausted(&self) -> bool {
         self.exhausted.iter().all(|&exhausted| exhausted)
     }
@@ -714,8 +719,7 @@ impl Driver {
         let flushing = ends && self.time.releases() && released;
         let last = self.stop || (ends && !flushing);
         // Who was not served by the last epoch, since something of it is still to come, is now.
-        let waiting = !self.asked.is_empty() || !self.served.is_empty();
-        let drain = waiting && !self.stop;
+        let drain = self.is_awaited() && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
         if !last && !drain && !flushing && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
@@ -732,10 +736,9 @@ impl Driver {
             self.end();
             return Tick::Wait(None);
         }
-        let waiting = !self.asked.is_empty() || !self.served.is_empty();
         // The first batch starts at once, not at the next tick.
         let due_ns = self.next_at_ns.unwrap_or(now_ns);
-        if !waiting && now_ns < due_ns {
+        if !self.is_awaited() && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {

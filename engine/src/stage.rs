@@ -24,6 +24,18 @@ pub enum Settled {
     Blocked,
 }
 
+impl Settled {
+    /// Of a stage with a chain below: whether it holds a marker back, and whether it has more to do.
+    pub fn over(below: Self, holds_marker: bool, more: bool) -> Self {
+        let own = match (holds_marker, more) {
+            (true, _) => Self::More,
+            (false, true) => Self::Trailing,
+            (false, false) => Self::Clear,
+        };
+        own.max(below)
+    }
+}
+
 /// What a worker offers to stages that own sockets.
 pub struct Io<'a> {
     /// Where to register sockets; `None` under simulation.

@@ -82,11 +82,14 @@ fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// In pieces: a worker on this core must not wait for megabytes.
+/// In pieces: a worker on this core must not wait for megabytes. What is one piece, as the writes
+/// of sinks are that run on workers themselves, gives no way.
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
-    for piece in bytes.chunks(PIECE_BYTES) {
+    for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+        if i > 0 {
+            give_way();
+        }
         file.write_all(piece)?;
-        give_way();
     }
     Ok(())
 }

@@ -283,11 +283,12 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         if settled == Settled::Blocked {
             return Ok(Step::Idle);
         }
-        let (clear, trailing) = (settled == Settled::Clear, settled == Settled::Trailing);
+        let clear = settled == Settled::Clear;
         let mut progress = !clear;
-        if (clear || trailing)
+        if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
+            let trailing = !clear;
             self.report(Report::Ack { epoch, trailing });
             progress = true;
         }
@@ -499,11 +500,12 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         if settled == Settled::Blocked {
             return Ok(Step::Idle);
         }
-        let (clear, trailing) = (settled == Settled::Clear, settled == Settled::Trailing);
+        let clear = settled == Settled::Clear;
         let mut progress = !clear;
-        if (clear || trailing)
+        if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
+            let trailing = !clear;
             drop(self.reports.send(Report::Ack { epoch, trailing }));
             progress = true;
         }

@@ -35,8 +35,8 @@ impl Due {
         entry.map(|entry| (time_us, entry))
     }
 
-    #[cfg(feature = "sql")]
     /// Some of those that [`take`](Self::take) gives next, at most so many; none if none is due.
+    #[cfg(feature = "sql")]
     pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
             Some((time_us, places)) if *time_us <= by_us => places.ahead(most),

@@ -1,4 +1,4 @@
-//! A stack of places that never moves what is in it.
+//! A stack of places that moves little of what is in it.
 //!
 //! A `Vec` that grows copies all it has, which takes milliseconds for a million places, in which
 //! no record goes on. Here a chunk is full at some point, and the next one begins.
@@ -11,13 +11,16 @@ const CHUNK: usize = 4096;
 pub(crate) struct Places {
     full: Vec<Vec<u32>>,
     top: Vec<u32>,
+    /// An empty chunk, so that going up and down over the end of one allocates nothing.
+    spare: Vec<u32>,
 }
 
 impl Places {
     #[inline]
     pub fn push(&mut self, place: u32) {
         if self.top.len() == CHUNK {
-            let next = Vec::with_capacity(CHUNK);
+            let mut next = std::mem::take(&mut self.spare);
+            next.reserve_exact(CHUNK);
             self.full.push(std::mem::replace(&mut self.top, next));
         }
         self.top.push(place);
@@ -26,7 +29,7 @@ impl Places {
     #[inline]
     pub fn pop(&mut self) -> Option<u32> {
         if self.top.is_empty() {
-            self.top = self.full.pop()?;
+            self.spare = std::mem::replace(&mut self.top, self.full.pop()?);
         }
         self.top.pop()
     }

@@ -7,6 +7,7 @@ use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 const SECOND: i64 = 1_000_000;
 const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
@@ -22,9 +23,23 @@ fn text(row: &[Value]) -> String {
 }
 
 fn start(session: &Session, sql: &str, mode: &str, trigger: Trigger) -> StreamingQuery {
+    start_on(session, sql, mode, trigger, None)
+}
+
+fn start_on(
+    session: &Session,
+    sql: &str,
+    mode: &str,
+    trigger: Trigger,
+    checkpoint: Option<&Path>,
+) -> StreamingQuery {
     let frame = session.sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     let writer = frame.write_stream().output_mode(mode).format("memory").query_name("out");
     let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let writer = match checkpoint {
+        Some(folder) => writer.option("checkpointLocation", folder.display()),
+        None => writer,
+    };
     let query = writer.trigger(trigger).config(config).start();
     query.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
@@ -45,10 +60,20 @@ fn run(
     parallelism: u32,
     batches: &[Vec<Event>],
 ) -> (Vec<String>, u64) {
+    run_on(sql, trigger, parallelism, batches, None)
+}
+
+fn run_on(
+    sql: &str,
+    trigger: Trigger,
+    parallelism: u32,
+    batches: &[Vec<Event>],
+    checkpoint: Option<&Path>,
+) -> (Vec<String>, u64) {
     let session = Session::new();
     session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
     let stream = events(&session);
-    let query = start(&session, sql, "append", trigger);
+    let query = start_on(&session, sql, "append", trigger, checkpoint);
     for batch in batches {
         stream.add(batch.iter().map(|(seconds, key, n)| row(*seconds, *key, *n)));
         query.process_all_available().unwrap();
@@ -200,7 +225,12 @@ proptest! {
             expected.iter_mut().for_each(|row| row.truncate(row.rfind(' ').unwrap()));
             expected.sort();
             let got = run(&of(""), trigger, parallelism, &batches);
-            prop_assert_eq!(got, (expected, late), "{:?} {}", trigger, window);
+            prop_assert_eq!(&got, &(expected, late), "{:?} {}", trigger, window);
+            // Changes that are kept for a checkpoint need sums that are else let go.
+            let folder = std::env::temp_dir().join(format!("millstream-slices-{}", std::process::id()));
+            let kept = run_on(&of(""), trigger, parallelism, &batches, Some(&folder));
+            std::fs::remove_dir_all(&folder).unwrap();
+            prop_assert_eq!(kept, got, "{:?} {} with a checkpoint", trigger, window);
         }
     }
 

@@ -402,6 +402,7 @@ fn sliding(
     let taken = (last.1 - first.1) as f64 / ((last.0 - first.0).max(1) as f64 / 1e6);
     let mut lags_ms: Vec<i64> = ends.iter().map(|(_, _, lag_ms)| *lag_ms).collect();
     let state = query.last_progress().map(|p| p.committed.state).unwrap_or_default();
+    let resident_kb = resident_kb();
     query.stop()?;
     let state = state.first().map(|s| (s.rows, s.memory_bytes)).unwrap_or_default();
     lags_ms.sort_unstable();
@@ -414,7 +415,8 @@ fn sliding(
             serde_json::json!({
                 "rate": rate, "keys": keys, "width_ms": width_ms, "slide_ms": slide_ms,
                 "rows_per_s": taken, "results_per_s": out, "watermark_lag_ms": { "p50": lag50, "max": lag_max },
-                "slices": state.0, "memory_bytes": state.1, "kept_up": kept_up,
+                "slices": state.0, "memory_bytes": state.1, "resident_kb": resident_kb,
+                "kept_up": kept_up,
             })
         );
     } else {
@@ -426,7 +428,12 @@ fn sliding(
             share * 100.0
         );
         println!("watermark behind the clock at an epoch's end: p50 {lag50} ms, max {lag_max} ms");
-        println!("slices in state {}, about {:.0} MB", state.0, state.1 as f64 / 1e6);
+        println!(
+            "slices in state {}, about {:.0} MB; the process has {:.0} MB",
+            state.0,
+            state.1 as f64 / 1e6,
+            resident_kb as f64 * 1024.0 / 1e6
+        );
         println!("{}", if kept_up { "it keeps up" } else { "it falls behind" });
     }
     if kept_up { Ok(()) } else { Err(Failure::Failed("it falls behind".to_string())) }
@@ -735,7 +742,7 @@ mod tests {
             gaps: gaps.iter().copied().collect(),
             ..OffCore::default()
         };
-        // Nothing is read: the thread's own gaps would be in the way.
+        // So high that what the thread itself has waited adds nothing.
         let since = |gaps: &[(u64, u64, u64)], since_ns| {
             let mut off_core = of(gaps);
             off_core.total_ns = u64::MAX;

@@ -9,7 +9,7 @@
 
 use super::entry::{damaged, write_failed};
 use super::state_file::{Owner, StateFile, Writer, entries, put_entry};
-use crate::cores::{BREATH, give_way};
+use crate::cores::Breath;
 use crate::error::EngineError;
 use crate::key_group::{BuildFixed, KEY_GROUPS};
 use crate::storage::{Storage, temporary};
@@ -105,14 +105,11 @@ fn merge(storage: &dyn Storage, files: &[StateFile], group: u64) -> Result<Vec<u
         }
     }
     let mut latest: HashMap<&[u8], Option<&[u8]>, BuildFixed> = HashMap::default();
-    let mut count = 0usize;
+    let mut breath = Breath::default();
     for (file, bytes) in &blocks {
         let whole = entries(bytes, |key, value| {
             latest.insert(key, value);
-            count += 1;
-            if count.is_multiple_of(BREATH) {
-                give_way();
-            }
+            breath.item();
             Ok(())
         })?;
         if whole.is_none() {

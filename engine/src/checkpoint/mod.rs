@@ -24,7 +24,7 @@ mod compaction;
 pub mod entry;
 pub mod state_file;
 
-use crate::cores::{BREATH, give_way};
+use crate::cores::{Breath, give_way};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::key_group::{KEY_GROUPS, group_of, hash_bytes};
@@ -171,7 +171,7 @@ pub struct Recovery {
     pub next_watermark_ms: i64,
     /// The first epoch that is not committed.
     pub next_epoch: Epoch,
-    /// That epoch was one of continuous mode, so that state may hold windows which are over and were
+    /// The last committed epoch was one of continuous mode, so that state may hold windows which are over and were
     /// to come behind its marker.
     pub trailing: bool,
     /// Each source's position at the end of the last committed epoch; empty before the first.
@@ -495,13 +495,10 @@ impl Checkpoint {
 
     /// Takes in what an operator instance changed.
     pub fn change(&mut self, changes: Changes) {
-        let (groups, mut count) = (&mut self.groups[changes.operator], 0usize);
+        let (groups, mut breath) = (&mut self.groups[changes.operator], Breath::default());
         changes.drain(|hash, key, value| {
             state_file::put_entry(&mut groups[group_of(hash) as usize], key, value);
-            count += 1;
-            if count.is_multiple_of(BREATH) {
-                give_way();
-            }
+            breath.item();
         });
     }
 

@@ -646,12 +646,7 @@ where
         let more = self.0.any_due();
         self.0.now_us = None;
         let below = self.0.down.settle()?;
-        let own = match (&self.0.marker, more) {
-            (Some(_), _) => Settled::More,
-            (None, true) => Settled::Trailing,
-            (None, false) => Settled::Clear,
-        };
-        Ok(own.max(below))
+        Ok(Settled::over(below, self.0.marker.is_some(), more))
     }
     fn due_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.due_ns());

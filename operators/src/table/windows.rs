@@ -512,6 +512,9 @@ mod tests {
             let (slice_us, of_time) = (lengths.slice(time_us), windows(time_us));
             prop_assert!(slice_us <= time_us);
             prop_assert_eq!(&windows(slice_us), &of_time);
+            let end_us = lengths.slice_end(slice_us);
+            prop_assert!(time_us < end_us && lengths.slice(end_us) == end_us);
+            prop_assert_eq!(lengths.slice(end_us - 1), slice_us);
             let (first, last) = (of_time[0], of_time[of_time.len() - 1]);
             prop_assert_eq!(lengths.first_end(slice_us), first + lengths.width_us);
             prop_assert_eq!(lengths.last_end(slice_us), last + lengths.width_us);

@@ -535,12 +535,7 @@ impl Stage for Aggregate {
         self.go_on()?;
         self.emit_step()?;
         let below = self.down.settle()?;
-        let own = match (&self.emission, self.passing_us.is_some()) {
-            (Some(_), _) => Settled::More,
-            (None, true) => Settled::Trailing,
-            (None, false) => Settled::Clear,
-        };
-        Ok(own.max(below))
+        Ok(Settled::over(below, self.emission.is_some(), self.passing_us.is_some()))
     }
 }
 

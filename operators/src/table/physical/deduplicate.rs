@@ -227,12 +227,7 @@ impl Stage for Deduplicate {
         }
         self.go_on()?;
         let below = self.down.settle()?;
-        let own = match (&self.marker, self.passing_us.is_some()) {
-            (Some(_), _) => Settled::More,
-            (None, true) => Settled::Trailing,
-            (None, false) => Settled::Clear,
-        };
-        Ok(own.max(below))
+        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
     }
 }
 

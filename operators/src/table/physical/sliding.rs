@@ -17,7 +17,7 @@
 //!
 //! *Memory.* The slices of a key lie in rings: one of beginnings, one of suffixes and one of sums,
 //! with as many accumulators a slice as there are functions. A result reads the fronts of the first
-//! two and the end of the third, and allocates nothing.
+//! two and the end of the third; it allocates only for accumulators that own memory.
 //!
 //! *State.* A slice is an entry: the row of the key and the slice's beginning, to the accumulators.
 //! One more entry a key, without a beginning, says which window comes next.
@@ -196,10 +196,10 @@ fn add<'a>(
 
 fn merge<'a>(
     functions: &[Function],
-    acc: &mut Accumulators,
+    acc: impl IntoIterator<Item = &'a mut Accumulator>,
     later: impl IntoIterator<Item = &'a Accumulator>,
 ) -> Result<(), EngineError> {
-    for (function, (acc, later)) in functions.iter().zip(acc.iter_mut().zip(later)) {
+    for (function, (acc, later)) in functions.iter().zip(acc.into_iter().zip(later)) {
         function.merge(acc, later)?;
     }
     Ok(())
@@ -327,8 +327,10 @@ impl Entry {
     ) -> Result<(), EngineError> {
         let width = functions.len();
         if place < self.front {
+            let mut row = starts(functions);
+            add(functions, row.iter_mut(), cx)?;
             for at in 0..=place {
-                add(functions, self.suffixes.of_mut(at, width), cx)?;
+                merge(functions, self.suffixes.of_mut(at, width), &row)?;
             }
         } else if place < self.taken {
             add(functions, self.back.iter_mut(), cx)?;
@@ -559,7 +561,7 @@ impl SlidingAggregate {
         sum.clear();
         if entry.front > 0 {
             sum.extend(entry.suffixes.of(0, parts.functions.len()).cloned());
-            merge(&parts.functions, sum, &entry.back)?;
+            merge(&parts.functions, sum.iter_mut(), &entry.back)?;
         }
         buffers.window.clear();
         let mut window = RowWriter::new(&mut buffers.window, 2);
@@ -668,12 +670,7 @@ impl Stage for SlidingAggregate {
         }
         self.go_on()?;
         let below = self.down.settle()?;
-        let own = match (&self.marker, self.passing_us.is_some()) {
-            (Some(_), _) => Settled::More,
-            (None, true) => Settled::Trailing,
-            (None, false) => Settled::Clear,
-        };
-        Ok(own.max(below))
+        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
     }
 }
 

@@ -31,8 +31,8 @@ use values::Values;
 #[repr(Rust, packed(8))]
 pub(super) struct Wide(i128);
 
-/// One function's running value for one key. Its kind takes 8 bytes, so that it is copied in whole
-/// words: with one byte, a copy of what was just written waits for the store.
+/// One function's running value for one key. Its kind takes 8 bytes, so that all of it is whole
+/// words.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(u64)]
 pub(super) enum Accumulator {
