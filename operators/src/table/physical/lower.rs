@@ -7,7 +7,7 @@ use super::join::{Parts, TableJoin};
 use super::late::{Late, LateOutput, Side};
 use super::order::{Limit, Sort};
 use super::session::{Parts as SessionParts, SessionAggregate};
-use super::sliding::{Parts as SlidingParts, SlidingAggregate};
+use super::sliding::{Parts as SlidingParts, sliding_aggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
 use crate::stream::watermark::Watermark;
@@ -423,7 +423,7 @@ impl Lowering<'_, '_> {
                     late: self.late("sliding aggregate", columns.clone()),
                     log,
                 };
-                Box::new(SlidingAggregate::new(parts, down))
+                sliding_aggregate(parts, down)
             }
         }
     }

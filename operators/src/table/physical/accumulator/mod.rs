@@ -2,6 +2,7 @@
 
 mod moments;
 mod percentile;
+mod plain;
 mod sketch;
 mod values;
 
@@ -20,6 +21,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use moments::{CoMoments, Moments};
 use percentile::Percentiles;
+pub(super) use plain::Plain;
 use sketch::Sketch;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -61,6 +63,13 @@ pub(super) enum Accumulator {
 }
 
 const _: () = assert!(size_of::<Accumulator>() == 32);
+
+impl Default for Accumulator {
+    /// Of no function; owns no memory.
+    fn default() -> Self {
+        Self::Count(0)
+    }
+}
 
 /// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
 /// for one type, so that a changed value fits where the old one stood.
@@ -338,10 +347,17 @@ pub(super) struct Function {
     fractions: Vec<f64>,
     /// The fractions are an array, and so is the result.
     several: bool,
+    /// What its accumulator is as words, if it can be kept so.
+    plain: Option<Plain>,
 }
 
 impl Function {
     pub fn new(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
+        let function = Self::compiled(call, width, semantics);
+        Self { plain: Plain::of(&function.start()), ..function }
+    }
+
+    fn compiled(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
         let compile = |expr: &Resolved| compile(&fold(expr.clone(), semantics), width, semantics);
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
@@ -368,6 +384,7 @@ impl Function {
                 separator: String::new(),
                 fractions: Vec::new(),
                 several: false,
+                plain: None,
             };
         }
         let input = match (call.function, first, other) {
@@ -435,6 +452,7 @@ impl Function {
             separator: separator.to_string(),
             fractions: call.args.get(1).and_then(fractions).unwrap_or_default(),
             several: matches!(call.args.get(1).map(|a| &a.data_type), Some(DataType::Array(_))),
+            plain: None,
         }
     }
 

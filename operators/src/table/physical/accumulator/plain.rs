@@ -1,0 +1,193 @@
+//! Accumulators that own no memory, as a few words: an operator that keeps very many of them beside
+//! each other stores no more than they need (a count takes 8 bytes; as an [`Accumulator`] it takes
+//! what the largest of all kinds takes).
+
+use super::{Accumulator, Function, Input, Wide};
+use crate::table::expr::compile::{Cx, EvalError};
+
+/// A kind of accumulator that can be kept as words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Plain {
+    Count,
+    SumLong,
+    SumDouble,
+    SumDecimal,
+    AvgDouble,
+    AvgDecimal,
+    Bool,
+    Long,
+    Double,
+    Decimal,
+}
+
+fn wide(words: &[u64]) -> Wide {
+    Wide((i128::from(words[1] as i64) << 64) | i128::from(words[0]))
+}
+
+fn put_wide(Wide(value): Wide, words: &mut [u64]) {
+    (words[0], words[1]) = (value as u64, (value >> 64) as u64);
+}
+
+impl Plain {
+    /// The kind of an accumulator; `None` if it owns memory, or may.
+    pub fn of(accumulator: &Accumulator) -> Option<Self> {
+        use Accumulator as A;
+        Some(match accumulator {
+            A::Count(_) => Self::Count,
+            A::SumLong(_) => Self::SumLong,
+            A::SumDouble(_) => Self::SumDouble,
+            A::SumDecimal(_) => Self::SumDecimal,
+            A::AvgDouble(..) => Self::AvgDouble,
+            A::AvgDecimal(..) => Self::AvgDecimal,
+            A::Bool(_) => Self::Bool,
+            A::Long(_) => Self::Long,
+            A::Double(_) => Self::Double,
+            A::Decimal(_) => Self::Decimal,
+            _ => return None,
+        })
+    }
+
+    /// How many words it takes. What may be NULL has one that says whether it is, 0 if so.
+    pub fn words(self) -> usize {
+        match self {
+            Self::Count | Self::Bool => 1,
+            Self::SumLong | Self::SumDouble | Self::AvgDouble | Self::Long | Self::Double => 2,
+            Self::SumDecimal | Self::AvgDecimal | Self::Decimal => 3,
+        }
+    }
+
+    /// Reads one that [`store`](Self::store) wrote, or one of zeros, which has seen no record.
+    #[inline]
+    pub fn load(self, words: &[u64]) -> Accumulator {
+        use Accumulator as A;
+        let long = || (words[1] != 0).then_some(words[0] as i64);
+        let double = || (words[1] != 0).then_some(f64::from_bits(words[0]));
+        let decimal = || (words[2] != 0).then_some(wide(words));
+        match self {
+            Self::Count => A::Count(words[0] as i64),
+            Self::SumLong => A::SumLong(long()),
+            Self::Long => A::Long(long()),
+            Self::SumDouble => A::SumDouble(double()),
+            Self::Double => A::Double(double()),
+            Self::SumDecimal => A::SumDecimal(decimal()),
+            Self::Decimal => A::Decimal(decimal()),
+            Self::AvgDouble => A::AvgDouble(f64::from_bits(words[0]), words[1] as i64),
+            Self::AvgDecimal => A::AvgDecimal(wide(words), words[2] as i64),
+            Self::Bool => A::Bool((words[0] != 0).then_some(words[0] == 2)),
+        }
+    }
+
+    /// Writes an accumulator of a plain kind.
+    #[inline]
+    pub fn store(accumulator: &Accumulator, words: &mut [u64]) {
+        use Accumulator as A;
+        match accumulator {
+            A::Count(n) => words[0] = *n as u64,
+            A::SumLong(v) | A::Long(v) => {
+                (words[0], words[1]) = (v.unwrap_or(0) as u64, u64::from(v.is_some()));
+            }
+            A::SumDouble(v) | A::Double(v) => {
+                (words[0], words[1]) = (v.unwrap_or(0.0).to_bits(), u64::from(v.is_some()));
+            }
+            A::SumDecimal(v) | A::Decimal(v) => {
+                put_wide(v.unwrap_or(Wide(0)), words);
+                words[2] = u64::from(v.is_some());
+            }
+            A::AvgDouble(sum, n) => (words[0], words[1]) = (sum.to_bits(), *n as u64),
+            A::AvgDecimal(sum, n) => {
+                put_wide(*sum, words);
+                words[2] = *n as u64;
+            }
+            A::Bool(v) => words[0] = v.map_or(0, |v| 1 + u64::from(v)),
+            _ => unreachable!("`of` gave a kind of words"),
+        }
+    }
+}
+
+impl Function {
+    /// Whether its accumulator can be kept as words; the methods that take words are for those.
+    pub fn is_plain(&self) -> bool {
+        self.plain.is_some()
+    }
+
+    /// How many words its accumulator takes.
+    #[inline]
+    pub fn words(&self) -> usize {
+        self.plain.map_or(0, Plain::words)
+    }
+
+    /// Its accumulator, from the first of some words.
+    #[inline]
+    pub fn load(&self, words: &[u64]) -> Accumulator {
+        match self.plain {
+            Some(plain) => plain.load(words),
+            None => unreachable!("only plain functions are kept as words"),
+        }
+    }
+
+    /// Takes a record in.
+    #[inline]
+    pub fn add_words(&self, words: &mut [u64], cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        if let (Input::CountAll, None) = (&self.input, &self.filter) {
+            words[0] += 1;
+            return Ok(());
+        }
+        let mut accumulator = self.load(words);
+        self.add(&mut accumulator, cx)?;
+        Plain::store(&accumulator, words);
+        Ok(())
+    }
+
+    /// Takes in what a later accumulator of the same function has seen.
+    #[inline]
+    pub fn merge_words(&self, words: &mut [u64], later: &[u64]) -> Result<(), Box<EvalError>> {
+        match self.plain {
+            Some(Plain::Count) => {
+                words[0] += later[0];
+                return Ok(());
+            }
+            Some(Plain::SumLong) => {
+                // What is NULL adds 0.
+                let sum = (words[0] as i64).checked_add(later[0] as i64);
+                if let Some(sum) = sum {
+                    (words[0], words[1]) = (sum as u64, words[1] | later[1]);
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        let mut accumulator = self.load(words);
+        self.merge(&mut accumulator, &self.load(later))?;
+        Plain::store(&accumulator, words);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_are_read_as_they_were_written(
+            long: Option<i64>, double: Option<f64>, decimal: Option<i128>, truth: Option<bool>, n: i64,
+        ) {
+            use Accumulator as A;
+            let double = double.filter(|v| !v.is_nan());
+            let wide = decimal.map(Wide);
+            let (of, sum) = (double.unwrap_or(0.5), wide.unwrap_or(Wide(-1)));
+            let all = [
+                A::Count(n), A::SumLong(long), A::Long(long), A::SumDouble(double), A::Double(double),
+                A::SumDecimal(wide), A::Decimal(wide), A::AvgDouble(of, n), A::AvgDecimal(sum, n),
+                A::Bool(truth),
+            ];
+            for accumulator in all {
+                let kind = Plain::of(&accumulator).unwrap();
+                let mut words = vec![u64::MAX; kind.words()];
+                Plain::store(&accumulator, &mut words);
+                prop_assert_eq!(kind.load(&words), accumulator);
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The slices of one key, and the windows that are combined from them.
+
+use super::super::accumulator::Function;
+use super::NONE;
+use super::ring::Ring;
+use super::unit::{Unit, Values};
+use crate::table::expr::compile::Cx;
+use crate::table::windows::Lengths;
+use millstream_engine::error::EngineError;
+use millstream_engine::state::Slot;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::hint::black_box;
+
+/// What all entries of a stage have in common.
+pub(super) struct Common<U> {
+    pub functions: Vec<Function>,
+    pub lengths: Lengths,
+    /// A slice of no rows, whose beginning is still to be set.
+    pub empty: Values<U>,
+}
+
+impl<U: Unit> Common<U> {
+    pub fn new(functions: Vec<Function>, lengths: Lengths) -> Self {
+        let mut empty = Values::new();
+        empty.push(U::of_time(0));
+        empty.extend(U::start(&functions));
+        Self { functions, lengths, empty }
+    }
+
+    /// Units of a slice.
+    #[inline]
+    fn size(&self) -> usize {
+        self.empty.len()
+    }
+
+    /// The values of no rows.
+    #[inline]
+    fn start(&self) -> &[U] {
+        &self.empty[1..]
+    }
+}
+
+/// What only a key has whose changes are kept.
+struct Kept<U> {
+    /// Where the last changes of its slices stand.
+    slots: VecDeque<Slot>,
+    /// What is in each slice of the front.
+    sums: Ring<U>,
+    /// Where the last change of its next window stands.
+    slot: Slot,
+}
+
+/// A key. Which window comes next is looked after by the stage.
+pub(super) struct Entry<U> {
+    pub hash: u64,
+    pub key: SmallVec<[u8; 40]>,
+    /// The end of the window that comes next.
+    pub next_us: i64,
+    /// Each with its beginning, in order of time; those of the front with their suffixes, the
+    /// others with what is in them.
+    slices: Ring<U>,
+    /// Where the last of them begins: most rows are of it, or of the next.
+    last_us: i64,
+    front: u32,
+    /// Slices of the front, and those that are in `back`.
+    taken: u32,
+    back: Values<U>,
+    /// The end of the window at which all becomes front, if it is known.
+    flip_us: i64,
+    kept: Option<Box<Kept<U>>>,
+}
+
+impl<U: Unit> Entry<U> {
+    pub fn new(hash: u64, key: &[u8], common: &Common<U>, keeps: bool) -> Self {
+        let kept = Kept { slots: VecDeque::new(), sums: Ring::default(), slot: Slot::default() };
+        Self {
+            hash,
+            key: SmallVec::from_slice(key),
+            next_us: NONE,
+            slices: Ring::default(),
+            last_us: i64::MIN,
+            front: 0,
+            taken: 0,
+            back: Values::from(common.start()),
+            flip_us: NONE,
+            kept: keeps.then(|| Box::new(kept)),
+        }
+    }
+
+    /// What it has beside itself, in bytes, without what accumulators own.
+    pub fn memory(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| {
+            size_of::<Kept<U>>() + kept.sums.memory() + kept.slots.capacity() * size_of::<Slot>()
+        });
+        self.slices.memory() + kept
+    }
+
+    /// Reads what the next window needs. It was last used a window's length ago.
+    pub fn touch(&self, common: &Common<U>) {
+        let (len, taken) = (self.slices.len(), self.taken as usize);
+        let time = |place: usize| (place < len).then(|| self.begin(place, common));
+        black_box((time(0), time(taken)));
+    }
+
+    #[inline]
+    fn begin(&self, place: usize, common: &Common<U>) -> i64 {
+        self.slices.get(place, common.size())[0].time()
+    }
+
+    /// Where the first slice begins.
+    #[inline]
+    pub fn first_us(&self, common: &Common<U>) -> Option<i64> {
+        (self.slices.len() > 0).then(|| self.begin(0, common))
+    }
+
+    /// The place of the slice that begins at a time, made if there is none, and whether it is new.
+    #[inline]
+    pub fn slice(&mut self, begin_us: i64, common: &Common<U>) -> (usize, bool) {
+        if begin_us == self.last_us {
+            return (self.slices.len() - 1, false);
+        }
+        if begin_us < self.last_us {
+            return self.earlier_slice(begin_us, common);
+        }
+        self.last_us = begin_us;
+        self.slices.push_back(&common.empty);
+        let place = self.slices.len() - 1;
+        self.slices.get_mut(place, common.size())[0] = U::of_time(begin_us);
+        if let Some(kept) = &mut self.kept {
+            kept.slots.push_back(Slot::default());
+        }
+        (place, true)
+    }
+
+    #[cold]
+    fn earlier_slice(&mut self, begin_us: i64, common: &Common<U>) -> (usize, bool) {
+        let mut at = self.slices.len();
+        while at > 0 && self.begin(at - 1, common) > begin_us {
+            at -= 1;
+        }
+        if at > 0 && self.begin(at - 1, common) == begin_us {
+            return (at - 1, false);
+        }
+        let in_front = at < self.front as usize;
+        // In the front its suffix is nothing yet, and all behind it.
+        let mut slice = if in_front {
+            Values::from(self.slices.get(at, common.size()))
+        } else {
+            common.empty.clone()
+        };
+        slice[0] = U::of_time(begin_us);
+        self.slices.insert(at, &slice);
+        self.taken += u32::from(at < self.taken as usize);
+        self.front += u32::from(in_front);
+        if let Some(kept) = &mut self.kept {
+            kept.slots.insert(at, Slot::default());
+            if in_front {
+                kept.sums.insert(at, common.start());
+            }
+        }
+        (at, true)
+    }
+
+    /// Takes a row into a slice.
+    #[inline]
+    pub fn add(&mut self, place: usize, common: &Common<U>, cx: Cx<'_>) -> Result<(), EngineError> {
+        if place < self.front as usize {
+            return self.add_late(place, common, cx);
+        }
+        if place < self.taken as usize {
+            U::add(&common.functions, &mut self.back, cx)?;
+        }
+        let slice = self.slices.get_mut(place, common.size());
+        U::add(&common.functions, &mut slice[1..], cx)
+    }
+
+    /// Takes a row into a slice of the front. It is evaluated once, not for each slice.
+    #[cold]
+    fn add_late(
+        &mut self,
+        place: usize,
+        common: &Common<U>,
+        cx: Cx<'_>,
+    ) -> Result<(), EngineError> {
+        let functions = &common.functions;
+        let mut row = Values::from(common.start());
+        U::add(functions, &mut row, cx)?;
+        for at in 0..=place {
+            U::merge(functions, &mut self.slices.get_mut(at, common.size())[1..], &row)?;
+        }
+        match &mut self.kept {
+            Some(kept) => U::merge(functions, kept.sums.get_mut(place, row.len()), &row),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what begins before the end of a window. Returns how many merges that were.
+    pub fn take(&mut self, end_us: i64, common: &Common<U>) -> Result<usize, EngineError> {
+        let before = self.taken as usize;
+        while (self.taken as usize) < self.slices.len() {
+            let slice = self.slices.get(self.taken as usize, common.size());
+            if slice[0].time() >= end_us {
+                break;
+            }
+            U::merge(&common.functions, &mut self.back, &slice[1..])?;
+            self.taken += 1;
+        }
+        let cost = self.taken as usize - before;
+        let Lengths { width_us, slide_us, .. } = common.lengths;
+        if self.flip_us <= end_us {
+            self.flip_us = end_us.saturating_add(width_us);
+            return Ok(cost + self.flip(common)?);
+        }
+        if self.flip_us == NONE {
+            // Not all keys at once.
+            let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
+            self.flip_us = end_us.saturating_add(moment * slide_us);
+        }
+        Ok(cost)
+    }
+
+    /// Makes all that is taken front. Returns how many merges that were.
+    fn flip(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
+        let (functions, size) = (&common.functions, common.size());
+        let (front, taken) = (self.front as usize, self.taken as usize);
+        if let Some(kept) = &mut self.kept {
+            (front..taken).for_each(|at| kept.sums.push_back(&self.slices.get(at, size)[1..]));
+        }
+        for at in (front..taken.saturating_sub(1)).rev() {
+            let (slice, later) = self.slices.pair(at, at + 1, size);
+            U::merge(functions, &mut slice[1..], &later[1..])?;
+        }
+        if front < taken {
+            for at in 0..front {
+                let (slice, later) = self.slices.pair(at, front, size);
+                U::merge(functions, &mut slice[1..], &later[1..])?;
+            }
+        }
+        self.back.clone_from_slice(common.start());
+        self.front = self.taken;
+        Ok(taken)
+    }
+
+    /// The values of the window of all that is taken; none if nothing is.
+    #[inline]
+    pub fn window<'a>(
+        &'a self,
+        common: &Common<U>,
+        sum: &'a mut Values<U>,
+    ) -> Result<Option<&'a [U]>, EngineError> {
+        if self.taken == 0 {
+            return Ok(None);
+        }
+        if self.front == 0 {
+            return Ok(Some(&self.back));
+        }
+        sum.clear();
+        sum.extend(self.slices.get(0, common.size())[1..].iter().cloned());
+        U::merge(&common.functions, sum, &self.back)?;
+        Ok(Some(sum))
+    }
+
+    /// Lets the first slice go. Returns how many merges that were.
+    pub fn pop(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
+        let cost = if self.front == 0 { self.flip(common)? } else { 0 };
+        self.slices.pop_front(common.size());
+        (self.front, self.taken) = (self.front - 1, self.taken - 1);
+        if self.slices.len() == 0 {
+            self.last_us = i64::MIN;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.sums.pop_front(common.start().len());
+            kept.slots.pop_front();
+        }
+        Ok(cost)
+    }
+
+    /// Removes a slice that no window has taken. Returns whether it was there.
+    pub fn remove(&mut self, begin_us: i64, common: &Common<U>) -> bool {
+        let found = (0..self.slices.len()).find(|at| self.begin(*at, common) == begin_us);
+        let Some(at) = found else { return false };
+        self.slices.remove(at, common.size());
+        self.last_us =
+            self.slices.len().checked_sub(1).map_or(i64::MIN, |last| self.begin(last, common));
+        if let Some(kept) = &mut self.kept {
+            kept.slots.remove(at);
+        }
+        true
+    }
+
+    /// When a slice begins, what is in it, and where its last change stands.
+    pub fn kept(&mut self, place: usize, common: &Common<U>) -> Option<(i64, &[U], &mut Slot)> {
+        let kept = self.kept.as_deref_mut()?;
+        let slice = self.slices.get(place, common.size());
+        let sum = match place < self.front as usize {
+            true => kept.sums.get(place, common.start().len()),
+            false => &slice[1..],
+        };
+        Some((slice[0].time(), sum, &mut kept.slots[place]))
+    }
+
+    /// What is in a slice that no window has taken.
+    pub fn values(&mut self, place: usize, common: &Common<U>) -> &mut [U] {
+        &mut self.slices.get_mut(place, common.size())[1..]
+    }
+
+    /// Where the last change of its next window stands, if changes are kept.
+    pub fn slot(&mut self) -> Option<&mut Slot> {
+        self.kept.as_mut().map(|kept| &mut kept.slot)
+    }
+}

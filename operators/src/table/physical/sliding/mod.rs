@@ -1,0 +1,517 @@
+//! Sliding windows by slices: a row goes into the one slice of its time, whatever the number of
+//! windows that it is in, and a window is combined from its slices when the watermark passes it.
+//!
+//! *Combining* costs a key about three merges a window, however many slices a window has. Of the
+//! slices of a key the older ones (`front`) have the sum of themselves and all younger ones of the
+//! front beside them, and the younger ones one sum for all of them (`back`):
+//!
+//! ```text
+//! slices    a    b    c    d  │ e   f  │ g   still to come
+//! suffix  abcd  bcd   cd   d  │  back  │
+//! ```
+//!
+//! The window is `suffix[0] + back`. When it moves on, `a` goes with its suffix, and `g` is merged
+//! into `back`. When the front is used up, and once in each length of the window at a moment of the
+//! key's own, all becomes front. A slice of the front needs no sum of its own any more,
+//! unless changes are kept for a checkpoint: a row that is late for some of its windows goes into the
+//! suffixes.
+//!
+//! *Memory.* The slices of a key lie in one ring, each with its beginning before it: those of the
+//! front as suffixes, the others as what is in them. Functions whose values are plain numbers are
+//! kept as words (16 bytes a slice for a count), others as whole accumulators. A result reads the
+//! front of the ring and the place where the next slice is taken; it allocates only for accumulators
+//! that own memory.
+//!
+//! *State.* A slice is an entry: the row of the key and the slice's beginning, to the accumulators.
+//! One more entry a key, without a beginning, says which window comes next.
+
+mod entry;
+mod ring;
+mod unit;
+
+use super::accumulator::{Accumulator, Function};
+use super::aggregate::{Key, copy_key, write_keys};
+use super::late::Late;
+use super::stages::{BoxChain, Scratch};
+use crate::due::Due;
+use crate::places::Places;
+use crate::table::expr::compile::LongFn;
+use crate::table::row::{Row, RowWriter, Slot as Field};
+use crate::table::windows::Lengths;
+use entry::{Common, Entry};
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::StateLog;
+use std::ops::Range;
+use unit::{Unit, Values};
+
+/// Merges in one step of letting windows out, about.
+const STEP: usize = 256;
+/// What a window costs beside its merges, in merges.
+const WINDOW: usize = 4;
+/// Keys that are read at once, ahead of their windows.
+const AHEAD: usize = 16;
+/// No window comes next.
+const NONE: i64 = i64::MAX;
+
+/// What the stage is made of.
+pub(super) struct Parts {
+    /// The other keys.
+    pub keys: Vec<Key>,
+    /// The time of a row.
+    pub time: LongFn,
+    pub lengths: Lengths,
+    /// The place of the window among all keys.
+    pub place: usize,
+    pub functions: Vec<Function>,
+    pub late: Late,
+    pub log: StateLog,
+}
+
+/// The keys.
+struct Table<U> {
+    index: HashTable<u32>,
+    entries: Vec<Entry<U>>,
+    free: Places,
+    slices: u64,
+    /// Of entries, beside themselves.
+    memory: usize,
+}
+
+/// The stage.
+struct SlidingAggregate<U> {
+    keys: Vec<Key>,
+    time: LongFn,
+    place: usize,
+    late: Late,
+    log: StateLog,
+    common: Common<U>,
+    table: Table<U>,
+    due: Due,
+    key: Vec<u8>,
+    recent: Recent,
+    buffers: Buffers,
+    /// Of a window.
+    sum: Values<U>,
+    scratch: Scratch,
+    /// A watermark whose windows are not all out.
+    passing_us: Option<i64>,
+    marker: Option<Epoch>,
+    down: BoxChain,
+}
+
+/// The slice of the last row, which the next row is most likely of too.
+struct Recent {
+    times_us: Range<i64>,
+    /// The ends of the first and of the last window that have it.
+    first_us: i64,
+    last_us: i64,
+}
+
+impl Recent {
+    fn of(lengths: Lengths, time_us: i64) -> Self {
+        let begin_us = lengths.slice(time_us);
+        Self {
+            times_us: begin_us..lengths.slice_end(begin_us),
+            first_us: lengths.first_end(begin_us),
+            last_us: lengths.last_end(begin_us),
+        }
+    }
+}
+
+/// What is written before it goes on.
+#[derive(Default)]
+struct Buffers {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    window: Vec<u8>,
+    row: Vec<u8>,
+}
+
+fn unreadable() -> EngineError {
+    let reason = "an entry of sliding windows does not hold what their functions need";
+    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
+}
+
+/// The row of a key with the beginning of a slice behind it.
+fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Vec<u8>) {
+    out.clear();
+    let mut writer = RowWriter::new(out, keys.len() + 1);
+    for (i, of) in keys.iter().enumerate() {
+        copy_key((Row(key), i, keys.len()), i, of.physical(), &mut writer);
+    }
+    if let Some(begin_us) = begin_us {
+        writer.long(keys.len(), begin_us);
+    }
+}
+
+impl<U: Unit> Table<U> {
+    /// The entry of a key.
+    #[inline]
+    fn entry(&mut self, key: &[u8], common: &Common<U>, keeps: bool) -> usize {
+        let (hash, entries) = (hash_bytes(key), &mut self.entries);
+        let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
+        if let Some(&at) = self.index.find(hash, same) {
+            return at as usize;
+        }
+        let entry = Entry::new(hash, key, common, keeps);
+        self.memory += entry.memory();
+        let at = match self.free.pop() {
+            Some(at) => {
+                entries[at as usize] = entry;
+                at
+            }
+            None => {
+                entries.push(entry);
+                entries.len() as u32 - 1
+            }
+        };
+        self.index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+        at as usize
+    }
+
+    /// The place of a slice of a key, made if there is none.
+    #[inline]
+    fn slice(&mut self, at: usize, begin_us: i64, common: &Common<U>) -> usize {
+        let entry = &mut self.entries[at];
+        let before = entry.memory();
+        let (place, new) = entry.slice(begin_us, common);
+        if new {
+            self.slices += 1;
+            self.memory += entry.memory() - before;
+        }
+        place
+    }
+
+    /// Takes a key out that has no slices.
+    fn remove(&mut self, at: usize, common: &Common<U>) {
+        let entry = &mut self.entries[at];
+        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other as usize == at) {
+            found.remove();
+        }
+        self.memory -= entry.memory();
+        *entry = Entry::new(0, &[], common, false);
+        self.free.push(at as u32);
+    }
+}
+
+/// The stage: over words if all functions allow it.
+pub(super) fn sliding_aggregate(parts: Parts, down: BoxChain) -> BoxChain {
+    if parts.functions.iter().all(Function::is_plain) {
+        Box::new(SlidingAggregate::<u64>::new(parts, down))
+    } else {
+        Box::new(SlidingAggregate::<Accumulator>::new(parts, down))
+    }
+}
+
+impl<U: Unit> SlidingAggregate<U> {
+    fn new(parts: Parts, down: BoxChain) -> Self {
+        let Parts { keys, time, lengths, place, functions, late, log } = parts;
+        Self {
+            keys,
+            time,
+            place,
+            late,
+            log,
+            common: Common::new(functions, lengths),
+            table: Table {
+                index: HashTable::new(),
+                entries: Vec::new(),
+                free: Places::default(),
+                slices: 0,
+                memory: 0,
+            },
+            due: Due::default(),
+            key: Vec::new(),
+            recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },
+            buffers: Buffers::default(),
+            sum: Values::new(),
+            scratch: Scratch::default(),
+            passing_us: None,
+            marker: None,
+            down,
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let Self { keys, common, table, key: own, log, .. } = self;
+        let (width, keeps) = (keys.len() + 1, log.is_on());
+        log.restore(|_, key, value| {
+            let field = Field::new(keys.len(), width);
+            let begin_us = (!Row(key).is_null(field)).then(|| Row(key).long(field));
+            own.clear();
+            let mut writer = RowWriter::new(own, keys.len());
+            for (i, of) in keys.iter().enumerate() {
+                copy_key((Row(key), i, width), i, of.physical(), &mut writer);
+            }
+            let at = table.entry(own, common, keeps);
+            match (begin_us, value) {
+                (None, None) => table.entries[at].next_us = NONE,
+                (None, Some(value)) => {
+                    let next = value.last_chunk::<8>().ok_or_else(unreadable)?;
+                    table.entries[at].next_us = i64::from_le_bytes(*next);
+                }
+                (Some(begin_us), None) => {
+                    table.slices -= u64::from(table.entries[at].remove(begin_us, common));
+                }
+                (Some(begin_us), Some(mut value)) => {
+                    let place = table.slice(at, begin_us, common);
+                    let values = table.entries[at].values(place, common);
+                    U::decode(&common.functions, values, &mut value).ok_or_else(unreadable)?;
+                }
+            }
+            Ok(())
+        })?;
+        for at in 0..self.table.entries.len() {
+            match self.table.entries[at].next_us {
+                NONE => self.table.remove(at, &self.common),
+                next_us => self.due.add(next_us, at as u32),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which window of a key comes next.
+    fn note_next(&mut self, at: usize) {
+        let Self { keys, log, common, table, buffers, .. } = self;
+        let entry = &mut table.entries[at];
+        let (hash, next_us) = (entry.hash, entry.next_us);
+        if !log.is_on() {
+            return;
+        }
+        write_state_key(keys, &entry.key, None, &mut buffers.key);
+        if next_us == NONE {
+            return log.erase(hash, &buffers.key);
+        }
+        let value = &mut buffers.value;
+        value.clear();
+        // Empty ones, so that it reads as the others do.
+        common.functions.iter().for_each(|function| function.start().encode(value));
+        value.extend_from_slice(&next_us.to_le_bytes());
+        if let Some(slot) = entry.slot() {
+            log.write(slot, hash, &buffers.key, value);
+        }
+    }
+
+    /// Notes a slice.
+    #[inline]
+    fn note(&mut self, at: usize, place: usize) {
+        let Self { keys, log, common, table, buffers, .. } = self;
+        if !log.is_on() {
+            return log.count_updated();
+        }
+        let entry = &mut table.entries[at];
+        let (hash, key) = (entry.hash, entry.key.clone());
+        let Some((begin_us, sum, slot)) = entry.kept(place, common) else { return };
+        write_state_key(keys, &key, Some(begin_us), &mut buffers.key);
+        buffers.value.clear();
+        U::encode(&common.functions, sum, &mut buffers.value);
+        log.put(slot, hash, &buffers.key, &buffers.value);
+    }
+
+    /// Lets the next window of a key out, and then what no window needs any more. Returns what it
+    /// cost, in merges.
+    fn let_out(&mut self, at: usize) -> Result<usize, EngineError> {
+        let Lengths { width_us, slide_us, .. } = self.common.lengths;
+        let entry = &mut self.table.entries[at];
+        let (end_us, before) = (entry.next_us, entry.memory());
+        let mut cost = WINDOW + entry.take(end_us, &self.common)?;
+        if self.emit(at, end_us)? {
+            self.log.count_removed();
+        }
+        cost += self.evict(at, end_us - width_us + slide_us)?;
+        let (lengths, entry) = (self.common.lengths, &mut self.table.entries[at]);
+        self.table.memory += entry.memory() - before;
+        let next_us = match entry.first_us(&self.common) {
+            None => NONE,
+            // A part of the next window already.
+            Some(first_us) if first_us < end_us => end_us.saturating_add(slide_us),
+            Some(first_us) => lengths.first_end(first_us),
+        };
+        entry.next_us = next_us;
+        self.note_next(at);
+        match next_us {
+            NONE => self.table.remove(at, &self.common),
+            next_us => self.due.add(next_us, at as u32),
+        }
+        Ok(cost)
+    }
+
+    /// Lets slices go that begin before a time.
+    fn evict(&mut self, at: usize, before_us: i64) -> Result<usize, EngineError> {
+        let Self { keys, log, common, table, buffers, .. } = self;
+        let entry = &mut table.entries[at];
+        let mut cost = 0;
+        while let Some(begin_us) = entry.first_us(common)
+            && begin_us < before_us
+        {
+            cost += entry.pop(common)?;
+            table.slices -= 1;
+            if log.is_on() {
+                write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
+                log.erase(entry.hash, &buffers.key);
+            }
+        }
+        Ok(cost)
+    }
+
+    /// Gives the window of a key that ends at a time. Returns whether there is anything in it.
+    fn emit(&mut self, at: usize, end_us: i64) -> Result<bool, EngineError> {
+        let Self { keys, place, common, table, buffers, sum, down, .. } = self;
+        let entry = &table.entries[at];
+        let Some(values) = entry.window(common, sum)? else { return Ok(false) };
+        buffers.window.clear();
+        let mut window = RowWriter::new(&mut buffers.window, 2);
+        window.long(0, end_us - common.lengths.width_us);
+        window.long(1, end_us);
+        let width = keys.len() + 1;
+        buffers.row.clear();
+        let mut writer = RowWriter::new(&mut buffers.row, width + common.functions.len());
+        writer.bytes(*place, &buffers.window);
+        for (i, key) in keys.iter().enumerate() {
+            let to = i + usize::from(i >= *place);
+            copy_key((Row(&entry.key), i, keys.len()), to, key.physical(), &mut writer);
+        }
+        U::write(&common.functions, values, &mut writer, width)?;
+        down.push(Row(&buffers.row), UNTIMED)?;
+        Ok(true)
+    }
+
+    /// A step of letting windows out that are over. Returns whether all are.
+    fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
+        let (mut cost, mut touched) = (0, 0);
+        while cost < STEP {
+            if !self.down.ready() {
+                return Ok(!self.due.any(by_us));
+            }
+            if touched == 0 {
+                let (ahead, common) = (self.due.ahead(by_us, AHEAD), &self.common);
+                touched = ahead.len();
+                // Together, so that memory is waited for once and not for each in turn.
+                ahead.iter().for_each(|&at| self.table.entries[at as usize].touch(common));
+            }
+            touched = touched.saturating_sub(1);
+            let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
+            // It may have another next window than when it was added.
+            cost += if self.table.entries[at as usize].next_us == due_us {
+                self.let_out(at as usize)?
+            } else {
+                1
+            };
+        }
+        Ok(!self.due.any(by_us))
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        let entries = self.table.entries.capacity() * size_of::<Entry<U>>();
+        let bytes = (entries + self.table.memory) as u64;
+        self.log.hand_over(epoch, self.table.slices, bytes);
+    }
+
+    /// Goes on with a watermark, and with a marker behind it.
+    fn go_on(&mut self) -> Result<(), EngineError> {
+        if let Some(by_us) = self.passing_us {
+            if !self.expire(by_us)? {
+                return Ok(());
+            }
+            self.passing_us = None;
+            if self.late.in_band() {
+                self.down.watermark(by_us)?;
+            }
+        }
+        let Some(epoch) = self.marker.take() else { return Ok(()) };
+        self.hand_over(epoch);
+        self.down.marker(epoch)
+    }
+}
+
+impl<U: Unit> Stage for SlidingAggregate<U> {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.restore()?;
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
+        self.late.advance(micros);
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.go_on()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if self.late.in_band() {
+            // What is still to go goes in the next epoch.
+            self.hand_over(epoch);
+            return self.down.marker(epoch);
+        }
+        self.marker = Some(epoch);
+        self.passing_us = Some(self.late.watermark_us());
+        self.go_on()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.passing_us.is_none() && self.marker.is_none() {
+            return self.down.settle();
+        }
+        self.go_on()?;
+        let below = self.down.settle()?;
+        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
+    }
+}
+
+impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
+    fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        // A row without a time is in no window.
+        let Some(time_us) = (self.time)(self.scratch.cx(row))? else { return Ok(()) };
+        let (lengths, late_us) = (self.common.lengths, self.late.late_us());
+        if !self.recent.times_us.contains(&time_us) {
+            self.recent = Recent::of(lengths, time_us);
+        }
+        let Recent { times_us: Range { start: begin_us, .. }, first_us, last_us } = self.recent;
+        if first_us <= late_us {
+            let missed = (late_us.min(last_us) - first_us) / lengths.slide_us + 1;
+            self.log.count_late_windows(missed as u64);
+            self.late.put_aside(row);
+            if last_us <= late_us {
+                return Ok(());
+            }
+        }
+        self.key.clear();
+        write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+        let keeps = self.log.is_on();
+        let at = self.table.entry(&self.key, &self.common, keeps);
+        // The row is late for these, and must not be in them.
+        while self.table.entries[at].next_us <= late_us {
+            self.let_out(at)?;
+            if self.table.entries[at].next_us == NONE {
+                let again = self.table.entry(&self.key, &self.common, keeps);
+                debug_assert_eq!(again, at, "the place that was freed last is taken first");
+            }
+        }
+        let place = self.table.slice(at, begin_us, &self.common);
+        let entry = &mut self.table.entries[at];
+        entry.add(place, &self.common, self.scratch.cx(row))?;
+        let next_us = match late_us.checked_sub(first_us) {
+            Some(behind_us @ 0..) => {
+                first_us + (behind_us / lengths.slide_us + 1) * lengths.slide_us
+            }
+            _ => first_us,
+        };
+        if next_us < entry.next_us {
+            entry.next_us = next_us;
+            self.due.add(next_us, at as u32);
+            self.note_next(at);
+        }
+        self.note(at, place);
+        Ok(())
+    }
+}

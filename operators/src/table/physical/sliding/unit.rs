@@ -1,0 +1,146 @@
+//! What the slices of a key are made of: words if all functions allow it, which is dense and quick
+//! to copy, or else whole accumulators.
+
+use super::super::accumulator::{Accumulator, Function, Plain};
+use crate::table::expr::compile::Cx;
+use crate::table::row::RowWriter;
+use millstream_engine::error::EngineError;
+use smallvec::SmallVec;
+
+/// One value for each function, behind each other.
+pub(super) type Values<U> = SmallVec<[U; 4]>;
+
+/// A unit of memory of a slice. A slice is one unit that says when it begins, and the values of
+/// each function.
+pub(super) trait Unit: Clone + Default + Send + 'static {
+    /// A time.
+    fn of_time(micros: i64) -> Self;
+    /// The inverse of [`of_time`](Self::of_time).
+    fn time(&self) -> i64;
+    /// The values of no rows.
+    fn start(functions: &[Function]) -> Values<Self>;
+    /// Takes a row in.
+    fn add(functions: &[Function], to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError>;
+    /// Takes in what later rows gave.
+    fn merge(functions: &[Function], to: &mut [Self], later: &[Self]) -> Result<(), EngineError>;
+    /// Appends values as they stand in a checkpoint.
+    fn encode(functions: &[Function], values: &[Self], out: &mut Vec<u8>);
+    /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
+    fn decode(functions: &[Function], to: &mut [Self], bytes: &mut &[u8]) -> Option<()>;
+    /// Writes the columns from `first` on.
+    fn write(
+        functions: &[Function],
+        values: &[Self],
+        writer: &mut RowWriter<'_, Vec<u8>>,
+        first: usize,
+    ) -> Result<(), EngineError>;
+}
+
+impl Unit for u64 {
+    #[inline]
+    fn of_time(micros: i64) -> Self {
+        micros as u64
+    }
+    #[inline]
+    fn time(&self) -> i64 {
+        *self as i64
+    }
+    fn start(functions: &[Function]) -> Values<Self> {
+        SmallVec::from_elem(0, functions.iter().map(Function::words).sum())
+    }
+    #[inline]
+    fn add(functions: &[Function], mut to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError> {
+        for function in functions {
+            let (words, rest) = std::mem::take(&mut to).split_at_mut(function.words());
+            function.add_words(words, cx)?;
+            to = rest;
+        }
+        Ok(())
+    }
+    #[inline]
+    fn merge(
+        functions: &[Function],
+        mut to: &mut [Self],
+        mut later: &[Self],
+    ) -> Result<(), EngineError> {
+        for function in functions {
+            let (words, rest) = std::mem::take(&mut to).split_at_mut(function.words());
+            function.merge_words(words, &later[..words.len()])?;
+            (to, later) = (rest, &later[words.len()..]);
+        }
+        Ok(())
+    }
+    fn encode(functions: &[Function], mut values: &[Self], out: &mut Vec<u8>) {
+        for function in functions {
+            function.load(values).encode(out);
+            values = &values[function.words()..];
+        }
+    }
+    fn decode(functions: &[Function], mut to: &mut [Self], bytes: &mut &[u8]) -> Option<()> {
+        for function in functions {
+            let (words, rest) = std::mem::take(&mut to).split_at_mut(function.words());
+            let mut accumulator = function.start();
+            accumulator.decode(bytes)?;
+            Plain::store(&accumulator, words);
+            to = rest;
+        }
+        Some(())
+    }
+    #[inline]
+    fn write(
+        functions: &[Function],
+        mut values: &[Self],
+        writer: &mut RowWriter<'_, Vec<u8>>,
+        first: usize,
+    ) -> Result<(), EngineError> {
+        for (i, function) in functions.iter().enumerate() {
+            function.write(&function.load(values), writer, first + i)?;
+            values = &values[function.words()..];
+        }
+        Ok(())
+    }
+}
+
+impl Unit for Accumulator {
+    fn of_time(micros: i64) -> Self {
+        Self::Count(micros)
+    }
+    fn time(&self) -> i64 {
+        match self {
+            Self::Count(micros) => *micros,
+            _ => unreachable!("a slice begins with its time"),
+        }
+    }
+    fn start(functions: &[Function]) -> Values<Self> {
+        functions.iter().map(Function::start).collect()
+    }
+    fn add(functions: &[Function], to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError> {
+        for (function, to) in functions.iter().zip(to) {
+            function.add(to, cx)?;
+        }
+        Ok(())
+    }
+    fn merge(functions: &[Function], to: &mut [Self], later: &[Self]) -> Result<(), EngineError> {
+        for (function, (to, later)) in functions.iter().zip(to.iter_mut().zip(later)) {
+            function.merge(to, later)?;
+        }
+        Ok(())
+    }
+    fn encode(_: &[Function], values: &[Self], out: &mut Vec<u8>) {
+        values.iter().for_each(|value| value.encode(out));
+    }
+    fn decode(_: &[Function], to: &mut [Self], bytes: &mut &[u8]) -> Option<()> {
+        to.iter_mut().try_for_each(|value| value.decode(bytes))
+    }
+    fn write(
+        functions: &[Function],
+        values: &[Self],
+        writer: &mut RowWriter<'_, Vec<u8>>,
+        first: usize,
+    ) -> Result<(), EngineError> {
+        for (i, (function, value)) in functions.iter().zip(values).enumerate() {
+            function.write(value, writer, first + i)?;
+        }
+        Ok(())
+    }
+}
