@@ -352,12 +352,18 @@ impl Storage for SimStorage {
         Ok(state.contents[state.find(path)?].live.clone())
     }
 
-    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    fn append_range(
+        &self,
+        path: &Path,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let state = self.state();
         let live = &state.contents[state.find(path)?].live;
         let range = (offset as usize).min(live.len())..offset as usize + length;
-        let bytes = live.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(bytes.to_vec())
+        out.extend_from_slice(live.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {

@@ -35,8 +35,14 @@ pub trait Storage: Send + Sync {
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
     /// A file's content.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// A part of a file's content.
-    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+    /// Appends a part of a file's content; nothing if it fails.
+    fn append_range(
+        &self,
+        path: &Path,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()>;
     /// A file's size in bytes.
     fn size(&self, path: &Path) -> io::Result<u64>;
     /// The files of a folder, by name, half-written ones ([`is_temporary`]) among them.
@@ -45,6 +51,13 @@ pub trait Storage: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Locks a file, which is made if need be; `None` if another has it.
     fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>>;
+
+    /// A part of a file's content.
+    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.append_range(path, offset, length, &mut bytes)?;
+        Ok(bytes)
+    }
 
     /// Puts a file in place of what was there. After an error or a crash either the old content
     /// or the new one is there, never a part.
@@ -133,12 +146,18 @@ impl Storage for FileStorage {
         std::fs::read(path)
     }
 
-    fn read_range(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    fn append_range(
+        &self,
+        path: &Path,
+        offset: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        let mut bytes = vec![0; length];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
+        let from = out.len();
+        out.resize(from + length, 0);
+        file.read_exact(&mut out[from..]).inspect_err(|_| out.truncate(from))
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {

@@ -8,12 +8,12 @@
 //! *Threads.* The driver's, between other work.
 
 use super::entry::{damaged, write_failed};
-use super::state_file::{Owner, StateFile, Writer, entries, put_entry};
-use crate::cores::Breath;
+use super::state_file::{Owner, StateEntry, StateFile, Writer, entry_at, put_entry};
+use crate::cores::{Breath, give_way};
 use crate::error::EngineError;
-use crate::key_group::{BuildFixed, KEY_GROUPS};
+use crate::key_group::{KEY_GROUPS, hash_bytes};
 use crate::storage::{Storage, temporary};
-use std::collections::HashMap;
+use hashbrown::HashTable;
 use std::path::PathBuf;
 
 /// Deltas behind a snapshot at most.
@@ -42,13 +42,26 @@ pub struct Compaction {
     group: u64,
     since_sync: u64,
     started: bool,
+    merge: Merge,
+}
+
+/// What the merge of a group needs, kept from group to group: memory that comes and goes with each
+/// of them is cleared by the kernel each time, while a worker may wait for this core.
+#[derive(Debug, Default)]
+struct Merge {
+    /// All blocks of the group, oldest first.
+    bytes: Vec<u8>,
+    /// Where the latest entry of each key stands, with the hash of the key.
+    latest: HashTable<(u64, usize)>,
+    out: Vec<u8>,
 }
 
 impl Compaction {
     /// Begins to make `files`, oldest first, into a snapshot at `path`.
     pub fn new(files: Vec<StateFile>, path: PathBuf, owner: Owner) -> Self {
         let writer = Some(Writer::new(owner));
-        Self { files, path, writer, group: 0, since_sync: 0, started: false }
+        let merge = Merge::default();
+        Self { files, path, writer, group: 0, since_sync: 0, started: false, merge }
     }
 
     /// The operator whose files these are.
@@ -72,16 +85,16 @@ impl Compaction {
         if self.group < KEY_GROUPS {
             let mut merged_bytes = 0;
             while self.group < KEY_GROUPS && merged_bytes < STEP_BYTES {
-                let merged = merge(storage, &self.files, self.group)?;
+                let merged = self.merge.group(storage, &self.files, self.group)?;
                 merged_bytes += merged.len();
-                writer.group(self.group as u16, &merged);
+                writer.group(self.group as u16, merged);
                 self.group += 1;
             }
-            let bytes = writer.take();
-            if !bytes.is_empty() {
-                storage.append(&temporary, &bytes).map_err(failed)?;
+            if !writer.bytes().is_empty() {
+                storage.append(&temporary, writer.bytes()).map_err(failed)?;
             }
-            self.since_sync += bytes.len() as u64;
+            self.since_sync += writer.bytes().len() as u64;
+            writer.clear();
             if self.since_sync >= SYNC_BYTES {
                 self.since_sync = 0;
                 storage.sync(&temporary).map_err(failed)?;
@@ -96,31 +109,49 @@ impl Compaction {
     }
 }
 
-/// A group's entries, the latest of each key, without those that are gone.
-fn merge(storage: &dyn Storage, files: &[StateFile], group: u64) -> Result<Vec<u8>, EngineError> {
-    let mut blocks = Vec::new();
-    for file in files {
-        for block in file.index.iter().filter(|block| u64::from(block.group) == group) {
-            blocks.push((file, file.block(storage, block)?));
+impl Merge {
+    /// A group's entries, the latest of each key, without those that are gone.
+    fn group(
+        &mut self,
+        storage: &dyn Storage,
+        files: &[StateFile],
+        group: u64,
+    ) -> Result<&[u8], EngineError> {
+        let Self { bytes, latest, out } = self;
+        bytes.clear();
+        latest.clear();
+        out.clear();
+        let mut breath = Breath::default();
+        for file in files {
+            for block in file.index.iter().filter(|block| u64::from(block.group) == group) {
+                let mut at = bytes.len();
+                file.read_block(storage, block, bytes)?;
+                give_way();
+                while at < bytes.len() {
+                    let Some(StateEntry { key, next, .. }) = entry_at(bytes, at) else {
+                        return Err(damaged(&file.path, "an entry is longer than its block"));
+                    };
+                    let hash = hash_bytes(key);
+                    let is_key = |&(other, at): &(u64, usize)| {
+                        other == hash && entry_at(bytes, at).is_some_and(|e| e.key == key)
+                    };
+                    match latest.find_mut(hash, is_key) {
+                        Some((_, before)) => *before = at,
+                        None => {
+                            latest.insert_unique(hash, (hash, at), |(hash, _)| *hash);
+                        }
+                    }
+                    at = next;
+                    breath.item();
+                }
+            }
         }
-    }
-    let mut latest: HashMap<&[u8], Option<&[u8]>, BuildFixed> = HashMap::default();
-    let mut breath = Breath::default();
-    for (file, bytes) in &blocks {
-        let whole = entries(bytes, |key, value| {
-            latest.insert(key, value);
+        for &(_, at) in &*latest {
+            if let Some(StateEntry { key, value: Some(value), .. }) = entry_at(bytes, at) {
+                put_entry(out, key, Some(value));
+            }
             breath.item();
-            Ok(())
-        })?;
-        if whole.is_none() {
-            return Err(damaged(&file.path, "an entry is longer than its block"));
         }
+        Ok(out)
     }
-    let mut out = Vec::new();
-    for (key, value) in latest {
-        if value.is_some() {
-            put_entry(&mut out, key, value);
-        }
-    }
-    Ok(out)
 }

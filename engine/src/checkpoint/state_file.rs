@@ -12,14 +12,16 @@
 //! *Threads.* Written by the driver's thread, read by the worker that restores.
 
 use super::entry::{damaged, unreadable};
+use crate::cores::give_way;
 use crate::error::EngineError;
 use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 
 /// The value length of a key that is gone.
 pub const GONE: u32 = u32::MAX;
-/// Bytes after which a block is ended.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes after which a block is ended: what is read, checked or copied at once while a worker may
+/// be waiting for this core.
+const BLOCK_BYTES: usize = 64 << 10;
 const INDEX_ENTRY: usize = 24;
 const TAIL: usize = 64;
 const MAGIC: &[u8; 8] = b"MSSTATE1";
@@ -66,23 +68,40 @@ pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     out.extend_from_slice(value.unwrap_or_default());
 }
 
+/// An entry of a block.
+#[derive(Debug)]
+pub struct StateEntry<'b> {
+    /// The key.
+    pub key: &'b [u8],
+    /// Its state, if it has any.
+    pub value: Option<&'b [u8]>,
+    /// Where the next entry begins.
+    pub next: usize,
+}
+
+/// Reads the entry at a place; `None` if it is cut off.
+#[inline]
+pub fn entry_at(bytes: &[u8], at: usize) -> Option<StateEntry<'_>> {
+    let (key_length, value_length) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)?);
+    let gone = value_length == GONE;
+    let value_length = if gone { 0 } else { value_length as usize };
+    let rest = &bytes[at + 8..];
+    let (key, rest) = rest.split_at_checked(key_length as usize)?;
+    let value = rest.get(..value_length)?;
+    let next = at + 8 + key.len() + value_length;
+    Some(StateEntry { key, value: (!gone).then_some(value), next })
+}
+
 /// Calls `apply` with every entry of a block; `None` if the block is cut off.
-pub fn entries<'b>(
-    bytes: &'b [u8],
-    mut apply: impl FnMut(&'b [u8], Option<&'b [u8]>) -> Result<(), EngineError>,
+pub fn entries(
+    bytes: &[u8],
+    mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,
 ) -> Result<Option<()>, EngineError> {
     let mut at = 0;
     while at < bytes.len() {
-        let lengths = (u32_at(bytes, at), u32_at(bytes, at + 4));
-        let (Some(key_length), Some(value_length)) = lengths else { return Ok(None) };
-        at += 8;
-        let gone = value_length == GONE;
-        let value_length = if gone { 0 } else { value_length as usize };
-        let Some(key) = bytes.get(at..at + key_length as usize) else { return Ok(None) };
-        at += key.len();
-        let Some(value) = bytes.get(at..at + value_length) else { return Ok(None) };
-        at += value_length;
-        apply(key, (!gone).then_some(value))?;
+        let Some(entry) = entry_at(bytes, at) else { return Ok(None) };
+        apply(entry.key, entry.value)?;
+        at = entry.next;
     }
     Ok(Some(()))
 }
@@ -94,7 +113,7 @@ pub struct Writer {
     index: Vec<Block>,
     written: u64,
     entries: u64,
-    /// Finished bytes that [`take`](Self::take) hands out.
+    /// Bytes since they were last taken.
     out: Vec<u8>,
 }
 
@@ -127,12 +146,18 @@ impl Writer {
             self.written += block.len() as u64;
             self.out.extend_from_slice(block);
             from = to;
+            give_way();
         }
     }
 
-    /// The bytes since the last call.
-    pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
+    /// The bytes since they were last cleared.
+    pub fn bytes(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Forgets [`bytes`](Self::bytes), which are written.
+    pub fn clear(&mut self) {
+        self.out.clear();
     }
 
     /// Ends the file: its last bytes, and what it is now.
@@ -233,19 +258,25 @@ impl StateFile {
         Ok(Self { path: path.to_path_buf(), owner, index, entries: word(32) })
     }
 
-    /// A block's entries, checked.
-    pub fn block(&self, storage: &dyn Storage, block: &Block) -> Result<Vec<u8>, EngineError> {
-        let bytes = storage
-            .read_range(&self.path, block.offset, block.length as usize)
+    /// Appends a block's entries, checked.
+    pub fn read_block(
+        &self,
+        storage: &dyn Storage,
+        block: &Block,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EngineError> {
+        let from = out.len();
+        storage
+            .append_range(&self.path, block.offset, block.length as usize, out)
             .map_err(|error| unreadable(&self.path, &error))?;
-        if crc32fast::hash(&bytes) != block.crc {
+        if crc32fast::hash(&out[from..]) != block.crc {
             let what = format!(
                 "the CRC of its block at byte {} (key group {}) does not match",
                 block.offset, block.group
             );
             return Err(damaged(&self.path, &what));
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Bytes of all blocks.
@@ -260,8 +291,10 @@ impl StateFile {
         groups: std::ops::Range<u64>,
         mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        let mut bytes = Vec::new();
         for block in self.index.iter().filter(|b| groups.contains(&u64::from(b.group))) {
-            let bytes = self.block(storage, block)?;
+            bytes.clear();
+            self.read_block(storage, block, &mut bytes)?;
             if entries(&bytes, &mut apply)?.is_none() {
                 return Err(damaged(&self.path, "an entry is longer than its block"));
             }
