@@ -390,6 +390,39 @@ fn the_watermark_clause() {
     session.sql("SELECT watermark, delay FROM w watermark WHERE watermark.delay > 1").unwrap();
 }
 
+/// An operator with state goes by one event time, and its watermark is declared once.
+#[test]
+fn an_event_time_is_one_and_declared_once() {
+    let session = Session::new();
+    events(&session);
+    let twice = "(SELECT * FROM events WATERMARK ts DELAY OF INTERVAL 1 MINUTE) WATERMARK ts DELAY \
+                 OF INTERVAL 2 MINUTES";
+    let windows = "SELECT window.start, count(*) FROM";
+    let check = |sql: &str| session.sql(sql)?.write_stream().format("noop").check().map(drop);
+    for (sql, condition) in [
+        (
+            format!("{windows} {E} GROUP BY window(ts, '1 minute'), ts"),
+            "MULTIPLE_EVENT_TIME_COLUMNS",
+        ),
+        (format!("{windows} {twice} GROUP BY window(ts, '1 minute')"), "WATERMARK_REDEFINED"),
+    ] {
+        let error = check(&sql).err().unwrap_or_else(|| panic!("{sql} was taken"));
+        assert_eq!(error.condition, condition, "{sql}: {error}");
+    }
+    let again = session.sql(&format!("SELECT ts, ts AS again, k FROM {E}")).unwrap();
+    let deduplicated = again.drop_duplicates(["ts", "k"]).unwrap();
+    let error = deduplicated.write_stream().format("noop").check().map(drop).unwrap_err();
+    assert_eq!(error.condition, "MULTIPLE_EVENT_TIME_COLUMNS", "{error}");
+    // Without state the second declaration is in nobody's way, and another time is a value.
+    for sql in [
+        format!("SELECT k FROM {twice}"),
+        format!("{windows} {E} GROUP BY window(ts, '1 minute'), CAST(ts AS STRING)"),
+        format!("SELECT window.start, max(ts) FROM {E} GROUP BY window(ts, '1 minute')"),
+    ] {
+        check(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
 /// One silent input holds the watermark back, unless the policy is max.
 #[test]
 fn several_inputs_have_one_watermark() {

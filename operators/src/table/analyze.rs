@@ -8,7 +8,7 @@ use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts, is_generator};
 use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
-use super::windows::{Window, event_key, session_key, windowed};
+use super::windows::{Window, event_key, has_watermark, session_key, tag, windowed};
 
 /// What reaches the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -680,6 +680,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
         );
     }
     check_deduplication(plan)?;
+    check_event_times(plan)?;
     check_sessions(plan)?;
     if mode != OutputMode::Append && aggregates_over_aggregates(plan) {
         return Err(PlanError::new(
@@ -731,6 +732,53 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
         ));
     }
     plan.inputs().into_iter().try_for_each(check_deduplication)
+}
+
+/// An operator with state goes by one event time, whose watermark is declared once.
+fn check_event_times(plan: &Plan) -> PlanResult<()> {
+    let mut times: Vec<String> = match plan {
+        Plan::Aggregate(input, keys, _) => {
+            let scope = input.scope();
+            let timed = keys.iter().filter(|(key, _)| tag(key, &scope).delay_ms.is_some());
+            timed.map(|(_, name)| name.clone()).collect()
+        }
+        Plan::Deduplicate { input, .. } => {
+            let columns = input.scope().columns;
+            columns.into_iter().filter(|c| c.tag.delay_ms.is_some()).map(|c| c.name).collect()
+        }
+        other => return other.inputs().into_iter().try_for_each(check_event_times),
+    };
+    times.sort_unstable();
+    times.dedup_by(|a, b| a.eq_ignore_ascii_case(b));
+    if times.len() > 1 {
+        return Err(PlanError::new(
+            "MULTIPLE_EVENT_TIME_COLUMNS",
+            format!(
+                "an aggregation or deduplication has several event times ({}), and could go by \
+                 either",
+                times.join(", ")
+            ),
+            "Keep one of them: a window or a time, not both. CAST(time AS STRING) is a value \
+             like others",
+        ));
+    }
+    if plan.inputs().into_iter().any(redefines_watermark) {
+        return Err(PlanError::new(
+            "WATERMARK_REDEFINED",
+            "Redefining watermark is disallowed: below this aggregation or deduplication a \
+             watermark is declared over a table that already has one",
+            "Declare it once, with the longest delay that is needed",
+        ));
+    }
+    plan.inputs().into_iter().try_for_each(check_event_times)
+}
+
+/// Whether a watermark is declared above another one.
+fn redefines_watermark(plan: &Plan) -> bool {
+    match plan {
+        Plan::Watermark { input, .. } => has_watermark(input),
+        other => other.inputs().into_iter().any(redefines_watermark),
+    }
 }
 
 fn check_distinct(plan: &Plan) -> PlanResult<()> {
