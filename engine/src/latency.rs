@@ -6,6 +6,7 @@
 
 use crate::event::UNTIMED;
 use crate::seam::Env;
+use crate::stall::{self, SLOW_NS, Stall};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,8 +24,17 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
 
-/// A sink's histogram of one interval.
-type Full = Box<Histogram<u64>>;
+/// What a sink has of one interval.
+struct Full {
+    latencies: Box<Histogram<u64>>,
+    slowest: Option<Stall>,
+}
+
+/// A histogram that is empty again.
+type Spare = Box<Histogram<u64>>;
+
+/// Of an interval's slowest records, those that are kept.
+const SLOWEST: usize = 3;
 
 struct Shared {
     full: Receiver<Full>,
@@ -32,6 +42,24 @@ struct Shared {
     epoch: Histogram<u64>,
     /// Before that.
     total: Histogram<u64>,
+    /// The slowest records since the last [`Latency::take_epoch`], and before that; slowest first.
+    slowest: Vec<Stall>,
+    slowest_before: Vec<Stall>,
+}
+
+impl Shared {
+    /// Of all intervals.
+    fn slowest(&self) -> Vec<Stall> {
+        let mut all = self.slowest_before.clone();
+        self.slowest.iter().for_each(|stall| keep_slowest(&mut all, *stall));
+        all
+    }
+}
+
+fn keep_slowest(all: &mut Vec<Stall>, stall: Stall) {
+    let at = all.partition_point(|other| other.latency_ns >= stall.latency_ns);
+    all.insert(at, stall);
+    all.truncate(SLOWEST);
 }
 
 /// A query's latency. Sinks hand their histograms over at markers by a swap; whoever asks merges
@@ -40,14 +68,20 @@ struct Shared {
 pub struct Latency {
     shared: Arc<Mutex<Shared>>,
     hand_over: Sender<Full>,
-    spare: (Sender<Full>, Receiver<Full>),
+    spare: (Sender<Spare>, Receiver<Spare>),
 }
 
 impl Default for Latency {
     fn default() -> Self {
         // Bounded by the epochs between two questions; the driver asks at each commit.
         let (hand_over, full) = unbounded();
-        let shared = Shared { full, epoch: histogram(), total: histogram() };
+        let shared = Shared {
+            full,
+            epoch: histogram(),
+            total: histogram(),
+            slowest: Vec::new(),
+            slowest_before: Vec::new(),
+        };
         Self { shared: Arc::new(Mutex::new(shared)), hand_over, spare: bounded(SPARES) }
     }
 }
@@ -65,6 +99,8 @@ pub struct Percentiles {
     pub p99: u64,
     /// 99.9th percentile.
     pub p999: u64,
+    /// 99.99th percentile.
+    pub p9999: u64,
     /// Longest.
     pub max: u64,
 }
@@ -78,6 +114,7 @@ impl Percentiles {
             p90: histogram.value_at_quantile(0.9),
             p99: histogram.value_at_quantile(0.99),
             p999: histogram.value_at_quantile(0.999),
+            p9999: histogram.value_at_quantile(0.9999),
             max: histogram.max(),
         }
     }
@@ -91,16 +128,20 @@ impl Latency {
             query: self.clone(),
             interval: Box::new(histogram()),
             pending: Vec::with_capacity(STAMP_EVERY),
+            slowest_ns: SLOW_NS,
         }
     }
 
     fn merged(&self) -> MutexGuard<'_, Shared> {
         let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while let Ok(mut interval) = shared.full.try_recv() {
+        while let Ok(Full { mut latencies, slowest }) = shared.full.try_recv() {
             // All have the same bounds, so the sum cannot fail.
-            let _ = shared.epoch.add(&*interval);
-            interval.reset();
-            drop(self.spare.0.try_send(interval));
+            let _ = shared.epoch.add(&*latencies);
+            latencies.reset();
+            drop(self.spare.0.try_send(latencies));
+            if let Some(stall) = slowest {
+                keep_slowest(&mut shared.slowest, stall);
+            }
         }
         shared
     }
@@ -113,14 +154,21 @@ impl Latency {
         Percentiles::of(&all)
     }
 
-    /// The latencies since the last call.
-    pub fn take_epoch(&self) -> Percentiles {
+    /// The slowest records up to there, slowest first, and why they were slow; at most one of each
+    /// sink and epoch, and none that took less than 100 us.
+    pub fn slowest(&self) -> Vec<Stall> {
+        self.merged().slowest()
+    }
+
+    /// The latencies since the last call, and the slowest records.
+    pub fn take_epoch(&self) -> (Percentiles, Vec<Stall>) {
         let mut guard = self.merged();
         let shared = &mut *guard;
         let percentiles = Percentiles::of(&shared.epoch);
         let _ = shared.total.add(&shared.epoch);
         shared.epoch.reset();
-        percentiles
+        shared.slowest_before = shared.slowest();
+        (percentiles, std::mem::take(&mut shared.slowest))
     }
 
     /// Forgets what was recorded so far: the warm-up's end.
@@ -128,6 +176,8 @@ impl Latency {
         let mut shared = self.merged();
         shared.epoch.reset();
         shared.total.reset();
+        shared.slowest.clear();
+        shared.slowest_before.clear();
     }
 }
 
@@ -137,6 +187,8 @@ pub struct LatencyRecorder {
     query: Latency,
     interval: Box<Histogram<u64>>,
     pending: Vec<u64>,
+    /// A record that takes longer is to be explained.
+    slowest_ns: u64,
 }
 
 impl LatencyRecorder {
@@ -165,8 +217,14 @@ impl LatencyRecorder {
             return;
         }
         let now_ns = self.env.now_ns();
+        let mut oldest_ns = now_ns;
         for ingest_ns in self.pending.drain(..) {
+            oldest_ns = oldest_ns.min(ingest_ns);
             self.interval.saturating_record(now_ns.saturating_sub(ingest_ns).max(1));
+        }
+        if now_ns - oldest_ns > self.slowest_ns {
+            self.slowest_ns = now_ns - oldest_ns;
+            stall::slow(oldest_ns, now_ns);
         }
     }
 
@@ -176,8 +234,10 @@ impl LatencyRecorder {
             return;
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
-        let full = std::mem::replace(&mut self.interval, empty);
+        let latencies = std::mem::replace(&mut self.interval, empty);
+        // One that is half as slow is no news in the next interval.
+        self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver is in the same query.
-        drop(self.query.hand_over.send(full));
+        drop(self.query.hand_over.send(Full { latencies, slowest: stall::take() }));
     }
 }

@@ -23,6 +23,7 @@ pub mod seam;
 pub mod sim;
 pub mod sim_storage;
 pub mod stage;
+pub mod stall;
 pub mod state;
 pub mod storage;
 mod sync;

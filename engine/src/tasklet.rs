@@ -11,6 +11,7 @@ use crate::event_time::Policy;
 use crate::exchange::Inlet;
 use crate::seam::Env;
 use crate::stage::{Io, Push, Settled, Stage};
+use crate::stall::{Did, did};
 use crossbeam_channel::{Receiver, Sender};
 
 /// How a step went.
@@ -251,6 +252,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     }
 
     fn put_marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        did(Did::Epoch);
         self.marked = self.source.position();
         self.report(Report::Offset {
             source: self.source_index,
@@ -281,9 +283,13 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         // What a watermark lets go goes in steps, and records between them.
         let settled = self.down.settle()?;
         if settled == Settled::Blocked {
+            did(Did::Blocked);
             return Ok(Step::Idle);
         }
         let clear = settled == Settled::Clear;
+        if !clear {
+            did(Did::Expiry);
+        }
         let mut progress = !clear;
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
@@ -445,6 +451,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                     *state = InletState::Open;
                 }
             }
+            did(Did::Epoch);
             self.down.marker(epoch)?;
             self.ack = Some(epoch);
         }
@@ -498,9 +505,13 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         let settled = self.down.settle()?;
         if settled == Settled::Blocked {
+            did(Did::Blocked);
             return Ok(Step::Idle);
         }
         let clear = settled == Settled::Clear;
+        if !clear {
+            did(Did::Expiry);
+        }
         let mut progress = !clear;
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()

@@ -5,6 +5,7 @@ use crate::driver::Report;
 use crate::error::EngineError;
 use crate::seam::Env;
 use crate::stage::Io;
+use crate::stall;
 use crate::tasklet::{Step, StepCx, Tasklet};
 use crate::wake::Waker;
 use crossbeam_channel::Sender;
@@ -82,14 +83,16 @@ impl Worker {
     fn run_tasklets(&mut self) -> Result<(), EngineError> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
         let mut idle_since_ns = None;
+        stall::begin(self.env.now_ns());
         // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper look again.
         while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
+            let now_ns = self.env.now_ns();
+            stall::round(now_ns);
             let (progress, _) = self.round()?;
             if progress {
                 idle_since_ns = None;
                 continue;
             }
-            let now_ns = self.env.now_ns();
             let since_ns = *idle_since_ns.get_or_insert(now_ns);
             if now_ns - since_ns < self.wait.spin_ns() {
                 std::hint::spin_loop();
@@ -134,6 +137,7 @@ impl Worker {
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(e) => return Err(EngineError::runtime("wait for sockets", e)),
                 }
+                stall::slept(now_ns, self.env.now_ns());
             }
         }
         self.waker.flag().retract();

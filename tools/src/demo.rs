@@ -1,7 +1,7 @@
 //! `millstream demo`: the main job with nothing to set up.
 
 use crate::Failure;
-use crate::load::{latency_json, latency_line};
+use crate::figures::{latency_json, latency_line};
 use crate::recording::Recording;
 use clap::Args as ClapArgs;
 use millstream::session::Session;

@@ -1,12 +1,11 @@
 //! The `millstream` command line.
 
 mod bench;
-mod bench_checkpoint;
-mod bench_window;
 mod demo;
+mod doctor;
+mod figures;
 mod functions;
 mod inspect;
-mod load;
 mod recording;
 mod run;
 mod sql;
@@ -48,12 +47,10 @@ enum Command {
     Inspect(inspect::Args),
     /// List the functions of the language
     Functions,
-    /// Measure latency beside a bare loop over the same sockets, open-loop
+    /// Measure latency and throughput, each beside a floor of the same run
     Bench(bench::Args),
-    /// Measure latency with checkpoints on and off, over a large running count, and the restart
-    BenchCheckpoint(bench_checkpoint::Args),
-    /// Measure windows of event time: closing, sliding, many keys, and over a long time
-    BenchWindow(bench_window::Args),
+    /// Say whether this machine is fit for low latency, and for measuring it
+    Doctor(doctor::Args),
 }
 
 /// Why a command did not succeed; the number is the exit code.
@@ -94,8 +91,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Functions => functions::list(),
         Command::Bench(args) => bench::run(&args),
-        Command::BenchCheckpoint(args) => bench_checkpoint::run(&args),
-        Command::BenchWindow(args) => bench_window::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -174,7 +174,13 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
         elapsed.as_secs_f64()
     );
     if latency.count > 0 {
-        eprintln!("{name}: latency from arrival to sink: {}", crate::load::latency_line(latency));
+        eprintln!(
+            "{name}: latency from arrival to sink: {}",
+            crate::figures::latency_line(latency)
+        );
+    }
+    for stall in &progress.slowest {
+        eprintln!("{name}: slow: {stall}");
     }
     for bad in &progress.last_bad {
         eprintln!(

@@ -3,6 +3,7 @@
 use millstream_engine::driver::Committed;
 use millstream_engine::event_time::EventTimes;
 use millstream_engine::latency::Percentiles;
+use millstream_engine::stall::{Cause, Stall};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 
@@ -22,6 +23,8 @@ pub struct Progress {
     pub committed: Committed,
     /// Latency from ingest to sink of the rows that left in this epoch.
     pub latency: Percentiles,
+    /// The slowest of them, slowest first, and why they were slow: at most three, of more than 100 us.
+    pub slowest: Vec<Stall>,
     /// Since the epoch before, in nanoseconds: what rates are counted over.
     pub interval_ns: u64,
     /// Each source's description.
@@ -56,6 +59,19 @@ fn iso(us: i64) -> String {
         Some(time) => time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         None => us.to_string(),
     }
+}
+
+/// A slow record: its latency, what took most of it, and what took how much, in microseconds.
+fn stall(stall: &Stall) -> Json {
+    let parts = Cause::ALL.into_iter().zip(stall.parts_ns).filter(|(_, ns)| *ns > 0);
+    let parts = parts.map(|(cause, ns)| (cause.words().to_string(), Json::from(ns / 1000)));
+    json!({
+        "latencyUs": stall.latency_ns / 1000,
+        "cause": stall.cause().words(),
+        "partsUs": parts.collect::<serde_json::Map<_, _>>(),
+        "involuntarySwitches": stall.switches,
+        "pageFaults": stall.faults,
+    })
 }
 
 impl Progress {
@@ -119,6 +135,7 @@ impl Progress {
                 "p999": self.latency.p999 / 1000,
                 "max": self.latency.max / 1000,
             },
+            "slowest": self.slowest.iter().map(stall).collect::<Vec<_>>(),
         });
         if self.timed {
             report["eventTime"] = self.event_time();

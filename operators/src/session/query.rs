@@ -9,6 +9,7 @@ use millstream_engine::driver::{Phase, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::job::Running;
 use millstream_engine::latency::{Latency, Percentiles};
+use millstream_engine::stall::Stall;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -50,6 +51,9 @@ pub struct Totals {
     /// Latency from ingest to sink, up to the last epoch; `count` is the number of rows out, of
     /// whole tables only the rows that had changed.
     pub latency: Percentiles,
+    /// The slowest rows up to the last epoch, slowest first, and why: at most three, of different
+    /// epochs or sinks, and of more than 100 us.
+    pub slowest: Vec<Stall>,
 }
 
 /// Whether a query runs.
@@ -207,7 +211,11 @@ impl StreamingQuery {
 
     /// What it has done.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals { latency: self.latency.percentiles(), ..Totals::default() };
+        let mut totals = Totals {
+            latency: self.latency.percentiles(),
+            slowest: self.latency.slowest(),
+            ..Totals::default()
+        };
         let told = self.told();
         totals.epoch = told.recent.last().map(|last| last.committed.epoch);
         totals.epochs = told.epochs;

@@ -30,6 +30,7 @@ use millstream_engine::event::Epoch;
 use millstream_engine::job::{Config, Job};
 use millstream_engine::latency::{Latency, LatencyRecorder, Percentiles};
 use millstream_engine::seam::{Env, RealEnv, SimEnv};
+use millstream_engine::stall::Stall;
 use millstream_engine::tasklet::{SourceTasklet, Tasklet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -599,7 +600,12 @@ struct ProgressOf {
 }
 
 impl ProgressOf {
-    fn of(&mut self, committed: &Committed, latency: Percentiles, now_ns: u64) -> Progress {
+    fn of(
+        &mut self,
+        committed: &Committed,
+        (latency, slowest): (Percentiles, Vec<Stall>),
+        now_ns: u64,
+    ) -> Progress {
         let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
         Progress {
             id: self.id.clone(),
@@ -607,6 +613,7 @@ impl ProgressOf {
             name: self.name.clone(),
             committed: committed.clone(),
             latency,
+            slowest,
             interval_ns,
             sources: self.sources.clone(),
             sink: self.sink.clone(),

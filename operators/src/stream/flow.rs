@@ -2,6 +2,7 @@
 
 use super::aggregate::{Aggregate, Running};
 use super::channel::{self, ChannelSink, ChannelSource, Input, Output, OutputParts};
+use super::items::ItemSource;
 use super::ops::{Call, Filter, FlatMap, Map};
 use super::process::{Parts, Process, Processor, Typed};
 use super::state::{Kept, States, write};
@@ -15,6 +16,7 @@ use millstream_engine::key_group::{hash_bytes, hash_key, instance_of};
 use millstream_engine::latency::{Latency, Percentiles};
 use millstream_engine::seam::{Env, SimEnv};
 use millstream_engine::stage::Push;
+use millstream_engine::stall::Stall;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -113,6 +115,18 @@ impl Flow {
     pub fn channel<T: Send + 'static>(&self) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T>>) {
         let (input, start, committed, ring) = channel::channel();
         (input, self.stream(FromChannel { ring, start, committed }))
+    }
+
+    /// A source of what an iterator gives, which the query takes as fast as it can; it ends with it.
+    /// With a checkpoint a restart passes over what is in committed epochs, so the iterator must give
+    /// the same again.
+    pub fn items<I>(&self, items: I) -> Stream<impl Recipe<Item = I::Item> + use<I>>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+    {
+        self.stream(FromItems(items.into_iter()))
     }
 
     /// A sink that the service reads results from, to be given to [`Stream::sink`].
@@ -223,6 +237,12 @@ impl Query {
     /// Latency from push to sink, up to the last epoch.
     pub fn latency(&self) -> Percentiles {
         self.latency.percentiles()
+    }
+
+    /// The slowest records up to the last marker, slowest first, and why they were slow: at most
+    /// three, of different epochs or sinks, and of more than 100 us.
+    pub fn slowest(&self) -> Vec<Stall> {
+        self.latency.slowest()
     }
 }
 
@@ -402,6 +422,31 @@ impl<T: Send + 'static> Recipe for FromChannel<T> {
     }
     fn describe(&self, kept: &mut Keeps) {
         kept.shape.sources.push("channel".to_string());
+    }
+    fn is_timed(&self) -> bool {
+        false
+    }
+}
+
+struct FromItems<I>(I);
+
+impl<I: Iterator<Item: Send> + Send + 'static> Recipe for FromItems<I> {
+    type Item = I::Item;
+    fn build<D: Push<I::Item> + 'static>(
+        self,
+        job: &mut Job,
+        _parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let down = chain(job, 0);
+        let port = job.source_port(0);
+        job.seat(0, Box::new(SourceTasklet::new(port, ItemSource::new(self.0), down)));
+    }
+    fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
+        vec![0]
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        kept.shape.sources.push("items".to_string());
     }
     fn is_timed(&self) -> bool {
         false

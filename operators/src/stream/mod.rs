@@ -32,6 +32,7 @@
 mod aggregate;
 mod channel;
 mod flow;
+mod items;
 mod ops;
 mod process;
 mod state;

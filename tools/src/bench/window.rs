@@ -1,12 +1,10 @@
-//! `millstream bench-window`: windows of event time, open-loop: how soon a result follows the record
+//! `millstream bench window`: windows of event time, open-loop: how soon a result follows the record
 //! that closes its window, what a window of many keys costs the records behind, whether sliding
 //! windows keep up, and whether any of it drifts.
 
+use super::load::{Measured, Traffic, Under, bare, note, on_last_core, round, start_query, wrong};
 use crate::Failure;
-use crate::load::{
-    Measured, Traffic, Under, bare, latency_json, latency_line, median, note, on_last_core, round,
-    start_query, time, wrong,
-};
+use crate::figures::{latency_json, latency_line, median, time};
 use clap::{Args as ClapArgs, Subcommand};
 use hdrhistogram::Histogram;
 use millstream::connect::memory::MemoryStream;
@@ -27,14 +25,14 @@ use std::time::{Duration, Instant};
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
-    millstream bench-window close\n  \
-    millstream bench-window sliding --rate 500000\n  \
-    millstream bench-window hold --keys 1000000\n  \
-    millstream bench-window soak --minutes 30 --plot soak.svg\n\n\
+    millstream bench window close\n  \
+    millstream bench window sliding --rate 500000\n  \
+    millstream bench window hold --keys 1000000\n  \
+    millstream bench window soak --minutes 30 --plot soak.svg\n\n\
     Latency counts from the intended time of the record that closes a window, or of the probe. The\n\
     generator spins on the last core, the query's worker is pinned to the first. `close` and `soak`\n\
     check every result; `sliding` and `hold` count them.")]
-pub(crate) struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     part: Part,
     /// Print one JSON object
@@ -110,7 +108,7 @@ enum Part {
 }
 
 /// Measures and prints.
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.part {
         Part::Close { rate, keys, seconds, rounds, spin } => {
             let load = Load { rate: *rate, keys: *keys, width_s: 1, slide_s: 1, seconds: *seconds };

@@ -1,44 +1,19 @@
-//! Open-loop load over two sockets, and how latencies are printed.
+//! Open-loop load over two sockets.
 
 use crate::Failure;
 use hdrhistogram::Histogram;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::error::PlanError;
 use millstream_engine::cores;
-use millstream_engine::latency::{Percentiles, histogram};
+use millstream_engine::latency::histogram;
+use millstream_engine::stall::Stall;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// One line of percentiles.
-pub(crate) fn latency_line(p: &Percentiles) -> String {
-    format!(
-        "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-        time(p.p50),
-        time(p.p90),
-        time(p.p99),
-        time(p.p999),
-        time(p.max)
-    )
-}
-
-/// The percentiles as JSON, in nanoseconds.
-pub(crate) fn latency_json(p: &Percentiles) -> serde_json::Value {
-    serde_json::json!({ "p50": p.p50, "p90": p.p90, "p99": p.p99, "p999": p.p999, "max": p.max })
-}
-
-/// A duration with a fitting unit.
-pub(crate) fn time(ns: u64) -> String {
-    match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
-        _ => format!("{:.1} ms", ns as f64 / 1e6),
-    }
-}
-
 /// On a thread of its own: what is started from a pinned thread inherits its core.
-pub(crate) fn on_last_core<T: Send>(
+pub(super) fn on_last_core<T: Send>(
     body: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, Failure> {
     std::thread::scope(|scope| {
@@ -54,8 +29,8 @@ pub(crate) fn on_last_core<T: Send>(
 }
 
 /// The two jobs that are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Job {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
     /// Lines in; those without the word "drop" out, in capitals
     Echo,
     /// Words in; each word's running count out
@@ -63,15 +38,15 @@ pub(crate) enum Job {
 }
 
 /// Different words of the count.
-pub(crate) const WORDS: u64 = 1_000;
+pub(super) const WORDS: u64 = 1_000;
 /// Every so many-th line of `echo` is to be filtered out.
-pub(crate) const DROP_EVERY: u64 = 10;
+pub(super) const DROP_EVERY: u64 = 10;
 /// Longest wait for results that do not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is sent and expected back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
+pub(super) struct Load {
     /// The job.
     pub job: Job,
     /// Different words of the count; they come in an order that jumps about among them.
@@ -116,7 +91,7 @@ impl Load {
 }
 
 /// What one run measured.
-pub(crate) struct Measured {
+pub(super) struct Measured {
     /// From intended send time to the result's arrival, warm-up cut.
     pub latency: Histogram<u64>,
     /// From intended send time to the send: the generator's own lag.
@@ -125,16 +100,24 @@ pub(crate) struct Measured {
     pub results: u64,
     /// Results a second over the whole run.
     pub achieved: f64,
+    /// The slowest rows within the engine after its first epoch, and why.
+    pub slowest: Vec<Stall>,
 }
 
 impl Measured {
     fn new() -> Self {
-        Self { latency: histogram(), lag: histogram(), results: 0, achieved: 0.0 }
+        Self {
+            latency: histogram(),
+            lag: histogram(),
+            results: 0,
+            achieved: 0.0,
+            slowest: Vec::new(),
+        }
     }
 }
 
 /// What goes over the two sockets.
-pub(crate) trait Traffic {
+pub(super) trait Traffic {
     /// Lines a second (as fast as they are taken if 0), and how many.
     fn lines(&self) -> (u64, u64);
     /// Results that the lines must give.
@@ -159,13 +142,13 @@ fn intended(seq: u64, rate: u64) -> Duration {
 }
 
 /// Notes a time between two moments, which may be none.
-pub(crate) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration) {
+pub(super) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration) {
     histogram.saturating_record(to.saturating_sub(from).as_nanos().max(1) as u64);
 }
 
 /// Sends lines at a rate, each at its intended time, and takes every result. Spins on the calling
 /// thread.
-pub(crate) fn exchange(
+pub(super) fn exchange(
     traffic: &mut impl Traffic,
     to: &mut TcpStream,
     from: &mut TcpStream,
@@ -276,7 +259,7 @@ impl Traffic for Load {
 
 /// The bare loop that stands beside the engine: one thread on the first core, two sockets, one
 /// buffer each way. It ends with its input.
-pub(crate) fn bare(
+pub(super) fn bare(
     spin: bool,
     (input, output): (u16, u16),
     mut each_line: impl FnMut(&[u8], &mut Vec<u8>) + Send + 'static,
@@ -319,7 +302,7 @@ pub(crate) fn bare(
 }
 
 /// What is under load.
-pub(crate) enum Under {
+pub(super) enum Under {
     /// A loop by hand.
     Bare(JoinHandle<std::io::Result<()>>),
     /// A query.
@@ -327,7 +310,7 @@ pub(crate) enum Under {
 }
 
 /// Starts what is to be measured between two sockets, and loads it.
-pub(crate) fn round(
+pub(super) fn round(
     traffic: &mut (impl Traffic + Send),
     start: impl FnOnce((u16, u16)) -> Result<Under, Failure>,
 ) -> Result<Measured, Failure> {
@@ -335,7 +318,7 @@ pub(crate) fn round(
     let under = start((input.local_addr()?.port(), output.local_addr()?.port()))?;
     let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
     let measured = on_last_core(|| exchange(traffic, &mut to, &mut from));
-    let measured = measured.map_err(|failure| match (failure, &under) {
+    let mut measured = measured.map_err(|failure| match (failure, &under) {
         (Failure::Failed(reason), Under::Engine(query)) => {
             let why = query.exception().map(|error| format!(" ({error})")).unwrap_or_default();
             Failure::Failed(format!("{reason}{why}"))
@@ -346,13 +329,18 @@ pub(crate) fn round(
     drop((to, from));
     match under {
         Under::Bare(thread) => drop(thread.join()),
-        Under::Engine(query) => query.stop()?,
+        Under::Engine(query) => {
+            query.stop()?;
+            // The first is the warm-up's.
+            let epochs = query.recent_progress().into_iter().skip(1);
+            measured.slowest = epochs.flat_map(|epoch| epoch.slowest).collect();
+        }
     }
     Ok(measured)
 }
 
 /// Starts a query over the lines of one socket (`lines`), with its results on another.
-pub(crate) fn start_query(
+pub(super) fn start_query(
     wait: &str,
     (query, mode, format): (&str, &str, &str),
     (input, output): (u16, u16),
@@ -370,14 +358,8 @@ pub(crate) fn start_query(
 }
 
 /// A job of our own that the engine refuses.
-pub(crate) fn wrong(error: PlanError) -> Failure {
+pub(super) fn wrong(error: PlanError) -> Failure {
     Failure::Wrong(error.to_string())
-}
-
-/// The middle one of at least one value.
-pub(crate) fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values[values.len() / 2]
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! `millstream bench-checkpoint`: what checkpoints cost a running count with many keys, measured
+//! `millstream bench checkpoint`: what checkpoints cost a running count with many keys, measured
 //! in alternating rounds with and without them, and how long a restart takes.
 
+use super::load::{Job, Load, exchange, on_last_core, wrong};
 use crate::Failure;
-use crate::load::{Job, Load, exchange, latency_json, on_last_core, time, wrong};
+use crate::figures::{latency_json, time};
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
@@ -13,12 +14,12 @@ use std::time::Instant;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
-    millstream bench-checkpoint\n  \
-    millstream bench-checkpoint --keys 5000000 --rounds 1 --seconds 10\n\n\
+    millstream bench checkpoint\n  \
+    millstream bench checkpoint --keys 5000000 --rounds 1 --seconds 10\n\n\
     All keys are counted once before the measurement. Latency counts from the intended send time;\n\
     the generator spins on the last core, the query's worker is pinned to the first. Every result\n\
     is checked.")]
-pub(crate) struct Args {
+pub(super) struct Args {
     /// Keys in the state
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,
@@ -137,9 +138,9 @@ fn folder_bytes(folder: &Path) -> u64 {
 }
 
 /// Measures and prints.
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let dir = dir.join(format!("millstream-bench-checkpoint-{}", std::process::id()));
+    let dir = dir.join(format!("millstream-bench checkpoint-{}", std::process::id()));
     let outcome = rounds(args, &dir);
     drop(std::fs::remove_dir_all(&dir));
     outcome

@@ -1,0 +1,124 @@
+//! A source that has its records in the process: an iterator.
+
+use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::error::EngineError;
+use millstream_engine::stage::Push;
+use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use std::collections::VecDeque;
+
+/// Records of a micro-batch at most, which are held until it runs.
+const BATCH: usize = 4096;
+
+/// Gives what an iterator gives. Its position is the number of records given, so that a restart
+/// passes over those: the iterator must give the same again.
+pub(super) struct ItemSource<I: Iterator> {
+    items: I,
+    emitted: u64,
+    exhausted: bool,
+    /// Micro-batch: records of the batch that is planned.
+    staged: VecDeque<I::Item>,
+    bound: Option<u64>,
+}
+
+impl<I: Iterator> ItemSource<I> {
+    pub fn new(items: I) -> Self {
+        Self { items, emitted: 0, exhausted: false, staged: VecDeque::new(), bound: None }
+    }
+}
+
+impl<I, D> Source<D> for ItemSource<I>
+where
+    I: Iterator + Send,
+    I::Item: Send,
+    D: Push<I::Item>,
+{
+    fn name(&self) -> &str {
+        "items"
+    }
+
+    #[inline]
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        let now_ns = cx.env.now_ns();
+        if let Some(bound) = self.bound {
+            for _ in 0..cx.budget {
+                if self.emitted == bound {
+                    self.bound = None;
+                    return Ok(Polled::AtBound);
+                }
+                if !down.ready() {
+                    break;
+                }
+                let Some(item) = self.staged.pop_front() else { break };
+                down.push(item, now_ns)?;
+                self.emitted += 1;
+            }
+            return Ok(Polled::Some);
+        }
+        let mut taken = 0;
+        while taken < cx.budget && down.ready() {
+            let Some(item) = self.items.next() else {
+                self.exhausted = true;
+                break;
+            };
+            down.push(item, now_ns)?;
+            taken += 1;
+        }
+        self.emitted += taken as u64;
+        Ok(if self.exhausted && taken == 0 { Polled::Exhausted } else { Polled::Some })
+    }
+
+    fn position(&self) -> Offset {
+        Offset(self.emitted.to_string())
+    }
+
+    fn records(&self) -> u64 {
+        self.emitted
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        let number = at.number()?;
+        for passed in 0..number {
+            if self.items.next().is_none() {
+                return Err(EngineError::operator(
+                    "INVALID_OFFSET",
+                    format!(
+                        "the iterator ends after {passed} records, of which {number} were read"
+                    ),
+                    "It must give the same records again after a restart",
+                ));
+            }
+        }
+        self.emitted = number;
+        Ok(())
+    }
+
+    fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        self.fill(BATCH);
+        let end = self.emitted + self.staged.len() as u64;
+        Ok(Planned {
+            end: Offset(end.to_string()),
+            has_new: !self.staged.is_empty(),
+            exhausted: self.exhausted,
+            limited: self.staged.len() == BATCH,
+        })
+    }
+
+    fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
+        let end = end.number()?;
+        // A batch that an earlier run has planned.
+        self.fill(end.saturating_sub(self.emitted) as usize);
+        self.bound = Some(end.min(self.emitted + self.staged.len() as u64));
+        Ok(())
+    }
+}
+
+impl<I: Iterator> ItemSource<I> {
+    fn fill(&mut self, records: usize) {
+        while self.staged.len() < records && !self.exhausted {
+            match self.items.next() {
+                Some(item) => self.staged.push_back(item),
+                None => self.exhausted = true,
+            }
+        }
+    }
+}

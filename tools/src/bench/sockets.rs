@@ -1,0 +1,346 @@
+//! `millstream bench echo` and `wordcount`: the engine beside a bare loop that does the same work over
+//! the same two sockets, in alternating rounds of one run.
+
+use super::hiccups::Hiccups;
+use super::load::{Job, Load, Measured, Under, WORDS, bare, round, start_query};
+use super::recorded::{Recorded, draw, print_plot, write_log};
+use crate::Failure;
+use crate::figures::{latency_json, median, time};
+use clap::{Args as ClapArgs, ValueEnum};
+use millstream::WaitProfile;
+use millstream_engine::cores;
+use millstream_engine::latency::Percentiles;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench echo --rate 10000 --seconds 10\n  \
+    millstream bench wordcount --wait spin --rounds 5 --json\n  \
+    millstream bench wordcount --sweep\n\n\
+    Latency counts from the intended send time. The generator spins on the last core; the engine's\n\
+    worker, or the bare loop, is pinned to the first. Rounds in which the generator itself was late\n\
+    are marked and do not count; if most are, the run is invalid (exit code 1). `hiccup` is how late\n\
+    an idle thread woke up on the worker's core at most. Every result is checked: a lost, doubled or\n\
+    wrong one ends the run with exit code 1.")]
+pub(super) struct Args {
+    /// Lines a second
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
+    rate: u64,
+    /// Length of a round
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Rounds of bare loop and engine
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// How the engine waits; the bare loop spins with `spin` and blocks otherwise
+    #[arg(long, value_enum, default_value = "balanced")]
+    wait: Wait,
+    /// Double the rate from round to round until the engine does not keep up; no bare loop
+    #[arg(long, conflicts_with_all = ["log", "plot"])]
+    sweep: bool,
+    /// Where the histograms go, as a HdrHistogram interval log
+    #[arg(long)]
+    log: Option<PathBuf>,
+    /// Where a plot by percentile goes, as SVG
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a worker waits, as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Wait {
+    /// Never sleeps
+    Spin,
+    /// Spins for about as long as a wake-up takes, then sleeps
+    Balanced,
+    /// Sleeps at once
+    Park,
+}
+
+impl Wait {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Balanced => "balanced",
+            Self::Park => "park",
+        }
+    }
+}
+
+impl From<Wait> for WaitProfile {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Spin => Self::Spin,
+            Wait::Balanced => Self::Balanced,
+            Wait::Park => Self::Park,
+        }
+    }
+}
+
+/// A round, and the machine's hiccups beside it.
+struct Round {
+    latency: Percentiles,
+    lag: Percentiles,
+    hiccup_ns: u64,
+    measured: Measured,
+}
+
+impl Round {
+    /// Whether the generator was so little late that what is measured is not its lateness.
+    fn is_valid(&self) -> bool {
+        is_small(&self.lag, &self.latency)
+    }
+}
+
+fn is_small(lag: &Percentiles, latency: &Percentiles) -> bool {
+    lag.p50 * 4 <= latency.p50 && lag.p99 * 2 <= latency.p99
+}
+
+fn one_round(job: Job, args: &Args, rate: u64, is_engine: bool) -> Result<Round, Failure> {
+    let lines = rate * args.seconds;
+    let mut load = Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
+    let hiccups = Hiccups::watch()?;
+    let measured = round(&mut load, |ports| {
+        if is_engine { start_engine(job, args, ports) } else { start_bare(job, args, ports) }
+    })?;
+    let hiccup_ns = hiccups.end().max();
+    let (latency, lag) = (Percentiles::of(&measured.latency), Percentiles::of(&measured.lag));
+    Ok(Round { latency, lag, hiccup_ns, measured })
+}
+
+fn print_head() {
+    println!(
+        "{:<9}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9}  {:>9}  {:>9}",
+        "", "p50", "p90", "p99", "p99.9", "p99.99", "max", "results/s", "lag p99", "hiccup"
+    );
+}
+
+fn print_round(name: &str, round: &Round) {
+    let p = &round.latency;
+    println!(
+        "{name:<9}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9.0}  {:>9}  {:>9}{}",
+        time(p.p50),
+        time(p.p90),
+        time(p.p99),
+        time(p.p999),
+        time(p.p9999),
+        time(p.max),
+        round.measured.achieved,
+        time(round.lag.p99),
+        time(round.hiccup_ns),
+        if round.is_valid() { "" } else { "  INVALID: the generator was late" }
+    );
+}
+
+/// Measures, prints, and fails if a result was wrong.
+pub(super) fn run(job: Job, args: &Args) -> Result<(), Failure> {
+    if args.sweep {
+        return sweep(job, args);
+    }
+    if !args.json {
+        println!(
+            "{job:?}, {} lines a second for {} s, wait {}, {} usable cores; from intended send time",
+            args.rate,
+            args.seconds,
+            args.wait.word(),
+            cores::usable()
+        );
+        print_head();
+    }
+    let begun = SystemTime::now();
+    let (mut bare, mut engine) = (Vec::new(), Vec::new());
+    for _ in 0..args.rounds {
+        for is_engine in [false, true] {
+            let round = one_round(job, args, args.rate, is_engine)?;
+            let (name, rounds) =
+                if is_engine { ("engine", &mut engine) } else { ("bare", &mut bare) };
+            if !args.json {
+                print_round(name, &round);
+            }
+            rounds.push(round);
+        }
+    }
+    let recorded = [("bare", &bare), ("engine", &engine)].map(|(name, rounds)| {
+        let rounds = rounds.iter().map(|round: &Round| round.measured.latency.clone()).collect();
+        Recorded { rounds, ..Recorded::new(name) }
+    });
+    let both = [&recorded[0], &recorded[1]];
+    let what = format!("{job:?}, {} lines a second, wait {}", args.rate, args.wait.word());
+    if let Some(path) = &args.log {
+        let comment = format!("millstream bench: {what}; nanoseconds");
+        write_log(path, &comment, (begun, Duration::from_secs(args.seconds)), &both)?;
+    }
+    if let Some(path) = &args.plot {
+        draw(path, &what, &both)?;
+    }
+    if !args.json {
+        print_plot(&both);
+    }
+    report(job, args, &bare, &engine)
+}
+
+/// Rates from 1,000 on, each twice the one before, until results come more slowly than lines.
+fn sweep(job: Job, args: &Args) -> Result<(), Failure> {
+    const KEEPS_UP: f64 = 0.97;
+    if !args.json {
+        println!("{job:?}, {} s a rate, wait {}", args.seconds, args.wait.word());
+        print_head();
+    }
+    let (mut rate, mut rows) = (1_000, Vec::new());
+    loop {
+        let round = one_round(job, args, rate, true)?;
+        let load =
+            Load { job, words: WORDS, first: 0, rate, lines: rate * args.seconds, warm_up: 0 };
+        let offered = rate as f64 * super::load::Traffic::results(&load) as f64 / load.lines as f64;
+        // The run ends with the last result, a moment after the last line.
+        let share = round.measured.achieved / offered;
+        if !args.json {
+            print_round(&rate.to_string(), &round);
+        }
+        rows.push(serde_json::json!({
+            "rate": rate, "achieved": round.measured.achieved, "share": share,
+            "latency": latency_json(&round.latency), "valid": round.is_valid(),
+        }));
+        if share < KEEPS_UP || rate > 4_000_000 {
+            break;
+        }
+        rate *= 2;
+    }
+    if args.json {
+        println!("{}", serde_json::json!({ "wait": args.wait.word(), "rates": rows }));
+    } else {
+        println!("it keeps up with {} lines a second and not with {rate}", rate / 2);
+    }
+    Ok(())
+}
+
+/// The median over the rounds that count.
+fn middle(rounds: &[Round], of: fn(&Percentiles) -> u64) -> u64 {
+    let valid = rounds.iter().filter(|round| round.is_valid());
+    let values: Vec<_> = valid.map(|round| of(&round.latency)).collect();
+    if values.is_empty() { 0 } else { median(values) }
+}
+
+fn report(job: Job, args: &Args, bare: &[Round], engine: &[Round]) -> Result<(), Failure> {
+    let all = || bare.iter().chain(engine);
+    let valid = |rounds: &[Round]| rounds.iter().filter(|round| round.is_valid()).count();
+    let is_valid = valid(bare) * 2 > bare.len() && valid(engine) * 2 > engine.len();
+    let (b50, e50) = (middle(bare, |p| p.p50), middle(engine, |p| p.p50));
+    let (b99, e99) = (middle(bare, |p| p.p99), middle(engine, |p| p.p99));
+    let hiccup_ns = all().map(|round| round.hiccup_ns).max().unwrap_or(0);
+    let added = e50 as i64 - b50 as i64;
+    let results: u64 = engine.iter().map(|round| round.measured.results).sum();
+    let ratio = |engine: u64, bare: u64| engine as f64 / bare.max(1) as f64;
+    if args.json {
+        let rounds = |rounds: &[Round]| {
+            let one = |round: &Round| {
+                serde_json::json!({
+                    "latency": latency_json(&round.latency), "lag": latency_json(&round.lag),
+                    "achieved": round.measured.achieved, "hiccup": round.hiccup_ns,
+                    "valid": round.is_valid(),
+                })
+            };
+            rounds.iter().map(one).collect::<Vec<_>>()
+        };
+        let report = serde_json::json!({
+            "job": format!("{job:?}").to_lowercase(), "rate": args.rate, "seconds": args.seconds,
+            "wait": args.wait.word(), "results_checked": results, "valid": is_valid,
+            "bare": rounds(bare), "engine": rounds(engine), "p50_added_ns": added,
+            "p50_ratio": ratio(e50, b50), "p99_ratio": ratio(e99, b99), "hiccup": hiccup_ns,
+        });
+        println!("{report}");
+    } else {
+        println!("{results} results of the engine checked: none lost, doubled or out of order");
+        println!(
+            "medians of {} and {} valid rounds: p50 bare {}, engine {}, added {:.1} us (x{:.2}); \
+             p99 bare {}, engine {} (x{:.2})",
+            valid(bare),
+            valid(engine),
+            time(b50),
+            time(e50),
+            added as f64 / 1e3,
+            ratio(e50, b50),
+            time(b99),
+            time(e99),
+            ratio(e99, b99)
+        );
+        let mut slowest: Vec<_> = engine.iter().flat_map(|round| &round.measured.slowest).collect();
+        slowest.sort_by_key(|stall| std::cmp::Reverse(stall.latency_ns));
+        println!("the slowest within the engine, from when it read them to when they were out:");
+        slowest.iter().take(5).for_each(|stall| println!("  {stall}"));
+        if slowest.is_empty() {
+            println!("  none took 100 us");
+        }
+    }
+    if is_valid {
+        return Ok(());
+    }
+    let reason = "the run is invalid: the generator was late in most rounds, so that they say \
+                  nothing about what was measured. Run it on two free cores (`millstream doctor`)";
+    Err(Failure::Failed(reason.to_string()))
+}
+
+fn start_engine(job: Job, args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
+    let query = match job {
+        Job::Echo => (
+            "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')",
+            "append",
+            "text",
+        ),
+        Job::Wordcount => (
+            "SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM lines) GROUP BY word",
+            "update",
+            "csv",
+        ),
+    };
+    start_query(args.wait.word(), query, ports)
+}
+
+/// The same work by hand.
+fn start_bare(job: Job, args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
+    let mut counts = HashMap::new();
+    let each_line = move |line: &[u8], out: &mut Vec<u8>| bare_line(job, line, &mut counts, out);
+    bare(args.wait == Wait::Spin, ports, each_line).map(Under::Bare)
+}
+
+fn bare_line(job: Job, line: &[u8], counts: &mut HashMap<Vec<u8>, u64>, out: &mut Vec<u8>) {
+    match job {
+        Job::Echo => {
+            if !line.windows(4).any(|window| window == b"drop") {
+                out.extend(line.iter().map(u8::to_ascii_uppercase));
+                out.push(b'\n');
+            }
+        }
+        Job::Wordcount => {
+            for word in line.split(|b| *b == b' ') {
+                let count = match counts.get_mut(word) {
+                    Some(count) => count,
+                    None => counts.entry(word.to_vec()).or_insert(0),
+                };
+                *count += 1;
+                out.extend_from_slice(word);
+                // Writing into memory does not fail.
+                let _ = writeln!(out, ",{count}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_generator_makes_a_round_invalid() {
+        let of = |p50, p99| Percentiles { p50, p99, ..Percentiles::default() };
+        assert!(is_small(&of(10, 100), &of(40, 200)));
+        assert!(!is_small(&of(11, 100), &of(40, 200)), "in the median");
+        assert!(!is_small(&of(10, 101), &of(40, 200)), "in the tail");
+    }
+}

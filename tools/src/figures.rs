@@ -1,0 +1,38 @@
+//! How latencies are printed.
+
+use millstream_engine::latency::Percentiles;
+
+/// One line of percentiles.
+pub(crate) fn latency_line(p: &Percentiles) -> String {
+    format!(
+        "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+        time(p.p50),
+        time(p.p90),
+        time(p.p99),
+        time(p.p999),
+        time(p.max)
+    )
+}
+
+/// The percentiles as JSON, in nanoseconds.
+pub(crate) fn latency_json(p: &Percentiles) -> serde_json::Value {
+    serde_json::json!({
+        "count": p.count, "p50": p.p50, "p90": p.p90, "p99": p.p99, "p999": p.p999,
+        "p9999": p.p9999, "max": p.max,
+    })
+}
+
+/// A duration with a fitting unit.
+pub(crate) fn time(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{ns} ns"),
+        10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        _ => format!("{:.1} ms", ns as f64 / 1e6),
+    }
+}
+
+/// The middle one of at least one value.
+pub(crate) fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
