@@ -128,6 +128,7 @@ impl Latency {
             query: self.clone(),
             interval: Box::new(histogram()),
             pending: Vec::with_capacity(STAMP_EVERY),
+            noted: 0,
             slowest_ns: SLOW_NS,
         }
     }
@@ -186,7 +187,10 @@ pub struct LatencyRecorder {
     env: Arc<dyn Env>,
     query: Latency,
     interval: Box<Histogram<u64>>,
-    pending: Vec<u64>,
+    /// Ingest times, and how many records in a row have each: all of one read have the same.
+    pending: Vec<(u64, u64)>,
+    /// Records in `pending`.
+    noted: usize,
     /// A record that takes longer is to be explained.
     slowest_ns: u64,
 }
@@ -196,15 +200,20 @@ impl LatencyRecorder {
     /// pending is bounded by what the sink buffers.
     #[inline]
     pub fn note(&mut self, ingest_ns: u64) {
-        if ingest_ns != UNTIMED {
-            self.pending.push(ingest_ns);
+        if ingest_ns == UNTIMED {
+            return;
+        }
+        self.noted += 1;
+        match self.pending.last_mut() {
+            Some((last_ns, records)) if *last_ns == ingest_ns => *records += 1,
+            _ => self.pending.push((ingest_ns, 1)),
         }
     }
 
     /// A record with this ingest time is out already; a long drain is stamped now and then.
     #[inline]
     pub fn note_out(&mut self, ingest_ns: u64) {
-        if self.pending.len() == STAMP_EVERY {
+        if self.noted >= STAMP_EVERY {
             self.stamp();
         }
         self.note(ingest_ns);
@@ -218,9 +227,11 @@ impl LatencyRecorder {
         }
         let now_ns = self.env.now_ns();
         let mut oldest_ns = now_ns;
-        for ingest_ns in self.pending.drain(..) {
+        self.noted = 0;
+        for (ingest_ns, records) in self.pending.drain(..) {
             oldest_ns = oldest_ns.min(ingest_ns);
-            self.interval.saturating_record(now_ns.saturating_sub(ingest_ns).max(1));
+            let latency_ns = now_ns.saturating_sub(ingest_ns).max(1);
+            self.interval.saturating_record_n(latency_ns, records);
         }
         if now_ns - oldest_ns > self.slowest_ns {
             self.slowest_ns = now_ns - oldest_ns;

@@ -2,6 +2,7 @@
 
 use millstream::stream::{Count, Flow, Reduce, Sum};
 use millstream::{Config, Trigger, WaitProfile};
+use millstream_engine::stall::Cause;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,4 +141,49 @@ fn a_panic_in_an_operator_ends_the_query_with_its_message() {
         assert!(error.to_string().contains("three is too many"), "{error}");
         assert_eq!(query.exception().unwrap().condition(), "OPERATOR_PANICKED");
     }
+}
+
+/// An iterator as the source: all of it, once, in every mode and at any parallelism.
+#[test]
+fn items_are_counted_to_their_end() {
+    for (at, trigger) in TRIGGERS.into_iter().enumerate() {
+        let flow = Flow::new("items").parallelism(1 + at % 2);
+        let (sum, seen) = (Arc::new(Mutex::new(BTreeMap::new())), 10_000u64);
+        let counts = sum.clone();
+        let kept = flow.items(0..seen).filter(|n| n % 3 != 0).key_by(|n| n % 7).aggregate(Count);
+        kept.sink(move |(key, count): (u64, u64)| {
+            counts.lock().unwrap().insert(key, count);
+        });
+        if trigger == Trigger::Once {
+            // It takes what is there, which is a batch of them, and ends.
+            flow.simulate(config(trigger), 7).unwrap();
+            assert_eq!(sum.lock().unwrap().len(), 7, "{trigger:?}");
+            continue;
+        }
+        flow.start(config(trigger)).unwrap().await_termination().unwrap();
+        let expected = (0..7)
+            .map(|key| (key, (0..seen).filter(|n| n % 3 != 0 && n % 7 == key).count() as u64));
+        assert_eq!(*sum.lock().unwrap(), expected.collect(), "{trigger:?}");
+    }
+}
+
+/// What a slow record has waited for is said: here, a function that takes its time.
+#[test]
+fn a_slow_record_is_explained() {
+    let flow = Flow::new("slow");
+    let busy = |n: u64| {
+        let begun = std::time::Instant::now();
+        while n == 100 && begun.elapsed() < Duration::from_millis(5) {
+            std::hint::spin_loop();
+        }
+        n
+    };
+    flow.items(0..1_000u64).map(busy).sink(|_: u64| {});
+    let query = flow.start(config(TRIGGERS[0])).unwrap();
+    query.await_termination().unwrap();
+    let slowest = query.slowest();
+    let stall = slowest.first().expect("a record was slow");
+    assert!(stall.latency_ns >= 4_000_000, "{stall}");
+    assert_eq!(stall.cause(), Cause::Drain, "{stall}");
+    assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
 }

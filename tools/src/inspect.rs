@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Args {
     /// The checkpoint's folder
     checkpoint: PathBuf,
-    /// Print the keys and values of this stateful operator
+    /// Print the keys and values of this stateful operator; of a processor of a program, as bytes
     #[arg(long, value_name = "OP")]
     state: Option<usize>,
     /// Epochs to list, the latest
@@ -199,7 +199,13 @@ fn print_state(
         keys => Schema::parse_ddl(keys).map_err(|error| Failure::Failed(error.to_string()))?,
     };
     let mut lines: Vec<String> = Vec::with_capacity(keys.len());
+    // A processor of a program: only that knows the types.
+    let is_opaque = layout.keys.is_empty() && layout.values.is_empty();
     for (key, value) in keys {
+        if is_opaque {
+            lines.push(format!("{}\t=>\t{}", key.escape_ascii(), value.escape_ascii()));
+            continue;
+        }
         let values = decode(Row(key), schema.fields.iter().map(|field| &field.data_type));
         let columns = values.iter().zip(&schema.fields).map(|(value, field)| {
             let text = value.display(&field.data_type, millstream::table::datetime::Tz::UTC);

@@ -163,3 +163,165 @@ fn sql_prints_results_and_refuses_streams() {
     let output = job("sql", "SELECT 1 / 0", &[]);
     assert_eq!(output.status.code(), Some(1));
 }
+
+fn json(args: &[&str]) -> serde_json::Value {
+    let output = millstream().args(args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {error}"))
+}
+
+/// Only that they run and check their results: what they measure here means nothing.
+#[test]
+fn benches_run_and_check_their_results() {
+    let report = json(&[
+        "bench",
+        "channel",
+        "--rate",
+        "2000",
+        "--records",
+        "200",
+        "--rounds",
+        "1",
+        "--keys",
+        "7",
+        "--json",
+    ]);
+    assert!(report["p50"].as_u64().unwrap() > 0, "{report}");
+    assert!(report["raw_wake_p50"].as_u64().unwrap() > 0, "{report}");
+    let report = json(&[
+        "bench",
+        "throughput",
+        "--records",
+        "100000",
+        "--rounds",
+        "1",
+        "--keys",
+        "100",
+        "--json",
+    ]);
+    assert!(report["engine"].as_u64().unwrap() > 0, "{report}");
+    let report = json(&["bench", "hop", "--pings", "50", "--rounds", "1", "--json"]);
+    assert!(report["millstream"]["p50"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn runs_are_recorded_plotted_and_compared() {
+    let folder = std::env::temp_dir().join(format!("millstream-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (log, plot) = (file("run.hlog"), file("run.svg"));
+    // A late generator makes it invalid (exit code 1), which is said in the report.
+    let report = json(&[
+        "bench",
+        "wordcount",
+        "--rate",
+        "1000",
+        "--seconds",
+        "1",
+        "--rounds",
+        "1",
+        "--log",
+        &log,
+        "--plot",
+        &plot,
+        "--json",
+    ]);
+    assert_eq!(report["results_checked"], 1000, "{report}");
+    assert!(report["valid"].is_boolean(), "{report}");
+    let both = file("both.svg");
+    let rows = json(&["bench", "compare", &log, &log, "--plot", &both, "--json"]);
+    assert_eq!(rows.as_array().unwrap().len(), 12, "six percentiles of bare and of engine");
+    assert!(rows.as_array().unwrap().iter().all(|row| row["ratio"] == 1.0), "{rows}");
+    for plot in [plot, both] {
+        assert!(std::fs::read_to_string(plot).unwrap().contains("<svg"));
+    }
+    let output = millstream().args(["bench", "compare", &log, "nope.hlog"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("nope.hlog"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_doctor_says_what_it_found() {
+    let report = json(&["doctor", "--json"]);
+    let findings = report["findings"].as_array().unwrap();
+    for what in ["cores", "clock", "wake-up after 1 ms", "interruptions", "fsync"] {
+        assert!(findings.iter().any(|finding| finding["what"] == what), "{what}: {report}");
+    }
+    let output = millstream().args(["doctor", "--dir", "/nowhere/at/all"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("/nowhere/at/all") && error.contains("--dir"), "{error}");
+}
+
+/// What a checkpoint holds: epochs, offsets, sizes, keys and values; damage ends with 1.
+#[test]
+fn inspect_shows_epochs_and_state() {
+    let folder = std::env::temp_dir().join(format!("millstream-inspect-{}", std::process::id()));
+    let (input, checkpoint) = (folder.join("in"), folder.join("checkpoint"));
+    std::fs::create_dir_all(&input).unwrap();
+    std::fs::write(input.join("1.csv"), "a\nb\na\n").unwrap();
+    let text = format!(
+        "CREATE TEMPORARY VIEW words (word STRING) USING csv OPTIONS (path '{}');\n\
+         CREATE STREAMING TABLE counts USING console OPTIONS (outputMode 'update') AS \
+         SELECT word, count(*) AS n FROM STREAM words GROUP BY word",
+        input.display()
+    );
+    let checkpoint = checkpoint.to_str().unwrap();
+    let output = job("run", &text, &["--trigger", "availableNow", "--checkpoint", checkpoint]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let inspect = |args: &[&str]| {
+        let output = millstream().args(["inspect", checkpoint]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, out) = inspect(&[]);
+    assert_eq!(code, Some(0), "{out}");
+    for part in ["micro-batch  yes", "0          2            1 ", "aggregate"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert_eq!(inspect(&["--state", "0"]), (Some(0), "a\t=>\t2\nb\t=>\t1\n".to_string()));
+    assert_eq!(inspect(&["--state", "1"]).0, Some(2), "there is no such operator");
+    std::fs::write(folder.join("checkpoint/commits/0"), "no commit").unwrap();
+    assert_eq!(inspect(&[]).0, Some(1), "it is damaged");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Of a program's own processor nobody else knows the types: its bytes are shown.
+#[test]
+fn inspect_shows_the_state_of_a_processor_as_bytes() {
+    use millstream::EngineError;
+    use millstream::stream::{Context, Flow, Processor, Ttl, ValueState};
+
+    #[derive(Clone)]
+    struct Last(ValueState<u64>);
+    impl Processor<u64, u64> for Last {
+        type Output = ();
+        fn record(
+            &mut self,
+            _: &u64,
+            number: u64,
+            cx: &mut Context<'_, ()>,
+        ) -> Result<(), EngineError> {
+            cx.set_value(self.0, number)
+        }
+    }
+    let folder = std::env::temp_dir().join(format!("millstream-opaque-{}", std::process::id()));
+    let flow = Flow::new("last").checkpoint(&folder);
+    let last = flow
+        .items([5u64, 8, 3])
+        .key_by(|n| n % 2)
+        .process("last", |states| Last(states.value("last", Ttl::NONE)));
+    last.sink(|()| {});
+    flow.start(millstream::Config::default()).unwrap().await_termination().unwrap();
+    let output = |args: &[&str]| {
+        let output = millstream().arg("inspect").arg(&folder).args(args).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(output(&[]).contains("process last"), "{}", output(&[]));
+    let state = output(&["--state", "0"]);
+    assert_eq!(state.lines().count(), 2, "{state}");
+    assert!(state.contains("\\x03"), "{state}");
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -48,6 +48,13 @@ fn keeps(number: &u64) -> bool {
 #[derive(Clone)]
 struct Sum(u64, Arc<AtomicU64>);
 
+impl Sum {
+    #[inline]
+    fn add(&mut self, count: u64) {
+        self.0 = self.0.wrapping_add(count);
+    }
+}
+
 impl Drop for Sum {
     fn drop(&mut self) {
         // ORDERING: relaxed: read after the query's threads are joined.
@@ -62,7 +69,7 @@ fn engine(args: &Args) -> Result<(f64, u64), Failure> {
     let flow = Flow::new("throughput");
     let counts = flow.items(0..args.records).map(scramble).filter(keeps);
     let counts = counts.key_by(move |number| number % keys).aggregate(Count);
-    counts.sink(move |(_, count): (u64, u64)| sum.0 = sum.0.wrapping_add(count));
+    counts.sink(move |(_, count): (u64, u64)| sum.add(count));
     let start = Instant::now();
     let query = flow.start(Config { wait: WaitProfile::Spin, ..Config::default() })?;
     query.await_termination()?;

@@ -1,0 +1,169 @@
+//! The same job in three engines and by hand: numbers from an iterator, scrambled, a quarter dropped,
+//! the others counted by key, all running counts added up, on one core; alternating rounds.
+//!
+//! `cargo bench -p millstream-benches --features peers --bench throughput [-- RECORDS [KEYS [ROUNDS]]]`
+//!
+//! Each engine is used as its documentation does it: timely with a hash map in an operator, renoir with
+//! its keyed stream and batches of 1024. All are asked for every running count.
+
+use millstream::stream::{Count, Flow};
+use millstream::{Config, WaitProfile};
+use millstream_engine::cores;
+use millstream_engine::key_group::BuildFixed;
+use renoir::prelude::{BatchMode, RuntimeConfig, StreamContext};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::vec::{Filter, Map, ToStream};
+use timely::dataflow::operators::{Inspect, Operator};
+
+#[inline]
+fn scramble(number: u64) -> u64 {
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
+}
+
+#[inline]
+fn keeps(number: &u64) -> bool {
+    number % 4 != 3
+}
+
+/// A sum that is handed over when its owner goes.
+#[derive(Clone)]
+struct Sum(u64, Arc<AtomicU64>);
+
+impl Sum {
+    fn new() -> (Self, Arc<AtomicU64>) {
+        let total = Arc::new(AtomicU64::new(0));
+        (Self(0, total.clone()), total)
+    }
+
+    #[inline]
+    fn add(&mut self, count: u64) {
+        self.0 = self.0.wrapping_add(count);
+    }
+}
+
+impl Drop for Sum {
+    fn drop(&mut self) {
+        // ORDERING: relaxed: read after the threads are joined.
+        self.1.fetch_add(self.0, Ordering::Relaxed);
+    }
+}
+
+fn ours(records: u64, keys: u64) -> u64 {
+    let (mut sum, total) = Sum::new();
+    let flow = Flow::new("throughput");
+    let counts = flow.items(0..records).map(scramble).filter(keeps);
+    let counts = counts.key_by(move |number| number % keys).aggregate(Count);
+    counts.sink(move |(_, count): (u64, u64)| sum.add(count));
+    let config = Config { wait: WaitProfile::Spin, ..Config::default() };
+    let query = flow.start(config).expect("it starts");
+    query.await_termination().expect("it ends");
+    drop(query);
+    total.load(Ordering::Relaxed)
+}
+
+fn by_hand(records: u64, keys: u64) -> u64 {
+    let mut sum = 0u64;
+    let mut counts = HashMap::<u64, u64, BuildFixed>::default();
+    for number in black_box(0..records).map(scramble).filter(keeps) {
+        let count = counts.entry(number % keys).or_insert(0);
+        *count += 1;
+        sum = sum.wrapping_add(*count);
+    }
+    sum
+}
+
+fn timely_dataflow(records: u64, keys: u64) -> u64 {
+    let (sum, total) = Sum::new();
+    timely::execute_directly(move |worker| {
+        worker.dataflow::<u64, _, _>(|scope| {
+            let mut sum = sum;
+            (0..records)
+                .to_stream(scope)
+                .map(scramble)
+                .filter(keeps)
+                .unary(Exchange::new(move |number| number % keys), "count", |_, _| {
+                    let mut counts = HashMap::<u64, u64, BuildFixed>::default();
+                    move |input, output| {
+                        input.for_each_stamp(|cap, data| {
+                            let mut session = output.session(&cap);
+                            for number in data.flat_map(|batch| batch.drain(..)) {
+                                let key = number % keys;
+                                let count = counts.entry(key).or_insert(0);
+                                *count += 1;
+                                session.give((key, *count));
+                            }
+                        });
+                    }
+                })
+                .container::<Vec<_>>()
+                .inspect(move |(_, count)| sum.add(*count));
+        });
+    });
+    total.load(Ordering::Relaxed)
+}
+
+fn renoir_stream(records: u64, keys: u64) -> u64 {
+    let (mut sum, total) = Sum::new();
+    let env = StreamContext::new(RuntimeConfig::local(1).expect("one core"));
+    env.stream_iter(0..records)
+        .batch_mode(BatchMode::fixed(1024))
+        .map(scramble)
+        .filter(keeps)
+        .group_by(move |number| number % keys)
+        .rich_map({
+            let mut count = 0u64;
+            move |_| {
+                count += 1;
+                count
+            }
+        })
+        .for_each(move |(_, count)| sum.add(count));
+    env.execute_blocking();
+    total.load(Ordering::Relaxed)
+}
+
+fn main() {
+    let numbers: Vec<u64> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let get = |at: usize, otherwise: u64| numbers.get(at).copied().unwrap_or(otherwise);
+    let (records, keys, rounds) = (get(0, 10_000_000), get(1, 10_000), get(2, 7));
+    let jobs: [(&str, fn(u64, u64) -> u64); 4] = [
+        ("by hand", by_hand),
+        ("millstream", ours),
+        ("timely 0.32", timely_dataflow),
+        ("renoir 0.6", renoir_stream),
+    ];
+    let mut rates = vec![Vec::new(); jobs.len()];
+    for _ in 0..rounds {
+        let mut sums = Vec::new();
+        for ((_, job), rates) in jobs.iter().zip(&mut rates) {
+            // All of its threads inherit one core.
+            let run = *job;
+            let body = move || {
+                if let Some(core) = cores::allowed().first().copied() {
+                    cores::pin(core);
+                }
+                let start = Instant::now();
+                let sum = run(records, keys);
+                (records as f64 / start.elapsed().as_secs_f64() / 1e6, sum)
+            };
+            let (rate, sum) = std::thread::spawn(body).join().expect("it runs");
+            rates.push(rate);
+            sums.push(sum);
+        }
+        assert!(sums.iter().all(|sum| *sum == sums[0]), "the counts differ: {sums:?}");
+    }
+    println!("{records} records, {keys} keys, one core, median of {rounds} alternating rounds");
+    for ((name, _), rates) in jobs.iter().zip(&mut rates) {
+        rates.sort_by(f64::total_cmp);
+        let (least, most) = (rates[0], rates[rates.len() - 1]);
+        println!(
+            "{name:12} {:7.1} million a second ({least:.1} to {most:.1})",
+            rates[rates.len() / 2]
+        );
+    }
+}
