@@ -17,16 +17,15 @@
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
+use super::keyed::{Keyed, Table};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
-use crate::places::Places;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};
 use crate::table::types::{DataType, Physical};
 use crate::table::windows::EventKey;
-use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::{hash_behind, hash_bytes};
@@ -50,6 +49,17 @@ struct Entry {
     slot: Slot,
     /// The watermark has let it go, and another may have its place.
     gone: bool,
+}
+
+impl Keyed for Entry {
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    #[inline]
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 /// What an event time among the keys asks for.
@@ -138,13 +148,11 @@ pub(super) struct Aggregate {
     continuous: bool,
     /// There is no other instance.
     alone: bool,
-    index: HashTable<u32>,
-    entries: Vec<Entry>,
+    entries: Table<Entry>,
     touched: Vec<u32>,
     /// Of keys with an event time.
     event: Option<EventTime>,
     due: Due,
-    free: Places,
     /// A watermark whose keys are not all gone.
     passing_us: Option<i64>,
     emission: Option<Emission>,
@@ -177,13 +185,11 @@ impl Aggregate {
             mode,
             continuous,
             alone,
-            index: HashTable::new(),
-            entries: Vec::new(),
+            entries: Table::default(),
             touched: Vec::new(),
             // The whole table keeps what is over.
             event: event.filter(|_| mode != OutputMode::Complete),
             due: Due::default(),
-            free: Places::default(),
             passing_us: None,
             emission: None,
             scratch: Scratch::default(),
@@ -228,24 +234,20 @@ impl Aggregate {
     /// The entry of the key in `self.key`.
     #[inline]
     fn entry(&mut self, hash: u64) -> usize {
-        let (key, entries) = (&self.key, &mut self.entries);
-        let same = |&at: &u32| entries[at as usize].key.as_slice() == key.as_slice();
-        if let Some(&at) = self.index.find(hash, same) {
-            return at as usize;
+        if let Some(at) = self.entries.find(hash, &self.key) {
+            return at;
         }
         let entry = Entry {
             hash,
-            key: SmallVec::from_slice(key),
+            key: SmallVec::from_slice(&self.key),
             accumulators: self.functions.iter().map(Function::start).collect(),
             ingest_ns: UNTIMED,
             touched: false,
             slot: Slot::default(),
             gone: false,
         };
-        self.key_bytes += key.len() as u64;
-        let at = place(entry, &mut self.entries, &mut self.free);
-        let entries = &self.entries;
-        self.index.insert_unique(hash, at as u32, |&at| entries[at as usize].hash);
+        self.key_bytes += self.key.len() as u64;
+        let at = self.entries.insert(entry);
         if let Some(over_us) = self.over_us(&self.entries[at].key) {
             self.due.add(over_us, at as u32);
         }
@@ -254,15 +256,12 @@ impl Aggregate {
 
     /// Lets a key go.
     fn forget(&mut self, at: usize) {
+        self.entries.free(at);
         let entry = &mut self.entries[at];
-        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other as usize == at) {
-            found.remove();
-        }
         self.log.delete(entry.hash, &entry.key);
         self.key_bytes -= entry.key.len() as u64;
         (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
         entry.accumulators.clear();
-        self.free.push(at as u32);
     }
 
     /// A step of letting go what is over by a time. Returns whether all of it is gone.
@@ -296,14 +295,12 @@ impl Aggregate {
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
-        let (hash, entries) = (hash_behind(words, text), &self.entries);
-        let same = |&at: &u32| {
-            // Not NULL, and as long: then the words are equal.
-            let key = entries[at as usize].key.as_slice();
-            key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text
-        };
-        if let Some(&at) = self.index.find(hash, same) {
-            return at as usize;
+        let hash = hash_behind(words, text);
+        // Not NULL, and as long: then the words are equal.
+        let is_text =
+            |key: &[u8]| key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text;
+        if let Some(at) = self.entries.find_by(hash, is_text) {
+            return at;
         }
         self.key.clear();
         words.iter().for_each(|word| self.key.extend_from_slice(&word.to_le_bytes()));
@@ -324,20 +321,17 @@ impl Aggregate {
 
     /// Takes the committed state in.
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, index, entries, functions, key_bytes, free, .. } = self;
+        let Self { log, entries, functions, key_bytes, .. } = self;
         log.restore(|hash, key, value| {
             let unreadable = || {
                 let reason = "an entry of an aggregation does not hold what its functions need";
                 EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
             };
             let Some(mut value) = value else {
-                let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
-                if let Ok(found) = index.find_entry(hash, same) {
-                    let (at, _) = found.remove();
+                if let Some(at) = entries.find(hash, key) {
+                    entries.free(at);
                     *key_bytes -= key.len() as u64;
-                    let entry = &mut entries[at as usize];
-                    (entry.gone, entry.key) = (true, SmallVec::new());
-                    free.push(at);
+                    (entries[at].gone, entries[at].key) = (true, SmallVec::new());
                 }
                 return Ok(());
             };
@@ -346,8 +340,8 @@ impl Aggregate {
             for accumulator in &mut accumulators {
                 accumulator.decode(&mut value).ok_or_else(unreadable)?;
             }
-            if let Some(&at) = index.find(hash, |&at| entries[at as usize].key.as_slice() == key) {
-                entries[at as usize].accumulators = accumulators;
+            if let Some(at) = entries.find(hash, key) {
+                entries[at].accumulators = accumulators;
                 return Ok(());
             }
             let entry = Entry {
@@ -360,11 +354,10 @@ impl Aggregate {
                 gone: false,
             };
             *key_bytes += key.len() as u64;
-            let at = place(entry, entries, free) as u32;
-            index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+            entries.insert(entry);
             Ok(())
         })?;
-        for at in 0..self.entries.len() {
+        for at in 0..self.entries.places() {
             if self.entries[at].gone {
                 continue;
             }
@@ -377,7 +370,7 @@ impl Aggregate {
 
     fn hand_over(&mut self, epoch: Epoch) {
         let entry = size_of::<Entry>() + size_of::<Accumulator>() * self.functions.len() + 8;
-        let rows = (self.entries.len() - self.free.len()) as u64;
+        let rows = self.entries.len() as u64;
         self.log.hand_over(epoch, rows, rows * entry as u64 + self.key_bytes);
     }
 
@@ -397,7 +390,7 @@ impl Aggregate {
 
     /// A global aggregation has its row from the start.
     fn touch_global(&mut self) {
-        if self.keys.is_empty() && self.entries.is_empty() {
+        if self.keys.is_empty() && self.entries.places() == 0 {
             self.key.clear();
             RowWriter::new(&mut self.key, 0);
             let at = self.entry(hash_bytes(&self.key));
@@ -419,7 +412,7 @@ impl Aggregate {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.mode == OutputMode::Complete;
         let total = match self.mode {
-            OutputMode::Complete => self.entries.len(),
+            OutputMode::Complete => self.entries.places(),
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
         };
@@ -450,20 +443,6 @@ impl Aggregate {
         self.hand_over(emission.epoch);
         self.down.marker(emission.epoch)?;
         Ok(true)
-    }
-}
-
-/// Puts an entry where there is room.
-fn place(entry: Entry, entries: &mut Vec<Entry>, free: &mut Places) -> usize {
-    match free.pop() {
-        Some(at) => {
-            entries[at as usize] = entry;
-            at as usize
-        }
-        None => {
-            entries.push(entry);
-            entries.len() - 1
-        }
     }
 }
 
@@ -511,7 +490,7 @@ impl Stage for Aggregate {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
-        if !self.continuous || self.entries.is_empty() {
+        if !self.continuous || self.entries.places() == 0 {
             self.touch_global();
         }
         if self.in_band() && self.alone && self.touched.is_empty() {

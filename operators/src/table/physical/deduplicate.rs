@@ -1,12 +1,11 @@
 //! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
 
 use super::aggregate::{Key, write_keys};
+use super::keyed::{Keyed, Table};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
-use crate::places::Places;
 use crate::table::row::{Row, Slot as Field};
-use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::key_group::hash_bytes;
@@ -25,6 +24,15 @@ struct Entry {
     expires_us: i64,
 }
 
+impl Keyed for Entry {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
 /// How rows are late, and for how long a key is kept.
 pub(super) struct EventTime {
     /// The event time in the row.
@@ -41,9 +49,7 @@ pub(super) struct Deduplicate {
     keys: Vec<Key>,
     event: Option<EventTime>,
     continuous: bool,
-    index: HashTable<u32>,
-    entries: Vec<Entry>,
-    free: Places,
+    entries: Table<Entry>,
     due: Due,
     key_bytes: u64,
     key: Vec<u8>,
@@ -68,9 +74,7 @@ impl Deduplicate {
             keys,
             event,
             continuous,
-            index: HashTable::new(),
-            entries: Vec::new(),
-            free: Places::default(),
+            entries: Table::default(),
             due: Due::default(),
             key_bytes: 0,
             key: Vec::new(),
@@ -83,7 +87,7 @@ impl Deduplicate {
     }
 
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, index, entries, free, due, key_bytes, .. } = self;
+        let Self { log, entries, due, key_bytes, .. } = self;
         log.restore(|hash, key, value| {
             let expires_us = match value.map(<[u8; 8]>::try_from) {
                 None => None,
@@ -93,23 +97,20 @@ impl Deduplicate {
                     return Err(EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew"));
                 }
             };
-            let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
-            match (index.find_entry(hash, same), expires_us) {
-                (Ok(found), None) => {
-                    let (at, _) = found.remove();
+            match (entries.find(hash, key), expires_us) {
+                (Some(at), None) => {
+                    entries.free(at);
                     *key_bytes -= key.len() as u64;
-                    entries[at as usize].expires_us = i64::MIN;
-                    free.push(at);
+                    (entries[at].expires_us, entries[at].key) = (i64::MIN, SmallVec::new());
                 }
-                (Ok(found), Some(expires_us)) => {
-                    let at = *found.get();
-                    entries[at as usize].expires_us = expires_us;
-                    due.add(expires_us, at);
+                (Some(at), Some(expires_us)) => {
+                    entries[at].expires_us = expires_us;
+                    due.add(expires_us, at as u32);
                 }
-                (Err(_), None) => {}
-                (Err(_), Some(expires_us)) => {
+                (None, None) => {}
+                (None, Some(expires_us)) => {
                     let entry = Entry { hash, key: SmallVec::from_slice(key), expires_us };
-                    add(entry, index, entries, free, due);
+                    add(entry, entries, due);
                     *key_bytes += key.len() as u64;
                 }
             }
@@ -121,19 +122,16 @@ impl Deduplicate {
     fn forget(&mut self, watermark_us: i64) -> bool {
         for _ in 0..STEP {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
-            let entry = &mut self.entries[at as usize];
-            if entry.expires_us > watermark_us || entry.expires_us == i64::MIN {
+            let expires_us = self.entries[at as usize].expires_us;
+            if expires_us > watermark_us || expires_us == i64::MIN {
                 continue;
             }
-            let same = |&other: &u32| other == at;
-            if let Ok(found) = self.index.find_entry(entry.hash, same) {
-                found.remove();
-            }
+            self.entries.free(at as usize);
+            let entry = &mut self.entries[at as usize];
             self.log.delete(entry.hash, &entry.key);
             self.key_bytes -= entry.key.len() as u64;
             entry.expires_us = i64::MIN;
             entry.key = SmallVec::new();
-            self.free.push(at);
         }
         false
     }
@@ -151,7 +149,7 @@ impl Deduplicate {
         }
         match self.marker.take() {
             Some(epoch) => {
-                let rows = (self.entries.len() - self.free.len()) as u64;
+                let rows = self.entries.len() as u64;
                 let entry = size_of::<Entry>() as u64 + 8;
                 self.log.hand_over(epoch, rows, rows * entry + self.key_bytes);
                 self.down.marker(epoch)
@@ -161,27 +159,11 @@ impl Deduplicate {
     }
 }
 
-fn add(
-    entry: Entry,
-    index: &mut HashTable<u32>,
-    entries: &mut Vec<Entry>,
-    free: &mut Places,
-    due: &mut Due,
-) {
-    let (hash, expires_us) = (entry.hash, entry.expires_us);
-    let at = match free.pop() {
-        Some(at) => {
-            entries[at as usize] = entry;
-            at
-        }
-        None => {
-            entries.push(entry);
-            entries.len() as u32 - 1
-        }
-    };
-    index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+fn add(entry: Entry, entries: &mut Table<Entry>, due: &mut Due) {
+    let expires_us = entry.expires_us;
+    let at = entries.insert(entry);
     if expires_us != NEVER {
-        due.add(expires_us, at);
+        due.add(expires_us, at as u32);
     }
 }
 
@@ -252,24 +234,23 @@ impl<'a> Push<Row<'a>> for Deduplicate {
         self.key.clear();
         self.scratch.reset();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
-        let (hash, entries, key) = (hash_bytes(&self.key), &self.entries, &self.key);
-        let found = self.index.find(hash, |&at| entries[at as usize].key.as_slice() == *key);
-        if let Some(&at) = found {
+        let hash = hash_bytes(&self.key);
+        if let Some(at) = self.entries.find(hash, &self.key) {
             let late_us = self.event.as_ref().map_or(i64::MIN, |event| event.late.late_us());
-            if self.entries[at as usize].expires_us > late_us {
+            if self.entries[at].expires_us > late_us {
                 return Ok(());
             }
             // Its time is over, only its turn to be forgotten has not come.
             self.log.delete(hash, &self.key);
             self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
-            self.entries[at as usize].expires_us = expires_us;
-            self.due.add(expires_us, at);
+            self.entries[at].expires_us = expires_us;
+            self.due.add(expires_us, at as u32);
             return self.down.push(row, ingest_ns);
         }
         self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
         self.key_bytes += self.key.len() as u64;
         let entry = Entry { hash, key: SmallVec::from_slice(&self.key), expires_us };
-        add(entry, &mut self.index, &mut self.entries, &mut self.free, &mut self.due);
+        add(entry, &mut self.entries, &mut self.due);
         self.down.push(row, ingest_ns)
     }
 }

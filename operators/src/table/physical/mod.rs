@@ -13,6 +13,7 @@ mod deduplicate;
 #[cfg(test)]
 mod harness;
 mod join;
+mod keyed;
 mod late;
 mod lower;
 mod order;

@@ -6,14 +6,13 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
+use super::keyed::{Keyed, Table};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
-use crate::places::Places;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
-use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
@@ -40,6 +39,15 @@ struct Entry {
     gone: bool,
 }
 
+impl Keyed for Entry {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
 /// What the stage is made of.
 pub(super) struct Parts {
     /// The other keys.
@@ -61,9 +69,7 @@ pub(super) struct Parts {
 /// The stage.
 pub(super) struct SessionAggregate {
     parts: Parts,
-    index: HashTable<u32>,
-    entries: Vec<Entry>,
-    free: Places,
+    entries: Table<Entry>,
     due: Due,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -106,9 +112,7 @@ impl SessionAggregate {
     pub fn new(parts: Parts, down: BoxChain) -> Self {
         Self {
             parts,
-            index: HashTable::new(),
-            entries: Vec::new(),
-            free: Places::default(),
+            entries: Table::default(),
             due: Due::default(),
             key: Vec::new(),
             value: Vec::new(),
@@ -123,40 +127,33 @@ impl SessionAggregate {
     }
 
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { parts, index, entries, free, due, .. } = self;
+        let Self { parts, entries, due, .. } = self;
         let functions = &parts.functions;
         parts.log.restore(|hash, key, value| {
-            let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
             let sessions = match value {
                 None => None,
                 Some(value) => Some(sessions(functions, value).ok_or_else(unreadable)?),
             };
-            match (index.find_entry(hash, same), sessions) {
-                (Ok(found), None) => {
-                    let (at, _) = found.remove();
-                    let entry = &mut entries[at as usize];
-                    (entry.gone, entry.key) = (true, SmallVec::new());
-                    entry.sessions.clear();
-                    free.push(at);
+            let first_us = sessions.iter().flatten().next().map(|first| first.end_us);
+            let at = match (entries.find(hash, key), sessions) {
+                (Some(at), None) => {
+                    entries.free(at);
+                    (entries[at].gone, entries[at].key) = (true, SmallVec::new());
+                    entries[at].sessions.clear();
+                    return Ok(());
                 }
-                (Ok(found), Some(sessions)) => {
-                    let at = *found.get();
-                    if let Some(first) = sessions.first() {
-                        due.add(first.end_us, at);
-                    }
-                    entries[at as usize].sessions = sessions;
+                (Some(at), Some(sessions)) => {
+                    entries[at].sessions = sessions;
+                    at
                 }
-                (Err(_), Some(sessions)) => {
-                    let at = entries.len() as u32;
-                    if let Some(first) = sessions.first() {
-                        due.add(first.end_us, at);
-                    }
-                    let key = SmallVec::from_slice(key);
-                    let slot = Slot::default();
-                    entries.push(Entry { hash, key, sessions, slot, gone: false });
-                    index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+                (None, Some(sessions)) => {
+                    let (key, slot) = (SmallVec::from_slice(key), Slot::default());
+                    entries.insert(Entry { hash, key, sessions, slot, gone: false })
                 }
-                (Err(_), None) => {}
+                (None, None) => return Ok(()),
+            };
+            if let Some(first_us) = first_us {
+                due.add(first_us, at as u32);
             }
             Ok(())
         })
@@ -164,25 +161,12 @@ impl SessionAggregate {
 
     /// The entry of the key in `self.key`.
     fn entry(&mut self) -> usize {
-        let (hash, key, entries) = (hash_bytes(&self.key), &self.key, &mut self.entries);
-        let same = |&at: &u32| entries[at as usize].key.as_slice() == key.as_slice();
-        if let Some(&at) = self.index.find(hash, same) {
-            return at as usize;
+        let hash = hash_bytes(&self.key);
+        if let Some(at) = self.entries.find(hash, &self.key) {
+            return at;
         }
-        let (key, slot) = (SmallVec::from_slice(key), Slot::default());
-        let entry = Entry { hash, key, sessions: Vec::new(), slot, gone: false };
-        let at = match self.free.pop() {
-            Some(at) => {
-                entries[at as usize] = entry;
-                at
-            }
-            None => {
-                entries.push(entry);
-                entries.len() as u32 - 1
-            }
-        };
-        self.index.insert_unique(hash, at, |&at| entries[at as usize].hash);
-        at as usize
+        let (key, slot) = (SmallVec::from_slice(&self.key), Slot::default());
+        self.entries.insert(Entry { hash, key, sessions: Vec::new(), slot, gone: false })
     }
 
     /// Notes an entry's value, or that it has none, for the checkpoint.
@@ -248,17 +232,12 @@ impl SessionAggregate {
             let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
             self.let_out(at, by_us)?;
-            let entry = &mut self.entries[at];
+            let entry = &self.entries[at];
             match entry.sessions.first() {
                 Some(first) => self.due.add(first.end_us, at as u32),
                 None if !entry.gone => {
-                    if let Ok(found) =
-                        self.index.find_entry(entry.hash, |&other| other as usize == at)
-                    {
-                        found.remove();
-                    }
-                    (entry.gone, entry.key) = (true, SmallVec::new());
-                    self.free.push(at as u32);
+                    self.entries.free(at);
+                    (self.entries[at].gone, self.entries[at].key) = (true, SmallVec::new());
                 }
                 None => {}
             }
@@ -267,7 +246,7 @@ impl SessionAggregate {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        let rows = (self.entries.len() - self.free.len()) as u64;
+        let rows = self.entries.len() as u64;
         let entry = size_of::<Entry>() + size_of::<Session>() + 40;
         self.parts.log.hand_over(epoch, rows, rows * entry as u64);
     }
@@ -287,13 +266,13 @@ impl SessionAggregate {
         let shows = self.changed || !self.parts.continuous || !self.parts.alone;
         if self.parts.mode == OutputMode::Complete && shows {
             let mut budget = STEP;
-            while next < self.entries.len() && budget > 0 && self.down.ready() {
+            while next < self.entries.places() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {
                     self.emit(next, session)?;
                 }
                 (next, budget) = (next + 1, budget - 1);
             }
-            if next < self.entries.len() {
+            if next < self.entries.places() {
                 self.marker = Some((epoch, next));
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! The slices of one key, and the windows that are combined from them.
 
 use super::super::accumulator::Function;
+use super::super::keyed::Keyed;
 use super::NONE;
 use super::ring::Ring;
 use super::unit::{Unit, Values};
@@ -69,6 +70,17 @@ pub(super) struct Entry<U> {
     /// The end of the window at which all becomes front, if it is known.
     flip_us: i64,
     kept: Option<Box<Kept<U>>>,
+}
+
+impl<U> Keyed for Entry<U> {
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    #[inline]
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 impl<U: Unit> Entry<U> {

@@ -31,15 +31,14 @@ mod unit;
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
+use super::keyed;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
-use crate::places::Places;
 use crate::table::expr::compile::LongFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use crate::table::windows::Lengths;
 use entry::{Common, Entry};
-use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
@@ -73,9 +72,7 @@ pub(super) struct Parts {
 
 /// The keys.
 struct Table<U> {
-    index: HashTable<u32>,
-    entries: Vec<Entry<U>>,
-    free: Places,
+    entries: keyed::Table<Entry<U>>,
     slices: u64,
     /// Of entries, beside themselves.
     memory: usize,
@@ -152,25 +149,13 @@ impl<U: Unit> Table<U> {
     /// The entry of a key.
     #[inline]
     fn entry(&mut self, key: &[u8], common: &Common<U>, keeps: bool) -> usize {
-        let (hash, entries) = (hash_bytes(key), &mut self.entries);
-        let same = |&at: &u32| entries[at as usize].key.as_slice() == key;
-        if let Some(&at) = self.index.find(hash, same) {
-            return at as usize;
+        let hash = hash_bytes(key);
+        if let Some(at) = self.entries.find(hash, key) {
+            return at;
         }
         let entry = Entry::new(hash, key, common, keeps);
         self.memory += entry.memory();
-        let at = match self.free.pop() {
-            Some(at) => {
-                entries[at as usize] = entry;
-                at
-            }
-            None => {
-                entries.push(entry);
-                entries.len() as u32 - 1
-            }
-        };
-        self.index.insert_unique(hash, at, |&at| entries[at as usize].hash);
-        at as usize
+        self.entries.insert(entry)
     }
 
     /// The place of a slice of a key, made if there is none.
@@ -188,13 +173,9 @@ impl<U: Unit> Table<U> {
 
     /// Takes a key out that has no slices.
     fn remove(&mut self, at: usize, common: &Common<U>) {
-        let entry = &mut self.entries[at];
-        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other as usize == at) {
-            found.remove();
-        }
-        self.memory -= entry.memory();
-        *entry = Entry::new(0, &[], common, false);
-        self.free.push(at as u32);
+        self.entries.free(at);
+        self.memory -= self.entries[at].memory();
+        self.entries[at] = Entry::new(0, &[], common, false);
     }
 }
 
@@ -217,13 +198,7 @@ impl<U: Unit> SlidingAggregate<U> {
             late,
             log,
             common: Common::new(functions, lengths),
-            table: Table {
-                index: HashTable::new(),
-                entries: Vec::new(),
-                free: Places::default(),
-                slices: 0,
-                memory: 0,
-            },
+            table: Table { entries: keyed::Table::default(), slices: 0, memory: 0 },
             due: Due::default(),
             key: Vec::new(),
             recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },
@@ -265,7 +240,7 @@ impl<U: Unit> SlidingAggregate<U> {
             }
             Ok(())
         })?;
-        for at in 0..self.table.entries.len() {
+        for at in 0..self.table.entries.places() {
             match self.table.entries[at].next_us {
                 NONE => self.table.remove(at, &self.common),
                 next_us => self.due.add(next_us, at as u32),
@@ -406,7 +381,7 @@ impl<U: Unit> SlidingAggregate<U> {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        let entries = self.table.entries.capacity() * size_of::<Entry<U>>();
+        let entries = self.table.entries.places() * size_of::<Entry<U>>();
         let bytes = (entries + self.table.memory) as u64;
         self.log.hand_over(epoch, self.table.slices, bytes);
     }
