@@ -7,31 +7,69 @@
 const CHUNK: usize = 4096;
 
 /// Places of entries, last in, first out.
+///
+/// It keeps its chunks when it shrinks, and takes nothing from the system allocator as long as it
+/// stays below what it had or was [made room](Self::reserve) for: behind a load of many keys, one
+/// call of an allocator may look through all that was freed.
 #[derive(Default)]
 pub(crate) struct Places {
     full: Vec<Vec<u32>>,
     top: Vec<u32>,
-    /// An empty chunk, so that going up and down over the end of one allocates nothing.
-    spare: Vec<u32>,
+    /// Empty chunks.
+    spares: Vec<Vec<u32>>,
+}
+
+/// An empty chunk whose memory is there: what the system gives is not until it is written to.
+fn chunk(room: usize) -> Vec<u32> {
+    let mut chunk = Vec::with_capacity(room);
+    chunk.resize(room, u32::MAX);
+    chunk.clear();
+    chunk
 }
 
 impl Places {
     #[inline]
     pub fn push(&mut self, place: u32) {
         if self.top.len() == CHUNK {
-            let mut next = std::mem::take(&mut self.spare);
-            next.reserve_exact(CHUNK);
-            self.full.push(std::mem::replace(&mut self.top, next));
+            self.next_chunk();
         }
         self.top.push(place);
+    }
+
+    #[cold]
+    fn next_chunk(&mut self) {
+        let next = self.spares.pop().unwrap_or_else(|| {
+            // Where it goes when it is empty.
+            self.spares.reserve(self.full.len() + 2);
+            chunk(CHUNK)
+        });
+        self.full.push(std::mem::replace(&mut self.top, next));
     }
 
     #[inline]
     pub fn pop(&mut self) -> Option<u32> {
         if self.top.is_empty() {
-            self.spare = std::mem::replace(&mut self.top, self.full.pop()?);
+            let last = self.full.pop()?;
+            self.spares.push(std::mem::replace(&mut self.top, last));
         }
         self.top.pop()
+    }
+
+    /// Makes room for so many places in all.
+    #[cfg(feature = "sql")]
+    pub fn reserve(&mut self, places: usize) {
+        let chunks = places.div_ceil(CHUNK);
+        if self.top.capacity() < CHUNK && places > self.top.capacity() {
+            let room = places.next_power_of_two().min(CHUNK);
+            let mut top = chunk(room);
+            top.append(&mut self.top);
+            self.top = top;
+        }
+        while self.full.len() + 1 + self.spares.len() < chunks {
+            self.spares.push(chunk(CHUNK));
+        }
+        self.full.reserve(chunks.saturating_sub(self.full.len()));
+        self.spares.reserve(chunks.saturating_sub(self.spares.len()));
     }
 
     pub fn len(&self) -> usize {
@@ -72,5 +110,25 @@ mod tests {
             assert_eq!(places.pop(), Some(place));
         }
         assert!(places.is_empty() && places.pop().is_none());
+    }
+
+    /// The chunks of one that was full, or was made room for, are all that it needs.
+    #[cfg(feature = "sql")]
+    #[test]
+    fn room_is_made_beforehand() {
+        let rooms = |places: &Places| {
+            let chunks = places.full.iter().chain([&places.top]).chain(&places.spares);
+            let lasting = (places.full.capacity(), places.spares.capacity());
+            (lasting, chunks.map(Vec::capacity).sum::<usize>())
+        };
+        for many in [1, 100, CHUNK, 3 * CHUNK + 5] {
+            let mut places = Places::default();
+            places.reserve(many);
+            let before = rooms(&places);
+            (0..many).for_each(|place| places.push(place as u32));
+            (0..many).for_each(|_| drop(places.pop()));
+            (0..many).for_each(|place| places.push(place as u32));
+            assert_eq!(rooms(&places), before, "{many}");
+        }
     }
 }

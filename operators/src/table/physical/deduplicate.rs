@@ -14,7 +14,7 @@ use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Keys that are forgotten in one step.
-const STEP: usize = 256;
+const STEP: usize = 32;
 /// It is never forgotten.
 const NEVER: i64 = i64::MAX;
 
@@ -120,6 +120,7 @@ impl Deduplicate {
 
     /// Forgets some of the keys whose time is over. Returns whether all are.
     fn forget(&mut self, watermark_us: i64) -> bool {
+        self.entries.touch(self.due.ahead(watermark_us, STEP));
         for _ in 0..STEP {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
             let expires_us = self.entries[at as usize].expires_us;

@@ -10,6 +10,7 @@
 
 use crate::places::Places;
 use hashbrown::HashTable;
+use std::hint::black_box;
 use std::ops::{Index, IndexMut};
 
 /// Small hash tables; a power of two.
@@ -89,6 +90,8 @@ impl<E: Keyed> Table<E> {
                     // The first one may stay small.
                     let room = if self.chunks.is_empty() { 0 } else { CHUNK };
                     self.chunks.push(Vec::with_capacity(room));
+                    // Now, and not when the place of each of them is freed.
+                    self.free.reserve(self.chunks.len() * CHUNK);
                 }
                 let last = self.chunks.len() - 1;
                 self.chunks[last].push(entry);
@@ -108,6 +111,17 @@ impl<E: Keyed> Table<E> {
         if let Ok(found) = self.shards[shard(hash)].find_entry(link.hash(), same) {
             found.remove();
             self.free.push(at as u32);
+        }
+    }
+
+    /// Reads what [`free`](Self::free) of some places needs. What has not been used for long is in no
+    /// cache, and neither is the way to it (the tables of the memory itself): read together, memory
+    /// is waited for once and not for each in turn.
+    pub fn touch(&self, places: &[u32]) {
+        for &at in places {
+            let hash = self[at as usize].hash();
+            let link = Link(hash as u32, at);
+            black_box(self.shards[shard(hash)].find(link.hash(), |other| other.1 == at).is_some());
         }
     }
 

@@ -21,7 +21,7 @@ use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Keys that are looked at in one step.
-const STEP: usize = 64;
+const STEP: usize = 8;
 
 struct Session {
     begin_us: i64,
@@ -225,6 +225,7 @@ impl SessionAggregate {
 
     /// A step of letting sessions go that are over. Returns whether all are.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
+        self.entries.touch(self.due.ahead(by_us, STEP));
         for _ in 0..STEP {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
