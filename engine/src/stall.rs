@@ -248,8 +248,10 @@ impl Recorder {
     fn remember(&mut self, from_ns: u64, to_ns: u64, did: u8) {
         let now = Usage::now();
         let before = std::mem::replace(&mut self.usage, now);
-        let usage =
-            Usage { switches: now.switches - before.switches, faults: now.faults - before.faults };
+        let usage = Usage {
+            switches: now.switches.saturating_sub(before.switches),
+            faults: now.faults.saturating_sub(before.faults),
+        };
         self.put(Span { from_ns, to_ns, did, usage });
     }
 

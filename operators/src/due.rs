@@ -44,6 +44,15 @@ impl Due {
         }
     }
 
+    /// How many are due at the first of the times by then.
+    #[cfg(feature = "sql")]
+    pub fn count(&self, by_us: i64) -> usize {
+        match self.by_time.first_key_value() {
+            Some((time_us, places)) if *time_us <= by_us => places.len(),
+            _ => 0,
+        }
+    }
+
     /// When the first is due.
     #[inline]
     pub fn first_us(&self) -> Option<i64> {

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Lines over sockets: those without the word \"drop\" come back, in capitals
+    /// Lines over sockets: those without the word "drop" come back, in capitals
     Echo(sockets::Args),
     /// Words over sockets: each word's running count comes back
     Wordcount(sockets::Args),

@@ -17,7 +17,7 @@
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
-use super::keyed::{Keyed, Table};
+use super::keyed::{Keyed, Table, step};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
@@ -32,10 +32,6 @@ use millstream_engine::key_group::{hash_behind, hash_bytes};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
-
-/// Rows that leave in one step of emission: some microseconds of work, but a millisecond if none of
-/// it is in any cache and they were 64.
-const EMIT_STEP: usize = 8;
 
 struct Entry {
     hash: u64,
@@ -267,8 +263,9 @@ impl Aggregate {
 
     /// A step of letting go what is over by a time. Returns whether all of it is gone.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        self.entries.touch(self.due.ahead(by_us, EMIT_STEP));
-        for _ in 0..EMIT_STEP {
+        let step = step(self.due.count(by_us));
+        self.entries.touch(self.due.ahead(by_us, step));
+        for _ in 0..step {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
@@ -418,7 +415,7 @@ impl Aggregate {
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
         };
-        let mut budget = if emission.expiring { 0 } else { EMIT_STEP };
+        let mut budget = if emission.expiring { 0 } else { step(total) };
         while emission.next < total && budget > 0 && self.down.ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];

@@ -18,6 +18,16 @@ const SHARDS: usize = 256;
 /// Entries of a chunk; a power of two.
 const CHUNK: usize = 1024;
 
+/// Keys of which none is in a cache when its turn comes.
+const MANY: usize = 4096;
+
+/// How many of so many keys leave in one step. Of few it is so many that a sink writes seldom. Of
+/// many it is so few that a step is short though memory is waited for at each: then 64 of them can
+/// take more than a millisecond.
+pub(super) fn step(of: usize) -> usize {
+    if of > MANY { 8 } else { 64 }
+}
+
 /// An entry that has a key.
 pub(super) trait Keyed {
     /// The hash of its key.

@@ -6,7 +6,7 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
-use super::keyed::{Keyed, Table};
+use super::keyed::{Keyed, Table, step};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
@@ -19,9 +19,6 @@ use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
-
-/// Keys that are looked at in one step.
-const STEP: usize = 8;
 
 struct Session {
     begin_us: i64,
@@ -225,8 +222,9 @@ impl SessionAggregate {
 
     /// A step of letting sessions go that are over. Returns whether all are.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        self.entries.touch(self.due.ahead(by_us, STEP));
-        for _ in 0..STEP {
+        let step = step(self.due.count(by_us));
+        self.entries.touch(self.due.ahead(by_us, step));
+        for _ in 0..step {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
@@ -266,7 +264,7 @@ impl SessionAggregate {
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
         let shows = self.changed || !self.parts.continuous || !self.parts.alone;
         if self.parts.mode == OutputMode::Complete && shows {
-            let mut budget = STEP;
+            let mut budget = step(self.entries.places());
             while next < self.entries.places() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {
                     self.emit(next, session)?;
