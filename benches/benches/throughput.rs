@@ -127,11 +127,14 @@ fn renoir_stream(records: u64, keys: u64) -> u64 {
     total.load(Ordering::Relaxed)
 }
 
+/// From the numbers of records and keys to the sum of all counts.
+type Job = fn(u64, u64) -> u64;
+
 fn main() {
     let numbers: Vec<u64> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     let get = |at: usize, otherwise: u64| numbers.get(at).copied().unwrap_or(otherwise);
     let (records, keys, rounds) = (get(0, 10_000_000), get(1, 10_000), get(2, 7));
-    let jobs: [(&str, fn(u64, u64) -> u64); 4] = [
+    let jobs: [(&str, Job); 4] = [
         ("by hand", by_hand),
         ("millstream", ours),
         ("timely 0.32", timely_dataflow),
