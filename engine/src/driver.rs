@@ -112,6 +112,8 @@ pub enum Report {
         epoch: Epoch,
         /// Whether windows that were over before the marker come only behind it.
         trailing: bool,
+        /// Whether some of them have come behind it already.
+        trailed: bool,
     },
     /// Where a source put a marker.
     Offset {
@@ -425,11 +427,12 @@ impl Driver {
     /// Takes a report in.
     pub fn handle(&mut self, report: Report, now_ns: u64) {
         match report {
-            Report::Ack { epoch, trailing } => {
+            Report::Ack { epoch, trailing, trailed } => {
                 debug_assert_eq!(epoch, self.next_epoch, "one epoch is in flight at a time");
                 if let State::Epoch(flight) = &mut self.state {
                     flight.acks += 1;
-                    flight.trailing |= trailing;
+                    // What a batch lets go goes before its marker.
+                    flight.trailing |= trailing || trailed && !flight.batch;
                     if flight.acks == self.tasklets {
                         self.commit(now_ns);
                     }
@@ -621,7 +624,10 @@ impl Driver {
         match self.trigger {
             Trigger::Continuous { interval_ns } => {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
-                if flight.last {
+                // With its marker the last one may have moved the watermark, behind an epoch that was
+                // run again for one: what that lets out needs one more.
+                let owes = flight.trailing && self.time.releases() && !self.stop;
+                if flight.last && !owes {
                     self.end();
                 }
             }

@@ -163,7 +163,9 @@ impl Job {
         self.operators += 1;
         let log = |instance| {
             let snapshot = self.checkpoint.as_ref().map(|checkpoint| checkpoint.snapshot(operator));
-            StateLog::new(operator, (instance, instances), snapshot, self.reports.0.clone())
+            let log =
+                StateLog::new(operator, (instance, instances), snapshot, self.reports.0.clone());
+            log.with_most_keys_a_step(self.env.most_keys_a_step())
         };
         (0..instances).map(log).collect()
     }

@@ -27,6 +27,11 @@ pub trait Env: Send + Sync {
     fn compact_above_bytes(&self) -> u64 {
         256 << 10
     }
+    /// Keys that an operator takes in one step at most. The simulated world takes few, so that much
+    /// comes between the first and the last of what a watermark lets go.
+    fn most_keys_a_step(&self) -> usize {
+        usize::MAX
+    }
     /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
@@ -139,6 +144,10 @@ impl Env for SimEnv {
 
     fn compact_above_bytes(&self) -> u64 {
         200
+    }
+
+    fn most_keys_a_step(&self) -> usize {
+        2
     }
 
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {

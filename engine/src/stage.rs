@@ -15,8 +15,8 @@ use crate::wake::Waker;
 pub enum Settled {
     /// Nothing: all that was pushed is out.
     Clear,
-    /// More of our own work, all of it of the next epoch: markers have been passed on. With a
-    /// watermark that moves all the time there may always be some.
+    /// There was more of our own work when it began, all of it of the next epoch: markers have been
+    /// passed on. With a watermark that moves all the time there may always be some.
     Trailing,
     /// More of our own work; call again soon.
     More,
@@ -25,14 +25,21 @@ pub enum Settled {
 }
 
 impl Settled {
-    /// Of a stage with a chain below: whether it holds a marker back, and whether it has more to do.
-    pub fn over(below: Self, holds_marker: bool, more: bool) -> Self {
-        let own = match (holds_marker, more) {
+    /// Of a stage with a chain below: whether it holds a marker back, and whether it owes something
+    /// of the next epoch, or owed it when it began though it is done now: what was done then is
+    /// behind the marker, and whoever waits for the end of the epoch before must know. It owes until
+    /// it could say so.
+    pub fn over(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
+        let own = match (holds_marker, *owes) {
             (true, _) => Self::More,
             (false, true) => Self::Trailing,
             (false, false) => Self::Clear,
         };
-        own.max(below)
+        let all = own.max(below);
+        if all == Self::Trailing {
+            *owes = false;
+        }
+        all
     }
 }
 

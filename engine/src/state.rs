@@ -94,6 +94,7 @@ pub struct StateLog {
     updated: u64,
     removed: u64,
     late: u64,
+    most_keys: usize,
 }
 
 impl StateLog {
@@ -119,7 +120,18 @@ impl StateLog {
             updated: 0,
             removed: 0,
             late: 0,
+            most_keys: usize::MAX,
         }
+    }
+
+    pub(crate) fn with_most_keys_a_step(self, most_keys: usize) -> Self {
+        Self { most_keys, ..self }
+    }
+
+    /// How many keys the operator takes in a step that would take so many.
+    #[inline]
+    pub fn step(&self, wanted: usize) -> usize {
+        wanted.min(self.most_keys)
     }
 
     /// Counts a record that came too late.
@@ -187,7 +199,8 @@ impl StateLog {
         *slot = self.append(hash, key, Some(value));
     }
 
-    /// Notes that a key has no state any more.
+    /// Notes that a key has no state any more. If it has some again in this epoch, that goes with a
+    /// new slot: where the old one is comes before this.
     pub fn delete(&mut self, hash: u64, key: &[u8]) {
         self.updated += 1;
         self.removed += 1;

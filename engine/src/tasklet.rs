@@ -144,6 +144,8 @@ pub struct SourceTasklet<S, D> {
     state: SourceState,
     mark: Option<Mark>,
     ack: Option<Epoch>,
+    /// Something has come behind the marker that is to be acknowledged.
+    trails: bool,
     marked: Offset,
     told_exhausted: bool,
     continuous: bool,
@@ -190,6 +192,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             },
             mark: None,
             ack: None,
+            trails: false,
             marked: Offset::default(),
             told_exhausted: false,
             continuous: port.continuous,
@@ -294,8 +297,8 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = !clear;
-            self.report(Report::Ack { epoch, trailing });
+            let (trailing, trailed) = (!clear, std::mem::take(&mut self.trails));
+            self.report(Report::Ack { epoch, trailing, trailed });
             progress = true;
         }
         if clear && matches!(self.state, SourceState::Ended) {
@@ -350,6 +353,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         if let Some(at_ns) = self.down.due_ns() {
             cx.wake_at(at_ns);
         }
+        self.trails |= self.ack.is_some() && settled == Settled::Trailing;
         match settled {
             Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() => progress = true,
@@ -381,6 +385,8 @@ pub struct InboxTasklet<T, D> {
     down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
+    /// Something has come behind the marker that is to be acknowledged.
+    trails: bool,
     /// The inlet to start with, so that none starves.
     turn: usize,
     watermark: i64,
@@ -399,6 +405,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             down,
             reports: port.reports,
             ack: None,
+            trails: false,
             turn: 0,
             watermark: i64::MIN,
             ended: false,
@@ -516,8 +523,8 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = !clear;
-            drop(self.reports.send(Report::Ack { epoch, trailing }));
+            let (trailing, trailed) = (!clear, std::mem::take(&mut self.trails));
+            drop(self.reports.send(Report::Ack { epoch, trailing, trailed }));
             progress = true;
         }
         if clear && self.ended {
@@ -546,6 +553,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         if let Some(at_ns) = self.down.due_ns() {
             cx.wake_at(at_ns);
         }
+        self.trails |= self.ack.is_some() && settled == Settled::Trailing;
         match settled {
             Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() || self.ended => progress = true,
@@ -672,7 +680,7 @@ mod tests {
         let (mut tasklet, commands, told) = numbers(down);
         drop(commands.send(Command::Mark { epoch: 7, drain: false, last: false }));
         (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
-        let trails = |report| matches!(report, Report::Ack { epoch: 7, trailing: true });
+        let trails = |report| matches!(report, Report::Ack { epoch: 7, trailing: true, .. });
         assert!(told.try_iter().any(trails), "there will always be some of the next one");
         drop(commands.send(Command::End));
         (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));

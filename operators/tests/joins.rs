@@ -187,7 +187,7 @@ fn queries_over_tables_alone() {
             &["a 1", "a 2", "q -"],
         ),
         ("SELECT k FROM dim WHERE v = (SELECT max(v) FROM dim)", &["-"]),
-        ("SELECT k FROM dim UNION SELECT 'q'", &["a", "b", "-", "x", "q"]),
+        ("SELECT k FROM dim UNION SELECT 'q'", &["-", "a", "b", "q", "x"]),
         ("SELECT k FROM dim EXCEPT SELECT 'a'", &["b", "-", "x"]),
         (
             "SELECT k FROM dim INTERSECT SELECT * FROM VALUES (NULL), ('a'), ('z') AS t(k)",
@@ -198,7 +198,12 @@ fn queries_over_tables_alone() {
             &["a 2"],
         ),
     ] {
-        assert_eq!(batch(sql), expected, "{sql}");
+        let mut rows = batch(sql);
+        // Which of two inputs is read first is nobody's promise.
+        if sql.contains("UNION") {
+            rows.sort();
+        }
+        assert_eq!(rows, expected, "{sql}");
     }
 }
 

@@ -274,6 +274,8 @@ pub(super) struct Process<K, P, D> {
     buffer: Buffer,
     key: Vec<u8>,
     /// The wall clock of this drain, once it was asked.
+    /// Something fired behind a marker, and that was not said yet.
+    owes: bool,
     now_us: Option<i64>,
     passing_us: Option<i64>,
     marker: Option<Epoch>,
@@ -303,6 +305,7 @@ where
             kept: 0,
             buffer: Buffer::default(),
             key: Vec::new(),
+            owes: false,
             now_us: None,
             passing_us: None,
             marker: None,
@@ -504,7 +507,7 @@ where
         D: Push<P::Output>,
     {
         let now_us = self.now_us();
-        for _ in 0..STEP {
+        for _ in 0..self.parts.log.step(STEP) {
             if !self.down.ready() {
                 return Ok(false);
             }
@@ -638,15 +641,16 @@ where
         self.0.down.end()
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if !self.0.any_due() {
+        let any_due = self.0.any_due();
+        if !any_due && !self.0.owes {
             self.0.now_us = None;
             return self.0.down.settle();
         }
+        self.0.owes |= any_due && self.0.marker.is_none();
         self.0.go_on::<T>()?;
-        let more = self.0.any_due();
         self.0.now_us = None;
         let below = self.0.down.settle()?;
-        Ok(Settled::over(below, self.0.marker.is_some(), more))
+        Ok(Settled::over(below, self.0.marker.is_some(), &mut self.0.owes))
     }
     fn due_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.due_ns());

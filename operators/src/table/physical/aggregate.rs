@@ -152,6 +152,8 @@ pub(super) struct Aggregate {
     due: Due,
     /// A watermark whose keys are not all gone.
     passing_us: Option<i64>,
+    /// Something was let go behind a marker, and that was not said yet.
+    owes: bool,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Something is computed for a record.
@@ -188,6 +190,7 @@ impl Aggregate {
             event: event.filter(|_| mode != OutputMode::Complete),
             due: Due::default(),
             passing_us: None,
+            owes: false,
             emission: None,
             scratch: Scratch::default(),
             key: Vec::new(),
@@ -263,7 +266,7 @@ impl Aggregate {
 
     /// A step of letting go what is over by a time. Returns whether all of it is gone.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let step = step(self.due.count(by_us));
+        let step = self.log.step(step(self.due.count(by_us)));
         self.entries.touch(self.due.ahead(by_us, step));
         for _ in 0..step {
             if !self.down.ready() {
@@ -415,7 +418,7 @@ impl Aggregate {
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
         };
-        let mut budget = if emission.expiring { 0 } else { step(total) };
+        let mut budget = if emission.expiring { 0 } else { self.log.step(step(total)) };
         while emission.next < total && budget > 0 && self.down.ready() {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
@@ -507,13 +510,14 @@ impl Stage for Aggregate {
     }
 
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if self.emission.is_none() && self.passing_us.is_none() {
+        if self.emission.is_none() && self.passing_us.is_none() && !self.owes {
             return self.down.settle();
         }
+        self.owes |= self.passing_us.is_some() && self.emission.is_none();
         self.go_on()?;
         self.emit_step()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.emission.is_some(), self.passing_us.is_some()))
+        Ok(Settled::over(below, self.emission.is_some(), &mut self.owes))
     }
 }
 

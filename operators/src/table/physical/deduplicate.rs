@@ -57,6 +57,8 @@ pub(super) struct Deduplicate {
     log: StateLog,
     /// A watermark whose keys are not all forgotten.
     passing_us: Option<i64>,
+    /// Something was let go behind a marker, and that was not said yet.
+    owes: bool,
     /// A marker behind such a watermark.
     marker: Option<Epoch>,
     down: BoxChain,
@@ -81,6 +83,7 @@ impl Deduplicate {
             scratch: Scratch::default(),
             log,
             passing_us: None,
+            owes: false,
             marker: None,
             down,
         }
@@ -120,8 +123,9 @@ impl Deduplicate {
 
     /// Forgets some of the keys whose time is over. Returns whether all are.
     fn forget(&mut self, watermark_us: i64) -> bool {
-        self.entries.touch(self.due.ahead(watermark_us, STEP));
-        for _ in 0..STEP {
+        let step = self.log.step(STEP);
+        self.entries.touch(self.due.ahead(watermark_us, step));
+        for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
             let expires_us = self.entries[at as usize].expires_us;
             if expires_us > watermark_us || expires_us == i64::MIN {
@@ -205,12 +209,13 @@ impl Stage for Deduplicate {
         self.down.end()
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() {
+        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
+        self.owes |= self.passing_us.is_some() && self.marker.is_none();
         self.go_on()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
+        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct SessionAggregate {
     scratch: Scratch,
     /// A watermark whose sessions are not all out.
     passing_us: Option<i64>,
+    /// Something was let go behind a marker, and that was not said yet.
+    owes: bool,
     /// A marker, and the next entry of a whole table before it.
     marker: Option<(Epoch, usize)>,
     changed: bool,
@@ -117,6 +119,7 @@ impl SessionAggregate {
             out: Vec::new(),
             scratch: Scratch::default(),
             passing_us: None,
+            owes: false,
             marker: None,
             changed: false,
             down,
@@ -171,6 +174,8 @@ impl SessionAggregate {
         let entry = &mut self.entries[at];
         if entry.sessions.is_empty() {
             self.parts.log.delete(entry.hash, &entry.key);
+            // What comes after it in this epoch must not be written where the key stood before.
+            entry.slot = Slot::default();
             return;
         }
         if self.parts.log.is_on() {
@@ -222,7 +227,7 @@ impl SessionAggregate {
 
     /// A step of letting sessions go that are over. Returns whether all are.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let step = step(self.due.count(by_us));
+        let step = self.parts.log.step(step(self.due.count(by_us)));
         self.entries.touch(self.due.ahead(by_us, step));
         for _ in 0..step {
             if !self.down.ready() {
@@ -264,7 +269,7 @@ impl SessionAggregate {
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
         let shows = self.changed || !self.parts.continuous || !self.parts.alone;
         if self.parts.mode == OutputMode::Complete && shows {
-            let mut budget = step(self.entries.places());
+            let mut budget = self.parts.log.step(step(self.entries.places()));
             while next < self.entries.places() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {
                     self.emit(next, session)?;
@@ -315,12 +320,13 @@ impl Stage for SessionAggregate {
         self.down.end()
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() {
+        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
+        self.owes |= self.passing_us.is_some() && self.marker.is_none();
         self.go_on()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
+        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
     }
 }
 

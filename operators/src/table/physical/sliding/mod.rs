@@ -96,6 +96,8 @@ struct SlidingAggregate<U> {
     scratch: Scratch,
     /// A watermark whose windows are not all out.
     passing_us: Option<i64>,
+    /// Something was let go behind a marker, and that was not said yet.
+    owes: bool,
     marker: Option<Epoch>,
     down: BoxChain,
 }
@@ -206,6 +208,7 @@ impl<U: Unit> SlidingAggregate<U> {
             sum: Values::new(),
             scratch: Scratch::default(),
             passing_us: None,
+            owes: false,
             marker: None,
             down,
         }
@@ -357,8 +360,8 @@ impl<U: Unit> SlidingAggregate<U> {
 
     /// A step of letting windows out that are over. Returns whether all are.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
-        let (mut cost, mut touched) = (0, 0);
-        while cost < STEP {
+        let (mut cost, mut touched, step) = (0, 0, self.log.step(STEP));
+        while cost < step {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
@@ -433,12 +436,13 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         self.down.end()
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() {
+        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
+        self.owes |= self.passing_us.is_some() && self.marker.is_none();
         self.go_on()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), self.passing_us.is_some()))
+        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
     }
 }
 
