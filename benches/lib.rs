@@ -1,1 +1,3 @@
-//! Micro-benchmarks of Millstream; see `benches/`.
+//! Micro-benchmarks of Millstream (see `benches/`), and the jobs that are measured in several places.
+
+pub mod throughput;

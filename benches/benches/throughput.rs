@@ -6,75 +6,19 @@
 //! Each engine is used as its documentation does it: timely with a hash map in an operator, renoir with
 //! its keyed stream and batches of 1024. All are asked for every running count.
 
-use millstream::stream::{Count, Flow};
-use millstream::{Config, WaitProfile};
+use millstream_benches::throughput::{Sum, by_hand, by_stream, keeps, scramble};
 use millstream_engine::cores;
 use millstream_engine::key_group::BuildFixed;
 use renoir::prelude::{BatchMode, RuntimeConfig, StreamContext};
 use std::collections::HashMap;
-use std::hint::black_box;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::vec::{Filter, Map, ToStream};
 use timely::dataflow::operators::{Inspect, Operator};
 
-#[inline]
-fn scramble(number: u64) -> u64 {
-    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
-}
-
-#[inline]
-fn keeps(number: &u64) -> bool {
-    number % 4 != 3
-}
-
-/// A sum that is handed over when its owner goes.
-#[derive(Clone)]
-struct Sum(u64, Arc<AtomicU64>);
-
-impl Sum {
-    fn new() -> (Self, Arc<AtomicU64>) {
-        let total = Arc::new(AtomicU64::new(0));
-        (Self(0, total.clone()), total)
-    }
-
-    #[inline]
-    fn add(&mut self, count: u64) {
-        self.0 = self.0.wrapping_add(count);
-    }
-}
-
-impl Drop for Sum {
-    fn drop(&mut self) {
-        // ORDERING: relaxed: read after the threads are joined.
-        self.1.fetch_add(self.0, Ordering::Relaxed);
-    }
-}
-
 fn ours(records: u64, keys: u64) -> u64 {
-    let (mut sum, total) = Sum::new();
-    let flow = Flow::new("throughput");
-    let counts = flow.items(0..records).map(scramble).filter(keeps);
-    let counts = counts.key_by(move |number| number % keys).aggregate(Count);
-    counts.sink(move |(_, count): (u64, u64)| sum.add(count));
-    let config = Config { wait: WaitProfile::Spin, ..Config::default() };
-    let query = flow.start(config).expect("it starts");
-    query.await_termination().expect("it ends");
-    drop(query);
-    total.load(Ordering::Relaxed)
-}
-
-fn by_hand(records: u64, keys: u64) -> u64 {
-    let mut sum = 0u64;
-    let mut counts = HashMap::<u64, u64, BuildFixed>::default();
-    for number in black_box(0..records).map(scramble).filter(keeps) {
-        let count = counts.entry(number % keys).or_insert(0);
-        *count += 1;
-        sum = sum.wrapping_add(*count);
-    }
-    sum
+    by_stream(records, keys).expect("it runs to its end")
 }
 
 fn timely_dataflow(records: u64, keys: u64) -> u64 {

@@ -199,16 +199,17 @@ impl StateLog {
         *slot = self.append(hash, key, Some(value));
     }
 
-    /// Notes that a key has no state any more. If it has some again in this epoch, that goes with a
-    /// new slot: where the old one is comes before this.
-    pub fn delete(&mut self, hash: u64, key: &[u8]) {
+    /// Notes that a key has no state any more. Its slot is one of no change from here on: what it
+    /// has again in this epoch must not be written where it stood before this.
+    pub fn delete(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
         self.updated += 1;
         self.removed += 1;
-        self.erase(hash, key);
+        self.erase(slot, hash, key);
     }
 
     /// The same for what does not count as a row of state.
-    pub fn erase(&mut self, hash: u64, key: &[u8]) {
+    pub fn erase(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
+        *slot = Slot::default();
         if self.on {
             self.append(hash, key, None);
         }
@@ -312,8 +313,9 @@ mod tests {
                     Op::Delete(key) => {
                         let key = vec![key; 3];
                         let hash = hash_bytes(&key);
-                        logs[instance_of(hash, writers)].delete(hash, &key);
-                        slots.remove(&key);
+                        // The slot is used again by the next put, as an operator does it.
+                        let slot = slots.entry(key.clone()).or_default();
+                        logs[instance_of(hash, writers)].delete(slot, hash, &key);
                         live.remove(&key);
                     }
                     Op::Marker => {

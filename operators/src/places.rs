@@ -8,9 +8,8 @@ const CHUNK: usize = 4096;
 
 /// Places of entries, last in, first out.
 ///
-/// It keeps its chunks when it shrinks, and takes nothing from the system allocator as long as it
-/// stays below what it had or was [made room](Self::reserve) for: behind a load of many keys, one
-/// call of an allocator may look through all that was freed.
+/// It keeps its chunks when it shrinks, and takes no memory as long as it stays below what it had or
+/// was [made room](Self::reserve) for.
 #[derive(Default)]
 pub(crate) struct Places {
     full: Vec<Vec<u32>>,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
     millstream doctor\n  \
     millstream doctor --dir /var/lib/wordcount      # where checkpoints will be\n\n\
     Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 wrong command line. It takes\n\
-    about 5 seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
+    a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
 pub(crate) struct Args {
     /// The folder of a checkpoint, or where one will be; the system's temporary folder unless given
     #[arg(long)]

@@ -45,8 +45,8 @@ pub struct Compaction {
     merge: Merge,
 }
 
-/// What the merge of a group needs, kept from group to group: memory that comes and goes with each
-/// of them is cleared by the kernel each time, while a worker may wait for this core.
+/// What the merge of a group needs, kept from group to group, so that a step takes no new memory once
+/// it has seen the largest.
 #[derive(Debug, Default)]
 struct Merge {
     /// All blocks of the group, oldest first.

@@ -195,7 +195,7 @@ impl Notes<'_> {
     }
 
     fn erase(&mut self) {
-        self.log.delete(self.hash, &self.buffer.key);
+        self.log.delete(&mut Slot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;
     }
 

@@ -4,14 +4,8 @@
 use crate::Failure;
 use crate::figures::median;
 use clap::Args as ClapArgs;
-use millstream::stream::{Count, Flow};
-use millstream::{Config, WaitProfile};
+use millstream_benches::throughput::{by_hand, by_stream};
 use millstream_engine::cores;
-use millstream_engine::key_group::BuildFixed;
-use std::collections::HashMap;
-use std::hint::black_box;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 #[derive(ClapArgs)]
@@ -34,72 +28,31 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[inline]
-fn scramble(number: u64) -> u64 {
-    number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
-}
-
-#[inline]
-fn keeps(number: &u64) -> bool {
-    number % 4 != 3
-}
-
-/// A sum that is handed over when its owner goes.
-#[derive(Clone)]
-struct Sum(u64, Arc<AtomicU64>);
-
-impl Sum {
-    #[inline]
-    fn add(&mut self, count: u64) {
-        self.0 = self.0.wrapping_add(count);
-    }
-}
-
-impl Drop for Sum {
-    fn drop(&mut self) {
-        // ORDERING: relaxed: read after the query's threads are joined.
-        self.1.fetch_add(self.0, Ordering::Relaxed);
-    }
-}
-
-/// Records a second, and the sum of all counts.
-fn engine(args: &Args) -> Result<(f64, u64), Failure> {
-    let total = Arc::new(AtomicU64::new(0));
-    let (keys, mut sum) = (args.keys, Sum(0, total.clone()));
-    let flow = Flow::new("throughput");
-    let counts = flow.items(0..args.records).map(scramble).filter(keeps);
-    let counts = counts.key_by(move |number| number % keys).aggregate(Count);
-    counts.sink(move |(_, count): (u64, u64)| sum.add(count));
-    let start = Instant::now();
-    let query = flow.start(Config { wait: WaitProfile::Spin, ..Config::default() })?;
-    query.await_termination()?;
-    let seconds = start.elapsed().as_secs_f64();
-    drop(query);
-    Ok((args.records as f64 / seconds, total.load(Ordering::Relaxed)))
-}
-
-fn by_hand(args: &Args) -> (f64, u64) {
-    let (records, keys) = (args.records, args.keys);
-    let body = move || {
-        if let Some(core) = cores::allowed().first().copied() {
-            cores::pin(core);
-        }
-        let (start, mut sum) = (Instant::now(), 0u64);
-        let mut counts = HashMap::<u64, u64, BuildFixed>::default();
-        for number in black_box(0..records).map(scramble).filter(keeps) {
-            let count = counts.entry(number % keys).or_insert(0);
-            *count += 1;
-            sum = sum.wrapping_add(*count);
-        }
-        (records as f64 / start.elapsed().as_secs_f64(), sum)
-    };
-    std::thread::spawn(body).join().unwrap_or((0.0, 0))
+/// Records a second, and the sum of all counts; on a thread of its own, pinned to the first core.
+fn timed<E: Send>(
+    args: &Args,
+    job: impl FnOnce(u64, u64) -> Result<u64, E> + Send,
+) -> Result<(f64, u64), E> {
+    std::thread::scope(|scope| {
+        let body = || {
+            if let Some(core) = cores::allowed().first().copied() {
+                cores::pin(core);
+            }
+            let start = Instant::now();
+            let sum = job(args.records, args.keys)?;
+            Ok((args.records as f64 / start.elapsed().as_secs_f64(), sum))
+        };
+        // A panic of the job is one of ours.
+        scope.spawn(body).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (mut ours, mut hand) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
-        let ((fast, sum), (floor, expected)) = (engine(args)?, by_hand(args));
+        let (fast, sum) = timed(args, by_stream)?;
+        let (floor, expected) =
+            timed(args, |records, keys| Ok::<_, Failure>(by_hand(records, keys)))?;
         if sum != expected {
             return Err(Failure::Failed(format!("the counts add up to {sum}, not {expected}")));
         }

@@ -258,7 +258,7 @@ impl Aggregate {
     fn forget(&mut self, at: usize) {
         self.entries.free(at);
         let entry = &mut self.entries[at];
-        self.log.delete(entry.hash, &entry.key);
+        self.log.delete(&mut entry.slot, entry.hash, &entry.key);
         self.key_bytes -= entry.key.len() as u64;
         (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
         entry.accumulators.clear();

@@ -133,7 +133,7 @@ impl Deduplicate {
             }
             self.entries.free(at as usize);
             let entry = &mut self.entries[at as usize];
-            self.log.delete(entry.hash, &entry.key);
+            self.log.delete(&mut Slot::default(), entry.hash, &entry.key);
             self.key_bytes -= entry.key.len() as u64;
             entry.expires_us = i64::MIN;
             entry.key = SmallVec::new();
@@ -247,7 +247,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
                 return Ok(());
             }
             // Its time is over, only its turn to be forgotten has not come.
-            self.log.delete(hash, &self.key);
+            self.log.delete(&mut Slot::default(), hash, &self.key);
             self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
             self.entries[at].expires_us = expires_us;
             self.due.add(expires_us, at as u32);

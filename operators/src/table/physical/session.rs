@@ -173,9 +173,7 @@ impl SessionAggregate {
     fn note(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         if entry.sessions.is_empty() {
-            self.parts.log.delete(entry.hash, &entry.key);
-            // What comes after it in this epoch must not be written where the key stood before.
-            entry.slot = Slot::default();
+            self.parts.log.delete(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
         if self.parts.log.is_on() {

@@ -1,5 +1,6 @@
 //! Running values of aggregate functions.
 
+mod encoded;
 mod moments;
 mod percentile;
 mod plain;
@@ -7,7 +8,6 @@ mod sketch;
 mod values;
 
 use crate::table::aggregates::{AggregateCall, AggregateFunction, fractions};
-use crate::table::datetime::Tz;
 use crate::table::expr::cast::{arithmetic_overflow, rescale};
 use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{
@@ -16,9 +16,11 @@ use crate::table::expr::compile::{
 use crate::table::expr::functions::{is_null, order_doubles, xxhash64};
 use crate::table::expr::user::UserAggregate;
 use crate::table::expr::{Node, Resolved};
-use crate::table::row::{Row, RowWriter, decode, encode};
+use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use crate::table::value::Value;
+pub use encoded::show_state;
+pub(super) use encoded::{SESSIONS, TIME};
 use moments::{CoMoments, Moments};
 use percentile::Percentiles;
 pub(super) use plain::Plain;
@@ -68,241 +70,6 @@ impl Default for Accumulator {
     /// Of no function; owns no memory.
     fn default() -> Self {
         Self::Count(0)
-    }
-}
-
-/// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
-/// for one type, so that a changed value fits where the old one stood.
-fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
-    out.push(u8::from(value.is_some()));
-    out.extend_from_slice(&value.unwrap_or([0; N]));
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*head)
-}
-
-/// The inverse of [`put`]; the outer `None` says that the bytes end too early.
-fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
-    let [there] = take::<1>(bytes)?;
-    let value = take::<N>(bytes)?;
-    Some((there != 0).then_some(value))
-}
-
-impl Accumulator {
-    /// The kind's name, as a checkpoint's layout has it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Count(_) => "count",
-            Self::SumLong(_) => "sum long",
-            Self::SumDouble(_) => "sum double",
-            Self::SumDecimal(_) => "sum decimal",
-            Self::AvgDouble(..) => "avg double",
-            Self::AvgDecimal(..) => "avg decimal",
-            Self::Bool(_) => "boolean",
-            Self::Long(_) => "long",
-            Self::Double(_) => "double",
-            Self::Decimal(_) => "decimal",
-            Self::Bytes(_) => "bytes",
-            Self::Moments(_) => "moments",
-            Self::CoMoments(_) => "co-moments",
-            Self::Held(_) => "held",
-            Self::Values(values) if values.is_set() => "set",
-            Self::Values(_) => "list",
-            Self::Distinct(_) => "distinct",
-            Self::Percentile(_) => "percentile",
-            Self::User(..) => "user",
-            Self::Once(_) => "once",
-        }
-    }
-
-    /// An empty value of a kind.
-    fn of_kind(kind: &str) -> Option<Self> {
-        Some(match kind {
-            "moments" => Self::Moments(Box::default()),
-            "co-moments" => Self::CoMoments(Box::default()),
-            "held" => Self::Held(None),
-            "set" => Self::Values(Box::new(Values::new(true))),
-            "list" => Self::Values(Box::new(Values::new(false))),
-            "distinct" => Self::Distinct(Box::new(Sketch::new(9))),
-            "percentile" => Self::Percentile(Box::new(Percentiles::new(10_000))),
-            "count" => Self::Count(0),
-            "sum long" => Self::SumLong(None),
-            "sum double" => Self::SumDouble(None),
-            "sum decimal" => Self::SumDecimal(None),
-            "avg double" => Self::AvgDouble(0.0, 0),
-            "avg decimal" => Self::AvgDecimal(Wide(0), 0),
-            "boolean" => Self::Bool(None),
-            "long" => Self::Long(None),
-            "double" => Self::Double(None),
-            "decimal" => Self::Decimal(None),
-            "bytes" => Self::Bytes(None),
-            _ => return None,
-        })
-    }
-
-    fn show(&self) -> String {
-        fn or_null<T: ToString>(value: Option<T>) -> String {
-            value.map_or("NULL".to_string(), |value| value.to_string())
-        }
-        match self {
-            Self::Count(n) => n.to_string(),
-            Self::SumLong(v) | Self::Long(v) => or_null(*v),
-            Self::SumDouble(v) | Self::Double(v) => or_null(*v),
-            Self::SumDecimal(v) | Self::Decimal(v) => {
-                or_null(v.map(|Wide(v)| format!("{v} unscaled")))
-            }
-            Self::AvgDouble(sum, n) => format!("{sum} / {n}"),
-            Self::AvgDecimal(sum, n) => format!("{} unscaled / {n}", { sum.0 }),
-            Self::Bool(v) => or_null(*v),
-            Self::Bytes(v) => or_null(v.as_ref().map(|v| v.escape_ascii().to_string())),
-            Self::Moments(m) => format!("{m:?}"),
-            Self::CoMoments(m) => format!("{m:?}"),
-            Self::Held(v) => or_null(v.as_ref().map(|v| format!("{} bytes", v.len()))),
-            Self::Values(values) => format!("{} values", values.len()),
-            Self::Distinct(sketch) => format!("about {}", sketch.estimate()),
-            Self::Percentile(p) => format!("{} values", p.count()),
-            Self::User(state, _) => format!("{state:?}"),
-            Self::Once(once) => once.1.show(),
-        }
-    }
-
-    /// Appends the value as it stands in a checkpoint.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
-            Self::SumLong(v) | Self::Long(v) => put(v.map(i64::to_le_bytes), out),
-            Self::SumDouble(v) | Self::Double(v) => put(v.map(f64::to_le_bytes), out),
-            Self::SumDecimal(v) | Self::Decimal(v) => put(v.map(|v| v.0.to_le_bytes()), out),
-            Self::AvgDouble(sum, n) => {
-                out.extend_from_slice(&sum.to_le_bytes());
-                out.extend_from_slice(&n.to_le_bytes());
-            }
-            Self::AvgDecimal(sum, n) => {
-                out.extend_from_slice(&{ sum.0 }.to_le_bytes());
-                out.extend_from_slice(&n.to_le_bytes());
-            }
-            Self::Bool(v) => put(v.map(|v| [u8::from(v)]), out),
-            Self::Moments(m) => m.parts().into_iter().for_each(|p| out.extend(p.to_le_bytes())),
-            Self::CoMoments(m) => m.parts().into_iter().for_each(|p| out.extend(p.to_le_bytes())),
-            Self::Values(values) => values.encode(out),
-            Self::Distinct(sketch) => sketch.encode(out),
-            Self::Percentile(p) => p.encode(out),
-            Self::User(state, _) => {
-                let row = encode(state);
-                out.extend_from_slice(&(row.len() as u32).to_le_bytes());
-                out.extend_from_slice(&row);
-            }
-            Self::Once(once) => {
-                once.0.encode(out);
-                once.1.encode(out);
-            }
-            Self::Bytes(v) | Self::Held(v) => {
-                let length = v.as_ref().map(|v| (v.len() as u32).to_le_bytes());
-                put(length, out);
-                out.extend_from_slice(v.as_deref().unwrap_or_default());
-            }
-        }
-    }
-
-    /// Takes the value from the front of what [`encode`](Self::encode) wrote for the same kind;
-    /// `None` if the bytes end too early.
-    pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        match self {
-            Self::Count(n) => *n = i64::from_le_bytes(take(bytes)?),
-            Self::SumLong(v) | Self::Long(v) => *v = take_option(bytes)?.map(i64::from_le_bytes),
-            Self::SumDouble(v) | Self::Double(v) => {
-                *v = take_option(bytes)?.map(f64::from_le_bytes);
-            }
-            Self::SumDecimal(v) | Self::Decimal(v) => {
-                *v = take_option(bytes)?.map(|v| Wide(i128::from_le_bytes(v)));
-            }
-            Self::AvgDouble(sum, n) => {
-                *sum = f64::from_le_bytes(take(bytes)?);
-                *n = i64::from_le_bytes(take(bytes)?);
-            }
-            Self::AvgDecimal(sum, n) => {
-                *sum = Wide(i128::from_le_bytes(take(bytes)?));
-                *n = i64::from_le_bytes(take(bytes)?);
-            }
-            Self::Bool(v) => *v = take_option::<1>(bytes)?.map(|[v]| v != 0),
-            Self::Moments(m) => {
-                let mut parts = [0.0; 5];
-                for part in &mut parts {
-                    *part = f64::from_le_bytes(take(bytes)?);
-                }
-                **m = Moments::of(parts);
-            }
-            Self::CoMoments(m) => {
-                let mut parts = [0.0; 6];
-                for part in &mut parts {
-                    *part = f64::from_le_bytes(take(bytes)?);
-                }
-                **m = CoMoments::of(parts);
-            }
-            Self::Values(values) => values.decode(bytes)?,
-            Self::Distinct(sketch) => sketch.decode(bytes)?,
-            Self::Percentile(p) => p.decode(bytes)?,
-            Self::User(state, function) => {
-                let length = u32::from_le_bytes(take(bytes)?) as usize;
-                let (row, rest) = bytes.split_at_checked(length)?;
-                *bytes = rest;
-                *state = decode(Row(row), function.state_types()).into();
-            }
-            Self::Once(once) => {
-                once.0.decode(bytes)?;
-                once.1.decode(bytes)?;
-            }
-            Self::Bytes(v) | Self::Held(v) => match take_option(bytes)?.map(u32::from_le_bytes) {
-                None => *v = None,
-                Some(length) => {
-                    let (value, rest) = bytes.split_at_checked(length as usize)?;
-                    *bytes = rest;
-                    *v = Some(value.to_vec());
-                }
-            },
-        }
-        Some(())
-    }
-}
-
-/// The kind of a list of sessions, each with the values of the kinds that follow.
-pub(super) const SESSIONS: &str = "sessions";
-/// The kind of a time in microseconds.
-pub(super) const TIME: &str = "time";
-
-/// A value of a checkpoint as text, part by part; `None` if it is not of these kinds.
-pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
-    let time = |value: &mut &[u8]| {
-        let micros = i64::from_le_bytes(take(value)?);
-        if micros == i64::MAX {
-            return Some("never".to_string());
-        }
-        Value::Long(micros).display(&DataType::Timestamp, Tz::UTC)
-    };
-    let show = |kind: &String, value: &mut &[u8]| {
-        if kind == TIME {
-            return time(value);
-        }
-        let mut accumulator = Accumulator::of_kind(kind)?;
-        accumulator.decode(value)?;
-        Some(accumulator.show())
-    };
-    match kinds {
-        [first, kinds @ ..] if first == SESSIONS => {
-            let count = u64::from_le_bytes(take(&mut value)?);
-            let mut sessions = Vec::new();
-            for _ in 0..count {
-                let span = format!("{} to {}", time(&mut value)?, time(&mut value)?);
-                let values = kinds.iter().map(|kind| show(kind, &mut value));
-                let values = values.collect::<Option<Vec<_>>>()?;
-                sessions.push(format!("{span}: {}", values.join(" ")));
-            }
-            Some(sessions)
-        }
-        kinds => kinds.iter().map(|kind| show(kind, &mut value)).collect(),
     }
 }
 

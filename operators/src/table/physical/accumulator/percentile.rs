@@ -163,15 +163,15 @@ impl Percentiles {
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let accuracy = u32::from_le_bytes(super::take(bytes)?) as usize;
+        let accuracy = u32::from_le_bytes(super::encoded::take(bytes)?) as usize;
         *self = Self::new(accuracy.max(1));
-        let [exact] = super::take::<1>(bytes)?;
+        let [exact] = super::encoded::take::<1>(bytes)?;
         self.exact = exact != 0;
-        let samples = u32::from_le_bytes(super::take(bytes)?);
+        let samples = u32::from_le_bytes(super::encoded::take(bytes)?);
         for _ in 0..samples {
-            let key = i128::from_le_bytes(super::take(bytes)?);
-            let weight = u64::from_le_bytes(super::take(bytes)?);
-            let unsure = u64::from_le_bytes(super::take(bytes)?);
+            let key = i128::from_le_bytes(super::encoded::take(bytes)?);
+            let weight = u64::from_le_bytes(super::encoded::take(bytes)?);
+            let unsure = u64::from_le_bytes(super::encoded::take(bytes)?);
             self.samples.push(Sample { key, weight, unsure });
             self.count = self.count.checked_add(weight)?;
         }

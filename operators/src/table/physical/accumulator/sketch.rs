@@ -70,7 +70,7 @@ impl Sketch {
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let [precision] = super::take::<1>(bytes)?;
+        let [precision] = super::encoded::take::<1>(bytes)?;
         let length = 1usize << precision.clamp(4, 21);
         let (registers, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;

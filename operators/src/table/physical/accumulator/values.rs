@@ -123,10 +123,10 @@ impl Values {
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let count = u32::from_le_bytes(super::take(bytes)?);
+        let count = u32::from_le_bytes(super::encoded::take(bytes)?);
         *self = Self::new(self.is_set());
         for _ in 0..count {
-            let length = u32::from_le_bytes(super::take(bytes)?) as usize;
+            let length = u32::from_le_bytes(super::encoded::take(bytes)?) as usize;
             let (row, rest) = bytes.split_at_checked(length)?;
             *bytes = rest;
             self.add_row(row);

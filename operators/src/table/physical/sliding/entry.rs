@@ -115,8 +115,9 @@ impl<U: Unit> Entry<U> {
         black_box((time(0), time(taken)));
     }
 
+    /// When a slice begins.
     #[inline]
-    fn begin(&self, place: usize, common: &Common<U>) -> i64 {
+    pub fn begin(&self, place: usize, common: &Common<U>) -> i64 {
         self.slices.get(place, common.size())[0].time()
     }
 
@@ -301,15 +302,15 @@ impl<U: Unit> Entry<U> {
         true
     }
 
-    /// When a slice begins, what is in it, and where its last change stands.
-    pub fn kept(&mut self, place: usize, common: &Common<U>) -> Option<(i64, &[U], &mut Slot)> {
+    /// What is in a slice, and where its last change stands.
+    pub fn kept(&mut self, place: usize, common: &Common<U>) -> Option<(&[U], &mut Slot)> {
         let kept = self.kept.as_deref_mut()?;
         let slice = self.slices.get(place, common.size());
         let sum = match place < self.front as usize {
             true => kept.sums.get(place, common.start().len()),
             false => &slice[1..],
         };
-        Some((slice[0].time(), sum, &mut kept.slots[place]))
+        Some((sum, &mut kept.slots[place]))
     }
 
     /// What is in a slice that no window has taken.

@@ -43,7 +43,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::StateLog;
+use millstream_engine::state::{Slot, StateLog};
 use std::ops::Range;
 use unit::{Unit, Values};
 
@@ -261,17 +261,16 @@ impl<U: Unit> SlidingAggregate<U> {
             return;
         }
         write_state_key(keys, &entry.key, None, &mut buffers.key);
+        let Some(slot) = entry.slot() else { return };
         if next_us == NONE {
-            return log.erase(hash, &buffers.key);
+            return log.erase(slot, hash, &buffers.key);
         }
         let value = &mut buffers.value;
         value.clear();
         // Empty ones, so that it reads as the others do.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
-        if let Some(slot) = entry.slot() {
-            log.write(slot, hash, &buffers.key, value);
-        }
+        log.write(slot, hash, &buffers.key, value);
     }
 
     /// Notes a slice.
@@ -282,9 +281,9 @@ impl<U: Unit> SlidingAggregate<U> {
             return log.count_updated();
         }
         let entry = &mut table.entries[at];
-        let (hash, key) = (entry.hash, entry.key.clone());
-        let Some((begin_us, sum, slot)) = entry.kept(place, common) else { return };
-        write_state_key(keys, &key, Some(begin_us), &mut buffers.key);
+        let (hash, begin_us) = (entry.hash, entry.begin(place, common));
+        write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
+        let Some((sum, slot)) = entry.kept(place, common) else { return };
         buffers.value.clear();
         U::encode(&common.functions, sum, &mut buffers.value);
         log.put(slot, hash, &buffers.key, &buffers.value);
@@ -330,7 +329,8 @@ impl<U: Unit> SlidingAggregate<U> {
             table.slices -= 1;
             if log.is_on() {
                 write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
-                log.erase(entry.hash, &buffers.key);
+                // The slot went with the slice.
+                log.erase(&mut Slot::default(), entry.hash, &buffers.key);
             }
         }
         Ok(cost)
