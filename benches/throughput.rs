@@ -4,6 +4,7 @@
 
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, WaitProfile};
+use millstream_engine::cores;
 use millstream_engine::key_group::BuildFixed;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -60,7 +61,84 @@ pub fn by_stream(records: u64, keys: u64) -> Result<u64, EngineError> {
     Ok(total.load(Ordering::Relaxed))
 }
 
-/// The same in a loop by hand, with the same hash function.
+/// The last count of each key, added up when their owner goes.
+struct Last {
+    counts: Vec<u64>,
+    total: Arc<AtomicU64>,
+}
+
+impl Last {
+    fn new(keys: u64) -> (Self, Arc<AtomicU64>) {
+        let total = Arc::new(AtomicU64::new(0));
+        (Self { counts: vec![0; keys as usize], total: total.clone() }, total)
+    }
+}
+
+impl Clone for Last {
+    fn clone(&self) -> Self {
+        // Each instance has its own keys.
+        Self { counts: vec![0; self.counts.len()], total: self.total.clone() }
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // ORDERING: relaxed: read after the threads are joined.
+        self.total.fetch_add(self.counts.iter().sum(), Ordering::Relaxed);
+    }
+}
+
+/// The numbers that one of some workers has.
+fn part(records: u64, number: u64, of: u64) -> std::ops::Range<u64> {
+    records * number / of..records * (number + 1) / of
+}
+
+/// How many numbers up to `records` are counted over `keys`, by a typed stream that is spread over
+/// some workers: each has its part of the numbers and its share of the keys.
+pub fn over_workers(records: u64, keys: u64, workers: usize) -> Result<u64, EngineError> {
+    let (mut last, total) = Last::new(keys);
+    let flow = Flow::new("throughput").parallelism(workers);
+    let numbers = flow.partitions(workers, move |n| part(records, n as u64, workers as u64));
+    let counts = numbers.map(scramble).filter(keeps);
+    let counts = counts.key_by(move |number| number % keys).combine(Count);
+    counts.sink(move |(key, count): (u64, u64)| last.counts[key as usize] = count);
+    let query = flow.start(Config { workers, wait: WaitProfile::Spin, ..Config::default() })?;
+    query.await_termination()?;
+    drop(query);
+    Ok(total.load(Ordering::Relaxed))
+}
+
+/// The same by hand: threads that know nothing of each other until they have counted.
+pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
+    let count = |numbers: std::ops::Range<u64>| {
+        let mut counts = HashMap::<u64, u64, BuildFixed>::default();
+        for number in black_box(numbers).map(scramble).filter(keeps) {
+            *counts.entry(number % keys).or_insert(0) += 1;
+        }
+        counts
+    };
+    std::thread::scope(|scope| {
+        let of = |n: usize| part(records, n as u64, threads as u64);
+        let run = |n: usize| {
+            let body = move || {
+                if let Some(core) = cores::allowed().get(n).copied() {
+                    cores::pin(core);
+                }
+                count(of(n))
+            };
+            scope.spawn(body)
+        };
+        let threads: Vec<_> = (0..threads).map(run).collect();
+        let mut all = HashMap::<u64, u64, BuildFixed>::default();
+        for thread in threads {
+            let counts = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            counts.into_iter().for_each(|(key, count)| *all.entry(key).or_insert(0) += count);
+        }
+        all.values().sum()
+    })
+}
+
+/// The sum of all counts in a loop by hand, with the same hash function.
 pub fn by_hand(records: u64, keys: u64) -> u64 {
     let mut sum = 0u64;
     let mut counts = HashMap::<u64, u64, BuildFixed>::default();

@@ -15,6 +15,9 @@ use crate::wake::Waker;
 pub enum Settled {
     /// Nothing: all that was pushed is out.
     Clear,
+    /// Nothing but records that are put together as long as more are there at once: they go in the
+    /// drain that brings none, and before a marker.
+    Held,
     /// There was more of our own work when it began, all of it of the next epoch: markers have been
     /// passed on. With a watermark that moves all the time there may always be some.
     Trailing,

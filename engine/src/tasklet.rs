@@ -290,14 +290,15 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             return Ok(Step::Idle);
         }
         let clear = settled == Settled::Clear;
-        if !clear {
+        if settled > Settled::Held {
             did(Did::Expiry);
         }
         let mut progress = !clear;
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let (trailing, trailed) = (!clear, std::mem::take(&mut self.trails));
+            let trailing = settled == Settled::Trailing;
+            let trailed = std::mem::take(&mut self.trails);
             self.report(Report::Ack { epoch, trailing, trailed });
             progress = true;
         }
@@ -355,7 +356,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         }
         self.trails |= self.ack.is_some() && settled == Settled::Trailing;
         match settled {
-            Settled::Trailing | Settled::More => progress = true,
+            Settled::Held | Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() => progress = true,
             Settled::Clear | Settled::Blocked => {}
         }
@@ -516,14 +517,15 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
             return Ok(Step::Idle);
         }
         let clear = settled == Settled::Clear;
-        if !clear {
+        if settled > Settled::Held {
             did(Did::Expiry);
         }
         let mut progress = !clear;
         if settled <= Settled::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let (trailing, trailed) = (!clear, std::mem::take(&mut self.trails));
+            let trailing = settled == Settled::Trailing;
+            let trailed = std::mem::take(&mut self.trails);
             drop(self.reports.send(Report::Ack { epoch, trailing, trailed }));
             progress = true;
         }
@@ -555,7 +557,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         }
         self.trails |= self.ack.is_some() && settled == Settled::Trailing;
         match settled {
-            Settled::Trailing | Settled::More => progress = true,
+            Settled::Held | Settled::Trailing | Settled::More => progress = true,
             Settled::Clear if self.ack.is_some() || self.ended => progress = true,
             Settled::Clear | Settled::Blocked => {}
         }

@@ -15,6 +15,7 @@
 #[cfg(feature = "sql")]
 pub mod connect;
 mod due;
+mod hold;
 mod places;
 #[cfg(feature = "sql")]
 pub mod session;

@@ -74,6 +74,50 @@ fn threads_give_the_same_answer_under_every_trigger_and_end_by_themselves() {
     }
 }
 
+/// The word count of `LINES`, in so many parts, put together in two levels.
+fn combined(parallelism: usize, parts: usize) -> (Flow, Arc<Mutex<BTreeMap<String, u64>>>) {
+    let flow = Flow::new("words").parallelism(parallelism);
+    let counts = Arc::new(Mutex::new(BTreeMap::new()));
+    let seen = counts.clone();
+    let part = move |number| LINES.into_iter().skip(number).step_by(parts);
+    let words = flow.partitions(parts, part).flat_map(|line| line.split(' '));
+    words.key_by(|word| word.to_string()).combine(Count).sink(move |(word, count)| {
+        let before = seen.lock().unwrap().insert(word, count);
+        assert!(before < Some(count), "values of a key come in order");
+    });
+    (flow, counts)
+}
+
+#[test]
+fn what_is_put_together_in_two_levels_is_the_same_on_every_schedule() {
+    for seed in 0..1_000 {
+        let (parallelism, parts) = (1 + seed as usize % 3, 1 + seed as usize % 4);
+        let (flow, counts) = combined(parallelism, parts);
+        let trigger = TRIGGERS[seed as usize % TRIGGERS.len()];
+        flow.simulate(config(trigger), seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert_eq!(*counts.lock().unwrap(), by_hand(), "seed {seed}, {trigger:?}");
+    }
+}
+
+#[test]
+fn parts_are_read_on_all_workers_and_no_record_waits_for_others() {
+    let flow = Flow::new("sums").parallelism(2);
+    let (mut input, numbers) = flow.channel::<i64>();
+    let (sink, mut output) = flow.output();
+    numbers.key_by(|n| n % 2).combine(Sum(|n: &i64| *n)).sink(sink);
+    // No epoch ends while this runs, so nothing but the drain lets a record go.
+    let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+    let query = flow.start(config(trigger)).unwrap();
+    let mut sums = [0, 0];
+    for n in 1..50 {
+        input.push(n).unwrap();
+        sums[n as usize % 2] += i128::from(n);
+        let got = output.recv_timeout(Duration::from_secs(60));
+        assert_eq!(got, Some((n % 2, sums[n as usize % 2])));
+    }
+    query.stop().unwrap();
+}
+
 #[test]
 fn results_come_back_in_order_and_latency_is_recorded() {
     let flow = Flow::new("sums");

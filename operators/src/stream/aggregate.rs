@@ -1,5 +1,6 @@
 //! Running aggregates: a state per key, and the key's new value after each record.
 
+use super::combine::Combine;
 use millstream_engine::error::EngineError;
 use millstream_engine::key_group::BuildFixed;
 use millstream_engine::pass_control;
@@ -31,8 +32,26 @@ impl<T> Aggregate<T> for Count {
     }
 }
 
+impl<T> Combine<T> for Count {
+    #[inline]
+    fn merge(&self, state: &mut u64, other: u64) -> u64 {
+        *state += other;
+        *state
+    }
+}
+
+/// Of two that have each seen a record, or not.
+fn merged(state: &mut Option<i64>, other: Option<i64>, best: fn(i64, i64) -> i64) -> i64 {
+    let both = match (*state, other) {
+        (Some(one), Some(other)) => best(one, other),
+        (one, other) => one.or(other).unwrap_or_default(),
+    };
+    *state = Some(both);
+    both
+}
+
 macro_rules! folds {
-    ($($(#[$doc:meta])* $name:ident, $out:ty, $zero:ty, |$f:ident, $state:ident, $value:ident| $body:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $out:ty, $zero:ty, |$state:ident, $value:ident| $body:expr, $merge:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         pub struct $name<F>(pub F);
@@ -46,16 +65,27 @@ macro_rules! folds {
                 $body
             }
         }
+
+        impl<T, F: Fn(&T) -> i64 + Clone + Send + 'static> Combine<T> for $name<F> {
+            #[inline]
+            fn merge(&self, $state: &mut $zero, other: $zero) -> $out {
+                let $value = other;
+                $merge
+            }
+        }
     )*};
 }
 
 folds! {
     /// Sum of a number taken from each record; wider than the number, so it cannot overflow.
-    Sum, i128, i128, |f, state, value| { *state += i128::from(value); *state };
+    Sum, i128, i128, |state, value| { *state += i128::from(value); *state },
+        { *state += value; *state };
     /// Smallest of a number taken from each record.
-    Min, i64, Option<i64>, |f, state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low };
+    Min, i64, Option<i64>, |state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low },
+        merged(state, value, i64::min);
     /// Largest of a number taken from each record.
-    Max, i64, Option<i64>, |f, state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high };
+    Max, i64, Option<i64>, |state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high },
+        merged(state, value, i64::max);
 }
 
 /// Any fold: `Reduce(|state: &mut S, record| output)`.
@@ -84,9 +114,15 @@ where
 }
 
 pub(super) struct Running<K, T, A: Aggregate<T>, D> {
-    pub aggregate: A,
-    pub states: HashMap<K, A::State, BuildFixed>,
-    pub down: D,
+    aggregate: A,
+    states: HashMap<K, A::State, BuildFixed>,
+    down: D,
+}
+
+impl<K, T, A: Aggregate<T>, D> Running<K, T, A, D> {
+    pub fn new(aggregate: A, down: D) -> Self {
+        Self { aggregate, states: HashMap::default(), down }
+    }
 }
 
 impl<K: Send, T, A: Aggregate<T>, D: Stage> Stage for Running<K, T, A, D> {

@@ -2,6 +2,7 @@
 
 use super::aggregate::{Aggregate, Running};
 use super::channel::{self, ChannelSink, ChannelSource, Input, Output, OutputParts};
+use super::combine::{Combine, CombineRecipe};
 use super::items::ItemSource;
 use super::ops::{Call, Filter, FlatMap, Map};
 use super::process::{Parts, Process, Processor, Typed};
@@ -54,7 +55,7 @@ pub trait Recipe: 'static {
 pub struct Keeps {
     shape: Shape,
     /// An operator whose state no checkpoint can hold.
-    forgets: Option<&'static str>,
+    pub(super) forgets: Option<&'static str>,
 }
 
 /// A stream with its sink.
@@ -127,6 +128,23 @@ impl Flow {
         I::Item: Send + 'static,
     {
         self.stream(FromItems(items.into_iter()))
+    }
+
+    /// A source in parts: `part` gives an iterator for each number below `parts`, and the query takes
+    /// from all of them, each on one of its workers, as fast as it can. With a checkpoint there must be
+    /// as many parts after a restart, and each must give the same again.
+    pub fn partitions<I, M>(
+        &self,
+        parts: usize,
+        part: M,
+    ) -> Stream<impl Recipe<Item = I::Item> + use<I, M>>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        M: Fn(usize) -> I + 'static,
+    {
+        self.stream(FromParts { parts: parts.max(1), part: move |number| part(number).into_iter() })
     }
 
     /// A sink that the service reads results from, to be given to [`Stream::sink`].
@@ -375,6 +393,19 @@ impl<R: Recipe, F> KeyedStream<R, F> {
         self.up.with(|up| AggregateRecipe { up, key, aggregate, types: PhantomData })
     }
 
+    /// A running aggregate that may leave values in between out. Over several instances each first
+    /// puts together what it has of a key, while more records are there at once, and passes that on;
+    /// so few records go from worker to worker. In one instance it is [`aggregate`](Self::aggregate).
+    pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>>
+    where
+        K: Hash + Eq + Clone + Send + 'static,
+        F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        A: Combine<R::Item>,
+    {
+        let key = self.key;
+        self.up.with(|up| CombineRecipe { up, key, aggregate, types: PhantomData })
+    }
+
     /// The program's own operator, with state and timers for each key. `make` declares the states
     /// and makes the processor that uses them; the name is the operator's in checkpoints.
     pub fn process<K, P>(
@@ -447,6 +478,42 @@ impl<I: Iterator<Item: Send> + Send + 'static> Recipe for FromItems<I> {
     }
     fn describe(&self, kept: &mut Keeps) {
         kept.shape.sources.push("items".to_string());
+    }
+    fn is_timed(&self) -> bool {
+        false
+    }
+}
+
+struct FromParts<M> {
+    parts: usize,
+    part: M,
+}
+
+impl<I, M> Recipe for FromParts<M>
+where
+    I: Iterator<Item: Send> + Send + 'static,
+    M: Fn(usize) -> I + 'static,
+{
+    type Item = I::Item;
+    fn build<D: Push<I::Item> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        for (number, worker) in self.places(job, parallelism).into_iter().enumerate() {
+            let down = chain(job, number);
+            let port = job.source_port(worker);
+            let source = ItemSource::new((self.part)(number));
+            job.seat(worker, Box::new(SourceTasklet::new(port, source, down)));
+        }
+    }
+    fn places(&self, job: &Job, _parallelism: usize) -> Vec<usize> {
+        (0..self.parts).map(|number| number % job.workers()).collect()
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        let part = |number| format!("items, part {number} of {}", self.parts);
+        kept.shape.sources.extend((0..self.parts).map(part));
     }
     fn is_timed(&self) -> bool {
         false
@@ -637,11 +704,11 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
     }
 }
 
-struct AggregateRecipe<R, F, K, A> {
-    up: R,
-    key: F,
-    aggregate: A,
-    types: PhantomData<fn() -> K>,
+pub(super) struct AggregateRecipe<R, F, K, A> {
+    pub up: R,
+    pub key: F,
+    pub aggregate: A,
+    pub types: PhantomData<fn() -> K>,
 }
 
 impl<R, F, K, A> Recipe for AggregateRecipe<R, F, K, A>
@@ -660,10 +727,7 @@ where
     ) {
         let (mut key, aggregate) = (self.key, self.aggregate);
         let instances = keyed_places(&self.up, job, parallelism).len();
-        let stages = (0..instances).map(|i| {
-            let down = chain(job, i);
-            Running { aggregate: aggregate.clone(), states: Default::default(), down }
-        });
+        let stages = (0..instances).map(|i| Running::new(aggregate.clone(), chain(job, i)));
         let stages = stages.collect();
         let pair = move |item: R::Item| (key(&item), item);
         let route = |(key, _): &(K, R::Item), lanes: usize| instance_of(hash_key(key), lanes);
@@ -682,7 +746,7 @@ where
 }
 
 /// Where the instances of a keyed operator run.
-fn keyed_places<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
+pub(super) fn keyed_places<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
     match up.places(job, 1) {
         // One instance on either side: no exchange, so no queue.
         place if parallelism == 1 && place.len() == 1 => place,

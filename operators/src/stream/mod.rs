@@ -31,6 +31,7 @@
 
 mod aggregate;
 mod channel;
+mod combine;
 mod flow;
 mod items;
 mod ops;
@@ -40,6 +41,7 @@ pub(crate) mod watermark;
 
 pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
 pub use channel::{Input, Output, PushError};
+pub use combine::Combine;
 pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
 pub use millstream_engine::seam::SimEnv;
 pub use process::{Context, Processor, Timer};

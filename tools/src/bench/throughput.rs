@@ -1,27 +1,34 @@
-//! `millstream bench throughput`: typed records through map, filter and a keyed count on one core,
-//! beside the same loop by hand.
+//! `millstream bench throughput`: typed records through map, filter and a keyed count, on one core or
+//! spread over several, beside the same by hand.
 
 use crate::Failure;
 use crate::figures::median;
 use clap::Args as ClapArgs;
-use millstream_benches::throughput::{by_hand, by_stream};
+use millstream_benches::throughput::{by_hand, by_stream, over_workers, threads_by_hand};
 use millstream_engine::cores;
 use std::time::Instant;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Example:\n  \
-    millstream bench throughput --records 20000000\n\n\
+    millstream bench throughput --records 50000000\n  \
+    millstream bench throughput --workers 2\n\n\
     Both take numbers from an iterator, scramble them, drop a quarter, count the others by key, and\n\
-    add all counts up; the sums must be equal. The loop by hand uses the same hash function.")]
+    add all counts up; the sums must be equal. The loop by hand uses the same hash function.\n\
+    With --workers the numbers are spread over workers, each of which puts together what it has of a\n\
+    key before it goes to the key's owner; beside it one worker does the same job, and threads by hand\n\
+    that need not talk to each other until their end.")]
 pub(super) struct Args {
     /// Records of a round
-    #[arg(long, default_value_t = 20_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
+    #[arg(long, default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     records: u64,
     /// Different keys
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     keys: u64,
+    /// Workers to spread the records over, beside one worker
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=256))]
+    workers: Option<u64>,
     /// Rounds of each
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Print one JSON object
     #[arg(long)]
@@ -47,22 +54,36 @@ fn timed<E: Send>(
     })
 }
 
+/// Median, least and most.
+fn spread(values: &[u64]) -> (u64, u64, u64) {
+    let (least, most) = (values.iter().min().copied(), values.iter().max().copied());
+    (median(values.to_vec()), least.unwrap_or(0), most.unwrap_or(0))
+}
+
+fn million(rate: u64) -> f64 {
+    rate as f64 / 1e6
+}
+
+fn equal(sum: u64, expected: u64) -> Result<(), Failure> {
+    if sum == expected {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("the counts add up to {sum}, not {expected}")))
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(workers) = args.workers {
+        return scale(args, workers as usize);
+    }
     let (mut ours, mut hand) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         let (fast, sum) = timed(args, by_stream)?;
         let (floor, expected) =
             timed(args, |records, keys| Ok::<_, Failure>(by_hand(records, keys)))?;
-        if sum != expected {
-            return Err(Failure::Failed(format!("the counts add up to {sum}, not {expected}")));
-        }
+        equal(sum, expected)?;
         ours.push(fast as u64);
         hand.push(floor as u64);
     }
-    let spread = |values: &[u64]| {
-        let (least, most) = (values.iter().min().copied(), values.iter().max().copied());
-        (median(values.to_vec()), least.unwrap_or(0), most.unwrap_or(0))
-    };
     let ((ours, least, most), (hand, hand_least, hand_most)) = (spread(&ours), spread(&hand));
     let ratio = ours as f64 / hand.max(1) as f64;
     if args.json {
@@ -75,7 +96,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let million = |rate: u64| rate as f64 / 1e6;
     println!(
         "map, filter, keyed count over {} keys on one core, {} records, median of {} rounds",
         args.keys, args.records, args.rounds
@@ -93,5 +113,67 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         million(hand_most)
     );
     println!("the sums of all counts are equal");
+    Ok(())
+}
+
+/// One worker and several, in alternating rounds, beside one thread by hand and several.
+fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
+    let usable = cores::usable();
+    if workers > usable {
+        return Err(Failure::Wrong(format!(
+            "{workers} workers are asked for, and this process may use {usable} cores"
+        )));
+    }
+    let timed = |job: &dyn Fn() -> Result<u64, Failure>| -> Result<(u64, u64), Failure> {
+        let start = Instant::now();
+        let counted = job()?;
+        Ok(((args.records as f64 / start.elapsed().as_secs_f64()) as u64, counted))
+    };
+    let engine = |workers| {
+        let (records, keys) = (args.records, args.keys);
+        move || over_workers(records, keys, workers).map_err(|e| Failure::Failed(e.to_string()))
+    };
+    let hand = |threads| {
+        let (records, keys) = (args.records, args.keys);
+        move || Ok(threads_by_hand(records, keys, threads))
+    };
+    let mut rates: [Vec<u64>; 4] = Default::default();
+    for _ in 0..args.rounds {
+        let mut expected = None;
+        let jobs: [&dyn Fn() -> Result<u64, Failure>; 4] =
+            [&engine(1), &engine(workers), &hand(1), &hand(workers)];
+        for (job, rates) in jobs.into_iter().zip(&mut rates) {
+            let (rate, counted) = timed(job)?;
+            equal(counted, *expected.get_or_insert(counted))?;
+            rates.push(rate);
+        }
+    }
+    let [one, all, hand_one, hand_all] = rates.map(|rates| spread(&rates));
+    let ratio = |all: u64, one: u64| all as f64 / one.max(1) as f64;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "job": "throughput", "records": args.records, "keys": args.keys, "rounds": args.rounds,
+                "workers": workers, "one_worker": one.0, "all_workers": all.0,
+                "ratio": ratio(all.0, one.0), "one_by_hand": hand_one.0, "all_by_hand": hand_all.0,
+                "ratio_by_hand": ratio(hand_all.0, hand_one.0),
+            })
+        );
+        return Ok(());
+    }
+    println!(
+        "map, filter, keyed count over {} keys, {} records, median of {} rounds, million a second",
+        args.keys, args.records, args.rounds
+    );
+    let line = |name: &str, one: (u64, u64, u64), all: (u64, u64, u64)| {
+        let of = |(middle, least, most): (u64, u64, u64)| {
+            format!("{:.1} ({:.1} to {:.1})", million(middle), million(least), million(most))
+        };
+        println!("{name}  one {}, {workers} {}: x{:.2}", of(one), of(all), ratio(all.0, one.0));
+    };
+    line("workers          ", one, all);
+    line("threads by hand  ", hand_one, hand_all);
+    println!("all have counted the same number");
     Ok(())
 }

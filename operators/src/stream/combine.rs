@@ -1,0 +1,410 @@
+//! A keyed aggregate in two levels: each worker puts together what it has of a key ([`Local`]), and
+//! the instance that owns the key puts these together ([`Global`]).
+
+use super::aggregate::Aggregate;
+use super::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
+use super::ops::Map;
+use crate::hold::Hold;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::exchange::Exchange;
+use millstream_engine::job::Job;
+use millstream_engine::key_group::{BuildFixed, hash_key, instance_of};
+use millstream_engine::pass_control;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::tasklet::InboxTasklet;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+/// An aggregate whose states of parts of the records can be put together, in any order.
+pub trait Combine<T>: Aggregate<T> {
+    /// Takes in what another state has seen, and gives the key's new value. A state that has seen
+    /// no record never comes.
+    fn merge(&self, state: &mut Self::State, other: Self::State) -> Self::Output;
+}
+
+/// Folds records by key and passes the states on, at the latest when no more are there at once.
+struct Local<K, T, A: Aggregate<T>, D> {
+    aggregate: A,
+    states: HashMap<K, A::State, BuildFixed>,
+    /// When the first record of these came in.
+    since_ns: u64,
+    /// On their way.
+    leaving: Vec<(K, A::State)>,
+    leaving_ns: u64,
+    hold: Hold,
+    /// Behind what is held.
+    watermark: Option<i64>,
+    marker: Option<Epoch>,
+    down: D,
+}
+
+impl<K, T, A, D> Local<K, T, A, D>
+where
+    K: Hash + Eq,
+    A: Aggregate<T>,
+    D: Push<(K, A::State)>,
+{
+    fn new(aggregate: A, down: D) -> Self {
+        Self {
+            aggregate,
+            states: HashMap::default(),
+            since_ns: 0,
+            leaving: Vec::new(),
+            leaving_ns: 0,
+            hold: Hold::default(),
+            watermark: None,
+            marker: None,
+            down,
+        }
+    }
+
+    /// Passes on as much as is taken below. Returns whether nothing is on its way any more.
+    fn leave(&mut self) -> Result<bool, EngineError> {
+        while !self.leaving.is_empty() && self.down.ready() {
+            let Some(part) = self.leaving.pop() else { break };
+            self.down.push(part, self.leaving_ns)?;
+        }
+        Ok(self.leaving.is_empty())
+    }
+
+    /// Lets all go that is held, as far as it is taken below. Returns whether all has gone, and with
+    /// it the watermark and the marker that stood behind.
+    fn let_go(&mut self) -> Result<bool, EngineError> {
+        if !self.leave()? {
+            return Ok(false);
+        }
+        if !self.states.is_empty() {
+            self.hold.let_go(self.states.len());
+            self.leaving_ns = self.since_ns;
+            self.leaving.extend(self.states.drain());
+        }
+        if !self.leave()? {
+            return Ok(false);
+        }
+        if let Some(micros) = self.watermark.take() {
+            self.down.watermark(micros)?;
+        }
+        if let Some(epoch) = self.marker.take() {
+            self.down.marker(epoch)?;
+        }
+        Ok(true)
+    }
+}
+
+impl<K, T, A, D> Stage for Local<K, T, A, D>
+where
+    K: Hash + Eq + Send,
+    A: Aggregate<T>,
+    D: Push<(K, A::State)>,
+{
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+
+    #[inline]
+    fn ready(&mut self) -> bool {
+        let open = self.marker.is_none() && !self.hold.is_full();
+        open && (!self.hold.is_singly() || self.down.ready())
+    }
+
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.watermark = Some(micros);
+        if self.states.is_empty() { self.let_go().map(drop) } else { Ok(()) }
+    }
+
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.marker = Some(epoch);
+        self.let_go().map(drop)
+    }
+
+    fn end(&mut self) -> Result<(), EngineError> {
+        // Sources end only behind a marker, so nothing is held here.
+        self.down.end()
+    }
+
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        // Not left out when it is full: it counts drains.
+        let dry = self.hold.is_dry();
+        let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
+        let gone =
+            if dry || behind || self.hold.is_full() { self.let_go()? } else { self.leave()? };
+        let below = self.down.settle()?;
+        Ok(below.max(match (gone, self.states.is_empty()) {
+            (true, true) => Settled::Clear,
+            (true, false) => Settled::Held,
+            // Of the epoch that ends, or there is no end in sight.
+            (false, _) => Settled::More,
+        }))
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        self.down.due_ns()
+    }
+}
+
+impl<K, T, A, D> Push<(K, T)> for Local<K, T, A, D>
+where
+    K: Hash + Eq + Send,
+    A: Aggregate<T>,
+    D: Push<(K, A::State)>,
+{
+    #[inline]
+    fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
+        if self.hold.is_singly() {
+            self.hold.add(0);
+            let mut state = A::State::default();
+            self.aggregate.add(&mut state, value);
+            return self.down.push((key, state), ingest_ns);
+        }
+        match self.states.get_mut(&key) {
+            Some(state) => drop(self.aggregate.add(state, value)),
+            None => {
+                if self.states.is_empty() {
+                    self.since_ns = ingest_ns;
+                }
+                let state = self.states.entry(key).or_default();
+                self.aggregate.add(state, value);
+                self.hold.grow(self.states.len());
+            }
+        }
+        self.hold.add(self.states.len());
+        Ok(())
+    }
+}
+
+/// Puts the states of a key together that come from all workers.
+struct Global<K, T, A: Aggregate<T>, D> {
+    aggregate: A,
+    states: HashMap<K, A::State, BuildFixed>,
+    down: D,
+}
+
+impl<K: Send, T, A: Aggregate<T>, D: Stage> Stage for Global<K, T, A, D> {
+    pass_control!(down);
+}
+
+impl<K, T, A, D> Push<(K, A::State)> for Global<K, T, A, D>
+where
+    K: Hash + Eq + Clone + Send,
+    A: Combine<T>,
+    D: Push<(K, A::Output)>,
+{
+    #[inline]
+    fn push(&mut self, (key, other): (K, A::State), ingest_ns: u64) -> Result<(), EngineError> {
+        let output = match self.states.get_mut(&key) {
+            Some(state) => self.aggregate.merge(state, other),
+            None => {
+                let state = self.states.entry(key.clone()).or_default();
+                self.aggregate.merge(state, other)
+            }
+        };
+        self.down.push((key, output), ingest_ns)
+    }
+}
+
+pub(super) struct CombineRecipe<R, F, K, A> {
+    pub up: R,
+    pub key: F,
+    pub aggregate: A,
+    pub types: PhantomData<fn() -> K>,
+}
+
+impl<R, F, K, A> Recipe for CombineRecipe<R, F, K, A>
+where
+    R: Recipe,
+    K: Hash + Eq + Clone + Send + 'static,
+    F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+    A: Combine<R::Item>,
+{
+    type Item = (K, A::Output);
+    fn build<D: Push<(K, A::Output)> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let Self { up, mut key, aggregate, types } = self;
+        let places = keyed_places(&up, job, parallelism);
+        let producers = up.places(job, parallelism);
+        if places.len() == 1 && producers == places {
+            let one_level = AggregateRecipe { up, key, aggregate, types };
+            return one_level.build(job, parallelism, chain);
+        }
+        let (outboxes, inlets) = job.rings::<(K, A::State)>(&producers, &places);
+        for (i, (inlets, worker)) in inlets.into_iter().zip(places).enumerate() {
+            let down = chain(job, i);
+            let global: Global<K, R::Item, A, D> =
+                Global { aggregate: aggregate.clone(), states: HashMap::default(), down };
+            let port = job.tasklet_port();
+            let inbox = InboxTasklet::new(port, format!("combine {i}"), inlets, global);
+            job.seat(worker, Box::new(inbox));
+        }
+        let mut outboxes = outboxes.into_iter();
+        let pair = move |item: R::Item| (key(&item), item);
+        let route = |(key, _): &(K, A::State), lanes: usize| instance_of(hash_key(key), lanes);
+        up.build(job, parallelism, &mut |_, _| match outboxes.next() {
+            Some(outbox) => {
+                let down = Local::new(aggregate.clone(), Exchange::new(outbox, route));
+                Map { f: pair.clone(), down }
+            }
+            None => unreachable!("a recipe makes as many chains as it has places"),
+        });
+    }
+    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        keyed_places(&self.up, job, parallelism)
+    }
+    fn describe(&self, kept: &mut Keeps) {
+        kept.forgets = Some("combine");
+        self.up.describe(kept);
+    }
+    fn is_timed(&self) -> bool {
+        self.up.is_timed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::aggregate::Count;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// What came out, in order.
+    #[derive(Debug, PartialEq)]
+    enum Out {
+        Part(u8, u64),
+        Watermark(i64),
+        Marker(Epoch),
+    }
+
+    /// Takes so many records, then none before the next drain.
+    struct Slow {
+        room: usize,
+        each: usize,
+        out: Vec<Out>,
+    }
+
+    impl Stage for Slow {
+        fn ready(&mut self) -> bool {
+            self.room > 0
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+            self.out.push(Out::Watermark(micros));
+            Ok(())
+        }
+        fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+            self.out.push(Out::Marker(epoch));
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn settle(&mut self) -> Result<Settled, EngineError> {
+            self.room = self.each;
+            Ok(Settled::Clear)
+        }
+    }
+
+    impl Push<(u8, u64)> for Slow {
+        fn push(&mut self, (key, count): (u8, u64), _: u64) -> Result<(), EngineError> {
+            assert!(self.room > 0, "pushed into a stage that was not ready");
+            self.room -= 1;
+            self.out.push(Out::Part(key, count));
+            Ok(())
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Records(Vec<u8>),
+        Watermark,
+        Marker,
+        Drain,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            4 => proptest::collection::vec(0u8..20, 0..30).prop_map(Op::Records),
+            2 => Just(Op::Watermark),
+            1 => Just(Op::Marker),
+            4 => Just(Op::Drain),
+        ];
+        proptest::collection::vec(op, 0..60)
+    }
+
+    /// The counts in what came out.
+    fn counted(out: &[Out]) -> BTreeMap<u8, u64> {
+        let mut counts = BTreeMap::new();
+        for part in out {
+            if let Out::Part(key, count) = part {
+                *counts.entry(*key).or_insert(0) += count;
+            }
+        }
+        counts
+    }
+
+    proptest! {
+        /// Before a marker comes out just what was pushed before it; before a watermark, all that.
+        #[test]
+        fn nothing_overtakes_and_nothing_is_lost(ops in ops(), each in 1usize..40) {
+            let slow = Slow { room: each, each, out: Vec::new() };
+            let mut local: Local<u8, u8, Count, Slow> = Local::new(Count, slow);
+            let mut pushed = BTreeMap::<u8, u64>::new();
+            let (mut at_watermark, mut at_marker) = (Vec::new(), Vec::new());
+            let mut sent = 0;
+            for op in ops {
+                match op {
+                    Op::Records(keys) => for key in keys {
+                        if local.ready() {
+                            local.push((key, key), 0).unwrap();
+                            *pushed.entry(key).or_insert(0) += 1;
+                        }
+                    },
+                    // A tasklet puts nothing behind a marker before that is gone.
+                    _ if local.marker.is_some() => {
+                        local.settle().unwrap();
+                    }
+                    Op::Watermark => {
+                        at_watermark.push(pushed.clone());
+                        local.watermark(at_watermark.len() as i64).unwrap();
+                    }
+                    Op::Marker => {
+                        at_marker.push(pushed.clone());
+                        local.marker(at_marker.len() as Epoch).unwrap();
+                    }
+                    Op::Drain => {
+                        local.settle().unwrap();
+                    }
+                }
+                for (at, out) in local.down.out.iter().enumerate().skip(sent) {
+                    let counts = counted(&local.down.out[..at]);
+                    match out {
+                        Out::Part(..) => {}
+                        Out::Watermark(number) => {
+                            for (key, count) in &at_watermark[*number as usize - 1] {
+                                prop_assert!(counts.get(key) >= Some(count));
+                            }
+                        }
+                        Out::Marker(number) => {
+                            prop_assert_eq!(&counts, &at_marker[*number as usize - 1]);
+                        }
+                    }
+                }
+                sent = local.down.out.len();
+            }
+            let steps = 10 + pushed.len();
+            for _ in 0..steps {
+                local.settle().unwrap();
+            }
+            prop_assert_eq!(local.settle().unwrap(), Settled::Clear);
+            prop_assert_eq!(counted(&local.down.out), pushed);
+            let last = local.down.out.iter().rev().find_map(|out| match out {
+                Out::Watermark(number) => Some(*number),
+                _ => None,
+            });
+            prop_assert_eq!(last.unwrap_or(0), at_watermark.len() as i64);
+        }
+    }
+}
