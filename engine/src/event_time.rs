@@ -133,9 +133,34 @@ pub struct EventTimes {
     pub behind: u64,
 }
 
+impl EventTimes {
+    /// Adds what another part of the input has seen. How far records were behind is then that of the
+    /// part that was worse.
+    fn add(&mut self, other: &Self) {
+        if self.count == 0 || other.count == 0 {
+            if self.count == 0 {
+                *self = *other;
+            }
+            return;
+        }
+        let sum = |times: &Self| i128::from(times.avg_us) * i128::from(times.count);
+        let count = self.count + other.count;
+        self.avg_us = ((sum(self) + sum(other)) / i128::from(count)) as i64;
+        self.count = count;
+        self.min_us = self.min_us.min(other.min_us);
+        self.max_us = self.max_us.max(other.max_us);
+        self.behind_p50_us = self.behind_p50_us.max(other.behind_p50_us);
+        self.behind_p99_us = self.behind_p99_us.max(other.behind_p99_us);
+        self.behind_max_us = self.behind_max_us.max(other.behind_max_us);
+        self.behind += other.behind;
+    }
+}
+
 #[derive(Debug)]
 struct SeenInner {
     largest_us: AtomicI64,
+    /// Continuous: nothing has come for long, so it holds no other input back.
+    silent: AtomicBool,
     epoch: Mutex<EventTimes>,
 }
 
@@ -149,12 +174,20 @@ impl Seen {
     #[inline]
     pub fn publish(&self, largest_us: i64) {
         // ORDERING: relaxed: the acknowledgement of the marker orders it before the driver's read.
-        self.0.largest_us.store(largest_us, Ordering::Relaxed);
+        // Parts of one source have one of these.
+        self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
+    }
+
+    /// Says whether the input has been silent for so long that it holds no other back. In-band that is
+    /// [`IDLE`](crate::event::IDLE); this is for where a restart goes on.
+    pub fn set_silent(&self, silent: bool) {
+        // ORDERING: relaxed: as above.
+        self.0.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Says what was seen in an epoch, before its marker is passed on.
     pub fn publish_epoch(&self, times: EventTimes) {
-        *self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = times;
+        self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&times);
     }
 }
 
@@ -212,6 +245,7 @@ impl EventTime {
     pub fn input(&mut self, delay_ms: i64) -> Seen {
         let seen = Arc::new(SeenInner {
             largest_us: AtomicI64::new(UNSEEN),
+            silent: AtomicBool::new(false),
             epoch: Mutex::new(EventTimes::default()),
         });
         self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
@@ -272,8 +306,13 @@ impl EventTime {
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }
-        let of_inputs = self.inputs.iter().filter_map(|input| input.watermark_ms);
+        let silent = |input: &&Input| input.seen.silent.load(Ordering::Relaxed);
+        let all_silent = self.inputs.iter().all(|input| silent(&input));
+        let counting = self.inputs.iter().filter(|input| all_silent || !silent(input));
+        let of_inputs = counting.filter_map(|input| input.watermark_ms);
         let found = match self.policy {
+            // As if the one that is ahead had been the last to fall silent.
+            _ if all_silent => of_inputs.max(),
             Policy::Min => of_inputs.min(),
             Policy::Max => of_inputs.max(),
         };
@@ -330,6 +369,46 @@ mod tests {
             let got = [end(Some(50_000), None), end(None, Some(5_000)), end(Some(1_000), None)];
             assert_eq!(got, wanted);
         }
+    }
+
+    #[test]
+    fn a_silent_input_holds_no_other_back() {
+        let mut time = EventTime::default();
+        let (a, b) = (time.input(0), time.input(0));
+        let mut end = |a_us: i64, b_silent: bool| {
+            a.publish(a_us);
+            b.set_silent(b_silent);
+            time.end();
+            time.next_ms()
+        };
+        assert_eq!([end(10_000, false), end(20_000, true), end(30_000, false)], [0, 20, 20]);
+        a.set_silent(true);
+        b.set_silent(true);
+        time.end();
+        assert_eq!(time.next_ms(), 30, "nobody speaks");
+    }
+
+    #[test]
+    fn parts_of_an_input_add_up() {
+        let mut time = EventTime::default();
+        let one = time.input(0);
+        let other = one.clone();
+        one.publish(7_000);
+        other.publish(5_000);
+        let times = |count, min_us, max_us, avg_us| EventTimes {
+            count,
+            min_us,
+            max_us,
+            avg_us,
+            ..EventTimes::default()
+        };
+        one.publish_epoch(times(3, 10, 20, 14));
+        other.publish_epoch(EventTimes::default());
+        other.publish_epoch(times(1, 2, 18, 18));
+        assert_eq!(time.seen(), [times(4, 2, 20, 15)]);
+        assert_eq!(time.seen(), [EventTimes::default()]);
+        time.end();
+        assert_eq!(time.next_ms(), 7);
     }
 
     #[test]

@@ -186,6 +186,11 @@ impl Job {
         self.idle_after_ns = after_ns;
     }
 
+    /// The silence that was set.
+    pub fn idle_timeout(&self) -> Option<u64> {
+        self.idle_after_ns
+    }
+
     /// The policy that was set.
     pub fn watermark_policy(&self) -> Policy {
         self.time.policy()

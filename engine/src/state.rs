@@ -134,16 +134,10 @@ impl StateLog {
         wanted.min(self.most_keys)
     }
 
-    /// Counts a record that came too late.
+    /// Counts so many records that came too late, or windows that one of them came too late for.
     #[inline]
-    pub fn count_late(&mut self) {
-        self.late += 1;
-    }
-
-    /// Counts a record that came too late for so many windows, each as one.
-    #[inline]
-    pub fn count_late_windows(&mut self, windows: u64) {
-        self.late += windows;
+    pub fn count_late(&mut self, records: u64) {
+        self.late += records;
     }
 
     /// Counts what left without a key of its own.

@@ -391,6 +391,8 @@ pub struct InboxTasklet<T, D> {
     /// The inlet to start with, so that none starves.
     turn: usize,
     watermark: i64,
+    /// The furthest that came from any inlet.
+    furthest: i64,
     ended: bool,
 }
 
@@ -409,6 +411,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             trails: false,
             turn: 0,
             watermark: i64::MIN,
+            furthest: i64::MIN,
             ended: false,
         }
     }
@@ -430,19 +433,19 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         let open = self.inlets.iter().filter(|(_, state, _)| *state != InletState::Ended);
         let open = open.map(|(_, _, watermark)| *watermark);
         let any = open.clone().next().is_some();
-        if self.timed && any && open.clone().all(|watermark| watermark == IDLE) {
-            return self.down.watermark(IDLE);
-        }
+        let silent = self.timed && any && open.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
+            // Where the others would have let it go to, had it not been the first to fall silent.
+            _ if silent => Some(self.furthest),
             Policy::Min => open.min().filter(|lowest| *lowest < IDLE),
             Policy::Max => open.filter(|watermark| *watermark < IDLE).max(),
         };
-        let lowest = found.unwrap_or(self.watermark);
-        if lowest > self.watermark {
-            self.watermark = lowest;
-            self.down.watermark(lowest)?;
+        let found = found.unwrap_or(self.watermark);
+        if found > self.watermark {
+            self.watermark = found;
+            self.down.watermark(found)?;
         }
-        Ok(())
+        if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
     /// Passes on a marker, or the end, if that is what all inlets wait for.
@@ -478,6 +481,9 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                     let before = &mut self.inlets[index].2;
                     // One that wakes up is where it says, and holds the others back again.
                     *before = if *before == IDLE { micros } else { micros.max(*before) };
+                    if micros < IDLE {
+                        self.furthest = self.furthest.max(micros);
+                    }
                     self.advance_watermark()?;
                 }
                 Event::Marker(epoch) => {
@@ -568,7 +574,9 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::exchange::connect;
     use crate::seam::SimEnv;
+    use crate::wake::Waker;
     use crossbeam_channel::unbounded;
 
     /// A chain with work of its own, which says in which step a record has come.
@@ -688,5 +696,61 @@ mod tests {
         (0..10).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
         tasklet.down.work = 1;
         assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
+    }
+
+    /// A chain that keeps the watermarks that reach it.
+    #[derive(Default)]
+    struct Watermarks(Vec<i64>);
+
+    impl Stage for Watermarks {
+        fn ready(&mut self) -> bool {
+            true
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+            self.0.push(micros);
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn settle(&mut self) -> Result<Settled, EngineError> {
+            Ok(Settled::Clear)
+        }
+    }
+
+    impl Push<u64> for Watermarks {
+        fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    /// In whichever order inputs fall silent, what came of the one that was ahead counts.
+    #[test]
+    fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
+        for order in [[0, 1], [1, 0]] {
+            let waker = Waker::silent();
+            let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+                (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+            let (reports, _told) = unbounded();
+            let port = TaskletPort { id: 0, reports };
+            let mut inbox = InboxTasklet::new(port, String::new(), inlets, Watermarks::default());
+            let mut send = |input: usize, micros: i64| {
+                outboxes[input].send(0, Event::Watermark(micros));
+                outboxes[input].settle();
+                let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+                inbox.step(&mut cx).unwrap();
+                std::mem::take(&mut inbox.down.0)
+            };
+            assert!(send(0, 30).is_empty());
+            assert_eq!(send(1, 10), [10]);
+            let silent = order.map(|input| send(input, IDLE)).concat();
+            assert_eq!(silent, [30, IDLE], "{order:?}");
+            // One that speaks again is where it says, and takes nothing back.
+            assert!(send(1, 20).is_empty());
+            assert_eq!(send(1, 40), [40]);
+        }
     }
 }

@@ -210,6 +210,16 @@ proptest! {
         }
     }
 
+    /// Rows that are put together before they are exchanged are as late as they would be one by one.
+    #[test]
+    fn more_workers_do_not_change_what_is_late(batches in batches(40), parallelism in 2u32..4) {
+        let sql = format!("SELECT window.start, k, count(*), sum(n) FROM {E} GROUP BY window(ts, '10 seconds'), k");
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let expected = run(&sql, trigger, 1, &batches);
+            prop_assert_eq!(run(&sql, trigger, parallelism, &batches), expected, "{:?}", trigger);
+        }
+    }
+
     /// Slices, and rows given to each of their windows (which `first` asks for), come to the same:
     /// what is in a window, and how often a row came too late for one.
     #[test]

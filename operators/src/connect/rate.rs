@@ -20,6 +20,10 @@ use std::path::Path;
 /// The source.
 pub struct RateSource {
     rows_per_second: u64,
+    /// Of `parts` parts it is this one, and has every row whose number leaves it as a rest. Below,
+    /// its rows are counted by themselves.
+    part: u64,
+    parts: u64,
     /// The first row's time on the wall clock.
     start_us: i64,
     /// The same on the monotonic clock; before its zero after a restart.
@@ -33,7 +37,9 @@ pub struct RateSource {
     row: Vec<u8>,
 }
 
-/// Reads `rowsPerSecond` (1) and `numPartitions` (taken and without effect: one sequence).
+/// Reads `rowsPerSecond` (1) and `numPartitions` (1), which [`Scan::partitions`] is asked for.
+///
+/// [`Scan::partitions`]: crate::table::plan::Scan::partitions
 pub fn read(options: &Options) -> PlanResult<u64> {
     let mut reader = OptionReader::new("source rate", options);
     let rows_per_second = reader.number("rowsPerSecond", 1, 1, 1_000_000_000)?;
@@ -50,8 +56,8 @@ pub fn schema() -> Schema {
     ])
 }
 
-/// The start that the checkpoint knows, or now.
-fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
+/// The start of a sequence: the one that is kept in `folder`, or now.
+pub fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
     let Some(folder) = folder else { return Ok(env.wall_us()) };
     let path = folder.join("0");
     let storage = env.storage();
@@ -72,17 +78,19 @@ fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
 }
 
 impl RateSource {
-    /// Starts the sequence, or goes on with the one whose start is kept in `folder`.
-    pub fn open(
+    /// One part of so many of the sequence that started at a time ([`start_us`]).
+    pub fn new(
         rows_per_second: u64,
+        (part, parts): (usize, usize),
         env: &dyn Env,
-        folder: Option<&Path>,
-    ) -> Result<Self, EngineError> {
-        let start_us = start_us(env, folder)?;
+        start_us: i64,
+    ) -> Self {
         let opened_ns = env.now_ns();
         let ago_us = i128::from(env.wall_us() - start_us);
-        Ok(Self {
+        Self {
             rows_per_second,
+            part: part as u64,
+            parts: parts as u64,
             start_us,
             start_ns: i128::from(opened_ns) - ago_us * 1000,
             opened_ns,
@@ -91,12 +99,18 @@ impl RateSource {
             bound: None,
             as_of_start: None,
             row: Vec::new(),
-        })
+        }
     }
 
     fn due(&self, cx: &StepCx<'_>) -> u64 {
         let since_ns = (i128::from(cx.env.now_ns()) - self.start_ns).max(0);
-        (since_ns * i128::from(self.rows_per_second) / 1_000_000_000) as u64 + 1
+        let of_all = (since_ns * i128::from(self.rows_per_second) / 1_000_000_000) as u64 + 1;
+        (of_all + self.parts - 1 - self.part) / self.parts
+    }
+
+    /// The number of a row among those of all parts.
+    fn number(&self, row: u64) -> u64 {
+        row * self.parts + self.part
     }
 
     fn after(&self, rows: u64, unit_per_second: u128) -> u64 {
@@ -105,7 +119,8 @@ impl RateSource {
 
     /// When a row is due; one that was due before the query started is due now.
     fn due_ns(&self, row: u64) -> u64 {
-        let due_ns = self.start_ns + i128::from(self.after(row, 1_000_000_000));
+        let after_ns = self.after(self.number(row), 1_000_000_000);
+        let due_ns = self.start_ns + i128::from(after_ns);
         due_ns.max(i128::from(self.opened_ns)) as u64
     }
 }
@@ -119,11 +134,12 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         let until = self.bound.unwrap_or_else(|| self.due(cx));
         let before = self.next;
         while self.next < until && self.next - before < cx.budget as u64 && down.ready() {
-            let timestamp_us = self.start_us + self.after(self.next, 1_000_000) as i64;
+            let number = self.number(self.next);
+            let timestamp_us = self.start_us + self.after(number, 1_000_000) as i64;
             self.row.clear();
             let mut writer = RowWriter::new(&mut self.row, 2);
             writer.long(0, timestamp_us);
-            writer.long(1, self.next as i64);
+            writer.long(1, number as i64);
             down.push(Row(&self.row), self.due_ns(self.next))?;
             self.next += 1;
         }

@@ -1,5 +1,9 @@
 //! Lines from a TCP socket: a client, as Spark's source is, or a listener.
 //!
+//! *Parts.* With `numPartitions` a listener is served by that many sources, which may run on several
+//! workers: a client is taken by the first of them that has none, and is its own until it leaves. All
+//! accept from one queue, so no client waits behind a busy part while another is free.
+//!
 //! *Framing.* A line ends with LF; a CR before it is dropped. A line longer than `maxLineLength`
 //! or with broken UTF-8 is counted and set aside ([`BadRecords`]); what was read of it is never
 //! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
@@ -72,9 +76,13 @@ pub struct SocketConfig {
     acknowledge: bool,
 }
 
+/// What the parts of a listening source have in common.
+#[derive(Debug, Default)]
+pub struct Shared(Option<(SocketAddr, std::net::TcpListener)>);
+
 impl SocketConfig {
-    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength`, `atEnd`, `durable` and
-    /// `acknowledge`.
+    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength`, `atEnd`, `durable`,
+    /// `acknowledge` and `numPartitions`.
     pub fn read(options: &Options) -> PlanResult<Self> {
         let mut reader = OptionReader::new("source socket", options);
         let host = reader.required("host", "localhost")?.to_string();
@@ -90,7 +98,15 @@ impl SocketConfig {
         };
         let durable = reader.flag("durable", false)?;
         let acknowledge = reader.flag("acknowledge", false)?;
+        let parts = reader.number("numPartitions", 1, 1, 256)?;
         reader.finish()?;
+        if parts > 1 && !listen {
+            return Err(PlanError::new(
+                "INVALID_OPTION_VALUE",
+                format!("source socket: numPartitions '{parts}', but a client has one connection"),
+                "Let the senders connect to us: mode 'listen'",
+            ));
+        }
         if acknowledge && !durable {
             return Err(PlanError::new(
                 "INVALID_OPTION_VALUE",
@@ -121,11 +137,13 @@ impl SocketConfig {
         self.durable
     }
 
-    /// Connects, or begins to listen. A durable source keeps its log in `folder`.
+    /// Connects, or begins to listen, or listens where another part does. A durable source keeps its
+    /// log in `folder`.
     pub fn open(
         &self,
         env: Arc<dyn Env>,
         folder: Option<PathBuf>,
+        shared: &mut Shared,
     ) -> Result<SocketSource, EngineError> {
         if self.durable && folder.is_none() {
             return Err(EngineError::operator(
@@ -143,7 +161,7 @@ impl SocketConfig {
         let mut last = None;
         for address in &addresses {
             let opened = if self.listen {
-                TcpListener::bind(*address).map(|listener| Link::Listening { listener })
+                shared.listen(*address).map(|listener| Link::Listening { listener })
             } else {
                 std::net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT).and_then(|stream| {
                     stream.set_nonblocking(true)?;
@@ -166,6 +184,22 @@ impl SocketConfig {
             Some(error) => Err(self.fails(error, fix)),
             None => Err(self.fails("the name has no address", fix)),
         }
+    }
+}
+
+impl Shared {
+    fn listen(&mut self, address: SocketAddr) -> std::io::Result<TcpListener> {
+        let listener = match &self.0 {
+            Some((known, listener)) if *known == address => listener.try_clone()?,
+            _ => {
+                let listener = std::net::TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                let other = listener.try_clone()?;
+                self.0 = Some((address, listener));
+                other
+            }
+        };
+        Ok(TcpListener::from_std(listener))
     }
 }
 

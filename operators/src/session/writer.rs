@@ -13,12 +13,12 @@ use crate::connect::options::OptionReader;
 use crate::connect::rate::{self, RateSource};
 use crate::connect::rate_micro_batch::{self, RateMicroBatch};
 use crate::connect::socket_sink::SocketSinkConfig;
-use crate::connect::socket_source::{IntendedTimes, SocketConfig, SourceCounters};
+use crate::connect::socket_source::{IntendedTimes, Shared, SocketConfig, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::join;
-use crate::table::physical::{BoxChain, LateOutput, LateRow, lower, state_operators};
+use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state_operators};
 use crate::table::plan::{Options, Scan};
 use crate::table::value::Value;
 use crate::table::windows::has_watermark;
@@ -330,11 +330,20 @@ impl StreamWriter {
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation: one that never reads stands for each.
-        let mut make = |job: &mut Job, worker: usize, scan: &Scan, _: &[bool], chain: BoxChain| {
-            let source = RateSource::open(1, &*job.env(), None)?;
-            let port = job.source_port(worker);
-            let tasklet = SourceTasklet::new(port, source, chain);
-            Ok(Box::new(Named(format!("source {}", scan.name), tasklet)) as Box<dyn Tasklet>)
+        let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<Placed>| {
+            let parts = chains.len();
+            let of_part = |(part, (worker, chain))| {
+                let env = job.env();
+                let source = RateSource::new(1, (part, parts), &*env, env.wall_us());
+                let port = job.source_port(worker);
+                let tasklet = SourceTasklet::new(port, source, chain);
+                let name = match parts {
+                    1 => format!("source {}", scan.name),
+                    _ => format!("source {} {part}", scan.name),
+                };
+                Ok(Box::new(Named(name, tasklet)) as Box<dyn Tasklet>)
+            };
+            chains.into_iter().enumerate().map(of_part).collect()
         };
         let meaning = (prepared.mode, settings.semantics);
         let lowered = tables::left_out(plan.clone());
@@ -432,11 +441,17 @@ impl StreamWriter {
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &tables::left_out(self.frame.plan.clone());
-        let source = |scan: &&Scan| match scan.format.as_str() {
-            files if is_files(files) => Ok(file_config(scan)?.identity()),
-            other => Ok(other.to_string()),
-        };
-        let sources = plan.scans().iter().map(source).collect::<PlanResult<_>>()?;
+        let mut sources = Vec::new();
+        for scan in plan.scans() {
+            match (scan.format.as_str(), scan.partitions()) {
+                (files, _) if is_files(files) => sources.extend(file_config(scan)?.identities()),
+                (other, 1) => sources.push(other.to_string()),
+                (other, parts) => {
+                    sources
+                        .extend((0..parts).map(|part| format!("{other}, part {part} of {parts}")));
+                }
+            }
+        }
         let sink = match &prepared.sink {
             SinkSpec::Files(config) => Some(config.identity()),
             _ => None,
@@ -465,17 +480,9 @@ impl StreamWriter {
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
-        let mut make =
-            |job: &mut Job, worker: usize, scan: &Scan, needed: &[bool], chain: BoxChain| {
-                make_source(
-                    &session,
-                    (job, worker),
-                    (scan, needed),
-                    chain,
-                    &mut counters,
-                    times.clone(),
-                )
-            };
+        let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<Placed>| {
+            make_source(&session, job, (scan, needed), chains, &mut counters, times.clone())
+        };
         let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
         let meaning = (prepared.mode, settings.semantics);
         let outputs = (chain, self.late.take());
@@ -660,57 +667,63 @@ fn refused(error: PlanError) -> EngineError {
 
 fn make_source(
     session: &super::Session,
-    (job, worker): (&mut Job, usize),
+    job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
-    chain: BoxChain,
+    chains: Vec<Placed>,
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,
-) -> Result<Box<dyn Tasklet>, EngineError> {
-    match scan.format.as_str() {
-        "socket" => {
-            let config = SocketConfig::read(&scan.options).map_err(refused)?;
-            let mut source = config.open(job.env(), job.source_folder())?;
-            source.on_notice(session.lock().notice);
-            if let Some(times) = times {
-                source.intended_times(times);
+) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
+    let parts = chains.len();
+    let mut shared = Shared::default();
+    let mut rate_start_us = None;
+    let make = |(part, (worker, chain)): (usize, Placed)| -> Result<Box<dyn Tasklet>, EngineError> {
+        Ok(match scan.format.as_str() {
+            "socket" => {
+                let config = SocketConfig::read(&scan.options).map_err(refused)?;
+                let mut source = config.open(job.env(), job.source_folder(), &mut shared)?;
+                source.on_notice(session.lock().notice);
+                if let Some(times) = &times {
+                    source.intended_times(times.clone());
+                }
+                counters.push(source.counters());
+                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }
-            counters.push(source.counters());
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, source, chain)))
-        }
-        "rate" => {
-            let rows_per_second = rate::read(&scan.options).map_err(refused)?;
-            let folder = job.source_folder();
-            let source = RateSource::open(rows_per_second, &*job.env(), folder.as_deref())?;
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, source, chain)))
-        }
-        "rate-micro-batch" => {
-            let config = rate_micro_batch::Config::read(&scan.options).map_err(refused)?;
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain)))
-        }
-        files if is_files(files) => {
-            let mut config = file_config(scan).map_err(refused)?;
-            config.want(needed);
-            let source = config.open(job.env(), job.source_folder())?;
-            counters.push(source.counters());
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, source, chain)))
-        }
-        _ => {
-            let stream = session.lock().streams.get(&scan.name).cloned().ok_or_else(|| {
-                EngineError::operator(
-                    "MEMORY_STREAM_NOT_FOUND",
-                    format!("no memory stream '{}'", scan.name),
-                    "",
-                )
-            })?;
-            let source = stream.source(job.env())?;
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, source, chain)))
-        }
-    }
+            "rate" => {
+                let rows_per_second = rate::read(&scan.options).map_err(refused)?;
+                let env = job.env();
+                // Kept where the first part keeps what is its own.
+                let start_us = match rate_start_us {
+                    Some(start_us) => start_us,
+                    None => rate::start_us(&*env, job.source_folder().as_deref())?,
+                };
+                rate_start_us = Some(start_us);
+                let source = RateSource::new(rows_per_second, (part, parts), &*env, start_us);
+                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+            }
+            "rate-micro-batch" => {
+                let config = rate_micro_batch::Config::read(&scan.options).map_err(refused)?;
+                let port = job.source_port(worker);
+                Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
+            }
+            files if is_files(files) => {
+                let mut config = file_config(scan).map_err(refused)?;
+                config.want(needed);
+                let source = config.open(part, job.env(), job.source_folder())?;
+                counters.push(source.counters());
+                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+            }
+            _ => {
+                let stream = session.lock().streams.get(&scan.name).cloned();
+                let stream = stream.ok_or_else(|| {
+                    let reason = format!("no memory stream '{}'", scan.name);
+                    EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
+                })?;
+                let source = stream.source(job.env())?;
+                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+            }
+        })
+    };
+    chains.into_iter().enumerate().map(make).collect()
 }
 
 /// A tasklet under another name, for `explain`.

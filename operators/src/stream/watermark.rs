@@ -155,6 +155,7 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
         // With the next row it says anew where it is.
         self.passed_us = i64::MIN;
         self.silent = true;
+        self.seen.set_silent(true);
         self.down.watermark(IDLE)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -177,7 +178,9 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
     #[inline]
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = (self.time)(&value);
-        self.silent = false;
+        if std::mem::replace(&mut self.silent, false) {
+            self.seen.set_silent(false);
+        }
         self.see(time_us);
         // Behind the record, which it may concern.
         self.down.push(value, ingest_ns)?;

@@ -33,6 +33,17 @@ pub struct Scan {
     pub of_files: bool,
 }
 
+impl Scan {
+    /// How many parts it is read in, each by its own tasklet: option `numPartitions`, which the source
+    /// has checked.
+    pub fn partitions(&self) -> usize {
+        let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
+        let splits = self.streaming && self.format != "rate-micro-batch";
+        let given = self.options.iter().find(named).filter(|_| splits);
+        given.and_then(|(_, value)| value.parse().ok()).unwrap_or(1)
+    }
+}
+
 /// The name of the column that says which file a row is from.
 pub const METADATA: &str = "_metadata";
 

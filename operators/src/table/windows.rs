@@ -10,6 +10,7 @@ use super::generate::{Generator, Parts};
 use super::join::qualified;
 use super::optimize::reads;
 use super::plan::Plan;
+use super::row::{Row, Slot};
 use super::types::DataType;
 use super::value::Value;
 
@@ -48,6 +49,22 @@ pub struct EventKey {
     pub index: usize,
     /// It is a window, which is over at its end.
     pub window: bool,
+}
+
+impl EventKey {
+    /// When the group with this row of so many keys is over, in microseconds.
+    #[inline]
+    pub fn over_us(&self, keys: Row<'_>, width: usize) -> Option<i64> {
+        let slot = Slot::new(self.index, width);
+        if keys.is_null(slot) {
+            return None;
+        }
+        if self.window {
+            Some(Row(keys.bytes(slot)).long(Slot::new(1, 2)))
+        } else {
+            Some(keys.long(slot))
+        }
+    }
 }
 
 /// The key that a watermark lets go.

@@ -9,6 +9,10 @@
 //! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more
 //! (of Parquet and ORC, B rows).
 //!
+//! *Parts.* With `numPartitions` the files are spread over that many sources by a hash of their paths;
+//! each has a log of its own, and reads its files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger`
+//! are of each part.
+//!
 //! *Limits.* A record longer than `maxRecordBytes` (1 MiB) is set aside. Files are decompressed by
 //! the end of their names (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of such a file
 //! decompresses it from its start. The clean-up of files that were read happens when the commit
@@ -38,6 +42,7 @@ use crate::table::types::{Field, Schema};
 use millstream_engine::checkpoint::entry;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
+use millstream_engine::key_group::hash_bytes;
 use millstream_engine::seam::Env;
 use millstream_engine::stage::Push;
 use millstream_engine::storage::FileStorage;
@@ -71,6 +76,7 @@ pub struct FileSourceConfig {
     name_only: bool,
     max_age_ms: u64,
     clean: Clean,
+    parts: usize,
     contents: Contents,
 }
 
@@ -174,6 +180,7 @@ impl FileSourceConfig {
                 }
             },
             clean,
+            parts: reader.number("numPartitions", 1, 1, 256)? as usize,
             contents,
         };
         reader.finish()?;
@@ -202,14 +209,19 @@ impl FileSourceConfig {
         }
     }
 
-    /// What a checkpoint remembers of it.
-    pub fn identity(&self) -> String {
-        format!("{} files in {}", self.format, self.listing.name())
+    /// What a checkpoint remembers of each of its parts.
+    pub fn identities(&self) -> Vec<String> {
+        let all = format!("{} files in {}", self.format, self.listing.name());
+        if self.parts == 1 {
+            return vec![all];
+        }
+        (0..self.parts).map(|part| format!("{all}, part {part} of {}", self.parts)).collect()
     }
 
-    /// The source; what it has seen is kept in `folder`.
+    /// One part of the source; what it has seen is kept in `folder`.
     pub fn open(
         &self,
+        part: usize,
         env: Arc<dyn Env>,
         folder: Option<PathBuf>,
     ) -> Result<FileSource, EngineError> {
@@ -222,6 +234,7 @@ impl FileSourceConfig {
         }
         Ok(FileSource {
             config: self.clone(),
+            part,
             env,
             log: folder.map(|folder| FileLog::new(folder, Crc::Inside)),
             seen: HashMap::new(),
@@ -323,6 +336,7 @@ fn is_zero(n: &u64) -> bool {
 /// The source.
 pub struct FileSource {
     config: FileSourceConfig,
+    part: usize,
     env: Arc<dyn Env>,
     log: Option<FileLog>,
     /// Files that were listed, by path or name, with their times.
@@ -383,8 +397,11 @@ impl FileSource {
     fn list(&self) -> Result<VecDeque<FileInfo>, EngineError> {
         let mut found = self.config.listing.list(self.env.storage())?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
+        let parts = self.config.parts;
         found.retain(|file| {
-            file.time_ms >= horizon_ms && !self.seen.contains_key(&self.key(&file.path))
+            let key = self.key(&file.path);
+            let ours = parts == 1 || hash_bytes(key.as_bytes()) as usize % parts == self.part;
+            ours && file.time_ms >= horizon_ms && !self.seen.contains_key(&key)
         });
         // Names break ties, so that the order is the same each time.
         found.sort_by(|a, b| (a.time_ms, &a.path).cmp(&(b.time_ms, &b.path)));

@@ -130,6 +130,11 @@ pub(super) fn write_keys(
     Ok(())
 }
 
+/// How many rows have been put together in these words.
+fn rows_of(words: &[u8]) -> u64 {
+    words.first_chunk().map_or(0, |rows| u64::from_le_bytes(*rows))
+}
+
 struct Emission {
     next: usize,
     epoch: Epoch,
@@ -158,6 +163,9 @@ pub(super) struct Aggregate {
     scratch: Scratch,
     /// Something is computed for a record.
     computes: bool,
+    /// Rows are those of [`Partial`](super::partial::Partial), with words in this column.
+    partials: Option<row::Slot>,
+    words: Vec<u64>,
     key: Vec<u8>,
     out: Vec<u8>,
     log: StateLog,
@@ -179,6 +187,8 @@ impl Aggregate {
             || functions.iter().any(Function::computes);
         Self {
             computes,
+            partials: None,
+            words: Vec::new(),
             keys,
             functions,
             mode,
@@ -202,6 +212,34 @@ impl Aggregate {
         }
     }
 
+    /// Puts together what has been put together of keys before: rows of the keys and words.
+    pub fn of_partials(self) -> Self {
+        let keys = self.keys.len();
+        Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
+    }
+
+    /// Takes a row in.
+    #[inline]
+    fn add(&mut self, at: usize, row: Row<'_>) -> Result<(), EngineError> {
+        let accumulators = &mut self.entries[at].accumulators;
+        let Some(slot) = self.partials else {
+            for (function, acc) in self.functions.iter().zip(accumulators) {
+                function.add(acc, self.scratch.cx(row))?;
+            }
+            return Ok(());
+        };
+        self.words.clear();
+        let (words, _) = row.bytes(slot).as_chunks::<8>();
+        self.words.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
+        // Behind how many rows they are of.
+        let mut words = &self.words[1..];
+        for (function, acc) in self.functions.iter().zip(accumulators) {
+            function.merge(acc, &function.load(words))?;
+            words = &words[function.words()..];
+        }
+        Ok(())
+    }
+
     fn at_once(&self) -> bool {
         self.continuous && self.mode == OutputMode::Update
     }
@@ -219,16 +257,7 @@ impl Aggregate {
     /// When the group of a key is over; `None` if never.
     #[inline]
     fn over_us(&self, key: &[u8]) -> Option<i64> {
-        let event = self.event.as_ref()?;
-        let (key, slot) = (Row(key), row::Slot::new(event.key.index, self.keys.len()));
-        if key.is_null(slot) {
-            return None;
-        }
-        if event.key.window {
-            Some(Row(key.bytes(slot)).long(row::Slot::new(1, 2)))
-        } else {
-            Some(key.long(slot))
-        }
+        self.event.as_ref()?.key.over_us(Row(key), self.keys.len())
     }
 
     /// The entry of the key in `self.key`.
@@ -537,17 +566,15 @@ impl<'a> Push<Row<'a>> for Aggregate {
                     && over_us <= event.late.late_us()
                 {
                     event.late.put_aside(row);
-                    self.log.count_late();
+                    let rows = self.partials.map_or(1, |slot| rows_of(row.bytes(slot)));
+                    self.log.count_late(rows);
                     return Ok(());
                 }
                 self.entry(hash_bytes(&self.key))
             }
         };
-        let entry = &mut self.entries[at];
-        entry.ingest_ns = ingest_ns;
-        for (function, acc) in self.functions.iter().zip(&mut entry.accumulators) {
-            function.add(acc, self.scratch.cx(row))?;
-        }
+        self.entries[at].ingest_ns = ingest_ns;
+        self.add(at, row)?;
         self.note(at);
         match (self.continuous, self.mode) {
             (true, OutputMode::Update) => return self.emit(at, ingest_ns),

@@ -232,7 +232,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
             };
             if time_us <= event.late.late_us() {
                 event.late.put_aside(row);
-                self.log.count_late();
+                self.log.count_late(1);
                 return Ok(());
             }
             expires_us = time_us.saturating_add(event.keep_us);

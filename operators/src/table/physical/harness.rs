@@ -1,6 +1,7 @@
 //! Every stateful operator, put away and restored into a new instance after every record, behind
 //! an output that is full every other call, against a naive model.
 
+use super::lower::Placed;
 use super::{lower, state_operators};
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
@@ -86,10 +87,13 @@ fn outputs(
         job.open_checkpoint(Path::new("/c"), &shape).unwrap();
         let rows = Rows::default();
         let sink = Stutter { rows: rows.clone(), types: types.clone(), full: true, blocked: true };
-        let mut source = |job: &mut Job, worker: usize, _: &Scan, _: &[bool], chain| {
-            let source = stream.source(job.env())?;
-            let port = job.source_port(worker);
-            Ok(Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>)
+        let mut source = |job: &mut Job, _: &Scan, _: &[bool], chains: Vec<Placed>| {
+            let make = |(worker, chain)| {
+                let source = stream.source(job.env())?;
+                let port = job.source_port(worker);
+                Ok(Box::new(SourceTasklet::new(port, source, chain)) as Box<dyn Tasklet>)
+            };
+            chains.into_iter().map(make).collect()
         };
         lower(
             &plan,

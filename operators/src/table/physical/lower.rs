@@ -6,6 +6,7 @@ use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{Parts, TableJoin};
 use super::late::{Late, LateOutput, Side};
 use super::order::{Limit, Sort};
+use super::partial::Partial;
 use super::session::{Parts as SessionParts, SessionAggregate};
 use super::sliding::{Parts as SlidingParts, sliding_aggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
@@ -31,9 +32,17 @@ use millstream_engine::state::StateLog;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
 
-/// Makes the tasklet of a source with the chain behind it, which reads some of its columns.
-pub type MakeSource<'s> = dyn FnMut(&mut Job, usize, &Scan, &[bool], BoxChain) -> Result<Box<dyn Tasklet>, EngineError>
+/// A chain, and the worker that it runs on.
+pub type Placed = (usize, BoxChain);
+
+/// Makes the tasklets of the parts of a source, with the chains behind them, which read some of its
+/// columns.
+pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<Placed>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
+
+/// In continuous mode, silence after which a part of a source holds the watermark of the other parts
+/// back no longer, in nanoseconds: it may have nothing to read at all.
+const PART_IDLE_NS: u64 = 100_000_000;
 
 /// Adds the tasklets of a query to a job: `sink` last, beside it what takes rows that come too late,
 /// sources made by `make_source`.
@@ -49,7 +58,7 @@ pub fn lower(
     let plan = timed(optimize(plan), &job.times());
     let batch = !plan.is_streaming();
     let lowering = Lowering { mode, semantics, parallelism, batch, late, job, make_source };
-    { lowering }.plan(&plan, sink, &needed)
+    { lowering }.feed(&plan, sink, &needed)
 }
 
 /// The plan with the time of the batch where it asks for the present time.
@@ -165,47 +174,93 @@ impl Lowering<'_, '_> {
         compile(&fold(expr.clone(), self.semantics), width, self.semantics)
     }
 
-    /// Puts the stages of `plan` before `down`, which reads the `needed` columns of its rows.
-    fn plan(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
+    /// Puts the stages of `plan` before one chain, which reads the `needed` columns of its rows:
+    /// where the rows come in parts, these are brought together.
+    fn feed(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
+        let producers = self.places(parts(plan));
+        if producers.len() == 1 {
+            return self.plan(plan, vec![(0, down)], needed);
+        }
+        let (outboxes, inlets) = self.job.rings(&producers, &[0]);
+        let inlets = inlets.into_iter().flatten().collect();
+        let port = self.job.tasklet_port();
+        self.job
+            .seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
+        let outbox = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
+        let downs = producers.into_iter().zip(outboxes.into_iter().map(outbox)).collect();
+        self.plan(plan, downs, needed)
+    }
+
+    /// The workers that so many instances run on.
+    fn places(&self, instances: usize) -> Vec<usize> {
+        (0..instances).map(|i| i % self.job.workers()).collect()
+    }
+
+    /// Puts the stages of `plan` before chains, one for each of its parts, which read the `needed`
+    /// columns of its rows.
+    fn plan(
+        &mut self,
+        plan: &Plan,
+        downs: Vec<Placed>,
+        needed: &[bool],
+    ) -> Result<(), EngineError> {
+        let over = |downs: Vec<Placed>, stage: &mut dyn FnMut(BoxChain) -> BoxChain| {
+            downs.into_iter().map(|(worker, down)| (worker, stage(down))).collect::<Vec<_>>()
+        };
         match plan {
             Plan::Scan(scan) => {
-                let worker = 0;
-                let tasklet = (self.make_source)(self.job, worker, scan, needed, down)?;
-                self.job.seat(worker, tasklet);
+                let places: Vec<usize> = downs.iter().map(|(worker, _)| *worker).collect();
+                let idle_ns = self.job.idle_timeout();
+                if places.len() > 1 {
+                    let soon = idle_ns.map_or(PART_IDLE_NS, |ns| ns.min(PART_IDLE_NS));
+                    self.job.set_idle_timeout(Some(soon));
+                }
+                let tasklets = (self.make_source)(self.job, scan, needed, downs)?;
+                self.job.set_idle_timeout(idle_ns);
+                let seats = places.into_iter().zip(tasklets);
+                seats.for_each(|(worker, tasklet)| self.job.seat(worker, tasklet));
                 Ok(())
             }
-            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => self.plan(input, down, needed),
+            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => self.plan(input, downs, needed),
             Plan::Values(_, rows) => {
-                let source = ValuesSource::new(rows);
-                let port = self.job.source_port(0);
-                self.job.seat(0, Box::new(SourceTasklet::new(port, source, down)));
+                for (worker, down) in downs {
+                    let source = ValuesSource::new(rows);
+                    let port = self.job.source_port(worker);
+                    self.job.seat(worker, Box::new(SourceTasklet::new(port, source, down)));
+                }
                 Ok(())
             }
             Plan::Project(input, exprs) => {
                 let width = input.width();
                 let mut below = vec![false; width];
                 exprs.iter().for_each(|(expr, _)| mark(expr, &mut below));
-                let exprs = exprs.iter().map(|(expr, _)| expr.clone()).collect();
-                let stage = Project::new(exprs, width, self.semantics, down);
-                self.plan(input, Box::new(stage), &below)
+                let exprs: Vec<_> = exprs.iter().map(|(expr, _)| expr.clone()).collect();
+                let downs = over(downs, &mut |down| {
+                    Box::new(Project::new(exprs.clone(), width, self.semantics, down))
+                });
+                self.plan(input, downs, &below)
             }
             Plan::Filter(input, condition) => {
                 let mut below = needed.to_vec();
                 mark(condition, &mut below);
-                let stage = Filter::new(condition, input.width(), self.semantics, down);
-                self.plan(input, Box::new(stage), &below)
+                let downs = over(downs, &mut |down| {
+                    Box::new(Filter::new(condition, input.width(), self.semantics, down))
+                });
+                self.plan(input, downs, &below)
             }
             Plan::Generate(input, generator) => {
                 let columns = input.scope().columns;
                 let types: Vec<_> = columns.iter().map(|c| &c.data_type).collect();
-                let stage = Generate::new(generator, &types, needed, self.semantics, down);
+                let downs = over(downs, &mut |down| {
+                    Box::new(Generate::new(generator, &types, needed, self.semantics, down))
+                });
                 let mut below = needed[..types.len()].to_vec();
                 mark(&generator.array, &mut below);
-                self.plan(input, Box::new(stage), &below)
+                self.plan(input, downs, &below)
             }
             Plan::Sort(input, keys) => {
-                let stage = Sort::new(keys, input.width(), self.semantics, down);
-                self.plan(input, Box::new(stage), &vec![true; input.width()])
+                let stage = Sort::new(keys, input.width(), self.semantics, only(downs));
+                self.feed(input, Box::new(stage), &vec![true; input.width()])
             }
             Plan::Limit(input, most) => {
                 let log = if self.mode == OutputMode::Complete {
@@ -213,8 +268,8 @@ impl Lowering<'_, '_> {
                 } else {
                     self.job.operator(1).pop()
                 };
-                let stage = Limit::new(*most, log, down);
-                self.plan(input, Box::new(stage), needed)
+                let stage = Limit::new(*most, log, only(downs));
+                self.feed(input, Box::new(stage), needed)
             }
             Plan::Union(inputs) => {
                 let producers = vec![0; inputs.len()];
@@ -223,24 +278,23 @@ impl Lowering<'_, '_> {
                 let port = self.job.tasklet_port();
                 let name = "union".to_string();
                 let timed: Vec<bool> = inputs.iter().map(has_watermark).collect();
-                let inbox = InboxTasklet::new(port, name, inlets, Lend(down));
+                let inbox = InboxTasklet::new(port, name, inlets, Lend(only(downs)));
                 let inbox = inbox.watermarks(self.job.watermark_policy(), &timed);
                 self.job.seat(0, Box::new(inbox));
                 for (input, outbox) in inputs.iter().zip(outboxes) {
-                    self.plan(input, Box::new(RowOutbox::new(outbox, None)), needed)?;
+                    self.feed(input, Box::new(RowOutbox::new(outbox, None)), needed)?;
                 }
                 Ok(())
             }
-            Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, down),
-            Plan::Join(join) => self.join(join, down),
+            Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, only(downs)),
+            Plan::Join(join) => self.join(join, only(downs)),
             Plan::Watermark { input, column, delay_ms } => {
                 if self.batch {
-                    return self.plan(input, down, needed);
+                    return self.plan(input, downs, needed);
                 }
                 let columns = input.scope().columns;
                 let window = matches!(columns[*column].data_type, DataType::Struct(_));
                 let slot = Slot::new(*column, columns.len());
-                let seen = self.job.event_time(*delay_ms);
                 let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
                 let continuous = self.job.trigger().is_continuous();
                 let time = move |row: &Row<'_>| match (row.is_null(slot), window) {
@@ -250,13 +304,22 @@ impl Lowering<'_, '_> {
                     (false, false) => row.long(slot),
                 };
                 let resumed = (resumed_us, self.job.times());
-                let stage = Watermark::new(time, *delay_ms, continuous, seen, resumed, down);
+                // Parts of a source have one event time between batches, as in Spark, where the
+                // part that is ahead decides; in continuous mode, where they are read at their own
+                // pace, the one that is behind does.
+                let shared = (!continuous).then(|| self.job.event_time(*delay_ms));
+                let job = &mut self.job;
+                let downs = over(downs, &mut |down| {
+                    let seen = shared.clone().unwrap_or_else(|| job.event_time(*delay_ms));
+                    let resumed = resumed.clone();
+                    Box::new(Watermark::new(time, *delay_ms, continuous, seen, resumed, down))
+                });
                 let mut below = needed.to_vec();
                 below[*column] = true;
-                self.plan(input, Box::new(stage), &below)
+                self.plan(input, downs, &below)
             }
             Plan::Deduplicate { input, keys, within } => {
-                self.deduplicate(input, keys, *within, down, needed)
+                self.deduplicate(input, keys, *within, only(downs), needed)
             }
         }
     }
@@ -290,7 +353,7 @@ impl Lowering<'_, '_> {
         let keys = keys.iter().map(of_key).collect();
         let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
         let stage = Deduplicate::new(keys, event, continuous, log, down);
-        self.plan(input, Box::new(stage), &below)
+        self.feed(input, Box::new(stage), &below)
     }
 
     /// What an operator over rows with these columns does with those that come too late.
@@ -328,7 +391,7 @@ impl Lowering<'_, '_> {
         };
         let stage = TableJoin::new(parts, down)?;
         let comes = if left_comes { &join.left } else { &join.right };
-        self.plan(comes, Box::new(stage), &vec![true; comes.width()])
+        self.feed(comes, Box::new(stage), &vec![true; comes.width()])
     }
 
     /// A key of a group: a column is read without a detour.
@@ -357,7 +420,10 @@ impl Lowering<'_, '_> {
             (None, None) => Kind::Groups(event),
         };
         let alone = self.parallelism == 1 || keys.len() == usize::from(kind.place().is_some());
-        if let (Kind::Groups(_), true) = (&kind, alone)
+        let spread = !alone || parts(input) > 1;
+        let in_two_levels = spread && self.combines(&kind, input, calls);
+        if matches!(kind, Kind::Groups(_))
+            && (!spread || in_two_levels)
             && let Some((input, keys, calls)) = with_shared_columns(input, keys, calls)
         {
             return self.aggregate(&input, &keys, &calls, down);
@@ -374,12 +440,30 @@ impl Lowering<'_, '_> {
         let grouping = Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema() };
         let mut needed = vec![false; from.width()];
         grouping.exprs().for_each(|expr| mark(expr, &mut needed));
-        if alone {
+        if !spread || alone && !in_two_levels {
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
             let stage = self.grouped(&grouping, true, log, down);
-            return self.plan(from, stage, &needed);
+            return self.feed(from, stage, &needed);
         }
-        self.exchanged(from, grouping, down, &needed)
+        self.exchanged(from, grouping, in_two_levels, alone, down, &needed)
+    }
+
+    /// Whether an aggregation that is spread over workers puts rows together before they are
+    /// exchanged. Where each row has its result at once it must not; and rows that come too late are
+    /// not put aside as they came if they were put together before.
+    fn combines(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
+        let at_once = self.job.trigger().is_continuous() && self.mode == OutputMode::Update;
+        let width = input.width();
+        let plain = |call: &AggregateCall| {
+            let in_any_order = call.user.is_none() && !call.distinct;
+            in_any_order
+                && call.function.is_commutative()
+                && Function::new(call, width, self.semantics).is_plain()
+        };
+        matches!(kind, Kind::Groups(_))
+            && !at_once
+            && self.late.is_none()
+            && calls.iter().all(plain)
     }
 
     /// The stage of an aggregation, or of one instance of it.
@@ -428,42 +512,115 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Partial rows (keys, arguments, filters) are computed before the exchange, so that only
-    /// they travel.
+    /// Rows are brought to the instances that own their keys: as partial rows (keys, arguments,
+    /// filters), so that only these travel, or put together by key.
     fn exchanged(
         &mut self,
         input: &Plan,
         grouping: Grouping,
+        in_two_levels: bool,
+        alone: bool,
         down: BoxChain,
         needed: &[bool],
     ) -> Result<(), EngineError> {
-        let (partial, hashed, grouping) = grouping.over_partial_rows();
-        let instances = self.parallelism;
-        let places: Vec<usize> = (0..instances).map(|i| i % self.job.workers()).collect();
-        let (gather_out, gather_in) = self.job.rings(&places, &[0]);
-        let port = self.job.tasklet_port();
-        let inlets = gather_in.into_iter().flatten().collect();
-        self.job
-            .seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
-        let (mut outboxes, inlets) = self.job.rings(&[0], &places);
-        let logs = self.job.operator(instances);
-        for (i, ((inlets, outbox), log)) in inlets.into_iter().zip(gather_out).zip(logs).enumerate()
-        {
-            let gather = Box::new(RowOutbox::new(outbox, None));
-            let stage = self.grouped(&grouping, false, log, gather);
+        let width = input.width();
+        let places = self.places(if alone { 1 } else { self.parallelism });
+        let producers = self.places(parts(input));
+        let mut gathers = Vec::new();
+        if alone {
+            gathers.push(down);
+        } else {
+            let (outboxes, inlets) = self.job.rings(&places, &[0]);
+            let port = self.job.tasklet_port();
+            let inlets = inlets.into_iter().flatten().collect();
+            let inbox = InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down));
+            self.job.seat(0, Box::new(inbox));
+            let gather = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
+            gathers.extend(outboxes.into_iter().map(gather));
+        }
+        let (outboxes, inlets) = self.job.rings(&producers, &places);
+        let (partial, hashed, over_partial) = grouping.over_partial_rows();
+        let logs = self.job.operator(places.len());
+        for (i, ((inlets, gather), log)) in inlets.into_iter().zip(gathers).zip(logs).enumerate() {
+            let stage = if in_two_levels {
+                self.of_partials(&grouping, alone, log, gather)
+            } else {
+                self.grouped(&over_partial, alone, log, gather)
+            };
             let port = self.job.tasklet_port();
             let name = format!("aggregate {i}");
             self.job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, Lend(stage))));
         }
-        let Some(outbox) = outboxes.pop() else { unreachable!("one producer was asked for") };
         let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
-        let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, hashed)));
-        let stage = Project::new(partial, input.width(), self.semantics, Box::new(exchange));
-        self.plan(input, Box::new(stage), needed)
+        let chain = |outbox| -> BoxChain {
+            if in_two_levels {
+                let keys = grouping.keys.iter().map(|key| self.key(key, width)).collect();
+                let functions = self.functions(&grouping.calls, width);
+                let event = grouping.kind.event();
+                return Box::new(Partial::new(
+                    keys,
+                    event,
+                    functions,
+                    RowOutbox::new(outbox, None),
+                ));
+            }
+            let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, hashed)));
+            Box::new(Project::new(partial.clone(), width, self.semantics, Box::new(exchange)))
+        };
+        let downs = producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
+        self.plan(input, downs, needed)
+    }
+
+    fn functions(&self, calls: &[AggregateCall], width: usize) -> Vec<Function> {
+        calls.iter().map(|call| Function::new(call, width, self.semantics)).collect()
+    }
+
+    /// The stage that puts together what [`Partial`] has put together of each key.
+    fn of_partials(
+        &self,
+        grouping: &Grouping,
+        alone: bool,
+        log: StateLog,
+        down: BoxChain,
+    ) -> BoxChain {
+        let Grouping { kind, keys, calls, columns } = grouping;
+        // What they are of is never asked for.
+        let functions = self.functions(calls, columns.fields.len());
+        let width = keys.len() + 1;
+        let column = |(i, key): (usize, &Resolved)| Key::column(i, width, &key.data_type);
+        let own = keys.iter().enumerate().map(column).collect();
+        let event = kind.event();
+        let late = || self.late("aggregate", columns.clone());
+        let event = event.map(|key| AggregateTime { key, late: late() });
+        let modes = (self.mode, self.job.trigger().is_continuous(), alone);
+        Box::new(Aggregate::new(own, functions, modes, event, log, down).of_partials())
+    }
+}
+
+/// The one chain that an operator which brings its input together has behind it.
+fn only(downs: Vec<Placed>) -> BoxChain {
+    match downs.into_iter().next() {
+        Some((_, down)) => down,
+        None => unreachable!("such an operator has one part"),
+    }
+}
+
+/// How many parts the rows of a plan come in, each through a chain of its own.
+fn parts(plan: &Plan) -> usize {
+    match plan {
+        Plan::Scan(scan) => scan.partitions(),
+        Plan::Alias(input, _)
+        | Plan::AliasFrom(input, ..)
+        | Plan::Project(input, _)
+        | Plan::Filter(input, _)
+        | Plan::Generate(input, _)
+        | Plan::Watermark { input, .. } => parts(input),
+        _ => 1,
     }
 }
 
 /// What an aggregation is by.
+#[derive(Clone)]
 enum Kind {
     /// All its keys, of which one may be an event time.
     Groups(Option<EventKey>),
@@ -474,6 +631,14 @@ enum Kind {
 }
 
 impl Kind {
+    /// The event time among the keys of groups.
+    fn event(&self) -> Option<EventKey> {
+        match self {
+            Self::Groups(event) => *event,
+            Self::Sessions { .. } | Self::Slices { .. } => None,
+        }
+    }
+
     /// The place of a key that does not say which rows belong together.
     fn place(&self) -> Option<usize> {
         match self {
@@ -484,6 +649,7 @@ impl Kind {
 }
 
 /// An aggregation over rows with some columns.
+#[derive(Clone)]
 struct Grouping {
     kind: Kind,
     keys: Vec<Resolved>,
@@ -498,8 +664,8 @@ impl Grouping {
 
     /// The columns of rows that have all that it needs, how many of them say which rows belong
     /// together, and the same aggregation over these rows.
-    fn over_partial_rows(self) -> (Vec<Resolved>, usize, Self) {
-        let Self { kind, keys, calls, .. } = self;
+    fn over_partial_rows(&self) -> (Vec<Resolved>, usize, Self) {
+        let Self { kind, keys, calls, .. } = self.clone();
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|i| kind.place() == Some(*i));
         let hashed = keys.len() - usize::from(kind.place().is_some());

@@ -1,11 +1,13 @@
 //! From plan to stages: the chain that rows are pushed through.
 //!
-//! With parallelism 1 a query is one chain on one thread. With more, rows are keyed and exchanged
-//! before each aggregation and gathered behind it:
+//! With parallelism 1 and sources in one part a query is one chain on one thread. With more, rows are
+//! keyed and exchanged before each aggregation and gathered behind it:
 //!
 //! ```text
-//! source ▸ … ▸ partial ═rings═▶ aggregate × N ═rings═▶ … ▸ sink
+//! source ▸ … ▸ partial ×M ═rings═▶ aggregate ×N ═rings═▶ … ▸ sink
 //! ```
+//!
+//! M is the source's `numPartitions`, N the parallelism.
 
 mod accumulator;
 mod aggregate;
@@ -17,6 +19,7 @@ mod keyed;
 mod late;
 mod lower;
 mod order;
+mod partial;
 mod session;
 mod sliding;
 mod stages;
@@ -25,5 +28,5 @@ mod values;
 pub use accumulator::show_state;
 pub(crate) use join::too_many;
 pub use late::{LateOutput, LateRow};
-pub use lower::{lower, state_operators};
+pub use lower::{Placed, lower, state_operators};
 pub use stages::{BoxChain, RowPush};

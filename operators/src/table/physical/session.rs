@@ -343,7 +343,7 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let (begin_us, end_us) = (window.long(Field::new(0, 2)), window.long(Field::new(1, 2)));
         if let Some(late) = self.parts.late.as_ref().filter(|late| end_us <= late.late_us()) {
             late.put_aside(row);
-            self.parts.log.count_late();
+            self.parts.log.count_late(1);
             return Ok(());
         }
         self.key.clear();

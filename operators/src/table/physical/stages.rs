@@ -338,6 +338,14 @@ impl RowOutbox {
     pub fn new(outbox: Outbox<RowBuf>, key: Option<KeyOf>) -> Self {
         Self { outbox, key }
     }
+
+    /// Sends a row to the instance that owns a key with this hash.
+    #[inline]
+    pub fn send(&mut self, hash: u64, row: Row<'_>, ingest_ns: u64) {
+        let lane = instance_of(hash, self.outbox.lanes());
+        let value = RowBuf::from_slice(row.0);
+        self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
+    }
 }
 
 impl Stage for RowOutbox {
@@ -364,12 +372,9 @@ impl Stage for RowOutbox {
 impl<'a> Push<Row<'a>> for RowOutbox {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        let lane = match &mut self.key {
-            Some(key) => instance_of(key.hash(row), self.outbox.lanes()),
-            None => 0,
-        };
-        let value = RowBuf::from_slice(row.0);
-        self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
+        // The first instance owns the first hash.
+        let hash = self.key.as_mut().map_or(0, |key| key.hash(row));
+        self.send(hash, row, ingest_ns);
         Ok(())
     }
 }

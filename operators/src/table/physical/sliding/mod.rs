@@ -458,7 +458,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         let Recent { times_us: Range { start: begin_us, .. }, first_us, last_us } = self.recent;
         if first_us <= late_us {
             let missed = (late_us.min(last_us) - first_us) / lengths.slide_us + 1;
-            self.log.count_late_windows(missed as u64);
+            self.log.count_late(missed as u64);
             self.late.put_aside(row);
             if last_us <= late_us {
                 return Ok(());

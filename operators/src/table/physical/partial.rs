@@ -1,0 +1,295 @@
+//! The first of two levels of an aggregation that is spread over workers: rows are put together by
+//! key where they are read, and what is known of each key goes to the instance that owns it, as one
+//! row: the keys, how many rows they are of, and the accumulators' words.
+//!
+//! Rows are held only while more of them are there at once ([`Hold`]), and all of them go before a
+//! marker or a watermark that came after them. A row that a held watermark has made late goes behind it,
+//! as it came. Nothing of it is state: a checkpoint never sees it.
+
+use super::accumulator::Function;
+use super::aggregate::{Key, copy_key, write_keys};
+use super::stages::{RowOutbox, Scratch};
+use crate::hold::Hold;
+use crate::table::row::{Row, RowWriter};
+use crate::table::windows::EventKey;
+use hashbrown::HashTable;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, IDLE};
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Push, Settled, Stage};
+
+/// What is held of a key.
+struct Group {
+    hash: u64,
+    /// Where its key stands.
+    key: std::ops::Range<usize>,
+    /// When the first of its rows came in.
+    ingest_ns: u64,
+}
+
+/// A row that was too late, as it goes.
+struct Behind {
+    hash: u64,
+    row: std::ops::Range<usize>,
+    ingest_ns: u64,
+}
+
+/// The stage.
+pub(super) struct Partial {
+    keys: Vec<Key>,
+    event: Option<EventKey>,
+    functions: Vec<Function>,
+    /// The number of rows, and the words of all functions.
+    words_each: usize,
+    index: HashTable<u32>,
+    groups: Vec<Group>,
+    /// Their keys, and their accumulators, behind each other.
+    key_bytes: Vec<u8>,
+    words: Vec<u64>,
+    /// Rows that go behind the watermark, and their bytes.
+    behind: Vec<Behind>,
+    behind_bytes: Vec<u8>,
+    /// Groups, and then rows behind them, that have left, while they do.
+    leaving: Option<usize>,
+    hold: Hold,
+    /// The watermark that stands behind what is held, and whether the input has been silent since.
+    watermark: Option<i64>,
+    idle: bool,
+    marker: Option<Epoch>,
+    scratch: Scratch,
+    key: Vec<u8>,
+    single: Vec<u64>,
+    value: Vec<u8>,
+    out: Vec<u8>,
+    down: RowOutbox,
+}
+
+impl Partial {
+    /// All functions must be plain.
+    pub fn new(
+        keys: Vec<Key>,
+        event: Option<EventKey>,
+        functions: Vec<Function>,
+        down: RowOutbox,
+    ) -> Self {
+        let words_each = 1 + functions.iter().map(Function::words).sum::<usize>();
+        Self {
+            keys,
+            event,
+            functions,
+            words_each,
+            index: HashTable::new(),
+            groups: Vec::new(),
+            key_bytes: Vec::new(),
+            words: Vec::new(),
+            behind: Vec::new(),
+            behind_bytes: Vec::new(),
+            leaving: None,
+            hold: Hold::default(),
+            watermark: None,
+            idle: false,
+            marker: None,
+            scratch: Scratch::default(),
+            key: Vec::new(),
+            single: vec![0; words_each],
+            value: Vec::new(),
+            out: Vec::new(),
+            down,
+        }
+    }
+
+    /// What will leave, if nothing more comes.
+    fn held(&self) -> usize {
+        self.groups.len() + self.behind.len()
+    }
+
+    /// Whether a watermark that stands behind what is held has made the row late whose key is in
+    /// `self.key`.
+    #[inline]
+    fn is_late(&self) -> bool {
+        let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
+        event
+            .over_us(Row(&self.key), self.keys.len())
+            .is_some_and(|over_us| over_us <= watermark_us)
+    }
+
+    /// Writes the row whose key is in `self.key` into `self.out`, as one that goes by itself.
+    fn alone(&mut self, row: Row<'_>) -> Result<(), EngineError> {
+        self.single.fill(0);
+        Self::add(&self.functions, &self.scratch, row, &mut self.single)?;
+        Self::write(&self.keys, &self.key, &self.single, &mut self.value, &mut self.out);
+        Ok(())
+    }
+
+    /// The place of the key in `self.key`.
+    #[inline]
+    fn group(&mut self, hash: u64, ingest_ns: u64) -> usize {
+        let Self { index, groups, key_bytes, key, .. } = self;
+        let same = |at: &u32| {
+            let group = &groups[*at as usize];
+            group.hash == hash && key_bytes[group.key.clone()] == **key
+        };
+        if let Some(at) = index.find(hash, same) {
+            return *at as usize;
+        }
+        let at = groups.len();
+        let from = key_bytes.len();
+        key_bytes.extend_from_slice(key);
+        groups.push(Group { hash, key: from..key_bytes.len(), ingest_ns });
+        self.words.resize(self.words.len() + self.words_each, 0);
+        index.insert_unique(hash, at as u32, |at| groups[*at as usize].hash);
+        self.hold.grow(self.held());
+        at
+    }
+
+    fn add(
+        functions: &[Function],
+        scratch: &Scratch,
+        row: Row<'_>,
+        to: &mut [u64],
+    ) -> Result<(), EngineError> {
+        let [rows, to @ ..] = to else { unreachable!("there is always this word") };
+        *rows += 1;
+        let mut to = to;
+        for function in functions {
+            let (words, rest) = std::mem::take(&mut to).split_at_mut(function.words());
+            function.add_words(words, scratch.cx(row))?;
+            to = rest;
+        }
+        Ok(())
+    }
+
+    /// Writes the row of a group into `out`.
+    fn write(keys: &[Key], key: &[u8], words: &[u64], value: &mut Vec<u8>, out: &mut Vec<u8>) {
+        value.clear();
+        words.iter().for_each(|word| value.extend_from_slice(&word.to_le_bytes()));
+        out.clear();
+        let mut writer = RowWriter::new(out, keys.len() + 1);
+        for (index, column) in keys.iter().enumerate() {
+            copy_key((Row(key), index, keys.len()), index, column.physical(), &mut writer);
+        }
+        writer.bytes(keys.len(), value);
+    }
+
+    /// Passes on as much as is taken below. Returns whether all is gone, and with it the watermark and the
+    /// marker that stood behind.
+    fn leave(&mut self) -> Result<bool, EngineError> {
+        let mut next = match self.leaving {
+            Some(next) => next,
+            None => {
+                self.hold.let_go(self.held());
+                0
+            }
+        };
+        let groups = self.groups.len();
+        loop {
+            if next == groups
+                && let Some(micros) = self.watermark.take()
+            {
+                self.down.watermark(micros)?;
+            }
+            if next == self.held() {
+                break;
+            }
+            if !self.down.ready() {
+                self.leaving = Some(next);
+                return Ok(false);
+            }
+            if let Some(group) = self.groups.get(next) {
+                let words = &self.words[next * self.words_each..][..self.words_each];
+                let key = &self.key_bytes[group.key.clone()];
+                Self::write(&self.keys, key, words, &mut self.value, &mut self.out);
+                self.down.send(group.hash, Row(&self.out), group.ingest_ns);
+            } else {
+                let Behind { hash, row, ingest_ns } = &self.behind[next - groups];
+                self.down.send(*hash, Row(&self.behind_bytes[row.clone()]), *ingest_ns);
+            }
+            next += 1;
+        }
+        self.leaving = None;
+        self.index.clear();
+        self.groups.clear();
+        self.key_bytes.clear();
+        self.words.clear();
+        self.behind.clear();
+        self.behind_bytes.clear();
+        // One that came while the rest was leaving.
+        if let Some(micros) = self.watermark.take() {
+            self.down.watermark(micros)?;
+        }
+        if std::mem::take(&mut self.idle) {
+            self.down.watermark(IDLE)?;
+        }
+        if let Some(epoch) = self.marker.take() {
+            self.down.marker(epoch)?;
+        }
+        Ok(true)
+    }
+}
+
+impl Stage for Partial {
+    #[inline]
+    fn ready(&mut self) -> bool {
+        let open = self.marker.is_none() && self.leaving.is_none() && !self.hold.is_full();
+        open && (!self.hold.is_singly() || self.down.ready())
+    }
+
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.idle = micros == IDLE;
+        if !self.idle {
+            self.watermark = Some(micros);
+        }
+        if self.held() == 0 { self.leave().map(drop) } else { Ok(()) }
+    }
+
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.marker = Some(epoch);
+        self.leave().map(drop)
+    }
+
+    fn end(&mut self) -> Result<(), EngineError> {
+        // Sources end only behind a marker, so nothing is held here.
+        self.down.end()
+    }
+
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        // Not left out when it is full: it counts drains.
+        let dry = self.hold.is_dry();
+        let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
+        let gone = self.held() > 0 && (dry || leaves) && self.leave()?;
+        let below = self.down.settle()?;
+        Ok(below.max(match (gone || self.held() == 0, self.leaving) {
+            (true, _) => Settled::Clear,
+            (false, None) => Settled::Held,
+            (false, Some(_)) => Settled::More,
+        }))
+    }
+}
+
+impl<'a> Push<Row<'a>> for Partial {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        self.scratch.reset();
+        self.key.clear();
+        write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+        let hash = hash_bytes(&self.key);
+        if self.hold.is_singly() {
+            self.hold.add(0);
+            self.alone(row)?;
+            self.down.send(hash, Row(&self.out), ingest_ns);
+            return Ok(());
+        }
+        if self.is_late() {
+            self.alone(row)?;
+            let from = self.behind_bytes.len();
+            self.behind_bytes.extend_from_slice(&self.out);
+            self.behind.push(Behind { hash, row: from..self.behind_bytes.len(), ingest_ns });
+            self.hold.grow(self.held());
+        } else {
+            let at = self.group(hash, ingest_ns) * self.words_each;
+            let words = &mut self.words[at..at + self.words_each];
+            Self::add(&self.functions, &self.scratch, row, words)?;
+        }
+        self.hold.add(self.held());
+        Ok(())
+    }
+}
