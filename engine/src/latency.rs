@@ -26,6 +26,7 @@ pub fn histogram() -> Histogram<u64> {
 
 /// What a sink has of one interval.
 struct Full {
+    rows: u64,
     latencies: Box<Histogram<u64>>,
     slowest: Option<Stall>,
 }
@@ -42,6 +43,9 @@ struct Shared {
     epoch: Histogram<u64>,
     /// Before that.
     total: Histogram<u64>,
+    /// All rows in the same times, those without a latency too.
+    epoch_rows: u64,
+    total_rows: u64,
     /// The slowest records since the last [`Latency::take_epoch`], and before that; slowest first.
     slowest: Vec<Stall>,
     slowest_before: Vec<Stall>,
@@ -79,6 +83,8 @@ impl Default for Latency {
             full,
             epoch: histogram(),
             total: histogram(),
+            epoch_rows: 0,
+            total_rows: 0,
             slowest: Vec::new(),
             slowest_before: Vec::new(),
         };
@@ -105,6 +111,16 @@ pub struct Percentiles {
     pub max: u64,
 }
 
+/// What has left in an epoch.
+pub struct EpochLatency {
+    /// All rows.
+    pub rows: u64,
+    /// Of those that a record caused.
+    pub latency: Percentiles,
+    /// The slowest, slowest first.
+    pub slowest: Vec<Stall>,
+}
+
 impl Percentiles {
     /// Reads a histogram.
     pub fn of(histogram: &Histogram<u64>) -> Self {
@@ -127,6 +143,7 @@ impl Latency {
             env,
             query: self.clone(),
             interval: Box::new(histogram()),
+            rows: 0,
             pending: Vec::with_capacity(STAMP_EVERY),
             noted: 0,
             slowest_ns: SLOW_NS,
@@ -135,7 +152,8 @@ impl Latency {
 
     fn merged(&self) -> MutexGuard<'_, Shared> {
         let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while let Ok(Full { mut latencies, slowest }) = shared.full.try_recv() {
+        while let Ok(Full { rows, mut latencies, slowest }) = shared.full.try_recv() {
+            shared.epoch_rows += rows;
             // All have the same bounds, so the sum cannot fail.
             let _ = shared.epoch.add(&*latencies);
             latencies.reset();
@@ -161,15 +179,24 @@ impl Latency {
         self.merged().slowest()
     }
 
-    /// The latencies since the last call, and the slowest records.
-    pub fn take_epoch(&self) -> (Percentiles, Vec<Stall>) {
+    /// Rows that have left up to there: of those that no single record caused, as of a window that is
+    /// over, there is no latency.
+    pub fn rows(&self) -> u64 {
+        let shared = self.merged();
+        shared.total_rows + shared.epoch_rows
+    }
+
+    /// What has left since the last call.
+    pub fn take_epoch(&self) -> EpochLatency {
         let mut guard = self.merged();
         let shared = &mut *guard;
-        let percentiles = Percentiles::of(&shared.epoch);
+        let latency = Percentiles::of(&shared.epoch);
         let _ = shared.total.add(&shared.epoch);
         shared.epoch.reset();
+        let rows = std::mem::take(&mut shared.epoch_rows);
+        shared.total_rows += rows;
         shared.slowest_before = shared.slowest();
-        (percentiles, std::mem::take(&mut shared.slowest))
+        EpochLatency { rows, latency, slowest: std::mem::take(&mut shared.slowest) }
     }
 
     /// Forgets what was recorded so far: the warm-up's end.
@@ -177,6 +204,7 @@ impl Latency {
         let mut shared = self.merged();
         shared.epoch.reset();
         shared.total.reset();
+        (shared.epoch_rows, shared.total_rows) = (0, 0);
         shared.slowest.clear();
         shared.slowest_before.clear();
     }
@@ -187,6 +215,8 @@ pub struct LatencyRecorder {
     env: Arc<dyn Env>,
     query: Latency,
     interval: Box<Histogram<u64>>,
+    /// Rows since the last marker.
+    rows: u64,
     /// Ingest times, and how many records in a row have each: all of one read have the same.
     pending: Vec<(u64, u64)>,
     /// Records in `pending`.
@@ -200,6 +230,7 @@ impl LatencyRecorder {
     /// pending is bounded by what the sink buffers.
     #[inline]
     pub fn note(&mut self, ingest_ns: u64) {
+        self.rows += 1;
         if ingest_ns == UNTIMED {
             return;
         }
@@ -241,7 +272,7 @@ impl LatencyRecorder {
 
     /// Hands this interval's latencies over: at a marker, and at the end.
     pub fn publish(&mut self) {
-        if self.interval.is_empty() {
+        if self.rows == 0 {
             return;
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
@@ -249,6 +280,7 @@ impl LatencyRecorder {
         // One that is half as slow is no news in the next interval.
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver is in the same query.
-        drop(self.query.hand_over.send(Full { latencies, slowest: stall::take() }));
+        let rows = std::mem::take(&mut self.rows);
+        drop(self.query.hand_over.send(Full { rows, latencies, slowest: stall::take() }));
     }
 }

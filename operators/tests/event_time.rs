@@ -301,6 +301,9 @@ fn a_window_comes_when_the_watermark_passes_it() {
     }
     assert_eq!(text(&table.rows()[0]), format!("{} 2", 10 * SECOND));
     query.stop().unwrap();
+    // It is counted, though no single record caused it.
+    let totals = query.totals();
+    assert_eq!((totals.rows_out, totals.latency.count), (1, 0));
 }
 
 /// In mode update every change comes at once, and a row that is too late changes nothing.

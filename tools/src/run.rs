@@ -168,7 +168,7 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
     eprintln!(
         "{name}: {} records in, {} rows out, {} set aside, {} epochs in {:.1} s",
         progress.records_in,
-        latency.count,
+        progress.rows_out,
         progress.bad_records,
         progress.epochs,
         elapsed.as_secs_f64()

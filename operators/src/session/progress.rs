@@ -21,7 +21,9 @@ pub struct Progress {
     pub name: String,
     /// The epoch.
     pub committed: Committed,
-    /// Latency from ingest to sink of the rows that left in this epoch.
+    /// Rows that left in this epoch.
+    pub rows_out: u64,
+    /// Latency from ingest to sink of those that a record caused: not of a window that is over.
     pub latency: Percentiles,
     /// The slowest of them, slowest first, and why they were slow: at most three, of more than 100 us.
     pub slowest: Vec<Stall>,
@@ -124,7 +126,7 @@ impl Progress {
             },
             "stateOperators": operators.collect::<Vec<_>>(),
             "sources": sources.collect::<Vec<_>>(),
-            "sink": { "description": self.sink, "numOutputRows": self.latency.count },
+            "sink": { "description": self.sink, "numOutputRows": self.rows_out },
             "epochDurationUs": epoch.duration_ns / 1000,
             "markerTravelUs": epoch.marker_ns / 1000,
             "latencyUs": {

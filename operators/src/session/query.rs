@@ -48,8 +48,9 @@ pub struct Totals {
     pub bad_records: u64,
     /// The last few of them.
     pub last_bad: Vec<BadRecord>,
-    /// Latency from ingest to sink, up to the last epoch; `count` is the number of rows out, of
-    /// whole tables only the rows that had changed.
+    /// Rows out up to the last epoch.
+    pub rows_out: u64,
+    /// Latency from ingest to sink of those that a record caused: not of windows that are over.
     pub latency: Percentiles,
     /// The slowest rows up to the last epoch, slowest first, and why: at most three, of different
     /// epochs or sinks, and of more than 100 us.
@@ -212,6 +213,7 @@ impl StreamingQuery {
     /// What it has done.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
+            rows_out: self.latency.rows(),
             latency: self.latency.percentiles(),
             slowest: self.latency.slowest(),
             ..Totals::default()

@@ -28,9 +28,8 @@ use millstream_engine::driver::{Committed, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::job::{Config, Job};
-use millstream_engine::latency::{Latency, LatencyRecorder, Percentiles};
+use millstream_engine::latency::{EpochLatency, Latency, LatencyRecorder};
 use millstream_engine::seam::{Env, RealEnv, SimEnv};
-use millstream_engine::stall::Stall;
 use millstream_engine::tasklet::{SourceTasklet, Tasklet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -610,7 +609,7 @@ impl ProgressOf {
     fn of(
         &mut self,
         committed: &Committed,
-        (latency, slowest): (Percentiles, Vec<Stall>),
+        EpochLatency { rows, latency, slowest }: EpochLatency,
         now_ns: u64,
     ) -> Progress {
         let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
@@ -619,6 +618,7 @@ impl ProgressOf {
             run_id: self.run_id.clone(),
             name: self.name.clone(),
             committed: committed.clone(),
+            rows_out: rows,
             latency,
             slowest,
             interval_ns,

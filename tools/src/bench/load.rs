@@ -136,7 +136,7 @@ pub(super) trait Traffic {
 }
 
 /// When a line is meant to be sent, from the beginning.
-fn intended(seq: u64, rate: u64) -> Duration {
+pub(super) fn intended(seq: u64, rate: u64) -> Duration {
     let ns = (u128::from(seq) * 1_000_000_000).checked_div(u128::from(rate));
     Duration::from_nanos(ns.unwrap_or(0) as u64)
 }
@@ -149,7 +149,7 @@ pub(super) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration)
 /// Sends lines at a rate, each at its intended time, and takes every result. Spins on the calling
 /// thread.
 pub(super) fn exchange(
-    traffic: &mut impl Traffic,
+    traffic: &mut dyn Traffic,
     to: &mut TcpStream,
     from: &mut TcpStream,
 ) -> Result<Measured, String> {
@@ -311,7 +311,7 @@ pub(super) enum Under {
 
 /// Starts what is to be measured between two sockets, and loads it.
 pub(super) fn round(
-    traffic: &mut (impl Traffic + Send),
+    traffic: &mut (dyn Traffic + Send),
     start: impl FnOnce((u16, u16)) -> Result<Under, Failure>,
 ) -> Result<Measured, Failure> {
     let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);

@@ -6,6 +6,7 @@ mod compare;
 mod hiccups;
 mod hop;
 mod load;
+mod nexmark;
 mod recorded;
 mod sockets;
 mod throughput;
@@ -23,7 +24,8 @@ use load::Job;
     millstream bench compare before.hlog after.hlog\n  \
     millstream bench channel --wait spin\n  \
     millstream bench checkpoint --keys 5000000 --rounds 1\n  \
-    millstream bench window sliding\n\n\
+    millstream bench window sliding\n  \
+    millstream bench nexmark --query q5 --seconds 20\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -46,19 +48,22 @@ enum Part {
     Checkpoint(checkpoint::Args),
     /// Windows of event time: closing, sliding, many keys, and over a long time
     Window(window::Args),
+    /// Queries of the NEXMark benchmark over sockets
+    Nexmark(nexmark::Args),
     /// Two recorded runs beside each other
     Compare(compare::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.part {
-        Part::Echo(args) => sockets::run(Job::Echo, args),
-        Part::Wordcount(args) => sockets::run(Job::Wordcount, args),
+        Part::Echo(args) => sockets::run(&Job::Echo, args),
+        Part::Wordcount(args) => sockets::run(&Job::Wordcount, args),
         Part::Channel(args) => channel::run(args),
         Part::Hop(args) => hop::run(args),
         Part::Throughput(args) => throughput::run(args),
         Part::Checkpoint(args) => checkpoint::run(args),
         Part::Window(args) => window::run(args),
+        Part::Nexmark(args) => nexmark::run(args),
         Part::Compare(args) => compare::run(args),
     }
 }

@@ -1,8 +1,8 @@
-//! `millstream bench echo` and `wordcount`: the engine beside a bare loop that does the same work over
-//! the same two sockets, in alternating rounds of one run.
+//! Jobs over sockets, as `millstream bench echo` and `wordcount`: the engine beside a bare loop that does
+//! the same work over the same two sockets, in alternating rounds of one run.
 
 use super::hiccups::Hiccups;
-use super::load::{Job, Load, Measured, Under, WORDS, bare, round, start_query};
+use super::load::{Job, Load, Measured, Traffic, Under, WORDS, bare, round, start_query};
 use super::recorded::{Recorded, draw, print_plot, write_log};
 use crate::Failure;
 use crate::figures::{latency_json, median, time};
@@ -50,6 +50,27 @@ pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// What a query is started with.
+pub(super) struct SocketQuery {
+    pub text: String,
+    pub mode: &'static str,
+    pub format: &'static str,
+}
+
+/// Takes a line, and writes what comes of it.
+pub(super) type ByHand = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
+
+/// A job over two sockets.
+pub(super) trait SocketJob {
+    fn name(&self) -> String;
+    /// What is sent in a round at a rate, and expected back.
+    fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure>;
+    /// The job over the lines of the view `lines`.
+    fn query(&self) -> SocketQuery;
+    /// The same job by hand.
+    fn by_hand(&self) -> ByHand;
 }
 
 /// How a worker waits, as a word.
@@ -102,12 +123,19 @@ fn is_small(lag: &Percentiles, latency: &Percentiles) -> bool {
     lag.p50 * 4 <= latency.p50 && lag.p99 * 2 <= latency.p99
 }
 
-fn one_round(job: Job, args: &Args, rate: u64, is_engine: bool) -> Result<Round, Failure> {
-    let lines = rate * args.seconds;
-    let mut load = Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 };
+fn one_round(
+    job: &dyn SocketJob,
+    args: &Args,
+    traffic: &mut (dyn Traffic + Send),
+    is_engine: bool,
+) -> Result<Round, Failure> {
     let hiccups = Hiccups::watch()?;
-    let measured = round(&mut load, |ports| {
-        if is_engine { start_engine(job, args, ports) } else { start_bare(job, args, ports) }
+    let measured = round(traffic, |ports| {
+        if is_engine {
+            let SocketQuery { text, mode, format } = job.query();
+            return start_query(args.wait.word(), (&text, mode, format), ports);
+        }
+        bare(args.wait == Wait::Spin, ports, job.by_hand()).map(Under::Bare)
     })?;
     let hiccup_ns = hiccups.end().max();
     let (latency, lag) = (Percentiles::of(&measured.latency), Percentiles::of(&measured.lag));
@@ -139,13 +167,14 @@ fn print_round(name: &str, round: &Round) {
 }
 
 /// Measures, prints, and fails if a result was wrong.
-pub(super) fn run(job: Job, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     if args.sweep {
         return sweep(job, args);
     }
     if !args.json {
         println!(
-            "{job:?}, {} lines a second for {} s, wait {}, {} usable cores; from intended send time",
+            "{}, {} lines a second for {} s, wait {}, {} usable cores; from intended send time",
+            job.name(),
             args.rate,
             args.seconds,
             args.wait.word(),
@@ -153,11 +182,12 @@ pub(super) fn run(job: Job, args: &Args) -> Result<(), Failure> {
         );
         print_head();
     }
+    let mut traffic = job.traffic(args.rate, args.seconds)?;
     let begun = SystemTime::now();
     let (mut bare, mut engine) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         for is_engine in [false, true] {
-            let round = one_round(job, args, args.rate, is_engine)?;
+            let round = one_round(job, args, &mut *traffic, is_engine)?;
             let (name, rounds) =
                 if is_engine { ("engine", &mut engine) } else { ("bare", &mut bare) };
             if !args.json {
@@ -171,7 +201,7 @@ pub(super) fn run(job: Job, args: &Args) -> Result<(), Failure> {
         Recorded { rounds, ..Recorded::new(name) }
     });
     let both = [&recorded[0], &recorded[1]];
-    let what = format!("{job:?}, {} lines a second, wait {}", args.rate, args.wait.word());
+    let what = format!("{}, {} lines a second, wait {}", job.name(), args.rate, args.wait.word());
     if let Some(path) = &args.log {
         let comment = format!("millstream bench: {what}; nanoseconds");
         write_log(path, &comment, (begun, Duration::from_secs(args.seconds)), &both)?;
@@ -186,18 +216,17 @@ pub(super) fn run(job: Job, args: &Args) -> Result<(), Failure> {
 }
 
 /// Rates from 1,000 on, each twice the one before, until results come more slowly than lines.
-fn sweep(job: Job, args: &Args) -> Result<(), Failure> {
+fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {
-        println!("{job:?}, {} s a rate, wait {}", args.seconds, args.wait.word());
+        println!("{}, {} s a rate, wait {}", job.name(), args.seconds, args.wait.word());
         print_head();
     }
     let (mut rate, mut rows) = (1_000, Vec::new());
     loop {
-        let round = one_round(job, args, rate, true)?;
-        let load =
-            Load { job, words: WORDS, first: 0, rate, lines: rate * args.seconds, warm_up: 0 };
-        let offered = rate as f64 * super::load::Traffic::results(&load) as f64 / load.lines as f64;
+        let mut traffic = job.traffic(rate, args.seconds)?;
+        let round = one_round(job, args, &mut *traffic, true)?;
+        let offered = rate as f64 * traffic.results() as f64 / traffic.lines().1 as f64;
         // The run ends with the last result, a moment after the last line.
         let share = round.measured.achieved / offered;
         if !args.json {
@@ -227,7 +256,12 @@ fn middle(rounds: &[Round], of: fn(&Percentiles) -> u64) -> u64 {
     if values.is_empty() { 0 } else { median(values) }
 }
 
-fn report(job: Job, args: &Args, bare: &[Round], engine: &[Round]) -> Result<(), Failure> {
+fn report(
+    job: &dyn SocketJob,
+    args: &Args,
+    bare: &[Round],
+    engine: &[Round],
+) -> Result<(), Failure> {
     let all = || bare.iter().chain(engine);
     let valid = |rounds: &[Round]| rounds.iter().filter(|round| round.is_valid()).count();
     let is_valid = valid(bare) * 2 > bare.len() && valid(engine) * 2 > engine.len();
@@ -249,7 +283,7 @@ fn report(job: Job, args: &Args, bare: &[Round], engine: &[Round]) -> Result<(),
             rounds.iter().map(one).collect::<Vec<_>>()
         };
         let report = serde_json::json!({
-            "job": format!("{job:?}").to_lowercase(), "rate": args.rate, "seconds": args.seconds,
+            "job": job.name(), "rate": args.rate, "seconds": args.seconds,
             "wait": args.wait.word(), "results_checked": results, "valid": is_valid,
             "bare": rounds(bare), "engine": rounds(engine), "p50_added_ns": added,
             "p50_ratio": ratio(e50, b50), "p99_ratio": ratio(e99, b99), "hiccup": hiccup_ns,
@@ -286,27 +320,36 @@ fn report(job: Job, args: &Args, bare: &[Round], engine: &[Round]) -> Result<(),
     Err(Failure::Failed(reason.to_string()))
 }
 
-fn start_engine(job: Job, args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
-    let query = match job {
-        Job::Echo => (
-            "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')",
-            "append",
-            "text",
-        ),
-        Job::Wordcount => (
-            "SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM lines) GROUP BY word",
-            "update",
-            "csv",
-        ),
-    };
-    start_query(args.wait.word(), query, ports)
-}
+impl SocketJob for Job {
+    fn name(&self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 
-/// The same work by hand.
-fn start_bare(job: Job, args: &Args, ports: (u16, u16)) -> Result<Under, Failure> {
-    let mut counts = HashMap::new();
-    let each_line = move |line: &[u8], out: &mut Vec<u8>| bare_line(job, line, &mut counts, out);
-    bare(args.wait == Wait::Spin, ports, each_line).map(Under::Bare)
+    fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure> {
+        let (job, lines) = (*self, rate * seconds);
+        Ok(Box::new(Load { job, words: WORDS, first: 0, rate, lines, warm_up: lines / 10 }))
+    }
+
+    fn query(&self) -> SocketQuery {
+        let (text, mode, format) = match self {
+            Self::Echo => (
+                "SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')",
+                "append",
+                "text",
+            ),
+            Self::Wordcount => (
+                "SELECT word, count(*) AS n FROM (SELECT explode(split(value, ' ')) AS word FROM lines) GROUP BY word",
+                "update",
+                "csv",
+            ),
+        };
+        SocketQuery { text: text.to_string(), mode, format }
+    }
+
+    fn by_hand(&self) -> ByHand {
+        let (job, mut counts) = (*self, HashMap::new());
+        Box::new(move |line, out| bare_line(job, line, &mut counts, out))
+    }
 }
 
 fn bare_line(job: Job, line: &[u8], counts: &mut HashMap<Vec<u8>, u64>, out: &mut Vec<u8>) {

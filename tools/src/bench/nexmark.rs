@@ -1,0 +1,360 @@
+//! `millstream bench nexmark`: the queries of the NEXMark benchmark that the language can express,
+//! over the events of an auction house, as JSON over two sockets.
+
+use super::load::{Measured, Traffic, intended, note};
+use super::sockets::{self, ByHand, SocketJob, SocketQuery};
+use crate::Failure;
+use clap::{Args as ClapArgs, ValueEnum};
+use nexmark::EventGenerator;
+use nexmark::config::NexmarkConfig;
+use nexmark::event::Event;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench nexmark\n  \
+    millstream bench nexmark --query q5 --seconds 20\n  \
+    millstream bench nexmark --query q0 --sweep\n\n\
+    Of 50 events 1 is a person, 3 are auctions and 46 are bids, in the proportions of hot sellers,\n\
+    bidders and auctions of the standard generator. q3, q4, q6 and q8 join streams, which the language\n\
+    cannot yet. Latency counts from the intended time of the event that a result comes from: of a window,\n\
+    the first bid at or behind its end. Each result is compared with what the loop by hand gives for the\n\
+    same events; that loop, which parses with serde, is the floor.")]
+pub(super) struct Args {
+    /// The query; all of them if left out
+    #[arg(long, value_enum)]
+    query: Option<Query>,
+    /// How much faster than the clock event time passes: windows are of 10 s, or of 10 s by 2 s
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    speed: u64,
+    #[command(flatten)]
+    sockets: sockets::Args,
+}
+
+/// A query, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Query {
+    /// Every bid as it is
+    Q0,
+    /// Every bid, its price in euros
+    Q1,
+    /// Bids for some auctions
+    Q2,
+    /// The auction with the most bids in each window of 10 s by 2 s
+    Q5,
+    /// The highest bid in each window of 10 s
+    Q7,
+}
+
+/// Measures and prints.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let one = |query: Query| sockets::run(&Auctions { query, speed: args.speed }, &args.sockets);
+    match args.query {
+        Some(query) => one(query),
+        None => Query::value_variants().iter().copied().try_for_each(one),
+    }
+}
+
+/// Event time at which all begins, in milliseconds: the end of a window.
+const BASE_MS: u64 = 1_700_000_000_000;
+/// Events that are prepared at most: about a gigabyte.
+const MOST_EVENTS: u64 = 3_000_000;
+
+struct Auctions {
+    query: Query,
+    speed: u64,
+}
+
+/// The bids among the lines, as JSON says them.
+const BIDS: &str = "(SELECT e.Bid.* FROM (SELECT from_json(value, 'Bid STRUCT<auction: BIGINT, \
+                    bidder: BIGINT, price: BIGINT, channel: STRING, url: STRING, date_time: BIGINT, \
+                    extra: STRING>') AS e FROM lines) WHERE e.Bid IS NOT NULL)";
+
+impl SocketJob for Auctions {
+    fn name(&self) -> String {
+        format!("nexmark {:?}", self.query).to_lowercase()
+    }
+
+    fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure> {
+        let events = rate * seconds;
+        if events > MOST_EVENTS {
+            let reason = format!(
+                "{events} events: they are made before the run, at most {MOST_EVENTS} of them. Give \
+                 fewer --seconds, or a lower --rate"
+            );
+            return Err(Failure::Wrong(reason));
+        }
+        let prepared = Prepared::new(self.query, (rate / self.speed).max(1), events);
+        if prepared.results.len() == 0 {
+            let reason = "no window is over within so few --seconds; try a higher --speed";
+            return Err(Failure::Wrong(reason.to_string()));
+        }
+        Ok(Box::new(Run { prepared: Arc::new(prepared), rate, warm_up: events / 10 }))
+    }
+
+    fn query(&self) -> SocketQuery {
+        let text = match self.query {
+            Query::Q0 => {
+                format!("SELECT auction, bidder, price, channel, url, date_time, extra FROM {BIDS}")
+            }
+            Query::Q1 => format!(
+                "SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM {BIDS}"
+            ),
+            Query::Q2 => format!("SELECT auction, price FROM {BIDS} WHERE auction % 123 = 0"),
+            Query::Q5 => format!(
+                "SELECT unix_millis(window.end), hot.auction, hot.bids FROM (SELECT window, \
+                 max(named_struct('bids', bids, 'auction', auction)) AS hot FROM (SELECT window, auction, \
+                 count(*) AS bids FROM (SELECT timestamp_millis(date_time) AS ts, auction FROM {BIDS}) \
+                 WATERMARK ts DELAY OF INTERVAL 0 SECONDS \
+                 GROUP BY window(ts, '10 seconds', '2 seconds'), auction) GROUP BY window)"
+            ),
+            Query::Q7 => format!(
+                "SELECT unix_millis(window.end), high.price, high.auction, high.bidder FROM (SELECT \
+                 window, max(named_struct('price', price, 'auction', auction, 'bidder', bidder)) AS high \
+                 FROM (SELECT timestamp_millis(date_time) AS ts, price, auction, bidder FROM {BIDS}) \
+                 WATERMARK ts DELAY OF INTERVAL 0 SECONDS GROUP BY window(ts, '10 seconds'))"
+            ),
+        };
+        SocketQuery { text, mode: "append", format: "csv" }
+    }
+
+    fn by_hand(&self) -> ByHand {
+        let mut hand = Hand::new(self.query);
+        Box::new(move |line, out| {
+            // The generator's lines are all well formed.
+            if let Ok(Line::Bid(bid)) = serde_json::from_slice(line) {
+                hand.bid(&bid, out);
+            }
+        })
+    }
+}
+
+/// A line as JSON says it; what is no bid is read over.
+#[derive(Deserialize)]
+enum Line<'l> {
+    Person(IgnoredAny),
+    Auction(IgnoredAny),
+    #[serde(borrow)]
+    Bid(Bid<'l>),
+}
+
+#[derive(Deserialize)]
+struct Bid<'l> {
+    auction: u64,
+    bidder: u64,
+    price: u64,
+    channel: &'l str,
+    url: &'l str,
+    date_time: u64,
+    extra: &'l str,
+}
+
+/// A query by hand.
+struct Hand {
+    query: Query,
+    /// By their ends, bids by auction.
+    counts: BTreeMap<u64, HashMap<u64, u64>>,
+    /// By their ends, the highest price, and its auction and bidder.
+    highest: BTreeMap<u64, (u64, u64, u64)>,
+}
+
+impl Hand {
+    fn new(query: Query) -> Self {
+        Self { query, counts: BTreeMap::new(), highest: BTreeMap::new() }
+    }
+
+    fn bid(&mut self, bid: &Bid<'_>, out: &mut Vec<u8>) {
+        let Bid { auction, bidder, price, channel, url, date_time, extra } = bid;
+        // Writing into memory does not fail.
+        let _ = match self.query {
+            Query::Q0 => {
+                writeln!(out, "{auction},{bidder},{price},{channel},{url},{date_time},{extra}")
+            }
+            Query::Q1 => {
+                let mils = price * 908;
+                let (whole, rest) = (mils / 1000, mils % 1000);
+                writeln!(out, "{auction},{bidder},{whole}.{rest:03},{date_time},{extra}")
+            }
+            Query::Q2 if auction % 123 == 0 => writeln!(out, "{auction},{price}"),
+            Query::Q2 => Ok(()),
+            Query::Q5 => {
+                while let Some(counts) = over(&mut self.counts, *date_time) {
+                    let (end, counts) = counts;
+                    let hot = counts.into_iter().map(|(auction, bids)| (bids, auction)).max();
+                    let (bids, auction) = hot.unwrap_or_default();
+                    let _ = writeln!(out, "{end},{auction},{bids}");
+                }
+                let first = date_time / 2_000 * 2_000 + 2_000;
+                for end in (first..first + 10_000).step_by(2_000) {
+                    *self.counts.entry(end).or_default().entry(*auction).or_default() += 1;
+                }
+                Ok(())
+            }
+            Query::Q7 => {
+                while let Some((end, (price, auction, bidder))) =
+                    over(&mut self.highest, *date_time)
+                {
+                    let _ = writeln!(out, "{end},{price},{auction},{bidder}");
+                }
+                let highest = self.highest.entry(date_time / 10_000 * 10_000 + 10_000).or_default();
+                *highest = (*highest).max((*price, *auction, *bidder));
+                Ok(())
+            }
+        };
+    }
+}
+
+/// Takes a window that a time is behind.
+fn over<T>(windows: &mut BTreeMap<u64, T>, time: u64) -> Option<(u64, T)> {
+    if *windows.first_key_value()?.0 > time {
+        return None;
+    }
+    windows.pop_first()
+}
+
+/// Lines behind each other, without their ends.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, at: usize) -> &[u8] {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[at]]
+    }
+}
+
+/// All events and results of a run, so that the generator has little to do in it.
+struct Prepared {
+    events: Lines,
+    results: Lines,
+    /// The event that each result comes from.
+    causes: Vec<u64>,
+}
+
+impl Prepared {
+    fn new(query: Query, events_a_second: u64, events: u64) -> Self {
+        let rate = events_a_second as usize;
+        let config = NexmarkConfig {
+            base_time: BASE_MS,
+            first_rate: rate,
+            next_rate: rate,
+            ..NexmarkConfig::default()
+        };
+        let (mut hand, mut out) = (Hand::new(query), Vec::new());
+        let mut made =
+            Self { events: Lines::default(), results: Lines::default(), causes: Vec::new() };
+        for (seq, event) in EventGenerator::new(config).take(events as usize).enumerate() {
+            let Lines { bytes, ends } = &mut made.events;
+            // Nothing in an event is beyond JSON, and memory does not fail.
+            let _ = serde_json::to_writer(&mut *bytes, &event);
+            ends.push(bytes.len());
+            if let Event::Bid(bid) = &event {
+                let bid = Bid {
+                    auction: bid.auction as u64,
+                    bidder: bid.bidder as u64,
+                    price: bid.price as u64,
+                    channel: &bid.channel,
+                    url: &bid.url,
+                    date_time: bid.date_time,
+                    extra: &bid.extra,
+                };
+                hand.bid(&bid, &mut out);
+            }
+            for line in out.split_inclusive(|b| *b == b'\n') {
+                made.results.bytes.extend_from_slice(&line[..line.len() - 1]);
+                made.results.ends.push(made.results.bytes.len());
+                made.causes.push(seq as u64);
+            }
+            out.clear();
+        }
+        made
+    }
+}
+
+/// One round.
+struct Run {
+    prepared: Arc<Prepared>,
+    rate: u64,
+    warm_up: u64,
+}
+
+impl Traffic for Run {
+    fn lines(&self) -> (u64, u64) {
+        (self.rate, self.prepared.events.len() as u64)
+    }
+    fn results(&self) -> u64 {
+        self.prepared.results.len() as u64
+    }
+    fn write_line(&self, seq: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.prepared.events.get(seq as usize));
+        out.push(b'\n');
+    }
+    fn is_measured(&self, seq: u64) -> bool {
+        seq >= self.warm_up
+    }
+    fn result(
+        &mut self,
+        line: &[u8],
+        arrived: Duration,
+        measured: &mut Measured,
+    ) -> Result<(), String> {
+        let at = measured.results as usize - 1;
+        let expected = self.prepared.results.get(at);
+        if line != expected {
+            let (line, expected) = (line.escape_ascii(), expected.escape_ascii());
+            return Err(format!("result {at} is '{line}', not '{expected}'"));
+        }
+        let cause = self.prepared.causes[at];
+        if self.is_measured(cause) {
+            note(&mut measured.latency, intended(cause, self.rate), arrived);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_by_hand_are_right() {
+        let mut hand = [Query::Q5, Query::Q7].map(Hand::new);
+        let mut out = [Vec::new(), Vec::new()];
+        for (date_time, auction, price) in
+            [(11_000, 7, 5), (11_999, 8, 9), (12_000, 8, 9), (13_000, 7, 1), (20_000, 9, 2)]
+        {
+            let bid = Bid { auction, bidder: 1, price, channel: "", url: "", date_time, extra: "" };
+            hand.iter_mut().zip(&mut out).for_each(|(hand, out)| hand.bid(&bid, out));
+        }
+        let text = |out: &[u8]| String::from_utf8(out.to_vec()).unwrap();
+        assert_eq!(text(&out[0]), "12000,8,1\n14000,8,2\n16000,8,2\n18000,8,2\n20000,8,2\n");
+        assert_eq!(text(&out[1]), "20000,9,8,1\n");
+    }
+
+    #[test]
+    fn events_are_the_same_each_time_in_the_standard_proportions() {
+        let made = [0, 1].map(|_| Prepared::new(Query::Q0, 1000, 5_000));
+        assert_eq!(made[0].events.bytes, made[1].events.bytes);
+        let of = |kind: &[u8]| {
+            let is = |at: &usize| made[0].events.get(*at).starts_with(kind);
+            (0..5_000).filter(is).count()
+        };
+        let kinds = [of(b"{\"Person\""), of(b"{\"Auction\""), of(b"{\"Bid\"")];
+        assert_eq!(kinds, [100, 300, 4_600]);
+        assert_eq!(made[0].results.len(), 4_600);
+        let mut lines = (0..5_000).map(|at| made[0].events.get(at));
+        assert!(lines.all(|line| serde_json::from_slice::<Line<'_>>(line).is_ok()));
+    }
+}
