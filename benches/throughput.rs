@@ -50,12 +50,17 @@ impl Drop for Sum {
 
 /// The sum of all counts of numbers up to `records` over `keys`, by a typed stream.
 pub fn by_stream(records: u64, keys: u64) -> Result<u64, EngineError> {
+    by_stream_with(records, keys, Config::default())
+}
+
+/// The same with another configuration, of which it is not taken how to wait.
+pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, EngineError> {
     let (mut sum, total) = Sum::new();
     let flow = Flow::new("throughput");
     let counts = flow.items(0..records).map(scramble).filter(keeps);
     let counts = counts.key_by(move |number| number % keys).aggregate(Count);
     counts.sink(move |(_, count): (u64, u64)| sum.add(count));
-    let query = flow.start(Config { wait: WaitProfile::Spin, ..Config::default() })?;
+    let query = flow.start(Config { wait: WaitProfile::Spin, ..config })?;
     query.await_termination()?;
     drop(query);
     Ok(total.load(Ordering::Relaxed))

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Events that a ring holds.
 pub const RING_CAPACITY: usize = 1024;
+/// Events that a spill holds before it grows.
+const SPILL_CAPACITY: usize = 64;
 
 struct Lane<T> {
     ring: Producer<Event<T>>,
@@ -36,7 +38,9 @@ pub struct Inlet<T> {
 /// Connects two workers with one ring.
 pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
     let (tx, rx) = ring(RING_CAPACITY);
-    let lane = Lane { ring: tx, spill: VecDeque::new(), consumer: consumer.clone() };
+    // So that the first record that finds the ring full allocates nothing.
+    let spill = VecDeque::with_capacity(SPILL_CAPACITY);
+    let lane = Lane { ring: tx, spill, consumer: consumer.clone() };
     (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })
 }
 

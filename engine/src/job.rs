@@ -33,6 +33,8 @@ pub struct Config {
     pub wait: WaitProfile,
     /// When epochs happen.
     pub trigger: Trigger,
+    /// Whether workers keep what made the slowest records slow: a clock read a round.
+    pub explain_slow: bool,
 }
 
 impl Default for Config {
@@ -43,6 +45,7 @@ impl Default for Config {
             pin: true,
             wait: WaitProfile::Balanced,
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
+            explain_slow: true,
         }
     }
 }
@@ -317,6 +320,7 @@ impl Job {
                 waker: seat.waker,
                 core: pinned.get(index).copied(),
                 wait: config.wait,
+                explain_slow: config.explain_slow,
                 env: env.clone(),
                 reports: reports.clone(),
                 halt: halt.clone(),

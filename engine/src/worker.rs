@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     pub waker: Waker,
     pub core: Option<Core>,
     pub wait: WaitProfile,
+    /// Whether it is kept what made the slowest records slow.
+    pub explain_slow: bool,
     pub env: Arc<dyn Env>,
     pub reports: Sender<Report>,
     /// Set when the query has failed: leave everything where it is.
@@ -83,16 +85,21 @@ impl Worker {
     fn run_tasklets(&mut self) -> Result<(), EngineError> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
         let mut idle_since_ns = None;
-        stall::begin(self.env.now_ns());
+        if self.explain_slow {
+            stall::begin(self.env.now_ns());
+        }
         // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper look again.
         while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
-            let now_ns = self.env.now_ns();
-            stall::round(now_ns);
+            let began_ns = self.explain_slow.then(|| self.env.now_ns());
+            if let Some(now_ns) = began_ns {
+                stall::round(now_ns);
+            }
             let (progress, _) = self.round()?;
             if progress {
                 idle_since_ns = None;
                 continue;
             }
+            let now_ns = began_ns.unwrap_or_else(|| self.env.now_ns());
             let since_ns = *idle_since_ns.get_or_insert(now_ns);
             if now_ns - since_ns < self.wait.spin_ns() {
                 std::hint::spin_loop();

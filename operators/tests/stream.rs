@@ -19,7 +19,8 @@ fn by_hand() -> BTreeMap<String, u64> {
 }
 
 fn config(trigger: Trigger) -> Config {
-    Config { workers: 2, pin: false, wait: WaitProfile::Park, trigger }
+    let wait = WaitProfile::Park;
+    Config { workers: 2, pin: false, wait, trigger, explain_slow: false }
 }
 
 const TRIGGERS: [Trigger; 4] = [

@@ -94,7 +94,7 @@ pub struct LineWriter {
     /// Columns of the rows, of which those below are written.
     width: usize,
     columns: Vec<Column>,
-    scratch: Vec<u8>,
+    scratch: String,
 }
 
 /// A column that is written.
@@ -145,7 +145,7 @@ impl LineWriter {
             Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
         let (columns, options) = (kept.map(column).collect(), Arc::new(options));
-        Ok(Self { format, options, width, columns, scratch: Vec::new() })
+        Ok(Self { format, options, width, columns, scratch: String::new() })
     }
 
     /// The line that names the columns of CSV.
@@ -221,9 +221,9 @@ impl LineWriter {
                     }
                     self.scratch.clear();
                     let value = row.value(*index, width, data_type);
-                    let text = options.notation.text(&value, data_type);
-                    self.scratch.extend_from_slice(text.as_bytes());
-                    field(&options, &self.scratch, at == 0, out);
+                    // Writing to a string does not fail.
+                    let _ = options.notation.write(&value, data_type, &mut self.scratch);
+                    field(&options, self.scratch.as_bytes(), at == 0, out);
                 }
             }
         }

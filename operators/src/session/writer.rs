@@ -103,6 +103,7 @@ impl StreamWriter {
             pin: false,
             wait: settings.wait,
             trigger: prepared.trigger,
+            ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
         let (job, _) =
@@ -416,6 +417,7 @@ impl StreamWriter {
             pin: settings.pin,
             wait: settings.wait,
             trigger: prepared.trigger,
+            ..Config::default()
         });
         let config = Config { trigger: prepared.trigger, ..config };
         let job = match &self.replay {

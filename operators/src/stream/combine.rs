@@ -394,7 +394,8 @@ mod tests {
                 }
                 sent = local.down.out.len();
             }
-            let steps = 10 + pushed.len();
+            // What leaves, and what has come meanwhile.
+            let steps = 10 + 2 * pushed.len();
             for _ in 0..steps {
                 local.settle().unwrap();
             }

@@ -260,6 +260,21 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (bytes.len() as u64) << 32);
     }
 
+    /// Sets a field to a row of its own, which `fill` writes in the tail: all fields of it are NULL
+    /// before.
+    pub fn nested<T>(
+        &mut self,
+        index: usize,
+        width: usize,
+        fill: impl FnOnce(&mut RowWriter<'_, B>) -> T,
+    ) -> T {
+        let start = self.out.as_ref().len();
+        let filled = fill(&mut RowWriter::new(self.out, width));
+        let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
+        self.set(index, offset as u64 | (length as u64) << 32);
+        filled
+    }
+
     /// Sets a decimal by its unscaled value.
     #[inline]
     pub fn decimal(&mut self, index: usize, unscaled: i128) {

@@ -1,12 +1,13 @@
 //! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
 
 use super::datetime::pattern::Pattern;
-use super::datetime::{DAY_US, Tz, date_text, parse_date, parse_timestamp};
+use super::datetime::{DAY_US, Tz, parse_date, parse_timestamp, write_date};
 use super::error::{PlanError, PlanResult};
 use super::expr::cast::parse_decimal;
 use super::row::{Bytes, RowWriter};
 use super::types::DataType;
 use super::value::Value;
+use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
 /// How times are written where no option says it; the fraction of a millisecond is lost, as in
@@ -109,25 +110,24 @@ impl Notation {
         }
     }
 
-    /// A value that is not NULL as it is written to a CSV field.
-    pub fn text(&self, value: &Value, data_type: &DataType) -> String {
-        let mut out = String::new();
+    /// Writes a value that is not NULL as it stands in a CSV field.
+    pub fn write(&self, value: &Value, data_type: &DataType, out: &mut dyn Write) -> fmt::Result {
         match (value, data_type) {
             (Value::Long(days), DataType::Date) => match &self.date {
-                Some(pattern) => pattern.text(days.saturating_mul(DAY_US), Tz::UTC, &mut out),
-                None => return date_text(*days),
+                Some(pattern) => pattern.text(days.saturating_mul(DAY_US), Tz::UTC, out),
+                None => return write_date(*days, out),
             },
             (Value::Long(v), DataType::Timestamp) => match &self.timestamp {
-                Some(pattern) => pattern.text(*v, self.zone, &mut out),
-                None => ISO.text(*v, self.zone, &mut out),
+                Some(pattern) => pattern.text(*v, self.zone, out),
+                None => ISO.text(*v, self.zone, out),
             },
             (Value::Long(v), DataType::TimestampNtz) => match &self.timestamp_ntz {
-                Some(pattern) => pattern.text(*v, Tz::UTC, &mut out),
-                None => ISO_LOCAL.text(*v, Tz::UTC, &mut out),
+                Some(pattern) => pattern.text(*v, Tz::UTC, out),
+                None => ISO_LOCAL.text(*v, Tz::UTC, out),
             },
-            _ => return value.display(data_type, self.zone).unwrap_or_default(),
+            _ => return value.write_text(data_type, self.zone, "", out),
         }
-        out
+        Ok(())
     }
 
     /// Writes a text's value as a field; false if it is not of the type.

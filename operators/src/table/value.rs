@@ -1,9 +1,10 @@
 //! A value outside a row: literals, the memory source and sink, and printing. Never on the hot
 //! path.
 
-use super::datetime::{Tz, date_text, interval, timestamp_text};
+use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
+use std::fmt::{self, Write};
 
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,104 +80,160 @@ impl Value {
 
     /// The value as Spark casts it to a string, `None` for NULL.
     pub fn display(&self, data_type: &DataType, zone: Tz) -> Option<String> {
-        self.text(data_type, zone, "null")
+        if *self == Self::Null {
+            return None;
+        }
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_text(data_type, zone, "null", &mut out);
+        Some(out)
     }
 
     /// The value as Spark's `show` prints it, which differs in the NULLs inside.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
-        self.text(data_type, zone, "NULL").unwrap_or_else(|| "NULL".to_string())
+        let mut out = String::new();
+        let _ = self.write_text(data_type, zone, "NULL", &mut out);
+        out
     }
 
-    fn text(&self, data_type: &DataType, zone: Tz, null: &str) -> Option<String> {
-        let shown = |value: &Self, data_type: &DataType| {
-            value.text(data_type, zone, null).unwrap_or_else(|| null.to_string())
-        };
-        Some(match (self, data_type) {
-            (Self::Null, _) => return None,
-            (Self::Boolean(v), _) => v.to_string(),
-            (Self::Long(v), DataType::Date) => date_text(*v),
-            (Self::Long(v), DataType::Timestamp) => timestamp_text(*v, zone),
-            (Self::Long(v), DataType::TimestampNtz) => timestamp_text(*v, Tz::UTC),
-            (Self::Long(v), t) if t.is_interval() => interval::text(*v, t),
-            (Self::Long(v), _) => v.to_string(),
-            (Self::Double(v), DataType::Float) => float_text(*v as f32),
-            (Self::Double(v), _) => double_text(*v),
-            (Self::Decimal(v), DataType::Decimal(_, scale)) => decimal_text(*v, *scale),
-            (Self::Decimal(v), _) => v.to_string(),
-            (Self::String(v), _) => v.clone(),
-            (Self::Binary(v), _) => {
-                let hex: Vec<_> = v.iter().map(|b| format!("{b:02X}")).collect();
-                format!("[{}]", hex.join(" "))
-            }
+    /// Writes the value as [`display`](Self::display) says it, and `null` for NULL.
+    pub fn write_text(
+        &self,
+        data_type: &DataType,
+        zone: Tz,
+        null: &str,
+        out: &mut dyn Write,
+    ) -> fmt::Result {
+        match (self, data_type) {
+            (Self::Null, _) => out.write_str(null),
+            (Self::Boolean(v), _) => out.write_str(if *v { "true" } else { "false" }),
+            (Self::Long(v), DataType::Date) => write_date(*v, out),
+            (Self::Long(v), DataType::Timestamp) => write_timestamp(*v, zone, out),
+            (Self::Long(v), DataType::TimestampNtz) => write_timestamp(*v, Tz::UTC, out),
+            (Self::Long(v), t) if t.is_interval() => out.write_str(&interval::text(*v, t)),
+            (Self::Long(v), _) => write!(out, "{v}"),
+            (Self::Double(v), DataType::Float) => write_float(*v as f32, out),
+            (Self::Double(v), _) => write_double(*v, out),
+            (Self::Decimal(v), DataType::Decimal(_, scale)) => write_decimal(*v, *scale, out),
+            (Self::Decimal(v), _) => write!(out, "{v}"),
+            (Self::String(v), _) => out.write_str(v),
+            (Self::Binary(v), _) => list("[]", v, out, " ", |b, out| write!(out, "{b:02X}")),
             (Self::Array(values), DataType::Array(element)) => {
-                let texts = values.iter().map(|v| shown(v, element));
-                format!("[{}]", texts.collect::<Vec<_>>().join(", "))
+                list("[]", values, out, ", ", |v, out| v.write_text(element, zone, null, out))
             }
             (Self::Struct(values), DataType::Struct(fields)) => {
-                let texts = values.iter().zip(fields).map(|(v, f)| shown(v, &f.data_type));
-                format!("{{{}}}", texts.collect::<Vec<_>>().join(", "))
+                let all = values.iter().zip(fields);
+                list("{}", all, out, ", ", |(v, f), out| {
+                    v.write_text(&f.data_type, zone, null, out)
+                })
             }
             (Self::Map(entries), DataType::Map(key, value)) => {
-                let texts = entries
-                    .iter()
-                    .map(|(k, v)| format!("{} -> {}", shown(k, key), shown(v, value)));
-                format!("{{{}}}", texts.collect::<Vec<_>>().join(", "))
+                list("{}", entries, out, ", ", |(k, v), out| {
+                    k.write_text(key, zone, null, out)?;
+                    out.write_str(" -> ")?;
+                    v.write_text(value, zone, null, out)
+                })
             }
-            (Self::Array(_) | Self::Map(_) | Self::Struct(_), _) => String::new(),
-        })
+            (Self::Array(_) | Self::Map(_) | Self::Struct(_), _) => Ok(()),
+        }
+    }
+}
+
+fn list<T>(
+    brackets: &str,
+    items: impl IntoIterator<Item = T>,
+    out: &mut dyn Write,
+    between: &str,
+    mut write: impl FnMut(T, &mut dyn Write) -> fmt::Result,
+) -> fmt::Result {
+    out.write_str(&brackets[..1])?;
+    for (at, item) in items.into_iter().enumerate() {
+        if at > 0 {
+            out.write_str(between)?;
+        }
+        write(item, out)?;
+    }
+    out.write_str(&brackets[1..])
+}
+
+/// The text of a number, which is never longer, without a buffer on the heap.
+pub(crate) struct Short {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl Short {
+    /// The text; an error if it is too long.
+    pub fn of(text: fmt::Arguments<'_>) -> Result<Self, fmt::Error> {
+        let mut short = Self { bytes: [0; 64], length: 0 };
+        short.write_fmt(text)?;
+        Ok(short)
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        // Only whole texts are written to it.
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let to = self.bytes.get_mut(self.length..self.length + text.len()).ok_or(fmt::Error)?;
+        to.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
     }
 }
 
 /// The text of a decimal with all digits of its scale.
 pub fn decimal_text(unscaled: i128, scale: u8) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_decimal(unscaled, scale, &mut out);
+    out
+}
+
+fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
     if scale == 0 {
-        return unscaled.to_string();
+        return write!(out, "{unscaled}");
     }
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = usize::from(scale) + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
-    format!("{}{whole}.{fraction}", if unscaled < 0 { "-" } else { "" })
+    let width = usize::from(scale) + 1;
+    let digits = Short::of(format_args!("{:0>width$}", unscaled.unsigned_abs()))?;
+    let (whole, fraction) = digits.text().split_at(digits.length - usize::from(scale));
+    write!(out, "{}{whole}.{fraction}", if unscaled < 0 { "-" } else { "" })
 }
 
 /// A double as Java prints it: plain from 1e-3 to 1e7, else with an exponent.
-pub fn double_text(v: f64) -> String {
-    java_text(
-        v.is_nan(),
-        v.is_infinite(),
-        v < 0.0,
-        v.abs(),
-        || format!("{v:?}"),
-        || format!("{v:E}"),
-    )
+fn write_double(v: f64, out: &mut dyn Write) -> fmt::Result {
+    write_java(v, format_args!("{v:?}"), format_args!("{v:E}"), out)
 }
 
 /// A float as Java prints it.
-pub fn float_text(v: f32) -> String {
-    let (nan, infinite) = (v.is_nan(), v.is_infinite());
-    let plain = || format!("{v:?}");
-    java_text(nan, infinite, v < 0.0, f64::from(v.abs()), plain, || format!("{v:E}"))
+fn write_float(v: f32, out: &mut dyn Write) -> fmt::Result {
+    write_java(f64::from(v), format_args!("{v:?}"), format_args!("{v:E}"), out)
 }
 
-fn java_text(
-    nan: bool,
-    infinite: bool,
-    negative: bool,
-    magnitude: f64,
-    plain: impl Fn() -> String,
-    exponent: impl Fn() -> String,
-) -> String {
-    if nan {
-        "NaN".to_string()
-    } else if infinite {
-        if negative { "-Infinity".to_string() } else { "Infinity".to_string() }
-    } else if magnitude == 0.0 || (1e-3..1e7).contains(&magnitude) {
-        plain()
-    } else {
-        let text = exponent();
-        // Java always has a fraction: 1.0E10.
-        match text.split_once('E') {
-            Some((mantissa, power)) if !mantissa.contains('.') => format!("{mantissa}.0E{power}"),
-            _ => text,
-        }
+fn write_java(
+    v: f64,
+    plain: fmt::Arguments<'_>,
+    exponent: fmt::Arguments<'_>,
+    out: &mut dyn Write,
+) -> fmt::Result {
+    if v.is_nan() {
+        return out.write_str("NaN");
+    }
+    if v.is_infinite() {
+        return out.write_str(if v < 0.0 { "-Infinity" } else { "Infinity" });
+    }
+    if v == 0.0 || (1e-3..1e7).contains(&v.abs()) {
+        return out.write_fmt(plain);
+    }
+    let text = Short::of(exponent)?;
+    // Java always has a fraction: 1.0E10.
+    match text.text().split_once('E') {
+        Some((mantissa, power)) if !mantissa.contains('.') => write!(out, "{mantissa}.0E{power}"),
+        _ => out.write_str(text.text()),
     }
 }
 
@@ -186,11 +243,14 @@ mod tests {
 
     #[test]
     fn texts_are_sparks() {
+        let double = |v: f64| Value::Double(v).show(&DataType::Double, Tz::UTC);
         assert_eq!(decimal_text(-5, 2), "-0.05");
-        assert_eq!(double_text(1.0), "1.0");
-        assert_eq!(double_text(1e10), "1.0E10");
-        assert_eq!(double_text(1.5e-5), "1.5E-5");
-        assert_eq!(double_text(-0.0), "-0.0");
-        assert_eq!(float_text(0.1), "0.1");
+        assert_eq!(decimal_text(i128::MIN, 38), "-1.70141183460469231731687303715884105728");
+        assert_eq!(double(1.0), "1.0");
+        assert_eq!(double(1e10), "1.0E10");
+        assert_eq!(double(1.5e-5), "1.5E-5");
+        assert_eq!(double(-0.0), "-0.0");
+        assert_eq!(double(-f64::MIN_POSITIVE), "-2.2250738585072014E-308");
+        assert_eq!(Value::Double(f64::from(0.1f32)).show(&DataType::Float, Tz::UTC), "0.1");
     }
 }

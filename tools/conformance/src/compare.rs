@@ -1,7 +1,7 @@
 //! JSON values of cases into ours and back, and the comparison of results.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use millstream::table::datetime::{Tz, date_text, parse_date, parse_timestamp, timestamp_text};
+use millstream::table::datetime::{Tz, parse_date, parse_timestamp};
 use millstream::table::expr::cast::parse_decimal;
 use millstream::table::types::DataType;
 use millstream::table::value::{Value, decimal_text};
@@ -54,9 +54,12 @@ pub fn value_json(value: &Value, data_type: &DataType) -> Json {
     match (value, data_type) {
         (Value::Null, _) => Json::Null,
         (Value::Boolean(v), _) => Json::from(*v),
-        (Value::Long(v), DataType::Date) => Json::from(date_text(*v)),
-        (Value::Long(v), DataType::Timestamp | DataType::TimestampNtz) => {
-            let text = timestamp_text(*v, Tz::UTC).replace(' ', "T");
+        (Value::Long(_), DataType::Date) => Json::from(value.display(&DataType::Date, Tz::UTC)),
+        (Value::Long(_), DataType::Timestamp | DataType::TimestampNtz) => {
+            let text = value
+                .display(&DataType::TimestampNtz, Tz::UTC)
+                .unwrap_or_default()
+                .replace(' ', "T");
             Json::from(format!("{text}Z"))
         }
         (Value::Long(v), _) => Json::from(*v),

@@ -4,7 +4,10 @@
 use crate::Failure;
 use crate::figures::median;
 use clap::Args as ClapArgs;
-use millstream_benches::throughput::{by_hand, by_stream, over_workers, threads_by_hand};
+use millstream::Config;
+use millstream_benches::throughput::{
+    by_hand, by_stream, by_stream_with, over_workers, threads_by_hand,
+};
 use millstream_engine::cores;
 use std::time::Instant;
 
@@ -75,16 +78,28 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(workers) = args.workers {
         return scale(args, workers as usize);
     }
-    let (mut ours, mut hand) = (Vec::new(), Vec::new());
+    let (mut ours, mut mute, mut hand) = (Vec::new(), Vec::new(), Vec::new());
+    let silent = |records, keys| {
+        by_stream_with(records, keys, Config { explain_slow: false, ..Config::default() })
+    };
     for _ in 0..args.rounds {
         let (fast, sum) = timed(args, by_stream)?;
+        let (silent, same) = timed(args, silent)?;
         let (floor, expected) =
             timed(args, |records, keys| Ok::<_, Failure>(by_hand(records, keys)))?;
         equal(sum, expected)?;
+        equal(same, expected)?;
         ours.push(fast as u64);
+        mute.push(silent as u64);
         hand.push(floor as u64);
     }
+    // Of rounds side by side, so that what changes in between on the machine is in both.
+    let costs = ours.iter().zip(&mute).map(|(with, without)| *without as f64 / *with as f64 - 1.0);
+    let mut costs: Vec<f64> = costs.collect();
+    costs.sort_by(f64::total_cmp);
+    let cost = costs[costs.len() / 2];
     let ((ours, least, most), (hand, hand_least, hand_most)) = (spread(&ours), spread(&hand));
+    let mute = spread(&mute).0;
     let ratio = ours as f64 / hand.max(1) as f64;
     if args.json {
         println!(
@@ -92,6 +107,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             serde_json::json!({
                 "job": "throughput", "records": args.records, "keys": args.keys, "rounds": args.rounds,
                 "engine": ours, "by_hand": hand, "ratio": ratio,
+                "without_slow_records": mute, "cost_of_slow_records": cost,
             })
         );
         return Ok(());
@@ -111,6 +127,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         million(hand),
         million(hand_least),
         million(hand_most)
+    );
+    println!(
+        "without what made records slow {:.1} million a second: it costs {:.1}% (median of rounds)",
+        million(mute),
+        cost * 100.0
     );
     println!("the sums of all counts are equal");
     Ok(())

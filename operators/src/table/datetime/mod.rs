@@ -10,6 +10,7 @@ pub mod pattern;
 use super::error::{PlanError, PlanResult};
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
 pub use chrono_tz::Tz;
+use std::fmt::{self, Write};
 
 /// Microseconds of a second.
 pub const SECOND_US: i64 = 1_000_000;
@@ -128,34 +129,32 @@ pub fn days_of_month(year: i32, month: u32) -> Option<u32> {
     Some((next - NaiveDate::from_ymd_opt(year, month, 1)?).num_days() as u32)
 }
 
-/// A date as text.
-pub fn date_text(days: i64) -> String {
+/// Writes a date.
+pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
     match date_of_days(days) {
         Some(date) => {
             let sign = if date.year() < 0 { "-" } else { "" };
-            format!("{sign}{:04}-{:02}-{:02}", date.year().abs(), date.month(), date.day())
+            write!(out, "{sign}{:04}-{:02}-{:02}", date.year().abs(), date.month(), date.day())
         }
-        None => format!("{days} days since 1970-01-01"),
+        None => write!(out, "{days} days since 1970-01-01"),
     }
 }
 
-/// A timestamp as text in a zone; the fraction only where it is not zero.
-pub fn timestamp_text(micros: i64, zone: Tz) -> String {
+/// Writes a timestamp in a zone; the fraction only where it is not zero.
+pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Result {
     let Some(local) = naive(to_local(micros, zone)) else {
-        return format!("{micros} us since 1970-01-01");
+        return write!(out, "{micros} us since 1970-01-01");
     };
-    let mut text = format!(
-        "{} {:02}:{:02}:{:02}",
-        date_text(days_of_date(local.date())),
-        local.hour(),
-        local.minute(),
-        local.second()
-    );
-    let fraction = micros.rem_euclid(SECOND_US);
-    if fraction != 0 {
-        text.push_str(format!(".{fraction:06}").trim_end_matches('0'));
+    write_date(days_of_date(local.date()), out)?;
+    write!(out, " {:02}:{:02}:{:02}", local.hour(), local.minute(), local.second())?;
+    let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
+    if fraction == 0 {
+        return Ok(());
     }
-    text
+    while fraction % 10 == 0 {
+        (fraction, digits) = (fraction / 10, digits - 1);
+    }
+    write!(out, ".{fraction:0digits$}")
 }
 
 /// Days of `[+-]yyyy[-m[-d]]`, with anything after a `T` or space behind a full date.
@@ -274,6 +273,18 @@ fn parse_offset(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
 
+    fn timestamp_text(micros: i64, zone: Tz) -> String {
+        let mut out = String::new();
+        write_timestamp(micros, zone, &mut out).unwrap();
+        out
+    }
+
+    fn date_text(days: i64) -> String {
+        let mut out = String::new();
+        write_date(days, &mut out).unwrap();
+        out
+    }
+
     #[test]
     fn timestamps_as_spark_reads_them() {
         let read = |text| parse_timestamp(text, Some(Tz::UTC));
@@ -307,6 +318,7 @@ mod tests {
     #[test]
     fn texts() {
         assert_eq!(timestamp_text(-1, Tz::UTC), "1969-12-31 23:59:59.999999");
+        assert_eq!(timestamp_text(50_000, Tz::UTC), "1970-01-01 00:00:00.05");
         assert_eq!(timestamp_text(0, Tz::America__New_York), "1969-12-31 19:00:00");
         assert_eq!(date_text(-1), "1969-12-31");
     }

@@ -120,7 +120,7 @@ impl Pattern {
     }
 
     /// A timestamp as text in a zone.
-    pub fn text(&self, micros: i64, zone: Tz, out: &mut String) {
+    pub fn text(&self, micros: i64, zone: Tz, out: &mut dyn Write) {
         write(&self.0, to_local(micros, zone), offset_s(micros, zone), zone, out);
     }
 }
@@ -325,7 +325,7 @@ fn starts_with(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
-fn write(items: &[Item], local_us: i64, offset_s: i64, zone: Tz, out: &mut String) {
+fn write(items: &[Item], local_us: i64, offset_s: i64, zone: Tz, out: &mut dyn Write) {
     let Some(date) = date_of_days(local_us.div_euclid(DAY_US)) else { return };
     let time = local_us.rem_euclid(DAY_US);
     let (hour, minute) = (time / (3600 * SECOND_US), time / (60 * SECOND_US) % 60);
@@ -333,7 +333,7 @@ fn write(items: &[Item], local_us: i64, offset_s: i64, zone: Tz, out: &mut Strin
     for item in items {
         let (letter, count) = match item {
             Item::Text(text) => {
-                out.push_str(text);
+                let _ = out.write_str(text);
                 continue;
             }
             Item::Optional(part) => {
@@ -377,8 +377,9 @@ fn write(items: &[Item], local_us: i64, offset_s: i64, zone: Tz, out: &mut Strin
                 (false, _) => "BC",
             }),
             'S' => {
-                let nanos = format!("{:09}", micros * 1000);
-                out.write_str(&nanos[..count])
+                // At most nine of them.
+                let shown = micros * 1000 / 10i64.pow(9 - count as u32);
+                write!(out, "{shown:0count$}")
             }
             'Q' | 'q' if count == 3 => write!(out, "Q{quarter}"),
             'Q' | 'q' if count == 4 => out
@@ -401,7 +402,7 @@ fn write(items: &[Item], local_us: i64, offset_s: i64, zone: Tz, out: &mut Strin
     }
 }
 
-fn offset_text(letter: char, count: usize, offset_s: i64, out: &mut String) {
+fn offset_text(letter: char, count: usize, offset_s: i64, out: &mut dyn Write) {
     let sign = if offset_s < 0 { '-' } else { '+' };
     let (hours, minutes) = (offset_s.abs() / 3600, offset_s.abs() / 60 % 60);
     let seconds = offset_s.abs() % 60;

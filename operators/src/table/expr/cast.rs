@@ -9,7 +9,7 @@ use crate::table::datetime::{
 };
 use crate::table::row::{Array, Map, RowWriter};
 use crate::table::types::{DataType, Field, Physical};
-use crate::table::value::Value;
+use crate::table::value::{Short, Value};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
@@ -183,7 +183,10 @@ pub fn compile(
             if !value.is_finite() {
                 return soften(overflow(value, &target), on_error);
             }
-            soften(parse_decimal(&format!("{value:?}"), &target), on_error)
+            let Ok(text) = Short::of(format_args!("{value:?}")) else {
+                unreachable!("a double has no more than 24 characters")
+            };
+            soften(parse_decimal(text.text(), &target), on_error)
         }),
         (Compiled::Decimal(f), physical) => from_decimal(f, &from, target, physical, on_error),
         (Compiled::Double(_) | Compiled::Long(_) | Compiled::Bool(_), Physical::Bytes) => {
@@ -228,7 +231,13 @@ fn from_decimal(
 
 fn to_string(inner: Compiled, from: DataType, zone: Tz) -> Compiled {
     fn put<'a>(arena: &'a Bump, value: Value, from: &DataType, zone: Tz) -> Eval<&'a [u8]> {
-        Ok(value.display(from, zone).map(|text| &*arena.alloc_slice_copy(text.as_bytes())))
+        if value == Value::Null {
+            return Ok(None);
+        }
+        let mut out = bumpalo::collections::String::new_in(arena);
+        // Writing to memory does not fail.
+        let _ = value.write_text(from, zone, "null", &mut out);
+        Ok(Some(out.into_bump_str().as_bytes()))
     }
     match inner {
         Compiled::Bytes(f) if matches!(from, DataType::String | DataType::Binary) => {

@@ -3,5 +3,5 @@
 mod read;
 mod write;
 
-pub use read::ObjectReader;
+pub use read::{NOT_ITS_TYPE, ObjectReader};
 pub use write::{write_json, write_json_as, write_string};

@@ -1,8 +1,8 @@
 //! JSON objects into rows, in one pass over the text.
 //!
-//! Numbers, strings and booleans at the top go straight into their slots, fields that the schema
-//! does not name are skipped, and nothing is allocated for either; arrays and structs go through a
-//! tree of their own. A field that is not of its type is NULL, and the rest of the object is read
+//! Numbers, strings, booleans and structs of them go straight into their slots, fields that the schema
+//! does not name are skipped, and nothing is allocated for either (but for a string with escapes);
+//! arrays and maps go through a tree of their own. A field that is not of its type is NULL, and the rest of the object is read
 //! all the same.
 
 use crate::table::expr::cast::parse_decimal;
@@ -15,7 +15,8 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use std::fmt;
 
-const NOT_ITS_TYPE: &str = "a field is not of its type";
+/// What [`ObjectReader::read`] says where the text is an object of JSON all the same.
+pub const NOT_ITS_TYPE: &str = "a field is not of its type";
 
 /// Reads objects of one schema.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct ObjectReader {
     fields: Vec<Field>,
     /// Whether anything reads the field.
     wanted: Vec<bool>,
+    /// Of fields that are structs.
+    nested: Vec<Option<Self>>,
     notation: Notation,
 }
 
@@ -30,7 +33,12 @@ impl ObjectReader {
     /// A reader of objects with these fields.
     pub fn new(fields: Vec<Field>, notation: Notation) -> Self {
         let wanted = vec![true; fields.len()];
-        Self { fields, wanted, notation }
+        let nested = |field: &Field| match &field.data_type {
+            DataType::Struct(fields) => Some(Self::new(fields.clone(), notation.clone())),
+            _ => None,
+        };
+        let nested = fields.iter().map(nested).collect();
+        Self { fields, wanted, nested, notation }
     }
 
     /// Leaves the fields for which this is false NULL.
@@ -52,9 +60,7 @@ impl ObjectReader {
     ) -> Result<(), &'static str> {
         let mut fault = None;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let seen = smallvec::smallvec![0; self.fields.len().div_ceil(64)];
-        let object =
-            Object { reader: self, writer, fault: &mut fault, seen, next: 0, repeated: false };
+        let object = Object::new(self, writer, &mut fault);
         match deserializer.deserialize_any(object) {
             Ok(repeated) => {
                 if deserializer.end().is_err() {
@@ -175,6 +181,18 @@ struct Object<'x, 'w, B> {
     repeated: bool,
 }
 
+impl<'x, 'w, B> Object<'x, 'w, B> {
+    fn new(
+        reader: &'x ObjectReader,
+        writer: &'x mut RowWriter<'w, B>,
+        fault: &'x mut Option<&'static str>,
+    ) -> Self {
+        let seen = smallvec::smallvec![0; reader.fields.len().div_ceil(64)];
+        Self { reader, writer, fault, seen, next: 0, repeated: false }
+    }
+}
+
+/// Gives whether a field came twice, here or further down.
 impl<'de, B: Bytes> Visitor<'de> for Object<'_, '_, B> {
     type Value = bool;
 
@@ -193,7 +211,7 @@ impl<'de, B: Bytes> Visitor<'de> for Object<'_, '_, B> {
             let (word, bit) = (&mut self.seen[index / 64], 1u64 << (index % 64));
             self.repeated |= *word & bit != 0;
             *word |= bit;
-            map.next_value_seed(Slot {
+            self.repeated |= map.next_value_seed(Slot {
                 reader: self.reader,
                 writer: self.writer,
                 fault: self.fault,
@@ -231,7 +249,7 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// Reads one field's value into its slot.
+/// Reads one field's value into its slot. Gives whether a field in it came twice.
 struct Slot<'x, 'w, B> {
     reader: &'x ObjectReader,
     writer: &'x mut RowWriter<'w, B>,
@@ -256,9 +274,9 @@ impl<B: Bytes> Slot<'_, '_, B> {
 }
 
 impl<'de, B: Bytes> DeserializeSeed<'de> for Slot<'_, '_, B> {
-    type Value = ();
+    type Value = bool;
     #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
         use serde::Deserialize;
         match self.data_type() {
             // All digits count, so the text is read and not a double.
@@ -266,13 +284,13 @@ impl<'de, B: Bytes> DeserializeSeed<'de> for Slot<'_, '_, B> {
                 let raw = <&RawValue>::deserialize(deserializer)?.get();
                 let text = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')).unwrap_or(raw);
                 if text == "null" {
-                    return Ok(());
+                    return Ok(false);
                 }
                 match parse_decimal(text, self.data_type()) {
                     Ok(Some(value)) => self.writer.decimal(self.index, value),
                     _ => self.wrong(),
                 }
-                Ok(())
+                Ok(false)
             }
             _ => deserializer.deserialize_any(self),
         }
@@ -280,17 +298,17 @@ impl<'de, B: Bytes> DeserializeSeed<'de> for Slot<'_, '_, B> {
 }
 
 impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
-    type Value = ();
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
     }
 
-    fn visit_bool<E>(self, v: bool) -> Result<(), E> {
+    fn visit_bool<E>(self, v: bool) -> Result<bool, E> {
         match self.data_type() {
             DataType::Boolean => self.writer.bool(self.index, v),
             DataType::String => {
@@ -298,11 +316,11 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
             }
             _ => self.wrong(),
         }
-        Ok(())
+        Ok(false)
     }
 
     #[inline]
-    fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<(), E> {
+    fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<bool, E> {
         match self.data_type() {
             DataType::Double => self.writer.double(self.index, v as f64),
             DataType::Float => self.writer.double(self.index, f64::from(v as f32)),
@@ -317,11 +335,11 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
             DataType::String => self.tree(&Json::from(v)),
             _ => self.wrong(),
         }
-        Ok(())
+        Ok(false)
     }
 
     #[inline]
-    fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<(), E> {
+    fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<bool, E> {
         match i64::try_from(v) {
             Ok(v) => self.visit_i64(v),
             Err(_) => {
@@ -330,24 +348,24 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
                     DataType::String => self.tree(&Json::from(v)),
                     _ => self.wrong(),
                 }
-                Ok(())
+                Ok(false)
             }
         }
     }
 
     #[inline]
-    fn visit_f64<E>(self, v: f64) -> Result<(), E> {
+    fn visit_f64<E>(self, v: f64) -> Result<bool, E> {
         match self.data_type() {
             DataType::Double => self.writer.double(self.index, v),
             DataType::Float => self.writer.double(self.index, f64::from(v as f32)),
             DataType::String => self.tree(&Json::from(v)),
             _ => self.wrong(),
         }
-        Ok(())
+        Ok(false)
     }
 
     #[inline]
-    fn visit_str<E>(self, v: &str) -> Result<(), E> {
+    fn visit_str<E>(self, v: &str) -> Result<bool, E> {
         match self.data_type() {
             DataType::String => self.writer.bytes(self.index, v.as_bytes()),
             DataType::Date | DataType::Timestamp | DataType::TimestampNtz => {
@@ -358,20 +376,101 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
             }
             _ => self.tree(&Json::from(v)),
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<bool, A::Error> {
         use serde::Deserialize;
         let json = Json::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))?;
         self.tree(&json);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<bool, A::Error> {
         use serde::Deserialize;
+        let Self { reader, writer, fault, index } = self;
+        if let Some(nested) = &reader.nested[index] {
+            let fill =
+                |writer: &mut RowWriter<'_, B>| Object::new(nested, writer, fault).visit_map(map);
+            return writer.nested(index, nested.fields.len(), fill);
+        }
         let json = Json::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-        self.tree(&json);
-        Ok(())
+        Slot { reader, writer, fault, index }.tree(&json);
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::Row;
+    use crate::table::types::Schema;
+    use proptest::prelude::*;
+
+    const DDL: &str = "a BIGINT, b STRING, c STRUCT<d: DOUBLE, a: BOOLEAN, e: STRUCT<b: STRING, t: \
+                       TIMESTAMP>>, xs ARRAY<STRUCT<d: INT>>, m MAP<STRING, INT>";
+
+    fn json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            (-1000i64..1000).prop_map(Json::from),
+            (-1e6f64..1e6).prop_map(Json::from),
+            "[a-z\"\\\\é0-9]{0,6}".prop_map(Json::from),
+            Just(Json::from("2024-05-01 12:00:00")),
+        ];
+        let name = || {
+            prop_oneof![
+                Just("a"),
+                Just("b"),
+                Just("c"),
+                Just("d"),
+                Just("e"),
+                Just("t"),
+                Just("xs"),
+                Just("m"),
+                Just("other"),
+            ]
+        };
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            let object = proptest::collection::vec((name(), inner.clone()), 0..7).prop_map(|fields| {
+                Json::Object(fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect())
+            });
+            prop_oneof![3 => object, 1 => proptest::collection::vec(inner, 0..3).prop_map(Json::Array)]
+        })
+    }
+
+    proptest! {
+        /// Straight from the text comes what comes of the tree.
+        #[test]
+        fn a_row_is_what_the_tree_says(mut fields in proptest::collection::vec(json(), 5)) {
+            let schema = Schema::parse_ddl(DDL).unwrap();
+            let names = schema.fields.iter().map(|field| field.name.clone());
+            let object = Json::Object(names.zip(fields.drain(..)).collect());
+            let reader = ObjectReader::new(schema.fields.clone(), Notation::default());
+            let to = DataType::Struct(schema.fields);
+            let mut fault = None;
+            let expected = reader.value(&object, &to, &mut fault);
+            let mut out = Vec::new();
+            let read = reader.read(&object.to_string(), &mut RowWriter::new(&mut out, 5));
+            prop_assert_eq!(read.err(), fault);
+            let mut row = Vec::new();
+            RowWriter::new(&mut row, 1).bytes(0, &out);
+            prop_assert_eq!(Row(&row).value(0, 1, &to), expected);
+        }
+    }
+
+    #[test]
+    fn of_a_field_that_comes_twice_further_down_the_last_counts() {
+        let schema = Schema::parse_ddl("s STRUCT<a: INT, b: INT>, n INT").unwrap();
+        let reader = ObjectReader::new(schema.fields.clone(), Notation::default());
+        let mut out = Vec::new();
+        let text = r#"{"s": {"a": 1, "b": 2, "a": 3}, "n": 4}"#;
+        reader.read(text, &mut RowWriter::new(&mut out, 2)).unwrap();
+        let values =
+            crate::table::row::decode(Row(&out), schema.fields.iter().map(|f| &f.data_type));
+        let s = Value::Struct(vec![Value::Long(3), Value::Long(2)]);
+        assert_eq!(values, [s, Value::Long(4)]);
     }
 }

@@ -5,6 +5,7 @@ use crate::table::text::Notation;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use base64::Engine;
+use std::fmt;
 
 /// Appends a value; NULL fields of structs are left out.
 pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u8>) {
@@ -25,14 +26,14 @@ pub fn write_json_as(
         (Value::Null, _) => out.extend_from_slice(b"null"),
         (Value::Boolean(v), _) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
         (Value::Double(v), _) if !v.is_finite() => {
-            write_string(value.display(data_type, zone).unwrap_or_default().as_bytes(), out);
+            quoted(out, |out| value.write_text(data_type, zone, "", out));
         }
-        (Value::Double(_) | Value::Decimal(_), _) => {
-            out.extend_from_slice(value.display(data_type, zone).unwrap_or_default().as_bytes());
+        (Value::Double(_) | Value::Decimal(_) | Value::Long(_), t) if t.is_numeric() => {
+            // Writing to memory does not fail.
+            let _ = value.write_text(data_type, zone, "", &mut Text(out));
         }
-        (Value::Long(v), t) if t.is_integral() => out.extend_from_slice(v.to_string().as_bytes()),
         (Value::Long(_), DataType::Date | DataType::Timestamp | DataType::TimestampNtz) => {
-            write_string(notation.text(value, data_type).as_bytes(), out);
+            quoted(out, |out| notation.write(value, data_type, out));
         }
         (Value::Binary(v), _) => {
             write_string(base64::engine::general_purpose::STANDARD.encode(v).as_bytes(), out);
@@ -44,7 +45,7 @@ pub fn write_json_as(
         }
         (Value::Map(entries), DataType::Map(key, of)) => {
             list(b"{}", entries.iter(), out, |(k, v), out| {
-                write_string(k.display(key, zone).unwrap_or_default().as_bytes(), out);
+                quoted(out, |out| k.write_text(key, zone, "", out));
                 out.push(b':');
                 write_json_as(v, of, notation, nulls, out);
             });
@@ -57,8 +58,37 @@ pub fn write_json_as(
                 write_json_as(v, &field.data_type, notation, nulls, out);
             });
         }
-        (other, t) => write_string(other.display(t, zone).unwrap_or_default().as_bytes(), out),
+        (Value::String(text), _) => write_string(text.as_bytes(), out),
+        (other, t) => quoted(out, |out| other.write_text(t, zone, "", out)),
     }
+}
+
+/// Bytes that texts are appended to.
+struct Text<'o>(&'o mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Appends in quotes what is written.
+fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
+    out.push(b'"');
+    let from = out.len();
+    // Writing to memory does not fail.
+    let _ = write(&mut Text(out));
+    if out[from..].iter().any(must_be_escaped) {
+        let text = out.split_off(from);
+        out.pop();
+        return write_string(&text, out);
+    }
+    out.push(b'"');
+}
+
+fn must_be_escaped(b: &u8) -> bool {
+    *b < 0x20 || *b == b'"' || *b == b'\\'
 }
 
 fn list<T>(
@@ -79,7 +109,7 @@ fn list<T>(
 
 /// Appends a string in quotes.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    if text.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\') {
+    if !text.iter().any(must_be_escaped) {
         out.push(b'"');
         out.extend_from_slice(text);
         out.push(b'"');

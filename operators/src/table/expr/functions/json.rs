@@ -5,7 +5,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, from_cells, text};
 use crate::table::expr::{Node, Resolved};
-use crate::table::json::{ObjectReader, write_json};
+use crate::table::json::{NOT_ITS_TYPE, ObjectReader, write_json};
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::{DataType, Schema};
@@ -195,10 +195,20 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
         if written.trim().is_empty() {
             return Ok(Cell::Null);
         }
+        if is_struct && written.trim_start().starts_with('{') {
+            let width = reader.fields().len();
+            let mut out = BumpVec::with_capacity_in(written.len() + 16 * width, cx.arena);
+            let read = reader.read(written, &mut RowWriter::new(&mut out, width));
+            if read.is_err_and(|reason| reason != NOT_ITS_TYPE) {
+                // Nothing counts of what is no JSON in the end.
+                out.clear();
+                RowWriter::new(&mut out, width);
+            }
+            return Ok(Cell::Bytes(out.into_bump_slice()));
+        }
         let parsed: Option<Json> = serde_json::from_str(written).ok();
         let mut fault = None;
         let value = match (parsed, is_struct) {
-            (Some(json @ Json::Object(_)), true) => reader.value(&json, &to, &mut fault),
             // The first object of an array of them.
             (Some(Json::Array(items)), true) if matches!(items.as_slice(), [Json::Object(_)]) => {
                 reader.value(&items[0], &to, &mut fault)

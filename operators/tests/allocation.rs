@@ -1,0 +1,236 @@
+//! After its start a query allocates nothing for a record: an allocator counts what its workers ask for.
+#![cfg(feature = "sql")]
+#![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
+
+use millstream::session::{Session, Trigger};
+use millstream::stream::{Count, Flow};
+use millstream::{Config, WaitProfile};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+struct Counting;
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Thread {
+    Unknown,
+    Worker,
+    Other,
+}
+
+thread_local! {
+    static THREAD: Cell<Thread> = const { Cell::new(Thread::Unknown) };
+}
+
+fn count() {
+    // ORDERING: relaxed: read when the worker has nothing to do.
+    if !ARMED.load(Ordering::Relaxed) {
+        return;
+    }
+    // A thread that ends has no such value any more.
+    let is_worker = THREAD.try_with(|thread| {
+        if thread.get() == Thread::Unknown {
+            // To ask for the name may allocate.
+            thread.set(Thread::Other);
+            // Workers are named after their query.
+            let current = std::thread::current();
+            if current.name().is_some_and(|name| name.ends_with("-w0") || name.ends_with("-w1")) {
+                thread.set(Thread::Worker);
+            }
+        }
+        thread.get() == Thread::Worker
+    });
+    if is_worker == Ok(true) {
+        let first = COUNTED.fetch_add(1, Ordering::Relaxed) == 0;
+        if first {
+            // With `WHERE=1` the first one is shown; to show it allocates.
+            ARMED.store(false, Ordering::Relaxed);
+            if std::env::var_os("WHERE").is_some() {
+                eprintln!("{}", std::backtrace::Backtrace::force_capture());
+            }
+            ARMED.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: every call is passed on as it is to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One query at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// How often workers allocated while `body` ran.
+fn allocations(body: impl FnOnce()) -> u64 {
+    COUNTED.store(0, Ordering::Relaxed);
+    ARMED.store(true, Ordering::Relaxed);
+    body();
+    ARMED.store(false, Ordering::Relaxed);
+    COUNTED.load(Ordering::Relaxed)
+}
+
+fn config(parallelism: usize) -> Config {
+    // No epoch in between: what an epoch costs is another question.
+    let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+    Config {
+        workers: parallelism,
+        pin: false,
+        wait: WaitProfile::Park,
+        trigger,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn the_allocator_counts() {
+    let _alone = alone();
+    let counted = allocations(|| {
+        let body = || drop(std::hint::black_box(vec![1, 2, 3]));
+        let worker = std::thread::Builder::new().name("counted-w0".into()).spawn(body).unwrap();
+        worker.join().unwrap();
+        let other = std::thread::Builder::new().name("other".into()).spawn(body).unwrap();
+        other.join().unwrap();
+    });
+    assert!((1..20).contains(&counted), "{counted}");
+}
+
+#[test]
+fn typed_records_cost_no_allocation() {
+    let _alone = alone();
+    for parallelism in [1, 2] {
+        let flow = Flow::new("typed").parallelism(parallelism);
+        let (mut records, stream) = flow.channel::<(u32, u64)>();
+        let out = Arc::new(AtomicU64::new(0));
+        let counter = out.clone();
+        let counts = stream.filter(|(_, n)| n % 10 != 0).map(|(key, n)| (key % 100, n));
+        counts.key_by(|(key, _)| *key).aggregate(Count).sink(move |_: (u32, u64)| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let query = flow.start(config(parallelism)).unwrap();
+        let mut run = |number: u64, expected: u64| {
+            for n in 0..number {
+                records.push((n as u32, n)).unwrap();
+            }
+            let start = Instant::now();
+            while out.load(Ordering::Relaxed) < expected {
+                assert!(start.elapsed() < Duration::from_secs(60), "{:?}", query.exception());
+                std::thread::yield_now();
+            }
+        };
+        run(10_000, 9_000);
+        let counted = allocations(|| run(100_000, 99_000));
+        assert_eq!(counted, 0, "parallelism {parallelism}");
+        query.stop().unwrap();
+    }
+}
+
+/// Sends lines, and takes as many lines.
+fn exchange(lines: &str, to: &mut TcpStream, from: &mut TcpStream, buffer: &mut [u8]) {
+    let mut left = lines.lines().count();
+    for part in lines.as_bytes().chunks(1 << 14) {
+        to.write_all(part).unwrap();
+    }
+    while left > 0 {
+        let count = from.read(buffer).unwrap();
+        assert!(count > 0, "the results ended");
+        left -= buffer[..count].iter().filter(|b| **b == b'\n').count();
+    }
+}
+
+#[test]
+fn rows_over_sockets_cost_no_allocation() {
+    let _alone = alone();
+    for (sql, mode) in [
+        ("SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')", "append"),
+        (
+            "SELECT word, count(*) AS n, sum(length(word)) AS s FROM \
+             (SELECT explode(split(value, ' ')) AS word FROM lines) GROUP BY word",
+            "update",
+        ),
+        (
+            "SELECT e.b.k AS k, count(*), max(e.b.x), CAST(sum(e.b.x) AS STRING) AS s, \
+             max(timestamp_micros(CAST(e.b.x * 100 AS BIGINT))) AS t, max(CAST(e.b.x AS DECIMAL(9, 2))) AS d FROM \
+             (SELECT from_json(value, 'b STRUCT<k: STRING, x: DOUBLE>') AS e FROM lines) GROUP BY e.b.k",
+            "update",
+        ),
+    ] {
+        let session = Session::new();
+        let (input, output) = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).into();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let reader = session.read_stream().format("socket").option("host", "127.0.0.1");
+        reader.option("port", port(&input)).load().unwrap().create_temp_view("lines");
+        let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("socket");
+        let writer = writer.option("host", "127.0.0.1").option("port", port(&output));
+        let writer = writer.option("format", "json").config(config(1));
+        let query = writer.start().unwrap();
+        let (mut to, mut from) = (input.accept().unwrap().0, output.accept().unwrap().0);
+        let (mut lines, mut buffer) = (String::new(), vec![0; 1 << 16]);
+        for n in 0..5_000 {
+            if sql.contains("from_json") {
+                writeln!(lines, "{{\"b\": {{\"k\": \"key {}\", \"x\": {n}.25}}}}", n % 50).unwrap();
+            } else {
+                writeln!(lines, "word-{}", n % 50).unwrap();
+            }
+        }
+        for _ in 0..3 {
+            exchange(&lines, &mut to, &mut from, &mut buffer);
+        }
+        let counted = allocations(|| exchange(&lines, &mut to, &mut from, &mut buffer));
+        assert_eq!(counted, 0, "{sql}");
+        query.stop().unwrap();
+    }
+}
+
+/// An epoch may cost what carries its report, however many records it has.
+#[test]
+fn epochs_cost_a_few_allocations_whatever_the_records() {
+    let _alone = alone();
+    let session = Session::new();
+    let numbers = session.read_stream().format("rate").option("rowsPerSecond", 100_000);
+    numbers.load().unwrap().create_temp_view("numbers");
+    let sql = "SELECT value % 100 AS k, count(*) AS n FROM numbers GROUP BY value % 100";
+    let writer = session.sql(sql).unwrap().write_stream().output_mode("update").format("noop");
+    let trigger = Trigger::Continuous { interval_ns: 5_000_000 };
+    let query = writer.trigger(trigger).config(Config { trigger, ..config(1) }).start().unwrap();
+    let epochs_pass = |epochs: u64| {
+        let (start, first) = (Instant::now(), query.totals().epochs);
+        while query.totals().epochs < first + epochs {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", query.exception());
+            std::thread::yield_now();
+        }
+    };
+    epochs_pass(50);
+    let before = query.totals().epochs;
+    let counted = allocations(|| epochs_pass(200));
+    let epochs = query.totals().epochs - before;
+    assert!(counted <= 4 * epochs, "{counted} in {epochs} epochs");
+    query.stop().unwrap();
+}
