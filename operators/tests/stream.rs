@@ -224,11 +224,16 @@ fn a_slow_record_is_explained() {
         n
     };
     flow.items(0..1_000u64).map(busy).sink(|_: u64| {});
-    let query = flow.start(config(TRIGGERS[0])).unwrap();
+    let query = flow.start(Config { explain_slow: true, ..config(TRIGGERS[0]) }).unwrap();
     query.await_termination().unwrap();
     let slowest = query.slowest();
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
     assert_eq!(stall.cause(), Cause::Drain, "{stall}");
     assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
+    let flow = Flow::new("not asked for");
+    flow.items(0..1_000u64).map(busy).sink(|_: u64| {});
+    let query = flow.start(config(TRIGGERS[0])).unwrap();
+    query.await_termination().unwrap();
+    assert!(query.slowest().is_empty());
 }
