@@ -98,12 +98,16 @@ fn part(records: u64, number: u64, of: u64) -> std::ops::Range<u64> {
     records * number / of..records * (number + 1) / of
 }
 
-/// How many numbers up to `records` are counted over `keys`, by a typed stream that is spread over
-/// some workers: each has its part of the numbers and its share of the keys.
-pub fn over_workers(records: u64, keys: u64, workers: usize) -> Result<u64, EngineError> {
+/// How many numbers up to `records` are counted over `keys`, by a typed stream in some instances that
+/// are spread over workers: each has its part of the numbers and its share of the keys.
+pub fn over_workers(
+    records: u64,
+    keys: u64,
+    (workers, instances): (usize, usize),
+) -> Result<u64, EngineError> {
     let (mut last, total) = Last::new(keys);
-    let flow = Flow::new("throughput").parallelism(workers);
-    let numbers = flow.partitions(workers, move |n| part(records, n as u64, workers as u64));
+    let flow = Flow::new("throughput").parallelism(instances);
+    let numbers = flow.partitions(instances, move |n| part(records, n as u64, instances as u64));
     let counts = numbers.map(scramble).filter(keeps);
     let counts = counts.key_by(move |number| number % keys).combine(Count);
     counts.sink(move |(key, count): (u64, u64)| last.counts[key as usize] = count);

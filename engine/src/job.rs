@@ -33,7 +33,7 @@ pub struct Config {
     pub wait: WaitProfile,
     /// When epochs happen.
     pub trigger: Trigger,
-    /// Whether workers keep what made the slowest records slow: a clock read a round.
+    /// Whether workers keep what made the slowest records slow: a clock read a round, or in several.
     pub explain_slow: bool,
 }
 

@@ -6,7 +6,8 @@
 //! sleep was waited for a wake-up, what is covered by a round that passed a marker on went into the
 //! epoch, and so on. What nothing covers happened before the record came to this worker.
 //!
-//! *Cost.* One clock read a round of the worker, which is up to [`STEP_BUDGET`] records. The system
+//! *Cost.* One clock read a round of the worker, which is up to [`STEP_BUDGET`] records a tasklet, and
+//! one in eight rounds where these are over in no time. The system
 //! is asked (`getrusage`) after rounds of more than 20 us only.
 //!
 //! *Threads.* Each worker has its own, reached through a thread-local: a sink knows no worker. Threads
@@ -19,7 +20,7 @@ use std::cell::{Cell, RefCell};
 /// Rounds and sleeps that are remembered.
 const REMEMBERED: usize = 256;
 /// A round that takes longer is remembered.
-const LONG_NS: u64 = 20_000;
+pub(crate) const LONG_NS: u64 = 20_000;
 /// A record that takes less long is not worth a question.
 pub(crate) const SLOW_NS: u64 = 100_000;
 

@@ -41,6 +41,35 @@ pub const STEP_BUDGET: usize = 256;
 /// Events that one poll returns at most.
 const POLL_EVENTS: usize = 64;
 
+/// When a worker looks at the clock for what makes records slow: once a round, but where rounds are over
+/// in no time, once in so many that these are together still shorter than what is worth a note.
+#[derive(Default)]
+struct Glances {
+    last_ns: u64,
+    /// Rounds from one look to the next, and how many of them are left.
+    rounds: u64,
+    left: u64,
+}
+
+impl Glances {
+    /// Rounds without a look at most.
+    const MOST: u64 = 8;
+
+    #[inline]
+    fn is_due(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+
+    #[inline]
+    fn looked(&mut self, now_ns: u64) {
+        let took_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
+        let is_quick = took_ns * Self::MOST < stall::LONG_NS * self.rounds;
+        self.rounds = if is_quick { Self::MOST } else { 1 };
+        self.left = self.rounds;
+    }
+}
+
 /// Everything that one worker thread needs.
 pub(crate) struct Worker {
     pub tasklets: Vec<Box<dyn Tasklet>>,
@@ -84,14 +113,17 @@ impl Worker {
 
     fn run_tasklets(&mut self) -> Result<(), EngineError> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
-        let mut idle_since_ns = None;
+        let (mut idle_since_ns, mut glances) = (None, Glances::default());
         if self.explain_slow {
-            stall::begin(self.env.now_ns());
+            let now_ns = self.env.now_ns();
+            stall::begin(now_ns);
+            glances.last_ns = now_ns;
         }
         // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper look again.
         while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
-            let began_ns = self.explain_slow.then(|| self.env.now_ns());
+            let began_ns = (self.explain_slow && glances.is_due()).then(|| self.env.now_ns());
             if let Some(now_ns) = began_ns {
+                glances.looked(now_ns);
                 stall::round(now_ns);
             }
             let (progress, _) = self.round()?;
@@ -166,4 +198,50 @@ pub(crate) fn guard<R>(
             .unwrap_or_else(|| "no message".to_string());
         Err(EngineError::Panic { tasklet: tasklet.name().to_string(), message })
     })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// At how many of so many rounds, each of which takes so long, the clock is looked at.
+    fn looks(rounds: u64, round_ns: u64) -> u64 {
+        let mut glances = Glances::default();
+        let due = |round: &u64| {
+            let is_due = glances.is_due();
+            if is_due {
+                glances.looked(round * round_ns);
+            }
+            is_due
+        };
+        (0..rounds).filter(due).count() as u64
+    }
+
+    #[test]
+    fn quick_rounds_are_looked_at_together() {
+        assert_eq!(looks(8_000, stall::LONG_NS), 8_000);
+        assert_eq!(looks(8_000, stall::LONG_NS / 8), 8_000, "eight of them would be a long one");
+        assert_eq!(looks(8_000, 1_000), 1_001);
+    }
+
+    #[test]
+    fn after_a_long_round_each_is_looked_at() {
+        let mut glances = Glances::default();
+        let mut now_ns = 0;
+        let mut round = |took_ns: u64| {
+            now_ns += took_ns;
+            let is_due = glances.is_due();
+            if is_due {
+                glances.looked(now_ns);
+            }
+            is_due
+        };
+        let due: Vec<_> = (0..10).map(|_| round(1_000)).collect();
+        assert_eq!(due.iter().filter(|due| **due).count(), 3, "the first two, and one of eight");
+        let (mut long, mut rounds) = (false, 0);
+        while !std::mem::replace(&mut long, round(100_000)) {
+            rounds += 1;
+        }
+        assert!(rounds <= 8 && round(100_000) && round(1_000), "{rounds}");
+    }
 }

@@ -13,16 +13,18 @@ use std::time::Instant;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Example:\n  \
-    millstream bench throughput --records 50000000\n  \
-    millstream bench throughput --workers 2\n\n\
+    millstream bench throughput\n  \
+    millstream bench throughput --workers 2\n  \
+    millstream bench throughput --workers 2 --instances 64\n\n\
     Both take numbers from an iterator, scramble them, drop a quarter, count the others by key, and\n\
     add all counts up; the sums must be equal. The loop by hand uses the same hash function.\n\
     With --workers the numbers are spread over workers, each of which puts together what it has of a\n\
     key before it goes to the key's owner; beside it one worker does the same job, and threads by hand\n\
-    that need not talk to each other until their end.")]
+    that need not talk to each other until their end. With --instances 64 two cores do what each of 64\n\
+    would: 64 parts, each with a ring to and from every other.")]
 pub(super) struct Args {
     /// Records of a round
-    #[arg(long, default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
+    #[arg(long, default_value_t = 200_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     records: u64,
     /// Different keys
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -30,6 +32,10 @@ pub(super) struct Args {
     /// Workers to spread the records over, beside one worker
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..=256))]
     workers: Option<u64>,
+    /// Instances of the job on these workers, as many as workers if left out: what many workers cost that
+    /// are not there
+    #[arg(long, requires = "workers", value_parser = clap::value_parser!(u64).range(2..=256))]
+    instances: Option<u64>,
     /// Rounds of each
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
@@ -76,7 +82,7 @@ fn equal(sum: u64, expected: u64) -> Result<(), Failure> {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(workers) = args.workers {
-        return scale(args, workers as usize);
+        return scale(args, workers as usize, args.instances.unwrap_or(workers) as usize);
     }
     let (mut ours, mut mute, mut hand) = (Vec::new(), Vec::new(), Vec::new());
     let silent = |records, keys| {
@@ -138,7 +144,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// One worker and several, in alternating rounds, beside one thread by hand and several.
-fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
+fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
     let usable = cores::usable();
     if workers > usable {
         return Err(Failure::Wrong(format!(
@@ -150,9 +156,12 @@ fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
         let counted = job()?;
         Ok(((args.records as f64 / start.elapsed().as_secs_f64()) as u64, counted))
     };
-    let engine = |workers| {
+    let engine = |workers, instances| {
         let (records, keys) = (args.records, args.keys);
-        move || over_workers(records, keys, workers).map_err(|e| Failure::Failed(e.to_string()))
+        move || {
+            let counted = over_workers(records, keys, (workers, instances));
+            counted.map_err(|error| Failure::Failed(error.to_string()))
+        }
     };
     let hand = |threads| {
         let (records, keys) = (args.records, args.keys);
@@ -162,7 +171,7 @@ fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
     for _ in 0..args.rounds {
         let mut expected = None;
         let jobs: [&dyn Fn() -> Result<u64, Failure>; 4] =
-            [&engine(1), &engine(workers), &hand(1), &hand(workers)];
+            [&engine(1, 1), &engine(workers, instances), &hand(1), &hand(workers)];
         for (job, rates) in jobs.into_iter().zip(&mut rates) {
             let (rate, counted) = timed(job)?;
             equal(counted, *expected.get_or_insert(counted))?;
@@ -176,7 +185,7 @@ fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
             "{}",
             serde_json::json!({
                 "job": "throughput", "records": args.records, "keys": args.keys, "rounds": args.rounds,
-                "workers": workers, "one_worker": one.0, "all_workers": all.0,
+                "workers": workers, "instances": instances, "one_worker": one.0, "all_workers": all.0,
                 "ratio": ratio(all.0, one.0), "one_by_hand": hand_one.0, "all_by_hand": hand_all.0,
                 "ratio_by_hand": ratio(hand_all.0, hand_one.0),
             })
@@ -184,7 +193,7 @@ fn scale(args: &Args, workers: usize) -> Result<(), Failure> {
         return Ok(());
     }
     println!(
-        "map, filter, keyed count over {} keys, {} records, median of {} rounds, million a second",
+        "map, filter, keyed count over {} keys, {} records, {instances} instances, median of {} rounds, million a second",
         args.keys, args.records, args.rounds
     );
     let line = |name: &str, one: (u64, u64, u64), all: (u64, u64, u64)| {
