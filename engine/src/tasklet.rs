@@ -154,6 +154,8 @@ pub struct SourceTasklet<S, D> {
     idle_after_ns: Option<u64>,
     last_record_ns: Option<u64>,
     idle: bool,
+    /// The chain took nothing: the source is not to be blamed for its silence.
+    held_back: bool,
 }
 
 /// A tasklet's connection to the driver.
@@ -200,6 +202,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             idle_after_ns: port.idle_after_ns.filter(|_| port.continuous),
             last_record_ns: None,
             idle: false,
+            held_back: false,
         }
     }
 
@@ -207,7 +210,8 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     fn watch_silence(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
         let now_ns = cx.env.now_ns();
-        if !silent {
+        let held_back = std::mem::take(&mut self.held_back) || !self.down.ready();
+        if !silent || held_back {
             (self.last_record_ns, self.idle) = (Some(now_ns), false);
             return Ok(());
         }
@@ -287,6 +291,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         let settled = self.down.settle()?;
         if settled == Settled::Blocked {
             did(Did::Blocked);
+            self.held_back = true;
             return Ok(Step::Idle);
         }
         let clear = settled == Settled::Clear;
@@ -752,5 +757,92 @@ mod tests {
             assert!(send(1, 20).is_empty());
             assert_eq!(send(1, 40), [40]);
         }
+    }
+
+    /// A source that has nothing.
+    struct Quiet;
+
+    impl<D> Source<D> for Quiet {
+        fn name(&self) -> &str {
+            "quiet"
+        }
+        fn poll(&mut self, _down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+            Ok(Polled::Idle)
+        }
+        fn position(&self) -> Offset {
+            Offset::default()
+        }
+        fn records(&self) -> u64 {
+            0
+        }
+        fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+            unreachable!("the test is in continuous mode")
+        }
+        fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+            unreachable!("the test is in continuous mode")
+        }
+    }
+
+    /// A chain that may take nothing for a time.
+    struct Full {
+        settled: Settled,
+        ready: bool,
+        watermarks: Vec<i64>,
+    }
+
+    impl Stage for Full {
+        fn ready(&mut self) -> bool {
+            self.ready
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+            self.watermarks.push(micros);
+            Ok(())
+        }
+        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            Ok(())
+        }
+        fn settle(&mut self) -> Result<Settled, EngineError> {
+            Ok(self.settled)
+        }
+    }
+
+    /// Were it taken for silent, what it reads next would be late.
+    #[test]
+    fn a_source_that_may_not_push_is_not_silent() {
+        let (_commands, inbox) = unbounded();
+        let (reports, _told) = unbounded();
+        let port = SourcePort {
+            tasklet: TaskletPort { id: 0, reports },
+            index: 0,
+            commands: inbox,
+            continuous: true,
+            resume: None,
+            replays: false,
+            idle_after_ns: Some(100),
+        };
+        let down = Full { settled: Settled::Clear, ready: true, watermarks: Vec::new() };
+        let mut tasklet = SourceTasklet::new(port, Quiet, down);
+        let env = SimEnv::new(0);
+        let mut after = |ns: u64, settled: Settled, ready: bool| {
+            env.advance(ns);
+            (tasklet.down.settled, tasklet.down.ready) = (settled, ready);
+            let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
+            tasklet.step(&mut cx).unwrap();
+            std::mem::take(&mut tasklet.down.watermarks)
+        };
+        assert!(after(0, Settled::Clear, true).is_empty());
+        assert!(after(1_000, Settled::Blocked, false).is_empty());
+        assert!(after(1_000, Settled::Clear, true).is_empty(), "it was blocked until now");
+        assert!(after(99, Settled::Clear, true).is_empty());
+        assert!(after(1_000, Settled::Clear, false).is_empty(), "nor may it push now");
+        assert!(after(99, Settled::Clear, true).is_empty());
+        assert_eq!(after(1, Settled::Clear, true), [IDLE]);
+        assert!(after(1_000, Settled::Clear, true).is_empty(), "it is said once");
     }
 }
