@@ -7,8 +7,8 @@
 //! epoch, and so on. What nothing covers happened before the record came to this worker.
 //!
 //! *Cost.* One clock read a round of the worker, which is up to [`STEP_BUDGET`] records a tasklet, and
-//! one in eight rounds where these are over in no time. The system
-//! is asked (`getrusage`) after rounds of more than 20 us only.
+//! one in eight rounds where these are over in no time. The system is asked (`getrusage`) after rounds
+//! of more than 20 us only.
 //!
 //! *Threads.* Each worker has its own, reached through a thread-local: a sink knows no worker. Threads
 //! without one, as under simulation, record nothing.

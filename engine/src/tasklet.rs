@@ -622,21 +622,28 @@ mod tests {
         }
     }
 
-    struct Numbers(u64);
+    /// Numbers from 1 on, or nothing at all.
+    struct Numbers {
+        last: u64,
+        quiet: bool,
+    }
 
     impl<D: Push<u64>> Source<D> for Numbers {
         fn name(&self) -> &str {
             "numbers"
         }
         fn poll(&mut self, down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
-            self.0 += 1;
-            down.push(self.0, 0).map(|()| Polled::Some)
+            if self.quiet {
+                return Ok(Polled::Idle);
+            }
+            self.last += 1;
+            down.push(self.last, 0).map(|()| Polled::Some)
         }
         fn position(&self) -> Offset {
             Offset::default()
         }
         fn records(&self) -> u64 {
-            self.0
+            self.last
         }
         fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
             Ok(())
@@ -650,7 +657,10 @@ mod tests {
     }
 
     /// A source that never ends in front of a chain, and what it is told and reports.
-    fn numbers(down: Busy) -> (SourceTasklet<Numbers, Busy>, Sender<Command>, Receiver<Report>) {
+    fn numbers<D: Push<u64>>(
+        down: D,
+        quiet: bool,
+    ) -> (SourceTasklet<Numbers, D>, Sender<Command>, Receiver<Report>) {
         let (commands, inbox) = unbounded();
         let (reports, told) = unbounded();
         let port = SourcePort {
@@ -660,9 +670,9 @@ mod tests {
             continuous: true,
             resume: None,
             replays: false,
-            idle_after_ns: None,
+            idle_after_ns: quiet.then_some(100),
         };
-        (SourceTasklet::new(port, Numbers(0), down), commands, told)
+        (SourceTasklet::new(port, Numbers { last: 0, quiet }, down), commands, told)
     }
 
     fn step(tasklet: &mut SourceTasklet<Numbers, Busy>) -> Step {
@@ -673,7 +683,7 @@ mod tests {
     #[test]
     fn records_come_between_the_steps_of_a_chains_own_work() {
         let down = Busy { work: 1000, trails: false, came_before: Vec::new() };
-        let (mut tasklet, commands, told) = numbers(down);
+        let (mut tasklet, commands, told) = numbers(down, false);
         drop(commands.send(Command::Mark { epoch: 0, drain: false, last: false }));
         for _ in 0..10 {
             assert_eq!(step(&mut tasklet), Step::Progress);
@@ -692,7 +702,7 @@ mod tests {
     #[test]
     fn an_epoch_does_not_wait_for_what_is_of_the_next_one() {
         let down = Busy { work: usize::MAX, trails: true, came_before: Vec::new() };
-        let (mut tasklet, commands, told) = numbers(down);
+        let (mut tasklet, commands, told) = numbers(down, false);
         drop(commands.send(Command::Mark { epoch: 7, drain: false, last: false }));
         (0..3).for_each(|_| assert_eq!(step(&mut tasklet), Step::Progress));
         let trails = |report| matches!(report, Report::Ack { epoch: 7, trailing: true, .. });
@@ -703,94 +713,17 @@ mod tests {
         assert_eq!(step(&mut tasklet), Step::Done, "only when all is out");
     }
 
-    /// A chain that keeps the watermarks that reach it.
-    #[derive(Default)]
-    struct Watermarks(Vec<i64>);
-
-    impl Stage for Watermarks {
-        fn ready(&mut self) -> bool {
-            true
-        }
-        fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-            self.0.push(micros);
-            Ok(())
-        }
-        fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn end(&mut self) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn settle(&mut self) -> Result<Settled, EngineError> {
-            Ok(Settled::Clear)
-        }
-    }
-
-    impl Push<u64> for Watermarks {
-        fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
-            Ok(())
-        }
-    }
-
-    /// In whichever order inputs fall silent, what came of the one that was ahead counts.
-    #[test]
-    fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
-        for order in [[0, 1], [1, 0]] {
-            let waker = Waker::silent();
-            let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
-                (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
-            let (reports, _told) = unbounded();
-            let port = TaskletPort { id: 0, reports };
-            let mut inbox = InboxTasklet::new(port, String::new(), inlets, Watermarks::default());
-            let mut send = |input: usize, micros: i64| {
-                outboxes[input].send(0, Event::Watermark(micros));
-                outboxes[input].settle();
-                let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
-                inbox.step(&mut cx).unwrap();
-                std::mem::take(&mut inbox.down.0)
-            };
-            assert!(send(0, 30).is_empty());
-            assert_eq!(send(1, 10), [10]);
-            let silent = order.map(|input| send(input, IDLE)).concat();
-            assert_eq!(silent, [30, IDLE], "{order:?}");
-            // One that speaks again is where it says, and takes nothing back.
-            assert!(send(1, 20).is_empty());
-            assert_eq!(send(1, 40), [40]);
-        }
-    }
-
-    /// A source that has nothing.
-    struct Quiet;
-
-    impl<D> Source<D> for Quiet {
-        fn name(&self) -> &str {
-            "quiet"
-        }
-        fn poll(&mut self, _down: &mut D, _cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
-            Ok(Polled::Idle)
-        }
-        fn position(&self) -> Offset {
-            Offset::default()
-        }
-        fn records(&self) -> u64 {
-            0
-        }
-        fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
-            Ok(())
-        }
-        fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
-            unreachable!("the test is in continuous mode")
-        }
-        fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
-            unreachable!("the test is in continuous mode")
-        }
-    }
-
-    /// A chain that may take nothing for a time.
+    /// A chain that keeps the watermarks that reach it, and may take nothing for a time.
     struct Full {
         settled: Settled,
         ready: bool,
         watermarks: Vec<i64>,
+    }
+
+    impl Full {
+        fn new() -> Self {
+            Self { settled: Settled::Clear, ready: true, watermarks: Vec::new() }
+        }
     }
 
     impl Stage for Full {
@@ -812,22 +745,43 @@ mod tests {
         }
     }
 
+    impl Push<u64> for Full {
+        fn push(&mut self, _: u64, _: u64) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    /// In whichever order inputs fall silent, what came of the one that was ahead counts.
+    #[test]
+    fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
+        for order in [[0, 1], [1, 0]] {
+            let waker = Waker::silent();
+            let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+                (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
+            let (reports, _told) = unbounded();
+            let port = TaskletPort { id: 0, reports };
+            let mut inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+            let mut send = |input: usize, micros: i64| {
+                outboxes[input].send(0, Event::Watermark(micros));
+                outboxes[input].settle();
+                let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+                inbox.step(&mut cx).unwrap();
+                std::mem::take(&mut inbox.down.watermarks)
+            };
+            assert!(send(0, 30).is_empty());
+            assert_eq!(send(1, 10), [10]);
+            let silent = order.map(|input| send(input, IDLE)).concat();
+            assert_eq!(silent, [30, IDLE], "{order:?}");
+            // One that speaks again is where it says, and takes nothing back.
+            assert!(send(1, 20).is_empty());
+            assert_eq!(send(1, 40), [40]);
+        }
+    }
+
     /// Were it taken for silent, what it reads next would be late.
     #[test]
     fn a_source_that_may_not_push_is_not_silent() {
-        let (_commands, inbox) = unbounded();
-        let (reports, _told) = unbounded();
-        let port = SourcePort {
-            tasklet: TaskletPort { id: 0, reports },
-            index: 0,
-            commands: inbox,
-            continuous: true,
-            resume: None,
-            replays: false,
-            idle_after_ns: Some(100),
-        };
-        let down = Full { settled: Settled::Clear, ready: true, watermarks: Vec::new() };
-        let mut tasklet = SourceTasklet::new(port, Quiet, down);
+        let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
         let env = SimEnv::new(0);
         let mut after = |ns: u64, settled: Settled, ready: bool| {
             env.advance(ns);

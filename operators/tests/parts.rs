@@ -220,6 +220,38 @@ fn a_rate_in_parts_is_one_sequence_over_a_restart() {
     }
 }
 
+/// Each part keeps what it has received in a log of its own, and goes on behind it.
+#[test]
+fn durable_parts_go_on_over_restarts() {
+    let folder = Folder::new();
+    let mut lines = 0;
+    for run in 0..4 {
+        let session = Session::new();
+        session.set("millstream.parallelism", "2").unwrap();
+        let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let reader = session.read_stream().format("socket").option("mode", "listen");
+        let reader = reader.option("host", "127.0.0.1").option("port", address.port());
+        let reader = reader.option("numPartitions", 2).option("durable", true);
+        reader.load().unwrap().create_temp_view("lines");
+        let frame = session.sql("SELECT value, count(*) FROM lines GROUP BY value").unwrap();
+        let writer = frame.write_stream().output_mode("complete").format("memory");
+        let writer = writer.option("checkpointLocation", folder.0.join("c").display());
+        let query = writer.query_name("out").trigger(CONTINUOUS).config(config()).start().unwrap();
+        let clients: Vec<_> = (0..2)
+            .map(|client| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                (0..50).for_each(|n| writeln!(stream, "{run} {client} {n}").unwrap());
+                stream
+            })
+            .collect();
+        lines += 100;
+        until(&query, "the lines of all runs", || rows(&session).len() == lines);
+        assert!(rows(&session).iter().all(|row| row.ends_with("Long(1)]")), "once each");
+        query.stop().unwrap();
+        drop(clients);
+    }
+}
+
 /// Clients of one listener are served by parts on several workers.
 #[test]
 fn clients_are_spread_over_the_parts_of_a_listener() {

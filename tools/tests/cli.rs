@@ -200,6 +200,18 @@ fn benches_run_and_check_their_results() {
         "--json",
     ]);
     assert!(report["engine"].as_u64().unwrap() > 0, "{report}");
+    for query in ["q0", "q5"] {
+        // In event time ten seconds, so that windows are over.
+        let args = ["bench", "nexmark", "--query", query, "--rate", "2000", "--seconds", "1"];
+        let report = json(&[&args[..], &["--rounds", "1", "--json"]].concat());
+        assert!(report["results_checked"].as_u64().unwrap() > 2, "{report}");
+    }
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+        let args = ["bench", "throughput", "--records", "100000", "--rounds", "1", "--keys", "100"];
+        let more = ["--workers", "2", "--instances", "5", "--json"];
+        let report = json(&[&args[..], &more].concat());
+        assert!(report["all_workers"].as_u64().unwrap() > 0, "{report}");
+    }
     let report = json(&["bench", "hop", "--pings", "50", "--rounds", "1", "--json"]);
     assert!(report["millstream"]["p50"].as_u64().unwrap() > 0, "{report}");
 }

@@ -107,6 +107,14 @@ impl SocketConfig {
                 "Let the senders connect to us: mode 'listen'",
             ));
         }
+        if parts > 1 && acknowledge {
+            return Err(PlanError::new(
+                "INVALID_OPTION_VALUE",
+                "source socket: acknowledge 'true' with numPartitions: a sender that comes back may meet \
+                 another part, whose number of kept lines is not its own",
+                "Leave out one of them",
+            ));
+        }
         if acknowledge && !durable {
             return Err(PlanError::new(
                 "INVALID_OPTION_VALUE",

@@ -444,12 +444,15 @@ impl StreamWriter {
         let plan = &tables::left_out(self.frame.plan.clone());
         let mut sources = Vec::new();
         for scan in plan.scans() {
-            match (scan.format.as_str(), scan.partitions()) {
-                (files, _) if is_files(files) => sources.extend(file_config(scan)?.identities()),
-                (other, 1) => sources.push(other.to_string()),
-                (other, parts) => {
-                    sources
-                        .extend((0..parts).map(|part| format!("{other}, part {part} of {parts}")));
+            let identity = match scan.format.as_str() {
+                files if is_files(files) => file_config(scan)?.identity(),
+                other => other.to_string(),
+            };
+            match scan.partitions() {
+                1 => sources.push(identity),
+                parts => {
+                    let of = |part| format!("{identity}, part {part} of {parts}");
+                    sources.extend((0..parts).map(of));
                 }
             }
         }

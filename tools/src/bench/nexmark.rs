@@ -12,7 +12,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(ClapArgs)]
@@ -62,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Event time at which all begins, in milliseconds: the end of a window.
 const BASE_MS: u64 = 1_700_000_000_000;
-/// Events that are prepared at most: about a gigabyte.
+/// Events that are prepared at most: they are in memory as lines, with their results.
 const MOST_EVENTS: u64 = 3_000_000;
 
 struct Auctions {
@@ -94,7 +93,7 @@ impl SocketJob for Auctions {
             let reason = "no window is over within so few --seconds; try a higher --speed";
             return Err(Failure::Wrong(reason.to_string()));
         }
-        Ok(Box::new(Run { prepared: Arc::new(prepared), rate, warm_up: events / 10 }))
+        Ok(Box::new(Run { prepared, rate, warm_up: events / 10 }))
     }
 
     fn query(&self) -> SocketQuery {
@@ -285,7 +284,7 @@ impl Prepared {
 
 /// One round.
 struct Run {
-    prepared: Arc<Prepared>,
+    prepared: Prepared,
     rate: u64,
     warm_up: u64,
 }

@@ -15,7 +15,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+// Other jobs take them beside their own.
 #[derive(ClapArgs)]
+#[group(id = "sockets")]
 #[command(after_help = "Examples:\n  \
     millstream bench echo --rate 10000 --seconds 10\n  \
     millstream bench wordcount --wait spin --rounds 5 --json\n  \

@@ -209,13 +209,9 @@ impl FileSourceConfig {
         }
     }
 
-    /// What a checkpoint remembers of each of its parts.
-    pub fn identities(&self) -> Vec<String> {
-        let all = format!("{} files in {}", self.format, self.listing.name());
-        if self.parts == 1 {
-            return vec![all];
-        }
-        (0..self.parts).map(|part| format!("{all}, part {part} of {}", self.parts)).collect()
+    /// What a checkpoint remembers of it.
+    pub fn identity(&self) -> String {
+        format!("{} files in {}", self.format, self.listing.name())
     }
 
     /// One part of the source; what it has seen is kept in `folder`.

@@ -2,8 +2,8 @@
 //!
 //! Numbers, strings, booleans and structs of them go straight into their slots, fields that the schema
 //! does not name are skipped, and nothing is allocated for either (but for a string with escapes);
-//! arrays and maps go through a tree of their own. A field that is not of its type is NULL, and the rest of the object is read
-//! all the same.
+//! arrays and maps go through a tree of their own. A field that is not of its type is NULL, and the rest
+//! of the object is read all the same.
 
 use crate::table::expr::cast::parse_decimal;
 use crate::table::row::{Bytes, RowWriter};

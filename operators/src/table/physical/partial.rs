@@ -18,6 +18,9 @@ use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Push, Settled, Stage};
 
+/// Places of the index for each group, from which on groups are taken out one by one.
+const SPARSE: usize = 16;
+
 /// What is held of a key.
 struct Group {
     hash: u64,
@@ -142,6 +145,19 @@ impl Partial {
         at
     }
 
+    /// Empties the index. One that a burst has made large is not gone through for a few groups.
+    fn forget_index(&mut self) {
+        if self.groups.len() * SPARSE >= self.index.capacity() {
+            self.index.clear();
+            return;
+        }
+        for (at, group) in self.groups.iter().enumerate() {
+            if let Ok(entry) = self.index.find_entry(group.hash, |other| *other as usize == at) {
+                entry.remove();
+            }
+        }
+    }
+
     fn add(
         functions: &[Function],
         scratch: &Scratch,
@@ -207,7 +223,7 @@ impl Partial {
             next += 1;
         }
         self.leaving = None;
-        self.index.clear();
+        self.forget_index();
         self.groups.clear();
         self.key_bytes.clear();
         self.words.clear();
