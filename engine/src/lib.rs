@@ -22,6 +22,7 @@ pub mod ring;
 pub mod seam;
 pub mod sim;
 pub mod sim_storage;
+pub mod split_table;
 pub mod stage;
 pub mod stall;
 pub mod state;

@@ -6,9 +6,15 @@
 //! sleep was waited for a wake-up, what is covered by a round that passed a marker on went into the
 //! epoch, and so on. What nothing covers happened before the record came to this worker.
 //!
+//! *Off the core.* What a long round took beyond the processor time that the thread used meanwhile it
+//! was not running. If the system counts a switch that it did not want, another thread had the core; if
+//! it counts one that it wanted, a call waited; if it counts none, the thread never left its core and the
+//! core itself stood still: the hypervisor had it (on Linux, where steal is taken out of processor time:
+//! `CONFIG_PARAVIRT_TIME_ACCOUNTING`; elsewhere that counts as work).
+//!
 //! *Cost.* One clock read a round of the worker, which is up to [`STEP_BUDGET`] records a tasklet, and
-//! one in eight rounds where these are over in no time. The system is asked (`getrusage`) after rounds
-//! of more than 20 us only.
+//! one in eight rounds where these are over in no time. The system is asked (`getrusage` and the thread's
+//! clock, 0.8 us) after rounds of more than 20 us only, and for the thread's clock before a sleep.
 //!
 //! *Threads.* Each worker has its own, reached through a thread-local: a sink knows no worker. Threads
 //! without one, as under simulation, record nothing.
@@ -24,6 +30,11 @@ pub(crate) const LONG_NS: u64 = 20_000;
 /// A record that takes less long is not worth a question.
 pub(crate) const SLOW_NS: u64 = 100_000;
 
+/// Less time off the core is the clocks' own.
+const OFF_CORE_NS: u64 = 5_000;
+/// A sleep that is over sooner was none.
+const SLEPT_NS: u64 = 5_000;
+
 /// What a record waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -38,18 +49,30 @@ pub enum Cause {
     Epoch,
     /// A sink that could take no more.
     BlockedWrite,
+    /// The system gave the worker's core to another thread.
+    Preempted,
+    /// The hypervisor gave the core to another guest, or to itself.
+    Stolen,
+    /// A call of the system that waited: for a disk, a page, a lock.
+    Waited,
     /// Something before this worker: another worker, or a ring.
     Elsewhere,
 }
 
 impl Cause {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
     /// All of them, in the order of [`Stall::parts_ns`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; Self::COUNT] = [
         Self::LateWake,
         Self::Drain,
         Self::Expiry,
         Self::Epoch,
         Self::BlockedWrite,
+        Self::Preempted,
+        Self::Stolen,
+        Self::Waited,
         Self::Elsewhere,
     ];
 
@@ -61,6 +84,9 @@ impl Cause {
             Self::Expiry => "expiry",
             Self::Epoch => "end of an epoch",
             Self::BlockedWrite => "blocked write",
+            Self::Preempted => "core given away",
+            Self::Stolen => "stolen time",
+            Self::Waited => "waiting call",
             Self::Elsewhere => "before this worker",
         }
     }
@@ -74,7 +100,7 @@ pub struct Stall {
     /// When its result was out, on the query's clock.
     pub at_ns: u64,
     /// How much of that each of [`Cause::ALL`] took, in nanoseconds; the sum is the latency.
-    pub parts_ns: [u64; 6],
+    pub parts_ns: [u64; Cause::COUNT],
     /// Times in those that the system took the core away.
     pub switches: u64,
     /// Page faults in those.
@@ -99,7 +125,7 @@ impl std::fmt::Display for Stall {
         }
         write!(f, " us")?;
         if self.switches > 0 {
-            write!(f, "; the system took the core away {} times", self.switches)?;
+            write!(f, "; {} involuntary switches", self.switches)?;
         }
         if self.faults > 0 {
             write!(f, "; {} page faults", self.faults)?;
@@ -121,7 +147,12 @@ pub(crate) enum Did {
 /// What the system has done to a thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
+    /// Its time on a core, where that is known.
+    cpu_ns: Option<u64>,
+    /// Switches that it did not want.
     switches: u64,
+    /// Those that it did.
+    waits: u64,
     faults: u64,
 }
 
@@ -129,16 +160,31 @@ impl Usage {
     #[cfg(target_os = "linux")]
     fn now() -> Self {
         use nix::sys::resource::{UsageWho, getrusage};
+        let cpu_ns = Self::cpu_ns();
         let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else { return Self::default() };
         Self {
+            cpu_ns,
             switches: usage.involuntary_context_switches() as u64,
+            waits: usage.voluntary_context_switches() as u64,
             faults: (usage.minor_page_faults() + usage.major_page_faults()) as u64,
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn cpu_ns() -> Option<u64> {
+        use nix::time::{ClockId, clock_gettime};
+        let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+        Some(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
     }
 
     #[cfg(not(target_os = "linux"))]
     fn now() -> Self {
         Self::default()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn cpu_ns() -> Option<u64> {
+        None
     }
 }
 
@@ -147,7 +193,11 @@ struct Span {
     from_ns: u64,
     to_ns: u64,
     did: u8,
-    usage: Usage,
+    /// Of this time it was off its core, and why.
+    off_ns: u64,
+    off: Option<Cause>,
+    switches: u64,
+    faults: u64,
 }
 
 impl Span {
@@ -160,15 +210,64 @@ impl Span {
             _ => Cause::Drain,
         }
     }
+
+    /// Of so much of it, what it was off its core. When in it that was is not known: as much everywhere.
+    fn off_of(&self, overlap_ns: u64) -> u64 {
+        let whole_ns = u128::from(self.to_ns - self.from_ns).max(1);
+        (u128::from(self.off_ns) * u128::from(overlap_ns) / whole_ns) as u64
+    }
+}
+
+/// What the system had done when it was last asked, and what that was asked about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    usage: Usage,
+    /// When the processor time was this.
+    at_ns: u64,
+    /// Sleeps since then, which are switches that were wanted.
+    sleeps: u64,
+}
+
+impl Asked {
+    /// The span up to now, of which the system says what it did meanwhile.
+    fn span(&mut self, (from_ns, to_ns): (u64, u64), did: u8, now: Usage) -> Span {
+        let before = std::mem::replace(self, Self { usage: now, at_ns: to_ns, sleeps: 0 });
+        let (switches, waits) = (
+            now.switches.saturating_sub(before.usage.switches),
+            now.waits.saturating_sub(before.usage.waits).saturating_sub(before.sleeps),
+        );
+        let off_ns = match (now.cpu_ns, before.usage.cpu_ns) {
+            (Some(now), Some(then)) => {
+                let passed_ns = to_ns.saturating_sub(before.at_ns);
+                passed_ns.saturating_sub(now.saturating_sub(then)).min(to_ns - from_ns)
+            }
+            _ => 0,
+        };
+        let off = (off_ns >= OFF_CORE_NS).then_some(match (switches, waits) {
+            (0, 0) => Cause::Stolen,
+            (0, _) => Cause::Waited,
+            _ => Cause::Preempted,
+        });
+        Span {
+            from_ns,
+            to_ns,
+            did,
+            off_ns: off.map_or(0, |_| off_ns),
+            off,
+            switches,
+            faults: now.faults.saturating_sub(before.usage.faults),
+        }
+    }
 }
 
 struct Recorder {
+    /// What the system has done.
+    ask: fn() -> Usage,
     spans: Box<[Span; REMEMBERED]>,
     /// Where the next one goes.
     next: usize,
     round_from_ns: u64,
-    /// When it was last asked for.
-    usage: Usage,
+    asked: Asked,
     /// The slowest of this interval.
     slowest: Option<Stall>,
 }
@@ -184,11 +283,16 @@ fn with(body: impl FnOnce(&mut Recorder)) {
 
 /// Makes the calling thread a worker that records.
 pub(crate) fn begin(now_ns: u64) {
+    begin_asking(now_ns, Usage::now);
+}
+
+fn begin_asking(now_ns: u64, ask: fn() -> Usage) {
     let recorder = Recorder {
+        ask,
         spans: Box::new([Span::default(); REMEMBERED]),
         next: 0,
         round_from_ns: now_ns,
-        usage: Usage::now(),
+        asked: Asked { usage: ask(), at_ns: now_ns, sleeps: 0 },
         slowest: None,
     };
     RECORDER.set(Some(recorder));
@@ -207,9 +311,14 @@ pub(crate) fn round(now_ns: u64) {
     with(|recorder| {
         let from_ns = std::mem::replace(&mut recorder.round_from_ns, now_ns);
         if now_ns.saturating_sub(from_ns) > LONG_NS {
-            recorder.remember(from_ns, now_ns, did);
+            recorder.remember((from_ns, now_ns), did, (recorder.ask)());
         }
     });
+}
+
+/// The worker is about to sleep. Asked now, since behind the sleep records wait.
+pub(crate) fn sleeps() {
+    with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
 /// The worker has slept, and its next round begins.
@@ -219,8 +328,12 @@ pub(crate) fn slept(from_ns: u64, to_ns: u64) {
     let blocked = DID.replace(0) & Did::Blocked as u8;
     let did = if blocked == 0 { Did::Sleep as u8 } else { blocked };
     with(|recorder| {
-        recorder.put(Span { from_ns, to_ns, did, usage: Usage::default() });
+        recorder.put(Span { from_ns, to_ns, did, ..Span::default() });
         recorder.round_from_ns = to_ns;
+        // Falling asleep and waking up takes a few microseconds of the processor, which count as if the
+        // round behind had used them: it is said to have been off its core for so much less.
+        recorder.asked.at_ns = to_ns;
+        recorder.asked.sleeps += u64::from(to_ns.saturating_sub(from_ns) > SLEPT_NS);
     });
 }
 
@@ -228,7 +341,10 @@ pub(crate) fn slept(from_ns: u64, to_ns: u64) {
 #[cold]
 pub(crate) fn slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
-    with(|recorder| recorder.slowest = Some(recorder.explain(ingest_ns, now_ns, did)));
+    with(|recorder| {
+        let usage = (recorder.ask)();
+        recorder.slowest = Some(recorder.explain((ingest_ns, now_ns), did, usage));
+    });
 }
 
 /// The slowest record of the interval, which ends; `None` if all were quick.
@@ -246,28 +362,25 @@ impl Recorder {
     }
 
     #[cold]
-    fn remember(&mut self, from_ns: u64, to_ns: u64, did: u8) {
-        let now = Usage::now();
-        let before = std::mem::replace(&mut self.usage, now);
-        let usage = Usage {
-            switches: now.switches.saturating_sub(before.switches),
-            faults: now.faults.saturating_sub(before.faults),
-        };
-        self.put(Span { from_ns, to_ns, did, usage });
+    fn remember(&mut self, times_ns: (u64, u64), did: u8, now: Usage) {
+        let span = self.asked.span(times_ns, did, now);
+        self.put(span);
     }
 
-    fn explain(&mut self, ingest_ns: u64, now_ns: u64, did: u8) -> Stall {
+    fn explain(&mut self, (ingest_ns, now_ns): (u64, u64), did: u8, now: Usage) -> Stall {
         // The round that goes on.
-        self.remember(self.round_from_ns, now_ns, did);
+        self.remember((self.round_from_ns, now_ns), did, now);
         let latency_ns = now_ns - ingest_ns;
         let mut stall = Stall { latency_ns, at_ns: now_ns, ..Stall::default() };
         for span in self.spans.iter() {
             let from_ns = span.from_ns.max(ingest_ns);
             let overlap_ns = span.to_ns.min(now_ns).saturating_sub(from_ns);
             if overlap_ns > 0 {
-                stall.parts_ns[span.cause() as usize] += overlap_ns;
-                stall.switches += span.usage.switches;
-                stall.faults += span.usage.faults;
+                let off_ns = span.off_of(overlap_ns);
+                stall.parts_ns[span.cause() as usize] += overlap_ns - off_ns;
+                stall.parts_ns[span.off.unwrap_or(Cause::Drain) as usize] += off_ns;
+                stall.switches += span.switches;
+                stall.faults += span.faults;
             }
         }
         // It stands for the rest of its round only, should there be another slow record in it.
@@ -299,12 +412,17 @@ mod tests {
 
     const US: u64 = 1_000;
 
+    /// A worker of which the system says nothing.
+    fn begin(now_ns: u64) {
+        begin_asking(now_ns, Usage::default);
+    }
+
     fn explained(ingest_us: u64, now_us: u64) -> Stall {
         slow(ingest_us * US, now_us * US);
         take().expect("it is slow")
     }
 
-    fn parts_us(stall: &Stall) -> [u64; 6] {
+    fn parts_us(stall: &Stall) -> [u64; Cause::COUNT] {
         assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
         stall.parts_ns.map(|ns| ns / US)
     }
@@ -321,7 +439,7 @@ mod tests {
         round(510 * US);
         // It came while the worker slept, and its round has taken 40 us so far.
         let stall = explained(70, 550);
-        assert_eq!(parts_us(&stall), [30, 40, 100, 300, 0, 10]);
+        assert_eq!(parts_us(&stall), [30, 40, 100, 300, 0, 0, 0, 0, 10]);
         assert_eq!(stall.cause(), Cause::Epoch);
         let text = stall.to_string();
         assert!(
@@ -343,6 +461,90 @@ mod tests {
         assert_eq!(explained(1_345, 1_560).cause(), Cause::BlockedWrite, "asleep because of it");
         round(2_000 * US);
         assert_eq!(explained(1_600, 2_010).cause(), Cause::Drain);
+    }
+
+    /// A round of 100 us that was on its core for so long, with so many switches that were not wanted and
+    /// that were: what it was off its core for.
+    fn off(cpu_us: u64, switches: u64, waits: u64) -> Option<(Cause, u64)> {
+        // Three sleeps, of which two were wanted switches, were before it.
+        let usage = Usage { cpu_ns: Some(7 * US), switches: 1, waits: 1, faults: 0 };
+        let mut asked = Asked { usage, at_ns: 1_000 * US, sleeps: 2 };
+        let now = Usage {
+            cpu_ns: Some((7 + cpu_us) * US),
+            switches: 1 + switches,
+            waits: 3 + waits,
+            faults: 0,
+        };
+        let span = asked.span((1_000 * US, 1_100 * US), 0, now);
+        assert_eq!((asked.usage, asked.at_ns, asked.sleeps), (now, 1_100 * US, 0));
+        span.off.map(|cause| (cause, span.off_ns / US))
+    }
+
+    #[test]
+    fn who_had_the_core_is_told_apart() {
+        assert_eq!(off(100, 0, 0), None);
+        assert_eq!(off(97, 0, 0), None, "the clocks are not read at once");
+        assert_eq!(off(130, 0, 0), None, "some of it was used while falling asleep");
+        assert_eq!(off(30, 0, 0), Some((Cause::Stolen, 70)));
+        assert_eq!(off(30, 2, 0), Some((Cause::Preempted, 70)));
+        assert_eq!(off(30, 1, 1), Some((Cause::Preempted, 70)));
+        assert_eq!(off(30, 0, 1), Some((Cause::Waited, 70)));
+    }
+
+    #[test]
+    fn of_a_part_of_a_round_as_much_was_off_the_core_as_of_all() {
+        begin(0);
+        with(|recorder| {
+            recorder.asked.usage.cpu_ns = Some(0);
+            let usage = Usage { cpu_ns: Some(100 * US), ..Usage::default() };
+            recorder.remember((0, 400 * US), Did::Epoch as u8, usage);
+            recorder.round_from_ns = 400 * US;
+            let usage = Usage { cpu_ns: Some(120 * US), ..usage };
+            let stall = recorder.explain((200 * US, 420 * US), 0, usage);
+            assert_eq!(parts_us(&stall), [0, 20, 0, 50, 0, 0, 150, 0, 0]);
+            assert_eq!(stall.cause(), Cause::Stolen);
+        });
+    }
+
+    /// Two threads that want one core.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_core_that_is_shared_is_given_away() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let over = AtomicBool::new(false);
+        let core = crate::cores::allowed()[0];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                crate::cores::pin(core);
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let worker = scope.spawn(|| {
+                crate::cores::pin(core);
+                let began = std::time::Instant::now();
+                let now_ns = || began.elapsed().as_nanos() as u64;
+                super::begin(now_ns());
+                // In the end the other one has its turn.
+                let stall = loop {
+                    let from_ns = now_ns();
+                    while now_ns() - from_ns < 20_000 * US {
+                        std::hint::spin_loop();
+                    }
+                    slow(from_ns, now_ns());
+                    let stall = take().expect("it is slow");
+                    if stall.parts_ns[Cause::Preempted as usize] > 0 || now_ns() > 60_000_000 * US {
+                        break stall;
+                    }
+                };
+                over.store(true, Ordering::Relaxed);
+                stall
+            });
+            let stall = worker.join().unwrap();
+            assert!(stall.parts_ns[Cause::Preempted as usize] > 0, "{stall}");
+            assert!(stall.switches > 0, "{stall}");
+            assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
+        });
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl Worker {
             let timeout =
                 wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
             if let Some(poll) = &mut self.poll {
+                stall::sleeps();
                 match poll.poll(events, timeout) {
                     Ok(()) => {}
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

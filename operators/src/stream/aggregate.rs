@@ -2,10 +2,10 @@
 
 use super::combine::Combine;
 use millstream_engine::error::EngineError;
-use millstream_engine::key_group::BuildFixed;
+use millstream_engine::key_group::hash_key;
 use millstream_engine::pass_control;
+use millstream_engine::split_table::SplitTable;
 use millstream_engine::stage::{Push, Stage};
-use std::collections::HashMap;
 use std::hash::Hash;
 
 /// How records of one key are folded into one value.
@@ -113,15 +113,37 @@ where
     }
 }
 
+/// A state for each key.
+pub(super) struct KeyStates<K, S>(SplitTable<(K, S)>);
+
+impl<K, S> Default for KeyStates<K, S> {
+    fn default() -> Self {
+        Self(SplitTable::default())
+    }
+}
+
+impl<K: Hash + Eq + Clone, S: Default> KeyStates<K, S> {
+    /// Does something with the state of a key.
+    #[inline]
+    pub fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> R {
+        let hash = hash_key(key);
+        if let Some((_, state)) = self.0.find_mut(hash, |(other, _)| other == key) {
+            return body(state);
+        }
+        let entry = (key.clone(), S::default());
+        body(&mut self.0.insert_unique(hash, entry, |(key, _)| hash_key(key)).1)
+    }
+}
+
 pub(super) struct Running<K, T, A: Aggregate<T>, D> {
     aggregate: A,
-    states: HashMap<K, A::State, BuildFixed>,
+    states: KeyStates<K, A::State>,
     down: D,
 }
 
 impl<K, T, A: Aggregate<T>, D> Running<K, T, A, D> {
     pub fn new(aggregate: A, down: D) -> Self {
-        Self { aggregate, states: HashMap::default(), down }
+        Self { aggregate, states: KeyStates::default(), down }
     }
 }
 
@@ -137,14 +159,7 @@ where
 {
     #[inline]
     fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
-        // A known key is looked up by reference and cloned once, for the output.
-        let output = match self.states.get_mut(&key) {
-            Some(state) => self.aggregate.add(state, value),
-            None => {
-                let state = self.states.entry(key.clone()).or_default();
-                self.aggregate.add(state, value)
-            }
-        };
+        let output = self.states.with(&key, |state| self.aggregate.add(state, value));
         self.down.push((key, output), ingest_ns)
     }
 }

@@ -1,19 +1,19 @@
 //! A keyed aggregate in two levels: each worker puts together what it has of a key ([`Local`]), and
 //! the instance that owns the key puts these together ([`Global`]).
 
-use super::aggregate::Aggregate;
+use super::aggregate::{Aggregate, KeyStates};
 use super::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
 use super::ops::Map;
 use crate::hold::Hold;
+use crate::index::Index;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::exchange::Exchange;
 use millstream_engine::job::Job;
-use millstream_engine::key_group::{BuildFixed, hash_key, instance_of};
+use millstream_engine::key_group::{hash_key, instance_of};
 use millstream_engine::pass_control;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::tasklet::InboxTasklet;
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -27,7 +27,8 @@ pub trait Combine<T>: Aggregate<T> {
 /// Folds records by key and passes the states on, at the latest when no more are there at once.
 struct Local<K, T, A: Aggregate<T>, D> {
     aggregate: A,
-    states: HashMap<K, A::State, BuildFixed>,
+    states: Vec<(K, A::State)>,
+    index: Index,
     /// When the first record of these came in.
     since_ns: u64,
     /// On their way.
@@ -49,7 +50,8 @@ where
     fn new(aggregate: A, down: D) -> Self {
         Self {
             aggregate,
-            states: HashMap::default(),
+            states: Vec::new(),
+            index: Index::default(),
             since_ns: 0,
             leaving: Vec::new(),
             leaving_ns: 0,
@@ -78,7 +80,10 @@ where
         if !self.states.is_empty() {
             self.hold.let_go(self.states.len());
             self.leaving_ns = self.since_ns;
-            self.leaving.extend(self.states.drain());
+            self.index.clear(self.states.iter().map(|(key, _)| hash_key(key)));
+            // The first to come are the first to go.
+            self.states.reverse();
+            std::mem::swap(&mut self.leaving, &mut self.states);
         }
         if !self.leave()? {
             return Ok(false);
@@ -158,17 +163,18 @@ where
             self.aggregate.add(&mut state, value);
             return self.down.push((key, state), ingest_ns);
         }
-        match self.states.get_mut(&key) {
-            Some(state) => drop(self.aggregate.add(state, value)),
-            None => {
-                if self.states.is_empty() {
-                    self.since_ns = ingest_ns;
-                }
-                let state = self.states.entry(key).or_default();
-                self.aggregate.add(state, value);
-                self.hold.grow(self.states.len());
+        let (hash, states) = (hash_key(&key), &mut self.states);
+        let at = self.index.find(hash, |at| states[at].0 == key).unwrap_or_else(|| {
+            if states.is_empty() {
+                self.since_ns = ingest_ns;
             }
-        }
+            let at = states.len();
+            states.push((key, A::State::default()));
+            self.index.add(hash, at, |at| hash_key(&states[at].0));
+            self.hold.grow(states.len());
+            at
+        });
+        self.aggregate.add(&mut states[at].1, value);
         self.hold.add(self.states.len());
         Ok(())
     }
@@ -177,7 +183,7 @@ where
 /// Puts the states of a key together that come from all workers.
 struct Global<K, T, A: Aggregate<T>, D> {
     aggregate: A,
-    states: HashMap<K, A::State, BuildFixed>,
+    states: KeyStates<K, A::State>,
     down: D,
 }
 
@@ -193,13 +199,7 @@ where
 {
     #[inline]
     fn push(&mut self, (key, other): (K, A::State), ingest_ns: u64) -> Result<(), EngineError> {
-        let output = match self.states.get_mut(&key) {
-            Some(state) => self.aggregate.merge(state, other),
-            None => {
-                let state = self.states.entry(key.clone()).or_default();
-                self.aggregate.merge(state, other)
-            }
-        };
+        let output = self.states.with(&key, |state| self.aggregate.merge(state, other));
         self.down.push((key, output), ingest_ns)
     }
 }
@@ -236,7 +236,7 @@ where
         for (i, (inlets, worker)) in inlets.into_iter().zip(places).enumerate() {
             let down = chain(job, i);
             let global: Global<K, R::Item, A, D> =
-                Global { aggregate: aggregate.clone(), states: HashMap::default(), down };
+                Global { aggregate: aggregate.clone(), states: KeyStates::default(), down };
             let port = job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("combine {i}"), inlets, global);
             job.seat(worker, Box::new(inbox));

@@ -11,15 +11,14 @@ use super::state::{
 };
 use super::watermark::Watermarks;
 use crate::due::Due;
-use crate::places::Places;
+use crate::keyed::{Keyed, Table};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::event_time::BatchTimes;
-use millstream_engine::key_group::{BuildFixed, hash_bytes};
+use millstream_engine::key_group::hash_bytes;
 use millstream_engine::seam::Env;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::StateLog;
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -249,6 +248,15 @@ struct Entry<K> {
     there: bool,
 }
 
+impl<K> Keyed for Entry<K> {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    fn key(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// What a stage is made of.
 pub(super) struct Parts {
     pub states: Arc<States>,
@@ -265,9 +273,7 @@ pub(super) struct Process<K, P, D> {
     processor: P,
     parts: Parts,
     watermarks: Watermarks,
-    index: HashMap<Vec<u8>, u32, BuildFixed>,
-    entries: Vec<Entry<K>>,
-    free: Places,
+    entries: Table<Entry<K>>,
     clocks: Clocks,
     /// Parts of state that there are.
     kept: u64,
@@ -298,9 +304,7 @@ where
             processor,
             watermarks: Watermarks::new(parts.times.clone(), parts.continuous),
             parts,
-            index: HashMap::default(),
-            entries: Vec::new(),
-            free: Places::default(),
+            entries: Table::default(),
             clocks: Clocks::default(),
             kept: 0,
             buffer: Buffer::default(),
@@ -325,30 +329,20 @@ where
 
     /// The place of the key whose bytes are in `self.key`.
     fn entry(&mut self, key: &K) -> u32 {
-        if let Some(at) = self.index.get(self.key.as_slice()) {
-            return *at;
+        let hash = hash_bytes(&self.key);
+        if let Some(at) = self.entries.find(hash, &self.key) {
+            return at as u32;
         }
         let entry = Entry {
             key: key.clone(),
-            hash: hash_bytes(&self.key),
+            hash,
             bytes: self.key.clone(),
             cells: self.parts.states.cells(),
             timers: Vec::new(),
             expires_us: NEVER,
             there: true,
         };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.entries[at as usize] = entry;
-                at
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
-        };
-        self.index.insert(self.key.clone(), at);
-        at
+        self.entries.insert(entry) as u32
     }
 
     /// Forgets a key that has nothing.
@@ -357,8 +351,7 @@ where
         let nothing = entry.timers.is_empty() && entry.cells.iter().all(|cell| cell.is_empty());
         if entry.there && nothing {
             entry.there = false;
-            self.index.remove(entry.bytes.as_slice());
-            self.free.push(at);
+            self.entries.free(at as usize);
         }
     }
 
@@ -395,7 +388,7 @@ where
             let more = cell.restore(part, value.as_deref())?;
             self.kept = self.kept.saturating_add_signed(more);
         }
-        for at in 0..self.entries.len() as u32 {
+        for at in 0..self.entries.places() as u32 {
             for timer in self.entries[at as usize].timers.clone() {
                 let (due, time_us) = self.clocks.of(timer);
                 due.add(time_us, at);
@@ -418,7 +411,7 @@ where
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        let keys = (self.entries.len() - self.free.len()) as u64;
+        let keys = self.entries.len() as u64;
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
         let bytes = keys * (size_of::<Entry<K>>() + cells + 64) as u64 + self.kept * 48;
         self.parts.log.hand_over(epoch, self.kept, bytes);

@@ -17,10 +17,10 @@
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
 use super::accumulator::{Accumulator, Function};
-use super::keyed::{Keyed, Table, step};
 use super::late::Late;
-use super::stages::{BoxChain, Scratch};
+use super::stages::{BoxChain, Scratch, step};
 use crate::due::Due;
+use crate::keyed::{Keyed, Table};
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::row::{self, Row, RowWriter};

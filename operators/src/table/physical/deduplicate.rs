@@ -1,10 +1,10 @@
 //! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
 
 use super::aggregate::{Key, write_keys};
-use super::keyed::{Keyed, Table};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::keyed::{Keyed, Table};
 use crate::table::row::{Row, Slot as Field};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};

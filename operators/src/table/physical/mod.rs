@@ -15,7 +15,6 @@ mod deduplicate;
 #[cfg(test)]
 mod harness;
 mod join;
-mod keyed;
 mod late;
 mod lower;
 mod order;

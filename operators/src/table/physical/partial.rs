@@ -10,16 +10,13 @@ use super::accumulator::Function;
 use super::aggregate::{Key, copy_key, write_keys};
 use super::stages::{RowOutbox, Scratch};
 use crate::hold::Hold;
+use crate::index::Index;
 use crate::table::row::{Row, RowWriter};
 use crate::table::windows::EventKey;
-use hashbrown::HashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Push, Settled, Stage};
-
-/// Places of the index for each group, from which on groups are taken out one by one.
-const SPARSE: usize = 16;
 
 /// What is held of a key.
 struct Group {
@@ -44,7 +41,7 @@ pub(super) struct Partial {
     functions: Vec<Function>,
     /// The number of rows, and the words of all functions.
     words_each: usize,
-    index: HashTable<u32>,
+    index: Index,
     groups: Vec<Group>,
     /// Their keys, and their accumulators, behind each other.
     key_bytes: Vec<u8>,
@@ -81,7 +78,7 @@ impl Partial {
             event,
             functions,
             words_each,
-            index: HashTable::new(),
+            index: Index::default(),
             groups: Vec::new(),
             key_bytes: Vec::new(),
             words: Vec::new(),
@@ -128,34 +125,21 @@ impl Partial {
     #[inline]
     fn group(&mut self, hash: u64, ingest_ns: u64) -> usize {
         let Self { index, groups, key_bytes, key, .. } = self;
-        let same = |at: &u32| {
-            let group = &groups[*at as usize];
+        let same = |at: usize| {
+            let group: &Group = &groups[at];
             group.hash == hash && key_bytes[group.key.clone()] == **key
         };
         if let Some(at) = index.find(hash, same) {
-            return *at as usize;
+            return at;
         }
         let at = groups.len();
         let from = key_bytes.len();
         key_bytes.extend_from_slice(key);
         groups.push(Group { hash, key: from..key_bytes.len(), ingest_ns });
         self.words.resize(self.words.len() + self.words_each, 0);
-        index.insert_unique(hash, at as u32, |at| groups[*at as usize].hash);
+        index.add(hash, at, |at| groups[at].hash);
         self.hold.grow(self.held());
         at
-    }
-
-    /// Empties the index. One that a burst has made large is not gone through for a few groups.
-    fn forget_index(&mut self) {
-        if self.groups.len() * SPARSE >= self.index.capacity() {
-            self.index.clear();
-            return;
-        }
-        for (at, group) in self.groups.iter().enumerate() {
-            if let Ok(entry) = self.index.find_entry(group.hash, |other| *other as usize == at) {
-                entry.remove();
-            }
-        }
     }
 
     fn add(
@@ -223,7 +207,7 @@ impl Partial {
             next += 1;
         }
         self.leaving = None;
-        self.forget_index();
+        self.index.clear(self.groups.iter().map(|group| group.hash));
         self.groups.clear();
         self.key_bytes.clear();
         self.words.clear();

@@ -6,10 +6,10 @@
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
-use super::keyed::{Keyed, Table, step};
 use super::late::Late;
-use super::stages::{BoxChain, Scratch};
+use super::stages::{BoxChain, Scratch, step};
 use crate::due::Due;
+use crate::keyed::{Keyed, Table};
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};

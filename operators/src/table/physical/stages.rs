@@ -18,6 +18,16 @@ use millstream_engine::key_group::{hash_bytes, instance_of};
 use millstream_engine::pass_control;
 use millstream_engine::stage::{Push, Settled, Stage};
 
+/// Keys from which on the first of them are slow to leave.
+const MANY: usize = 4096;
+
+/// How many of so many keys leave in one step. Of few it is so many that a sink writes seldom. Of
+/// many it is so few that a step is short: of a million that had rested, the first few hundred took
+/// 10 to 35 us each, so 64 of them more than a millisecond (`millstream bench window hold`).
+pub(super) fn step(of: usize) -> usize {
+    if of > MANY { 8 } else { 64 }
+}
+
 /// A stage that takes borrowed rows.
 pub trait RowPush: for<'a> Push<Row<'a>> {}
 impl<S: for<'a> Push<Row<'a>>> RowPush for S {}

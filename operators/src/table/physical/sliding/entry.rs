@@ -1,10 +1,10 @@
 //! The slices of one key, and the windows that are combined from them.
 
 use super::super::accumulator::Function;
-use super::super::keyed::Keyed;
 use super::NONE;
 use super::ring::Ring;
 use super::unit::{Unit, Values};
+use crate::keyed::Keyed;
 use crate::table::expr::compile::Cx;
 use crate::table::windows::Lengths;
 use millstream_engine::error::EngineError;

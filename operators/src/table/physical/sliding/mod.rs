@@ -31,10 +31,10 @@ mod unit;
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
-use super::keyed;
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
+use crate::keyed;
 use crate::table::expr::compile::LongFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use crate::table::windows::Lengths;

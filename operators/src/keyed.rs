@@ -1,35 +1,22 @@
 //! A table of keys that grows without a pause.
 //!
 //! A table that doubles moves all it has, which takes tens of milliseconds for a million keys, in
-//! which no record goes on. Here entries lie in chunks that never move, and they are found by 256
-//! small hash tables that grow each at its own time. A small table has a part of an entry's hash
-//! beside its place, so that to grow it need not look at the entries.
+//! which no record goes on. Here entries lie in chunks that never move, and they are found by a
+//! [`SplitTable`], which moves little at a time. It has a part of an entry's hash beside its place, so
+//! that to grow it need not look at the entries.
 //!
 //! *Places.* An entry is known by its place until it is [freed](Table::free); then another may have
 //! it.
 
 use crate::places::Places;
-use hashbrown::HashTable;
-use std::hint::black_box;
+use millstream_engine::split_table::SplitTable;
 use std::ops::{Index, IndexMut};
 
-/// Small hash tables; a power of two.
-const SHARDS: usize = 256;
 /// Entries of a chunk; a power of two.
 const CHUNK: usize = 1024;
 
-/// Keys from which on the first of them are slow to leave.
-const MANY: usize = 4096;
-
-/// How many of so many keys leave in one step. Of few it is so many that a sink writes seldom. Of
-/// many it is so few that a step is short: of a million that had rested, the first few hundred took
-/// 10 to 35 us each, so 64 of them more than a millisecond (`millstream bench window hold`).
-pub(super) fn step(of: usize) -> usize {
-    if of > MANY { 8 } else { 64 }
-}
-
 /// An entry that has a key.
-pub(super) trait Keyed {
+pub(crate) trait Keyed {
     /// The hash of its key.
     fn hash(&self) -> u64;
     /// Its key; empty in a place that is free.
@@ -41,7 +28,7 @@ pub(super) trait Keyed {
 struct Link(u32, u32);
 
 impl Link {
-    /// What a small table goes by.
+    /// What the table goes by.
     #[inline]
     fn hash(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -49,26 +36,16 @@ impl Link {
 }
 
 /// The table.
-pub(super) struct Table<E> {
-    shards: Box<[HashTable<Link>]>,
+pub(crate) struct Table<E> {
+    index: SplitTable<Link>,
     chunks: Vec<Vec<E>>,
     free: Places,
 }
 
 impl<E> Default for Table<E> {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            chunks: Vec::new(),
-            free: Places::default(),
-        }
+        Self { index: SplitTable::default(), chunks: Vec::new(), free: Places::default() }
     }
-}
-
-/// Other bits than those that make the link, and than those that make a key group.
-#[inline]
-fn shard(hash: u64) -> usize {
-    (hash >> 32) as usize % SHARDS
 }
 
 impl<E: Keyed> Table<E> {
@@ -83,7 +60,7 @@ impl<E: Keyed> Table<E> {
     pub fn find_by(&self, hash: u64, is_key: impl Fn(&[u8]) -> bool) -> Option<usize> {
         let link = Link(hash as u32, 0);
         let same = |other: &Link| other.0 == link.0 && is_key(self[other.1 as usize].key());
-        self.shards[shard(hash)].find(link.hash(), same).map(|link| link.1 as usize)
+        self.index.find(link.hash(), same).map(|link| link.1 as usize)
     }
 
     /// Adds an entry whose key is not there. Returns its place: the one that was freed last, if any
@@ -109,7 +86,7 @@ impl<E: Keyed> Table<E> {
             }
         };
         let link = Link(hash as u32, at as u32);
-        self.shards[shard(hash)].insert_unique(link.hash(), link, |link| link.hash());
+        self.index.insert_unique(link.hash(), link, |link| link.hash());
         at
     }
 
@@ -118,19 +95,19 @@ impl<E: Keyed> Table<E> {
         let hash = self[at].hash();
         let link = Link(hash as u32, at as u32);
         let same = |other: &Link| other.1 == link.1;
-        if let Ok(found) = self.shards[shard(hash)].find_entry(link.hash(), same) {
-            found.remove();
+        if self.index.remove(link.hash(), same).is_some() {
             self.free.push(at as u32);
         }
     }
 
     /// Reads what [`free`](Self::free) of some places needs, together, so that memory is waited for
     /// once and not for each in turn.
+    #[cfg(feature = "sql")]
     pub fn touch(&self, places: &[u32]) {
         for &at in places {
             let hash = self[at as usize].hash();
             let link = Link(hash as u32, at);
-            black_box(self.shards[shard(hash)].find(link.hash(), |other| other.1 == at).is_some());
+            std::hint::black_box(self.index.find(link.hash(), |other| other.1 == at).is_some());
         }
     }
 

@@ -1,0 +1,186 @@
+//! A hash table that grows by one small table at a time.
+//!
+//! A table that doubles moves all it has at once, which takes tens of milliseconds for a million
+//! entries, in which no record goes on. Here an entry lies in one of many small tables. Whenever there
+//! are [`FILL`] more entries, the next small table in turn is split in two (linear hashing): that moves
+//! at most a thousand entries, however many there are, and no two splits come together.
+//!
+//! *Hashes.* The small table is chosen by the bits from 32 on. It goes by the lowest and the highest
+//! bits itself.
+
+use hashbrown::HashTable;
+
+/// Entries of a small table, on average, where all of them have been split equally often. One that is
+/// next to be split has twice as many.
+const FILL: usize = 400;
+/// Entries that a small table has room for at first: what [`FILL`] may be by chance, in 512 buckets.
+/// They double once before it is split.
+const ROOM: usize = 448;
+
+/// The table. Like [`HashTable`] it is told the hash, and what is equal.
+#[derive(Debug)]
+pub struct SplitTable<T> {
+    tables: Vec<HashTable<T>>,
+    /// The least power of two that is no less than the number of tables, less one.
+    mask: usize,
+    len: usize,
+}
+
+impl<T> Default for SplitTable<T> {
+    fn default() -> Self {
+        Self { tables: vec![HashTable::new()], mask: 0, len: 0 }
+    }
+}
+
+#[inline]
+fn bits(hash: u64) -> usize {
+    (hash >> 32) as usize
+}
+
+impl<T> SplitTable<T> {
+    /// Which small table has a hash.
+    #[inline]
+    fn table(&self, hash: u64) -> usize {
+        let at = bits(hash) & self.mask;
+        // In this turn that one has not come yet.
+        if at < self.tables.len() { at } else { at & (self.mask >> 1) }
+    }
+
+    /// The entry of this hash that is the one.
+    #[inline]
+    pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
+        self.tables[self.table(hash)].find(hash, is_it)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        let table = self.table(hash);
+        self.tables[table].find_mut(hash, is_it)
+    }
+
+    /// Adds an entry that is not there. `hash_of` gives the hash of any entry.
+    pub fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> &mut T {
+        if self.len >= self.tables.len() * FILL {
+            self.split(&hash_of);
+        }
+        self.len += 1;
+        let table = self.table(hash);
+        self.tables[table].insert_unique(hash, entry, hash_of).into_mut()
+    }
+
+    /// Takes the entry of this hash that is the one.
+    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let table = self.table(hash);
+        let (entry, _) = self.tables[table].find_entry(hash, is_it).ok()?.remove();
+        self.len -= 1;
+        Some(entry)
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Splits the next one in turn.
+    #[cold]
+    fn split(&mut self, hash_of: &impl Fn(&T) -> u64) {
+        let new = self.tables.len();
+        self.mask = (new + 1).next_power_of_two() - 1;
+        let old = new & (self.mask >> 1);
+        let both = std::mem::replace(&mut self.tables[old], HashTable::with_capacity(ROOM));
+        self.tables.push(HashTable::with_capacity(ROOM));
+        for entry in both {
+            let hash = hash_of(&entry);
+            let table = if bits(hash) & self.mask == new { new } else { old };
+            self.tables[table].insert_unique(hash, entry, hash_of);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::key_group::hash_key;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::HashMap;
+
+    fn hash_of(entry: &(u64, u64)) -> u64 {
+        hash_key(&entry.0)
+    }
+
+    fn get(table: &SplitTable<(u64, u64)>, key: u64) -> Option<u64> {
+        table.find(hash_key(&key), |(other, _)| *other == key).map(|(_, value)| *value)
+    }
+
+    #[test]
+    fn all_of_many_are_found_again_and_none_moves_many() {
+        let (mut table, moved, mut most) = (SplitTable::default(), Cell::new(0), 0);
+        let counting = |entry: &(u64, u64)| {
+            moved.set(moved.get() + 1);
+            hash_of(entry)
+        };
+        let all = if cfg!(debug_assertions) { 100_000 } else { 2_000_000 };
+        for key in 0..all {
+            table.insert_unique(hash_key(&key), (key, key + 1), counting);
+            most = most.max(moved.take());
+        }
+        assert_eq!(table.len(), all as usize);
+        assert!((0..all).all(|key| get(&table, key) == Some(key + 1)));
+        assert_eq!(get(&table, all), None);
+        assert!(most < 1200, "{most} in one step");
+        for key in (0..all).filter(|key| key % 2 == 0) {
+            assert_eq!(
+                table.remove(hash_key(&key), |(other, _)| *other == key),
+                Some((key, key + 1))
+            );
+        }
+        assert_eq!(table.len(), all as usize / 2);
+        assert!((0..all).all(|key| get(&table, key).is_some() == (key % 2 == 1)));
+        // What comes and goes needs no more of it.
+        let tables = table.tables.len();
+        for key in all..2 * all {
+            table.insert_unique(hash_key(&key), (key, 0), hash_of);
+            assert!(table.remove(hash_key(&key), |(other, _)| *other == key).is_some());
+        }
+        assert_eq!(table.tables.len(), tables);
+    }
+
+    proptest! {
+        /// With hashes of which few bits differ, too.
+        #[test]
+        fn it_is_a_map(steps: Vec<(u16, bool)>, bits: u64) {
+            let hash_of = |key: u16| hash_key(&key) & bits;
+            let (mut table, mut model) = (SplitTable::<(u16, usize)>::default(), HashMap::new());
+            for (number, (key, stays)) in steps.into_iter().enumerate() {
+                // A run of neighbours, so that there are many.
+                for key in key..key.saturating_add(50) {
+                    let hash = hash_of(key);
+                    let same = |entry: &(u16, usize)| entry.0 == key;
+                    let found = table.find_mut(hash, same).map(|entry| &mut entry.1);
+                    prop_assert_eq!(found.as_deref().copied(), model.get(&key).copied());
+                    match (found, stays) {
+                        (Some(value), true) => *value = number,
+                        (None, true) => {
+                            let all = |entry: &(u16, usize)| hash_of(entry.0);
+                            table.insert_unique(hash, (key, number), all);
+                        }
+                        (_, false) => {
+                            let taken = table.remove(hash, same).map(|entry| entry.1);
+                            prop_assert_eq!(taken, model.remove(&key));
+                            continue;
+                        }
+                    }
+                    model.insert(key, number);
+                }
+                prop_assert_eq!((table.len(), table.is_empty()), (model.len(), model.is_empty()));
+            }
+        }
+    }
+}
