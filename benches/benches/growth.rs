@@ -1,0 +1,56 @@
+//! What it costs to grow to millions of keys: an insert on average, and the longest of all, with the
+//! clock's own time in both. `cargo bench -p millstream-benches --bench growth`.
+
+use millstream_engine::key_group::{BuildFixed, hash_key};
+use millstream_engine::split_table::SplitTable;
+use std::collections::HashMap;
+use std::time::Instant;
+
+const ROUNDS: usize = 5;
+
+/// Nanoseconds of an insert, and of the longest, of so many keys.
+fn inserts(keys: u64, mut insert: impl FnMut(u64)) -> (f64, u64) {
+    let begun = Instant::now();
+    let (mut before, mut longest) = (begun, 0);
+    for key in 0..keys {
+        insert(key);
+        let now = Instant::now();
+        longest = longest.max((now - before).as_nanos() as u64);
+        before = now;
+    }
+    (begun.elapsed().as_nanos() as f64 / keys as f64, longest)
+}
+
+fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
+    values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    values.get(values.len() / 2).copied()
+}
+
+fn print(name: &str, keys: u64, rounds: &[(f64, u64)]) {
+    let each = median(rounds.iter().map(|round| round.0).collect()).unwrap_or(0.0);
+    let longest = median(rounds.iter().map(|round| round.1).collect()).unwrap_or(0);
+    println!("{name}: {keys} keys: {each:.0} ns a key, the longest {:.1} us", longest as f64 / 1e3);
+}
+
+fn main() {
+    for keys in [100_000, 1_000_000, 4_000_000] {
+        let (mut doubling, mut split) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let mut table = HashMap::<u64, u64, BuildFixed>::default();
+            doubling.push(inserts(keys, |key| *table.entry(key).or_insert(0) += 1));
+            assert_eq!(table.len() as u64, keys);
+            drop(table);
+            let mut table = SplitTable::<(u64, u64)>::default();
+            split.push(inserts(keys, |key| {
+                let hash = hash_key(&key);
+                match table.find_mut(hash, |entry| entry.0 == key) {
+                    Some(entry) => entry.1 += 1,
+                    None => drop(table.insert_unique(hash, (key, 1), |entry| hash_key(&entry.0))),
+                }
+            }));
+            assert_eq!(table.len() as u64, keys);
+        }
+        print("a table that doubles ", keys, &doubling);
+        print("one that splits      ", keys, &split);
+    }
+}
