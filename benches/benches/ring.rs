@@ -117,6 +117,22 @@ fn stream(c: &mut Criterion) {
             })
         });
     });
+    // What publication once per drain is worth.
+    group.bench_function("millstream, each published", |b| {
+        b.iter_custom(|count| {
+            let (mut tx, mut rx) = ring::<Item>(CAPACITY);
+            let push = move |item, _| {
+                let pushed = tx.push(item).is_ok();
+                tx.publish();
+                pushed
+            };
+            pass(count, push, || {
+                let item = rx.pop();
+                rx.release();
+                item
+            })
+        });
+    });
     group.bench_function("rtrb", |b| {
         b.iter_custom(|count| {
             let (mut tx, mut rx) = rtrb::RingBuffer::<Item>::new(CAPACITY);

@@ -2,7 +2,7 @@
 //!
 //! A table that doubles moves all it has at once, which takes tens of milliseconds for a million
 //! entries, in which no record goes on. Here an entry lies in one of many small tables. Whenever there
-//! are [`FILL`] more entries, the next small table in turn is split in two (linear hashing): that moves
+//! are 400 more entries, the next small table in turn is split in two (linear hashing): that moves
 //! at most a thousand entries, however many there are, and no two splits come together.
 //!
 //! *Hashes.* The small table is chosen by the bits from 32 on. It goes by the lowest and the highest
