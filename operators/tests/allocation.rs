@@ -189,7 +189,8 @@ fn rows_over_sockets_cost_no_allocation() {
         reader.option("port", port(&input)).load().unwrap().create_temp_view("lines");
         let writer = session.sql(sql).unwrap().write_stream().output_mode(mode).format("socket");
         let writer = writer.option("host", "127.0.0.1").option("port", port(&output));
-        let writer = writer.option("format", "json").config(config(1));
+        let config = config(1);
+        let writer = writer.option("format", "json").trigger(config.trigger).config(config);
         let query = writer.start().unwrap();
         let (mut to, mut from) = (input.accept().unwrap().0, output.accept().unwrap().0);
         let (mut lines, mut buffer) = (String::new(), vec![0; 1 << 16]);
