@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::figures::{latency_json, latency_line};
 use crate::recording::Recording;
+use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
 use millstream::table::value::Value;
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let recording = Arc::new(Recording::new(args.lines as usize));
     if !args.json {
         let last_s = recording.times_ns.last().map_or(0.0, |ns| *ns as f64 / 1e9);
-        println!(
+        say!(
             "playing {} lines over {last_s:.1} s through a loopback socket into\n  {JOB}\n",
             args.lines
         );
@@ -90,13 +91,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             "throughput_rows_per_s": rate.round(),
             "latency_ns": latency_json(&progress.latency),
         });
-        println!("{report}");
+        say!("{report}");
     } else {
         print_top(&counts)?;
-        println!("records in  {}", progress.records_in);
-        println!("rows out    {} ({rate:.0} a second)", progress.rows_out);
-        println!("latency     {} (from intended send to sink)", latency_line(&progress.latency));
-        println!("result      {}", if correct { "correct" } else { "WRONG" });
+        say!("records in  {}", progress.records_in);
+        say!("rows out    {} ({rate:.0} a second)", progress.rows_out);
+        say!("latency     {} (from intended send to sink)", latency_line(&progress.latency));
+        say!("result      {}", if correct { "correct" } else { "WRONG" });
     }
     if correct {
         Ok(())
@@ -117,7 +118,7 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
         .collect();
     let schema = Schema::parse_ddl("word STRING, count BIGINT");
     let schema = schema.map_err(|error| Failure::Failed(error.to_string()))?;
-    println!(
+    say!(
         "{}the {TOP} commonest of {} words\n",
         table(&schema, &rows, true, millstream::table::datetime::Tz::UTC),
         counts.len()

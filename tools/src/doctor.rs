@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::figures::{median, time};
+use crate::say::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
@@ -311,15 +312,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         };
         let findings: Vec<_> = all.iter().map(json).collect();
         let fit = worst < Verdict::Unfit;
-        println!("{}", serde_json::json!({ "fit": fit, "findings": findings }));
+        say!("{}", serde_json::json!({ "fit": fit, "findings": findings }));
     } else {
         for Finding { what, found, verdict, means } in &all {
-            println!("{:<6}{what:<20}{found}", verdict.word());
+            say!("{:<6}{what:<20}{found}", verdict.word());
             if *verdict != Verdict::Good {
-                println!("{:26}{means}", "");
+                say!("{:26}{means}", "");
             }
         }
-        println!(
+        say!(
             "{}",
             match worst {
                 Verdict::Good => "fit for measuring",

@@ -1,12 +1,11 @@
 //! `millstream functions`: what the language knows.
 
-use crate::Failure;
+use crate::say::say;
 use millstream::table::aggregates;
 use millstream::table::expr::functions;
-use std::io::Write;
 
 /// Prints every scalar function and aggregate with one line of help.
-pub(crate) fn list() -> Result<(), Failure> {
+pub(crate) fn list() {
     let internal = |name: &str| {
         name.starts_with("getfield")
             || name.starts_with("datetime_")
@@ -25,9 +24,7 @@ pub(crate) fn list() -> Result<(), Failure> {
         ("stack", "stack(rows, a, b, c, d): so many rows of the values"),
     ]);
     lines.sort_unstable();
-    let mut out = std::io::stdout().lock();
     for (name, help) in lines {
-        writeln!(out, "{name:<24}{help}")?;
+        say!("{name:<24}{help}");
     }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `millstream inspect`: what a checkpoint holds, and whether it is whole.
 
 use crate::Failure;
+use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::table::physical::show_state;
 use millstream::table::row::{Row, decode};
@@ -13,7 +14,6 @@ use millstream_engine::checkpoint::{
 use millstream_engine::error::EngineError;
 use millstream_engine::storage::FileStorage;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 #[derive(ClapArgs)]
@@ -83,12 +83,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match args.state {
         Some(operator) => print_state(operator, &shape.layouts, &state)?,
         None => {
-            println!("id         {id}");
+            say!("id         {id}");
             for (index, source) in shape.sources.iter().enumerate() {
-                println!("source {index}   {source}");
+                say!("source {index}   {source}");
             }
             if let Some(sink) = &shape.sink {
-                println!("sink       {sink}");
+                say!("sink       {sink}");
             }
             print_epochs(args.epochs, &listed, &commits);
             print_operators(&shape.operators, &state);
@@ -123,7 +123,7 @@ type Listed =
     (u64, millstream_engine::checkpoint::OffsetHeader, Vec<millstream_engine::tasklet::Offset>);
 
 fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
-    println!("\nepoch      mode         committed  offsets");
+    say!("\nepoch      mode         committed  offsets");
     for (epoch, header, positions) in listed.iter().rev().take(most).rev() {
         let mode = match header.mode {
             Mode::Continuous => "continuous",
@@ -131,10 +131,10 @@ fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
         };
         let committed = if commits.contains(epoch) { "yes" } else { "no" };
         let positions: Vec<_> = positions.iter().map(|offset| offset.0.as_str()).collect();
-        println!("{epoch:<10} {mode:<12} {committed:<10} {}", positions.join("  "));
+        say!("{epoch:<10} {mode:<12} {committed:<10} {}", positions.join("  "));
     }
     if let Some(hidden) = listed.len().checked_sub(most).filter(|hidden| *hidden > 0) {
-        println!("({hidden} earlier epochs: --epochs {})", listed.len());
+        say!("({hidden} earlier epochs: --epochs {})", listed.len());
     }
 }
 
@@ -142,14 +142,14 @@ fn print_operators(operators: &[String], state: &[Option<(Vec<StateFile>, Keys)>
     if operators.is_empty() {
         return;
     }
-    println!("\noperator   keys         files      bytes        what");
+    say!("\noperator   keys         files      bytes        what");
     for (index, what) in operators.iter().enumerate() {
         match &state[index] {
             Some((files, keys)) => {
                 let bytes: u64 = files.iter().map(StateFile::bytes).sum();
-                println!("{index:<10} {:<12} {:<10} {bytes:<12} {what}", keys.len(), files.len());
+                say!("{index:<10} {:<12} {:<10} {bytes:<12} {what}", keys.len(), files.len());
             }
-            None => println!("{index:<10} damaged                              {what}"),
+            None => say!("{index:<10} damaged                              {what}"),
         }
     }
 }
@@ -163,7 +163,7 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     {
         return;
     }
-    println!("\ncapture log segment                 blocks     payload bytes");
+    say!("\ncapture log segment                 blocks     payload bytes");
     for (_, path) in damage.take(capture::segments(folder)).unwrap_or_default() {
         let Ok(bytes) = std::fs::read(&path) else { continue };
         let (mut count, mut payload_bytes) = (0u64, 0u64);
@@ -171,7 +171,7 @@ fn print_log(folder: &Path, damage: &mut Damage) {
             count += 1;
             payload_bytes += payload.len() as u64;
         });
-        println!("{:<35} {count:<10} {payload_bytes}", path.display());
+        say!("{:<35} {count:<10} {payload_bytes}", path.display());
         if followed {
             damage.0.push(format!(
                 "CHECKPOINT_DAMAGED: {}: the block at byte {stop} does not match its CRC",
@@ -216,12 +216,8 @@ fn print_state(
         lines.push(format!("{columns}\t=>\t{}", values.join("\t")));
     }
     lines.sort();
-    let mut out = std::io::stdout().lock();
     for line in lines {
-        // A reader such as `head` that has enough closes the pipe.
-        if writeln!(out, "{line}").is_err() {
-            break;
-        }
+        say!("{line}");
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 //! The `millstream` command line.
+#![deny(clippy::print_stdout, reason = "`say!` knows what to do where nobody reads")]
 
 mod bench;
 mod demo;
@@ -8,6 +9,7 @@ mod functions;
 mod inspect;
 mod recording;
 mod run;
+mod say;
 mod sql;
 
 use clap::{Parser, Subcommand};
@@ -89,7 +91,10 @@ fn main() -> ExitCode {
         Command::Sql(args) => sql::run(&args),
         Command::Explain(args) => run::explain(&args),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Functions => functions::list(),
+        Command::Functions => {
+            functions::list();
+            Ok(())
+        }
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -1,6 +1,7 @@
 //! `millstream run` and `millstream explain`.
 
 use crate::Failure;
+use crate::say::say;
 use clap::Args;
 use millstream::session::{Overrides, Progress, Session, StreamingQuery, Totals, parse_trigger};
 use std::fs::OpenOptions;
@@ -76,7 +77,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let queries =
         session.job(&text, &overrides(&args.set, None)?).map_err(|e| wrong(&args.job, e))?;
     for query in &queries {
-        println!("== Query {} ==\n{}", query.name(), query.explain()?);
+        say!("== Query {} ==\n{}", query.name(), query.explain()?);
     }
     Ok(())
 }

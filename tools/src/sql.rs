@@ -1,9 +1,10 @@
 //! `millstream sql`: queries over files and constants, their results as tables.
 
 use crate::Failure;
+use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
-use std::io::{Read, Write};
+use std::io::Read;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -39,11 +40,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, text) => text.unwrap_or_default().to_string(),
     };
     let session = Session::new();
-    let mut out = std::io::stdout().lock();
     session.script(&text, &mut |frame| {
         let table = frame.show(args.rows, args.truncate)?;
-        // A closed pipe ends the output, not with an error.
-        drop(out.write_all(table.as_bytes()));
+        say!("{}", table.strip_suffix('\n').unwrap_or(&table));
         Ok(())
     })?;
     Ok(())

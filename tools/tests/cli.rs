@@ -28,6 +28,19 @@ fn view(port: u16, more: &str) -> String {
     )
 }
 
+/// A reader that has gone from the start: what is written to it cannot arrive.
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    for args in [&["functions"][..], &["bench", "hop", "--rounds", "1", "--pings", "1000"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = millstream().args(args).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    }
+}
+
 #[test]
 fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
     let table = "CREATE STREAMING TABLE t USING console AS SELECT";

@@ -6,6 +6,7 @@ use super::load::{note, on_last_core};
 use super::sockets::Wait;
 use crate::Failure;
 use crate::figures::{latency_json, latency_line, median, time};
+use crate::say::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream::stream::{Count, Flow};
@@ -198,7 +199,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let wakes = if args.rate <= 2_000.0 { args.records.min(2_000) } else { 0 };
     let mut rounds = Vec::new();
     if !args.json {
-        println!(
+        say!(
             "push to result, {} records a second, {} a round, {} keys, wait {}",
             args.rate,
             args.records,
@@ -218,7 +219,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         engine(args, &mut round)?;
         round.hiccups = hiccups.end();
         if !args.json {
-            println!("{}", latency_line(&Percentiles::of(&round.latency)));
+            say!("{}", latency_line(&Percentiles::of(&round.latency)));
         }
         rounds.push(round);
     }
@@ -234,7 +235,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         let all: Vec<_> =
             rounds.iter().map(|round| latency_json(&Percentiles::of(&round.latency))).collect();
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "job": "channel", "rate": args.rate, "records": args.records, "keys": args.keys,
@@ -245,22 +246,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    println!(
+    say!(
         "medians of {} rounds: p50 {}, p99 {}; all results checked",
         args.rounds,
         time(p50),
         time(p99)
     );
-    println!(
+    say!(
         "the generator's own lag p50 {}; the machine's longest hiccup {}",
         time(lag),
         time(hiccup)
     );
     if wakes > 0 {
-        println!("a raw wake-up p50 {} (x{:.2})", time(wake), p50 as f64 / wake.max(1) as f64);
+        say!("a raw wake-up p50 {} (x{:.2})", time(wake), p50 as f64 / wake.max(1) as f64);
     }
     if let Some(share) = share {
-        println!("the query's threads took {:.2}% of a core", share * 100.0);
+        say!("the query's threads took {:.2}% of a core", share * 100.0);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use super::load::{Job, Load, exchange, on_last_core, wrong};
 use crate::Failure;
 use crate::figures::{latency_json, time};
+use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
@@ -148,7 +149,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
     if !args.json {
-        println!(
+        say!(
             "running count over {} keys, {} rows a second for {} s, an epoch every {} ms, {} usable cores",
             args.keys,
             args.rate,
@@ -156,9 +157,14 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
             args.interval_ms,
             cores::usable()
         );
-        println!(
+        say!(
             "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   epoch p50, max      marker p50, max",
-            "checkpoints", "p50", "p90", "p99", "p99.9", "max"
+            "checkpoints",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max"
         );
     }
     let (mut off, mut on, mut last) = (Vec::new(), Vec::new(), None);
@@ -168,7 +174,7 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
             let measured = round(args, checkpoints.then_some(folder.as_path()))?;
             if !args.json {
                 let p = &measured.latency;
-                println!(
+                say!(
                     "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}   {}, {}   {}, {}",
                     if checkpoints { "on" } else { "off" },
                     time(p.p50),
@@ -204,7 +210,7 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
         let all = |rounds: &[Round]| {
             rounds.iter().map(|round| latency_json(&round.latency)).collect::<Vec<_>>()
         };
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "keys": args.keys, "rate": args.rate, "seconds": args.seconds, "interval_ms": args.interval_ms,
@@ -214,13 +220,13 @@ fn rounds(args: &Args, dir: &Path) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    println!(
+    say!(
         "medians of {} rounds: p99 off {}, on {} (x{ratio:.2})",
         args.rounds,
         time(off99),
         time(on99)
     );
-    println!(
+    say!(
         "checkpoint {:.1} MB; restart to the first result {}",
         bytes as f64 / 1e6,
         time(restart_ns)

@@ -3,6 +3,7 @@
 use super::recorded::{QUANTILES, draw, print_plot, read_log};
 use crate::Failure;
 use crate::figures::time;
+use crate::say::say;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -52,11 +53,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 "name": name, "percentile": label, "before": before, "after": after, "ratio": ratio,
             })
         };
-        println!("{}", serde_json::Value::Array(rows.iter().map(row).collect()));
+        say!("{}", serde_json::Value::Array(rows.iter().map(row).collect()));
     } else {
-        println!("{:<10}{:>8}{:>12}{:>12}{:>8}", "", "", "before", "after", "ratio");
+        say!("{:<10}{:>8}{:>12}{:>12}{:>8}", "", "", "before", "after", "ratio");
         for (name, label, before, after, ratio) in rows {
-            println!("{name:<10}{label:>8}{:>12}{:>12}{ratio:>8.2}", time(before), time(after));
+            say!("{name:<10}{label:>8}{:>12}{:>12}{ratio:>8.2}", time(before), time(after));
         }
     }
     let mut all = Vec::new();

@@ -3,6 +3,7 @@
 use super::load::on_last_core;
 use crate::Failure;
 use crate::figures::{median, time};
+use crate::say::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
@@ -130,7 +131,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let ratio = o50 as f64 / t50.max(1) as f64;
     if args.json {
         let json = |p50: u64, p99: u64, p999: u64| serde_json::json!({ "p50": p50, "p99": p99, "p999": p999 });
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "rounds": args.rounds, "pings": args.pings, "millstream": json(o50, o99, o999),
@@ -139,13 +140,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    println!("a hop of 64 bytes, medians of {} rounds of {}", args.rounds, args.pings);
-    println!("millstream  p50 {}  p99 {}  p99.9 {}", time(o50), time(o99), time(o999));
-    println!(
-        "rtrb        p50 {}  p99 {}  p99.9 {}  (x{ratio:.2})",
-        time(t50),
-        time(t99),
-        time(t999)
-    );
+    say!("a hop of 64 bytes, medians of {} rounds of {}", args.rounds, args.pings);
+    say!("millstream  p50 {}  p99 {}  p99.9 {}", time(o50), time(o99), time(o999));
+    say!("rtrb        p50 {}  p99 {}  p99.9 {}  (x{ratio:.2})", time(t50), time(t99), time(t999));
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use crate::Failure;
 use crate::figures::time;
+use crate::say::say;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
@@ -121,7 +122,7 @@ pub(super) fn print_plot(all: &[&Recorded]) {
             let ns = sum.value_at_quantile(quantile).max(1);
             let part = ((ns as f64 / least as f64).log10() / span).clamp(0.0, 1.0);
             let bar = "#".repeat(1 + (part * WIDTH) as usize);
-            println!("{label:>7} {name:<8} {bar:<42} {}", time(ns));
+            say!("{label:>7} {name:<8} {bar:<42} {}", time(ns));
         }
     }
 }

@@ -6,6 +6,7 @@ use super::load::{Job, Load, Measured, Traffic, Under, WORDS, bare, round, start
 use super::recorded::{Recorded, draw, print_plot, write_log};
 use crate::Failure;
 use crate::figures::{latency_json, median, time};
+use crate::say::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use millstream::WaitProfile;
 use millstream_engine::cores;
@@ -145,15 +146,24 @@ fn one_round(
 }
 
 fn print_head() {
-    println!(
+    say!(
         "{:<9}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9}  {:>9}  {:>9}",
-        "", "p50", "p90", "p99", "p99.9", "p99.99", "max", "results/s", "lag p99", "hiccup"
+        "",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "max",
+        "results/s",
+        "lag p99",
+        "hiccup"
     );
 }
 
 fn print_round(name: &str, round: &Round) {
     let p = &round.latency;
-    println!(
+    say!(
         "{name:<9}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   {:>9.0}  {:>9}  {:>9}{}",
         time(p.p50),
         time(p.p90),
@@ -174,7 +184,7 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
         return sweep(job, args);
     }
     if !args.json {
-        println!(
+        say!(
             "{}, {} lines a second for {} s, wait {}, {} usable cores; from intended send time",
             job.name(),
             args.rate,
@@ -221,7 +231,7 @@ pub(super) fn run(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
 fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
     const KEEPS_UP: f64 = 0.97;
     if !args.json {
-        println!("{}, {} s a rate, wait {}", job.name(), args.seconds, args.wait.word());
+        say!("{}, {} s a rate, wait {}", job.name(), args.seconds, args.wait.word());
         print_head();
     }
     let (mut rate, mut rows) = (1_000, Vec::new());
@@ -244,9 +254,9 @@ fn sweep(job: &dyn SocketJob, args: &Args) -> Result<(), Failure> {
         rate *= 2;
     }
     if args.json {
-        println!("{}", serde_json::json!({ "wait": args.wait.word(), "rates": rows }));
+        say!("{}", serde_json::json!({ "wait": args.wait.word(), "rates": rows }));
     } else {
-        println!("it keeps up with {} lines a second and not with {rate}", rate / 2);
+        say!("it keeps up with {} lines a second and not with {rate}", rate / 2);
     }
     Ok(())
 }
@@ -290,10 +300,10 @@ fn report(
             "bare": rounds(bare), "engine": rounds(engine), "p50_added_ns": added,
             "p50_ratio": ratio(e50, b50), "p99_ratio": ratio(e99, b99), "hiccup": hiccup_ns,
         });
-        println!("{report}");
+        say!("{report}");
     } else {
-        println!("{results} results of the engine checked: none lost, doubled or out of order");
-        println!(
+        say!("{results} results of the engine checked: none lost, doubled or out of order");
+        say!(
             "medians of {} and {} valid rounds: p50 bare {}, engine {}, added {:.1} us (x{:.2}); \
              p99 bare {}, engine {} (x{:.2})",
             valid(bare),
@@ -308,10 +318,10 @@ fn report(
         );
         let mut slowest: Vec<_> = engine.iter().flat_map(|round| &round.measured.slowest).collect();
         slowest.sort_by_key(|stall| std::cmp::Reverse(stall.latency_ns));
-        println!("the slowest within the engine, from when it read them to when they were out:");
-        slowest.iter().take(5).for_each(|stall| println!("  {stall}"));
+        say!("the slowest within the engine, from when it read them to when they were out:");
+        slowest.iter().take(5).for_each(|stall| say!("  {stall}"));
         if slowest.is_empty() {
-            println!("  none took 100 us");
+            say!("  none took 100 us");
         }
     }
     if is_valid {

@@ -3,6 +3,7 @@
 
 use crate::Failure;
 use crate::figures::median;
+use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::Config;
 use millstream_benches::throughput::{
@@ -108,7 +109,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mute = spread(&mute).0;
     let ratio = ours as f64 / hand.max(1) as f64;
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "job": "throughput", "records": args.records, "keys": args.keys, "rounds": args.rounds,
@@ -118,28 +119,30 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    println!(
+    say!(
         "map, filter, keyed count over {} keys on one core, {} records, median of {} rounds",
-        args.keys, args.records, args.rounds
+        args.keys,
+        args.records,
+        args.rounds
     );
-    println!(
+    say!(
         "engine   {:.1} million a second ({:.1} to {:.1})",
         million(ours),
         million(least),
         million(most)
     );
-    println!(
+    say!(
         "by hand  {:.1} million a second ({:.1} to {:.1}): the engine does x{ratio:.2} of it",
         million(hand),
         million(hand_least),
         million(hand_most)
     );
-    println!(
+    say!(
         "without what made records slow {:.1} million a second: it costs {:.1}% (median of rounds)",
         million(mute),
         cost * 100.0
     );
-    println!("the sums of all counts are equal");
+    say!("the sums of all counts are equal");
     Ok(())
 }
 
@@ -181,7 +184,7 @@ fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
     let [one, all, hand_one, hand_all] = rates.map(|rates| spread(&rates));
     let ratio = |all: u64, one: u64| all as f64 / one.max(1) as f64;
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "job": "throughput", "records": args.records, "keys": args.keys, "rounds": args.rounds,
@@ -192,18 +195,20 @@ fn scale(args: &Args, workers: usize, instances: usize) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    println!(
+    say!(
         "map, filter, keyed count over {} keys, {} records, {instances} instances, median of {} rounds, million a second",
-        args.keys, args.records, args.rounds
+        args.keys,
+        args.records,
+        args.rounds
     );
     let line = |name: &str, one: (u64, u64, u64), all: (u64, u64, u64)| {
         let of = |(middle, least, most): (u64, u64, u64)| {
             format!("{:.1} ({:.1} to {:.1})", million(middle), million(least), million(most))
         };
-        println!("{name}  one {}, {workers} {}: x{:.2}", of(one), of(all), ratio(all.0, one.0));
+        say!("{name}  one {}, {workers} {}: x{:.2}", of(one), of(all), ratio(all.0, one.0));
     };
     line("workers          ", one, all);
     line("threads by hand  ", hand_one, hand_all);
-    println!("all have counted the same number");
+    say!("all have counted the same number");
     Ok(())
 }

@@ -5,6 +5,7 @@
 use super::load::{Measured, Traffic, Under, bare, note, on_last_core, round, start_query, wrong};
 use crate::Failure;
 use crate::figures::{latency_json, latency_line, median, time};
+use crate::say::say;
 use clap::{Args as ClapArgs, Subcommand};
 use hdrhistogram::Histogram;
 use millstream::connect::memory::MemoryStream;
@@ -294,7 +295,7 @@ fn windows(
 
 fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {
     if !json {
-        println!(
+        say!(
             "windows of 1 s over {} keys, {} rows a second for {} s, {}, {} usable cores; from the \
              intended time of the record that closes a window to each result",
             load.keys,
@@ -312,7 +313,7 @@ fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure
             if !json {
                 let lag = time(Percentiles::of(&measured.lag).p99);
                 let name = if is_engine { "engine" } else { "bare" };
-                println!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
+                say!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
             }
             if is_engine {
                 results += measured.results;
@@ -330,7 +331,7 @@ fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure
     let (r50, r99) = (e50 as f64 / b50 as f64, e99 as f64 / b99 as f64);
     if json {
         let all = |rounds: &[Percentiles]| rounds.iter().map(latency_json).collect::<Vec<_>>();
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "keys": load.keys, "rate": load.rate, "seconds": load.seconds, "spin": spin,
@@ -340,8 +341,8 @@ fn close(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure
         );
         return Ok(());
     }
-    println!("{results} results of the engine checked: each key of each window once, and right");
-    println!(
+    say!("{results} results of the engine checked: each key of each window once, and right");
+    say!(
         "medians of {rounds} rounds: p50 bare {}, engine {} (x{r50:.2}); p99 bare {}, engine {} (x{r99:.2})",
         time(b50),
         time(e50),
@@ -408,7 +409,7 @@ fn sliding(
     let share = taken / rate as f64;
     let kept_up = share > 0.99 && lag_max < 1000;
     if json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "rate": rate, "keys": keys, "width_ms": width_ms, "slide_ms": slide_ms,
@@ -418,21 +419,18 @@ fn sliding(
             })
         );
     } else {
-        println!(
+        say!(
             "windows of {width_ms} ms by {slide_ms} ms over {keys} keys, {rate} rows a second offered for {seconds} s, one worker"
         );
-        println!(
-            "rows a second taken {taken:.0} ({:.1}%), results a second {out:.0}",
-            share * 100.0
-        );
-        println!("watermark behind the clock at an epoch's end: p50 {lag50} ms, max {lag_max} ms");
-        println!(
+        say!("rows a second taken {taken:.0} ({:.1}%), results a second {out:.0}", share * 100.0);
+        say!("watermark behind the clock at an epoch's end: p50 {lag50} ms, max {lag_max} ms");
+        say!(
             "slices in state {}, about {:.0} MB; the process has {:.0} MB",
             state.0,
             state.1 as f64 / 1e6,
             resident_kb as f64 * 1024.0 / 1e6
         );
-        println!("{}", if kept_up { "it keeps up" } else { "it falls behind" });
+        say!("{}", if kept_up { "it keeps up" } else { "it falls behind" });
     }
     if kept_up { Ok(()) } else { Err(Failure::Failed("it falls behind".to_string())) }
 }
@@ -497,7 +495,7 @@ fn hold(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure
     let [calm, calm_own, busy, busy_own] =
         [&calm.all, &calm.own, &busy.all, &busy.own].map(Percentiles::of);
     if json {
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "keys": keys, "probe_us": probe_us, "rounds": rounds, "closing_ns": took,
@@ -507,17 +505,15 @@ fn hold(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure
         );
         return Ok(());
     }
-    println!(
+    say!(
         "a window of {keys} keys closed {rounds} times, {} each; a probe every {probe_us} us",
         time(took)
     );
-    println!("a probe's wait, nothing to close   {}", latency_line(&calm));
-    println!("  without what is not the worker's {}", latency_line(&calm_own));
-    println!("a probe's wait, while it closes    {}", latency_line(&busy));
-    println!("  without what is not the worker's {}", latency_line(&busy_own));
-    println!(
-        "not the worker's: the probe was sent late, or the system ran something else on its core"
-    );
+    say!("a probe's wait, nothing to close   {}", latency_line(&calm));
+    say!("  without what is not the worker's {}", latency_line(&calm_own));
+    say!("a probe's wait, while it closes    {}", latency_line(&busy));
+    say!("  without what is not the worker's {}", latency_line(&busy_own));
+    say!("not the worker's: the probe was sent late, or the system ran something else on its core");
     Ok(())
 }
 
@@ -635,7 +631,7 @@ fn resident_kb() -> u64 {
 
 fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> {
     if !json {
-        println!(
+        say!(
             "windows of {} s by {} s over {} keys, {} rows a second for {} min",
             load.width_s,
             load.slide_s,
@@ -655,7 +651,7 @@ fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> 
         let resident_kb = resident_kb();
         if !json && until_s % 60 == 0 {
             let memory = resident_kb as f64 / 1024.0;
-            println!("{:>4} min  {}  {memory:.1} MiB", until_s / 60, latency_line(&latency));
+            say!("{:>4} min  {}  {memory:.1} MiB", until_s / 60, latency_line(&latency));
         }
         before.push(Interval { until_s, latency, resident_kb });
     })?;
@@ -676,7 +672,7 @@ fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> 
     let grown_kb = memory(second) as i64 - memory(first) as i64;
     if json {
         let all = |i: &Interval| serde_json::json!({ "until_s": i.until_s, "latency": latency_json(&i.latency), "resident_kb": i.resident_kb });
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "rate": load.rate, "keys": load.keys, "seconds": load.seconds,
@@ -686,8 +682,8 @@ fn soak(load: &Load, plot: Option<&PathBuf>, json: bool) -> Result<(), Failure> 
         );
         return Ok(());
     }
-    println!("{} results checked: each key of each window once, and right", measured.results);
-    println!(
+    say!("{} results checked: each key of each window once, and right", measured.results);
+    say!(
         "median p99 of an interval: first half {}, second half {} (x{drift:.2}); memory {:.1} MiB and {:.1} MiB",
         time(p99(first)),
         time(p99(second)),

@@ -1,0 +1,24 @@
+//! Lines on standard output.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write};
+use std::process::exit;
+
+/// Like `println!`, but that nobody reads any more (`| head`) is no panic.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::say::line(format_args!($($line)*)) };
+}
+pub(crate) use say;
+
+/// Prints a line. Ends the program where it cannot be: whoever reads it has had enough, or the disk
+/// that it goes to is full.
+pub(crate) fn line(line: Arguments<'_>) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
+        Err(error) => {
+            eprintln!("error: the output cannot be written: {error}");
+            exit(1)
+        }
+    }
+}
