@@ -1,0 +1,68 @@
+//! How soon a result follows the record that closes its window, beside a bare loop.
+
+use super::{Load, windows};
+use crate::Failure;
+use crate::figures::{latency_json, latency_line, median, time};
+use crate::say::say;
+use millstream_engine::cores;
+use millstream_engine::latency::Percentiles;
+
+/// Measures and prints.
+pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {
+    if !json {
+        say!(
+            "windows of 1 s over {} keys, {} rows a second for {} s, {}, {} usable cores; from the \
+             intended time of the record that closes a window to each result",
+            load.keys,
+            load.rate,
+            load.seconds,
+            if spin { "spinning" } else { "blocking" },
+            cores::usable()
+        );
+    }
+    let (mut bare, mut engine, mut results) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..rounds {
+        for is_engine in [false, true] {
+            let measured = windows(load, (is_engine, spin), |_, _| {})?;
+            let p = Percentiles::of(&measured.latency);
+            if !json {
+                let lag = time(Percentiles::of(&measured.lag).p99);
+                let name = if is_engine { "engine" } else { "bare" };
+                say!("{name:<8}{}  lag p99 {lag}", latency_line(&p));
+            }
+            if is_engine {
+                results += measured.results;
+                engine.push(p);
+            } else {
+                bare.push(p);
+            }
+        }
+    }
+    let middle = |rounds: &[Percentiles], of: fn(&Percentiles) -> u64| {
+        median(rounds.iter().map(of).collect())
+    };
+    let (b50, e50) = (middle(&bare, |p| p.p50), middle(&engine, |p| p.p50));
+    let (b99, e99) = (middle(&bare, |p| p.p99), middle(&engine, |p| p.p99));
+    let (r50, r99) = (e50 as f64 / b50 as f64, e99 as f64 / b99 as f64);
+    if json {
+        let all = |rounds: &[Percentiles]| rounds.iter().map(latency_json).collect::<Vec<_>>();
+        say!(
+            "{}",
+            serde_json::json!({
+                "keys": load.keys, "rate": load.rate, "seconds": load.seconds, "spin": spin,
+                "results_checked": results, "bare": all(&bare), "engine": all(&engine),
+                "p50_ratio": r50, "p99_ratio": r99,
+            })
+        );
+        return Ok(());
+    }
+    say!("{results} results of the engine checked: each key of each window once, and right");
+    say!(
+        "medians of {rounds} rounds: p50 bare {}, engine {} (x{r50:.2}); p99 bare {}, engine {} (x{r99:.2})",
+        time(b50),
+        time(e50),
+        time(b99),
+        time(e99)
+    );
+    Ok(())
+}
