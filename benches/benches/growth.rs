@@ -1,5 +1,5 @@
 //! What it costs to grow to millions of keys: an insert on average, and the longest of all, with the
-//! clock's own time in both. `cargo bench -p millstream-benches --bench growth`.
+//! clock's own time in both; and what it then costs to find each of them again. `cargo bench -p millstream-benches --bench growth`.
 
 use millstream_engine::key_group::{BuildFixed, hash_key};
 use millstream_engine::split_table::SplitTable;
@@ -21,34 +21,50 @@ fn inserts(keys: u64, mut insert: impl FnMut(u64)) -> (f64, u64) {
     (begun.elapsed().as_nanos() as f64 / keys as f64, longest)
 }
 
+/// Nanoseconds of finding a key again, of so many.
+fn found(keys: u64, mut find: impl FnMut(u64) -> Option<u64>) -> f64 {
+    let begun = Instant::now();
+    let sum: u64 = (0..keys).filter_map(&mut find).sum();
+    let nanos = begun.elapsed().as_nanos() as f64 / keys as f64;
+    assert_eq!(sum, keys, "each was counted once");
+    nanos
+}
+
 fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     values.get(values.len() / 2).copied()
 }
 
-fn print(name: &str, keys: u64, rounds: &[(f64, u64)]) {
-    let each = median(rounds.iter().map(|round| round.0).collect()).unwrap_or(0.0);
-    let longest = median(rounds.iter().map(|round| round.1).collect()).unwrap_or(0);
-    println!("{name}: {keys} keys: {each:.0} ns a key, the longest {:.1} us", longest as f64 / 1e3);
+fn print(name: &str, keys: u64, rounds: &[((f64, u64), f64)]) {
+    let each = median(rounds.iter().map(|round| round.0.0).collect()).unwrap_or(0.0);
+    let longest = median(rounds.iter().map(|round| round.0.1).collect()).unwrap_or(0);
+    let again = median(rounds.iter().map(|round| round.1).collect()).unwrap_or(0.0);
+    let longest = longest as f64 / 1e3;
+    println!(
+        "{name}: {keys} keys: {each:.0} ns a key, the longest {longest:.1} us; again {again:.1} ns"
+    );
 }
 
 fn main() {
-    for keys in [100_000, 1_000_000, 4_000_000] {
+    for keys in [10_000, 100_000, 1_000_000, 4_000_000] {
         let (mut doubling, mut split) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let mut table = HashMap::<u64, u64, BuildFixed>::default();
-            doubling.push(inserts(keys, |key| *table.entry(key).or_insert(0) += 1));
-            assert_eq!(table.len() as u64, keys);
+            let inserted = inserts(keys, |key| *table.entry(key).or_insert(0) += 1);
+            doubling.push((inserted, found(keys, |key| table.get(&key).copied())));
             drop(table);
             let mut table = SplitTable::<(u64, u64)>::default();
-            split.push(inserts(keys, |key| {
+            let inserted = inserts(keys, |key| {
                 let hash = hash_key(&key);
                 match table.find_mut(hash, |entry| entry.0 == key) {
                     Some(entry) => entry.1 += 1,
                     None => drop(table.insert_unique(hash, (key, 1), |entry| hash_key(&entry.0))),
                 }
-            }));
-            assert_eq!(table.len() as u64, keys);
+            });
+            let again = found(keys, |key| {
+                table.find_mut(hash_key(&key), |entry| entry.0 == key).map(|entry| entry.1)
+            });
+            split.push((inserted, again));
         }
         print("a table that doubles ", keys, &doubling);
         print("one that splits      ", keys, &split);

@@ -41,6 +41,17 @@ fn a_reader_that_has_enough_is_no_failure() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_finds_no_room_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = millstream().arg("functions").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("cannot be written"), "{error}");
+}
+
 #[test]
 fn wrong_jobs_exit_with_2_and_say_where_why_and_what_to_do() {
     let table = "CREATE STREAMING TABLE t USING console AS SELECT";
