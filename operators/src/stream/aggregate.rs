@@ -124,14 +124,22 @@ impl<K, S> Default for KeyStates<K, S> {
 
 impl<K: Hash + Eq + Clone, S: Default> KeyStates<K, S> {
     /// Does something with the state of a key.
-    #[inline]
+    #[inline(always)]
     pub fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> R {
         let hash = hash_key(key);
         if let Some((_, state)) = self.0.find_mut(hash, |(other, _)| other == key) {
             return body(state);
         }
+        body(self.begin(hash, key))
+    }
+
+    /// A new key's state. On its own, so that what is done for each record stays small enough to be
+    /// inlined into the loop over a source's records.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, hash: u64, key: &K) -> &mut S {
         let entry = (key.clone(), S::default());
-        body(&mut self.0.insert_unique(hash, entry, |(key, _)| hash_key(key)).1)
+        &mut self.0.insert_unique(hash, entry, |(key, _)| hash_key(key)).1
     }
 }
 
@@ -157,7 +165,7 @@ where
     A: Aggregate<T>,
     D: Push<(K, A::Output)>,
 {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
         let output = self.states.with(&key, |state| self.aggregate.add(state, value));
         self.down.push((key, output), ingest_ns)

@@ -3,6 +3,7 @@
 //! Both ends are a ring. [`Input`] is pushed by one service thread; [`Output`] is read by one.
 //! Not replayable: what was pushed but not committed when the process dies is gone.
 
+use super::staged::Staged;
 use crossbeam_utils::Backoff;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
@@ -117,8 +118,7 @@ pub(super) struct ChannelSource<T> {
     env: Arc<dyn Env>,
     emitted: u64,
     /// Micro-batch: records taken out of the ring by a plan, not yet emitted.
-    staged: VecDeque<(T, u64)>,
-    bound: Option<u64>,
+    staged: Staged<(T, u64)>,
 }
 
 /// Both ends of a channel source, and what they share.
@@ -138,7 +138,7 @@ impl<T: Send> ChannelSource<T> {
         committed: Arc<AtomicU64>,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { ring, start, committed, env, emitted: 0, staged: VecDeque::new(), bound: None }
+        Self { ring, start, committed, env, emitted: 0, staged: Staged::new() }
     }
 }
 
@@ -155,20 +155,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
 
     #[inline]
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
-        if let Some(bound) = self.bound {
-            for _ in 0..cx.budget {
-                if self.emitted == bound {
-                    self.bound = None;
-                    return Ok(Polled::AtBound);
-                }
-                if !down.ready() {
-                    break;
-                }
-                let Some((value, ingest_ns)) = self.staged.pop_front() else { break };
-                down.push(value, ingest_ns)?;
-                self.emitted += 1;
-            }
-            return Ok(Polled::Some);
+        if self.staged.is_running() {
+            return self.staged.poll(down, (cx.budget, &mut self.emitted), |record| record);
         }
         let mut taken = 0;
         while taken < cx.budget && down.ready() {
@@ -203,20 +191,20 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
     fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
         while self.staged.len() < CAPACITY {
             let Some(record) = self.ring.pop() else { break };
-            self.staged.push_back(record);
+            self.staged.add(record);
         }
         self.ring.release();
         let end = self.emitted + self.staged.len() as u64;
         Ok(Planned {
             end: Offset(end.to_string()),
-            has_new: !self.staged.is_empty(),
+            has_new: self.staged.len() > 0,
             exhausted: self.ring.is_abandoned() && self.ring.is_empty(),
             limited: self.staged.len() == CAPACITY,
         })
     }
 
     fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
-        self.bound = Some(self.emitted + self.staged.len() as u64);
+        self.staged.begin(self.staged.len());
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! A source that has its records in the process: an iterator.
 
+use super::staged::Staged;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::stage::Push;
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
-use std::collections::VecDeque;
 
 /// Records of a micro-batch at most, which are held until it runs.
 const BATCH: usize = 4096;
@@ -15,14 +15,12 @@ pub(super) struct ItemSource<I: Iterator> {
     items: I,
     emitted: u64,
     exhausted: bool,
-    /// Micro-batch: records of the batch that is planned.
-    staged: VecDeque<I::Item>,
-    bound: Option<u64>,
+    staged: Staged<I::Item>,
 }
 
 impl<I: Iterator> ItemSource<I> {
     pub fn new(items: I) -> Self {
-        Self { items, emitted: 0, exhausted: false, staged: VecDeque::new(), bound: None }
+        Self { items, emitted: 0, exhausted: false, staged: Staged::new() }
     }
 }
 
@@ -39,20 +37,9 @@ where
     #[inline]
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let now_ns = cx.env.now_ns();
-        if let Some(bound) = self.bound {
-            for _ in 0..cx.budget {
-                if self.emitted == bound {
-                    self.bound = None;
-                    return Ok(Polled::AtBound);
-                }
-                if !down.ready() {
-                    break;
-                }
-                let Some(item) = self.staged.pop_front() else { break };
-                down.push(item, now_ns)?;
-                self.emitted += 1;
-            }
-            return Ok(Polled::Some);
+        if self.staged.is_running() {
+            let counted = (cx.budget, &mut self.emitted);
+            return self.staged.poll(down, counted, |item| (item, now_ns));
         }
         let mut taken = 0;
         while taken < cx.budget && down.ready() {
@@ -97,7 +84,7 @@ where
         let end = self.emitted + self.staged.len() as u64;
         Ok(Planned {
             end: Offset(end.to_string()),
-            has_new: !self.staged.is_empty(),
+            has_new: self.staged.len() > 0,
             exhausted: self.exhausted,
             limited: self.staged.len() == BATCH,
         })
@@ -106,8 +93,9 @@ where
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError> {
         let end = end.number()?;
         // A batch that an earlier run has planned.
-        self.fill(end.saturating_sub(self.emitted) as usize);
-        self.bound = Some(end.min(self.emitted + self.staged.len() as u64));
+        let records = end.saturating_sub(self.emitted) as usize;
+        self.fill(records);
+        self.staged.begin(records);
         Ok(())
     }
 }
@@ -116,7 +104,7 @@ impl<I: Iterator> ItemSource<I> {
     fn fill(&mut self, records: usize) {
         while self.staged.len() < records && !self.exhausted {
             match self.items.next() {
-                Some(item) => self.staged.push_back(item),
+                Some(item) => self.staged.add(item),
                 None => self.exhausted = true,
             }
         }

@@ -36,6 +36,7 @@ mod flow;
 mod items;
 mod ops;
 mod process;
+mod staged;
 mod state;
 pub(crate) mod watermark;
 

@@ -1,0 +1,66 @@
+//! Records that a source in the process holds for a micro-batch.
+
+use millstream_engine::error::EngineError;
+use millstream_engine::stage::Push;
+use millstream_engine::tasklet::Polled;
+use std::collections::VecDeque;
+
+/// Taken by a plan, and emitted when the batch runs.
+pub(super) struct Staged<T> {
+    records: VecDeque<T>,
+    /// While a batch runs: records of it that are not out yet.
+    left: Option<usize>,
+}
+
+impl<T> Staged<T> {
+    pub fn new() -> Self {
+        Self { records: VecDeque::new(), left: None }
+    }
+
+    pub fn add(&mut self, record: T) {
+        self.records.push_back(record);
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// A batch begins, with the first so many.
+    pub fn begin(&mut self, records: usize) {
+        self.left = Some(records.min(self.records.len()));
+    }
+
+    /// Whether a batch runs.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Emits what is left of the batch, each record with the time that it came at, and counts it.
+    ///
+    /// It is never inlined: so a source's loop in continuous mode is the only one in it, and small
+    /// enough for the compiler to keep what it goes by in registers.
+    #[inline(never)]
+    pub fn poll<U, D: Push<U>>(
+        &mut self,
+        down: &mut D,
+        (budget, emitted): (usize, &mut u64),
+        timed: impl Fn(T) -> (U, u64),
+    ) -> Result<Polled, EngineError> {
+        for _ in 0..budget {
+            if self.left == Some(0) {
+                self.left = None;
+                return Ok(Polled::AtBound);
+            }
+            if !down.ready() {
+                break;
+            }
+            let Some(record) = self.records.pop_front() else { break };
+            let (value, ingest_ns) = timed(record);
+            down.push(value, ingest_ns)?;
+            self.left = self.left.map(|left| left - 1);
+            *emitted += 1;
+        }
+        Ok(Polled::Some)
+    }
+}
