@@ -1,9 +1,8 @@
 //! The stateless stages.
 //!
 //! What is done for each record is compiled into the loop over a source's records, whatever the
-//! compiler thinks of its size: with a call for each record a count had a sixth to a third less
-//! throughput (`millstream bench throughput`), and less than half in one process of about ten, whose
-//! stack lay so that each call was slow.
+//! compiler thinks of its size: with a call for each record a count had a tenth to a third less
+//! throughput (`benches/undone/build calls`), and in one process of about ten less than half.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
