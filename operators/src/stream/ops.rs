@@ -2,7 +2,7 @@
 //!
 //! What is done for each record is compiled into the loop over a source's records, whatever the
 //! compiler thinks of its size: with a call for each record a count had a tenth to a third less
-//! throughput (`benches/undone/build calls`), and in one process of about ten less than half.
+//! throughput (`benches/undone/build calls`).
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;

@@ -38,8 +38,7 @@ impl<T> Staged<T> {
 
     /// Emits what is left of the batch, each record with the time that it came at, and counts it.
     ///
-    /// It is never inlined: so a source's loop in continuous mode is the only one in it, and small
-    /// enough for the compiler to keep what it goes by in registers.
+    /// Never inlined: so the loop that a source's `poll` has is the one of continuous mode alone.
     #[inline(never)]
     pub fn poll<U, D: Push<U>>(
         &mut self,
