@@ -19,6 +19,7 @@ use crate::connect::console;
 use crate::table::analyze::{self, Grouping};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Expr, SortOrder, col};
 use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
@@ -46,23 +47,32 @@ impl DataFrame {
         Self::new(self.session.clone(), plan)
     }
 
+    /// Analyses by the rules of types of the session's settings.
+    fn analyse<T>(&self, analysis: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
+        let semantics = self.session.lock().settings.semantics;
+        Rules::of(semantics).apply(analysis)
+    }
+
     /// These columns.
     pub fn select(&self, exprs: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
         let exprs: Vec<_> = exprs.into_iter().collect();
         if exprs.iter().any(analyze::has_aggregate) {
             return self.group_by([]).agg(exprs);
         }
-        Ok(self.with(analyze::project(self.plan.clone(), &exprs)?))
+        let plan = self.analyse(|| analyze::project(self.plan.clone(), &exprs))?;
+        Ok(self.with(plan))
     }
 
     /// The rows for which the condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
-        let plain = analyze::filter(self.plan.clone(), condition);
+        let plain = self.analyse(|| analyze::filter(self.plan.clone(), condition));
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
         };
         // Perhaps it asks for the file that a row is from, which is no column of the result.
-        let Ok(plan) = analyze::filter(with, condition) else { return Err(error.clone()) };
+        let Ok(plan) = self.analyse(|| analyze::filter(with, condition)) else {
+            return Err(error.clone());
+        };
         let columns: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
         Ok(self.with(analyze::project(plan, &columns)?))
     }
@@ -133,7 +143,8 @@ impl DataFrame {
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = Written::parse(how)?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
-        let condition = analyze::boolean(resolve(on, &scope)?, on, "the condition of a join")?;
+        let condition =
+            self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "the condition of a join"))?;
         let (left, right) = (self.plan.clone(), other.plan.clone());
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }
@@ -147,7 +158,9 @@ impl DataFrame {
     ) -> PlanResult<Self> {
         let names: Vec<String> = names.into_iter().map(str::to_string).collect();
         let (left, right) = (self.plan.clone(), other.plan.clone());
-        Ok(self.with(join::join_using(left, right, Written::parse(how)?, &names)?))
+        let how = Written::parse(how)?;
+        let plan = self.analyse(|| join::join_using(left, right, how, &names))?;
+        Ok(self.with(plan))
     }
 
     /// Every row of this with every row of the other.
@@ -178,7 +191,8 @@ impl DataFrame {
 
     /// All rows of both.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
-        Ok(self.with(analyze::union(self.plan.clone(), other.plan.clone())?))
+        let union = || analyze::union(self.plan.clone(), other.plan.clone());
+        Ok(self.with(self.analyse(union)?))
     }
 
     /// Groups by expressions; see [`GroupedData::agg`].
@@ -216,7 +230,7 @@ impl DataFrame {
     ) -> PlanResult<Self> {
         let key = |key: SortOrder| (key.expr, key.descending, key.nulls_first);
         let keys: Vec<_> = keys.into_iter().map(|k| key(k.into())).collect();
-        Ok(self.with(analyze::sort(self.plan.clone(), &keys)?))
+        Ok(self.with(self.analyse(|| analyze::sort(self.plan.clone(), &keys))?))
     }
 
     /// The first rows.
@@ -321,8 +335,11 @@ impl GroupedData {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
         let select: Vec<Expr> = self.keys.iter().cloned().chain(aggregates).collect();
         let input = self.of.plan.clone();
-        let grouping = Grouping::with_sets(input, &self.keys, self.sets.clone(), &select)?;
-        Ok(self.of.with(grouping.finish(&select, None)?))
+        let plan = self.of.analyse(|| {
+            let grouping = Grouping::with_sets(input, &self.keys, self.sets.clone(), &select)?;
+            grouping.finish(&select, None)
+        })?;
+        Ok(self.of.with(plan))
     }
 
     /// The keys and the number of rows of each, as `count`.

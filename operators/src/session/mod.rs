@@ -202,6 +202,12 @@ impl Session {
                 Ok(ansi) => inner.settings.semantics.ansi = ansi,
                 Err(_) => return wrong("true or false"),
             },
+            "spark.sql.decimaloperations.allowprecisionloss" => {
+                match value.to_ascii_lowercase().parse() {
+                    Ok(allowed) => inner.settings.semantics.precision_loss = allowed,
+                    Err(_) => return wrong("true or false"),
+                }
+            }
             "spark.sql.streaming.multiplewatermarkpolicy" => {
                 inner.settings.watermark_policy = match value.to_ascii_lowercase().as_str() {
                     "min" => Policy::Min,
@@ -230,6 +236,7 @@ impl Session {
                     "millstream.idleTimeout",
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
+                    "spark.sql.decimalOperations.allowPrecisionLoss",
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];

@@ -78,11 +78,13 @@ pub struct Semantics {
     /// Whether overflow, division by zero and bad casts are errors; if not, they give NULL, and
     /// integers wrap around.
     pub ansi: bool,
+    /// Whether a decimal result that needs more than 38 digits gives up digits behind the point.
+    pub precision_loss: bool,
 }
 
 impl Default for Semantics {
     fn default() -> Self {
-        Self { zone: Tz::UTC, ansi: true }
+        Self { zone: Tz::UTC, ansi: true, precision_loss: true }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cell;
 pub mod compile;
 pub mod functions;
 pub mod resolve;
+pub mod rules;
 pub mod share;
 pub mod user;
 

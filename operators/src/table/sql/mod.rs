@@ -11,6 +11,7 @@ mod subquery;
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;
 use super::expr::compile::Semantics;
+use super::expr::rules::Rules;
 use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::Plan;
 use sqlparser::keywords::Keyword;
@@ -413,6 +414,10 @@ fn parse_place(text: &str) -> Option<Place> {
 
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
+    Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))
+}
+
+fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
     let mut tokens = with_literals(tokens);
     let catalog = &WithWatermarks { outer: catalog, watermarks };
