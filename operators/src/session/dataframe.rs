@@ -143,8 +143,7 @@ impl DataFrame {
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = Written::parse(how)?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
-        let condition =
-            self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "the condition of a join"))?;
+        let condition = self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "ON"))?;
         let (left, right) = (self.plan.clone(), other.plan.clone());
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }

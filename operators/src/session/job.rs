@@ -94,7 +94,7 @@ impl Session {
                     if !matches!(trigger, Trigger::Once | Trigger::AvailableNow) {
                         return Err(PlanError::new(
                             "STREAMING_TABLE_IN_SCRIPT",
-                            "CREATE STREAMING TABLE starts a query that may have no end",
+                            "`CREATE STREAMING TABLE` starts a query that may have no end",
                             "Give it option trigger 'available-now' or 'once', or put it into a \
                              job file and start it with `millstream run`",
                         )

@@ -52,7 +52,7 @@ pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
             "INVALID_WHERE_CONDITION",
-            format!("WHERE has an aggregate: `{condition}`"),
+            format!("`WHERE` has an aggregate: `{condition}`"),
             "Use HAVING, or aggregate in a subquery",
         )
         .at(condition.place()));
@@ -66,9 +66,14 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
     }
+    let condition = match what {
+        "FILTER" => "INVALID_AGGREGATE_FILTER.NOT_BOOLEAN",
+        "ON" => "JOIN_CONDITION_IS_NOT_BOOLEAN_TYPE",
+        _ => "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN",
+    };
     Err(PlanError::new(
-        "DATATYPE_MISMATCH.FILTER_NOT_BOOLEAN",
-        format!("{what} needs BOOLEAN, but `{resolved}` is {}", resolved.data_type),
+        condition,
+        format!("`{what}` needs BOOLEAN, but `{resolved}` is {}", resolved.data_type),
         "Compare it with something",
     )
     .at(expr.place()))
@@ -271,7 +276,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
                 PlanError::new(
                     "GROUP_BY_POS_OUT_OF_RANGE",
                     format!(
-                        "GROUP BY {position}, but the SELECT list has {} columns",
+                        "`GROUP BY` {position}, but the SELECT list has {} columns",
                         select.len()
                     ),
                     "Count from 1",
@@ -280,7 +285,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             if has_aggregate(found) {
                 return Err(PlanError::new(
                     "GROUP_BY_POS_AGGREGATE",
-                    format!("GROUP BY {position} is an aggregate"),
+                    format!("`GROUP BY` {position} is an aggregate"),
                     "Group by another column",
                 ));
             }
@@ -576,7 +581,7 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     if a.len() != b.len() {
         return Err(PlanError::new(
             "NUM_COLUMNS_MISMATCH",
-            format!("UNION needs equally many columns, but has {} and {}", a.len(), b.len()),
+            format!("`UNION` needs equally many columns, but has {} and {}", a.len(), b.len()),
             "",
         ));
     }
@@ -625,7 +630,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
                 let at = at.ok_or_else(|| {
                     PlanError::new(
                         "ORDER_BY_POS_OUT_OF_RANGE",
-                        format!("ORDER BY {position}"),
+                        format!("`ORDER BY` {position}"),
                         "Count from 1",
                     )
                 })?;

@@ -116,7 +116,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         return Err(PlanError::not_yet("a join of two streams"));
     }
     if left.is_streaming() || right.is_streaming() {
-        return Err(refused("FULL OUTER", "a stream", "a table"));
+        return Err(refused("`FULL OUTER`", "a stream", "a table"));
     }
     let (of_left, of_right) = (left.scope(), right.scope());
     let (l, r) = (of_left.columns.len(), of_right.columns.len());

@@ -196,7 +196,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             let mut resolved = Vec::new();
             for (when, then) in branches {
                 let when = resolve_with(when, scope, hook)?;
-                let when = expect_type(when, &DataType::Boolean, "CASE WHEN")?;
+                let when = expect_type(when, &DataType::Boolean, "`CASE`")?;
                 resolved.push((when, resolve_with(then, scope, hook)?));
             }
             let otherwise = match otherwise {
@@ -216,7 +216,9 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             if *distinct || filter.is_some() {
                 return Err(PlanError::new(
                     "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
-                    format!("DISTINCT and FILTER belong to aggregate functions, `{name}` is none"),
+                    format!(
+                        "`DISTINCT` and `FILTER` belong to aggregate functions, `{name}` is none"
+                    ),
                     "",
                 ));
             }
@@ -434,7 +436,7 @@ fn case(branches: Vec<(Resolved, Resolved)>, otherwise: Option<Resolved>) -> Pla
     let (whens, mut values): (Vec<_>, Vec<_>) = branches.into_iter().unzip();
     let otherwise = otherwise.unwrap_or_else(|| Resolved::literal(Value::Null, DataType::Null));
     values.push(otherwise);
-    let mut values = unify("CASE", values)?;
+    let mut values = unify("`CASE`", values)?;
     let nullable = values.iter().any(|v| v.nullable);
     let Some(otherwise) = values.pop() else { unreachable!("the ELSE was pushed") };
     let data_type = otherwise.data_type.clone();

@@ -482,7 +482,7 @@ fn interval_literal(text: &str) -> PlanResult<Expr> {
     let wrong = || {
         PlanError::new(
             "INVALID_INTERVAL_FORMAT",
-            format!("INTERVAL {text} is not a length of time"),
+            format!("`INTERVAL` {text} is not a length of time"),
             "Write INTERVAL 10 MINUTES, INTERVAL '1 02:03:04' DAY TO SECOND or INTERVAL 1 YEAR",
         )
     };

@@ -51,7 +51,7 @@ pub(super) fn relation_with_joins(
                 let names: Vec<_> = names.collect();
                 join::join_using(left, right, written, &names)
             }
-            JoinConstraint::UsingAlias(..) => Err(PlanError::not_yet("USING … AS")),
+            JoinConstraint::UsingAlias(..) => Err(PlanError::not_yet("`USING` … AS")),
         }
         .map(|plan| join::placed(plan, here))
         .map_err(|error| error.at(here))?;

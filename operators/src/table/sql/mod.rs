@@ -159,7 +159,7 @@ fn watermark_clause(
     };
     let is = |i: usize, expected: &str| tokens.get(i).is_some_and(|t| is_word(&t.token, expected));
     let delay = (begin..tokens.len()).find(|i| is(*i, "DELAY") && is(*i + 1, "OF"));
-    let delay = delay.ok_or_else(|| wrong("WATERMARK without DELAY OF"))?;
+    let delay = delay.ok_or_else(|| wrong("`WATERMARK` without `DELAY OF`"))?;
     let (mut time, mut name) = (&tokens[begin + 1..delay], None);
     if let [before @ .., as_word, last] = time
         && is_word(&as_word.token, "AS")

@@ -31,7 +31,7 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let with;
     let catalog: &dyn Catalog = match &query.with {
         None => catalog,
-        Some(ctes) if ctes.recursive => return Err(refuse("WITH RECURSIVE", here)),
+        Some(ctes) if ctes.recursive => return Err(refuse("`WITH RECURSIVE`", here)),
         Some(ctes) => {
             let mut named = WithViews { views: Vec::new(), outer: catalog };
             for cte in &ctes.cte_tables {
@@ -44,12 +44,12 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         }
     };
     if query.fetch.is_some() || !query.locks.is_empty() || !query.pipe_operators.is_empty() {
-        return Err(refuse("FETCH, FOR and pipe syntax", here));
+        return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
     }
     let (mut plan, select) = body(&query.body, catalog)?;
     if let Some(order_by) = &query.order_by {
         let OrderByKind::Expressions(keys) = &order_by.kind else {
-            return Err(refuse("ORDER BY ALL", here));
+            return Err(refuse("`ORDER BY ALL`", here));
         };
         let constant = constants(catalog);
         let key = |key| sort_key(key, &select, &constant);
@@ -66,7 +66,7 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         Some(_) => {
             return Err(PlanError::new(
                 "STREAMING_OFFSET_UNSUPPORTED",
-                "OFFSET has no meaning on a stream",
+                "`OFFSET` has no meaning on a stream",
                 "Use LIMIT alone",
             )
             .at(here));
@@ -133,7 +133,7 @@ fn count(limit: &ast::Expr, here: Place) -> PlanResult<u64> {
         Expr::Literal(Value::Long(n), _) if n >= 0 => Ok(n as u64),
         other => Err(PlanError::new(
             "INVALID_LIMIT_LIKE_EXPRESSION",
-            format!("LIMIT {other} is not a number of rows"),
+            format!("`LIMIT` {other} is not a number of rows"),
             "Write LIMIT 10",
         )
         .at(here)),
@@ -195,7 +195,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
                 format!(
-                    "{op} with a stream on the right can never be decided: a later row may undo it"
+                    "`{op}` with a stream on the right can never be decided: a later row may undo it"
                 ),
                 "Filter with a condition instead",
             )
@@ -209,7 +209,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
 fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> {
     let here = place(select.select_token.0.span.start);
     let distinct = match select.distinct {
-        Some(Distinct::On(_)) => return Err(refuse("DISTINCT ON", here)),
+        Some(Distinct::On(_)) => return Err(refuse("`DISTINCT ON`", here)),
         Some(Distinct::Distinct) => true,
         _ => false,
     };
@@ -219,7 +219,10 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
         || !select.cluster_by.is_empty()
         || !select.distribute_by.is_empty()
     {
-        return Err(refuse("QUALIFY, WINDOW, SORT BY, CLUSTER BY and DISTRIBUTE BY", here));
+        return Err(refuse(
+            "`QUALIFY`, `WINDOW`, `SORT BY`, `CLUSTER BY` and `DISTRIBUTE BY`",
+            here,
+        ));
     }
     let input = from_clause(select, catalog)?;
     // What subqueries add is no column of `*`.
@@ -326,7 +329,7 @@ fn grouping(
     here: Place,
 ) -> PlanResult<(Vec<Expr>, Option<Vec<Vec<usize>>>)> {
     let GroupByExpr::Expressions(written, modifiers) = group_by else {
-        return Err(refuse("GROUP BY ALL", here));
+        return Err(refuse("`GROUP BY ALL`", here));
     };
     let mut keys: Vec<Expr> = Vec::new();
     // Each part of the clause has its sets; all of one with all of the next.
@@ -375,14 +378,14 @@ fn grouping(
         sets = match modifier {
             ast::GroupByWithModifier::Rollup => rollup(groups),
             ast::GroupByWithModifier::Cube => cube(groups),
-            other => return Err(refuse(format_args!("GROUP BY … {other}"), here)),
+            other => return Err(refuse(format_args!("`GROUP BY` … {other}"), here)),
         };
         any = true;
     }
     if sets.len() > MOST_SETS || keys.len() > 62 {
         return Err(PlanError::new(
             "GROUPING_SIZE_LIMIT_EXCEEDED",
-            format!("GROUP BY has {} sets of {} keys", sets.len(), keys.len()),
+            format!("`GROUP BY` has {} sets of {} keys", sets.len(), keys.len()),
             format!("At most {MOST_SETS} sets: each row is in a group of each"),
         )
         .at(here));
@@ -524,7 +527,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
                 _ => {
                     return Err(PlanError::new(
                         "INVALID_INLINE_TABLE.CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE",
-                        "VALUES holds an expression that is no constant",
+                        "`VALUES` holds an expression that is no constant",
                         "",
                     )
                     .at(here));
@@ -551,7 +554,10 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     let here = place(view.lateral_view.span().start);
     let call = convert_with(&view.lateral_view, &constants(catalog))?;
     if !crate::table::generate::is_generator(&call) {
-        return Err(refuse(format_args!("LATERAL VIEW of `{call}`, which is no generator"), here));
+        return Err(refuse(
+            format_args!("`LATERAL VIEW` of `{call}`, which is no generator"),
+            here,
+        ));
     }
     let names: Vec<String> = view.lateral_col_alias.iter().map(|name| name.value.clone()).collect();
     let width = input.width();

@@ -256,7 +256,7 @@ impl<'c> Joining<'c> {
             }
             ast::Expr::In { expr, target: InTarget::Subquery(query), negated, .. } => {
                 if let ast::Expr::Tuple(_) = strip(expr) {
-                    let what = "NOT IN, or IN beside OR, of several columns and a subquery";
+                    let what = "`NOT IN`, or IN beside OR, of several columns and a subquery";
                     return Err(PlanError::not_yet(what).at(here));
                 }
                 let value = resolve(&self.convert(expr)?, &self.scope())?;

@@ -121,7 +121,7 @@ fn nan(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((unify("IN", args)?, DataType::Boolean, nullable))
+    Ok((unify("`IN`", args)?, DataType::Boolean, nullable))
 }
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
