@@ -7,6 +7,7 @@ operators/tests/spark/expressions.txt.
 
 One JSON object per line: the expression, its type and its value as text, or the error's condition.
 """
+
 import json
 import pathlib
 import sys

@@ -8,6 +8,7 @@
 Each side writes 54 rows in 18 batches, so that its log is compacted; a stray file that no log names
 lies beside them. Ends with an error if a row is missing or doubled on either side.
 """
+
 import pathlib
 import subprocess
 import sys

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Spark's documented examples of each function that Millstream has: the answers agree.
+
+    pip install pyspark==4.3.0                                        # and Java 17
+    tools/spark/examples.py target/release/millstream [--only FUNCTION-REGEX]
+
+The examples are those that `DESCRIBE FUNCTION EXTENDED` prints, asked of Spark and of
+`millstream sql`. Examples of what changes at each call (the clock, random numbers) are left out.
+The exit code is 1 if an answer differs.
+"""
+
+import argparse
+import collections
+import re
+import subprocess
+import sys
+
+import peers
+
+# Other values at each call, or of the place where they run.
+VARYING = re.compile(
+    r"\b(rand|randn|random|randstr|uuid|shuffle|now|current_\w+|curdate|localtimestamp|version"
+    r"|user|session_user|monotonically_increasing_id|unix_timestamp\(\)|spark_partition_id"
+    r"|input_file_\w+|uniform)\b"
+)
+
+
+def functions(program):
+    """The names that `millstream functions` prints."""
+    said = subprocess.run([program, "functions"], capture_output=True, text=True, check=True)
+    return sorted(set(re.findall(r"\b[a-z_][a-z_0-9]*\b", said.stdout)))
+
+
+def examples(spark, name):
+    """The statements of a function's examples."""
+    try:
+        rows = spark.session.sql(f"DESCRIBE FUNCTION EXTENDED `{name}`").collect()
+    except Exception:  # no function of Spark's
+        return []
+    text = "\n".join(row[0] for row in rows)
+    _, _, text = text.partition("Examples:")
+    text = text.partition("\n    Note:")[0]
+    return [statement.strip() for statement in re.findall(r"> (SELECT.*?);\s*$", text, re.M | re.S)]
+
+
+def main():
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("program", help="the millstream to compare")
+    options.add_argument("--only", default="", help="functions whose name matches")
+    args = options.parse_args()
+    spark = peers.Spark()
+    spark.set(True, "UTC")
+    millstream = peers.Millstream(args.program, True, "UTC")
+    total, asked = collections.Counter(), set()
+    for name in functions(args.program):
+        if not re.search(args.only, name):
+            continue
+        for statement in examples(spark, name):
+            if statement in asked or VARYING.search(statement):
+                continue
+            asked.add(statement)
+            # The one value of the example, as a struct of all its columns, as text.
+            try:
+                columns = len(spark.session.sql(statement).columns)
+            except Exception:
+                columns = 1
+            names = ", ".join(f"c{k}" for k in range(columns))
+            cells = ", ".join(f"CAST(c{k} AS STRING)" for k in range(columns))
+            query = (
+                "SELECT hex(encode(CAST(collect_list(x) AS STRING), 'UTF-8')) FROM"
+                f" (SELECT concat_ws('|', {cells}) AS x FROM ({statement}) AS t({names}))"
+            )
+            answers = spark.value(query), millstream.value(query)
+            found = peers.verdict(*answers, statement)
+            total[found] += 1
+            if found not in ("equal", "missing"):
+                said, ours = (peers.from_hex(answer)[1] for answer in answers)
+                print(f"[{found}] {statement}\n  Spark {said!r}\n  Millstream {ours!r}", flush=True)
+    said = ", ".join(f"{count} {found}" for found, count in total.most_common())
+    print(f"{sum(total.values())} examples: {said}")
+    return 1 if total["value"] or total["accepted"] or total["crash"] or total["hung"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
