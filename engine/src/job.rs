@@ -135,6 +135,9 @@ impl Job {
     pub fn open_checkpoint(&mut self, folder: &Path, shape: &Shape) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
         self.checkpoint = Some(checkpoint);
+        // Operators that are made from here on judge the first record by it.
+        let watermarks = (recovery.watermark_ms, recovery.next_watermark_ms);
+        self.time.resume(watermarks, recovery.trailing);
         self.recovery = recovery;
         Ok(())
     }

@@ -50,6 +50,7 @@ use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::plan::{Options, Plan, Scan};
+use crate::table::sources::SourceId;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -103,6 +104,7 @@ impl Catalog for Inner {
         }
         let (name, table) = self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         Some(Plan::Scan(Scan {
+            id: SourceId::default(),
             name: name.clone(),
             streaming: false,
             format: MEMORY_TABLE.to_string(),
@@ -298,6 +300,7 @@ impl Session {
         let stream = MemoryStream::new(schema);
         self.lock().streams.insert(name.to_string(), stream.clone());
         let scan = Scan {
+            id: SourceId::new(),
             name: name.to_string(),
             streaming: true,
             format: "memory".to_string(),
@@ -437,7 +440,8 @@ impl StreamReader {
         let (name, streaming) = (name.to_string(), self.streaming);
         let of_files = is_files(&format);
         let options = self.options;
-        let scan = Scan { name, streaming, format, options, schema, inferred, of_files };
+        let id = SourceId::new();
+        let scan = Scan { id, name, streaming, format, options, schema, inferred, of_files };
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
     }
 }

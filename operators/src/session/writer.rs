@@ -20,6 +20,7 @@ use crate::table::expr::resolve::did_you_mean;
 use crate::table::join;
 use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state_operators};
 use crate::table::plan::{Options, Scan};
+use crate::table::sources::sources;
 use crate::table::value::Value;
 use crate::table::windows::has_watermark;
 use millstream_engine::checkpoint::{Shape, new_id};
@@ -442,17 +443,17 @@ impl StreamWriter {
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &tables::left_out(self.frame.plan.clone());
-        let mut sources = Vec::new();
-        for scan in plan.scans() {
+        let mut identities = Vec::new();
+        for scan in sources(plan) {
             let identity = match scan.format.as_str() {
                 files if is_files(files) => file_config(scan)?.identity(),
                 other => other.to_string(),
             };
             match scan.partitions() {
-                1 => sources.push(identity),
+                1 => identities.push(identity),
                 parts => {
                     let of = |part| format!("{identity}, part {part} of {parts}");
-                    sources.extend((0..parts).map(of));
+                    identities.extend((0..parts).map(of));
                 }
             }
         }
@@ -461,7 +462,7 @@ impl StreamWriter {
             _ => None,
         };
         let (operators, layouts) = state_operators(plan, prepared.mode).into_iter().unzip();
-        Ok(Shape { sources, operators, sink, layouts })
+        Ok(Shape { sources: identities, operators, sink, layouts })
     }
 
     /// Puts sources, stages and sink into a job.

@@ -18,6 +18,7 @@ pub mod optimize;
 pub mod physical;
 pub mod plan;
 pub mod row;
+pub mod sources;
 pub mod sql;
 pub mod text;
 pub mod types;

@@ -6,6 +6,7 @@ use super::error::Place;
 use super::expr::Resolved;
 use super::expr::resolve::{Scope, ScopeColumn};
 use super::generate::Generator;
+use super::sources::{SourceId, readers};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
 use super::windows::{Tag, tag};
@@ -17,6 +18,8 @@ pub type Options = Vec<(String, String)>;
 /// An input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
+    /// Which source it reads.
+    pub id: SourceId,
     /// The name in the query.
     pub name: String,
     /// Whether it is a stream; if not, it is a table, read as it is when the query starts.
@@ -305,7 +308,7 @@ impl Plan {
         }
     }
 
-    /// The sources, in the order in which they are opened.
+    /// What reads sources, from left to right; see [`sources`](super::sources::sources).
     pub fn scans(&self) -> Vec<&Scan> {
         match self {
             Self::Scan(scan) => vec![scan],
@@ -439,11 +442,11 @@ impl Plan {
     /// The plan as a tree, for `explain`.
     pub fn tree(&self) -> String {
         let mut out = String::new();
-        self.write_tree(&mut out, 0);
+        self.write_tree(self, &mut out, 0);
         out
     }
 
-    fn write_tree(&self, out: &mut String, depth: usize) {
+    fn write_tree(&self, whole: &Plan, out: &mut String, depth: usize) {
         let named = |exprs: &[(Resolved, String)]| {
             let one = |(e, name): &(Resolved, String)| {
                 let text = e.to_string();
@@ -455,7 +458,12 @@ impl Plan {
             Self::Scan(scan) => {
                 let columns: Vec<_> = scan.schema.fields.iter().map(|f| f.name.as_str()).collect();
                 let what = if scan.streaming { "Scan" } else { "Table" };
-                format!("{what} {} USING {} [{}]", scan.name, scan.format, columns.join(", "))
+                let columns = columns.join(", ");
+                let once = match readers(whole, scan) {
+                    0 | 1 => String::new(),
+                    readers => format!(", read once for {readers} branches"),
+                };
+                format!("{what} {} USING {} [{columns}]{once}", scan.name, scan.format)
             }
             Self::Project(_, exprs) => format!("Project [{}]", named(exprs)),
             Self::Filter(_, condition) => format!("Filter {condition}"),
@@ -498,7 +506,7 @@ impl Plan {
         // Writing to a string does not fail.
         let _ = writeln!(out, "{lead}{line}");
         for input in self.inputs() {
-            input.write_tree(out, depth + 1);
+            input.write_tree(whole, out, depth + 1);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::accumulator::{Function, SESSIONS, TIME};
 use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
+use super::fork::fork;
 use super::join::{Parts, TableJoin};
 use super::late::{Late, LateOutput, Side};
 use super::order::{Limit, Sort};
@@ -20,6 +21,7 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::row::{Row, Slot, encode};
+use crate::table::sources::with_equal_readers;
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::windows::{
     EventKey, Lengths, Sliced, event_key, has_watermark, session_key, sliced,
@@ -55,10 +57,13 @@ pub fn lower(
     make_source: &mut MakeSource<'_>,
 ) -> Result<(), EngineError> {
     let needed = vec![true; plan.width()];
-    let plan = timed(optimize(plan), &job.times());
+    let plan = timed(optimize(&with_equal_readers(plan)), &job.times());
     let batch = !plan.is_streaming();
-    let lowering = Lowering { mode, semantics, parallelism, batch, late, job, make_source };
-    { lowering }.feed(&plan, sink, &needed)
+    let (merges, reads) = (merges_aggregates(&plan), Vec::new());
+    let mut lowering =
+        Lowering { mode, semantics, parallelism, batch, merges, late, job, make_source, reads };
+    lowering.feed(&plan, sink, &needed)?;
+    lowering.open_sources()
 }
 
 /// The plan with the time of the batch where it asks for the present time.
@@ -154,10 +159,31 @@ struct Lowering<'j, 's> {
     parallelism: usize,
     /// There is no stream, and so no event time.
     batch: bool,
+    /// What an aggregation gives is merged with other rows, and none of both knows of the other.
+    merges: bool,
     /// Where rows go that come too late.
     late: Option<LateOutput>,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
+    /// In the order in which they are first read.
+    reads: Vec<Read>,
+}
+
+/// A source that is opened when all that read it are known.
+struct Read {
+    scan: Scan,
+    /// Its columns that are read.
+    needed: Vec<bool>,
+    /// Of each part, the worker that it is on, and the chains behind it.
+    parts: Vec<(usize, Vec<BoxChain>)>,
+}
+
+/// Whether what an aggregation gives goes through a union.
+fn merges_aggregates(plan: &Plan) -> bool {
+    match plan {
+        Plan::Union(_) => plan.has_aggregate(),
+        _ => plan.inputs().into_iter().any(merges_aggregates),
+    }
 }
 
 /// Marks the columns that an expression reads.
@@ -191,6 +217,37 @@ impl Lowering<'_, '_> {
         self.plan(plan, downs, needed)
     }
 
+    /// Adds chains, one for each part, to those that read a source.
+    fn read(&mut self, scan: &Scan, downs: Vec<Placed>, needed: &[bool]) {
+        let same = |read: &&mut Read| read.scan.shares_source(scan);
+        let Some(read) = self.reads.iter_mut().find(same) else {
+            let parts = downs.into_iter().map(|(worker, down)| (worker, vec![down])).collect();
+            return self.reads.push(Read { scan: scan.clone(), needed: needed.to_vec(), parts });
+        };
+        read.needed.iter_mut().zip(needed).for_each(|(all, needed)| *all |= needed);
+        for ((_, branches), (_, down)) in read.parts.iter_mut().zip(downs) {
+            branches.push(down);
+        }
+    }
+
+    /// Makes the tasklets of all sources, each of which feeds all that read it.
+    fn open_sources(mut self) -> Result<(), EngineError> {
+        for Read { scan, needed, parts } in std::mem::take(&mut self.reads) {
+            let places: Vec<usize> = parts.iter().map(|(worker, _)| *worker).collect();
+            let downs = parts.into_iter().map(|(worker, branches)| (worker, fork(branches)));
+            let idle_ns = self.job.idle_timeout();
+            if places.len() > 1 {
+                let soon = idle_ns.map_or(PART_IDLE_NS, |ns| ns.min(PART_IDLE_NS));
+                self.job.set_idle_timeout(Some(soon));
+            }
+            let tasklets = (self.make_source)(self.job, &scan, &needed, downs.collect())?;
+            self.job.set_idle_timeout(idle_ns);
+            let seats = places.into_iter().zip(tasklets);
+            seats.for_each(|(worker, tasklet)| self.job.seat(worker, tasklet));
+        }
+        Ok(())
+    }
+
     /// The workers that so many instances run on.
     fn places(&self, instances: usize) -> Vec<usize> {
         (0..instances).map(|i| i % self.job.workers()).collect()
@@ -209,16 +266,7 @@ impl Lowering<'_, '_> {
         };
         match plan {
             Plan::Scan(scan) => {
-                let places: Vec<usize> = downs.iter().map(|(worker, _)| *worker).collect();
-                let idle_ns = self.job.idle_timeout();
-                if places.len() > 1 {
-                    let soon = idle_ns.map_or(PART_IDLE_NS, |ns| ns.min(PART_IDLE_NS));
-                    self.job.set_idle_timeout(Some(soon));
-                }
-                let tasklets = (self.make_source)(self.job, scan, needed, downs)?;
-                self.job.set_idle_timeout(idle_ns);
-                let seats = places.into_iter().zip(tasklets);
-                seats.for_each(|(worker, tasklet)| self.job.seat(worker, tasklet));
+                self.read(scan, downs, needed);
                 Ok(())
             }
             Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => self.plan(input, downs, needed),
@@ -474,7 +522,7 @@ impl Lowering<'_, '_> {
         let functions = functions.collect();
         let others = keys.iter().enumerate().filter(|(i, _)| kind.place() != Some(*i));
         let own = others.map(|(_, key)| self.key(key, width)).collect();
-        let continuous = self.job.trigger().is_continuous();
+        let (continuous, alone) = (self.job.trigger().is_continuous(), alone && !self.merges);
         match *kind {
             Kind::Groups(key) => {
                 let late = || self.late("aggregate", columns.clone());
@@ -592,7 +640,7 @@ impl Lowering<'_, '_> {
         let event = kind.event();
         let late = || self.late("aggregate", columns.clone());
         let event = event.map(|key| AggregateTime { key, late: late() });
-        let modes = (self.mode, self.job.trigger().is_continuous(), alone);
+        let modes = (self.mode, self.job.trigger().is_continuous(), alone && !self.merges);
         Box::new(Aggregate::new(own, functions, modes, event, log, down).of_partials())
     }
 }

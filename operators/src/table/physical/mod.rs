@@ -12,6 +12,7 @@
 mod accumulator;
 mod aggregate;
 mod deduplicate;
+mod fork;
 #[cfg(test)]
 mod harness;
 mod join;

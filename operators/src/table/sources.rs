@@ -1,0 +1,81 @@
+//! The sources of a plan, and how many read each.
+//!
+//! A stream that is loaded once is one source, however often the plan reads it: as a view that is
+//! named twice, or as a DataFrame and its clone. It is opened once, has one offset in the
+//! checkpoint, and each of its rows goes to every reader. Two streams that are loaded with equal
+//! options are two sources, as in Spark. A table is read anew by each of its readers.
+
+use super::expr::{Node, Resolved};
+use super::plan::{Plan, Scan};
+use super::types::Field;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tells sources apart that are described in the same way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceId(u64);
+
+impl SourceId {
+    /// One that no other source of this process has; the default is that of tables in memory.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // ORDERING: relaxed: each number is given once, whatever comes before or after.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Scan {
+    /// Whether both read one source.
+    pub fn shares_source(&self, other: &Scan) -> bool {
+        self.streaming && other.streaming && self.id == other.id
+    }
+}
+
+/// The sources of a plan in the order in which they are opened: that in which they are first read.
+pub fn sources(plan: &Plan) -> Vec<&Scan> {
+    let mut sources: Vec<&Scan> = Vec::new();
+    for scan in plan.scans() {
+        match sources.iter_mut().find(|source| source.shares_source(scan)) {
+            Some(source) if width(source) < width(scan) => *source = scan,
+            Some(_) => {}
+            None => sources.push(scan),
+        }
+    }
+    sources
+}
+
+/// How often a plan reads the source of a scan.
+pub fn readers(plan: &Plan, scan: &Scan) -> usize {
+    plan.scans().into_iter().filter(|other| other.shares_source(scan)).count()
+}
+
+fn width(scan: &Scan) -> usize {
+    scan.schema.fields.len()
+}
+
+/// The same plan, in which all that read a stream read the same columns of it: where one of them
+/// asks for the metadata of files, which comes behind the other columns, the others drop it.
+pub fn with_equal_readers(plan: &Plan) -> Plan {
+    let sources: Vec<Scan> = sources(plan).into_iter().cloned().collect();
+    widened(plan.clone(), &sources)
+}
+
+fn widened(plan: Plan, sources: &[Scan]) -> Plan {
+    let Plan::Scan(scan) = plan else {
+        let of = &mut |input| Ok::<_, Infallible>(widened(input, sources));
+        return match plan.map_inputs(of) {
+            Ok(plan) => plan,
+        };
+    };
+    let source = sources.iter().find(|source| source.shares_source(&scan));
+    let Some(source) = source.filter(|source| width(source) > width(&scan)) else {
+        return Plan::Scan(scan);
+    };
+    let column = |(i, field): (usize, &Field)| {
+        let node = Node::Column(i, field.name.clone());
+        let (data_type, nullable) = (field.data_type.clone(), field.nullable);
+        (Resolved { node, data_type, nullable }, field.name.clone())
+    };
+    let columns = scan.schema.fields.iter().enumerate().map(column);
+    Plan::Project(Box::new(Plan::Scan(source.clone())), columns.collect())
+}
