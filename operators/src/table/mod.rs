@@ -3,6 +3,7 @@
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
 //!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.
+//!   [`regexp`]: regular expressions.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
@@ -17,6 +18,7 @@ pub mod json;
 pub mod optimize;
 pub mod physical;
 pub mod plan;
+pub mod regexp;
 pub mod row;
 pub mod sources;
 pub mod sql;

@@ -227,6 +227,8 @@ fn structure(values: &[ast::Expr], here: Place, hook: &Subqueries<'_>) -> PlanRe
     Ok(called("named_struct", args, here))
 }
 
+/// `s LIKE pattern`, or with ANY, SOME or ALL of a list of patterns, which [`super::with_literals`]
+/// has made a call.
 fn like(
     name: &str,
     negated: bool,
@@ -237,11 +239,49 @@ fn like(
     hook: &Subqueries<'_>,
 ) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
-    let mut args = vec![convert(expr)?, convert(pattern)?];
-    if let Some(escape) = escape {
-        args.push(convert(escape)?);
+    let value = convert(expr)?;
+    let one = |args: Vec<Expr>| not(negated, called(name, args, here));
+    if let Some((all, patterns)) = quantified(pattern) {
+        let tests =
+            patterns.into_iter().map(|pattern| Ok(one(vec![value.clone(), convert(pattern)?])));
+        let tests = tests.collect::<PlanResult<Vec<_>>>()?;
+        let joined = tests.into_iter().reduce(|a, b| call(if all { "and" } else { "or" }, [a, b]));
+        return joined.ok_or_else(|| {
+            PlanError::new(
+                "INVALID_SQL_SYNTAX.EMPTY_QUANTIFIED_PATTERN",
+                "LIKE with ANY, SOME or ALL needs a pattern",
+                "Write: LIKE ANY ('a%', 'b%')",
+            )
+            .at(here)
+        });
     }
-    Ok(not(negated, called(name, args, here)))
+    let mut args = vec![value, convert(pattern)?];
+    if let Some(escape) = escape {
+        let escape = convert(escape)?;
+        match &escape {
+            Expr::Literal(Value::String(text), _) if text.encode_utf16().count() == 1 => {}
+            Expr::Literal(Value::String(text), _) => {
+                let reason = format!("the escape '{text}' is not one character");
+                return Err(PlanError::new("INVALID_ESC", reason, "").at(here));
+            }
+            _ => return Err(super::syntax("ESCAPE needs a string literal", here)),
+        }
+        args.push(escape);
+    }
+    Ok(one(args))
+}
+
+/// The patterns of a quantified LIKE, and whether all of them are to match.
+fn quantified(pattern: &ast::Expr) -> Option<(bool, Vec<&ast::Expr>)> {
+    let ast::Expr::Function(function) = pattern else { return None };
+    let name = function.name.to_string();
+    let all = name.strip_prefix(super::REWRITTEN)? == "like_all";
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let patterns = list.args.iter().map(|arg| match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((all, patterns.collect::<Option<_>>()?))
 }
 
 fn unary_op(
@@ -253,7 +293,7 @@ fn unary_op(
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     match op {
         UnaryOperator::Not | UnaryOperator::BangNot => Ok(called("not", vec![convert(arg)?], here)),
-        UnaryOperator::Plus => convert(arg),
+        UnaryOperator::Plus => Ok(called("positive", vec![convert(arg)?], here)),
         UnaryOperator::Minus => match arg {
             // The smallest BIGINT has no positive counterpart, so the sign belongs to the number.
             ast::Expr::Value(value) => match &value.value {

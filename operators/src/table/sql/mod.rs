@@ -5,6 +5,7 @@ mod dialect;
 pub mod expr;
 pub mod job;
 mod join;
+mod literals;
 pub mod query;
 mod subquery;
 
@@ -128,8 +129,10 @@ fn syntax(reason: impl Into<String>, at: Place) -> PlanError {
 
 /// The tokens of a text, without comments and white space.
 pub(crate) fn tokenize(sql: &str) -> PlanResult<Vec<TokenWithSpan>> {
-    let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location();
-    let tokens = tokens.map_err(|error| syntax(error.message, place(error.location)))?;
+    let (sql, literals) = literals::hide(sql)?;
+    let tokens = Tokenizer::new(&DIALECT, &sql).tokenize_with_location();
+    let mut tokens = tokens.map_err(|error| syntax(error.message, place(error.location)))?;
+    literals.put_back(&mut tokens)?;
     Ok(tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect())
 }
 
@@ -309,6 +312,21 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             put(Token::RParen);
             i = next;
             continue;
+        }
+        // The list of patterns of a quantified LIKE as a call.
+        let list = is_word(&tokens[i].token, "LIKE") || is_word(&tokens[i].token, "ILIKE");
+        if list && at(i + 2) == Some(&Token::LParen) {
+            let name = match at(i + 1).and_then(word).map(str::to_ascii_uppercase).as_deref() {
+                Some("ANY" | "SOME") => Some("like_any"),
+                Some("ALL") => Some("like_all"),
+                _ => None,
+            };
+            if let Some(name) = name {
+                put(tokens[i].token.clone());
+                put(Token::make_word(&format!("{REWRITTEN}{name}"), None));
+                i += 2;
+                continue;
+            }
         }
         // A function of that name, not the keyword.
         let after = at(i + 2).and_then(word).map(str::to_ascii_uppercase);

@@ -32,7 +32,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         compile_pmod,
     ),
     function("negative", "- a", (1, 1), same, compile_negative),
-    function("positive", "+ a", (1, 1), same, |args, _, _| {
+    function("positive", "+ a", (1, 1), positive, |args, _, _| {
         let [a] = take(args);
         a
     }),
@@ -193,6 +193,20 @@ fn same(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let nullable = any_nullable(&args);
     Ok((args, data_type, nullable))
+}
+
+fn positive(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    match &args[0].data_type {
+        DataType::DayTimeInterval(..) | DataType::YearMonthInterval(..) => {
+            let data_type = args[0].data_type.clone();
+            Ok((args, data_type, nullable))
+        }
+        other if other.is_numeric() || matches!(other, DataType::String | DataType::Null) => {
+            same(name, args)
+        }
+        _ => Err(super::unexpected(name, "a number or an interval", &args[0])),
+    }
 }
 
 fn to_double(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -8,6 +8,7 @@ mod format;
 mod hash;
 mod json;
 mod lambda;
+mod like;
 mod map;
 mod math;
 mod number;
@@ -143,13 +144,14 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 14] {
+fn tables() -> [&'static [Function]; 15] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
         compare::FUNCTIONS,
         condition::FUNCTIONS,
         string::FUNCTIONS,
+        like::FUNCTIONS,
         text::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,

@@ -92,20 +92,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         test(a, |s, p| memchr::memmem::find(s, p).is_some())
     }),
     function(
-        "like",
-        "s LIKE pattern: % is any text, _ any character",
-        (2, 3),
-        text_to_bool,
-        |a, e, _| like(a, e, false),
-    ),
-    function(
-        "ilike",
-        "s ILIKE pattern: LIKE without regard to case",
-        (2, 3),
-        text_to_bool,
-        |a, e, _| like(a, e, true),
-    ),
-    function(
         "split",
         "split(s, regex[, limit]): an array of the parts",
         (2, 3),
@@ -393,51 +379,6 @@ fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
             out.extend(fill);
         }
         Ok(Some(out.into_bump_str().as_bytes()))
-    })
-}
-
-/// A LIKE pattern as a regular expression.
-fn like_regex(pattern: &str, escape: char, ignore_case: bool) -> Result<Regex, String> {
-    let mut regex = if ignore_case { "(?is)^".to_string() } else { "(?s)^".to_string() };
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            c if c == escape => match chars.next() {
-                Some(next) if next == '%' || next == '_' || next == escape => {
-                    regex.push_str(&regex::escape(&next.to_string()));
-                }
-                _ => return Err(format!("the escape '{escape}' must stand before %, _ or itself")),
-            },
-            '%' => regex.push_str(".*"),
-            '_' => regex.push('.'),
-            other => regex.push_str(&regex::escape(&other.to_string())),
-        }
-    }
-    regex.push('$');
-    Regex::new(&regex).map_err(|error| error.to_string())
-}
-
-fn like(args: Vec<Compiled>, exprs: &[Resolved], ignore_case: bool) -> Compiled {
-    let escape = exprs.get(2).and_then(|e| e.literal_text()?.chars().next()).unwrap_or('\\');
-    let mut args = args.into_iter().map(Compiled::bytes);
-    let (Some(s), Some(pattern)) = (args.next(), args.next()) else {
-        unreachable!("resolution counted")
-    };
-    let fixed = exprs[1].literal_text().map(|pattern| like_regex(pattern, escape, ignore_case));
-    bool_fn(move |cx| {
-        let (Some(s), Some(pattern)) = (s(cx)?, pattern(cx)?) else { return Ok(None) };
-        let made;
-        let regex = match &fixed {
-            Some(regex) => regex,
-            None => {
-                made = like_regex(text(pattern), escape, ignore_case);
-                &made
-            }
-        };
-        match regex {
-            Ok(regex) => Ok(Some(regex.is_match(text(s)))),
-            Err(reason) => failed("INVALID_FORMAT.ESC_IN_THE_MIDDLE", reason.clone(), ""),
-        }
     })
 }
 

@@ -1,0 +1,252 @@
+//! LIKE and ILIKE. A pattern is cut at its `%` into pieces; the first and the last piece stand at
+//! the ends of the text, those between are found one after the other from the left, which is
+//! enough: a piece that is found earlier leaves more text to the rest.
+//!
+//! `_` is one character, of any kind. The escape character stands before `%`, `_` or itself. ILIKE
+//! compares both sides in small letters.
+
+use super::{Call, Function, Typed, any_nullable, called, expect};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::compile::{Compiled, EvalError, bool_fn, failed, text};
+use crate::table::regexp::PatternCache;
+use crate::table::types::DataType;
+use memchr::memmem::Finder;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    called(
+        "like",
+        "s LIKE pattern: % is any text, _ any character",
+        (2, 3),
+        resolve,
+        |args, call| compile(args, &call, false),
+    ),
+    called(
+        "ilike",
+        "s ILIKE pattern: LIKE without regard to case",
+        (2, 3),
+        resolve,
+        |args, call| compile(args, &call, true),
+    ),
+];
+
+fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if let Some(escape) = args.get(2)
+        && escape.literal_text().is_none_or(|text| text.encode_utf16().count() != 1)
+    {
+        return Err(PlanError::new(
+            "INVALID_ESCAPE_CHAR",
+            format!("the escape of `{name}` is {escape}, not one character"),
+            "Write a literal of one character",
+        ));
+    }
+    let nullable = any_nullable(&args);
+    Ok((expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
+}
+
+/// One character of a piece: itself, or any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Any,
+    Char(char),
+}
+
+/// A piece of a pattern, without `%`.
+#[derive(Debug)]
+enum Piece {
+    /// Without `_`.
+    Plain(Box<Finder<'static>>),
+    Units(Vec<Unit>),
+}
+
+impl Piece {
+    fn new(units: Vec<Unit>) -> Self {
+        let plain = |unit: &Unit| match unit {
+            Unit::Char(c) => Some(*c),
+            Unit::Any => None,
+        };
+        match units.iter().map(plain).collect::<Option<String>>() {
+            Some(text) => Self::Plain(Box::new(Finder::new(text.as_bytes()).into_owned())),
+            None => Self::Units(units),
+        }
+    }
+
+    /// The length of this piece at the beginning of a text.
+    fn at_start(&self, s: &str) -> Option<usize> {
+        match self {
+            Self::Plain(plain) => {
+                s.as_bytes().starts_with(plain.needle()).then(|| plain.needle().len())
+            }
+            Self::Units(units) => {
+                let mut rest = s.chars();
+                let fits = |unit: &Unit, c: char| *unit == Unit::Any || *unit == Unit::Char(c);
+                let all = units.iter().all(|unit| rest.next().is_some_and(|c| fits(unit, c)));
+                all.then(|| s.len() - rest.as_str().len())
+            }
+        }
+    }
+
+    /// Whether it is at the end of a text.
+    fn at_end(&self, s: &str) -> bool {
+        match self {
+            Self::Plain(plain) => s.as_bytes().ends_with(plain.needle()),
+            Self::Units(units) => {
+                let mut rest = s.chars().rev();
+                let fits = |unit: &Unit, c: char| *unit == Unit::Any || *unit == Unit::Char(c);
+                units.iter().rev().all(|unit| rest.next().is_some_and(|c| fits(unit, c)))
+            }
+        }
+    }
+
+    /// Where the first occurrence ends.
+    fn find_end(&self, s: &str) -> Option<usize> {
+        match self {
+            Self::Plain(plain) => Some(plain.find(s.as_bytes())? + plain.needle().len()),
+            Self::Units(_) => {
+                s.char_indices().find_map(|(at, _)| Some(at + self.at_start(&s[at..])?))
+            }
+        }
+    }
+}
+
+/// A LIKE pattern.
+#[derive(Debug)]
+struct Like {
+    first: Piece,
+    /// The pieces behind each `%`.
+    rest: Vec<Piece>,
+}
+
+/// What is wrong with a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wrong {
+    condition: &'static str,
+    reason: String,
+}
+
+impl Like {
+    fn new(pattern: &str, escape: char) -> Result<Self, Wrong> {
+        let mut pieces = Vec::new();
+        let mut units = Vec::new();
+        let mut chars = pattern.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                c if c == escape => match chars.next() {
+                    Some(next) if next == '%' || next == '_' || next == escape => {
+                        units.push(Unit::Char(next));
+                    }
+                    Some(next) => {
+                        return Err(Wrong {
+                            condition: "INVALID_FORMAT.ESC_IN_THE_MIDDLE",
+                            reason: format!(
+                                "the escape '{escape}' of '{pattern}' stands before '{next}'"
+                            ),
+                        });
+                    }
+                    None => {
+                        return Err(Wrong {
+                            condition: "INVALID_FORMAT.ESC_AT_THE_END",
+                            reason: format!("'{pattern}' ends with the escape '{escape}'"),
+                        });
+                    }
+                },
+                '%' => pieces.push(Piece::new(std::mem::take(&mut units))),
+                '_' => units.push(Unit::Any),
+                other => units.push(Unit::Char(other)),
+            }
+        }
+        pieces.push(Piece::new(units));
+        let first = pieces.remove(0);
+        Ok(Self { first, rest: pieces })
+    }
+
+    fn matches(&self, s: &str) -> bool {
+        let Some(begin) = self.first.at_start(s) else { return false };
+        let mut s = &s[begin..];
+        let Some((last, between)) = self.rest.split_last() else { return s.is_empty() };
+        for piece in between {
+            match piece.find_end(s) {
+                Some(end) => s = &s[end..],
+                None => return false,
+            }
+        }
+        last.at_end(s)
+    }
+}
+
+fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
+    let escape = call.text(2).and_then(|text| text.chars().next()).unwrap_or('\\');
+    let prepare = move |pattern: &str| {
+        if ignore_case {
+            Like::new(&pattern.to_lowercase(), escape)
+        } else {
+            Like::new(pattern, escape)
+        }
+    };
+    let fixed = call.text(1).map(prepare);
+    let cache = PatternCache::default();
+    let mut args = args.into_iter().map(Compiled::bytes);
+    let (Some(s), Some(pattern)) = (args.next(), args.next()) else {
+        unreachable!("resolution counted")
+    };
+    bool_fn(move |cx| {
+        let (Some(s), Some(pattern)) = (s(cx)?, pattern(cx)?) else { return Ok(None) };
+        let test = |like: &Result<Like, Wrong>| -> Result<Option<bool>, Box<EvalError>> {
+            match like {
+                Ok(like) if !ignore_case => Ok(Some(like.matches(text(s)))),
+                Ok(like) => Ok(Some(like.matches(&text(s).to_lowercase()))),
+                Err(wrong) => failed(
+                    wrong.condition,
+                    wrong.reason.clone(),
+                    "It stands before %, _ and itself; ESCAPE chooses another",
+                ),
+            }
+        };
+        match &fixed {
+            Some(like) => test(like),
+            None => cache.with(text(pattern), prepare, test),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_spark() {
+        for (s, pattern, expected) in [
+            ("100%", r"100\%", true),
+            ("100x", r"100\%", false),
+            (r"100\x", r"100\\%", true),
+            ("a\nb", "a_b", true),
+            ("a\u{2028}b", "a_b", true),
+            ("a😀b", "a_b", true),
+            ("", "%", true),
+            ("", "", true),
+            ("", "_", false),
+            ("abc", "%%%", true),
+            ("abcbc", "a%bc", true),
+            ("abc", "abc%c", false),
+            ("aab", "%a_", true),
+            ("xaybzc", "%a_b%c", true),
+            ("xaybzc", "%a_b%b%", false),
+            ("éa", "_a", true),
+            ("a.c", "a.c", true),
+            ("abc", "a.c", false),
+            ("aa", "a%a", true),
+            ("a", "a%a", false),
+        ] {
+            let like = Like::new(pattern, '\\').unwrap();
+            assert_eq!(like.matches(s), expected, "{s:?} LIKE {pattern:?}");
+        }
+        assert!(Like::new("a%%b", '%').unwrap().matches("a%b"));
+    }
+
+    #[test]
+    fn an_escape_before_anything_else_is_refused() {
+        let condition = |pattern| Like::new(pattern, '$').unwrap_err().condition;
+        assert_eq!(condition("a$bc"), "INVALID_FORMAT.ESC_IN_THE_MIDDLE");
+        assert_eq!(condition("abc$"), "INVALID_FORMAT.ESC_AT_THE_END");
+    }
+}

@@ -1,0 +1,5 @@
+//! Patterns of text.
+
+mod cache;
+
+pub use cache::PatternCache;

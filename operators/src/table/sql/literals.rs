@@ -1,0 +1,355 @@
+//! String literals of SQL: where they are in a text, and what they say.
+//!
+//! The parser's tokenizer has the escapes of other systems and knows no raw literals, so it never
+//! sees the text between the quotes: [`hide`] finds the literals, keeps what each says and puts a
+//! filler of the same length in its place, and [`Literals::put_back`] gives the tokens their texts.
+//! Lines and columns stay as they were.
+//!
+//! A literal stands in single or double quotes. Behind `\` stand `0 b n r t Z`, three octal digits
+//! from `000` to `177`, `u` and four or `U` and eight hexadecimal digits. `\%` and `\_` keep their
+//! backslash, for LIKE; before any other character it is dropped. Two quotes are one of the text.
+//! `r'…'` has no escapes and ends at the next quote. Literals side by side are one, which is left to
+//! the parser, unless no space is between a raw one and the next.
+
+use super::{place, syntax};
+use crate::table::error::{Place, PlanResult};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+
+/// What the literals of a text say, in their order.
+pub struct Literals(Vec<String>);
+
+/// Settings of how literals are read.
+#[derive(Default)]
+struct Mode {
+    /// Backslashes are characters as others.
+    without_escapes: bool,
+    /// Two quotes end a literal and begin the next.
+    two_quotes_are_none: bool,
+}
+
+impl Mode {
+    /// Looks whether a statement is `SET` of one of these settings: it holds for those behind it.
+    fn see(&mut self, statement: &str) {
+        let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
+        let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+        let Some((key, value)) =
+            statement.trim().strip_prefix("set ").and_then(|s| s.split_once('='))
+        else {
+            return;
+        };
+        match key.trim() {
+            "spark.sql.parser.escapedstringliterals" => {
+                self.without_escapes = value.trim() == "true";
+            }
+            "spark.sql.legacy.consecutivestringliterals.enabled" => {
+                self.two_quotes_are_none = value.trim() == "true";
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A reader of a text, and the text with fillers so far.
+struct Chars {
+    chars: Vec<char>,
+    at: usize,
+    out: String,
+    mode: Mode,
+}
+
+impl Chars {
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.chars.get(self.at + ahead).copied()
+    }
+
+    /// Copies a number of characters.
+    fn copy(&mut self, count: usize) {
+        let end = (self.at + count).min(self.chars.len());
+        self.out.extend(&self.chars[self.at..end]);
+        self.at = end;
+    }
+
+    /// Copies up to behind the next occurrence of a character, or to the end.
+    fn copy_through(&mut self, last: char) {
+        while let Some(c) = self.peek(0) {
+            self.copy(1);
+            if c == last {
+                return;
+            }
+        }
+    }
+
+    /// Passes a character that the tokenizer must not see.
+    fn fill(&mut self) {
+        self.out.push(if self.peek(0) == Some('\n') { '\n' } else { 'x' });
+        self.at += 1;
+    }
+
+    fn location(&self) -> Location {
+        let before = &self.chars[..self.at];
+        let line = before.iter().filter(|c| **c == '\n').count();
+        let column = before.iter().rev().take_while(|c| **c != '\n').count();
+        Location::new(line as u64 + 1, column as u64 + 1)
+    }
+
+    /// Copies comments, which nest.
+    fn copy_comment(&mut self) {
+        let mut depth = 0;
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (Some('/'), Some('*')) => {
+                    depth += 1;
+                    self.copy(2);
+                }
+                (Some('*'), Some('/')) => {
+                    depth -= 1;
+                    self.copy(2);
+                    if depth == 0 {
+                        return;
+                    }
+                }
+                (Some(_), _) => self.copy(1),
+                (None, _) => return,
+            }
+        }
+    }
+
+    /// Reads a literal from its opening quote on.
+    fn literal(&mut self, quote: char, mut raw: bool) -> PlanResult<String> {
+        let begin = self.location();
+        let mut text = String::new();
+        self.copy(1);
+        loop {
+            let mut body = Vec::new();
+            loop {
+                match self.peek(0) {
+                    None => return Err(syntax("Unterminated string literal", place(begin))),
+                    Some(c) if c == quote => break,
+                    Some('\\') if !raw => {
+                        body.push('\\');
+                        self.fill();
+                        if let Some(next) = self.peek(0) {
+                            body.push(next);
+                            self.fill();
+                        }
+                    }
+                    Some(c) => {
+                        body.push(c);
+                        self.fill();
+                    }
+                }
+            }
+            if raw || self.mode.without_escapes {
+                text.extend(body);
+            } else {
+                text.push_str(&unescape(&body));
+            }
+            if self.peek(1) != Some(quote) {
+                self.copy(1);
+                return Ok(text);
+            }
+            // Two quotes are one of the text; behind a raw literal the second begins another.
+            self.fill();
+            self.fill();
+            if !raw && !self.mode.two_quotes_are_none {
+                text.push(quote);
+            }
+            raw = false;
+        }
+    }
+}
+
+/// Puts fillers into the literals of a text.
+pub fn hide(sql: &str) -> PlanResult<(String, Literals)> {
+    let out = String::with_capacity(sql.len());
+    let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, mode: Mode::default() };
+    let mut literals = Vec::new();
+    let mut statement = 0;
+    while let Some(c) = chars.peek(0) {
+        match (c, chars.peek(1)) {
+            ('-', Some('-')) => chars.copy_through('\n'),
+            ('/', Some('*')) => chars.copy_comment(),
+            ('`', _) => {
+                chars.copy(1);
+                chars.copy_through('`');
+            }
+            ('\'' | '"', _) => literals.push(chars.literal(c, false)?),
+            (';', _) => {
+                chars.mode.see(&chars.out[statement..]);
+                chars.copy(1);
+                statement = chars.out.len();
+            }
+            _ if c.is_alphanumeric() || c == '_' => {
+                let rest = &chars.chars[chars.at..];
+                let length = rest.iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+                match (c, chars.peek(length)) {
+                    ('r' | 'R', Some(quote @ ('\'' | '"'))) if length == 1 => {
+                        chars.out.push(' ');
+                        chars.at += 1;
+                        literals.push(chars.literal(quote, true)?);
+                    }
+                    // Binary: the tokenizer looks at its digits itself.
+                    ('x' | 'X', Some('\'')) if length == 1 => {
+                        chars.copy(2);
+                        chars.copy_through('\'');
+                    }
+                    _ => chars.copy(length),
+                }
+            }
+            _ => chars.copy(1),
+        }
+    }
+    Ok((chars.out, Literals(literals)))
+}
+
+impl Literals {
+    /// Gives the tokens of the text with fillers what its literals said.
+    pub fn put_back(self, tokens: &mut [TokenWithSpan]) -> PlanResult<()> {
+        let mut texts = self.0.into_iter();
+        for token in tokens {
+            if let Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) =
+                &mut token.token
+            {
+                match texts.next() {
+                    Some(said) => *text = said,
+                    None => {
+                        return Err(syntax("this string is not read", place(token.span.start)));
+                    }
+                }
+            }
+        }
+        match texts.next() {
+            Some(text) => Err(syntax(format!("the string '{text}' is not read"), Place::default())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the text between quotes says. Escapes may give halves of a surrogate pair, as in Java: two
+/// that belong together are a character, one alone is `?`.
+fn unescape(body: &[char]) -> String {
+    let mut units: Vec<u16> = Vec::with_capacity(body.len());
+    let mut buffer = [0; 2];
+    let mut i = 0;
+    while i < body.len() {
+        let c = body[i];
+        i += 1;
+        if c != '\\' || i == body.len() {
+            units.extend_from_slice(c.encode_utf16(&mut buffer));
+            continue;
+        }
+        if let Some(length) = numeric(&body[i..], &mut units) {
+            i += length;
+            continue;
+        }
+        let escaped = body[i];
+        i += 1;
+        let said = match escaped {
+            '0' => '\0',
+            'b' => '\u{8}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'Z' => '\u{1a}',
+            other => other,
+        };
+        if matches!(escaped, '%' | '_') {
+            units.push(u16::from(b'\\'));
+        }
+        units.extend_from_slice(said.encode_utf16(&mut buffer));
+    }
+    char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect()
+}
+
+/// Reads an escape that says a number, and its length.
+fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
+    let digits = |from: usize, count: usize, radix: u32| {
+        let digits = escape.get(from..from + count)?;
+        digits.iter().try_fold(0, |value, c| Some(value * radix + c.to_digit(radix)?))
+    };
+    match escape.first()? {
+        'u' => {
+            units.push(digits(1, 4, 16)? as u16);
+            Some(5)
+        }
+        'U' => {
+            let code = digits(1, 8, 16)?;
+            match code.checked_sub(0x1_0000) {
+                None => units.push(code as u16),
+                // What is beyond Unicode wraps around, as it does in Spark.
+                Some(rest) => {
+                    units.push((rest / 0x400 + 0xd800) as u16);
+                    units.push((rest % 0x400 + 0xdc00) as u16);
+                }
+            }
+            Some(9)
+        }
+        '0' | '1' => {
+            units.push(digits(0, 3, 8)? as u16);
+            Some(3)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tokenize;
+    use sqlparser::tokenizer::Token;
+
+    /// The texts of a statement's string tokens.
+    fn texts(sql: &str) -> Vec<String> {
+        let tokens = tokenize(sql).unwrap();
+        let texts = tokens.into_iter().filter_map(|token| match token.token {
+            Token::SingleQuotedString(text) | Token::DoubleQuotedString(text) => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn escapes_say_what_they_say_in_spark() {
+        for (sql, said) in [
+            (r"'\u00e9\U0001F600'", "é😀"),
+            (r"'\101\012x\18\200'", "A\nx18200"),
+            (r"'\0\Z\b\a\f\v\e'", "\0\u{1a}\u{8}afve"),
+            (r"'\u00g9\u12\U12'", "u00g9u12U12"),
+            (r"'\uD83D\uDE00'", "😀"),
+            (r"'\uD83D-\uDE00'", "?-?"),
+            (r"'\U00110000'", "??"),
+            (r"'\UFFFFFFFF'", "\u{d7bf}?"),
+            (r#"'\%\_\x\"\'\\'"#, r#"\%\_x"'\"#),
+            ("'a''b'", "a'b"),
+            (r#""a""b\"""#, "a\"b\""),
+            (r"r'a\d'", r"a\d"),
+            (r"r'a\'", r"a\"),
+            (r"R'it\n''\t''s'", "it\\n\t's"),
+            ("'--' -- 'not this'", "--"),
+            ("/* 'no' /* \" */ ' */ 'yes'", "yes"),
+            ("`it's` 'yes'", "yes"),
+            ("''", ""),
+        ] {
+            assert_eq!(texts(sql), [said], "{sql}");
+        }
+        assert_eq!(texts("SELECT bar'x', r 'y', r'z'r'\\'"), ["x", "y", "z", "\\"]);
+    }
+
+    #[test]
+    fn settings_say_how_the_literals_behind_them_are_read() {
+        let sql = r"SELECT '\n'; SET spark.sql.parser.escapedStringLiterals = true; SELECT '\n\'';
+            SET spark.sql.parser.escapedStringLiterals=false; SELECT '\n'";
+        assert_eq!(texts(sql), ["\n", r"\n\'", "\n"]);
+        let sql = "SELECT 'a''b'; -- so\nSET spark.sql.legacy.consecutiveStringLiterals.enabled=true; \
+             SELECT 'a''b'";
+        assert_eq!(texts(sql), ["a'b", "ab"]);
+    }
+
+    #[test]
+    fn places_stay_as_they_were() {
+        let tokens = tokenize("SELECT 'é\\n',\n  r'\\d''\nx' y").unwrap();
+        let last = tokens.last().unwrap();
+        assert_eq!((last.span.start.line, last.span.start.column), (3, 4));
+        let error = tokenize("SELECT 1,\n 'abc").unwrap_err();
+        assert_eq!((error.place.line, error.place.column), (2, 2));
+    }
+}
