@@ -1,13 +1,21 @@
 //! Spark's SQL as the parser is to read it: its own dialect of that name, and what that lacks.
 
 use sqlparser::ast::Expr;
-use sqlparser::dialect::{Dialect, SparkSqlDialect};
+use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};
 use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 use std::any::TypeId;
 
 /// The dialect.
 #[derive(Debug)]
 pub struct Spark;
+
+/// How close shifts bind: looser than `+`, closer than `&`.
+const SHIFT: u8 = 26;
+/// How close BETWEEN, IN, LIKE and IS bind: looser than comparisons, which may stand on both sides.
+const PREDICATE: u8 = 18;
+/// Spark's unsigned shift to the right, which the parser knows as no token of its own.
+pub const UNSIGNED_SHIFT: &str = ">>>";
 
 const BASE: SparkSqlDialect = SparkSqlDialect {};
 
@@ -65,6 +73,22 @@ impl Dialect for Spark {
         supports_cte_without_as
         supports_long_type_as_bigint
         supports_map_literal_with_angle_brackets
+    }
+
+    // How close operators bind, where Spark differs.
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        match precedence {
+            Precedence::Between | Precedence::Like | Precedence::Is => PREDICATE,
+            other => BASE.prec_value(other),
+        }
+    }
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        match &parser.peek_token_ref().token {
+            Token::ShiftLeft | Token::ShiftRight => Some(Ok(SHIFT)),
+            Token::CustomBinaryOperator(name) if name == UNSIGNED_SHIFT => Some(Ok(SHIFT)),
+            Token::StringConcat => Some(Ok(self.prec_value(Precedence::PlusMinus))),
+            _ => None,
+        }
     }
 
     // What Spark has besides.

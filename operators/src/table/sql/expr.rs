@@ -1,5 +1,6 @@
 //! Expressions of `sqlparser` into ours.
 
+use super::dialect::UNSIGNED_SHIFT;
 use super::place;
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -39,6 +40,38 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
     convert_with(expr, &|_| Ok(None))
 }
 
+/// Refuses a condition without parentheses where Spark's grammar wants a value: `a IS NULL = b`.
+fn operand(expr: &ast::Expr) -> PlanResult<()> {
+    let is_condition = match expr {
+        ast::Expr::UnaryOp { op, .. } => {
+            matches!(op, UnaryOperator::Not | UnaryOperator::BangNot)
+        }
+        ast::Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::And | BinaryOperator::Or),
+        ast::Expr::In { .. }
+        | ast::Expr::Between { .. }
+        | ast::Expr::Like { .. }
+        | ast::Expr::ILike { .. }
+        | ast::Expr::RLike { .. }
+        | ast::Expr::Exists { .. }
+        | ast::Expr::IsNull(_)
+        | ast::Expr::IsNotNull(_)
+        | ast::Expr::IsTrue(_)
+        | ast::Expr::IsFalse(_)
+        | ast::Expr::IsNotTrue(_)
+        | ast::Expr::IsNotFalse(_)
+        | ast::Expr::IsUnknown(_)
+        | ast::Expr::IsNotUnknown(_)
+        | ast::Expr::IsDistinctFrom(..)
+        | ast::Expr::IsNotDistinctFrom(..) => true,
+        _ => false,
+    };
+    if !is_condition {
+        return Ok(());
+    }
+    let reason = format!("the condition `{expr}` stands where a value is expected");
+    Err(PlanError::new("PARSE_SYNTAX_ERROR", reason, "Put it in parentheses").at(at(expr)))
+}
+
 /// The arguments of a call, where there is nothing else to it.
 pub fn plain_args(
     function: &ast::Function,
@@ -73,32 +106,41 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let here = at(expr);
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));
+    let test = |arg: &ast::Expr| operand(arg).and_then(|()| convert(arg));
     match expr {
         ast::Expr::Identifier(ident) => Ok(column(std::slice::from_ref(ident))),
         ast::Expr::CompoundIdentifier(idents) => Ok(column(idents)),
         ast::Expr::Nested(inner) => convert(inner),
         ast::Expr::Value(value) => literal(&value.value, here),
         ast::Expr::TypedString(typed) => typed_string(typed, here),
-        ast::Expr::IsNull(arg) => unary("isnull", arg),
-        ast::Expr::IsNotNull(arg) => unary("isnotnull", arg),
-        ast::Expr::IsTrue(arg) => Ok(call("<=>", [convert(arg)?, true.into()])),
-        ast::Expr::IsFalse(arg) => Ok(call("<=>", [convert(arg)?, false.into()])),
-        ast::Expr::IsNotTrue(arg) => Ok(not(true, call("<=>", [convert(arg)?, true.into()]))),
-        ast::Expr::IsNotFalse(arg) => Ok(not(true, call("<=>", [convert(arg)?, false.into()]))),
-        ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [convert(a)?, convert(b)?]))),
-        ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [convert(a)?, convert(b)?])),
+        ast::Expr::IsNull(arg) => Ok(called("isnull", vec![test(arg)?], here)),
+        ast::Expr::IsNotNull(arg) => Ok(called("isnotnull", vec![test(arg)?], here)),
+        ast::Expr::IsUnknown(arg) => Ok(called("isnull", vec![test(arg)?], here)),
+        ast::Expr::IsNotUnknown(arg) => Ok(called("isnotnull", vec![test(arg)?], here)),
+        ast::Expr::IsTrue(arg) => Ok(call("<=>", [test(arg)?, true.into()])),
+        ast::Expr::IsFalse(arg) => Ok(call("<=>", [test(arg)?, false.into()])),
+        ast::Expr::IsNotTrue(arg) => Ok(not(true, call("<=>", [test(arg)?, true.into()]))),
+        ast::Expr::IsNotFalse(arg) => Ok(not(true, call("<=>", [test(arg)?, false.into()]))),
+        ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [test(a)?, test(b)?]))),
+        ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [test(a)?, test(b)?])),
         ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here, hook),
         ast::Expr::BinaryOp { left, op, right } => {
+            if !matches!(op, BinaryOperator::And | BinaryOperator::Or) {
+                operand(left)?;
+                operand(right)?;
+            }
             let name = operator(op)
                 .ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
             Ok(called(name, vec![convert(left)?, convert(right)?], here))
         }
         ast::Expr::In { expr, target: InTarget::List(list), negated, .. } => {
+            operand(expr)?;
             let needle = convert(expr)?;
             let list = list.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
             Ok(not(*negated, called("in", std::iter::once(needle).chain(list).collect(), here)))
         }
         ast::Expr::Between { expr, negated, low, high } => {
+            [expr, low, high].into_iter().try_for_each(|part| operand(part))?;
             let (value, low, high) = (convert(expr)?, convert(low)?, convert(high)?);
             Ok(not(
                 *negated,
@@ -165,7 +207,7 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
             field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
         } => unary("ceil", expr),
         ast::Expr::RLike { negated, expr, pattern, .. } => {
-            let args = vec![convert(expr)?, convert(pattern)?];
+            let args = vec![test(expr)?, test(pattern)?];
             Ok(not(*negated, called("regexp_like", args, here)))
         }
         ast::Expr::Extract { field, expr, .. } => {
@@ -239,6 +281,7 @@ fn like(
     hook: &Subqueries<'_>,
 ) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
+    [expr, pattern].into_iter().try_for_each(operand)?;
     let value = convert(expr)?;
     let one = |args: Vec<Expr>| not(negated, called(name, args, here));
     if let Some((all, patterns)) = quantified(pattern) {
@@ -293,8 +336,18 @@ fn unary_op(
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     match op {
         UnaryOperator::Not | UnaryOperator::BangNot => Ok(called("not", vec![convert(arg)?], here)),
-        UnaryOperator::Plus => Ok(called("positive", vec![convert(arg)?], here)),
+        UnaryOperator::Plus => {
+            operand(arg).and_then(|()| Ok(called("positive", vec![convert(arg)?], here)))
+        }
         UnaryOperator::Minus => match arg {
+            // A sign before a number is part of it, and `::` binds closer than a sign.
+            ast::Expr::Cast { kind: CastKind::DoubleColon, expr, data_type: to, .. }
+                if begins_with_number(expr) =>
+            {
+                let to = data_type(to).map_err(|error| error.at(here))?;
+                let expr = Box::new(unary_op(op, expr, here, hook)?);
+                Ok(Expr::Cast { expr, to, lenient: false })
+            }
             // The smallest BIGINT has no positive counterpart, so the sign belongs to the number.
             ast::Expr::Value(value) => match &value.value {
                 ast::Value::Number(digits, long) => {
@@ -302,10 +355,21 @@ fn unary_op(
                 }
                 _ => Ok(called("negative", vec![convert(arg)?], here)),
             },
-            _ => Ok(called("negative", vec![convert(arg)?], here)),
+            _ => operand(arg).and_then(|()| Ok(called("negative", vec![convert(arg)?], here))),
         },
-        UnaryOperator::BitwiseNot => Ok(called("~", vec![convert(arg)?], here)),
+        UnaryOperator::BitwiseNot => {
+            operand(arg).and_then(|()| Ok(called("~", vec![convert(arg)?], here)))
+        }
         other => Err(PlanError::not_yet(format_args!("the operator {other}")).at(here)),
+    }
+}
+
+/// Whether it is a number, perhaps cast by `::`.
+fn begins_with_number(expr: &ast::Expr) -> bool {
+    match expr {
+        ast::Expr::Value(value) => matches!(value.value, ast::Value::Number(..)),
+        ast::Expr::Cast { kind: CastKind::DoubleColon, expr, .. } => begins_with_number(expr),
+        _ => false,
     }
 }
 
@@ -332,6 +396,7 @@ fn operator(op: &BinaryOperator) -> Option<&'static str> {
         BinaryOperator::BitwiseXor => "^",
         BinaryOperator::PGBitwiseShiftLeft => "shiftleft",
         BinaryOperator::PGBitwiseShiftRight => "shiftright",
+        BinaryOperator::Custom(name) if name == UNSIGNED_SHIFT => "shiftrightunsigned",
         _ => return None,
     })
 }

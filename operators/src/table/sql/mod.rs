@@ -296,9 +296,38 @@ fn is_unit(token: &Token) -> bool {
     UNITS.contains(&upper.strip_suffix('S').unwrap_or(&upper))
 }
 
+/// Operators of several characters that the tokenizer takes apart or together: `>>>`, `!<`, `!>`
+/// and two signs of negation.
+fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let joined = match (out.last(), &token.token) {
+            (Some(last), now) if last.span.end == token.span.start => match (&last.token, now) {
+                (Token::ShiftRight, Token::Gt) => {
+                    Some(Token::CustomBinaryOperator(dialect::UNSIGNED_SHIFT.to_string()))
+                }
+                (Token::ExclamationMark, Token::Lt) => Some(Token::GtEq),
+                (Token::ExclamationMark, Token::Gt) => Some(Token::LtEq),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (joined, out.last_mut()) {
+            (Some(joined), Some(last)) => last.token = joined,
+            _ if token.token == Token::DoubleExclamationMark => {
+                let one = TokenWithSpan::new(Token::ExclamationMark, token.span);
+                out.extend([one.clone(), one]);
+            }
+            _ => out.push(token),
+        }
+    }
+    out
+}
+
 /// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
 /// only some of them.
 fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let tokens = with_operators(tokens);
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     let mut i = 0;
