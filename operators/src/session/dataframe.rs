@@ -16,11 +16,12 @@
 
 use super::{QueryError, Session, StreamWriter};
 use crate::connect::console;
-use crate::table::analyze::{self, Grouping};
+use crate::table::analyze;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::rules::Rules;
 use crate::table::expr::{Expr, SortOrder, col};
+use crate::table::grouping::Grouping;
 use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
 use crate::table::types::Schema;
@@ -159,7 +160,7 @@ impl DataFrame {
         let (left, right) = (self.plan.clone(), other.plan.clone());
         let how = Written::parse(how)?;
         let plan = self.analyse(|| join::join_using(left, right, how, &names))?;
-        Ok(self.with(plan))
+        Ok(self.with(join::shown(plan)))
     }
 
     /// Every row of this with every row of the other.

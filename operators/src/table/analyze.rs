@@ -1,14 +1,15 @@
 //! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
 //! Spark refuses.
 
-use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call};
+use super::aggregates::{AggregateFunction, LATER};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
-use super::generate::{Generator, Parts, is_generator};
+use super::generate::{Generator, is_generator};
 use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
-use super::windows::{Window, event_key, has_watermark, session_key, tag, windowed};
+use super::value::Value;
+use super::windows::{event_key, has_watermark, session_key, tag, windowed};
 
 /// What reaches the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
 }
 
 /// The input with the column that names the files, if an expression wants it.
-fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
+pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
             Expr::Column { parts, .. } => parts.iter().any(|p| p.eq_ignore_ascii_case(METADATA)),
@@ -201,7 +202,7 @@ pub fn distinct(input: Plan) -> Plan {
     Plan::Aggregate(Box::new(input), keys.collect(), Vec::new())
 }
 
-fn unaliased(expr: &Expr) -> &Expr {
+pub(super) fn unaliased(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(inner, _) | Expr::Aliases(inner, _) => unaliased(inner),
         other => other,
@@ -230,6 +231,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
         Expr::User(_, args, _) => args.iter().any(has_aggregate),
         Expr::UserAggregate(..) => true,
         Expr::Column { .. }
+        | Expr::Position(..)
         | Expr::Literal(..)
         | Expr::Star(_)
         | Expr::StarExcept(..)
@@ -238,7 +240,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
 }
 
 /// Whether a call is one of an aggregate function, and no part of it is looked at.
-fn has_aggregate_itself(expr: &Expr) -> bool {
+pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
@@ -247,331 +249,6 @@ fn has_aggregate_itself(expr: &Expr) -> bool {
             known && !with_lambda
         }
         _ => false,
-    }
-}
-
-/// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
-pub struct Grouping {
-    input: Plan,
-    scope: Scope,
-    keys: Vec<(Resolved, String)>,
-    calls: Vec<AggregateCall>,
-    /// Of ROLLUP and its like: the keys that each set has. Then a last key, which stands for no
-    /// expression, holds the set's number, a bit for each key that it has not.
-    sets: Option<Vec<Vec<usize>>>,
-    /// The window that it groups by.
-    window: Option<Window>,
-}
-
-/// The name of the column of a grouping set's number.
-const GROUPING_ID: &str = "spark_grouping_id";
-
-/// A key as it was written: a number means that column of `select`, a name may be an alias in it.
-fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
-    use super::value::Value;
-    match key {
-        Expr::Literal(Value::Long(position), DataType::Int) => {
-            let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
-            let found = at.ok_or_else(|| {
-                PlanError::new(
-                    "GROUP_BY_POS_OUT_OF_RANGE",
-                    format!(
-                        "`GROUP BY` {position}, but the SELECT list has {} columns",
-                        select.len()
-                    ),
-                    "Count from 1",
-                )
-            })?;
-            if has_aggregate(found) {
-                return Err(PlanError::new(
-                    "GROUP_BY_POS_AGGREGATE",
-                    format!("`GROUP BY` {position} is an aggregate"),
-                    "Group by another column",
-                ));
-            }
-            Ok(found.clone())
-        }
-        Expr::Column { parts, .. } if resolve(key, scope).is_err() => {
-            // Not a column of the input: perhaps an alias.
-            let alias = select.iter().find(|e| {
-                matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
-            });
-            Ok(alias.unwrap_or(key).clone())
-        }
-        other => Ok(other.clone()),
-    }
-}
-
-impl Grouping {
-    /// Groups by expressions; a number means that column of `select`, a name may be an alias
-    /// in it.
-    pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
-        Self::with_sets(input, keys, None, select)
-    }
-
-    /// The same, each row in a group of each of some sets of keys.
-    pub fn with_sets(
-        input: Plan,
-        keys: &[Expr],
-        sets: Option<Vec<Vec<usize>>>,
-        select: &[Expr],
-    ) -> PlanResult<Self> {
-        let mut input = with_metadata_for(input, select);
-        let written: Vec<Expr> = keys
-            .iter()
-            .map(|key| written_key(&input.scope(), key, select))
-            .collect::<PlanResult<_>>()?;
-        let window;
-        (input, window) = windowed(input, written.iter().chain(select))?;
-        let scope = input.scope();
-        let (keys, calls) = (Vec::new(), Vec::new());
-        let mut grouping = Self { input, scope, keys, calls, sets: None, window };
-        let mut places = Vec::new();
-        for key in written {
-            // A window is what its call says; a column of that name is another one.
-            let key = match &grouping.window {
-                Some(window) if !matches!(unaliased(&key), Expr::Column { .. }) => {
-                    window.rewrite(&key)
-                }
-                _ => key,
-            };
-            let resolved = resolve(unaliased(&key), &grouping.scope)?;
-            let same = grouping.keys.iter().position(|(other, _)| *other == resolved);
-            places.push(same.unwrap_or(grouping.keys.len()));
-            if same.is_none() {
-                grouping.keys.push((resolved, key.output_name()));
-            }
-        }
-        if let Some(sets) = sets {
-            let placed = |set: Vec<usize>| set.into_iter().map(|key| places[key]).collect();
-            grouping.sets = Some(sets.into_iter().map(placed).collect());
-            let node = Node::Column(usize::MAX, GROUPING_ID.to_string());
-            let number = Resolved { node, data_type: DataType::Long, nullable: false };
-            grouping.keys.push((number, GROUPING_ID.to_string()));
-        }
-        Ok(grouping)
-    }
-
-    /// The input with a row for each set, its keys and the set's number behind the columns.
-    fn expanded(input: Plan, keys: &[(Resolved, String)], sets: &[Vec<usize>]) -> PlanResult<Plan> {
-        use super::value::Value;
-        let count = keys.len() - 1;
-        let mut rows = Vec::new();
-        for set in sets {
-            let mut number = 0i64;
-            let mut fields = Vec::new();
-            for (at, (key, _)) in keys[..count].iter().enumerate() {
-                let name = Value::String(format!("k{at}"));
-                fields.push(Resolved::literal(name, DataType::String));
-                number = number << 1 | i64::from(!set.contains(&at));
-                fields.push(if set.contains(&at) {
-                    Resolved { nullable: true, ..key.clone() }
-                } else {
-                    Resolved::literal(Value::Null, key.data_type.clone())
-                });
-            }
-            fields.push(Resolved::literal(Value::String("id".to_string()), DataType::String));
-            fields.push(Resolved::literal(Value::Long(number), DataType::Long));
-            rows.push(functions::resolve("named_struct", fields)?);
-        }
-        let generator = Generator {
-            array: functions::resolve("array", rows)?,
-            parts: Parts::Fields,
-            with_position: false,
-            outer: false,
-            names: keys.iter().map(|(_, name)| name.clone()).collect(),
-            name: "grouping_sets".to_string(),
-        };
-        Ok(Plan::Generate(Box::new(input), generator))
-    }
-
-    /// `grouping(key)` and `grouping_id()` as expressions over the groups.
-    fn set_number(
-        keys: &[(Resolved, String)],
-        name: &str,
-        args: &[Expr],
-        scope: &Scope,
-    ) -> PlanResult<Resolved> {
-        use super::value::Value;
-        let wrong = || {
-            PlanError::new(
-                "UNSUPPORTED_GROUPING_EXPRESSION",
-                format!("`{name}` belongs to GROUP BY with ROLLUP, CUBE or GROUPING SETS"),
-                "grouping(key) takes one of its keys",
-            )
-        };
-        let at = keys.iter().position(|(_, name)| name == GROUPING_ID).ok_or_else(wrong)?;
-        let node = Node::Column(at, GROUPING_ID.to_string());
-        let number = Resolved { node, data_type: DataType::Long, nullable: false };
-        if name == "grouping_id" {
-            return Ok(number);
-        }
-        let [arg] = args else { return Err(wrong()) };
-        let key = resolve(arg, scope)?;
-        let key = keys[..at].iter().position(|(other, _)| *other == key).ok_or_else(wrong)?;
-        let shift = Resolved::literal(Value::Long((at - 1 - key) as i64), DataType::Int);
-        let one = Resolved::literal(Value::Long(1), DataType::Long);
-        let bit = functions::resolve(
-            "&",
-            vec![functions::resolve("shiftright", vec![number, shift])?, one],
-        )?;
-        Ok(bit.coerce(&DataType::Byte))
-    }
-
-    /// An expression as it was written, with the window that the groups have.
-    fn rewritten(&self, expr: &Expr) -> Expr {
-        self.window.as_ref().map_or_else(|| expr.clone(), |window| window.rewrite(expr))
-    }
-
-    /// The column of a call, which is computed once however often it stands there.
-    fn placed(calls: &mut Vec<AggregateCall>, keys: usize, call: AggregateCall) -> Resolved {
-        let same = |c: &AggregateCall| {
-            (c.function, &c.user, &c.args, &c.filter, c.distinct)
-                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
-        };
-        let at = calls.iter().position(same).unwrap_or_else(|| {
-            calls.push(call.clone());
-            calls.len() - 1
-        });
-        Resolved {
-            node: Node::Column(keys + at, call.name),
-            data_type: call.data_type,
-            nullable: call.function.is_nullable(),
-        }
-    }
-
-    /// Resolves an expression over the groups: keys and aggregates become columns.
-    pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
-        let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
-        let has_sets = self.sets.is_some();
-        let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
-            if let Expr::Call { name, args, .. } = part
-                && matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
-            {
-                let name = name.to_ascii_lowercase();
-                return Self::set_number(keys, &name, args, &scope).map(Some);
-            }
-            if let Expr::Call { name, .. } = part
-                && has_aggregate_itself(part)
-            {
-                let lower = name.to_ascii_lowercase();
-                if let Some(function) = AggregateFunction::of(&lower) {
-                    let call = resolve_call(function, part, &scope)?;
-                    return Ok(Some(Self::placed(calls, keys.len(), call)));
-                }
-                if LATER.contains(&lower.as_str()) {
-                    return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
-                }
-            }
-            if let Expr::UserAggregate(function, args, _) = part {
-                let call = resolve_user_call(function, args, part, &scope)?;
-                return Ok(Some(Self::placed(calls, keys.len(), call)));
-            }
-            if matches!(part, Expr::Literal(..) | Expr::Alias(..)) {
-                return Ok(None);
-            }
-            if !has_aggregate(part)
-                && let Ok(resolved) = resolve(part, &scope)
-                && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
-            {
-                let node = Node::Column(at, keys[at].1.clone());
-                let nullable = resolved.nullable || has_sets;
-                return Ok(Some(Resolved { node, data_type: resolved.data_type, nullable }));
-            }
-            if let Expr::Column { parts, place } = part {
-                // A field of a key.
-                for end in (1..parts.len()).rev() {
-                    let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
-                    if let Ok(resolved) = resolve(&prefix, &scope)
-                        && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
-                    {
-                        let node = Node::Column(at, keys[at].1.clone());
-                        let key = Resolved { node, ..resolved };
-                        let field = |of, name: &String| functions::field_of(of, name);
-                        return parts[end..].iter().try_fold(key, field).map(Some);
-                    }
-                }
-                // Unknown at all, or known but not grouped by.
-                resolve(part, &scope)?;
-                let condition =
-                    if keys.is_empty() { "MISSING_GROUP_BY" } else { "MISSING_AGGREGATION" };
-                return Err(PlanError::new(
-                    condition,
-                    format!(
-                        "`{}` is neither grouped by nor inside an aggregate function",
-                        parts.join(".")
-                    ),
-                    format!(
-                        "Add it to GROUP BY, or take max({}) or another aggregate of it",
-                        parts.join(".")
-                    ),
-                ));
-            }
-            Ok(None)
-        };
-        resolve_with(expr, &self.scope, &mut hook)
-    }
-
-    /// The aggregation, with the given conditions (HAVING) and output columns over it.
-    pub fn finish(mut self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
-        let mut columns = Vec::new();
-        let select: Vec<Expr> = select.iter().map(|expr| self.rewritten(expr)).collect();
-        let having = having.map(|expr| self.rewritten(expr));
-        let (select, having) = (select.as_slice(), having.as_ref());
-        for expr in select {
-            if is_generator(unaliased(expr)) {
-                return Err(PlanError::new(
-                    "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
-                    "explode cannot stand beside aggregates",
-                    "Explode in a subquery: FROM (SELECT explode(…) AS x FROM …)",
-                )
-                .at(unaliased(expr).place()));
-            }
-            columns.push((self.resolve(expr)?, expr.output_name()));
-        }
-        let having = match having {
-            Some(having) => {
-                let with_aliases = substitute(having, select, &self.scope);
-                let resolved = self.resolve(&with_aliases)?;
-                Some(boolean(resolved, having, "HAVING")?)
-            }
-            None => None,
-        };
-        let (mut input, mut keys) = (self.input, self.keys);
-        if let Some(sets) = &self.sets {
-            let width = input.width();
-            input = Self::expanded(input, &keys, sets)?;
-            for (at, (key, name)) in keys.iter_mut().enumerate() {
-                let node = Node::Column(width + at, name.clone());
-                *key = Resolved { node, data_type: key.data_type.clone(), nullable: true };
-            }
-        }
-        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls);
-        if let Some(having) = having {
-            plan = Plan::Filter(Box::new(plan), having);
-        }
-        Ok(Plan::Project(Box::new(plan), columns))
-    }
-}
-
-/// Replaces names that are no columns but aliases of the SELECT list.
-fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
-    match expr {
-        Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {
-            let alias = select.iter().find_map(|e| match e {
-                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => Some(&**inner),
-                _ => None,
-            });
-            alias.unwrap_or(expr).clone()
-        }
-        Expr::Call { name, args, distinct, filter, place } => Expr::Call {
-            name: name.clone(),
-            args: args.iter().map(|arg| substitute(arg, select, scope)).collect(),
-            distinct: *distinct,
-            filter: filter.clone(),
-            place: *place,
-        },
-        other => other.clone(),
     }
 }
 
@@ -619,21 +296,26 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     Ok(Plan::Union(inputs))
 }
 
+/// Where the column stands that a number in ORDER BY means; `None` of what is no number.
+pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
+    let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
+    let at = usize::try_from(position - 1).ok().filter(|at| *at < width);
+    Some(at.ok_or_else(|| {
+        PlanError::new(
+            "ORDER_BY_POS_OUT_OF_RANGE",
+            format!("`ORDER BY` {position}, but there are {width} columns"),
+            "Count from 1",
+        )
+    }))
+}
+
 /// `ORDER BY`: over the output columns.
 pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan> {
-    use super::value::Value;
     let scope = input.scope();
     let keys = keys.iter().map(|(expr, descending, nulls_first)| {
-        let expr = match expr {
-            Expr::Literal(Value::Long(position), DataType::Int) => {
-                let at = usize::try_from(position - 1).ok().filter(|at| *at < scope.columns.len());
-                let at = at.ok_or_else(|| {
-                    PlanError::new(
-                        "ORDER_BY_POS_OUT_OF_RANGE",
-                        format!("`ORDER BY` {position}"),
-                        "Count from 1",
-                    )
-                })?;
+        let expr = match order_position(expr, scope.columns.len()) {
+            Some(at) => {
+                let at = at?;
                 let column = &scope.columns[at];
                 Resolved {
                     node: Node::Column(at, column.name.clone()),
@@ -641,7 +323,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
                     nullable: column.nullable,
                 }
             }
-            expr => resolve(expr, &scope)?,
+            None => resolve(expr, &scope)?,
         };
         // Spark: NULLs first when ascending, last when descending.
         let nulls_first = nulls_first.unwrap_or(!descending);
@@ -820,6 +502,11 @@ fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
             "STREAMING_LIMIT_UNSUPPORTED",
             "the first rows of changing rows have no meaning in output mode update",
             "Use output mode complete, with ORDER BY",
+        )),
+        Plan::Offset(..) if plan.is_streaming() => Err(PlanError::new(
+            "STREAMING_OFFSET_UNSUPPORTED",
+            "OFFSET has no meaning on a stream",
+            "Use LIMIT alone",
         )),
         other => other.inputs().into_iter().try_for_each(|input| check_order(input, mode)),
     }

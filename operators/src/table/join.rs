@@ -1,9 +1,9 @@
 //! Joins of a stream with tables, and of tables: what may be joined how, and under which names.
 
 use super::error::{Place, PlanError, PlanResult};
-use super::expr::resolve::{Hook, Scope, resolve_with};
+use super::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
-use super::plan::{Join, JoinKind, Plan};
+use super::plan::{Join, JoinKind, Plan, Qualifier};
 use super::types::DataType;
 use super::value::Value;
 
@@ -151,17 +151,26 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
     Ok(qualified(Plan::Union(vec![matched, alone]), &names))
 }
 
-/// A plan whose columns are qualified as those of a scope.
-pub fn qualified(mut plan: Plan, scope: &Scope) -> Plan {
-    let mut before: Option<&str> = None;
-    for (i, column) in scope.columns.iter().enumerate() {
-        let name = column.qualifier.as_deref().unwrap_or_default();
-        if before != Some(name) {
-            plan = Plan::AliasFrom(Box::new(plan), i, name.to_string());
-            before = Some(name);
-        }
+/// A plan whose columns are named as those of a scope are.
+pub fn qualified(plan: Plan, scope: &Scope) -> Plan {
+    let names = scope.columns.iter();
+    let names = names.map(|c| Qualifier { relation: c.qualifier.clone(), hidden: c.hidden });
+    Plan::Qualified(Box::new(plan), names.collect())
+}
+
+/// The same without the columns that only their relation's name names: what has another name, or
+/// leaves a query, has them no more.
+pub fn shown(plan: Plan) -> Plan {
+    let scope = plan.scope();
+    if scope.columns.iter().all(|column| !column.hidden) {
+        return plan;
     }
-    plan
+    let (mut columns, mut names) = (Vec::new(), Vec::new());
+    for (i, shown) in scope.columns.iter().enumerate().filter(|(_, c)| !c.hidden) {
+        columns.push((column(&scope, i), shown.name.clone()));
+        names.push(shown.clone());
+    }
+    qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
 }
 
 /// The left rows that are, or are not, among the right ones; NULLs are equal.
@@ -183,52 +192,79 @@ pub fn among(left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
     join(left, right, written, condition)
 }
 
-/// A join on columns that both have: these come first, and once.
+/// Where a column of a USING join is on one side.
+fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
+    let missing = || {
+        let names: Vec<_> = scope.columns.iter().filter(|c| !c.hidden).map(|c| &c.name).collect();
+        PlanError::new(
+            "UNRESOLVED_USING_COLUMN_FOR_JOIN",
+            format!("`USING ({name})`: there is no column of that name on the {side} side"),
+            format!("Its columns are: {names:?}"),
+        )
+    };
+    let expr = Expr::Column { parts: vec![name.to_string()], place: Place::default() };
+    match resolve_with(&expr, scope, &mut |_| Ok(None)) {
+        Ok(Resolved { node: Node::Column(index, _), .. }) => Ok(index),
+        Err(error) if error.condition == "AMBIGUOUS_REFERENCE" => Err(error),
+        _ => Err(missing()),
+    }
+}
+
+/// A join on columns that both have: these come first, and once. What they are on a side that is
+/// not shown stands hidden behind the others.
 pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
-    let find = |scope: &Scope, name: &String| {
-        let expr = Expr::Column { parts: vec![name.clone()], place: Default::default() };
-        match resolve_with(&expr, scope, &mut |_| Ok(None))?.node {
-            Node::Column(index, _) => Ok(index),
-            _ => Err(PlanError::new("UNRESOLVED_USING_COLUMN_FOR_JOIN", "not a column", "")),
-        }
-    };
     let mut condition = None;
     let mut pairs = Vec::new();
     for name in names {
-        let (l, r) = (find(&of_left, name)?, find(&of_right, name)?);
+        let l = using_column(&of_left, name, "left")?;
+        let r = using_column(&of_right, name, "right")?;
         let (a, b) = (column(&of_left, l), shifted(column(&of_right, r), width));
         condition = Some(and(condition, functions::resolve("=", vec![a, b])?)?);
-        pairs.push((l, r));
+        pairs.push((l, width + r));
     }
     let joined = join(left, right, written, condition)?;
-    if matches!(written, Written::LeftSemi | Written::LeftAnti) {
-        return Ok(joined);
-    }
     let scope = joined.scope();
     let mut columns = Vec::new();
-    let mut names = Vec::new();
-    let mut put = |expr: Resolved, index: usize| {
-        columns.push((expr, scope.columns[index].name.clone()));
-        names.push(scope.columns[index].clone());
+    let mut named = Vec::new();
+    let mut put = |expr: Resolved, like: ScopeColumn| {
+        columns.push((expr, like.name.clone()));
+        named.push(like);
     };
-    for (l, r) in &pairs {
-        let (of_l, of_r) = (column(&scope, *l), column(&scope, width + r));
-        let (shown, index) = match written {
-            Written::RightOuter => (of_r, width + r),
-            Written::FullOuter => (functions::resolve("coalesce", vec![of_l, of_r])?, *l),
-            _ => (of_l, *l),
-        };
-        put(shown, index);
-    }
-    for i in 0..scope.columns.len() {
-        let shown = |(l, r): &(usize, usize)| i == *l || i == width + r;
-        if !pairs.iter().any(shown) {
-            put(column(&scope, i), i);
+    let existence = matches!(written, Written::LeftSemi | Written::LeftAnti);
+    let mut hidden = Vec::new();
+    for &(l, r) in &pairs {
+        match written {
+            Written::RightOuter => {
+                put(column(&scope, r), scope.columns[r].clone());
+                hidden.push(l);
+            }
+            Written::FullOuter => {
+                let either = vec![column(&scope, l), column(&scope, r)];
+                let either = functions::resolve("coalesce", either)?;
+                put(either, ScopeColumn { qualifier: None, ..scope.columns[l].clone() });
+            }
+            _ => {
+                put(column(&scope, l), scope.columns[l].clone());
+                hidden.extend((!existence).then_some(r));
+            }
         }
     }
-    Ok(qualified(Plan::Project(Box::new(joined), columns), &Scope::new(names)))
+    if written == Written::FullOuter {
+        hidden = pairs.iter().map(|(l, _)| *l).chain(pairs.iter().map(|(_, r)| *r)).collect();
+    }
+    let is_key = |i: usize| pairs.iter().any(|&(l, r)| i == l || i == r);
+    for (i, other) in scope.columns.iter().enumerate() {
+        if !is_key(i) && !other.hidden {
+            put(column(&scope, i), other.clone());
+        }
+    }
+    let before = (0..scope.columns.len()).filter(|i| scope.columns[*i].hidden);
+    for i in hidden.into_iter().chain(before) {
+        put(column(&scope, i), ScopeColumn { hidden: true, ..scope.columns[i].clone() });
+    }
+    Ok(qualified(Plan::Project(Box::new(joined), columns), &Scope::new(named)))
 }
 
 fn refused(kind: &str, left: &str, right: &str) -> PlanError {
@@ -246,7 +282,7 @@ fn refused(kind: &str, left: &str, right: &str) -> PlanError {
 pub fn placed(mut plan: Plan, place: Place) -> Plan {
     match &mut plan {
         Plan::Join(join) => join.place = place,
-        Plan::AliasFrom(input, ..) | Plan::Project(input, _) => {
+        Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) | Plan::Project(input, _) => {
             let inner = std::mem::replace(&mut **input, Plan::Union(Vec::new()));
             **input = placed(inner, place);
         }

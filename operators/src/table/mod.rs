@@ -13,6 +13,7 @@ pub mod datetime;
 pub mod error;
 pub mod expr;
 pub mod generate;
+pub mod grouping;
 pub mod join;
 pub mod json;
 pub mod optimize;

@@ -9,7 +9,9 @@ use super::plan::{Join, Plan};
 /// The plan to be run.
 pub fn optimize(plan: &Plan) -> Plan {
     match plan {
-        Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => optimize(input),
+        Plan::Alias(input, _) | Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) => {
+            optimize(input)
+        }
         Plan::Project(input, exprs) => {
             let input = optimize(input);
             let outer: Vec<&Resolved> = exprs.iter().map(|(expr, _)| expr).collect();
@@ -48,6 +50,7 @@ pub fn optimize(plan: &Plan) -> Plan {
         }
         Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
         Plan::Sort(input, keys) => Plan::Sort(Box::new(optimize(input)), keys.clone()),
+        Plan::Offset(input, rows) => Plan::Offset(Box::new(optimize(input)), *rows),
         Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
         Plan::Watermark { input, column, delay_ms } => Plan::Watermark {
             input: Box::new(optimize(input)),

@@ -130,6 +130,16 @@ pub struct Join {
     pub place: Place,
 }
 
+/// What may name a column besides its own name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qualifier {
+    /// The relation that it belongs to.
+    pub relation: Option<String>,
+    /// Whether it stands behind the relation's name only, and is no column of `*`: the side of a
+    /// USING join that is not shown.
+    pub hidden: bool,
+}
+
 /// A query over unbounded tables.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
@@ -153,6 +163,10 @@ pub enum Plan {
     Alias(Box<Plan>, String),
     /// The same, the columns from one on under a name.
     AliasFrom(Box<Plan>, usize, String),
+    /// The same, each column with what may name it.
+    Qualified(Box<Plan>, Vec<Qualifier>),
+    /// All but the first rows.
+    Offset(Box<Plan>, u64),
     /// Rows that are written in the query.
     Values(Schema, Vec<Vec<Value>>),
     /// Rows of two inputs that belong together.
@@ -190,6 +204,8 @@ impl Plan {
             | Self::Limit(input, _)
             | Self::Alias(input, _)
             | Self::AliasFrom(input, ..)
+            | Self::Qualified(input, _)
+            | Self::Offset(input, _)
             | Self::Watermark { input, .. }
             | Self::Deduplicate { input, .. } => vec![input],
             Self::Union(inputs) => inputs.iter().collect(),
@@ -215,6 +231,8 @@ impl Plan {
                 Self::Deduplicate { input: boxed(input)?, keys, within }
             }
             Self::AliasFrom(input, from, name) => Self::AliasFrom(boxed(input)?, from, name),
+            Self::Qualified(input, names) => Self::Qualified(boxed(input)?, names),
+            Self::Offset(input, rows) => Self::Offset(boxed(input)?, rows),
             Self::Union(inputs) => {
                 Self::Union(inputs.into_iter().map(change).collect::<Result<_, E>>()?)
             }
@@ -324,6 +342,7 @@ impl Plan {
             data_type: data_type.clone(),
             nullable,
             tag: Tag::default(),
+            hidden: false,
         };
         let of_exprs = |input: &Plan, exprs: &[(Resolved, String)]| {
             let scope = input.scope();
@@ -350,9 +369,10 @@ impl Plan {
                 columns
             }
             Self::Deduplicate { input, .. } => input.scope().columns,
-            Self::Filter(input, _) | Self::Sort(input, _) | Self::Limit(input, _) => {
-                input.scope().columns
-            }
+            Self::Filter(input, _)
+            | Self::Sort(input, _)
+            | Self::Limit(input, _)
+            | Self::Offset(input, _) => input.scope().columns,
             Self::Generate(input, generator) => {
                 let scope = input.scope();
                 let tag = tag(&generator.array, &scope);
@@ -381,7 +401,7 @@ impl Plan {
                     }
                 }
                 for column in &mut columns {
-                    column.qualifier = None;
+                    (column.qualifier, column.hidden) = (None, false);
                 }
                 columns
             }
@@ -409,6 +429,13 @@ impl Plan {
                 let mut columns = input.scope().columns;
                 for column in columns.iter_mut().skip(*from) {
                     column.qualifier = Some(name.clone());
+                }
+                columns
+            }
+            Self::Qualified(input, names) => {
+                let mut columns = input.scope().columns;
+                for (column, name) in columns.iter_mut().zip(names) {
+                    (column.qualifier, column.hidden) = (name.relation.clone(), name.hidden);
                 }
                 columns
             }
@@ -483,6 +510,13 @@ impl Plan {
             }
             Self::Limit(_, n) => format!("Limit {n}"),
             Self::Alias(_, name) | Self::AliasFrom(_, _, name) => format!("Alias {name}"),
+            Self::Qualified(_, names) => {
+                let one = |name: &Qualifier| name.relation.clone().unwrap_or_default();
+                let mut names: Vec<_> = names.iter().map(one).collect();
+                names.dedup();
+                format!("Alias {}", names.join(", "))
+            }
+            Self::Offset(_, n) => format!("Offset {n}"),
             Self::Values(_, rows) => format!("Values, {} rows", rows.len()),
             Self::Watermark { input, column, delay_ms } => {
                 let name = input.scope().columns[*column].name.clone();

@@ -144,7 +144,8 @@ pub fn sliced<'p>(
     calls: &[AggregateCall],
 ) -> Option<Sliced<'p>> {
     let place = event_key(input, keys).filter(|key| key.window)?.index;
-    while let Plan::Alias(below, _) | Plan::AliasFrom(below, ..) = input {
+    while let Plan::Alias(below, _) | Plan::AliasFrom(below, ..) | Plan::Qualified(below, _) = input
+    {
         input = below;
     }
     let Plan::Generate(below, generator) = input else { return None };

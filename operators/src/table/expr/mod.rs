@@ -31,6 +31,8 @@ pub enum Expr {
         /// Where it was written.
         place: Place,
     },
+    /// A column by its place among those in scope, with its name: what `*` stands for.
+    Position(usize, Vec<String>),
     /// A constant.
     Literal(Value, DataType),
     /// A function or operator.
@@ -364,7 +366,9 @@ impl Expr {
     pub fn output_name(&self) -> String {
         match self {
             Self::Alias(_, name) => name.clone(),
-            Self::Column { parts, .. } => parts.last().cloned().unwrap_or_default(),
+            Self::Column { parts, .. } | Self::Position(_, parts) => {
+                parts.last().cloned().unwrap_or_default()
+            }
             Self::Field(_, name) => name.clone(),
             // A cast of a plain column keeps the column's name.
             Self::Cast { expr, .. } if matches!(**expr, Self::Column { .. }) => expr.output_name(),
@@ -376,7 +380,9 @@ impl Expr {
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Column { parts, .. } => write!(f, "{}", parts.join(".")),
+            Self::Column { parts, .. } | Self::Position(_, parts) => {
+                write!(f, "{}", parts.join("."))
+            }
             Self::Literal(Value::String(text), DataType::String) => write!(f, "{text}"),
             Self::Literal(value, data_type) => {
                 let text = value.display(data_type, Tz::UTC);

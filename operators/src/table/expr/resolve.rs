@@ -20,6 +20,8 @@ pub struct ScopeColumn {
     pub nullable: bool,
     /// What it is of event time.
     pub tag: Tag,
+    /// Whether only its relation's name with it names it, and `*` does not.
+    pub hidden: bool,
 }
 
 /// The columns that an expression may name, in row order.
@@ -56,7 +58,7 @@ impl Scope {
             };
             if qualified {
                 found.push((index, 2));
-            } else if parts.first().is_some_and(named) {
+            } else if !column.hidden && parts.first().is_some_and(named) {
                 found.push((index, 1));
             }
         }
@@ -97,8 +99,9 @@ impl Scope {
     }
 
     fn unknown(&self, name: &str) -> PlanError {
+        let shown = self.columns.iter().filter(|c| !c.hidden);
         let mut names: Vec<(usize, &str)> =
-            self.columns.iter().map(|c| (distance(name, &c.name), c.name.as_str())).collect();
+            shown.map(|c| (distance(name, &c.name), c.name.as_str())).collect();
         names.sort();
         let near: Vec<_> = names.iter().take(5).map(|(_, name)| format!("`{name}`")).collect();
         let reason = format!("a column with name `{name}` cannot be resolved");
@@ -157,6 +160,12 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
     }
     match expr {
         Expr::Column { parts, .. } => scope.column(parts),
+        Expr::Position(index, _) => {
+            let column = &scope.columns[*index];
+            let node = Node::Column(*index, column.name.clone());
+            let (data_type, nullable) = (column.data_type.clone(), column.nullable);
+            Ok(Resolved { node, data_type, nullable })
+        }
         Expr::Literal(value, data_type) => Ok(Resolved::literal(value.clone(), data_type.clone())),
         Expr::Alias(expr, _) | Expr::Aliases(expr, _) => resolve_with(expr, scope, hook),
         Expr::Field(of, field) => {
@@ -242,6 +251,17 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     for expr in exprs {
         if let Expr::StarExcept(table, dropped, place) = expr {
             let all = expand_stars(scope, &[Expr::Star(table.clone())])?;
+            let twice = |(i, name): (usize, &String)| {
+                dropped[..i].iter().any(|before| before.eq_ignore_ascii_case(name))
+            };
+            if dropped.iter().enumerate().any(twice) {
+                return Err(PlanError::new(
+                    "EXCEPT_OVERLAPPING_COLUMNS",
+                    format!("`EXCEPT ({})` names a column twice", dropped.join(", ")),
+                    "Name it once",
+                )
+                .at(*place));
+            }
             if let Some(name) = dropped
                 .iter()
                 .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))
@@ -259,15 +279,22 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
             continue;
         };
         let before = out.len();
-        for column in &scope.columns {
-            let wanted = match (table, &column.qualifier) {
-                (None, _) => true,
-                (Some(t), Some(q)) => t.eq_ignore_ascii_case(q),
-                (Some(_), None) => false,
-            };
-            if wanted {
-                let parts = column.qualifier.iter().cloned().chain([column.name.clone()]).collect();
-                out.push(Expr::Column { parts, place: expr.place() });
+        let position = |(i, column): (usize, &ScopeColumn)| {
+            let parts = column.qualifier.iter().cloned().chain([column.name.clone()]);
+            Expr::Position(i, parts.collect())
+        };
+        let columns = || scope.columns.iter().enumerate();
+        match table {
+            None => out.extend(columns().filter(|(_, c)| !c.hidden).map(position)),
+            // What a USING join does not show stands first.
+            Some(table) => {
+                let of_table = |c: &ScopeColumn| {
+                    c.qualifier.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(table))
+                };
+                for hidden in [true, false] {
+                    let wanted = columns().filter(|(_, c)| c.hidden == hidden && of_table(c));
+                    out.extend(wanted.map(position));
+                }
             }
         }
         // `s.*` of a struct is its fields.

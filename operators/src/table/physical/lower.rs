@@ -6,7 +6,7 @@ use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::fork::fork;
 use super::join::{Parts, TableJoin};
 use super::late::{Late, LateOutput, Side};
-use super::order::{Limit, Sort};
+use super::order::{Limit, Offset, Sort};
 use super::partial::Partial;
 use super::session::{Parts as SessionParts, SessionAggregate};
 use super::sliding::{Parts as SlidingParts, sliding_aggregate};
@@ -269,7 +269,9 @@ impl Lowering<'_, '_> {
                 self.read(scan, downs, needed);
                 Ok(())
             }
-            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) => self.plan(input, downs, needed),
+            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) => {
+                self.plan(input, downs, needed)
+            }
             Plan::Values(_, rows) => {
                 for (worker, down) in downs {
                     let source = ValuesSource::new(rows);
@@ -309,6 +311,9 @@ impl Lowering<'_, '_> {
             Plan::Sort(input, keys) => {
                 let stage = Sort::new(keys, input.width(), self.semantics, only(downs));
                 self.feed(input, Box::new(stage), &vec![true; input.width()])
+            }
+            Plan::Offset(input, rows) => {
+                self.feed(input, Box::new(Offset::new(*rows, only(downs))), needed)
             }
             Plan::Limit(input, most) => {
                 let log = if self.mode == OutputMode::Complete {
@@ -659,6 +664,7 @@ fn parts(plan: &Plan) -> usize {
         Plan::Scan(scan) => scan.partitions(),
         Plan::Alias(input, _)
         | Plan::AliasFrom(input, ..)
+        | Plan::Qualified(input, _)
         | Plan::Project(input, _)
         | Plan::Filter(input, _)
         | Plan::Generate(input, _)

@@ -10,6 +10,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::key_group::hash_bytes;
+use millstream_engine::pass_control;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
 use std::cmp::Ordering;
@@ -204,6 +205,33 @@ impl<'a> Push<Row<'a>> for Limit {
         self.taken += 1;
         if let Some((log, slot)) = &mut self.log {
             log.put(slot, hash_bytes(&[]), &[], &self.taken.to_le_bytes());
+        }
+        self.down.push(row, ingest_ns)
+    }
+}
+
+/// Drops the first rows of a table.
+pub(super) struct Offset {
+    rows: u64,
+    dropped: u64,
+    down: BoxChain,
+}
+
+impl Offset {
+    pub fn new(rows: u64, down: BoxChain) -> Self {
+        Self { rows, dropped: 0, down }
+    }
+}
+
+impl Stage for Offset {
+    pass_control!(down);
+}
+
+impl<'a> Push<Row<'a>> for Offset {
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.dropped < self.rows {
+            self.dropped += 1;
+            return Ok(());
         }
         self.down.push(row, ingest_ns)
     }

@@ -6,7 +6,7 @@ use super::subquery::constants;
 use super::{Catalog, place};
 use crate::table::analyze::boolean;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::resolve::resolve;
+use crate::table::expr::resolve::{ScopeColumn, resolve};
 use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
 use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
@@ -45,9 +45,12 @@ pub(super) fn relation_with_joins(
             }
             JoinConstraint::Natural => {
                 let (of_left, of_right) = (left.scope().columns, right.scope().columns);
-                let of_both =
-                    |name: &String| of_right.iter().any(|c| c.name.eq_ignore_ascii_case(name));
-                let names = of_left.into_iter().map(|c| c.name).filter(of_both);
+                let of_both = |name: &String| {
+                    let same = |c: &ScopeColumn| !c.hidden && c.name.eq_ignore_ascii_case(name);
+                    of_right.iter().any(same)
+                };
+                let shown = of_left.into_iter().filter(|c| !c.hidden);
+                let names = shown.map(|c| c.name).filter(of_both);
                 let names: Vec<_> = names.collect();
                 join::join_using(left, right, written, &names)
             }

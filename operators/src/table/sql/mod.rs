@@ -3,9 +3,11 @@
 
 mod dialect;
 pub mod expr;
+mod group;
 pub mod job;
 mod join;
 mod literals;
+mod order;
 pub mod query;
 mod subquery;
 

@@ -1,23 +1,25 @@
 //! SELECT statements into plans.
 
-use super::expr::{Subqueries, convert, convert_with};
+use super::expr::convert_with;
+use super::group::group_by;
+use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
-use crate::table::analyze::{self, Grouping, has_aggregate};
+use crate::table::analyze::{self, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve, unify};
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::grouping::Grouping;
 use crate::table::join::{self, Written};
 use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use crate::table::windows;
 use sqlparser::ast::{
-    self, Distinct, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, OrderBySort, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableAlias, TableFactor,
+    self, Distinct, LimitClause, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
 };
 use std::sync::Arc;
 
@@ -27,7 +29,12 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
 
 /// Plans a query.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
-    let here = place(query.span().start);
+    // What has no place of its own is wrong in the query that it stands in.
+    plan_clauses(query, catalog).map_err(|error| error.at(begin(&query.body)))
+}
+
+fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let here = begin(&query.body);
     let with;
     let catalog: &dyn Catalog = match &query.with {
         None => catalog,
@@ -46,24 +53,21 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     if query.fetch.is_some() || !query.locks.is_empty() || !query.pipe_operators.is_empty() {
         return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
     }
-    let (mut plan, select) = body(&query.body, catalog)?;
-    if let Some(order_by) = &query.order_by {
-        let OrderByKind::Expressions(keys) = &order_by.kind else {
-            return Err(refuse("`ORDER BY ALL`", here));
-        };
-        let constant = constants(catalog);
-        let key = |key| sort_key(key, &select, &constant);
-        let keys = keys.iter().map(key).collect::<PlanResult<Vec<_>>>()?;
-        plan = analyze::sort(plan, &keys)?;
+    let order = order_by(query, catalog)?;
+    let mut plan = match (&*query.body, &order) {
+        (SetExpr::Select(select), order) => self::select(select, catalog, order.as_ref())?,
+        (other, None) => body(other, catalog)?,
+        (other, Some(order)) => order.sort(body(other, catalog)?)?,
+    };
+    let Some(LimitClause::LimitOffset { limit, offset, limit_by }) = &query.limit_clause else {
+        return Ok(plan);
+    };
+    if !limit_by.is_empty() {
+        return Err(refuse("`LIMIT … BY`", here));
     }
-    match &query.limit_clause {
-        None | Some(LimitClause::LimitOffset { limit: None, offset: None, .. }) => {}
-        Some(LimitClause::LimitOffset { limit: Some(limit), offset: None, limit_by })
-            if limit_by.is_empty() =>
-        {
-            plan = Plan::Limit(Box::new(plan), count(limit, here)?);
-        }
-        Some(_) => {
+    if let Some(offset) = offset {
+        let rows = count(&offset.value, "OFFSET", catalog, here)?;
+        if plan.is_streaming() {
             return Err(PlanError::new(
                 "STREAMING_OFFSET_UNSUPPORTED",
                 "`OFFSET` has no meaning on a stream",
@@ -71,8 +75,22 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
             )
             .at(here));
         }
+        plan = Plan::Offset(Box::new(plan), rows);
+    }
+    if let Some(limit) = limit {
+        plan = Plan::Limit(Box::new(plan), count(limit, "LIMIT", catalog, here)?);
     }
     Ok(plan)
+}
+
+/// Where a query begins.
+fn begin(body: &SetExpr) -> Place {
+    match body {
+        SetExpr::Select(select) => place(select.select_token.0.span.start),
+        SetExpr::Query(query) => begin(&query.body),
+        SetExpr::SetOperation { left, .. } => begin(left),
+        other => place(other.span().start),
+    }
 }
 
 /// The views of a WITH clause, before those of the session.
@@ -128,56 +146,59 @@ fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     Ok(Plan::Project(Box::new(plan), named.collect()))
 }
 
-fn count(limit: &ast::Expr, here: Place) -> PlanResult<u64> {
-    match convert(limit)? {
-        Expr::Literal(Value::Long(n), _) if n >= 0 => Ok(n as u64),
-        other => Err(PlanError::new(
-            "INVALID_LIMIT_LIKE_EXPRESSION",
-            format!("`LIMIT` {other} is not a number of rows"),
-            "Write LIMIT 10",
+/// The number of rows of LIMIT or OFFSET: a constant integer that is not negative.
+fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) -> PlanResult<u64> {
+    let wrong = |kind: &str, what: &str| {
+        PlanError::new(
+            format!("INVALID_LIMIT_LIKE_EXPRESSION.{kind}"),
+            format!("`{clause} {written}` is {what}"),
+            format!("Write {clause} 10"),
         )
-        .at(here)),
-    }
-}
-
-/// An ORDER BY key over the output columns; what stands in the SELECT list is its column there.
-fn sort_key(
-    key: &OrderByExpr,
-    select: &[Expr],
-    constants: &Subqueries<'_>,
-) -> PlanResult<(Expr, bool, Option<bool>)> {
-    let mut expr = convert_with(&key.expr, constants)?;
-    let strip = |e: &Expr| match e {
-        Expr::Alias(inner, _) => inner.to_string(),
-        other => other.to_string(),
+        .at(here)
     };
-    if let Some(same) = select.iter().find(|item| strip(item) == expr.to_string()) {
-        expr = Expr::Column { parts: vec![same.output_name()], place: expr.place() };
+    let unfoldable = || wrong("IS_UNFOLDABLE", "no constant");
+    let expr = convert_with(written, &constants(catalog))?;
+    let resolved = resolve(&expr, &Scope::default());
+    let resolved = match resolved {
+        Err(error) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
+            return Err(unfoldable());
+        }
+        other => other?,
+    };
+    if resolved.is_null_literal() {
+        return Err(wrong("IS_NULL", "NULL"));
     }
-    let descending = matches!(key.options.sort, Some(OrderBySort::Desc));
-    Ok((expr, descending, key.options.nulls_first))
+    if !matches!(resolved.data_type, DataType::Int | DataType::Short | DataType::Byte) {
+        return Err(wrong("DATA_TYPE", "no INT"));
+    }
+    match fold(resolved, catalog.semantics()).node {
+        Node::Literal(Value::Long(n)) if n >= 0 => Ok(n as u64),
+        Node::Literal(Value::Long(_)) => Err(wrong("IS_NEGATIVE", "negative")),
+        Node::Literal(_) => Err(wrong("IS_NULL", "NULL")),
+        _ => Err(unfoldable()),
+    }
 }
 
-fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> {
-    let here = place(body.span().start);
+fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let here = begin(body);
     match body {
-        SetExpr::Select(select) => self::select(select, catalog),
-        SetExpr::Query(query) => Ok((plan(query, catalog)?, Vec::new())),
+        SetExpr::Select(select) => self::select(select, catalog, None),
+        SetExpr::Query(query) => plan(query, catalog),
         SetExpr::SetOperation {
             op: SetOperator::Union,
             set_quantifier: SetQuantifier::All,
             left,
             right,
         } => {
-            let (left, right) = (self::body(left, catalog)?.0, self::body(right, catalog)?.0);
-            Ok((analyze::union(left, right).map_err(|error| error.at(here))?, Vec::new()))
+            let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
+            analyze::union(left, right).map_err(|error| error.at(here))
         }
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
             if !once {
                 return Err(refuse(format_args!("{op} {set_quantifier}"), here));
             }
-            let (left, right) = (self::body(left, catalog)?.0, self::body(right, catalog)?.0);
+            let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
             let decided = match op {
                 SetOperator::Union => true,
                 SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
@@ -190,7 +211,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
                     _ => join::among(left, right, Written::LeftAnti),
                 };
                 let made = made.map_err(|error| error.at(here))?;
-                return Ok((windows::deduplicate(made, &[], false)?, Vec::new()));
+                return windows::deduplicate(made, &[], false);
             }
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
@@ -201,12 +222,12 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> 
             )
             .at(here))
         }
-        SetExpr::Values(values) => Ok((inline_table(values, catalog, here)?, Vec::new())),
+        SetExpr::Values(values) => inline_table(values, catalog, here),
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
 }
 
-fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>)> {
+fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
     let here = place(select.select_token.0.span.start);
     let distinct = match select.distinct {
         Some(Distinct::On(_)) => return Err(refuse("`DISTINCT ON`", here)),
@@ -237,11 +258,11 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
         joining.filter(condition)?;
     }
     let constant = constants(catalog);
-    let (keys, sets) = grouping(&select.group_by, &constant, here)?;
+    let group_by = group_by(&select.group_by, &constant, here)?;
     let having = select.having.as_ref().map(|e| convert_with(e, &constant)).transpose()?;
     let of_rows = |e: &ast::Expr| joining.convert(e);
     let of_groups = |e: &ast::Expr| convert_with(e, &constant);
-    let may_group = !keys.is_empty() || having.is_some();
+    let may_group = group_by.is_written() || having.is_some();
     let converted = |select_item: &SelectItem| {
         if may_group {
             item_with(select_item, &of_groups)
@@ -252,7 +273,6 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
     let items = select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?;
     let input = joining.into_plan();
     let grouped = may_group || items.iter().any(has_aggregate);
-    let done = |plan: Plan| if distinct { analyze::distinct(plan) } else { plan };
     if !grouped {
         let items = if input.width() > written.columns.len() {
             let of_written = |item: &Expr| match item {
@@ -263,12 +283,31 @@ fn select(select: &Select, catalog: &dyn Catalog) -> PlanResult<(Plan, Vec<Expr>
         } else {
             items
         };
-        return Ok((done(analyze::project(input, &items)?), items));
+        let plan = analyze::project(input, &items)?;
+        return match (distinct, order) {
+            (false, None) => Ok(plan),
+            (false, Some(order)) => order.sort_selected(plan, &items),
+            (true, order) => distinct_of(plan, &items, order),
+        };
     }
+    group_by.check_star(&items)?;
     let items = expand_stars(&written, &items)?;
-    let grouping = Grouping::with_sets(input, &keys, sets, &items)?;
-    let plan = grouping.finish(&items, having.as_ref())?;
-    Ok((done(plan), items))
+    let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys };
+    let grouping = Grouping::with_sets(input, &keys, group_by.sets, &items)?;
+    let by: &[_] = if distinct { &[] } else { order.map_or(&[], Order::exprs) };
+    let by: Vec<&Expr> = by.iter().map(|key| &key.expr).collect();
+    let (plan, places) = grouping.finish_ordered(&items, having.as_ref(), &by)?;
+    match (distinct, order) {
+        (true, order) => distinct_of(plan, &items, order),
+        (false, None) => Ok(plan),
+        (false, Some(order)) => Ok(order.sort_by_columns(plan, items.len(), &places)),
+    }
+}
+
+/// Each row of a SELECT list once, in order.
+fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
+    let plan = analyze::distinct(plan);
+    order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))
 }
 
 /// FROM with its lateral views.
@@ -316,81 +355,6 @@ fn item_with(
             ));
         }
     })
-}
-
-/// The most sets of keys of one GROUP BY.
-const MOST_SETS: usize = 256;
-
-/// The keys of GROUP BY, and for ROLLUP, CUBE and GROUPING SETS which of them each set has.
-#[expect(clippy::type_complexity, reason = "keys, and sets of their places")]
-fn grouping(
-    group_by: &GroupByExpr,
-    constants: &Subqueries<'_>,
-    here: Place,
-) -> PlanResult<(Vec<Expr>, Option<Vec<Vec<usize>>>)> {
-    let GroupByExpr::Expressions(written, modifiers) = group_by else {
-        return Err(refuse("`GROUP BY ALL`", here));
-    };
-    let mut keys: Vec<Expr> = Vec::new();
-    // Each part of the clause has its sets; all of one with all of the next.
-    let mut sets: Vec<Vec<usize>> = vec![Vec::new()];
-    let mut any = false;
-    let place = |keys: &mut Vec<Expr>, expr: &ast::Expr| -> PlanResult<usize> {
-        let key = convert_with(expr, constants)?;
-        Ok(keys.iter().position(|other| *other == key).unwrap_or_else(|| {
-            keys.push(key);
-            keys.len() - 1
-        }))
-    };
-    let of_groups = |keys: &mut Vec<Expr>, groups: &[Vec<ast::Expr>]| {
-        let group = |group: &Vec<ast::Expr>| group.iter().map(|e| place(keys, e)).collect();
-        groups.iter().map(group).collect::<PlanResult<Vec<Vec<usize>>>>()
-    };
-    let rollup = |groups: Vec<Vec<usize>>| -> Vec<Vec<usize>> {
-        (0..=groups.len()).rev().map(|n| groups[..n].concat()).collect()
-    };
-    let cube = |groups: Vec<Vec<usize>>| -> Vec<Vec<usize>> {
-        let chosen = |bits: usize| {
-            let there = |i: &usize| bits >> (groups.len() - 1 - i) & 1 == 0;
-            (0..groups.len()).filter(there).flat_map(|i| groups[i].clone()).collect()
-        };
-        (0..1usize << groups.len().min(12)).map(chosen).collect()
-    };
-    for expr in written {
-        let part = match expr {
-            ast::Expr::Rollup(groups) => rollup(of_groups(&mut keys, groups)?),
-            ast::Expr::Cube(groups) => cube(of_groups(&mut keys, groups)?),
-            ast::Expr::GroupingSets(groups) => of_groups(&mut keys, groups)?,
-            key => {
-                let at = place(&mut keys, key)?;
-                sets.iter_mut().for_each(|set| set.push(at));
-                continue;
-            }
-        };
-        any = true;
-        let with = |set: &Vec<usize>| {
-            part.iter().map(|more| [&set[..], more].concat()).collect::<Vec<_>>()
-        };
-        sets = sets.iter().flat_map(with).collect();
-    }
-    for modifier in modifiers {
-        let groups = (0..keys.len()).map(|key| vec![key]).collect();
-        sets = match modifier {
-            ast::GroupByWithModifier::Rollup => rollup(groups),
-            ast::GroupByWithModifier::Cube => cube(groups),
-            other => return Err(refuse(format_args!("`GROUP BY` … {other}"), here)),
-        };
-        any = true;
-    }
-    if sets.len() > MOST_SETS || keys.len() > 62 {
-        return Err(PlanError::new(
-            "GROUPING_SIZE_LIMIT_EXCEEDED",
-            format!("`GROUP BY` has {} sets of {} keys", sets.len(), keys.len()),
-            format!("At most {MOST_SETS} sets: each row is in a group of each"),
-        )
-        .at(here));
-    }
-    Ok((keys, any.then_some(sets)))
 }
 
 /// `*`, perhaps without some columns.

@@ -5,11 +5,12 @@
 use super::expr::{Subqueries, convert_with, plain_args};
 use super::query::{self, from_clause, item};
 use super::{Catalog, place};
-use crate::table::analyze::{self, Grouping, boolean, has_aggregate};
+use crate::table::analyze::{self, boolean, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::grouping::Grouping;
 use crate::table::join::{and, compared, conjuncts, equality, resolve_correlated, shifted};
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;

@@ -1,0 +1,466 @@
+//! GROUP BY: keys, grouping sets, and what stands in SELECT, HAVING and ORDER BY above the groups.
+
+use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call};
+use super::analyze::{
+    boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
+};
+use super::error::{PlanError, PlanResult};
+use super::expr::resolve::{Scope, resolve, resolve_with};
+use super::expr::{Expr, Node, Resolved, functions};
+use super::generate::{Generator, Parts, is_generator};
+use super::plan::Plan;
+use super::types::DataType;
+use super::value::Value;
+use super::windows::{Window, windowed};
+
+/// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
+pub struct Grouping {
+    input: Plan,
+    scope: Scope,
+    keys: Vec<(Resolved, String)>,
+    calls: Vec<AggregateCall>,
+    /// Of ROLLUP and its like: the keys that each set has. Then a key behind the others, which
+    /// stands for no expression, holds the set's number, a bit for each key that it has not; and
+    /// one more the set's place, if there are equal sets.
+    sets: Option<Vec<Vec<usize>>>,
+    /// The one set is the empty one: all rows are one group, also if there are none.
+    is_total: bool,
+    /// The window that it groups by.
+    window: Option<Window>,
+}
+
+/// The name of the column of a grouping set's number.
+const GROUPING_ID: &str = "spark_grouping_id";
+/// The name of the column of its place among the sets.
+const GROUPING_PLACE: &str = "grouping_set_place";
+
+/// A key as it was written: a number means that column of `select`, a name may be an alias in it.
+fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
+    match key {
+        Expr::Literal(Value::Long(position), DataType::Int) => {
+            let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
+            let found = at.ok_or_else(|| {
+                PlanError::new(
+                    "GROUP_BY_POS_OUT_OF_RANGE",
+                    format!(
+                        "`GROUP BY` {position}, but the SELECT list has {} columns",
+                        select.len()
+                    ),
+                    "Count from 1",
+                )
+            })?;
+            if has_aggregate(found) {
+                return Err(PlanError::new(
+                    "GROUP_BY_POS_AGGREGATE",
+                    format!("`GROUP BY` {position} is an aggregate"),
+                    "Group by another column",
+                ));
+            }
+            Ok(found.clone())
+        }
+        Expr::Column { parts, .. } if resolve(key, scope).is_err() => {
+            // Not a column of the input: perhaps an alias.
+            let alias = select.iter().find(|e| {
+                matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
+            });
+            Ok(alias.unwrap_or(key).clone())
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+impl Grouping {
+    /// Groups by expressions; a number means that column of `select`, a name may be an alias
+    /// in it.
+    pub fn new(input: Plan, keys: &[Expr], select: &[Expr]) -> PlanResult<Self> {
+        Self::with_sets(input, keys, None, select)
+    }
+
+    /// The same, each row in a group of each of some sets of keys.
+    pub fn with_sets(
+        input: Plan,
+        keys: &[Expr],
+        sets: Option<Vec<Vec<usize>>>,
+        select: &[Expr],
+    ) -> PlanResult<Self> {
+        let mut input = with_metadata_for(input, select);
+        let written: Vec<Expr> = keys
+            .iter()
+            .map(|key| written_key(&input.scope(), key, select))
+            .collect::<PlanResult<_>>()?;
+        let window;
+        (input, window) = windowed(input, written.iter().chain(select))?;
+        let scope = input.scope();
+        let (keys, calls) = (Vec::new(), Vec::new());
+        let mut grouping = Self { input, scope, keys, calls, sets: None, is_total: false, window };
+        let mut places = Vec::new();
+        for key in written {
+            // A window is what its call says; a column of that name is another one.
+            let key = match &grouping.window {
+                Some(window) if !matches!(unaliased(&key), Expr::Column { .. }) => {
+                    window.rewrite(&key)
+                }
+                _ => key,
+            };
+            let resolved = resolve(unaliased(&key), &grouping.scope)?;
+            let same = grouping.keys.iter().position(|(other, _)| *other == resolved);
+            places.push(same.unwrap_or(grouping.keys.len()));
+            if same.is_none() {
+                grouping.keys.push((resolved, key.output_name()));
+            }
+        }
+        if let Some(sets) = sets {
+            let placed = |set: Vec<usize>| {
+                let mut set: Vec<_> = set.into_iter().map(|key| places[key]).collect();
+                set.sort_unstable();
+                set.dedup();
+                set
+            };
+            let sets: Vec<Vec<usize>> = sets.into_iter().map(placed).collect();
+            grouping.is_total = sets.len() == 1 && sets[0].is_empty();
+            if !grouping.is_total {
+                let mut add = |name: &str| {
+                    let node = Node::Column(usize::MAX, name.to_string());
+                    let key = Resolved { node, data_type: DataType::Long, nullable: false };
+                    grouping.keys.push((key, name.to_string()));
+                };
+                add(GROUPING_ID);
+                if (1..sets.len()).any(|i| sets[..i].contains(&sets[i])) {
+                    add(GROUPING_PLACE);
+                }
+                grouping.sets = Some(sets);
+            }
+        }
+        Ok(grouping)
+    }
+
+    /// The input with a row for each set, its keys and the set's number behind the columns.
+    fn expanded(input: Plan, keys: &[(Resolved, String)], sets: &[Vec<usize>]) -> PlanResult<Plan> {
+        let count = keys.iter().position(|(_, name)| name == GROUPING_ID).unwrap_or(keys.len());
+        let mut rows = Vec::new();
+        for (place, set) in sets.iter().enumerate() {
+            let mut number = 0i64;
+            let mut fields = Vec::new();
+            for (at, (key, _)) in keys[..count].iter().enumerate() {
+                let name = Value::String(format!("k{at}"));
+                fields.push(Resolved::literal(name, DataType::String));
+                number = number << 1 | i64::from(!set.contains(&at));
+                fields.push(if set.contains(&at) {
+                    Resolved { nullable: true, ..key.clone() }
+                } else {
+                    Resolved::literal(Value::Null, key.data_type.clone())
+                });
+            }
+            for (name, value) in [("id", number), ("place", place as i64)] {
+                fields.push(Resolved::literal(Value::String(name.to_string()), DataType::String));
+                fields.push(Resolved::literal(Value::Long(value), DataType::Long));
+            }
+            // The place stands there only where it is a key.
+            fields.truncate(2 * keys.len());
+            rows.push(functions::resolve("named_struct", fields)?);
+        }
+        let generator = Generator {
+            array: functions::resolve("array", rows)?,
+            parts: Parts::Fields,
+            with_position: false,
+            outer: false,
+            names: keys.iter().map(|(_, name)| name.clone()).collect(),
+            name: "grouping_sets".to_string(),
+        };
+        Ok(Plan::Generate(Box::new(input), generator))
+    }
+
+    /// `grouping(key)` and `grouping_id()` as expressions over the groups.
+    fn set_number(
+        keys: &[(Resolved, String)],
+        is_total: bool,
+        name: &str,
+        args: &[Expr],
+        scope: &Scope,
+    ) -> PlanResult<Resolved> {
+        let at = keys.iter().position(|(_, name)| name == GROUPING_ID);
+        let Some(at) = at.or(is_total.then_some(0)) else {
+            return Err(PlanError::new(
+                "UNSUPPORTED_GROUPING_EXPRESSION",
+                format!("`{name}` belongs to GROUP BY with ROLLUP, CUBE or GROUPING SETS"),
+                "grouping(key) takes one of its keys",
+            ));
+        };
+        let resolved =
+            args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
+        let node = Node::Column(at, GROUPING_ID.to_string());
+        let number = Resolved { node, data_type: DataType::Long, nullable: false };
+        if name == "grouping_id" {
+            if !args.is_empty() && !resolved.iter().eq(keys[..at].iter().map(|(key, _)| key)) {
+                return Err(PlanError::new(
+                    "GROUPING_ID_COLUMN_MISMATCH",
+                    "the arguments of `grouping_id` are not the keys of GROUP BY in their order",
+                    "Write grouping_id() for all of them",
+                ));
+            }
+            let none = || Resolved::literal(Value::Long(0), DataType::Long);
+            return Ok(if is_total { none() } else { number });
+        }
+        let key = match resolved.as_slice() {
+            [key] => keys[..at].iter().position(|(other, _)| other == key),
+            _ => None,
+        };
+        let key = key.ok_or_else(|| {
+            PlanError::new(
+                "GROUPING_COLUMN_MISMATCH",
+                "the argument of `grouping` is none of the keys of GROUP BY",
+                "grouping(key) takes one of its keys",
+            )
+        })?;
+        let shift = Resolved::literal(Value::Long((at - 1 - key) as i64), DataType::Int);
+        let one = Resolved::literal(Value::Long(1), DataType::Long);
+        let bit = functions::resolve(
+            "&",
+            vec![functions::resolve("shiftright", vec![number, shift])?, one],
+        )?;
+        Ok(bit.coerce(&DataType::Byte))
+    }
+
+    /// An expression as it was written, with the window that the groups have.
+    fn rewritten(&self, expr: &Expr) -> Expr {
+        self.window.as_ref().map_or_else(|| expr.clone(), |window| window.rewrite(expr))
+    }
+
+    /// The column of a call, which is computed once however often it stands there.
+    fn placed(calls: &mut Vec<AggregateCall>, keys: usize, call: AggregateCall) -> Resolved {
+        let same = |c: &AggregateCall| {
+            (c.function, &c.user, &c.args, &c.filter, c.distinct)
+                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
+        };
+        let at = calls.iter().position(same).unwrap_or_else(|| {
+            calls.push(call.clone());
+            calls.len() - 1
+        });
+        Resolved {
+            node: Node::Column(keys + at, call.name),
+            data_type: call.data_type,
+            nullable: call.function.is_nullable(),
+        }
+    }
+
+    /// Resolves an expression over the groups: keys and aggregates become columns.
+    pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
+        let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
+        let (has_sets, is_total) = (self.sets.is_some(), self.is_total);
+        let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+            if let Expr::Call { name, args, .. } = part
+                && matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
+            {
+                let name = name.to_ascii_lowercase();
+                return Self::set_number(keys, is_total, &name, args, &scope).map(Some);
+            }
+            if let Expr::Call { name, .. } = part
+                && has_aggregate_itself(part)
+            {
+                let lower = name.to_ascii_lowercase();
+                if let Some(function) = AggregateFunction::of(&lower) {
+                    let call = resolve_call(function, part, &scope)?;
+                    return Ok(Some(Self::placed(calls, keys.len(), call)));
+                }
+                if LATER.contains(&lower.as_str()) {
+                    return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
+                }
+            }
+            if let Expr::UserAggregate(function, args, _) = part {
+                let call = resolve_user_call(function, args, part, &scope)?;
+                return Ok(Some(Self::placed(calls, keys.len(), call)));
+            }
+            // A constant that is a key is NULL in the sets that have it not.
+            if matches!(part, Expr::Literal(..)) && !has_sets || matches!(part, Expr::Alias(..)) {
+                return Ok(None);
+            }
+            if !has_aggregate(part)
+                && let Ok(resolved) = resolve(part, &scope)
+                && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
+            {
+                let node = Node::Column(at, keys[at].1.clone());
+                let nullable = resolved.nullable || has_sets;
+                return Ok(Some(Resolved { node, data_type: resolved.data_type, nullable }));
+            }
+            if let Expr::Position(_, parts) = part {
+                return Err(not_grouped(parts, keys.is_empty()));
+            }
+            if let Expr::Column { parts, place } = part {
+                // A field of a key.
+                for end in (1..parts.len()).rev() {
+                    let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
+                    if let Ok(resolved) = resolve(&prefix, &scope)
+                        && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
+                    {
+                        let node = Node::Column(at, keys[at].1.clone());
+                        let key = Resolved { node, ..resolved };
+                        let field = |of, name: &String| functions::field_of(of, name);
+                        return parts[end..].iter().try_fold(key, field).map(Some);
+                    }
+                }
+                // Unknown at all, or known but not grouped by.
+                resolve(part, &scope)?;
+                return Err(not_grouped(parts, keys.is_empty()));
+            }
+            Ok(None)
+        };
+        resolve_with(expr, &self.scope, &mut hook)
+    }
+
+    /// The aggregation, with the given conditions (HAVING) and output columns over it.
+    pub fn finish(self, select: &[Expr], having: Option<&Expr>) -> PlanResult<Plan> {
+        self.finish_ordered(select, having, &[]).map(|(plan, _)| plan)
+    }
+
+    /// The same, and what it is ordered by: the places of the keys among the columns, behind which
+    /// those stand that are none of the SELECT list.
+    pub fn finish_ordered(
+        mut self,
+        select: &[Expr],
+        having: Option<&Expr>,
+        order: &[&Expr],
+    ) -> PlanResult<(Plan, Vec<usize>)> {
+        let mut columns = Vec::new();
+        let select: Vec<Expr> = select.iter().map(|expr| self.rewritten(expr)).collect();
+        let having = having.map(|expr| self.rewritten(expr));
+        let (select, having) = (select.as_slice(), having.as_ref());
+        for expr in select {
+            if is_generator(unaliased(expr)) {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
+                    "explode cannot stand beside aggregates",
+                    "Explode in a subquery: FROM (SELECT explode(…) AS x FROM …)",
+                )
+                .at(unaliased(expr).place()));
+            }
+            columns.push((self.resolve(expr)?, expr.output_name()));
+        }
+        let having = match having {
+            Some(having) => {
+                let resolved = self.resolve_above(having, select)?;
+                Some(boolean(resolved, having, "HAVING")?)
+            }
+            None => None,
+        };
+        let mut places = Vec::new();
+        for key in order {
+            let key = self.rewritten(key);
+            places.push(self.order_place(&key, select, &mut columns)?);
+        }
+        let (mut input, mut keys) = (self.input, self.keys);
+        if let Some(sets) = &self.sets {
+            let width = input.width();
+            input = Self::expanded(input, &keys, sets)?;
+            for (at, (key, name)) in keys.iter_mut().enumerate() {
+                let node = Node::Column(width + at, name.clone());
+                *key = Resolved { node, data_type: key.data_type.clone(), nullable: true };
+            }
+        }
+        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls);
+        if let Some(having) = having {
+            plan = Plan::Filter(Box::new(plan), having);
+        }
+        Ok((Plan::Project(Box::new(plan), columns), places))
+    }
+
+    /// What stands above the SELECT list, which may be named by its aliases.
+    fn resolve_above(&mut self, expr: &Expr, select: &[Expr]) -> PlanResult<Resolved> {
+        let numbered = has_grouping_function(expr);
+        if numbered && self.sets.as_ref().is_some_and(|sets| sets.iter().all(Vec::is_empty)) {
+            return Err(PlanError::new(
+                "UNSUPPORTED_GROUPING_EXPRESSION",
+                "`grouping` and `grouping_id` stand above sets without any key",
+                "Select them",
+            )
+            .at(expr.place()));
+        }
+        let with_aliases = substitute(expr, select, &self.scope);
+        self.resolve(&with_aliases).map_err(|error| match error.condition.as_str() {
+            // Above the groups there is no such column at all.
+            "MISSING_AGGREGATION" | "MISSING_GROUP_BY" => {
+                let condition = "UNRESOLVED_COLUMN.WITH_SUGGESTION".to_string();
+                PlanError { condition, ..error }
+            }
+            _ => error,
+        })
+    }
+
+    /// Where a key of ORDER BY stands among the columns; one that does not is added.
+    fn order_place(
+        &mut self,
+        key: &Expr,
+        select: &[Expr],
+        columns: &mut Vec<(Resolved, String)>,
+    ) -> PlanResult<usize> {
+        if let Some(at) = order_position(key, select.len()) {
+            return at;
+        }
+        if let Expr::Column { parts, .. } = key
+            && let [name] = parts.as_slice()
+        {
+            let named = |(_, other): &(Resolved, String)| other.eq_ignore_ascii_case(name);
+            let found: Vec<usize> = (0..select.len()).filter(|at| named(&columns[*at])).collect();
+            match found.as_slice() {
+                [] => {}
+                [first, rest @ ..] if rest.iter().all(|at| columns[*at].0 == columns[*first].0) => {
+                    return Ok(*first);
+                }
+                _ => {
+                    return Err(PlanError::new(
+                        "AMBIGUOUS_REFERENCE",
+                        format!("`{name}` could be any of {} columns", found.len()),
+                        "Give them different names",
+                    )
+                    .at(key.place()));
+                }
+            }
+        }
+        let resolved = self.resolve_above(key, select)?;
+        Ok(columns.iter().position(|(other, _)| *other == resolved).unwrap_or_else(|| {
+            columns.push((resolved, key.output_name()));
+            columns.len() - 1
+        }))
+    }
+}
+
+fn has_grouping_function(expr: &Expr) -> bool {
+    match expr {
+        Expr::Call { name, args, .. } => {
+            matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
+                || args.iter().any(has_grouping_function)
+        }
+        Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_grouping_function(expr),
+        _ => false,
+    }
+}
+
+/// A column that stands above groups but is no key.
+fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
+    let name = parts.join(".");
+    PlanError::new(
+        if without_keys { "MISSING_GROUP_BY" } else { "MISSING_AGGREGATION" },
+        format!("`{name}` is neither grouped by nor inside an aggregate function"),
+        format!("Add it to GROUP BY, or take max({name}) or another aggregate of it"),
+    )
+}
+
+/// Replaces names that are no columns but aliases of the SELECT list.
+fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
+    match expr {
+        Expr::Column { parts, .. } if parts.len() == 1 && resolve(expr, scope).is_err() => {
+            let alias = select.iter().find_map(|e| match e {
+                Expr::Alias(inner, name) if name.eq_ignore_ascii_case(&parts[0]) => Some(&**inner),
+                _ => None,
+            });
+            alias.unwrap_or(expr).clone()
+        }
+        Expr::Call { name, args, distinct, filter, place } => Expr::Call {
+            name: name.clone(),
+            args: args.iter().map(|arg| substitute(arg, select, scope)).collect(),
+            distinct: *distinct,
+            filter: filter.clone(),
+            place: *place,
+        },
+        other => other.clone(),
+    }
+}

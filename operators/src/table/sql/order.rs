@@ -1,0 +1,249 @@
+//! ORDER BY: by what a query gives, by its place there, or by what stands below its SELECT list.
+
+use super::Catalog;
+use super::expr::convert_with;
+use super::place;
+use super::subquery::constants;
+use crate::table::analyze::order_position;
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::resolve::{Scope, resolve, resolve_with};
+use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::join::shifted;
+use crate::table::plan::{Plan, SortKey};
+use sqlparser::ast::{self, OrderByKind, OrderByOptions, OrderBySort, Spanned};
+
+/// A key as it was written.
+pub(super) struct Key {
+    pub expr: Expr,
+    descending: bool,
+    nulls_first: Option<bool>,
+    place: Place,
+}
+
+/// The clause.
+pub(super) enum Order {
+    /// By keys.
+    Keys(Vec<Key>),
+    /// ORDER BY ALL: by every column.
+    All { descending: bool, nulls_first: Option<bool> },
+}
+
+fn is_descending(options: &OrderByOptions) -> bool {
+    matches!(options.sort, Some(OrderBySort::Desc))
+}
+
+/// Reads the clause of a query.
+pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Option<Order>> {
+    let Some(clause) = &query.order_by else { return Ok(None) };
+    let keys = match &clause.kind {
+        OrderByKind::All(options) => {
+            let (descending, nulls_first) = (is_descending(options), options.nulls_first);
+            return Ok(Some(Order::All { descending, nulls_first }));
+        }
+        OrderByKind::Expressions(keys) => keys,
+    };
+    let constant = constants(catalog);
+    let hook = |expr: &ast::Expr| match expr {
+        ast::Expr::Exists { .. } | ast::Expr::In { target: ast::InTarget::Subquery(_), .. } => {
+            Err(PlanError::new(
+                "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.UNSUPPORTED_IN_EXISTS_SUBQUERY",
+                "`IN` and `EXISTS` of a subquery cannot stand in ORDER BY",
+                "Select it under a name, and order by that",
+            )
+            .at(place(expr.span().start)))
+        }
+        other => constant(other),
+    };
+    let key = |key: &ast::OrderByExpr| {
+        Ok(Key {
+            expr: convert_with(&key.expr, &hook)?,
+            descending: is_descending(&key.options),
+            nulls_first: key.options.nulls_first,
+            place: place(key.expr.span().start),
+        })
+    };
+    keys.iter().map(key).collect::<PlanResult<Vec<_>>>().map(|keys| Some(Order::Keys(keys)))
+}
+
+fn sort_key(expr: Resolved, descending: bool, nulls_first: Option<bool>) -> SortKey {
+    // Spark: NULLs first when ascending, last when descending.
+    SortKey { expr, descending, nulls_first: nulls_first.unwrap_or(!descending) }
+}
+
+fn column(scope: &Scope, at: usize) -> Resolved {
+    let column = &scope.columns[at];
+    Resolved {
+        node: Node::Column(at, column.name.clone()),
+        data_type: column.data_type.clone(),
+        nullable: column.nullable,
+    }
+}
+
+/// The item of the SELECT list that says the same as a key.
+pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
+    if matches!(expr, Expr::Literal(..)) {
+        return None;
+    }
+    let text = expr.to_string();
+    items.iter().position(|item| match item {
+        Expr::Alias(inner, _) => inner.to_string() == text,
+        Expr::Literal(..) => false,
+        other => other.to_string() == text,
+    })
+}
+
+impl Order {
+    /// The keys by their places, in a scope that holds what they stand for.
+    fn by_places(&self, scope: &Scope, places: &[Resolved]) -> Vec<SortKey> {
+        match self {
+            Self::All { descending, nulls_first } => {
+                let keys = (0..scope.columns.len()).map(|at| column(scope, at));
+                keys.map(|key| sort_key(key, *descending, *nulls_first)).collect()
+            }
+            Self::Keys(keys) => {
+                let keys = keys.iter().zip(places);
+                keys.map(|(key, at)| sort_key(at.clone(), key.descending, key.nulls_first))
+                    .collect()
+            }
+        }
+    }
+
+    /// The expressions of the keys.
+    pub fn exprs(&self) -> &[Key] {
+        match self {
+            Self::Keys(keys) => keys,
+            Self::All { .. } => &[],
+        }
+    }
+
+    /// Sorts rows of which only the columns are known.
+    pub fn sort(&self, plan: Plan) -> PlanResult<Plan> {
+        let scope = plan.scope();
+        let place_of = |key: &Key| match order_position(&key.expr, scope.columns.len()) {
+            Some(at) => at.map(|at| column(&scope, at)).map_err(|error| error.at(key.place)),
+            None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place)),
+        };
+        let places = self.exprs().iter().map(place_of).collect::<PlanResult<Vec<_>>>()?;
+        let keys = self.by_places(&scope, &places);
+        Ok(Plan::Sort(Box::new(plan), keys))
+    }
+
+    /// Sorts what a SELECT list gives. A name that is none of its columns means one below it.
+    pub fn sort_selected(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
+        let Plan::Project(below, columns) = plan else { return self.sort(plan) };
+        let width = columns.len();
+        let outer = Plan::Project(below.clone(), columns.clone()).scope();
+        let inner = below.scope();
+        let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
+            let named = match part {
+                Expr::Column { .. } => part,
+                _ => return Ok(None),
+            };
+            match resolve(named, &outer) {
+                Ok(found) => Ok(Some(found)),
+                Err(error) if error.condition == "AMBIGUOUS_REFERENCE" => {
+                    one_of_equals(named, &columns, &outer).map(Some).ok_or(error)
+                }
+                Err(error) => match resolve(named, &inner) {
+                    Ok(found) => Ok(Some(shifted(found, width))),
+                    Err(other) if other.condition == "AMBIGUOUS_REFERENCE" => Err(other),
+                    Err(_) => Err(error),
+                },
+            }
+        };
+        let mut places = Vec::new();
+        for key in self.exprs() {
+            let at = match order_position(&key.expr, width) {
+                Some(at) => Some(at.map_err(|error| error.at(key.place))?),
+                None => same_item(&key.expr, items).filter(|_| items.len() == width),
+            };
+            places.push(match at {
+                Some(at) => column(&outer, at),
+                None => resolve_with(&key.expr, &outer, &mut hook)
+                    .map_err(|error| error.at(key.place))?,
+            });
+        }
+        Ok(self.sort_beside(below, columns, places))
+    }
+
+    /// Sorts rows of which each is there once, by what the SELECT list says.
+    pub fn sort_distinct(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
+        let scope = plan.scope();
+        let width = scope.columns.len();
+        let mut places = Vec::new();
+        for key in self.exprs() {
+            let at = match order_position(&key.expr, width) {
+                Some(at) => Some(at.map_err(|error| error.at(key.place))?),
+                None => same_item(&key.expr, items).filter(|_| items.len() == width),
+            };
+            places.push(match at {
+                Some(at) => column(&scope, at),
+                None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place))?,
+            });
+        }
+        let keys = self.by_places(&scope, &places);
+        Ok(Plan::Sort(Box::new(plan), keys))
+    }
+
+    /// Sorts by expressions over the columns of a projection and those below it.
+    fn sort_beside(
+        &self,
+        below: Box<Plan>,
+        mut columns: Vec<(Resolved, String)>,
+        places: Vec<Resolved>,
+    ) -> Plan {
+        let width = columns.len();
+        let inner = below.scope();
+        let mut added: Vec<usize> = Vec::new();
+        let places: Vec<_> = places.into_iter().map(|key| moved(key, width, &mut added)).collect();
+        for at in &added {
+            columns.push((column(&inner, *at), inner.columns[*at].name.clone()));
+        }
+        let plan = Plan::Project(below, columns);
+        let scope = plan.scope();
+        let keys = self.by_places(&scope, &places);
+        without_added(Plan::Sort(Box::new(plan), keys), width)
+    }
+
+    /// Sorts by columns of a projection, of which the first ones leave.
+    pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> Plan {
+        let scope = plan.scope();
+        let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
+        let keys = self.by_places(&scope, &places);
+        without_added(Plan::Sort(Box::new(plan), keys), width)
+    }
+}
+
+/// An expression that reads what lies below a projection, as one that reads what is added to it.
+fn moved(expr: Resolved, width: usize, added: &mut Vec<usize>) -> Resolved {
+    match expr.node {
+        Node::Column(index, name) if index >= width => {
+            let at = added.iter().position(|other| *other == index - width);
+            let at = at.unwrap_or_else(|| {
+                added.push(index - width);
+                added.len() - 1
+            });
+            Resolved { node: Node::Column(width + at, name), ..expr }
+        }
+        _ => expr.map_children(&mut |child| moved(child, width, added)),
+    }
+}
+
+/// The first columns of a plan.
+fn without_added(plan: Plan, width: usize) -> Plan {
+    let scope = plan.scope();
+    if scope.columns.len() == width {
+        return plan;
+    }
+    let columns = (0..width).map(|at| (column(&scope, at), scope.columns[at].name.clone()));
+    Plan::Project(Box::new(plan), columns.collect())
+}
+
+/// A column of a name that several have which are all the same.
+fn one_of_equals(named: &Expr, columns: &[(Resolved, String)], outer: &Scope) -> Option<Resolved> {
+    let Expr::Column { parts, .. } = named else { return None };
+    let [name] = parts.as_slice() else { return None };
+    let mut found = columns.iter().enumerate().filter(|(_, (_, n))| n.eq_ignore_ascii_case(name));
+    let (at, (first, _)) = found.next()?;
+    found.all(|(_, (other, _))| other == first).then(|| column(outer, at))
+}
