@@ -89,3 +89,105 @@ fn conditions_are_no_operands() {
     }
     check_values(&[("(1 IS NULL) = false", "true"), ("(NOT true) = false", "true")]);
 }
+
+/// Each set has its groups, also one that is there twice or that holds no key.
+#[test]
+fn grouping_sets_keep_their_duplicates() {
+    let of = |clause: &str| {
+        answer(&format!(
+            "SELECT k, j, count(*) AS c, grouping_id() AS g FROM VALUES (1, 2), (2, 3) AS t(k, j) \
+             GROUP BY {clause} ORDER BY 4, 1, 2"
+        ))
+    };
+    let of_both = "1|2|1|0;2|3|1|0";
+    let of_k = "1|NULL|1|1;2|NULL|1|1";
+    assert_eq!(of("ROLLUP(k, j)"), format!("{of_both};{of_k};NULL|NULL|2|3"));
+    let twice = "1|2|1|0;1|2|1|0;2|3|1|0;2|3|1|0";
+    assert_eq!(of("GROUPING SETS ((k, j), (j, k))"), twice);
+    assert_eq!(of("k, GROUPING SETS (j, (), j)"), format!("{twice};{of_k}"));
+    assert_eq!(of("k, j GROUPING SETS ((k, j), (k))"), format!("{of_both};{of_k}"));
+    assert_eq!(of("GROUPING SETS (ROLLUP(k, j), (k, j))"), format!("{twice};{of_k};NULL|NULL|2|3"));
+    check(&[
+        ("SELECT count(*) FROM VALUES (1) AS t(k) WHERE k > 5 GROUP BY GROUPING SETS (())", "0"),
+        ("SELECT count(*) FROM VALUES (1) AS t(k) WHERE k > 5 GROUP BY ROLLUP(k)", ""),
+        ("SELECT count(*) FROM VALUES (1), (2) AS t(k) GROUP BY GROUPING SETS ((), ())", "2;2"),
+        ("SELECT k FROM VALUES (1) AS t(k) GROUP BY GROUPING SETS (())", "MISSING_GROUP_BY"),
+        ("SELECT k FROM VALUES (1) AS t(k) GROUP BY GROUPING SETS ((), ())", "MISSING_AGGREGATION"),
+        (
+            "SELECT 7, count(*) AS c FROM VALUES (1) AS t(k) GROUP BY CUBE(1) ORDER BY 1",
+            "NULL|1;7|1",
+        ),
+        (
+            "SELECT grouping(j) FROM VALUES (1, 2) AS t(k, j) GROUP BY CUBE(k)",
+            "GROUPING_COLUMN_MISMATCH",
+        ),
+        (
+            "SELECT grouping_id(j, k) FROM VALUES (1, 2) AS t(k, j) GROUP BY CUBE(k, j)",
+            "GROUPING_ID_COLUMN_MISMATCH",
+        ),
+        ("SELECT * FROM VALUES (1) AS t(k) GROUP BY k, 1", "STAR_GROUP_BY_POS"),
+        ("SELECT k, sum(k) FROM VALUES (1) AS t(k) GROUP BY 2", "GROUP_BY_POS_AGGREGATE"),
+        ("SELECT k, max(j) AS m FROM VALUES (1, 2), (1, 3) AS t(k, j) GROUP BY ALL", "1|3"),
+        (
+            "SELECT k + max(j) FROM VALUES (1, 2) AS t(k, j) GROUP BY ALL",
+            "UNRESOLVED_ALL_IN_GROUP_BY",
+        ),
+    ]);
+}
+
+/// What a USING join does not show is there under its relation's name.
+#[test]
+fn using_joins_keep_both_sides() {
+    let of = |select: &str, join: &str| {
+        answer(&format!(
+            "WITH a AS (SELECT * FROM VALUES (1, 'x'), (2, 'y') AS t(k, v)), \
+             b AS (SELECT * FROM VALUES (2, 'p'), (3, 'q') AS t(k, w)) \
+             SELECT {select} FROM a {join} b USING (k) ORDER BY 1"
+        ))
+    };
+    assert_eq!(of("*", "JOIN"), "2|y|p");
+    assert_eq!(of("a.*, b.*", "JOIN"), "2|y|2|p");
+    assert_eq!(of("*, a.k, b.k", "LEFT JOIN"), "1|x|NULL|1|NULL;2|y|p|2|2");
+    assert_eq!(of("*, a.k, b.k", "RIGHT JOIN"), "2|y|p|2|2;3|NULL|q|NULL|3");
+    assert_eq!(of("k, a.*, b.*", "FULL JOIN"), "1|1|x|NULL|NULL;2|2|y|2|p;3|NULL|NULL|3|q");
+    assert_eq!(of("*", "LEFT SEMI JOIN"), "2|y");
+    assert_eq!(of("b.k", "LEFT SEMI JOIN"), "UNRESOLVED_COLUMN.WITH_SUGGESTION");
+    check(&[
+        (
+            "SELECT a.*, b.*, c.*, k FROM VALUES (1) AS a(k) NATURAL FULL JOIN VALUES (2) AS b(k) \
+             NATURAL FULL JOIN VALUES (2), (3) AS c(k) ORDER BY k",
+            "1|NULL|NULL|1;NULL|2|2|2;NULL|NULL|3|3",
+        ),
+        (
+            "SELECT * FROM VALUES (1) AS a(k) JOIN VALUES (1) AS b(j) USING (k)",
+            "UNRESOLVED_USING_COLUMN_FOR_JOIN",
+        ),
+        ("SELECT * FROM (SELECT 1 AS a, 2 AS a)", "1|2"),
+    ]);
+}
+
+/// ORDER BY sees what the query gives, and what stands below its SELECT list.
+#[test]
+fn order_by_sees_what_is_not_selected() {
+    check(&[
+        ("SELECT a FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY b", "2;1"),
+        ("SELECT a, -a AS b FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY b", "2|-2;1|-1"),
+        (
+            "SELECT a FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY t.b, 2",
+            "ORDER_BY_POS_OUT_OF_RANGE",
+        ),
+        ("SELECT * FROM VALUES (1, 'y'), (2, 'x') AS t(a, b) ORDER BY 2", "2|x;1|y"),
+        ("SELECT a, a FROM VALUES (2), (1) AS t(a) ORDER BY a", "1|1;2|2"),
+        ("SELECT a FROM VALUES (2, 1), (1, 5) AS t(a, b) GROUP BY a ORDER BY max(b) DESC", "1;2"),
+        ("SELECT count(*) AS c FROM VALUES (2), (2), (1) AS t(a) GROUP BY a ORDER BY a", "1;2"),
+        (
+            "SELECT count(*) FROM VALUES (2, 1) AS t(a, b) GROUP BY a ORDER BY b",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        ("SELECT * FROM VALUES (2, 1), (1, 9), (1, 5) AS t(a, b) ORDER BY ALL", "1|5;1|9;2|1"),
+        ("SELECT a FROM VALUES (1), (2), (3) AS t(a) ORDER BY a DESC LIMIT 1 OFFSET 1", "2"),
+        ("SELECT a FROM VALUES (1) AS t(a) LIMIT -1", "INVALID_LIMIT_LIKE_EXPRESSION.IS_NEGATIVE"),
+        ("SELECT a FROM VALUES (1) AS t(a) LIMIT a", "INVALID_LIMIT_LIKE_EXPRESSION.IS_UNFOLDABLE"),
+        ("SELECT a FROM VALUES (1) AS t(a) LIMIT 'a'", "INVALID_LIMIT_LIKE_EXPRESSION.DATA_TYPE"),
+    ]);
+}

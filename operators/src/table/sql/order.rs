@@ -97,7 +97,8 @@ impl Order {
     fn by_places(&self, scope: &Scope, places: &[Resolved]) -> Vec<SortKey> {
         match self {
             Self::All { descending, nulls_first } => {
-                let keys = (0..scope.columns.len()).map(|at| column(scope, at));
+                let shown = (0..scope.columns.len()).filter(|at| !scope.columns[*at].hidden);
+                let keys = shown.map(|at| column(scope, at));
                 keys.map(|key| sort_key(key, *descending, *nulls_first)).collect()
             }
             Self::Keys(keys) => {
@@ -113,6 +114,21 @@ impl Order {
         match self {
             Self::Keys(keys) => keys,
             Self::All { .. } => &[],
+        }
+    }
+
+    /// ORDER BY ALL, if it may be that.
+    pub fn into_all(self) -> Option<Self> {
+        match self {
+            Self::Keys(keys) => match keys.as_slice() {
+                [Key { expr: Expr::Column { parts, .. }, descending, nulls_first, .. }]
+                    if parts.len() == 1 && parts[0].eq_ignore_ascii_case("all") =>
+                {
+                    Some(Self::All { descending: *descending, nulls_first: *nulls_first })
+                }
+                _ => None,
+            },
+            all => Some(all),
         }
     }
 

@@ -1,7 +1,7 @@
 //! SELECT statements into plans.
 
 use super::expr::convert_with;
-use super::group::group_by;
+use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
@@ -54,10 +54,17 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
     }
     let order = order_by(query, catalog)?;
-    let mut plan = match (&*query.body, &order) {
-        (SetExpr::Select(select), order) => self::select(select, catalog, order.as_ref())?,
-        (other, None) => body(other, catalog)?,
-        (other, Some(order)) => order.sort(body(other, catalog)?)?,
+    let ordered = |order: Option<&Order>| match (&*query.body, order) {
+        (SetExpr::Select(select), order) => self::select(select, catalog, order),
+        (other, None) => body(other, catalog),
+        (other, Some(order)) => order.sort(body(other, catalog)?),
+    };
+    let mut plan = match (ordered(order.as_ref()), order.and_then(Order::into_all)) {
+        // ALL is a column if there is one of that name.
+        (Err(error), Some(all)) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
+            ordered(Some(&all))?
+        }
+        (made, _) => made?,
     };
     let Some(LimitClause::LimitOffset { limit, offset, limit_by }) = &query.limit_clause else {
         return Ok(plan);
@@ -289,6 +296,12 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
             (false, Some(order)) => order.sort_selected(plan, &items),
             (true, order) => distinct_of(plan, &items, order),
         };
+    }
+    let mut group_by = group_by;
+    // ALL is a column if there is one of that name.
+    let named_all = Expr::Column { parts: vec!["all".to_string()], place: Place::default() };
+    if group_by.all && resolve(&named_all, &input.scope()).is_ok() {
+        group_by = GroupBy { keys: vec![named_all], sets: None, all: false };
     }
     group_by.check_star(&items)?;
     let items = expand_stars(&written, &items)?;
