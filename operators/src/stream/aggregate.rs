@@ -1,16 +1,14 @@
 //! Running aggregates: a state per key, and the key's new value after each record.
 
 use super::combine::Combine;
+use super::keep::{KeyStates, keep_states};
 use millstream_engine::error::EngineError;
-use millstream_engine::key_group::hash_key;
-use millstream_engine::pass_control;
-use millstream_engine::split_table::SplitTable;
 use millstream_engine::stage::{Push, Stage};
-use std::hash::Hash;
+use std::marker::PhantomData;
 
 /// How records of one key are folded into one value.
 pub trait Aggregate<T>: Clone + Send + 'static {
-    /// What is kept per key.
+    /// What is kept per key. In a flow with a checkpoint serde must be able to write it.
     type State: Default + Send + 'static;
     /// What is emitted after each record.
     type Output: Send + 'static;
@@ -90,12 +88,12 @@ folds! {
 
 /// Any fold: `Reduce(|state: &mut S, record| output)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Reduce<F, S>(F, std::marker::PhantomData<fn() -> S>);
+pub struct Reduce<F, S>(F, PhantomData<fn() -> S>);
 
 impl<F, S> Reduce<F, S> {
     /// Folds records into a state that starts as `S::default()`.
     pub fn new(fold: F) -> Self {
-        Self(fold, std::marker::PhantomData)
+        Self(fold, PhantomData)
     }
 }
 
@@ -113,61 +111,38 @@ where
     }
 }
 
-/// A state for each key.
-pub(super) struct KeyStates<K, S>(SplitTable<(K, S)>);
-
-impl<K, S> Default for KeyStates<K, S> {
-    fn default() -> Self {
-        Self(SplitTable::default())
-    }
-}
-
-impl<K: Hash + Eq + Clone, S: Default> KeyStates<K, S> {
-    /// Does something with the state of a key.
-    #[inline(always)]
-    pub fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> R {
-        let hash = hash_key(key);
-        if let Some((_, state)) = self.0.find_mut(hash, |(other, _)| other == key) {
-            return body(state);
-        }
-        body(self.begin(hash, key))
-    }
-
-    /// A new key's state. On its own, so that what is done for each record stays small enough to be
-    /// inlined into the loop over a source's records.
-    #[cold]
-    #[inline(never)]
-    fn begin(&mut self, hash: u64, key: &K) -> &mut S {
-        let entry = (key.clone(), S::default());
-        &mut self.0.insert_unique(hash, entry, |(key, _)| hash_key(key)).1
-    }
-}
-
-pub(super) struct Running<K, T, A: Aggregate<T>, D> {
+/// The stage: `W` has the states.
+pub(super) struct Running<K, T, A, W, D> {
     aggregate: A,
-    states: KeyStates<K, A::State>,
+    states: W,
     down: D,
+    types: PhantomData<fn() -> (K, T)>,
 }
 
-impl<K, T, A: Aggregate<T>, D> Running<K, T, A, D> {
-    pub fn new(aggregate: A, down: D) -> Self {
-        Self { aggregate, states: KeyStates::default(), down }
+impl<K, T, A, W, D> Running<K, T, A, W, D> {
+    pub fn new(aggregate: A, states: W, down: D) -> Self {
+        Self { aggregate, states, down, types: PhantomData }
     }
 }
 
-impl<K: Send, T, A: Aggregate<T>, D: Stage> Stage for Running<K, T, A, D> {
-    pass_control!(down);
+impl<K, T, A, W, D> Stage for Running<K, T, A, W, D>
+where
+    A: Aggregate<T>,
+    W: KeyStates<K, A::State>,
+    D: Stage,
+{
+    keep_states!(down);
 }
 
-impl<K, T, A, D> Push<(K, T)> for Running<K, T, A, D>
+impl<K, T, A, W, D> Push<(K, T)> for Running<K, T, A, W, D>
 where
-    K: Hash + Eq + Clone + Send,
     A: Aggregate<T>,
+    W: KeyStates<K, A::State>,
     D: Push<(K, A::Output)>,
 {
     #[inline(always)]
     fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
-        let output = self.states.with(&key, |state| self.aggregate.add(state, value));
+        let output = self.states.with(&key, |state| self.aggregate.add(state, value))?;
         self.down.push((key, output), ingest_ns)
     }
 }

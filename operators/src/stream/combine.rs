@@ -1,8 +1,9 @@
 //! A keyed aggregate in two levels: each worker puts together what it has of a key ([`Local`]), and
 //! the instance that owns the key puts these together ([`Global`]).
 
-use super::aggregate::{Aggregate, KeyStates};
+use super::aggregate::Aggregate;
 use super::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
+use super::keep::{Keep, KeyStates, keep_states};
 use super::ops::Map;
 use crate::hold::Hold;
 use crate::index::Index;
@@ -11,7 +12,6 @@ use millstream_engine::event::Epoch;
 use millstream_engine::exchange::Exchange;
 use millstream_engine::job::Job;
 use millstream_engine::key_group::{hash_key, instance_of};
-use millstream_engine::pass_control;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::tasklet::InboxTasklet;
 use std::hash::Hash;
@@ -180,43 +180,50 @@ where
     }
 }
 
-/// Puts the states of a key together that come from all workers.
-struct Global<K, T, A: Aggregate<T>, D> {
+/// Puts the states of a key together that come from all workers; `W` has them.
+struct Global<K, T, A, W, D> {
     aggregate: A,
-    states: KeyStates<K, A::State>,
+    states: W,
     down: D,
+    types: PhantomData<fn() -> (K, T)>,
 }
 
-impl<K: Send, T, A: Aggregate<T>, D: Stage> Stage for Global<K, T, A, D> {
-    pass_control!(down);
-}
-
-impl<K, T, A, D> Push<(K, A::State)> for Global<K, T, A, D>
+impl<K, T, A, W, D> Stage for Global<K, T, A, W, D>
 where
-    K: Hash + Eq + Clone + Send,
+    A: Aggregate<T>,
+    W: KeyStates<K, A::State>,
+    D: Stage,
+{
+    keep_states!(down);
+}
+
+impl<K, T, A, W, D> Push<(K, A::State)> for Global<K, T, A, W, D>
+where
     A: Combine<T>,
+    W: KeyStates<K, A::State>,
     D: Push<(K, A::Output)>,
 {
     #[inline]
     fn push(&mut self, (key, other): (K, A::State), ingest_ns: u64) -> Result<(), EngineError> {
-        let output = self.states.with(&key, |state| self.aggregate.merge(state, other));
+        let output = self.states.with(&key, |state| self.aggregate.merge(state, other))?;
         self.down.push((key, output), ingest_ns)
     }
 }
 
-pub(super) struct CombineRecipe<R, F, K, A> {
+pub(super) struct CombineRecipe<R, F, K, A, C> {
     pub up: R,
     pub key: F,
     pub aggregate: A,
-    pub types: PhantomData<fn() -> K>,
+    pub types: PhantomData<fn() -> (K, C)>,
 }
 
-impl<R, F, K, A> Recipe for CombineRecipe<R, F, K, A>
+impl<R, F, K, A, C> Recipe for CombineRecipe<R, F, K, A, C>
 where
     R: Recipe,
     K: Hash + Eq + Clone + Send + 'static,
     F: FnMut(&R::Item) -> K + Clone + Send + 'static,
     A: Combine<R::Item>,
+    C: Keep<K, A::State>,
 {
     type Item = (K, A::Output);
     fn build<D: Push<(K, A::Output)> + 'static>(
@@ -233,10 +240,12 @@ where
             return one_level.build(job, parallelism, chain);
         }
         let (outboxes, inlets) = job.rings::<(K, A::State)>(&producers, &places);
-        for (i, (inlets, worker)) in inlets.into_iter().zip(places).enumerate() {
+        let states = C::states(job, places.len());
+        let instances = inlets.into_iter().zip(places).zip(states);
+        for (i, ((inlets, worker), states)) in instances.enumerate() {
             let down = chain(job, i);
-            let global: Global<K, R::Item, A, D> =
-                Global { aggregate: aggregate.clone(), states: KeyStates::default(), down };
+            let global: Global<K, R::Item, A, C::States, D> =
+                Global { aggregate: aggregate.clone(), states, down, types: PhantomData };
             let port = job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("combine {i}"), inlets, global);
             job.seat(worker, Box::new(inbox));
@@ -256,7 +265,7 @@ where
         keyed_places(&self.up, job, parallelism)
     }
     fn describe(&self, kept: &mut Keeps) {
-        kept.forgets = Some("combine");
+        C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);
     }
     fn is_timed(&self) -> bool {

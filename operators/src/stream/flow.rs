@@ -4,6 +4,7 @@ use super::aggregate::{Aggregate, Running};
 use super::channel::{self, ChannelSink, ChannelSource, Input, Output, OutputParts};
 use super::combine::{Combine, CombineRecipe};
 use super::items::ItemSource;
+use super::keep::{Checkpointed, InMemory, Keep};
 use super::ops::{Call, Filter, FlatMap, Map};
 use super::process::{Parts, Process, Processor, Typed};
 use super::state::{Kept, States, write};
@@ -53,9 +54,9 @@ pub trait Recipe: 'static {
 /// What a flow has in a checkpoint.
 #[derive(Default)]
 pub struct Keeps {
-    shape: Shape,
-    /// An operator whose state no checkpoint can hold.
-    pub(super) forgets: Option<&'static str>,
+    pub(super) shape: Shape,
+    /// An aggregate keeps its state in memory alone.
+    pub(super) forgets: bool,
 }
 
 /// A stream with its sink.
@@ -84,36 +85,50 @@ impl<R: Recipe, S: Sink<R::Item>> Deferred for Ended<R, S> {
     }
 }
 
-/// A dataflow under construction: its sinks, and through them all that leads there.
-pub struct Flow {
+/// A dataflow under construction: its sinks, and through them all that leads there. `C` is
+/// [`Checkpointed`] if it keeps its state in a folder.
+pub struct Flow<C = InMemory> {
     name: String,
     parallelism: usize,
     checkpoint: Option<PathBuf>,
     sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
+    kind: PhantomData<fn() -> C>,
 }
 
 impl Flow {
     /// An empty flow. Parallelism is 1: the whole flow is one chain on one thread.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_string(), parallelism: 1, checkpoint: None, sinks: Rc::default() }
+        Self {
+            name: name.to_string(),
+            parallelism: 1,
+            checkpoint: None,
+            sinks: Rc::default(),
+            kind: PhantomData,
+        }
     }
+}
 
+impl<C: 'static> Flow<C> {
     /// Runs what stands behind a key exchange in this many instances.
     pub fn parallelism(mut self, instances: usize) -> Self {
         self.parallelism = instances.max(1);
         self
     }
 
-    /// Keeps the state of processors in a folder, and goes on where that ends. What was pushed into
-    /// a channel and is in no committed epoch when the process dies must be pushed again:
-    /// [`Input::committed`] says how many were.
-    pub fn checkpoint(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.checkpoint = Some(folder.into());
-        self
+    /// Keeps the state of aggregates and processors in a folder, and goes on where that ends. To be
+    /// called before the first stream is made, since keys and states are then of types that serde can
+    /// write. What was pushed into a channel and is in no committed epoch when the process dies must
+    /// be pushed again: [`Input::committed`] says how many were.
+    pub fn checkpoint(self, folder: impl Into<PathBuf>) -> Flow<Checkpointed> {
+        let Self { name, parallelism, sinks, .. } = self;
+        let checkpoint = Some(folder.into());
+        Flow { name, parallelism, checkpoint, sinks, kind: PhantomData }
     }
 
     /// A source that the service pushes into.
-    pub fn channel<T: Send + 'static>(&self) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T>>) {
+    pub fn channel<T: Send + 'static>(
+        &self,
+    ) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T, C>, C>) {
         let (input, start, committed, ring) = channel::channel();
         (input, self.stream(FromChannel { ring, start, committed }))
     }
@@ -121,7 +136,7 @@ impl Flow {
     /// A source of what an iterator gives, which the query takes as fast as it can; it ends with it.
     /// With a checkpoint a restart passes over what is in committed epochs, so the iterator must give
     /// the same again.
-    pub fn items<I>(&self, items: I) -> Stream<impl Recipe<Item = I::Item> + use<I>>
+    pub fn items<I>(&self, items: I) -> Stream<impl Recipe<Item = I::Item> + use<I, C>, C>
     where
         I: IntoIterator,
         I::IntoIter: Send + 'static,
@@ -137,7 +152,7 @@ impl Flow {
         &self,
         parts: usize,
         part: M,
-    ) -> Stream<impl Recipe<Item = I::Item> + use<I, M>>
+    ) -> Stream<impl Recipe<Item = I::Item> + use<I, M, C>, C>
     where
         I: IntoIterator,
         I::IntoIter: Send + 'static,
@@ -148,13 +163,13 @@ impl Flow {
     }
 
     /// A sink that the service reads results from, to be given to [`Stream::sink`].
-    pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T>, Output<T>) {
+    pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T, C>, Output<T>) {
         let (parts, output) = channel::output();
         (ChannelSinkParts(Some(parts)), output)
     }
 
-    fn stream<R: Recipe>(&self, recipe: R) -> Stream<R> {
-        Stream { recipe, sinks: self.sinks.clone() }
+    fn stream<R: Recipe>(&self, recipe: R) -> Stream<R, C> {
+        Stream { recipe, sinks: self.sinks.clone(), kind: PhantomData }
     }
 
     fn assemble(self, mut job: Job) -> Result<(Job, Query), EngineError> {
@@ -163,11 +178,11 @@ impl Flow {
         if let Some(folder) = &self.checkpoint {
             let mut kept = Keeps::default();
             sinks.iter().for_each(|sink| sink.describe(&mut kept));
-            if let Some(forgets) = kept.forgets {
+            if kept.forgets {
                 return Err(EngineError::operator(
                     "STATE_NOT_KEPT",
-                    format!("the flow has a checkpoint, and `{forgets}` keeps its state in memory"),
-                    "Use `process`, whose states are kept",
+                    "an aggregate is of a stream that was made before the flow had its checkpoint",
+                    "Call `checkpoint` first: Flow::new(\"name\").checkpoint(folder)",
                 ));
             }
             job.open_checkpoint(Path::new(folder), &kept.shape)?;
@@ -303,18 +318,20 @@ impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
 
 /// An unbounded sequence of records.
 #[must_use = "a stream does nothing until it ends in a sink"]
-pub struct Stream<R> {
+pub struct Stream<R, C = InMemory> {
     recipe: R,
     sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
+    /// Of the flow.
+    kind: PhantomData<fn() -> C>,
 }
 
-impl<R: Recipe> Stream<R> {
-    fn with<S: Recipe>(self, make: impl FnOnce(R) -> S) -> Stream<S> {
-        Stream { recipe: make(self.recipe), sinks: self.sinks }
+impl<R: Recipe, C: 'static> Stream<R, C> {
+    fn with<S: Recipe>(self, make: impl FnOnce(R) -> S) -> Stream<S, C> {
+        Stream { recipe: make(self.recipe), sinks: self.sinks, kind: PhantomData }
     }
 
     /// Each record through a function.
-    pub fn map<U, F>(self, f: F) -> Stream<impl Recipe<Item = U>>
+    pub fn map<U, F>(self, f: F) -> Stream<impl Recipe<Item = U>, C>
     where
         U: Send + 'static,
         F: FnMut(R::Item) -> U + Clone + Send + 'static,
@@ -323,7 +340,7 @@ impl<R: Recipe> Stream<R> {
     }
 
     /// The records for which the function is true.
-    pub fn filter<F>(self, f: F) -> Stream<impl Recipe<Item = R::Item>>
+    pub fn filter<F>(self, f: F) -> Stream<impl Recipe<Item = R::Item>, C>
     where
         F: FnMut(&R::Item) -> bool + Clone + Send + 'static,
     {
@@ -331,7 +348,7 @@ impl<R: Recipe> Stream<R> {
     }
 
     /// Each record into any number of records.
-    pub fn flat_map<I, F>(self, f: F) -> Stream<impl Recipe<Item = I::Item>>
+    pub fn flat_map<I, F>(self, f: F) -> Stream<impl Recipe<Item = I::Item>, C>
     where
         I: IntoIterator + 'static,
         I::Item: Send + 'static,
@@ -343,14 +360,18 @@ impl<R: Recipe> Stream<R> {
     /// The records of both streams, each stream's in its own order.
     pub fn union<S: Recipe<Item = R::Item>>(
         self,
-        other: Stream<S>,
-    ) -> Stream<impl Recipe<Item = R::Item>> {
+        other: Stream<S, C>,
+    ) -> Stream<impl Recipe<Item = R::Item>, C> {
         self.with(|left| UnionRecipe { left, right: other.recipe })
     }
 
     /// Declares the event time of records, in microseconds since 1970. The watermark stays behind
     /// the largest one by `delay`: a record that comes later than that is late.
-    pub fn with_watermark<F>(self, time: F, delay: Duration) -> Stream<impl Recipe<Item = R::Item>>
+    pub fn with_watermark<F>(
+        self,
+        time: F,
+        delay: Duration,
+    ) -> Stream<impl Recipe<Item = R::Item>, C>
     where
         F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
     {
@@ -359,7 +380,7 @@ impl<R: Recipe> Stream<R> {
     }
 
     /// Gives each record a key; records of one key are processed in one place, in order.
-    pub fn key_by<K, F>(self, key: F) -> KeyedStream<R, F>
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<R, F, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
@@ -376,34 +397,41 @@ impl<R: Recipe> Stream<R> {
 
 /// A stream whose records have keys.
 #[must_use = "a keyed stream does nothing until it is aggregated"]
-pub struct KeyedStream<R, F> {
-    up: Stream<R>,
+pub struct KeyedStream<R, F, C = InMemory> {
+    up: Stream<R, C>,
     key: F,
 }
 
-impl<R: Recipe, F> KeyedStream<R, F> {
+impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
     /// A running aggregate: after each record, its key and the key's new value.
-    pub fn aggregate<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>>
+    pub fn aggregate<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
         A: Aggregate<R::Item>,
+        C: Keep<K, A::State>,
     {
         let key = self.key;
-        self.up.with(|up| AggregateRecipe { up, key, aggregate, types: PhantomData })
+        self.up.with(|up| AggregateRecipe::<_, _, K, A, C> {
+            up,
+            key,
+            aggregate,
+            types: PhantomData,
+        })
     }
 
     /// A running aggregate that may leave values in between out. Over several instances each first
     /// puts together what it has of a key, while more records are there at once, and passes that on;
     /// so few records go from worker to worker. In one instance it is [`aggregate`](Self::aggregate).
-    pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>>
+    pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
         A: Combine<R::Item>,
+        C: Keep<K, A::State>,
     {
         let key = self.key;
-        self.up.with(|up| CombineRecipe { up, key, aggregate, types: PhantomData })
+        self.up.with(|up| CombineRecipe::<_, _, K, A, C> { up, key, aggregate, types: PhantomData })
     }
 
     /// The program's own operator, with state and timers for each key. `make` declares the states
@@ -412,7 +440,7 @@ impl<R: Recipe, F> KeyedStream<R, F> {
         self,
         name: &str,
         make: impl FnOnce(&mut States) -> P,
-    ) -> Stream<impl Recipe<Item = P::Output>>
+    ) -> Stream<impl Recipe<Item = P::Output>, C>
     where
         K: Kept + Hash + Eq + Clone,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
@@ -704,19 +732,20 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
     }
 }
 
-pub(super) struct AggregateRecipe<R, F, K, A> {
+pub(super) struct AggregateRecipe<R, F, K, A, C> {
     pub up: R,
     pub key: F,
     pub aggregate: A,
-    pub types: PhantomData<fn() -> K>,
+    pub types: PhantomData<fn() -> (K, C)>,
 }
 
-impl<R, F, K, A> Recipe for AggregateRecipe<R, F, K, A>
+impl<R, F, K, A, C> Recipe for AggregateRecipe<R, F, K, A, C>
 where
     R: Recipe,
     K: Hash + Eq + Clone + Send + 'static,
     F: FnMut(&R::Item) -> K + Clone + Send + 'static,
     A: Aggregate<R::Item>,
+    C: Keep<K, A::State>,
 {
     type Item = (K, A::Output);
     fn build<D: Push<(K, A::Output)> + 'static>(
@@ -727,8 +756,9 @@ where
     ) {
         let (mut key, aggregate) = (self.key, self.aggregate);
         let instances = keyed_places(&self.up, job, parallelism).len();
-        let stages = (0..instances).map(|i| Running::new(aggregate.clone(), chain(job, i)));
-        let stages = stages.collect();
+        let states = C::states(job, instances).into_iter().enumerate();
+        let stage = |(i, states)| Running::new(aggregate.clone(), states, chain(job, i));
+        let stages = states.map(stage).collect();
         let pair = move |item: R::Item| (key(&item), item);
         let route = |(key, _): &(K, R::Item), lanes: usize| instance_of(hash_key(key), lanes);
         keyed(self.up, job, parallelism, "aggregate", pair, route, stages);
@@ -737,7 +767,7 @@ where
         keyed_places(&self.up, job, parallelism)
     }
     fn describe(&self, kept: &mut Keeps) {
-        kept.forgets = Some("aggregate");
+        C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);
     }
     fn is_timed(&self) -> bool {

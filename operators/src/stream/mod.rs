@@ -27,13 +27,14 @@
 //! of type `D` behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
 //! `Map<F, Filter<G, Sink<H>>>` that the compiler inlines through.
 //!
-//! *Limits.* Keyed state lives in memory; records reach the state in the order of their input.
+//! *Limits.* Keyed state has room in memory; records reach the state in the order of their input.
 
 mod aggregate;
 mod channel;
 mod combine;
 mod flow;
 mod items;
+mod keep;
 mod ops;
 mod process;
 mod staged;
@@ -44,6 +45,7 @@ pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
 pub use channel::{Input, Output, PushError};
 pub use combine::Combine;
 pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
+pub use keep::{Checkpointed, InMemory, Keep};
 pub use millstream_engine::seam::SimEnv;
 pub use process::{Context, Processor, Timer};
 pub use state::{Kept, ListState, MapState, States, Ttl, ValueState};

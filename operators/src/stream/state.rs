@@ -167,7 +167,7 @@ pub(super) fn write<V: Serialize + ?Sized>(
 pub(super) fn damaged() -> EngineError {
     EngineError::operator(
         "STATE_NOT_READABLE",
-        "the checkpoint's state does not fit the types of this processor",
+        "the checkpoint's state does not fit the types of this operator",
         "Begin anew with another checkpoint, or go back to the types that it was written with",
     )
 }

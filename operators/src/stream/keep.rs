@@ -1,0 +1,302 @@
+//! Where the states of aggregates are: in memory alone, or in checkpoints too.
+//!
+//! A flow's type says which. One without a checkpoint asks nothing of its types, and compiles to a
+//! table of keys and states. One with a checkpoint asks that serde can write them, and notes a key's
+//! new state after each record.
+//!
+//! *In the checkpoint* an entry's key is the record's key in postcard's encoding. Its value is the
+//! key's hash and the state in that encoding. Keys are spread over instances by this hash, so equal
+//! keys meet whatever they are written as. It is kept to be compared: if a key hashed otherwise than
+//! when it was written, its records would go to an instance that does not have its state.
+//!
+//! *Limits.* The whole state of a key is written after each of its records: large ones belong into
+//! the lists and maps of a [processor](super::Processor).
+
+use super::flow::Keeps;
+use super::state::{Kept, damaged, write};
+use millstream_engine::checkpoint::Layout;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::job::Job;
+use millstream_engine::key_group::hash_key;
+use millstream_engine::split_table::SplitTable;
+use millstream_engine::state::{Slot, StateLog};
+use std::hash::Hash;
+
+/// A flow without a checkpoint. Its keys and states are of any types.
+#[derive(Clone, Copy, Debug)]
+pub enum InMemory {}
+
+/// A flow with a checkpoint. Serde can write its keys and states.
+#[derive(Clone, Copy, Debug)]
+pub enum Checkpointed {}
+
+/// A kind of flow that can aggregate by keys of a type, with states of a type.
+#[diagnostic::on_unimplemented(
+    message = "the flow cannot keep a state `{S}` for each key `{K}`",
+    note = "a flow with a checkpoint keeps what serde can write and read again: implement \
+            `Serialize` and `Deserialize` for both, with owned types such as `String`"
+)]
+pub trait Keep<K, S>: 'static {
+    /// What an instance has.
+    #[doc(hidden)]
+    type States: KeyStates<K, S> + 'static;
+    /// Those of all instances.
+    #[doc(hidden)]
+    fn states(job: &mut Job, instances: usize) -> Vec<Self::States>;
+    /// Adds what a checkpoint depends on; `aggregate` is the type of what folds records.
+    #[doc(hidden)]
+    fn describe(kept: &mut Keeps, aggregate: &str);
+}
+
+impl<K, S> Keep<K, S> for InMemory
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    S: Default + Send + 'static,
+{
+    type States = Plain<K, S>;
+    fn states(_: &mut Job, instances: usize) -> Vec<Plain<K, S>> {
+        (0..instances).map(|_| Plain(SplitTable::default())).collect()
+    }
+    fn describe(kept: &mut Keeps, _: &str) {
+        kept.forgets = true;
+    }
+}
+
+impl<K, S> Keep<K, S> for Checkpointed
+where
+    K: Kept + Hash + Eq + Clone,
+    S: Kept + Default,
+{
+    type States = Noted<K, S>;
+    fn states(job: &mut Job, instances: usize) -> Vec<Noted<K, S>> {
+        let noted = |log| Noted { entries: SplitTable::default(), value: Vec::new(), log };
+        job.operator(instances).into_iter().map(noted).collect()
+    }
+    fn describe(kept: &mut Keeps, aggregate: &str) {
+        let [key, state] = [std::any::type_name::<K>(), std::any::type_name::<S>()].map(plain_name);
+        let aggregate = plain_name(aggregate);
+        let name = aggregate.split('<').next().unwrap_or_default();
+        kept.shape.operators.push(format!("aggregate by {key}: {name} with state {state}"));
+        kept.shape.layouts.push(Layout::default());
+    }
+}
+
+/// A type's name without modules, so that a type may be moved.
+fn plain_name(name: &str) -> String {
+    let (mut plain, mut rest) = (String::new(), name);
+    while let Some((before, behind)) = rest.split_once("::") {
+        plain.push_str(before);
+        let module = plain.trim_end_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        if module < plain.len() {
+            plain.truncate(module);
+        } else {
+            plain.push_str("::");
+        }
+        rest = behind;
+    }
+    plain + rest
+}
+
+/// A state for each key.
+pub trait KeyStates<K, S>: Send {
+    /// Does something with the state of a key.
+    fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError>;
+    /// Takes up what an earlier run has left; before the first record.
+    fn restore(&mut self) -> Result<(), EngineError>;
+    /// Hands over what has changed; before the marker is passed on.
+    fn hand_over(&mut self, epoch: Epoch);
+}
+
+/// In memory alone.
+pub struct Plain<K, S>(SplitTable<(K, S)>);
+
+impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
+    /// A new key's state. On its own, so that what is done for each record stays small enough to be
+    /// inlined into the loop over a source's records.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, hash: u64, key: &K) -> &mut S {
+        let entry = (key.clone(), S::default());
+        &mut self.0.insert_unique(hash, entry, |(key, _)| hash_key(key)).1
+    }
+}
+
+impl<K: Hash + Eq + Clone + Send, S: Default + Send> KeyStates<K, S> for Plain<K, S> {
+    #[inline(always)]
+    fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
+        let hash = hash_key(key);
+        if let Some((_, state)) = self.0.find_mut(hash, |(other, _)| other == key) {
+            return Ok(body(state));
+        }
+        Ok(body(self.begin(hash, key)))
+    }
+    #[inline(always)]
+    fn restore(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn hand_over(&mut self, _: Epoch) {}
+}
+
+/// The control side of a stage with states of keys.
+macro_rules! keep_states {
+    ($down:ident) => {
+        fn attach(
+            &mut self,
+            io: &mut millstream_engine::stage::Io<'_>,
+        ) -> Result<(), millstream_engine::error::EngineError> {
+            self.states.restore()?;
+            self.$down.attach(io)
+        }
+        #[inline]
+        fn ready(&mut self) -> bool {
+            self.$down.ready()
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), millstream_engine::error::EngineError> {
+            self.$down.watermark(micros)
+        }
+        fn marker(
+            &mut self,
+            epoch: millstream_engine::event::Epoch,
+        ) -> Result<(), millstream_engine::error::EngineError> {
+            self.states.hand_over(epoch);
+            self.$down.marker(epoch)
+        }
+        fn end(&mut self) -> Result<(), millstream_engine::error::EngineError> {
+            self.$down.end()
+        }
+        #[inline]
+        fn settle(
+            &mut self,
+        ) -> Result<millstream_engine::stage::Settled, millstream_engine::error::EngineError> {
+            self.$down.settle()
+        }
+        #[inline]
+        fn due_ns(&self) -> Option<u64> {
+            self.$down.due_ns()
+        }
+    };
+}
+pub(super) use keep_states;
+
+struct Entry<K, S> {
+    key: K,
+    /// The key as it is written.
+    bytes: Box<[u8]>,
+    state: S,
+    /// Where its last change is noted.
+    slot: Slot,
+}
+
+impl<K: Hash, S: Kept> Entry<K, S> {
+    /// Changes the state and notes what it is then.
+    #[inline]
+    fn change<R>(
+        &mut self,
+        hash: u64,
+        (log, value): (&mut StateLog, &mut Vec<u8>),
+        body: impl FnOnce(&mut S) -> R,
+    ) -> Result<R, EngineError> {
+        let output = body(&mut self.state);
+        value.clear();
+        value.extend_from_slice(&hash.to_le_bytes());
+        write(&self.state, value)?;
+        log.put(&mut self.slot, hash, &self.bytes, value);
+        Ok(output)
+    }
+}
+
+/// In checkpoints too.
+pub struct Noted<K, S> {
+    entries: SplitTable<Entry<K, S>>,
+    /// What is noted.
+    value: Vec<u8>,
+    log: StateLog,
+}
+
+/// Adds a key that is not there.
+#[cold]
+#[inline(never)]
+fn add<K: Hash, S>(
+    entries: &mut SplitTable<Entry<K, S>>,
+    hash: u64,
+    (key, bytes, state): (K, Box<[u8]>, S),
+) -> &mut Entry<K, S> {
+    let entry = Entry { key, bytes, state, slot: Slot::default() };
+    entries.insert_unique(hash, entry, |entry| hash_key(&entry.key))
+}
+
+impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K, S> {
+    #[inline]
+    fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
+        let (hash, notes) = (hash_key(key), (&mut self.log, &mut self.value));
+        if let Some(entry) = self.entries.find_mut(hash, |entry| entry.key == *key) {
+            return entry.change(hash, notes, body);
+        }
+        let mut bytes = Vec::new();
+        write(key, &mut bytes)?;
+        let new = (key.clone(), bytes.into_boxed_slice(), S::default());
+        add(&mut self.entries, hash, new).change(hash, notes, body)
+    }
+
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let Self { entries, log, .. } = self;
+        log.restore(|_, bytes, value| {
+            let key: K = read(bytes)?;
+            let hash = hash_key(&key);
+            let Some(value) = value else {
+                drop(entries.remove(hash, |entry| entry.key == key));
+                return Ok(());
+            };
+            let (written, state) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+            let state: S = read(state)?;
+            if u64::from_le_bytes(*written) != hash {
+                return Err(hashed_otherwise());
+            }
+            match entries.find_mut(hash, |entry| entry.key == key) {
+                Some(entry) => entry.state = state,
+                None => drop(add(entries, hash, (key, bytes.into(), state))),
+            }
+            Ok(())
+        })
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) {
+        let keys = self.entries.len() as u64;
+        // What a table needs beside its entries, and what is behind a pointer, about.
+        let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64;
+        self.log.hand_over(epoch, keys, bytes);
+    }
+}
+
+/// Reads what must be all of some bytes.
+fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(damaged()),
+    }
+}
+
+fn hashed_otherwise() -> EngineError {
+    EngineError::operator(
+        "STATE_NOT_READABLE",
+        "a key hashes to another number than when the checkpoint was written",
+        "The key's `Hash` must not change while a checkpoint is used: begin anew with another one",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_without_modules() {
+        assert_eq!(plain_name(std::any::type_name::<u64>()), "u64");
+        assert_eq!(plain_name(std::any::type_name::<(String, Vec<u8>)>()), "(String, Vec<u8>)");
+        let name = std::any::type_name::<std::collections::BTreeMap<String, Option<[u8; 3]>>>();
+        assert_eq!(plain_name(name), "BTreeMap<String, Option<[u8; 3]>>");
+        assert_eq!(plain_name("a::b::Min<c::main::{{closure}}>"), "Min<{{closure}}>");
+        assert_eq!(plain_name("<a::B as c::D>::E"), "<B as D>::E");
+    }
+}
