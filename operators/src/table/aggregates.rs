@@ -2,6 +2,7 @@
 
 use super::analyze::{boolean, has_aggregate};
 use super::error::{Place, PlanError, PlanResult};
+use super::expr::coercion::check_order;
 use super::expr::resolve::{Scope, expand_stars, expect_type, resolve};
 use super::expr::user::{UserAggregate, aggregate_args};
 use super::expr::{Expr, Node, Resolved};
@@ -340,6 +341,7 @@ fn typed(
     };
     let numeric = |arg: Resolved| match arg.data_type {
         T::String | T::Null => Ok(arg.coerce(&T::Double)),
+        T::Timestamp if matches!(function, F::Sum | F::Avg) => Ok(arg.coerce(&T::Double)),
         ref t if t.is_numeric() => Ok(arg),
         _ => Err(wrong(&arg, "Cast it to a number")),
     };
@@ -350,9 +352,7 @@ fn typed(
         let what = format!("`{written}`");
         args.into_iter().map(|arg| expect_type(arg, to, &what)).collect::<PlanResult<Vec<_>>>()
     };
-    let orderable = |arg: &Resolved| {
-        if arg.data_type.is_orderable() { Ok(()) } else { Err(wrong(arg, "Maps have no order")) }
-    };
+    let orderable = |arg: &Resolved| check_order(&format!("`{written}`"), arg);
     let first_type = args[0].data_type.clone();
     Ok(match function {
         F::User => unreachable!("resolved by its own types"),
@@ -405,13 +405,20 @@ fn typed(
         }
         F::BoolAnd | F::BoolOr => (of_type(args, &T::Boolean)?, T::Boolean),
         F::BitAnd | F::BitOr | F::BitXor => {
+            if first_type == T::Null {
+                return Ok((vec![args.remove(0).coerce(&T::Int)], T::Int));
+            }
             if !first_type.is_integral() {
                 return Err(wrong(&args[0], "Cast it to a whole number"));
             }
             (args, first_type)
         }
         F::CollectSet => {
-            orderable(&args[0])?;
+            if !first_type.is_orderable() {
+                let mut error = wrong(&args[0], "Collect the map's entries");
+                error.condition = "DATATYPE_MISMATCH.UNSUPPORTED_INPUT_TYPE".to_string();
+                return Err(error);
+            }
             (args, T::Array(Box::new(first_type)))
         }
         F::CollectList => (args, T::Array(Box::new(first_type))),

@@ -4,7 +4,8 @@
 use super::aggregates::AggregateCall;
 use super::datetime::interval::{self, Length};
 use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, cast, resolve};
+use super::expr::coercion::Accepts;
+use super::expr::resolve::{Scope, resolve};
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts};
 use super::join::qualified;
@@ -356,7 +357,14 @@ fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     match &resolved.data_type {
         DataType::Timestamp | DataType::TimestampNtz => Ok(resolved),
         DataType::Struct(_) => functions::resolve("window_time", vec![resolved]),
-        _ => cast(resolved, &DataType::Timestamp, false),
+        other => match Accepts::AnyTimestamp.convert(other) {
+            Some(to) => Ok(resolved.coerce(&to)),
+            None => Err(PlanError::new(
+                "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+                format!("the time of a window is `{resolved}`, which is {other}"),
+                "Take a TIMESTAMP column",
+            )),
+        },
     }
 }
 

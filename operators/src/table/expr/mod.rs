@@ -4,6 +4,7 @@
 
 pub mod cast;
 pub mod cell;
+pub mod coercion;
 pub mod compile;
 pub mod functions;
 pub mod resolve;
@@ -393,6 +394,7 @@ impl fmt::Display for Expr {
                 ("isnull", [a]) => write!(f, "({a} IS NULL)"),
                 ("isnotnull", [a]) => write!(f, "({a} IS NOT NULL)"),
                 ("negative", [a]) => write!(f, "(- {a})"),
+                ("positive", [a]) => write!(f, "(+ {a})"),
                 ("getitem", [a, b]) => write!(f, "{a}[{b}]"),
                 (_, [a, b]) if functions::is_operator(name) => {
                     write!(f, "({a} {} {b})", name.to_uppercase())

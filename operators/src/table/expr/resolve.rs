@@ -1,9 +1,10 @@
 //! Resolution: names to column indices, and Spark's rules for types that do not match.
 
+pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
 use super::{Expr, Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::types::{DataType, Field};
+use crate::table::types::DataType;
 use crate::table::value::Value;
 use crate::table::windows::Tag;
 
@@ -353,110 +354,6 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
     }
     let nullable = inner.nullable || lenient;
     Ok(Resolved { node: Node::Cast(Box::new(inner), lenient), data_type: to.clone(), nullable })
-}
-
-/// The type that values of both types can be brought to, by Spark's ANSI rules.
-pub fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
-    use DataType as T;
-    Some(match (a, b) {
-        (a, b) if a == b => a.clone(),
-        (T::Null, other) | (other, T::Null) => other.clone(),
-        (T::String, other) | (other, T::String) => match other {
-            T::Byte | T::Short | T::Int | T::Long => T::Long,
-            T::Float | T::Double | T::Decimal(..) => T::Double,
-            T::Boolean | T::Date | T::Timestamp | T::TimestampNtz | T::Binary => other.clone(),
-            _ => return None,
-        },
-        (T::Date, T::Timestamp) | (T::Timestamp, T::Date) => T::Timestamp,
-        (T::Date, T::TimestampNtz) | (T::TimestampNtz, T::Date) => T::TimestampNtz,
-        (T::Array(a), T::Array(b)) => T::Array(Box::new(common_type(a, b)?)),
-        (T::Map(ak, av), T::Map(bk, bv)) => {
-            T::Map(Box::new(common_type(ak, bk)?), Box::new(common_type(av, bv)?))
-        }
-        (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
-            let fields = a.iter().zip(b).map(|(a, b)| {
-                let data_type = common_type(&a.data_type, &b.data_type)?;
-                Some(Field::new(a.name.clone(), data_type, a.nullable || b.nullable))
-            });
-            T::Struct(fields.collect::<Option<_>>()?)
-        }
-        (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
-            T::DayTimeInterval(*a.min(c), *b.max(d))
-        }
-        (T::YearMonthInterval(a, b), T::YearMonthInterval(c, d)) => {
-            T::YearMonthInterval(*a.min(c), *b.max(d))
-        }
-        (T::Timestamp, T::TimestampNtz) | (T::TimestampNtz, T::Timestamp) => T::Timestamp,
-        (a, b) if a.is_integral() && b.is_integral() => {
-            if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
-        }
-        (T::Decimal(..), T::Float | T::Double) | (T::Float | T::Double, T::Decimal(..)) => {
-            T::Double
-        }
-        (T::Float, T::Double) | (T::Double, T::Float) => T::Double,
-        // An INT or BIGINT does not fit a float: ANSI widens both to double.
-        (T::Float | T::Double, other) | (other, T::Float | T::Double) if other.is_numeric() => {
-            T::Double
-        }
-        (a, b) => {
-            let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
-            let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
-            T::Decimal((whole + scale).min(38), scale)
-        }
-    })
-}
-
-/// Brings all to one type.
-pub fn unify(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
-    let mut common = DataType::Null;
-    for arg in &args {
-        common = common_type(&common, &arg.data_type).ok_or_else(|| {
-            PlanError::new(
-                "DATATYPE_MISMATCH.DATA_DIFF_TYPES",
-                format!("{what} needs values of one type, but has {common} and {}", arg.data_type),
-                "Cast them to one type",
-            )
-        })?;
-    }
-    Ok(args.into_iter().map(|arg| arg.coerce(&common)).collect())
-}
-
-/// Coerces an argument to the type that a function needs, or refuses it as Spark does.
-pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
-    let from = &arg.data_type;
-    let implicit = match (from, to) {
-        (a, b) if a == b => true,
-        (DataType::Null, _) => true,
-        (DataType::String, to) => to.is_numeric() || to.is_datetime() || *to == DataType::Binary,
-        (DataType::Binary, DataType::String) => true,
-        (from, DataType::String) => {
-            from.is_numeric()
-                || matches!(
-                    from,
-                    DataType::Date
-                        | DataType::Timestamp
-                        | DataType::TimestampNtz
-                        | DataType::Boolean
-                )
-        }
-        (from, DataType::Double | DataType::Long | DataType::Int) if from.is_integral() => true,
-        (from, DataType::Double) => from.is_numeric(),
-        (from, to) if from.is_datetime() && to.is_datetime() => true,
-        (from, DataType::Decimal(..)) => from.is_numeric(),
-        (DataType::Decimal(..) | DataType::Float | DataType::Double, to) => to.is_numeric(),
-        (from, to) if from.is_nested() && to.is_nested() => {
-            common_type(from, to).is_some_and(|common| common == *to)
-        }
-        _ => false,
-    };
-    if implicit {
-        return Ok(arg.coerce(to));
-    }
-    Err(PlanError::new(
-        "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
-        format!("{what} needs {to}, but `{arg}` is {from}"),
-        format!("Cast it: CAST({arg} AS {to})"),
-    ))
 }
 
 fn case(branches: Vec<(Resolved, Resolved)>, otherwise: Option<Resolved>) -> PlanResult<Resolved> {

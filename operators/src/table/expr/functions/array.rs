@@ -3,10 +3,13 @@
 use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullable_cells, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
+use crate::table::expr::coercion::{
+    check_order, expect_type, tightest, unify, unify_as, widest_of, widest_without_text,
+};
 use crate::table::expr::compile::{
     BytesFn, Compiled, EvalError, bytes_fn, element, failed, write_field,
 };
-use crate::table::expr::resolve::unify;
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Array, Row, RowWriter};
 use crate::table::types::{DataType, Field, Physical};
@@ -473,7 +476,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
 /// Most elements of a sequence.
 const SEQUENCE_MOST: usize = 1 << 20;
 
-fn sequence_types(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+fn wrong_sequence(args: &[Resolved]) -> PlanError {
+    let types: Vec<String> = args.iter().map(|arg| arg.data_type.to_string()).collect();
+    PlanError::new(
+        "DATATYPE_MISMATCH.SEQUENCE_WRONG_INPUT_TYPES",
+        format!("`sequence` does not go over {}", types.join(", ")),
+        "Give it two whole numbers, dates or timestamps, and of these an interval as its step",
+    )
+}
+
+fn sequence_types(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     if args[0].data_type.is_datetime() {
         let mut args = args;
@@ -482,17 +494,18 @@ fn sequence_types(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             args.push(Resolved::literal(day, DataType::DayTimeInterval(0, 0)));
         }
         if !args[2].data_type.is_interval() {
-            return Err(super::unexpected(name, "an interval as its step", &args[2]));
+            return Err(wrong_sequence(&args));
         }
         let to = args[0].data_type.clone();
-        args[1] = crate::table::expr::resolve::expect_type(args[1].clone(), &to, "`sequence`")?;
+        args[1] =
+            expect_type(args[1].clone(), &to, "`sequence`").map_err(|_| wrong_sequence(&args))?;
         return Ok((args, DataType::Array(Box::new(to)), nullable));
     }
-    let args = unify("`sequence`", args)?;
-    let to = args[0].data_type.clone();
-    if !to.is_integral() {
-        return Err(super::unexpected(name, "whole numbers, dates or timestamps", &args[0]));
-    }
+    let to = match widest_of(args.iter().map(|arg| &arg.data_type)) {
+        Some(to) if to.is_integral() => to,
+        _ => return Err(wrong_sequence(&args)),
+    };
+    let args = args.into_iter().map(|arg| arg.coerce(&to)).collect();
     Ok((args, DataType::Array(Box::new(to)), nullable))
 }
 
@@ -564,18 +577,39 @@ fn distinct<'c>(cells: impl Iterator<Item = Cell<'c>>, data_type: &DataType) -> 
 
 /// An array and an element, of one type.
 fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, bool)> {
-    let element = element_type(name, &args[0])?;
-    let Some(common) = crate::table::expr::resolve::common_type(&element, &args[1].data_type)
-    else {
-        return Err(PlanError::new(
+    let searches = matches!(name, "array_contains" | "array_position");
+    let differ = || {
+        PlanError::new(
             "DATATYPE_MISMATCH.ARRAY_FUNCTION_DIFF_TYPES",
-            format!(
-                "`{name}`: the array holds {element}, but `{}` is {}",
-                args[1], args[1].data_type
-            ),
-            "Cast one of them",
-        ));
+            format!("`{name}` does not take {} and {}", args[0].data_type, args[1].data_type),
+            "Cast one of them: an array, and a value of its elements' type",
+        )
     };
+    if name == "array_contains" && args[1].data_type == DataType::Null
+        || searches && args[0].data_type == DataType::Null
+    {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.NULL_TYPE",
+            format!("`{name}` cannot look for a bare NULL, or in one"),
+            "Give the NULL a type: CAST(NULL AS INT)",
+        ));
+    }
+    let element = match &args[0].data_type {
+        DataType::Array(element) => (**element).clone(),
+        _ if matches!(name, "array_remove" | "array_insert") => return Err(differ()),
+        _ => element_type(name, &args[0])?,
+    };
+    let other = &args[1].data_type;
+    let common = match name {
+        "array_contains" => widest_without_text(&element, other),
+        "array_position" => tightest(&element, other),
+        // What is put in or taken out keeps a FLOAT, as without ANSI mode.
+        _ => Rules { ansi: false, ..Rules::current() }.apply(|| tightest(&element, other)),
+    };
+    let common = common.ok_or_else(differ)?;
+    if searches {
+        check_order(&format!("`{name}`"), &Resolved::literal(Value::Null, common.clone()))?;
+    }
     let nullable = any_nullable(&args);
     let mut args = args.into_iter();
     let (Some(array), Some(x)) = (args.next(), args.next()) else { unreachable!("counted") };
@@ -597,17 +631,21 @@ fn same_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn sortable(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let element = element_type(name, &args[0])?;
     if !element.is_orderable() {
-        return Err(super::unexpected(name, "an array of values with an order", &args[0]));
+        check_order(&format!("`{name}`"), &args[0])?;
     }
     let (to, nullable) = (args[0].data_type.clone(), any_nullable(&args));
     Ok((args, to, nullable))
 }
 
 fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    element_type(name, &args[0])?;
-    element_type(name, &args[1])?;
     let nullable = any_nullable(&args);
-    let args = unify(&format!("`{name}`"), args)?;
+    let is_array = |arg: &Resolved| matches!(arg.data_type, DataType::Array(_));
+    let condition = "DATATYPE_MISMATCH.BINARY_ARRAY_DIFF_TYPES";
+    let args = unify_as(condition, &format!("`{name}`"), args, |args| match args {
+        [a, b] if is_array(a) && is_array(b) => widest_without_text(&a.data_type, &b.data_type),
+        _ => None,
+    })?;
+    check_order(&format!("`{name}`"), &args[0])?;
     let to = args[0].data_type.clone();
     Ok((args, to, nullable))
 }
@@ -615,7 +653,7 @@ fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn element_of_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let element = element_type(name, &args[0])?;
     if !element.is_orderable() {
-        return Err(super::unexpected(name, "an array of values with an order", &args[0]));
+        check_order(&format!("`{name}`"), &args[0])?;
     }
     Ok((args, element, true))
 }

@@ -4,8 +4,8 @@ use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{self, Cell};
+use crate::table::expr::coercion::{check_order, unify};
 use crate::table::expr::compile::{Compiled, Eval, TestFn, bool_fn};
-use crate::table::expr::resolve::{common_type, unify};
 use crate::table::types::DataType;
 use std::cmp::Ordering;
 
@@ -75,20 +75,9 @@ pub fn order_doubles(a: f64, b: f64) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-fn comparison(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+/// Operands come brought to one type that has an order.
+fn comparison(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let (a, b) = (&args[0].data_type, &args[1].data_type);
-    let Some(common) = common_type(a, b) else {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
-            format!("`{name}` cannot compare {a} with {b}"),
-            "Cast one of them",
-        ));
-    };
-    if !common.is_orderable() {
-        return Err(super::unexpected(name, "values with an order, and no maps", &args[0]));
-    }
-    let args = args.into_iter().map(|arg| arg.coerce(&common)).collect();
     Ok((args, DataType::Boolean, nullable))
 }
 
@@ -121,7 +110,9 @@ fn nan(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((unify("`IN`", args)?, DataType::Boolean, nullable))
+    let args = unify("`IN`", args)?;
+    check_order("`IN`", &args[0])?;
+    Ok((args, DataType::Boolean, nullable))
 }
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;

@@ -1,7 +1,7 @@
 //! Hashes, bit for bit as Spark computes them.
 
-use super::{Function, MANY, Typed, called, cells, made, nullable_cells, typed, unexpected};
-use crate::table::error::PlanResult;
+use super::{Function, MANY, Typed, called, cells, made, nullable_cells, typed};
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
 use crate::table::expr::compile::{bytes_fn, failed};
@@ -139,7 +139,11 @@ fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> 
         }
     }
     match args.iter().find(|arg| has_map(&arg.data_type)) {
-        Some(arg) => Err(unexpected(name, "values that are no maps", arg)),
+        Some(arg) => Err(PlanError::new(
+            "DATATYPE_MISMATCH.HASH_MAP_TYPE",
+            format!("`{name}` takes no maps, but `{arg}` is {}", arg.data_type),
+            "Hash the map's entries: map_entries gives them as an array",
+        )),
         None => Ok((args, to, false)),
     }
 }

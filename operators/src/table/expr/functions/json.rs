@@ -1,6 +1,6 @@
 //! JSON in columns of text.
 
-use super::{Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected};
+use super::{Call, Function, Typed, called, cells, made, take, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, from_cells, text};
@@ -230,8 +230,12 @@ fn to_text(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     if args.len() > 1 {
         return Err(PlanError::not_yet(format_args!("options of `{name}`")));
     }
-    if !args[0].data_type.is_nested() {
-        return Err(unexpected(name, "a struct, an array or a map", &args[0]));
+    if !args[0].data_type.is_nested() && args[0].data_type != T::Null {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.INVALID_JSON_SCHEMA",
+            format!("`{name}` writes structs, arrays and maps, not {}", args[0].data_type),
+            "Put it into a struct: struct(x)",
+        ));
     }
     let nullable = args[0].nullable;
     args.truncate(1);

@@ -5,8 +5,8 @@ use super::{
 };
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
+use crate::table::expr::coercion::{has_map, tightest, unify_as, widest_of};
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed, write_field};
-use crate::table::expr::resolve::unify;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Map, RowWriter};
 use crate::table::types::{DataType, Field};
@@ -193,14 +193,26 @@ fn of_map(
 
 /// A map and a key of its type; the result is of the values' type.
 fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    let T::Map(key, value) = args[0].data_type.clone() else {
-        return Err(unexpected(name, "a map", &args[0]));
+    let differ = |args: &[Resolved]| {
+        PlanError::new(
+            "DATATYPE_MISMATCH.MAP_FUNCTION_DIFF_TYPES",
+            format!("`{name}` does not take {} and {}", args[0].data_type, args[1].data_type),
+            "Cast one of them: a map, and a value of its keys' type",
+        )
     };
-    let wanted = args.pop().unwrap_or_else(|| unreachable!("counted"));
-    let wanted = crate::table::expr::resolve::expect_type(wanted, &key, &format!("`{name}`"))?;
-    args.push(wanted);
+    let T::Map(key, value) = args[0].data_type.clone() else { return Err(differ(&args)) };
+    if name == "map_contains_key" && args[1].data_type == T::Null {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.NULL_TYPE",
+            format!("`{name}` cannot look for a bare NULL"),
+            "Give the NULL a type: CAST(NULL AS INT)",
+        ));
+    }
+    let Some(common) = tightest(&key, &args[1].data_type) else { return Err(differ(&args)) };
     let nullable = any_nullable(&args);
-    Ok((args, *value, nullable))
+    let wanted = args.pop().map(|wanted| wanted.coerce(&common));
+    let map = args.pop().map(|map| map.coerce(&T::Map(Box::new(common), value.clone())));
+    Ok((map.into_iter().chain(wanted).collect(), *value, nullable))
 }
 
 fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -265,7 +277,18 @@ fn map(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         keys.extend(args.pop());
         args = rest;
     }
-    let (keys, values) = (unify("`map`", keys)?, unify("`map`", values)?);
+    let of = |side: &str, all: Vec<Resolved>| {
+        let condition = format!("DATATYPE_MISMATCH.CREATE_MAP_{side}_DIFF_TYPES");
+        unify_as(&condition, "`map`", all, |all| widest_of(all.iter().map(|arg| &arg.data_type)))
+    };
+    let (keys, values) = (of("KEY", keys)?, of("VALUE", values)?);
+    if keys.first().is_some_and(|key| has_map(&key.data_type)) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.INVALID_MAP_KEY_TYPE",
+            "the keys of a map are maps, or hold maps",
+            "Use the map's entries: map_entries gives them as an array",
+        ));
+    }
     let type_of = |all: &[Resolved]| all.first().map_or(T::Null, |first| first.data_type.clone());
     let to = T::Map(Box::new(type_of(&keys)), Box::new(type_of(&values)));
     let args = keys.into_iter().zip(values).flat_map(|(key, value)| [key, value]).collect();
@@ -292,11 +315,12 @@ fn from_entries(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let args = unify("`map_concat`", args)?;
+    let condition = "DATATYPE_MISMATCH.MAP_CONCAT_DIFF_TYPES";
+    let args = unify_as(condition, "`map_concat`", args, |args| {
+        let maps = args.iter().all(|arg| matches!(arg.data_type, T::Map(..)));
+        widest_of(args.iter().map(|arg| &arg.data_type)).filter(|_| maps)
+    })?;
     let to = args[0].data_type.clone();
-    if !matches!(to, T::Map(..)) {
-        return Err(unexpected("map_concat", "maps", &args[0]));
-    }
     Ok((args, to, nullable))
 }
 

@@ -4,8 +4,12 @@ use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cast::{arithmetic_overflow, rescale, wrapped};
 use crate::table::expr::cell::{Cell, order};
-use crate::table::expr::compile::{Compiled, Eval, decimal_fn, double_fn, failed, long_fn};
-use crate::table::expr::resolve::{common_type, unify};
+use crate::table::expr::coercion::{check_order, unify_without_text};
+use crate::table::expr::compile::{
+    Compiled, Eval, Semantics, decimal_fn, double_fn, failed, fold, long_fn,
+};
+use crate::table::expr::resolve::common_type;
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::{DataType, Physical};
 use crate::table::value::Value;
@@ -97,25 +101,12 @@ fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
 
 /// Both operands as numbers of one type.
 fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataType)> {
+    // They come brought to one type, or as decimals of any precision.
     let (a, b) = (&args[0].data_type, &args[1].data_type);
-    let differ = || {
-        PlanError::new(
-            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
-            format!("`{name}` cannot combine {a} and {b}"),
-            "Cast one of them",
-        )
-    };
-    let mut common = common_type(a, b).ok_or_else(differ)?;
-    if common == DataType::Null {
-        common = DataType::Double;
-    } else if common == DataType::String {
-        // Two strings are numbers to an operator, as in Spark.
-        common = DataType::Double;
+    match common_type(a, b) {
+        Some(common) if common.is_numeric() => Ok((args, common)),
+        _ => Err(not_numeric(name, a)),
     }
-    if !common.is_numeric() {
-        return Err(not_numeric(name, &common));
-    }
-    Ok((args, common))
 }
 
 /// The decimal that holds an operand: of a whole number that is written, only its digits.
@@ -182,15 +173,8 @@ fn remainder(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args.into_iter().map(|a| a.coerce(&common)).collect(), common, nullable))
 }
 
-fn same(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let args: Vec<_> = match args[0].data_type {
-        DataType::String | DataType::Null => expect(name, args, &[DataType::Double])?,
-        _ => args,
-    };
+fn same(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let data_type = args[0].data_type.clone();
-    if !data_type.is_numeric() {
-        return Err(not_numeric(name, &data_type));
-    }
     let nullable = any_nullable(&args);
     Ok((args, data_type, nullable))
 }
@@ -237,16 +221,8 @@ fn to_whole(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((expect(name, args, &[to])?, DataType::Long, nullable))
 }
 
-fn is_constant(arg: &Resolved) -> bool {
-    match &arg.node {
-        Node::Literal(_) => true,
-        Node::Call("negative", args) => is_constant(&args[0]),
-        _ => false,
-    }
-}
-
 fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 2 && !is_constant(&args[1]) {
+    if args.len() == 2 && !args[1].is_constant() {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
             format!("the digits of `{name}` must be a constant"),
@@ -255,7 +231,9 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let digits = args.drain(1..).collect::<Vec<_>>();
     let (mut args, data_type, nullable) = same(name, args)?;
+    let semantics = Semantics { ansi: Rules::current().ansi, ..Semantics::default() };
     let digits = expect(name, digits, &[DataType::Int])?;
+    let digits: Vec<_> = digits.into_iter().map(|digits| fold(digits, semantics)).collect();
     let mut to = data_type;
     if let DataType::Decimal(precision, scale) = to {
         let whole = i64::from(precision - scale) + 1;
@@ -272,11 +250,9 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
 }
 
 fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let args = unify(&format!("`{name}`"), args)?;
+    let args = unify_without_text(&format!("`{name}`"), args)?;
     let (data_type, nullable) = (args[0].data_type.clone(), args.iter().all(|a| a.nullable));
-    if !data_type.is_orderable() {
-        return Err(super::unexpected(name, "values with an order", &args[0]));
-    }
+    check_order(&format!("`{name}`"), &args[0])?;
     Ok((args, data_type, nullable))
 }
 

@@ -19,6 +19,7 @@ mod time;
 mod window;
 
 use super::cell::Cell;
+use super::coercion;
 use super::compile::{Compiled, EvalError, Semantics, from_cells};
 use super::resolve::distance;
 use super::{Node, Resolved};
@@ -375,6 +376,8 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
             function.help,
         ));
     }
+    let args = coercion::operands::bring(function.name, args)?;
+    let args = coercion::signatures::bring(function.name, args)?;
     let (args, data_type, nullable) = (function.resolve)(function.name, args)?;
     Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable })
 }

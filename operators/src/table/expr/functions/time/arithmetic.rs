@@ -2,11 +2,12 @@
 
 use super::zone_of_type;
 use crate::table::datetime::{DAY_US, add_months, add_months_us, to_local, to_utc};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::PlanResult;
 use crate::table::expr::cast::arithmetic_overflow;
+use crate::table::expr::coercion::Accepts;
 use crate::table::expr::compile::{Compiled, long_fn};
-use crate::table::expr::functions::{self, Call, any_nullable, take};
-use crate::table::expr::resolve::expect_type;
+use crate::table::expr::functions::{self, Call, any_nullable, take, unexpected};
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 
@@ -40,71 +41,128 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     })
 }
 
-/// `+`, `-`, `*`, `/` where a date, a timestamp or an interval takes part.
+/// `+`, `-`, `*`, `/` where a date, a timestamp or an interval takes part and the operator means
+/// something else than on numbers. Other operands are left to the operators' common rules.
 pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
-    let timed = |t: &DataType| t.is_datetime() || t.is_interval();
-    let found = |name: &'static str, args: Vec<Resolved>, data_type: DataType| {
-        let nullable = any_nullable(&args);
-        Some(Ok(Resolved { node: Node::Call(name, args), data_type, nullable }))
-    };
     if let ("negative", [a]) = (name, args)
         && a.data_type.is_interval()
     {
         return found("interval_negative", vec![a.clone()], a.data_type.clone());
     }
     let [a, b] = args else { return None };
+    let timed = |t: &DataType| t.is_datetime() || t.is_interval();
     if !timed(&a.data_type) && !timed(&b.data_type) {
         return None;
     }
     let (a, b) = (a.clone(), b.clone());
-    let days = |n: &Resolved| n.data_type.is_integral() && n.data_type != T::Long;
-    match (name, &a.data_type, &b.data_type) {
-        ("+", x, y) if x.is_interval() && y.is_interval() => {
+    match name {
+        "+" => sum(a, b),
+        "-" => difference(a, b),
+        "*" if b.data_type.is_interval() => scaled("interval_multiply", b, a),
+        "*" if a.data_type.is_interval() => scaled("interval_multiply", a, b),
+        "/" if a.data_type.is_interval() => scaled("interval_divide", a, b),
+        _ => None,
+    }
+}
+
+fn found(
+    name: &'static str,
+    args: Vec<Resolved>,
+    data_type: DataType,
+) -> Option<PlanResult<Resolved>> {
+    let nullable = any_nullable(&args);
+    Some(Ok(Resolved { node: Node::Call(name, args), data_type, nullable }))
+}
+
+fn sum(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
+    let ansi = Rules::current().ansi;
+    match (&a.data_type, &b.data_type) {
+        (x, y) if x.is_interval() && y.is_interval() && wider(x, y).is_some() => {
             let to = wider(x, y)?;
             found("interval_add", vec![a, b], to)
         }
-        ("-", x, y) if x.is_interval() && y.is_interval() => {
+        (T::Null, y) if y.is_interval() => {
+            let to = y.clone();
+            found("interval_add", vec![a.coerce(&to), b], to)
+        }
+        (x, T::Null) if x.is_interval() => {
+            let to = x.clone();
+            found("interval_add", vec![a, b.coerce(&to)], to)
+        }
+        (x, T::YearMonthInterval(..)) if x.is_datetime() => shift("datetime_add", a, b),
+        (T::YearMonthInterval(..), y) if y.is_datetime() => shift("datetime_add", b, a),
+        (_, T::DayTimeInterval(..)) => shift("datetime_add", a, b),
+        (T::DayTimeInterval(..), _) => shift("datetime_add", b, a),
+        // A bare NULL beside a date or timestamp is an interval.
+        (T::Null, y) if y.is_datetime() => {
+            shift("datetime_add", b, a.coerce(&T::DayTimeInterval(0, 3)))
+        }
+        (x, T::Null) if x.is_datetime() => {
+            shift("datetime_add", a, b.coerce(&T::DayTimeInterval(0, 3)))
+        }
+        // A text beside a date is a date, with ANSI mode off a number: neither can be added.
+        (T::Date, T::String) => Some(functions::resolve("date_add", vec![a, never_days(b, ansi)])),
+        (T::String, T::Date) => Some(functions::resolve("date_add", vec![b, never_days(a, ansi)])),
+        (T::Date, _) => Some(functions::resolve("date_add", vec![a, b])),
+        (_, T::Date) => Some(functions::resolve("date_add", vec![b, a])),
+        _ => None,
+    }
+}
+
+/// A text as what an operator takes it for beside a date.
+fn never_days(text: Resolved, ansi: bool) -> Resolved {
+    text.coerce(if ansi { &T::Date } else { &T::Double })
+}
+
+fn difference(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
+    let ansi = Rules::current().ansi;
+    let is_timestamp = |t: &DataType| matches!(t, T::Timestamp | T::TimestampNtz);
+    match (&a.data_type, &b.data_type) {
+        (x, y) if x.is_interval() && y.is_interval() && wider(x, y).is_some() => {
             let to = wider(x, y)?;
             found("interval_subtract", vec![a, b], to)
         }
-        ("+", x, _) if x.is_interval() && b.data_type.is_datetime() => shift("datetime_add", b, a),
-        ("+", _, y) if y.is_interval() => shift("datetime_add", a, b),
-        ("-", _, y) if y.is_interval() => shift("datetime_subtract", a, b),
-        ("+", T::Date, _) if days(&b) => Some(functions::resolve("date_add", vec![a, b])),
-        ("+", _, T::Date) if days(&a) => Some(functions::resolve("date_add", vec![b, a])),
-        ("-", T::Date, _) if days(&b) => Some(functions::resolve("date_sub", vec![a, b])),
-        ("-", T::Date, T::Date) => found("datetime_between", vec![a, b], T::DayTimeInterval(0, 0)),
-        ("-", x, y) if x.is_datetime() && y.is_datetime() || y == &T::String || x == &T::String => {
-            let to = if [x, y].contains(&&T::TimestampNtz) && ![x, y].contains(&&T::Timestamp) {
-                T::TimestampNtz
-            } else {
-                T::Timestamp
-            };
-            let args = [a, b].into_iter().map(|arg| expect_type(arg, &to, "`-`"));
-            match args.collect::<PlanResult<Vec<_>>>() {
-                Ok(args) => found("datetime_between", args, T::DayTimeInterval(0, 3)),
-                Err(error) => Some(Err(error)),
-            }
+        (T::Null, y) if y.is_interval() => {
+            let to = y.clone();
+            found("interval_subtract", vec![a.coerce(&to), b], to)
         }
-        ("*", x, y) if x.is_interval() && y.is_numeric() => {
-            let (b, to) = (factor(b), whole(x));
-            found("interval_multiply", vec![a, b], to)
+        (x, T::Null) if x.is_interval() => {
+            let to = x.clone();
+            found("interval_subtract", vec![a, b.coerce(&to)], to)
         }
-        ("*", x, y) if y.is_interval() && x.is_numeric() => {
-            let (a, to) = (factor(a), whole(y));
-            found("interval_multiply", vec![b, a], to)
+        (x, T::YearMonthInterval(..)) if x.is_datetime() => shift("datetime_subtract", a, b),
+        (_, T::DayTimeInterval(..)) => shift("datetime_subtract", a, b),
+        (x, y) if is_timestamp(x) || is_timestamp(y) => {
+            let ntz = T::TimestampNtz;
+            let zoned = *x == T::Timestamp || *y == T::Timestamp;
+            let to = if zoned || (*x != ntz && *y != ntz) { T::Timestamp } else { ntz };
+            between(a, b, &to, T::DayTimeInterval(0, 3))
         }
-        ("/", x, y) if x.is_interval() && y.is_numeric() => {
-            let (b, to) = (factor(b), whole(x));
-            found("interval_divide", vec![a, b], to)
-        }
-        ("+" | "-" | "*" | "/" | "%" | "div", ..) => Some(Err(PlanError::new(
-            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
-            format!("`{name}` cannot combine {} and {}", a.data_type, b.data_type),
-            "Intervals are written INTERVAL 5 MINUTES",
-        ))),
+        (_, T::Date) | (T::Date, T::Null) => between(a, b, &T::Date, T::DayTimeInterval(0, 0)),
+        (T::Date, T::String) if ansi => between(a, b, &T::Date, T::DayTimeInterval(0, 0)),
+        (T::Date, T::String) => Some(functions::resolve("date_sub", vec![a, never_days(b, ansi)])),
+        (T::Date, _) => Some(functions::resolve("date_sub", vec![a, b])),
         _ => None,
     }
+}
+
+fn between(a: Resolved, b: Resolved, of: &DataType, to: DataType) -> Option<PlanResult<Resolved>> {
+    let kind = if *of == T::Date { Accepts::Date } else { Accepts::AnyTimestamp };
+    for arg in [&a, &b] {
+        if kind.convert(&arg.data_type).is_none() {
+            return Some(Err(unexpected("-", "a date or a timestamp on both sides", arg)));
+        }
+    }
+    found("datetime_between", vec![a.coerce(of), b.coerce(of)], to)
+}
+
+/// An interval times a number, or divided by it.
+fn scaled(name: &'static str, interval: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
+    let Some(number) = Accepts::Number.convert(&by.data_type) else {
+        return Some(Err(unexpected(name, "a number", &by)));
+    };
+    let to = whole(&interval.data_type);
+    found(name, vec![interval, factor(by.coerce(&number))], to)
 }
 
 /// The units of both intervals, if they are of one kind.
@@ -132,16 +190,19 @@ fn factor(number: Resolved) -> Resolved {
     number.coerce(&to)
 }
 
+/// A date or timestamp before or after an interval. A text is a timestamp for it, and the result a
+/// text again.
 fn shift(name: &'static str, at: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
-    let to = match (&at.data_type, &by.data_type) {
-        (T::TimestampNtz, _) => T::TimestampNtz,
+    let written = at.data_type.clone();
+    let to = match (&written, &by.data_type) {
         (T::Date, T::YearMonthInterval(..) | T::DayTimeInterval(0, 0)) => T::Date,
-        _ => T::Timestamp,
+        (other, _) => match Accepts::AnyTimestamp.convert(other) {
+            Some(to) => to,
+            None => return Some(Err(unexpected("+", "a date or a timestamp", &at))),
+        },
     };
     let nullable = at.nullable || by.nullable;
-    Some(expect_type(at, &to, "`+`").map(|at| Resolved {
-        node: Node::Call(name, vec![at, by]),
-        data_type: to,
-        nullable,
-    }))
+    let node = Node::Call(name, vec![at.coerce(&to), by]);
+    let shifted = Resolved { node, data_type: to, nullable };
+    Some(Ok(if written == T::String { shifted.coerce(&T::String) } else { shifted }))
 }

@@ -1,0 +1,216 @@
+//! Spark's implicit conversions: the type that values of several types are brought to, and the
+//! type that an argument is brought to.
+//!
+//! Each rule exists twice, as in Spark: by ANSI (`spark.sql.ansi.enabled`), where a text becomes
+//! the other type, and without, where it mostly stays a text. [`Rules::current`] says which holds.
+//! Arguments of functions are described by [`Accepts`] and listed in [`signatures`]; operands of
+//! operators have rules of their own, in [`operands`].
+
+mod accepts;
+pub mod operands;
+pub mod signatures;
+
+use super::Resolved;
+use super::rules::Rules;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::types::{DataType, Field};
+pub use accepts::Accepts;
+
+use DataType as T;
+
+/// The type that loses nothing of two, if there is one: no text is converted.
+pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
+    simple(a, b).or_else(|| match (a, b) {
+        (T::Decimal(p, s), whole) | (whole, T::Decimal(p, s)) => {
+            let (digits, _) = whole.as_decimal().filter(|_| whole.is_integral())?;
+            (p - s >= digits).then_some(T::Decimal(*p, *s))
+        }
+        _ => nested(a, b, tightest),
+    })
+}
+
+/// What both modes agree on, decimals, texts and nested types left out.
+fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
+    Some(match (a, b) {
+        (a, b) if a == b => a.clone(),
+        (T::Null, other) | (other, T::Null) => other.clone(),
+        (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp, T::Date | T::TimestampNtz) => {
+            T::Timestamp
+        }
+        (T::Date, T::TimestampNtz) | (T::TimestampNtz, T::Date) => T::TimestampNtz,
+        (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
+            T::DayTimeInterval(*a.min(c), *b.max(d))
+        }
+        (T::YearMonthInterval(a, b), T::YearMonthInterval(c, d)) => {
+            T::YearMonthInterval(*a.min(c), *b.max(d))
+        }
+        (a, b) if a.is_integral() && b.is_integral() => {
+            if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
+        }
+        (T::Double, other) | (other, T::Double) if is_binary_number(other) => T::Double,
+        // A FLOAT does not hold every INT: ANSI widens both.
+        (T::Float, other) | (other, T::Float) if other.is_integral() => {
+            if Rules::current().ansi {
+                T::Double
+            } else {
+                T::Float
+            }
+        }
+        _ => return None,
+    })
+}
+
+fn is_binary_number(data_type: &DataType) -> bool {
+    data_type.is_numeric() && !matches!(data_type, T::Decimal(..))
+}
+
+/// The decimal that holds two numbers of which at least one is a decimal, or DOUBLE.
+fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
+    let decimal = |t: &DataType| matches!(t, T::Decimal(..));
+    match (a, b) {
+        (a, b) if !decimal(a) && !decimal(b) => None,
+        (T::Float | T::Double, _) | (_, T::Float | T::Double) => Some(T::Double),
+        (a, b) => {
+            let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
+            let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
+            // Digits in front of the point are kept first.
+            let over = (whole + scale).saturating_sub(38);
+            Some(T::Decimal((whole + scale).min(38), scale.saturating_sub(over)))
+        }
+    }
+}
+
+type Widen = fn(&DataType, &DataType) -> Option<DataType>;
+
+/// Nested types of one shape, part by part.
+fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
+    Some(match (a, b) {
+        (T::Array(a), T::Array(b)) => T::Array(Box::new(widen(a, b)?)),
+        (T::Map(ak, av), T::Map(bk, bv)) => {
+            T::Map(Box::new(widen(ak, bk)?), Box::new(widen(av, bv)?))
+        }
+        (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
+            let fields = a.iter().zip(b).map(|(a, b)| {
+                let data_type = widen(&a.data_type, &b.data_type)?;
+                let same = a.name.eq_ignore_ascii_case(&b.name);
+                same.then(|| Field::new(a.name.clone(), data_type, a.nullable || b.nullable))
+            });
+            T::Struct(fields.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
+/// The same as [`widest`] where a text is not converted: `greatest` and `least`.
+pub fn widest_without_text(a: &DataType, b: &DataType) -> Option<DataType> {
+    tightest(a, b).or_else(|| of_decimals(a, b)).or_else(|| nested(a, b, widest_without_text))
+}
+
+/// The type that values of two types can be brought to: of branches, list elements, columns of
+/// set operations.
+pub fn widest(a: &DataType, b: &DataType) -> Option<DataType> {
+    let numbers = tightest(a, b).or_else(|| of_decimals(a, b));
+    if Rules::current().ansi {
+        numbers.or_else(|| nested(a, b, widest)).or_else(|| of_text(a, b))
+    } else {
+        numbers.or_else(|| as_text(a, b)).or_else(|| nested(a, b, widest))
+    }
+}
+
+/// ANSI: what a text becomes beside another type.
+fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
+    let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
+    Some(match other {
+        other if other.is_integral() => T::Long,
+        other if other.is_numeric() => T::Double,
+        T::String | T::Null => T::String,
+        T::Boolean | T::Date | T::Timestamp | T::TimestampNtz | T::Binary => other.clone(),
+        _ => return None,
+    })
+}
+
+/// Without ANSI: the other type becomes a text.
+fn as_text(a: &DataType, b: &DataType) -> Option<DataType> {
+    let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
+    let refused = other.is_nested() || matches!(other, T::Boolean | T::Binary);
+    (!refused).then_some(T::String)
+}
+
+/// The type that values of all these types can be brought to.
+pub fn widest_of<'t>(types: impl IntoIterator<Item = &'t DataType>) -> Option<DataType> {
+    let rules = Rules::current();
+    let mut all: Vec<&DataType> = types.into_iter().collect();
+    if !rules.ansi {
+        // What a text makes of the others must not depend on their order.
+        all.sort_by_key(|t| !has_text(t));
+    }
+    all.into_iter().try_fold(T::Null, |common, next| widest(&common, next))
+}
+
+fn has_text(data_type: &DataType) -> bool {
+    match data_type {
+        T::String => true,
+        T::Array(element) => has_text(element),
+        _ => false,
+    }
+}
+
+/// Whether a type is a map or holds one: such a type has no order, and is no key of a map.
+pub fn has_map(data_type: &DataType) -> bool {
+    !data_type.is_orderable()
+}
+
+/// Brings all to one type; `condition` is that of the error if there is none.
+pub fn unify_as(
+    condition: &str,
+    what: &str,
+    args: Vec<Resolved>,
+    widest: impl Fn(&[Resolved]) -> Option<DataType>,
+) -> PlanResult<Vec<Resolved>> {
+    let Some(common) = widest(&args) else {
+        let mut types: Vec<String> = args.iter().map(|arg| arg.data_type.to_string()).collect();
+        types.dedup();
+        let reason = format!("{what} needs values of one type, but has {}", types.join(", "));
+        return Err(PlanError::new(condition, reason, "Cast them to one type"));
+    };
+    Ok(args.into_iter().map(|arg| arg.coerce(&common)).collect())
+}
+
+/// Brings all to one type.
+pub fn unify(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
+        widest_of(args.iter().map(|arg| &arg.data_type))
+    })
+}
+
+/// Brings all to one type without converting texts.
+pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
+        let mut types = args.iter().map(|arg| &arg.data_type);
+        types.try_fold(T::Null, |common, next| widest_without_text(&common, next))
+    })
+}
+
+/// Refuses values that have no order: those with a map in them.
+pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
+    if arg.data_type.is_orderable() {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE",
+        format!("{what} needs values with an order, but `{arg}` is {}", arg.data_type),
+        "Compare the map's entries: map_entries gives them as an array",
+    ))
+}
+
+/// Coerces an argument to the type that a function needs, or refuses it as Spark does.
+pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
+    if let Some(to) = accepts::to_type(&arg.data_type, to) {
+        return Ok(arg.coerce(&to));
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        format!("{what} needs {to}, but `{arg}` is {}", arg.data_type),
+        format!("Cast it: CAST({arg} AS {to})"),
+    ))
+}

@@ -1,0 +1,173 @@
+//! The operands of operators: what each operator takes, and the two errors of those that do not
+//! fit. Operands are first brought to one type if there is one that the operator takes; if they
+//! still differ the condition is BINARY_OP_DIFF_TYPES, if they are alike but of a wrong type it is
+//! BINARY_OP_WRONG_TYPE. Operators on dates, timestamps and intervals that have another meaning
+//! are taken care of before.
+
+use super::{Accepts, Rules, T, of_decimals, of_text, tightest};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::types::DataType;
+
+const INTERVALS: [Accepts; 2] = [Accepts::YearMonthInterval, Accepts::DayTimeInterval];
+
+/// What the operands of an operator may be, once they are alike.
+fn accepted(operator: &str) -> Option<Accepts> {
+    Some(match operator {
+        "+" | "-" => Accepts::OneOf(&[Accepts::Number, INTERVALS[0], INTERVALS[1]]),
+        "*" | "%" | "pmod" => Accepts::Number,
+        "/" => Accepts::OneOf(&[Accepts::Double, Accepts::Decimal]),
+        "div" => Accepts::OneOf(&[Accepts::Long, Accepts::Decimal, INTERVALS[0], INTERVALS[1]]),
+        "&" | "|" | "^" => Accepts::Integral,
+        "and" | "or" => Accepts::Boolean,
+        "=" | "<>" | "<" | "<=" | ">" | ">=" | "<=>" => Accepts::Any,
+        _ => return None,
+    })
+}
+
+fn is_comparison(operator: &str) -> bool {
+    accepted(operator) == Some(Accepts::Any)
+}
+
+/// Brings the operands of an operator to types that it takes. Other calls are left as they are.
+pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    let Some(accepted) = accepted(operator) else { return Ok(args) };
+    let (a, b) = match <[Resolved; 2]>::try_from(args) {
+        Ok([a, b]) => (a, b),
+        Err(args) => return Ok(args),
+    };
+    let (a, b) = promote_text(operator, a, b);
+    let (a, b) = for_operator(operator, a, b);
+    let (a, b) = to_one_type(operator, accepted, a, b);
+    // Precision and scale of decimals are the operator's matter.
+    let decimals = accepted.takes(&T::Decimal(1, 0)) && both_decimal(&a.data_type, &b.data_type);
+    if a.data_type != b.data_type && !decimals {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
+            format!("`{operator}` cannot combine {} and {}", a.data_type, b.data_type),
+            "Cast one of them",
+        ));
+    }
+    if !decimals && !accepted.takes(&a.data_type) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.BINARY_OP_WRONG_TYPE",
+            format!("`{operator}` does not take {}", a.data_type),
+            "Cast both operands",
+        ));
+    }
+    if is_comparison(operator) {
+        super::check_order(&format!("`{operator}`"), &a)?;
+    }
+    Ok(vec![a, b])
+}
+
+/// Brings a text to what stands beside it.
+fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
+    let (x, y) = (&a.data_type, &b.data_type);
+    if *x != T::String && *y != T::String {
+        return (a, b);
+    }
+    if Rules::current().ansi {
+        return match of_text(x, y) {
+            Some(to) => (a.coerce(&to), b.coerce(&to)),
+            None => (a, b),
+        };
+    }
+    if matches!(operator, "and" | "or") {
+        return (a, b);
+    }
+    if !is_comparison(operator) {
+        let interval = x.is_interval() || y.is_interval();
+        let number = |arg: Resolved| match arg.data_type {
+            T::String if !interval => arg.coerce(&T::Double),
+            _ => arg,
+        };
+        return (number(a), number(b));
+    }
+    let to = match if *x == T::String { y } else { x } {
+        T::Decimal(..) => T::Double,
+        T::Null => T::String,
+        other if other.is_nested() || other.is_interval() => return (a, b),
+        other => other.clone(),
+    };
+    (a.coerce(&to), b.coerce(&to))
+}
+
+/// Conversions of some operators alone.
+fn for_operator(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
+    let whole = |arg: Resolved| match arg.data_type {
+        T::Byte | T::Short | T::Int => arg.coerce(&T::Long),
+        _ => arg,
+    };
+    let boolean = |t: &DataType| *t == T::Boolean;
+    match operator {
+        "div" => {
+            let decimal = |t: &DataType| matches!(t, T::Decimal(..));
+            if decimal(&a.data_type) || decimal(&b.data_type) {
+                (a, b)
+            } else {
+                (whole(a), whole(b))
+            }
+        }
+        // Without ANSI a number is true if it is 1.
+        "=" | "<>" | "<=>" if !Rules::current().ansi => {
+            let (x, y) = (a.data_type.clone(), b.data_type.clone());
+            if boolean(&x) && y.is_numeric() {
+                (a.coerce(&y), b)
+            } else if boolean(&y) && x.is_numeric() {
+                (a, b.coerce(&x))
+            } else {
+                (a, b)
+            }
+        }
+        _ => (a, b),
+    }
+}
+
+fn to_one_type(
+    operator: &str,
+    accepted: Accepts,
+    a: Resolved,
+    b: Resolved,
+) -> (Resolved, Resolved) {
+    let (x, y) = (&a.data_type, &b.data_type);
+    if *x == T::Null && *y == T::Null && !is_comparison(operator) {
+        let to = accepted.default_type();
+        return (a.coerce(&to), b.coerce(&to));
+    }
+    let number = |t: &DataType| t.is_numeric() || *t == T::Null;
+    if both_decimal(x, y) {
+        return match of_decimals(x, y) {
+            Some(to) if is_comparison(operator) => (a.coerce(&to), b.coerce(&to)),
+            _ if accepted.takes(&T::Decimal(1, 0)) => (a, b),
+            _ => (as_decimal(a), as_decimal(b)),
+        };
+    }
+    if let (Some(T::Double), false) = (of_decimals(x, y), *x == T::Null || *y == T::Null) {
+        let double = |arg: Resolved| match arg.data_type {
+            T::Decimal(..) => arg.coerce(&T::Double),
+            _ => arg,
+        };
+        return to_one_type(operator, accepted, double(a), double(b));
+    }
+    let decimal = matches!(x, T::Decimal(..)) || matches!(y, T::Decimal(..));
+    if operator == "/" && number(x) && number(y) && !decimal {
+        return (a.coerce(&T::Double), b.coerce(&T::Double));
+    }
+    match tightest(x, y) {
+        Some(to) if accepted.takes(&to) => (a.coerce(&to), b.coerce(&to)),
+        _ => (a, b),
+    }
+}
+
+/// Whether both are whole numbers or decimals, and one a decimal.
+fn both_decimal(a: &DataType, b: &DataType) -> bool {
+    of_decimals(a, b).is_some_and(|to| matches!(to, T::Decimal(..)))
+}
+
+fn as_decimal(arg: Resolved) -> Resolved {
+    match arg.data_type.as_decimal() {
+        Some((p, s)) => arg.coerce(&T::Decimal(p, s)),
+        None => arg,
+    }
+}

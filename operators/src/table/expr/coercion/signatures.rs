@@ -1,0 +1,84 @@
+//! What the arguments of functions may be: one line per function.
+
+use super::Accepts;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+
+use Accepts as A;
+
+/// The types of a function's arguments; the last stands for all beyond.
+type Signature = (&'static str, &'static [Accepts]);
+
+const SIGNED: Accepts = A::OneOf(&[A::Number, A::YearMonthInterval, A::DayTimeInterval]);
+const TEXT: Accepts = A::Only(&[A::String]);
+const MOMENT: Accepts = A::Only(&[A::Timestamp, A::TimestampNtz]);
+const TIMES: Accepts = A::Only(&[A::String, A::Date, A::Timestamp, A::TimestampNtz]);
+
+static SIGNATURES: &[Signature] = &[
+    ("abs", &[SIGNED]),
+    ("array_compact", &[A::Array]),
+    ("array_distinct", &[A::Array]),
+    ("array_insert", &[A::Any, A::Index, A::Any]),
+    ("array_join", &[A::Only(&[A::Array]), TEXT]),
+    ("array_max", &[A::Array]),
+    ("array_min", &[A::Array]),
+    ("array_repeat", &[A::Any, A::Only(&[A::Int])]),
+    ("arrays_zip", &[A::Array]),
+    ("bit_count", &[A::Only(&[A::Integral])]),
+    ("bit_length", &[A::OneOf(&[A::String, A::Binary])]),
+    ("bround", &[A::Number, A::Int]),
+    ("concat_ws", &[A::String, A::OneOf(&[A::String, A::Strings])]),
+    ("date_add", &[A::Date, A::Days]),
+    ("date_sub", &[A::Date, A::Days]),
+    ("element_at", &[A::Array, A::Index]),
+    ("format_number", &[A::Only(&[A::Number]), A::Only(&[A::Int, A::String])]),
+    ("from_json", &[TEXT, A::Any]),
+    ("get_json_object", &[TEXT]),
+    ("if", &[A::Only(&[A::Boolean]), A::Any]),
+    ("json_array_length", &[TEXT]),
+    ("json_object_keys", &[TEXT]),
+    ("map_entries", &[A::Map]),
+    ("map_from_arrays", &[A::Array]),
+    ("map_keys", &[A::Map]),
+    ("map_values", &[A::Map]),
+    ("negative", &[SIGNED]),
+    ("not", &[A::Boolean]),
+    ("octet_length", &[A::OneOf(&[A::String, A::Binary])]),
+    ("positive", &[SIGNED]),
+    ("round", &[A::Number, A::Int]),
+    ("slice", &[A::Array, A::Int]),
+    ("sort_array", &[A::Array, A::Only(&[A::Boolean])]),
+    ("soundex", &[TEXT]),
+    ("str_to_map", &[TEXT]),
+    ("timestamp_micros", &[A::Only(&[A::Integral])]),
+    ("timestamp_millis", &[A::Only(&[A::Integral])]),
+    ("try_element_at", &[A::Array, A::Index]),
+    ("unix_date", &[A::Only(&[A::Date])]),
+    ("unix_micros", &[MOMENT]),
+    ("unix_millis", &[MOMENT]),
+    ("unix_seconds", &[MOMENT]),
+    ("unix_timestamp", &[TIMES, A::String]),
+    ("~", &[A::Only(&[A::Integral])]),
+];
+
+/// Brings the arguments of a function to types that it takes. Functions that are not listed check
+/// theirs themselves.
+pub fn bring(function: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    let Some((_, signature)) = SIGNATURES.iter().find(|(name, _)| *name == function) else {
+        return Ok(args);
+    };
+    let last = signature.last().copied().unwrap_or(A::Any);
+    let accepted = signature.iter().copied().chain(std::iter::repeat(last));
+    args.into_iter().zip(accepted).map(|(arg, accepts)| one(function, arg, accepts)).collect()
+}
+
+fn one(function: &str, arg: Resolved, accepts: Accepts) -> PlanResult<Resolved> {
+    match accepts.convert(&arg.data_type) {
+        Some(to) => Ok(arg.coerce(&to)),
+        None => Err(PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`{function}` needs {accepts}, but `{arg}` is {}", arg.data_type),
+            "Cast it",
+        )),
+    }
+}

@@ -1,0 +1,185 @@
+//! Implicit conversions: the type of an expression, or the condition under which it is refused,
+//! by the rules of ANSI mode and by the older ones. Every answer is Apache Spark's.
+#![cfg(feature = "sql")]
+
+use millstream::session::Session;
+
+/// An expression, and its type or condition in ANSI mode and without it; `=` says the same again.
+type Line = (&'static str, &'static str, &'static str);
+
+fn check(lines: &[Line]) {
+    let mut wrong = Vec::new();
+    for (ansi, column) in [("true", 1), ("false", 2)] {
+        let session = Session::new();
+        session.set("spark.sql.ansi.enabled", ansi).unwrap();
+        for (sql, with, without) in lines {
+            let expected = if column == 1 || *without == "=" { with } else { without };
+            let answer = match session.sql(&format!("SELECT {sql}")) {
+                Ok(frame) => frame.schema().fields[0].data_type.to_string(),
+                Err(error) => error.condition.replace("DATATYPE_MISMATCH.", ""),
+            };
+            if answer != *expected {
+                wrong.push(format!("{sql} (ansi {ansi}): {answer}, but Spark: {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const DIFF: &str = "BINARY_OP_DIFF_TYPES";
+const WRONG: &str = "BINARY_OP_WRONG_TYPE";
+const INPUT: &str = "UNEXPECTED_INPUT_TYPE";
+const DATA: &str = "DATA_DIFF_TYPES";
+
+#[test]
+fn operands_are_brought_to_one_type_or_refused() {
+    check(&[
+        ("1Y + 2S", "SMALLINT", "="),
+        ("1 + 1.5F", "DOUBLE", "FLOAT"),
+        ("'1' + 2Y", "BIGINT", "DOUBLE"),
+        ("'1' + 2.5BD", "DOUBLE", "="),
+        ("'1' + '2'", WRONG, "DOUBLE"),
+        ("NULL + '2'", WRONG, "DOUBLE"),
+        ("NULL + 2Y", "TINYINT", "="),
+        ("NULL + NULL", "DOUBLE", "="),
+        ("true + 1", DIFF, "="),
+        ("true + true", WRONG, "="),
+        ("NULL + true", DIFF, "="),
+        ("X'01' * 2", DIFF, "="),
+        ("array(1) - array(2)", WRONG, "="),
+        ("2 / 1", "DOUBLE", "="),
+        ("1.5F DIV 2", DIFF, "="),
+        ("1 & 2L", "BIGINT", "="),
+        ("1 & 1.5D", DIFF, "="),
+        ("1 | true", DIFF, "="),
+        ("NULL ^ NULL", "INT", "="),
+        ("1.5D & 1.5D", WRONG, "="),
+        ("'1' & 1", "BIGINT", DIFF),
+        ("true AND 1", DIFF, "="),
+        ("1 AND 2", WRONG, "="),
+        ("'true' AND true", "BOOLEAN", DIFF),
+        ("- 'x'", "DOUBLE", "="),
+        ("- true", INPUT, "="),
+        ("+ true", INPUT, "="),
+        ("~ 1.5D", INPUT, "="),
+        ("NOT 1", INPUT, "="),
+        ("abs(DATE'2024-01-01')", INPUT, "="),
+    ]);
+}
+
+#[test]
+fn operands_that_are_times_have_rules_of_their_own() {
+    check(&[
+        ("DATE'2024-01-01' + 1", "DATE", "="),
+        ("DATE'2024-01-01' + 1L", INPUT, "="),
+        ("1.5D + DATE'2024-01-01'", INPUT, "="),
+        ("DATE'2024-01-01' + '1'", INPUT, "="),
+        ("DATE'2024-01-01' - '2024-01-01'", "INTERVAL DAY", INPUT),
+        ("'2024-01-01' - DATE'2024-01-01'", "INTERVAL DAY", "="),
+        ("DATE'2024-01-01' + NULL", "TIMESTAMP", "="),
+        ("DATE'2024-01-01' - NULL", "INTERVAL DAY", "="),
+        ("NULL - TIMESTAMP'2024-01-01'", "INTERVAL DAY TO SECOND", "="),
+        ("TIMESTAMP'2024-01-01' + '1'", WRONG, DIFF),
+        ("TIMESTAMP'2024-01-01' + TIMESTAMP'2024-01-01'", WRONG, "="),
+        ("TIMESTAMP'2024-01-01' - 1", INPUT, "="),
+        ("TIMESTAMP'2024-01-01' + 1", DIFF, "="),
+        ("INTERVAL '1' DAY + 1", INPUT, "="),
+        ("1 + INTERVAL '1' MONTH", DIFF, "="),
+        ("INTERVAL '1' DAY + INTERVAL '1' MONTH", INPUT, "="),
+        ("'2024-01-01' + INTERVAL '1' DAY", "STRING", "="),
+        ("'2024-01-01' + INTERVAL '1' MONTH", DIFF, "="),
+        ("INTERVAL '1' DAY * true", INPUT, "="),
+        ("INTERVAL '1' DAY + NULL", "INTERVAL DAY", "="),
+        ("INTERVAL '1' DAY = INTERVAL '1' MONTH", DIFF, "="),
+    ]);
+}
+
+#[test]
+fn comparisons_are_of_one_type_with_an_order() {
+    check(&[
+        ("1 = 'x'", "BOOLEAN", "="),
+        ("1 = true", DIFF, "BOOLEAN"),
+        ("1 < true", DIFF, "="),
+        ("DATE'2024-01-01' < TIMESTAMP'2024-01-01'", "BOOLEAN", "="),
+        ("DATE'2024-01-01' < 1", DIFF, "="),
+        ("array(1) = array(2L)", "BOOLEAN", "="),
+        ("array(1) = array('1')", DIFF, "="),
+        ("map(1, 2) = map(1, 2)", "INVALID_ORDERING_TYPE", "="),
+        ("nullif(map(1, 2), NULL)", "INVALID_ORDERING_TYPE", "="),
+        ("map(1, 2) IN (map(1, 2))", "INVALID_ORDERING_TYPE", "="),
+        ("greatest(map(1, 2), map(1, 2))", "INVALID_ORDERING_TYPE", "="),
+        ("1 <=> X'01'", DIFF, "="),
+        ("'a' = X'61'", "BOOLEAN", "="),
+        ("CASE 1 WHEN true THEN 2 END", DIFF, "INT"),
+        ("1 BETWEEN DATE'2024-01-01' AND 2", DIFF, "="),
+    ]);
+}
+
+#[test]
+fn branches_and_elements_are_of_one_type() {
+    check(&[
+        ("coalesce(1, 1.5F)", "DOUBLE", "FLOAT"),
+        ("coalesce(1, 'x')", "BIGINT", "STRING"),
+        ("coalesce(1.5BD, 'x')", "DOUBLE", "STRING"),
+        ("coalesce(true, 'x')", "BOOLEAN", DATA),
+        ("coalesce(DATE'2024-01-01', 'x')", "DATE", "STRING"),
+        ("coalesce(INTERVAL '1' DAY, 'x')", DATA, "STRING"),
+        ("coalesce(1, true)", DATA, "="),
+        ("coalesce(DATE'2024-01-01', TIMESTAMP'2024-01-01')", "TIMESTAMP", "="),
+        ("if(true, 1, DATE'2024-01-01')", DATA, "="),
+        ("if('true', 1, 2)", INPUT, "="),
+        ("CASE WHEN true THEN 1 ELSE X'01' END", DATA, "="),
+        ("CASE WHEN 1 THEN 1 END", INPUT, "="),
+        ("1 IN (2, true)", DATA, "="),
+        ("1 IN (2, 'x')", "BOOLEAN", "="),
+        ("greatest(1, 'x')", DATA, "="),
+        ("greatest(1, 2.5BD)", "DECIMAL(11,1)", "="),
+        ("array(1, 'x')", "ARRAY<BIGINT>", "ARRAY<STRING>"),
+        ("array(1, true)", DATA, "="),
+        ("array(array(1), array('x'))", "ARRAY<ARRAY<BIGINT>>", "ARRAY<ARRAY<STRING>>"),
+        ("map(1, 2, true, 3)", "CREATE_MAP_KEY_DIFF_TYPES", "="),
+        ("map(1, 2, 2, true)", "CREATE_MAP_VALUE_DIFF_TYPES", "="),
+        ("map(map(1, 2), 3)", "INVALID_MAP_KEY_TYPE", "="),
+        ("array(named_struct('a', 1), named_struct('b', 1))", DATA, "="),
+    ]);
+}
+
+#[test]
+fn functions_take_arguments_of_their_types() {
+    check(&[
+        ("upper(1)", "STRING", "="),
+        ("upper(array(1))", INPUT, "="),
+        ("left('ab', 1L)", "STRING", "="),
+        ("left('ab', true)", INPUT, "="),
+        ("soundex(1)", INPUT, "="),
+        ("get_json_object(1, '$')", INPUT, "="),
+        ("unix_date('2024-01-01')", INPUT, "="),
+        ("timestamp_millis(1.5)", INPUT, "="),
+        ("date_add(DATE'2024-01-01', 1L)", INPUT, "="),
+        ("bit_count(1.5)", INPUT, "="),
+        ("round(1, CAST(1 AS TINYINT))", "INT", "="),
+        ("round(true)", INPUT, "="),
+        ("array_contains(array(1), 'x')", "ARRAY_FUNCTION_DIFF_TYPES", "="),
+        ("array_contains(array(1), NULL)", "NULL_TYPE", "="),
+        ("array_remove(1, 1)", "ARRAY_FUNCTION_DIFF_TYPES", "="),
+        ("array_union(array(1), array('x'))", "BINARY_ARRAY_DIFF_TYPES", "="),
+        ("arrays_overlap(array(1), 1)", "BINARY_ARRAY_DIFF_TYPES", "="),
+        ("array_append(array(1), 1.5F)", "ARRAY<FLOAT>", "="),
+        ("array_repeat(1, 2L)", INPUT, "="),
+        ("array_join(array(1), 1)", INPUT, "="),
+        ("element_at(array(1), 1L)", INPUT, "="),
+        ("element_at(map('a', 1), 1)", "MAP_FUNCTION_DIFF_TYPES", "="),
+        ("map_contains_key(map('a', 1), NULL)", "NULL_TYPE", "="),
+        ("map_concat(map('a', 1), 1)", "MAP_CONCAT_DIFF_TYPES", "="),
+        ("map_keys(NULL)", "ARRAY<VOID>", "="),
+        ("sequence(true, false)", "SEQUENCE_WRONG_INPUT_TYPES", "="),
+        ("sequence(1.5, 2)", "SEQUENCE_WRONG_INPUT_TYPES", "="),
+        ("hash(map(1, 2))", "HASH_MAP_TYPE", "="),
+        ("to_json(1)", "INVALID_JSON_SCHEMA", "="),
+        ("sum('1')", "DOUBLE", "="),
+        ("sum(true)", INPUT, "="),
+        ("avg(DATE'2024-01-01')", INPUT, "="),
+        ("max(map(1, 2))", "INVALID_ORDERING_TYPE", "="),
+        ("collect_set(map(1, 2))", "UNSUPPORTED_INPUT_TYPE", "="),
+    ]);
+}
