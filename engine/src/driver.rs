@@ -356,9 +356,7 @@ impl Driver {
         let sources = parts.sources.len();
         let mut positions = parts.recovery.offsets;
         positions.resize(sources, Offset::default());
-        let mut time = parts.time;
-        let recovery = (parts.recovery.watermark_ms, parts.recovery.next_watermark_ms);
-        time.resume(recovery, parts.recovery.trailing);
+        let time = parts.time;
         time.times().start(parts.env.wall_us());
         let replays = matches!(parts.recovery.unfinished, Some(Unfinished::Replay(_)));
         time.times().set_replays(replays && parts.trigger.is_continuous());

@@ -135,7 +135,8 @@ impl Job {
     pub fn open_checkpoint(&mut self, folder: &Path, shape: &Shape) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
         self.checkpoint = Some(checkpoint);
-        // Operators that are made from here on judge the first record by it.
+        // Operators that are made from here on begin with the watermarks of the earlier run: a row
+        // may reach one before its source has said how far the event time has come.
         let watermarks = (recovery.watermark_ms, recovery.next_watermark_ms);
         self.time.resume(watermarks, recovery.trailing);
         self.recovery = recovery;

@@ -43,7 +43,7 @@ pub struct Changes {
     pub operator: usize,
     /// Keys that have state now, in this instance.
     pub rows: u64,
-    /// Changes noted in this epoch; a key counts each time.
+    /// Keys that were written in this epoch, each once; those that went are not among them.
     pub updated: u64,
     /// Keys that the watermark let go in this epoch.
     pub removed: u64,
@@ -162,17 +162,33 @@ impl StateLog {
         self.on
     }
 
-    /// Counts a change; for who does not even encode the value when no changes are kept.
+    /// The number of this epoch among those of the log; it is never 0, and wraps.
     #[inline]
-    pub fn count_updated(&mut self) {
-        self.updated += 1;
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
-    /// Notes a key's new value.
+    /// Counts a key that was written, unless it was counted in this epoch, by its slot or by what
+    /// stands for one.
+    #[inline]
+    pub fn count_updated(&mut self, generation: &mut u32) {
+        self.updated += u64::from(*generation != self.generation);
+        *generation = self.generation;
+    }
+
+    /// Counts so many rows of a key as written, of which some were counted before in this epoch.
+    #[inline]
+    pub fn recount_updated(&mut self, before: usize, now: usize) {
+        self.updated = self.updated + now as u64 - before as u64;
+    }
+
+    /// Notes a key's new value. A key counts as written once in an epoch.
     #[inline]
     pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
-        self.updated += 1;
+        self.updated += u64::from(slot.generation != self.generation);
         self.write(slot, hash, key, value);
+        // Also where no changes are kept, and the slot is of none.
+        slot.generation = self.generation;
     }
 
     /// The same for what does not count as a row of state.
@@ -196,7 +212,6 @@ impl StateLog {
     /// Notes that a key has no state any more. Its slot is one of no change from here on: what it
     /// has again in this epoch must not be written where it stood before this.
     pub fn delete(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
-        self.updated += 1;
         self.removed += 1;
         self.erase(slot, hash, key);
     }

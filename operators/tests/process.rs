@@ -82,6 +82,9 @@ struct Model {
 
 impl Model {
     fn record(&mut self, (key, seconds, number): &Record, delay: i64) -> Vec<Out> {
+        if *seconds <= self.watermark {
+            return Vec::new();
+        }
         let ((count, numbers, sums), timers) = self.keys.entry(key.clone()).or_default();
         *count += 1;
         if number % 5 == 0 {
@@ -186,7 +189,9 @@ proptest! {
     #[test]
     fn timers_fire_once_in_both_modes(records in records(), parallelism in 1usize..4, seed: u64) {
         let mut model = Model::default();
-        let expected = records.iter().flat_map(|record| model.record(record, 2));
+        // No record is late: in a batch of all none would be, in continuous mode some.
+        let delay = 6;
+        let expected = records.iter().flat_map(|record| model.record(record, delay));
         let mut expected: Vec<_> = expected.filter(|(_, what)| what.is_err()).collect();
         expected.sort();
         // A record that sets a timer anew whose time is over makes it fire again in continuous
@@ -195,11 +200,51 @@ proptest! {
         prop_assume!(records.iter().all(|record| record.2 % 13 != 0));
         for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
             let world = Arc::new(SimEnv::new(seed));
-            let mut got = run(&world, &records, trigger, parallelism, 2, seed).unwrap();
+            let mut got = run(&world, &records, trigger, parallelism, delay, seed).unwrap();
             got.retain(|(_, what)| what.is_err());
             prop_assert_eq!(&got, &expected, "{:?}", trigger);
         }
     }
+}
+
+/// A record that was mapped since its event time was declared has none, and is never late.
+#[test]
+fn a_mapped_record_is_not_late() {
+    let records = [("a", 20, 1), ("a", 5, 2), ("a", 30, 3), ("b", 26, 4)];
+    let run = |mapped: bool| {
+        let flow = Flow::new("keeper");
+        let (mut input, stream) = flow.channel::<Record>();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let out = seen.clone();
+        let keep = |states: &mut millstream::stream::States| Keeper {
+            count: states.value("count", Ttl::NONE),
+            numbers: states.list("numbers", Ttl::NONE),
+            sums: states.map("sums", Ttl::NONE),
+        };
+        let take = move |(key, what): Out| {
+            if let Ok((_, numbers, _)) = what {
+                out.lock().unwrap().push((key, numbers.len()));
+            }
+        };
+        let stream = stream.with_watermark(|record| record.1 * SECOND, Duration::from_secs(4));
+        let stream = stream.filter(|record| record.2 < 100);
+        if mapped {
+            let stream = stream.map(|record| record).key_by(|record| record.0.clone());
+            stream.process("keeper", keep).sink(take);
+        } else {
+            stream.key_by(|record| record.0.clone()).process("keeper", keep).sink(take);
+        }
+        for (key, seconds, number) in records {
+            input.try_push((key.to_string(), seconds, number)).unwrap();
+        }
+        drop(input);
+        flow.simulate(Config { trigger: CONTINUOUS, ..Config::default() }, 1).unwrap();
+        let seen = seen.lock().unwrap();
+        seen.iter().map(|(key, numbers)| format!("{key}{numbers}")).collect::<Vec<_>>()
+    };
+    // At the second record the watermark is 16, and at the last one 26.
+    assert_eq!(run(true), ["a1", "a2", "a3", "b1"]);
+    assert_eq!(run(false), ["a1", "a2"]);
 }
 
 /// Says what it has of the last 10 s of processing time.
@@ -355,7 +400,7 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
         let flow = Flow::new("keeper").checkpoint(&folder);
         let (mut input, stream) = flow.channel::<Record>();
         stream
-            .with_watermark(|record| record.1 * SECOND, Duration::ZERO)
+            .with_watermark(|record| record.1 * SECOND, Duration::from_secs(1))
             .key_by(|record| record.0.clone())
             .process("keeper", |states| Keeper {
                 count: states.value("count", Ttl::NONE),

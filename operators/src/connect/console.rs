@@ -45,13 +45,13 @@ impl Console {
         Ok((limit, truncate))
     }
 
-    /// A console for a query.
+    /// A console for a query whose first epoch in this run is `epoch`.
     pub fn new(
         (limit, truncate): (usize, bool),
         zone: Tz,
         schema: Schema,
-        complete: bool,
-        continuous: bool,
+        (complete, continuous): (bool, bool),
+        epoch: Epoch,
         out: Box<dyn Write + Send>,
         latency: LatencyRecorder,
     ) -> Self {
@@ -64,7 +64,7 @@ impl Console {
             limit,
             truncate,
             zone,
-            epoch: 0,
+            epoch,
             at_marker: complete || !continuous,
             print_empty: !continuous,
             out,

@@ -40,10 +40,15 @@ pub struct Foreach {
 }
 
 impl Foreach {
-    /// A sink for rows of this schema.
-    pub fn new(writer: Box<dyn ForeachWriter>, schema: &Schema, latency: LatencyRecorder) -> Self {
+    /// A sink for rows of this schema, of a query whose first epoch in this run is `epoch`.
+    pub fn new(
+        writer: Box<dyn ForeachWriter>,
+        schema: &Schema,
+        epoch: Epoch,
+        latency: LatencyRecorder,
+    ) -> Self {
         let types = schema.fields.iter().map(|f| f.data_type.clone()).collect();
-        Self { writer, types, values: Vec::new(), epoch: 0, opened: None, latency }
+        Self { writer, types, values: Vec::new(), epoch, opened: None, latency }
     }
 
     fn open(&mut self) -> bool {

@@ -562,8 +562,8 @@ impl StreamWriter {
                     *options,
                     zone,
                     schema,
-                    complete,
-                    prepared.trigger.is_continuous(),
+                    (complete, prepared.trigger.is_continuous()),
+                    job.next_epoch(),
                     out,
                     latency,
                 ))
@@ -575,7 +575,7 @@ impl StreamWriter {
             }
             SinkSpec::Socket(config) => Box::new(config.open(config.writer(&schema)?, latency)?),
             SinkSpec::Foreach => match self.foreach.take() {
-                Some(writer) => Box::new(Foreach::new(writer, &schema, latency)),
+                Some(writer) => Box::new(Foreach::new(writer, &schema, job.next_epoch(), latency)),
                 None => unreachable!("`sink` found one"),
             },
         })

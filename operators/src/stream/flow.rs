@@ -8,7 +8,7 @@ use super::keep::{Checkpointed, InMemory, Keep};
 use super::ops::{Call, Filter, FlatMap, Map};
 use super::process::{Parts, Process, Processor, Typed};
 use super::state::{Kept, States, write};
-use super::watermark::Watermark;
+use super::watermark::{MakeTimeOf, Watermark};
 use millstream_engine::checkpoint::{Layout, Shape};
 use millstream_engine::driver::Committed;
 use millstream_engine::error::EngineError;
@@ -47,8 +47,12 @@ pub trait Recipe: 'static {
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
     /// Adds what a checkpoint depends on, in the order in which [`build`](Self::build) makes it.
     fn describe(&self, kept: &mut Keeps);
-    /// Whether the records have an event time.
+    /// Whether an event time was declared above, so that there is a watermark.
     fn is_timed(&self) -> bool;
+    /// The event time that the records still have: it is lost where they become others.
+    fn event_time(&self) -> Option<MakeTimeOf<Self::Item>> {
+        None
+    }
 }
 
 /// What a flow has in a checkpoint.
@@ -600,6 +604,9 @@ impl<R: Recipe, F: FnMut(&R::Item) -> bool + Clone + Send + 'static> Recipe for 
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
+    fn event_time(&self) -> Option<MakeTimeOf<R::Item>> {
+        self.up.event_time()
+    }
     fn describe(&self, kept: &mut Keeps) {
         self.up.describe(kept);
     }
@@ -700,6 +707,10 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
     }
     fn is_timed(&self) -> bool {
         self.left.is_timed() || self.right.is_timed()
+    }
+    fn event_time(&self) -> Option<MakeTimeOf<L::Item>> {
+        // Records of both are one stream, whose event time is the first one's, as in Spark.
+        self.left.event_time()
     }
 }
 
@@ -860,6 +871,10 @@ where
     fn is_timed(&self) -> bool {
         true
     }
+    fn event_time(&self) -> Option<MakeTimeOf<R::Item>> {
+        let time = self.time.clone();
+        Some(Box::new(move || Box::new(time.clone())))
+    }
 }
 
 struct ProcessRecipe<R, F, K, P> {
@@ -886,7 +901,7 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let Self { up, key, name, states, processor, .. } = self;
-        let timed = up.is_timed();
+        let (timed, time) = (up.is_timed(), up.event_time());
         if timed {
             job.releases_by_watermark();
         }
@@ -902,7 +917,7 @@ where
                 env: job.env(),
                 log,
             };
-            Typed(Process::new(processor.clone(), parts, down), PhantomData)
+            Typed(Process::new(processor.clone(), parts, down), time.as_ref().map(|make| make()))
         });
         let stages = stages.collect();
         let with_key = |mut key: F| move |item: R::Item| (key(&item), item);

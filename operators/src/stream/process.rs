@@ -4,12 +4,15 @@
 //! clock has: in continuous mode at once, in micro-batch mode at the end of a batch, which goes by
 //! one time. Many that are due at once fire in steps, with records between them; a key's own are
 //! fired before its next record.
+//!
+//! Records that are late by the event time that they still have are dropped and counted. A record
+//! that was mapped since its event time was declared has none.
 
 use super::state::{
     Buffer, Cell, Cells, Kept, ListState, MapState, NEVER, Notes, States, TIMERS, ValueState,
     damaged, split_key, write,
 };
-use super::watermark::Watermarks;
+use super::watermark::{TimeOf, Watermarks};
 use crate::due::Due;
 use crate::keyed::{Keyed, Table};
 use millstream_engine::error::EngineError;
@@ -115,8 +118,8 @@ impl<O> Context<'_, O> {
         self.down.push(output, self.ingest_ns)
     }
 
-    /// The watermark, in microseconds since 1970; 0 before any. Records behind it are late: they
-    /// are given to the processor like others.
+    /// The watermark, in microseconds since 1970; 0 before any. Records at or before it are late: they
+    /// are dropped, unless they were mapped since their event time was declared.
     pub fn watermark_us(&self) -> i64 {
         self.watermark_us
     }
@@ -597,11 +600,13 @@ where
     }
 }
 
-/// Joins a stage to the type of its records, which the control side has to know.
-pub(super) struct Typed<T, S>(pub S, pub std::marker::PhantomData<fn() -> T>);
+/// Joins a stage to the type of its records, which the control side has to know, and to their event
+/// time, if they have one.
+pub(super) struct Typed<T, S>(pub S, pub Option<TimeOf<T>>);
 
 impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
 where
+    T: 'static,
     K: Kept + Clone,
     P: Processor<K, T>,
     D: Push<P::Output>,
@@ -662,13 +667,20 @@ where
 
 impl<K, T, P, D> Push<(K, T)> for Typed<T, Process<K, P, D>>
 where
+    T: 'static,
     K: Kept + Clone,
     P: Processor<K, T>,
     D: Push<P::Output>,
 {
     #[inline]
     fn push(&mut self, (key, record): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
-        let stage = &mut self.0;
+        let Self(stage, time) = self;
+        if let Some(time) = time
+            && time(&record) <= stage.watermarks.late_us()
+        {
+            stage.parts.log.count_late(1);
+            return Ok(());
+        }
         stage.key.clear();
         write(&key, &mut stage.key)?;
         let at = stage.entry(&key);

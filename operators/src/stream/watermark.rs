@@ -6,6 +6,12 @@ use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
+/// The event time of a record, in microseconds since 1970.
+pub type TimeOf<T> = Box<dyn FnMut(&T) -> i64 + Send>;
+
+/// Makes it for each instance of an operator.
+pub type MakeTimeOf<T> = Box<dyn Fn() -> TimeOf<T>>;
+
 /// Buckets of how far records are behind: 8 for each power of two of microseconds.
 const BUCKETS: usize = 64 * 8;
 
@@ -204,7 +210,6 @@ impl Watermarks {
     }
 
     /// A record at or before this time is late.
-    #[cfg(feature = "sql")]
     #[inline]
     pub fn late_us(&self) -> i64 {
         match self.in_band_us {

@@ -163,6 +163,8 @@ pub(super) struct Aggregate {
     scratch: Scratch,
     /// Something is computed for a record.
     computes: bool,
+    /// The only key is a column of bytes that is no event time.
+    by_bytes: bool,
     /// Rows are those of [`Partial`](super::partial::Partial), with words in this column.
     partials: Option<row::Slot>,
     words: Vec<u64>,
@@ -185,8 +187,13 @@ impl Aggregate {
     ) -> Self {
         let computes = keys.iter().any(|key| matches!(key, Key::Computed(_)))
             || functions.iter().any(Function::computes);
+        // The whole table keeps what is over.
+        let event = event.filter(|_| mode != OutputMode::Complete);
+        // A window is bytes too, and a row of it may be late.
+        let of_bytes = matches!(keys.as_slice(), [Key::Column(_, Physical::Bytes)]);
         Self {
             computes,
+            by_bytes: of_bytes && event.is_none(),
             partials: None,
             words: Vec::new(),
             keys,
@@ -196,8 +203,7 @@ impl Aggregate {
             alone,
             entries: Table::default(),
             touched: Vec::new(),
-            // The whole table keeps what is over.
-            event: event.filter(|_| mode != OutputMode::Complete),
+            event,
             due: Due::default(),
             passing_us: None,
             owes: false,
@@ -428,6 +434,9 @@ impl Aggregate {
             self.note(at);
             self.touch(at);
         } else if self.keys.is_empty() {
+            if !self.continuous {
+                self.note(0);
+            }
             self.touch(0);
         }
     }
@@ -556,7 +565,7 @@ impl<'a> Push<Row<'a>> for Aggregate {
             self.scratch.reset();
         }
         let at = match self.keys.as_slice() {
-            [Key::Column(slot, Physical::Bytes)] if !row.is_null(*slot) => {
+            [Key::Column(slot, _)] if self.by_bytes && !row.is_null(*slot) => {
                 self.text_entry(row.bytes(*slot))
             }
             _ => {

@@ -1,4 +1,6 @@
 //! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
+//!
+//! Late rows are dropped wherever the rows have an event time, also where it is not among the keys.
 
 use super::aggregate::{Key, write_keys};
 use super::late::Late;
@@ -39,8 +41,8 @@ pub(super) struct EventTime {
     pub field: Field,
     /// It is a window, and its end counts.
     pub window: bool,
-    /// How long after its time a key is kept.
-    pub keep_us: i64,
+    /// How long after its time a key is kept; `None` if it is never forgotten.
+    pub keep_us: Option<i64>,
     pub late: Late,
 }
 
@@ -235,7 +237,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
                 self.log.count_late(1);
                 return Ok(());
             }
-            expires_us = time_us.saturating_add(event.keep_us);
+            expires_us = event.keep_us.map_or(NEVER, |keep_us| time_us.saturating_add(keep_us));
         }
         self.key.clear();
         self.scratch.reset();

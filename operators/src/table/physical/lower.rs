@@ -23,6 +23,7 @@ use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::row::{Row, Slot, encode};
 use crate::table::sources::with_equal_readers;
 use crate::table::types::{DataType, Field, Schema};
+use crate::table::value::Value;
 use crate::table::windows::{
     EventKey, Lengths, Sliced, event_key, has_watermark, session_key, sliced,
 };
@@ -283,8 +284,12 @@ impl Lowering<'_, '_> {
             Plan::Project(input, exprs) => {
                 let width = input.width();
                 let mut below = vec![false; width];
-                exprs.iter().for_each(|(expr, _)| mark(expr, &mut below));
-                let exprs: Vec<_> = exprs.iter().map(|(expr, _)| expr.clone()).collect();
+                // What nobody reads is not computed, and what only that reads is not there below.
+                let read = |((expr, _), needed): (&(Resolved, String), &bool)| {
+                    if *needed { expr.clone() } else { null(expr) }
+                };
+                let exprs: Vec<_> = exprs.iter().zip(needed).map(read).collect();
+                exprs.iter().for_each(|expr| mark(expr, &mut below));
                 let downs = over(downs, &mut |down| {
                     Box::new(Project::new(exprs.clone(), width, self.semantics, down))
                 });
@@ -390,15 +395,22 @@ impl Lowering<'_, '_> {
         let mut below = needed.to_vec();
         keys.iter().for_each(|key| below[*key] = true);
         let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some();
-        let time = if within { (0..width).find(tagged) } else { keys.iter().copied().find(tagged) };
+        let of_keys = keys.iter().copied().find(tagged);
+        // A row is late by any event time that it still has: one that nothing reads is not there.
+        let time = match (within, of_keys) {
+            (true, _) => (0..width).find(tagged),
+            (false, None) => (0..width).find(|i| needed[*i] && tagged(i)),
+            (false, of_keys) => of_keys,
+        };
         let continuous = self.job.trigger().is_continuous();
+        self.advances_by_watermark(input);
         let event = time.filter(|_| !self.batch).map(|time| {
             below[time] = true;
-            self.job.releases_by_watermark();
+            let delay_us = columns[time].tag.delay_ms.unwrap_or(0).saturating_mul(1000);
             DeduplicateTime {
                 field: Slot::new(time, width),
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
-                keep_us: if within { columns[time].tag.delay_ms.unwrap_or(0) * 1000 } else { 0 },
+                keep_us: if within { Some(delay_us) } else { of_keys.map(|_| 0) },
                 late: self.late("deduplicate", input.schema()),
             }
         });
@@ -407,6 +419,15 @@ impl Lowering<'_, '_> {
         let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
         let stage = Deduplicate::new(keys, event, continuous, log, down);
         self.feed(input, Box::new(stage), &below)
+    }
+
+    /// Says that an operator over this input wants a batch whenever the watermark has moved, whether
+    /// it will let something go or not: so no row that the batch after it gets is judged by a
+    /// watermark that is older than the one by which state went.
+    fn advances_by_watermark(&mut self, input: &Plan) {
+        if !self.batch && has_watermark(input) {
+            self.job.releases_by_watermark();
+        }
     }
 
     /// What an operator over rows with these columns does with those that come too late.
@@ -481,8 +502,8 @@ impl Lowering<'_, '_> {
         {
             return self.aggregate(&input, &keys, &calls, down);
         }
-        if event.is_some() && self.mode != OutputMode::Complete {
-            self.job.releases_by_watermark();
+        if self.mode != OutputMode::Complete {
+            self.advances_by_watermark(input);
         }
         let mut keys: Vec<_> = keys.iter().map(|(key, _)| key.clone()).collect();
         let mut from = input;
@@ -536,7 +557,6 @@ impl Lowering<'_, '_> {
                 Box::new(Aggregate::new(own, functions, modes, event, log, down))
             }
             Kind::Sessions { place, timed } => {
-                let timed = timed && self.mode == OutputMode::Append;
                 let parts = SessionParts {
                     keys: own,
                     window: self.compile(&keys[place], width).bytes(),
@@ -546,6 +566,7 @@ impl Lowering<'_, '_> {
                     continuous,
                     alone,
                     late: timed.then(|| self.late("session aggregate", columns.clone())),
+                    evicts: timed && self.mode == OutputMode::Append,
                     log,
                 };
                 Box::new(SessionAggregate::new(parts, down))
@@ -788,6 +809,12 @@ fn with_shared_columns(
         AggregateCall { args, filter: call.filter.as_ref().map(of), ..call.clone() }
     };
     Some((plan, keys, calls.iter().map(call).collect()))
+}
+
+/// The NULL of an expression's type.
+fn null(expr: &Resolved) -> Resolved {
+    let (node, data_type) = (Node::Literal(Value::Null), expr.data_type.clone());
+    Resolved { node, data_type, nullable: true }
 }
 
 fn column(index: usize, expr: &Resolved) -> Resolved {

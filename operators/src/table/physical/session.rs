@@ -32,8 +32,17 @@ struct Entry {
     /// In order of time; none overlap.
     sessions: Vec<Session>,
     slot: Slot,
+    /// Its sessions that were counted as written, and the epoch's generation in which they were.
+    counted: (u32, usize),
     /// There will be no more of it until another has its place.
     gone: bool,
+}
+
+impl Entry {
+    fn new(hash: u64, key: &[u8], sessions: Vec<Session>) -> Self {
+        let (key, slot) = (SmallVec::from_slice(key), Slot::default());
+        Self { hash, key, sessions, slot, counted: (0, 0), gone: false }
+    }
 }
 
 impl Keyed for Entry {
@@ -60,6 +69,8 @@ pub(super) struct Parts {
     pub alone: bool,
     /// Of an event time with a watermark.
     pub late: Option<Late>,
+    /// Sessions leave when the watermark has passed them. The whole table keeps them.
+    pub evicts: bool,
     pub log: StateLog,
 }
 
@@ -80,6 +91,8 @@ pub(super) struct SessionAggregate {
     /// A marker, and the next entry of a whole table before it.
     marker: Option<(Epoch, usize)>,
     changed: bool,
+    /// Sessions of all keys.
+    kept: u64,
     down: BoxChain,
 }
 
@@ -122,6 +135,7 @@ impl SessionAggregate {
             owes: false,
             marker: None,
             changed: false,
+            kept: 0,
             down,
         }
     }
@@ -146,17 +160,17 @@ impl SessionAggregate {
                     entries[at].sessions = sessions;
                     at
                 }
-                (None, Some(sessions)) => {
-                    let (key, slot) = (SmallVec::from_slice(key), Slot::default());
-                    entries.insert(Entry { hash, key, sessions, slot, gone: false })
-                }
+                (None, Some(sessions)) => entries.insert(Entry::new(hash, key, sessions)),
                 (None, None) => return Ok(()),
             };
-            if let Some(first_us) = first_us {
+            if let Some(first_us) = first_us.filter(|_| parts.evicts) {
                 due.add(first_us, at as u32);
             }
             Ok(())
-        })
+        })?;
+        let places = 0..self.entries.places();
+        self.kept = places.map(|at| self.entries[at].sessions.len() as u64).sum();
+        Ok(())
     }
 
     /// The entry of the key in `self.key`.
@@ -165,15 +179,14 @@ impl SessionAggregate {
         if let Some(at) = self.entries.find(hash, &self.key) {
             return at;
         }
-        let (key, slot) = (SmallVec::from_slice(&self.key), Slot::default());
-        self.entries.insert(Entry { hash, key, sessions: Vec::new(), slot, gone: false })
+        self.entries.insert(Entry::new(hash, &self.key, Vec::new()))
     }
 
     /// Notes an entry's value, or that it has none, for the checkpoint.
     fn note(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         if entry.sessions.is_empty() {
-            self.parts.log.delete(&mut entry.slot, entry.hash, &entry.key);
+            self.parts.log.erase(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
         if self.parts.log.is_on() {
@@ -185,7 +198,16 @@ impl SessionAggregate {
                 session.accumulators.iter().for_each(|acc| acc.encode(&mut self.value));
             }
         }
-        self.parts.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
+        self.parts.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
+    }
+
+    /// Counts all sessions of an entry as written in this epoch, as Spark does, each once.
+    fn count_updated(&mut self, at: usize) {
+        let (entry, log) = (&mut self.entries[at], &mut self.parts.log);
+        let (generation, counted) = entry.counted;
+        let before = if generation == log.generation() { counted } else { 0 };
+        log.recount_updated(before, entry.sessions.len());
+        entry.counted = (log.generation(), entry.sessions.len());
     }
 
     fn emit(&mut self, at: usize, session: usize) -> Result<(), EngineError> {
@@ -218,6 +240,8 @@ impl SessionAggregate {
                 self.emit(at, session)?;
             }
             self.entries[at].sessions.drain(..count);
+            self.kept -= count as u64;
+            (0..count).for_each(|_| self.parts.log.count_removed());
             self.note(at);
         }
         Ok(())
@@ -248,9 +272,10 @@ impl SessionAggregate {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        let rows = self.entries.len() as u64;
-        let entry = size_of::<Entry>() + size_of::<Session>() + 40;
-        self.parts.log.hand_over(epoch, rows, rows * entry as u64);
+        let (keys, sessions) = (self.entries.len() as u64, self.kept);
+        let bytes =
+            keys * (size_of::<Entry>() as u64 + 40) + sessions * size_of::<Session>() as u64;
+        self.parts.log.hand_over(epoch, sessions, bytes);
     }
 
     /// Goes on with a watermark, and with a marker behind it.
@@ -299,6 +324,9 @@ impl Stage for SessionAggregate {
             return self.down.watermark(IDLE);
         }
         late.advance(micros);
+        if !self.parts.evicts {
+            return self.down.watermark(micros);
+        }
         self.passing_us = self.passing_us.max(Some(micros));
         self.go_on()
     }
@@ -311,7 +339,8 @@ impl Stage for SessionAggregate {
             self.passing_us = passing;
             return Ok(());
         }
-        self.passing_us = self.parts.late.as_ref().map(Late::watermark_us);
+        let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
+        self.passing_us = late.map(Late::watermark_us);
         self.go_on()
     }
     fn end(&mut self) -> Result<(), EngineError> {
@@ -349,13 +378,14 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         self.key.clear();
         write_keys(&self.parts.keys, &self.scratch, row, &mut self.key)?;
         let at = self.entry();
-        if let Some(late_us) = self.parts.late.as_ref().map(Late::late_us) {
+        let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
+        if let Some(late_us) = late.map(Late::late_us) {
             // It cannot touch what is over, though its turn to go has not come.
             self.let_out(at, late_us)?;
         }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;
-        let before = list.first().map(|first| first.end_us);
+        let (before, count) = (list.first().map(|first| first.end_us), list.len());
         // Those that it touches stand together.
         let from = list.partition_point(|session| session.end_us < begin_us);
         let to = list.partition_point(|session| session.begin_us <= end_us);
@@ -387,13 +417,15 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
             }
         }
         let first = list.first().map(|first| first.end_us);
-        if let (Some(first), true) = (first, self.parts.late.is_some())
+        self.kept = self.kept - count as u64 + list.len() as u64;
+        if let (Some(first), true) = (first, self.parts.evicts)
             && before.is_none_or(|before| first < before)
         {
             self.due.add(first, at as u32);
         }
         self.changed = true;
         self.note(at);
+        self.count_updated(at);
         Ok(())
     }
 }

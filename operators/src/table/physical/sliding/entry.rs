@@ -69,6 +69,9 @@ pub(super) struct Entry<U> {
     back: Values<U>,
     /// The end of the window at which all becomes front, if it is known.
     flip_us: i64,
+    /// The slice that was counted last as written, and the epoch's generation in which it was.
+    counted_us: i64,
+    counted: u32,
     kept: Option<Box<Kept<U>>>,
 }
 
@@ -96,6 +99,8 @@ impl<U: Unit> Entry<U> {
             taken: 0,
             back: Values::from(common.start()),
             flip_us: NONE,
+            counted_us: NONE,
+            counted: 0,
             kept: keeps.then(|| Box::new(kept)),
         }
     }
@@ -300,6 +305,15 @@ impl<U: Unit> Entry<U> {
             kept.slots.remove(at);
         }
         true
+    }
+
+    /// When a slice was counted as written, an epoch's generation; 0 if another one was since.
+    #[inline]
+    pub fn counted(&mut self, begin_us: i64) -> &mut u32 {
+        if std::mem::replace(&mut self.counted_us, begin_us) != begin_us {
+            self.counted = 0;
+        }
+        &mut self.counted
     }
 
     /// What is in a slice, and where its last change stands.

@@ -275,13 +275,13 @@ impl<U: Unit> SlidingAggregate<U> {
 
     /// Notes a slice.
     #[inline]
-    fn note(&mut self, at: usize, place: usize) {
+    fn note(&mut self, at: usize, place: usize, begin_us: i64) {
         let Self { keys, log, common, table, buffers, .. } = self;
-        if !log.is_on() {
-            return log.count_updated();
-        }
         let entry = &mut table.entries[at];
-        let (hash, begin_us) = (entry.hash, entry.begin(place, common));
+        if !log.is_on() {
+            return log.count_updated(entry.counted(begin_us));
+        }
+        let hash = entry.hash;
         write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
         let Some((sum, slot)) = entry.kept(place, common) else { return };
         buffers.value.clear();
@@ -490,7 +490,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
             self.due.add(next_us, at as u32);
             self.note_next(at);
         }
-        self.note(at, place);
+        self.note(at, place, begin_us);
         Ok(())
     }
 }
