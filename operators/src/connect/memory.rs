@@ -13,7 +13,7 @@ use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::wake::Waker;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Encoded rows with their ingest times.
@@ -39,45 +39,13 @@ struct Shared {
     claimed: AtomicBool,
 }
 
-/// Where a program adds rows. Clones push into the same stream.
-#[derive(Clone)]
-pub struct MemoryStream {
-    schema: Schema,
-    shared: Arc<Shared>,
-}
-
-impl MemoryStream {
-    /// A stream with this schema.
-    pub fn new(schema: Schema) -> Self {
-        Self { schema, shared: Arc::default() }
-    }
-
-    /// Its columns.
-    pub fn schema(&self) -> &Schema {
-        &self.schema
-    }
-
+impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.shared.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn reader(&self) -> MutexGuard<'_, Option<(Arc<dyn Env>, Waker)>> {
-        self.shared.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Adds rows, all at once: in micro-batch mode they are never split over two batches that
-    /// are planned before and after the call.
-    pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
-        let now_ns = self.reader().as_ref().map_or(0, |(env, _)| env.now_ns());
-        let rows: Vec<_> = rows.into_iter().map(|row| (encode(&row), now_ns)).collect();
-        self.queue().rows.extend(rows);
-        self.wake();
-    }
-
-    /// Says that nothing more will come.
-    pub fn close(&self) {
-        self.queue().closed = true;
-        self.wake();
+        self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn wake(&self) {
@@ -85,24 +53,87 @@ impl MemoryStream {
             waker.wake();
         }
     }
+}
 
-    /// The source of one query; a second one at the same time is refused. Rows that the query
-    /// has not committed when it ends go back into the stream.
-    pub fn source(&self, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
+/// Where a program adds rows. Clones push into the same stream.
+#[derive(Clone)]
+pub struct MemoryStream {
+    schema: Schema,
+    /// Each is read by a source of its own.
+    parts: Arc<[Shared]>,
+    /// Rows that were added, so that parts get them in turn.
+    added: Arc<AtomicUsize>,
+}
+
+impl MemoryStream {
+    /// A stream with this schema.
+    pub fn new(schema: Schema) -> Self {
+        Self::in_parts(schema, 1)
+    }
+
+    /// A stream whose rows are dealt in turn to so many parts, each read by its own tasklet.
+    pub fn in_parts(schema: Schema, parts: usize) -> Self {
+        let parts = (0..parts.max(1)).map(|_| Shared::default()).collect();
+        Self { schema, parts, added: Arc::default() }
+    }
+
+    /// How many parts it has.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Its columns.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Adds rows, all at once: in micro-batch mode they are never split over two batches that
+    /// are planned before and after the call. Over several parts that holds only if no batch is
+    /// planned during the call.
+    pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
+        let mut dealt: Vec<Vec<Vec<u8>>> = vec![Vec::new(); self.parts.len()];
+        let mut count = 0;
+        // ORDERING: relaxed: it only says whose turn it is.
+        let first = self.added.load(Ordering::Relaxed);
+        for row in rows {
+            dealt[(first + count) % self.parts.len()].push(encode(&row));
+            count += 1;
+        }
+        self.added.fetch_add(count, Ordering::Relaxed);
+        for (part, rows) in self.parts.iter().zip(dealt) {
+            let now_ns = part.reader().as_ref().map_or(0, |(env, _)| env.now_ns());
+            part.queue().rows.extend(rows.into_iter().map(|row| (row, now_ns)));
+            part.wake();
+        }
+    }
+
+    /// Says that nothing more will come.
+    pub fn close(&self) {
+        for part in &*self.parts {
+            part.queue().closed = true;
+            part.wake();
+        }
+    }
+
+    /// The source of a part for one query; a second one at the same time is refused. Rows that the
+    /// query has not committed when it ends go back into the stream.
+    pub fn source(&self, part: usize, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
+        let shared = &self.parts[part];
         // ORDERING: acquire and release: the next source sees what the last one put back.
-        if self.shared.claimed.swap(true, Ordering::AcqRel) {
+        if shared.claimed.swap(true, Ordering::AcqRel) {
             return Err(EngineError::operator(
                 "MEMORY_STREAM_IN_USE",
                 "a memory stream feeds one query at a time",
                 "Stop that query first, or make another stream",
             ));
         }
-        let mut queue = self.queue();
+        let mut queue = shared.queue();
         let lost = !std::mem::replace(&mut queue.drawn, true);
         let emitted = queue.base;
         drop(queue);
         Ok(MemorySource {
             stream: self.clone(),
+            part,
             env,
             emitted,
             records: 0,
@@ -118,6 +149,7 @@ impl MemoryStream {
 /// The source.
 pub struct MemorySource {
     stream: MemoryStream,
+    part: usize,
     env: Arc<dyn Env>,
     emitted: u64,
     /// Emitted in this run.
@@ -132,8 +164,12 @@ pub struct MemorySource {
 }
 
 impl MemorySource {
+    fn shared(&self) -> &Shared {
+        &self.stream.parts[self.part]
+    }
+
     fn stage(&mut self) -> bool {
-        let mut queue = self.stream.queue();
+        let mut queue = self.stream.parts[self.part].queue();
         let taken = queue.rows.len() as u64;
         queue.base += taken;
         self.staged.append(&mut queue.rows);
@@ -143,15 +179,16 @@ impl MemorySource {
 
 impl Drop for MemorySource {
     fn drop(&mut self) {
-        let mut queue = self.stream.queue();
+        let shared = &self.stream.parts[self.part];
+        let mut queue = shared.queue();
         let back = self.uncommitted.len() + self.staged.len();
         queue.base -= back as u64;
         self.uncommitted.append(&mut self.staged);
         self.uncommitted.append(&mut queue.rows);
         queue.rows = std::mem::take(&mut self.uncommitted);
         drop(queue);
-        *self.stream.reader() = None;
-        self.stream.shared.claimed.store(false, Ordering::Release);
+        *shared.reader() = None;
+        shared.claimed.store(false, Ordering::Release);
     }
 }
 
@@ -161,7 +198,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
-        *self.stream.reader() = Some((self.env.clone(), io.waker.clone()));
+        *self.shared().reader() = Some((self.env.clone(), io.waker.clone()));
         Ok(())
     }
 
@@ -202,7 +239,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
 
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
         let at = at.number()?;
-        let mut queue = self.stream.queue();
+        let shared = &self.stream.parts[self.part];
+        let mut queue = shared.queue();
         if !self.lost {
             // What was committed and not yet forgotten when the last query ended.
             let done = at.saturating_sub(queue.base).min(queue.rows.len() as u64);
@@ -237,7 +275,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         if self.emitted + (self.staged.len() as u64) < end {
             // Rows of an earlier process: they are gone, and what is here is new.
             self.emitted = end;
-            self.stream.queue().base = end + self.staged.len() as u64;
+            self.shared().queue().base = end + self.staged.len() as u64;
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::table::expr::rules::Rules;
 use crate::table::expr::{Expr, SortOrder, col};
 use crate::table::grouping::Grouping;
 use crate::table::join::{self, Written};
+use crate::table::order_dependence::OrderDependence;
 use crate::table::plan::Plan;
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -256,6 +257,11 @@ impl DataFrame {
     /// The schema and the logical plan as text.
     pub fn explain(&self) -> String {
         format!("== Schema ==\n{}\n== Logical Plan ==\n{}", self.schema().tree(), self.plan.tree())
+    }
+
+    /// In what way its result depends on the order in which rows come.
+    pub fn order_dependence(&self) -> OrderDependence {
+        OrderDependence::of(&self.plan)
     }
 
     /// Names this query, so that SQL can read it.

@@ -297,20 +297,36 @@ impl Session {
 
     /// The same with a schema that is there already.
     pub fn memory_stream_of(&self, name: &str, schema: Schema) -> PlanResult<MemoryStream> {
-        let stream = MemoryStream::new(schema);
+        Ok(self.register_stream(name, MemoryStream::new(schema)))
+    }
+
+    /// The same in parts, to which rows are dealt in turn: each is read on a worker of its own.
+    pub fn memory_stream_in_parts(
+        &self,
+        name: &str,
+        ddl: &str,
+        parts: usize,
+    ) -> PlanResult<MemoryStream> {
+        let schema = Schema::parse_ddl(ddl)?;
+        Ok(self.register_stream(name, MemoryStream::in_parts(schema, parts)))
+    }
+
+    fn register_stream(&self, name: &str, stream: MemoryStream) -> MemoryStream {
+        let parts = (stream.parts() > 1).then(|| stream.parts().to_string());
+        let options = parts.map(|parts| ("numPartitions".to_string(), parts));
         self.lock().streams.insert(name.to_string(), stream.clone());
         let scan = Scan {
             id: SourceId::new(),
             name: name.to_string(),
             streaming: true,
             format: "memory".to_string(),
-            options: Options::new(),
+            options: options.into_iter().collect(),
             inferred: false,
             of_files: false,
             schema: stream.schema().clone(),
         };
         self.register(name, Plan::Scan(scan));
-        Ok(stream)
+        stream
     }
 
     /// An expression in SQL, perhaps with `AS name`.

@@ -724,7 +724,7 @@ fn make_source(
                     let reason = format!("no memory stream '{}'", scan.name);
                     EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
                 })?;
-                let source = stream.source(job.env())?;
+                let source = stream.source(part, job.env())?;
                 Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }
         })

@@ -17,6 +17,7 @@ pub mod grouping;
 pub mod join;
 pub mod json;
 pub mod optimize;
+pub mod order_dependence;
 pub mod physical;
 pub mod plan;
 pub mod regexp;

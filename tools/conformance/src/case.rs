@@ -1,14 +1,15 @@
-//! One case: read, run, judged.
+//! One case: read, and made ready to be run.
 
-use crate::compare::{same_rows, to_value, value_json};
+use crate::compare::{to_value, value_json};
 use millstream::Config;
 use millstream::WaitProfile;
 use millstream::connect::memory::MemoryStream;
-use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
+use millstream::session::{DataFrame, Progress, QueryError, Session, StreamingQuery, Trigger};
 use millstream::table::types::{DataType, Schema};
 use millstream::table::value::Value;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a case ended.
@@ -35,11 +36,46 @@ impl Case {
         self.0[key].as_str().unwrap_or_default()
     }
 
-    fn sources(&self, session: &Session) -> Result<Vec<(String, MemoryStream)>, QueryError> {
+    /// The steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Json> {
+        self.0["steps"].as_array().into_iter().flatten()
+    }
+
+    /// The error with which the query must be refused before it processes anything; NULL if none.
+    pub fn error(&self) -> &Json {
+        &self.0["error"]
+    }
+
+    /// The output mode.
+    pub fn mode(&self) -> &str {
+        self.text("output_mode")
+    }
+
+    /// Whether the order of the result is a part of it.
+    pub fn is_ordered(&self) -> bool {
+        self.0["ordered"].as_bool().unwrap_or(false)
+    }
+
+    /// The SQL of the query and of the views below it.
+    pub fn queries(&self) -> impl Iterator<Item = &str> {
+        let views = self.views().filter_map(|view| view["sql"].as_str());
+        views.chain([self.text("query")])
+    }
+
+    /// The views, in order.
+    pub fn views(&self) -> impl Iterator<Item = &Json> {
+        self.0["views"].as_array().into_iter().flatten()
+    }
+
+    fn sources(
+        &self,
+        session: &Session,
+        parts: usize,
+    ) -> Result<Vec<(String, MemoryStream)>, QueryError> {
         let mut streams = Vec::new();
         for (name, source) in self.0["sources"].as_object().into_iter().flatten() {
             let ddl = source["schema"].as_str().unwrap_or_default();
-            streams.push((name.clone(), session.memory_stream(name, ddl)?));
+            streams.push((name.clone(), session.memory_stream_in_parts(name, ddl, parts)?));
         }
         Ok(streams)
     }
@@ -59,23 +95,39 @@ impl Case {
         Ok(())
     }
 
-    fn start(&self, session: &Session, checkpoint: &Path) -> Result<StreamingQuery, QueryError> {
-        self.start_as(
-            session,
-            self.text("output_mode"),
-            Trigger::AsSoonAsPossible,
-            Some(checkpoint),
-        )
+    /// A session with the case's settings, tables, sources and views.
+    pub fn prepare(&self, parallelism: usize, parts: usize) -> Result<Prepared, Outcome> {
+        let session = Session::new();
+        let conf = self.0["conf"].as_object().into_iter().flatten();
+        for (key, value) in conf {
+            let value = value.as_str().map_or(value.to_string(), str::to_string);
+            if let Err(error) = session.set(key, &value) {
+                return Err(Outcome::Skipped(format!("setting {key} = {value}: {error}")));
+            }
+        }
+        let set = session.set("millstream.parallelism", &parallelism.to_string());
+        set.map_err(|error| Outcome::Failed(error.to_string()))?;
+        self.tables(&session).map_err(Outcome::Failed)?;
+        let made = self.sources(&session, parts).and_then(|streams| {
+            let frame = self.frame(&session)?;
+            Ok(Prepared { session, streams, frame })
+        });
+        made.map_err(|error| self.judge_refusal(&error))
     }
 
-    fn start_as(
-        &self,
-        session: &Session,
-        mode: &str,
-        trigger: Trigger,
-        checkpoint: Option<&Path>,
-    ) -> Result<StreamingQuery, QueryError> {
-        for view in self.0["views"].as_array().into_iter().flatten() {
+    /// What a refusal of the query before the first step says of the engine.
+    pub fn judge_refusal(&self, error: &QueryError) -> Outcome {
+        if error.condition() == NOT_YET {
+            return Outcome::Skipped(error.to_string().replace('\n', " "));
+        }
+        match self.error() {
+            Json::Null => Outcome::Failed(format!("refused: {error}")),
+            wanted => judge_error(wanted, error.condition(), &error.to_string()),
+        }
+    }
+
+    fn frame(&self, session: &Session) -> Result<DataFrame, QueryError> {
+        for view in self.views() {
             let from = view["from"].as_str().unwrap_or_default();
             let mut frame = match view["sql"].as_str() {
                 Some(sql) => session.sql(sql)?,
@@ -97,159 +149,80 @@ impl Case {
             }
             frame.create_temp_view(view["name"].as_str().unwrap_or_default());
         }
+        Ok(session.sql(self.text("query"))?)
+    }
+}
+
+/// How many rows were late, in all runs of a query.
+#[derive(Clone, Default)]
+pub struct LateRows(Arc<AtomicU64>);
+
+impl LateRows {
+    fn count(&self, progress: &Progress) {
+        let rows = progress.committed.state.iter().map(|state| state.late).sum();
+        self.0.fetch_add(rows, Ordering::SeqCst);
+    }
+
+    /// The number.
+    pub fn rows(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A case that can be started, any number of times.
+pub struct Prepared {
+    pub session: Session,
+    pub streams: Vec<(String, MemoryStream)>,
+    pub frame: DataFrame,
+}
+
+impl Prepared {
+    /// Starts the query with a checkpoint.
+    pub fn start(
+        &self,
+        mode: &str,
+        trigger: Trigger,
+        checkpoint: &Path,
+        late: LateRows,
+    ) -> Result<StreamingQuery, QueryError> {
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
-        let writer = session.sql(self.text("query"))?.write_stream().output_mode(mode);
-        let mut writer = writer.format("memory").query_name("result").config(config);
-        if let Some(checkpoint) = checkpoint {
-            writer = writer.option("checkpointLocation", checkpoint.display());
-        }
+        let writer = self.frame.write_stream().output_mode(mode).format("memory");
+        let writer = writer.query_name("result").config(config);
+        let writer = writer.on_progress(move |progress| late.count(progress));
+        let writer = writer.option("checkpointLocation", checkpoint.display());
         writer.trigger(trigger).start()
     }
 
-    /// Whether the final answer is the same in continuous mode as in micro-batch mode: of a query
-    /// in mode update, whose rows come one by one there, that of mode complete. `None` where there
-    /// is nothing to compare.
-    pub fn same_in_both_modes(&self) -> Option<Result<(), String>> {
-        let fails = self.0["steps"].as_array().into_iter().flatten().any(|s| !s["error"].is_null());
-        let watermark = |view: &Json| !view["watermark"].is_null();
-        let timed = self.0["views"].as_array().into_iter().flatten().any(watermark);
-        // Where rows come too late is not the same.
-        if !self.0["error"].is_null() || fails || timed {
-            return None;
-        }
-        let mode = match self.text("output_mode") {
-            "update" => "complete",
-            mode => mode,
-        };
-        let continuous = Trigger::Continuous { interval_ns: 5_000_000 };
-        let micro_batch = match self.final_answer(mode, Trigger::AsSoonAsPossible) {
-            Ok(answer) => answer,
-            // Not every query has that mode.
-            Err(_) => return None,
-        };
-        let ordered = self.0["ordered"].as_bool().unwrap_or(false);
-        Some(self.final_answer(mode, continuous).and_then(|answer| {
-            if same_rows(&micro_batch, &answer, ordered) {
-                return Ok(());
-            }
-            let (a, b) = (Json::Array(micro_batch), Json::Array(answer));
-            Err(format!("micro-batch mode gives {a}, continuous mode {b}"))
-        }))
+    /// The rows that the sink has, and has had taken since it was looked at last.
+    pub fn rows(&self) -> Vec<Json> {
+        let Some(table) = self.session.table("result") else { return Vec::new() };
+        rows_json(&table.rows(), table.schema())
     }
 
-    fn final_answer(&self, mode: &str, trigger: Trigger) -> Result<Vec<Json>, String> {
-        let session = Session::new();
-        for (key, value) in self.0["conf"].as_object().into_iter().flatten() {
-            let value = value.as_str().map_or(value.to_string(), str::to_string);
-            session.set(key, &value).map_err(|error| error.to_string())?;
-        }
-        self.tables(&session)?;
-        let failed = |error: QueryError| error.to_string();
-        let streams = self.sources(&session).map_err(failed)?;
-        let query = self.start_as(&session, mode, trigger, None).map_err(failed)?;
-        for step in self.0["steps"].as_array().into_iter().flatten() {
-            add(step, &streams)?;
-            query.process_all_available().map_err(|error| error.to_string())?;
-        }
-        query.stop().map_err(|error| error.to_string())?;
-        let table = session.table("result").ok_or("the sink has no table")?;
-        Ok(rows_json(&table.rows(), table.schema()))
+    /// Empties the sink's table.
+    pub fn take_rows(&self) -> Vec<Json> {
+        let Some(table) = self.session.table("result") else { return Vec::new() };
+        let schema = table.schema().clone();
+        rows_json(&table.take(), &schema)
     }
 
-    /// Runs it.
-    pub fn run(&self) -> Outcome {
-        let (session, wanted) = (Session::new(), &self.0["error"]);
-        let checkpoint = Scratch::new();
-        for (key, value) in self.0["conf"].as_object().into_iter().flatten() {
-            let value = value.as_str().map_or(value.to_string(), str::to_string);
-            if let Err(error) = session.set(key, &value) {
-                return Outcome::Skipped(format!("setting {key} = {value}: {error}"));
-            }
-        }
-        if let Err(reason) = self.tables(&session) {
-            return Outcome::Failed(reason);
-        }
-        let started = self.sources(&session).and_then(|streams| {
-            let query = self.start(&session, &checkpoint.0)?;
-            Ok((query, streams))
-        });
-        match started {
-            Err(error) if error.condition() == NOT_YET => {
-                Outcome::Skipped(error.to_string().replace('\n', " "))
-            }
-            Err(error) if !wanted.is_null() => {
-                judge_error(wanted, error.condition(), &error.to_string())
-            }
-            Err(error) => Outcome::Failed(format!("refused: {error}")),
-            Ok(_) if !wanted.is_null() => {
-                Outcome::Failed(format!("started, but must be refused with {wanted}"))
-            }
-            Ok((query, streams)) => {
-                self.steps(&session, query, &streams, &checkpoint.0).unwrap_or_else(Outcome::Failed)
-            }
-        }
-    }
-
-    fn steps(
-        &self,
-        session: &Session,
-        mut query: StreamingQuery,
-        streams: &[(String, MemoryStream)],
-        checkpoint: &Path,
-    ) -> Result<Outcome, String> {
-        let complete = self.text("output_mode") == "complete";
-        let ordered = self.0["ordered"].as_bool().unwrap_or(false);
-        for (number, step) in self.0["steps"].as_array().into_iter().flatten().enumerate() {
-            if step["restart"].as_bool() == Some(true) {
-                query.stop().map_err(|error| format!("step {number}: {error}"))?;
-                drop(query);
-                let again = self.start(session, checkpoint);
-                query = again.map_err(|error| format!("step {number}: restart: {error}"))?;
-                continue;
-            }
-            let table = session.table("result").ok_or("the sink has no table")?;
-            table.take();
-            add(step, streams).map_err(|reason| format!("step {number}: {reason}"))?;
-            let processed = query.process_all_available();
-            if !step["error"].is_null() {
-                return match processed {
-                    Err(error) => {
-                        Ok(judge_error(&step["error"], error.condition(), &error.to_string()))
-                    }
-                    Ok(()) => Err(format!("step {number}: no error, but {}", step["error"])),
-                };
-            }
-            processed.map_err(|error| format!("step {number}: {error}"))?;
-            let watermark = &step["watermark"];
-            if let Some(wanted) = watermark.as_str()
-                && wanted != query_watermark(&query)
-            {
-                let got = query_watermark(&query);
-                return Err(format!("step {number}: watermark {got}, expected {wanted}"));
-            }
-            let got = rows_json(&table.rows(), table.schema());
-            let expected = step["expect"].as_array().cloned().unwrap_or_default();
-            if !same_rows(&expected, &got, ordered) {
-                let (expected, got) = (Json::Array(expected), Json::Array(got));
-                let mode = if complete { "complete" } else { "rows" };
-                return Err(format!("step {number} ({mode}): expected {expected}, got {got}"));
-            }
-        }
-        Ok(Outcome::Passed)
+    /// Adds a step's rows.
+    pub fn add(&self, step: &Json) -> Result<(), String> {
+        add(step, &self.streams)
     }
 }
 
 /// The watermark that the next batch goes by.
-fn query_watermark(query: &StreamingQuery) -> String {
+pub fn query_watermark(query: &StreamingQuery) -> String {
     let micros = Value::Long(query.watermark_ms().unwrap_or(0) * 1000);
     value_json(&micros, &DataType::Timestamp).as_str().unwrap_or_default().to_string()
 }
 
 /// A folder that goes when the case is over.
-struct Scratch(PathBuf);
+pub struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("millstream-conformance-{}-{number}", std::process::id());
@@ -264,8 +237,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Adds a step's rows: to all sources while no batch is planned in between, as far as one call per
-/// source can do that.
+/// Adds a step's rows to all sources.
 fn add(step: &Json, streams: &[(String, MemoryStream)]) -> Result<(), String> {
     for (name, rows) in step["add"].as_object().into_iter().flatten() {
         let found = streams.iter().find(|(stream, _)| stream == name);
@@ -288,7 +260,7 @@ fn rows_json(rows: &[Vec<Value>], schema: &Schema) -> Vec<Json> {
 }
 
 /// Conditions are compared; a catch-all or none passes under any stable name but "not built".
-fn judge_error(wanted: &Json, condition: &str, text: &str) -> Outcome {
+pub fn judge_error(wanted: &Json, condition: &str, text: &str) -> Outcome {
     if condition == NOT_YET {
         return Outcome::Skipped(text.replace('\n', " "));
     }

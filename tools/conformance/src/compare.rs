@@ -110,6 +110,11 @@ fn same(a: &Json, b: &Json) -> bool {
     }
 }
 
+/// Whether a row is among some.
+pub fn is_among(row: &Json, rows: &[Json]) -> bool {
+    rows.iter().any(|other| same(row, other))
+}
+
 /// Compares results as lists or as multisets.
 pub fn same_rows(expected: &[Json], got: &[Json], ordered: bool) -> bool {
     if expected.len() != got.len() {

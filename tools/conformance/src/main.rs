@@ -2,15 +2,26 @@
 //!
 //! Prints a line for each case that fails and each that is skipped, and ends with
 //! `N passed, M failed, K skipped`. A case is skipped only for something that is not built yet,
-//! which the line names. Every case runs in micro-batch mode. Then its final answer there is
-//! compared with that of continuous mode: `N agree in both modes, M differ`.
+//! which the line names.
+//!
+//! Every case runs in micro-batch mode at 1, 2 and 3 instances, its sources in as many parts. Where
+//! the plan depends on the order of a source's rows (`first`, the row of a key that is kept), the
+//! sources have one part; where it depends on an order that nothing says, it runs in one instance.
+//! Then continuous mode is compared with the same rows ([`continuous`]): `N agree in both modes, M
+//! differ`, where N counts runs.
 
+mod batches;
 mod case;
 mod compare;
+mod continuous;
 
-use case::{Case, Outcome};
+use case::{Case, LateRows, Outcome};
+use millstream::table::order_dependence::OrderDependence;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Instances of each operator.
+const PARALLELISM: [usize; 3] = [1, 2, 3];
 
 fn collect(path: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if path.is_dir() {
@@ -23,6 +34,88 @@ fn collect(path: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
         out.push(path.to_path_buf());
     }
     Ok(())
+}
+
+/// In what way a case was run.
+struct Way {
+    /// Instances of each operator.
+    parallelism: usize,
+    /// Parts of each source.
+    parts: usize,
+    /// Rows that were late.
+    late: u64,
+}
+
+#[derive(Default)]
+struct Totals {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    agree: usize,
+    differ: usize,
+}
+
+impl Totals {
+    /// Runs a case in all ways.
+    fn run(&mut self, name: &str, case: &Case) {
+        match self.batches(case) {
+            (_, Outcome::Failed(why)) => {
+                self.failed += 1;
+                println!("FAILED {name}: {why}");
+            }
+            (_, Outcome::Skipped(why)) => {
+                self.skipped += 1;
+                println!("skipped {name}: {why}");
+            }
+            (ways, Outcome::Passed) => {
+                self.passed += 1;
+                self.continuous(name, case, &ways);
+            }
+        }
+    }
+
+    /// Runs it in micro-batch mode. Returns the ways in which it passed, and the first outcome that is
+    /// not to pass.
+    fn batches(&self, case: &Case) -> (Vec<Way>, Outcome) {
+        let mut ways = Vec::new();
+        for parallelism in PARALLELISM {
+            let ordered = match case.prepare(parallelism, 1) {
+                Ok(prepared) => prepared.frame.order_dependence(),
+                Err(outcome) => return (ways, outcome),
+            };
+            let parts = match ordered {
+                OrderDependence::None => parallelism,
+                OrderDependence::Sources => 1,
+                OrderDependence::Operators if parallelism == 1 => 1,
+                OrderDependence::Operators => continue,
+            };
+            let (outcome, late) = (case.prepare(parallelism, parts), LateRows::default());
+            let outcome = outcome.map_or_else(|other| other, |p| batches::run(case, &p, &late));
+            match outcome {
+                Outcome::Passed => ways.push(Way { parallelism, parts, late: late.rows() }),
+                Outcome::Failed(why) => {
+                    let why = format!("at parallelism {parallelism}, {parts} parts: {why}");
+                    return (ways, Outcome::Failed(why));
+                }
+                skipped => return (ways, skipped),
+            }
+        }
+        (ways, Outcome::Passed)
+    }
+
+    fn continuous(&mut self, name: &str, case: &Case, ways: &[Way]) {
+        for &Way { parallelism, parts, late } in ways {
+            let Ok(prepared) = case.prepare(parallelism, parts) else { continue };
+            match continuous::compare(case, &prepared, parts, late) {
+                None => {}
+                Some(Ok(())) => self.agree += 1,
+                Some(Err(why)) => {
+                    self.differ += 1;
+                    println!("DIFFERS {name} at parallelism {parallelism}, {parts} parts: {why}");
+                }
+            }
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -40,33 +133,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let (mut agree, mut differ) = (0, 0);
+    let mut totals = Totals::default();
     for file in &files {
         let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        let case = Case::read(file);
-        match case.as_ref().map_or_else(|why| Outcome::Failed(why.clone()), Case::run) {
-            Outcome::Passed => {
-                passed += 1;
-                match case.ok().and_then(|case| case.same_in_both_modes()) {
-                    None => {}
-                    Some(Ok(())) => agree += 1,
-                    Some(Err(why)) => {
-                        differ += 1;
-                        println!("DIFFERS {name}: {why}");
-                    }
-                }
-            }
-            Outcome::Failed(why) => {
-                failed += 1;
+        match Case::read(file) {
+            Ok(case) => totals.run(&name, &case),
+            Err(why) => {
+                totals.failed += 1;
                 println!("FAILED {name}: {why}");
-            }
-            Outcome::Skipped(why) => {
-                skipped += 1;
-                println!("skipped {name}: {why}");
             }
         }
     }
+    let Totals { passed, failed, skipped, agree, differ } = totals;
     println!("{agree} agree in both modes, {differ} differ");
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed == 0 && differ == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }

@@ -1,0 +1,48 @@
+//! In what way a result depends on the order in which rows come: functions like `first` see it, and
+//! so does what keeps the first row of a key.
+
+use super::aggregates::AggregateCall;
+use super::plan::Plan;
+
+/// What order a result depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OrderDependence {
+    /// None: sources in any number of parts give the same.
+    #[default]
+    None,
+    /// That of a source's rows, which sources in parts do not keep.
+    Sources,
+    /// That in which rows of several inputs or of an operator's instances come together, which
+    /// nothing says.
+    Operators,
+}
+
+impl OrderDependence {
+    /// Of a plan's result.
+    pub fn of(plan: &Plan) -> Self {
+        let below = plan.inputs().into_iter().map(Self::of).max();
+        let here = match plan {
+            Plan::Aggregate(_, _, calls) => {
+                let in_any_order =
+                    |call: &AggregateCall| call.user.is_none() && call.function.is_commutative();
+                !calls.iter().all(in_any_order)
+            }
+            // Which of the rows of a key is kept.
+            Plan::Deduplicate { input, keys, .. } => keys.len() < input.width(),
+            Plan::Limit(..) => true,
+            _ => false,
+        };
+        let here = match here {
+            false => Self::None,
+            true if plan.inputs().into_iter().any(mixes) => Self::Operators,
+            true => Self::Sources,
+        };
+        below.unwrap_or_default().max(here)
+    }
+}
+
+/// Whether rows of several inputs, or of several instances of an operator, come together in a plan.
+fn mixes(plan: &Plan) -> bool {
+    let here = matches!(plan, Plan::Aggregate(..) | Plan::Union(..));
+    here || plan.inputs().into_iter().any(mixes)
+}

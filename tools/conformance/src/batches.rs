@@ -1,0 +1,94 @@
+//! A case in micro-batch mode, step by step, in one way of spreading it over workers.
+
+use crate::case::{Case, LateRows, Outcome, Prepared, Scratch, judge_error, query_watermark};
+use crate::compare::same_rows;
+use millstream::session::{StreamingQuery, Trigger};
+use serde_json::Value as Json;
+use std::path::Path;
+
+/// A batch is planned only when the step waits for it: so a step's rows are one batch, also where
+/// they go to several sources or parts.
+const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
+
+/// Runs it, and counts the rows that are late.
+pub fn run(case: &Case, prepared: &Prepared, late: &LateRows) -> Outcome {
+    let checkpoint = Scratch::new();
+    match start(case, prepared, &checkpoint.0, late) {
+        Err(outcome) => outcome,
+        Ok(_) if !case.error().is_null() => {
+            Outcome::Failed(format!("started, but must be refused with {}", case.error()))
+        }
+        Ok(query) => {
+            steps(case, prepared, (query, late), &checkpoint.0).unwrap_or_else(Outcome::Failed)
+        }
+    }
+}
+
+fn start(
+    case: &Case,
+    prepared: &Prepared,
+    checkpoint: &Path,
+    late: &LateRows,
+) -> Result<StreamingQuery, Outcome> {
+    let query = prepared.start(case.mode(), WHEN_AWAITED, checkpoint, late.clone());
+    query.map_err(|error| case.judge_refusal(&error))
+}
+
+fn steps(
+    case: &Case,
+    prepared: &Prepared,
+    (mut query, late): (StreamingQuery, &LateRows),
+    checkpoint: &Path,
+) -> Result<Outcome, String> {
+    // The first batch is planned at once.
+    query.process_all_available().map_err(|error| error.to_string())?;
+    for (number, step) in case.steps().enumerate() {
+        if step["restart"].as_bool() == Some(true) {
+            query.stop().map_err(|error| format!("step {number}: {error}"))?;
+            drop(query);
+            query = match start(case, prepared, checkpoint, late) {
+                Ok(query) => query,
+                Err(Outcome::Failed(why) | Outcome::Skipped(why)) => {
+                    return Err(format!("step {number}: restart: {why}"));
+                }
+                Err(Outcome::Passed) => unreachable!("a query that starts is not refused"),
+            };
+            query.process_all_available().map_err(|error| format!("step {number}: {error}"))?;
+            let rows = prepared.rows();
+            if !rows.is_empty() {
+                return Err(format!("step {number}: the restart gives {}", Json::Array(rows)));
+            }
+            continue;
+        }
+        prepared.take_rows();
+        prepared.add(step).map_err(|reason| format!("step {number}: {reason}"))?;
+        let processed = query.process_all_available();
+        if !step["error"].is_null() {
+            return match processed {
+                Err(error) => {
+                    Ok(judge_error(&step["error"], error.condition(), &error.to_string()))
+                }
+                Ok(()) => Err(format!("step {number}: no error, but {}", step["error"])),
+            };
+        }
+        processed.map_err(|error| format!("step {number}: {error}"))?;
+        if let Some(wanted) = step["watermark"].as_str()
+            && wanted != query_watermark(&query)
+        {
+            let got = query_watermark(&query);
+            return Err(format!("step {number}: watermark {got}, expected {wanted}"));
+        }
+        let (expected, got) = (expected(step), prepared.rows());
+        if !same_rows(&expected, &got, case.is_ordered()) {
+            let (expected, got) = (Json::Array(expected), Json::Array(got));
+            let mode = if case.mode() == "complete" { "complete" } else { "rows" };
+            return Err(format!("step {number} ({mode}): expected {expected}, got {got}"));
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The rows that a step must give.
+pub fn expected(step: &Json) -> Vec<Json> {
+    step["expect"].as_array().cloned().unwrap_or_default()
+}

@@ -1,0 +1,201 @@
+//! A case in continuous mode, against the rows that micro-batch mode must give.
+//!
+//! A watermark travels among the rows there, so a row may be late that comes behind a later one in
+//! the same batch; and parts of a source have a watermark each, so one may be on time that is late in
+//! micro-batch mode. So a case is compared where no row is late: where the rows of each source are in
+//! order but for less than the delay (then the engine must not count one), and else where the engine
+//! counts none in either mode. Not compared is deduplication within the watermark, which forgets a key in the middle
+//! of a step; and sessions in rows that are out of order by the delay, where a row may touch a session
+//! that has just left.
+//!
+//! | output mode | what is compared |
+//! |---|---|
+//! | append | the rows of all steps together, after the last step |
+//! | update | of each step: its rows are among those that came in it, one for each change |
+//! | complete | the table after the last step |
+
+use crate::batches::expected;
+use crate::case::{Case, LateRows, Prepared, Scratch};
+use crate::compare::{is_among, same_rows};
+use millstream::session::{StreamingQuery, Trigger};
+use millstream::table::datetime::{Tz, interval, parse_timestamp};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 5_000_000 };
+/// How long the rows of the last step are waited for: parts of a source that are silent hold the
+/// watermark back for a while.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Compares, with what micro-batch mode has counted as late; `None` where there is nothing to compare.
+pub fn compare(
+    case: &Case,
+    prepared: &Prepared,
+    parts: usize,
+    late: u64,
+) -> Option<Result<(), String>> {
+    let fails = case.steps().any(|step| !step["error"].is_null());
+    if fails || !case.error().is_null() {
+        return None;
+    }
+    let timed = case.views().any(|view| !view["watermark"].is_null());
+    let within = |view: &Json| !view["drop_duplicates_within_watermark"].is_null();
+    let sessions = case.queries().any(|sql| sql.contains("session_window"));
+    // Parts of a source overtake each other.
+    let in_order = !timed || parts == 1 && in_order(case);
+    if timed && (case.views().any(within) || (sessions || late > 0) && !in_order) {
+        return None;
+    }
+    if late > 0 {
+        return Some(Err(format!("micro-batch mode counts {late} rows as late, and none is")));
+    }
+    let run = Run { case, prepared, late: LateRows::default(), got: Vec::new() };
+    match run.steps(in_order) {
+        Ok(Verdict::Same) => Some(Ok(())),
+        Ok(Verdict::Late) => None,
+        Err(why) => Some(Err(why)),
+    }
+}
+
+/// Whether no row can be late: each is behind the largest time before it in its source by less than
+/// the smallest delay.
+fn in_order(case: &Case) -> bool {
+    let delay = |view: &Json| Some(view["watermark"]["delay"].as_str()?.to_string());
+    let delays = case.views().filter_map(delay).map(|text| {
+        let length = interval::length(&text).ok();
+        length.filter(|length| length.months == 0).map_or(0, |length| length.micros)
+    });
+    let delay_us = delays.min().unwrap_or(0);
+    let columns = case.views().filter_map(|view| view["watermark"]["column"].as_str());
+    let columns: Vec<_> = columns.collect();
+    let mut largest: BTreeMap<&str, i64> = BTreeMap::new();
+    for step in case.steps() {
+        for (source, rows) in step["add"].as_object().into_iter().flatten() {
+            for row in rows.as_array().into_iter().flatten() {
+                let text = columns.iter().find_map(|column| row[*column].as_str());
+                let Some(us) = text.and_then(|text| parse_timestamp(text, Some(Tz::UTC))) else {
+                    return false;
+                };
+                let before = largest.entry(source).or_insert(0);
+                if us <= 0 || *before - us >= delay_us {
+                    return false;
+                }
+                *before = us.max(*before);
+            }
+        }
+    }
+    true
+}
+
+enum Verdict {
+    Same,
+    /// Rows were late.
+    Late,
+}
+
+struct Run<'c> {
+    case: &'c Case,
+    prepared: &'c Prepared,
+    /// Rows that were too late.
+    late: LateRows,
+    /// What came out; in mode complete the last table.
+    got: Vec<Json>,
+}
+
+impl Run<'_> {
+    fn start(&self, checkpoint: &Path) -> Result<StreamingQuery, String> {
+        let late = self.late.clone();
+        let query = self.prepared.start(self.case.mode(), CONTINUOUS, checkpoint, late);
+        query.map_err(|error| error.to_string())
+    }
+
+    /// Takes what the sink has.
+    fn take(&mut self) {
+        let rows = self.prepared.take_rows();
+        match self.case.mode() {
+            "complete" if rows.is_empty() => {}
+            "complete" => self.got = rows,
+            _ => self.got.extend(rows),
+        }
+    }
+
+    fn steps(mut self, in_order: bool) -> Result<Verdict, String> {
+        let checkpoint = Scratch::new();
+        let mut query = self.start(&checkpoint.0)?;
+        let mut wanted = Vec::new();
+        let complete = self.case.mode() == "complete";
+        for (number, step) in self.case.steps().enumerate() {
+            if step["restart"].as_bool() == Some(true) {
+                query.stop().map_err(|error| format!("step {number}: {error}"))?;
+                self.take();
+                drop(query);
+                query = self.start(&checkpoint.0)?;
+                continue;
+            }
+            self.prepared.add(step)?;
+            query.process_all_available().map_err(|error| format!("step {number}: {error}"))?;
+            self.take();
+            let expected = expected(step);
+            match self.case.mode() {
+                "update" => {
+                    // Behind a batch for the watermark alone a row may stand there again.
+                    wanted = expected;
+                    self.wait(&wanted);
+                    if let Some(verdict) = self.verdict(number, &wanted, in_order)? {
+                        return Ok(verdict);
+                    }
+                    self.got.clear();
+                }
+                "complete" if expected.is_empty() => {}
+                "complete" => wanted = expected,
+                _ => wanted.extend(expected),
+            }
+        }
+        if self.case.mode() == "update" {
+            return Ok(Verdict::Same);
+        }
+        self.wait(&wanted);
+        if complete && !wanted.is_empty() {
+            self.take();
+        }
+        let last = self.case.steps().count() - 1;
+        Ok(self.verdict(last, &wanted, in_order)?.unwrap_or(Verdict::Same))
+    }
+
+    /// `None` if the rows are those that are wanted, and none was late.
+    fn verdict(
+        &self,
+        step: usize,
+        wanted: &[Json],
+        in_order: bool,
+    ) -> Result<Option<Verdict>, String> {
+        let late = self.late.rows();
+        match (late, in_order) {
+            (0, _) if self.is_same(wanted) => Ok(None),
+            (1.., false) => Ok(Some(Verdict::Late)),
+            (1.., true) => Err(format!("step {step}: {late} rows count as late, and none is")),
+            (0, _) => {
+                let (wanted, got) = (Json::Array(wanted.to_vec()), Json::Array(self.got.clone()));
+                Err(format!("step {step}: micro-batch mode gives {wanted}, continuous mode {got}"))
+            }
+        }
+    }
+
+    fn is_same(&self, wanted: &[Json]) -> bool {
+        match self.case.mode() {
+            "update" => wanted.iter().all(|row| is_among(row, &self.got)),
+            _ => same_rows(wanted, &self.got, self.case.is_ordered()),
+        }
+    }
+
+    /// Waits for the rows.
+    fn wait(&mut self, wanted: &[Json]) {
+        let begun = Instant::now();
+        while !self.is_same(wanted) && self.late.rows() == 0 && begun.elapsed() < PATIENCE {
+            std::thread::yield_now();
+            self.take();
+        }
+    }
+}
