@@ -1,15 +1,17 @@
 //! Simulated crashes. A seed decides the query, its input, how it runs, when and how often it is
 //! struck and by what; a run prints its seed when it fails and is the same each time.
 //!
-//! Five queries: a keyed count whose state must be exact; and into files, whose rows must each be
-//! there once, a projection, tumbling windows, sessions, and rows without their duplicates, the
-//! last three by event time. Each is run until it ends by itself, started again after each fault,
+//! Six queries: a keyed count whose state must be exact; the same as an aggregate of a typed stream, in
+//! one level and in two; and into files, whose rows must each be there once, a projection, tumbling
+//! windows, sessions, and rows without their duplicates, the last three by event time. Each is run until it ends by itself, started again after each fault,
 //! now in one mode and now in the other, with one to three instances.
 
 use clap::Args as ClapArgs;
+use millstream::Config;
 use millstream::connect::file::committed_files;
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{QueryError, Session, Trigger};
+use millstream::stream::{Aggregate, Combine, Flow};
 use millstream::table::value::Value;
 use millstream_engine::random::SplitMix;
 use millstream_engine::seam::{Env, SimEnv};
@@ -72,12 +74,38 @@ struct World {
     session: Session,
     stream: MemoryStream,
     rows: Vec<(String, i64)>,
+    /// How many of them the query was given.
+    fed: usize,
     query: Query,
+    /// The last value of each key of the typed stream.
+    last: Arc<Mutex<BTreeMap<String, Known>>>,
+}
+
+/// Count, sum and largest number of a key.
+type Known = (i64, i64, i64);
+
+#[derive(Clone)]
+struct Knows;
+
+impl Aggregate<(String, i64)> for Knows {
+    type State = Known;
+    type Output = Known;
+    fn add(&self, state: &mut Known, (_, n): (String, i64)) -> Known {
+        self.merge(state, (1, n, n))
+    }
+}
+
+impl Combine<(String, i64)> for Knows {
+    fn merge(&self, state: &mut Known, (count, sum, largest): Known) -> Known {
+        *state = (state.0 + count, state.1 + sum, state.2.max(largest));
+        *state
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Query {
     Count,
+    Typed,
     Copy,
     Windows,
     Sessions,
@@ -96,7 +124,7 @@ impl Query {
         let timed = "(SELECT timestamp_seconds(100 + n - (n * 7) % 4) AS ts, k, n FROM rows) WATERMARK ts \
             DELAY OF INTERVAL 5 SECONDS";
         match self {
-            Self::Count => {
+            Self::Count | Self::Typed => {
                 "SELECT k, count(*) AS c, sum(n) AS s, max(n) AS m FROM rows GROUP BY k".to_string()
             }
             Self::Copy => "SELECT k, n FROM rows WHERE n >= 0".to_string(),
@@ -115,7 +143,9 @@ impl Query {
     /// The lines of its files.
     fn expected(self, rows: &[(String, i64)]) -> Vec<String> {
         let mut lines: Vec<String> = match self {
-            Self::Count | Self::Copy => rows.iter().map(|(k, n)| format!("{k},{n}")).collect(),
+            Self::Count | Self::Typed | Self::Copy => {
+                rows.iter().map(|(k, n)| format!("{k},{n}")).collect()
+            }
             Self::Windows => {
                 let mut groups: BTreeMap<(i64, &str), (i64, i64)> = BTreeMap::new();
                 for (k, n) in rows.iter().filter(|(_, n)| *n != END) {
@@ -160,8 +190,9 @@ impl World {
         let stream = session.memory_stream("rows", "k STRING, n BIGINT").map_err(text)?;
         let rows = (0..dice.below(120)).map(|n| (format!("k{}", dice.below(12)), n as i64));
         let mut rows: Vec<_> = rows.collect();
-        let query = match dice.below(8) {
+        let query = match dice.below(10) {
             0..3 => Query::Count,
+            8 | 9 => Query::Typed,
             3 | 4 => Query::Copy,
             5 => Query::Windows,
             6 => Query::Sessions,
@@ -170,13 +201,14 @@ impl World {
         if matches!(query, Query::Windows | Query::Sessions) {
             rows.push(("end".to_string(), END));
         }
-        Ok(Self { env: Arc::new(SimEnv::new(seed)), dice, session, stream, rows, query })
+        let (env, last) = (Arc::new(SimEnv::new(seed)), Arc::default());
+        Ok(Self { env, dice, session, stream, rows, fed: 0, query, last })
     }
 
     /// Runs the query until it ends or is struck.
     fn start(&mut self) -> Result<(), QueryError> {
-        let parallelism = (1 + self.dice.below(3)).to_string();
-        self.session.set("millstream.parallelism", &parallelism)?;
+        let parallelism = 1 + self.dice.below(3) as usize;
+        self.session.set("millstream.parallelism", &parallelism.to_string())?;
         let interval_ns = 1 + self.dice.below(40_000_000);
         let trigger = match self.dice.below(4) {
             0 => Trigger::AsSoonAsPossible,
@@ -185,6 +217,9 @@ impl World {
         };
         if std::env::var_os("TORTURE_DEBUG").is_some() {
             eprintln!("{:?}, {trigger:?}, parallelism {parallelism}", self.query);
+        }
+        if self.query == Query::Typed {
+            return self.start_typed(parallelism, trigger);
         }
         let mut frame = self.session.sql(&self.query.sql())?;
         if self.query == Query::Duplicates {
@@ -201,6 +236,23 @@ impl World {
         writer.simulate(&self.env, self.dice.next())
     }
 
+    /// The same of the typed stream, in one level or in two.
+    fn start_typed(&mut self, parallelism: usize, trigger: Trigger) -> Result<(), QueryError> {
+        let flow = Flow::new("typed").parallelism(parallelism).checkpoint(CHECKPOINT);
+        let keyed = flow.items(self.rows[..self.fed].to_vec()).key_by(|(key, _)| key.clone());
+        let last = self.last.clone();
+        let sink = move |(key, known): (String, Known)| {
+            last.lock().unwrap_or_else(|p| p.into_inner()).insert(key, known);
+        };
+        if self.dice.below(2) == 0 {
+            keyed.aggregate(Knows).sink(sink);
+        } else {
+            keyed.combine(Knows).sink(sink);
+        }
+        let config = Config { workers: parallelism, trigger, ..Config::default() };
+        Ok(flow.simulate_in(config, &self.env, self.dice.next())?)
+    }
+
     /// Adds some of the input; closes the stream behind the last of it.
     fn feed(&mut self, fed: &mut usize) {
         let more = self.dice.below(self.rows.len() as u64 + 1) as usize;
@@ -208,16 +260,25 @@ impl World {
         let rows = self.rows[*fed..to].iter();
         self.stream.add(rows.map(|(k, n)| vec![Value::String(k.clone()), Value::Long(*n)]));
         *fed = to;
+        self.fed = to;
     }
 
     fn check_counts(&self) -> Result<(), String> {
-        let mut expected: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+        let mut expected: BTreeMap<String, Known> = BTreeMap::new();
         for (key, n) in &self.rows {
             let entry = expected.entry(key.clone()).or_insert((0, 0, i64::MIN));
             *entry = (entry.0 + 1, entry.1 + n, entry.2.max(*n));
         }
+        if self.query == Query::Typed {
+            let got = self.last.lock().unwrap_or_else(|p| p.into_inner()).clone();
+            return if got == expected {
+                Ok(())
+            } else {
+                wrong(format!("expected {expected:?}, got {got:?}"))
+            };
+        }
         let table = self.session.table("out").ok_or("the sink has no table")?;
-        let got: BTreeMap<String, (i64, i64, i64)> = table
+        let got: BTreeMap<String, Known> = table
             .rows()
             .into_iter()
             .filter_map(|row| match row.as_slice() {
@@ -240,6 +301,12 @@ impl World {
         self.env.sim_storage().recover();
         self.rows.push(("last".into(), 1));
         self.stream.add([vec![Value::String("last".into()), Value::Long(1)]]);
+        if self.query == Query::Typed {
+            // It gives values of the keys that it is given.
+            let keys: BTreeSet<String> = self.rows.iter().map(|(key, _)| key.clone()).collect();
+            self.rows.extend(keys.into_iter().map(|key| (key, 1)));
+            self.fed = self.rows.len();
+        }
         self.start().map_err(|error| format!("last run: {error}"))?;
         self.check_counts()
     }
@@ -316,7 +383,7 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
     storage.recover();
     let is_snapshot = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "snapshot");
     outcome.compacted = u64::from(storage.files().iter().any(is_snapshot));
-    if world.query == Query::Count {
+    if matches!(world.query, Query::Count | Query::Typed) {
         world.check_counts()?;
         if world.dice.below(2) == 0 {
             storage.power_failure();

@@ -81,3 +81,106 @@ impl<'a> Push<Row<'a>> for Fork {
         self.each(|branch| branch.push(row, ingest_ns))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    /// What a branch was given, in order.
+    type Given = Arc<Mutex<Vec<String>>>;
+
+    /// A branch that says, one after the other, how its drains have gone.
+    struct Branch {
+        given: Given,
+        ready: bool,
+        says: VecDeque<Settled>,
+        due_ns: Option<u64>,
+    }
+
+    impl Branch {
+        fn note(&self, what: &str) -> Result<(), EngineError> {
+            self.given.lock().unwrap().push(what.to_string());
+            Ok(())
+        }
+    }
+
+    impl Stage for Branch {
+        fn ready(&mut self) -> bool {
+            self.ready
+        }
+        fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+            self.note(&format!("watermark {micros}"))
+        }
+        fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+            self.note(&format!("marker {epoch}"))
+        }
+        fn end(&mut self) -> Result<(), EngineError> {
+            self.note("end")
+        }
+        fn settle(&mut self) -> Result<Settled, EngineError> {
+            Ok(self.says.pop_front().unwrap_or(Settled::Clear))
+        }
+        fn due_ns(&self) -> Option<u64> {
+            self.due_ns
+        }
+    }
+
+    impl<'a> Push<Row<'a>> for Branch {
+        fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+            self.note(&format!("{:?} at {ingest_ns}", row.0))
+        }
+    }
+
+    fn branch(ready: bool, due_ns: Option<u64>, says: &[Settled]) -> (BoxChain, Given) {
+        let given = Given::default();
+        let says = says.iter().copied().collect();
+        (Box::new(Branch { given: given.clone(), ready, says, due_ns }), given)
+    }
+
+    #[test]
+    fn both_branches_are_given_all_in_one_order() {
+        let ((one, first), (other, second)) = (branch(true, None, &[]), branch(true, Some(7), &[]));
+        let mut fork = fork(vec![one, other]);
+        assert!(fork.ready());
+        fork.push(Row(&[1, 2]), 5).unwrap();
+        fork.watermark(3).unwrap();
+        fork.marker(1).unwrap();
+        fork.end().unwrap();
+        assert_eq!(*first.lock().unwrap(), ["[1, 2] at 5", "watermark 3", "marker 1", "end"]);
+        assert_eq!(*first.lock().unwrap(), *second.lock().unwrap());
+        assert_eq!(fork.due_ns(), Some(7));
+        let (full, _) = branch(false, None, &[]);
+        assert!(!super::fork(vec![fork, full]).ready(), "the slowest sets the pace");
+    }
+
+    #[test]
+    fn one_that_is_blocked_keeps_no_other_from_its_work() {
+        use Settled::{Blocked, Clear, Held, More, Trailing};
+        for (one, other, expected) in [
+            (Clear, Clear, Clear),
+            (Held, Clear, Held),
+            (Clear, Blocked, Blocked),
+            (Held, Blocked, Blocked),
+            (More, Blocked, More),
+            (Blocked, Trailing, More),
+            (Trailing, Held, Trailing),
+            (More, Trailing, More),
+        ] {
+            let mut fork = fork(vec![branch(true, None, &[one]).0, branch(true, None, &[other]).0]);
+            assert_eq!(fork.settle().unwrap(), expected, "{one:?}, {other:?}");
+        }
+    }
+
+    /// Whoever waits for the end of an epoch must know that something of the next one has come.
+    #[test]
+    fn what_trails_on_one_branch_is_said_when_the_other_is_done() {
+        use Settled::{Blocked, Clear, More, Trailing};
+        let (one, _) = branch(true, None, &[Trailing, Clear, Clear]);
+        let (other, _) = branch(true, None, &[More, Blocked, Clear]);
+        let mut fork = fork(vec![one, other]);
+        let said: Vec<_> = (0..4).map(|_| fork.settle().unwrap()).collect();
+        assert_eq!(said, [More, Blocked, Trailing, Clear]);
+    }
+}
