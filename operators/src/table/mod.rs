@@ -12,6 +12,7 @@ pub mod analyze;
 pub mod datetime;
 pub mod error;
 pub mod expr;
+pub mod floating;
 pub mod generate;
 pub mod grouping;
 pub mod join;

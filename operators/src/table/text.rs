@@ -3,10 +3,10 @@
 use super::datetime::pattern::Pattern;
 use super::datetime::{DAY_US, Tz, parse_date, parse_timestamp, write_date};
 use super::error::{PlanError, PlanResult};
-use super::expr::cast::parse_decimal;
+use super::expr::parse;
 use super::row::{Bytes, RowWriter};
 use super::types::DataType;
-use super::value::Value;
+use super::value::{Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
@@ -125,6 +125,9 @@ impl Notation {
                 Some(pattern) => pattern.text(*v, Tz::UTC, out),
                 None => ISO_LOCAL.text(*v, Tz::UTC, out),
             },
+            (Value::Decimal(v), DataType::Decimal(_, scale)) => {
+                return write_scientific(*v, *scale, out);
+            }
             _ => return value.write_text(data_type, self.zone, "", out),
         }
         Ok(())
@@ -147,7 +150,7 @@ impl Notation {
                 Some(value) => writer.double(index, value),
                 None => return false,
             },
-            DataType::Decimal(..) => match parse_decimal(text, data_type) {
+            DataType::Decimal(..) => match parse::decimal(text, data_type) {
                 Ok(Some(value)) => writer.decimal(index, value),
                 _ => return false,
             },

@@ -2,6 +2,7 @@
 //! path.
 
 use super::datetime::{Tz, interval, write_date, write_timestamp};
+use super::floating::{write_double, write_float};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
 use std::fmt::{self, Write};
@@ -194,6 +195,20 @@ pub fn decimal_text(unscaled: i128, scale: u8) -> String {
     out
 }
 
+/// A decimal as Java's `BigDecimal.toString` writes it: from seven places behind the point on with
+/// an exponent.
+pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
+    let digits = Short::of(format_args!("{}", unscaled.unsigned_abs()))?;
+    let exponent = digits.length as i32 - 1 - i32::from(scale);
+    if exponent >= -6 {
+        return write_decimal(unscaled, scale, out);
+    }
+    let (first, rest) = digits.text().split_at(1);
+    let sign = if unscaled < 0 { "-" } else { "" };
+    let point = if rest.is_empty() { "" } else { "." };
+    write!(out, "{sign}{first}{point}{rest}E{exponent}")
+}
+
 fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
     if scale == 0 {
         return write!(out, "{unscaled}");
@@ -202,39 +217,6 @@ fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result 
     let digits = Short::of(format_args!("{:0>width$}", unscaled.unsigned_abs()))?;
     let (whole, fraction) = digits.text().split_at(digits.length - usize::from(scale));
     write!(out, "{}{whole}.{fraction}", if unscaled < 0 { "-" } else { "" })
-}
-
-/// A double as Java prints it: plain from 1e-3 to 1e7, else with an exponent.
-fn write_double(v: f64, out: &mut dyn Write) -> fmt::Result {
-    write_java(v, format_args!("{v:?}"), format_args!("{v:E}"), out)
-}
-
-/// A float as Java prints it.
-fn write_float(v: f32, out: &mut dyn Write) -> fmt::Result {
-    write_java(f64::from(v), format_args!("{v:?}"), format_args!("{v:E}"), out)
-}
-
-fn write_java(
-    v: f64,
-    plain: fmt::Arguments<'_>,
-    exponent: fmt::Arguments<'_>,
-    out: &mut dyn Write,
-) -> fmt::Result {
-    if v.is_nan() {
-        return out.write_str("NaN");
-    }
-    if v.is_infinite() {
-        return out.write_str(if v < 0.0 { "-Infinity" } else { "Infinity" });
-    }
-    if v == 0.0 || (1e-3..1e7).contains(&v.abs()) {
-        return out.write_fmt(plain);
-    }
-    let text = Short::of(exponent)?;
-    // Java always has a fraction: 1.0E10.
-    match text.text().split_once('E') {
-        Some((mantissa, power)) if !mantissa.contains('.') => write!(out, "{mantissa}.0E{power}"),
-        _ => out.write_str(text.text()),
-    }
 }
 
 #[cfg(test)]

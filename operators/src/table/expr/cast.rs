@@ -4,16 +4,18 @@ use super::cell::{Cell, elements, field};
 use super::compile::{
     Compiled, Cx, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text,
 };
+use super::{decimal, parse};
 use crate::table::datetime::{
     DAY_US, SECOND_US, Tz, interval, parse_date, parse_timestamp, to_local, to_utc,
 };
+use crate::table::floating::{self, double_text};
 use crate::table::row::{Array, Map, RowWriter};
 use crate::table::types::{DataType, Field, Physical};
-use crate::table::value::{Short, Value};
+use crate::table::value::{Short, Value, write_scientific};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-const FIX: &str = "Use try_cast to get NULL instead";
+pub(super) const FIX: &str = "Use try_cast to get NULL instead";
 
 /// Whether Spark allows this explicit cast under ANSI rules, among the casts that are built.
 pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
@@ -46,7 +48,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
+pub(super) fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
     failed(
         "CAST_INVALID_INPUT",
         format!("the value '{value}' of type STRING cannot be cast to {to}"),
@@ -93,7 +95,7 @@ pub fn compile(
     zone: Tz,
 ) -> Compiled {
     if *to == DataType::String {
-        return to_string(inner, from.clone(), zone);
+        return to_string(inner, from.clone(), zone, on_error == OnError::Wrap);
     }
     if from.is_nested() && from != to {
         return nested(inner, from, to, on_error, zone);
@@ -107,14 +109,9 @@ pub fn compile(
         };
         return compile(seconds, &micros, to, on_error, zone);
     }
-    if let (Physical::Double | Physical::Decimal, DataType::Timestamp) = (from.physical(), to) {
-        let micros = DataType::Decimal(38, 6);
-        let micros = compile(inner, from, &micros, on_error, zone).decimal();
-        return long_fn(move |cx| match micros(cx)?.map(i64::try_from) {
-            None => Ok(None),
-            Some(Ok(micros)) => Ok(Some(micros)),
-            Some(Err(_)) => soften(overflow("of seconds", &DataType::Timestamp), on_error),
-        });
+    if *to == DataType::Timestamp && matches!(from.physical(), Physical::Double | Physical::Decimal)
+    {
+        return to_timestamp(inner, from, on_error);
     }
     let (from, target) = (from.clone(), to.clone());
     match (inner, to.physical()) {
@@ -125,15 +122,19 @@ pub fn compile(
         }),
         (Compiled::Bytes(f), Physical::Long) => long_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_long(text(bytes), &target, zone), on_error)
+            let fraction = on_error == OnError::Wrap;
+            soften(parse_long(text(bytes), &target, zone, fraction), on_error)
         }),
         (Compiled::Bytes(f), Physical::Double) => double_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_double(text(bytes), &target), on_error)
+            match parse::double(text(bytes), &target) {
+                Some(value) => Ok(Some(value)),
+                None => soften(invalid(text(bytes), &target), on_error),
+            }
         }),
         (Compiled::Bytes(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse_decimal(text(bytes), &target), on_error)
+            soften(parse::decimal(text(bytes), &target), on_error)
         }),
         (Compiled::Bool(f), Physical::Bool) => Compiled::Bool(f),
         (Compiled::Bool(f), Physical::Long) => long_fn(move |cx| Ok(f(cx)?.map(i64::from))),
@@ -179,19 +180,84 @@ pub fn compile(
             soften(double_to_long(value, &target), on_error)
         }),
         (Compiled::Double(f), Physical::Decimal) => decimal_fn(move |cx| {
-            let Some(value) = f(cx)? else { return Ok(None) };
-            if !value.is_finite() {
-                return soften(overflow(value, &target), on_error);
-            }
-            let Ok(text) = Short::of(format_args!("{value:?}")) else {
-                unreachable!("a double has no more than 24 characters")
-            };
-            soften(parse_decimal(text.text(), &target), on_error)
+            // What is no number is no decimal either, which no mode takes for an error.
+            let Some(value) = f(cx)?.filter(|value| value.is_finite()) else { return Ok(None) };
+            soften(decimal_of_double(value, &target), on_error)
         }),
         (Compiled::Decimal(f), physical) => from_decimal(f, &from, target, physical, on_error),
         (Compiled::Double(_) | Compiled::Long(_) | Compiled::Bool(_), Physical::Bytes) => {
             unreachable!("the analyser refuses this cast")
         }
+    }
+}
+
+/// The first double that a BIGINT does not hold.
+pub(super) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
+
+/// Seconds as microseconds, of which a fraction is cut off.
+fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled {
+    let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
+    match inner {
+        Compiled::Decimal(f) => long_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            let micros = match scale {
+                0..=6 => value.checked_mul(10i128.pow(u32::from(6 - scale))),
+                _ => Some(value / 10i128.pow(u32::from(scale - 6))),
+            };
+            match micros {
+                Some(micros) if on_error == OnError::Wrap => Ok(Some(micros as i64)),
+                Some(micros) if i64::try_from(micros).is_ok() => Ok(Some(micros as i64)),
+                _ => soften(overflow("of seconds", &DataType::Timestamp), on_error),
+            }
+        }),
+        other => {
+            let f = other.double();
+            long_fn(move |cx| {
+                let Some(value) = f(cx)? else { return Ok(None) };
+                let micros = value * 1e6;
+                if !value.is_finite() {
+                    return soften(invalid(&double_text(value), &DataType::Timestamp), on_error);
+                }
+                // Beyond the range a conversion gives its end.
+                if on_error != OnError::Wrap && micros.abs() >= TWO_63 {
+                    return soften(overflow(value, &DataType::Timestamp), on_error);
+                }
+                Ok(Some(micros as i64))
+            })
+        }
+    }
+}
+
+/// The decimal that a finite double prints as, rounded to a type.
+fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
+    let (digits, exponent) = floating::decimal(value);
+    let digits = decimal::Magnitude::from(u128::from(digits));
+    match decimal::fit(digits, value < 0.0, -exponent, to) {
+        Some(unscaled) => Ok(Some(unscaled)),
+        None => failed(
+            "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+            format!("{} does not fit {to}", double_text(value)),
+            FIX,
+        ),
+    }
+}
+
+/// The double or float nearest to a decimal.
+fn double_of_decimal(value: i128, scale: u8, single: bool) -> f64 {
+    let exact = |bits: u32, powers: u8| value.unsigned_abs() >> bits == 0 && scale <= powers;
+    // Both are exact, so that the quotient is rounded once.
+    if single && exact(24, 10) {
+        return f64::from(value as f32 / 10f32.powi(i32::from(scale)));
+    }
+    if !single && exact(53, 22) {
+        return value as f64 / 10f64.powi(i32::from(scale));
+    }
+    // 39 digits, a sign and an exponent: it fits, and it is a number.
+    let Ok(text) = Short::of(format_args!("{value}e-{scale}")) else { return f64::NAN };
+    if single {
+        text.text().parse::<f32>().map_or(f64::NAN, f64::from)
+    } else {
+        text.text().parse().unwrap_or(f64::NAN)
     }
 }
 
@@ -212,7 +278,10 @@ fn from_decimal(
             let Some(value) = f(cx)? else { return Ok(None) };
             soften(rescale(value, scale, &to), on_error)
         }),
-        Physical::Double => double_fn(move |cx| Ok(f(cx)?.map(|v| v as f64 / unit as f64))),
+        Physical::Double => {
+            let single = to == DataType::Float;
+            double_fn(move |cx| Ok(f(cx)?.map(|v| double_of_decimal(v, scale, single))))
+        }
         Physical::Long => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             let (low, high) = to.integral_range();
@@ -229,7 +298,8 @@ fn from_decimal(
     }
 }
 
-fn to_string(inner: Compiled, from: DataType, zone: Tz) -> Compiled {
+/// `exponents`: whether small decimals have one, as they have without ANSI mode.
+fn to_string(inner: Compiled, from: DataType, zone: Tz, exponents: bool) -> Compiled {
     fn put<'a>(arena: &'a Bump, value: Value, from: &DataType, zone: Tz) -> Eval<&'a [u8]> {
         if value == Value::Null {
             return Ok(None);
@@ -261,6 +331,14 @@ fn to_string(inner: Compiled, from: DataType, zone: Tz) -> Compiled {
         }
         Compiled::Double(f) => bytes_fn(move |cx| {
             put(cx.arena, f(cx)?.map_or(Value::Null, Value::Double), &from, zone)
+        }),
+        Compiled::Decimal(f) if exponents => bytes_fn(move |cx| {
+            let Some(value) = f(cx)? else { return Ok(None) };
+            let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
+            let mut out = bumpalo::collections::String::new_in(cx.arena);
+            // Writing to memory does not fail.
+            let _ = write_scientific(value, scale, &mut out);
+            Ok(Some(out.into_bump_str().as_bytes()))
         }),
         Compiled::Decimal(f) => bytes_fn(move |cx| {
             put(cx.arena, f(cx)?.map_or(Value::Null, Value::Decimal), &from, zone)
@@ -475,97 +553,19 @@ fn parse_bool(value: &str) -> Eval<bool> {
     }
 }
 
-fn parse_long(value: &str, to: &DataType, zone: Tz) -> Eval<i64> {
+/// `fraction`: whether a whole number may have digits behind a point, which are dropped.
+fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: bool) -> Eval<i64> {
     let parsed = match to {
         DataType::Date => parse_date(value.trim()),
         DataType::Timestamp => parse_timestamp(value, Some(zone)),
         DataType::TimestampNtz => parse_timestamp(value, None),
         to if to.is_interval() => interval::parse_shown(value, to),
-        _ => {
-            let (low, high) = to.integral_range();
-            let trimmed = value.trim();
-            trimmed.parse().ok().filter(|v| (low..=high).contains(v))
-        }
+        _ => parse::integer(value, to, fraction),
     };
     parsed.map_or_else(|| invalid(value, to), |v| Ok(Some(v)))
-}
-
-fn parse_double(value: &str, to: &DataType) -> Eval<f64> {
-    let trimmed = value.trim();
-    // Rust also reads "infinity" and "inf", with a sign, as Spark does; both refuse "".
-    match trimmed.parse::<f64>() {
-        Ok(v) if *to == DataType::Float => Ok(Some(f64::from(v as f32))),
-        Ok(v) => Ok(Some(v)),
-        Err(_) => invalid(value, to),
-    }
-}
-
-/// Reads a decimal of any number of digits and rounds it to the type's scale.
-pub fn parse_decimal(value: &str, to: &DataType) -> Eval<i128> {
-    let DataType::Decimal(_, scale) = *to else { return Ok(None) };
-    let parsed = (|| {
-        let (mantissa, exponent) = match value.trim().split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-            None => (value.trim(), 0),
-        };
-        let (negative, digits) = match mantissa.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if whole.len() + fraction.len() == 0
-            || !(whole.bytes().chain(fraction.bytes())).all(|b| b.is_ascii_digit())
-        {
-            return None;
-        }
-        let mut unscaled: i128 = 0;
-        let mut shift = i32::try_from(fraction.len()).ok()? - exponent - i32::from(scale);
-        let kept = whole.len() + fraction.len();
-        let drop = usize::try_from(shift.max(0)).ok()?.min(kept);
-        let mut round_up = false;
-        for (i, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
-            if i < kept - drop {
-                unscaled = unscaled.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
-            } else {
-                // Only the first dropped digit decides, and only if nothing lies between.
-                round_up = i == kept - drop && shift as usize == drop && digit >= b'5';
-                break;
-            }
-        }
-        while shift < 0 {
-            unscaled = unscaled.checked_mul(10)?;
-            shift += 1;
-        }
-        let unscaled = unscaled + i128::from(round_up);
-        Some(if negative { -unscaled } else { unscaled })
-    })();
-    match parsed {
-        Some(unscaled) => rescale(unscaled, scale, to),
-        None => invalid(value, to),
-    }
 }
 
 /// The error of an arithmetic overflow.
 pub fn arithmetic_overflow<T>(what: &str) -> Result<T, Box<EvalError>> {
     failed("ARITHMETIC_OVERFLOW", format!("{what} overflows"), "Cast to a wider type")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decimals_round_half_up_and_must_fit() {
-        let to = DataType::Decimal(6, 2);
-        let read = |text: &str| parse_decimal(text, &to).ok().flatten();
-        assert_eq!(read("1.005"), Some(101));
-        assert_eq!(read("-1.005"), Some(-101));
-        assert_eq!(read("12e2"), Some(120_000));
-        assert_eq!(read("1e-9"), Some(0));
-        assert_eq!(read("9999.99"), Some(999_999));
-        assert_eq!(read("9999.995"), None, "ten thousand has seven digits");
-        for bad in ["", ".", "1.2.3", "x", "1e", "--1"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
 }

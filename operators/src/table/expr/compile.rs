@@ -20,6 +20,35 @@ pub struct EvalError {
     pub reason: String,
     /// What to do.
     pub fix: &'static str,
+    /// Whether it comes from an operand of what a `try_` function tries, which is not its error.
+    pub passes: bool,
+}
+
+impl EvalError {
+    /// Whether it is an error in ANSI mode only, and NULL without it.
+    pub fn is_of_ansi(&self) -> bool {
+        const ALWAYS: [&str; 18] = [
+            "COLLECTION_SIZE_LIMIT_EXCEEDED",
+            "COMPARATOR_RETURNS_NULL",
+            "DUPLICATED_MAP_KEY",
+            "FAILED_EXECUTE_UDF",
+            "FAILED_FUNCTION_CALL",
+            "INCONSISTENT_BEHAVIOR_CROSS_VERSION",
+            "INVALID_DATETIME_PATTERN",
+            "INVALID_FORMAT",
+            "INVALID_INDEX_OF_ZERO",
+            "INVALID_PARAMETER_VALUE",
+            "INVALID_REGEXP_REPLACE",
+            "INVALID_TIMEZONE",
+            "MALFORMED_CHARACTER_CODING",
+            "NULL_MAP_KEY",
+            "NUMERIC_VALUE_OUT_OF_RANGE.WITHOUT_SUGGESTION",
+            "NOT_NULL_ASSERT_VIOLATION",
+            "SECOND_FUNCTION_ARGUMENT_NOT_INTEGER",
+            "USER_RAISED_EXCEPTION",
+        ];
+        !ALWAYS.iter().any(|condition| self.condition.starts_with(condition))
+    }
 }
 
 impl From<Box<EvalError>> for EngineError {
@@ -38,7 +67,7 @@ pub fn failed<T>(
     reason: impl Into<String>,
     fix: &'static str,
 ) -> Result<T, Box<EvalError>> {
-    Err(Box::new(EvalError { condition, reason: reason.into(), fix }))
+    Err(Box::new(EvalError { condition, reason: reason.into(), fix, passes: false }))
 }
 
 /// What an expression sees: the row, and an arena that lives as long as the record.
@@ -204,28 +233,38 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             if let Some(compiled) = compare_with_constant(name, args, width) {
                 return compiled;
             }
-            let inside = inside(expr, semantics);
-            let compiled = args.iter().map(|arg| compile(arg, width, inside)).collect();
+            if let ("try", [tried]) = (*name, args.as_slice()) {
+                return compile_tried(tried, width, semantics);
+            }
+            let compiled = args.iter().map(below).collect();
             if !semantics.ansi && expr.data_type.is_integral() {
                 match functions::wrapping(name, compiled, &expr.data_type) {
                     Ok(call) => return call,
                     Err(compiled) => {
                         let call =
                             functions::compile(name, compiled, args, &expr.data_type, semantics);
-                        return softened(call);
+                        return without_ansi(call);
                     }
                 }
             }
             let call = functions::compile(name, compiled, args, &expr.data_type, semantics);
-            if semantics.ansi { call } else { softened(call) }
+            if semantics.ansi { call } else { without_ansi(call) }
         }
     }
 }
 
-/// What holds for the parts of an expression: what is tried must fail to be noticed.
-fn inside(expr: &Resolved, semantics: Semantics) -> Semantics {
-    let tried = matches!(expr.node, Node::Call("try", _));
-    Semantics { ansi: semantics.ansi || tried, ..semantics }
+/// Compiles what a `try_` function tries, which must fail to be noticed. Of numbers it is the
+/// operation alone: what fails in its operands fails the query, as in Spark.
+fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compiled {
+    let ansi = Semantics { ansi: true, ..semantics };
+    match &tried.node {
+        Node::Call(name, args) if functions::tries_itself(name, args) => {
+            let args_compiled = args.iter().map(|arg| passed(compile(arg, width, semantics)));
+            let args_compiled = args_compiled.collect();
+            softened(functions::compile(name, args_compiled, args, &tried.data_type, ansi))
+        }
+        _ => softened(compile(tried, width, ansi)),
+    }
 }
 
 /// A comparison of a column with a constant, the commonest condition: one closure that reads the
@@ -276,20 +315,51 @@ fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<
     })
 }
 
-/// The same, with NULL for an error.
+macro_rules! each_kind {
+    ($compiled:expr, |$value:ident| $change:expr) => {{
+        macro_rules! wrap {
+            ($make:ident, $f:ident) => {
+                $make(move |cx| {
+                    let $value = $f(cx);
+                    $change
+                })
+            };
+        }
+        match $compiled {
+            Compiled::Bool(f) => wrap!(bool_fn, f),
+            Compiled::Long(f) => wrap!(long_fn, f),
+            Compiled::Double(f) => wrap!(double_fn, f),
+            Compiled::Decimal(f) => wrap!(decimal_fn, f),
+            Compiled::Bytes(f) => wrap!(bytes_fn, f),
+        }
+    }};
+}
+
+/// The same, with NULL for an error, unless that comes from what was [`passed`].
 pub fn softened(inner: Compiled) -> Compiled {
-    macro_rules! soften {
-        ($make:ident, $f:ident) => {
-            $make(move |cx| Ok($f(cx).unwrap_or(None)))
-        };
-    }
-    match inner {
-        Compiled::Bool(f) => soften!(bool_fn, f),
-        Compiled::Long(f) => soften!(long_fn, f),
-        Compiled::Double(f) => soften!(double_fn, f),
-        Compiled::Decimal(f) => soften!(decimal_fn, f),
-        Compiled::Bytes(f) => soften!(bytes_fn, f),
-    }
+    each_kind!(inner, |value| match value {
+        Err(mut error) if error.passes => {
+            error.passes = false;
+            Err(error)
+        }
+        value => Ok(value.unwrap_or(None)),
+    })
+}
+
+/// The same, with errors that the `try_` function around it does not take for its own.
+fn passed(inner: Compiled) -> Compiled {
+    each_kind!(inner, |value| value.map_err(|mut error| {
+        error.passes = true;
+        error
+    }))
+}
+
+/// The same, with NULL for the errors that only ANSI mode knows.
+fn without_ansi(inner: Compiled) -> Compiled {
+    each_kind!(inner, |value| match value {
+        Err(error) if !error.is_of_ansi() => Err(error),
+        value => Ok(value.unwrap_or(None)),
+    })
 }
 
 /// The value of an expression of any kind.
@@ -352,9 +422,24 @@ pub fn from_cells(
 /// Computes what depends on no column before any record comes. What fails is left as it is, to
 /// fail when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
-    let inside = inside(&expr, semantics);
-    let expr = expr.map_children(&mut |child| fold(child, inside));
+    let expr = match &expr.node {
+        // What is tried is no constant by itself: its error must be noticed.
+        Node::Call("try", _) => {
+            expr.map_children(&mut |tried| tried.map_children(&mut |child| fold(child, semantics)))
+        }
+        _ => expr.map_children(&mut |child| fold(child, semantics)),
+    };
     let constant = match &expr.node {
+        Node::Call("try", tried) => {
+            let constant = |arg: &&Resolved| matches!(arg.node, Node::Literal(_));
+            tried.iter().all(|tried| match &tried.node {
+                Node::Call(name, args) => {
+                    functions::is_deterministic(name) && args.iter().all(|arg| constant(&arg))
+                }
+                Node::Cast(inner, _) => constant(&&**inner),
+                _ => constant(&tried),
+            })
+        }
         Node::Call(name, args) => {
             functions::is_deterministic(name)
                 && args.iter().all(|arg| matches!(arg.node, Node::Literal(_)))

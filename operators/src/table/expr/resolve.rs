@@ -334,6 +334,13 @@ pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str
 
 /// An explicit cast, refused where Spark refuses it.
 pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolved> {
+    if inner.data_type == *to && to.is_integral() && matches!(inner.node, Node::Literal(_)) {
+        // The cast stays: a written number counts its digits in decimal arithmetic, a cast one
+        // those of its type.
+        let nullable = inner.nullable;
+        let node = Node::Cast(Box::new(inner), lenient);
+        return Ok(Resolved { node, data_type: to.clone(), nullable });
+    }
     if inner.data_type == *to || inner.is_null_literal() {
         return Ok(inner.coerce(to));
     }

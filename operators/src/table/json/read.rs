@@ -5,7 +5,7 @@
 //! arrays and maps go through a tree of their own. A field that is not of its type is NULL, and the rest
 //! of the object is read all the same.
 
-use crate::table::expr::cast::parse_decimal;
+use crate::table::expr::parse;
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::{Notation, integer};
 use crate::table::types::{DataType, Field};
@@ -286,7 +286,7 @@ impl<'de, B: Bytes> DeserializeSeed<'de> for Slot<'_, '_, B> {
                 if text == "null" {
                     return Ok(false);
                 }
-                match parse_decimal(text, self.data_type()) {
+                match parse::decimal(text, self.data_type()) {
                     Ok(Some(value)) => self.writer.decimal(self.index, value),
                     _ => self.wrong(),
                 }

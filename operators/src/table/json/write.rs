@@ -3,7 +3,7 @@
 use crate::table::datetime::Tz;
 use crate::table::text::Notation;
 use crate::table::types::DataType;
-use crate::table::value::Value;
+use crate::table::value::{Value, write_scientific};
 use base64::Engine;
 use std::fmt;
 
@@ -28,7 +28,11 @@ pub fn write_json_as(
         (Value::Double(v), _) if !v.is_finite() => {
             quoted(out, |out| value.write_text(data_type, zone, "", out));
         }
-        (Value::Double(_) | Value::Decimal(_) | Value::Long(_), t) if t.is_numeric() => {
+        (Value::Decimal(v), DataType::Decimal(_, scale)) => {
+            // Writing to memory does not fail.
+            let _ = write_scientific(*v, *scale, &mut Text(out));
+        }
+        (Value::Double(_) | Value::Long(_), t) if t.is_numeric() => {
             // Writing to memory does not fail.
             let _ = value.write_text(data_type, zone, "", &mut Text(out));
         }

@@ -4,7 +4,7 @@ use super::dialect::UNSIGNED_SHIFT;
 use super::place;
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::cast::parse_decimal;
+use crate::table::expr::parse;
 use crate::table::expr::{Expr, call};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -428,8 +428,19 @@ fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
     }
 }
 
+/// The letters behind a number that say its type.
+const SUFFIXES: [(&str, DataType); 6] = [
+    ("bd", DataType::Decimal(0, 0)),
+    ("l", DataType::Long),
+    ("s", DataType::Short),
+    ("y", DataType::Byte),
+    ("d", DataType::Double),
+    ("f", DataType::Float),
+];
+
 /// A number as Spark types it: INT, BIGINT, DECIMAL, with an exponent DOUBLE, or by its suffix.
 fn number(written: &str, here: Place) -> PlanResult<Expr> {
+    let lower = written.to_ascii_lowercase();
     let wrong = || {
         PlanError::new(
             "INVALID_NUMERIC_LITERAL_RANGE",
@@ -438,39 +449,38 @@ fn number(written: &str, here: Place) -> PlanResult<Expr> {
         )
         .at(here)
     };
-    let lower = written.to_ascii_lowercase();
-    let suffixed = |suffix: &str| {
-        lower
-            .strip_suffix(suffix)
-            .filter(|rest| rest.ends_with(|c: char| c.is_ascii_digit() || c == '.'))
+    let suffix = SUFFIXES.iter().find_map(|(suffix, to)| {
+        let digits = lower.strip_suffix(suffix)?;
+        digits.ends_with(|c: char| c.is_ascii_digit() || c == '.').then_some((digits, to))
+    });
+    let (digits, to) = match suffix {
+        Some((digits, to)) => (digits, to.clone()),
+        None if lower.contains('e') => (lower.as_str(), DataType::Double),
+        None => match lower.parse::<i64>() {
+            Ok(value) => {
+                return Ok(i32::try_from(value).map_or_else(|_| value.into(), Into::into));
+            }
+            Err(_) => (lower.as_str(), DataType::Decimal(0, 0)),
+        },
     };
-    if let Some(digits) = suffixed("l") {
-        return digits.parse::<i64>().map(Into::into).map_err(|_| wrong());
-    }
-    if let Some(digits) = suffixed("d") {
-        return digits.parse::<f64>().map(Into::into).map_err(|_| wrong());
-    }
-    if let Ok(value) = written.parse::<i64>() {
-        return Ok(match i32::try_from(value) {
-            Ok(small) => small.into(),
-            Err(_) => value.into(),
-        });
-    }
-    if lower.contains('e') {
-        return written.parse::<f64>().map(Into::into).map_err(|_| wrong());
-    }
-    let digits = written.trim_start_matches('-');
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let whole = whole.trim_start_matches('0').len();
-    let (precision, scale) = ((whole + fraction.len()).max(1), fraction.len());
-    if precision > 38 {
-        return Err(wrong());
-    }
-    let data_type = DataType::Decimal(precision as u8, scale as u8);
-    match parse_decimal(written, &data_type) {
-        Ok(Some(unscaled)) => Ok(Expr::Literal(Value::Decimal(unscaled), data_type)),
-        _ => Err(wrong()),
-    }
+    let value = match &to {
+        DataType::Decimal(..) => {
+            let (value, to) = parse::literal(digits).ok_or_else(wrong)?.map_err(|condition| {
+                let reason = format!("'{written}' has more digits than the 38 of a decimal");
+                PlanError::new(condition, reason, "Write it as a DOUBLE: with E0").at(here)
+            })?;
+            return Ok(Expr::Literal(Value::Decimal(value), to));
+        }
+        DataType::Float | DataType::Double => {
+            // Beyond the largest float is what is rounded to it, too.
+            let exact = parse::double(digits, &DataType::Double).unwrap_or(f64::INFINITY);
+            let most = if to == DataType::Float { f64::from(f32::MAX) } else { f64::MAX };
+            let value = parse::double(digits, &to).map(Value::Double);
+            value.filter(|_| exact.abs() <= most)
+        }
+        to => parse::integer(digits, to, false).map(Value::Long),
+    };
+    Ok(Expr::Literal(value.ok_or_else(wrong)?, to))
 }
 
 fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {

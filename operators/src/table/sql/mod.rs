@@ -379,30 +379,14 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let suffix = at(i + 1).and_then(word).filter(|_| {
             tokens.get(i + 1).is_some_and(|next| next.span.start == tokens[i].span.end)
         });
-        let to = match suffix.map(str::to_ascii_uppercase).as_deref() {
-            Some("Y") => Some("TINYINT"),
-            Some("S") => Some("SMALLINT"),
-            Some("F") => Some("FLOAT"),
-            Some("D") => Some("DOUBLE"),
-            Some("BD") => Some("DECIMAL"),
-            _ => None,
+        // A number and the letters of its type are one literal.
+        let is_suffix = |text: &str| {
+            ["Y", "S", "F", "D", "BD"].iter().any(|suffix| suffix.eq_ignore_ascii_case(text))
         };
-        if let (Token::Number(digits, _), Some(to)) = (&tokens[i].token, to) {
-            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-            put(Token::make_keyword("CAST"));
-            put(Token::LParen);
-            put(tokens[i].token.clone());
-            put(Token::make_keyword("AS"));
-            put(Token::make_keyword(to));
-            if to == "DECIMAL" {
-                let precision = (whole.len() + fraction.len()).max(1);
-                put(Token::LParen);
-                put(Token::Number(precision.to_string(), false));
-                put(Token::Comma);
-                put(Token::Number(fraction.len().to_string(), false));
-                put(Token::RParen);
-            }
-            put(Token::RParen);
+        if let (Token::Number(digits, false), Some(suffix)) =
+            (&tokens[i].token, suffix.filter(|text| is_suffix(text)))
+        {
+            put(Token::Number(format!("{digits}{suffix}"), false));
             i += 2;
             continue;
         }

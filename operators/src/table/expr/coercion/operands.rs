@@ -136,6 +136,10 @@ fn to_one_type(
         return (a.coerce(&to), b.coerce(&to));
     }
     let number = |t: &DataType| t.is_numeric() || *t == T::Null;
+    // A NULL divided by a decimal is a double, unlike the reverse.
+    if operator == "/" && *x == T::Null && y.is_numeric() {
+        return (a.coerce(&T::Double), b.coerce(&T::Double));
+    }
     if both_decimal(x, y) {
         return match of_decimals(x, y) {
             Some(to) if is_comparison(operator) => (a.coerce(&to), b.coerce(&to)),

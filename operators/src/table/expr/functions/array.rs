@@ -18,7 +18,11 @@ use bumpalo::collections::Vec as BumpVec;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     function("array", "array(a, b, …)", (0, MANY), array, |args, _, _| build(args)),
-    cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
+    nullable_cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
+        if a[0].is_null() {
+            // Spark's older rule is in force without ANSI mode.
+            return Ok(if call.semantics.ansi { Cell::Null } else { Cell::Long(-1) });
+        }
         Ok(Cell::Long(match call.data_type(0) {
             DataType::Map(..) => a[0].map().map_or(0, |map| map.len) as i64,
             _ => a[0].array().len as i64,

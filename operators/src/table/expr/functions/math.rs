@@ -1,13 +1,12 @@
-//! Arithmetic, with ANSI overflow rules, and rounding.
+//! Arithmetic, with ANSI overflow rules, and extremes.
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::cast::{arithmetic_overflow, rescale, wrapped};
+use crate::table::expr::cast::{arithmetic_overflow, wrapped};
 use crate::table::expr::cell::{Cell, order};
 use crate::table::expr::coercion::{check_order, unify_without_text};
-use crate::table::expr::compile::{
-    Compiled, Eval, Semantics, decimal_fn, double_fn, failed, fold, long_fn,
-};
+use crate::table::expr::compile::{Compiled, Eval, decimal_fn, double_fn, failed, long_fn};
+use crate::table::expr::decimal::{self, Scaled};
 use crate::table::expr::resolve::common_type;
 use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -52,30 +51,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         double_fn(move |cx| Ok(a(cx)?.map(f64::sqrt)))
     }),
     function(
-        "floor",
-        "floor(a[, digits]): down to a whole number",
-        (1, 2),
-        to_whole,
-        |args, exprs, to| whole(args, exprs, to, f64::floor, Rounding::Down),
-    ),
-    function(
-        "ceil",
-        "ceil(a[, digits]): up to a whole number",
-        (1, 2),
-        to_whole,
-        |args, exprs, to| whole(args, exprs, to, f64::ceil, Rounding::Up),
-    ),
-    function(
-        "round",
-        "round(a[, digits]): half away from zero",
-        (1, 2),
-        rounding,
-        |args, exprs, to| round(args, exprs, to, half_up, Rounding::HalfUp),
-    ),
-    function("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, exprs, to| {
-        round(args, exprs, to, half_even, Rounding::HalfEven)
-    }),
-    function(
         "greatest",
         "greatest(a, b, …): the largest that is not NULL",
         (2, MANY),
@@ -99,7 +74,7 @@ fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
     )
 }
 
-/// Both operands as numbers of one type.
+/// Both operands, and the type in which they are combined.
 fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataType)> {
     // They come brought to one type, or as decimals of any precision.
     let (a, b) = (&args[0].data_type, &args[1].data_type);
@@ -109,9 +84,11 @@ fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataT
     }
 }
 
-/// The decimal that holds an operand: of a whole number that is written, only its digits.
-fn decimal_of(arg: &Resolved) -> Option<(u8, u8)> {
+/// The decimal that holds an operand: of a whole number that is written, only its digits; of a
+/// NULL, what the other operand is.
+fn decimal_of(arg: &Resolved, other: &Resolved) -> Option<(u8, u8)> {
     match (&arg.node, &arg.data_type) {
+        (_, DataType::Null) => other.data_type.as_decimal(),
         (Node::Literal(Value::Long(v)), t) if t.is_integral() => {
             Some((v.unsigned_abs().to_string().len() as u8, 0))
         }
@@ -122,13 +99,14 @@ fn decimal_of(arg: &Resolved) -> Option<(u8, u8)> {
 fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let (args, common) = operands(name, args)?;
     let mut nullable = any_nullable(&args);
-    let decimal = args.iter().any(|a| matches!(a.data_type, DataType::Decimal(..)));
-    if decimal && matches!(common, DataType::Decimal(..)) {
-        let sides: Vec<_> = args.iter().filter_map(decimal_of).collect();
-        if let [(p1, s1), (p2, s2)] = sides[..] {
-            let result = decimal_result(name, (p1, s1), (p2, s2));
-            let coerced =
-                args.into_iter().zip(sides).map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
+    if matches!(common, DataType::Decimal(..)) {
+        let sides = (decimal_of(&args[0], &args[1]), decimal_of(&args[1], &args[0]));
+        if let (Some(left), Some(right)) = sides {
+            let result = decimal::result_type(name, left, right, Rules::current().precision_loss);
+            let coerced = args
+                .into_iter()
+                .zip([left, right])
+                .map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
             nullable |= name == "/";
             return Ok((coerced.collect(), result, nullable));
         }
@@ -137,30 +115,18 @@ fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args.into_iter().map(|a| a.coerce(&to)).collect(), to, nullable))
 }
 
-/// Spark's precision and scale of a decimal operation, at most 38 digits.
-fn decimal_result(name: &str, (p1, s1): (u8, u8), (p2, s2): (u8, u8)) -> DataType {
-    let (p1, s1, p2, s2) = (i32::from(p1), i32::from(s1), i32::from(p2), i32::from(s2));
-    let (precision, scale) = match name {
-        "*" => (p1 + p2 + 1, s1 + s2),
-        "/" => {
-            let scale = (s1 + p2 + 1).max(6);
-            (p1 - s1 + s2 + scale, scale)
-        }
-        "%" | "pmod" => ((p1 - s1).min(p2 - s2) + s1.max(s2), s1.max(s2)),
-        _ => ((p1 - s1).max(p2 - s2) + s1.max(s2) + 1, s1.max(s2)),
-    };
-    if precision <= 38 {
-        return DataType::Decimal(precision as u8, scale as u8);
-    }
-    // Digits before the point are kept; of those behind it, at least 6.
-    let whole = precision - scale;
-    let scale = (38 - whole).max(scale.min(6));
-    DataType::Decimal(38, scale as u8)
-}
-
+/// `DIV` takes whole numbers and decimals, and gives a BIGINT.
 fn integral(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let (args, _) = operands(name, args)?;
+    let (args, common) = operands(name, args)?;
     let nullable = any_nullable(&args);
+    let sides = (decimal_of(&args[0], &args[1]), decimal_of(&args[1], &args[0]));
+    if let (DataType::Decimal(..), (Some(left), Some(right))) = (&common, sides) {
+        let coerced = args
+            .into_iter()
+            .zip([left, right])
+            .map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
+        return Ok((coerced.collect(), DataType::Long, nullable));
+    }
     Ok((expect(name, args, &[DataType::Long])?, DataType::Long, nullable))
 }
 
@@ -173,7 +139,7 @@ fn remainder(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args.into_iter().map(|a| a.coerce(&common)).collect(), common, nullable))
 }
 
-fn same(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+pub(super) fn same(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let data_type = args[0].data_type.clone();
     let nullable = any_nullable(&args);
     Ok((args, data_type, nullable))
@@ -196,57 +162,6 @@ fn positive(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn to_double(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     Ok((expect(name, args, &[DataType::Double])?, DataType::Double, nullable))
-}
-
-fn to_whole(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 2 {
-        // To digits: of a double as of the decimal that it prints as.
-        let mut args = args;
-        if !matches!(args[0].data_type, DataType::Decimal(..)) {
-            let to = match args[0].data_type {
-                ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),
-                DataType::Float => (14, 7),
-                _ => (30, 15),
-            };
-            args[0] = args[0].clone().coerce(&DataType::Decimal(to.0, to.1));
-        }
-        return rounding(name, args);
-    }
-    if let DataType::Decimal(precision, scale) = args[0].data_type {
-        let nullable = any_nullable(&args);
-        return Ok((args, DataType::Decimal((precision - scale + 1).min(38), 0), nullable));
-    }
-    let to = if args[0].data_type.is_integral() { DataType::Long } else { DataType::Double };
-    let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[to])?, DataType::Long, nullable))
-}
-
-fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 2 && !args[1].is_constant() {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
-            format!("the digits of `{name}` must be a constant"),
-            "",
-        ));
-    }
-    let digits = args.drain(1..).collect::<Vec<_>>();
-    let (mut args, data_type, nullable) = same(name, args)?;
-    let semantics = Semantics { ansi: Rules::current().ansi, ..Semantics::default() };
-    let digits = expect(name, digits, &[DataType::Int])?;
-    let digits: Vec<_> = digits.into_iter().map(|digits| fold(digits, semantics)).collect();
-    let mut to = data_type;
-    if let DataType::Decimal(precision, scale) = to {
-        let whole = i64::from(precision - scale) + 1;
-        let wanted = match digits.first().map(|digits| &digits.node) {
-            Some(Node::Literal(Value::Long(wanted))) => *wanted,
-            _ => 0,
-        };
-        let kept = wanted.clamp(0, i64::from(scale));
-        let precision = if wanted < 0 { whole.max(1 - wanted) } else { whole + kept };
-        to = DataType::Decimal(precision.clamp(1, 38) as u8, kept as u8);
-    }
-    args.extend(digits);
-    Ok((args, to, nullable))
 }
 
 fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -314,38 +229,41 @@ fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Com
     })
 }
 
-/// Two unscaled values with their scales into one, or `None` if it does not fit.
-type DecimalOp = fn(i128, u8, i128, u8) -> Option<(i128, u8)>;
+/// An operation on decimals that fits its result to a type.
+type DecimalOp = fn(Scaled, Scaled, &DataType) -> Option<i128>;
 
-/// An operation on decimals: `op` works at scale `at`, then the result is brought to the type's.
 fn decimal_op(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, op: DecimalOp) -> Compiled {
-    let scale = |e: &Resolved| e.data_type.as_decimal().map_or(0, |(_, s)| s);
     let (s1, s2, to) = (scale(&exprs[0]), scale(&exprs[1]), to.clone());
     let [a, b] = take(args);
     let (a, b) = (a.decimal(), b.decimal());
     decimal_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
-        match op(x, s1, y, s2) {
-            Some((v, scale)) => rescale(v, scale, &to),
-            None => arithmetic_overflow("the decimal operation"),
+        match op((x, s1), (y, s2), &to) {
+            Some(v) => Ok(Some(v)),
+            None => no_room(x, &to),
         }
     })
 }
 
-fn align(x: i128, s1: u8, y: i128, s2: u8) -> Option<(i128, i128, u8)> {
-    let scale = s1.max(s2);
-    let up = |v: i128, s: u8| v.checked_mul(10i128.pow(u32::from(scale - s)));
-    Some((up(x, s1)?, up(y, s2)?, scale))
+fn scale(of: &Resolved) -> u8 {
+    of.data_type.as_decimal().map_or(0, |(_, scale)| scale)
+}
+
+/// The error of a decimal result that its type has no room for.
+#[cold]
+pub(super) fn no_room<T>(of: i128, to: &DataType) -> Eval<T> {
+    failed(
+        "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+        format!("the result of an operation on the digits {of} does not fit {to}"),
+        "Cast to a narrower decimal before, or use a try_ function to get NULL",
+    )
 }
 
 fn compile_add(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
     match to.physical() {
         Physical::Long => long_op(args, to, "+", i64::checked_add),
         Physical::Double => double_op(args, to, |x, y| x + y),
-        _ => decimal_op(args, exprs, to, |x, s1, y, s2| {
-            let (x, y, scale) = align(x, s1, y, s2)?;
-            Some((x.checked_add(y)?, scale))
-        }),
+        _ => decimal_op(args, exprs, to, decimal::add),
     }
 }
 
@@ -353,10 +271,7 @@ fn compile_sub(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compil
     match to.physical() {
         Physical::Long => long_op(args, to, "-", i64::checked_sub),
         Physical::Double => double_op(args, to, |x, y| x - y),
-        _ => decimal_op(args, exprs, to, |x, s1, y, s2| {
-            let (x, y, scale) = align(x, s1, y, s2)?;
-            Some((x.checked_sub(y)?, scale))
-        }),
+        _ => decimal_op(args, exprs, to, |a, (y, scale), to| decimal::add(a, (-y, scale), to)),
     }
 }
 
@@ -364,48 +279,59 @@ fn compile_mul(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compil
     match to.physical() {
         Physical::Long => long_op(args, to, "*", i64::checked_mul),
         Physical::Double => double_op(args, to, |x, y| x * y),
-        _ => decimal_op(args, exprs, to, |x, s1, y, s2| Some((x.checked_mul(y)?, s1 + s2))),
+        _ => decimal_op(args, exprs, to, decimal::multiply),
     }
 }
 
-fn divided_by_zero<T>() -> Eval<T> {
-    failed("DIVIDE_BY_ZERO", "division by zero", "Use nullif(divisor, 0) to get NULL instead")
+#[cold]
+fn by_zero<T>(condition: &'static str) -> Eval<T> {
+    failed(condition, "division by zero", "Use nullif(divisor, 0) to get NULL instead")
 }
 
 fn compile_div(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
-    if let DataType::Decimal(_, scale) = *to {
-        let of = |e: &Resolved| e.data_type.as_decimal().map_or(0, |(_, s)| s);
-        let (s1, s2, to) = (of(&exprs[0]), of(&exprs[1]), to.clone());
-        let [a, b] = take(args);
-        let (a, b) = (a.decimal(), b.decimal());
-        return decimal_fn(move |cx| {
-            let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
-            if y == 0 {
-                return divided_by_zero();
-            }
-            // One digit more than asked for, so that the rounding is right.
-            let shift = i32::from(scale) + 1 + i32::from(s2) - i32::from(s1);
-            let quotient = if shift >= 0 {
-                x.checked_mul(10i128.pow(shift as u32)).map(|x| x / y)
-            } else {
-                Some(x / y / 10i128.pow(shift.unsigned_abs()))
-            };
-            match quotient {
-                Some(v) => rescale(v, scale + 1, &to),
-                None => arithmetic_overflow("the decimal division"),
-            }
-        });
+    if let DataType::Decimal(..) = *to {
+        return nonzero_decimal(args, exprs, to, "DIVIDE_BY_ZERO", decimal::divide);
     }
     let [a, b] = take(args);
     let (a, b) = (a.double(), b.double());
     double_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
-        if y == 0.0 { divided_by_zero() } else { Ok(Some(x / y)) }
+        if y == 0.0 { by_zero("DIVIDE_BY_ZERO") } else { Ok(Some(x / y)) }
     })
 }
 
-fn compile_int_div(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
-    nonzero(args, to, "DIVIDE_BY_ZERO", i64::checked_div)
+fn compile_int_div(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
+    if exprs[0].data_type.physical() != Physical::Decimal {
+        return nonzero(args, to, "DIVIDE_BY_ZERO", i64::checked_div);
+    }
+    let quotient =
+        nonzero_decimal(args, exprs, to, "DIVIDE_BY_ZERO", |a, b, _| decimal::whole_quotient(a, b));
+    let quotient = quotient.decimal();
+    // As in Spark, of a quotient beyond BIGINT the lower 64 bits.
+    long_fn(move |cx| Ok(quotient(cx)?.map(|v| v as i64)))
+}
+
+/// An operation on decimals that fails for a second operand of zero.
+fn nonzero_decimal(
+    args: Vec<Compiled>,
+    exprs: &[Resolved],
+    to: &DataType,
+    condition: &'static str,
+    op: DecimalOp,
+) -> Compiled {
+    let (s1, s2, to) = (scale(&exprs[0]), scale(&exprs[1]), to.clone());
+    let [a, b] = take(args);
+    let (a, b) = (a.decimal(), b.decimal());
+    decimal_fn(move |cx| {
+        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        if y == 0 {
+            return by_zero(condition);
+        }
+        match op((x, s1), (y, s2), &to) {
+            Some(v) => Ok(Some(v)),
+            None => no_room(x, &to),
+        }
+    })
 }
 
 /// An operation on integers that fails for a second operand of zero.
@@ -420,11 +346,7 @@ fn nonzero(
     long_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
         if y == 0 {
-            return failed(
-                condition,
-                "division by zero",
-                "Use nullif(divisor, 0) to get NULL instead",
-            );
+            return by_zero(condition);
         }
         match op(x, y) {
             Some(v) if v >= low && v <= high => Ok(Some(v)),
@@ -433,32 +355,11 @@ fn nonzero(
     })
 }
 
-/// A remainder of decimals, brought to one scale.
-fn decimal_rem(
-    args: Vec<Compiled>,
-    exprs: &[Resolved],
-    to: &DataType,
-    op: fn(i128, i128) -> i128,
-) -> Compiled {
-    let scale = |e: &Resolved| e.data_type.as_decimal().map_or(0, |(_, s)| s);
-    let (s1, s2, to) = (scale(&exprs[0]), scale(&exprs[1]), to.clone());
-    let [a, b] = take(args);
-    let (a, b) = (a.decimal(), b.decimal());
-    decimal_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
-        if y == 0 {
-            return failed("REMAINDER_BY_ZERO", "remainder by zero", "Use nullif(divisor, 0)");
-        }
-        match align(x, s1, y, s2) {
-            Some((x, y, scale)) => rescale(op(x, y), scale, &to),
-            None => arithmetic_overflow("the remainder"),
-        }
-    })
-}
-
 fn compile_rem(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
     match to.physical() {
-        Physical::Decimal => decimal_rem(args, exprs, to, |x, y| x % y),
+        Physical::Decimal => {
+            nonzero_decimal(args, exprs, to, "REMAINDER_BY_ZERO", decimal::remainder)
+        }
         // The remainder by -1 is 0 also where the quotient would overflow.
         Physical::Long => nonzero(args, to, "REMAINDER_BY_ZERO", |x, y| Some(x.wrapping_rem(y))),
         _ => double_rem(args, |x, y| x % y),
@@ -466,31 +367,29 @@ fn compile_rem(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compil
 }
 
 fn compile_pmod(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compiled {
+    let single = *to == DataType::Float;
     match to.physical() {
-        Physical::Decimal => decimal_rem(args, exprs, to, |x, y| {
-            let r = x % y;
-            if r < 0 { (r + y) % y } else { r }
-        }),
+        Physical::Decimal => {
+            nonzero_decimal(args, exprs, to, "REMAINDER_BY_ZERO", decimal::positive_remainder)
+        }
         Physical::Long => nonzero(args, to, "REMAINDER_BY_ZERO", |x, y| {
             let r = x.wrapping_rem(y);
             Some(if r < 0 { (r.wrapping_add(y)).wrapping_rem(y) } else { r })
         }),
-        _ => double_rem(args, |x, y| {
+        _ => double_rem(args, move |x, y| {
             let r = x % y;
-            if r < 0.0 { (r + y) % y } else { r }
+            let sum = if single { f64::from((r + y) as f32) } else { r + y };
+            if r < 0.0 { sum % y } else { r }
         }),
     }
 }
 
-fn double_rem(args: Vec<Compiled>, op: fn(f64, f64) -> f64) -> Compiled {
+fn double_rem(args: Vec<Compiled>, op: impl Fn(f64, f64) -> f64 + Send + 'static) -> Compiled {
     let [a, b] = take(args);
     let (a, b) = (a.double(), b.double());
     double_fn(move |cx| {
         let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
-        if y == 0.0 {
-            return failed("REMAINDER_BY_ZERO", "remainder by zero", "Use nullif(divisor, 0)");
-        }
-        Ok(Some(op(x, y)))
+        if y == 0.0 { by_zero("REMAINDER_BY_ZERO") } else { Ok(Some(op(x, y))) }
     })
 }
 
@@ -513,160 +412,29 @@ fn unary(
             }
         }),
         Compiled::Double(a) => double_fn(move |cx| Ok(a(cx)?.map(double))),
-        Compiled::Decimal(a) => decimal_fn(move |cx| Ok(a(cx)?.map(decimal))),
+        Compiled::Decimal(a) => {
+            let DataType::Decimal(precision, _) = *to else { unreachable!("of its type") };
+            let limit = 10u128.pow(u32::from(precision));
+            decimal_fn(move |cx| match a(cx)?.map(decimal) {
+                Some(v) if v.unsigned_abs() >= limit => failed(
+                    "NUMERIC_VALUE_OUT_OF_RANGE.WITHOUT_SUGGESTION",
+                    format!("the negative of a decimal has more than {precision} digits"),
+                    "",
+                ),
+                v => Ok(v),
+            })
+        }
         Compiled::Bool(_) | Compiled::Bytes(_) => unreachable!("resolved to a number"),
     }
 }
 
 fn compile_negative(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
-    unary(args, to, i64::checked_neg, |x| -x, |x| -x)
+    unary(args, to, i64::checked_neg, |x| -x, decimal::negated)
 }
 
 fn compile_abs(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
-    unary(args, to, i64::checked_abs, f64::abs, i128::abs)
-}
-
-/// How a digit that is cut off changes the one before it.
-#[derive(Clone, Copy, PartialEq)]
-enum Rounding {
-    Down,
-    Up,
-    HalfUp,
-    HalfEven,
-}
-
-/// A decimal's digits cut to a scale, perhaps a negative one.
-fn round_decimal(value: i128, scale: u8, digits: i64, rounding: Rounding) -> Option<(i128, u8)> {
-    let drop = i64::from(scale) - digits;
-    if drop <= 0 {
-        return Some((value, scale));
-    }
-    let Some(unit) = u32::try_from(drop).ok().and_then(|drop| 10i128.checked_pow(drop)) else {
-        return Some((0, 0));
-    };
-    let (whole, rest) = (value.div_euclid(unit), value.rem_euclid(unit));
-    let up = match rounding {
-        Rounding::Down => false,
-        Rounding::Up => rest > 0,
-        // Away from zero: below it, half is the larger one's.
-        Rounding::HalfUp => rest * 2 > unit || rest * 2 == unit && value >= 0,
-        Rounding::HalfEven => rest * 2 > unit || rest * 2 == unit && whole % 2 != 0,
-    };
-    let rounded = whole + i128::from(up);
-    if digits >= 0 {
-        return Some((rounded, digits as u8));
-    }
-    let zeros = u32::try_from(-digits).ok()?;
-    Some((rounded.checked_mul(10i128.checked_pow(zeros)?)?, 0))
-}
-
-fn rounded_decimal(
-    a: crate::table::expr::compile::DecimalFn,
-    from: &DataType,
-    to: &DataType,
-    digits: i64,
-    rounding: Rounding,
-) -> Compiled {
-    let (scale, to) = (from.as_decimal().map_or(0, |(_, scale)| scale), to.clone());
-    decimal_fn(move |cx| {
-        let Some(value) = a(cx)? else { return Ok(None) };
-        match round_decimal(value, scale, digits, rounding) {
-            Some((value, scale)) => rescale(value, scale, &to),
-            None => arithmetic_overflow("rounding"),
-        }
-    })
-}
-
-fn digits_of(exprs: &[Resolved]) -> i64 {
-    match exprs.get(1).map(|e| &e.node) {
-        Some(Node::Literal(Value::Long(digits))) => (*digits).clamp(-38, 38),
-        _ => 0,
-    }
-}
-
-fn whole(
-    args: Vec<Compiled>,
-    exprs: &[Resolved],
-    to: &DataType,
-    round: fn(f64) -> f64,
-    rounding: Rounding,
-) -> Compiled {
-    let Some(a) = args.into_iter().next() else { unreachable!("resolution counted") };
-    match a {
-        Compiled::Decimal(a) => {
-            rounded_decimal(a, &exprs[0].data_type, to, digits_of(exprs), rounding)
-        }
-        Compiled::Double(a) => long_fn(move |cx| Ok(a(cx)?.map(|v| round(v) as i64))),
-        other => other,
-    }
-}
-
-fn half_up(x: f64) -> f64 {
-    x.round()
-}
-
-fn half_even(x: f64) -> f64 {
-    x.round_ties_even()
-}
-
-fn round(
-    args: Vec<Compiled>,
-    exprs: &[Resolved],
-    to: &DataType,
-    round: fn(f64) -> f64,
-    rounding: Rounding,
-) -> Compiled {
-    let digits = match exprs.get(1).map(|e| &e.node) {
-        Some(Node::Literal(Value::Long(digits))) => (*digits).clamp(-18, 18) as i32,
-        _ => 0,
-    };
-    let Some(value) = args.into_iter().next() else { unreachable!("resolution counted") };
-    match value {
-        Compiled::Decimal(a) => {
-            rounded_decimal(a, &exprs[0].data_type, to, digits_of(exprs), rounding)
-        }
-        Compiled::Double(a) => double_fn(move |cx| {
-            let Some(x) = a(cx)? else { return Ok(None) };
-            Ok(Some(round_double(x, digits, round)))
-        }),
-        Compiled::Long(a) if digits < 0 => {
-            let (unit, (low, high)) = (10i128.pow(digits.unsigned_abs()), to.integral_range());
-            long_fn(move |cx| {
-                let Some(x) = a(cx)? else { return Ok(None) };
-                let rounded = round(x as f64 / unit as f64) as i128 * unit;
-                if rounded < i128::from(low) || rounded > i128::from(high) {
-                    return arithmetic_overflow(&format!("rounding {x}"));
-                }
-                Ok(Some(rounded as i64))
-            })
-        }
-        other => other,
-    }
-}
-
-/// Rounds the decimal that the double prints as, as Spark does, not its binary value: 2.675 to
-/// two digits is 2.68.
-fn round_double(x: f64, digits: i32, round: fn(f64) -> f64) -> f64 {
-    if !x.is_finite() {
-        return x;
-    }
-    let unit = 10f64.powi(digits.abs());
-    let scaled = if digits >= 0 { format!("{x:?}") } else { format!("{:?}", x / unit) };
-    if digits <= 0 {
-        return if digits == 0 { round(x) } else { round(x / unit) * unit };
-    }
-    let shifted: f64 = match scaled.split_once('e') {
-        Some((m, e)) => {
-            let power = e.parse::<i32>().unwrap_or(0) + digits;
-            format!("{m}e{power}").parse().unwrap_or(x * unit)
-        }
-        None => format!("{scaled}e{digits}").parse().unwrap_or(x * unit),
-    };
-    if shifted.abs() >= 9e15 {
-        x
-    } else {
-        format!("{}e-{digits}", round(shifted)).parse().unwrap_or(x)
-    }
+    let abs = |x: i128| if x < 0 { decimal::negated(x) } else { x };
+    unary(args, to, i64::checked_abs, f64::abs, abs)
 }
 
 fn pick(args: Vec<Compiled>, to: &DataType, want: Ordering) -> Compiled {
@@ -703,40 +471,5 @@ fn pick(args: Vec<Compiled>, to: &DataType, want: Ordering) -> Compiled {
                 &of
             ))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decimals_round() {
-        let half_up = |value, digits| round_decimal(value, 2, digits, Rounding::HalfUp).unwrap();
-        assert_eq!(half_up(250, 0), (3, 0));
-        assert_eq!(half_up(-250, 0), (-3, 0));
-        assert_eq!(half_up(-249, 0), (-2, 0));
-        assert_eq!(half_up(12_345, -2), (100, 0));
-        assert_eq!(round_decimal(250, 2, 0, Rounding::HalfEven), Some((2, 0)));
-        assert_eq!(round_decimal(-250, 2, 0, Rounding::HalfEven), Some((-2, 0)));
-        assert_eq!(round_decimal(-201, 2, 0, Rounding::Up), Some((-2, 0)));
-        assert_eq!(round_decimal(-201, 2, 0, Rounding::Down), Some((-3, 0)));
-    }
-
-    #[test]
-    fn doubles_round_as_they_print() {
-        assert_eq!(round_double(2.675, 2, half_up), 2.68);
-        assert_eq!(round_double(-2.5, 0, half_up), -3.0);
-        assert_eq!(round_double(2.5, 0, half_even), 2.0);
-        assert_eq!(round_double(1234.0, -2, half_up), 1200.0);
-        assert_eq!(round_double(1e300, 2, half_up), 1e300);
-    }
-
-    #[test]
-    fn decimal_results_as_spark_sizes_them() {
-        assert_eq!(decimal_result("+", (10, 2), (5, 3)), DataType::Decimal(12, 3));
-        assert_eq!(decimal_result("*", (10, 2), (5, 3)), DataType::Decimal(16, 5));
-        assert_eq!(decimal_result("/", (10, 2), (5, 3)), DataType::Decimal(19, 8));
-        assert_eq!(decimal_result("*", (38, 18), (38, 18)), DataType::Decimal(38, 6));
     }
 }

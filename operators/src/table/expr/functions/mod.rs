@@ -12,7 +12,9 @@ mod like;
 mod map;
 mod math;
 mod number;
+mod number_format;
 mod regexp;
+mod rounding;
 mod string;
 mod text;
 mod time;
@@ -145,10 +147,11 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 15] {
+fn tables() -> [&'static [Function]; 16] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
+        rounding::FUNCTIONS,
         compare::FUNCTIONS,
         condition::FUNCTIONS,
         string::FUNCTIONS,
@@ -414,6 +417,16 @@ fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool)
         }
         eval(&cells, &call, cx.arena)
     })
+}
+
+/// Whether what a `try_` function tries is an operation on numbers, of which it takes the
+/// operation's errors alone.
+pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
+    matches!(name, "+" | "-" | "*" | "/" | "%")
+        && args.iter().all(|arg| match &arg.node {
+            Node::Cast(inner, _) => inner.data_type.is_numeric(),
+            _ => arg.data_type.is_numeric() && !arg.is_null_literal(),
+        })
 }
 
 /// Whether equal arguments always give an equal result.

@@ -1,10 +1,12 @@
 //! Powers, logarithms, angles, bits and bases.
 
 use super::{
-    Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
+    Call, Function, Typed, any_nullable, called, cells, function, made, nullable_cells, take,
+    typed, typed_or_null,
 };
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
+use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, double_fn, failed};
 use crate::table::types::DataType;
@@ -60,7 +62,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "pow(x, y): x to the power of y",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        |a, _, _| Ok(Cell::Double(a[0].double().powf(a[1].double()))),
+        |a, _, _| Ok(Cell::Double(power(a[0].double(), a[1].double()))),
     ),
     double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, f64::cbrt)),
     double("sin", "sin(x)", |a, _, _| map(a, f64::sin)),
@@ -88,7 +90,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "atan2(y, x)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        |a, _, _| Ok(Cell::Double(a[0].double().atan2(a[1].double()))),
+        // Without the sign of a zero, as in Spark.
+        |a, _, _| Ok(Cell::Double((a[0].double() + 0.0).atan2(a[1].double() + 0.0))),
     ),
     cells(
         "hypot",
@@ -111,12 +114,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[], T::Double),
         |_, _, _| Ok(Cell::Double(std::f64::consts::E)),
     ),
-    cells(
+    nullable_cells(
         "nanvl",
         "nanvl(a, b): b if a is not a number",
         (2, 2),
-        |n, a| typed(n, a, &[T::Double], T::Double),
-        |a, _, _| Ok(if a[0].double().is_nan() { a[1] } else { a[0] }),
+        |n, a| {
+            let float = |arg: &Resolved| matches!(arg.data_type, T::Float | T::Null);
+            let both = a.iter().all(float) && a.iter().any(|arg| arg.data_type == T::Float);
+            let to = if both { T::Float } else { T::Double };
+            typed_or_null(n, a, std::slice::from_ref(&to), to.clone())
+        },
+        // What stands in for it counts only where it is used.
+        |a, _, _| Ok(if !a[0].is_null() && a[0].double().is_nan() { a[1] } else { a[0] }),
     ),
     cells(
         "factorial",
@@ -226,10 +235,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "conv(n, from, to): digits from one base to another",
         (3, 3),
         |n, a| typed_or_null(n, a, &[T::String, T::Int, T::Int], T::String),
-        |a, _, arena| {
+        |a, call, arena| {
             let (from, to) = (a[1].long(), a[2].long());
             Ok(match converted(a[0].text(), from, to) {
-                Some(text) => made(arena, &text),
+                Some((_, true)) if call.semantics.ansi => {
+                    return arithmetic_overflow("a number of more than 64 bits");
+                }
+                Some((text, _)) => made(arena, &text),
                 None => Cell::Null,
             })
         },
@@ -308,30 +320,41 @@ fn dice(call: &Call, shape: fn(u64) -> f64) -> Compiled {
     })
 }
 
-/// Digits of one base as digits of another; unsigned, or signed where `to` is negative.
-fn converted(text: &str, from: i64, to: i64) -> Option<String> {
+/// Java's power: not a number wherever an operand is none, but for an exponent of zero.
+fn power(base: f64, exponent: f64) -> f64 {
+    let undefined = exponent.is_nan() || base.abs() == 1.0 && exponent.is_infinite();
+    if undefined { f64::NAN } else { base.powf(exponent) }
+}
+
+/// Digits of one base as digits of another; unsigned, or signed where `to` is negative. Also says
+/// whether they were more than 64 bits, of which the largest number stands in.
+fn converted(text: &str, from: i64, to: i64) -> Option<(String, bool)> {
     let fits = |base: i64| (2..=36).contains(&base.abs());
-    if !fits(from) || !fits(to) || text.trim().is_empty() {
+    let trimmed = text.trim_matches(' ');
+    if !fits(from) || from < 0 || !fits(to) || trimmed.is_empty() {
         return None;
     }
-    let trimmed = text.trim();
     let (negative, digits) = match trimmed.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, trimmed),
     };
     let base = from.unsigned_abs();
-    let mut value = 0u64;
+    let (mut value, mut overflows) = (0u64, false);
     for c in digits.chars() {
         let Some(digit) = c.to_digit(base as u32) else { break };
-        value = match value.checked_mul(base).and_then(|v| v.checked_add(u64::from(digit))) {
-            Some(value) => value,
+        match value.checked_mul(base).and_then(|v| v.checked_add(u64::from(digit))) {
+            Some(more) => value = more,
             None => {
-                value = u64::MAX;
+                (value, overflows) = (u64::MAX, true);
                 break;
             }
         };
     }
-    let mut value = if negative { value.wrapping_neg() } else { value };
+    // What is too large stays so, whatever its sign.
+    if negative && !overflows {
+        let signed_too_large = to > 0 && (value as i64) < 0;
+        value = if signed_too_large { u64::MAX } else { value.wrapping_neg() };
+    }
     let mut sign = "";
     if to < 0 && (value as i64) < 0 {
         value = value.wrapping_neg();
@@ -346,7 +369,7 @@ fn converted(text: &str, from: i64, to: i64) -> Option<String> {
             break;
         }
     }
-    Some(sign.chars().chain(out.into_iter().rev()).collect())
+    Some((sign.chars().chain(out.into_iter().rev()).collect(), overflows))
 }
 
 #[cfg(test)]
@@ -355,10 +378,13 @@ mod tests {
 
     #[test]
     fn bases() {
-        assert_eq!(converted("100", 2, 10).as_deref(), Some("4"));
-        assert_eq!(converted("-10", 16, -10).as_deref(), Some("-16"));
-        assert_eq!(converted("-1", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
-        assert_eq!(converted("x", 10, 16).as_deref(), Some("0"));
-        assert_eq!(converted("1", 1, 16), None);
+        let text = |text: &str, from, to| converted(text, from, to).map(|(text, _)| text);
+        assert_eq!(text("100", 2, 10).as_deref(), Some("4"));
+        assert_eq!(text("-10", 16, -10).as_deref(), Some("-16"));
+        assert_eq!(text("-1", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
+        assert_eq!(text("x", 10, 16).as_deref(), Some("0"));
+        assert_eq!(text("-9223372036854775809", 10, 16).as_deref(), Some("FFFFFFFFFFFFFFFF"));
+        assert_eq!(text("1", 1, 16), None);
+        assert_eq!(converted("18446744073709551616", 10, 16), Some(("F".repeat(16), true)));
     }
 }

@@ -1,16 +1,16 @@
 //! Strings, the rarer functions: parts, positions, formats, codes.
 
-use super::format::{fixed, format_string, grouped, plain_double};
+use super::format::format_string;
+use super::number_format::Pattern;
 use super::{
-    Function, MANY, Typed, any_nullable, cells, made, nullable_cells, typed, typed_or_null,
-    unexpected,
+    Call, Function, MANY, Typed, any_nullable, called, cells, made, nullable_cells, typed,
+    typed_or_null, unexpected,
 };
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{EvalError, failed};
+use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed};
 use crate::table::types::DataType;
-use crate::table::value::decimal_text;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bumpalo::Bump;
@@ -295,38 +295,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(made(arena, a[0].text().trim_matches(|c: char| set.contains(c))))
         },
     ),
-    cells(
+    called(
         "format_number",
-        "format_number(n, digits): with commas and so many digits behind the point",
+        "format_number(n, digits or pattern): with commas and so many digits behind the point",
         (2, 2),
         |n, a| {
-            if !a[0].data_type.is_numeric() && a[0].data_type != T::String {
+            let number = &a[0].data_type;
+            if !number.is_numeric() && *number != T::Null {
                 return Err(unexpected(n, "a number", &a[0]));
             }
-            let to = match a[0].data_type {
-                T::Float | T::Double | T::String => T::Double,
-                ref t => t.clone(),
-            };
-            typed_or_null(n, a, &[to, T::Int], T::String)
-        },
-        |a, call, arena| {
-            let digits = a[1].long();
-            if digits < 0 {
-                return Ok(Cell::Null);
+            if !matches!(a[1].data_type, T::Int | T::String | T::Null) {
+                return Err(unexpected(n, "an INT or a pattern", &a[1]));
             }
-            let digits = digits.min(100) as usize;
-            let plain = match a[0] {
-                Cell::Long(n) => {
-                    format!("{n}{}{}", if digits > 0 { "." } else { "" }, "0".repeat(digits))
-                }
-                Cell::Decimal(v) => {
-                    let scale = call.data_type(0).as_decimal().map_or(0, |(_, s)| s);
-                    fixed(&decimal_text(v, scale), digits)
-                }
-                other => fixed(&plain_double(other.double()), digits),
-            };
-            Ok(made(arena, &grouped(&plain)))
+            let number = if *number == T::Null { T::Double } else { number.clone() };
+            let how = if a[1].data_type == T::String { T::String } else { T::Int };
+            typed_or_null(n, a, &[number, how], T::String)
         },
+        format_number,
     ),
     nullable_cells(
         "format_string",
@@ -535,6 +520,47 @@ fn soundex(text: &str) -> String {
 
 fn type_name(data_type: &DataType) -> String {
     data_type.to_string().to_lowercase().replace(", ", ",").replace(": ", ":")
+}
+
+/// Patterns that are constants are read once.
+fn format_number(args: Vec<Compiled>, call: Call) -> Compiled {
+    let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| scale);
+    let constant = call.text(1).map(Pattern::new);
+    let mut args = args.into_iter().map(Compiled::cells);
+    let (Some(number), Some(how)) = (args.next(), args.next()) else {
+        unreachable!("resolution counted the arguments")
+    };
+    bytes_fn(move |cx| {
+        let (number, how) = (number(cx)?, how(cx)?);
+        if number.is_null() || how.is_null() {
+            return Ok(None);
+        }
+        let made;
+        let pattern = match (&constant, how) {
+            (Some(pattern), _) => pattern,
+            (None, Cell::Long(digits)) => match usize::try_from(digits) {
+                Ok(digits) => {
+                    made = Ok(Pattern::of_digits(digits));
+                    &made
+                }
+                Err(_) => return Ok(None),
+            },
+            (None, how) => {
+                made = Pattern::new(how.text());
+                &made
+            }
+        };
+        match pattern {
+            Ok(pattern) => {
+                Ok(pattern.format(number, scale).map(|text| cx.arena.alloc_str(&text).as_bytes()))
+            }
+            Err(reason) => failed(
+                "INVALID_PARAMETER_VALUE.PATTERN",
+                format!("the pattern '{}' of format_number: {reason}", how.text()),
+                "Write a pattern like #,##0.00",
+            ),
+        }
+    })
 }
 
 #[cfg(test)]

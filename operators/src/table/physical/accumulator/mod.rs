@@ -13,6 +13,7 @@ use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{
     BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
 };
+use crate::table::expr::decimal;
 use crate::table::expr::functions::{is_null, order_doubles, xxhash64};
 use crate::table::expr::user::UserAggregate;
 use crate::table::expr::{Node, Resolved};
@@ -328,10 +329,7 @@ impl Function {
             }
             (Input::Sum(Compiled::Decimal(f)), A::SumDecimal(sum)) => {
                 if let Some(v) = f(cx)? {
-                    match sum.map_or(0, |sum| sum.0).checked_add(v) {
-                        Some(total) => *sum = Some(Wide(total)),
-                        None => return arithmetic_overflow("the sum"),
-                    }
+                    *sum = Some(Wide(self.decimal_sum(sum.map_or(0, |sum| sum.0), v)?));
                 }
             }
             (Input::Avg(Compiled::Double(f)), A::AvgDouble(sum, n)) => {
@@ -342,10 +340,7 @@ impl Function {
             }
             (Input::Avg(Compiled::Decimal(f)), A::AvgDecimal(sum, n)) => {
                 if let Some(v) = f(cx)? {
-                    match { sum.0 }.checked_add(v) {
-                        Some(total) => *sum = Wide(total),
-                        None => return arithmetic_overflow("the average's sum"),
-                    }
+                    *sum = Wide(self.decimal_sum(sum.0, v)?);
                     *n += 1;
                 }
             }
@@ -367,17 +362,11 @@ impl Function {
             },
             (A::SumDouble(a), A::SumDouble(Some(b))) => *a = Some(a.unwrap_or(0.0) + b),
             (A::SumDecimal(a), A::SumDecimal(Some(b))) => {
-                match a.map_or(0, |a| a.0).checked_add(b.0) {
-                    Some(sum) => *a = Some(Wide(sum)),
-                    None => return arithmetic_overflow("the sum"),
-                }
+                *a = Some(Wide(self.decimal_sum(a.map_or(0, |a| a.0), b.0)?));
             }
             (A::AvgDouble(sum, n), A::AvgDouble(other, m)) => (*sum, *n) = (*sum + other, *n + m),
             (A::AvgDecimal(sum, n), A::AvgDecimal(other, m)) => {
-                match { sum.0 }.checked_add(other.0) {
-                    Some(total) => (*sum, *n) = (Wide(total), *n + m),
-                    None => return arithmetic_overflow("the average's sum"),
-                }
+                (*sum, *n) = (Wide(self.decimal_sum(sum.0, other.0)?), *n + m);
             }
             (A::Moments(a), A::Moments(b)) => a.merge(b),
             (A::CoMoments(a), A::CoMoments(b)) => a.merge(b),
@@ -451,15 +440,8 @@ impl Function {
             A::Count(n) => writer.long(index, *n),
             A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
             A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
-            A::SumDecimal(Some(v)) => {
-                let sum = match rescale(v.0, self.scale(), &self.to) {
-                    Err(_) if !self.ansi => None,
-                    sum => sum?,
-                };
-                if let Some(v) = sum {
-                    writer.decimal(index, v);
-                }
-            }
+            A::SumDecimal(Some(v)) if v.0 == OVERFLOWED => {}
+            A::SumDecimal(Some(v)) => writer.decimal(index, v.0),
             A::Once(once) => return self.write(&once.1, writer, index),
             A::User(state, function) => {
                 if let Some(value) = function.finish(state)? {
@@ -500,13 +482,11 @@ impl Function {
             }
             A::AvgDouble(sum, n) if *n > 0 => writer.double(index, sum / *n as f64),
             A::AvgDecimal(sum, n) if *n > 0 => {
-                // One digit more than the result has, so that it is rounded right.
-                let DataType::Decimal(_, to_scale) = self.to else { return Ok(()) };
-                let digits = u32::from(to_scale + 1 - self.scale());
-                let Some(scaled) = { sum.0 }.checked_mul(10i128.pow(digits)) else {
-                    return arithmetic_overflow("the average");
+                let average = match self.decimal_average(sum.0, *n) {
+                    Err(_) if !self.ansi => None,
+                    average => average?,
                 };
-                if let Some(v) = rescale(scaled / i128::from(*n), to_scale + 1, &self.to)? {
+                if let Some(v) = average {
                     writer.decimal(index, v);
                 }
             }
@@ -515,13 +495,38 @@ impl Function {
         Ok(())
     }
 
-    fn scale(&self) -> u8 {
-        match self.from {
-            DataType::Decimal(_, scale) => scale,
-            _ => 0,
+    /// A sum of decimals that has at most 38 digits; beyond them it is [`OVERFLOWED`] for good, or
+    /// an error in ANSI mode.
+    #[inline]
+    fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
+        const LIMIT: u128 = 10u128.pow(38);
+        let total = sum.checked_add(more).filter(|total| total.unsigned_abs() < LIMIT);
+        match total {
+            Some(total) if sum != OVERFLOWED && more != OVERFLOWED => Ok(total),
+            _ if self.ansi => arithmetic_overflow("the sum of decimals"),
+            _ => Ok(OVERFLOWED),
+        }
+    }
+
+    /// The average: a quotient of Spark's type of a division by a count, then brought to the
+    /// result's type.
+    fn decimal_average(&self, sum: i128, count: i64) -> Result<Option<i128>, Box<EvalError>> {
+        let DataType::Decimal(precision, scale) = self.from else { return Ok(None) };
+        if sum == OVERFLOWED {
+            return Ok(None);
+        }
+        let of_sum = ((precision + 10).min(38), scale);
+        let quotient = decimal::result_type("/", of_sum, (20, 0), true);
+        let DataType::Decimal(_, places) = quotient else { return Ok(None) };
+        match decimal::divide((sum, scale), (i128::from(count), 0), &quotient) {
+            Some(value) => rescale(value, places, &self.to),
+            None => arithmetic_overflow("the average"),
         }
     }
 }
+
+/// Stands for a sum of decimals that has had more than 38 digits.
+const OVERFLOWED: i128 = i128::MAX;
 
 /// Puts a row of cells into a buffer that is kept from value to value.
 fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {

@@ -1,0 +1,298 @@
+//! Numbers read from text, as Spark's casts read them.
+//!
+//! Each type has Java's grammar of it: doubles may end with `d` or `f` and may be hexadecimal,
+//! decimals may have any Unicode digits, and without ANSI mode whole numbers may have a fraction.
+
+use super::compile::{Eval, failed};
+use crate::table::types::DataType;
+
+use super::cast::{FIX, invalid, rescale};
+
+/// A whole number of a type. With `fraction` digits behind a point are read and dropped.
+pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
+    let trimmed = text.trim();
+    let whole = match trimmed.split_once('.') {
+        Some((whole, behind)) if fraction && behind.bytes().all(|b| b.is_ascii_digit()) => {
+            if matches!(whole, "" | "+" | "-") {
+                return Some(0);
+            }
+            whole
+        }
+        Some(_) => return None,
+        None => trimmed,
+    };
+    let (low, high) = to.integral_range();
+    whole.parse().ok().filter(|v| (low..=high).contains(v))
+}
+
+/// A FLOAT, rounded once to 32 bits, or a DOUBLE.
+pub fn double(text: &str, to: &DataType) -> Option<f64> {
+    let trimmed = text.trim_matches(|c: char| c <= ' ');
+    if let Some(value) = special(trimmed) {
+        return Some(value);
+    }
+    let digits = trimmed.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(trimmed);
+    let signless = trimmed.trim_start_matches(['+', '-']);
+    if signless.starts_with("0x") || signless.starts_with("0X") {
+        return hexadecimal(trimmed, *to == DataType::Float);
+    }
+    // What Rust reads beyond numbers is among the special ones, or is none.
+    if !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    if *to == DataType::Float {
+        digits.parse::<f32>().ok().map(f64::from)
+    } else {
+        digits.parse().ok()
+    }
+}
+
+fn special(text: &str) -> Option<f64> {
+    if matches!(text, "+NaN" | "-NaN") {
+        return Some(f64::NAN);
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "nan" => Some(f64::NAN),
+        "inf" | "+inf" | "infinity" | "+infinity" => Some(f64::INFINITY),
+        "-inf" | "-infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+/// `0x1.8p3`: hexadecimal digits, then a power of two.
+fn hexadecimal(text: &str, single: bool) -> Option<f64> {
+    let text = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (digits, power) = rest.get(2..)?.split_once(['p', 'P'])?;
+    let mut power = power.parse::<i32>().ok()?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let (mut value, mut sticky) = (0u64, false);
+    for (i, digit) in whole.chars().chain(fraction.chars()).enumerate() {
+        let digit = u64::from(digit.to_digit(16)?);
+        let behind = i >= whole.len();
+        if value >> 58 == 0 {
+            value = value << 4 | digit;
+            power = power.saturating_sub(if behind { 4 } else { 0 });
+        } else {
+            sticky |= digit != 0;
+            power = power.saturating_add(if behind { 0 } else { 4 });
+        }
+    }
+    // More bits than any mantissa has; the lowest stands for all that were cut off.
+    let value = value | u64::from(sticky);
+    let magnitude =
+        if single { f64::from(scaled(value, power) as f32) } else { scaled(value, power) };
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+/// `value * 2^power`, in steps that neither overflow nor vanish before the last one.
+fn scaled(value: u64, power: i32) -> f64 {
+    let mut result = value as f64;
+    let mut left = power.clamp(-2200, 2200);
+    while left != 0 && result != 0.0 && result.is_finite() {
+        let step = left.clamp(-1000, 1000);
+        result *= 2f64.powi(step);
+        left -= step;
+    }
+    result
+}
+
+/// The first code points of the Unicode blocks of ten decimal digits, but for ASCII's.
+const ZEROS: [u32; 36] = [
+    0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
+    0xE50, 0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50,
+    0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
+];
+
+fn digit(c: char) -> Option<u8> {
+    if c.is_ascii() {
+        return c.to_digit(10).map(|digit| digit as u8);
+    }
+    let point = c as u32;
+    ZEROS
+        .iter()
+        .find(|zero| (**zero..**zero + 10).contains(&point))
+        .map(|zero| (point - zero) as u8)
+}
+
+/// A decimal as it is written: digits of which the last `scale` stand behind the point.
+struct Written {
+    negative: bool,
+    digits: smallvec::SmallVec<[u8; 48]>,
+    scale: i64,
+}
+
+impl Written {
+    fn of(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.trim().split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (text.trim(), 0),
+        };
+        let (negative, rest) = match mantissa.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
+        };
+        let (mut digits, mut behind, mut point) = (smallvec::SmallVec::new(), 0i64, false);
+        for c in rest.chars() {
+            if c == '.' && !point {
+                point = true;
+                continue;
+            }
+            let digit = digit(c)?;
+            behind += i64::from(point);
+            // Zeros in front say nothing.
+            if digit != 0 || !digits.is_empty() {
+                digits.push(digit);
+            } else if rest.len() == 1 {
+                break;
+            }
+        }
+        let any = rest.chars().any(|c| c != '.');
+        any.then_some(Self { negative, digits, scale: behind - i64::from(exponent) })
+    }
+
+    /// The value at a scale, rounded half up; `None` if it has more digits than 128 bits.
+    fn at(&self, scale: u8) -> Option<i128> {
+        let drop = self.scale - i64::from(scale);
+        let kept = usize::try_from(self.digits.len() as i64 - drop.max(0)).unwrap_or(0);
+        let mut value = 0i128;
+        for digit in &self.digits[..kept] {
+            value = value.checked_mul(10)?.checked_add(i128::from(*digit))?;
+        }
+        for _ in drop..0 {
+            if value == 0 {
+                break;
+            }
+            value = value.checked_mul(10)?;
+        }
+        // The first digit that is dropped decides, if no zeros stand before it.
+        let first = self.digits.len() as i64 >= drop && drop > 0;
+        let up = first && self.digits.get(kept).is_some_and(|digit| *digit >= 5);
+        let value = value + i128::from(up);
+        Some(if self.negative { -value } else { value })
+    }
+}
+
+/// Reads a decimal of any number of digits and rounds it to the type's scale.
+pub fn decimal(text: &str, to: &DataType) -> Eval<i128> {
+    let DataType::Decimal(_, scale) = *to else { return Ok(None) };
+    let Some(written) = Written::of(text) else { return invalid(text, to) };
+    if !written.digits.is_empty() && written.digits.len() as i64 - written.scale > 38 {
+        return failed(
+            "NUMERIC_OUT_OF_SUPPORTED_RANGE",
+            format!("the value '{text}' has more than 38 digits in front of its point"),
+            FIX,
+        );
+    }
+    match written.at(scale) {
+        Some(unscaled) => rescale(unscaled, scale, to),
+        None => failed(
+            "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+            format!("the value '{text}' does not fit {to}"),
+            FIX,
+        ),
+    }
+}
+
+/// A written decimal, with or without an exponent, as a value and its type, which its digits
+/// decide; `None` for what is none, the condition for what has more than 38 digits.
+pub fn literal(text: &str) -> Option<Result<(i128, DataType), &'static str>> {
+    const TOO_LONG: &str = "DECIMAL_PRECISION_EXCEEDS_MAX_PRECISION";
+    let written = Written::of(text)?;
+    let digits = (written.digits.len() as i64).max(1);
+    // A negative scale becomes zeros, and a fraction's zeros count as digits.
+    let (precision, scale) = if written.scale < 0 {
+        (digits - written.scale, 0)
+    } else {
+        (digits.max(written.scale), written.scale)
+    };
+    if precision > 38 {
+        return Some(Err(TOO_LONG));
+    }
+    let (precision, scale) = (precision as u8, scale as u8);
+    let value = written.at(scale).map(|value| (value, DataType::Decimal(precision, scale)));
+    Some(value.ok_or(TOO_LONG))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_round_half_up_and_must_fit() {
+        let to = DataType::Decimal(6, 2);
+        let read = |text: &str| decimal(text, &to).ok().flatten();
+        assert_eq!(read("1.005"), Some(101));
+        assert_eq!(read("-1.005"), Some(-101));
+        assert_eq!(read("12e2"), Some(120_000));
+        assert_eq!(read("1e-9"), Some(0));
+        assert_eq!(read("5e-3"), Some(1));
+        assert_eq!(read("5e-4"), Some(0));
+        assert_eq!(read("0e400"), Some(0));
+        assert_eq!(read("9999.99"), Some(999_999));
+        assert_eq!(read("9999.995"), None, "ten thousand has seven digits");
+        assert_eq!(read("٣.5"), Some(350));
+        for bad in ["", ".", "1.2.3", "x", "1e", "--1", "+", "1d"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let condition = |text: &str| decimal(text, &to).unwrap_err().condition;
+        assert_eq!(condition("1e38"), "NUMERIC_OUT_OF_SUPPORTED_RANGE");
+        assert_eq!(condition("1e37"), "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION");
+        assert_eq!(condition("one"), "CAST_INVALID_INPUT");
+    }
+
+    #[test]
+    fn doubles_have_javas_grammar() {
+        let read = |text: &str| double(text, &DataType::Double);
+        for (text, value) in [
+            ("1d", 1.0),
+            ("1.5F ", 1.5),
+            (".5", 0.5),
+            ("5.", 5.0),
+            ("0x1p3", 8.0),
+            ("-0x1.8P-1", -0.75),
+            ("1e400", f64::INFINITY),
+            ("-inf", f64::NEG_INFINITY),
+            ("+Infinity", f64::INFINITY),
+        ] {
+            assert_eq!(read(text), Some(value), "{text}");
+        }
+        for bad in ["", " ", ".", "e5", "1e", "-nan", "1_0", "0x1", "d", "infinit", "1dd"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let single = double("1.00000017881393432617187499", &DataType::Float);
+        assert_eq!(single, Some(f64::from(1.000_000_1_f32)), "rounded once");
+    }
+
+    #[test]
+    fn whole_numbers_may_have_a_fraction_where_it_is_said() {
+        let read = |text: &str| integer(text, &DataType::Int, true);
+        for (text, value) in [("1.9", 1), ("-1.9", -1), (".", 0), ("-.5", 0), ("1.", 1)] {
+            assert_eq!(read(text), Some(value), "{text}");
+            assert_eq!(integer(text, &DataType::Int, false), None, "{text}");
+        }
+        for bad in ["", "1e2", "1.x", "1.9.9", "2147483648.0", "- 5"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn written_decimals_have_the_type_of_their_digits() {
+        let read = |text: &str| literal(text).unwrap();
+        assert_eq!(read("1.0E-10"), Ok((10, DataType::Decimal(11, 11))));
+        assert_eq!(read("1e3"), Ok((1000, DataType::Decimal(4, 0))));
+        assert_eq!(read("0E5"), Ok((0, DataType::Decimal(6, 0))));
+        assert_eq!(read("1.50e1"), Ok((150, DataType::Decimal(3, 1))));
+        assert_eq!(read("00.50"), Ok((50, DataType::Decimal(2, 2))));
+        assert_eq!(read("-0.0"), Ok((0, DataType::Decimal(1, 1))));
+        assert!(read("1.20E-38").is_err());
+        assert!(read("1E40").is_err());
+        assert_eq!(literal("1.2.3"), None);
+    }
+}

@@ -1,0 +1,493 @@
+//! The text of DOUBLE and FLOAT as Java 17 prints them, which is Spark's text of them.
+//!
+//! Java up to 18 prints digits until they tell the number from its neighbours, but it generates
+//! them from the left and stops by tests that are a little off. So some numbers get a digit more
+//! than they need: 2^63 / 2 prints as `4.6116860184273879E18`. Programs see these texts in files
+//! and keys, so they are reproduced exactly. The generation is the one of Steele and White, in 32
+//! bits, in 64 bits or in big integers as the scale demands, with the tests that Java has in each.
+//!
+//! Nothing is allocated: digits lie in a small array, and big integers have a fixed size.
+
+use std::fmt::{self, Write};
+
+/// Writes a double.
+pub fn write_double(value: f64, out: &mut dyn Write) -> fmt::Result {
+    if let Some(text) = special(value) {
+        return out.write_str(text);
+    }
+    Digits::of(Binary::of(value)).write(value < 0.0, out)
+}
+
+/// Writes a float.
+pub fn write_float(value: f32, out: &mut dyn Write) -> fmt::Result {
+    if let Some(text) = special(f64::from(value)) {
+        return out.write_str(text);
+    }
+    let bits = value.abs().to_bits();
+    let (exponent, fraction) = ((bits >> 23) as i32, bits & ((1 << 23) - 1));
+    let (exponent, fraction, significant) = if exponent == 0 {
+        let zeros = fraction.leading_zeros() as i32;
+        let shift = zeros - 8;
+        (-shift - 126, fraction << shift, 32 - zeros)
+    } else {
+        (exponent - 127, fraction | 1 << 23, 24)
+    };
+    let fraction = u64::from(fraction) << (52 - 23);
+    Digits::of(Binary { exponent, fraction, significant }).write(value < 0.0, out)
+}
+
+/// The text of a double.
+pub fn double_text(value: f64) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_double(value, &mut out);
+    out
+}
+
+/// The decimal that a finite double prints as, without its sign: `value * 10^exponent`.
+pub fn decimal(value: f64) -> (u64, i32) {
+    if value == 0.0 {
+        return (0, 0);
+    }
+    let digits = Digits::of(Binary::of(value));
+    let written = &digits.digits[..digits.length];
+    let whole = written.iter().fold(0u64, |value, digit| value * 10 + u64::from(*digit));
+    (whole, digits.exponent - digits.length as i32)
+}
+
+fn special(value: f64) -> Option<&'static str> {
+    match value {
+        v if v.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("Infinity"),
+        f64::NEG_INFINITY => Some("-Infinity"),
+        v if v == 0.0 => Some(if v.is_sign_negative() { "-0.0" } else { "0.0" }),
+        _ => None,
+    }
+}
+
+/// A positive number: `fraction / 2^52 * 2^exponent`, the fraction from 2^52 on, of which so many
+/// bits are stored.
+#[derive(Clone, Copy)]
+struct Binary {
+    exponent: i32,
+    fraction: u64,
+    significant: i32,
+}
+
+impl Binary {
+    /// Of a finite double that is not zero, without its sign.
+    fn of(value: f64) -> Self {
+        let bits = value.abs().to_bits();
+        let (exponent, fraction) = ((bits >> 52) as i32, bits & ((1 << 52) - 1));
+        if exponent == 0 {
+            let zeros = fraction.leading_zeros() as i32;
+            let shift = zeros - 11;
+            Self { exponent: -shift - 1022, fraction: fraction << shift, significant: 64 - zeros }
+        } else {
+            Self { exponent: exponent - 1023, fraction: fraction | 1 << 52, significant: 53 }
+        }
+    }
+}
+
+/// Decimal digits of a number, `0.d1d2d3… * 10^exponent`.
+struct Digits {
+    digits: [u8; 24],
+    length: usize,
+    exponent: i32,
+}
+
+/// The scaled number `b / s` and its half distance to the neighbours `m / s`, as powers of two
+/// and five.
+struct Scale {
+    /// Of the number's odd part.
+    b2: i32,
+    b5: i32,
+    s2: i32,
+    s5: i32,
+    m2: i32,
+}
+
+/// How many bits a power of five has; an estimate from 5^27 on.
+fn bits_of_five(power: i32) -> i32 {
+    match power {
+        0 => 0,
+        1..=26 => power * 2_321_928 / 1_000_000 + 1,
+        _ => power * 3,
+    }
+}
+
+impl Digits {
+    fn of(binary: Binary) -> Self {
+        let zeros = binary.fraction.trailing_zeros() as i32;
+        let odd_bits = 53 - zeros;
+        // Bits to the right of the point.
+        let behind = (odd_bits - binary.exponent - 1).max(0);
+        if (-21..=62).contains(&binary.exponent) && behind == 0 {
+            return Self::whole(binary);
+        }
+        let estimate = Self::estimate(binary);
+        let scale = Scale::new(binary, estimate, behind, odd_bits);
+        let odd = binary.fraction >> zeros;
+        let b_bits = odd_bits + scale.b2 + bits_of_five(scale.b5);
+        let ten_s_bits = scale.s2 + 1 + bits_of_five(scale.s5 + 1);
+        let empty = Self { digits: [0; 24], length: 0, exponent: estimate };
+        if b_bits < 32 && ten_s_bits < 32 {
+            empty.develop_32(odd, &scale)
+        } else if b_bits < 64 && ten_s_bits < 64 {
+            empty.develop_64(odd, &scale)
+        } else {
+            empty.develop_big(odd, &scale)
+        }
+    }
+
+    /// The power of ten of the first digit, or one more.
+    #[expect(clippy::approx_constant, reason = "Java's constants decide which it is")]
+    fn estimate(binary: Binary) -> i32 {
+        let fraction = f64::from_bits(1023 << 52 | binary.fraction & ((1 << 52) - 1));
+        let log = (fraction - 1.5) * 0.289529654
+            + 0.176091259
+            + f64::from(binary.exponent) * 0.301029995663981;
+        log.floor() as i32
+    }
+
+    /// Of a whole number that fits 63 bits: of the digits beyond its precision none is printed.
+    fn whole(binary: Binary) -> Self {
+        let mut value = match binary.exponent - 52 {
+            up @ 0.. => binary.fraction << up,
+            down => binary.fraction >> -down,
+        };
+        let mut exponent = 0;
+        let beyond = binary.exponent - binary.significant - 1;
+        if binary.exponent > binary.significant && beyond > 1 {
+            let insignificant = (f64::from(beyond) * std::f64::consts::LOG10_2) as u32;
+            let unit = 10u64.pow(insignificant);
+            let rest = value % unit;
+            value = value / unit + u64::from(insignificant > 0 && rest >= unit / 2);
+            exponent = insignificant as i32;
+        }
+        while value.is_multiple_of(10) {
+            value /= 10;
+            exponent += 1;
+        }
+        let mut digits = [0; 24];
+        let length = value.ilog10() as usize + 1;
+        for slot in digits[..length].iter_mut().rev() {
+            *slot = (value % 10) as u8;
+            value /= 10;
+        }
+        Self { digits, length, exponent: exponent + length as i32 }
+    }
+
+    fn push(&mut self, digit: u8) {
+        if let Some(slot) = self.digits.get_mut(self.length) {
+            *slot = digit;
+            self.length += 1;
+        }
+    }
+
+    /// Takes the first digit, which is none if the estimate was one too high, and says whether
+    /// more must follow whatever the tests say: a text with an exponent has two digits at least.
+    fn first(&mut self, digit: u8, high: bool) -> bool {
+        if digit == 0 && !high {
+            self.exponent -= 1;
+        } else {
+            self.push(digit);
+        }
+        self.exponent < -3 || self.exponent >= 8
+    }
+
+    fn develop_32(mut self, odd: u64, scale: &Scale) -> Self {
+        let five = |power: i32| 5i32.wrapping_pow(power as u32);
+        let mut b = (odd as i32).wrapping_mul(five(scale.b5)) << scale.b2;
+        let s = five(scale.s5) << scale.s2;
+        let mut m = five(scale.b5) << scale.m2;
+        let tens = s.wrapping_mul(10);
+        let mut begun = false;
+        let (low, high) = loop {
+            let digit = (b / s) as u8;
+            b = 10 * (b % s);
+            m = m.wrapping_mul(10);
+            // What overflowed is larger than all it is compared with.
+            let (low, high) =
+                if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
+            let go_on = if begun {
+                self.push(digit);
+                false
+            } else {
+                begun = true;
+                self.first(digit, high)
+            };
+            if (low || high) && !go_on {
+                break (low, high);
+            }
+        };
+        self.rounded(low, high, i64::from(b.wrapping_shl(1).wrapping_sub(tens)))
+    }
+
+    fn develop_64(mut self, odd: u64, scale: &Scale) -> Self {
+        let five = |power: i32| 5i64.wrapping_pow(power as u32);
+        let mut b = (odd as i64).wrapping_mul(five(scale.b5)) << scale.b2;
+        let s = five(scale.s5) << scale.s2;
+        let mut m = five(scale.b5).wrapping_shl(scale.m2 as u32);
+        let tens = s.wrapping_mul(10);
+        let mut begun = false;
+        let (low, high) = loop {
+            let digit = (b / s) as u8;
+            b = 10 * (b % s);
+            m = m.wrapping_mul(10);
+            let (low, high) =
+                if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
+            let go_on = if begun {
+                self.push(digit);
+                false
+            } else {
+                begun = true;
+                self.first(digit, high)
+            };
+            if (low || high) && !go_on {
+                break (low, high);
+            }
+        };
+        self.rounded(low, high, b.wrapping_shl(1).wrapping_sub(tens))
+    }
+
+    fn develop_big(mut self, odd: u64, scale: &Scale) -> Self {
+        let mut b = Big::new(odd, scale.b5, scale.b2);
+        let s = Big::new(1, scale.s5, scale.s2);
+        let mut m = Big::new(1, scale.b5, scale.m2);
+        let mut tens = s.clone();
+        tens.times(10);
+        let mut begun = false;
+        let (low, high) = loop {
+            let digit = b.take_multiples(&s);
+            b.times(10);
+            m.times(10);
+            // Unlike above, reaching the neighbour's half is enough.
+            let (low, high) = (b < m, b.plus(&m) >= tens);
+            let go_on = if begun {
+                self.push(digit);
+                false
+            } else {
+                begun = true;
+                self.first(digit, high)
+            };
+            if (low || high) && !go_on {
+                break (low, high);
+            }
+        };
+        b.times(2);
+        self.rounded(low, high, b.cmp(&tens) as i64)
+    }
+
+    /// Rounds the last digit: `beyond` compares what is left with a half.
+    fn rounded(mut self, low: bool, high: bool, beyond: i64) -> Self {
+        self.exponent += 1;
+        let odd = self.length > 0 && self.digits[self.length - 1] % 2 == 1;
+        if high && (!low || beyond > 0 || beyond == 0 && odd) {
+            self.round_up();
+        }
+        self
+    }
+
+    fn round_up(&mut self) {
+        for digit in self.digits[..self.length].iter_mut().rev() {
+            if *digit < 9 {
+                *digit += 1;
+                return;
+            }
+            *digit = 0;
+        }
+        self.digits[0] = 1;
+        self.exponent += 1;
+    }
+
+    fn write(&self, negative: bool, out: &mut dyn Write) -> fmt::Result {
+        let mut text = [b'0'; 40];
+        let mut at = 0;
+        let mut put = |byte: u8| {
+            text[at] = byte;
+            at += 1;
+        };
+        if negative {
+            put(b'-');
+        }
+        let digits = self.digits[..self.length].iter().map(|digit| b'0' + digit);
+        let mut power = 0;
+        match self.exponent {
+            1..=7 => {
+                let whole = self.exponent as usize;
+                digits.clone().chain(std::iter::repeat(b'0')).take(whole).for_each(&mut put);
+                put(b'.');
+                if self.length > whole {
+                    digits.skip(whole).for_each(&mut put);
+                } else {
+                    put(b'0');
+                }
+            }
+            -2..=0 => {
+                b"0.".iter().copied().for_each(&mut put);
+                (self.exponent..0).for_each(|_| put(b'0'));
+                digits.for_each(&mut put);
+            }
+            exponent => {
+                digits.clone().take(1).for_each(&mut put);
+                put(b'.');
+                if self.length > 1 {
+                    digits.skip(1).for_each(&mut put);
+                } else {
+                    put(b'0');
+                }
+                power = exponent - 1;
+            }
+        }
+        // Only ASCII was put there.
+        out.write_str(std::str::from_utf8(&text[..at]).unwrap_or_default())?;
+        if power == 0 { Ok(()) } else { write!(out, "E{power}") }
+    }
+}
+
+impl Scale {
+    fn new(binary: Binary, estimate: i32, behind: i32, odd_bits: i32) -> Self {
+        let b5 = (-estimate).max(0);
+        let mut b2 = b5 + behind + binary.exponent;
+        let s5 = estimate.max(0);
+        let mut s2 = s5 + behind;
+        let mut m2 = b2 - binary.significant;
+        b2 -= odd_bits - 1;
+        let common = b2.min(s2);
+        b2 -= common;
+        s2 -= common;
+        m2 -= common;
+        // The neighbour below a power of two is only half as far away.
+        if odd_bits == 1 {
+            m2 -= 1;
+        }
+        if m2 < 0 {
+            b2 -= m2;
+            s2 -= m2;
+            m2 = 0;
+        }
+        Self { b2, b5, s2, s5, m2 }
+    }
+}
+
+const LIMBS: usize = 40;
+
+/// A whole number of at most 1280 bits, lowest limb first: no double needs 900.
+#[derive(Clone, PartialEq, Eq)]
+struct Big([u32; LIMBS]);
+
+impl Big {
+    /// `value * 5^fives * 2^twos`.
+    fn new(value: u64, fives: i32, twos: i32) -> Self {
+        let mut big = Self([0; LIMBS]);
+        big.0[0] = value as u32;
+        big.0[1] = (value >> 32) as u32;
+        let mut fives = fives;
+        while fives > 0 {
+            let step = fives.min(13);
+            big.times(5u32.pow(step as u32));
+            fives -= step;
+        }
+        let (limbs, bits) = (twos as usize / 32, twos as u32 % 32);
+        big.times(1 << bits);
+        big.0.copy_within(..LIMBS - limbs, limbs);
+        big.0[..limbs].fill(0);
+        big
+    }
+
+    fn times(&mut self, by: u32) {
+        let mut carry = 0u64;
+        for limb in &mut self.0 {
+            carry += u64::from(*limb) * u64::from(by);
+            *limb = carry as u32;
+            carry >>= 32;
+        }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        let (mut sum, mut carry) = (self.clone(), 0u64);
+        for (limb, more) in sum.0.iter_mut().zip(&other.0) {
+            carry += u64::from(*limb) + u64::from(*more);
+            *limb = carry as u32;
+            carry >>= 32;
+        }
+        sum
+    }
+
+    /// Divides and keeps the remainder; the quotient is one digit.
+    fn take_multiples(&mut self, of: &Self) -> u8 {
+        let mut quotient = 0;
+        while *self >= *of {
+            let mut borrow = 0i64;
+            for (limb, less) in self.0.iter_mut().zip(&of.0) {
+                borrow += i64::from(*limb) - i64::from(*less);
+                *limb = borrow as u32;
+                borrow >>= 32;
+            }
+            quotient += 1;
+        }
+        quotient
+    }
+}
+
+impl PartialOrd for Big {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Big {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.iter().rev().cmp(other.0.iter().rev())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts that Java 17 gave, among them those where it does not print the shortest.
+    #[test]
+    fn doubles_are_javas() {
+        for (value, text) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (100.0, "100.0"),
+            (1e7, "1.0E7"),
+            (9_999_999.5, "9999999.5"),
+            (0.001, "0.001"),
+            (9.99e-4, "9.99E-4"),
+            (2e-3, "0.002"),
+            (1e23, "9.999999999999999E22"),
+            (2e23, "1.9999999999999998E23"),
+            (4.9e-324, "4.9E-324"),
+            (9.9e-324, "1.0E-323"),
+            (f64::MIN_POSITIVE, "2.2250738585072014E-308"),
+            (f64::MAX, "1.7976931348623157E308"),
+            (4_611_686_018_427_387_904.0, "4.6116860184273879E18"),
+            (9_223_372_036_854_775_807.0, "9.223372036854776E18"),
+            (f64::from_bits(0x183), "1.91E-321"),
+            (f64::from_bits(0x4ae0_0000_0000_0000), "4.7890485652059027E52"),
+        ] {
+            assert_eq!(double_text(value), text);
+        }
+    }
+
+    #[test]
+    fn floats_are_javas() {
+        let text = |value: f32| {
+            let mut out = String::new();
+            write_float(value, &mut out).unwrap();
+            out
+        };
+        assert_eq!(text(0.1), "0.1");
+        assert_eq!(text(1e10), "1.0E10");
+        assert_eq!(text(2_147_483_648.0), "2.14748365E9");
+        assert_eq!(text(99_999_999_999.0), "9.9999998E10");
+        assert_eq!(text(f32::from_bits(0x80)), "1.794E-43");
+        assert_eq!(text(f32::MIN_POSITIVE), "1.17549435E-38");
+        assert_eq!(text(-f32::MAX), "-3.4028235E38");
+    }
+}
