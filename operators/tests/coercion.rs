@@ -183,3 +183,58 @@ fn functions_take_arguments_of_their_types() {
         ("collect_set(map(1, 2))", "UNSUPPORTED_INPUT_TYPE", "="),
     ]);
 }
+
+#[test]
+fn casts_are_allowed_by_mode() {
+    check(&[
+        ("CAST(true AS TIMESTAMP)", "CAST_WITH_CONF_SUGGESTION", "TIMESTAMP"),
+        ("CAST(TIMESTAMP'2024-01-01' AS BOOLEAN)", "CAST_WITH_CONF_SUGGESTION", "BOOLEAN"),
+        ("CAST(DATE'2024-01-01' AS BOOLEAN)", "CAST_WITH_CONF_SUGGESTION", "BOOLEAN"),
+        ("CAST(DATE'2024-01-01' AS INT)", "CAST_WITH_FUNC_SUGGESTION", "INT"),
+        ("CAST(1 AS DATE)", "CAST_WITH_FUNC_SUGGESTION", "CAST_WITHOUT_SUGGESTION"),
+        ("CAST(1 AS BINARY)", "CAST_WITH_CONF_SUGGESTION", "BINARY"),
+        ("TRY_CAST(1 AS BINARY)", "CAST_WITHOUT_SUGGESTION", "="),
+        ("TRY_CAST(true AS TIMESTAMP)", "CAST_WITHOUT_SUGGESTION", "="),
+        ("CAST('1' AS VOID)", "CAST_WITHOUT_SUGGESTION", "="),
+        ("CAST(array(1) AS INT)", "CAST_WITHOUT_SUGGESTION", "="),
+    ]);
+}
+
+#[test]
+fn an_expression_may_stand_for_a_lambda() {
+    check(&[
+        ("transform(array(1, 2), 'x')", "ARRAY<STRING>", "="),
+        ("filter(array(1), 1)", INPUT, "="),
+        ("filter(array(1), x -> 'true')", INPUT, "="),
+        ("exists(array(1), array(true))", INPUT, "="),
+        ("map_filter(map(1, 2), 3)", INPUT, "="),
+        ("aggregate(array(1), map(), map('a', 1))", INPUT, "="),
+        ("reduce(array(1), 0, 5)", "INT", "="),
+        ("array_sort(array(1), (a, b) -> 'x')", "UNEXPECTED_RETURN_TYPE", "="),
+        ("transform(1, x -> x)", INPUT, "="),
+    ]);
+}
+
+#[test]
+fn casts_that_only_the_older_rules_allow_have_values() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    for (sql, text) in [
+        ("hex(CAST(258 AS BINARY))", Some("00000102")),
+        ("hex(CAST(-2Y AS BINARY))", Some("FE")),
+        ("hex(CAST(1S AS BINARY))", Some("0001")),
+        ("CAST(CAST(true AS TIMESTAMP) AS STRING)", Some("1970-01-01 00:00:00.000001")),
+        ("CAST(CAST(TIMESTAMP'1970-01-01' AS BOOLEAN) AS STRING)", Some("false")),
+        ("CAST(CAST(DATE'2024-01-01' AS INT) AS STRING)", None),
+        ("CAST(transform(array(1, 2), 7) AS STRING)", Some("[7, 7]")),
+        ("CAST(filter(array(1, 2), true) AS STRING)", Some("[1, 2]")),
+        ("CAST(reduce(array(1, 2), 0, 5) AS STRING)", Some("5")),
+    ] {
+        let value = session.sql(&format!("SELECT {sql}")).unwrap().collect().unwrap();
+        let value = match &value[0][0] {
+            millstream::table::value::Value::String(text) => Some(text.clone()),
+            _ => None,
+        };
+        assert_eq!(value.as_deref(), text, "{sql}");
+    }
+}

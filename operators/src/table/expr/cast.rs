@@ -24,7 +24,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         (a, b) if a == b => true,
         (T::Null, _) => true,
         (_, T::String) => true,
-        (T::String, T::Array(_) | T::Map(..) | T::Struct(_)) => false,
+        (T::String, T::Array(_) | T::Map(..) | T::Struct(_) | T::Null) => false,
         (T::String, _) => true,
         (T::Array(a), T::Array(b)) => is_allowed(a, b),
         (T::Map(ak, av), T::Map(bk, bv)) => is_allowed(ak, bk) && is_allowed(av, bv),
@@ -46,6 +46,28 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
         (from, T::Timestamp) if from.is_numeric() => true,
         (from, to) => from.is_numeric() && to.is_numeric(),
     }
+}
+
+/// Whether Spark allows this explicit cast only where ANSI mode is off.
+pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (from, T::Binary) => from.is_integral(),
+        (T::Boolean, T::Timestamp) | (T::Timestamp, T::Boolean) => true,
+        (T::Date, to) => to.is_numeric() || *to == T::Boolean,
+        _ => false,
+    }
+}
+
+/// The bytes of a whole number, most significant first.
+fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &'a [u8] {
+    let width = match from {
+        DataType::Byte => 1,
+        DataType::Short => 2,
+        DataType::Int => 4,
+        _ => 8,
+    };
+    arena.alloc_slice_copy(&value.to_be_bytes()[8 - width..])
 }
 
 pub(super) fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
@@ -96,6 +118,10 @@ pub fn compile(
 ) -> Compiled {
     if *to == DataType::String {
         return to_string(inner, from.clone(), zone, on_error == OnError::Wrap);
+    }
+    if let (true, DataType::Binary) = (from.is_integral(), to) {
+        let (from, value) = (from.clone(), inner.long());
+        return bytes_fn(move |cx| Ok(value(cx)?.map(|v| whole_bytes(v, &from, cx.arena))));
     }
     if from.is_nested() && from != to {
         return nested(inner, from, to, on_error, zone);

@@ -2,6 +2,7 @@
 
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
+use super::rules::Rules;
 use super::{Expr, Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
@@ -232,7 +233,8 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
                     "",
                 ));
             }
-            if args.iter().any(|arg| matches!(arg, Expr::Lambda(..))) {
+            let lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
+            if lambda || functions::takes_lambda(name, args) {
                 return functions::resolve_lambda(name, args, scope, hook);
             }
             // A misspelt name before anything that its arguments may lack.
@@ -344,12 +346,23 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
     if inner.data_type == *to || inner.is_null_literal() {
         return Ok(inner.coerce(to));
     }
-    if !super::cast::is_allowed(&inner.data_type, to) {
+    let ansi = Rules::current().ansi;
+    let older = super::cast::is_allowed_without_ansi(&inner.data_type, to);
+    if older && !ansi && !lenient && inner.data_type == DataType::Date {
+        // A date is no number: without ANSI mode there is no error, and no value.
+        return Ok(Resolved::literal(Value::Null, to.clone()));
+    }
+    let allowed = older && !ansi && !lenient || super::cast::is_allowed(&inner.data_type, to);
+    if !allowed {
         let from = &inner.data_type;
+        let strict = ansi || lenient;
         let (kind, fix) = match (from, to) {
-            (from, DataType::Date) if from.is_numeric() => ("FUNC", "Use date_from_unix_date"),
+            (from, DataType::Date) if from.is_numeric() && strict => {
+                ("FUNC", "Use date_from_unix_date")
+            }
             (DataType::Date, to) if to.is_numeric() => ("FUNC", "Use unix_date"),
-            (from, DataType::Binary) if from.is_integral() => ("CONF", "Use hex or encode"),
+            (_, DataType::Binary) if older && !lenient => ("CONF", "Use hex or encode"),
+            _ if older && !lenient => ("CONF", "Compare it with a constant"),
             _ => ("", ""),
         };
         let condition = match kind {

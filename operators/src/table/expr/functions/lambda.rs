@@ -71,7 +71,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
 ];
 
-/// Resolves a call one of whose arguments is a lambda.
+/// Whether a function's arguments are a lambda, or an expression in the place of one.
+pub fn takes_lambda(name: &str, args: &[Expr]) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let sorts = lower == "array_sort" && args.len() > 1;
+    sorts || lower == "reduce" || FUNCTIONS.iter().any(|function| function.name == lower)
+}
+
+/// Resolves a call one of whose arguments is a lambda, or stands in the place of one.
 pub fn resolve_lambda(
     name: &str,
     args: &[Expr],
@@ -109,8 +116,10 @@ pub fn resolve_lambda(
     }
     let element = element_of(&first.data_type).clone();
     let variable = |data_type: DataType| (data_type, true);
-    let boolean =
-        |body: Resolved| expect_type(body, &T::Boolean, &format!("the lambda of `{name}`"));
+    let boolean = |body: Resolved| match body.data_type {
+        T::Boolean | T::Null => Ok(body.coerce(&T::Boolean)),
+        _ => Err(unexpected(name, "a lambda that gives BOOLEAN", &body)),
+    };
     let done = |args: Vec<Resolved>, data_type: DataType| {
         Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable: true })
     };
@@ -162,8 +171,14 @@ pub fn resolve_lambda(
             let to = first.data_type.clone();
             let variables = [variable(element.clone()), variable(element)];
             let body = lambda(name, &args[1], scope, &variables, 2, hook)?;
-            let body =
-                wrapped(body, |body| expect_type(body, &T::Int, "the lambda of `array_sort`"))?;
+            let body = wrapped(body, |body| match body.data_type {
+                T::Int => Ok(body),
+                ref other => Err(PlanError::new(
+                    "DATATYPE_MISMATCH.UNEXPECTED_RETURN_TYPE",
+                    format!("the lambda of `array_sort` gives {other}, and must give INT"),
+                    "-1, 0 or 1: (a, b) -> CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END",
+                )),
+            })?;
             done(vec![first, body], to)
         }
         _ => {
@@ -209,12 +224,10 @@ fn lambda(
     hook: &mut Hook<'_>,
 ) -> PlanResult<Resolved> {
     let Expr::Lambda(names, body) = expr else {
-        return Err(PlanError::new(
-            "INVALID_LAMBDA_FUNCTION_CALL.NUM_ARGS_MISMATCH",
-            format!("`{name}` needs a lambda where `{expr}` stands"),
-            "x -> x + 1",
-        )
-        .at(expr.place()));
+        // An expression stands for a lambda that looks at none of its variables.
+        let body = resolve_with(expr, scope, hook)?;
+        let (data_type, nullable) = (body.data_type.clone(), body.nullable);
+        return Ok(Resolved { node: Node::Lambda(least, Box::new(body)), data_type, nullable });
     };
     if names.len() < least || names.len() > variables.len() {
         return Err(PlanError::new(

@@ -32,7 +32,7 @@ use bumpalo::Bump;
 pub use compare::{is_null, order_doubles};
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
-pub use lambda::resolve_lambda;
+pub use lambda::{resolve_lambda, takes_lambda};
 pub use string::Splitter;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
