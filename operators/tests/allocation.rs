@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
 use millstream::session::{Session, Trigger};
-use millstream::stream::{Count, Flow};
+use millstream::stream::{Count, Flow, Keep};
 use millstream::{Config, WaitProfile};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -126,30 +126,39 @@ fn the_allocator_counts() {
 fn typed_records_cost_no_allocation() {
     let _alone = alone();
     for parallelism in [1, 2] {
-        let flow = Flow::new("typed").parallelism(parallelism);
-        let (mut records, stream) = flow.channel::<(u32, u64)>();
-        let out = Arc::new(AtomicU64::new(0));
-        let counter = out.clone();
-        let counts = stream.filter(|(_, n)| n % 10 != 0).map(|(key, n)| (key % 100, n));
-        counts.key_by(|(key, _)| *key).aggregate(Count).sink(move |_: (u32, u64)| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        });
-        let query = flow.start(config(parallelism)).unwrap();
-        let mut run = |number: u64, expected: u64| {
-            for n in 0..number {
-                records.push((n as u32, n)).unwrap();
-            }
-            let start = Instant::now();
-            while out.load(Ordering::Relaxed) < expected {
-                assert!(start.elapsed() < Duration::from_secs(60), "{:?}", query.exception());
-                std::thread::yield_now();
-            }
-        };
-        run(10_000, 9_000);
-        let counted = allocations(|| run(100_000, 99_000));
-        assert_eq!(counted, 0, "parallelism {parallelism}");
-        query.stop().unwrap();
+        typed_records(Flow::new("typed").parallelism(parallelism), parallelism);
+        let name = format!("millstream-allocation-{}-{parallelism}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let flow = Flow::new("kept").parallelism(parallelism).checkpoint(&folder);
+        typed_records(flow, parallelism);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
+}
+
+/// Records through a flow of either kind.
+fn typed_records<C: Keep<u32, u64>>(flow: Flow<C>, parallelism: usize) {
+    let (mut records, stream) = flow.channel::<(u32, u64)>();
+    let out = Arc::new(AtomicU64::new(0));
+    let counter = out.clone();
+    let counts = stream.filter(|(_, n)| n % 10 != 0).map(|(key, n)| (key % 100, n));
+    counts.key_by(|(key, _)| *key).aggregate(Count).sink(move |_: (u32, u64)| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let query = flow.start(config(parallelism)).unwrap();
+    let mut run = |number: u64, expected: u64| {
+        for n in 0..number {
+            records.push((n as u32, n)).unwrap();
+        }
+        let start = Instant::now();
+        while out.load(Ordering::Relaxed) < expected {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", query.exception());
+            std::thread::yield_now();
+        }
+    };
+    run(10_000, 9_000);
+    let counted = allocations(|| run(100_000, 99_000));
+    assert_eq!(counted, 0, "parallelism {parallelism}");
+    query.stop().unwrap();
 }
 
 /// Sends lines, and takes as many lines.
@@ -170,6 +179,12 @@ fn rows_over_sockets_cost_no_allocation() {
     let _alone = alone();
     for (sql, mode) in [
         ("SELECT upper(value) AS value FROM lines WHERE NOT contains(value, 'drop')", "append"),
+        // One source, two branches.
+        (
+            "SELECT value FROM lines WHERE value LIKE '%1' UNION ALL \
+             SELECT reverse(value) FROM lines WHERE value NOT LIKE '%1'",
+            "append",
+        ),
         (
             "SELECT word, count(*) AS n, sum(length(word)) AS s FROM \
              (SELECT explode(split(value, ' ')) AS word FROM lines) GROUP BY word",
