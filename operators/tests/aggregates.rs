@@ -374,6 +374,26 @@ fn a_checkpoint_is_said_before_the_first_stream_is_made() {
     assert!(refused.to_string().starts_with("STATE_NOT_KEPT"), "{refused}");
 }
 
+/// A source says of an epoch what was read in it, not what earlier runs have read.
+#[test]
+fn records_are_counted_from_the_restart_on() {
+    let folder = std::env::temp_dir().join(format!("millstream-counted-{}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    for run in 1..=3u64 {
+        let flow = Flow::new("counts").checkpoint(&folder);
+        let (mut input, stream) = flow.channel::<u64>();
+        let items = flow.items(0..5 * run);
+        stream.union(items).key_by(|n| n % 2).aggregate(Count).sink(|_| {});
+        (0..7).for_each(|n| input.try_push(n).unwrap());
+        drop(input);
+        let config = Config { pin: false, trigger: Trigger::Once, ..Config::default() };
+        let query = flow.start(config).unwrap();
+        query.await_termination().unwrap();
+        assert_eq!(query.last_epoch().unwrap().records, [7, 5], "run {run}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// On threads and real files, too; the last epoch says what is kept.
 #[test]
 fn a_count_goes_on_on_threads() {

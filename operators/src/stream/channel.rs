@@ -117,6 +117,8 @@ pub(super) struct ChannelSource<T> {
     committed: Arc<AtomicU64>,
     env: Arc<dyn Env>,
     emitted: u64,
+    /// Of them in earlier runs.
+    resumed: u64,
     /// Micro-batch: records taken out of the ring by a plan, not yet emitted.
     staged: Staged<(T, u64)>,
 }
@@ -138,7 +140,7 @@ impl<T: Send> ChannelSource<T> {
         committed: Arc<AtomicU64>,
         env: Arc<dyn Env>,
     ) -> Self {
-        Self { ring, start, committed, env, emitted: 0, staged: Staged::new() }
+        Self { ring, start, committed, env, emitted: 0, resumed: 0, staged: Staged::new() }
     }
 }
 
@@ -180,11 +182,12 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
     }
 
     fn records(&self) -> u64 {
-        self.emitted
+        self.emitted - self.resumed
     }
 
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
         self.emitted = at.number()?;
+        self.resumed = self.emitted;
         Ok(())
     }
 

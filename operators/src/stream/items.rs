@@ -14,13 +14,15 @@ const BATCH: usize = 4096;
 pub(super) struct ItemSource<I: Iterator> {
     items: I,
     emitted: u64,
+    /// Of them in earlier runs.
+    resumed: u64,
     exhausted: bool,
     staged: Staged<I::Item>,
 }
 
 impl<I: Iterator> ItemSource<I> {
     pub fn new(items: I) -> Self {
-        Self { items, emitted: 0, exhausted: false, staged: Staged::new() }
+        Self { items, emitted: 0, resumed: 0, exhausted: false, staged: Staged::new() }
     }
 }
 
@@ -59,7 +61,7 @@ where
     }
 
     fn records(&self) -> u64 {
-        self.emitted
+        self.emitted - self.resumed
     }
 
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
@@ -75,7 +77,7 @@ where
                 ));
             }
         }
-        self.emitted = number;
+        (self.emitted, self.resumed) = (number, number);
         Ok(())
     }
 
