@@ -191,3 +191,130 @@ fn order_by_sees_what_is_not_selected() {
         ("SELECT a FROM VALUES (1) AS t(a) LIMIT 'a'", "INVALID_LIMIT_LIKE_EXPRESSION.DATA_TYPE"),
     ]);
 }
+
+/// Seeds give Spark's numbers.
+#[test]
+fn seeds_give_the_numbers_of_spark() {
+    let rows = "FROM VALUES (1), (2), (3) AS t(a)";
+    let of = |expr: &str| answer(&format!("SELECT {expr} {rows}"));
+    assert_eq!(of("rand(0)"), "0.7604953758285915;0.5234194256885571;0.0953472826424725");
+    assert_eq!(of("rand(NULL)"), of("rand(0)"));
+    assert_eq!(answer("SELECT rand('1')"), "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE");
+    assert_eq!(of("rand(a)"), "SEED_EXPRESSION_IS_UNFOLDABLE");
+    // The filter above leaves what each row has.
+    assert_eq!(
+        answer("SELECT r FROM (SELECT a, rand(0) AS r FROM VALUES (1), (2) AS t(a)) WHERE a > 1"),
+        "0.5234194256885571"
+    );
+}
+
+/// A WITH clause has its rows once, however often it is read.
+#[test]
+fn a_with_clause_is_computed_once() {
+    check(&[
+        (
+            "WITH q AS (SELECT rand() AS r FROM VALUES (1), (2), (3) AS t(a)) \
+             SELECT count(*) FROM (SELECT * FROM q UNION SELECT * FROM q)",
+            "3",
+        ),
+        (
+            "WITH q AS (SELECT a, uuid() AS r FROM VALUES (1), (2), (3) AS t(a)) \
+             SELECT count(*) FROM (SELECT * FROM q WHERE a > 1) AS x JOIN q AS y ON x.r = y.r",
+            "2",
+        ),
+        ("WITH q AS (SELECT 1), Q AS (SELECT 2) SELECT * FROM q", "DUPLICATED_CTE_NAMES"),
+    ]);
+}
+
+/// -0.0 and 0.0, all NaNs, and maps with the same entries are one key at any depth.
+#[test]
+fn equal_values_are_one_key() {
+    let counted = |values: &str| {
+        answer(&format!("SELECT a, count(*) FROM VALUES {values} AS t(a) GROUP BY a ORDER BY 2"))
+    };
+    assert_eq!(counted("(array(-0.0D)), (array(0.0D))"), "[0.0]|2");
+    assert_eq!(counted("(named_struct('x', -0.0D)), (named_struct('x', 0.0D))"), "{0.0}|2");
+    assert_eq!(counted("(array(float('-0.0'))), (array(float('0.0')))"), "[0.0]|2");
+    assert_eq!(counted("(map('x', -0.0D)), (map('x', 0.0D))"), "{x -> 0.0}|2");
+    check(&[
+        (
+            "SELECT m, count(*) FROM VALUES (map(3, 4, 1, 2)), (map(1, 2, 3, 4)) AS t(m) GROUP BY m",
+            "{1 -> 2, 3 -> 4}|2",
+        ),
+        (
+            "SELECT count(*) FROM VALUES (array(map(3, 4, 1, 2))), (array(map(1, 2, 3, 4))) AS t(m) \
+             GROUP BY m",
+            "2",
+        ),
+        ("SELECT count(DISTINCT m) FROM VALUES (map(3, 4, 1, 2)), (map(1, 2, 3, 4)) AS t(m)", "1"),
+        ("SELECT DISTINCT a FROM VALUES (array(-0.0D)), (array(0.0D)) AS t(a)", "[0.0]"),
+        ("SELECT a FROM VALUES (array(-0.0D)) AS t(a) UNION SELECT array(0.0D)", "[0.0]"),
+        ("SELECT a FROM VALUES (array(-0.0D)) AS t(a) INTERSECT SELECT array(0.0D)", "[0.0]"),
+        ("SELECT a FROM VALUES (array(-0.0D)) AS t(a) EXCEPT SELECT array(0.0D)", ""),
+        ("SELECT count(DISTINCT a) FROM VALUES (array(-0.0D)), (array(0.0D)) AS t(a)", "1"),
+        ("SELECT collect_set(a) FROM VALUES (array(-0.0D)), (array(0.0D)) AS t(a)", "[[0.0]]"),
+        (
+            "SELECT * FROM VALUES (array(-0.0D)) AS t(a) JOIN VALUES (array(0.0D)) AS u(a) USING (a)",
+            "[-0.0]",
+        ),
+        (
+            "SELECT DISTINCT m FROM VALUES (map(3, 4)) AS t(m)",
+            "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+        ),
+        (
+            "SELECT array(map(1, 2)) EXCEPT SELECT array(map(1, 2))",
+            "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+        ),
+        ("SELECT map(1, 2) = map(1, 2)", "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE"),
+        ("SELECT map(1, 2) IN (map(1, 2))", "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE"),
+        (
+            "SELECT m FROM VALUES (map(1, 2)) AS t(m) ORDER BY m",
+            "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE",
+        ),
+    ]);
+}
+
+/// LIMIT and OFFSET of a subquery count its rows, or those that belong to one outer row.
+#[test]
+fn subqueries_have_limits() {
+    let of = |condition: &str| {
+        answer(&format!("SELECT k FROM VALUES (1), (2) AS t(k) WHERE {condition} ORDER BY k"))
+    };
+    let rows = "FROM VALUES (1), (1), (2) AS u(j)";
+    assert_eq!(of(&format!("k IN (SELECT j {rows} ORDER BY j DESC LIMIT 1)")), "2");
+    assert_eq!(of(&format!("k NOT IN (SELECT j {rows} LIMIT 2)")), "2");
+    assert_eq!(of(&format!("k IN (SELECT j {rows} ORDER BY j LIMIT 1 OFFSET 2)")), "2");
+    assert_eq!(of(&format!("EXISTS (SELECT 1 {rows} WHERE j = k LIMIT 1 OFFSET 1)")), "1");
+    assert_eq!(of(&format!("NOT EXISTS (SELECT 1 {rows} WHERE j = k LIMIT 1 OFFSET 1)")), "2");
+    assert_eq!(of(&format!("EXISTS (SELECT 1 {rows} WHERE j = k LIMIT 0)")), "");
+    assert_eq!(of(&format!("k IN (SELECT j {rows} WHERE j >= k ORDER BY j DESC LIMIT 1)")), "2");
+    assert_eq!(
+        of(&format!("k NOT IN (SELECT j {rows} WHERE j >= k ORDER BY j DESC LIMIT 1)")),
+        "1"
+    );
+    check(&[
+        (
+            "SELECT k, (SELECT w FROM VALUES (1, 1), (1, 2), (2, 3) AS u(j, w) WHERE j = k \
+             ORDER BY w DESC LIMIT 1) FROM VALUES (1), (2), (3) AS t(k)",
+            "1|2;2|3;3|NULL",
+        ),
+        (
+            "SELECT k, (SELECT count(w) FROM VALUES (1, 1) AS u(j, w) WHERE j = k LIMIT 1 OFFSET 1) \
+             FROM VALUES (1), (2) AS t(k)",
+            "1|NULL;2|NULL",
+        ),
+    ]);
+}
+
+#[test]
+fn set_operations_bind_as_in_spark() {
+    check(&[
+        ("SELECT 1 UNION SELECT 2 INTERSECT SELECT 2 ORDER BY 1", "1;2"),
+        ("(SELECT 1 UNION SELECT 2) INTERSECT SELECT 2", "2"),
+        ("SELECT 1 MINUS SELECT 2 UNION ALL SELECT 3 INTERSECT SELECT 3 ORDER BY 1", "1;3"),
+    ]);
+    let session = Session::new();
+    session.set("spark.sql.legacy.setopsPrecedence.enabled", "true").unwrap();
+    let frame = session.sql("SELECT 1 UNION SELECT 2 INTERSECT SELECT 2").unwrap();
+    assert_eq!(frame.collect().unwrap(), [vec![Value::Long(2)]]);
+}

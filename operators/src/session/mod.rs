@@ -229,6 +229,15 @@ impl Session {
                 Ok(infers) => inner.settings.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
             },
+            other if inner.settings.semantics.naming.setting(other).is_some() => {
+                let on = match value.to_ascii_lowercase().parse() {
+                    Ok(on) => on,
+                    Err(_) => return wrong("true or false"),
+                };
+                if let Some(setting) = inner.settings.semantics.naming.setting(other) {
+                    *setting = on;
+                }
+            }
             _ => {
                 let all = [
                     "millstream.parallelism",
@@ -239,6 +248,10 @@ impl Session {
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
                     "spark.sql.decimalOperations.allowPrecisionLoss",
+                    "spark.sql.groupByAliases",
+                    "spark.sql.groupByOrdinal",
+                    "spark.sql.orderByOrdinal",
+                    "spark.sql.legacy.setopsPrecedence.enabled",
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];

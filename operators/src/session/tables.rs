@@ -20,9 +20,9 @@ type Rows<'r, E> = dyn FnMut(Plan, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) => {
-            let Join { left, right, kind, condition, among, place } = *join;
+            let Join { left, right, .. } = *join;
             let left_is_held =
-                !left.is_streaming() && (right.is_streaming() || kind == JoinKind::RightOuter);
+                !left.is_streaming() && (right.is_streaming() || join.kind == JoinKind::RightOuter);
             let mut held = |plan: Plan| Ok(Plan::Values(plan.schema(), rows(plan, false)?));
             let (left, right) = if left_is_held {
                 let left = held(left)?;
@@ -31,7 +31,7 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
                 let right = held(right)?;
                 (replaced(left, rows)?, right)
             };
-            Plan::Join(Box::new(Join { left, right, kind, condition, among, place }))
+            Plan::Join(Box::new(Join { left, right, ..*join }))
         }
         Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
             let schema = scan.schema.clone();

@@ -261,9 +261,25 @@ pub fn resolve_call(
         ));
     }
     let filter = match filter.as_deref() {
+        Some(condition) if has_aggregate(condition) => {
+            return Err(PlanError::new(
+                "INVALID_AGGREGATE_FILTER.CONTAINS_AGGREGATE",
+                format!("the condition `{condition}` of FILTER has an aggregate"),
+                "Aggregate in a subquery",
+            ));
+        }
         Some(condition) => Some(boolean(resolve(condition, scope)?, condition, "FILTER")?),
         None => None,
     };
+    if let Some(condition) = &filter
+        && !super::optimize::repeatable(condition)
+    {
+        return Err(PlanError::new(
+            "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",
+            format!("the condition `{condition}` of FILTER gives another answer each time"),
+            "Compute it in a subquery",
+        ));
+    }
     if matches!(args.as_slice(), [Expr::Star(None)]) && function == F::Count {
         let name = "count(1)".to_string();
         let data_type = DataType::Long;

@@ -4,6 +4,7 @@
 use super::aggregates::{AggregateFunction, LATER};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
+use super::expr::rules::Rules;
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, is_generator};
 use super::plan::{METADATA, Plan, SortKey};
@@ -296,9 +297,48 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     Ok(Plan::Union(inputs))
 }
 
+/// Refuses maps where rows are compared as wholes.
+pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
+    fn has_map(data_type: &DataType) -> bool {
+        match data_type {
+            DataType::Map(..) => true,
+            DataType::Array(element) => has_map(element),
+            DataType::Struct(fields) => fields.iter().any(|field| has_map(&field.data_type)),
+            _ => false,
+        }
+    }
+    let columns = plan.scope().columns;
+    match columns.iter().find(|column| has_map(&column.data_type)) {
+        None => Ok(()),
+        Some(column) => Err(PlanError::new(
+            "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE",
+            format!(
+                "rows are to be compared, but `{}` is {}, which holds a map",
+                column.name, column.data_type
+            ),
+            "Take map_entries of it, sorted, or group by it",
+        )),
+    }
+}
+
+/// Refuses to sort by what has no order.
+pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
+    if key.data_type.is_orderable() {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.INVALID_ORDERING_TYPE",
+        format!("`{key}` is {}, which has no order", key.data_type),
+        "Order by something else",
+    ))
+}
+
 /// Where the column stands that a number in ORDER BY means; `None` of what is no number.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
+    if !Rules::current().naming.order_by_ordinal {
+        return None;
+    }
     let at = usize::try_from(position - 1).ok().filter(|at| *at < width);
     Some(at.ok_or_else(|| {
         PlanError::new(
@@ -325,6 +365,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
             }
             None => resolve(expr, &scope)?,
         };
+        refuse_unordered(&expr)?;
         // Spark: NULLs first when ascending, last when descending.
         let nulls_first = nulls_first.unwrap_or(!descending);
         Ok(SortKey { expr, descending: *descending, nulls_first })

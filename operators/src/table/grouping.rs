@@ -6,6 +6,7 @@ use super::analyze::{
 };
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, resolve, resolve_with};
+use super::expr::rules::Rules;
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts, is_generator};
 use super::plan::Plan;
@@ -36,8 +37,9 @@ const GROUPING_PLACE: &str = "grouping_set_place";
 
 /// A key as it was written: a number means that column of `select`, a name may be an alias in it.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
+    let naming = Rules::current().naming;
     match key {
-        Expr::Literal(Value::Long(position), DataType::Int) => {
+        Expr::Literal(Value::Long(position), DataType::Int) if naming.group_by_ordinal => {
             let at = usize::try_from(*position - 1).ok().and_then(|at| select.get(at));
             let found = at.ok_or_else(|| {
                 PlanError::new(
@@ -58,7 +60,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             }
             Ok(found.clone())
         }
-        Expr::Column { parts, .. } if resolve(key, scope).is_err() => {
+        Expr::Column { parts, .. } if naming.group_by_aliases && resolve(key, scope).is_err() => {
             // Not a column of the input: perhaps an alias.
             let alias = select.iter().find(|e| {
                 matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
@@ -102,8 +104,16 @@ impl Grouping {
                 }
                 _ => key,
             };
+            if has_aggregate(&key) {
+                return Err(PlanError::new(
+                    "GROUP_BY_AGGREGATE",
+                    format!("`GROUP BY` has an aggregate: `{key}`"),
+                    "Aggregate in a subquery",
+                )
+                .at(key.place()));
+            }
             let resolved = resolve(unaliased(&key), &grouping.scope)?;
-            let same = grouping.keys.iter().position(|(other, _)| *other == resolved);
+            let same = grouping.keys.iter().position(|(other, _)| same(other, &resolved));
             places.push(same.unwrap_or(grouping.keys.len()));
             if same.is_none() {
                 grouping.keys.push((resolved, key.output_name()));
@@ -117,7 +127,7 @@ impl Grouping {
                 set
             };
             let sets: Vec<Vec<usize>> = sets.into_iter().map(placed).collect();
-            grouping.is_total = sets.len() == 1 && sets[0].is_empty();
+            grouping.is_total = sets.len() == 1 && grouping.keys.is_empty();
             if !grouping.is_total {
                 let mut add = |name: &str| {
                     let node = Node::Column(usize::MAX, name.to_string());
@@ -202,7 +212,7 @@ impl Grouping {
             return Ok(if is_total { none() } else { number });
         }
         let key = match resolved.as_slice() {
-            [key] => keys[..at].iter().position(|(other, _)| other == key),
+            [key] => keys[..at].iter().position(|(other, _)| same(other, key)),
             _ => None,
         };
         let key = key.ok_or_else(|| {
@@ -276,7 +286,7 @@ impl Grouping {
             }
             if !has_aggregate(part)
                 && let Ok(resolved) = resolve(part, &scope)
-                && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
+                && let Some(at) = keys.iter().position(|(key, _)| same(key, &resolved))
             {
                 let node = Node::Column(at, keys[at].1.clone());
                 let nullable = resolved.nullable || has_sets;
@@ -335,6 +345,7 @@ impl Grouping {
             }
             columns.push((self.resolve(expr)?, expr.output_name()));
         }
+        let selected = self.calls.len();
         let having = match having {
             Some(having) => {
                 let resolved = self.resolve_above(having, select)?;
@@ -345,7 +356,8 @@ impl Grouping {
         let mut places = Vec::new();
         for key in order {
             let key = self.rewritten(key);
-            places.push(self.order_place(&key, select, &mut columns)?);
+            let hidden = self.calls.len() > selected;
+            places.push(self.order_place(&key, select, &mut columns, hidden)?);
         }
         let (mut input, mut keys) = (self.input, self.keys);
         if let Some(sets) = &self.sets {
@@ -391,6 +403,7 @@ impl Grouping {
         key: &Expr,
         select: &[Expr],
         columns: &mut Vec<(Resolved, String)>,
+        having_adds: bool,
     ) -> PlanResult<usize> {
         if let Some(at) = order_position(key, select.len()) {
             return at;
@@ -402,12 +415,18 @@ impl Grouping {
             let found: Vec<usize> = (0..select.len()).filter(|at| named(&columns[*at])).collect();
             match found.as_slice() {
                 [] => {}
-                [first, rest @ ..] if rest.iter().all(|at| columns[*at].0 == columns[*first].0) => {
+                [only] => return Ok(*only),
+                [first, rest @ ..]
+                    if rest.iter().all(|at| columns[*at].0 == columns[*first].0)
+                        && !found.iter().any(|at| matches!(select[*at], Expr::Alias(..))) =>
+                {
                     return Ok(*first);
                 }
+                // Perhaps it is one below.
+                _ if resolve(key, &self.scope).is_ok() => {}
                 _ => {
                     return Err(PlanError::new(
-                        "AMBIGUOUS_REFERENCE",
+                        "UNRESOLVED_COLUMN.WITH_SUGGESTION",
                         format!("`{name}` could be any of {} columns", found.len()),
                         "Give them different names",
                     )
@@ -415,11 +434,52 @@ impl Grouping {
                 }
             }
         }
+        let key = &with_outputs(key, select);
         let resolved = self.resolve_above(key, select)?;
+        if having_adds && has_aggregate(key) && !columns.iter().any(|(other, _)| *other == resolved)
+        {
+            // As in Spark, above the aggregates of HAVING no more can be asked for.
+            return Err(PlanError::new(
+                "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+                format!("`{key}` in ORDER BY is no column behind HAVING with aggregates"),
+                "Select it under a name, and order by that",
+            )
+            .at(key.place()));
+        }
         Ok(columns.iter().position(|(other, _)| *other == resolved).unwrap_or_else(|| {
             columns.push((resolved, key.output_name()));
             columns.len() - 1
         }))
+    }
+}
+
+/// Replaces names of output columns, outside of aggregates, by what they stand for.
+fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
+    match expr {
+        Expr::Column { parts, .. } if parts.len() == 1 => {
+            let named = |item: &&Expr| item.output_name().eq_ignore_ascii_case(&parts[0]);
+            match select.iter().find(named) {
+                Some(Expr::Alias(inner, _)) => (**inner).clone(),
+                _ => expr.clone(),
+            }
+        }
+        Expr::Call { name, args, distinct, filter, place }
+            if !has_aggregate_itself(expr) && !has_grouping_function(expr) =>
+        {
+            Expr::Call {
+                name: name.clone(),
+                args: args.iter().map(|arg| with_outputs(arg, select)).collect(),
+                distinct: *distinct,
+                filter: filter.clone(),
+                place: *place,
+            }
+        }
+        Expr::Cast { expr, to, lenient } => Expr::Cast {
+            expr: Box::new(with_outputs(expr, select)),
+            to: to.clone(),
+            lenient: *lenient,
+        },
+        other => other.clone(),
     }
 }
 
@@ -431,6 +491,42 @@ fn has_grouping_function(expr: &Expr) -> bool {
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_grouping_function(expr),
         _ => false,
+    }
+}
+
+/// Whether two expressions say the same, whatever the order of operands that may be exchanged.
+fn same(a: &Resolved, b: &Resolved) -> bool {
+    a == b || a.data_type == b.data_type && in_order(a.clone()) == in_order(b.clone())
+}
+
+/// The same expression with exchangeable operands in one order.
+fn in_order(expr: Resolved) -> Resolved {
+    fn operands(expr: Resolved, name: &str, out: &mut Vec<Resolved>) {
+        match expr.node {
+            Node::Call(other, args) if other == name => {
+                args.into_iter().for_each(|arg| operands(arg, name, out));
+            }
+            node => out.push(Resolved { node, ..expr }),
+        }
+    }
+    let expr = expr.map_children(&mut in_order);
+    match expr.node {
+        Node::Call(name @ ("+" | "*" | "&" | "|" | "^" | "and" | "or"), args) => {
+            let mut all = Vec::new();
+            args.into_iter().for_each(|arg| operands(arg, name, &mut all));
+            all.sort_by_key(|operand| format!("{operand:?}"));
+            Resolved { node: Node::Call(name, all), ..expr }
+        }
+        Node::Call(name @ (">" | ">="), mut args) => {
+            args.reverse();
+            let turned = if name == ">" { "<" } else { "<=" };
+            Resolved { node: Node::Call(turned, args), ..expr }
+        }
+        Node::Call(name @ ("=" | "<=>"), mut args) => {
+            args.sort_by_key(|operand| format!("{operand:?}"));
+            Resolved { node: Node::Call(name, args), ..expr }
+        }
+        node => Resolved { node, ..expr },
     }
 }
 

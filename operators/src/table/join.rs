@@ -107,7 +107,15 @@ pub fn join(
         Written::FullOuter => return full(left, right, condition),
     };
     let place = Place::default();
-    Ok(Plan::Join(Box::new(Join { left, right, kind, condition, among: None, place })))
+    Ok(Plan::Join(Box::new(Join {
+        left,
+        right,
+        kind,
+        condition,
+        among: None,
+        window: None,
+        place,
+    })))
 }
 
 /// A full join of tables: the left one, and the right rows without a match beside NULLs.
@@ -138,6 +146,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         kind: JoinKind::LeftAnti,
         condition: swapped,
         among: None,
+        window: None,
         place: Place::default(),
     }));
     let nulls = of_left

@@ -64,8 +64,7 @@ pub fn optimize(plan: &Plan) -> Plan {
         },
         Plan::Join(join) => {
             let (left, right) = (optimize(&join.left), optimize(&join.right));
-            let Join { kind, condition, among, place, .. } = (**join).clone();
-            Plan::Join(Box::new(Join { left, right, kind, condition, among, place }))
+            Plan::Join(Box::new(Join { left, right, ..(**join).clone() }))
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
     }
@@ -75,7 +74,11 @@ pub fn optimize(plan: &Plan) -> Plan {
 /// only they need is not read.
 fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
-        Plan::Project(below, exprs) if reads_only_columns(condition, &exprs) => {
+        // What gives other values for other rows keeps its rows.
+        Plan::Project(below, exprs)
+            if reads_only_columns(condition, &exprs)
+                && exprs.iter().all(|(expr, _)| repeatable(expr)) =>
+        {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
@@ -86,7 +89,9 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
         Plan::Union(inputs) => {
             Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
         }
-        Plan::Generate(below, generator) if highest(condition) < Some(below.width()) => {
+        Plan::Generate(below, generator)
+            if highest(condition) < Some(below.width()) && repeatable(&generator.array) =>
+        {
             Plan::Generate(Box::new(filtered(*below, condition)), generator)
         }
         input => Plan::Filter(Box::new(input), condition.clone()),
@@ -129,7 +134,8 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     })
 }
 
-fn repeatable(expr: &Resolved) -> bool {
+/// Whether an expression gives the same each time for the same row.
+pub fn repeatable(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(repeatable)
 }

@@ -3,13 +3,15 @@
 
 use super::aggregates::AggregateCall;
 use super::error::Place;
-use super::expr::Resolved;
+use super::expr::functions::with_seeds;
 use super::expr::resolve::{Scope, ScopeColumn};
+use super::expr::{Node, Resolved};
 use super::generate::Generator;
 use super::sources::{SourceId, readers};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
 use super::windows::{Tag, tag};
+use std::convert::Infallible;
 use std::fmt::Write;
 
 /// Options of a source or sink; names are case-insensitive and kept as written.
@@ -126,6 +128,9 @@ pub struct Join {
     pub condition: Option<Resolved>,
     /// Of `In`: the value of the left row, and that of the right row, over the columns of both.
     pub among: Option<(Resolved, Resolved)>,
+    /// Of the right rows that match, in their order, which ones count: how many of the first do
+    /// not, and how many of the next do.
+    pub window: Option<(u64, u64)>,
     /// Where it was written.
     pub place: Place,
 }
@@ -237,9 +242,8 @@ impl Plan {
                 Self::Union(inputs.into_iter().map(change).collect::<Result<_, E>>()?)
             }
             Self::Join(join) => {
-                let Join { left, right, kind, condition, among, place } = *join;
-                let (left, right) = (change(left)?, change(right)?);
-                Self::Join(Box::new(Join { left, right, kind, condition, among, place }))
+                let (left, right) = (change(join.left)?, change(join.right)?);
+                Self::Join(Box::new(Join { left, right, ..*join }))
             }
             leaf @ (Self::Scan(_) | Self::Values(..)) => leaf,
         })
@@ -285,6 +289,24 @@ impl Plan {
             }
             other => other,
         })
+    }
+
+    /// The same, every random number in it drawn from a seed that it has from now on: however often
+    /// it is computed, it gives the same rows.
+    pub fn with_seeds(self) -> Plan {
+        fn seeded(expr: Resolved) -> Resolved {
+            match expr.node {
+                Node::Scalar(plan) => {
+                    Resolved { node: Node::Scalar(Box::new(plan.with_seeds())), ..expr }
+                }
+                _ => expr.map_children(&mut seeded),
+            }
+        }
+        let plan = self.map_inputs(&mut |input| Ok::<_, Infallible>(input.with_seeds()));
+        let made = plan.and_then(|plan| plan.map_exprs(&mut |expr| Ok(with_seeds(seeded(expr)))));
+        match made {
+            Ok(plan) => plan,
+        }
     }
 
     /// The same with the column [`METADATA`] behind those of the files that are read just here;

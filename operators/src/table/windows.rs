@@ -511,10 +511,20 @@ pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan
             _ => unreachable!("a name of one part is a column"),
         }
     };
-    let keys = match names {
+    let keys: Vec<usize> = match names {
         [] => (0..scope.columns.len()).collect(),
         names => names.iter().map(place).collect::<PlanResult<Vec<_>>>()?,
     };
+    let of_keys = |keys: &Vec<usize>| {
+        let key = |at: &usize| {
+            let column = &scope.columns[*at];
+            let node = Node::Column(*at, column.name.clone());
+            let (data_type, nullable) = (column.data_type.clone(), column.nullable);
+            (Resolved { node, data_type, nullable }, column.name.clone())
+        };
+        Plan::Project(Box::new(input.clone()), keys.iter().map(key).collect())
+    };
+    super::analyze::refuse_maps(&of_keys(&keys))?;
     Ok(Plan::Deduplicate { input: Box::new(input), keys, within })
 }
 

@@ -3,6 +3,7 @@
 
 use super::cast::OnError;
 use super::cell::Cell;
+use super::rules::Naming;
 use super::{Node, Resolved, cast, functions};
 use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
@@ -109,11 +110,13 @@ pub struct Semantics {
     pub ansi: bool,
     /// Whether a decimal result that needs more than 38 digits gives up digits behind the point.
     pub precision_loss: bool,
+    /// What names and numbers of columns mean.
+    pub naming: Naming,
 }
 
 impl Default for Semantics {
     fn default() -> Self {
-        Self { zone: Tz::UTC, ansi: true, precision_loss: true }
+        Self { zone: Tz::UTC, ansi: true, precision_loss: true, naming: Naming::PLAIN }
     }
 }
 

@@ -392,6 +392,7 @@ impl fmt::Display for Expr {
                 write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
             }
             Self::Call { name, args, distinct, .. } => match (name.as_str(), args.as_slice()) {
+                ("count", [Self::Star(None)]) => write!(f, "count(1)"),
                 ("not", [a]) => write!(f, "(NOT {a})"),
                 ("isnull", [a]) => write!(f, "({a} IS NULL)"),
                 ("isnotnull", [a]) => write!(f, "({a} IS NOT NULL)"),

@@ -8,7 +8,41 @@
 use super::compile::Semantics;
 use std::cell::Cell;
 
-/// The rules of types.
+/// What names and numbers of columns may mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// `spark.sql.groupByAliases`: GROUP BY takes aliases of the SELECT list.
+    pub group_by_aliases: bool,
+    /// `spark.sql.groupByOrdinal`: a number in GROUP BY is the place of a column.
+    pub group_by_ordinal: bool,
+    /// `spark.sql.orderByOrdinal`: a number in ORDER BY is the place of a column.
+    pub order_by_ordinal: bool,
+    /// `spark.sql.legacy.setopsPrecedence.enabled`: set operations are made from left to right.
+    pub sets_from_left: bool,
+}
+
+impl Naming {
+    /// What holds unless a setting says otherwise.
+    pub const PLAIN: Self = Self {
+        group_by_aliases: true,
+        group_by_ordinal: true,
+        order_by_ordinal: true,
+        sets_from_left: false,
+    };
+
+    /// The field of a setting, by its name in lower case.
+    pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
+        Some(match key {
+            "spark.sql.groupbyaliases" => &mut self.group_by_aliases,
+            "spark.sql.groupbyordinal" => &mut self.group_by_ordinal,
+            "spark.sql.orderbyordinal" => &mut self.order_by_ordinal,
+            "spark.sql.legacy.setopsprecedence.enabled" => &mut self.sets_from_left,
+            _ => return None,
+        })
+    }
+}
+
+/// The rules of types, and of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// `spark.sql.ansi.enabled`.
@@ -16,6 +50,8 @@ pub struct Rules {
     /// `spark.sql.decimalOperations.allowPrecisionLoss`: a decimal result that needs more than 38
     /// digits gives up digits behind the point before those in front of it.
     pub precision_loss: bool,
+    /// What names and numbers of columns mean.
+    pub naming: Naming,
 }
 
 impl Default for Rules {
@@ -25,7 +61,7 @@ impl Default for Rules {
 }
 
 thread_local! {
-    static IN_FORCE: Cell<Rules> = const { Cell::new(Rules { ansi: true, precision_loss: true }) };
+    static IN_FORCE: Cell<Rules> = const { Cell::new(Rules { ansi: true, precision_loss: true, naming: Naming::PLAIN }) };
 }
 
 /// Restores the rules that were in force before.
@@ -40,7 +76,8 @@ impl Drop for Restore {
 impl Rules {
     /// The rules of a session.
     pub fn of(semantics: Semantics) -> Self {
-        Self { ansi: semantics.ansi, precision_loss: semantics.precision_loss }
+        let Semantics { ansi, precision_loss, naming, .. } = semantics;
+        Self { ansi, precision_loss, naming }
     }
 
     /// The rules in force.

@@ -23,6 +23,7 @@ use crate::due::Due;
 use crate::keyed::{Keyed, Table};
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
+use crate::table::expr::functions::one_of_equals;
 use crate::table::row::{self, Row, RowWriter};
 use crate::table::types::{DataType, Physical};
 use crate::table::windows::EventKey;
@@ -94,11 +95,6 @@ impl Key {
             Self::Computed(Compiled::Bytes(_)) => Physical::Bytes,
         }
     }
-}
-
-/// -0.0 and 0.0 are one group, and so are all NaNs.
-pub(super) fn one_of_equals(v: f64) -> f64 {
-    if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 
 /// Writes the row of a group's keys.

@@ -6,6 +6,7 @@
 use super::aggregate::{Key, write_keys};
 use super::stages::{BoxChain, Scratch, copy};
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
+use crate::table::expr::functions::as_key;
 use crate::table::expr::{Node, Resolved};
 use crate::table::join::{conjuncts, equality};
 use crate::table::plan::JoinKind;
@@ -42,6 +43,8 @@ pub(super) struct Parts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub among: Option<&'p (Resolved, Resolved)>,
+    /// How many of the rows that match are left out, and how many behind them count.
+    pub window: Option<(u64, u64)>,
     /// Types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
     /// Whether the left rows are those that come.
@@ -63,6 +66,8 @@ pub(super) struct TableJoin {
     equal: Option<BoolFn>,
     /// What `In` says of a value that no key is equal to, where keys decide it.
     otherwise: Option<Option<bool>>,
+    /// How many of the rows that match are left out, and behind how many no other counts.
+    window: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
     held: Vec<(Slot, usize, Physical)>,
     width: usize,
@@ -85,14 +90,14 @@ fn of_side(expr: &Resolved, from: usize) -> Resolved {
 
 impl TableJoin {
     pub fn new(parts: Parts<'_>, down: BoxChain) -> Result<Self, EngineError> {
-        let Parts { kind, condition, among, types: (left, right), left_comes, rows, semantics } =
-            parts;
+        let Parts { kind, condition, among, window, types: (left, right), .. } = parts;
+        let Parts { left_comes, rows, semantics, .. } = parts;
         let (l, r) = (left.len(), right.len());
         let width = l + r;
         let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
         let key = |expr: &Resolved, of_left: bool| {
             let (from, width) = side(of_left);
-            let expr = fold(of_side(expr, from), semantics);
+            let expr = fold(as_key(of_side(expr, from)), semantics);
             match &expr.node {
                 Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
                 _ => Key::computed(compile(&expr, width, semantics)),
@@ -126,7 +131,7 @@ impl TableJoin {
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
         });
         // Where nothing else is asked, values that are equal are found by their key.
-        let by_key = rest.is_none() && table_keys.is_empty();
+        let by_key = rest.is_none() && table_keys.is_empty() && window.is_none();
         if let (Some((a, b)), true) = (among, by_key) {
             keys.push(key(a, true));
             table_keys.push(key(b, false));
@@ -140,6 +145,7 @@ impl TableJoin {
             } else {
                 Some(false)
             }),
+            window: window.map(|(skipped, taken)| (skipped, skipped.saturating_add(taken))),
             kind,
             left_comes,
             keys,
@@ -246,6 +252,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
             return self.down.push(Row(&self.out), ingest_ns);
         }
         let (mut matches, mut among) = (0u64, Some(false));
+        let mut seen = 0u64;
         while at != NONE {
             let next = self.table.next[at as usize];
             // Only where the pair is looked at or leaves.
@@ -261,7 +268,13 @@ impl<'a> Push<Row<'a>> for TableJoin {
                 Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
                 None => true,
             };
-            if holds {
+            seen += u64::from(holds);
+            let counts = match self.window {
+                Some((_, end)) if seen > end => break,
+                Some((skipped, _)) => seen > skipped,
+                None => true,
+            };
+            if holds && counts {
                 matches += 1;
                 match self.kind {
                     JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter => {

@@ -16,6 +16,7 @@ use crate::stream::watermark::Watermark;
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
+use crate::table::expr::functions::as_key;
 use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
@@ -414,7 +415,11 @@ impl Lowering<'_, '_> {
                 late: self.late("deduplicate", input.schema()),
             }
         });
-        let of_key = |i: &usize| Key::column(*i, width, &columns[*i].data_type);
+        let of_key = |i: &usize| {
+            let node = Node::Column(*i, columns[*i].name.clone());
+            let (data_type, nullable) = (columns[*i].data_type.clone(), columns[*i].nullable);
+            self.key(&as_key(Resolved { node, data_type, nullable }), width)
+        };
         let keys = keys.iter().map(of_key).collect();
         let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
         let stage = Deduplicate::new(keys, event, continuous, log, down);
@@ -458,6 +463,7 @@ impl Lowering<'_, '_> {
             kind: join.kind,
             condition: join.condition.as_ref(),
             among: join.among.as_ref(),
+            window: join.window,
             types: (types(&join.left), types(&join.right)),
             left_comes,
             rows,
@@ -505,7 +511,8 @@ impl Lowering<'_, '_> {
         if self.mode != OutputMode::Complete {
             self.advances_by_watermark(input);
         }
-        let mut keys: Vec<_> = keys.iter().map(|(key, _)| key.clone()).collect();
+        // What is equal is one key.
+        let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_key(key.clone())).collect();
         let mut from = input;
         if let Some(Sliced { input, time, place, .. }) = sliced {
             // Of windows that are combined from slices, rows have their times.

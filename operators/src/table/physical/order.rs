@@ -2,7 +2,7 @@
 
 use super::stages::{BoxChain, Scratch};
 use crate::table::expr::compile::{Semantics, compile};
-use crate::table::expr::functions::order_doubles;
+use crate::table::expr::functions::order_values as order;
 use crate::table::plan::SortKey;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::DataType;
@@ -68,22 +68,6 @@ impl Sort {
         self.held.clear();
         self.down.marker(epoch)?;
         Ok(true)
-    }
-}
-
-fn order(a: &Value, b: &Value) -> Ordering {
-    match (a, b) {
-        (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
-        (Value::Long(a), Value::Long(b)) => a.cmp(b),
-        (Value::Double(a), Value::Double(b)) => order_doubles(*a, *b),
-        (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
-        (Value::String(a), Value::String(b)) => a.cmp(b),
-        (Value::Binary(a), Value::Binary(b)) => a.cmp(b),
-        (Value::Array(a), Value::Array(b)) | (Value::Struct(a), Value::Struct(b)) => {
-            let pairs = a.iter().zip(b).map(|(a, b)| order(a, b));
-            pairs.fold(Ordering::Equal, Ordering::then).then(a.len().cmp(&b.len()))
-        }
-        (a, b) => (*a != Value::Null).cmp(&(*b != Value::Null)),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
 
-use super::aggregate::one_of_equals;
 use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
 use crate::table::expr::functions::Splitter;
+use crate::table::expr::functions::one_of_equals;
 use crate::table::expr::share::share;
 use crate::table::expr::{Node, Resolved};
 use crate::table::generate::{Generator, Parts};

@@ -326,10 +326,64 @@ fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
+/// GROUPING SETS inside of GROUPING SETS as its sets, which is what it means.
+fn with_flat_sets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let begins = |i: usize| {
+        let at = |i: usize| tokens.get(i).map(|t| &t.token);
+        at(i).is_some_and(|t| is_word(t, "GROUPING"))
+            && at(i + 1).is_some_and(|t| is_word(t, "SETS"))
+            && at(i + 2) == Some(&Token::LParen)
+    };
+    // Of each parenthesis that is open, whether it is of GROUPING SETS, and whether it stays.
+    let mut open: Vec<(bool, bool)> = Vec::new();
+    let mut out = Vec::with_capacity(tokens.len());
+    let mut i = 0;
+    while i < tokens.len() {
+        if begins(i) {
+            let inside = open.last().is_some_and(|(of_sets, _)| *of_sets);
+            if !inside {
+                out.extend(tokens[i..i + 3].iter().cloned());
+            }
+            open.push((true, !inside));
+            i += 3;
+            continue;
+        }
+        let stays = match &tokens[i].token {
+            Token::LParen => {
+                open.push((false, true));
+                true
+            }
+            Token::RParen => open.pop().is_none_or(|(_, stays)| stays),
+            _ => true,
+        };
+        if stays {
+            out.push(tokens[i].clone());
+        }
+        i += 1;
+    }
+    out
+}
+
+/// Refuses `* EXCEPT name`, which the parser takes.
+fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
+    for three in tokens.windows(3) {
+        let query = ["SELECT", "ALL", "DISTINCT", "VALUES", "TABLE", "FROM"];
+        if three[0].token == Token::Mul
+            && is_word(&three[1].token, "EXCEPT")
+            && matches!(&three[2].token, Token::Word(_))
+            && !query.iter().any(|word| is_word(&three[2].token, word))
+        {
+            let at = place(three[2].span.start);
+            return Err(syntax("`EXCEPT` needs parentheses around its columns", at));
+        }
+    }
+    Ok(())
+}
+
 /// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
 /// only some of them.
 fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = with_operators(tokens);
+    let tokens = with_flat_sets(with_operators(tokens));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     let mut i = 0;
@@ -451,6 +505,7 @@ fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<P
 }
 
 fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
+    check_except(tokens)?;
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
     let mut tokens = with_literals(tokens);
     let catalog = &WithWatermarks { outer: catalog, watermarks };

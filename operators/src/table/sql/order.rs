@@ -4,7 +4,7 @@ use super::Catalog;
 use super::expr::convert_with;
 use super::place;
 use super::subquery::constants;
-use crate::table::analyze::order_position;
+use crate::table::analyze::{order_position, refuse_unordered};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved};
@@ -92,10 +92,26 @@ pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     })
 }
 
+/// The column of the SELECT list that a key names with its relation.
+fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
+    let Expr::Column { parts: key, .. } = expr else { return None };
+    let parts = |item: &Expr| match item {
+        Expr::Column { parts, .. } | Expr::Position(_, parts) => Some(parts.clone()),
+        _ => None,
+    };
+    let lower = |parts: &[String]| parts.iter().map(|p| p.to_lowercase()).collect::<Vec<_>>();
+    let key = lower(key);
+    items.iter().position(|item| {
+        parts(item)
+            .map(|parts| lower(&parts))
+            .is_some_and(|parts| key.len() > 1 && (key.ends_with(&parts) || parts.ends_with(&key)))
+    })
+}
+
 impl Order {
     /// The keys by their places, in a scope that holds what they stand for.
-    fn by_places(&self, scope: &Scope, places: &[Resolved]) -> Vec<SortKey> {
-        match self {
+    fn by_places(&self, scope: &Scope, places: &[Resolved]) -> PlanResult<Vec<SortKey>> {
+        let keys: Vec<SortKey> = match self {
             Self::All { descending, nulls_first } => {
                 let shown = (0..scope.columns.len()).filter(|at| !scope.columns[*at].hidden);
                 let keys = shown.map(|at| column(scope, at));
@@ -106,7 +122,9 @@ impl Order {
                 keys.map(|(key, at)| sort_key(at.clone(), key.descending, key.nulls_first))
                     .collect()
             }
-        }
+        };
+        keys.iter().try_for_each(|key| refuse_unordered(&key.expr))?;
+        Ok(keys)
     }
 
     /// The expressions of the keys.
@@ -140,7 +158,7 @@ impl Order {
             None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place)),
         };
         let places = self.exprs().iter().map(place_of).collect::<PlanResult<Vec<_>>>()?;
-        let keys = self.by_places(&scope, &places);
+        let keys = self.by_places(&scope, &places)?;
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
@@ -155,10 +173,16 @@ impl Order {
                 Expr::Column { .. } => part,
                 _ => return Ok(None),
             };
+            let unknown = |error: PlanError| {
+                let condition = "UNRESOLVED_COLUMN.WITH_SUGGESTION".to_string();
+                PlanError { condition, ..error }
+            };
             match resolve(named, &outer) {
                 Ok(found) => Ok(Some(found)),
                 Err(error) if error.condition == "AMBIGUOUS_REFERENCE" => {
-                    one_of_equals(named, &columns, &outer).map(Some).ok_or(error)
+                    let same = one_of_equals(named, &columns, &outer, items);
+                    let below = || resolve(named, &inner).map(|found| shifted(found, width));
+                    same.map_or_else(below, Ok).map(Some).map_err(|_| unknown(error))
                 }
                 Err(error) => match resolve(named, &inner) {
                     Ok(found) => Ok(Some(shifted(found, width))),
@@ -179,7 +203,31 @@ impl Order {
                     .map_err(|error| error.at(key.place))?,
             });
         }
-        Ok(self.sort_beside(below, columns, places))
+        self.sort_beside(below, columns, places)
+    }
+
+    /// Sorts what stands below a SELECT list, which may be named by its aliases.
+    pub fn sort_below(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
+        let scope = plan.scope();
+        let alias = |key: &Expr| {
+            let Expr::Column { parts, .. } = key else { return None };
+            items.iter().find_map(|item| match item {
+                Expr::Alias(inner, name) if parts.len() == 1 && *name == parts[0] => {
+                    Some((**inner).clone())
+                }
+                _ => None,
+            })
+        };
+        let mut places = Vec::new();
+        for key in self.exprs() {
+            let expr = match order_position(&key.expr, items.len()) {
+                Some(at) => items[at.map_err(|error| error.at(key.place))?].clone(),
+                None => alias(&key.expr).unwrap_or_else(|| key.expr.clone()),
+            };
+            places.push(resolve(&expr, &scope).map_err(|error| error.at(key.place))?);
+        }
+        let keys = self.by_places(&scope, &places)?;
+        Ok(Plan::Sort(Box::new(plan), keys))
     }
 
     /// Sorts rows of which each is there once, by what the SELECT list says.
@@ -190,14 +238,14 @@ impl Order {
         for key in self.exprs() {
             let at = match order_position(&key.expr, width) {
                 Some(at) => Some(at.map_err(|error| error.at(key.place))?),
-                None => same_item(&key.expr, items).filter(|_| items.len() == width),
+                None => same_column(&key.expr, items).filter(|_| items.len() == width),
             };
             places.push(match at {
                 Some(at) => column(&scope, at),
                 None => resolve(&key.expr, &scope).map_err(|error| error.at(key.place))?,
             });
         }
-        let keys = self.by_places(&scope, &places);
+        let keys = self.by_places(&scope, &places)?;
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
@@ -207,7 +255,7 @@ impl Order {
         below: Box<Plan>,
         mut columns: Vec<(Resolved, String)>,
         places: Vec<Resolved>,
-    ) -> Plan {
+    ) -> PlanResult<Plan> {
         let width = columns.len();
         let inner = below.scope();
         let mut added: Vec<usize> = Vec::new();
@@ -217,16 +265,16 @@ impl Order {
         }
         let plan = Plan::Project(below, columns);
         let scope = plan.scope();
-        let keys = self.by_places(&scope, &places);
-        without_added(Plan::Sort(Box::new(plan), keys), width)
+        let keys = self.by_places(&scope, &places)?;
+        Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
     }
 
     /// Sorts by columns of a projection, of which the first ones leave.
-    pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> Plan {
+    pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
-        let keys = self.by_places(&scope, &places);
-        without_added(Plan::Sort(Box::new(plan), keys), width)
+        let keys = self.by_places(&scope, &places)?;
+        Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
     }
 }
 
@@ -256,10 +304,19 @@ fn without_added(plan: Plan, width: usize) -> Plan {
 }
 
 /// A column of a name that several have which are all the same.
-fn one_of_equals(named: &Expr, columns: &[(Resolved, String)], outer: &Scope) -> Option<Resolved> {
+fn one_of_equals(
+    named: &Expr,
+    columns: &[(Resolved, String)],
+    outer: &Scope,
+    items: &[Expr],
+) -> Option<Resolved> {
+    // An alias makes a column of its own.
+    let is_alias = |at: usize| matches!(items.get(at), Some(Expr::Alias(..)));
     let Expr::Column { parts, .. } = named else { return None };
     let [name] = parts.as_slice() else { return None };
     let mut found = columns.iter().enumerate().filter(|(_, (_, n))| n.eq_ignore_ascii_case(name));
     let (at, (first, _)) = found.next()?;
-    found.all(|(_, (other, _))| other == first).then(|| column(outer, at))
+    let is_column = matches!(first.node, Node::Column(..)) && !is_alias(at);
+    let same = found.all(|(other, (expr, _))| expr == first && !is_alias(other));
+    (is_column && same).then(|| column(outer, at))
 }

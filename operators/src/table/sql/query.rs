@@ -9,7 +9,9 @@ use crate::table::analyze::{self, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_of};
 use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::functions::as_one;
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve};
+use crate::table::expr::rules::Rules;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::grouping::Grouping;
@@ -43,9 +45,18 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         Some(ctes) => {
             let mut named = WithViews { views: Vec::new(), outer: catalog };
             for cte in &ctes.cte_tables {
-                let made = plan(&cte.query, &named)?;
-                let made = renamed(made, &cte.alias)?;
-                named.views.push((cte.alias.name.value.clone(), made));
+                let name = cte.alias.name.value.clone();
+                if named.views.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name)) {
+                    return Err(PlanError::new(
+                        "DUPLICATED_CTE_NAMES",
+                        format!("`WITH` defines `{name}` twice"),
+                        "Give them different names",
+                    )
+                    .at(place(cte.alias.name.span.start)));
+                }
+                let made = renamed(plan(&cte.query, &named)?, &cte.alias)?;
+                // However often it is read, it is the same rows.
+                named.views.push((name, made.with_seeds()));
             }
             with = named;
             &with
@@ -55,7 +66,10 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
     }
     let order = order_by(query, catalog)?;
-    let ordered = |order: Option<&Order>| match (&*query.body, order) {
+    let sets_from_left = Rules::current().naming.sets_from_left;
+    let from_left = sets_from_left.then(|| from_left(&query.body)).flatten();
+    let written = from_left.as_ref().unwrap_or(&query.body);
+    let ordered = |order: Option<&Order>| match (written, order) {
         (SetExpr::Select(select), order) => self::select(select, catalog, order),
         (other, None) => body(other, catalog),
         (other, Some(order)) => order.sort(body(other, catalog)?),
@@ -67,14 +81,8 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         }
         (made, _) => made?,
     };
-    let Some(LimitClause::LimitOffset { limit, offset, limit_by }) = &query.limit_clause else {
-        return Ok(plan);
-    };
-    if !limit_by.is_empty() {
-        return Err(refuse("`LIMIT … BY`", here));
-    }
-    if let Some(offset) = offset {
-        let rows = count(&offset.value, "OFFSET", catalog, here)?;
+    let (offset, limit) = limits(query, catalog, here)?;
+    if let Some(rows) = offset {
         if plan.is_streaming() {
             return Err(PlanError::new(
                 "STREAMING_OFFSET_UNSUPPORTED",
@@ -85,10 +93,27 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         }
         plan = Plan::Offset(Box::new(plan), rows);
     }
-    if let Some(limit) = limit {
-        plan = Plan::Limit(Box::new(plan), count(limit, "LIMIT", catalog, here)?);
+    Ok(match limit {
+        Some(rows) => Plan::Limit(Box::new(plan), rows),
+        None => plan,
+    })
+}
+
+/// The numbers of OFFSET and LIMIT.
+pub(super) fn limits(
+    query: &ast::Query,
+    catalog: &dyn Catalog,
+    here: Place,
+) -> PlanResult<(Option<u64>, Option<u64>)> {
+    let Some(LimitClause::LimitOffset { limit, offset, limit_by }) = &query.limit_clause else {
+        return Ok((None, None));
+    };
+    if !limit_by.is_empty() {
+        return Err(refuse("`LIMIT … BY`", here));
     }
-    Ok(plan)
+    let offset = offset.as_ref().map(|offset| count(&offset.value, "OFFSET", catalog, here));
+    let limit = limit.as_ref().map(|limit| count(limit, "LIMIT", catalog, here));
+    Ok((offset.transpose()?, limit.transpose()?))
 }
 
 /// Where a query begins.
@@ -207,6 +232,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
                 return Err(refuse(format_args!("{op} {set_quantifier}"), here));
             }
             let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
+            analyze::refuse_maps(&left).map_err(|error| error.at(here))?;
             let decided = match op {
                 SetOperator::Union => true,
                 SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
@@ -219,6 +245,8 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
                     _ => join::among(left, right, Written::LeftAnti),
                 };
                 let made = made.map_err(|error| error.at(here))?;
+                analyze::refuse_maps(&made).map_err(|error| error.at(here))?;
+                let made = of_equals(made);
                 return windows::deduplicate(made, &[], false);
             }
             Err(PlanError::new(
@@ -233,6 +261,51 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
         SetExpr::Values(values) => inline_table(values, catalog, here),
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
+}
+
+/// Rows that are equal as rows that are the same.
+fn of_equals(plan: Plan) -> Plan {
+    let columns = plan.scope().columns.into_iter().enumerate().map(|(i, c)| {
+        let node = Node::Column(i, c.name.clone());
+        (Resolved { node, data_type: c.data_type, nullable: c.nullable }, c.name)
+    });
+    let columns: Vec<_> = columns.map(|(column, name)| (as_one(column), name)).collect();
+    if columns.iter().all(|(column, _)| matches!(column.node, Node::Column(..))) {
+        return plan;
+    }
+    Plan::Project(Box::new(plan), columns)
+}
+
+/// A chain of set operations without parentheses, made from left to right.
+fn from_left(body: &SetExpr) -> Option<SetExpr> {
+    fn chain<'b>(
+        body: &'b SetExpr,
+        out: &mut Vec<(&'b SetExpr, Option<(SetOperator, SetQuantifier)>)>,
+    ) {
+        match body {
+            SetExpr::SetOperation { op, set_quantifier, left, right } => {
+                chain(left, out);
+                let from = out.len();
+                chain(right, out);
+                out[from].1 = Some((*op, *set_quantifier));
+            }
+            other => out.push((other, None)),
+        }
+    }
+    let SetExpr::SetOperation { .. } = body else { return None };
+    let mut parts = Vec::new();
+    chain(body, &mut parts);
+    let mut parts = parts.into_iter();
+    let first = parts.next()?.0.clone();
+    Some(parts.fold(first, |left, (right, op)| match op {
+        Some((op, set_quantifier)) => SetExpr::SetOperation {
+            op,
+            set_quantifier,
+            left: Box::new(left),
+            right: Box::new(right.clone()),
+        },
+        None => left,
+    }))
 }
 
 fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
@@ -314,12 +387,13 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     match (distinct, order) {
         (true, order) => distinct_of(plan, &items, order),
         (false, None) => Ok(plan),
-        (false, Some(order)) => Ok(order.sort_by_columns(plan, items.len(), &places)),
+        (false, Some(order)) => order.sort_by_columns(plan, items.len(), &places),
     }
 }
 
 /// Each row of a SELECT list once, in order.
 fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
+    analyze::refuse_maps(&plan)?;
     let plan = analyze::distinct(plan);
     order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))
 }
@@ -434,7 +508,7 @@ fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
 pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(factor.span().start);
     match factor {
-        TableFactor::Table { name, alias, args: None, .. } => {
+        TableFactor::Table { name, alias, args: None, sample, .. } => {
             let name = plain(name);
             let (name, marked) = match name.strip_prefix(STREAM_MARK) {
                 Some(name) => (name.to_string(), true),
@@ -442,6 +516,10 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             };
             let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
             let found = if marked { as_stream(found, &name, here)? } else { found };
+            let found = match sample {
+                Some(sample) => sampled(found, sample, catalog, here)?,
+                None => found,
+            };
             aliased(Plan::Alias(Box::new(found), name), alias.as_ref(), catalog)
         }
         TableFactor::NestedJoin { table_with_joins, alias } => aliased(
@@ -453,6 +531,26 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             aliased(plan(subquery, catalog)?, alias.as_ref(), catalog)
         }
         other => Err(refuse(format_args!("`{other}` in FROM"), here)),
+    }
+}
+
+/// `TABLESAMPLE (n ROWS)`: the first rows.
+fn sampled(
+    plan: Plan,
+    sample: &ast::TableSampleKind,
+    catalog: &dyn Catalog,
+    here: Place,
+) -> PlanResult<Plan> {
+    let (ast::TableSampleKind::BeforeTableAlias(sample)
+    | ast::TableSampleKind::AfterTableAlias(sample)) = sample;
+    match &sample.quantity {
+        Some(ast::TableSampleQuantity {
+            value, unit: Some(ast::TableSampleUnit::Rows), ..
+        }) => {
+            let rows = count(value, "TABLESAMPLE", catalog, here)?;
+            Ok(Plan::Limit(Box::new(plan), rows))
+        }
+        _ => Err(refuse("`TABLESAMPLE` of anything but rows", here)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! they say.
 
 use super::expr::{Subqueries, convert_with, plain_args};
+use super::order::order_by;
 use super::query::{self, from_clause, item};
 use super::{Catalog, place};
 use crate::table::analyze::{self, boolean, has_aggregate};
@@ -15,6 +16,7 @@ use crate::table::join::{and, compared, conjuncts, equality, resolve_correlated,
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use crate::table::windows;
 use sqlparser::ast::{
     self, BinaryOperator, InTarget, Query, Select, SetExpr, Spanned, UnaryOperator,
 };
@@ -27,6 +29,8 @@ struct Inner {
     condition: Option<Resolved>,
     /// The column of the plan that the subquery selects.
     selected: usize,
+    /// Its LIMIT and OFFSET, which count the rows that belong to one outer row.
+    window: Option<(u64, u64)>,
 }
 
 /// Joins to a plan what the subqueries of an expression need.
@@ -161,8 +165,10 @@ impl<'c> Joining<'c> {
         let left = self.take();
         let width = left.width();
         let name = format!("subquery_{width}");
-        let (Inner { plan: right, condition, .. }, place) = (inner, Place::default());
-        let joined = Plan::Join(Box::new(Join { left, right, kind, condition, among, place }));
+        let Inner { plan: right, condition, window, .. } = inner;
+        let place = Place::default();
+        let joined =
+            Plan::Join(Box::new(Join { left, right, kind, condition, among, window, place }));
         let named = match kind {
             JoinKind::LeftSemi | JoinKind::LeftAnti => joined,
             _ => Plan::AliasFrom(Box::new(joined), width, name.clone()),
@@ -218,6 +224,10 @@ impl<'c> Joining<'c> {
                     one => vec![one],
                 };
                 let mut inner = self.inner(query, true)?;
+                if inner.window.is_some() {
+                    // The rows that count are not only those with an equal value.
+                    return Ok(false);
+                }
                 let width = self.scope().columns.len();
                 let scope = inner.plan.scope();
                 let found = scope.columns.len() - inner.selected;
@@ -281,10 +291,18 @@ impl<'c> Joining<'c> {
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
         let here = place(query.span().start);
         match query::plan(query, self.catalog) {
-            Ok(plan) => Ok(Inner { plan: table_only(plan, here)?, condition: None, selected: 0 }),
+            Ok(plan) => {
+                let plan = table_only(plan, here)?;
+                Ok(Inner { plan, condition: None, selected: 0, window: None })
+            }
             Err(error) if is_unresolved(&error) => {
                 let select = plain_select(query).ok_or(error.clone())?;
                 let (plan, condition) = self.correlated(select, error)?;
+                let window = self.window(query, here)?;
+                if window.is_some() && select.distinct.is_some() {
+                    let what = "DISTINCT with LIMIT in a subquery that reads the outer row";
+                    return Err(PlanError::not_yet(what).at(here));
+                }
                 let grouped = select.having.is_some() || is_grouped(select);
                 let items: Vec<Expr> = select
                     .projection
@@ -296,8 +314,10 @@ impl<'c> Joining<'c> {
                         "a subquery that reads the outer row and aggregates, in EXISTS or IN,";
                     return Err(PlanError::not_yet(what).at(here));
                 }
+                let plan = if window.is_some() { self.ordered(plan, query, &items)? } else { plan };
+                let condition = Some(condition);
                 if !selects {
-                    return Ok(Inner { plan, condition: Some(condition), selected: 0 });
+                    return Ok(Inner { plan, condition, selected: 0, window });
                 }
                 let scope = plan.scope();
                 let mut columns: Vec<_> = (0..scope.columns.len())
@@ -308,9 +328,24 @@ impl<'c> Joining<'c> {
                     columns.push((resolve(item, &scope)?, item.output_name()));
                 }
                 let plan = Plan::Project(Box::new(plan), columns);
-                Ok(Inner { plan, condition: Some(condition), selected })
+                Ok(Inner { plan, condition, selected, window })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// LIMIT and OFFSET of a subquery that reads the outer row.
+    fn window(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
+        let (offset, limit) = query::limits(query, self.catalog, here)?;
+        Ok((offset.is_some() || limit.is_some())
+            .then(|| (offset.unwrap_or(0), limit.unwrap_or(u64::MAX))))
+    }
+
+    /// The rows of a subquery in the order that it asks for.
+    fn ordered(&self, plan: Plan, query: &Query, items: &[Expr]) -> PlanResult<Plan> {
+        match order_by(query, self.catalog)? {
+            Some(order) => order.sort_below(plan, items),
+            None => Ok(plan),
         }
     }
 
@@ -349,6 +384,19 @@ impl<'c> Joining<'c> {
         let [selected] = items.as_slice() else {
             return Err(wrong_number(1, items.len(), here));
         };
+        let window = self.window(query, here)?;
+        let alone = is_grouped(select) || select.having.is_some() || select.distinct.is_some();
+        if !alone && !has_aggregate(selected) && window.is_some_and(|(_, most)| most <= 1) {
+            let plan = self.ordered(plan, query, &items)?;
+            let value = resolve(selected, &plan.scope())?;
+            let (data_type, at) = (value.data_type.clone(), plan.width());
+            let plan = windows::with_column(plan.clone(), &plan.scope(), value, "value", None);
+            let inner = Inner { plan, condition: Some(condition), selected: at, window };
+            let (first, name) = self.join(JoinKind::Single, inner, None);
+            let found = self.column(first + at, &name, here);
+            debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
+            return Ok(found);
+        }
         if is_grouped(select) || select.having.is_some() || !has_aggregate(selected) {
             return Err(PlanError::new(
                 "UNSUPPORTED_SUBQUERY_EXPRESSION_CATEGORY.MUST_AGGREGATE_CORRELATED_SCALAR_SUBQUERY",
@@ -357,6 +405,7 @@ impl<'c> Joining<'c> {
             )
             .at(here));
         }
+        let nothing = window.is_some_and(|(skipped, taken)| skipped > 0 || taken == 0);
         let outer = self.scope();
         let width = outer.columns.len();
         let mut keys = Vec::new();
@@ -373,6 +422,10 @@ impl<'c> Joining<'c> {
         }
         let semantics = self.catalog.semantics();
         let (plan, default) = grouped(plan, &keys, selected, semantics)?;
+        if nothing {
+            // The one row of an aggregation is cut off.
+            return Ok(Expr::Literal(Value::Null, plan.scope().columns[0].data_type.clone()));
+        }
         // The value, whether there is a group, and the keys.
         let mut condition = None;
         let scope = plan.scope();
@@ -381,7 +434,8 @@ impl<'c> Joining<'c> {
             let equal = crate::table::expr::functions::resolve("=", vec![of_outer.clone(), key])?;
             condition = Some(and(condition, equal)?);
         }
-        let (at, name) = self.join(JoinKind::Single, Inner { plan, condition, selected: 0 }, None);
+        let (at, name) =
+            self.join(JoinKind::Single, Inner { plan, condition, selected: 0, window: None }, None);
         let (value, there) = (self.column(at, &name, here), self.column(at + 1, &name, here));
         Ok(Expr::Case { branches: vec![(there, value)], otherwise: Some(Box::new(default)) })
     }
@@ -468,11 +522,13 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     .at(here)
 }
 
-/// A query that is one SELECT. LIMIT and ORDER BY change nothing in whether there is a row.
+/// A query that is one SELECT, perhaps with ORDER BY, LIMIT and OFFSET.
 fn plain_select(query: &Query) -> Option<&Select> {
     match &*query.body {
         SetExpr::Select(select) if query.with.is_none() => Some(select),
-        SetExpr::Query(query) => plain_select(query),
+        SetExpr::Query(inner) if query.order_by.is_none() && query.limit_clause.is_none() => {
+            plain_select(inner)
+        }
         _ => None,
     }
 }

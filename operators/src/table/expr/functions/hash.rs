@@ -1,14 +1,12 @@
 //! Hashes, bit for bit as Spark computes them.
 
-use super::{Function, MANY, Typed, called, cells, made, nullable_cells, typed};
+use super::{Function, MANY, Typed, cells, made, nullable_cells, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
-use crate::table::expr::compile::{bytes_fn, failed};
+use crate::table::expr::compile::failed;
 use crate::table::types::DataType;
-use millstream_engine::random::SplitMix;
 use sha2::Digest;
-use std::sync::Mutex;
 
 use DataType as T;
 
@@ -69,30 +67,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 384 => made(arena, &hex(&sha2::Sha384::digest(bytes))),
                 512 => made(arena, &hex(&sha2::Sha512::digest(bytes))),
                 _ => Cell::Null,
-            })
-        },
-    ),
-    called(
-        "uuid",
-        "uuid(): a random one",
-        (0, 0),
-        |n, a| typed(n, a, &[], T::String),
-        |_, _| {
-            use std::hash::{BuildHasher, RandomState};
-            let state = Mutex::new(SplitMix(RandomState::new().hash_one(1u8)));
-            bytes_fn(move |cx| {
-                let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let (high, low) = (state.next(), state.next());
-                let (high, low) = (high & !0xF000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
-                let text = format!(
-                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-                    high >> 32,
-                    high >> 16 & 0xFFFF,
-                    high & 0xFFFF,
-                    low >> 48,
-                    low & 0xFFFF_FFFF_FFFF
-                );
-                Ok(Some(cx.arena.alloc_str(&text).as_bytes()))
             })
         },
     ),

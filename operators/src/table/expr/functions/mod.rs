@@ -4,6 +4,7 @@
 mod array;
 mod compare;
 mod condition;
+mod equal;
 mod format;
 mod hash;
 mod json;
@@ -13,6 +14,7 @@ mod map;
 mod math;
 mod number;
 mod number_format;
+mod random;
 mod regexp;
 mod rounding;
 mod string;
@@ -30,9 +32,11 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
 pub use compare::{is_null, order_doubles};
+pub use equal::{as_key, as_one, one_of_equals, order as order_values};
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
+pub use random::with_seeds;
 pub use string::Splitter;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
@@ -147,7 +151,7 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 16] {
+fn tables() -> [&'static [Function]; 18] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -165,6 +169,8 @@ fn tables() -> [&'static [Function]; 16] {
         json::FUNCTIONS,
         hash::FUNCTIONS,
         window::FUNCTIONS,
+        equal::FUNCTIONS,
+        random::FUNCTIONS,
     ]
 }
 
@@ -431,7 +437,10 @@ pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
 
 /// Whether equal arguments always give an equal result.
 pub fn is_deterministic(name: &str) -> bool {
-    !matches!(name, "rand" | "randn" | "uuid" | "monotonically_increasing_id" | "current_timestamp")
+    !matches!(
+        name,
+        "rand" | "randn" | "uuid" | "shuffle" | "monotonically_increasing_id" | "current_timestamp"
+    )
 }
 
 /// A field of a struct, of every struct of an array, or the value of a map's key.

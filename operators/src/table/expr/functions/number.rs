@@ -1,8 +1,8 @@
 //! Powers, logarithms, angles, bits and bases.
 
 use super::{
-    Call, Function, Typed, any_nullable, called, cells, function, made, nullable_cells, take,
-    typed, typed_or_null,
+    Function, Typed, any_nullable, cells, function, made, nullable_cells, take, typed,
+    typed_or_null,
 };
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
@@ -10,8 +10,6 @@ use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, double_fn, failed};
 use crate::table::types::DataType;
-use millstream_engine::random::SplitMix;
-use std::sync::Mutex;
 
 use DataType as T;
 
@@ -267,20 +265,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }))
         },
     ),
-    called(
-        "rand",
-        "rand([seed]): from 0 to 1; other numbers in each run",
-        (0, 1),
-        random,
-        |_, call| dice(&call, |bits| (bits >> 11) as f64 / (1u64 << 53) as f64),
-    ),
-    called("randn", "randn([seed]): normally distributed", (0, 1), random, |_, call| {
-        dice(&call, |bits| {
-            let uniform = |bits: u64| (bits as f64 + 1.0) / (f64::from(u32::MAX) + 2.0);
-            let (a, b) = (uniform(bits >> 32), uniform(bits & u64::from(u32::MAX)));
-            (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
-        })
-    }),
 ];
 
 fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -296,28 +280,6 @@ fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let to = if args[0].data_type == T::Long { T::Long } else { T::Int };
     typed(name, args, &[to.clone(), T::Int], to)
-}
-
-fn random(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let (args, to, _) = typed(name, args, &[T::Long], T::Double)?;
-    Ok((args, to, false))
-}
-
-fn dice(call: &Call, shape: fn(u64) -> f64) -> Compiled {
-    use crate::table::expr::Node;
-    use crate::table::value::Value;
-    let seed = match call.args.first().map(|arg| &arg.node) {
-        Some(Node::Literal(Value::Long(seed))) => *seed as u64,
-        _ => {
-            use std::hash::{BuildHasher, RandomState};
-            RandomState::new().hash_one(0u8)
-        }
-    };
-    let state = Mutex::new(SplitMix(seed));
-    double_fn(move |_| {
-        let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(Some(shape(state.next())))
-    })
 }
 
 /// Java's power: not a number wherever an operand is none, but for an exponent of zero.

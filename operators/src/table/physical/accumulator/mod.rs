@@ -14,7 +14,7 @@ use crate::table::expr::compile::{
     BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
 };
 use crate::table::expr::decimal;
-use crate::table::expr::functions::{is_null, order_doubles, xxhash64};
+use crate::table::expr::functions::{as_key, is_null, order_doubles, xxhash64};
 use crate::table::expr::user::UserAggregate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
@@ -133,14 +133,22 @@ impl Function {
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
         let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
-        let mut args = call.args.iter().map(compile).collect::<Vec<_>>().into_iter();
+        // What is equal is one value of a set.
+        let of_set = matches!(
+            call.function,
+            AggregateFunction::CollectSet | AggregateFunction::ApproxCountDistinct
+        );
+        let arg =
+            |arg: &Resolved| if of_set { compile(&as_key(arg.clone())) } else { compile(arg) };
+        let mut args = call.args.iter().map(arg).collect::<Vec<_>>().into_iter();
         let (first, other) = (args.next(), args.next());
         let ignores = matches!(
             call.args.get(1).map(|arg| &arg.node),
             Some(Node::Literal(Value::Boolean(true)))
         );
         use AggregateFunction as F;
-        let once = call.distinct.then(|| call.args.iter().map(|a| compile(a).cells()).collect());
+        let one = |arg: &Resolved| compile(&as_key(arg.clone())).cells();
+        let once = call.distinct.then(|| call.args.iter().map(one).collect());
         if let Some(user) = &call.user {
             let args = call.args.iter().map(|a| (compile(a).cells(), a.data_type.clone()));
             let input = Input::User(args.collect(), user.clone());

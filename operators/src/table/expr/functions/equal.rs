@@ -1,0 +1,158 @@
+//! One value for all that are equal: what groups, sets and joins compare as bytes is brought to it
+//! first. -0.0 is 0.0, every NaN is the same, and the entries of a map are in the order of their
+//! keys, at any depth.
+
+use super::{Function, any_nullable, cells};
+use crate::table::expr::Node;
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::{self, Cell, elements, field};
+use crate::table::row::{Array, Map};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use std::cmp::Ordering;
+
+pub(super) static FUNCTIONS: &[Function] = &[cells(
+    NAME,
+    "one_of_equals(a): the one value that stands for all that are equal to it",
+    (1, 1),
+    |_, args| {
+        let (data_type, nullable) = (args[0].data_type.clone(), any_nullable(&args));
+        Ok((args, data_type, nullable))
+    },
+    |args, call, arena| {
+        let data_type = &call.to;
+        Ok(match args[0] {
+            Cell::Double(v) => Cell::Double(one_of_equals(v)),
+            Cell::Bytes(bytes) if !stands(args[0], data_type) => {
+                let mut out = Vec::new();
+                normalized(Value::from_bytes(bytes, data_type), data_type).write(&mut out);
+                Cell::Bytes(arena.alloc_slice_copy(&out))
+            }
+            other => other,
+        })
+    },
+)];
+
+const NAME: &str = "one_of_equals";
+
+/// -0.0 and 0.0 are one value, and so are all NaNs.
+#[inline]
+pub fn one_of_equals(v: f64) -> f64 {
+    if v.is_nan() { f64::NAN } else { v + 0.0 }
+}
+
+/// Whether equal values of a type may differ in their bytes.
+fn varies(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Float | DataType::Double | DataType::Map(..) => true,
+        DataType::Array(element) => varies(element),
+        DataType::Struct(fields) => fields.iter().any(|field| varies(&field.data_type)),
+        _ => false,
+    }
+}
+
+/// An expression as what its value is compared by, where its bytes are compared. A number of its
+/// own is brought to one form where it is written.
+pub fn as_key(expr: Resolved) -> Resolved {
+    let is_done = matches!(&expr.node, Node::Call(name, _) if *name == NAME);
+    if is_done || !expr.data_type.is_nested() {
+        return expr;
+    }
+    as_one(expr)
+}
+
+/// The same of numbers too.
+pub fn as_one(expr: Resolved) -> Resolved {
+    if !varies(&expr.data_type) {
+        return expr;
+    }
+    let (data_type, nullable) = (expr.data_type.clone(), expr.nullable);
+    Resolved { node: Node::Call(NAME, vec![expr]), data_type, nullable }
+}
+
+/// Whether a value is the one of its equals already.
+fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
+    match (cell, data_type) {
+        (Cell::Double(v), _) => v.to_bits() == one_of_equals(v).to_bits(),
+        (Cell::Bytes(bytes), DataType::Array(element)) => {
+            !varies(element) || elements(Array::new(bytes), element).all(|e| stands(e, element))
+        }
+        (Cell::Bytes(bytes), DataType::Struct(fields)) => {
+            let width = fields.len();
+            fields.iter().enumerate().all(|(i, f)| {
+                !varies(&f.data_type) || stands(field(bytes, i, width, &f.data_type), &f.data_type)
+            })
+        }
+        (Cell::Bytes(bytes), DataType::Map(key, value)) => {
+            let map = Map::new(bytes);
+            let mut before = None;
+            let in_order = elements(map.keys, key).all(|this| {
+                let above = before.is_none_or(|before| cell::order(before, this, key).is_lt());
+                before = Some(this);
+                above && stands(this, key)
+            });
+            in_order && elements(map.values, value).all(|v| stands(v, value))
+        }
+        _ => true,
+    }
+}
+
+fn normalized(value: Value, data_type: &DataType) -> Value {
+    match (value, data_type) {
+        (Value::Double(v), _) => Value::Double(one_of_equals(v)),
+        (Value::Array(values), DataType::Array(element)) => {
+            Value::Array(values.into_iter().map(|v| normalized(v, element)).collect())
+        }
+        (Value::Struct(values), DataType::Struct(fields)) => {
+            let values = values.into_iter().zip(fields);
+            Value::Struct(values.map(|(v, f)| normalized(v, &f.data_type)).collect())
+        }
+        (Value::Map(entries), DataType::Map(key, value)) => {
+            let entry = |(k, v)| (normalized(k, key), normalized(v, value));
+            let mut entries: Vec<_> = entries.into_iter().map(entry).collect();
+            entries.sort_by(|(a, _), (b, _)| order(a, b));
+            Value::Map(entries)
+        }
+        (value, _) => value,
+    }
+}
+
+/// How Spark orders values, NULL before all else.
+pub fn order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
+        (Value::Long(a), Value::Long(b)) => a.cmp(b),
+        (Value::Double(a), Value::Double(b)) => super::order_doubles(*a, *b),
+        (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Binary(a), Value::Binary(b)) => a.cmp(b),
+        (Value::Array(a), Value::Array(b)) | (Value::Struct(a), Value::Struct(b)) => {
+            let pairs = a.iter().zip(b).map(|(a, b)| order(a, b));
+            pairs.fold(Ordering::Equal, Ordering::then).then(a.len().cmp(&b.len()))
+        }
+        (a, b) => (*a != Value::Null).cmp(&(*b != Value::Null)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_put_in_order_at_any_depth() {
+        let map = |pairs: &[(f64, i64)]| {
+            let entry = |(k, v): &(f64, i64)| (Value::Double(*k), Value::Long(*v));
+            Value::Array(vec![Value::Map(pairs.iter().map(entry).collect())])
+        };
+        let of_map = DataType::Map(Box::new(DataType::Double), Box::new(DataType::Int));
+        let data_type = DataType::Array(Box::new(of_map));
+        let mut bytes = Vec::new();
+        map(&[(2.0, 1), (-0.0, 5)]).write(&mut bytes);
+        assert!(!stands(Cell::Bytes(&bytes), &data_type));
+        let one = normalized(map(&[(2.0, 1), (-0.0, 5)]), &data_type);
+        assert_eq!(one, map(&[(0.0, 5), (2.0, 1)]));
+        bytes.clear();
+        one.write(&mut bytes);
+        assert!(stands(Cell::Bytes(&bytes), &data_type));
+    }
+}

@@ -1,0 +1,295 @@
+//! Random numbers, by the generators that Spark has, so that a seed gives its numbers: for numbers
+//! an xorshift of 64 bits whose seed is hashed by MurmurHash3, for identifiers and shuffled arrays
+//! the Mersenne Twister. A table is one part, whose number 0 is added to the seed.
+
+use super::{Call, Function, Typed, any_nullable, called, typed};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::cell::{Cell, elements};
+use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, fold};
+use crate::table::expr::{Node, Resolved};
+use crate::table::row::{Array, RowWriter};
+use crate::table::types::DataType as T;
+use crate::table::value::Value;
+use std::sync::Mutex;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    called("rand", "rand([seed]): from 0 to 1", (0, 1), number, |_, call| {
+        let state = Mutex::new(XorShift::new(seed(&call, 0)));
+        double_fn(move |_| Ok(Some(locked(&state).double())))
+    }),
+    called("randn", "randn([seed]): normally distributed", (0, 1), number, |_, call| {
+        let state = Mutex::new((XorShift::new(seed(&call, 0)), None));
+        double_fn(move |_| Ok(Some(gaussian(&mut locked(&state)))))
+    }),
+    called(
+        "uuid",
+        "uuid([seed]): a random one",
+        (0, 1),
+        |name, args| {
+            let args = seeded(name, args, 0)?;
+            Ok((args, T::String, false))
+        },
+        |_, call| {
+            let state = Mutex::new(Twister::new(seed(&call, 0)));
+            bytes_fn(move |cx| {
+                let mut state = locked(&state);
+                let (high, low) = (state.long(), state.long());
+                let (high, low) = (high & !0xF000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
+                let text = format!(
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    high >> 32,
+                    high >> 16 & 0xFFFF,
+                    high & 0xFFFF,
+                    low >> 48,
+                    low & 0xFFFF_FFFF_FFFF
+                );
+                Ok(Some(cx.arena.alloc_str(&text).as_bytes()))
+            })
+        },
+    ),
+    called(
+        "shuffle",
+        "shuffle(array[, seed]): its elements in a random order",
+        (1, 2),
+        |name, args| {
+            let data_type = args[0].data_type.clone();
+            if !matches!(data_type, T::Array(_)) {
+                return Err(super::unexpected(name, "an array", &args[0]));
+            }
+            let nullable = any_nullable(&args[..1]);
+            Ok((seeded(name, args, 1)?, data_type, nullable))
+        },
+        |args, call| {
+            let state = Mutex::new(Twister::new(seed(&call, 1)));
+            let element = call.element(0).clone();
+            let mut args = args.into_iter();
+            let Some(Compiled::Bytes(array)) = args.next() else {
+                unreachable!("resolution has made sure of an array")
+            };
+            bytes_fn(move |cx| {
+                let Some(bytes) = array(cx)? else { return Ok(None) };
+                let array = Array::new(bytes);
+                let cells: Vec<Cell<'_>> = elements(array, &element).collect();
+                let mut out = Vec::new();
+                let mut writer = RowWriter::array(&mut out, cells.len());
+                for (to, from) in locked(&state).places(cells.len()).into_iter().enumerate() {
+                    cells[from].put(&mut writer, to);
+                }
+                Ok(Some(cx.arena.alloc_slice_copy(&out)))
+            })
+        },
+    ),
+];
+
+/// Whether a function gives another value each time, by a seed that may be left out.
+fn is_random(name: &str) -> Option<usize> {
+    match name {
+        "rand" | "randn" | "uuid" => Some(0),
+        "shuffle" => Some(1),
+        _ => None,
+    }
+}
+
+/// The same expression with a seed in each call that has none, so that it gives the same values
+/// wherever it stands.
+pub fn with_seeds(expr: Resolved) -> Resolved {
+    let expr = expr.map_children(&mut with_seeds);
+    match expr.node {
+        Node::Call(name, mut args) if is_random(name) == Some(args.len()) => {
+            args.push(Resolved::literal(Value::Long(drawn()), T::Long));
+            Resolved { node: Node::Call(name, args), ..expr }
+        }
+        node => Resolved { node, ..expr },
+    }
+}
+
+/// A seed from the system.
+fn drawn() -> i64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0u8) as i64
+}
+
+fn locked<T>(state: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    Ok((seeded(name, args, 0)?, T::Double, false))
+}
+
+/// The arguments with a seed that is a constant, behind `before` others.
+fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<Resolved>> {
+    let Some(seed) = args.get(before) else { return Ok(args) };
+    if !seed.is_constant() {
+        return Err(PlanError::new(
+            "SEED_EXPRESSION_IS_UNFOLDABLE",
+            format!("the seed `{seed}` of `{name}` is no constant"),
+            "Write a number",
+        ));
+    }
+    let wanted = matches!(seed.data_type, T::Int | T::Long | T::Null);
+    if !wanted {
+        return Err(super::unexpected(name, "an INT or BIGINT", seed));
+    }
+    let (mut seed, _, _) = typed(name, args.split_off(before), &[T::Long], T::Long)?;
+    args.append(&mut seed);
+    Ok(args)
+}
+
+/// The seed of a call: NULL counts as 0; without one it is drawn.
+fn seed(call: &Call, index: usize) -> i64 {
+    match call.args.get(index) {
+        Some(seed) => match fold(seed.clone(), call.semantics).node {
+            Node::Literal(Value::Long(seed)) => seed,
+            _ => 0,
+        },
+        None => drawn(),
+    }
+}
+
+/// Marsaglia's xorshift of 64 bits.
+struct XorShift(i64);
+
+impl XorShift {
+    fn new(seed: i64) -> Self {
+        const FIRST: u32 = 0x3c07_4a61;
+        let bytes = seed.to_be_bytes();
+        let low = murmur(&bytes, FIRST);
+        let high = murmur(&bytes, low);
+        Self((u64::from(high) << 32 | u64::from(low)) as i64)
+    }
+
+    fn bits(&mut self, count: u32) -> i64 {
+        let mut next = self.0 ^ (self.0 << 21);
+        next ^= (next as u64 >> 35) as i64;
+        next ^= next << 4;
+        self.0 = next;
+        next & ((1 << count) - 1)
+    }
+
+    fn double(&mut self) -> f64 {
+        let bits = (self.bits(26) << 27) + self.bits(27);
+        bits as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The next of Java's normally distributed numbers, which come in pairs.
+fn gaussian((state, second): &mut (XorShift, Option<f64>)) -> f64 {
+    if let Some(second) = second.take() {
+        return second;
+    }
+    loop {
+        let (x, y) = (2.0 * state.double() - 1.0, 2.0 * state.double() - 1.0);
+        let square = x * x + y * y;
+        if square < 1.0 && square != 0.0 {
+            let factor = (-2.0 * square.ln() / square).sqrt();
+            *second = Some(y * factor);
+            return x * factor;
+        }
+    }
+}
+
+/// MurmurHash3 of 32 bits, of whole words.
+fn murmur(bytes: &[u8], seed: u32) -> u32 {
+    let mut hash = seed;
+    let (words, _) = bytes.as_chunks::<4>();
+    for word in words {
+        let k = u32::from_le_bytes(*word).wrapping_mul(0xcc9e_2d51).rotate_left(15);
+        hash ^= k.wrapping_mul(0x1b87_3593);
+        hash = hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64);
+    }
+    hash ^= bytes.len() as u32;
+    hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}
+
+const WORDS: usize = 624;
+const AHEAD: usize = 397;
+
+/// The Mersenne Twister, seeded by the two halves of a long.
+struct Twister {
+    words: Box<[u32; WORDS]>,
+    next: usize,
+}
+
+impl Twister {
+    fn new(seed: i64) -> Self {
+        let key = [(seed as u64 >> 32) as u32, seed as u32];
+        let mut words = Box::new([0u32; WORDS]);
+        words[0] = 19_650_218;
+        for i in 1..WORDS {
+            let before = words[i - 1];
+            words[i] = (before ^ before >> 30).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+        }
+        let (mut i, mut j) = (1, 0);
+        for _ in 0..WORDS {
+            let before = words[i - 1];
+            words[i] = (words[i] ^ (before ^ before >> 30).wrapping_mul(1_664_525))
+                .wrapping_add(key[j])
+                .wrapping_add(j as u32);
+            (i, j) = (i + 1, (j + 1) % key.len());
+            if i == WORDS {
+                (words[0], i) = (words[WORDS - 1], 1);
+            }
+        }
+        for _ in 1..WORDS {
+            let before = words[i - 1];
+            words[i] = (words[i] ^ (before ^ before >> 30).wrapping_mul(1_566_083_941))
+                .wrapping_sub(i as u32);
+            i += 1;
+            if i == WORDS {
+                (words[0], i) = (words[WORDS - 1], 1);
+            }
+        }
+        words[0] = 0x8000_0000;
+        Self { words, next: WORDS }
+    }
+
+    fn word(&mut self) -> u32 {
+        if self.next == WORDS {
+            for i in 0..WORDS {
+                let y = self.words[i] & 0x8000_0000 | self.words[(i + 1) % WORDS] & 0x7fff_ffff;
+                let twist = if y & 1 == 1 { 0x9908_b0df } else { 0 };
+                self.words[i] = self.words[(i + AHEAD) % WORDS] ^ (y >> 1) ^ twist;
+            }
+            self.next = 0;
+        }
+        let mut y = self.words[self.next];
+        self.next += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ y >> 18
+    }
+
+    fn long(&mut self) -> u64 {
+        u64::from(self.word()) << 32 | u64::from(self.word())
+    }
+
+    /// A number below `n`, as commons-math draws it.
+    fn below(&mut self, n: u32) -> u32 {
+        if n.is_power_of_two() {
+            return ((u64::from(n) * u64::from(self.word() >> 1)) >> 31) as u32;
+        }
+        loop {
+            let bits = self.word() >> 1;
+            let value = bits % n;
+            // Not from the last, incomplete range of `n` numbers.
+            if bits - value <= (i32::MAX as u32) - (n - 1) {
+                return value;
+            }
+        }
+    }
+
+    /// A random order of so many.
+    fn places(&mut self, count: usize) -> Vec<usize> {
+        let mut places = vec![0; count];
+        for i in 0..count {
+            let j = self.below(i as u32 + 1) as usize;
+            places[i] = places[j];
+            places[j] = i;
+        }
+        places
+    }
+}
