@@ -10,16 +10,17 @@ use std::path::Path;
 /// they go to several sources or parts.
 const WHEN_AWAITED: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
 
-/// Runs it, and counts the rows that are late.
-pub fn run(case: &Case, prepared: &Prepared, late: &LateRows) -> Outcome {
-    let checkpoint = Scratch::new();
-    match start(case, prepared, &checkpoint.0, late) {
+/// Runs it, with a checkpoint if it asks for one or has restarts, and counts the rows that are late.
+pub fn run(case: &Case, prepared: &Prepared, checkpoint: bool, late: &LateRows) -> Outcome {
+    let folder = Scratch::new();
+    let checkpoint = (checkpoint || case.has_restarts()).then_some(folder.0.as_path());
+    match start(case, prepared, checkpoint, late) {
         Err(outcome) => outcome,
         Ok(_) if !case.error().is_null() => {
             Outcome::Failed(format!("started, but must be refused with {}", case.error()))
         }
         Ok(query) => {
-            steps(case, prepared, (query, late), &checkpoint.0).unwrap_or_else(Outcome::Failed)
+            steps(case, prepared, (query, late), checkpoint).unwrap_or_else(Outcome::Failed)
         }
     }
 }
@@ -27,7 +28,7 @@ pub fn run(case: &Case, prepared: &Prepared, late: &LateRows) -> Outcome {
 fn start(
     case: &Case,
     prepared: &Prepared,
-    checkpoint: &Path,
+    checkpoint: Option<&Path>,
     late: &LateRows,
 ) -> Result<StreamingQuery, Outcome> {
     let query = prepared.start(case.mode(), WHEN_AWAITED, checkpoint, late.clone());
@@ -38,7 +39,7 @@ fn steps(
     case: &Case,
     prepared: &Prepared,
     (mut query, late): (StreamingQuery, &LateRows),
-    checkpoint: &Path,
+    checkpoint: Option<&Path>,
 ) -> Result<Outcome, String> {
     // The first batch is planned at once.
     query.process_all_available().map_err(|error| error.to_string())?;

@@ -41,6 +41,11 @@ impl Case {
         self.0["steps"].as_array().into_iter().flatten()
     }
 
+    /// Whether the query is started again in it.
+    pub fn has_restarts(&self) -> bool {
+        self.steps().any(|step| step["restart"].as_bool() == Some(true))
+    }
+
     /// The error with which the query must be refused before it processes anything; NULL if none.
     pub fn error(&self) -> &Json {
         &self.0["error"]
@@ -177,19 +182,22 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Starts the query with a checkpoint.
+    /// Starts the query, perhaps with a checkpoint.
     pub fn start(
         &self,
         mode: &str,
         trigger: Trigger,
-        checkpoint: &Path,
+        checkpoint: Option<&Path>,
         late: LateRows,
     ) -> Result<StreamingQuery, QueryError> {
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
         let writer = self.frame.write_stream().output_mode(mode).format("memory");
         let writer = writer.query_name("result").config(config);
         let writer = writer.on_progress(move |progress| late.count(progress));
-        let writer = writer.option("checkpointLocation", checkpoint.display());
+        let writer = match checkpoint {
+            Some(folder) => writer.option("checkpointLocation", folder.display()),
+            None => writer,
+        };
         writer.trigger(trigger).start()
     }
 

@@ -9,6 +9,9 @@
 //! sources have one part; where it depends on an order that nothing says, it runs in one instance.
 //! Then continuous mode is compared with the same rows ([`continuous`]): `N agree in both modes, M
 //! differ`, where N counts runs.
+//!
+//! One instance has a checkpoint; more have one only if the case has a restart, so that operators
+//! run without one too.
 
 mod batches;
 mod case;
@@ -90,7 +93,8 @@ impl Totals {
                 OrderDependence::Operators => continue,
             };
             let (outcome, late) = (case.prepare(parallelism, parts), LateRows::default());
-            let outcome = outcome.map_or_else(|other| other, |p| batches::run(case, &p, &late));
+            let outcome = outcome
+                .map_or_else(|other| other, |p| batches::run(case, &p, parallelism == 1, &late));
             match outcome {
                 Outcome::Passed => ways.push(Way { parallelism, parts, late: late.rows() }),
                 Outcome::Failed(why) => {
