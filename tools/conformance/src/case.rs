@@ -41,6 +41,11 @@ impl Case {
         self.0["steps"].as_array().into_iter().flatten()
     }
 
+    /// A setting that differs from the default.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.0["conf"][key].as_str()
+    }
+
     /// Whether the query is started again in it.
     pub fn has_restarts(&self) -> bool {
         self.steps().any(|step| step["restart"].as_bool() == Some(true))
