@@ -1,7 +1,7 @@
 //! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
 
-use super::datetime::pattern::Pattern;
-use super::datetime::{DAY_US, Tz, parse_date, parse_timestamp, write_date};
+use super::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
+use super::datetime::{Tz, parse_date, parse_timestamp, write_date};
 use super::error::{PlanError, PlanResult};
 use super::expr::parse;
 use super::row::{Bytes, RowWriter};
@@ -16,9 +16,9 @@ static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss
 static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
 
 fn constant(pattern: &str) -> Pattern {
-    match Pattern::new(pattern) {
+    match Pattern::new(pattern, Direction::Write) {
         Ok(pattern) => pattern,
-        Err(reason) => unreachable!("{pattern}: {reason}"),
+        Err(error) => unreachable!("{pattern}: {}", error.reason),
     }
 }
 
@@ -56,13 +56,13 @@ impl Default for Notation {
 }
 
 /// A pattern that an option gives.
-pub fn pattern(name: &str, text: Option<&str>) -> PlanResult<Option<Pattern>> {
-    text.map(Pattern::new).transpose().map_err(|reason| {
-        PlanError::new(
-            "INVALID_DATETIME_PATTERN",
-            format!("option '{name}': {reason}"),
-            "Write a pattern like yyyy-MM-dd HH:mm:ss; text stands in single quotes",
-        )
+pub fn pattern(
+    name: &str,
+    text: Option<&str>,
+    direction: Direction,
+) -> PlanResult<Option<Pattern>> {
+    text.map(|text| Pattern::new(text, direction)).transpose().map_err(|error| {
+        PlanError::new(error.condition, format!("option '{name}': {}", error.reason), PATTERN_FIX)
     })
 }
 
@@ -114,7 +114,7 @@ impl Notation {
     pub fn write(&self, value: &Value, data_type: &DataType, out: &mut dyn Write) -> fmt::Result {
         match (value, data_type) {
             (Value::Long(days), DataType::Date) => match &self.date {
-                Some(pattern) => pattern.text(days.saturating_mul(DAY_US), Tz::UTC, out),
+                Some(pattern) => pattern.date_text(*days, Tz::UTC, out),
                 None => return write_date(*days, out),
             },
             (Value::Long(v), DataType::Timestamp) => match &self.timestamp {

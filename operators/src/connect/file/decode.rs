@@ -9,6 +9,7 @@
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
 use super::of_file::OfFile;
 use crate::connect::options::OptionReader;
+use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::json::ObjectReader;
 use crate::table::row::RowWriter;
@@ -104,9 +105,13 @@ fn dialect(reader: &mut OptionReader<'_>) -> PlanResult<Dialect> {
 /// The options of dates, times and numbers.
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
     let mut notation = Notation {
-        date: pattern("dateFormat", reader.get("dateFormat"))?,
-        timestamp: pattern("timestampFormat", reader.get("timestampFormat"))?,
-        timestamp_ntz: pattern("timestampNTZFormat", reader.get("timestampNTZFormat"))?,
+        date: pattern("dateFormat", reader.get("dateFormat"), Direction::Read)?,
+        timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Read)?,
+        timestamp_ntz: pattern(
+            "timestampNTZFormat",
+            reader.get("timestampNTZFormat"),
+            Direction::Read,
+        )?,
         ..Notation::default()
     };
     if let Some(zone) = reader.get("timeZone") {

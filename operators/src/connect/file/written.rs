@@ -4,6 +4,7 @@
 use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
 use crate::connect::format::{LineFormat, LineOptions, LineWriter};
 use crate::connect::options::OptionReader;
+use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::Row;
 use crate::table::text::{Notation, pattern};
@@ -96,9 +97,13 @@ fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanR
 
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
     let mut notation = Notation {
-        date: pattern("dateFormat", reader.get("dateFormat"))?,
-        timestamp: pattern("timestampFormat", reader.get("timestampFormat"))?,
-        timestamp_ntz: pattern("timestampNTZFormat", reader.get("timestampNTZFormat"))?,
+        date: pattern("dateFormat", reader.get("dateFormat"), Direction::Write)?,
+        timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Write)?,
+        timestamp_ntz: pattern(
+            "timestampNTZFormat",
+            reader.get("timestampNTZFormat"),
+            Direction::Write,
+        )?,
         ..Notation::default()
     };
     if let Some(zone) = reader.get("timeZone") {

@@ -516,7 +516,13 @@ fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i6
         (T::Date, T::Timestamp | T::TimestampNtz) => match value.checked_mul(DAY_US) {
             Some(micros) if *to == T::Timestamp => to_utc(micros, zone),
             Some(micros) => micros,
-            None => return overflow(value, to),
+            None => {
+                return failed(
+                    "DATETIME_OVERFLOW",
+                    format!("the date is beyond what {to} holds"),
+                    "",
+                );
+            }
         },
         (T::Timestamp, T::Date) => to_local(value, zone).div_euclid(DAY_US),
         (T::TimestampNtz, T::Date) => value.div_euclid(DAY_US),
@@ -547,10 +553,8 @@ fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i6
                 None => return overflow(value, to),
             }
         }
-        (from, T::Timestamp) if from.is_integral() => match value.checked_mul(1_000_000) {
-            Some(micros) => micros,
-            None => return overflow(value, to),
-        },
+        // Seconds beyond the first or last timestamp are that one.
+        (from, T::Timestamp) if from.is_integral() => value.saturating_mul(SECOND_US),
         _ => {
             let (low, high) = to.integral_range();
             if value < low || value > high {

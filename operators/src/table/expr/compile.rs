@@ -28,13 +28,15 @@ pub struct EvalError {
 impl EvalError {
     /// Whether it is an error in ANSI mode only, and NULL without it.
     pub fn is_of_ansi(&self) -> bool {
-        const ALWAYS: [&str; 18] = [
+        const ALWAYS: [&str; 20] = [
             "COLLECTION_SIZE_LIMIT_EXCEEDED",
             "COMPARATOR_RETURNS_NULL",
+            "DATETIME_OVERFLOW",
             "DUPLICATED_MAP_KEY",
             "FAILED_EXECUTE_UDF",
             "FAILED_FUNCTION_CALL",
             "INCONSISTENT_BEHAVIOR_CROSS_VERSION",
+            "INTERVAL_",
             "INVALID_DATETIME_PATTERN",
             "INVALID_FORMAT",
             "INVALID_INDEX_OF_ZERO",

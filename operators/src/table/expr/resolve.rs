@@ -346,6 +346,11 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
     if inner.data_type == *to || inner.is_null_literal() {
         return Ok(inner.coerce(to));
     }
+    if to.is_datetime()
+        && let Some(word) = inner.literal_text().and_then(crate::table::datetime::special)
+    {
+        return functions::time_of_word(word, to);
+    }
     let ansi = Rules::current().ansi;
     let older = super::cast::is_allowed_without_ansi(&inner.data_type, to);
     if older && !ansi && !lenient && inner.data_type == DataType::Date {

@@ -2,7 +2,7 @@
 
 use super::dialect::UNSIGNED_SHIFT;
 use super::place;
-use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp};
+use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, special};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::parse;
 use crate::table::expr::{Expr, call};
@@ -489,6 +489,9 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
         ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
         other => return Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
     };
+    if to.is_datetime() && special(text).is_some() {
+        return Ok(Expr::from(text.as_str()).cast(to));
+    }
     let value = match to {
         DataType::Date => parse_date(text),
         // What zone it is in is not known here.

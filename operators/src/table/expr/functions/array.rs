@@ -4,7 +4,7 @@ use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullab
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
-    check_order, expect_type, tightest, unify, unify_as, widest_of, widest_without_text,
+    check_order, tightest, unify, unify_as, widest_of, widest_without_text,
 };
 use crate::table::expr::compile::{
     BytesFn, Compiled, EvalError, bytes_fn, element, failed, write_field,
@@ -478,7 +478,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 /// Most elements of a sequence.
-const SEQUENCE_MOST: usize = 1 << 20;
+pub(super) const SEQUENCE_MOST: usize = 1 << 20;
 
 fn wrong_sequence(args: &[Resolved]) -> PlanError {
     let types: Vec<String> = args.iter().map(|arg| arg.data_type.to_string()).collect();
@@ -489,21 +489,10 @@ fn wrong_sequence(args: &[Resolved]) -> PlanError {
     )
 }
 
-fn sequence_types(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+fn sequence_types(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    if args[0].data_type.is_datetime() {
-        let mut args = args;
-        if args.len() == 2 {
-            let day = Value::Long(crate::table::datetime::DAY_US);
-            args.push(Resolved::literal(day, DataType::DayTimeInterval(0, 0)));
-        }
-        if !args[2].data_type.is_interval() {
-            return Err(wrong_sequence(&args));
-        }
-        let to = args[0].data_type.clone();
-        args[1] =
-            expect_type(args[1].clone(), &to, "`sequence`").map_err(|_| wrong_sequence(&args))?;
-        return Ok((args, DataType::Array(Box::new(to)), nullable));
+    if args.iter().take(2).any(|arg| arg.data_type.is_datetime()) {
+        return super::time::sequence_types(name, args);
     }
     let to = match widest_of(args.iter().map(|arg| &arg.data_type)) {
         Some(to) if to.is_integral() => to,
@@ -518,7 +507,9 @@ fn sequence<'a>(
     call: &super::Call,
     arena: &'a bumpalo::Bump,
 ) -> Result<Cell<'a>, Box<EvalError>> {
-    use crate::table::datetime::{DAY_US, Tz, add_months, add_months_us, to_local, to_utc};
+    if super::element_of(&call.to).is_datetime() {
+        return super::time::sequence(a, call, arena);
+    }
     let (start, stop) = (a[0].long(), a[1].long());
     let step = a.get(2).map_or(if start <= stop { 1 } else { -1 }, |step| step.long());
     if step == 0 && start != stop || step > 0 && start > stop || step < 0 && start < stop {
@@ -528,24 +519,9 @@ fn sequence<'a>(
             "",
         );
     }
-    let months =
-        matches!(call.args.get(2).map(|s| &s.data_type), Some(DataType::YearMonthInterval(..)));
-    let element = super::element_of(&call.to).clone();
-    let zone = if element == DataType::Timestamp { call.semantics.zone } else { Tz::UTC };
     let mut out = Vec::new();
     for n in 0i64.. {
-        let by = n.checked_mul(step);
-        let at = by.and_then(|by| match (&element, months) {
-            (DataType::Date, true) => add_months(start, by),
-            (DataType::Date, false) => start.checked_add(by / DAY_US),
-            (t, true) if t.is_datetime() => {
-                add_months_us(to_local(start, zone), by).map(|l| to_utc(l, zone))
-            }
-            (DataType::Timestamp, false) if step % DAY_US == 0 => {
-                Some(to_utc(to_local(start, zone).checked_add(by)?, zone))
-            }
-            _ => start.checked_add(by),
-        });
+        let at = n.checked_mul(step).and_then(|by| start.checked_add(by));
         let Some(at) = at else { break };
         if step >= 0 && at > stop || step < 0 && at < stop {
             break;
@@ -561,7 +537,10 @@ fn sequence<'a>(
     Ok(collected(out.into_iter(), arena))
 }
 
-fn collected<'a, 'c>(cells: impl Iterator<Item = Cell<'c>>, arena: &'a bumpalo::Bump) -> Cell<'a> {
+pub(super) fn collected<'a, 'c>(
+    cells: impl Iterator<Item = Cell<'c>>,
+    arena: &'a bumpalo::Bump,
+) -> Cell<'a> {
     let cells: Vec<Cell<'c>> = cells.collect();
     let mut out = BumpVec::new_in(arena);
     let mut writer = RowWriter::array(&mut out, cells.len());

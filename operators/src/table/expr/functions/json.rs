@@ -1,6 +1,7 @@
 //! JSON in columns of text.
 
 use super::{Call, Function, Typed, called, cells, made, take, typed_or_null};
+use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, from_cells, text};
@@ -170,9 +171,9 @@ fn notation_of(options: &[(String, String)]) -> PlanResult<Notation> {
         found.map(|(_, value)| value.as_str())
     };
     Ok(Notation {
-        date: pattern("dateFormat", get("dateFormat"))?,
-        timestamp: pattern("timestampFormat", get("timestampFormat"))?,
-        timestamp_ntz: pattern("timestampNTZFormat", get("timestampNTZFormat"))?,
+        date: pattern("dateFormat", get("dateFormat"), Direction::Read)?,
+        timestamp: pattern("timestampFormat", get("timestampFormat"), Direction::Read)?,
+        timestamp_ntz: pattern("timestampNTZFormat", get("timestampNTZFormat"), Direction::Read)?,
         ..Notation::default()
     })
 }

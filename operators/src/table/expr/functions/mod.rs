@@ -20,6 +20,8 @@ mod rounding;
 mod string;
 mod text;
 mod time;
+
+pub use time::of_word as time_of_word;
 mod window;
 
 use super::cell::Cell;
@@ -236,6 +238,8 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         "reduce" => "aggregate",
         "some" => "exists",
         "to_unix_timestamp" => "unix_timestamp",
+        "to_timestamp_ltz" => "to_timestamp",
+        "make_timestamp_ltz" => "make_timestamp",
         "random" => "rand",
         "now" => "current_timestamp",
         "curdate" => "current_date",
@@ -313,7 +317,8 @@ fn operator_of(name: &str) -> Option<&'static str> {
         "mod" => "%",
         "to_timestamp" => "to_timestamp",
         "to_date" => "to_date",
-        "make_timestamp" => "make_timestamp",
+        "make_timestamp" | "make_timestamp_ltz" => "make_timestamp",
+        "make_timestamp_ntz" => "make_timestamp_ntz",
         "make_interval" => "make_interval",
         _ => return None,
     })

@@ -1,11 +1,11 @@
 //! `+`, `-`, `*` and `/` where dates, timestamps and intervals take part.
 
 use super::zone_of_type;
-use crate::table::datetime::{DAY_US, add_months, add_months_us, to_local, to_utc};
+use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
 use crate::table::error::PlanResult;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::coercion::Accepts;
-use crate::table::expr::compile::{Compiled, long_fn};
+use crate::table::expr::compile::{Compiled, failed, long_fn};
 use crate::table::expr::functions::{self, Call, any_nullable, take, unexpected};
 use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -20,23 +20,24 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     let zone = zone_of_type(&call.to, call.semantics.zone);
     let months = matches!(call.data_type(1), T::YearMonthInterval(..));
     let of_date = call.to == T::Date;
-    let in_days = call.data_type(1) == &T::DayTimeInterval(0, 0);
     long_fn(move |cx| {
         let (Some(at), Some(by)) = (at(cx)?, by(cx)?) else { return Ok(None) };
         let by = sign * by;
         let sum = match (of_date, months) {
-            (true, true) => add_months(at, by),
-            (true, false) => at.checked_add(by / DAY_US),
-            (false, true) => add_months_us(to_local(at, zone), by).map(|local| to_utc(local, zone)),
-            // Days keep the clock's time; shorter units are lengths of time.
-            (false, false) if in_days => {
-                to_local(at, zone).checked_add(by).map(|local| to_utc(local, zone))
-            }
-            (false, false) => at.checked_add(by),
+            (true, true) => match add_months(at, by) {
+                None => return arithmetic_overflow("the date"),
+                sum => sum,
+            },
+            // Beyond the last day of a DATE they begin again.
+            (true, false) => Some(i64::from((at + by / DAY_US) as i32)),
+            (false, true) => on_clock(at, zone, |local| add_months_us(local, by)),
+            // Whole days keep the clock's time; the rest is a length of time.
+            (false, false) => on_clock(at, zone, |local| local.checked_add(by - by % DAY_US))
+                .and_then(|at| at.checked_add(by % DAY_US)),
         };
         match sum {
             Some(sum) => Ok(Some(sum)),
-            None => arithmetic_overflow("the date or timestamp"),
+            None => failed("DATETIME_OVERFLOW", "the timestamp is beyond what its type holds", ""),
         }
     })
 }
@@ -49,6 +50,15 @@ pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>>
     {
         return found("interval_negative", vec![a.clone()], a.data_type.clone());
     }
+    if let [a] = args
+        && a.data_type.is_interval()
+    {
+        return match name {
+            "abs" => found("interval_abs", vec![a.clone()], a.data_type.clone()),
+            "sign" | "signum" => found("interval_sign", vec![a.clone()], T::Double),
+            _ => None,
+        };
+    }
     let [a, b] = args else { return None };
     let timed = |t: &DataType| t.is_datetime() || t.is_interval();
     if !timed(&a.data_type) && !timed(&b.data_type) {
@@ -60,6 +70,9 @@ pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>>
         "-" => difference(a, b),
         "*" if b.data_type.is_interval() => scaled("interval_multiply", b, a),
         "*" if a.data_type.is_interval() => scaled("interval_multiply", a, b),
+        "div" if wider(&a.data_type, &b.data_type).is_some() => {
+            found("interval_ratio", vec![a, b], T::Long)
+        }
         "/" if a.data_type.is_interval() => scaled("interval_divide", a, b),
         _ => None,
     }

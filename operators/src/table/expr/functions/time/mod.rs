@@ -4,43 +4,41 @@ use super::{
     Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
     unexpected,
 };
-use crate::table::datetime::pattern::Pattern;
+use crate::table::datetime::calendar::{Date, days_of_month};
+use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError};
 use crate::table::datetime::{
-    DAY_US, SECOND_US, Tz, add_months, date_of_days, days_of_date, days_of_month, parse_date,
-    parse_timestamp, to_local, to_utc, zone,
+    DAY_US, SECOND_US, Special, Tz, add_months, parse_date, parse_timestamp, to_local, to_utc, zone,
 };
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed, long_fn, text};
-use crate::table::expr::resolve::expect_type;
-use crate::table::types::DataType;
+use crate::table::expr::compile::{
+    BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
+};
+use crate::table::expr::resolve::{cast, expect_type};
+use crate::table::expr::{Node, Resolved};
+use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
 use crate::table::value::Value;
-use chrono::{Datelike, NaiveDate};
+use std::sync::LazyLock;
 
 mod arithmetic;
+mod sequence;
 mod units;
 
 use DataType as T;
 pub use arithmetic::arithmetic;
 use arithmetic::shifted;
+pub use sequence::{sequence, sequence_types};
 use units::{added, difference, months_between, truncated, truncated_date, unit_of};
 
-type Date = fn(NaiveDate) -> i64;
+type DatePart = fn(Date) -> i64;
 
 const fn of_date(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
     function(name, help, (1, 1), |n, a| typed(n, a, &[T::Date], T::Int), compile)
 }
 
 const fn of_clock(name: &'static str, help: &'static str, compile: super::CompileCall) -> Function {
-    called(
-        name,
-        help,
-        (1, 1),
-        |n, a| typed(n, timestamp_first(a), &[T::Timestamp], T::Int),
-        compile,
-    )
+    called(name, help, (1, 1), |n, a| on_clock(n, a, T::Int), compile)
 }
 
 /// Something else stands in its place when a query is lowered.
@@ -58,30 +56,26 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of_now("current_timestamp", "current_timestamp() or now(): the time of the batch"),
     of_now("current_date", "current_date(): the day of the batch"),
     of_now("localtimestamp", "localtimestamp(): the local time of the batch"),
-    of_date("year", "year(date)", |a, _, _| date_part(a, |d| i64::from(d.year()))),
-    of_date("quarter", "quarter(date): 1 to 4", |a, _, _| {
-        date_part(a, |d| i64::from(d.month0() / 3 + 1))
-    }),
-    of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month()))),
+    of_date("year", "year(date)", |a, _, _| date_part(a, |d| d.year)),
+    of_date("quarter", "quarter(date): 1 to 4", |a, _, _| date_part(a, Date::quarter)),
+    of_date("month", "month(date): 1 to 12", |a, _, _| date_part(a, |d| i64::from(d.month))),
     of_date("dayofmonth", "dayofmonth(date) or day(date)", |a, _, _| {
-        date_part(a, |d| i64::from(d.day()))
+        date_part(a, |d| i64::from(d.day))
     }),
-    of_date("dayofyear", "dayofyear(date)", |a, _, _| date_part(a, |d| i64::from(d.ordinal()))),
+    of_date("dayofyear", "dayofyear(date)", |a, _, _| date_part(a, Date::ordinal)),
     of_date("dayofweek", "dayofweek(date): Sunday is 1", |a, _, _| {
-        date_part(a, |d| i64::from(d.weekday().num_days_from_sunday()) + 1)
+        date_part(a, |d| (d.weekday() + 1) % 7 + 1)
     }),
-    of_date("weekday", "weekday(date): Monday is 0", |a, _, _| {
-        date_part(a, |d| i64::from(d.weekday().num_days_from_monday()))
-    }),
+    of_date("weekday", "weekday(date): Monday is 0", |a, _, _| date_part(a, Date::weekday)),
     of_date("weekofyear", "weekofyear(date): of the ISO year", |a, _, _| {
-        date_part(a, |d| i64::from(d.iso_week().week()))
+        date_part(a, |d| d.iso_week().1)
     }),
     function(
         "yearofweek",
         "yearofweek(date): the ISO year",
         (1, 1),
         |n, a| typed(n, a, &[T::Date], T::Int),
-        |a, _, _| date_part(a, |d| i64::from(d.iso_week().year())),
+        |a, _, _| date_part(a, |d| d.iso_week().0),
     ),
     of_clock("hour", "hour(timestamp)", |a, c| clock_part(a, &c, 3600 * SECOND_US, 24)),
     of_clock("minute", "minute(timestamp)", |a, c| clock_part(a, &c, 60 * SECOND_US, 60)),
@@ -90,7 +84,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "second_fraction",
         "extract(SECOND FROM timestamp): with its fraction",
         (1, 1),
-        |n, a| typed(n, timestamp_first(a), &[T::Timestamp], T::Decimal(8, 6)),
+        |n, a| on_clock(n, a, T::Decimal(8, 6)),
         |a, call| {
             let (local, [at]) = (local_time(&call, 0), take(a));
             let at = at.long();
@@ -104,42 +98,37 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "monthname(date): of three letters",
         (1, 1),
         |n, a| typed(n, a, &[T::Date], T::String),
-        |a, _, arena| Ok(written(a[0].long(), "MMM", arena)),
+        |a, _, arena| Ok(written(a[0].long(), &MONTH_NAME, arena)),
     ),
     cells(
         "dayname",
         "dayname(date): of three letters",
         (1, 1),
         |n, a| typed(n, a, &[T::Date], T::String),
-        |a, _, arena| Ok(written(a[0].long(), "EEE", arena)),
+        |a, _, arena| Ok(written(a[0].long(), &DAY_NAME, arena)),
     ),
-    cells(
-        "date_add",
-        "date_add(date, days)",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| or_overflow(day(a[0].long() + a[1].long())),
-    ),
-    cells(
-        "date_sub",
-        "date_sub(date, days)",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| or_overflow(day(a[0].long() - a[1].long())),
-    ),
+    cells("date_add", "date_add(date, days)", (2, 2), with_days, |a, _, _| {
+        Ok(Cell::Long(day(a[0].long() + a[1].long())))
+    }),
+    cells("date_sub", "date_sub(date, days)", (2, 2), with_days, |a, _, _| {
+        Ok(Cell::Long(day(a[0].long() - a[1].long())))
+    }),
     cells(
         "date_diff",
         "date_diff(end, start): days from start to end",
         (2, 2),
         |n, a| typed(n, a, &[T::Date, T::Date], T::Int),
-        |a, _, _| Ok(Cell::Long(a[0].long() - a[1].long())),
+        |a, _, _| Ok(Cell::Long(day(a[0].long() - a[1].long()))),
     ),
     cells(
         "add_months",
         "add_months(date, months)",
         (2, 2),
         |n, a| typed(n, a, &[T::Date, T::Int], T::Date),
-        |a, _, _| or_overflow(add_months(a[0].long(), a[1].long())),
+        |a, _, _| match add_months(a[0].long(), a[1].long()) {
+            Some(days) => Ok(Cell::Long(days)),
+            None => arithmetic_overflow("the date"),
+        },
     ),
     cells(
         "months_between",
@@ -151,9 +140,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |a, call, _| {
             let rounded = a.get(2).is_none_or(|r| r.bool());
-            let zone = call.semantics.zone;
-            let (a, b) = (to_local(a[0].long(), zone), to_local(a[1].long(), zone));
-            Ok(months_between(a, b, rounded).map_or(Cell::Null, Cell::Double))
+            let months = months_between(a[0].long(), a[1].long(), rounded, call.semantics.zone);
+            Ok(Cell::Double(months))
         },
     ),
     cells(
@@ -162,10 +150,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 1),
         |n, a| typed(n, a, &[T::Date], T::Date),
         |a, _, _| {
-            let date = date_of_days(a[0].long());
-            let days = date.and_then(|d| Some((d, days_of_month(d.year(), d.month())?)));
-            let last = days.map(|(d, days)| a[0].long() + i64::from(days - d.day()));
-            Ok(last.map_or(Cell::Null, Cell::Long))
+            let date = Date::of_days(a[0].long());
+            let left = days_of_month(date.year, date.month) - date.day;
+            Ok(Cell::Long(day(a[0].long() + i64::from(left))))
         },
     ),
     cells(
@@ -192,42 +179,33 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "make_date(year, month, day)",
         (3, 3),
         |n, a| typed_or_null(n, a, &[T::Int, T::Int, T::Int], T::Date),
-        |a, _, _| match made_date(a) {
-            Some(days) => Ok(Cell::Long(days)),
-            None => failed(
-                "DATETIME_FIELD_OUT_OF_BOUNDS.WITHOUT_SUGGESTION",
-                "there is no such date",
-                "",
-            ),
+        |a, _, _| {
+            let days = made_date(a)?;
+            match i32::try_from(days) {
+                Ok(_) => Ok(Cell::Long(days)),
+                Err(_) => arithmetic_overflow("the date"),
+            }
         },
     ),
     cells(
         "make_timestamp",
         "make_timestamp(year, month, day, hour, minute, seconds[, zone])",
         (6, 7),
-        |n, a| {
-            let int = T::Int;
-            let types = [
-                int.clone(),
-                int.clone(),
-                int.clone(),
-                int.clone(),
-                int,
-                T::Decimal(16, 6),
-                T::String,
-            ];
-            typed_or_null(n, a, &types, T::Timestamp)
-        },
+        |n, a| time_parts(n, a, T::Timestamp),
         |a, call, _| {
             let zone = match a.get(6) {
                 Some(name) => zone_of(name.text())?,
                 None => call.semantics.zone,
             };
-            match made_timestamp(a) {
-                Some(local) => Ok(Cell::Long(to_utc(local, zone))),
-                None => out_of_bounds("there is no such time"),
-            }
+            or_overflow(made_timestamp(a)?.map(|local| to_utc(local, zone)))
         },
+    ),
+    cells(
+        "make_timestamp_ntz",
+        "make_timestamp_ntz(year, month, day, hour, minute, seconds)",
+        (6, 6),
+        |n, a| time_parts(n, a, T::TimestampNtz),
+        |a, _, _| or_overflow(made_timestamp(a)?),
     ),
     cells(
         "make_dt_interval",
@@ -247,7 +225,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let parts = [(0, DAY_US), (1, 3600 * SECOND_US), (2, 60 * SECOND_US), (3, SECOND_US)];
             let total =
                 parts.into_iter().try_fold(0i64, |sum, (i, unit)| sum.checked_add(part(i, unit)?));
-            or_overflow(total)
+            interval_or_overflow(total, &T::DayTimeInterval(0, 3), WITHOUT_SUGGESTION)
         },
     ),
     cells(
@@ -257,7 +235,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Int, T::Int], T::YearMonthInterval(0, 1)),
         |a, _, _| {
             let part = |i: usize| a.get(i).map_or(0, |v| v.long());
-            Ok(Cell::Long(part(0) * 12 + part(1)))
+            let months = Some(part(0) * 12 + part(1));
+            interval_or_overflow(months, &T::YearMonthInterval(0, 1), WITHOUT_SUGGESTION)
         },
     ),
     cells(
@@ -290,14 +269,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "to_date(text[, pattern])",
         (1, 2),
         |n, mut a| {
-            if a.len() == 1 {
-                return typed_or_null(n, a, &[T::Date], T::Date);
-            }
-            if a[0].data_type != T::String {
+            if a.len() == 1 || a[0].data_type != T::String {
                 a.truncate(1);
-                return typed_or_null(n, a, &[T::Date], T::Date);
+                return by_cast(n, a, &T::Date);
             }
-            check_pattern(&a, 1)?;
+            check_pattern(&a, 1, Direction::Read)?;
             typed_or_null(n, a, &[T::String, T::String], T::Date)
         },
         |args, call| {
@@ -305,14 +281,17 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 let [a] = take(args);
                 return a;
             }
-            parsed(args, &call, |pattern, text, _| match pattern {
-                Some(pattern) => pattern.date(text),
+            // A time of another zone may be another day here.
+            parsed(args, &call, |pattern, text, zone| match pattern {
+                Some(pattern) => {
+                    Some(to_local(pattern.timestamp(text, zone)?, zone).div_euclid(DAY_US))
+                }
                 None => parse_date(text),
             })
         },
     ),
     called("to_timestamp", "to_timestamp(text[, pattern])", (1, 2), to_timestamp, |args, call| {
-        if args.len() == 1 && call.data_type(0) != &T::String {
+        if args.len() == 1 {
             let [a] = take(args);
             return a;
         }
@@ -326,7 +305,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "to_timestamp_ntz(text[, pattern])",
         (1, 2),
         |n, a| {
-            check_pattern(&a, 1)?;
+            check_pattern(&a, 1, Direction::Read)?;
             typed_or_null(n, a, &[T::String, T::String], T::TimestampNtz)
         },
         |args, call| {
@@ -341,7 +320,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "unix_timestamp(timestamp) or unix_timestamp(text[, pattern]): seconds since 1970",
         (1, 2),
         |n, a| {
-            check_pattern(&a, 1)?;
+            check_pattern(&a, 1, Direction::Read)?;
             match a[0].data_type {
                 T::Timestamp | T::Date | T::TimestampNtz => {
                     typed_or_null(n, a, &[T::Timestamp, T::String], T::Long)
@@ -358,34 +337,28 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
             }
             let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
-                let written = Pattern::new("yyyy-MM-dd HH:mm:ss").ok();
-                pattern.or(written.as_ref())?.timestamp(text, zone)
+                pattern.or(PLAIN_READ.as_ref())?.timestamp(text, zone)
             })]);
             let micros = micros.long();
             long_fn(move |cx| Ok(micros(cx)?.map(|micros| micros / SECOND_US)))
         },
     ),
-    cells(
+    called(
         "from_unixtime",
         "from_unixtime(seconds[, pattern]): as text",
         (1, 2),
         |n, a| {
-            check_pattern(&a, 1)?;
+            check_pattern(&a, 1, Direction::Write)?;
             typed(n, a, &[T::Long, T::String], T::String)
         },
-        |a, call, arena| {
-            let Some(micros) = a[0].long().checked_mul(SECOND_US) else {
-                return arithmetic_overflow("the timestamp");
-            };
-            format(micros, a.get(1).map_or("yyyy-MM-dd HH:mm:ss", |p| p.text()), call, arena)
-        },
+        date_format,
     ),
     called(
         "date_format",
         "date_format(timestamp, pattern): as text",
         (2, 2),
         |n, a| {
-            check_pattern(&a, 1)?;
+            check_pattern(&a, 1, Direction::Write)?;
             typed(n, timestamp_first(a), &[T::Timestamp, T::String], T::String)
         },
         date_format,
@@ -397,6 +370,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         of_seconds,
         |a, _, _| {
             or_overflow(match a[0] {
+                Cell::Double(v) if v.is_nan() => return Ok(Cell::Null),
                 Cell::Double(v) => Some((v * 1e6) as i64),
                 Cell::Decimal(v) => i64::try_from(v).ok(),
                 v => v.long().checked_mul(SECOND_US),
@@ -468,12 +442,19 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells(
         "convert_timezone",
-        "convert_timezone(from, to, timestamp_ntz): from one zone's clock to another's",
-        (3, 3),
-        |n, a| typed(n, a, &[T::String, T::String, T::TimestampNtz], T::TimestampNtz),
-        |a, _, _| {
-            let utc = to_utc(a[2].long(), zone_of(a[0].text())?);
-            Ok(Cell::Long(to_local(utc, zone_of(a[1].text())?)))
+        "convert_timezone([from,] to, timestamp_ntz): from one zone's clock to another's",
+        (2, 3),
+        |n, a| {
+            let types = [T::String, T::String, T::TimestampNtz];
+            let types = if a.len() == 2 { &types[1..] } else { &types };
+            typed(n, a, types, T::TimestampNtz)
+        },
+        |a, call, _| {
+            let (from, to, at) = match a {
+                [from, to, at] => (zone_of(from.text())?, to, at),
+                _ => (call.semantics.zone, &a[0], &a[1]),
+            };
+            Ok(Cell::Long(to_local(to_utc(at.long(), from), zone_of(to.text())?)))
         },
     ),
     cells(
@@ -481,14 +462,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "current_timezone(): the session time zone",
         (0, 0),
         |n, a| typed(n, a, &[], T::String),
-        |_, call, arena| Ok(made(arena, call.semantics.zone.name())),
+        |_, call, arena| Ok(made(arena, &call.semantics.zone.name())),
     ),
     cells(
         "timestampadd",
         "timestampadd(unit, n, timestamp)",
         (3, 3),
         |n, a| {
-            unit_of(&a[0])?;
+            unit_of(n, &a[0])?;
             let to = if a[2].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
             typed(n, a, &[T::String, T::Int, to.clone()], to)
         },
@@ -502,12 +483,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "timestampdiff(unit, start, end): whole units between them",
         (3, 3),
         |n, a| {
-            unit_of(&a[0])?;
+            unit_of(n, &a[0])?;
             typed(n, a, &[T::String, T::Timestamp, T::Timestamp], T::Long)
         },
         |a, call, _| {
             let found = difference(a[0].text(), a[1].long(), a[2].long(), call.semantics.zone);
-            Ok(found.map_or(Cell::Null, Cell::Long))
+            or_overflow(found)
         },
     ),
     called("datetime_add", "a + interval", (2, 2), internal, |a, c| shifted(a, &c, 1)),
@@ -521,22 +502,40 @@ pub(super) static FUNCTIONS: &[Function] = &[
         };
         or_overflow(local(0).checked_sub(local(1)).and_then(|n| n.checked_mul(unit)))
     }),
-    cells("interval_add", "interval + interval", (2, 2), internal, |a, _, _| {
-        or_overflow(a[0].long().checked_add(a[1].long()))
+    cells("interval_add", "interval + interval", (2, 2), internal, |a, call, _| {
+        let sum = a[0].long().checked_add(a[1].long());
+        interval_or_overflow(sum, &call.to, WITH_SUGGESTION)
     }),
-    cells("interval_subtract", "interval - interval", (2, 2), internal, |a, _, _| {
-        or_overflow(a[0].long().checked_sub(a[1].long()))
+    cells("interval_subtract", "interval - interval", (2, 2), internal, |a, call, _| {
+        let difference = a[0].long().checked_sub(a[1].long());
+        interval_or_overflow(difference, &call.to, WITH_SUGGESTION)
     }),
-    cells("interval_negative", "- interval", (1, 1), internal, |a, _, _| {
-        or_overflow(a[0].long().checked_neg())
+    cells("interval_negative", "- interval", (1, 1), internal, |a, call, _| {
+        interval_or_overflow(a[0].long().checked_neg(), &call.to, WITHOUT_SUGGESTION)
     }),
-    cells("interval_multiply", "interval * n", (2, 2), internal, |a, _, _| {
-        Ok(Cell::Long(match a[1] {
-            Cell::Long(n) => return or_overflow(a[0].long().checked_mul(n)),
-            other => (a[0].long() as f64 * other.double()).round() as i64,
-        }))
+    cells("interval_abs", "abs(interval)", (1, 1), internal, |a, call, _| {
+        interval_or_overflow(a[0].long().checked_abs(), &call.to, WITHOUT_SUGGESTION)
     }),
-    cells("interval_divide", "interval / n", (2, 2), internal, |a, _, _| {
+    cells("interval_sign", "sign(interval)", (1, 1), internal, |a, _, _| {
+        Ok(Cell::Double(a[0].long().signum() as f64))
+    }),
+    cells("interval_part", "a field of an interval", (2, 2), internal, |a, call, _| {
+        Ok(part_of_interval(a[0].long(), a[1].text(), &call.to))
+    }),
+    cells("interval_ratio", "interval DIV interval", (2, 2), internal, |a, _, _| {
+        match a[1].long() {
+            0 => failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif"),
+            by => or_overflow(a[0].long().checked_div(by)),
+        }
+    }),
+    cells("interval_multiply", "interval * n", (2, 2), internal, |a, call, _| {
+        let product = match a[1] {
+            Cell::Long(n) => a[0].long().checked_mul(n),
+            other => whole_number(a[0].long() as f64 * other.double()),
+        };
+        interval_or_overflow(product, &call.to, WITH_SUGGESTION)
+    }),
+    cells("interval_divide", "interval / n", (2, 2), internal, |a, call, _| {
         let by = match a[1] {
             Cell::Long(n) => n as f64,
             other => other.double(),
@@ -544,18 +543,39 @@ pub(super) static FUNCTIONS: &[Function] = &[
         if by == 0.0 {
             return failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif(n, 0)");
         }
-        Ok(Cell::Long(match a[1] {
+        let quotient = match a[1] {
             // Exactly, half away from zero.
             Cell::Long(n) => {
                 let (a, n) = (i128::from(a[0].long()), i128::from(n));
                 let (whole, rest) = (a / n, a % n);
                 let up = rest.abs() * 2 >= n.abs();
-                (whole + if up { (a.signum()) * n.signum() } else { 0 }) as i64
+                i64::try_from(whole + if up { a.signum() * n.signum() } else { 0 }).ok()
             }
-            _ => (a[0].long() as f64 / by).round() as i64,
-        }))
+            _ => whole_number(a[0].long() as f64 / by),
+        };
+        interval_or_overflow(quotient, &call.to, WITH_SUGGESTION)
     }),
 ];
+
+/// The nearest whole number, half away from zero.
+fn whole_number(value: f64) -> Option<i64> {
+    let whole = value.round();
+    (whole.abs() < i64::MAX as f64).then_some(whole as i64)
+}
+
+/// A field of an interval: each but the first counts below the next larger one.
+fn part_of_interval<'a>(value: i64, field: &str, to: &DataType) -> Cell<'a> {
+    if let T::Decimal(..) = to {
+        return Cell::Decimal(i128::from(value % (60 * SECOND_US)));
+    }
+    Cell::Long(match field {
+        "YEAR" => value / 12,
+        "MONTH" => value % 12,
+        "DAY" => value / DAY_US,
+        "HOUR" => value % DAY_US / (3600 * SECOND_US),
+        _ => value % (3600 * SECOND_US) / (60 * SECOND_US),
+    })
+}
 
 fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
     Err(PlanError::new("UNRESOLVED_ROUTINE", format!("`{name}` is internal"), "Write a + b"))
@@ -569,14 +589,20 @@ fn timestamp_first(mut args: Vec<Resolved>) -> Vec<Resolved> {
     args
 }
 
-fn date_part(args: Vec<Compiled>, part: Date) -> Compiled {
+fn date_part(args: Vec<Compiled>, part: DatePart) -> Compiled {
     let [a] = take(args);
     let a = a.long();
-    long_fn(move |cx| Ok(a(cx)?.and_then(date_of_days).map(part)))
+    long_fn(move |cx| Ok(a(cx)?.map(Date::of_days).map(part)))
 }
 
-fn local_time(call: &Call, _: usize) -> impl Fn(i64) -> i64 + Send + use<> {
-    let zone = call.semantics.zone;
+/// A time that is read off a clock: the session's, or that of a TIMESTAMP_NTZ.
+fn on_clock(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
+    let from = if args[0].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
+    typed(name, args, &[from], to)
+}
+
+fn local_time(call: &Call, index: usize) -> impl Fn(i64) -> i64 + Send + use<> {
+    let zone = zone_of_type(call.data_type(index), call.semantics.zone);
     move |at| to_local(at, zone)
 }
 
@@ -586,20 +612,53 @@ fn clock_part(args: Vec<Compiled>, call: &Call, unit_us: i64, most: i64) -> Comp
     long_fn(move |cx| Ok(a(cx)?.map(|at| local(at).div_euclid(unit_us).rem_euclid(most))))
 }
 
-/// A day number, if it is one of a date.
-fn day(days: i64) -> Option<i64> {
-    i32::try_from(days).ok().map(i64::from)
+/// A day number; beyond the last of a DATE they begin again, as in Spark.
+fn day(days: i64) -> i64 {
+    i64::from(days as i32)
+}
+
+/// A date and a number of days, which is an INT at most.
+fn with_days(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let wide = matches!(
+        args[1].data_type,
+        T::Long | T::Float | T::Double | T::Decimal(..) | T::Boolean | T::Date | T::Timestamp
+    );
+    if wide {
+        return Err(unexpected(name, "an INT, SMALLINT or TINYINT", &args[1]));
+    }
+    typed(name, args, &[T::Date, T::Int], T::Date)
 }
 
 fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
     match value {
         Some(value) => Ok(Cell::Long(value)),
-        None => arithmetic_overflow("the date, time or interval"),
+        None => failed(OVERFLOW, "the date or time is beyond what the type holds", ""),
     }
 }
 
-fn out_of_bounds<'a>(reason: &str) -> Result<Cell<'a>, Box<EvalError>> {
-    failed("DATETIME_FIELD_OUT_OF_BOUNDS.WITH_SUGGESTION", reason, "Use try_make_timestamp")
+/// Spark's condition where a date or time leaves what its type holds, in either mode.
+const OVERFLOW: &str = "DATETIME_OVERFLOW";
+
+/// A day-time interval, or a year-month interval, which has 32 bits.
+fn interval_or_overflow<'a>(
+    value: Option<i64>,
+    to: &DataType,
+    condition: &'static str,
+) -> Result<Cell<'a>, Box<EvalError>> {
+    let fits =
+        |value: &i64| !matches!(to, T::YearMonthInterval(..)) || i32::try_from(*value).is_ok();
+    match value.filter(fits) {
+        Some(value) => Ok(Cell::Long(value)),
+        None => failed(condition, "the interval is beyond what its type holds", INTERVAL_FIX),
+    }
+}
+
+const INTERVAL_FIX: &str = "Use try_add, try_subtract or try_multiply to get NULL instead";
+const WITH_SUGGESTION: &str = "INTERVAL_ARITHMETIC_OVERFLOW.WITH_SUGGESTION";
+const WITHOUT_SUGGESTION: &str = "INTERVAL_ARITHMETIC_OVERFLOW.WITHOUT_SUGGESTION";
+
+fn out_of_bounds<T>(reason: &str) -> Result<T, Box<EvalError>> {
+    failed("DATETIME_FIELD_OUT_OF_BOUNDS.WITHOUT_SUGGESTION", reason, "")
 }
 
 fn zone_of(name: &str) -> Result<Tz, Box<EvalError>> {
@@ -615,10 +674,22 @@ fn zone_of_type(data_type: &DataType, session: Tz) -> Tz {
     if *data_type == T::Timestamp { session } else { Tz::UTC }
 }
 
-fn written<'a>(days: i64, pattern: &str, arena: &'a bumpalo::Bump) -> Cell<'a> {
+static MONTH_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("MMM"));
+static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("EEE"));
+static PLAIN_READ: LazyLock<Option<Pattern>> =
+    LazyLock::new(|| Pattern::new(PLAIN, Direction::Read).ok());
+
+/// The pattern of functions that are given none.
+const PLAIN: &str = "yyyy-MM-dd HH:mm:ss";
+
+fn writing(pattern: &str) -> Option<Pattern> {
+    Pattern::new(pattern, Direction::Write).ok()
+}
+
+fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a bumpalo::Bump) -> Cell<'a> {
     let mut out = String::new();
-    if let Ok(pattern) = Pattern::new(pattern) {
-        pattern.text(days.saturating_mul(DAY_US), Tz::UTC, &mut out);
+    if let Some(pattern) = pattern {
+        pattern.date_text(days, Tz::UTC, &mut out);
     }
     made(arena, &out)
 }
@@ -630,117 +701,160 @@ fn weekday_of(name: &str) -> Option<i64> {
     found.map(|at| at as i64)
 }
 
-fn made_date(args: &[Cell<'_>]) -> Option<i64> {
-    let year = i32::try_from(args[0].long()).ok()?;
-    let (month, day) = (u32::try_from(args[1].long()).ok()?, u32::try_from(args[2].long()).ok()?);
-    NaiveDate::from_ymd_opt(year, month, day).map(days_of_date)
+fn time_parts(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
+    let mut types = vec![T::Int; 5];
+    types.extend([T::Decimal(16, 6), T::String]);
+    typed_or_null(name, args, &types, to)
 }
 
-fn made_timestamp(args: &[Cell<'_>]) -> Option<i64> {
-    let midnight = made_date(args)? * DAY_US;
-    let (hour, minute) = (args[3].long(), args[4].long());
-    let seconds = i64::try_from(args[5].decimal()).ok()?;
-    // A second 60 without a fraction is the next minute's first.
-    let fits = (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..=60 * SECOND_US).contains(&seconds);
-    fits.then(|| midnight + (hour * 60 + minute) * 60 * SECOND_US + seconds)
+fn made_date(args: &[Cell<'_>]) -> Result<i64, Box<EvalError>> {
+    let part = |i: usize| u32::try_from(args[i].long()).ok();
+    let year = args[0].long();
+    let date = match (part(1), part(2)) {
+        (Some(month), Some(day)) if year.abs() <= 999_999_999 => Date::new(year, month, day),
+        _ => None,
+    };
+    match date {
+        Some(date) => Ok(date.days()),
+        None => out_of_bounds("there is no such date"),
+    }
 }
 
-fn check_pattern(args: &[Resolved], index: usize) -> PlanResult<()> {
-    match args.get(index).and_then(Resolved::literal_text).map(Pattern::new) {
-        Some(Err(reason)) => Err(PlanError::new(
-            "INVALID_DATETIME_PATTERN",
-            reason,
-            "Write a pattern like yyyy-MM-dd HH:mm:ss; text stands in single quotes",
-        )),
+/// Microseconds of a wall clock; none where there are too many.
+fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
+    let days = made_date(args)?;
+    let (hour, minute, seconds) = (args[3].long(), args[4].long(), args[5].decimal());
+    let minute_us = i128::from(60 * SECOND_US);
+    if !(0..24).contains(&hour)
+        || !(0..60).contains(&minute)
+        || !(0..minute_us + 1_000_000).contains(&seconds)
+    {
+        return out_of_bounds("there is no such time");
+    }
+    if seconds > minute_us {
+        return failed(
+            "INVALID_FRACTION_OF_SECOND",
+            "the second 60 has a fraction",
+            "Only 60 itself is the next minute's first second",
+        );
+    }
+    let time = i128::from(hour * 60 + minute) * minute_us + seconds;
+    Ok(i64::try_from(i128::from(days) * i128::from(DAY_US) + time).ok())
+}
+
+fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
+    failed(error.condition, error.reason, PATTERN_FIX)
+}
+
+/// Refuses a constant pattern that none is; where there is nothing to read, none is looked at.
+fn check_pattern(args: &[Resolved], index: usize, direction: Direction) -> PlanResult<()> {
+    if args.first().is_some_and(Resolved::is_null_literal) {
+        return Ok(());
+    }
+    let pattern = args.get(index).and_then(Resolved::literal_text);
+    match pattern.map(|pattern| Pattern::new(pattern, direction)) {
+        Some(Err(error)) => Err(PlanError::new(error.condition, error.reason, PATTERN_FIX)),
         _ => Ok(()),
     }
 }
 
+/// The first argument, cast; in a cast words such as `today` stand for times.
+fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
+    args.truncate(1);
+    let args = args.into_iter().map(|arg| cast(arg, to, false));
+    Ok((args.collect::<PlanResult<_>>()?, to.clone(), true))
+}
+
 fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    check_pattern(&args, 1)?;
-    if args[0].data_type.is_datetime() || args[0].data_type.is_numeric() {
-        let cast = crate::table::expr::resolve::cast(args[0].clone(), &T::Timestamp, false)?;
-        return Ok((vec![cast], T::Timestamp, true));
+    if args.len() == 1 || args[0].data_type.is_datetime() || args[0].data_type.is_numeric() {
+        return by_cast(name, args, &T::Timestamp);
     }
+    check_pattern(&args, 1, Direction::Read)?;
     typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
 }
 
-/// Reads text by a pattern, which is prepared once where it is constant.
+/// A pattern that is compiled once where it is constant.
+struct Prepared {
+    fixed: Option<Pattern>,
+    written: Option<BytesFn>,
+    direction: Direction,
+}
+
+impl Prepared {
+    fn new(call: &Call, index: usize, written: Option<Compiled>, direction: Direction) -> Self {
+        let fixed = call.text(index).and_then(|text| Pattern::new(text, direction).ok());
+        Self { fixed, written: written.map(Compiled::bytes), direction }
+    }
+
+    /// Gives the row's pattern to `then`: none if the call has none; NULL makes the result NULL.
+    fn with<'a, R>(
+        &self,
+        cx: Cx<'a>,
+        then: impl FnOnce(Option<&Pattern>) -> Result<Option<R>, Box<EvalError>>,
+    ) -> Result<Option<R>, Box<EvalError>> {
+        match (&self.fixed, &self.written) {
+            (Some(fixed), _) => then(Some(fixed)),
+            (None, None) => then(None),
+            (None, Some(written)) => match written(cx)? {
+                None => Ok(None),
+                Some(written) => match Pattern::new(text(written), self.direction) {
+                    Ok(pattern) => then(Some(&pattern)),
+                    Err(error) => refused_pattern(error),
+                },
+            },
+        }
+    }
+}
+
+/// Reads text by a pattern.
 fn parsed(
     args: Vec<Compiled>,
     call: &Call,
     read: fn(Option<&Pattern>, &str, Tz) -> Option<i64>,
 ) -> Compiled {
-    let fixed = call.text(1).and_then(|text| Pattern::new(text).ok());
     let zone = call.semantics.zone;
-    let mut args = args.into_iter().map(Compiled::bytes);
-    let (Some(value), pattern) = (args.next(), args.next()) else { unreachable!("counted") };
+    let mut args = args.into_iter();
+    let Some(value) = args.next() else { unreachable!("counted") };
+    let value = value.bytes();
+    let pattern = Prepared::new(call, 1, args.next(), Direction::Read);
     let to = call.to.clone();
+    let plain =
+        if call.name == "unix_timestamp" { "CANNOT_PARSE_TIMESTAMP" } else { "CAST_INVALID_INPUT" };
     long_fn(move |cx| {
         let Some(bytes) = value(cx)? else { return Ok(None) };
-        let made;
-        let pattern = match (&fixed, &pattern) {
-            (Some(fixed), _) => Some(fixed),
-            (None, None) => None,
-            (None, Some(pattern)) => {
-                let Some(pattern) = pattern(cx)? else { return Ok(None) };
-                match Pattern::new(text(pattern)) {
-                    Ok(pattern) => {
-                        made = pattern;
-                        Some(&made)
-                    }
-                    Err(reason) => return failed("INVALID_DATETIME_PATTERN", reason, ""),
-                }
-            }
-        };
-        match read(pattern, text(bytes), zone) {
+        pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
             Some(value) => Ok(Some(value)),
             None => failed(
-                if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { "CAST_INVALID_INPUT" },
+                if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
                 format!("'{}' cannot be read as {to}", text(bytes)),
                 "Use try_to_timestamp to get NULL instead",
             ),
-        }
+        })
     })
 }
 
-fn format<'a>(
-    micros: i64,
-    pattern: &str,
-    call: &Call,
-    arena: &'a bumpalo::Bump,
-) -> Result<Cell<'a>, Box<EvalError>> {
-    match Pattern::new(pattern) {
-        Ok(pattern) => {
-            let mut out = String::new();
-            pattern.text(micros, call.semantics.zone, &mut out);
-            Ok(made(arena, &out))
-        }
-        Err(reason) => failed("INVALID_DATETIME_PATTERN", reason, ""),
-    }
-}
-
+/// Writes a timestamp, of microseconds or of seconds, by a pattern.
 fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
-    let fixed = call.text(1).and_then(|text| Pattern::new(text).ok());
     let zone = call.semantics.zone;
-    let [at, pattern] = take(args);
-    let (at, pattern) = (at.long(), pattern.bytes());
+    let of_seconds = call.name == "from_unixtime";
+    let mut args = args.into_iter();
+    let Some(at) = args.next() else { unreachable!("counted") };
+    let at = at.long();
+    let mut pattern = Prepared::new(&call, 1, args.next(), Direction::Write);
+    if pattern.written.is_none() {
+        pattern.fixed = writing(PLAIN);
+    }
     bytes_fn(move |cx| {
-        let (Some(at), Some(written)) = (at(cx)?, pattern(cx)?) else { return Ok(None) };
-        let made = match &fixed {
-            Some(_) => None,
-            None => match Pattern::new(text(written)) {
-                Ok(pattern) => Some(pattern),
-                Err(reason) => return failed("INVALID_DATETIME_PATTERN", reason, ""),
-            },
-        };
-        let mut out = String::new();
-        if let Some(pattern) = fixed.as_ref().or(made.as_ref()) {
-            pattern.text(at, zone, &mut out);
-        }
-        Ok(Some(cx.arena.alloc_str(&out).as_bytes()))
+        let Some(at) = at(cx)? else { return Ok(None) };
+        // Seconds beyond all timestamps begin again, as in Spark.
+        let at = if of_seconds { at.wrapping_mul(SECOND_US) } else { at };
+        pattern.with(cx, |pattern| {
+            let mut out = bumpalo::collections::String::new_in(cx.arena);
+            if let Some(pattern) = pattern {
+                pattern.text(at, zone, &mut out);
+            }
+            Ok(Some(out.into_bump_str().as_bytes()))
+        })
     })
 }
 
@@ -758,6 +872,20 @@ fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         Ok(arg.coerce(&to))
     });
     Ok((args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
+}
+
+/// The date or time that a word stands for; `today` is the batch's.
+pub fn of_word(word: Special, to: &DataType) -> PlanResult<Resolved> {
+    let now = || super::resolve("current_timestamp", Vec::new());
+    match word {
+        Special::Epoch => Ok(Resolved::literal(Value::Long(0), to.clone())),
+        Special::Now => cast(now()?, to, false),
+        Special::Day(ahead) => {
+            let today = cast(now()?, &T::Date, false)?;
+            let ahead = Resolved::literal(Value::Long(ahead), T::Int);
+            cast(super::resolve("date_add", vec![today, ahead])?, to, false)
+        }
+    }
 }
 
 /// `extract(field FROM source)`.
@@ -779,13 +907,44 @@ pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
         "HOUR" | "H" | "HOURS" | "HR" | "HRS" => "hour",
         "MINUTE" | "M" | "MIN" | "MINS" | "MINUTES" => "minute",
         "SECOND" | "S" | "SEC" | "SECONDS" | "SECS" => "second_fraction",
-        _ => {
-            return Err(PlanError::new(
-                "INVALID_EXTRACT_FIELD",
-                format!("`{field}` cannot be extracted from {}", source.data_type),
-                "Fields: YEAR, QUARTER, MONTH, WEEK, DAY, DOW, DOY, HOUR, MINUTE, SECOND",
-            ));
-        }
+        _ => "",
     };
-    super::resolve(name, vec![source])
+    if source.data_type.is_interval() {
+        return extract_from_interval(field, name, source);
+    }
+    match name {
+        "" => Err(no_field(field, &source)),
+        name => super::resolve(name, vec![source]),
+    }
+}
+
+fn extract_from_interval(field: &str, name: &str, source: Resolved) -> PlanResult<Resolved> {
+    let (unit, to) = match name {
+        "year" => ("YEAR", T::Int),
+        "month" => ("MONTH", T::Byte),
+        "dayofmonth" => ("DAY", T::Int),
+        "hour" => ("HOUR", T::Byte),
+        "minute" => ("MINUTE", T::Byte),
+        "second_fraction" => ("SECOND", T::Decimal(8, 6)),
+        _ => ("", T::Null),
+    };
+    let there = match source.data_type {
+        T::YearMonthInterval(from, to) => YEAR_MONTH_UNITS[from.into()..=to.into()].contains(&unit),
+        T::DayTimeInterval(from, to) => DAY_TIME_UNITS[from.into()..=to.into()].contains(&unit),
+        _ => false,
+    };
+    if !there {
+        return Err(no_field(field, &source));
+    }
+    let nullable = source.nullable;
+    let unit = Resolved::literal(Value::String(unit.into()), T::String);
+    Ok(Resolved { node: Node::Call("interval_part", vec![source, unit]), data_type: to, nullable })
+}
+
+fn no_field(field: &str, source: &Resolved) -> PlanError {
+    PlanError::new(
+        "INVALID_EXTRACT_FIELD",
+        format!("`{field}` cannot be extracted from {}", source.data_type),
+        "Fields: YEAR, QUARTER, MONTH, WEEK, DAY, DOW, DOY, HOUR, MINUTE, SECOND",
+    )
 }

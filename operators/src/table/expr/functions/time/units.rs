@@ -1,28 +1,29 @@
 //! Units of time: down to one, so many more, how many between.
 
-use crate::table::datetime::{
-    DAY_US, SECOND_US, Tz, add_months_us, date_of_days, days_of_date, days_of_month, to_local,
-    to_utc,
-};
+use crate::table::datetime::calendar::{Date, days_of_month};
+use crate::table::datetime::{DAY_US, SECOND_US, Tz, add_months_us, on_clock, to_local, to_utc};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
-use chrono::{Datelike, NaiveDate};
 
-pub fn months_between(a: i64, b: i64, rounded: bool) -> Option<f64> {
+/// Months between two timestamps: whole ones where both are the same day of their month or both
+/// the last, else with a fraction of 31 days. The time since midnight is a length of time.
+pub fn months_between(a: i64, b: i64, rounded: bool, zone: Tz) -> f64 {
     let parts = |at: i64| {
-        let date = date_of_days(at.div_euclid(DAY_US))?;
-        let months = i64::from(date.year()) * 12 + i64::from(date.month0());
-        let last = date.day() == days_of_month(date.year(), date.month())?;
-        Some((months, i64::from(date.day()), last, at.rem_euclid(DAY_US) / SECOND_US))
+        let days = to_local(at, zone).div_euclid(DAY_US);
+        let date = Date::of_days(days);
+        let months = date.year * 12 + i64::from(date.month);
+        let last = date.day == days_of_month(date.year, date.month);
+        let midnight = to_utc(days.saturating_mul(DAY_US), zone);
+        (months, i64::from(date.day), last, at.saturating_sub(midnight) / SECOND_US)
     };
-    let ((m1, d1, last1, s1), (m2, d2, last2, s2)) = (parts(a)?, parts(b)?);
+    let ((m1, d1, last1, s1), (m2, d2, last2, s2)) = (parts(a), parts(b));
     let months = (m1 - m2) as f64;
     if d1 == d2 || (last1 && last2) {
-        return Some(months);
+        return months;
     }
     let seconds = (d1 - d2) * 86_400 + s1 - s2;
     let difference = months + seconds as f64 / (31.0 * 86_400.0);
-    Some(if rounded { (difference * 1e8).round() / 1e8 } else { difference })
+    if rounded { (difference * 1e8).round() / 1e8 } else { difference }
 }
 
 /// Words for units that `date_trunc` and its like know.
@@ -38,27 +39,29 @@ pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
         return at.checked_sub(at.rem_euclid(step));
     }
     let local = to_local(at, zone);
-    let within_day = match unit.as_str() {
+    let within_hour = match unit.as_str() {
         "MINUTE" => 60 * SECOND_US,
         "HOUR" => 3600 * SECOND_US,
-        "DAY" | "DD" => DAY_US,
         _ => 0,
     };
-    if within_day > 0 {
-        return Some(to_utc(local.checked_sub(local.rem_euclid(within_day))?, zone));
+    if within_hour > 0 {
+        // Back by a length of time: the hour that comes twice stays the one that it is.
+        return at.checked_sub(local.rem_euclid(within_hour));
     }
-    let days = truncated_date(&unit, local.div_euclid(DAY_US))?;
+    let days = local.div_euclid(DAY_US);
+    let days =
+        if matches!(unit.as_str(), "DAY" | "DD") { days } else { truncated_date(&unit, days)? };
     Some(to_utc(days.checked_mul(DAY_US)?, zone))
 }
 
 pub fn truncated_date(unit: &str, days: i64) -> Option<i64> {
-    let date = date_of_days(days)?;
-    let first = |year: i32, month: u32| NaiveDate::from_ymd_opt(year, month, 1).map(days_of_date);
+    let date = Date::of_days(days);
+    let first = |month: u32| Some(Date { month, day: 1, ..date }.days());
     match unit.to_ascii_uppercase().as_str() {
         "WEEK" => Some(days - (days + 3).rem_euclid(7)),
-        "MONTH" | "MON" | "MM" => first(date.year(), date.month()),
-        "QUARTER" => first(date.year(), date.month0() / 3 * 3 + 1),
-        "YEAR" | "YYYY" | "YY" => first(date.year(), 1),
+        "MONTH" | "MON" | "MM" => first(date.month),
+        "QUARTER" => first((date.month - 1) / 3 * 3 + 1),
+        "YEAR" | "YYYY" | "YY" => first(1),
         _ => None,
     }
 }
@@ -76,10 +79,10 @@ const UNITS: [&str; 10] = [
     "YEAR",
 ];
 
-pub fn unit_of(arg: &Resolved) -> PlanResult<()> {
+pub fn unit_of(name: &str, arg: &Resolved) -> PlanResult<()> {
     let known = arg.literal_text().is_some_and(|unit| {
         UNITS.iter().any(|known| known.eq_ignore_ascii_case(unit))
-            || unit.eq_ignore_ascii_case("DAYOFYEAR")
+            || name == "timestampadd" && unit.eq_ignore_ascii_case("DAYOFYEAR")
     });
     if known {
         return Ok(());
@@ -111,42 +114,46 @@ fn months_of(unit: &str) -> Option<i64> {
     })
 }
 
+/// A timestamp so many units later: days and months on the clock, shorter units as they are.
 pub fn added(unit: &str, count: i64, at: i64, zone: Tz) -> Option<i64> {
     if let Some(length) = fixed_unit_us(unit) {
         return at.checked_add(count.checked_mul(length)?);
     }
-    let local = to_local(at, zone);
     if let Some(months) = months_of(unit) {
-        return Some(to_utc(add_months_us(local, count.checked_mul(months)?)?, zone));
+        let months = count.checked_mul(months)?;
+        return on_clock(at, zone, |local| add_months_us(local, months));
     }
     let days = if unit.eq_ignore_ascii_case("WEEK") { 7 } else { 1 };
-    Some(to_utc(local.checked_add(count.checked_mul(days)?.checked_mul(DAY_US)?)?, zone))
+    let length = count.checked_mul(days)?.checked_mul(DAY_US)?;
+    on_clock(at, zone, |local| local.checked_add(length))
 }
 
+/// Whole units between two times of a zone's clock: a change of the clock between them is not seen.
 pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
-    if let Some(length) = fixed_unit_us(unit) {
-        return Some(end.checked_sub(start)? / length);
-    }
     let (start, end) = (to_local(start, zone), to_local(end, zone));
-    match months_of(unit) {
-        None => {
-            let days = if unit.eq_ignore_ascii_case("WEEK") { 7 } else { 1 };
-            Some(end.checked_sub(start)? / (days * DAY_US))
-        }
-        Some(unit) => {
-            let month = |at: i64| {
-                let date = date_of_days(at.div_euclid(DAY_US))?;
-                Some(i64::from(date.year()) * 12 + i64::from(date.month0()))
-            };
-            let mut months = month(end)? - month(start)?;
-            // A month that has not passed whole does not count.
-            let reached = add_months_us(start, months)?;
-            if months > 0 && reached > end {
-                months -= 1;
-            } else if months < 0 && reached < end {
-                months += 1;
-            }
-            Some(months / unit)
-        }
-    }
+    let between = i128::from(end) - i128::from(start);
+    let Some(months) = months_of(unit) else {
+        let length = fixed_unit_us(unit).unwrap_or(if unit.eq_ignore_ascii_case("WEEK") {
+            7 * DAY_US
+        } else {
+            DAY_US
+        });
+        return i64::try_from(between / i128::from(length)).ok();
+    };
+    // The end's day counts only where its time of day is reached.
+    let (start_days, end_days) = (start.div_euclid(DAY_US), end.div_euclid(DAY_US));
+    let (start_time, end_time) = (start.rem_euclid(DAY_US), end.rem_euclid(DAY_US));
+    let end_days = if end_days > start_days && end_time < start_time {
+        end_days - 1
+    } else if end_days < start_days && end_time > start_time {
+        end_days + 1
+    } else {
+        end_days
+    };
+    // A month has passed when its day has come again, not at a shorter month's end.
+    let packed = |days: i64| {
+        let date = Date::of_days(days);
+        (date.year * 12 + i64::from(date.month)) * 32 + i64::from(date.day)
+    };
+    Some((packed(end_days) - packed(start_days)) / 32 / months)
 }

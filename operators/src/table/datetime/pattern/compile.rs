@@ -1,0 +1,400 @@
+//! From a pattern's letters to the items that are read and written one after another.
+
+use super::{Direction, PatternError};
+
+/// A field of a date or time, by Java's `ChronoField` where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Era,
+    YearOfEra,
+    Year,
+    Month,
+    Day,
+    DayOfYear,
+    ModifiedJulianDay,
+    AmPm,
+    HourOfDay,
+    ClockHourOfDay,
+    HourOfAmPm,
+    ClockHourOfAmPm,
+    Minute,
+    Second,
+    Nano,
+    Offset,
+    // Those that are only written.
+    Quarter,
+    Weekday,
+    WeekdayInMonth,
+}
+
+/// How many fields [`Field`] has that can be read.
+pub(super) const READ_FIELDS: usize = Field::Offset as usize + 1;
+
+/// When a number has a sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Never.
+    Never,
+    /// Where it is negative.
+    Normal,
+    /// Where it is negative, and `+` where it has more digits than it is padded to.
+    ExceedsPad,
+}
+
+/// A part of a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Item {
+    Text(String),
+    /// `following` digits right behind it belong to other numbers.
+    Number {
+        field: Field,
+        least: usize,
+        most: usize,
+        sign: Sign,
+        following: usize,
+    },
+    /// The last two digits of a year, from 2000 on.
+    TwoDigitYear {
+        field: Field,
+        following: usize,
+    },
+    Fraction {
+        least: usize,
+        most: usize,
+    },
+    Name {
+        field: Field,
+        full: bool,
+    },
+    /// A zone by its own name.
+    ZoneId,
+    /// A zone by an English name.
+    ZoneName {
+        full: bool,
+        generic: bool,
+    },
+    Offset(OffsetStyle),
+    /// `GMT+1`, or in full `GMT+01:00`.
+    LocalizedOffset {
+        full: bool,
+    },
+    Optional(Vec<Item>),
+}
+
+/// How an offset is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OffsetStyle {
+    pub colon: bool,
+    pub minutes: Need,
+    pub seconds: Need,
+    /// What an offset of zero is called.
+    pub zero: &'static str,
+}
+
+/// Whether a part of an offset is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Never,
+    Optional,
+    Always,
+}
+
+/// Letters that count weeks; what they meant before Spark 3 depended on the place.
+const WEEK_BASED: &str = "YWwuec";
+/// Letters of Java that Spark refuses.
+const UNSUPPORTED: &str = "ABnNp";
+/// Those that it refuses where text is read.
+const ONLY_WRITTEN: &str = "EFqQ";
+/// The most letters of a kind.
+const MOST: [(char, usize); 7] =
+    [('G', 4), ('M', 4), ('L', 4), ('E', 4), ('Q', 4), ('q', 4), ('y', 6)];
+
+const RECOGNITION: &str = "INCONSISTENT_BEHAVIOR_CROSS_VERSION.DATETIME_PATTERN_RECOGNITION";
+
+/// Compiles a pattern.
+pub(super) fn compile(text: &str, direction: Direction) -> Result<Vec<Item>, PatternError> {
+    checked(text, direction).and_then(|era| build(text, direction, era)).map_err(|error| {
+        if !legacy_takes(text) {
+            return error;
+        }
+        PatternError { condition: RECOGNITION, reason: error.reason }
+    })
+}
+
+fn refused(condition: &'static str, reason: String) -> PatternError {
+    PatternError { condition, reason }
+}
+
+fn malformed(reason: impl Into<String>) -> PatternError {
+    refused("INVALID_DATETIME_PATTERN.WITH_SUGGESTION", reason.into())
+}
+
+/// Whether Java's `SimpleDateFormat`, which Spark 2.4 used, takes a pattern.
+fn legacy_takes(text: &str) -> bool {
+    let mut parts = text.split('\'');
+    let unquoted: Vec<&str> = parts.by_ref().step_by(2).collect();
+    let balanced = text.matches('\'').count().is_multiple_of(2);
+    balanced
+        && unquoted.iter().all(|part| {
+            let known = |c: char| !c.is_ascii_alphabetic() || "GyYMLwWDdFEuaHkKhmsSzZX".contains(c);
+            part.chars().all(known) && !part.contains("XXXX")
+        })
+}
+
+/// Spark's own checks of the parts outside quotes; whether an era is among them.
+fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
+    for part in text.split('\'').step_by(2) {
+        if let Some(c) = part.chars().find(|c| WEEK_BASED.contains(*c)) {
+            return Err(refused(
+                "INCONSISTENT_BEHAVIOR_CROSS_VERSION.DATETIME_WEEK_BASED_PATTERN",
+                format!("week-based fields such as '{c}' are not supported; use EXTRACT"),
+            ));
+        }
+        let illegal = |c: &char| {
+            UNSUPPORTED.contains(*c) || direction == Direction::Read && ONLY_WRITTEN.contains(*c)
+        };
+        if let Some(c) = part.chars().find(illegal) {
+            return Err(refused(
+                "INVALID_DATETIME_PATTERN.ILLEGAL_CHARACTER",
+                format!("the letter '{c}' is not allowed"),
+            ));
+        }
+        for (c, most) in MOST {
+            if part.contains(&c.to_string().repeat(most + 1)) {
+                return Err(refused(
+                    "INVALID_DATETIME_PATTERN.LENGTH",
+                    format!("'{c}' stands more than {most} times"),
+                ));
+            }
+        }
+    }
+    Ok(text.split('\'').step_by(2).any(|part| part.contains('G')))
+}
+
+/// Items of one nesting level, and the number that the digits behind it are kept from.
+#[derive(Default)]
+struct Level {
+    items: Vec<Item>,
+    adjacent: Option<usize>,
+}
+
+struct Builder {
+    levels: Vec<Level>,
+    /// Whether `y` counts the years of an era.
+    era: bool,
+    /// Whether a fraction may have fewer digits than letters.
+    short_fractions: bool,
+}
+
+impl Builder {
+    fn level(&mut self) -> &mut Level {
+        if self.levels.is_empty() {
+            self.levels.push(Level::default());
+        }
+        let last = self.levels.len() - 1;
+        &mut self.levels[last]
+    }
+
+    fn push(&mut self, item: Item) {
+        let level = self.level();
+        level.adjacent = None;
+        match (level.items.last_mut(), item) {
+            (Some(Item::Text(before)), Item::Text(text)) => before.push_str(&text),
+            (_, item) => level.items.push(item),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.push(Item::Text(text.to_string()));
+        }
+    }
+
+    /// A number right behind another takes its digits first if their count is fixed.
+    fn number(&mut self, item: Item, fixed: Option<usize>) {
+        let level = self.level();
+        let mut adjacent = level.items.len();
+        if let (Some(width), Some(at)) = (fixed, level.adjacent)
+            && let Some(Item::Number { following, .. } | Item::TwoDigitYear { following, .. }) =
+                level.items.get_mut(at)
+        {
+            *following += width;
+            adjacent = at;
+        }
+        level.items.push(item);
+        level.adjacent = Some(adjacent);
+    }
+
+    fn value(&mut self, field: Field, least: usize, most: usize, sign: Sign) {
+        let fixed = (least == most && sign == Sign::Never).then_some(most);
+        self.number(Item::Number { field, least, most, sign, following: 0 }, fixed);
+    }
+
+    /// One digit or more, or two.
+    fn short_value(&mut self, field: Field, count: usize) {
+        match count {
+            1 => self.value(field, 1, 19, Sign::Normal),
+            _ => self.value(field, count, count, Sign::Never),
+        }
+    }
+
+    fn optional_end(&mut self) -> Result<(), PatternError> {
+        if self.levels.len() < 2 {
+            return Err(malformed("']' without '['"));
+        }
+        if let Some(inner) = self.levels.pop()
+            && !inner.items.is_empty()
+        {
+            self.push(Item::Optional(inner.items));
+        }
+        Ok(())
+    }
+
+    /// A character outside quotes that is no letter.
+    fn sign(&mut self, c: char) -> Result<(), PatternError> {
+        match c {
+            '[' => {
+                self.level().adjacent = None;
+                self.levels.push(Level::default());
+            }
+            ']' => self.optional_end()?,
+            '{' | '}' | '#' => return Err(malformed(format!("'{c}' is reserved"))),
+            c => self.text(c.encode_utf8(&mut [0; 4])),
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, c: char, count: usize) -> Result<(), PatternError> {
+        let too_many = || Err(malformed(format!("'{c}' cannot stand {count} times")));
+        let year = if self.era { Field::YearOfEra } else { Field::Year };
+        match (c, count) {
+            ('y', 2) => self.number(Item::TwoDigitYear { field: year, following: 0 }, Some(2)),
+            ('y', 1 | 3) => self.value(year, count, 19, Sign::Normal),
+            ('y', 4..=6) => self.value(year, count, 19, Sign::ExceedsPad),
+            ('M' | 'L', 1 | 2) => self.short_value(Field::Month, count),
+            ('M' | 'L', 3 | 4) => self.push(Item::Name { field: Field::Month, full: count == 4 }),
+            ('Q' | 'q', 1 | 2) => self.short_value(Field::Quarter, count),
+            ('Q' | 'q', 3 | 4) => {
+                self.push(Item::Name { field: Field::Quarter, full: count == 4 });
+            }
+            ('E', 1..=4) => self.push(Item::Name { field: Field::Weekday, full: count == 4 }),
+            ('G', 1..=4) => self.push(Item::Name { field: Field::Era, full: count == 4 }),
+            ('a', 1) => self.push(Item::Name { field: Field::AmPm, full: false }),
+            ('F', 1) => self.short_value(Field::WeekdayInMonth, 1),
+            ('d', 1 | 2) => self.short_value(Field::Day, count),
+            ('H', 1 | 2) => self.short_value(Field::HourOfDay, count),
+            ('k', 1 | 2) => self.short_value(Field::ClockHourOfDay, count),
+            ('K', 1 | 2) => self.short_value(Field::HourOfAmPm, count),
+            ('h', 1 | 2) => self.short_value(Field::ClockHourOfAmPm, count),
+            ('m', 1 | 2) => self.short_value(Field::Minute, count),
+            ('s', 1 | 2) => self.short_value(Field::Second, count),
+            ('D', 1) => self.short_value(Field::DayOfYear, 1),
+            ('D', 2 | 3) => self.value(Field::DayOfYear, count, 3, Sign::Never),
+            ('g', 1..=19) => self.value(Field::ModifiedJulianDay, count, 19, Sign::Normal),
+            ('S', 1..=9) => {
+                let least = if self.short_fractions { 1 } else { count };
+                let item = Item::Fraction { least, most: count };
+                if least == count {
+                    self.number(item, Some(count));
+                } else {
+                    self.push(item);
+                }
+            }
+            ('z', 1..=4) => self.push(Item::ZoneName { full: count == 4, generic: false }),
+            ('v', 1 | 4) => self.push(Item::ZoneName { full: count == 4, generic: true }),
+            ('V', 2) => self.push(Item::ZoneId),
+            ('O', 1 | 4) | ('Z', 4) => self.push(Item::LocalizedOffset { full: count == 4 }),
+            ('X' | 'x', 1..=5) | ('Z', 1..=3 | 5) => self.push(Item::Offset(offset(c, count))),
+            ('y' | 'M' | 'L' | 'Q' | 'q' | 'E' | 'G' | 'a' | 'F' | 'd' | 'H' | 'k' | 'K', _)
+            | ('h' | 'm' | 's' | 'D' | 'g' | 'S' | 'z' | 'v' | 'V' | 'O' | 'X' | 'x' | 'Z', _) => {
+                return too_many();
+            }
+            _ => return Err(malformed(format!("there is no field '{c}'"))),
+        }
+        Ok(())
+    }
+
+    /// A pattern with its quotes: in a quoted text two of them are one.
+    fn quoted(&mut self, mut text: &str) -> Result<(), PatternError> {
+        while let Some((part, rest)) = text.split_once('\'') {
+            self.unquoted(part)?;
+            let mut literal = String::new();
+            text = rest;
+            loop {
+                let Some((part, rest)) = text.split_once('\'') else {
+                    return Err(malformed("a quote is not closed"));
+                };
+                literal.push_str(part);
+                match rest.strip_prefix('\'') {
+                    Some(rest) => (literal, text) = (literal + "'", rest),
+                    None => {
+                        text = rest;
+                        break;
+                    }
+                }
+            }
+            self.text(if literal.is_empty() { "'" } else { &literal });
+        }
+        self.unquoted(text)
+    }
+
+    /// A pattern with a fraction that text is read by: Spark cuts it at its quotes, whether they
+    /// are closed or not, and loses those at its very end.
+    fn cut_at_quotes(&mut self, text: &str) -> Result<(), PatternError> {
+        for (i, part) in text.trim_end_matches('\'').split('\'').enumerate() {
+            match i % 2 {
+                _ if part.is_empty() && i > 0 => self.text("'"),
+                0 => self.unquoted(part)?,
+                _ => self.text(part),
+            }
+        }
+        Ok(())
+    }
+
+    /// A part without quotes.
+    fn unquoted(&mut self, part: &str) -> Result<(), PatternError> {
+        let mut chars = part.chars().peekable();
+        while let Some(c) = chars.next() {
+            if !c.is_ascii_alphabetic() {
+                self.sign(c)?;
+                continue;
+            }
+            let mut count = 1;
+            while chars.next_if_eq(&c).is_some() {
+                count += 1;
+            }
+            self.field(c, count)?;
+        }
+        Ok(())
+    }
+}
+
+fn offset(c: char, count: usize) -> OffsetStyle {
+    let (minutes, seconds) = match (c, count) {
+        ('X' | 'x', 1) => (Need::Optional, Need::Never),
+        ('X' | 'x', 4 | 5) | ('Z', 5) => (Need::Always, Need::Optional),
+        _ => (Need::Always, Need::Never),
+    };
+    let colon = matches!((c, count), ('X' | 'x', 3 | 5) | ('Z', 5));
+    let zero = match (c, count) {
+        ('X', _) | ('Z', 5) => "Z",
+        ('x', 1) => "+00",
+        ('x', 3 | 5) => "+00:00",
+        _ => "+0000",
+    };
+    OffsetStyle { colon, minutes, seconds, zero }
+}
+
+fn build(text: &str, direction: Direction, era: bool) -> Result<Vec<Item>, PatternError> {
+    let cut = direction == Direction::Read && text.contains('S');
+    let mut builder = Builder { levels: vec![Level::default()], era, short_fractions: cut };
+    if cut {
+        builder.cut_at_quotes(text)?;
+    } else {
+        builder.quoted(text)?;
+    }
+    while builder.levels.len() > 1 {
+        builder.optional_end()?;
+    }
+    Ok(builder.levels.pop().map(|level| level.items).unwrap_or_default())
+}

@@ -1,0 +1,296 @@
+//! Dates and timestamps as casts read and write them.
+
+use super::calendar::Date;
+use super::{DAY_US, SECOND_US, Tz, to_local};
+use std::fmt::{self, Write};
+
+/// Writes a date. A year has four digits at least; beyond 9999 it has a sign.
+pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
+    let date = Date::of_days(days);
+    let sign = match date.year {
+        ..0 => "-",
+        0..=9999 => "",
+        _ => "+",
+    };
+    write!(out, "{sign}{:04}-{:02}-{:02}", date.year.abs(), date.month, date.day)
+}
+
+/// Writes a timestamp in a zone; the fraction only where it is not zero.
+pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Result {
+    // The offset may lead beyond what microseconds can say.
+    let offset_s = zone.offset_s(micros);
+    let seconds = micros.div_euclid(SECOND_US) + offset_s;
+    write_date(seconds.div_euclid(86_400), out)?;
+    let clock = seconds.rem_euclid(86_400);
+    write!(out, " {:02}:{:02}:{:02}", clock / 3600, clock / 60 % 60, clock % 60)?;
+    let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
+    if fraction == 0 {
+        return Ok(());
+    }
+    while fraction % 10 == 0 {
+        (fraction, digits) = (fraction / 10, digits - 1);
+    }
+    write!(out, ".{fraction:0digits$}")
+}
+
+/// What Java's `trimAll` takes away: spaces and control characters.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c <= ' ' || c == '\u{7f}')
+}
+
+/// A number of so many digits, and what stands behind it.
+fn digits(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
+    let count = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(count);
+    (least..=most).contains(&count).then(|| Some((number.parse().ok()?, rest)))?
+}
+
+fn signed(text: &str) -> (i64, &str, bool) {
+    match text.strip_prefix('-') {
+        Some(rest) => (-1, rest, true),
+        None => match text.strip_prefix('+') {
+            Some(rest) => (1, rest, true),
+            None => (1, text, false),
+        },
+    }
+}
+
+/// Reads `yyyy[-m[-d]]` behind a sign: the date, what follows, and whether it has a day.
+fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
+    let (sign, text, _) = signed(text);
+    let (year, mut rest) = digits(text, 4, year_digits)?;
+    let (mut parts, mut found) = ([1; 2], 0);
+    while found < 2
+        && let Some(after) = rest.strip_prefix('-')
+    {
+        (parts[found], rest) = digits(after, 1, 2)?;
+        found += 1;
+    }
+    let date = Date::new(sign * year, parts[0] as u32, parts[1] as u32)?;
+    Some((date, rest, found == 2))
+}
+
+/// Days of `[+-]yyyy[-m[-d]]`, with anything after a `T` or space behind a full date.
+pub fn parse_date(value: &str) -> Option<i64> {
+    let (date, rest, full) = date_at_front(trimmed(value), 7)?;
+    if !rest.is_empty() && !(full && rest.starts_with([' ', 'T'])) {
+        return None;
+    }
+    i32::try_from(date.days()).ok().map(i64::from)
+}
+
+/// Microseconds of `date[ |T]h[:m[:s[.fraction]]][ zone]`, or of a time alone: the time of today.
+/// What has no zone of its own is in `zone`; without one (TIMESTAMP_NTZ) a written zone has no
+/// effect, and there is no today.
+pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
+    let value = trimmed(value);
+    let time_alone = value.starts_with('T') || {
+        let hour = value.bytes().take_while(u8::is_ascii_digit).count();
+        (1..=2).contains(&hour) && value[hour..].starts_with(':')
+    };
+    let (days, clock) = if time_alone {
+        (None, value.strip_prefix('T').unwrap_or(value))
+    } else {
+        let (date, rest, full) = date_at_front(value, 6)?;
+        let clock = match rest.strip_prefix([' ', 'T']) {
+            Some(clock) if full => Some(clock),
+            None if rest.is_empty() => None,
+            _ => return None,
+        };
+        let Some(clock) = clock else {
+            return in_zone(Some(date.days()), 0, zone, zone);
+        };
+        (Some(date.days()), clock)
+    };
+    let (micros, written) = time_of_day(clock)?;
+    let own = if written.is_empty() { None } else { Some(Tz::named(trimmed(written))?) };
+    match zone {
+        Some(zone) => in_zone(days, micros, Some(own.unwrap_or(zone)), Some(zone)),
+        None => in_zone(days, micros, None, None),
+    }
+}
+
+/// Reads `h[:m[:s[.fraction]]]`, and gives what follows the seconds.
+fn time_of_day(text: &str) -> Option<(i64, &str)> {
+    let below = |number: i64, limit: i64| (number < limit).then_some(number);
+    let (hour, rest) = digits(text, 1, 2)?;
+    let mut micros = below(hour, 24)? * 3600 * SECOND_US;
+    if rest.is_empty() {
+        return Some((micros, rest));
+    }
+    let (minute, rest) = digits(rest.strip_prefix(':')?, 1, 2)?;
+    micros += below(minute, 60)? * 60 * SECOND_US;
+    if rest.is_empty() {
+        return Some((micros, rest));
+    }
+    let (second, mut rest) = digits(rest.strip_prefix(':')?, 1, 2)?;
+    micros += below(second, 60)? * SECOND_US;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let count = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        let mut unit = SECOND_US;
+        // Digits beyond the microsecond are cut.
+        for digit in fraction.bytes().take(count.min(6)) {
+            unit /= 10;
+            micros += i64::from(digit - b'0') * unit;
+        }
+        rest = &fraction[count..];
+    }
+    Some((micros, rest))
+}
+
+/// A time of a day in a zone; without a day, of today there.
+fn in_zone(days: Option<i64>, micros: i64, own: Option<Tz>, session: Option<Tz>) -> Option<i64> {
+    let days = match (days, own.or(session)) {
+        (Some(days), _) => days,
+        (None, Some(zone)) => to_local(now_us(), zone).div_euclid(DAY_US),
+        (None, None) => return None,
+    };
+    // The offset may bring back what does not fit by itself.
+    let local = i128::from(days) * i128::from(DAY_US) + i128::from(micros);
+    let nearest = local.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+    let offset_s = own.map_or(0, |zone| zone.local_offset_s(nearest));
+    i64::try_from(local - i128::from(offset_s) * i128::from(SECOND_US)).ok()
+}
+
+/// The clock of the machine. Only a time that is written without a day asks for it.
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
+}
+
+/// A word that stands for a time in a literal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// 1970-01-01 00:00:00 UTC.
+    Epoch,
+    /// The time of the batch.
+    Now,
+    /// The day of the batch, moved by days: today, tomorrow, yesterday.
+    Day(i64),
+}
+
+/// Reads `epoch`, `now`, `today`, `tomorrow` or `yesterday`, perhaps with a zone behind it.
+pub fn special(text: &str) -> Option<Special> {
+    let text = text.trim();
+    let word = text.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (word, rest) = text.split_at(word);
+    let zone = rest.trim_start();
+    if !zone.is_empty() && Tz::named(zone).is_none() {
+        return None;
+    }
+    Some(match word.to_ascii_lowercase().as_str() {
+        "epoch" => Special::Epoch,
+        "now" => Special::Now,
+        "today" => Special::Day(0),
+        "tomorrow" => Special::Day(1),
+        "yesterday" => Special::Day(-1),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn timestamp_text(micros: i64, zone: Tz) -> String {
+        let mut out = String::new();
+        write_timestamp(micros, zone, &mut out).unwrap();
+        out
+    }
+
+    fn date_text(text: &str) -> Option<String> {
+        let mut out = String::new();
+        write_date(parse_date(text)?, &mut out).unwrap();
+        Some(out)
+    }
+
+    #[test]
+    fn timestamps_as_spark_reads_them() {
+        let shown =
+            |text: &str| parse_timestamp(text, Some(Tz::UTC)).map(|at| timestamp_text(at, Tz::UTC));
+        for (written, expected) in [
+            ("2024-01-01 00:00:00 PST", "2024-01-01 08:00:00"),
+            ("2024-01-01 00:00:00 +5:3", "2023-12-31 18:57:00"),
+            ("2024-01-01 00:00:00 +053015", "2023-12-31 18:29:45"),
+            ("2024-01-01 00:00:00 UTC+5", "2023-12-31 19:00:00"),
+            ("2024-01-01T00:00:00.5GMT-03:00", "2024-01-01 03:00:00.5"),
+            ("2024-01-01 00:00:00.1234567890123 Z", "2024-01-01 00:00:00.123456"),
+            ("2024-01-01 00:00:00.", "2024-01-01 00:00:00"),
+            ("2024-01-01 ", "2024-01-01 00:00:00"),
+            ("2024-1-1 7", "2024-01-01 07:00:00"),
+            ("-2024-01", "-2024-01-01 00:00:00"),
+            ("294247-01-10 04:00:54.775807", "+294247-01-10 04:00:54.775807"),
+            ("-290308-12-21 19:59:05.224192", "-290308-12-21 19:59:05.224192"),
+        ] {
+            assert_eq!(shown(written).as_deref(), Some(expected), "{written}");
+        }
+        for bad in [
+            "",
+            "-",
+            "2024-01-01T",
+            "2024-01-01 00:00 UTC",
+            "2024-01-01 00:00:00 utc",
+            "2024-01-01 00:00:0 .5",
+            "2024-01-01 24:00:00",
+            "2024-02-30",
+            "2024-01x",
+            "+10:11",
+            "294247-01-10 04:00:54.775808",
+            "-290308-12-21 19:59:05.224191",
+            "２０２４-01-01",
+        ] {
+            assert_eq!(shown(bad), None, "{bad}");
+        }
+        let ntz = |text| parse_timestamp(text, None);
+        assert_eq!(ntz("1970-01-01 01:00:00+09:00"), Some(3600 * SECOND_US));
+        assert_eq!(ntz("1970-01-01 01:00:00 nowhere"), None);
+        assert_eq!(ntz("10:11"), None, "there is no today");
+        assert!(parse_timestamp("10:11", Some(Tz::UTC)).is_some());
+    }
+
+    #[test]
+    fn dates_as_spark_reads_them() {
+        for (written, expected) in [
+            ("2024-1-1 anything", "2024-01-01"),
+            ("2024-01-01T", "2024-01-01"),
+            ("12024", "+12024-01-01"),
+            ("-0001-01", "-0001-01-01"),
+            ("5881580-07-11", "+5881580-07-11"),
+            ("-5877641-06-23", "-5877641-06-23"),
+        ] {
+            assert_eq!(date_text(written).as_deref(), Some(expected), "{written}");
+        }
+        for bad in ["2024T", "2024-01 x", "5881580-07-12", "1999 01 08", "T10:11", "999-01-01"] {
+            assert_eq!(date_text(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_for_times() {
+        assert_eq!(special(" Today "), Some(Special::Day(0)));
+        assert_eq!(special("epoch PST"), Some(Special::Epoch));
+        assert_eq!(special("epoch xx"), None);
+        assert_eq!(special("2024"), None);
+    }
+
+    #[test]
+    fn texts() {
+        let new_york = Tz::named("America/New_York").unwrap();
+        assert_eq!(timestamp_text(-1, Tz::UTC), "1969-12-31 23:59:59.999999");
+        assert_eq!(timestamp_text(50_000, Tz::UTC), "1970-01-01 00:00:00.05");
+        assert_eq!(timestamp_text(0, new_york), "1969-12-31 19:00:00");
+    }
+
+    proptest! {
+        #[test]
+        fn every_timestamp_is_read_as_it_was_written(at: i64) {
+            prop_assert_eq!(parse_timestamp(&timestamp_text(at, Tz::UTC), Some(Tz::UTC)), Some(at));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[-+0-9: TZé.]{0,24}") {
+            let _ = (parse_date(&text), parse_timestamp(&text, Tz::named("Europe/Paris")));
+        }
+    }
+}
