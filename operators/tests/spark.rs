@@ -34,7 +34,7 @@ fn ours(session: &Session, zone: Tz, sql: &str) -> Result<(String, Option<String
 fn expressions_are_what_spark_makes_of_them() {
     let zone = zone("America/New_York").unwrap();
     let session = Session::new();
-    session.set("spark.sql.session.timeZone", zone.name()).unwrap();
+    session.set("spark.sql.session.timeZone", &zone.name()).unwrap();
     let differs: BTreeMap<&str, &str> = include_str!("spark/differs.txt")
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
