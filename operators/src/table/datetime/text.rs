@@ -73,10 +73,8 @@ fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
 /// Days of `[+-]yyyy[-m[-d]]`, with anything after a `T` or space behind a full date.
 pub fn parse_date(value: &str) -> Option<i64> {
     let (date, rest, full) = date_at_front(trimmed(value), 7)?;
-    if !rest.is_empty() && !(full && rest.starts_with([' ', 'T'])) {
-        return None;
-    }
-    i32::try_from(date.days()).ok().map(i64::from)
+    let whole = rest.is_empty() || full && rest.starts_with([' ', 'T']);
+    i32::try_from(date.days()).ok().filter(|_| whole).map(i64::from)
 }
 
 /// Microseconds of `date[ |T]h[:m[:s[.fraction]]][ zone]`, or of a time alone: the time of today.

@@ -20,9 +20,12 @@ pub struct Tz(Kind);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Region(chrono_tz::Tz),
-    /// Seconds ahead of UTC, and what stands before them in the zone's name.
-    Fixed(i32, &'static str),
+    /// Seconds ahead of UTC, and which prefix stands before them in the zone's name.
+    Fixed(i32, u8),
 }
+
+/// What may stand before an offset.
+const PREFIXES: [&str; 4] = ["", "UTC", "GMT", "UT"];
 
 /// The first day that the tables do not know.
 const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
@@ -73,7 +76,7 @@ impl Tz {
 
     /// A zone of a fixed offset, named by it; no further from UTC than 18 hours.
     pub fn fixed(offset_s: i32) -> Option<Self> {
-        (-MOST_S..=MOST_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, "")))
+        (-MOST_S..=MOST_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
 
     /// A zone by its name, as `ZoneId.of` and Spark's leniency about single digits have it.
@@ -82,14 +85,14 @@ impl Tz {
         if name == "Z" {
             return Self::fixed(0);
         }
-        let prefix = ["UTC", "GMT", "UT", ""].into_iter().find(|prefix| {
+        let prefix = PREFIXES.into_iter().find(|prefix| {
             name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(['+', '-']))
         });
         if let Some(prefix) = prefix {
             return Self::of_offset(prefix, parse_id_offset(&name[prefix.len()..])?);
         }
         if name == "UT" {
-            return Some(Self(Kind::Fixed(0, "UT")));
+            return Self::of_offset("UT", 0);
         }
         let region = name.parse().ok()?;
         // Names that Java does not know, and those of a fixed offset that it knows by other means.
@@ -102,7 +105,10 @@ impl Tz {
             ("", zone) => Some(zone),
             ("UTC", _) if offset_s == 0 => Some(Self::UTC),
             ("GMT", _) if offset_s == 0 => Some(Self(Kind::Region(chrono_tz::Tz::GMT))),
-            (prefix, _) => Some(Self(Kind::Fixed(offset_s, prefix))),
+            (prefix, _) => {
+                let prefix = PREFIXES.iter().position(|known| *known == prefix)?;
+                Some(Self(Kind::Fixed(offset_s, prefix as u8)))
+            }
         }
     }
 
@@ -110,9 +116,10 @@ impl Tz {
     pub fn name(&self) -> Cow<'static, str> {
         match self.0 {
             Kind::Region(region) => Cow::Borrowed(region.name()),
-            Kind::Fixed(0, "") => Cow::Borrowed("Z"),
-            Kind::Fixed(0, prefix) => Cow::Borrowed(prefix),
+            Kind::Fixed(0, 0) => Cow::Borrowed("Z"),
+            Kind::Fixed(0, prefix) => Cow::Borrowed(PREFIXES[usize::from(prefix)]),
             Kind::Fixed(offset_s, prefix) => {
+                let prefix = PREFIXES[usize::from(prefix)];
                 let sign = if offset_s < 0 { '-' } else { '+' };
                 let all = offset_s.abs();
                 let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
