@@ -38,6 +38,7 @@ fn expressions() {
         data_type: field.data_type.clone(),
         nullable: true,
         tag: Default::default(),
+        hidden: false,
     });
     let scope = Scope::new(columns.collect());
     let words = ["a", "b", "hello", "streaming", "word"];

@@ -2,7 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use millstream::table::datetime::{Tz, parse_date, parse_timestamp};
-use millstream::table::expr::cast::parse_decimal;
+use millstream::table::expr::parse::decimal;
 use millstream::table::types::DataType;
 use millstream::table::value::{Value, decimal_text};
 use serde_json::{Number, Value as Json};
@@ -20,7 +20,7 @@ pub fn to_value(json: &Json, data_type: &DataType) -> Result<Value, String> {
         }
         (_, DataType::Double | DataType::Float) => Value::Double(json.as_f64().ok_or_else(wrong)?),
         (_, DataType::Decimal(..)) => {
-            Value::Decimal(parse_decimal(text()?, data_type).ok().flatten().ok_or_else(wrong)?)
+            Value::Decimal(decimal(text()?, data_type).ok().flatten().ok_or_else(wrong)?)
         }
         (_, DataType::String) => Value::String(text()?.to_string()),
         (_, DataType::Binary) => {
