@@ -234,7 +234,8 @@ impl Generate {
     /// Pushes a row for each part of a text. What they have in common is written once.
     fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
         let Some((text_of, splitter)) = &self.split else { return Ok(false) };
-        let Some(bytes) = text_of(self.scratch.cx(row))? else {
+        let cx = self.scratch.cx(row);
+        let Some(bytes) = text_of(cx)? else {
             if self.outer {
                 begin(&mut self.out, self.out_width, &self.copied, row);
                 self.down.push(Row(&self.out), ingest_ns)?;
@@ -245,13 +246,13 @@ impl Generate {
         let (out, down, width) = (&mut self.out, &mut self.down, self.width);
         let common = out.len();
         let mut outcome = Ok(());
-        splitter.parts(text(bytes), -1, |part| {
+        splitter.parts(text(bytes), -1, cx.arena, |part| {
             if outcome.is_ok() {
                 out.truncate(common);
                 RowWriter::resume(out, self.out_width).bytes(width, part.as_bytes());
                 outcome = down.push(Row(out), ingest_ns);
             }
-        });
+        })?;
         outcome.map(|()| true)
     }
 }

@@ -1,5 +1,102 @@
-//! Patterns of text.
+//! Regular expressions as Java 17 has them. A pattern is [read](parse) into a [tree](node); where
+//! it allows, the linear engine matches ([`linear`]), else a backtracking [machine]. Both give what
+//! `java.util.regex` gives. Every function that takes a pattern comes here.
+//!
+//! Limits: a search of the machine that takes too many steps is an error; the flag `c` is refused.
 
 mod cache;
+mod escape;
+mod grapheme;
+mod input;
+mod linear;
+mod machine;
+mod matcher;
+mod node;
+mod parse;
+mod program;
+mod property;
+mod replacement;
+mod set;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use cache::PatternCache;
+pub use machine::Runaway;
+pub use matcher::{Matcher, Subject};
+pub use replacement::{Part, Replacement};
+
+use linear::Linear;
+use program::Program;
+use std::collections::HashMap;
+
+/// A pattern.
+#[derive(Debug)]
+pub struct Regex {
+    program: Program,
+    linear: Option<Linear>,
+    names: HashMap<String, usize>,
+    /// Whether no match begins inside of a character.
+    whole: bool,
+    /// Whether it makes no difference that Java's characters are UTF-16.
+    even: bool,
+}
+
+impl Regex {
+    /// Reads a pattern; the error is why it is none.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        let parsed = parse::parse(pattern)?;
+        let mut even = !parsed.node.can_be_empty();
+        parsed.node.visit(&mut |node| {
+            even &= match node {
+                node::Node::Set(set) => set.is_even(),
+                node::Node::Char(c) => !(0xd800..0xe000).contains(c),
+                node::Node::Look { .. } => false,
+                _ => true,
+            }
+        });
+        Ok(Self {
+            program: Program::new(&parsed),
+            linear: Linear::new(&parsed.node),
+            names: parsed.names,
+            whole: parsed.has_supplementary,
+            even,
+        })
+    }
+
+    /// How many groups capture.
+    pub fn groups(&self) -> usize {
+        self.program.groups
+    }
+
+    /// The number of a named group.
+    pub fn group_named(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
+    /// Whether it is found anywhere.
+    pub fn is_match(&self, text: &str) -> Result<bool, Runaway> {
+        if let Some(linear) = &self.linear
+            && self.is_even_for(text)
+            && linear.fits(text)
+        {
+            return Ok(linear.regex.is_match(text));
+        }
+        let subject = self.subject(text);
+        Matcher::new(self, &subject, false).find()
+    }
+
+    /// A text as this pattern is to see it.
+    pub fn subject<'t>(&self, text: &'t str) -> Subject<'t> {
+        if self.is_even_for(text) {
+            Subject::Utf8(text)
+        } else {
+            Subject::Utf16(text.encode_utf16().collect())
+        }
+    }
+
+    #[inline]
+    fn is_even_for(&self, text: &str) -> bool {
+        self.even || text.as_bytes().iter().all(|byte| *byte < 0xf0)
+    }
+}

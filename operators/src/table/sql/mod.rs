@@ -413,6 +413,16 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 continue;
             }
         }
+        // The parser takes NULL behind RLIKE for a part of the operator.
+        let rlike = is_word(&tokens[i].token, "RLIKE") || is_word(&tokens[i].token, "REGEXP");
+        if rlike && at(i + 1).is_some_and(|next| is_word(next, "NULL")) {
+            put(tokens[i].token.clone());
+            put(Token::LParen);
+            put(tokens[i + 1].token.clone());
+            put(Token::RParen);
+            i += 2;
+            continue;
+        }
         // A function of that name, not the keyword.
         let after = at(i + 2).and_then(word).map(str::to_ascii_uppercase);
         let begins_query = matches!(after.as_deref(), Some("SELECT" | "WITH" | "FROM" | "VALUES"));

@@ -17,6 +17,7 @@ mod number_format;
 mod random;
 mod regexp;
 mod rounding;
+mod split;
 mod string;
 mod text;
 mod time;
@@ -39,7 +40,7 @@ pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
 pub use random::with_seeds;
-pub use string::Splitter;
+pub use split::Splitter;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;
@@ -153,7 +154,7 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 18] {
+fn tables() -> [&'static [Function]; 19] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -162,6 +163,7 @@ fn tables() -> [&'static [Function]; 18] {
         condition::FUNCTIONS,
         string::FUNCTIONS,
         like::FUNCTIONS,
+        split::FUNCTIONS,
         text::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,

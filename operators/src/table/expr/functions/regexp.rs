@@ -1,21 +1,23 @@
-//! Regular expressions. They are those of the crate `regex`, which has no look-around and no
-//! back-references: a pattern with one is refused.
+//! Functions of [regular expressions](crate::table::regexp). A pattern that is a literal is read
+//! once, patterns of a column are kept while they come again.
 
 use super::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{BytesFn, Compiled, EvalError, failed, from_cells, text};
+use crate::table::expr::{Node, Resolved};
+use crate::table::regexp::{Matcher, Part, PatternCache, Regex, Replacement, Runaway, Subject};
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
+use crate::table::value::Value;
 use bumpalo::Bump;
-use bumpalo::collections::Vec as BumpVec;
-use regex::Regex;
+use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 
 use DataType as T;
 
+type Outcome<T> = Result<T, Box<EvalError>>;
 /// What a match of a pattern in a text gives: the pattern, all arguments, the arena.
-type Eval = for<'a> fn(&Regex, &[Cell<'a>], &'a Bump) -> Result<Cell<'a>, Box<EvalError>>;
+type Eval = for<'a> fn(&Regex, &[Cell<'a>], &'a Bump) -> Outcome<Cell<'a>>;
 
 fn text_array() -> DataType {
     T::Array(Box::new(T::String))
@@ -27,7 +29,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "s RLIKE regex: whether it is found anywhere",
         (2, 2),
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String], T::Boolean)),
-        |a, c| over(a, &c, |regex, a, _| Ok(Cell::Bool(regex.is_match(a[0].text())))),
+        |a, c| {
+            over(a, &c, |regex, a, _| Ok(Cell::Bool(regex.is_match(a[0].text()).map_err(runaway)?)))
+        },
     ),
     called(
         "regexp_extract",
@@ -35,10 +39,15 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String, T::String, T::Int], T::String)),
         |a, c| {
-            over(a, &c, |regex, a, _| {
-                let group = group(regex, a.get(2))?;
-                let found = regex.captures(a[0].text()).and_then(|found| found.get(group));
-                Ok(Cell::Bytes(found.map_or(&[], |found| &a[0].bytes()[found.range()])))
+            over(a, &c, |regex, a, arena| {
+                let subject = regex.subject(a[0].text());
+                let wanted = a.get(2).map_or(1, |index| index.long());
+                let mut matcher = Matcher::new(regex, &subject, wanted != 0);
+                if !matcher.find().map_err(runaway)? {
+                    return Ok(Cell::Bytes(&[]));
+                }
+                let found = matcher.group(group(regex, wanted)?);
+                Ok(part(&subject, found, arena))
             })
         },
     ),
@@ -51,10 +60,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |a, c| {
             over(a, &c, |regex, a, arena| {
-                let group = group(regex, a.get(2))?;
-                let found = regex.captures_iter(a[0].text());
-                let parts: Vec<&str> =
-                    found.map(|found| found.get(group).map_or("", |m| m.as_str())).collect();
+                let subject = regex.subject(a[0].text());
+                let wanted = a.get(2).map_or(1, |index| index.long());
+                let mut matcher = Matcher::new(regex, &subject, wanted != 0);
+                let mut parts = BumpVec::new_in(arena);
+                while matcher.find().map_err(runaway)? {
+                    let found = matcher.group(group(regex, wanted)?);
+                    parts.push(text(part(&subject, found, arena).bytes()));
+                }
                 Ok(texts(&parts, arena))
             })
         },
@@ -65,19 +78,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (3, 4),
         |n, a| {
             let types = [T::String, T::String, T::String, T::Int];
-            checked(&a).and_then(|()| typed(n, a, &types, T::String))
+            checked(&a).and_then(|()| position(&a)).and_then(|()| typed(n, a, &types, T::String))
         },
-        |a, c| {
-            over(a, &c, |regex, a, arena| {
-                let text = a[0].text();
-                let skip = a.get(3).map_or(0, |from| from.long().max(1) as usize - 1);
-                let begin = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
-                let begin = if skip == 0 { 0 } else { begin };
-                let by = java_replacement(a[2].text());
-                let replaced = regex.replace_all(&text[begin..], by.as_str());
-                Ok(super::made(arena, &format!("{}{replaced}", &text[..begin])))
-            })
-        },
+        |a, c| over(a, &c, replace),
     ),
     called(
         "regexp_count",
@@ -85,18 +88,30 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String], T::Int)),
         |a, c| {
-            over(a, &c, |regex, a, _| Ok(Cell::Long(regex.find_iter(a[0].text()).count() as i64)))
+            over(a, &c, |regex, a, _| {
+                let subject = regex.subject(a[0].text());
+                let mut matcher = Matcher::new(regex, &subject, false);
+                let mut count = 0;
+                while matcher.find().map_err(runaway)? {
+                    count += 1;
+                }
+                Ok(Cell::Long(count))
+            })
         },
     ),
     called(
         "regexp_substr",
-        "regexp_substr(s, regex): the first match, or NULL",
+        "regexp_substr(s, regex): the first match; NULL without one, or if it is empty",
         (2, 2),
         |n, a| checked(&a).and_then(|()| typed_or_null(n, a, &[T::String], T::String)),
         |a, c| {
-            over(a, &c, |regex, a, _| {
-                let found = regex.find(a[0].text());
-                Ok(found.map_or(Cell::Null, |found| Cell::Bytes(&a[0].bytes()[found.range()])))
+            over(a, &c, |regex, a, arena| {
+                let subject = regex.subject(a[0].text());
+                let mut matcher = Matcher::new(regex, &subject, false);
+                if !matcher.find().map_err(runaway)? || matcher.range().is_empty() {
+                    return Ok(Cell::Null);
+                }
+                Ok(part(&subject, Some(matcher.range()), arena))
             })
         },
     ),
@@ -107,9 +122,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| checked(&a).and_then(|()| typed(n, a, &[T::String, T::String, T::Int], T::Int)),
         |a, c| {
             over(a, &c, |regex, a, _| {
-                let text = a[0].text();
-                let found = regex.find(text);
-                Ok(Cell::Long(found.map_or(0, |m| text[..m.start()].chars().count() as i64 + 1)))
+                let subject = regex.subject(a[0].text());
+                let mut matcher = Matcher::new(regex, &subject, false);
+                if !matcher.find().map_err(runaway)? {
+                    return Ok(Cell::Long(0));
+                }
+                Ok(Cell::Long(subject.chars_before(matcher.range().start) as i64 + 1))
             })
         },
     ),
@@ -118,44 +136,120 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "str_to_map(s[, entries, pairs]): split by two patterns, ',' and ':'",
         (1, 3),
         |n, a| {
+            for pattern in a.iter().skip(1) {
+                checked_pattern(pattern)?;
+            }
             let to = T::Map(Box::new(T::String), Box::new(T::String));
             typed(n, a, &[T::String], to)
         },
-        |args, call| {
-            let regex =
-                |at: usize, default: &str| Regex::new(call.text(at).unwrap_or(default)).ok();
-            let (entries, pairs) = (regex(1, ","), regex(2, ":"));
-            let Some(value) = args.into_iter().next() else { unreachable!("counted") };
-            let value = value.bytes();
-            from_cells(call.to.physical(), move |cx| {
-                let (Some(bytes), Some(entries), Some(pairs)) = (value(cx)?, &entries, &pairs)
-                else {
-                    return Ok(Cell::Null);
-                };
-                let mut keys: Vec<&str> = Vec::new();
-                let mut values: Vec<Option<&str>> = Vec::new();
-                for entry in entries.split(text(bytes)) {
-                    let mut parts = pairs.splitn(entry, 2);
-                    let (key, value) = (parts.next().unwrap_or(""), parts.next());
-                    if keys.contains(&key) {
-                        return super::map::duplicate_key(key);
-                    }
-                    keys.push(key);
-                    values.push(value);
-                }
-                let keys = texts(&keys, cx.arena);
-                let mut out = BumpVec::new_in(cx.arena);
-                let mut writer = RowWriter::array(&mut out, values.len());
-                for (i, value) in values.iter().enumerate() {
-                    if let Some(value) = value {
-                        writer.bytes(i, value.as_bytes());
-                    }
-                }
-                Ok(super::map::assembled(keys.bytes(), &out, cx.arena))
-            })
-        },
+        str_to_map,
     ),
 ];
+
+fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'a>> {
+    let whole = a[0].text();
+    let from = a.get(3).map_or(1, |from| from.long());
+    if from < 1 {
+        return failed(
+            "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
+            format!("the position {from} of `regexp_replace` is not positive"),
+            "The first character has position 1",
+        );
+    }
+    let begin = match whole.char_indices().nth(from as usize - 1) {
+        Some((at, _)) => at,
+        None if from == 1 => 0,
+        None => return Ok(a[0]),
+    };
+    let subject = regex.subject(&whole[begin..]);
+    // Groups are wanted if the replacement may name one.
+    let mut matcher = Matcher::new(regex, &subject, a[2].text().contains('$'));
+    if !matcher.find().map_err(runaway)? {
+        return Ok(a[0]);
+    }
+    let by = match Replacement::new(a[2].text(), regex) {
+        Ok(by) => by,
+        Err(reason) => {
+            return failed(
+                "INVALID_REGEXP_REPLACE",
+                format!("'{}' replaces nothing: {reason}", a[2].text()),
+                "$1 and ${name} are groups of the pattern, \\$ is the sign",
+            );
+        }
+    };
+    let mut out = BumpString::from_str_in(&whole[..begin], arena);
+    let mut done = 0;
+    loop {
+        let found = matcher.range();
+        out.push_str(subject.part(done..found.start, arena));
+        for piece in &by.0 {
+            match piece {
+                Part::Text(text) => out.push_str(text),
+                Part::Group(group) => {
+                    out.push_str(text(part(&subject, matcher.group(*group), arena).bytes()));
+                }
+            }
+        }
+        done = found.end;
+        if !matcher.find().map_err(runaway)? {
+            break;
+        }
+    }
+    out.push_str(subject.part(done..subject.end(), arena));
+    Ok(Cell::Bytes(out.into_bump_str().as_bytes()))
+}
+
+fn str_to_map(args: Vec<Compiled>, call: Call) -> Compiled {
+    let to = call.to.physical();
+    let mut args = args.into_iter().map(Compiled::bytes);
+    let Some(value) = args.next() else { unreachable!("counted") };
+    let patterns: Vec<BytesFn> = args.collect();
+    let cache = PatternCache::default();
+    from_cells(to, move |cx| {
+        let Some(bytes) = value(cx)? else { return Ok(Cell::Null) };
+        let mut by = [",", ":"];
+        for (pattern, by) in patterns.iter().zip(&mut by) {
+            let Some(pattern) = pattern(cx)? else { return Ok(Cell::Null) };
+            *by = text(pattern);
+        }
+        let split = |s, pattern, limit| {
+            let mut parts = BumpVec::new_in(cx.arena);
+            cache.with(pattern, super::Splitter::new, |splitter| match splitter {
+                Ok(splitter) => splitter.parts(s, limit, cx.arena, |part| parts.push(part)),
+                Err(reason) => bad_pattern(pattern, reason),
+            })?;
+            Ok::<_, Box<EvalError>>(parts)
+        };
+        let mut keys: Vec<&str> = Vec::new();
+        let mut values: Vec<Option<&str>> = Vec::new();
+        for entry in split(text(bytes), by[0], -1)? {
+            let pair = split(entry, by[1], 2)?;
+            let key = pair.first().copied().unwrap_or("");
+            if keys.contains(&key) {
+                return super::map::duplicate_key(key);
+            }
+            keys.push(key);
+            values.push(pair.get(1).copied());
+        }
+        let keys = texts(&keys, cx.arena);
+        let mut out = BumpVec::new_in(cx.arena);
+        let mut writer = RowWriter::array(&mut out, values.len());
+        for (i, value) in values.iter().enumerate() {
+            if let Some(value) = value {
+                writer.bytes(i, value.as_bytes());
+            }
+        }
+        Ok(super::map::assembled(keys.bytes(), &out, cx.arena))
+    })
+}
+
+fn part<'a>(
+    subject: &Subject<'a>,
+    found: Option<std::ops::Range<usize>>,
+    arena: &'a Bump,
+) -> Cell<'a> {
+    Cell::Bytes(found.map_or("", |found| subject.part(found, arena)).as_bytes())
+}
 
 fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::new_in(arena);
@@ -166,59 +260,67 @@ fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-fn checked(args: &[Resolved]) -> PlanResult<()> {
-    match args[1].literal_text().map(Regex::new) {
-        Some(Err(error)) => {
-            let last = error.to_string();
-            Err(PlanError::new(
-                "INVALID_PARAMETER_VALUE.PATTERN",
-                format!("{}: {}", args[1], last.lines().last().unwrap_or("")),
-                "Escape what is meant as a character; look-around and back-references are not supported",
-            ))
-        }
+/// Refuses a literal that is no pattern.
+pub(super) fn checked(args: &[Resolved]) -> PlanResult<()> {
+    checked_pattern(&args[1])
+}
+
+fn checked_pattern(pattern: &Resolved) -> PlanResult<()> {
+    match pattern.literal_text().map(Regex::new) {
+        Some(Err(reason)) => Err(PlanError::new(
+            "INVALID_PARAMETER_VALUE.PATTERN",
+            format!("'{pattern}' is not a regular expression: {reason}"),
+            ESCAPE,
+        )),
         _ => Ok(()),
     }
 }
 
-fn group(regex: &Regex, index: Option<&Cell<'_>>) -> Result<usize, Box<EvalError>> {
-    let index = index.map_or(1, |index| index.long());
-    match usize::try_from(index).ok().filter(|index| *index < regex.captures_len()) {
-        Some(index) => Ok(index),
-        None => failed(
-            "INVALID_PARAMETER_VALUE.REGEX_GROUP_INDEX",
-            format!("there is no group {index}, the pattern has {}", regex.captures_len() - 1),
-            "Group 0 is the whole match",
-        ),
+const ESCAPE: &str = "Escape what is meant as a character: '\\\\.' for a dot";
+
+/// The error of a pattern of a column.
+#[cold]
+pub(super) fn bad_pattern<T>(pattern: &str, reason: &str) -> Outcome<T> {
+    failed(
+        "INVALID_PARAMETER_VALUE.PATTERN",
+        format!("'{pattern}' is not a regular expression: {reason}"),
+        ESCAPE,
+    )
+}
+
+/// The error of a search that takes too long.
+#[cold]
+pub(super) fn runaway(_: Runaway) -> Box<EvalError> {
+    let error = failed::<()>(
+        "REGEX_STEPS_EXCEEDED",
+        "a search by a regular expression takes too many steps",
+        "Write it without nested repetitions of the same text, such as (a+)+",
+    );
+    let Err(error) = error else { unreachable!("it is an error") };
+    error
+}
+
+/// Refuses a position that is not one.
+fn position(args: &[Resolved]) -> PlanResult<()> {
+    match args.get(3).map(|from| &from.node) {
+        Some(Node::Literal(Value::Long(from))) if *from < 1 => Err(PlanError::new(
+            "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",
+            format!("the position {from} of `regexp_replace` is not positive"),
+            "The first character has position 1",
+        )),
+        _ => Ok(()),
     }
 }
 
-/// `$1` of Java as the crate has it, and `\$` as a plain dollar sign.
-fn java_replacement(by: &str) -> String {
-    let mut out = String::new();
-    let mut chars = by.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('$') => out.push_str("$$"),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            '$' => {
-                let mut digits = String::new();
-                while let Some(digit) = chars.peek().filter(|c| c.is_ascii_digit()) {
-                    digits.push(*digit);
-                    chars.next();
-                }
-                out.push_str(&if digits.is_empty() {
-                    "$$".to_string()
-                } else {
-                    format!("${{{digits}}}")
-                });
-            }
-            c => out.push(c),
-        }
+fn group(regex: &Regex, index: i64) -> Outcome<usize> {
+    match usize::try_from(index).ok().filter(|index| *index <= regex.groups()) {
+        Some(index) => Ok(index),
+        None => failed(
+            "INVALID_PARAMETER_VALUE.REGEX_GROUP_INDEX",
+            format!("there is no group {index}, the pattern has {}", regex.groups()),
+            "Group 0 is the whole match",
+        ),
     }
-    out
 }
 
 /// Evaluates with the pattern, which is prepared once where it is constant.
@@ -226,6 +328,7 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
     let fixed = call.text(1).and_then(|pattern| Regex::new(pattern).ok());
     let mut rest = args;
     let pattern: BytesFn = rest.remove(1).bytes();
+    let cache = PatternCache::default();
     from_cells(call.to.physical(), move |cx| {
         let mut cells: smallvec::SmallVec<[Cell<'_>; 4]> = smallvec::SmallVec::new();
         for (i, arg) in rest.iter().enumerate() {
@@ -243,9 +346,9 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
             return eval(regex, &cells, cx.arena);
         }
         let Some(pattern) = pattern(cx)? else { return Ok(Cell::Null) };
-        match Regex::new(text(pattern)) {
-            Ok(regex) => eval(&regex, &cells, cx.arena),
-            Err(error) => failed("INVALID_PARAMETER_VALUE.PATTERN", error.to_string(), ""),
-        }
+        cache.with(text(pattern), Regex::new, |regex| match regex {
+            Ok(regex) => eval(regex, &cells, cx.arena),
+            Err(reason) => bad_pattern(text(pattern), reason),
+        })
     })
 }

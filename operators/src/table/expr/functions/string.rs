@@ -1,14 +1,13 @@
 //! Strings. Lengths and positions count characters, as in Spark.
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
-use crate::table::error::{PlanError, PlanResult};
+use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text};
-use crate::table::row::{Array, RowWriter};
+use crate::table::row::Array;
 use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::{String as BumpString, Vec as BumpVec};
-use regex::Regex;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     function("upper", "upper(s): in capitals", (1, 1), text_to_text, |a, _, _| {
@@ -91,13 +90,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("contains", "contains(s, part)", (2, 2), text_to_bool, |a, _, _| {
         test(a, |s, p| memchr::memmem::find(s, p).is_some())
     }),
-    function(
-        "split",
-        "split(s, regex[, limit]): an array of the parts",
-        (2, 3),
-        split,
-        compile_split,
-    ),
 ];
 
 fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -161,25 +153,6 @@ fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let types = [DataType::String, DataType::Int, DataType::String];
     Ok((expect(name, args, &types)?, DataType::String, nullable))
-}
-
-fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let nullable = any_nullable(&args);
-    let types = [DataType::String, DataType::String, DataType::Int];
-    let args = expect(name, args, &types)?;
-    if let Some(pattern) = args[1].literal_text() {
-        Regex::new(pattern).map_err(|error| bad_pattern(pattern, &error))?;
-    }
-    Ok((args, DataType::Array(Box::new(DataType::String)), nullable))
-}
-
-fn bad_pattern(pattern: &str, error: &regex::Error) -> PlanError {
-    let last = error.to_string();
-    PlanError::new(
-        "INVALID_PARAMETER_VALUE.PATTERN",
-        format!("'{pattern}' is not a regular expression: {}", last.lines().last().unwrap_or("")),
-        "Escape what is meant as a character: '\\\\.' for a dot",
-    )
 }
 
 fn case<'a>(s: &str, arena: &'a Bump, change: fn(&u8) -> u8) -> &'a str {
@@ -382,127 +355,6 @@ fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
     })
 }
 
-/// What separates the parts.
-pub enum Splitter {
-    /// One byte.
-    Byte(u8),
-    /// A plain text: found with memmem, which is many times faster than a regex.
-    Plain(Box<memchr::memmem::Finder<'static>>),
-    /// Between all characters.
-    Chars,
-    /// Whatever the pattern matches.
-    Regex(Regex),
-}
-
-impl Splitter {
-    /// Reads a pattern.
-    pub fn new(pattern: &str) -> Result<Self, regex::Error> {
-        if pattern.is_empty() {
-            return Ok(Self::Chars);
-        }
-        if regex::escape(pattern) == pattern {
-            return Ok(match pattern.as_bytes() {
-                [byte] => Self::Byte(*byte),
-                bytes => Self::Plain(Box::new(memchr::memmem::Finder::new(bytes).into_owned())),
-            });
-        }
-        Regex::new(pattern).map(Self::Regex)
-    }
-
-    /// Calls `part` with each part; at most `limit` of them if that is positive.
-    pub fn parts<'s>(&self, s: &'s str, limit: i64, mut part: impl FnMut(&'s str)) {
-        let mut left = if limit > 0 { limit as usize } else { usize::MAX };
-        let mut begin = 0;
-        let mut cut = |from: usize, to: usize, begin: &mut usize| {
-            if left <= 1 {
-                return false;
-            }
-            left -= 1;
-            part(&s[*begin..from]);
-            *begin = to;
-            true
-        };
-        match self {
-            Self::Byte(byte) => {
-                for at in memchr::memchr_iter(*byte, s.as_bytes()) {
-                    if !cut(at, at + 1, &mut begin) {
-                        break;
-                    }
-                }
-            }
-            Self::Plain(pattern) => {
-                for at in pattern.find_iter(s.as_bytes()) {
-                    if !cut(at, at + pattern.needle().len(), &mut begin) {
-                        break;
-                    }
-                }
-            }
-            Self::Chars => {
-                for (at, _) in s.char_indices().skip(1) {
-                    if !cut(at, at, &mut begin) {
-                        break;
-                    }
-                }
-            }
-            Self::Regex(regex) => {
-                for found in regex.find_iter(s) {
-                    // Java gives no empty part before an empty match at the start.
-                    if found.is_empty() && (found.start() == 0 || found.start() == s.len()) {
-                        continue;
-                    }
-                    if !cut(found.start(), found.end(), &mut begin) {
-                        break;
-                    }
-                }
-            }
-        }
-        part(&s[begin..]);
-    }
-}
-
-fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compiled {
-    let mut args = args.into_iter();
-    let (Some(s), Some(pattern)) =
-        (args.next().map(Compiled::bytes), args.next().map(Compiled::bytes))
-    else {
-        unreachable!("resolution counted")
-    };
-    let limit = args.next().map(Compiled::long);
-    let fixed = exprs[1].literal_text().and_then(|pattern| Splitter::new(pattern).ok());
-    bytes_fn(move |cx| {
-        let Some(s) = s(cx)? else { return Ok(None) };
-        let limit = match &limit {
-            Some(limit) => match limit(cx)? {
-                Some(limit) => limit,
-                None => return Ok(None),
-            },
-            None => -1,
-        };
-        let made;
-        let splitter = match &fixed {
-            Some(splitter) => splitter,
-            None => {
-                let Some(pattern) = pattern(cx)? else { return Ok(None) };
-                made = match Splitter::new(text(pattern)) {
-                    Ok(splitter) => splitter,
-                    Err(error) => {
-                        return failed("INVALID_PARAMETER_VALUE.PATTERN", error.to_string(), "");
-                    }
-                };
-                &made
-            }
-        };
-        let mut parts = BumpVec::new_in(cx.arena);
-        splitter.parts(text(s), limit, |part| parts.push(part));
-        let mut out = BumpVec::with_capacity_in(16 + parts.len() * 8 + s.len(), cx.arena);
-        let mut writer = RowWriter::array(&mut out, parts.len());
-        for (i, part) in parts.iter().enumerate() {
-            writer.bytes(i, part.as_bytes());
-        }
-        Ok(Some(out.into_bump_slice()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -521,19 +373,5 @@ mod tests {
         ] {
             assert_eq!(slice("héllo", start, length), expected, "{start}, {length}");
         }
-    }
-
-    #[test]
-    fn splits_as_java_does() {
-        let split = |s, pattern, limit| {
-            let mut parts = Vec::new();
-            Splitter::new(pattern).unwrap().parts(s, limit, |part| parts.push(part));
-            parts
-        };
-        assert_eq!(split("a b  c", " ", -1), ["a", "b", "", "c"]);
-        assert_eq!(split("", " ", -1), [""]);
-        assert_eq!(split("a,b;c,", "[,;]", -1), ["a", "b", "c", ""]);
-        assert_eq!(split("a,b,c", ",", 2), ["a", "b,c"]);
-        assert_eq!(split("abc", "", -1), ["a", "b", "c"]);
     }
 }

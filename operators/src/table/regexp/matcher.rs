@@ -1,0 +1,150 @@
+//! One match after the other, as Java's `Matcher.find` goes about it: behind an empty match the
+//! search begins one step further.
+
+use super::Regex;
+use super::input::Input;
+use super::machine::{Machine, NONE, Runaway};
+use bumpalo::Bump;
+use std::ops::Range;
+
+/// A text, in the encoding in which it is searched.
+#[derive(Debug)]
+pub enum Subject<'t> {
+    /// As it is.
+    Utf8(&'t str),
+    /// As Java has it; a pattern may cut its characters into halves.
+    Utf16(Vec<u16>),
+}
+
+impl<'t> Subject<'t> {
+    /// The position behind the end.
+    pub fn end(&self) -> usize {
+        match self {
+            Self::Utf8(text) => text.len(),
+            Self::Utf16(units) => units.len(),
+        }
+    }
+
+    /// A part of the text; half a character is `?`.
+    pub fn part<'a>(&self, range: Range<usize>, arena: &'a Bump) -> &'a str
+    where
+        't: 'a,
+    {
+        match self {
+            Self::Utf8(text) => {
+                let text: &'t str = text;
+                text.get(range).unwrap_or_default()
+            }
+            Self::Utf16(units) => {
+                let units = units.get(range).unwrap_or_default().iter().copied();
+                let text: String = char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect();
+                arena.alloc_str(&text)
+            }
+        }
+    }
+
+    /// Characters before a position, half a one counted too.
+    pub fn chars_before(&self, at: usize) -> usize {
+        match self {
+            Self::Utf8(text) => text.get(..at).unwrap_or_default().chars().count(),
+            Self::Utf16(units) => {
+                char::decode_utf16(units.get(..at).unwrap_or_default().iter().copied()).count()
+            }
+        }
+    }
+}
+
+enum Engine<'r, 's> {
+    Linear(&'r regex::Regex, &'s str, Option<regex::CaptureLocations>, Range<usize>),
+    Utf8(Machine<'r, 's, str>),
+    Utf16(Machine<'r, 's, [u16]>),
+}
+
+/// The matches of a pattern in a text.
+pub struct Matcher<'r, 's> {
+    engine: Engine<'r, 's>,
+    /// The latest match; none before the first.
+    latest: Option<Range<usize>>,
+    end: usize,
+}
+
+impl<'r, 's> Matcher<'r, 's> {
+    /// Begins a search; groups besides the match itself are found only if they are wanted.
+    pub fn new(regex: &'r Regex, subject: &'s Subject<'_>, wants_groups: bool) -> Self {
+        let wants_groups = wants_groups && regex.groups() > 0;
+        let engine = match (subject, &regex.linear) {
+            (Subject::Utf8(text), Some(linear))
+                if linear.fits(text) && (linear.groups || !wants_groups) =>
+            {
+                let locations = wants_groups.then(|| linear.regex.capture_locations());
+                Engine::Linear(&linear.regex, text, locations, 0..0)
+            }
+            (Subject::Utf8(text), _) => {
+                Engine::Utf8(Machine::new(&regex.program, *text, regex.whole))
+            }
+            (Subject::Utf16(units), _) => {
+                Engine::Utf16(Machine::new(&regex.program, units.as_slice(), regex.whole))
+            }
+        };
+        Self { engine, latest: None, end: subject.end() }
+    }
+
+    /// Goes on to the next match.
+    pub fn find(&mut self) -> Result<bool, Runaway> {
+        let previous = self.latest.as_ref().map_or(0, |latest| latest.end);
+        let from = match &self.latest {
+            Some(latest) if latest.is_empty() => self.behind(latest.end),
+            _ => previous,
+        };
+        if from > self.end {
+            return Ok(false);
+        }
+        let found = match &mut self.engine {
+            Engine::Linear(regex, text, Some(locations), _) => {
+                regex.captures_read_at(locations, text, from).is_some()
+            }
+            Engine::Linear(regex, text, None, found) => match regex.find_at(text, from) {
+                Some(next) => {
+                    *found = next.range();
+                    true
+                }
+                None => false,
+            },
+            Engine::Utf8(machine) => machine.find(from, previous)?,
+            Engine::Utf16(machine) => machine.find(from, previous)?,
+        };
+        if found {
+            self.latest = self.group(0);
+        }
+        Ok(found)
+    }
+
+    fn behind(&self, at: usize) -> usize {
+        match &self.engine {
+            Engine::Linear(_, text, ..) => Input::forward(*text, at, false),
+            Engine::Utf8(machine) => machine.behind(at),
+            Engine::Utf16(machine) => machine.behind(at),
+        }
+    }
+
+    /// The whole match.
+    pub fn range(&self) -> Range<usize> {
+        self.latest.clone().unwrap_or(0..0)
+    }
+
+    /// What a group holds in the latest match; group 0 is the match.
+    pub fn group(&self, index: usize) -> Option<Range<usize>> {
+        let of = |groups: &[usize]| {
+            let (begin, end) = (*groups.get(2 * index)?, *groups.get(2 * index + 1)?);
+            (begin != NONE).then_some(begin..end)
+        };
+        match &self.engine {
+            Engine::Linear(_, _, Some(locations), _) => {
+                locations.get(index).map(|(begin, end)| begin..end)
+            }
+            Engine::Linear(_, _, None, found) => (index == 0).then(|| found.clone()),
+            Engine::Utf8(machine) => of(&machine.groups),
+            Engine::Utf16(machine) => of(&machine.groups),
+        }
+    }
+}

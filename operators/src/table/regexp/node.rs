@@ -1,0 +1,202 @@
+//! The syntax tree of a pattern.
+
+use super::set::{CharSet, Fold};
+use std::sync::Arc;
+
+/// How a repetition goes about its choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// As often as possible first.
+    Greedy,
+    /// As rarely as possible first.
+    Lazy,
+    /// As often as possible, for good.
+    Possessive,
+}
+
+/// A place between characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assertion {
+    /// `^` and `\A`.
+    Begin,
+    /// `\z`.
+    End,
+    /// `$` and `\Z`: before line ends of any kind, or of Unix only.
+    Dollar { multiline: bool, unix: bool },
+    /// `^` behind each line end.
+    Caret { unix: bool },
+    /// `\G`.
+    LastMatch,
+    /// `\b` and `\B`.
+    Bound { negated: bool, unicode: bool },
+    /// `\b{g}`.
+    GraphemeBound,
+}
+
+/// A part of a pattern.
+#[derive(Debug, Clone)]
+pub enum Node {
+    Empty,
+    Char(u32),
+    Set(Arc<CharSet>),
+    Assert(Assertion),
+    Concat(Vec<Node>),
+    Alternate(Vec<Node>),
+    /// In parentheses; with a number if it captures.
+    Group(Option<usize>, Box<Node>),
+    Repeat {
+        node: Box<Node>,
+        min: u32,
+        max: Option<u32>,
+        kind: Kind,
+    },
+    /// `(?>…)`.
+    Atomic(Box<Node>),
+    Look {
+        behind: bool,
+        negated: bool,
+        node: Box<Node>,
+    },
+    Reference(usize, Fold),
+    /// `\R`.
+    LineEnding,
+    /// `\X`.
+    Grapheme,
+}
+
+/// What Java finds out about a part before it matches: its numbers wrap around as Java's do,
+/// since they decide which texts before a place a look-behind tries.
+#[derive(Debug, Clone, Copy)]
+pub struct Study {
+    /// Fewest characters.
+    pub min: i32,
+    /// Most characters, if that is known.
+    pub max: i32,
+    /// Whether `max` is known.
+    pub bounded: bool,
+    /// Whether it matches a text in one way at most.
+    pub deterministic: bool,
+}
+
+impl Study {
+    /// A part without width.
+    pub const NONE: Self = Self { min: 0, max: 0, bounded: true, deterministic: true };
+
+    /// Looks at parts one after the other, the next one last in the list. A choice begins anew
+    /// behind it, and nothing behind a loop is looked at.
+    fn pass(&mut self, mut parts: Vec<&Node>) {
+        while let Some(part) = parts.pop() {
+            match part {
+                Node::Empty | Node::Assert(_) | Node::Look { .. } => {}
+                Node::Char(_) | Node::Set(_) => self.add(1, 1),
+                Node::LineEnding => self.add(1, 2),
+                Node::Grapheme => {
+                    self.add(1, 0);
+                    self.deterministic = false;
+                }
+                Node::Reference(..) => self.bounded = false,
+                Node::Concat(nodes) => parts.extend(nodes.iter().rev()),
+                Node::Group(_, node) => parts.push(node),
+                Node::Atomic(node) => self.pass(vec![node]),
+                Node::Alternate(nodes) => return self.choose(nodes.iter().collect(), parts),
+                Node::Repeat { node, min: 0, max: Some(1), kind }
+                    if matches!(**node, Node::Group(..)) && *kind != Kind::Possessive =>
+                {
+                    return self.choose(vec![node, &Node::Empty], parts);
+                }
+                Node::Repeat { node, min: 0, max: Some(1), .. } => {
+                    let least = self.min;
+                    self.pass(vec![node]);
+                    self.min = least;
+                    self.deterministic = false;
+                }
+                Node::Repeat { node, min, max, kind } => {
+                    if !self.repeat(node, *min, *max, *kind) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, min: i32, max: i32) {
+        self.min = self.min.wrapping_add(min);
+        self.max = self.max.wrapping_add(max);
+    }
+
+    fn choose(&mut self, nodes: Vec<&Node>, rest: Vec<&Node>) {
+        let (mut least, mut most) = (i32::MAX, -1);
+        for node in nodes {
+            let one = node.study();
+            (least, most) = (least.min(one.min), most.max(one.max));
+            self.bounded &= one.bounded;
+        }
+        let mut behind = Self::NONE;
+        behind.pass(rest);
+        self.add(least.wrapping_add(behind.min), most.wrapping_add(behind.max));
+        self.bounded &= behind.bounded;
+        self.deterministic = false;
+    }
+
+    /// Whether what is behind is looked at too.
+    fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> bool {
+        let (least, most) = (min as i32, max.map_or(i32::MAX, |max| max as i32));
+        if node.is_char() && max.is_none() && kind == Kind::Greedy {
+            self.add(least, if self.bounded { i32::MAX } else { 0 });
+            self.deterministic = false;
+            return true;
+        }
+        let inner = node.study();
+        let group = matches!(node, Node::Group(..)) && kind != Kind::Possessive;
+        if group && !inner.deterministic {
+            self.bounded = false;
+            self.deterministic = false;
+            return false;
+        }
+        self.min = inner.min.wrapping_mul(least).wrapping_add(self.min);
+        let longest = inner.max.wrapping_mul(most).wrapping_add(self.max);
+        self.bounded &= inner.bounded && longest >= self.max;
+        self.max = longest;
+        self.deterministic &= inner.deterministic && Some(min) == max;
+        true
+    }
+}
+
+impl Node {
+    /// Looks at this part alone.
+    pub fn study(&self) -> Study {
+        let mut study = Study::NONE;
+        study.pass(vec![self]);
+        study
+    }
+
+    /// Whether it is one character.
+    pub fn is_char(&self) -> bool {
+        matches!(self, Self::Char(_) | Self::Set(_))
+    }
+
+    /// Whether it can match no text at all.
+    pub fn can_be_empty(&self) -> bool {
+        match self {
+            Self::Char(_) | Self::Set(_) | Self::LineEnding | Self::Grapheme => false,
+            Self::Empty | Self::Assert(_) | Self::Look { .. } | Self::Reference(..) => true,
+            Self::Concat(nodes) => nodes.iter().all(Self::can_be_empty),
+            Self::Alternate(nodes) => nodes.iter().any(Self::can_be_empty),
+            Self::Group(_, node) | Self::Atomic(node) => node.can_be_empty(),
+            Self::Repeat { node, min, .. } => *min == 0 || node.can_be_empty(),
+        }
+    }
+
+    /// Calls a function with this part and all parts of it.
+    pub fn visit(&self, f: &mut dyn FnMut(&Self)) {
+        f(self);
+        match self {
+            Self::Concat(nodes) | Self::Alternate(nodes) => nodes.iter().for_each(|n| n.visit(f)),
+            Self::Group(_, node)
+            | Self::Atomic(node)
+            | Self::Repeat { node, .. }
+            | Self::Look { node, .. } => node.visit(f),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Compiles a pattern's tree to the instructions of the backtracking [machine](super::machine).
+//!
+//! Java has several kinds of repetition, which differ in what a group holds afterwards and in
+//! whether a part is entered again; the choice between them is Java's here:
+//!
+//! * one character: [`Op::Chars`];
+//! * a part that matches in one way, or possessively: [`Op::Each`], whose rounds are final;
+//! * any other group: [`Op::Loop`], whose rounds may be entered again.
+
+use super::node::{Assertion, Kind, Node};
+use super::parse::Parsed;
+use super::set::{CharSet, Fold};
+use std::sync::Arc;
+
+/// What one character is compared with.
+#[derive(Debug, Clone)]
+pub enum Atom {
+    Char(u32),
+    Set(Arc<CharSet>),
+}
+
+impl Atom {
+    #[inline]
+    pub fn matches(&self, c: u32) -> bool {
+        match self {
+            Self::Char(own) => *own == c,
+            Self::Set(set) => set.contains(c),
+        }
+    }
+}
+
+/// How often.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    pub min: u32,
+    pub max: u32,
+    pub kind: Kind,
+}
+
+/// An instruction. Places in the program are indices.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Atom(Atom),
+    Chars(Atom, Times),
+    Assert(Assertion),
+    /// Tries the first place, later the second.
+    Split(usize, usize),
+    Jump(usize),
+    /// Keeps where a group begins.
+    Open(usize),
+    /// A group ends, which began where the first register says.
+    Close(usize, Option<usize>),
+    /// Enters a loop.
+    Enter(usize),
+    /// Behind a round of a loop.
+    Round(usize),
+    /// A part, ended by `Accept`, in final rounds; the group that holds the latest of them.
+    Each {
+        body: usize,
+        times: Times,
+        group: Option<usize>,
+    },
+    /// The same, once.
+    Once {
+        body: usize,
+        optional: bool,
+    },
+    Look {
+        body: usize,
+        negated: bool,
+    },
+    /// The part behind is tried from `min` to `max` characters before.
+    Behind {
+        body: usize,
+        negated: bool,
+        min: i32,
+        max: i32,
+    },
+    /// Whether a look-behind ends where it was begun.
+    BehindEnd,
+    Reference(usize, Fold),
+    LineEnding,
+    Grapheme,
+    Accept,
+}
+
+/// A loop over a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Loop {
+    pub times: Times,
+    /// The register of rounds.
+    pub count: usize,
+    /// The register of where the latest round began.
+    pub begin: usize,
+    pub body: usize,
+    pub next: usize,
+    /// Whether places that failed are kept, so that they are not tried again.
+    pub memo: bool,
+}
+
+/// A compiled pattern.
+#[derive(Debug, Default)]
+pub struct Program {
+    pub ops: Vec<Op>,
+    pub loops: Vec<Loop>,
+    /// Registers besides those of groups.
+    pub registers: usize,
+    /// Capturing groups.
+    pub groups: usize,
+    /// What a match begins with, where that is known and it is not empty.
+    pub first: Option<CharSet>,
+    memo: bool,
+    nesting: usize,
+}
+
+impl Program {
+    pub fn new(parsed: &Parsed) -> Self {
+        let mut program = Self {
+            groups: parsed.groups,
+            first: first(&parsed.node),
+            memo: !parsed.has_references,
+            ..Self::default()
+        };
+        program.node(&parsed.node);
+        program.ops.push(Op::Accept);
+        program
+    }
+
+    fn push(&mut self, op: Op) -> usize {
+        self.ops.push(op);
+        self.ops.len() - 1
+    }
+
+    fn register(&mut self) -> usize {
+        self.registers += 1;
+        self.registers - 1
+    }
+
+    fn here(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// A part of its own, ended by some instructions, which is jumped over; its place.
+    fn apart(&mut self, write: impl FnOnce(&mut Self)) -> usize {
+        let jump = self.push(Op::Jump(0));
+        let body = self.here();
+        self.nesting += 1;
+        write(self);
+        self.nesting -= 1;
+        self.push(Op::Accept);
+        self.ops[jump] = Op::Jump(self.here());
+        body
+    }
+
+    fn node(&mut self, node: &Node) {
+        match node {
+            Node::Empty => {}
+            Node::Char(c) => drop(self.push(Op::Atom(Atom::Char(*c)))),
+            Node::Set(set) => drop(self.push(Op::Atom(Atom::Set(set.clone())))),
+            Node::Assert(assertion) => drop(self.push(Op::Assert(*assertion))),
+            Node::Concat(nodes) => nodes.iter().for_each(|node| self.node(node)),
+            Node::Alternate(nodes) => self.alternate(nodes),
+            Node::Group(None, node) => self.node(node),
+            Node::Group(Some(group), node) => {
+                let begin = self.register();
+                self.push(Op::Open(begin));
+                self.node(node);
+                self.push(Op::Close(begin, Some(*group)));
+            }
+            Node::Repeat { node, min, max, kind } => {
+                let max = max.unwrap_or(i32::MAX as u32);
+                self.repeat(node, Times { min: *min, max, kind: *kind });
+            }
+            Node::Atomic(node) => {
+                let body = self.apart(|program| program.node(node));
+                self.push(Op::Once { body, optional: false });
+            }
+            Node::Look { behind: false, negated, node } => {
+                let body = self.apart(|program| program.node(node));
+                self.push(Op::Look { body, negated: *negated });
+            }
+            Node::Look { behind: true, negated, node } => {
+                let study = node.study();
+                let body = self.apart(|program| {
+                    program.node(node);
+                    program.push(Op::BehindEnd);
+                });
+                let (min, max) = (study.min, study.max);
+                self.push(Op::Behind { body, negated: *negated, min, max });
+            }
+            Node::Reference(group, fold) => drop(self.push(Op::Reference(*group, *fold))),
+            Node::LineEnding => drop(self.push(Op::LineEnding)),
+            Node::Grapheme => drop(self.push(Op::Grapheme)),
+        }
+    }
+
+    fn alternate(&mut self, nodes: &[Node]) {
+        let mut ends = Vec::new();
+        for (i, node) in nodes.iter().enumerate() {
+            if i + 1 == nodes.len() {
+                self.node(node);
+                break;
+            }
+            let split = self.push(Op::Split(0, 0));
+            self.node(node);
+            ends.push(self.push(Op::Jump(0)));
+            self.ops[split] = Op::Split(split + 1, self.here());
+        }
+        for end in ends {
+            self.ops[end] = Op::Jump(self.here());
+        }
+    }
+
+    /// A part that may be left out, with all ways in which it matches.
+    fn optional(&mut self, lazy: bool, write: impl FnOnce(&mut Self)) {
+        let split = self.push(Op::Split(0, 0));
+        write(self);
+        let (inside, behind) = (split + 1, self.here());
+        self.ops[split] = if lazy { Op::Split(behind, inside) } else { Op::Split(inside, behind) };
+    }
+
+    fn repeat(&mut self, node: &Node, times: Times) {
+        let once = (times.min, times.max) == (0, 1);
+        let possessive = times.kind == Kind::Possessive;
+        let atom = match node {
+            Node::Char(c) => Some(Atom::Char(*c)),
+            Node::Set(set) => Some(Atom::Set(set.clone())),
+            _ => None,
+        };
+        if let Some(atom) = atom {
+            self.push(Op::Chars(atom, times));
+            return;
+        }
+        let Node::Group(group, inner) = node else {
+            // A part that is no group has one way to match, the first.
+            let body = self.apart(|program| program.node(node));
+            match (once, possessive) {
+                (true, true) => drop(self.push(Op::Once { body, optional: true })),
+                (true, false) => self.optional(times.kind == Kind::Lazy, |program| {
+                    program.push(Op::Once { body, optional: false });
+                }),
+                _ => drop(self.push(Op::Each { body, times, group: None })),
+            }
+            return;
+        };
+        if possessive {
+            let body = self.apart(|program| program.node(node));
+            self.push(if once {
+                Op::Once { body, optional: true }
+            } else {
+                Op::Each { body, times, group: None }
+            });
+        } else if once {
+            self.optional(times.kind == Kind::Lazy, |program| program.node(node));
+        } else if node.study().deterministic {
+            let body = self.apart(|program| program.node(inner));
+            self.push(Op::Each { body, times, group: *group });
+        } else {
+            self.repeat_group(*group, inner, times);
+        }
+    }
+
+    fn repeat_group(&mut self, group: Option<usize>, inner: &Node, times: Times) {
+        let (count, begin) = (self.register(), self.register());
+        let id = self.loops.len();
+        let endless = times.kind == Kind::Greedy && times.max == i32::MAX as u32;
+        let memo = self.memo && endless && self.nesting == 0;
+        self.loops.push(Loop { times, count, begin, body: 0, next: 0, memo });
+        self.push(Op::Enter(id));
+        let body = self.push(Op::Open(begin));
+        self.nesting += 1;
+        self.node(inner);
+        self.nesting -= 1;
+        self.push(Op::Close(begin, group));
+        self.push(Op::Round(id));
+        let next = self.here();
+        self.loops[id].body = body;
+        self.loops[id].next = next;
+    }
+}
+
+/// The characters that a part begins with; unknown if it may be empty or look around first.
+fn first(node: &Node) -> Option<CharSet> {
+    match node {
+        Node::Char(c) => Some(CharSet::one(*c)),
+        Node::Set(set) => Some((**set).clone()),
+        Node::Concat(nodes) => first(nodes.first()?),
+        Node::Alternate(nodes) => {
+            let all: Option<Vec<_>> = nodes.iter().map(first).collect();
+            all?.into_iter().reduce(|a, b| a.union(&b))
+        }
+        Node::Group(_, node) | Node::Atomic(node) => first(node),
+        Node::Repeat { node, min: 1.., .. } => first(node),
+        _ => None,
+    }
+}

@@ -1,0 +1,290 @@
+//! Properties of characters by the names that Java 17 knows, with the values of Unicode 13, its
+//! version: what came later is unassigned.
+
+use super::parse::{Flags, Parse, error};
+use super::set::{CharSet, LAST};
+use super::tables::{BLOCKS, MIRRORED};
+use regex_syntax::hir::{Class, HirKind};
+use std::sync::OnceLock;
+
+/// A set of the crate's tables.
+fn table(name: &str) -> Option<CharSet> {
+    let hir = regex_syntax::parse(&format!(r"\p{{{name}}}")).ok()?;
+    match hir.kind() {
+        HirKind::Class(Class::Unicode(class)) => {
+            let ranges = class.ranges().iter().map(|r| (u32::from(r.start()), u32::from(r.end())));
+            Some(CharSet::new(ranges.collect()))
+        }
+        HirKind::Literal(literal) => {
+            Some(CharSet::chars(std::str::from_utf8(&literal.0).unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
+
+/// What Unicode 13 has, noncharacters included.
+fn of_version() -> &'static CharSet {
+    static SET: OnceLock<CharSet> = OnceLock::new();
+    SET.get_or_init(|| table("age=13.0").unwrap_or_else(CharSet::all))
+}
+
+fn known(name: &str) -> Option<CharSet> {
+    Some(table(name)?.and(of_version()))
+}
+
+/// A set that the tables have for certain.
+fn given(name: &str) -> CharSet {
+    known(name).unwrap_or_else(|| CharSet::of([]))
+}
+
+fn surrogates() -> CharSet {
+    CharSet::new(vec![(0xd800, 0xdfff)])
+}
+
+fn ascii_range(from: char, to: char) -> CharSet {
+    CharSet::new(vec![(from.into(), to.into())])
+}
+
+fn any(names: &[&str]) -> CharSet {
+    let ranges = names.iter().flat_map(|name| given(name).ranges().to_vec());
+    CharSet::new(ranges.collect())
+}
+
+fn assigned() -> CharSet {
+    given("Assigned").union(&surrogates())
+}
+
+/// `[a-zA-Z_0-9]`.
+pub fn ascii_word() -> CharSet {
+    ascii_alnum().union(&CharSet::chars("_"))
+}
+
+fn ascii_alpha() -> CharSet {
+    ascii_range('a', 'z').union(&ascii_range('A', 'Z'))
+}
+
+fn ascii_alnum() -> CharSet {
+    ascii_alpha().union(&ascii_range('0', '9'))
+}
+
+/// Digits of all scripts.
+pub fn digit() -> CharSet {
+    given("Nd")
+}
+
+/// Parts of words of all scripts.
+pub fn word() -> CharSet {
+    any(&["Alphabetic", "M", "Nd", "Pc", "Join_Control"])
+}
+
+/// White space of all scripts.
+pub fn white_space() -> CharSet {
+    given("Z").union(&CharSet::new(vec![(9, 13), (0x85, 0x85)]))
+}
+
+/// What `\b` takes for a part of a word.
+pub fn letter_or_digit() -> &'static CharSet {
+    static SET: OnceLock<CharSet> = OnceLock::new();
+    SET.get_or_init(|| any(&["L", "Nd"]))
+}
+
+/// What `\b` with the flag `U` takes for a part of a word.
+pub fn word_of_unicode() -> &'static CharSet {
+    static SET: OnceLock<CharSet> = OnceLock::new();
+    SET.get_or_init(word)
+}
+
+/// Marks that take no room, which `\b` counts to the letter before them.
+pub fn non_spacing() -> &'static CharSet {
+    static SET: OnceLock<CharSet> = OnceLock::new();
+    SET.get_or_init(|| given("Mn"))
+}
+
+/// A character by its Unicode name.
+pub fn named(name: &str) -> Option<u32> {
+    unicode_names2::character(name.trim()).map(u32::from)
+}
+
+/// The set of `\p{name}` under some flags.
+pub fn family(name: &str, flags: Flags) -> Parse<CharSet> {
+    let ignore_case = flags.ignore_case;
+    if let Some((name, value)) = name.split_once('=') {
+        let set = match name.to_ascii_lowercase().as_str() {
+            "sc" | "script" => script(value),
+            "blk" | "block" => block(value),
+            "gc" | "general_category" => category(value, ignore_case),
+            _ => None,
+        };
+        return match set {
+            Some(set) => Ok(set),
+            None => error(format!("Unknown Unicode property {{name=<{name}>, value=<{value}>}}")),
+        };
+    }
+    let set = if let Some(name) = name.strip_prefix("In") {
+        block(name)
+    } else if let Some(name) = name.strip_prefix("Is") {
+        binary(name, ignore_case).or_else(|| category(name, ignore_case)).or_else(|| script(name))
+    } else if flags.unicode_classes {
+        posix(name, ignore_case).or_else(|| category(name, ignore_case))
+    } else {
+        category(name, ignore_case)
+    };
+    match set {
+        Some(set) => Ok(set),
+        None => error(format!("Unknown character property name {{{name}}}")),
+    }
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).collect::<String>().to_ascii_uppercase()
+}
+
+fn block(name: &str) -> Option<CharSet> {
+    let name = match plain(name) {
+        name if name == "GREEKANDCOPTIC" => "GREEK".to_string(),
+        name if name == "COMBININGDIACRITICALMARKSFORSYMBOLS" => "COMBININGMARKSFORSYMBOLS".into(),
+        name if name == "CYRILLICSUPPLEMENT" => "CYRILLICSUPPLEMENTARY".into(),
+        name => name,
+    };
+    let parts = BLOCKS.iter().filter(|(known, ..)| *known == name);
+    let ranges: Vec<_> = parts.map(|(_, from, to)| (*from, *to)).collect();
+    (!ranges.is_empty()).then(|| CharSet::new(ranges))
+}
+
+fn script(name: &str) -> Option<CharSet> {
+    if matches!(plain(name).as_str(), "UNKNOWN" | "ZZZZ") {
+        return Some(assigned().negate().union(&surrogates()).union(&given("Co")));
+    }
+    known(&format!("script={name}"))
+}
+
+/// A property that holds or not, behind `Is`.
+fn binary(name: &str, ignore_case: bool) -> Option<CharSet> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "LOWERCASE" | "UPPERCASE" | "TITLECASE" if ignore_case => {
+            any(&["Lowercase", "Uppercase", "Lt"])
+        }
+        "ALPHABETIC" => given("Alphabetic"),
+        "LETTER" => given("L"),
+        "IDEOGRAPHIC" => given("Ideographic"),
+        "LOWERCASE" => given("Lowercase"),
+        "UPPERCASE" => given("Uppercase"),
+        "TITLECASE" => given("Lt"),
+        "WHITE_SPACE" | "WHITESPACE" => white_space(),
+        "CONTROL" => given("Cc"),
+        "PUNCTUATION" => given("P"),
+        "HEX_DIGIT" | "HEXDIGIT" => given("Hex_Digit").union(&digit()),
+        "ASSIGNED" => assigned(),
+        "NONCHARACTER_CODE_POINT" | "NONCHARACTERCODEPOINT" => given("Noncharacter_Code_Point"),
+        "DIGIT" => digit(),
+        "ALNUM" => any(&["Alphabetic", "Nd"]),
+        "BLANK" => given("Zs").union(&CharSet::one(9)),
+        "GRAPH" => graph(),
+        "PRINT" => {
+            let blank = given("Zs").union(&CharSet::one(9));
+            graph().union(&blank).without(&given("Cc"))
+        }
+        "WORD" => word(),
+        "JOIN_CONTROL" | "JOINCONTROL" => given("Join_Control"),
+        _ => return None,
+    })
+}
+
+fn graph() -> CharSet {
+    assigned().without(&any(&["Z", "Cc"])).without(&surrogates())
+}
+
+/// POSIX's names with the flag `U`.
+fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
+    let name = match name.to_ascii_uppercase().as_str() {
+        "ALPHA" => "ALPHABETIC",
+        "LOWER" => "LOWERCASE",
+        "UPPER" => "UPPERCASE",
+        "SPACE" => "WHITE_SPACE",
+        "PUNCT" => "PUNCTUATION",
+        "XDIGIT" => "HEX_DIGIT",
+        "CNTRL" => "CONTROL",
+        "ALNUM" => "ALNUM",
+        "DIGIT" => "DIGIT",
+        "BLANK" => "BLANK",
+        "GRAPH" => "GRAPH",
+        "PRINT" => "PRINT",
+        _ => return None,
+    };
+    binary(name, ignore_case)
+}
+
+/// General categories, POSIX's names for ASCII, and what Java's own methods say.
+fn category(name: &str, ignore_case: bool) -> Option<CharSet> {
+    Some(match name {
+        "Lu" | "Ll" | "Lt" if ignore_case => any(&["Lu", "Ll", "Lt"]),
+        "Lower" | "Upper" if ignore_case => ascii_alpha(),
+        "javaLowerCase" | "javaUpperCase" | "javaTitleCase" if ignore_case => {
+            any(&["Lowercase", "Uppercase", "Lt"])
+        }
+        "L" | "M" | "N" | "Z" | "P" | "S" | "Lu" | "Ll" | "Lt" | "Lm" | "Lo" | "Mn" | "Me"
+        | "Mc" | "Nd" | "Nl" | "No" | "Zs" | "Zl" | "Zp" | "Cc" | "Cf" | "Co" | "Pd" | "Ps"
+        | "Pe" | "Pc" | "Po" | "Sm" | "Sc" | "Sk" | "So" | "Pi" | "Pf" => given(name),
+        "C" => any(&["L", "M", "N", "Z", "P", "S"]).negate(),
+        "Cn" => assigned().negate(),
+        "Cs" => surrogates(),
+        "LC" => any(&["Lu", "Ll", "Lt"]),
+        "LD" => any(&["L", "Nd"]),
+        "L1" => CharSet::new(vec![(0, 0xff)]),
+        "all" => CharSet::new(vec![(0, LAST)]),
+        "ASCII" => CharSet::new(vec![(0, 0x7f)]),
+        "Alnum" => ascii_alnum(),
+        "Alpha" => ascii_alpha(),
+        "Blank" => CharSet::chars(" \t"),
+        "Cntrl" => CharSet::new(vec![(0, 0x1f), (0x7f, 0x7f)]),
+        "Digit" => ascii_range('0', '9'),
+        "Graph" => ascii_range('!', '~'),
+        "Lower" => ascii_range('a', 'z'),
+        "Print" => ascii_range(' ', '~'),
+        "Punct" => ascii_range('!', '~').without(&ascii_alnum()),
+        "Space" => CharSet::chars(" \t\n\u{b}\u{c}\r"),
+        "Upper" => ascii_range('A', 'Z'),
+        "XDigit" => {
+            let digits = ascii_range('0', '9').union(&ascii_range('a', 'f'));
+            digits.union(&ascii_range('A', 'F'))
+        }
+        other => return java(other),
+    })
+}
+
+fn ignorable() -> CharSet {
+    given("Cf").union(&CharSet::new(vec![(0, 8), (0xe, 0x1b), (0x7f, 0x9f)]))
+}
+
+/// `java` and the name of a method of `Character`.
+fn java(name: &str) -> Option<CharSet> {
+    Some(match name.strip_prefix("java")? {
+        "LowerCase" => given("Lowercase"),
+        "UpperCase" => given("Uppercase"),
+        "Alphabetic" => given("Alphabetic"),
+        "Ideographic" => given("Ideographic"),
+        "TitleCase" => given("Lt"),
+        "Digit" => digit(),
+        "Defined" => assigned(),
+        "Letter" => given("L"),
+        "LetterOrDigit" => any(&["L", "Nd"]),
+        "JavaIdentifierStart" => any(&["L", "Nl", "Sc", "Pc"]),
+        "JavaIdentifierPart" => any(&["L", "Nl", "Sc", "Pc", "Nd", "Mn", "Mc"]).union(&ignorable()),
+        "UnicodeIdentifierStart" => given("ID_Start"),
+        "UnicodeIdentifierPart" => given("ID_Continue").union(&ignorable()),
+        "IdentifierIgnorable" => ignorable(),
+        "SpaceChar" => given("Z"),
+        "Whitespace" => {
+            let spaces = given("Z").without(&CharSet::chars("\u{a0}\u{2007}\u{202f}"));
+            spaces.union(&CharSet::new(vec![(9, 13), (0x1c, 0x1f)]))
+        }
+        "ISOControl" => CharSet::new(vec![(0, 0x1f), (0x7f, 0x9f)]),
+        "Mirrored" => CharSet::new(MIRRORED.to_vec()),
+        _ => return None,
+    })
+}
+
+/// A set of the tables, for clusters of characters.
+pub fn table_of_version(name: &str) -> CharSet {
+    given(name)
+}

@@ -1,0 +1,87 @@
+//! What a match is replaced by: text with `$1` and `${name}`; a backslash stands before a character
+//! that means itself.
+
+use super::Regex;
+
+/// A part of a replacement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text.
+    Text(String),
+    /// What a group holds.
+    Group(usize),
+}
+
+/// A replacement that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replacement(pub Vec<Part>);
+
+impl Replacement {
+    /// Reads a replacement for a pattern. A group's number has as many digits as there are groups
+    /// for. The error is why it is none.
+    pub fn new(text: &str, regex: &Regex) -> Result<Self, String> {
+        let bad = |reason: &str| Err(reason.to_string());
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => match chars.next() {
+                    Some(escaped) => plain.push(escaped),
+                    None => return bad("character to be escaped is missing"),
+                },
+                '$' => {
+                    let group = match chars.next() {
+                        Some('{') => {
+                            let mut name = String::new();
+                            while let Some(c) = chars.next_if(char::is_ascii_alphanumeric) {
+                                name.push(c);
+                            }
+                            if name.is_empty() {
+                                return bad("named capturing group is missing its name");
+                            }
+                            if chars.next() != Some('}') {
+                                return bad("named capturing group is missing trailing '}'");
+                            }
+                            if name.starts_with(|c: char| c.is_ascii_digit()) {
+                                let reason =
+                                    format!("the group name {{{name}}} starts with a digit");
+                                return bad(&reason);
+                            }
+                            match regex.group_named(&name) {
+                                Some(group) => group,
+                                None => return bad(&format!("No group with name {{{name}}}")),
+                            }
+                        }
+                        Some(digit) if digit.is_ascii_digit() => {
+                            let mut group = digit.to_digit(10).unwrap_or(0) as usize;
+                            if group > regex.groups() {
+                                return bad(&format!("No group {group}"));
+                            }
+                            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+                                let longer = group * 10 + digit as usize;
+                                if longer > regex.groups() {
+                                    break;
+                                }
+                                group = longer;
+                                chars.next();
+                            }
+                            group
+                        }
+                        Some(_) => return bad("Illegal group reference"),
+                        None => return bad("Illegal group reference: group index is missing"),
+                    };
+                    if !plain.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut plain)));
+                    }
+                    parts.push(Part::Group(group));
+                }
+                c => plain.push(c),
+            }
+        }
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self(parts))
+    }
+}

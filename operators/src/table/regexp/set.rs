@@ -1,0 +1,210 @@
+//! Sets of code points, and how Java ignores case.
+
+use std::sync::OnceLock;
+
+/// The last code point.
+pub const LAST: u32 = 0x10_ffff;
+
+/// A set of code points, those of surrogates included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CharSet {
+    /// Ranges, both ends included: in order, neither overlapping nor touching.
+    ranges: Vec<(u32, u32)>,
+    /// The members below 128, as bits.
+    ascii: u128,
+}
+
+impl CharSet {
+    /// The set of some ranges in any order.
+    pub fn new(mut ranges: Vec<(u32, u32)>) -> Self {
+        ranges.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+        for (from, to) in ranges {
+            match merged.last_mut() {
+                Some(last) if from <= last.1.saturating_add(1) => last.1 = last.1.max(to),
+                _ => merged.push((from, to)),
+            }
+        }
+        let mut ascii = 0;
+        for &(from, to) in merged.iter().take_while(|range| range.0 < 128) {
+            for c in from..=to.min(127) {
+                ascii |= 1 << c;
+            }
+        }
+        Self { ranges: merged, ascii }
+    }
+
+    /// One code point.
+    pub fn one(c: u32) -> Self {
+        Self::new(vec![(c, c)])
+    }
+
+    /// Some code points.
+    pub fn of(members: impl IntoIterator<Item = u32>) -> Self {
+        Self::new(members.into_iter().map(|c| (c, c)).collect())
+    }
+
+    /// The members of a text.
+    pub fn chars(members: &str) -> Self {
+        Self::of(members.chars().map(u32::from))
+    }
+
+    /// All code points.
+    pub fn all() -> Self {
+        Self::new(vec![(0, LAST)])
+    }
+
+    /// What is not in it.
+    pub fn negate(&self) -> Self {
+        let mut next = 0;
+        let mut out = Vec::with_capacity(self.ranges.len() + 1);
+        for &(from, to) in &self.ranges {
+            if from > next {
+                out.push((next, from - 1));
+            }
+            next = to + 1;
+        }
+        if next <= LAST {
+            out.push((next, LAST));
+        }
+        Self::new(out)
+    }
+
+    /// What is in one of two sets.
+    pub fn union(&self, other: &Self) -> Self {
+        Self::new(self.ranges.iter().chain(&other.ranges).copied().collect())
+    }
+
+    /// What is in both.
+    pub fn and(&self, other: &Self) -> Self {
+        self.negate().union(&other.negate()).negate()
+    }
+
+    /// What is in this one only.
+    pub fn without(&self, other: &Self) -> Self {
+        self.and(&other.negate())
+    }
+
+    /// Whether a code point is in it.
+    #[inline]
+    pub fn contains(&self, c: u32) -> bool {
+        if c < 128 {
+            return self.ascii >> c & 1 == 1;
+        }
+        self.ranges
+            .binary_search_by(|range| {
+                if range.1 < c {
+                    std::cmp::Ordering::Less
+                } else if range.0 > c {
+                    std::cmp::Ordering::Greater
+                } else {
+                    std::cmp::Ordering::Equal
+                }
+            })
+            .is_ok()
+    }
+
+    /// The ranges.
+    pub fn ranges(&self) -> &[(u32, u32)] {
+        &self.ranges
+    }
+
+    /// Whether halves of surrogate pairs are treated as characters beyond the basic plane are: all
+    /// of them are in, or no half is. Then it makes no difference that Java looks at halves too.
+    pub fn is_even(&self) -> bool {
+        let halves = Self::new(vec![(0xd800, 0xdfff)]);
+        let inside = self.and(&halves);
+        let beyond = Self::new(vec![(0x1_0000, LAST)]);
+        inside.ranges.is_empty() || (inside == halves && self.and(&beyond) == beyond)
+    }
+}
+
+/// How letters of both cases are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    /// As they are.
+    None,
+    /// Latin letters without regard to case.
+    Ascii,
+    /// All letters without regard to case.
+    Unicode,
+}
+
+fn single(mut mapped: impl Iterator<Item = char>, c: u32) -> u32 {
+    match (mapped.next(), mapped.next()) {
+        (Some(one), None) => u32::from(one),
+        _ => c,
+    }
+}
+
+/// The capital letter, as Java has it: one for one.
+pub fn upper(c: u32) -> u32 {
+    match c {
+        // Letters with an iota below, whose capitals are two letters elsewhere.
+        0x1f80..=0x1faf => c | 8,
+        0x1fb3 | 0x1fc3 | 0x1ff3 => c + 9,
+        0x1c5 | 0x1c8 | 0x1cb | 0x1f2 => c - 1,
+        _ => char::from_u32(c).map_or(c, |char| single(char.to_uppercase(), c)),
+    }
+}
+
+/// The small letter, as Java has it: one for one.
+pub fn lower(c: u32) -> u32 {
+    match c {
+        0x130 => 0x69,
+        _ => char::from_u32(c).map_or(c, |char| single(char.to_lowercase(), c)),
+    }
+}
+
+/// What two letters have in common that differ in case only.
+pub fn fold(c: u32) -> u32 {
+    lower(upper(c))
+}
+
+/// The code points that folding changes, or that are what others are folded to.
+fn cased() -> &'static [(u32, u32)] {
+    static CASED: OnceLock<Vec<(u32, u32)>> = OnceLock::new();
+    CASED.get_or_init(|| {
+        let all = (0..0x1_e944).filter(|c| !(0x3400..0xa640).contains(c));
+        all.filter(|&c| upper(c) != c || lower(c) != c).map(|c| (c, fold(c))).collect()
+    })
+}
+
+/// What a character of a pattern matches.
+pub fn folded(c: u32, how: Fold) -> CharSet {
+    match how {
+        Fold::Ascii if c < 128 => {
+            let c = c as u8;
+            CharSet::of([c.to_ascii_lowercase().into(), c.to_ascii_uppercase().into()])
+        }
+        Fold::Unicode => {
+            let wanted = fold(c);
+            if upper(c) == wanted {
+                return CharSet::one(c);
+            }
+            let others = cased().iter().filter(|(_, folded)| *folded == wanted).map(|pair| pair.0);
+            CharSet::of(others.chain([wanted]))
+        }
+        _ => CharSet::one(c),
+    }
+}
+
+/// What a range of a pattern matches.
+pub fn folded_range(from: u32, to: u32, how: Fold) -> CharSet {
+    let inside = |c: u32| (from..=to).contains(&c);
+    let mut ranges = vec![(from, to)];
+    match how {
+        Fold::None => {}
+        Fold::Ascii => ranges.extend((0..128u8).filter_map(|c| {
+            let fits =
+                inside(c.to_ascii_uppercase().into()) || inside(c.to_ascii_lowercase().into());
+            fits.then_some((c.into(), c.into()))
+        })),
+        Fold::Unicode => ranges.extend(
+            cased()
+                .iter()
+                .filter_map(|&(c, folded)| (inside(upper(c)) || inside(folded)).then_some((c, c))),
+        ),
+    }
+    CharSet::new(ranges)
+}
