@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What Apache Spark makes of the expressions, and queries of one value, in
-operators/tests/spark/expressions.txt.
+"""What Apache Spark makes of the expressions, and queries of one value, in a list of
+operators/tests/spark.
 
     pip install pyspark==4.3.0
     tools/spark/expressions.py > operators/tests/spark/expected.jsonl
+    tools/spark/expressions.py text.txt > operators/tests/spark/text.jsonl
 
 One JSON object per line: the expression, its type and its value as text, or the error's condition.
 """
@@ -15,6 +16,7 @@ import sys
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+name = sys.argv[1] if len(sys.argv) > 1 else "expressions.txt"
 root = pathlib.Path(__file__).resolve().parents[2] / "operators/tests/spark"
 session = (
     SparkSession.builder.master("local[1]")
@@ -24,7 +26,7 @@ session = (
     .getOrCreate()
 )
 session.sparkContext.setLogLevel("OFF")
-for line in (root / "expressions.txt").read_text().splitlines():
+for line in (root / name).read_text().splitlines():
     line = line.strip()
     if not line or line.startswith("#"):
         continue

@@ -10,8 +10,15 @@ pub(crate) fn list() {
         name.starts_with("getfield")
             || name.starts_with("datetime_")
             || name.starts_with("interval_")
-            || ["getitem", "map_element", "map_size", "second_fraction", "array_sort_by"]
-                .contains(&name)
+            || [
+                "getitem",
+                "map_element",
+                "map_size",
+                "second_fraction",
+                "array_sort_by",
+                "json_field",
+            ]
+            .contains(&name)
     };
     let mut lines: Vec<(&str, &str)> =
         functions::all().filter(|f| !internal(f.name)).map(|f| (f.name, f.help)).collect();

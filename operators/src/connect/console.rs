@@ -94,33 +94,25 @@ impl Console {
 
 /// Rows as Spark's `show` prints them.
 pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> String {
-    let cut = |text: String| {
-        if truncate && text.chars().count() > 20 {
-            text.chars().take(17).chain("...".chars()).collect()
-        } else {
-            text
-        }
-    };
-    let mut lines: Vec<Vec<String>> =
-        vec![schema.fields.iter().map(|field| cut(field.name.clone())).collect()];
+    let mut lines: Vec<Vec<Shown>> =
+        vec![schema.fields.iter().map(|field| Shown::new(&field.name, false)).collect()];
     for row in rows {
         let cells = row
             .iter()
             .zip(&schema.fields)
-            .map(|(value, field)| cut(value.show(&field.data_type, zone)));
+            .map(|(value, field)| Shown::new(&value.show(&field.data_type, zone), truncate));
         lines.push(cells.collect());
     }
-    let width = |column: usize| {
-        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(3)
-    };
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].width).max().unwrap_or(0).max(3);
     let widths: Vec<usize> = (0..schema.fields.len()).map(width).collect();
     let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect();
     let mut out = format!("{rule}+\n");
     for (at, line) in lines.iter().enumerate() {
-        for (cell, width) in line.iter().zip(&widths) {
-            let pad = " ".repeat(width - cell.chars().count());
+        for (Shown { text, width: have }, width) in line.iter().zip(&widths) {
+            let pad = " ".repeat(width - have);
             out.push('|');
-            out.push_str(&if truncate { format!("{pad}{cell}") } else { format!("{cell}{pad}") });
+            out.push_str(&if truncate { format!("{pad}{text}") } else { format!("{text}{pad}") });
         }
         out.push_str("|\n");
         if at == 0 {
@@ -129,6 +121,55 @@ pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> 
     }
     out.push_str(&format!("{rule}+\n"));
     out
+}
+
+/// A cell of a table, and how wide a terminal shows it.
+struct Shown {
+    text: String,
+    width: usize,
+}
+
+impl Shown {
+    /// A text without control characters, cut to 20 characters if wanted. Lengths count UTF-16
+    /// units, as Spark's do.
+    fn new(text: &str, truncate: bool) -> Self {
+        let mut shown = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                '\n' => shown.push_str("\\n"),
+                '\r' => shown.push_str("\\r"),
+                '\t' => shown.push_str("\\t"),
+                '\u{0C}' => shown.push_str("\\f"),
+                '\u{08}' => shown.push_str("\\b"),
+                '\u{0B}' => shown.push_str("\\v"),
+                '\u{07}' => shown.push_str("\\a"),
+                c => shown.push(c),
+            }
+        }
+        if truncate && shown.len() > 20 && shown.encode_utf16().count() > 20 {
+            let head: Vec<u16> = shown.encode_utf16().take(17).collect();
+            // Half a pair is printed as a question mark.
+            shown = char::decode_utf16(head).map(|c| c.unwrap_or('?')).collect();
+            shown.push_str("...");
+        }
+        let width = shown.chars().map(|c| c.len_utf16() + usize::from(is_wide(c))).sum();
+        Self { text: shown, width }
+    }
+}
+
+/// Whether Spark takes a character for two columns wide: East Asian letters and full-width forms.
+fn is_wide(c: char) -> bool {
+    matches!(
+        c,
+        '\u{1100}'..='\u{115F}'
+            | '\u{2E80}'..='\u{A4CF}'
+            | '\u{AC00}'..='\u{D7A3}'
+            | '\u{F900}'..='\u{FAFF}'
+            | '\u{FE10}'..='\u{FE19}'
+            | '\u{FE30}'..='\u{FE6F}'
+            | '\u{FF00}'..='\u{FF60}'
+            | '\u{FFE0}'..='\u{FFE6}'
+    )
 }
 
 impl Stage for Console {
@@ -196,5 +237,22 @@ mod tests {
             table(&schema, &[], true, Tz::UTC),
             "+----+---+\n|word|  n|\n+----+---+\n+----+---+\n"
         );
+    }
+
+    #[test]
+    fn control_characters_are_escaped_and_wide_ones_count_as_two() {
+        let schema = Schema::parse_ddl("s STRING").unwrap();
+        let row = |text: &str| vec![Value::String(text.into())];
+        let rows = [row("a\tb\r\n"), row("客舍"), row("😀")];
+        let expected = "\
++--------+
+|s       |
++--------+
+|a\\tb\\r\\n|
+|客舍    |
+|😀      |
++--------+
+";
+        assert_eq!(table(&schema, &rows, false, Tz::UTC), expected);
     }
 }

@@ -210,6 +210,19 @@ impl Session {
                     Err(_) => return wrong("true or false"),
                 }
             }
+            "spark.sql.mapkeydeduppolicy" => {
+                inner.settings.semantics.last_key_wins = match value.to_ascii_uppercase().as_str() {
+                    "EXCEPTION" => false,
+                    "LAST_WIN" => true,
+                    _ => return wrong("EXCEPTION or LAST_WIN"),
+                }
+            }
+            "spark.sql.legacy.negativeindexinarrayinsert" => {
+                match value.to_ascii_lowercase().parse() {
+                    Ok(legacy) => inner.settings.semantics.legacy_array_insert = legacy,
+                    Err(_) => return wrong("true or false"),
+                }
+            }
             "spark.sql.streaming.multiplewatermarkpolicy" => {
                 inner.settings.watermark_policy = match value.to_ascii_lowercase().as_str() {
                     "min" => Policy::Min,
@@ -252,6 +265,8 @@ impl Session {
                     "spark.sql.groupByOrdinal",
                     "spark.sql.orderByOrdinal",
                     "spark.sql.legacy.setopsPrecedence.enabled",
+                    "spark.sql.mapKeyDedupPolicy",
+                    "spark.sql.legacy.negativeIndexInArrayInsert",
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];

@@ -3,7 +3,7 @@
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
 //!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.
-//!   [`regexp`]: regular expressions.
+//!   [`regexp`]: regular expressions. [`utf8`]: text that may be broken.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
@@ -27,5 +27,6 @@ pub mod sources;
 pub mod sql;
 pub mod text;
 pub mod types;
+pub mod utf8;
 pub mod value;
 pub mod windows;

@@ -5,7 +5,11 @@ use super::datetime::{Tz, interval, write_date, write_timestamp};
 use super::floating::{write_double, write_float};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
+use super::utf8;
 use std::fmt::{self, Write};
+
+/// How `show` prints NULL; a cast to STRING writes `null` inside of other values.
+const SHOWN_NULL: &str = "NULL";
 
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +58,7 @@ impl Value {
                     |(i, f): (usize, &Field)| Row(bytes).value(i, fields.len(), &f.data_type);
                 Self::Struct(fields.iter().enumerate().map(field).collect())
             }
-            _ => Self::String(String::from_utf8_lossy(bytes).into_owned()),
+            _ => Self::String(utf8::decode(bytes).into_owned()),
         }
     }
 
@@ -93,11 +97,12 @@ impl Value {
     /// The value as Spark's `show` prints it, which differs in the NULLs inside.
     pub fn show(&self, data_type: &DataType, zone: Tz) -> String {
         let mut out = String::new();
-        let _ = self.write_text(data_type, zone, "NULL", &mut out);
+        let _ = self.write_text(data_type, zone, SHOWN_NULL, &mut out);
         out
     }
 
-    /// Writes the value as [`display`](Self::display) says it, and `null` for NULL.
+    /// Writes the value as [`display`](Self::display) says it, and `null` for NULL. With `NULL`
+    /// for it, the bytes of a BINARY are listed as [`show`](Self::show) lists them.
     pub fn write_text(
         &self,
         data_type: &DataType,
@@ -118,7 +123,11 @@ impl Value {
             (Self::Decimal(v), DataType::Decimal(_, scale)) => write_decimal(*v, *scale, out),
             (Self::Decimal(v), _) => write!(out, "{v}"),
             (Self::String(v), _) => out.write_str(v),
-            (Self::Binary(v), _) => list("[]", v, out, " ", |b, out| write!(out, "{b:02X}")),
+            // `show` lists the bytes, a cast takes them for text.
+            (Self::Binary(v), _) if null == SHOWN_NULL => {
+                list("[]", v, out, " ", |b, out| write!(out, "{b:02X}"))
+            }
+            (Self::Binary(v), _) => out.write_str(&utf8::decode(v)),
             (Self::Array(values), DataType::Array(element)) => {
                 list("[]", values, out, ", ", |v, out| v.write_text(element, zone, null, out))
             }

@@ -8,6 +8,7 @@ use super::{Node, Resolved, cast, functions};
 use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
 use crate::table::types::{DataType, Physical};
+use crate::table::utf8;
 use crate::table::value::Value;
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
@@ -114,11 +115,24 @@ pub struct Semantics {
     pub precision_loss: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
+    /// `spark.sql.mapKeyDedupPolicy` is LAST_WIN: of the entries of a map with one key the last
+    /// counts, where else they are an error.
+    pub last_key_wins: bool,
+    /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 is before the last
+    /// element, not behind it.
+    pub legacy_array_insert: bool,
 }
 
 impl Default for Semantics {
     fn default() -> Self {
-        Self { zone: Tz::UTC, ansi: true, precision_loss: true, naming: Naming::PLAIN }
+        Self {
+            zone: Tz::UTC,
+            ansi: true,
+            precision_loss: true,
+            naming: Naming::PLAIN,
+            last_key_wins: false,
+            legacy_array_insert: false,
+        }
     }
 }
 
@@ -186,6 +200,15 @@ unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal De
 #[inline]
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")
+}
+
+/// A string's bytes as text. What a cast made of bytes that are none is decoded into the arena.
+#[inline]
+pub fn text_in<'a>(bytes: &'a [u8], arena: &'a Bump) -> &'a str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => arena.alloc_str(&utf8::decode(bytes)),
+    }
 }
 
 /// Compiles an expression over rows of `width` columns.
@@ -459,10 +482,26 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let compiled = compile(&expr, 0, semantics);
     match compiled.cell(Cx::new(Row(&[]), &arena)) {
         Ok(cell) => {
-            let node = Node::Literal(cell.value(&expr.data_type));
-            Resolved { node, ..expr }
+            let value = cell.value(&expr.data_type);
+            if loses_bytes(cell, &value, &expr.data_type) {
+                return expr;
+            }
+            Resolved { node: Node::Literal(value), ..expr }
         }
         Err(_) => expr,
+    }
+}
+
+/// Whether a literal cannot hold a value: one with a text that is not UTF-8.
+fn loses_bytes(cell: Cell<'_>, value: &Value, data_type: &DataType) -> bool {
+    match (value, cell) {
+        (Value::String(text), Cell::Bytes(bytes)) => text.as_bytes() != bytes,
+        (_, Cell::Bytes(bytes)) if data_type.is_nested() => {
+            let mut written = Vec::new();
+            value.write(&mut written);
+            written != bytes
+        }
+        _ => false,
     }
 }
 

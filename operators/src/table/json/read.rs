@@ -27,6 +27,8 @@ pub struct ObjectReader {
     /// Of fields that are structs.
     nested: Vec<Option<Self>>,
     notation: Notation,
+    /// Whether what [`RecordReader`](super::RecordReader) reads in another way is a fault.
+    strict: bool,
 }
 
 impl ObjectReader {
@@ -38,7 +40,15 @@ impl ObjectReader {
             _ => None,
         };
         let nested = fields.iter().map(nested).collect();
-        Self { fields, wanted, nested, notation }
+        Self { fields, wanted, nested, notation, strict: false }
+    }
+
+    /// The same, but text that stands for no string, numbers in strings and fields that come twice
+    /// are faults: `from_json` reads them again, more slowly and to the letter.
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self.nested = self.nested.into_iter().map(|below| below.map(Self::strict)).collect();
+        self
     }
 
     /// Leaves the fields for which this is false NULL.
@@ -65,6 +75,9 @@ impl ObjectReader {
             Ok(repeated) => {
                 if deserializer.end().is_err() {
                     return Err("more than one JSON value");
+                }
+                if repeated && self.strict {
+                    return Err("a field comes twice");
                 }
                 if repeated {
                     return self.read_slowly(text, writer);
@@ -113,6 +126,16 @@ impl ObjectReader {
             (Json::Null, _) => Value::Null,
             (Json::Bool(v), DataType::Boolean) => Value::Boolean(*v),
             (Json::String(v), DataType::String) => Value::String(v.clone()),
+            (_, DataType::String | DataType::Map(..)) if self.strict => {
+                *fault = Some(NOT_ITS_TYPE);
+                Value::Null
+            }
+            (Json::String(_), t)
+                if self.strict && (t.is_numeric() || *t == DataType::TimestampNtz) =>
+            {
+                *fault = Some(NOT_ITS_TYPE);
+                Value::Null
+            }
             // As in Spark, what is no string is given as it is written.
             (other, DataType::String) => Value::String(other.to_string()),
             (Json::Number(v), DataType::Timestamp) if v.is_i64() => {
@@ -282,6 +305,10 @@ impl<'de, B: Bytes> DeserializeSeed<'de> for Slot<'_, '_, B> {
             // All digits count, so the text is read and not a double.
             DataType::Decimal(..) => {
                 let raw = <&RawValue>::deserialize(deserializer)?.get();
+                if self.reader.strict && raw.starts_with('"') {
+                    self.wrong();
+                    return Ok(false);
+                }
                 let text = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')).unwrap_or(raw);
                 if text == "null" {
                     return Ok(false);
@@ -311,7 +338,7 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
     fn visit_bool<E>(self, v: bool) -> Result<bool, E> {
         match self.data_type() {
             DataType::Boolean => self.writer.bool(self.index, v),
-            DataType::String => {
+            DataType::String if !self.reader.strict => {
                 self.writer.bytes(self.index, if v { b"true" } else { b"false" });
             }
             _ => self.wrong(),
@@ -356,6 +383,8 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
     #[inline]
     fn visit_f64<E>(self, v: f64) -> Result<bool, E> {
         match self.data_type() {
+            // `-0` is a whole number here, and 0.
+            _ if v == 0.0 && self.reader.strict => self.wrong(),
             DataType::Double => self.writer.double(self.index, v),
             DataType::Float => self.writer.double(self.index, f64::from(v as f32)),
             DataType::String => self.tree(&Json::from(v)),
@@ -368,6 +397,7 @@ impl<'de, B: Bytes> Visitor<'de> for Slot<'_, '_, B> {
     fn visit_str<E>(self, v: &str) -> Result<bool, E> {
         match self.data_type() {
             DataType::String => self.writer.bytes(self.index, v.as_bytes()),
+            DataType::TimestampNtz if self.reader.strict => self.wrong(),
             DataType::Date | DataType::Timestamp | DataType::TimestampNtz => {
                 let data_type = &self.reader.fields[self.index].data_type;
                 if !self.reader.notation.put(v, data_type, self.writer, self.index) {

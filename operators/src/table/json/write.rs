@@ -49,7 +49,7 @@ pub fn write_json_as(
         }
         (Value::Map(entries), DataType::Map(key, of)) => {
             list(b"{}", entries.iter(), out, |(k, v), out| {
-                quoted(out, |out| k.write_text(key, zone, "", out));
+                quoted(out, |out| write_key(k, key, out));
                 out.push(b':');
                 write_json_as(v, of, notation, nulls, out);
             });
@@ -64,6 +64,32 @@ pub fn write_json_as(
         }
         (Value::String(text), _) => write_string(text.as_bytes(), out),
         (other, t) => quoted(out, |out| other.write_text(t, zone, "", out)),
+    }
+}
+
+/// Writes the key of a map as Spark holds it: dates as days, times as microseconds, structs and
+/// arrays in brackets.
+fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt::Result {
+    let parts = |parts: &mut dyn Iterator<Item = (&Value, &DataType)>, out: &mut dyn fmt::Write| {
+        out.write_char('[')?;
+        for (i, (part, data_type)) in parts.enumerate() {
+            if i > 0 {
+                out.write_char(',')?;
+            }
+            write_key(part, data_type, out)?;
+        }
+        out.write_char(']')
+    };
+    match (key, data_type) {
+        (Value::Long(v), _) => write!(out, "{v}"),
+        (Value::Decimal(v), DataType::Decimal(_, scale)) => write_scientific(*v, *scale, out),
+        (Value::Struct(values), DataType::Struct(fields)) => {
+            parts(&mut values.iter().zip(fields.iter().map(|field| &field.data_type)), out)
+        }
+        (Value::Array(values), DataType::Array(element)) => {
+            parts(&mut values.iter().map(|value| (value, &**element)), out)
+        }
+        (key, data_type) => key.write_text(data_type, Tz::UTC, "null", out),
     }
 }
 

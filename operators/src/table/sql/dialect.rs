@@ -1,7 +1,8 @@
 //! Spark's SQL as the parser is to read it: its own dialect of that name, and what that lacks.
 
-use sqlparser::ast::Expr;
+use sqlparser::ast::{Expr, TrimWhereField};
 use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 use std::any::TypeId;
@@ -57,6 +58,11 @@ impl Dialect for Spark {
     ) -> Option<Result<Expr, ParserError>> {
         BASE.parse_infix(parser, expr, precedence)
     }
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let [name, open] = parser.peek_tokens_ref();
+        let is_trim = matches!(&name.token, Token::Word(word) if word.keyword == Keyword::TRIM);
+        (is_trim && open.token == Token::LParen).then(|| trim(parser))
+    }
     like_base! {
         supports_comparison_in_between_low_bound
         supports_filter_during_aggregation
@@ -110,4 +116,41 @@ impl Dialect for Spark {
     fn allow_extract_single_quotes(&self) -> bool {
         true
     }
+}
+
+/// `TRIM([BOTH | LEADING | TRAILING] [characters] FROM text)`, `TRIM(text)` and
+/// `TRIM(characters, text)`: the base dialect knows neither the last nor one without characters.
+fn trim(parser: &mut Parser) -> Result<Expr, ParserError> {
+    parser.next_token();
+    parser.expect_token(&Token::LParen)?;
+    let side =
+        match parser.parse_one_of_keywords(&[Keyword::BOTH, Keyword::LEADING, Keyword::TRAILING]) {
+            Some(Keyword::LEADING) => Some(TrimWhereField::Leading),
+            Some(Keyword::TRAILING) => Some(TrimWhereField::Trailing),
+            Some(_) => Some(TrimWhereField::Both),
+            None => None,
+        };
+    let mut what = None;
+    let text = if side.is_some() && parser.parse_keyword(Keyword::FROM) {
+        parser.parse_expr()?
+    } else {
+        let first = parser.parse_expr()?;
+        let more = match side {
+            Some(_) => parser.expect_keyword_is(Keyword::FROM).map(|()| true)?,
+            None => parser.parse_keyword(Keyword::FROM) || parser.consume_token(&Token::Comma),
+        };
+        if more {
+            what = Some(Box::new(first));
+            parser.parse_expr()?
+        } else {
+            first
+        }
+    };
+    parser.expect_token(&Token::RParen)?;
+    Ok(Expr::Trim {
+        expr: Box::new(text),
+        trim_where: side,
+        trim_what: what,
+        trim_characters: None,
+    })
 }

@@ -185,10 +185,9 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
                 Some(TrimWhereField::Trailing) => "rtrim",
                 _ => "trim",
             };
-            let mut args = vec![convert(expr)?];
-            if let Some(what) = trim_what {
-                args.push(convert(what)?);
-            }
+            // The characters come before the text, as in `trim(characters, text)`.
+            let what = trim_what.as_ref().map(|what| convert(what)).transpose()?;
+            let args = what.into_iter().chain([convert(expr)?]).collect();
             Ok(called(name, args, here))
         }
         ast::Expr::Substring { expr, substring_from, substring_for, .. } => {

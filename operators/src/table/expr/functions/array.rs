@@ -191,10 +191,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 }
                 all.insert(at, a[2]);
             } else {
-                let from_end = at.unsigned_abs() as usize - 1;
-                while all.len() < from_end {
-                    all.insert(0, Cell::Null);
-                }
+                // -1 is behind the last element; what lies before the first is filled up.
+                let legacy = usize::from(call.semantics.legacy_array_insert);
+                let from_end = at.unsigned_abs() as usize - 1 + legacy;
+                let lacking = from_end.saturating_sub(all.len());
+                all.splice(0..0, std::iter::repeat_n(Cell::Null, lacking));
                 all.insert(all.len() - from_end, a[2]);
             }
             Ok(collected(all.into_iter(), arena))
@@ -659,7 +660,8 @@ fn element_type(name: &str, of: &Resolved) -> PlanResult<DataType> {
 }
 
 fn size(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    if !matches!(args[0].data_type, DataType::Map(..) | DataType::Null) {
+    let is_map = matches!(args[0].data_type, DataType::Map(..)) && name == "size";
+    if !is_map && args[0].data_type != DataType::Null {
         element_type(name, &args[0])?;
     }
     let nullable = any_nullable(&args);
@@ -669,6 +671,10 @@ fn size(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn item(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let element = element_type(name, &args[0])?;
     let index = args.split_off(1);
+    let is_small = matches!(index[0].data_type, DataType::Byte | DataType::Short | DataType::Int);
+    if matches!(name, "element_at" | "try_element_at") && !is_small {
+        return Err(super::unexpected(name, "an INT as its index", &index[0]));
+    }
     args.extend(expect(name, index, &[DataType::Int])?);
     Ok((args, element, true))
 }

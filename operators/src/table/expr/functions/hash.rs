@@ -70,7 +70,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })
         },
     ),
-    cells(
+    nullable_cells(
         "raise_error",
         "raise_error(message): fails with it",
         (1, 1),
@@ -200,7 +200,7 @@ fn finish(hash: u32, length: u32) -> u32 {
 }
 
 /// Spark's own end: each byte behind the last whole word is mixed in by itself, with its sign.
-fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
+pub(super) fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = seed;
     for word in &mut words {

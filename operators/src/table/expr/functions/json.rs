@@ -1,18 +1,20 @@
 //! JSON in columns of text.
 
-use super::{Call, Function, Typed, called, cells, made, take, typed_or_null};
+use super::{Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, from_cells, text};
+use crate::table::expr::compile::{Compiled, failed, from_cells, text, text_in};
 use crate::table::expr::{Node, Resolved};
-use crate::table::json::{NOT_ITS_TYPE, ObjectReader, write_json};
+use crate::table::json::{
+    Features, ObjectReader, Path, RecordReader, array_length, last_field, object_keys,
+    write_json_as,
+};
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
-use serde_json::Value as Json;
 
 use DataType as T;
 
@@ -31,8 +33,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
         to_text,
         |a, call, arena| {
             let data_type = call.data_type(0);
+            let options = options_of(call.args.get(1)).unwrap_or_default();
+            let mut notation = notation_of(&options, Direction::Write).unwrap_or_default();
+            if !has(&options, "timeZone") {
+                notation.zone = call.semantics.zone;
+            }
+            let nulls = options.iter().any(|(key, value)| {
+                key.eq_ignore_ascii_case("ignoreNullFields") && value.eq_ignore_ascii_case("false")
+            });
             let mut out = Vec::new();
-            write_json(&a[0].value(data_type), data_type, call.semantics.zone, &mut out);
+            write_json_as(&a[0].value(data_type), data_type, &notation, nulls, &mut out);
             Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
     ),
@@ -57,38 +67,56 @@ pub(super) static FUNCTIONS: &[Function] = &[
                         &made_path
                     }
                 };
-                let found =
-                    path.as_ref().and_then(|path| path.find(&serde_json::from_slice(json).ok()?));
+                let json = text_in(json, cx.arena);
+                let found = path.as_ref().and_then(|path| path.find(json));
                 Ok(found.map_or(Cell::Null, |found| made(cx.arena, &found)))
             })
+        },
+    ),
+    cells(
+        "json_field",
+        "json_tuple(text, name)",
+        (2, 2),
+        |_, _| {
+            Err(PlanError::new("UNRESOLVED_ROUTINE", "`json_field` is internal", "Use json_tuple"))
+        },
+        |a, _, arena| {
+            Ok(last_field(a[0].text(), a[1].text()).map_or(Cell::Null, |found| made(arena, &found)))
         },
     ),
     cells(
         "json_array_length",
         "json_array_length(text): elements of the array that it is",
         (1, 1),
-        |n, a| typed_or_null(n, a, &[T::String], T::Int),
-        |a, _, _| match serde_json::from_slice(a[0].bytes()) {
-            Ok(Json::Array(items)) => Ok(Cell::Long(items.len() as i64)),
-            _ => Ok(Cell::Null),
+        |n, a| typed_or_null(n, only_text(n, a)?, &[T::String], T::Int),
+        |a, _, _| {
+            Ok(array_length(a[0].text()).map_or(Cell::Null, |length| Cell::Long(length as i64)))
         },
     ),
     cells(
         "json_object_keys",
         "json_object_keys(text): the names in the object that it is",
         (1, 1),
-        |n, a| typed_or_null(n, a, &[T::String], T::Array(Box::new(T::String))),
-        |a, _, arena| match serde_json::from_slice(a[0].bytes()) {
-            Ok(Json::Object(object)) => {
+        |n, a| typed_or_null(n, only_text(n, a)?, &[T::String], T::Array(Box::new(T::String))),
+        |a, _, arena| match object_keys(a[0].text()) {
+            Some(names) => {
                 let mut out = BumpVec::new_in(arena);
-                let mut writer = RowWriter::array(&mut out, object.len());
-                object.keys().enumerate().for_each(|(i, key)| writer.bytes(i, key.as_bytes()));
+                let mut writer = RowWriter::array(&mut out, names.len());
+                names.iter().enumerate().for_each(|(i, key)| writer.bytes(i, key.as_bytes()));
                 Ok(Cell::Bytes(out.into_bump_slice()))
             }
-            _ => Ok(Cell::Null),
+            None => Ok(Cell::Null),
         },
     ),
 ];
+
+/// Refuses what is no text: these functions cast nothing.
+fn only_text(name: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
+    match args[0].data_type {
+        T::String | T::Null => Ok(args),
+        _ => Err(unexpected(name, "a STRING", &args[0])),
+    }
+}
 
 /// A type that is written as a schema (`a INT, b STRING`) or by its name (`ARRAY<INT>`).
 fn schema_of(written: &str) -> PlanResult<DataType> {
@@ -103,7 +131,7 @@ fn schema_of(written: &str) -> PlanResult<DataType> {
     Schema::parse_ddl(written).map(|schema| T::Struct(schema.fields))
 }
 
-fn from_json(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let Some(written) = args[1].literal_text() else {
         return Err(PlanError::new(
             "INVALID_SCHEMA.NON_STRING_LITERAL",
@@ -116,20 +144,58 @@ fn from_json(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         fields.iter_mut().for_each(|field| field.nullable = true);
     }
     let options = options_of(args.get(2))?;
-    let known = ["mode", "timestampFormat", "dateFormat", "timestampNTZFormat"];
-    if let Some((key, _)) =
-        options.iter().find(|(key, _)| !known.iter().any(|k| k.eq_ignore_ascii_case(key)))
-    {
-        return Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`")));
+    let known = TIMES.into_iter().chain(IGNORED).chain(["mode", "columnNameOfCorruptRecord"]);
+    let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
+    only_known(name, &options, &known)?;
+    if has_other_keys(&to) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.INVALID_JSON_MAP_KEY_TYPE",
+            "the keys of JSON are texts, so a map has keys of STRING",
+            "MAP<STRING, …>",
+        ));
     }
-    if options.iter().any(|(key, value)| {
-        key.eq_ignore_ascii_case("mode") && !value.eq_ignore_ascii_case("PERMISSIVE")
-    }) {
-        return Err(PlanError::not_yet(format_args!("`{name}` in another mode than PERMISSIVE")));
-    }
-    notation_of(&options)?;
+    Rules::of(&options)?;
+    notation_of(&options, Direction::Read)?;
+    let mut args = only_text(name, args)?;
     args[0] = super::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
     Ok((args, to, true))
+}
+
+/// Options of how times are written.
+const TIMES: [&str; 4] = ["timestampFormat", "dateFormat", "timestampNTZFormat", "timeZone"];
+
+/// Options that change nothing where the schema is given and a text is one record.
+const IGNORED: [&str; 6] = [
+    "primitivesAsString",
+    "prefersDecimal",
+    "dropFieldIfAllNull",
+    "multiLine",
+    "lineSep",
+    "samplingRatio",
+];
+
+/// Refuses options that are not built.
+fn only_known(name: &str, options: &[(String, String)], known: &[&str]) -> PlanResult<()> {
+    let unknown =
+        options.iter().find(|(key, _)| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
+    match unknown {
+        Some((key, _)) => Err(PlanError::not_yet(format_args!("the option '{key}' of `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+fn has(options: &[(String, String)], name: &str) -> bool {
+    options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
+}
+
+/// Whether a map in a type has keys that are no texts.
+fn has_other_keys(data_type: &DataType) -> bool {
+    match data_type {
+        T::Map(key, value) => **key != T::String || has_other_keys(value),
+        T::Array(element) => has_other_keys(element),
+        T::Struct(fields) => fields.iter().any(|field| has_other_keys(&field.data_type)),
+        _ => false,
+    }
 }
 
 /// The constant map of an argument.
@@ -165,187 +231,166 @@ fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
     }
 }
 
-fn notation_of(options: &[(String, String)]) -> PlanResult<Notation> {
+fn notation_of(options: &[(String, String)], direction: Direction) -> PlanResult<Notation> {
     let get = |name: &str| {
         let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     };
+    let zone = get("timeZone").map(crate::table::datetime::zone).transpose()?;
     Ok(Notation {
-        date: pattern("dateFormat", get("dateFormat"), Direction::Read)?,
-        timestamp: pattern("timestampFormat", get("timestampFormat"), Direction::Read)?,
-        timestamp_ntz: pattern("timestampNTZFormat", get("timestampNTZFormat"), Direction::Read)?,
+        zone: zone.unwrap_or(Notation::default().zone),
+        date: pattern("dateFormat", get("dateFormat"), direction)?,
+        timestamp: pattern("timestampFormat", get("timestampFormat"), direction)?,
+        timestamp_ntz: pattern("timestampNTZFormat", get("timestampNTZFormat"), direction)?,
         ..Notation::default()
     })
 }
 
+/// What the options of a call say besides how times are written.
+#[derive(Clone, Debug)]
+struct Rules {
+    features: Features,
+    /// Whether a bad record is an error.
+    fail: bool,
+    corrupt: String,
+}
+
+/// Options that switch a feature of the reader on or off.
+const SWITCHES: [(&str, fn(&mut Features, bool)); 7] = [
+    ("allowSingleQuotes", |f, on| f.single_quotes = on),
+    ("allowUnquotedControlChars", |f, on| f.control_characters = on),
+    ("allowNonNumericNumbers", |f, on| f.non_numbers = on),
+    ("allowUnquotedFieldNames", |f, on| f.plain_names = on),
+    ("allowNumericLeadingZeros", |f, on| f.leading_zeros = on),
+    ("allowComments", |f, on| f.comments = on),
+    ("allowBackslashEscapingAnyCharacter", |f, on| f.any_escape = on),
+];
+
+impl Rules {
+    fn of(options: &[(String, String)]) -> PlanResult<Self> {
+        let mut rules = Self {
+            features: Features::RECORDS,
+            fail: false,
+            corrupt: "_corrupt_record".to_string(),
+        };
+        for (key, value) in options {
+            if let Some((_, set)) = SWITCHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
+            {
+                set(&mut rules.features, value.eq_ignore_ascii_case("true"));
+            } else if key.eq_ignore_ascii_case("columnNameOfCorruptRecord") {
+                rules.corrupt.clone_from(value);
+            } else if key.eq_ignore_ascii_case("mode") {
+                rules.fail = value.eq_ignore_ascii_case("FAILFAST");
+                if value.eq_ignore_ascii_case("DROPMALFORMED") {
+                    return Err(PlanError::new(
+                        "PARSE_MODE_UNSUPPORTED",
+                        format!("`from_json` has no mode {value}"),
+                        "PERMISSIVE or FAILFAST",
+                    ));
+                }
+            }
+        }
+        Ok(rules)
+    }
+}
+
+/// Whether there is a map in a type: only the slower reader keeps names that come twice.
+fn has_map(data_type: &DataType) -> bool {
+    match data_type {
+        T::Map(..) => true,
+        T::Array(element) => has_map(element),
+        T::Struct(fields) => fields.iter().any(|field| has_map(&field.data_type)),
+        _ => false,
+    }
+}
+
 fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
-    let mut notation =
-        options_of(call.args.get(2)).and_then(|options| notation_of(&options)).unwrap_or_default();
-    notation.zone = call.semantics.zone;
+    let options = options_of(call.args.get(2)).unwrap_or_default();
+    let mut notation = notation_of(&options, Direction::Read).unwrap_or_default();
+    if !has(&options, "timeZone") {
+        notation.zone = call.semantics.zone;
+    }
+    let rules = Rules::of(&options).unwrap_or(Rules {
+        features: Features::RECORDS,
+        fail: false,
+        corrupt: String::new(),
+    });
     let fields = match &call.to {
         T::Struct(fields) => fields.clone(),
         _ => Vec::new(),
     };
-    let reader = ObjectReader::new(fields, notation);
+    let corrupt = fields.iter().position(|f| f.name == rules.corrupt && f.data_type == T::String);
+    // The fast reader knows JSON alone, and nothing of a field that no JSON fills.
+    let plain = !rules.features.control_characters
+        && corrupt.is_none()
+        && !fields.is_empty()
+        && !fields.iter().any(|field| has_map(&field.data_type));
+    let fast = ObjectReader::new(fields, notation.clone()).strict();
+    let slow = RecordReader::new(call.to.clone(), notation, rules.features, corrupt);
     let Some(json) = args.into_iter().next() else { unreachable!("counted") };
-    let (json, to) = (json.bytes(), call.to.clone());
-    let is_struct = matches!(to, T::Struct(_));
-    from_cells(to.physical(), move |cx| {
+    let json = json.bytes();
+    from_cells(call.to.physical(), move |cx| {
         let Some(bytes) = json(cx)? else { return Ok(Cell::Null) };
-        let written = text(bytes);
-        if written.trim().is_empty() {
-            return Ok(Cell::Null);
-        }
-        if is_struct && written.trim_start().starts_with('{') {
-            let width = reader.fields().len();
+        let written = text_in(bytes, cx.arena);
+        if plain && written.trim_start().starts_with('{') {
+            let width = fast.fields().len();
             let mut out = BumpVec::with_capacity_in(written.len() + 16 * width, cx.arena);
-            let read = reader.read(written, &mut RowWriter::new(&mut out, width));
-            if read.is_err_and(|reason| reason != NOT_ITS_TYPE) {
-                // Nothing counts of what is no JSON in the end.
-                out.clear();
-                RowWriter::new(&mut out, width);
+            if fast.read(written, &mut RowWriter::new(&mut out, width)).is_ok() {
+                return Ok(Cell::Bytes(out.into_bump_slice()));
             }
-            return Ok(Cell::Bytes(out.into_bump_slice()));
         }
-        let parsed: Option<Json> = serde_json::from_str(written).ok();
-        let mut fault = None;
-        let value = match (parsed, is_struct) {
-            // The first object of an array of them.
-            (Some(Json::Array(items)), true) if matches!(items.as_slice(), [Json::Object(_)]) => {
-                reader.value(&items[0], &to, &mut fault)
-            }
-            (_, true) => Value::Struct(vec![Value::Null; reader.fields().len()]),
-            (Some(json), false) => reader.value(&json, &to, &mut fault),
-            (None, false) => Value::Null,
-        };
-        if value == Value::Null {
+        let Some(record) = slow.read(written) else { return Ok(Cell::Null) };
+        if record.bad && rules.fail {
+            return failed(
+                "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
+                format!("'{written}' is not of the schema"),
+                "Use the mode PERMISSIVE to get NULL instead",
+            );
+        }
+        if record.value == Value::Null {
             return Ok(Cell::Null);
         }
         let mut out = Vec::new();
-        value.write(&mut out);
+        record.value.write(&mut out);
         Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out)))
     })
 }
 
-fn to_text(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() > 1 {
-        return Err(PlanError::not_yet(format_args!("options of `{name}`")));
-    }
+fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let options = options_of(args.get(1))?;
+    let known = TIMES.into_iter().chain(["ignoreNullFields"]);
+    only_known(name, &options, &known.collect::<Vec<_>>())?;
+    notation_of(&options, Direction::Write)?;
     if !args[0].data_type.is_nested() && args[0].data_type != T::Null {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.INVALID_JSON_SCHEMA",
-            format!("`{name}` writes structs, arrays and maps, not {}", args[0].data_type),
-            "Put it into a struct: struct(x)",
+            format!(
+                "`{name}` needs a struct, an array or a map, but `{}` is {}",
+                args[0], args[0].data_type
+            ),
+            "to_json(struct(a, b))",
         ));
     }
     let nullable = args[0].nullable;
-    args.truncate(1);
     Ok((args, T::String, nullable))
 }
 
-/// A step of a JSON path.
-enum Step {
-    Name(String),
-    Index(usize),
-    All,
-}
-
-/// A path such as `$.a['b c'][0][*].d`.
-struct Path(Vec<Step>);
-
-impl Path {
-    fn parse(written: &str) -> Option<Self> {
-        let mut rest = written.trim().strip_prefix('$')?;
-        let mut steps = Vec::new();
-        while !rest.is_empty() {
-            if let Some(after) = rest.strip_prefix('.') {
-                let end = after.find(['.', '[']).unwrap_or(after.len());
-                let (name, after) = after.split_at(end);
-                match name {
-                    "" => return None,
-                    "*" => steps.push(Step::All),
-                    name => steps.push(Step::Name(name.to_string())),
-                }
-                rest = after;
-            } else {
-                let after = rest.strip_prefix('[')?;
-                if let Some(quoted) = after.strip_prefix('\'') {
-                    let end = quoted.find('\'')?;
-                    steps.push(Step::Name(quoted[..end].to_string()));
-                    rest = quoted[end + 1..].strip_prefix(']')?;
-                } else {
-                    let end = after.find(']')?;
-                    steps.push(match &after[..end] {
-                        "*" => Step::All,
-                        digits => Step::Index(digits.trim().parse().ok()?),
-                    });
-                    rest = &after[end + 1..];
-                }
-            }
-        }
-        Some(Self(steps))
-    }
-
-    fn find(&self, json: &Json) -> Option<String> {
-        let mut found = Vec::new();
-        let mut several = false;
-        walk(json, &self.0, &mut found, &mut several);
-        let shown = |json: &Json| match json {
-            Json::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        match found.as_slice() {
-            [] => None,
-            [one] if !several => match one {
-                Json::Null => None,
-                one => Some(shown(one)),
-            },
-            [one] => Some(one.to_string()),
-            many => {
-                Some(Json::Array(many.iter().map(|json| (*json).clone()).collect()).to_string())
-            }
-        }
-    }
-}
-
-fn walk<'j>(json: &'j Json, steps: &[Step], found: &mut Vec<&'j Json>, several: &mut bool) {
-    let Some((step, rest)) = steps.split_first() else {
-        found.push(json);
-        return;
-    };
-    match (step, json) {
-        (Step::Name(name), Json::Object(object)) => {
-            if let Some(below) = object.get(name) {
-                walk(below, rest, found, several);
-            }
-        }
-        // A name of an array is the name in each of its objects.
-        (Step::Name(_), Json::Array(items)) => {
-            items.iter().for_each(|item| walk(item, steps, found, several));
-        }
-        (Step::Index(index), Json::Array(items)) => {
-            if let Some(below) = items.get(*index) {
-                walk(below, rest, found, several);
-            }
-        }
-        (Step::All, Json::Array(items)) => {
-            *several = true;
-            items.iter().for_each(|item| walk(item, rest, found, several));
-        }
-        _ => {}
-    }
-}
-
-/// `json_tuple(text, 'a', 'b')` as a struct of texts, for the generator of that name.
+/// `json_tuple(text, 'a', 'b')` as the texts of its fields, for the generator of that name.
 pub fn tuple(args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let mut args = args.into_iter();
     let Some(json) = args.next() else { return Ok(Vec::new()) };
+    let one = |arg: Resolved| match arg.data_type {
+        T::String => Ok(arg),
+        _ => Err(PlanError::new(
+            "DATATYPE_MISMATCH.NON_STRING_TYPE",
+            format!("`json_tuple` takes texts alone, but `{arg}` is {}", arg.data_type),
+            "Cast it",
+        )),
+    };
+    let json = one(json)?;
     args.map(|name| {
-        let path = match name.literal_text() {
-            Some(name) => Resolved::literal(Value::String(format!("$['{name}']")), T::String),
-            None => return Err(PlanError::not_yet("json_tuple with names that are no constants")),
-        };
-        super::resolve("get_json_object", vec![json.clone(), path])
+        let node = Node::Call("json_field", vec![json.clone(), one(name)?]);
+        Ok(Resolved { node, data_type: T::String, nullable: true })
     })
     .collect()
 }

@@ -375,6 +375,7 @@ fn zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
 fn map_filter(args: Vec<Compiled>, call: Call) -> Compiled {
     let (key_type, value_type) = map::types(call.data_type(0));
     let (key_type, value_type) = (key_type.clone(), value_type.clone());
+    let semantics = call.semantics;
     let [of, body] = parts(args);
     from_cells(call.to.physical(), move |cx| {
         let Some(found) = of.cell(cx)?.map() else { return Ok(Cell::Null) };
@@ -386,7 +387,7 @@ fn map_filter(args: Vec<Compiled>, call: Call) -> Compiled {
                 values.push(value);
             }
         }
-        map::build(&keys, &values, &key_type, cx.arena)
+        map::build(&keys, &values, &key_type, (map::Keys::AsGiven, &semantics), cx.arena)
     })
 }
 
@@ -394,6 +395,7 @@ fn transform_map(args: Vec<Compiled>, call: Call, of_keys: bool) -> Compiled {
     let (key_type, value_type) = map::types(call.data_type(0));
     let (key_type, value_type) = (key_type.clone(), value_type.clone());
     let to_key = map::types(&call.to).0.clone();
+    let semantics = call.semantics;
     let [of, body] = parts(args);
     from_cells(call.to.physical(), move |cx| {
         let Some(found) = of.cell(cx)?.map() else { return Ok(Cell::Null) };
@@ -404,7 +406,7 @@ fn transform_map(args: Vec<Compiled>, call: Call, of_keys: bool) -> Compiled {
             keys.push(if of_keys { changed } else { key });
             values.push(if of_keys { value } else { changed });
         }
-        map::build(&keys, &values, &to_key, cx.arena)
+        map::build(&keys, &values, &to_key, (map::Keys::AsGiven, &semantics), cx.arena)
     })
 }
 

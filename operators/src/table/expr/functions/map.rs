@@ -6,7 +6,7 @@ use super::{
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{has_map, tightest, unify_as, widest_of};
-use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed, write_field};
+use crate::table::expr::compile::{Compiled, EvalError, Semantics, bytes_fn, failed, write_field};
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Map, RowWriter};
 use crate::table::types::{DataType, Field};
@@ -37,7 +37,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let (key_type, _) = types(&call.to);
         let keys: Vec<Cell<'_>> = a.iter().copied().step_by(2).collect();
         let values: Vec<Cell<'_>> = a.iter().copied().skip(1).step_by(2).collect();
-        build(&keys, &values, key_type, arena)
+        build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
     }),
     cells(
         "map_from_arrays",
@@ -56,7 +56,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             }
             let keys: Vec<_> = elements(keys, key_type).collect();
             let values: Vec<_> = elements(values, value_type).collect();
-            build(&keys, &values, key_type, arena)
+            build(&keys, &values, key_type, (Keys::AsGiven, &call.semantics), arena)
         },
     ),
     cells(
@@ -74,7 +74,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 keys.push(field(entry.bytes(), 0, 2, key_type));
                 values.push(field(entry.bytes(), 1, 2, value_type));
             }
-            build(&keys, &values, key_type, arena)
+            build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
         },
     ),
     cells(
@@ -118,14 +118,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(Cell::Bytes(out.into_bump_slice()))
         },
     ),
-    cells("map_concat", "map_concat(a, b, …)", (1, MANY), concat, |a, call, arena| {
+    cells("map_concat", "map_concat(a, b, …)", (0, MANY), concat, |a, call, arena| {
         let (key_type, value_type) = types(&call.to);
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for map in a.iter().filter_map(|map| map.map()) {
             keys.extend(elements(map.keys, key_type));
             values.extend(elements(map.values, value_type));
         }
-        build(&keys, &values, key_type, arena)
+        build(&keys, &values, key_type, (Keys::Normal, &call.semantics), arena)
     }),
     cells(
         "map_contains_key",
@@ -315,6 +315,9 @@ fn from_entries(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
+    if args.is_empty() {
+        return Ok((args, T::Map(Box::new(T::String), Box::new(T::String)), false));
+    }
     let condition = "DATATYPE_MISMATCH.MAP_CONCAT_DIFF_TYPES";
     let args = unify_as(condition, "`map_concat`", args, |args| {
         let maps = args.iter().all(|arg| matches!(arg.data_type, T::Map(..)));
@@ -343,29 +346,74 @@ pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed("DUPLICATED_MAP_KEY", format!("the key {key} comes twice"), "Drop one of them")
 }
 
+/// Whether a map holds -0.0 as 0.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// It does.
+    Normal,
+    /// Not where Spark takes an array of keys as it is.
+    AsGiven,
+}
+
 /// A map of cells; a key is neither NULL nor there twice.
 pub(super) fn build<'a>(
     keys: &[Cell<'_>],
     values: &[Cell<'_>],
     key_type: &DataType,
+    (keep, semantics): (Keys, &Semantics),
     arena: &'a Bump,
 ) -> Result<Cell<'a>, Box<EvalError>> {
-    for (i, key) in keys.iter().enumerate() {
-        if key.is_null() {
-            return failed("NULL_MAP_KEY", "a key of a map is NULL", "Filter such entries before");
-        }
-        if keys[..i].iter().any(|other| order(*other, *key, key_type).is_eq()) {
-            let shown = key.value(key_type).display(key_type, crate::table::datetime::Tz::UTC);
-            return duplicate_key(&shown.unwrap_or_default());
-        }
+    if keys.iter().any(|key| key.is_null()) {
+        return failed("NULL_MAP_KEY", "a key of a map is NULL", "Filter such entries before");
     }
-    let array = |cells: &[Cell<'_>]| {
+    let twice = (1..keys.len())
+        .find(|i| keys[..*i].iter().any(|other| order(*other, keys[*i], key_type).is_eq()));
+    if let Some(at) = twice {
+        if semantics.last_key_wins {
+            let (keys, values) = last_of_each(keys, values, key_type);
+            return build(&keys, &values, key_type, (Keys::Normal, semantics), arena);
+        }
+        let shown = keys[at].value(key_type).display(key_type, semantics.zone);
+        return duplicate_key(&shown.unwrap_or_default());
+    }
+    let array = |cells: &[Cell<'_>], change: fn(Cell<'_>) -> Cell<'_>| {
         let mut out = BumpVec::new_in(arena);
         let mut writer = RowWriter::array(&mut out, cells.len());
-        cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+        cells.iter().enumerate().for_each(|(i, cell)| change(*cell).put(&mut writer, i));
         out
     };
-    Ok(assembled(&array(keys), &array(values), arena))
+    let change: fn(Cell<'_>) -> Cell<'_> = match keep {
+        Keys::Normal => normal_key,
+        Keys::AsGiven => |key| key,
+    };
+    Ok(assembled(&array(keys, change), &array(values, |value| value), arena))
+}
+
+/// Each key once, where it came first, with its last value.
+fn last_of_each<'c>(
+    keys: &[Cell<'c>],
+    values: &[Cell<'c>],
+    key_type: &DataType,
+) -> (Vec<Cell<'c>>, Vec<Cell<'c>>) {
+    let (mut found, mut of) = (Vec::<Cell<'c>>::new(), Vec::new());
+    for (key, value) in keys.iter().zip(values) {
+        match found.iter().position(|other| order(*other, *key, key_type).is_eq()) {
+            Some(at) => of[at] = *value,
+            None => {
+                found.push(*key);
+                of.push(*value);
+            }
+        }
+    }
+    (found, of)
+}
+
+/// A key as a map holds it: -0.0 is 0.0.
+pub(super) fn normal_key(key: Cell<'_>) -> Cell<'_> {
+    match key {
+        Cell::Double(0.0) => Cell::Double(0.0),
+        other => other,
+    }
 }
 
 fn find<'a>(

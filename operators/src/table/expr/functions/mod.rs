@@ -2,10 +2,10 @@
 //! how it is compiled.
 
 mod array;
+mod charset;
 mod compare;
 mod condition;
 mod equal;
-mod format;
 mod hash;
 mod json;
 mod lambda;
@@ -14,6 +14,8 @@ mod map;
 mod math;
 mod number;
 mod number_format;
+mod parts;
+mod printf;
 mod random;
 mod regexp;
 mod rounding;
@@ -27,7 +29,7 @@ mod window;
 
 use super::cell::Cell;
 use super::coercion;
-use super::compile::{Compiled, EvalError, Semantics, from_cells};
+use super::compile::{Compiled, EvalError, Semantics, from_cells, text_in};
 use super::resolve::distance;
 use super::{Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
@@ -154,7 +156,7 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 19] {
+fn tables() -> [&'static [Function]; 21] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -165,6 +167,8 @@ fn tables() -> [&'static [Function]; 19] {
         like::FUNCTIONS,
         split::FUNCTIONS,
         text::FUNCTIONS,
+        parts::FUNCTIONS,
+        charset::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,
         array::FUNCTIONS,
@@ -321,6 +325,9 @@ fn operator_of(name: &str) -> Option<&'static str> {
         "to_date" => "to_date",
         "make_timestamp" | "make_timestamp_ltz" => "make_timestamp",
         "make_timestamp_ntz" => "make_timestamp_ntz",
+        "to_binary" => "to_binary",
+        "validate_utf8" => "validate_utf8",
+        "url_decode" => "url_decode",
         "make_interval" => "make_interval",
         _ => return None,
     })
@@ -332,6 +339,11 @@ fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let name = name.to_ascii_lowercase();
     let by_key = matches!(name.as_str(), "getitem" | "element_at" | "try_element_at");
     match (&of.data_type, key.literal_text()) {
+        // In brackets a key is brought to the type of the map's, elsewhere both to a common one.
+        (DataType::Map(of_key, _), _) if name == "getitem" => Some(
+            coercion::expect_type(key.clone(), of_key, "a key")
+                .and_then(|key| resolve("map_element", vec![of.clone(), key])),
+        ),
         (DataType::Map(..), _) if by_key => Some(resolve("map_element", args.to_vec())),
         (DataType::Struct(_), Some(field)) if name == "getitem" => {
             Some(field_of(of.clone(), field))
@@ -349,7 +361,13 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     }
     if let Some(inner) = name.to_ascii_lowercase().strip_prefix("try_").and_then(operator_of) {
         let (data_type, node) = {
-            let inner = resolve(inner, args)?;
+            let inner = match resolve(inner, args) {
+                // What has no such format has no value either.
+                Err(error) if inner == "to_binary" && error.condition.ends_with("ARG_VALUE") => {
+                    return Ok(Resolved::literal(Value::Null, DataType::Binary));
+                }
+                inner => inner?,
+            };
             (inner.data_type.clone(), Node::Call("try", vec![inner]))
         };
         return Ok(Resolved { node, data_type, nullable: true });
@@ -419,12 +437,17 @@ pub fn compile(
 }
 
 fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool) -> Compiled {
+    let is_text = |expr: &Resolved| expr.data_type == DataType::String && !keeps_bytes(call.name);
+    let texts: smallvec::SmallVec<[bool; 4]> = call.args.iter().map(is_text).collect();
     from_cells(call.to.physical(), move |cx| {
         let mut cells: smallvec::SmallVec<[Cell<'_>; 4]> = smallvec::SmallVec::new();
-        for arg in &args {
-            let cell = arg.cell(cx)?;
+        for (arg, is_text) in args.iter().zip(&texts) {
+            let mut cell = arg.cell(cx)?;
             if strict && cell.is_null() {
                 return Ok(Cell::Null);
+            }
+            if let (true, Cell::Bytes(bytes)) = (is_text, cell) {
+                cell = Cell::Bytes(text_in(bytes, cx.arena).as_bytes());
             }
             cells.push(cell);
         }
@@ -440,6 +463,38 @@ pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
             Node::Cast(inner, _) => inner.data_type.is_numeric(),
             _ => arg.data_type.is_numeric() && !arg.is_null_literal(),
         })
+}
+
+/// Whether a function works on the bytes of a text, whatever they are. Others get broken ones
+/// decoded.
+fn keeps_bytes(name: &str) -> bool {
+    matches!(
+        name,
+        "hex"
+            | "hash"
+            | "xxhash64"
+            | "repeat"
+            | "elt"
+            | "left"
+            | "right"
+            | "overlay"
+            | "locate"
+            | "instr"
+            | "bit_length"
+            | "substring_index"
+            | "map"
+            | "array_contains"
+            | "array_position"
+            | "array_remove"
+            | "array_append"
+            | "array_prepend"
+            | "array_repeat"
+            | "map_contains_key"
+            | "map_element"
+            | "is_valid_utf8"
+            | "validate_utf8"
+            | "make_valid_utf8"
+    )
 }
 
 /// Whether equal arguments always give an equal result.

@@ -3,9 +3,12 @@
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
-use crate::table::expr::compile::{BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text};
+use crate::table::expr::compile::{
+    BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text, text_in,
+};
 use crate::table::row::Array;
 use crate::table::types::DataType;
+use crate::table::utf8;
 use bumpalo::Bump;
 use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 
@@ -35,24 +38,52 @@ pub(super) static FUNCTIONS: &[Function] = &[
         if let DataType::Array(element) = &e[0].data_type {
             return super::array::reversed(a, (**element).clone());
         }
-        map_text(a, |s, arena| BumpString::from_iter_in(s.chars().rev(), arena).into_bump_str())
+        reversed(a, Unit::of(&e[0].data_type))
     }),
-    function("trim", "trim(s): without spaces at both ends", (1, 2), text_to_text, |a, _, _| {
-        trim(a, true, true)
-    }),
-    function("ltrim", "ltrim(s): without spaces at the start", (1, 2), text_to_text, |a, _, _| {
-        trim(a, true, false)
-    }),
-    function("rtrim", "rtrim(s): without spaces at the end", (1, 2), text_to_text, |a, _, _| {
-        trim(a, false, true)
-    }),
-    function("length", "length(s): number of characters", (1, 1), text_to_int, |a, _, _| {
-        measure(a, |s| text(s).chars().count())
-    }),
+    function(
+        "trim",
+        "trim([characters, ]s): without spaces, or those characters, at both ends",
+        (1, 2),
+        text_to_text,
+        |a, _, _| trim(a, true, true),
+    ),
+    function(
+        "ltrim",
+        "ltrim([characters, ]s): without them at the start",
+        (1, 2),
+        text_to_text,
+        |a, _, _| trim(a, true, false),
+    ),
+    function(
+        "rtrim",
+        "rtrim([characters, ]s): without them at the end",
+        (1, 2),
+        text_to_text,
+        |a, _, _| trim(a, false, true),
+    ),
+    function(
+        "btrim",
+        "btrim(s[, characters]): without them at both ends",
+        (1, 2),
+        text_to_text,
+        |mut a, _, _| {
+            a.reverse();
+            trim(a, true, true)
+        },
+    ),
+    function(
+        "length",
+        "length(s): characters, or bytes of a BINARY",
+        (1, 1),
+        text_to_int,
+        |a, e, _| {
+            measure(a, if e[0].data_type == DataType::Binary { <[u8]>::len } else { utf8::count })
+        },
+    ),
     function("octet_length", "octet_length(s): number of bytes", (1, 1), text_to_int, |a, _, _| {
         measure(a, <[u8]>::len)
     }),
-    function("concat", "concat(a, b, …) or a || b", (1, MANY), concat, compile_concat),
+    function("concat", "concat(a, b, …) or a || b", (0, MANY), concat, compile_concat),
     function(
         "concat_ws",
         "concat_ws(separator, a, …): joins what is not NULL",
@@ -64,7 +95,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "substring",
         "substring(s, start[, length]): from 1; negative starts count from the end",
         (2, 3),
-        substring,
+        text_or_bytes,
         compile_substring,
     ),
     function(
@@ -72,14 +103,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "lpad(s, length[, pad]): filled or cut on the left",
         (2, 3),
         pad,
-        |a, _, _| compile_pad(a, true),
+        |a, _, to| compile_pad(a, Unit::of(to), true),
     ),
     function(
         "rpad",
         "rpad(s, length[, pad]): filled or cut on the right",
         (2, 3),
         pad,
-        |a, _, _| compile_pad(a, false),
+        |a, _, to| compile_pad(a, Unit::of(to), false),
     ),
     function("startswith", "startswith(s, prefix)", (2, 2), text_to_bool, |a, _, _| {
         test(a, |s, p| s.starts_with(p))
@@ -102,12 +133,22 @@ fn reverse(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
         return Ok((args, to, nullable));
     }
-    text_to_text(name, args)
+    text_or_bytes(name, args)
+}
+
+/// Resolution for functions of a text, or of a BINARY, and of whole numbers.
+pub(super) fn text_or_bytes(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let to = match args[0].data_type {
+        DataType::Binary => DataType::Binary,
+        _ => DataType::String,
+    };
+    Ok((expect(name, args, &[to.clone(), DataType::Int])?, to, nullable))
 }
 
 fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let args = if args[0].data_type == DataType::Binary && name == "octet_length" {
+    let args = if args[0].data_type == DataType::Binary {
         args
     } else {
         expect(name, args, &[DataType::String])?
@@ -127,32 +168,31 @@ fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         let data_type = args[0].data_type.clone();
         return Ok((args, data_type, nullable));
     }
+    if !args.is_empty() && args.iter().all(|arg| arg.data_type == DataType::Binary) {
+        return Ok((args, DataType::Binary, nullable));
+    }
     text_to_text(name, args)
 }
 
 fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = args[0].nullable;
     let strings = DataType::Array(Box::new(DataType::String));
-    let args = args.into_iter().map(|arg| {
-        if arg.data_type == strings {
-            Ok(arg)
-        } else {
-            Ok(expect(name, vec![arg], &[DataType::String])?.remove(0))
+    let args = args.into_iter().enumerate().map(|(i, arg)| match &arg.data_type {
+        DataType::Array(element) if i > 0 && !element.is_nested() => {
+            crate::table::expr::resolve::cast(arg, &strings, false)
         }
+        _ => Ok(expect(name, vec![arg], &[DataType::String])?.remove(0)),
     });
     Ok((args.collect::<PlanResult<_>>()?, DataType::String, nullable))
 }
 
-fn substring(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let nullable = any_nullable(&args);
-    let types = [DataType::String, DataType::Int];
-    Ok((expect(name, args, &types)?, DataType::String, nullable))
-}
-
 fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let types = [DataType::String, DataType::Int, DataType::String];
-    Ok((expect(name, args, &types)?, DataType::String, nullable))
+    // Bytes are padded with bytes alone.
+    let bytes = args.iter().step_by(2).all(|arg| arg.data_type == DataType::Binary);
+    let to = if bytes { DataType::Binary } else { DataType::String };
+    let types = [to.clone(), DataType::Int, to.clone()];
+    Ok((expect(name, args, &types)?, to, nullable))
 }
 
 fn case<'a>(s: &str, arena: &'a Bump, change: fn(&u8) -> u8) -> &'a str {
@@ -163,46 +203,113 @@ fn case<'a>(s: &str, arena: &'a Bump, change: fn(&u8) -> u8) -> &'a str {
 fn map_text(args: Vec<Compiled>, f: for<'a> fn(&str, &'a Bump) -> &'a str) -> Compiled {
     let [a] = take(args);
     let a = a.bytes();
-    bytes_fn(move |cx| Ok(a(cx)?.map(|s| f(text(s), cx.arena).as_bytes())))
+    bytes_fn(move |cx| Ok(a(cx)?.map(|s| f(text_in(s, cx.arena), cx.arena).as_bytes())))
 }
 
+/// What positions and lengths count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Of a STRING.
+    Char,
+    /// Of a BINARY.
+    Byte,
+}
+
+impl Unit {
+    /// The unit of a type.
+    pub(super) fn of(data_type: &DataType) -> Self {
+        if *data_type == DataType::Binary { Self::Byte } else { Self::Char }
+    }
+
+    /// How many there are.
+    pub(super) fn count(self, text: &[u8]) -> usize {
+        if self == Self::Byte { text.len() } else { utf8::count(text) }
+    }
+
+    /// Where the one of an index begins, or the text's end.
+    pub(super) fn offset(self, text: &[u8], index: usize) -> usize {
+        if self == Self::Byte { index.min(text.len()) } else { utf8::offset(text, index) }
+    }
+}
+
+fn reversed(args: Vec<Compiled>, unit: Unit) -> Compiled {
+    let [a] = take(args);
+    let a = a.bytes();
+    bytes_fn(move |cx| {
+        let Some(text) = a(cx)? else { return Ok(None) };
+        let out = cx.arena.alloc_slice_copy(text);
+        if unit == Unit::Byte || text.is_ascii() {
+            out.reverse();
+            return Ok(Some(out));
+        }
+        let mut end = out.len();
+        for c in utf8::chars(text) {
+            out[end - c.len()..end].copy_from_slice(c);
+            end -= c.len();
+        }
+        Ok(Some(out))
+    })
+}
+
+/// Small letters, but for the first of each word, which is in title case: `ǆ` becomes `ǅ`, and
+/// `ß` becomes `Ss`.
 fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
     let mut out = BumpString::with_capacity_in(s.len(), arena);
-    let mut start = true;
-    for c in s.chars() {
-        if start {
-            out.extend(c.to_uppercase());
-        } else {
-            out.extend(c.to_lowercase());
+    for word in s.split_inclusive(' ') {
+        let Some(first) = word.chars().next() else { continue };
+        match first {
+            'Ǆ'..='ǆ' => out.push('ǅ'),
+            'Ǉ'..='ǉ' => out.push('ǈ'),
+            'Ǌ'..='ǌ' => out.push('ǋ'),
+            'Ǳ'..='ǳ' => out.push('ǲ'),
+            // The letter is the second of the two.
+            'ŉ' => out.push_str("ʼN"),
+            first => {
+                let mut upper = first.to_uppercase();
+                out.extend(upper.next());
+                out.extend(upper.flat_map(char::to_lowercase));
+            }
         }
-        start = c == ' ';
+        // A sigma is another one at a word's end, so the word is changed as a whole.
+        out.extend(word.to_lowercase().chars().skip(first.to_lowercase().count()));
     }
     out.into_bump_str()
 }
 
-/// Trims spaces, or the characters of the second argument; only spaces, not all white space.
+/// Trims spaces, or the characters of the first of two arguments; only spaces, not all white space.
 fn trim(args: Vec<Compiled>, left: bool, right: bool) -> Compiled {
     let mut args = args.into_iter().map(Compiled::bytes);
-    let Some(s) = args.next() else { unreachable!("resolution counted") };
-    let set = args.next();
+    let (first, second) = (args.next(), args.next());
+    let (set, s) = match (first, second) {
+        (Some(set), Some(s)) => (Some(set), s),
+        (Some(s), _) => (None, s),
+        _ => unreachable!("resolution counted"),
+    };
     bytes_fn(move |cx| {
-        let Some(bytes) = s(cx)? else { return Ok(None) };
-        let set = match &set {
-            Some(set) => match set(cx)? {
-                Some(set) => text(set),
-                None => return Ok(None),
-            },
-            None => " ",
+        let Some(mut rest) = s(cx)? else { return Ok(None) };
+        let Some(set) = &set else {
+            while let (true, [b' ', after @ ..]) = (left, rest) {
+                rest = after;
+            }
+            while let (true, [before @ .., b' ']) = (right, rest) {
+                rest = before;
+            }
+            return Ok(Some(rest));
         };
-        let mut rest = text(bytes);
-        let inside = |c: char| set.contains(c);
+        let Some(set) = set(cx)? else { return Ok(None) };
+        let inside = |c: &&[u8]| utf8::chars(set).any(|other| other == *c);
         if left {
-            rest = rest.trim_start_matches(inside);
+            rest = &rest[utf8::chars(rest).take_while(inside).map(<[u8]>::len).sum()..];
         }
         if right {
-            rest = rest.trim_end_matches(inside);
+            let kept = utf8::chars(rest).map(|c| (inside(&c), c.len()));
+            let cut = |at: (usize, usize), (inside, length): (bool, usize)| {
+                let end = at.1 + length;
+                if inside { (at.0, end) } else { (end, end) }
+            };
+            rest = &rest[..kept.fold((0, 0), cut).0];
         }
-        Ok(Some(rest.as_bytes()))
+        Ok(Some(rest))
     })
 }
 
@@ -270,26 +377,23 @@ fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> C
 }
 
 /// Spark's substring: positions from 1, 0 counts as 1, negative ones from the end.
-fn slice(s: &str, start: i64, length: i64) -> &str {
-    let count = if start < 0 { s.chars().count() as i64 } else { 0 };
+pub(super) fn slice(s: &[u8], start: i64, length: i64, unit: Unit) -> &[u8] {
     let from = match start {
         0 => 0,
         start if start > 0 => start - 1,
-        start => count + start,
+        start => unit.count(s) as i64 + start,
     };
     let until = from.saturating_add(length).max(0);
     let from = from.max(0);
     if until <= from {
-        return "";
+        return &[];
     }
-    let mut ends = s.char_indices().map(|(at, _)| at);
-    let begin = ends.nth(from as usize).unwrap_or(s.len());
-    let wanted = usize::try_from(until - from - 1).unwrap_or(usize::MAX);
-    let end = if begin == s.len() { s.len() } else { ends.nth(wanted).unwrap_or(s.len()) };
-    &s[begin..end]
+    let rest = &s[unit.offset(s, from as usize)..];
+    &rest[..unit.offset(rest, (until - from) as usize)]
 }
 
-fn compile_substring(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compiled {
+fn compile_substring(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compiled {
+    let unit = Unit::of(to);
     let mut args = args.into_iter();
     let (Some(s), Some(start)) =
         (args.next().map(Compiled::bytes), args.next().map(Compiled::long))
@@ -306,14 +410,14 @@ fn compile_substring(args: Vec<Compiled>, _: &[Resolved], _: &DataType) -> Compi
             },
             None => i64::MAX / 2,
         };
-        Ok(Some(slice(text(bytes), start, length).as_bytes()))
+        Ok(Some(slice(bytes, start, length, unit)))
     })
 }
 
 /// Longest string that padding makes.
 const MAX_PADDED: i64 = 1 << 24;
 
-fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
+fn compile_pad(args: Vec<Compiled>, unit: Unit, left: bool) -> Compiled {
     let mut args = args.into_iter();
     let (Some(s), Some(length)) =
         (args.next().map(Compiled::bytes), args.next().map(Compiled::long))
@@ -323,12 +427,13 @@ fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
     let pad = args.next().map(Compiled::bytes);
     bytes_fn(move |cx| {
         let (Some(s), Some(length)) = (s(cx)?, length(cx)?) else { return Ok(None) };
-        let pad = match &pad {
+        let pad: &[u8] = match &pad {
             Some(pad) => match pad(cx)? {
-                Some(pad) => text(pad),
+                Some(pad) => pad,
                 None => return Ok(None),
             },
-            None => " ",
+            None if unit == Unit::Byte => b"\0",
+            None => b" ",
         };
         if length > MAX_PADDED {
             return failed(
@@ -337,21 +442,23 @@ fn compile_pad(args: Vec<Compiled>, left: bool) -> Compiled {
                 "Pad to at most 16777216",
             );
         }
-        let (s, wanted) = (text(s), length.max(0) as usize);
-        let have = s.chars().count();
+        let (have, wanted) = (unit.count(s), length.max(0) as usize);
         if have >= wanted || pad.is_empty() {
-            return Ok(Some(slice(s, 1, length.max(0)).as_bytes()));
+            return Ok(Some(slice(s, 1, length.max(0), unit)));
         }
-        let mut out = BumpString::new_in(cx.arena);
-        let fill = pad.chars().cycle().take(wanted - have);
+        let mut out = BumpVec::new_in(cx.arena);
+        if !left {
+            out.extend_from_slice_copy(s);
+        }
+        let (whole, rest) = ((wanted - have) / unit.count(pad), (wanted - have) % unit.count(pad));
+        for _ in 0..whole {
+            out.extend_from_slice_copy(pad);
+        }
+        out.extend_from_slice_copy(&pad[..unit.offset(pad, rest)]);
         if left {
-            out.extend(fill);
-            out.push_str(s);
-        } else {
-            out.push_str(s);
-            out.extend(fill);
+            out.extend_from_slice_copy(s);
         }
-        Ok(Some(out.into_bump_str().as_bytes()))
+        Ok(Some(out.into_bump_slice()))
     })
 }
 
@@ -371,7 +478,8 @@ mod tests {
             (9, 1, ""),
             (2, -1, ""),
         ] {
-            assert_eq!(slice("héllo", start, length), expected, "{start}, {length}");
+            let cut = slice("héllo".as_bytes(), start, length, Unit::Char);
+            assert_eq!(cut, expected.as_bytes(), "{start}, {length}");
         }
     }
 }

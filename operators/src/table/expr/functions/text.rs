@@ -1,19 +1,14 @@
 //! Strings, the rarer functions: parts, positions, formats, codes.
 
-use super::format::format_string;
 use super::number_format::Pattern;
+use super::printf::format_string;
 use super::{
-    Call, Function, MANY, Typed, any_nullable, called, cells, made, nullable_cells, typed,
-    typed_or_null, unexpected,
+    Call, Function, MANY, called, cells, made, nullable_cells, typed, typed_or_null, unexpected,
 };
-use crate::table::error::PlanResult;
-use crate::table::expr::Resolved;
+use crate::table::error::PlanError;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed};
 use crate::table::types::DataType;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bumpalo::Bump;
 
 use DataType as T;
 
@@ -42,65 +37,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
     ),
     cells(
-        "base64",
-        "base64(bytes): as text",
-        (1, 1),
-        |n, a| typed(n, a, &[T::Binary], T::String),
-        |a, _, arena| Ok(made(arena, &BASE64.encode(a[0].bytes()))),
-    ),
-    cells(
-        "unbase64",
-        "unbase64(text): its bytes",
-        (1, 1),
-        |n, a| typed(n, a, &[T::String], T::Binary),
-        |a, _, arena| {
-            let text: Vec<u8> =
-                a[0].bytes().iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
-            match BASE64.decode(text) {
-                Ok(bytes) => Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes))),
-                Err(_) => failed(
-                    "CONVERSION_INVALID_INPUT",
-                    format!("'{}' is not base64", a[0].text()),
-                    "",
-                ),
-            }
-        },
-    ),
-    cells(
-        "unhex",
-        "unhex(text): the bytes of its hexadecimal digits",
-        (1, 1),
-        |n, a| typed_or_null(n, a, &[T::String], T::Binary),
-        |a, _, arena| {
-            let digits: Option<Vec<u8>> =
-                a[0].text().chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
-            let Some(mut digits) = digits else { return Ok(Cell::Null) };
-            if digits.len() % 2 == 1 {
-                digits.insert(0, 0);
-            }
-            let bytes = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]);
-            Ok(Cell::Bytes(arena.alloc_slice_fill_iter(bytes.collect::<Vec<_>>())))
-        },
-    ),
-    cells(
-        "encode",
-        "encode(s, charset): its bytes",
-        (2, 2),
-        |n, a| typed(n, a, &[T::String, T::String], T::Binary),
-        |a, _, arena| encode(a[0].text(), a[1].text(), arena),
-    ),
-    cells(
-        "decode",
-        "decode(bytes, charset): the text",
-        (2, 2),
-        |n, a| typed(n, a, &[T::Binary, T::String], T::String),
-        |a, _, arena| decode(a[0].bytes(), a[1].text(), arena),
-    ),
-    cells(
         "bit_length",
         "bit_length(s): eight times its bytes",
         (1, 1),
-        |n, a| typed(n, a, &[T::Binary], T::Int),
+        |n, a| match a[0].data_type {
+            T::Binary => typed(n, a, &[T::Binary], T::Int),
+            _ => typed(n, a, &[T::String], T::Int),
+        },
         |a, _, _| Ok(Cell::Long(a[0].bytes().len() as i64 * 8)),
     ),
     cells(
@@ -111,7 +54,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, _, arena| {
             let count = a[1].long().max(0) as usize;
             bounded(a[0].bytes().len().saturating_mul(count))?;
-            Ok(made(arena, &a[0].text().repeat(count)))
+            let times = std::iter::repeat_n(a[0].bytes(), count).flatten().copied();
+            Ok(Cell::Bytes(arena.alloc_slice_fill_iter(times.collect::<Vec<u8>>())))
         },
     ),
     cells(
@@ -123,64 +67,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let count = a[0].long().max(0) as usize;
             bounded(count)?;
             Ok(made(arena, &" ".repeat(count)))
-        },
-    ),
-    cells(
-        "instr",
-        "instr(s, part): its first place, from 1; 0 if there is none",
-        (2, 2),
-        |n, a| typed(n, a, &[T::String], T::Int),
-        |a, _, _| Ok(Cell::Long(locate(a[1].text(), a[0].text(), 1))),
-    ),
-    cells(
-        "locate",
-        "locate(part, s[, from]): its first place, from 1; 0 if there is none",
-        (2, 3),
-        |n, a| typed(n, a, &[T::String, T::String, T::Int], T::Int),
-        |a, _, _| {
-            let from = a.get(2).map_or(1, |from| from.long());
-            Ok(Cell::Long(locate(a[0].text(), a[1].text(), from)))
-        },
-    ),
-    cells(
-        "left",
-        "left(s, n): its first characters",
-        (2, 2),
-        |n, a| typed(n, a, &[T::String, T::Int], T::String),
-        |a, _, _| {
-            let text = a[0].text();
-            let end = text
-                .char_indices()
-                .nth(a[1].long().max(0) as usize)
-                .map_or(text.len(), |(at, _)| at);
-            Ok(Cell::Bytes(&a[0].bytes()[..end]))
-        },
-    ),
-    cells(
-        "right",
-        "right(s, n): its last characters",
-        (2, 2),
-        |n, a| typed(n, a, &[T::String, T::Int], T::String),
-        |a, _, _| {
-            let (text, count) = (a[0].text(), a[1].long().max(0) as usize);
-            let skip = text.chars().count().saturating_sub(count);
-            let begin = text.char_indices().nth(skip).map_or(text.len(), |(at, _)| at);
-            Ok(Cell::Bytes(&a[0].bytes()[begin..]))
-        },
-    ),
-    cells(
-        "overlay",
-        "overlay(s, part, from[, length]): part instead of what stands there",
-        (3, 4),
-        |n, a| typed(n, a, &[T::String, T::String, T::Int, T::Int], T::String),
-        |a, _, arena| {
-            let (text, part) = (a[0].text(), a[1].text());
-            let from = a[2].long();
-            let given = a.get(3).map_or(-1, |length| length.long());
-            let length = if given >= 0 { given } else { part.chars().count() as i64 };
-            let head: String = text.chars().take((from - 1).max(0) as usize).collect();
-            let tail: String = text.chars().skip((from - 1 + length).max(0) as usize).collect();
-            Ok(made(arena, &format!("{head}{part}{tail}")))
         },
     ),
     cells(
@@ -235,13 +121,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
     ),
     cells(
-        "substring_index",
-        "substring_index(s, separator, n): before the separator n, or behind it from the end",
-        (3, 3),
-        |n, a| typed(n, a, &[T::String, T::String, T::Int], T::String),
-        |a, _, _| Ok(Cell::Bytes(substring_index(a[0].text(), a[1].text(), a[2].long()))),
-    ),
-    cells(
         "find_in_set",
         "find_in_set(s, 'a,b,c'): its place in the list, from 1; 0 if there is none",
         (2, 2),
@@ -250,21 +129,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let found = a[1].text().split(',').position(|part| part == a[0].text());
             let found = found.filter(|_| !a[0].text().contains(','));
             Ok(Cell::Long(found.map_or(0, |at| at as i64 + 1)))
-        },
-    ),
-    nullable_cells(
-        "elt",
-        "elt(n, a, b, …): the argument n, from 1",
-        (2, MANY),
-        elt,
-        |a, _, _| match (a[0].is_null(), a.get(a[0].long().max(0) as usize)) {
-            (false, Some(found)) if a[0].long() > 0 => Ok(*found),
-            (true, _) => Ok(Cell::Null),
-            _ => failed(
-                "INVALID_ARRAY_INDEX",
-                format!("there is no argument {} of {}", a[0].long(), a.len() - 1),
-                "",
-            ),
         },
     ),
     cells(
@@ -282,18 +146,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "soundex",
         "soundex(s): how it sounds in English",
         (1, 1),
-        |n, a| typed(n, a, &[T::String], T::String),
-        |a, _, arena| Ok(made(arena, &soundex(a[0].text()))),
-    ),
-    cells(
-        "btrim",
-        "btrim(s[, characters]): without them at both ends",
-        (1, 2),
-        |n, a| typed(n, a, &[T::String], T::String),
-        |a, _, arena| {
-            let set = a.get(1).map_or(" ", |set| set.text());
-            Ok(made(arena, a[0].text().trim_matches(|c: char| set.contains(c))))
+        |n, a| match a[0].data_type {
+            T::Binary => Err(unexpected(n, "a STRING", &a[0])),
+            _ => typed(n, a, &[T::String], T::String),
         },
+        |a, _, arena| Ok(made(arena, &soundex(a[0].text()))),
     ),
     called(
         "format_number",
@@ -318,6 +175,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "format_string('%s: %5.2f', a, b): as Java's String.format",
         (1, MANY),
         |n, mut args| {
+            if args[0].literal_text().is_some_and(|pattern| pattern.contains("%0$")) {
+                return Err(PlanError::new(
+                    "INVALID_PARAMETER_VALUE.ZERO_INDEX",
+                    "the first argument of a pattern is %1$, not %0$",
+                    "",
+                ));
+            }
             let rest = args.split_off(1);
             let (mut args, to, nullable) = typed(n, args, &[T::String], T::String)?;
             args.extend(rest);
@@ -331,13 +195,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let out = format_string(a[0].text(), &a[1..], &types, call.semantics.zone)?;
             Ok(made(arena, &out))
         },
-    ),
-    cells(
-        "typeof",
-        "typeof(x): the name of its type",
-        (1, 1),
-        |_, a| Ok((a, T::String, false)),
-        |_, call, arena| Ok(made(arena, &type_name(call.data_type(0)))),
     ),
     cells(
         "url_encode",
@@ -388,88 +245,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    let rest = args.split_off(1);
-    let mut args = super::expect(name, args, &[T::Int])?;
-    args.extend(super::expect(name, rest, &[T::String])?);
-    let nullable = any_nullable(&args);
-    Ok((args, T::String, nullable))
-}
-
 pub(super) fn bounded(bytes: usize) -> Result<(), Box<EvalError>> {
     if bytes <= TEXT_BYTES_MAX {
         return Ok(());
     }
     failed("COLLECTION_SIZE_LIMIT_EXCEEDED", format!("a text of {bytes} bytes"), "At most 64 MiB")
-}
-
-fn encode<'a>(text: &str, charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
-    let bytes: Vec<u8> = match charset.to_ascii_uppercase().as_str() {
-        "UTF-8" => text.as_bytes().to_vec(),
-        "US-ASCII" | "ASCII" => text
-            .chars()
-            .map(|c| u8::try_from(c).ok().filter(u8::is_ascii).unwrap_or(b'?'))
-            .collect(),
-        "ISO-8859-1" => text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect(),
-        "UTF-16BE" => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-        "UTF-16LE" => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-        "UTF-16" => {
-            [0xFE, 0xFF].into_iter().chain(text.encode_utf16().flat_map(u16::to_be_bytes)).collect()
-        }
-        _ => return unknown_charset(charset),
-    };
-    Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes)))
-}
-
-fn decode<'a>(bytes: &'a [u8], charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
-    let wide = |read: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]])).collect();
-        String::from_utf16_lossy(&units)
-    };
-    let text = match charset.to_ascii_uppercase().as_str() {
-        "UTF-8" | "US-ASCII" | "ASCII" => String::from_utf8_lossy(bytes).into_owned(),
-        "ISO-8859-1" => bytes.iter().map(|b| char::from(*b)).collect(),
-        "UTF-16BE" | "UTF-16" => {
-            wide(u16::from_be_bytes).trim_start_matches('\u{FEFF}').to_string()
-        }
-        "UTF-16LE" => wide(u16::from_le_bytes),
-        _ => return unknown_charset(charset),
-    };
-    Ok(made(arena, &text))
-}
-
-fn unknown_charset<'a>(charset: &str) -> Result<Cell<'a>, Box<EvalError>> {
-    failed(
-        "INVALID_PARAMETER_VALUE.CHARSET",
-        format!("'{charset}' is not a character set"),
-        "UTF-8, US-ASCII, ISO-8859-1, UTF-16, UTF-16BE, UTF-16LE",
-    )
-}
-
-fn locate(part: &str, text: &str, from: i64) -> i64 {
-    if from < 1 {
-        return 0;
-    }
-    let skip = from as usize - 1;
-    let Some(begin) = text.char_indices().map(|(at, _)| at).chain([text.len()]).nth(skip) else {
-        return 0;
-    };
-    match text[begin..].find(part) {
-        Some(at) => text[..begin + at].chars().count() as i64 + 1,
-        None => 0,
-    }
-}
-
-fn substring_index<'a>(text: &'a str, separator: &str, count: i64) -> &'a [u8] {
-    if separator.is_empty() || count == 0 {
-        return b"";
-    }
-    if count > 0 {
-        let found = text.match_indices(separator).nth(count as usize - 1);
-        return found.map_or(text, |(at, _)| &text[..at]).as_bytes();
-    }
-    let found = text.rmatch_indices(separator).nth(count.unsigned_abs() as usize - 1);
-    found.map_or(text, |(at, _)| &text[at + separator.len()..]).as_bytes()
 }
 
 fn levenshtein(a: &str, b: &str) -> i64 {
@@ -516,10 +296,6 @@ fn soundex(text: &str) -> String {
         }
     }
     format!("{out:0<4}")
-}
-
-fn type_name(data_type: &DataType) -> String {
-    data_type.to_string().to_lowercase().replace(", ", ",").replace(": ", ":")
 }
 
 /// Patterns that are constants are read once.

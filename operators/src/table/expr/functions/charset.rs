@@ -1,0 +1,356 @@
+//! Text as bytes and bytes as text: character sets, base 64, base 16, and what is UTF-8.
+
+use super::{Function, Typed, cells, made, nullable_cells, typed, typed_or_null};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{EvalError, failed};
+use crate::table::types::DataType;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bumpalo::Bump;
+
+use DataType as T;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    cells(
+        "base64",
+        "base64(bytes): as text, in lines of 76 characters",
+        (1, 1),
+        |n, a| typed(n, a, &[T::Binary], T::String),
+        |a, _, arena| {
+            let text = BASE64.encode(a[0].bytes());
+            let lines: Vec<&[u8]> = text.as_bytes().chunks(76).collect();
+            Ok(Cell::Bytes(arena.alloc_slice_copy(&lines.join(&b"\r\n"[..]))))
+        },
+    ),
+    cells(
+        "unbase64",
+        "unbase64(text): its bytes; what is no digit of base 64 is skipped",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::Binary),
+        |a, _, arena| match mime(a[0].bytes()) {
+            Some(bytes) => Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes))),
+            None => not_of(a[0].text(), "base64"),
+        },
+    ),
+    cells(
+        "unhex",
+        "unhex(text): the bytes of its hexadecimal digits",
+        (1, 1),
+        |n, a| typed_or_null(n, a, &[T::String], T::Binary),
+        |a, _, arena| {
+            Ok(unhex(a[0].text())
+                .map_or(Cell::Null, |bytes| Cell::Bytes(arena.alloc_slice_copy(&bytes))))
+        },
+    ),
+    cells(
+        "to_binary",
+        "to_binary(text[, 'hex', 'base64' or 'utf-8']): its bytes",
+        (1, 2),
+        to_binary,
+        |a, _, arena| {
+            let text = a[0].text();
+            let format = a.get(1).map_or("hex", |format| format.text()).to_ascii_lowercase();
+            let bytes = match format.as_str() {
+                "hex" => unhex(text),
+                "base64" if is_base64(text) => mime(text.as_bytes()),
+                "base64" => None,
+                _ => Some(text.as_bytes().to_vec()),
+            };
+            match bytes {
+                Some(bytes) => Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes))),
+                None => not_of(text, if format == "hex" { "hex" } else { "base64" }),
+            }
+        },
+    ),
+    cells(
+        "encode",
+        "encode(s, charset): its bytes",
+        (2, 2),
+        |n, a| typed(n, a, &[T::String, T::String], T::Binary),
+        |a, _, arena| encode(a[0].text(), a[1].text(), arena),
+    ),
+    cells(
+        "decode",
+        "decode(bytes, charset): the text",
+        (2, 2),
+        |n, a| typed(n, a, &[T::Binary, T::String], T::String),
+        |a, _, arena| decode(a[0].bytes(), a[1].text(), arena),
+    ),
+    cells(
+        "is_valid_utf8",
+        "is_valid_utf8(s): whether its bytes are UTF-8",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::Boolean),
+        |a, _, _| Ok(Cell::Bool(std::str::from_utf8(a[0].bytes()).is_ok())),
+    ),
+    cells(
+        "make_valid_utf8",
+        "make_valid_utf8(s): U+FFFD instead of what is not UTF-8",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::String),
+        |a, _, arena| Ok(made(arena, &String::from_utf8_lossy(a[0].bytes()))),
+    ),
+    cells(
+        "validate_utf8",
+        "validate_utf8(s): the same, an error where it is not UTF-8",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::String),
+        |a, _, _| match std::str::from_utf8(a[0].bytes()) {
+            Ok(_) => Ok(a[0]),
+            Err(error) => failed(
+                "INVALID_UTF8_STRING",
+                format!("byte {} is not UTF-8", error.valid_up_to() + 1),
+                "Use make_valid_utf8, or try_validate_utf8 to get NULL instead",
+            ),
+        },
+    ),
+    nullable_cells(
+        "typeof",
+        "typeof(x): the name of its type",
+        (1, 1),
+        |_, a| Ok((a, T::String, false)),
+        |_, call, arena| {
+            let mut out = String::new();
+            type_name(call.data_type(0), &mut out);
+            Ok(made(arena, &out))
+        },
+    ),
+];
+
+/// A type as Spark's catalogue writes it: small letters, but for the names of fields.
+fn type_name(data_type: &DataType, out: &mut String) {
+    match data_type {
+        T::Array(element) => {
+            out.push_str("array<");
+            type_name(element, out);
+        }
+        T::Map(key, value) => {
+            out.push_str("map<");
+            type_name(key, out);
+            out.push(',');
+            type_name(value, out);
+        }
+        T::Struct(fields) => {
+            out.push_str("struct<");
+            for (i, field) in fields.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                out.push_str(&field.name);
+                out.push(':');
+                type_name(&field.data_type, out);
+            }
+        }
+        plain => return out.push_str(&plain.to_string().to_lowercase()),
+    }
+    out.push('>');
+}
+
+fn not_of<'a>(text: &str, what: &str) -> Result<Cell<'a>, Box<EvalError>> {
+    failed(
+        "CONVERSION_INVALID_INPUT",
+        format!("'{text}' is not {what}"),
+        "Use try_to_binary to get NULL instead",
+    )
+}
+
+fn to_binary(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if let Some(format) = args.get(1) {
+        let known = |format: &str| {
+            matches!(format.to_ascii_lowercase().as_str(), "hex" | "base64" | "utf-8" | "utf8")
+        };
+        let unknown = match format.literal_text() {
+            Some(format) => !known(format),
+            None => !matches!(format.data_type, T::String | T::Null),
+        };
+        if unknown {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.INVALID_ARG_VALUE",
+                format!("`{name}` has no format `{format}`"),
+                "'hex', 'base64' or 'utf-8'",
+            ));
+        }
+    }
+    typed_or_null(name, args, &[T::String], T::Binary)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+    let mut digits = digits?;
+    if digits.len() % 2 == 1 {
+        digits.insert(0, 0);
+    }
+    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+/// The value of a digit of base 64.
+fn digit(b: u8) -> Option<u32> {
+    Some(u32::from(match b {
+        b'A'..=b'Z' => b - b'A',
+        b'a'..=b'z' => b - b'a' + 26,
+        b'0'..=b'9' => b - b'0' + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return None,
+    }))
+}
+
+/// Base 64 as Java's MIME decoder reads it: what is no digit is skipped, padding may lack at the
+/// end, bits that are left over do not count; but padding is whole, and a last digit is not alone.
+fn mime(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    let (mut bits, mut have, mut at) = (0u32, 0, 0);
+    while let Some(b) = text.get(at) {
+        at += 1;
+        if *b == b'=' {
+            let second = if have == 2 { text.get(at) } else { Some(&b'=') };
+            if have == 0 || second != Some(&b'=') {
+                return None;
+            }
+            at += usize::from(have == 2);
+            break;
+        }
+        let Some(value) = digit(*b) else { continue };
+        bits = bits << 6 | value;
+        have += 1;
+        if have == 4 {
+            out.extend_from_slice(&bits.to_be_bytes()[1..]);
+            (bits, have) = (0, 0);
+        }
+    }
+    match have {
+        2 => out.push((bits >> 4) as u8),
+        3 => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
+        1 => return None,
+        _ => {}
+    }
+    text[at..].iter().all(|b| digit(*b).is_none()).then_some(out)
+}
+
+/// Whether a text is base 64 as `to_binary` wants it: digits and white space, then at most two
+/// signs of padding, and no last digit alone.
+fn is_base64(text: &str) -> bool {
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    let is_space = |c: char| c.is_whitespace() && !matches!(c, '\u{A0}' | '\u{2007}' | '\u{202F}');
+    let mut count = 0;
+    for c in digits.chars() {
+        match u8::try_from(c).ok().and_then(digit) {
+            Some(_) => count += 1,
+            None if is_space(c) => {}
+            None => return false,
+        }
+    }
+    match padding {
+        0 => count % 4 != 1,
+        1 | 2 => (count + padding) % 4 == 0,
+        _ => false,
+    }
+}
+
+fn encode<'a>(text: &str, charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
+    let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
+    let bytes: Option<Vec<u8>> = match charset.to_ascii_uppercase().as_str() {
+        "UTF-8" => Some(text.as_bytes().to_vec()),
+        "US-ASCII" => text.is_ascii().then(|| text.as_bytes().to_vec()),
+        "ISO-8859-1" => text.chars().map(|c| u8::try_from(c).ok()).collect(),
+        "UTF-16BE" => Some(big(text)),
+        "UTF-16LE" => Some(text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        // Java writes the mark of the order of bytes before a first character only.
+        "UTF-16" if text.is_empty() => Some(Vec::new()),
+        "UTF-16" => Some([vec![0xFE, 0xFF], big(text)].concat()),
+        "UTF-32" => Some(text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect()),
+        _ => return unknown_charset(charset),
+    };
+    match bytes {
+        Some(bytes) => Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes))),
+        None => malformed(charset),
+    }
+}
+
+fn decode<'a>(bytes: &'a [u8], charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
+    let text = match charset.to_ascii_uppercase().as_str() {
+        "UTF-8" => std::str::from_utf8(bytes).ok().map(str::to_string),
+        "US-ASCII" if !bytes.is_ascii() => None,
+        "US-ASCII" => std::str::from_utf8(bytes).ok().map(str::to_string),
+        "ISO-8859-1" => Some(bytes.iter().map(|b| char::from(*b)).collect()),
+        "UTF-16BE" => utf16(bytes, u16::from_be_bytes),
+        "UTF-16LE" => utf16(bytes, u16::from_le_bytes),
+        // The first character may say the order of the bytes, and is none then.
+        "UTF-16" => match bytes {
+            [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
+            [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
+            all => utf16(all, u16::from_be_bytes),
+        },
+        "UTF-32" => match bytes {
+            [0, 0, 0xFE, 0xFF, rest @ ..] => utf32(rest, u32::from_be_bytes),
+            [0xFF, 0xFE, 0, 0, rest @ ..] => utf32(rest, u32::from_le_bytes),
+            all => utf32(all, u32::from_be_bytes),
+        },
+        _ => return unknown_charset(charset),
+    };
+    match text {
+        Some(text) => Ok(made(arena, &text)),
+        None => malformed(charset),
+    }
+}
+
+fn utf16(bytes: &[u8], read: fn([u8; 2]) -> u16) -> Option<String> {
+    let (pairs, []) = bytes.as_chunks::<2>() else { return None };
+    char::decode_utf16(pairs.iter().map(|pair| read(*pair))).collect::<Result<_, _>>().ok()
+}
+
+fn utf32(bytes: &[u8], read: fn([u8; 4]) -> u32) -> Option<String> {
+    let (words, []) = bytes.as_chunks::<4>() else { return None };
+    let one = |word: &[u8; 4]| match read(*word) {
+        // Java takes half a pair, and cannot write it.
+        0xD800..=0xDFFF => Some('?'),
+        code => char::from_u32(code),
+    };
+    words.iter().map(one).collect()
+}
+
+fn malformed<'a>(charset: &str) -> Result<Cell<'a>, Box<EvalError>> {
+    failed(
+        "MALFORMED_CHARACTER_CODING",
+        format!("it holds what {charset} does not have"),
+        "Use another character set",
+    )
+}
+
+fn unknown_charset<'a>(charset: &str) -> Result<Cell<'a>, Box<EvalError>> {
+    failed(
+        "INVALID_PARAMETER_VALUE.CHARSET",
+        format!("'{charset}' is not a character set"),
+        "UTF-8, US-ASCII, ISO-8859-1, UTF-16, UTF-16BE, UTF-16LE, UTF-32",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_java_reads_mime() {
+        for (text, expected) in [
+            ("YQ==", Some(&b"a"[..])),
+            ("YQ", Some(b"a")),
+            ("YWI", Some(b"ab")),
+            ("Y*Q\r\n==", Some(b"a")),
+            ("YR==", Some(b"a")),
+            ("-_", Some(b"")),
+            ("YQ=", None),
+            ("YQ= =", None),
+            ("=", None),
+            ("Y", None),
+            ("YQ==YQ==", None),
+        ] {
+            assert_eq!(mime(text.as_bytes()).as_deref(), expected, "{text}");
+        }
+        for (text, valid) in [("YQ", true), ("Y Q==", true), ("YQ=", false), ("YQ= =", false)] {
+            assert_eq!(is_base64(text), valid, "{text}");
+        }
+    }
+}

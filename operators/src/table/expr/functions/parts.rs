@@ -1,0 +1,199 @@
+//! Parts of texts and of bytes: their ends, places in them, one out of many.
+
+use super::string::{Unit, slice, text_or_bytes};
+use super::{Function, MANY, Typed, any_nullable, cells, expect, nullable_cells, typed};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::failed;
+use crate::table::types::DataType;
+use crate::table::utf8;
+use memchr::memmem;
+
+use DataType as T;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    cells(
+        "left",
+        "left(s, n): its first characters, or bytes of a BINARY",
+        (2, 2),
+        text_or_bytes,
+        |a, call, _| {
+            Ok(Cell::Bytes(slice(a[0].bytes(), 1, a[1].long().max(0), Unit::of(&call.to))))
+        },
+    ),
+    cells(
+        "right",
+        "right(s, n): its last characters",
+        (2, 2),
+        |n, a| typed(n, a, &[T::String, T::Int], T::String),
+        |a, _, _| {
+            let count = a[1].long().max(0);
+            let part = slice(a[0].bytes(), -count, count, Unit::Char);
+            Ok(Cell::Bytes(if count == 0 { b"" } else { part }))
+        },
+    ),
+    cells(
+        "overlay",
+        "overlay(s, part, from[, length]): part instead of what stands there",
+        (3, 4),
+        overlay,
+        |a, call, arena| {
+            let (text, part, from) = (a[0].bytes(), a[1].bytes(), a[2].long());
+            let unit = Unit::of(&call.to);
+            let given = a.get(3).map_or(-1, |length| length.long());
+            let length = if given >= 0 { given } else { unit.count(part) as i64 };
+            let head = slice(text, 1, from - 1, unit);
+            let tail = slice(text, from + length, i64::from(i32::MAX), unit);
+            Ok(Cell::Bytes(arena.alloc_slice_copy(&[head, part, tail].concat())))
+        },
+    ),
+    cells(
+        "instr",
+        "instr(s, part): its first place, from 1; 0 if there is none",
+        (2, 2),
+        |n, a| typed(n, a, &[T::String], T::Int),
+        |a, _, _| Ok(Cell::Long(locate(a[1].bytes(), a[0].bytes(), 1))),
+    ),
+    nullable_cells(
+        "locate",
+        "locate(part, s[, from]): its first place, from 1; 0 if there is none or `from` is NULL",
+        (2, 3),
+        |n, a| typed(n, a, &[T::String, T::String, T::Int], T::Int),
+        |a, _, _| {
+            let from = match a.get(2) {
+                Some(from) if from.is_null() => return Ok(Cell::Long(0)),
+                Some(from) => from.long(),
+                None => 1,
+            };
+            if a[0].is_null() || a[1].is_null() {
+                return Ok(Cell::Null);
+            }
+            Ok(Cell::Long(locate(a[0].bytes(), a[1].bytes(), from)))
+        },
+    ),
+    cells(
+        "substring_index",
+        "substring_index(s, separator, n): before the separator n, or behind it from the end",
+        (3, 3),
+        |n, a| typed(n, a, &[T::String, T::String, T::Int], T::String),
+        |a, _, _| Ok(Cell::Bytes(substring_index(a[0].bytes(), a[1].bytes(), a[2].long()))),
+    ),
+    nullable_cells(
+        "elt",
+        "elt(n, a, b, …): the argument n, from 1",
+        (2, MANY),
+        elt,
+        |a, _, _| match (a[0].is_null(), a.get(a[0].long().max(0) as usize)) {
+            (false, Some(found)) if a[0].long() > 0 => Ok(*found),
+            (true, _) => Ok(Cell::Null),
+            _ => failed(
+                "INVALID_ARRAY_INDEX",
+                format!("there is no argument {} of {}", a[0].long(), a.len() - 1),
+                "",
+            ),
+        },
+    ),
+];
+
+fn overlay(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = any_nullable(&args);
+    let is_bytes = |arg: &Resolved| arg.data_type == T::Binary;
+    if is_bytes(&args[0]) != is_bytes(&args[1])
+        && !args[..2].iter().any(|arg| arg.data_type == T::Null)
+    {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.DATA_DIFF_TYPES",
+            format!(
+                "`{name}` needs two texts or two of BINARY, but has {} and {}",
+                args[0].data_type, args[1].data_type
+            ),
+            "Cast one of them",
+        ));
+    }
+    let to = if is_bytes(&args[0]) || is_bytes(&args[1]) { T::Binary } else { T::String };
+    Ok((expect(name, args, &[to.clone(), to.clone(), T::Int])?, to, nullable))
+}
+
+fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+    let rest = args.split_off(1);
+    let to = match rest.iter().all(|arg| arg.data_type == T::Binary) {
+        true => T::Binary,
+        false => T::String,
+    };
+    let mut args = expect(name, args, &[T::Int])?;
+    args.extend(expect(name, rest, std::slice::from_ref(&to))?);
+    Ok((args, to, true))
+}
+
+/// The place of a part; an empty one is at the start, wherever one begins to look.
+fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
+    if from < 1 {
+        return 0;
+    }
+    if part.is_empty() {
+        return 1;
+    }
+    let begin = utf8::offset(text, from as usize - 1);
+    match memmem::find(&text[begin..], part) {
+        Some(at) => utf8::count(&text[..begin + at]) as i64 + 1,
+        None => 0,
+    }
+}
+
+/// Each search begins a byte further, so that separators may overlap.
+fn substring_index<'a>(text: &'a [u8], separator: &[u8], count: i64) -> &'a [u8] {
+    if separator.is_empty() || count == 0 {
+        return b"";
+    }
+    let mut at = 0;
+    if count > 0 {
+        for n in 0..count {
+            let from = if n == 0 { 0 } else { at + 1 };
+            match text.get(from..).and_then(|rest| memmem::find(rest, separator)) {
+                Some(found) => at = from + found,
+                None => return text,
+            }
+        }
+        return &text[..at];
+    }
+    // Where the last separator found begins; the next begins before it.
+    for n in 0..count.unsigned_abs() {
+        let until = if n == 0 { text.len() } else { at + separator.len() - 1 };
+        match memmem::rfind(&text[..until], separator) {
+            Some(found) => at = found,
+            None => return text,
+        }
+    }
+    &text[at + separator.len()..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separators_may_overlap() {
+        let index = |text: &'static str, separator: &str, count| {
+            std::str::from_utf8(substring_index(text.as_bytes(), separator.as_bytes(), count))
+                .unwrap()
+        };
+        assert_eq!(index("a.b.c", ".", 2), "a.b");
+        assert_eq!(index("a.b.c", ".", -2), "b.c");
+        assert_eq!(index("a.b.c", ".", 9), "a.b.c");
+        assert_eq!(index("a.b.c", ".", -9), "a.b.c");
+        assert_eq!(index("aaaa", "aa", 2), "a");
+        assert_eq!(index("aaaaa", "aa", -2), "a");
+        assert_eq!(index("aaa", "aa", -1), "");
+        assert_eq!(index(".a", ".", -1), "a");
+        assert_eq!(index(".a", ".", -2), ".a");
+        assert_eq!(index("", ".", -1), "");
+    }
+
+    #[test]
+    fn an_empty_part_is_at_the_start() {
+        assert_eq!(locate(b"", b"abc", 3), 1);
+        assert_eq!(locate(b"c", b"abc", 9), 0);
+        assert_eq!(locate("é".as_bytes(), "aé😀é".as_bytes(), 3), 4);
+    }
+}

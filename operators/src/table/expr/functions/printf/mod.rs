@@ -1,0 +1,524 @@
+//! `format_string`: Java's `Formatter`, as Spark calls it.
+//!
+//! A pattern is read as a whole before anything is formatted, so that a broken specifier fails
+//! even where an earlier one lacks its argument. Widths count UTF-16 units, as Java's strings do.
+//! Dates and times are passed as Spark holds them: as days and microseconds.
+//!
+//! Limits: `%t` formats in UTC and in the proleptic calendar; Java takes the calendar of the
+//! host's zone, which is Julian before 1582.
+
+mod number;
+mod time;
+
+use super::hash::murmur_bytes;
+use super::text::bounded;
+use crate::table::datetime::Tz;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{EvalError, failed};
+use crate::table::types::DataType;
+use crate::table::value::{decimal_text, write_scientific};
+
+use DataType as T;
+
+/// Widest field, and longest fraction.
+const WIDTH_MAX: usize = 1 << 16;
+
+/// An argument in Java's terms.
+#[derive(Clone, Debug)]
+enum Arg {
+    Null,
+    Bool(bool),
+    /// An integer of so many bits.
+    Int(i64, u32),
+    Double(f64, bool),
+    Decimal(i128, u8),
+    Text(String),
+    /// What has no text that Java would give twice.
+    Opaque(String),
+}
+
+impl Arg {
+    fn of(cell: Cell<'_>, data_type: &DataType, zone: Tz) -> Self {
+        match (cell, data_type) {
+            (Cell::Null, _) => Self::Null,
+            (Cell::Bool(v), _) => Self::Bool(v),
+            (Cell::Long(v), T::Byte) => Self::Int(v, 8),
+            (Cell::Long(v), T::Short) => Self::Int(v, 16),
+            (Cell::Long(v), T::Int | T::Date | T::YearMonthInterval(..)) => Self::Int(v, 32),
+            (Cell::Long(v), _) => Self::Int(v, 64),
+            (Cell::Double(v), t) => Self::Double(v, *t == T::Float),
+            (Cell::Decimal(v), t) => Self::Decimal(v, t.as_decimal().map_or(0, |(_, s)| s)),
+            (Cell::Bytes(_), T::String) => Self::Text(cell.text().to_string()),
+            (cell, t) => Self::Opaque(cell.value(t).display(t, zone).unwrap_or_default()),
+        }
+    }
+
+    /// `String.valueOf` of it.
+    fn text(&self) -> String {
+        match self {
+            Self::Null => "null".to_string(),
+            Self::Bool(v) => v.to_string(),
+            Self::Int(v, _) => v.to_string(),
+            Self::Double(v, single) => {
+                let t = if *single { T::Float } else { T::Double };
+                Cell::Double(*v).value(&t).display(&t, Tz::UTC).unwrap_or_default()
+            }
+            Self::Decimal(v, scale) => {
+                let mut out = String::new();
+                // Writing to a string does not fail.
+                let _ = write_scientific(*v, *scale, &mut out);
+                out
+            }
+            Self::Text(text) | Self::Opaque(text) => text.clone(),
+        }
+    }
+
+    /// `hashCode` of it, where Java gives the same one in every process.
+    fn hash(&self) -> Option<u32> {
+        let folded = |bits: u64| (bits ^ bits >> 32) as u32;
+        Some(match self {
+            Self::Bool(v) => {
+                if *v {
+                    1231
+                } else {
+                    1237
+                }
+            }
+            Self::Int(v, 64) => folded(*v as u64),
+            Self::Int(v, _) => *v as u32,
+            Self::Double(v, true) if v.is_nan() => f32::NAN.to_bits(),
+            Self::Double(v, true) => (*v as f32).to_bits(),
+            Self::Double(v, false) if v.is_nan() => folded(0x7FF8_0000_0000_0000),
+            Self::Double(v, false) => folded(v.to_bits()),
+            Self::Text(text) => murmur_bytes(text.as_bytes(), 42),
+            Self::Decimal(v, scale) => {
+                let unit = 10i128.pow(u32::from(*scale));
+                let whole = i64::try_from(v / unit).ok().filter(|_| v % unit == 0);
+                // As Scala: a whole number as such, another by the smallest type that holds it.
+                match (whole, decimal_text(*v, *scale).parse::<f64>().ok()?) {
+                    (Some(whole), _) if i32::try_from(whole).is_ok() => whole as u32,
+                    (Some(whole), _) => folded(whole as u64),
+                    _ if v.unsigned_abs() >= 10u128.pow(15) => return None,
+                    (None, v) if f64::from(v as f32) == v => (v as f32).to_bits(),
+                    (None, v) => folded(v.to_bits()),
+                }
+            }
+            Self::Null | Self::Opaque(_) => return None,
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Flags {
+    left: bool,
+    alternate: bool,
+    plus: bool,
+    space: bool,
+    zero: bool,
+    group: bool,
+    parentheses: bool,
+    upper: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Index {
+    /// The one behind the last that was taken this way.
+    Next,
+    /// The one before: `%<s`.
+    Same,
+    /// From 1.
+    At(usize),
+}
+
+/// A format specifier: `%[index$][flags][width][.precision][t]conversion`.
+#[derive(Clone, Debug)]
+struct Specifier {
+    index: Index,
+    flags: Flags,
+    width: Option<usize>,
+    precision: Option<usize>,
+    conversion: char,
+    time: bool,
+}
+
+enum Part<'p> {
+    Text(&'p str),
+    Specifier(Specifier),
+}
+
+type Outcome<T> = Result<T, String>;
+
+/// A number of digits at the start, and what follows.
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn number(digits: &str, what: &str) -> Outcome<usize> {
+    digits
+        .parse::<usize>()
+        .ok()
+        .filter(|n| *n <= i32::MAX as usize)
+        .ok_or_else(|| format!("the {what} {digits} is too large"))
+}
+
+impl Specifier {
+    /// Reads what stands behind a `%`; gives it and the rest.
+    fn read(text: &str) -> Outcome<(Self, &str)> {
+        let unknown = || format!("%{} is not a conversion", text.chars().next().unwrap_or(' '));
+        let mut index = Index::Next;
+        let mut rest = text;
+        if let (of_index @ [_, ..], after) = (digits(rest).0.as_bytes(), digits(rest).1)
+            && let Some(after) = after.strip_prefix('$')
+        {
+            index = Index::At(number(&text[..of_index.len()], "index")?);
+            rest = after;
+        }
+        let mut flags = Flags::default();
+        while let Some(c) = rest.chars().next() {
+            let flag = match c {
+                '-' => &mut flags.left,
+                '#' => &mut flags.alternate,
+                '+' => &mut flags.plus,
+                ' ' => &mut flags.space,
+                '0' => &mut flags.zero,
+                ',' => &mut flags.group,
+                '(' => &mut flags.parentheses,
+                '<' if index == Index::Same => return Err("the flag < stands twice".to_string()),
+                '<' => {
+                    index = Index::Same;
+                    rest = &rest[1..];
+                    continue;
+                }
+                _ => break,
+            };
+            if std::mem::replace(flag, true) {
+                return Err(format!("the flag '{c}' stands twice"));
+            }
+            rest = &rest[1..];
+        }
+        let (of_width, after) = digits(rest);
+        let mut width = None;
+        if !of_width.is_empty() {
+            width = Some(number(of_width, "width")?);
+        }
+        rest = after;
+        let mut precision = None;
+        if let Some(after) = rest.strip_prefix('.') {
+            let (of_precision, after) = digits(after);
+            if of_precision.is_empty() {
+                return Err(unknown());
+            }
+            precision = Some(number(of_precision, "precision")?);
+            rest = after;
+        }
+        let mut time = false;
+        if let Some(after) = rest.strip_prefix(['t', 'T'])
+            && after.starts_with(|c: char| c.is_ascii_alphabetic() || c == '%')
+        {
+            flags.upper = rest.starts_with('T');
+            time = true;
+            rest = after;
+        }
+        let conversion = rest.chars().next().ok_or_else(unknown)?;
+        if !conversion.is_ascii_alphabetic() && conversion != '%' {
+            return Err(unknown());
+        }
+        rest = &rest[1..];
+        let mut read = Self { index, flags, width, precision, conversion, time };
+        if !time && "BSHXEGAC".contains(conversion) {
+            read.flags.upper = true;
+            read.conversion = conversion.to_ascii_lowercase();
+        }
+        read.check()?;
+        Ok((read, rest))
+    }
+
+    fn refuse(&self, bad: bool, flag: char) -> Outcome<()> {
+        if bad {
+            return Err(format!("the flag '{flag}' does not go with %{}", self.conversion));
+        }
+        Ok(())
+    }
+
+    /// Refuses flags, a width or a precision that the conversion cannot have.
+    fn check(&self) -> Outcome<()> {
+        let (f, c) = (self.flags, self.conversion);
+        if matches!(self.index, Index::At(0)) {
+            return Err("the first argument is 1$, not 0$".to_string());
+        }
+        if self.width.is_some_and(|w| w > WIDTH_MAX)
+            || self.precision.is_some_and(|p| p > WIDTH_MAX)
+        {
+            return Err("a width or precision is too large".to_string());
+        }
+        let no_precision = || match self.precision {
+            Some(precision) => Err(format!("%{c} has no precision, but is given .{precision}")),
+            None => Ok(()),
+        };
+        let needs_width = |flag: bool| match (flag, self.width) {
+            (true, None) => Err(format!("a flag of %{c} needs a width")),
+            _ => Ok(()),
+        };
+        let plain = |alternate: bool| {
+            self.refuse(alternate && f.alternate, '#')?;
+            self.refuse(f.plus, '+')?;
+            self.refuse(f.space, ' ')?;
+            self.refuse(f.zero, '0')?;
+            self.refuse(f.group, ',')?;
+            self.refuse(f.parentheses, '(')
+        };
+        let numeric = || {
+            needs_width(f.left || f.zero)?;
+            self.refuse(f.plus && f.space, ' ')?;
+            self.refuse(f.left && f.zero, '0')
+        };
+        if self.time {
+            no_precision()?;
+            if !time::is_conversion(c) {
+                return Err(format!("%t{c} is not a conversion"));
+            }
+            plain(true)?;
+            return needs_width(f.left);
+        }
+        match c {
+            'b' | 'h' | 's' => {
+                self.refuse(f.alternate && c != 's', '#')?;
+                needs_width(f.left)?;
+                plain(false)
+            }
+            'c' => {
+                no_precision()?;
+                plain(true)?;
+                needs_width(f.left)
+            }
+            'd' | 'o' | 'x' => {
+                numeric()?;
+                no_precision()?;
+                match c {
+                    'd' => self.refuse(f.alternate, '#'),
+                    _ => self.refuse(f.group, ','),
+                }
+            }
+            'e' | 'f' | 'g' | 'a' => {
+                numeric()?;
+                match c {
+                    'e' => self.refuse(f.group, ','),
+                    'g' => self.refuse(f.alternate, '#'),
+                    'a' => self.refuse(f.parentheses || f.group, '('),
+                    _ => Ok(()),
+                }
+            }
+            '%' => {
+                no_precision()?;
+                plain(true)?;
+                needs_width(f.left)
+            }
+            'n' => {
+                no_precision()?;
+                plain(true)?;
+                self.refuse(f.left, '-')?;
+                match self.width {
+                    Some(_) => Err("%n has no width".to_string()),
+                    None => Ok(()),
+                }
+            }
+            _ => Err(format!("%{c} is not a conversion")),
+        }
+    }
+
+    /// Appends an argument.
+    fn write(&self, arg: &Arg, out: &mut String) -> Outcome<()> {
+        let cannot = || Err(format!("%{} cannot take {}", self.conversion, arg.text()));
+        if self.time {
+            return match arg {
+                Arg::Null => self.text("null", out),
+                Arg::Int(millis, 64) => match time::text(*millis, self.conversion) {
+                    Some(text) => self.text(&text, out),
+                    None => cannot(),
+                },
+                _ => cannot(),
+            };
+        }
+        match (self.conversion, arg) {
+            ('n', _) => out.push('\n'),
+            ('%', _) => self.text("%", out)?,
+            ('b', Arg::Null) => self.text("false", out)?,
+            ('b', Arg::Bool(v)) => self.text(if *v { "true" } else { "false" }, out)?,
+            ('b', _) => self.text("true", out)?,
+            ('s', arg) => {
+                self.refuse(self.flags.alternate, '#')?;
+                self.text(&arg.text(), out)?;
+            }
+            (_, Arg::Null) => self.text("null", out)?,
+            ('h', arg) => match arg.hash() {
+                Some(hash) => self.text(&format!("{hash:x}"), out)?,
+                None => return cannot(),
+            },
+            ('c', Arg::Int(code, 8 | 16 | 32)) => {
+                let Some(code) = u32::try_from(*code).ok().filter(|code| *code < 0x11_0000) else {
+                    return Err(format!("there is no character {code}"));
+                };
+                // Half a pair stands for no character: Java writes a question mark.
+                let c = char::from_u32(code).unwrap_or('?');
+                self.text(c.encode_utf8(&mut [0; 4]), out)?;
+            }
+            ('d' | 'o' | 'x', Arg::Int(value, bits)) => number::integer(self, *value, *bits, out)?,
+            ('e' | 'f' | 'g' | 'a', Arg::Double(value, _)) => number::real(self, *value, out),
+            _ => return cannot(),
+        }
+        Ok(())
+    }
+
+    /// Appends a text that the precision cuts and the width fills.
+    fn text(&self, text: &str, out: &mut String) -> Outcome<()> {
+        let cut;
+        let mut text = text;
+        if let Some(most) = self.precision
+            && text.len() > most
+        {
+            // Half a pair becomes a question mark, as Java encodes it.
+            let units: Vec<u16> = text.encode_utf16().take(most).collect();
+            cut = char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect::<String>();
+            text = &cut;
+        }
+        if self.flags.upper {
+            self.fill(&text.to_uppercase(), out)
+        } else {
+            self.fill(text, out)
+        }
+        Ok(())
+    }
+
+    /// Appends a text with spaces up to the width.
+    fn fill(&self, text: &str, out: &mut String) {
+        let have = if text.is_ascii() { text.len() } else { text.encode_utf16().count() };
+        let spaces = std::iter::repeat_n(' ', self.width.unwrap_or(0).saturating_sub(have));
+        if self.flags.left {
+            out.push_str(text);
+            out.extend(spaces);
+        } else {
+            out.extend(spaces);
+            out.push_str(text);
+        }
+    }
+}
+
+fn parts(pattern: &str) -> Outcome<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    let mut rest = pattern;
+    while let Some(at) = rest.find('%') {
+        parts.push(Part::Text(&rest[..at]));
+        let (specifier, after) = Specifier::read(&rest[at + 1..])?;
+        parts.push(Part::Specifier(specifier));
+        rest = after;
+    }
+    parts.push(Part::Text(rest));
+    Ok(parts)
+}
+
+/// Formats arguments by a pattern.
+pub fn format_string(
+    pattern: &str,
+    args: &[Cell<'_>],
+    types: &[&DataType],
+    zone: Tz,
+) -> Result<String, Box<EvalError>> {
+    let wrong = |what: String| {
+        failed("INVALID_PARAMETER_VALUE.PATTERN", what, "Write %s, %d, %.2f, %x, %%")
+    };
+    let parts = match parts(pattern) {
+        Ok(parts) => parts,
+        Err(reason) => return wrong(reason),
+    };
+    let mut out = String::new();
+    let (mut next, mut last) = (0, None);
+    for part in &parts {
+        let specifier = match part {
+            Part::Text(text) => {
+                out.push_str(text);
+                continue;
+            }
+            Part::Specifier(specifier) => specifier,
+        };
+        let mut arg = Arg::Null;
+        if specifier.time || !matches!(specifier.conversion, '%' | 'n') {
+            let at = match specifier.index {
+                Index::Next => {
+                    next += 1;
+                    Some(next - 1)
+                }
+                Index::Same => last,
+                Index::At(index) => Some(index - 1),
+            };
+            let Some(at) = at.filter(|at| *at < args.len()) else {
+                return wrong(format!("%{} has no argument", specifier.conversion));
+            };
+            last = Some(at);
+            arg = Arg::of(args[at], types[at], zone);
+        }
+        if let Err(reason) = specifier.write(&arg, &mut out) {
+            return wrong(reason);
+        }
+        bounded(out.len())?;
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn formatted(pattern: &str, arg: Cell<'_>, data_type: &DataType) -> Result<String, String> {
+        let args = [arg, Cell::Bytes(b"b")];
+        format_string(pattern, &args, &[data_type, &T::String], Tz::UTC).map_err(|e| e.reason)
+    }
+
+    #[test]
+    fn whole_numbers() {
+        let long = |pattern: &str, v| formatted(pattern, Cell::Long(v), &T::Long).unwrap();
+        assert_eq!(long("%(,8d|%<-8d|%<08d", -1234), " (1,234)|-1234   |-0001234");
+        assert_eq!(long("%+d|%<- 4d|%<,d", 5), "+5| 5  |5");
+        assert_eq!(long("%#x %<X %<#o %<08x", 255), "0xff FF 0377 000000ff");
+        assert_eq!(long("%x", -1), "ffffffffffffffff");
+        let byte = formatted("%x %<h %<c", Cell::Long(65), &T::Byte).unwrap();
+        assert_eq!(byte, "41 41 A");
+    }
+
+    #[test]
+    fn real_numbers() {
+        let double = |pattern: &str, v| formatted(pattern, Cell::Double(v), &T::Double).unwrap();
+        assert_eq!(double("%.2f %<.0f %<10.1f|", 2.125), "2.13 2        2.1|");
+        assert_eq!(double("%,.2f %<(.1f %<e", -12345.675), "-12,345.68 (12345.7) -1.234568e+04");
+        assert_eq!(double("%.1f %<.0e", 9.96), "10.0 1e+01");
+        assert_eq!(double("%g %<.2g %<.4g", 0.00012345), "0.000123450 0.00012 0.0001235");
+        assert_eq!(double("%g", 1234567.891), "1.23457e+06");
+        assert_eq!(double("%a %<.1a", 1234567.891), "0x1.2d687e4189375p20 0x1.3p20");
+        assert_eq!(double("%5.1f|%<S", f64::NAN), "  NaN|NAN");
+        assert_eq!(double("%(f|%<G", f64::NEG_INFINITY), "(Infinity)|-INFINITY");
+        assert_eq!(double("%.3f %<.3e", 0.0005), "0.001 5.000e-04");
+        assert_eq!(double("%.3f", 0.00049), "0.000");
+    }
+
+    #[test]
+    fn texts_and_nulls() {
+        let text = |pattern: &str| formatted(pattern, Cell::Bytes(b"abc"), &T::String).unwrap();
+        assert_eq!(text("%5.2s|%<-5s|%<S %s%n"), "   ab|abc  |ABC b\n");
+        assert_eq!(text("%2$s %1$s %<s %%"), "b abc abc %");
+        assert_eq!(text("%h %<b"), "4ed2cbb4 true");
+        let null = |pattern: &str| formatted(pattern, Cell::Null, &T::Int).unwrap();
+        assert_eq!(null("%d %<.1f %<5s|%<b %<tY"), "null n  null|false null");
+        let millis = Cell::Long(1_709_168_523_456);
+        let time = formatted("%tF %<tT.%<tL %<tr %<tA", millis, &T::Long);
+        assert_eq!(time.unwrap(), "2024-02-29 01:02:03.456 01:02:03 AM Thursday");
+    }
+
+    #[test]
+    fn what_java_refuses() {
+        for pattern in [
+            "%", "%y", "%5", "%1$", "%0$d", "%++d", "%-d", "%05%", "%#d", "%,x", "%+ 5d", "%.2d",
+            "%.1c", "%5n", "%-05d", "%+x", "%f", "%<d", "%3$d", "%tK", "%#s", "%t", "%d %",
+        ] {
+            assert!(formatted(pattern, Cell::Long(1), &T::Int).is_err(), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! JSON paths, `$.a['b c'][0][*].d`, as Spark's `get_json_object` follows them (and Hive's before).
+//!
+//! A path takes the first of fields of one name. `[*]` gives an array of what is found, but one
+//! value alone if there is only one. `.*` finds nothing, as in Spark.
+
+use super::token::{Broken, Features, Token, Tokens};
+use super::write_string;
+use crate::table::datetime::Tz;
+use crate::table::types::DataType;
+use crate::table::value::Value;
+
+/// A step of a path.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    Name(String),
+    Index(usize),
+    /// `[*]`.
+    Each,
+    /// `.*` or `['*']`: of no value.
+    Nothing,
+}
+
+/// A parsed path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Path(Vec<Step>);
+
+/// How what is found is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// A string as its text.
+    Raw,
+    /// As JSON.
+    Quoted,
+    /// As JSON, the elements of arrays without their brackets.
+    Flat,
+}
+
+impl Path {
+    /// Reads a path; `None` if it is none.
+    pub fn parse(written: &str) -> Option<Self> {
+        let mut rest = written.strip_prefix('$')?;
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            let after = rest.strip_prefix(".*").or_else(|| rest.strip_prefix("['*']"));
+            if let Some(after) = after {
+                steps.push(Step::Nothing);
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix('.') {
+                let end = after.find(['.', '[']).unwrap_or(after.len());
+                let (name, after) = after.split_at(end);
+                if name.is_empty() {
+                    return None;
+                }
+                steps.push(Step::Name(name.to_string()));
+                rest = after;
+            } else if let Some(quoted) = rest.strip_prefix("['") {
+                let end = quoted.find('\'').filter(|end| *end > 0)?;
+                steps.push(Step::Name(quoted[..end].to_string()));
+                rest = quoted[end + 1..].strip_prefix(']')?;
+            } else {
+                let (inside, after) = rest.strip_prefix('[')?.split_once(']')?;
+                steps.push(match inside {
+                    "*" => Step::Each,
+                    digits if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                        Step::Index(digits.parse().ok()?)
+                    }
+                    _ => return None,
+                });
+                rest = after;
+            }
+        }
+        Some(Self(steps))
+    }
+
+    /// What stands there, as text.
+    pub fn find(&self, json: &str) -> Option<String> {
+        let mut tokens = Tokens::new(json, Features::PATHS);
+        let first = tokens.next().ok()??;
+        let mut out = Writer::bytes();
+        let found = walk(&mut tokens, &first, &mut out, Style::Raw, &self.0).ok()?;
+        found.then_some(out.text)
+    }
+}
+
+/// JSON that is written value by value.
+#[derive(Debug, Default)]
+struct Writer {
+    text: String,
+    /// Whether a value stands before the next one.
+    follows: bool,
+    /// Whether characters beyond 16 bits are written as two escapes, as Jackson writes them into
+    /// bytes; it does not where it writes text.
+    pairs: bool,
+}
+
+impl Writer {
+    /// As Jackson writes into bytes.
+    fn bytes() -> Self {
+        Self { pairs: true, ..Self::default() }
+    }
+
+    fn raw(&mut self, text: &str) {
+        if std::mem::replace(&mut self.follows, true) {
+            self.text.push(',');
+        }
+        self.text.push_str(text);
+    }
+
+    fn open(&mut self, bracket: &str) {
+        self.raw(bracket);
+        self.follows = false;
+    }
+
+    fn close(&mut self, bracket: char) {
+        self.text.push(bracket);
+        self.follows = true;
+    }
+
+    /// Copies a value, whose first token is given.
+    fn copy(&mut self, tokens: &mut Tokens<'_>, token: &Token<'_>) -> Result<(), Broken> {
+        match token {
+            Token::Object => {
+                self.open("{");
+                loop {
+                    match tokens.next()?.ok_or(Broken)? {
+                        Token::ObjectEnd => break,
+                        Token::Name(name) => {
+                            self.raw(&self.quoted(&name));
+                            self.text.push(':');
+                            self.follows = false;
+                        }
+                        value => self.copy(tokens, &value)?,
+                    }
+                }
+                self.close('}');
+            }
+            Token::Array => {
+                self.open("[");
+                loop {
+                    match tokens.next()?.ok_or(Broken)? {
+                        Token::ArrayEnd => break,
+                        value => self.copy(tokens, &value)?,
+                    }
+                }
+                self.close(']');
+            }
+            other => self.raw(&self.scalar(other)),
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn quoted(&self, text: &str) -> String {
+        let mut out = Vec::new();
+        write_string(text.as_bytes(), &mut out);
+        let text = String::from_utf8(out).unwrap_or_default();
+        if !self.pairs || text.chars().all(|c| c.len_utf16() == 1) {
+            return text;
+        }
+        let mut out = String::with_capacity(text.len() + 16);
+        for c in text.chars() {
+            match c.encode_utf16(&mut [0; 2]) {
+                [_] => out.push(c),
+                pair => out.extend(pair.iter().map(|unit| format!("\\u{unit:04X}"))),
+            }
+        }
+        out
+    }
+
+    /// A value without parts as JSON. A number with a fraction is written as a DOUBLE.
+    fn scalar(&self, token: &Token<'_>) -> String {
+        let double =
+            |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();
+        match token {
+            Token::Text(text) | Token::Name(text) => self.quoted(text),
+            Token::Whole("-0") => "0".to_string(),
+            Token::Whole(digits) => match digits.strip_prefix('-') {
+                Some(digits) => format!("-{}", without_zeros(digits)),
+                None => without_zeros(digits).to_string(),
+            },
+            Token::Real(digits) => match digits.parse::<f64>() {
+                Ok(v) if v.is_finite() => double(v),
+                Ok(v) => format!("\"{}\"", double(v)),
+                Err(_) => (*digits).to_string(),
+            },
+            Token::NonNumber(v) => format!("\"{}\"", double(*v)),
+            Token::Boolean(true) => "true".to_string(),
+            Token::Boolean(false) => "false".to_string(),
+            _ => "null".to_string(),
+        }
+    }
+}
+
+fn without_zeros(digits: &str) -> &str {
+    let kept = digits.trim_start_matches('0');
+    if kept.is_empty() { "0" } else { kept }
+}
+
+/// A value as the text of JSON: what a STRING gets that stands for no string.
+pub fn copied(tokens: &mut Tokens<'_>, token: &Token<'_>) -> Result<String, Broken> {
+    let mut out = Writer::bytes();
+    out.copy(tokens, token)?;
+    Ok(out.text)
+}
+
+/// Follows a path from a value, whose first token is given; says whether anything was found. The
+/// value is read to its end.
+fn walk(
+    tokens: &mut Tokens<'_>,
+    token: &Token<'_>,
+    out: &mut Writer,
+    style: Style,
+    path: &[Step],
+) -> Result<bool, Broken> {
+    match (token, path) {
+        (Token::Text(text), []) if style == Style::Raw => out.raw(text),
+        (Token::Array, []) if style == Style::Flat => {
+            return each(tokens, |tokens, element| walk(tokens, element, out, style, &[]));
+        }
+        (_, []) => out.copy(tokens, token)?,
+        (Token::Object, [Step::Name(name), rest @ ..]) => {
+            return field(tokens, name, |tokens, value| walk(tokens, value, out, style, rest));
+        }
+        // Two of them flatten: Hive's way.
+        (Token::Array, [Step::Each, Step::Each, rest @ ..]) => {
+            out.open("[");
+            let found =
+                each(tokens, |tokens, element| walk(tokens, element, out, Style::Flat, rest))?;
+            out.close(']');
+            return Ok(found);
+        }
+        (Token::Array, [Step::Each, rest @ ..]) if style == Style::Quoted => {
+            out.open("[");
+            let found =
+                each(tokens, |tokens, element| walk(tokens, element, out, Style::Quoted, rest))?;
+            out.close(']');
+            return Ok(found);
+        }
+        (Token::Array, [Step::Each, rest @ ..]) => {
+            let style = if style == Style::Raw { Style::Quoted } else { style };
+            let (mut all, mut count) = (Writer::default(), 0);
+            each(tokens, |tokens, element| {
+                let found = walk(tokens, element, &mut all, style, rest)?;
+                count += usize::from(found);
+                Ok(found)
+            })?;
+            match count {
+                0 => return Ok(false),
+                1 => out.raw(&all.text),
+                _ => out.raw(&format!("[{}]", all.text)),
+            }
+        }
+        (Token::Array, [Step::Index(index), rest @ ..]) => {
+            let style = if rest.first() == Some(&Step::Each) { Style::Quoted } else { style };
+            let mut at = 0;
+            return each(tokens, |tokens, element| {
+                at += 1;
+                if at - 1 != *index {
+                    return tokens.skip(element).map(|()| false);
+                }
+                walk(tokens, element, out, style, rest)
+            });
+        }
+        _ => {
+            tokens.skip(token)?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Calls with each element of an array that has begun; says whether any found something.
+fn each<'j>(
+    tokens: &mut Tokens<'j>,
+    mut visit: impl FnMut(&mut Tokens<'j>, &Token<'j>) -> Result<bool, Broken>,
+) -> Result<bool, Broken> {
+    let mut found = false;
+    loop {
+        match tokens.next()?.ok_or(Broken)? {
+            Token::ArrayEnd => return Ok(found),
+            element => found |= visit(tokens, &element)?,
+        }
+    }
+}
+
+/// Calls with the fields of a name in an object that has begun, until one finds something. A NULL
+/// is none.
+fn field<'j>(
+    tokens: &mut Tokens<'j>,
+    name: &str,
+    mut visit: impl FnMut(&mut Tokens<'j>, &Token<'j>) -> Result<bool, Broken>,
+) -> Result<bool, Broken> {
+    let mut found = false;
+    loop {
+        let is_it = match tokens.next()?.ok_or(Broken)? {
+            Token::Name(other) => other == name,
+            _ => return Ok(found),
+        };
+        let value = tokens.next()?.ok_or(Broken)?;
+        if found || !is_it || value == Token::Null {
+            tokens.skip(&value)?;
+        } else {
+            found = visit(tokens, &value)?;
+        }
+    }
+}
+
+/// The field of an object as `json_tuple` gives it: the last of those of one name, a string as its
+/// text.
+pub fn last_field(json: &str, name: &str) -> Option<String> {
+    let mut tokens = Tokens::new(json, Features::PATHS);
+    if tokens.next().ok()?? != Token::Object {
+        return None;
+    }
+    let mut found = None;
+    while let Some(Token::Name(other)) = tokens.next().ok()? {
+        let value = tokens.next().ok()??;
+        match &value {
+            _ if other != name => tokens.skip(&value).ok()?,
+            Token::Null => {}
+            Token::Text(text) => found = Some(text.to_string()),
+            value => found = Some(copied(&mut tokens, value).ok()?),
+        }
+    }
+    found
+}
+
+/// Number of elements of a text that is an array.
+pub fn array_length(json: &str) -> Option<usize> {
+    let mut tokens = Tokens::new(json, Features::PATHS);
+    if tokens.next().ok()?? != Token::Array {
+        return None;
+    }
+    let mut count = 0;
+    let visit = |tokens: &mut Tokens<'_>, element: &Token<'_>| {
+        count += 1;
+        tokens.skip(element).map(|()| true)
+    };
+    each(&mut tokens, visit).ok()?;
+    Some(count)
+}
+
+/// The names in a text that is an object.
+pub fn object_keys(json: &str) -> Option<Vec<String>> {
+    let mut tokens = Tokens::new(json, Features::PATHS);
+    if tokens.next().ok()?? != Token::Object {
+        return None;
+    }
+    let mut names = Vec::new();
+    while let Some(Token::Name(name)) = tokens.next().ok()? {
+        names.push(name.into_owned());
+        let value = tokens.next().ok()??;
+        tokens.skip(&value).ok()?;
+    }
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_followed_as_spark_follows_them() {
+        let find = |json: &str, path: &str| Path::parse(path).and_then(|path| path.find(json));
+        let nested = r#"{"a":[1,2,{"b":[3,{"c":null}]}],"n":null,"e f":"g","d.x":1}"#;
+        for (json, path, expected) in [
+            (r#"{"a":1,"a":2}"#, "$.a", Some("1")),
+            (r#"{"a":1} x"#, "$.a", Some("1")),
+            (r#"{"a":1"#, "$.a", None),
+            ("{'a':'b\"c'}", "$.a", Some("b\"c")),
+            ("{'a':'b\"c'}", "$", Some(r#"{"a":"b\"c"}"#)),
+            (r#"{"a":12345678901234567890123}"#, "$.a", Some("12345678901234567890123")),
+            (r#"{"a":1.10,"b":-0}"#, "$", Some(r#"{"a":1.1,"b":0}"#)),
+            (nested, "$.a[*]", Some(r#"[1,2,{"b":[3,{"c":null}]}]"#)),
+            (nested, "$.a[*].b", Some(r#"[3,{"c":null}]"#)),
+            (nested, "$.a[2].b[1]", Some(r#"{"c":null}"#)),
+            (nested, "$.a[9]", None),
+            (nested, "$.n", None),
+            (nested, "$['e f']", Some("g")),
+            (nested, "$['d.x']", Some("1")),
+            (nested, "$.*", None),
+            (nested, " $.a", None),
+            (nested, "$.a.", None),
+            (nested, "$.a[-1]", None),
+            ("[[1,2],[3,[4]]]", "$[*][*]", Some("[1,2,3,4]")),
+            ("null", "$", Some("null")),
+            ("", "$", None),
+        ] {
+            assert_eq!(find(json, path).as_deref(), expected, "{path} of {json}");
+        }
+    }
+}
