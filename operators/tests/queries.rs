@@ -318,3 +318,47 @@ fn set_operations_bind_as_in_spark() {
     let frame = session.sql("SELECT 1 UNION SELECT 2 INTERSECT SELECT 2").unwrap();
     assert_eq!(frame.collect().unwrap(), [vec![Value::Long(2)]]);
 }
+
+/// Names in GROUP BY, HAVING and ORDER BY mean what they mean in Spark.
+#[test]
+fn names_mean_what_they_do_in_spark() {
+    check(&[
+        ("SELECT upper(a) FROM VALUES ('x') AS t(a) GROUP BY `upper(a)`", "X"),
+        ("SELECT a, count(*) FROM VALUES (1) AS t(a) GROUP BY a ORDER BY `count(1)`", "1|1"),
+        ("SELECT a + b, count(*) FROM VALUES (1, 2), (2, 1) AS t(a, b) GROUP BY b + a", "3|2"),
+        ("SELECT a > b, count(*) FROM VALUES (1, 2) AS t(a, b) GROUP BY b < a", "false|1"),
+        (
+            "SELECT -a AS a, count(*) FROM VALUES (1), (3) AS t(a) GROUP BY a ORDER BY a + 1",
+            "-3|1;-1|1",
+        ),
+        (
+            "SELECT 1 AS a, 2 AS a FROM VALUES (1) AS t(c) GROUP BY a HAVING a > 0",
+            "AMBIGUOUS_REFERENCE",
+        ),
+        (
+            "SELECT a AS x, a AS x FROM VALUES (1) AS t(a) ORDER BY x",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        (
+            "SELECT DISTINCT a + 1 FROM VALUES (1) AS t(a) ORDER BY a + 1",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+        ("SELECT count(max(a)) FROM VALUES (1) AS t(a)", "NESTED_AGGREGATE_FUNCTION"),
+        ("SELECT max(a) AS m FROM VALUES (1) AS t(a) GROUP BY m", "GROUP_BY_AGGREGATE"),
+        (
+            "SELECT sum(a) FILTER (WHERE max(a) > 1) FROM VALUES (1) AS t(a)",
+            "INVALID_AGGREGATE_FILTER.CONTAINS_AGGREGATE",
+        ),
+        (
+            "SELECT sum(a) FILTER (WHERE rand() > 1) FROM VALUES (1) AS t(a)",
+            "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",
+        ),
+        ("SELECT * EXCEPT a FROM VALUES (1, 2) AS t(a, b)", "PARSE_SYNTAX_ERROR"),
+        ("SELECT * EXCEPT (a, A) FROM VALUES (1, 2) AS t(a, b)", "EXCEPT_OVERLAPPING_COLUMNS"),
+        ("WITH v AS (VALUES (1), (2)) SELECT * FROM v TABLESAMPLE (1 ROWS)", "1"),
+        (
+            "SELECT (1, 2) = (a, b), struct(1, 2) IN (struct(a, b)) FROM VALUES (1, 2) AS t(a, b)",
+            "true|true",
+        ),
+    ]);
+}

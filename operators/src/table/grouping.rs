@@ -61,10 +61,11 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
             Ok(found.clone())
         }
         Expr::Column { parts, .. } if naming.group_by_aliases && resolve(key, scope).is_err() => {
-            // Not a column of the input: perhaps an alias.
-            let alias = select.iter().find(|e| {
-                matches!((e, parts.as_slice()), (Expr::Alias(_, name), [part]) if name.eq_ignore_ascii_case(part))
-            });
+            // Not a column of the input: perhaps an alias, or the name of an expression.
+            let [name] = parts.as_slice() else { return Ok(key.clone()) };
+            let is_column = |e: &&Expr| matches!(e, Expr::Column { .. } | Expr::Position(..));
+            let mut named = select.iter().filter(|e| e.output_name().eq_ignore_ascii_case(name));
+            let alias = named.find(|e| !is_column(e));
             Ok(alias.unwrap_or(key).clone())
         }
         other => Ok(other.clone()),
@@ -335,6 +336,9 @@ impl Grouping {
         let having = having.map(|expr| self.rewritten(expr));
         let (select, having) = (select.as_slice(), having.as_ref());
         for expr in select {
+            self.check_numbers(expr)?;
+        }
+        for expr in select {
             if is_generator(unaliased(expr)) {
                 return Err(PlanError::new(
                     "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
@@ -375,17 +379,36 @@ impl Grouping {
         Ok((Plan::Project(Box::new(plan), columns), places))
     }
 
+    /// Looks at `grouping` and `grouping_id` before anything else that may be wrong.
+    fn check_numbers(&self, expr: &Expr) -> PlanResult<()> {
+        match expr {
+            Expr::Call { name, args, place, .. } => {
+                let name = name.to_ascii_lowercase();
+                if matches!(name.as_str(), "grouping" | "grouping_id") {
+                    let made =
+                        Self::set_number(&self.keys, self.is_total, &name, args, &self.scope);
+                    return made.map(|_| ()).map_err(|error| error.at(*place));
+                }
+                args.iter().try_for_each(|arg| self.check_numbers(arg))
+            }
+            Expr::Cast { expr, .. } | Expr::Alias(expr, _) => self.check_numbers(expr),
+            _ => Ok(()),
+        }
+    }
+
     /// What stands above the SELECT list, which may be named by its aliases.
     fn resolve_above(&mut self, expr: &Expr, select: &[Expr]) -> PlanResult<Resolved> {
-        let numbered = has_grouping_function(expr);
-        if numbered && self.sets.as_ref().is_some_and(|sets| sets.iter().all(Vec::is_empty)) {
+        // As in Spark, where equal sets are told apart by more than their number.
+        let repeated = self.keys.iter().any(|(_, name)| name == GROUPING_PLACE);
+        if repeated && has_grouping_function(expr) {
             return Err(PlanError::new(
                 "UNSUPPORTED_GROUPING_EXPRESSION",
-                "`grouping` and `grouping_id` stand above sets without any key",
+                "`grouping` and `grouping_id` stand in HAVING or ORDER BY above equal sets",
                 "Select them",
             )
             .at(expr.place()));
         }
+        check_aliases(expr, select, &self.scope)?;
         let with_aliases = substitute(expr, select, &self.scope);
         self.resolve(&with_aliases).map_err(|error| match error.condition.as_str() {
             // Above the groups there is no such column at all.
@@ -458,8 +481,9 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
     match expr {
         Expr::Column { parts, .. } if parts.len() == 1 => {
             let named = |item: &&Expr| item.output_name().eq_ignore_ascii_case(&parts[0]);
-            match select.iter().find(named) {
-                Some(Expr::Alias(inner, _)) => (**inner).clone(),
+            let mut named = select.iter().filter(named);
+            match (named.next(), named.next()) {
+                (Some(Expr::Alias(inner, _)), None) => (**inner).clone(),
                 _ => expr.clone(),
             }
         }
@@ -538,6 +562,28 @@ fn not_grouped(parts: &[String], without_keys: bool) -> PlanError {
         format!("`{name}` is neither grouped by nor inside an aggregate function"),
         format!("Add it to GROUP BY, or take max({name}) or another aggregate of it"),
     )
+}
+
+/// Refuses a name that is no column, but an alias of several columns of the SELECT list.
+fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> {
+    match expr {
+        Expr::Column { parts, place } if parts.len() == 1 && resolve(expr, scope).is_err() => {
+            let named = |item: &&Expr| matches!(item, Expr::Alias(_, name) if name.eq_ignore_ascii_case(&parts[0]));
+            match select.iter().filter(named).count() {
+                0 | 1 => Ok(()),
+                several => Err(PlanError::new(
+                    "AMBIGUOUS_REFERENCE",
+                    format!("`{}` could be any of {several} columns", parts[0]),
+                    "Give them different names",
+                )
+                .at(*place)),
+            }
+        }
+        Expr::Call { args, .. } => {
+            args.iter().try_for_each(|arg| check_aliases(arg, select, scope))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Replaces names that are no columns but aliases of the SELECT list.

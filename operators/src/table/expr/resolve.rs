@@ -265,6 +265,17 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
                 )
                 .at(*place));
             }
+            let times = |name: &String| {
+                all.iter().filter(|e| e.output_name().eq_ignore_ascii_case(name)).count()
+            };
+            if let Some(name) = dropped.iter().find(|name| times(name) > 1) {
+                return Err(PlanError::new(
+                    "AMBIGUOUS_REFERENCE",
+                    format!("`EXCEPT ({name})` could mean any of {} columns", times(name)),
+                    "Name the columns that are to stay",
+                )
+                .at(*place));
+            }
             if let Some(name) = dropped
                 .iter()
                 .find(|name| !all.iter().any(|e| e.output_name().eq_ignore_ascii_case(name)))

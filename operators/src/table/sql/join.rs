@@ -43,6 +43,13 @@ pub(super) fn relation_with_joins(
                 let names: Vec<_> = names.iter().map(plain).collect();
                 join::join_using(left, right, written, &names)
             }
+            JoinConstraint::Natural if matches!(written, Written::LeftSemi | Written::LeftAnti) => {
+                Err(PlanError::new(
+                    "UNSUPPORTED_JOIN_TYPE",
+                    "a NATURAL join is neither SEMI nor ANTI",
+                    "Name the columns: LEFT SEMI JOIN t USING (k)",
+                ))
+            }
             JoinConstraint::Natural => {
                 let (of_left, of_right) = (left.scope().columns, right.scope().columns);
                 let of_both = |name: &String| {

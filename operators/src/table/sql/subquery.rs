@@ -299,8 +299,11 @@ impl<'c> Joining<'c> {
                 let select = plain_select(query).ok_or(error.clone())?;
                 let (plan, condition) = self.correlated(select, error)?;
                 let window = self.window(query, here)?;
-                if window.is_some() && select.distinct.is_some() {
-                    let what = "DISTINCT with LIMIT in a subquery that reads the outer row";
+                let once = window.is_some() && select.distinct.is_some();
+                let reads_inner =
+                    crate::table::join::reads(&condition, self.scope().columns.len()).1;
+                if once && reads_inner {
+                    let what = "`DISTINCT` with `LIMIT` in a subquery that reads the outer row";
                     return Err(PlanError::not_yet(what).at(here));
                 }
                 let grouped = select.having.is_some() || is_grouped(select);
@@ -314,8 +317,16 @@ impl<'c> Joining<'c> {
                         "a subquery that reads the outer row and aggregates, in EXISTS or IN,";
                     return Err(PlanError::not_yet(what).at(here));
                 }
-                let plan = if window.is_some() { self.ordered(plan, query, &items)? } else { plan };
                 let condition = Some(condition);
+                if once {
+                    let plan = analyze::distinct(analyze::project(plan, &items)?);
+                    let plan = match order_by(query, self.catalog)? {
+                        Some(order) => order.sort_distinct(plan, &items)?,
+                        None => plan,
+                    };
+                    return Ok(Inner { plan, condition, selected: 0, window });
+                }
+                let plan = if window.is_some() { self.ordered(plan, query, &items)? } else { plan };
                 if !selects {
                     return Ok(Inner { plan, condition, selected: 0, window });
                 }

@@ -101,6 +101,40 @@ fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
     })
 }
 
+/// A type with the names of fields that another one of the same shape has; `None` of another shape.
+fn named_like(data_type: &DataType, like: &DataType) -> Option<DataType> {
+    Some(match (data_type, like) {
+        (T::Array(a), T::Array(b)) => T::Array(Box::new(named_like(a, b)?)),
+        (T::Map(ak, av), T::Map(bk, bv)) => {
+            T::Map(Box::new(named_like(ak, bk)?), Box::new(named_like(av, bv)?))
+        }
+        (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
+            let field = |(a, b): (&Field, &Field)| {
+                Some(Field::new(
+                    b.name.clone(),
+                    named_like(&a.data_type, &b.data_type)?,
+                    a.nullable,
+                ))
+            };
+            T::Struct(a.iter().zip(b).map(field).collect::<Option<_>>()?)
+        }
+        (a, b) => (a == b).then(|| a.clone())?,
+    })
+}
+
+/// Values that are compared: the names of fields do not count, so all have those of the first.
+pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
+    let Some(like) = args.first().map(|arg| arg.data_type.clone()) else { return args };
+    if !like.is_nested() {
+        return args;
+    }
+    let one = |arg: Resolved| match named_like(&arg.data_type, &like) {
+        Some(data_type) => Resolved { data_type, ..arg },
+        None => arg,
+    };
+    args.into_iter().map(one).collect()
+}
+
 /// The same as [`widest`] where a text is not converted: `greatest` and `least`.
 pub fn widest_without_text(a: &DataType, b: &DataType) -> Option<DataType> {
     tightest(a, b).or_else(|| of_decimals(a, b)).or_else(|| nested(a, b, widest_without_text))

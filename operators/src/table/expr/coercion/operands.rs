@@ -32,6 +32,7 @@ fn is_comparison(operator: &str) -> bool {
 /// Brings the operands of an operator to types that it takes. Other calls are left as they are.
 pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let Some(accepted) = accepted(operator) else { return Ok(args) };
+    let args = if is_comparison(operator) { super::with_equal_names(args) } else { args };
     let (a, b) = match <[Resolved; 2]>::try_from(args) {
         Ok([a, b]) => (a, b),
         Err(args) => return Ok(args),

@@ -4,7 +4,7 @@ use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{self, Cell};
-use crate::table::expr::coercion::{check_order, unify};
+use crate::table::expr::coercion::{check_order, unify, with_equal_names};
 use crate::table::expr::compile::{Compiled, Eval, TestFn, bool_fn};
 use crate::table::types::DataType;
 use std::cmp::Ordering;
@@ -110,7 +110,7 @@ fn nan(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    let args = unify("`IN`", args)?;
+    let args = unify("`IN`", with_equal_names(args))?;
     check_order("`IN`", &args[0])?;
     Ok((args, DataType::Boolean, nullable))
 }
