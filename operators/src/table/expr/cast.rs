@@ -139,6 +139,12 @@ pub fn compile(
     {
         return to_timestamp(inner, from, on_error);
     }
+    // What does not fit between intervals and numbers is an error in any mode.
+    let number_of = |a: &DataType, b: &DataType| a.is_interval() && b.is_numeric();
+    let on_error = match on_error {
+        OnError::Wrap if number_of(from, to) || number_of(to, from) => OnError::Fail,
+        other => other,
+    };
     let (from, target) = (from.clone(), to.clone());
     match (inner, to.physical()) {
         (Compiled::Bytes(f), Physical::Bytes) => Compiled::Bytes(f),
@@ -548,9 +554,10 @@ fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i6
             None => return overflow(value, to),
         },
         (_, T::YearMonthInterval(_, unit)) => {
-            match value.checked_mul(if *unit == 0 { 12 } else { 1 }) {
-                Some(months) => months,
-                None => return overflow(value, to),
+            // Months are counted in 32 bits.
+            match value.checked_mul(if *unit == 0 { 12 } else { 1 }).map(i32::try_from) {
+                Some(Ok(months)) => i64::from(months),
+                _ => return overflow(value, to),
             }
         }
         // Seconds beyond the first or last timestamp are that one.

@@ -7,7 +7,7 @@ use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::analyze::{self, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::expr::coercion::{unify_as, widest_of};
+use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::functions::as_one;
 use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve};
@@ -594,10 +594,15 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     let mut rows = vec![Vec::new(); values.rows.len()];
     for (i, column) in columns.into_iter().enumerate() {
         let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
-        let column = unify_as(condition, "`VALUES`", column, |all| {
-            widest_of(all.iter().map(|value| &value.data_type))
-        })
-        .map_err(|error| error.at(here))?;
+        // By the rules without ANSI mode, as in Spark, but no text is converted.
+        let rules = Rules { ansi: false, ..Rules::current() };
+        let unify = || {
+            unify_as(condition, "`VALUES`", column, |all| {
+                let mut types = all.iter().map(|value| &value.data_type);
+                types.try_fold(DataType::Null, |common, next| widest_without_text(&common, next))
+            })
+        };
+        let column = rules.apply(unify).map_err(|error| error.at(here))?;
         let data_type = column.first().map_or(DataType::Null, |first| first.data_type.clone());
         let nullable = column.iter().any(|value| value.nullable);
         fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));

@@ -24,7 +24,7 @@ static SIGNATURES: &[Signature] = &[
     ("array_min", &[A::Array]),
     ("array_repeat", &[A::Any, A::Only(&[A::Int])]),
     ("arrays_zip", &[A::Array]),
-    ("bit_count", &[A::Only(&[A::Integral])]),
+    ("bit_count", &[A::Only(&[A::Integral, A::Boolean])]),
     ("bit_length", &[A::OneOf(&[A::String, A::Binary])]),
     ("bround", &[A::Number, A::Int]),
     ("concat_ws", &[A::String, A::OneOf(&[A::String, A::Strings])]),

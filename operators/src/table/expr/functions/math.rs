@@ -198,12 +198,16 @@ fn long_op(
 /// The operations on integers of which an overflow wraps around with ANSI mode off; another one
 /// gives its arguments back.
 pub fn wrapping(name: &str, args: Vec<Compiled>, to: &DataType) -> Result<Compiled, Vec<Compiled>> {
-    let op: fn(i64, i64) -> i64 = match name {
-        "+" => i64::wrapping_add,
-        "-" => i64::wrapping_sub,
-        "*" => i64::wrapping_mul,
-        "negative" => |a, _| a.wrapping_neg(),
-        "abs" => |a, _| a.wrapping_abs(),
+    let op: fn(i64, i64) -> Option<i64> = match name {
+        "+" => |a, b| Some(a.wrapping_add(b)),
+        "-" => |a, b| Some(a.wrapping_sub(b)),
+        "*" => |a, b| Some(a.wrapping_mul(b)),
+        // Of decimals too it is a BIGINT.
+        "div" if matches!(args.first(), Some(Compiled::Long(_))) => {
+            |a, b| (b != 0).then(|| a.wrapping_div(b))
+        }
+        "negative" => |a, _| Some(a.wrapping_neg()),
+        "abs" => |a, _| Some(a.wrapping_abs()),
         _ => return Err(args),
     };
     let to = to.clone();
@@ -215,7 +219,7 @@ pub fn wrapping(name: &str, args: Vec<Compiled>, to: &DataType) -> Result<Compil
             Some(b) => b(cx)?,
             None => Some(0),
         };
-        Ok(y.map(|y| wrapped(op(x, y), &to)))
+        Ok(y.and_then(|y| op(x, y)).map(|v| wrapped(v, &to)))
     }))
 }
 
@@ -251,7 +255,7 @@ fn scale(of: &Resolved) -> u8 {
 
 /// The error of a decimal result that its type has no room for.
 #[cold]
-pub(super) fn no_room<T>(of: i128, to: &DataType) -> Eval<T> {
+fn no_room<T>(of: i128, to: &DataType) -> Eval<T> {
     failed(
         "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
         format!("the result of an operation on the digits {of} does not fit {to}"),

@@ -20,6 +20,7 @@ mod random;
 mod regexp;
 mod rounding;
 mod split;
+mod strict;
 mod string;
 mod text;
 mod time;
@@ -236,6 +237,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         "rlike" | "regexp" => "regexp_like",
         "printf" => "format_string",
         "char" => "chr",
+        "getbit" => "bit_get",
         "position" => "locate",
         "sha" => "sha1",
         "dateadd" => "date_add",

@@ -1,5 +1,6 @@
 //! Powers, logarithms, angles, bits and bases.
 
+use super::strict;
 use super::{
     Function, Typed, any_nullable, cells, function, made, nullable_cells, take, typed,
     typed_or_null,
@@ -35,12 +36,12 @@ fn above(args: Vec<Compiled>, limit: f64, f: fn(f64) -> f64) -> Compiled {
 }
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    double("exp", "exp(x): e to the power of x", |a, _, _| map(a, f64::exp)),
-    double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, f64::exp_m1)),
-    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, f64::ln)),
-    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, f64::log2)),
-    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, f64::log10)),
-    logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, f64::ln_1p)),
+    double("exp", "exp(x): e to the power of x", |a, _, _| map(a, libm::exp)),
+    double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, libm::expm1)),
+    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, strict::log)),
+    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, strict::log2)),
+    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, strict::log10)),
+    logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, libm::log1p)),
     cells(
         "log",
         "log([base, ]x): the natural one without a base",
@@ -52,7 +53,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             if value <= 0.0 || base <= 0.0 {
                 return Ok(Cell::Null);
             }
-            Ok(Cell::Double(if a.len() == 2 { value.ln() / base.ln() } else { value.ln() }))
+            let log = strict::log(value);
+            Ok(Cell::Double(if a.len() == 2 { log / strict::log(base) } else { log }))
         },
     ),
     cells(
@@ -62,22 +64,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Double], T::Double),
         |a, _, _| Ok(Cell::Double(power(a[0].double(), a[1].double()))),
     ),
-    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, f64::cbrt)),
+    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, strict::cbrt)),
     double("sin", "sin(x)", |a, _, _| map(a, f64::sin)),
     double("cos", "cos(x)", |a, _, _| map(a, f64::cos)),
     double("tan", "tan(x)", |a, _, _| map(a, f64::tan)),
     double("cot", "cot(x)", |a, _, _| map(a, |v| 1.0 / v.tan())),
     double("sec", "sec(x)", |a, _, _| map(a, |v| 1.0 / v.cos())),
     double("csc", "csc(x)", |a, _, _| map(a, |v| 1.0 / v.sin())),
-    double("asin", "asin(x)", |a, _, _| map(a, f64::asin)),
-    double("acos", "acos(x)", |a, _, _| map(a, f64::acos)),
-    double("atan", "atan(x)", |a, _, _| map(a, f64::atan)),
-    double("sinh", "sinh(x)", |a, _, _| map(a, f64::sinh)),
-    double("cosh", "cosh(x)", |a, _, _| map(a, f64::cosh)),
-    double("tanh", "tanh(x)", |a, _, _| map(a, f64::tanh)),
-    double("asinh", "asinh(x)", |a, _, _| map(a, f64::asinh)),
-    double("acosh", "acosh(x)", |a, _, _| map(a, f64::acosh)),
-    double("atanh", "atanh(x)", |a, _, _| map(a, f64::atanh)),
+    double("asin", "asin(x)", |a, _, _| map(a, libm::asin)),
+    double("acos", "acos(x)", |a, _, _| map(a, libm::acos)),
+    double("atan", "atan(x)", |a, _, _| map(a, libm::atan)),
+    double("sinh", "sinh(x)", |a, _, _| map(a, strict::sinh)),
+    double("cosh", "cosh(x)", |a, _, _| map(a, strict::cosh)),
+    double("tanh", "tanh(x)", |a, _, _| map(a, strict::tanh)),
+    double("asinh", "asinh(x)", |a, _, _| map(a, libm::asinh)),
+    double("acosh", "acosh(x)", |a, _, _| map(a, libm::acosh)),
+    double("atanh", "atanh(x)", |a, _, _| map(a, |x| 0.5 * (libm::log1p(x) - libm::log1p(-x)))),
     double("degrees", "degrees(x): of radians", |a, _, _| map(a, f64::to_degrees)),
     double("radians", "radians(x): of degrees", |a, _, _| map(a, f64::to_radians)),
     double("rint", "rint(x): the nearest whole number, half to even", |a, _, _| {
@@ -89,14 +91,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
         // Without the sign of a zero, as in Spark.
-        |a, _, _| Ok(Cell::Double((a[0].double() + 0.0).atan2(a[1].double() + 0.0))),
+        |a, _, _| Ok(Cell::Double(libm::atan2(a[0].double() + 0.0, a[1].double() + 0.0))),
     ),
     cells(
         "hypot",
         "hypot(a, b): sqrt(a² + b²)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        |a, _, _| Ok(Cell::Double(a[0].double().hypot(a[1].double()))),
+        |a, _, _| Ok(Cell::Double(strict::hypot(a[0].double(), a[1].double()))),
     ),
     cells(
         "pi",
@@ -182,16 +184,30 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "bit_count",
         "bit_count(a): how many bits are set",
         (1, 1),
-        |n, a| typed(n, a, &[T::Long], T::Int),
-        |a, _, _| Ok(Cell::Long(i64::from(a[0].long().count_ones()))),
+        |n, a| {
+            let to = if a[0].data_type == T::Boolean { T::Boolean } else { T::Long };
+            typed(n, a, &[to], T::Int)
+        },
+        |a, _, _| {
+            Ok(Cell::Long(match a[0] {
+                Cell::Bool(bit) => i64::from(bit),
+                other => i64::from(other.long().count_ones()),
+            }))
+        },
     ),
     cells(
         "bit_get",
         "bit_get(a, n): the bit n of a, from the lowest, which is 0",
         (2, 2),
-        |n, a| typed(n, a, &[T::Long, T::Int], T::Byte),
-        |a, _, _| match a[1].long() {
-            n @ 0..=63 => Ok(Cell::Long(a[0].long() >> n & 1)),
+        |n, a| {
+            let integral = a[0].data_type.is_integral();
+            let of = if integral { a[0].data_type.clone() } else { T::Long };
+            typed(n, a, &[of, T::Int], T::Byte)
+        },
+        |a, call, _| match a[1].long() {
+            n if (0..i64::from(bits_of(call.data_type(0)))).contains(&n) => {
+                Ok(Cell::Long(a[0].long() >> n & 1))
+            }
             n => failed(
                 "INVALID_PARAMETER_VALUE.BIT_POSITION_RANGE",
                 format!("there is no bit {n}"),
@@ -282,10 +298,20 @@ fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     typed(name, args, &[to.clone(), T::Int], to)
 }
 
+/// How many bits a whole number of a type has.
+fn bits_of(data_type: &DataType) -> u32 {
+    match data_type {
+        T::Byte => 8,
+        T::Short => 16,
+        T::Int => 32,
+        _ => 64,
+    }
+}
+
 /// Java's power: not a number wherever an operand is none, but for an exponent of zero.
 fn power(base: f64, exponent: f64) -> f64 {
     let undefined = exponent.is_nan() || base.abs() == 1.0 && exponent.is_infinite();
-    if undefined { f64::NAN } else { base.powf(exponent) }
+    if undefined { f64::NAN } else { libm::pow(base, exponent) }
 }
 
 /// Digits of one base as digits of another; unsigned, or signed where `to` is negative. Also says

@@ -3,12 +3,12 @@
 //! A float or double is rounded as the decimal that it prints as ([`floating`]), as in Spark:
 //! 2.675 to two digits is 2.68, and nothing rounds to -0.0.
 
-use super::math::{no_room, same};
-use super::{Call, Function, Typed, any_nullable, called, expect, function};
+use super::math::same;
+use super::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::cast::{TWO_63, arithmetic_overflow, rescale};
+use crate::table::expr::cast::{TWO_63, arithmetic_overflow, rescale, wrapped};
 use crate::table::expr::compile::{
-    Compiled, DecimalFn, Semantics, decimal_fn, double_fn, fold, long_fn,
+    Compiled, DecimalFn, Semantics, decimal_fn, double_fn, failed, fold, long_fn,
 };
 use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -27,15 +27,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     called("ceil", "ceil(a[, digits]): up to a whole number", (1, 2), to_whole, |args, call| {
         whole(args, &call, f64::ceil, Rounding::Up)
     }),
-    function(
-        "round",
-        "round(a[, digits]): half away from zero",
-        (1, 2),
-        rounding,
-        |args, exprs, to| round(args, exprs, to, Rounding::HalfUp),
-    ),
-    function("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, exprs, to| {
-        round(args, exprs, to, Rounding::HalfEven)
+    called("round", "round(a[, digits]): half away from zero", (1, 2), rounding, |args, call| {
+        round(args, &call, Rounding::HalfUp)
+    }),
+    called("bround", "bround(a[, digits]): half to even", (1, 2), rounding, |args, call| {
+        round(args, &call, Rounding::HalfEven)
     }),
 ];
 
@@ -170,9 +166,14 @@ fn rounded_decimal(
     let (scale, to) = (from.as_decimal().map_or(0, |(_, scale)| scale), to.clone());
     decimal_fn(move |cx| {
         let Some(value) = a(cx)? else { return Ok(None) };
-        match round_decimal(value, scale, digits, rounding) {
-            Some((value, scale)) => rescale(value, scale, &to),
-            None => no_room(value, &to),
+        let rounded = round_decimal(value, scale, digits, rounding);
+        match rounded.and_then(|(value, scale)| rescale(value, scale, &to).ok().flatten()) {
+            Some(value) => Ok(Some(value)),
+            None => failed(
+                "NUMERIC_VALUE_OUT_OF_RANGE.WITHOUT_SUGGESTION",
+                format!("a decimal rounded to {digits} digits does not fit {to}"),
+                "",
+            ),
         }
     })
 }
@@ -197,7 +198,8 @@ fn whole(args: Vec<Compiled>, call: &Call, round: fn(f64) -> f64, rounding: Roun
     }
 }
 
-fn round(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, rounding: Rounding) -> Compiled {
+fn round(args: Vec<Compiled>, call: &Call, rounding: Rounding) -> Compiled {
+    let (exprs, to) = (&call.args, &call.to);
     let Some(value) = args.into_iter().next() else { unreachable!("resolution counted") };
     let Some(digits) = wanted(exprs.get(1)) else {
         return match value {
@@ -217,7 +219,7 @@ fn round(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, rounding: Round
             })
         }
         Compiled::Long(a) if digits < 0 => {
-            let (low, high) = to.integral_range();
+            let ((low, high), to, ansi) = (to.integral_range(), to.clone(), call.semantics.ansi);
             long_fn(move |cx| {
                 let Some(x) = a(cx)? else { return Ok(None) };
                 match round_decimal(i128::from(x), 0, digits, rounding) {
@@ -226,6 +228,7 @@ fn round(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, rounding: Round
                     {
                         Ok(Some(rounded as i64))
                     }
+                    Some((rounded, _)) if !ansi => Ok(Some(wrapped(rounded as i64, &to))),
                     _ => arithmetic_overflow(&format!("rounding {x}")),
                 }
             })

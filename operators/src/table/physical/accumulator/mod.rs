@@ -8,10 +8,11 @@ mod sketch;
 mod values;
 
 use crate::table::aggregates::{AggregateCall, AggregateFunction, fractions};
-use crate::table::expr::cast::{arithmetic_overflow, rescale};
+use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{
-    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, fold,
+    BoolFn, CellFn, Compiled, Cx, DoubleFn, EvalError, LongFn, Semantics, TestFn, compile, failed,
+    fold,
 };
 use crate::table::expr::decimal;
 use crate::table::expr::functions::{as_key, is_null, order_doubles, xxhash64};
@@ -448,7 +449,11 @@ impl Function {
             A::Count(n) => writer.long(index, *n),
             A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
             A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
-            A::SumDecimal(Some(v)) if v.0 == OVERFLOWED => {}
+            A::SumDecimal(Some(v)) if { v.0 }.unsigned_abs() >= 10u128.pow(38) => {
+                if self.ansi {
+                    return arithmetic_overflow("the sum of decimals");
+                }
+            }
             A::SumDecimal(Some(v)) => writer.decimal(index, v.0),
             A::Once(once) => return self.write(&once.1, writer, index),
             A::User(state, function) => {
@@ -503,37 +508,37 @@ impl Function {
         Ok(())
     }
 
-    /// A sum of decimals that has at most 38 digits; beyond them it is [`OVERFLOWED`] for good, or
-    /// an error in ANSI mode.
+    /// A sum of decimals, which may have more than 38 digits as long as more are to come. Beyond 128
+    /// bits it is [`OVERFLOWED`] for good, or an error in ANSI mode.
     #[inline]
     fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
-        const LIMIT: u128 = 10u128.pow(38);
-        let total = sum.checked_add(more).filter(|total| total.unsigned_abs() < LIMIT);
-        match total {
+        match sum.checked_add(more) {
             Some(total) if sum != OVERFLOWED && more != OVERFLOWED => Ok(total),
             _ if self.ansi => arithmetic_overflow("the sum of decimals"),
             _ => Ok(OVERFLOWED),
         }
     }
 
-    /// The average: a quotient of Spark's type of a division by a count, then brought to the
-    /// result's type.
     fn decimal_average(&self, sum: i128, count: i64) -> Result<Option<i128>, Box<EvalError>> {
-        let DataType::Decimal(precision, scale) = self.from else { return Ok(None) };
+        let DataType::Decimal(_, scale) = self.from else { return Ok(None) };
         if sum == OVERFLOWED {
             return Ok(None);
         }
-        let of_sum = ((precision + 10).min(38), scale);
-        let quotient = decimal::result_type("/", of_sum, (20, 0), true);
-        let DataType::Decimal(_, places) = quotient else { return Ok(None) };
-        match decimal::divide((sum, scale), (i128::from(count), 0), &quotient) {
-            Some(value) => rescale(value, places, &self.to),
-            None => arithmetic_overflow("the average"),
+        if sum.unsigned_abs() >= 10u128.pow(38) {
+            return arithmetic_overflow("the sum of an average");
+        }
+        match decimal::divide((sum, scale), (i128::from(count), 0), &self.to) {
+            Some(average) => Ok(Some(average)),
+            None => failed(
+                "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
+                format!("the average does not fit {}", self.to),
+                "Cast to a decimal of fewer digits",
+            ),
         }
     }
 }
 
-/// Stands for a sum of decimals that has had more than 38 digits.
+/// Stands for a sum of decimals that has had more than 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
 /// Puts a row of cells into a buffer that is kept from value to value.
