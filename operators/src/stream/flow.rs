@@ -123,6 +123,16 @@ impl<C: 'static> Flow<C> {
     /// called before the first stream is made, since keys and states are then of types that serde can
     /// write. What was pushed into a channel and is in no committed epoch when the process dies must
     /// be pushed again: [`Input::committed`] says how many were.
+    ///
+    /// A key that serde cannot read again is refused by the compiler:
+    ///
+    /// ```compile_fail,E0277
+    /// use millstream::stream::{Count, Flow};
+    ///
+    /// let flow = Flow::new("words").checkpoint("/var/lib/words");
+    /// let (_, words) = flow.channel::<&'static str>();
+    /// words.key_by(|word| *word).aggregate(Count).sink(|_| {});
+    /// ```
     pub fn checkpoint(self, folder: impl Into<PathBuf>) -> Flow<Checkpointed> {
         let Self { name, parallelism, sinks, .. } = self;
         let checkpoint = Some(folder.into());
