@@ -198,7 +198,11 @@ impl Session {
                 }
             }
             "spark.sql.session.timezone" => {
-                inner.settings.semantics.zone = crate::table::datetime::zone(value)?;
+                let zone = crate::table::datetime::zone(value).map_err(|mut error| {
+                    error.condition = "INVALID_CONF_VALUE.TIME_ZONE".into();
+                    error
+                })?;
+                inner.settings.semantics.zone = zone;
             }
             "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
                 Ok(ansi) => inner.settings.semantics.ansi = ansi,

@@ -80,11 +80,12 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let (sign, digits) = match trimmed.strip_prefix('-') {
         Some(rest) => (-1, rest),
-        None => (1, trimmed.strip_prefix('+').unwrap_or(trimmed)),
+        None => (1i128, trimmed.strip_prefix('+').unwrap_or(trimmed)),
     };
     let number = |text: &str| {
         let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        fits.then(|| text.parse::<i64>().ok()).flatten()
+        // Wide enough that the sign may come last: the least value has no positive counterpart.
+        fits.then(|| text.parse::<i64>().ok()).flatten().map(i128::from)
     };
     let value = match *data_type {
         DataType::YearMonthInterval(from, to) if from == to => {
@@ -109,16 +110,17 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
             if parts.len() != usize::from(to - from) + 1 {
                 return None;
             }
-            let mut total = 0i64;
+            let mut total = 0i128;
             for (unit, part) in (from..=to).zip(parts) {
                 let (whole, fraction) = match part.split_once('.') {
                     Some((whole, fraction)) if unit == 3 => (whole, fraction),
                     Some(_) => return None,
                     None => (part, ""),
                 };
-                let most = if unit == from { i64::MAX } else { [0, 23, 59, 59][usize::from(unit)] };
+                let most =
+                    if unit == from { i128::MAX } else { [0, 23, 59, 59][usize::from(unit)] };
                 let count = number(whole).filter(|count| *count <= most)?;
-                total = count.checked_mul(UNIT_US[usize::from(unit)])?.checked_add(total)?;
+                total = (count * i128::from(UNIT_US[usize::from(unit)])).checked_add(total)?;
                 if !fraction.is_empty() {
                     let padded = format!("{fraction:0<6}");
                     total = total.checked_add(number(padded.get(..6)?)?)?;
@@ -128,7 +130,27 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
         }
         _ => return None,
     };
-    Some(sign * value)
+    let value = sign * value;
+    match data_type {
+        DataType::YearMonthInterval(..) => i32::try_from(value).ok().map(i64::from),
+        _ => i64::try_from(value).ok(),
+    }
+}
+
+/// Whether a text has the parts of an interval type, though perhaps a number is too large.
+pub fn has_shape(written: &str, data_type: &DataType) -> bool {
+    let digits = written.trim().trim_start_matches(['-', '+']);
+    let signs: String = digits.chars().filter(|c| !c.is_ascii_digit()).collect();
+    let expected = match *data_type {
+        DataType::YearMonthInterval(from, to) if from < to => "-".to_string(),
+        DataType::DayTimeInterval(from, to) => {
+            let clock = ":".repeat(usize::from(to - from.max(1).min(to)));
+            if from == 0 && to > 0 { format!(" {clock}") } else { clock }
+        }
+        _ => String::new(),
+    };
+    let last_is_seconds = matches!(data_type, DataType::DayTimeInterval(_, 3));
+    signs == expected || last_is_seconds && signs == format!("{expected}.")
 }
 
 /// A length of time: months have no fixed number of days.
@@ -218,6 +240,13 @@ mod tests {
             assert!(shown.contains(&format!("'{written}'")), "{shown}");
         }
         assert_eq!(parse("1 24:00:00", &DataType::DayTimeInterval(0, 3)), None);
+        let year_month = DataType::YearMonthInterval(0, 1);
+        assert_eq!(parse("-178956970-8", &year_month), Some(i64::from(i32::MIN)));
+        assert_eq!(parse("178956970-8", &year_month), None);
+        let day_time = DataType::DayTimeInterval(0, 3);
+        assert_eq!(parse("-106751991 04:00:54.775808", &day_time), Some(i64::MIN));
+        assert!(has_shape("178956970-8", &year_month) && has_shape("1 24:00:00.5", &day_time));
+        assert!(!has_shape("1", &year_month) && !has_shape("15:40", &day_time));
         assert_eq!(of_unit("1.5", "seconds"), Some((1_500_000, false, 3)));
         assert_eq!(of_unit("-2", "week"), Some((-14 * DAY_US, false, 0)));
     }

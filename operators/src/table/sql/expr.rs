@@ -551,6 +551,14 @@ fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -
         || args.len() == 3
             && matches!(name.as_str(), "date_add" | "dateadd" | "date_diff" | "datediff");
     let mut name = name;
+    if by_unit && matches!(args.first(), Some(Expr::Literal(Value::String(_), _))) {
+        return Err(PlanError::new(
+            "INVALID_PARAMETER_VALUE.DATETIME_UNIT",
+            format!("the unit of `{name}` is a word without quotes"),
+            "timestampdiff(HOUR, start, end)",
+        )
+        .at(here));
+    }
     if by_unit && let Some(Expr::Column { parts, .. }) = args.first() {
         args[0] = parts.join(".").as_str().into();
         name = if name.contains("diff") { "timestampdiff" } else { "timestampadd" }.to_string();
@@ -595,10 +603,10 @@ fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Ex
 }
 
 /// `1 DAY 2 HOURS`, `'1-2' YEAR TO MONTH`, `'10 minutes'`.
-fn interval_literal(text: &str) -> PlanResult<Expr> {
-    let wrong = || {
+pub fn interval_literal(text: &str) -> PlanResult<Expr> {
+    let wrong = |condition: &str| {
         PlanError::new(
-            "INVALID_INTERVAL_FORMAT",
+            condition,
             format!("`INTERVAL` {text} is not a length of time"),
             "Write INTERVAL 10 MINUTES, INTERVAL '1 02:03:04' DAY TO SECOND or INTERVAL 1 YEAR",
         )
@@ -608,30 +616,55 @@ fn interval_literal(text: &str) -> PlanResult<Expr> {
         && let Some((quoted, units)) = rest.split_once('\'')
         && units.trim().to_ascii_uppercase().contains(" TO ")
     {
-        let to = Schema::parse_ddl(&format!("t INTERVAL {units}"))?.fields.remove(0).data_type;
-        let value = interval::parse(quoted, &to).ok_or_else(wrong)?;
+        let to = Schema::parse_ddl(&format!("t INTERVAL {units}"))
+            .map_err(|_| wrong("INVALID_INTERVAL_FORMAT.UNSUPPORTED_FROM_TO_EXPRESSION"))?;
+        let to = to.fields.into_iter().next().map_or(DataType::Null, |field| field.data_type);
+        let value = interval::parse(quoted, &to).ok_or_else(|| {
+            wrong(match (interval::has_shape(quoted, &to), &to) {
+                (true, _) => "INVALID_INTERVAL_FORMAT.INTERVAL_PARSING",
+                (false, DataType::YearMonthInterval(..)) => {
+                    "INVALID_INTERVAL_FORMAT.UNMATCHED_FORMAT_STRING"
+                }
+                _ => "INVALID_INTERVAL_FORMAT.UNMATCHED_FORMAT_STRING_WITH_NOTICE",
+            })
+        })?;
         return Ok(Expr::Literal(Value::Long(value), to));
+    }
+    let mut parts = text.split('\'');
+    let units: String = parts.clone().step_by(2).collect();
+    let all_quoted = text.starts_with('\'') && units.trim().is_empty();
+    let malformed = if all_quoted { "INVALID_TYPED_LITERAL" } else { "INVALID_INTERVAL_FORMAT" };
+    // Before a unit that is not quoted there is one number in quotes.
+    let numbers = parts.by_ref().skip(1).step_by(2);
+    let single = |part: &str| part.replace("- ", "-").split_whitespace().count() == 1;
+    if !all_quoted && !numbers.into_iter().all(single) {
+        return Err(wrong(malformed));
     }
     let cleaned = text.replace('\'', " ").replace("- ", "-");
     let words: Vec<&str> = cleaned.split_whitespace().collect();
     if words.is_empty() || words.len() % 2 == 1 {
-        return Err(wrong());
+        return Err(wrong(malformed));
     }
+    let overflow = "INTERVAL_ARITHMETIC_OVERFLOW.WITHOUT_SUGGESTION";
     let (mut total, mut kind, mut first, mut last) = (0i64, None, u8::MAX, 0);
     for pair in words.chunks(2) {
-        let (value, months, place) = interval::of_unit(pair[0], pair[1]).ok_or_else(wrong)?;
+        let (value, months, place) =
+            interval::of_unit(pair[0], pair[1]).ok_or_else(|| wrong(malformed))?;
         if kind.is_some_and(|kind| kind != months) {
             return Err(PlanError::not_yet("an interval of months and days together"));
         }
         kind = Some(months);
         (first, last) = (first.min(place), last.max(place));
-        total = total.checked_add(value).ok_or_else(wrong)?;
+        total = total.checked_add(value).ok_or_else(|| wrong(overflow))?;
     }
     let data_type = if kind == Some(true) {
         DataType::YearMonthInterval(first, last)
     } else {
         DataType::DayTimeInterval(first, last)
     };
+    if kind == Some(true) && i32::try_from(total).is_err() {
+        return Err(wrong(overflow));
+    }
     Ok(Expr::Literal(Value::Long(total), data_type))
 }
 

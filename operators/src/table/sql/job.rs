@@ -1,9 +1,12 @@
-//! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`.
+//! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`.
 
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
+use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::Expr;
 use crate::table::plan::{Options, Plan};
-use crate::table::types::Schema;
+use crate::table::types::{DataType, Schema};
+use crate::table::value::Value;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// A statement of a job file.
@@ -230,22 +233,7 @@ impl<'t> Reader<'t> {
 fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
     let here = reader.here();
     if reader.keyword("SET") {
-        let mut key = reader.name()?;
-        while reader.token(&Token::Period) {
-            key = format!("{key}.{}", reader.name()?);
-        }
-        if !reader.token(&Token::Eq) {
-            return Err(reader.unexpected("'='"));
-        }
-        let value: String = reader.tokens[reader.next..]
-            .iter()
-            .map(|t| match &t.token {
-                Token::SingleQuotedString(text) => text.clone(),
-                other => other.to_string(),
-            })
-            .collect::<Vec<_>>()
-            .join(" ");
-        return Ok(Statement::Set { key, value, place: here });
+        return set(reader, here);
     }
     let begins_query = ["SELECT", "WITH", "VALUES", "FROM"];
     if reader.peek().is_some_and(|t| {
@@ -300,4 +288,144 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
     }
     reader.expect("AS")?;
     Ok(Statement::QueryView { name, query: reader.rest()? })
+}
+
+/// `SET key = value`, the value with or without quotes, or `SET TIME ZONE …`.
+fn set(mut reader: Reader<'_>, place: Place) -> PlanResult<Statement> {
+    let mut key = reader.name()?;
+    if key.eq_ignore_ascii_case("TIME") && reader.keyword("ZONE") {
+        let key = "spark.sql.session.timeZone".to_string();
+        return Ok(Statement::Set { key, value: time_zone(&mut reader)?, place });
+    }
+    while reader.token(&Token::Period) {
+        key = format!("{key}.{}", reader.name()?);
+    }
+    if !reader.token(&Token::Eq) {
+        return Err(reader.unexpected("'='"));
+    }
+    Ok(Statement::Set { key, value: as_written(&reader.tokens[reader.next..]), place })
+}
+
+/// Tokens as they were written: `America/New_York` is three of them without spaces.
+fn as_written(tokens: &[TokenWithSpan]) -> String {
+    let mut text = String::new();
+    let mut end = None;
+    for token in tokens {
+        if end.is_some_and(|end| end != token.span.start) {
+            text.push(' ');
+        }
+        end = Some(token.span.end);
+        match &token.token {
+            Token::SingleQuotedString(quoted) | Token::DoubleQuotedString(quoted) => {
+                text.push_str(quoted);
+            }
+            Token::Word(word) => text.push_str(&word.value),
+            other => text.push_str(&other.to_string()),
+        }
+    }
+    text
+}
+
+/// What stands behind `SET TIME ZONE`: LOCAL, a name in quotes, or an interval.
+fn time_zone(reader: &mut Reader<'_>) -> PlanResult<String> {
+    let here = reader.here();
+    let zone = if reader.keyword("LOCAL") {
+        local_zone()
+    } else if let Some(Token::SingleQuotedString(name) | Token::DoubleQuotedString(name)) =
+        reader.peek().map(|t| &t.token)
+    {
+        reader.next += 1;
+        name.clone()
+    } else if reader.peek().is_some_and(|t| is_word(&t.token, "INTERVAL")) {
+        let text = reader.tokens[reader.next + 1..].iter().map(|t| t.token.to_string());
+        let text = text.collect::<Vec<_>>().join(" ");
+        reader.next = reader.tokens.len();
+        offset_name(&text).map_err(|error| error.at(here))?
+    } else {
+        return Err(reader.unexpected("LOCAL, a time zone in quotes or an interval"));
+    };
+    if reader.peek().is_some() {
+        return Err(reader.unexpected("the end of the statement"));
+    }
+    Ok(zone)
+}
+
+/// The name of the zone that is so far ahead of UTC.
+fn offset_name(interval: &str) -> PlanResult<String> {
+    let zone = match super::expr::interval_literal(interval)? {
+        Expr::Literal(Value::Long(micros), DataType::DayTimeInterval(..)) => {
+            i32::try_from(micros / SECOND_US).ok().and_then(Tz::fixed)
+        }
+        _ => None,
+    };
+    zone.map(|zone| zone.name().into_owned()).ok_or_else(|| {
+        PlanError::new(
+            "INVALID_INTERVAL_FORMAT.TIMEZONE_INTERVAL_OUT_OF_RANGE",
+            format!("`INTERVAL` {interval} is no distance of a zone from UTC"),
+            "It has hours, minutes and seconds, 18 hours at most",
+        )
+    })
+}
+
+/// The machine's zone: what the variable TZ names, else what /etc/localtime links to, else UTC.
+fn local_zone() -> String {
+    let linked = || {
+        let link = std::fs::read_link("/etc/localtime").ok()?;
+        Some(link.to_str()?.split_once("zoneinfo/")?.1.to_string())
+    };
+    let known = |name: &String| Tz::named(name).is_some();
+    let named = std::env::var("TZ").ok().filter(known);
+    named.or_else(|| linked().filter(known)).unwrap_or_else(|| "UTC".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(sql: &str) -> Result<(String, String), String> {
+        match parse(sql).map(|mut statements| statements.remove(0)) {
+            Ok(Statement::Set { key, value, .. }) => Ok((key, value)),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.condition.to_string()),
+        }
+    }
+
+    #[test]
+    fn values_of_settings_need_no_quotes() {
+        for (written, value) in [
+            ("America/New_York", "America/New_York"),
+            ("+05:30", "+05:30"),
+            ("Etc/GMT+3", "Etc/GMT+3"),
+            ("'Europe/Paris'", "Europe/Paris"),
+            ("10 seconds", "10 seconds"),
+        ] {
+            let read = set(&format!("SET a.b = {written}"));
+            assert_eq!(read, Ok(("a.b".to_string(), value.to_string())));
+        }
+    }
+
+    #[test]
+    fn time_zones_are_set_by_name_or_distance() {
+        let zone = |written: &str| {
+            set(&format!("SET TIME ZONE {written}")).map(|(key, value)| {
+                assert_eq!(key, "spark.sql.session.timeZone");
+                value
+            })
+        };
+        for (written, name) in [
+            ("'Asia/Kolkata'", "Asia/Kolkata"),
+            ("INTERVAL '5:30' HOUR TO MINUTE", "+05:30"),
+            ("INTERVAL 5 HOURS 30 MINUTES", "+05:30"),
+            ("INTERVAL -5 HOURS", "-05:00"),
+            ("INTERVAL '10:00:01' HOUR TO SECOND", "+10:00:01"),
+        ] {
+            assert_eq!(zone(written).as_deref(), Ok(name), "{written}");
+        }
+        assert!(zone("LOCAL").is_ok());
+        for too_far in ["INTERVAL 19 HOURS", "INTERVAL 1 MONTH"] {
+            let condition = "INVALID_INTERVAL_FORMAT.TIMEZONE_INTERVAL_OUT_OF_RANGE";
+            assert_eq!(zone(too_far), Err(condition.to_string()), "{too_far}");
+        }
+        assert!(zone("UTC").is_err() && zone("+5").is_err());
+    }
 }

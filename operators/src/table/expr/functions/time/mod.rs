@@ -322,14 +322,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| {
             check_pattern(&a, 1, Direction::Read)?;
             match a[0].data_type {
-                T::Timestamp | T::Date | T::TimestampNtz => {
-                    typed_or_null(n, a, &[T::Timestamp, T::String], T::Long)
-                }
+                T::TimestampNtz => typed_or_null(n, a, &[T::TimestampNtz, T::String], T::Long),
+                T::Timestamp | T::Date => typed_or_null(n, a, &[T::Timestamp, T::String], T::Long),
                 _ => typed_or_null(n, a, &[T::String, T::String], T::Long),
             }
         },
         |mut args, call| {
-            if call.data_type(0) == &T::Timestamp {
+            if call.data_type(0).is_datetime() {
                 args.truncate(1);
                 let [a] = take(args);
                 let a = a.long();
@@ -368,11 +367,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "timestamp_seconds(n): of seconds since 1970",
         (1, 1),
         of_seconds,
-        |a, _, _| {
+        |a, call, _| {
             or_overflow(match a[0] {
                 Cell::Double(v) if v.is_nan() => return Ok(Cell::Null),
                 Cell::Double(v) => Some((v * 1e6) as i64),
-                Cell::Decimal(v) => i64::try_from(v).ok(),
+                Cell::Decimal(v) => return decimal_seconds(v, call.data_type(0)),
                 v => v.long().checked_mul(SECOND_US),
             })
         },
@@ -395,21 +394,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "unix_seconds",
         "unix_seconds(timestamp): since 1970, rounded down",
         (1, 1),
-        |n, a| typed(n, a, &[T::Timestamp], T::Long),
+        |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(SECOND_US))),
     ),
     cells(
         "unix_millis",
         "unix_millis(timestamp): since 1970, rounded down",
         (1, 1),
-        |n, a| typed(n, a, &[T::Timestamp], T::Long),
+        |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(Cell::Long(a[0].long().div_euclid(1000))),
     ),
     cells(
         "unix_micros",
         "unix_micros(timestamp): since 1970",
         (1, 1),
-        |n, a| typed(n, a, &[T::Timestamp], T::Long),
+        |n, a| on_clock(n, a, T::Long),
         |a, _, _| Ok(a[0]),
     ),
     cells(
@@ -471,7 +470,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| {
             unit_of(n, &a[0])?;
             let to = if a[2].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
-            typed(n, a, &[T::String, T::Int, to.clone()], to)
+            typed(n, a, &[T::String, T::Long, to.clone()], to)
         },
         |a, call, _| {
             let zone = zone_of_type(&call.to, call.semantics.zone);
@@ -595,7 +594,7 @@ fn date_part(args: Vec<Compiled>, part: DatePart) -> Compiled {
     long_fn(move |cx| Ok(a(cx)?.map(Date::of_days).map(part)))
 }
 
-/// A time that is read off a clock: the session's, or that of a TIMESTAMP_NTZ.
+/// A time that is read off a clock, or counted without one: the session's, or that of a TIMESTAMP_NTZ.
 fn on_clock(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
     let from = if args[0].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
     typed(name, args, &[from], to)
@@ -858,10 +857,25 @@ fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
+/// Seconds with their fraction, of whole microseconds.
+fn decimal_seconds<'a>(value: i128, from: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
+    let scale = from.as_decimal().map_or(0, |(_, scale)| u32::from(scale));
+    let unit = 10i128.pow(scale.saturating_sub(6));
+    if value % unit != 0 {
+        return failed(
+            "NUMERIC_VALUE_OUT_OF_RANGE.WITHOUT_SUGGESTION",
+            "the seconds have more than six digits behind the point",
+            "Round them first",
+        );
+    }
+    let micros = (value / unit).checked_mul(10i128.pow(6u32.saturating_sub(scale)));
+    or_overflow(micros.and_then(|micros| i64::try_from(micros).ok()))
+}
+
 fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let to = match &args[0].data_type {
         T::Float | T::Double => T::Double,
-        T::Decimal(..) => T::Decimal(38, 6),
+        decimal @ T::Decimal(..) => decimal.clone(),
         _ => T::Long,
     };
     let nullable = any_nullable(&args);
