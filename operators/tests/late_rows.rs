@@ -7,6 +7,7 @@ use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -275,5 +276,43 @@ fn after_a_restart_a_sink_goes_on_with_its_epochs() {
             assert!(before < opened.first().copied(), "{trigger:?}: {before:?} {opened:?}");
             before = opened.last().copied();
         }
+    }
+}
+
+/// What the console prints, to be read.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// In continuous mode the console prints rows before their epoch's marker, under its number.
+#[test]
+fn after_a_restart_the_console_goes_on_with_its_epochs() {
+    let (folder, session) = (Folder::new("console"), Session::new());
+    let events = session.memory_stream("events", "n BIGINT").unwrap();
+    for run in 0..2 {
+        let printed = Printed::default();
+        let out = printed.clone();
+        session.set_console(move || Box::new(out.clone()));
+        let writer = session.sql("SELECT n FROM events").unwrap().write_stream().format("console");
+        let writer = writer.option("checkpointLocation", folder.0.display());
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+        let query = writer.trigger(trigger).config(config).start().unwrap();
+        events.add([vec![Value::Long(run)]]);
+        query.process_all_available().unwrap();
+        query.stop().unwrap();
+        let first = query.recent_progress()[0].committed.epoch;
+        let text = String::from_utf8(printed.0.lock().unwrap().clone()).unwrap();
+        let heading = text.lines().find(|line| line.starts_with("Batch: "));
+        assert_eq!(heading, Some(format!("Batch: {first}").as_str()), "{text}");
+        assert!(run == 0 || first > 0);
     }
 }
