@@ -34,7 +34,16 @@ fn known(name: &str) -> Option<CharSet> {
 
 /// A set that the tables have for certain.
 fn given(name: &str) -> CharSet {
-    known(name).unwrap_or_else(|| CharSet::of([]))
+    let set = known(name).unwrap_or_else(|| CharSet::of([]));
+    match name {
+        // Letters that became small ones later.
+        "Lowercase" => set.without(&CharSet::of([0x10fc, 0xab69])),
+        // Marks that became alphabetic later.
+        "Alphabetic" => set.without(&CharSet::new(vec![(0x363, 0x36f), (0x1dd3, 0x1de6)])),
+        // A sign that counts as no part of names in Java.
+        "ID_Start" => set.without(&CharSet::one(0x2e2f)),
+        _ => set,
+    }
 }
 
 fn surrogates() -> CharSet {
