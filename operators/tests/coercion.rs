@@ -238,3 +238,42 @@ fn casts_that_only_the_older_rules_allow_have_values() {
         assert_eq!(value.as_deref(), text, "{sql}");
     }
 }
+
+#[test]
+fn constants_counts_and_ranges_are_asked_for_as_spark_does() {
+    check(&[
+        ("map_concat(map(1, 1), map('a', 3))", DATA, "MAP<STRING, INT>"),
+        ("coalesce(map('a', 1), map(1, 2))", DATA, "MAP<STRING, INT>"),
+        ("named_struct('a', 1) = named_struct('b', 1)", "BOOLEAN", "="),
+        ("named_struct('a', 1) = named_struct('a', 'x')", DIFF, "="),
+        ("ceil(2.5, 1L)", "NON_FOLDABLE_ARGUMENT", "="),
+        ("round(1.5, rand())", "NON_FOLDABLE_INPUT", "="),
+        ("to_json(named_struct('a', 1), 1)", "INVALID_OPTIONS.NON_MAP_FUNCTION", "="),
+        ("to_json(named_struct('a', 1), map('a', 1))", "INVALID_OPTIONS.NON_STRING_TYPE", "="),
+        ("from_json('{}', 'a INT', map('a', 1))", "INVALID_OPTIONS.NON_STRING_TYPE", "="),
+        ("extract(DAY FROM INTERVAL '1' MONTH)", "INVALID_EXTRACT_FIELD", "="),
+        ("extract(YEAR FROM INTERVAL '1' MONTH)", "INVALID_EXTRACT_FIELD", "="),
+        ("count()", "WRONG_NUM_ARGS.WITH_SUGGESTION", "="),
+        ("sum(1, 2)", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION", "="),
+        ("nvl(1)", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION", "="),
+        ("sum(1) FILTER (WHERE max(1) > 1)", "INVALID_AGGREGATE_FILTER.CONTAINS_AGGREGATE", "="),
+        ("count(1) FILTER (WHERE rand() > 1)", "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC", "="),
+        ("count(1) FILTER (WHERE 1)", "INVALID_AGGREGATE_FILTER.NOT_BOOLEAN", "="),
+        ("1 IN ()", "INVALID_SQL_SYNTAX.EMPTY_IN_PREDICATE", "="),
+        ("percentile_approx('1', 0.5)", "DOUBLE", "="),
+        ("percentile_approx(1, NULL)", "UNEXPECTED_NULL", "="),
+        ("percentile_approx(1, 2.0)", "VALUE_OUT_OF_RANGE", "="),
+        ("percentile_approx(1, rand())", "NON_FOLDABLE_INPUT", "="),
+        ("listagg(1, rand())", "NON_FOLDABLE_INPUT", "="),
+        ("rand(1.5)", INPUT, "="),
+        ("stack(0, 1)", "VALUE_OUT_OF_RANGE", "="),
+        ("stack('a', 1)", INPUT, "="),
+        ("named_struct(1, 2)", "CREATE_NAMED_STRUCT_WITHOUT_FOLDABLE_STRING", "="),
+        ("array_distinct(array(map(1, 1)))", "INVALID_ORDERING_TYPE", "="),
+        ("array_size(map('a', 1))", INPUT, "="),
+        ("transform_keys(map(1, 2), (k, v) -> map('a', 1))", "INVALID_MAP_KEY_TYPE", "="),
+        ("aggregate(array(1), 0L, (a, x) -> 0)", INPUT, "="),
+        ("aggregate(array(1), 0L, (a, x) -> a + x)", "BIGINT", "="),
+        ("unix_timestamp('a', 1)", INPUT, "="),
+    ]);
+}

@@ -308,8 +308,9 @@ pub fn resolve_call(
         _ => (1, 1),
     };
     if resolved.len() < least || resolved.len() > most {
+        let kind = if function == F::Count { "WITH_SUGGESTION" } else { "WITHOUT_SUGGESTION" };
         return Err(PlanError::new(
-            "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",
+            format!("WRONG_NUM_ARGS.{kind}"),
             format!("`{written}` has {} arguments, but needs {least}", resolved.len()),
             NAMES.iter().find(|(_, f, _)| *f == function).map_or("", |(_, _, help)| help),
         ));
@@ -439,6 +440,9 @@ fn typed(
         }
         F::CollectList => (args, T::Array(Box::new(first_type))),
         F::ListAgg => {
+            if let Some(separator) = args.get(1).filter(|separator| !separator.is_foldable()) {
+                check_constant(separator, written)?;
+            }
             if args.get(1).is_some_and(|separator| separator.literal_text().is_none()) {
                 return Err(wrong(&args[1], "The separator is a constant text"));
             }
@@ -452,21 +456,52 @@ fn typed(
             (args, T::Long)
         }
         F::PercentileApprox => {
+            let first_type = match first_type {
+                T::String | T::Null => T::Double,
+                other => other,
+            };
             if !first_type.is_numeric() && !first_type.is_datetime() && !first_type.is_interval() {
                 return Err(wrong(&args[0], "Take a number, a date or a timestamp"));
             }
+            args[0] = args[0].clone().coerce(&first_type);
+            for arg in args.iter().skip(1) {
+                check_constant(arg, written)?;
+            }
+            let out_of_range = |arg: &Resolved, fix: &str| {
+                let reason = format!("`{arg}` of `{written}` is not in range");
+                PlanError::new("DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE", reason, fix)
+            };
             if fractions(&args[1]).is_none() {
-                return Err(wrong(
-                    &args[1],
-                    "Fractions are constants from 0 to 1, or an array of them",
-                ));
+                let fix = "Fractions are constants from 0 to 1, or an array of them";
+                return Err(match args[1].data_type {
+                    ref t if t.is_numeric() => out_of_range(&args[1], fix),
+                    _ => wrong(&args[1], fix),
+                });
             }
             if args.len() == 3 && !constant(&args[2]).is_some_and(|a| (1.0..1e6).contains(&a)) {
-                return Err(wrong(&args[2], "The accuracy is a constant from 1 to 1000000"));
+                let fix = "The accuracy is a constant from 1 to 1000000";
+                return Err(match args[2].data_type.is_integral() {
+                    true => out_of_range(&args[2], fix),
+                    false => wrong(&args[2], fix),
+                });
             }
             let several = matches!(args[1].data_type, T::Array(_));
             let data_type = if several { T::Array(Box::new(first_type)) } else { first_type };
             (args, data_type)
         }
     })
+}
+
+/// Refuses an argument that is not the same for each row, or is NULL.
+fn check_constant(arg: &Resolved, written: &Expr) -> PlanResult<()> {
+    let (condition, what) = match () {
+        () if !arg.is_foldable() => ("NON_FOLDABLE_INPUT", "not a constant"),
+        () if arg.is_null_literal() => ("UNEXPECTED_NULL", "NULL"),
+        () => return Ok(()),
+    };
+    Err(PlanError::new(
+        format!("DATATYPE_MISMATCH.{condition}"),
+        format!("`{arg}` of `{written}` is {what}"),
+        "Write a constant",
+    ))
 }

@@ -165,12 +165,22 @@ impl Generator {
 /// `stack(rows, a, b, c, d)`: so many rows of the values, one after the other.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use super::expr::Node;
+    use super::expr::compile::{Semantics, fold};
     let mut args = args.into_iter();
-    let rows = match args.next().map(|count| count.node) {
-        Some(Node::Literal(Value::Long(count))) if (1..=1 << 16).contains(&count) => count as usize,
+    let count = args.next();
+    let condition = match &count {
+        Some(count) if !matches!(count.data_type, DataType::Int) => "UNEXPECTED_INPUT_TYPE",
+        Some(count) if count.is_foldable() => "VALUE_OUT_OF_RANGE",
+        _ => "NON_FOLDABLE_INPUT",
+    };
+    let whole = condition != "UNEXPECTED_INPUT_TYPE";
+    let rows = match count.map(|count| fold(count, Semantics::default()).node) {
+        Some(Node::Literal(Value::Long(count))) if whole && (1..=1 << 16).contains(&count) => {
+            count as usize
+        }
         _ => {
             return Err(PlanError::new(
-                "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+                format!("DATATYPE_MISMATCH.{condition}"),
                 "the number of rows of `stack` must be a constant from 1",
                 "stack(2, a, b, c, d)",
             ));

@@ -452,6 +452,11 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result
     Ok(())
 }
 
+/// Whether a function gives the same value for each row of a batch.
+fn steady(name: &str) -> bool {
+    name == "current_timestamp" || functions::is_deterministic(name)
+}
+
 impl Resolved {
     /// The parts that it is made of.
     pub fn children(&self) -> Vec<&Resolved> {
@@ -508,6 +513,16 @@ impl Resolved {
     pub fn is_constant(&self) -> bool {
         !matches!(self.node, Node::Column(..) | Node::Variable(..))
             && self.children().into_iter().all(Self::is_constant)
+    }
+
+    /// Whether it reads no column and is the same each time: Spark's "foldable".
+    pub fn is_foldable(&self) -> bool {
+        let same = match &self.node {
+            Node::Column(..) | Node::Variable(..) | Node::Scalar(_) | Node::User(..) => false,
+            Node::Call(name, _) => steady(name),
+            _ => true,
+        };
+        same && self.children().into_iter().all(Self::is_foldable)
     }
 
     /// The constant string, if it is one.

@@ -522,6 +522,14 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);
+    let empty_list = tokens
+        .windows(3)
+        .find(|three| {
+            is_word(&three[0].token, "IN")
+                && three[1].token == Token::LParen
+                && three[2].token == Token::RParen
+        })
+        .map(|three| place(three[0].span.start));
     let mut parser =
         Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
     let failed = |error: ParserError, parser: &Parser<'_>| {
@@ -538,7 +546,17 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
     };
     let query = match parser.parse_query() {
         Ok(query) => query,
-        Err(error) => return Err(failed(error, &parser)),
+        Err(error) => {
+            let error = failed(error, &parser);
+            return Err(empty_list.map_or(error, |at| {
+                PlanError::new(
+                    "INVALID_SQL_SYNTAX.EMPTY_IN_PREDICATE",
+                    "`IN` has a list without values",
+                    "Write at least one value",
+                )
+                .at(at)
+            }));
+        }
     };
     let rest = parser.peek_token_ref();
     if !matches!(rest.token, Token::EOF | Token::SemiColon) {

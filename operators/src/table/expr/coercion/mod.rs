@@ -87,7 +87,10 @@ fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
     Some(match (a, b) {
         (T::Array(a), T::Array(b)) => T::Array(Box::new(widen(a, b)?)),
         (T::Map(ak, av), T::Map(bk, bv)) => {
-            T::Map(Box::new(widen(ak, bk)?), Box::new(widen(av, bv)?))
+            let key = widen(ak, bk)?;
+            // A text that is converted may become NULL, which no key is.
+            let converted = [ak, bk].into_iter().any(|k| **k == T::String) && key != T::String;
+            (!converted).then_some(T::Map(Box::new(key), Box::new(widen(av, bv)?)))?
         }
         (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
             let fields = a.iter().zip(b).map(|(a, b)| {

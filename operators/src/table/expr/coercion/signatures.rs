@@ -23,8 +23,10 @@ static SIGNATURES: &[Signature] = &[
     ("array_max", &[A::Array]),
     ("array_min", &[A::Array]),
     ("array_repeat", &[A::Any, A::Only(&[A::Int])]),
+    ("array_size", &[A::Array]),
     ("arrays_zip", &[A::Array]),
     ("bit_count", &[A::Only(&[A::Integral, A::Boolean])]),
+    ("bit_get", &[A::Only(&[A::Integral]), A::Int]),
     ("bit_length", &[A::OneOf(&[A::String, A::Binary])]),
     ("bround", &[A::Number, A::Int]),
     ("concat_ws", &[A::String, A::OneOf(&[A::String, A::Strings])]),
@@ -45,6 +47,8 @@ static SIGNATURES: &[Signature] = &[
     ("not", &[A::Boolean]),
     ("octet_length", &[A::OneOf(&[A::String, A::Binary])]),
     ("positive", &[SIGNED]),
+    ("rand", &[A::Only(&[A::Int, A::Long])]),
+    ("randn", &[A::Only(&[A::Int, A::Long])]),
     ("round", &[A::Number, A::Int]),
     ("slice", &[A::Array, A::Int]),
     ("sort_array", &[A::Array, A::Only(&[A::Boolean])]),
@@ -57,7 +61,7 @@ static SIGNATURES: &[Signature] = &[
     ("unix_micros", &[MOMENT]),
     ("unix_millis", &[MOMENT]),
     ("unix_seconds", &[MOMENT]),
-    ("unix_timestamp", &[TIMES, A::String]),
+    ("unix_timestamp", &[TIMES, TEXT]),
     ("~", &[A::Only(&[A::Integral])]),
 ];
 

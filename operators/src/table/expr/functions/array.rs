@@ -604,6 +604,9 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
 fn same_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if args.len() == 1 {
         element_type(name, &args[0])?;
+        if name == "array_distinct" {
+            check_order("`array_distinct`", &args[0])?;
+        }
         let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
         return Ok((args, to, nullable));
     }

@@ -198,9 +198,26 @@ fn has_other_keys(data_type: &DataType) -> bool {
     }
 }
 
+/// Refuses options that are no map, or not one of texts.
+fn check_options(arg: &Resolved) -> PlanResult<()> {
+    let condition = match (&arg.node, &arg.data_type) {
+        (Node::Call("map", _) | Node::Literal(_), T::Map(key, value)) => match (&**key, &**value) {
+            (T::String | T::Null, T::String | T::Null) => return Ok(()),
+            _ => "INVALID_OPTIONS.NON_STRING_TYPE",
+        },
+        _ => "INVALID_OPTIONS.NON_MAP_FUNCTION",
+    };
+    Err(PlanError::new(
+        condition,
+        format!("options must be a map of constant texts, but are `{arg}`"),
+        "map('timestampFormat', 'dd/MM/yyyy')",
+    ))
+}
+
 /// The constant map of an argument.
 fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
     let Some(arg) = arg else { return Ok(Vec::new()) };
+    check_options(arg)?;
     let texts: Option<Vec<&str>> = match &arg.node {
         Node::Call("map", args) => args.iter().map(Resolved::literal_text).collect(),
         Node::Literal(Value::Map(entries)) => {

@@ -6,8 +6,9 @@
 use super::{Call, Function, called, element_of, map, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
+use crate::table::expr::coercion::operands::same_shape;
 use crate::table::expr::compile::{Compiled, Cx, EvalError, failed, from_cells};
-use crate::table::expr::resolve::{Hook, Scope, expect_type, resolve_with};
+use crate::table::expr::resolve::{Hook, Scope, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
@@ -145,8 +146,10 @@ pub fn resolve_lambda(
             let accumulated = start.data_type.clone();
             let variables = [variable(accumulated.clone()), variable(element)];
             let merge = lambda(name, &args[2], scope, &variables, 2, hook)?;
-            let merge = wrapped(merge, |body| {
-                expect_type(body, &accumulated, &format!("the lambda of `{name}`"))
+            let merge = wrapped(merge, |body| match same_shape(&body.data_type, &accumulated) {
+                true => Ok(body),
+                false if body.data_type == T::Null => Ok(body.coerce(&accumulated)),
+                false => Err(unexpected(name, "a sum of the type that it starts with", &body)),
             })?;
             let mut all = vec![first, start, merge];
             let mut to = accumulated.clone();
@@ -189,6 +192,7 @@ pub fn resolve_lambda(
             let (body, to) = match lower {
                 "map_filter" => (wrapped(body, boolean)?, T::Map(Box::new(key), Box::new(value))),
                 "transform_keys" => {
+                    map::check_key(&body.data_type)?;
                     let to = T::Map(Box::new(body.data_type.clone()), Box::new(value));
                     (body, to)
                 }

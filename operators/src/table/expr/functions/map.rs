@@ -5,7 +5,9 @@ use super::{
 };
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
-use crate::table::expr::coercion::{has_map, tightest, unify_as, widest_of};
+use crate::table::expr::coercion::{
+    has_map, tightest, unify, unify_as, widest_of, widest_without_text,
+};
 use crate::table::expr::compile::{Compiled, EvalError, Semantics, bytes_fn, failed, write_field};
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Map, RowWriter};
@@ -191,6 +193,18 @@ fn of_map(
     Ok((args, to, nullable))
 }
 
+/// Refuses a type that no key of a map has.
+pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
+    if !has_map(key) {
+        return Ok(());
+    }
+    Err(PlanError::new(
+        "DATATYPE_MISMATCH.INVALID_MAP_KEY_TYPE",
+        format!("the keys of a map are {key}: no maps, and nothing that holds one"),
+        "Use the map's entries: map_entries gives them as an array",
+    ))
+}
+
 /// A map and a key of its type; the result is of the values' type.
 fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let differ = |args: &[Resolved]| {
@@ -208,7 +222,8 @@ fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             "Give the NULL a type: CAST(NULL AS INT)",
         ));
     }
-    let Some(common) = tightest(&key, &args[1].data_type) else { return Err(differ(&args)) };
+    let widen = if name == "map_contains_key" { widest_without_text } else { tightest };
+    let Some(common) = widen(&key, &args[1].data_type) else { return Err(differ(&args)) };
     let nullable = any_nullable(&args);
     let wanted = args.pop().map(|wanted| wanted.coerce(&common));
     let map = args.pop().map(|map| map.coerce(&T::Map(Box::new(common), value.clone())));
@@ -227,7 +242,7 @@ fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     for pair in args.chunks(2) {
         let Some(name) = pair[0].literal_text() else {
             return Err(PlanError::new(
-                "CREATE_NAMED_STRUCT_WITHOUT_FOLDABLE_STRING",
+                "DATATYPE_MISMATCH.CREATE_NAMED_STRUCT_WITHOUT_FOLDABLE_STRING",
                 format!("the name of a field must be a constant, but is `{}`", pair[0]),
                 "",
             ));
@@ -282,13 +297,7 @@ fn map(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         unify_as(&condition, "`map`", all, |all| widest_of(all.iter().map(|arg| &arg.data_type)))
     };
     let (keys, values) = (of("KEY", keys)?, of("VALUE", values)?);
-    if keys.first().is_some_and(|key| has_map(&key.data_type)) {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.INVALID_MAP_KEY_TYPE",
-            "the keys of a map are maps, or hold maps",
-            "Use the map's entries: map_entries gives them as an array",
-        ));
-    }
+    keys.first().map_or(Ok(()), |key| check_key(&key.data_type))?;
     let type_of = |all: &[Resolved]| all.first().map_or(T::Null, |first| first.data_type.clone());
     let to = T::Map(Box::new(type_of(&keys)), Box::new(type_of(&values)));
     let args = keys.into_iter().zip(values).flat_map(|(key, value)| [key, value]).collect();
@@ -318,11 +327,14 @@ fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if args.is_empty() {
         return Ok((args, T::Map(Box::new(T::String), Box::new(T::String)), false));
     }
-    let condition = "DATATYPE_MISMATCH.MAP_CONCAT_DIFF_TYPES";
-    let args = unify_as(condition, "`map_concat`", args, |args| {
-        let maps = args.iter().all(|arg| matches!(arg.data_type, T::Map(..)));
-        widest_of(args.iter().map(|arg| &arg.data_type)).filter(|_| maps)
-    })?;
+    if let Some(other) = args.iter().find(|arg| !matches!(arg.data_type, T::Map(..))) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.MAP_CONCAT_DIFF_TYPES",
+            format!("`map_concat` takes maps, but `{other}` is {}", other.data_type),
+            "",
+        ));
+    }
+    let args = unify("`map_concat`", args)?;
     let to = args[0].data_type.clone();
     Ok((args, to, nullable))
 }

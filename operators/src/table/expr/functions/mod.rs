@@ -399,7 +399,10 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         return condition::decode(args);
     }
     let function = find(name)?;
-    let (least, most) = function.arity;
+    let (least, most) = match name.to_ascii_lowercase().as_str() {
+        "nvl" | "ifnull" => (2, 2),
+        _ => function.arity,
+    };
     if args.len() < least || args.len() > most {
         let wanted = match (least, most) {
             (a, b) if a == b => a.to_string(),

@@ -63,7 +63,7 @@ fn literal(arg: Resolved) -> Resolved {
 fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     if args.len() == 2 {
         let scale = literal(args.remove(1));
-        if !scale.data_type.is_integral() || wanted(Some(&scale)).is_none() {
+        if scale.data_type != DataType::Int || wanted(Some(&scale)).is_none() {
             return Err(PlanError::new(
                 "NON_FOLDABLE_ARGUMENT",
                 format!("the digits of `{name}` must be a constant whole number"),
@@ -93,7 +93,7 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
 }
 
 fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 2 && !args[1].is_constant() {
+    if args.len() == 2 && !args[1].is_foldable() {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
             format!("the digits of `{name}` must be a constant"),
