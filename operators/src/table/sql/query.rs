@@ -229,7 +229,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
             if !once {
-                return Err(refuse(format_args!("{op} {set_quantifier}"), here));
+                return Err(refuse(format_args!("`{op} {set_quantifier}`"), here));
             }
             let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
             analyze::refuse_maps(&left).map_err(|error| error.at(here))?;
