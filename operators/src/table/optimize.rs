@@ -4,7 +4,9 @@
 use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
 use super::expr::{Node, Resolved};
+use super::join::conjuncts;
 use super::plan::{Join, Plan};
+use super::windows::has_watermark;
 
 /// The plan to be run.
 pub fn optimize(plan: &Plan) -> Plan {
@@ -82,9 +84,42 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // What it drops does not move the watermark, as in Spark.
-        Plan::Watermark { input, column, delay_ms } if !reads(condition, column) => {
-            Plan::Watermark { input: Box::new(filtered(*input, condition)), column, delay_ms }
+        // What it drops does not move the watermark, as in Spark: of a conjunction the parts that do
+        // not read the event time go below.
+        Plan::Watermark { input, column, delay_ms } => {
+            let goes = |part: &Resolved| !reads(part, column) && repeatable(part);
+            let (below, here) = split(condition, goes);
+            let input = Box::new(match below {
+                Some(part) => filtered(*input, &part),
+                None => *input,
+            });
+            behind(Plan::Watermark { input, column, delay_ms }, here)
+        }
+        // Conditions that stand behind each other are one, of which each part goes its own way.
+        Plan::Filter(below, first) if has_watermark(&below) => {
+            filtered(*below, &and(first, condition.clone()))
+        }
+        // A projection that computes what is read costs that twice, but keeps the watermark back.
+        Plan::Project(below, exprs)
+            if has_watermark(&below)
+                && repeatable(condition)
+                && exprs.iter().all(|(expr, _)| repeatable(expr)) =>
+        {
+            let inner = substituted(condition, &exprs);
+            Plan::Project(Box::new(filtered(*below, &inner)), exprs)
+        }
+        // Groups that are dropped by their keys are dropped as rows.
+        Plan::Aggregate(input, keys, calls)
+            if has_watermark(&input) && keys.iter().all(|(key, _)| repeatable(key)) =>
+        {
+            let goes = |part: &Resolved| highest(part) < Some(keys.len()) && repeatable(part);
+            let (below, here) = split(condition, |part| highest(part).is_some() && goes(part));
+            let below = below.map(|part| substituted(&part, &keys));
+            let input = Box::new(match below {
+                Some(part) => filtered(*input, &part),
+                None => *input,
+            });
+            behind(Plan::Aggregate(input, keys, calls), here)
         }
         Plan::Union(inputs) => {
             Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
@@ -95,6 +130,33 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
             Plan::Generate(Box::new(filtered(*below, condition)), generator)
         }
         input => Plan::Filter(Box::new(input), condition.clone()),
+    }
+}
+
+/// The parts of a conjunction for which something holds, and the others.
+fn split(
+    condition: &Resolved,
+    holds: impl Fn(&Resolved) -> bool,
+) -> (Option<Resolved>, Option<Resolved>) {
+    let parts = conjuncts(condition).into_iter().cloned();
+    let (some, others): (Vec<_>, Vec<_>) = parts.partition(|part| holds(part));
+    (some.into_iter().reduce(and), others.into_iter().reduce(and))
+}
+
+/// Both conditions, the first one before the other.
+fn and(a: Resolved, b: Resolved) -> Resolved {
+    Resolved {
+        data_type: a.data_type.clone(),
+        nullable: a.nullable || b.nullable,
+        node: Node::Call("and", vec![a, b]),
+    }
+}
+
+/// A filter that goes no further.
+fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
+    match condition {
+        Some(condition) => Plan::Filter(Box::new(input), condition),
+        None => input,
     }
 }
 
