@@ -316,3 +316,24 @@ fn after_a_restart_the_console_goes_on_with_its_epochs() {
         assert!(run == 0 || first > 0);
     }
 }
+
+/// What a filter drops does not move the watermark, unless the filter reads the event time.
+#[test]
+fn a_filter_keeps_the_watermark_back_as_in_spark() {
+    for (name, sql, minutes) in [
+        ("and", "SELECT ts, k FROM e WHERE ts > '1970-01-01' AND n < 6", 725),
+        ("or", "SELECT ts, k FROM e WHERE ts > '1970-01-01' OR n < 6", 745),
+        ("computed", "SELECT ts FROM (SELECT ts, upper(k) AS u FROM e) WHERE u <> 'C'", 725),
+        (
+            "key",
+            "SELECT window.start, k FROM e GROUP BY window(ts, '5 minutes'), k \
+             HAVING k <> 'c' AND count(*) > 0",
+            725,
+        ),
+    ] {
+        let mut run = Run::new(name, sql, "append");
+        run.step(&Step::Rows(&[(720, "a", 1), (730, "b", 5), (750, "c", 9)]));
+        let watermark_ms = run.query.as_ref().unwrap().watermark_ms();
+        assert_eq!(watermark_ms, Some(minutes * MINUTE / 1000), "{sql}");
+    }
+}
