@@ -8,15 +8,24 @@
 
 Prints what differs, at most --show a family, and the totals. The exit code is 1 if fewer than
 99.5% are equal (what Millstream says that it lacks counts for neither side), or one crashed or hung.
+
+    tools/spark/families.py --record 120 > operators/tests/spark/families.jsonl
+
+writes Spark's answers to 120 expressions of each family, drawn by lot, for a test that needs no
+Spark.
 """
 
 import argparse
 import collections
 import itertools
+import json
+import random
 import re
 import sys
 
 import peers
+
+RECORDED_ZONES = ["America/New_York", "UTC"]
 
 
 def quote(text):
@@ -244,11 +253,27 @@ def compare(spark, millstream, name, expressions, show):
     return counts
 
 
+def record(spark, families, count):
+    """Prints Spark's answers to some expressions of each family, each in a mode and a zone."""
+    lot = random.Random(4)
+    for expressions in families:
+        chosen = lot.sample(expressions, min(count, len(expressions)))
+        modes = [(lot.random() < 0.7, lot.choice(RECORDED_ZONES)) for _ in chosen]
+        for expression, (ansi, zone) in sorted(zip(chosen, modes), key=lambda one: one[1]):
+            spark.set(ansi, zone)
+            kind, said = peers.from_hex(spark.value(peers.as_hex(expression)))
+            if kind == "error" and (said == "?" or said.startswith("_LEGACY")):
+                said = None  # some error, whatever its name
+            line = {"sql": expression, "ansi": ansi, "zone": zone, kind: said}
+            print(json.dumps(line, ensure_ascii=False))
+
+
 def main():
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("program", help="the millstream to compare")
+    options.add_argument("program", nargs="?", help="the millstream to compare")
+    options.add_argument("--record", type=int, help="print Spark's answers to so many a family")
     options.add_argument("--only", default="", help="families whose name matches")
     options.add_argument("--ansi", default="true", choices=["true", "false"])
     options.add_argument("--zone", default="America/New_York", help="the session's time zone")
@@ -256,6 +281,12 @@ def main():
     args = options.parse_args()
     ansi = args.ansi == "true"
     spark, total = peers.Spark(), collections.Counter()
+    if args.record:
+        chosen = [list_ for name, list_ in FAMILIES.items() if re.search(args.only, name)]
+        record(spark, chosen, args.record)
+        return 0
+    if args.program is None:
+        options.error("a program to compare, or --record")
     spark.set(ansi, args.zone)
     millstream = peers.Millstream(args.program, ansi, args.zone)
     for name, expressions in FAMILIES.items():
