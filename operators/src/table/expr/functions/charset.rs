@@ -245,7 +245,7 @@ fn is_base64(text: &str) -> bool {
     }
     match padding {
         0 => count % 4 != 1,
-        1 | 2 => (count + padding) % 4 == 0,
+        1 | 2 => (count + padding).is_multiple_of(4),
         _ => false,
     }
 }

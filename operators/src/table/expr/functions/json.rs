@@ -272,8 +272,11 @@ struct Rules {
     corrupt: String,
 }
 
-/// Options that switch a feature of the reader on or off.
-const SWITCHES: [(&str, fn(&mut Features, bool)); 7] = [
+/// Switches a feature of the reader on or off.
+type Switch = fn(&mut Features, bool);
+
+/// The options that do so.
+const SWITCHES: [(&str, Switch); 7] = [
     ("allowSingleQuotes", |f, on| f.single_quotes = on),
     ("allowUnquotedControlChars", |f, on| f.control_characters = on),
     ("allowNonNumericNumbers", |f, on| f.non_numbers = on),

@@ -423,7 +423,8 @@ fn last_of_each<'c>(
 /// A key as a map holds it: -0.0 is 0.0.
 pub(super) fn normal_key(key: Cell<'_>) -> Cell<'_> {
     match key {
-        Cell::Double(0.0) => Cell::Double(0.0),
+        // To add 0.0 changes -0.0 alone.
+        Cell::Double(x) => Cell::Double(x + 0.0),
         other => other,
     }
 }

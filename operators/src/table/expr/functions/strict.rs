@@ -6,6 +6,9 @@
 //! method. Sine, cosine and tangent are not: the JVM has its own, next to which the system's
 //! differ in one of some hundred values by the last bit.
 
+// The coefficients stand as fdlibm has them, digit by digit, so that they can be compared.
+#![allow(clippy::excessive_precision, clippy::approx_constant)]
+
 /// The upper half of the bits, as fdlibm decides by.
 fn high(x: f64) -> i32 {
     (x.to_bits() >> 32) as i32

@@ -449,12 +449,13 @@ impl Function {
             A::Count(n) => writer.long(index, *n),
             A::SumLong(Some(v)) | A::Long(Some(v)) => writer.long(index, *v),
             A::SumDouble(Some(v)) | A::Double(Some(v)) => writer.double(index, *v),
-            A::SumDecimal(Some(v)) if { v.0 }.unsigned_abs() >= 10u128.pow(38) => {
-                if self.ansi {
-                    return arithmetic_overflow("the sum of decimals");
-                }
+            A::SumDecimal(Some(v)) if { v.0 }.unsigned_abs() < 10u128.pow(38) => {
+                writer.decimal(index, v.0);
             }
-            A::SumDecimal(Some(v)) => writer.decimal(index, v.0),
+            A::SumDecimal(Some(_)) if self.ansi => {
+                return arithmetic_overflow("the sum of decimals");
+            }
+            A::SumDecimal(Some(_)) => {} // NULL
             A::Once(once) => return self.write(&once.1, writer, index),
             A::User(state, function) => {
                 if let Some(value) = function.finish(state)? {

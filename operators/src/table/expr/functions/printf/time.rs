@@ -10,7 +10,7 @@ pub fn is_conversion(c: char) -> bool {
 /// A part of a time.
 pub fn text(millis: i64, conversion: char) -> Option<String> {
     let at: DateTime<Utc> = DateTime::from_timestamp_millis(millis)?;
-    let hour12 = if at.hour() % 12 == 0 { 12 } else { at.hour() % 12 };
+    let (_, hour12) = at.hour12();
     let day_half = if at.hour() < 12 { "am" } else { "pm" };
     let year = at.year();
     // Before Christ there is no year 0; the era is not written.
