@@ -3,6 +3,7 @@
 
 use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
+use super::expr::nulls::propagate;
 use super::expr::{Node, Resolved};
 use super::join::conjuncts;
 use super::plan::{Join, Plan};
@@ -21,9 +22,9 @@ pub fn optimize(plan: &Plan) -> Plan {
                 Plan::Project(below, inner) if may_go_into(&inner, &outer) => {
                     let exprs = exprs.iter();
                     let exprs = exprs.map(|(e, name)| (substituted(e, &inner), name.clone()));
-                    Plan::Project(below, exprs.collect())
+                    projected(below, exprs.collect())
                 }
-                input => Plan::Project(Box::new(input), exprs.clone()),
+                input => projected(Box::new(input), exprs.clone()),
             }
         }
         Plan::Aggregate(input, keys, calls) => {
@@ -46,7 +47,10 @@ pub fn optimize(plan: &Plan) -> Plan {
                 input => Plan::Aggregate(Box::new(input), keys.clone(), calls.clone()),
             }
         }
-        Plan::Filter(input, condition) => filtered(optimize(input), condition),
+        Plan::Filter(input, condition) => match optimize(input) {
+            input if is_written_out(&input) => filtered(input, condition),
+            input => filtered(input, &propagate(condition.clone())),
+        },
         Plan::Generate(input, generator) => {
             Plan::Generate(Box::new(optimize(input)), generator.clone())
         }
@@ -69,6 +73,25 @@ pub fn optimize(plan: &Plan) -> Plan {
             Plan::Join(Box::new(Join { left, right, ..(**join).clone() }))
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
+    }
+}
+
+/// A projection, with NULL for what is an operation on NULL.
+fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
+    if !is_written_out(&input) {
+        exprs = exprs.into_iter().map(|(expr, name)| (propagate(expr), name)).collect();
+    }
+    Plan::Project(input, exprs)
+}
+
+/// Whether it is a list of rows, or made of one row by row. `SELECT` without `FROM` is none.
+fn is_written_out(plan: &Plan) -> bool {
+    match plan {
+        Plan::Values(schema, _) => !schema.fields.is_empty(),
+        Plan::Project(input, _) | Plan::Filter(input, _) | Plan::Limit(input, _) => {
+            is_written_out(input)
+        }
+        _ => false,
     }
 }
 

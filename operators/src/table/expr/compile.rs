@@ -29,9 +29,11 @@ pub struct EvalError {
 impl EvalError {
     /// Whether it is an error in ANSI mode only, and NULL without it.
     pub fn is_of_ansi(&self) -> bool {
-        const ALWAYS: [&str; 20] = [
+        const ALWAYS: [&str; 22] = [
+            "CANNOT_DECODE_URL",
             "COLLECTION_SIZE_LIMIT_EXCEEDED",
             "COMPARATOR_RETURNS_NULL",
+            "CONVERSION_INVALID_INPUT",
             "DATETIME_OVERFLOW",
             "DUPLICATED_MAP_KEY",
             "FAILED_EXECUTE_UDF",

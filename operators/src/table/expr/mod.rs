@@ -8,6 +8,7 @@ pub mod coercion;
 pub mod compile;
 pub mod decimal;
 pub mod functions;
+pub mod nulls;
 pub mod parse;
 pub mod resolve;
 pub mod rules;

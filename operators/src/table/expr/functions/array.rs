@@ -562,6 +562,7 @@ fn distinct<'c>(cells: impl Iterator<Item = Cell<'c>>, data_type: &DataType) -> 
 /// An array and an element, of one type.
 fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, bool)> {
     let searches = matches!(name, "array_contains" | "array_position");
+    let of_nulls = matches!(&args[0].data_type, DataType::Array(of) if **of == DataType::Null);
     let differ = || {
         PlanError::new(
             "DATATYPE_MISMATCH.ARRAY_FUNCTION_DIFF_TYPES",
@@ -571,6 +572,7 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
     };
     if name == "array_contains" && args[1].data_type == DataType::Null
         || searches && args[0].data_type == DataType::Null
+        || name == "array_position" && of_nulls && args[1].data_type == DataType::Null
     {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.NULL_TYPE",

@@ -17,7 +17,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function(">", "a > b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_gt)),
     function(">=", "a >= b", (2, 2), comparison, |a, e, _| compare(a, e, Ordering::is_ge)),
     function("<=>", "a <=> b: equal, and NULL equals NULL", (2, 2), null_safe, |args, exprs, _| {
-        let order = order(args, exprs);
+        let order = order(args, exprs, false);
         bool_fn(move |cx| {
             Ok(Some(match order(cx)? {
                 (Some(order), _) => order.is_eq(),
@@ -117,14 +117,19 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
-/// The order of two values (`None` if either is NULL), and whether both are NULL.
-fn order(args: Vec<Compiled>, exprs: &[Resolved]) -> OrderFn {
+/// The order of two values (`None` if either is NULL), and whether both are NULL. With `strict` a
+/// NULL on the left is all that is computed.
+fn order(args: Vec<Compiled>, exprs: &[Resolved], strict: bool) -> OrderFn {
     let data_type = exprs[0].data_type.clone();
     let [a, b] = take(args);
     macro_rules! by {
         ($a:ident, $b:ident, $cmp:expr) => {
             Box::new(move |cx| {
-                Ok(match ($a(cx)?, $b(cx)?) {
+                let left = $a(cx)?;
+                if strict && left.is_none() {
+                    return Ok((None, false));
+                }
+                Ok(match (left, $b(cx)?) {
                     (Some(x), Some(y)) => (Some($cmp(x, y)), false),
                     (x, y) => (None, x.is_none() && y.is_none()),
                 })
@@ -149,11 +154,12 @@ fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) 
     // The commonest kinds get a closure of their own, without the pair of `order`.
     match (a, b) {
         (Compiled::Long(a), Compiled::Long(b)) => bool_fn(move |cx| {
-            let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+            let Some(x) = a(cx)? else { return Ok(None) };
+            let Some(y) = b(cx)? else { return Ok(None) };
             Ok(Some(test(x.cmp(&y))))
         }),
         (a, b) => {
-            let order = order(vec![a, b], exprs);
+            let order = order(vec![a, b], exprs, true);
             bool_fn(move |cx| Ok(order(cx)?.0.map(test)))
         }
     }

@@ -190,7 +190,8 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
         unreachable!("resolution counted")
     };
     bool_fn(move |cx| {
-        let (Some(s), Some(pattern)) = (s(cx)?, pattern(cx)?) else { return Ok(None) };
+        let Some(s) = s(cx)? else { return Ok(None) };
+        let Some(pattern) = pattern(cx)? else { return Ok(None) };
         let test = |like: &Result<Like, Wrong>| -> Result<Option<bool>, Box<EvalError>> {
             match like {
                 Ok(like) if !ignore_case => Ok(Some(like.matches(text(s)))),

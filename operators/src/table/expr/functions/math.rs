@@ -182,7 +182,8 @@ fn long_op(
     let (a, b, (low, high)) = (a.long(), b.long(), to.integral_range());
     let narrow = matches!(to, DataType::Byte | DataType::Short);
     long_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
         match op(x, y) {
             Some(v) if v >= low && v <= high => Ok(Some(v)),
             _ if narrow => failed(
@@ -227,7 +228,8 @@ fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Com
     let [a, b] = take(args);
     let (a, b, single) = (a.double(), b.double(), *to == DataType::Float);
     double_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
         let v = op(x, y);
         Ok(Some(if single { f64::from(v as f32) } else { v }))
     })
@@ -241,7 +243,8 @@ fn decimal_op(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, op: Decima
     let [a, b] = take(args);
     let (a, b) = (a.decimal(), b.decimal());
     decimal_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
         match op((x, s1), (y, s2), &to) {
             Some(v) => Ok(Some(v)),
             None => no_room(x, &to),
@@ -299,7 +302,8 @@ fn compile_div(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compil
     let [a, b] = take(args);
     let (a, b) = (a.double(), b.double());
     double_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
         if y == 0.0 { by_zero("DIVIDE_BY_ZERO") } else { Ok(Some(x / y)) }
     })
 }
@@ -327,7 +331,8 @@ fn nonzero_decimal(
     let [a, b] = take(args);
     let (a, b) = (a.decimal(), b.decimal());
     decimal_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
         if y == 0 {
             return by_zero(condition);
         }
@@ -348,7 +353,8 @@ fn nonzero(
     let [a, b] = take(args);
     let (a, b, (low, high)) = (a.long(), b.long(), to.integral_range());
     long_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
         if y == 0 {
             return by_zero(condition);
         }
@@ -392,7 +398,8 @@ fn double_rem(args: Vec<Compiled>, op: impl Fn(f64, f64) -> f64 + Send + 'static
     let [a, b] = take(args);
     let (a, b) = (a.double(), b.double());
     double_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
         if y == 0.0 { by_zero("REMAINDER_BY_ZERO") } else { Ok(Some(op(x, y))) }
     })
 }

@@ -1,10 +1,7 @@
 //! Powers, logarithms, angles, bits and bases.
 
 use super::strict;
-use super::{
-    Function, Typed, any_nullable, cells, function, made, nullable_cells, take, typed,
-    typed_or_null,
-};
+use super::{Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
@@ -114,7 +111,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[], T::Double),
         |_, _, _| Ok(Cell::Double(std::f64::consts::E)),
     ),
-    nullable_cells(
+    function(
         "nanvl",
         "nanvl(a, b): b if a is not a number",
         (2, 2),
@@ -124,8 +121,15 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let to = if both { T::Float } else { T::Double };
             typed_or_null(n, a, std::slice::from_ref(&to), to.clone())
         },
-        // What stands in for it counts only where it is used.
-        |a, _, _| Ok(if !a[0].is_null() && a[0].double().is_nan() { a[1] } else { a[0] }),
+        // What stands in for it is computed only where it is used.
+        |a, _, _| {
+            let [a, b] = take(a);
+            let (a, b) = (a.double(), b.double());
+            double_fn(move |cx| match a(cx)? {
+                Some(x) if x.is_nan() => b(cx),
+                x => Ok(x),
+            })
+        },
     ),
     cells(
         "factorial",

@@ -323,7 +323,8 @@ fn test(args: Vec<Compiled>, f: fn(&[u8], &[u8]) -> bool) -> Compiled {
     let [a, b] = take(args);
     let (a, b) = (a.bytes(), b.bytes());
     bool_fn(move |cx| {
-        let (Some(x), Some(y)) = (a(cx)?, b(cx)?) else { return Ok(None) };
+        let Some(x) = a(cx)? else { return Ok(None) };
+        let Some(y) = b(cx)? else { return Ok(None) };
         Ok(Some(f(x, y)))
     })
 }
@@ -335,11 +336,15 @@ fn compile_concat(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compile
     }
     bytes_fn(move |cx| {
         let mut out = BumpVec::new_in(cx.arena);
+        let mut null = false;
+        // What fails behind a NULL fails the whole.
         for arg in &args {
-            let Some(part) = arg(cx)? else { return Ok(None) };
-            out.extend_from_slice_copy(part);
+            match arg(cx)? {
+                Some(part) => out.extend_from_slice_copy(part),
+                None => null = true,
+            }
         }
-        Ok(Some(out.into_bump_slice()))
+        Ok((!null).then(|| &*out.into_bump_slice()))
     })
 }
 
@@ -402,7 +407,8 @@ fn compile_substring(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Comp
     };
     let length = args.next().map(Compiled::long);
     bytes_fn(move |cx| {
-        let (Some(bytes), Some(start)) = (s(cx)?, start(cx)?) else { return Ok(None) };
+        let Some(bytes) = s(cx)? else { return Ok(None) };
+        let Some(start) = start(cx)? else { return Ok(None) };
         let length = match &length {
             Some(length) => match length(cx)? {
                 Some(length) => length,
@@ -426,7 +432,8 @@ fn compile_pad(args: Vec<Compiled>, unit: Unit, left: bool) -> Compiled {
     };
     let pad = args.next().map(Compiled::bytes);
     bytes_fn(move |cx| {
-        let (Some(s), Some(length)) = (s(cx)?, length(cx)?) else { return Ok(None) };
+        let Some(s) = s(cx)? else { return Ok(None) };
+        let Some(length) = length(cx)? else { return Ok(None) };
         let pad: &[u8] = match &pad {
             Some(pad) => match pad(cx)? {
                 Some(pad) => pad,

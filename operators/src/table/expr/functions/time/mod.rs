@@ -29,7 +29,7 @@ use DataType as T;
 pub use arithmetic::arithmetic;
 use arithmetic::shifted;
 pub use sequence::{sequence, sequence_types};
-use units::{added, difference, months_between, truncated, truncated_date, unit_of};
+use units::{added, cut, difference, months_between, truncated, truncated_date, unit_of};
 
 type DatePart = fn(Date) -> i64;
 
@@ -239,7 +239,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             interval_or_overflow(months, &T::YearMonthInterval(0, 1), WITHOUT_SUGGESTION)
         },
     ),
-    cells(
+    called(
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
         (2, 2),
@@ -248,20 +248,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
             a[1] = expect_type(a[1].clone(), &to, "`date_trunc`")?;
             typed_or_null(n, a, &[T::String, to.clone()], to)
         },
-        |a, call, _| {
+        |args, call| {
+            let [unit, time] = take(args);
             let ntz = call.to == T::TimestampNtz;
             let zone = if ntz { Tz::UTC } else { call.semantics.zone };
-            Ok(truncated(a[0].text(), a[1].long(), zone).map_or(Cell::Null, Cell::Long))
+            cut(unit, time, move |unit, at| truncated(unit, at, zone))
         },
     ),
-    cells(
+    called(
         "trunc",
         "trunc(date, 'MONTH'): down to a unit; NULL for a word that is none",
         (2, 2),
         |n, a| typed_or_null(n, a, &[T::Date, T::String], T::Date),
-        |a, _, _| {
-            let days = truncated_date(a[1].text(), a[0].long());
-            Ok(days.map_or(Cell::Null, Cell::Long))
+        |args, _| {
+            let [date, unit] = take(args);
+            cut(unit, date, truncated_date)
         },
     ),
     called(

@@ -4,6 +4,7 @@ use crate::table::datetime::calendar::{Date, days_of_month};
 use crate::table::datetime::{DAY_US, SECOND_US, Tz, add_months_us, on_clock, to_local, to_utc};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
+use crate::table::expr::compile::{Compiled, long_fn, text};
 
 /// Months between two timestamps: whole ones where both are the same day of their month or both
 /// the last, else with a fraction of 31 days. The time since midnight is a length of time.
@@ -64,6 +65,24 @@ pub fn truncated_date(unit: &str, days: i64) -> Option<i64> {
         "YEAR" | "YYYY" | "YY" => first(1),
         _ => None,
     }
+}
+
+/// A time down to a unit. The unit comes first: with one that is none nothing else is computed.
+pub fn cut(
+    unit: Compiled,
+    time: Compiled,
+    down: impl Fn(&str, i64) -> Option<i64> + Send + 'static,
+) -> Compiled {
+    let (unit, time) = (unit.bytes(), time.long());
+    long_fn(move |cx| {
+        let Some(unit) = unit(cx)? else { return Ok(None) };
+        let unit = text(unit);
+        match time(cx) {
+            Ok(time) => Ok(time.and_then(|time| down(unit, time))),
+            Err(_) if down(unit, 0).is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
 }
 
 const UNITS: [&str; 10] = [

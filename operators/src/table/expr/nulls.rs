@@ -1,0 +1,115 @@
+//! Operations on a constant NULL. They are NULL whatever else they are of, which is not computed:
+//! `1/0 + NULL` fails nothing.
+//!
+//! What Spark makes of a list of rows that is written out is computed before it looks for such
+//! constants: there, the errors stay.
+
+use super::{Node, Resolved};
+use crate::table::value::Value;
+
+/// The operators and functions that are NULL if one of their operands is, and that Spark replaces.
+const STRICT: &[&str] = &[
+    // Numbers.
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "div",
+    "pmod",
+    "negative",
+    "abs",
+    "sign",
+    "sqrt",
+    "round",
+    "bround",
+    "pow",
+    "log",
+    "atan2",
+    "hypot",
+    "shiftleft",
+    "shiftright",
+    "shiftrightunsigned",
+    "&",
+    "|",
+    "^",
+    "~",
+    "conv",
+    "format_number",
+    // Conditions.
+    "=",
+    "<>",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "not",
+    "like",
+    "ilike",
+    "regexp_like",
+    "contains",
+    "startswith",
+    "endswith",
+    // Text.
+    "upper",
+    "lower",
+    "reverse",
+    "length",
+    "substring",
+    "substring_index",
+    "repeat",
+    "left",
+    "right",
+    "lpad",
+    "rpad",
+    "split",
+    "split_part",
+    "instr",
+    "translate",
+    "replace",
+    "regexp_replace",
+    "regexp_extract",
+    "levenshtein",
+    "find_in_set",
+    "overlay",
+    "encode",
+    "sha2",
+    // Dates.
+    "date_add",
+    "date_sub",
+    "date_diff",
+    "add_months",
+    "months_between",
+    "date_format",
+    "next_day",
+    "from_unixtime",
+    "from_utc_timestamp",
+    "to_utc_timestamp",
+    "make_date",
+    // Collections.
+    "getitem",
+    "map_element",
+    "element_at",
+    "slice",
+    "array_contains",
+    "array_position",
+    "array_remove",
+    "arrays_overlap",
+    "array_union",
+];
+
+/// The same with NULL for every operation on a constant NULL.
+pub fn propagate(expr: Resolved) -> Resolved {
+    let expr = expr.map_children(&mut propagate);
+    let strict = match &expr.node {
+        Node::Call(name, args) => {
+            args.iter().any(Resolved::is_null_literal) && STRICT.contains(name)
+        }
+        Node::Cast(inner, _) => inner.is_null_literal(),
+        _ => false,
+    };
+    if !strict {
+        return expr;
+    }
+    Resolved { node: Node::Literal(Value::Null), nullable: true, ..expr }
+}
