@@ -84,10 +84,36 @@ fn conditions_are_no_operands() {
         "true = NOT false",
         "1 + NOT true",
         "- NOT true",
+        "1 IS NOT NULL :: STRING",
+        "1 IN (2) :: STRING",
+        "true IS FALSE :: INT",
+        "EXISTS (SELECT 1) :: STRING",
+        "CASE WHEN 1 IS NULL :: BOOLEAN THEN 2 END",
     ] {
         assert_eq!(answer(&format!("SELECT {expr}")), "PARSE_SYNTAX_ERROR", "{expr}");
     }
     check_values(&[("(1 IS NULL) = false", "true"), ("(NOT true) = false", "true")]);
+}
+
+#[test]
+fn settings_of_string_literals_hold_for_what_follows() {
+    let said = |session: &Session, sql: &str| {
+        let rows = session.sql(sql).unwrap().collect().unwrap();
+        rows[0][0].show(&millstream::table::types::DataType::String, Tz::UTC)
+    };
+    let session = Session::new();
+    session.set("spark.sql.legacy.consecutiveStringLiterals.enabled", "TRUE").unwrap();
+    assert_eq!(said(&session, "SELECT 'mill''stream'"), "millstream");
+    session.set("spark.sql.parser.escapedStringLiterals", "true").unwrap();
+    assert_eq!(said(&session, r"SELECT 'a\d''b'"), r"a\d''b".replace(r"\\", r"\"));
+    session.set("spark.sql.parser.escapedStringLiterals", "false").unwrap();
+    let script = "SET spark.sql.legacy.consecutiveStringLiterals.enabled = false; SELECT 'a''b'";
+    session.script(script, &mut |_| Ok(())).unwrap();
+    assert_eq!(said(&session, "SELECT 'mill''stream'"), "mill'stream");
+    for key in ["parser.escapedStringLiterals", "legacy.consecutiveStringLiterals.enabled"] {
+        let error = session.set(&format!("spark.sql.{key}"), "yes").unwrap_err();
+        assert_eq!(error.condition, "INVALID_CONF_VALUE");
+    }
 }
 
 /// Each set has its groups, also one that is there twice or that holds no key.
@@ -360,5 +386,76 @@ fn names_mean_what_they_do_in_spark() {
             "SELECT (1, 2) = (a, b), struct(1, 2) IN (struct(a, b)) FROM VALUES (1, 2) AS t(a, b)",
             "true|true",
         ),
+    ]);
+}
+
+/// What is looked for in an array or a map has the units of what is there.
+#[test]
+fn intervals_are_looked_for_by_their_units() {
+    let differ = |kind: &str| format!("DATATYPE_MISMATCH.{kind}_DIFF_TYPES");
+    for call in ["contains", "position", "remove", "append", "prepend"] {
+        let sql = format!("SELECT array_{call}(array(INTERVAL '2' DAY), INTERVAL '3' HOUR)");
+        assert_eq!(answer(&sql), differ("ARRAY_FUNCTION"), "{call}");
+    }
+    for call in ["array_union", "array_except", "array_intersect", "arrays_overlap"] {
+        let sql = format!("SELECT {call}(array(INTERVAL '2' YEAR), array(INTERVAL '3' MONTH))");
+        assert_eq!(answer(&sql), differ("BINARY_ARRAY"), "{call}");
+    }
+    for call in ["map_contains_key", "element_at"] {
+        let sql = format!("SELECT {call}(map(INTERVAL '2' DAY, 1), INTERVAL '3' HOUR)");
+        assert_eq!(answer(&sql), differ("MAP_FUNCTION"), "{call}");
+    }
+    check_values(&[
+        ("array_contains(array(INTERVAL '2' DAY), INTERVAL '2' DAY)", "true"),
+        ("INTERVAL '1' DAY IN (INTERVAL '24' HOUR)", "true"),
+        ("size(array(INTERVAL '2' DAY, INTERVAL '3' HOUR))", "2"),
+    ]);
+}
+
+#[test]
+fn what_is_no_array_is_not_joined_to_arrays() {
+    check_values(&[
+        ("concat(array(2), NULL)", "DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
+        ("concat(NULL, array('a'))", "DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
+        ("concat(array(2), 'a')", "DATATYPE_MISMATCH.DATA_DIFF_TYPES"),
+        ("concat(array(2), map(2, 3))", "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE"),
+        ("concat(array(2), array(3L))", "[2, 3]"),
+        ("element_at(NULL, 2)", "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE"),
+    ]);
+}
+
+/// A comparison that contradicts itself sorts as Java's sort does.
+#[test]
+fn arrays_are_sorted_by_any_comparison() {
+    check_values(&[
+        ("array_sort(array(6, 4, 5), (a, b) -> 1)", "[6, 4, 5]"),
+        ("array_sort(array(6, 4, 5), -1)", "[5, 4, 6]"),
+        ("array_sort(array(6, 4, 5), 0)", "[6, 4, 5]"),
+        ("array_sort(array(2, 3, 9, 1, 4), (a, b) -> b - a)", "[9, 4, 3, 2, 1]"),
+        ("array_sort(array(9, 8, 8, 3, 5), (a, b) -> a - b)", "[3, 5, 8, 8, 9]"),
+        ("array_sort(array(7), (a, b) -> 1)", "[7]"),
+    ]);
+}
+
+#[test]
+fn dates_are_read_from_the_text_of_other_values() {
+    check_values(&[
+        ("to_date(20240229, 'yyyyMMdd')", "2024-02-29"),
+        ("to_date(2024)", "2024-01-01"),
+        ("to_date(X'32303234', 'yyyy')", "2024-01-01"),
+        ("to_date(true)", "CAST_INVALID_INPUT"),
+        ("to_date(2024D, 'yyyy')", "CANNOT_PARSE_TIMESTAMP"),
+        ("to_date(array(1))", "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE"),
+        ("yearofweek(DATE '2024-12-30')", "UNRESOLVED_ROUTINE"),
+        ("extract(yearofweek FROM DATE '2024-12-30')", "2025"),
+        ("typeof(floor(NULL, 2))", "decimal(23,2)"),
+        ("typeof(ceil('2.5', 0))", "decimal(21,0)"),
+        ("typeof(floor(2.5D, 2))", "decimal(18,2)"),
+        ("explode()", "REQUIRED_PARAMETER_NOT_FOUND"),
+        ("inline_outer()", "REQUIRED_PARAMETER_NOT_FOUND"),
+        ("stack()", "WRONG_NUM_ARGS.WITHOUT_SUGGESTION"),
+        ("1 LIMIT NULL", "INVALID_LIMIT_LIKE_EXPRESSION.DATA_TYPE"),
+        ("1 LIMIT CAST(NULL AS INT)", "INVALID_LIMIT_LIKE_EXPRESSION.IS_NULL"),
+        ("1 LIMIT rand()", "INVALID_LIMIT_LIKE_EXPRESSION.IS_UNFOLDABLE"),
     ]);
 }

@@ -81,7 +81,8 @@ impl Session {
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        for statement in parse(text)? {
+        let reading = self.lock().settings.literals;
+        for statement in parse(text, reading)? {
             match self.prepared(statement)? {
                 None => {}
                 Some(Statement::Query(query, _)) => {
@@ -135,7 +136,8 @@ impl Session {
     /// Reads a job file: names its views and checks its queries.
     pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
-        let statements = parse(text)?;
+        let reading = self.lock().settings.literals;
+        let statements = parse(text, reading)?;
         let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
         let several = tables.count() > 1;
         for statement in statements {

@@ -51,6 +51,7 @@ use crate::table::expr::resolve::did_you_mean;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sources::SourceId;
+use crate::table::sql::literals::Reading;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -82,6 +83,7 @@ pub(crate) struct Settings {
     pub pin: bool,
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
+    pub literals: Reading,
     pub schema_inference: bool,
     pub watermark_policy: Policy,
     pub idle_timeout_ns: Option<u64>,
@@ -126,6 +128,9 @@ impl Catalog for Inner {
     fn semantics(&self) -> Semantics {
         self.settings.semantics
     }
+    fn literals(&self) -> Reading {
+        self.settings.literals
+    }
 }
 
 impl Session {
@@ -137,6 +142,7 @@ impl Session {
             pin: true,
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
+            literals: Reading::default(),
             schema_inference: false,
             watermark_policy: Policy::Min,
             idle_timeout_ns: None,
@@ -246,16 +252,16 @@ impl Session {
                 Ok(infers) => inner.settings.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
             },
-            other if inner.settings.semantics.naming.setting(other).is_some() => {
-                let on = match value.to_ascii_lowercase().parse() {
-                    Ok(on) => on,
-                    Err(_) => return wrong("true or false"),
-                };
-                if let Some(setting) = inner.settings.semantics.naming.setting(other) {
-                    *setting = on;
+            other => {
+                let settings = &mut inner.settings;
+                let known = settings.semantics.naming.setting(other);
+                if let Some(setting) = known.or_else(|| settings.literals.setting(other)) {
+                    match value.to_ascii_lowercase().parse() {
+                        Ok(on) => *setting = on,
+                        Err(_) => return wrong("true or false"),
+                    }
+                    return Ok(());
                 }
-            }
-            _ => {
                 let all = [
                     "millstream.parallelism",
                     "millstream.workers",
@@ -269,6 +275,8 @@ impl Session {
                     "spark.sql.groupByOrdinal",
                     "spark.sql.orderByOrdinal",
                     "spark.sql.legacy.setopsPrecedence.enabled",
+                    "spark.sql.parser.escapedStringLiterals",
+                    "spark.sql.legacy.consecutiveStringLiterals.enabled",
                     "spark.sql.mapKeyDedupPolicy",
                     "spark.sql.legacy.negativeIndexInArrayInsert",
                     "spark.sql.streaming.schemaInference",

@@ -76,6 +76,14 @@ impl Generator {
             ("explode" | "posexplode" | "inline", [_]) => {
                 resolved.into_iter().next().unwrap_or_else(|| unreachable!("it was counted"))
             }
+            // These have a named parameter.
+            ("explode" | "posexplode" | "inline", []) => {
+                return Err(PlanError::new(
+                    "REQUIRED_PARAMETER_NOT_FOUND",
+                    format!("`{lower}` has no argument"),
+                    "explode(array), inline(array of structs)",
+                ));
+            }
             _ => {
                 return Err(PlanError::new(
                     "WRONG_NUM_ARGS.WITHOUT_SUGGESTION",

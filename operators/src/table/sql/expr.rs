@@ -154,6 +154,9 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
             like("ilike", *negated, expr, pattern, escape_char.as_deref(), here, hook)
         }
         ast::Expr::Cast { kind, expr, data_type: to, .. } => {
+            if *kind == CastKind::DoubleColon {
+                operand(expr)?;
+            }
             let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
             let to = data_type(to).map_err(|error| error.at(here))?;
             Ok(Expr::Cast { expr: Box::new(convert(expr)?), to, lenient })

@@ -1,5 +1,6 @@
 //! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`.
 
+use super::literals::Reading;
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -69,9 +70,9 @@ impl Tokens {
     }
 }
 
-/// Splits a job file into statements.
-pub fn parse(sql: &str) -> PlanResult<Vec<Statement>> {
-    let tokens = tokenize(sql)?;
+/// Splits a job file into statements. Its string literals begin to be read by these settings.
+pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
+    let tokens = tokenize(sql, reading)?;
     let statements = tokens.split(|t| t.token == Token::SemiColon);
     statements
         .filter(|tokens| !tokens.is_empty())
@@ -385,7 +386,7 @@ mod tests {
     use super::*;
 
     fn set(sql: &str) -> Result<(String, String), String> {
-        match parse(sql).map(|mut statements| statements.remove(0)) {
+        match parse(sql, Reading::default()).map(|mut statements| statements.remove(0)) {
             Ok(Statement::Set { key, value, .. }) => Ok((key, value)),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.condition.to_string()),

@@ -10,6 +10,8 @@
 //! backslash, for LIKE; before any other character it is dropped. Two quotes are one of the text.
 //! `r'…'` has no escapes and ends at the next quote. Literals side by side are one, which is left to
 //! the parser, unless no space is between a raw one and the next.
+//!
+//! Two settings of Spark's change that, for the statements behind them: see [`Reading`].
 
 use super::{place, syntax};
 use crate::table::error::{Place, PlanResult};
@@ -19,15 +21,26 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 pub struct Literals(Vec<String>);
 
 /// Settings of how literals are read.
-#[derive(Default)]
-struct Mode {
-    /// Backslashes are characters as others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// `spark.sql.parser.escapedStringLiterals`: backslashes are characters as others, and two
+    /// quotes stay two. As in Spark, a raw literal then keeps its first quote.
     without_escapes: bool,
-    /// Two quotes end a literal and begin the next.
+    /// `spark.sql.legacy.consecutiveStringLiterals.enabled`: two quotes end a literal and begin the
+    /// next.
     two_quotes_are_none: bool,
 }
 
-impl Mode {
+impl Reading {
+    /// The field of a setting, by its name in lower case.
+    pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
+        Some(match key {
+            "spark.sql.parser.escapedstringliterals" => &mut self.without_escapes,
+            "spark.sql.legacy.consecutivestringliterals.enabled" => &mut self.two_quotes_are_none,
+            _ => return None,
+        })
+    }
+
     /// Looks whether a statement is `SET` of one of these settings: it holds for those behind it.
     fn see(&mut self, statement: &str) {
         let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
@@ -37,14 +50,9 @@ impl Mode {
         else {
             return;
         };
-        match key.trim() {
-            "spark.sql.parser.escapedstringliterals" => {
-                self.without_escapes = value.trim() == "true";
-            }
-            "spark.sql.legacy.consecutivestringliterals.enabled" => {
-                self.two_quotes_are_none = value.trim() == "true";
-            }
-            _ => {}
+        // What is neither true nor false is refused when the statement is carried out.
+        if let (Some(setting), Ok(on)) = (self.setting(key.trim()), value.trim().parse()) {
+            *setting = on;
         }
     }
 }
@@ -54,7 +62,7 @@ struct Chars {
     chars: Vec<char>,
     at: usize,
     out: String,
-    mode: Mode,
+    reading: Reading,
 }
 
 impl Chars {
@@ -118,8 +126,12 @@ impl Chars {
     fn literal(&mut self, quote: char, mut raw: bool) -> PlanResult<String> {
         let begin = self.location();
         let mut text = String::new();
+        let escapes = !self.reading.without_escapes;
         self.copy(1);
         loop {
+            if raw && !escapes {
+                text.push(quote);
+            }
             let mut body = Vec::new();
             loop {
                 match self.peek(0) {
@@ -139,7 +151,7 @@ impl Chars {
                     }
                 }
             }
-            if raw || self.mode.without_escapes {
+            if raw || !escapes {
                 text.extend(body);
             } else {
                 text.push_str(&unescape(&body));
@@ -151,18 +163,19 @@ impl Chars {
             // Two quotes are one of the text; behind a raw literal the second begins another.
             self.fill();
             self.fill();
-            if !raw && !self.mode.two_quotes_are_none {
+            if !raw && (!escapes || !self.reading.two_quotes_are_none) {
                 text.push(quote);
+                text.extend((!escapes).then_some(quote));
             }
             raw = false;
         }
     }
 }
 
-/// Puts fillers into the literals of a text.
-pub fn hide(sql: &str) -> PlanResult<(String, Literals)> {
+/// Puts fillers into the literals of a text, that begins to be read by these settings.
+pub fn hide(sql: &str, reading: Reading) -> PlanResult<(String, Literals)> {
     let out = String::with_capacity(sql.len());
-    let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, mode: Mode::default() };
+    let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
     let mut literals = Vec::new();
     let mut statement = 0;
     while let Some(c) = chars.peek(0) {
@@ -175,7 +188,7 @@ pub fn hide(sql: &str) -> PlanResult<(String, Literals)> {
             }
             ('\'' | '"', _) => literals.push(chars.literal(c, false)?),
             (';', _) => {
-                chars.mode.see(&chars.out[statement..]);
+                chars.reading.see(&chars.out[statement..]);
                 chars.copy(1);
                 statement = chars.out.len();
             }
@@ -294,8 +307,13 @@ fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenize;
-    use sqlparser::tokenizer::Token;
+    use super::Reading;
+    use crate::table::error::PlanResult;
+    use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+    fn tokenize(sql: &str) -> PlanResult<Vec<TokenWithSpan>> {
+        super::super::tokenize(sql, Reading::default())
+    }
 
     /// The texts of a statement's string tokens.
     fn texts(sql: &str) -> Vec<String> {
@@ -342,6 +360,28 @@ mod tests {
         let sql = "SELECT 'a''b'; -- so\nSET spark.sql.legacy.consecutiveStringLiterals.enabled=true; \
              SELECT 'a''b'";
         assert_eq!(texts(sql), ["a'b", "ab"]);
+    }
+
+    #[test]
+    fn without_escapes_quotes_stay_as_they_are_written() {
+        let set = "SET spark.sql.parser.escapedStringLiterals = true; ";
+        for (sql, said) in [
+            (r"'x\y'", r"x\y"),
+            (r"'x\'y'", r"x\'y"),
+            ("'x''y'", "x''y"),
+            (
+                r"r'x
+''y
+'",
+                r"'x
+y
+",
+            ),
+        ] {
+            assert_eq!(texts(&format!("{set}SELECT {sql}")), [said], "{sql}");
+            let both = "SET spark.sql.legacy.consecutiveStringLiterals.enabled = true;";
+            assert_eq!(texts(&format!("{set}{both}SELECT {sql}")), [said], "{sql}");
+        }
     }
 
     #[test]

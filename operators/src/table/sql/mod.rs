@@ -6,7 +6,7 @@ pub mod expr;
 mod group;
 pub mod job;
 mod join;
-mod literals;
+pub(crate) mod literals;
 mod order;
 pub mod query;
 mod subquery;
@@ -17,6 +17,7 @@ use super::expr::compile::Semantics;
 use super::expr::rules::Rules;
 use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::Plan;
+use literals::Reading;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -43,6 +44,10 @@ pub trait Catalog {
     /// Time zone and ANSI mode, for what is computed while planning.
     fn semantics(&self) -> Semantics {
         Semantics::default()
+    }
+    /// How string literals are read.
+    fn literals(&self) -> Reading {
+        Reading::default()
     }
 }
 
@@ -119,6 +124,9 @@ impl Catalog for WithWatermarks<'_> {
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
     }
+    fn literals(&self) -> Reading {
+        self.outer.literals()
+    }
 }
 
 fn place(location: Location) -> Place {
@@ -130,8 +138,8 @@ fn syntax(reason: impl Into<String>, at: Place) -> PlanError {
 }
 
 /// The tokens of a text, without comments and white space.
-pub(crate) fn tokenize(sql: &str) -> PlanResult<Vec<TokenWithSpan>> {
-    let (sql, literals) = literals::hide(sql)?;
+pub(crate) fn tokenize(sql: &str, reading: Reading) -> PlanResult<Vec<TokenWithSpan>> {
+    let (sql, literals) = literals::hide(sql, reading)?;
     let tokens = Tokenizer::new(&DIALECT, &sql).tokenize_with_location();
     let mut tokens = tokens.map_err(|error| syntax(error.message, place(error.location)))?;
     literals.put_back(&mut tokens)?;
@@ -570,7 +578,7 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
 
 /// Reads one expression of a SELECT list, perhaps with `AS name`.
 pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
-    let tokens = tokenize(&format!("SELECT {sql}"))?;
+    let tokens = tokenize(&format!("SELECT {sql}"), catalog.literals())?;
     let mut parser = Parser::new(&DIALECT)
         .with_recursion_limit(DEPTH)
         .with_tokens_with_locations(with_literals(tokens));
@@ -586,5 +594,5 @@ pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
 
 /// Plans one query.
 pub fn parse_query(sql: &str, catalog: &dyn Catalog) -> PlanResult<Plan> {
-    parse_tokens(&tokenize(sql)?, catalog)
+    parse_tokens(&tokenize(sql, catalog.literals())?, catalog)
 }

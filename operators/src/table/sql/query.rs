@@ -198,8 +198,8 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
         }
         other => other?,
     };
-    if resolved.is_null_literal() {
-        return Err(wrong("IS_NULL", "NULL"));
+    if !resolved.is_foldable() {
+        return Err(unfoldable());
     }
     if !matches!(resolved.data_type, DataType::Int | DataType::Short | DataType::Byte) {
         return Err(wrong("DATA_TYPE", "no INT"));

@@ -197,6 +197,19 @@ pub fn has_map(data_type: &DataType) -> bool {
     !data_type.is_orderable()
 }
 
+/// Whether two types are of intervals that do not have the same units, here or further inside.
+/// Functions that look for a value among others do not bring such types together.
+pub fn units_differ(a: &DataType, b: &DataType) -> bool {
+    match (a, b) {
+        (T::Array(a), T::Array(b)) => units_differ(a, b),
+        (T::Map(k, v), T::Map(l, w)) => units_differ(k, l) || units_differ(v, w),
+        (T::Struct(a), T::Struct(b)) => {
+            a.iter().zip(b.iter()).any(|(a, b)| units_differ(&a.data_type, &b.data_type))
+        }
+        (a, b) => a.is_interval() && b.is_interval() && a != b,
+    }
+}
+
 /// Brings all to one type; `condition` is that of the error if there is none.
 pub fn unify_as(
     condition: &str,

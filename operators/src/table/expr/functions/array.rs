@@ -4,7 +4,7 @@ use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullab
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
-    check_order, tightest, unify, unify_as, widest_of, widest_without_text,
+    check_order, tightest, unify, unify_as, units_differ, widest_of, widest_without_text,
 };
 use crate::table::expr::compile::{
     BytesFn, Compiled, EvalError, bytes_fn, element, failed, write_field,
@@ -586,6 +586,9 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
         _ => element_type(name, &args[0])?,
     };
     let other = &args[1].data_type;
+    if units_differ(&element, other) {
+        return Err(differ());
+    }
     let common = match name {
         "array_contains" => widest_without_text(&element, other),
         "array_position" => tightest(&element, other),
@@ -631,6 +634,7 @@ fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let is_array = |arg: &Resolved| matches!(arg.data_type, DataType::Array(_));
     let condition = "DATATYPE_MISMATCH.BINARY_ARRAY_DIFF_TYPES";
     let args = unify_as(condition, &format!("`{name}`"), args, |args| match args {
+        [a, b] if units_differ(&a.data_type, &b.data_type) => None,
         [a, b] if is_array(a) && is_array(b) => widest_without_text(&a.data_type, &b.data_type),
         _ => None,
     })?;
@@ -674,10 +678,11 @@ fn size(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 }
 
 fn item(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
+    let of_position = matches!(name, "element_at" | "try_element_at");
     let element = element_type(name, &args[0])?;
     let index = args.split_off(1);
     let is_small = matches!(index[0].data_type, DataType::Byte | DataType::Short | DataType::Int);
-    if matches!(name, "element_at" | "try_element_at") && !is_small {
+    if of_position && !is_small {
         return Err(super::unexpected(name, "an INT as its index", &index[0]));
     }
     args.extend(expect(name, index, &[DataType::Int])?);

@@ -448,14 +448,25 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// Binary insertion: stable, and safe with any comparison.
+/// Insertion by bisection behind the run that the values begin with: stable, and safe with any
+/// comparison. What a comparison that contradicts itself gives is what Java's sort gives for few
+/// values: it takes the run as it is, and turns one around that falls.
 fn insertion_sort<'a>(
     cells: &mut [Cell<'a>],
     mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,
 ) {
-    for i in 1..cells.len() {
+    if cells.len() < 2 {
+        return;
+    }
+    let mut falls = |i: usize| compare(cells[i], cells[i - 1]) == Ordering::Less;
+    let falling = falls(1);
+    let run = (2..cells.len()).find(|i| falls(*i) != falling).unwrap_or(cells.len());
+    if falling {
+        cells[..run].reverse();
+    }
+    for i in run..cells.len() {
         let cell = cells[i];
-        let at = cells[..i].partition_point(|other| compare(*other, cell) != Ordering::Greater);
+        let at = cells[..i].partition_point(|other| compare(cell, *other) != Ordering::Less);
         cells[at..=i].rotate_right(1);
     }
 }

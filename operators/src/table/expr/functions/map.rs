@@ -6,7 +6,7 @@ use super::{
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
-    has_map, tightest, unify, unify_as, widest_of, widest_without_text,
+    has_map, tightest, unify, unify_as, units_differ, widest_of, widest_without_text,
 };
 use crate::table::expr::compile::{Compiled, EvalError, Semantics, bytes_fn, failed, write_field};
 use crate::table::expr::{Node, Resolved};
@@ -223,6 +223,9 @@ fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let widen = if name == "map_contains_key" { widest_without_text } else { tightest };
+    if units_differ(&key, &args[1].data_type) {
+        return Err(differ(&args));
+    }
     let Some(common) = widen(&key, &args[1].data_type) else { return Err(differ(&args)) };
     let nullable = any_nullable(&args);
     let wanted = args.pop().map(|wanted| wanted.coerce(&common));

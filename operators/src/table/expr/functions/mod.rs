@@ -346,6 +346,9 @@ fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
             coercion::expect_type(key.clone(), of_key, "a key")
                 .and_then(|key| resolve("map_element", vec![of.clone(), key])),
         ),
+        (DataType::Null, _) if by_key && name != "getitem" && key.data_type != DataType::Null => {
+            Some(Err(unexpected(&name, "an array or a map", of)))
+        }
         (DataType::Map(..), _) if by_key => Some(resolve("map_element", args.to_vec())),
         (DataType::Struct(_), Some(field)) if name == "getitem" => {
             Some(field_of(of.clone(), field))

@@ -76,7 +76,8 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             let to = match args[0].data_type {
                 ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),
                 DataType::Float => (14, 7),
-                _ => (30, 15),
+                DataType::Double => (30, 15),
+                _ => (38, 18),
             };
             let number = expect(name, vec![args.remove(0)], &[DataType::Decimal(to.0, to.1)])?;
             args.splice(0..0, number);

@@ -1,7 +1,7 @@
 //! Strings. Lengths and positions count characters, as in Spark.
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
-use crate::table::error::PlanResult;
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
     BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text, text_in,
@@ -164,6 +164,22 @@ fn text_to_bool(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     if args.iter().any(|arg| matches!(arg.data_type, DataType::Array(_))) {
+        // A bare NULL is no array here, and nothing else is one.
+        let others = args.iter().filter(|arg| !matches!(arg.data_type, DataType::Array(_)));
+        if let Some(other) = others.clone().find(|arg| arg.data_type.is_nested()) {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+                format!("`concat` joins arrays, but `{other}` is {}", other.data_type),
+                "Leave it out, or put it into an array: array(…)",
+            ));
+        }
+        if let Some(other) = others.into_iter().next() {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.DATA_DIFF_TYPES",
+                format!("`concat` joins arrays, but `{other}` is {}", other.data_type),
+                "Give a NULL the type of an array, and put a value into one: array(…)",
+            ));
+        }
         let args = crate::table::expr::resolve::unify("`concat`", args)?;
         let data_type = args[0].data_type.clone();
         return Ok((args, data_type, nullable));

@@ -71,8 +71,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         date_part(a, |d| d.iso_week().1)
     }),
     function(
-        "yearofweek",
-        "yearofweek(date): the ISO year",
+        "datetime_yearofweek",
+        "extract(YEAROFWEEK FROM date): the ISO year",
         (1, 1),
         |n, a| typed(n, a, &[T::Date], T::Int),
         |a, _, _| date_part(a, |d| d.iso_week().0),
@@ -270,6 +270,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "to_date(text[, pattern])",
         (1, 2),
         |n, mut a| {
+            // What is neither a time nor a text is read as the text that it is shown as.
+            if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
+                let text = super::expect(n, vec![a.remove(0)], &[T::String])?;
+                a.splice(0..0, text);
+            }
             if a.len() == 1 || a[0].data_type != T::String {
                 a.truncate(1);
                 return by_cast(n, a, &T::Date);
@@ -907,7 +912,7 @@ pub fn of_word(word: Special, to: &DataType) -> PlanResult<Resolved> {
 pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
     let name = match field.to_ascii_uppercase().as_str() {
         "YEAR" | "Y" | "YEARS" | "YR" | "YRS" => "year",
-        "YEAROFWEEK" => "yearofweek",
+        "YEAROFWEEK" => "datetime_yearofweek",
         "QUARTER" | "QTR" => "quarter",
         "MONTH" | "MON" | "MONS" | "MONTHS" => "month",
         "WEEK" | "W" | "WEEKS" => "weekofyear",
