@@ -360,7 +360,7 @@ fn compile_concat(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compile
                 None => null = true,
             }
         }
-        Ok((!null).then(|| &*out.into_bump_slice()))
+        Ok((!null).then(|| out.into_bump_slice()))
     })
 }
 
