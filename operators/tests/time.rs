@@ -60,3 +60,44 @@ fn overflows_and_bad_zones_are_errors_without_ansi_mode_too() {
         assert_eq!(shown(&session, expression), expected, "{expression}");
     }
 }
+
+#[test]
+fn without_ansi_mode_times_are_cast_to_the_kind_that_a_function_takes() {
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    for (expression, expected) in [
+        ("year(TIMESTAMP_NTZ'2022-03-13 02:15:00')", "2022"),
+        ("dayofweek(TIMESTAMP_NTZ'2022-03-13 02:15:00')", "1"),
+        ("last_day(TIMESTAMP_NTZ'2022-03-13 02:15:00')", "2022-03-31"),
+        ("trunc(TIMESTAMP_NTZ'2022-03-13 02:15:00', 'MM')", "2022-03-01"),
+        ("date_add(TIMESTAMP_NTZ'2022-03-13 02:15:00', 1)", "2022-03-14"),
+        (
+            "months_between(TIMESTAMP_NTZ'2022-03-13 02:15:00', TIMESTAMP'2020-01-01 00:00:00')",
+            "26.39012097",
+        ),
+        (
+            "to_utc_timestamp(TIMESTAMP_NTZ'2022-03-13 02:15:00', 'Asia/Tokyo')",
+            "2022-03-12 17:15:00",
+        ),
+        ("convert_timezone('Asia/Tokyo', TIMESTAMP'2022-03-13 01:15:00')", "2022-03-13 15:15:00"),
+        ("convert_timezone('UTC', 'Asia/Tokyo', DATE'2022-03-13')", "2022-03-13 09:00:00"),
+        (
+            "TIMESTAMP'2022-01-01 00:00:00' - '2022-03-13'",
+            "!DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        ),
+        (
+            "'2022-03-13' - TIMESTAMP_NTZ'2022-01-01 00:00:00'",
+            "!DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+        ),
+        ("date_add(DATE'2011-11-11', concat('1', ''))", "2011-11-12"),
+        ("date_add(DATE'2011-11-11', CAST(NULL AS STRING))", "2011-11-11"),
+        ("date_sub(DATE'2011-11-11', '1.2')", "!SECOND_FUNCTION_ARGUMENT_NOT_INTEGER"),
+        ("date_add(DATE'2011-11-11', concat('x', ''))", "!SECOND_FUNCTION_ARGUMENT_NOT_INTEGER"),
+    ] {
+        assert_eq!(shown(&session, expression), expected, "{expression}");
+    }
+    let days = "SELECT date_add(DATE'2011-11-11', n) FROM VALUES ('1') AS t(n)";
+    let error = session.sql(days).map(drop).unwrap_err();
+    assert_eq!(error.condition, "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE");
+}

@@ -226,21 +226,32 @@ pub fn compile(
 /// The first double that a BIGINT does not hold.
 pub(super) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
+/// A decimal's digits rounded to the first 34, to which Spark multiplies; a half goes to the even
+/// neighbour.
+fn of_34_digits(value: i128) -> i128 {
+    const MOST: u128 = 10u128.pow(34);
+    let mut unit = 1;
+    while value.unsigned_abs() / unit >= MOST {
+        unit *= 10;
+    }
+    let (kept, cut) = (value.unsigned_abs() / unit, value.unsigned_abs() % unit);
+    let up = cut * 2 > unit || (cut * 2 == unit && kept % 2 == 1);
+    (kept + u128::from(up)) as i128 * unit as i128 * value.signum()
+}
+
 /// Seconds as microseconds, of which a fraction is cut off.
 fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled {
     let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
     match inner {
         Compiled::Decimal(f) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
+            let value = of_34_digits(value);
+            // As in Spark, in any mode, of what is beyond BIGINT the lower 64 bits.
             let micros = match scale {
-                0..=6 => value.checked_mul(10i128.pow(u32::from(6 - scale))),
-                _ => Some(value / 10i128.pow(u32::from(scale - 6))),
+                0..=6 => value.wrapping_mul(10i128.pow(u32::from(6 - scale))),
+                _ => value / 10i128.pow(u32::from(scale - 6)),
             };
-            match micros {
-                Some(micros) if on_error == OnError::Wrap => Ok(Some(micros as i64)),
-                Some(micros) if i64::try_from(micros).is_ok() => Ok(Some(micros as i64)),
-                _ => soften(overflow("of seconds", &DataType::Timestamp), on_error),
-            }
+            Ok(Some(micros as i64))
         }),
         other => {
             let f = other.double();

@@ -510,6 +510,14 @@ impl Resolved {
         matches!(self.node, Node::Literal(Value::Null))
     }
 
+    /// Whether it is NULL, of any type it is cast to.
+    pub fn is_null_constant(&self) -> bool {
+        match &self.node {
+            Node::Cast(inner, _) => inner.is_null_constant(),
+            _ => self.is_null_literal(),
+        }
+    }
+
     /// Whether it reads no column.
     pub fn is_constant(&self) -> bool {
         !matches!(self.node, Node::Column(..) | Node::Variable(..))

@@ -239,7 +239,7 @@ fn store_assignable(from: &DataType, to: &DataType) -> bool {
 fn lenient(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (from, to) if from.is_numeric() && to.is_numeric() => true,
-        (T::Date, T::Timestamp) | (T::Timestamp, T::Date) => true,
+        (from, to) if from.is_datetime() && to.is_datetime() => true,
         (T::String, to) => to.is_numeric() || to.is_datetime() || *to == T::Binary,
         (from, T::String) => !from.is_nested(),
         (T::Array(a), T::Array(b)) => to_type(a, b).is_some(),

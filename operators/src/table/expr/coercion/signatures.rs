@@ -1,8 +1,11 @@
 //! What the arguments of functions may be: one line per function.
 
-use super::Accepts;
+use super::{Accepts, Rules};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Resolved;
+use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::{Node, Resolved};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 
 use Accepts as A;
 
@@ -65,6 +68,30 @@ static SIGNATURES: &[Signature] = &[
     ("~", &[A::Only(&[A::Integral])]),
 ];
 
+/// Days that are written as a text. Without ANSI it must be a constant, and NULL is no days.
+fn written_days(function: &str, text: Resolved) -> PlanResult<Resolved> {
+    if !text.is_constant() {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
+            format!("`{function}` needs a number of days, but `{text}` is STRING"),
+            "Cast it to INT",
+        ));
+    }
+    let shown = text.to_string();
+    let days = match fold(text.coerce(&DataType::Int), Semantics::default()).node {
+        Node::Literal(Value::Long(days)) => days,
+        Node::Literal(Value::Null) => 0,
+        _ => {
+            return Err(PlanError::new(
+                "SECOND_FUNCTION_ARGUMENT_NOT_INTEGER",
+                format!("`{function}` needs a whole number of days, but has {shown}"),
+                "Write a number",
+            ));
+        }
+    };
+    Ok(Resolved::literal(Value::Long(days), DataType::Int))
+}
+
 /// Brings the arguments of a function to types that it takes. Functions that are not listed check
 /// theirs themselves.
 pub fn bring(function: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
@@ -77,6 +104,9 @@ pub fn bring(function: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
 }
 
 fn one(function: &str, arg: Resolved, accepts: Accepts) -> PlanResult<Resolved> {
+    if accepts == A::Days && arg.data_type == DataType::String && !Rules::current().ansi {
+        return written_days(function, arg);
+    }
     match accepts.convert(&arg.data_type) {
         Some(to) => Ok(arg.coerce(&to)),
         None => Err(PlanError::new(

@@ -714,7 +714,8 @@ fn index(
     debug_assert!(matches!(exprs[0].data_type, DataType::Array(_)));
     element(
         move |cx| {
-            let (Some(bytes), Some(index)) = (array(cx)?, index(cx)?) else { return Ok(None) };
+            let Some(bytes) = array(cx)? else { return Ok(None) };
+            let Some(index) = index(cx)? else { return Ok(None) };
             let array = Array::new(bytes);
             if base == 1 && index == 0 {
                 return failed(

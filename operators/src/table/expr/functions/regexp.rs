@@ -136,8 +136,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "str_to_map(s[, entries, pairs]): split by two patterns, ',' and ':'",
         (1, 3),
         |n, a| {
-            for pattern in a.iter().skip(1) {
-                checked_pattern(pattern)?;
+            if !a[0].is_null_constant() {
+                a.iter().skip(1).try_for_each(checked_pattern)?;
             }
             let to = T::Map(Box::new(T::String), Box::new(T::String));
             typed(n, a, &[T::String], to)
@@ -260,8 +260,11 @@ fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Refuses a literal that is no pattern.
+/// Refuses a literal that is no pattern; where there is no text, none is looked at.
 pub(super) fn checked(args: &[Resolved]) -> PlanResult<()> {
+    if args[0].is_null_constant() {
+        return Ok(());
+    }
     checked_pattern(&args[1])
 }
 

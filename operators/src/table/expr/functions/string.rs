@@ -371,7 +371,10 @@ fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> C
     let Some(separator) = args.next() else { unreachable!("resolution counted") };
     let args: Vec<_> = args.zip(arrays).collect();
     bytes_fn(move |cx| {
-        let Some(separator) = separator(cx)? else { return Ok(None) };
+        let Some(separator) = separator(cx)? else {
+            args.iter().try_for_each(|(arg, _)| arg(cx).map(drop))?;
+            return Ok(None);
+        };
         let mut out = BumpVec::new_in(cx.arena);
         let mut first = true;
         let mut add = |part: &[u8]| {

@@ -21,7 +21,8 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     let months = matches!(call.data_type(1), T::YearMonthInterval(..));
     let of_date = call.to == T::Date;
     long_fn(move |cx| {
-        let (Some(at), Some(by)) = (at(cx)?, by(cx)?) else { return Ok(None) };
+        let Some(at) = at(cx)? else { return Ok(None) };
+        let Some(by) = by(cx)? else { return Ok(None) };
         let by = sign * by;
         let sum = match (of_date, months) {
             (true, true) => match add_months(at, by) {
@@ -146,9 +147,9 @@ fn difference(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
         (x, T::YearMonthInterval(..)) if x.is_datetime() => shift("datetime_subtract", a, b),
         (_, T::DayTimeInterval(..)) => shift("datetime_subtract", a, b),
         (x, y) if is_timestamp(x) || is_timestamp(y) => {
-            let ntz = T::TimestampNtz;
-            let zoned = *x == T::Timestamp || *y == T::Timestamp;
-            let to = if zoned || (*x != ntz && *y != ntz) { T::Timestamp } else { ntz };
+            // Between two kinds of timestamps it is the distance on the clock.
+            let ntz = *x == T::TimestampNtz || *y == T::TimestampNtz;
+            let to = if ntz { T::TimestampNtz } else { T::Timestamp };
             between(a, b, &to, T::DayTimeInterval(0, 3))
         }
         (_, T::Date) | (T::Date, T::Null) => between(a, b, &T::Date, T::DayTimeInterval(0, 0)),
@@ -161,8 +162,11 @@ fn difference(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
 
 fn between(a: Resolved, b: Resolved, of: &DataType, to: DataType) -> Option<PlanResult<Resolved>> {
     let kind = if *of == T::Date { Accepts::Date } else { Accepts::AnyTimestamp };
+    let ansi = Rules::current().ansi;
     for arg in [&a, &b] {
-        if kind.convert(&arg.data_type).is_none() {
+        // Without ANSI a text is a date, but no timestamp, and a date only in front.
+        let refused = !ansi && arg.data_type == T::String && kind == Accepts::AnyTimestamp;
+        if refused || kind.convert(&arg.data_type).is_none() {
             return Some(Err(unexpected("-", "a date or a timestamp on both sides", arg)));
         }
     }

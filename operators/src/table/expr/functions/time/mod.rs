@@ -15,7 +15,7 @@ use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{
     BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
 };
-use crate::table::expr::resolve::{cast, expect_type};
+use crate::table::expr::resolve::cast;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
 use crate::table::value::Value;
@@ -243,15 +243,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
         (2, 2),
-        |n, mut a| {
-            let to = if a[1].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
-            a[1] = expect_type(a[1].clone(), &to, "`date_trunc`")?;
-            typed_or_null(n, a, &[T::String, to.clone()], to)
-        },
+        // A time without a zone is taken for one in the session's, also where the clock leaps.
+        |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
         |args, call| {
             let [unit, time] = take(args);
-            let ntz = call.to == T::TimestampNtz;
-            let zone = if ntz { Tz::UTC } else { call.semantics.zone };
+            let zone = call.semantics.zone;
             cut(unit, time, move |unit, at| truncated(unit, at, zone))
         },
     ),
@@ -753,7 +749,7 @@ fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
 
 /// Refuses a constant pattern that none is; where there is nothing to read, none is looked at.
 fn check_pattern(args: &[Resolved], index: usize, direction: Direction) -> PlanResult<()> {
-    if args.first().is_some_and(Resolved::is_null_literal) {
+    if args.first().is_some_and(Resolved::is_null_constant) {
         return Ok(());
     }
     let pattern = args.get(index).and_then(Resolved::literal_text);

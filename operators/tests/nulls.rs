@@ -1,0 +1,69 @@
+//! Where NULL decides an operation before its other operands are looked at, as in Apache Spark.
+#![cfg(feature = "sql")]
+
+use millstream::session::Session;
+
+/// The value of an expression over a row of NULLs (`i`, `s`, `d`), or the condition it fails by.
+fn shown(session: &Session, expression: &str) -> String {
+    let query = format!(
+        "SELECT CAST({expression} AS STRING) AS v FROM (SELECT CAST(c AS INT) AS i, c AS s, \
+         CAST(c AS DATE) AS d FROM VALUES (CAST(NULL AS STRING)) AS t(c))"
+    );
+    let rows = match session.sql(&query) {
+        Ok(frame) => frame.collect().map_err(|error| error.condition().to_string()),
+        Err(error) => Err(error.condition.to_string()),
+    };
+    match rows {
+        Ok(mut rows) => format!("{:?}", rows.remove(0).remove(0)),
+        Err(condition) => condition,
+    }
+}
+
+const FAILS: &str = "CAST_INVALID_INPUT";
+
+#[test]
+fn an_operation_ends_at_its_first_null() {
+    let session = Session::new();
+    for (expression, expected) in [
+        ("i > CAST('x' AS INT)", "Null"),
+        ("CAST('x' AS INT) > i", FAILS),
+        ("d = CAST('x' AS DATE)", "Null"),
+        ("s < CAST(CAST('x' AS INT) AS STRING)", "Null"),
+        ("i <=> CAST('x' AS INT)", FAILS),
+        ("i + CAST('x' AS INT)", "Null"),
+        ("CAST('x' AS INT) + i", FAILS),
+        // A divisor comes before what it divides.
+        ("CAST('x' AS INT) % i", "Null"),
+        ("CAST('x' AS INT) / i", "Null"),
+        ("i / CAST('x' AS INT)", FAILS),
+        ("i BETWEEN CAST('x' AS INT) AND 3", "Null"),
+        ("s LIKE CAST(CAST('x' AS INT) AS STRING)", "Null"),
+        ("contains(s, CAST(CAST('x' AS INT) AS STRING))", "Null"),
+        ("substring(s, CAST('x' AS INT), 3)", "Null"),
+        ("lpad(s, CAST('x' AS INT), '*')", "Null"),
+        ("s || CAST(CAST('x' AS INT) AS STRING)", FAILS),
+        ("concat_ws(s, CAST(CAST('x' AS INT) AS STRING))", FAILS),
+    ] {
+        assert_eq!(shown(&session, expression), expected, "{expression}");
+    }
+}
+
+#[test]
+fn a_constant_null_decides_an_operation_from_either_side() {
+    let session = Session::new();
+    for (expression, expected) in [
+        ("CAST('x' AS INT) > NULL", "Null"),
+        ("CAST('x' AS INT) % CAST(NULL AS INT)", "Null"),
+        ("CAST(NULL AS INT) / CAST('x' AS INT)", "Null"),
+        ("CAST('x' AS INT) <=> NULL", FAILS),
+        ("concat(NULL, CAST(CAST('x' AS INT) AS STRING))", FAILS),
+        ("regexp_replace(NULL, '[^]', '-')", "Null"),
+        ("regexp_instr(CAST(NULL AS STRING), 'a{2')", "Null"),
+        ("CAST(NULL AS STRING) RLIKE 'a{2'", "Null"),
+        ("CAST(split(NULL, 'a{2') AS STRING)", "Null"),
+        ("CAST(str_to_map(NULL, 'a{2') AS STRING)", "Null"),
+        ("regexp_instr('a', 'a{2')", "INVALID_PARAMETER_VALUE.PATTERN"),
+    ] {
+        assert_eq!(shown(&session, expression), expected, "{expression}");
+    }
+}
