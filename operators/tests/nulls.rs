@@ -3,12 +3,13 @@
 
 use millstream::session::Session;
 
-/// The value of an expression over a row of NULLs (`i`, `s`, `d`), or the condition it fails by.
-fn shown(session: &Session, expression: &str) -> String {
-    let query = format!(
-        "SELECT CAST({expression} AS STRING) AS v FROM (SELECT CAST(c AS INT) AS i, c AS s, \
-         CAST(c AS DATE) AS d FROM VALUES (CAST(NULL AS STRING)) AS t(c))"
-    );
+/// A row of NULLs.
+const NULLS: &str = "FROM (SELECT CAST(c AS INT) AS i, c AS s, CAST(c AS DATE) AS d \
+                     FROM VALUES (CAST(NULL AS STRING)) AS t(c))";
+
+/// The value of an expression over a relation, or the condition that it fails by.
+fn shown(session: &Session, expression: &str, from: &str) -> String {
+    let query = format!("SELECT CAST({expression} AS STRING) AS v {from}");
     let rows = match session.sql(&query) {
         Ok(frame) => frame.collect().map_err(|error| error.condition().to_string()),
         Err(error) => Err(error.condition.to_string()),
@@ -44,7 +45,7 @@ fn an_operation_ends_at_its_first_null() {
         ("s || CAST(CAST('x' AS INT) AS STRING)", FAILS),
         ("concat_ws(s, CAST(CAST('x' AS INT) AS STRING))", FAILS),
     ] {
-        assert_eq!(shown(&session, expression), expected, "{expression}");
+        assert_eq!(shown(&session, expression, NULLS), expected, "{expression}");
     }
 }
 
@@ -64,6 +65,6 @@ fn a_constant_null_decides_an_operation_from_either_side() {
         ("CAST(str_to_map(NULL, 'a{2') AS STRING)", "Null"),
         ("regexp_instr('a', 'a{2')", "INVALID_PARAMETER_VALUE.PATTERN"),
     ] {
-        assert_eq!(shown(&session, expression), expected, "{expression}");
+        assert_eq!(shown(&session, expression, ""), expected, "{expression}");
     }
 }

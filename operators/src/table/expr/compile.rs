@@ -450,7 +450,7 @@ pub fn from_cells(
 }
 
 /// Computes what depends on no column before any record comes. What fails is left as it is, to
-/// fail when a record needs it. An operation on NULL is NULL, whatever its other operands.
+/// fail when a record needs it. A constant operation on NULL is NULL, whatever its other operands.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
         // What is tried is no constant by itself: its error must be noticed.
@@ -462,6 +462,7 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     if let Node::Call(name, args) = &expr.node
         && functions::is_null_of_null(name)
         && args.iter().any(Resolved::is_null_literal)
+        && args.iter().all(Resolved::is_constant)
     {
         return Resolved { node: Node::Literal(Value::Null), ..expr };
     }
