@@ -459,3 +459,33 @@ fn dates_are_read_from_the_text_of_other_values() {
         ("1 LIMIT rand()", "INVALID_LIMIT_LIKE_EXPRESSION.IS_UNFOLDABLE"),
     ]);
 }
+
+/// A HAVING that reads more than is selected stands between ORDER BY and the groups.
+#[test]
+fn order_by_behind_having_sees_columns_alone() {
+    let unresolved = "UNRESOLVED_COLUMN.WITH_SUGGESTION";
+    let unsupported = "UNSUPPORTED_EXPR_FOR_OPERATOR";
+    for (select, keys, having, order, expected) in [
+        ("sum(w)", "k + 1", "k + 1 > 0", "k + 1", unresolved),
+        ("sum(w)", "k + 1", "1 + k > 0", "1 + k", unresolved),
+        ("sum(w)", "k + 1", "sum(w) > 0", "1 + k", "7"),
+        ("k + 1", "k + 1", "1 + k > 0", "1 + k", "4"),
+        ("k + 1", "k + 1", "max(w) > 0", "k + 1", unresolved),
+        ("sum(w)", "k, w", "w > 0", "k + w", "7"),
+        ("sum(w)", "k", "max(w) > 0", "sum(w)", unresolved),
+        ("sum(w) + 1", "k", "sum(w) > 0", "min(w)", unresolved),
+        ("sum(w)", "k", "sum(w) > 0", "min(w)", "7"),
+        ("k", "k, w", "w > 0", "max(k)", unsupported),
+        ("k", "k", "count(*) > 0", "count(*)", unsupported),
+        ("k AS x, max(w) AS m", "k", "min(w) > 0", "k + m", "3|7"),
+        ("'k', 'k'", "ALL", "true", "k", unresolved),
+        ("k + 1, k + 1", "k", "true", "`(k + 1)`", unresolved),
+        ("t.k, k", "k", "true", "k", "3|3"),
+    ] {
+        let sql = format!(
+            "SELECT {select} FROM VALUES (3, 7) AS t(k, w) GROUP BY {keys} HAVING {having} \
+             ORDER BY {order}"
+        );
+        assert_eq!(answer(&sql), expected, "{sql}");
+    }
+}

@@ -349,7 +349,6 @@ impl Grouping {
             }
             columns.push((self.resolve(expr)?, expr.output_name()));
         }
-        let selected = self.calls.len();
         let having = match having {
             Some(having) => {
                 let resolved = self.resolve_above(having, select)?;
@@ -357,11 +356,13 @@ impl Grouping {
             }
             None => None,
         };
+        let having_adds = having.as_ref().is_some_and(|having| {
+            self.window.is_none() && self.sets.is_none() && reads_beyond(having, &columns)
+        });
         let mut places = Vec::new();
         for key in order {
             let key = self.rewritten(key);
-            let hidden = self.calls.len() > selected;
-            places.push(self.order_place(&key, select, &mut columns, hidden)?);
+            places.push(self.order_place(&key, select, &mut columns, having_adds)?);
         }
         let (mut input, mut keys) = (self.input, self.keys);
         if let Some(sets) = &self.sets {
@@ -420,6 +421,43 @@ impl Grouping {
         })
     }
 
+    /// Looks at a key of ORDER BY behind a HAVING that reads more than the SELECT list has. As in
+    /// Spark, the groups are out of reach there: what remains are columns of the SELECT list, and
+    /// columns that are keys by themselves.
+    fn check_beyond(&self, key: &Expr, select: &[Expr]) -> PlanResult<()> {
+        let mut names = Vec::new();
+        named_columns(key, &mut names);
+        let is_output = |name: &Expr| match name {
+            Expr::Column { parts, .. } if parts.len() == 1 => {
+                select.iter().any(|item| item.output_name().eq_ignore_ascii_case(&parts[0]))
+            }
+            _ => false,
+        };
+        let is_key = |name: &Expr| {
+            resolve(name, &self.scope).is_ok_and(|column| {
+                matches!(column.node, Node::Column(..))
+                    && self.keys.iter().any(|(key, _)| same(key, &column))
+            })
+        };
+        let refused = |condition: &str, reason: String| {
+            Err(PlanError::new(condition, reason, "Select it under a name, and order by that")
+                .at(key.place()))
+        };
+        if let Some(name) = names.into_iter().find(|name| !is_output(name) && !is_key(name)) {
+            return refused(
+                "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+                format!("`{name}` in ORDER BY is no column behind HAVING of what is not selected"),
+            );
+        }
+        if has_aggregate(key) {
+            return refused(
+                "UNSUPPORTED_EXPR_FOR_OPERATOR",
+                format!("`{key}` in ORDER BY stands behind HAVING of what is not selected"),
+            );
+        }
+        Ok(())
+    }
+
     /// Where a key of ORDER BY stands among the columns; one that does not is added.
     fn order_place(
         &mut self,
@@ -441,7 +479,9 @@ impl Grouping {
                 [only] => return Ok(*only),
                 [first, rest @ ..]
                     if rest.iter().all(|at| columns[*at].0 == columns[*first].0)
-                        && !found.iter().any(|at| matches!(select[*at], Expr::Alias(..))) =>
+                        && found.iter().all(|at| {
+                            matches!(select[*at], Expr::Column { .. } | Expr::Position(..))
+                        }) =>
                 {
                     return Ok(*first);
                 }
@@ -457,22 +497,44 @@ impl Grouping {
                 }
             }
         }
+        if having_adds {
+            self.check_beyond(key, select)?;
+        }
         let key = &with_outputs(key, select);
         let resolved = self.resolve_above(key, select)?;
-        if having_adds && has_aggregate(key) && !columns.iter().any(|(other, _)| *other == resolved)
-        {
-            // As in Spark, above the aggregates of HAVING no more can be asked for.
-            return Err(PlanError::new(
-                "UNRESOLVED_COLUMN.WITH_SUGGESTION",
-                format!("`{key}` in ORDER BY is no column behind HAVING with aggregates"),
-                "Select it under a name, and order by that",
-            )
-            .at(key.place()));
-        }
         Ok(columns.iter().position(|(other, _)| *other == resolved).unwrap_or_else(|| {
             columns.push((resolved, key.output_name()));
             columns.len() - 1
         }))
+    }
+}
+
+/// Whether a condition above the groups reads what no column of the SELECT list is.
+fn reads_beyond(condition: &Resolved, columns: &[(Resolved, String)]) -> bool {
+    match &condition.node {
+        Node::Column(..) => !columns.iter().any(|(column, _)| column.node == condition.node),
+        _ => condition.children().into_iter().any(|child| reads_beyond(child, columns)),
+    }
+}
+
+/// The columns that an expression names.
+fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
+    match expr {
+        Expr::Column { .. } | Expr::Position(..) => out.push(expr),
+        Expr::Call { args, .. } | Expr::User(_, args, _) | Expr::UserAggregate(_, args, _) => {
+            args.iter().for_each(|arg| named_columns(arg, out));
+        }
+        Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => {
+            named_columns(expr, out);
+        }
+        Expr::Case { branches, otherwise } => {
+            for (when, then) in branches {
+                named_columns(when, out);
+                named_columns(then, out);
+            }
+            otherwise.iter().for_each(|otherwise| named_columns(otherwise, out));
+        }
+        _ => {}
     }
 }
 
