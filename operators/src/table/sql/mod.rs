@@ -431,6 +431,15 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             i += 2;
             continue;
         }
+        // The parser knows the literal by its shorter name.
+        let quoted = |token: &Token| {
+            matches!(token, Token::SingleQuotedString(_) | Token::DoubleQuotedString(_))
+        };
+        if is_word(&tokens[i].token, "TIMESTAMP_LTZ") && at(i + 1).is_some_and(quoted) {
+            put(Token::make_word("TIMESTAMP", None));
+            i += 1;
+            continue;
+        }
         // A function of that name, not the keyword.
         let after = at(i + 2).and_then(word).map(str::to_ascii_uppercase);
         let begins_query = matches!(after.as_deref(), Some("SELECT" | "WITH" | "FROM" | "VALUES"));
