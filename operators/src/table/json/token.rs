@@ -5,6 +5,7 @@
 //!
 //! Limit: a value may be nested 1000 deep, as in Jackson.
 
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Deepest nesting.
@@ -91,7 +92,8 @@ pub struct Tokens<'j> {
     text: &'j str,
     at: usize,
     features: Features,
-    stack: Vec<Inside>,
+    // Few texts are nested deeper, so that reading one allocates nothing.
+    stack: SmallVec<[Inside; 32]>,
     broken: bool,
 }
 
@@ -99,7 +101,7 @@ impl<'j> Tokens<'j> {
     /// Of a text.
     pub fn new(text: &'j str, features: Features) -> Self {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-        Self { text, at: 0, features, stack: Vec::new(), broken: false }
+        Self { text, at: 0, features, stack: SmallVec::new(), broken: false }
     }
 
     /// The next token; `None` at the end of the text, outside of any value.

@@ -113,7 +113,7 @@ fn number(value: i64, least: usize, sign: Sign, out: &mut dyn Write) -> fmt::Res
     let digits = value.unsigned_abs();
     if value < 0 {
         out.write_str("-")?;
-    } else if sign == Sign::ExceedsPad && digits.to_string().len() > least {
+    } else if sign == Sign::ExceedsPad && digits.checked_ilog10().unwrap_or(0) as usize >= least {
         out.write_str("+")?;
     }
     write!(out, "{digits:0least$}")
