@@ -365,7 +365,7 @@ macro_rules! each_kind {
     }};
 }
 
-/// The same, with NULL for an error, unless that comes from what was [`passed`].
+/// The same, with NULL for an error, unless that comes from what was `passed`.
 pub fn softened(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.passes => {

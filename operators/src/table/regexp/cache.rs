@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// gains little from a cache.
 const KEPT: usize = 64;
 
-/// What was made of the patterns seen last, at most [`KEPT`] of them.
+/// What was made of the patterns seen last, at most `KEPT` of them.
 #[derive(Debug)]
 pub struct PatternCache<T>(RefCell<HashMap<String, T>>);
 

@@ -1,5 +1,5 @@
-//! Regular expressions as Java 17 has them. A pattern is [read](parse) into a [tree](node); where
-//! it allows, the linear engine matches ([`linear`]), else a backtracking [machine]. Both give what
+//! Regular expressions as Java 17 has them. A pattern is read (`parse`) into a tree (`node`); where
+//! it allows, the linear engine matches (`linear`), else a backtracking machine. Both give what
 //! `java.util.regex` gives. Every function that takes a pattern comes here.
 //!
 //! Limits: a search of the machine that takes too many steps is an error; the flag `c` is refused.
