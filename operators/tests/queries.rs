@@ -489,3 +489,98 @@ fn order_by_behind_having_sees_columns_alone() {
         assert_eq!(answer(&sql), expected, "{sql}");
     }
 }
+
+#[test]
+fn sides_of_a_set_operation_have_common_types() {
+    let typed = |left: &str, op: &str, right: &str| {
+        answer(&format!("SELECT typeof(c), c FROM (SELECT {left} AS c {op} SELECT {right} AS d)"))
+    };
+    for (left, right, expected) in [
+        ("3", "7.5", "decimal(11,1)|3.0"),
+        ("3", "7L", "bigint|3"),
+        ("3", "'7'", "bigint|3"),
+        ("'3'", "7", "bigint|3"),
+        ("'3'", "'7'", "string|3"),
+        ("3Y", "7.5F", "double|3.0"),
+        ("9223372036854775807", "7.5F", "double|9.223372036854776E18"),
+        ("DATE '2020-01-01'", "TIMESTAMP '2021-01-01 00:00:00'", "timestamp|2020-01-01 00:00:00"),
+        ("array(3)", "array(7.5)", "array<decimal(11,1)>|[3.0]"),
+        ("named_struct('x', 3)", "named_struct('x', 7D)", "struct<x:double>|{3.0}"),
+        (
+            "INTERVAL '3' YEAR",
+            "INTERVAL '7' MONTH",
+            "interval year to month|INTERVAL '3-0' YEAR TO MONTH",
+        ),
+        ("3", "true", "INCOMPATIBLE_COLUMN_TYPE"),
+        ("DATE '2020-01-01'", "7", "INCOMPATIBLE_COLUMN_TYPE"),
+    ] {
+        for op in ["EXCEPT", "EXCEPT DISTINCT", "MINUS"] {
+            assert_eq!(typed(left, op, right), expected, "{left} {op} {right}");
+        }
+    }
+    let maps = "UNSUPPORTED_FEATURE.SET_OPERATION_ON_MAP_TYPE";
+    check(&[
+        ("SELECT a FROM VALUES (3), (4) AS t(a) EXCEPT SELECT b FROM VALUES (3.0) AS u(b)", "4.0"),
+        ("SELECT a FROM VALUES (3), (4) AS t(a) INTERSECT SELECT 3.0", "3.0"),
+        ("SELECT a FROM VALUES (3), (NULL) AS t(a) INTERSECT SELECT NULL", "NULL"),
+        ("SELECT NULL EXCEPT SELECT 7L", "NULL"),
+        ("SELECT 3 EXCEPT SELECT 7.5 INTERSECT SELECT 8", "3.0"),
+        ("SELECT a FROM (SELECT 3 AS a EXCEPT SELECT 7.5 AS b)", "3.0"),
+        ("SELECT 3 EXCEPT SELECT 'x'", "CAST_INVALID_INPUT"),
+        ("SELECT 3 INTERSECT SELECT 3, 4", "NUM_COLUMNS_MISMATCH"),
+        ("SELECT map(3, 3) EXCEPT SELECT 3", "INCOMPATIBLE_COLUMN_TYPE"),
+        ("SELECT 3 INTERSECT SELECT map(3, 3), 4", "NUM_COLUMNS_MISMATCH"),
+        ("SELECT NULL EXCEPT SELECT map(3, 3)", maps),
+        ("SELECT map(3, 3) INTERSECT SELECT map(3, 3)", maps),
+        ("SELECT NULL UNION SELECT map(3, 3)", maps),
+        ("SELECT a FROM VALUES (3) AS t(a) EXCEPT SELECT 7.5 ORDER BY a", "3.0"),
+        (
+            "SELECT a FROM VALUES (3) AS t(a) EXCEPT SELECT 7.5 ORDER BY t.a",
+            "UNRESOLVED_COLUMN.WITH_SUGGESTION",
+        ),
+    ]);
+}
+
+#[test]
+fn a_set_operation_without_ansi_mode_takes_text_before_numbers() {
+    let session = Session::new();
+    session.set("spark.sql.ansi.enabled", "false").unwrap();
+    let sql = "SELECT typeof(c), c FROM (SELECT 3 AS c EXCEPT SELECT 'x')";
+    let text = |value: &str| Value::String(value.into());
+    let rows = session.sql(sql).unwrap().collect().unwrap();
+    assert_eq!(rows, [[text("string"), text("3")]]);
+}
+
+#[test]
+fn sets_of_an_array_hold_zero_without_sign() {
+    check_values(&[
+        ("array_distinct(array(-0D, 0D, 7D))", "[0.0, 7.0]"),
+        ("array_distinct(array(-0.0F, NULL))", "[0.0, NULL]"),
+        ("array_distinct(array(array(-0D), array(0D)))", "[[0.0]]"),
+        ("array_distinct(array(named_struct('x', array(-0.0F))))", "[{[0.0]}]"),
+        ("array_union(array(7D), array(-0D))", "[7.0, 0.0]"),
+        ("array_union(array(struct(-0D)), array(struct(0D)))", "[{0.0}]"),
+        ("array_intersect(array(-0D), array(0D))", "[0.0]"),
+        ("array_intersect(array(array(-0D)), array(array(0D)))", "[[0.0]]"),
+        ("array_except(array(-0D), array(7D))", "[0.0]"),
+        ("array_except(array(array(-0D)), array(array(7D)))", "[[0.0]]"),
+        ("array_except(array(-0D), array(0D))", "[]"),
+    ]);
+}
+
+#[test]
+fn the_first_of_equal_elements_is_taken() {
+    check_values(&[
+        ("array_max(array(-0D, 0D))", "-0.0"),
+        ("array_max(array(0D, -0D))", "0.0"),
+        ("array_min(array(-0D, 0D))", "-0.0"),
+        ("array_min(array(0D, -0D))", "0.0"),
+        ("array_max(array(NULL, -0.0F, 0.0F, -7.0F))", "-0.0"),
+        ("array_max(array(array(0D), array(-0D)))", "[0.0]"),
+        ("array_max(array(struct(-0D), struct(0D)))", "{-0.0}"),
+        ("array_max(array(2D, double('NaN'), 7D))", "NaN"),
+        ("sort_array(array(0D, NULL, -0D, 7D), false)", "[7.0, 0.0, -0.0, NULL]"),
+        ("sort_array(array(array(0D), NULL, array(-0D)), false)", "[[0.0], [-0.0], NULL]"),
+        ("sort_array(array(0D, NULL, -0D, 7D))", "[NULL, 0.0, -0.0, 7.0]"),
+    ]);
+}

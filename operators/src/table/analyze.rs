@@ -255,11 +255,26 @@ pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
 
 /// `UNION ALL`: columns by position, brought to common types.
 pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
+    let (left, right) = widened("UNION", left, right)?;
+    let mut inputs = match left {
+        Plan::Union(inputs) => inputs,
+        other => vec![other],
+    };
+    inputs.push(right);
+    Ok(Plan::Union(inputs))
+}
+
+/// The sides of a set operation, their columns brought to common types by position.
+pub fn widened(operation: &str, left: Plan, right: Plan) -> PlanResult<(Plan, Plan)> {
     let (a, b) = (left.scope().columns, right.scope().columns);
     if a.len() != b.len() {
         return Err(PlanError::new(
             "NUM_COLUMNS_MISMATCH",
-            format!("`UNION` needs equally many columns, but has {} and {}", a.len(), b.len()),
+            format!(
+                "`{operation}` needs equally many columns, but has {} and {}",
+                a.len(),
+                b.len()
+            ),
             "",
         ));
     }
@@ -289,12 +304,7 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
         });
         Plan::Project(Box::new(plan), exprs.collect())
     };
-    let mut inputs = match widen(left) {
-        Plan::Union(inputs) => inputs,
-        other => vec![other],
-    };
-    inputs.push(widen(right));
-    Ok(Plan::Union(inputs))
+    Ok((widen(left), widen(right)))
 }
 
 /// Refuses maps where rows are compared as wholes.

@@ -182,17 +182,11 @@ pub fn shown(plan: Plan) -> Plan {
     qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
 }
 
-/// The left rows that are, or are not, among the right ones; NULLs are equal.
+/// The left rows that are, or are not, among the right ones; NULLs are equal. The sides have the
+/// same columns.
 pub fn among(left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
-    if width != of_right.columns.len() {
-        return Err(PlanError::new(
-            "NUM_COLUMNS_MISMATCH",
-            format!("the sides have {width} and {} columns", of_right.columns.len()),
-            "",
-        ));
-    }
     let mut condition = None;
     for i in 0..width {
         let sides = vec![column(&of_left, i), shifted(column(&of_right, i), width)];

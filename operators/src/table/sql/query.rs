@@ -232,7 +232,6 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
                 return Err(refuse(format_args!("`{op} {set_quantifier}`"), here));
             }
             let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
-            analyze::refuse_maps(&left).map_err(|error| error.at(here))?;
             let decided = match op {
                 SetOperator::Union => true,
                 SetOperator::Except | SetOperator::Minus => !right.is_streaming(),
@@ -241,8 +240,8 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
             if decided {
                 let made = match op {
                     SetOperator::Union => analyze::union(left, right),
-                    SetOperator::Intersect => join::among(left, right, Written::LeftSemi),
-                    _ => join::among(left, right, Written::LeftAnti),
+                    SetOperator::Intersect => among(op, left, right, Written::LeftSemi),
+                    _ => among(op, left, right, Written::LeftAnti),
                 };
                 let made = made.map_err(|error| error.at(here))?;
                 analyze::refuse_maps(&made).map_err(|error| error.at(here))?;
@@ -261,6 +260,13 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
         SetExpr::Values(values) => inline_table(values, catalog, here),
         other => Err(refuse(format_args!("`{other}` as a query"), here)),
     }
+}
+
+/// The left rows that are, or are not, among the right ones, in the types that both sides have.
+fn among(op: &SetOperator, left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
+    let (left, right) = analyze::widened(&op.to_string(), left, right)?;
+    analyze::refuse_maps(&left)?;
+    join::among(left, right, written)
 }
 
 /// Rows that are equal as rows that are the same.

@@ -1,5 +1,6 @@
 //! Arrays and structs.
 
+use super::equal::stand_in;
 use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullable_cells, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
@@ -216,10 +217,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 1),
         same_array,
         |a, call, arena| {
-            Ok(collected(
-                distinct(elements(a[0].array(), call.element(0)), call.element(0)).into_iter(),
-                arena,
-            ))
+            let t = call.element(0);
+            Ok(distinct(elements(a[0].array(), t), t, arena))
         },
     ),
     cells(
@@ -230,7 +229,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, arena| {
             let t = call.element(0);
             let all = elements(a[0].array(), t).chain(elements(a[1].array(), t));
-            Ok(collected(distinct(all, t).into_iter(), arena))
+            Ok(distinct(all, t, arena))
         },
     ),
     cells(
@@ -243,7 +242,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
             let both = elements(a[0].array(), t)
                 .filter(|c| others.iter().any(|o| order(*c, *o, t).is_eq()));
-            Ok(collected(distinct(both, t).into_iter(), arena))
+            Ok(distinct(both, t, arena))
         },
     ),
     cells(
@@ -256,7 +255,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
             let rest = elements(a[0].array(), t)
                 .filter(|c| !others.iter().any(|o| order(*c, *o, t).is_eq()));
-            Ok(collected(distinct(rest, t).into_iter(), arena))
+            Ok(distinct(rest, t, arena))
         },
     ),
     cells(
@@ -286,8 +285,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells("array_max", "array_max(array)", (1, 1), element_of_array, |a, call, _| {
         let t = call.element(0);
+        // The first of equals, as `min_by` takes it and `max_by` does not.
         let found =
-            elements(a[0].array(), t).filter(|c| !c.is_null()).max_by(|x, y| order(*x, *y, t));
+            elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*y, *x, t));
         Ok(found.unwrap_or(Cell::Null))
     }),
     cells("array_min", "array_min(array)", (1, 1), element_of_array, |a, call, _| {
@@ -415,9 +415,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, arena| {
             let t = call.element(0);
             let mut all: Vec<Cell<'_>> = elements(a[0].array(), t).collect();
-            all.sort_by(|x, y| order(*x, *y, t));
+            // Equals stay as they stand, in either direction.
             if a.get(1).is_some_and(|ascending| !ascending.bool()) {
-                all.reverse();
+                all.sort_by(|x, y| order(*y, *x, t));
+            } else {
+                all.sort_by(|x, y| order(*x, *y, t));
             }
             Ok(collected(all.into_iter(), arena))
         },
@@ -549,14 +551,19 @@ pub(super) fn collected<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-fn distinct<'c>(cells: impl Iterator<Item = Cell<'c>>, data_type: &DataType) -> Vec<Cell<'c>> {
-    let mut out: Vec<Cell<'c>> = Vec::new();
+/// Each value once, as the one that stands for all its equals: -0.0 comes out as 0.0.
+fn distinct<'a>(
+    cells: impl Iterator<Item = Cell<'a>>,
+    data_type: &DataType,
+    arena: &'a bumpalo::Bump,
+) -> Cell<'a> {
+    let mut out: Vec<Cell<'a>> = Vec::new();
     for cell in cells {
         if !out.iter().any(|other| order(*other, cell, data_type).is_eq()) {
-            out.push(cell);
+            out.push(stand_in(cell, data_type, arena));
         }
     }
-    out
+    collected(out.into_iter(), arena)
 }
 
 /// An array and an element, of one type.

@@ -9,6 +9,7 @@ use crate::table::expr::cell::{self, Cell, elements, field};
 use crate::table::row::{Array, Map};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use bumpalo::Bump;
 use std::cmp::Ordering;
 
 pub(super) static FUNCTIONS: &[Function] = &[cells(
@@ -19,18 +20,7 @@ pub(super) static FUNCTIONS: &[Function] = &[cells(
         let (data_type, nullable) = (args[0].data_type.clone(), any_nullable(&args));
         Ok((args, data_type, nullable))
     },
-    |args, call, arena| {
-        let data_type = &call.to;
-        Ok(match args[0] {
-            Cell::Double(v) => Cell::Double(one_of_equals(v)),
-            Cell::Bytes(bytes) if !stands(args[0], data_type) => {
-                let mut out = Vec::new();
-                normalized(Value::from_bytes(bytes, data_type), data_type).write(&mut out);
-                Cell::Bytes(arena.alloc_slice_copy(&out))
-            }
-            other => other,
-        })
-    },
+    |args, call, arena| Ok(stand_in(args[0], &call.to, arena)),
 )];
 
 const NAME: &str = "one_of_equals";
@@ -94,6 +84,19 @@ fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
             in_order && elements(map.values, value).all(|v| stands(v, value))
         }
         _ => true,
+    }
+}
+
+/// The one value that stands for all that are equal to this one.
+pub(super) fn stand_in<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
+    match cell {
+        Cell::Double(v) => Cell::Double(one_of_equals(v)),
+        Cell::Bytes(bytes) if !stands(cell, data_type) => {
+            let mut out = Vec::new();
+            normalized(Value::from_bytes(bytes, data_type), data_type).write(&mut out);
+            Cell::Bytes(arena.alloc_slice_copy(&out))
+        }
+        other => other,
     }
 }
 
