@@ -272,7 +272,7 @@ fn checked_pattern(pattern: &Resolved) -> PlanResult<()> {
     match pattern.literal_text().map(Regex::new) {
         Some(Err(reason)) => Err(PlanError::new(
             "INVALID_PARAMETER_VALUE.PATTERN",
-            format!("'{pattern}' is not a regular expression: {reason}"),
+            format!("{pattern} is not a regular expression: {reason}"),
             ESCAPE,
         )),
         _ => Ok(()),
