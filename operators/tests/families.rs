@@ -1,7 +1,7 @@
-//! Families of functions over awkward arguments against what Apache Spark made of them
-//! (`spark/families.jsonl`, made by `tools/spark/families.py --record`): the value as text, or the
-//! condition of the error, in both ANSI modes and two time zones. Where Millstream differs
-//! knowingly, `spark/families-differ.txt` says why; what stands there and no longer differs fails.
+//! Compares expressions with the answers that Apache Spark gave. `tools/spark/families.py --record`
+//! wrote the answers to `spark/families.jsonl`: a value as text or an error condition, for each
+//! expression in one ANSI mode and one time zone. Known differences are listed with their reasons
+//! in `spark/families-differ.txt`. The test fails if a listed expression no longer differs.
 #![cfg(feature = "sql")]
 
 use millstream::session::{QueryError, Session};

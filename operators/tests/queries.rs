@@ -424,7 +424,7 @@ fn what_is_no_array_is_not_joined_to_arrays() {
     ]);
 }
 
-/// A comparison that contradicts itself sorts as Java's sort does.
+/// `array_sort` with an inconsistent comparator gives the order that Java's sort gives.
 #[test]
 fn arrays_are_sorted_by_any_comparison() {
     check_values(&[

@@ -4,7 +4,7 @@
 use millstream::session::Session;
 use millstream::table::datetime::zone;
 
-/// The value of an expression as Spark shows it, or the condition under which it is refused.
+/// Evaluates an expression: its value as text, or `!` and the error condition.
 fn shown(session: &Session, expression: &str) -> String {
     let zone = zone("America/New_York").unwrap();
     let refused = |condition: &str| format!("!{condition}");

@@ -340,7 +340,8 @@ impl Session {
         Ok(self.register_stream(name, MemoryStream::new(schema)))
     }
 
-    /// The same in parts, to which rows are dealt in turn: each is read on a worker of its own.
+    /// Like [`memory_stream`](Self::memory_stream), read in `parts` parts. Rows are distributed over
+    /// the parts round robin, and each part is a tasklet of its own.
     pub fn memory_stream_in_parts(
         &self,
         name: &str,

@@ -27,7 +27,7 @@
 //! of type `D` behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
 //! `Map<F, Filter<G, Sink<H>>>` that the compiler inlines through.
 //!
-//! *Limits.* Keyed state has room in memory; records reach the state in the order of their input.
+//! *Limits.* Keyed state must fit in memory. Records of one input are applied to it in their order.
 
 mod aggregate;
 mod channel;

@@ -207,13 +207,13 @@ pub fn zone(name: &str) -> PlanResult<Tz> {
     })
 }
 
-/// From a local time of a zone to UTC.
+/// Converts microseconds of a zone's local time to microseconds since 1970 in UTC.
 pub fn to_utc(local_us: i64, zone: Tz) -> i64 {
     // At the ends of time the clock stops.
     local_us.saturating_sub(zone.local_offset_s(local_us) * SECOND_US)
 }
 
-/// From UTC to the local time of a zone.
+/// Converts microseconds since 1970 in UTC to microseconds of the zone's local time.
 pub fn to_local(utc_us: i64, zone: Tz) -> i64 {
     utc_us.saturating_add(zone.offset_s(utc_us) * SECOND_US)
 }

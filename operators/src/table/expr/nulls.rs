@@ -1,8 +1,8 @@
-//! Operations on a constant NULL. They are NULL whatever else they are of, which is not computed:
-//! `1/0 + NULL` fails nothing.
+//! Replaces operations on a constant NULL by NULL. Their other operands are not evaluated, so
+//! `1/0 + NULL` is no error.
 //!
-//! What Spark makes of a list of rows that is written out is computed before it looks for such
-//! constants: there, the errors stay.
+//! Rows of VALUES are left alone: Spark evaluates them before it replaces such operations, and
+//! their errors stay.
 
 use super::{Node, Resolved};
 use crate::table::value::Value;
@@ -98,13 +98,16 @@ const STRICT: &[&str] = &[
     "array_union",
 ];
 
-/// The same with NULL for every operation on a constant NULL.
+/// Whether a function or an operator is NULL if one of its operands is a constant NULL.
+pub fn is_strict(name: &str) -> bool {
+    STRICT.contains(&name)
+}
+
+/// Replaces every operation on a constant NULL by NULL.
 pub fn propagate(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut propagate);
     let strict = match &expr.node {
-        Node::Call(name, args) => {
-            args.iter().any(Resolved::is_null_literal) && STRICT.contains(name)
-        }
+        Node::Call(name, args) => args.iter().any(Resolved::is_null_literal) && is_strict(name),
         Node::Cast(inner, _) => inner.is_null_literal(),
         _ => false,
     };

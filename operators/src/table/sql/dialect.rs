@@ -11,9 +11,9 @@ use std::any::TypeId;
 #[derive(Debug)]
 pub struct Spark;
 
-/// How close shifts bind: looser than `+`, closer than `&`.
+/// Precedence of the shift operators: below `+`, above `&`.
 const SHIFT: u8 = 26;
-/// How close BETWEEN, IN, LIKE and IS bind: looser than comparisons, which may stand on both sides.
+/// Precedence of BETWEEN, IN, LIKE and IS: below comparisons, which may be their operands.
 const PREDICATE: u8 = 18;
 /// Spark's unsigned shift to the right, which the parser knows as no token of its own.
 pub const UNSIGNED_SHIFT: &str = ">>>";

@@ -70,7 +70,8 @@ impl Tokens {
     }
 }
 
-/// Splits a job file into statements. Its string literals begin to be read by these settings.
+/// Parses a job file into statements. `reading` holds the settings of string literals at its start;
+/// a `SET` in the file changes them for the statements that follow.
 pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
     let tokens = tokenize(sql, reading)?;
     let statements = tokens.split(|t| t.token == Token::SemiColon);

@@ -51,7 +51,9 @@ impl Reading {
             return;
         };
         // What is neither true nor false is refused when the statement is carried out.
-        if let (Some(setting), Ok(on)) = (self.setting(key.trim()), value.trim().parse()) {
+        if let (Some(setting), Ok(on)) =
+            (self.setting(key.trim()), value.trim().trim_matches('\'').parse())
+        {
             *setting = on;
         }
     }

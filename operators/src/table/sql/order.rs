@@ -92,7 +92,7 @@ pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     })
 }
 
-/// The column of the SELECT list that a key names with its relation.
+/// The index of the SELECT item that an ORDER BY key with a relation name (`t.a`) refers to.
 fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
     let Expr::Column { parts: key, .. } = expr else { return None };
     let parts = |item: &Expr| match item {

@@ -507,45 +507,11 @@ fn keeps_bytes(name: &str) -> bool {
 
 /// Whether a function is NULL if any of its arguments is, whatever the others are.
 pub fn is_null_of_null(name: &str) -> bool {
-    const OPERATIONS: [&str; 36] = [
-        "=",
-        "<>",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "not",
-        "+",
-        "-",
-        "*",
-        "/",
-        "div",
-        "%",
-        "pmod",
-        "negative",
-        "abs",
-        "like",
-        "ilike",
-        "regexp_like",
-        "regexp_extract",
-        "regexp_extract_all",
-        "regexp_replace",
-        "regexp_count",
-        "regexp_substr",
-        "regexp_instr",
-        "split",
-        "str_to_map",
-        "getitem",
-        "substring",
-        "contains",
-        "startswith",
-        "endswith",
-        "left",
-        "right",
-        "lpad",
-        "rpad",
-    ];
-    OPERATIONS.contains(&name)
+    // Of these Spark evaluates the other arguments too, unless all are constants.
+    const CONSTANTS_ALONE: [&str; 5] =
+        ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
+    super::nulls::is_strict(name)
+        || CONSTANTS_ALONE.contains(&name)
         || all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }
 

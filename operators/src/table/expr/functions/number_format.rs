@@ -42,7 +42,7 @@ struct Section {
 }
 
 impl Pattern {
-    /// Grouped by commas, with so many digits behind the point.
+    /// The pattern `#,##0.00` with the given number of digits after the decimal point.
     pub fn of_digits(digits: usize) -> Self {
         let digits = digits.min(1 << 16);
         Self {

@@ -1,6 +1,6 @@
-//! Random numbers, by the generators that Spark has, so that a seed gives its numbers: for numbers
-//! an xorshift of 64 bits whose seed is hashed by MurmurHash3, for identifiers and shuffled arrays
-//! the Mersenne Twister. A table is one part, whose number 0 is added to the seed.
+//! Random functions with Spark's generators, so that a seed gives Spark's values. `rand` and `randn`
+//! use a 64-bit xorshift whose seed is hashed by MurmurHash3; `uuid` and `shuffle` use the Mersenne
+//! Twister. Spark adds the partition number to the seed; here a table has one partition, number 0.
 
 use super::{Call, Function, Typed, any_nullable, called, typed};
 use crate::table::error::{PlanError, PlanResult};
@@ -10,16 +10,17 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Array, RowWriter};
 use crate::table::types::DataType as T;
 use crate::table::value::Value;
-use std::sync::Mutex;
+use bumpalo::collections::Vec as BumpVec;
+use std::cell::RefCell;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     called("rand", "rand([seed]): from 0 to 1", (0, 1), number, |_, call| {
-        let state = Mutex::new(XorShift::new(seed(&call, 0)));
-        double_fn(move |_| Ok(Some(locked(&state).double())))
+        let state = RefCell::new(XorShift::new(seed(&call, 0)));
+        double_fn(move |_| Ok(Some(state.borrow_mut().double())))
     }),
     called("randn", "randn([seed]): normally distributed", (0, 1), number, |_, call| {
-        let state = Mutex::new((XorShift::new(seed(&call, 0)), None));
-        double_fn(move |_| Ok(Some(gaussian(&mut locked(&state)))))
+        let state = RefCell::new((XorShift::new(seed(&call, 0)), None));
+        double_fn(move |_| Ok(Some(gaussian(&mut state.borrow_mut()))))
     }),
     called(
         "uuid",
@@ -30,12 +31,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok((args, T::String, false))
         },
         |_, call| {
-            let state = Mutex::new(Twister::new(seed(&call, 0)));
+            let state = RefCell::new(Twister::new(seed(&call, 0)));
             bytes_fn(move |cx| {
-                let mut state = locked(&state);
+                let mut state = state.borrow_mut();
                 let (high, low) = (state.long(), state.long());
                 let (high, low) = (high & !0xF000 | 0x4000, low & !(0b11 << 62) | 0b10 << 62);
-                let text = format!(
+                let text = bumpalo::format!(
+                    in cx.arena,
                     "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
                     high >> 32,
                     high >> 16 & 0xFFFF,
@@ -43,7 +45,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                     low >> 48,
                     low & 0xFFFF_FFFF_FFFF
                 );
-                Ok(Some(cx.arena.alloc_str(&text).as_bytes()))
+                Ok(Some(text.into_bump_str().as_bytes()))
             })
         },
     ),
@@ -60,7 +62,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok((seeded(name, args, 1)?, data_type, nullable))
         },
         |args, call| {
-            let state = Mutex::new(Twister::new(seed(&call, 1)));
+            let state = RefCell::new(Twister::new(seed(&call, 1)));
             let element = call.element(0).clone();
             let mut args = args.into_iter();
             let Some(Compiled::Bytes(array)) = args.next() else {
@@ -70,12 +72,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 let Some(bytes) = array(cx)? else { return Ok(None) };
                 let array = Array::new(bytes);
                 let cells: Vec<Cell<'_>> = elements(array, &element).collect();
-                let mut out = Vec::new();
+                let mut out = BumpVec::new_in(cx.arena);
                 let mut writer = RowWriter::array(&mut out, cells.len());
-                for (to, from) in locked(&state).places(cells.len()).into_iter().enumerate() {
+                for (to, from) in state.borrow_mut().places(cells.len()).into_iter().enumerate() {
                     cells[from].put(&mut writer, to);
                 }
-                Ok(Some(cx.arena.alloc_slice_copy(&out)))
+                Ok(Some(out.into_bump_slice()))
             })
         },
     ),
@@ -107,10 +109,6 @@ pub fn with_seeds(expr: Resolved) -> Resolved {
 fn drawn() -> i64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0u8) as i64
-}
-
-fn locked<T>(state: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
