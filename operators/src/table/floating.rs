@@ -116,6 +116,39 @@ fn bits_of_five(power: i32) -> i32 {
     }
 }
 
+/// Generates the digits in machine integers, which wrap around as Java's do.
+macro_rules! develop_in {
+    ($name:ident, $int:ty) => {
+        fn $name(mut self, odd: u64, scale: &Scale) -> Self {
+            let five = |power: i32| <$int>::wrapping_pow(5, power as u32);
+            let mut b = (odd as $int).wrapping_mul(five(scale.b5)) << scale.b2;
+            let s = five(scale.s5) << scale.s2;
+            let mut m = five(scale.b5).wrapping_shl(scale.m2 as u32);
+            let tens = s.wrapping_mul(10);
+            let mut begun = false;
+            let (low, high) = loop {
+                let digit = (b / s) as u8;
+                b = 10 * (b % s);
+                m = m.wrapping_mul(10);
+                // What overflowed is larger than all it is compared with.
+                let (low, high) =
+                    if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
+                let go_on = if begun {
+                    self.push(digit);
+                    false
+                } else {
+                    begun = true;
+                    self.first(digit, high)
+                };
+                if (low || high) && !go_on {
+                    break (low, high);
+                }
+            };
+            self.rounded(low, high, i64::from(b.wrapping_shl(1).wrapping_sub(tens)))
+        }
+    };
+}
+
 impl Digits {
     fn of(binary: Binary) -> Self {
         let zeros = binary.fraction.trailing_zeros() as i32;
@@ -196,60 +229,8 @@ impl Digits {
         self.exponent < -3 || self.exponent >= 8
     }
 
-    fn develop_32(mut self, odd: u64, scale: &Scale) -> Self {
-        let five = |power: i32| 5i32.wrapping_pow(power as u32);
-        let mut b = (odd as i32).wrapping_mul(five(scale.b5)) << scale.b2;
-        let s = five(scale.s5) << scale.s2;
-        let mut m = five(scale.b5) << scale.m2;
-        let tens = s.wrapping_mul(10);
-        let mut begun = false;
-        let (low, high) = loop {
-            let digit = (b / s) as u8;
-            b = 10 * (b % s);
-            m = m.wrapping_mul(10);
-            // What overflowed is larger than all it is compared with.
-            let (low, high) =
-                if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
-            let go_on = if begun {
-                self.push(digit);
-                false
-            } else {
-                begun = true;
-                self.first(digit, high)
-            };
-            if (low || high) && !go_on {
-                break (low, high);
-            }
-        };
-        self.rounded(low, high, i64::from(b.wrapping_shl(1).wrapping_sub(tens)))
-    }
-
-    fn develop_64(mut self, odd: u64, scale: &Scale) -> Self {
-        let five = |power: i32| 5i64.wrapping_pow(power as u32);
-        let mut b = (odd as i64).wrapping_mul(five(scale.b5)) << scale.b2;
-        let s = five(scale.s5) << scale.s2;
-        let mut m = five(scale.b5).wrapping_shl(scale.m2 as u32);
-        let tens = s.wrapping_mul(10);
-        let mut begun = false;
-        let (low, high) = loop {
-            let digit = (b / s) as u8;
-            b = 10 * (b % s);
-            m = m.wrapping_mul(10);
-            let (low, high) =
-                if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
-            let go_on = if begun {
-                self.push(digit);
-                false
-            } else {
-                begun = true;
-                self.first(digit, high)
-            };
-            if (low || high) && !go_on {
-                break (low, high);
-            }
-        };
-        self.rounded(low, high, b.wrapping_shl(1).wrapping_sub(tens))
-    }
+    develop_in!(develop_32, i32);
+    develop_in!(develop_64, i64);
 
     fn develop_big(mut self, odd: u64, scale: &Scale) -> Self {
         let mut b = Big::new(odd, scale.b5, scale.b2);

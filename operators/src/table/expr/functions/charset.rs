@@ -9,6 +9,7 @@ use crate::table::types::DataType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
 
 use DataType as T;
 
@@ -250,50 +251,88 @@ fn is_base64(text: &str) -> bool {
     }
 }
 
-fn encode<'a>(text: &str, charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
-    let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
-    let bytes: Option<Vec<u8>> = match charset.to_ascii_uppercase().as_str() {
-        "UTF-8" => Some(text.as_bytes().to_vec()),
-        "US-ASCII" => text.is_ascii().then(|| text.as_bytes().to_vec()),
-        "ISO-8859-1" => text.chars().map(|c| u8::try_from(c).ok()).collect(),
-        "UTF-16BE" => Some(big(text)),
-        "UTF-16LE" => Some(text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
-        // Java writes the mark of the order of bytes before a first character only.
-        "UTF-16" if text.is_empty() => Some(Vec::new()),
-        "UTF-16" => Some([vec![0xFE, 0xFF], big(text)].concat()),
-        "UTF-32" => Some(text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect()),
-        _ => return unknown_charset(charset),
-    };
-    match bytes {
-        Some(bytes) => Ok(Cell::Bytes(arena.alloc_slice_copy(&bytes))),
-        None => malformed(charset),
+/// The character sets that there are.
+#[derive(Clone, Copy)]
+enum Charset {
+    Utf8,
+    Ascii,
+    Latin1,
+    Utf16Be,
+    Utf16Le,
+    Utf16,
+    Utf32,
+}
+
+impl Charset {
+    /// Finds one by its name, whatever its case.
+    fn of(name: &str) -> Option<Self> {
+        let known = [
+            ("UTF-8", Self::Utf8),
+            ("US-ASCII", Self::Ascii),
+            ("ISO-8859-1", Self::Latin1),
+            ("UTF-16BE", Self::Utf16Be),
+            ("UTF-16LE", Self::Utf16Le),
+            ("UTF-16", Self::Utf16),
+            ("UTF-32", Self::Utf32),
+        ];
+        let found = known.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
+        found.map(|(_, charset)| charset)
     }
 }
 
-fn decode<'a>(bytes: &'a [u8], charset: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
-    let text = match charset.to_ascii_uppercase().as_str() {
-        "UTF-8" => std::str::from_utf8(bytes).ok().map(str::to_string),
-        "US-ASCII" if !bytes.is_ascii() => None,
-        "US-ASCII" => std::str::from_utf8(bytes).ok().map(str::to_string),
-        "ISO-8859-1" => Some(bytes.iter().map(|b| char::from(*b)).collect()),
-        "UTF-16BE" => utf16(bytes, u16::from_be_bytes),
-        "UTF-16LE" => utf16(bytes, u16::from_le_bytes),
-        // The first character may say the order of the bytes, and is none then.
-        "UTF-16" => match bytes {
+fn encode<'a>(text: &'a str, name: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
+    let Some(charset) = Charset::of(name) else { return unknown_charset(name) };
+    let mut out = BumpVec::new_in(arena);
+    match charset {
+        Charset::Utf8 => return Ok(Cell::Bytes(text.as_bytes())),
+        Charset::Ascii if text.is_ascii() => return Ok(Cell::Bytes(text.as_bytes())),
+        Charset::Ascii => return malformed(name),
+        Charset::Latin1 => {
+            for c in text.chars() {
+                let Ok(byte) = u8::try_from(c) else { return malformed(name) };
+                out.push(byte);
+            }
+        }
+        Charset::Utf16Le => out.extend(text.encode_utf16().flat_map(u16::to_le_bytes)),
+        Charset::Utf16Be => out.extend(text.encode_utf16().flat_map(u16::to_be_bytes)),
+        Charset::Utf16 => {
+            // Java writes the byte order mark only before a first character.
+            if !text.is_empty() {
+                out.extend_from_slice(&[0xFE, 0xFF]);
+            }
+            out.extend(text.encode_utf16().flat_map(u16::to_be_bytes));
+        }
+        Charset::Utf32 => out.extend(text.chars().flat_map(|c| u32::from(c).to_be_bytes())),
+    }
+    Ok(Cell::Bytes(out.into_bump_slice()))
+}
+
+fn decode<'a>(bytes: &'a [u8], name: &str, arena: &'a Bump) -> Result<Cell<'a>, Box<EvalError>> {
+    let Some(charset) = Charset::of(name) else { return unknown_charset(name) };
+    let text = match charset {
+        Charset::Ascii if !bytes.is_ascii() => return malformed(name),
+        Charset::Utf8 | Charset::Ascii => match std::str::from_utf8(bytes) {
+            Ok(text) => return Ok(Cell::Bytes(text.as_bytes())),
+            Err(_) => return malformed(name),
+        },
+        Charset::Latin1 => Some(bytes.iter().map(|b| char::from(*b)).collect()),
+        Charset::Utf16Be => utf16(bytes, u16::from_be_bytes),
+        Charset::Utf16Le => utf16(bytes, u16::from_le_bytes),
+        // A byte order mark is not part of the text.
+        Charset::Utf16 => match bytes {
             [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
             [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
             all => utf16(all, u16::from_be_bytes),
         },
-        "UTF-32" => match bytes {
+        Charset::Utf32 => match bytes {
             [0, 0, 0xFE, 0xFF, rest @ ..] => utf32(rest, u32::from_be_bytes),
             [0xFF, 0xFE, 0, 0, rest @ ..] => utf32(rest, u32::from_le_bytes),
             all => utf32(all, u32::from_be_bytes),
         },
-        _ => return unknown_charset(charset),
     };
     match text {
         Some(text) => Ok(made(arena, &text)),
-        None => malformed(charset),
+        None => malformed(name),
     }
 }
 

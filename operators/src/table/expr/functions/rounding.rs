@@ -14,7 +14,7 @@ use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::floating;
 use crate::table::types::DataType;
-use crate::table::value::Value;
+use crate::table::value::{Short, Value};
 
 pub(super) static FUNCTIONS: &[Function] = &[
     called(
@@ -250,7 +250,9 @@ fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
         return x + 0.0;
     }
     let rounded = divided(i128::from(value), u32::try_from(drop).unwrap_or(u32::MAX), rounding);
-    let text = format!("{rounded}e{}", -digits);
+    // 39 digits, a sign and an exponent: it fits.
+    let Ok(text) = Short::of(format_args!("{rounded}e{}", -digits)) else { return x };
+    let text = text.text();
     let sign = if x < 0.0 && rounded != 0 { -1.0 } else { 1.0 };
     let parsed = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() };
     sign * parsed.unwrap_or(x.abs())

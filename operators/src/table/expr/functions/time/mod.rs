@@ -5,29 +5,33 @@ use super::{
     unexpected,
 };
 use crate::table::datetime::calendar::{Date, days_of_month};
-use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError};
+use crate::table::datetime::pattern::Direction;
 use crate::table::datetime::{
     DAY_US, SECOND_US, Special, Tz, add_months, parse_date, parse_timestamp, to_local, to_utc, zone,
 };
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{
-    BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
-};
+use crate::table::expr::compile::{Compiled, EvalError, failed, long_fn};
 use crate::table::expr::resolve::cast;
-use crate::table::expr::{Node, Resolved};
-use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
+use crate::table::types::DataType;
 use crate::table::value::Value;
-use std::sync::LazyLock;
 
 mod arithmetic;
+mod extract;
+mod patterns;
 mod sequence;
 mod units;
 
 use DataType as T;
 pub use arithmetic::arithmetic;
 use arithmetic::shifted;
+pub use extract::extract;
+use patterns::{
+    DAY_NAME, MONTH_NAME, PLAIN_READ, by_cast, check_pattern, date_format, parsed, to_timestamp,
+    written,
+};
 pub use sequence::{sequence, sequence_types};
 use units::{added, cut, difference, months_between, truncated, truncated_date, unit_of};
 
@@ -675,26 +679,6 @@ fn zone_of_type(data_type: &DataType, session: Tz) -> Tz {
     if *data_type == T::Timestamp { session } else { Tz::UTC }
 }
 
-static MONTH_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("MMM"));
-static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("EEE"));
-static PLAIN_READ: LazyLock<Option<Pattern>> =
-    LazyLock::new(|| Pattern::new(PLAIN, Direction::Read).ok());
-
-/// The pattern of functions that are given none.
-const PLAIN: &str = "yyyy-MM-dd HH:mm:ss";
-
-fn writing(pattern: &str) -> Option<Pattern> {
-    Pattern::new(pattern, Direction::Write).ok()
-}
-
-fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a bumpalo::Bump) -> Cell<'a> {
-    let mut out = String::new();
-    if let Some(pattern) = pattern {
-        pattern.date_text(days, Tz::UTC, &mut out);
-    }
-    made(arena, &out)
-}
-
 fn weekday_of(name: &str) -> Option<i64> {
     let days = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"];
     let name = name.trim().to_ascii_uppercase();
@@ -743,122 +727,6 @@ fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
     Ok(i64::try_from(i128::from(days) * i128::from(DAY_US) + time).ok())
 }
 
-fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
-    failed(error.condition, error.reason, PATTERN_FIX)
-}
-
-/// Refuses a constant pattern that none is; where there is nothing to read, none is looked at.
-fn check_pattern(args: &[Resolved], index: usize, direction: Direction) -> PlanResult<()> {
-    if args.first().is_some_and(Resolved::is_null_constant) {
-        return Ok(());
-    }
-    let pattern = args.get(index).and_then(Resolved::literal_text);
-    match pattern.map(|pattern| Pattern::new(pattern, direction)) {
-        Some(Err(error)) => Err(PlanError::new(error.condition, error.reason, PATTERN_FIX)),
-        _ => Ok(()),
-    }
-}
-
-/// The first argument, cast; in a cast words such as `today` stand for times.
-fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
-    args.truncate(1);
-    let args = args.into_iter().map(|arg| cast(arg, to, false));
-    Ok((args.collect::<PlanResult<_>>()?, to.clone(), true))
-}
-
-fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    if args.len() == 1 || args[0].data_type.is_datetime() || args[0].data_type.is_numeric() {
-        return by_cast(name, args, &T::Timestamp);
-    }
-    check_pattern(&args, 1, Direction::Read)?;
-    typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
-}
-
-/// A pattern that is compiled once where it is constant.
-struct Prepared {
-    fixed: Option<Pattern>,
-    written: Option<BytesFn>,
-    direction: Direction,
-}
-
-impl Prepared {
-    fn new(call: &Call, index: usize, written: Option<Compiled>, direction: Direction) -> Self {
-        let fixed = call.text(index).and_then(|text| Pattern::new(text, direction).ok());
-        Self { fixed, written: written.map(Compiled::bytes), direction }
-    }
-
-    /// Gives the row's pattern to `then`: none if the call has none; NULL makes the result NULL.
-    fn with<'a, R>(
-        &self,
-        cx: Cx<'a>,
-        then: impl FnOnce(Option<&Pattern>) -> Result<Option<R>, Box<EvalError>>,
-    ) -> Result<Option<R>, Box<EvalError>> {
-        match (&self.fixed, &self.written) {
-            (Some(fixed), _) => then(Some(fixed)),
-            (None, None) => then(None),
-            (None, Some(written)) => match written(cx)? {
-                None => Ok(None),
-                Some(written) => match Pattern::new(text(written), self.direction) {
-                    Ok(pattern) => then(Some(&pattern)),
-                    Err(error) => refused_pattern(error),
-                },
-            },
-        }
-    }
-}
-
-/// Reads text by a pattern.
-fn parsed(
-    args: Vec<Compiled>,
-    call: &Call,
-    read: fn(Option<&Pattern>, &str, Tz) -> Option<i64>,
-) -> Compiled {
-    let zone = call.semantics.zone;
-    let mut args = args.into_iter();
-    let Some(value) = args.next() else { unreachable!("counted") };
-    let value = value.bytes();
-    let pattern = Prepared::new(call, 1, args.next(), Direction::Read);
-    let to = call.to.clone();
-    let plain =
-        if call.name == "unix_timestamp" { "CANNOT_PARSE_TIMESTAMP" } else { "CAST_INVALID_INPUT" };
-    long_fn(move |cx| {
-        let Some(bytes) = value(cx)? else { return Ok(None) };
-        pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
-            Some(value) => Ok(Some(value)),
-            None => failed(
-                if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
-                format!("'{}' cannot be read as {to}", text(bytes)),
-                "Use try_to_timestamp to get NULL instead",
-            ),
-        })
-    })
-}
-
-/// Writes a timestamp, of microseconds or of seconds, by a pattern.
-fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
-    let zone = call.semantics.zone;
-    let of_seconds = call.name == "from_unixtime";
-    let mut args = args.into_iter();
-    let Some(at) = args.next() else { unreachable!("counted") };
-    let at = at.long();
-    let mut pattern = Prepared::new(&call, 1, args.next(), Direction::Write);
-    if pattern.written.is_none() {
-        pattern.fixed = writing(PLAIN);
-    }
-    bytes_fn(move |cx| {
-        let Some(at) = at(cx)? else { return Ok(None) };
-        // Seconds beyond all timestamps begin again, as in Spark.
-        let at = if of_seconds { at.wrapping_mul(SECOND_US) } else { at };
-        pattern.with(cx, |pattern| {
-            let mut out = bumpalo::collections::String::new_in(cx.arena);
-            if let Some(pattern) = pattern {
-                pattern.text(at, zone, &mut out);
-            }
-            Ok(Some(out.into_bump_str().as_bytes()))
-        })
-    })
-}
-
 /// Seconds with their fraction, of whole microseconds.
 fn decimal_seconds<'a>(value: i128, from: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
     let scale = from.as_decimal().map_or(0, |(_, scale)| u32::from(scale));
@@ -902,65 +770,4 @@ pub fn of_word(word: Special, to: &DataType) -> PlanResult<Resolved> {
             cast(super::resolve("date_add", vec![today, ahead])?, to, false)
         }
     }
-}
-
-/// `extract(field FROM source)`.
-pub fn extract(field: &str, source: Resolved) -> PlanResult<Resolved> {
-    let name = match field.to_ascii_uppercase().as_str() {
-        "YEAR" | "Y" | "YEARS" | "YR" | "YRS" => "year",
-        "YEAROFWEEK" => "datetime_yearofweek",
-        "QUARTER" | "QTR" => "quarter",
-        "MONTH" | "MON" | "MONS" | "MONTHS" => "month",
-        "WEEK" | "W" | "WEEKS" => "weekofyear",
-        "DAY" | "D" | "DAYS" => "dayofmonth",
-        "DAYOFWEEK" | "DOW" => "dayofweek",
-        "DAYOFWEEK_ISO" | "DOW_ISO" => {
-            let day = super::resolve("weekday", vec![source])?;
-            let one = Resolved::literal(Value::Long(1), T::Int);
-            return super::resolve("+", vec![day, one]);
-        }
-        "DOY" => "dayofyear",
-        "HOUR" | "H" | "HOURS" | "HR" | "HRS" => "hour",
-        "MINUTE" | "M" | "MIN" | "MINS" | "MINUTES" => "minute",
-        "SECOND" | "S" | "SEC" | "SECONDS" | "SECS" => "second_fraction",
-        _ => "",
-    };
-    if source.data_type.is_interval() {
-        return extract_from_interval(field, name, source);
-    }
-    match name {
-        "" => Err(no_field(field, &source)),
-        name => super::resolve(name, vec![source]),
-    }
-}
-
-fn extract_from_interval(field: &str, name: &str, source: Resolved) -> PlanResult<Resolved> {
-    let (unit, to) = match name {
-        "year" => ("YEAR", T::Int),
-        "month" => ("MONTH", T::Byte),
-        "dayofmonth" => ("DAY", T::Int),
-        "hour" => ("HOUR", T::Byte),
-        "minute" => ("MINUTE", T::Byte),
-        "second_fraction" => ("SECOND", T::Decimal(8, 6)),
-        _ => ("", T::Null),
-    };
-    let there = match source.data_type {
-        T::YearMonthInterval(from, to) => YEAR_MONTH_UNITS[from.into()..=to.into()].contains(&unit),
-        T::DayTimeInterval(from, to) => DAY_TIME_UNITS[from.into()..=to.into()].contains(&unit),
-        _ => false,
-    };
-    if !there {
-        return Err(no_field(field, &source));
-    }
-    let nullable = source.nullable;
-    let unit = Resolved::literal(Value::String(unit.into()), T::String);
-    Ok(Resolved { node: Node::Call("interval_part", vec![source, unit]), data_type: to, nullable })
-}
-
-fn no_field(field: &str, source: &Resolved) -> PlanError {
-    PlanError::new(
-        "INVALID_EXTRACT_FIELD",
-        format!("`{field}` cannot be extracted from {}", source.data_type),
-        "Fields: YEAR, QUARTER, MONTH, WEEK, DAY, DOW, DOY, HOUR, MINUTE, SECOND",
-    )
 }

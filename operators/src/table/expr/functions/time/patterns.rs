@@ -1,0 +1,173 @@
+//! Functions that read and write times by a pattern.
+
+use super::super::{Call, Typed, typed_or_null};
+use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError};
+use crate::table::datetime::{SECOND_US, Tz};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{
+    BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
+};
+use crate::table::expr::resolve::cast;
+use crate::table::regexp::PatternCache;
+use crate::table::types::DataType;
+use bumpalo::Bump;
+use bumpalo::collections::String as BumpString;
+use std::sync::LazyLock;
+
+use DataType as T;
+
+/// Names of months.
+pub(super) static MONTH_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("MMM"));
+/// Names of weekdays.
+pub(super) static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("EEE"));
+/// Reads what functions without a pattern read.
+pub(super) static PLAIN_READ: LazyLock<Option<Pattern>> =
+    LazyLock::new(|| Pattern::new(PLAIN, Direction::Read).ok());
+
+/// The pattern of functions that are given none.
+const PLAIN: &str = "yyyy-MM-dd HH:mm:ss";
+
+fn writing(pattern: &str) -> Option<Pattern> {
+    Pattern::new(pattern, Direction::Write).ok()
+}
+
+/// A date by a constant pattern.
+pub(super) fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a Bump) -> Cell<'a> {
+    let mut out = BumpString::new_in(arena);
+    if let Some(pattern) = pattern {
+        pattern.date_text(days, Tz::UTC, &mut out);
+    }
+    Cell::Bytes(out.into_bump_str().as_bytes())
+}
+
+fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
+    failed(error.condition, error.reason, PATTERN_FIX)
+}
+
+/// Refuses a constant that is no pattern, unless the text is a constant NULL.
+pub(super) fn check_pattern(
+    args: &[Resolved],
+    index: usize,
+    direction: Direction,
+) -> PlanResult<()> {
+    if args.first().is_some_and(Resolved::is_null_constant) {
+        return Ok(());
+    }
+    let pattern = args.get(index).and_then(Resolved::literal_text);
+    match pattern.map(|pattern| Pattern::new(pattern, direction)) {
+        Some(Err(error)) => Err(PlanError::new(error.condition, error.reason, PATTERN_FIX)),
+        _ => Ok(()),
+    }
+}
+
+/// The first argument, cast; in a cast words such as `today` stand for times.
+pub(super) fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
+    args.truncate(1);
+    let args = args.into_iter().map(|arg| cast(arg, to, false));
+    Ok((args.collect::<PlanResult<_>>()?, to.clone(), true))
+}
+
+pub(super) fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if args.len() == 1 || args[0].data_type.is_datetime() || args[0].data_type.is_numeric() {
+        return by_cast(name, args, &T::Timestamp);
+    }
+    check_pattern(&args, 1, Direction::Read)?;
+    typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
+}
+
+/// A pattern argument. A constant one is compiled once, those of a column are cached.
+struct Prepared {
+    fixed: Option<Pattern>,
+    written: Option<BytesFn>,
+    seen: PatternCache<Result<Pattern, PatternError>>,
+    direction: Direction,
+}
+
+impl Prepared {
+    fn new(call: &Call, index: usize, written: Option<Compiled>, direction: Direction) -> Self {
+        let fixed = call.text(index).and_then(|text| Pattern::new(text, direction).ok());
+        Self {
+            fixed,
+            written: written.map(Compiled::bytes),
+            seen: PatternCache::default(),
+            direction,
+        }
+    }
+
+    /// Gives the row's pattern to `then`: none if the call has none; NULL makes the result NULL.
+    fn with<'a, R>(
+        &self,
+        cx: Cx<'a>,
+        then: impl FnOnce(Option<&Pattern>) -> Result<Option<R>, Box<EvalError>>,
+    ) -> Result<Option<R>, Box<EvalError>> {
+        match (&self.fixed, &self.written) {
+            (Some(fixed), _) => then(Some(fixed)),
+            (None, None) => then(None),
+            (None, Some(written)) => match written(cx)? {
+                None => Ok(None),
+                Some(written) => self.seen.with(
+                    text(written),
+                    |written| Pattern::new(written, self.direction),
+                    |pattern| match pattern {
+                        Ok(pattern) => then(Some(pattern)),
+                        Err(error) => refused_pattern(error.clone()),
+                    },
+                ),
+            },
+        }
+    }
+}
+
+/// Reads text by a pattern.
+pub(super) fn parsed(
+    args: Vec<Compiled>,
+    call: &Call,
+    read: fn(Option<&Pattern>, &str, Tz) -> Option<i64>,
+) -> Compiled {
+    let zone = call.semantics.zone;
+    let mut args = args.into_iter();
+    let Some(value) = args.next() else { unreachable!("counted") };
+    let value = value.bytes();
+    let pattern = Prepared::new(call, 1, args.next(), Direction::Read);
+    let to = call.to.clone();
+    let plain =
+        if call.name == "unix_timestamp" { "CANNOT_PARSE_TIMESTAMP" } else { "CAST_INVALID_INPUT" };
+    long_fn(move |cx| {
+        let Some(bytes) = value(cx)? else { return Ok(None) };
+        pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
+            Some(value) => Ok(Some(value)),
+            None => failed(
+                if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
+                format!("'{}' cannot be read as {to}", text(bytes)),
+                "Use try_to_timestamp to get NULL instead",
+            ),
+        })
+    })
+}
+
+/// Writes a timestamp, of microseconds or of seconds, by a pattern.
+pub(super) fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
+    let zone = call.semantics.zone;
+    let of_seconds = call.name == "from_unixtime";
+    let mut args = args.into_iter();
+    let Some(at) = args.next() else { unreachable!("counted") };
+    let at = at.long();
+    let mut pattern = Prepared::new(&call, 1, args.next(), Direction::Write);
+    if pattern.written.is_none() {
+        pattern.fixed = writing(PLAIN);
+    }
+    bytes_fn(move |cx| {
+        let Some(at) = at(cx)? else { return Ok(None) };
+        // Seconds beyond all timestamps begin again, as in Spark.
+        let at = if of_seconds { at.wrapping_mul(SECOND_US) } else { at };
+        pattern.with(cx, |pattern| {
+            let mut out = BumpString::new_in(cx.arena);
+            if let Some(pattern) = pattern {
+                pattern.text(at, zone, &mut out);
+            }
+            Ok(Some(out.into_bump_str().as_bytes()))
+        })
+    })
+}
