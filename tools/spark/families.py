@@ -292,11 +292,7 @@ def main():
     for name, expressions in FAMILIES.items():
         if re.search(args.only, name):
             total += compare(spark, millstream, name, expressions, args.show)
-    asked = sum(count for found, count in total.items() if found != "missing")
-    equal = 100 * total["equal"] / max(asked, 1)
-    said = ", ".join(f"{count} {found}" for found, count in total.most_common())
-    print(f"all: {said}; {equal:.2f}% equal")
-    return 1 if equal < 99.5 or total["crash"] or total["hung"] else 0
+    return peers.report(total, 99.5)
 
 
 if __name__ == "__main__":

@@ -140,11 +140,7 @@ def main():
             while time.monotonic() < end:
                 total += run_round(spark, args.program, seed, ROUND, out)
                 seed += 1
-    asked = sum(count for found, count in total.items() if found != "missing")
-    equal = 100 * total["equal"] / max(asked, 1)
-    said = ", ".join(f"{count} {found}" for found, count in total.most_common())
-    print(f"all: {said}; {equal:.2f}% equal; disagreements in {args.out}")
-    return 1 if equal < 99.8 or total["crash"] or total["hung"] else 0
+    return peers.report(total, 99.8, f"; disagreements in {args.out}")
 
 
 if __name__ == "__main__":

@@ -111,3 +111,12 @@ def verdict(spark, millstream, expression=""):
         alike = one.startswith(other) or other.startswith(one)
         return "equal" if alike or one == "?" or one.startswith("_LEGACY") else "condition"
     return "refused" if millstream[0] == "error" else "accepted"
+
+
+def report(total, goal, place=""):
+    """Prints the verdicts counted and the share that is equal; the exit code."""
+    asked = sum(count for found, count in total.items() if found != "missing")
+    equal = 100 * total["equal"] / max(asked, 1)
+    said = ", ".join(f"{count} {found}" for found, count in total.most_common())
+    print(f"all: {said}; {equal:.2f}% equal{place}")
+    return 1 if equal < goal or total["crash"] or total["hung"] else 0

@@ -11,7 +11,9 @@ mod text;
 mod zone;
 
 use calendar::{Date, days_of_month};
-pub use text::{Special, parse_date, parse_timestamp, special, write_date, write_timestamp};
+pub use text::{
+    Special, parse_date, parse_timestamp, special, trimmed, write_date, write_timestamp,
+};
 pub use zone::{Tz, on_clock, to_local, to_utc, zone};
 
 /// Microseconds of a second.

@@ -33,8 +33,9 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     write!(out, ".{fraction:0digits$}")
 }
 
-/// What Java's `trimAll` takes away: spaces and control characters.
-fn trimmed(text: &str) -> &str {
+/// Trims ASCII spaces and control characters, as Spark's casts do. Other white space of Unicode
+/// stays, and makes the text no number and no date.
+pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ' || c == '\u{7f}')
 }
 
@@ -169,7 +170,7 @@ pub enum Special {
 
 /// Reads `epoch`, `now`, `today`, `tomorrow` or `yesterday`, perhaps with a zone behind it.
 pub fn special(text: &str) -> Option<Special> {
-    let text = text.trim();
+    let text = trimmed(text);
     let word = text.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (word, rest) = text.split_at(word);
     let zone = rest.trim_start();

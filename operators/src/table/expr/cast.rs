@@ -6,7 +6,7 @@ use super::compile::{
 };
 use super::{decimal, parse};
 use crate::table::datetime::{
-    DAY_US, SECOND_US, Tz, interval, parse_date, parse_timestamp, to_local, to_utc,
+    DAY_US, SECOND_US, Tz, interval, parse_date, parse_timestamp, to_local, to_utc, trimmed,
 };
 use crate::table::floating::{self, double_text};
 use crate::table::row::{Array, Map, RowWriter};
@@ -594,7 +594,7 @@ fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
 }
 
 fn parse_bool(value: &str) -> Eval<bool> {
-    match value.trim().to_ascii_lowercase().as_str() {
+    match trimmed(value).to_ascii_lowercase().as_str() {
         "t" | "true" | "y" | "yes" | "1" => Ok(Some(true)),
         "f" | "false" | "n" | "no" | "0" => Ok(Some(false)),
         _ => invalid(value, &DataType::Boolean),
@@ -604,7 +604,7 @@ fn parse_bool(value: &str) -> Eval<bool> {
 /// `fraction`: whether a whole number may have digits behind a point, which are dropped.
 fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: bool) -> Eval<i64> {
     let parsed = match to {
-        DataType::Date => parse_date(value.trim()),
+        DataType::Date => parse_date(value),
         DataType::Timestamp => parse_timestamp(value, Some(zone)),
         DataType::TimestampNtz => parse_timestamp(value, None),
         to if to.is_interval() => interval::parse_shown(value, to),

@@ -4,13 +4,19 @@
 //! decimals may have any Unicode digits, and without ANSI mode whole numbers may have a fraction.
 
 use super::compile::{Eval, failed};
+use crate::table::datetime::trimmed;
 use crate::table::types::DataType;
 
 use super::cast::{FIX, invalid, rescale};
 
+/// Trims as Java's `String.trim` does, by which Spark reads DOUBLE and DECIMAL.
+fn java_trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c <= ' ')
+}
+
 /// A whole number of a type. With `fraction` digits behind a point are read and dropped.
 pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
-    let trimmed = text.trim();
+    let trimmed = trimmed(text);
     let whole = match trimmed.split_once('.') {
         Some((whole, behind)) if fraction && behind.bytes().all(|b| b.is_ascii_digit()) => {
             if matches!(whole, "" | "+" | "-") {
@@ -27,7 +33,7 @@ pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
 
 /// A FLOAT, rounded once to 32 bits, or a DOUBLE.
 pub fn double(text: &str, to: &DataType) -> Option<f64> {
-    let trimmed = text.trim_matches(|c: char| c <= ' ');
+    let trimmed = java_trim(text);
     if let Some(value) = special(trimmed) {
         return Some(value);
     }
@@ -130,9 +136,10 @@ struct Written {
 
 impl Written {
     fn of(text: &str) -> Option<Self> {
-        let (mantissa, exponent) = match text.trim().split_once(['e', 'E']) {
+        let text = java_trim(text);
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-            None => (text.trim(), 0),
+            None => (text, 0),
         };
         let (negative, rest) = match mantissa.strip_prefix('-') {
             Some(rest) => (true, rest),
