@@ -9,13 +9,13 @@ pub struct Date {
     pub year: i64,
     /// 1 to 12.
     pub month: u32,
-    /// 1 to the month's last.
+    /// 1 to the last day of the month.
     pub day: u32,
 }
 
-/// Days before 1970-01-01 since 0000-03-01, where the count of the algorithm begins.
+/// Days from 0000-03-01, where the algorithm starts counting, to 1970-01-01.
 const EPOCH: i64 = 719_468;
-/// Days of the 400 years after which the calendar repeats.
+/// Days in 400 years, after which the calendar repeats.
 const CYCLE: i64 = 146_097;
 
 /// Whether a year has a 29th of February.
@@ -23,7 +23,7 @@ pub fn is_leap(year: i64) -> bool {
     year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0)
 }
 
-/// Days of a month, which is counted from 1.
+/// The number of days in a month. January is 1.
 pub fn days_of_month(year: i64, month: u32) -> u32 {
     match month {
         2 => 28 + u32::from(is_leap(year)),
@@ -33,20 +33,21 @@ pub fn days_of_month(year: i64, month: u32) -> u32 {
 }
 
 impl Date {
-    /// A date, if there is such a day.
+    /// A date, or `None` if there is no such day.
     pub fn new(year: i64, month: u32, day: u32) -> Option<Self> {
         let fits = (1..=12).contains(&month) && day >= 1 && day <= days_of_month(year, month);
         fits.then_some(Self { year, month, day })
     }
 
-    /// A date by its day of the year, counted from 1.
+    /// A date by its day of year, counted from 1. `None` if the year has no such day.
     pub fn of_ordinal(year: i64, ordinal: u32) -> Option<Self> {
         let most = 365 + u32::from(is_leap(year));
         let first = Self { year, month: 1, day: 1 }.days();
         (1..=most).contains(&ordinal).then(|| Self::of_days(first + i64::from(ordinal) - 1))
     }
 
-    /// The date of a day number. Years are counted from March here, so that the leap day is last.
+    /// The date of a number of days since 1970. The algorithm starts years in March, so that the leap
+    /// day is the last.
     pub fn of_days(days: i64) -> Self {
         let days = days + EPOCH;
         let (cycle, day) = (days.div_euclid(CYCLE), days.rem_euclid(CYCLE));
@@ -62,7 +63,7 @@ impl Date {
         }
     }
 
-    /// Its day number.
+    /// Days since 1970.
     pub fn days(self) -> i64 {
         let year = self.year - i64::from(self.month <= 2);
         let (cycle, year) = (year.div_euclid(400), year.rem_euclid(400));
@@ -71,7 +72,7 @@ impl Date {
         cycle * CYCLE + year * 365 + year / 4 - year / 100 + of_year - EPOCH
     }
 
-    /// The day of the year, from 1.
+    /// The day of year, counted from 1.
     pub fn ordinal(self) -> i64 {
         self.days() - Self { year: self.year, month: 1, day: 1 }.days() + 1
     }
@@ -81,12 +82,12 @@ impl Date {
         weekday(self.days())
     }
 
-    /// The quarter, from 1.
+    /// The quarter, counted from 1.
     pub fn quarter(self) -> i64 {
         i64::from((self.month - 1) / 3 + 1)
     }
 
-    /// The ISO year and week: the week belongs to the year of its Thursday.
+    /// The ISO year and week. A week belongs to the year of its Thursday.
     pub fn iso_week(self) -> (i64, i64) {
         let thursday = self.days() - self.weekday() + 3;
         let thursday = Self::of_days(thursday);
@@ -94,7 +95,7 @@ impl Date {
     }
 }
 
-/// The day of the week of a day number; Monday is 0.
+/// The day of the week of a number of days since 1970; Monday is 0.
 pub fn weekday(days: i64) -> i64 {
     (days + 3).rem_euclid(7)
 }

@@ -84,7 +84,7 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     };
     let number = |text: &str| {
         let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // Wide enough that the sign may come last: the least value has no positive counterpart.
+        // In 128 bits, because the sign is applied last: the least value has no positive counterpart.
         fits.then(|| text.parse::<i64>().ok()).flatten().map(i128::from)
     };
     let value = match *data_type {
@@ -137,7 +137,7 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Whether a text has the parts of an interval type, though perhaps a number is too large.
+/// Whether a text has the separators of an interval type. The numbers may be out of range.
 pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     let digits = written.trim().trim_start_matches(['-', '+']);
     let signs: String = digits.chars().filter(|c| !c.is_ascii_digit()).collect();

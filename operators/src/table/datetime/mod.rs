@@ -1,4 +1,4 @@
-//! Dates and times: the calendar, time zones, texts to and from days and microseconds, patterns.
+//! Dates and times: the calendar, time zones, parsing, formatting and patterns.
 //!
 //! Dates are days, timestamps microseconds since 1970-01-01 (UTC), both in the proleptic
 //! Gregorian calendar, as in Spark. A local time that a zone skips is moved on by the gap; one that
@@ -26,7 +26,7 @@ pub fn add_months(days: i64, months: i64) -> Option<i64> {
     let date = Date::of_days(days);
     let months = (date.year * 12 + i64::from(date.month) - 1).checked_add(months)?;
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) as u32 + 1);
-    // Beyond what a DATE holds there is nothing to count.
+    // Beyond the range of DATE. The check keeps the day count from overflowing.
     if year.abs() > 6_000_000 {
         return None;
     }

@@ -1,10 +1,10 @@
-//! Dates and timestamps as casts read and write them.
+//! Parses and formats dates and timestamps for casts.
 
 use super::calendar::Date;
 use super::{DAY_US, SECOND_US, Tz, to_local};
 use std::fmt::{self, Write};
 
-/// Writes a date. A year has four digits at least; beyond 9999 it has a sign.
+/// Formats a date, in days since 1970. The year has at least four digits, and a `+` above 9999.
 pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
     let date = Date::of_days(days);
     let sign = match date.year {
@@ -15,9 +15,9 @@ pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
     write!(out, "{sign}{:04}-{:02}-{:02}", date.year.abs(), date.month, date.day)
 }
 
-/// Writes a timestamp in a zone; the fraction only where it is not zero.
+/// Formats a timestamp in a zone, in microseconds since 1970. A fraction of zero is omitted.
 pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Result {
-    // The offset may lead beyond what microseconds can say.
+    // Computed in seconds: the local time in microseconds may overflow.
     let offset_s = zone.offset_s(micros);
     let seconds = micros.div_euclid(SECOND_US) + offset_s;
     write_date(seconds.div_euclid(86_400), out)?;
@@ -33,13 +33,13 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     write!(out, ".{fraction:0digits$}")
 }
 
-/// Trims ASCII spaces and control characters, as Spark's casts do. Other white space of Unicode
-/// stays, and makes the text no number and no date.
+/// Trims ASCII spaces and control characters, as Spark's casts do. Other Unicode white space is
+/// not trimmed, so a text with it is not a valid number or date.
 pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ' || c == '\u{7f}')
 }
 
-/// A number of so many digits, and what stands behind it.
+/// Parses a number of `least` to `most` digits, and returns the rest of the text.
 fn digits(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
     let count = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = text.split_at(count);
@@ -56,7 +56,7 @@ fn signed(text: &str) -> (i64, &str, bool) {
     }
 }
 
-/// Reads `yyyy[-m[-d]]` behind a sign: the date, what follows, and whether it has a day.
+/// Parses `[+-]yyyy[-m[-d]]`: the date, the rest of the text, and whether it has a day.
 fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
     let (sign, text, _) = signed(text);
     let (year, mut rest) = digits(text, 4, year_digits)?;
@@ -71,16 +71,17 @@ fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
     Some((date, rest, found == 2))
 }
 
-/// Days of `[+-]yyyy[-m[-d]]`, with anything after a `T` or space behind a full date.
+/// Parses `[+-]yyyy[-m[-d]]` to days since 1970. After a full date, a `T` or space may follow with
+/// any text.
 pub fn parse_date(value: &str) -> Option<i64> {
     let (date, rest, full) = date_at_front(trimmed(value), 7)?;
     let whole = rest.is_empty() || full && rest.starts_with([' ', 'T']);
     i32::try_from(date.days()).ok().filter(|_| whole).map(i64::from)
 }
 
-/// Microseconds of `date[ |T]h[:m[:s[.fraction]]][ zone]`, or of a time alone: the time of today.
-/// What has no zone of its own is in `zone`; without one (TIMESTAMP_NTZ) a written zone has no
-/// effect, and there is no today.
+/// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A time alone is a
+/// time of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
+/// in the text has no effect, and a time alone is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     let value = trimmed(value);
     let time_alone = value.starts_with('T') || {
@@ -109,7 +110,7 @@ pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     }
 }
 
-/// Reads `h[:m[:s[.fraction]]]`, and gives what follows the seconds.
+/// Parses `h[:m[:s[.fraction]]]` to microseconds, and returns the rest of the text.
 fn time_of_day(text: &str) -> Option<(i64, &str)> {
     let below = |number: i64, limit: i64| (number < limit).then_some(number);
     let (hour, rest) = digits(text, 1, 2)?;
@@ -127,7 +128,7 @@ fn time_of_day(text: &str) -> Option<(i64, &str)> {
     if let Some(fraction) = rest.strip_prefix('.') {
         let count = fraction.bytes().take_while(u8::is_ascii_digit).count();
         let mut unit = SECOND_US;
-        // Digits beyond the microsecond are cut.
+        // Digits beyond the microsecond are dropped.
         for digit in fraction.bytes().take(count.min(6)) {
             unit /= 10;
             micros += i64::from(digit - b'0') * unit;
@@ -137,38 +138,38 @@ fn time_of_day(text: &str) -> Option<(i64, &str)> {
     Some((micros, rest))
 }
 
-/// A time of a day in a zone; without a day, of today there.
+/// Microseconds since 1970 of a time of day in a zone. Without a day, it is today in that zone.
 fn in_zone(days: Option<i64>, micros: i64, own: Option<Tz>, session: Option<Tz>) -> Option<i64> {
     let days = match (days, own.or(session)) {
         (Some(days), _) => days,
         (None, Some(zone)) => to_local(now_us(), zone).div_euclid(DAY_US),
         (None, None) => return None,
     };
-    // The offset may bring back what does not fit by itself.
+    // In 128 bits: the local time may overflow where the result does not.
     let local = i128::from(days) * i128::from(DAY_US) + i128::from(micros);
     let nearest = local.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
     let offset_s = own.map_or(0, |zone| zone.local_offset_s(nearest));
     i64::try_from(local - i128::from(offset_s) * i128::from(SECOND_US)).ok()
 }
 
-/// The clock of the machine. Only a time that is written without a day asks for it.
+/// The current time, in microseconds since 1970. Only a time without a day needs it.
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
 }
 
-/// A word that stands for a time in a literal.
+/// A special value of a date or timestamp literal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// 1970-01-01 00:00:00 UTC.
     Epoch,
-    /// The time of the batch.
+    /// The current time of the batch.
     Now,
-    /// The day of the batch, moved by days: today, tomorrow, yesterday.
+    /// The current day of the batch plus a number of days: 0 today, 1 tomorrow, -1 yesterday.
     Day(i64),
 }
 
-/// Reads `epoch`, `now`, `today`, `tomorrow` or `yesterday`, perhaps with a zone behind it.
+/// Parses `epoch`, `now`, `today`, `tomorrow` or `yesterday`. A zone may follow and has no effect.
 pub fn special(text: &str) -> Option<Special> {
     let text = trimmed(text);
     let word = text.bytes().take_while(u8::is_ascii_alphabetic).count();

@@ -1,8 +1,8 @@
-//! Time zones as Java names them: regions, offsets, and offsets behind `UTC`, `GMT` or `UT`.
+//! Time zones by Java's IDs: regions, offsets, and offsets with the prefix `UTC`, `GMT` or `UT`.
 //!
-//! The tables of `chrono-tz` end with 2099. Later years follow the rule of the last twelve: each is
-//! looked up as one of those years whose weekdays are the same. Twelve years have every weekday for
-//! 1 January and 1 March, and the rules in force count weekdays within a month.
+//! The tables of `chrono-tz` end with 2099. An instant in a later year is looked up in a year from
+//! 2088 to 2099 with the same weekdays. Those twelve years cover every weekday for 1 January and
+//! 1 March, and the rules in force only count weekdays within a month.
 
 use super::calendar::{Date, weekday};
 use super::{DAY_US, SECOND_US};
@@ -20,21 +20,21 @@ pub struct Tz(Kind);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Region(chrono_tz::Tz),
-    /// Seconds ahead of UTC, and which prefix stands before them in the zone's name.
+    /// Seconds ahead of UTC, and the index of the ID's prefix in `PREFIXES`.
     Fixed(i32, u8),
 }
 
-/// What may stand before an offset.
+/// The prefixes that an offset may have in a zone's ID.
 const PREFIXES: [&str; 4] = ["", "UTC", "GMT", "UT"];
 
-/// The first day that the tables do not know.
+/// The first day beyond the tables of `chrono-tz`.
 const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
-/// Years whose rule stands for all later ones.
+/// The years whose rules apply to all later years.
 const LAST_YEARS: std::ops::Range<i64> = 2088..2100;
-/// The largest offset that Java allows.
+/// The largest offset that Java allows, in seconds.
 const MOST_S: i32 = 18 * 3600;
 
-/// Zones whose legal standard time is that of summer. Java counts their winter time as standard.
+/// Zones whose legal standard time is summer time. Java treats their winter time as standard.
 const WINTER_IS_STANDARD: [&str; 4] =
     ["Europe/Dublin", "Eire", "Africa/Casablanca", "Africa/El_Aaiun"];
 
@@ -74,12 +74,12 @@ impl Tz {
     /// Coordinated universal time.
     pub const UTC: Self = Self(Kind::Region(chrono_tz::Tz::UTC));
 
-    /// A zone of a fixed offset, named by it; no further from UTC than 18 hours.
+    /// A zone of a fixed offset in seconds, `None` beyond 18 hours. Its ID is the offset.
     pub fn fixed(offset_s: i32) -> Option<Self> {
         (-MOST_S..=MOST_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
 
-    /// A zone by its name, as `ZoneId.of` and Spark's leniency about single digits have it.
+    /// Parses a zone ID like `ZoneId.of`, with single-digit hours and minutes allowed as in Spark.
     pub fn named(name: &str) -> Option<Self> {
         let name = SHORT_IDS.iter().find(|(short, _)| *short == name).map_or(name, |(_, id)| id);
         if name == "Z" {
@@ -95,11 +95,11 @@ impl Tz {
             return Self::of_offset("UT", 0);
         }
         let region = name.parse().ok()?;
-        // Names that Java does not know, and those of a fixed offset that it knows by other means.
+        // Rejects the names of `chrono-tz` that are not in Java's table.
         NAMES.zones.contains_key(name).then_some(Self(Kind::Region(region)))
     }
 
-    /// An offset behind `UTC`, `GMT`, `UT` or nothing.
+    /// A zone of a fixed offset in seconds, with the prefix `UTC`, `GMT`, `UT` or none.
     pub fn of_offset(prefix: &'static str, offset_s: i32) -> Option<Self> {
         match (prefix, Self::fixed(offset_s)?) {
             ("", zone) => Some(zone),
@@ -112,7 +112,7 @@ impl Tz {
         }
     }
 
-    /// Its name, as Java's `ZoneId.getId` has it.
+    /// The zone's ID, as `ZoneId.getId` returns it.
     pub fn name(&self) -> Cow<'static, str> {
         match self.0 {
             Kind::Region(region) => Cow::Borrowed(region.name()),
@@ -132,14 +132,14 @@ impl Tz {
         }
     }
 
-    /// Its English name at an instant: `PST` or, in full, `Pacific Standard Time`.
+    /// The zone's English name at an instant: `PST` or, in full, `Pacific Standard Time`.
     pub fn text(&self, utc_us: i64, full: bool) -> Cow<'static, str> {
         let name = self.name();
         let Some(names) = NAMES.zones.get(name.as_ref()) else { return name };
         Cow::Borrowed(names[usize::from(self.is_summer(utc_us)) * 2 + usize::from(full)])
     }
 
-    /// Its English name whatever the season: `PT`, `Pacific Time`.
+    /// The zone's English name without a season: `PT` or, in full, `Pacific Time`.
     pub fn generic_text(&self, full: bool) -> Cow<'static, str> {
         let name = self.name();
         let Some(names) = NAMES.zones.get(name.as_ref()) else { return name };
@@ -155,7 +155,7 @@ impl Tz {
             .is_some_and(|at| region.offset_from_utc_datetime(&at).dst_offset().num_seconds() > 0)
     }
 
-    /// Seconds by which it is ahead of UTC at an instant.
+    /// The offset from UTC at an instant, in seconds.
     pub fn offset_s(&self, utc_us: i64) -> i64 {
         match self.0 {
             Kind::Region(chrono_tz::Tz::UTC) => 0,
@@ -167,8 +167,8 @@ impl Tz {
         }
     }
 
-    /// Seconds by which it is ahead of UTC at a local time: of two, the earlier offset; in a gap
-    /// the one before it, which moves the time on by the gap's length.
+    /// The offset from UTC at a local time, in seconds. An ambiguous time has the earlier offset. A
+    /// skipped time has the offset before the gap, so it moves forward by the gap's length.
     pub(super) fn local_offset_s(&self, local_us: i64) -> i64 {
         let region = match self.0 {
             Kind::Region(chrono_tz::Tz::UTC) => return 0,
@@ -196,7 +196,7 @@ impl Tz {
     }
 }
 
-/// A zone by name, where a setting, an option or an argument names one.
+/// The zone that a setting, an option or an argument names, or the error INVALID_TIMEZONE.
 pub fn zone(name: &str) -> PlanResult<Tz> {
     Tz::named(name).ok_or_else(|| {
         PlanError::new(
@@ -209,7 +209,7 @@ pub fn zone(name: &str) -> PlanResult<Tz> {
 
 /// Converts microseconds of a zone's local time to microseconds since 1970 in UTC.
 pub fn to_utc(local_us: i64, zone: Tz) -> i64 {
-    // At the ends of time the clock stops.
+    // Saturates: a timestamp at the limits of its range does not overflow.
     local_us.saturating_sub(zone.local_offset_s(local_us) * SECOND_US)
 }
 
@@ -218,8 +218,8 @@ pub fn to_local(utc_us: i64, zone: Tz) -> i64 {
     utc_us.saturating_add(zone.offset_s(utc_us) * SECOND_US)
 }
 
-/// Moves an instant on a zone's clock. Of a local time that comes twice it is the one with the
-/// offset from before, if it is one of them.
+/// Applies a function to the local time of an instant. If the result is an ambiguous local time,
+/// the original offset is kept where it is one of the two. `None` on overflow.
 pub fn on_clock(utc_us: i64, zone: Tz, shift: impl FnOnce(i64) -> Option<i64>) -> Option<i64> {
     let before_s = zone.offset_s(utc_us);
     let local = shift(utc_us.checked_add(before_s * SECOND_US)?)?;
@@ -234,11 +234,11 @@ fn naive(us: i64) -> Option<NaiveDateTime> {
     DateTime::from_timestamp_micros(us).map(|at| at.naive_utc())
 }
 
-/// An instant of the tables at which a zone's rule says what it says at this one.
+/// Maps an instant to one within the tables at which every zone has the same offset.
 fn within_tables(utc_us: i64) -> i64 {
     let end = TABLES_END.days() * DAY_US;
     if utc_us < end {
-        // Before all tables local mean time holds.
+        // Before the first entry of a table, local mean time applies.
         return utc_us.max(-DAY_US * 400_000);
     }
     let year = Date::of_days(utc_us.div_euclid(DAY_US));
@@ -249,8 +249,8 @@ fn within_tables(utc_us: i64) -> i64 {
     utc_us - (here - same.unwrap_or(here)) * DAY_US
 }
 
-/// Seconds of an offset in a zone's name: `+h`, `+hh`, `+h:mm`, `+hh:m`, `+hhmm`, `+hh:mm:ss`,
-/// `+hhmmss`.
+/// Parses the offset in a zone ID, in seconds: `+h`, `+hh`, `+h:mm`, `+hh:m`, `+hhmm`,
+/// `+hh:mm:ss` or `+hhmmss`.
 fn parse_id_offset(text: &str) -> Option<i32> {
     let sign = if text.starts_with('-') { -1 } else { 1 };
     let digits = text.get(1..)?;
@@ -291,13 +291,13 @@ fn parse_id_offset(text: &str) -> Option<i32> {
 
 /// The English names of zones.
 struct Names {
-    /// Of a region: standard time, short and in full, then summer time, then either.
+    /// By region: standard time short and in full, summer time, then the name without a season.
     zones: HashMap<&'static str, [&'static str; 6]>,
-    /// Regions by what text may call them, in capitals: their own names and short names.
+    /// Regions by their IDs and short names, in upper case.
     short: HashMap<String, &'static str>,
-    /// The same with full names.
+    /// Regions by their IDs and full names, in upper case.
     long: HashMap<String, &'static str>,
-    /// Characters of the longest of them.
+    /// Length of the longest name, in bytes.
     longest: usize,
 }
 
@@ -328,15 +328,15 @@ static NAMES: LazyLock<Names> = LazyLock::new(|| {
     Names { zones, short, long, longest }
 });
 
-/// The longest name of a zone at the front of a text: the zone, and the name's bytes. Names in
-/// English are known where `names` says so, in full or short.
+/// Matches the longest zone name at the start of a text: the zone, and the name's length in bytes.
+/// `names` allows English names: `Some(true)` full ones, `Some(false)` short ones.
 pub fn at_front(text: &str, names: Option<bool>) -> Option<(Tz, usize)> {
     let ascii = text.bytes().take_while(u8::is_ascii).count().min(NAMES.longest);
     let upper = text[..ascii].to_ascii_uppercase();
     let table = if names == Some(true) { &NAMES.long } else { &NAMES.short };
     (1..=ascii).rev().find_map(|length| {
         let region = *table.get(&upper[..length])?;
-        // A zone's own name is one in every notation.
+        // A region's ID is always allowed.
         let own = region.len() == length && region.eq_ignore_ascii_case(&upper[..length]);
         if names.is_none() && !own {
             return None;

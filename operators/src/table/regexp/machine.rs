@@ -1,9 +1,9 @@
-//! The backtracking machine: runs a [program](super::program) over a text as Java's classes do.
+//! The backtracking engine: runs a [program](super::program) over a text with Java's semantics.
 //!
-//! Choices and what is to be undone stand on a stack of its own, so a long text does not overflow
-//! the thread's. Rounds that are final, and look-around, run as parts of their own: what their
-//! groups hold stays, as in Java, also if what follows fails. A search has a limit of steps and of
-//! choices; beyond it is an error.
+//! Open alternatives and undo entries are on an explicit stack, so a long text does not overflow
+//! the thread's stack. Iterations without backtracking, atomic groups and look-around run as
+//! separate sub-matches. As in Java, they keep their captures even if what follows fails. A search
+//! that exceeds its limit of steps or open alternatives fails with [`Runaway`].
 
 use super::grapheme;
 use super::input::Input;
@@ -13,48 +13,48 @@ use super::property;
 use super::set::{Fold, fold};
 use std::collections::HashSet;
 
-/// A group that holds nothing.
+/// The position of a group that did not participate in the match.
 pub const NONE: usize = usize::MAX;
-/// Steps that a search may take, and how many more for each unit of the text.
+/// The most steps of a search, to which `STEPS_A_UNIT` is added for each unit of the text.
 const STEPS: usize = 10_000_000;
 const STEPS_A_UNIT: usize = 1000;
-/// Choices that a search may have open.
+/// The most entries on the backtracking stack.
 const CHOICES: usize = 4_000_000;
 
-/// A search took more steps than it may.
+/// The error of a search that exceeded its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Runaway;
 
-/// What to do when a choice was wrong.
+/// A backtracking entry: what to try or to restore when the current path fails.
 enum Entry {
     Resume {
         op: usize,
         at: usize,
     },
-    /// One character less, down to the second position.
+    /// Retries with one character less, down to the position `floor`.
     Fewer {
         op: usize,
         at: usize,
         floor: usize,
     },
-    /// One character more.
+    /// Retries with one character more.
     More {
         op: usize,
         at: usize,
         count: u32,
     },
-    /// One round more of `Op::Each`.
+    /// Retries with one more iteration of `Op::Each`.
     Another {
         op: usize,
         at: usize,
         count: u32,
     },
-    /// One round more of a loop.
+    /// Retries with one more iteration of a lazy loop.
     LazyRound {
         id: usize,
         at: usize,
     },
-    /// The body of a loop fails here.
+    /// Records that the body of a loop fails at this position.
     Failed {
         id: usize,
         at: usize,
@@ -70,23 +70,23 @@ enum Entry {
     },
 }
 
-/// A search in a text.
+/// The state of a search in a text.
 pub struct Machine<'p, 't, I: Input + ?Sized> {
     program: &'p Program,
     text: &'t I,
-    /// Whether no match begins inside of a character.
+    /// Whether a match may not begin between the halves of a surrogate pair.
     whole: bool,
-    /// Begin and end of each group, the match first.
+    /// The start and end of each group, or [`NONE`]. Group 0 is the match.
     pub groups: Vec<usize>,
     registers: Vec<usize>,
     stack: Vec<Entry>,
     failed: Vec<HashSet<usize>>,
     steps: usize,
-    /// Where the match before ended.
+    /// The end of the previous match.
     previous: usize,
-    /// Where the part that matched last ended.
+    /// The end of the latest sub-match.
     last: usize,
-    /// Where a look-behind is to end.
+    /// The position at which the current look-behind has to end.
     behind: usize,
 }
 
@@ -97,7 +97,7 @@ fn is_line_end(c: u32) -> bool {
 }
 
 impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
-    /// Prepares a search.
+    /// Creates an engine for searches of a program in a text.
     pub fn new(program: &'p Program, text: &'t I, whole: bool) -> Self {
         Self {
             program,
@@ -114,15 +114,15 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Finds the first match that begins at a position or behind it. `previous` is where the match
-    /// before ended.
+    /// Finds the first match that begins at `from` or later. `previous` is the end of the previous
+    /// match, for `\G`.
     pub fn find(&mut self, from: usize, previous: usize) -> Run<bool> {
         self.previous = previous;
         self.last = previous;
         self.steps = STEPS.saturating_add(self.text.len().saturating_mul(STEPS_A_UNIT));
         self.failed.clear();
         self.failed.resize_with(self.program.loops.len(), HashSet::new);
-        // What failed at one place may leave a group behind, as in Java.
+        // Cleared once per search: as in Java, a failed attempt may leave captures for the next.
         self.groups.fill(NONE);
         let mut begin = from;
         while begin <= self.text.len() {
@@ -142,7 +142,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(false)
     }
 
-    /// From where to search behind an empty match.
+    /// The position at which to continue the search after an empty match.
     pub fn behind(&self, at: usize) -> usize {
         self.text.forward(at, false)
     }
@@ -167,7 +167,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(())
     }
 
-    /// Runs from an instruction to `Accept`; where it ends. What it chose is final then.
+    /// Runs from an instruction to `Accept` and returns the end position. Its alternatives are then
+    /// discarded.
     fn run(&mut self, op: usize, at: usize) -> Run<Option<usize>> {
         let base = self.stack.len();
         let (mut op, mut at) = (op, at);
@@ -188,7 +189,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Undoes up to the latest choice, and takes its other way.
+    /// Restores the state of the latest alternative above `base` and returns where it continues.
     fn backtrack(&mut self, base: usize) -> Run<Option<(usize, usize)>> {
         while self.stack.len() > base {
             self.step()?;
@@ -352,7 +353,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
 
     fn round(&mut self, id: usize, at: usize) -> Next {
         let own = self.program.loops[id];
-        // An empty round ends the loop, however many there were to be.
+        // An empty iteration ends the loop, even below its minimum count.
         if at <= self.registers[own.begin] {
             return Next::Go(own.next, at);
         }
@@ -391,7 +392,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
             if let Some(group) = group {
                 self.set_group(group, at, end);
             }
-            // Rounds without width go on like this.
+            // After two empty iterations, all further ones would be empty too.
             empty = if end == at { empty + 1 } else { 0 };
             if empty == 2 {
                 break;
@@ -424,7 +425,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     }
 
     fn look_behind(&mut self, body: usize, at: usize, min: i32, max: i32) -> Run<bool> {
-        // Java's numbers: a length that wrapped around is no limit, or one that nothing keeps.
+        // As in Java, `max` may have overflowed: then there is no limit, or nothing satisfies it.
         let max = match max < 0 && (at as i32).wrapping_sub(max) < 0 {
             true => i32::MAX,
             false => max,
@@ -448,7 +449,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(found)
     }
 
-    /// Where a text ends that is the one of a group.
+    /// Matches a back-reference at a position and returns the end of the matched text.
     fn refer(&self, group: usize, how: Fold, at: usize) -> Option<usize> {
         let (begin, end) = (*self.groups.get(2 * group)?, *self.groups.get(2 * group + 1)?);
         if begin == NONE {
@@ -515,7 +516,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
     }
 
-    /// Whether a character is of a word: a letter, a digit, `_`, or a mark on one of them.
+    /// Whether `\b` treats a character as part of a word: a letter, a digit, `_`, or a non-spacing
+    /// mark after one of them.
     fn is_word(&self, of: Option<(u32, usize)>, unicode: bool) -> bool {
         let Some((c, at)) = of else { return false };
         let word = |c: u32| match unicode {
@@ -542,7 +544,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     }
 }
 
-/// What an instruction leads to.
+/// The outcome of an instruction: the next instruction and position, failure, or a match.
 enum Next {
     Go(usize, usize),
     Fail,

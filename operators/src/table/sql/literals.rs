@@ -1,38 +1,38 @@
-//! String literals of SQL: where they are in a text, and what they say.
+//! Finds and decodes the string literals of a SQL text.
 //!
-//! The parser's tokenizer has the escapes of other systems and knows no raw literals, so it never
-//! sees the text between the quotes: [`hide`] finds the literals, keeps what each says and puts a
-//! filler of the same length in its place, and [`Literals::put_back`] gives the tokens their texts.
-//! Lines and columns stay as they were.
+//! The parser's tokenizer uses the escapes of other systems and has no raw literals, so it must not
+//! see the text between the quotes. [`hide`] decodes each literal and replaces its content with a
+//! filler of the same length. [`Literals::put_back`] then stores the decoded texts in the tokens.
+//! Lines and columns do not change.
 //!
-//! A literal stands in single or double quotes. Behind `\` stand `0 b n r t Z`, three octal digits
-//! from `000` to `177`, `u` and four or `U` and eight hexadecimal digits. `\%` and `\_` keep their
-//! backslash, for LIKE; before any other character it is dropped. Two quotes are one of the text.
-//! `r'…'` has no escapes and ends at the next quote. Literals side by side are one, which is left to
-//! the parser, unless no space is between a raw one and the next.
+//! A literal is enclosed in single or double quotes. The escapes are `\` with one of `0 b n r t Z`,
+//! with three octal digits from `000` to `177`, with `u` and four or `U` and eight hexadecimal
+//! digits. `\%` and `\_` keep their backslash, for LIKE. Before any other character the backslash
+//! is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends at the next quote. The
+//! parser concatenates adjacent literals; a literal directly after a raw one is joined here.
 //!
-//! Two settings of Spark's change that, for the statements behind them: see [`Reading`].
+//! Two Spark settings change these rules for the statements after them: see [`Reading`].
 
 use super::{place, syntax};
 use crate::table::error::{Place, PlanResult};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
-/// What the literals of a text say, in their order.
+/// The decoded literals of a text, in order.
 pub struct Literals(Vec<String>);
 
-/// Settings of how literals are read.
+/// The Spark settings that affect string literals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// `spark.sql.parser.escapedStringLiterals`: backslashes are characters as others, and two
-    /// quotes stay two. As in Spark, a raw literal then keeps its first quote.
+    /// `spark.sql.parser.escapedStringLiterals`: backslashes are ordinary characters, and a
+    /// doubled quote stays doubled. As in Spark, a raw literal then keeps its opening quote.
     without_escapes: bool,
-    /// `spark.sql.legacy.consecutiveStringLiterals.enabled`: two quotes end a literal and begin the
-    /// next.
+    /// `spark.sql.legacy.consecutiveStringLiterals.enabled`: a doubled quote ends one literal and
+    /// begins an adjacent one.
     two_quotes_are_none: bool,
 }
 
 impl Reading {
-    /// The field of a setting, by its name in lower case.
+    /// The field of a setting, by the setting's name in lower case.
     pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
         Some(match key {
             "spark.sql.parser.escapedstringliterals" => &mut self.without_escapes,
@@ -41,7 +41,7 @@ impl Reading {
         })
     }
 
-    /// Looks whether a statement is `SET` of one of these settings: it holds for those behind it.
+    /// Applies a statement that is a `SET` of one of these settings. Others have no effect.
     fn see(&mut self, statement: &str) {
         let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
         let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();
@@ -50,7 +50,7 @@ impl Reading {
         else {
             return;
         };
-        // What is neither true nor false is refused when the statement is carried out.
+        // A value other than true and false is refused when the statement is executed.
         if let (Some(setting), Ok(on)) =
             (self.setting(key.trim()), value.trim().trim_matches('\'').parse())
         {
@@ -59,7 +59,7 @@ impl Reading {
     }
 }
 
-/// A reader of a text, and the text with fillers so far.
+/// A cursor over a text, and the output with fillers so far.
 struct Chars {
     chars: Vec<char>,
     at: usize,
@@ -72,14 +72,14 @@ impl Chars {
         self.chars.get(self.at + ahead).copied()
     }
 
-    /// Copies a number of characters.
+    /// Copies up to `count` characters to the output.
     fn copy(&mut self, count: usize) {
         let end = (self.at + count).min(self.chars.len());
         self.out.extend(&self.chars[self.at..end]);
         self.at = end;
     }
 
-    /// Copies up to behind the next occurrence of a character, or to the end.
+    /// Copies through the next occurrence of a character, or to the end.
     fn copy_through(&mut self, last: char) {
         while let Some(c) = self.peek(0) {
             self.copy(1);
@@ -89,7 +89,7 @@ impl Chars {
         }
     }
 
-    /// Passes a character that the tokenizer must not see.
+    /// Skips a character and writes a filler. Line breaks are kept.
     fn fill(&mut self) {
         self.out.push(if self.peek(0) == Some('\n') { '\n' } else { 'x' });
         self.at += 1;
@@ -102,7 +102,7 @@ impl Chars {
         Location::new(line as u64 + 1, column as u64 + 1)
     }
 
-    /// Copies comments, which nest.
+    /// Copies a block comment, which may contain others.
     fn copy_comment(&mut self) {
         let mut depth = 0;
         loop {
@@ -124,7 +124,7 @@ impl Chars {
         }
     }
 
-    /// Reads a literal from its opening quote on.
+    /// Decodes the literal at the cursor, which is at its opening quote.
     fn literal(&mut self, quote: char, mut raw: bool) -> PlanResult<String> {
         let begin = self.location();
         let mut text = String::new();
@@ -162,7 +162,7 @@ impl Chars {
                 self.copy(1);
                 return Ok(text);
             }
-            // Two quotes are one of the text; behind a raw literal the second begins another.
+            // A doubled quote is one quote. After a raw literal, it begins another literal.
             self.fill();
             self.fill();
             if !raw && (!escapes || !self.reading.two_quotes_are_none) {
@@ -174,7 +174,8 @@ impl Chars {
     }
 }
 
-/// Puts fillers into the literals of a text, that begins to be read by these settings.
+/// Replaces the contents of a text's literals with fillers, and returns the decoded literals.
+/// `reading` holds the settings at the start of the text.
 pub fn hide(sql: &str, reading: Reading) -> PlanResult<(String, Literals)> {
     let out = String::with_capacity(sql.len());
     let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
@@ -203,7 +204,7 @@ pub fn hide(sql: &str, reading: Reading) -> PlanResult<(String, Literals)> {
                         chars.at += 1;
                         literals.push(chars.literal(quote, true)?);
                     }
-                    // Binary: the tokenizer looks at its digits itself.
+                    // A binary literal: the tokenizer reads its digits.
                     ('x' | 'X', Some('\'')) if length == 1 => {
                         chars.copy(2);
                         chars.copy_through('\'');
@@ -218,7 +219,8 @@ pub fn hide(sql: &str, reading: Reading) -> PlanResult<(String, Literals)> {
 }
 
 impl Literals {
-    /// Gives the tokens of the text with fillers what its literals said.
+    /// Stores the decoded literals in the string tokens of the text with fillers. It is an error if
+    /// their numbers differ.
     pub fn put_back(self, tokens: &mut [TokenWithSpan]) -> PlanResult<()> {
         let mut texts = self.0.into_iter();
         for token in tokens {
@@ -240,8 +242,8 @@ impl Literals {
     }
 }
 
-/// What the text between quotes says. Escapes may give halves of a surrogate pair, as in Java: two
-/// that belong together are a character, one alone is `?`.
+/// Decodes the escapes between the quotes. As in Java, escapes may denote surrogates: a pair is one
+/// character, a lone surrogate becomes `?`.
 fn unescape(body: &[char]) -> String {
     let mut units: Vec<u16> = Vec::with_capacity(body.len());
     let mut buffer = [0; 2];
@@ -276,7 +278,7 @@ fn unescape(body: &[char]) -> String {
     char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect()
 }
 
-/// Reads an escape that says a number, and its length.
+/// Decodes a numeric escape to UTF-16 and returns its length, `None` if it is none.
 fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
     let digits = |from: usize, count: usize, radix: u32| {
         let digits = escape.get(from..from + count)?;
@@ -291,7 +293,7 @@ fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
             let code = digits(1, 8, 16)?;
             match code.checked_sub(0x1_0000) {
                 None => units.push(code as u16),
-                // What is beyond Unicode wraps around, as it does in Spark.
+                // A code point beyond Unicode wraps around, as in Spark.
                 Some(rest) => {
                     units.push((rest / 0x400 + 0xd800) as u16);
                     units.push((rest % 0x400 + 0xdc00) as u16);
@@ -317,7 +319,7 @@ mod tests {
         super::super::tokenize(sql, Reading::default())
     }
 
-    /// The texts of a statement's string tokens.
+    /// The values of a statement's string tokens.
     fn texts(sql: &str) -> Vec<String> {
         let tokens = tokenize(sql).unwrap();
         let texts = tokens.into_iter().filter_map(|token| match token.token {

@@ -1,8 +1,8 @@
-//! From a pattern's letters to the items that are read and written one after another.
+//! Compiles a pattern's letters to a list of items, which are parsed or formatted in order.
 
 use super::{Direction, PatternError};
 
-/// A field of a date or time, by Java's `ChronoField` where there is one.
+/// A field of a date or time, named as in Java's `ChronoField` where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     Era,
@@ -21,23 +21,23 @@ pub(super) enum Field {
     Second,
     Nano,
     Offset,
-    // Those that are only written.
+    // Fields that can only be formatted.
     Quarter,
     Weekday,
     WeekdayInMonth,
 }
 
-/// How many fields [`Field`] has that can be read.
+/// The number of fields that can be parsed. They come first in [`Field`].
 pub(super) const READ_FIELDS: usize = Field::Offset as usize + 1;
 
-/// When a number has a sign.
+/// When a number has a sign, as in Java's `SignStyle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// Never.
     Never,
-    /// Where it is negative.
+    /// If it is negative.
     Normal,
-    /// Where it is negative, and `+` where it has more digits than it is padded to.
+    /// If it is negative, and `+` if it has more digits than its padded width.
     ExceedsPad,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Sign {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),
-    /// `following` digits right behind it belong to other numbers.
+    /// A number. The last `following` digits of the run belong to the adjacent numbers after it.
     Number {
         field: Field,
         least: usize,
@@ -53,7 +53,7 @@ pub(super) enum Item {
         sign: Sign,
         following: usize,
     },
-    /// The last two digits of a year, from 2000 on.
+    /// The last two digits of a year from 2000 to 2099.
     TwoDigitYear {
         field: Field,
         following: usize,
@@ -66,9 +66,9 @@ pub(super) enum Item {
         field: Field,
         full: bool,
     },
-    /// A zone by its own name.
+    /// A zone ID.
     ZoneId,
-    /// A zone by an English name.
+    /// The English name of a zone.
     ZoneName {
         full: bool,
         generic: bool,
@@ -87,11 +87,11 @@ pub(super) struct OffsetStyle {
     pub colon: bool,
     pub minutes: Need,
     pub seconds: Need,
-    /// What an offset of zero is called.
+    /// The text of an offset of zero.
     pub zero: &'static str,
 }
 
-/// Whether a part of an offset is there.
+/// Whether an offset has its minutes or seconds. `Optional` ones are formatted unless zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Never,
@@ -99,13 +99,13 @@ pub(super) enum Need {
     Always,
 }
 
-/// Letters that count weeks; what they meant before Spark 3 depended on the place.
+/// Week-based letters, which Spark refuses: before Spark 3 they depended on the locale.
 const WEEK_BASED: &str = "YWwuec";
-/// Letters of Java that Spark refuses.
+/// Letters of Java's `DateTimeFormatter` that Spark refuses.
 const UNSUPPORTED: &str = "ABnNp";
-/// Those that it refuses where text is read.
+/// Letters that Spark refuses in a pattern for parsing.
 const ONLY_WRITTEN: &str = "EFqQ";
-/// The most letters of a kind.
+/// The longest run of a letter that Spark allows.
 const MOST: [(char, usize); 7] =
     [('G', 4), ('M', 4), ('L', 4), ('E', 4), ('Q', 4), ('q', 4), ('y', 6)];
 
@@ -129,7 +129,7 @@ fn malformed(reason: impl Into<String>) -> PatternError {
     refused("INVALID_DATETIME_PATTERN.WITH_SUGGESTION", reason.into())
 }
 
-/// Whether Java's `SimpleDateFormat`, which Spark 2.4 used, takes a pattern.
+/// Whether Java's `SimpleDateFormat`, which Spark 2.4 used, accepts a pattern.
 fn legacy_takes(text: &str) -> bool {
     let mut parts = text.split('\'');
     let unquoted: Vec<&str> = parts.by_ref().step_by(2).collect();
@@ -141,7 +141,7 @@ fn legacy_takes(text: &str) -> bool {
         })
 }
 
-/// Spark's own checks of the parts outside quotes; whether an era is among them.
+/// Runs Spark's own checks of the unquoted parts, and returns whether the pattern has an era.
 fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
     for part in text.split('\'').step_by(2) {
         if let Some(c) = part.chars().find(|c| WEEK_BASED.contains(*c)) {
@@ -171,7 +171,7 @@ fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
     Ok(text.split('\'').step_by(2).any(|part| part.contains('G')))
 }
 
-/// Items of one nesting level, and the number that the digits behind it are kept from.
+/// The items of one nesting level, and the index of the number that starts a run of adjacent ones.
 #[derive(Default)]
 struct Level {
     items: Vec<Item>,
@@ -180,7 +180,7 @@ struct Level {
 
 struct Builder {
     levels: Vec<Level>,
-    /// Whether `y` counts the years of an era.
+    /// Whether `y` is the year of era.
     era: bool,
     /// Whether a fraction may have fewer digits than letters.
     short_fractions: bool,
@@ -210,7 +210,7 @@ impl Builder {
         }
     }
 
-    /// A number right behind another takes its digits first if their count is fixed.
+    /// Adds a number. If its width is fixed, the number that starts the run leaves it that many digits.
     fn number(&mut self, item: Item, fixed: Option<usize>) {
         let level = self.level();
         let mut adjacent = level.items.len();
@@ -230,7 +230,7 @@ impl Builder {
         self.number(Item::Number { field, least, most, sign, following: 0 }, fixed);
     }
 
-    /// One digit or more, or two.
+    /// Adds a number of any width for one letter, and of a fixed width otherwise.
     fn short_value(&mut self, field: Field, count: usize) {
         match count {
             1 => self.value(field, 1, 19, Sign::Normal),
@@ -250,7 +250,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A character outside quotes that is no letter.
+    /// Adds an unquoted character that is not a letter.
     fn sign(&mut self, c: char) -> Result<(), PatternError> {
         match c {
             '[' => {
@@ -314,7 +314,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A pattern with its quotes: in a quoted text two of them are one.
+    /// Compiles a pattern with quoted text, in which a doubled quote is one quote.
     fn quoted(&mut self, mut text: &str) -> Result<(), PatternError> {
         while let Some((part, rest)) = text.split_once('\'') {
             self.unquoted(part)?;
@@ -338,8 +338,8 @@ impl Builder {
         self.unquoted(text)
     }
 
-    /// A pattern with a fraction that text is read by: Spark cuts it at its quotes, whether they
-    /// are closed or not, and loses those at its very end.
+    /// Compiles a pattern with a fraction for parsing. Spark splits it at its quotes, even unclosed
+    /// ones, and drops the quotes at its end.
     fn cut_at_quotes(&mut self, text: &str) -> Result<(), PatternError> {
         for (i, part) in text.trim_end_matches('\'').split('\'').enumerate() {
             match i % 2 {
@@ -351,7 +351,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A part without quotes.
+    /// Compiles an unquoted part.
     fn unquoted(&mut self, part: &str) -> Result<(), PatternError> {
         let mut chars = part.chars().peekable();
         while let Some(c) = chars.next() {

@@ -1,5 +1,5 @@
-//! Reading a date or time by a pattern, as Java does in its strict style: first the fields, then
-//! the day and time that they say, which must not contradict one another.
+//! Parses a date or time by a pattern, as Java does in its strict style: first the fields, then the
+//! day and the time of day from them. Fields that contradict one another are an error.
 
 use super::super::calendar::Date;
 use super::super::zone::at_front;
@@ -7,7 +7,7 @@ use super::super::{DAY_US, SECOND_US, Tz, to_utc};
 use super::compile::{Field, Item, Need, OffsetStyle, READ_FIELDS, Sign};
 use super::write::{ERAS, JULIAN_EPOCH, MONTHS};
 
-/// What was read.
+/// The fields parsed so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fields {
     values: [Option<i64>; READ_FIELDS],
@@ -19,7 +19,7 @@ impl Fields {
         self.values[field as usize]
     }
 
-    /// Sets a field; none that says another value already.
+    /// Sets a field. `None` if it already has another value.
     fn set(&mut self, field: Field, value: i64) -> Option<()> {
         let slot = &mut self.values[field as usize];
         if slot.is_some_and(|before| before != value) {
@@ -34,7 +34,7 @@ impl Fields {
     }
 }
 
-/// A day, a time and perhaps a zone.
+/// A parsed day and time of day, with the zone if the text has one.
 pub(super) struct Parsed {
     days: i64,
     micros: i64,
@@ -50,14 +50,14 @@ impl Parsed {
         self.zone
     }
 
-    /// Microseconds since 1970, of a time in a zone or of the wall clock.
+    /// Microseconds since 1970: in UTC if the time is in a zone, local without one.
     pub fn micros(&self, zone: Option<Tz>) -> Option<i64> {
         let local = self.days.checked_mul(DAY_US)?.checked_add(self.micros)?;
         Some(zone.map_or(local, |zone| to_utc(local, zone)))
     }
 }
 
-/// Reads the whole of a text.
+/// Parses a text. `None` if it does not match the items to its end.
 pub(super) fn read(items: &[Item], text: &str) -> Option<Parsed> {
     let mut fields = Fields::default();
     let rest = sequence(items, text, &mut fields)?;
@@ -121,7 +121,7 @@ fn one<'t>(item: &Item, text: &'t str, fields: &mut Fields) -> Option<&'t str> {
     }
 }
 
-/// What stands behind a text, whose case does not count.
+/// Strips a prefix, ignoring case, and returns the rest.
 fn prefix<'t>(text: &'t str, expected: &str) -> Option<&'t str> {
     let mut rest = text.chars();
     for c in expected.chars() {
@@ -158,7 +158,7 @@ fn number(
     let (number, rest) = digits.split_at(count);
     let value: i64 = number.parse().ok()?;
     if negative {
-        // There is no negative zero.
+        // A negative zero is rejected.
         return (value != 0).then_some((-value, rest));
     }
     if sign == Sign::ExceedsPad && positive != (count > least) {
@@ -219,7 +219,7 @@ fn offset(text: &str, style: OffsetStyle) -> Option<(i64, &str)> {
     Some((sign * offset_s, rest))
 }
 
-/// What stands behind `GMT`.
+/// Parses the offset after `GMT`: its seconds, and the rest of the text.
 fn localized(text: &str, full: bool) -> Option<(i64, &str)> {
     let sign = match text.bytes().next() {
         Some(b'+') => 1,
@@ -255,7 +255,7 @@ fn localized(text: &str, full: bool) -> Option<(i64, &str)> {
 const ID_OFFSET: OffsetStyle =
     OffsetStyle { colon: true, minutes: Need::Always, seconds: Need::Optional, zero: "Z" };
 
-/// A zone by its own name or an offset, and where `names` says so also by an English name.
+/// Parses a zone ID or an offset. `names` also allows English names: full if true, else short.
 fn zone<'t>(text: &'t str, names: Option<bool>, fields: &mut Fields) -> Option<&'t str> {
     if text.starts_with(['+', '-']) {
         let (offset_s, rest) = offset(text, ID_OFFSET)?;
@@ -293,7 +293,7 @@ fn resolved(mut fields: Fields) -> Option<Parsed> {
     Some(Parsed { days, micros, zone: fields.zone.or(offset) })
 }
 
-/// Microseconds of the day that the fields of the clock say.
+/// Computes the time of day from its fields, in microseconds. `None` if they contradict.
 fn time(fields: &mut Fields) -> Option<i64> {
     let within = |value: Option<i64>, range: std::ops::RangeInclusive<i64>| match value {
         Some(value) => range.contains(&value).then_some(Some(value)),
@@ -315,7 +315,7 @@ fn time(fields: &mut Fields) -> Option<i64> {
     let minute = within(fields.get(Field::Minute), 0..=59)?;
     let second = within(fields.get(Field::Second), 0..=59)?;
     let nano = fields.get(Field::Nano);
-    // A time with a gap is none, and then a half of the day cannot contradict it.
+    // If a unit between two fields is missing, Java does not check AM/PM and its hour.
     let gap = minute.is_none() && (second.is_some() || nano.is_some())
         || second.is_none() && nano.is_some();
     if let Some(hour) = hour
@@ -330,7 +330,8 @@ fn time(fields: &mut Fields) -> Option<i64> {
     Some(seconds * SECOND_US + nano.unwrap_or(0) / 1000)
 }
 
-/// The day that the fields of the calendar say; what they leave open is 1970-01-01.
+/// Computes the day from the date fields, in days since 1970. Missing fields are those of
+/// 1970-01-01.
 fn date(fields: &mut Fields) -> Option<i64> {
     let era = fields.get(Field::Era);
     if let (Some(year), Some(era)) = (fields.get(Field::YearOfEra), era) {
@@ -348,10 +349,10 @@ fn date(fields: &mut Fields) -> Option<i64> {
     let (month, day) = (number(Field::Month)?, number(Field::Day)?);
     let of_year = number(Field::DayOfYear)?;
     let date = if let Some(days) = fields.get(Field::ModifiedJulianDay) {
-        // No further than Java's calendar goes.
+        // The range of Java's calendar.
         (days.abs() < 365_250_000_000).then(|| Date::of_days(days + JULIAN_EPOCH))?
     } else if let Some(of_year) = of_year.filter(|_| {
-        // A day of the month that has its month and year comes first.
+        // A complete year, month and day take precedence over the day of year.
         year.is_none() || month.is_none() || day.is_none()
     }) {
         Date::of_ordinal(year.unwrap_or(1970), of_year)?

@@ -55,7 +55,7 @@ fn reads() {
         ("yyyy-MM-dd", "24-03-01"),
         ("yyyy-MM-dd", "+2024-03-01"),
         ("yyyyMMdd", "120240229"),
-        // The fraction's digits are not counted, and so belong to the year.
+        // The fraction is not of fixed width, so the year takes its digits too.
         ("yyyyMMddHHmmssSSS", "20240301123456789"),
         ("yy", "-12"),
         ("HH:mm", "24:00"),

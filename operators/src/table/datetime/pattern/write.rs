@@ -1,4 +1,4 @@
-//! Writing a date or time by a pattern.
+//! Formats a date or time by a pattern.
 
 use super::super::calendar::Date;
 use super::super::{DAY_US, SECOND_US, Tz};
@@ -21,33 +21,33 @@ pub(super) const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-/// The era before year 1, short and in full, and the one since.
+/// The short and full names of the era before year 1 and of the current one.
 pub(super) const ERAS: [[&str; 2]; 2] = [["BC", "Before Christ"], ["AD", "Anno Domini"]];
-/// The day number of the modified Julian day 0.
+/// The modified Julian day 0, in days since 1970.
 pub(super) const JULIAN_EPOCH: i64 = -40_587;
 
-/// An instant with all that a pattern can say of it.
+/// An instant with its local date and time, from which all fields are formatted.
 pub(super) struct Moment {
     utc_us: i64,
     zone: Tz,
     offset_s: i64,
     days: i64,
     date: Date,
-    /// Microseconds of the local day.
+    /// The local time of day, in microseconds.
     time: i64,
 }
 
 impl Moment {
     pub fn new(utc_us: i64, zone: Tz) -> Self {
         let offset_s = zone.offset_s(utc_us);
-        // The local time may lie beyond what microseconds can say.
+        // Computed in seconds: the local time in microseconds may overflow.
         let seconds = utc_us.div_euclid(SECOND_US) + offset_s;
         let days = seconds.div_euclid(86_400);
         let time = seconds.rem_euclid(86_400) * SECOND_US + utc_us.rem_euclid(SECOND_US);
         Self { utc_us, zone, offset_s, days, date: Date::of_days(days), time }
     }
 
-    /// The beginning of a day.
+    /// The start of a day, in days since 1970.
     pub fn of_days(days: i64, zone: Tz) -> Self {
         let utc_us = days.saturating_mul(DAY_US);
         Self { utc_us, zone, offset_s: 0, days, date: Date::of_days(days), time: 0 }
@@ -80,7 +80,7 @@ impl Moment {
     }
 }
 
-/// Writes items; writing to memory does not fail.
+/// Formats items to `out`. Errors are ignored: `out` is in memory.
 pub(super) fn write(items: &[Item], at: &Moment, out: &mut dyn Write) {
     for item in items {
         let _ = one(item, at, out);
@@ -143,7 +143,7 @@ fn offset(offset_s: i64, style: OffsetStyle, out: &mut dyn Write) -> fmt::Result
     let with_seconds = with_minutes && has(style.seconds, seconds);
     let shown =
         hours + if with_minutes { minutes } else { 0 } + if with_seconds { seconds } else { 0 };
-    // An offset of which nothing is left is one of zero.
+    // If all parts that the style shows are zero, the offset is formatted as zero.
     if shown == 0 {
         return out.write_str(style.zero);
     }
