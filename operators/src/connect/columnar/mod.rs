@@ -1,7 +1,8 @@
 //! Parquet and ORC: columns of files into rows and back. The formats themselves are the `parquet`
 //! and `orc-rust` crates' work.
 
-mod claims;
+mod orc;
+mod parquet;
 mod read;
 mod schema;
 mod write;

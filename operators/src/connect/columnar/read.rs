@@ -2,7 +2,6 @@
 //! about it; at most one batch of rows is held, and of each column one page.
 
 use super::ColumnFormat;
-use super::claims;
 use super::schema::{fields_of, from_arrow, to_arrow};
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Schema};
@@ -15,22 +14,16 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType as Arrow, SchemaRef, TimeUnit};
 use bytes::Bytes;
-use orc_rust::arrow_reader::ArrowReaderBuilder;
-use orc_rust::projection::ProjectionMask as OrcMask;
-use orc_rust::schema::TimestampPrecision;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Rows that are decoded at once.
-const BATCH_ROWS: usize = 1024;
+pub(super) const BATCH_ROWS: usize = 1024;
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
+/// Batches of decoded rows.
+pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
 
 /// Reads a file row by row.
 pub struct ColumnInput {
@@ -58,81 +51,14 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> io::Result<T> {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
 /// Where the bytes are.
-enum From {
+pub(super) enum From {
     File(File),
     Bytes(Bytes),
-}
-
-/// The file's columns, and its rows from an offset on, of the columns that `wants` says.
-fn open_parquet(
-    from: From,
-    wants: &dyn Fn(&str) -> bool,
-    offset: u64,
-) -> Result<(SchemaRef, Batches), String> {
-    // What another program noted of its own types says nothing here.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    macro_rules! opened {
-        ($from:expr) => {{
-            let from = $from;
-            claims::footer(&from)?;
-            let metadata = ArrowReaderMetadata::load(&from, options).map_err(text)?;
-            claims::pages(&from, metadata.metadata())?;
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(from, metadata);
-            let schema = builder.schema().clone();
-            let chosen = schema.fields().iter().enumerate().filter(|(_, f)| wants(f.name()));
-            let chosen: Vec<usize> = chosen.map(|(i, _)| i).collect();
-            let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
-            let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
-            let offset = usize::try_from(offset).map_err(text)?;
-            let reader = builder.with_offset(offset).build().map_err(text)?;
-            (schema, Box::new(reader.map(|batch| batch.map_err(text))) as Batches)
-        }};
-    }
-    Ok(match from {
-        From::File(file) => opened!(file),
-        From::Bytes(bytes) => opened!(bytes),
-    })
-}
-
-fn open_orc(
-    from: From,
-    wants: &dyn Fn(&str) -> bool,
-    offset: u64,
-) -> Result<(SchemaRef, Batches), String> {
-    macro_rules! opened {
-        ($from:expr) => {{
-            let builder = ArrowReaderBuilder::try_new($from).map_err(text)?;
-            let builder = builder.with_timestamp_precision(TimestampPrecision::Microsecond);
-            let schema = builder.schema();
-            let chosen: Vec<String> =
-                schema.fields().iter().map(|f| f.name().clone()).filter(|n| wants(n)).collect();
-            let root = builder.file_metadata().root_data_type();
-            let mask = OrcMask::named_roots(root, &chosen);
-            let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-            let mut skip = offset;
-            let rest = reader.filter_map(move |batch| match batch {
-                Ok(batch) if skip >= batch.num_rows() as u64 => {
-                    skip -= batch.num_rows() as u64;
-                    None
-                }
-                Ok(batch) => {
-                    let from = std::mem::take(&mut skip) as usize;
-                    Some(Ok(batch.slice(from, batch.num_rows() - from)))
-                }
-                Err(error) => Some(Err(text(error))),
-            });
-            (schema, Box::new(rest) as Batches)
-        }};
-    }
-    Ok(match from {
-        From::File(file) => opened!(file),
-        From::Bytes(bytes) => opened!(bytes),
-    })
 }
 
 fn open(
@@ -142,8 +68,8 @@ fn open(
     offset: u64,
 ) -> io::Result<(SchemaRef, Batches)> {
     guarded(|| match format {
-        ColumnFormat::Parquet => open_parquet(from, wants, offset),
-        ColumnFormat::Orc => open_orc(from, wants, offset),
+        ColumnFormat::Parquet => super::parquet::read::open(from, wants, offset),
+        ColumnFormat::Orc => super::orc::read::open(from, wants, offset),
     })
 }
 

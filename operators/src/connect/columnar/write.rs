@@ -15,25 +15,18 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as Arrow, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
-use orc_rust::arrow_writer::ArrowWriterBuilder;
-use orc_rust::compression::CompressionType;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 /// Rows that are encoded at once.
 const BATCH_ROWS: usize = 4096;
 /// Bytes of encoded columns that are held before a row group or stripe is written.
-const GROUP_BYTES: usize = 16 << 20;
-/// Bytes of rows that are held before an ORC file is ended and another one begun.
-const HELD_BYTES: usize = 64 << 20;
+pub(super) const GROUP_BYTES: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug)]
 enum Codec {
-    Parquet(Compression),
-    Orc(Option<CompressionType>),
+    Parquet(super::parquet::write::Codec),
+    Orc(super::orc::write::Codec),
 }
 
 /// How files are written.
@@ -47,27 +40,14 @@ pub struct ColumnSink {
 impl ColumnSink {
     /// Reads `compression`.
     pub fn read(format: ColumnFormat, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
-        let zstd = || Compression::ZSTD(ZstdLevel::default());
         let (codec, short) = match format {
             ColumnFormat::Parquet => {
-                let words = ["snappy", "none", "uncompressed", "gzip", "zstd", "lz4_raw"];
-                match reader.choice("compression", &words)? {
-                    "gzip" => (Codec::Parquet(Compression::GZIP(GzipLevel::default())), "gz"),
-                    "zstd" => (Codec::Parquet(zstd()), "zstd"),
-                    "lz4_raw" => (Codec::Parquet(Compression::LZ4_RAW), "lz4raw"),
-                    "snappy" => (Codec::Parquet(Compression::SNAPPY), "snappy"),
-                    _ => (Codec::Parquet(Compression::UNCOMPRESSED), ""),
-                }
+                let (codec, short) = super::parquet::write::codec(reader)?;
+                (Codec::Parquet(codec), short)
             }
             ColumnFormat::Orc => {
-                let words = ["zstd", "none", "uncompressed", "snappy", "zlib", "lz4"];
-                match reader.choice("compression", &words)? {
-                    "zstd" => (Codec::Orc(Some(CompressionType::Zstd)), "zstd"),
-                    "snappy" => (Codec::Orc(Some(CompressionType::Snappy)), "snappy"),
-                    "zlib" => (Codec::Orc(Some(CompressionType::Zlib)), "zlib"),
-                    "lz4" => (Codec::Orc(Some(CompressionType::Lz4)), "lz4"),
-                    _ => (Codec::Orc(None), ""),
-                }
+                let (codec, short) = super::orc::write::codec(reader)?;
+                (Codec::Orc(codec), short)
             }
         };
         let dot = if short.is_empty() { "" } else { "." };
@@ -118,7 +98,7 @@ impl ColumnSink {
 
 /// What the encoder has written and the file has not.
 #[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Written {
     fn take_into(&self, out: &mut Vec<u8>) {
@@ -139,13 +119,8 @@ impl Write for Written {
 }
 
 enum Encoder {
-    Parquet(Box<ArrowWriter<Written>>),
-    /// Its writer stays on one thread: it is made when the file ends.
-    Orc {
-        batches: Vec<RecordBatch>,
-        bytes: usize,
-        compression: Option<CompressionType>,
-    },
+    Parquet(super::parquet::write::Encoder),
+    Orc(super::orc::write::Encoder),
 }
 
 enum Column {
@@ -175,7 +150,7 @@ pub struct ColumnFile {
     written: Written,
 }
 
-fn other(error: impl std::fmt::Display) -> io::Error {
+pub(super) fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
@@ -199,17 +174,16 @@ impl ColumnFile {
         }
         let (schema, written) = (Arc::new(ArrowSchema::new(fields)), Written::default());
         let encoder = match sink.codec {
-            Codec::Parquet(compression) => {
-                let properties = WriterProperties::builder()
-                    .set_compression(compression)
-                    .set_coerce_types(true)
-                    .set_created_by("millstream".to_string())
-                    .build();
-                let (to, schema) = (written.clone(), schema.clone());
-                let writer = ArrowWriter::try_new(to, schema, Some(properties)).map_err(other)?;
-                Encoder::Parquet(Box::new(writer))
-            }
-            Codec::Orc(compression) => Encoder::Orc { batches: Vec::new(), bytes: 0, compression },
+            Codec::Parquet(codec) => Encoder::Parquet(super::parquet::write::Encoder::new(
+                codec,
+                schema.clone(),
+                written.clone(),
+            )?),
+            Codec::Orc(codec) => Encoder::Orc(super::orc::write::Encoder::new(
+                codec,
+                schema.clone(),
+                written.clone(),
+            )),
         };
         Ok(Self { schema, columns, width, rows: 0, encoder: Some(encoder), written })
     }
@@ -256,18 +230,8 @@ impl ColumnFile {
         }
         let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(other)?;
         match &mut self.encoder {
-            Some(Encoder::Parquet(writer)) => {
-                writer.write(&batch).map_err(other)?;
-                if writer.in_progress_size() > GROUP_BYTES {
-                    writer.flush().map_err(other)?;
-                }
-                Ok(())
-            }
-            Some(Encoder::Orc { batches, bytes, .. }) => {
-                *bytes += batch.get_array_memory_size();
-                batches.push(batch);
-                Ok(())
-            }
+            Some(Encoder::Parquet(encoder)) => encoder.write(&batch),
+            Some(Encoder::Orc(encoder)) => encoder.write(batch),
             None => Err(other("the file is finished")),
         }
     }
@@ -281,25 +245,15 @@ impl ColumnFile {
     pub fn finish(&mut self) -> io::Result<()> {
         self.encode()?;
         match self.encoder.take() {
-            Some(Encoder::Parquet(writer)) => writer.close().map(drop).map_err(other),
-            Some(Encoder::Orc { batches, compression, .. }) => {
-                let mut builder =
-                    ArrowWriterBuilder::new(self.written.clone(), self.schema.clone())
-                        .with_stripe_byte_size(GROUP_BYTES);
-                if let Some(compression) = compression {
-                    builder = builder.with_compression(compression);
-                }
-                let mut writer = builder.try_build().map_err(other)?;
-                batches.iter().try_for_each(|batch| writer.write(batch)).map_err(other)?;
-                writer.close().map_err(other)
-            }
+            Some(Encoder::Parquet(encoder)) => encoder.finish(),
+            Some(Encoder::Orc(encoder)) => encoder.finish(),
             None => Ok(()),
         }
     }
 
     /// Whether it holds so much that it should end.
     pub fn is_full(&self) -> bool {
-        matches!(&self.encoder, Some(Encoder::Orc { bytes, .. }) if *bytes >= HELD_BYTES)
+        matches!(&self.encoder, Some(Encoder::Orc(encoder)) if encoder.is_full())
     }
 }
 

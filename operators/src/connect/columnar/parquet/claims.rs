@@ -124,7 +124,7 @@ type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
 type Element<'f> = dyn FnMut(u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
 
 /// Refuses a file whose footer says that it has more than can be in it.
-pub(super) fn footer(file: &impl ChunkReader) -> Result<(), String> {
+pub fn footer(file: &impl ChunkReader) -> Result<(), String> {
     let length = file.len();
     // A file that is too short for a footer, or has another format's, is refused by the decoder.
     let Some(end) = length.checked_sub(FOOTER_END as u64) else { return Ok(()) };
@@ -206,7 +206,7 @@ fn header(bytes: &[u8]) -> Option<Header> {
 }
 
 /// Refuses a file with a page that asks for more than there can be in it.
-pub(super) fn pages(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
+pub fn pages(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
     let length = file.len();
     for group in metadata.row_groups() {
         for column in group.columns() {

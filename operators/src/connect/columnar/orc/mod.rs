@@ -1,0 +1,4 @@
+//! Apache ORC, by the crate `orc-rust`.
+
+pub mod read;
+pub mod write;
