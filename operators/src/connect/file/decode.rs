@@ -6,6 +6,7 @@
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
 //! `columnNameOfCorruptRecord` holds the bytes of such a record, and NULL beside good ones.
 
+use super::charset::{Charset, Coding};
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
 use super::of_file::OfFile;
 use crate::connect::options::OptionReader;
@@ -55,6 +56,7 @@ enum Format {
 pub struct Decoder {
     format: Format,
     framing: Framing,
+    coding: Coding,
     mode: Mode,
     schema: Schema,
     /// The column that holds bad records.
@@ -168,10 +170,20 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     })
 }
 
+/// The character set of the files.
+fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> {
+    Ok(match (Charset::read(reader)?, format) {
+        (Some(charset), _) => Coding::Known(charset),
+        (None, Format::Json(_)) => Coding::Json,
+        (None, _) => Coding::Known(Charset::Utf8),
+    })
+}
+
 /// The records of a format as texts, before there is a schema.
 pub struct Raw {
     format: Format,
     framing: Framing,
+    coding: Coding,
     notation: Notation,
 }
 
@@ -183,13 +195,19 @@ pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
         _ => Format::Text,
     };
     let framing = framing(&format, reader)?;
-    Ok(Raw { format, framing, notation: notation(reader)? })
+    let coding = coding(&format, reader)?;
+    Ok(Raw { format, framing, coding, notation: notation(reader)? })
 }
 
 impl Raw {
     /// How records are found.
     pub fn framing(&self) -> &Framing {
         &self.framing
+    }
+
+    /// How the bytes of a file become text.
+    pub fn coding(&self) -> Coding {
+        self.coding
     }
 
     /// How dates, times and numbers are written.
@@ -277,13 +295,7 @@ impl Decoder {
         {
             reader.get(of_inference);
         }
-        match reader.get("encoding").or_else(|| reader.get("charset")) {
-            Some(encoding) if !encoding.eq_ignore_ascii_case("UTF-8") => {
-                return Err(PlanError::not_yet(format_args!("the encoding '{encoding}'")));
-            }
-            _ => {}
-        }
-        reader.get("charset");
+        let coding = coding(&format, reader)?;
         let text = Schema::parse_ddl("value STRING")?;
         let schema = match (schema, &format) {
             (None, Format::Text) => text,
@@ -333,6 +345,7 @@ impl Decoder {
         let mut decoder = Self {
             format,
             framing,
+            coding,
             mode,
             corrupt: corrupt.filter(|_| mode == Mode::Permissive),
             of_file: OfFile::new(&schema, partitions),
@@ -387,6 +400,11 @@ impl Decoder {
     /// How records are found.
     pub fn framing(&self) -> &Framing {
         &self.framing
+    }
+
+    /// How the bytes of a file become text.
+    pub fn coding(&self) -> Coding {
+        self.coding
     }
 
     /// What becomes of records that do not fit.

@@ -80,7 +80,7 @@ fn each_record(
     see: &mut dyn FnMut(&Raw, &str, bool),
 ) -> PlanResult<()> {
     for path in files {
-        let opened = Input::open(path, 0, raw.framing().clone(), RECORD_BYTES);
+        let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), RECORD_BYTES);
         let mut input = opened.map_err(|error| unreadable(path, error))?;
         let mut first = true;
         while let Some(found) = input.record().map_err(|error| unreadable(path, error))? {

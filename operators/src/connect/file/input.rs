@@ -1,6 +1,7 @@
 //! The bytes of one file, decompressed, as records. Memory is bounded: the buffer holds one
 //! record, and a longer one than allowed is passed over.
 
+use super::charset::Coding;
 use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner, first_line};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,6 +12,9 @@ use std::path::Path;
 const READ_BYTES: usize = 256 << 10;
 /// Bytes of a record that is too long that are kept to show it.
 const KEPT_BYTES: usize = 256;
+
+/// The byte order mark of UTF-8.
+const UTF_8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A record that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct Input {
     end: usize,
     /// Offset of the byte at `begin`.
     offset: u64,
+    /// Whether a byte order mark may follow.
+    at_start: bool,
     ended: bool,
     scanner: Scanner,
     record_bytes_max: usize,
@@ -71,19 +77,22 @@ fn is_plain(path: &Path) -> bool {
 }
 
 impl Input {
-    /// Opens a file at an offset of its decompressed bytes.
+    /// Opens a file at an offset of its text: its bytes, decompressed and as UTF-8.
     pub fn open(
         path: &Path,
         offset: u64,
         framing: Framing,
+        coding: Coding,
         record_bytes_max: usize,
     ) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let from = if is_plain(path) {
+        let from = if offset == 0 {
+            coding.decoded(decompressed(path, file)?)?
+        } else if is_plain(path) && coding.is_plain(path)? {
             file.seek(SeekFrom::Start(offset))?;
-            decompressed(path, file)?
+            Box::new(file)
         } else {
-            let mut from = decompressed(path, file)?;
+            let mut from = coding.decoded(decompressed(path, file)?)?;
             let skipped = io::copy(&mut from.by_ref().take(offset), &mut io::sink())?;
             if skipped < offset {
                 return Err(io::Error::other(format!("it has {skipped} bytes, not {offset}")));
@@ -107,6 +116,8 @@ impl Input {
             begin: 0,
             end: 0,
             offset,
+            // The whole of a file keeps its mark.
+            at_start: offset == 0 && framing != Framing::Whole,
             ended: false,
             scanner: Scanner::new(framing),
             record_bytes_max,
@@ -133,6 +144,9 @@ impl Input {
     /// The next record; `None` at the end.
     #[inline]
     pub fn record(&mut self) -> io::Result<Option<Found>> {
+        if self.at_start {
+            self.skip_mark()?;
+        }
         loop {
             let window = &self.buffer[self.begin..self.end];
             if let Some(frame) = self.scanner.find(window, self.ended) {
@@ -154,6 +168,19 @@ impl Input {
             }
             self.fill()?;
         }
+    }
+
+    /// Passes over the byte order mark of UTF-8.
+    #[cold]
+    fn skip_mark(&mut self) -> io::Result<()> {
+        self.at_start = false;
+        while self.end < UTF_8_MARK.len() && !self.ended {
+            self.fill()?;
+        }
+        if self.buffer[..self.end].starts_with(UTF_8_MARK) {
+            self.take(UTF_8_MARK.len());
+        }
+        Ok(())
     }
 
     #[inline]
@@ -307,6 +334,14 @@ mod tests {
             texts(" [ {\"a\":\"}\\\"\"},\n {\"b\":[1,{}]} ]\n5\n{\"c\"", Framing::Json),
             ["{\"a\":\"}\\\"\"}", "{\"b\":[1,{}]}", "5", "{\"c\""]
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_record() {
+        let got = records(b"\xEF\xBB\xBFa\n\xEF\xBB\xBFb", &Framing::Lines, 1, 100, 0);
+        assert_eq!(got, [(3, "a".to_string(), true), (5, "\u{FEFF}b".to_string(), true)]);
+        assert_eq!(texts("\u{FEFF}", Framing::Lines), [""; 0]);
+        assert_eq!(texts("\u{FEFF}a", Framing::Whole), ["\u{FEFF}a"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Files: as a source, one that appears is read once; as a sink, the files of an epoch are
 //! committed by the folder's log. Both are exactly once.
 
+mod charset;
 mod decode;
 mod frame;
 mod infer;
@@ -13,6 +14,7 @@ mod source;
 mod uri;
 mod written;
 
+pub use charset::{Charset, Coding};
 pub use decode::{Decoder, Mode};
 pub use frame::Framing;
 pub use infer::infer;

@@ -594,7 +594,8 @@ fn open_records(
     skip_to: u64,
     record_bytes_max: usize,
 ) -> std::io::Result<Input> {
-    let mut input = Input::open(path, skip_to, decoder.framing().clone(), record_bytes_max)?;
+    let mut input =
+        Input::open(path, skip_to, decoder.framing().clone(), decoder.coding(), record_bytes_max)?;
     if skip_to == 0 && decoder.has_header() {
         // Names columns, and is no record.
         while let Some(found) = input.record()? {

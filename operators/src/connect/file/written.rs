@@ -1,5 +1,6 @@
 //! What is written into the files of a sink: lines, perhaps compressed, or columns.
 
+use super::charset::Charset;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
 use crate::connect::format::{LineFormat, LineOptions, LineWriter};
@@ -54,6 +55,7 @@ pub enum SinkFormat {
 pub struct CompressedLines {
     codec: Codec,
     header: bool,
+    charset: Charset,
 }
 
 fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
@@ -160,13 +162,8 @@ impl SinkFormat {
             LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
             LineFormat::Text => {}
         }
-        match reader.get("encoding") {
-            Some(encoding) if !encoding.eq_ignore_ascii_case("UTF-8") => {
-                return Err(PlanError::not_yet(format_args!("the encoding '{encoding}'")));
-            }
-            _ => {}
-        }
-        let lines = CompressedLines { codec: codec(reader)?, header };
+        let charset = Charset::read(reader)?.unwrap_or(Charset::Utf8);
+        let lines = CompressedLines { codec: codec(reader)?, header, charset };
         Ok(Self::Lines(line, Box::new(options), lines))
     }
 
@@ -223,7 +220,11 @@ impl SinkFormat {
                 let writer = made.map_err(|error| io::Error::other(error.to_string()))?;
                 let ready = if lines.header { writer.header() } else { Vec::new() };
                 let encoder = Encoder::new(lines.codec)?;
-                Ok(Box::new(Lines { writer, ready, encoder }))
+                if lines.charset == Charset::Utf8 {
+                    return Ok(Box::new(Lines { writer, ready, encoder }));
+                }
+                let (charset, encoded) = (lines.charset, lines.charset.mark().to_vec());
+                Ok(Box::new(EncodedLines { writer, ready, encoded, charset, encoder }))
             }
             #[cfg(feature = "columnar")]
             Self::Columns(sink) => Ok(Box::new(ColumnFile::new(sink, schema, left_out)?)),
@@ -344,6 +345,40 @@ impl RowFile for Lines {
 
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.encoder.encode(&mut self.ready, out)?;
+        self.encoder.finish(out)
+    }
+}
+
+/// Lines in another character set than UTF-8.
+struct EncodedLines {
+    writer: LineWriter,
+    /// Lines in UTF-8.
+    ready: Vec<u8>,
+    /// Lines that are not compressed yet.
+    encoded: Vec<u8>,
+    charset: Charset,
+    encoder: Encoder,
+}
+
+impl EncodedLines {
+    fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.charset.encode(&String::from_utf8_lossy(&self.ready), &mut self.encoded);
+        self.ready.clear();
+        self.encoder.encode(&mut self.encoded, out)
+    }
+}
+
+impl RowFile for EncodedLines {
+    fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        self.writer.write(row, &mut self.ready);
+        if self.ready.len() < COMPRESS_BYTES {
+            return Ok(());
+        }
+        self.flush(out)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.flush(out)?;
         self.encoder.finish(out)
     }
 }
