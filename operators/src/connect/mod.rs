@@ -23,5 +23,6 @@ pub mod memory;
 pub mod options;
 pub mod rate;
 pub mod rate_micro_batch;
+pub mod settings;
 pub mod socket_sink;
 pub mod socket_source;

@@ -1,5 +1,7 @@
 //! Options of sources and sinks: case-insensitive names, and a clear word for a wrong one.
 
+use super::settings::FormatSettings;
+use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::distance;
 
@@ -8,21 +10,53 @@ pub struct OptionReader<'o> {
     what: &'o str,
     options: &'o [(String, String)],
     known: Vec<&'static str>,
+    /// The session's settings, which stand in for options that are not given.
+    settings: Option<&'o FormatSettings>,
 }
 
 impl<'o> OptionReader<'o> {
     /// Reads the options of `what`, such as "source socket".
     pub fn new(what: &'o str, options: &'o [(String, String)]) -> Self {
-        Self { what, options, known: Vec::new() }
+        Self { what, options, known: Vec::new(), settings: None }
     }
 
-    /// An option's value; the last one counts.
+    /// Like [`new`](Self::new); settings of the session stand in for options that are not given.
+    pub fn with_settings(
+        what: &'o str,
+        options: &'o [(String, String)],
+        settings: &'o FormatSettings,
+    ) -> Self {
+        Self { what, options, known: Vec::new(), settings: Some(settings) }
+    }
+
+    /// The session's settings.
+    pub fn settings(&self) -> FormatSettings {
+        self.settings.cloned().unwrap_or_default()
+    }
+
+    /// The option `timeZone`, or the session's time zone.
+    pub fn zone(&mut self) -> PlanResult<Tz> {
+        match self.get("timeZone") {
+            Some(name) => zone(name),
+            None => Ok(self.settings.map_or(Tz::UTC, |settings| settings.zone)),
+        }
+    }
+
+    /// Whether an option is given, whatever the session's settings.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
+    }
+
+    /// An option's value, or the session's setting that stands in for it; the last one counts.
     pub fn get(&mut self, name: &'static str) -> Option<&'o str> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
         let found = self.options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        match found {
+            Some((_, value)) => Some(value.as_str()),
+            None => self.settings.and_then(|settings| settings.of_option(self.what, name)),
+        }
     }
 
     fn wrong(&self, name: &str, value: &str, wanted: &str) -> PlanError {

@@ -5,8 +5,10 @@
 //! connected to it; a client that goes away is waited for again when we listen, and what it had
 //! not read is lost with it (delivery is at least once only towards a peer that stays).
 
-use super::format::{LineFormat, LineWriter};
+use super::file::line_options;
+use super::format::{LineFormat, LineOptions, LineWriter};
 use super::options::OptionReader;
+use super::settings::FormatSettings;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::Row;
@@ -32,12 +34,13 @@ pub struct SocketSinkConfig {
     port: u16,
     listen: bool,
     format: LineFormat,
+    lines: LineOptions,
 }
 
 impl SocketSinkConfig {
-    /// Reads `host`, `port`, `mode` and `format`.
-    pub fn read(options: &Options) -> PlanResult<Self> {
-        let mut reader = OptionReader::new("sink socket", options);
+    /// Reads `host`, `port`, `mode`, `format` and the options of that format.
+    pub fn read(options: &Options, settings: &FormatSettings) -> PlanResult<Self> {
+        let mut reader = OptionReader::with_settings("sink socket", options, settings);
         let host = reader.required("host", "localhost")?.to_string();
         reader.required("port", "9998")?;
         let port = reader.number("port", 0, 0, 65535)? as u16;
@@ -47,8 +50,9 @@ impl SocketSinkConfig {
             "csv" => LineFormat::Csv,
             _ => LineFormat::Text,
         };
+        let (lines, _) = line_options(format, &mut reader)?;
         reader.finish()?;
-        Ok(Self { host, port, listen, format })
+        Ok(Self { host, port, listen, format, lines })
     }
 
     fn fails(&self, reason: impl std::fmt::Display, fix: &str) -> EngineError {
@@ -59,7 +63,7 @@ impl SocketSinkConfig {
 
     /// A writer for this schema, or why there is none.
     pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
-        LineWriter::new(self.format, schema)
+        LineWriter::without(self.format, self.lines.clone(), schema, &[])
     }
 
     /// Connects, or begins to listen.

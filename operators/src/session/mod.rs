@@ -40,6 +40,7 @@ pub use writer::StreamWriter;
 
 use crate::connect::file::{FileSourceConfig, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
+use crate::connect::settings::FormatSettings;
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
@@ -83,6 +84,7 @@ pub(crate) struct Settings {
     pub pin: bool,
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
+    pub formats: FormatSettings,
     pub literals: Reading,
     pub schema_inference: bool,
     pub watermark_policy: Policy,
@@ -142,6 +144,7 @@ impl Session {
             pin: true,
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
+            formats: FormatSettings::default(),
             literals: Reading::default(),
             schema_inference: false,
             watermark_policy: Policy::Min,
@@ -209,9 +212,13 @@ impl Session {
                     error
                 })?;
                 inner.settings.semantics.zone = zone;
+                inner.settings.formats.zone = zone;
             }
             "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
-                Ok(ansi) => inner.settings.semantics.ansi = ansi,
+                Ok(ansi) => {
+                    inner.settings.semantics.ansi = ansi;
+                    inner.settings.formats.ansi = ansi;
+                }
                 Err(_) => return wrong("true or false"),
             },
             "spark.sql.decimaloperations.allowprecisionloss" => {
@@ -254,6 +261,10 @@ impl Session {
             },
             other => {
                 let settings = &mut inner.settings;
+                if settings.formats.set(other, value)? {
+                    settings.semantics.corrupt_column = interned(settings.formats.corrupt_column());
+                    return Ok(());
+                }
                 let known = settings.semantics.naming.setting(other);
                 if let Some(setting) = known.or_else(|| settings.literals.setting(other)) {
                     match value.to_ascii_lowercase().parse() {
@@ -282,10 +293,15 @@ impl Session {
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];
+                let all: Vec<&str> = all.into_iter().chain(FormatSettings::names()).collect();
                 return Err(PlanError::new(
                     "UNKNOWN_SETTING",
                     format!("there is no setting '{key}'"),
-                    format!("{}Settings: {}", did_you_mean(key, all), all.join(", ")),
+                    format!(
+                        "{}Settings: {}",
+                        did_you_mean(key, all.iter().copied()),
+                        all.join(", ")
+                    ),
                 ));
             }
         }
@@ -397,6 +413,19 @@ impl Session {
     }
 }
 
+/// The text with the life of the process, which the rules of expressions can copy. A session sets
+/// few different ones.
+fn interned(text: &str) -> &'static str {
+    static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(known) = texts.iter().find(|known| **known == text) {
+        return known;
+    }
+    let made: &'static str = Box::leak(text.to_string().into_boxed_str());
+    texts.push(made);
+    made
+}
+
 /// Whether a format is one of files, which can be read as a stream and as a table.
 pub(crate) fn is_files(format: &str) -> bool {
     ["text", "csv", "json", "parquet", "orc"].iter().any(|files| files.eq_ignore_ascii_case(format))
@@ -441,6 +470,7 @@ impl StreamReader {
     pub(crate) fn load_as(mut self, name: &str) -> PlanResult<DataFrame> {
         let format = self.format.to_ascii_lowercase();
         let mut inferred = false;
+        let settings = self.session.lock().settings.formats.clone();
         let schema = match format.as_str() {
             "socket" => SocketConfig::read(&self.options)?.schema(),
             "rate" => {
@@ -454,11 +484,11 @@ impl StreamReader {
             files if is_files(files) => {
                 let mut given = self.schema.take();
                 if given.is_none() && files != "text" {
-                    let mut made = infer(files, &self.options)?;
+                    let mut made = infer(files, &self.options, &settings)?;
                     made.fields.iter_mut().for_each(|field| field.nullable = true);
                     (given, inferred) = (Some(made), true);
                 }
-                FileSourceConfig::read(&format, &self.options, given)?.schema()
+                FileSourceConfig::read(&format, &self.options, given, &settings)?.schema()
             }
             "" => {
                 return Err(PlanError::new(

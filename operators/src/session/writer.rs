@@ -12,6 +12,7 @@ use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
 use crate::connect::rate::{self, RateSource};
 use crate::connect::rate_micro_batch::{self, RateMicroBatch};
+use crate::connect::settings::FormatSettings;
 use crate::connect::socket_sink::SocketSinkConfig;
 use crate::connect::socket_source::{IntendedTimes, Shared, SocketConfig, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
@@ -278,6 +279,7 @@ impl StreamWriter {
             return Ok(SinkSpec::ForeachBatch);
         }
         let format = self.format.to_ascii_lowercase();
+        let settings = self.frame.session.lock().settings.formats.clone();
         let no_options = |what: &str| OptionReader::new(what, options).finish();
         match format.as_str() {
             "console" => Ok(SinkSpec::Console(Console::read(options)?)),
@@ -294,12 +296,12 @@ impl StreamWriter {
                 }
             }
             "socket" => {
-                let config = SocketSinkConfig::read(options)?;
+                let config = SocketSinkConfig::read(options, &settings)?;
                 config.writer(&schema)?;
                 Ok(SinkSpec::Socket(config))
             }
             files if is_files(files) => {
-                let config = FileSinkConfig::read(files, options)?;
+                let config = FileSinkConfig::read(files, options, &settings)?;
                 config.check(&schema)?;
                 Ok(SinkSpec::Files(config))
             }
@@ -443,10 +445,11 @@ impl StreamWriter {
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &tables::left_out(self.frame.plan.clone());
+        let settings = self.frame.session.lock().settings.formats.clone();
         let mut identities = Vec::new();
         for scan in sources(plan) {
             let identity = match scan.format.as_str() {
-                files if is_files(files) => file_config(scan)?.identity(),
+                files if is_files(files) => file_config(scan, &settings)?.identity(),
                 other => other.to_string(),
             };
             match scan.partitions() {
@@ -660,11 +663,11 @@ impl SinkSpec {
     }
 }
 
-fn file_config(scan: &Scan) -> PlanResult<FileSourceConfig> {
+fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
     // A text file's own column is always the same.
     let plain = scan.format == "text" && scan.schema.fields.len() == 1;
     let schema = (!plain).then(|| scan.schema.clone());
-    FileSourceConfig::read(&scan.format, &scan.options, schema)
+    FileSourceConfig::read(&scan.format, &scan.options, schema, settings)
 }
 
 fn refused(error: PlanError) -> EngineError {
@@ -712,7 +715,8 @@ fn make_source(
                 Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
             }
             files if is_files(files) => {
-                let mut config = file_config(scan).map_err(refused)?;
+                let settings = session.lock().settings.formats.clone();
+                let mut config = file_config(scan, &settings).map_err(refused)?;
                 config.want(needed);
                 let source = config.open(part, job.env(), job.source_folder())?;
                 counters.push(source.counters());

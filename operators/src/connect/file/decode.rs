@@ -114,11 +114,9 @@ fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
             reader.get("timestampNTZFormat"),
             Direction::Read,
         )?,
+        zone: reader.zone()?,
         ..Notation::default()
     };
-    if let Some(zone) = reader.get("timeZone") {
-        notation.zone = crate::table::datetime::zone(zone)?;
-    }
     let words = [
         ("nanValue", &mut notation.nan),
         ("positiveInf", &mut notation.positive_infinity),
@@ -348,7 +346,7 @@ impl Decoder {
             coding,
             mode,
             corrupt: corrupt.filter(|_| mode == Mode::Permissive),
-            of_file: OfFile::new(&schema, partitions),
+            of_file: OfFile::new(&schema, partitions, reader.zone()?),
             columns: Vec::new(),
             notation: notation_read,
             fields: Vec::new(),

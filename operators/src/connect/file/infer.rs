@@ -4,6 +4,7 @@ use super::decode::{Raw, raw};
 use super::input::Input;
 use super::listing::Listing;
 use crate::connect::options::OptionReader;
+use crate::connect::settings::FormatSettings;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::common_type;
 use crate::table::plan::Options;
@@ -25,9 +26,9 @@ fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
 }
 
 /// The columns of the files of a format that options name, without those of their folders.
-pub fn infer(format: &str, options: &Options) -> PlanResult<Schema> {
+pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Schema> {
     let what = format!("source {format}");
-    let mut reader = OptionReader::new(&what, options);
+    let mut reader = OptionReader::with_settings(&what, options, settings);
     let listing = Listing::read(&mut reader)?;
     let mut files = listing.list(&FileStorage).map_err(|e| unreadable(listing.base(), e))?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -42,8 +43,8 @@ pub fn infer(format: &str, options: &Options) -> PlanResult<Schema> {
     match format {
         #[cfg(feature = "columnar")]
         "parquet" | "orc" => columns(format, &files, reader.flag("mergeSchema", false)?),
-        "csv" => csv(options, &files),
-        _ => json(options, &files),
+        "csv" => csv(options, &files, settings),
+        _ => json(options, &files, settings),
     }
 }
 
@@ -96,8 +97,8 @@ fn each_record(
     Ok(())
 }
 
-fn csv(options: &Options, files: &[PathBuf]) -> PlanResult<Schema> {
-    let mut reader = OptionReader::new("source csv", options);
+fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
+    let mut reader = OptionReader::with_settings("source csv", options, settings);
     let raw = raw("csv", &mut reader)?;
     let types = reader.flag("inferSchema", false)?;
     let header = raw.has_header();
@@ -179,8 +180,8 @@ fn wider(so_far: &DataType, field: &str, raw: &Raw) -> DataType {
     }
 }
 
-fn json(options: &Options, files: &[PathBuf]) -> PlanResult<Schema> {
-    let mut reader = OptionReader::new("source json", options);
+fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
+    let mut reader = OptionReader::with_settings("source json", options, settings);
     let raw = raw("json", &mut reader)?;
     let rules = Rules {
         all_text: reader.flag("primitivesAsString", false)?,

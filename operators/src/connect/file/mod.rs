@@ -21,3 +21,4 @@ pub use infer::infer;
 pub use input::{Found, Input};
 pub use sink::{FileSinkConfig, committed_files};
 pub use source::{FileSource, FileSourceConfig};
+pub use written::line_options;

@@ -2,6 +2,7 @@
 
 use super::listing::NULL_PARTITION;
 use super::uri::uri;
+use crate::table::datetime::Tz;
 use crate::table::plan::metadata_field;
 use crate::table::row::{Row, RowWriter};
 use crate::table::text::Notation;
@@ -14,12 +15,15 @@ use std::path::Path;
 pub struct OfFile {
     partitions: Vec<(usize, Field, Value)>,
     metadata: Option<(usize, Value)>,
+    /// How the names of folders are read.
+    notation: Notation,
 }
 
 impl OfFile {
-    /// Those among the columns of a schema.
-    pub fn new(schema: &Schema, partitions: &[Field]) -> Self {
-        let mut of_file = Self::default();
+    /// Those among the columns of a schema. Times in the names of folders are of a zone.
+    pub fn new(schema: &Schema, partitions: &[Field], zone: Tz) -> Self {
+        let notation = Notation { zone, ..Notation::default() };
+        let mut of_file = Self { notation, ..Self::default() };
         for (i, field) in schema.fields.iter().enumerate() {
             if partitions.iter().any(|p| p.name.eq_ignore_ascii_case(&field.name)) {
                 of_file.partitions.push((i, field.clone(), Value::Null));
@@ -43,7 +47,7 @@ impl OfFile {
             let mut row = Vec::new();
             let mut writer = RowWriter::new(&mut row, 1);
             if let Some((_, text)) = found.filter(|(_, text)| text != NULL_PARTITION) {
-                Notation::default().put(text, &field.data_type, &mut writer, 0);
+                self.notation.put(text, &field.data_type, &mut writer, 0);
             }
             *value = Row(&row).value(0, 1, &field.data_type);
         }

@@ -13,6 +13,7 @@ use super::log::{Crc, FileLog};
 use super::uri::{path_of, uri};
 use super::written::{RowFile, SinkFormat};
 use crate::connect::options::OptionReader;
+use crate::connect::settings::FormatSettings;
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -46,6 +47,8 @@ pub struct FileSinkConfig {
     format: SinkFormat,
     /// Columns whose values name folders.
     partition_by: Vec<String>,
+    /// Of times in the names of folders.
+    zone: Tz,
 }
 
 /// A file of an epoch, as the log has it.
@@ -65,9 +68,9 @@ pub struct SinkFile {
 
 impl FileSinkConfig {
     /// Reads `path`, `partitionBy` and the options of the format.
-    pub fn read(format: &str, options: &Options) -> PlanResult<Self> {
+    pub fn read(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Self> {
         let name = format!("sink {format}");
-        let mut reader = OptionReader::new(&name, options);
+        let mut reader = OptionReader::with_settings(&name, options, settings);
         let path = reader.required("path", "/data/out")?;
         if path.is_empty() {
             return Err(PlanError::new("MISSING_OPTION", format!("{name}: 'path' is empty"), ""));
@@ -77,8 +80,9 @@ impl FileSinkConfig {
         let partition_by = reader.get("partitionBy").unwrap_or("").split(',');
         let partition_by = partition_by.map(|name| name.trim().to_string());
         let partition_by = partition_by.filter(|name| !name.is_empty()).collect();
+        let zone = reader.zone()?;
         reader.finish()?;
-        Ok(Self { folder, format, partition_by })
+        Ok(Self { folder, format, partition_by, zone })
     }
 
     /// What a checkpoint remembers of it.
@@ -175,6 +179,7 @@ impl FileSinkConfig {
             folder: self.folder.clone(),
             format: self.format.clone(),
             schema: schema.clone(),
+            zone: self.zone,
             left_out: partitions.clone(),
             partitions: partitions.iter().map(partition).collect(),
             width: schema.fields.len(),
@@ -194,6 +199,7 @@ pub struct FileSink {
     folder: PathBuf,
     format: SinkFormat,
     schema: Schema,
+    zone: Tz,
     left_out: Vec<usize>,
     env: Arc<dyn Env>,
     reports: Sender<Report>,
@@ -299,7 +305,7 @@ impl FileSink {
         let mut folder = self.folder.clone();
         for (at, field) in &self.partitions {
             let value = row.value(*at, self.width, &field.data_type);
-            let text = value.display(&field.data_type, Tz::UTC);
+            let text = value.display(&field.data_type, self.zone);
             folder.push(folder_name(&field.name, text.as_deref()));
             let made = self.env.storage().create_folder(&folder);
             made.map_err(|error| entry::write_failed(&folder, &error))?;

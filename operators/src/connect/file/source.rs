@@ -30,6 +30,7 @@ use crate::connect::bad_records::KEPT_BYTES;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFormat, ColumnInput};
 use crate::connect::options::OptionReader;
+use crate::connect::settings::FormatSettings;
 use crate::connect::socket_source::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -142,9 +143,14 @@ fn positive(reader: &mut OptionReader<'_>, name: &'static str) -> PlanResult<Opt
 
 impl FileSourceConfig {
     /// Reads Spark's options of file sources and of the format.
-    pub fn read(format: &str, options: &Options, schema: Option<Schema>) -> PlanResult<Self> {
+    pub fn read(
+        format: &str,
+        options: &Options,
+        schema: Option<Schema>,
+        settings: &FormatSettings,
+    ) -> PlanResult<Self> {
         let what = format!("source {format}");
-        let mut reader = OptionReader::new(&what, options);
+        let mut reader = OptionReader::with_settings(&what, options, settings);
         let listing = Listing::read(&mut reader)?;
         let partitions = listing.partition_columns(&FileStorage)?;
         let contents = contents(format, schema, &partitions, &mut reader)?;
@@ -274,7 +280,7 @@ fn contents(
                     schema.fields.push(partition.clone());
                 }
             }
-            let of_file = OfFile::new(&schema, partitions);
+            let of_file = OfFile::new(&schema, partitions, reader.zone()?);
             let of_columns = schema.fields.iter().enumerate().filter(|(i, _)| !of_file.has(*i));
             let wanted = of_columns.map(|(i, f)| (i, f.name.clone(), f.data_type.clone()));
             let wanted = wanted.collect();

@@ -98,7 +98,7 @@ fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanR
 }
 
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
-    let mut notation = Notation {
+    Ok(Notation {
         date: pattern("dateFormat", reader.get("dateFormat"), Direction::Write)?,
         timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Write)?,
         timestamp_ntz: pattern(
@@ -106,12 +106,44 @@ fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
             reader.get("timestampNTZFormat"),
             Direction::Write,
         )?,
+        zone: reader.zone()?,
         ..Notation::default()
-    };
-    if let Some(zone) = reader.get("timeZone") {
-        notation.zone = crate::table::datetime::zone(zone)?;
+    })
+}
+
+/// Reads the options of lines, and whether the first line of a file names the columns.
+pub fn line_options(
+    line: LineFormat,
+    reader: &mut OptionReader<'_>,
+) -> PlanResult<(LineOptions, bool)> {
+    let mut options = LineOptions::default();
+    let mut header = false;
+    if let Some(end) = reader.get("lineSep") {
+        options.line_end = end.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
     }
-    Ok(notation)
+    if line != LineFormat::Text {
+        options.notation = notation(reader)?;
+    }
+    match line {
+        LineFormat::Csv => {
+            header = reader.flag("header", false)?;
+            options.separator = match reader.get("delimiter") {
+                Some(_) => byte(reader, "delimiter", b',')?,
+                None => byte(reader, "sep", b',')?,
+            };
+            options.quote = byte(reader, "quote", b'"')?;
+            options.escape = byte(reader, "escape", b'\\')?;
+            options.null = reader.get("nullValue").unwrap_or_default().to_string();
+            options.empty = reader.get("emptyValue").unwrap_or("\"\"").to_string();
+            options.quote_all = reader.flag("quoteAll", false)?;
+            options.escape_quotes = reader.flag("escapeQuotes", true)?;
+            options.trim_start = reader.flag("ignoreLeadingWhiteSpace", true)?;
+            options.trim_end = reader.flag("ignoreTrailingWhiteSpace", true)?;
+        }
+        LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
+        LineFormat::Text => {}
+    }
+    Ok((options, header))
 }
 
 impl SinkFormat {
@@ -135,33 +167,7 @@ impl SinkFormat {
                 ));
             }
         };
-        let mut options = LineOptions::default();
-        let mut header = false;
-        if let Some(end) = reader.get("lineSep") {
-            options.line_end = end.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
-        }
-        if line != LineFormat::Text {
-            options.notation = notation(reader)?;
-        }
-        match line {
-            LineFormat::Csv => {
-                header = reader.flag("header", false)?;
-                options.separator = match reader.get("delimiter") {
-                    Some(_) => byte(reader, "delimiter", b',')?,
-                    None => byte(reader, "sep", b',')?,
-                };
-                options.quote = byte(reader, "quote", b'"')?;
-                options.escape = byte(reader, "escape", b'\\')?;
-                options.null = reader.get("nullValue").unwrap_or_default().to_string();
-                options.empty = reader.get("emptyValue").unwrap_or("\"\"").to_string();
-                options.quote_all = reader.flag("quoteAll", false)?;
-                options.escape_quotes = reader.flag("escapeQuotes", true)?;
-                options.trim_start = reader.flag("ignoreLeadingWhiteSpace", true)?;
-                options.trim_end = reader.flag("ignoreTrailingWhiteSpace", true)?;
-            }
-            LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
-            LineFormat::Text => {}
-        }
+        let (options, header) = line_options(line, reader)?;
         let charset = Charset::read(reader)?.unwrap_or(Charset::Utf8);
         let lines = CompressedLines { codec: codec(reader)?, header, charset };
         Ok(Self::Lines(line, Box::new(options), lines))

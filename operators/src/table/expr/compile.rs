@@ -115,6 +115,9 @@ pub struct Semantics {
     /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 is before the last
     /// element, not behind it.
     pub legacy_array_insert: bool,
+    /// `spark.sql.columnNameOfCorruptRecord`: the column that holds bad records, where no option
+    /// names it.
+    pub corrupt_column: &'static str,
 }
 
 impl Default for Semantics {
@@ -126,6 +129,7 @@ impl Default for Semantics {
             naming: Naming::PLAIN,
             last_key_wins: false,
             legacy_array_insert: false,
+            corrupt_column: "_corrupt_record",
         }
     }
 }

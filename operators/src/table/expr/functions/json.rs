@@ -153,7 +153,7 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             "MAP<STRING, …>",
         ));
     }
-    Rules::of(&options)?;
+    Rules::of(&options, "_corrupt_record")?;
     notation_of(&options, Direction::Read)?;
     let mut args = only_text(name, args)?;
     args[0] = super::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
@@ -286,12 +286,9 @@ const SWITCHES: [(&str, Switch); 7] = [
 ];
 
 impl Rules {
-    fn of(options: &[(String, String)]) -> PlanResult<Self> {
-        let mut rules = Self {
-            features: Features::RECORDS,
-            fail: false,
-            corrupt: "_corrupt_record".to_string(),
-        };
+    fn of(options: &[(String, String)], corrupt_column: &str) -> PlanResult<Self> {
+        let mut rules =
+            Self { features: Features::RECORDS, fail: false, corrupt: corrupt_column.to_string() };
         for (key, value) in options {
             if let Some((_, set)) = SWITCHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
             {
@@ -329,7 +326,7 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
     if !has(&options, "timeZone") {
         notation.zone = call.semantics.zone;
     }
-    let rules = Rules::of(&options).unwrap_or(Rules {
+    let rules = Rules::of(&options, call.semantics.corrupt_column).unwrap_or(Rules {
         features: Features::RECORDS,
         fail: false,
         corrupt: String::new(),

@@ -1,0 +1,170 @@
+//! Settings of the session that stand in for options of files and lines: `SET name = value`.
+//!
+//! An option always wins over the setting. A setting is read when a query starts, and when a
+//! schema is inferred.
+
+use crate::table::datetime::Tz;
+use crate::table::error::{PlanError, PlanResult};
+use std::collections::BTreeMap;
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Flag,
+    Words(&'static [&'static str]),
+    Text,
+}
+
+/// A setting, and the option that it stands in for.
+struct Known {
+    name: &'static str,
+    /// Formats of the option; all if empty.
+    formats: &'static [&'static str],
+    /// The option, and whether it belongs to writers.
+    option: &'static str,
+    writes: bool,
+    kind: Kind,
+}
+
+const fn known(
+    name: &'static str,
+    formats: &'static [&'static str],
+    option: &'static str,
+    kind: Kind,
+) -> Known {
+    Known { name, formats, option, writes: false, kind }
+}
+
+const fn writer(
+    name: &'static str,
+    formats: &'static [&'static str],
+    option: &'static str,
+    kind: Kind,
+) -> Known {
+    Known { name, formats, option, writes: true, kind }
+}
+
+static KNOWN: &[Known] = &[
+    known("spark.sql.files.ignoreMissingFiles", &[], "ignoreMissingFiles", Kind::Flag),
+    known("spark.sql.files.ignoreCorruptFiles", &[], "ignoreCorruptFiles", Kind::Flag),
+    known(
+        "spark.sql.columnNameOfCorruptRecord",
+        &["csv", "json"],
+        "columnNameOfCorruptRecord",
+        Kind::Text,
+    ),
+    known("spark.sql.parquet.mergeSchema", &["parquet"], "mergeSchema", Kind::Flag),
+    known("spark.sql.orc.mergeSchema", &["orc"], "mergeSchema", Kind::Flag),
+    writer("spark.sql.parquet.compression.codec", &["parquet"], "compression", Kind::Text),
+    writer("spark.sql.orc.compression.codec", &["orc"], "compression", Kind::Text),
+    writer("spark.sql.jsonGenerator.ignoreNullFields", &["json"], "ignoreNullFields", Kind::Flag),
+    known(PARTITION_TYPES, &[], "", Kind::Flag),
+    known(TIME_PARSER, &[], "", Kind::Words(&["CORRECTED", "EXCEPTION"])),
+    known("spark.sql.parquet.datetimeRebaseModeInRead", &["parquet"], "datetimeRebaseMode", REBASE),
+    known("spark.sql.parquet.int96RebaseModeInRead", &["parquet"], "int96RebaseMode", REBASE),
+];
+
+const REBASE: Kind = Kind::Words(&["EXCEPTION", "CORRECTED", "LEGACY"]);
+const PARTITION_TYPES: &str = "spark.sql.sources.partitionColumnTypeInference.enabled";
+const TIME_PARSER: &str = "spark.sql.legacy.timeParserPolicy";
+
+/// The settings of a session that readers and writers of files and lines obey.
+#[derive(Clone, Debug)]
+pub struct FormatSettings {
+    /// Of times that name no zone, unless the option `timeZone` says another.
+    pub zone: Tz,
+    /// Whether values that do not fit are errors where no other mode is given.
+    pub ansi: bool,
+    /// What was set, by the setting's index in [`KNOWN`].
+    set: BTreeMap<usize, String>,
+}
+
+impl Default for FormatSettings {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, ansi: true, set: BTreeMap::new() }
+    }
+}
+
+impl FormatSettings {
+    /// Changes a setting; false if there is none of this name.
+    pub fn set(&mut self, name: &str, value: &str) -> PlanResult<bool> {
+        let Some(index) = KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name))
+        else {
+            return Ok(false);
+        };
+        let wanted = match KNOWN[index].kind {
+            Kind::Flag if !is_flag(value) => "true or false".to_string(),
+            Kind::Words(words) if !words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
+                words.join(" or ")
+            }
+            _ => {
+                self.set.insert(index, value.to_string());
+                return Ok(true);
+            }
+        };
+        let name = KNOWN[index].name;
+        let reason = format!("'{name}' is '{value}', but must be {wanted}");
+        Err(PlanError::new("INVALID_CONF_VALUE", reason, ""))
+    }
+
+    /// The names of all settings.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|known| known.name)
+    }
+
+    /// The value of a setting that was set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let index = KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name))?;
+        self.set.get(&index).map(String::as_str)
+    }
+
+    /// What stands in for an option of a source or sink such as "source csv".
+    pub fn of_option(&self, what: &str, option: &str) -> Option<&str> {
+        if self.set.is_empty() {
+            return None;
+        }
+        let (role, format) = what.split_once(' ').unwrap_or(("", what));
+        let found = self.set.iter().find(|(index, _)| {
+            let known = &KNOWN[**index];
+            known.option.eq_ignore_ascii_case(option)
+                && known.writes == (role == "sink")
+                && (known.formats.is_empty() || known.formats.contains(&format))
+        });
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the values of folders named `column=value` give the column's type; if not, it is
+    /// STRING.
+    pub fn infers_partition_types(&self) -> bool {
+        self.get(PARTITION_TYPES).is_none_or(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// The name of the column that holds bad records, where no option names it.
+    pub fn corrupt_column(&self) -> &str {
+        self.get("spark.sql.columnNameOfCorruptRecord").unwrap_or("_corrupt_record")
+    }
+}
+
+fn is_flag(value: &str) -> bool {
+    value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_stands_in_for_the_option_of_its_formats() {
+        let mut settings = FormatSettings::default();
+        assert!(settings.set("spark.sql.PARQUET.mergeSchema", "true").unwrap());
+        assert_eq!(settings.of_option("source parquet", "MERGESCHEMA"), Some("true"));
+        assert_eq!(settings.of_option("source orc", "mergeSchema"), None);
+        assert!(settings.set("spark.sql.orc.compression.codec", "zlib").unwrap());
+        assert_eq!(settings.of_option("sink orc", "compression"), Some("zlib"));
+        assert_eq!(settings.of_option("source orc", "compression"), None);
+        assert!(!settings.set("spark.sql.no.such.setting", "1").unwrap());
+        let error = settings.set("spark.sql.files.ignoreCorruptFiles", "maybe").unwrap_err();
+        assert_eq!(error.condition, "INVALID_CONF_VALUE");
+        assert!(settings.set("spark.sql.legacy.timeParserPolicy", "LEGACY").is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! Settings of the session that stand in for options of files: time zone, names of columns,
+//! files that may be missing or damaged.
+#![cfg(feature = "sql")]
+
+use millstream::session::{Session, Trigger};
+use millstream::table::types::Schema;
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use std::path::{Path, PathBuf};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn in_new_york() -> Session {
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
+    session
+}
+
+fn rows(
+    session: &Session,
+    format: &str,
+    ddl: Option<&str>,
+    path: &Path,
+    options: &[(&str, &str)],
+) -> Vec<Vec<Value>> {
+    let mut reader = session.read().format(format).option("path", path.display());
+    if let Some(ddl) = ddl {
+        reader = reader.schema(Schema::parse_ddl(ddl).unwrap());
+    }
+    for (key, value) in options {
+        reader = reader.option(key, value);
+    }
+    reader.load().unwrap().collect().unwrap()
+}
+
+/// The files that a stream of one table writes, as one text.
+fn written(
+    session: &Session,
+    query: &str,
+    format: &str,
+    to: &Path,
+    more: &[(&str, &str)],
+) -> String {
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let mut writer = session.sql(query).unwrap().write_stream().format(format);
+    writer = writer.option("path", to.join("out").display());
+    writer = writer.option("checkpointLocation", to.join("checkpoint").display());
+    for (key, value) in more {
+        writer = writer.option(key, value);
+    }
+    let query = writer.trigger(Trigger::AvailableNow).config(config).start().unwrap();
+    query.await_termination().unwrap();
+    let mut texts = Vec::new();
+    below(&to.join("out"), &mut texts);
+    texts.sort();
+    texts.concat()
+}
+
+/// The folders named `column=value` and the contents of files, without what begins with `_` or `.`.
+fn below(folder: &Path, texts: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with(['_', '.']) {
+            continue;
+        }
+        if path.is_dir() {
+            texts.push(format!("{name}: "));
+            below(&path, texts);
+        } else {
+            texts.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// 2024-03-10T06:02:03Z, two minutes after one at night in New York, hours before the clocks change.
+const AT_US: i64 = 1_710_050_523_000_000;
+
+#[test]
+fn times_without_a_zone_are_of_the_session() {
+    let folder = Folder::new("zone-read");
+    folder.write("csv/a.csv", b"2024-03-10 01:02:03\n");
+    folder.write("json/a.json", b"{\"t\":\"2024-03-10 01:02:03\"}\n");
+    let session = in_new_york();
+    for format in ["csv", "json"] {
+        let path = folder.0.join(format);
+        let of =
+            |options: &[(&str, &str)]| rows(&session, format, Some("t TIMESTAMP"), &path, options);
+        assert_eq!(of(&[]), [[Value::Long(AT_US)]], "{format}");
+        let utc = of(&[("timeZone", "UTC")]);
+        assert_eq!(utc, [[Value::Long(AT_US - 5 * 3_600_000_000)]], "{format}");
+        let pattern = of(&[("timestampFormat", "yyyy-MM-dd HH:mm:ss")]);
+        assert_eq!(pattern, [[Value::Long(AT_US)]], "{format}");
+    }
+    let inferred = [("inferSchema", "true"), ("inferTimestamp", "true")];
+    for format in ["csv", "json"] {
+        let found = rows(&session, format, None, &folder.0.join(format), &inferred);
+        assert_eq!(found, [[Value::Long(AT_US)]], "{format}");
+    }
+}
+
+#[test]
+fn folders_name_times_of_the_session() {
+    let folder = Folder::new("zone-folders");
+    folder.write("in/t=2024-03-10 01%3A02%3A03/a.json", b"{\"n\":1}\n");
+    let session = in_new_york();
+    let found = rows(&session, "json", Some("n INT"), &folder.0.join("in"), &[]);
+    assert_eq!(found, [[Value::Long(1), Value::Long(AT_US)]]);
+    let utc = rows(&session, "json", Some("n INT"), &folder.0.join("in"), &[("timeZone", "UTC")]);
+    assert_eq!(utc, [[Value::Long(1), Value::Long(AT_US - 5 * 3_600_000_000)]]);
+}
+
+#[test]
+fn times_are_written_in_the_zone_of_the_session() {
+    let folder = Folder::new("zone-write");
+    folder.write("in/a.json", b"{\"n\":1}\n");
+    let session = in_new_york();
+    let input = session.read_stream().format("json").option("path", folder.0.join("in").display());
+    let input = input.schema(Schema::parse_ddl("n INT").unwrap()).load().unwrap();
+    input.create_temp_view("input");
+    let query = "SELECT n, TIMESTAMP '2024-03-10 01:02:03' AS t FROM input";
+    let to = |name: &str| folder.0.join(name);
+    let csv = written(&session, query, "csv", &to("csv"), &[]);
+    assert_eq!(csv, "1,2024-03-10T01:02:03.000-05:00\n");
+    let json = written(&session, query, "json", &to("json"), &[]);
+    assert_eq!(json, "{\"n\":1,\"t\":\"2024-03-10T01:02:03.000-05:00\"}\n");
+    let utc = written(&session, query, "csv", &to("utc"), &[("timeZone", "UTC")]);
+    assert_eq!(utc, "1,2024-03-10T06:02:03.000Z\n");
+    let by = [("partitionBy", "t")];
+    let folders = written(&session, query, "csv", &to("folders"), &by);
+    assert_eq!(folders, "1\nt=2024-03-10 01%3A02%3A03: ");
+}
+
+#[test]
+fn the_corrupt_record_has_the_name_that_is_set() {
+    let folder = Folder::new("corrupt-name");
+    folder.write("in/a.json", b"{\"n\":\n");
+    let session = Session::new();
+    session.set("spark.sql.columnNameOfCorruptRecord", "bad").unwrap();
+    let found = rows(&session, "json", Some("n INT, bad STRING"), &folder.0.join("in"), &[]);
+    assert_eq!(found, [[Value::Null, Value::String("{\"n\":".to_string())]]);
+    let parsed = session.sql("SELECT from_json('{\"n\":', 'n INT, bad STRING').bad").unwrap();
+    assert_eq!(parsed.collect().unwrap(), [[Value::String("{\"n\":".to_string())]]);
+}
