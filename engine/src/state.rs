@@ -6,6 +6,10 @@
 //! the keys it touched, not as the records it saw, and nothing is left to collect at the marker.
 //! Chunks come back when they are written, so that a steady query allocates none.
 //!
+//! *Long values.* One beyond 4 KiB is written once an epoch, at the marker ([`StateLog::write_at`]).
+//! A value that only grows is better kept in parts, entries of their own that are extended while
+//! their epoch lasts ([`StateLog::begin_part`]): then an epoch writes what it added.
+//!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
 use crate::checkpoint::Snapshot;
@@ -23,6 +27,13 @@ const SPARE_CHUNKS: usize = 256;
 const HEAD: usize = 8 + 4 + 4 + 4;
 /// The value length of a key whose state is gone.
 const GONE: u32 = u32::MAX;
+/// Values longer than this are written once an epoch, at its marker, and not after each change.
+const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
+/// The place of a value that is written at the marker.
+const DEFERRED: u32 = u32::MAX;
+/// Room of a part that begins an epoch, and the most that one gets.
+const PART_BYTES: usize = 32;
+const PART_BYTES_MAX: usize = 16 << 10;
 
 /// Where a key's last change stands, to be overwritten by its next in the same epoch. One per
 /// key, kept beside its state.
@@ -31,9 +42,22 @@ pub struct Slot {
     /// The generation that the place belongs to; 0 is none.
     generation: u32,
     chunk: u32,
-    /// Where the value length stands.
+    /// Where the value length stands, or [`DEFERRED`].
     at: u32,
+    /// The bytes that the value may have there. Outlives the generation, to tell long values.
     room: u32,
+}
+
+/// When a changed value is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteAt {
+    /// After each change.
+    Once,
+    /// At the marker. `first` says that this is the key's first change since it was last written.
+    Marker {
+        /// The stage is to remember the key until the marker.
+        first: bool,
+    },
 }
 
 /// What an instance changed in an epoch.
@@ -73,8 +97,11 @@ impl Changes {
                 rest = &body[key + room..];
             }
             chunk.clear();
-            // The operator may be gone, or have enough.
-            drop(self.back.try_send(chunk));
+            // The memory of a chunk for one long entry is given back to the system. The operator may
+            // be gone, or have enough.
+            if chunk.capacity() <= CHUNK_BYTES {
+                drop(self.back.try_send(chunk));
+            }
         }
     }
 }
@@ -191,13 +218,70 @@ impl StateLog {
         slot.generation = self.generation;
     }
 
-    /// The same for what does not count as a row of state.
+    /// When a key's changed value is to be written: a long one at the marker, so that a value that
+    /// grows is not copied with each change.
+    #[inline]
+    pub fn write_at(&mut self, slot: &mut Slot) -> WriteAt {
+        if slot.room <= LONG_BYTES || !self.on {
+            return WriteAt::Once;
+        }
+        let first = slot.generation != self.generation || slot.at != DEFERRED;
+        (slot.generation, slot.at) = (self.generation, DEFERRED);
+        WriteAt::Marker { first }
+    }
+
+    /// The same for what is written by [`put`](Self::put). A value that is written at the marker, by
+    /// [`write`](Self::write), is counted here.
+    #[inline]
+    pub fn put_at(&mut self, slot: &mut Slot) -> WriteAt {
+        let changed = slot.generation == self.generation;
+        let at = self.write_at(slot);
+        if at != WriteAt::Once {
+            self.updated += u64::from(!changed);
+        }
+        at
+    }
+
+    /// Appends to a value that was begun in this epoch by [`begin_part`](Self::begin_part). Returns
+    /// false, and changes nothing, if it has no room or is of another epoch.
+    #[inline]
+    pub fn extend_part(&mut self, slot: &Slot, bytes: &[u8]) -> bool {
+        if slot.generation != self.generation || slot.at == DEFERRED || !self.on {
+            return false;
+        }
+        let (at, chunk) = (slot.at as usize, &mut self.chunks[slot.chunk as usize]);
+        let length_at = |at: usize, chunk: &[u8]| {
+            u32::from_le_bytes([chunk[at], chunk[at + 1], chunk[at + 2], chunk[at + 3]]) as usize
+        };
+        let (key, length) = (length_at(at - 4, chunk), length_at(at, chunk));
+        if length + bytes.len() > slot.room as usize {
+            return false;
+        }
+        let end = at + 8 + key + length;
+        chunk[end..end + bytes.len()].copy_from_slice(bytes);
+        chunk[at..at + 4].copy_from_slice(&((length + bytes.len()) as u32).to_le_bytes());
+        true
+    }
+
+    /// Writes an entry that does not count as a row of state, with room to be extended: twice the
+    /// room of the part before it in this epoch, whose slot is given.
+    pub fn begin_part(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
+        if !self.on {
+            return;
+        }
+        let before = if slot.generation == self.generation { slot.room as usize } else { 0 };
+        let room = (before * 2).clamp(PART_BYTES, PART_BYTES_MAX).max(value.len());
+        *slot = self.append(hash, key, Some(value), room);
+    }
+
+    /// The same as [`put`](Self::put) for what does not count as a row of state.
     #[inline]
     pub fn write(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
         }
-        if slot.generation == self.generation && value.len() <= slot.room as usize {
+        let in_epoch = slot.generation == self.generation && slot.at != DEFERRED;
+        if in_epoch && value.len() <= slot.room as usize {
             let at = slot.at as usize;
             let chunk = &mut self.chunks[slot.chunk as usize];
             chunk[at..at + 4].copy_from_slice(&(value.len() as u32).to_le_bytes());
@@ -206,7 +290,11 @@ impl StateLog {
             chunk[key_and_value..key_and_value + value.len()].copy_from_slice(value);
             return;
         }
-        *slot = self.append(hash, key, Some(value));
+        // A value that has outgrown its room will do so again: its versions take at most four times
+        // its last length together.
+        let outgrown = in_epoch && slot.room > 0;
+        let room = if outgrown { value.len() * 2 } else { value.len() };
+        *slot = self.append(hash, key, Some(value), room);
     }
 
     /// Notes that a key has no state any more. Its slot is one of no change from here on: what it
@@ -220,31 +308,32 @@ impl StateLog {
     pub fn erase(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
         *slot = Slot::default();
         if self.on {
-            self.append(hash, key, None);
+            self.append(hash, key, None, 0);
         }
     }
 
-    fn append(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Slot {
+    fn append(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>, room: usize) -> Slot {
         let bytes = value.unwrap_or_default();
-        let length = HEAD + key.len() + bytes.len();
+        let room = room.min(u32::MAX as usize);
+        let length = HEAD + key.len() + room;
         if self.chunks.last().is_none_or(|chunk| chunk.len() + length > CHUNK_BYTES) {
             let chunk = self.spare.try_recv().unwrap_or_default();
             self.chunks.push(chunk);
         }
         let index = self.chunks.len() - 1;
         let chunk = &mut self.chunks[index];
-        if chunk.capacity() < CHUNK_BYTES {
+        if chunk.capacity() < chunk.len() + length {
             chunk.reserve_exact(CHUNK_BYTES.max(length));
         }
         chunk.extend_from_slice(&hash.to_le_bytes());
         chunk.extend_from_slice(&(key.len() as u32).to_le_bytes());
         let at = chunk.len() as u32;
         chunk.extend_from_slice(&value.map_or(GONE, |v| v.len() as u32).to_le_bytes());
-        chunk.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        chunk.extend_from_slice(&(room as u32).to_le_bytes());
         chunk.extend_from_slice(key);
         chunk.extend_from_slice(bytes);
-        let (generation, room) = (self.generation, bytes.len() as u32);
-        Slot { generation, chunk: index as u32, at, room }
+        chunk.resize(chunk.len() + room - bytes.len(), 0);
+        Slot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
     }
 
     /// Hands the epoch's changes over. To be called at the marker, before it is passed on.
@@ -280,6 +369,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Put(u8, Vec<u8>),
+        /// Appends to the parts of a key.
+        Grow(u8, Vec<u8>),
         Delete(u8),
         Marker,
     }
@@ -287,6 +378,7 @@ mod tests {
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let op = prop_oneof![
             6 => (0u8..40, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(k, v)| Op::Put(k, v)),
+            6 => (0u8..4, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(k, v)| Op::Grow(k, v)),
             2 => (0u8..40).prop_map(Op::Delete),
             2 => Just(Op::Marker),
         ];
@@ -309,18 +401,43 @@ mod tests {
             let mut logs: Vec<StateLog> = (0..writers).map(log).collect();
             let mut slots = BTreeMap::<Vec<u8>, Slot>::new();
             let (mut live, mut marked) = (BTreeMap::new(), BTreeMap::new());
+            // Parts of a key are entries of three bytes: the key twice and the number of the part.
+            let mut parts = BTreeMap::<u8, (Slot, u8)>::new();
+            let mut deferred = Vec::new();
             let mut epoch = 0;
             for op in ops {
                 match op {
                     Op::Put(key, value) => {
-                        let key = vec![key; 3];
+                        let key = vec![key; 4];
                         let hash = hash_bytes(&key);
                         let log = &mut logs[instance_of(hash, writers)];
-                        log.put(slots.entry(key.clone()).or_default(), hash, &key, &value);
+                        let slot = slots.entry(key.clone()).or_default();
+                        match log.put_at(slot) {
+                            WriteAt::Once => log.put(slot, hash, &key, &value),
+                            WriteAt::Marker { first: true } => deferred.push(key.clone()),
+                            WriteAt::Marker { first: false } => assert!(deferred.contains(&key)),
+                        }
                         live.insert(key, value);
                     }
+                    Op::Grow(k, bytes) => {
+                        let (slot, next) = parts.entry(k).or_default();
+                        let last = |part: u8| vec![k, k, part];
+                        let hash = |part: u8| hash_bytes(&last(part));
+                        let of = |part: u8| instance_of(hash(part), writers);
+                        if *next > 0 && logs[of(*next - 1)].extend_part(slot, &bytes) {
+                            live.entry(last(*next - 1)).or_insert_with(Vec::new).extend(bytes);
+                            continue;
+                        }
+                        // A slot is of one instance's log.
+                        if *next > 0 && of(*next) != of(*next - 1) {
+                            *slot = Slot::default();
+                        }
+                        logs[of(*next)].begin_part(slot, hash(*next), &last(*next), &bytes);
+                        live.insert(last(*next), bytes);
+                        *next += 1;
+                    }
                     Op::Delete(key) => {
-                        let key = vec![key; 3];
+                        let key = vec![key; 4];
                         let hash = hash_bytes(&key);
                         // The slot is used again by the next put, as an operator does it.
                         let slot = slots.entry(key.clone()).or_default();
@@ -328,6 +445,12 @@ mod tests {
                         live.remove(&key);
                     }
                     Op::Marker => {
+                        for key in deferred.drain(..) {
+                            let (hash, slot) = (hash_bytes(&key), slots.entry(key.clone()).or_default());
+                            if let Some(value) = live.get(&key) {
+                                logs[instance_of(hash, writers)].write(slot, hash, &key, value);
+                            }
+                        }
                         logs.iter_mut().for_each(|log| log.hand_over(epoch, 0, 0));
                         while let Ok(Report::State { changes, .. }) = inbox.try_recv() {
                             checkpoint.change(changes);

@@ -9,8 +9,9 @@
 //! keys meet whatever they are written as. It is kept to be compared: if a key hashed otherwise than
 //! when it was written, its records would go to an instance that does not have its state.
 //!
-//! *Limits.* The whole state of a key is written after each of its records: large ones belong into
-//! the lists and maps of a [processor](super::Processor).
+//! *Limits.* The whole state of a key is written after each of its records, and one that has become
+//! long (4 KiB) once an epoch: large ones belong into the lists and maps of a
+//! [processor](super::Processor), which write what has changed.
 
 use super::flow::Keeps;
 use super::state::{Kept, damaged, write};
@@ -20,7 +21,7 @@ use millstream_engine::event::Epoch;
 use millstream_engine::job::Job;
 use millstream_engine::key_group::hash_key;
 use millstream_engine::split_table::SplitTable;
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::state::{Slot, StateLog, WriteAt};
 use std::hash::Hash;
 
 /// A flow without a checkpoint. Its keys and states are of any types.
@@ -70,7 +71,12 @@ where
 {
     type States = Noted<K, S>;
     fn states(job: &mut Job, instances: usize) -> Vec<Noted<K, S>> {
-        let noted = |log| Noted { entries: SplitTable::default(), value: Vec::new(), log };
+        let noted = |log| Noted {
+            entries: SplitTable::default(),
+            value: Vec::new(),
+            deferred: Vec::new(),
+            log,
+        };
         job.operator(instances).into_iter().map(noted).collect()
     }
     fn describe(kept: &mut Keeps, aggregate: &str) {
@@ -105,7 +111,7 @@ pub trait KeyStates<K, S>: Send {
     /// Takes up what an earlier run has left; before the first record.
     fn restore(&mut self) -> Result<(), EngineError>;
     /// Hands over what has changed; before the marker is passed on.
-    fn hand_over(&mut self, epoch: Epoch);
+    fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 }
 
 /// In memory alone.
@@ -136,7 +142,9 @@ impl<K: Hash + Eq + Clone + Send, S: Default + Send> KeyStates<K, S> for Plain<K
         Ok(())
     }
     #[inline(always)]
-    fn hand_over(&mut self, _: Epoch) {}
+    fn hand_over(&mut self, _: Epoch) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// The control side of a stage with states of keys.
@@ -160,7 +168,7 @@ macro_rules! keep_states {
             &mut self,
             epoch: millstream_engine::event::Epoch,
         ) -> Result<(), millstream_engine::error::EngineError> {
-            self.states.hand_over(epoch);
+            self.states.hand_over(epoch)?;
             self.$down.marker(epoch)
         }
         fn end(&mut self) -> Result<(), millstream_engine::error::EngineError> {
@@ -195,16 +203,33 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     fn change<R>(
         &mut self,
         hash: u64,
-        (log, value): (&mut StateLog, &mut Vec<u8>),
+        Notes { log, value, deferred }: Notes<'_>,
         body: impl FnOnce(&mut S) -> R,
     ) -> Result<R, EngineError> {
         let output = body(&mut self.state);
-        value.clear();
-        value.extend_from_slice(&hash.to_le_bytes());
-        write(&self.state, value)?;
-        log.put(&mut self.slot, hash, &self.bytes, value);
+        match log.put_at(&mut self.slot) {
+            WriteAt::Once => {
+                self.encode(hash, value)?;
+                log.put(&mut self.slot, hash, &self.bytes, value);
+            }
+            WriteAt::Marker { first: true } => deferred.push((hash, self.bytes.clone())),
+            WriteAt::Marker { first: false } => {}
+        }
         Ok(output)
     }
+
+    fn encode(&self, hash: u64, out: &mut Vec<u8>) -> Result<(), EngineError> {
+        out.clear();
+        out.extend_from_slice(&hash.to_le_bytes());
+        write(&self.state, out)
+    }
+}
+
+/// Where a changed state is written.
+struct Notes<'n> {
+    log: &'n mut StateLog,
+    value: &'n mut Vec<u8>,
+    deferred: &'n mut Vec<(u64, Box<[u8]>)>,
 }
 
 /// In checkpoints too.
@@ -212,6 +237,8 @@ pub struct Noted<K, S> {
     entries: SplitTable<Entry<K, S>>,
     /// What is noted.
     value: Vec<u8>,
+    /// Hashes and keys of long states, which are written at the marker.
+    deferred: Vec<(u64, Box<[u8]>)>,
     log: StateLog,
 }
 
@@ -230,7 +257,8 @@ fn add<K: Hash, S>(
 impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K, S> {
     #[inline]
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
-        let (hash, notes) = (hash_key(key), (&mut self.log, &mut self.value));
+        let Self { log, value, deferred, .. } = self;
+        let (hash, notes) = (hash_key(key), Notes { log, value, deferred });
         if let Some(entry) = self.entries.find_mut(hash, |entry| entry.key == *key) {
             return entry.change(hash, notes, body);
         }
@@ -262,11 +290,19 @@ impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K
         })
     }
 
-    fn hand_over(&mut self, epoch: Epoch) {
+    fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        let Self { entries, log, value, deferred, .. } = self;
+        for (hash, bytes) in deferred.drain(..) {
+            if let Some(entry) = entries.find_mut(hash, |entry| entry.bytes == bytes) {
+                entry.encode(hash, value)?;
+                log.write(&mut entry.slot, hash, &entry.bytes, value);
+            }
+        }
         let keys = self.entries.len() as u64;
         // What a table needs beside its entries, and what is behind a pointer, about.
         let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64;
         self.log.hand_over(epoch, keys, bytes);
+        Ok(())
     }
 }
 

@@ -98,6 +98,22 @@ impl<'a> Row<'a> {
     }
 }
 
+/// The length of a row that begins a buffer, which may hold more; `None` if the buffer ends too
+/// early.
+pub fn length(bytes: &[u8], fields: impl ExactSizeIterator<Item = Physical>) -> Option<usize> {
+    let width = fields.len();
+    let mut end = Slot::new(width, width).offset;
+    let slots = bytes.get(..end)?;
+    for (index, physical) in fields.enumerate() {
+        let slot = Slot::new(index, width);
+        if matches!(physical, Physical::Bytes | Physical::Decimal) && !Row(slots).is_null(slot) {
+            let word = word(slots, slot.offset);
+            end = end.max((word & 0xFFFF_FFFF) as usize + (word >> 32) as usize);
+        }
+    }
+    (end <= bytes.len()).then_some(end)
+}
+
 /// A decimal's unscaled value from its 16 bytes.
 #[inline]
 pub fn decimal_of(bytes: &[u8]) -> i128 {

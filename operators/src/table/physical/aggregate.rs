@@ -16,7 +16,7 @@
 //!
 //! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
 
-use super::accumulator::{Accumulator, Function};
+use super::accumulator::{Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch, step};
 use crate::due::Due;
@@ -31,7 +31,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::{hash_behind, hash_bytes};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::state::{Slot, StateLog, WriteAt};
 use smallvec::SmallVec;
 
 struct Entry {
@@ -47,6 +47,8 @@ struct Entry {
     slot: Slot,
     /// The watermark has let it go, and another may have its place.
     gone: bool,
+    /// Of values that grow, where changes are kept.
+    parts: Option<Box<GroupParts>>,
 }
 
 impl Keyed for Entry {
@@ -126,6 +128,35 @@ pub(super) fn write_keys(
     Ok(())
 }
 
+impl Entry {
+    fn new(hash: u64, key: SmallVec<[u8; 40]>, accumulators: SmallVec<[Accumulator; 1]>) -> Self {
+        Self {
+            hash,
+            key,
+            accumulators,
+            ingest_ns: UNTIMED,
+            touched: false,
+            slot: Slot::default(),
+            gone: false,
+            parts: None,
+        }
+    }
+}
+
+/// Writes the values of an entry, without what is in parts.
+fn encode(entry: &Entry, out: &mut Vec<u8>) {
+    out.clear();
+    match entry.parts {
+        Some(_) => entry.accumulators.iter().for_each(|acc| acc.encode_beside_parts(out)),
+        None => entry.accumulators.iter().for_each(|acc| acc.encode(out)),
+    }
+}
+
+fn unreadable() -> EngineError {
+    let reason = "an entry of an aggregation does not hold what its functions need";
+    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
+}
+
 /// How many rows have been put together in these words.
 fn rows_of(words: &[u8]) -> u64 {
     words.first_chunk().map_or(0, |rows| u64::from_le_bytes(*rows))
@@ -168,6 +199,13 @@ pub(super) struct Aggregate {
     out: Vec<u8>,
     log: StateLog,
     value: Vec<u8>,
+    /// Values of some function grow.
+    grows: bool,
+    buffers: Buffers,
+    /// Entries whose long values are written at the marker.
+    deferred: Vec<u32>,
+    /// Memory that values that grow own.
+    heap_bytes: usize,
     key_bytes: u64,
     down: BoxChain,
 }
@@ -190,6 +228,10 @@ impl Aggregate {
         Self {
             computes,
             by_bytes: of_bytes && event.is_none(),
+            grows: functions.iter().any(Function::grows),
+            buffers: Buffers::default(),
+            deferred: Vec::new(),
+            heap_bytes: 0,
             partials: None,
             words: Vec::new(),
             keys,
@@ -268,15 +310,12 @@ impl Aggregate {
         if let Some(at) = self.entries.find(hash, &self.key) {
             return at;
         }
-        let entry = Entry {
-            hash,
-            key: SmallVec::from_slice(&self.key),
-            accumulators: self.functions.iter().map(Function::start).collect(),
-            ingest_ns: UNTIMED,
-            touched: false,
-            slot: Slot::default(),
-            gone: false,
-        };
+        let mut accumulators: SmallVec<[_; 1]> =
+            self.functions.iter().map(Function::start).collect();
+        let in_parts = self.grows && self.log.is_on();
+        let parts = in_parts.then(|| Box::new(GroupParts::new(&mut accumulators)));
+        let key = SmallVec::from_slice(&self.key);
+        let entry = Entry { parts, ..Entry::new(hash, key, accumulators) };
         self.key_bytes += self.key.len() as u64;
         let at = self.entries.insert(entry);
         if let Some(over_us) = self.over_us(&self.entries[at].key) {
@@ -290,6 +329,11 @@ impl Aggregate {
         self.entries.free(at);
         let entry = &mut self.entries[at];
         self.log.delete(&mut entry.slot, entry.hash, &entry.key);
+        if let Some(mut parts) = entry.parts.take() {
+            let group = Group { hash: entry.hash, key: &entry.key };
+            parts.erase(group, &mut self.log, &mut self.buffers);
+            self.heap_bytes -= parts.heap_bytes();
+        }
         self.key_bytes -= entry.key.len() as u64;
         (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
         entry.accumulators.clear();
@@ -344,22 +388,58 @@ impl Aggregate {
     /// Notes an entry's new value for the checkpoint.
     #[inline]
     fn note(&mut self, at: usize) {
+        if self.grows {
+            self.note_added(at);
+        }
         let entry = &mut self.entries[at];
+        if let WriteAt::Marker { first } = self.log.put_at(&mut entry.slot) {
+            if first {
+                self.deferred.push(at as u32);
+            }
+            return;
+        }
         if self.log.is_on() {
-            self.value.clear();
-            entry.accumulators.iter().for_each(|acc| acc.encode(&mut self.value));
+            encode(entry, &mut self.value);
         }
         self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
+    /// Notes what the values that grow have added.
+    #[inline(never)]
+    fn note_added(&mut self, at: usize) {
+        let Self { entries, log, buffers, .. } = self;
+        let Entry { hash, key, accumulators, parts, .. } = &mut entries[at];
+        if let Some(parts) = parts {
+            self.heap_bytes -= parts.heap_bytes();
+            parts.write(Group { hash: *hash, key }, accumulators, log, buffers);
+            self.heap_bytes += parts.heap_bytes();
+        }
+    }
+
+    /// Writes the long values that have changed in this epoch.
+    fn write_deferred(&mut self) {
+        for at in self.deferred.drain(..) {
+            let entry = &mut self.entries[at as usize];
+            if !entry.gone {
+                encode(entry, &mut self.value);
+                self.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
+            }
+        }
+    }
+
     /// Takes the committed state in.
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, entries, functions, key_bytes, .. } = self;
+        let Self { log, entries, functions, key_bytes, keys, grows, .. } = self;
+        let mut parts = Restored::default();
         log.restore(|hash, key, value| {
-            let unreadable = || {
-                let reason = "an entry of an aggregation does not hold what its functions need";
-                EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
-            };
+            if *grows {
+                let physical = keys.iter().map(Key::physical);
+                let split = row::length(key, physical).and_then(|bytes| split_key(key, bytes));
+                if let (group, Some(part)) = split.ok_or_else(unreadable)? {
+                    parts.put(group, part, value);
+                    return Ok(());
+                }
+            }
             let Some(mut value) = value else {
                 if let Some(at) = entries.find(hash, key) {
                     entries.free(at);
@@ -377,22 +457,21 @@ impl Aggregate {
                 entries[at].accumulators = accumulators;
                 return Ok(());
             }
-            let entry = Entry {
-                hash,
-                key: SmallVec::from_slice(key),
-                accumulators,
-                ingest_ns: UNTIMED,
-                touched: false,
-                slot: Slot::default(),
-                gone: false,
-            };
             *key_bytes += key.len() as u64;
-            entries.insert(entry);
+            entries.insert(Entry::new(hash, SmallVec::from_slice(key), accumulators));
             Ok(())
         })?;
+        let in_parts = self.grows && self.log.is_on();
         for at in 0..self.entries.places() {
-            if self.entries[at].gone {
+            let entry = &mut self.entries[at];
+            if entry.gone {
                 continue;
+            }
+            if in_parts {
+                let taken = parts.take(&entry.key, &mut entry.accumulators);
+                let taken = taken.ok_or_else(unreadable)?;
+                self.heap_bytes += taken.heap_bytes();
+                entry.parts = Some(Box::new(taken));
             }
             if let Some(over_us) = self.over_us(&self.entries[at].key) {
                 self.due.add(over_us, at as u32);
@@ -402,12 +481,20 @@ impl Aggregate {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
+        self.write_deferred();
         let entry = size_of::<Entry>() + size_of::<Accumulator>() * self.functions.len() + 8;
         let rows = self.entries.len() as u64;
-        self.log.hand_over(epoch, rows, rows * entry as u64 + self.key_bytes);
+        self.log.hand_over(
+            epoch,
+            rows,
+            rows * entry as u64 + self.key_bytes + self.heap_bytes as u64,
+        );
     }
 
     fn emit(&mut self, at: usize, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.grows {
+            self.entries[at].accumulators.iter_mut().for_each(Accumulator::settle);
+        }
         let (keys, entry) = (self.keys.len(), &self.entries[at]);
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, keys + self.functions.len());

@@ -2,7 +2,8 @@
 //! accumulators. A row joins those that it touches, and becomes a bridge between them.
 //!
 //! *State.* A key's value is the number of its sessions and, for each in order of time, begin, end
-//! and accumulators. It is written anew with each of its rows.
+//! and accumulators. It is written anew with each of its rows, and one that has become long once an
+//! epoch.
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
@@ -17,7 +18,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::state::{Slot, StateLog, WriteAt};
 use smallvec::SmallVec;
 
 struct Session {
@@ -91,6 +92,8 @@ pub(super) struct SessionAggregate {
     /// A marker, and the next entry of a whole table before it.
     marker: Option<(Epoch, usize)>,
     changed: bool,
+    /// Entries whose long values are written at the marker.
+    deferred: Vec<u32>,
     /// Sessions of all keys.
     kept: u64,
     down: BoxChain,
@@ -135,6 +138,7 @@ impl SessionAggregate {
             owes: false,
             marker: None,
             changed: false,
+            deferred: Vec::new(),
             kept: 0,
             down,
         }
@@ -189,6 +193,15 @@ impl SessionAggregate {
             self.parts.log.erase(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
+        match self.parts.log.write_at(&mut entry.slot) {
+            WriteAt::Once => self.write(at),
+            WriteAt::Marker { first: true } => self.deferred.push(at as u32),
+            WriteAt::Marker { first: false } => {}
+        }
+    }
+
+    fn write(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
         if self.parts.log.is_on() {
             self.value.clear();
             self.value.extend_from_slice(&(entry.sessions.len() as u64).to_le_bytes());
@@ -272,6 +285,13 @@ impl SessionAggregate {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
+        let mut deferred = std::mem::take(&mut self.deferred);
+        for at in deferred.drain(..) {
+            if !self.entries[at as usize].sessions.is_empty() {
+                self.write(at as usize);
+            }
+        }
+        self.deferred = deferred;
         let (keys, sessions) = (self.entries.len() as u64, self.kept);
         let bytes =
             keys * (size_of::<Entry>() as u64 + 40) + sessions * size_of::<Session>() as u64;

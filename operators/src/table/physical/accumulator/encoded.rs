@@ -108,7 +108,17 @@ impl Accumulator {
         }
     }
 
-    /// Appends the value as it stands in a checkpoint.
+    /// Appends the value in the checkpoint's encoding without what is written in parts
+    /// ([`GroupParts`](super::parts::GroupParts)).
+    pub fn encode_beside_parts(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Values(_) | Self::Percentile(_) => out.extend_from_slice(&IN_PARTS.to_le_bytes()),
+            Self::Distinct(_) => out.push(SKETCH_IN_PARTS),
+            fixed => fixed.encode(out),
+        }
+    }
+
+    /// Appends the value in the checkpoint's encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
@@ -147,8 +157,11 @@ impl Accumulator {
     }
 
     /// Takes the value from the front of what [`encode`](Self::encode) wrote for the same kind;
-    /// `None` if the bytes end too early.
+    /// `None` if the bytes end too early. A value that is written in parts becomes the empty one.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        if self.skip_in_parts(bytes) {
+            return Some(());
+        }
         match self {
             Self::Count(n) => *n = i64::from_le_bytes(take(bytes)?),
             Self::SumLong(v) | Self::Long(v) => *v = take_option(bytes)?.map(i64::from_le_bytes),
@@ -207,6 +220,30 @@ impl Accumulator {
     }
 }
 
+impl Accumulator {
+    /// Whether the value is written in parts; takes the mark that says so.
+    fn skip_in_parts(&self, bytes: &mut &[u8]) -> bool {
+        let mark = IN_PARTS.to_le_bytes();
+        let mark: &[u8] = match self {
+            Self::Values(_) | Self::Percentile(_) => &mark,
+            Self::Distinct(_) => &[SKETCH_IN_PARTS],
+            _ => return false,
+        };
+        match bytes.strip_prefix(mark) {
+            Some(rest) => {
+                *bytes = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// The number of values, or the accuracy, of a value that is written in parts.
+const IN_PARTS: u32 = u32::MAX;
+/// The precision of a sketch that is written in parts.
+const SKETCH_IN_PARTS: u8 = u8::MAX;
+
 /// The kind of a list of sessions, each with the values of the kinds that follow.
 pub(in super::super) const SESSIONS: &str = "sessions";
 /// The kind of a time in microseconds.
@@ -226,6 +263,9 @@ pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
             return time(value);
         }
         let mut accumulator = Accumulator::of_kind(kind)?;
+        if accumulator.skip_in_parts(value) {
+            return Some("in parts".to_string());
+        }
         accumulator.decode(value)?;
         Some(accumulator.show())
     };

@@ -2,6 +2,7 @@
 
 mod encoded;
 mod moments;
+mod parts;
 mod percentile;
 mod plain;
 mod sketch;
@@ -24,6 +25,8 @@ use crate::table::value::Value;
 pub use encoded::show_state;
 pub(super) use encoded::{SESSIONS, TIME};
 use moments::{CoMoments, Moments};
+pub use parts::part_number;
+pub(super) use parts::{Buffers, Group, GroupParts, Restored, split_key};
 use percentile::Percentiles;
 pub(super) use plain::Plain;
 use sketch::Sketch;
@@ -67,6 +70,16 @@ pub(super) enum Accumulator {
 }
 
 const _: () = assert!(size_of::<Accumulator>() == 32);
+
+impl Accumulator {
+    /// Prepares the value for being read many times.
+    #[inline]
+    pub fn settle(&mut self) {
+        if let Self::Percentile(percentiles) = self {
+            percentiles.settle();
+        }
+    }
+}
 
 impl Default for Accumulator {
     /// Of no function; owns no memory.
@@ -437,6 +450,15 @@ impl Function {
         }
     }
 
+    /// Whether the function's value grows with its records, and is written to checkpoints in parts.
+    pub fn grows(&self) -> bool {
+        let grows = |acc: &Accumulator| {
+            use Accumulator as A;
+            matches!(acc, A::Values(_) | A::Distinct(_) | A::Percentile(_))
+        };
+        grows(&self.start())
+    }
+
     /// Writes the present value as a column.
     pub fn write(
         &self,
@@ -487,6 +509,7 @@ impl Function {
             A::Values(values) => writer.bytes(index, &values.array(&self.from)),
             A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
             A::Percentile(p) if p.count() > 0 => {
+                let p = p.settled();
                 let found = self.fractions.iter().map(|fraction| p.at(*fraction, &self.from));
                 let found: Vec<Value> = found.collect();
                 match (self.several, found.as_slice()) {

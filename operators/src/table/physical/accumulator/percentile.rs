@@ -5,9 +5,14 @@
 //! Up to four times the accuracy's number of different values the result is exact. Beyond, a rank is
 //! wrong by at most 1 / accuracy of the count.
 
+use super::parts::Grows;
 use crate::table::expr::cell::Cell;
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use std::borrow::Cow;
+
+/// Values that are put among the samples together.
+const FRESH_MAX: usize = 1024;
 
 /// The summary.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +23,11 @@ pub struct Percentiles {
     exact: bool,
     /// In order.
     samples: Vec<Sample>,
+    /// The latest values, which are not among the samples yet: one insertion into a long list costs
+    /// as much as many at once.
+    fresh: Vec<i128>,
+    /// Values since they were last written, if a checkpoint asks for them.
+    added: Option<Vec<i128>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +68,8 @@ fn value(key: i128, data_type: &DataType) -> Value {
 impl Percentiles {
     /// One that has seen nothing.
     pub fn new(accuracy: usize) -> Self {
-        Self { accuracy, count: 0, exact: true, samples: Vec::new() }
+        let (samples, fresh) = (Vec::new(), Vec::new());
+        Self { accuracy, count: 0, exact: true, samples, fresh, added: None }
     }
 
     /// How many values there were.
@@ -69,7 +80,49 @@ impl Percentiles {
     /// Takes a value in.
     pub fn add(&mut self, cell: Cell<'_>) {
         let key = key(cell);
+        if let Some(added) = &mut self.added {
+            added.push(key);
+        }
+        self.add_key(key);
+    }
+
+    fn add_key(&mut self, key: i128) {
         self.count += 1;
+        self.fresh.push(key);
+        if self.fresh.len() >= FRESH_MAX {
+            self.settle();
+        }
+    }
+
+    /// Puts the latest values among the samples. To be called before the summary is read.
+    pub fn settle(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let mut fresh = std::mem::take(&mut self.fresh);
+        if let [key] = *fresh {
+            self.insert(key);
+        } else {
+            fresh.sort_unstable();
+            self.insert_sorted(&fresh);
+        }
+        fresh.clear();
+        self.fresh = fresh;
+        if self.samples.len() > self.accuracy * 4 {
+            self.compress();
+        }
+    }
+
+    /// A summary with the latest values among its samples.
+    pub fn settled(&self) -> Cow<'_, Self> {
+        let mut settled = Cow::Borrowed(self);
+        if !self.fresh.is_empty() {
+            settled.to_mut().settle();
+        }
+        settled
+    }
+
+    fn insert(&mut self, key: i128) {
         let at = self.samples.partition_point(|sample| sample.key <= key);
         match at.checked_sub(1).map(|at| &mut self.samples[at]) {
             Some(same) if same.key == key => same.weight += 1,
@@ -79,13 +132,33 @@ impl Percentiles {
                 self.samples.insert(at, Sample { key, weight: 1, unsure });
             }
         }
-        if self.samples.len() > self.accuracy * 4 {
-            self.compress();
+    }
+
+    /// Inserts values in order, in one pass over the samples.
+    fn insert_sorted(&mut self, fresh: &[i128]) {
+        let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + fresh.len());
+        let mut samples = self.samples.iter().copied().peekable();
+        for key in fresh {
+            while let Some(sample) = samples.next_if(|sample| sample.key <= *key) {
+                merged.push(sample);
+            }
+            match merged.last_mut() {
+                Some(same) if same.key == *key => same.weight += 1,
+                last => {
+                    let next = samples.peek().filter(|_| last.is_some() && !self.exact);
+                    let unsure = next.map_or(0, |next| next.weight + next.unsure - 1);
+                    merged.push(Sample { key: *key, weight: 1, unsure });
+                }
+            }
         }
+        merged.extend(samples);
+        self.samples = merged;
     }
 
     /// Takes in what another one has seen.
     pub fn merge(&mut self, other: &Self) {
+        self.settle();
+        let other = other.settled();
         let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + other.samples.len());
         let exact = self.exact && other.exact;
         let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
@@ -132,7 +205,8 @@ impl Percentiles {
         self.samples = kept;
     }
 
-    /// The value at a fraction of the ranks: the smallest that so many are not larger than.
+    /// The value at a fraction of the ranks: the smallest that so many are not larger than. The
+    /// summary must be [settled](Self::settle).
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
         let (mut rank, mut best) = (0, (u64::MAX, 0));
@@ -149,12 +223,13 @@ impl Percentiles {
         if self.samples.is_empty() { Value::Null } else { value(best.1, data_type) }
     }
 
-    /// Appends it as it stands in a checkpoint.
+    /// Appends the summary in the checkpoint's encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let settled = self.settled();
         out.extend_from_slice(&(self.accuracy as u32).to_le_bytes());
-        out.push(u8::from(self.exact));
-        out.extend_from_slice(&(self.samples.len() as u32).to_le_bytes());
-        for sample in &self.samples {
+        out.push(u8::from(settled.exact));
+        out.extend_from_slice(&(settled.samples.len() as u32).to_le_bytes());
+        for sample in &settled.samples {
             out.extend_from_slice(&sample.key.to_le_bytes());
             out.extend_from_slice(&sample.weight.to_le_bytes());
             out.extend_from_slice(&sample.unsure.to_le_bytes());
@@ -179,6 +254,47 @@ impl Percentiles {
     }
 }
 
+impl Grows for Percentiles {
+    fn track(&mut self) {
+        self.added.get_or_insert_default();
+    }
+
+    fn has_added(&self) -> bool {
+        self.added.as_ref().is_some_and(|added| !added.is_empty())
+    }
+
+    fn write_added(&mut self, out: &mut Vec<u8>) {
+        for key in self.added.iter_mut().flat_map(|added| added.drain(..)) {
+            out.extend_from_slice(&key.to_le_bytes());
+        }
+    }
+
+    fn read_added(&mut self, bytes: &[u8]) -> Option<()> {
+        let (keys, []) = bytes.as_chunks::<16>() else { return None };
+        keys.iter().for_each(|key| self.add_key(i128::from_le_bytes(*key)));
+        Some(())
+    }
+
+    fn whole_bytes(&self) -> Option<usize> {
+        Some(9 + (self.samples.len() + self.fresh.len()) * 32)
+    }
+
+    fn write_whole(&mut self, out: &mut Vec<u8>) {
+        self.settle();
+        self.encode(out);
+        self.added.iter_mut().for_each(Vec::clear);
+    }
+
+    fn read_whole(&mut self, mut bytes: &[u8]) -> Option<()> {
+        self.decode(&mut bytes)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let added = self.added.as_ref().map_or(0, Vec::capacity);
+        self.samples.capacity() * size_of::<Sample>() + (self.fresh.capacity() + added) * 16
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +310,7 @@ mod tests {
             }
             let mut percentiles = Percentiles::new(accuracy);
             numbers.iter().for_each(|n| percentiles.add(Cell::Double(*n as f64 - 500.0)));
+            percentiles.settle();
             for fraction in [0.0, 0.01, 0.5, 0.99, 1.0] {
                 let Value::Double(found) = percentiles.at(fraction, &DataType::Double) else {
                     panic!("a double")

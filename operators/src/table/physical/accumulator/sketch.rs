@@ -5,11 +5,15 @@
 //! sketches", 2017), which needs no tables of corrections; it may differ from Spark's in the last
 //! per cent.
 
+use super::parts::Grows;
+
 /// The sketch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sketch {
     precision: u8,
     registers: Box<[u8]>,
+    /// Registers that were raised since they were last written, if a checkpoint asks for them.
+    raised: Option<Vec<u32>>,
 }
 
 impl Sketch {
@@ -20,7 +24,7 @@ impl Sketch {
 
     /// One that has seen nothing.
     pub fn new(precision: u8) -> Self {
-        Self { precision, registers: vec![0; 1 << precision].into() }
+        Self { precision, registers: vec![0; 1 << precision].into(), raised: None }
     }
 
     /// Takes a value's hash in.
@@ -28,14 +32,24 @@ impl Sketch {
         let index = (hash >> (64 - self.precision)) as usize;
         let rest = hash << self.precision | 1 << (self.precision - 1);
         let rank = rest.leading_zeros() as u8 + 1;
+        self.raise(index, rank);
+    }
+
+    #[inline]
+    fn raise(&mut self, index: usize, rank: u8) {
         let register = &mut self.registers[index];
-        *register = (*register).max(rank);
+        if *register < rank {
+            *register = rank;
+            if let Some(raised) = &mut self.raised {
+                raised.push(index as u32);
+            }
+        }
     }
 
     /// Takes in what another one of the same precision has seen.
     pub fn merge(&mut self, other: &Self) {
-        for (register, seen) in self.registers.iter_mut().zip(&other.registers) {
-            *register = (*register).max(*seen);
+        for (index, rank) in other.registers.iter().enumerate() {
+            self.raise(index, *rank);
         }
     }
 
@@ -74,8 +88,52 @@ impl Sketch {
         let length = 1usize << precision.clamp(4, 21);
         let (registers, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        *self = Self { precision, registers: registers.into() };
+        *self = Self { precision, registers: registers.into(), raised: None };
         Some(())
+    }
+}
+
+impl Grows for Sketch {
+    fn track(&mut self) {
+        self.raised.get_or_insert_default();
+    }
+
+    fn has_added(&self) -> bool {
+        self.raised.as_ref().is_some_and(|raised| !raised.is_empty())
+    }
+
+    fn write_added(&mut self, out: &mut Vec<u8>) {
+        for index in self.raised.iter_mut().flat_map(|raised| raised.drain(..)) {
+            out.extend_from_slice(&index.to_le_bytes());
+            out.push(self.registers[index as usize]);
+        }
+    }
+
+    fn read_added(&mut self, bytes: &[u8]) -> Option<()> {
+        let (raised, []) = bytes.as_chunks::<5>() else { return None };
+        for [a, b, c, d, rank] in raised {
+            let index = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+            let register = self.registers.get_mut(index)?;
+            *register = (*register).max(*rank);
+        }
+        Some(())
+    }
+
+    fn whole_bytes(&self) -> Option<usize> {
+        Some(1 + self.registers.len())
+    }
+
+    fn write_whole(&mut self, out: &mut Vec<u8>) {
+        self.encode(out);
+        self.raised.iter_mut().for_each(Vec::clear);
+    }
+
+    fn read_whole(&mut self, mut bytes: &[u8]) -> Option<()> {
+        self.decode(&mut bytes)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.registers.len() + self.raised.as_ref().map_or(0, |raised| raised.capacity() * 4)
     }
 }
 

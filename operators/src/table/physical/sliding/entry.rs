@@ -294,10 +294,14 @@ impl<U: Unit> Entry<U> {
         Ok(cost)
     }
 
+    /// The place of the slice that begins at a time.
+    pub fn find(&self, begin_us: i64, common: &Common<U>) -> Option<usize> {
+        (0..self.slices.len()).rev().find(|at| self.begin(*at, common) == begin_us)
+    }
+
     /// Removes a slice that no window has taken. Returns whether it was there.
     pub fn remove(&mut self, begin_us: i64, common: &Common<U>) -> bool {
-        let found = (0..self.slices.len()).find(|at| self.begin(*at, common) == begin_us);
-        let Some(at) = found else { return false };
+        let Some(at) = self.find(begin_us, common) else { return false };
         self.slices.remove(at, common.size());
         self.last_us =
             self.slices.len().checked_sub(1).map_or(i64::MIN, |last| self.begin(last, common));

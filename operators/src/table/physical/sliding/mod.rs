@@ -43,7 +43,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::state::{Slot, StateLog, WriteAt};
 use std::ops::Range;
 use unit::{Unit, Values};
 
@@ -91,6 +91,8 @@ struct SlidingAggregate<U> {
     key: Vec<u8>,
     recent: Recent,
     buffers: Buffers,
+    /// Entries and beginnings of slices whose long values are written at the marker.
+    deferred: Vec<(u32, i64)>,
     /// Of a window.
     sum: Values<U>,
     scratch: Scratch,
@@ -205,6 +207,7 @@ impl<U: Unit> SlidingAggregate<U> {
             key: Vec::new(),
             recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },
             buffers: Buffers::default(),
+            deferred: Vec::new(),
             sum: Values::new(),
             scratch: Scratch::default(),
             passing_us: None,
@@ -284,9 +287,30 @@ impl<U: Unit> SlidingAggregate<U> {
         let hash = entry.hash;
         write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
         let Some((sum, slot)) = entry.kept(place, common) else { return };
+        if let WriteAt::Marker { first } = log.put_at(slot) {
+            if first {
+                self.deferred.push((at as u32, begin_us));
+            }
+            return;
+        }
         buffers.value.clear();
         U::encode(&common.functions, sum, &mut buffers.value);
         log.put(slot, hash, &buffers.key, &buffers.value);
+    }
+
+    /// Writes the long slices that have changed in this epoch and are still there.
+    fn write_deferred(&mut self) {
+        let Self { keys, log, common, table, buffers, .. } = self;
+        for (at, begin_us) in self.deferred.drain(..) {
+            let entry = &mut table.entries[at as usize];
+            let Some(place) = entry.find(begin_us, common) else { continue };
+            let hash = entry.hash;
+            write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
+            let Some((sum, slot)) = entry.kept(place, common) else { continue };
+            buffers.value.clear();
+            U::encode(&common.functions, sum, &mut buffers.value);
+            log.write(slot, hash, &buffers.key, &buffers.value);
+        }
     }
 
     /// Lets the next window of a key out, and then what no window needs any more. Returns what it
@@ -384,6 +408,7 @@ impl<U: Unit> SlidingAggregate<U> {
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
+        self.write_deferred();
         let entries = self.table.entries.places() * size_of::<Entry<U>>();
         let bytes = (entries + self.table.memory) as u64;
         self.log.hand_over(epoch, self.table.slices, bytes);

@@ -1,0 +1,285 @@
+//! Values that grow, in parts: each entry of the checkpoint holds what was added in an epoch, so that
+//! a record costs what it adds and not what is there.
+//!
+//! *In the checkpoint* a part's key is the row of the group's key, the number of the part (u32) and
+//! the number of the value in the group (u16). Its value is a byte that says what follows:
+//! [`ADDED`] additions to the parts before it, or [`WHOLE`] the whole value. A value of bounded size,
+//! such as a sketch, is written whole again when the additions since have become as long as it is;
+//! the parts before that are erased. A list is never written whole.
+//!
+//! *Limits.* A part takes at least its key, so a group that gets one value in each epoch has as many
+//! parts as values.
+
+use super::Accumulator;
+use crate::table::row;
+use crate::table::types::DataType;
+use millstream_engine::state::{Slot, StateLog};
+use std::collections::BTreeMap;
+
+/// A part of additions.
+const ADDED: u8 = 0;
+/// A part that replaces those before it.
+const WHOLE: u8 = 1;
+/// Additions that are kept however short the whole value is.
+const ADDED_BYTES_MIN: usize = 1024;
+/// Bytes of a part's key behind the group's key.
+const SUFFIX: usize = 4 + 2;
+
+/// A value that grows.
+pub(in super::super) trait Grows {
+    /// Notes additions from here on, if that costs memory.
+    fn track(&mut self) {}
+    /// Whether anything was added since [`write_added`](Self::write_added).
+    fn has_added(&self) -> bool;
+    /// Appends what was added.
+    fn write_added(&mut self, out: &mut Vec<u8>);
+    /// Takes in what [`write_added`](Self::write_added) wrote; `None` if it is damaged.
+    fn read_added(&mut self, bytes: &[u8]) -> Option<()>;
+    /// The length of the whole value, if it is bounded.
+    fn whole_bytes(&self) -> Option<usize> {
+        None
+    }
+    /// Appends the whole value, with what was added.
+    fn write_whole(&mut self, _out: &mut Vec<u8>) {}
+    /// Replaces the value by what [`write_whole`](Self::write_whole) wrote; `None` if it is damaged.
+    fn read_whole(&mut self, _bytes: &[u8]) -> Option<()> {
+        None
+    }
+    /// The memory that it owns.
+    fn heap_bytes(&self) -> usize;
+}
+
+/// Where the parts of one value stand.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Parts {
+    /// Of the last part.
+    slot: Slot,
+    /// The numbers of the parts that count are `first..next`.
+    first: u32,
+    next: u32,
+    /// Bytes of additions since the last whole part.
+    added_bytes: usize,
+    /// The next part must be whole: the value came from a checkpoint without parts.
+    owes_whole: bool,
+}
+
+/// What is written before it goes into the log.
+#[derive(Default)]
+pub(in super::super) struct Buffers {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// The key that parts are of.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Group<'k> {
+    pub hash: u64,
+    pub key: &'k [u8],
+}
+
+impl Group<'_> {
+    fn part_key(self, part: u32, value: u16, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.key);
+        out.extend_from_slice(&part.to_le_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+impl Parts {
+    /// Writes what a value has added since the last call.
+    pub fn write(
+        &mut self,
+        group: Group<'_>,
+        number: u16,
+        value: &mut dyn Grows,
+        log: &mut StateLog,
+        buffers: &mut Buffers,
+    ) {
+        if !value.has_added() && !self.owes_whole {
+            return;
+        }
+        let Buffers { key, value: out } = buffers;
+        let whole = value.whole_bytes().map(|bytes| bytes.max(ADDED_BYTES_MIN));
+        if whole.is_some_and(|bytes| self.owes_whole || self.added_bytes >= bytes) {
+            out.clear();
+            out.push(WHOLE);
+            value.write_whole(out);
+            self.erase(group, number, log, key);
+            group.part_key(self.next, number, key);
+            log.begin_part(&mut self.slot, group.hash, key, out);
+            // The next additions begin a part of their own.
+            *self = Self { first: self.next, next: self.next + 1, ..Self::default() };
+            return;
+        }
+        out.clear();
+        out.push(ADDED);
+        value.write_added(out);
+        self.added_bytes += out.len() - 1;
+        if !log.extend_part(&self.slot, &out[1..]) {
+            group.part_key(self.next, number, key);
+            log.begin_part(&mut self.slot, group.hash, key, out);
+            self.next += 1;
+        }
+    }
+
+    /// Erases all parts.
+    pub fn erase(&mut self, group: Group<'_>, number: u16, log: &mut StateLog, key: &mut Vec<u8>) {
+        for part in self.first..self.next {
+            group.part_key(part, number, key);
+            log.erase(&mut Slot::default(), group.hash, key);
+        }
+        (self.first, self.slot) = (self.next, Slot::default());
+    }
+
+    /// Takes a value's parts in, in the order of their numbers; `None` if one is damaged or missing.
+    fn read(&mut self, parts: &BTreeMap<u32, Vec<u8>>, value: &mut dyn Grows) -> Option<()> {
+        for (number, bytes) in parts {
+            let (kind, bytes) = bytes.split_first()?;
+            match *kind {
+                ADDED => {
+                    value.read_added(bytes)?;
+                    self.added_bytes += bytes.len();
+                }
+                WHOLE => {
+                    value.read_whole(bytes)?;
+                    self.added_bytes = 0;
+                }
+                _ => return None,
+            }
+            if self.first == self.next {
+                self.first = *number;
+            } else if self.next != *number {
+                return None;
+            }
+            self.next = *number + 1;
+        }
+        Some(())
+    }
+}
+
+/// The parts of all values of one group, where any of them grows.
+pub(in super::super) struct GroupParts {
+    parts: Vec<Parts>,
+    /// The memory that the values own.
+    heap_bytes: usize,
+}
+
+impl GroupParts {
+    /// Of a new group.
+    pub fn new(accumulators: &mut [Accumulator]) -> Self {
+        let mut parts = Vec::new();
+        each_growing(accumulators, |_, value| {
+            value.track();
+            parts.push(Parts::default());
+        });
+        Self { parts, heap_bytes: 0 }
+    }
+
+    /// The memory that the values owned when they were last written.
+    pub fn heap_bytes(&self) -> usize {
+        self.heap_bytes
+    }
+
+    /// Writes what the values have added.
+    pub fn write(
+        &mut self,
+        group: Group<'_>,
+        accumulators: &mut [Accumulator],
+        log: &mut StateLog,
+        buffers: &mut Buffers,
+    ) {
+        let mut parts = self.parts.iter_mut();
+        let mut heap_bytes = 0;
+        each_growing(accumulators, |number, value| {
+            if let Some(parts) = parts.next() {
+                parts.write(group, number, value, log, buffers);
+            }
+            heap_bytes += value.heap_bytes();
+        });
+        self.heap_bytes = heap_bytes;
+    }
+
+    /// Erases all parts of all values.
+    pub fn erase(&mut self, group: Group<'_>, log: &mut StateLog, buffers: &mut Buffers) {
+        for (number, parts) in self.parts.iter_mut().enumerate() {
+            parts.erase(group, number as u16, log, &mut buffers.key);
+        }
+    }
+}
+
+/// Calls `body` with the number of each value that grows, and the value.
+fn each_growing(accumulators: &mut [Accumulator], mut body: impl FnMut(u16, &mut dyn Grows)) {
+    let growing = accumulators.iter_mut().filter_map(|accumulator| match accumulator {
+        Accumulator::Values(values) => Some(&mut **values as &mut dyn Grows),
+        Accumulator::Distinct(sketch) => Some(&mut **sketch),
+        Accumulator::Percentile(percentiles) => Some(&mut **percentiles),
+        _ => None,
+    });
+    growing.enumerate().for_each(|(number, value)| body(number as u16, value));
+}
+
+/// Splits the key of an entry into the row of the group's key, whose length is known, and the
+/// number of the part and of the value; `None` for them if the entry is the group's own.
+pub(in super::super) fn split_key(
+    key: &[u8],
+    group_bytes: usize,
+) -> Option<(&[u8], Option<(u32, u16)>)> {
+    let (group, rest) = key.split_at_checked(group_bytes)?;
+    if rest.is_empty() {
+        return Some((group, None));
+    }
+    let suffix: [u8; SUFFIX] = rest.try_into().ok()?;
+    let [a, b, c, d, e, f] = suffix;
+    Some((group, Some((u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f])))))
+}
+
+/// The number of the part and of the value that an entry of a checkpoint holds, if it is a part;
+/// `columns` are the types of the group's key.
+pub fn part_number<'t>(
+    key: &[u8],
+    columns: impl ExactSizeIterator<Item = &'t DataType>,
+) -> Option<(u32, u16)> {
+    let group_bytes = row::length(key, columns.map(DataType::physical))?;
+    split_key(key, group_bytes)?.1
+}
+
+/// Parts that are being restored, by group: number of the value, number of the part.
+#[derive(Default)]
+pub(in super::super) struct Restored(
+    std::collections::HashMap<Vec<u8>, BTreeMap<u16, BTreeMap<u32, Vec<u8>>>>,
+);
+
+impl Restored {
+    /// A part, or that there is none any more.
+    pub fn put(&mut self, group: &[u8], (part, value): (u32, u16), bytes: Option<&[u8]>) {
+        if !self.0.contains_key(group) {
+            self.0.insert(group.to_vec(), BTreeMap::new());
+        }
+        let Some(of_group) = self.0.get_mut(group) else { return };
+        let parts = of_group.entry(value).or_default();
+        match bytes {
+            Some(bytes) => drop(parts.insert(part, bytes.to_vec())),
+            None => drop(parts.remove(&part)),
+        }
+    }
+
+    /// Takes the parts of a group into its values, which follow their own entry; `None` if a part
+    /// is damaged or missing.
+    pub fn take(&mut self, group: &[u8], accumulators: &mut [Accumulator]) -> Option<GroupParts> {
+        let of_group = self.0.remove(group).unwrap_or_default();
+        let (mut out, mut heap_bytes, mut damaged) = (Vec::new(), 0, false);
+        each_growing(accumulators, |number, value| {
+            let mut parts = Parts::default();
+            match of_group.get(&number).filter(|parts| !parts.is_empty()) {
+                Some(read) => damaged |= parts.read(read, value).is_none(),
+                // An empty value, or one from a checkpoint that was written without parts.
+                None => parts.owes_whole = value.whole_bytes().is_some(),
+            }
+            value.track();
+            heap_bytes += value.heap_bytes();
+            out.push(parts);
+        });
+        (!damaged).then_some(GroupParts { parts: out, heap_bytes })
+    }
+}
