@@ -96,6 +96,9 @@ impl Shape {
     }
 }
 
+/// Memory that a key group's changes keep from one epoch to the next.
+const GROUP_BYTES_KEPT: usize = 64 << 10;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Metadata {
     id: String,
@@ -518,6 +521,8 @@ impl Checkpoint {
             for (group, entries) in self.groups[operator].iter_mut().enumerate() {
                 writer.group(group as u16, entries);
                 entries.clear();
+                // An epoch that was much longer than others leaves no memory behind.
+                entries.shrink_to(GROUP_BYTES_KEPT);
                 give_way();
             }
             let folder = self.folder.join("state").join(operator.to_string());

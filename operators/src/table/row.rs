@@ -291,6 +291,28 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         filled
     }
 
+    /// Sets a field to an array, whose elements `fill` writes in the tail: all of them are NULL
+    /// before.
+    pub fn nested_array(
+        &mut self,
+        index: usize,
+        len: usize,
+        fill: impl FnOnce(&mut RowWriter<'_, B>),
+    ) {
+        let start = self.out.as_ref().len();
+        fill(&mut RowWriter::array(self.out, len));
+        let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
+        self.set(index, offset as u64 | (length as u64) << 32);
+    }
+
+    /// Sets all fields at once, from the 8 bytes of each as the row holds them.
+    pub fn words(&mut self, words: &[u8]) {
+        let slots = self.start + Slot::new(0, self.width).offset;
+        let row = self.out.as_mut();
+        row[self.start..slots].fill(0);
+        row[slots..slots + words.len()].copy_from_slice(words);
+    }
+
     /// Sets a decimal by its unscaled value.
     #[inline]
     pub fn decimal(&mut self, index: usize, unscaled: i128) {

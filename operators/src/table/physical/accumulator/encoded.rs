@@ -63,8 +63,7 @@ impl Accumulator {
             "moments" => Self::Moments(Box::default()),
             "co-moments" => Self::CoMoments(Box::default()),
             "held" => Self::Held(None),
-            "set" => Self::Values(Box::new(Values::new(true))),
-            "list" => Self::Values(Box::new(Values::new(false))),
+            "set" | "list" => Self::Values(Box::new(Values::of_rows())),
             "distinct" => Self::Distinct(Box::new(Sketch::new(9))),
             "percentile" => Self::Percentile(Box::new(Percentiles::new(10_000))),
             "count" => Self::Count(0),
@@ -265,6 +264,10 @@ pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
         let mut accumulator = Accumulator::of_kind(kind)?;
         if accumulator.skip_in_parts(value) {
             return Some("in parts".to_string());
+        }
+        // The kind does not say the type of the values.
+        if let Accumulator::Values(_) = accumulator {
+            return Values::take_count(value).map(|count| format!("{count} values"));
         }
         accumulator.decode(value)?;
         Some(accumulator.show())

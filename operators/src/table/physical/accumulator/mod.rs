@@ -260,7 +260,7 @@ impl Function {
     pub fn start(&self) -> Accumulator {
         let own = self.start_own();
         match &self.once {
-            Some(_) => Accumulator::Once(Box::new((Values::new(true), own))),
+            Some(_) => Accumulator::Once(Box::new((Values::of_rows(), own))),
             None => own,
         }
     }
@@ -281,7 +281,9 @@ impl Function {
             }
             Input::Bools(..) => Accumulator::Bool(None),
             Input::Bits(..) => Accumulator::Long(None),
-            Input::Values(_, set) => Accumulator::Values(Box::new(Values::new(*set))),
+            Input::Values(_, set) => {
+                Accumulator::Values(Box::new(Values::new(*set, self.from.clone())))
+            }
             Input::Distinct(_, _, precision) => {
                 Accumulator::Distinct(Box::new(Sketch::new(*precision)))
             }
@@ -506,7 +508,7 @@ impl Function {
                     writer.bytes(index, &text);
                 }
             }
-            A::Values(values) => writer.bytes(index, &values.array(&self.from)),
+            A::Values(values) => values.write(writer, index),
             A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
             A::Percentile(p) if p.count() > 0 => {
                 let p = p.settled();

@@ -1,25 +1,49 @@
 //! Collected values: a list in order of arrival, or a set.
 //!
 //! The values lie behind each other in one buffer, as they are written to checkpoints, so that what
-//! an epoch added is a range of it ([`Grows`]).
+//! an epoch added is a range of it ([`Grows`]). A value of fixed size takes 8 bytes, as in an array;
+//! another takes 4 bytes for its length and its own.
 
+use super::encoded::take;
 use super::parts::Grows;
 use crate::table::expr::cell::{Cell, field};
 use crate::table::row::RowWriter;
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
 use millstream_engine::key_group::hash_bytes;
 
-/// The length in bytes before each value.
+/// The length in bytes before each value that has no fixed size.
 const LENGTH: usize = 4;
+/// The number of values, where a checkpoint has them in this module's layout.
+const PACKED: u32 = u32::MAX - 1;
 
-/// The values, each as a row.
+/// How a value is written.
+#[derive(Clone, Debug, PartialEq)]
+enum Element {
+    /// One value of a type, never NULL.
+    One(DataType),
+    /// A row of several values.
+    Row,
+}
+
+impl Element {
+    fn is_fixed(&self) -> bool {
+        match self {
+            Self::One(data_type) => {
+                matches!(data_type.physical(), Physical::Bool | Physical::Long | Physical::Double)
+            }
+            Self::Row => false,
+        }
+    }
+}
+
+/// The values.
 #[derive(Clone, Debug)]
 pub struct Values {
-    /// Length and row of each value.
+    element: Element,
     bytes: Vec<u8>,
     count: usize,
-    /// Of a set: where the length of each value stands, by the hash of its row.
+    /// Of a set: where each value begins, by the hash of its bytes.
     index: Option<HashTable<usize>>,
     /// Bytes that are in the checkpoint's parts already.
     written: usize,
@@ -32,26 +56,43 @@ impl PartialEq for Values {
     }
 }
 
-/// The row whose length stands at a place.
-fn row_at(bytes: &[u8], at: usize) -> &[u8] {
-    let length = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    &bytes[at + LENGTH..at + LENGTH + length as usize]
+/// Splits the first value off.
+fn split(bytes: &[u8], fixed: bool) -> Option<(&[u8], &[u8])> {
+    if fixed {
+        return bytes.split_at_checked(8);
+    }
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
-/// The rows behind each other in a buffer.
-fn rows(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The value that begins at a place.
+fn value_at(bytes: &[u8], at: usize, fixed: bool) -> &[u8] {
+    split(&bytes[at..], fixed).map_or(&[], |(value, _)| value)
+}
+
+/// The values behind each other in a buffer.
+fn values(mut bytes: &[u8], fixed: bool) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        let row = (!bytes.is_empty()).then(|| row_at(bytes, 0))?;
-        bytes = &bytes[LENGTH + row.len()..];
-        Some(row)
+        let (value, rest) = split(bytes, fixed)?;
+        bytes = rest;
+        Some(value)
     })
 }
 
 impl Values {
-    /// An empty list, or an empty set.
-    pub fn new(set: bool) -> Self {
+    /// An empty list, or an empty set, of values of one type.
+    pub fn new(set: bool, data_type: DataType) -> Self {
+        Self::of(set, Element::One(data_type))
+    }
+
+    /// An empty set of rows.
+    pub fn of_rows() -> Self {
+        Self::of(true, Element::Row)
+    }
+
+    fn of(set: bool, element: Element) -> Self {
         let index = set.then(HashTable::new);
-        Self { bytes: Vec::new(), count: 0, index, written: 0, row: Vec::new() }
+        Self { element, bytes: Vec::new(), count: 0, index, written: 0, row: Vec::new() }
     }
 
     /// Whether each value is kept once.
@@ -61,8 +102,8 @@ impl Values {
 
     /// Adds the values of another list or set behind the own ones.
     pub fn merge(&mut self, other: &Self) {
-        for row in rows(&other.bytes) {
-            self.add_row(row);
+        for value in values(&other.bytes, self.element.is_fixed()) {
+            self.add_bytes(value);
         }
     }
 
@@ -71,83 +112,141 @@ impl Values {
         self.count
     }
 
-    /// Adds a row. Returns false if a set has it already.
-    fn add_row(&mut self, row: &[u8]) -> bool {
-        let at = self.bytes.len();
+    /// Adds a value. Returns false if a set has it already.
+    fn add_bytes(&mut self, value: &[u8]) -> bool {
+        let (at, fixed) = (self.bytes.len(), self.element.is_fixed());
         if let Some(index) = &mut self.index {
-            let (bytes, hash) = (&self.bytes, hash_bytes(row));
-            if index.find(hash, |at| row_at(bytes, *at) == row).is_some() {
+            let (bytes, hash) = (&self.bytes, hash_bytes(value));
+            if index.find(hash, |at| value_at(bytes, *at, fixed) == value).is_some() {
                 return false;
             }
-            index.insert_unique(hash, at, |at| hash_bytes(row_at(bytes, *at)));
+            index.insert_unique(hash, at, |at| hash_bytes(value_at(bytes, *at, fixed)));
         }
-        self.bytes.extend_from_slice(&(row.len() as u32).to_le_bytes());
-        self.bytes.extend_from_slice(row);
+        if !fixed {
+            self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        }
+        self.bytes.extend_from_slice(value);
         self.count += 1;
         true
     }
 
-    /// Takes a value in.
+    /// Adds a value, which is not NULL.
     pub fn add(&mut self, cell: Cell<'_>) {
-        self.add_row_of(&[cell]);
+        let cell = if self.is_set() { one_of_equals(cell) } else { cell };
+        match cell {
+            Cell::Null => false,
+            Cell::Bool(v) => self.add_bytes(&u64::from(v).to_le_bytes()),
+            Cell::Long(v) => self.add_bytes(&v.to_le_bytes()),
+            Cell::Double(v) => self.add_bytes(&v.to_bits().to_le_bytes()),
+            Cell::Decimal(v) => self.add_bytes(&v.to_le_bytes()),
+            Cell::Bytes(v) => self.add_bytes(v),
+        };
     }
 
-    /// Takes several values in that belong together. Returns whether they are new to a set.
+    /// Adds a row of values. Returns false if the set has it already.
     pub fn add_row_of(&mut self, cells: &[Cell<'_>]) -> bool {
         let mut row = std::mem::take(&mut self.row);
         row.clear();
         let mut writer = RowWriter::new(&mut row, cells.len());
         for (i, cell) in cells.iter().enumerate() {
-            let cell = match *cell {
-                // 0.0 and -0.0 are one value in a set, and so are all that are no numbers.
-                Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
-                Cell::Double(v) => Cell::Double(v + 0.0),
-                other => other,
-            };
-            cell.put(&mut writer, i);
+            one_of_equals(*cell).put(&mut writer, i);
         }
-        let added = self.add_row(&row);
+        let added = self.add_bytes(&row);
         self.row = row;
         added
     }
 
-    /// The bytes of an array of the values.
-    pub fn array(&self, element: &DataType) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut writer = RowWriter::array(&mut out, self.count);
-        for (i, row) in rows(&self.bytes).enumerate() {
-            field(row, 0, 1, element).put(&mut writer, i);
-        }
-        out
+    /// Writes an array of the values as a field.
+    pub fn write(&self, writer: &mut RowWriter<'_, Vec<u8>>, index: usize) {
+        let fixed = self.element.is_fixed();
+        writer.nested_array(index, self.count, |array| {
+            if fixed {
+                return array.words(&self.bytes);
+            }
+            let decimals = matches!(&self.element, Element::One(DataType::Decimal(..)));
+            for (i, value) in values(&self.bytes, false).enumerate() {
+                match <[u8; 16]>::try_from(value) {
+                    Ok(value) if decimals => array.decimal(i, i128::from_le_bytes(value)),
+                    _ => array.bytes(i, value),
+                }
+            }
+        });
     }
 
     /// The values, which are texts, with a separator between them; `None` if there are none.
     pub fn joined(&self, separator: &str) -> Option<Vec<u8>> {
-        let texts = rows(&self.bytes).map(|row| field(row, 0, 1, &DataType::String).bytes());
-        let texts: Vec<&[u8]> = texts.collect();
+        let texts: Vec<&[u8]> = values(&self.bytes, false).collect();
         (!texts.is_empty()).then(|| texts.join(separator.as_bytes()))
     }
 
-    /// Appends the values in the checkpoint's encoding: their number, length and row of each.
+    /// Appends the values in the checkpoint's encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&PACKED.to_le_bytes());
         out.extend_from_slice(&(self.count as u32).to_le_bytes());
+        out.extend_from_slice(&(self.bytes.len() as u64).to_le_bytes());
         out.extend_from_slice(&self.bytes);
     }
 
     /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes end too
-    /// early.
+    /// early. Earlier checkpoints have their number, and then length and row of each.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let count = u32::from_le_bytes(super::encoded::take(bytes)?);
-        *self = Self::new(self.is_set());
-        (0..count).try_for_each(|_| self.decode_row(bytes))
+        *self = Self::of(self.is_set(), self.element.clone());
+        let count = u32::from_le_bytes(take(bytes)?);
+        if count == PACKED {
+            let _count: [u8; 4] = take(bytes)?;
+            let length = usize::try_from(u64::from_le_bytes(take(bytes)?)).ok()?;
+            let (packed, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            return self.read(packed);
+        }
+        for _ in 0..count {
+            let length = u32::from_le_bytes(take(bytes)?) as usize;
+            let (row, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            match self.element.clone() {
+                Element::Row => drop(self.add_bytes(row)),
+                Element::One(data_type) => {
+                    crate::table::row::length(row, std::iter::once(data_type.physical()))?;
+                    self.add(field(row, 0, 1, &data_type));
+                }
+            }
+        }
+        Some(())
     }
 
-    fn decode_row(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let length = u32::from_le_bytes(super::encoded::take(bytes)?) as usize;
-        let (row, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest;
-        self.add_row(row);
+    /// The number of values that [`encode`](Self::encode) wrote, for people; takes them.
+    pub fn take_count(bytes: &mut &[u8]) -> Option<u32> {
+        let count = u32::from_le_bytes(take(bytes)?);
+        if count == PACKED {
+            let count = u32::from_le_bytes(take(bytes)?);
+            let length = usize::try_from(u64::from_le_bytes(take(bytes)?)).ok()?;
+            *bytes = bytes.get(length..)?;
+            return Some(count);
+        }
+        for _ in 0..count {
+            let length = u32::from_le_bytes(take(bytes)?) as usize;
+            *bytes = bytes.get(length..)?;
+        }
+        Some(count)
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
+        let fixed = self.element.is_fixed();
+        while !bytes.is_empty() {
+            let (value, rest) = split(bytes, fixed)?;
+            self.add_bytes(value);
+            bytes = rest;
+        }
         Some(())
+    }
+}
+
+/// One value for all that are equal: 0.0 and -0.0 are, and so are all that are no numbers.
+fn one_of_equals(cell: Cell<'_>) -> Cell<'_> {
+    match cell {
+        Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
+        Cell::Double(v) => Cell::Double(v + 0.0),
+        other => other,
     }
 }
 
@@ -161,10 +260,8 @@ impl Grows for Values {
         self.written = self.bytes.len();
     }
 
-    fn read_added(&mut self, mut bytes: &[u8]) -> Option<()> {
-        while !bytes.is_empty() {
-            self.decode_row(&mut bytes)?;
-        }
+    fn read_added(&mut self, bytes: &[u8]) -> Option<()> {
+        self.read(bytes)?;
         self.written = self.bytes.len();
         Some(())
     }
@@ -172,5 +269,88 @@ impl Grows for Values {
     fn heap_bytes(&self) -> usize {
         let index = self.index.as_ref().map_or(0, |index| index.capacity() * size_of::<usize>());
         self.bytes.capacity() + index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::Row;
+    use crate::table::value::Value;
+    use proptest::prelude::*;
+
+    fn array(values: &Values, data_type: &DataType) -> Value {
+        let mut out = Vec::new();
+        values.write(&mut RowWriter::new(&mut out, 1), 0);
+        Row(&out).value(0, 1, &DataType::Array(Box::new(data_type.clone())))
+    }
+
+    fn value() -> impl Strategy<Value = (DataType, Vec<Value>)> {
+        use proptest::collection::vec;
+        prop_oneof![
+            vec(-3i64..3, 0..9)
+                .prop_map(|v| (DataType::Long, v.into_iter().map(Value::Long).collect())),
+            vec(any::<bool>(), 0..9)
+                .prop_map(|v| (DataType::Boolean, v.into_iter().map(Value::Boolean).collect())),
+            vec(1i32..4, 0..9).prop_map(|v| {
+                (DataType::Double, v.into_iter().map(|v| Value::Double(f64::from(v))).collect())
+            }),
+            vec(-3i128..3, 0..9).prop_map(|v| {
+                (DataType::Decimal(20, 2), v.into_iter().map(Value::Decimal).collect())
+            }),
+            vec("[ab]{0,3}", 0..9)
+                .prop_map(|v| (DataType::String, v.into_iter().map(Value::String).collect())),
+        ]
+    }
+
+    proptest! {
+        /// Lists and sets hold what was added, in order, through parts, whole encodings and the
+        /// encoding of earlier checkpoints.
+        #[test]
+        fn every_encoding_gives_the_values_back((data_type, added) in value(), set: bool, cut in 0usize..9) {
+            let mut expected = Vec::new();
+            for value in &added {
+                if !set || !expected.contains(value) {
+                    expected.push(value.clone());
+                }
+            }
+            let (mut values, mut parts) = (Values::new(set, data_type.clone()), Vec::new());
+            let mut earlier = (expected.len() as u32).to_le_bytes().to_vec();
+            for value in &expected {
+                let row = crate::table::row::encode(std::slice::from_ref(value));
+                earlier.extend_from_slice(&(row.len() as u32).to_le_bytes());
+                earlier.extend_from_slice(&row);
+            }
+            for (i, value) in added.iter().enumerate() {
+                let row = crate::table::row::encode(std::slice::from_ref(value));
+                values.add(field(&row, 0, 1, &data_type));
+                if i == cut && values.has_added() {
+                    let mut part = Vec::new();
+                    values.write_added(&mut part);
+                    parts.push(part);
+                }
+            }
+            prop_assert_eq!(array(&values, &data_type), Value::Array(expected.clone()));
+            let mut last = Vec::new();
+            values.write_added(&mut last);
+            parts.push(last);
+            let mut again = Values::new(set, data_type.clone());
+            for part in &parts {
+                again.read_added(part).unwrap();
+            }
+            prop_assert!(!again.has_added());
+            prop_assert_eq!(array(&again, &data_type), Value::Array(expected.clone()));
+            let mut whole = Vec::new();
+            values.encode(&mut whole);
+            for bytes in [&whole, &earlier] {
+                let (mut again, mut rest) = (Values::new(set, data_type.clone()), bytes.as_slice());
+                again.decode(&mut rest).unwrap();
+                prop_assert!(rest.is_empty());
+                prop_assert_eq!(array(&again, &data_type), Value::Array(expected.clone()));
+                let mut rest = bytes.as_slice();
+                prop_assert_eq!(Values::take_count(&mut rest), Some(expected.len() as u32));
+                prop_assert!(rest.is_empty());
+            }
+        }
     }
 }
