@@ -223,7 +223,8 @@ pub struct Committed {
     pub duration_ns: u64,
     /// Each stateful operator.
     pub state: Vec<OperatorState>,
-    /// The watermark that the epoch went by, in milliseconds since 1970.
+    /// The watermark that the batch went by, in milliseconds since 1970. In continuous mode, where it
+    /// moves within an epoch, the one at the epoch's end.
     pub batch_watermark_ms: i64,
     /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
     pub watermark_ms: i64,
@@ -606,7 +607,11 @@ impl Driver {
             commit_ns: end_ns.saturating_sub(now_ns + in_commit_ns),
             duration_ns: end_ns.saturating_sub(flight.begun_ns),
             state: flight.state,
-            batch_watermark_ms: self.time.last_ms(),
+            batch_watermark_ms: if flight.batch {
+                self.time.last_ms()
+            } else {
+                self.time.next_ms()
+            },
             watermark_ms: self.time.next_ms(),
             event_times: self.time.seen(),
         };

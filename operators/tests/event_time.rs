@@ -355,6 +355,37 @@ fn progress_says_how_far_rows_are_behind() {
     assert_eq!(reports[1]["stateOperators"][0]["numRowsRemoved"], 1);
 }
 
+#[test]
+fn the_reported_watermark_moves_in_continuous_mode() {
+    let session = Session::new();
+    let stream = events(&session);
+    let sql = format!("SELECT window.start, count(*) FROM {E} GROUP BY window(ts, '10 seconds')");
+    let query = start(&session, &sql, "append", CONTINUOUS);
+    stream.add([row(100, 0, 0)]);
+    query.process_all_available().unwrap();
+    let report = query.last_progress().unwrap().to_json();
+    query.stop().unwrap();
+    assert_eq!(report["eventTime"]["watermark"], "1970-01-01T00:01:35.000Z");
+}
+
+/// A gap that is not positive makes no session, and its row counts for the watermark.
+#[test]
+fn rows_without_a_session_move_the_watermark() {
+    let session = Session::new();
+    let stream = events(&session);
+    let sql = format!(
+        "SELECT session_window.start, k, count(*) FROM {E} \
+         GROUP BY session_window(ts, if(n > 0, '2 seconds', '0 seconds')), k"
+    );
+    let query = start(&session, &sql, "append", Trigger::AsSoonAsPossible);
+    stream.add([row(1, 0, 1), row(100, 0, 0)]);
+    query.process_all_available().unwrap();
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    let rows = session.table("out").unwrap().rows();
+    assert_eq!(rows.iter().map(|row| text(row)).collect::<Vec<_>>(), ["1000000 a 1"]);
+}
+
 /// The clause stands behind a relation, before or with its alias.
 #[test]
 fn the_watermark_clause() {

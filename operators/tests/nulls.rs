@@ -68,3 +68,30 @@ fn a_constant_null_decides_an_operation_from_either_side() {
         assert_eq!(shown(&session, expression, ""), expected, "{expression}");
     }
 }
+
+#[test]
+fn rows_that_are_written_out_are_computed_as_they_are_written() {
+    let session = Session::new();
+    let values = "FROM VALUES (1) AS t(a)";
+    for (expression, from, expected) in [
+        ("CAST('x' AS INT) > NULL", values, FAILS),
+        ("CAST('x' AS INT) + CAST(NULL AS INT)", values, FAILS),
+        ("NULL > CAST('x' AS INT)", values, "Null"),
+        ("make_date(CAST('x' AS INT), NULL, 1)", values, FAILS),
+        ("transform(array(1), x -> CAST('x' AS INT) + NULL)[0]", values, FAILS),
+        (
+            "CAST('x' AS INT) > NULL",
+            "FROM (SELECT DISTINCT a FROM VALUES (1), (2) AS t(a)) LIMIT 1",
+            "Null",
+        ),
+        ("max(CAST('x' AS INT) + NULL)", values, "Null"),
+        // Only what is written as NULL decides before all is computed.
+        ("CAST('x' AS INT) > nullif(1, 1)", "", FAILS),
+        ("sequence(CAST('x' AS INT), NULL)", "", FAILS),
+        ("array_repeat(CAST('x' AS INT), NULL)", "", "Null"),
+        ("array_repeat(CAST('x' AS INT), i)", NULLS, "Null"),
+        ("array_repeat(CAST('x' AS INT), 0)", "", FAILS),
+    ] {
+        assert_eq!(shown(&session, expression, from), expected, "{expression} {from}");
+    }
+}

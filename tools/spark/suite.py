@@ -117,6 +117,8 @@ def settings(suite, name):
     found = ["SET spark.sql.session.timeZone = 'America/Los_Angeles'"]
     if name.startswith("nonansi/"):  # as Spark runs this folder
         found.append("SET spark.sql.ansi.enabled = false")
+    if name.startswith("timestampNTZ/"):  # likewise
+        found.append("SET spark.sql.timestampType = TIMESTAMP_NTZ")
     path = suite / "inputs" / f"{name}.sql"
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():

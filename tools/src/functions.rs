@@ -1,36 +1,26 @@
-//! `millstream functions`: what the language knows.
+//! `millstream functions`: the functions of the language.
 
 use crate::say::say;
 use millstream::table::aggregates;
 use millstream::table::expr::functions;
 
-/// Prints every scalar function and aggregate with one line of help.
+/// Prints every scalar function, aggregate and generator with one line of help.
 pub(crate) fn list() {
-    let internal = |name: &str| {
-        name.starts_with("getfield")
-            || name.starts_with("datetime_")
-            || name.starts_with("interval_")
-            || [
-                "getitem",
-                "map_element",
-                "map_size",
-                "second_fraction",
-                "array_sort_by",
-                "json_field",
-            ]
-            .contains(&name)
-    };
-    let mut lines: Vec<(&str, &str)> =
-        functions::all().filter(|f| !internal(f.name)).map(|f| (f.name, f.help)).collect();
-    lines.extend(aggregates::NAMES.iter().map(|(name, _, help)| (*name, *help)));
-    lines.extend([
+    let mut lines = functions::documented();
+    let others = aggregates::NAMES.iter().map(|(name, _, help)| (*name, *help)).chain([
         ("explode", "explode(array or map): a row for each element"),
+        ("explode_outer", "explode_outer(array or map): a row of NULLs where there is no element"),
         ("posexplode", "posexplode(array or map): with the place of each, from 0"),
+        ("posexplode_outer", "posexplode_outer(array or map): NULLs where there is no element"),
         ("inline", "inline(array of structs): a row for each, a column for each field"),
+        ("inline_outer", "inline_outer(array of structs): NULLs where there is no element"),
         ("json_tuple", "json_tuple(text, 'a', 'b'): columns c0, c1 …"),
         ("stack", "stack(rows, a, b, c, d): so many rows of the values"),
     ]);
+    lines.extend(others.map(|(name, help)| (name.to_string(), help.to_string())));
     lines.sort_unstable();
+    // `some` is an aggregate and an alias.
+    lines.dedup_by(|next, line| next.0 == line.0);
     for (name, help) in lines {
         say!("{name:<24}{help}");
     }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub struct Overrides {
     /// Of every query.
     pub trigger: Option<Trigger>,
-    /// `SET`s that come after the job's own.
+    /// `SET`s of every query, over those of the job.
     pub settings: Vec<(String, String)>,
     /// The checkpoint of the one query, or of each query a folder with its name in here.
     pub checkpoint: Option<PathBuf>,
@@ -60,6 +60,10 @@ impl Session {
             Statement::SourceView { name, schema, format, options, place } => {
                 // Files are a table unless they are read with STREAM.
                 let streaming = !super::is_files(&format);
+                let schema = match schema {
+                    Some((ddl, at)) => Some(self.schema(&ddl).map_err(|error| error.at(at))?),
+                    None => None,
+                };
                 let reader =
                     StreamReader { session: self.clone(), streaming, format, options, schema };
                 let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
@@ -130,7 +134,7 @@ impl Session {
         for (key, value) in options {
             writer = writer.option(&key, value);
         }
-        Ok(writer)
+        Ok(writer.with_settings_of_now())
     }
 
     /// Reads a job file: names its views and checks its queries.
@@ -169,6 +173,9 @@ impl Session {
         }
         for (key, value) in &overrides.settings {
             self.set(key, value)?;
+            for query in &mut queries {
+                query.writer.set(key, value)?;
+            }
         }
         if queries.is_empty() {
             return Err(PlanError::new(

@@ -24,6 +24,7 @@ mod dataframe;
 mod job;
 mod progress;
 mod query;
+mod settings;
 mod tables;
 mod trigger;
 mod writer;
@@ -34,21 +35,21 @@ pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
 pub use progress::Progress;
 pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
+use settings::Settings;
 use tables::MEMORY_TABLE;
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
 use crate::connect::file::{FileSourceConfig, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
-use crate::connect::settings::FormatSettings;
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
-use crate::table::datetime::interval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
+use crate::table::expr::rules::Rules;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sources::SourceId;
@@ -56,7 +57,6 @@ use crate::table::sql::literals::Reading;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
-use millstream_engine::event_time::Policy;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -74,21 +74,6 @@ struct Inner {
     settings: Settings,
     console: MakeConsole,
     notice: fn(&str),
-}
-
-/// What `SET` changes.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub parallelism: usize,
-    pub workers: usize,
-    pub pin: bool,
-    pub wait: crate::WaitProfile,
-    pub semantics: Semantics,
-    pub formats: FormatSettings,
-    pub literals: Reading,
-    pub schema_inference: bool,
-    pub watermark_policy: Policy,
-    pub idle_timeout_ns: Option<u64>,
 }
 
 /// Named inputs, views and settings. Clones are the same session.
@@ -138,18 +123,7 @@ impl Catalog for Inner {
 impl Session {
     /// An empty session: one worker, pinned, balanced waiting, parallelism 1.
     pub fn new() -> Self {
-        let settings = Settings {
-            parallelism: 1,
-            workers: 1,
-            pin: true,
-            wait: crate::WaitProfile::Balanced,
-            semantics: Semantics::default(),
-            formats: FormatSettings::default(),
-            literals: Reading::default(),
-            schema_inference: false,
-            watermark_policy: Policy::Min,
-            idle_timeout_ns: None,
-        };
+        let settings = Settings::default();
         Self(Arc::new(Mutex::new(Inner {
             views: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -179,133 +153,13 @@ impl Session {
 
     /// Changes a setting; see the reference for all of them.
     pub fn set(&self, key: &str, value: &str) -> PlanResult<()> {
-        let wrong = |wanted: &str| {
-            let reason = format!("'{key}' is '{value}', but must be {wanted}");
-            Err(PlanError::new("INVALID_CONF_VALUE", reason, ""))
-        };
-        let count = || value.parse::<usize>().ok().filter(|n| (1..=256).contains(n));
-        let mut inner = self.lock();
-        match key.to_ascii_lowercase().as_str() {
-            "millstream.parallelism" => match count() {
-                Some(n) => inner.settings.parallelism = n,
-                None => return wrong("a number from 1 to 256"),
-            },
-            "millstream.workers" => match count() {
-                Some(n) => inner.settings.workers = n,
-                None => return wrong("a number from 1 to 256"),
-            },
-            "millstream.pin" => match value.parse() {
-                Ok(pin) => inner.settings.pin = pin,
-                Err(_) => return wrong("true or false"),
-            },
-            "millstream.wait" => {
-                inner.settings.wait = match value.to_ascii_lowercase().as_str() {
-                    "spin" => crate::WaitProfile::Spin,
-                    "balanced" => crate::WaitProfile::Balanced,
-                    "park" => crate::WaitProfile::Park,
-                    _ => return wrong("spin, balanced or park"),
-                }
-            }
-            "spark.sql.session.timezone" => {
-                let zone = crate::table::datetime::zone(value).map_err(|mut error| {
-                    error.condition = "INVALID_CONF_VALUE.TIME_ZONE".into();
-                    error
-                })?;
-                inner.settings.semantics.zone = zone;
-                inner.settings.formats.zone = zone;
-            }
-            "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
-                Ok(ansi) => {
-                    inner.settings.semantics.ansi = ansi;
-                    inner.settings.formats.ansi = ansi;
-                }
-                Err(_) => return wrong("true or false"),
-            },
-            "spark.sql.decimaloperations.allowprecisionloss" => {
-                match value.to_ascii_lowercase().parse() {
-                    Ok(allowed) => inner.settings.semantics.precision_loss = allowed,
-                    Err(_) => return wrong("true or false"),
-                }
-            }
-            "spark.sql.mapkeydeduppolicy" => {
-                inner.settings.semantics.last_key_wins = match value.to_ascii_uppercase().as_str() {
-                    "EXCEPTION" => false,
-                    "LAST_WIN" => true,
-                    _ => return wrong("EXCEPTION or LAST_WIN"),
-                }
-            }
-            "spark.sql.legacy.negativeindexinarrayinsert" => {
-                match value.to_ascii_lowercase().parse() {
-                    Ok(legacy) => inner.settings.semantics.legacy_array_insert = legacy,
-                    Err(_) => return wrong("true or false"),
-                }
-            }
-            "spark.sql.streaming.multiplewatermarkpolicy" => {
-                inner.settings.watermark_policy = match value.to_ascii_lowercase().as_str() {
-                    "min" => Policy::Min,
-                    "max" => Policy::Max,
-                    _ => return wrong("min or max"),
-                }
-            }
-            "millstream.idletimeout" => {
-                let length = interval::length(value).ok().filter(|l| l.months == 0 && l.micros > 0);
-                inner.settings.idle_timeout_ns = match (value, length) {
-                    ("none", _) => None,
-                    (_, Some(length)) => Some(length.micros as u64 * 1000),
-                    (_, None) => return wrong("a length of time such as '10 seconds', or none"),
-                }
-            }
-            "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
-                Ok(infers) => inner.settings.schema_inference = infers,
-                Err(_) => return wrong("true or false"),
-            },
-            other => {
-                let settings = &mut inner.settings;
-                if settings.formats.set(other, value)? {
-                    settings.semantics.corrupt_column = interned(settings.formats.corrupt_column());
-                    return Ok(());
-                }
-                let known = settings.semantics.naming.setting(other);
-                if let Some(setting) = known.or_else(|| settings.literals.setting(other)) {
-                    match value.to_ascii_lowercase().parse() {
-                        Ok(on) => *setting = on,
-                        Err(_) => return wrong("true or false"),
-                    }
-                    return Ok(());
-                }
-                let all = [
-                    "millstream.parallelism",
-                    "millstream.workers",
-                    "millstream.pin",
-                    "millstream.wait",
-                    "millstream.idleTimeout",
-                    "spark.sql.session.timeZone",
-                    "spark.sql.ansi.enabled",
-                    "spark.sql.decimalOperations.allowPrecisionLoss",
-                    "spark.sql.groupByAliases",
-                    "spark.sql.groupByOrdinal",
-                    "spark.sql.orderByOrdinal",
-                    "spark.sql.legacy.setopsPrecedence.enabled",
-                    "spark.sql.parser.escapedStringLiterals",
-                    "spark.sql.legacy.consecutiveStringLiterals.enabled",
-                    "spark.sql.mapKeyDedupPolicy",
-                    "spark.sql.legacy.negativeIndexInArrayInsert",
-                    "spark.sql.streaming.schemaInference",
-                    "spark.sql.streaming.multipleWatermarkPolicy",
-                ];
-                let all: Vec<&str> = all.into_iter().chain(FormatSettings::names()).collect();
-                return Err(PlanError::new(
-                    "UNKNOWN_SETTING",
-                    format!("there is no setting '{key}'"),
-                    format!(
-                        "{}Settings: {}",
-                        did_you_mean(key, all.iter().copied()),
-                        all.join(", ")
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        self.lock().settings.set(key, value)
+    }
+
+    /// Reads a schema, its types by the session's settings.
+    fn schema(&self, ddl: &str) -> PlanResult<Schema> {
+        let rules = Rules::of(self.lock().settings.semantics);
+        rules.apply(|| Schema::parse_ddl(ddl))
     }
 
     /// Makes a scalar function known to SQL under its name, before one of the language's own. Also
@@ -348,7 +202,7 @@ impl Session {
 
     /// A named stream that the program pushes rows into.
     pub fn memory_stream(&self, name: &str, ddl: &str) -> PlanResult<MemoryStream> {
-        self.memory_stream_of(name, Schema::parse_ddl(ddl)?)
+        self.memory_stream_of(name, self.schema(ddl)?)
     }
 
     /// The same with a schema that is there already.
@@ -364,7 +218,7 @@ impl Session {
         ddl: &str,
         parts: usize,
     ) -> PlanResult<MemoryStream> {
-        let schema = Schema::parse_ddl(ddl)?;
+        let schema = self.schema(ddl)?;
         Ok(self.register_stream(name, MemoryStream::in_parts(schema, parts)))
     }
 
@@ -411,19 +265,6 @@ impl Session {
     pub(crate) fn register(&self, name: &str, plan: Plan) {
         self.lock().views.insert(name.to_string(), plan);
     }
-}
-
-/// The text with the life of the process, which the rules of expressions can copy. A session sets
-/// few different ones.
-fn interned(text: &str) -> &'static str {
-    static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
-    let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(known) = texts.iter().find(|known| **known == text) {
-        return known;
-    }
-    let made: &'static str = Box::leak(text.to_string().into_boxed_str());
-    texts.push(made);
-    made
 }
 
 /// Whether a format is one of files, which can be read as a stream and as a table.

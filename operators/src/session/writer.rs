@@ -4,7 +4,7 @@ use super::dataframe::DataFrame;
 use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery, Told};
 use super::trigger::parse_trigger;
-use super::{is_files, tables};
+use super::{Settings, is_files, tables};
 use crate::connect::console::Console;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
@@ -43,6 +43,9 @@ const QUERY_OPTIONS: [&str; 4] = ["outputMode", "trigger", "checkpointLocation",
 #[must_use = "nothing runs before `start`"]
 pub struct StreamWriter {
     frame: DataFrame,
+    /// Of a query in a job file: the settings at its place. Other queries have the session's when
+    /// they start.
+    settings: Option<Settings>,
     format: String,
     options: Options,
     mode: Option<String>,
@@ -66,6 +69,7 @@ impl StreamWriter {
     pub(crate) fn new(frame: DataFrame) -> Self {
         Self {
             frame,
+            settings: None,
             format: String::new(),
             options: Options::new(),
             mode: None,
@@ -92,7 +96,7 @@ impl StreamWriter {
             .into());
         }
         let session = self.frame.session.clone();
-        let settings = session.lock().settings.clone();
+        let settings = self.settings();
         let prepared = Prepared {
             mode: OutputMode::Complete,
             trigger: Trigger::Once,
@@ -199,6 +203,24 @@ impl StreamWriter {
         self.prepare().map(|prepared| prepared.trigger)
     }
 
+    /// Keeps the session's settings as they are now.
+    pub(super) fn with_settings_of_now(mut self) -> Self {
+        self.settings = Some(self.settings());
+        self
+    }
+
+    /// Changes a setting of this query alone.
+    pub(super) fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
+        let mut settings = self.settings();
+        settings.set(key, value)?;
+        self.settings = Some(settings);
+        Ok(())
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.clone().unwrap_or_else(|| self.frame.session.lock().settings.clone())
+    }
+
     fn query_option(&self, name: &str) -> Option<&str> {
         let found = self.options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
@@ -209,7 +231,7 @@ impl StreamWriter {
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
         check_output_mode(&tables::left_out(self.frame.plan.clone()), mode)?;
-        let infers = self.frame.session.lock().settings.schema_inference;
+        let infers = self.settings().schema_inference;
         let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
         if let Some(scan) = self.frame.plan.scans().iter().find(unsure) {
             return Err(PlanError::new(
@@ -244,7 +266,8 @@ impl StreamWriter {
         let own = |key: &str| QUERY_OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key));
         let options: Options = self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
         let name = self.name.clone().or(self.query_option("queryName").map(str::to_string));
-        let sink = self.sink(&options, name.as_deref())?;
+        let sink =
+            self.sink(&options, name.as_deref()).map_err(|error| own_meant(error, &options))?;
         if let (SinkSpec::Files(_), OutputMode::Update | OutputMode::Complete) = (&sink, mode) {
             return Err(PlanError::new(
                 "STREAMING_OUTPUT_MODE.UNSUPPORTED_DATASOURCE",
@@ -325,8 +348,8 @@ impl StreamWriter {
     /// The tasklets by worker that the query would have, after the plan.
     pub fn explain(&self) -> Result<String, QueryError> {
         let prepared = self.prepare()?;
-        let (session, plan) = (self.frame.session.clone(), &self.frame.plan);
-        let settings = session.lock().settings.clone();
+        let plan = &self.frame.plan;
+        let settings = self.settings();
         // As many workers as `start` would have.
         let workers = settings.workers.max(settings.parallelism).min(cores::usable());
         let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
@@ -363,7 +386,8 @@ impl StreamWriter {
     pub fn start(mut self) -> Result<StreamingQuery, QueryError> {
         let prepared = self.prepare()?;
         let session = self.frame.session.clone();
-        let (settings, name) = {
+        let settings = self.settings();
+        let name = {
             let mut inner = session.lock();
             let name = match &prepared.name {
                 Some(name) => name.clone(),
@@ -378,7 +402,7 @@ impl StreamWriter {
                 .into());
             }
             inner.active.push(name.clone());
-            (inner.settings.clone(), name)
+            name
         };
         if prepared.checkpoint.is_none() {
             (session.lock().notice)(&format!(
@@ -397,7 +421,7 @@ impl StreamWriter {
     /// `seed`. For tests: its sources must have an end.
     pub fn simulate(mut self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
         let prepared = self.prepare()?;
-        let settings = self.frame.session.lock().settings.clone();
+        let settings = self.settings();
         let config = Config {
             workers: settings.parallelism,
             trigger: prepared.trigger,
@@ -412,7 +436,7 @@ impl StreamWriter {
     fn run(
         &mut self,
         prepared: &Prepared,
-        settings: &super::Settings,
+        settings: &Settings,
         name: &str,
     ) -> Result<StreamingQuery, QueryError> {
         let config = self.config.clone().unwrap_or(Config {
@@ -473,7 +497,7 @@ impl StreamWriter {
         &mut self,
         mut job: Job,
         prepared: &Prepared,
-        settings: &super::Settings,
+        settings: &Settings,
         name: &str,
     ) -> Result<(Job, Parts), QueryError> {
         let shape = self.shape(prepared)?;
@@ -560,7 +584,7 @@ impl StreamWriter {
             SinkSpec::Noop => Box::new(Noop(latency)),
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
-                let zone = session.lock().settings.semantics.zone;
+                let zone = self.settings().semantics.zone;
                 Box::new(Console::new(
                     *options,
                     zone,
@@ -583,6 +607,16 @@ impl StreamWriter {
             },
         })
     }
+}
+
+/// An error of an unknown option, with the option of the query that may be meant.
+fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
+    let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
+    let unknown = options.iter().map(|(key, _)| key).find(known);
+    if let ("UNKNOWN_OPTION", Some(key)) = (error.condition.as_str(), unknown) {
+        error.fix = format!("{}{}", did_you_mean(key, QUERY_OPTIONS), error.fix);
+    }
+    error
 }
 
 struct Prepared {

@@ -3,7 +3,8 @@
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
 //!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.
-//!   [`regexp`]: regular expressions. [`utf8`]: text that may be broken.
+//!   [`regexp`]: regular expressions. [`sentences`]: sentences and words. [`utf8`]: text that may
+//!   be broken.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
@@ -23,6 +24,7 @@ pub mod physical;
 pub mod plan;
 pub mod regexp;
 pub mod row;
+pub mod sentences;
 pub mod sources;
 pub mod sql;
 pub mod text;

@@ -5,8 +5,9 @@ use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
 use super::expr::nulls::propagate;
 use super::expr::{Node, Resolved};
+use super::generate::Generator;
 use super::join::conjuncts;
-use super::plan::{Join, Plan};
+use super::plan::{Join, Plan, SortKey};
 use super::windows::has_watermark;
 
 /// The plan to be run.
@@ -42,9 +43,9 @@ pub fn optimize(plan: &Plan) -> Plan {
                         filter: call.filter.as_ref().map(|filter| substituted(filter, &inner)),
                         ..call.clone()
                     });
-                    Plan::Aggregate(below, keys.collect(), calls.collect())
+                    aggregated(below, keys.collect(), calls.collect())
                 }
-                input => Plan::Aggregate(Box::new(input), keys.clone(), calls.clone()),
+                input => aggregated(Box::new(input), keys.clone(), calls.clone()),
             }
         }
         Plan::Filter(input, condition) => match optimize(input) {
@@ -52,10 +53,15 @@ pub fn optimize(plan: &Plan) -> Plan {
             input => filtered(input, &propagate(condition.clone())),
         },
         Plan::Generate(input, generator) => {
-            Plan::Generate(Box::new(optimize(input)), generator.clone())
+            let array = propagate(generator.array.clone());
+            Plan::Generate(Box::new(optimize(input)), Generator { array, ..generator.clone() })
         }
         Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
-        Plan::Sort(input, keys) => Plan::Sort(Box::new(optimize(input)), keys.clone()),
+        Plan::Sort(input, keys) => {
+            let keys =
+                keys.iter().map(|key| SortKey { expr: propagate(key.expr.clone()), ..key.clone() });
+            Plan::Sort(Box::new(optimize(input)), keys.collect())
+        }
         Plan::Offset(input, rows) => Plan::Offset(Box::new(optimize(input)), *rows),
         Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
         Plan::Watermark { input, column, delay_ms } => Plan::Watermark {
@@ -70,10 +76,22 @@ pub fn optimize(plan: &Plan) -> Plan {
         },
         Plan::Join(join) => {
             let (left, right) = (optimize(&join.left), optimize(&join.right));
-            Plan::Join(Box::new(Join { left, right, ..(**join).clone() }))
+            let condition = join.condition.clone().map(propagate);
+            Plan::Join(Box::new(Join { left, right, condition, ..(**join).clone() }))
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
     }
+}
+
+/// An aggregation, with NULL for what is an operation on NULL.
+fn aggregated(input: Box<Plan>, keys: Vec<(Resolved, String)>, calls: Vec<AggregateCall>) -> Plan {
+    let keys = keys.into_iter().map(|(key, name)| (propagate(key), name)).collect();
+    let calls = calls.into_iter().map(|call| AggregateCall {
+        args: call.args.into_iter().map(propagate).collect(),
+        filter: call.filter.map(propagate),
+        ..call
+    });
+    Plan::Aggregate(input, keys, calls.collect())
 }
 
 /// A projection, with NULL for what is an operation on NULL.

@@ -1,6 +1,7 @@
 //! Spark's data types, and schemas.
 
 use super::error::{PlanError, PlanResult};
+use super::expr::rules::Rules;
 use std::fmt;
 
 /// A data type.
@@ -352,6 +353,7 @@ impl<'a> Ddl<'a> {
             "STRING" => DataType::String,
             "BINARY" => DataType::Binary,
             "DATE" => DataType::Date,
+            "TIMESTAMP" if Rules::current().timestamps_without_zone => DataType::TimestampNtz,
             "TIMESTAMP" | "TIMESTAMP_LTZ" => DataType::Timestamp,
             "TIMESTAMP_NTZ" => DataType::TimestampNtz,
             "DECIMAL" | "DEC" | "NUMERIC" => self.decimal()?,

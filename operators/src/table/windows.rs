@@ -466,6 +466,12 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     let nothing = Resolved::literal(Value::Long(0), DataType::Long);
     let input = where_there(input, &time)?;
     let longer = functions::resolve(">", vec![gap_us.clone(), nothing])?;
+    // The condition reads the time, too: also a row without a session moves the watermark.
+    let there = functions::resolve("isnotnull", vec![time.clone()])?;
+    let no = Resolved::literal(Value::Boolean(false), DataType::Boolean);
+    let (data_type, nullable) = (longer.data_type.clone(), longer.nullable);
+    let node = Node::Case(vec![(there, longer)], Some(Box::new(no)));
+    let longer = Resolved { node, data_type, nullable };
     let input = Plan::Filter(Box::new(input), longer);
     let made = functions::resolve("session_window", vec![time, gap_us])?;
     Ok(with_column(input, &scope, made, "session_window", Some(QUALIFIER)))

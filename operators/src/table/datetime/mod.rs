@@ -12,7 +12,7 @@ mod zone;
 
 use calendar::{Date, days_of_month};
 pub use text::{
-    Special, parse_date, parse_timestamp, special, trimmed, write_date, write_timestamp,
+    Special, names_zone, parse_date, parse_timestamp, special, trimmed, write_date, write_timestamp,
 };
 pub use zone::{Tz, on_clock, to_local, to_utc, zone};
 

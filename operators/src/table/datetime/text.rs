@@ -83,6 +83,21 @@ pub fn parse_date(value: &str) -> Option<i64> {
 /// time of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
 /// in the text has no effect, and a time alone is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
+    let (days, micros, written) = timestamp_parts(value)?;
+    let own = if written.is_empty() { None } else { Some(Tz::named(trimmed(written))?) };
+    match zone {
+        Some(zone) => in_zone(days, micros, Some(own.unwrap_or(zone)), Some(zone)),
+        None => in_zone(days, micros, None, None),
+    }
+}
+
+/// Whether a text is a timestamp with a zone.
+pub fn names_zone(value: &str) -> bool {
+    timestamp_parts(value).is_some_and(|(.., zone)| Tz::named(trimmed(zone)).is_some())
+}
+
+/// The days of a timestamp if it has a date, its time of day, and the text of its zone.
+fn timestamp_parts(value: &str) -> Option<(Option<i64>, i64, &str)> {
     let value = trimmed(value);
     let time_alone = value.starts_with('T') || {
         let hour = value.bytes().take_while(u8::is_ascii_digit).count();
@@ -98,16 +113,12 @@ pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
             _ => return None,
         };
         let Some(clock) = clock else {
-            return in_zone(Some(date.days()), 0, zone, zone);
+            return Some((Some(date.days()), 0, ""));
         };
         (Some(date.days()), clock)
     };
-    let (micros, written) = time_of_day(clock)?;
-    let own = if written.is_empty() { None } else { Some(Tz::named(trimmed(written))?) };
-    match zone {
-        Some(zone) => in_zone(days, micros, Some(own.unwrap_or(zone)), Some(zone)),
-        None => in_zone(days, micros, None, None),
-    }
+    let (micros, zone) = time_of_day(clock)?;
+    Some((days, micros, zone))
 }
 
 /// Parses `h[:m[:s[.fraction]]]` to microseconds, and returns the rest of the text.

@@ -2,7 +2,8 @@
 
 use super::cell::{Cell, elements, field};
 use super::compile::{
-    Compiled, Cx, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, long_fn, text,
+    Compiled, Cx, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, from_cells,
+    long_fn, text,
 };
 use super::{decimal, parse};
 use crate::table::datetime::{
@@ -116,6 +117,10 @@ pub fn compile(
     on_error: OnError,
     zone: Tz,
 ) -> Compiled {
+    if *from == DataType::Null {
+        // There is no value, but perhaps an error.
+        return from_cells(to.physical(), move |cx| inner.cell(cx).map(|_| Cell::Null));
+    }
     if *to == DataType::String {
         return to_string(inner, from.clone(), zone, on_error == OnError::Wrap);
     }
@@ -439,7 +444,7 @@ impl NestedCast {
                 Self::Struct(fields.map(one).collect())
             }
             (from, to) => {
-                let value = super::compile::from_cells(from.physical(), |cx| {
+                let value = from_cells(from.physical(), |cx| {
                     Ok(cx.variables.last().copied().unwrap_or(Cell::Null))
                 });
                 Self::Scalar(compile(value, from, to, on_error, zone))

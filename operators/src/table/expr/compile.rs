@@ -107,6 +107,8 @@ pub struct Semantics {
     pub ansi: bool,
     /// Whether a decimal result that needs more than 38 digits gives up digits behind the point.
     pub precision_loss: bool,
+    /// Whether the type TIMESTAMP is the one without a zone.
+    pub timestamps_without_zone: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
     /// `spark.sql.mapKeyDedupPolicy` is LAST_WIN: of the entries of a map with one key the last
@@ -126,6 +128,7 @@ impl Default for Semantics {
             zone: Tz::UTC,
             ansi: true,
             precision_loss: true,
+            timestamps_without_zone: false,
             naming: Naming::PLAIN,
             last_key_wins: false,
             legacy_array_insert: false,
@@ -446,7 +449,7 @@ pub fn from_cells(
 }
 
 /// Computes what depends on no column before any record comes. What fails is left as it is, to
-/// fail when a record needs it. A constant operation on NULL is NULL, whatever its other operands.
+/// fail when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
         // What is tried is no constant by itself: its error must be noticed.
@@ -455,13 +458,6 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
         }
         _ => expr.map_children(&mut |child| fold(child, semantics)),
     };
-    if let Node::Call(name, args) = &expr.node
-        && functions::is_null_of_null(name)
-        && args.iter().any(Resolved::is_null_literal)
-        && args.iter().all(Resolved::is_constant)
-    {
-        return Resolved { node: Node::Literal(Value::Null), ..expr };
-    }
     let constant = match &expr.node {
         Node::Call("try", tried) => {
             let constant = |arg: &&Resolved| matches!(arg.node, Node::Literal(_));
@@ -495,6 +491,13 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
         }
         Err(_) => expr,
     }
+}
+
+/// The value of an expression that reads no column.
+pub fn evaluate(expr: &Resolved, semantics: Semantics) -> Result<Value, Box<EvalError>> {
+    let arena = Bump::new();
+    let cell = compile(expr, 0, semantics).cell(Cx::new(Row(&[]), &arena))?;
+    Ok(cell.value(&expr.data_type))
 }
 
 /// Whether a literal cannot hold a value: one with a text that is not UTF-8.

@@ -393,6 +393,7 @@ impl fmt::Display for Expr {
                 write!(f, "{}", text.unwrap_or_else(|| "NULL".to_string()))
             }
             Self::Call { name, args, distinct, .. } => match (name.as_str(), args.as_slice()) {
+                (resolve::COLUMN_OR_FUNCTION, [_, function]) => write!(f, "{function}"),
                 ("count", [Self::Star(None)]) => write!(f, "count(1)"),
                 ("not", [a]) => write!(f, "(NOT {a})"),
                 ("isnull", [a]) => write!(f, "({a} IS NULL)"),

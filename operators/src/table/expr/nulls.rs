@@ -4,6 +4,7 @@
 //! Rows of VALUES are left alone: Spark evaluates them before it replaces such operations, and
 //! their errors stay.
 
+use super::functions::is_null_of_null;
 use super::{Node, Resolved};
 use crate::table::value::Value;
 
@@ -107,7 +108,11 @@ pub fn is_strict(name: &str) -> bool {
 pub fn propagate(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut propagate);
     let strict = match &expr.node {
-        Node::Call(name, args) => args.iter().any(Resolved::is_null_literal) && is_strict(name),
+        Node::Call(name, args) => {
+            args.iter().any(Resolved::is_null_literal)
+                && (is_strict(name)
+                    || is_null_of_null(name) && args.iter().all(Resolved::is_constant))
+        }
         Node::Cast(inner, _) => inner.is_null_literal(),
         _ => false,
     };

@@ -50,6 +50,11 @@ impl Scope {
         Some(Resolved { node: Node::Variable(index, name), data_type, nullable })
     }
 
+    /// Whether a name is that of a column or of a lambda's variable.
+    fn has(&self, parts: &[String]) -> bool {
+        self.variable(parts).is_some() || !self.find(parts).is_empty()
+    }
+
     fn find(&self, parts: &[String]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
         for (index, column) in self.columns.iter().enumerate() {
@@ -136,6 +141,22 @@ pub fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// A call of this name has two arguments: a column and a function. It is the column if there is one
+/// of that name.
+pub const COLUMN_OR_FUNCTION: &str = "column or function";
+
+/// The column or the function of a [`COLUMN_OR_FUNCTION`]; another expression as it is.
+pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
+    match expr {
+        Expr::Call { name, args, .. } if name == COLUMN_OR_FUNCTION => match args.as_slice() {
+            [Expr::Column { parts, .. }, _] if scope.has(parts) => &args[0],
+            [_, function] => function,
+            _ => expr,
+        },
+        other => other,
+    }
+}
+
 /// What a caller of [`resolve_with`] may put in the place of an expression.
 pub type Hook<'h> = dyn FnMut(&Expr) -> PlanResult<Option<Resolved>> + 'h;
 
@@ -159,6 +180,10 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
     }
     if let Some(resolved) = hook(expr)? {
         return Ok(resolved);
+    }
+    let either = chosen(expr, scope);
+    if !std::ptr::eq(either, expr) {
+        return resolve_with(either, scope, hook);
     }
     match expr {
         Expr::Column { parts, .. } => scope.column(parts),

@@ -50,6 +50,8 @@ pub struct Rules {
     /// `spark.sql.decimalOperations.allowPrecisionLoss`: a decimal result that needs more than 38
     /// digits gives up digits behind the point before those in front of it.
     pub precision_loss: bool,
+    /// `spark.sql.timestampType` is TIMESTAMP_NTZ: the type TIMESTAMP has no zone.
+    pub timestamps_without_zone: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
 }
@@ -61,7 +63,12 @@ impl Default for Rules {
 }
 
 thread_local! {
-    static IN_FORCE: Cell<Rules> = const { Cell::new(Rules { ansi: true, precision_loss: true, naming: Naming::PLAIN }) };
+    static IN_FORCE: Cell<Rules> = const { Cell::new(Rules {
+        ansi: true,
+        precision_loss: true,
+        timestamps_without_zone: false,
+        naming: Naming::PLAIN,
+    }) };
 }
 
 /// Restores the rules that were in force before.
@@ -76,8 +83,8 @@ impl Drop for Restore {
 impl Rules {
     /// The rules of a session.
     pub fn of(semantics: Semantics) -> Self {
-        let Semantics { ansi, precision_loss, naming, .. } = semantics;
-        Self { ansi, precision_loss, naming }
+        let Semantics { ansi, precision_loss, timestamps_without_zone, naming, .. } = semantics;
+        Self { ansi, precision_loss, timestamps_without_zone, naming }
     }
 
     /// The rules in force.

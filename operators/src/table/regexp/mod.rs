@@ -24,7 +24,9 @@ mod tests;
 pub use cache::PatternCache;
 pub use machine::Runaway;
 pub use matcher::{Matcher, Subject};
+pub use property::any as char_set;
 pub use replacement::{Part, Replacement};
+pub use set::CharSet;
 
 use linear::Linear;
 use program::Program;

@@ -54,7 +54,8 @@ fn ascii_range(from: char, to: char) -> CharSet {
     CharSet::new(vec![(from.into(), to.into())])
 }
 
-fn any(names: &[&str]) -> CharSet {
+/// The characters of some general categories.
+pub fn any(names: &[&str]) -> CharSet {
     let ranges = names.iter().flat_map(|name| given(name).ranges().to_vec());
     CharSet::new(ranges.collect())
 }

@@ -2,9 +2,10 @@
 
 use super::dialect::UNSIGNED_SHIFT;
 use super::place;
-use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, special};
+use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::parse;
+use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::expr::{Expr, call};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -337,7 +338,12 @@ fn unary_op(
 ) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     match op {
-        UnaryOperator::Not | UnaryOperator::BangNot => Ok(called("not", vec![convert(arg)?], here)),
+        UnaryOperator::Not | UnaryOperator::BangNot => {
+            if let Some(negated) = negated(arg) {
+                return convert(&negated);
+            }
+            Ok(called("not", vec![convert(arg)?], here))
+        }
         UnaryOperator::Plus => {
             operand(arg).and_then(|()| Ok(called("positive", vec![convert(arg)?], here)))
         }
@@ -363,6 +369,45 @@ fn unary_op(
             operand(arg).and_then(|()| Ok(called("~", vec![convert(arg)?], here)))
         }
         other => Err(PlanError::not_yet(format_args!("the operator {other}")).at(here)),
+    }
+}
+
+/// The opposite of a condition on subqueries of IN, as a condition on subqueries of NOT IN, for
+/// which other rules hold than for NOT of the first: `NOT (a OR b IN (…))` is `NOT a AND b NOT IN (…)`.
+fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
+    let not = |expr: &ast::Expr| ast::Expr::UnaryOp {
+        op: UnaryOperator::Not,
+        expr: Box::new(ast::Expr::Nested(Box::new(expr.clone()))),
+    };
+    match condition {
+        ast::Expr::Nested(inner) => negated(inner),
+        ast::Expr::In { target: InTarget::Subquery(_), .. } => {
+            let mut flipped = condition.clone();
+            if let ast::Expr::In { negated, .. } = &mut flipped {
+                *negated = !*negated;
+            }
+            Some(flipped)
+        }
+        ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr }
+            if negated(expr).is_some() =>
+        {
+            Some((**expr).clone())
+        }
+        ast::Expr::BinaryOp { left, op, right } => {
+            let op = match op {
+                BinaryOperator::And => BinaryOperator::Or,
+                BinaryOperator::Or => BinaryOperator::And,
+                _ => return None,
+            };
+            let (of_left, of_right) = match (negated(left), negated(right)) {
+                (None, None) => return None,
+                (of_left, of_right) => (of_left, of_right),
+            };
+            let left = Box::new(of_left.unwrap_or_else(|| not(left)));
+            let right = Box::new(of_right.unwrap_or_else(|| not(right)));
+            Some(ast::Expr::Nested(Box::new(ast::Expr::BinaryOp { left, op, right })))
+        }
+        _ => None,
     }
 }
 
@@ -491,14 +536,21 @@ fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
         ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
         other => return Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
     };
+    // Where TIMESTAMP is the type without a zone, a text with one is of the type that has one.
+    let with_zone = matches!(typed.data_type, ast::DataType::Timestamp(..)) && names_zone(text);
+    datetime_literal(text, if with_zone { DataType::Timestamp } else { to }, here)
+}
+
+/// A literal of a date or a time.
+fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanResult<Expr> {
     if to.is_datetime() && special(text).is_some() {
-        return Ok(Expr::from(text.as_str()).cast(to));
+        return Ok(Expr::from(text).cast(to));
     }
     let value = match to {
         DataType::Date => parse_date(text),
         // What zone it is in is not known here.
         DataType::Timestamp if parse_timestamp(text, Some(Tz::UTC)).is_some() => {
-            return Ok(Expr::from(text.as_str()).cast(to));
+            return Ok(Expr::from(text).cast(to));
         }
         DataType::Timestamp => None,
         DataType::TimestampNtz => parse_timestamp(text, None),
@@ -531,7 +583,7 @@ fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -
     }
     let list = match &function.args {
         FunctionArguments::List(list) => list,
-        FunctionArguments::None => return Ok(called(&name, Vec::new(), here)),
+        FunctionArguments::None => return Ok(without_parentheses(function, name, here)),
         FunctionArguments::Subquery(_) => {
             return Err(PlanError::not_yet("a subquery as an argument").at(here));
         }
@@ -590,6 +642,19 @@ fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -
     })
 }
 
+/// A name that the parser takes for a function without parentheses: of a column, else of one of
+/// the functions that Spark knows so.
+fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
+    let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
+    let column = column(&idents.collect::<Vec<_>>());
+    match name.as_str() {
+        "current_date" | "current_time" | "current_timestamp" => {
+            called(COLUMN_OR_FUNCTION, vec![column, called(&name, Vec::new(), here)], here)
+        }
+        _ => column,
+    }
+}
+
 /// A literal that the parser does not know and [`super`] has put into a call.
 fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Expr> {
     let written = match &function.args {
@@ -600,6 +665,7 @@ fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Ex
     let quoted = written.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     let text = quoted.unwrap_or(&written).replace("''", "'");
     match what {
+        "timestamp_ltz" => datetime_literal(&text, DataType::Timestamp, here),
         "interval" => interval_literal(&text).map_err(|error| error.at(here)),
         _ => Err(PlanError::not_yet(format_args!("`{what}`")).at(here)),
     }

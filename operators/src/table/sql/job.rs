@@ -6,7 +6,7 @@ use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::plan::{Options, Plan};
-use crate::table::types::{DataType, Schema};
+use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -17,8 +17,8 @@ pub enum Statement {
     SourceView {
         /// The view's name.
         name: String,
-        /// The user's schema, if one is given.
-        schema: Option<Schema>,
+        /// The user's schema and its place, if one is given. Settings decide how it is read.
+        schema: Option<(String, Place)>,
         /// The source's format.
         format: String,
         /// Its options.
@@ -278,7 +278,7 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
     let mut schema = None;
     if reader.token(&Token::LParen) {
         let at = reader.here();
-        schema = Some(Schema::parse_ddl(&reader.parenthesised()?).map_err(|error| error.at(at))?);
+        schema = Some((reader.parenthesised()?, at));
     }
     if reader.keyword("USING") {
         let format = reader.name()?;

@@ -334,6 +334,52 @@ fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
+/// Puts AS before the names of fields in `struct(a x, b y)`.
+fn with_field_names(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    // Words behind which a word is an operand, and words that are no names behind a value.
+    const OPEN: [&str; 19] = [
+        "AND", "AS", "BETWEEN", "CASE", "DATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FROM",
+        "ILIKE", "IN", "IS", "LIKE", "NOT", "OR", "RLIKE", "THEN", "WHEN",
+    ];
+    const NO_NAMES: [&str; 3] = ["END", "NULL", "UNKNOWN"];
+    let among = |words: &[&str], token: &Token| words.iter().any(|one| is_word(token, one));
+    // Of each parenthesis that is open, whether it is of `struct(`.
+    let mut open: Vec<bool> = Vec::new();
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for (i, token) in tokens.iter().enumerate() {
+        let before = out.last().map(|last| &last.token);
+        match &token.token {
+            Token::LParen => open.push(before.is_some_and(|word| is_word(word, "STRUCT"))),
+            Token::RParen => drop(open.pop()),
+            Token::Word(_) if open.last() == Some(&true) && !among(&NO_NAMES, &token.token) => {
+                let ends_value = match before {
+                    Some(Token::Word(_)) => before.is_some_and(|word| !among(&OPEN, word)),
+                    Some(
+                        Token::Number(..)
+                        | Token::SingleQuotedString(_)
+                        | Token::DoubleQuotedString(_)
+                        | Token::RParen
+                        | Token::RBracket,
+                    ) => true,
+                    _ => false,
+                };
+                let ends_field = matches!(
+                    tokens.get(i + 1).map(|next| &next.token),
+                    Some(Token::Comma | Token::RParen)
+                );
+                // A number and the letters of its type are one literal.
+                let apart = out.last().is_some_and(|last| last.span.end != token.span.start);
+                if ends_value && ends_field && apart {
+                    out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
+                }
+            }
+            _ => {}
+        }
+        out.push(token.clone());
+    }
+    out
+}
+
 /// GROUPING SETS inside of GROUPING SETS as its sets, which is what it means.
 fn with_flat_sets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let begins = |i: usize| {
@@ -391,7 +437,7 @@ fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
 /// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
 /// only some of them.
 fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = with_flat_sets(with_operators(tokens));
+    let tokens = with_flat_sets(with_field_names(with_operators(tokens)));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     let mut i = 0;
@@ -431,13 +477,14 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             i += 2;
             continue;
         }
-        // The parser knows the literal by its shorter name.
-        let quoted = |token: &Token| {
-            matches!(token, Token::SingleQuotedString(_) | Token::DoubleQuotedString(_))
-        };
-        if is_word(&tokens[i].token, "TIMESTAMP_LTZ") && at(i + 1).is_some_and(quoted) {
-            put(Token::make_word("TIMESTAMP", None));
-            i += 1;
+        if let (true, Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text))) =
+            (is_word(&tokens[i].token, "TIMESTAMP_LTZ"), at(i + 1))
+        {
+            put(Token::make_word(&format!("{REWRITTEN}timestamp_ltz"), None));
+            put(Token::LParen);
+            put(Token::SingleQuotedString(text.clone()));
+            put(Token::RParen);
+            i += 2;
             continue;
         }
         // A function of that name, not the keyword.

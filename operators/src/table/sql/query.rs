@@ -8,9 +8,9 @@ use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::analyze::{self, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
-use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::functions::as_one;
-use crate::table::expr::resolve::{Scope, distance, expand_stars, resolve};
+use crate::table::expr::resolve::{Scope, chosen, distance, expand_stars, resolve};
 use crate::table::expr::rules::Rules;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
@@ -347,7 +347,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     let constant = constants(catalog);
     let group_by = group_by(&select.group_by, &constant, here)?;
     let having = select.having.as_ref().map(|e| convert_with(e, &constant)).transpose()?;
-    let of_rows = |e: &ast::Expr| joining.convert(e);
+    let of_rows = |e: &ast::Expr| joining.convert_value(e);
     let of_groups = |e: &ast::Expr| convert_with(e, &constant);
     let may_group = group_by.is_written() || having.is_some();
     let converted = |select_item: &SelectItem| {
@@ -358,6 +358,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         }
     };
     let items = select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?;
+    // An unnamed column has its own name, an unnamed function that of its call.
+    let items: Vec<Expr> = items.iter().map(|item| chosen(item, &written).clone()).collect();
     let input = joining.into_plan();
     let grouped = may_group || items.iter().any(has_aggregate);
     if !grouped {
@@ -574,6 +576,54 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     .at(here))
 }
 
+/// The value of an expression in VALUES.
+fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
+    // The time of a batch is not known here.
+    fn reads_clock(expr: &Resolved) -> bool {
+        matches!(&expr.node, Node::Call("current_timestamp", _))
+            || expr.children().into_iter().any(reads_clock)
+    }
+    let foldable = expr.is_foldable() && !reads_clock(&expr);
+    let folded = fold(expr, semantics);
+    if let Node::Literal(value) = folded.node {
+        return Ok(value);
+    }
+    let kind = |kind: &str, reason: &str, fix: &str| {
+        let condition = format!("INVALID_INLINE_TABLE.{kind}");
+        PlanError::new(condition, format!("`VALUES` holds {reason}"), fix)
+    };
+    if !foldable {
+        let reason = "an expression that is no constant";
+        return Err(kind("CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE", reason, ""));
+    }
+    evaluate(&folded, semantics).map_err(|error| {
+        let reason = format!("an expression that fails: {}: {}", error.condition, error.reason);
+        kind("FAILED_SQL_EXPRESSION_EVALUATION", &reason, error.fix)
+    })
+}
+
+/// The columns of a row that is written as one value: `(struct(a, b))` and `((a, b))` are the row
+/// `(a, b)`.
+fn fields_of(written: &ast::Expr, converted: Expr) -> Vec<Expr> {
+    let mut written = written;
+    while let ast::Expr::Nested(inner) = written {
+        written = inner;
+    }
+    let is_row = match written {
+        ast::Expr::Tuple(_) | ast::Expr::Struct { .. } => true,
+        ast::Expr::Function(function) => plain(&function.name).eq_ignore_ascii_case("struct"),
+        _ => false,
+    };
+    match converted {
+        Expr::Call { name, args, .. } if is_row && name == "struct" => args,
+        // With names: a name before each value.
+        Expr::Call { name, args, .. } if is_row && name == "named_struct" => {
+            args.into_iter().skip(1).step_by(2).collect()
+        }
+        other => vec![other],
+    }
+}
+
 /// `VALUES (1, 'a'), (2, 'b')`: columns col1, col2 … of constants.
 fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     let semantics = catalog.semantics();
@@ -581,7 +631,11 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     let scope = Scope::default();
     let mut columns: Vec<Vec<Resolved>> = Vec::new();
     for row in &values.rows {
-        let row = row.content.iter().map(|value| resolve(&convert(value)?, &scope));
+        let row = match row.content.as_slice() {
+            [one] => fields_of(one, convert(one)?),
+            several => several.iter().map(convert).collect::<PlanResult<Vec<_>>>()?,
+        };
+        let row = row.iter().map(|value| resolve(value, &scope));
         let row = row.collect::<PlanResult<Vec<_>>>()?;
         if columns.is_empty() {
             columns = vec![Vec::new(); row.len()];
@@ -613,17 +667,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
         let nullable = column.iter().any(|value| value.nullable);
         fields.push(Field::new(format!("col{}", i + 1), data_type, nullable));
         for (row, value) in rows.iter_mut().zip(column) {
-            match fold(value, semantics).node {
-                Node::Literal(value) => row.push(value),
-                _ => {
-                    return Err(PlanError::new(
-                        "INVALID_INLINE_TABLE.CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE",
-                        "`VALUES` holds an expression that is no constant",
-                        "",
-                    )
-                    .at(here));
-                }
-            }
+            row.push(constant_value(value, semantics).map_err(|error| error.at(here))?);
         }
     }
     Ok(Plan::Values(Schema::new(fields), rows))

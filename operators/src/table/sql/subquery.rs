@@ -10,9 +10,9 @@ use crate::table::analyze::{self, boolean, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
-use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::expr::{Expr, Node, Resolved, call, functions};
 use crate::table::grouping::Grouping;
-use crate::table::join::{and, compared, conjuncts, equality, resolve_correlated, shifted};
+use crate::table::join::{always, and, compared, conjuncts, equality, resolve_correlated, shifted};
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -20,7 +20,7 @@ use crate::table::windows;
 use sqlparser::ast::{
     self, BinaryOperator, InTarget, Query, Select, SetExpr, Spanned, UnaryOperator,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// What a subquery reads, and which of its rows belong to an outer row.
 struct Inner {
@@ -37,6 +37,8 @@ struct Inner {
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
+    /// Whether the expression is a value and no condition: of a value, IN is never NULL.
+    of_value: Cell<bool>,
 }
 
 fn strip(expr: &ast::Expr) -> &ast::Expr {
@@ -136,7 +138,7 @@ fn one_column(plan: &Plan, here: Place) -> PlanResult<()> {
 
 impl<'c> Joining<'c> {
     pub fn new(plan: Plan, catalog: &'c dyn Catalog) -> Self {
-        Self { catalog, plan: RefCell::new(Some(plan)) }
+        Self { catalog, plan: RefCell::new(Some(plan)), of_value: Cell::new(false) }
     }
 
     fn take(&self) -> Plan {
@@ -185,6 +187,14 @@ impl<'c> Joining<'c> {
     /// Converts an expression; its subqueries are joined.
     pub fn convert(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         convert_with(expr, &|part| self.subquery(part))
+    }
+
+    /// The same of an expression whose value is shown.
+    pub fn convert_value(&self, expr: &ast::Expr) -> PlanResult<Expr> {
+        self.of_value.set(true);
+        let converted = self.convert(expr);
+        self.of_value.set(false);
+        converted
     }
 
     /// Keeps the rows for which a condition is true.
@@ -237,7 +247,7 @@ impl<'c> Joining<'c> {
                 for (i, needle) in needles.into_iter().enumerate() {
                     let value = resolve(&self.convert(needle)?, &self.scope())?;
                     let other = shifted(column_of(&scope, inner.selected + i), width);
-                    let equal = crate::table::expr::functions::resolve("=", vec![value, other])?;
+                    let equal = functions::resolve("=", vec![value, other])?;
                     inner.condition = Some(and(inner.condition, equal)?);
                 }
                 self.join(JoinKind::LeftSemi, inner, None);
@@ -266,9 +276,8 @@ impl<'c> Joining<'c> {
                 Ok(Some(negated_if(*negated, found)))
             }
             ast::Expr::In { expr, target: InTarget::Subquery(query), negated, .. } => {
-                if let ast::Expr::Tuple(_) = strip(expr) {
-                    let what = "`NOT IN`, or IN beside OR, of several columns and a subquery";
-                    return Err(PlanError::not_yet(what).at(here));
+                if let ast::Expr::Tuple(values) = strip(expr) {
+                    return self.tuple_in(values, query, *negated, here).map(Some);
                 }
                 let value = resolve(&self.convert(expr)?, &self.scope())?;
                 let inner = self.inner(query, true)?;
@@ -280,11 +289,51 @@ impl<'c> Joining<'c> {
                 let width = self.scope().columns.len();
                 let among = compared(value, shifted(column_of(&scope, inner.selected), width))?;
                 let (at, name) = self.join(JoinKind::In, inner, Some(among));
-                let found = self.column(at, &name, here);
-                Ok(Some(negated_if(*negated, found)))
+                let found = negated_if(*negated, self.column(at, &name, here));
+                if self.of_value.get() {
+                    return Ok(Some(call("coalesce", [found, false.into()])));
+                }
+                Ok(Some(found))
             }
             _ => Ok(None),
         }
+    }
+
+    /// `(a, b) IN (SELECT …)` as a value: whether there is a row with all values equal. Of NOT IN a
+    /// comparison that is NULL counts as equal.
+    fn tuple_in(
+        &self,
+        values: &[ast::Expr],
+        query: &Query,
+        negated: bool,
+        here: Place,
+    ) -> PlanResult<Expr> {
+        let mut inner = self.inner(query, true)?;
+        if inner.window.is_some() {
+            let what =
+                "several columns before IN and `LIMIT` in a subquery that reads the outer row";
+            return Err(PlanError::not_yet(what).at(here));
+        }
+        let scope = inner.plan.scope();
+        let found = scope.columns.len() - inner.selected;
+        if found != values.len() {
+            return Err(wrong_number(values.len(), found, here));
+        }
+        let mut pairs = Vec::new();
+        for (i, value) in values.iter().enumerate() {
+            pairs.push((self.convert(value)?, column_of(&scope, inner.selected + i)));
+        }
+        let outer = self.scope();
+        for (value, other) in pairs {
+            let other = shifted(other, outer.columns.len());
+            let mut equal = functions::resolve("=", vec![resolve(&value, &outer)?, other])?;
+            if negated {
+                equal = functions::resolve("coalesce", vec![equal, always()])?;
+            }
+            inner.condition = Some(and(inner.condition, equal)?);
+        }
+        let (at, name) = self.join(JoinKind::Exists, inner, None);
+        Ok(negated_if(negated, self.column(at, &name, here)))
     }
 
     /// The rows that a subquery of EXISTS or IN reads.
@@ -442,7 +491,7 @@ impl<'c> Joining<'c> {
         let scope = plan.scope();
         for (i, (of_outer, _)) in keys.iter().enumerate() {
             let key = shifted(column_of(&scope, 2 + i), width);
-            let equal = crate::table::expr::functions::resolve("=", vec![of_outer.clone(), key])?;
+            let equal = functions::resolve("=", vec![of_outer.clone(), key])?;
             condition = Some(and(condition, equal)?);
         }
         let (at, name) =
@@ -521,7 +570,7 @@ fn column_of(scope: &Scope, index: usize) -> Resolved {
 }
 
 fn negated_if(negated: bool, expr: Expr) -> Expr {
-    if negated { crate::table::expr::call("not", [expr]) } else { expr }
+    if negated { call("not", [expr]) } else { expr }
 }
 
 fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {

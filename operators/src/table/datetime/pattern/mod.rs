@@ -52,6 +52,15 @@ pub const PATTERN_FIX: &str =
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern(Vec<Item>);
 
+/// Why a text is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It does not match the pattern.
+    NoMatch,
+    /// It is a time that needs more than 64 bits of microseconds.
+    Overflow,
+}
+
 impl Pattern {
     /// Compiles a pattern for one direction.
     pub fn new(text: &str, direction: Direction) -> Result<Self, PatternError> {
@@ -60,13 +69,24 @@ impl Pattern {
 
     /// Parses a timestamp to microseconds since 1970. It is in `zone` unless the text has a zone.
     pub fn timestamp(&self, text: &str, zone: Tz) -> Option<i64> {
-        let parsed = read::read(&self.0, text)?;
-        parsed.micros(Some(parsed.zone().unwrap_or(zone)))
+        self.read_timestamp(text, zone).ok()
+    }
+
+    /// The same, with the reason if there is none.
+    pub fn read_timestamp(&self, text: &str, zone: Tz) -> Result<i64, Unread> {
+        let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
+        parsed.micros(Some(parsed.zone().unwrap_or(zone))).ok_or(Unread::Overflow)
     }
 
     /// Parses a local timestamp to microseconds since 1970. A zone in the text has no effect.
     pub fn timestamp_ntz(&self, text: &str) -> Option<i64> {
-        read::read(&self.0, text)?.micros(None)
+        self.read_timestamp_ntz(text).ok()
+    }
+
+    /// The same, with the reason if there is none.
+    pub fn read_timestamp_ntz(&self, text: &str) -> Result<i64, Unread> {
+        let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
+        parsed.micros(None).ok_or(Unread::Overflow)
     }
 
     /// Parses a date to days since 1970. A zone in the text has no effect.

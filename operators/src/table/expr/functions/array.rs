@@ -1,14 +1,16 @@
 //! Arrays and structs.
 
 use super::equal::stand_in;
-use super::{Function, MANY, Typed, any_nullable, cells, expect, function, nullable_cells, take};
+use super::{
+    Function, MANY, Typed, any_nullable, called, cells, expect, function, nullable_cells, take,
+};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
     check_order, tightest, unify, unify_as, units_differ, widest_of, widest_without_text,
 };
 use crate::table::expr::compile::{
-    BytesFn, Compiled, EvalError, bytes_fn, element, failed, write_field,
+    BytesFn, Compiled, EvalError, bytes_fn, element, failed, from_cells, write_field,
 };
 use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -324,7 +326,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(super::made(arena, &out))
         },
     ),
-    nullable_cells(
+    called(
         "array_repeat",
         "array_repeat(x, n)",
         (2, 2),
@@ -335,19 +337,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let nullable = a[1].nullable;
             Ok((a, to, nullable))
         },
-        |a, _, arena| {
-            if a[1].is_null() {
-                return Ok(Cell::Null);
-            }
-            let count = a[1].long().max(0) as usize;
-            if count > 1 << 24 {
-                return failed(
-                    "COLLECTION_SIZE_LIMIT_EXCEEDED",
-                    format!("an array of {count}"),
-                    "",
-                );
-            }
-            Ok(collected(vec![a[0]; count].into_iter(), arena))
+        |args, call| {
+            let [value, count] = take(args);
+            let count = count.long();
+            from_cells(call.to.physical(), move |cx| {
+                // Without a count there is no value to compute.
+                let Some(count) = count(cx)? else { return Ok(Cell::Null) };
+                let value = value.cell(cx)?;
+                let count = count.max(0) as usize;
+                if count > 1 << 24 {
+                    return failed(
+                        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+                        format!("an array of {count}"),
+                        "",
+                    );
+                }
+                Ok(collected(std::iter::repeat_n(value, count), cx.arena))
+            })
         },
     ),
     cells(

@@ -12,6 +12,7 @@ mod lambda;
 mod like;
 mod map;
 mod math;
+mod names;
 mod number;
 mod number_format;
 mod parts;
@@ -32,6 +33,7 @@ use super::cell::Cell;
 use super::coercion;
 use super::compile::{Compiled, EvalError, Semantics, from_cells, text_in};
 use super::resolve::distance;
+use super::rules::Rules;
 use super::{Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
@@ -42,6 +44,8 @@ pub use equal::{as_key, as_one, one_of_equals, order as order_values};
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
+pub use names::documented;
+use names::{cast_of, operator_of};
 pub use random::with_seeds;
 pub use split::Splitter;
 
@@ -220,42 +224,8 @@ const LATER: [&str; 7] =
 
 fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = name.to_ascii_lowercase();
-    let canonical = match lower.as_str() {
-        "ucase" => "upper",
-        "lcase" => "lower",
-        "char_length" | "character_length" | "len" => "length",
-        "substr" => "substring",
-        "||" => "concat",
-        "mod" => "%",
-        "==" => "=",
-        "!=" => "<>",
-        "cardinality" => "size",
-        "ceiling" => "ceil",
-        "signum" => "sign",
-        "ifnull" | "nvl" => "coalesce",
-        "power" => "pow",
-        "rlike" | "regexp" => "regexp_like",
-        "printf" => "format_string",
-        "char" => "chr",
-        "getbit" => "bit_get",
-        "position" => "locate",
-        "sha" => "sha1",
-        "dateadd" => "date_add",
-        "datediff" => "date_diff",
-        "day" => "dayofmonth",
-        "reduce" => "aggregate",
-        "some" => "exists",
-        "to_unix_timestamp" => "unix_timestamp",
-        "to_timestamp_ltz" => "to_timestamp",
-        "make_timestamp_ltz" => "make_timestamp",
-        "random" => "rand",
-        "now" => "current_timestamp",
-        "curdate" => "current_date",
-        "<<" => "shiftleft",
-        ">>" => "shiftright",
-        ">>>" => "shiftrightunsigned",
-        other => other,
-    };
+    let alias = names::ALIASES.iter().find(|(alias, _)| *alias == lower);
+    let canonical = alias.map_or(lower.as_str(), |(_, name)| name);
     all().find(|f| f.name == canonical).ok_or_else(|| {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
@@ -294,45 +264,6 @@ pub fn check_name(name: &str) -> PlanResult<()> {
             "extract" | "date_part" | "datepart" | "grouping" | "grouping_id"
         );
     if known { Ok(()) } else { find(&lower).map(drop) }
-}
-
-/// The type of a function that is a cast.
-fn cast_of(name: &str) -> Option<DataType> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "boolean" => DataType::Boolean,
-        "tinyint" => DataType::Byte,
-        "smallint" => DataType::Short,
-        "int" => DataType::Int,
-        "bigint" => DataType::Long,
-        "float" => DataType::Float,
-        "double" => DataType::Double,
-        "decimal" => DataType::Decimal(10, 0),
-        "string" => DataType::String,
-        "binary" => DataType::Binary,
-        "date" => DataType::Date,
-        "timestamp" => DataType::Timestamp,
-        _ => return None,
-    })
-}
-
-/// What stands behind `try_` in the name of a function that gives NULL for an error.
-fn operator_of(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "add" => "+",
-        "subtract" => "-",
-        "multiply" => "*",
-        "divide" => "/",
-        "mod" => "%",
-        "to_timestamp" => "to_timestamp",
-        "to_date" => "to_date",
-        "make_timestamp" | "make_timestamp_ltz" => "make_timestamp",
-        "make_timestamp_ntz" => "make_timestamp_ntz",
-        "to_binary" => "to_binary",
-        "validate_utf8" => "validate_utf8",
-        "url_decode" => "url_decode",
-        "make_interval" => "make_interval",
-        _ => return None,
-    })
 }
 
 /// `x[…]` and its like where x is a map or a struct.
@@ -400,6 +331,16 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     }
     if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
         return condition::decode(args);
+    }
+    if Rules::current().timestamps_without_zone {
+        match name.to_ascii_lowercase().as_str() {
+            "to_timestamp" => return time::to_timestamp_without_zone(args),
+            // A zone has no effect.
+            "make_timestamp" if (6..=7).contains(&args.len()) => {
+                return resolve("make_timestamp_ntz", args.into_iter().take(6).collect());
+            }
+            _ => {}
+        }
     }
     let function = find(name)?;
     let (least, most) = match name.to_ascii_lowercase().as_str() {
@@ -512,7 +453,7 @@ pub fn is_null_of_null(name: &str) -> bool {
         ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
     super::nulls::is_strict(name)
         || CONSTANTS_ALONE.contains(&name)
-        || all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
+        || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }
 
 /// Whether equal arguments always give an equal result.

@@ -251,7 +251,8 @@ fn part<'a>(
     Cell::Bytes(found.map_or("", |found| subject.part(found, arena)).as_bytes())
 }
 
-fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
+/// An array of texts.
+pub(super) fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::new_in(arena);
     let mut writer = RowWriter::array(&mut out, parts.len());
     for (i, part) in parts.iter().enumerate() {

@@ -1,10 +1,11 @@
-//! `split`: plain separators are found directly, all others by a [regular
+//! `split` and `sentences`. Of `split` plain separators are found directly, all others by a [regular
 //! expression](crate::table::regexp), with Java's rules for empty matches.
 
-use super::regexp::{bad_pattern, checked, runaway};
-use super::{Function, Typed, any_nullable, expect, function};
+use super::regexp::{bad_pattern, checked, runaway, texts};
+use super::{Function, Typed, any_nullable, expect, function, nullable_cells};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, text};
 use crate::table::regexp::{Matcher, PatternCache, Regex};
 use crate::table::row::RowWriter;
@@ -12,13 +13,46 @@ use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-pub(super) static FUNCTIONS: &[Function] = &[function(
-    "split",
-    "split(s, regex[, limit]): an array of the parts",
-    (2, 3),
-    split,
-    compile_split,
-)];
+pub(super) static FUNCTIONS: &[Function] = &[
+    function(
+        "split",
+        "split(s, regex[, limit]): an array of the parts",
+        (2, 3),
+        split,
+        compile_split,
+    ),
+    nullable_cells(
+        "sentences",
+        "sentences(s[, language[, country]]): an array of words for each sentence",
+        (1, 3),
+        sentences,
+        |a, _, arena| Ok(sentences_of(a[0], arena)),
+    ),
+];
+
+fn sentences(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let nullable = args[0].nullable;
+    let words = DataType::Array(Box::new(DataType::String));
+    Ok((expect(name, args, &[DataType::String])?, DataType::Array(Box::new(words)), nullable))
+}
+
+fn sentences_of<'a>(text: Cell<'a>, arena: &'a Bump) -> Cell<'a> {
+    if text.is_null() {
+        return Cell::Null;
+    }
+    let (mut word_list, mut sentence_list) = (Vec::new(), Vec::new());
+    for sentence in crate::table::sentences::sentences(text.text()) {
+        word_list.clear();
+        word_list.extend(crate::table::sentences::words(sentence));
+        sentence_list.push(texts(&word_list, arena));
+    }
+    let mut out = BumpVec::new_in(arena);
+    let mut writer = RowWriter::array(&mut out, sentence_list.len());
+    for (i, words) in sentence_list.iter().enumerate() {
+        words.put(&mut writer, i);
+    }
+    Cell::Bytes(out.into_bump_slice())
+}
 
 fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     checked(&args)?;

@@ -5,7 +5,7 @@ use super::{
     unexpected,
 };
 use crate::table::datetime::calendar::{Date, days_of_month};
-use crate::table::datetime::pattern::Direction;
+use crate::table::datetime::pattern::{Direction, Unread};
 use crate::table::datetime::{
     DAY_US, SECOND_US, Special, Tz, add_months, parse_date, parse_timestamp, to_local, to_utc, zone,
 };
@@ -28,6 +28,7 @@ use DataType as T;
 pub use arithmetic::arithmetic;
 use arithmetic::shifted;
 pub use extract::extract;
+pub use patterns::to_timestamp_without_zone;
 use patterns::{
     DAY_NAME, MONTH_NAME, PLAIN_READ, by_cast, check_pattern, date_format, parsed, to_timestamp,
     written,
@@ -290,9 +291,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
             // A time of another zone may be another day here.
             parsed(args, &call, |pattern, text, zone| match pattern {
                 Some(pattern) => {
-                    Some(to_local(pattern.timestamp(text, zone)?, zone).div_euclid(DAY_US))
+                    let at = pattern.read_timestamp(text, zone)?;
+                    Ok(to_local(at, zone).div_euclid(DAY_US))
                 }
-                None => parse_date(text),
+                None => parse_date(text).ok_or(Unread::NoMatch),
             })
         },
     ),
@@ -302,8 +304,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             return a;
         }
         parsed(args, &call, |pattern, text, zone| match pattern {
-            Some(pattern) => pattern.timestamp(text, zone),
-            None => parse_timestamp(text, Some(zone)),
+            Some(pattern) => pattern.read_timestamp(text, zone),
+            None => parse_timestamp(text, Some(zone)).ok_or(Unread::NoMatch),
         })
     }),
     called(
@@ -316,8 +318,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |args, call| {
             parsed(args, &call, |pattern, text, _| match pattern {
-                Some(pattern) => pattern.timestamp_ntz(text),
-                None => parse_timestamp(text, None),
+                Some(pattern) => pattern.read_timestamp_ntz(text),
+                None => parse_timestamp(text, None).ok_or(Unread::NoMatch),
             })
         },
     ),
@@ -342,7 +344,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
             }
             let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
-                pattern.or(PLAIN_READ.as_ref())?.timestamp(text, zone)
+                pattern.or(PLAIN_READ.as_ref()).ok_or(Unread::NoMatch)?.read_timestamp(text, zone)
             })]);
             let micros = micros.long();
             long_fn(move |cx| Ok(micros(cx)?.map(|micros| micros / SECOND_US)))

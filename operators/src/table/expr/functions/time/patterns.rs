@@ -1,7 +1,7 @@
 //! Functions that read and write times by a pattern.
 
-use super::super::{Call, Typed, typed_or_null};
-use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError};
+use super::super::{Call, Typed, resolve, typed_or_null};
+use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError, Unread};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -77,6 +77,14 @@ pub(super) fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed>
     typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
 }
 
+/// `to_timestamp` where the type TIMESTAMP is the one without a zone.
+pub fn to_timestamp_without_zone(mut args: Vec<Resolved>) -> PlanResult<Resolved> {
+    if args.first().is_some_and(|arg| arg.data_type.is_datetime()) {
+        return cast(args.swap_remove(0), &T::TimestampNtz, false);
+    }
+    resolve("to_timestamp_ntz", args)
+}
+
 /// A pattern argument. A constant one is compiled once, those of a column are cached.
 struct Prepared {
     fixed: Option<Pattern>,
@@ -124,7 +132,7 @@ impl Prepared {
 pub(super) fn parsed(
     args: Vec<Compiled>,
     call: &Call,
-    read: fn(Option<&Pattern>, &str, Tz) -> Option<i64>,
+    read: fn(Option<&Pattern>, &str, Tz) -> Result<i64, Unread>,
 ) -> Compiled {
     let zone = call.semantics.zone;
     let mut args = args.into_iter();
@@ -137,8 +145,15 @@ pub(super) fn parsed(
     long_fn(move |cx| {
         let Some(bytes) = value(cx)? else { return Ok(None) };
         pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
-            Some(value) => Ok(Some(value)),
-            None => failed(
+            Ok(value) => Ok(Some(value)),
+            // An error in both modes, also of a `try_` function.
+            Err(Unread::Overflow) => failed(
+                "DATETIME_OVERFLOW",
+                format!("'{}' is beyond the range of {to}", text(bytes)),
+                "",
+            )
+            .map_err(|error: Box<EvalError>| Box::new(EvalError { passes: true, ..*error })),
+            Err(Unread::NoMatch) => failed(
                 if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
                 format!("'{}' cannot be read as {to}", text(bytes)),
                 "Use try_to_timestamp to get NULL instead",

@@ -1,0 +1,194 @@
+//! Settings of a session, which `SET` changes.
+
+use crate::connect::settings::FormatSettings;
+use crate::table::datetime::interval;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::compile::Semantics;
+use crate::table::expr::resolve::did_you_mean;
+use crate::table::sql::literals::Reading;
+use millstream_engine::event_time::Policy;
+use std::sync::Mutex;
+
+/// What `SET` changes. A query of a job file has the values that were set before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub parallelism: usize,
+    pub workers: usize,
+    pub pin: bool,
+    pub wait: crate::WaitProfile,
+    pub semantics: Semantics,
+    pub formats: FormatSettings,
+    pub literals: Reading,
+    pub schema_inference: bool,
+    pub watermark_policy: Policy,
+    pub idle_timeout_ns: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            workers: 1,
+            pin: true,
+            wait: crate::WaitProfile::Balanced,
+            semantics: Semantics::default(),
+            formats: FormatSettings::default(),
+            literals: Reading::default(),
+            schema_inference: false,
+            watermark_policy: Policy::Min,
+            idle_timeout_ns: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Changes a setting.
+    pub fn set(&mut self, key: &str, value: &str) -> PlanResult<()> {
+        let wrong = |wanted: &str| {
+            let reason = format!("'{key}' is '{value}', but must be {wanted}");
+            Err(PlanError::new("INVALID_CONF_VALUE", reason, ""))
+        };
+        let count = || value.parse::<usize>().ok().filter(|n| (1..=256).contains(n));
+        match key.to_ascii_lowercase().as_str() {
+            "millstream.parallelism" => match count() {
+                Some(n) => self.parallelism = n,
+                None => return wrong("a number from 1 to 256"),
+            },
+            "millstream.workers" => match count() {
+                Some(n) => self.workers = n,
+                None => return wrong("a number from 1 to 256"),
+            },
+            "millstream.pin" => match value.parse() {
+                Ok(pin) => self.pin = pin,
+                Err(_) => return wrong("true or false"),
+            },
+            "millstream.wait" => {
+                self.wait = match value.to_ascii_lowercase().as_str() {
+                    "spin" => crate::WaitProfile::Spin,
+                    "balanced" => crate::WaitProfile::Balanced,
+                    "park" => crate::WaitProfile::Park,
+                    _ => return wrong("spin, balanced or park"),
+                }
+            }
+            "spark.sql.session.timezone" => {
+                let zone = crate::table::datetime::zone(value).map_err(|mut error| {
+                    error.condition = "INVALID_CONF_VALUE.TIME_ZONE".into();
+                    error
+                })?;
+                self.semantics.zone = zone;
+                self.formats.zone = zone;
+            }
+            "spark.sql.ansi.enabled" => match value.to_ascii_lowercase().parse() {
+                Ok(ansi) => {
+                    self.semantics.ansi = ansi;
+                    self.formats.ansi = ansi;
+                }
+                Err(_) => return wrong("true or false"),
+            },
+            "spark.sql.decimaloperations.allowprecisionloss" => {
+                match value.to_ascii_lowercase().parse() {
+                    Ok(allowed) => self.semantics.precision_loss = allowed,
+                    Err(_) => return wrong("true or false"),
+                }
+            }
+            "spark.sql.timestamptype" => {
+                self.semantics.timestamps_without_zone = match value.to_ascii_uppercase().as_str() {
+                    "TIMESTAMP_NTZ" => true,
+                    "TIMESTAMP_LTZ" => false,
+                    _ => return wrong("TIMESTAMP_LTZ or TIMESTAMP_NTZ"),
+                }
+            }
+            "spark.sql.mapkeydeduppolicy" => {
+                self.semantics.last_key_wins = match value.to_ascii_uppercase().as_str() {
+                    "EXCEPTION" => false,
+                    "LAST_WIN" => true,
+                    _ => return wrong("EXCEPTION or LAST_WIN"),
+                }
+            }
+            "spark.sql.legacy.negativeindexinarrayinsert" => {
+                match value.to_ascii_lowercase().parse() {
+                    Ok(legacy) => self.semantics.legacy_array_insert = legacy,
+                    Err(_) => return wrong("true or false"),
+                }
+            }
+            "spark.sql.streaming.multiplewatermarkpolicy" => {
+                self.watermark_policy = match value.to_ascii_lowercase().as_str() {
+                    "min" => Policy::Min,
+                    "max" => Policy::Max,
+                    _ => return wrong("min or max"),
+                }
+            }
+            "millstream.idletimeout" => {
+                let length = interval::length(value).ok().filter(|l| l.months == 0 && l.micros > 0);
+                self.idle_timeout_ns = match (value, length) {
+                    ("none", _) => None,
+                    (_, Some(length)) => Some(length.micros as u64 * 1000),
+                    (_, None) => return wrong("a length of time such as '10 seconds', or none"),
+                }
+            }
+            "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
+                Ok(infers) => self.schema_inference = infers,
+                Err(_) => return wrong("true or false"),
+            },
+            other => {
+                if self.formats.set(other, value)? {
+                    self.semantics.corrupt_column = interned(self.formats.corrupt_column());
+                    return Ok(());
+                }
+                let known = self.semantics.naming.setting(other);
+                if let Some(setting) = known.or_else(|| self.literals.setting(other)) {
+                    match value.to_ascii_lowercase().parse() {
+                        Ok(on) => *setting = on,
+                        Err(_) => return wrong("true or false"),
+                    }
+                    return Ok(());
+                }
+                let all = [
+                    "millstream.parallelism",
+                    "millstream.workers",
+                    "millstream.pin",
+                    "millstream.wait",
+                    "millstream.idleTimeout",
+                    "spark.sql.session.timeZone",
+                    "spark.sql.ansi.enabled",
+                    "spark.sql.decimalOperations.allowPrecisionLoss",
+                    "spark.sql.timestampType",
+                    "spark.sql.groupByAliases",
+                    "spark.sql.groupByOrdinal",
+                    "spark.sql.orderByOrdinal",
+                    "spark.sql.legacy.setopsPrecedence.enabled",
+                    "spark.sql.parser.escapedStringLiterals",
+                    "spark.sql.legacy.consecutiveStringLiterals.enabled",
+                    "spark.sql.mapKeyDedupPolicy",
+                    "spark.sql.legacy.negativeIndexInArrayInsert",
+                    "spark.sql.streaming.schemaInference",
+                    "spark.sql.streaming.multipleWatermarkPolicy",
+                ];
+                let all: Vec<&str> = all.into_iter().chain(FormatSettings::names()).collect();
+                return Err(PlanError::new(
+                    "UNKNOWN_SETTING",
+                    format!("there is no setting '{key}'"),
+                    format!(
+                        "{}Settings: {}",
+                        did_you_mean(key, all.iter().copied()),
+                        all.join(", ")
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text with the life of the process, which the rules of expressions can copy. A session sets
+/// few different ones.
+fn interned(text: &str) -> &'static str {
+    static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(known) = texts.iter().find(|known| **known == text) {
+        return known;
+    }
+    let made: &'static str = Box::leak(text.to_string().into_boxed_str());
+    texts.push(made);
+    made
+}

@@ -1,0 +1,341 @@
+//! Sentences and words of a text, by the rules of Java's `BreakIterator`: the function `sentences`.
+//! These rules are older than those of Unicode and differ from them: `3.5%` is one word, a period
+//! ends a sentence only before white space and a capital letter, and marks and format characters
+//! are passed over.
+//!
+//! Limits: every language has the same rules; Java takes other ones for Thai.
+
+use super::regexp::{CharSet, char_set};
+use std::sync::OnceLock;
+
+/// The kinds of characters that end and begin sentences.
+struct SentenceKinds {
+    /// Marks and format characters, which change nothing.
+    ignored: CharSet,
+    letter: CharSet,
+    lower: CharSet,
+    space: CharSet,
+    opening: CharSet,
+    closing: CharSet,
+    digit: CharSet,
+}
+
+/// The kinds of characters that make words.
+struct WordKinds {
+    ignored: CharSet,
+    /// Marks, which belong to the character before them.
+    mark: CharSet,
+    letter: CharSet,
+    digit: CharSet,
+    /// What may stand between two letters.
+    in_word: CharSet,
+    before_number: CharSet,
+    space: CharSet,
+    /// What takes no mark: controls, separators and marks themselves.
+    bare: CharSet,
+    /// Letters and decimal digits, with one of which a word begins.
+    begins: CharSet,
+}
+
+const KANJI: [(u32, u32); 3] = [(0x3005, 0x3005), (0x4e00, 0x9fa5), (0xf900, 0xfa2d)];
+const KATAKANA: [(u32, u32); 2] = [(0x30a1, 0x30fa), (0x30fd, 0x30fe)];
+const HIRAGANA: [(u32, u32); 2] = [(0x3041, 0x3094), (0x309d, 0x309e)];
+/// Marks of the Japanese syllabaries.
+const KANA_MARKS: [(u32, u32); 2] = [(0x3099, 0x309c), (0x30fb, 0x30fc)];
+
+fn among(ranges: &[(u32, u32)], c: char) -> bool {
+    ranges.iter().any(|&(from, to)| (from..=to).contains(&u32::from(c)))
+}
+
+fn sentence_kinds() -> &'static SentenceKinds {
+    static KINDS: OnceLock<SentenceKinds> = OnceLock::new();
+    KINDS.get_or_init(|| SentenceKinds {
+        ignored: char_set(&["Mn", "Me", "Cf"]),
+        letter: char_set(&["L"]),
+        lower: char_set(&["Ll"]),
+        space: char_set(&["Zs"]).union(&CharSet::chars("\t\r\u{c}\n\u{2028}")),
+        opening: char_set(&["Ps", "Pi"]).union(&CharSet::chars("\"'")),
+        closing: char_set(&["Pe", "Pf"]).union(&CharSet::chars("\"'")),
+        digit: char_set(&["N"]),
+    })
+}
+
+fn word_kinds() -> &'static WordKinds {
+    static KINDS: OnceLock<WordKinds> = OnceLock::new();
+    KINDS.get_or_init(|| {
+        let eastern: Vec<_> = [&KANJI[..], &KATAKANA, &HIRAGANA, &KANA_MARKS].concat();
+        let cent = CharSet::chars("\u{a2}");
+        WordKinds {
+            // A soft hyphen stands between letters as another hyphen does.
+            ignored: char_set(&["Cf"]).without(&CharSet::chars("\u{ad}")),
+            mark: char_set(&["Mn", "Me"]),
+            letter: char_set(&["L", "Mc"]).without(&CharSet::new(eastern)),
+            digit: char_set(&["N"]),
+            in_word: char_set(&["Pd", "Pc"]).union(&CharSet::chars("\u{ad}\u{2027}\"'.")),
+            before_number: char_set(&["Sc"]).union(&CharSet::chars("#.")).without(&cent),
+            space: char_set(&["Zs"]).union(&CharSet::chars("\t")),
+            bare: char_set(&["Mn", "Me", "Cc", "Cf", "Zl", "Zp"]),
+            begins: char_set(&["L", "Nd"]),
+        }
+    })
+}
+
+/// Where the search for a sentence's end is.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    /// In the sentence.
+    Inside,
+    /// Behind a period and what closes a quotation.
+    Period,
+    /// Behind a period and a quotation mark, which may close the last or open the next quotation.
+    Quote,
+    /// Behind a period and white space.
+    PeriodSpace,
+    /// Behind a period, in what may begin the next sentence before its first letter.
+    Opening,
+    /// Behind `!` or `?`.
+    Mark,
+    /// Behind `!` or `?` and white space.
+    MarkSpace,
+    /// Behind a danda.
+    Danda,
+}
+
+impl At {
+    /// Behind a character of the sentence that the states for a possible end do not take.
+    fn inside(c: char) -> Self {
+        match c {
+            '.' | '\u{ff0e}' => Self::Period,
+            '!' | '?' | '\u{3002}' | '\u{ff01}' | '\u{ff1f}' => Self::Mark,
+            '\u{964}' | '\u{965}' => Self::Danda,
+            _ => Self::Inside,
+        }
+    }
+}
+
+/// What a character is to a sentence.
+struct Role {
+    letter: bool,
+    lower: bool,
+    space: bool,
+    closes: bool,
+    opens: bool,
+}
+
+impl Role {
+    fn of(c: char) -> Self {
+        let kinds = sentence_kinds();
+        let is = |set: &CharSet| set.contains(u32::from(c));
+        let (letter, space, closes) = (is(&kinds.letter), is(&kinds.space), is(&kinds.closing));
+        let ends = matches!(At::inside(c), At::Period | At::Mark);
+        let other = !(letter || space || closes || ends || matches!(c, ',' | PARAGRAPH))
+            && !is(&kinds.digit);
+        let opens = is(&kinds.opening) || other;
+        Self { letter, lower: is(&kinds.lower), space, closes, opens }
+    }
+}
+
+/// The separator of paragraphs, which always ends a sentence.
+const PARAGRAPH: char = '\u{2029}';
+
+/// The length in bytes of the first sentence of a text that is not empty.
+fn sentence(text: &str) -> usize {
+    // The end so far, and where the sentence ends if the next one is seen to begin.
+    let mut end = text.chars().next().map_or(0, char::len_utf8);
+    let mut before_next = 0;
+    let mut at = At::Inside;
+    for (i, c) in text.char_indices() {
+        if !sentence_kinds().ignored.contains(u32::from(c)) {
+            let role = Role::of(c);
+            at = match at {
+                At::Mark if role.closes || matches!(At::inside(c), At::Period | At::Mark) => at,
+                At::Mark | At::MarkSpace if role.space => At::MarkSpace,
+                At::Mark | At::MarkSpace if c == PARAGRAPH => return i + c.len_utf8(),
+                At::Danda if role.space => at,
+                At::Mark | At::MarkSpace | At::Danda => return end,
+                At::PeriodSpace if role.letter && !role.lower => return before_next,
+                At::Quote | At::Opening if role.letter => return before_next,
+                At::Period | At::Quote if role.closes => {
+                    if role.opens {
+                        At::Quote
+                    } else {
+                        At::Period
+                    }
+                }
+                At::Period | At::Quote | At::PeriodSpace if role.space => At::PeriodSpace,
+                At::Period | At::Quote | At::PeriodSpace | At::Opening if role.opens => At::Opening,
+                _ if c == PARAGRAPH => return i + c.len_utf8(),
+                _ => At::inside(c),
+            };
+        }
+        let behind = i + c.len_utf8();
+        match at {
+            At::Period | At::Quote | At::PeriodSpace => before_next = behind,
+            At::Opening => {}
+            _ => end = behind,
+        }
+    }
+    if before_next == text.len() { before_next } else { end }
+}
+
+/// The length in bytes of a run of words and numbers without anything between them, perhaps with a
+/// sign before or behind a number; 0 if the text begins with none.
+fn words_and_numbers(text: &str) -> usize {
+    #[derive(Clone, Copy)]
+    enum Part {
+        Begin,
+        Prefix,
+        Word,
+        WordDanda,
+        MidWord,
+        Number,
+        MidNumber,
+        Suffix,
+    }
+    let kinds = word_kinds();
+    let (mut end, mut part) = (0, Part::Begin);
+    for (i, c) in text.char_indices() {
+        let is = |set: &CharSet| set.contains(u32::from(c));
+        if !is(&kinds.ignored) {
+            part = match part {
+                Part::Word | Part::Number if is(&kinds.mark) => part,
+                Part::Begin | Part::Word | Part::MidWord | Part::Number if is(&kinds.letter) => {
+                    Part::Word
+                }
+                Part::MidWord | Part::Suffix => break,
+                _ if is(&kinds.digit) => Part::Number,
+                Part::Begin if is(&kinds.before_number) => Part::Prefix,
+                Part::Word if matches!(c, '\u{964}' | '\u{965}') => Part::WordDanda,
+                Part::Word if is(&kinds.in_word) => Part::MidWord,
+                Part::Number if matches!(c, '"' | '\'' | ',' | '\u{66b}' | '.') => Part::MidNumber,
+                Part::Number if "%&\u{a2}\u{66a}\u{2030}\u{2031}".contains(c) => Part::Suffix,
+                _ => break,
+            };
+        }
+        if !matches!(part, Part::Begin | Part::MidWord | Part::MidNumber) {
+            end = i + c.len_utf8();
+        }
+    }
+    end
+}
+
+/// The length in bytes of white space that a line end may follow.
+fn white_space(text: &str) -> usize {
+    let kinds = word_kinds();
+    let mut end = 0;
+    let (mut spaces, mut returned) = (false, false);
+    for (i, c) in text.char_indices() {
+        let is = |set: &CharSet| set.contains(u32::from(c));
+        let taken = is(&kinds.ignored)
+            || !returned && (is(&kinds.space) || spaces && is(&kinds.mark))
+            || !returned && c == '\r';
+        (spaces, returned) = (spaces || is(&kinds.space), returned || c == '\r');
+        if matches!(c, '\n' | '\u{c}' | '\u{2028}' | '\u{2029}') {
+            return i + c.len_utf8();
+        }
+        if !taken {
+            break;
+        }
+        end = i + c.len_utf8();
+    }
+    end
+}
+
+/// The length in bytes of a character and its marks.
+fn marked(text: &str) -> usize {
+    let kinds = word_kinds();
+    let (mut end, mut takes_marks) = (0, None);
+    for (i, c) in text.char_indices() {
+        let is = |set: &CharSet| set.contains(u32::from(c));
+        if !is(&kinds.ignored) {
+            match takes_marks {
+                None => takes_marks = Some(!is(&kinds.bare)),
+                Some(true) if is(&kinds.mark) => {}
+                Some(_) => break,
+            }
+        }
+        end = i + c.len_utf8();
+    }
+    end
+}
+
+/// The length in bytes of the characters at the beginning that are of one of some ranges.
+fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
+    let ignored = &word_kinds().ignored;
+    let taken =
+        |c: char| ignored.contains(u32::from(c)) || ranges.iter().any(|ranges| among(ranges, c));
+    text.find(|c| !taken(c)).unwrap_or(text.len())
+}
+
+/// The length in bytes of the first word of a text that is not empty: the longest that a rule gives.
+fn word(text: &str) -> usize {
+    let runs = [
+        run(text, &[&KATAKANA, &KANA_MARKS]),
+        run(text, &[&HIRAGANA, &KANA_MARKS]),
+        run(text, &[&KANJI]),
+    ];
+    let longest = runs.into_iter().max().unwrap_or(0);
+    longest.max(words_and_numbers(text)).max(white_space(text)).max(marked(text))
+}
+
+/// Cuts a text into parts, of whose rest `first` gives the length of the first.
+fn cut(mut text: &str, first: fn(&str) -> usize) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        if text.is_empty() {
+            return None;
+        }
+        let (part, rest) = text.split_at(first(text));
+        text = rest;
+        Some(part)
+    })
+}
+
+/// The sentences of a text.
+pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    cut(text, sentence)
+}
+
+/// The words of a sentence, without what stands between them.
+pub fn words(sentence: &str) -> impl Iterator<Item = &str> {
+    // A character that Java holds as two is no letter to the function.
+    let begins = |c: char| u32::from(c) <= 0xffff && word_kinds().begins.contains(u32::from(c));
+    cut(sentence, word).filter(move |word| word.starts_with(begins))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Vec<Vec<&str>> {
+        sentences(text).map(|sentence| words(sentence).collect()).collect()
+    }
+
+    #[test]
+    fn sentences_end_where_java_ends_them() {
+        for (text, sentences) in [
+            ("", 0),
+            ("One. Two! Three? Four", 4),
+            ("e.g. small letters, and 3. digits", 1),
+            ("a. (b", 2),
+            ("She said \"no.\" Then left.", 2),
+            ("end.\u{2029}begin", 2),
+            ("a!b", 2),
+        ] {
+            assert_eq!(super::sentences(text).count(), sentences, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_hold_what_java_holds_together() {
+        for (text, expected) in [
+            ("it's well-known, a.b", vec!["it's", "well-known", "a.b"]),
+            ("3.5% of $5 and 1,000,x", vec!["3.5%", "of", "and", "1,000", "x"]),
+            ("日本カタひら", vec!["日本", "カタ", "ひら"]),
+            ("e\u{301}te\u{301}", vec!["e\u{301}te\u{301}"]),
+            ("𝒜 😀", vec![]),
+        ] {
+            assert_eq!(words(text).collect::<Vec<_>>(), expected, "{text}");
+        }
+        assert_eq!(parts("a. B"), [["a"], ["B"]]);
+    }
+}

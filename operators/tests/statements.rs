@@ -1,0 +1,266 @@
+//! Statements over tables with the rows that Apache Spark gave for them: what names, literals and
+//! conditions mean.
+#![cfg(feature = "sql")]
+
+use millstream::session::{Overrides, Session, Trigger};
+use millstream::table::datetime::Tz;
+use millstream::table::value::Value;
+
+/// The rows of a query as text, or the condition that it fails by.
+fn shown(session: &Session, query: &str) -> String {
+    let frame = match session.sql(query) {
+        Ok(frame) => frame,
+        Err(error) => return error.condition.to_string(),
+    };
+    let types: Vec<_> = frame.schema().fields.iter().map(|f| f.data_type.clone()).collect();
+    let rows = match frame.collect() {
+        Ok(rows) => rows,
+        Err(error) => return error.condition().to_string(),
+    };
+    let text = |row: &Vec<Value>| {
+        let cells = row.iter().zip(&types);
+        let cells = cells.map(|(value, to)| value.display(to, Tz::UTC).unwrap_or("NULL".into()));
+        cells.collect::<Vec<_>>().join(" ")
+    };
+    rows.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn check(session: &Session, cases: &[(&str, &str)]) {
+    for (query, expected) in cases {
+        assert_eq!(shown(session, query), *expected, "{query}");
+    }
+}
+
+#[test]
+fn in_is_never_null_as_a_value() {
+    let four = "FROM VALUES (1), (5), (8), (NULL) AS r(a)";
+    for (condition, expected) in [
+        ("a IN (SELECT * FROM VALUES (5) AS t(c))", "false, true, false, false"),
+        ("a IN (SELECT * FROM VALUES (5), (NULL) AS t(c))", "false, true, false, false"),
+        ("a NOT IN (SELECT * FROM VALUES (5) AS t(c))", "true, false, true, false"),
+        ("a NOT IN (SELECT * FROM VALUES (5), (NULL) AS t(c))", "false, false, false, false"),
+        ("NOT (a IN (SELECT * FROM VALUES (5), (NULL) AS t(c)))", "false, false, false, false"),
+        ("a NOT IN (SELECT c FROM VALUES (5) AS t(c) WHERE c > 9)", "true, true, true, true"),
+        (
+            "NOT (a > 5 OR a IN (SELECT * FROM VALUES (5), (NULL) AS t(c)))",
+            "false, false, false, false",
+        ),
+        (
+            "(a, 1) IN (SELECT * FROM VALUES (5, 1), (NULL, 1) AS t(c, d))",
+            "false, true, false, false",
+        ),
+        (
+            "(a, 1) NOT IN (SELECT * FROM VALUES (5, 1), (NULL, 2) AS t(c, d))",
+            "true, false, true, false",
+        ),
+    ] {
+        let session = Session::new();
+        let query = format!("SELECT {condition} AS v {four}");
+        assert_eq!(shown(&session, &query), expected, "{condition}");
+    }
+}
+
+#[test]
+fn a_condition_keeps_the_rows_for_which_it_is_true() {
+    let four = "SELECT a FROM VALUES (1), (5), (8), (NULL) AS r(a) WHERE";
+    for (condition, expected) in [
+        ("NOT (a NOT IN (SELECT * FROM VALUES (5), (NULL) AS t(c)))", "5"),
+        ("NOT (a > 5 OR a IN (SELECT * FROM VALUES (5), (8) AS t(c)))", "1"),
+        ("NOT (a > 5 OR a NOT IN (SELECT * FROM VALUES (5), (NULL) AS t(c)))", "5"),
+        ("NOT (a > 5 AND a NOT IN (SELECT * FROM VALUES (5), (NULL) AS t(c)))", "1, 5"),
+        ("(a, 1) NOT IN (SELECT * FROM VALUES (5, 1), (NULL, 2) AS t(c, d)) OR a = 5", "1, 5, 8"),
+    ] {
+        let session = Session::new();
+        assert_eq!(shown(&session, &format!("{four} {condition}")), expected, "{condition}");
+    }
+}
+
+#[test]
+fn a_word_without_parentheses_is_a_column_first() {
+    check(
+        &Session::new(),
+        &[
+            ("SELECT current_date FROM VALUES (1) AS t(current_date)", "1"),
+            ("SELECT t.current_date + 1 FROM VALUES (1) AS t(current_date)", "2"),
+            ("SELECT current_timestamp + 1 FROM VALUES (1) AS t(current_timestamp)", "2"),
+            ("SELECT current_time FROM VALUES (1) AS t(current_time)", "1"),
+            ("SELECT localtimestamp FROM VALUES (1) AS t(localtimestamp)", "1"),
+            ("SELECT localtimestamp", "UNRESOLVED_COLUMN.WITHOUT_SUGGESTION"),
+            (
+                "SELECT current_date, count(*) FROM VALUES (1), (1) AS t(current_date) \
+                 GROUP BY current_date",
+                "1 2",
+            ),
+            ("SELECT current_date() > DATE'2024-01-01' FROM VALUES (1) AS t(current_date)", "true"),
+            ("SELECT current_date = current_date() FROM VALUES (1) AS t(a)", "true"),
+            ("SELECT a FROM VALUES (2), (1) AS t(a) ORDER BY current_date, a", "1, 2"),
+            ("SELECT count(*) FROM VALUES (1), (2) AS t(a) GROUP BY current_date", "2"),
+        ],
+    );
+    let name = |query: &str| Session::new().sql(query).unwrap().schema().fields[0].name.clone();
+    assert_eq!(name("SELECT current_date"), "current_date()");
+    assert_eq!(name("SELECT current_date FROM VALUES (1) AS t(current_date)"), "current_date");
+}
+
+#[test]
+fn a_row_of_values_may_be_a_struct() {
+    check(
+        &Session::new(),
+        &[
+            ("SELECT * FROM VALUES (struct(1, 2))", "1 2"),
+            ("SELECT * FROM VALUES (struct(1 AS a, 2)), ((3, 4))", "1 2, 3 4"),
+            ("SELECT * FROM VALUES (((1, 2)))", "1 2"),
+            ("SELECT * FROM VALUES (struct(1, 2), 3)", "{1, 2} 3"),
+            ("SELECT * FROM VALUES (named_struct('a', 1, 'b', 2))", "{1, 2}"),
+            ("SELECT * FROM VALUES (NULL + 1 / 0)", "NULL"),
+            (
+                "SELECT * FROM VALUES (1 / 0 + NULL)",
+                "INVALID_INLINE_TABLE.FAILED_SQL_EXPRESSION_EVALUATION",
+            ),
+            (
+                "SELECT * FROM VALUES (rand())",
+                "INVALID_INLINE_TABLE.CANNOT_EVALUATE_EXPRESSION_IN_INLINE_TABLE",
+            ),
+            ("SELECT * FROM VALUES (array(struct(1))), (array())", "[{1}], []"),
+        ],
+    );
+}
+
+#[test]
+fn fields_of_struct_are_named_with_or_without_as() {
+    check(
+        &Session::new(),
+        &[
+            ("SELECT to_json(struct(1 x, 2 AS y, 3))", r#"{"x":1,"y":2,"col3":3}"#),
+            (
+                "SELECT to_json(struct(upper('a') b, array(1)[0] c, true d, 'q' `e f`))",
+                r#"{"b":"A","c":1,"d":true,"e f":"q"}"#,
+            ),
+            (
+                "SELECT to_json(struct(a, t.a b, a IS NULL, CASE a WHEN 1 THEN 2 END, 1Y)) \
+                 FROM VALUES (1) AS t(a)",
+                r#"{"a":1,"b":1,"col3":false,"col4":2,"col5":1}"#,
+            ),
+            ("SELECT upper('a' x)", "PARSE_SYNTAX_ERROR"),
+        ],
+    );
+}
+
+#[test]
+fn timestamps_have_no_zone_where_a_setting_says_so() {
+    let session = Session::new();
+    session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
+    session.set("spark.sql.timestampType", "TIMESTAMP_NTZ").unwrap();
+    for (expression, expected) in [
+        ("TIMESTAMP'2024-01-01 00:00:00'", "timestamp_ntz"),
+        ("TIMESTAMP'2024-01-01 00:00:00+01:00'", "timestamp"),
+        ("TIMESTAMP_LTZ'2024-01-01 00:00:00'", "timestamp"),
+        ("TIMESTAMP_NTZ'2024-01-01 00:00:00+01:00'", "timestamp_ntz"),
+        ("CAST('2024-01-01' AS TIMESTAMP)", "timestamp_ntz"),
+        ("'2024-01-01'::timestamp", "timestamp_ntz"),
+        ("CAST('2024-01-01' AS TIMESTAMP_LTZ)", "timestamp"),
+        ("timestamp('2024-01-01')", "timestamp"),
+        ("to_timestamp('2024-01-01')", "timestamp_ntz"),
+        ("to_timestamp('2024', 'yyyy')", "timestamp_ntz"),
+        ("try_to_timestamp('2024-01-01')", "timestamp_ntz"),
+        ("to_timestamp_ltz('2024-01-01')", "timestamp"),
+        ("make_timestamp(2024, 1, 1, 0, 0, 0)", "timestamp_ntz"),
+        ("make_timestamp_ltz(2024, 1, 1, 0, 0, 0)", "timestamp"),
+        ("current_timestamp()", "timestamp"),
+        ("timestamp_seconds(1)", "timestamp"),
+        ("from_json('{}', 'a TIMESTAMP')", "struct<a:timestamp_ntz>"),
+    ] {
+        assert_eq!(
+            shown(&session, &format!("SELECT typeof({expression})")),
+            expected,
+            "{expression}"
+        );
+    }
+    check(
+        &session,
+        &[
+            ("SELECT make_timestamp(2024, 1, 1, 0, 0, 0, '+05:00')", "2024-01-01 00:00:00"),
+            ("SELECT to_timestamp('2024-03-10 02:30:00+05:00')", "2024-03-10 02:30:00"),
+            ("SELECT to_timestamp(1)", "CAST_INVALID_INPUT"),
+            ("SELECT to_timestamp(DATE'2024-01-01')", "2024-01-01 00:00:00"),
+        ],
+    );
+    let stream = session.memory_stream("events", "at TIMESTAMP, zoned TIMESTAMP_LTZ").unwrap();
+    drop(stream);
+    let tree = session.sql("SELECT * FROM events").unwrap().schema().tree();
+    assert!(tree.contains("at: timestamp_ntz") && tree.contains("zoned: timestamp "), "{tree}");
+    assert!(session.set("spark.sql.timestampType", "DATE").is_err());
+}
+
+#[test]
+fn a_time_beyond_64_bits_is_an_error_in_every_mode() {
+    for ansi in ["true", "false"] {
+        let session = Session::new();
+        session.set("spark.sql.ansi.enabled", ansi).unwrap();
+        for expression in [
+            "to_timestamp('294248', 'y')",
+            "to_timestamp_ntz('999999-01-01', 'y-MM-dd')",
+            "to_date('294248', 'y')",
+            "try_to_timestamp('294248', 'y')",
+            "unix_timestamp('294248', 'y')",
+        ] {
+            let found = shown(&session, &format!("SELECT {expression}"));
+            assert_eq!(found, "DATETIME_OVERFLOW", "{expression}");
+        }
+        check(&session, &[("SELECT year(to_timestamp('294247', 'y'))", "294247")]);
+    }
+}
+
+#[test]
+fn an_empty_collection_is_of_any_type() {
+    check(
+        &Session::new(),
+        &[
+            ("SELECT array(struct(1)) = array()", "false"),
+            ("SELECT coalesce(array(), array(map('a', 1)))", "[]"),
+            ("SELECT coalesce(array(), array(array('a')))", "[]"),
+            ("SELECT coalesce(map(), map('a', struct(1)))", "{}"),
+            ("SELECT coalesce(array(NULL), array(X'61'))", "[null]"),
+        ],
+    );
+}
+
+#[test]
+fn sessions_of_a_table_need_no_key() {
+    let session = Session::new();
+    session.set("millstream.parallelism", "2").unwrap();
+    let query = "SELECT session_window(t, '1 minute').end, count(*) FROM VALUES \
+                 (TIMESTAMP'2024-01-01 00:00:00'), (TIMESTAMP'2024-01-01 00:00:30') AS a(t) \
+                 GROUP BY session_window(t, '1 minute')";
+    check(&session, &[(query, "2024-01-01 00:01:30 2")]);
+}
+
+#[test]
+fn a_query_of_a_job_has_the_settings_before_it() {
+    let session = Session::new();
+    let streams = ["one", "other"].map(|name| session.memory_stream(name, "n BIGINT").unwrap());
+    let job = "
+        SET spark.sql.session.timeZone = 'Asia/Tokyo';
+        CREATE STREAMING TABLE tokyo USING memory AS
+            SELECT hour(timestamp_seconds(n)) AS h FROM one;
+        SET spark.sql.session.timeZone = 'UTC';
+        CREATE STREAMING TABLE utc USING memory AS
+            SELECT hour(timestamp_seconds(n)) AS h FROM other;
+    ";
+    let trigger = Some(Trigger::AsSoonAsPossible);
+    let run = |settings: Vec<(String, String)>| {
+        let overrides = Overrides { trigger, settings, checkpoint: None };
+        let queries = session.job(job, &overrides).unwrap();
+        let started: Vec<_> = queries.into_iter().map(|query| query.start().unwrap()).collect();
+        streams.iter().for_each(|stream| stream.add([vec![Value::Long(0)]]));
+        for query in started {
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+        }
+        ["tokyo", "utc"].map(|name| session.table(name).unwrap().rows().pop().unwrap())
+    };
+    assert_eq!(run(Vec::new()), [[Value::Long(9)], [Value::Long(0)]]);
+    // The command line's come last.
+    let over = ("spark.sql.session.timeZone".to_string(), "+02:00".to_string());
+    assert_eq!(run(vec![over]), [[Value::Long(2)], [Value::Long(2)]]);
+}
