@@ -302,7 +302,7 @@ impl StreamWriter {
             return Ok(SinkSpec::ForeachBatch);
         }
         let format = self.format.to_ascii_lowercase();
-        let settings = self.frame.session.lock().settings.formats.clone();
+        let settings = self.settings().formats;
         let no_options = |what: &str| OptionReader::new(what, options).finish();
         match format.as_str() {
             "console" => Ok(SinkSpec::Console(Console::read(options)?)),
@@ -469,7 +469,7 @@ impl StreamWriter {
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &tables::left_out(self.frame.plan.clone());
-        let settings = self.frame.session.lock().settings.formats.clone();
+        let settings = self.settings().formats;
         let mut identities = Vec::new();
         for scan in sources(plan) {
             let identity = match scan.format.as_str() {
@@ -513,7 +513,8 @@ impl StreamWriter {
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
         let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<Placed>| {
-            make_source(&session, job, (scan, needed), chains, &mut counters, times.clone())
+            let of = (&session, &settings.formats);
+            make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
         };
         let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
         let meaning = (prepared.mode, settings.semantics);
@@ -709,7 +710,7 @@ fn refused(error: PlanError) -> EngineError {
 }
 
 fn make_source(
-    session: &super::Session,
+    (session, settings): (&super::Session, &FormatSettings),
     job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
     chains: Vec<Placed>,
@@ -749,8 +750,7 @@ fn make_source(
                 Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
             }
             files if is_files(files) => {
-                let settings = session.lock().settings.formats.clone();
-                let mut config = file_config(scan, &settings).map_err(refused)?;
+                let mut config = file_config(scan, settings).map_err(refused)?;
                 config.want(needed);
                 let source = config.open(part, job.env(), job.source_folder())?;
                 counters.push(source.counters());
