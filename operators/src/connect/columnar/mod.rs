@@ -1,6 +1,7 @@
-//! Parquet and ORC: columns of files into rows and back. The formats themselves are the `parquet`
-//! and `orc-rust` crates' work.
+//! Parquet and ORC: columns of files into rows and back. Parquet itself is the work of the crate
+//! `parquet`.
 
+mod calendar;
 mod orc;
 mod parquet;
 mod read;

@@ -12,7 +12,7 @@ use arrow_array::types::{
     Int64Type, TimestampMicrosecondType,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType as Arrow, SchemaRef, TimeUnit};
+use arrow_schema::DataType as Arrow;
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
@@ -25,9 +25,15 @@ pub(super) const BATCH_ROWS: usize = 1024;
 /// Batches of decoded rows.
 pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
 
+/// What decodes a file.
+enum Source {
+    Parquet(Batches),
+    Orc(Box<super::orc::read::Reader>),
+}
+
 /// Reads a file row by row.
 pub struct ColumnInput {
-    batches: Batches,
+    source: Source,
     /// Each wanted column: its place in the row, its type, and its name in the file if it is there.
     wanted: Vec<(usize, DataType, Option<String>)>,
     /// The columns of the present batch, as wanted.
@@ -36,7 +42,6 @@ pub struct ColumnInput {
     next: usize,
     /// Rows before the next one.
     offset: u64,
-    orc: bool,
 }
 
 fn other(error: impl std::fmt::Display) -> io::Error {
@@ -61,21 +66,13 @@ pub(super) enum From {
     Bytes(Bytes),
 }
 
-fn open(
-    format: ColumnFormat,
-    from: From,
-    wants: &dyn Fn(&str) -> bool,
-    offset: u64,
-) -> io::Result<(SchemaRef, Batches)> {
-    guarded(|| match format {
-        ColumnFormat::Parquet => super::parquet::read::open(from, wants, offset),
-        ColumnFormat::Orc => super::orc::read::open(from, wants, offset),
-    })
-}
-
 /// The columns of a file.
 pub fn schema_of(format: ColumnFormat, path: &Path) -> io::Result<Schema> {
-    let (schema, _) = open(format, From::File(File::open(path)?), &|_| true, 0)?;
+    let from = From::File(File::open(path)?);
+    if format == ColumnFormat::Orc {
+        return super::orc::read::schema(from).map_err(other);
+    }
+    let (schema, _) = guarded(|| super::parquet::read::open(from, &|_| true, 0))?;
     fields_of(schema.fields()).ok_or_else(|| other("it has a column of a type that is not read"))
 }
 
@@ -106,14 +103,20 @@ impl ColumnInput {
         wanted: &[(usize, String, DataType)],
         offset: u64,
     ) -> io::Result<Self> {
+        let batch = Vec::new();
+        if format == ColumnFormat::Orc {
+            let reader = super::orc::read::Reader::open(from, wanted, offset).map_err(other)?;
+            let source = Source::Orc(Box::new(reader));
+            let found = wanted.iter().map(|(place, _, of)| (*place, of.clone(), None)).collect();
+            return Ok(Self { source, wanted: found, batch, rows: 0, next: 0, offset });
+        }
         let wants = |name: &str| wanted.iter().any(|(_, w, _)| w.eq_ignore_ascii_case(name));
-        let (schema, batches) = open(format, from, &wants, offset)?;
-        let orc = format == ColumnFormat::Orc;
+        let (schema, batches) = guarded(|| super::parquet::read::open(from, &wants, offset))?;
         let mut found = Vec::new();
         for (place, name, data_type) in wanted {
             let field = schema.fields().iter().find(|f| f.name().eq_ignore_ascii_case(name));
             if let Some(field) = field
-                && !is_readable(field.data_type(), data_type, orc)
+                && !is_readable(field.data_type(), data_type)
             {
                 return Err(other(format!(
                     "column `{name}` is {} in the file and cannot be read as {data_type}",
@@ -123,8 +126,8 @@ impl ColumnInput {
             }
             found.push((*place, data_type.clone(), field.map(|f| f.name().clone())));
         }
-        let batch = Vec::new();
-        Ok(Self { batches, wanted: found, batch, rows: 0, next: 0, offset, orc })
+        let source = Source::Parquet(batches);
+        Ok(Self { source, wanted: found, batch, rows: 0, next: 0, offset })
     }
 
     /// The number of the next row.
@@ -136,11 +139,17 @@ impl ColumnInput {
     /// one.
     pub fn row<'w>(&mut self, writer: impl FnOnce() -> RowWriter<'w, Vec<u8>>) -> io::Result<bool> {
         while self.next == self.rows {
-            let batches = &mut self.batches;
-            let Some(batch) = guarded(|| batches.next().transpose())? else { return Ok(false) };
-            let (wanted, orc) = (&self.wanted, self.orc);
-            self.batch = guarded(|| conformed(&batch, wanted, orc))?;
-            (self.rows, self.next) = (batch.num_rows(), 0);
+            let wanted = &self.wanted;
+            let next = match &mut self.source {
+                Source::Parquet(batches) => guarded(|| {
+                    let Some(batch) = batches.next().transpose()? else { return Ok(None) };
+                    Ok(Some((batch.num_rows(), conformed(&batch, wanted)?)))
+                })?,
+                Source::Orc(reader) => reader.next().map_err(other)?,
+            };
+            let Some((rows, batch)) = next else { return Ok(false) };
+            self.batch = batch;
+            (self.rows, self.next) = (rows, 0);
         }
         let mut writer = writer();
         for ((place, data_type, _), array) in self.wanted.iter().zip(&self.batch) {
@@ -157,7 +166,7 @@ impl ColumnInput {
 }
 
 /// Whether a file's column can be read as a type without losing anything.
-fn is_readable(from: &Arrow, to: &DataType, orc: bool) -> bool {
+fn is_readable(from: &Arrow, to: &DataType) -> bool {
     let Some(from) = from_arrow(from) else { return false };
     let widens = |a: &DataType, b: &DataType| a.integral_range().1 <= b.integral_range().1;
     match (&from, to) {
@@ -171,8 +180,6 @@ fn is_readable(from: &Arrow, to: &DataType, orc: bool) -> bool {
             a.as_decimal().is_some_and(|(p, _)| q - t >= p)
         }
         (DataType::Date, DataType::TimestampNtz) => true,
-        (DataType::Timestamp, DataType::TimestampNtz)
-        | (DataType::TimestampNtz, DataType::Timestamp) => orc,
         (DataType::Binary, DataType::String) => true,
         // Part by part; a field that is missing there is NULL.
         (DataType::Array(_), DataType::Array(_))
@@ -186,15 +193,11 @@ fn is_readable(from: &Arrow, to: &DataType, orc: bool) -> bool {
 fn conformed(
     batch: &RecordBatch,
     wanted: &[(usize, DataType, Option<String>)],
-    orc: bool,
 ) -> Result<Vec<Option<ArrayRef>>, String> {
     let column = |(_, data_type, name): &(usize, DataType, Option<String>)| {
         let Some(name) = name else { return Ok(None) };
         let Some(array) = batch.column_by_name(name) else { return Ok(None) };
-        let Some(mut target) = to_arrow(data_type) else { return Ok(None) };
-        if let (Arrow::Timestamp(_, zone), true) = (array.data_type(), orc) {
-            target = Arrow::Timestamp(TimeUnit::Microsecond, zone.clone());
-        }
+        let Some(target) = to_arrow(data_type) else { return Ok(None) };
         if *array.data_type() == target {
             return Ok(Some(array.clone()));
         }
@@ -218,8 +221,12 @@ fn put(
         DataType::Boolean => writer.bool(place, array.as_boolean().value(row)),
         DataType::Byte => writer.long(place, array.as_primitive::<Int8Type>().value(row).into()),
         DataType::Short => writer.long(place, array.as_primitive::<Int16Type>().value(row).into()),
-        DataType::Int => writer.long(place, array.as_primitive::<Int32Type>().value(row).into()),
-        DataType::Long => writer.long(place, array.as_primitive::<Int64Type>().value(row)),
+        DataType::Int | DataType::YearMonthInterval(..) => {
+            writer.long(place, array.as_primitive::<Int32Type>().value(row).into());
+        }
+        DataType::Long | DataType::DayTimeInterval(..) => {
+            writer.long(place, array.as_primitive::<Int64Type>().value(row))
+        }
         DataType::Date => writer.long(place, array.as_primitive::<Date32Type>().value(row).into()),
         DataType::Timestamp | DataType::TimestampNtz => {
             writer.long(place, array.as_primitive::<TimestampMicrosecondType>().value(row));

@@ -26,7 +26,7 @@ pub(super) const GROUP_BYTES: usize = 16 << 20;
 #[derive(Clone, Copy, Debug)]
 enum Codec {
     Parquet(super::parquet::write::Codec),
-    Orc(super::orc::write::Codec),
+    Orc(super::orc::stream::Codec),
 }
 
 /// How files are written.
@@ -68,15 +68,11 @@ impl ColumnSink {
     /// Refuses columns that the format, or its writer, has no type for.
     pub fn check(&self, fields: &[&Field]) -> PlanResult<()> {
         for field in fields {
-            let orc_has = !matches!(
-                field.data_type,
-                DataType::Decimal(..)
-                    | DataType::Array(_)
-                    | DataType::Map(..)
-                    | DataType::Struct(_)
-            );
-            let fits = to_arrow(&field.data_type).is_some();
-            if fits && (orc_has || self.format == ColumnFormat::Parquet) {
+            let fits = match self.format {
+                ColumnFormat::Parquet => to_arrow(&field.data_type).is_some(),
+                ColumnFormat::Orc => super::orc::write::has(&field.data_type),
+            };
+            if fits {
                 continue;
             }
             let name = self.format.name();
@@ -86,10 +82,7 @@ impl ColumnSink {
                     "format '{name}' cannot hold `{}`, which is {}",
                     field.name, field.data_type
                 ),
-                match self.format {
-                    ColumnFormat::Orc if fits => "Cast it, take its parts, or use format 'parquet'",
-                    _ => "Cast it",
-                },
+                "Cast it",
             ));
         }
         Ok(())
@@ -158,19 +151,16 @@ impl ColumnFile {
     /// A file of all columns of rows of a schema but some.
     pub fn new(sink: &ColumnSink, schema: &Schema, left_out: &[usize]) -> io::Result<Self> {
         let width = schema.fields.len();
-        let (mut columns, mut fields) = (Vec::new(), Vec::new());
+        let (mut columns, mut fields, mut own) = (Vec::new(), Vec::new(), Vec::new());
         let kept = schema.fields.iter().enumerate().filter(|(i, _)| !left_out.contains(i));
         for (i, field) in kept {
-            let Some(mut arrow) = to_arrow(&field.data_type) else {
+            let Some(arrow) = to_arrow(&field.data_type) else {
                 return Err(other(format!("column `{}` has no type here", field.name)));
             };
-            if let (Arrow::Timestamp(unit, _), ColumnFormat::Orc) = (&arrow, sink.format) {
-                // Spark writes both kinds of times as the format's TIMESTAMP.
-                arrow = Arrow::Timestamp(*unit, None);
-            }
             let column = column_of(&arrow);
             fields.push(ArrowField::new(&field.name, arrow, true));
             columns.push((i, Slot::new(i, width), field.data_type.clone(), column));
+            own.push(field.clone());
         }
         let (schema, written) = (Arc::new(ArrowSchema::new(fields)), Written::default());
         let encoder = match sink.codec {
@@ -179,11 +169,9 @@ impl ColumnFile {
                 schema.clone(),
                 written.clone(),
             )?),
-            Codec::Orc(codec) => Encoder::Orc(super::orc::write::Encoder::new(
-                codec,
-                schema.clone(),
-                written.clone(),
-            )),
+            Codec::Orc(codec) => {
+                Encoder::Orc(super::orc::write::Encoder::new(codec, &own, written.clone())?)
+            }
         };
         Ok(Self { schema, columns, width, rows: 0, encoder: Some(encoder), written })
     }
@@ -249,11 +237,6 @@ impl ColumnFile {
             Some(Encoder::Orc(encoder)) => encoder.finish(),
             None => Ok(()),
         }
-    }
-
-    /// Whether it holds so much that it should end.
-    pub fn is_full(&self) -> bool {
-        matches!(&self.encoder, Some(Encoder::Orc(encoder)) if encoder.is_full())
     }
 }
 

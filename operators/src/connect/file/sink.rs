@@ -372,9 +372,6 @@ impl<'a> Push<Row<'a>> for FileSink {
             let env = self.env.clone();
             self.file(row)?.write_out(env.storage())?;
         }
-        if let Some((_, file)) = self.present.take_if(|(_, file)| file.contents.is_full()) {
-            self.ended.push(file.end(self.env.storage())?);
-        }
         self.latency.note_out(ingest_ns);
         Ok(())
     }

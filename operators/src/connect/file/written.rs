@@ -19,10 +19,6 @@ const COMPRESS_BYTES: usize = 64 << 10;
 pub trait RowFile: Send {
     /// Takes a row in. Bytes that are ready are appended to `out`.
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()>;
-    /// Whether the file should end before its epoch does.
-    fn is_full(&self) -> bool {
-        false
-    }
     /// Ends the file; the rest of its bytes is appended to `out`.
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
 }
@@ -395,10 +391,6 @@ impl RowFile for ColumnFile {
         ColumnFile::write(self, row)?;
         self.take_into(out);
         Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        ColumnFile::is_full(self)
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {

@@ -1,44 +1,160 @@
-//! The columns of an ORC file.
+//! The rows of an ORC file, stripe by stripe.
+//!
+//! Columns are found by name, whatever the case. In a file of an old Hive, whose columns are all
+//! called `_col0`, `_col1`, …, they are found by position.
 
-use crate::connect::columnar::read::{BATCH_ROWS, Batches, From, text};
-use arrow_schema::SchemaRef;
-use orc_rust::arrow_reader::ArrowReaderBuilder;
-use orc_rust::projection::ProjectionMask;
-use orc_rust::schema::TimestampPrecision;
+use super::column::{Clock, Column, StripeContext};
+use super::convert::is_readable;
+use super::footer::{self, Footer, Type};
+use super::stream::Bytewise;
+use crate::connect::columnar::read::{BATCH_ROWS, From};
+use crate::table::datetime::Tz;
+use crate::table::types::{DataType, Schema};
+use arrow_array::ArrayRef;
+use std::sync::{Arc, OnceLock};
 
-/// The file's columns, and its rows from an offset on, of the columns that `wants` says.
-pub fn open(
-    from: From,
-    wants: &dyn Fn(&str) -> bool,
-    offset: u64,
-) -> Result<(SchemaRef, Batches), String> {
-    macro_rules! opened {
-        ($from:expr) => {{
-            let builder = ArrowReaderBuilder::try_new($from).map_err(text)?;
-            let builder = builder.with_timestamp_precision(TimestampPrecision::Microsecond);
-            let schema = builder.schema();
-            let chosen: Vec<String> =
-                schema.fields().iter().map(|f| f.name().clone()).filter(|n| wants(n)).collect();
-            let root = builder.file_metadata().root_data_type();
-            let mask = ProjectionMask::named_roots(root, &chosen);
-            let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-            let mut skip = offset;
-            let rest = reader.filter_map(move |batch| match batch {
-                Ok(batch) if skip >= batch.num_rows() as u64 => {
-                    skip -= batch.num_rows() as u64;
-                    None
-                }
-                Ok(batch) => {
-                    let from = std::mem::take(&mut skip) as usize;
-                    Some(Ok(batch.slice(from, batch.num_rows() - from)))
-                }
-                Err(error) => Some(Err(text(error))),
-            });
-            (schema, Box::new(rest) as Batches)
-        }};
+/// The columns of a batch, as they are wanted, and its rows.
+pub type Batch = (usize, Vec<Option<ArrayRef>>);
+
+/// Reads the rows of a file.
+pub struct Reader {
+    file: Bytewise,
+    footer: Option<Footer>,
+    /// Each wanted column: its type, and its type in the file if it is there.
+    wanted: Vec<(DataType, Option<Type>)>,
+    /// The next stripe.
+    next: usize,
+    /// The decoders of the present stripe.
+    columns: Vec<Option<Column>>,
+    /// Rows that are left of it.
+    left: u64,
+    /// Rows to be passed over.
+    skip: u64,
+}
+
+fn bytewise(from: From) -> Bytewise {
+    match from {
+        From::File(file) => Bytewise::File(Arc::new(file)),
+        From::Bytes(bytes) => Bytewise::Memory(bytes),
     }
-    Ok(match from {
-        From::File(file) => opened!(file),
-        From::Bytes(bytes) => opened!(bytes),
+}
+
+/// The columns of a file.
+pub fn schema(from: From) -> Result<Schema, String> {
+    match footer::read(&bytewise(from))? {
+        Some(footer) => footer.root.schema(),
+        None => Ok(Schema::default()),
+    }
+}
+
+/// The zone in which times without one are read and written: the machine's, as Java has it.
+pub fn machine_zone() -> Tz {
+    static ZONE: OnceLock<Tz> = OnceLock::new();
+    *ZONE.get_or_init(|| {
+        let named = |name: &str| Tz::named(name.trim_start_matches(':'));
+        if let Some(zone) = std::env::var("TZ").ok().filter(|name| !name.is_empty()) {
+            return named(&zone).unwrap_or(Tz::UTC);
+        }
+        let link = std::fs::read_link("/etc/localtime").unwrap_or_default();
+        let link = link.to_string_lossy();
+        link.split_once("zoneinfo/").and_then(|(_, name)| named(name)).unwrap_or(Tz::UTC)
     })
+}
+
+impl Reader {
+    /// Opens a file at a row. `wanted` are places in the row with names and types.
+    pub fn open(
+        from: From,
+        wanted: &[(usize, String, DataType)],
+        offset: u64,
+    ) -> Result<Self, String> {
+        let file = bytewise(from);
+        let footer = footer::read(&file)?;
+        let mut found = Vec::new();
+        for (place, name, data_type) in wanted {
+            let of = footer.as_ref().map(|footer| find(&footer.root, *place, name)).transpose()?;
+            let of = of.flatten();
+            if let Some(of) = of
+                && !is_readable(of, data_type)
+            {
+                return Err(format!(
+                    "column `{name}` is {} in the file and cannot be read as {data_type}",
+                    of.name()
+                ));
+            }
+            found.push((data_type.clone(), of.cloned()));
+        }
+        let columns = Vec::new();
+        Ok(Self { file, footer, wanted: found, next: 0, columns, left: 0, skip: offset })
+    }
+
+    /// The next rows; `None` at the end of the file.
+    pub fn next(&mut self) -> Result<Option<Batch>, String> {
+        loop {
+            if self.left == 0 && !self.stripe()? {
+                return Ok(None);
+            }
+            let rows = self.left.min(BATCH_ROWS as u64);
+            let rows = if self.skip > 0 { rows.min(self.skip) } else { rows };
+            let columns = self.columns.iter_mut();
+            let read = |column: &mut Option<Column>| {
+                column.as_mut().map(|column| column.read(rows as usize, None)).transpose()
+            };
+            let batch = columns.map(read).collect::<Result<Vec<_>, _>>()?;
+            self.left -= rows;
+            if self.skip == 0 {
+                return Ok(Some((rows as usize, batch)));
+            }
+            self.skip -= rows;
+        }
+    }
+
+    /// Begins the next stripe that has rows to be read; false if there is none.
+    fn stripe(&mut self) -> Result<bool, String> {
+        let Some(footer) = &self.footer else { return Ok(false) };
+        while let Some(stripe) = footer.stripes.get(self.next) {
+            self.next += 1;
+            if self.skip >= stripe.rows {
+                self.skip -= stripe.rows;
+                continue;
+            }
+            let end = stripe.footer(&self.file, footer.compression)?;
+            let reader = machine_zone();
+            let writer = match end.zone.as_deref() {
+                None => reader,
+                Some(name) => Tz::named(name).ok_or_else(|| {
+                    format!("its times are of a zone `{name}`, which is not known")
+                })?,
+            };
+            let clock = Clock { hybrid: footer.hybrid_calendar, writer, reader };
+            let context = StripeContext {
+                file: &self.file,
+                compression: footer.compression,
+                footer: &end,
+                clock,
+            };
+            let column = |(wanted, of): &(DataType, Option<Type>)| {
+                of.as_ref().map(|of| context.column(of, wanted)).transpose()
+            };
+            self.columns = self.wanted.iter().map(column).collect::<Result<_, _>>()?;
+            self.left = stripe.rows;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// The column of a file for a column of the schema.
+fn find<'t>(root: &'t Type, place: usize, name: &str) -> Result<Option<&'t Type>, String> {
+    let columns = &root.children;
+    if columns.iter().all(|(own, _)| own.starts_with("_col")) {
+        return Ok(columns.get(place).map(|(_, of)| of));
+    }
+    let lower = name.to_lowercase();
+    let mut found = columns.iter().filter(|(own, _)| own.to_lowercase() == lower);
+    let first = found.next();
+    if found.next().is_some() {
+        return Err(format!("it has more than one column `{name}`, in different cases"));
+    }
+    Ok(first.map(|(_, of)| of))
 }

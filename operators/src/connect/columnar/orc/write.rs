@@ -1,69 +1,186 @@
 //! Rows encoded as an ORC file.
+//!
+//! Batches of rows are held until they make a stripe, which is then encoded a column at a time.
+//! Types that the format has not are marked by Spark's attribute, as Spark writes them: intervals
+//! and TIMESTAMP_NTZ are whole numbers. Times are counted from 2015-01-01 in the machine's zone,
+//! which each stripe names. Days are those of the new calendar, as the footer says.
 
-use crate::connect::columnar::write::{GROUP_BYTES, Written, other};
+use super::footer::Kind;
+use super::proto::Message;
+use super::statistics::Statistics;
+use super::stream::Codec;
+use super::stripe::{Node, Stripe};
+use crate::connect::columnar::write::{GROUP_BYTES, Written};
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
+use crate::table::types::{DataType, Field};
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use orc_rust::arrow_writer::ArrowWriterBuilder;
-use orc_rust::compression::CompressionType;
-use std::io;
+use std::io::{self, Write};
 
-/// Bytes of rows that are held before a file is ended and another one begun.
-const HELD_BYTES: usize = 64 << 20;
-
-/// How streams are compressed.
-pub type Codec = Option<CompressionType>;
+/// Bytes of a block before it is compressed.
+const BLOCK_BYTES: usize = 256 << 10;
+/// The number of the calendar that days are counted in.
+const PROLEPTIC_GREGORIAN: u64 = 2;
+/// The version of the format: 0.12.
+const VERSION: [u8; 2] = [0, 12];
+/// A writer that has no number of its own.
+const WRITER: u64 = u32::MAX as u64;
+const MAGIC: &[u8] = b"ORC";
 
 /// Reads `compression`: the codec, and how the names of files call it.
 pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)> {
     let words = ["zstd", "none", "uncompressed", "snappy", "zlib", "lz4"];
     Ok(match reader.choice("compression", &words)? {
-        "zstd" => (Some(CompressionType::Zstd), "zstd"),
-        "snappy" => (Some(CompressionType::Snappy), "snappy"),
-        "zlib" => (Some(CompressionType::Zlib), "zlib"),
-        "lz4" => (Some(CompressionType::Lz4), "lz4"),
-        _ => (None, ""),
+        "zstd" => (Codec::Zstd, "zstd"),
+        "snappy" => (Codec::Snappy, "snappy"),
+        "zlib" => (Codec::Zlib, "zlib"),
+        "lz4" => (Codec::Lz4, "lz4"),
+        _ => (Codec::None, ""),
     })
 }
 
-/// Encodes batches of rows. The crate's writer cannot move to another thread: it is made when the
-/// file ends, and the batches are held until then.
+/// Whether a column can be written.
+pub fn has(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Null => false,
+        DataType::Array(element) => has(element),
+        DataType::Map(key, value) => has(key) && has(value),
+        DataType::Struct(fields) => fields.iter().all(|field| has(&field.data_type)),
+        _ => true,
+    }
+}
+
+/// Encodes batches of rows.
 pub struct Encoder {
+    codec: Codec,
+    to: Written,
+    root: Node,
+    /// Rows that are held for the next stripe.
     batches: Vec<RecordBatch>,
     bytes: usize,
-    codec: Codec,
-    schema: SchemaRef,
-    to: Written,
+    /// What was written.
+    at: u64,
+    rows: u64,
+    stripes: Vec<Message>,
+    /// Statistics by type: of each stripe, and of the file.
+    by_stripe: Vec<Message>,
+    statistics: Vec<Statistics>,
 }
 
 impl Encoder {
     /// Begins a file.
-    pub fn new(codec: Codec, schema: SchemaRef, to: Written) -> Self {
-        Self { batches: Vec::new(), bytes: 0, codec, schema, to }
+    pub fn new(codec: Codec, fields: &[Field], mut to: Written) -> io::Result<Self> {
+        let (root, types) = Node::root(fields);
+        to.write_all(MAGIC)?;
+        Ok(Self {
+            codec,
+            to,
+            root,
+            batches: Vec::new(),
+            bytes: 0,
+            at: MAGIC.len() as u64,
+            rows: 0,
+            stripes: Vec::new(),
+            by_stripe: Vec::new(),
+            statistics: vec![Statistics::default(); types],
+        })
     }
 
     /// Takes rows in.
     pub fn write(&mut self, batch: RecordBatch) -> io::Result<()> {
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
+        if self.bytes >= GROUP_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the rows that are held as a stripe.
+    fn flush(&mut self) -> io::Result<()> {
+        let batches = std::mem::take(&mut self.batches);
+        self.bytes = 0;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut stripe = Stripe::new(self.codec, BLOCK_BYTES, self.statistics.len());
+        stripe.encode(&self.root, &batches)?;
+        drop(batches);
+        let footer = stripe.footer(&self.root);
+        let mut packed = Vec::new();
+        self.codec.compress(&footer.0, BLOCK_BYTES, &mut packed)?;
+        self.to.write_all(&stripe.bytes)?;
+        self.to.write_all(&packed)?;
+        let mut place = Message::default();
+        let numbers = [self.at, 0, stripe.bytes.len() as u64, packed.len() as u64, rows as u64];
+        for (field, number) in (1..).zip(numbers) {
+            place.number(field, number);
+        }
+        self.stripes.push(place);
+        self.at += (stripe.bytes.len() + packed.len()) as u64;
+        self.rows += rows as u64;
+        let mut columns = Message::default();
+        for (all, own) in self.statistics.iter_mut().zip(&stripe.statistics) {
+            all.add(own);
+            columns.bytes(1, &own.message().0);
+        }
+        self.by_stripe.push(columns);
         Ok(())
     }
 
-    /// Whether it holds so much that the file should end.
-    pub fn is_full(&self) -> bool {
-        self.bytes >= HELD_BYTES
-    }
-
     /// Ends the file.
-    pub fn finish(self) -> io::Result<()> {
-        let mut builder =
-            ArrowWriterBuilder::new(self.to, self.schema).with_stripe_byte_size(GROUP_BYTES);
-        if let Some(codec) = self.codec {
-            builder = builder.with_compression(codec);
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        let mut metadata = Message::default();
+        self.by_stripe.iter().for_each(|columns| metadata.bytes(1, &columns.0));
+        let mut footer = Message::default();
+        footer.number(1, MAGIC.len() as u64);
+        footer.number(2, self.at - MAGIC.len() as u64);
+        self.stripes.iter().for_each(|stripe| footer.bytes(3, &stripe.0));
+        self.root.types(&mut |node| footer.bytes(4, &node.message().0));
+        footer.number(6, self.rows);
+        self.statistics.iter().for_each(|own| footer.bytes(7, &own.message().0));
+        // No row indexes.
+        footer.number(8, 0);
+        footer.number(9, WRITER);
+        footer.number(11, PROLEPTIC_GREGORIAN);
+        let (mut packed, mut end) = (Vec::new(), Vec::new());
+        self.codec.compress(&metadata.0, BLOCK_BYTES, &mut packed)?;
+        self.codec.compress(&footer.0, BLOCK_BYTES, &mut end)?;
+        let mut script = Message::default();
+        script.number(1, end.len() as u64);
+        script.number(2, self.codec.number());
+        script.number(3, BLOCK_BYTES as u64);
+        script.bytes(4, &VERSION);
+        script.number(5, packed.len() as u64);
+        script.number(6, WRITER);
+        script.bytes(8000, MAGIC);
+        let length = script.0.len() as u8;
+        for bytes in [&packed, &end, &script.0, &vec![length]] {
+            self.to.write_all(bytes)?;
         }
-        let mut writer = builder.try_build().map_err(other)?;
-        self.batches.iter().try_for_each(|batch| writer.write(batch)).map_err(other)?;
-        writer.close().map_err(other)
+        Ok(())
+    }
+}
+
+/// The kind that a type is written as, and the name of it that Spark keeps.
+pub fn kind_of(data_type: &DataType) -> (Kind, Option<String>) {
+    let spark = || Some(data_type.to_string().to_ascii_lowercase());
+    match data_type {
+        DataType::Null | DataType::Boolean => (Kind::Boolean, None),
+        DataType::Byte => (Kind::Byte, None),
+        DataType::Short => (Kind::Short, None),
+        DataType::Int => (Kind::Int, None),
+        DataType::Long => (Kind::Long, None),
+        DataType::Float => (Kind::Float, None),
+        DataType::Double => (Kind::Double, None),
+        DataType::Decimal(..) => (Kind::Decimal, None),
+        DataType::String => (Kind::String, None),
+        DataType::Binary => (Kind::Binary, None),
+        DataType::Date => (Kind::Date, None),
+        DataType::Timestamp => (Kind::Timestamp, spark()),
+        DataType::TimestampNtz | DataType::DayTimeInterval(..) => (Kind::Long, spark()),
+        DataType::YearMonthInterval(..) => (Kind::Int, spark()),
+        DataType::Array(_) => (Kind::List, None),
+        DataType::Map(..) => (Kind::Map, None),
+        DataType::Struct(_) => (Kind::Struct, None),
     }
 }

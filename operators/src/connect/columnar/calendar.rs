@@ -1,0 +1,85 @@
+//! The old calendar: Julian before 1582-10-15, Gregorian from then on, with ten days left out.
+//!
+//! Hive, Spark 2 and the Java writer of ORC count days and microseconds in it. Dates are kept as
+//! they read: 1500-02-28 stays 1500-02-28. A date that only the old calendar has, such as
+//! 1500-02-29, becomes the day after the one before it.
+
+use crate::table::datetime::{Tz, to_local, to_utc};
+
+/// 1582-10-15, from which on both calendars agree, in days since 1970-01-01.
+const SAME_FROM_DAYS: i64 = -141_427;
+const DAY_US: i64 = 86_400_000_000;
+
+/// Days of the new calendar, of a count of days in the old one.
+pub fn days_of_hybrid(days: i64) -> i64 {
+    if days >= SAME_FROM_DAYS {
+        return days;
+    }
+    let (year, month, day) = julian(days);
+    days_of(year, month, day)
+}
+
+/// Microseconds since 1970 in UTC, of a count of microseconds in the old calendar, whose local
+/// time is that of `zone`.
+pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
+    // No zone is more than a day away from UTC.
+    if micros >= (SAME_FROM_DAYS + 1) * DAY_US {
+        return micros;
+    }
+    let local = to_local(micros, zone);
+    let days = local.div_euclid(DAY_US);
+    let shift = days_of_hybrid(days) - days;
+    if shift == 0 { micros } else { to_utc(local.saturating_add(shift * DAY_US), zone) }
+}
+
+/// Year, month and day in the Julian calendar.
+fn julian(days: i64) -> (i64, i64, i64) {
+    // Years begin in March, so that the leap day is the last; day 0 is 0000-03-01.
+    let days = days + 719_470;
+    let cycle = days.div_euclid(1461);
+    let of_cycle = days.rem_euclid(1461);
+    let year_of_cycle = (of_cycle - of_cycle / 1460) / 365;
+    let of_year = of_cycle - 365 * year_of_cycle;
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let year = cycle * 4 + year_of_cycle;
+    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
+}
+
+/// Days since 1970-01-01 in the Gregorian calendar.
+fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_read_as_they_were_written() {
+        for (old, year, month, day) in [
+            (-719_164, 1, 1, 1),
+            (-141_428, 1582, 10, 4),
+            (-141_427, 1582, 10, 15),
+            (-171_597, 1500, 2, 28),
+            // 1500-02-29, which the new calendar has not.
+            (-171_596, 1500, 3, 1),
+            (-171_595, 1500, 3, 1),
+            (0, 1970, 1, 1),
+            (-735_527, -44, 3, 15),
+        ] {
+            assert_eq!(days_of_hybrid(old), days_of(year, month, day), "{old}");
+        }
+    }
+
+    #[test]
+    fn times_keep_their_local_time() {
+        // 0001-01-01 00:00:00 in UTC, as Spark writes it to an ORC file.
+        assert_eq!(micros_of_hybrid(-719_164 * DAY_US, Tz::UTC), -62_135_596_800_000_000);
+        assert_eq!(micros_of_hybrid(1_000_000, Tz::UTC), 1_000_000);
+    }
+}

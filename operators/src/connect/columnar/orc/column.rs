@@ -1,0 +1,679 @@
+//! Decoders of columns: the streams of a stripe into Arrow arrays of the types that are wanted.
+//!
+//! Of a struct only the fields that are wanted are decoded. What grows with lengths in the file
+//! grows as their values are read, never at once.
+
+use super::convert::{self, Cell, named};
+use super::footer::{Kind, StripeFooter, Type};
+use super::integers::{Bits, ByteRuns, Integers};
+use super::stream::{Bytewise, Compression, Stream};
+use crate::connect::columnar::calendar::{days_of_hybrid, micros_of_hybrid};
+use crate::connect::columnar::schema::to_arrow;
+use crate::table::datetime::{Tz, to_local, to_utc};
+use crate::table::types::DataType;
+use arrow_array::types::{
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, ListArray, MapArray, PrimitiveArray, StringArray,
+    StructArray, new_null_array,
+};
+use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer};
+use arrow_schema::DataType as Arrow;
+use std::sync::Arc;
+
+/// Elements of the lists and maps of a batch.
+const ELEMENTS_MAX: i64 = 64 << 20;
+
+/// The kinds of streams, by their numbers.
+const PRESENT: u64 = 0;
+const DATA: u64 = 1;
+const LENGTH: u64 = 2;
+const DICTIONARY: u64 = 3;
+const SECONDARY: u64 = 5;
+
+/// What the columns of a stripe are decoded with.
+pub struct StripeContext<'s> {
+    /// The file.
+    pub file: &'s Bytewise,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The end of the stripe.
+    pub footer: &'s StripeFooter,
+    /// How its times are read.
+    pub clock: Clock,
+}
+
+/// How days and times of a file are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Whether days are counted in the old calendar before 1582-10-15.
+    pub hybrid: bool,
+    /// The zone in which the times of the stripe were written.
+    pub writer: Tz,
+    /// The zone in which they are read: they keep their local time.
+    pub reader: Tz,
+}
+
+impl Clock {
+    /// Seconds since 1970 of 2015-01-01 in a zone, from which times are counted.
+    fn base_s(zone: Tz) -> i64 {
+        to_utc(1_420_070_400_000_000, zone).div_euclid(1_000_000)
+    }
+
+    /// The microseconds of a time out of a file, which is counted from `base_s`.
+    fn micros(self, seconds: i64, nanos: i64, base_s: i64, local: bool) -> Option<i64> {
+        // The last three bits say how many zeros were cut off.
+        let zeros = (nanos & 7) as u32;
+        let nanos = (nanos as u64 >> 3) as i64;
+        let nanos = if zeros == 0 { nanos } else { nanos.checked_mul(10i64.pow(zeros + 1))? };
+        let mut millis = seconds.checked_add(base_s)?.checked_mul(1000)?;
+        millis = millis.checked_add(nanos / 1_000_000)?;
+        // Writers cut negative seconds towards zero.
+        if millis < 0 && nanos > 999_999 {
+            millis -= 1000;
+        }
+        let mut micros = millis.checked_mul(1000)?.checked_add(nanos / 1000 % 1000)?;
+        if local && self.writer != self.reader {
+            micros = to_utc(to_local(micros, self.writer), self.reader);
+        }
+        let zone = if local { self.reader } else { Tz::UTC };
+        Some(if self.hybrid { micros_of_hybrid(micros, zone) } else { micros })
+    }
+}
+
+/// A column that is being read.
+pub struct Column {
+    present: Option<Bits>,
+    body: Body,
+    wanted: DataType,
+    clock: Clock,
+}
+
+enum Body {
+    Boolean(Bits),
+    Byte(ByteRuns),
+    Integer(Integers),
+    Date(Integers),
+    Float(Stream),
+    Double(Stream),
+    Time {
+        seconds: Integers,
+        nanos: Integers,
+        base_s: i64,
+        local: bool,
+    },
+    Decimal {
+        digits: Stream,
+        scales: Integers,
+        scale: u8,
+    },
+    Text {
+        lengths: Integers,
+        bytes: Stream,
+    },
+    Words {
+        words: Integers,
+        dictionary: Words,
+    },
+    Bytes {
+        lengths: Integers,
+        bytes: Stream,
+    },
+    List {
+        lengths: Integers,
+        element: Box<Column>,
+    },
+    Map {
+        lengths: Integers,
+        key: Box<Column>,
+        value: Box<Column>,
+    },
+    /// The fields that are wanted, of which the file may lack some.
+    Struct(Vec<Option<Column>>),
+}
+
+/// The texts of a dictionary.
+struct Words {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    fn read(mut lengths: Integers, mut bytes: Stream, count: u64) -> Result<Self, String> {
+        let count = usize::try_from(count).map_err(|error| error.to_string())?;
+        let (mut ends, mut all) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let length = usize::try_from(lengths.next()?).map_err(|_| "a length is negative")?;
+            bytes.pieces(length, |piece| all.extend_from_slice(piece))?;
+            ends.push(all.len());
+        }
+        let text = match String::from_utf8(all) {
+            Ok(text) => text,
+            Err(broken) => {
+                let all = broken.into_bytes();
+                let mut text = String::new();
+                let mut begin = 0;
+                for end in &mut ends {
+                    text.push_str(&String::from_utf8_lossy(&all[begin..*end]));
+                    begin = std::mem::replace(end, text.len());
+                }
+                text
+            }
+        };
+        let apart = ends.iter().all(|end| text.is_char_boundary(*end));
+        apart.then_some(Self { text, ends }).ok_or("a word of a dictionary is cut".to_string())
+    }
+
+    fn get(&self, index: i64) -> Option<&str> {
+        let index = usize::try_from(index).ok()?;
+        let end = *self.ends.get(index)?;
+        let begin = if index == 0 { 0 } else { self.ends[index - 1] };
+        self.text.get(begin..end)
+    }
+}
+
+impl StripeContext<'_> {
+    fn stream(&self, column: usize, kind: u64) -> Option<Stream> {
+        let part = self.footer.parts.iter().find(|p| p.column == column && p.kind == kind)?;
+        Some(Stream::new(self.file.clone(), self.compression, part.at, part.length))
+    }
+
+    /// A stream of which there is none has no bytes.
+    fn data(&self, column: usize, kind: u64) -> Stream {
+        self.stream(column, kind).unwrap_or_else(Stream::empty)
+    }
+
+    /// The decoder of a column, as a type that it can be read as.
+    pub fn column(&self, of: &Type, wanted: &DataType) -> Result<Column, String> {
+        let id = of.id;
+        let (encoding, words) = *self
+            .footer
+            .encodings
+            .get(id)
+            .ok_or("the footer of a stripe lacks a column: it is damaged")?;
+        if encoding > 3 {
+            return Err("a column has an encoding that is not known".to_string());
+        }
+        let second = encoding >= 2;
+        let integers = |kind, signed| Integers::new(self.data(id, kind), second, signed);
+        let body = match of.kind {
+            Kind::Boolean => Body::Boolean(Bits::new(self.data(id, DATA))),
+            Kind::Byte => Body::Byte(ByteRuns::new(self.data(id, DATA))),
+            Kind::Short | Kind::Int | Kind::Long => Body::Integer(integers(DATA, true)),
+            Kind::Date => Body::Date(integers(DATA, true)),
+            Kind::Float => Body::Float(self.data(id, DATA)),
+            Kind::Double => Body::Double(self.data(id, DATA)),
+            Kind::Timestamp | Kind::TimestampInstant => {
+                let local = of.kind == Kind::Timestamp;
+                let zone = if local { self.clock.writer } else { Tz::UTC };
+                let (seconds, nanos) = (integers(DATA, true), integers(SECONDARY, false));
+                Body::Time { seconds, nanos, base_s: Clock::base_s(zone), local }
+            }
+            Kind::Decimal => {
+                let scales = integers(SECONDARY, true);
+                Body::Decimal { digits: self.data(id, DATA), scales, scale: of.decimal.1 }
+            }
+            Kind::Binary => {
+                Body::Bytes { lengths: integers(LENGTH, false), bytes: self.data(id, DATA) }
+            }
+            Kind::String | Kind::Varchar | Kind::Char if encoding % 2 == 1 => {
+                let (lengths, bytes) = (integers(LENGTH, false), self.data(id, DICTIONARY));
+                let dictionary = Words::read(lengths, bytes, words)?;
+                Body::Words { words: integers(DATA, false), dictionary }
+            }
+            Kind::String | Kind::Varchar | Kind::Char => {
+                Body::Text { lengths: integers(LENGTH, false), bytes: self.data(id, DATA) }
+            }
+            Kind::List | Kind::Map | Kind::Struct => {
+                self.nested(of, wanted, integers(LENGTH, false))?
+            }
+            Kind::Union => return Err("UNION is not read".to_string()),
+        };
+        let present = self.stream(id, PRESENT).map(Bits::new);
+        Ok(Column { present, body, wanted: wanted.clone(), clock: self.clock })
+    }
+
+    fn nested(&self, of: &Type, wanted: &DataType, lengths: Integers) -> Result<Body, String> {
+        let part =
+            |i: usize, wanted: &DataType| self.column(&of.children[i].1, wanted).map(Box::new);
+        Ok(match wanted {
+            DataType::Array(element) => Body::List { lengths, element: part(0, element)? },
+            DataType::Map(key, value) => {
+                Body::Map { lengths, key: part(0, key)?, value: part(1, value)? }
+            }
+            DataType::Struct(fields) => {
+                let field = |field: &crate::table::types::Field| {
+                    let found = named(&of.children, &field.name);
+                    found.map(|i| self.column(&of.children[i].1, &field.data_type)).transpose()
+                };
+                Body::Struct(fields.iter().map(field).collect::<Result<_, _>>()?)
+            }
+            _ => return Err(format!("{} is not {wanted}", of.name())),
+        })
+    }
+}
+
+/// Which rows of a batch are not NULL.
+struct Rows {
+    count: usize,
+    nulls: Option<NullBuffer>,
+}
+
+impl Rows {
+    /// Rows that have a value in the streams.
+    fn values(&self) -> usize {
+        self.count - self.nulls.as_ref().map_or(0, NullBuffer::null_count)
+    }
+
+    /// One value for each row, of values of the rows that have one; `of` gives `None` for NULL.
+    fn spread<S, T: Copy + Default>(
+        self,
+        dense: impl ExactSizeIterator<Item = S>,
+        of: impl Fn(S) -> Option<T>,
+    ) -> (Vec<T>, Option<NullBuffer>) {
+        let (mut values, mut lost) = (Vec::new(), Vec::new());
+        match &self.nulls {
+            None => values.extend(dense.enumerate().map(|(row, value)| {
+                of(value).unwrap_or_else(|| {
+                    lost.push(row);
+                    T::default()
+                })
+            })),
+            Some(nulls) => {
+                values.resize(self.count, T::default());
+                for (row, value) in nulls.valid_indices().zip(dense) {
+                    match of(value) {
+                        Some(value) => values[row] = value,
+                        None => lost.push(row),
+                    }
+                }
+            }
+        }
+        (values, self.without(&lost))
+    }
+
+    /// The rows without some more.
+    fn without(self, lost: &[usize]) -> Option<NullBuffer> {
+        if lost.is_empty() {
+            return self.nulls;
+        }
+        let mut kept = BooleanBufferBuilder::new(self.count);
+        match &self.nulls {
+            Some(nulls) => kept.append_buffer(nulls.inner()),
+            None => kept.append_n(self.count, true),
+        }
+        lost.iter().for_each(|row| kept.set_bit(*row, false));
+        Some(NullBuffer::new(kept.finish()))
+    }
+
+    fn primitive<S, T: ArrowPrimitiveType>(
+        self,
+        dense: impl ExactSizeIterator<Item = S>,
+        of: impl Fn(S) -> Option<T::Native>,
+    ) -> PrimitiveArray<T> {
+        let (values, nulls) = self.spread(dense, of);
+        PrimitiveArray::new(values.into(), nulls)
+    }
+
+    fn texts<S>(
+        self,
+        dense: impl Iterator<Item = S>,
+        mut of: impl FnMut(S, &mut String) -> Option<()>,
+    ) -> Result<ArrayRef, String> {
+        let (mut text, mut ends, mut lost) = (String::new(), vec![0i32], Vec::new());
+        let mut dense = dense;
+        for row in 0..self.count {
+            if self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+                && let Some(value) = dense.next()
+            {
+                let begin = text.len();
+                if of(value, &mut text).is_none() {
+                    text.truncate(begin);
+                    lost.push(row);
+                }
+            }
+            ends.push(i32::try_from(text.len()).map_err(|_| too_long())?);
+        }
+        let offsets = OffsetBuffer::new(ends.into());
+        let nulls = self.without(&lost);
+        let array = StringArray::try_new(offsets, text.into_bytes().into(), nulls);
+        array.map(|array| Arc::new(array) as ArrayRef).map_err(|error| error.to_string())
+    }
+}
+
+fn too_long() -> String {
+    "the texts of 1024 rows have more than 2 GiB".to_string()
+}
+
+fn dense<T>(count: usize, mut next: impl FnMut() -> Result<T, String>) -> Result<Vec<T>, String> {
+    let mut values = Vec::with_capacity(count.min(4096));
+    for _ in 0..count {
+        values.push(next()?);
+    }
+    Ok(values)
+}
+
+fn longs(integers: &mut Integers, count: usize) -> Result<Vec<i64>, String> {
+    let mut values = Vec::with_capacity(count.min(4096));
+    integers.each(count, |run| values.extend_from_slice(run))?;
+    Ok(values)
+}
+
+fn floats<const N: usize, T>(
+    stream: &mut Stream,
+    mut count: usize,
+    of: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>, String> {
+    let (mut values, mut spare) = (Vec::with_capacity(count.min(4096)), Vec::new());
+    while count > 0 {
+        let some = count.min(1024);
+        let bytes = stream.slice(some * N, &mut spare)?;
+        let whole = bytes.chunks_exact(N);
+        values.extend(whole.map(|bytes| of(bytes.try_into().unwrap_or([0; N]))));
+        count -= some;
+    }
+    Ok(values)
+}
+
+/// The unscaled value of a decimal, of any number of bytes up to what 128 bits hold.
+fn unscaled(digits: &mut Stream) -> Result<i128, String> {
+    let mut value = 0u128;
+    for shift in (0..133).step_by(7) {
+        let byte = digits.byte()?;
+        value |= u128::from(byte & 0x7F).checked_shl(shift).unwrap_or(0);
+        if byte & 0x80 == 0 {
+            return Ok((value >> 1) as i128 ^ -((value & 1) as i128));
+        }
+    }
+    Err("a decimal has too many bytes".to_string())
+}
+
+/// Offsets of values whose lengths are given; a row without a value has no length.
+fn offsets(rows: &Rows, lengths: &[i64], limit: i64) -> Result<OffsetBuffer<i32>, String> {
+    let (mut ends, mut sum, mut lengths) = (vec![0i32], 0i64, lengths.iter());
+    for row in 0..rows.count {
+        if rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+            let length = lengths.next().copied().unwrap_or(0);
+            sum = sum.checked_add(length).filter(|_| length >= 0).ok_or("a length is negative")?;
+        }
+        if sum > limit {
+            return Err(format!("1024 rows have more than {limit} elements or bytes"));
+        }
+        ends.push(sum as i32);
+    }
+    Ok(OffsetBuffer::new(ends.into()))
+}
+
+impl Column {
+    /// The next rows; where `parent` is NULL, there is nothing in the streams.
+    pub fn read(&mut self, count: usize, parent: Option<&NullBuffer>) -> Result<ArrayRef, String> {
+        let rows = self.rows(count, parent)?;
+        let values = rows.values();
+        let clock = self.clock;
+        match &mut self.body {
+            Body::Boolean(bits) => {
+                let dense = dense(values, || bits.next())?;
+                self.built(rows, dense.into_iter(), Cell::Boolean)
+            }
+            Body::Byte(bytes) => {
+                let dense = dense(values, || bytes.next())?;
+                self.built(rows, dense.into_iter(), |v| Cell::Long(i64::from(v as i8)))
+            }
+            Body::Integer(integers) => {
+                let dense = longs(integers, values)?;
+                self.built(rows, dense.into_iter(), Cell::Long)
+            }
+            Body::Date(integers) => {
+                let dense = longs(integers, values)?;
+                let day = |days| if clock.hybrid { days_of_hybrid(days) } else { days };
+                self.built(rows, dense.into_iter(), |days| Cell::Day(day(days)))
+            }
+            Body::Float(stream) => {
+                let dense = floats(stream, values, f32::from_le_bytes)?;
+                self.built(rows, dense.into_iter(), |v| Cell::Double(f64::from(v)))
+            }
+            Body::Double(stream) => {
+                let dense = floats(stream, values, f64::from_le_bytes)?;
+                self.built(rows, dense.into_iter(), Cell::Double)
+            }
+            Body::Time { seconds, nanos, base_s, local } => {
+                let (mut dense, nanos) = (longs(seconds, values)?, longs(nanos, values)?);
+                for (value, nanos) in dense.iter_mut().zip(nanos) {
+                    let micros = clock.micros(*value, nanos, *base_s, *local);
+                    *value = micros.ok_or("a timestamp is beyond the years that are read")?;
+                }
+                self.built(rows, dense.into_iter(), Cell::Time)
+            }
+            Body::Decimal { digits, scales, scale } => {
+                let own = *scale;
+                let scales = longs(scales, values)?;
+                let mut dense = Vec::with_capacity(values.min(4096));
+                for scale in scales {
+                    let value = unscaled(digits)?;
+                    let scale = u8::try_from(scale).ok().filter(|scale| *scale <= 38);
+                    dense.push((value, scale.unwrap_or(own)));
+                }
+                self.built(rows, dense.into_iter(), |(value, scale)| Cell::Decimal(value, scale))
+            }
+            Body::Text { lengths, bytes } => {
+                let lengths = longs(lengths, values)?;
+                let offsets = offsets(&rows, &lengths, i64::from(i32::MAX))?;
+                let all = concatenated(bytes, &offsets)?;
+                self.strings(rows, offsets, all)
+            }
+            Body::Words { words, dictionary } => {
+                let words = longs(words, values)?;
+                let word = |word: i64| dictionary.get(word).unwrap_or_default();
+                if words.iter().any(|word| dictionary.get(*word).is_none()) {
+                    return Err("a dictionary lacks a word".to_string());
+                }
+                if matches!(self.wanted, DataType::String) {
+                    return rows.texts(words.into_iter(), |index, out| {
+                        out.push_str(word(index));
+                        Some(())
+                    });
+                }
+                built(&self.wanted, clock, rows, words.into_iter(), |w| Cell::Text(word(w)))
+            }
+            Body::Bytes { lengths, bytes } => {
+                let lengths = longs(lengths, values)?;
+                let offsets = offsets(&rows, &lengths, i64::from(i32::MAX))?;
+                let all = concatenated(bytes, &offsets)?;
+                if self.wanted == DataType::Binary {
+                    return finished(BinaryArray::try_new(offsets, all.into(), rows.nulls));
+                }
+                let ends: Vec<(usize, usize)> = present(&rows, &offsets).collect();
+                self.built(rows, ends.into_iter(), |(a, b)| Cell::Bytes(&all[a..b]))
+            }
+            Body::List { .. } | Body::Map { .. } | Body::Struct(_) => self.parts(rows),
+        }
+    }
+
+    fn rows(&mut self, count: usize, parent: Option<&NullBuffer>) -> Result<Rows, String> {
+        let Some(bits) = &mut self.present else {
+            return Ok(Rows { count, nulls: parent.cloned() });
+        };
+        let mut builder = BooleanBufferBuilder::new(count.min(4096));
+        for row in 0..count {
+            let there = parent.is_none_or(|parent| parent.is_valid(row));
+            builder.append(there && bits.next()?);
+        }
+        let nulls = NullBuffer::new(builder.finish());
+        Ok(Rows { count, nulls: (nulls.null_count() > 0).then_some(nulls) })
+    }
+
+    /// An array of the wanted type.
+    fn built<'b, S>(
+        &self,
+        rows: Rows,
+        dense: impl ExactSizeIterator<Item = S>,
+        cell: impl Fn(S) -> Cell<'b>,
+    ) -> Result<ArrayRef, String> {
+        built(&self.wanted, self.clock, rows, dense, cell)
+    }
+
+    fn strings(
+        &self,
+        rows: Rows,
+        offsets: OffsetBuffer<i32>,
+        bytes: Vec<u8>,
+    ) -> Result<ArrayRef, String> {
+        if self.wanted == DataType::Binary {
+            return finished(BinaryArray::try_new(offsets, bytes.into(), rows.nulls));
+        }
+        let bytes = Buffer::from_vec(bytes);
+        if self.wanted == DataType::String
+            && let Ok(array) =
+                StringArray::try_new(offsets.clone(), bytes.clone(), rows.nulls.clone())
+        {
+            return Ok(Arc::new(array));
+        }
+        // Bytes that are not UTF-8 become replacement characters.
+        let ends: Vec<(usize, usize)> = present(&rows, &offsets).collect();
+        let texts: Vec<_> =
+            ends.into_iter().map(|(a, b)| String::from_utf8_lossy(&bytes[a..b])).collect();
+        self.built(rows, texts.iter(), |text| Cell::Text(text))
+    }
+
+    fn parts(&mut self, rows: Rows) -> Result<ArrayRef, String> {
+        let values = rows.values();
+        let arrow = to_arrow(&self.wanted).ok_or("the type is not read")?;
+        match (&mut self.body, arrow) {
+            (Body::List { lengths, element }, Arrow::List(field)) => {
+                let offsets = offsets(&rows, &longs(lengths, values)?, ELEMENTS_MAX)?;
+                let elements = element.read(offsets[rows.count] as usize, None)?;
+                finished(ListArray::try_new(field, offsets, elements, rows.nulls))
+            }
+            (Body::Map { lengths, key, value }, Arrow::Map(entries, sorted)) => {
+                let offsets = offsets(&rows, &longs(lengths, values)?, ELEMENTS_MAX)?;
+                let count = offsets[rows.count] as usize;
+                let (keys, values) = (key.read(count, None)?, value.read(count, None)?);
+                let Arrow::Struct(fields) = entries.data_type() else {
+                    return Err("a map has no entries".to_string());
+                };
+                if keys.null_count() > 0 {
+                    return Err("a map has a NULL key".to_string());
+                }
+                let of = StructArray::try_new(fields.clone(), vec![keys, values], None);
+                let of = of.map_err(|error| error.to_string())?;
+                finished(MapArray::try_new(entries, offsets, of, rows.nulls, sorted))
+            }
+            (Body::Struct(columns), Arrow::Struct(fields)) => {
+                let mut parts = Vec::with_capacity(columns.len());
+                for (column, field) in columns.iter_mut().zip(&fields) {
+                    parts.push(match column {
+                        Some(column) => column.read(rows.count, rows.nulls.as_ref())?,
+                        None => new_null_array(field.data_type(), rows.count),
+                    });
+                }
+                let length = rows.count;
+                finished(StructArray::try_new_with_length(fields, parts, rows.nulls, length))
+            }
+            _ => Err(format!("a column cannot be read as {}", self.wanted)),
+        }
+    }
+}
+
+/// Where the values of the rows that have one begin and end.
+fn present(rows: &Rows, offsets: &OffsetBuffer<i32>) -> impl Iterator<Item = (usize, usize)> {
+    let there = |row: usize| rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+    (0..rows.count)
+        .filter(move |row| there(*row))
+        .map(|row| (offsets[row] as usize, offsets[row + 1] as usize))
+}
+
+fn concatenated(bytes: &mut Stream, offsets: &OffsetBuffer<i32>) -> Result<Vec<u8>, String> {
+    let mut all = Vec::new();
+    let length = offsets.last().copied().unwrap_or(0) as usize;
+    bytes.pieces(length, |piece| all.extend_from_slice(piece))?;
+    Ok(all)
+}
+
+fn finished<A: Array + 'static>(
+    array: Result<A, arrow_schema::ArrowError>,
+) -> Result<ArrayRef, String> {
+    array.map(|array| Arc::new(array) as ArrayRef).map_err(|error| error.to_string())
+}
+
+fn built<'b, S>(
+    wanted: &DataType,
+    clock: Clock,
+    rows: Rows,
+    dense: impl ExactSizeIterator<Item = S>,
+    cell: impl Fn(S) -> Cell<'b>,
+) -> Result<ArrayRef, String> {
+    let zone = clock.reader;
+    let long = |value: S| convert::long(cell(value));
+    Ok(match wanted {
+        DataType::Boolean => {
+            let (values, nulls) = rows.spread(dense, |v| convert::boolean(cell(v)));
+            Arc::new(BooleanArray::new(values.into(), nulls))
+        }
+        DataType::Byte => {
+            Arc::new(rows.primitive::<_, Int8Type>(dense, |v| long(v)?.try_into().ok()))
+        }
+        DataType::Short => {
+            Arc::new(rows.primitive::<_, Int16Type>(dense, |v| long(v)?.try_into().ok()))
+        }
+        DataType::Int | DataType::YearMonthInterval(..) => {
+            Arc::new(rows.primitive::<_, Int32Type>(dense, |v| long(v)?.try_into().ok()))
+        }
+        DataType::Long | DataType::DayTimeInterval(..) => {
+            Arc::new(rows.primitive::<_, Int64Type>(dense, long))
+        }
+        DataType::Float => {
+            Arc::new(rows.primitive::<_, Float32Type>(dense, |v| convert::float(cell(v))))
+        }
+        DataType::Double => {
+            Arc::new(rows.primitive::<_, Float64Type>(dense, |v| convert::double(cell(v))))
+        }
+        DataType::Decimal(precision, scale) => {
+            let of = |v| convert::decimal(cell(v), wanted);
+            let array = rows.primitive::<_, Decimal128Type>(dense, of);
+            let array = array.with_precision_and_scale(*precision, *scale as i8);
+            Arc::new(array.map_err(|error| error.to_string())?)
+        }
+        DataType::Date => {
+            let of = |v| convert::day(cell(v), zone)?.try_into().ok();
+            Arc::new(rows.primitive::<_, Date32Type>(dense, of))
+        }
+        DataType::Timestamp => {
+            let of = |v| convert::time(cell(v), zone);
+            Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of).with_timezone("UTC"))
+        }
+        // Whole numbers are microseconds, and times of other writers are local already.
+        DataType::TimestampNtz => {
+            let of = |v| match cell(v) {
+                Cell::Time(micros) => Some(micros),
+                cell => convert::long(cell),
+            };
+            Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of))
+        }
+        DataType::String => {
+            return rows.texts(dense, |v, out| convert::text(cell(v), zone, out));
+        }
+        DataType::Binary => {
+            let (mut bytes, mut ends) = (Vec::new(), vec![0i32]);
+            let mut dense = dense;
+            for row in 0..rows.count {
+                if rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+                    && let Some(Cell::Text(text)) = dense.next().map(&cell)
+                {
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+                ends.push(i32::try_from(bytes.len()).map_err(|_| too_long())?);
+            }
+            let offsets = OffsetBuffer::new(ends.into());
+            return finished(BinaryArray::try_new(offsets, bytes.into(), rows.nulls));
+        }
+        other => return Err(format!("a column cannot be read as {other}")),
+    })
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { hybrid: false, writer: Tz::UTC, reader: Tz::UTC }
+    }
+}
