@@ -86,7 +86,7 @@ fn folders_name_partition_columns() {
     folder.write("day=3/kind=__HIVE_DEFAULT_PARTITION__/z.csv", b"7\n");
     assert_eq!(read("csv", Some("n INT"), &folder.0, &[]).0, ["5|1|a", "6|2|b c", "7|3|-"]);
     let placed = Some("kind STRING, n INT");
-    assert_eq!(read("csv", placed, &folder.0, &[]).0, ["-|7|3", "a|5|1", "b c|6|2"]);
+    assert_eq!(read("csv", placed, &folder.0, &[]).0, ["5|1|a", "6|2|b c", "7|3|-"]);
     let flat = [("recursiveFileLookup", "true")];
     assert_eq!(read("csv", Some("n INT"), &folder.0, &flat).0, ["5", "6", "7"]);
 }

@@ -184,12 +184,6 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
         eprintln!("{name}: slow: {stall}");
     }
     for bad in &progress.last_bad {
-        eprintln!(
-            "{name}: set aside at byte {}: {} ({} bytes): {}",
-            bad.offset,
-            bad.reason,
-            bad.length,
-            bad.bytes.escape_ascii().to_string().chars().take(80).collect::<String>()
-        );
+        eprintln!("{name}: {bad}");
     }
 }

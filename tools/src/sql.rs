@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (None, text) => text.unwrap_or_default().to_string(),
     };
     let session = Session::new();
+    session.on_notice(|line| eprintln!("{line}"));
     session.script(&text, &mut |frame| {
         let table = frame.show(args.rows, args.truncate)?;
         say!("{}", table.strip_suffix('\n').unwrap_or(&table));

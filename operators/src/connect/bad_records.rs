@@ -1,12 +1,16 @@
 //! Records that could not be read: counted, and the last few kept with their raw bytes. They
 //! never stop a query and never take a good record with them.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// Bad records that are kept.
 const KEPT: usize = 16;
 /// Bytes that are kept of each.
 pub const KEPT_BYTES: usize = 256;
+
+/// Characters of a bad record that are shown.
+const SHOWN_CHARS: usize = 80;
 
 /// Why and where a record was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,14 @@ pub struct BadRecord {
     pub reason: &'static str,
     /// Its first bytes, as received.
     pub bytes: Vec<u8>,
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, length, reason, bytes } = self;
+        let bytes: String = bytes.escape_ascii().to_string().chars().take(SHOWN_CHARS).collect();
+        write!(f, "set aside at byte {offset}: {reason} ({length} bytes): {bytes}")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +53,16 @@ impl BadRecords {
         }
         let bytes = bytes[..bytes.len().min(KEPT_BYTES)].to_vec();
         inner.last.push(BadRecord { offset, length, reason, bytes });
+    }
+
+    /// Tells how many records were set aside and why the last few were, if there are any.
+    pub fn report(&self, notice: fn(&str)) {
+        let count = self.count();
+        if count > 0 {
+            let noun = if count == 1 { "record was" } else { "records were" };
+            notice(&format!("{count} {noun} set aside"));
+            self.last().iter().for_each(|bad| notice(&bad.to_string()));
+        }
     }
 
     /// How many there were.

@@ -106,7 +106,10 @@ impl Session {
                         .at(place)
                         .into());
                     }
-                    writer.start()?.await_termination()?;
+                    let query = writer.start()?;
+                    let ended = query.await_termination();
+                    query.report_bad_records();
+                    ended?;
                 }
                 Some(_) => unreachable!("`prepared` has carried it out"),
             }

@@ -40,7 +40,7 @@ use tables::MEMORY_TABLE;
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
-use crate::connect::file::{FileSourceConfig, infer};
+use crate::connect::file::{FileSourceConfig, Origin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::socket_source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
@@ -329,7 +329,13 @@ impl StreamReader {
                     made.fields.iter_mut().for_each(|field| field.nullable = true);
                     (given, inferred) = (Some(made), true);
                 }
-                FileSourceConfig::read(&format, &self.options, given, &settings)?.schema()
+                let origin = if inferred { Origin::Files } else { Origin::User };
+                let given = given.map(|schema| (schema, origin));
+                let config = FileSourceConfig::read(&format, &self.options, given, &settings)?;
+                if !self.streaming {
+                    config.check_exists()?;
+                }
+                config.schema()
             }
             "" => {
                 return Err(PlanError::new(

@@ -235,6 +235,12 @@ impl StreamingQuery {
         totals
     }
 
+    /// Tells of the records that were set aside, as [`Session::on_notice`] says.
+    pub(super) fn report_bad_records(&self) {
+        let notice = self.session.lock().notice;
+        self.counters.iter().for_each(|counters| counters.bad.report(notice));
+    }
+
     /// Forgets the latencies recorded so far: the end of a warm-up.
     pub fn reset_latency(&self) {
         self.latency.reset();

@@ -6,7 +6,7 @@ use super::query::{QueryError, StreamingQuery, Told};
 use super::trigger::parse_trigger;
 use super::{Settings, is_files, tables};
 use crate::connect::console::Console;
-use crate::connect::file::{FileSinkConfig, FileSourceConfig};
+use crate::connect::file::{FileSinkConfig, FileSourceConfig, Origin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
@@ -112,10 +112,12 @@ impl StreamWriter {
             ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
-        let (job, _) =
+        let (job, parts) =
             self.assemble(Job::new("batch", job_config)?, &prepared, &settings, &name)?;
         let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
         let table = session.lock().tables.remove(&name);
+        let notice = session.lock().notice;
+        parts.counters.iter().for_each(|counters| counters.bad.report(notice));
         ended?;
         Ok(table.map(|table| table.rows()).unwrap_or_default())
     }
@@ -699,10 +701,9 @@ impl SinkSpec {
 }
 
 fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
-    // A text file's own column is always the same.
-    let plain = scan.format == "text" && scan.schema.fields.len() == 1;
-    let schema = (!plain).then(|| scan.schema.clone());
-    FileSourceConfig::read(&scan.format, &scan.options, schema, settings)
+    let schema = Some((scan.schema.clone(), Origin::Plan));
+    let config = FileSourceConfig::read(&scan.format, &scan.options, schema, settings)?;
+    Ok(if scan.streaming { config } else { config.as_table() })
 }
 
 fn refused(error: PlanError) -> EngineError {
@@ -752,7 +753,8 @@ fn make_source(
             files if is_files(files) => {
                 let mut config = file_config(scan, settings).map_err(refused)?;
                 config.want(needed);
-                let source = config.open(part, job.env(), job.source_folder())?;
+                let mut source = config.open(part, job.env(), job.source_folder())?;
+                source.on_notice(session.lock().notice);
                 counters.push(source.counters());
                 Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }

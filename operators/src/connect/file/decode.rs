@@ -13,11 +13,13 @@ use crate::connect::options::OptionReader;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::json::ObjectReader;
+use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::{DataType, Field, Schema};
 use csv_core::ReadRecordResult;
 use memchr::memchr;
+use millstream_engine::error::EngineError;
 use std::path::Path;
 
 /// What becomes of a record that does not fit.
@@ -256,6 +258,29 @@ impl Dialect {
     }
 }
 
+/// Refuses a schema of text files that has more than one column of their own, or not a STRING.
+fn check_text(schema: &Schema, partitions: &[Field]) -> PlanResult<()> {
+    let is_partition = |field: &Field| {
+        partitions.iter().any(|partition| partition.name.eq_ignore_ascii_case(&field.name))
+    };
+    let own = |field: &&Field| !is_partition(field) && **field != metadata_field();
+    let own: Vec<_> = schema.fields.iter().filter(own).collect();
+    match own.as_slice() {
+        [] => Ok(()),
+        [one] if one.data_type == DataType::String => Ok(()),
+        [one] => Err(PlanError::new(
+            "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
+            format!("format 'text' cannot hold `{}`, which is {}", one.name, one.data_type),
+            "Make it STRING, and cast it in the query",
+        )),
+        columns => Err(PlanError::new(
+            "UNSUPPORTED_USER_SPECIFIED_SCHEMA",
+            format!("a text file has one column, but the schema has {}", columns.len()),
+            "Leave the schema out: the column is `value` of type STRING",
+        )),
+    }
+}
+
 impl Decoder {
     /// Reads the format's own options.
     pub fn read(
@@ -297,13 +322,9 @@ impl Decoder {
         let text = Schema::parse_ddl("value STRING")?;
         let schema = match (schema, &format) {
             (None, Format::Text) => text,
-            (Some(schema), Format::Text) if schema == text => schema,
-            (Some(_), Format::Text) => {
-                return Err(PlanError::new(
-                    "UNSUPPORTED_USER_SPECIFIED_SCHEMA",
-                    "a text file has one column, `value` of type STRING",
-                    "Leave the schema out",
-                ));
+            (Some(schema), Format::Text) => {
+                check_text(&schema, partitions)?;
+                schema
             }
             (Some(schema), _) => schema,
             (None, _) => {
@@ -314,9 +335,10 @@ impl Decoder {
                 ));
             }
         };
-        if let (Format::Csv(_), Some(field)) =
-            (&format, schema.fields.iter().find(|f| f.data_type.is_nested()))
-        {
+        if let (Format::Csv(_), Some(field)) = (
+            &format,
+            schema.fields.iter().find(|f| f.data_type.is_nested() && **f != metadata_field()),
+        ) {
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
                 format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
@@ -329,10 +351,12 @@ impl Decoder {
                 schema.fields.push(partition.clone());
             }
         }
-        let corrupt = schema.fields.iter().position(|f| f.name == corrupt_name);
+        let mut corrupt = schema.fields.iter().position(|f| f.name == corrupt_name);
+        if matches!(format, Format::Text) {
+            corrupt = None;
+        }
         if let Some(field) = corrupt.map(|i| &schema.fields[i])
             && field.data_type != DataType::String
-            && !matches!(format, Format::Text)
         {
             return Err(PlanError::new(
                 "INVALID_CORRUPT_RECORD_TYPE",
@@ -435,7 +459,9 @@ impl Decoder {
             Err(_) => Err("not UTF-8"),
             Ok(text) => match &self.format {
                 Format::Text => {
-                    writer.bytes(0, record);
+                    if let Some((index, _, true)) = self.columns.first() {
+                        writer.bytes(*index, record);
+                    }
                     Ok(())
                 }
                 Format::Json(objects) => objects.read(text, &mut writer),
@@ -472,8 +498,12 @@ impl Decoder {
     }
 
     /// Begins a file, whose folders name values of partition columns.
-    pub fn begin_file(&mut self, path: &Path, partitions: &[(String, String)]) {
-        self.of_file.begin(path, partitions);
+    pub fn begin_file(
+        &mut self,
+        path: &Path,
+        partitions: &[(String, String)],
+    ) -> Result<(), EngineError> {
+        self.of_file.begin(path, partitions)
     }
 
     /// Writes the row of a record of which only the first bytes are known.

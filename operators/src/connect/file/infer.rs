@@ -2,6 +2,7 @@
 
 use super::decode::{Raw, raw};
 use super::input::Input;
+use super::limits::Limits;
 use super::listing::Listing;
 use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
@@ -13,9 +14,6 @@ use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::storage::FileStorage;
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
-
-/// Longest record that is looked at.
-const RECORD_BYTES: usize = 16 << 20;
 
 fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
     PlanError::new(
@@ -30,7 +28,10 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     let what = format!("source {format}");
     let mut reader = OptionReader::with_settings(&what, options, settings);
     let listing = Listing::read(&mut reader)?;
-    let mut files = listing.list(&FileStorage).map_err(|e| unreadable(listing.base(), e))?;
+    let files = listing.list(&FileStorage, &mut |_, _| {});
+    let mut files = files.map_err(|error| unreadable(&listing.base(), error))?;
+    // Spark takes nothing from empty files.
+    files.retain(|file| file.size > 0);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
     if files.is_empty() {
@@ -42,20 +43,26 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     }
     match format {
         #[cfg(feature = "columnar")]
-        "parquet" | "orc" => columns(format, &files, reader.flag("mergeSchema", false)?),
+        "parquet" | "orc" => {
+            columns(format, &files, reader.flag("mergeSchema", false)?, Limits::read(&mut reader)?)
+        }
         "csv" => csv(options, &files, settings),
         _ => json(options, &files, settings),
     }
 }
 
 #[cfg(feature = "columnar")]
-fn columns(format: &str, files: &[PathBuf], merge: bool) -> PlanResult<Schema> {
+fn columns(format: &str, files: &[PathBuf], merge: bool, limits: Limits) -> PlanResult<Schema> {
     use crate::connect::columnar::{ColumnFormat, schema_of};
     let Some(format) = ColumnFormat::of(format) else { unreachable!("the caller looked") };
-    let count = if merge { files.len() } else { 1 };
     let mut all: Vec<Field> = Vec::new();
-    for path in files.iter().take(count) {
-        for field in schema_of(format, path).map_err(|error| unreadable(path, error))?.fields {
+    for path in files {
+        let schema = match schema_of(format, path) {
+            Ok(schema) => schema,
+            Err(error) if limits.ignores(&error) => continue,
+            Err(error) => return Err(unreadable(path, error)),
+        };
+        for field in schema.fields {
             match all.iter_mut().find(|f| f.name == field.name) {
                 None => all.push(field),
                 Some(known) => {
@@ -70,6 +77,9 @@ fn columns(format: &str, files: &[PathBuf], merge: bool) -> PlanResult<Schema> {
                 }
             }
         }
+        if !merge {
+            break;
+        }
     }
     Ok(Schema::new(all))
 }
@@ -78,13 +88,25 @@ fn columns(format: &str, files: &[PathBuf], merge: bool) -> PlanResult<Schema> {
 fn each_record(
     raw: &Raw,
     files: &[PathBuf],
+    limits: Limits,
     see: &mut dyn FnMut(&Raw, &str, bool),
 ) -> PlanResult<()> {
+    let most = limits.record_bytes_max;
     for path in files {
-        let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), RECORD_BYTES);
-        let mut input = opened.map_err(|error| unreadable(path, error))?;
+        let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), most);
+        let mut input = match opened {
+            Ok(input) => input,
+            Err(error) if limits.ignores(&error) => continue,
+            Err(error) => return Err(unreadable(path, error)),
+        };
         let mut first = true;
-        while let Some(found) = input.record().map_err(|error| unreadable(path, error))? {
+        loop {
+            let found = match input.record() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(_) if limits.ignores_corrupt => break,
+                Err(error) => return Err(unreadable(path, error)),
+            };
             let record = input.bytes(&found);
             match std::str::from_utf8(record) {
                 Ok(text) if found.fault.is_none() && !raw.passes_over(record) => {
@@ -99,11 +121,12 @@ fn each_record(
 
 fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
     let mut reader = OptionReader::with_settings("source csv", options, settings);
+    let limits = Limits::read(&mut reader)?;
     let raw = raw("csv", &mut reader)?;
     let types = reader.flag("inferSchema", false)?;
     let header = raw.has_header();
     let (mut names, mut found): (Option<Vec<String>>, Vec<DataType>) = (None, Vec::new());
-    each_record(&raw, files, &mut |raw, text, first| {
+    each_record(&raw, files, limits, &mut |raw, text, first| {
         let fields = raw.fields(text);
         if names.is_none() {
             found = vec![DataType::Null; fields.len()];
@@ -182,6 +205,7 @@ fn wider(so_far: &DataType, field: &str, raw: &Raw) -> DataType {
 
 fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
     let mut reader = OptionReader::with_settings("source json", options, settings);
+    let limits = Limits::read(&mut reader)?;
     let raw = raw("json", &mut reader)?;
     let rules = Rules {
         all_text: reader.flag("primitivesAsString", false)?,
@@ -190,7 +214,7 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
     };
     let corrupt = reader.get("columnNameOfCorruptRecord").unwrap_or("_corrupt_record");
     let (mut found, mut bad) = (DataType::Struct(Vec::new()), false);
-    each_record(&raw, files, &mut |raw, text, _| {
+    each_record(&raw, files, limits, &mut |raw, text, _| {
         let mut take = |value: &Json| match value {
             Json::Object(_) => {
                 found =

@@ -50,6 +50,10 @@ pub struct Input {
 
 /// How a file is compressed, by the end of its name.
 fn decompressed(path: &Path, file: File) -> io::Result<Box<dyn Read + Send>> {
+    if file.metadata()?.len() == 0 {
+        // An empty file has no records, whatever its name says of its compression.
+        return Ok(Box::new(io::empty()));
+    }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {
         #[cfg(feature = "compression")]

@@ -1,20 +1,26 @@
-//! Which files there are: a folder or a pattern, filters, and the values that folders named
-//! `column=value` give to the rows of the files in them.
+//! Which files there are: a folder, a file or a pattern, filters, and the values that folders
+//! named `column=value` give to the rows of the files in them.
+//!
+//! Names that begin with `.`, or with `_` and without a `=`, and names that end with `._COPYING_`
+//! are passed over, as in Spark. So is what is no file: pipes, devices, links that lead nowhere or
+//! in a circle. These are reported, because nothing else would say why their rows are missing.
 
+use super::glob::{NameFilter, PathPattern, is_pattern};
+use super::partition::{partition_of, type_of};
 use super::sink::committed_files;
-use super::uri::percent_decoded;
 use crate::connect::options::OptionReader;
+use crate::table::datetime::{Tz, parse_timestamp};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::text::Notation;
-use crate::table::types::{DataType, Field};
+use crate::table::types::Field;
 use millstream_engine::error::EngineError;
 use millstream_engine::storage::Storage;
+use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
-/// Folders below the path that are looked into, to stop at a link that leads in a circle.
-const MOST_DEPTH: usize = 32;
-/// The name of the folder of rows whose partition column is NULL, as Hive has it.
-pub const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+/// Folders below the path that are looked into.
+const DEPTH_MAX: usize = 64;
+/// A folder of files that are being written.
+const TEMPORARY: &str = "_temporary";
 
 /// A file that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,38 +33,41 @@ pub struct FileInfo {
     pub size: u64,
 }
 
+/// Is told of what is passed over, and why.
+pub type Report<'r> = dyn FnMut(&Path, &'static str) + 'r;
+
+/// The option `path`.
+#[derive(Clone, Debug)]
+enum Root {
+    Path(PathBuf),
+    Pattern(PathPattern),
+}
+
 /// What to list.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// The folder, or the folders' part of the pattern before its first special character.
-    base: PathBuf,
-    /// The path as a pattern, its alternatives in braces written out.
-    patterns: Vec<String>,
-    filter: Option<glob::Pattern>,
+    root: Root,
+    /// The option `basePath`: where folders of partitions begin.
+    base: Option<PathBuf>,
+    filter: Option<NameFilter>,
     recursive: bool,
+    /// Files changed before and after these times, in microseconds since 1970.
+    before_us: Option<i64>,
+    after_us: Option<i64>,
+    /// Of times in the names of folders.
+    zone: Tz,
+    infers_types: bool,
+    /// Whether files outside of the folders of partitions are left out, where there are such
+    /// folders: Spark does so in tables.
+    only_partitions: bool,
 }
 
-fn pattern(name: &str, text: &str) -> PlanResult<glob::Pattern> {
-    glob::Pattern::new(text).map_err(|error| {
-        PlanError::new(
-            "INVALID_OPTION_VALUE",
-            format!("Invalid value '{text}' for option '{name}': {error}"),
-            "Write a pattern like *.csv",
-        )
-    })
-}
-
-/// `a{b,c}d` as `abd` and `acd`.
-fn alternatives(text: &str) -> Vec<String> {
-    let (Some(open), Some(close)) = (text.find('{'), text.find('}')) else {
-        return vec![text.to_string()];
-    };
-    if close < open {
-        return vec![text.to_string()];
-    }
-    let (before, after) = (&text[..open], &text[close + 1..]);
-    let parts = text[open + 1..close].split(',');
-    parts.flat_map(|part| alternatives(&format!("{before}{part}{after}"))).collect()
+fn invalid(name: &str, text: &str, error: &str) -> PlanError {
+    PlanError::new(
+        "INVALID_OPTION_VALUE",
+        format!("Invalid value '{text}' for option '{name}': {error}"),
+        r"Write a pattern like *.csv; a '\' takes the meaning of the character behind it",
+    )
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
@@ -69,185 +78,370 @@ fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
     )
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|name| name.to_string_lossy().starts_with(['_', '.']))
+/// Whether a name is passed over.
+fn is_hidden(name: &str) -> bool {
+    (name.starts_with('_') && !name.contains('='))
+        || name.starts_with('.')
+        || name.ends_with("._COPYING_")
 }
 
-/// `column=value` of a folder's name.
-fn partition_of(name: &str) -> Option<(String, String)> {
-    let (column, value) = name.split_once('=')?;
-    (!column.is_empty()).then(|| (percent_decoded(column), percent_decoded(value)))
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-impl Listing {
-    /// Reads `path`, `pathGlobFilter` and `recursiveFileLookup`.
-    pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
-        let path = reader.required("path", "/data/in")?;
-        let whole = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-        let is_pattern = path.contains(['*', '?', '[', '{']);
-        let mut patterns = Vec::new();
-        let mut base = whole.clone();
-        if is_pattern {
-            patterns = alternatives(&whole.to_string_lossy());
-            patterns.iter().try_for_each(|text| pattern("path", text).map(drop))?;
-            while base.to_string_lossy().contains(['*', '?', '[', '{']) {
-                base.pop();
-            }
-        } else if !whole.exists() {
+/// A path without the scheme `file:`.
+fn without_scheme(path: &str) -> &str {
+    match path.strip_prefix("file:") {
+        Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
+        None => path,
+    }
+}
+
+/// The options `modifiedBefore` and `modifiedAfter`.
+fn modified(
+    reader: &mut OptionReader<'_>,
+    name: &'static str,
+    zone: Tz,
+) -> PlanResult<Option<i64>> {
+    let Some(text) = reader.get(name) else { return Ok(None) };
+    parse_timestamp(text, Some(zone)).map(Some).ok_or_else(|| {
+        PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("option '{name}' is '{text}', but must be a time"),
+            "Write it like 2024-05-06T07:08:09; it is in the option `timeZone` or the session's zone",
+        )
+    })
+}
+
+impl Root {
+    fn read(path: &str) -> PlanResult<Self> {
+        let path = without_scheme(path);
+        let absolute = || std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+        if is_pattern(path) {
+            let folder = std::env::current_dir().unwrap_or_default();
+            let pattern = PathPattern::parse(&folder, path);
+            return pattern.map(Self::Pattern).map_err(|error| invalid("path", path, &error));
+        }
+        let whole = absolute();
+        if !whole.exists() {
             return Err(PlanError::new(
                 "PATH_NOT_FOUND",
                 format!("there is no folder {}", whole.display()),
                 "A file source reads the files of a folder; make it first",
             ));
         }
-        let filter = reader.get("pathGlobFilter").map(|text| pattern("pathGlobFilter", text));
-        let filter = filter.transpose()?;
-        let recursive = reader.flag("recursiveFileLookup", false)?;
-        Ok(Self { base, patterns, filter, recursive })
+        Ok(Self::Path(whole))
     }
 
-    /// The folder, or what stands before the pattern.
-    pub fn base(&self) -> &Path {
-        &self.base
+    fn paths(&self) -> Result<Vec<PathBuf>, EngineError> {
+        match self {
+            Self::Path(path) => Ok(vec![path.clone()]),
+            Self::Pattern(pattern) => {
+                pattern.paths().map_err(|error| unreadable(&pattern.fixed(), &error))
+            }
+        }
+    }
+
+    /// The folder that the names of partitions of a file are looked for below.
+    fn of(&self, path: &Path) -> PathBuf {
+        match self {
+            Self::Path(root) => root.clone(),
+            Self::Pattern(pattern) => pattern.root_of(path),
+        }
+    }
+}
+
+impl Listing {
+    /// Reads the options that say which files are read.
+    pub fn read(reader: &mut OptionReader<'_>) -> PlanResult<Self> {
+        let root = Root::read(reader.required("path", "/data/in")?)?;
+        let filter = reader.get("pathGlobFilter").map(|text| {
+            NameFilter::parse(text).map_err(|error| invalid("pathGlobFilter", text, &error))
+        });
+        let base = reader.get("basePath").map(|text| {
+            let path = without_scheme(text);
+            std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+        });
+        let zone = reader.zone()?;
+        let listing = Self {
+            root,
+            base,
+            filter: filter.transpose()?,
+            recursive: reader.flag("recursiveFileLookup", false)?,
+            before_us: modified(reader, "modifiedBefore", zone)?,
+            after_us: modified(reader, "modifiedAfter", zone)?,
+            zone,
+            infers_types: reader.settings().infers_partition_types(),
+            only_partitions: false,
+        };
+        listing.check_base()?;
+        Ok(listing)
+    }
+
+    fn check_base(&self) -> PlanResult<()> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let wrong = |reason: String| Err(PlanError::new("INVALID_OPTION_VALUE", reason, ""));
+        if !base.is_dir() {
+            return wrong(format!("option 'basePath' is {}, which is no folder", base.display()));
+        }
+        let lies_outside = match &self.root {
+            Root::Path(path) => !path.starts_with(base),
+            Root::Pattern(pattern) => {
+                pattern.paths().unwrap_or_default().iter().any(|path| !path.starts_with(base))
+            }
+        };
+        if lies_outside {
+            let (base, path) = (base.display(), self.name());
+            return wrong(format!("option 'basePath' is {base}, but the path {path} is not in it"));
+        }
+        Ok(())
+    }
+
+    /// Leaves out what Spark leaves out of a table: files outside of the folders of partitions.
+    pub fn as_table(&mut self) {
+        self.only_partitions = true;
+    }
+
+    /// The folder, or the longest one in front of the pattern.
+    pub fn base(&self) -> PathBuf {
+        match &self.root {
+            Root::Path(path) => path.clone(),
+            Root::Pattern(pattern) => pattern.fixed(),
+        }
     }
 
     /// What is listed, for people and checkpoints.
     pub fn name(&self) -> String {
-        match self.patterns.as_slice() {
-            [] => self.base.display().to_string(),
-            patterns => patterns.join(", "),
+        match &self.root {
+            Root::Path(path) => path.display().to_string(),
+            Root::Pattern(pattern) => pattern.texts().collect::<Vec<_>>().join(", "),
         }
     }
 
+    /// Whether a path is there; a pattern must match one.
+    pub fn exists(&self) -> bool {
+        self.root.paths().is_ok_and(|paths| !paths.is_empty())
+    }
+
     /// All files there are, in no order.
-    pub fn list(&self, storage: &dyn Storage) -> Result<Vec<FileInfo>, EngineError> {
+    pub fn list(
+        &self,
+        storage: &dyn Storage,
+        report: &mut Report<'_>,
+    ) -> Result<Vec<FileInfo>, EngineError> {
         let mut found = Vec::new();
-        if self.patterns.is_empty() {
-            if self.base.is_dir()
-                && let Some(paths) = committed_files(storage, &self.base)?
-            {
-                for path in paths {
-                    let metadata =
-                        std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
-                    self.consider(path, &metadata, &mut found);
-                }
-                return Ok(found);
+        if let Root::Path(folder) = &self.root
+            && folder.is_dir()
+            && let Some(paths) = committed_files(storage, folder)?
+        {
+            for path in paths {
+                let metadata = std::fs::metadata(&path);
+                let metadata = metadata.map_err(|error| unreadable(&path, &error))?;
+                self.consider(path, &metadata, &mut found);
             }
-            self.entry(self.base.clone(), 0, &mut found)?;
             return Ok(found);
         }
-        for text in &self.patterns {
-            let Ok(paths) = glob::glob(text) else { continue };
-            for path in paths {
-                let path = path.map_err(|error| unreadable(error.path(), error.error()))?;
-                if !is_hidden(&path) {
-                    self.entry(path, 0, &mut found)?;
+        let roots = self.root.paths()?;
+        for root in &roots {
+            let metadata = match std::fs::metadata(root) {
+                Ok(metadata) => metadata,
+                Err(_) if root.is_symlink() => {
+                    report(root, "it is a link that leads nowhere");
+                    continue;
                 }
+                Err(error) => return Err(unreadable(root, &error)),
+            };
+            if metadata.is_dir() {
+                self.folder(root, 0, &mut found, report)?;
+            } else if !is_hidden(&name_of(root)) {
+                self.file(root.clone(), &metadata, &mut found, report);
             }
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found.dedup_by(|a, b| a.path == b.path);
+        if !self.recursive {
+            self.retain_partitions(&roots, &mut found);
+        }
         Ok(found)
     }
 
-    /// A file, or the files of a folder; below it only folders of partitions, unless asked.
-    fn entry(
+    /// Drops files in folders below a path that are no folders of partitions.
+    fn retain_partitions(&self, roots: &[PathBuf], found: &mut Vec<FileInfo>) {
+        let is_direct = |file: &FileInfo| {
+            let parent = file.path.parent();
+            roots.iter().any(|root| Some(root.as_path()) == parent || *root == file.path)
+        };
+        let partitioned = |file: &FileInfo| !self.partitions(&file.path).is_empty();
+        let any = found.iter().any(partitioned);
+        let only = any && self.only_partitions;
+        found.retain(|file| partitioned(file) || (!only && is_direct(file)));
+    }
+
+    /// The files of a folder and of those below it.
+    fn folder(
         &self,
-        path: PathBuf,
+        path: &Path,
         depth: usize,
         found: &mut Vec<FileInfo>,
+        report: &mut Report<'_>,
     ) -> Result<(), EngineError> {
-        // A file may go between its listing and this question.
-        let Ok(metadata) = std::fs::metadata(&path) else {
-            return if depth > 0 {
-                Ok(())
-            } else {
-                Err(unreadable(&path, &std::io::ErrorKind::NotFound.into()))
-            };
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            // A folder may go between its listing and this question.
+            Err(error) if depth > 0 && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            Err(error) => return Err(unreadable(path, &error)),
         };
-        if !metadata.is_dir() {
-            self.consider(path, &metadata, found);
-            return Ok(());
-        }
-        let entries = std::fs::read_dir(&path).map_err(|error| unreadable(&path, &error))?;
         for entry in entries {
-            let below = entry.map_err(|error| unreadable(&path, &error))?.path();
-            let name = below.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if is_hidden(&below) {
+            let below = entry.map_err(|error| unreadable(path, &error))?.path();
+            if is_hidden(&name_of(&below)) {
                 continue;
             }
-            let is_folder = below.is_dir();
-            let enter = self.recursive || partition_of(&name).is_some();
-            if !is_folder || (enter && depth < MOST_DEPTH) {
-                self.entry(below, depth + 1, found)?;
+            let is_link = below.is_symlink();
+            let metadata = match std::fs::metadata(&below) {
+                Ok(metadata) => metadata,
+                Err(_) => {
+                    // It may be gone since it was listed, but a link is still there.
+                    if is_link {
+                        report(&below, "it is a link that leads nowhere or in a circle");
+                    }
+                    continue;
+                }
+            };
+            if !metadata.is_dir() {
+                self.file(below, &metadata, found, report);
+            } else if is_link && leads_back(&below, path) {
+                report(&below, "it is a link to a folder that it lies in");
+            } else if depth < DEPTH_MAX {
+                self.folder(&below, depth + 1, found, report)?;
+            } else {
+                report(&below, "it lies in too many folders");
             }
         }
         Ok(())
     }
 
-    fn consider(&self, path: PathBuf, metadata: &std::fs::Metadata, found: &mut Vec<FileInfo>) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if self.filter.as_ref().is_none_or(|filter| filter.matches(&name)) {
-            let since = metadata.modified().ok();
-            let since = since.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-            let time_ms = since.map_or(0, |since| since.as_millis() as u64);
+    /// Takes a file; what is none is passed over: opening a pipe would wait for a writer.
+    fn file(
+        &self,
+        path: PathBuf,
+        metadata: &Metadata,
+        found: &mut Vec<FileInfo>,
+        report: &mut Report<'_>,
+    ) {
+        if metadata.is_file() {
+            self.consider(path, metadata, found);
+        } else {
+            report(&path, "it is neither a file nor a folder, but a pipe, a socket or a device");
+        }
+    }
+
+    fn consider(&self, path: PathBuf, metadata: &Metadata, found: &mut Vec<FileInfo>) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.matches(&name_of(&path))) {
+            return;
+        }
+        let since = metadata.modified().ok();
+        let since = since.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let time_ms = since.map_or(0, |since| since.as_millis() as u64);
+        let time_us = time_ms.saturating_mul(1000) as i64;
+        let is_wanted = self.before_us.is_none_or(|before| time_us < before)
+            && self.after_us.is_none_or(|after| time_us > after);
+        if is_wanted {
             found.push(FileInfo { path, time_ms, size: metadata.len() });
         }
     }
 
-    /// The columns and values that a file's folders name; none with recursive look-up, as in
-    /// Spark.
+    /// The columns that a file's folders name, with the values as they are written; none with
+    /// recursive look-up, as in Spark.
     pub fn partitions(&self, path: &Path) -> Vec<(String, String)> {
         if self.recursive {
             return Vec::new();
         }
-        let below = path.strip_prefix(&self.base).unwrap_or(path);
-        let folders = below.parent().map(Path::components).into_iter().flatten();
-        let names = folders.filter_map(|part| match part {
-            Component::Normal(name) => partition_of(&name.to_string_lossy()),
-            _ => None,
-        });
-        names.collect()
+        let base = match &self.base {
+            Some(base) => base.clone(),
+            None => self.root.of(path),
+        };
+        let below = path.strip_prefix(&base).unwrap_or(Path::new(""));
+        let mut found = Vec::new();
+        // From the file upwards: the folders of partitions lie one in the other.
+        for folder in below.parent().into_iter().flat_map(|parent| parent.components().rev()) {
+            let Component::Normal(name) = folder else { continue };
+            let name = name.to_string_lossy();
+            if name == TEMPORARY {
+                return Vec::new();
+            }
+            match partition_of(&name) {
+                Some(partition) => found.push(partition),
+                None if found.is_empty() => {}
+                None => break,
+            }
+        }
+        found.reverse();
+        found
     }
 
     /// The partition columns of the files that are there now, with the types that all their values
-    /// have: INT, BIGINT, DOUBLE, DATE, TIMESTAMP or STRING.
+    /// have.
     pub fn partition_columns(&self, storage: &dyn Storage) -> PlanResult<Vec<Field>> {
-        let files = self.list(storage).map_err(|error| {
+        let files = self.list(storage, &mut |_, _| {}).map_err(|error| {
             PlanError::new("FILE_SOURCE_FAILED", error.to_string(), "Check the option 'path'")
         })?;
         let mut columns: Vec<(String, Vec<String>)> = Vec::new();
         for file in &files {
-            for (column, value) in self.partitions(&file.path) {
-                match columns.iter_mut().find(|(name, _)| *name == column) {
-                    Some((_, values)) => values.push(value),
-                    None => columns.push((column, vec![value])),
-                }
+            let partitions = self.partitions(&file.path);
+            if partitions.is_empty() {
+                continue;
+            }
+            if columns.is_empty() {
+                columns = partitions.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+            }
+            let same = columns.len() == partitions.len()
+                && columns
+                    .iter()
+                    .zip(&partitions)
+                    .all(|((a, _), (b, _))| a.eq_ignore_ascii_case(b));
+            if !same {
+                return Err(conflict(&file.path, &columns, &partitions));
+            }
+            for ((_, values), (_, value)) in columns.iter_mut().zip(partitions) {
+                values.push(value);
             }
         }
-        let field =
-            |(name, values): (String, Vec<String>)| Field::new(name, type_of(&values), true);
+        let field = |(name, values): (String, Vec<String>)| {
+            let values = values.iter().map(String::as_str);
+            Field::new(name, type_of(values, self.zone, self.infers_types), true)
+        };
         Ok(columns.into_iter().map(field).collect())
     }
 }
 
-fn type_of(values: &[String]) -> DataType {
-    let notation = Notation::default();
-    let fits = |data_type: &DataType| {
-        values.iter().filter(|value| *value != NULL_PARTITION).all(|value| {
-            let mut row = Vec::new();
-            let mut writer = crate::table::row::RowWriter::new(&mut row, 1);
-            notation.put(value, data_type, &mut writer, 0)
-        })
-    };
-    let dated = values.iter().all(|value| value == NULL_PARTITION || value.contains('-'));
-    let mut candidates = vec![DataType::Int, DataType::Long, DataType::Double];
-    if dated {
-        candidates.extend([DataType::Date, DataType::Timestamp]);
-        let timed = values.iter().any(|value| value.contains(':'));
-        candidates.retain(|t| !timed || *t != DataType::Date);
+/// Whether a link leads to a folder that it lies in.
+fn leads_back(link: &Path, folder: &Path) -> bool {
+    match (link.canonicalize(), folder.canonicalize()) {
+        (Ok(target), Ok(folder)) => folder.starts_with(target),
+        _ => false,
     }
-    candidates.into_iter().find(fits).unwrap_or(DataType::String)
+}
+
+fn conflict(
+    path: &Path,
+    columns: &[(String, Vec<String>)],
+    others: &[(String, String)],
+) -> PlanError {
+    let columns: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    let others: Vec<_> = others.iter().map(|(name, _)| name.as_str()).collect();
+    PlanError::new(
+        "CONFLICTING_PARTITION_COLUMN_NAMES",
+        format!(
+            "folders name the columns {}, but those of {} name {}",
+            columns.join(", "),
+            path.display(),
+            others.join(", ")
+        ),
+        "Files must lie in folders of the same columns; recursiveFileLookup 'true' takes the names \
+         of folders for nothing",
+    )
 }
 
 #[cfg(test)]
@@ -277,7 +471,7 @@ mod tests {
             Listing::read(&mut OptionReader::new("test", &options)).unwrap()
         };
         let names = |path: &str, more: &[(&str, &str)]| {
-            let files = listing(path, more).list(&FileStorage).unwrap();
+            let files = listing(path, more).list(&FileStorage, &mut |_, _| {}).unwrap();
             let name = |f: FileInfo| f.path.file_name().unwrap().to_string_lossy().into_owned();
             let mut names: Vec<_> = files.into_iter().map(name).collect();
             names.sort();
@@ -295,7 +489,7 @@ mod tests {
             columns.iter().map(|f| format!("{} {}", f.name, f.data_type)).collect();
         assert_eq!(columns, ["day INT", "k STRING"]);
         let values = partitioned.partitions(&root.join("p/day=1/k=x%2Fy/d.csv"));
-        assert_eq!(values[1], ("k".to_string(), "x/y".to_string()));
+        assert_eq!(values[1], ("k".to_string(), "x%2Fy".to_string()));
         std::fs::remove_dir_all(root).unwrap();
     }
 }

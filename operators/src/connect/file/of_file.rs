@@ -1,29 +1,28 @@
 //! The columns whose values a file gives by where it lies: partition columns, and `_metadata`.
 
-use super::listing::NULL_PARTITION;
+use super::partition::value_of;
 use super::uri::uri;
 use crate::table::datetime::Tz;
 use crate::table::plan::metadata_field;
-use crate::table::row::{Row, RowWriter};
-use crate::table::text::Notation;
+use crate::table::row::RowWriter;
 use crate::table::types::{Field, Schema};
 use crate::table::value::Value;
+use millstream_engine::error::EngineError;
 use std::path::Path;
 
 /// Their places in the row, and what they are in the present file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OfFile {
     partitions: Vec<(usize, Field, Value)>,
     metadata: Option<(usize, Value)>,
-    /// How the names of folders are read.
-    notation: Notation,
+    /// Of times in the names of folders.
+    zone: Tz,
 }
 
 impl OfFile {
     /// Those among the columns of a schema. Times in the names of folders are of a zone.
     pub fn new(schema: &Schema, partitions: &[Field], zone: Tz) -> Self {
-        let notation = Notation { zone, ..Notation::default() };
-        let mut of_file = Self { notation, ..Self::default() };
+        let mut of_file = Self { partitions: Vec::new(), metadata: None, zone };
         for (i, field) in schema.fields.iter().enumerate() {
             if partitions.iter().any(|p| p.name.eq_ignore_ascii_case(&field.name)) {
                 of_file.partitions.push((i, field.clone(), Value::Null));
@@ -40,16 +39,20 @@ impl OfFile {
             || self.metadata.as_ref().is_some_and(|(i, _)| *i == index)
     }
 
-    /// Begins a file, whose folders name values. One that is not of its column's type is NULL.
-    pub fn begin(&mut self, path: &Path, partitions: &[(String, String)]) {
+    /// Begins a file, whose folders name values. A value that is not of its column's type is an
+    /// error; a column that no folder names is NULL.
+    pub fn begin(
+        &mut self,
+        path: &Path,
+        partitions: &[(String, String)],
+    ) -> Result<(), EngineError> {
         for (_, field, value) in &mut self.partitions {
             let found = partitions.iter().find(|(name, _)| name.eq_ignore_ascii_case(&field.name));
-            let mut row = Vec::new();
-            let mut writer = RowWriter::new(&mut row, 1);
-            if let Some((_, text)) = found.filter(|(_, text)| text != NULL_PARTITION) {
-                self.notation.put(text, &field.data_type, &mut writer, 0);
-            }
-            *value = Row(&row).value(0, 1, &field.data_type);
+            *value = match found {
+                None => Value::Null,
+                Some((_, text)) => value_of(text, &field.data_type, self.zone)
+                    .map_err(|()| invalid_value(path, field, text))?,
+            };
         }
         if let Some((_, value)) = &mut self.metadata {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -68,6 +71,7 @@ impl OfFile {
                 Value::Long(changed_us),
             ]);
         }
+        Ok(())
     }
 
     /// Writes them into a row.
@@ -80,4 +84,59 @@ impl OfFile {
             writer.value(*index, value);
         }
     }
+}
+
+fn invalid_value(path: &Path, field: &Field, text: &str) -> EngineError {
+    EngineError::operator(
+        "INVALID_PARTITION_VALUE",
+        format!(
+            "`{}` is {}, but a folder of {} names the value '{text}'",
+            field.name,
+            field.data_type,
+            path.display()
+        ),
+        "Give the column another type, STRING for example, or leave it out of the schema",
+    )
+}
+
+/// Where the schema of a file source comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The user: partition columns stand behind the others, with the types that the user gives.
+    User,
+    /// The files: a partition column that is in the files too stays in its place, with the type of
+    /// the folders' values.
+    Files,
+    /// The plan, whose columns are in their order already.
+    Plan,
+}
+
+/// A schema with the columns that folders name, where Spark has them.
+pub fn with_partitions(schema: Schema, partitions: &[Field], origin: Origin) -> Schema {
+    let is = |a: &Field, b: &Field| a.name.eq_ignore_ascii_case(&b.name);
+    let mut fields = schema.fields;
+    match origin {
+        Origin::Plan => {}
+        Origin::User => {
+            let given = fields.clone();
+            fields.retain(|field| !partitions.iter().any(|partition| is(partition, field)));
+            let typed = |partition: &Field| {
+                given.iter().find(|field| is(field, partition)).unwrap_or(partition).clone()
+            };
+            fields.extend(partitions.iter().map(typed));
+        }
+        Origin::Files => {
+            for field in &mut fields {
+                if let Some(partition) = partitions.iter().find(|partition| is(partition, field)) {
+                    field.data_type = partition.data_type.clone();
+                }
+            }
+            for partition in partitions {
+                if !fields.iter().any(|field| is(field, partition)) {
+                    fields.push(partition.clone());
+                }
+            }
+        }
+    }
+    Schema::new(fields)
 }

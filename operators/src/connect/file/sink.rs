@@ -8,8 +8,8 @@
 //! *Threads.* The worker writes; syncs and the log are the driver's, so that a slow disk holds up
 //! commits and no record.
 
-use super::listing::NULL_PARTITION;
 use super::log::{Crc, FileLog};
+use super::partition::NULL_PARTITION;
 use super::uri::{path_of, uri};
 use super::written::{RowFile, SinkFormat};
 use crate::connect::options::OptionReader;

@@ -13,17 +13,19 @@
 //! each has a log of its own, and reads its files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger`
 //! are of each part.
 //!
-//! *Limits.* A record longer than `maxRecordBytes` (1 MiB) is set aside. Files are decompressed by
+//! *Limits.* A record longer than `maxRecordBytes` (128 MiB) is set aside. Files are decompressed by
 //! the end of their names (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of such a file
 //! decompresses it from its start. The clean-up of files that were read happens when the commit
 //! after theirs has come, on the worker.
 
 use super::decode::{Decoder, Mode};
 use super::input::{Found, Input};
+use super::limits::Limits;
 use super::listing::{FileInfo, Listing};
 use super::log::{Crc, FileLog};
 #[cfg(feature = "columnar")]
 use super::of_file::OfFile;
+use super::of_file::{Origin, with_partitions};
 use super::sink::LOG_FOLDER;
 use super::uri::{path_of, uri};
 use crate::connect::bad_records::KEPT_BYTES;
@@ -49,13 +51,13 @@ use millstream_engine::stage::Push;
 use millstream_engine::storage::FileStorage;
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Longest record, unless the option `maxRecordBytes` says another.
-const RECORD_BYTES: u64 = 1 << 20;
+/// Paths of which it is remembered that they were reported.
+const REPORTED_MAX: usize = 10_000;
 /// From one listing to the next at least, in continuous mode.
 const LIST_EVERY_NS: u64 = 10_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ enum Clean {
 pub struct FileSourceConfig {
     format: String,
     listing: Listing,
-    record_bytes_max: usize,
+    limits: Limits,
     most_files: Option<u64>,
     most_bytes: Option<u64>,
     latest_first: bool,
@@ -105,6 +107,8 @@ enum Opened {
     Records(Input),
     #[cfg(feature = "columnar")]
     Columns(ColumnInput),
+    /// It is empty, or cannot be read and is ignored.
+    Nothing,
 }
 
 impl Opened {
@@ -113,6 +117,7 @@ impl Opened {
             Self::Records(input) => input.offset(),
             #[cfg(feature = "columnar")]
             Self::Columns(input) => input.offset(),
+            Self::Nothing => 0,
         }
     }
 }
@@ -146,13 +151,18 @@ impl FileSourceConfig {
     pub fn read(
         format: &str,
         options: &Options,
-        schema: Option<Schema>,
+        schema: Option<(Schema, Origin)>,
         settings: &FormatSettings,
     ) -> PlanResult<Self> {
         let what = format!("source {format}");
         let mut reader = OptionReader::with_settings(&what, options, settings);
         let listing = Listing::read(&mut reader)?;
         let partitions = listing.partition_columns(&FileStorage)?;
+        let schema = match schema {
+            None if format == "text" => Some((Schema::parse_ddl("value STRING")?, Origin::Files)),
+            given => given,
+        };
+        let schema = schema.map(|(schema, origin)| with_partitions(schema, &partitions, origin));
         let contents = contents(format, schema, &partitions, &mut reader)?;
         let most_files = positive(&mut reader, "maxFilesPerTrigger")?;
         let most_bytes = positive(&mut reader, "maxBytesPerTrigger")?;
@@ -174,7 +184,7 @@ impl FileSourceConfig {
         let config = Self {
             format: format.to_string(),
             listing,
-            record_bytes_max: reader.number("maxRecordBytes", RECORD_BYTES, 1, 1 << 30)? as usize,
+            limits: Limits::read(&mut reader)?,
             most_files,
             most_bytes,
             latest_first: reader.flag("latestFirst", false)?,
@@ -215,6 +225,24 @@ impl FileSourceConfig {
         }
     }
 
+    /// Leaves out what Spark leaves out of tables: files outside of the folders of partitions.
+    pub fn as_table(mut self) -> Self {
+        self.listing.as_table();
+        self
+    }
+
+    /// Refuses a pattern that matches nothing: a table without files.
+    pub fn check_exists(&self) -> PlanResult<()> {
+        if self.listing.exists() {
+            return Ok(());
+        }
+        Err(PlanError::new(
+            "PATH_NOT_FOUND",
+            format!("nothing matches {}", self.listing.name()),
+            "Check the pattern; a '\\' takes the meaning of the character behind it",
+        ))
+    }
+
     /// What a checkpoint remembers of it.
     pub fn identity(&self) -> String {
         format!("{} files in {}", self.format, self.listing.name())
@@ -253,6 +281,8 @@ impl FileSourceConfig {
             row: Vec::new(),
             to_clean: VecDeque::new(),
             counters: SourceCounters::default(),
+            notice: |_| {},
+            reported: HashSet::new(),
         })
     }
 }
@@ -364,12 +394,20 @@ pub struct FileSource {
     /// Files read whole, with the entry that they were in.
     to_clean: VecDeque<(u64, PathBuf)>,
     counters: SourceCounters,
+    notice: fn(&str),
+    /// What was passed over and reported.
+    reported: HashSet<PathBuf>,
 }
 
 impl FileSource {
     /// The counters, to be read from other threads.
     pub fn counters(&self) -> SourceCounters {
         self.counters.clone()
+    }
+
+    /// Calls this with a line of text when something is passed over.
+    pub fn on_notice(&mut self, notice: fn(&str)) {
+        self.notice = notice;
     }
 
     fn key(&self, path: &Path) -> String {
@@ -396,8 +434,13 @@ impl FileSource {
     }
 
     /// New files, in the order in which they are to be read.
-    fn list(&self) -> Result<VecDeque<FileInfo>, EngineError> {
-        let mut found = self.config.listing.list(self.env.storage())?;
+    fn list(&mut self) -> Result<VecDeque<FileInfo>, EngineError> {
+        let Self { config, env, notice, reported, .. } = self;
+        let mut found = config.listing.list(env.storage(), &mut |path, why| {
+            if reported.len() < REPORTED_MAX && reported.insert(path.to_path_buf()) {
+                notice(&format!("passed over {}: {why}", path.display()));
+            }
+        })?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
         let parts = self.config.parts;
         found.retain(|file| {
@@ -485,20 +528,29 @@ impl FileSource {
             let path = path_of(&listed.path);
             let skip_to = std::mem::take(&mut self.skip_to);
             let partitions = self.config.listing.partitions(&path);
+            let is_empty = std::fs::metadata(&path).is_ok_and(|about| about.len() == 0);
             let opened = match &mut self.config.contents {
+                _ if is_empty => Ok(Opened::Nothing),
                 Contents::Records(decoder) => {
-                    decoder.begin_file(&path, &partitions);
-                    let most = self.config.record_bytes_max;
+                    decoder.begin_file(&path, &partitions)?;
+                    let most = self.config.limits.record_bytes_max;
                     open_records(decoder, &path, skip_to, most).map(Opened::Records)
                 }
                 #[cfg(feature = "columnar")]
                 Contents::Columns(columns) => {
-                    columns.of_file.begin(&path, &partitions);
+                    columns.of_file.begin(&path, &partitions)?;
                     ColumnInput::open(columns.format, &path, &columns.wanted, skip_to)
                         .map(Opened::Columns)
                 }
             };
-            let opened = opened.map_err(|error| unreadable(&path, &error))?;
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(error) if self.config.limits.ignores(&error) => {
+                    (self.notice)(&format!("passed over {}: {error}", path.display()));
+                    Opened::Nothing
+                }
+                Err(error) => return Err(unreadable(&path, &error)),
+            };
             self.reader = Some((path, opened));
             return Ok(true);
         }
@@ -510,30 +562,39 @@ impl FileSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let Self { reader, config, row, counters, .. } = self;
+        let Self { reader, config, row, counters, notice, .. } = self;
         let Some((path, opened)) = reader else { return Ok(false) };
-        let emitted = match (&mut config.contents, opened) {
-            (Contents::Records(decoder), Opened::Records(input)) => {
-                let found = input.record().map_err(|error| unreadable(path, &error))?;
-                match found {
-                    Some(found) => decoded(decoder, path, input, &found, counters, row)?,
-                    None => Emitted::End,
-                }
-            }
+        let limits = config.limits;
+        let read = match (&mut config.contents, opened) {
+            (Contents::Records(decoder), Opened::Records(input)) => match input.record() {
+                Ok(Some(found)) => Ok(decoded(decoder, path, input, &found, counters, row)?),
+                Ok(None) => Ok(Emitted::End),
+                Err(error) => Err(error),
+            },
             #[cfg(feature = "columnar")]
             (Contents::Columns(columns), Opened::Columns(input)) => {
                 row.clear();
                 let width = columns.schema.fields.len();
-                let there = input.row(|| RowWriter::new(row, width));
-                if there.map_err(|error| unreadable(path, &error))? {
-                    columns.of_file.put(&mut RowWriter::resume(row, width));
-                    Emitted::Row
-                } else {
-                    Emitted::End
+                match input.row(|| RowWriter::new(row, width)) {
+                    Ok(true) => {
+                        columns.of_file.put(&mut RowWriter::resume(row, width));
+                        Ok(Emitted::Row)
+                    }
+                    Ok(false) => Ok(Emitted::End),
+                    Err(error) => Err(error),
                 }
             }
+            (_, Opened::Nothing) => Ok(Emitted::End),
             #[cfg(feature = "columnar")]
             _ => unreachable!("a file is opened as what is in it"),
+        };
+        let emitted = match read {
+            Ok(emitted) => emitted,
+            Err(error) if limits.ignores_corrupt => {
+                notice(&format!("passed over the rest of {}: {error}", path.display()));
+                Emitted::End
+            }
+            Err(error) => return Err(unreadable(path, &error)),
         };
         match emitted {
             Emitted::End => return Ok(false),

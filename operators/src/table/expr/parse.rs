@@ -116,6 +116,14 @@ const ZEROS: [u32; 36] = [
     0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
 ];
 
+/// A text whose decimal digits of other scripts are replaced by ASCII's. `None` if it has other
+/// characters beyond ASCII.
+pub fn ascii_digits(text: &str) -> Option<String> {
+    let ascii =
+        |c: char| if c.is_ascii() { Some(c) } else { digit(c).map(|d| char::from(b'0' + d)) };
+    text.chars().map(ascii).collect()
+}
+
 fn digit(c: char) -> Option<u8> {
     if c.is_ascii() {
         return c.to_digit(10).map(|digit| digit as u8);

@@ -73,7 +73,8 @@ impl Tokens {
 /// Parses a job file into statements. `reading` holds the settings of string literals at its start;
 /// a `SET` in the file changes them for the statements that follow.
 pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
-    let tokens = tokenize(sql, reading)?;
+    // Editors put a byte order mark at the start of files.
+    let tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
     let statements = tokens.split(|t| t.token == Token::SemiColon);
     statements
         .filter(|tokens| !tokens.is_empty())

@@ -1,0 +1,279 @@
+//! Which files a source reads, and what the folders that they lie in give to their rows. The
+//! answers are Spark's.
+#![cfg(feature = "sql")]
+
+use millstream::session::Session;
+use millstream::table::types::Schema;
+use millstream::table::value::Value;
+use std::path::PathBuf;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Writes a JSON file with one row.
+    fn row(&self, file: &str, n: i64) {
+        self.write(file, format!("{{\"n\":{n}}}\n").as_bytes());
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) {
+        let path = self.0.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// The rows below a path as text, sorted, or the condition of the error.
+    fn rows(
+        &self,
+        format: &str,
+        ddl: Option<&str>,
+        path: &str,
+        options: &[(&str, &str)],
+    ) -> String {
+        let session = Session::new();
+        // Joined by hand: a path may end with a special character.
+        let path = format!("{}/{path}", self.0.display());
+        let mut reader = session.read().format(format).option("path", path);
+        if let Some(ddl) = ddl {
+            reader = reader.schema(Schema::parse_ddl(ddl).unwrap());
+        }
+        for (key, value) in options {
+            reader = reader.option(key, value.replace("ROOT", &self.0.display().to_string()));
+        }
+        let frame = match reader.load() {
+            Ok(frame) => frame,
+            Err(error) => return error.condition.to_string(),
+        };
+        let schema = frame.schema();
+        let shown = |row: Vec<Value>| {
+            let cells = row.iter().zip(&schema.fields);
+            let cells: Vec<_> = cells
+                .map(|(v, f)| v.show(&f.data_type, millstream::table::datetime::Tz::UTC))
+                .collect();
+            cells.join("|")
+        };
+        match frame.collect() {
+            Ok(rows) => {
+                let mut rows: Vec<_> = rows.into_iter().map(shown).collect();
+                rows.sort();
+                rows.join(" ")
+            }
+            Err(error) => error.condition().to_string(),
+        }
+    }
+
+    fn json(&self, path: &str, options: &[(&str, &str)]) -> String {
+        self.rows("json", Some("n INT"), path, options)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn names_that_are_passed_over() {
+    let folder = Folder::new("hidden");
+    for (n, name) in
+        ["a.json", "_b.json", ".c.json", "d.json._COPYING_", "e_.json"].iter().enumerate()
+    {
+        folder.row(&format!("in/{name}"), n as i64);
+    }
+    folder.row("in/_folder/x.json", 10);
+    folder.row("in/.folder/x.json", 11);
+    folder.row("in/folder/x.json", 12);
+    assert_eq!(folder.json("in", &[]), "0 4");
+    assert_eq!(folder.json("in", &[("recursiveFileLookup", "true")]), "0 12 4");
+    assert_eq!(folder.json("in/_folder", &[]), "10", "a folder that is named is read");
+    assert_eq!(folder.json("in/*.json", &[]), "0 4");
+    assert_eq!(folder.json("in/_b.json", &[]), "");
+}
+
+#[test]
+fn a_folder_of_a_partition_may_begin_with_an_underscore() {
+    let folder = Folder::new("underscore");
+    folder.row("in/_day=mon/a.json", 1);
+    folder.row("in/_day=tue/b.json", 2);
+    folder.row("in/_day=tue/_c.json", 3);
+    assert_eq!(folder.json("in", &[]), "1|mon 2|tue");
+}
+
+#[test]
+fn patterns_with_escapes() {
+    let folder = Folder::new("escapes");
+    for (n, name) in ["a*b", "axb", "a[b", "a{b", "a,b"].iter().enumerate() {
+        folder.row(&format!("{name}/x.json"), n as i64);
+    }
+    for (pattern, rows) in [
+        (r"a\*b", "0"),
+        ("a?b", "0 1 2 3 4"),
+        (r"a\[b", "2"),
+        (r"a\{b", "3"),
+        (r"a{x,\,}b/*.json", "1 4"),
+        ("{a[*]b,axb/x.json}", "0 1"),
+        ("nothing*", "PATH_NOT_FOUND"),
+        ("a[b", "INVALID_OPTION_VALUE"),
+        ("a{b", "INVALID_OPTION_VALUE"),
+    ] {
+        assert_eq!(folder.json(pattern, &[]), rows, "{pattern}");
+    }
+    let filter = |pattern| folder.json("*", &[("pathGlobFilter", pattern)]);
+    assert_eq!(filter("{x,y}.json"), "0 1 2 3 4");
+    assert_eq!(filter("[!x]*"), "");
+    assert_eq!(filter("[x"), "INVALID_OPTION_VALUE");
+}
+
+#[test]
+fn partitions_begin_below_what_the_pattern_matches() {
+    let folder = Folder::new("bases");
+    folder.row("in/p=1/a.json", 1);
+    folder.row("in/p=2/a.json", 2);
+    assert_eq!(folder.json("in", &[]), "1|1 2|2");
+    assert_eq!(folder.json("in/p=1", &[]), "1");
+    assert_eq!(folder.json("in/p=*", &[]), "1 2");
+    assert_eq!(folder.json("in/p=*/*.json", &[]), "1 2");
+    assert_eq!(folder.json("*", &[]), "1|1 2|2");
+    assert_eq!(folder.json("in/p=*", &[("basePath", "ROOT/in")]), "1|1 2|2");
+    assert_eq!(folder.json("in/p=1", &[("basePath", "ROOT")]), "1|1");
+    assert_eq!(folder.json("in", &[("basePath", "ROOT/in/p=1")]), "INVALID_OPTION_VALUE");
+    assert_eq!(folder.json("in", &[("basePath", "ROOT/none")]), "INVALID_OPTION_VALUE");
+}
+
+#[test]
+fn files_among_the_folders_of_partitions() {
+    let folder = Folder::new("among");
+    folder.row("in/a.json", 1);
+    folder.row("in/p=1/b.json", 2);
+    folder.row("in/p=1/below/c.json", 3);
+    folder.row("in/p=1/_temporary/d.json", 4);
+    assert_eq!(folder.json("in", &[]), "2|1 3|1");
+    folder.row("two/p=1/q=2/a.json", 1);
+    folder.row("two/p=1/b.json", 2);
+    assert_eq!(folder.json("two", &[]), "CONFLICTING_PARTITION_COLUMN_NAMES");
+}
+
+#[test]
+fn partition_columns_stand_behind_those_of_a_given_schema() {
+    let folder = Folder::new("order");
+    folder.row("in/p=7/a.json", 1);
+    let rows = |ddl| folder.rows("json", Some(ddl), "in", &[]);
+    assert_eq!(rows("p STRING, n INT"), "1|7");
+    assert_eq!(rows("p DECIMAL(5,2), n INT"), "1|7.00");
+    assert_eq!(rows("n INT, p BINARY"), "1|[37]");
+    assert_eq!(rows("n INT, p DATE"), "INVALID_PARTITION_VALUE");
+    folder.row("own/n=7/a.json", 1);
+    assert_eq!(folder.rows("json", None, "own", &[]), "7", "the folder wins");
+}
+
+#[test]
+fn a_text_file_has_partition_columns_and_metadata() {
+    let folder = Folder::new("text");
+    folder.write("in/p=7/a.txt", b"\xEF\xBB\xBFone\ntwo");
+    folder.write("in/p=7/b.txt", b"");
+    assert_eq!(folder.rows("text", None, "in", &[]), "one|7 two|7");
+    assert_eq!(folder.rows("text", Some("line STRING, p STRING"), "in", &[]), "one|7 two|7");
+    let int = folder.rows("text", Some("line INT"), "in", &[]);
+    assert_eq!(int, "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE");
+    let two = folder.rows("text", Some("a STRING, b STRING"), "in", &[]);
+    assert_eq!(two, "UNSUPPORTED_USER_SPECIFIED_SCHEMA");
+    let session = Session::new();
+    let frame = session.read().format("text").option("path", folder.0.join("in").display());
+    frame.load().unwrap().create_temp_view("t");
+    let query =
+        "SELECT _metadata.file_name, _metadata.file_size, value, p FROM t WHERE value = 'two'";
+    let found = session.sql(query).unwrap().collect().unwrap();
+    let text = |text: &str| Value::String(text.to_string());
+    assert_eq!(found, [[text("a.txt"), Value::Long(10), text("two"), Value::Long(7)]]);
+}
+
+#[test]
+fn every_format_has_metadata() {
+    let folder = Folder::new("metadata");
+    folder.row("json/a", 1);
+    folder.write("csv/a", b"1\n");
+    folder.write("text/a", b"1\n");
+    for format in ["json", "csv", "text"] {
+        let session = Session::new();
+        let frame = session.read().format(format).option("path", folder.0.join(format).display());
+        let ddl = if format == "text" { "n STRING" } else { "n INT" };
+        let frame = frame.schema(Schema::parse_ddl(ddl).unwrap()).load().unwrap();
+        frame.create_temp_view("t");
+        let query = "SELECT CAST(n AS INT), _metadata.file_name FROM t";
+        let found = session.sql(query).unwrap().collect().unwrap();
+        assert_eq!(found, [[Value::Long(1), Value::String("a".to_string())]], "{format}");
+    }
+}
+
+#[test]
+fn an_empty_file_has_no_rows_whatever_its_name_says() {
+    let folder = Folder::new("empty");
+    for name in ["a.json", "b.json.gz", "c.json.bz2", "d.json.zst", "e.json.deflate"] {
+        folder.write(&format!("in/{name}"), b"");
+    }
+    folder.row("in/f.json", 1);
+    assert_eq!(folder.json("in", &[]), "1");
+    assert_eq!(folder.rows("json", None, "in", &[]), "1");
+    #[cfg(feature = "columnar")]
+    {
+        folder.write("columns/a.parquet", b"");
+        assert_eq!(folder.rows("parquet", Some("n INT"), "columns", &[]), "");
+        assert_eq!(folder.rows("orc", Some("n INT"), "columns", &[]), "");
+    }
+}
+
+#[test]
+fn times_of_files_are_compared_in_the_zone() {
+    let folder = Folder::new("modified");
+    folder.row("in/a.json", 1);
+    let changed = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let file = std::fs::File::options().write(true).open(folder.0.join("in/a.json")).unwrap();
+    file.set_modified(changed).unwrap();
+    // 1,700,000,000 s are 2023-11-14T22:13:20 in UTC.
+    let rows =
+        |name: &str, time: &str, zone: &str| folder.json("in", &[(name, time), ("timeZone", zone)]);
+    assert_eq!(rows("modifiedAfter", "2023-11-14T22:13:19", "UTC"), "1");
+    assert_eq!(rows("modifiedAfter", "2023-11-14T22:13:20", "UTC"), "", "strictly after");
+    assert_eq!(rows("modifiedBefore", "2023-11-14T22:13:20", "UTC"), "", "strictly before");
+    assert_eq!(rows("modifiedBefore", "2023-11-15", "UTC"), "1");
+    assert_eq!(rows("modifiedAfter", "2023-11-14T17:13:19", "America/New_York"), "1");
+    assert_eq!(rows("modifiedAfter", "2023-11-14T17:13:20", "America/New_York"), "");
+    assert_eq!(rows("modifiedAfter", "yesterday", "UTC"), "INVALID_OPTION_VALUE");
+}
+
+#[test]
+fn files_that_cannot_be_read_may_be_ignored() {
+    let folder = Folder::new("damaged");
+    folder.row("in/a.json", 1);
+    folder.write("in/b.json.gz", b"this was never compressed");
+    assert_eq!(folder.json("in", &[]), "FILE_SOURCE_FAILED");
+    assert_eq!(folder.json("in", &[("ignoreCorruptFiles", "true")]), "1");
+    let session = Session::new();
+    session.set("spark.sql.files.ignoreCorruptFiles", "true").unwrap();
+    let frame = session.read().format("json").option("path", folder.0.join("in").display());
+    assert_eq!(frame.load().unwrap().collect().unwrap(), [[Value::Long(1)]]);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_links_in_a_circle_are_passed_over() {
+    let folder = Folder::new("pipes");
+    folder.row("in/a.json", 1);
+    folder.row("in/p=2/b.json", 2);
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(folder.0.join(to), folder.0.join(name)).unwrap();
+    };
+    link("in", "in/circle");
+    link("in/itself", "in/itself");
+    link("in/nowhere", "in/broken.json");
+    let pipe = std::process::Command::new("mkfifo").arg(folder.0.join("in/pipe.json")).status();
+    assert!(pipe.unwrap().success());
+    assert_eq!(folder.json("in", &[("recursiveFileLookup", "true")]), "1 2");
+}
