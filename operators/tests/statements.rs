@@ -264,3 +264,87 @@ fn a_query_of_a_job_has_the_settings_before_it() {
     let over = ("spark.sql.session.timeZone".to_string(), "+02:00".to_string());
     assert_eq!(run(vec![over]), [[Value::Long(2)], [Value::Long(2)]]);
 }
+
+#[test]
+fn arguments_behind_a_null_are_not_evaluated() {
+    let session = Session::new();
+    let fails = "CAST_INVALID_INPUT";
+    for (expression, expected) in [
+        ("array_insert(CAST(NULL AS ARRAY<INT>), 1, CAST(s AS INT))", "NULL"),
+        ("array_insert(array(1), CAST(NULL AS INT), CAST(s AS INT))", "NULL"),
+        ("array_append(CAST(NULL AS ARRAY<INT>), CAST(s AS INT))", "NULL"),
+        ("array_prepend(CAST(NULL AS ARRAY<INT>), CAST(s AS INT))", "NULL"),
+        ("array_append(array(1), CAST(s AS INT))", fails),
+        ("locate('a', CAST(CAST(s AS INT) AS STRING), CAST(NULL AS INT))", "0"),
+        ("locate(CAST(NULL AS STRING), CAST(CAST(s AS INT) AS STRING))", "NULL"),
+        ("elt(CAST(NULL AS INT), CAST(CAST(s AS INT) AS STRING))", "NULL"),
+        ("elt(2, CAST(CAST(s AS INT) AS STRING), 'b')", "b"),
+        ("elt(1, CAST(CAST(s AS INT) AS STRING), 'b')", fails),
+        ("format_string(CAST(NULL AS STRING), CAST(s AS INT))", "NULL"),
+        ("format_number(CAST(NULL AS INT), CAST(s AS INT))", "NULL"),
+        ("typeof(CAST(s AS INT))", "int"),
+        // These evaluate all arguments before they look at NULLs.
+        ("map_concat(CAST(NULL AS MAP<INT, INT>), map(CAST(s AS INT), 1))", fails),
+        ("decode(CAST(NULL AS BINARY), CAST(CAST(s AS INT) AS STRING))", fails),
+        ("encode(CAST(NULL AS STRING), CAST(CAST(s AS INT) AS STRING))", fails),
+        ("get_json_object(CAST(NULL AS STRING), CAST(CAST(s AS INT) AS STRING))", fails),
+        ("regexp_replace('a', 'a', 'b', CAST(s AS INT))", "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT"),
+    ] {
+        let query = format!("SELECT {expression} FROM VALUES ('a') AS t(s)");
+        assert_eq!(shown(&session, &query), expected, "{expression}");
+    }
+}
+
+#[test]
+fn a_wrong_pattern_is_the_error_of_the_rows_that_need_it() {
+    let session = Session::new();
+    for (expression, of_true) in [
+        ("if(a, date_format(DATE'2024-01-01', '{'), '-')", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
+        ("CASE WHEN a THEN to_date('2024', 'ee') END", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
+        ("a AND to_date('2024', 'ee') IS NULL", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
+        ("if(a, regexp_replace('a', '(', 'b'), '-')", "INVALID_PARAMETER_VALUE.PATTERN"),
+        ("if(a, split('x', '('), array())", "INVALID_PARAMETER_VALUE.PATTERN"),
+        ("a AND 'x' RLIKE '('", "INVALID_PARAMETER_VALUE.PATTERN"),
+    ] {
+        let of = |a: bool| format!("SELECT {expression} FROM VALUES ({a}) AS t(a)");
+        let needed = shown(&session, &of(true));
+        assert!(needed.starts_with(of_true), "{expression}: {needed}");
+        assert!(session.sql(&of(false)).unwrap().collect().is_ok(), "{expression}");
+    }
+    // What every row needs is refused before the first.
+    let always = session.sql("SELECT to_date(s, 'ee') FROM VALUES ('a') AS t(s)");
+    assert!(always.is_err());
+}
+
+#[test]
+fn a_window_may_be_made_of_another() {
+    let from = "FROM VALUES (TIMESTAMP'2024-01-01 01:30:00') AS a(t)";
+    for (window, expected) in [
+        ("window(window(t, '1 hour').start, '2 hours').start", "2024-01-01 00:00:00"),
+        ("window(window(t, '1 hour'), '2 hours').end", "2024-01-01 02:00:00"),
+        (
+            "window(window(t, '1 hour', '30 minutes').start, '2 hours').start",
+            "2024-01-01 00:00:00, 2024-01-01 00:00:00",
+        ),
+        (
+            "window(window_time(window(t, '1 hour')), '10 minutes', '5 minutes', '1 minute').start",
+            "2024-01-01 01:56:00, 2024-01-01 01:51:00",
+        ),
+        (
+            "window(window_time(window(window_time(window(t, '1 hour')), '2 hours')), '3 hours').start",
+            "2024-01-01 00:00:00",
+        ),
+    ] {
+        assert_eq!(
+            shown(&Session::new(), &format!("SELECT {window} {from}")),
+            expected,
+            "{window}"
+        );
+    }
+    let grouped = format!(
+        "SELECT window.start, count(*), max(t) {from} \
+         GROUP BY window(window_time(window(t, '1 hour')), '2 hours')"
+    );
+    let expected = "2024-01-01 00:00:00 1 2024-01-01 01:30:00";
+    assert_eq!(shown(&Session::new(), &grouped), expected);
+}

@@ -351,6 +351,17 @@ pub fn windowed<'e>(
     }
 }
 
+/// The time of a window. If it is made of another window, that one is a column behind those of the
+/// input.
+fn with_time(input: Plan, time: &Expr) -> PlanResult<(Plan, Resolved)> {
+    let (input, inner) = windowed(input, [time])?;
+    let time = match inner {
+        Some(inner) => time_of(&inner.rewrite(time), &input.scope())?,
+        None => time_of(time, &input.scope())?,
+    };
+    Ok((input, time))
+}
+
 /// The time of an argument: a time, what can be cast to one, or the last moment of a window.
 fn time_of(arg: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     let resolved = resolve(arg, scope)?;
@@ -424,7 +435,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         return Err(PlanError::new(condition, reason, fix));
     }
     let scope = input.scope();
-    let time = time_of(time, &scope)?;
+    let (input, time) = with_time(input, time)?;
     let long = |v| Resolved::literal(Value::Long(v), DataType::Long);
     let lengths = [long(width_us), long(slide_us), long(start_us)];
     let args: Vec<_> = std::iter::once(time.clone()).chain(lengths).collect();
@@ -441,8 +452,15 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         names: vec!["window".to_string()],
         name: "window".to_string(),
     };
-    let width = scope.columns.len();
+    let width = input.width();
     let made = Plan::Generate(Box::new(input), generator);
+    if width > scope.columns.len() {
+        let column = &made.scope().columns[width];
+        let node = Node::Column(width, column.name.clone());
+        let (data_type, nullable) = (column.data_type.clone(), column.nullable);
+        let column = Resolved { node, data_type, nullable };
+        return Ok(with_column(made, &scope, column, "window", Some(QUALIFIER)));
+    }
     Ok(Plan::AliasFrom(Box::new(made), width, QUALIFIER.to_string()))
 }
 
@@ -455,7 +473,7 @@ fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         ));
     };
     let scope = input.scope();
-    let time = time_of(time, &scope)?;
+    let (input, time) = with_time(input, time)?;
     let gap_us = match constant_us(gap, "gap") {
         Ok(micros) => Resolved::literal(Value::Long(micros), DataType::Long),
         Err(error) if error.condition != "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT" => {

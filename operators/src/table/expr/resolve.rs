@@ -233,12 +233,13 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             for (when, then) in branches {
                 let when = resolve_with(when, scope, hook)?;
                 let when = expect_type(when, &DataType::Boolean, "`CASE`")?;
-                resolved.push((when, resolve_with(then, scope, hook)?));
+                let then = Rules::for_some_rows(|| resolve_with(then, scope, hook))?;
+                resolved.push((when, then));
             }
-            let otherwise = match otherwise {
-                Some(otherwise) => Some(resolve_with(otherwise, scope, hook)?),
-                None => None,
-            };
+            let otherwise = otherwise
+                .as_ref()
+                .map(|otherwise| Rules::for_some_rows(|| resolve_with(otherwise, scope, hook)));
+            let otherwise = otherwise.transpose()?;
             case(resolved, otherwise)
         }
         Expr::Call { name, .. } if crate::table::generate::is_generator(expr) => {
@@ -265,8 +266,13 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             // A misspelt name before anything that its arguments may lack.
             functions::check_name(name)?;
             let mut resolved = Vec::new();
-            for arg in &expand_stars(scope, args)? {
-                resolved.push(resolve_with(arg, scope, hook)?);
+            let conditional = functions::may_leave_out(name);
+            for (i, arg) in expand_stars(scope, args)?.iter().enumerate() {
+                resolved.push(if conditional && i > 0 {
+                    Rules::for_some_rows(|| resolve_with(arg, scope, hook))?
+                } else {
+                    resolve_with(arg, scope, hook)?
+                });
             }
             functions::resolve(name, resolved)
         }

@@ -54,6 +54,9 @@ pub struct Rules {
     pub timestamps_without_zone: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
+    /// What is resolved is computed only for some rows, as THEN is: a literal that is no pattern is
+    /// the error of a row that needs it.
+    pub is_conditional: bool,
 }
 
 impl Default for Rules {
@@ -68,6 +71,7 @@ thread_local! {
         precision_loss: true,
         timestamps_without_zone: false,
         naming: Naming::PLAIN,
+        is_conditional: false,
     }) };
 }
 
@@ -84,12 +88,17 @@ impl Rules {
     /// The rules of a session.
     pub fn of(semantics: Semantics) -> Self {
         let Semantics { ansi, precision_loss, timestamps_without_zone, naming, .. } = semantics;
-        Self { ansi, precision_loss, timestamps_without_zone, naming }
+        Self { ansi, precision_loss, timestamps_without_zone, naming, is_conditional: false }
     }
 
     /// The rules in force.
     pub fn current() -> Self {
         IN_FORCE.get()
+    }
+
+    /// Runs an analysis of what is computed only for some rows.
+    pub fn for_some_rows<T>(analysis: impl FnOnce() -> T) -> T {
+        Self { is_conditional: true, ..Self::current() }.apply(analysis)
     }
 
     /// Runs an analysis by these rules.

@@ -1,10 +1,10 @@
 //! Text as bytes and bytes as text: character sets, base 64, base 16, and what is UTF-8.
 
-use super::{Function, Typed, cells, made, nullable_cells, typed, typed_or_null};
+use super::{Function, Typed, called, cells, made, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{EvalError, failed};
+use crate::table::expr::compile::{EvalError, bytes_fn, failed};
 use crate::table::types::DataType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -107,15 +107,16 @@ pub(super) static FUNCTIONS: &[Function] = &[
             ),
         },
     ),
-    nullable_cells(
+    called(
         "typeof",
         "typeof(x): the name of its type",
         (1, 1),
         |_, a| Ok((a, T::String, false)),
-        |_, call, arena| {
-            let mut out = String::new();
-            type_name(call.data_type(0), &mut out);
-            Ok(made(arena, &out))
+        // The argument is not evaluated.
+        |_, call| {
+            let mut name = String::new();
+            type_name(call.data_type(0), &mut name);
+            bytes_fn(move |cx| Ok(Some(cx.arena.alloc_str(&name).as_bytes())))
         },
     ),
 ];

@@ -56,8 +56,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let [json, path] = take(args);
             let (json, path) = (json.bytes(), path.bytes());
             from_cells(T::String.physical(), move |cx| {
-                let Some(json) = json(cx)? else { return Ok(Cell::Null) };
-                let Some(path) = path(cx)? else { return Ok(Cell::Null) };
+                let (Some(json), Some(path)) = (json(cx)?, path(cx)?) else {
+                    return Ok(Cell::Null);
+                };
                 let made_path;
                 let path = match &fixed {
                     Some(fixed) => fixed,

@@ -388,17 +388,28 @@ pub fn compile(
 fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool) -> Compiled {
     let is_text = |expr: &Resolved| expr.data_type == DataType::String && !keeps_bytes(call.name);
     let texts: smallvec::SmallVec<[bool; 4]> = call.args.iter().map(is_text).collect();
+    // A NULL among the first arguments ends the evaluation, or one of any after all of it.
+    let (ending, any) = match call.name {
+        "encode" | "decode" | "map_concat" => (0, true),
+        "array_append" | "array_prepend" | "format_string" => (1, false),
+        "array_insert" => (2, false),
+        _ if strict => (usize::MAX, false),
+        _ => (0, false),
+    };
     from_cells(call.to.physical(), move |cx| {
         let mut cells: smallvec::SmallVec<[Cell<'_>; 4]> = smallvec::SmallVec::new();
-        for (arg, is_text) in args.iter().zip(&texts) {
+        for (i, (arg, is_text)) in args.iter().zip(&texts).enumerate() {
             let mut cell = arg.cell(cx)?;
-            if strict && cell.is_null() {
+            if i < ending && cell.is_null() {
                 return Ok(Cell::Null);
             }
             if let (true, Cell::Bytes(bytes)) = (is_text, cell) {
                 cell = Cell::Bytes(text_in(bytes, cx.arena).as_bytes());
             }
             cells.push(cell);
+        }
+        if any && cells.iter().any(|cell| cell.is_null()) {
+            return Ok(Cell::Null);
         }
         eval(&cells, &call, cx.arena)
     })
@@ -454,6 +465,13 @@ pub fn is_null_of_null(name: &str) -> bool {
     super::nulls::is_strict(name)
         || CONSTANTS_ALONE.contains(&name)
         || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
+}
+
+/// Whether a function may leave out the evaluation of any argument but the first.
+pub fn may_leave_out(name: &str) -> bool {
+    const CONDITIONAL: [&str; 9] =
+        ["and", "coalesce", "decode", "elt", "if", "ifnull", "nvl", "nvl2", "or"];
+    CONDITIONAL.iter().any(|conditional| conditional.eq_ignore_ascii_case(name))
 }
 
 /// Whether equal arguments always give an equal result.

@@ -1,11 +1,11 @@
 //! Parts of texts and of bytes: their ends, places in them, one out of many.
 
 use super::string::{Unit, slice, text_or_bytes};
-use super::{Function, MANY, Typed, any_nullable, cells, expect, nullable_cells, typed};
+use super::{Function, MANY, Typed, any_nullable, called, cells, expect, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::failed;
+use crate::table::expr::compile::{Compiled, failed, from_cells, long_fn};
 use crate::table::types::DataType;
 use crate::table::utf8;
 use memchr::memmem;
@@ -55,21 +55,26 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::String], T::Int),
         |a, _, _| Ok(Cell::Long(locate(a[1].bytes(), a[0].bytes(), 1))),
     ),
-    nullable_cells(
+    called(
         "locate",
         "locate(part, s[, from]): its first place, from 1; 0 if there is none or `from` is NULL",
         (2, 3),
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::Int),
-        |a, _, _| {
-            let from = match a.get(2) {
-                Some(from) if from.is_null() => return Ok(Cell::Long(0)),
-                Some(from) => from.long(),
-                None => 1,
+        |args, _| {
+            let mut args = args.into_iter();
+            let (Some(part), Some(text)) = (args.next(), args.next()) else {
+                unreachable!("resolution counted the arguments")
             };
-            if a[0].is_null() || a[1].is_null() {
-                return Ok(Cell::Null);
-            }
-            Ok(Cell::Long(locate(a[0].bytes(), a[1].bytes(), from)))
+            let (part, text, from) = (part.bytes(), text.bytes(), args.next().map(Compiled::long));
+            long_fn(move |cx| {
+                let from = match &from {
+                    Some(from) => from(cx)?,
+                    None => Some(1),
+                };
+                let Some(from) = from else { return Ok(Some(0)) };
+                let Some(part) = part(cx)? else { return Ok(None) };
+                Ok(text(cx)?.map(|text| locate(part, text, from)))
+            })
         },
     ),
     cells(
@@ -79,21 +84,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::String),
         |a, _, _| Ok(Cell::Bytes(substring_index(a[0].bytes(), a[1].bytes(), a[2].long()))),
     ),
-    nullable_cells(
-        "elt",
-        "elt(n, a, b, …): the argument n, from 1",
-        (2, MANY),
-        elt,
-        |a, _, _| match (a[0].is_null(), a.get(a[0].long().max(0) as usize)) {
-            (false, Some(found)) if a[0].long() > 0 => Ok(*found),
-            (true, _) => Ok(Cell::Null),
-            _ => failed(
-                "INVALID_ARRAY_INDEX",
-                format!("there is no argument {} of {}", a[0].long(), a.len() - 1),
-                "",
-            ),
-        },
-    ),
+    called("elt", "elt(n, a, b, …): the argument n, from 1", (2, MANY), elt, |mut args, call| {
+        let index = args.remove(0).long();
+        from_cells(call.to.physical(), move |cx| {
+            let Some(index) = index(cx)? else { return Ok(Cell::Null) };
+            // Only the argument that is asked for is evaluated.
+            match usize::try_from(index - 1).ok().and_then(|index| args.get(index)) {
+                Some(found) => found.cell(cx),
+                None => failed(
+                    "INVALID_ARRAY_INDEX",
+                    format!("there is no argument {index} of {}", args.len()),
+                    "",
+                ),
+            }
+        })
+    }),
 ];
 
 fn overlay(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -5,6 +5,7 @@ use super::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{BytesFn, Compiled, EvalError, failed, from_cells, text};
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::regexp::{Matcher, Part, PatternCache, Regex, Replacement, Runaway, Subject};
 use crate::table::row::RowWriter;
@@ -270,6 +271,9 @@ pub(super) fn checked(args: &[Resolved]) -> PlanResult<()> {
 }
 
 fn checked_pattern(pattern: &Resolved) -> PlanResult<()> {
+    if Rules::current().is_conditional {
+        return Ok(());
+    }
     match pattern.literal_text().map(Regex::new) {
         Some(Err(reason)) => Err(PlanError::new(
             "INVALID_PARAMETER_VALUE.PATTERN",
@@ -306,6 +310,13 @@ pub(super) fn runaway(_: Runaway) -> Box<EvalError> {
 
 /// Refuses a position that is not one.
 fn position(args: &[Resolved]) -> PlanResult<()> {
+    if let Some(from) = args.get(3).filter(|from| !from.is_foldable()) {
+        return Err(PlanError::new(
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+            format!("the position `{from}` of `regexp_replace` is no constant"),
+            "Write a number",
+        ));
+    }
     match args.get(3).map(|from| &from.node) {
         Some(Node::Literal(Value::Long(from))) if *from < 1 => Err(PlanError::new(
             "DATATYPE_MISMATCH.VALUE_OUT_OF_RANGE",

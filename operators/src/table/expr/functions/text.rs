@@ -307,8 +307,12 @@ fn format_number(args: Vec<Compiled>, call: Call) -> Compiled {
         unreachable!("resolution counted the arguments")
     };
     bytes_fn(move |cx| {
-        let (number, how) = (number(cx)?, how(cx)?);
-        if number.is_null() || how.is_null() {
+        let number = number(cx)?;
+        if number.is_null() {
+            return Ok(None);
+        }
+        let how = how(cx)?;
+        if how.is_null() {
             return Ok(None);
         }
         let made;

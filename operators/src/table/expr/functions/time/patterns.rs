@@ -10,6 +10,7 @@ use crate::table::expr::compile::{
     BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
 };
 use crate::table::expr::resolve::cast;
+use crate::table::expr::rules::Rules;
 use crate::table::regexp::PatternCache;
 use crate::table::types::DataType;
 use bumpalo::Bump;
@@ -52,7 +53,7 @@ pub(super) fn check_pattern(
     index: usize,
     direction: Direction,
 ) -> PlanResult<()> {
-    if args.first().is_some_and(Resolved::is_null_constant) {
+    if Rules::current().is_conditional || args.first().is_some_and(Resolved::is_null_constant) {
         return Ok(());
     }
     let pattern = args.get(index).and_then(Resolved::literal_text);
