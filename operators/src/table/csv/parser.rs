@@ -1,0 +1,956 @@
+//! Reads one record of CSV from bytes, by the rules of Spark's parser.
+//!
+//! The parser is a state machine over characters with two fast paths: a field without quotes is
+//! found with one search for what ends it, a quoted field without escapes with one for its closing
+//! quote. Both are ranges of the input; only other fields are copied, into a buffer that is kept.
+//! Where Spark's parser behaves differently on its own fast path than off it, this one follows:
+//! a field of white space alone is the null value before a separator, and the empty value at the
+//! end of the text.
+//!
+//! A window of a longer text may end inside a record. Then the parser says [`Stop::More`] and
+//! reads the record anew once there is more of it, so that its result never depends on how the
+//! bytes arrive.
+
+use super::dialect::{Dialect, LineEnd, UnescapedQuote};
+use memchr::{memchr2, memchr3};
+use std::ops::Range;
+
+/// A field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldText {
+    /// Nothing between two separators: what the option `nullValue` says.
+    Null,
+    /// Nothing between two quotes: what the option `emptyValue` says.
+    Empty,
+    /// A field that is passed over.
+    Skipped,
+    /// Bytes of the input.
+    Input(Range<usize>),
+    /// Bytes of [`Parser::copied`].
+    Copied(Range<usize>),
+}
+
+/// Why there is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The window ends inside the record, and is not the last one.
+    More,
+    /// The input has ended.
+    End,
+    /// More fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
+    Limit,
+    /// A quote that nothing escapes, where these are errors.
+    Quote,
+}
+
+/// What stands at the start of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A record, in [`Parser::fields`].
+    Record,
+    /// A line without a field, or a comment.
+    Nothing,
+    /// The end of the input.
+    End,
+    /// A record that cannot be read, up to where it failed.
+    Malformed(Stop),
+}
+
+/// The state of one record, and buffers that outlive it.
+#[derive(Clone, Debug)]
+pub struct Parser {
+    pub(super) dialect: Dialect,
+    pub(super) line_end: LineEnd,
+    pub(super) new_line: u32,
+    /// The separator where it is one character, else 0.
+    pub(super) separator: u32,
+    /// Which columns are read; empty for all.
+    wanted: Vec<bool>,
+    /// Bytes that cannot be inside a field without quotes.
+    plain_stops: [u8; 2],
+    /// What ends a search inside quotes.
+    quoted_stops: [u8; 3],
+    /// Whether the fast paths work: all these characters are single bytes.
+    fast: bool,
+    /// Whether a closing quote may stand before a separator on the fast path.
+    fast_separator: u8,
+
+    pub(super) fields: Vec<FieldText>,
+    pub(super) copied: Vec<u8>,
+    /// White space behind a closing quote.
+    pub(super) white: Vec<u8>,
+
+    /// Offset of the next character.
+    pub(super) at: usize,
+    /// Whether the window is the last one.
+    pub(super) last: bool,
+    /// The present character.
+    pub(super) ch: u32,
+    /// The character before it, as far as it matters to quotes; 0 at the start of a field.
+    pub(super) prev: u32,
+    /// Whether line ends become `new_line`.
+    pub(super) normalize: bool,
+    /// Whether the field has a quote that nothing escapes.
+    pub(super) unescaped: bool,
+    /// Whether the copied field loses white space at its end.
+    pub(super) trim: bool,
+    /// Whether the field is passed over.
+    pub(super) passed_over: bool,
+    /// Start of the present field in `copied`.
+    pub(super) begin: usize,
+    /// Characters of a long separator that were matched.
+    pub(super) matched: usize,
+}
+
+pub(super) type Step<T> = Result<T, Stop>;
+
+/// A byte that is no part of a character, as a number that no character has.
+const BROKEN: u32 = 0x11_0000;
+
+fn ascii(c: u32) -> Option<u8> {
+    u8::try_from(c).ok().filter(u8::is_ascii)
+}
+
+/// Whether a character is white space for the parser: a space and all below.
+#[inline]
+pub(super) fn is_white(c: u32) -> bool {
+    c <= 0x20
+}
+
+impl Parser {
+    /// A parser of a dialect.
+    pub fn new(dialect: Dialect) -> Self {
+        let line_end = dialect.line_end.unwrap_or(LineEnd::LF);
+        let new_line = dialect.new_line;
+        let separator = match dialect.separator.as_slice() {
+            [one] => *one,
+            _ => 0,
+        };
+        let mut parser = Self {
+            dialect,
+            line_end,
+            new_line,
+            separator,
+            wanted: Vec::new(),
+            plain_stops: [0; 2],
+            quoted_stops: [0; 3],
+            fast: false,
+            fast_separator: 0,
+            fields: Vec::new(),
+            copied: Vec::new(),
+            white: Vec::new(),
+            at: 0,
+            last: true,
+            ch: 0,
+            prev: 0,
+            normalize: true,
+            unescaped: false,
+            trim: false,
+            passed_over: false,
+            begin: 0,
+            matched: 0,
+        };
+        parser.set_line_end(line_end);
+        parser
+    }
+
+    /// Says what ends lines, where the dialect leaves it to the file.
+    pub fn set_line_end(&mut self, line_end: LineEnd) {
+        self.line_end = line_end;
+        let special =
+            (ascii(self.separator), ascii(self.dialect.quote), ascii(line_end.first));
+        self.fast = false;
+        if let (Some(separator), Some(quote), Some(line)) = special
+            && let Some(escape) = ascii(self.dialect.escape)
+            && self.dialect.separator.len() == 1
+        {
+            self.fast = true;
+            self.fast_separator = separator;
+            self.plain_stops = [separator, line];
+            // Line ends inside quotes matter only where they are rewritten.
+            let unchanged = LineEnd { first: self.new_line, second: None };
+            let rewritten = self.dialect.normalize_in_quotes && line_end != unchanged;
+            self.quoted_stops = [quote, escape, if rewritten { line } else { quote }];
+        }
+    }
+
+    /// Reads only some columns; what a passed over field holds is not looked at.
+    pub fn set_wanted(&mut self, wanted: Vec<bool>) {
+        self.wanted = if wanted.iter().all(|wanted| *wanted) { Vec::new() } else { wanted };
+    }
+
+    /// Whether some columns are passed over.
+    pub fn selects(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// The dialect.
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
+    /// The fields of the last record.
+    pub fn fields(&self) -> &[FieldText] {
+        &self.fields
+    }
+
+    /// Bytes of fields that are not as in the input.
+    pub fn copied(&self) -> &[u8] {
+        &self.copied
+    }
+
+    /// Reads the record at the start of a window, and gives the offset behind it. Nothing is given
+    /// where the window ends too early and is not the `last` one.
+    #[inline]
+    pub fn parse(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
+        self.fields.clear();
+        self.copied.clear();
+        (self.at, self.last, self.ch, self.prev, self.begin) = (0, last, 0, 0, 0);
+        (self.normalize, self.unescaped, self.trim, self.matched) = (true, false, false, 0);
+        self.passed_over = self.passes(0);
+        let parsed = match self.record(window) {
+            Ok(parsed) => parsed,
+            Err(Stop::More) => return None,
+            Err(Stop::End) => match self.at_end(window) {
+                Ok(parsed) => parsed,
+                Err(stop) => Parsed::Malformed(stop),
+            },
+            Err(stop) => Parsed::Malformed(stop),
+        };
+        Some((parsed, self.at))
+    }
+
+    fn record(&mut self, input: &[u8]) -> Step<Parsed> {
+        self.next(input)?;
+        if Some(self.ch) == self.dialect.comment {
+            self.pass_over_line(input)?;
+            return Ok(Parsed::Nothing);
+        }
+        if self.dialect.separator.len() == 1 {
+            self.fields_by_one(input)?;
+        } else {
+            self.fields_by_many(input)?;
+        }
+        Ok(if self.fields.is_empty() { Parsed::Nothing } else { Parsed::Record })
+    }
+
+    fn pass_over_line(&mut self, input: &[u8]) -> Step<()> {
+        loop {
+            match self.next_raw(input) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // A comment at the end of the input.
+                Err(Stop::End) => return Ok(()),
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    /// Ends a record at the end of the input: of what was begun, something may be a field.
+    fn at_end(&mut self, input: &[u8]) -> Step<Parsed> {
+        let begun = self.field_at_end();
+        let has_text = !self.passed_over && self.copied_len() > 0;
+        if !self.fields.is_empty() || begun {
+            if has_text || begun {
+                self.end_copied()?;
+            } else if !input.is_empty() {
+                self.end_as(FieldText::Null)?;
+            }
+        } else if has_text {
+            self.end_copied()?;
+        } else if !input.is_empty() {
+            self.end_as(FieldText::Null)?;
+        } else {
+            return Ok(Parsed::End);
+        }
+        Ok(Parsed::Record)
+    }
+
+    fn field_at_end(&mut self) -> bool {
+        if self.ch == self.dialect.quote {
+            if self.prev == self.dialect.quote {
+                return true;
+            }
+            if !self.unescaped {
+                self.push(self.ch);
+            }
+        }
+        // A comment's character is looked at even where there are no comments.
+        let comment = self.dialect.comment.unwrap_or(u32::from(b'#'));
+        let begun = self.prev != 0
+            && self.ch != self.separator
+            && self.ch != self.new_line
+            && self.ch != comment;
+        (self.ch, self.prev) = (0, 0);
+        if self.matched > 0 {
+            self.unmatch();
+            return true;
+        }
+        begun
+    }
+
+    fn fields_by_one(&mut self, input: &[u8]) -> Step<()> {
+        let separator = self.separator;
+        while self.ch != self.new_line {
+            if is_white(self.ch) && self.dialect.trim_start {
+                self.skip_white(input)?;
+            }
+            if self.ch == separator || self.ch == self.new_line {
+                self.end_as(FieldText::Null)?;
+            } else {
+                (self.unescaped, self.prev) = (false, 0);
+                if self.ch == self.dialect.quote {
+                    self.normalize = self.dialect.normalize_in_quotes;
+                    if self.fast_quoted(input)? {
+                        self.normalize = true;
+                        match self.next(input) {
+                            // Ends at the end of the input like at a line end.
+                            Err(Stop::End) => return Ok(()),
+                            other => other?,
+                        }
+                        if self.ch == separator {
+                            match self.next(input) {
+                                Err(Stop::End) => {
+                                    self.end_as(FieldText::Null)?;
+                                    return Ok(());
+                                }
+                                other => other?,
+                            }
+                            if self.ch == self.new_line {
+                                self.end_as(FieldText::Null)?;
+                            }
+                        }
+                        continue;
+                    }
+                    self.trim = false;
+                    self.quoted(input, separator)?;
+                    self.normalize = true;
+                    self.end_quoted()?;
+                } else {
+                    self.unquoted(input)?;
+                }
+            }
+            if self.ch != self.new_line {
+                self.next(input)?;
+                if self.ch == self.new_line {
+                    self.end_as(FieldText::Null)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A field without an opening quote, up to its separator.
+    #[inline]
+    fn unquoted(&mut self, input: &[u8]) -> Step<()> {
+        let begin = self.at - self.present_len(input);
+        if self.fast {
+            let [separator, line] = self.plain_stops;
+            let mut from = begin;
+            let end = loop {
+                match memchr2(separator, line, &input[from..]) {
+                    None => break None,
+                    Some(skip) => {
+                        let at = from + skip;
+                        if input[at] == separator && self.separator != self.new_line {
+                            break Some(at);
+                        }
+                        match self.line_end_at(input, at)? {
+                            true => break Some(at),
+                            false => from = at + 1,
+                        }
+                    }
+                }
+            };
+            if end.is_none() && !self.last {
+                return Err(Stop::More);
+            }
+            // At the end of the input `new_line` alone ends the field, in the middle only a line end.
+            let stop = end.unwrap_or(input.len());
+            let other = end.is_none()
+                && self.line_end.first != self.new_line
+                && input[begin..].iter().any(|b| u32::from(*b) == self.new_line);
+            if !other {
+                self.check_chars(&input[begin..stop])?;
+                let mut text = begin..stop;
+                if self.dialect.trim_end {
+                    while text.end > text.start && is_white(u32::from(input[text.end - 1])) {
+                        text.end -= 1;
+                    }
+                }
+                let field = match (text.is_empty(), end) {
+                    (false, _) => FieldText::Input(text),
+                    (true, Some(_)) => FieldText::Null,
+                    (true, None) => FieldText::Empty,
+                };
+                let passed = if self.passed_over { FieldText::Skipped } else { field };
+                self.end_as(passed)?;
+                self.at = stop;
+                return match end {
+                    Some(_) => self.next(input),
+                    None => {
+                        // The input ends inside this field; it is whole.
+                        self.ch = self.new_line;
+                        Ok(())
+                    }
+                };
+            }
+        }
+        self.trim = self.dialect.trim_end;
+        self.copy_until(input, [self.separator, self.new_line, self.new_line])?;
+        self.end_copied()
+    }
+
+    /// Whether a line end stands at an offset.
+    #[inline]
+    fn line_end_at(&self, input: &[u8], at: usize) -> Step<bool> {
+        if u32::from(input[at]) != self.line_end.first {
+            return Ok(false);
+        }
+        match self.line_end.second {
+            None => Ok(true),
+            Some(second) => match input.get(at + 1) {
+                Some(byte) => Ok(u32::from(*byte) == second),
+                None if self.last => Ok(false),
+                None => Err(Stop::More),
+            },
+        }
+    }
+
+    /// A quoted field that is a part of the input: no escape, and a separator or line end behind
+    /// its closing quote.
+    #[inline]
+    fn fast_quoted(&mut self, input: &[u8]) -> Step<bool> {
+        if !self.fast {
+            return Ok(false);
+        }
+        let [quote, escape, line] = self.quoted_stops;
+        let begin = self.at;
+        let mut from = begin;
+        let end = loop {
+            let Some(skip) = memchr3(quote, escape, line, &input[from..]) else {
+                return if self.last { Ok(false) } else { Err(Stop::More) };
+            };
+            let at = from + skip;
+            let byte = input[at];
+            let next = input.get(at + 1).copied();
+            if next.is_none() && !self.last {
+                return Err(Stop::More);
+            }
+            if byte == quote {
+                if u32::from(input[at - 1]) == self.dialect.escape {
+                    if self.passed_over {
+                        from = at + 1;
+                        continue;
+                    }
+                    return Ok(false);
+                }
+                match next {
+                    Some(next)
+                        if next == self.fast_separator || u32::from(next) == self.new_line =>
+                    {
+                        break at;
+                    }
+                    // Behind the last quote of the input there is nothing left to decide.
+                    None if self.is_plain_at_end(&input[begin..at]) => break at,
+                    _ => return Ok(false),
+                }
+            } else if byte == escape && !self.passed_over {
+                let escaped = next.map(u32::from);
+                if escaped == Some(self.dialect.quote)
+                    || escaped == Some(self.dialect.escape_of_escape)
+                {
+                    return Ok(false);
+                }
+            } else if byte == line && self.line_end_at(input, at)? {
+                return Ok(false);
+            }
+            from = at + 1;
+        };
+        if !self.is_plain_over_lines(&input[begin..end]) {
+            return Ok(false);
+        }
+        self.check_chars(&input[begin..end])?;
+        let field = match begin == end {
+            _ if self.passed_over => FieldText::Skipped,
+            true => FieldText::Empty,
+            false => FieldText::Input(begin..end),
+        };
+        self.end_as(field)?;
+        self.at = end + 1;
+        Ok(true)
+    }
+
+    /// Whether the last quoted field of the input is as it is written. The character before an
+    /// escape is lost there, and the character NUL, a quote where quotes are switched off, is also
+    /// what stands before the first character.
+    fn is_plain_at_end(&self, text: &[u8]) -> bool {
+        let Dialect { quote, escape, escape_of_escape, .. } = self.dialect;
+        let lost = || text.iter().any(|b| u32::from(*b) == escape_of_escape);
+        !self.passed_over && quote != 0 && (escape == escape_of_escape || !lost())
+    }
+
+    /// Whether a quoted field of several lines is as it is written: the character before an escape
+    /// is lost in it.
+    fn is_plain_over_lines(&self, text: &[u8]) -> bool {
+        let Dialect { escape, escape_of_escape, .. } = self.dialect;
+        let has = |c: u32| text.iter().any(|b| u32::from(*b) == c);
+        escape == escape_of_escape
+            || escape_of_escape == 0
+            || self.passed_over
+            || !has(escape_of_escape)
+            || !has(self.new_line)
+    }
+
+    /// A quoted field, from behind its quote up to what ends it.
+    pub(super) fn quoted(&mut self, input: &[u8], separator: u32) -> Step<()> {
+        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
+        'again: loop {
+            if self.prev != 0 && self.goes_on_to_separator() {
+                return self.unescaped_to_separator(input, separator);
+            }
+            self.next(input)?;
+            loop {
+                let behind = self.prev == quote;
+                if behind && (is_white(self.ch) || self.ch == separator || self.ch == self.new_line) {
+                    break;
+                }
+                if self.ch != quote && self.ch != escape {
+                    if behind {
+                        if self.unescaped_quote(input)? {
+                            continue 'again;
+                        }
+                        return Ok(());
+                    }
+                    self.text_in_quotes(input)?;
+                } else {
+                    self.escape_in_quotes(input)?;
+                    self.prev = self.ch;
+                    self.next(input)?;
+                    if self.unescaped && (self.ch == separator || self.ch == self.new_line) {
+                        return Ok(());
+                    }
+                }
+            }
+            if self.ch == separator || self.ch == self.new_line {
+                return Ok(());
+            }
+            self.white.clear();
+            loop {
+                push_char(&mut self.white, self.ch);
+                self.next(input)?;
+                if self.ch == self.new_line {
+                    return Ok(());
+                }
+                if !is_white(self.ch) || self.ch == separator {
+                    break;
+                }
+            }
+            if self.ch == separator {
+                return Ok(());
+            }
+            if self.dialect.unescaped_quote == UnescapedQuote::RaiseError {
+                return Err(Stop::Quote);
+            }
+            self.text_behind_white()?;
+        }
+    }
+
+    /// There is more behind a closing quote and white space: they belong to the text.
+    pub(super) fn text_behind_white(&mut self) -> Step<()> {
+        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
+        self.push(quote);
+        if !self.passed_over {
+            self.copied.extend_from_slice(&self.white);
+        }
+        if self.goes_on_to_separator() || (self.ch != quote && self.ch != escape) {
+            self.push(self.ch);
+        }
+        self.prev = self.ch;
+        self.check_copied()
+    }
+
+    /// A run of text in quotes, with the escape before it that escapes nothing.
+    pub(super) fn text_in_quotes(&mut self, input: &[u8]) -> Step<()> {
+        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
+        if self.prev == escape && escape != 0 {
+            self.push(escape);
+        }
+        self.copy_until(input, [quote, escape, self.dialect.escape_of_escape])?;
+        self.prev = self.ch;
+        self.next(input)
+    }
+
+    pub(super) fn goes_on_to_separator(&self) -> bool {
+        use UnescapedQuote::*;
+        matches!(
+            self.dialect.unescaped_quote,
+            StopAtDelimiter | BackToDelimiter | SkipValue
+        )
+    }
+
+    fn unescaped_to_separator(&mut self, input: &[u8], separator: u32) -> Step<()> {
+        if self.dialect.unescaped_quote == UnescapedQuote::SkipValue {
+            return self.skip_value(input);
+        }
+        self.open_copied();
+        self.next(input)?;
+        self.trim = self.dialect.trim_end;
+        self.copy_until(input, [separator, self.new_line, self.new_line])
+    }
+
+    /// Puts the opening quote before the copied text.
+    pub(super) fn open_copied(&mut self) {
+        if !self.passed_over {
+            let end = self.copied.len();
+            push_char(&mut self.copied, self.dialect.quote);
+            let quote_len = self.copied.len() - end;
+            self.copied[self.begin..].rotate_right(quote_len);
+        }
+    }
+
+    /// A quote in quotes that nothing escapes, before the present character. True: the text in
+    /// quotes goes on.
+    pub(super) fn unescaped_quote(&mut self, input: &[u8]) -> Step<bool> {
+        self.unescaped = true;
+        match self.dialect.unescaped_quote {
+            UnescapedQuote::BackToDelimiter => {
+                self.cut_at_separators()?;
+                self.push(self.ch);
+                self.prev = 0;
+                Ok(true)
+            }
+            UnescapedQuote::StopAtClosingQuote | UnescapedQuote::StopAtDelimiter => {
+                self.push(self.dialect.quote);
+                self.push(self.ch);
+                self.prev = self.ch;
+                Ok(true)
+            }
+            UnescapedQuote::SkipValue => self.skip_value(input).map(|()| false),
+            UnescapedQuote::RaiseError => Err(Stop::Quote),
+        }
+    }
+
+    /// Makes fields of the copied text, which was one in quotes until now.
+    fn cut_at_separators(&mut self) -> Step<()> {
+        if self.passed_over {
+            return Ok(());
+        }
+        let mut separator = Vec::new();
+        self.dialect.separator.iter().for_each(|c| push_char(&mut separator, *c));
+        loop {
+            let text = &self.copied[self.begin..];
+            let line = text.iter().position(|b| u32::from(*b) == self.new_line);
+            let found = memchr::memmem::find(text, &separator);
+            let (end, length) = match (line, found) {
+                (Some(line), Some(found)) if line < found => (line, 1),
+                (Some(line), None) if separator.len() == 1 => (line, 1),
+                (_, Some(found)) => (found, separator.len()),
+                (_, None) => return Ok(()),
+            };
+            let (begin, end) = (self.begin, self.begin + end);
+            self.end_as(FieldText::Copied(begin..end))?;
+            self.begin = end + length;
+        }
+    }
+
+    /// Passes over the rest of the field.
+    pub(super) fn skip_value(&mut self, input: &[u8]) -> Step<()> {
+        self.copied.truncate(self.begin);
+        self.passed_over = true;
+        if self.dialect.separator.len() == 1 {
+            return self.copy_until(input, [self.separator, self.new_line, self.new_line]);
+        }
+        while self.matched < self.dialect.separator.len() && self.ch != self.new_line {
+            let hit = self.dialect.separator[self.matched] == self.ch;
+            self.matched = if hit { self.matched + 1 } else { 0 };
+            self.next(input)?;
+        }
+        Ok(())
+    }
+
+    /// The present character is a quote or an escape, in quotes.
+    pub(super) fn escape_in_quotes(&mut self, input: &[u8]) -> Step<()> {
+        if self.quote_or_escape() {
+            return Ok(());
+        }
+        match self.dialect.unescaped_quote {
+            UnescapedQuote::SkipValue => self.skip_value(input),
+            UnescapedQuote::RaiseError => Err(Stop::Quote),
+            _ => {
+                self.push(self.dialect.quote);
+                self.prev = self.ch;
+                self.text_with_escapes(input)
+            }
+        }
+    }
+
+    /// Takes a quote or an escape; false for an escape behind a quote that nothing escapes.
+    fn quote_or_escape(&mut self) -> bool {
+        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
+        let escape_of_escape = self.dialect.escape_of_escape;
+        if self.ch == escape && self.prev == escape_of_escape && escape_of_escape != 0 {
+            self.push(escape);
+            self.ch = 0;
+        } else if self.prev == escape {
+            if self.ch == quote {
+                self.push(quote);
+                self.ch = 0;
+            } else {
+                self.push(self.prev);
+            }
+        } else if self.ch == quote && self.prev == quote {
+            self.push(quote);
+        } else if self.prev == quote {
+            return false;
+        }
+        true
+    }
+
+    /// Text behind a quote that an escape follows. Each further such quote takes one more field
+    /// into the text: `depth` of them are open.
+    fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
+        let (quote, escape, separator) =
+            (self.dialect.quote, self.dialect.escape, self.separator);
+        let handling = self.dialect.unescaped_quote;
+        let mut depth = 0usize;
+        loop {
+            if self.ch == separator || self.ch == self.new_line {
+                if depth == 0 {
+                    return self.check_copied();
+                }
+                depth -= 1;
+            } else if self.ch != quote && self.ch != escape {
+                if self.prev == quote {
+                    if handling == UnescapedQuote::SkipValue {
+                        self.skip_value(input)?;
+                        continue;
+                    }
+                    self.push(quote);
+                    self.prev = self.ch;
+                    continue;
+                }
+                self.push(self.ch);
+            } else if !self.quote_or_escape() {
+                if handling == UnescapedQuote::SkipValue {
+                    self.skip_value(input)?;
+                } else {
+                    self.push(quote);
+                    self.prev = self.ch;
+                    depth += 1;
+                    continue;
+                }
+            }
+            self.prev = self.ch;
+            self.next(input)?;
+        }
+    }
+
+    /// Ends a quoted field that was copied.
+    pub(super) fn end_quoted(&mut self) -> Step<()> {
+        let cut = self.unescaped
+            && self.dialect.unescaped_quote == UnescapedQuote::BackToDelimiter
+            && !self.passed_over
+            && self.copied_len() == 0;
+        if cut { Ok(()) } else { self.end_copied() }
+    }
+
+    fn skip_white(&mut self, input: &[u8]) -> Step<()> {
+        while is_white(self.ch)
+            && self.ch != self.separator
+            && self.ch != self.new_line
+            && self.ch != self.dialect.quote
+        {
+            self.next(input)?;
+        }
+        Ok(())
+    }
+
+    /// Copies from the present character up to one of three, which becomes the present one.
+    fn copy_until(&mut self, input: &[u8], stops: [u32; 3]) -> Step<()> {
+        let first = self.ch;
+        while !stops.contains(&self.ch) {
+            self.push(self.ch);
+            self.copy_run(input, stops);
+            // Where the input ends, its last character does not count as a quote.
+            self.next(input).inspect_err(|_| self.ch = first)?;
+        }
+        self.check_copied()
+    }
+
+    /// Copies what is certainly not a stop or a line end.
+    #[inline]
+    fn copy_run(&mut self, input: &[u8], stops: [u32; 3]) {
+        let rest = &input[self.at..];
+        let line = self.line_end.first;
+        let stop = |b: &u8| {
+            let c = u32::from(*b);
+            c >= 0x80 || stops.contains(&c) || c == line
+        };
+        let run = rest.iter().position(stop).unwrap_or(rest.len());
+        if !self.passed_over {
+            self.copied.extend_from_slice(&rest[..run]);
+        }
+        if run > 0 {
+            self.ch = u32::from(rest[run - 1]);
+        }
+        self.at += run;
+    }
+
+    // ---- characters
+
+    /// Takes the next character; a line end becomes `new_line`.
+    #[inline]
+    pub(super) fn next(&mut self, input: &[u8]) -> Step<()> {
+        self.next_raw(input).map(|_| ())
+    }
+
+    /// Takes the next character and says whether it is a line end.
+    #[inline]
+    fn next_raw(&mut self, input: &[u8]) -> Step<bool> {
+        let Some(byte) = input.get(self.at) else {
+            return Err(if self.last { Stop::End } else { Stop::More });
+        };
+        let (c, length) = match byte.is_ascii() {
+            true => (u32::from(*byte), 1),
+            false => char_at(&input[self.at..], self.last).ok_or(Stop::More)?,
+        };
+        let behind = self.at + length;
+        if c == self.line_end.first {
+            let whole = match self.line_end.second {
+                None => true,
+                Some(second) => match input.get(behind) {
+                    Some(next) => u32::from(*next) == second,
+                    None if self.last => false,
+                    None => return Err(Stop::More),
+                },
+            };
+            if whole {
+                if self.normalize {
+                    self.ch = self.new_line;
+                    self.at = behind + usize::from(self.line_end.second.is_some());
+                } else {
+                    self.ch = c;
+                    self.at = behind;
+                }
+                return Ok(true);
+            }
+        }
+        (self.ch, self.at) = (c, behind);
+        Ok(false)
+    }
+
+    /// Bytes of the present character, which was taken from the input as it is.
+    fn present_len(&self, input: &[u8]) -> usize {
+        match self.ch {
+            c if c < 0x80 || c >= BROKEN => 1,
+            c if c < 0x800 => 2,
+            c if c < 0x1_0000 => 3,
+            _ => 4,
+        }
+        .min(input.len())
+    }
+
+    // ---- the present field
+
+    pub(super) fn copied_len(&self) -> usize {
+        self.copied.len() - self.begin
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, c: u32) {
+        if !self.passed_over {
+            push_char(&mut self.copied, c);
+        }
+    }
+
+    /// Gives back the characters of a separator that is not whole.
+    pub(super) fn unmatch(&mut self) {
+        if self.matched < self.dialect.separator.len() {
+            for i in 0..self.matched {
+                self.push(self.dialect.separator[i]);
+            }
+        }
+        self.matched = 0;
+    }
+
+    /// Ends a field.
+    #[inline]
+    pub(super) fn end_as(&mut self, field: FieldText) -> Step<()> {
+        if self.fields.len() >= self.dialect.columns_max {
+            return Err(Stop::Limit);
+        }
+        self.fields.push(field);
+        self.begin = self.copied.len();
+        self.passed_over = self.passes(self.fields.len());
+        Ok(())
+    }
+
+    #[inline]
+    fn passes(&self, column: usize) -> bool {
+        !self.wanted.is_empty() && !self.wanted.get(column).copied().unwrap_or(false)
+    }
+
+    /// Ends a field whose text was copied.
+    pub(super) fn end_copied(&mut self) -> Step<()> {
+        self.check_copied()?;
+        if self.passed_over {
+            return self.end_as(FieldText::Skipped);
+        }
+        if self.trim {
+            self.trim_copied();
+        }
+        let range = self.begin..self.copied.len();
+        let field = if range.is_empty() { FieldText::Empty } else { FieldText::Copied(range) };
+        self.end_as(field)
+    }
+
+    pub(super) fn trim_copied(&mut self) {
+        while self.copied_len() > 0 && self.copied.last().is_some_and(|b| *b <= b' ') {
+            self.copied.pop();
+        }
+    }
+
+    #[inline]
+    fn check_chars(&self, text: &[u8]) -> Step<()> {
+        match self.dialect.chars_max {
+            Some(most) if !self.passed_over && utf16_len(text) > most => Err(Stop::Limit),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_copied(&self) -> Step<()> {
+        self.check_chars(&self.copied[self.begin..])
+    }
+}
+
+/// Units of UTF-16 that a text has.
+fn utf16_len(text: &[u8]) -> usize {
+    text.iter().map(|b| usize::from((*b as i8) >= -0x40) + usize::from(*b >= 0xF0)).sum()
+}
+
+/// The character at the start of bytes, and its length; `None` if bytes are missing to tell.
+fn char_at(bytes: &[u8], last: bool) -> Option<(u32, usize)> {
+    let head = &bytes[..bytes.len().min(4)];
+    let valid = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.valid_up_to() > 0 => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(error) if error.error_len().is_none() && !last => return None,
+        Err(_) => "",
+    };
+    Some(match valid.chars().next() {
+        Some(c) => (u32::from(c), c.len_utf8()),
+        None => (BROKEN + u32::from(bytes[0]), 1),
+    })
+}
+
+/// Appends a character, or a byte that is no part of one.
+pub(super) fn push_char(out: &mut Vec<u8>, c: u32) {
+    match char::from_u32(c) {
+        Some(c) if c.is_ascii() => out.push(c as u8),
+        Some(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        None => out.push((c & 0xFF) as u8),
+    }
+}
