@@ -1,5 +1,6 @@
 //! Rows as lines of text, JSON or CSV, written straight from their bytes.
 
+use crate::table::csv::WriteOptions;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::json::{write_json_as, write_string};
 use crate::table::row::{Row, Slot};
@@ -41,24 +42,8 @@ impl LineFormat {
 /// How lines of CSV and JSON are written.
 #[derive(Clone, Debug)]
 pub struct LineOptions {
-    /// Between the fields of CSV.
-    pub separator: u8,
-    /// Around fields of CSV that need it.
-    pub quote: u8,
-    /// Before a quote inside of quotes, and before itself.
-    pub escape: u8,
-    /// Of CSV, what stands for NULL.
-    pub null: String,
-    /// Of CSV, what stands for a text without characters.
-    pub empty: String,
-    /// Whether every field of CSV stands in quotes.
-    pub quote_all: bool,
-    /// Whether a field of CSV stands in quotes for having a quote inside.
-    pub escape_quotes: bool,
-    /// Whether texts of CSV lose white space at their begin.
-    pub trim_start: bool,
-    /// Whether texts of CSV lose white space at their end.
-    pub trim_end: bool,
+    /// How fields of CSV are written.
+    pub csv: WriteOptions,
     /// Behind each row.
     pub line_end: String,
     /// Whether JSON has fields that are NULL.
@@ -70,15 +55,7 @@ pub struct LineOptions {
 impl Default for LineOptions {
     fn default() -> Self {
         Self {
-            separator: b',',
-            quote: b'"',
-            escape: b'\\',
-            null: String::new(),
-            empty: "\"\"".to_string(),
-            quote_all: false,
-            escape_quotes: true,
-            trim_start: true,
-            trim_end: true,
+            csv: WriteOptions::default(),
             line_end: "\n".to_string(),
             nulls: false,
             notation: Notation::default(),
@@ -94,6 +71,8 @@ pub struct LineWriter {
     /// Columns of the rows, of which those below are written.
     width: usize,
     columns: Vec<Column>,
+    /// Whether CSV writes whole numbers without looking for special characters.
+    plain_numbers: bool,
     scratch: String,
 }
 
@@ -144,8 +123,9 @@ impl LineWriter {
             let name = serde_json::Value::from(f.name.as_str()).to_string();
             Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
+        let plain_numbers = options.csv.numbers_are_plain();
         let (columns, options) = (kept.map(column).collect(), Arc::new(options));
-        Ok(Self { format, options, width, columns, scratch: String::new() })
+        Ok(Self { format, options, width, columns, plain_numbers, scratch: String::new() })
     }
 
     /// The line that names the columns of CSV.
@@ -153,10 +133,10 @@ impl LineWriter {
         let mut out = Vec::new();
         for (at, column) in self.columns.iter().enumerate() {
             if at > 0 {
-                out.push(self.options.separator);
+                self.options.csv.separate(&mut out);
             }
             let name = serde_json::from_str::<String>(&column.name).unwrap_or_default();
-            field(&self.options, name.as_bytes(), at == 0, &mut out);
+            self.options.csv.field(name.as_bytes(), at == 0, &mut out);
         }
         out.extend_from_slice(self.options.line_end.as_bytes());
         out
@@ -202,28 +182,24 @@ impl LineWriter {
                 out.push(b'}');
             }
             LineFormat::Csv => {
+                let csv = &options.csv;
                 for (at, Column { index, slot, data_type, .. }) in self.columns.iter().enumerate() {
                     if at > 0 {
-                        out.push(options.separator);
+                        csv.separate(out);
                     }
                     if row.is_null(*slot) {
-                        quoted_if(options.quote_all, &options, options.null.as_bytes(), out);
-                        continue;
-                    }
-                    if data_type.is_integral() && !options.quote_all {
+                        csv.null(at == 0, out);
+                    } else if data_type.is_integral() && self.plain_numbers {
                         integer(row.long(*slot), out);
-                        continue;
+                    } else if *data_type == DataType::String {
+                        csv.field(row.bytes(*slot), at == 0, out);
+                    } else {
+                        self.scratch.clear();
+                        let value = row.value(*index, width, data_type);
+                        // Writing to a string does not fail.
+                        let _ = options.notation.write_csv(&value, data_type, &mut self.scratch);
+                        csv.field(self.scratch.as_bytes(), at == 0, out);
                     }
-                    if *data_type == DataType::String {
-                        let text = trimmed(row.bytes(*slot), &options);
-                        field(&options, text, at == 0, out);
-                        continue;
-                    }
-                    self.scratch.clear();
-                    let value = row.value(*index, width, data_type);
-                    // Writing to a string does not fail.
-                    let _ = options.notation.write(&value, data_type, &mut self.scratch);
-                    field(&options, self.scratch.as_bytes(), at == 0, out);
                 }
             }
         }
@@ -245,45 +221,6 @@ fn integer(value: i64, out: &mut Vec<u8>) {
         out.push(b'-');
     }
     out.extend_from_slice(&digits[at..]);
-}
-
-fn trimmed<'t>(text: &'t [u8], options: &LineOptions) -> &'t [u8] {
-    let text = if options.trim_start { text.trim_ascii_start() } else { text };
-    if options.trim_end { text.trim_ascii_end() } else { text }
-}
-
-/// A field as Spark writes it: in quotes if it has a separator, a quote or a line end, or is the
-/// first one and looks like a comment; quotes and escapes inside of quotes are escaped.
-fn field(options: &LineOptions, text: &[u8], first: bool, out: &mut Vec<u8>) {
-    if text.is_empty() {
-        // What stands for it is written as it is.
-        if options.quote_all && options.empty == "\"\"" {
-            return quoted_if(true, options, b"", out);
-        }
-        return quoted_if(options.quote_all, options, options.empty.as_bytes(), out);
-    }
-    let special = |b: &u8| {
-        *b == options.separator
-            || (*b == options.quote && options.escape_quotes)
-            || matches!(b, b'\n' | b'\r')
-    };
-    let needs = text.iter().any(special) || (first && text[0] == b'#');
-    quoted_if(options.quote_all || needs, options, text, out);
-}
-
-fn quoted_if(quoted: bool, options: &LineOptions, text: &[u8], out: &mut Vec<u8>) {
-    if !quoted {
-        out.extend_from_slice(text);
-        return;
-    }
-    out.push(options.quote);
-    for b in text {
-        if *b == options.quote || *b == options.escape {
-            out.push(options.escape);
-        }
-        out.push(*b);
-    }
-    out.push(options.quote);
 }
 
 #[cfg(test)]

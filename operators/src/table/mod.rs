@@ -10,6 +10,7 @@
 
 pub mod aggregates;
 pub mod analyze;
+pub mod csv;
 pub mod datetime;
 pub mod error;
 pub mod expr;

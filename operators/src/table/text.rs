@@ -6,7 +6,7 @@ use super::error::{PlanError, PlanResult};
 use super::expr::parse;
 use super::row::{Bytes, RowWriter};
 use super::types::DataType;
-use super::value::{Value, write_scientific};
+use super::value::{SHOWN_NULL, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
@@ -131,6 +131,57 @@ impl Notation {
             _ => return value.write_text(data_type, self.zone, "", out),
         }
         Ok(())
+    }
+
+    /// Writes a value as a field of CSV: [`write`](Self::write), with the bytes of a BINARY and the
+    /// parts of nested values as `show` lists them. NULL in a nested value is nothing.
+    pub fn write_csv(
+        &self,
+        value: &Value,
+        data_type: &DataType,
+        out: &mut dyn Write,
+    ) -> fmt::Result {
+        let part = |first: bool, value: &Value, data_type: &DataType, out: &mut dyn Write| {
+            out.write_str(if first { "" } else { "," })?;
+            if *value == Value::Null {
+                return Ok(());
+            }
+            out.write_str(if first { "" } else { " " })?;
+            self.write_csv(value, data_type, out)
+        };
+        match (value, data_type) {
+            (Value::Binary(_), _) => value.write_text(data_type, self.zone, SHOWN_NULL, out),
+            (Value::Array(values), DataType::Array(element)) => {
+                out.write_str("[")?;
+                for (i, value) in values.iter().enumerate() {
+                    part(i == 0, value, element, out)?;
+                }
+                out.write_str("]")
+            }
+            (Value::Struct(values), DataType::Struct(fields)) => {
+                out.write_str("{")?;
+                for (i, (value, field)) in values.iter().zip(fields).enumerate() {
+                    part(i == 0, value, &field.data_type, out)?;
+                }
+                out.write_str("}")
+            }
+            (Value::Map(entries), DataType::Map(key, of)) => {
+                out.write_str("{")?;
+                for (i, (k, v)) in entries.iter().enumerate() {
+                    part(i == 0, k, key, out)?;
+                    out.write_str(" ->")?;
+                    if *v != Value::Null {
+                        out.write_str(" ")?;
+                        self.write_csv(v, of, out)?;
+                    }
+                }
+                out.write_str("}")
+            }
+            (Value::Boolean(_) | Value::String(_), _) => {
+                value.write_text(data_type, self.zone, "", out)
+            }
+            _ => self.write(value, data_type, out),
+        }
     }
 
     /// Writes a text's value as a field; false if it is not of the type.

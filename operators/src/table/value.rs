@@ -9,7 +9,7 @@ use super::utf8;
 use std::fmt::{self, Write};
 
 /// How `show` prints NULL; a cast to STRING writes `null` inside of other values.
-const SHOWN_NULL: &str = "NULL";
+pub(crate) const SHOWN_NULL: &str = "NULL";
 
 /// A value; its exact type is known from the schema.
 #[derive(Clone, Debug, PartialEq)]

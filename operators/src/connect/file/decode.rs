@@ -10,6 +10,7 @@ use super::charset::{Charset, Coding};
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
 use super::of_file::OfFile;
 use crate::connect::options::OptionReader;
+use crate::table::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::json::ObjectReader;
@@ -17,8 +18,6 @@ use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::{DataType, Field, Schema};
-use csv_core::ReadRecordResult;
-use memchr::memchr;
 use millstream_engine::error::EngineError;
 use std::path::Path;
 
@@ -33,24 +32,18 @@ pub enum Mode {
     FailFast,
 }
 
-/// How CSV is written.
-#[derive(Clone, Debug)]
-struct Dialect {
-    separator: u8,
-    quote: u8,
-    escape: u8,
-    comment: Option<u8>,
-    header: bool,
-    null: String,
-    trim_start: bool,
-    trim_end: bool,
-}
-
 #[derive(Clone, Debug)]
 enum Format {
     Text,
     Json(ObjectReader),
-    Csv(Dialect),
+    Csv(Box<Csv>),
+}
+
+/// How CSV is read, and what reads it.
+#[derive(Clone, Debug)]
+struct Csv {
+    options: ReadOptions,
+    records: RecordReader,
 }
 
 /// Reads records of one format into rows of one schema.
@@ -68,42 +61,13 @@ pub struct Decoder {
     /// Columns that come from the record: place in the row, type, whether anything reads them.
     columns: Vec<(usize, DataType, bool)>,
     notation: Notation,
-    /// Fields of a record with quotes, and where they end.
-    fields: Vec<u8>,
-    ends: Vec<usize>,
+    /// Whether the last record ends the query, whatever the mode.
+    broken: bool,
 }
 
-fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanResult<u8> {
-    match reader.get(name).map(str::as_bytes) {
-        None => Ok(default),
-        Some(b"\\t") => Ok(b'\t'),
-        Some([one]) => Ok(*one),
-        Some(other) => Err(PlanError::new(
-            "INVALID_OPTION_VALUE",
-            format!("option '{name}' is '{}', but must be one byte", other.escape_ascii()),
-            "",
-        )),
-    }
-}
-
-fn dialect(reader: &mut OptionReader<'_>) -> PlanResult<Dialect> {
-    let separator = match reader.get("delimiter") {
-        Some(_) => byte(reader, "delimiter", b',')?,
-        None => byte(reader, "sep", b',')?,
-    };
-    Ok(Dialect {
-        separator,
-        quote: byte(reader, "quote", b'"')?,
-        escape: byte(reader, "escape", b'\\')?,
-        comment: match reader.get("comment") {
-            None | Some("") => None,
-            Some(_) => Some(byte(reader, "comment", b'#')?),
-        },
-        header: reader.flag("header", false)?,
-        null: reader.get("nullValue").unwrap_or("").to_string(),
-        trim_start: reader.flag("ignoreLeadingWhiteSpace", false)?,
-        trim_end: reader.flag("ignoreTrailingWhiteSpace", false)?,
-    })
+fn csv(reader: &mut OptionReader<'_>) -> PlanResult<ReadOptions> {
+    let zone = reader.zone()?;
+    ReadOptions::read(&mut |name| reader.get(name).map(str::to_string), zone)
 }
 
 /// The options of dates, times and numbers.
@@ -133,6 +97,13 @@ fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
 }
 
 fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing> {
+    if let Format::Csv(csv) = format {
+        return Ok(match (csv.options.multi_line, &csv.options.line_end) {
+            (true, _) => Framing::Csv(Box::new(csv.options.dialect.clone())),
+            (false, Some(separator)) => Framing::Separated(separator.as_bytes().to_vec()),
+            (false, None) => Framing::Lines,
+        });
+    }
     let whole = match format {
         Format::Text => reader.flag("wholetext", false)?,
         _ => reader.flag("multiLine", false)?,
@@ -152,19 +123,7 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     };
     Ok(match (format, whole, separator) {
         (Format::Text, true, _) => Framing::Whole,
-        (Format::Json(_), true, _) => Framing::Json,
-        (Format::Csv(dialect), true, None) => Framing::Csv {
-            separator: dialect.separator,
-            quote: dialect.quote,
-            escape: dialect.escape,
-        },
-        (Format::Csv(_), true, Some(_)) => {
-            return Err(PlanError::new(
-                "INVALID_OPTION_VALUE",
-                "options 'multiLine' and 'lineSep' of format 'csv' do not go together",
-                "Leave one out",
-            ));
-        }
+        (_, true, _) => Framing::Json,
         (_, false, Some(separator)) => Framing::Separated(separator.into_bytes()),
         (_, false, None) => Framing::Lines,
     })
@@ -179,6 +138,12 @@ fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> 
     })
 }
 
+fn format_csv(reader: &mut OptionReader<'_>) -> PlanResult<Format> {
+    let options = csv(reader)?;
+    let records = RecordReader::new(&options, Vec::new());
+    Ok(Format::Csv(Box::new(Csv { options, records })))
+}
+
 /// The records of a format as texts, before there is a schema.
 pub struct Raw {
     format: Format,
@@ -191,7 +156,7 @@ pub struct Raw {
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
     let format = match format {
         "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
-        "csv" => Format::Csv(dialect(reader)?),
+        "csv" => format_csv(reader)?,
         _ => Format::Text,
     };
     let framing = framing(&format, reader)?;
@@ -215,28 +180,17 @@ impl Raw {
         &self.notation
     }
 
-    /// Whether the first record of a file names the columns.
-    pub fn has_header(&self) -> bool {
-        matches!(&self.format, Format::Csv(dialect) if dialect.header)
+    /// How CSV is read.
+    pub fn csv(&self) -> Option<&ReadOptions> {
+        match &self.format {
+            Format::Csv(csv) => Some(&csv.options),
+            _ => None,
+        }
     }
 
     /// Whether a record is none: an empty line, a comment.
     pub fn passes_over(&self, record: &[u8]) -> bool {
         passes_over(&self.format, record)
-    }
-
-    /// The fields of a CSV record; `None` for what stands for NULL.
-    pub fn fields(&self, record: &str) -> Vec<Option<String>> {
-        let Format::Csv(dialect) = &self.format else { return Vec::new() };
-        let (mut fields, mut ends, mut from) = (Vec::new(), Vec::new(), 0);
-        split(dialect, record.as_bytes(), &mut fields, &mut ends);
-        let field = |end: usize| {
-            let field = String::from_utf8_lossy(&fields[from..end]).into_owned();
-            from = end;
-            let text = dialect.trimmed(&field);
-            (text != dialect.null).then(|| text.to_string())
-        };
-        ends.into_iter().map(field).collect()
     }
 }
 
@@ -244,17 +198,7 @@ fn passes_over(format: &Format, record: &[u8]) -> bool {
     match format {
         Format::Text => false,
         Format::Json(_) => record.trim_ascii().is_empty(),
-        Format::Csv(dialect) => {
-            record.is_empty()
-                || (dialect.comment.is_some() && record.first().copied() == dialect.comment)
-        }
-    }
-}
-
-impl Dialect {
-    fn trimmed<'t>(&self, field: &'t str) -> &'t str {
-        let text = if self.trim_start { field.trim_start() } else { field };
-        if self.trim_end { text.trim_end() } else { text }
+        Format::Csv(csv) => csv.options.passes_over(record),
     }
 }
 
@@ -291,7 +235,7 @@ impl Decoder {
     ) -> PlanResult<Self> {
         let format = match format {
             "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
-            "csv" => Format::Csv(dialect(reader)?),
+            "csv" => format_csv(reader)?,
             _ => Format::Text,
         };
         let name = match format {
@@ -303,13 +247,16 @@ impl Decoder {
         let (mut mode, mut notation_read) = (Mode::Permissive, Notation::default());
         let mut corrupt_name = "_corrupt_record";
         if !matches!(format, Format::Text) {
+            let is_json = matches!(format, Format::Json(_));
             let modes = ["PERMISSIVE", "DROPMALFORMED", "FAILFAST"];
             mode = match reader.choice("mode", &modes)? {
                 "DROPMALFORMED" => Mode::DropMalformed,
                 "FAILFAST" => Mode::FailFast,
                 _ => Mode::Permissive,
             };
-            notation_read = notation(reader)?;
+            if is_json {
+                notation_read = notation(reader)?;
+            }
             corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
         }
         for of_inference in ["inferSchema", "samplingRatio", "preferDate", "primitivesAsString"]
@@ -335,10 +282,9 @@ impl Decoder {
                 ));
             }
         };
-        if let (Format::Csv(_), Some(field)) = (
-            &format,
-            schema.fields.iter().find(|f| f.data_type.is_nested() && **f != metadata_field()),
-        ) {
+        let mut fields = schema.fields.iter();
+        let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
+        if let (Format::Csv(_), Some(field)) = (&format, nested) {
             return Err(PlanError::new(
                 "UNSUPPORTED_DATA_TYPE_FOR_DATASOURCE",
                 format!("format 'csv' cannot hold `{}`, which is {}", field.name, field.data_type),
@@ -373,8 +319,7 @@ impl Decoder {
             of_file: OfFile::new(&schema, partitions, reader.zone()?),
             columns: Vec::new(),
             notation: notation_read,
-            fields: Vec::new(),
-            ends: Vec::new(),
+            broken: false,
             schema,
         };
         for (i, field) in decoder.schema.fields.iter().enumerate() {
@@ -386,14 +331,22 @@ impl Decoder {
             let fields = decoder.schema.fields.clone();
             *objects = ObjectReader::new(fields, decoder.notation.clone());
         }
+        if let Format::Csv(csv) = &mut decoder.format {
+            let columns = decoder.columns.iter().cloned();
+            let column = |(index, data_type, wanted)| Column { index, data_type, wanted };
+            csv.records = RecordReader::new(&csv.options, columns.map(column).collect());
+        }
         decoder.read_only_wanted();
         Ok(decoder)
     }
 
     /// Says which columns anything reads; the others stay NULL. A record of which what is wrong
-    /// is in one that nothing reads is a good one then. Where bad records are looked at, every
-    /// column is read.
+    /// is in one that nothing reads is a good one then. Where bad records of JSON are looked at,
+    /// every column is read.
     pub fn want(&mut self, needed: &[bool]) {
+        if let Format::Csv(csv) = &mut self.format {
+            return csv.records.want(needed);
+        }
         let looked_at =
             self.mode != Mode::Permissive || self.corrupt.is_some_and(|corrupt| needed[corrupt]);
         for (index, _, wanted) in &mut self.columns {
@@ -436,7 +389,29 @@ impl Decoder {
 
     /// Whether the first record of a file names the columns.
     pub fn has_header(&self) -> bool {
-        matches!(&self.format, Format::Csv(dialect) if dialect.header)
+        matches!(&self.format, Format::Csv(csv) if csv.options.header)
+    }
+
+    /// Refuses a header that does not name the columns of the schema, where its names count.
+    pub fn check_header(&mut self, record: &[u8]) -> Result<(), String> {
+        let Format::Csv(csv) = &mut self.format else { return Ok(()) };
+        if csv.options.enforce_schema {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.schema.fields.iter().map(|f| f.name.as_str()).collect();
+        csv.records.check_header(record, &names)
+    }
+
+    /// Whether the last record ends the query, whatever the mode.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Says what ends the lines of the present file.
+    pub fn set_line_end(&mut self, line_end: Option<LineEnd>) {
+        if let (Format::Csv(csv), Some(line_end)) = (&mut self.format, line_end) {
+            csv.records.set_line_end(line_end);
+        }
     }
 
     /// Whether a record that could not be read still has a row in mode permissive: a line of a
@@ -455,43 +430,31 @@ impl Decoder {
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();
         let mut writer = RowWriter::new(out, self.schema.fields.len());
-        let outcome = match std::str::from_utf8(record) {
-            Err(_) => Err("not UTF-8"),
-            Ok(text) => match &self.format {
-                Format::Text => {
-                    if let Some((index, _, true)) = self.columns.first() {
-                        writer.bytes(*index, record);
-                    }
-                    Ok(())
-                }
-                Format::Json(objects) => objects.read(text, &mut writer),
-                Format::Csv(dialect) => {
-                    let mut fields = Fields {
-                        dialect,
-                        columns: &self.columns,
-                        notation: &self.notation,
-                        next: 0,
-                        fault: None,
-                    };
-                    if memchr(dialect.quote, record).is_none() {
-                        let separator = char::from(dialect.separator);
-                        text.split(separator).for_each(|field| fields.put(field, &mut writer));
-                    } else {
-                        split(dialect, record, &mut self.fields, &mut self.ends);
-                        let mut from = 0;
-                        for end in &self.ends {
-                            // Cut at bytes that stand alone in UTF-8.
-                            let field = std::str::from_utf8(&self.fields[from..*end]);
-                            fields.put(field.unwrap_or_default(), &mut writer);
-                            from = *end;
+        let outcome = match &mut self.format {
+            Format::Csv(csv) => csv.records.read(record, &mut writer).map_err(|fault| {
+                self.broken = matches!(fault, Fault::Broken(_));
+                let (Fault::Misfit(reason) | Fault::Broken(reason)) = fault;
+                reason
+            }),
+            format => match std::str::from_utf8(record) {
+                Err(_) => Err("not UTF-8"),
+                Ok(text) => match format {
+                    Format::Json(objects) => objects.read(text, &mut writer),
+                    _ => {
+                        if let Some((index, _, true)) = self.columns.first() {
+                            writer.bytes(*index, record);
                         }
+                        Ok(())
                     }
-                    fields.end()
-                }
+                },
             },
         };
         if let (Err(_), Some(at)) = (outcome, self.corrupt) {
-            writer.bytes(at, String::from_utf8_lossy(record).as_bytes());
+            let text = match self.format {
+                Format::Csv(_) => without_line_end(record),
+                _ => record,
+            };
+            writer.bytes(at, String::from_utf8_lossy(text).as_bytes());
         }
         self.of_file.put(&mut writer);
         outcome
@@ -517,68 +480,12 @@ impl Decoder {
     }
 }
 
-/// Takes the fields of a CSV record one by one.
-struct Fields<'d> {
-    dialect: &'d Dialect,
-    columns: &'d [(usize, DataType, bool)],
-    notation: &'d Notation,
-    next: usize,
-    fault: Option<&'static str>,
-}
-
-impl Fields<'_> {
-    #[inline]
-    fn put(&mut self, field: &str, writer: &mut RowWriter<'_, Vec<u8>>) {
-        let Some((index, data_type, wanted)) = self.columns.get(self.next) else {
-            self.next += 1;
-            return;
-        };
-        self.next += 1;
-        if !wanted {
-            return;
-        }
-        let text = self.dialect.trimmed(field);
-        if text == self.dialect.null {
-            return;
-        }
-        if !self.notation.put(text, data_type, writer, *index) {
-            self.fault = Some("a field is not of its type");
-        }
+/// A record as the column of bad records shows it: without `\n`, `\r\n` or a form feed at its end.
+fn without_line_end(record: &[u8]) -> &[u8] {
+    match record {
+        [text @ .., b'\r', b'\n'] | [text @ .., b'\n' | b'\x0c'] => text,
+        text => text,
     }
-
-    fn end(self) -> Result<(), &'static str> {
-        if self.next != self.columns.len() {
-            return Err("not as many fields as the schema has");
-        }
-        self.fault.map_or(Ok(()), Err)
-    }
-}
-
-/// Splits a record with quotes: fields one behind the other, and where each ends.
-fn split(dialect: &Dialect, record: &[u8], fields: &mut Vec<u8>, ends: &mut Vec<usize>) {
-    let mut reader = csv_core::ReaderBuilder::new()
-        .delimiter(dialect.separator)
-        .quote(dialect.quote)
-        .escape((dialect.escape != dialect.quote).then_some(dialect.escape))
-        .build();
-    // Fields are no longer than the record, and no more than its bytes and one.
-    fields.resize(record.len() + 1, 0);
-    ends.clear();
-    ends.resize(record.len() + 2, 0);
-    let (mut input, mut written, mut ended) = (record, 0, 0);
-    loop {
-        let (result, read, wrote, ends_found) =
-            reader.read_record(input, &mut fields[written..], &mut ends[ended..]);
-        input = &input[read..];
-        written += wrote;
-        ended += ends_found;
-        match result {
-            // Once more without input, to say that it has ended.
-            ReadRecordResult::InputEmpty if !input.is_empty() || read > 0 => {}
-            _ => break,
-        }
-    }
-    ends.truncate(ended);
 }
 
 #[cfg(test)]
@@ -641,7 +548,8 @@ mod tests {
     #[test]
     fn csv_fields_by_position() {
         let mut decoder = decoder("csv", "s STRING, n INT", &[("nullValue", "-")]);
-        assert_eq!(row(&mut decoder, ",5").0, [text(""), Value::Long(5)]);
+        assert_eq!(row(&mut decoder, ",5").0, [Value::Null, Value::Long(5)]);
+        assert_eq!(row(&mut decoder, "\"\",5").0, [text(""), Value::Long(5)]);
         assert_eq!(row(&mut decoder, "-,-"), (vec![Value::Null, Value::Null], Ok(())));
         assert_eq!(
             row(&mut decoder, r#""a ""b"", \"c\"",7"#).0,

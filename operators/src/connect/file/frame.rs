@@ -3,7 +3,12 @@
 //! A scanner looks at a window that begins where the last record ended and grows until a record
 //! is whole; it goes on where it left off, so that every byte is looked at once.
 
-use memchr::{memchr, memchr2, memmem};
+use crate::table::csv::{Dialect, LineEnd, Parsed, Parser};
+use memchr::{memchr2, memmem};
+use std::io::{self, Read};
+
+/// Bytes of a file in which the end of its first line tells what ends lines.
+const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The longest separator of records.
 pub const SEPARATOR_BYTES_MAX: usize = 64;
@@ -15,19 +20,40 @@ pub enum Framing {
     Lines,
     /// Parts between a separator.
     Separated(Vec<u8>),
-    /// CSV records whose quoted fields may hold line ends.
-    Csv {
-        /// Between fields.
-        separator: u8,
-        /// Around fields.
-        quote: u8,
-        /// Before a quote in quotes.
-        escape: u8,
-    },
+    /// CSV records whose quoted fields may hold line ends. The dialect says what ends lines, or
+    /// leaves it to the file.
+    Csv(Box<Dialect>),
     /// JSON objects, one after the other or in an array, over as many lines as they like.
     Json,
     /// The file.
     Whole,
+}
+
+impl Framing {
+    /// Whether the start of a file tells what ends its lines.
+    pub fn needs_head(&self) -> bool {
+        matches!(self, Self::Csv(dialect) if dialect.line_end.is_none())
+    }
+
+    /// Takes what ends the lines of a file from its start.
+    pub fn set_line_end(&mut self, mut file: impl Read) -> io::Result<()> {
+        let Self::Csv(dialect) = self else { return Ok(()) };
+        let (mut head, mut last) = (Vec::new(), false);
+        while dialect.line_end.is_none() {
+            let room = head.len().clamp(4096, HEAD_BYTES_MAX) as u64;
+            last = last || file.by_ref().take(room).read_to_end(&mut head)? == 0;
+            dialect.line_end = LineEnd::detect(&head, last, HEAD_BYTES_MAX);
+        }
+        Ok(())
+    }
+
+    /// What ends the lines of CSV records.
+    pub fn line_end(&self) -> Option<LineEnd> {
+        match self {
+            Self::Csv(dialect) => dialect.line_end,
+            _ => None,
+        }
+    }
 }
 
 /// A record in a window: `begin..end`, and what follows begins at `next`.
@@ -50,6 +76,10 @@ pub struct Scanner {
     begin: usize,
     depth: usize,
     state: State,
+    /// Reads the records of [`Framing::Csv`], up to where they end.
+    csv: Option<Box<Parser>>,
+    /// Bytes of a window that did not hold a whole CSV record.
+    too_few: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,25 +90,33 @@ enum State {
     Quoted,
     /// Behind a byte that takes the next one's meaning.
     Escaped,
-    /// Behind a quote in quotes: the end of it, or the first half of a quote.
-    Closing,
 }
 
 impl Scanner {
     /// A scanner at the start of a record.
     pub fn new(framing: Framing) -> Self {
-        Self { framing, at: 0, begin: 0, depth: 0, state: State::Start }
+        let csv = match &framing {
+            Framing::Csv(dialect) => Some(Box::new(Parser::new((**dialect).clone()))),
+            _ => None,
+        };
+        Self { framing, at: 0, begin: 0, depth: 0, state: State::Start, csv, too_few: 0 }
     }
 
     /// Begins anew with a window that begins behind the record found last.
     pub fn reset(&mut self) {
         (self.at, self.begin, self.depth, self.state) = (0, 0, 0, State::Start);
+        self.too_few = 0;
     }
 
     /// The window has lost its first `bytes`, all of which were looked at.
     pub fn dropped(&mut self, bytes: usize) {
         self.at -= bytes;
         self.begin = self.begin.saturating_sub(bytes);
+    }
+
+    /// What ends the lines of CSV records.
+    pub fn line_end(&self) -> Option<LineEnd> {
+        self.framing.line_end()
     }
 
     /// Bytes of the window before the record that has begun.
@@ -103,10 +141,7 @@ impl Scanner {
                 self.at = window.len();
                 found.map(|at| Frame { begin: 0, end: at, next: at + length })
             }
-            Framing::Csv { separator, quote, escape } => {
-                let (separator, quote, escape) = (*separator, *quote, *escape);
-                self.csv(window, separator, quote, escape)
-            }
+            Framing::Csv(_) => return self.csv(window, last),
             Framing::Json => self.json(window),
             Framing::Whole => {
                 self.at = window.len();
@@ -150,38 +185,35 @@ impl Scanner {
         }
     }
 
-    fn csv(&mut self, window: &[u8], separator: u8, quote: u8, escape: u8) -> Option<Frame> {
-        while let Some(byte) = window.get(self.at).copied() {
-            if self.state == State::Quoted {
-                // Nothing but these two matters in quotes.
-                match memchr2(quote, escape, &window[self.at..]) {
-                    None => {
-                        self.at = window.len();
-                        return None;
-                    }
-                    Some(skip) => {
-                        self.at += skip + 1;
-                        let quote_found = window[self.at - 1] == quote;
-                        self.state = if quote_found { State::Closing } else { State::Escaped };
-                        continue;
-                    }
+    /// A record begins anew each time the window has doubled, so that all attempts together look
+    /// at no more than twice its bytes.
+    fn csv(&mut self, window: &[u8], last: bool) -> Option<Frame> {
+        let parser = self.csv.as_mut()?;
+        if window.len() < self.too_few.saturating_mul(2) && !last {
+            return None;
+        }
+        loop {
+            let begin = self.begin;
+            let Some((parsed, length)) = parser.parse(&window[begin..], last) else {
+                self.too_few = window.len();
+                return None;
+            };
+            let end = begin + length;
+            match parsed {
+                Parsed::Record => return Some(Frame { begin, end, next: end }),
+                Parsed::Nothing if length > 0 => self.begin = end,
+                Parsed::Nothing | Parsed::End => return None,
+                // Reading the record says why.
+                Parsed::Malformed(_) => {
+                    return Some(Frame { begin, end: window.len(), next: window.len() });
                 }
             }
-            self.at += 1;
-            self.state = match (self.state, byte) {
-                (State::Escaped, _) => State::Quoted,
-                (State::Closing, byte) if byte == quote => State::Quoted,
-                (State::Start, byte) if byte == quote => State::Quoted,
-                (_, byte) if byte == separator => State::Start,
-                (_, b'\n') => {
-                    let end = self.at - 1;
-                    let end = end - usize::from(end > 0 && window[end - 1] == b'\r');
-                    return Some(Frame { begin: 0, end, next: self.at });
-                }
-                (_, _) => State::Inside,
-            };
         }
-        None
+    }
+
+    /// Looks at the next window whatever its length.
+    pub fn try_now(&mut self) {
+        self.too_few = 0;
     }
 
     fn json(&mut self, window: &[u8]) -> Option<Frame> {
@@ -210,7 +242,7 @@ impl Scanner {
                     }
                 },
                 State::Escaped => self.state = State::Quoted,
-                State::Inside | State::Closing => match byte {
+                State::Inside => match byte {
                     b'"' => self.state = State::Quoted,
                     b'{' | b'[' => self.depth += 1,
                     b'}' | b']' => {
@@ -234,22 +266,9 @@ impl Scanner {
         None
     }
 
-    /// Whether a record that does not end may be given up at its first line, so that the rest is
-    /// not lost with it.
+    /// Whether a record that is too long is given up at its first line, so that the rest is not
+    /// lost with it.
     pub fn gives_up_a_line(&self) -> bool {
-        matches!(self.framing, Framing::Csv { .. })
-    }
-
-    /// Whether the window ends inside quotes.
-    pub fn in_quotes(&self) -> bool {
-        matches!(self.state, State::Quoted | State::Escaped)
-    }
-}
-
-/// The first line of a window, with its end.
-pub fn first_line(window: &[u8]) -> Frame {
-    match memchr(b'\n', window) {
-        Some(at) => Frame { begin: 0, end: at, next: at + 1 },
-        None => Frame { begin: 0, end: window.len(), next: window.len() },
+        matches!(self.framing, Framing::Csv(_))
     }
 }

@@ -6,6 +6,7 @@ use super::limits::Limits;
 use super::listing::Listing;
 use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
+use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::common_type;
 use crate::table::plan::Options;
@@ -84,12 +85,12 @@ fn columns(format: &str, files: &[PathBuf], merge: bool, limits: Limits) -> Plan
     Ok(Schema::new(all))
 }
 
-/// Calls `see` with each record that can be read.
+/// Calls `see` with each record that can be read, until it gives false.
 fn each_record(
     raw: &Raw,
     files: &[PathBuf],
     limits: Limits,
-    see: &mut dyn FnMut(&Raw, &str, bool),
+    see: &mut dyn FnMut(&Input, &[u8], bool) -> bool,
 ) -> PlanResult<()> {
     let most = limits.record_bytes_max;
     for path in files {
@@ -108,99 +109,45 @@ fn each_record(
                 Err(error) => return Err(unreadable(path, error)),
             };
             let record = input.bytes(&found);
-            match std::str::from_utf8(record) {
-                Ok(text) if found.fault.is_none() && !raw.passes_over(record) => {
-                    see(raw, text, std::mem::take(&mut first));
-                }
-                _ => {}
+            if found.fault.is_some() || raw.passes_over(record) {
+                continue;
+            }
+            if !see(&input, record, std::mem::take(&mut first)) {
+                return Ok(());
             }
         }
     }
     Ok(())
 }
 
+/// Without types, reads one record. With types, reads each record once.
 fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
     let mut reader = OptionReader::with_settings("source csv", options, settings);
     let limits = Limits::read(&mut reader)?;
     let raw = raw("csv", &mut reader)?;
-    let types = reader.flag("inferSchema", false)?;
-    let header = raw.has_header();
-    let (mut names, mut found): (Option<Vec<String>>, Vec<DataType>) = (None, Vec::new());
-    each_record(&raw, files, limits, &mut |raw, text, first| {
-        let fields = raw.fields(text);
-        if names.is_none() {
-            found = vec![DataType::Null; fields.len()];
-            names = Some(
-                if header { named(&fields) } else { vec![None; fields.len()] }
-                    .into_iter()
-                    .enumerate()
-                    .map(|(i, name)| name.unwrap_or_else(|| format!("_c{i}")))
-                    .collect(),
-            );
+    let Some(csv) = raw.csv() else { return Ok(Schema::default()) };
+    let mut inference = Inference::new(csv, reader.get("dateFormat"));
+    let mut header = Vec::new();
+    each_record(&raw, files, limits, &mut |input, record, first| {
+        if let (true, Some(line_end)) = (first, input.line_end()) {
+            inference.set_line_end(line_end);
         }
-        if (header && first) || !types {
-            return;
+        let names_columns = csv.header && first;
+        if !inference.has_columns() {
+            inference.begin(record, csv.header);
+            header.extend_from_slice(record);
         }
-        for (so_far, field) in found.iter_mut().zip(&fields) {
-            if let Some(field) = field {
-                *so_far = wider(so_far, field, raw);
-            }
-        }
-    })?;
-    let fields = names.unwrap_or_default().into_iter().zip(found).map(|(name, data_type)| {
-        let data_type = match data_type {
-            DataType::Null => DataType::String,
-            known => known,
+        // A header of lines is left out wherever it stands, as in Spark.
+        let is_header = match csv.multi_line {
+            true => names_columns,
+            false => csv.header && record == header.as_slice(),
         };
-        Field::new(name, data_type, true)
-    });
-    Ok(Schema::new(fields.collect()))
-}
-
-/// The names of a header; of those that are there twice, each with its place behind.
-fn named(fields: &[Option<String>]) -> Vec<Option<String>> {
-    let times = |name: &String| {
-        fields.iter().flatten().filter(|other| other.eq_ignore_ascii_case(name)).count()
-    };
-    let name = |(i, name): (usize, &Option<String>)| {
-        let name = name.as_ref().filter(|name| !name.is_empty())?;
-        Some(if times(name) > 1 { format!("{name}{i}") } else { name.clone() })
-    };
-    fields.iter().enumerate().map(name).collect()
-}
-
-/// The type that holds a field beside all before it.
-fn wider(so_far: &DataType, field: &str, raw: &Raw) -> DataType {
-    let fits = |data_type: &DataType| {
-        let mut row = Vec::new();
-        raw.notation().put(field, data_type, &mut RowWriter::new(&mut row, 1), 0)
-    };
-    let digits = field.trim_start_matches(['-', '+']);
-    let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let own = if fits(&DataType::Int) {
-        DataType::Int
-    } else if fits(&DataType::Long) {
-        DataType::Long
-    } else if whole && digits.len() <= 38 {
-        DataType::Decimal(digits.len() as u8, 0)
-    } else if fits(&DataType::Double) {
-        DataType::Double
-    } else if field.len() >= 8 && !field.contains(':') && fits(&DataType::Date) {
-        DataType::Date
-    } else if field.len() >= 8 && fits(&DataType::Timestamp) {
-        DataType::Timestamp
-    } else if fits(&DataType::Boolean) {
-        DataType::Boolean
-    } else {
-        DataType::String
-    };
-    match (so_far, &own) {
-        (DataType::Null, _) => own,
-        (DataType::String, _) | (_, DataType::String) => DataType::String,
-        (a, b) => common_type(a, b)
-            .filter(|common| common.is_numeric() || common.is_datetime() || a == b)
-            .unwrap_or(DataType::String),
-    }
+        if csv.infers && !is_header {
+            inference.see(record);
+        }
+        csv.infers
+    })?;
+    Ok(inference.finish())
 }
 
 fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
@@ -214,7 +161,9 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
     };
     let corrupt = reader.get("columnNameOfCorruptRecord").unwrap_or("_corrupt_record");
     let (mut found, mut bad) = (DataType::Struct(Vec::new()), false);
-    each_record(&raw, files, limits, &mut |raw, text, _| {
+    each_record(&raw, files, limits, &mut |_, record, _| {
+        let Ok(text) = std::str::from_utf8(record) else { return true };
+        let raw = &raw;
         let mut take = |value: &Json| match value {
             Json::Object(_) => {
                 found =
@@ -229,6 +178,7 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
             Ok(value) => take(&value),
             Err(_) => bad = true,
         }
+        true
     })?;
     let DataType::Struct(mut fields) = finished(found) else { return Ok(Schema::default()) };
     if bad && !fields.iter().any(|f| f.name == corrupt) {

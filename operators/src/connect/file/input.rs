@@ -2,7 +2,8 @@
 //! record, and a longer one than allowed is passed over.
 
 use super::charset::Coding;
-use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner, first_line};
+use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner};
+use crate::table::csv::LineEnd;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -89,6 +90,11 @@ impl Input {
         coding: Coding,
         record_bytes_max: usize,
     ) -> io::Result<Self> {
+        let mut framing = framing;
+        if framing.needs_head() {
+            let head = decompressed(path, File::open(path)?)?;
+            framing.set_line_end(coding.decoded(head)?)?;
+        }
         let mut file = File::open(path)?;
         let from = if offset == 0 {
             coding.decoded(decompressed(path, file)?)?
@@ -128,6 +134,11 @@ impl Input {
         }
     }
 
+    /// What ends the lines of CSV records that may span them.
+    pub fn line_end(&self) -> Option<LineEnd> {
+        self.scanner.line_end()
+    }
+
     /// Offset of the next record.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -153,6 +164,11 @@ impl Input {
         }
         loop {
             let window = &self.buffer[self.begin..self.end];
+            // What is over may be the beginning of a separator.
+            let most = self.record_bytes_max + SEPARATOR_BYTES_MAX;
+            if window.len() - self.scanner.begin() > most {
+                self.scanner.try_now();
+            }
             if let Some(frame) = self.scanner.find(window, self.ended) {
                 return if frame.end - frame.begin <= self.record_bytes_max {
                     Ok(Some(self.found(frame)))
@@ -165,8 +181,6 @@ impl Input {
                 self.take(left);
                 return Ok(None);
             }
-            // What is over may be the beginning of a separator.
-            let most = self.record_bytes_max + SEPARATOR_BYTES_MAX;
             if window.len() - self.scanner.begin() > most {
                 return self.too_long().map(Some);
             }
@@ -189,9 +203,6 @@ impl Input {
 
     #[inline]
     fn found(&mut self, frame: Frame) -> Found {
-        if self.ended && self.scanner.gives_up_a_line() && self.scanner.in_quotes() {
-            return self.give_up("a quote is not closed");
-        }
         let (begin, offset) = (self.begin, self.offset + frame.begin as u64);
         self.take(frame.next);
         Found {
@@ -223,17 +234,8 @@ impl Input {
         }
     }
 
-    /// Takes the first line of what is left for the bad record.
-    fn give_up(&mut self, fault: &'static str) -> Found {
-        let frame = first_line(&self.buffer[self.begin..self.end]);
-        let (begin, offset) = (self.begin, self.offset);
-        self.take(frame.next);
-        let range = begin..begin + frame.end;
-        Found { offset, length: frame.next as u64, range, cut: false, fault: Some(fault) }
-    }
-
     /// Passes over a record of which more than the allowed bytes are in the window: to its end, or
-    /// if a quote is open, to the end of its first line, so that the rest is not lost with it.
+    /// where a quote may be open, to the end of its first line, so that the rest is not lost with it.
     fn too_long(&mut self) -> io::Result<Found> {
         let before = self.scanner.begin();
         self.begin += before;
@@ -241,18 +243,10 @@ impl Input {
         let offset = self.offset;
         let beginning = self.begin..self.begin + self.record_bytes_max + 1;
         self.kept.clear();
-        self.kept.extend(self.buffer[beginning.clone()].iter().take(KEPT_BYTES));
+        self.kept.extend(self.buffer[beginning].iter().take(KEPT_BYTES));
         self.scanner.reset();
-        let mut by_lines = None;
-        if self.scanner.gives_up_a_line() {
-            self.scanner.find(&self.buffer[beginning], false);
-            by_lines = self.scanner.in_quotes().then(|| Scanner::new(Framing::Lines));
-            self.scanner.reset();
-        }
-        let fault = match by_lines {
-            Some(_) => "a quote is not closed within maxRecordBytes",
-            None => "record longer than maxRecordBytes",
-        };
+        let mut by_lines = self.scanner.gives_up_a_line().then(|| Scanner::new(Framing::Lines));
+        let fault = "record longer than maxRecordBytes";
         let mut length = 0u64;
         loop {
             let scanner = by_lines.as_mut().unwrap_or(&mut self.scanner);
@@ -283,6 +277,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::csv::{Dialect, UnescapedQuote};
     use proptest::prelude::*;
 
     /// Gives at most so many bytes at once.
@@ -322,18 +317,29 @@ mod tests {
             .collect()
     }
 
-    const CSV: Framing = Framing::Csv { separator: b',', quote: b'"', escape: b'\\' };
+    fn csv(line_end: LineEnd) -> Framing {
+        Framing::Csv(Box::new(Dialect { line_end: Some(line_end), ..Dialect::default() }))
+    }
+
+    /// The line ends that a file may have.
+    fn line_ends() -> [LineEnd; 3] {
+        [b"a\n", b"a\r\n", b"a\rb"].map(|head| LineEnd::detect(head, true, 9).unwrap())
+    }
 
     #[test]
     fn framings() {
         assert_eq!(texts("a\nb\r\nc\rd\n\ne", Framing::Lines), ["a", "b", "c", "d", "", "e"]);
         assert_eq!(texts("a||b||", Framing::Separated(b"||".to_vec())), ["a", "b"]);
         assert_eq!(texts("a\nb\n", Framing::Whole), ["a\nb\n"]);
+        let [lf, crlf, cr] = line_ends();
         assert_eq!(
-            texts("1,\"a\nb\"\n2,\"c\"\"\\\"\n\"\r\n3,x\"\n", CSV),
-            ["1,\"a\nb\"", "2,\"c\"\"\\\"\n\"", "3,x\""]
+            texts("1,\"a\nb\"\n\n2,\"c\"\"\\\"\n\"\n3,x", csv(lf)),
+            ["1,\"a\nb\"\n", "2,\"c\"\"\\\"\n\"\n", "3,x"]
         );
-        assert_eq!(texts("1,\"a\n2,b\n3,c", CSV), ["BAD 1,\"a", "2,b", "3,c"]);
+        assert_eq!(texts("1,\"a\r\nb\"\r\n2\r\n", csv(crlf)), ["1,\"a\r\nb\"\r\n", "2\r\n"]);
+        assert_eq!(texts("1,\"a\rb\"\r2\r", csv(cr)), ["1,\"a\rb\"\r", "2\r"]);
+        // A quote that is never closed takes all that is left, as in Spark.
+        assert_eq!(texts("1,\"a\n2,b\n3,c", csv(lf)), ["1,\"a\n2,b\n3,c"]);
         assert_eq!(
             texts(" [ {\"a\":\"}\\\"\"},\n {\"b\":[1,{}]} ]\n5\n{\"c\"", Framing::Json),
             ["{\"a\":\"}\\\"\"}", "{\"b\":[1,{}]}", "5", "{\"c\""]
@@ -357,9 +363,29 @@ mod tests {
         assert_eq!((got[1].0, got[1].1.len(), got[1].2), (2, 101, false));
         assert_eq!(got[2], (2 + (1 << 20) + 1, "b".to_string(), true));
         let quoted = format!("1,\"{long}\n2,b\n");
-        let got = records(quoted.as_bytes(), &CSV, 1000, 100, 0);
+        let got = records(quoted.as_bytes(), &csv(LineEnd::LF), 1000, 100, 0);
         assert!(!got[0].2 && got.last().unwrap().2, "{:?}", got.last());
         assert_eq!(got.last().unwrap().1, "2,b");
+    }
+
+    fn framings_of_all_kinds() -> Vec<Framing> {
+        let mut all =
+            vec![Framing::Lines, Framing::Separated(b"ab".to_vec()), Framing::Json, Framing::Whole];
+        for line_end in line_ends() {
+            all.push(csv(line_end));
+            let own = Dialect {
+                line_end: Some(line_end),
+                separator: vec![u32::from(b','), u32::from(b' ')],
+                escape: u32::from(b'"'),
+                escape_of_escape: 0,
+                comment: Some(u32::from(b'a')),
+                unescaped_quote: UnescapedQuote::StopAtClosingQuote,
+                trim_start: true,
+                ..Dialect::default()
+            };
+            all.push(Framing::Csv(Box::new(own)));
+        }
+        all
     }
 
     proptest! {
@@ -369,9 +395,7 @@ mod tests {
             bytes in proptest::collection::vec(proptest::sample::select(b"ab,\"\\\n\r{}[] ".to_vec()), 0..80),
             step in 1usize..9,
             most in 3usize..100,
-            framing in proptest::sample::select(vec![
-                Framing::Lines, Framing::Separated(b"ab".to_vec()), CSV, Framing::Json, Framing::Whole,
-            ]),
+            framing in proptest::sample::select(framings_of_all_kinds()),
         ) {
             let whole = records(&bytes, &framing, bytes.len().max(1), most, 0);
             let dribbled = records(&bytes, &framing, step, most, 0);

@@ -656,17 +656,20 @@ impl FileSource {
 }
 
 fn open_records(
-    decoder: &Decoder,
+    decoder: &mut Decoder,
     path: &Path,
     skip_to: u64,
     record_bytes_max: usize,
 ) -> std::io::Result<Input> {
     let mut input =
         Input::open(path, skip_to, decoder.framing().clone(), decoder.coding(), record_bytes_max)?;
+    decoder.set_line_end(input.line_end());
     if skip_to == 0 && decoder.has_header() {
         // Names columns, and is no record.
         while let Some(found) = input.record()? {
-            if !decoder.passes_over(input.bytes(&found)) {
+            let record = input.bytes(&found);
+            if !decoder.passes_over(record) {
+                decoder.check_header(record).map_err(std::io::Error::other)?;
                 break;
             }
         }
@@ -696,7 +699,7 @@ fn decoded(
         }
     };
     if let Err(reason) = outcome {
-        if decoder.mode() == Mode::FailFast {
+        if decoder.mode() == Mode::FailFast || decoder.is_broken() {
             return Err(malformed(path, found.offset, reason, record));
         }
         counters.bad.add(found.offset, found.length, reason, record);

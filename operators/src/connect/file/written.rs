@@ -5,6 +5,7 @@ use super::charset::Charset;
 use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
 use crate::connect::format::{LineFormat, LineOptions, LineWriter};
 use crate::connect::options::OptionReader;
+use crate::table::csv::WriteOptions;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::Row;
@@ -80,19 +81,6 @@ fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
     }
 }
 
-fn byte(reader: &mut OptionReader<'_>, name: &'static str, default: u8) -> PlanResult<u8> {
-    match reader.get(name).map(str::as_bytes) {
-        None => Ok(default),
-        Some(b"\\t") => Ok(b'\t'),
-        Some([one]) => Ok(*one),
-        Some(other) => Err(PlanError::new(
-            "INVALID_OPTION_VALUE",
-            format!("option '{name}' is '{}', but must be one byte", other.escape_ascii()),
-            "",
-        )),
-    }
-}
-
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
     Ok(Notation {
         date: pattern("dateFormat", reader.get("dateFormat"), Direction::Write)?,
@@ -122,19 +110,9 @@ pub fn line_options(
     }
     match line {
         LineFormat::Csv => {
-            header = reader.flag("header", false)?;
-            options.separator = match reader.get("delimiter") {
-                Some(_) => byte(reader, "delimiter", b',')?,
-                None => byte(reader, "sep", b',')?,
-            };
-            options.quote = byte(reader, "quote", b'"')?;
-            options.escape = byte(reader, "escape", b'\\')?;
-            options.null = reader.get("nullValue").unwrap_or_default().to_string();
-            options.empty = reader.get("emptyValue").unwrap_or("\"\"").to_string();
-            options.quote_all = reader.flag("quoteAll", false)?;
-            options.escape_quotes = reader.flag("escapeQuotes", true)?;
-            options.trim_start = reader.flag("ignoreLeadingWhiteSpace", true)?;
-            options.trim_end = reader.flag("ignoreTrailingWhiteSpace", true)?;
+            options.csv = WriteOptions::read(&mut |name| reader.get(name).map(str::to_string))?;
+            header = options.csv.header;
+            options.line_end.clone_from(&options.csv.line_end);
         }
         LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
         LineFormat::Text => {}

@@ -162,9 +162,7 @@ impl Parser {
                     break;
                 }
             }
-            if self.dialect.unescaped_quote == UnescapedQuote::RaiseError
-                || self.match_on(input)?
-            {
+            if self.dialect.unescaped_quote == UnescapedQuote::RaiseError || self.match_on(input)? {
                 return Ok(());
             }
             self.text_behind_white()?;

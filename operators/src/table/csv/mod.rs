@@ -2,11 +2,22 @@
 //!
 //! [`Parser`] finds the record at the start of a text and its fields, by the rules of Spark's
 //! parser. Files whose records span lines are framed by the same parser, so that framing and
-//! reading cannot disagree about where a record ends.
+//! reading cannot disagree about where a record ends. [`RecordReader`] makes rows of records,
+//! [`Inference`] a schema, [`WriteOptions`] writes fields.
 
 mod dialect;
+mod infer;
 mod many;
+mod options;
 mod parser;
+mod record;
+mod values;
+mod write;
 
 pub use dialect::{Dialect, LineEnd, UnescapedQuote};
+pub use infer::Inference;
+pub use options::{Get, ReadOptions};
 pub use parser::{FieldText, Parsed, Parser, Stop};
+pub use record::{Column, Fault, RecordReader};
+pub use values::Values;
+pub use write::WriteOptions;

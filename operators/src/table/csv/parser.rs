@@ -157,8 +157,7 @@ impl Parser {
     /// Says what ends lines, where the dialect leaves it to the file.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.line_end = line_end;
-        let special =
-            (ascii(self.separator), ascii(self.dialect.quote), ascii(line_end.first));
+        let special = (ascii(self.separator), ascii(self.dialect.quote), ascii(line_end.first));
         self.fast = false;
         if let (Some(separator), Some(quote), Some(line)) = special
             && let Some(escape) = ascii(self.dialect.escape)
@@ -512,7 +511,8 @@ impl Parser {
             self.next(input)?;
             loop {
                 let behind = self.prev == quote;
-                if behind && (is_white(self.ch) || self.ch == separator || self.ch == self.new_line) {
+                if behind && (is_white(self.ch) || self.ch == separator || self.ch == self.new_line)
+                {
                     break;
                 }
                 if self.ch != quote && self.ch != escape {
@@ -583,10 +583,7 @@ impl Parser {
 
     pub(super) fn goes_on_to_separator(&self) -> bool {
         use UnescapedQuote::*;
-        matches!(
-            self.dialect.unescaped_quote,
-            StopAtDelimiter | BackToDelimiter | SkipValue
-        )
+        matches!(self.dialect.unescaped_quote, StopAtDelimiter | BackToDelimiter | SkipValue)
     }
 
     fn unescaped_to_separator(&mut self, input: &[u8], separator: u32) -> Step<()> {
@@ -710,8 +707,7 @@ impl Parser {
     /// Text behind a quote that an escape follows. Each further such quote takes one more field
     /// into the text: `depth` of them are open.
     fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
-        let (quote, escape, separator) =
-            (self.dialect.quote, self.dialect.escape, self.separator);
+        let (quote, escape, separator) = (self.dialect.quote, self.dialect.escape, self.separator);
         let handling = self.dialect.unescaped_quote;
         let mut depth = 0usize;
         loop {

@@ -119,7 +119,7 @@ fn only_text(name: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
 }
 
 /// A type that is written as a schema (`a INT, b STRING`) or by its name (`ARRAY<INT>`).
-fn schema_of(written: &str) -> PlanResult<DataType> {
+pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
     if let Ok(schema) = Schema::parse_ddl(&format!("t {written}")) {
         let mut fields = schema.fields;
         if let [field] = fields.as_mut_slice()
@@ -215,7 +215,7 @@ fn check_options(arg: &Resolved) -> PlanResult<()> {
 }
 
 /// The constant map of an argument.
-fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
+pub(super) fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
     let Some(arg) = arg else { return Ok(Vec::new()) };
     check_options(arg)?;
     let texts: Option<Vec<&str>> = match &arg.node {
@@ -263,6 +263,18 @@ fn notation_of(options: &[(String, String)], direction: Direction) -> PlanResult
     })
 }
 
+/// Refuses a mode in which a text would have no value.
+pub(super) fn check_mode(name: &str, mode: Option<&str>) -> PlanResult<()> {
+    match mode {
+        Some(mode) if mode.eq_ignore_ascii_case("DROPMALFORMED") => Err(PlanError::new(
+            "PARSE_MODE_UNSUPPORTED",
+            format!("`{name}` has no mode {mode}"),
+            "PERMISSIVE or FAILFAST",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What the options of a call say besides how times are written.
 #[derive(Clone, Debug)]
 struct Rules {
@@ -298,13 +310,7 @@ impl Rules {
                 rules.corrupt.clone_from(value);
             } else if key.eq_ignore_ascii_case("mode") {
                 rules.fail = value.eq_ignore_ascii_case("FAILFAST");
-                if value.eq_ignore_ascii_case("DROPMALFORMED") {
-                    return Err(PlanError::new(
-                        "PARSE_MODE_UNSUPPORTED",
-                        format!("`from_json` has no mode {value}"),
-                        "PERMISSIVE or FAILFAST",
-                    ));
-                }
+                check_mode("from_json", Some(value))?;
             }
         }
         Ok(rules)

@@ -5,6 +5,7 @@ mod array;
 mod charset;
 mod compare;
 mod condition;
+mod csv;
 mod equal;
 mod hash;
 mod json;
@@ -161,7 +162,7 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 21] {
+fn tables() -> [&'static [Function]; 22] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -180,6 +181,7 @@ fn tables() -> [&'static [Function]; 21] {
         map::FUNCTIONS,
         lambda::FUNCTIONS,
         json::FUNCTIONS,
+        csv::FUNCTIONS,
         hash::FUNCTIONS,
         window::FUNCTIONS,
         equal::FUNCTIONS,
@@ -219,8 +221,7 @@ pub fn is_operator(name: &str) -> bool {
 pub use math::wrapping;
 
 /// Functions that Spark has and this version has not: refused as such, not as unknown.
-const LATER: [&str; 7] =
-    ["from_csv", "from_xml", "map_zip_with", "parse_json", "schema_of_json", "to_char", "to_csv"];
+const LATER: [&str; 5] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json", "to_char"];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = name.to_ascii_lowercase();

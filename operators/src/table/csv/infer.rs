@@ -1,0 +1,183 @@
+//! The types of CSV fields, by Spark's rules, from records alone.
+
+use super::dialect::LineEnd;
+use super::options::ReadOptions;
+use super::parser::{FieldText, Parsed, Parser};
+use super::values::{Values, long};
+use crate::table::types::{DataType, Field, Schema};
+
+/// Formats of dates that are read as times too, where no format of times is given.
+const ALSO_TIMES: [&str; 7] =
+    ["yyyy-MM-dd", "yyyy-M-d", "yyyy-M-dd", "yyyy-MM-d", "yyyy-MM", "yyyy-M", "yyyy"];
+
+/// Finds columns and their types record by record.
+pub struct Inference {
+    parser: Parser,
+    values: Values,
+    prefers_date: bool,
+    /// Whether a date and a time are a time together.
+    dates_are_times: bool,
+    names: Vec<String>,
+    types: Vec<DataType>,
+}
+
+impl Inference {
+    /// Has seen no record. `date_format`: the option `dateFormat`.
+    pub fn new(options: &ReadOptions, date_format: Option<&str>) -> Self {
+        let known = ALSO_TIMES.contains(&date_format.unwrap_or(ALSO_TIMES[0]));
+        Self {
+            parser: Parser::new(options.dialect.clone()),
+            prefers_date: options.prefers_date,
+            dates_are_times: known && options.values.notation().timestamp.is_none(),
+            values: options.values.clone(),
+            names: Vec::new(),
+            types: Vec::new(),
+        }
+    }
+
+    /// Says what ends the lines of the present file.
+    pub fn set_line_end(&mut self, line_end: LineEnd) {
+        self.parser.set_line_end(line_end);
+    }
+
+    /// Whether there are columns.
+    pub fn has_columns(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Takes the columns of the first record, which with `header` names them.
+    pub fn begin(&mut self, record: &[u8], header: bool) {
+        let Some((Parsed::Record, _)) = self.parser.parse(record, true) else { return };
+        let text = |field: &FieldText| {
+            let bytes = match field {
+                FieldText::Input(range) => &record[range.clone()],
+                FieldText::Copied(range) => &self.parser.copied()[range.clone()],
+                _ => return String::new(),
+            };
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            if text == self.values.null { String::new() } else { text }
+        };
+        let given: Vec<String> = self.parser.fields().iter().map(text).collect();
+        let lower: Vec<String> = given.iter().map(|name| name.to_lowercase()).collect();
+        let named = |(i, name): (usize, String)| {
+            let twice = lower.iter().filter(|other| **other == lower[i]).count() > 1;
+            match (header && !name.is_empty(), twice) {
+                (false, _) => format!("_c{i}"),
+                (true, true) => format!("{name}{i}"),
+                (true, false) => name,
+            }
+        };
+        self.names = given.into_iter().enumerate().map(named).collect();
+        self.types = vec![DataType::Null; self.names.len()];
+    }
+
+    /// Looks at a record's fields.
+    pub fn see(&mut self, record: &[u8]) {
+        let Some((Parsed::Record, _)) = self.parser.parse(record, true) else { return };
+        for (i, field) in self.parser.fields().iter().enumerate().take(self.types.len()) {
+            let bytes = match field {
+                FieldText::Null | FieldText::Skipped => continue,
+                FieldText::Empty => self.values.empty.as_bytes(),
+                FieldText::Input(range) => &record[range.clone()],
+                FieldText::Copied(range) => &self.parser.copied()[range.clone()],
+            };
+            if bytes.is_empty()
+                || bytes == self.values.null.as_bytes()
+                || self.types[i] == DataType::String
+            {
+                continue;
+            }
+            let found = match std::str::from_utf8(bytes) {
+                Ok(text) => self.found(&self.types[i], text),
+                Err(_) => self.found(&self.types[i], &String::from_utf8_lossy(bytes)),
+            };
+            if found != self.types[i] {
+                let before = std::mem::replace(&mut self.types[i], DataType::Null);
+                self.types[i] = self.together(before, found);
+            }
+        }
+    }
+
+    /// The schema of what was seen.
+    pub fn finish(self) -> Schema {
+        let fields = self.names.into_iter().zip(self.types).map(|(name, data_type)| {
+            let data_type = if data_type == DataType::Null { DataType::String } else { data_type };
+            Field::new(name, data_type, true)
+        });
+        Schema::new(fields.collect())
+    }
+
+    /// The type of a text, among those that can follow the type found so far.
+    fn found(&self, so_far: &DataType, text: &str) -> DataType {
+        use DataType as T;
+        let order = match so_far {
+            T::Null | T::Int => 0,
+            T::Long => 1,
+            T::Decimal(..) => 2,
+            T::Double => 3,
+            T::Date => 4,
+            T::Timestamp => 5,
+            T::Boolean => 6,
+            _ => 7,
+        };
+        if order <= 1
+            && let Some(value) = long(text)
+        {
+            return if order == 0 && i32::try_from(value).is_ok() { T::Int } else { T::Long };
+        }
+        if order <= 2
+            && let Some(precision) = whole_digits(text)
+        {
+            return T::Decimal(precision, 0);
+        }
+        if order <= 3 && self.values.is_double(text) {
+            return T::Double;
+        }
+        if order <= 4 && self.prefers_date && self.values.is_date(text) {
+            return T::Date;
+        }
+        if order <= 5 && self.values.is_timestamp(text) {
+            return T::Timestamp;
+        }
+        if order <= 6 && (text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")) {
+            return T::Boolean;
+        }
+        T::String
+    }
+
+    /// The type of fields of both types.
+    fn together(&self, a: DataType, b: DataType) -> DataType {
+        use DataType as T;
+        let whole = |t: &DataType| match t {
+            T::Int => Some(10u8),
+            T::Long => Some(20),
+            T::Decimal(precision, 0) => Some(*precision),
+            _ => None,
+        };
+        match (a, b) {
+            (T::Null, other) | (other, T::Null) => other,
+            (a, b) if a == b => a,
+            (T::Int, T::Long) | (T::Long, T::Int) => T::Long,
+            (T::Date, T::Timestamp) | (T::Timestamp, T::Date) if self.dates_are_times => {
+                T::Timestamp
+            }
+            (a, b) => match (whole(&a), whole(&b)) {
+                (Some(a), Some(b)) => T::Decimal(a.max(b), 0),
+                (Some(_), None) if b == T::Double => T::Double,
+                (None, Some(_)) if a == T::Double => T::Double,
+                _ => T::String,
+            },
+        }
+    }
+}
+
+/// The digits of a whole number of any length, if a DECIMAL holds it: `5`, `5.`, no exponent.
+fn whole_digits(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = digits.strip_suffix('.').unwrap_or(digits);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let digits = digits.trim_start_matches('0').len().max(1);
+    (digits <= 38).then_some(digits as u8)
+}

@@ -1,0 +1,260 @@
+//! The options of CSV that readers of files and `from_csv` share.
+
+use super::dialect::{Dialect, LineEnd, UnescapedQuote};
+use super::values::Values;
+use crate::table::datetime::pattern::Direction;
+use crate::table::datetime::{Tz, zone};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::text::{Notation, pattern};
+
+/// Gives the value of an option.
+pub type Get<'g> = dyn FnMut(&'static str) -> Option<String> + 'g;
+
+/// How CSV is read.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// How records are written.
+    pub dialect: Dialect,
+    /// How fields become values.
+    pub values: Values,
+    /// Whether the first record names the columns.
+    pub header: bool,
+    /// Whether the names of a header may differ from the schema's.
+    pub enforce_schema: bool,
+    /// Whether records may span lines.
+    pub multi_line: bool,
+    /// What ends lines, where it is given.
+    pub line_end: Option<String>,
+    /// Whether only the columns that a query needs are looked at.
+    pub prunes: bool,
+    /// Whether types are inferred.
+    pub infers: bool,
+    /// Whether dates are inferred.
+    pub prefers_date: bool,
+}
+
+fn wrong(name: &str, value: &str, wanted: &str) -> PlanError {
+    PlanError::new(
+        "INVALID_OPTION_VALUE",
+        format!("option '{name}' is '{value}', but must be {wanted}"),
+        "",
+    )
+}
+
+/// Reads `true` or `false`.
+pub fn flag(get: &mut Get<'_>, name: &'static str, default: bool) -> PlanResult<bool> {
+    match get(name) {
+        None => Ok(default),
+        Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+        Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+        Some(value) => Err(wrong(name, &value, "'true' or 'false'")),
+    }
+}
+
+fn number(get: &mut Get<'_>, name: &'static str) -> PlanResult<Option<i64>> {
+    let Some(value) = get(name) else { return Ok(None) };
+    match value.parse::<i32>() {
+        Ok(number) => Ok(Some(i64::from(number))),
+        Err(_) => Err(wrong(name, &value, "a whole number")),
+    }
+}
+
+/// One character; none, which is the character NUL, switches it off.
+pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanResult<u32> {
+    let Some(value) = get(name) else { return Ok(u32::from(default)) };
+    let mut characters = value.chars();
+    match (characters.next(), characters.next()) {
+        (None, _) => Ok(0),
+        (Some(one), None) => Ok(u32::from(one)),
+        _ => Err(PlanError::new(
+            "OPTION_VALUE_EXCEEDS_ONE_CHARACTER",
+            format!("option '{name}' is '{value}', but must be one character"),
+            "",
+        )),
+    }
+}
+
+/// The characters between fields. A backslash begins an escape such as `\t`.
+pub fn separator(get: &mut Get<'_>) -> PlanResult<Vec<u32>> {
+    let delimiter = get("delimiter");
+    let text = get("sep").or(delimiter).unwrap_or_else(|| ",".to_string());
+    let invalid = || {
+        PlanError::new(
+            "INVALID_DELIMITER_VALUE",
+            format!("option 'sep' is '{text}', which is no separator of fields"),
+            "One or more characters; write a backslash as \\\\ and a tab as \\t",
+        )
+    };
+    let (mut out, mut characters) = (Vec::new(), text.chars());
+    if text == "\\u0000" {
+        return Ok(vec![0]);
+    }
+    while let Some(c) = characters.next() {
+        let c = match c {
+            '\\' => match characters.next().ok_or_else(invalid)? {
+                't' => '\t',
+                'r' => '\r',
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                c @ ('"' | '\'' | '\\') => c,
+                _ => return Err(invalid()),
+            },
+            c => c,
+        };
+        out.push(u32::from(c));
+    }
+    if out.is_empty() { Err(invalid()) } else { Ok(out) }
+}
+
+/// The one or two characters between lines.
+pub fn line_end(get: &mut Get<'_>) -> PlanResult<Option<String>> {
+    let Some(value) = get("lineSep") else { return Ok(None) };
+    let text = value.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
+    match text.chars().count() {
+        1 | 2 => Ok(Some(text)),
+        _ => Err(wrong("lineSep", &value, "one or two characters")),
+    }
+}
+
+/// The character before an escape. An escape escapes itself, unless it is the quote.
+pub fn escape_of_escape(get: &mut Get<'_>, quote: u32, escape: u32) -> PlanResult<u32> {
+    const NAME: &str = "charToEscapeQuoteEscaping";
+    let own = if quote == escape { 0 } else { escape };
+    let given = get(NAME).filter(|value| !value.is_empty());
+    if given.is_some() { character(get, NAME, '\\') } else { Ok(own) }
+}
+
+/// Refuses a locale whose names and numbers differ from those of the default one.
+pub fn locale(get: &mut Get<'_>) -> PlanResult<()> {
+    match get("locale") {
+        Some(value) if !value.eq_ignore_ascii_case("en-US") => Err(PlanError::new(
+            "UNSUPPORTED_FEATURE",
+            format!("option 'locale' is '{value}', but numbers and dates are read as in en-US"),
+            "Leave it out, read the column as STRING and convert it",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn unescaped_quote(get: &mut Get<'_>) -> PlanResult<UnescapedQuote> {
+    const NAME: &str = "unescapedQuoteHandling";
+    let Some(value) = get(NAME) else { return Ok(UnescapedQuote::StopAtDelimiter) };
+    Ok(match value.to_ascii_uppercase().as_str() {
+        "STOP_AT_DELIMITER" => UnescapedQuote::StopAtDelimiter,
+        "STOP_AT_CLOSING_QUOTE" => UnescapedQuote::StopAtClosingQuote,
+        "BACK_TO_DELIMITER" => UnescapedQuote::BackToDelimiter,
+        "SKIP_VALUE" => UnescapedQuote::SkipValue,
+        "RAISE_ERROR" => UnescapedQuote::RaiseError,
+        _ => {
+            let all = "STOP_AT_DELIMITER, STOP_AT_CLOSING_QUOTE, BACK_TO_DELIMITER, SKIP_VALUE \
+                       or RAISE_ERROR";
+            return Err(wrong(NAME, &value, all));
+        }
+    })
+}
+
+fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
+    let mut read = |name: &'static str| pattern(name, get(name).as_deref(), Direction::Read);
+    let mut notation = Notation {
+        date: read("dateFormat")?,
+        timestamp: read("timestampFormat")?,
+        timestamp_ntz: read("timestampNTZFormat")?,
+        ..Notation::default()
+    };
+    notation.zone = match get("timeZone") {
+        Some(name) => zone(&name)?,
+        None => session_zone,
+    };
+    let words = [
+        ("nanValue", &mut notation.nan),
+        ("positiveInf", &mut notation.positive_infinity),
+        ("negativeInf", &mut notation.negative_infinity),
+    ];
+    for (name, word) in words {
+        if let Some(value) = get(name) {
+            *word = value;
+        }
+    }
+    Ok(notation)
+}
+
+impl ReadOptions {
+    /// Whether a line is no record: white space alone, or a comment.
+    #[inline]
+    pub fn passes_over(&self, line: &[u8]) -> bool {
+        if self.multi_line {
+            // Such lines are no frames.
+            return false;
+        }
+        let starts_with = |comment: u32| {
+            let mut bytes = [0; 4];
+            char::from_u32(comment)
+                .is_some_and(|c| line.starts_with(c.encode_utf8(&mut bytes).as_bytes()))
+        };
+        line.iter().all(|b| *b <= b' ') || self.dialect.comment.is_some_and(starts_with)
+    }
+
+    /// Reads the options. Times without a zone are of the session's, unless `timeZone` is given.
+    pub fn read(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Self> {
+        locale(get)?;
+        let quote = character(get, "quote", '"')?;
+        let escape = character(get, "escape", '\\')?;
+        let comment = character(get, "comment", '\0')?;
+        let multi_line = flag(get, "multiLine", false)?;
+        let line_text = line_end(get)?;
+        let ends = line_text.as_ref().map(|text| {
+            let mut characters = text.chars().map(u32::from);
+            LineEnd { first: characters.next().unwrap_or(0), second: characters.next() }
+        });
+        let columns_max = number(get, "maxColumns")?.unwrap_or(20480);
+        let chars_max = number(get, "maxCharsPerColumn")?.unwrap_or(-1);
+        if columns_max < 1 {
+            return Err(wrong("maxColumns", &columns_max.to_string(), "at least 1"));
+        }
+        let dialect = Dialect {
+            separator: separator(get)?,
+            quote,
+            escape,
+            escape_of_escape: escape_of_escape(get, quote, escape)?,
+            comment: (comment != 0).then_some(comment),
+            trim_start: flag(get, "ignoreLeadingWhiteSpace", false)?,
+            trim_end: flag(get, "ignoreTrailingWhiteSpace", false)?,
+            unescaped_quote: unescaped_quote(get)?,
+            line_end: if multi_line { ends } else { Some(ends.unwrap_or(LineEnd::LF)) },
+            new_line: match ends {
+                Some(LineEnd { first, second: None }) => first,
+                _ => u32::from(b'\n'),
+            },
+            normalize_in_quotes: ends.is_none() || !multi_line,
+            columns_max: columns_max as usize,
+            chars_max: usize::try_from(chars_max).ok(),
+        };
+        // Sizes Spark's buffer, and changes no result.
+        number(get, "inputBufferSize")?;
+        let fallback = match get("enableDateTimeParsingFallback") {
+            None => None,
+            Some(_) => Some(flag(get, "enableDateTimeParsingFallback", true)?),
+        };
+        let values = Values::new(
+            notation(get, session_zone)?,
+            fallback,
+            get("nullValue").unwrap_or_default(),
+            get("emptyValue").unwrap_or_default(),
+        )?;
+        let ratio = get("samplingRatio").unwrap_or_else(|| "1".to_string());
+        if !ratio.parse::<f64>().is_ok_and(|ratio| ratio > 0.0) {
+            return Err(wrong("samplingRatio", &ratio, "a number above 0"));
+        }
+        Ok(Self {
+            dialect,
+            values,
+            header: flag(get, "header", false)?,
+            enforce_schema: flag(get, "enforceSchema", true)?,
+            multi_line,
+            line_end: line_text,
+            prunes: flag(get, "columnPruning", true)? && !multi_line,
+            infers: flag(get, "inferSchema", false)?,
+            prefers_date: flag(get, "preferDate", true)?,
+        })
+    }
+}

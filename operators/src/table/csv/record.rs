@@ -1,0 +1,145 @@
+//! CSV records as rows of a schema.
+
+use super::dialect::LineEnd;
+use super::options::ReadOptions;
+use super::parser::{FieldText, Parsed, Parser, Stop};
+use super::values::Values;
+use crate::table::row::{Bytes, RowWriter};
+use crate::table::types::DataType;
+
+/// A column that comes from the record.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its index in the row.
+    pub index: usize,
+    /// Its type.
+    pub data_type: DataType,
+    /// Whether anything reads it.
+    pub wanted: bool,
+}
+
+/// Why a record is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not fit the schema. What could be read of it was written.
+    Misfit(&'static str),
+    /// The parser failed, which ends a query in every mode.
+    Broken(&'static str),
+}
+
+/// Reads records of one schema. It keeps its buffers, so that a record costs no allocation.
+#[derive(Clone, Debug)]
+pub struct RecordReader {
+    parser: Parser,
+    values: Values,
+    columns: Vec<Column>,
+    prunes: bool,
+}
+
+impl RecordReader {
+    /// A reader of all columns.
+    pub fn new(options: &ReadOptions, columns: Vec<Column>) -> Self {
+        let parser = Parser::new(options.dialect.clone());
+        Self { parser, values: options.values.clone(), columns, prunes: options.prunes }
+    }
+
+    /// Reads only the columns that are needed. The others stay NULL, and what is wrong in them
+    /// does not matter.
+    pub fn want(&mut self, needed: &[bool]) {
+        for column in &mut self.columns {
+            column.wanted = needed[column.index];
+        }
+        let wanted = self.columns.iter().map(|column| column.wanted).collect();
+        self.parser.set_wanted(if self.prunes { wanted } else { Vec::new() });
+    }
+
+    /// Says what ends the lines of the present file.
+    pub fn set_line_end(&mut self, line_end: LineEnd) {
+        self.parser.set_line_end(line_end);
+    }
+
+    /// Writes a record's row.
+    #[inline]
+    pub fn read<B: Bytes>(
+        &mut self,
+        record: &[u8],
+        writer: &mut RowWriter<'_, B>,
+    ) -> Result<(), Fault> {
+        let selects = self.parser.selects();
+        if selects && !self.columns.iter().any(|column| column.wanted) {
+            return Ok(());
+        }
+        match self.parser.parse(record, true) {
+            Some((Parsed::Record, _)) => {}
+            Some((Parsed::Malformed(Stop::Quote), _)) => {
+                return Err(Fault::Broken("a quote inside quotes is not escaped"));
+            }
+            Some((Parsed::Malformed(_), _)) => {
+                return Err(Fault::Broken(
+                    "it has more fields than maxColumns or more characters in one than \
+                     maxCharsPerColumn",
+                ));
+            }
+            _ => return Err(Fault::Misfit("there is no record")),
+        }
+        let fields = self.parser.fields();
+        let mut fault = None;
+        if !selects && fields.len() != self.columns.len() {
+            fault = Some(Fault::Misfit("its number of fields is not that of the schema"));
+        }
+        for (column, field) in self.columns.iter().zip(fields) {
+            if !column.wanted {
+                continue;
+            }
+            let bytes = match field {
+                FieldText::Null | FieldText::Skipped => continue,
+                FieldText::Empty => self.values.empty.as_bytes(),
+                FieldText::Input(range) => &record[range.clone()],
+                FieldText::Copied(range) => &self.parser.copied()[range.clone()],
+            };
+            if bytes == self.values.null.as_bytes() {
+                continue;
+            }
+            let fits = match std::str::from_utf8(bytes) {
+                Ok(text) => self.values.put(text, &column.data_type, writer, column.index),
+                // Bytes that are no UTF-8 become U+FFFD.
+                Err(_) => {
+                    let text = String::from_utf8_lossy(bytes);
+                    self.values.put(&text, &column.data_type, writer, column.index)
+                }
+            };
+            if !fits {
+                fault = fault.or(Some(Fault::Misfit("a field is not of its type")));
+            }
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Says in what the names of a header differ from the schema's.
+    pub fn check_header(&mut self, record: &[u8], names: &[&str]) -> Result<(), String> {
+        if !matches!(self.parser.parse(record, true), Some((Parsed::Record, _))) {
+            return Ok(());
+        }
+        let fields = self.parser.fields();
+        let selects = self.parser.selects();
+        if !selects && fields.len() != self.columns.len() {
+            return Err(format!(
+                "its header has {} names, and the schema {} columns",
+                fields.len(),
+                self.columns.len()
+            ));
+        }
+        for (i, column) in self.columns.iter().enumerate().filter(|(_, column)| column.wanted) {
+            let found = match fields.get(i) {
+                Some(FieldText::Input(range)) => &record[range.clone()],
+                Some(FieldText::Copied(range)) => &self.parser.copied()[range.clone()],
+                _ => &[],
+            };
+            let (found, name) = (String::from_utf8_lossy(found), names[column.index]);
+            if found.to_lowercase() != name.to_lowercase() {
+                return Err(format!("its header has `{found}` where the schema has `{name}`"));
+            }
+        }
+        Ok(())
+    }
+}

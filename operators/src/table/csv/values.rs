@@ -1,0 +1,207 @@
+//! Fields of CSV records as values of a type.
+
+use crate::table::datetime::pattern::Direction;
+use crate::table::datetime::{interval, parse_date, parse_timestamp, zone};
+use crate::table::error::PlanResult;
+use crate::table::expr::parse;
+use crate::table::row::{Bytes, RowWriter};
+use crate::table::text::{Notation, integer, pattern};
+use crate::table::types::DataType;
+use std::borrow::Cow;
+
+/// The pattern of dates where no option gives one.
+const DATE_PATTERN: &str = "yyyy-MM-dd";
+
+/// How fields become values.
+#[derive(Clone, Debug)]
+pub struct Values {
+    notation: Notation,
+    /// Whether a date that is not of the pattern is read as a cast reads it.
+    date_fallback: bool,
+    timestamp_fallback: bool,
+    /// The field that is NULL. A field of no characters is, too.
+    pub null: String,
+    /// The value of a quoted field of no characters.
+    pub empty: String,
+}
+
+impl Values {
+    /// `fallback`: whether dates and times that are not of their patterns are read as casts read
+    /// them; without it, where no pattern is given.
+    pub fn new(
+        mut notation: Notation,
+        fallback: Option<bool>,
+        null: String,
+        empty: String,
+    ) -> PlanResult<Self> {
+        let date_fallback = fallback.unwrap_or(notation.date.is_none());
+        let timestamp_fallback = fallback.unwrap_or(notation.timestamp.is_none());
+        if notation.date.is_none() && !date_fallback {
+            notation.date = pattern("dateFormat", Some(DATE_PATTERN), Direction::Read)?;
+        }
+        Ok(Self { notation, date_fallback, timestamp_fallback, null, empty })
+    }
+
+    /// How dates, times and numbers are written.
+    pub fn notation(&self) -> &Notation {
+        &self.notation
+    }
+
+    /// Writes a field's value; false if it is not of the type.
+    #[inline]
+    pub fn put<B: Bytes>(
+        &self,
+        text: &str,
+        data_type: &DataType,
+        writer: &mut RowWriter<'_, B>,
+        index: usize,
+    ) -> bool {
+        use DataType as T;
+        match data_type {
+            T::String | T::Binary => writer.bytes(index, text.as_bytes()),
+            T::Boolean if text.eq_ignore_ascii_case("true") => writer.bool(index, true),
+            T::Boolean if text.eq_ignore_ascii_case("false") => writer.bool(index, false),
+            T::Float | T::Double => match self.double(text, data_type) {
+                Some(value) => writer.double(index, value),
+                None => return false,
+            },
+            T::Decimal(..) => match decimal(text, data_type) {
+                Some(value) => writer.decimal(index, value),
+                None => return false,
+            },
+            _ => match self.long(text, data_type) {
+                Some(value) => writer.long(index, value),
+                None => return false,
+            },
+        }
+        true
+    }
+
+    /// A whole number, date, time or interval.
+    fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
+        use DataType as T;
+        match data_type {
+            T::Date => self.date(text),
+            T::Timestamp => self.timestamp(text),
+            T::TimestampNtz => self.timestamp_ntz(text),
+            t if t.is_interval() => {
+                interval::parse_shown(text, t).or_else(|| interval::parse(text, t))
+            }
+            t if t.is_integral() => integer(long(text)?, t),
+            _ => None,
+        }
+    }
+
+    fn date(&self, text: &str) -> Option<i64> {
+        let by_pattern = self.notation.date.as_ref().map(|pattern| pattern.date(text));
+        match by_pattern {
+            Some(Some(days)) => Some(days),
+            _ if self.date_fallback => parse_date(text),
+            _ => None,
+        }
+    }
+
+    fn timestamp(&self, text: &str) -> Option<i64> {
+        let zone = self.notation.zone;
+        match &self.notation.timestamp {
+            None => parse_timestamp(text, Some(zone)),
+            Some(pattern) => pattern.timestamp(text, zone).or_else(|| {
+                self.timestamp_fallback.then(|| parse_timestamp(text, Some(zone))).flatten()
+            }),
+        }
+    }
+
+    fn timestamp_ntz(&self, text: &str) -> Option<i64> {
+        match &self.notation.timestamp_ntz {
+            Some(pattern) => pattern.timestamp_ntz(text),
+            None if is_time_alone(text) => None,
+            None => {
+                let micros = parse_timestamp(text, zone("UTC").ok())?;
+                // A time that names a zone is the same one in all.
+                let elsewhere = parse_timestamp(text, zone("Asia/Tokyo").ok())?;
+                (micros != elsewhere).then_some(micros)
+            }
+        }
+    }
+
+    fn double(&self, text: &str, data_type: &DataType) -> Option<f64> {
+        if text == self.notation.nan {
+            return Some(f64::NAN);
+        }
+        if text == self.notation.negative_infinity {
+            return Some(f64::NEG_INFINITY);
+        }
+        if text == self.notation.positive_infinity {
+            return Some(f64::INFINITY);
+        }
+        java_double(text, data_type)
+    }
+
+    /// Whether a field is of a type, for inference.
+    pub(super) fn is_double(&self, text: &str) -> bool {
+        self.double(text, &DataType::Double).is_some()
+    }
+
+    /// Whether a field is a date of the pattern; without one, of the pattern of dates.
+    pub(super) fn is_date(&self, text: &str) -> bool {
+        match &self.notation.date {
+            Some(pattern) => pattern.date(text).is_some(),
+            None => is_plain_date(text) && parse_date(text).is_some(),
+        }
+    }
+
+    pub(super) fn is_timestamp(&self, text: &str) -> bool {
+        match &self.notation.timestamp {
+            Some(pattern) => pattern.timestamp(text, self.notation.zone).is_some(),
+            None => parse_timestamp(text, Some(self.notation.zone)).is_some(),
+        }
+    }
+}
+
+/// `yyyy-MM-dd` in digits.
+fn is_plain_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 10
+        && bytes.iter().enumerate().all(|(i, b)| match i {
+            4 | 7 => *b == b'-',
+            _ => b.is_ascii_digit(),
+        })
+}
+
+/// `10:00` or `T10:00`: a time of the present day.
+fn is_time_alone(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with('T')
+        || text.find(':').is_some_and(|at| text[..at].bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A whole number as Java's `Long.parseLong` reads it: a sign and digits, no white space.
+pub(super) fn long(text: &str) -> Option<i64> {
+    if text.is_ascii() {
+        return text.parse().ok();
+    }
+    parse::ascii_digits(text)?.parse().ok()
+}
+
+/// A number as Java's `Double.parseDouble` reads it.
+fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
+    let signless = text.trim_matches(|c: char| c <= ' ');
+    let signless = signless.strip_prefix(['+', '-']).unwrap_or(signless);
+    let word = signless.starts_with(|c: char| c.is_ascii_alphabetic());
+    if word && signless != "NaN" && signless != "Infinity" {
+        return None;
+    }
+    parse::double(text, data_type)
+}
+
+/// A decimal number; commas between digits are left out.
+fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
+    if text.contains(|c: char| c.is_whitespace() || c < ' ') {
+        return None;
+    }
+    let plain = match text.contains(',') {
+        true => Cow::Owned(text.replace(',', "")),
+        false => Cow::Borrowed(text),
+    };
+    parse::decimal(&plain, data_type).ok().flatten()
+}
