@@ -8,6 +8,7 @@ use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
 use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
+#[cfg(feature = "columnar")]
 use crate::table::expr::resolve::common_type;
 use crate::table::plan::Options;
 use crate::table::row::RowWriter;

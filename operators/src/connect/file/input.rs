@@ -323,7 +323,7 @@ mod tests {
 
     /// The line ends that a file may have.
     fn line_ends() -> [LineEnd; 3] {
-        [b"a\n", b"a\r\n", b"a\rb"].map(|head| LineEnd::detect(head, true, 9).unwrap())
+        ["a\n", "a\r\n", "a\rb"].map(|head| LineEnd::detect(head.as_bytes(), true, 9).unwrap())
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
         let quoted = format!("1,\"{long}\n2,b\n");
         let got = records(quoted.as_bytes(), &csv(LineEnd::LF), 1000, 100, 0);
         assert!(!got[0].2 && got.last().unwrap().2, "{:?}", got.last());
-        assert_eq!(got.last().unwrap().1, "2,b");
+        assert_eq!(got.last().unwrap().1, "2,b\n");
     }
 
     fn framings_of_all_kinds() -> Vec<Framing> {

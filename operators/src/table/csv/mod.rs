@@ -14,6 +14,9 @@ mod record;
 mod values;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use dialect::{Dialect, LineEnd, UnescapedQuote};
 pub use infer::Inference;
 pub use options::{Get, ReadOptions};

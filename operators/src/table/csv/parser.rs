@@ -290,6 +290,10 @@ impl Parser {
 
     fn fields_by_one(&mut self, input: &[u8]) -> Step<()> {
         let separator = self.separator;
+        // A line of white space alone has no field then.
+        if is_white(self.ch) && self.dialect.trim_start {
+            self.skip_white(input)?;
+        }
         while self.ch != self.new_line {
             if is_white(self.ch) && self.dialect.trim_start {
                 self.skip_white(input)?;

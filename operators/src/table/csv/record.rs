@@ -87,6 +87,8 @@ impl RecordReader {
         if !selects && fields.len() != self.columns.len() {
             fault = Some(Fault::Misfit("its number of fields is not that of the schema"));
         }
+        // Checked once for all fields; only a record that is not UTF-8 is checked field by field.
+        let whole = std::str::from_utf8(record).ok();
         for (column, field) in self.columns.iter().zip(fields) {
             if !column.wanted {
                 continue;
@@ -100,10 +102,14 @@ impl RecordReader {
             if bytes == self.values.null.as_bytes() {
                 continue;
             }
-            let fits = match std::str::from_utf8(bytes) {
-                Ok(text) => self.values.put(text, &column.data_type, writer, column.index),
+            let text = match (whole, field) {
+                (Some(whole), FieldText::Input(range)) => whole.get(range.clone()),
+                _ => std::str::from_utf8(bytes).ok(),
+            };
+            let fits = match text {
+                Some(text) => self.values.put(text, &column.data_type, writer, column.index),
                 // Bytes that are no UTF-8 become U+FFFD.
-                Err(_) => {
+                None => {
                     let text = String::from_utf8_lossy(bytes);
                     self.values.put(&text, &column.data_type, writer, column.index)
                 }

@@ -7,7 +7,6 @@
 use super::options::{Get, character, escape_of_escape, flag, line_end, locale, separator};
 use super::parser::push_char;
 use crate::table::error::PlanResult;
-use memchr::memmem;
 
 /// How CSV is written.
 #[derive(Clone, Debug)]
@@ -29,7 +28,7 @@ pub struct WriteOptions {
     pub line_end: String,
     /// Whether the first line of a file names the columns.
     pub header: bool,
-    /// Bytes of which one at least is in every field that needs a closer look.
+    /// First bytes of what is looked for in fields.
     special: [bool; 256],
 }
 
@@ -96,7 +95,7 @@ impl WriteOptions {
         for first in starts.into_iter().filter_map(|text| text.first()) {
             options.special[usize::from(*first)] = true;
         }
-        for b in options.line_end.bytes().chain(*b"\r\n").chain(0..=b' ') {
+        for b in options.line_end.bytes().chain(*b"\r\n") {
             options.special[usize::from(b)] = true;
         }
         Ok(options)
@@ -125,9 +124,12 @@ impl WriteOptions {
     /// Appends a field.
     #[inline]
     pub fn field(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
-        let plain = !text.is_empty()
-            && !self.quote_all
-            && !text.iter().any(|b| self.special[usize::from(*b)]);
+        let plain = match text {
+            [] => false,
+            [begin, ..] if *begin <= b' ' => false,
+            [.., end] if *end <= b' ' => false,
+            _ => !self.quote_all && !text.iter().any(|b| self.special[usize::from(*b)]),
+        };
         if plain { out.extend_from_slice(text) } else { self.careful(text, first, out) }
     }
 
@@ -156,27 +158,38 @@ impl WriteOptions {
     }
 
     fn needs_quotes(&self, text: &[u8], first: bool) -> bool {
-        let has = |what: &[u8]| !what.is_empty() && memmem::find(text, what).is_some();
+        let triggers = |at: usize| {
+            let rest = &text[at..];
+            rest.starts_with(&self.separator)
+                || (self.escape_quotes && rest.starts_with(&self.quote))
+                || matches!(text[at], b'\n' | b'\r')
+                || self
+                    .line_end
+                    .chars()
+                    .any(|c| rest.starts_with(c.encode_utf8(&mut [0; 4]).as_bytes()))
+        };
         text.starts_with(&self.quote)
             || (first && text.starts_with(&self.comment))
-            || has(&self.separator)
-            || (self.escape_quotes && has(&self.quote))
-            || text.iter().any(|b| matches!(b, b'\n' | b'\r'))
-            || self.line_end.chars().any(|c| has(c.encode_utf8(&mut [0; 4]).as_bytes()))
+            || (0..text.len()).any(|at| self.special[usize::from(text[at])] && triggers(at))
     }
 
     fn quoted(&self, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.quote);
-        let mut rest = text;
-        while let [b, behind @ ..] = rest {
-            if rest.starts_with(&self.quote) {
-                out.extend_from_slice(&self.escape);
-            } else if rest.starts_with(&self.escape) {
-                out.extend_from_slice(&self.escape_of_escape);
+        let mut copied = 0;
+        for at in 0..text.len() {
+            if !self.special[usize::from(text[at])] {
+                continue;
             }
-            out.push(*b);
-            rest = behind;
+            let before = match &text[at..] {
+                rest if rest.starts_with(&self.quote) => &self.escape,
+                rest if rest.starts_with(&self.escape) => &self.escape_of_escape,
+                _ => continue,
+            };
+            out.extend_from_slice(&text[copied..at]);
+            out.extend_from_slice(before);
+            copied = at;
         }
+        out.extend_from_slice(&text[copied..]);
         out.extend_from_slice(&self.quote);
     }
 }
