@@ -97,8 +97,8 @@ fn records_over_several_lines() {
     folder.write("csv/a.csv", b"k,t\n1,\"a\nb\"\n2,\"never closed\n3,c\n");
     let options = [("multiLine", "true"), ("header", "true")];
     let (rows, bad) = read("csv", Some("k INT, t STRING"), &folder.0.join("csv"), &options);
-    assert_eq!(bad, 1, "the line whose quote is not closed, and no other");
-    assert_eq!(rows, ["-|-", "1|a\nb", "3|c"]);
+    assert_eq!(bad, 0);
+    assert_eq!(rows, ["1|a\nb", "2|never closed\n3,c\n"], "as Spark reads it");
     folder.write("json/a.json", b"[ {\"k\": 1,\n \"t\": \"x\"}, {\"k\": 2} ]\n");
     let options = [("multiLine", "true")];
     let (rows, bad) = read("json", Some("k INT, t STRING"), &folder.0.join("json"), &options);
@@ -436,7 +436,7 @@ fn rows_know_their_file() {
     assert_eq!(with.collect().unwrap()[1], [Value::Long(2), Value::Long(7), Value::Long(3)]);
 }
 
-/// A field that nothing reads is not looked at, unless what is wrong matters.
+/// A field that nothing reads is not looked at, whatever the mode, as in Spark.
 #[test]
 fn fields_that_nothing_reads_are_skipped() {
     let folder = Folder::new("skipped");
@@ -456,10 +456,16 @@ fn fields_that_nothing_reads_are_skipped() {
     };
     assert_eq!(query("", "SELECT a FROM t").unwrap(), "[[Long(1)], [Long(2)]]");
     assert_eq!(query("", "SELECT b FROM t WHERE a > 1").unwrap(), "[[Long(3)]]");
-    let failed = query(", mode 'FAILFAST'", "SELECT a FROM t").unwrap_err();
+    for mode in ["FAILFAST", "DROPMALFORMED"] {
+        let all = query(&format!(", mode '{mode}'"), "SELECT a FROM t").unwrap();
+        assert_eq!(all, "[[Long(1)], [Long(2)]]", "{mode}");
+    }
+    let failed = query(", mode 'FAILFAST'", "SELECT b FROM t").unwrap_err();
     assert_eq!(failed, "MALFORMED_RECORD_IN_PARSING");
-    let dropped = query(", mode 'DROPMALFORMED'", "SELECT a FROM t").unwrap();
-    assert_eq!(dropped, "[[Long(2)]]");
+    let dropped = query(", mode 'DROPMALFORMED'", "SELECT b FROM t").unwrap();
+    assert_eq!(dropped, "[[Long(3)]]");
+    let dropped = query(", mode 'DROPMALFORMED', columnPruning 'false'", "SELECT a FROM t");
+    assert_eq!(dropped.unwrap(), "[[Long(1)], [Long(2)]]", "b is there, and is not converted");
 }
 
 #[cfg(feature = "columnar")]
