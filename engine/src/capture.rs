@@ -245,11 +245,12 @@ impl Replay {
 
 impl CaptureLog {
     /// Opens the log in a folder, makes it if need be, and finds the blocks that hold what is
-    /// behind `from` in the stream.
+    /// behind `from` in the stream. `count_lines` says how many lines end in a block.
     pub fn open(
         env: &dyn Env,
         folder: &Path,
         from: u64,
+        count_lines: impl Fn(&[u8]) -> u64,
     ) -> Result<(Self, Tail, Replay), EngineError> {
         let made = env.storage().create_folder(folder);
         made.map_err(|error| write_failed(folder, &error))?;
@@ -265,8 +266,7 @@ impl CaptureLog {
             let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
             let mut end = 0;
             let (stop, followed) = blocks(&bytes, |head, payload| {
-                let newlines = payload.iter().filter(|byte| **byte == b'\n').count() as u64;
-                tail.lines = head.lines + newlines;
+                tail.lines = head.lines + count_lines(payload);
                 tail.connections = tail.connections.max(head.connection + 1);
                 end = end.max(head.position + payload.len() as u64);
             });
@@ -404,6 +404,10 @@ mod tests {
     use crate::seam::RealEnv;
     use proptest::prelude::*;
 
+    fn newlines(payload: &[u8]) -> u64 {
+        payload.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -462,7 +466,7 @@ mod tests {
         let scratch = Scratch::new("closed");
         let world = Watched::default();
         for _ in 0..5 {
-            let (log, ..) = CaptureLog::open(&world, &scratch.0, 0)?;
+            let (log, ..) = CaptureLog::open(&world, &scratch.0, 0, newlines)?;
             assert_eq!(world.running.load(Ordering::SeqCst), 1);
             drop(log);
             assert_eq!(world.running.load(Ordering::SeqCst), 0, "the log's thread outlived it");
@@ -486,7 +490,8 @@ mod tests {
     type Payloads = Vec<(u64, Vec<u8>)>;
 
     fn replayed(folder: &Path, from: u64) -> Result<(Payloads, Tail), EngineError> {
-        let (_log, tail, mut replay) = CaptureLog::open(&RealEnv::default(), folder, from)?;
+        let (_log, tail, mut replay) =
+            CaptureLog::open(&RealEnv::default(), folder, from, newlines)?;
         let mut found = Vec::new();
         while let Some((head, payload)) = replay.next_block()? {
             assert_eq!((head.mono_ns, head.wall_us), (1, -2));
@@ -498,7 +503,7 @@ mod tests {
     #[test]
     fn what_was_appended_is_replayed_over_many_segments_and_committed_segments_go() {
         let scratch = Scratch::new("replay");
-        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0).unwrap();
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0, newlines).unwrap();
         let payload = vec![b'\n'; 100_000];
         for n in 0..100 {
             log.append(&data(n * 100_000, n * 100_000), &payload).unwrap();
@@ -509,7 +514,8 @@ mod tests {
         assert!(all.iter().enumerate().all(|(n, (position, _))| *position == n as u64 * 100_000));
         let (rest, _) = replayed(&scratch.0, 9_950_000).unwrap();
         assert!(rest.len() < 40 && rest.last() == all.last(), "earlier segments are left out");
-        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 9_950_000).unwrap();
+        let (mut log, ..) =
+            CaptureLog::open(&RealEnv::default(), &scratch.0, 9_950_000, newlines).unwrap();
         let before = log.full.len();
         log.committed(9_950_000);
         assert!(log.full.len() < before && log.full.len() <= 1);
@@ -518,7 +524,7 @@ mod tests {
     #[test]
     fn a_torn_end_is_cut_off_and_damage_before_it_is_named() {
         let scratch = Scratch::new("torn");
-        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0).unwrap();
+        let (mut log, ..) = CaptureLog::open(&RealEnv::default(), &scratch.0, 0, newlines).unwrap();
         for n in 0..3 {
             log.append(&data(n * 4, n), b"abc\n").unwrap();
         }

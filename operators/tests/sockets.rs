@@ -84,6 +84,42 @@ fn lines_arrive_whole_however_they_are_cut() {
 }
 
 #[test]
+fn a_lone_carriage_return_ends_a_line_at_once() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let session = Session::new();
+        let options = [("atEnd", "stop")];
+        let (query, listener) =
+            over_socket(&session, &options, "SELECT value FROM lines", "append", trigger);
+        let (mut sender, _) = listener.accept().unwrap();
+        sender.write_all(b"one\rtwo\r").unwrap();
+        until(&query, "the line whose end may still become \\r\\n", |t| t.records_in == 2);
+        // The rest of that line's end, alone; then ends that are whole.
+        sender.write_all(b"\n").unwrap();
+        sender.write_all(b"three\r\n\rfive\n\r\nseven\r").unwrap();
+        drop(sender);
+        query.await_termination().unwrap();
+        let lines = ["one", "two", "three", "", "five", "", "seven"];
+        assert_eq!(values(&session), lines, "{trigger:?}");
+    }
+}
+
+#[test]
+fn with_line_feeds_alone_a_carriage_return_is_part_of_its_line() {
+    let session = Session::new();
+    let options = [("atEnd", "stop"), ("lineSep", "\\n")];
+    let (query, listener) =
+        over_socket(&session, &options, "SELECT value FROM lines", "append", CONTINUOUS);
+    let (mut sender, _) = listener.accept().unwrap();
+    sender.write_all(b"one\rtwo\r\nthree\r").unwrap();
+    drop(sender);
+    query.await_termination().unwrap();
+    assert_eq!(values(&session), ["one\rtwo\r", "three\r"]);
+    let reader = session.read_stream().format("socket").option("host", "h").option("port", 1);
+    let error = reader.option("lineSep", ";").load().err().unwrap();
+    assert_eq!(error.condition, "INVALID_OPTION_VALUE");
+}
+
+#[test]
 fn bad_lines_are_set_aside_and_nothing_else_is_lost() {
     for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
         let session = Session::new();

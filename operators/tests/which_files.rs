@@ -246,6 +246,11 @@ fn times_of_files_are_compared_in_the_zone() {
     assert_eq!(rows("modifiedAfter", "2023-11-14T17:13:19", "America/New_York"), "1");
     assert_eq!(rows("modifiedAfter", "2023-11-14T17:13:20", "America/New_York"), "");
     assert_eq!(rows("modifiedAfter", "yesterday", "UTC"), "INVALID_OPTION_VALUE");
+    let session = Session::new();
+    let stream = session.read_stream().format("json").schema(Schema::parse_ddl("n INT").unwrap());
+    let stream = stream.option("path", folder.0.join("in").display());
+    let error = stream.option("modifiedAfter", "2023-11-15").load().err().unwrap();
+    assert_eq!(error.condition, "INVALID_OPTION_VALUE", "as in Spark");
 }
 
 #[test]

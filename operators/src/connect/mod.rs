@@ -19,6 +19,7 @@ pub mod console;
 pub mod file;
 pub mod foreach;
 pub mod format;
+pub mod line_ends;
 pub mod memory;
 pub mod options;
 pub mod rate;

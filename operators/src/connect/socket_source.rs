@@ -4,7 +4,9 @@
 //! workers: a client is taken by the first of them that has none, and is its own until it leaves. All
 //! accept from one queue, so no client waits behind a busy part while another is free.
 //!
-//! *Framing.* A line ends with LF; a CR before it is dropped. A line longer than `maxLineLength`
+//! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` with LF alone (see
+//! [`LineEnds`]). A CR that is the last byte read ends its line at once; an LF that the next read
+//! begins with is dropped before it is logged or counted. A line longer than `maxLineLength`
 //! or with broken UTF-8 is counted and set aside ([`BadRecords`]); what was read of it is never
 //! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
 //! the peer is to come back (`atEnd` is `reconnect`, or we listen): then it is set aside.
@@ -23,6 +25,7 @@
 //! made on the thread that starts the query.
 
 use super::bad_records::{BadRecords, KEPT_BYTES};
+use super::line_ends::LineEnds;
 use super::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -74,6 +77,7 @@ pub struct SocketConfig {
     at_end: AtEnd,
     durable: bool,
     acknowledge: bool,
+    ends: LineEnds,
 }
 
 /// What the parts of a listening source have in common.
@@ -82,7 +86,7 @@ pub struct Shared(Option<(SocketAddr, std::net::TcpListener)>);
 
 impl SocketConfig {
     /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength`, `atEnd`, `durable`,
-    /// `acknowledge` and `numPartitions`.
+    /// `acknowledge`, `lineSep` and `numPartitions`.
     pub fn read(options: &Options) -> PlanResult<Self> {
         let mut reader = OptionReader::new("source socket", options);
         let host = reader.required("host", "localhost")?.to_string();
@@ -99,6 +103,7 @@ impl SocketConfig {
         let durable = reader.flag("durable", false)?;
         let acknowledge = reader.flag("acknowledge", false)?;
         let parts = reader.number("numPartitions", 1, 1, 256)?;
+        let ends = line_ends(&mut reader)?;
         reader.finish()?;
         if parts > 1 && !listen {
             return Err(PlanError::new(
@@ -122,7 +127,17 @@ impl SocketConfig {
                 "What is not kept cannot be acknowledged",
             ));
         }
-        Ok(Self { host, port, listen, include_timestamp, max_line, at_end, durable, acknowledge })
+        Ok(Self {
+            host,
+            port,
+            listen,
+            include_timestamp,
+            max_line,
+            at_end,
+            durable,
+            acknowledge,
+            ends,
+        })
     }
 
     /// `value STRING`, and with `includeTimestamp` also `timestamp TIMESTAMP`.
@@ -195,6 +210,20 @@ impl SocketConfig {
     }
 }
 
+/// The option `lineSep`: line feeds alone, or what ends a line in Spark.
+fn line_ends(reader: &mut OptionReader<'_>) -> PlanResult<LineEnds> {
+    match reader.get("lineSep") {
+        None => Ok(LineEnds::Any),
+        Some("\n" | "\\n") => Ok(LineEnds::Lf),
+        Some(other) => Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("source socket: option 'lineSep' is '{}'", other.escape_default()),
+            "Write '\\n' for lines that nothing but a line feed ends; leave it out for lines that \
+             \\n, \\r\\n or \\r ends",
+        )),
+    }
+}
+
 impl Shared {
     fn listen(&mut self, address: SocketAddr) -> std::io::Result<TcpListener> {
         let listener = match &self.0 {
@@ -249,6 +278,8 @@ pub struct SocketSource {
     position: u64,
     /// Inside a line that is too long: its offset, its length so far, and its first bytes.
     skipping: Option<(u64, u64, Vec<u8>)>,
+    /// The last byte read was a CR, which has ended its line.
+    after_cr: bool,
     bound: Option<u64>,
     /// Nothing was read since the checkpoint was taken up.
     resumed: bool,
@@ -294,8 +325,9 @@ impl Durable {
     }
 
     /// Opens the log to go on at `position`. Says where it was torn, if it was.
-    fn open(&mut self, position: u64) -> Result<Option<String>, EngineError> {
-        let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position)?;
+    fn open(&mut self, position: u64, ends: LineEnds) -> Result<Option<String>, EngineError> {
+        let count = |payload: &[u8]| ends.count(payload);
+        let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position, count)?;
         (self.log, self.replay) = (Some(log), Some(replay));
         (self.lines, self.next_connection) = (tail.lines, tail.connections);
         Ok(tail.torn)
@@ -329,6 +361,7 @@ impl SocketSource {
             end: 0,
             position: 0,
             skipping: None,
+            after_cr: false,
             bound: None,
             resumed: false,
             planned_once: false,
@@ -480,12 +513,13 @@ impl SocketSource {
         match stream.read(&mut self.buffer[self.end..to]) {
             Ok(0) => Ok(ReadOutcome::Eof),
             Ok(count) => {
+                let count = self.without_split_end(count);
                 self.ingest_ns = cx.env.now_ns();
                 if self.config.include_timestamp || self.durable.is_some() {
                     self.ingest_us = cx.env.wall_us();
                 }
                 self.end += count;
-                if self.durable.is_some() {
+                if self.durable.is_some() && count > 0 {
                     self.keep(Kind::Data, count)?;
                 }
                 Ok(ReadOutcome::Bytes)
@@ -498,6 +532,22 @@ impl SocketSource {
             // A reset is the end of this connection, not of the query.
             Err(_) => Ok(ReadOutcome::Eof),
         }
+    }
+
+    /// Drops an LF that comes behind a CR in a read of its own: the CR has ended the line. Returns
+    /// how many of the bytes that were read remain.
+    #[inline]
+    fn without_split_end(&mut self, count: usize) -> usize {
+        if self.config.ends != LineEnds::Any {
+            return count;
+        }
+        let (begin, end) = (self.end, self.end + count);
+        let is_rest = self.after_cr && self.buffer[begin] == b'\n';
+        self.after_cr = self.buffer[end - 1] == b'\r';
+        if is_rest {
+            self.buffer.copy_within(begin + 1..end, begin);
+        }
+        count - usize::from(is_rest)
     }
 
     fn is_replaying(&self) -> bool {
@@ -520,7 +570,7 @@ impl SocketSource {
             kind,
         };
         log.append(&head, payload)?;
-        durable.lines += memchr::memchr_iter(b'\n', payload).count() as u64;
+        durable.lines += self.config.ends.count(payload);
         if self.config.acknowledge {
             self.acknowledge();
         }
@@ -544,6 +594,7 @@ impl SocketSource {
     /// A connection has begun.
     fn opened(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         (self.ingest_ns, self.ingest_us) = (cx.env.now_ns(), cx.env.wall_us());
+        self.after_cr = false;
         if let Some(durable) = &mut self.durable {
             durable.connection = durable.next_connection;
             durable.next_connection += 1;
@@ -554,8 +605,8 @@ impl SocketSource {
 
     /// Drops the beginning of a line whose connection is gone.
     fn drop_partial(&mut self) {
-        let whole =
-            memchr::memrchr(b'\n', &self.buffer[self.start..self.end]).map_or(0, |at| at + 1);
+        let last = self.config.ends.last(&self.buffer[self.start..self.end]);
+        let whole = last.map_or(0, |at| at + 1);
         let rest_at = self.start + whole;
         let rest = self.end - rest_at;
         if whole == 0 && self.skipping.is_some() {
@@ -629,7 +680,7 @@ impl SocketSource {
     /// The connection is over.
     fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
-        let unended = self.end > self.start && self.buffer[self.end - 1] != b'\n';
+        let unended = self.end > self.start && !self.config.ends.is_end(self.buffer[self.end - 1]);
         if returns || self.skipping.is_some() || !unended {
             // Whole lines may still wait for their batch; the rest is what follows them.
             self.drop_partial();
@@ -674,13 +725,14 @@ impl SocketSource {
             if self.bound.is_some_and(|bound| self.position >= bound) {
                 break;
             }
-            let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..self.end]) else {
+            let Some(at) = self.config.ends.first(&self.buffer[self.scanned..self.end]) else {
                 self.scanned = self.end;
                 self.cut_long_line();
                 break;
             };
             let line_end = self.scanned + at;
             let length = line_end - self.start;
+            let end_length = LineEnds::length(&self.buffer[..self.end], line_end);
             if let Some((offset, before, first)) = self.skipping.take() {
                 let whole = before + length as u64;
                 self.counters.bad.add(offset, whole, "line longer than maxLineLength", &first);
@@ -695,7 +747,7 @@ impl SocketSource {
             } else {
                 self.emit_line(down, line_end)?;
             }
-            self.consume(length + 1);
+            self.consume(length + end_length);
             self.scanned = self.start;
             emitted += 1;
         }
@@ -724,10 +776,7 @@ impl SocketSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let mut line = &self.buffer[self.start..line_end];
-        if let Some(without) = line.strip_suffix(b"\r") {
-            line = without;
-        }
+        let line = &self.buffer[self.start..line_end];
         if std::str::from_utf8(line).is_err() {
             let length = line.len() as u64;
             self.counters.bad.add(self.position, length, "not UTF-8", line);
@@ -780,7 +829,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         }
         self.token = io.token();
         if let Some(durable) = &mut self.durable {
-            let torn = durable.open(self.position)?;
+            let torn = durable.open(self.position, self.config.ends)?;
             if let Some(torn) = torn {
                 (self.notice)(&format!(
                     "socket source: the capture log was torn at {torn} and goes on before it"
@@ -854,7 +903,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
                 }
             }
         }
-        let last_line = memchr::memrchr(b'\n', &self.buffer[self.start..self.end]);
+        let last_line = self.config.ends.last(&self.buffer[self.start..self.end]);
         if last_line.is_none() {
             self.scanned = self.end;
             self.cut_long_line();

@@ -332,7 +332,9 @@ impl StreamReader {
                 let origin = if inferred { Origin::Files } else { Origin::User };
                 let given = given.map(|schema| (schema, origin));
                 let config = FileSourceConfig::read(&format, &self.options, given, &settings)?;
-                if !self.streaming {
+                if self.streaming {
+                    config.check_stream()?;
+                } else {
                     config.check_exists()?;
                 }
                 config.schema()

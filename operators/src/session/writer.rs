@@ -703,7 +703,10 @@ impl SinkSpec {
 fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
     let schema = Some((scan.schema.clone(), Origin::Plan));
     let config = FileSourceConfig::read(&scan.format, &scan.options, schema, settings)?;
-    Ok(if scan.streaming { config } else { config.as_table() })
+    if scan.streaming {
+        config.check_stream()?;
+    }
+    Ok(config)
 }
 
 fn refused(error: PlanError) -> EngineError {

@@ -57,8 +57,7 @@ pub struct Listing {
     /// Of times in the names of folders.
     zone: Tz,
     infers_types: bool,
-    /// Whether files outside of the folders of partitions are left out, where there are such
-    /// folders: Spark does so in tables.
+    /// Whether files outside of the folders of partitions are left out.
     only_partitions: bool,
 }
 
@@ -197,8 +196,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Leaves out what Spark leaves out of a table: files outside of the folders of partitions.
-    pub fn as_table(&mut self) {
+    /// Leaves out files outside of the folders of partitions, as Spark does where there are any.
+    pub fn only_partitions(&mut self) {
         self.only_partitions = true;
     }
 
@@ -216,6 +215,11 @@ impl Listing {
             Root::Path(path) => path.display().to_string(),
             Root::Pattern(pattern) => pattern.texts().collect::<Vec<_>>().join(", "),
         }
+    }
+
+    /// Whether files are chosen by when they were changed.
+    pub fn goes_by_time(&self) -> bool {
+        self.before_us.is_some() || self.after_us.is_some()
     }
 
     /// Whether a path is there; a pattern must match one.
@@ -260,21 +264,33 @@ impl Listing {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found.dedup_by(|a, b| a.path == b.path);
         if !self.recursive {
-            self.retain_partitions(&roots, &mut found);
+            self.retain_partitions(&roots, &mut found, report);
         }
         Ok(found)
     }
 
     /// Drops files in folders below a path that are no folders of partitions.
-    fn retain_partitions(&self, roots: &[PathBuf], found: &mut Vec<FileInfo>) {
+    fn retain_partitions(
+        &self,
+        roots: &[PathBuf],
+        found: &mut Vec<FileInfo>,
+        report: &mut Report<'_>,
+    ) {
         let is_direct = |file: &FileInfo| {
             let parent = file.path.parent();
             roots.iter().any(|root| Some(root.as_path()) == parent || *root == file.path)
         };
         let partitioned = |file: &FileInfo| !self.partitions(&file.path).is_empty();
-        let any = found.iter().any(partitioned);
-        let only = any && self.only_partitions;
-        found.retain(|file| partitioned(file) || (!only && is_direct(file)));
+        found.retain(|file| {
+            if partitioned(file) {
+                return true;
+            }
+            let is_direct = is_direct(file);
+            if is_direct && self.only_partitions {
+                report(&file.path, "it lies outside of the folders of partitions");
+            }
+            is_direct && !self.only_partitions
+        });
     }
 
     /// The files of a folder and of those below it.

@@ -26,17 +26,14 @@ pub fn partition_of(name: &str) -> Option<(String, String)> {
 }
 
 /// The type that all values of a column have. Spark's order: INT, BIGINT, DECIMAL, DOUBLE,
-/// TIMESTAMP, DATE, STRING. Without `infers` it is STRING.
+/// TIMESTAMP, DATE, STRING, and VOID where all are NULL. Without `infers` it is STRING.
 pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, zone: Tz, infers: bool) -> DataType {
     let own = |value: &str| match value {
         NULL_PARTITION => DataType::Null,
         _ if !infers => DataType::String,
         value => type_of_value(value, zone),
     };
-    match values.map(own).reduce(wider) {
-        Some(DataType::Null) | None => DataType::String,
-        Some(found) => found,
-    }
+    values.map(own).reduce(wider).unwrap_or(DataType::String)
 }
 
 fn type_of_value(value: &str, zone: Tz) -> DataType {
@@ -207,7 +204,7 @@ mod tests {
             ("2024-05-06 10%3A00%3A00.123", "STRING"),
             ("2024-05-06 10%3A00", "STRING"),
             ("2024-05-06T10%3A00%3A00", "STRING"),
-            ("__HIVE_DEFAULT_PARTITION__", "STRING"),
+            ("__HIVE_DEFAULT_PARTITION__", "VOID"),
             ("7|2.5", "DOUBLE"),
             ("7|12345678901", "BIGINT"),
             ("12345678901|2.5", "STRING"),

@@ -156,8 +156,11 @@ impl FileSourceConfig {
     ) -> PlanResult<Self> {
         let what = format!("source {format}");
         let mut reader = OptionReader::with_settings(&what, options, settings);
-        let listing = Listing::read(&mut reader)?;
+        let mut listing = Listing::read(&mut reader)?;
         let partitions = listing.partition_columns(&FileStorage)?;
+        if !partitions.is_empty() {
+            listing.only_partitions();
+        }
         let schema = match schema {
             None if format == "text" => Some((Schema::parse_ddl("value STRING")?, Origin::Files)),
             given => given,
@@ -225,10 +228,17 @@ impl FileSourceConfig {
         }
     }
 
-    /// Leaves out what Spark leaves out of tables: files outside of the folders of partitions.
-    pub fn as_table(mut self) -> Self {
-        self.listing.as_table();
-        self
+    /// Refuses what only a table may have: in a stream, a file that is not listed today because of
+    /// its time would never be.
+    pub fn check_stream(&self) -> PlanResult<()> {
+        if !self.listing.goes_by_time() {
+            return Ok(());
+        }
+        Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            "options 'modifiedBefore' and 'modifiedAfter' are not allowed for a stream of files",
+            "Use maxFileAge, or read the files as a table",
+        ))
     }
 
     /// Refuses a pattern that matches nothing: a table without files.

@@ -1,0 +1,71 @@
+//! What ends a line that comes from a socket.
+//!
+//! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source reads with Java's
+//! `BufferedReader`. A `\r` ends its line at once, even if it is the last byte that has come: if
+//! the next byte is a `\n`, that byte is dropped. With the option `lineSep '\n'` nothing but `\n`
+//! ends a line, for text in which a `\r` has another meaning.
+
+/// The bytes that end a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineEnds {
+    /// `\n`, `\r\n` and `\r`.
+    Any,
+    /// `\n` alone.
+    Lf,
+}
+
+impl LineEnds {
+    /// Where the first line ends.
+    #[inline]
+    pub fn first(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Self::Any => memchr::memchr2(b'\n', b'\r', bytes),
+            Self::Lf => memchr::memchr(b'\n', bytes),
+        }
+    }
+
+    /// How many bytes end the line at `at`.
+    #[inline]
+    pub fn length(bytes: &[u8], at: usize) -> usize {
+        1 + usize::from(bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n'))
+    }
+
+    /// The last byte that ends a line.
+    pub fn last(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Self::Any => memchr::memrchr2(b'\n', b'\r', bytes),
+            Self::Lf => memchr::memrchr(b'\n', bytes),
+        }
+    }
+
+    /// Whether a byte ends a line.
+    pub fn is_end(self, byte: u8) -> bool {
+        byte == b'\n' || (self == Self::Any && byte == b'\r')
+    }
+
+    /// How many lines end in bytes that do not begin within a line end.
+    pub fn count(self, bytes: &[u8]) -> u64 {
+        let (mut count, mut from) = (0, 0);
+        while let Some(at) = self.first(&bytes[from..]) {
+            count += 1;
+            from += at + if self == Self::Any { Self::length(&bytes[from..], at) } else { 1 };
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_lines() {
+        assert_eq!(LineEnds::Any.count(b"a\rb\r\nc\n\n\r"), 5);
+        assert_eq!(LineEnds::Lf.count(b"a\rb\r\nc\n\n\r"), 3);
+        assert_eq!(LineEnds::Any.first(b"ab\r\n"), Some(2));
+        assert_eq!(LineEnds::length(b"ab\r\n", 2), 2);
+        assert_eq!(LineEnds::length(b"ab\r", 2), 1);
+        assert_eq!(LineEnds::Any.last(b"a\nb\rc"), Some(3));
+        assert_eq!(LineEnds::Lf.last(b"a\nb\rc"), Some(1));
+    }
+}
