@@ -2,7 +2,7 @@
 
 use crate::table::csv::WriteOptions;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{write_json_as, write_string};
+use crate::table::json::{Style, write_json_as, write_string};
 use crate::table::row::{Row, Slot};
 use crate::table::text::Notation;
 use crate::table::types::{DataType, Schema};
@@ -46,8 +46,8 @@ pub struct LineOptions {
     pub csv: WriteOptions,
     /// Behind each row.
     pub line_end: String,
-    /// Whether JSON has fields that are NULL.
-    pub nulls: bool,
+    /// How JSON is written.
+    pub json: Style,
     /// How dates and times are written.
     pub notation: Notation,
 }
@@ -57,7 +57,7 @@ impl Default for LineOptions {
         Self {
             csv: WriteOptions::default(),
             line_end: "\n".to_string(),
-            nulls: false,
+            json: Style::default(),
             notation: Notation::default(),
         }
     }
@@ -124,7 +124,11 @@ impl LineWriter {
             Column { index: i, slot: Slot::new(i, width), data_type: f.data_type.clone(), name }
         };
         let plain_numbers = options.csv.numbers_are_plain();
-        let (columns, options) = (kept.map(column).collect(), Arc::new(options));
+        let mut columns: Vec<Column> = kept.map(column).collect();
+        if format == LineFormat::Json && options.json.sorted {
+            columns.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let options = Arc::new(options);
         Ok(Self { format, options, width, columns, plain_numbers, scratch: String::new() })
     }
 
@@ -153,10 +157,11 @@ impl LineWriter {
                 }
             }
             LineFormat::Json => {
+                let from = out.len();
                 out.push(b'{');
                 let mut first = true;
                 for Column { index, slot, data_type, name } in &self.columns {
-                    if row.is_null(*slot) && !options.nulls {
+                    if row.is_null(*slot) && !options.json.nulls {
                         continue;
                     }
                     if !std::mem::take(&mut first) {
@@ -175,11 +180,12 @@ impl LineWriter {
                         DataType::String => write_string(row.bytes(*slot), out),
                         other => {
                             let value = row.value(*index, width, other);
-                            write_json_as(&value, other, &options.notation, options.nulls, out);
+                            write_json_as(&value, other, &options.notation, options.json, out);
                         }
                     }
                 }
                 out.push(b'}');
+                options.json.finish(out, from);
             }
             LineFormat::Csv => {
                 let csv = &options.csv;

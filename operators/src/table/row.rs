@@ -178,6 +178,8 @@ pub trait Bytes: AsRef<[u8]> + AsMut<[u8]> {
     fn extend(&mut self, bytes: &[u8]);
     /// Appends `count` zeros.
     fn zeros(&mut self, count: usize);
+    /// Drops all behind the first `length` bytes.
+    fn truncate(&mut self, length: usize);
 }
 
 impl Bytes for Vec<u8> {
@@ -189,6 +191,9 @@ impl Bytes for Vec<u8> {
     fn zeros(&mut self, count: usize) {
         self.resize(self.len() + count, 0);
     }
+    fn truncate(&mut self, length: usize) {
+        Self::truncate(self, length);
+    }
 }
 
 impl Bytes for bumpalo::collections::Vec<'_, u8> {
@@ -199,6 +204,9 @@ impl Bytes for bumpalo::collections::Vec<'_, u8> {
     #[inline]
     fn zeros(&mut self, count: usize) {
         self.resize(self.len() + count, 0);
+    }
+    fn truncate(&mut self, length: usize) {
+        Self::truncate(self, length);
     }
 }
 
@@ -214,13 +222,31 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
     #[inline]
     pub fn new(out: &'b mut B, width: usize) -> Self {
         let start = out.as_ref().len();
-        let nulls = width.div_ceil(64) * 8;
-        out.zeros(nulls + width * 8);
-        let bits = &mut out.as_mut()[start..start + nulls];
-        for index in 0..width {
+        let mut row = Self { out, start, width };
+        row.restart();
+        row
+    }
+
+    /// Starts the row anew: all its fields are NULL again, and its tail is empty.
+    pub fn restart(&mut self) {
+        self.out.truncate(self.start);
+        let nulls = self.width.div_ceil(64) * 8;
+        self.out.zeros(nulls + self.width * 8);
+        let bits = &mut self.out.as_mut()[self.start..self.start + nulls];
+        for index in 0..self.width {
             bits[index / 8] |= 1 << (index % 8);
         }
-        Self { out, start, width }
+    }
+
+    /// The row as it is so far, if it is the last in the buffer.
+    pub fn row(&self) -> Row<'_> {
+        Row(&self.out.as_ref()[self.start..])
+    }
+
+    /// Whether a field was not set.
+    #[inline]
+    pub fn is_null(&self, index: usize) -> bool {
+        self.row().is_null(Slot::new(index, self.width))
     }
 
     /// Goes on with a row of `width` fields that is all there is in the buffer.
@@ -311,6 +337,21 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         let row = self.out.as_mut();
         row[self.start..slots].fill(0);
         row[slots..slots + words.len()].copy_from_slice(words);
+    }
+
+    /// Like [`Self::nested`], but the field stays as it is if `fill` fails; what was written stays
+    /// in the tail.
+    pub fn try_nested<T, E>(
+        &mut self,
+        index: usize,
+        width: usize,
+        fill: impl FnOnce(&mut RowWriter<'_, B>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let start = self.out.as_ref().len();
+        let filled = fill(&mut RowWriter::new(self.out, width))?;
+        let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
+        self.set(index, offset as u64 | (length as u64) << 32);
+        Ok(filled)
     }
 
     /// Sets a decimal by its unscaled value.

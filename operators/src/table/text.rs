@@ -68,7 +68,7 @@ pub fn pattern(
 
 impl Notation {
     /// Reads a number, date or time: its slot, or for a decimal its unscaled value.
-    fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
+    pub fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         Some(match data_type {
             DataType::Date => match &self.date {
                 Some(pattern) => pattern.date(text)?,

@@ -8,12 +8,13 @@
 
 use super::charset::{Charset, Coding};
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
+use super::json::{JsonRecords, reading};
 use super::of_file::OfFile;
 use crate::connect::options::OptionReader;
 use crate::table::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::ObjectReader;
+use crate::table::json::{Reading, Source};
 use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
@@ -35,7 +36,7 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 enum Format {
     Text,
-    Json(ObjectReader),
+    Json(Box<JsonRecords>),
     Csv(Box<Csv>),
 }
 
@@ -123,7 +124,7 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     };
     Ok(match (format, whole, separator) {
         (Format::Text, true, _) => Framing::Whole,
-        (_, true, _) => Framing::Json,
+        (_, true, _) => Framing::JsonFile,
         (_, false, Some(separator)) => Framing::Separated(separator.into_bytes()),
         (_, false, None) => Framing::Lines,
     })
@@ -144,6 +145,14 @@ fn format_csv(reader: &mut OptionReader<'_>) -> PlanResult<Format> {
     Ok(Format::Csv(Box::new(Csv { options, records })))
 }
 
+/// Spark reads JSON through a reader of characters where an option names the character set.
+fn source(coding: Coding) -> Source {
+    match coding {
+        Coding::Json => Source::Bytes,
+        Coding::Known(_) => Source::Chars,
+    }
+}
+
 /// The records of a format as texts, before there is a schema.
 pub struct Raw {
     format: Format,
@@ -155,7 +164,7 @@ pub struct Raw {
 /// Reads the options that say how records of a format are found and written.
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
     let format = match format {
-        "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
+        "json" => Format::Json(Box::new(JsonRecords::new(&[], Reading::default()))),
         "csv" => format_csv(reader)?,
         _ => Format::Text,
     };
@@ -173,6 +182,11 @@ impl Raw {
     /// How the bytes of a file become text.
     pub fn coding(&self) -> Coding {
         self.coding
+    }
+
+    /// Which of Spark's JSON parsers is followed.
+    pub fn source(&self) -> Source {
+        source(self.coding)
     }
 
     /// How dates, times and numbers are written.
@@ -234,7 +248,7 @@ impl Decoder {
         reader: &mut OptionReader<'_>,
     ) -> PlanResult<Self> {
         let format = match format {
-            "json" => Format::Json(ObjectReader::new(Vec::new(), Notation::default())),
+            "json" => Format::Json(Box::new(JsonRecords::new(&[], Reading::default()))),
             "csv" => format_csv(reader)?,
             _ => Format::Text,
         };
@@ -261,7 +275,7 @@ impl Decoder {
         }
         for of_inference in ["inferSchema", "samplingRatio", "preferDate", "primitivesAsString"]
             .into_iter()
-            .chain(["prefersDecimal", "inferTimestamp", "mergeSchema"])
+            .chain(["prefersDecimal", "inferTimestamp", "mergeSchema", "dropFieldIfAllNull"])
         {
             reader.get(of_inference);
         }
@@ -327,9 +341,9 @@ impl Decoder {
                 decoder.columns.push((i, field.data_type.clone(), true));
             }
         }
-        if let Format::Json(objects) = &mut decoder.format {
-            let fields = decoder.schema.fields.clone();
-            *objects = ObjectReader::new(fields, decoder.notation.clone());
+        if let Format::Json(records) = &mut decoder.format {
+            let reading = reading(reader, decoder.notation.clone(), source(coding))?;
+            **records = JsonRecords::new(&decoder.schema.fields, reading);
         }
         if let Format::Csv(csv) = &mut decoder.format {
             let columns = decoder.columns.iter().cloned();
@@ -341,27 +355,24 @@ impl Decoder {
     }
 
     /// Says which columns anything reads; the others stay NULL. A record of which what is wrong
-    /// is in one that nothing reads is a good one then. Where bad records of JSON are looked at,
-    /// every column is read.
+    /// is in one that nothing reads is a good one then.
     pub fn want(&mut self, needed: &[bool]) {
         if let Format::Csv(csv) = &mut self.format {
             return csv.records.want(needed);
         }
-        let looked_at =
-            self.mode != Mode::Permissive || self.corrupt.is_some_and(|corrupt| needed[corrupt]);
         for (index, _, wanted) in &mut self.columns {
-            *wanted = needed[*index] || looked_at;
+            *wanted = needed[*index];
         }
         self.read_only_wanted();
     }
 
     fn read_only_wanted(&mut self) {
-        if let Format::Json(objects) = &mut self.format {
+        if let Format::Json(records) = &mut self.format {
             let mut in_object = vec![false; self.schema.fields.len()];
             for (index, _, wanted) in &self.columns {
                 in_object[*index] = *wanted;
             }
-            objects.only(&in_object);
+            records.only(&in_object);
         }
     }
 
@@ -425,10 +436,44 @@ impl Decoder {
         passes_over(&self.format, record)
     }
 
-    /// Writes a record's row. The error says what is wrong; what could be read is written.
+    /// Whether the record that was decoded last has rows that were not written yet.
+    #[inline]
+    pub fn has_more_rows(&self) -> bool {
+        matches!(&self.format, Format::Json(records) if records.has_more())
+    }
+
+    /// Writes the next row of the record that was decoded last; false if there is none.
+    pub fn next_row(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
+        let Format::Json(records) = &mut self.format else { return false };
+        if !records.next(record, out) {
+            return false;
+        }
+        let mut writer = RowWriter::resume(out, self.schema.fields.len());
+        if let (Some(_), Some(at)) = (records.fault(), self.corrupt) {
+            writer.bytes(at, String::from_utf8_lossy(record).as_bytes());
+        }
+        self.of_file.put(&mut writer);
+        true
+    }
+
+    /// Writes a record's row, or the first of them: see [`Self::has_more_rows`]. Nothing is
+    /// written if it has none. The error says what is wrong; what could be read is written.
     #[inline]
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();
+        if let Format::Json(records) = &mut self.format {
+            let given = records.first(record, out);
+            if !given.row {
+                out.clear();
+                return Ok(());
+            }
+            let mut writer = RowWriter::resume(out, self.schema.fields.len());
+            if let (Some(_), Some(at)) = (given.fault, self.corrupt) {
+                writer.bytes(at, String::from_utf8_lossy(record).as_bytes());
+            }
+            self.of_file.put(&mut writer);
+            return given.fault.map_or(Ok(()), Err);
+        }
         let mut writer = RowWriter::new(out, self.schema.fields.len());
         let outcome = match &mut self.format {
             Format::Csv(csv) => csv.records.read(record, &mut writer).map_err(|fault| {
@@ -436,17 +481,14 @@ impl Decoder {
                 let (Fault::Misfit(reason) | Fault::Broken(reason)) = fault;
                 reason
             }),
-            format => match std::str::from_utf8(record) {
+            _ => match std::str::from_utf8(record) {
                 Err(_) => Err("not UTF-8"),
-                Ok(text) => match format {
-                    Format::Json(objects) => objects.read(text, &mut writer),
-                    _ => {
-                        if let Some((index, _, true)) = self.columns.first() {
-                            writer.bytes(*index, record);
-                        }
-                        Ok(())
+                Ok(_) => {
+                    if let Some((index, _, true)) = self.columns.first() {
+                        writer.bytes(*index, record);
                     }
-                },
+                    Ok(())
+                }
             },
         };
         if let (Err(_), Some(at)) = (outcome, self.corrupt) {
@@ -521,9 +563,9 @@ mod tests {
     fn json_fields_by_name_and_type() {
         let mut decoder = decoder("json", DDL, &[]);
         let line =
-            r#"{"n":7,"s":{"k":1},"x":1e3,"d":1.5,"t":"2024-01-01T00:00:00Z","a":[1,null],"z":0}"#;
+            r#"{"n":7,"s":{"k": 1},"x":1e3,"d":1.5,"t":"2024-01-01T00:00:00Z","a":[1,null],"z":0}"#;
         let expected = [
-            text("{\"k\":1}"),
+            text("{\"k\": 1}"),
             Value::Long(7),
             Value::Double(1000.0),
             Value::Decimal(150),
@@ -533,16 +575,29 @@ mod tests {
         assert_eq!(row(&mut decoder, line), (expected.to_vec(), Ok(())));
         for (bad, why) in [
             (r#"{"n":3000000000}"#, "a field is not of its type"),
-            ("[1]", "not a JSON object"),
+            ("5", "not a JSON object"),
             ("{", "not JSON"),
-            ("{} {}", "more than one JSON value"),
         ] {
             let (row, outcome) = row(&mut decoder, bad);
             assert_eq!((outcome, &row[1]), (Err(why), &Value::Null), "{bad}");
         }
+        assert_eq!(row(&mut decoder, "{} {}").1, Ok(()), "nothing after the object is read");
         let (row, outcome) = row(&mut decoder, r#"{"n":1,"s":"a","n":"x","s":"b","x":2}"#);
-        assert_eq!(outcome, Err("a field is not of its type"), "the last n counts");
-        assert_eq!(row[..3], [text("b"), Value::Null, Value::Double(2.0)]);
+        assert_eq!(outcome, Err("a field is not of its type"));
+        assert_eq!(row[..3], [text("b"), Value::Long(1), Value::Double(2.0)]);
+    }
+
+    #[test]
+    fn a_bad_json_record_is_kept_as_a_whole_or_not_at_all() {
+        let ddl = "n INT, s STRING, _corrupt_record STRING";
+        let mut decoder = decoder("json", ddl, &[]);
+        for (record, expected) in [
+            (r#"{"n":1,"s":"ok"}"#, [Value::Long(1), text("ok"), Value::Null]),
+            (r#"{"n":2,"s":"cut"#, [Value::Null, Value::Null, text(r#"{"n":2,"s":"cut"#)]),
+            (r#"{"n":"x","s":1.10}"#, [Value::Null, text("1.10"), text(r#"{"n":"x","s":1.10}"#)]),
+        ] {
+            assert_eq!(row(&mut decoder, record).0, expected, "{record}");
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub enum Framing {
     Csv(Box<Dialect>),
     /// JSON objects, one after the other or in an array, over as many lines as they like.
     Json,
+    /// A file of JSON as one record, which is an object or an array of them. A file that is too
+    /// long for that is read as [`Framing::Json`].
+    JsonFile,
     /// The file.
     Whole,
 }
@@ -102,6 +105,16 @@ impl Scanner {
         Self { framing, at: 0, begin: 0, depth: 0, state: State::Start, csv, too_few: 0 }
     }
 
+    /// Reads a file of JSON that is too long for one record value by value from here on.
+    pub fn splits(&mut self) -> bool {
+        let splits = self.framing == Framing::JsonFile;
+        if splits {
+            self.framing = Framing::Json;
+            self.reset();
+        }
+        splits
+    }
+
     /// Begins anew with a window that begins behind the record found last.
     pub fn reset(&mut self) {
         (self.at, self.begin, self.depth, self.state) = (0, 0, 0, State::Start);
@@ -143,7 +156,7 @@ impl Scanner {
             }
             Framing::Csv(_) => return self.csv(window, last),
             Framing::Json => self.json(window),
-            Framing::Whole => {
+            Framing::Whole | Framing::JsonFile => {
                 self.at = window.len();
                 None
             }

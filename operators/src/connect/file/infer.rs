@@ -2,6 +2,7 @@
 
 use super::decode::{Raw, raw};
 use super::input::Input;
+use super::json::reading;
 use super::limits::Limits;
 use super::listing::Listing;
 use crate::connect::options::OptionReader;
@@ -10,11 +11,11 @@ use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
 #[cfg(feature = "columnar")]
 use crate::table::expr::resolve::common_type;
+use crate::table::json::{Broken, Inference as JsonInference, InferredRecords, Source};
 use crate::table::plan::Options;
-use crate::table::row::RowWriter;
+use crate::table::text::Notation;
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::storage::FileStorage;
-use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
 fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
@@ -155,140 +156,73 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
     let mut reader = OptionReader::with_settings("source json", options, settings);
     let limits = Limits::read(&mut reader)?;
     let raw = raw("json", &mut reader)?;
-    let rules = Rules {
-        all_text: reader.flag("primitivesAsString", false)?,
-        decimals: reader.flag("prefersDecimal", false)?,
-        times: reader.flag("inferTimestamp", false)?,
-    };
+    let inference = inference(&mut reader, raw.notation().clone(), raw.source())?;
+    let mode = reader.choice("mode", &["PERMISSIVE", "DROPMALFORMED", "FAILFAST"])?;
     let corrupt = reader.get("columnNameOfCorruptRecord").unwrap_or("_corrupt_record");
-    let (mut found, mut bad) = (DataType::Struct(Vec::new()), false);
-    each_record(&raw, files, limits, &mut |_, record, _| {
-        let Ok(text) = std::str::from_utf8(record) else { return true };
-        let raw = &raw;
-        let mut take = |value: &Json| match value {
-            Json::Object(_) => {
-                found =
-                    together(std::mem::replace(&mut found, DataType::Null), rules.of(value, raw));
-            }
-            Json::Null => {}
-            _ => bad = true,
+    let mut found = InferredRecords::default();
+    for path in files {
+        let most = limits.record_bytes_max;
+        let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), most);
+        let mut input = match opened {
+            Ok(input) => input,
+            Err(error) if limits.ignores(&error) => continue,
+            Err(error) => return Err(unreadable(path, error)),
         };
-        match serde_json::from_str(text) {
-            // An array stands for the objects in it.
-            Ok(Json::Array(values)) => values.iter().for_each(take),
-            Ok(value) => take(&value),
-            Err(_) => bad = true,
+        loop {
+            let record = match input.record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(_) if limits.ignores_corrupt => break,
+                Err(error) => return Err(unreadable(path, error)),
+            };
+            let bytes = input.bytes(&record);
+            match inference.of(bytes) {
+                _ if record.fault.is_some() => found.bad = true,
+                Ok(inferred) => found.add(inferred),
+                Err(Broken) => found.bad = true,
+            }
+            if found.bad && mode == "FAILFAST" {
+                return Err(PlanError::new(
+                    "MALFORMED_RECORD_IN_SCHEMA_INFERENCE",
+                    format!(
+                        "{}: a record from byte {} on is not JSON",
+                        path.display(),
+                        record.offset
+                    ),
+                    "Mend the record, give the schema, or use mode 'PERMISSIVE'",
+                ));
+            }
         }
-        true
-    })?;
-    let DataType::Struct(mut fields) = finished(found) else { return Ok(Schema::default()) };
-    if bad && !fields.iter().any(|f| f.name == corrupt) {
+    }
+    let mut fields = inference.fields(found.columns);
+    let has_corrupt = fields.iter().any(|f| f.name == corrupt);
+    if found.bad && mode == "PERMISSIVE" && !has_corrupt {
         fields.push(Field::new(corrupt, DataType::String, true));
         fields.sort_by(|a, b| a.name.cmp(&b.name));
     }
     Ok(Schema::new(fields))
 }
 
-struct Rules {
-    all_text: bool,
-    decimals: bool,
-    times: bool,
-}
-
-impl Rules {
-    fn of(&self, value: &Json, raw: &Raw) -> DataType {
-        match value {
-            Json::Null => DataType::Null,
-            Json::Array(values) => {
-                let of = values.iter().map(|value| self.of(value, raw));
-                DataType::Array(Box::new(of.fold(DataType::Null, together)))
-            }
-            Json::Object(entries) => {
-                let mut fields: Vec<Field> = Vec::new();
-                for (name, value) in entries {
-                    fields.push(Field::new(name.clone(), self.of(value, raw), true));
-                }
-                fields.sort_by(|a, b| a.name.cmp(&b.name));
-                DataType::Struct(fields)
-            }
-            _ if self.all_text => DataType::String,
-            Json::Bool(_) => DataType::Boolean,
-            Json::Number(number) if number.is_i64() => DataType::Long,
-            Json::Number(number) => {
-                let text = number.to_string();
-                let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-                let whole = whole.trim_start_matches('-').trim_start_matches('0').len();
-                let digits = (whole + fraction.len()).max(1);
-                let exact = digits <= 38 && !text.contains(['e', 'E']);
-                if exact && (number.is_u64() || self.decimals) {
-                    DataType::Decimal(digits as u8, fraction.len() as u8)
-                } else {
-                    DataType::Double
-                }
-            }
-            Json::String(text) => {
-                let mut row = Vec::new();
-                let mut writer = RowWriter::new(&mut row, 1);
-                let is_time =
-                    self.times && raw.notation().put(text, &DataType::Timestamp, &mut writer, 0);
-                if is_time { DataType::Timestamp } else { DataType::String }
-            }
-        }
+/// Reads the options of inference. `samplingRatio` is looked at, but all records are read.
+fn inference(
+    reader: &mut OptionReader<'_>,
+    notation: Notation,
+    source: Source,
+) -> PlanResult<JsonInference> {
+    if let Some(ratio) = reader.get("samplingRatio")
+        && !ratio.trim().parse::<f64>().is_ok_and(|ratio| ratio > 0.0)
+    {
+        return Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("option 'samplingRatio' is '{ratio}', but must be a number above 0"),
+            "Leave it out: all records are read",
+        ));
     }
-}
-
-/// The type of values of both types: what does not go together is text.
-fn together(a: DataType, b: DataType) -> DataType {
-    match (a, b) {
-        (DataType::Null, other) | (other, DataType::Null) => other,
-        (a, b) if a == b => a,
-        (DataType::Struct(mut a), DataType::Struct(b)) => {
-            for field in b {
-                match a.iter_mut().find(|f| f.name == field.name) {
-                    Some(known) => {
-                        let before = std::mem::replace(&mut known.data_type, DataType::Null);
-                        known.data_type = together(before, field.data_type);
-                    }
-                    None => a.push(field),
-                }
-            }
-            a.sort_by(|a, b| a.name.cmp(&b.name));
-            DataType::Struct(a)
-        }
-        (DataType::Array(a), DataType::Array(b)) => DataType::Array(Box::new(together(*a, *b))),
-        (a, b) if a.is_numeric() && b.is_numeric() => {
-            let decimal = |t: &DataType| match t {
-                DataType::Long => Some((20, 0)),
-                DataType::Decimal(p, s) => Some((*p, *s)),
-                _ => None,
-            };
-            match (decimal(&a), decimal(&b)) {
-                (Some((p, s)), Some((q, t))) => {
-                    let (scale, whole) = (s.max(t), (p - s).max(q - t));
-                    if whole + scale > 38 {
-                        DataType::Double
-                    } else {
-                        DataType::Decimal(whole + scale, scale)
-                    }
-                }
-                _ => DataType::Double,
-            }
-        }
-        _ => DataType::String,
-    }
-}
-
-/// What was only ever NULL is text, and an object without fields is left out.
-fn finished(found: DataType) -> DataType {
-    match found {
-        DataType::Null => DataType::String,
-        DataType::Array(element) => DataType::Array(Box::new(finished(*element))),
-        DataType::Struct(fields) => {
-            let kept = fields.into_iter().filter(|f| f.data_type != DataType::Struct(Vec::new()));
-            DataType::Struct(
-                kept.map(|f| Field::new(f.name, finished(f.data_type), f.nullable)).collect(),
-            )
-        }
-        other => other,
-    }
+    Ok(JsonInference {
+        reading: reading(reader, notation, source)?,
+        all_text: reader.flag("primitivesAsString", false)?,
+        decimals: reader.flag("prefersDecimal", false)?,
+        times: reader.flag("inferTimestamp", false)?,
+        without_nulls: reader.flag("dropFieldIfAllNull", false)?,
+    })
 }

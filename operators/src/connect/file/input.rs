@@ -127,9 +127,13 @@ impl Input {
             end: 0,
             offset,
             // The whole of a file keeps its mark.
-            at_start: offset == 0 && framing != Framing::Whole,
+            at_start: offset == 0 && !matches!(framing, Framing::Whole | Framing::JsonFile),
             ended: false,
-            scanner: Scanner::new(framing),
+            // Only a file that is too long for one record is continued in its middle.
+            scanner: Scanner::new(match framing {
+                Framing::JsonFile if offset > 0 => Framing::Json,
+                framing => framing,
+            }),
             record_bytes_max,
         }
     }
@@ -170,6 +174,9 @@ impl Input {
                 self.scanner.try_now();
             }
             if let Some(frame) = self.scanner.find(window, self.ended) {
+                if frame.end - frame.begin > self.record_bytes_max && self.scanner.splits() {
+                    continue;
+                }
                 return if frame.end - frame.begin <= self.record_bytes_max {
                     Ok(Some(self.found(frame)))
                 } else {
@@ -181,7 +188,7 @@ impl Input {
                 self.take(left);
                 return Ok(None);
             }
-            if window.len() - self.scanner.begin() > most {
+            if window.len() - self.scanner.begin() > most && !self.scanner.splits() {
                 return self.too_long().map(Some);
             }
             self.fill()?;
@@ -344,6 +351,20 @@ mod tests {
             texts(" [ {\"a\":\"}\\\"\"},\n {\"b\":[1,{}]} ]\n5\n{\"c\"", Framing::Json),
             ["{\"a\":\"}\\\"\"}", "{\"b\":[1,{}]}", "5", "{\"c\""]
         );
+    }
+
+    #[test]
+    fn a_file_of_json_is_one_record_unless_it_is_too_long() {
+        let bytes = b"[{\"a\":1},\n{\"a\":2}]";
+        for step in [1, 100] {
+            let whole = records(bytes, &Framing::JsonFile, step, 100, 0);
+            assert_eq!(whole, [(0, "[{\"a\":1},\n{\"a\":2}]".to_string(), true)]);
+            let split = records(bytes, &Framing::JsonFile, step, 10, 0);
+            let expected =
+                [(1, "{\"a\":1}".to_string(), true), (10, "{\"a\":2}".to_string(), true)];
+            assert_eq!(split, expected);
+            assert_eq!(records(bytes, &Framing::JsonFile, step, 10, 8), expected[1..]);
+        }
     }
 
     #[test]

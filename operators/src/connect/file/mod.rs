@@ -7,6 +7,7 @@ mod frame;
 mod glob;
 mod infer;
 mod input;
+mod json;
 mod limits;
 mod listing;
 mod log;

@@ -285,6 +285,8 @@ impl FileSourceConfig {
             file: 0,
             reader: None,
             skip_to: 0,
+            skip_rows: 0,
+            present: None,
             bound: None,
             pending: None,
             next_list_ns: 0,
@@ -368,6 +370,9 @@ struct Position {
     file: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     byte: u64,
+    /// Rows of the record there that were emitted: a JSON array has several.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    row: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -395,6 +400,10 @@ pub struct FileSource {
     reader: Option<(PathBuf, Opened)>,
     /// Where to begin in the next file that is opened.
     skip_to: u64,
+    /// Rows to pass over of the record there.
+    skip_rows: u64,
+    /// A record with several rows, and how many of them were emitted.
+    present: Option<(Found, u64)>,
     /// The last entry to be read.
     bound: Option<Position>,
     /// Trigger available-now: the files that were there at the start and are in no entry yet.
@@ -515,8 +524,12 @@ impl FileSource {
 
     fn here(&self) -> Position {
         let log_offset = self.done.map_or(-1, |done| done as i64);
-        let byte = self.reader.as_ref().map_or(self.skip_to, |(_, input)| input.offset());
-        Position { log_offset, file: self.file, byte }
+        let (byte, row) = match (&self.present, &self.reader) {
+            (Some((found, rows)), _) => (found.offset, *rows),
+            (None, Some((_, input))) => (input.offset(), 0),
+            (None, None) => (self.skip_to, self.skip_rows),
+        };
+        Position { log_offset, file: self.file, byte, row }
     }
 
     /// Opens the next file. False if there is none before the bound.
@@ -572,12 +585,26 @@ impl FileSource {
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let Self { reader, config, row, counters, notice, .. } = self;
+        let Self { reader, config, row, counters, notice, present, .. } = self;
         let Some((path, opened)) = reader else { return Ok(false) };
         let limits = config.limits;
         let read = match (&mut config.contents, opened) {
+            (Contents::Records(decoder), Opened::Records(input)) if present.is_some() => {
+                Ok(next_row(decoder, input, present, row))
+            }
             (Contents::Records(decoder), Opened::Records(input)) => match input.record() {
-                Ok(Some(found)) => Ok(decoded(decoder, path, input, &found, counters, row)?),
+                Ok(Some(found)) => {
+                    let emitted = decoded(decoder, path, input, &found, counters, row)?;
+                    if self.skip_rows > 0 {
+                        let rows = std::mem::take(&mut self.skip_rows);
+                        skip_rows(decoder, input, found, rows, present, row);
+                        return Ok(true);
+                    }
+                    if matches!(emitted, Emitted::Row) && decoder.has_more_rows() {
+                        *present = Some((found, 1));
+                    }
+                    Ok(emitted)
+                }
                 Ok(None) => Ok(Emitted::End),
                 Err(error) => Err(error),
             },
@@ -717,7 +744,41 @@ fn decoded(
             return Ok(Emitted::Nothing);
         }
     }
-    Ok(Emitted::Row)
+    Ok(if row.is_empty() { Emitted::Nothing } else { Emitted::Row })
+}
+
+/// Writes the next row of a record that has several.
+fn next_row(
+    decoder: &mut Decoder,
+    input: &Input,
+    present: &mut Option<(Found, u64)>,
+    row: &mut Vec<u8>,
+) -> Emitted {
+    if let Some((found, rows)) = present
+        && decoder.next_row(input.bytes(found), row)
+    {
+        *rows += 1;
+        return Emitted::Row;
+    }
+    *present = None;
+    Emitted::Nothing
+}
+
+/// Passes over rows of a record, whose first is decoded, that were emitted before a restart.
+fn skip_rows(
+    decoder: &mut Decoder,
+    input: &Input,
+    found: Found,
+    rows: u64,
+    present: &mut Option<(Found, u64)>,
+    row: &mut Vec<u8>,
+) {
+    *present = Some((found, 1));
+    for _ in 1..rows {
+        if matches!(next_row(decoder, input, present, row), Emitted::Nothing) {
+            return;
+        }
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
@@ -801,6 +862,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         let position = Self::parse(at)?;
         self.done = u64::try_from(position.log_offset).ok();
         (self.file, self.skip_to) = (position.file, position.byte);
+        self.skip_rows = position.row;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::connect::options::OptionReader;
 use crate::table::csv::WriteOptions;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::json::Style;
 use crate::table::row::Row;
 use crate::table::text::{Notation, pattern};
 use crate::table::types::Schema;
@@ -114,7 +115,14 @@ pub fn line_options(
             header = options.csv.header;
             options.line_end.clone_from(&options.csv.line_end);
         }
-        LineFormat::Json => options.nulls = !reader.flag("ignoreNullFields", true)?,
+        LineFormat::Json => {
+            options.json = Style {
+                nulls: !reader.flag("ignoreNullFields", true)?,
+                sorted: reader.flag("sortKeys", false)?,
+                ascii: reader.flag("writeNonAsciiCharacterAsCodePoint", false)?,
+                pretty: reader.flag("pretty", false)?,
+            };
+        }
         LineFormat::Text => {}
     }
     Ok((options, header))

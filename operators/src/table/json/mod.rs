@@ -1,13 +1,13 @@
 //! JSON into rows and rows into JSON, for files and for the functions of SQL.
 
+mod infer;
 mod path;
-mod read;
 mod record;
 mod token;
 mod write;
 
+pub use infer::{Inference, Inferred, InferredRecords};
 pub use path::{Path, array_length, last_field, object_keys};
-pub use read::ObjectReader;
-pub use record::RecordReader;
-pub use token::Features;
-pub use write::{write_json, write_json_as, write_string};
+pub use record::{Found, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Reading, RecordReader};
+pub use token::{Broken, Features, SWITCHES, Source, Token, Tokens};
+pub use write::{Style, write_json, write_json_as, write_string};

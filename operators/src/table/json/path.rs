@@ -74,10 +74,10 @@ impl Path {
 
     /// What stands there, as text.
     pub fn find(&self, json: &str) -> Option<String> {
-        let mut tokens = Tokens::new(json, Features::PATHS);
+        let mut tokens = Tokens::of_text(json, Features::PATHS);
         let first = tokens.next().ok()??;
         let mut out = Writer::bytes();
-        let found = walk(&mut tokens, &first, &mut out, Style::Raw, &self.0).ok()?;
+        let found = walk(&mut tokens, first, &mut out, Style::Raw, &self.0).ok()?;
         found.then_some(out.text)
     }
 }
@@ -117,19 +117,19 @@ impl Writer {
     }
 
     /// Copies a value, whose first token is given.
-    fn copy(&mut self, tokens: &mut Tokens<'_>, token: &Token<'_>) -> Result<(), Broken> {
+    fn copy(&mut self, tokens: &mut Tokens<'_>, token: Token) -> Result<(), Broken> {
         match token {
             Token::Object => {
                 self.open("{");
                 loop {
                     match tokens.next()?.ok_or(Broken)? {
                         Token::ObjectEnd => break,
-                        Token::Name(name) => {
-                            self.raw(&self.quoted(&name));
+                        Token::Name => {
+                            self.raw(&self.quoted(&name_of(tokens)));
                             self.text.push(':');
                             self.follows = false;
                         }
-                        value => self.copy(tokens, &value)?,
+                        value => self.copy(tokens, value)?,
                     }
                 }
                 self.close('}');
@@ -139,12 +139,12 @@ impl Writer {
                 loop {
                     match tokens.next()?.ok_or(Broken)? {
                         Token::ArrayEnd => break,
-                        value => self.copy(tokens, &value)?,
+                        value => self.copy(tokens, value)?,
                     }
                 }
                 self.close(']');
             }
-            other => self.raw(&self.scalar(other)),
+            other => self.raw(&self.scalar(tokens, other)?),
         }
         Ok(())
     }
@@ -169,27 +169,41 @@ impl Writer {
     }
 
     /// A value without parts as JSON. A number with a fraction is written as a DOUBLE.
-    fn scalar(&self, token: &Token<'_>) -> String {
+    fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, Broken> {
         let double =
             |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();
-        match token {
-            Token::Text(text) | Token::Name(text) => self.quoted(text),
-            Token::Whole("-0") => "0".to_string(),
-            Token::Whole(digits) => match digits.strip_prefix('-') {
-                Some(digits) => format!("-{}", without_zeros(digits)),
-                None => without_zeros(digits).to_string(),
+        Ok(match token {
+            Token::Text => self.quoted(&tokens.text_str()?),
+            Token::Whole => match tokens.digits() {
+                "-0" => "0".to_string(),
+                digits => match digits.strip_prefix('-') {
+                    Some(digits) => format!("-{}", without_zeros(digits)),
+                    None => without_zeros(digits).to_string(),
+                },
             },
-            Token::Real(digits) => match digits.parse::<f64>() {
+            Token::Real => match tokens.digits().parse::<f64>() {
                 Ok(v) if v.is_finite() => double(v),
                 Ok(v) => format!("\"{}\"", double(v)),
-                Err(_) => (*digits).to_string(),
+                Err(_) => tokens.digits().to_string(),
             },
-            Token::NonNumber(v) => format!("\"{}\"", double(*v)),
-            Token::Boolean(true) => "true".to_string(),
-            Token::Boolean(false) => "false".to_string(),
-            _ => "null".to_string(),
-        }
+            Token::NonNumber => format!("\"{}\"", double(tokens.non_number())),
+            Token::True => "true".to_string(),
+            Token::False => "false".to_string(),
+            Token::Null => "null".to_string(),
+            // Nothing began that could end, and a name is no value.
+            _ => return Err(Broken),
+        })
     }
+}
+
+/// The name that was read last.
+fn name_of(tokens: &Tokens<'_>) -> String {
+    let name = tokens.name_here().map(|name| tokens.name_text(name)).unwrap_or_default();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+fn is_named(tokens: &Tokens<'_>, name: &str) -> bool {
+    tokens.name_here().is_some_and(|here| *tokens.name_text(here) == *name.as_bytes())
 }
 
 fn without_zeros(digits: &str) -> &str {
@@ -198,7 +212,7 @@ fn without_zeros(digits: &str) -> &str {
 }
 
 /// A value as the text of JSON: what a STRING gets that stands for no string.
-pub fn copied(tokens: &mut Tokens<'_>, token: &Token<'_>) -> Result<String, Broken> {
+pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, Broken> {
     let mut out = Writer::bytes();
     out.copy(tokens, token)?;
     Ok(out.text)
@@ -208,13 +222,13 @@ pub fn copied(tokens: &mut Tokens<'_>, token: &Token<'_>) -> Result<String, Brok
 /// value is read to its end.
 fn walk(
     tokens: &mut Tokens<'_>,
-    token: &Token<'_>,
+    token: Token,
     out: &mut Writer,
     style: Style,
     path: &[Step],
 ) -> Result<bool, Broken> {
     match (token, path) {
-        (Token::Text(text), []) if style == Style::Raw => out.raw(text),
+        (Token::Text, []) if style == Style::Raw => out.raw(&tokens.text_str()?),
         (Token::Array, []) if style == Style::Flat => {
             return each(tokens, |tokens, element| walk(tokens, element, out, style, &[]));
         }
@@ -257,13 +271,13 @@ fn walk(
             return each(tokens, |tokens, element| {
                 at += 1;
                 if at - 1 != *index {
-                    return tokens.skip(element).map(|()| false);
+                    return tokens.skip_children().map(|()| false);
                 }
                 walk(tokens, element, out, style, rest)
             });
         }
         _ => {
-            tokens.skip(token)?;
+            tokens.skip_children()?;
             return Ok(false);
         }
     }
@@ -273,13 +287,13 @@ fn walk(
 /// Calls with each element of an array that has begun; says whether any found something.
 fn each<'j>(
     tokens: &mut Tokens<'j>,
-    mut visit: impl FnMut(&mut Tokens<'j>, &Token<'j>) -> Result<bool, Broken>,
+    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, Broken>,
 ) -> Result<bool, Broken> {
     let mut found = false;
     loop {
         match tokens.next()?.ok_or(Broken)? {
             Token::ArrayEnd => return Ok(found),
-            element => found |= visit(tokens, &element)?,
+            element => found |= visit(tokens, element)?,
         }
     }
 }
@@ -289,19 +303,19 @@ fn each<'j>(
 fn field<'j>(
     tokens: &mut Tokens<'j>,
     name: &str,
-    mut visit: impl FnMut(&mut Tokens<'j>, &Token<'j>) -> Result<bool, Broken>,
+    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, Broken>,
 ) -> Result<bool, Broken> {
     let mut found = false;
     loop {
         let is_it = match tokens.next()?.ok_or(Broken)? {
-            Token::Name(other) => other == name,
+            Token::Name => is_named(tokens, name),
             _ => return Ok(found),
         };
         let value = tokens.next()?.ok_or(Broken)?;
         if found || !is_it || value == Token::Null {
-            tokens.skip(&value)?;
+            tokens.skip_children()?;
         } else {
-            found = visit(tokens, &value)?;
+            found = visit(tokens, value)?;
         }
     }
 }
@@ -309,17 +323,18 @@ fn field<'j>(
 /// The field of an object as `json_tuple` gives it: the last of those of one name, a string as its
 /// text.
 pub fn last_field(json: &str, name: &str) -> Option<String> {
-    let mut tokens = Tokens::new(json, Features::PATHS);
+    let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {
         return None;
     }
     let mut found = None;
-    while let Some(Token::Name(other)) = tokens.next().ok()? {
+    while let Some(Token::Name) = tokens.next().ok()? {
+        let is_it = is_named(&tokens, name);
         let value = tokens.next().ok()??;
-        match &value {
-            _ if other != name => tokens.skip(&value).ok()?,
+        match value {
+            _ if !is_it => tokens.skip_children().ok()?,
             Token::Null => {}
-            Token::Text(text) => found = Some(text.to_string()),
+            Token::Text => found = Some(tokens.text_str().ok()?.into_owned()),
             value => found = Some(copied(&mut tokens, value).ok()?),
         }
     }
@@ -328,14 +343,14 @@ pub fn last_field(json: &str, name: &str) -> Option<String> {
 
 /// Number of elements of a text that is an array.
 pub fn array_length(json: &str) -> Option<usize> {
-    let mut tokens = Tokens::new(json, Features::PATHS);
+    let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Array {
         return None;
     }
     let mut count = 0;
-    let visit = |tokens: &mut Tokens<'_>, element: &Token<'_>| {
+    let visit = |tokens: &mut Tokens<'_>, _: Token| {
         count += 1;
-        tokens.skip(element).map(|()| true)
+        tokens.skip_children().map(|()| true)
     };
     each(&mut tokens, visit).ok()?;
     Some(count)
@@ -343,15 +358,15 @@ pub fn array_length(json: &str) -> Option<usize> {
 
 /// The names in a text that is an object.
 pub fn object_keys(json: &str) -> Option<Vec<String>> {
-    let mut tokens = Tokens::new(json, Features::PATHS);
+    let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {
         return None;
     }
     let mut names = Vec::new();
-    while let Some(Token::Name(name)) = tokens.next().ok()? {
-        names.push(name.into_owned());
-        let value = tokens.next().ok()??;
-        tokens.skip(&value).ok()?;
+    while let Some(Token::Name) = tokens.next().ok()? {
+        names.push(name_of(&tokens));
+        tokens.next().ok()??;
+        tokens.skip_children().ok()?;
     }
     Some(names)
 }

@@ -1,31 +1,149 @@
-//! JSON as values of a type, with Spark's partial results: what `from_json` does with a text that
-//! [`ObjectReader`](super::ObjectReader) cannot read in one pass.
+//! JSON as rows and values of a type, exactly as Spark reads it: the one reader of files, of
+//! `from_json` and of whatever else has a schema.
 //!
-//! A field that is not of its type is NULL, and so is an array or a map with such an element or
-//! value in it; the record is bad all the same. A text that is broken gives NULLs alone. Where a
-//! map is given up, reading goes on behind the value that it failed at, as in Spark.
+//! Fields go straight into their slots of the row; only arrays and maps are built as values first.
+//! A field that is not of its type is NULL, and the rest of the record is read all the same
+//! (Spark's partial results); the record is bad. A text that is broken at the level of the record
+//! gives NULLs alone. Where a struct or an array is given up in its middle, reading continues
+//! behind the token at which it failed, as in Spark: the names in what is left of the value may
+//! then be taken for names of the record.
 
 use super::path::copied;
-use super::token::{Broken, Features, Token, Tokens};
-use crate::table::datetime::{Tz, interval, parse_timestamp, zone};
+use super::token::{Broken, Features, Source, Token, Tokens};
+use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, zone};
 use crate::table::expr::parse;
-use crate::table::row::{Row, RowWriter};
+use crate::table::row::{Bytes, Row, RowWriter, values};
 use crate::table::text::{Notation, integer};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
-use base64::Engine;
+use std::borrow::Cow;
+use std::collections::HashMap;
 
-/// Reads texts of one type: a struct, an array or a map.
+/// A field of the record is not of its type.
+pub const NOT_ITS_TYPE: &str = "a field is not of its type";
+/// The text is broken.
+pub const NOT_JSON: &str = "not JSON";
+/// The record is something else than the schema says.
+pub const NOT_AN_OBJECT: &str = "not a JSON object";
+
+/// Fields of a struct beyond which their names are found by a hash.
+const SCANNED_FIELDS: usize = 8;
+
+/// How texts are read.
 #[derive(Clone, Debug)]
-pub struct RecordReader {
-    data_type: DataType,
-    notation: Notation,
-    features: Features,
-    /// The field that gets the text of a bad record.
-    corrupt: Option<usize>,
+pub struct Reading {
+    /// How dates, times and numbers are written.
+    pub notation: Notation,
+    /// What is allowed beyond JSON.
+    pub features: Features,
+    /// Which of Spark's parsers is followed.
+    pub source: Source,
+    /// Whether dates and times that are not of their pattern are read as a cast reads them;
+    /// without a word on it, where no pattern is given.
+    pub fallback: Option<bool>,
 }
 
-/// What became of a text.
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            notation: Notation::default(),
+            features: Features::RECORDS,
+            source: Source::Chars,
+            fallback: None,
+        }
+    }
+}
+
+/// A type, with the names of its structs' fields ready to be looked up.
+#[derive(Clone, Debug)]
+enum Shape {
+    Scalar(DataType),
+    Struct(Fields),
+    Array(Box<Shape>),
+    Map(Box<Shape>),
+}
+
+#[derive(Clone, Debug)]
+struct Fields {
+    list: Vec<Member>,
+    types: Vec<DataType>,
+    by_name: Option<HashMap<String, usize>>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    name: String,
+    shape: Shape,
+    /// Whether anything reads the field.
+    wanted: bool,
+}
+
+impl Shape {
+    fn new(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Struct(fields) => Self::Struct(Fields::new(fields)),
+            DataType::Array(element) => Self::Array(Box::new(Self::new(element))),
+            DataType::Map(key, of) if **key == DataType::String => {
+                Self::Map(Box::new(Self::new(of)))
+            }
+            other => Self::Scalar(other.clone()),
+        }
+    }
+}
+
+impl Fields {
+    fn new(fields: &[Field]) -> Self {
+        let member = |field: &Field| Member {
+            name: field.name.clone(),
+            shape: Shape::new(&field.data_type),
+            wanted: true,
+        };
+        let names = fields.iter().enumerate().map(|(i, field)| (field.name.clone(), i));
+        Self {
+            list: fields.iter().map(member).collect(),
+            types: fields.iter().map(|field| field.data_type.clone()).collect(),
+            by_name: (fields.len() > SCANNED_FIELDS).then(|| names.collect()),
+        }
+    }
+
+    /// Finds a field by its name. Most writers keep an order, so `next` is looked at first.
+    #[inline]
+    fn find(&self, name: &[u8], next: usize) -> Option<usize> {
+        if self.list.get(next).is_some_and(|member| member.name.as_bytes() == name) {
+            return Some(next);
+        }
+        match &self.by_name {
+            Some(by_name) => by_name.get(std::str::from_utf8(name).ok()?).copied(),
+            None => self.list.iter().position(|member| member.name.as_bytes() == name),
+        }
+    }
+}
+
+/// Why a value was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault(pub &'static str);
+
+impl From<Broken> for Fault {
+    fn from(_: Broken) -> Self {
+        Self(NOT_JSON)
+    }
+}
+
+/// What is wrong with a value that was read all the same.
+type Partial = Option<&'static str>;
+
+/// What a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is nothing in it.
+    Nothing,
+    /// A row was written; the record may be bad.
+    Row(Partial),
+    /// An array, whose elements are rows: see [`RecordReader::elements`].
+    Array,
+}
+
+/// What became of a text that is no row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its value.
@@ -34,272 +152,661 @@ pub struct Record {
     pub bad: bool,
 }
 
-/// Why a value was not read.
-enum Fault {
-    /// It is not of its type.
-    Type,
-    /// The text is broken.
-    Text,
+/// Reads texts of one type: a struct, an array or a map.
+#[derive(Clone, Debug)]
+pub struct RecordReader {
+    shape: Shape,
+    reading: Reading,
 }
-
-impl From<Broken> for Fault {
-    fn from(_: Broken) -> Self {
-        Self::Text
-    }
-}
-
-/// A value, and whether a part of it was left out.
-type Read = Result<(Value, bool), Fault>;
 
 impl RecordReader {
     /// A reader of a type.
-    pub fn new(
-        data_type: DataType,
-        notation: Notation,
-        features: Features,
-        corrupt: Option<usize>,
-    ) -> Self {
-        Self { data_type, notation, features, corrupt }
+    pub fn new(data_type: &DataType, reading: Reading) -> Self {
+        Self { shape: Shape::new(data_type), reading }
     }
 
-    /// Reads a text; `None` if there is nothing in it.
-    pub fn read(&self, text: &str) -> Option<Record> {
-        let mut tokens = Tokens::new(text, self.features);
-        let read = match tokens.next() {
-            Ok(None) => return None,
-            Ok(Some(token)) => self.root(&mut tokens, &token),
-            Err(Broken) => Err(Fault::Text),
-        };
-        let (mut value, bad) = match (read, &self.data_type) {
-            (Ok((value, partial)), _) => (value, partial),
-            (Err(_), DataType::Struct(fields)) => {
-                (Value::Struct(vec![Value::Null; fields.len()]), true)
+    /// A reader of objects with these fields.
+    pub fn of_fields(fields: &[Field], reading: Reading) -> Self {
+        Self { shape: Shape::Struct(Fields::new(fields)), reading }
+    }
+
+    /// Leaves the fields for which this is false NULL, as if the schema did not name them.
+    pub fn only(&mut self, wanted: &[bool]) {
+        if let Shape::Struct(fields) = &mut self.shape {
+            for (member, wanted) in fields.list.iter_mut().zip(wanted) {
+                member.wanted = *wanted;
             }
-            (Err(_), _) => (Value::Null, true),
-        };
-        if let (true, Some(at), Value::Struct(values)) = (bad, self.corrupt, &mut value) {
-            values[at] = Value::String(text.to_string());
         }
-        Some(Record { value, bad })
     }
 
-    fn root(&self, tokens: &mut Tokens<'_>, token: &Token<'_>) -> Read {
-        match (token, &self.data_type) {
-            (Token::Null, _) => Err(Fault::Type),
-            // An object stands for an array of it alone.
-            (Token::Object, DataType::Array(element))
-                if matches!(**element, DataType::Struct(_)) =>
-            {
-                let (value, partial) = self.value(tokens, token, element)?;
-                Ok((Value::Array(vec![value]), partial))
+    /// Fields of the struct that is read.
+    pub fn width(&self) -> usize {
+        match &self.shape {
+            Shape::Struct(fields) => fields.list.len(),
+            _ => 0,
+        }
+    }
+
+    fn pass<'r, 'j>(&'r self, text: &'j [u8], is_utf8: bool) -> Pass<'r, 'j> {
+        let Reading { features, source, .. } = self.reading;
+        let tokens = Tokens::checked(text, features, source, is_utf8);
+        Pass { reading: &self.reading, tokens, garbage: false }
+    }
+
+    /// Writes a text's fields into a row, which has all of them NULL. If the text is bad as a
+    /// whole they stay so.
+    pub fn read<B: Bytes>(
+        &self,
+        text: &[u8],
+        is_utf8: bool,
+        writer: &mut RowWriter<'_, B>,
+    ) -> Found {
+        let Shape::Struct(fields) = &self.shape else { return Found::Nothing };
+        let mut pass = self.pass(text, is_utf8);
+        let read = match pass.tokens.next() {
+            Ok(None) => return Found::Nothing,
+            Ok(Some(Token::Array)) => return Found::Array,
+            Ok(Some(Token::Object)) => pass.object(fields, writer),
+            Ok(Some(token)) => Err(pass.unfit(token, NOT_AN_OBJECT)),
+            Err(Broken) => Err(Broken.into()),
+        };
+        Found::Row(match read {
+            Ok(partial) => {
+                if pass.garbage {
+                    compact(fields, writer);
+                }
+                partial
             }
-            (_, data_type) => self.value(tokens, token, data_type),
+            Err(Fault(reason)) => {
+                writer.restart();
+                Some(reason)
+            }
+        })
+    }
+
+    /// The elements of a text that is an array: all of them, or those after an element that ends
+    /// at an offset.
+    pub fn elements<'r, 'j>(
+        &'r self,
+        text: &'j [u8],
+        is_utf8: bool,
+        after: Option<usize>,
+    ) -> Elements<'r, 'j> {
+        let mut pass = self.pass(text, is_utf8);
+        match after {
+            Some(at) => pass.tokens = pass.tokens.within_array(at),
+            // The caller has seen that it begins so.
+            None => drop(pass.tokens.next()),
+        }
+        Elements {
+            fields: if let Shape::Struct(fields) = &self.shape { Some(fields) } else { None },
+            pass,
+        }
+    }
+
+    /// Reads a text as an array or a map; `None` if there is nothing in it.
+    pub fn value(&self, text: &str) -> Option<Record> {
+        let mut pass = self.pass(text.as_bytes(), true);
+        let read = match (pass.tokens.next(), &self.shape) {
+            (Ok(None), _) => return None,
+            (Ok(Some(Token::Null)), _) => Err(Fault(NOT_ITS_TYPE)),
+            // An object stands for an array of it alone.
+            (Ok(Some(Token::Object)), Shape::Array(element))
+                if matches!(**element, Shape::Struct(_)) =>
+            {
+                let read = pass.value(element, Token::Object);
+                read.map(|(value, partial)| (Value::Array(vec![value]), partial))
+            }
+            (Ok(Some(token)), shape) => pass.value(shape, token),
+            (Err(Broken), _) => Err(Broken.into()),
+        };
+        Some(match read {
+            Ok((value, partial)) => Record { value, bad: partial.is_some() },
+            Err(_) => Record { value: Value::Null, bad: true },
+        })
+    }
+}
+
+/// Writes a row again, without what fields had in the tail that were given up or came twice:
+/// equal rows have equal bytes.
+#[cold]
+fn compact<B: Bytes>(fields: &Fields, writer: &mut RowWriter<'_, B>) {
+    let values: Vec<Value> = values(writer.row(), fields.types.iter()).collect();
+    writer.restart();
+    values.iter().enumerate().for_each(|(index, value)| writer.value(index, value));
+}
+
+/// The elements of an array of objects, one row each.
+pub struct Elements<'r, 'j> {
+    fields: Option<&'r Fields>,
+    pass: Pass<'r, 'j>,
+}
+
+impl Elements<'_, '_> {
+    /// Writes the next element's fields into a row, which has all of them NULL; `None` behind the
+    /// last. A fault is one of the whole array.
+    pub fn next<B: Bytes>(
+        &mut self,
+        writer: &mut RowWriter<'_, B>,
+    ) -> Result<Option<Partial>, Fault> {
+        let Some(fields) = self.fields else { return Ok(None) };
+        match self.pass.tokens.next()? {
+            None | Some(Token::ArrayEnd) => Ok(None),
+            Some(Token::Object) => {
+                self.pass.garbage = false;
+                let partial = self.pass.object(fields, writer)?;
+                if self.pass.garbage {
+                    compact(fields, writer);
+                }
+                Ok(Some(partial))
+            }
+            Some(token) => Err(self.pass.unfit(token, NOT_AN_OBJECT)),
+        }
+    }
+
+    /// Where the element ends that was read last.
+    pub fn at(&self) -> usize {
+        self.pass.tokens.at()
+    }
+}
+
+/// A value without parts.
+enum Scalar<'t> {
+    Boolean(bool),
+    Long(i64),
+    Double(f64),
+    Decimal(i128),
+    Bytes(Cow<'t, [u8]>),
+}
+
+/// One text being read.
+struct Pass<'r, 'j> {
+    reading: &'r Reading,
+    tokens: Tokens<'j>,
+    /// Whether something is left in the tail of a row that no slot names.
+    garbage: bool,
+}
+
+impl Pass<'_, '_> {
+    /// Reads the fields of an object that has begun.
+    fn object<B: Bytes>(
+        &mut self,
+        fields: &Fields,
+        writer: &mut RowWriter<'_, B>,
+    ) -> Result<Partial, Fault> {
+        let (mut partial, mut next) = (None, 0);
+        loop {
+            let token = match self.tokens.next()? {
+                None | Some(Token::ObjectEnd) => return Ok(partial),
+                Some(token) => token,
+            };
+            // What is left of a value that was given up has the names that stand in it.
+            let found = self
+                .tokens
+                .name_here()
+                .and_then(|name| fields.find(&self.tokens.name_text(name), next));
+            if let Some(at) = found {
+                next = at + 1;
+                let member = &fields.list[at];
+                if member.wanted {
+                    match self.field(&member.shape, at, token, writer) {
+                        Ok(below) => partial = partial.or(below),
+                        Err(Fault(reason)) => {
+                            partial = partial.or(Some(reason));
+                            self.tokens.skip_children()?;
+                        }
+                    }
+                    continue;
+                }
+            }
+            self.tokens.skip_children()?;
+        }
+    }
+
+    /// Reads a field's value into its slot. If it is not of its type, the slot stays as it is.
+    #[inline]
+    fn field<B: Bytes>(
+        &mut self,
+        shape: &Shape,
+        at: usize,
+        token: Token,
+        writer: &mut RowWriter<'_, B>,
+    ) -> Result<Partial, Fault> {
+        let token = match token {
+            Token::Name => self.tokens.next()?.unwrap_or(Token::Null),
+            other => other,
+        };
+        let repeated = !writer.is_null(at);
+        self.garbage |= repeated;
+        match (shape, token) {
+            (_, Token::Null) => {
+                if repeated {
+                    writer.reset(at);
+                }
+                Ok(None)
+            }
+            (Shape::Scalar(data_type), token) => {
+                match scalar(self.reading, &mut self.tokens, token, data_type)? {
+                    Scalar::Boolean(v) => writer.bool(at, v),
+                    Scalar::Long(v) => writer.long(at, v),
+                    Scalar::Double(v) => writer.double(at, v),
+                    Scalar::Decimal(v) => writer.decimal(at, v),
+                    Scalar::Bytes(v) => writer.bytes(at, &v),
+                }
+                Ok(None)
+            }
+            (Shape::Struct(fields), Token::Object) => {
+                let width = fields.list.len();
+                let read = writer.try_nested(at, width, |row| self.object(fields, row));
+                self.garbage |= read.is_err();
+                read
+            }
+            (shape, token) => {
+                let (value, partial) = self.value(shape, token)?;
+                writer.value(at, &value);
+                Ok(partial)
+            }
         }
     }
 
     /// A value, whose first token is given.
-    fn value(&self, tokens: &mut Tokens<'_>, token: &Token<'_>, data_type: &DataType) -> Read {
-        let value = match (token, data_type) {
-            (Token::Null, _) => Value::Null,
-            (Token::Object, DataType::Struct(fields)) => return self.object(tokens, fields),
-            (Token::Object, DataType::Map(key, of)) if **key == DataType::String => {
-                return self.map(tokens, of);
-            }
-            (Token::Array, DataType::Array(element)) => return self.array(tokens, element),
-            (Token::Text(text), DataType::String) => Value::String(text.to_string()),
-            (Token::Object | Token::Array, DataType::String) => {
-                Value::String(copied(tokens, token)?)
-            }
-            (token, DataType::String) => Value::String(copied(tokens, token)?),
-            (token, data_type) => match self.scalar(token, data_type) {
-                Some(value) => value,
-                None => {
-                    tokens.skip(token)?;
-                    return Err(Fault::Type);
-                }
-            },
+    fn value(&mut self, shape: &Shape, token: Token) -> Result<(Value, Partial), Fault> {
+        let token = match token {
+            Token::Name => self.tokens.next()?.unwrap_or(Token::Null),
+            other => other,
         };
-        Ok((value, false))
-    }
-
-    fn object(&self, tokens: &mut Tokens<'_>, fields: &[Field]) -> Read {
-        let mut values = vec![Value::Null; fields.len()];
-        let (mut bad, mut name) = (false, None);
-        loop {
-            let token = match tokens.next()?.ok_or(Fault::Text)? {
-                Token::ObjectEnd => return Ok((Value::Struct(values), bad)),
-                Token::Name(found) => {
-                    name = fields.iter().position(|field| field.name == *found);
-                    continue;
-                }
-                value => value,
-            };
-            // What is left of an array that was given up has no name.
-            let Some(at) = name.take().filter(|at| Some(*at) != self.corrupt_of(fields)) else {
-                tokens.skip(&token)?;
-                continue;
-            };
-            match self.value(tokens, &token, &fields[at].data_type) {
-                Ok((value, partial)) => {
-                    bad |= partial;
-                    values[at] = value;
-                }
-                // A broken text fails again at the next token.
-                Err(_) => bad = true,
+        match (shape, token) {
+            (_, Token::Null) => Ok((Value::Null, None)),
+            (Shape::Struct(fields), Token::Object) => {
+                let mut bytes = Vec::new();
+                let mut row = RowWriter::new(&mut bytes, fields.list.len());
+                let partial = self.object(fields, &mut row)?;
+                let values = values(Row(&bytes), fields.types.iter()).collect();
+                Ok((Value::Struct(values), partial))
             }
+            (Shape::Array(element), Token::Array) => self.array(element),
+            (Shape::Map(of), Token::Object) => self.map(of),
+            (Shape::Scalar(data_type), token) => {
+                let scalar = scalar(self.reading, &mut self.tokens, token, data_type)?;
+                let value = match scalar {
+                    Scalar::Boolean(v) => Value::Boolean(v),
+                    Scalar::Long(v) => Value::Long(v),
+                    Scalar::Double(v) => Value::Double(v),
+                    Scalar::Decimal(v) => Value::Decimal(v),
+                    Scalar::Bytes(v) if *data_type == DataType::Binary => {
+                        Value::Binary(v.into_owned())
+                    }
+                    Scalar::Bytes(v) => Value::String(String::from_utf8_lossy(&v).into_owned()),
+                };
+                Ok((value, None))
+            }
+            (_, token) => Err(self.unfit(token, NOT_ITS_TYPE)),
         }
     }
 
-    /// The field of the record itself that no JSON fills.
-    fn corrupt_of(&self, fields: &[Field]) -> Option<usize> {
-        match &self.data_type {
-            DataType::Struct(own) if std::ptr::eq(own.as_slice(), fields) => self.corrupt,
-            _ => None,
-        }
-    }
-
-    fn array(&self, tokens: &mut Tokens<'_>, element: &DataType) -> Read {
-        let (mut values, mut bad) = (Vec::new(), false);
+    fn array(&mut self, element: &Shape) -> Result<(Value, Partial), Fault> {
+        let (mut values, mut partial) = (Vec::new(), None);
         loop {
-            match tokens.next()?.ok_or(Fault::Text)? {
-                Token::ArrayEnd => return Ok((Value::Array(values), bad)),
-                token => {
-                    let (value, partial) = self.value(tokens, &token, element)?;
-                    bad |= partial;
+            match self.tokens.next()? {
+                None | Some(Token::ArrayEnd) => return Ok((Value::Array(values), partial)),
+                Some(token) => {
+                    let (value, below) = self.value(element, token)?;
+                    partial = partial.or(below);
                     values.push(value);
                 }
             }
         }
     }
 
-    fn map(&self, tokens: &mut Tokens<'_>, of: &DataType) -> Read {
-        let (mut entries, mut bad) = (Vec::new(), false);
+    /// A map, which is read to its end even if a value is not of its type.
+    fn map(&mut self, of: &Shape) -> Result<(Value, Partial), Fault> {
+        let (mut entries, mut partial, mut given_up) = (Vec::new(), None, None);
         loop {
-            match tokens.next()?.ok_or(Fault::Text)? {
-                Token::Name(name) => {
-                    let token = tokens.next()?.ok_or(Fault::Text)?;
-                    let (value, partial) = self.value(tokens, &token, of)?;
-                    bad |= partial;
-                    entries.push((Value::String(name.into_owned()), value));
+            match self.tokens.next()? {
+                None | Some(Token::ObjectEnd) => {
+                    return given_up.map_or(Ok((Value::Map(entries), partial)), Err);
                 }
-                _ => return Ok((Value::Map(entries), bad)),
+                Some(token) => {
+                    let name = self.tokens.name_here().map(|name| self.tokens.name_text(name));
+                    let name = name.unwrap_or_default();
+                    let (value, below) = match self.value(of, token) {
+                        Ok(read) => read,
+                        Err(fault) => {
+                            given_up = given_up.or(Some(fault));
+                            self.tokens.skip_children()?;
+                            continue;
+                        }
+                    };
+                    partial = partial.or(below);
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    entries.push((Value::String(name), value));
+                }
             }
         }
     }
 
-    /// A value without parts.
-    fn scalar(&self, token: &Token<'_>, data_type: &DataType) -> Option<Value> {
-        use DataType as T;
-        let put = |text: &str| {
-            let mut bytes = Vec::new();
-            let fits = self.notation.put(text, data_type, &mut RowWriter::new(&mut bytes, 1), 0);
-            fits.then(|| Row(&bytes).value(0, 1, data_type))
-        };
-        let single = |v: f64| if *data_type == T::Float { f64::from(v as f32) } else { v };
-        Some(match (token, data_type) {
-            (Token::Boolean(v), T::Boolean) => Value::Boolean(*v),
-            // Jackson takes a byte with or without a sign.
-            (Token::Whole(digits), T::Byte) => match digits.parse::<i64>().ok()? {
-                v @ -128..=255 => Value::Long(i64::from(v as i8)),
-                _ => return None,
-            },
-            (Token::Whole(digits), t) if t.is_integral() => {
-                Value::Long(integer(digits.parse().ok()?, t)?)
-            }
-            (Token::Whole(digits), T::Timestamp) => {
-                Value::Long(digits.parse::<i64>().ok()?.checked_mul(1_000_000)?)
-            }
-            (Token::Whole("-0"), T::Float | T::Double) => Value::Double(0.0),
-            (Token::Whole(digits) | Token::Real(digits), T::Float | T::Double) => {
-                let v: f64 = if *data_type == T::Float {
-                    f64::from(digits.parse::<f32>().ok()?)
-                } else {
-                    digits.parse().ok()?
-                };
-                Value::Double(v)
-            }
-            (Token::NonNumber(v), T::Float | T::Double) => Value::Double(*v),
-            (Token::Text(text), T::Float | T::Double) if self.features.non_numbers => {
-                Value::Double(single(match &**text {
-                    "NaN" => f64::NAN,
-                    "+INF" | "+Infinity" | "INF" | "Infinity" => f64::INFINITY,
-                    "-INF" | "-Infinity" => f64::NEG_INFINITY,
-                    _ => return None,
-                }))
-            }
-            (Token::Whole(digits) | Token::Real(digits), T::Decimal(..)) => {
-                match parse::decimal(digits, data_type) {
-                    Ok(Some(value)) => Value::Decimal(value),
-                    _ => return None,
-                }
-            }
-            (Token::Text(text), T::Decimal(..)) if !text.contains(char::is_whitespace) => {
-                match parse::decimal(&text.replace(',', ""), data_type) {
-                    Ok(Some(value)) => Value::Decimal(value),
-                    _ => return None,
-                }
-            }
-            // Older writers gave the days since 1970.
-            (Token::Text(text), T::Date) if self.notation.date.is_none() => {
-                put(text).or_else(|| Some(Value::Long(i64::from(text.parse::<i32>().ok()?))))?
-            }
-            // A time without a zone names none.
-            (Token::Text(text), T::TimestampNtz)
-                if self.notation.timestamp_ntz.is_none()
-                    && parse_timestamp(text, Some(Tz::UTC))
-                        == parse_timestamp(text, zone("Asia/Tokyo").ok()) =>
-            {
-                return None;
-            }
-            (Token::Text(text), T::Date | T::Timestamp | T::TimestampNtz) if !text.is_empty() => {
-                put(text)?
-            }
-            (Token::Text(text), T::Binary) => {
-                let engine = base64::engine::general_purpose::STANDARD;
-                Value::Binary(engine.decode(text.as_bytes()).ok()?)
-            }
-            (Token::Text(text), t) if t.is_interval() && !text.is_empty() => {
-                Value::Long(interval::parse_shown(text, t).or_else(|| interval::parse(text, t))?)
-            }
-            _ => return None,
-        })
+    fn unfit(&mut self, token: Token, reason: &'static str) -> Fault {
+        unfit(&mut self.tokens, token, reason)
     }
+}
+
+/// A value that is not of its type. Spark looks at the length of a string, and so reads it.
+#[cold]
+fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
+    match token {
+        Token::Text if tokens.text().is_err() => Fault(NOT_JSON),
+        _ => Fault(reason),
+    }
+}
+
+/// Reads a value without parts.
+#[inline]
+fn scalar<'t>(
+    reading: &Reading,
+    tokens: &'t mut Tokens<'_>,
+    token: Token,
+    data_type: &DataType,
+) -> Result<Scalar<'t>, Fault> {
+    use DataType as T;
+    let long = |value: Option<i64>| value.map(Scalar::Long).ok_or(Fault(NOT_ITS_TYPE));
+    match (token, data_type) {
+        (Token::Text, T::String) => Ok(Scalar::Bytes(Cow::Borrowed(tokens.text()?))),
+        (Token::Whole, T::Byte) => long(match whole(tokens.raw()) {
+            // Jackson takes a byte with or without a sign.
+            Some(v @ -128..=255) => Some(i64::from(v as i8)),
+            _ => None,
+        }),
+        (Token::Whole, t) if t.is_integral() => {
+            long(whole(tokens.raw()).and_then(|v| integer(v, t)))
+        }
+        (Token::Whole | Token::Real, T::Float | T::Double) => {
+            double(tokens.digits(), token, data_type).map(Scalar::Double).ok_or(Fault(NOT_ITS_TYPE))
+        }
+        (Token::NonNumber, T::Float | T::Double) => Ok(Scalar::Double(tokens.non_number())),
+        (Token::True, T::Boolean) => Ok(Scalar::Boolean(true)),
+        (Token::False, T::Boolean) => Ok(Scalar::Boolean(false)),
+        (Token::Whole | Token::Real, T::Decimal(..)) => decimal(tokens.digits(), data_type),
+        // Seconds; what is beyond the range wraps around.
+        (Token::Whole, T::Timestamp) => {
+            long(whole(tokens.raw()).map(|seconds| seconds.wrapping_mul(1_000_000)))
+        }
+        (_, T::String) => Ok(Scalar::Bytes(match (reading.source, token) {
+            (Source::Bytes, Token::Object | Token::Array) => Cow::Borrowed(tokens.whole()?),
+            (Source::Bytes, _) => Cow::Borrowed(tokens.raw()),
+            (Source::Chars, _) => Cow::Owned(copied(tokens, token)?.into_bytes()),
+        })),
+        (Token::Text, T::Binary) => Ok(Scalar::Bytes(Cow::Owned(tokens.base64()?))),
+        (Token::Text, data_type) => {
+            let text = tokens.text_str()?;
+            text_scalar(reading, &text, data_type).ok_or(Fault(NOT_ITS_TYPE))
+        }
+        (token, _) => Err(unfit(tokens, token, NOT_ITS_TYPE)),
+    }
+}
+
+/// What the text of a string says as a value of a type.
+fn text_scalar(reading: &Reading, text: &str, data_type: &DataType) -> Option<Scalar<'static>> {
+    use DataType as T;
+    if text.is_empty() {
+        return None;
+    }
+    let notation = &reading.notation;
+    match data_type {
+        T::Float | T::Double if reading.features.non_numbers => Some(Scalar::Double(match text {
+            "NaN" => f64::NAN,
+            "+INF" | "+Infinity" | "Infinity" => f64::INFINITY,
+            "-INF" | "-Infinity" => f64::NEG_INFINITY,
+            _ => return None,
+        })),
+        T::Decimal(..) if !text.contains(char::is_whitespace) => {
+            decimal(&text.replace(',', ""), data_type).ok()
+        }
+        T::Date => {
+            let fallback = reading.fallback.unwrap_or(notation.date.is_none());
+            // Older writers gave the days since 1970.
+            let days = notation.long(text, data_type).or_else(|| {
+                let text = without_gmt(text);
+                fallback.then(|| {
+                    parse_date(&text).or_else(|| text.parse::<i32>().ok().map(i64::from))
+                })?
+            });
+            days.map(Scalar::Long)
+        }
+        T::Timestamp => {
+            let fallback = reading.fallback.unwrap_or(notation.timestamp.is_none());
+            let time = notation.long(text, data_type).or_else(|| {
+                fallback.then(|| parse_timestamp(&without_gmt(text), Some(notation.zone)))?
+            });
+            time.map(Scalar::Long)
+        }
+        // A time without a zone names none.
+        T::TimestampNtz
+            if notation.timestamp_ntz.is_none()
+                && parse_timestamp(text, Some(Tz::UTC))
+                    == parse_timestamp(text, zone("+09:00").ok()) =>
+        {
+            None
+        }
+        T::TimestampNtz => notation.long(text, data_type).map(Scalar::Long),
+        t if t.is_interval() => {
+            let value = interval::parse_shown(text, t).or_else(|| interval::parse(text, t));
+            value.map(Scalar::Long)
+        }
+        _ => None,
+    }
+}
+
+/// `2000-01-01T00:00GMT+01:00`, as older writers gave zones, without the letters.
+fn without_gmt(text: &str) -> Cow<'_, str> {
+    match text.find("GMT") {
+        Some(at) => Cow::Owned(format!("{}{}", &text[..at], &text[at + 3..])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[inline]
+fn double(digits: &str, token: Token, data_type: &DataType) -> Option<f64> {
+    if token == Token::Whole && digits == "-0" {
+        return Some(0.0);
+    }
+    if *data_type == DataType::Float {
+        return digits.parse::<f32>().ok().map(f64::from);
+    }
+    digits.parse().ok()
+}
+
+fn decimal(digits: &str, data_type: &DataType) -> Result<Scalar<'static>, Fault> {
+    match parse::decimal(digits, data_type) {
+        Ok(Some(value)) => Ok(Scalar::Decimal(value)),
+        _ => Err(Fault(NOT_ITS_TYPE)),
+    }
+}
+
+/// The value of digits with a sign perhaps.
+#[inline]
+fn whole(digits: &[u8]) -> Option<i64> {
+    let (minus, digits) = match digits {
+        [b'-', rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let mut value = 0i64;
+    for digit in digits {
+        let digit = i64::from(digit - b'0');
+        value = value.checked_mul(10)?;
+        value = if minus { value.checked_sub(digit)? } else { value.checked_add(digit)? };
+    }
+    Some(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::types::Schema;
+    use proptest::prelude::*;
 
-    fn read(ddl: &str, text: &str) -> (String, bool) {
-        let schema = Schema::parse_ddl(ddl).unwrap();
-        let corrupt = schema.fields.iter().position(|field| field.name == "_corrupt_record");
-        let data_type = DataType::Struct(schema.fields);
-        let reader =
-            RecordReader::new(data_type.clone(), Notation::default(), Features::RECORDS, corrupt);
-        let record = reader.read(text).unwrap();
-        (record.value.show(&data_type, Tz::UTC), record.bad)
+    fn reader(ddl: &str, source: Source) -> (DataType, RecordReader) {
+        let data_type = DataType::Struct(Schema::parse_ddl(ddl).unwrap().fields);
+        let reader = RecordReader::new(&data_type, Reading { source, ..Reading::default() });
+        (data_type, reader)
+    }
+
+    fn read_from(ddl: &str, text: &[u8], source: Source) -> (String, Found) {
+        let (data_type, reader) = reader(ddl, source);
+        let DataType::Struct(fields) = &data_type else { unreachable!() };
+        let mut out = Vec::new();
+        let is_utf8 = std::str::from_utf8(text).is_ok();
+        let found = reader.read(text, is_utf8, &mut RowWriter::new(&mut out, fields.len()));
+        let values: Vec<Value> =
+            values(Row(&out), fields.iter().map(|field| &field.data_type)).collect();
+        assert_eq!(out, crate::table::row::encode(&values), "no bytes that no slot names");
+        (Value::Struct(values).show(&data_type, Tz::UTC), found)
+    }
+
+    fn read(ddl: &str, text: &str) -> (String, Found) {
+        read_from(ddl, text.as_bytes(), Source::Chars)
     }
 
     #[test]
     fn what_can_be_read_of_a_bad_record_is() {
-        for (ddl, text, expected) in [
-            ("a INT, b INT", r#"{"a":"x","b":2}"#, "{NULL, 2}"),
-            ("a ARRAY<INT>, b INT", r#"{"a":[1,"x",{"b":9}],"b":2}"#, "{NULL, 2}"),
-            ("a STRUCT<c: INT, d: INT>, b INT", r#"{"a":{"c":"x","d":1},"b":2}"#, "{{NULL, 1}, 2}"),
-            // A map that is given up: reading goes on inside of it, and ends with it.
-            ("a MAP<STRING, INT>, b INT", r#"{"a":{"x":"y","b":1},"b":2}"#, "{NULL, 1}"),
-            ("a INT, _corrupt_record STRING", r#"{"a":1"#, r#"{NULL, {"a":1}"#),
+        for (ddl, text, expected, reason) in [
+            ("a INT, b INT", r#"{"a":"x","b":2}"#, "{NULL, 2}", NOT_ITS_TYPE),
+            ("a ARRAY<INT>, b INT", r#"{"a":[1,"x",{"b":9}],"b":2}"#, "{NULL, 2}", NOT_ITS_TYPE),
+            (
+                "a STRUCT<c: INT, d: INT>, b INT",
+                r#"{"a":{"c":"x","d":1},"b":2}"#,
+                "{{NULL, 1}, 2}",
+                NOT_ITS_TYPE,
+            ),
+            // A map is read to its end before it is given up.
+            (
+                "a MAP<STRING, INT>, b INT",
+                r#"{"a":{"x":"y","b":1},"b":2}"#,
+                "{NULL, 2}",
+                NOT_ITS_TYPE,
+            ),
+            // The last of two that is of its type counts.
+            ("a INT, b STRING", r#"{"a":1,"b":"x","a":"y","b":"z"}"#, "{1, z}", NOT_ITS_TYPE),
+            ("a INT, b INT", r#"{"b":1,"a":2,"b":null"#, "{NULL, NULL}", NOT_JSON),
+            ("a INT", "[]", "{NULL}", ""),
+            ("a INT", "null", "{NULL}", NOT_AN_OBJECT),
+            ("a INT", "\"\"", "{NULL}", NOT_AN_OBJECT),
+            // A value that is broken ends the object, and what came before stays.
+            (
+                "a INT, s STRUCT<b: INT>, c INT",
+                r#"{"a":5,"s":{"b":01},"c":7}"#,
+                "{5, NULL, NULL}",
+                NOT_JSON,
+            ),
+            (
+                "a INT, s ARRAY<INT>, c INT",
+                r#"{"a":5,"s":[1,tru],"c":7}"#,
+                "{5, NULL, 7}",
+                NOT_JSON,
+            ),
         ] {
-            assert_eq!(read(ddl, text), (expected.to_string(), true), "{text}");
+            let found = match text {
+                "[]" => Found::Array,
+                _ => Found::Row(Some(reason)),
+            };
+            assert_eq!(read(ddl, text), (expected.to_string(), found), "{text}");
+        }
+        assert_eq!(read("a INT", " \n").1, Found::Nothing);
+        assert_eq!(read("a INT", r#"{"a":1} x"#), ("{1}".to_string(), Found::Row(None)));
+    }
+
+    #[test]
+    fn of_a_field_that_comes_twice_the_last_counts() {
+        for (ddl, text, expected) in [
+            (
+                "s STRUCT<a: INT, b: INT>, n INT",
+                r#"{"s":{"a":1,"b":2,"a":3},"n":4}"#,
+                "{{3, 2}, 4}",
+            ),
+            ("s STRING, n INT", r#"{"s":"long","n":1,"s":"x"}"#, "{x, 1}"),
+            ("s STRING, n INT", r#"{"s":"long","n":1,"s":null}"#, "{NULL, 1}"),
+            ("s STRUCT<a: INT>", r#"{"s":{"a":1},"s":{}}"#, "{{NULL}}"),
+        ] {
+            assert_eq!(read(ddl, text), (expected.to_string(), Found::Row(None)), "{text}");
         }
     }
 
     #[test]
     fn a_string_takes_any_value() {
-        let (shown, bad) = read("a STRING, b STRING", r#"{"a": {"x" : [1.10, 1e10]},"b":007}"#);
-        assert_eq!((shown.as_str(), bad), ("{NULL, NULL}", true));
-        let (shown, bad) = read("a STRING, b STRING", r#"{"a": {"x" : [1.10, 1e10]},"b":true}"#);
-        assert_eq!((shown.as_str(), bad), (r#"{{"x":[1.1,1.0E10]}, true}"#, false));
+        let text = r#"{"a": {"x" : [1.10, 1e10]},"b":true,"c": -0.0 , "d":[ 1E5 ,"x"]}"#;
+        let ddl = "a STRING, b STRING, c STRING, d STRING";
+        assert_eq!(
+            read(ddl, text).0,
+            r#"{{"x":[1.1,1.0E10]}, true, -0.0, [100000.0,"x"]}"#,
+            "functions of SQL write the value anew"
+        );
+        assert_eq!(
+            read_from(ddl, text.as_bytes(), Source::Bytes).0,
+            r#"{{"x" : [1.10, 1e10]}, true, -0.0, [ 1E5 ,"x"]}"#,
+            "files keep its text"
+        );
+        assert_eq!(read("a STRING", r#"{"a":007}"#).1, Found::Row(Some(NOT_JSON)));
+    }
+
+    #[test]
+    fn base64_fails_where_spark_fails() {
+        for (text, expected) in [
+            (r#"{"b":"YQ==","n":1}"#, "{[61], 1}"),
+            (r#"{"b":" YWI=","n":1}"#, "{[61 62], 1}"),
+            (r#"{"b":"YWI","n":1}"#, "{NULL, 1}"),
+            (r#"{"b":"","n":1}"#, "{[], 1}"),
+            (r#"{"b":"\n","n":1}"#, "{[], 1}"),
+            // The closing quote was read as a digit, and the string goes on to the next one.
+            (r#"{"b":"Y","n":1}"#, "{NULL, NULL}"),
+        ] {
+            assert_eq!(read("b BINARY, n INT", text).0, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_elements_of_an_array_are_rows() {
+        let (_, reader) = reader("a INT", Source::Bytes);
+        let rows = |text: &str, after: Option<usize>| {
+            let mut elements = reader.elements(text.as_bytes(), true, after);
+            let (mut rows, mut out) = (Vec::new(), Vec::new());
+            loop {
+                out.clear();
+                match elements.next(&mut RowWriter::new(&mut out, 1)) {
+                    Ok(None) => return Ok(rows),
+                    Ok(Some(partial)) => {
+                        let value = Row(&out).value(0, 1, &DataType::Int);
+                        rows.push((value, partial.is_some(), elements.at()));
+                    }
+                    Err(fault) => return Err(fault),
+                }
+            }
+        };
+        let text = r#"[{"a":1}, {"a":"x"}, {"b":[]} ]"#;
+        let all = rows(text, None).unwrap();
+        let expected =
+            [(Value::Long(1), false, 8), (Value::Null, true, 19), (Value::Null, false, 29)];
+        assert_eq!(all, expected);
+        assert_eq!(rows(text, Some(8)).unwrap(), expected[1..]);
+        for bad in [r#"[{"a":1},5]"#, r#"[{"a":1},null]"#, r#"[{"a":1}"#, r#"[{"a":1},{"a":]"#] {
+            assert!(rows(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(
+            bytes in proptest::collection::vec(
+                proptest::sample::select(b"{}[]:,\"'\\abst10-.eNtruIn/* \xC3\xA9\n".to_vec()), 0..60),
+            chars: bool,
+        ) {
+            let source = if chars { Source::Chars } else { Source::Bytes };
+            let ddl = "a INT, b BINARY, s STRUCT<a: STRING, t: ARRAY<INT>>, t MAP<STRING, DOUBLE>";
+            read_from(ddl, &bytes, source);
+            let (_, reader) = reader(ddl, source);
+            let mut elements = reader.elements(&bytes, false, None);
+            let mut out = Vec::new();
+            while let Ok(Some(_)) = elements.next(&mut RowWriter::new(&mut out, 4)) {
+                out.clear();
+            }
+        }
     }
 }

@@ -1,18 +1,26 @@
 //! JSON as a sequence of tokens, read the way Spark's parser (Jackson) reads it.
 //!
-//! Nothing behind a value's end is looked at, so `{"a":1} x` is an object. Single quotes stand for
-//! double ones. Numbers keep their text. A reader that failed fails again.
+//! Nothing after a value's end is read, so `{"a":1} x` is an object. A name is read together with
+//! the first token of its value. A string is read when its text is asked for, or when the next
+//! token is: an error in it shows only then.
 //!
-//! Limit: a value may be nested 1000 deep, as in Jackson.
+//! A reader may go on after an error, as Spark does to get what is left of a record: [`Tokens`]
+//! then continues where Jackson would.
+//!
+//! Limits: values nested 1000 deep, numbers of 1000 characters, as in Jackson.
 
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Deepest nesting.
 const DEPTH_MAX: usize = 1000;
+/// Longest number.
+const NUMBER_BYTES_MAX: usize = 1000;
+/// The byte order mark of UTF-8.
+const MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What is allowed beyond JSON.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// `'a'`.
     pub single_quotes: bool,
@@ -41,13 +49,34 @@ impl Features {
         comments: false,
         any_escape: false,
     };
-    /// Of `from_json` without options.
+    /// Of `from_json` and of files without options.
     pub const RECORDS: Self = Self { control_characters: false, non_numbers: true, ..Self::PATHS };
 }
 
-/// A token.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Token<'j> {
+/// The options that switch a feature on or off.
+pub const SWITCHES: [(&str, fn(&mut Features) -> &mut bool); 7] = [
+    ("allowSingleQuotes", |features| &mut features.single_quotes),
+    ("allowUnquotedControlChars", |features| &mut features.control_characters),
+    ("allowNonNumericNumbers", |features| &mut features.non_numbers),
+    ("allowUnquotedFieldNames", |features| &mut features.plain_names),
+    ("allowNumericLeadingZeros", |features| &mut features.leading_zeros),
+    ("allowComments", |features| &mut features.comments),
+    ("allowBackslashEscapingAnyCharacter", |features| &mut features.any_escape),
+];
+
+/// Which of Jackson's two parsers is followed. They continue at different characters after some
+/// errors, and only the one over bytes finds what is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Of files in UTF-8.
+    Bytes,
+    /// Of functions, and of files whose character set an option names.
+    Chars,
+}
+
+/// A token. [`Tokens`] has its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
     /// `{`.
     Object,
     /// `}`.
@@ -57,341 +86,853 @@ pub enum Token<'j> {
     /// `]`.
     ArrayEnd,
     /// A name in an object.
-    Name(Cow<'j, str>),
+    Name,
     /// A string.
-    Text(Cow<'j, str>),
-    /// A number without a fraction or an exponent, as it is written.
-    Whole(&'j str),
-    /// Another number, as it is written.
-    Real(&'j str),
-    /// Not a number, or an infinity.
-    NonNumber(f64),
-    /// `true` or `false`.
-    Boolean(bool),
+    Text,
+    /// A number without a fraction or an exponent.
+    Whole,
+    /// Another number.
+    Real,
+    /// `NaN`, or an infinity.
+    NonNumber,
+    /// `true`.
+    True,
+    /// `false`.
+    False,
     /// `null`.
     Null,
 }
 
-/// The text is no JSON.
+/// The text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
+/// Where a name stands, between its quotes if it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inside {
-    /// An array, and whether an element has come.
-    Array(bool),
-    /// An object, and whether a name has come.
-    Object(bool),
-    /// Behind a name.
-    Name,
+pub struct Name {
+    begin: usize,
+    end: usize,
+    escaped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Root,
+    Array,
+    Object,
+}
+
+/// An array or an object that has begun.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    kind: Kind,
+    /// Whether an element or a name has come, so that a comma must follow.
+    begun: bool,
+    /// The last name that was read in it.
+    name: Option<Name>,
+}
+
+const fn scope(kind: Kind) -> Scope {
+    Scope { kind, begun: false, name: None }
+}
+
+/// Where the text of a string is.
+#[derive(Clone, Copy, Debug)]
+enum Text {
+    /// In the input: it has no escapes.
+    Input(usize, usize),
+    /// In `unescaped`.
+    Unescaped,
 }
 
 /// Reads tokens.
 #[derive(Clone, Debug)]
 pub struct Tokens<'j> {
-    text: &'j str,
+    bytes: &'j [u8],
     at: usize,
     features: Features,
+    source: Source,
+    /// Whether the input is UTF-8, so that strings need no check.
+    is_utf8: bool,
     // Few texts are nested deeper, so that reading one allocates nothing.
-    stack: SmallVec<[Inside; 32]>,
-    broken: bool,
+    scopes: SmallVec<[Scope; 16]>,
+    current: Option<Token>,
+    /// The first token of the value of the name that is current.
+    after_name: Option<Token>,
+    /// Whether the string that is next or current was not read yet.
+    unread: bool,
+    /// Where the current value begins.
+    begin: usize,
+    text: Text,
+    unescaped: Vec<u8>,
 }
 
 impl<'j> Tokens<'j> {
-    /// Of a text.
-    pub fn new(text: &'j str, features: Features) -> Self {
-        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-        Self { text, at: 0, features, stack: SmallVec::new(), broken: false }
+    /// Of bytes that may not be UTF-8.
+    pub fn new(bytes: &'j [u8], features: Features, source: Source) -> Self {
+        let is_utf8 = std::str::from_utf8(bytes).is_ok();
+        Self::checked(bytes, features, source, is_utf8)
     }
 
-    /// The next token; `None` at the end of the text, outside of any value.
-    pub fn next(&mut self) -> Result<Option<Token<'j>>, Broken> {
-        if self.broken {
-            return Err(Broken);
+    /// Of bytes of which the caller knows whether they are UTF-8.
+    pub fn checked(bytes: &'j [u8], features: Features, source: Source, is_utf8: bool) -> Self {
+        let mut scopes = SmallVec::new();
+        scopes.push(scope(Kind::Root));
+        Self {
+            bytes,
+            // The parser over characters takes the mark for a character.
+            at: if source == Source::Bytes && bytes.starts_with(MARK) { MARK.len() } else { 0 },
+            features,
+            source,
+            is_utf8,
+            scopes,
+            current: None,
+            after_name: None,
+            unread: false,
+            begin: 0,
+            text: Text::Input(0, 0),
+            unescaped: Vec::new(),
         }
-        let token = self.token();
-        self.broken = token.is_err();
-        token
     }
 
-    /// Skips what is in an object or an array that has just begun.
-    pub fn skip(&mut self, token: &Token<'_>) -> Result<(), Broken> {
-        if !matches!(token, Token::Object | Token::Array) {
+    /// Of a text, for functions of SQL.
+    pub fn of_text(text: &'j str, features: Features) -> Self {
+        Self::checked(text.as_bytes(), features, Source::Chars, true)
+    }
+
+    /// Continues in an array of the root, after an element that ends at `at`.
+    pub fn within_array(mut self, at: usize) -> Self {
+        self.scopes[0].begun = true;
+        self.scopes.push(Scope { begun: true, ..scope(Kind::Array) });
+        self.at = at;
+        self
+    }
+
+    /// Behind the last byte that was read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The token that was read last.
+    pub fn current(&self) -> Option<Token> {
+        self.current
+    }
+
+    /// Reads the next token; `None` at the end of the input, outside of any value.
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Token>, Broken> {
+        if self.current == Some(Token::Name) {
+            return self.value_of_name();
+        }
+        if self.unread {
+            self.read_text()?;
+        }
+        let Some(mut byte) = self.skip_space()? else {
+            if self.scopes.len() > 1 {
+                return Err(Broken);
+            }
+            self.current = None;
+            return Ok(None);
+        };
+        if byte == b']' || byte == b'}' {
+            return self.close(byte).map(Some);
+        }
+        let depth = self.scopes.len();
+        let scope = &mut self.scopes[depth - 1];
+        let kind = scope.kind;
+        if std::mem::replace(&mut scope.begun, true) && kind != Kind::Root {
+            if byte != b',' {
+                return Err(self.unexpected());
+            }
+            byte = self.skip_space()?.ok_or(Broken)?;
+        }
+        if kind == Kind::Object {
+            let name = self.name(byte)?;
+            self.scopes[depth - 1].name = Some(name);
+            self.current = Some(Token::Name);
+            self.after_name = None;
+            byte = self.skip_colon()?;
+            self.after_name = Some(self.value(byte)?);
+            return Ok(self.current);
+        }
+        let token = self.value(byte)?;
+        self.enter(token)?;
+        self.current = Some(token);
+        Ok(self.current)
+    }
+
+    fn value_of_name(&mut self) -> Result<Option<Token>, Broken> {
+        let token = self.after_name.take();
+        if let Some(token) = token {
+            self.enter(token)?;
+        }
+        self.current = token;
+        Ok(token)
+    }
+
+    /// Skips what is in an object or an array whose beginning is current.
+    pub fn skip_children(&mut self) -> Result<(), Broken> {
+        if !matches!(self.current, Some(Token::Object | Token::Array)) {
             return Ok(());
         }
-        let depth = self.stack.len();
-        while self.stack.len() >= depth {
-            self.next()?;
+        let depth = self.scopes.len();
+        while self.scopes.len() >= depth {
+            if self.next()?.is_none() && self.scopes.len() > 1 {
+                return Err(Broken);
+            }
         }
         Ok(())
     }
 
+    /// The name that the current token belongs to.
+    pub fn name_here(&self) -> Option<Name> {
+        let up = usize::from(matches!(self.current, Some(Token::Object | Token::Array)));
+        self.scopes[self.scopes.len() - 1 - up].name
+    }
+
+    /// The text of a name.
+    #[inline]
+    pub fn name_text(&self, name: Name) -> Cow<'j, [u8]> {
+        let raw = &self.bytes[name.begin..name.end];
+        if name.escaped { self.unescaped_name(raw) } else { Cow::Borrowed(raw) }
+    }
+
+    #[cold]
+    fn unescaped_name(&self, raw: &'j [u8]) -> Cow<'j, [u8]> {
+        let mut quoted = raw.to_vec();
+        quoted.push(0);
+        let mut name = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
+        name.features.control_characters = true;
+        name.at = 0;
+        // It was read before without an error. No escape and no character of it is a zero byte.
+        match name.finish(0) {
+            Ok(()) => Cow::Owned(name.finished().to_vec()),
+            Err(Broken) => Cow::Borrowed(raw),
+        }
+    }
+
+    /// The text of the string that is current.
+    #[inline]
+    pub fn text(&mut self) -> Result<&[u8], Broken> {
+        if self.unread {
+            self.read_text()?;
+        }
+        Ok(self.finished())
+    }
+
+    /// The text of the string that is current, with U+FFFD for what is not UTF-8.
+    pub fn text_str(&mut self) -> Result<Cow<'_, str>, Broken> {
+        self.text().map(String::from_utf8_lossy)
+    }
+
+    /// The number, word or end that is current, as it is written.
+    #[inline]
+    pub fn raw(&self) -> &'j [u8] {
+        &self.bytes[self.begin..self.at]
+    }
+
+    /// The number that is current, as it is written.
+    pub fn digits(&self) -> &'j str {
+        // It is made of ASCII characters.
+        std::str::from_utf8(self.raw()).unwrap_or_default()
+    }
+
+    /// What the number that is current is, if it is not a number or infinite.
+    pub fn non_number(&self) -> f64 {
+        match self.raw() {
+            b"NaN" => f64::NAN,
+            [b'-', ..] => f64::NEG_INFINITY,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// The value that is current as it is written, white space and all.
+    pub fn whole(&mut self) -> Result<&'j [u8], Broken> {
+        let begin = self.begin;
+        self.skip_children()?;
+        Ok(&self.bytes[begin..self.at])
+    }
+
+    fn finished(&self) -> &[u8] {
+        match self.text {
+            Text::Input(begin, end) => &self.bytes[begin..end],
+            Text::Unescaped => &self.unescaped,
+        }
+    }
+
+    #[inline]
     fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
 
-    fn space(&mut self) -> Result<(), Broken> {
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
-                Some(b'/') if self.features.comments => {
-                    let rest = &self.text[self.at..];
-                    let length = match rest.as_bytes().get(1) {
-                        Some(b'*') => rest.find("*/").map(|at| at + 2).ok_or(Broken)?,
-                        Some(b'/') => rest.find(['\n', '\r']).unwrap_or(rest.len()),
-                        _ => return Err(Broken),
-                    };
-                    self.at += length;
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn token(&mut self) -> Result<Option<Token<'j>>, Broken> {
-        self.space()?;
-        let Some(next) = self.peek() else {
-            return if self.stack.is_empty() { Ok(None) } else { Err(Broken) };
-        };
-        let comma = |tokens: &mut Self| {
-            if tokens.peek() != Some(b',') {
-                return Err(Broken);
-            }
-            tokens.at += 1;
-            tokens.space()
-        };
-        match self.stack.last_mut() {
-            Some(Inside::Array(_)) if next == b']' => return Ok(Some(self.end(Token::ArrayEnd))),
-            Some(Inside::Array(begun @ false)) => *begun = true,
-            Some(Inside::Array(true)) => comma(self)?,
-            Some(Inside::Object(_)) if next == b'}' => {
-                return Ok(Some(self.end(Token::ObjectEnd)));
-            }
-            Some(Inside::Object(begun)) => {
-                if std::mem::replace(begun, true) {
-                    comma(self)?;
-                }
-                let name = self.name()?;
-                self.space()?;
-                if self.peek() != Some(b':') {
-                    return Err(Broken);
-                }
-                self.at += 1;
-                self.stack.push(Inside::Name);
-                return Ok(Some(Token::Name(name)));
-            }
-            Some(Inside::Name) => {
-                self.stack.pop();
-            }
-            None => {}
-        }
-        self.value().map(Some)
-    }
-
-    fn end(&mut self, token: Token<'j>) -> Token<'j> {
+    #[inline]
+    fn take(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
         self.at += 1;
-        self.stack.pop();
-        token
+        Some(byte)
     }
 
-    fn begin(&mut self, inside: Inside, token: Token<'j>) -> Result<Token<'j>, Broken> {
-        if self.stack.len() >= DEPTH_MAX {
+    /// Behind a byte that must not be there: the parser over characters has taken all of it.
+    fn unexpected(&mut self) -> Broken {
+        if self.source == Source::Chars {
+            while self.peek().is_some_and(|b| b & 0xC0 == 0x80) {
+                self.at += 1;
+            }
+        }
+        Broken
+    }
+
+    /// The next byte that is not white space or in a comment.
+    #[inline]
+    fn skip_space(&mut self) -> Result<Option<u8>, Broken> {
+        while let Some(byte) = self.take() {
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' => {}
+                b'/' => self.skip_comment()?,
+                0..=0x20 => return Err(Broken),
+                other => return Ok(Some(other)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn skip_comment(&mut self) -> Result<(), Broken> {
+        if !self.features.comments {
             return Err(Broken);
         }
-        self.at += 1;
-        self.stack.push(inside);
+        match self.take() {
+            Some(b'/') => {
+                while self.peek().is_some_and(|b| b != b'\n' && b != b'\r') {
+                    self.at += 1;
+                }
+                Ok(())
+            }
+            Some(b'*') => {
+                let rest = &self.bytes[self.at..];
+                match rest.windows(2).position(|two| two == b"*/") {
+                    Some(end) => {
+                        self.at += end + 2;
+                        Ok(())
+                    }
+                    None => {
+                        self.at = self.bytes.len();
+                        Err(Broken)
+                    }
+                }
+            }
+            Some(_) => Err(self.unexpected()),
+            None => Err(Broken),
+        }
+    }
+
+    #[inline]
+    fn skip_colon(&mut self) -> Result<u8, Broken> {
+        match self.skip_space()? {
+            Some(b':') => self.skip_space()?.ok_or(Broken),
+            Some(_) => Err(self.unexpected()),
+            None => Err(Broken),
+        }
+    }
+
+    fn close(&mut self, byte: u8) -> Result<Token, Broken> {
+        self.begin = self.at - 1;
+        let (kind, token) = match byte {
+            b']' => (Kind::Array, Token::ArrayEnd),
+            _ => (Kind::Object, Token::ObjectEnd),
+        };
+        if self.scopes.last().is_none_or(|scope| scope.kind != kind) {
+            return Err(Broken);
+        }
+        self.scopes.pop();
+        self.current = Some(token);
         Ok(token)
     }
 
-    fn value(&mut self) -> Result<Token<'j>, Broken> {
-        match self.peek() {
-            Some(b'{') => self.begin(Inside::Object(false), Token::Object),
-            Some(b'[') => self.begin(Inside::Array(false), Token::Array),
-            Some(quote @ (b'"' | b'\'')) => self.string(quote).map(Token::Text),
-            Some(b'-' | b'+' | b'.' | b'0'..=b'9') => self.number(),
-            _ => {
-                let rest = &self.text[self.at..];
-                let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-                let word = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
-                self.at += word.len();
-                Ok(match word {
-                    "true" => Token::Boolean(true),
-                    "false" => Token::Boolean(false),
-                    "null" => Token::Null,
-                    "NaN" if self.features.non_numbers => Token::NonNumber(f64::NAN),
-                    "Infinity" | "INF" if self.features.non_numbers => {
-                        Token::NonNumber(f64::INFINITY)
-                    }
-                    _ => return Err(Broken),
-                })
+    #[inline]
+    fn enter(&mut self, token: Token) -> Result<(), Broken> {
+        let kind = match token {
+            Token::Object => Kind::Object,
+            Token::Array => Kind::Array,
+            _ => return Ok(()),
+        };
+        if self.scopes.len() > DEPTH_MAX {
+            return Err(Broken);
+        }
+        self.scopes.push(scope(kind));
+        Ok(())
+    }
+
+    /// A value that begins with a byte that was read.
+    #[inline]
+    fn value(&mut self, byte: u8) -> Result<Token, Broken> {
+        self.begin = self.at - 1;
+        match byte {
+            b'"' => {
+                self.unread = true;
+                Ok(Token::Text)
             }
+            b'{' => Ok(Token::Object),
+            b'[' => Ok(Token::Array),
+            b'0'..=b'9' => self.number(byte),
+            b'-' => self.signed(),
+            b't' => self.word(b"rue").map(|()| Token::True),
+            b'f' => self.word(b"alse").map(|()| Token::False),
+            b'n' => self.word(b"ull").map(|()| Token::Null),
+            other => self.odd_value(other),
         }
     }
 
-    fn name(&mut self) -> Result<Cow<'j, str>, Broken> {
-        match self.peek() {
-            Some(quote @ (b'"' | b'\'')) => self.string(quote),
-            _ if self.features.plain_names => {
-                let rest = &self.text[self.at..];
-                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '@');
-                let length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-                if length == 0 {
-                    return Err(Broken);
+    #[cold]
+    fn odd_value(&mut self, byte: u8) -> Result<Token, Broken> {
+        match byte {
+            b'\'' if self.features.single_quotes => {
+                self.finish(b'\'')?;
+                Ok(Token::Text)
+            }
+            b'N' => self.non_number_word(b"aN"),
+            b'I' => self.non_number_word(b"nfinity"),
+            b'+' => {
+                let next = self.take().ok_or(Broken)?;
+                self.infinity(next)
+            }
+            b'}' | b']' | b',' => Err(Broken),
+            other => {
+                self.at -= 1;
+                if is_name_start(self.char_here()) {
+                    self.skip_word();
+                } else {
+                    self.at += 1;
                 }
-                self.at += length;
-                Ok(Cow::Borrowed(&rest[..length]))
+                let _ = other;
+                Err(self.unexpected())
             }
-            _ => Err(Broken),
         }
     }
 
-    fn digits(&mut self) -> usize {
-        let begin = self.at;
+    fn non_number_word(&mut self, rest: &[u8]) -> Result<Token, Broken> {
+        self.word(rest)?;
+        if self.features.non_numbers { Ok(Token::NonNumber) } else { Err(Broken) }
+    }
+
+    /// An infinity, behind its sign and first letter.
+    fn infinity(&mut self, first: u8) -> Result<Token, Broken> {
+        if first != b'I' {
+            return Err(self.unexpected());
+        }
+        match self.take().ok_or(Broken)? {
+            b'N' => self.non_number_word(b"F"),
+            b'n' => self.non_number_word(b"finity"),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The rest of a word, behind its first letter.
+    #[inline]
+    fn word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+        if self.bytes[self.at..].starts_with(rest) {
+            let end = self.at + rest.len();
+            let follows = self.bytes.get(end).copied().unwrap_or(b' ');
+            if follows < b'0' || matches!(follows, b']' | b'}') {
+                self.at = end;
+                return Ok(());
+            }
+        }
+        self.odd_word(rest)
+    }
+
+    #[cold]
+    fn odd_word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+        let alike = rest.iter().zip(&self.bytes[self.at..]).take_while(|(a, b)| a == b).count();
+        self.at += alike;
+        if alike == rest.len() && !is_name_part(self.char_here()) {
+            return Ok(());
+        }
+        self.skip_word();
+        Err(Broken)
+    }
+
+    /// Skips a word that means nothing, as Jackson does to show it: over bytes it has taken the
+    /// character behind the word, too.
+    fn skip_word(&mut self) {
+        while self.at < self.bytes.len() {
+            let here = self.char_here();
+            let part = is_name_part(here);
+            if part || self.source == Source::Bytes {
+                self.at = (self.at + here.len_utf8()).min(self.bytes.len());
+            }
+            if !part {
+                return;
+            }
+        }
+    }
+
+    /// The character that begins here; U+FFFD if it is not UTF-8.
+    fn char_here(&self) -> char {
+        let head = &self.bytes[self.at..self.bytes.len().min(self.at + 4)];
+        let valid = match std::str::from_utf8(head) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        valid.chars().next().unwrap_or(if head.is_empty() { ' ' } else { '\u{FFFD}' })
+    }
+
+    fn signed(&mut self) -> Result<Token, Broken> {
+        match self.take().ok_or(Broken)? {
+            digit @ b'0'..=b'9' => self.number(digit),
+            other => self.infinity(other),
+        }
+    }
+
+    #[inline]
+    fn skip_digits(&mut self) -> usize {
+        let from = self.at;
         while self.peek().is_some_and(|b| b.is_ascii_digit()) {
             self.at += 1;
         }
-        self.at - begin
+        self.at - from
     }
 
-    fn number(&mut self) -> Result<Token<'j>, Broken> {
-        let begin = self.at;
-        let signed = matches!(self.peek(), Some(b'-' | b'+'));
-        self.at += usize::from(signed);
-        if signed && self.features.non_numbers && self.peek() == Some(b'I') {
-            for word in ["Infinity", "INF"] {
-                if self.text[self.at..].starts_with(word) {
-                    self.at += word.len();
-                    let minus = self.text.as_bytes()[begin] == b'-';
-                    let value = if minus { f64::NEG_INFINITY } else { f64::INFINITY };
-                    return Ok(Token::NonNumber(value));
-                }
-            }
-        }
-        if self.text.as_bytes()[begin] == b'+' {
+    /// A number, behind its first digit.
+    #[inline]
+    fn number(&mut self, first: u8) -> Result<Token, Broken> {
+        if first == b'0'
+            && !self.features.leading_zeros
+            && self.peek().is_some_and(|b| b.is_ascii_digit())
+        {
             return Err(Broken);
         }
-        let first = self.at;
-        let whole = self.digits();
-        let zeros = whole > 1 && self.text.as_bytes()[first] == b'0';
-        if whole == 0 || zeros && !self.features.leading_zeros {
-            return Err(Broken);
-        }
-        let mut real = false;
+        self.skip_digits();
+        let mut token = Token::Whole;
         if self.peek() == Some(b'.') {
             self.at += 1;
-            real = true;
-            if self.digits() == 0 {
-                return Err(Broken);
-            }
+            token = Token::Real;
+            self.some_digits()?;
         }
         if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
-            real = true;
+            token = Token::Real;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            if self.digits() == 0 {
-                return Err(Broken);
-            }
+            self.some_digits()?;
+        }
+        if self.at - self.begin > NUMBER_BYTES_MAX {
+            return Err(Broken);
         }
         // Outside of any value a number ends where white space begins.
-        let follows = self.peek();
-        if self.stack.is_empty() && follows.is_some_and(|b| !b.is_ascii_whitespace()) {
+        if self.scopes.len() == 1
+            && self.peek().is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+        {
             return Err(Broken);
         }
-        let text = &self.text[begin..self.at];
-        Ok(if real { Token::Real(text) } else { Token::Whole(text) })
+        Ok(token)
     }
 
-    fn string(&mut self, quote: u8) -> Result<Cow<'j, str>, Broken> {
-        if quote == b'\'' && !self.features.single_quotes {
-            return Err(Broken);
+    #[inline]
+    fn some_digits(&mut self) -> Result<(), Broken> {
+        if self.skip_digits() > 0 {
+            return Ok(());
         }
-        self.at += 1;
+        self.take();
+        Err(self.unexpected())
+    }
+
+    /// A name that begins with a byte that was read.
+    #[inline]
+    fn name(&mut self, byte: u8) -> Result<Name, Broken> {
+        if byte != b'"' {
+            return self.odd_name(byte);
+        }
         let begin = self.at;
-        let bytes = self.text.as_bytes();
-        let mut made: Option<String> = None;
-        let mut from = begin;
-        loop {
-            let b = *bytes.get(self.at).ok_or(Broken)?;
-            if b == quote {
-                let rest = &self.text[from..self.at];
-                self.at += 1;
-                return Ok(match made {
-                    Some(made) => Cow::Owned(made + rest),
-                    None => Cow::Borrowed(rest),
-                });
-            }
-            if b == b'\\' {
-                let made = made.get_or_insert_default();
-                made.push_str(&self.text[from..self.at]);
-                self.at += 1;
-                let c = self.escaped()?;
-                made.push(c);
-                from = self.at;
-            } else if b < 0x20 && !self.features.control_characters {
-                return Err(Broken);
-            } else {
-                self.at += 1;
-            }
+        let end = plain_end(self.bytes, begin, b'"');
+        if self.bytes.get(end) == Some(&b'"') && self.is_utf8 {
+            self.at = end + 1;
+            return Ok(Name { begin, end, escaped: false });
         }
+        self.quoted_name(b'"')
     }
 
-    /// The character that is written behind a backslash.
-    fn escaped(&mut self) -> Result<char, Broken> {
-        let c = self.text[self.at..].chars().next().ok_or(Broken)?;
-        self.at += c.len_utf8();
-        Ok(match c {
-            '"' | '\\' | '/' => c,
-            'b' => '\u{8}',
-            'f' => '\u{C}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => {
-                let first = self.unit()?;
-                match first {
-                    0xD800..=0xDBFF if self.text[self.at..].starts_with("\\u") => {
-                        let before = self.at;
-                        self.at += 2;
-                        let second = self.unit()?;
-                        match char::decode_utf16([first, second]).next() {
-                            Some(Ok(c)) => c,
-                            _ => {
-                                self.at = before;
-                                '?'
-                            }
-                        }
+    /// A name in quotes, with escapes perhaps.
+    #[cold]
+    fn quoted_name(&mut self, quote: u8) -> Result<Name, Broken> {
+        let begin = self.at;
+        self.finish(quote)?;
+        let escaped = matches!(self.text, Text::Unescaped);
+        Ok(Name { begin, end: self.at - 1, escaped })
+    }
+
+    #[cold]
+    fn odd_name(&mut self, byte: u8) -> Result<Name, Broken> {
+        if byte == b'\'' && self.features.single_quotes {
+            return self.quoted_name(b'\'');
+        }
+        self.at -= 1;
+        let begin = self.at;
+        if self.features.plain_names {
+            while self.at < self.bytes.len() && is_plain_name(self.char_here()) {
+                self.at += self.char_here().len_utf8();
+            }
+        }
+        if self.at == begin {
+            self.at += 1;
+            return Err(self.unexpected());
+        }
+        Ok(Name { begin, end: self.at, escaped: false })
+    }
+
+    #[inline]
+    fn read_text(&mut self) -> Result<(), Broken> {
+        self.unread = false;
+        self.finish(b'"')
+    }
+
+    /// Reads a string behind its first quote.
+    #[inline]
+    fn finish(&mut self, quote: u8) -> Result<(), Broken> {
+        let begin = self.at;
+        let end = plain_end(self.bytes, begin, quote);
+        if self.bytes.get(end) == Some(&quote) && self.is_utf8 {
+            self.at = end + 1;
+            self.text = Text::Input(begin, end);
+            return Ok(());
+        }
+        self.finish_odd(quote)
+    }
+
+    /// Reads a string that has escapes or what is not UTF-8.
+    #[cold]
+    fn finish_odd(&mut self, quote: u8) -> Result<(), Broken> {
+        self.unescaped.clear();
+        self.text = Text::Unescaped;
+        // The first half of a pair of UTF-16 that an escape gave.
+        let mut high = None;
+        loop {
+            let byte = self.take().ok_or(Broken)?;
+            let unit = match byte {
+                b'\\' => self.escaped()?,
+                byte if byte == quote => {
+                    flush_half(&mut high, &mut self.unescaped);
+                    return Ok(());
+                }
+                0..0x20 if !self.features.control_characters => return Err(Broken),
+                0..0x80 => u32::from(byte),
+                _ => self.multibyte(byte)?,
+            };
+            match (high.take(), unit) {
+                (None, 0xD800..=0xDBFF) => high = Some(unit),
+                (Some(first), 0xDC00..=0xDFFF) => {
+                    push(0x10000 + ((first - 0xD800) << 10) + (unit - 0xDC00), &mut self.unescaped);
+                }
+                (Some(_), 0xD800..=0xDBFF) => {
+                    self.unescaped.push(b'?');
+                    high = Some(unit);
+                }
+                (before, unit) => {
+                    if before.is_some() {
+                        self.unescaped.push(b'?');
                     }
-                    // Half a pair is no character.
-                    unit => char::from_u32(u32::from(unit)).unwrap_or('?'),
+                    push(unit, &mut self.unescaped);
                 }
             }
-            '\'' if self.features.single_quotes => c,
-            c if self.features.any_escape => c,
+        }
+    }
+
+    /// A character of several bytes, behind the first. As in Jackson nobody looks whether a
+    /// shorter form was possible.
+    fn multibyte(&mut self, first: u8) -> Result<u32, Broken> {
+        let (more, mut code) = match first {
+            0xC0..=0xDF => (1, u32::from(first & 0x1F)),
+            0xE0..=0xEF => (2, u32::from(first & 0x0F)),
+            0xF0..=0xF7 => (3, u32::from(first & 0x07)),
             _ => return Err(Broken),
+        };
+        for _ in 0..more {
+            let next = self.take().ok_or(Broken)?;
+            if next & 0xC0 != 0x80 {
+                return Err(Broken);
+            }
+            code = code << 6 | u32::from(next & 0x3F);
+        }
+        Ok(code)
+    }
+
+    /// The character that is written behind a backslash, or a unit of UTF-16.
+    fn escaped(&mut self) -> Result<u32, Broken> {
+        Ok(match self.take().ok_or(Broken)? {
+            c @ (b'"' | b'\\' | b'/') => u32::from(c),
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => 10,
+            b'r' => 13,
+            b't' => 9,
+            b'u' => {
+                let mut unit = 0;
+                for _ in 0..4 {
+                    let digit = self.take().ok_or(Broken)?;
+                    match char::from(digit).to_digit(16) {
+                        Some(digit) => unit = unit << 4 | digit,
+                        None => return Err(self.unexpected()),
+                    }
+                }
+                unit
+            }
+            b'\'' if self.features.single_quotes => u32::from(b'\''),
+            other if self.features.any_escape => {
+                if other < 0x80 {
+                    u32::from(other)
+                } else {
+                    self.multibyte(other)?
+                }
+            }
+            _ => return Err(self.unexpected()),
         })
     }
 
-    fn unit(&mut self) -> Result<u16, Broken> {
-        let digits = self.text.get(self.at..self.at + 4).ok_or(Broken)?;
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Broken);
+    /// The bytes that the string that is current says in base 64. After an error the rest of the
+    /// string is skipped, from where Jackson has stopped.
+    pub fn base64(&mut self) -> Result<Vec<u8>, Broken> {
+        if !self.unread {
+            // A string in single quotes was read already.
+            let mut quoted = self.finished().to_vec();
+            quoted.push(b'"');
+            let mut again = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
+            (again.unread, again.at) = (true, 0);
+            return again.base64();
         }
-        self.at += 4;
-        u16::from_str_radix(digits, 16).map_err(|_| Broken)
+        let mut out = Vec::new();
+        loop {
+            let mut byte = self.take().ok_or(Broken)?;
+            while byte <= b' ' {
+                byte = self.take().ok_or(Broken)?;
+            }
+            if byte == b'"' {
+                self.unread = false;
+                return Ok(out);
+            }
+            let first = if byte == b'\\' { self.escaped()? } else { u32::from(byte) };
+            if first <= u32::from(b' ') {
+                continue;
+            }
+            let mut bits = base64_digit(first)?;
+            let second = self.take().ok_or(Broken)?;
+            bits = bits << 6 | self.base64_digit(second)?;
+            let third = self.take().ok_or(Broken)?;
+            if third == b'=' {
+                if self.take() != Some(b'=') {
+                    return Err(Broken);
+                }
+                out.push((bits >> 4) as u8);
+                continue;
+            }
+            if third == b'"' {
+                // Padding is missing; the string ends here all the same.
+                self.at -= 1;
+                return Err(Broken);
+            }
+            bits = bits << 6 | self.base64_digit(third)?;
+            let fourth = self.take().ok_or(Broken)?;
+            match fourth {
+                b'=' => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
+                b'"' => {
+                    self.at -= 1;
+                    return Err(Broken);
+                }
+                fourth => {
+                    bits = bits << 6 | self.base64_digit(fourth)?;
+                    out.extend_from_slice(&bits.to_be_bytes()[1..]);
+                }
+            }
+        }
     }
+
+    fn base64_digit(&mut self, byte: u8) -> Result<u32, Broken> {
+        base64_digit(if byte == b'\\' { self.escaped()? } else { u32::from(byte) })
+    }
+}
+
+fn base64_digit(code: u32) -> Result<u32, Broken> {
+    Ok(match u8::try_from(code).map_err(|_| Broken)? {
+        b @ b'A'..=b'Z' => u32::from(b - b'A'),
+        b @ b'a'..=b'z' => u32::from(b - b'a') + 26,
+        b @ b'0'..=b'9' => u32::from(b - b'0') + 52,
+        b'+' => 62,
+        b'/' => 63,
+        _ => return Err(Broken),
+    })
+}
+
+/// Half a pair is no character.
+fn flush_half(high: &mut Option<u32>, out: &mut Vec<u8>) {
+    if high.take().is_some() {
+        out.push(b'?');
+    }
+}
+
+fn push(code: u32, out: &mut Vec<u8>) {
+    let c = char::from_u32(code).unwrap_or('?');
+    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+fn is_ignorable(c: char) -> bool {
+    matches!(c, '\0'..='\u{8}' | '\u{E}'..='\u{1B}' | '\u{7F}'..='\u{9F}')
+}
+
+fn is_name_start(c: char) -> bool {
+    c.is_alphabetic() || matches!(c, '_' | '$')
+}
+
+fn is_name_part(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '$') || is_ignorable(c)
+}
+
+/// A character of a name without quotes.
+fn is_plain_name(c: char) -> bool {
+    c > ' ' && (is_name_part(c) || matches!(c, '@' | '#' | '*' | '-' | '+'))
+}
+
+/// The first byte from `at` on that is the quote, a backslash or a control character.
+#[inline]
+fn plain_end(bytes: &[u8], mut at: usize, quote: u8) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (quotes, slashes) = (ONES * u64::from(quote), ONES * u64::from(b'\\'));
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let found = zeros(word ^ quotes) | zeros(word ^ slashes) | controls;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(byte) = bytes.get(at) {
+        if *byte == quote || *byte == b'\\' || *byte < 0x20 {
+            break;
+        }
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn all(text: &str, features: Features) -> Result<Vec<String>, Broken> {
-        let mut tokens = Tokens::new(text, features);
+        let mut tokens = Tokens::of_text(text, features);
         let mut out = Vec::new();
         while let Some(token) = tokens.next()? {
-            out.push(format!("{token:?}"));
+            out.push(match token {
+                Token::Name => {
+                    let name = tokens.name_here().map(|name| tokens.name_text(name));
+                    format!("{}:", String::from_utf8_lossy(&name.unwrap()))
+                }
+                Token::Text => format!("{:?}", tokens.text_str()?),
+                Token::Whole | Token::Real => tokens.digits().to_string(),
+                other => format!("{other:?}"),
+            });
         }
         Ok(out)
     }
@@ -431,24 +972,33 @@ mod tests {
             "1x",
             "{\"a\"}",
             "]",
+            "\u{FEFF}{}",
         ] {
             assert!(!read(text), "{text}");
         }
         let records = |text| all(text, Features::RECORDS).is_ok();
         assert!(records("[NaN,-Infinity,+INF]") && !records("[\"a\tb\"]") && !records("[nan]"));
+        let loose = Features {
+            plain_names: true,
+            leading_zeros: true,
+            comments: true,
+            any_escape: true,
+            ..Features::RECORDS
+        };
+        assert!(all("{a-b: 007, /* c */ 'd': \"\\q\"} // e", loose).is_ok());
     }
 
     #[test]
     fn numbers_keep_their_text_and_pairs_become_one_character() {
         let read =
-            all(r#"{"a":[1.10,12345678901234567890,"\uD83D\uDE00\uD83D"]}"#, Features::PATHS);
+            all(r#"{"a\u0062":[1.10,12345678901234567890,"\uD83D\uDE00\uD83D"]}"#, Features::PATHS);
         let expected = [
             "Object",
-            "Name(\"a\")",
+            "ab:",
             "Array",
-            "Real(\"1.10\")",
-            "Whole(\"12345678901234567890\")",
-            "Text(\"😀?\")",
+            "1.10",
+            "12345678901234567890",
+            "\"😀?\"",
             "ArrayEnd",
             "ObjectEnd",
         ];
@@ -458,5 +1008,51 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         assert!(all(&"[".repeat(100_000), Features::PATHS).is_err());
+        let deep = format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
+        assert!(all(&deep, Features::PATHS).is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_an_error_of_their_string() {
+        let mut tokens = Tokens::new(b"[\"\xE9\",\"a\xC3\xA9\"]", Features::RECORDS, Source::Bytes);
+        assert_eq!(tokens.next(), Ok(Some(Token::Array)));
+        assert_eq!(tokens.next(), Ok(Some(Token::Text)));
+        assert!(tokens.text().is_err(), "the closing quote is taken for a byte of the character");
+        assert_eq!(tokens.next(), Ok(Some(Token::Text)));
+        assert_eq!(tokens.text(), Ok("aé".as_bytes()));
+    }
+
+    proptest! {
+        /// Eight bytes at once find what one byte at a time finds.
+        #[test]
+        fn the_end_of_plain_text(
+            bytes in proptest::collection::vec(
+                proptest::sample::select(b"ab\x7F\x80\xFF\x1F !\"'\\".to_vec()), 0..40),
+            quote in proptest::sample::select(b"\"'".to_vec()),
+        ) {
+            let special = |b: &u8| *b == quote || *b == b'\\' || *b < 0x20;
+            let expected = bytes.iter().position(special).unwrap_or(bytes.len());
+            prop_assert_eq!(plain_end(&bytes, 0, quote), expected);
+        }
+
+        /// After any error a reader may go on, and comes to an end.
+        #[test]
+        fn reading_ends(
+            bytes in proptest::collection::vec(
+                proptest::sample::select(b"{}[]:,\"'\\ab10-.eNtruIn/* \xC3\xA9\n".to_vec()), 0..60),
+            chars: bool,
+        ) {
+            let source = if chars { Source::Chars } else { Source::Bytes };
+            let mut tokens = Tokens::new(&bytes, Features::RECORDS, source);
+            let mut errors = 0;
+            loop {
+                match tokens.next() {
+                    Ok(None) if tokens.at() >= bytes.len() => break,
+                    Ok(_) => {}
+                    Err(Broken) if errors > bytes.len() => break,
+                    Err(Broken) => errors += 1,
+                }
+            }
+        }
     }
 }

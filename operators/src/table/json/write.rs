@@ -2,23 +2,122 @@
 
 use crate::table::datetime::Tz;
 use crate::table::text::Notation;
-use crate::table::types::DataType;
+use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
 use base64::Engine;
 use std::fmt;
 
+/// How JSON is written, beside its dates and times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// Whether structs have their fields that are NULL.
+    pub nulls: bool,
+    /// Whether fields of structs and entries of maps are in the order of their names.
+    pub sorted: bool,
+    /// Whether characters beyond ASCII are written as escapes.
+    pub ascii: bool,
+    /// Whether each field has a line of its own.
+    pub pretty: bool,
+}
+
+impl Style {
+    /// Writes a whole value, which begins at an offset, anew where the style wants that.
+    #[inline]
+    pub fn finish(self, out: &mut Vec<u8>, from: usize) {
+        if self.ascii {
+            let text = out.split_off(from);
+            write_ascii(&text, out);
+        }
+        if self.pretty {
+            let text = out.split_off(from);
+            write_pretty(&text, out);
+        }
+    }
+}
+
+/// Copies JSON with escapes instead of what is not ASCII, which stands in strings alone.
+fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
+    for c in String::from_utf8_lossy(text).chars() {
+        if c.is_ascii() {
+            out.push(c as u8);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to memory does not fail.
+            let _ = fmt::Write::write_fmt(&mut Text(out), format_args!("\\u{unit:04X}"));
+        }
+    }
+}
+
+/// Copies JSON without white space as Jackson's pretty printer writes it: fields of objects on
+/// lines of their own, elements of arrays on one.
+fn write_pretty(text: &[u8], out: &mut Vec<u8>) {
+    let (mut depth, mut in_string, mut escaped, mut brackets) = (0, false, false, Vec::new());
+    let line = |depth: usize, out: &mut Vec<u8>| {
+        out.push(b'\n');
+        out.extend(std::iter::repeat_n(b' ', 2 * depth));
+    };
+    for (at, byte) in text.iter().copied().enumerate() {
+        if in_string {
+            out.push(byte);
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        let is_empty = at > 0 && matches!((text[at - 1], byte), (b'{', b'}') | (b'[', b']'));
+        match byte {
+            b'{' => {
+                brackets.push(byte);
+                depth += 1;
+                out.push(byte);
+                if text.get(at + 1) != Some(&b'}') {
+                    line(depth, out);
+                }
+            }
+            b'[' => {
+                brackets.push(byte);
+                out.extend_from_slice(b"[ ");
+            }
+            b'}' => {
+                brackets.pop();
+                depth -= 1;
+                if is_empty {
+                    out.push(b' ');
+                } else {
+                    line(depth, out);
+                }
+                out.push(byte);
+            }
+            b']' => {
+                brackets.pop();
+                out.extend_from_slice(if is_empty { b"]" } else { b" ]" });
+            }
+            b',' if brackets.last() == Some(&b'{') => {
+                out.push(byte);
+                line(depth, out);
+            }
+            b',' => out.extend_from_slice(b", "),
+            b':' => out.extend_from_slice(b" : "),
+            other => {
+                in_string = other == b'"';
+                out.push(other);
+            }
+        }
+    }
+}
+
 /// Appends a value; NULL fields of structs are left out.
 pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u8>) {
     let notation = Notation { zone, ..Notation::default() };
-    write_json_as(value, data_type, &notation, false, out);
+    write_json_as(value, data_type, &notation, Style::default(), out);
 }
 
-/// Appends a value in a notation, with or without the fields of structs that are NULL.
+/// Appends a value in a notation and a style. [`Style::finish`] follows a whole value.
 pub fn write_json_as(
     value: &Value,
     data_type: &DataType,
     notation: &Notation,
-    nulls: bool,
+    style: Style,
     out: &mut Vec<u8>,
 ) {
     let zone = notation.zone;
@@ -44,23 +143,48 @@ pub fn write_json_as(
         }
         (Value::Array(values), DataType::Array(element)) => {
             list(b"[]", values.iter(), out, |v, out| {
-                write_json_as(v, element, notation, nulls, out);
+                write_json_as(v, element, notation, style, out);
+            });
+        }
+        (Value::Map(entries), DataType::Map(key, of)) if style.sorted => {
+            let mut sorted: Vec<(String, &Value)> = entries
+                .iter()
+                .map(|(k, v)| {
+                    let mut name = String::new();
+                    // Writing to memory does not fail.
+                    let _ = write_key(k, key, &mut name);
+                    (name, v)
+                })
+                .collect();
+            sorted.sort_by(|a, b| a.0.cmp(&b.0));
+            list(b"{}", sorted.into_iter(), out, |(name, v), out| {
+                write_string(name.as_bytes(), out);
+                out.push(b':');
+                write_json_as(v, of, notation, style, out);
             });
         }
         (Value::Map(entries), DataType::Map(key, of)) => {
             list(b"{}", entries.iter(), out, |(k, v), out| {
                 quoted(out, |out| write_key(k, key, out));
                 out.push(b':');
-                write_json_as(v, of, notation, nulls, out);
+                write_json_as(v, of, notation, style, out);
             });
         }
         (Value::Struct(values), DataType::Struct(fields)) => {
-            let there = fields.iter().zip(values).filter(|(_, v)| nulls || **v != Value::Null);
-            list(b"{}", there, out, |(field, v), out| {
+            let there =
+                fields.iter().zip(values).filter(|(_, v)| style.nulls || **v != Value::Null);
+            let mut write = |(field, v): (&Field, &Value), out: &mut Vec<u8>| {
                 write_string(field.name.as_bytes(), out);
                 out.push(b':');
-                write_json_as(v, &field.data_type, notation, nulls, out);
-            });
+                write_json_as(v, &field.data_type, notation, style, out);
+            };
+            if style.sorted {
+                let mut sorted: Vec<(&Field, &Value)> = there.collect();
+                sorted.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+                list(b"{}", sorted.into_iter(), out, &mut write);
+            } else {
+                list(b"{}", there, out, &mut write);
+            }
         }
         (Value::String(text), _) => write_string(text.as_bytes(), out),
         (other, t) => quoted(out, |out| other.write_text(t, zone, "", out)),
@@ -147,4 +271,46 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     }
     // Writing JSON into memory does not fail.
     let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::types::Schema;
+
+    #[test]
+    fn styles_as_spark_writes_them() {
+        let schema =
+            Schema::parse_ddl("b INT, a MAP<STRING, INT>, l ARRAY<INT>, s STRING").unwrap();
+        let text = |text: &str| Value::String(text.to_string());
+        let entries = vec![(text("z"), Value::Long(1)), (text("y"), Value::Null)];
+        let value = Value::Struct(vec![
+            Value::Null,
+            Value::Map(entries),
+            Value::Array(vec![Value::Long(1), Value::Long(2)]),
+            text("{é😀\\\","),
+        ]);
+        let data_type = DataType::Struct(schema.fields);
+        let plain = Style::default();
+        for (style, expected) in [
+            (plain, r#"{"a":{"z":1,"y":null},"l":[1,2],"s":"{é😀\\\","}"#),
+            (
+                Style { nulls: true, sorted: true, ascii: true, ..plain },
+                r#"{"a":{"y":null,"z":1},"b":null,"l":[1,2],"s":"{\u00E9\uD83D\uDE00\\\","}"#,
+            ),
+            (
+                Style { pretty: true, ..plain },
+                "{\n  \"a\" : {\n    \"z\" : 1,\n    \"y\" : null\n  },\n  \"l\" : [ 1, 2 ],\n  \
+                 \"s\" : \"{é😀\\\\\\\",\"\n}",
+            ),
+        ] {
+            let mut out = Vec::new();
+            write_json_as(&value, &data_type, &Notation::default(), style, &mut out);
+            style.finish(&mut out, 0);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        let mut out = Vec::new();
+        write_pretty(br#"[[],{},{"a":{}}]"#, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "[ [ ], { }, {\n  \"a\" : { }\n} ]");
+    }
 }

@@ -35,7 +35,10 @@ fuzz_target!(|data: &[u8]| {
         }
         _ => {
             set(2, "multiLine", "true");
+            set(3, "allowUnquotedFieldNames", "true");
+            set(4, "allowComments", "true");
             set(5, "timestampFormat", "d/M/yyyy[ HH:mm:ss]");
+            set(6, "encoding", "UTF-8");
         }
     }
     let schema = ddl.map(|ddl| Schema::parse_ddl(ddl).expect("a schema"));
@@ -51,9 +54,13 @@ fuzz_target!(|data: &[u8]| {
         assert!(end <= bytes.len() as u64 && found.length > 0, "a record without bytes");
         let record = input.bytes(&found).to_vec();
         assert!(record.len() <= RECORD_BYTES + 1);
-        if decoder.decode(&record, &mut row).is_err() {
-            decoder.undecoded(&record, &mut row);
+        let _ = decoder.decode(&record, &mut row);
+        let mut there = !row.is_empty();
+        while there {
+            decode(Row(&row), schema.fields.iter().map(|field| &field.data_type));
+            there = decoder.has_more_rows() && decoder.next_row(&record, &mut row);
         }
+        decoder.undecoded(&record, &mut row);
         decode(Row(&row), schema.fields.iter().map(|field| &field.data_type));
     }
 });

@@ -4,11 +4,11 @@ use super::{Call, Function, Typed, called, cells, made, take, typed_or_null, une
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
-use crate::table::expr::compile::{Compiled, failed, from_cells, text, text_in};
+use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text, text_in};
 use crate::table::expr::{Node, Resolved};
 use crate::table::json::{
-    Features, ObjectReader, Path, RecordReader, array_length, last_field, object_keys,
-    write_json_as,
+    Broken, Features, Found, Inference, Inferred, Path, Reading, RecordReader, SWITCHES, Source,
+    Style, array_length, last_field, object_keys, write_json_as,
 };
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
@@ -27,6 +27,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         compile_from_json,
     ),
     cells(
+        "schema_of_json",
+        "schema_of_json('{\"a\":1}'[, options]): the schema of a constant text, as from_json takes it",
+        (1, 2),
+        |name, args| constant_schema(name, &args).map(|_| (args, T::String, false)),
+        |_, call, arena| {
+            // It was made once when the types were resolved.
+            let schema = constant_schema("schema_of_json", &call.args);
+            let mut out = String::new();
+            if let Ok(schema) = schema {
+                write_schema(&schema, &mut out);
+            }
+            Ok(made(arena, &out))
+        },
+    ),
+    cells(
         "to_json",
         "to_json(struct, array or map): as text, NULL fields left out",
         (1, 2),
@@ -38,11 +53,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
             if !has(&options, "timeZone") {
                 notation.zone = call.semantics.zone;
             }
-            let nulls = options.iter().any(|(key, value)| {
-                key.eq_ignore_ascii_case("ignoreNullFields") && value.eq_ignore_ascii_case("false")
-            });
+            let style = style_of(&options);
             let mut out = Vec::new();
-            write_json_as(&a[0].value(data_type), data_type, &notation, nulls, &mut out);
+            write_json_as(&a[0].value(data_type), data_type, &notation, style, &mut out);
+            style.finish(&mut out, 0);
             Ok(Cell::Bytes(arena.alloc_slice_copy(&out)))
         },
     ),
@@ -131,20 +145,100 @@ pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
     Schema::parse_ddl(written).map(|schema| T::Struct(schema.fields))
 }
 
-fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let Some(written) = args[1].literal_text() else {
+/// The schema of a constant JSON text.
+fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
+    let Some(json) = args[0].literal_text() else {
+        let null = args[0].node == Node::Literal(Value::Null) || args[0].data_type == T::Null;
         return Err(PlanError::new(
-            "INVALID_SCHEMA.NON_STRING_LITERAL",
-            format!("the schema of `{name}` must be a constant, but is `{}`", args[1]),
-            "from_json(value, 'a INT, b STRING')",
+            if null {
+                "DATATYPE_MISMATCH.UNEXPECTED_NULL"
+            } else {
+                "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT"
+            },
+            format!("`{name}` needs a constant text, but has `{}`", args[0]),
+            "schema_of_json('{\"a\": 1}')",
         ));
     };
-    let mut to = schema_of(written)?;
+    let options = options_of(args.get(1))?;
+    let known = TIMES.into_iter().chain(IGNORED).chain(INFERRED).chain(["mode"]);
+    let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
+    only_known(name, &options, &known)?;
+    let is_on = |name: &str| flag(&options, name, false);
+    let inference = Inference {
+        reading: Reading {
+            notation: notation_of(&options, Direction::Read)?,
+            features: Rules::of(&options, "")?.features,
+            ..Reading::default()
+        },
+        all_text: is_on("primitivesAsString"),
+        decimals: is_on("prefersDecimal"),
+        times: is_on("inferTimestamp"),
+        without_nulls: is_on("dropFieldIfAllNull"),
+    };
+    match inference.of(json.as_bytes()) {
+        Ok(Inferred::Object(fields)) => Ok(T::Struct(inference.fields(fields))),
+        Ok(found) => Ok(inference.finish(found).unwrap_or(T::String)),
+        Err(Broken) => Err(PlanError::new(
+            "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
+            format!("`{name}`: '{json}' is not JSON"),
+            "Give it a text that is",
+        )),
+    }
+}
+
+/// A type as `schema_of_json` writes it: names that are no words stand in backquotes.
+fn write_schema(data_type: &DataType, out: &mut String) {
+    match data_type {
+        T::Array(element) => {
+            out.push_str("ARRAY<");
+            write_schema(element, out);
+        }
+        T::Struct(fields) => {
+            out.push_str("STRUCT<");
+            for (i, field) in fields.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+                let plain = field.name.bytes().all(is_word)
+                    && !field.name.starts_with(|c: char| c.is_ascii_digit());
+                if plain {
+                    out.push_str(&field.name);
+                } else {
+                    out.push('`');
+                    out.push_str(&field.name.replace('`', "``"));
+                    out.push('`');
+                }
+                out.push_str(": ");
+                write_schema(&field.data_type, out);
+            }
+        }
+        plain => return out.push_str(&plain.to_string()),
+    }
+    out.push('>');
+}
+
+fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    let mut to = match (&args[1].node, args[1].literal_text()) {
+        (_, Some(written)) => schema_of(written)?,
+        (Node::Call("schema_of_json", sample), None) => constant_schema("schema_of_json", sample)?,
+        _ => {
+            return Err(PlanError::new(
+                "INVALID_SCHEMA.NON_STRING_LITERAL",
+                format!("the schema of `{name}` must be a constant, but is `{}`", args[1]),
+                "from_json(value, 'a INT, b STRING')",
+            ));
+        }
+    };
     if let T::Struct(fields) = &mut to {
         fields.iter_mut().for_each(|field| field.nullable = true);
     }
     let options = options_of(args.get(2))?;
-    let known = TIMES.into_iter().chain(IGNORED).chain(["mode", "columnNameOfCorruptRecord"]);
+    let known = TIMES.into_iter().chain(IGNORED).chain([
+        "mode",
+        "columnNameOfCorruptRecord",
+        "enableDateTimeParsingFallback",
+    ]);
     let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
     only_known(name, &options, &known)?;
     if has_other_keys(&to) {
@@ -154,7 +248,20 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             "MAP<STRING, …>",
         ));
     }
-    Rules::of(&options, "_corrupt_record")?;
+    let rules = Rules::of(&options, "_corrupt_record")?;
+    if let T::Struct(fields) = &to
+        && let Some(field) = fields.iter().find(|field| field.name == rules.corrupt)
+        && field.data_type != T::String
+    {
+        return Err(PlanError::new(
+            "INVALID_CORRUPT_RECORD_TYPE",
+            format!(
+                "`{}` holds bad records and must be STRING, but is {}",
+                field.name, field.data_type
+            ),
+            "Make it STRING, or name another field with columnNameOfCorruptRecord",
+        ));
+    }
     notation_of(&options, Direction::Read)?;
     let mut args = only_text(name, args)?;
     args[0] = super::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
@@ -165,7 +272,9 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 const TIMES: [&str; 4] = ["timestampFormat", "dateFormat", "timestampNTZFormat", "timeZone"];
 
 /// Options that change nothing where the schema is given and a text is one record.
-const IGNORED: [&str; 6] = [
+const IGNORED: [&str; 8] = [
+    "encoding",
+    "useUnsafeRow",
     "primitivesAsString",
     "prefersDecimal",
     "dropFieldIfAllNull",
@@ -173,6 +282,10 @@ const IGNORED: [&str; 6] = [
     "lineSep",
     "samplingRatio",
 ];
+
+/// Options of inference.
+const INFERRED: [&str; 4] =
+    ["primitivesAsString", "prefersDecimal", "dropFieldIfAllNull", "inferTimestamp"];
 
 /// Refuses options that are not built.
 fn only_known(name: &str, options: &[(String, String)], known: &[&str]) -> PlanResult<()> {
@@ -281,31 +394,25 @@ struct Rules {
     features: Features,
     /// Whether a bad record is an error.
     fail: bool,
+    /// Whether dates and times that are not of their pattern are read as a cast reads them.
+    fallback: Option<bool>,
     corrupt: String,
 }
 
-/// Switches a feature of the reader on or off.
-type Switch = fn(&mut Features, bool);
-
-/// The options that do so.
-const SWITCHES: [(&str, Switch); 7] = [
-    ("allowSingleQuotes", |f, on| f.single_quotes = on),
-    ("allowUnquotedControlChars", |f, on| f.control_characters = on),
-    ("allowNonNumericNumbers", |f, on| f.non_numbers = on),
-    ("allowUnquotedFieldNames", |f, on| f.plain_names = on),
-    ("allowNumericLeadingZeros", |f, on| f.leading_zeros = on),
-    ("allowComments", |f, on| f.comments = on),
-    ("allowBackslashEscapingAnyCharacter", |f, on| f.any_escape = on),
-];
-
 impl Rules {
     fn of(options: &[(String, String)], corrupt_column: &str) -> PlanResult<Self> {
-        let mut rules =
-            Self { features: Features::RECORDS, fail: false, corrupt: corrupt_column.to_string() };
+        let mut rules = Self {
+            features: Features::RECORDS,
+            fail: false,
+            fallback: None,
+            corrupt: corrupt_column.to_string(),
+        };
         for (key, value) in options {
-            if let Some((_, set)) = SWITCHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
-            {
-                set(&mut rules.features, value.eq_ignore_ascii_case("true"));
+            let switch = SWITCHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(key));
+            if let Some((_, feature)) = switch {
+                *feature(&mut rules.features) = value.eq_ignore_ascii_case("true");
+            } else if key.eq_ignore_ascii_case("enableDateTimeParsingFallback") {
+                rules.fallback = Some(value.eq_ignore_ascii_case("true"));
             } else if key.eq_ignore_ascii_case("columnNameOfCorruptRecord") {
                 rules.corrupt.clone_from(value);
             } else if key.eq_ignore_ascii_case("mode") {
@@ -314,16 +421,6 @@ impl Rules {
             }
         }
         Ok(rules)
-    }
-}
-
-/// Whether there is a map in a type: only the slower reader keeps names that come twice.
-fn has_map(data_type: &DataType) -> bool {
-    match data_type {
-        T::Map(..) => true,
-        T::Array(element) => has_map(element),
-        T::Struct(fields) => fields.iter().any(|field| has_map(&field.data_type)),
-        _ => false,
     }
 }
 
@@ -336,6 +433,7 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
     let rules = Rules::of(&options, call.semantics.corrupt_column).unwrap_or(Rules {
         features: Features::RECORDS,
         fail: false,
+        fallback: None,
         corrupt: String::new(),
     });
     let fields = match &call.to {
@@ -343,45 +441,78 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
         _ => Vec::new(),
     };
     let corrupt = fields.iter().position(|f| f.name == rules.corrupt && f.data_type == T::String);
-    // The fast reader knows JSON alone, and nothing of a field that no JSON fills.
-    let plain = !rules.features.control_characters
-        && corrupt.is_none()
-        && !fields.is_empty()
-        && !fields.iter().any(|field| has_map(&field.data_type));
-    let fast = ObjectReader::new(fields, notation.clone()).strict();
-    let slow = RecordReader::new(call.to.clone(), notation, rules.features, corrupt);
+    let (features, fallback) = (rules.features, rules.fallback);
+    let reading = Reading { notation, features, source: Source::Chars, fallback };
+    let mut reader = RecordReader::new(&call.to, reading);
+    if let Some(corrupt) = corrupt {
+        let wanted: Vec<bool> = (0..fields.len()).map(|index| index != corrupt).collect();
+        reader.only(&wanted);
+    }
+    let is_struct = matches!(call.to, T::Struct(_));
     let Some(json) = args.into_iter().next() else { unreachable!("counted") };
     let json = json.bytes();
     from_cells(call.to.physical(), move |cx| {
         let Some(bytes) = json(cx)? else { return Ok(Cell::Null) };
         let written = text_in(bytes, cx.arena);
-        if plain && written.trim_start().starts_with('{') {
-            let width = fast.fields().len();
-            let mut out = BumpVec::with_capacity_in(written.len() + 16 * width, cx.arena);
-            if fast.read(written, &mut RowWriter::new(&mut out, width)).is_ok() {
-                return Ok(Cell::Bytes(out.into_bump_slice()));
+        if !is_struct {
+            let Some(record) = reader.value(written) else { return Ok(Cell::Null) };
+            if record.bad && rules.fail {
+                return malformed(written);
             }
+            if record.value == Value::Null {
+                return Ok(Cell::Null);
+            }
+            let mut out = Vec::new();
+            record.value.write(&mut out);
+            return Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out)));
         }
-        let Some(record) = slow.read(written) else { return Ok(Cell::Null) };
-        if record.bad && rules.fail {
-            return failed(
-                "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
-                format!("'{written}' is not of the schema"),
-                "Use the mode PERMISSIVE to get NULL instead",
-            );
+        let width = reader.width();
+        let mut out = BumpVec::with_capacity_in(written.len() + 16 * width, cx.arena);
+        let mut writer = RowWriter::new(&mut out, width);
+        let bad = match reader.read(written.as_bytes(), true, &mut writer) {
+            Found::Nothing => return Ok(Cell::Null),
+            Found::Row(fault) => fault.is_some(),
+            // Only a file's array is a row for each of its elements.
+            Found::Array => true,
+        };
+        if bad && rules.fail {
+            return malformed(written);
         }
-        if record.value == Value::Null {
-            return Ok(Cell::Null);
+        if let (true, Some(at)) = (bad, corrupt) {
+            writer.bytes(at, written.as_bytes());
         }
-        let mut out = Vec::new();
-        record.value.write(&mut out);
-        Ok(Cell::Bytes(cx.arena.alloc_slice_copy(&out)))
+        Ok(Cell::Bytes(out.into_bump_slice()))
     })
+}
+
+fn malformed<'a>(written: &str) -> Result<Cell<'a>, Box<EvalError>> {
+    failed(
+        "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
+        format!("'{written}' is not of the schema"),
+        "Use the mode PERMISSIVE to get NULL instead",
+    )
+}
+
+fn flag(options: &[(String, String)], name: &str, default: bool) -> bool {
+    let found = options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map_or(default, |(_, value)| value.eq_ignore_ascii_case("true"))
+}
+
+fn style_of(options: &[(String, String)]) -> Style {
+    Style {
+        nulls: !flag(options, "ignoreNullFields", true),
+        sorted: flag(options, "sortKeys", false),
+        ascii: flag(options, "writeNonAsciiCharacterAsCodePoint", false),
+        pretty: flag(options, "pretty", false),
+    }
 }
 
 fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let options = options_of(args.get(1))?;
-    let known = TIMES.into_iter().chain(["ignoreNullFields"]);
+    let known = TIMES
+        .into_iter()
+        .chain(["ignoreNullFields", "sortKeys", "writeNonAsciiCharacterAsCodePoint", "pretty"])
+        .chain(["compression", "encoding", "lineSep", "mode"]);
     only_known(name, &options, &known.collect::<Vec<_>>())?;
     notation_of(&options, Direction::Write)?;
     if !args[0].data_type.is_nested() && args[0].data_type != T::Null {

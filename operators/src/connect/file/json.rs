@@ -1,0 +1,217 @@
+//! Records of JSON files into rows: a record that is an object is a row, one that is an array is a
+//! row for each of its elements.
+//!
+//! Spark knows only at the end of an array whether its rows are good, so all elements are read
+//! before the first row is given. Their rows are kept, up to a bound; elements beyond it are read
+//! a second time.
+
+use crate::connect::options::OptionReader;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::json::{Features, Found, Reading, RecordReader, SWITCHES, Source};
+use crate::table::row::RowWriter;
+use crate::table::text::Notation;
+use crate::table::types::Field;
+
+/// Bytes of rows that are kept however short the array is.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// What a record gave.
+pub struct Given {
+    /// Whether there is a row at all.
+    pub row: bool,
+    /// What is wrong with the record.
+    pub fault: Option<&'static str>,
+}
+
+/// Reads records of one schema.
+#[derive(Clone, Debug)]
+pub struct JsonRecords {
+    reader: RecordReader,
+    width: usize,
+    /// Rows of the present array that are not given yet begin at the end before `given`.
+    rows: Vec<u8>,
+    ends: Vec<usize>,
+    given: usize,
+    /// Where the element ends behind which none is decoded.
+    rest: Option<usize>,
+    is_utf8: bool,
+    fault: Option<&'static str>,
+}
+
+/// Reads the options that say what is allowed beyond JSON and how dates and times are read.
+pub fn reading(
+    reader: &mut OptionReader<'_>,
+    notation: Notation,
+    source: Source,
+) -> PlanResult<Reading> {
+    let mut features = Features::RECORDS;
+    for (name, feature) in SWITCHES {
+        let feature = feature(&mut features);
+        *feature = reader.flag(name, *feature)?;
+    }
+    let fallback = match reader.get("enableDateTimeParsingFallback") {
+        None => None,
+        Some(_) => Some(reader.flag("enableDateTimeParsingFallback", false)?),
+    };
+    if let Some(locale) = reader.get("locale")
+        && !locale.replace('_', "-").eq_ignore_ascii_case("en-US")
+    {
+        return Err(PlanError::not_yet(format_args!("the locale '{locale}'")));
+    }
+    // Says how Spark holds rows in memory.
+    reader.get("useUnsafeRow");
+    Ok(Reading { notation, features, source, fallback })
+}
+
+impl JsonRecords {
+    /// A reader of objects with these fields.
+    pub fn new(fields: &[Field], reading: Reading) -> Self {
+        Self {
+            reader: RecordReader::of_fields(fields, reading),
+            width: fields.len(),
+            rows: Vec::new(),
+            ends: Vec::new(),
+            given: 0,
+            rest: None,
+            is_utf8: true,
+            fault: None,
+        }
+    }
+
+    /// Leaves the fields for which this is false NULL, as if the schema did not name them.
+    pub fn only(&mut self, wanted: &[bool]) {
+        self.reader.only(wanted);
+    }
+
+    /// What is wrong with the present record.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.fault
+    }
+
+    /// Whether the present record may have more rows.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.given < self.ends.len() || self.rest.is_some()
+    }
+
+    /// Writes a record's row, or the first of them, into `out`, which is empty.
+    #[inline]
+    pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> Given {
+        self.is_utf8 = std::str::from_utf8(record).is_ok();
+        self.ends.clear();
+        self.given = 0;
+        self.rest = None;
+        let found = self.reader.read(record, self.is_utf8, &mut RowWriter::new(out, self.width));
+        let row = match found {
+            Found::Row(fault) => {
+                self.fault = fault;
+                true
+            }
+            Found::Nothing => {
+                self.fault = None;
+                false
+            }
+            Found::Array => self.array(record, out),
+        };
+        Given { row, fault: self.fault }
+    }
+
+    /// Reads all elements of an array, and gives the first.
+    #[cold]
+    fn array(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
+        let kept_bytes_max = KEPT_BYTES.max(2 * record.len());
+        let Self { reader, width, rows, ends, rest, .. } = self;
+        rows.clear();
+        let mut elements = reader.elements(record, self.is_utf8, None);
+        let mut fault = None;
+        loop {
+            let (from, before) = (rows.len(), elements.at());
+            match elements.next(&mut RowWriter::new(rows, *width)) {
+                Ok(Some(partial)) => {
+                    fault = fault.or(partial);
+                    if rest.is_some() || (rows.len() > kept_bytes_max && from > 0) {
+                        rows.truncate(from);
+                        rest.get_or_insert(before);
+                    } else {
+                        ends.push(rows.len());
+                    }
+                }
+                Ok(None) => break,
+                Err(broken) => {
+                    // Nothing of it counts: one row without values.
+                    ends.clear();
+                    *rest = None;
+                    self.fault = Some(broken.0);
+                    return true;
+                }
+            }
+        }
+        self.fault = fault;
+        self.next(record, out)
+    }
+
+    /// Writes the next row of an array into `out`; false behind the last.
+    pub fn next(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
+        out.clear();
+        if let Some(end) = self.ends.get(self.given) {
+            let begin = self.given.checked_sub(1).map_or(0, |before| self.ends[before]);
+            out.extend_from_slice(&self.rows[begin..*end]);
+            self.given += 1;
+            return true;
+        }
+        let Some(after) = self.rest else { return false };
+        let mut elements = self.reader.elements(record, self.is_utf8, Some(after));
+        let read = elements.next(&mut RowWriter::new(out, self.width));
+        self.rest = matches!(read, Ok(Some(_))).then(|| elements.at());
+        self.rest.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::Row;
+    use crate::table::types::{DataType, Schema};
+    use crate::table::value::Value;
+
+    fn rows(text: &str, ddl: &str) -> (Vec<Value>, Option<&'static str>) {
+        let fields = Schema::parse_ddl(ddl).unwrap().fields;
+        let mut records =
+            JsonRecords::new(&fields, Reading { source: Source::Bytes, ..Reading::default() });
+        let (mut out, mut values) = (Vec::new(), Vec::new());
+        let given = records.first(text.as_bytes(), &mut out);
+        let mut there = given.row;
+        while there {
+            values.push(Row(&out).value(0, fields.len(), &DataType::Int));
+            there = records.has_more() && records.next(text.as_bytes(), &mut out);
+        }
+        (values, given.fault)
+    }
+
+    #[test]
+    fn an_array_is_a_row_for_each_element_or_one_without_values() {
+        for (text, expected, bad) in [
+            (r#"{"a":1}"#, vec![Value::Long(1)], false),
+            (r#"[{"a":1},{"a":2}]"#, vec![Value::Long(1), Value::Long(2)], false),
+            (r#"[{"a":1},{"a":"x"}]"#, vec![Value::Long(1), Value::Null], true),
+            (r#"[{"a":1},{"a":]"#, vec![Value::Null], true),
+            (r#"[{"a":1},2]"#, vec![Value::Null], true),
+            ("[]", vec![], false),
+            (" ", vec![], false),
+            ("\u{FEFF}{\"a\":1}", vec![Value::Long(1)], false),
+        ] {
+            let (values, fault) = rows(text, "a INT");
+            assert_eq!((values, fault.is_some()), (expected, bad), "{text}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_long_array_are_not_all_kept() {
+        let columns: Vec<String> = (0..100).map(|i| format!("c{i} INT")).collect();
+        let elements: Vec<String> = (0..3000).map(|i| format!("{{\"c0\":{i}}}")).collect();
+        let text = format!("[{}]", elements.join(","));
+        let (values, fault) = rows(&text, &columns.join(", "));
+        assert_eq!((values.len(), fault), (3000, None));
+        assert!(values.iter().enumerate().all(|(i, value)| *value == Value::Long(i as i64)));
+    }
+}

@@ -1,0 +1,309 @@
+//! The type of JSON, by Spark's rules, when no schema is given.
+//!
+//! What was seen is kept as a tree, into which each record is merged in place: a record costs time
+//! by its own fields, however many names there are.
+
+use super::record::Reading;
+use super::token::{Broken, Token, Tokens};
+use crate::table::types::{DataType, Field};
+use std::collections::BTreeMap;
+use std::mem::{replace, take};
+
+/// Digits of a DECIMAL.
+const DIGITS_MAX: usize = 38;
+
+/// The type of the values that were seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Inferred {
+    /// NULL alone, and texts without characters.
+    #[default]
+    Null,
+    /// Values without parts.
+    Type(DataType),
+    /// Arrays.
+    Array(Box<Inferred>),
+    /// Objects.
+    Object(BTreeMap<String, Inferred>),
+}
+
+/// How types are found.
+#[derive(Clone, Debug, Default)]
+pub struct Inference {
+    /// How texts are read.
+    pub reading: Reading,
+    /// `primitivesAsString`: numbers and booleans are STRING.
+    pub all_text: bool,
+    /// `prefersDecimal`: numbers with a fraction are DECIMAL, in texts too.
+    pub decimals: bool,
+    /// `inferTimestamp`: texts may be TIMESTAMP.
+    pub times: bool,
+    /// `dropFieldIfAllNull`: what was only ever NULL is left out.
+    pub without_nulls: bool,
+}
+
+impl Inference {
+    /// The type of a text's value, which is NULL if there is none in it.
+    pub fn of(&self, text: &[u8]) -> Result<Inferred, Broken> {
+        let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
+        match tokens.next()? {
+            None => Ok(Inferred::Null),
+            Some(token) => self.value(&mut tokens, token),
+        }
+    }
+
+    fn value(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<Inferred, Broken> {
+        Ok(match token {
+            Token::Name => match tokens.next()? {
+                None => Inferred::Null,
+                Some(token) => self.value(tokens, token)?,
+            },
+            Token::Object => {
+                let mut fields = BTreeMap::new();
+                loop {
+                    let token = match tokens.next()? {
+                        None | Some(Token::ObjectEnd) => break,
+                        Some(token) => token,
+                    };
+                    let name = tokens.name_here().map(|name| tokens.name_text(name));
+                    let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+                    let value = self.value(tokens, token)?;
+                    fields.entry(name).or_insert(Inferred::Null).merge(value);
+                }
+                Inferred::Object(fields)
+            }
+            Token::Array => {
+                let mut element = Inferred::Null;
+                loop {
+                    match tokens.next()? {
+                        None | Some(Token::ArrayEnd) => break,
+                        Some(token) => element.merge(self.value(tokens, token)?),
+                    }
+                }
+                Inferred::Array(Box::new(element))
+            }
+            Token::Text => self.text(&tokens.text_str()?),
+            Token::Null | Token::ObjectEnd | Token::ArrayEnd => Inferred::Null,
+            _ if self.all_text => Inferred::Type(DataType::String),
+            Token::True | Token::False => Inferred::Type(DataType::Boolean),
+            Token::NonNumber => Inferred::Type(DataType::Double),
+            Token::Whole | Token::Real => Inferred::Type(self.number(token, tokens.digits())),
+        })
+    }
+
+    fn number(&self, token: Token, digits: &str) -> DataType {
+        if token == Token::Whole && digits.parse::<i64>().is_ok() {
+            return DataType::Long;
+        }
+        match decimal_of(digits) {
+            Some((precision, scale)) if token == Token::Whole || self.decimals => {
+                let precision = precision.max(scale);
+                if precision <= DIGITS_MAX {
+                    DataType::Decimal(precision as u8, scale as u8)
+                } else {
+                    DataType::Double
+                }
+            }
+            _ => DataType::Double,
+        }
+    }
+
+    fn text(&self, text: &str) -> Inferred {
+        if text.is_empty() {
+            return Inferred::Null;
+        }
+        if self.decimals
+            && let Some((precision, scale)) = decimal_of(&text.replace(',', ""))
+            && scale <= precision
+            && precision <= DIGITS_MAX
+        {
+            return Inferred::Type(DataType::Decimal(precision as u8, scale as u8));
+        }
+        let time = DataType::Timestamp;
+        let is_time = self.times && self.reading.notation.long(text, &time).is_some();
+        Inferred::Type(if is_time { time } else { DataType::String })
+    }
+
+    /// The type as a column has it; `None` if it is left out, as an object without fields is.
+    pub fn finish(&self, found: Inferred) -> Option<DataType> {
+        match found {
+            Inferred::Null => (!self.without_nulls).then_some(DataType::String),
+            Inferred::Type(data_type) => Some(data_type),
+            Inferred::Array(element) => {
+                self.finish(*element).map(|element| DataType::Array(Box::new(element)))
+            }
+            Inferred::Object(fields) => {
+                let fields = self.fields(fields);
+                (!fields.is_empty()).then_some(DataType::Struct(fields))
+            }
+        }
+    }
+
+    /// The fields of objects.
+    pub fn fields(&self, found: BTreeMap<String, Inferred>) -> Vec<Field> {
+        let named = found.into_iter().filter(|(name, _)| !name.is_empty());
+        named
+            .filter_map(|(name, found)| Some(Field::new(name, self.finish(found)?, true)))
+            .collect()
+    }
+}
+
+/// Digits of a number, and how many of them are behind its point, as Java's BigDecimal counts
+/// them; `None` for a text that is no number, and for one whose last digits the exponent moves
+/// before the point.
+fn decimal_of(text: &str) -> Option<(usize, usize)> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (digits, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = whole.bytes().chain(fraction.bytes());
+    if !all.clone().all(|b| b.is_ascii_digit()) || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let significant = all.skip_while(|b| *b == b'0').count().max(1);
+    let scale = i64::try_from(fraction.len()).ok()? - i64::from(exponent);
+    Some((significant, usize::try_from(scale).ok()?))
+}
+
+impl Inferred {
+    /// Makes it the type of other values too: what does not go together is STRING.
+    pub fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (_, Self::Null) => {}
+            (Self::Null, other) => *self = other,
+            (Self::Object(fields), Self::Object(others)) => {
+                for (name, other) in others {
+                    fields.entry(name).or_insert(Self::Null).merge(other);
+                }
+            }
+            (Self::Array(element), Self::Array(other)) => element.merge(*other),
+            (Self::Type(a), Self::Type(b)) => {
+                let before = replace(a, DataType::Null);
+                *a = together(before, b);
+            }
+            (mixed, _) => *mixed = Self::Type(DataType::String),
+        }
+    }
+}
+
+/// The type of values of both types.
+fn together(a: DataType, b: DataType) -> DataType {
+    if a == b {
+        return a;
+    }
+    let decimal = |t: &DataType| match t {
+        DataType::Long => Some((20, 0)),
+        DataType::Decimal(precision, scale) => Some((*precision, *scale)),
+        _ => None,
+    };
+    match (decimal(&a), decimal(&b)) {
+        (Some((p, s)), Some((q, t))) => {
+            let (scale, whole) = (s.max(t), (p - s).max(q - t));
+            if usize::from(whole + scale) > DIGITS_MAX {
+                DataType::Double
+            } else {
+                DataType::Decimal(whole + scale, scale)
+            }
+        }
+        _ if a.is_numeric() && b.is_numeric() => DataType::Double,
+        _ => DataType::String,
+    }
+}
+
+/// The columns of records, and whether one of them was none.
+#[derive(Clone, Debug, Default)]
+pub struct InferredRecords {
+    /// The columns.
+    pub columns: BTreeMap<String, Inferred>,
+    /// Whether a record was neither an object, nor an array of objects, nor NULL.
+    pub bad: bool,
+}
+
+impl InferredRecords {
+    /// Takes a record in.
+    pub fn add(&mut self, record: Inferred) {
+        match record {
+            Inferred::Null => {}
+            // An array is a record for each of its elements.
+            Inferred::Array(element) => self.add(*element),
+            Inferred::Object(fields) => {
+                let mut all = Inferred::Object(take(&mut self.columns));
+                all.merge(Inferred::Object(fields));
+                if let Inferred::Object(columns) = all {
+                    self.columns = columns;
+                }
+            }
+            Inferred::Type(_) => self.bad = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::json::Source;
+
+    fn columns(inference: &Inference, records: &[&str]) -> String {
+        let mut all = InferredRecords::default();
+        for record in records {
+            match inference.of(record.as_bytes()) {
+                Ok(found) => all.add(found),
+                Err(Broken) => all.bad = true,
+            }
+        }
+        let data_type = DataType::Struct(inference.fields(all.columns));
+        format!("{data_type}{}", if all.bad { " bad" } else { "" })
+    }
+
+    #[test]
+    fn types_as_spark_infers_them() {
+        let plain = Inference::default();
+        let decimals = Inference { decimals: true, ..Inference::default() };
+        let text = Inference { all_text: true, ..Inference::default() };
+        let dropped = Inference { without_nulls: true, ..Inference::default() };
+        let times = Inference { times: true, ..Inference::default() };
+        for (inference, records, expected) in [
+            (&plain, &[r#"{"a":1,"b":"x"}"#][..], "STRUCT<a: BIGINT, b: STRING>"),
+            (&plain, &[r#"{"a":1}"#, r#"{"a":1.5}"#], "STRUCT<a: DOUBLE>"),
+            (&plain, &[r#"{"a":18446744073709551615}"#], "STRUCT<a: DECIMAL(20,0)>"),
+            (&plain, &[r#"{"a":1}"#, r#"{"a":true}"#], "STRUCT<a: STRING>"),
+            (
+                &plain,
+                &[r#"{"a":[]}"#, r#"{"a":[{"b":null}]}"#],
+                "STRUCT<a: ARRAY<STRUCT<b: STRING>>>",
+            ),
+            (&plain, &[r#"{"a":{}, "b":""}"#], "STRUCT<b: STRING>"),
+            (&plain, &[r#"[{"a":1},{"b":NaN}]"#, "null", "5"], "STRUCT<a: BIGINT, b: DOUBLE> bad"),
+            (&plain, &["{"], "STRUCT<> bad"),
+            (
+                &decimals,
+                &[r#"{"a":1.50,"b":"2.5","c":"x","d":0.05}"#],
+                "STRUCT<a: DECIMAL(3,2), b: DECIMAL(2,1), c: STRING, d: DECIMAL(2,2)>",
+            ),
+            (&decimals, &[r#"{"a":1}"#, r#"{"a":1.5}"#], "STRUCT<a: DECIMAL(21,1)>"),
+            (&text, &[r#"{"a":1,"b":[true]}"#], "STRUCT<a: STRING, b: ARRAY<STRING>>"),
+            (&dropped, &[r#"{"a":null,"b":1,"c":[null]}"#], "STRUCT<b: BIGINT>"),
+            (
+                &times,
+                &[r#"{"a":"2024-01-01 00:00:00","b":"x"}"#],
+                "STRUCT<a: TIMESTAMP, b: STRING>",
+            ),
+        ] {
+            assert_eq!(columns(inference, records), expected, "{records:?}");
+        }
+    }
+
+    #[test]
+    fn many_names_cost_time_by_the_record() {
+        let inference = Inference {
+            reading: Reading { source: Source::Bytes, ..Reading::default() },
+            ..Inference::default()
+        };
+        let mut all = InferredRecords::default();
+        for i in 0..20_000 {
+            all.add(inference.of(format!("{{\"k{i}\":1}}").as_bytes()).unwrap());
+        }
+        assert_eq!(all.columns.len(), 20_000);
+    }
+}
