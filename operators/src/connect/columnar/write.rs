@@ -94,7 +94,7 @@ impl ColumnSink {
 pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Written {
-    fn take_into(&self, out: &mut Vec<u8>) {
+    pub(super) fn take_into(&self, out: &mut Vec<u8>) {
         let mut written = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         out.append(&mut written);
     }
@@ -113,7 +113,7 @@ impl Write for Written {
 
 enum Encoder {
     Parquet(super::parquet::write::Encoder),
-    Orc(super::orc::write::Encoder),
+    Orc(Box<super::orc::write::Encoder>),
 }
 
 enum Column {
@@ -169,9 +169,11 @@ impl ColumnFile {
                 schema.clone(),
                 written.clone(),
             )?),
-            Codec::Orc(codec) => {
-                Encoder::Orc(super::orc::write::Encoder::new(codec, &own, written.clone())?)
-            }
+            Codec::Orc(codec) => Encoder::Orc(Box::new(super::orc::write::Encoder::new(
+                codec,
+                &own,
+                written.clone(),
+            )?)),
         };
         Ok(Self { schema, columns, width, rows: 0, encoder: Some(encoder), written })
     }

@@ -9,8 +9,6 @@ use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
 use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
-#[cfg(feature = "columnar")]
-use crate::table::expr::resolve::common_type;
 use crate::table::json::{Broken, Inference as JsonInference, InferredRecords, Source};
 use crate::table::plan::Options;
 use crate::table::text::Notation;
@@ -66,25 +64,56 @@ fn columns(format: &str, files: &[PathBuf], merge: bool, limits: Limits) -> Plan
             Err(error) => return Err(unreadable(path, error)),
         };
         for field in schema.fields {
-            match all.iter_mut().find(|f| f.name == field.name) {
-                None => all.push(field),
-                Some(known) => {
-                    let both = common_type(&known.data_type, &field.data_type);
-                    known.data_type = both.ok_or_else(|| {
-                        PlanError::new(
-                            "CANNOT_MERGE_SCHEMAS",
-                            format!("`{}` has types that do not go together", field.name),
-                            "Leave mergeSchema out, or give the schema",
-                        )
-                    })?;
-                }
-            }
+            let name = field.name.clone();
+            add_field(&mut all, field).ok_or_else(|| {
+                PlanError::new(
+                    "CANNOT_MERGE_SCHEMAS",
+                    format!("`{name}` has types that do not go together"),
+                    "Leave mergeSchema out, or give the schema",
+                )
+            })?;
         }
         if !merge {
             break;
         }
     }
     Ok(Schema::new(all))
+}
+
+/// Adds a field of another file: its type is merged with that of the field of its name, whatever
+/// the case. `None` if the two do not go together.
+#[cfg(feature = "columnar")]
+fn add_field(all: &mut Vec<Field>, field: Field) -> Option<()> {
+    match all.iter_mut().find(|known| known.name.to_lowercase() == field.name.to_lowercase()) {
+        None => all.push(field),
+        Some(known) => {
+            known.data_type = merged(&known.data_type, &field.data_type)?;
+            known.nullable |= field.nullable;
+        }
+    }
+    Some(())
+}
+
+/// The type that holds values of both: equal types, parts of them merged, and decimals of one
+/// scale.
+#[cfg(feature = "columnar")]
+fn merged(a: &DataType, b: &DataType) -> Option<DataType> {
+    Some(match (a, b) {
+        (DataType::Array(a), DataType::Array(b)) => DataType::Array(Box::new(merged(a, b)?)),
+        (DataType::Map(key, value), DataType::Map(other_key, other)) => {
+            DataType::Map(Box::new(merged(key, other_key)?), Box::new(merged(value, other)?))
+        }
+        (DataType::Struct(a), DataType::Struct(b)) => {
+            let mut fields = a.clone();
+            b.iter().try_for_each(|field| add_field(&mut fields, field.clone()))?;
+            DataType::Struct(fields)
+        }
+        (DataType::Decimal(p, s), DataType::Decimal(q, t)) if s == t => {
+            DataType::Decimal(*p.max(q), *s)
+        }
+        (a, b) if a == b => a.clone(),
+        _ => return None,
+    })
 }
 
 /// Calls `see` with each record that can be read, until it gives false.

@@ -162,7 +162,7 @@ pub fn read(file: &Bytewise) -> Result<Option<Footer>, String> {
         }
         Some(())
     });
-    if read.is_none() || (!magic.is_empty() && magic != b"ORC") || footer_bytes == 0 {
+    if read.is_none() || magic != b"ORC" || footer_bytes == 0 {
         return Err("it is not an ORC file, or its end is missing".to_string());
     }
     let codec = Codec::of(codec)?;

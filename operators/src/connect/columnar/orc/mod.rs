@@ -20,3 +20,6 @@ mod statistics;
 pub mod stream;
 mod stripe;
 pub mod write;
+
+#[cfg(test)]
+mod tests;

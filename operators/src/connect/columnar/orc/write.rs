@@ -12,7 +12,7 @@ use super::stream::Codec;
 use super::stripe::{Node, Stripe};
 use crate::connect::columnar::write::{GROUP_BYTES, Written};
 use crate::connect::options::OptionReader;
-use crate::table::error::PlanResult;
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::{DataType, Field};
 use arrow_array::RecordBatch;
 use std::io::{self, Write};
@@ -27,10 +27,34 @@ const VERSION: [u8; 2] = [0, 12];
 const WRITER: u64 = u32::MAX as u64;
 const MAGIC: &[u8] = b"ORC";
 
-/// Reads `compression`: the codec, and how the names of files call it.
+/// Options of the Java writer that are not to be had, and why.
+const REFUSED: [(&str, &str); 8] = [
+    ("orc.bloom.filter.columns", "files have no bloom filters"),
+    ("orc.bloom.filter.fpp", "files have no bloom filters"),
+    ("orc.dictionary.key.threshold", "texts are written without a dictionary"),
+    ("orc.column.encoding.direct", "all columns are written without a dictionary"),
+    ("orc.create.index", "files have statistics by stripe, and no indexes of rows"),
+    ("orc.encrypt", "columns are not encrypted"),
+    ("orc.mask", "columns are not encrypted"),
+    ("orc.key.provider", "columns are not encrypted"),
+];
+
+/// Reads `compression`, or the Java writer's name of it, `orc.compress`: the codec, and how the
+/// names of files call it.
 pub fn codec(reader: &mut OptionReader<'_>) -> PlanResult<(Codec, &'static str)> {
+    for (option, reason) in REFUSED {
+        if reader.is_given(option) {
+            return Err(PlanError::new(
+                "UNSUPPORTED_OPTION",
+                format!("sink orc has no option '{option}': {reason}"),
+                "Leave it out",
+            ));
+        }
+    }
+    let java = reader.get("orc.compress").is_some() && !reader.is_given("compression");
+    let name = if java { "orc.compress" } else { "compression" };
     let words = ["zstd", "none", "uncompressed", "snappy", "zlib", "lz4"];
-    Ok(match reader.choice("compression", &words)? {
+    Ok(match reader.choice(name, &words)? {
         "zstd" => (Codec::Zstd, "zstd"),
         "snappy" => (Codec::Snappy, "snappy"),
         "zlib" => (Codec::Zlib, "zlib"),
