@@ -368,6 +368,33 @@ fn the_reported_watermark_moves_in_continuous_mode() {
     assert_eq!(report["eventTime"]["watermark"], "1970-01-01T00:01:35.000Z");
 }
 
+/// As with a filter: a row that a table does not have does not move the watermark.
+#[test]
+fn what_a_semi_join_drops_does_not_move_the_watermark() {
+    for (condition, moves) in [
+        ("k IN (SELECT * FROM VALUES ('a') AS t(c))", false),
+        ("x IN (SELECT * FROM VALUES ('a!') AS t(c))", false),
+        ("NOT EXISTS (SELECT 1 FROM VALUES ('b') AS t(c) WHERE c = k)", false),
+        ("k IN (SELECT * FROM VALUES ('a'), ('b') AS t(c))", true),
+    ] {
+        let session = Session::new();
+        let stream = events(&session);
+        let sql = format!(
+            "SELECT window.start, count(*) FROM (SELECT *, k || '!' AS x FROM {E}) \
+             WHERE {condition} GROUP BY window(ts, '10 seconds')"
+        );
+        let query = start(&session, &sql, "append", Trigger::AsSoonAsPossible);
+        stream.add([row(1, 0, 1), row(100, 1, 1)]);
+        query.process_all_available().unwrap();
+        query.process_all_available().unwrap();
+        query.stop().unwrap();
+        let rows = session.table("out").unwrap().rows();
+        let expected: &[&str] = if moves { &["0 1"] } else { &[] };
+        let rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        assert_eq!(rows, expected, "{condition}");
+    }
+}
+
 /// A gap that is not positive makes no session, and its row counts for the watermark.
 #[test]
 fn rows_without_a_session_move_the_watermark() {

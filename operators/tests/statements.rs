@@ -304,6 +304,7 @@ fn a_wrong_pattern_is_the_error_of_the_rows_that_need_it() {
         ("a AND to_date('2024', 'ee') IS NULL", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
         ("if(a, regexp_replace('a', '(', 'b'), '-')", "INVALID_PARAMETER_VALUE.PATTERN"),
         ("if(a, split('x', '('), array())", "INVALID_PARAMETER_VALUE.PATTERN"),
+        ("trunc(to_date('2024', 'ee'), if(a, 'year', 'x'))", "INCONSISTENT_BEHAVIOR_CROSS_VERSION"),
         ("a AND 'x' RLIKE '('", "INVALID_PARAMETER_VALUE.PATTERN"),
     ] {
         let of = |a: bool| format!("SELECT {expression} FROM VALUES ({a}) AS t(a)");

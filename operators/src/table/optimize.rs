@@ -7,7 +7,7 @@ use super::expr::nulls::propagate;
 use super::expr::{Node, Resolved};
 use super::generate::Generator;
 use super::join::conjuncts;
-use super::plan::{Join, Plan, SortKey};
+use super::plan::{Join, JoinKind, Plan, SortKey};
 use super::windows::has_watermark;
 
 /// The plan to be run.
@@ -77,7 +77,7 @@ pub fn optimize(plan: &Plan) -> Plan {
         Plan::Join(join) => {
             let (left, right) = (optimize(&join.left), optimize(&join.right));
             let condition = join.condition.clone().map(propagate);
-            Plan::Join(Box::new(Join { left, right, condition, ..(**join).clone() }))
+            below_watermark(Join { left, right, condition, ..(**join).clone() })
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
     }
@@ -110,6 +110,45 @@ fn is_written_out(plan: &Plan) -> bool {
             is_written_out(input)
         }
         _ => false,
+    }
+}
+
+/// A semi or anti join of a stream with a table as near to the source as it can be: a row that it
+/// drops does not move the watermark, as in Spark.
+fn below_watermark(join: Join) -> Plan {
+    let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
+    let repeats = join.condition.as_ref().is_none_or(repeatable);
+    if !drops || !repeats || join.window.is_some() || !has_watermark(&join.left) {
+        return Plan::Join(Box::new(join));
+    }
+    match join.left {
+        Plan::Watermark { input, column, delay_ms } => {
+            let input = Box::new(below_watermark(Join { left: *input, ..join }));
+            Plan::Watermark { input, column, delay_ms }
+        }
+        Plan::Filter(input, filter) => {
+            Plan::Filter(Box::new(below_watermark(Join { left: *input, ..join })), filter)
+        }
+        Plan::Project(input, exprs) if exprs.iter().all(|(expr, _)| repeatable(expr)) => {
+            // The columns of the table stand behind those of the left side.
+            let width = input.width();
+            let condition = join.condition.map(|condition| over_left(condition, &exprs, width));
+            let below = Join { left: *input, condition, ..join };
+            Plan::Project(Box::new(below_watermark(below)), exprs)
+        }
+        left => Plan::Join(Box::new(Join { left, ..join })),
+    }
+}
+
+/// A join's condition over what a projection of the left side is made of.
+fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> Resolved {
+    match &condition.node {
+        Node::Column(index, _) if *index < left.len() => left[*index].0.clone(),
+        Node::Column(index, name) => {
+            let node = Node::Column(index - left.len() + width, name.clone());
+            Resolved { node, ..condition }
+        }
+        _ => condition.map_children(&mut |child| over_left(child, left, width)),
     }
 }
 

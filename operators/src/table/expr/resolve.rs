@@ -266,9 +266,8 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             // A misspelt name before anything that its arguments may lack.
             functions::check_name(name)?;
             let mut resolved = Vec::new();
-            let conditional = functions::may_leave_out(name);
             for (i, arg) in expand_stars(scope, args)?.iter().enumerate() {
-                resolved.push(if conditional && i > 0 {
+                resolved.push(if functions::may_leave_out(name, i) {
                     Rules::for_some_rows(|| resolve_with(arg, scope, hook))?
                 } else {
                     resolve_with(arg, scope, hook)?

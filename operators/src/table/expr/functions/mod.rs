@@ -468,11 +468,17 @@ pub fn is_null_of_null(name: &str) -> bool {
         || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }
 
-/// Whether a function may leave out the evaluation of any argument but the first.
-pub fn may_leave_out(name: &str) -> bool {
-    const CONDITIONAL: [&str; 9] =
-        ["and", "coalesce", "decode", "elt", "if", "ifnull", "nvl", "nvl2", "or"];
-    CONDITIONAL.iter().any(|conditional| conditional.eq_ignore_ascii_case(name))
+/// Whether a function may leave out the evaluation of an argument.
+pub fn may_leave_out(name: &str, index: usize) -> bool {
+    match name.to_ascii_lowercase().as_str() {
+        "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
+            index > 0
+        }
+        // There is no result without a known unit.
+        "date_trunc" => index == 1,
+        "trunc" => index == 0,
+        _ => false,
+    }
 }
 
 /// Whether equal arguments always give an equal result.
