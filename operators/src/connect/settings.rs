@@ -62,6 +62,23 @@ static KNOWN: &[Known] = &[
     known(TIME_PARSER, &[], "", Kind::Words(&["CORRECTED", "EXCEPTION"])),
     known("spark.sql.parquet.datetimeRebaseModeInRead", &["parquet"], "datetimeRebaseMode", REBASE),
     known("spark.sql.parquet.int96RebaseModeInRead", &["parquet"], "int96RebaseMode", REBASE),
+    writer("spark.sql.parquet.datetimeRebaseModeInWrite", &["parquet"], "", REBASE),
+    // Instants are never written as INT96, so that there is nothing to rebase.
+    writer("spark.sql.parquet.int96RebaseModeInWrite", &["parquet"], "", REBASE),
+    writer(
+        "spark.sql.parquet.outputTimestampType",
+        &["parquet"],
+        "",
+        Kind::Words(&["TIMESTAMP_MICROS", "TIMESTAMP_MILLIS"]),
+    ),
+    known("spark.sql.parquet.binaryAsString", &["parquet"], "", Kind::Flag),
+    known("spark.sql.parquet.inferTimestampNTZ.enabled", &["parquet"], "", Kind::Flag),
+    known("spark.sql.legacy.parquet.nanosAsLong", &["parquet"], "", Kind::Flag),
+    // What can be set to one value alone: INT96 is always a time, and nothing else.
+    known("spark.sql.parquet.int96AsTimestamp", &["parquet"], "", Kind::Words(&["true"])),
+    known("spark.sql.parquet.int96TimestampConversion", &["parquet"], "", Kind::Words(&["false"])),
+    known("spark.sql.parquet.fieldId.read.enabled", &["parquet"], "", Kind::Words(&["false"])),
+    writer("spark.sql.parquet.writeLegacyFormat", &["parquet"], "", Kind::Words(&["false"])),
 ];
 
 const REBASE: Kind = Kind::Words(&["EXCEPTION", "CORRECTED", "LEGACY"]);

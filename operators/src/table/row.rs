@@ -331,6 +331,14 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.set(index, offset as u64 | (length as u64) << 32);
     }
 
+    /// Sets a field to the bytes that `fill` appends to the tail.
+    pub fn tail(&mut self, index: usize, fill: impl FnOnce(&mut B)) {
+        let start = self.out.as_ref().len();
+        fill(self.out);
+        let (offset, length) = (start - self.start, self.out.as_ref().len() - start);
+        self.set(index, offset as u64 | (length as u64) << 32);
+    }
+
     /// Sets all fields at once, from the 8 bytes of each as the row holds them.
     pub fn words(&mut self, words: &[u8]) {
         let slots = self.start + Slot::new(0, self.width).offset;

@@ -32,6 +32,22 @@ pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
     if shift == 0 { micros } else { to_utc(local.saturating_add(shift * DAY_US), zone) }
 }
 
+/// Days of the old calendar, of a count of days in the new one. A day that the old one leaves out
+/// becomes its first day of the new style, 1582-10-15.
+pub fn days_to_hybrid(days: i64) -> i64 {
+    if days >= SAME_FROM_DAYS {
+        return days;
+    }
+    // Both calendars agree in the years 200 to 300; from then on each century without a leap year
+    // takes them a day apart.
+    let (mut low, mut high) = (days.saturating_sub(30_000), SAME_FROM_DAYS);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if days_of_hybrid(middle) < days { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// Year, month and day in the Julian calendar.
 fn julian(days: i64) -> (i64, i64, i64) {
     // Years begin in March, so that the leap day is the last; day 0 is 0000-03-01.
@@ -74,6 +90,17 @@ mod tests {
         ] {
             assert_eq!(days_of_hybrid(old), days_of(year, month, day), "{old}");
         }
+    }
+
+    #[test]
+    fn days_come_back_from_the_old_calendar() {
+        for days in (-800_000..-141_438).step_by(97) {
+            assert_eq!(days_of_hybrid(days_to_hybrid(days)), days, "{days}");
+        }
+        // 1582-10-05 to 1582-10-14 are left out.
+        assert_eq!(days_to_hybrid(-141_437), -141_427);
+        assert_eq!(days_to_hybrid(-141_438), -141_428);
+        assert_eq!(days_to_hybrid(-171_664), -171_655);
     }
 
     #[test]

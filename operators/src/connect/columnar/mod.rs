@@ -2,14 +2,47 @@
 //! `parquet`.
 
 mod calendar;
+mod column;
+mod merge;
 mod orc;
 mod parquet;
 mod read;
 mod schema;
 mod write;
 
-pub use read::{ColumnInput, schema_of};
+pub use merge::merged;
+pub use read::{ColumnInput, Wanted, schema_of};
 pub use write::{ColumnFile, ColumnSink};
+
+use crate::connect::options::OptionReader;
+use crate::table::error::PlanResult;
+
+/// How files of a format are read.
+#[derive(Clone, Copy, Debug)]
+pub enum ReadOptions {
+    /// Apache Parquet.
+    Parquet(parquet::options::ReadOptions),
+    /// Apache ORC.
+    Orc,
+}
+
+impl ReadOptions {
+    /// The options of a format where none is given.
+    pub fn of(format: ColumnFormat) -> Self {
+        match format {
+            ColumnFormat::Parquet => Self::Parquet(parquet::options::ReadOptions::default()),
+            ColumnFormat::Orc => Self::Orc,
+        }
+    }
+
+    /// Reads the options of a source.
+    pub fn read(format: ColumnFormat, reader: &mut OptionReader<'_>) -> PlanResult<Self> {
+        Ok(match format {
+            ColumnFormat::Parquet => Self::Parquet(parquet::options::ReadOptions::read(reader)?),
+            ColumnFormat::Orc => Self::Orc,
+        })
+    }
+}
 
 /// A format that keeps columns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

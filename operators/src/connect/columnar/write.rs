@@ -12,7 +12,7 @@ use arrow_array::builder::{
     Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder,
     TimestampMicrosecondBuilder,
 };
-use arrow_array::{ArrayRef, ListArray, MapArray, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, ListArray, MapArray, NullArray, RecordBatch, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType as Arrow, Field as ArrowField, Schema as ArrowSchema, SchemaRef};
 use std::io::{self, Write};
@@ -117,6 +117,8 @@ enum Encoder {
 }
 
 enum Column {
+    /// NULL in each row: how many.
+    Null(usize),
     Bool(BooleanBuilder),
     Byte(Int8Builder),
     Short(Int16Builder),
@@ -167,6 +169,7 @@ impl ColumnFile {
             Codec::Parquet(codec) => Encoder::Parquet(super::parquet::write::Encoder::new(
                 codec,
                 schema.clone(),
+                &own,
                 written.clone(),
             )?),
             Codec::Orc(codec) => Encoder::Orc(Box::new(super::orc::write::Encoder::new(
@@ -191,6 +194,7 @@ impl ColumnFile {
                 };
             }
             match column {
+                Column::Null(rows) => *rows += 1,
                 Column::Bool(b) => append!(b, row.long(*slot) != 0),
                 Column::Byte(b) => append!(b, row.long(*slot) as i8),
                 Column::Short(b) => append!(b, row.long(*slot) as i16),
@@ -244,6 +248,7 @@ impl ColumnFile {
 
 fn column_of(arrow: &Arrow) -> Column {
     match arrow {
+        Arrow::Null => Column::Null(0),
         Arrow::Boolean => Column::Bool(BooleanBuilder::new()),
         Arrow::Int8 => Column::Byte(Int8Builder::new()),
         Arrow::Int16 => Column::Short(Int16Builder::new()),
@@ -266,6 +271,7 @@ fn column_of(arrow: &Arrow) -> Column {
 
 fn finished(column: &mut Column, arrow: &Arrow) -> io::Result<ArrayRef> {
     Ok(match column {
+        Column::Null(rows) => Arc::new(NullArray::new(std::mem::take(rows))),
         Column::Bool(b) => Arc::new(b.finish()),
         Column::Byte(b) => Arc::new(b.finish()),
         Column::Short(b) => Arc::new(b.finish()),
@@ -355,6 +361,7 @@ fn append(column: &mut Column, value: &Value) {
         _ => None,
     };
     match column {
+        Column::Null(rows) => *rows += 1,
         Column::Bool(b) => b.append_option(match value {
             Value::Boolean(v) => Some(*v),
             _ => None,

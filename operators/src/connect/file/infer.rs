@@ -44,76 +44,49 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     }
     match format {
         #[cfg(feature = "columnar")]
-        "parquet" | "orc" => {
-            columns(format, &files, reader.flag("mergeSchema", false)?, Limits::read(&mut reader)?)
-        }
+        "parquet" | "orc" => columns(format, &files, &mut reader),
         "csv" => csv(options, &files, settings),
         _ => json(options, &files, settings),
     }
 }
 
 #[cfg(feature = "columnar")]
-fn columns(format: &str, files: &[PathBuf], merge: bool, limits: Limits) -> PlanResult<Schema> {
-    use crate::connect::columnar::{ColumnFormat, schema_of};
+fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> PlanResult<Schema> {
+    use crate::connect::columnar::{ColumnFormat, ReadOptions, merged, schema_of};
     let Some(format) = ColumnFormat::of(format) else { unreachable!("the caller looked") };
-    let mut all: Vec<Field> = Vec::new();
+    let merges = reader.flag("mergeSchema", false)?;
+    let limits = Limits::read(reader)?;
+    let options = ReadOptions::read(format, reader)?;
+    let mut all = Schema::default();
     for path in files {
-        let schema = match schema_of(format, path) {
+        let found = match schema_of(&options, path) {
             Ok(schema) => schema,
             Err(error) if limits.ignores(&error) => continue,
             Err(error) => return Err(unreadable(path, error)),
         };
-        for field in schema.fields {
-            let name = field.name.clone();
-            add_field(&mut all, field).ok_or_else(|| {
-                PlanError::new(
-                    "CANNOT_MERGE_SCHEMAS",
-                    format!("`{name}` has types that do not go together"),
-                    "Leave mergeSchema out, or give the schema",
-                )
-            })?;
-        }
-        if !merge {
+        all = merged(all, found).map_err(|reason| {
+            PlanError::new(
+                "CANNOT_MERGE_SCHEMAS",
+                format!("{}: {reason}", path.display()),
+                "Leave mergeSchema out, or give the schema",
+            )
+        })?;
+        if !merges {
             break;
         }
     }
-    Ok(Schema::new(all))
-}
-
-/// Adds a field of another file: its type is merged with that of the field of its name, whatever
-/// the case. `None` if the two do not go together.
-#[cfg(feature = "columnar")]
-fn add_field(all: &mut Vec<Field>, field: Field) -> Option<()> {
-    match all.iter_mut().find(|known| known.name.to_lowercase() == field.name.to_lowercase()) {
-        None => all.push(field),
-        Some(known) => {
-            known.data_type = merged(&known.data_type, &field.data_type)?;
-            known.nullable |= field.nullable;
+    // Names that differ in case alone cannot be told apart.
+    for (i, field) in all.fields.iter().enumerate() {
+        let is_same = |other: &Field| other.name.to_lowercase() == field.name.to_lowercase();
+        if all.fields[..i].iter().any(is_same) {
+            return Err(PlanError::new(
+                "COLUMN_ALREADY_EXISTS",
+                format!("the column `{}` already exists", field.name.to_lowercase()),
+                "Give a schema without it, or write the file with other names",
+            ));
         }
     }
-    Some(())
-}
-
-/// The type that holds values of both: equal types, parts of them merged, and decimals of one
-/// scale.
-#[cfg(feature = "columnar")]
-fn merged(a: &DataType, b: &DataType) -> Option<DataType> {
-    Some(match (a, b) {
-        (DataType::Array(a), DataType::Array(b)) => DataType::Array(Box::new(merged(a, b)?)),
-        (DataType::Map(key, value), DataType::Map(other_key, other)) => {
-            DataType::Map(Box::new(merged(key, other_key)?), Box::new(merged(value, other)?))
-        }
-        (DataType::Struct(a), DataType::Struct(b)) => {
-            let mut fields = a.clone();
-            b.iter().try_for_each(|field| add_field(&mut fields, field.clone()))?;
-            DataType::Struct(fields)
-        }
-        (DataType::Decimal(p, s), DataType::Decimal(q, t)) if s == t => {
-            DataType::Decimal(*p.max(q), *s)
-        }
-        (a, b) if a == b => a.clone(),
-        _ => return None,
-    })
+    Ok(all)
 }
 
 /// Calls `see` with each record that can be read, until it gives false.

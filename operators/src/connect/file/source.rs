@@ -30,7 +30,7 @@ use super::sink::LOG_FOLDER;
 use super::uri::{path_of, uri};
 use crate::connect::bad_records::KEPT_BYTES;
 #[cfg(feature = "columnar")]
-use crate::connect::columnar::{ColumnFormat, ColumnInput};
+use crate::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
 use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
 use crate::connect::socket_source::SourceCounters;
@@ -95,7 +95,7 @@ enum Contents {
 #[cfg(feature = "columnar")]
 #[derive(Clone, Debug)]
 struct Columns {
-    format: ColumnFormat,
+    options: ReadOptions,
     schema: Schema,
     of_file: OfFile,
     /// What is read: place in the row, name, type.
@@ -309,6 +309,7 @@ fn contents(
         #[cfg(feature = "columnar")]
         "parquet" | "orc" => {
             let Some(column_format) = ColumnFormat::of(format) else { unreachable!("it is one") };
+            let options = ReadOptions::read(column_format, reader)?;
             reader.get("mergeSchema");
             let Some(mut schema) = schema else {
                 return Err(PlanError::new(
@@ -326,7 +327,7 @@ fn contents(
             let of_columns = schema.fields.iter().enumerate().filter(|(i, _)| !of_file.has(*i));
             let wanted = of_columns.map(|(i, f)| (i, f.name.clone(), f.data_type.clone()));
             let wanted = wanted.collect();
-            Ok(Contents::Columns(Columns { format: column_format, schema, of_file, wanted }))
+            Ok(Contents::Columns(Columns { options, schema, of_file, wanted }))
         }
         #[cfg(not(feature = "columnar"))]
         "parquet" | "orc" => Err(PlanError::new(
@@ -562,7 +563,7 @@ impl FileSource {
                 #[cfg(feature = "columnar")]
                 Contents::Columns(columns) => {
                     columns.of_file.begin(&path, &partitions)?;
-                    ColumnInput::open(columns.format, &path, &columns.wanted, skip_to)
+                    ColumnInput::open(&columns.options, &path, &columns.wanted, skip_to)
                         .map(Opened::Columns)
                 }
             };

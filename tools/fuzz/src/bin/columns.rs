@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millstream::connect::columnar::{ColumnFormat, ColumnInput};
+use millstream::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
 use millstream::table::row::{Row, RowWriter};
 use millstream::table::types::Schema;
 use std::sync::Once;
@@ -17,12 +17,12 @@ fuzz_target!(|data: &[u8]| {
     // A decoder that panics is caught, and its file refused: that is no finding. What panics
     // elsewhere still ends the run.
     QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    let format = ColumnFormat::Parquet;
+    let options = ReadOptions::of(ColumnFormat::Parquet);
     let Ok(schema) = Schema::parse_ddl(DDL) else { return };
     let fields = schema.fields.iter().enumerate();
     let wanted: Vec<_> =
         fields.map(|(i, f)| (i, f.name.clone(), f.data_type.clone())).collect();
-    let Ok(mut input) = ColumnInput::of_bytes(format, data.to_vec(), &wanted) else { return };
+    let Ok(mut input) = ColumnInput::of_bytes(&options, data.to_vec(), &wanted) else { return };
     let mut row = Vec::new();
     // A few bytes can say that a value comes a milliard times; that is not to be waited for.
     for _ in 0..10_000 {

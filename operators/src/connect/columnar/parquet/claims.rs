@@ -23,6 +23,8 @@ const ROW_GROUP_BYTES: u64 = 7;
 const ELEMENT_BYTES: u64 = 3;
 /// Structs inside of structs.
 const DEPTH_MAX: usize = 16;
+/// Groups inside of groups in the schema, which decoders walk by recursion.
+const NESTING_MAX: usize = 100;
 
 /// What a page's header says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,22 +147,35 @@ pub fn footer(file: &impl ChunkReader) -> Result<(), String> {
 fn footer_fits(bytes: &[u8]) -> Option<()> {
     let mut reader = Reader { bytes, at: 0 };
     let (mut elements, mut children) = (0i64, 0i64);
+    // Elements that are still to come in each of the groups that the present one is in.
+    let mut open: Vec<i64> = Vec::new();
     reader.fields(0, &mut |id, kind, reader, depth| match (id, kind) {
         (2, 9) => reader.list(ELEMENT_BYTES, depth, &mut |kind, reader, depth| {
             if kind != 12 {
                 return None;
             }
             elements += 1;
+            let mut own = 0;
             reader.fields(depth, &mut |id, kind, reader, depth| match (id, kind) {
                 (5, 5) => {
-                    let number = reader.number()?;
-                    children = children.checked_add(number)?;
-                    (number >= 0).then_some(())
+                    own = reader.number()?;
+                    children = children.checked_add(own)?;
+                    (own >= 0).then_some(())
                 }
                 // A decoder that goes by the number alone would take it for the other.
                 (5, _) => None,
                 _ => reader.value(kind, depth),
-            })
+            })?;
+            while open.last() == Some(&0) {
+                open.pop();
+            }
+            if let Some(rest) = open.last_mut() {
+                *rest -= 1;
+            }
+            if own > 0 {
+                open.push(own);
+            }
+            (open.len() <= NESTING_MAX).then_some(())
         }),
         (4, 9) => reader.list(ROW_GROUP_BYTES, depth, &mut |kind, reader, depth| {
             if kind != 12 {
@@ -205,11 +220,16 @@ fn header(bytes: &[u8]) -> Option<Header> {
     Some(found)
 }
 
-/// Refuses a file with a page that asks for more than there can be in it.
-pub fn pages(file: &impl ChunkReader, metadata: &ParquetMetaData) -> Result<(), String> {
+/// Refuses a file with a page that asks for more than there can be in it, in the columns that are
+/// read.
+pub fn pages(
+    file: &impl ChunkReader,
+    metadata: &ParquetMetaData,
+    is_read: &[bool],
+) -> Result<(), String> {
     let length = file.len();
     for group in metadata.row_groups() {
-        for column in group.columns() {
+        for (column, _) in group.columns().iter().zip(is_read).filter(|(_, is_read)| **is_read) {
             let (begin, bytes) = column.byte_range();
             let end = begin.checked_add(bytes).filter(|end| *end <= length);
             let end = end.ok_or("a column lies behind the end of the file")?;
@@ -270,6 +290,20 @@ mod tests {
         let expected = Header { uncompressed: 300, compressed: 5, dictionary: 7, length: 22 };
         assert_eq!(header(&bytes), Some(expected));
         assert_eq!(header(&bytes[..12]), None);
+    }
+
+    #[test]
+    fn groups_are_not_nested_without_end() {
+        let schema = |levels: u8| {
+            let mut bytes = vec![0x19, 0xFC, levels + 1];
+            (0..levels).for_each(|_| bytes.extend([0x48, 1, b'm', 0x15, 2, 0]));
+            bytes.extend([0x48, 1, b'n', 0, 0]);
+            bytes
+        };
+        // The footer's second field is the schema.
+        let footer = |levels| [vec![0x15, 2], schema(levels)].concat();
+        assert_eq!(footer_fits(&footer(100)), Some(()));
+        assert_eq!(footer_fits(&footer(101)), None);
     }
 
     #[test]
