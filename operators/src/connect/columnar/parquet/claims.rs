@@ -4,6 +4,8 @@
 //! The footer and the header of each page are in Thrift's compact protocol, of which the sizes are
 //! read and the rest is passed over.
 
+use super::thrift::Reader;
+use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;
 
@@ -21,8 +23,6 @@ const FOOTER_END: usize = 8;
 const COLUMN_BYTES: u64 = 20;
 const ROW_GROUP_BYTES: u64 = 7;
 const ELEMENT_BYTES: u64 = 3;
-/// Structs inside of structs.
-const DEPTH_MAX: usize = 16;
 /// Groups inside of groups in the schema, which decoders walk by recursion.
 const NESTING_MAX: usize = 100;
 
@@ -37,100 +37,18 @@ struct Header {
     length: usize,
 }
 
-struct Reader<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        let value = self.varint()?;
-        Some((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    fn skip(&mut self, bytes: u64) -> Option<()> {
-        self.at = self.at.checked_add(usize::try_from(bytes).ok()?)?;
-        (self.at <= self.bytes.len()).then_some(())
-    }
-
-    /// Passes over a value.
-    fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
-        match kind {
-            1 | 2 => Some(()),
-            3 => self.skip(1),
-            4..=6 => self.varint().map(drop),
-            7 => self.skip(8),
-            8 => {
-                let length = self.varint()?;
-                self.skip(length)
-            }
-            9 | 10 => self.list(1, depth, &mut |kind, reader, depth| match kind {
-                // A truth value in a list has a byte of its own.
-                1 | 2 => reader.skip(1),
-                kind => reader.value(kind, depth),
-            }),
-            12 => self.fields(depth + 1, &mut |_, kind, reader, depth| reader.value(kind, depth)),
-            _ => None,
-        }
-    }
-
-    /// Reads a list whose elements have so many bytes at least; `element` reads each.
-    fn list(&mut self, least: u64, depth: usize, element: &mut Element<'_>) -> Option<()> {
-        let head = self.byte()?;
-        let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-        if count.saturating_mul(least) > (self.bytes.len() - self.at) as u64 {
-            return None;
-        }
-        (0..count).try_for_each(|_| element(head & 15, self, depth + 1))
-    }
-
-    /// Reads a struct; `field` reads the value of each.
-    fn fields(&mut self, depth: usize, field: &mut Field<'_>) -> Option<()> {
-        if depth > DEPTH_MAX {
-            return None;
-        }
-        let mut id = 0i64;
-        loop {
-            let head = self.byte()?;
-            if head == 0 {
-                return Some(());
-            }
-            id = if head >> 4 == 0 { self.number()? } else { id + i64::from(head >> 4) };
-            field(id, head & 15, self, depth)?;
-        }
-    }
-}
-
-/// Reads a field: its number, its kind, where it is read from, its depth.
-type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
-
-/// Reads an element of a list: its kind, where it is read from, its depth.
-type Element<'f> = dyn FnMut(u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
-
-/// Refuses a file whose footer says that it has more than can be in it.
-pub fn footer(file: &impl ChunkReader) -> Result<(), String> {
+/// The footer's bytes, whose lists have no more parts than it has room for.
+pub fn footer(file: &impl ChunkReader) -> Result<Bytes, String> {
     let length = file.len();
-    // A file that is too short for a footer, or has another format's, is refused by the decoder.
-    let Some(end) = length.checked_sub(FOOTER_END as u64) else { return Ok(()) };
+    let end = length.checked_sub(FOOTER_END as u64).ok_or("it is too short for a Parquet file")?;
     let last = file.get_bytes(end, FOOTER_END).map_err(|error| error.to_string())?;
+    match &last[4..] {
+        b"PAR1" => {}
+        b"PARE" => return Err("its footer is encrypted, which is not read".to_string()),
+        _ => {
+            return Err("it is no Parquet file, or it is cut off: it does not end with PAR1".into());
+        }
+    }
     let bytes = u32::from_le_bytes([last[0], last[1], last[2], last[3]]) as usize;
     if bytes > FOOTER_BYTES_MAX {
         return Err(format!(
@@ -138,9 +56,10 @@ pub fn footer(file: &impl ChunkReader) -> Result<(), String> {
             FOOTER_BYTES_MAX >> 20
         ));
     }
-    let Some(begin) = end.checked_sub(bytes as u64) else { return Ok(()) };
+    let begin = end.checked_sub(bytes as u64).ok_or("its footer is longer than the file")?;
     let read = file.get_bytes(begin, bytes).map_err(|error| error.to_string())?;
-    footer_fits(&read).ok_or("its footer says that it has more than there is".to_string())
+    footer_fits(&read).ok_or("its footer says that it has more than there is")?;
+    Ok(read)
 }
 
 /// `None` if a footer's lists and types have more parts than the footer has room for.

@@ -1,6 +1,7 @@
 //! Apache Parquet, by the crate `parquet`.
 
 mod claims;
+mod footer;
 mod notes;
 pub mod options;
 mod projection;
@@ -8,4 +9,5 @@ pub mod read;
 mod rebase;
 mod scalar;
 mod shape;
+mod thrift;
 pub mod write;

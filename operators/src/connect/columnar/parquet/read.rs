@@ -2,6 +2,7 @@
 //! [`shape`](super::shape)'s matter.
 
 use super::claims;
+use super::footer::needed;
 use super::notes::spark_schema;
 use super::options::ReadOptions;
 use super::projection::Finder;
@@ -31,8 +32,8 @@ struct Footer {
 
 impl Footer {
     fn of(file: &impl ChunkReader) -> Result<Self, String> {
-        claims::footer(file)?;
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(file).map_err(text)?;
+        let bytes = needed(&claims::footer(file)?).ok_or("its footer ends too early")?;
+        let metadata = ParquetMetaDataReader::decode_metadata(&bytes).map_err(text)?;
         let fields = Node::fields_of(metadata.file_metadata().schema());
         Ok(Self { fields, metadata: repaired(metadata)? })
     }
@@ -47,7 +48,9 @@ impl Footer {
 fn repaired(metadata: ParquetMetaData) -> Result<ParquetMetaData, String> {
     let mut builder = metadata.into_builder();
     let groups = builder.take_row_groups().into_iter().map(repaired_group);
-    let groups = groups.collect::<Result<Vec<_>, _>>()?;
+    let mut groups = groups.collect::<Result<Vec<_>, _>>()?;
+    // Of a group without rows some writers note offsets of pages that are not there.
+    groups.retain(|group| group.num_rows() != 0);
     let metadata = builder.build();
     let file = metadata.file_metadata();
     let schema = plain(file.schema()).map_err(text)?;
@@ -65,7 +68,8 @@ fn repaired(metadata: ParquetMetaData) -> Result<ParquetMetaData, String> {
 
 fn repaired_group(group: RowGroupMetaData) -> Result<RowGroupMetaData, String> {
     let is_sound = |column: &parquet::file::metadata::ColumnChunkMetaData| {
-        column.dictionary_page_offset().is_none_or(|at| at > 0 && at < column.data_page_offset())
+        let data = column.data_page_offset();
+        column.dictionary_page_offset().is_none_or(|at| at > 0 && (at < data || data <= 0))
     };
     let rows = rows_of(&group);
     if rows == group.num_rows() && group.columns().iter().all(is_sound) {

@@ -301,9 +301,16 @@ impl Scalar {
             Unit::Nanos => "NANOS",
         };
         match self.meaning {
-            Meaning::Plain => self.physical.to_string(),
-            Meaning::Integer(bits, true) => format!("INT{bits}"),
+            Meaning::Integer(8, true) => "TINYINT".to_string(),
+            Meaning::Integer(16, true) => "SMALLINT".to_string(),
             Meaning::Integer(bits, false) => format!("UINT{bits}"),
+            Meaning::Plain | Meaning::Integer(..) => match self.physical {
+                Physical::INT32 => "INT".to_string(),
+                Physical::INT64 => "BIGINT".to_string(),
+                Physical::INT96 => "TIMESTAMP(INT96)".to_string(),
+                Physical::BYTE_ARRAY => "BINARY".to_string(),
+                other => other.to_string(),
+            },
             Meaning::Decimal(precision, scale) => format!("DECIMAL({precision},{scale})"),
             Meaning::Text => "STRING".to_string(),
             Meaning::Date => "DATE".to_string(),

@@ -1,0 +1,100 @@
+//! Thrift's compact protocol, in which footers and the headers of pages are: read field by field,
+//! with nothing reserved for what the bytes only say they have.
+
+/// Structs inside of structs.
+const DEPTH_MAX: usize = 16;
+
+/// Reads from bytes.
+pub struct Reader<'b> {
+    pub bytes: &'b [u8],
+    /// The next byte.
+    pub at: usize,
+}
+
+impl Reader<'_> {
+    pub fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub fn number(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    pub fn skip(&mut self, bytes: u64) -> Option<()> {
+        self.at = self.at.checked_add(usize::try_from(bytes).ok()?)?;
+        (self.at <= self.bytes.len()).then_some(())
+    }
+
+    /// Passes over a value.
+    pub fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
+        match kind {
+            1 | 2 => Some(()),
+            3 => self.skip(1),
+            4..=6 => self.varint().map(drop),
+            7 => self.skip(8),
+            8 => {
+                let length = self.varint()?;
+                self.skip(length)
+            }
+            9 | 10 => self.list(1, depth, &mut |kind, reader, depth| match kind {
+                // A truth value in a list has a byte of its own.
+                1 | 2 => reader.skip(1),
+                kind => reader.value(kind, depth),
+            }),
+            12 => self.fields(depth + 1, &mut |_, kind, reader, depth| reader.value(kind, depth)),
+            _ => None,
+        }
+    }
+
+    /// Reads a list whose elements have at least `least` bytes; `element` reads each.
+    pub fn list(&mut self, least: u64, depth: usize, element: &mut Element<'_>) -> Option<()> {
+        let (kind, count) = self.list_head(least)?;
+        (0..count).try_for_each(|_| element(kind, self, depth + 1))
+    }
+
+    /// Reads the head of a list whose elements have at least a number of bytes: their kind, and how
+    /// many they are.
+    pub fn list_head(&mut self, least: u64) -> Option<(u8, u64)> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        let fits = count.saturating_mul(least) <= (self.bytes.len() - self.at) as u64;
+        fits.then_some((head & 15, count))
+    }
+
+    /// Reads a struct; `field` reads the value of each.
+    pub fn fields(&mut self, depth: usize, field: &mut Field<'_>) -> Option<()> {
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        let mut id = 0i64;
+        loop {
+            let head = self.byte()?;
+            if head == 0 {
+                return Some(());
+            }
+            id = if head >> 4 == 0 { self.number()? } else { id + i64::from(head >> 4) };
+            field(id, head & 15, self, depth)?;
+        }
+    }
+}
+
+/// Reads a field: its number, its kind, where it is read from, its depth.
+pub type Field<'f> = dyn FnMut(i64, u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
+
+/// Reads an element of a list: its kind, where it is read from, its depth.
+pub type Element<'f> = dyn FnMut(u8, &mut Reader<'_>, usize) -> Option<()> + 'f;
