@@ -21,7 +21,6 @@ pub fn days_of_hybrid(days: i64) -> i64 {
 
 /// Microseconds since 1970 in UTC, of a count of microseconds in the old calendar, whose local
 /// time is that of `zone`.
-#[allow(dead_code, reason = "of ORC files, whose clock differs from Parquet's")]
 pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
     // No zone is more than a day away from UTC.
     if micros >= (SAME_FROM_DAYS + 1) * DAY_US {
