@@ -66,14 +66,24 @@ pub struct Decoder {
     broken: bool,
 }
 
+/// Options of the inference of schemas of JSON.
+const JSON_INFERENCE: [&str; 6] = [
+    "inferSchema",
+    "samplingRatio",
+    "primitivesAsString",
+    "prefersDecimal",
+    "inferTimestamp",
+    "dropFieldIfAllNull",
+];
+
 fn csv(reader: &mut OptionReader<'_>) -> PlanResult<ReadOptions> {
     let zone = reader.zone()?;
     ReadOptions::read(&mut |name| reader.get(name).map(str::to_string), zone)
 }
 
-/// The options of dates, times and numbers.
+/// The options of dates and times.
 fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
-    let mut notation = Notation {
+    Ok(Notation {
         date: pattern("dateFormat", reader.get("dateFormat"), Direction::Read)?,
         timestamp: pattern("timestampFormat", reader.get("timestampFormat"), Direction::Read)?,
         timestamp_ntz: pattern(
@@ -83,18 +93,7 @@ fn notation(reader: &mut OptionReader<'_>) -> PlanResult<Notation> {
         )?,
         zone: reader.zone()?,
         ..Notation::default()
-    };
-    let words = [
-        ("nanValue", &mut notation.nan),
-        ("positiveInf", &mut notation.positive_infinity),
-        ("negativeInf", &mut notation.negative_infinity),
-    ];
-    for (name, word) in words {
-        if let Some(value) = reader.get(name) {
-            *word = value.to_string();
-        }
-    }
-    Ok(notation)
+    })
 }
 
 fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing> {
@@ -273,11 +272,14 @@ impl Decoder {
             }
             corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
         }
-        for of_inference in ["inferSchema", "samplingRatio", "preferDate", "primitivesAsString"]
-            .into_iter()
-            .chain(["prefersDecimal", "inferTimestamp", "mergeSchema", "dropFieldIfAllNull"])
-        {
-            reader.get(of_inference);
+        // What inference reads is no mistake where the schema is given.
+        let of_inference: &[&str] = match format {
+            Format::Text => &[],
+            Format::Csv(_) => &["inferSchema", "samplingRatio", "preferDate", "inferTimestamp"],
+            Format::Json(_) => &JSON_INFERENCE,
+        };
+        for option in of_inference {
+            reader.get(option);
         }
         let coding = coding(&format, reader)?;
         let text = Schema::parse_ddl("value STRING")?;

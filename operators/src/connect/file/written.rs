@@ -54,10 +54,13 @@ pub struct CompressedLines {
     codec: Codec,
     header: bool,
     charset: Charset,
+    /// Instead of the format's own end of the files' names.
+    extension: Option<[u8; 3]>,
 }
 
 fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
-    let Some(name) = reader.get("compression") else { return Ok(Codec::None) };
+    let given = reader.get("compression");
+    let Some(name) = given.or(reader.get("codec")) else { return Ok(Codec::None) };
     match name.to_ascii_lowercase().as_str() {
         "none" | "uncompressed" => Ok(Codec::None),
         #[cfg(feature = "compression")]
@@ -77,7 +80,20 @@ fn codec(reader: &mut OptionReader<'_>) -> PlanResult<Codec> {
         _ => Err(PlanError::new(
             "CODEC_NOT_AVAILABLE.WITH_AVAILABLE_CODECS_SUGGESTION",
             format!("'{name}' is not a compression of lines that is written here"),
-            "Use none, gzip, deflate, bzip2 or zstd",
+            "Use none, gzip, deflate, bzip2 or zstd: lz4 and snappy have a framing that only Hadoop reads",
+        )),
+    }
+}
+
+/// The option `extension` of CSV: three letters.
+fn extension(reader: &mut OptionReader<'_>) -> PlanResult<Option<[u8; 3]>> {
+    let Some(text) = reader.get("extension") else { return Ok(None) };
+    match text.as_bytes().try_into() {
+        Ok(letters) if text.bytes().all(|b| b.is_ascii_alphabetic()) => Ok(Some(letters)),
+        _ => Err(PlanError::new(
+            "INVALID_OPTION_VALUE",
+            format!("option 'extension' is '{text}', but must be three letters"),
+            "For example: extension 'tsv'",
         )),
     }
 }
@@ -151,7 +167,8 @@ impl SinkFormat {
         };
         let (options, header) = line_options(line, reader)?;
         let charset = Charset::read(reader)?.unwrap_or(Charset::Utf8);
-        let lines = CompressedLines { codec: codec(reader)?, header, charset };
+        let extension = if line == LineFormat::Csv { extension(reader)? } else { None };
+        let lines = CompressedLines { codec: codec(reader)?, header, charset, extension };
         Ok(Self::Lines(line, Box::new(options), lines))
     }
 
@@ -179,7 +196,10 @@ impl SinkFormat {
                     #[cfg(feature = "compression")]
                     Codec::Zstd => ".zst",
                 };
-                format!("{}{compressed}", format.extension())
+                match &lines.extension {
+                    Some(extension) => format!("{}{compressed}", extension.escape_ascii()),
+                    None => format!("{}{compressed}", format.extension()),
+                }
             }
             #[cfg(feature = "columnar")]
             Self::Columns(sink) => sink.extension().to_string(),
