@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 enum Kind {
     Flag,
     Words(&'static [&'static str]),
+    /// A number above 0.
+    Count,
     Text,
 }
 
@@ -55,6 +57,16 @@ static KNOWN: &[Known] = &[
     ),
     known("spark.sql.parquet.mergeSchema", &["parquet"], "mergeSchema", Kind::Flag),
     known("spark.sql.orc.mergeSchema", &["orc"], "mergeSchema", Kind::Flag),
+    // How Spark decodes, which changes no row. The other implementation is Hive's.
+    known("spark.sql.orc.impl", &["orc"], "", Kind::Words(&["native"])),
+    known("spark.sql.orc.enableVectorizedReader", &["orc"], "", Kind::Flag),
+    known("spark.sql.orc.enableNestedColumnVectorizedReader", &["orc"], "", Kind::Flag),
+    known("spark.sql.orc.filterPushdown", &["orc"], "", Kind::Flag),
+    known("spark.sql.orc.aggregatePushdown", &["orc"], "", Kind::Flag),
+    known("spark.sql.orc.columnarReaderBatchSize", &["orc"], "", Kind::Count),
+    known("spark.sql.orc.columnarWriterBatchSize", &["orc"], "", Kind::Count),
+    // Names are matched whatever their case.
+    known("spark.sql.caseSensitive", &[], "", Kind::Words(&["false"])),
     writer("spark.sql.parquet.compression.codec", &["parquet"], "compression", Kind::Text),
     writer("spark.sql.orc.compression.codec", &["orc"], "compression", Kind::Text),
     writer("spark.sql.jsonGenerator.ignoreNullFields", &["json"], "ignoreNullFields", Kind::Flag),
@@ -111,6 +123,9 @@ impl FormatSettings {
         };
         let wanted = match KNOWN[index].kind {
             Kind::Flag if !is_flag(value) => "true or false".to_string(),
+            Kind::Count if value.parse::<u32>().map_or(true, |count| count == 0) => {
+                "a number above 0".to_string()
+            }
             Kind::Words(words) if !words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
                 words.join(" or ")
             }
@@ -183,5 +198,9 @@ mod tests {
         let error = settings.set("spark.sql.files.ignoreCorruptFiles", "maybe").unwrap_err();
         assert_eq!(error.condition, "INVALID_CONF_VALUE");
         assert!(settings.set("spark.sql.legacy.timeParserPolicy", "LEGACY").is_err());
+        assert!(settings.set("spark.sql.orc.impl", "native").unwrap());
+        assert!(settings.set("spark.sql.orc.impl", "hive").is_err());
+        assert!(settings.set("spark.sql.orc.columnarReaderBatchSize", "512").unwrap());
+        assert!(settings.set("spark.sql.orc.columnarReaderBatchSize", "0").is_err());
     }
 }

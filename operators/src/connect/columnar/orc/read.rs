@@ -47,11 +47,21 @@ pub fn schema(from: From) -> Result<Schema, String> {
     }
 }
 
+/// The zone of a name. UTC has many, by all of which times need no conversion.
+fn named(name: &str) -> Option<Tz> {
+    match name.trim_start_matches(':') {
+        "UTC" | "GMT" | "UCT" | "Z" | "Zulu" | "Universal" | "Greenwich" | "GMT0" | "Etc/UTC"
+        | "Etc/GMT" | "Etc/UCT" | "Etc/Zulu" | "Etc/Universal" | "Etc/Greenwich" | "Etc/GMT0" => {
+            Some(Tz::UTC)
+        }
+        name => Tz::named(name),
+    }
+}
+
 /// The zone in which times without one are read and written: the machine's, as Java has it.
 pub fn machine_zone() -> Tz {
     static ZONE: OnceLock<Tz> = OnceLock::new();
     *ZONE.get_or_init(|| {
-        let named = |name: &str| Tz::named(name.trim_start_matches(':'));
         if let Some(zone) = std::env::var("TZ").ok().filter(|name| !name.is_empty()) {
             return named(&zone).unwrap_or(Tz::UTC);
         }
@@ -122,7 +132,7 @@ impl Reader {
             let reader = machine_zone();
             let writer = match end.zone.as_deref() {
                 None => reader,
-                Some(name) => Tz::named(name).ok_or_else(|| {
+                Some(name) => named(name).ok_or_else(|| {
                     format!("its times are of a zone `{name}`, which is not known")
                 })?,
             };

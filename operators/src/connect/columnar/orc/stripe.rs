@@ -196,7 +196,12 @@ impl Stripe {
 
     /// Writes which rows have a value, if not all have.
     fn present(&mut self, node: &Node, parts: &[Part]) -> io::Result<()> {
-        let mut there = Vec::new();
+        let rows: usize = parts.iter().map(|(array, _)| array.len()).sum();
+        if parts.iter().all(|(array, parent)| array.null_count() == 0 && parent.is_none()) {
+            self.statistics[node.id].values = rows as u64;
+            return Ok(());
+        }
+        let mut there = Vec::with_capacity(rows);
         let mut nulls = false;
         for (array, parent) in parts {
             for row in 0..array.len() {
