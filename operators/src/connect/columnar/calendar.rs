@@ -8,6 +8,8 @@ use crate::table::datetime::{Tz, to_local, to_utc};
 
 /// 1582-10-15, from which on both calendars agree, in days since 1970-01-01.
 const SAME_FROM_DAYS: i64 = -141_427;
+/// 1900-01-01, before which the old calendar's programs know no change of a zone's offset.
+const OFFSETS_FROM_US: i64 = -2_208_988_800_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
 /// Days of the new calendar, of a count of days in the old one.
@@ -19,17 +21,25 @@ pub fn days_of_hybrid(days: i64) -> i64 {
     days_of(year, month, day)
 }
 
+/// The local time of an instant as the old calendar's programs have it: before 1900 a zone has the
+/// offset that it has in 1900, and no mean time of its own.
+pub fn hybrid_local(micros: i64, zone: Tz) -> i64 {
+    micros.saturating_add(zone.offset_s(micros.max(OFFSETS_FROM_US)) * 1_000_000)
+}
+
 /// Microseconds since 1970 in UTC, of a count of microseconds in the old calendar, whose local
 /// time is that of `zone`.
 pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
-    // No zone is more than a day away from UTC.
-    if micros >= (SAME_FROM_DAYS + 1) * DAY_US {
+    if micros >= OFFSETS_FROM_US || (zone == Tz::UTC && micros >= SAME_FROM_DAYS * DAY_US) {
         return micros;
     }
-    let local = to_local(micros, zone);
+    let local = hybrid_local(micros, zone);
     let days = local.div_euclid(DAY_US);
     let shift = days_of_hybrid(days) - days;
-    if shift == 0 { micros } else { to_utc(local.saturating_add(shift * DAY_US), zone) }
+    if shift == 0 && local == to_local(micros, zone) {
+        return micros;
+    }
+    to_utc(local.saturating_add(shift * DAY_US), zone)
 }
 
 /// Days of the old calendar, of a count of days in the new one. A day that the old one leaves out
@@ -108,5 +118,14 @@ mod tests {
         // 0001-01-01 00:00:00 in UTC, as Spark writes it to an ORC file.
         assert_eq!(micros_of_hybrid(-719_164 * DAY_US, Tz::UTC), -62_135_596_800_000_000);
         assert_eq!(micros_of_hybrid(1_000_000, Tz::UTC), 1_000_000);
+        // What Spark in New York wrote, where clocks went by the sun until 1883.
+        let zone = Tz::named("America/New_York").unwrap();
+        for (old, new) in [
+            (-2_999_999_762_000_000, -3_000_000_000_000_000),
+            (-2_717_650_800_000_000, -2_717_650_800_000_000),
+            (1_710_050_000_000_001, 1_710_050_000_000_001),
+        ] {
+            assert_eq!(micros_of_hybrid(old, zone), new, "{old}");
+        }
     }
 }

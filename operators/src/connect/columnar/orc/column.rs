@@ -7,9 +7,9 @@ use super::convert::{self, Cell, named};
 use super::footer::{Kind, StripeFooter, Type};
 use super::integers::{Bits, ByteRuns, Integers};
 use super::stream::{Bytewise, Compression, Stream};
-use crate::connect::columnar::calendar::{days_of_hybrid, micros_of_hybrid};
+use crate::connect::columnar::calendar::{days_of_hybrid, hybrid_local, micros_of_hybrid};
 use crate::connect::columnar::schema::to_arrow;
-use crate::table::datetime::{Tz, to_local, to_utc};
+use crate::table::datetime::{Tz, to_utc};
 use crate::table::types::DataType;
 use arrow_array::types::{
     ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
@@ -76,7 +76,7 @@ impl Clock {
         }
         let mut micros = millis.checked_mul(1000)?.checked_add(nanos / 1000 % 1000)?;
         if local && self.writer != self.reader {
-            micros = to_utc(to_local(micros, self.writer), self.reader);
+            micros = to_utc(hybrid_local(micros, self.writer), self.reader);
         }
         let zone = if local { self.reader } else { Tz::UTC };
         Some(if self.hybrid { micros_of_hybrid(micros, zone) } else { micros })
