@@ -128,8 +128,9 @@ impl Role {
         let is = |set: &CharSet| set.contains(u32::from(c));
         let (letter, space, closes) = (is(&kinds.letter), is(&kinds.space), is(&kinds.closing));
         let ends = matches!(At::inside(c), At::Period | At::Mark);
-        let other = !(letter || space || closes || ends || matches!(c, ',' | PARAGRAPH))
-            && !is(&kinds.digit);
+        // Any other character may stand before the first letter of a sentence.
+        let named = letter || space || closes || ends || is(&kinds.digit);
+        let other = !named && !matches!(c, ',' | PARAGRAPH);
         let opens = is(&kinds.opening) || other;
         Self { letter, lower: is(&kinds.lower), space, closes, opens }
     }
