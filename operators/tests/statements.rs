@@ -141,6 +141,12 @@ fn fields_of_struct_are_named_with_or_without_as() {
                  FROM VALUES (1) AS t(a)",
                 r#"{"a":1,"b":1,"col3":false,"col4":2,"col5":1}"#,
             ),
+            (
+                "SELECT struct(INTERVAL 1 DAY, INTERVAL 1 DAY d, X'61' x, 1Y y, NOT true n, \
+                 DATE '2024-01-01', TIMESTAMP_LTZ'2024-01-01 00:00:00' t)",
+                "{INTERVAL '1' DAY, INTERVAL '1' DAY, a, 1, false, 2024-01-01, \
+                 2024-01-01 00:00:00}",
+            ),
             ("SELECT upper('a' x)", "PARSE_SYNTAX_ERROR"),
         ],
     );

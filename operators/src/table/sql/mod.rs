@@ -358,6 +358,7 @@ fn with_field_names(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                         Token::Number(..)
                         | Token::SingleQuotedString(_)
                         | Token::DoubleQuotedString(_)
+                        | Token::HexStringLiteral(_)
                         | Token::RParen
                         | Token::RBracket,
                     ) => true,
@@ -437,7 +438,7 @@ fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
 /// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
 /// only some of them.
 fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = with_flat_sets(with_field_names(with_operators(tokens)));
+    let tokens = with_flat_sets(with_operators(tokens));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     let mut i = 0;
@@ -521,7 +522,7 @@ fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         out.push(tokens[i].clone());
         i += 1;
     }
-    out
+    with_field_names(out)
 }
 
 /// The text of an interval that begins at a token, and where it ends.
