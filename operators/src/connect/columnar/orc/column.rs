@@ -19,8 +19,8 @@ use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, ListArray, MapArray, PrimitiveArray, StringArray,
     StructArray, new_null_array,
 };
-use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer};
-use arrow_schema::DataType as Arrow;
+use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
+use arrow_schema::{DataType as Arrow, FieldRef};
 use std::sync::Arc;
 
 /// Elements of the lists and maps of a batch.
@@ -134,43 +134,44 @@ enum Body {
     Struct(Vec<Option<Column>>),
 }
 
-/// The texts of a dictionary.
+/// The texts of a dictionary, which need not be UTF-8.
 struct Words {
-    text: String,
+    bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Words {
-    fn read(mut lengths: Integers, mut bytes: Stream, count: u64) -> Result<Self, String> {
-        let count = usize::try_from(count).map_err(|error| error.to_string())?;
-        let (mut ends, mut all) = (Vec::new(), Vec::new());
+    fn read(mut lengths: Integers, mut stream: Stream, count: u64) -> Result<Self, String> {
+        let (mut ends, mut bytes) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let length = usize::try_from(lengths.next()?).map_err(|_| "a length is negative")?;
-            bytes.pieces(length, |piece| all.extend_from_slice(piece))?;
-            ends.push(all.len());
+            stream.pieces(length, |piece| bytes.extend_from_slice(piece))?;
+            ends.push(bytes.len());
         }
-        let text = match String::from_utf8(all) {
-            Ok(text) => text,
-            Err(broken) => {
-                let all = broken.into_bytes();
-                let mut text = String::new();
-                let mut begin = 0;
-                for end in &mut ends {
-                    text.push_str(&String::from_utf8_lossy(&all[begin..*end]));
-                    begin = std::mem::replace(end, text.len());
-                }
-                text
-            }
-        };
-        let apart = ends.iter().all(|end| text.is_char_boundary(*end));
-        apart.then_some(Self { text, ends }).ok_or("a word of a dictionary is cut".to_string())
+        Ok(Self { bytes, ends })
     }
 
-    fn get(&self, index: i64) -> Option<&str> {
+    #[inline]
+    fn get(&self, index: i64) -> Option<&[u8]> {
         let index = usize::try_from(index).ok()?;
         let end = *self.ends.get(index)?;
         let begin = if index == 0 { 0 } else { self.ends[index - 1] };
-        self.text.get(begin..end)
+        Some(&self.bytes[begin..end])
+    }
+
+    /// The words of rows, one after the other, and where they begin and end.
+    fn all(&self, rows: &Rows, words: &[i64]) -> Result<(OffsetBuffer<i32>, Vec<u8>), String> {
+        let (mut ends, mut all, mut words) = (vec![0i32], Vec::new(), words.iter());
+        for row in 0..rows.count {
+            if rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+                && let Some(word) = words.next()
+            {
+                let word = self.get(*word).ok_or("a dictionary lacks a word: it is damaged")?;
+                all.extend_from_slice(word);
+            }
+            ends.push(i32::try_from(all.len()).map_err(|_| too_long())?);
+        }
+        Ok((OffsetBuffer::new(ends.into()), all))
     }
 }
 
@@ -465,17 +466,8 @@ impl Column {
             }
             Body::Words { words, dictionary } => {
                 let words = longs(words, values)?;
-                let word = |word: i64| dictionary.get(word).unwrap_or_default();
-                if words.iter().any(|word| dictionary.get(*word).is_none()) {
-                    return Err("a dictionary lacks a word".to_string());
-                }
-                if matches!(self.wanted, DataType::String) {
-                    return rows.texts(words.into_iter(), |index, out| {
-                        out.push_str(word(index));
-                        Some(())
-                    });
-                }
-                built(&self.wanted, clock, rows, words.into_iter(), |w| Cell::Text(word(w)))
+                let (offsets, all) = dictionary.all(&rows, &words)?;
+                self.strings(rows, offsets, all)
             }
             Body::Bytes { lengths, bytes } => {
                 let lengths = longs(lengths, values)?;
@@ -520,17 +512,9 @@ impl Column {
         offsets: OffsetBuffer<i32>,
         bytes: Vec<u8>,
     ) -> Result<ArrayRef, String> {
-        if self.wanted == DataType::Binary {
+        if matches!(self.wanted, DataType::String | DataType::Binary) {
             return finished(BinaryArray::try_new(offsets, bytes.into(), rows.nulls));
         }
-        let bytes = Buffer::from_vec(bytes);
-        if self.wanted == DataType::String
-            && let Ok(array) =
-                StringArray::try_new(offsets.clone(), bytes.clone(), rows.nulls.clone())
-        {
-            return Ok(Arc::new(array));
-        }
-        // Bytes that are not UTF-8 become replacement characters.
         let ends: Vec<(usize, usize)> = present(&rows, &offsets).collect();
         let texts: Vec<_> =
             ends.into_iter().map(|(a, b)| String::from_utf8_lossy(&bytes[a..b])).collect();
@@ -544,6 +528,7 @@ impl Column {
             (Body::List { lengths, element }, Arrow::List(field)) => {
                 let offsets = offsets(&rows, &longs(lengths, values)?, ELEMENTS_MAX)?;
                 let elements = element.read(offsets[rows.count] as usize, None)?;
+                let field = typed(&field, &elements);
                 finished(ListArray::try_new(field, offsets, elements, rows.nulls))
             }
             (Body::Map { lengths, key, value }, Arrow::Map(entries, sorted)) => {
@@ -556,8 +541,11 @@ impl Column {
                 if keys.null_count() > 0 {
                     return Err("a map has a NULL key".to_string());
                 }
-                let of = StructArray::try_new(fields.clone(), vec![keys, values], None);
+                let fields = vec![typed(&fields[0], &keys), typed(&fields[1], &values)].into();
+                let of = StructArray::try_new(fields, vec![keys, values], None);
                 let of = of.map_err(|error| error.to_string())?;
+                let entries = entries.as_ref().clone().with_data_type(of.data_type().clone());
+                let entries = Arc::new(entries);
                 finished(MapArray::try_new(entries, offsets, of, rows.nulls, sorted))
             }
             (Body::Struct(columns), Arrow::Struct(fields)) => {
@@ -569,7 +557,9 @@ impl Column {
                     });
                 }
                 let length = rows.count;
-                finished(StructArray::try_new_with_length(fields, parts, rows.nulls, length))
+                let typed = fields.iter().zip(&parts).map(|(field, part)| typed(field, part));
+                let typed = typed.collect::<Vec<_>>().into();
+                finished(StructArray::try_new_with_length(typed, parts, rows.nulls, length))
             }
             _ => Err(format!("a column cannot be read as {}", self.wanted)),
         }
@@ -589,6 +579,14 @@ fn concatenated(bytes: &mut Stream, offsets: &OffsetBuffer<i32>) -> Result<Vec<u
     let length = offsets.last().copied().unwrap_or(0) as usize;
     bytes.pieces(length, |piece| all.extend_from_slice(piece))?;
     Ok(all)
+}
+
+/// A field of the type that an array has: text may be held as bytes.
+fn typed(field: &FieldRef, array: &ArrayRef) -> FieldRef {
+    if field.data_type() == array.data_type() {
+        return field.clone();
+    }
+    Arc::new(field.as_ref().clone().with_data_type(array.data_type().clone()))
 }
 
 fn finished<A: Array + 'static>(
