@@ -69,6 +69,84 @@ fn read(
 }
 
 #[test]
+fn json_is_read_to_the_letter() {
+    let folder = Folder::new("json-letter");
+    let lines = "\u{FEFF}{'id': 1.10, 's': [1E5 , {}]}\n[{\"id\":2}, {\"id\":3}]\n{\"id\":4,\"s\":\"cut\n[]\n\n";
+    folder.write("in/a.json", lines.as_bytes());
+    let ddl = "id STRING, s STRING, _corrupt_record STRING";
+    let path = folder.0.join("in");
+    assert_eq!(
+        read("json", Some(ddl), &path, &[]),
+        (
+            ["-|-|{\"id\":4,\"s\":\"cut", "1.10|[1E5 , {}]|-", "2|-|-", "3|-|-"]
+                .map(String::from)
+                .to_vec(),
+            1
+        )
+    );
+    // The whole file is one value: the first of it.
+    let (rows, bad) = read("json", Some(ddl), &path, &[("multiLine", "true")]);
+    assert_eq!((rows, bad), (vec!["1.10|[1E5 , {}]|-".to_string()], 0));
+    folder.write("bad/a.json", b"[{\"id\":1},\n{\"id\":2},\n{\"id\":]\n");
+    let (rows, bad) =
+        read("json", Some("id INT, s STRING"), &folder.0.join("bad"), &[("multiLine", "true")]);
+    assert_eq!((rows, bad), (vec!["-|-".to_string()], 1), "all of an array, or nothing");
+}
+
+#[test]
+fn json_and_csv_in_other_character_sets() {
+    let folder = Folder::new("charsets");
+    let utf16: Vec<u8> = "\u{FEFF}[{\"s\":\"é\"},\n{\"s\":\"日\"}]"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    folder.write("json/a.json", &utf16);
+    folder.write("csv/a.csv", b"\xE9,1\n\x80,2\n");
+    let rows = |rows: [&str; 2]| (rows.map(String::from).to_vec(), 0);
+    let json = read("json", Some("s STRING"), &folder.0.join("json"), &[("multiLine", "true")]);
+    assert_eq!(json, rows(["é", "日"]), "the file tells its character set");
+    let csv = |encoding: &str| {
+        let ddl = Some("s STRING, n INT");
+        read("csv", ddl, &folder.0.join("csv"), &[("encoding", encoding)])
+    };
+    assert_eq!(csv("ISO-8859-1"), rows(["\u{80}|2", "é|1"]));
+    assert_eq!(csv("windows-1252"), rows(["é|1", "€|2"]));
+}
+
+/// A restart in the middle of an array goes on with its next element.
+#[test]
+fn a_stream_goes_on_in_the_middle_of_an_array() {
+    const ELEMENTS: usize = 30_000;
+    let folder = Folder::new("json-array-resumed");
+    let elements: Vec<String> = (0..ELEMENTS).map(|i| format!("{{\"n\":{i}}}")).collect();
+    folder.write("in/a.json", format!("[{}]\n", elements.join(",")).as_bytes());
+    let (mut seen, mut runs) = (Vec::new(), 0);
+    while seen.len() < ELEMENTS {
+        let session = Session::new();
+        let reader =
+            session.read_stream().format("json").option("path", folder.0.join("in").display());
+        let stream = reader.schema(Schema::parse_ddl("n BIGINT").unwrap()).load().unwrap();
+        let query = stream
+            .write_stream()
+            .format("memory")
+            .query_name("out")
+            .option("checkpointLocation", folder.0.join("again").display())
+            .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
+            .start()
+            .unwrap();
+        // Until something has been committed.
+        while query.totals().records_in == 0 && query.exception().is_none() {
+            std::thread::yield_now();
+        }
+        query.stop().unwrap();
+        seen.extend(session.table("out").unwrap().take());
+        runs += 1;
+        assert!(runs < 10_000);
+    }
+    assert!(seen.iter().enumerate().all(|(i, row)| row[0] == Value::Long(i as i64)), "{runs} runs");
+}
+
+#[test]
 fn text_by_lines_by_separator_and_whole() {
     let folder = Folder::new("text");
     folder.write("a.txt", b"one\r\ntwo;three\rfour");

@@ -129,6 +129,22 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     })
 }
 
+/// A name that two fields of one struct have, whatever the letters' case.
+fn repeated_name(fields: &[Field]) -> Option<&str> {
+    fn below(data_type: &DataType) -> Option<&str> {
+        match data_type {
+            DataType::Struct(fields) => repeated_name(fields),
+            DataType::Array(element) => below(element),
+            DataType::Map(key, value) => below(key).or_else(|| below(value)),
+            _ => None,
+        }
+    }
+    let mut names = std::collections::HashSet::new();
+    let repeated = fields.iter().find(|field| !names.insert(field.name.to_lowercase()));
+    let here = repeated.map(|field| field.name.as_str());
+    here.or_else(|| fields.iter().find_map(|field| below(&field.data_type)))
+}
+
 /// The character set of the files.
 fn coding(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Coding> {
     Ok(match (Charset::read(reader)?, format) {
@@ -298,6 +314,13 @@ impl Decoder {
                 ));
             }
         };
+        if let Some(name) = repeated_name(&schema.fields) {
+            return Err(PlanError::new(
+                "COLUMN_ALREADY_EXISTS",
+                format!("a file's schema names `{name}` twice"),
+                "Rename one; small and capital letters are the same here",
+            ));
+        }
         let mut fields = schema.fields.iter();
         let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
         if let (Format::Csv(_), Some(field)) = (&format, nested) {

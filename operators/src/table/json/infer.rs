@@ -85,6 +85,8 @@ impl Inference {
             Token::Null | Token::ObjectEnd | Token::ArrayEnd => Inferred::Null,
             _ if self.all_text => Inferred::Type(DataType::String),
             Token::True | Token::False => Inferred::Type(DataType::Boolean),
+            // It is no DECIMAL, and Spark asks for nothing else then.
+            Token::NonNumber if self.decimals => return Err(Broken),
             Token::NonNumber => Inferred::Type(DataType::Double),
             Token::Whole | Token::Real => Inferred::Type(self.number(token, tokens.digits())),
         })
@@ -282,6 +284,7 @@ mod tests {
                 "STRUCT<a: DECIMAL(3,2), b: DECIMAL(2,1), c: STRING, d: DECIMAL(2,2)>",
             ),
             (&decimals, &[r#"{"a":1}"#, r#"{"a":1.5}"#], "STRUCT<a: DECIMAL(21,1)>"),
+            (&decimals, &[r#"{"a":NaN}"#], "STRUCT<> bad"),
             (&text, &[r#"{"a":1,"b":[true]}"#], "STRUCT<a: STRING, b: ARRAY<STRING>>"),
             (&dropped, &[r#"{"a":null,"b":1,"c":[null]}"#], "STRUCT<b: BIGINT>"),
             (
