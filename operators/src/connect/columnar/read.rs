@@ -7,10 +7,12 @@ use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Schema};
 use arrow_array::{Array, ArrayRef};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 /// Rows that are decoded at once.
 pub(super) const BATCH_ROWS: usize = 1024;
@@ -38,9 +40,27 @@ fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// Runs a decoder. What makes it panic is a file that is damaged.
+thread_local! {
+    /// Whether this thread is in a decoder whose panics are caught.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a decoder. What makes it panic is a file that is damaged; the panic becomes an error, and
+/// nothing is printed about it.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_GUARDED.get() {
+                others(info);
+            }
+        }));
+    });
+    IS_GUARDED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(decode));
+    IS_GUARDED.set(false);
+    match result {
         Ok(result) => result.map_err(other),
         Err(_) => Err(other("the file is damaged: its decoder gave up")),
     }
