@@ -80,6 +80,11 @@ fn times_are_of_the_session() {
     };
     assert_eq!(shown(0), "2024-01-05T09:00:00.000+09:00");
     assert_eq!(shown(1), "1970-01-01T00:00:00.000Z");
+    session.set("spark.sql.session.timeZone", "America/New_York").unwrap();
+    let text = "SELECT to_csv(named_struct('t', TIMESTAMP '0068-09-03 08:23:58'))";
+    let rows = session.sql(text).unwrap().collect().unwrap();
+    let seconds = Value::String("0068-09-03T08:23:58.000-04:56:02".into());
+    assert_eq!(rows[0][0], seconds, "the zone's offset of old times has seconds");
 }
 
 struct Folder(PathBuf);

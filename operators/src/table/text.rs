@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 /// How times are written where no option says it; the fraction of a millisecond is lost, as in
 /// Spark.
-static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXX"));
+static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXXXX"));
 static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
 
 fn constant(pattern: &str) -> Pattern {
