@@ -11,7 +11,7 @@
 //! reads the record anew once there is more of it, so that its result never depends on how the
 //! bytes arrive.
 
-use super::dialect::{Dialect, LineEnd, UnescapedQuote};
+use super::dialect::{Dialect, LineEnd};
 use memchr::{memchr2, memchr3};
 use std::ops::Range;
 
@@ -505,256 +505,6 @@ impl Parser {
             || !has(self.new_line)
     }
 
-    /// A quoted field, from behind its quote up to what ends it.
-    pub(super) fn quoted(&mut self, input: &[u8], separator: u32) -> Step<()> {
-        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
-        'again: loop {
-            if self.prev != 0 && self.goes_on_to_separator() {
-                return self.unescaped_to_separator(input, separator);
-            }
-            self.next(input)?;
-            loop {
-                let behind = self.prev == quote;
-                if behind && (is_white(self.ch) || self.ch == separator || self.ch == self.new_line)
-                {
-                    break;
-                }
-                if self.ch != quote && self.ch != escape {
-                    if behind {
-                        if self.unescaped_quote(input)? {
-                            continue 'again;
-                        }
-                        return Ok(());
-                    }
-                    self.text_in_quotes(input)?;
-                } else {
-                    self.escape_in_quotes(input)?;
-                    self.prev = self.ch;
-                    self.next(input)?;
-                    if self.unescaped && (self.ch == separator || self.ch == self.new_line) {
-                        return Ok(());
-                    }
-                }
-            }
-            if self.ch == separator || self.ch == self.new_line {
-                return Ok(());
-            }
-            self.white.clear();
-            loop {
-                push_char(&mut self.white, self.ch);
-                self.next(input)?;
-                if self.ch == self.new_line {
-                    return Ok(());
-                }
-                if !is_white(self.ch) || self.ch == separator {
-                    break;
-                }
-            }
-            if self.ch == separator {
-                return Ok(());
-            }
-            if self.dialect.unescaped_quote == UnescapedQuote::RaiseError {
-                return Err(Stop::Quote);
-            }
-            self.text_behind_white()?;
-        }
-    }
-
-    /// There is more behind a closing quote and white space: they belong to the text.
-    pub(super) fn text_behind_white(&mut self) -> Step<()> {
-        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
-        self.push(quote);
-        if !self.passed_over {
-            self.copied.extend_from_slice(&self.white);
-        }
-        if self.goes_on_to_separator() || (self.ch != quote && self.ch != escape) {
-            self.push(self.ch);
-        }
-        self.prev = self.ch;
-        self.check_copied()
-    }
-
-    /// A run of text in quotes, with the escape before it that escapes nothing.
-    pub(super) fn text_in_quotes(&mut self, input: &[u8]) -> Step<()> {
-        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
-        if self.prev == escape && escape != 0 {
-            self.push(escape);
-        }
-        self.copy_until(input, [quote, escape, self.dialect.escape_of_escape])?;
-        self.prev = self.ch;
-        self.next(input)
-    }
-
-    pub(super) fn goes_on_to_separator(&self) -> bool {
-        use UnescapedQuote::*;
-        matches!(self.dialect.unescaped_quote, StopAtDelimiter | BackToDelimiter | SkipValue)
-    }
-
-    fn unescaped_to_separator(&mut self, input: &[u8], separator: u32) -> Step<()> {
-        if self.dialect.unescaped_quote == UnescapedQuote::SkipValue {
-            return self.skip_value(input);
-        }
-        self.open_copied();
-        self.next(input)?;
-        self.trim = self.dialect.trim_end;
-        self.copy_until(input, [separator, self.new_line, self.new_line])
-    }
-
-    /// Puts the opening quote before the copied text.
-    pub(super) fn open_copied(&mut self) {
-        if !self.passed_over {
-            let end = self.copied.len();
-            push_char(&mut self.copied, self.dialect.quote);
-            let quote_len = self.copied.len() - end;
-            self.copied[self.begin..].rotate_right(quote_len);
-        }
-    }
-
-    /// A quote in quotes that nothing escapes, before the present character. True: the text in
-    /// quotes goes on.
-    pub(super) fn unescaped_quote(&mut self, input: &[u8]) -> Step<bool> {
-        self.unescaped = true;
-        match self.dialect.unescaped_quote {
-            UnescapedQuote::BackToDelimiter => {
-                self.cut_at_separators()?;
-                self.push(self.ch);
-                self.prev = 0;
-                Ok(true)
-            }
-            UnescapedQuote::StopAtClosingQuote | UnescapedQuote::StopAtDelimiter => {
-                self.push(self.dialect.quote);
-                self.push(self.ch);
-                self.prev = self.ch;
-                Ok(true)
-            }
-            UnescapedQuote::SkipValue => self.skip_value(input).map(|()| false),
-            UnescapedQuote::RaiseError => Err(Stop::Quote),
-        }
-    }
-
-    /// Makes fields of the copied text, which was one in quotes until now.
-    fn cut_at_separators(&mut self) -> Step<()> {
-        if self.passed_over {
-            return Ok(());
-        }
-        let mut separator = Vec::new();
-        self.dialect.separator.iter().for_each(|c| push_char(&mut separator, *c));
-        loop {
-            let text = &self.copied[self.begin..];
-            let line = text.iter().position(|b| u32::from(*b) == self.new_line);
-            let found = memchr::memmem::find(text, &separator);
-            let (end, length) = match (line, found) {
-                (Some(line), Some(found)) if line < found => (line, 1),
-                (Some(line), None) if separator.len() == 1 => (line, 1),
-                (_, Some(found)) => (found, separator.len()),
-                (_, None) => return Ok(()),
-            };
-            let (begin, end) = (self.begin, self.begin + end);
-            self.end_as(FieldText::Copied(begin..end))?;
-            self.begin = end + length;
-        }
-    }
-
-    /// Passes over the rest of the field.
-    pub(super) fn skip_value(&mut self, input: &[u8]) -> Step<()> {
-        self.copied.truncate(self.begin);
-        self.passed_over = true;
-        if self.dialect.separator.len() == 1 {
-            return self.copy_until(input, [self.separator, self.new_line, self.new_line]);
-        }
-        while self.matched < self.dialect.separator.len() && self.ch != self.new_line {
-            let hit = self.dialect.separator[self.matched] == self.ch;
-            self.matched = if hit { self.matched + 1 } else { 0 };
-            self.next(input)?;
-        }
-        Ok(())
-    }
-
-    /// The present character is a quote or an escape, in quotes.
-    pub(super) fn escape_in_quotes(&mut self, input: &[u8]) -> Step<()> {
-        if self.quote_or_escape() {
-            return Ok(());
-        }
-        match self.dialect.unescaped_quote {
-            UnescapedQuote::SkipValue => self.skip_value(input),
-            UnescapedQuote::RaiseError => Err(Stop::Quote),
-            _ => {
-                self.push(self.dialect.quote);
-                self.prev = self.ch;
-                self.text_with_escapes(input)
-            }
-        }
-    }
-
-    /// Takes a quote or an escape; false for an escape behind a quote that nothing escapes.
-    fn quote_or_escape(&mut self) -> bool {
-        let (quote, escape) = (self.dialect.quote, self.dialect.escape);
-        let escape_of_escape = self.dialect.escape_of_escape;
-        if self.ch == escape && self.prev == escape_of_escape && escape_of_escape != 0 {
-            self.push(escape);
-            self.ch = 0;
-        } else if self.prev == escape {
-            if self.ch == quote {
-                self.push(quote);
-                self.ch = 0;
-            } else {
-                self.push(self.prev);
-            }
-        } else if self.ch == quote && self.prev == quote {
-            self.push(quote);
-        } else if self.prev == quote {
-            return false;
-        }
-        true
-    }
-
-    /// Text behind a quote that an escape follows. Each further such quote takes one more field
-    /// into the text: `depth` of them are open.
-    fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
-        let (quote, escape, separator) = (self.dialect.quote, self.dialect.escape, self.separator);
-        let handling = self.dialect.unescaped_quote;
-        let mut depth = 0usize;
-        loop {
-            if self.ch == separator || self.ch == self.new_line {
-                if depth == 0 {
-                    return self.check_copied();
-                }
-                depth -= 1;
-            } else if self.ch != quote && self.ch != escape {
-                if self.prev == quote {
-                    if handling == UnescapedQuote::SkipValue {
-                        self.skip_value(input)?;
-                        continue;
-                    }
-                    self.push(quote);
-                    self.prev = self.ch;
-                    continue;
-                }
-                self.push(self.ch);
-            } else if !self.quote_or_escape() {
-                if handling == UnescapedQuote::SkipValue {
-                    self.skip_value(input)?;
-                } else {
-                    self.push(quote);
-                    self.prev = self.ch;
-                    depth += 1;
-                    continue;
-                }
-            }
-            self.prev = self.ch;
-            self.next(input)?;
-        }
-    }
-
-    /// Ends a quoted field that was copied.
-    pub(super) fn end_quoted(&mut self) -> Step<()> {
-        let cut = self.unescaped
-            && self.dialect.unescaped_quote == UnescapedQuote::BackToDelimiter
-            && !self.passed_over
-            && self.copied_len() == 0;
-        if cut { Ok(()) } else { self.end_copied() }
-    }
-
     fn skip_white(&mut self, input: &[u8]) -> Step<()> {
         while is_white(self.ch)
             && self.ch != self.separator
@@ -767,7 +517,7 @@ impl Parser {
     }
 
     /// Copies from the present character up to one of three, which becomes the present one.
-    fn copy_until(&mut self, input: &[u8], stops: [u32; 3]) -> Step<()> {
+    pub(super) fn copy_until(&mut self, input: &[u8], stops: [u32; 3]) -> Step<()> {
         let first = self.ch;
         while !stops.contains(&self.ch) {
             self.push(self.ch);
@@ -843,7 +593,7 @@ impl Parser {
     /// Bytes of the present character, which was taken from the input as it is.
     fn present_len(&self, input: &[u8]) -> usize {
         match self.ch {
-            c if c < 0x80 || c >= BROKEN => 1,
+            c if !(0x80..BROKEN).contains(&c) => 1,
             c if c < 0x800 => 2,
             c if c < 0x1_0000 => 3,
             _ => 4,
@@ -919,7 +669,7 @@ impl Parser {
         }
     }
 
-    fn check_copied(&self) -> Step<()> {
+    pub(super) fn check_copied(&self) -> Step<()> {
         self.check_chars(&self.copied[self.begin..])
     }
 }
