@@ -34,7 +34,7 @@ pub struct SocketSinkConfig {
     port: u16,
     listen: bool,
     format: LineFormat,
-    lines: LineOptions,
+    lines: Box<LineOptions>,
 }
 
 impl SocketSinkConfig {
@@ -51,6 +51,7 @@ impl SocketSinkConfig {
             _ => LineFormat::Text,
         };
         let (lines, _) = line_options(format, &mut reader)?;
+        let lines = Box::new(lines);
         reader.finish()?;
         Ok(Self { host, port, listen, format, lines })
     }
@@ -63,7 +64,7 @@ impl SocketSinkConfig {
 
     /// A writer for this schema, or why there is none.
     pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
-        LineWriter::without(self.format, self.lines.clone(), schema, &[])
+        LineWriter::without(self.format, (*self.lines).clone(), schema, &[])
     }
 
     /// Connects, or begins to listen.
