@@ -53,8 +53,11 @@ impl Features {
     pub const RECORDS: Self = Self { control_characters: false, non_numbers: true, ..Self::PATHS };
 }
 
+/// Gives a feature to be switched.
+type Switch = fn(&mut Features) -> &mut bool;
+
 /// The options that switch a feature on or off.
-pub const SWITCHES: [(&str, fn(&mut Features) -> &mut bool); 7] = [
+pub const SWITCHES: [(&str, Switch); 7] = [
     ("allowSingleQuotes", |features| &mut features.single_quotes),
     ("allowUnquotedControlChars", |features| &mut features.control_characters),
     ("allowNonNumericNumbers", |features| &mut features.non_numbers),
@@ -220,7 +223,7 @@ impl<'j> Tokens<'j> {
 
     /// Reads the next token; `None` at the end of the input, outside of any value.
     #[inline]
-    pub fn next(&mut self) -> Result<Option<Token>, Broken> {
+    pub(crate) fn next(&mut self) -> Result<Option<Token>, Broken> {
         if self.current == Some(Token::Name) {
             return self.value_of_name();
         }
