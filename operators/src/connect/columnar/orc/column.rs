@@ -6,7 +6,7 @@
 use super::convert::{self, Cell, named};
 use super::footer::{Kind, StripeFooter, Type};
 use super::integers::{Bits, ByteRuns, Integers};
-use super::stream::{Bytewise, Compression, Stream};
+use super::stream::{ByteSource, Compression, Stream};
 use crate::connect::columnar::calendar::{days_of_hybrid, hybrid_local, micros_of_hybrid};
 use crate::connect::columnar::schema::to_arrow;
 use crate::table::datetime::{Tz, to_utc};
@@ -36,7 +36,7 @@ const SECONDARY: u64 = 5;
 /// What the columns of a stripe are decoded with.
 pub struct StripeContext<'s> {
     /// The file.
-    pub file: &'s Bytewise,
+    pub file: &'s ByteSource,
     /// How it is compressed.
     pub compression: Compression,
     /// The end of the stripe.
@@ -113,9 +113,9 @@ enum Body {
         lengths: Integers,
         bytes: Stream,
     },
-    Words {
-        words: Integers,
-        dictionary: Words,
+    Dictionary {
+        indexes: Integers,
+        dictionary: Dictionary,
     },
     Bytes {
         lengths: Integers,
@@ -135,12 +135,12 @@ enum Body {
 }
 
 /// The texts of a dictionary, which need not be UTF-8.
-struct Words {
+struct Dictionary {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Words {
+impl Dictionary {
     fn read(mut lengths: Integers, mut stream: Stream, count: u64) -> Result<Self, String> {
         let (mut ends, mut bytes) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -160,13 +160,13 @@ impl Words {
     }
 
     /// The words of rows, one after the other, and where they begin and end.
-    fn all(&self, rows: &Rows, words: &[i64]) -> Result<(OffsetBuffer<i32>, Vec<u8>), String> {
-        let (mut ends, mut all, mut words) = (vec![0i32], Vec::new(), words.iter());
+    fn all(&self, rows: &Rows, indexes: &[i64]) -> Result<(OffsetBuffer<i32>, Vec<u8>), String> {
+        let (mut ends, mut all, mut indexes) = (vec![0i32], Vec::new(), indexes.iter());
         for row in 0..rows.count {
             if rows.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
-                && let Some(word) = words.next()
+                && let Some(index) = indexes.next()
             {
-                let word = self.get(*word).ok_or("a dictionary lacks a word: it is damaged")?;
+                let word = self.get(*index).ok_or("a dictionary lacks a word: it is damaged")?;
                 all.extend_from_slice(word);
             }
             ends.push(i32::try_from(all.len()).map_err(|_| too_long())?);
@@ -221,8 +221,8 @@ impl StripeContext<'_> {
             }
             Kind::String | Kind::Varchar | Kind::Char if encoding % 2 == 1 => {
                 let (lengths, bytes) = (integers(LENGTH, false), self.data(id, DICTIONARY));
-                let dictionary = Words::read(lengths, bytes, words)?;
-                Body::Words { words: integers(DATA, false), dictionary }
+                let dictionary = Dictionary::read(lengths, bytes, words)?;
+                Body::Dictionary { indexes: integers(DATA, false), dictionary }
             }
             Kind::String | Kind::Varchar | Kind::Char => {
                 Body::Text { lengths: integers(LENGTH, false), bytes: self.data(id, DATA) }
@@ -464,9 +464,9 @@ impl Column {
                 let all = concatenated(bytes, &offsets)?;
                 self.strings(rows, offsets, all)
             }
-            Body::Words { words, dictionary } => {
-                let words = longs(words, values)?;
-                let (offsets, all) = dictionary.all(&rows, &words)?;
+            Body::Dictionary { indexes, dictionary } => {
+                let indexes = longs(indexes, values)?;
+                let (offsets, all) = dictionary.all(&rows, &indexes)?;
                 self.strings(rows, offsets, all)
             }
             Body::Bytes { lengths, bytes } => {

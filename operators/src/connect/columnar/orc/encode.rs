@@ -198,13 +198,13 @@ fn pack(values: impl Iterator<Item = u64>, width: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::super::integers::{Bits, ByteRuns, Integers};
-    use super::super::stream::{Bytewise, Codec, Compression, Stream};
+    use super::super::stream::{ByteSource, Codec, Compression, Stream};
     use super::*;
 
     fn stream(bytes: Vec<u8>) -> Stream {
         let (length, compression) =
             (bytes.len() as u64, Compression { codec: Codec::None, block: 0 });
-        Stream::new(Bytewise::Memory(bytes.into()), compression, 0, length)
+        Stream::new(ByteSource::Memory(bytes.into()), compression, 0, length)
     }
 
     fn random(state: &mut u64) -> u64 {

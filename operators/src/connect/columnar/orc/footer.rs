@@ -4,7 +4,7 @@
 //! reserved for it.
 
 use super::proto::{self, Item};
-use super::stream::{BLOCK_BYTES_MAX, Bytewise, Codec, Compression, Stream};
+use super::stream::{BLOCK_BYTES_MAX, ByteSource, Codec, Compression, Stream};
 use crate::table::types::{DataType, Field, Schema};
 
 /// Bytes that a footer may have, decompressed.
@@ -140,7 +140,7 @@ fn damaged(part: &str) -> String {
 }
 
 /// Reads the end of a file; `None` of a file without a byte.
-pub fn read(file: &Bytewise) -> Result<Option<Footer>, String> {
+pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
     let length = file.len().map_err(|error| error.to_string())?;
     if length == 0 {
         return Ok(None);
@@ -387,7 +387,7 @@ impl Stripe {
     /// Reads the end of a stripe.
     pub fn footer(
         &self,
-        file: &Bytewise,
+        file: &ByteSource,
         compression: Compression,
     ) -> Result<StripeFooter, String> {
         let at = self.offset + self.index_bytes + self.data_bytes;

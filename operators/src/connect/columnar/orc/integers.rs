@@ -324,12 +324,12 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::{Bytewise, Codec, Compression};
+    use super::super::stream::{ByteSource, Codec, Compression};
     use super::*;
 
     fn stream(bytes: &[u8]) -> Stream {
         let compression = Compression { codec: Codec::None, block: 0 };
-        let file = Bytewise::Memory(bytes.to_vec().into());
+        let file = ByteSource::Memory(bytes.to_vec().into());
         Stream::new(file, compression, 0, bytes.len() as u64)
     }
 

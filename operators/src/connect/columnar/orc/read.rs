@@ -6,7 +6,7 @@
 use super::column::{Clock, Column, StripeContext};
 use super::convert::is_readable;
 use super::footer::{self, Footer, Type};
-use super::stream::Bytewise;
+use super::stream::ByteSource;
 use crate::connect::columnar::read::{BATCH_ROWS, From};
 use crate::table::datetime::Tz;
 use crate::table::types::{DataType, Schema};
@@ -18,7 +18,7 @@ pub type Batch = (usize, Vec<Option<ArrayRef>>);
 
 /// Reads the rows of a file.
 pub struct Reader {
-    file: Bytewise,
+    file: ByteSource,
     footer: Option<Footer>,
     /// Each wanted column: its type, and its type in the file if it is there.
     wanted: Vec<(DataType, Option<Type>)>,
@@ -32,16 +32,16 @@ pub struct Reader {
     skip: u64,
 }
 
-fn bytewise(from: From) -> Bytewise {
+fn byte_source(from: From) -> ByteSource {
     match from {
-        From::File(file) => Bytewise::File(Arc::new(file)),
-        From::Bytes(bytes) => Bytewise::Memory(bytes),
+        From::File(file) => ByteSource::File(Arc::new(file)),
+        From::Bytes(bytes) => ByteSource::Memory(bytes),
     }
 }
 
 /// The columns of a file.
 pub fn schema(from: From) -> Result<Schema, String> {
-    match footer::read(&bytewise(from))? {
+    match footer::read(&byte_source(from))? {
         Some(footer) => footer.root.schema(),
         None => Ok(Schema::default()),
     }
@@ -78,7 +78,7 @@ impl Reader {
         wanted: &[(usize, String, DataType)],
         offset: u64,
     ) -> Result<Self, String> {
-        let file = bytewise(from);
+        let file = byte_source(from);
         let footer = footer::read(&file)?;
         let mut found = Vec::new();
         for (place, name, data_type) in wanted {

@@ -164,14 +164,14 @@ impl Codec {
 
 /// Where the bytes of a file are.
 #[derive(Clone, Debug)]
-pub enum Bytewise {
+pub enum ByteSource {
     /// An open file.
     File(Arc<File>),
     /// Memory.
     Memory(Bytes),
 }
 
-impl Bytewise {
+impl ByteSource {
     /// The length of the file.
     pub fn len(&self) -> io::Result<u64> {
         match self {
@@ -209,7 +209,7 @@ pub struct Compression {
 
 /// A stream that is being read.
 pub struct Stream {
-    file: Bytewise,
+    file: ByteSource,
     compression: Compression,
     /// What is still in the file.
     at: u64,
@@ -229,7 +229,7 @@ fn ended() -> String {
 
 impl Stream {
     /// The stream that lies at `at`.
-    pub fn new(file: Bytewise, compression: Compression, at: u64, length: u64) -> Self {
+    pub fn new(file: ByteSource, compression: Compression, at: u64, length: u64) -> Self {
         let end = at.saturating_add(length);
         let (raw, window) = (Vec::new(), Vec::new());
         Self { file, compression, at, end, raw, raw_next: 0, window, next: 0 }
@@ -238,7 +238,7 @@ impl Stream {
     /// A stream without bytes.
     pub fn empty() -> Self {
         let compression = Compression { codec: Codec::None, block: 0 };
-        Self::new(Bytewise::Memory(Bytes::new()), compression, 0, 0)
+        Self::new(ByteSource::Memory(Bytes::new()), compression, 0, 0)
     }
 
     /// Reads all of a stream, which has at most `limit` bytes.
@@ -354,7 +354,7 @@ mod tests {
 
     fn stream(codec: Codec, bytes: Vec<u8>, block: usize) -> Stream {
         let length = bytes.len() as u64;
-        let file = Bytewise::Memory(bytes.into());
+        let file = ByteSource::Memory(bytes.into());
         Stream::new(file, Compression { codec, block }, 0, length)
     }
 
