@@ -355,3 +355,12 @@ fn a_window_may_be_made_of_another() {
     let expected = "2024-01-01 00:00:00 1 2024-01-01 01:30:00";
     assert_eq!(shown(&Session::new(), &grouped), expected);
 }
+
+#[test]
+fn base64_breaks_lines_where_a_setting_says_so() {
+    let session = Session::new();
+    let query = "SELECT length(base64(CAST(repeat('a', 58) AS BINARY)))";
+    check(&session, &[(query, "80")]);
+    session.set("spark.sql.chunkBase64String.enabled", "true").unwrap();
+    check(&session, &[(query, "82")]);
+}

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::say::say;
 use clap::Args as ClapArgs;
-use millstream::table::physical::{part_number, show_state};
+use millstream::table::physical::{PartNumber, part_number, show_state};
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
 use millstream_engine::capture;
@@ -213,7 +213,7 @@ fn print_state(
         });
         let columns = columns.collect::<Vec<_>>().join("\t");
         let columns_of_key = schema.fields.iter().map(|field| &field.data_type);
-        if let Some((part, number)) = part_number(key, columns_of_key) {
+        if let Some(PartNumber { part, value: number }) = part_number(key, columns_of_key) {
             let bytes = value.len().saturating_sub(1);
             lines.push(format!("{columns}\t=>\tvalue {number}, part {part}: {bytes} bytes"));
             continue;

@@ -111,6 +111,10 @@ impl Settings {
                     Err(_) => return wrong("true or false"),
                 }
             }
+            "spark.sql.chunkbase64string.enabled" => match value.to_ascii_lowercase().parse() {
+                Ok(lines) => self.semantics.base64_lines = lines,
+                Err(_) => return wrong("true or false"),
+            },
             "spark.sql.streaming.multiplewatermarkpolicy" => {
                 self.watermark_policy = match value.to_ascii_lowercase().as_str() {
                     "min" => Policy::Min,
@@ -153,6 +157,7 @@ impl Settings {
                     "spark.sql.ansi.enabled",
                     "spark.sql.decimalOperations.allowPrecisionLoss",
                     "spark.sql.timestampType",
+                    "spark.sql.chunkBase64String.enabled",
                     "spark.sql.groupByAliases",
                     "spark.sql.groupByOrdinal",
                     "spark.sql.orderByOrdinal",

@@ -117,6 +117,8 @@ pub struct Semantics {
     /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 is before the last
     /// element, not behind it.
     pub legacy_array_insert: bool,
+    /// `spark.sql.chunkBase64String.enabled`: `base64` breaks its text into lines of 76 characters.
+    pub base64_lines: bool,
     /// `spark.sql.columnNameOfCorruptRecord`: the column that holds bad records, where no option
     /// names it.
     pub corrupt_column: &'static str,
@@ -132,6 +134,7 @@ impl Default for Semantics {
             naming: Naming::PLAIN,
             last_key_wins: false,
             legacy_array_insert: false,
+            base64_lines: false,
             corrupt_column: "_corrupt_record",
         }
     }

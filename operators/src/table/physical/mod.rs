@@ -25,7 +25,7 @@ mod sliding;
 mod stages;
 mod values;
 
-pub use accumulator::{part_number, show_state};
+pub use accumulator::{PartNumber, part_number, show_state};
 pub(crate) use join::too_many;
 pub use late::{LateOutput, LateRow};
 pub use lower::{Placed, lower, state_operators};

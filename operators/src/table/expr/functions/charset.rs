@@ -16,11 +16,14 @@ use DataType as T;
 pub(super) static FUNCTIONS: &[Function] = &[
     cells(
         "base64",
-        "base64(bytes): as text, in lines of 76 characters",
+        "base64(bytes): as text",
         (1, 1),
         |n, a| typed(n, a, &[T::Binary], T::String),
-        |a, _, arena| {
+        |a, call, arena| {
             let text = BASE64.encode(a[0].bytes());
+            if !call.semantics.base64_lines {
+                return Ok(Cell::Bytes(arena.alloc_slice_copy(text.as_bytes())));
+            }
             let lines: Vec<&[u8]> = text.as_bytes().chunks(76).collect();
             Ok(Cell::Bytes(arena.alloc_slice_copy(&lines.join(&b"\r\n"[..]))))
         },

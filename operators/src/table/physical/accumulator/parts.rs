@@ -14,7 +14,7 @@ use super::Accumulator;
 use crate::table::row;
 use crate::table::types::DataType;
 use millstream_engine::state::{Slot, StateLog};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A part of additions.
 const ADDED: u8 = 0;
@@ -133,7 +133,7 @@ impl Parts {
     }
 
     /// Takes a value's parts in, in the order of their numbers; `None` if one is damaged or missing.
-    fn read(&mut self, parts: &BTreeMap<u32, Vec<u8>>, value: &mut dyn Grows) -> Option<()> {
+    fn read(&mut self, parts: &ValueParts, value: &mut dyn Grows) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
             match *kind {
@@ -219,19 +219,30 @@ fn each_growing(accumulators: &mut [Accumulator], mut body: impl FnMut(u16, &mut
     growing.enumerate().for_each(|(number, value)| body(number as u16, value));
 }
 
+/// Which part an entry of the checkpoint holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartNumber {
+    /// Counted from the first part of the value.
+    pub part: u32,
+    /// The value, counted among those of the group that grow.
+    pub value: u16,
+}
+
 /// Splits the key of an entry into the row of the group's key, whose length is known, and the
 /// number of the part and of the value; `None` for them if the entry is the group's own.
 pub(in super::super) fn split_key(
     key: &[u8],
     group_bytes: usize,
-) -> Option<(&[u8], Option<(u32, u16)>)> {
+) -> Option<(&[u8], Option<PartNumber>)> {
     let (group, rest) = key.split_at_checked(group_bytes)?;
     if rest.is_empty() {
         return Some((group, None));
     }
     let suffix: [u8; SUFFIX] = rest.try_into().ok()?;
     let [a, b, c, d, e, f] = suffix;
-    Some((group, Some((u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f])))))
+    let number =
+        PartNumber { part: u32::from_le_bytes([a, b, c, d]), value: u16::from_le_bytes([e, f]) };
+    Some((group, Some(number)))
 }
 
 /// The number of the part and of the value that an entry of a checkpoint holds, if it is a part;
@@ -239,28 +250,29 @@ pub(in super::super) fn split_key(
 pub fn part_number<'t>(
     key: &[u8],
     columns: impl ExactSizeIterator<Item = &'t DataType>,
-) -> Option<(u32, u16)> {
+) -> Option<PartNumber> {
     let group_bytes = row::length(key, columns.map(DataType::physical))?;
     split_key(key, group_bytes)?.1
 }
 
-/// Parts that are being restored, by group: number of the value, number of the part.
+/// The parts of one value, by their numbers.
+type ValueParts = BTreeMap<u32, Vec<u8>>;
+
+/// Parts that are being restored, by the row of the group's key and the number of the value.
 #[derive(Default)]
-pub(in super::super) struct Restored(
-    std::collections::HashMap<Vec<u8>, BTreeMap<u16, BTreeMap<u32, Vec<u8>>>>,
-);
+pub(in super::super) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
 
 impl Restored {
     /// A part, or that there is none any more.
-    pub fn put(&mut self, group: &[u8], (part, value): (u32, u16), bytes: Option<&[u8]>) {
+    pub fn put(&mut self, group: &[u8], number: PartNumber, bytes: Option<&[u8]>) {
         if !self.0.contains_key(group) {
             self.0.insert(group.to_vec(), BTreeMap::new());
         }
         let Some(of_group) = self.0.get_mut(group) else { return };
-        let parts = of_group.entry(value).or_default();
+        let parts = of_group.entry(number.value).or_default();
         match bytes {
-            Some(bytes) => drop(parts.insert(part, bytes.to_vec())),
-            None => drop(parts.remove(&part)),
+            Some(bytes) => drop(parts.insert(number.part, bytes.to_vec())),
+            None => drop(parts.remove(&number.part)),
         }
     }
 
