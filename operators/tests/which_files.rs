@@ -230,6 +230,17 @@ fn an_empty_file_has_no_rows_whatever_its_name_says() {
 }
 
 #[test]
+fn empty_files_of_records_are_a_table_without_columns() {
+    let folder = Folder::new("empty-table");
+    folder.write("csv/a.csv", b"");
+    folder.write("json/a.json", b"");
+    for format in ["csv", "json"] {
+        assert_eq!(folder.rows(format, None, format, &[]), "");
+    }
+    assert_eq!(folder.rows("csv", None, "none", &[]), "PATH_NOT_FOUND");
+}
+
+#[test]
 fn times_of_files_are_compared_in_the_zone() {
     let folder = Folder::new("modified");
     folder.row("in/a.json", 1);

@@ -106,7 +106,10 @@ pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> 
     let width =
         |column: usize| lines.iter().map(|line| line[column].width).max().unwrap_or(0).max(3);
     let widths: Vec<usize> = (0..schema.fields.len()).map(width).collect();
-    let rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect();
+    let mut rule: String = widths.iter().map(|w| format!("+{}", "-".repeat(*w))).collect();
+    if widths.is_empty() {
+        rule.push('+');
+    }
     let mut out = format!("{rule}+\n");
     for (at, line) in lines.iter().enumerate() {
         for (Shown { text, width: have }, width) in line.iter().zip(&widths) {
@@ -114,7 +117,7 @@ pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> 
             out.push('|');
             out.push_str(&if truncate { format!("{pad}{text}") } else { format!("{text}{pad}") });
         }
-        out.push_str("|\n");
+        out.push_str(if widths.is_empty() { "||\n" } else { "|\n" });
         if at == 0 {
             out.push_str(&format!("{rule}+\n"));
         }

@@ -31,6 +31,10 @@ pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> Plan
     let listing = Listing::read(&mut reader)?;
     let files = listing.list(&FileStorage, &mut |_, _| {});
     let mut files = files.map_err(|error| unreadable(&listing.base(), error))?;
+    if !files.is_empty() && matches!(format, "csv" | "json") && files.iter().all(|f| f.size == 0) {
+        // As in Spark, empty files of records are a table without columns and rows.
+        return Ok(Schema::new(Vec::new()));
+    }
     // Spark takes nothing from empty files.
     files.retain(|file| file.size > 0);
     files.sort_by(|a, b| a.path.cmp(&b.path));

@@ -269,14 +269,37 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
         out.push(b'"');
         return;
     }
-    // Writing JSON into memory does not fail.
-    let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
+    out.push(b'"');
+    for byte in String::from_utf8_lossy(text).bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', byte]),
+            0x08 => out.extend(b"\\b"),
+            b'\t' => out.extend(b"\\t"),
+            b'\n' => out.extend(b"\\n"),
+            0x0C => out.extend(b"\\f"),
+            b'\r' => out.extend(b"\\r"),
+            0x00..0x20 => {
+                let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+                out.extend([b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+            }
+            other => out.push(other),
+        }
+    }
+    out.push(b'"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::types::Schema;
+
+    #[test]
+    fn control_characters_are_escaped_as_jackson_does() {
+        let mut out = Vec::new();
+        write_string("\u{8}\t\n\u{b}\u{c}\r\u{1f}\u{7f}\"\\/é".as_bytes(), &mut out);
+        let expected = "\"\\b\\t\\n\\u000B\\f\\r\\u001F\u{7f}\\\"\\\\/é\"";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 
     #[test]
     fn styles_as_spark_writes_them() {

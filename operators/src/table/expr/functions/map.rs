@@ -21,7 +21,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function(
         "named_struct",
         "named_struct('a', x, 'b', y)",
-        (2, MANY),
+        (0, MANY),
         named_struct,
         |args, _, _| {
             let values = args.into_iter().skip(1).step_by(2).collect();
@@ -31,7 +31,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function(
         "struct",
         "struct(a, b, …): its fields have the columns' names",
-        (1, MANY),
+        (0, MANY),
         unnamed,
         |args, _, _| structure(args),
     ),
