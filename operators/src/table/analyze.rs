@@ -445,19 +445,8 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
 }
 
-/// Sessions are of a key, and what two of them have kept must become one when they do.
+/// What two sessions have kept must become one when they do.
 fn check_sessions(plan: &Plan) -> PlanResult<()> {
-    if let Plan::Aggregate(input, keys, _) = plan
-        && keys.len() == 1
-        && input.is_streaming()
-        && session_key(input, keys).is_some()
-    {
-        return Err(PlanError::new(
-            "SESSION_WINDOW_GLOBAL_AGGREGATION_UNSUPPORTED",
-            "Global aggregation with session window in streaming query is not supported",
-            "Group by another column too, for example a constant",
-        ));
-    }
     if let Plan::Aggregate(input, keys, calls) = plan
         && session_key(input, keys).is_some()
         && let Some(call) = calls.iter().find(|call| call.user.is_some())

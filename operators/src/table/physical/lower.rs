@@ -572,6 +572,7 @@ impl Lowering<'_, '_> {
                     mode: self.mode,
                     continuous,
                     alone,
+                    needs_key: !self.batch,
                     late: timed.then(|| self.late("session aggregate", columns.clone())),
                     evicts: timed && self.mode == OutputMode::Append,
                     log,

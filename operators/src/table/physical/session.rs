@@ -68,6 +68,9 @@ pub(super) struct Parts {
     pub continuous: bool,
     /// There is no other instance.
     pub alone: bool,
+    /// The query is a stream's, whose first row is an error unless there is another key, as in
+    /// Spark.
+    pub needs_key: bool,
     /// Of an event time with a watermark.
     pub late: Option<Late>,
     /// Sessions leave when the watermark has passed them. The whole table keeps them.
@@ -380,6 +383,13 @@ impl Stage for SessionAggregate {
 impl<'a> Push<Row<'a>> for SessionAggregate {
     fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
+        if self.parts.needs_key && self.parts.keys.is_empty() {
+            return Err(EngineError::operator(
+                "SESSION_WINDOW_GLOBAL_AGGREGATION_UNSUPPORTED",
+                "Global aggregation with session window in streaming query is not supported",
+                "Group by another column too, for example a constant",
+            ));
+        }
         let Some(window) = (self.parts.window)(self.scratch.cx(row))? else { return Ok(()) };
         let window = Row(window);
         let (begin_us, end_us) = (window.long(Field::new(0, 2)), window.long(Field::new(1, 2)));
