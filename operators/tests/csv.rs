@@ -156,6 +156,13 @@ fn what_a_query_does_not_need_is_not_wrong() {
     let kept = Some("a INT, b INT, _corrupt_record STRING");
     let all = query(&folder, kept, &[], "SELECT * FROM t").unwrap();
     assert_eq!(all, ["1|2|1,2,3", "1|2|NULL", "7|NULL|7", "NULL|4|x,4"]);
+    // Which records are bad depends on the columns that are read.
+    for only in ["SELECT _corrupt_record FROM t", "SELECT count(_corrupt_record) FROM t"] {
+        let error = query(&folder, kept, &[], only).unwrap_err();
+        assert!(error.contains("QUERY_ONLY_CORRUPT_RECORD_COLUMN"), "{error}");
+    }
+    let with_another = "SELECT a, _corrupt_record FROM t WHERE _corrupt_record IS NOT NULL";
+    assert_eq!(query(&folder, kept, &[], with_another).unwrap(), ["NULL|x,4"]);
     let fails = query(&folder, Some("a INT, b INT"), &[("mode", "FAILFAST")], "SELECT a FROM t");
     assert!(fails.is_err());
     for limit in [("maxColumns", "2"), ("maxCharsPerColumn", "0")] {

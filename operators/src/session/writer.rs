@@ -755,7 +755,7 @@ fn make_source(
             }
             files if is_files(files) => {
                 let mut config = file_config(scan, settings).map_err(refused)?;
-                config.want(needed);
+                config.want(needed).map_err(refused)?;
                 let mut source = config.open(part, job.env(), job.source_folder())?;
                 source.on_notice(session.lock().notice);
                 counters.push(source.counters());

@@ -57,6 +57,8 @@ pub struct Decoder {
     schema: Schema,
     /// The column that holds bad records.
     corrupt: Option<usize>,
+    /// The column of bad records, in every mode.
+    corrupt_column: Option<usize>,
     /// Columns that come from where the file lies.
     of_file: OfFile,
     /// Columns that come from the record: place in the row, type, whether anything reads them.
@@ -355,6 +357,7 @@ impl Decoder {
             coding,
             mode,
             corrupt: corrupt.filter(|_| mode == Mode::Permissive),
+            corrupt_column: corrupt,
             of_file: OfFile::new(&schema, partitions, reader.zone()?),
             columns: Vec::new(),
             notation: notation_read,
@@ -377,6 +380,14 @@ impl Decoder {
         }
         decoder.read_only_wanted();
         Ok(decoder)
+    }
+
+    /// Whether the column of bad records is the only one of the record that anything reads.
+    pub fn reads_only_bad_records(&self, needed: &[bool]) -> bool {
+        let read = |i: usize| needed[i] && !self.of_file.has(i);
+        self.corrupt_column.is_some_and(|corrupt| {
+            needed[corrupt] && (0..needed.len()).all(|i| i == corrupt || !read(i))
+        })
     }
 
     /// Says which columns anything reads; the others stay NULL. A record of which what is wrong

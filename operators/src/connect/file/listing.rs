@@ -69,12 +69,21 @@ fn invalid(name: &str, text: &str, error: &str) -> PlanError {
     )
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
-    EngineError::operator(
-        "FILE_SOURCE_FAILED",
-        format!("cannot read {}: {error}", path.display()),
-        "Check that it is there and may be read; a file must not be removed before it was read",
-    )
+/// The error of a file or folder that cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
+    let fix = match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "Put the file back: it must not be removed before it was read. The option \
+             ignoreMissingFiles goes on without it"
+        }
+        std::io::ErrorKind::PermissionDenied => "Allow the user of this process to read it",
+        _ => {
+            "If the file is cut, damaged or of another format, replace it. The option \
+             ignoreCorruptFiles goes on without what cannot be read"
+        }
+    };
+    let reason = format!("cannot read {}: {error}", path.display());
+    EngineError::operator("FILE_SOURCE_FAILED", reason, fix)
 }
 
 /// Whether a name is passed over.

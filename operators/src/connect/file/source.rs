@@ -21,7 +21,7 @@
 use super::decode::{Decoder, Mode};
 use super::input::{Found, Input};
 use super::limits::Limits;
-use super::listing::{FileInfo, Listing};
+use super::listing::{FileInfo, Listing, unreadable};
 use super::log::{Crc, FileLog};
 #[cfg(feature = "columnar")]
 use super::of_file::OfFile;
@@ -219,13 +219,23 @@ impl FileSourceConfig {
         }
     }
 
-    /// Says which columns anything reads; the others need not be read.
-    pub fn want(&mut self, needed: &[bool]) {
+    /// Says which columns anything reads; the others need not be read. As in Spark, bad records
+    /// alone cannot be read: which records are bad depends on the columns that are read.
+    pub fn want(&mut self, needed: &[bool]) -> PlanResult<()> {
         match &mut self.contents {
+            Contents::Records(decoder) if decoder.reads_only_bad_records(needed) => {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_FEATURE.QUERY_ONLY_CORRUPT_RECORD_COLUMN",
+                    "the column of bad records is the only column that the query reads, and which \
+                     records are bad depends on the columns that are read",
+                    "Read other columns too, for example SELECT *, and filter what that gives",
+                ));
+            }
             Contents::Records(decoder) => decoder.want(needed),
             #[cfg(feature = "columnar")]
             Contents::Columns(columns) => columns.wanted.retain(|(place, ..)| needed[*place]),
         }
+        Ok(())
     }
 
     /// Refuses what only a table may have: in a stream, a file that is not listed today because of
@@ -780,14 +790,6 @@ fn skip_rows(
             return;
         }
     }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
-    EngineError::operator(
-        "FILE_SOURCE_FAILED",
-        format!("cannot read {}: {error}", path.display()),
-        "Check that it is there and may be read; a file must not be removed before it was read",
-    )
 }
 
 fn malformed(path: &Path, offset: u64, reason: &str, record: &[u8]) -> EngineError {
