@@ -254,6 +254,12 @@ fn partitioned_files_come_back() {
     let writer =
         writer.option("path", out.display()).option("checkpointLocation", checkpoint.display());
     let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+    let start_by = |columns: &[&str]| {
+        let writer = session.sql("SELECT * FROM rows").unwrap().write_stream().format("json");
+        let writer = writer.partition_by(columns.iter().copied()).option("path", out.display());
+        let writer = writer.option("checkpointLocation", checkpoint.display());
+        writer.trigger(Trigger::AsSoonAsPossible).start()
+    };
     let row = |k: Option<&str>, n, d| {
         let k = k.map_or(Value::Null, |k| Value::String(k.to_string()));
         vec![k, Value::Long(n), Value::Long(d)]
@@ -272,6 +278,11 @@ fn partitioned_files_come_back() {
         (rows, bad),
         (vec!["1|a/b|0", "2|-|0", "3|a/b|1", "4|a/b|0"].into_iter().map(String::from).collect(), 0)
     );
+    start_by(&["k", "d"]).unwrap().stop().unwrap();
+    for other in [&["k"][..], &[], &["d", "k"]] {
+        let error = start_by(other).err().unwrap();
+        assert_eq!(error.condition(), "CHECKPOINT_QUERY_CHANGED", "{other:?}");
+    }
 }
 
 type Options<'o> = &'o [(&'o str, &'o str)];

@@ -9,7 +9,7 @@
 //! commits and no record.
 
 use super::log::{Crc, FileLog};
-use super::partition::NULL_PARTITION;
+use super::partition::{NULL_PARTITION, partition_of};
 use super::uri::{path_of, uri};
 use super::written::{RowFile, SinkFormat};
 use crate::connect::options::OptionReader;
@@ -127,6 +127,37 @@ impl FileSinkConfig {
         self.partition_by.iter().map(place).collect()
     }
 
+    /// Refuses other partition columns than those of a file that the sink has written, so that all
+    /// files of the folder have the same columns.
+    fn check_partitions(&self, line: &str) -> Result<(), EngineError> {
+        let Ok(file) = serde_json::from_str::<SinkFile>(line) else { return Ok(()) };
+        let path = path_of(&file.path);
+        let Ok(below) = path.strip_prefix(&self.folder) else { return Ok(()) };
+        let folders = below.parent().into_iter().flat_map(Path::components);
+        let names =
+            folders.filter_map(|folder| partition_of(&folder.as_os_str().to_string_lossy()));
+        let before: Vec<String> = names.map(|(name, _)| name).collect();
+        let same = before.len() == self.partition_by.len()
+            && before.iter().zip(&self.partition_by).all(|(a, b)| a.eq_ignore_ascii_case(b));
+        if same {
+            return Ok(());
+        }
+        let shown = |names: &[String]| match names {
+            [] => "no column".to_string(),
+            names => names.join(", "),
+        };
+        Err(EngineError::operator(
+            "CHECKPOINT_QUERY_CHANGED",
+            format!(
+                "the files in {} are partitioned by {}, and the sink by {}",
+                self.folder.display(),
+                shown(&before),
+                shown(&self.partition_by)
+            ),
+            "Keep the partition columns, or take another path and another checkpoint",
+        ))
+    }
+
     /// The log, after a check that it is this checkpoint's: `next_epoch` is the first epoch that
     /// the checkpoint has not committed.
     pub fn open_log(
@@ -142,7 +173,10 @@ impl FileSinkConfig {
         let latest = log.settled(storage)?;
         let known = next_epoch + u64::from(unfinished.is_some());
         // Reads all of it, so that damage shows now and not when it is too late.
-        log.read_all(storage)?;
+        let written = log.read_all(storage)?;
+        if let Some((_, line)) = written.last() {
+            self.check_partitions(line)?;
+        }
         let pending = u64::from(matches!(unfinished, Some(Unfinished::Commit(_))));
         let written = latest.map_or(0, |latest| latest + 1);
         if written + pending < next_epoch {
