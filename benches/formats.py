@@ -56,6 +56,7 @@ def generate(folder, rows):
     copy("csv-header", flat, "a.csv", "FORMAT csv, HEADER true")
     copy("csv-times", times, "a.csv", "FORMAT csv, HEADER false")
     copy("json", flat, "a.json", "FORMAT json")
+    copy("json-array", flat, "a.json", "FORMAT json, ARRAY true")
     copy("json-times", times, "a.json", "FORMAT json")
     copy("json-nested", nested, "a.json", "FORMAT json")
     copy("parquet", flat, "a.parquet", "FORMAT parquet")
@@ -86,7 +87,7 @@ READS = [
     ("JSON", "json", "json", "", COLUMNS, f"SELECT {SUMS} FROM v", "read_json"),
     ("JSON, dates and times", "json-times", "json", "", TIMES, "SELECT count(*) AS c, max(day) AS d, min(seen) AS a FROM v", "read_json"),
     ("JSON, nested", "json-nested", "json", "", NESTED, "SELECT count(*) AS c, sum(length(tags[0])) AS t, max(place.x) AS x, sum(length(place.city)) AS l FROM v", "read_json"),
-    ("JSON, multiLine", "json", "json", ", multiLine 'true'", COLUMNS, f"SELECT {SUMS} FROM v", None),
+    ("JSON, multiLine", "json-array", "json", ", multiLine 'true'", COLUMNS, f"SELECT {SUMS} FROM v", None),
     ("JSON, schema inferred", "json", "json", "", None, "SELECT count(*) AS c, sum(id) AS i, sum(length(name)) AS l FROM v", "read_json"),
     ("Parquet", "parquet", "parquet", "", None, f"SELECT {SUMS} FROM v", "read_parquet"),
     ("Parquet, dates and times", "parquet-times", "parquet", "", None, "SELECT count(*) AS c, max(day) AS d, min(seen) AS a FROM v", "read_parquet"),

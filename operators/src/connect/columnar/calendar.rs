@@ -21,10 +21,23 @@ pub fn days_of_hybrid(days: i64) -> i64 {
     days_of(year, month, day)
 }
 
-/// The local time of an instant as the old calendar's programs have it: before 1900 a zone has the
-/// offset that it has in 1900, and no mean time of its own.
+/// The local time of an instant as the old calendar's programs have it: before 1900 a zone has its
+/// standard offset of today.
 pub fn hybrid_local(micros: i64, zone: Tz) -> i64 {
-    micros.saturating_add(zone.offset_s(micros.max(OFFSETS_FROM_US)) * 1_000_000)
+    let offset_s = match micros < OFFSETS_FROM_US {
+        true => standard_offset_s(zone),
+        false => zone.offset_s(micros),
+    };
+    micros.saturating_add(offset_s * 1_000_000)
+}
+
+/// The offset from UTC that Java's old classes give a zone for all times before 1900: the standard
+/// offset that the zone has now, whatever it had then. Daylight saving time is never before it.
+pub fn standard_offset_s(zone: Tz) -> i64 {
+    // 2036-01-01, and the months behind it.
+    const NOW_US: i64 = 24_106 * DAY_US;
+    let months = (0..12).map(|month| zone.offset_s(NOW_US + month * 30 * DAY_US));
+    months.min().unwrap_or(0)
 }
 
 /// Microseconds since 1970 in UTC, of a count of microseconds in the old calendar, whose local
@@ -126,6 +139,25 @@ mod tests {
             (1_710_050_000_000_001, 1_710_050_000_000_001),
         ] {
             assert_eq!(micros_of_hybrid(old, zone), new, "{old}");
+        }
+    }
+
+    #[test]
+    fn before_1900_a_zone_has_its_standard_offset_of_today() {
+        for (name, offset_s) in [
+            ("America/New_York", -18_000),
+            ("Asia/Kolkata", 19_800),
+            ("Asia/Kathmandu", 20_700),
+            ("America/Sao_Paulo", -10_800),
+            ("Europe/Moscow", 10_800),
+            ("Europe/Dublin", 0),
+            ("Africa/Monrovia", 0),
+        ] {
+            let zone = Tz::named(name).unwrap();
+            assert_eq!(standard_offset_s(zone), offset_s, "{name}");
+            let second = 1_000_000;
+            let local = hybrid_local(OFFSETS_FROM_US - second, zone);
+            assert_eq!(local, OFFSETS_FROM_US - second + offset_s * second, "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The footer says who wrote the file, and Spark notes there when it wrote in the old calendar. Of
 //! a file that says neither, the option decides.
 
-use crate::connect::columnar::calendar::{days_of_hybrid, days_to_hybrid};
+use crate::connect::columnar::calendar::{days_of_hybrid, days_to_hybrid, standard_offset_s};
 use crate::connect::columnar::orc::read::machine_zone;
 use crate::table::datetime::{DAY_US, Tz, to_local, to_utc, zone};
 use parquet::file::metadata::KeyValue;
@@ -124,7 +124,7 @@ pub fn micros_to_old(micros: i64, zone: Tz) -> i64 {
 
 /// The offset that the old calendar's clock has at all times before 1900.
 fn old_offset_us(zone: Tz) -> i64 {
-    to_local(SAME_FROM_US, zone) - SAME_FROM_US
+    standard_offset_s(zone) * 1_000_000
 }
 
 #[cfg(test)]
