@@ -242,8 +242,8 @@ impl StateLog {
         at
     }
 
-    /// Appends to a value that was begun in this epoch by [`begin_part`](Self::begin_part). Returns
-    /// false, and changes nothing, if it has no room or is of another epoch.
+    /// Appends to the value that [`begin_part`](Self::begin_part) began. If that value has no room
+    /// left, or belongs to another epoch, this changes nothing and returns false.
     #[inline]
     pub fn extend_part(&mut self, slot: &Slot, bytes: &[u8]) -> bool {
         if slot.generation != self.generation || slot.at == DEFERRED || !self.on {

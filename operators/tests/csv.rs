@@ -1,10 +1,12 @@
 //! CSV in files and in columns: what Spark reads, infers and writes.
 #![cfg(feature = "sql")]
 
+mod folder;
+
+use folder::Folder;
 use millstream::session::Session;
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
-use std::path::PathBuf;
 
 /// The text of a statement's only value, or its error's condition.
 fn one(statement: &str) -> String {
@@ -87,24 +89,11 @@ fn times_are_of_the_session() {
     assert_eq!(rows[0][0], seconds, "the zone's offset of old times has seconds");
 }
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        for (file, text) in files {
-            std::fs::write(folder.join(file), text).unwrap();
-        }
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+/// A folder with these files.
+fn folder_of(name: &str, files: &[(&str, &str)]) -> Folder {
+    let folder = Folder::new(name);
+    files.iter().for_each(|(file, text)| drop(folder.write(file, text.as_bytes())));
+    folder
 }
 
 /// The rows that a query over a table `t` of a folder's files gives, sorted, or the error.
@@ -140,7 +129,7 @@ fn query(
 /// Columns that a query does not need are not looked at, unless records may span lines.
 #[test]
 fn what_a_query_does_not_need_is_not_wrong() {
-    let folder = Folder::new("csv-pruning", &[("f.csv", "1,2\nx,4\n1,2,3\n7\n")]);
+    let folder = folder_of("csv-pruning", &[("f.csv", "1,2\nx,4\n1,2,3\n7\n")]);
     let drop = ("mode", "DROPMALFORMED");
     let rows = |options: &[(&str, &str)], sql: &str| {
         query(&folder, Some("a INT, b INT"), options, sql).unwrap().join(" ")
@@ -173,7 +162,7 @@ fn what_a_query_does_not_need_is_not_wrong() {
 #[test]
 fn headers_and_schemas_of_files() {
     let folder =
-        Folder::new("csv-header", &[("a.csv", "\n a, b\n1,2\n"), ("b.csv", " a, b\n3.5,x\n")]);
+        folder_of("csv-header", &[("a.csv", "\n a, b\n1,2\n"), ("b.csv", " a, b\n3.5,x\n")]);
     let inferred =
         [("header", "true"), ("inferSchema", "true"), ("ignoreLeadingWhiteSpace", "true")];
     let rows = query(&folder, None, &inferred, "SELECT typeof(a), typeof(b), b FROM t").unwrap();
@@ -186,7 +175,7 @@ fn headers_and_schemas_of_files() {
 /// A quote that is never closed takes the rest of the file, within the bound of a record.
 #[test]
 fn a_quote_that_is_never_closed() {
-    let folder = Folder::new("csv-open-quote", &[("f.csv", "1,\"a\n2,b\n3,c\n")]);
+    let folder = folder_of("csv-open-quote", &[("f.csv", "1,\"a\n2,b\n3,c\n")]);
     let ddl = Some("a INT, b STRING");
     let lines = [("multiLine", "true")];
     assert_eq!(query(&folder, ddl, &lines, "SELECT * FROM t").unwrap(), ["1|a\n2,b\n3,c\n"]);

@@ -2,35 +2,14 @@
 //! files that may be missing or damaged.
 #![cfg(feature = "sql")]
 
+mod folder;
+
+use folder::Folder;
 use millstream::session::{Session, Trigger};
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
-use std::path::{Path, PathBuf};
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn write(&self, file: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
+use std::path::Path;
 
 fn in_new_york() -> Session {
     let session = Session::new();

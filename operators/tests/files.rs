@@ -1,34 +1,42 @@
 //! Files as sources, with Spark's options, over real folders.
 #![cfg(feature = "sql")]
 
+mod folder;
+
+use folder::Folder;
 use millstream::session::{Session, Trigger};
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use std::path::{Path, PathBuf};
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+/// The first column of a stream's rows, in order, from runs on one checkpoint that each stop as soon as
+/// a row has been read.
+fn resumed(
+    rows: usize,
+    checkpoint: &Path,
+    open: impl Fn(&Session) -> millstream::session::DataFrame,
+) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for run in 0.. {
+        assert!(run < 10_000, "{} of {rows} rows", seen.len());
+        let session = Session::new();
+        let writer = open(&session).write_stream().format("memory").query_name("out");
+        let query = writer
+            .option("checkpointLocation", checkpoint.display())
+            .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
+            .start()
+            .unwrap();
+        while query.totals().records_in == 0 && query.exception().is_none() {
+            std::thread::yield_now();
+        }
+        query.stop().unwrap();
+        seen.extend(session.table("out").unwrap().take());
+        if seen.len() >= rows {
+            break;
+        }
     }
-
-    fn write(&self, file: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+    seen.into_iter().map(|mut row| row.swap_remove(0)).collect()
 }
 
 /// All rows of a folder's files, sorted, and how many records were set aside.
@@ -120,30 +128,12 @@ fn a_stream_goes_on_in_the_middle_of_an_array() {
     let folder = Folder::new("json-array-resumed");
     let elements: Vec<String> = (0..ELEMENTS).map(|i| format!("{{\"n\":{i}}}")).collect();
     folder.write("in/a.json", format!("[{}]\n", elements.join(",")).as_bytes());
-    let (mut seen, mut runs) = (Vec::new(), 0);
-    while seen.len() < ELEMENTS {
-        let session = Session::new();
+    let numbers = resumed(ELEMENTS, &folder.0.join("again"), |session| {
         let reader =
             session.read_stream().format("json").option("path", folder.0.join("in").display());
-        let stream = reader.schema(Schema::parse_ddl("n BIGINT").unwrap()).load().unwrap();
-        let query = stream
-            .write_stream()
-            .format("memory")
-            .query_name("out")
-            .option("checkpointLocation", folder.0.join("again").display())
-            .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
-            .start()
-            .unwrap();
-        // Until something has been committed.
-        while query.totals().records_in == 0 && query.exception().is_none() {
-            std::thread::yield_now();
-        }
-        query.stop().unwrap();
-        seen.extend(session.table("out").unwrap().take());
-        runs += 1;
-        assert!(runs < 10_000);
-    }
-    assert!(seen.iter().enumerate().all(|(i, row)| row[0] == Value::Long(i as i64)), "{runs} runs");
+        reader.schema(Schema::parse_ddl("n BIGINT").unwrap()).load().unwrap()
+    });
+    assert!(numbers.iter().enumerate().all(|(i, n)| *n == Value::Long(i as i64)));
 }
 
 #[test]
@@ -608,30 +598,11 @@ mod columnar {
         for format in ["parquet", "orc"] {
             let folder = Folder::new(&format!("resumed-{format}"));
             written(&folder, &format!("SELECT n FROM {}", session(49_999)), format, &[]);
-            let mut seen = Vec::new();
-            let mut runs = 0;
-            while seen.len() < 50_000 {
-                let session = Session::new();
+            let numbers = resumed(50_000, &folder.0.join("again"), |session| {
                 session.set("spark.sql.streaming.schemaInference", "true").unwrap();
                 let out = folder.0.join("out");
-                let stream = session.read_stream().format(format).option("path", out.display());
-                let writer = stream.load().unwrap().write_stream().format("memory");
-                let query = writer
-                    .query_name("out")
-                    .option("checkpointLocation", folder.0.join("again").display())
-                    .trigger(Trigger::Continuous { interval_ns: 1_000_000 })
-                    .start()
-                    .unwrap();
-                // Until something has been committed.
-                while query.totals().records_in == 0 && query.exception().is_none() {
-                    std::thread::yield_now();
-                }
-                query.stop().unwrap();
-                seen.extend(session.table("out").unwrap().take());
-                runs += 1;
-                assert!(runs < 10_000);
-            }
-            let numbers: Vec<_> = seen.iter().map(|row| row[0].clone()).collect();
+                session.read_stream().format(format).option("path", out.display()).load().unwrap()
+            });
             assert!(
                 numbers.iter().enumerate().all(|(i, n)| *n == Value::Long(i as i64)),
                 "{format}"

@@ -1,6 +1,9 @@
 //! Parquet files as other programs write them, with the rows that Apache Spark reads from them.
 #![cfg(all(feature = "sql", feature = "columnar"))]
 
+mod folder;
+
+use folder::Folder;
 use millstream::session::{Session, Trigger};
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
@@ -10,25 +13,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 /// The values of a column that are there, and its levels.
 enum Stored {
@@ -46,9 +31,8 @@ fn write(folder: &Folder, fields: &str, notes: &[(&str, &str)], columns: Vec<Col
     let note = |(key, value): &(&str, &str)| KeyValue::new(key.to_string(), value.to_string());
     let notes = notes.iter().map(note).collect();
     let properties = WriterProperties::builder().set_key_value_metadata(Some(notes)).build();
-    let file = std::fs::File::create(folder.0.join("a.parquet")).unwrap();
     let mut writer =
-        SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).unwrap();
+        SerializedFileWriter::new(Vec::new(), Arc::new(schema), Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
     for (stored, definition, repetition) in columns {
         let mut column = group.next_column().unwrap().unwrap();
@@ -70,7 +54,7 @@ fn write(folder: &Folder, fields: &str, notes: &[(&str, &str)], columns: Vec<Col
         column.close().unwrap();
     }
     group.close().unwrap();
-    writer.close().unwrap();
+    folder.write("a.parquet", &writer.into_inner().unwrap());
 }
 
 /// A column of a value for each row.

@@ -2,30 +2,17 @@
 //! answers are Spark's.
 #![cfg(feature = "sql")]
 
+mod folder;
+
+use folder::Folder;
 use millstream::session::Session;
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
-use std::path::PathBuf;
-
-struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("millstream-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
     /// Writes a JSON file with one row.
     fn row(&self, file: &str, n: i64) {
         self.write(file, format!("{{\"n\":{n}}}\n").as_bytes());
-    }
-
-    fn write(&self, file: &str, bytes: &[u8]) {
-        let path = self.0.join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
     }
 
     /// The rows below a path as text, sorted, or the condition of the error.
@@ -70,12 +57,6 @@ impl Folder {
 
     fn json(&self, path: &str, options: &[(&str, &str)]) -> String {
         self.rows("json", Some("n INT"), path, options)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 

@@ -1,7 +1,7 @@
-//! Sentences and words of a text, by the rules of Java's `BreakIterator`: the function `sentences`.
-//! These rules are older than those of Unicode and differ from them: `3.5%` is one word, a period
-//! ends a sentence only before white space and a capital letter, and marks and format characters
-//! are passed over.
+//! The function `sentences`: splits a text into sentences and words by the rules of Java's
+//! `BreakIterator`. These rules are older than those of Unicode: `3.5%` is one word, a period ends a
+//! sentence only before white space and a capital letter, and the rules ignore marks and format
+//! characters.
 //!
 //! Limits: every language has the same rules; Java takes other ones for Thai.
 

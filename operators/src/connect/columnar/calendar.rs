@@ -12,7 +12,7 @@ const SAME_FROM_DAYS: i64 = -141_427;
 const OFFSETS_FROM_US: i64 = -2_208_988_800_000_000;
 const DAY_US: i64 = 86_400_000_000;
 
-/// Days of the new calendar, of a count of days in the old one.
+/// Converts days since 1970 from the old calendar to the new one.
 pub fn days_of_hybrid(days: i64) -> i64 {
     if days >= SAME_FROM_DAYS {
         return days;
@@ -55,8 +55,8 @@ pub fn micros_of_hybrid(micros: i64, zone: Tz) -> i64 {
     to_utc(local.saturating_add(shift * DAY_US), zone)
 }
 
-/// Days of the old calendar, of a count of days in the new one. A day that the old one leaves out
-/// becomes its first day of the new style, 1582-10-15.
+/// Converts days since 1970 from the new calendar to the old one. A day that the old calendar leaves
+/// out becomes 1582-10-15.
 pub fn days_to_hybrid(days: i64) -> i64 {
     if days >= SAME_FROM_DAYS {
         return days;

@@ -2,7 +2,7 @@
 
 const LF: u32 = b'\n' as u32;
 
-/// What the parser does at a quote inside quotes that nothing escapes.
+/// What the parser does at an unescaped quote within a quoted field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnescapedQuote {
     /// The text goes on until a closing quote.

@@ -39,7 +39,7 @@ pub enum Stop {
     End,
     /// More fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
     Limit,
-    /// A quote that nothing escapes, where these are errors.
+    /// An unescaped quote, where `unescapedQuoteHandling` is `RAISE_ERROR`.
     Quote,
 }
 

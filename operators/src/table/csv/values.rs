@@ -1,7 +1,7 @@
 //! Fields of CSV records as values of a type.
 
 use crate::table::datetime::pattern::Direction;
-use crate::table::datetime::{interval, parse_date, parse_timestamp, zone};
+use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
 use crate::table::error::PlanResult;
 use crate::table::expr::parse;
 use crate::table::row::{Bytes, RowWriter};
@@ -114,13 +114,8 @@ impl Values {
     fn timestamp_ntz(&self, text: &str) -> Option<i64> {
         match &self.notation.timestamp_ntz {
             Some(pattern) => pattern.timestamp_ntz(text),
-            None if is_time_alone(text) => None,
-            None => {
-                let micros = parse_timestamp(text, zone("UTC").ok())?;
-                // A time that names a zone is the same one in all.
-                let elsewhere = parse_timestamp(text, zone("Asia/Tokyo").ok())?;
-                (micros != elsewhere).then_some(micros)
-            }
+            None if names_zone(text) => None,
+            None => parse_timestamp(text, None),
         }
     }
 
@@ -168,13 +163,6 @@ fn is_plain_date(text: &str) -> bool {
         })
 }
 
-/// `10:00` or `T10:00`: a time of the present day.
-fn is_time_alone(text: &str) -> bool {
-    let text = text.trim();
-    text.starts_with('T')
-        || text.find(':').is_some_and(|at| text[..at].bytes().all(|b| b.is_ascii_digit()))
-}
-
 /// A whole number as Java's `Long.parseLong` reads it: a sign and digits, no white space.
 pub(super) fn long(text: &str) -> Option<i64> {
     if text.is_ascii() {
@@ -196,6 +184,9 @@ fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
 
 /// A decimal number; commas between digits are left out.
 fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
+    if let Some(unscaled) = parse::short_decimal(text, data_type) {
+        return Some(unscaled);
+    }
     if text.contains(|c: char| c.is_whitespace() || c < ' ') {
         return None;
     }

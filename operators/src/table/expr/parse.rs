@@ -57,10 +57,14 @@ fn special(text: &str) -> Option<f64> {
     if matches!(text, "+NaN" | "-NaN") {
         return Some(f64::NAN);
     }
-    match text.to_ascii_lowercase().as_str() {
-        "nan" => Some(f64::NAN),
-        "inf" | "+inf" | "infinity" | "+infinity" => Some(f64::INFINITY),
-        "-inf" | "-infinity" => Some(f64::NEG_INFINITY),
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    let word = text.bytes().find(|b| !matches!(b, b'+' | b'-'));
+    match word.map(|b| b.to_ascii_lowercase()) {
+        Some(b'n') if is("nan") => Some(f64::NAN),
+        Some(b'i') if ["inf", "+inf", "infinity", "+infinity"].into_iter().any(is) => {
+            Some(f64::INFINITY)
+        }
+        Some(b'i') if is("-inf") || is("-infinity") => Some(f64::NEG_INFINITY),
         _ => None,
     }
 }
@@ -194,8 +198,45 @@ impl Written {
     }
 }
 
+/// Reads a plain decimal (sign, digits, point) of at most 18 digits that needs no rounding; `None`
+/// for any other text, and for a value that does not fit the type. Most decimals of files are such.
+pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
+    let DataType::Decimal(precision, scale) = *to else { return None };
+    let (negative, rest) = match text.as_bytes() {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] | rest => (false, rest),
+    };
+    let (mut value, mut digits, mut behind, mut point) = (0u64, 0usize, 0usize, false);
+    for byte in rest {
+        match byte {
+            b'0'..=b'9' => {
+                value = value.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+                digits += 1;
+                behind += usize::from(point);
+            }
+            b'.' if !point => point = true,
+            _ => return None,
+        }
+    }
+    let missing = usize::from(scale).checked_sub(behind)?;
+    // 10^18 fits 64 bits, so nothing has wrapped around.
+    if digits == 0 || digits > 18 || missing > 18 {
+        return None;
+    }
+    let unscaled = i128::from(value) * i128::from(10u64.pow(missing as u32));
+    let fits = unscaled.unsigned_abs() < 10u128.pow(u32::from(precision));
+    fits.then_some(if negative { -unscaled } else { unscaled })
+}
+
 /// Reads a decimal of any number of digits and rounds it to the type's scale.
 pub fn decimal(text: &str, to: &DataType) -> Eval<i128> {
+    match short_decimal(text, to) {
+        Some(unscaled) => Ok(Some(unscaled)),
+        None => any_decimal(text, to),
+    }
+}
+
+fn any_decimal(text: &str, to: &DataType) -> Eval<i128> {
     let DataType::Decimal(_, scale) = *to else { return Ok(None) };
     let Some(written) = Written::of(text) else { return invalid(text, to) };
     if !written.digits.is_empty() && written.digits.len() as i64 - written.scale > 38 {
@@ -238,6 +279,44 @@ pub fn literal(text: &str) -> Option<Result<(i128, DataType), &'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The short way gives what the long one gives, or nothing.
+        #[test]
+        fn short_decimals_are_decimals(
+            text in "[-+]?[0-9]{0,20}[.]?[0-9]{0,12}[e. ]?", precision in 1u8..39, scale in 0u8..20,
+        ) {
+            let to = DataType::Decimal(precision.max(scale), scale);
+            if let Some(short) = short_decimal(&text, &to) {
+                prop_assert_eq!(any_decimal(&text, &to).ok().flatten(), Some(short));
+            }
+        }
+    }
+
+    #[test]
+    fn short_decimals_are_read_the_short_way() {
+        for text in ["0", "-1.5", "+12.25", "7.", ".5", "9999.99"] {
+            assert!(short_decimal(text, &DataType::Decimal(6, 2)).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_that_are_doubles() {
+        let read = |text: &str| double(text, &DataType::Double).map(f64::to_bits);
+        for (text, value) in [
+            ("nAn", Some(f64::NAN)),
+            ("-NaN", Some(f64::NAN)),
+            ("-nan", None),
+            ("+INF", Some(f64::INFINITY)),
+            ("-Infinity", Some(f64::NEG_INFINITY)),
+            ("--inf", None),
+            ("in", None),
+            ("-", None),
+        ] {
+            assert_eq!(read(text), value.map(f64::to_bits), "{text}");
+        }
+    }
 
     #[test]
     fn decimals_round_half_up_and_must_fit() {

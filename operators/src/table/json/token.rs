@@ -1,8 +1,8 @@
 //! JSON as a sequence of tokens, read the way Spark's parser (Jackson) reads it.
 //!
-//! Nothing after a value's end is read, so `{"a":1} x` is an object. A name is read together with
-//! the first token of its value. A string is read when its text is asked for, or when the next
-//! token is: an error in it shows only then.
+//! The reader stops at the end of a value, so `{"a":1} x` is an object. It reads a name together
+//! with the first token of the name's value. It reads a string only when the caller asks for its text
+//! or for the next token, so an error within the string shows no earlier.
 //!
 //! A reader may go on after an error, as Spark does to get what is left of a record: [`Tokens`]
 //! then continues where Jackson would.

@@ -21,7 +21,7 @@ pub struct Style {
 }
 
 impl Style {
-    /// Writes a whole value, which begins at an offset, anew where the style wants that.
+    /// Rewrites the value that begins at offset `from`, if the style is ASCII only or indented.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, from: usize) {
         if self.ascii {

@@ -101,7 +101,7 @@ pub fn refusal(what: &str, fix: &str) -> String {
     )
 }
 
-/// Microseconds in the new calendar, of those of a file in the old one.
+/// Converts microseconds from the old calendar to the new one.
 pub fn micros_of_old(micros: i64, zone: Tz) -> i64 {
     if micros >= SAME_FROM_US {
         return micros;
@@ -111,7 +111,7 @@ pub fn micros_of_old(micros: i64, zone: Tz) -> i64 {
     to_utc(local.saturating_add((days_of_hybrid(days) - days) * DAY_US), zone)
 }
 
-/// Microseconds in the old calendar, of those in the new one.
+/// Converts microseconds from the new calendar to the old one.
 pub fn micros_to_old(micros: i64, zone: Tz) -> i64 {
     if micros >= SAME_FROM_US {
         return micros;

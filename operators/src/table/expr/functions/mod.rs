@@ -468,7 +468,7 @@ pub fn is_null_of_null(name: &str) -> bool {
         || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }
 
-/// Whether a function may leave out the evaluation of an argument.
+/// Whether a function evaluates an argument only for some rows, as `if` and `coalesce` do.
 pub fn may_leave_out(name: &str, index: usize) -> bool {
     match name.to_ascii_lowercase().as_str() {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {

@@ -11,7 +11,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// Values that are put among the samples together.
+/// Values that are buffered before they are merged into the samples.
 const FRESH_MAX: usize = 1024;
 
 /// The summary.
@@ -23,8 +23,8 @@ pub struct Percentiles {
     exact: bool,
     /// In order.
     samples: Vec<Sample>,
-    /// The latest values, which are not among the samples yet: one insertion into a long list costs
-    /// as much as many at once.
+    /// Values that are buffered, because inserting one into a long list costs as much as inserting
+    /// many.
     fresh: Vec<i128>,
     /// Values since they were last written, if a checkpoint asks for them.
     added: Option<Vec<i128>>,
@@ -94,7 +94,7 @@ impl Percentiles {
         }
     }
 
-    /// Puts the latest values among the samples. To be called before the summary is read.
+    /// Merges the buffered values into the samples. Call this before reading the summary.
     pub fn settle(&mut self) {
         if self.fresh.is_empty() {
             return;
@@ -113,7 +113,7 @@ impl Percentiles {
         }
     }
 
-    /// A summary with the latest values among its samples.
+    /// The summary with all values in its samples.
     pub fn settled(&self) -> Cow<'_, Self> {
         let mut settled = Cow::Borrowed(self);
         if !self.fresh.is_empty() {
