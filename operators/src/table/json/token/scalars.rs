@@ -1,0 +1,161 @@
+//! Numbers and words: what a value may be that is neither a string, an object nor an array.
+
+use super::strings::{is_name_part, is_name_start};
+use super::{Broken, NUMBER_BYTES_MAX, Source, Token, Tokens};
+
+impl Tokens<'_> {
+    #[cold]
+    pub(super) fn odd_value(&mut self, byte: u8) -> Result<Token, Broken> {
+        match byte {
+            b'\'' if self.features.single_quotes => {
+                self.finish(b'\'')?;
+                Ok(Token::Text)
+            }
+            b'N' => self.non_number_word(b"aN"),
+            b'I' => self.non_number_word(b"nfinity"),
+            b'+' => {
+                let next = self.take().ok_or(Broken)?;
+                self.infinity(next)
+            }
+            b'}' | b']' | b',' => Err(Broken),
+            other => {
+                self.at -= 1;
+                if is_name_start(self.char_here()) {
+                    self.skip_word();
+                } else {
+                    self.at += 1;
+                }
+                let _ = other;
+                Err(self.unexpected())
+            }
+        }
+    }
+
+    fn non_number_word(&mut self, rest: &[u8]) -> Result<Token, Broken> {
+        self.word(rest)?;
+        if self.features.non_numbers { Ok(Token::NonNumber) } else { Err(Broken) }
+    }
+
+    /// An infinity, behind its sign and first letter.
+    pub(super) fn infinity(&mut self, first: u8) -> Result<Token, Broken> {
+        if first != b'I' {
+            return Err(self.unexpected());
+        }
+        match self.take().ok_or(Broken)? {
+            b'N' => self.non_number_word(b"F"),
+            b'n' => self.non_number_word(b"finity"),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The rest of a word, behind its first letter.
+    #[inline]
+    pub(super) fn word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+        if self.bytes[self.at..].starts_with(rest) {
+            let end = self.at + rest.len();
+            let follows = self.bytes.get(end).copied().unwrap_or(b' ');
+            if follows < b'0' || matches!(follows, b']' | b'}') {
+                self.at = end;
+                return Ok(());
+            }
+        }
+        self.odd_word(rest)
+    }
+
+    #[cold]
+    fn odd_word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+        let alike = rest.iter().zip(&self.bytes[self.at..]).take_while(|(a, b)| a == b).count();
+        self.at += alike;
+        if alike == rest.len() && !is_name_part(self.char_here()) {
+            return Ok(());
+        }
+        self.skip_word();
+        Err(Broken)
+    }
+
+    /// Skips a word that means nothing, as Jackson does to show it: over bytes it has taken the
+    /// character behind the word, too.
+    fn skip_word(&mut self) {
+        while self.at < self.bytes.len() {
+            let here = self.char_here();
+            let part = is_name_part(here);
+            if part || self.source == Source::Bytes {
+                self.at = (self.at + here.len_utf8()).min(self.bytes.len());
+            }
+            if !part {
+                return;
+            }
+        }
+    }
+
+    /// The character that begins here; U+FFFD if it is not UTF-8.
+    pub(super) fn char_here(&self) -> char {
+        let head = &self.bytes[self.at..self.bytes.len().min(self.at + 4)];
+        let valid = match std::str::from_utf8(head) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        valid.chars().next().unwrap_or(if head.is_empty() { ' ' } else { '\u{FFFD}' })
+    }
+
+    pub(super) fn signed(&mut self) -> Result<Token, Broken> {
+        match self.take().ok_or(Broken)? {
+            digit @ b'0'..=b'9' => self.number(digit),
+            other => self.infinity(other),
+        }
+    }
+
+    #[inline]
+    fn skip_digits(&mut self) -> usize {
+        let from = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        self.at - from
+    }
+
+    /// A number, behind its first digit.
+    #[inline]
+    pub(super) fn number(&mut self, first: u8) -> Result<Token, Broken> {
+        if first == b'0'
+            && !self.features.leading_zeros
+            && self.peek().is_some_and(|b| b.is_ascii_digit())
+        {
+            return Err(Broken);
+        }
+        self.skip_digits();
+        let mut token = Token::Whole;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            token = Token::Real;
+            self.some_digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            token = Token::Real;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        if self.at - self.begin > NUMBER_BYTES_MAX {
+            return Err(Broken);
+        }
+        // Outside of any value a number ends where white space begins.
+        if self.scopes.len() == 1
+            && self.peek().is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+        {
+            return Err(Broken);
+        }
+        Ok(token)
+    }
+
+    #[inline]
+    fn some_digits(&mut self) -> Result<(), Broken> {
+        if self.skip_digits() > 0 {
+            return Ok(());
+        }
+        self.take();
+        Err(self.unexpected())
+    }
+}
