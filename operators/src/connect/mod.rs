@@ -3,14 +3,14 @@
 //! | source | replayable |
 //! |---|---|
 //! | [`mod@file`] | yes |
-//! | [`socket_source`] | no |
+//! | [`mod@socket`] | no |
 //! | [`rate`], [`rate_micro_batch`] | yes |
 //! | [`memory`] | within its process |
 //!
 //! | sink | guarantee |
 //! |---|---|
 //! | [`mod@file`] | exactly once |
-//! | [`console`], [`socket_sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
+//! | [`console`], [`socket::sink`], [`memory`], [`foreach`], [`noop`](foreach::Noop) | at least once |
 
 pub mod bad_records;
 #[cfg(feature = "columnar")]
@@ -19,11 +19,9 @@ pub mod console;
 pub mod file;
 pub mod foreach;
 pub mod format;
-pub mod line_ends;
 pub mod memory;
 pub mod options;
 pub mod rate;
 pub mod rate_micro_batch;
 pub mod settings;
-pub mod socket_sink;
-pub mod socket_source;
+pub mod socket;

@@ -42,7 +42,7 @@ pub use writer::StreamWriter;
 
 use crate::connect::file::{FileSourceConfig, Origin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
-use crate::connect::socket_source::SocketConfig;
+use crate::connect::socket::source::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};

@@ -3,7 +3,7 @@
 use super::Session;
 use super::progress::{Progress, Recent};
 use crate::connect::bad_records::BadRecord;
-use crate::connect::socket_source::SourceCounters;
+use crate::connect::socket::source::SourceCounters;
 use crate::table::error::PlanError;
 use millstream_engine::driver::{Phase, Trigger};
 use millstream_engine::error::EngineError;

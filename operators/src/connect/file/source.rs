@@ -33,7 +33,7 @@ use crate::connect::bad_records::KEPT_BYTES;
 use crate::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
 use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
-use crate::connect::socket_source::SourceCounters;
+use crate::connect::socket::source::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::Row;

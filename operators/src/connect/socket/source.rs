@@ -24,9 +24,9 @@
 //! *Threads.* The worker of the source's tasklet; names are resolved and the first connection is
 //! made on the thread that starts the query.
 
-use super::bad_records::{BadRecords, KEPT_BYTES};
+use super::super::bad_records::{BadRecords, KEPT_BYTES};
+use super::super::options::OptionReader;
 use super::line_ends::LineEnds;
-use super::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};

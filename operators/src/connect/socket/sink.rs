@@ -5,10 +5,10 @@
 //! connected to it; a client that goes away is waited for again when we listen, and what it had
 //! not read is lost with it (delivery is at least once only towards a peer that stays).
 
-use super::file::line_options;
-use super::format::{LineFormat, LineOptions, LineWriter};
-use super::options::OptionReader;
-use super::settings::FormatSettings;
+use super::super::file::line_options;
+use super::super::format::{LineFormat, LineOptions, LineWriter};
+use super::super::options::OptionReader;
+use super::super::settings::FormatSettings;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::Row;
