@@ -435,15 +435,16 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     }
 
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
-        let open = self.inlets.iter().filter(|(_, state, _)| *state != InletState::Ended);
-        let open = open.map(|(_, _, watermark)| *watermark);
-        let any = open.clone().next().is_some();
-        let silent = self.timed && any && open.clone().all(|watermark| watermark == IDLE);
+        // An inlet that has ended counts like the others. All end together, behind the marker of the
+        // last epoch: what the watermark released between their ends would come once more after a
+        // restart, which knows nothing of it.
+        let watermarks = self.inlets.iter().map(|(_, _, watermark)| *watermark);
+        let silent = self.timed && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
             // Where the others would have let it go to, had it not been the first to fall silent.
             _ if silent => Some(self.furthest),
-            Policy::Min => open.min().filter(|lowest| *lowest < IDLE),
-            Policy::Max => open.filter(|watermark| *watermark < IDLE).max(),
+            Policy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
+            Policy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
         };
         let found = found.unwrap_or(self.watermark);
         if found > self.watermark {
@@ -499,7 +500,6 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                 }
                 Event::End => {
                     self.inlets[index].1 = InletState::Ended;
-                    self.advance_watermark()?;
                     // An inlet never ends between the markers of one epoch: sources end only
                     // after the last epoch has been acknowledged by all.
                     if self.align(None)? {
@@ -775,6 +775,33 @@ mod tests {
             // One that speaks again is where it says, and takes nothing back.
             assert!(send(1, 20).is_empty());
             assert_eq!(send(1, 40), [40]);
+        }
+    }
+
+    /// Inlets end one after the other when a query stops, behind the marker of its last epoch.
+    #[test]
+    fn an_inlet_that_ends_moves_no_watermark() {
+        for policy in [Policy::Min, Policy::Max] {
+            let waker = Waker::silent();
+            let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
+                (0..3).map(|_| connect::<u64>(&waker, &waker)).unzip();
+            let (reports, _told) = unbounded();
+            let port = TaskletPort { id: 0, reports };
+            let inbox = InboxTasklet::new(port, String::new(), inlets, Full::new());
+            let mut inbox = inbox.watermarks(policy, &[true; 3]);
+            let mut send = |input: usize, event: Event<u64>| {
+                outboxes[input].send(0, event);
+                outboxes[input].settle();
+                let mut cx = StepCx { env: &SimEnv::new(0), budget: 8, wake_at_ns: None };
+                inbox.step(&mut cx).unwrap();
+                std::mem::take(&mut inbox.down.watermarks)
+            };
+            for (input, micros) in [(0, 30), (1, 10), (2, 20)] {
+                send(input, Event::Watermark(micros));
+            }
+            for input in [1, 2, 0] {
+                assert!(send(input, Event::End).is_empty(), "{policy:?}, input {input}");
+            }
         }
     }
 
