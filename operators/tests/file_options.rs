@@ -89,6 +89,33 @@ fn the_page_names_the_options_that_there_are() {
 }
 
 #[test]
+fn every_default_of_the_page_may_be_given() {
+    let folder = folder("defaults");
+    let mut tried = 0;
+    for cells in
+        rows(&["option", "for example", "text", "csv", "json", "parquet", "orc", "default"])
+    {
+        let (option, default) = (code(cells[0]), cells[7]);
+        if !default.starts_with('`') || default.matches('`').count() != 2 || !default.ends_with('`')
+        {
+            continue;
+        }
+        for (format, cell) in FORMATS.iter().zip(&cells[2..7]) {
+            if cell.contains('r') {
+                let said = read(format, &folder.0, option, code(default));
+                assert_eq!(said, None, "{option} {format}");
+            }
+            if cell.contains('w') {
+                let said = write(format, &folder.0, option, code(default));
+                assert_eq!(said, None, "{option} {format}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+#[test]
 fn what_the_page_calls_refused_is_refused() {
     let folder = folder("refused");
     for cells in rows(&["option", "for example", "formats", "why"]) {
