@@ -143,3 +143,51 @@ fn the_corrupt_record_has_the_name_that_is_set() {
     let parsed = session.sql("SELECT from_json('{\"n\":', 'n INT, bad STRING').bad").unwrap();
     assert_eq!(parsed.collect().unwrap(), [[Value::String("{\"n\":".to_string())]]);
 }
+
+/// Each line: the texts of a column, and the types that CSV, CSV without `preferDate`, JSON and
+/// folders give it in Spark.
+#[test]
+fn inferred_times_have_the_type_that_the_session_says() {
+    let folder = Folder::new("inferred-times");
+    let session = in_new_york();
+    session.set("spark.sql.timestampType", "TIMESTAMP_NTZ").unwrap();
+    let inferred = |format: &str, path: &Path, option: (&str, &str)| {
+        let reader = session.read().format(format).option("path", path.display());
+        let table = reader.option(option.0, option.1).option("inferSchema", "true").load().unwrap();
+        table.schema().fields.last().unwrap().data_type.to_string()
+    };
+    let cases = "\
+        2024-01-01 10:00:00 = TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ
+        2024-01-01T10:00:00Z = TIMESTAMP TIMESTAMP TIMESTAMP STRING
+        2024-01-01 = DATE TIMESTAMP_NTZ TIMESTAMP_NTZ DATE
+        2024-01-01T10:00 = TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ STRING
+        10:00 = TIMESTAMP TIMESTAMP TIMESTAMP STRING
+        2024-01-01 10:00:00|2024-01-01T10:00:00Z = TIMESTAMP TIMESTAMP TIMESTAMP STRING
+        2024-01-01|2024-01-01 10:00:00+01:00 = TIMESTAMP TIMESTAMP TIMESTAMP STRING
+        2024-01-01 10:00:00|2024-01-01 = TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ
+        2024-01-01|2024-01-01T10:00 = TIMESTAMP_NTZ TIMESTAMP_NTZ TIMESTAMP_NTZ STRING";
+    for (i, line) in cases.lines().enumerate() {
+        let (texts, types) = line.trim().split_once(" = ").unwrap();
+        let texts: Vec<&str> = texts.split('|').collect();
+        let root = folder.0.join(i.to_string());
+        let (csv, json) = (root.join("csv"), root.join("json"));
+        for path in [&csv, &json] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let object = |text: &&str| format!("{{\"a\": \"{text}\"}}\n");
+        std::fs::write(csv.join("a.csv"), texts.join("\n") + "\n").unwrap();
+        std::fs::write(json.join("a.json"), texts.iter().map(object).collect::<String>()).unwrap();
+        for text in &texts {
+            let below = root.join("folders").join(format!("t={}", text.replace(':', "%3A")));
+            std::fs::create_dir_all(&below).unwrap();
+            std::fs::write(below.join("a.csv"), "1\n").unwrap();
+        }
+        let found = [
+            inferred("csv", &csv, ("preferDate", "true")),
+            inferred("csv", &csv, ("preferDate", "false")),
+            inferred("json", &json, ("inferTimestamp", "true")),
+            inferred("csv", &root.join("folders"), ("preferDate", "true")),
+        ];
+        assert_eq!(found.join(" "), types, "{texts:?}");
+    }
+}

@@ -104,13 +104,15 @@ pub struct FormatSettings {
     pub zone: Tz,
     /// Whether values that do not fit are errors where no other mode is given.
     pub ansi: bool,
+    /// Whether inferred times that name no zone are TIMESTAMP_NTZ.
+    pub timestamps_without_zone: bool,
     /// What was set, by the setting's index in [`KNOWN`].
     set: BTreeMap<usize, String>,
 }
 
 impl Default for FormatSettings {
     fn default() -> Self {
-        Self { zone: Tz::UTC, ansi: true, set: BTreeMap::new() }
+        Self { zone: Tz::UTC, ansi: true, timestamps_without_zone: false, set: BTreeMap::new() }
     }
 }
 

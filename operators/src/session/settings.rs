@@ -92,11 +92,13 @@ impl Settings {
                 }
             }
             "spark.sql.timestamptype" => {
-                self.semantics.timestamps_without_zone = match value.to_ascii_uppercase().as_str() {
+                let without_zone = match value.to_ascii_uppercase().as_str() {
                     "TIMESTAMP_NTZ" => true,
                     "TIMESTAMP_LTZ" => false,
                     _ => return wrong("TIMESTAMP_LTZ or TIMESTAMP_NTZ"),
-                }
+                };
+                self.semantics.timestamps_without_zone = without_zone;
+                self.formats.timestamps_without_zone = without_zone;
             }
             "spark.sql.mapkeydeduppolicy" => {
                 self.semantics.last_key_wins = match value.to_ascii_uppercase().as_str() {

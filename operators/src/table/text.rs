@@ -1,7 +1,7 @@
 //! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
 
 use super::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
-use super::datetime::{Tz, parse_date, parse_timestamp, write_date};
+use super::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
 use super::error::{PlanError, PlanResult};
 use super::expr::parse;
 use super::row::{Bytes, RowWriter};
@@ -67,6 +67,14 @@ pub fn pattern(
 }
 
 impl Notation {
+    /// Whether a text is a time that names no zone.
+    pub fn is_timestamp_ntz(&self, text: &str) -> bool {
+        match &self.timestamp_ntz {
+            Some(pattern) => pattern.timestamp_ntz(text).is_some(),
+            None => !names_zone(text) && parse_timestamp(text, None).is_some(),
+        }
+    }
+
     /// Reads a number, date or time: its slot, or for a decimal its unscaled value.
     pub fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         Some(match data_type {

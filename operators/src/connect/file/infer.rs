@@ -134,7 +134,8 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
     let limits = Limits::read(&mut reader)?;
     let raw = raw("csv", &mut reader)?;
     let Some(csv) = raw.csv() else { return Ok(Schema::default()) };
-    let mut inference = Inference::new(csv, reader.get("dateFormat"));
+    let mut inference = Inference::new(csv, reader.get("dateFormat"))
+        .with_times_without_zone(settings.timestamps_without_zone);
     let mut header = Vec::new();
     each_record(&raw, files, limits, &mut |input, record, first| {
         if let (true, Some(line_end)) = (first, input.line_end()) {
@@ -229,6 +230,7 @@ fn inference(
         all_text: reader.flag("primitivesAsString", false)?,
         decimals: reader.flag("prefersDecimal", false)?,
         times: reader.flag("inferTimestamp", false)?,
+        times_without_zone: reader.settings().timestamps_without_zone,
         without_nulls: reader.flag("dropFieldIfAllNull", false)?,
     })
 }

@@ -6,7 +6,7 @@
 //! in a circle. These are reported, because nothing else would say why their rows are missing.
 
 use super::glob::{NameFilter, PathPattern, is_pattern};
-use super::partition::{partition_of, type_of};
+use super::partition::{Inference, partition_of, type_of};
 use super::sink::committed_files;
 use crate::connect::options::OptionReader;
 use crate::table::datetime::{Tz, parse_timestamp};
@@ -54,9 +54,7 @@ pub struct Listing {
     /// Files changed before and after these times, in microseconds since 1970.
     before_us: Option<i64>,
     after_us: Option<i64>,
-    /// Of times in the names of folders.
-    zone: Tz,
-    infers_types: bool,
+    inference: Inference,
     /// Whether files outside of the folders of partitions are left out.
     only_partitions: bool,
 }
@@ -178,8 +176,11 @@ impl Listing {
             recursive: reader.flag("recursiveFileLookup", false)?,
             before_us: modified(reader, "modifiedBefore", zone)?,
             after_us: modified(reader, "modifiedAfter", zone)?,
-            zone,
-            infers_types: reader.settings().infers_partition_types(),
+            inference: Inference {
+                zone,
+                infers_types: reader.settings().infers_partition_types(),
+                times_without_zone: reader.settings().timestamps_without_zone,
+            },
             only_partitions: false,
         };
         listing.check_base()?;
@@ -435,7 +436,7 @@ impl Listing {
         }
         let field = |(name, values): (String, Vec<String>)| {
             let values = values.iter().map(String::as_str);
-            Field::new(name, type_of(values, self.zone, self.infers_types), true)
+            Field::new(name, type_of(values, self.inference), true)
         };
         Ok(columns.into_iter().map(field).collect())
     }

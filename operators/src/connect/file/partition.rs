@@ -25,18 +25,29 @@ pub fn partition_of(name: &str) -> Option<(String, String)> {
     (!column.is_empty() && !value.is_empty()).then(|| (percent_decoded(column), value.to_string()))
 }
 
+/// How the types of partition columns are inferred.
+#[derive(Clone, Copy, Debug)]
+pub struct Inference {
+    /// The zone of times that name none.
+    pub zone: Tz,
+    /// If not, all columns are STRING.
+    pub infers_types: bool,
+    /// Times are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    pub times_without_zone: bool,
+}
+
 /// The type that all values of a column have. Spark's order: INT, BIGINT, DECIMAL, DOUBLE,
-/// TIMESTAMP, DATE, STRING, and VOID where all are NULL. Without `infers` it is STRING.
-pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, zone: Tz, infers: bool) -> DataType {
+/// TIMESTAMP, DATE, STRING, and VOID where all are NULL.
+pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, inference: Inference) -> DataType {
     let own = |value: &str| match value {
         NULL_PARTITION => DataType::Null,
-        _ if !infers => DataType::String,
-        value => type_of_value(value, zone),
+        _ if !inference.infers_types => DataType::String,
+        value => type_of_value(value, inference),
     };
     values.map(own).reduce(wider).unwrap_or(DataType::String)
 }
 
-fn type_of_value(value: &str, zone: Tz) -> DataType {
+fn type_of_value(value: &str, inference: Inference) -> DataType {
     if whole(value, i64::from(i32::MIN), i64::from(i32::MAX)).is_some() {
         return DataType::Int;
     }
@@ -50,9 +61,13 @@ fn type_of_value(value: &str, zone: Tz) -> DataType {
         return DataType::Double;
     }
     let unescaped = percent_decoded(value);
-    let timed = TIMESTAMP.as_ref().and_then(|pattern| pattern.timestamp(&unescaped, zone));
-    if timed.is_some() && parse_timestamp(&unescaped, Some(zone)).is_some() {
-        return DataType::Timestamp;
+    let zone = (!inference.times_without_zone).then_some(inference.zone);
+    let timed = TIMESTAMP.as_ref().and_then(|pattern| match zone {
+        Some(zone) => pattern.timestamp(&unescaped, zone),
+        None => pattern.timestamp_ntz(&unescaped),
+    });
+    if timed.is_some() && parse_timestamp(&unescaped, zone).is_some() {
+        return zone.map_or(DataType::TimestampNtz, |_| DataType::Timestamp);
     }
     let dated = DATE.as_ref().and_then(|pattern| pattern.date(value));
     if dated.is_some() && parse_date(value).is_some() {
@@ -63,13 +78,15 @@ fn type_of_value(value: &str, zone: Tz) -> DataType {
 
 /// The type of two values of a column.
 fn wider(a: DataType, b: DataType) -> DataType {
-    use DataType::{Date, Decimal, Double, Int, Long, Null, String, Timestamp};
+    use DataType::{Date, Decimal, Double, Int, Long, Null, String, Timestamp, TimestampNtz};
     match (a, b) {
         (Null, other) | (other, Null) => other,
         (a, b) if a == b => a,
         (Int, Long) | (Long, Int) => Long,
         (Int, Double) | (Double, Int) => Double,
-        (Date, Timestamp) | (Timestamp, Date) => Timestamp,
+        (Date, time @ (Timestamp | TimestampNtz)) | (time @ (Timestamp | TimestampNtz), Date) => {
+            time
+        }
         (Decimal(p, _), Decimal(q, _)) => Decimal(p.max(q), 0),
         (Decimal(p, _), Int) | (Int, Decimal(p, _)) => Decimal(p.max(10), 0),
         (Decimal(p, _), Long) | (Long, Decimal(p, _)) => Decimal(p.max(20), 0),
@@ -168,6 +185,8 @@ mod tests {
     /// Types as Spark infers them.
     #[test]
     fn types_of_values() {
+        let inference =
+            Inference { zone: new_york(), infers_types: true, times_without_zone: false };
         for (values, data_type) in [
             ("7", "INT"),
             ("007", "INT"),
@@ -215,10 +234,15 @@ mod tests {
             ("2024-05-06|7", "STRING"),
             ("7|__HIVE_DEFAULT_PARTITION__", "INT"),
         ] {
-            let found = type_of(values.split('|'), new_york(), true);
+            let found = type_of(values.split('|'), inference);
+            assert_eq!(found.to_string().replace(", ", ","), data_type, "{values}");
+            let without_zone = Inference { times_without_zone: true, ..inference };
+            let found = type_of(values.split('|'), without_zone);
+            let data_type = data_type.replace("TIMESTAMP", "TIMESTAMP_NTZ");
             assert_eq!(found.to_string().replace(", ", ","), data_type, "{values}");
         }
-        assert_eq!(type_of(["7"].into_iter(), Tz::UTC, false), DataType::String);
+        let texts = Inference { infers_types: false, ..inference };
+        assert_eq!(type_of(["7"].into_iter(), texts), DataType::String);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Inference {
     prefers_date: bool,
     /// Whether a date and a time are a time together.
     dates_are_times: bool,
+    /// Times that name no zone are TIMESTAMP_NTZ.
+    times_without_zone: bool,
     names: Vec<String>,
     types: Vec<DataType>,
 }
@@ -29,10 +31,18 @@ impl Inference {
             parser: Parser::new(options.dialect.clone()),
             prefers_date: options.prefers_date,
             dates_are_times: known && options.values.notation().timestamp.is_none(),
+            times_without_zone: false,
             values: options.values.clone(),
             names: Vec::new(),
             types: Vec::new(),
         }
+    }
+
+    /// Whether times that name no zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    #[must_use]
+    pub fn with_times_without_zone(mut self, without: bool) -> Self {
+        self.times_without_zone = without;
+        self
     }
 
     /// Says what ends the lines of the present file.
@@ -116,9 +126,10 @@ impl Inference {
             T::Decimal(..) => 2,
             T::Double => 3,
             T::Date => 4,
-            T::Timestamp => 5,
-            T::Boolean => 6,
-            _ => 7,
+            T::TimestampNtz => 5,
+            T::Timestamp => 6,
+            T::Boolean => 7,
+            _ => 8,
         };
         if order <= 1
             && let Some(value) = long(text)
@@ -136,10 +147,13 @@ impl Inference {
         if order <= 4 && self.prefers_date && self.values.is_date(text) {
             return T::Date;
         }
-        if order <= 5 && self.values.is_timestamp(text) {
+        if order <= 5 && self.times_without_zone && self.values.notation().is_timestamp_ntz(text) {
+            return T::TimestampNtz;
+        }
+        if order <= 6 && self.values.is_timestamp(text) {
             return T::Timestamp;
         }
-        if order <= 6 && (text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")) {
+        if order <= 7 && (text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")) {
             return T::Boolean;
         }
         T::String
@@ -158,8 +172,12 @@ impl Inference {
             (T::Null, other) | (other, T::Null) => other,
             (a, b) if a == b => a,
             (T::Int, T::Long) | (T::Long, T::Int) => T::Long,
-            (T::Date, T::Timestamp) | (T::Timestamp, T::Date) if self.dates_are_times => {
-                T::Timestamp
+            (T::TimestampNtz, T::Timestamp) | (T::Timestamp, T::TimestampNtz) => T::Timestamp,
+            (T::Date, time @ (T::Timestamp | T::TimestampNtz))
+            | (time @ (T::Timestamp | T::TimestampNtz), T::Date)
+                if self.dates_are_times =>
+            {
+                time
             }
             (a, b) => match (whole(&a), whole(&b)) {
                 (Some(a), Some(b)) => T::Decimal(a.max(b), 0),

@@ -37,6 +37,8 @@ pub struct Inference {
     pub decimals: bool,
     /// `inferTimestamp`: texts may be TIMESTAMP.
     pub times: bool,
+    /// Times that name no zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    pub times_without_zone: bool,
     /// `dropFieldIfAllNull`: what was only ever NULL is left out.
     pub without_nulls: bool,
 }
@@ -120,9 +122,19 @@ impl Inference {
         {
             return Inferred::Type(DataType::Decimal(precision as u8, scale as u8));
         }
-        let time = DataType::Timestamp;
-        let is_time = self.times && self.reading.notation.long(text, &time).is_some();
-        Inferred::Type(if is_time { time } else { DataType::String })
+        Inferred::Type(self.time(text).unwrap_or(DataType::String))
+    }
+
+    /// The type of a text that is a time.
+    fn time(&self, text: &str) -> Option<DataType> {
+        if !self.times {
+            return None;
+        }
+        let notation = &self.reading.notation;
+        if self.times_without_zone && notation.is_timestamp_ntz(text) {
+            return Some(DataType::TimestampNtz);
+        }
+        notation.long(text, &DataType::Timestamp).map(|_| DataType::Timestamp)
     }
 
     /// The type as a column has it; `None` if it is left out, as an object without fields is.
@@ -209,6 +221,14 @@ fn together(a: DataType, b: DataType) -> DataType {
             }
         }
         _ if a.is_numeric() && b.is_numeric() => DataType::Double,
+        _ if matches!(
+            (&a, &b),
+            (DataType::Timestamp, DataType::TimestampNtz)
+                | (DataType::TimestampNtz, DataType::Timestamp)
+        ) =>
+        {
+            DataType::Timestamp
+        }
         _ => DataType::String,
     }
 }

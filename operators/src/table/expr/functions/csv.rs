@@ -8,6 +8,7 @@ use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, failed, from_cells};
+use crate::table::expr::rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
@@ -185,7 +186,8 @@ fn resolve_schema_of(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn inferred(written: &str, options: &Options) -> PlanResult<String> {
     let read = read_options(options, Tz::UTC)?;
     let date_format = get(options, "dateFormat");
-    let mut inference = Inference::new(&read, date_format.as_deref());
+    let mut inference = Inference::new(&read, date_format.as_deref())
+        .with_times_without_zone(Rules::current().timestamps_without_zone);
     inference.begin(written.as_bytes(), false);
     if !inference.has_columns() {
         return Err(PlanError::new(

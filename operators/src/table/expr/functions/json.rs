@@ -173,6 +173,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
         all_text: is_on("primitivesAsString"),
         decimals: is_on("prefersDecimal"),
         times: is_on("inferTimestamp"),
+        times_without_zone: crate::table::expr::rules::Rules::current().timestamps_without_zone,
         without_nulls: is_on("dropFieldIfAllNull"),
     };
     match inference.of(json.as_bytes()) {
