@@ -58,6 +58,9 @@ impl From<Box<EvalError>> for EngineError {
 /// The value of an expression for a record.
 pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
 
+/// The most bytes of an error's reason: it quotes values, which may be long.
+const REASON_BYTES_MAX: usize = 1 << 10;
+
 /// Builds an error.
 #[cold]
 pub fn failed<T>(
@@ -65,7 +68,14 @@ pub fn failed<T>(
     reason: impl Into<String>,
     fix: &'static str,
 ) -> Result<T, Box<EvalError>> {
-    Err(Box::new(EvalError { condition, reason: reason.into(), fix, passes: false }))
+    let mut reason = reason.into();
+    if reason.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at));
+        let length = reason.len();
+        reason.truncate(end.unwrap_or(0));
+        reason.push_str(&format!("… ({length} bytes)"));
+    }
+    Err(Box::new(EvalError { condition, reason, fix, passes: false }))
 }
 
 /// What an expression sees: the row, and an arena that lives as long as the record.

@@ -15,15 +15,24 @@ use std::collections::HashSet;
 
 /// The position of a group that did not participate in the match.
 pub const NONE: usize = usize::MAX;
-/// The most steps of a search, to which `STEPS_A_UNIT` is added for each unit of the text.
+/// The most steps of all searches in a text, to which `STEPS_A_UNIT` is added for each unit of a
+/// text, up to `STEPS_MAX`. A long text has at least `STEPS_OF_LONG` for each unit.
 const STEPS: usize = 10_000_000;
 const STEPS_A_UNIT: usize = 1000;
+const STEPS_MAX: usize = 300_000_000;
+const STEPS_OF_LONG: usize = 30;
 /// The most entries on the backtracking stack.
 const CHOICES: usize = 4_000_000;
 
 /// The error of a search that exceeded its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Runaway;
+
+/// The limit of steps in a text of a length.
+fn steps_of(length: usize) -> usize {
+    let of_units = length.saturating_mul(STEPS_A_UNIT).min(STEPS_MAX);
+    STEPS.saturating_add(of_units).max(length.saturating_mul(STEPS_OF_LONG))
+}
 
 /// A backtracking entry: what to try or to restore when the current path fails.
 enum Entry {
@@ -107,7 +116,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
             registers: vec![0; program.registers],
             stack: Vec::new(),
             failed: Vec::new(),
-            steps: 0,
+            steps: steps_of(text.len()),
             previous: 0,
             last: 0,
             behind: 0,
@@ -119,7 +128,6 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     pub fn find(&mut self, from: usize, previous: usize) -> Run<bool> {
         self.previous = previous;
         self.last = previous;
-        self.steps = STEPS.saturating_add(self.text.len().saturating_mul(STEPS_A_UNIT));
         self.failed.clear();
         self.failed.resize_with(self.program.loops.len(), HashSet::new);
         // Cleared once per search: as in Java, a failed attempt may leave captures for the next.

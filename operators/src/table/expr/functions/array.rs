@@ -1,6 +1,8 @@
 //! Arrays and structs.
 
 use super::equal::stand_in;
+use super::text::bounded;
+use super::value_index::ValueIndex;
 use super::{
     Function, MANY, Typed, any_nullable, called, cells, expect, function, nullable_cells, take,
 };
@@ -241,9 +243,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         two_arrays,
         |a, call, arena| {
             let t = call.element(0);
-            let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
-            let both = elements(a[0].array(), t)
-                .filter(|c| others.iter().any(|o| order(*c, *o, t).is_eq()));
+            let mut others = ValueIndex::of(elements(a[1].array(), t), t);
+            let both = elements(a[0].array(), t).filter(|c| others.contains(*c));
             Ok(distinct(both, t, arena))
         },
     ),
@@ -254,9 +255,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         two_arrays,
         |a, call, arena| {
             let t = call.element(0);
-            let others: Vec<Cell<'_>> = elements(a[1].array(), t).collect();
-            let rest = elements(a[0].array(), t)
-                .filter(|c| !others.iter().any(|o| order(*c, *o, t).is_eq()));
+            let mut others = ValueIndex::of(elements(a[1].array(), t), t);
+            let rest = elements(a[0].array(), t).filter(|c| !others.contains(*c));
             Ok(distinct(rest, t, arena))
         },
     ),
@@ -271,8 +271,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, _| {
             let t = call.element(0);
             let (x, y) = (a[0].array(), a[1].array());
-            let common = elements(x, t)
-                .any(|c| !c.is_null() && elements(y, t).any(|o| order(c, o, t).is_eq()));
+            let mut others = ValueIndex::of(elements(y, t), t);
+            let common = elements(x, t).any(|c| !c.is_null() && others.contains(c));
             let null = x.len > 0
                 && y.len > 0
                 && (elements(x, t).any(Cell::is_null) || elements(y, t).any(Cell::is_null));
@@ -322,6 +322,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                     out.push_str(a[1].text());
                 }
                 out.push_str(part);
+                bounded(out.len())?;
             }
             Ok(super::made(arena, &out))
         },
@@ -352,6 +353,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                         "",
                     );
                 }
+                bounded_array(count, value.bytes().len().saturating_mul(count))?;
                 Ok(collected(std::iter::repeat_n(value, count), cx.arena))
             })
         },
@@ -368,11 +370,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |a, call, arena| {
             let (outer, inner) = (call.element(0), super::element_of(&call.to));
-            let mut all = Vec::new();
+            let (mut all, mut bytes) = (Vec::new(), 0usize);
             for array in elements(a[0].array(), outer) {
                 if array.is_null() {
                     return Ok(Cell::Null);
                 }
+                bytes = bytes.saturating_add(array.bytes().len());
+                bounded_array(all.len(), bytes)?;
                 all.extend(elements(array.array(), inner));
             }
             Ok(collected(all.into_iter(), arena))
@@ -465,12 +469,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let longest = a.iter().map(|array| array.array().len).max().unwrap_or(0);
             let mut out = BumpVec::new_in(arena);
             let mut writer = RowWriter::array(&mut out, longest);
+            let arrays = a.iter().enumerate();
+            let mut arrays: Vec<_> =
+                arrays.map(|(at, array)| elements(array.array(), call.element(at))).collect();
             for i in 0..longest {
                 let mut entry = BumpVec::new_in(arena);
                 let mut fields = RowWriter::new(&mut entry, a.len());
-                for (at, array) in a.iter().enumerate() {
-                    let cell = elements(array.array(), call.element(at)).nth(i);
-                    cell.unwrap_or(Cell::Null).put(&mut fields, at);
+                for (at, cells) in arrays.iter_mut().enumerate() {
+                    cells.next().unwrap_or(Cell::Null).put(&mut fields, at);
                 }
                 writer.bytes(i, &entry);
             }
@@ -485,6 +491,21 @@ pub(super) static FUNCTIONS: &[Function] = &[
         sequence,
     ),
 ];
+
+/// Most bytes of an array that is larger than what it is made of.
+const ARRAY_BYTES_MAX: usize = 1 << 30;
+
+/// Refuses an array of some elements whose bytes, besides a word each, are too many.
+pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalError>> {
+    if bytes.saturating_add(8 * count) <= ARRAY_BYTES_MAX {
+        return Ok(());
+    }
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        format!("an array of {bytes} bytes"),
+        "Arrays are made of at most 1 GiB",
+    )
+}
 
 /// Most elements of a sequence.
 pub(super) const SEQUENCE_MOST: usize = 1 << 20;
@@ -563,13 +584,8 @@ fn distinct<'a>(
     data_type: &DataType,
     arena: &'a bumpalo::Bump,
 ) -> Cell<'a> {
-    let mut out: Vec<Cell<'a>> = Vec::new();
-    for cell in cells {
-        if !out.iter().any(|other| order(*other, cell, data_type).is_eq()) {
-            out.push(stand_in(cell, data_type, arena));
-        }
-    }
-    collected(out.into_iter(), arena)
+    let found = ValueIndex::of(cells, data_type).into_values();
+    collected(found.into_iter().map(|cell| stand_in(cell, data_type, arena)), arena)
 }
 
 /// An array and an element, of one type.

@@ -3,6 +3,7 @@
 //! The body is an expression like any other; its variables are handed in beside the row
 //! ([`Cx::variables`]).
 
+use super::array::bounded_array;
 use super::{Call, Function, called, element_of, map, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
@@ -249,6 +250,9 @@ fn lambda(
     Ok(Resolved { node: Node::Lambda(names.len(), Box::new(body)), data_type, nullable })
 }
 
+/// Values that are sorted by insertion, as Java does.
+const RUN: usize = 32;
+
 /// How many variables the lambda of an argument has.
 fn arity(call: &Call, index: usize) -> usize {
     match call.args[index].node {
@@ -257,8 +261,24 @@ fn arity(call: &Call, index: usize) -> usize {
     }
 }
 
+/// Most bytes that are allocated for the values of a record. Each call of a lambda takes some, so
+/// that it bounds the calls too: some tens of millions.
+const RECORD_BYTES_MAX: usize = 1 << 30;
+
+#[cold]
+fn too_large<T>() -> Result<T, Box<EvalError>> {
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        "the lambda makes values of more than 1 GiB for a record",
+        "Give it shorter arrays: nested lambdas are called for each pair of elements",
+    )
+}
+
 /// Evaluates a body with more variables.
 fn with<'a>(body: &Compiled, cx: Cx<'a>, more: &[Cell<'a>]) -> Result<Cell<'a>, Box<EvalError>> {
+    if cx.arena.allocated_bytes() > RECORD_BYTES_MAX {
+        return too_large();
+    }
     let known = cx.variables.len();
     let variables = cx.arena.alloc_slice_fill_with(known + more.len(), |i| {
         if i < known { cx.variables[i] } else { more[i - known] }
@@ -270,11 +290,12 @@ fn parts<const N: usize>(args: Vec<Compiled>) -> [Compiled; N] {
     super::take(args)
 }
 
-fn array_of<'a>(cells: &[Cell<'_>], cx: Cx<'a>) -> Cell<'a> {
+fn array_of<'a>(cells: &[Cell<'_>], cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> {
+    bounded_array(cells.len(), cells.iter().map(|cell| cell.bytes().len()).sum())?;
     let mut out = BumpVec::new_in(cx.arena);
     let mut writer = RowWriter::array(&mut out, cells.len());
     cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
-    Cell::Bytes(out.into_bump_slice())
+    Ok(Cell::Bytes(out.into_bump_slice()))
 }
 
 fn transform(args: Vec<Compiled>, call: Call) -> Compiled {
@@ -290,7 +311,7 @@ fn transform(args: Vec<Compiled>, call: Call) -> Compiled {
             let variables = [cell, Cell::Long(i as i64)];
             out.push(with(&body, cx, &variables[..1 + usize::from(indexed)])?);
         }
-        Ok(array_of(&out, cx))
+        array_of(&out, cx)
     })
 }
 
@@ -309,7 +330,7 @@ fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
                 out.push(cell);
             }
         }
-        Ok(array_of(&out, cx))
+        array_of(&out, cx)
     })
 }
 
@@ -372,7 +393,7 @@ fn zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
             let pair = [a.next().unwrap_or(Cell::Null), b.next().unwrap_or(Cell::Null)];
             out.push(with(&body, cx, &pair)?);
         }
-        Ok(array_of(&out, cx))
+        array_of(&out, cx)
     })
 }
 
@@ -425,7 +446,7 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
         let mut cells: Vec<Cell<'_>> = elements(array.array(), &element).collect();
         let mut fault = None;
         // An order that contradicts itself must not panic: a stable merge by hand, not `sort_by`.
-        insertion_sort(&mut cells, |a, b| match with(&body, cx, &[a, b]) {
+        stable_sort(&mut cells, |a, b| match with(&body, cx, &[a, b]) {
             Ok(Cell::Long(n)) => n.cmp(&0),
             Ok(_) => {
                 let null =
@@ -443,9 +464,38 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
         });
         match fault {
             Some(error) => Err(error),
-            None => Ok(array_of(&cells, cx)),
+            None => array_of(&cells, cx),
         }
     })
+}
+
+/// Sorts runs of a few values by insertion, and merges them: stable, and safe with any comparison.
+fn stable_sort<'a>(
+    cells: &mut Vec<Cell<'a>>,
+    mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,
+) {
+    cells.chunks_mut(RUN).for_each(|run| insertion_sort(run, &mut compare));
+    let mut width = RUN;
+    let mut merged = Vec::with_capacity(cells.len());
+    while width < cells.len() {
+        merged.clear();
+        for pair in cells.chunks(2 * width) {
+            let (mut left, mut right) = pair.split_at(width.min(pair.len()));
+            while let ([a, ..], [b, ..]) = (left, right) {
+                if compare(*b, *a) == Ordering::Less {
+                    merged.push(*b);
+                    right = &right[1..];
+                } else {
+                    merged.push(*a);
+                    left = &left[1..];
+                }
+            }
+            merged.extend_from_slice(left);
+            merged.extend_from_slice(right);
+        }
+        std::mem::swap(cells, &mut merged);
+        width *= 2;
+    }
 }
 
 /// Insertion by bisection behind the run that the values begin with: stable, and safe with any

@@ -1,5 +1,6 @@
 //! Maps and structs.
 
+use super::value_index::ValueIndex;
 use super::{
     Function, MANY, Typed, any_nullable, cells, element_of, function, nullable_cells, unexpected,
 };
@@ -381,8 +382,8 @@ pub(super) fn build<'a>(
     if keys.iter().any(|key| key.is_null()) {
         return failed("NULL_MAP_KEY", "a key of a map is NULL", "Filter such entries before");
     }
-    let twice = (1..keys.len())
-        .find(|i| keys[..*i].iter().any(|other| order(*other, keys[*i], key_type).is_eq()));
+    let mut index = ValueIndex::new(key_type);
+    let twice = keys.iter().position(|key| index.insert(*key).is_err());
     if let Some(at) = twice {
         if semantics.last_key_wins {
             let (keys, values) = last_of_each(keys, values, key_type);
@@ -410,17 +411,14 @@ fn last_of_each<'c>(
     values: &[Cell<'c>],
     key_type: &DataType,
 ) -> (Vec<Cell<'c>>, Vec<Cell<'c>>) {
-    let (mut found, mut of) = (Vec::<Cell<'c>>::new(), Vec::new());
+    let (mut found, mut of) = (ValueIndex::new(key_type), Vec::new());
     for (key, value) in keys.iter().zip(values) {
-        match found.iter().position(|other| order(*other, *key, key_type).is_eq()) {
-            Some(at) => of[at] = *value,
-            None => {
-                found.push(*key);
-                of.push(*value);
-            }
+        match found.insert(*key) {
+            Ok(()) => of.push(*value),
+            Err(at) => of[at] = *value,
         }
     }
-    (found, of)
+    (found.into_values(), of)
 }
 
 /// A key as a map holds it: -0.0 is 0.0.

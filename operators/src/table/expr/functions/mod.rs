@@ -10,6 +10,7 @@ mod equal;
 mod hash;
 mod json;
 mod lambda;
+mod levenshtein;
 mod like;
 mod map;
 mod math;
@@ -26,6 +27,7 @@ mod strict;
 mod string;
 mod text;
 mod time;
+mod value_index;
 
 pub use time::of_word as time_of_word;
 mod window;

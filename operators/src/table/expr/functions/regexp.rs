@@ -1,6 +1,8 @@
 //! Functions of [regular expressions](crate::table::regexp). A pattern that is a literal is read
 //! once, patterns of a column are kept while they come again.
 
+use super::array::collected;
+use super::text::bounded;
 use super::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
@@ -192,6 +194,7 @@ fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'
             }
         }
         done = found.end;
+        bounded(out.len())?;
         if !matcher.find().map_err(runaway)? {
             break;
         }
@@ -221,18 +224,17 @@ fn str_to_map(args: Vec<Compiled>, call: Call) -> Compiled {
             })?;
             Ok::<_, Box<EvalError>>(parts)
         };
-        let mut keys: Vec<&str> = Vec::new();
+        let mut keys = super::value_index::ValueIndex::new(&DataType::String);
         let mut values: Vec<Option<&str>> = Vec::new();
         for entry in split(text(bytes), by[0], -1)? {
             let pair = split(entry, by[1], 2)?;
             let key = pair.first().copied().unwrap_or("");
-            if keys.contains(&key) {
+            if keys.insert(Cell::Bytes(key.as_bytes())).is_err() {
                 return super::map::duplicate_key(key);
             }
-            keys.push(key);
             values.push(pair.get(1).copied());
         }
-        let keys = texts(&keys, cx.arena);
+        let keys = collected(keys.into_values().into_iter(), cx.arena);
         let mut out = BumpVec::new_in(cx.arena);
         let mut writer = RowWriter::array(&mut out, values.len());
         for (i, value) in values.iter().enumerate() {

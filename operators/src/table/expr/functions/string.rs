@@ -1,5 +1,6 @@
 //! Strings. Lengths and positions count characters, as in Spark.
 
+use super::text::bounded;
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -11,6 +12,7 @@ use crate::table::types::DataType;
 use crate::table::utf8;
 use bumpalo::Bump;
 use bumpalo::collections::{String as BumpString, Vec as BumpVec};
+use std::collections::HashSet;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     function("upper", "upper(s): in capitals", (1, 1), text_to_text, |a, _, _| {
@@ -313,7 +315,14 @@ fn trim(args: Vec<Compiled>, left: bool, right: bool) -> Compiled {
             return Ok(Some(rest));
         };
         let Some(set) = set(cx)? else { return Ok(None) };
-        let inside = |c: &&[u8]| utf8::chars(set).any(|other| other == *c);
+        let many: HashSet<&[u8]> = match set.len() > FEW_BYTES {
+            true => utf8::chars(set).collect(),
+            false => HashSet::new(),
+        };
+        let inside = |c: &&[u8]| match many.is_empty() {
+            true => utf8::chars(set).any(|other| other == *c),
+            false => many.contains(*c),
+        };
         if left {
             rest = &rest[utf8::chars(rest).take_while(inside).map(<[u8]>::len).sum()..];
         }
@@ -382,6 +391,7 @@ fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> C
                 out.extend_from_slice_copy(separator);
             }
             out.extend_from_slice_copy(part);
+            out.len()
         };
         for (arg, is_array) in &args {
             let Some(value) = arg(cx)? else { continue };
@@ -392,7 +402,7 @@ fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> C
             let array = Array::new(value);
             for slot in (0..array.len).map(|i| array.slot(i)) {
                 if !array.row.is_null(slot) {
-                    add(array.row.bytes(slot));
+                    bounded(add(array.row.bytes(slot)))?;
                 }
             }
         }
@@ -440,6 +450,8 @@ fn compile_substring(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Comp
 }
 
 /// Longest string that padding makes.
+/// The most bytes of a set of characters that are compared one by one; of more there is an index.
+const FEW_BYTES: usize = 16;
 const MAX_PADDED: i64 = 1 << 24;
 
 fn compile_pad(args: Vec<Compiled>, unit: Unit, left: bool) -> Compiled {

@@ -1,5 +1,6 @@
 //! Strings, the rarer functions: parts, positions, formats, codes.
 
+use super::levenshtein::levenshtein;
 use super::number_format::Pattern;
 use super::printf::format_string;
 use super::{
@@ -9,11 +10,14 @@ use crate::table::error::PlanError;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed};
 use crate::table::types::DataType;
+use std::collections::HashMap;
 
 use DataType as T;
 
 /// Longest text that a function makes.
 const TEXT_BYTES_MAX: usize = 1 << 26;
+/// The most characters of a set that are compared one by one; of more there is an index.
+const FEW_CHARS: usize = 16;
 
 pub(super) static FUNCTIONS: &[Function] = &[
     cells(
@@ -79,8 +83,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
             if part.is_empty() {
                 return Ok(a[0]);
             }
-            let out = text.replace(part, a.get(2).map_or("", |by| by.text()));
-            bounded(out.len())?;
+            let by = a.get(2).map_or("", |by| by.text());
+            let most = (text.len() / part.len().max(1) + 1).saturating_mul(by.len());
+            if text.len().saturating_add(most) > TEXT_BYTES_MAX {
+                let count = text.matches(part).count();
+                let kept = text.len() - count.saturating_mul(part.len()).min(text.len());
+                bounded(kept.saturating_add(count.saturating_mul(by.len())))?;
+            }
+            let out = text.replace(part, by);
             Ok(made(arena, &out))
         },
     ),
@@ -96,6 +106,17 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 Some(at) => to.get(at).copied(),
                 None => Some(c),
             };
+            if from.len() <= FEW_CHARS {
+                return Ok(made(
+                    arena,
+                    &a[0].text().chars().filter_map(change).collect::<String>(),
+                ));
+            }
+            let mut by = HashMap::new();
+            for (at, c) in from.iter().enumerate() {
+                by.entry(*c).or_insert_with(|| to.get(at).copied());
+            }
+            let change = |c: char| by.get(&c).copied().unwrap_or(Some(c));
             Ok(made(arena, &a[0].text().chars().filter_map(change).collect::<String>()))
         },
     ),
@@ -137,9 +158,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 3),
         |n, a| typed(n, a, &[T::String, T::String, T::Int], T::Int),
         |a, _, _| {
-            let found = levenshtein(a[0].text(), a[1].text());
             let most = a.get(2).map_or(i64::MAX, |most| most.long());
-            Ok(Cell::Long(if found > most { -1 } else { found }))
+            let found = levenshtein(a[0].text(), a[1].text(), most)?;
+            Ok(Cell::Long(found.unwrap_or(-1)))
         },
     ),
     cells(
@@ -252,21 +273,6 @@ pub(super) fn bounded(bytes: usize) -> Result<(), Box<EvalError>> {
     failed("COLLECTION_SIZE_LIMIT_EXCEEDED", format!("a text of {bytes} bytes"), "At most 64 MiB")
 }
 
-fn levenshtein(a: &str, b: &str) -> i64 {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<i64> = (0..=b.len() as i64).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i as i64 + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = corner + i64::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn soundex(text: &str) -> String {
     let code = |c: char| match c.to_ascii_uppercase() {
         'B' | 'F' | 'P' | 'V' => Some('1'),
@@ -351,6 +357,5 @@ mod tests {
     fn sounds_and_distances() {
         assert_eq!(soundex("Robert"), "R163");
         assert_eq!(soundex("Ashcraft"), "A261");
-        assert_eq!(levenshtein("kitten", "sitting"), 3);
     }
 }

@@ -31,13 +31,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, _, arena| {
             let [time, width, slide, start] = longs(a);
             let last = time - (time - start).rem_euclid(slide);
-            let most = (width + slide - 1) / slide;
+            let most = width.saturating_add(slide - 1) / slide;
             let begins = (0..most).map(|k| last - k * slide);
-            let begins = begins.filter(|begin| *begin > time - width);
+            let begins = begins.filter(|begin| *begin > time.saturating_sub(width));
             let mut out = BumpVec::new_in(arena);
             let mut writer = RowWriter::array(&mut out, begins.clone().count());
             for (i, begin) in begins.enumerate() {
-                span(begin, begin + width, arena).put(&mut writer, i);
+                span(begin, begin.saturating_add(width), arena).put(&mut writer, i);
             }
             Ok(Cell::Bytes(out.into_bump_slice()))
         },
