@@ -273,4 +273,52 @@ fn pipes_and_links_in_a_circle_are_passed_over() {
     let pipe = std::process::Command::new("mkfifo").arg(folder.0.join("in/pipe.json")).status();
     assert!(pipe.unwrap().success());
     assert_eq!(folder.json("in", &[("recursiveFileLookup", "true")]), "1 2");
+    // Given as the path itself it is an error, whether the schema is given or not.
+    for (path, condition) in [
+        ("in/pipe.json", "FILE_SOURCE_FAILED"),
+        ("zero", "FILE_SOURCE_FAILED"),
+        ("in/itself", "PATH_NOT_FOUND"),
+    ] {
+        if path == "zero" {
+            std::os::unix::fs::symlink("/dev/zero", folder.0.join(path)).unwrap();
+        }
+        for format in ["json", "csv", "text", "parquet", "orc"] {
+            for ddl in [None, Some("value STRING")] {
+                assert_eq!(folder.rows(format, ddl, path, &[]), condition, "{format} {path}");
+            }
+        }
+    }
+}
+
+/// A stream tells of each path once, and counts them.
+#[cfg(unix)]
+#[test]
+fn a_stream_counts_the_paths_that_are_no_files() {
+    use std::sync::Mutex;
+    static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let folder = Folder::new("special");
+    folder.row("in/a.json", 1);
+    std::os::unix::fs::symlink("/dev/zero", folder.0.join("in/zero.json")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.0.join("in/s.json")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(folder.0.join("in/pipe.json")).status();
+    assert!(pipe.unwrap().success());
+    let session = Session::new();
+    session.on_notice(|line| NOTICES.lock().unwrap().push(line.to_string()));
+    let frame = session.read_stream().format("json").option("path", folder.0.join("in").display());
+    let frame = frame.schema(Schema::parse_ddl("n INT").unwrap()).load().unwrap();
+    let writer = frame.write_stream().format("memory").query_name("out");
+    let query = writer.trigger(millstream::session::Trigger::AvailableNow).start().unwrap();
+    query.await_termination().unwrap();
+    assert_eq!(session.table("out").unwrap().rows(), [[Value::Long(1)]]);
+    assert_eq!(query.totals().passed_over, 3);
+    let notices = NOTICES.lock().unwrap();
+    let told: Vec<_> = notices.iter().filter(|line| line.starts_with("passed over")).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for kind in [
+        "pipe.json: it is a named pipe (FIFO)",
+        "s.json: it is a socket",
+        "zero.json: it is a device",
+    ] {
+        assert!(told.iter().any(|line| line.ends_with(kind)), "{kind}: {told:?}");
+    }
 }

@@ -129,6 +129,22 @@ impl Root {
             return pattern.map(Self::Pattern).map_err(|error| invalid("path", path, &error));
         }
         let whole = absolute();
+        if let Ok(metadata) = std::fs::metadata(&whole)
+            && let Some(kind) = special(&metadata)
+        {
+            return Err(PlanError::new(
+                "FILE_SOURCE_FAILED",
+                format!("{} is {kind}, not a file or a folder", whole.display()),
+                "A file source reads files. To read a stream of bytes, send it to a socket source",
+            ));
+        }
+        if whole.is_symlink() && !whole.exists() {
+            return Err(PlanError::new(
+                "PATH_NOT_FOUND",
+                format!("{} is {BROKEN_LINK}", whole.display()),
+                "Give the path of a folder or a file",
+            ));
+        }
         if !whole.exists() {
             return Err(PlanError::new(
                 "PATH_NOT_FOUND",
@@ -251,7 +267,7 @@ impl Listing {
             for path in paths {
                 let metadata = std::fs::metadata(&path);
                 let metadata = metadata.map_err(|error| unreadable(&path, &error))?;
-                self.consider(path, &metadata, &mut found);
+                self.file(path, &metadata, &mut found, report);
             }
             return Ok(found);
         }
@@ -260,7 +276,7 @@ impl Listing {
             let metadata = match std::fs::metadata(root) {
                 Ok(metadata) => metadata,
                 Err(_) if root.is_symlink() => {
-                    report(root, "it is a link that leads nowhere");
+                    report(root, BROKEN_LINK);
                     continue;
                 }
                 Err(error) => return Err(unreadable(root, &error)),
@@ -297,7 +313,7 @@ impl Listing {
             }
             let is_direct = is_direct(file);
             if is_direct && self.only_partitions {
-                report(&file.path, "it lies outside of the folders of partitions");
+                report(&file.path, "a file outside of the folders of partitions");
             }
             is_direct && !self.only_partitions
         });
@@ -330,7 +346,7 @@ impl Listing {
                 Err(_) => {
                     // It may be gone since it was listed, but a link is still there.
                     if is_link {
-                        report(&below, "it is a link that leads nowhere or in a circle");
+                        report(&below, BROKEN_LINK);
                     }
                     continue;
                 }
@@ -338,11 +354,11 @@ impl Listing {
             if !metadata.is_dir() {
                 self.file(below, &metadata, found, report);
             } else if is_link && leads_back(&below, path) {
-                report(&below, "it is a link to a folder that it lies in");
+                report(&below, "a link to a folder that it lies in");
             } else if depth < DEPTH_MAX {
                 self.folder(&below, depth + 1, found, report)?;
             } else {
-                report(&below, "it lies in too many folders");
+                report(&below, "a folder in more than 64 folders");
             }
         }
         Ok(())
@@ -356,10 +372,9 @@ impl Listing {
         found: &mut Vec<FileInfo>,
         report: &mut Report<'_>,
     ) {
-        if metadata.is_file() {
-            self.consider(path, metadata, found);
-        } else {
-            report(&path, "it is neither a file nor a folder, but a pipe, a socket or a device");
+        match special(metadata) {
+            None => self.consider(path, metadata, found),
+            Some(kind) => report(&path, kind),
         }
     }
 
@@ -440,6 +455,32 @@ impl Listing {
         };
         Ok(columns.into_iter().map(field).collect())
     }
+}
+
+/// Why a link is passed over whose target cannot be looked at.
+const BROKEN_LINK: &str = "a link that leads nowhere or in a circle";
+
+/// What a path is that is neither a file nor a folder. To open it could wait for a writer for ever,
+/// or read without an end.
+pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return None;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Some("a named pipe (FIFO)");
+        }
+        if kind.is_socket() {
+            return Some("a socket");
+        }
+        if kind.is_char_device() || kind.is_block_device() {
+            return Some("a device");
+        }
+    }
+    Some("neither a file nor a folder")
 }
 
 /// Whether a link leads to a folder that it lies in.

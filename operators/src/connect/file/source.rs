@@ -21,7 +21,7 @@
 use super::decode::{Decoder, Mode};
 use super::input::{Found, Input};
 use super::limits::Limits;
-use super::listing::{FileInfo, Listing, unreadable};
+use super::listing::{FileInfo, Listing, special, unreadable};
 use super::log::{Crc, FileLog};
 #[cfg(feature = "columnar")]
 use super::of_file::OfFile;
@@ -465,10 +465,13 @@ impl FileSource {
 
     /// New files, in the order in which they are to be read.
     fn list(&mut self) -> Result<VecDeque<FileInfo>, EngineError> {
-        let Self { config, env, notice, reported, .. } = self;
+        let Self { config, env, notice, reported, counters, .. } = self;
+        let passed_over = &counters.passed_over;
         let mut found = config.listing.list(env.storage(), &mut |path, why| {
             if reported.len() < REPORTED_MAX && reported.insert(path.to_path_buf()) {
-                notice(&format!("passed over {}: {why}", path.display()));
+                notice(&format!("passed over {}: it is {why}", path.display()));
+                // ORDERING: relaxed: a counter that nothing else depends on.
+                passed_over.fetch_add(1, Ordering::Relaxed);
             }
         })?;
         let horizon_ms = if self.seen.is_empty() { 0 } else { self.horizon_ms() };
@@ -562,8 +565,15 @@ impl FileSource {
             let path = path_of(&listed.path);
             let skip_to = std::mem::take(&mut self.skip_to);
             let partitions = self.config.listing.partitions(&path);
-            let is_empty = std::fs::metadata(&path).is_ok_and(|about| about.len() == 0);
+            let about = std::fs::metadata(&path);
+            // It may have been replaced since it was listed.
+            let special = about.as_ref().ok().and_then(special);
+            let is_empty = about.is_ok_and(|about| about.len() == 0);
             let opened = match &mut self.config.contents {
+                _ if special.is_some() => {
+                    let kind = format!("it is {}", special.unwrap_or_default());
+                    Err(std::io::Error::other(kind))
+                }
                 _ if is_empty => Ok(Opened::Nothing),
                 Contents::Records(decoder) => {
                     decoder.begin_file(&path, &partitions)?;

@@ -255,6 +255,8 @@ pub struct SourceCounters {
     pub records: Arc<AtomicU64>,
     /// Records set aside.
     pub bad: BadRecords,
+    /// Paths passed over: neither files nor folders, or links that lead nowhere.
+    pub passed_over: Arc<AtomicU64>,
 }
 
 /// When line 0, 1, 2 … was meant to be sent, on the query's clock in nanoseconds.
