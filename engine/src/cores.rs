@@ -1,4 +1,16 @@
-//! How many cores this process may really use: the affinity mask and the cgroup's CPU quota.
+//! The cores that this process may use, and which of them its workers are pinned to.
+
+mod machine;
+mod placement;
+
+pub use machine::parse_list;
+pub use placement::Claim;
+
+use crate::error::EngineError;
+use machine::{Machine, quota, show_list};
+use placement::Shared;
+use std::path::Path;
+use std::sync::OnceLock;
 
 /// A core that a worker may be pinned to.
 pub type Core = core_affinity::CoreId;
@@ -37,7 +49,10 @@ impl Breath {
     }
 }
 
-/// Cores that this process may use at once: the affinity mask, capped by the cgroup quota
+/// The folder, in that of temporary files, in which processes tell each other which cores they hold.
+const LOCKS: &str = "millstream-cores";
+
+/// Cores that this process may use at once: the affinity mask, capped by the quota of its cgroups
 /// (rounded down, at least 1).
 pub fn usable() -> usize {
     let allowed = allowed().len();
@@ -46,16 +61,66 @@ pub fn usable() -> usize {
     } else {
         allowed
     };
-    let quota = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok();
-    quota.as_deref().and_then(quota_cores).map_or(allowed, |cores| cores.clamp(1, allowed))
+    quota(Path::new("/")).map_or(allowed, |cores| cores.clamp(1, allowed))
 }
 
-/// Whole cores of a cgroup v2 `cpu.max` line, `None` for no limit.
-fn quota_cores(line: &str) -> Option<usize> {
-    let mut words = line.split_whitespace();
-    let quota: u64 = words.next()?.parse().ok()?;
-    let period: u64 = words.next()?.parse().ok()?;
-    (period > 0).then(|| (quota / period) as usize)
+/// Chooses cores for the workers of a query: such that no other query of this machine has pinned
+/// workers to, or those of a list. They are held until the claim is dropped.
+pub fn claim(workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
+    let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
+    if let Some(list) = list {
+        check(list, &mask)?;
+    }
+    let machine = Machine::read(Path::new("/"), &mask, std::env::temp_dir().join(LOCKS));
+    Ok(Claim::new(registry(), &machine, workers, list))
+}
+
+/// The registry of this process.
+fn registry() -> &'static Shared {
+    static REGISTRY: OnceLock<Shared> = OnceLock::new();
+    REGISTRY.get_or_init(Shared::default)
+}
+
+/// The cores that pinned workers of this process hold now, in order.
+pub fn held() -> Vec<usize> {
+    placement::held(registry())
+}
+
+/// A claim of no core.
+pub fn unpinned() -> Claim {
+    Claim::none()
+}
+
+/// Refuses cores that are not in the affinity mask.
+fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
+    let others: Vec<usize> = list.iter().copied().filter(|id| !mask.contains(id)).collect();
+    if others.is_empty() && !list.is_empty() {
+        return Ok(());
+    }
+    let (others, mask) = (show_list(others.into_iter()), show_list(mask.iter().copied()));
+    let reason = match others.is_empty() {
+        true => "no core is listed".to_string(),
+        false => format!("this process may not use the cores {others}"),
+    };
+    Err(EngineError::operator("CORES_NOT_ALLOWED", reason, format!("List some of {mask}")))
+}
+
+/// Restricts the calling thread, and those that it starts from now on, to a list of cores.
+#[cfg(target_os = "linux")]
+pub fn confine(list: &[usize]) -> Result<(), EngineError> {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
+    check(list, &mask)?;
+    let mut set = CpuSet::new();
+    let set_all = list.iter().try_for_each(|id| set.set(*id));
+    let done = set_all.and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    done.map_err(|error| EngineError::runtime("restrict the process to cores", error.into()))
+}
+
+/// Other systems have no affinity mask: pinned workers keep to their list.
+#[cfg(not(target_os = "linux"))]
+pub fn confine(_list: &[usize]) -> Result<(), EngineError> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -63,11 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_quota_as_the_kernel_writes_it() {
-        assert_eq!(quota_cores("max 100000\n"), None);
-        assert_eq!(quota_cores("150000 100000\n"), Some(1));
-        assert_eq!(quota_cores("400000 100000"), Some(4));
-        assert_eq!(quota_cores("nonsense"), None);
+    fn cores_that_the_process_may_not_use_are_refused() {
         assert!(usable() >= 1);
+        assert!(check(&[1, 2], &[0, 1, 2, 3]).is_ok());
+        for (list, reason) in [
+            (&[2, 7, 8][..], "this process may not use the cores 7-8. List some of 0-3"),
+            (&[], "no core is listed. List some of 0-3"),
+        ] {
+            let error = check(list, &[0, 1, 2, 3]).unwrap_err();
+            assert_eq!(error.to_string(), format!("CORES_NOT_ALLOWED: {reason}"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! pinned threads ([`Job::start`]) or one step at a time from a seed ([`Job::simulate`]).
 
 use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
-use crate::cores;
+use crate::cores::{self, Core};
 use crate::driver::{
     Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
 };
@@ -27,8 +27,11 @@ use std::time::Duration;
 pub struct Config {
     /// Worker threads; capped at the cores that this process may use.
     pub workers: usize,
-    /// Whether workers are pinned to cores.
+    /// Whether workers are pinned to cores that no other query holds.
     pub pin: bool,
+    /// The cores to which pinned workers are restricted, which they then share with other queries
+    /// if they must; without a list, all that the process may use.
+    pub cores: Option<Vec<usize>>,
     /// How workers wait.
     pub wait: WaitProfile,
     /// When epochs happen.
@@ -43,6 +46,7 @@ impl Default for Config {
         Self {
             workers: 1,
             pin: true,
+            cores: None,
             wait: WaitProfile::Balanced,
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
             explain_slow: true,
@@ -79,7 +83,8 @@ pub struct Job {
 impl Job {
     /// A job with no tasklets, in the real world.
     pub fn new(name: &str, config: Config) -> Result<Self, EngineError> {
-        let workers = config.workers.min(cores::usable());
+        let most = config.cores.as_ref().map_or(usize::MAX, Vec::len);
+        let workers = config.workers.min(cores::usable()).min(most);
         Self::in_env(name, Config { workers, ..config }, Arc::new(RealEnv::default()))
     }
 
@@ -311,7 +316,12 @@ impl Job {
         let (driver, seats, inbox, reports) = self.into_driver();
         let phase = driver.phase();
         let halt = Arc::new(AtomicBool::new(false));
-        let pinned = if config.pin { cores::allowed() } else { Vec::new() };
+        let busy = seats.iter().filter(|seat| !seat.tasklets.is_empty()).count();
+        let claim = match config.pin {
+            true => cores::claim(busy, config.cores.as_deref())?,
+            false => cores::unpinned(),
+        };
+        let core_notice = claim.notice().map(str::to_string);
         let mut threads = Vec::new();
         let wakers: Vec<Waker> = seats.iter().map(|seat| seat.waker.clone()).collect();
         for (index, seat) in seats.into_iter().enumerate() {
@@ -322,7 +332,7 @@ impl Job {
                 tasklets: seat.tasklets,
                 poll: seat.poll,
                 waker: seat.waker,
-                core: pinned.get(index).copied(),
+                core: claim.core(threads.len()).map(|id| Core { id }),
                 wait: config.wait,
                 explain_slow: config.explain_slow,
                 env: env.clone(),
@@ -349,12 +359,14 @@ impl Job {
                 }
                 // With the driver goes the checkpoint's lock: not before nobody works in it.
                 drop(driver);
+                // No worker runs any more.
+                drop(claim);
                 let (slot, changed) = &*shared;
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
                 changed.notify_all();
             }),
         )?;
-        Ok(Running { reports, outcome, phase, thread: Mutex::new(Some(thread)) })
+        Ok(Running { reports, outcome, phase, core_notice, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
@@ -393,10 +405,17 @@ pub struct Running {
     reports: Sender<Report>,
     outcome: Arc<Outcome>,
     phase: PhaseCell,
+    core_notice: Option<String>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Running {
+    /// What the user should know of the cores: that pinned workers share one, or that workers are
+    /// not pinned because none is free.
+    pub fn core_notice(&self) -> Option<&str> {
+        self.core_notice.as_deref()
+    }
+
     /// What the driver is at.
     pub fn phase(&self) -> Phase {
         self.phase.get()

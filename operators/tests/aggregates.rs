@@ -405,8 +405,14 @@ fn a_count_goes_on_on_threads() {
         let (sink, mut output) = flow.output();
         stream.key_by(String::clone).aggregate(Count).sink(sink);
         let wait = WaitProfile::Park;
-        let config =
-            Config { workers: 2, pin: false, wait, trigger: CONTINUOUS, explain_slow: false };
+        let config = Config {
+            workers: 2,
+            pin: false,
+            cores: None,
+            wait,
+            trigger: CONTINUOUS,
+            explain_slow: false,
+        };
         let query = flow.start(config).unwrap();
         assert_eq!(input.committed(), 3 * (run - 1));
         ["a", "b", "a"].into_iter().for_each(|word| input.push(word.to_string()).unwrap());

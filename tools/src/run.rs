@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::say::say;
 use clap::Args;
 use millstream::session::{Overrides, Progress, Session, StreamingQuery, Totals, parse_trigger};
+use millstream_engine::cores::parse_list;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,10 +29,21 @@ pub(crate) struct RunArgs {
     /// `checkpointLocation`, or with several queries the folder above theirs
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
+    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    #[arg(long, value_name = "LIST")]
+    cores: Option<String>,
     /// Write a JSON line per committed epoch to this file, with Spark's field names; `-` is
     /// standard error
     #[arg(long, value_name = "FILE")]
     progress: Option<PathBuf>,
+}
+
+/// Restricts this process to a list of cores.
+pub(crate) fn confine(cores: &str) -> Result<(), Failure> {
+    let list = parse_list(cores).map_err(|error| {
+        Failure::Wrong(format!("--cores {cores}: {error}. Write a list such as 0-3,6"))
+    })?;
+    Ok(millstream_engine::cores::confine(&list)?)
 }
 
 #[derive(Args)]
@@ -43,14 +55,24 @@ pub(crate) struct ExplainArgs {
     set: Vec<String>,
 }
 
-fn read(path: &PathBuf) -> Result<String, Failure> {
+/// The most bytes of a job file.
+const JOB_BYTES_MAX: u64 = 64 << 20;
+
+/// The text of a job, from a file or, for `-`, from standard input. It may come from a pipe, but a
+/// device such as `/dev/zero` would never end.
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     let fails = |error| Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()));
-    if path.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(fails)?;
-        return Ok(text);
+    let source: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path).map_err(fails)?),
+    };
+    let mut text = String::new();
+    source.take(JOB_BYTES_MAX + 1).read_to_string(&mut text).map_err(fails)?;
+    if text.len() as u64 > JOB_BYTES_MAX {
+        let reason = format!("it has more than {JOB_BYTES_MAX} bytes");
+        return Err(fails(std::io::Error::other(reason)));
     }
-    std::fs::read_to_string(path).map_err(fails)
+    Ok(text)
 }
 
 fn overrides(set: &[String], trigger: Option<&str>) -> Result<Overrides, Failure> {
@@ -87,6 +109,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (text, session) = (read(&args.job)?, Session::new());
     session.on_notice(|line| eprintln!("{line}"));
     let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
+    if let Some(cores) = &args.cores {
+        confine(cores)?;
+        overrides.settings.push(("millstream.cores".to_string(), cores.clone()));
+    }
     overrides.checkpoint = args.checkpoint.clone();
     let jobs = session.job(&text, &overrides).map_err(|e| wrong(&args.job, e))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -174,6 +200,12 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
         progress.epochs,
         elapsed.as_secs_f64()
     );
+    if progress.passed_over > 0 {
+        eprintln!("{name}: {} paths passed over: they are no files", progress.passed_over);
+    }
+    if progress.ahead > 0 {
+        eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
+    }
     if latency.count > 0 {
         eprintln!(
             "{name}: latency from arrival to sink: {}",

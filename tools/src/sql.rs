@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::say::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
-use std::io::Read;
+use std::path::Path;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -23,20 +23,21 @@ pub(crate) struct Args {
     /// Rows to show
     #[arg(long, default_value_t = 1000)]
     rows: usize,
+    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    #[arg(long, value_name = "LIST")]
+    cores: Option<String>,
     /// Cut cells to 20 characters, as `show` does
     #[arg(long)]
     truncate: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(cores) = &args.cores {
+        crate::run::confine(cores)?;
+    }
     let text = match (&args.file, args.sql.as_deref()) {
-        (Some(path), _) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", path.display())))?,
-        (None, Some("-")) => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            text
-        }
+        (Some(path), _) => crate::run::read(path)?,
+        (None, Some("-")) => crate::run::read(Path::new("-"))?,
         (None, text) => text.unwrap_or_default().to_string(),
     };
     let session = Session::new();

@@ -28,6 +28,9 @@ use load::Job;
     millstream bench nexmark --query q5 --seconds 20\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
 pub(crate) struct Args {
+    /// Run on these cores only, as `taskset` writes them: `0-3,6`
+    #[arg(long, value_name = "LIST", global = true)]
+    cores: Option<String>,
     #[command(subcommand)]
     part: Part,
 }
@@ -55,6 +58,9 @@ enum Part {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(cores) = &args.cores {
+        crate::run::confine(cores)?;
+    }
     match &args.part {
         Part::Echo(args) => sockets::run(&Job::Echo, args),
         Part::Wordcount(args) => sockets::run(&Job::Wordcount, args),

@@ -1,0 +1,370 @@
+//! Which cores the workers of a query are pinned to.
+//!
+//! A core is held by one pinned worker. The queries of a process count each other's cores in a
+//! registry. Processes of a machine see each other's by advisory locks on files, which the system
+//! releases when a process ends, however it ends. Without access to the lock folder each process
+//! counts its own cores only; so do processes in containers with folders of their own.
+//!
+//! Free cores are chosen in this order: those whose hyper-thread siblings are free too, those of the
+//! NUMA node of the query's other workers, the smallest number. A worker for which no core is free
+//! is not pinned: the scheduler moves it to where there is room. Cores that the user has listed
+//! are shared then, since a list says where the query must run.
+
+use super::machine::{Cpu, Machine, show_list};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Attempts to enter the section in which a process places its workers.
+const ENTRY_ATTEMPTS: usize = 1000;
+
+/// A core held by workers of this process.
+#[derive(Debug)]
+struct Held {
+    workers: usize,
+    /// Tells other processes; absent where another one holds the core too.
+    _lock: Option<File>,
+}
+
+/// The cores that this process holds.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    held: BTreeMap<usize, Held>,
+    /// Whether it was told that a query floats.
+    told: bool,
+}
+
+/// A registry that claims release into.
+pub(super) type Shared = Arc<Mutex<Registry>>;
+
+/// The cores of a query's workers, held until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    /// For each worker, the core that it is pinned to.
+    cores: Vec<Option<usize>>,
+    notice: Option<String>,
+    registry: Shared,
+}
+
+impl Claim {
+    /// Places workers on the cores of a machine, or on those of a list.
+    pub(super) fn new(
+        registry: &Shared,
+        machine: &Machine,
+        workers: usize,
+        list: Option<&[usize]>,
+    ) -> Self {
+        let mut inner = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let (cores, notice) = inner.place(machine, workers, list);
+        Self { cores, notice, registry: registry.clone() }
+    }
+
+    /// Of a query whose workers are not pinned.
+    pub(super) fn none() -> Self {
+        Self { cores: Vec::new(), notice: None, registry: Shared::default() }
+    }
+
+    /// The core of a worker, if it is pinned.
+    pub fn core(&self, worker: usize) -> Option<usize> {
+        self.cores.get(worker).copied().flatten()
+    }
+
+    /// What the user should know: that workers share a core, or are not pinned.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+}
+
+/// The cores that a registry holds.
+pub(super) fn held(registry: &Shared) -> Vec<usize> {
+    registry.lock().unwrap_or_else(PoisonError::into_inner).held.keys().copied().collect()
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cores.iter().flatten().for_each(|id| registry.release(*id));
+    }
+}
+
+/// The locks of a machine's cores.
+struct Locks<'m> {
+    folder: &'m Path,
+    /// Held while cores are chosen, so that two processes do not take each other's attempts for
+    /// cores that are held.
+    _entry: Option<File>,
+    /// Cores that other processes hold.
+    foreign: BTreeSet<usize>,
+}
+
+impl<'m> Locks<'m> {
+    fn enter(folder: &'m Path) -> Self {
+        open_folder(folder);
+        let entry = open_lock(folder, "placement");
+        let has_entered = |file: &File| {
+            (0..ENTRY_ATTEMPTS).any(|_| match file.try_lock() {
+                Ok(()) => true,
+                Err(_) => {
+                    std::thread::yield_now();
+                    false
+                }
+            })
+        };
+        Self { folder, _entry: entry.filter(has_entered), foreign: BTreeSet::new() }
+    }
+
+    /// Takes a core: the lock, if there is one; the error is that another process holds it.
+    fn take(&mut self, id: usize) -> Result<Option<File>, ()> {
+        let Some(file) = open_lock(self.folder, &id.to_string()) else { return Ok(None) };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => {
+                self.foreign.insert(id);
+                Err(())
+            }
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
+    }
+}
+
+/// Makes the folder of locks, which all users of the machine may use.
+fn open_folder(folder: &Path) {
+    if std::fs::create_dir(folder).is_ok() {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            drop(std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)));
+        }
+    }
+}
+
+fn open_lock(folder: &Path, name: &str) -> Option<File> {
+    let path = folder.join(format!("core-{name}"));
+    // A link that another user has put here is not followed.
+    if path.is_symlink() || folder.is_symlink() {
+        return None;
+    }
+    let made = File::options().create_new(true).write(true).open(&path);
+    match made {
+        Ok(file) => {
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                drop(file.set_permissions(std::fs::Permissions::from_mode(0o666)));
+            }
+            Some(file)
+        }
+        Err(_) => File::open(&path).ok(),
+    }
+}
+
+impl Registry {
+    fn place(
+        &mut self,
+        machine: &Machine,
+        workers: usize,
+        list: Option<&[usize]>,
+    ) -> (Vec<Option<usize>>, Option<String>) {
+        let is_listed = |cpu: &&Cpu| list.is_none_or(|list| list.contains(&cpu.id));
+        let candidates: Vec<Cpu> = machine.cpus.iter().filter(is_listed).copied().collect();
+        let mut locks = Locks::enter(&machine.locks);
+        let (mut cores, mut node) = (Vec::new(), None);
+        let (mut shared, mut floating) = (BTreeSet::new(), 0);
+        for _ in 0..workers {
+            let has_quota = list.is_some() || self.held.len() < machine.usable;
+            let free = match has_quota {
+                true => self.take_free(&candidates, &mut locks, node),
+                false => None,
+            };
+            let chosen = free.or_else(|| {
+                // The least shared of the listed ones.
+                let workers_on = |cpu: &&Cpu| self.held.get(&cpu.id).map_or(0, |h| h.workers);
+                list.and(candidates.iter().min_by_key(workers_on)).copied().inspect(|cpu| {
+                    shared.insert(cpu.id);
+                })
+            });
+            let Some(cpu) = chosen else {
+                floating += 1;
+                cores.push(None);
+                continue;
+            };
+            node.get_or_insert(cpu.node);
+            self.held.entry(cpu.id).or_insert(Held { workers: 0, _lock: None }).workers += 1;
+            cores.push(Some(cpu.id));
+        }
+        let notice = self.notice(&locks.foreign, &shared, floating, workers);
+        (cores, notice)
+    }
+
+    /// Takes the best of the cores that nobody holds.
+    fn take_free(
+        &mut self,
+        candidates: &[Cpu],
+        locks: &mut Locks<'_>,
+        node: Option<usize>,
+    ) -> Option<Cpu> {
+        loop {
+            let is_held = |id: usize| self.held.contains_key(&id) || locks.foreign.contains(&id);
+            let busy_siblings = |cpu: &Cpu| {
+                candidates.iter().filter(|c| c.physical == cpu.physical && is_held(c.id)).count()
+            };
+            let of_node = |node: usize| {
+                candidates.iter().filter(|c| c.node == node && !is_held(c.id)).count()
+            };
+            // Without a node yet, the one with the most free cores.
+            let node = node.or_else(|| {
+                let nodes = candidates.iter().map(|c| c.node);
+                nodes.max_by_key(|node| (of_node(*node), std::cmp::Reverse(*node)))
+            });
+            let rank = |cpu: &&Cpu| (busy_siblings(cpu), Some(cpu.node) != node, cpu.id);
+            let best = *candidates.iter().filter(|c| !is_held(c.id)).min_by_key(rank)?;
+            if let Ok(lock) = locks.take(best.id) {
+                self.held.insert(best.id, Held { workers: 0, _lock: lock });
+                return Some(best);
+            }
+        }
+    }
+
+    fn notice(
+        &mut self,
+        foreign: &BTreeSet<usize>,
+        shared: &BTreeSet<usize>,
+        floating: usize,
+        workers: usize,
+    ) -> Option<String> {
+        if !shared.is_empty() {
+            let shared = show_list(shared.iter().copied());
+            return Some(format!(
+                "pinned workers share the cores {shared}: each waits while another one runs. List \
+                 more cores, or take fewer workers"
+            ));
+        }
+        if floating == 0 || std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        let own = show_list(self.held.keys().copied());
+        let mut held = format!("this process holds {}", if own.is_empty() { "none" } else { &own });
+        if !foreign.is_empty() {
+            let foreign = show_list(foreign.iter().copied());
+            held.push_str(&format!(", other Millstream processes hold {foreign}"));
+        }
+        Some(format!(
+            "{floating} of {workers} workers are not pinned, since no core is free ({held}): they \
+             run where there is room. A list of cores pins them nevertheless"
+        ))
+    }
+
+    fn release(&mut self, id: usize) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.workers -= 1;
+            if held.workers == 0 {
+                self.held.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::tests::Root;
+    use super::*;
+
+    fn cores(claim: &Claim) -> Vec<Option<usize>> {
+        claim.cores.clone()
+    }
+
+    #[test]
+    fn queries_of_a_process_get_cores_of_their_own_until_none_is_free() {
+        let root = Root::new("four", &[]);
+        let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
+        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let (first, second, third) = (claim(1), claim(2), claim(1));
+        assert_eq!(cores(&first), [Some(0)]);
+        assert_eq!(cores(&second), [Some(1), Some(2)]);
+        assert_eq!(cores(&third), [Some(3)]);
+        assert!([&first, &second, &third].iter().all(|claim| claim.notice().is_none()));
+        let fourth = claim(1);
+        assert_eq!(cores(&fourth), [None]);
+        assert!(fourth.notice().unwrap().contains("this process holds 0-3"));
+        assert!(claim(1).notice().is_none(), "once is enough");
+        drop(second);
+        assert_eq!(cores(&claim(3)), [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn processes_see_each_others_cores() {
+        let root = Root::new("two-processes", &[]);
+        let machine = root.machine(&[0, 1, 2]);
+        let (one, other) = (Shared::default(), Shared::default());
+        let first = Claim::new(&one, &machine, 2, None);
+        let second = Claim::new(&other, &machine, 2, None);
+        assert_eq!((cores(&first), cores(&second)), (vec![Some(0), Some(1)], vec![Some(2), None]));
+        let notice = second.notice().unwrap();
+        assert!(notice.contains("other Millstream processes hold 0-1"), "{notice}");
+        // A process that ends releases its locks with its open files.
+        drop(first);
+        assert_eq!(cores(&Claim::new(&other, &machine, 1, None)), [Some(0)]);
+    }
+
+    #[test]
+    fn siblings_stay_free_as_long_as_there_are_whole_cores() {
+        let root = Root::with_siblings("siblings", 8, 8);
+        let (machine, registry) = (root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]), Shared::default());
+        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let first = claim(3);
+        assert_eq!(cores(&first), [Some(0), Some(1), Some(2)]);
+        assert_eq!(cores(&claim(3)), [Some(3), Some(4), Some(5)]);
+        drop(first);
+        let mask = [1, 4, 5, 6];
+        let machine = root.machine(&mask);
+        let found = Claim::new(&registry, &machine, 3, None);
+        assert_eq!(cores(&found), [Some(1), Some(4), Some(6)], "5 is a sibling of 1");
+    }
+
+    #[test]
+    fn the_workers_of_a_query_stay_in_a_node() {
+        let root = Root::with_siblings("nodes", 8, 4);
+        let (machine, registry) = (root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]), Shared::default());
+        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let first = claim(1);
+        assert_eq!(cores(&first), [Some(0)]);
+        // Node 1 has more that is free: cores 2 and 3 and their siblings.
+        assert_eq!(cores(&claim(2)), [Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn a_quota_limits_the_pinned_workers_of_a_process() {
+        let root = Root::new("limited", &[("sys/fs/cgroup/cpu.max", "200000 100000")]);
+        let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
+        let claim = Claim::new(&registry, &machine, 3, None);
+        assert_eq!(cores(&claim), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn listed_cores_are_shared_with_a_warning() {
+        let root = Root::new("listed", &[]);
+        let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
+        let first = Claim::new(&registry, &machine, 1, Some(&[3]));
+        assert_eq!((cores(&first), first.notice()), (vec![Some(3)], None));
+        let second = Claim::new(&registry, &machine, 2, Some(&[2, 3]));
+        assert_eq!(cores(&second), [Some(2), Some(2)]);
+        assert!(second.notice().unwrap().contains("share the cores 2:"));
+        drop(first);
+        assert_eq!(cores(&Claim::new(&registry, &machine, 1, Some(&[2, 3]))), [Some(3)]);
+        // A core that two workers hold is free when both are gone.
+        drop(second);
+        assert_eq!(cores(&Claim::new(&registry, &machine, 1, Some(&[2]))), [Some(2)]);
+        assert!(held(&registry).is_empty());
+    }
+
+    #[test]
+    fn without_a_lock_folder_a_process_counts_its_own() {
+        let root = Root::new("no-locks", &[]);
+        let mut machine = root.machine(&[0, 1]);
+        machine.locks = root.0.join("not/there");
+        let registry = Shared::default();
+        let _first = Claim::new(&registry, &machine, 1, None);
+        assert_eq!(cores(&Claim::new(&registry, &machine, 1, None)), [Some(1)]);
+    }
+}
