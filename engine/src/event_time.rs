@@ -131,18 +131,23 @@ pub struct EventTimes {
     pub behind_max_us: i64,
     /// Records that were behind.
     pub behind: u64,
+    /// Records that were too far ahead of the clock and were taken out. Nothing else counts them.
+    pub ahead: u64,
 }
 
 impl EventTimes {
     /// Adds what another part of the input has seen. How far records were behind is then that of the
     /// part that was worse.
     fn add(&mut self, other: &Self) {
+        let ahead = self.ahead + other.ahead;
         if self.count == 0 || other.count == 0 {
             if self.count == 0 {
                 *self = *other;
             }
+            self.ahead = ahead;
             return;
         }
+        self.ahead = ahead;
         let sum = |times: &Self| i128::from(times.avg_us) * i128::from(times.count);
         let count = self.count + other.count;
         self.avg_us = ((sum(self) + sum(other)) / i128::from(count)) as i64;
@@ -405,7 +410,9 @@ mod tests {
         one.publish_epoch(times(3, 10, 20, 14));
         other.publish_epoch(EventTimes::default());
         other.publish_epoch(times(1, 2, 18, 18));
-        assert_eq!(time.seen(), [times(4, 2, 20, 15)]);
+        one.publish_epoch(EventTimes { ahead: 2, ..EventTimes::default() });
+        other.publish_epoch(EventTimes { ahead: 1, ..EventTimes::default() });
+        assert_eq!(time.seen(), [EventTimes { ahead: 3, ..times(4, 2, 20, 15) }]);
         assert_eq!(time.seen(), [EventTimes::default()]);
         time.end();
         assert_eq!(time.next_ms(), 7);

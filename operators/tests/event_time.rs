@@ -3,6 +3,7 @@
 
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::types::Schema;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
 use proptest::prelude::*;
@@ -580,4 +581,137 @@ fn late_rows_go_to_a_side_output() {
             assert!(late[0].0.contains(&Value::Long(7)) && late[0].1 == 95 * SECOND);
         }
     }
+}
+
+/// Microseconds since 1970 of a clock that is a year fast.
+fn next_year_us() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_micros() as i64 + 365 * 86_400 * SECOND
+}
+
+/// How a limit of event times ahead of the clock is given.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Clause,
+    Setting,
+}
+
+/// A row of a sender whose clock is a year fast would make all rows of the others late.
+#[test]
+fn a_row_far_ahead_of_the_clock_is_set_aside_and_makes_no_other_late() {
+    use std::sync::{Arc, Mutex};
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        for (parallelism, limit) in [("1", Limit::Clause), ("2", Limit::Setting)] {
+            let session = Session::new();
+            session.set("millstream.parallelism", parallelism).unwrap();
+            let clause = match limit {
+                Limit::Clause => "MAX FUTURE SKEW OF INTERVAL 1 HOUR",
+                Limit::Setting => {
+                    session.set("millstream.eventTime.maxFutureSkew", "1 hour").unwrap();
+                    ""
+                }
+            };
+            let stream = events(&session);
+            let sql = format!(
+                "SELECT window.start, k, sum(n) FROM events WATERMARK ts \
+                 DELAY OF INTERVAL 5 SECONDS {clause} AS e GROUP BY window(ts, '10 seconds'), k"
+            );
+            let aside = Arc::new(Mutex::new(Vec::new()));
+            let (rows, config) = (aside.clone(), Config { pin: false, ..Config::default() });
+            let writer = session.sql(&sql).unwrap().write_stream().trigger(trigger).config(config);
+            let writer = writer.format("memory").query_name("out");
+            let writer = writer.on_late(move |row| {
+                let (of, values) = (row.operator.to_string(), row.values.clone());
+                rows.lock().unwrap().push((of, values, row.ahead_of_us.is_some()));
+            });
+            let query = writer.start().unwrap();
+            stream.add([
+                row(1, 0, 3),
+                vec![Value::Long(next_year_us()), row(0, 0, 0)[1].clone(), Value::Long(7)],
+            ]);
+            query.process_all_available().unwrap();
+            stream.add([row(2, 0, 4), row(100, 0, 0)]);
+            query.process_all_available().unwrap();
+            stream.add([row(101, 0, 0)]);
+            query.process_all_available().unwrap();
+            query.stop().unwrap();
+            let of = format!("{trigger:?} {limit:?}");
+            assert_eq!(query.totals().ahead, 1, "{of}");
+            let aside = aside.lock().unwrap();
+            assert_eq!(aside.len(), 1, "{of}: {aside:?}");
+            let (operator, values, ahead) = &aside[0];
+            assert!(operator == "watermark" && values[2] == Value::Long(7) && *ahead, "{of}");
+            let out = session.table("out").unwrap().rows();
+            let out: Vec<String> = out.iter().map(|row| text(row)).collect();
+            assert_eq!(out, ["0 a 7"], "{of}: the row of second 2 is not late");
+            let json: Vec<_> = query.recent_progress().iter().map(|p| p.to_json()).collect();
+            let counted =
+                json.iter().filter_map(|p| p["eventTime"]["numRowsAheadOfClock"].as_u64());
+            assert_eq!(counted.sum::<u64>(), 1, "{of}");
+        }
+    }
+}
+
+/// Without the limit Spark's rule holds: the largest event time moves the watermark.
+#[test]
+fn without_a_limit_a_row_far_ahead_moves_the_watermark() {
+    let session = Session::new();
+    let stream = events(&session);
+    let sql = format!("SELECT window.start, sum(n) FROM {E} GROUP BY window(ts, '10 seconds')");
+    let query = start(&session, &sql, "append", Trigger::AsSoonAsPossible);
+    let ahead = vec![Value::Long(next_year_us()), row(0, 0, 0)[1].clone(), Value::Long(7)];
+    stream.add([row(1, 0, 3), ahead]);
+    query.process_all_available().unwrap();
+    stream.add([row(2, 0, 4)]);
+    query.process_all_available().unwrap();
+    query.stop().unwrap();
+    assert_eq!(query.totals().ahead, 0);
+    let late: u64 = query.recent_progress().iter().map(|p| p.committed.state[0].late).sum();
+    assert_eq!(late, 1);
+}
+
+/// What was set aside before a restart does not come back with its watermark.
+#[test]
+fn a_restart_goes_on_from_a_watermark_that_no_row_ahead_has_moved() {
+    let folder = std::env::temp_dir().join(format!("millstream-skew-{}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(folder.join("in")).unwrap();
+    let ahead_s = next_year_us() / SECOND;
+    let files = [format!("1,3\n{ahead_s},7\n"), "2,4\n".to_string(), "101,0\n".to_string()];
+    let (mut late, mut ahead) = (0, 0);
+    for (i, file) in files.iter().enumerate() {
+        std::fs::write(folder.join(format!("in/{i}.csv")), file).unwrap();
+        let session = Session::new();
+        session.set("millstream.eventTime.maxFutureSkew", "10 minutes").unwrap();
+        let schema = Schema::parse_ddl("s BIGINT, n BIGINT").unwrap();
+        let reader = session.read_stream().format("csv").schema(schema);
+        let reader = reader.option("path", folder.join("in").display());
+        reader.load().unwrap().create_temp_view("f");
+        let sql = "SELECT window.start, sum(n) FROM f WATERMARK timestamp_seconds(s) AS ts \
+                   DELAY OF INTERVAL 5 SECONDS GROUP BY window(ts, '10 seconds')";
+        let checkpoint = folder.join("checkpoint");
+        let query = start_on(&session, sql, "update", Trigger::AvailableNow, Some(&checkpoint));
+        query.await_termination().unwrap();
+        late += query.recent_progress().iter().map(|p| p.committed.state[0].late).sum::<u64>();
+        ahead += query.totals().ahead;
+    }
+    assert_eq!((late, ahead), (0, 1));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_limit_of_event_times_ahead_belongs_to_a_watermark() {
+    let session = Session::new();
+    events(&session);
+    let stream = session.sql("SELECT * FROM STREAM events").unwrap();
+    let error = stream.with_max_future_skew("1 hour").err().unwrap();
+    assert_eq!(error.condition, "MAX_FUTURE_SKEW_WITHOUT_WATERMARK");
+    let timed = stream.with_watermark("ts", "1 minute").unwrap();
+    let error = timed.with_max_future_skew("-1 hour").err().unwrap();
+    assert_eq!(error.condition, "MAX_FUTURE_SKEW_NEGATIVE");
+    let limited = timed.with_max_future_skew("1 hour").unwrap();
+    assert!(limited.explain().contains("60000 ms behind, at most 3600000 ms ahead of the clock"));
+    let wrong = session.set("millstream.eventTime.maxFutureSkew", "soon").err().unwrap();
+    assert_eq!(wrong.condition, "INVALID_CONF_VALUE");
+    session.set("millstream.eventTime.maxFutureSkew", "none").unwrap();
 }

@@ -424,3 +424,50 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
     assert_eq!(run(4), (3, 7, 1 + 7 - 3 + 3 + 1));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// A record of a sender whose clock is fast is dropped: on any worker, in both modes, and whatever
+/// comes before and after it.
+#[test]
+fn a_record_far_ahead_of_the_clock_is_dropped() {
+    for seed in 0..20 {
+        for (trigger, parallelism) in [(CONTINUOUS, 1), (Trigger::AvailableNow, 2)] {
+            let world = Arc::new(SimEnv::new(seed));
+            world.advance(1000 * SECOND as u64 * 1000);
+            let flow = Flow::new("skew").parallelism(parallelism);
+            let (mut input, stream) = flow.channel::<i64>();
+            let out = Arc::new(Mutex::new(Vec::new()));
+            let seen = out.clone();
+            let (delay, skew) = (Duration::from_secs(1), Duration::from_secs(60));
+            stream
+                .with_watermark_and_max_skew(|second| second * SECOND, delay, skew)
+                .key_by(|second| *second)
+                .process("pass", |_| Pass)
+                .sink(move |second| seen.lock().unwrap().push(second));
+            for second in [1000, 1_000_000, 1000, 1001, 1100, 1010] {
+                input.try_push(second).unwrap();
+            }
+            drop(input);
+            let config = Config { workers: parallelism, trigger, ..Config::default() };
+            flow.simulate_in(config, &world, seed).unwrap();
+            let mut out = std::mem::take(&mut *out.lock().unwrap());
+            out.sort_unstable();
+            assert_eq!(out, [1000, 1000, 1001, 1010], "seed {seed}, {trigger:?}");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Pass;
+
+impl Processor<i64, i64> for Pass {
+    type Output = i64;
+
+    fn record(
+        &mut self,
+        _key: &i64,
+        second: i64,
+        cx: &mut Context<'_, i64>,
+    ) -> Result<(), EngineError> {
+        cx.emit(second)
+    }
+}

@@ -296,6 +296,14 @@ impl DataFrame {
         Ok(self.with(windows::with_watermark(self.plan.clone(), &col(column), delay)?))
     }
 
+    /// Limits how far ahead of the clock event times may be, such as `1 hour`; called on what
+    /// [`with_watermark`](Self::with_watermark) gives. A row that is further ahead is taken out of
+    /// the query: it does not move the watermark, is counted, and goes to the function of
+    /// [`on_late`](StreamWriter::on_late) if there is one.
+    pub fn with_max_future_skew(&self, skew: &str) -> PlanResult<Self> {
+        Ok(self.with(windows::with_max_future_skew(self.plan.clone(), skew)?))
+    }
+
     /// The first of the rows that are equal in some columns, or in all if none are named. With an
     /// event time among them a key is forgotten when the watermark has passed it; without, never.
     pub fn drop_duplicates<'n>(

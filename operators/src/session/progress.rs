@@ -82,6 +82,11 @@ impl Progress {
         self.committed.records.iter().sum()
     }
 
+    /// Rows that were taken out because their event time was too far ahead of the clock.
+    pub fn num_rows_ahead(&self) -> u64 {
+        self.committed.event_times.iter().map(|times| times.ahead).sum()
+    }
+
     /// The report as Spark's JSON, and what Spark has not: latency, epoch and marker times in
     /// microseconds.
     pub fn to_json(&self) -> Json {
@@ -149,6 +154,9 @@ impl Progress {
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });
+        if self.num_rows_ahead() > 0 {
+            report["numRowsAheadOfClock"] = self.num_rows_ahead().into();
+        }
         let seen: Vec<_> = epoch.event_times.iter().filter(|times| times.count > 0).collect();
         let count: u64 = seen.iter().map(|times| times.count).sum();
         if count == 0 {

@@ -48,6 +48,10 @@ pub struct Totals {
     pub bad_records: u64,
     /// The last few of them.
     pub last_bad: Vec<BadRecord>,
+    /// Paths passed over by file sources: neither files nor folders, or links that lead nowhere.
+    pub passed_over: u64,
+    /// Rows whose event time was too far ahead of the clock, up to the last epoch.
+    pub ahead: u64,
     /// Rows out up to the last epoch.
     pub rows_out: u64,
     /// Latency from ingest to sink of those that a record caused: not of windows that are over.
@@ -87,6 +91,7 @@ pub(super) struct Told {
     pub recent: Recent,
     pub epochs: u64,
     pub records: u64,
+    pub ahead: u64,
 }
 
 /// A started query. Dropping it stops it at the next epoch.
@@ -222,6 +227,7 @@ impl StreamingQuery {
         totals.epoch = told.recent.last().map(|last| last.committed.epoch);
         totals.epochs = told.epochs;
         totals.records_in = told.records;
+        totals.ahead = told.ahead;
         drop(told);
         if !self.counters.is_empty() {
             // ORDERING: relaxed: a counter that nothing else depends on.
@@ -230,6 +236,7 @@ impl StreamingQuery {
         }
         for counters in &self.counters {
             totals.bad_records += counters.bad.count();
+            totals.passed_over += counters.passed_over.load(Ordering::Relaxed);
             totals.last_bad.extend(counters.bad.last());
         }
         totals

@@ -6,6 +6,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::Reading;
+use millstream_engine::cores::parse_list;
 use millstream_engine::event_time::Policy;
 use std::sync::Mutex;
 
@@ -15,6 +16,8 @@ pub(crate) struct Settings {
     pub parallelism: usize,
     pub workers: usize,
     pub pin: bool,
+    /// The cores to which pinned workers are restricted.
+    pub cores: Option<Vec<usize>>,
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
     pub formats: FormatSettings,
@@ -22,6 +25,8 @@ pub(crate) struct Settings {
     pub schema_inference: bool,
     pub watermark_policy: Policy,
     pub idle_timeout_ns: Option<u64>,
+    /// How far ahead of the clock event times may be.
+    pub max_future_skew_ms: Option<i64>,
 }
 
 impl Default for Settings {
@@ -30,6 +35,7 @@ impl Default for Settings {
             parallelism: 1,
             workers: 1,
             pin: true,
+            cores: None,
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
             formats: FormatSettings::default(),
@@ -37,6 +43,7 @@ impl Default for Settings {
             schema_inference: false,
             watermark_policy: Policy::Min,
             idle_timeout_ns: None,
+            max_future_skew_ms: None,
         }
     }
 }
@@ -62,6 +69,13 @@ impl Settings {
                 Ok(pin) => self.pin = pin,
                 Err(_) => return wrong("true or false"),
             },
+            "millstream.cores" => {
+                self.cores = match (value, parse_list(value)) {
+                    ("auto", _) => None,
+                    (_, Ok(list)) => Some(list),
+                    (_, Err(_)) => return wrong("a list of cores such as 0-3,6, or auto"),
+                }
+            }
             "millstream.wait" => {
                 self.wait = match value.to_ascii_lowercase().as_str() {
                     "spin" => crate::WaitProfile::Spin,
@@ -132,6 +146,15 @@ impl Settings {
                     (_, None) => return wrong("a length of time such as '10 seconds', or none"),
                 }
             }
+            "millstream.eventtime.maxfutureskew" => {
+                let length =
+                    interval::length(value).ok().filter(|l| l.months == 0 && l.micros >= 0);
+                self.max_future_skew_ms = match (value, length) {
+                    ("none", _) => None,
+                    (_, Some(length)) => Some(length.micros / 1000),
+                    (_, None) => return wrong("a length of time such as '10 minutes', or none"),
+                }
+            }
             "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
                 Ok(infers) => self.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
@@ -153,8 +176,10 @@ impl Settings {
                     "millstream.parallelism",
                     "millstream.workers",
                     "millstream.pin",
+                    "millstream.cores",
                     "millstream.wait",
                     "millstream.idleTimeout",
+                    "millstream.eventTime.maxFutureSkew",
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
                     "spark.sql.decimalOperations.allowPrecisionLoss",

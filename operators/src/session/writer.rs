@@ -23,7 +23,7 @@ use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state
 use crate::table::plan::{Options, Scan};
 use crate::table::sources::sources;
 use crate::table::value::Value;
-use crate::table::windows::has_watermark;
+use crate::table::windows::{has_watermark, with_default_skew};
 use millstream_engine::checkpoint::{Shape, new_id};
 use millstream_engine::cores;
 use millstream_engine::driver::{Committed, Trigger};
@@ -56,6 +56,7 @@ pub struct StreamWriter {
     on_progress: Option<OnProgress>,
     late: Option<LateOutput>,
     config: Option<Config>,
+    cores: Option<Vec<usize>>,
     replay: Option<Replay>,
 }
 
@@ -80,6 +81,7 @@ impl StreamWriter {
             on_progress: None,
             late: None,
             config: None,
+            cores: None,
             replay: None,
         }
     }
@@ -189,6 +191,13 @@ impl StreamWriter {
     /// Workers, pinning and waiting other than the session's; its trigger is not used.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// Pins the query's workers to some cores, which they share with other queries if they must.
+    /// Without a list they are pinned to cores that no other query holds.
+    pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
+        self.cores = Some(cores.into_iter().collect());
         self
     }
 
@@ -444,17 +453,25 @@ impl StreamWriter {
         let config = self.config.clone().unwrap_or(Config {
             workers: settings.workers.max(settings.parallelism),
             pin: settings.pin,
+            cores: settings.cores.clone(),
             wait: settings.wait,
             trigger: prepared.trigger,
             ..Config::default()
         });
-        let config = Config { trigger: prepared.trigger, ..config };
+        let config = Config {
+            trigger: prepared.trigger,
+            cores: self.cores.take().or(config.cores),
+            ..config
+        };
         let job = match &self.replay {
             Some((env, _)) => Job::in_env(name, config, env.clone())?,
             None => Job::new(name, config)?,
         };
         let (job, parts) = self.assemble(job, prepared, settings, name)?;
         let running = job.start()?;
+        if let Some(notice) = running.core_notice() {
+            (self.frame.session.lock().notice)(&format!("query {name}: {notice}"));
+        }
         Ok(StreamingQuery {
             id: parts.id,
             run_id: parts.run_id,
@@ -518,7 +535,10 @@ impl StreamWriter {
             let of = (&session, &settings.formats);
             make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
         };
-        let plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
+        let mut plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
+        if let Some(default_ms) = settings.max_future_skew_ms {
+            plan = with_default_skew(plan, default_ms);
+        }
         let meaning = (prepared.mode, settings.semantics);
         let outputs = (chain, self.late.take());
         lower(&plan, meaning, settings.parallelism, &mut job, outputs, &mut make)?;
@@ -555,6 +575,7 @@ impl StreamWriter {
             let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             told.epochs += 1;
             told.records += report.num_input_rows();
+            told.ahead += report.num_rows_ahead();
             if timed {
                 told.watermark_ms = Some(report.committed.watermark_ms);
             }

@@ -7,6 +7,7 @@ use super::items::ItemSource;
 use super::keep::{Checkpointed, InMemory, Keep};
 use super::ops::{Call, Filter, FlatMap, Map};
 use super::process::{Parts, Process, Processor, Typed};
+use super::skew::{MaxSkew, SkewFilter};
 use super::state::{Kept, States, write};
 use super::watermark::{MakeTimeOf, Watermark};
 use millstream_engine::checkpoint::{Layout, Shape};
@@ -281,6 +282,12 @@ impl Query {
         self.running().outcome().and_then(Result::err)
     }
 
+    /// What the user should know of the cores: that pinned workers share one, or that workers are
+    /// not pinned because none is free.
+    pub fn core_notice(&self) -> Option<&str> {
+        self.running().core_notice()
+    }
+
     /// Latency from push to sink, up to the last epoch.
     pub fn latency(&self) -> Percentiles {
         self.latency.percentiles()
@@ -390,7 +397,25 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
     {
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        self.with(|up| WatermarkRecipe { up, time, delay_ms })
+        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms: None })
+    }
+
+    /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
+    /// far ahead of the clock it may be. A record that is further ahead is dropped and counted
+    /// ([`EventTimes::ahead`](millstream_engine::event_time::EventTimes::ahead)): it does not move
+    /// the watermark, which would make all other records late.
+    pub fn with_watermark_and_max_skew<F>(
+        self,
+        time: F,
+        delay: Duration,
+        max_future_skew: Duration,
+    ) -> Stream<impl Recipe<Item = R::Item>, C>
+    where
+        F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+    {
+        let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let skew_ms = Some(i64::try_from(max_future_skew.as_millis()).unwrap_or(i64::MAX));
+        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms })
     }
 
     /// Gives each record a key; records of one key are processed in one place, in order.
@@ -848,6 +873,8 @@ struct WatermarkRecipe<R, F> {
     up: R,
     time: F,
     delay_ms: i64,
+    /// How far ahead of the clock an event time may be.
+    skew_ms: Option<i64>,
 }
 
 impl<R, F> Recipe for WatermarkRecipe<R, F>
@@ -862,14 +889,17 @@ where
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let Self { up, time, delay_ms } = self;
+        let Self { up, time, delay_ms, skew_ms } = self;
         up.build(job, parallelism, &mut |job, i| {
             let down = chain(job, i);
             let seen = job.event_time(delay_ms);
             let resumed_us = job.resumed_watermark_ms().saturating_mul(1000);
             let resumed = (resumed_us, job.times());
             let continuous = job.trigger().is_continuous();
-            Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down)
+            let skew = skew_ms.map(|ms| MaxSkew::new(ms, job.env(), job.times(), continuous));
+            let counts = seen.clone();
+            let down = Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down);
+            SkewFilter::new(time.clone(), |_, _| {}, skew, counts, down)
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {

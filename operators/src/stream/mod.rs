@@ -37,6 +37,7 @@ mod items;
 mod keep;
 mod ops;
 mod process;
+pub(crate) mod skew;
 mod staged;
 mod state;
 pub(crate) mod watermark;

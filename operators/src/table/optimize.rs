@@ -64,10 +64,11 @@ pub fn optimize(plan: &Plan) -> Plan {
         }
         Plan::Offset(input, rows) => Plan::Offset(Box::new(optimize(input)), *rows),
         Plan::Limit(input, most) => Plan::Limit(Box::new(optimize(input)), *most),
-        Plan::Watermark { input, column, delay_ms } => Plan::Watermark {
+        Plan::Watermark { input, column, delay_ms, skew_ms } => Plan::Watermark {
             input: Box::new(optimize(input)),
             column: *column,
             delay_ms: *delay_ms,
+            skew_ms: *skew_ms,
         },
         Plan::Deduplicate { input, keys, within } => Plan::Deduplicate {
             input: Box::new(optimize(input)),
@@ -122,9 +123,9 @@ fn below_watermark(join: Join) -> Plan {
         return Plan::Join(Box::new(join));
     }
     match join.left {
-        Plan::Watermark { input, column, delay_ms } => {
+        Plan::Watermark { input, column, delay_ms, skew_ms } => {
             let input = Box::new(below_watermark(Join { left: *input, ..join }));
-            Plan::Watermark { input, column, delay_ms }
+            Plan::Watermark { input, column, delay_ms, skew_ms }
         }
         Plan::Filter(input, filter) => {
             Plan::Filter(Box::new(below_watermark(Join { left: *input, ..join })), filter)
@@ -166,14 +167,14 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
         }
         // What it drops does not move the watermark, as in Spark: of a conjunction the parts that do
         // not read the event time go below.
-        Plan::Watermark { input, column, delay_ms } => {
+        Plan::Watermark { input, column, delay_ms, skew_ms } => {
             let goes = |part: &Resolved| !reads(part, column) && repeatable(part);
             let (below, here) = split(condition, goes);
             let input = Box::new(match below {
                 Some(part) => filtered(*input, &part),
                 None => *input,
             });
-            behind(Plan::Watermark { input, column, delay_ms }, here)
+            behind(Plan::Watermark { input, column, delay_ms, skew_ms }, here)
         }
         // Conditions that stand behind each other are one, of which each part goes its own way.
         Plan::Filter(below, first) if has_watermark(&below) => {

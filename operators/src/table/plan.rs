@@ -184,6 +184,9 @@ pub enum Plan {
         column: usize,
         /// How far the watermark stays behind the largest one, in milliseconds.
         delay_ms: i64,
+        /// How far ahead of the clock an event time may be, in milliseconds; without a limit it is
+        /// the session's.
+        skew_ms: Option<i64>,
     },
     /// The first of the rows that are equal in some columns.
     Deduplicate {
@@ -229,8 +232,8 @@ impl Plan {
             Self::Sort(input, keys) => Self::Sort(boxed(input)?, keys),
             Self::Limit(input, most) => Self::Limit(boxed(input)?, most),
             Self::Alias(input, name) => Self::Alias(boxed(input)?, name),
-            Self::Watermark { input, column, delay_ms } => {
-                Self::Watermark { input: boxed(input)?, column, delay_ms }
+            Self::Watermark { input, column, delay_ms, skew_ms } => {
+                Self::Watermark { input: boxed(input)?, column, delay_ms, skew_ms }
             }
             Self::Deduplicate { input, keys, within } => {
                 Self::Deduplicate { input: boxed(input)?, keys, within }
@@ -385,7 +388,7 @@ impl Plan {
                 columns
             }
             Self::Project(input, exprs) => of_exprs(input, exprs),
-            Self::Watermark { input, column, delay_ms } => {
+            Self::Watermark { input, column, delay_ms, .. } => {
                 let mut columns = input.scope().columns;
                 columns[*column].tag.delay_ms = Some(*delay_ms);
                 columns
@@ -540,9 +543,13 @@ impl Plan {
             }
             Self::Offset(_, n) => format!("Offset {n}"),
             Self::Values(_, rows) => format!("Values, {} rows", rows.len()),
-            Self::Watermark { input, column, delay_ms } => {
+            Self::Watermark { input, column, delay_ms, skew_ms } => {
                 let name = input.scope().columns[*column].name.clone();
-                format!("Watermark {name}, {delay_ms} ms behind")
+                let ahead = match skew_ms {
+                    Some(skew_ms) => format!(", at most {skew_ms} ms ahead of the clock"),
+                    None => String::new(),
+                };
+                format!("Watermark {name}, {delay_ms} ms behind{ahead}")
             }
             Self::Deduplicate { input, keys, within } => {
                 let columns = input.scope().columns;

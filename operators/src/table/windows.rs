@@ -193,17 +193,49 @@ fn length(text: &str) -> PlanResult<Length> {
     })
 }
 
+/// A length of time that is not negative, in milliseconds.
+fn milliseconds(text: &str, condition: &'static str, what: &str) -> PlanResult<i64> {
+    let Length { months, micros } = length(text)?;
+    let length_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
+    if length_us < 0 {
+        let reason = format!("{what} '{text}' of a watermark is negative");
+        return Err(PlanError::new(condition, reason, "A watermark stays behind what was seen"));
+    }
+    Ok(length_us / 1000)
+}
+
+/// Limits how far ahead of the clock the event times of a table may be whose watermark has just
+/// been declared.
+pub fn with_max_future_skew(plan: Plan, skew: &str) -> PlanResult<Plan> {
+    match plan {
+        Plan::Watermark { input, column, delay_ms, .. } => {
+            let skew_ms = milliseconds(skew, "MAX_FUTURE_SKEW_NEGATIVE", "the future skew")?;
+            Ok(Plan::Watermark { input, column, delay_ms, skew_ms: Some(skew_ms) })
+        }
+        _ => Err(PlanError::new(
+            "MAX_FUTURE_SKEW_WITHOUT_WATERMARK",
+            "a limit of event times that are ahead belongs to a watermark, but none is declared",
+            "Declare the watermark right before: with_watermark(\"time\", \"10 minutes\")",
+        )),
+    }
+}
+
+/// The plan with a limit for the watermarks that have none of their own.
+pub fn with_default_skew(plan: Plan, default_ms: i64) -> Plan {
+    let of_inputs = plan.map_inputs(&mut |input| {
+        Ok::<_, std::convert::Infallible>(with_default_skew(input, default_ms))
+    });
+    match of_inputs {
+        Ok(Plan::Watermark { input, column, delay_ms, skew_ms: None }) => {
+            Plan::Watermark { input, column, delay_ms, skew_ms: Some(default_ms) }
+        }
+        Ok(plan) => plan,
+    }
+}
+
 /// Declares the event time of a table: its watermark stays behind the largest one by a delay.
 pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Plan> {
-    let Length { months, micros } = length(delay)?;
-    let delay_us = micros.saturating_add(months.saturating_mul(MONTH_DAYS * DAY_US));
-    if delay_us < 0 {
-        return Err(PlanError::new(
-            "WATERMARK_DELAY_NEGATIVE",
-            format!("the delay '{delay}' of a watermark is negative"),
-            "A watermark stays behind what was seen",
-        ));
-    }
+    let delay_ms = milliseconds(delay, "WATERMARK_DELAY_NEGATIVE", "the delay")?;
     let scope = input.scope();
     let resolved = resolve(column, &scope)?;
     let Node::Column(index, _) = resolved.node else {
@@ -229,7 +261,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
         )
         .at(column.place()));
     }
-    Ok(Plan::Watermark { input: Box::new(input), column: index, delay_ms: delay_us / 1000 })
+    Ok(Plan::Watermark { input: Box::new(input), column: index, delay_ms, skew_ms: None })
 }
 
 /// The calls of window functions in an expression.
@@ -404,6 +436,9 @@ fn constant_us(arg: &Expr, what: &str) -> PlanResult<i64> {
     }
 }
 
+/// The most windows that a time is in.
+const WINDOWS_MAX: i64 = 1 << 20;
+
 fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
     let (time, lengths) = match args {
         [time, lengths @ ..] if (1..=3).contains(&lengths.len()) => (time, lengths),
@@ -433,6 +468,14 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         };
         let condition = "DATATYPE_MISMATCH.PARAMETER_CONSTRAINT_VIOLATION";
         return Err(PlanError::new(condition, reason, fix));
+    }
+    if width_us / slide_us > WINDOWS_MAX {
+        let count = width_us / slide_us;
+        return Err(PlanError::new(
+            "COLLECTION_SIZE_LIMIT_EXCEEDED",
+            format!("each time is in {count} windows, more than {WINDOWS_MAX}"),
+            "Take a longer slide, or a shorter window",
+        ));
     }
     let scope = input.scope();
     let (input, time) = with_time(input, time)?;

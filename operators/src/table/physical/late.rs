@@ -7,7 +7,7 @@ use crate::table::value::Value;
 use millstream_engine::event_time::BatchTimes;
 use std::sync::{Arc, Mutex};
 
-/// A row that came too late.
+/// A row that came too late, or whose event time is too far ahead of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRow<'l> {
     /// The operator that did not take it, as `explain` and progress name it.
@@ -18,6 +18,9 @@ pub struct LateRow<'l> {
     pub values: Vec<Value>,
     /// The watermark that it missed, in microseconds since 1970.
     pub watermark_us: i64,
+    /// Not late, but too far ahead of the clock: the latest event time that was accepted, in
+    /// microseconds since 1970.
+    pub ahead_of_us: Option<i64>,
 }
 
 /// Takes rows that came too late. Instances of an operator share it.
@@ -50,9 +53,20 @@ impl Late {
     /// Gives a row that is late to the side output, if there is one.
     #[cold]
     pub fn put_aside(&self, row: Row<'_>) {
+        self.give(row, None);
+    }
+
+    /// Gives a row to the side output whose event time is after a limit.
+    #[cold]
+    pub fn put_aside_ahead(&self, row: Row<'_>, limit_us: i64) {
+        self.give(row, Some(limit_us));
+    }
+
+    fn give(&self, row: Row<'_>, ahead_of_us: Option<i64>) {
         let Some(Side { output, operator, columns }) = &self.side else { return };
         let values = decode(row, columns.fields.iter().map(|field| &field.data_type));
-        let late = LateRow { operator, columns, values, watermark_us: self.late_us() };
+        let watermark_us = self.late_us();
+        let late = LateRow { operator, columns, values, watermark_us, ahead_of_us };
         (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
     }
 

@@ -12,6 +12,7 @@ use super::session::{Parts as SessionParts, SessionAggregate};
 use super::sliding::{Parts as SlidingParts, sliding_aggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
 use super::values::ValuesSource;
+use crate::stream::skew::{MaxSkew, SkewFilter};
 use crate::stream::watermark::Watermark;
 use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
@@ -35,6 +36,7 @@ use millstream_engine::job::Job;
 use millstream_engine::state::StateLog;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 /// A chain, and the worker that it runs on.
 pub type Placed = (usize, BoxChain);
@@ -347,7 +349,7 @@ impl Lowering<'_, '_> {
             }
             Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, only(downs)),
             Plan::Join(join) => self.join(join, only(downs)),
-            Plan::Watermark { input, column, delay_ms } => {
+            Plan::Watermark { input, column, delay_ms, skew_ms } => {
                 if self.batch {
                     return self.plan(input, downs, needed);
                 }
@@ -367,13 +369,30 @@ impl Lowering<'_, '_> {
                 // part that is ahead decides; in continuous mode, where they are read at their own
                 // pace, the one that is behind does.
                 let shared = (!continuous).then(|| self.job.event_time(*delay_ms));
+                let late = match skew_ms {
+                    Some(_) => Some(Arc::new(self.late("watermark", input.schema()))),
+                    None => None,
+                };
                 let job = &mut self.job;
                 let downs = over(downs, &mut |down| {
                     let seen = shared.clone().unwrap_or_else(|| job.event_time(*delay_ms));
                     let resumed = resumed.clone();
-                    Box::new(Watermark::new(time, *delay_ms, continuous, seen, resumed, down))
+                    let times = resumed.1.clone();
+                    let stage =
+                        Watermark::new(time, *delay_ms, continuous, seen.clone(), resumed, down);
+                    let (Some(skew_ms), Some(late)) = (skew_ms, &late) else {
+                        return Box::new(stage) as BoxChain;
+                    };
+                    let skew = MaxSkew::new(*skew_ms, job.env(), times, continuous);
+                    let late = late.clone();
+                    let aside = move |row: Row<'_>, limit_us| late.put_aside_ahead(row, limit_us);
+                    Box::new(SkewFilter::new(time, aside, Some(skew), seen, stage))
                 });
                 let mut below = needed.to_vec();
+                if skew_ms.is_some() && self.late.is_some() {
+                    // A row that is set aside is shown whole.
+                    below.fill(true);
+                }
                 below[*column] = true;
                 self.plan(input, downs, &below)
             }

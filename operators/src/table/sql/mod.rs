@@ -93,6 +93,8 @@ pub struct Watermark {
     pub name: Option<String>,
     /// How far the watermark stays behind.
     pub delay: String,
+    /// How far ahead of the clock an event time may be.
+    pub skew: Option<String>,
     /// The relation's alias.
     pub alias: Option<String>,
     /// Where it stands.
@@ -157,8 +159,8 @@ fn is_word(token: &Token, expected: &str) -> bool {
     word(token).is_some_and(|word| word.eq_ignore_ascii_case(expected))
 }
 
-/// Reads `WATERMARK time [AS name] DELAY OF INTERVAL … [[AS] alias]`, which begins at a token, and
-/// says where it ends.
+/// Reads `WATERMARK time [AS name] DELAY OF INTERVAL … [MAX FUTURE SKEW OF INTERVAL …] [[AS] alias]`,
+/// which begins at a token, and says where it ends.
 fn watermark_clause(
     tokens: &[TokenWithSpan],
     begin: usize,
@@ -183,6 +185,14 @@ fn watermark_clause(
     let time = expr_of(time, catalog)?;
     let (text, mut next) =
         interval_text(tokens, delay + 2).ok_or_else(|| wrong("DELAY OF without an interval"))?;
+    let limited = ["MAX", "FUTURE", "SKEW", "OF"];
+    let mut skew = None;
+    if (0..limited.len()).all(|i| is(next + i, limited[i])) {
+        let found = interval_text(tokens, next + limited.len());
+        let (text, behind) =
+            found.ok_or_else(|| wrong("MAX FUTURE SKEW OF without an interval"))?;
+        (skew, next) = (Some(text.replace('\'', " ").trim().to_string()), behind);
+    }
     let mut alias = None;
     let named = if is(next, "AS") { next + 1 } else { next };
     match tokens.get(named).map(|t| &t.token) {
@@ -194,7 +204,8 @@ fn watermark_clause(
         _ => {}
     }
     let delay = text.replace('\'', " ");
-    Ok((Watermark { time, name, delay: delay.trim().to_string(), alias, place: here }, next))
+    let delay = delay.trim().to_string();
+    Ok((Watermark { time, name, delay, skew, alias, place: here }, next))
 }
 
 /// One expression.

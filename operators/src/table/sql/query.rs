@@ -495,8 +495,12 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> Pla
 /// A relation with a WATERMARK clause; a time that is no column becomes one.
 fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let Watermark { time, name, delay, .. } = watermark;
+    let limited = |plan: Plan| match &watermark.skew {
+        Some(skew) => windows::with_max_future_skew(plan, skew),
+        None => Ok(plan),
+    };
     if let (Expr::Column { .. }, None) = (time, name) {
-        return windows::with_watermark(plan, time, delay);
+        return limited(windows::with_watermark(plan, time, delay)?);
     }
     let Some(name) = name else {
         return Err(PlanError::new(
@@ -509,7 +513,7 @@ fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let made = resolve(time, &scope)?;
     let plan = windows::with_column(plan, &scope, made, name, None);
     let column = Expr::Column { parts: vec![name.clone()], place: watermark.place };
-    windows::with_watermark(plan, &column, delay)
+    limited(windows::with_watermark(plan, &column, delay)?)
 }
 
 /// What stands in FROM before any JOIN.

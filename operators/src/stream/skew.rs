@@ -1,0 +1,165 @@
+//! Takes records out whose event time is too far ahead of the clock, so that one of them does not
+//! move the watermark and make all others late.
+//!
+//! The clock is that of the batch in micro-batch mode, so that a batch that is run again takes the
+//! same records out. In continuous mode it is the time at which a record arrived, which its source
+//! reads once for each poll.
+
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
+use millstream_engine::seam::Env;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use std::sync::Arc;
+
+/// How far ahead of the clock an event time may be, with the clock.
+pub(crate) struct MaxSkew {
+    max_us: i64,
+    env: Arc<dyn Env>,
+    times: BatchTimes,
+    continuous: bool,
+    /// From the monotonic clock to the wall clock, as of the last marker.
+    wall_offset_us: i64,
+    /// The latest arrival; records without one, such as results of windows, take it.
+    arrived_ns: u64,
+}
+
+impl MaxSkew {
+    /// A limit in milliseconds.
+    pub fn new(max_ms: i64, env: Arc<dyn Env>, times: BatchTimes, continuous: bool) -> Self {
+        let max_us = max_ms.saturating_mul(1000);
+        let mut skew = Self { max_us, env, times, continuous, wall_offset_us: 0, arrived_ns: 0 };
+        skew.read_clock();
+        skew
+    }
+
+    /// Reads both clocks: once for each epoch, since the wall clock may be set.
+    fn read_clock(&mut self) {
+        let now_ns = self.env.now_ns();
+        self.arrived_ns = self.arrived_ns.max(now_ns);
+        self.wall_offset_us = self.env.wall_us() - (now_ns / 1000) as i64;
+    }
+
+    /// The largest event time that a record may have.
+    #[inline]
+    fn limit_us(&mut self, ingest_ns: u64) -> i64 {
+        if !self.continuous || self.times.replays() {
+            return self.times.started_us().saturating_add(self.max_us);
+        }
+        if ingest_ns != UNTIMED {
+            // Not before the clock was read: what was pushed before the start has no time.
+            self.arrived_ns = self.arrived_ns.max(ingest_ns);
+        }
+        let now_us = (self.arrived_ns / 1000) as i64 + self.wall_offset_us;
+        now_us.saturating_add(self.max_us)
+    }
+}
+
+/// The stage in front of a [`Watermark`](super::watermark::Watermark): `F` gives a record's event
+/// time in microseconds since 1970, `A` takes a record that is taken out, with the limit.
+pub(crate) struct SkewFilter<F, A, D> {
+    time: F,
+    aside: A,
+    /// Without a limit all records pass.
+    skew: Option<MaxSkew>,
+    seen: Seen,
+    /// Records taken out in this epoch.
+    ahead: u64,
+    down: D,
+}
+
+impl<F, A, D> SkewFilter<F, A, D> {
+    pub fn new(time: F, aside: A, skew: Option<MaxSkew>, seen: Seen, down: D) -> Self {
+        Self { time, aside, skew, seen, ahead: 0, down }
+    }
+}
+
+impl<F: Send, A: Send, D: Stage> Stage for SkewFilter<F, A, D> {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.down.attach(io)
+    }
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.down.watermark(micros)
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if let Some(skew) = &mut self.skew {
+            skew.read_clock();
+        }
+        let ahead = std::mem::take(&mut self.ahead);
+        if ahead > 0 {
+            self.seen.publish_epoch(EventTimes { ahead, ..EventTimes::default() });
+        }
+        self.down.marker(epoch)
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    #[inline]
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        self.down.settle()
+    }
+    #[inline]
+    fn due_ns(&self) -> Option<u64> {
+        self.down.due_ns()
+    }
+}
+
+impl<T, F, A, D> Push<T> for SkewFilter<F, A, D>
+where
+    F: FnMut(&T) -> i64 + Send,
+    A: FnMut(T, i64) + Send,
+    D: Push<T>,
+{
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        if let Some(skew) = &mut self.skew {
+            let limit_us = skew.limit_us(ingest_ns);
+            if (self.time)(&value) > limit_us {
+                self.ahead += 1;
+                (self.aside)(value, limit_us);
+                return Ok(());
+            }
+        }
+        self.down.push(value, ingest_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_engine::seam::SimEnv;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+    const SECOND_US: i64 = 1_000_000;
+
+    #[test]
+    fn continuous_mode_goes_by_the_arrival_and_a_batch_by_its_time() {
+        let world = Arc::new(SimEnv::new(0));
+        world.advance(100 * SECOND_NS);
+        let times = BatchTimes::default();
+        let skew = |continuous| MaxSkew::new(60_000, world.clone(), times.clone(), continuous);
+        let (mut arrival, mut batch) = (skew(true), skew(false));
+        assert_eq!(arrival.limit_us(100 * SECOND_NS), 160 * SECOND_US);
+        assert_eq!(arrival.limit_us(UNTIMED), 160 * SECOND_US, "the latest arrival counts");
+        // Nobody reads the clock for a record that arrives later in the epoch.
+        assert_eq!(arrival.limit_us(130 * SECOND_NS), 190 * SECOND_US);
+        world.advance(50 * SECOND_NS);
+        arrival.read_clock();
+        assert_eq!(arrival.limit_us(UNTIMED), 210 * SECOND_US);
+        times.start(20 * SECOND_US);
+        assert_eq!(batch.limit_us(500 * SECOND_NS), 80 * SECOND_US);
+        times.set_replays(true);
+        assert_eq!(arrival.limit_us(500 * SECOND_NS), 80 * SECOND_US, "a batch is run again");
+    }
+
+    #[test]
+    fn limits_beyond_all_times_overflow_nowhere() {
+        let world = Arc::new(SimEnv::new(0));
+        let mut skew = MaxSkew::new(i64::MAX, world, BatchTimes::default(), true);
+        assert_eq!(skew.limit_us(5), i64::MAX);
+    }
+}
