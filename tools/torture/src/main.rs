@@ -1,10 +1,11 @@
 //! Crashes queries and checks what comes after: `torture simulate` in a world where every step
 //! follows from a seed, `torture kill` with real processes and `kill -9`, `torture damage` by spoiling the
-//! files of stopped queries.
+//! files of stopped queries, `torture soak` by stopping processes for a while.
 
 mod damage;
 mod kill;
 mod simulate;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 /// Crash queries, simulated and real, and check that nothing is lost.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  torture simulate --seeds 10000\n  torture simulate --first 4711 --seeds 1\n  torture kill --rounds 200\n  torture damage"
+    after_help = "Examples:\n  torture simulate --seeds 10000\n  torture simulate --first 4711 --seeds 1\n  torture kill --rounds 200\n  torture damage\n  torture soak"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,6 +28,11 @@ enum Command {
     Kill(kill::Args),
     /// Files flipped, cut and removed, a full disk, a read-only folder: what the next start says
     Damage(damage::Args),
+    /// Every stateful operator at a steady rate, stopped for a while: what grows, what is lost
+    Soak(soak::Args),
+    /// What `soak` starts: a query until standard input ends
+    #[command(hide = true)]
+    SoakChild(soak::ChildArgs),
     /// What `kill` starts: a query until it is killed
     #[command(hide = true)]
     Child(kill::ChildArgs),
@@ -37,6 +43,8 @@ fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
         Command::Kill(args) => kill::run(&args),
         Command::Damage(args) => damage::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::SoakChild(args) => soak::child(&args),
         Command::Child(args) => kill::child(&args),
     };
     match outcome {
