@@ -255,7 +255,7 @@ fn a_query_of_a_job_has_the_settings_before_it() {
     ";
     let trigger = Some(Trigger::AsSoonAsPossible);
     let run = |settings: Vec<(String, String)>| {
-        let overrides = Overrides { trigger, settings, checkpoint: None };
+        let overrides = Overrides { trigger, settings, ..Overrides::default() };
         let queries = session.job(job, &overrides).unwrap();
         let started: Vec<_> = queries.into_iter().map(|query| query.start().unwrap()).collect();
         streams.iter().for_each(|stream| stream.add([vec![Value::Long(0)]]));
@@ -363,4 +363,106 @@ fn base64_breaks_lines_where_a_setting_says_so() {
     check(&session, &[(query, "80")]);
     session.set("spark.sql.chunkBase64String.enabled", "true").unwrap();
     check(&session, &[(query, "82")]);
+}
+
+/// The tables that a script shows, or the condition that it fails by.
+fn script(text: &str) -> String {
+    let mut shown = Vec::new();
+    let outcome = Session::new().script(text, &mut |frame| {
+        shown.push(frame.show(100, false)?);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => shown.concat(),
+        Err(error) => error.condition().to_string(),
+    }
+}
+
+const SHOP: &str = "CREATE TEMPORARY VIEW shop AS SELECT 1 AS id, 'x' AS Name, \
+    CAST(2.5 AS DECIMAL(4,2)) AS price, named_struct('x', 1, 'y', array('q')) AS place;\n";
+
+#[test]
+fn a_view_is_described_by_its_columns() {
+    let all = "\
++--------+-----------------------------+-------+
+|col_name|data_type                    |comment|
++--------+-----------------------------+-------+
+|id      |int                          |NULL   |
+|Name    |string                       |NULL   |
+|price   |decimal(4,2)                 |NULL   |
+|place   |struct<x:int,y:array<string>>|NULL   |
++--------+-----------------------------+-------+
+";
+    for form in [
+        "DESCRIBE shop",
+        "desc `shop`",
+        "DESCRIBE TABLE shop",
+        "DESC TABLE EXTENDED shop",
+        "DESCRIBE FORMATTED shop",
+        "DESCRIBE QUERY SELECT * FROM shop",
+        "DESCRIBE SELECT * FROM shop",
+        "DESC WITH a AS (SELECT * FROM shop) SELECT * FROM a",
+    ] {
+        assert_eq!(script(&format!("{SHOP}{form};")), all, "{form}");
+    }
+    let column = "\
++---------+------------+
+|info_name|info_value  |
++---------+------------+
+|col_name |price       |
+|data_type|decimal(4,2)|
+|comment  |NULL        |
++---------+------------+
+";
+    assert_eq!(script(&format!("{SHOP}DESCRIBE shop PRICE")), column);
+    assert!(script(&format!("{SHOP}DESC EXTENDED shop id")).contains("|distinct_count|NULL"));
+    // A view may have the name of a word of the form.
+    let named = "CREATE TEMPORARY VIEW extended AS SELECT 1 AS a; DESCRIBE extended";
+    assert!(script(named).contains("|a       |int      |NULL   |"), "{}", script(named));
+}
+
+#[test]
+fn columns_and_views_are_shown() {
+    let columns = "\
++--------+
+|col_name|
++--------+
+|id      |
+|Name    |
+|price   |
+|place   |
++--------+
+";
+    assert_eq!(script(&format!("{SHOP}SHOW COLUMNS IN shop")), columns);
+    assert_eq!(script(&format!("{SHOP}SHOW COLUMNS FROM SHOP")), columns);
+    let views = "\
++---------+--------+-----------+
+|namespace|viewName|isTemporary|
++---------+--------+-----------+
+|         |shop    |true       |
++---------+--------+-----------+
+";
+    assert_eq!(script(&format!("{SHOP}SHOW VIEWS;")), views);
+    assert!(script(&format!("{SHOP}SHOW TABLES;")).contains("|tableName|"));
+}
+
+#[test]
+fn what_cannot_be_described_is_refused() {
+    for (statement, condition) in [
+        ("DESCRIBE nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
+        ("DESCRIBE shop nothing", "COLUMN_NOT_FOUND"),
+        ("DESCRIBE shop place.x", "UNSUPPORTED_FEATURE.DESCRIBE_NESTED_COLUMN"),
+        ("DESCRIBE", "PARSE_SYNTAX_ERROR"),
+        ("DESCRIBE shop id more", "PARSE_SYNTAX_ERROR"),
+        ("SHOW COLUMNS shop", "PARSE_SYNTAX_ERROR"),
+        ("SHOW COLUMNS IN nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
+        ("SHOW COLUMNS IN shop WHERE id", "PARSE_SYNTAX_ERROR"),
+        ("SHOW ANYTHING", "PARSE_SYNTAX_ERROR"),
+    ] {
+        assert_eq!(script(&format!("{SHOP}{statement}")), condition, "{statement}");
+    }
+    // A job has nowhere to show it.
+    let job = format!("{SHOP}DESCRIBE shop");
+    let error = Session::new().job(&job, &Overrides::default()).map(|_| ()).unwrap_err();
+    assert_eq!(error.condition, "QUERY_WITHOUT_SINK");
 }

@@ -49,6 +49,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let reason = format!("PATH_NOT_FOUND: there is no folder {}", folder.display());
         return Err(Failure::Wrong(reason));
     }
+    let queries = queries_below(folder);
+    if !folder.join("metadata").exists() && !queries.is_empty() {
+        return list(args, &queries);
+    }
     let (id, shape) =
         read_metadata(storage, folder).map_err(|error| Failure::Failed(format!("{error}")))?;
     let mut damage = Damage::default();
@@ -101,6 +105,41 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Failed(damage.0.join("\nerror: ")))
+}
+
+/// The folders in a folder that are checkpoints: one for each query of a job, `run --checkpoint DIR`.
+fn queries_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut queries: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.join("metadata").is_file()).collect();
+    queries.sort();
+    queries
+}
+
+/// Prints a line for each query of a job.
+fn list(args: &Args, queries: &[PathBuf]) -> Result<(), Failure> {
+    let folder = args.checkpoint.display();
+    if args.state.is_some() {
+        let first = queries[0].display();
+        return Err(Failure::Wrong(format!(
+            "SEVERAL_QUERIES: {folder} has the checkpoints of {} queries, and --state is of one: \
+             millstream inspect {first} --state 0",
+            queries.len()
+        )));
+    }
+    say!("{folder} has the checkpoints of {} queries:\n", queries.len());
+    say!("query                epochs   operators  sink");
+    let mut damage = Damage::default();
+    for query in queries {
+        let name = query.file_name().unwrap_or_default().to_string_lossy();
+        let Some((_, shape)) = damage.take(read_metadata(&FileStorage, query)) else { continue };
+        let epochs = damage.take(numbered(&FileStorage, &query.join("offsets")));
+        let (epochs, operators) = (epochs.unwrap_or_default().len(), shape.operators.len());
+        let sink = shape.sink.as_deref().unwrap_or("-");
+        say!("{name:<20} {epochs:<8} {operators:<10} {sink}");
+    }
+    say!("\nOne of them: millstream inspect {}", queries[0].display());
+    if damage.0.is_empty() { Ok(()) } else { Err(Failure::Failed(damage.0.join("\nerror: "))) }
 }
 
 type Keys = HashMap<Vec<u8>, Vec<u8>>;

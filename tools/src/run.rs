@@ -96,8 +96,8 @@ fn wrong(path: &std::path::Path, error: impl std::fmt::Display) -> Failure {
 /// Prints schema, plan and layout of each query.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let (text, session) = (read(&args.job)?, Session::new());
-    let queries =
-        session.job(&text, &overrides(&args.set, None)?).map_err(|e| wrong(&args.job, e))?;
+    let overrides = Overrides { explains: true, ..overrides(&args.set, None)? };
+    let queries = session.job(&text, &overrides).map_err(|e| wrong(&args.job, e))?;
     for query in &queries {
         say!("== Query {} ==\n{}", query.name(), query.explain()?);
     }
@@ -205,6 +205,10 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
     }
     if progress.ahead > 0 {
         eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
+    }
+    if progress.kept_records > 0 {
+        let kept = progress.kept_records;
+        eprintln!("{name}: {kept} records kept with NULL for what could not be read");
     }
     if latency.count > 0 {
         eprintln!(

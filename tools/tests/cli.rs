@@ -361,3 +361,162 @@ fn inspect_shows_the_state_of_a_processor_as_bytes() {
     assert!(state.contains("\\x03"), "{state}");
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// A new folder that is removed at the end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("millstream-cli-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        drop(std::fs::remove_dir_all(&folder));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn inspect_lists_the_queries_of_a_job() {
+    let scratch = Scratch::new("several");
+    std::fs::create_dir(scratch.0.join("in")).unwrap();
+    std::fs::write(scratch.0.join("in/1.csv"), "a\nb\n").unwrap();
+    let text = format!(
+        "CREATE TEMPORARY VIEW words (word STRING) USING csv OPTIONS (path '{}');\n\
+         CREATE STREAMING TABLE counts USING noop OPTIONS (outputMode 'update') AS \
+         SELECT word, count(*) AS n FROM STREAM words GROUP BY word;\n\
+         CREATE STREAMING TABLE copy USING noop AS SELECT word FROM STREAM words;",
+        scratch.path("in")
+    );
+    let checkpoint = scratch.path("checkpoint");
+    let output = job("run", &text, &["--trigger", "availableNow", "--checkpoint", &checkpoint]);
+    assert!(output.status.success(), "{}", texts(&output).1);
+    let inspect = |args: &[&str]| millstream().arg("inspect").args(args).output().unwrap();
+    let output = inspect(&[&checkpoint]);
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{err}");
+    for part in ["2 queries", "counts ", "copy ", &format!("inspect {checkpoint}/copy")] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let output = inspect(&[&checkpoint, "--state", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(texts(&output).1.contains("SEVERAL_QUERIES"), "{}", texts(&output).1);
+    assert!(inspect(&[&format!("{checkpoint}/counts"), "--state", "0"]).status.success());
+    // Neither a checkpoint nor a folder of some.
+    assert_eq!(inspect(&[&scratch.path("in")]).status.code(), Some(1));
+}
+
+#[test]
+fn a_query_is_explained_without_a_checkpoint_and_not_run_without() {
+    let scratch = Scratch::new("explained");
+    let text = format!(
+        "CREATE TEMPORARY VIEW ticks USING rate;\n\
+         CREATE STREAMING TABLE copy USING csv OPTIONS (path '{}') AS SELECT value FROM ticks;",
+        scratch.path("out")
+    );
+    let output = job("explain", &text, &[]);
+    let (out, err) = texts(&output);
+    assert!(output.status.success() && out.contains("== Tasklets =="), "{out}{err}");
+    let output = job("run", &text, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(texts(&output).1.contains("CHECKPOINT_LOCATION_MISSING"), "{}", texts(&output).1);
+    assert!(!scratch.0.join("out").exists());
+}
+
+#[test]
+fn notices_of_bad_records_name_the_file_and_what_became_of_them() {
+    let scratch = Scratch::new("notices");
+    std::fs::write(scratch.0.join("a.csv"), "a,1\nb,x\n").unwrap();
+    let query = |mode: &str| {
+        let folder = scratch.0.display();
+        let sql = format!(
+            "CREATE TEMPORARY VIEW t (k STRING, n INT) USING csv \
+             OPTIONS (path '{folder}', mode '{mode}'); SELECT * FROM t"
+        );
+        texts(&millstream().args(["sql", &sql]).output().unwrap())
+    };
+    let (out, err) = query("PERMISSIVE");
+    assert!(out.contains("|b  |NULL|"), "{out}");
+    assert!(err.contains("1 record was kept with NULL"), "{err}");
+    assert!(err.contains("a.csv at byte 4: ") && !err.contains("set aside"), "{err}");
+    let (out, err) = query("DROPMALFORMED");
+    assert!(!out.contains("|b"), "{out}");
+    assert!(err.contains("1 record was set aside"), "{err}");
+    assert!(err.contains("set aside in ") && err.contains("a.csv at byte 4: "), "{err}");
+}
+
+#[test]
+fn paths_of_other_stores_are_refused() {
+    let scratch = Scratch::new("stores");
+    let (input, out) = (scratch.path(""), scratch.path("out"));
+    let text = |input: &str, out: &str, checkpoint: &str| {
+        format!(
+            "CREATE TEMPORARY VIEW t (k STRING) USING csv OPTIONS (path '{input}');\n\
+             CREATE STREAMING TABLE o USING csv OPTIONS (path '{out}', \
+             checkpointLocation '{checkpoint}') AS SELECT * FROM STREAM t;"
+        )
+    };
+    for text in [
+        text("s3://bucket/in", &out, "c"),
+        text(&input, "hdfs://host:8020/out", "c"),
+        text(&input, &out, "gs://bucket/checkpoint"),
+    ] {
+        let output = job("run", &text, &["--trigger", "availableNow"]);
+        let err = texts(&output).1;
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.contains("UNSUPPORTED_FILE_SYSTEM") && err.contains("local"), "{err}");
+    }
+    // The scheme of local files is a way to write a local path.
+    let file = |name: &str| format!("file://{}", scratch.path(name));
+    std::fs::create_dir(scratch.0.join("in")).unwrap();
+    std::fs::write(scratch.0.join("in/a.csv"), "a\n").unwrap();
+    let text = text(&file("in"), &file("out"), &file("checkpoint"));
+    let output = job("run", &text, &["--trigger", "availableNow"]);
+    assert!(output.status.success(), "{}", texts(&output).1);
+    assert!(scratch.0.join("out").is_dir() && scratch.0.join("checkpoint/metadata").is_file());
+}
+
+/// The job of the page on jobs, with its folders.
+#[test]
+fn the_csv_job_of_the_docs_runs() {
+    let scratch = Scratch::new("docs");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/jobs.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("## From CSV files to CSV files").unwrap();
+    let block = |name: &str| {
+        let (_, rest) = rest.split_once(&format!("```{name}\n")).unwrap();
+        rest.split_once("```").unwrap().0.replace("/data/", &scratch.path(""))
+    };
+    std::fs::create_dir(scratch.0.join("orders")).unwrap();
+    std::fs::write(scratch.0.join("orders/1.csv"), block("csv")).unwrap();
+    let output = job("run", &block("sql"), &[]);
+    let err = texts(&output).1;
+    assert!(output.status.success(), "{err}");
+    let files = std::fs::read_dir(scratch.0.join("large")).unwrap().flatten();
+    let files = files.map(|entry| entry.path());
+    let mut lines: Vec<String> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "csv"))
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(str::to_string).collect::<Vec<_>>()
+        })
+        .collect();
+    lines.sort();
+    let (_, expected) = rest.split_once("```text\n").unwrap();
+    let expected = expected.split_once("```").unwrap().0;
+    assert_eq!(lines.join("\n"), expected.trim_end(), "{err}");
+}

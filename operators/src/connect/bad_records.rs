@@ -1,8 +1,12 @@
 //! Records that could not be read: counted, and the last few kept with their raw bytes. They
 //! never stop a query and never take a good record with them.
+//!
+//! A record that gives no row was *set aside*. One that gives a row all the same, with NULL for what could
+//! not be read (mode PERMISSIVE), is counted apart from these.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Bad records that are kept.
 const KEPT: usize = 16;
@@ -12,9 +16,13 @@ pub const KEPT_BYTES: usize = 256;
 /// Characters of a bad record that are shown.
 const SHOWN_CHARS: usize = 80;
 
-/// Why and where a record was set aside.
+/// Why and where a record could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
+    /// The file that it is in; none where it comes from a connection.
+    pub file: Option<PathBuf>,
+    /// Whether it gives a row, with NULL for what could not be read.
+    pub kept: bool,
     /// Offset of its first byte in the source.
     pub offset: u64,
     /// Its whole length in bytes.
@@ -27,16 +35,39 @@ pub struct BadRecord {
 
 impl fmt::Display for BadRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, length, reason, bytes } = self;
+        let Self { file, kept, offset, length, reason, bytes } = self;
         let bytes: String = bytes.escape_ascii().to_string().chars().take(SHOWN_CHARS).collect();
-        write!(f, "set aside at byte {offset}: {reason} ({length} bytes): {bytes}")
+        f.write_str(if *kept { "kept with NULL" } else { "set aside" })?;
+        if let Some(file) = file {
+            write!(f, " in {}", file.display())?;
+        }
+        write!(f, " at byte {offset}: {reason} ({length} bytes): {bytes}")
     }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    count: u64,
+    set_aside: u64,
+    kept: u64,
     last: Vec<BadRecord>,
+}
+
+impl Inner {
+    fn remember(
+        &mut self,
+        file: Option<&Path>,
+        kept: bool,
+        (offset, length): (u64, u64),
+        reason: &'static str,
+        bytes: &[u8],
+    ) {
+        if self.last.len() == KEPT {
+            self.last.remove(0);
+        }
+        let file = file.map(Path::to_path_buf);
+        let bytes = bytes[..bytes.len().min(KEPT_BYTES)].to_vec();
+        self.last.push(BadRecord { file, kept, offset, length, reason, bytes });
+    }
 }
 
 /// The bad records of one source.
@@ -44,34 +75,56 @@ struct Inner {
 pub struct BadRecords(Arc<Mutex<Inner>>);
 
 impl BadRecords {
-    /// Sets a record aside. `bytes` is its beginning.
-    pub fn add(&self, offset: u64, length: u64, reason: &'static str, bytes: &[u8]) {
-        let mut inner = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        inner.count += 1;
-        if inner.last.len() == KEPT {
-            inner.last.remove(0);
-        }
-        let bytes = bytes[..bytes.len().min(KEPT_BYTES)].to_vec();
-        inner.last.push(BadRecord { offset, length, reason, bytes });
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Tells how many records were set aside and why the last few were, if there are any.
+    /// Sets a record aside. `at` is its offset and length, `bytes` its beginning.
+    pub fn add(&self, file: Option<&Path>, at: (u64, u64), reason: &'static str, bytes: &[u8]) {
+        let mut inner = self.lock();
+        inner.set_aside += 1;
+        inner.remember(file, false, at, reason, bytes);
+    }
+
+    /// Counts a record that gives a row with NULL for what could not be read.
+    pub fn add_kept(
+        &self,
+        file: Option<&Path>,
+        at: (u64, u64),
+        reason: &'static str,
+        bytes: &[u8],
+    ) {
+        let mut inner = self.lock();
+        inner.kept += 1;
+        inner.remember(file, true, at, reason, bytes);
+    }
+
+    /// Tells how many records were set aside or kept with NULL, and why the last few were, if there
+    /// are any.
     pub fn report(&self, notice: fn(&str)) {
-        let count = self.count();
-        if count > 0 {
-            let noun = if count == 1 { "record was" } else { "records were" };
-            notice(&format!("{count} {noun} set aside"));
-            self.last().iter().for_each(|bad| notice(&bad.to_string()));
-        }
+        let told = |count: u64, what: &str| {
+            if count > 0 {
+                let noun = if count == 1 { "record was" } else { "records were" };
+                notice(&format!("{count} {noun} {what}"));
+            }
+        };
+        told(self.count(), "set aside");
+        told(self.kept(), "kept with NULL for what could not be read");
+        self.last().iter().for_each(|bad| notice(&bad.to_string()));
     }
 
-    /// How many there were.
+    /// How many were set aside.
     pub fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).count
+        self.lock().set_aside
     }
 
-    /// The last few.
+    /// How many were kept with NULL for what could not be read.
+    pub fn kept(&self) -> u64 {
+        self.lock().kept
+    }
+
+    /// The last few of both.
     pub fn last(&self) -> Vec<BadRecord> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).last.clone()
+        self.lock().last.clone()
     }
 }

@@ -3,7 +3,7 @@
 use super::settings::FormatSettings;
 use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::resolve::distance;
+use crate::table::expr::resolve::{did_you_mean, distance};
 
 /// Options on their way to a connector, which takes what it knows; what is left is a mistake.
 pub struct OptionReader<'o> {
@@ -126,13 +126,15 @@ impl<'o> OptionReader<'o> {
         let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else {
             return Ok(());
         };
-        let mut near = self.known.clone();
-        near.sort_by_key(|known| distance(key, known));
-        Err(PlanError::new(
-            "UNKNOWN_OPTION",
-            format!("{} has no option '{key}'", self.what),
-            format!("Nearest: '{}'. All: {}", near.first().unwrap_or(&""), self.known.join(", ")),
-        ))
+        let fix = match self.known.is_empty() {
+            true => "It has no options: leave this one out".to_string(),
+            false => {
+                let near = did_you_mean(key, self.known.iter().copied());
+                format!("{near}All: {}", self.known.join(", "))
+            }
+        };
+        let reason = format!("{} has no option '{key}'", self.what);
+        Err(PlanError::new("UNKNOWN_OPTION", reason, fix))
     }
 }
 
@@ -149,6 +151,17 @@ mod tests {
         assert_eq!(reader.number("port", 7, 1, 9).unwrap(), 7);
         let error = reader.finish().unwrap_err();
         assert_eq!(error.condition, "UNKNOWN_OPTION");
-        assert!(error.fix.contains("'port'"), "{error}");
+        assert!(error.fix.contains("Did you mean 'port'? All: host, port"), "{error}");
+    }
+
+    #[test]
+    fn an_option_that_resembles_none_gets_no_suggestion() {
+        let options = [("seperator".to_string(), ";".to_string())];
+        let mut reader = OptionReader::new("source json", &options);
+        assert_eq!(reader.get("path"), None);
+        let error = reader.finish().unwrap_err();
+        assert_eq!(error.fix, "All: path");
+        let error = OptionReader::new("sink noop", &options).finish().unwrap_err();
+        assert_eq!(error.fix, "It has no options: leave this one out");
     }
 }

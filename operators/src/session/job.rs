@@ -20,6 +20,8 @@ pub struct Overrides {
     pub settings: Vec<(String, String)>,
     /// The checkpoint of the one query, or of each query a folder with its name in here.
     pub checkpoint: Option<PathBuf>,
+    /// The job is explained and never started: queries need no checkpoint.
+    pub explains: bool,
 }
 
 /// A query of a job, checked and not yet started.
@@ -93,6 +95,10 @@ impl Session {
                     let plan = query.plan(&*self.lock())?;
                     show(DataFrame::new(self.clone(), plan))?;
                 }
+                Some(Statement::Describe(described, _)) => {
+                    let (schema, rows) = described.rows(&*self.lock())?;
+                    show(self.create_data_frame(schema, rows))?;
+                }
                 Some(Statement::StreamingTable { name, format, options, query, place }) => {
                     let writer = self.streaming_table(&name, &format, options, &query)?;
                     let trigger = writer.check().map_err(|error| error.at(place))?;
@@ -150,7 +156,7 @@ impl Session {
         for statement in statements {
             match self.prepared(statement)? {
                 None => {}
-                Some(Statement::Query(_, place)) => {
+                Some(Statement::Query(_, place) | Statement::Describe(_, place)) => {
                     return Err(PlanError::new(
                         "QUERY_WITHOUT_SINK",
                         "a query in a job has nowhere to go",
@@ -168,6 +174,7 @@ impl Session {
                         let own = if several { folder.join(&name) } else { folder.clone() };
                         writer = writer.option("checkpointLocation", own.display());
                     }
+                    writer = writer.to_be_explained(overrides.explains);
                     writer.check().map_err(|error| error.at(place))?;
                     queries.push(JobQuery { name, writer });
                 }

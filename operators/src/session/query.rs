@@ -46,7 +46,9 @@ pub struct Totals {
     pub records_in: u64,
     /// Records that were set aside.
     pub bad_records: u64,
-    /// The last few of them.
+    /// Records that were kept with NULL for what could not be read of them.
+    pub kept_records: u64,
+    /// The last few of both.
     pub last_bad: Vec<BadRecord>,
     /// Paths passed over by file sources: neither files nor folders, or links that lead nowhere.
     pub passed_over: u64,
@@ -237,6 +239,7 @@ impl StreamingQuery {
         for counters in &self.counters {
             totals.bad_records += counters.bad.count();
             totals.passed_over += counters.passed_over.load(Ordering::Relaxed);
+            totals.kept_records += counters.bad.kept();
             totals.last_bad.extend(counters.bad.last());
         }
         totals

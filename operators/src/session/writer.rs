@@ -6,6 +6,7 @@ use super::query::{QueryError, StreamingQuery, Told};
 use super::trigger::parse_trigger;
 use super::{Settings, is_files, tables};
 use crate::connect::console::Console;
+use crate::connect::file::local_path;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig, Origin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::memory::MemoryTable;
@@ -58,6 +59,8 @@ pub struct StreamWriter {
     config: Option<Config>,
     cores: Option<Vec<usize>>,
     replay: Option<Replay>,
+    /// Never started, only explained.
+    explained: bool,
 }
 
 /// Called on the driver's thread for every committed epoch.
@@ -83,6 +86,7 @@ impl StreamWriter {
             config: None,
             cores: None,
             replay: None,
+            explained: false,
         }
     }
 
@@ -214,6 +218,12 @@ impl StreamWriter {
         self.prepare().map(|prepared| prepared.trigger)
     }
 
+    /// Says whether the query is explained and never started: it needs no checkpoint.
+    pub(super) fn to_be_explained(mut self, explained: bool) -> Self {
+        self.explained = explained;
+        self
+    }
+
     /// Keeps the session's settings as they are now.
     pub(super) fn with_settings_of_now(mut self) -> Self {
         self.settings = Some(self.settings());
@@ -272,7 +282,8 @@ impl StreamWriter {
                     "Give a folder, or leave it out",
                 ));
             }
-            folder => folder.map(PathBuf::from),
+            Some(folder) => Some(PathBuf::from(local_path("checkpointLocation", folder)?)),
+            None => None,
         };
         let own = |key: &str| QUERY_OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key));
         let options: Options = self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
@@ -286,7 +297,7 @@ impl StreamWriter {
                 "Use append; for results that change, foreachBatch or another sink",
             ));
         }
-        if matches!(sink, SinkSpec::Files(_)) && checkpoint.is_none() {
+        if matches!(sink, SinkSpec::Files(_)) && checkpoint.is_none() && !self.explained {
             return Err(PlanError::new(
                 "CHECKPOINT_LOCATION_MISSING",
                 "a sink that writes files needs option 'checkpointLocation'",
@@ -638,7 +649,11 @@ fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
     let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
     let unknown = options.iter().map(|(key, _)| key).find(known);
     if let ("UNKNOWN_OPTION", Some(key)) = (error.condition.as_str(), unknown) {
-        error.fix = format!("{}{}", did_you_mean(key, QUERY_OPTIONS), error.fix);
+        let own = did_you_mean(key, QUERY_OPTIONS);
+        // One suggestion: the sink's own option comes first.
+        if !error.fix.starts_with("Did you mean") {
+            error.fix = format!("{own}{}", error.fix);
+        }
     }
     error
 }

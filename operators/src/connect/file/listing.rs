@@ -8,6 +8,7 @@
 use super::glob::{NameFilter, PathPattern, is_pattern};
 use super::partition::{Inference, partition_of, type_of};
 use super::sink::committed_files;
+use super::uri::local_path;
 use crate::connect::options::OptionReader;
 use crate::table::datetime::{Tz, parse_timestamp};
 use crate::table::error::{PlanError, PlanResult};
@@ -95,14 +96,6 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A path without the scheme `file:`.
-fn without_scheme(path: &str) -> &str {
-    match path.strip_prefix("file:") {
-        Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
-        None => path,
-    }
-}
-
 /// The options `modifiedBefore` and `modifiedAfter`.
 fn modified(
     reader: &mut OptionReader<'_>,
@@ -121,7 +114,7 @@ fn modified(
 
 impl Root {
     fn read(path: &str) -> PlanResult<Self> {
-        let path = without_scheme(path);
+        let path = local_path("path", path)?;
         let absolute = || std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
         if is_pattern(path) {
             let folder = std::env::current_dir().unwrap_or_default();
@@ -180,14 +173,14 @@ impl Listing {
         let filter = reader.get("pathGlobFilter").map(|text| {
             NameFilter::parse(text).map_err(|error| invalid("pathGlobFilter", text, &error))
         });
-        let base = reader.get("basePath").map(|text| {
-            let path = without_scheme(text);
-            std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+        let base = reader.get("basePath").map(|text| -> PlanResult<PathBuf> {
+            let path = local_path("basePath", text)?;
+            Ok(std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)))
         });
         let zone = reader.zone()?;
         let listing = Self {
             root,
-            base,
+            base: base.transpose()?,
             filter: filter.transpose()?,
             recursive: reader.flag("recursiveFileLookup", false)?,
             before_us: modified(reader, "modifiedBefore", zone)?,

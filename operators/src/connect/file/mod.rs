@@ -26,4 +26,5 @@ pub use input::{Found, Input};
 pub use of_file::Origin;
 pub use sink::{FileSinkConfig, committed_files};
 pub use source::{FileSource, FileSourceConfig};
+pub(crate) use uri::local_path;
 pub use written::line_options;

@@ -10,7 +10,7 @@
 
 use super::log::{Crc, FileLog};
 use super::partition::{NULL_PARTITION, partition_of};
-use super::uri::{path_of, uri};
+use super::uri::{local_path, path_of, uri};
 use super::written::{RowFile, SinkFormat};
 use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
@@ -71,7 +71,7 @@ impl FileSinkConfig {
     pub fn read(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Self> {
         let name = format!("sink {format}");
         let mut reader = OptionReader::with_settings(&name, options, settings);
-        let path = reader.required("path", "/data/out")?;
+        let path = local_path("path", reader.required("path", "/data/out")?)?;
         if path.is_empty() {
             return Err(PlanError::new("MISSING_OPTION", format!("{name}: 'path' is empty"), ""));
         }

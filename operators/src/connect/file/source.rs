@@ -27,7 +27,7 @@ use super::log::{Crc, FileLog};
 use super::of_file::OfFile;
 use super::of_file::{Origin, with_partitions};
 use super::sink::LOG_FOLDER;
-use super::uri::{path_of, uri};
+use super::uri::{local_path, path_of, uri};
 use crate::connect::bad_records::KEPT_BYTES;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
@@ -179,7 +179,8 @@ impl FileSourceConfig {
         let clean = match reader.choice("cleanSource", &["off", "delete", "archive"])? {
             "delete" => Clean::Delete,
             "archive" => {
-                Clean::Archive(PathBuf::from(reader.required("sourceArchiveDir", "/data/done")?))
+                let folder = reader.required("sourceArchiveDir", "/data/done")?;
+                Clean::Archive(PathBuf::from(local_path("sourceArchiveDir", folder)?))
             }
             _ => Clean::Off,
         };
@@ -760,10 +761,12 @@ fn decoded(
         if decoder.mode() == Mode::FailFast || decoder.is_broken() {
             return Err(malformed(path, found.offset, reason, record));
         }
-        counters.bad.add(found.offset, found.length, reason, record);
+        let at = (found.offset, found.length);
         if !decoder.has_row_for_bad() {
+            counters.bad.add(Some(path), at, reason, record);
             return Ok(Emitted::Nothing);
         }
+        counters.bad.add_kept(Some(path), at, reason, record);
     }
     Ok(if row.is_empty() { Emitted::Nothing } else { Emitted::Row })
 }

@@ -1,5 +1,6 @@
-//! Paths as `file:` URIs, as Spark's logs have them.
+//! Paths as `file:` URIs, as Spark's logs have them, and paths in options, which are local.
 
+use crate::table::error::{PlanError, PlanResult};
 use std::path::{Path, PathBuf};
 
 /// A path as a `file:` URI.
@@ -22,6 +23,33 @@ pub fn path_of(uri: &str) -> PathBuf {
     match uri.strip_prefix("file:") {
         Some(rest) => PathBuf::from(percent_decoded(rest.strip_prefix("//").unwrap_or(rest))),
         None => PathBuf::from(uri),
+    }
+}
+
+/// The scheme of a URI: `s3` of `s3://bucket/folder`. A single letter is a drive.
+fn scheme(path: &str) -> Option<&str> {
+    let (scheme, rest) = path.split_once(':')?;
+    let is_scheme = scheme.len() > 1
+        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    (is_scheme && rest.starts_with('/')).then_some(scheme)
+}
+
+/// The local path of the option `name`, without the scheme `file:`. Another scheme names a store that
+/// is not read: it would otherwise be taken for a folder of that name.
+pub fn local_path<'p>(name: &str, path: &'p str) -> PlanResult<&'p str> {
+    match scheme(path) {
+        None => Ok(path),
+        Some(file) if file.eq_ignore_ascii_case("file") => {
+            let rest = &path[file.len() + 1..];
+            Ok(rest.strip_prefix("//").unwrap_or(rest))
+        }
+        Some(other) => Err(PlanError::new(
+            "UNSUPPORTED_FILE_SYSTEM",
+            format!("option '{name}' is '{path}': there is no file system for scheme '{other}'"),
+            "Only local files are read and written. Mount the store (s3fs, rclone mount, the NFS gateway \
+             of HDFS) or copy its files to a local folder, and give the path of that folder",
+        )),
     }
 }
 
@@ -56,5 +84,24 @@ mod tests {
         assert_eq!(path_of(&uri(path)), path);
         assert_eq!(path_of("file:/a%20b"), Path::new("/a b"));
         assert_eq!(percent_decoded("100%"), "100%");
+    }
+
+    #[test]
+    fn paths_in_options_are_local() {
+        for (written, path) in [
+            ("/data/in", "/data/in"),
+            ("data:in/a", "data:in/a"),
+            ("file:///data/in", "/data/in"),
+            ("FILE:/data/in", "/data/in"),
+            ("c:/data", "c:/data"),
+            ("a b:/data", "a b:/data"),
+        ] {
+            assert_eq!(local_path("path", written), Ok(path));
+        }
+        for remote in ["s3://b/x", "s3a://b", "hdfs://host:8020/x", "dbfs:/x", "HTTPS://h/x"] {
+            let error = local_path("path", remote).unwrap_err();
+            assert_eq!(error.condition, "UNSUPPORTED_FILE_SYSTEM", "{remote}");
+            assert!(error.reason.contains(remote) && error.fix.contains("local"), "{error}");
+        }
     }
 }

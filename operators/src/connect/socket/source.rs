@@ -614,7 +614,7 @@ impl SocketSource {
         if whole == 0 && self.skipping.is_some() {
             let Some((offset, length, first)) = self.skipping.take() else { return };
             let length = length + rest as u64;
-            self.counters.bad.add(offset, length, "line longer than maxLineLength", &first);
+            self.counters.bad.add(None, (offset, length), "line longer than maxLineLength", &first);
             self.consume(rest);
         } else if rest > 0 {
             // A peer that is told what is kept sends the line again.
@@ -670,7 +670,7 @@ impl SocketSource {
         reason: &'static str,
         at: std::ops::Range<usize>,
     ) {
-        self.counters.bad.add(offset, length, reason, &self.buffer[at]);
+        self.counters.bad.add(None, (offset, length), reason, &self.buffer[at]);
     }
 
     fn consume(&mut self, bytes: usize) {
@@ -737,7 +737,12 @@ impl SocketSource {
             let end_length = LineEnds::length(&self.buffer[..self.end], line_end);
             if let Some((offset, before, first)) = self.skipping.take() {
                 let whole = before + length as u64;
-                self.counters.bad.add(offset, whole, "line longer than maxLineLength", &first);
+                self.counters.bad.add(
+                    None,
+                    (offset, whole),
+                    "line longer than maxLineLength",
+                    &first,
+                );
             } else if length > self.config.max_line {
                 let range = self.start..line_end;
                 self.set_aside(
@@ -781,7 +786,7 @@ impl SocketSource {
         let line = &self.buffer[self.start..line_end];
         if std::str::from_utf8(line).is_err() {
             let length = line.len() as u64;
-            self.counters.bad.add(self.position, length, "not UTF-8", line);
+            self.counters.bad.add(None, (self.position, length), "not UTF-8", line);
             return Ok(());
         }
         self.row.clear();

@@ -1,5 +1,6 @@
 //! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`.
 
+use super::describe::{Described, describe, show};
 use super::literals::Reading;
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
 use crate::table::datetime::{SECOND_US, Tz};
@@ -48,6 +49,8 @@ pub enum Statement {
     },
     /// A query by itself: its result is shown.
     Query(Tokens, Place),
+    /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS`: what it says is shown.
+    Describe(Described, Place),
     /// `SET key = value`.
     Set {
         /// The setting.
@@ -64,6 +67,10 @@ pub enum Statement {
 pub struct Tokens(Vec<TokenWithSpan>);
 
 impl Tokens {
+    pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
+        Self(tokens)
+    }
+
     /// Plans it.
     pub fn plan(&self, catalog: &dyn Catalog) -> PlanResult<Plan> {
         parse_tokens(&self.0, catalog)
@@ -82,22 +89,22 @@ pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
         .collect()
 }
 
-struct Reader<'t> {
-    tokens: &'t [TokenWithSpan],
-    next: usize,
+pub(super) struct Reader<'t> {
+    pub(super) tokens: &'t [TokenWithSpan],
+    pub(super) next: usize,
 }
 
 impl<'t> Reader<'t> {
-    fn peek(&self) -> Option<&'t TokenWithSpan> {
+    pub(super) fn peek(&self) -> Option<&'t TokenWithSpan> {
         self.tokens.get(self.next)
     }
 
-    fn here(&self) -> Place {
+    pub(super) fn here(&self) -> Place {
         let last = self.tokens.last().map(|t| place(t.span.end));
         self.peek().map(|t| place(t.span.start)).or(last).unwrap_or_default()
     }
 
-    fn unexpected(&self, expected: &str) -> PlanError {
+    pub(super) fn unexpected(&self, expected: &str) -> PlanError {
         let found = self
             .peek()
             .map_or("the end of the statement".to_string(), |t| format!("'{}'", t.token));
@@ -105,7 +112,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Takes a keyword if it is next.
-    fn keyword(&mut self, expected: &str) -> bool {
+    pub(super) fn keyword(&mut self, expected: &str) -> bool {
         let found = self.peek().is_some_and(|t| is_word(&t.token, expected));
         self.next += usize::from(found);
         found
@@ -115,13 +122,13 @@ impl<'t> Reader<'t> {
         if self.keyword(expected) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
-    fn token(&mut self, expected: &Token) -> bool {
+    pub(super) fn token(&mut self, expected: &Token) -> bool {
         let found = self.peek().is_some_and(|t| t.token == *expected);
         self.next += usize::from(found);
         found
     }
 
-    fn name(&mut self) -> PlanResult<String> {
+    pub(super) fn name(&mut self) -> PlanResult<String> {
         match self.peek().map(|t| &t.token) {
             Some(Token::Word(word)) => {
                 self.next += 1;
@@ -224,7 +231,23 @@ impl<'t> Reader<'t> {
         Ok(value)
     }
 
-    fn rest(&mut self) -> PlanResult<Tokens> {
+    /// Whether a query comes next.
+    pub(super) fn begins_query(&self) -> bool {
+        let words = ["SELECT", "WITH", "VALUES", "FROM"];
+        self.peek().is_some_and(|t| {
+            t.token == Token::LParen || words.iter().any(|word| is_word(&t.token, word))
+        })
+    }
+
+    /// The statement must end here.
+    pub(super) fn end(&self) -> PlanResult<()> {
+        match self.peek() {
+            Some(_) => Err(self.unexpected("the end of the statement")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn rest(&mut self) -> PlanResult<Tokens> {
         let rest = &self.tokens[self.next..];
         if rest.is_empty() {
             return Err(self.unexpected("a query"));
@@ -238,11 +261,14 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
     if reader.keyword("SET") {
         return set(reader, here);
     }
-    let begins_query = ["SELECT", "WITH", "VALUES", "FROM"];
-    if reader.peek().is_some_and(|t| {
-        t.token == Token::LParen || begins_query.iter().any(|word| is_word(&t.token, word))
-    }) {
+    if reader.begins_query() {
         return Ok(Statement::Query(reader.rest()?, here));
+    }
+    if reader.keyword("DESCRIBE") || reader.keyword("DESC") {
+        return Ok(Statement::Describe(describe(&mut reader)?, here));
+    }
+    if reader.keyword("SHOW") {
+        return Ok(Statement::Describe(show(&mut reader)?, here));
     }
     if !reader.keyword("CREATE") {
         let fix = "A job file has CREATE TEMPORARY VIEW, CREATE STREAMING TABLE and SET, each ended by ';'";

@@ -1,6 +1,7 @@
 //! Spark SQL: job files ([`job`]) and queries ([`query`]), parsed with `sqlparser` and built into
 //! plans by the analyser.
 
+pub mod describe;
 mod dialect;
 pub mod expr;
 mod group;

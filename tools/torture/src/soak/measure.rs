@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// A level is the highest within this time: as long as a few epochs.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Samples that a level needs.
-const SAMPLES: usize = 4;
+const SAMPLES: usize = 10;
 /// What memory and folder may grow by, whatever they were.
 const MEMORY_SLACK: u64 = 32 << 20;
 const FOLDER_SLACK: u64 = 4 << 20;

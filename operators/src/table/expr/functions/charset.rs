@@ -125,7 +125,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 /// A type as Spark's catalogue writes it: small letters, but for the names of fields.
-fn type_name(data_type: &DataType, out: &mut String) {
+pub(crate) fn type_name(data_type: &DataType, out: &mut String) {
     match data_type {
         T::Array(element) => {
             out.push_str("array<");

@@ -29,6 +29,7 @@ mod text;
 mod time;
 mod value_index;
 
+pub(crate) use charset::type_name;
 pub use time::of_word as time_of_word;
 mod window;
 
