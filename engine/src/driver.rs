@@ -84,6 +84,8 @@ pub enum Command {
         /// Where it ends in this source.
         end: Offset,
     },
+    /// Continuous: put the marker that waits for a drain into the stream at once.
+    CutDrain,
     /// The epoch of your last marker is committed.
     Committed,
     /// Pass `End` on.
@@ -467,8 +469,16 @@ impl Driver {
             Report::Exhausted { source } => self.exhausted[source] = true,
             Report::Done { .. } => self.done += 1,
             Report::Failed(error) => self.fail(error),
-            Report::Stop => self.stop = true,
+            Report::Stop => self.stop(),
             Report::ProcessAll(reply) => self.asked.push(reply),
+        }
+    }
+
+    /// An input that is filled all the time would never be drained.
+    fn stop(&mut self) {
+        self.stop = true;
+        if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
+            self.tell(|_| Command::CutDrain);
         }
     }
 

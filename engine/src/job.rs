@@ -14,12 +14,13 @@ use crate::sim;
 use crate::state::StateLog;
 use crate::tasklet::{Offset, SourcePort, Tasklet, TaskletPort};
 use crate::wake::Waker;
-use crate::worker::{WaitProfile, Worker};
+use crate::worker::{WaitProfile, Worker, panic_message};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 /// How a job runs.
@@ -60,6 +61,9 @@ struct Seat {
     tasklets: Vec<Box<dyn Tasklet>>,
 }
 
+/// What is called when a job has ended.
+type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
+
 /// A job under construction.
 pub struct Job {
     name: String,
@@ -75,6 +79,7 @@ pub struct Job {
     recovery: Recovery,
     sink: Option<Box<dyn SinkLog>>,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
+    on_end: OnEnd,
     // Unbounded in type, bounded by protocol: one epoch is in flight at a time, and each tasklet
     // says at most three things about it.
     reports: (Sender<Report>, Receiver<Report>),
@@ -111,6 +116,7 @@ impl Job {
             recovery: Recovery::default(),
             sink: None,
             on_commit: Box::new(|_| {}),
+            on_end: Box::new(|_| {}),
             reports: unbounded(),
         })
     }
@@ -236,6 +242,11 @@ impl Job {
         self.on_commit = Box::new(call);
     }
 
+    /// Calls this once when the job has ended, with how it ended: after its workers are gone.
+    pub fn on_end(&mut self, call: impl FnOnce(&Result<(), EngineError>) + Send + 'static) {
+        self.on_end = Box::new(call);
+    }
+
     /// The rings from each of `producers` to each of `consumers` (both worker numbers): an outbox
     /// per producer, and per consumer its inlets.
     pub fn rings<T: Send>(
@@ -311,7 +322,8 @@ impl Job {
     }
 
     /// Starts the threads: one per worker that has tasklets, and the driver's.
-    pub fn start(self) -> Result<Running, EngineError> {
+    pub fn start(mut self) -> Result<Running, EngineError> {
+        let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (env, config, name) = (self.env.clone(), self.config.clone(), self.name.clone());
         let (driver, seats, inbox, reports) = self.into_driver();
         let phase = driver.phase();
@@ -342,13 +354,14 @@ impl Job {
             threads.push(env.spawn(format!("{name}-w{index}"), Box::new(|| worker.run()))?);
         }
         let outcome = Arc::new((Mutex::new(None), Condvar::new()));
+        let mut own: Vec<ThreadId> = threads.iter().map(|thread| thread.thread().id()).collect();
         let shared = outcome.clone();
         let clock = env.clone();
         let thread = env.spawn(
             format!("{name}-epochs"),
             Box::new(move || {
                 let mut driver = driver;
-                let result = drive(&mut driver, &inbox, &*clock);
+                let result = drive_guarded(&mut driver, &inbox, &*clock);
                 // ORDERING: relaxed: see `Worker::run_tasklets`.
                 halt.store(true, Ordering::Relaxed);
                 wakers.iter().for_each(Waker::wake);
@@ -361,20 +374,40 @@ impl Job {
                 drop(driver);
                 // No worker runs any more.
                 drop(claim);
+                on_end(&result);
                 let (slot, changed) = &*shared;
                 *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(result);
                 changed.notify_all();
             }),
         )?;
-        Ok(Running { reports, outcome, phase, core_notice, thread: Mutex::new(Some(thread)) })
+        own.push(thread.thread().id());
+        let thread = Mutex::new(Some(thread));
+        Ok(Running { reports, outcome, phase, core_notice, own, thread })
     }
 
     /// Runs the job in `world` to its end on this thread, choosing each step from `seed`.
-    pub fn simulate(self, world: &SimEnv, seed: u64) -> Result<(), EngineError> {
+    pub fn simulate(mut self, world: &SimEnv, seed: u64) -> Result<(), EngineError> {
+        let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (driver, seats, inbox, _reports) = self.into_driver();
         let tasklets = seats.into_iter().flat_map(|seat| seat.tasklets).collect();
-        sim::run(driver, tasklets, &inbox, world, seed)
+        let result = sim::run(driver, tasklets, &inbox, world, seed);
+        on_end(&result);
+        result
     }
+}
+
+/// Drives to the end. A panic on this thread ends the job as one on a worker does.
+fn drive_guarded(
+    driver: &mut Driver,
+    inbox: &Receiver<Report>,
+    env: &dyn Env,
+) -> Result<(), EngineError> {
+    // A driver that panicked is dropped, so its broken state is never seen.
+    let run = AssertUnwindSafe(|| drive(driver, inbox, env));
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        Err(EngineError::Panic { tasklet: "epochs".to_string(), message })
+    })
 }
 
 fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result<(), EngineError> {
@@ -406,8 +439,13 @@ pub struct Running {
     outcome: Arc<Outcome>,
     phase: PhaseCell,
     core_notice: Option<String>,
+    /// The job's threads.
+    own: Vec<ThreadId>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// How often a wait looks whether it should be given up.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Running {
     /// What the user should know of the cores: that pinned workers share one, or that workers are
@@ -429,21 +467,67 @@ impl Running {
     /// Ends at the next epoch and waits for it.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.request_stop();
+        self.refuse_own_thread()?;
         self.wait(None).unwrap_or(Ok(()))
+    }
+
+    /// A thread of the job that waits for the job would wait for itself.
+    fn refuse_own_thread(&self) -> Result<(), EngineError> {
+        if !self.is_own_thread() {
+            return Ok(());
+        }
+        Err(EngineError::operator(
+            "WAIT_IN_OPERATOR",
+            "an operator of the query waits for the query, which waits for the operator",
+            "Wait on a thread of the service; a stop was requested if this was one",
+        ))
+    }
+
+    fn is_own_thread(&self) -> bool {
+        self.own.contains(&std::thread::current().id())
     }
 
     /// Blocks until all that was there at the call has been processed and committed.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
+        self.process_all_unless(|| None)
+    }
+
+    /// Does the work of [`process_all_available`](Self::process_all_available) until `give_up`,
+    /// which is called every so often, has a reason not to.
+    pub fn process_all_unless(
+        &self,
+        mut give_up: impl FnMut() -> Option<EngineError>,
+    ) -> Result<(), EngineError> {
+        self.refuse_own_thread()?;
         let (reply, done) = crossbeam_channel::bounded(1);
         drop(self.reports.send(Report::ProcessAll(reply)));
         loop {
-            match done.recv_timeout(Duration::from_millis(50)) {
+            match done.recv_timeout(LOOK_AGAIN) {
                 Ok(()) => return Ok(()),
                 Err(_) => {
                     if let Some(outcome) = self.outcome() {
                         return outcome;
                     }
+                    if let Some(reason) = give_up() {
+                        return Err(reason);
+                    }
                 }
+            }
+        }
+    }
+
+    /// Waits for the end until `give_up`, which is called every so often, has a reason not to.
+    pub fn wait_unless(
+        &self,
+        mut give_up: impl FnMut() -> Option<EngineError>,
+    ) -> Result<(), EngineError> {
+        self.refuse_own_thread()?;
+        loop {
+            if let Some(outcome) = self.wait(Some(LOOK_AGAIN)) {
+                return outcome;
+            }
+            if let Some(reason) = give_up() {
+                return Err(reason);
             }
         }
     }
@@ -473,6 +557,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.request_stop();
+        if self.is_own_thread() {
+            // An operator has dropped it: the job's threads end by themselves.
+            return;
+        }
         let thread = self.thread.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(thread) = thread {
             drop(thread.join());

@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod job;
 pub mod key_group;
 pub mod latency;
+pub mod mpsc;
 pub mod random;
 pub mod ring;
 pub mod seam;

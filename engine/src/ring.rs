@@ -139,6 +139,18 @@ impl<T> Consumer<T> {
         !self.refresh()
     }
 
+    /// Number of values that can be popped now. The producer may publish more at any time.
+    pub fn available(&mut self) -> usize {
+        // ORDERING: pairs with the release store in `Producer::publish`.
+        self.tail_seen = self.shared.tail.load(Ordering::Acquire);
+        self.tail_seen.wrapping_sub(self.next)
+    }
+
+    /// Number of values that the ring holds at most.
+    pub fn capacity(&self) -> usize {
+        self.shared.mask + 1
+    }
+
     /// Takes the oldest value. Its slot goes back to the producer at [`release`](Self::release).
     #[inline]
     pub fn pop(&mut self) -> Option<T> {

@@ -94,6 +94,13 @@ pub trait Source<D>: Send {
     }
     /// Emits what is there, at most `cx.budget` records, asking `down.ready()` before each one.
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
+    /// Continuous mode: what is there now is to be emitted before the next marker.
+    fn begin_drain(&mut self) {}
+    /// Whether all that was there at [`begin_drain`](Self::begin_drain) has been emitted. A source
+    /// that does not know is drained when a poll is idle.
+    fn is_drained(&mut self) -> bool {
+        false
+    }
     /// The position behind the last emitted record.
     fn position(&self) -> Offset;
     /// Records emitted so far in this run.
@@ -238,7 +245,15 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             any = true;
             match command {
                 Command::Mark { epoch, drain, last } => {
+                    if drain {
+                        self.source.begin_drain();
+                    }
                     self.mark = Some(Mark { epoch, drain, last });
+                }
+                Command::CutDrain => {
+                    if let Some(mark) = &mut self.mark {
+                        mark.drain = false;
+                    }
                 }
                 Command::Plan(extent) => {
                     let planned = self.source.plan(extent, cx)?;
@@ -329,6 +344,15 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         };
         self.watch_silence(polled != Polled::Some, cx)?;
         match (polled, &self.state) {
+            (Polled::Some, SourceState::Flowing) if self.mark.is_some() => {
+                if let Some(mark) = self.mark.take_if(|_| self.source.is_drained()) {
+                    self.put_marker(mark.epoch)?;
+                    if mark.last {
+                        self.state = SourceState::Halted;
+                    }
+                }
+                progress = true;
+            }
             (Polled::Some, _) => {
                 progress = true;
             }

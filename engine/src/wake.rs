@@ -7,9 +7,11 @@
 //! producer missing the flag *and* the consumer missing the work. `engine/tests/loom.rs` checks
 //! just that.
 //!
-//! *Threads.* One thread announces; any number may take.
+//! *Threads.* Any number may take. Where several threads announce, none of them retracts.
 
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{Thread, ThreadId};
 
 /// The flag between one sleeper and its wakers.
 #[derive(Debug)]
@@ -49,13 +51,21 @@ impl ParkFlag {
     }
 }
 
-/// What ends a sleep: a poll's waker, or a thread that called `park`.
+/// What ends a sleep: a poll's waker, or what the last waiting caller left.
 #[derive(Debug)]
 enum Bell {
     Poll(mio::Waker),
-    Thread(std::sync::Mutex<Option<std::thread::Thread>>),
+    Caller(Mutex<Option<Caller>>),
     /// Under simulation nothing sleeps.
     Silent,
+}
+
+/// Who waits: a thread that called [`Waker::park`], or a task whose waker was given to
+/// [`Waker::register`] by a thread.
+#[derive(Debug)]
+enum Caller {
+    Thread(Thread),
+    Task(std::task::Waker, ThreadId),
 }
 
 #[derive(Debug)]
@@ -74,9 +84,10 @@ impl Waker {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Poll(waker) }))
     }
 
-    /// Wakes the thread that calls [`park`](Self::park) on it.
+    /// Wakes the thread that calls [`park`](Self::park) on it, or the task that was
+    /// [registered](Self::register) last.
     pub fn thread() -> Self {
-        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Thread(Default::default()) }))
+        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Caller(Mutex::default()) }))
     }
 
     /// Wakes nobody: for tasklets under the simulated scheduler.
@@ -107,11 +118,14 @@ impl Waker {
         match &self.0.bell {
             // A wake that fails means the poll is gone, and its thread with it.
             Bell::Poll(waker) => drop(waker.wake()),
-            Bell::Thread(thread) => {
-                let thread = thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                if let Some(thread) = &*thread {
-                    thread.unpark();
-                }
+            Bell::Caller(caller) => {
+                // Woken outside the lock: an executor may run the task at once, here.
+                let task = match &*locked(caller) {
+                    Some(Caller::Thread(thread)) => return thread.unpark(),
+                    Some(Caller::Task(task, _)) => task.clone(),
+                    None => return,
+                };
+                task.wake();
             }
             Bell::Silent => {}
         }
@@ -120,9 +134,8 @@ impl Waker {
     /// Blocks the calling thread until a wake, unless `has_work` finds some first, for at most
     /// `timeout`. For handles from [`thread`](Self::thread).
     pub fn park(&self, timeout: Option<std::time::Duration>, mut has_work: impl FnMut() -> bool) {
-        if let Bell::Thread(thread) = &self.0.bell {
-            let mut thread = thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            *thread = Some(std::thread::current());
+        if let Bell::Caller(caller) = &self.0.bell {
+            *locked(caller) = Some(Caller::Thread(std::thread::current()));
         }
         self.0.flag.announce();
         if !has_work() {
@@ -132,5 +145,80 @@ impl Waker {
             }
         }
         self.0.flag.retract();
+    }
+
+    /// Leaves a task to be woken in place of a thread, unless `has_work` finds some first: then it
+    /// returns false. For handles from [`thread`](Self::thread).
+    pub fn register(&self, task: &std::task::Waker, has_work: impl FnOnce() -> bool) -> bool {
+        if let Bell::Caller(caller) = &self.0.bell {
+            let mut caller = locked(caller);
+            let thread = std::thread::current().id();
+            *caller = match caller.take() {
+                Some(Caller::Task(same, _)) if same.will_wake(task) => {
+                    Some(Caller::Task(same, thread))
+                }
+                _ => Some(Caller::Task(task.clone(), thread)),
+            };
+        }
+        self.0.flag.announce();
+        let waits = !has_work();
+        if !waits {
+            self.0.flag.retract();
+        }
+        waits
+    }
+
+    /// The thread that has last waited here, itself or for a task.
+    pub fn last_waiter(&self) -> Option<ThreadId> {
+        match &self.0.bell {
+            Bell::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
+                Caller::Thread(thread) => thread.id(),
+                Caller::Task(_, thread) => *thread,
+            }),
+            Bell::Poll(_) | Bell::Silent => None,
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// When the consumer of a bounded queue must tell producers that wait for room.
+///
+/// To tell costs the consumer a full fence, so that no waiting producer is missed. A drain that
+/// empties the queue need not pay for it each time: after a fence, a producer can find the queue
+/// full only when a whole capacity has been pushed since, so a consumer that popped less than that
+/// and sees the queue empty has nobody to wake. One that stops with values left must always look.
+///
+/// *Threads.* The consumer's.
+#[derive(Debug)]
+pub struct RoomNotice {
+    capacity: usize,
+    /// Values popped since the last fence.
+    popped: usize,
+}
+
+impl RoomNotice {
+    /// For a queue of a capacity.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, popped: 0 }
+    }
+
+    /// Counts values whose slots have been given back.
+    #[inline]
+    pub fn popped(&mut self, values: usize) {
+        self.popped += values;
+    }
+
+    /// The consumer stops for now. Whether it must call [`Waker::wake`] or [`ParkFlag::take`] on
+    /// what producers wait at. `emptied`: it has found the queue empty.
+    #[inline]
+    pub fn is_due(&mut self, emptied: bool) -> bool {
+        let due = self.popped >= self.capacity || (!emptied && self.popped > 0);
+        if due {
+            self.popped = 0;
+        }
+        due
     }
 }

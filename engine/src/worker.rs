@@ -192,13 +192,18 @@ pub(crate) fn guard<R>(
 ) -> Result<R, EngineError> {
     // A tasklet that panicked is never stepped again, so its broken state is never seen.
     catch_unwind(AssertUnwindSafe(|| run(tasklet))).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_string());
+        let message = panic_message(&*panic);
         Err(EngineError::Panic { tasklet: tasklet.name().to_string(), message })
     })
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_string())
 }
 
 #[cfg(all(test, not(loom)))]

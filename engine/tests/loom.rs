@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use loom::thread;
-use millstream_engine::ring::ring;
+use millstream_engine::ring::{Consumer, ring};
 use millstream_engine::wake::ParkFlag;
 use std::sync::Arc as StdArc;
 
@@ -112,5 +112,85 @@ fn a_marker_never_overtakes_records() {
             }
         }
         producer.join().unwrap();
+    });
+}
+
+/// Values of several producers arrive once, each producer's in its order.
+#[test]
+fn values_of_several_producers_arrive_once_and_in_order() {
+    use millstream_engine::mpsc::queue;
+    let mut model = loom::model::Builder::new();
+    // Every switch of threads in three threads takes hours; two that are forced find the faults of
+    // queues, and all that threads do by themselves is tried.
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (tx, mut rx) = queue::<Box<(usize, u32)>>(2);
+        let push = |tx: millstream_engine::mpsc::Producer<Box<(usize, u32)>>, producer, values| {
+            (0..values).take_while(|n| tx.push(Box::new((producer, *n))).is_ok()).count() as u32
+        };
+        let first = (tx.clone(), move |tx| push(tx, 0, 2));
+        let second = (tx, move |tx| push(tx, 1, 1));
+        let first = thread::spawn(move || (first.1)(first.0));
+        let second = thread::spawn(move || (second.1)(second.0));
+        let mut next = [0; 2];
+        let mut take = |value: Box<(usize, u32)>| {
+            assert_eq!(value.1, next[value.0], "in the producer's order");
+            next[value.0] += 1;
+        };
+        for _ in 0..2 {
+            if let Some(value) = rx.pop() {
+                take(value);
+            }
+        }
+        let sent = [first.join().unwrap(), second.join().unwrap()];
+        while let Some(value) = rx.pop() {
+            take(value);
+        }
+        assert_eq!(next, sent);
+    });
+}
+
+/// A producer that waits for room is woken though the consumer fences only once in a capacity: it
+/// must not sleep while there is room and the consumer has stopped.
+#[test]
+fn a_producer_that_waits_for_room_is_woken() {
+    use millstream_engine::wake::RoomNotice;
+    const CAPACITY: usize = 2;
+    loom::model(|| {
+        let (room, work) = (StdArc::new(ParkFlag::default()), StdArc::new(ParkFlag::default()));
+        let (mut tx, mut rx) = ring::<u32>(CAPACITY);
+        let mut notice = RoomNotice::new(CAPACITY);
+        let (consumer_room, consumer_work) = (room.clone(), work.clone());
+        // Pops what is there and says whether it must look for waiting producers.
+        let drain = |rx: &mut Consumer<u32>, notice: &mut RoomNotice| {
+            let mut popped = 0;
+            while rx.pop().is_some() {
+                popped += 1;
+            }
+            rx.release();
+            notice.popped(popped);
+            notice.is_due(true)
+        };
+        let consumer = thread::spawn(move || {
+            // A drain, and one more look after it has announced that it sleeps.
+            let mut rang = drain(&mut rx, &mut notice) && consumer_room.take();
+            consumer_work.announce();
+            rang |= drain(&mut rx, &mut notice) && consumer_room.take();
+            (rang, rx, notice)
+        });
+        let (mut woke, mut waits) = (false, false);
+        for value in 0..3 {
+            if tx.push(value).is_err() {
+                room.announce();
+                waits = tx.is_full();
+                break;
+            }
+            tx.publish();
+            woke |= work.take();
+        }
+        let (rang, mut rx, mut notice) = consumer.join().unwrap();
+        // A consumer that was woken drains once more.
+        let rings = woke && drain(&mut rx, &mut notice);
+        assert!(!waits || rang || rings, "waits for room that nobody tells it of");
     });
 }

@@ -39,7 +39,7 @@ fn main() -> Result<(), EngineError> {
         let payment = Payment { customer: request % 7, cents: i64::from(request % 100) + 1 };
         requests.push(payment)?;
         let answer = answers.recv_timeout(Duration::from_secs(10));
-        let Some((customer, seen)) = answer else { break };
+        let (customer, seen) = answer?;
         if request % 2_500 == 0 {
             println!("customer {customer}: {} payments, {} cents", seen.count, seen.cents);
         }

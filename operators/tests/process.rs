@@ -353,8 +353,8 @@ fn a_timer_of_processing_time_wakes_a_query_that_gets_nothing() {
         input.push(20_000).unwrap();
         input.push(1_000).unwrap();
         let wait = Duration::from_secs(60);
-        assert_eq!(output.recv_timeout(wait), Some(1_000), "{trigger:?}");
-        assert_eq!(output.recv_timeout(wait), Some(20_000), "{trigger:?}");
+        assert_eq!(output.recv_timeout(wait).unwrap(), 1_000, "{trigger:?}");
+        assert_eq!(output.recv_timeout(wait).unwrap(), 20_000, "{trigger:?}");
         query.stop().unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! Typed streams, on threads and under the simulated scheduler.
 
-use millstream::stream::{Count, Flow, Reduce, Sum};
+use millstream::stream::{Count, Flow, RecvTimeoutError, Reduce, Sum};
 use millstream::{Config, Trigger, WaitProfile};
 use millstream_engine::stall::Cause;
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ fn parts_are_read_on_all_workers_and_no_record_waits_for_others() {
         input.push(n).unwrap();
         sums[n as usize % 2] += i128::from(n);
         let got = output.recv_timeout(Duration::from_secs(60));
-        assert_eq!(got, Some((n % 2, sums[n as usize % 2])));
+        assert_eq!(got.unwrap(), (n % 2, sums[n as usize % 2]));
     }
     query.stop().unwrap();
 }
@@ -135,7 +135,8 @@ fn results_come_back_in_order_and_latency_is_recorded() {
     query.process_all_available().unwrap();
     assert_eq!(query.latency().count, 3);
     query.stop().unwrap();
-    assert!(output.recv_timeout(wait).is_none(), "the query has ended");
+    let ended = output.recv_timeout(wait);
+    assert!(matches!(ended, Err(RecvTimeoutError::Ended)), "{ended:?}");
     assert!(input.push(7).is_err(), "the query has ended");
 }
 

@@ -1,7 +1,10 @@
 //! Building a flow and running it.
 
 use super::aggregate::{Aggregate, Running};
-use super::channel::{self, ChannelSink, ChannelSource, Input, Output, OutputParts};
+use super::channel::{
+    self, ChannelSink, ChannelSource, Ending, EndsOutputs, Input, Output, OutputParts, Receiver,
+    Unread,
+};
 use super::combine::{Combine, CombineRecipe};
 use super::items::ItemSource;
 use super::keep::{Checkpointed, InMemory, Keep};
@@ -22,12 +25,10 @@ use millstream_engine::stage::Push;
 use millstream_engine::stall::Stall;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -97,8 +98,13 @@ pub struct Flow<C = InMemory> {
     parallelism: usize,
     checkpoint: Option<PathBuf>,
     sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
+    ending: EndsOutputs,
+    unread_timeout: Duration,
     kind: PhantomData<fn() -> C>,
 }
+
+/// See [`Flow::unread_output_timeout`].
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Flow {
     /// An empty flow. Parallelism is 1: the whole flow is one chain on one thread.
@@ -108,6 +114,8 @@ impl Flow {
             parallelism: 1,
             checkpoint: None,
             sinks: Rc::default(),
+            ending: EndsOutputs::default(),
+            unread_timeout: UNREAD_TIMEOUT,
             kind: PhantomData,
         }
     }
@@ -117,6 +125,15 @@ impl<C: 'static> Flow<C> {
     /// Runs what stands behind a key exchange in this many instances.
     pub fn parallelism(mut self, instances: usize) -> Self {
         self.parallelism = instances.max(1);
+        self
+    }
+
+    /// How long [`Query::await_termination`] and [`Query::process_all_available`] wait while an
+    /// output is full and nobody reads it, before they give up with `OUTPUT_NOT_READ`; 5 seconds
+    /// unless set. The query itself goes on when the output is read. An output that another thread
+    /// has waited for before counts as read, however slow that thread is.
+    pub fn unread_output_timeout(mut self, timeout: Duration) -> Self {
+        self.unread_timeout = timeout;
         self
     }
 
@@ -135,17 +152,17 @@ impl<C: 'static> Flow<C> {
     /// words.key_by(|word| *word).aggregate(Count).sink(|_| {});
     /// ```
     pub fn checkpoint(self, folder: impl Into<PathBuf>) -> Flow<Checkpointed> {
-        let Self { name, parallelism, sinks, .. } = self;
-        let checkpoint = Some(folder.into());
-        Flow { name, parallelism, checkpoint, sinks, kind: PhantomData }
+        let Self { name, parallelism, sinks, ending, unread_timeout, .. } = self;
+        let (checkpoint, kind) = (Some(folder.into()), PhantomData);
+        Flow { name, parallelism, checkpoint, sinks, ending, unread_timeout, kind }
     }
 
     /// A source that the service pushes into.
     pub fn channel<T: Send + 'static>(
         &self,
     ) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T, C>, C>) {
-        let (input, start, committed, ring) = channel::channel();
-        (input, self.stream(FromChannel { ring, start, committed }))
+        let (input, from) = channel::channel();
+        (input, self.stream(FromChannel { from }))
     }
 
     /// A source of what an iterator gives, which the query takes as fast as it can; it ends with it.
@@ -179,7 +196,7 @@ impl<C: 'static> Flow<C> {
 
     /// A sink that the service reads results from, to be given to [`Stream::sink`].
     pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T, C>, Output<T>) {
-        let (parts, output) = channel::output();
+        let (parts, output) = channel::output(&self.ending.0);
         (ChannelSinkParts(Some(parts)), output)
     }
 
@@ -187,7 +204,7 @@ impl<C: 'static> Flow<C> {
         Stream { recipe, sinks: self.sinks.clone(), kind: PhantomData }
     }
 
-    fn assemble(self, mut job: Job) -> Result<(Job, Query), EngineError> {
+    fn assemble(self, mut job: Job) -> Result<(Job, QueryParts), EngineError> {
         let latency = Latency::default();
         let sinks = self.sinks.take();
         if let Some(folder) = &self.checkpoint {
@@ -210,15 +227,19 @@ impl<C: 'static> Flow<C> {
         for sink in sinks {
             sink.build(&mut job, self.parallelism, &latency);
         }
-        Ok((job, Query { running: None, latency, committed }))
+        let (ending, unread_timeout) = (self.ending.0.clone(), self.unread_timeout);
+        let ends = self.ending;
+        job.on_end(move |outcome| ends.finish(outcome));
+        Ok((job, QueryParts { ending, latency, committed, unread_timeout }))
     }
 
     /// Starts the flow on its threads.
     pub fn start(self, config: Config) -> Result<Query, EngineError> {
         let workers = config.workers.max(self.parallelism);
         let job = Job::new(&self.name, Config { workers, ..config })?;
-        let (job, query) = self.assemble(job)?;
-        Ok(Query { running: Some(job.start()?), ..query })
+        let (job, parts) = self.assemble(job)?;
+        let releases = ReleasesOutputs(parts.ending.clone());
+        Ok(Query { _releases: releases, running: job.start()?, parts })
     }
 
     /// Runs the flow to its end on this thread, in a world where every step follows from `seed`.
@@ -240,46 +261,81 @@ impl<C: 'static> Flow<C> {
     }
 }
 
-/// A started flow. Dropping it stops it at the next epoch.
-pub struct Query {
-    /// `None` before the start.
-    running: Option<RunningJob>,
+/// What a query has beside its threads.
+struct QueryParts {
+    ending: Arc<Ending>,
     latency: Latency,
     committed: Arc<Mutex<Option<Committed>>>,
+    unread_timeout: Duration,
+}
+
+/// Lets the sinks of a query that is dropped go on without readers, so that it can end.
+struct ReleasesOutputs(Arc<Ending>);
+
+impl Drop for ReleasesOutputs {
+    fn drop(&mut self) {
+        self.0.release_outputs();
+    }
+}
+
+/// A started flow. Dropping it [stops](Self::stop) it.
+pub struct Query {
+    // Dropped before the job, which is waited for.
+    _releases: ReleasesOutputs,
+    running: RunningJob,
+    parts: QueryParts,
 }
 
 impl Query {
-    fn running(&self) -> &RunningJob {
-        match &self.running {
-            Some(running) => running,
-            None => unreachable!("`start` gives no query that does not run"),
-        }
-    }
-
     /// The last epoch that was committed: positions, records, and of each stateful operator the
     /// parts of its state, their memory, and what was taken away.
     pub fn last_epoch(&self) -> Option<Committed> {
-        self.committed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.parts.committed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Stops at the next epoch and waits for it.
+    /// Stops at the next epoch and waits for it: sources give nothing more, and what they gave is
+    /// processed and committed. It does not wait for room in an output: the results that do not fit
+    /// can be read afterwards, like those that do, until the [`Output`] is dropped. What was pushed
+    /// and not taken by the query yet is dropped ([`Input::committed`] tells how far it came).
     pub fn stop(&self) -> Result<(), EngineError> {
-        self.running().stop()
+        self.parts.ending.release_outputs();
+        self.running.stop()
     }
 
     /// Waits for the end: all inputs dropped, a stop, or a failure.
+    ///
+    /// Gives up with `OUTPUT_NOT_READ` when an output is full and nobody reads it: see
+    /// [`Flow::unread_output_timeout`]. The query runs on and may be waited for again.
     pub fn await_termination(&self) -> Result<(), EngineError> {
-        self.running().wait(None).unwrap_or(Ok(()))
+        let mut unread = self.unread();
+        self.running.wait_unless(|| unread.reason())
+    }
+
+    /// Waits for the end as [`await_termination`](Self::await_termination), for at most `timeout`.
+    /// Returns whether the query has ended.
+    pub fn await_termination_timeout(&self, timeout: Duration) -> Result<bool, EngineError> {
+        if let Some(outcome) = self.parts.ending.outcome() {
+            return outcome.clone().map(|()| true);
+        }
+        self.running.wait(Some(timeout)).transpose().map(|ended| ended.is_some())
     }
 
     /// Blocks until all that was pushed before the call is processed and committed.
+    ///
+    /// Gives up as [`await_termination`](Self::await_termination) does when nobody reads an output.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
-        self.running().process_all_available()
+        let mut unread = self.unread();
+        self.running.process_all_unless(|| unread.reason())
+    }
+
+    fn unread(&self) -> Unread<'_> {
+        Unread::new(&self.parts.ending, self.parts.unread_timeout)
     }
 
     /// The failure that ended the query, if one did.
     pub fn exception(&self) -> Option<EngineError> {
-        self.running().outcome().and_then(Result::err)
+        // Told to outputs first: who has read the failure there finds it here.
+        self.parts.ending.outcome().cloned().and_then(Result::err)
     }
 
     /// What the user should know of the cores: that pinned workers share one, or that workers are
@@ -290,13 +346,13 @@ impl Query {
 
     /// Latency from push to sink, up to the last epoch.
     pub fn latency(&self) -> Percentiles {
-        self.latency.percentiles()
+        self.parts.latency.percentiles()
     }
 
     /// The slowest records up to the last marker, slowest first, and why they were slow: at most
     /// three, of different epochs or sinks, and of more than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
-        self.latency.slowest()
+        self.parts.latency.slowest()
     }
 }
 
@@ -326,11 +382,8 @@ struct ChannelSinkParts<T>(Option<OutputParts<T>>);
 impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
     type Stage = ChannelSink<T>;
     fn stage(&mut self, latency: &Latency, env: Arc<dyn Env>) -> ChannelSink<T> {
-        let Some(OutputParts { ring, reader, producer }) = self.0.take() else {
-            unreachable!("a channel sink has one instance")
-        };
-        let latency = latency.recorder(env);
-        ChannelSink { ring, reader, producer, spill: VecDeque::new(), latency }
+        let Some(parts) = self.0.take() else { unreachable!("a channel sink has one instance") };
+        parts.stage(latency.recorder(env))
     }
     fn is_parallel(&self) -> bool {
         false
@@ -494,9 +547,7 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
 }
 
 struct FromChannel<T> {
-    ring: millstream_engine::ring::Consumer<(T, u64)>,
-    start: channel::Start,
-    committed: Arc<AtomicU64>,
+    from: Receiver<T>,
 }
 
 impl<T: Send + 'static> Recipe for FromChannel<T> {
@@ -509,9 +560,9 @@ impl<T: Send + 'static> Recipe for FromChannel<T> {
     ) {
         let down = chain(job, 0);
         if let Some(Ok(committed)) = job.resumed_offset().map(|at| at.number()) {
-            self.committed.store(committed, Ordering::Release);
+            self.from.resume(committed);
         }
-        let source = ChannelSource::new(self.ring, self.start, self.committed, job.env());
+        let source = ChannelSource::new(self.from, job.env());
         let port = job.source_port(0);
         job.seat(0, Box::new(SourceTasklet::new(port, source, down)));
     }

@@ -43,7 +43,9 @@ mod state;
 pub(crate) mod watermark;
 
 pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
-pub use channel::{Input, Output, PushError};
+pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
+#[cfg(feature = "futures")]
+pub use channel::{InputSink, OutputStream};
 pub use combine::Combine;
 pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
 pub use keep::{Checkpointed, InMemory, Keep};

@@ -1,0 +1,164 @@
+//! Inputs and outputs for async services: [`futures::Sink`](futures_sink::Sink) and
+//! [`futures::Stream`](futures_core::Stream).
+//!
+//! Nothing runs in between: a task that must wait leaves its waker where a thread would sleep, and
+//! the query's worker wakes it. Any executor will do.
+
+use super::input::{Input, PushError};
+use super::output::{Output, RecvError};
+use futures_core::Stream;
+use futures_sink::Sink;
+use millstream_engine::error::EngineError;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// An [`Input`] as a sink: it is ready when the channel has room. Made by [`Input::into_sink`].
+///
+/// A clone is one more producer, as a clone of the input is. Closing or dropping the sink drops its
+/// input. Its errors: `CHANNEL_CLOSED` when the query has ended.
+pub struct InputSink<T> {
+    /// `None` when it is closed.
+    input: Option<Input<T>>,
+    /// A record that was taken when other inputs had filled the channel meanwhile.
+    waiting: Option<T>,
+}
+
+/// An [`Output`] as a stream: it ends when the query has ended and all results have been read. If
+/// the query has failed, the last item is its error. Made by [`Output::into_stream`].
+pub struct OutputStream<T> {
+    output: Output<T>,
+    ended: bool,
+}
+
+// Records are moved in and out and never pinned.
+impl<T> Unpin for InputSink<T> {}
+impl<T> Unpin for OutputStream<T> {}
+
+impl<T: Send> Input<T> {
+    /// The input as a [`futures::Sink`](futures_sink::Sink).
+    pub fn into_sink(self) -> InputSink<T> {
+        InputSink { input: Some(self), waiting: None }
+    }
+}
+
+impl<T: Send> InputSink<T> {
+    /// The input; `None` if the sink was closed.
+    pub fn input(&self) -> Option<&Input<T>> {
+        self.input.as_ref()
+    }
+
+    /// Pushes the record that waits, if one does.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        let Some(value) = self.waiting.take() else { return Poll::Ready(Ok(())) };
+        let Some(input) = &mut self.input else { return Poll::Ready(Err(closed())) };
+        match input.push_or_register(value, cx.waker()) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(PushError::Full(value)) => {
+                self.waiting = Some(value);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+fn closed() -> EngineError {
+    EngineError::operator("CHANNEL_CLOSED", "this sink was closed", "")
+}
+
+impl<T: Send> Clone for InputSink<T> {
+    /// One more producer; what waits in this one stays here.
+    fn clone(&self) -> Self {
+        Self { input: self.input.clone(), waiting: None }
+    }
+}
+
+impl<T: Send> Sink<T> for InputSink<T> {
+    type Error = EngineError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        let this = self.get_mut();
+        let Some(input) = &this.input else { return Poll::Ready(Err(closed())) };
+        if input.is_closed() {
+            return Poll::Ready(Err(PushError::Closed(()).into()));
+        }
+        this.poll_waiting(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), EngineError> {
+        let this = self.get_mut();
+        let Some(input) = &mut this.input else { return Err(closed()) };
+        match input.try_push(item) {
+            Ok(()) => Ok(()),
+            Err(PushError::Full(item)) => {
+                // One record at most: the sink is not ready again before it has gone.
+                this.waiting = Some(item);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        self.get_mut().poll_waiting(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        let this = self.get_mut();
+        let flushed = this.poll_waiting(cx);
+        if flushed.is_ready() {
+            this.input = None;
+        }
+        flushed
+    }
+}
+
+impl<T: Send> Output<T> {
+    /// The output as a [`futures::Stream`](futures_core::Stream).
+    pub fn into_stream(self) -> OutputStream<T> {
+        OutputStream { output: self, ended: false }
+    }
+}
+
+impl<T: Send> OutputStream<T> {
+    /// The output again.
+    pub fn into_inner(self) -> Output<T> {
+        self.output
+    }
+
+    /// A result, or the end; `None` when there is neither yet.
+    fn next_now(&mut self) -> Option<Option<Result<T, EngineError>>> {
+        if let Some(value) = self.output.try_recv() {
+            return Some(Some(Ok(value)));
+        }
+        let end = self.output.end()?;
+        // The last results may have come in between.
+        if let Some(value) = self.output.try_recv() {
+            return Some(Some(Ok(value)));
+        }
+        self.ended = true;
+        match end {
+            RecvError::Ended => Some(None),
+            RecvError::Failed(error) => Some(Some(Err(*error))),
+        }
+    }
+}
+
+impl<T: Send> Stream for OutputStream<T> {
+    type Item = Result<T, EngineError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            if let Some(item) = this.next_now() {
+                return Poll::Ready(item);
+            }
+            if this.output.register(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The pushing end of a channel.
+
+use super::CAPACITY;
+use super::waiting::{Waiting, sleep, this_thread};
+use crossbeam_utils::Backoff;
+use millstream_engine::error::EngineError;
+use millstream_engine::seam::Env;
+use millstream_engine::wake::Waker;
+use millstream_engine::{mpsc, ring};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A record and the time at which it came in.
+pub(super) type Stamped<T> = (T, u64);
+
+/// Why a record was not taken; it is given back.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError<T> {
+    /// The query is behind: try again, or slow down.
+    #[error("CHANNEL_FULL: the query is behind by a whole channel; try again later")]
+    Full(T),
+    /// The query has ended.
+    #[error("CHANNEL_CLOSED: the query has ended")]
+    Closed(T),
+}
+
+impl<T> PushError<T> {
+    /// The record that was not taken.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(value) | Self::Closed(value) => value,
+        }
+    }
+}
+
+impl<T> From<PushError<T>> for EngineError {
+    fn from(error: PushError<T>) -> Self {
+        let (condition, reason) = match error {
+            PushError::Full(_) => ("CHANNEL_FULL", "the query is behind by a whole channel"),
+            PushError::Closed(_) => ("CHANNEL_CLOSED", "the query has ended"),
+        };
+        Self::operator(condition, reason, "")
+    }
+}
+
+/// What the inputs of a channel and its source share.
+pub(super) struct Shared<T> {
+    /// Set when the query starts: its clock and the worker to wake.
+    pub start: OnceLock<(Arc<dyn Env>, Waker)>,
+    /// The source is gone.
+    pub closed: AtomicBool,
+    /// Inputs that have not been dropped.
+    pub inputs: AtomicUsize,
+    /// The number of the next clone.
+    next_input: AtomicU64,
+    pub committed: AtomicU64,
+    pub waiting: Waiting,
+    /// The queue that the clones push into, from the first clone on.
+    queue: OnceLock<mpsc::Producer<Stamped<T>>>,
+    /// Its other half, until the source takes it.
+    pub arrived: AtomicBool,
+    pub consumer: Mutex<Option<mpsc::Consumer<Stamped<T>>>>,
+}
+
+impl<T: Send> Shared<T> {
+    pub fn new() -> Self {
+        Self {
+            start: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            inputs: AtomicUsize::new(1),
+            next_input: AtomicU64::new(1),
+            committed: AtomicU64::new(0),
+            waiting: Waiting::default(),
+            queue: OnceLock::new(),
+            arrived: AtomicBool::new(false),
+            consumer: Mutex::new(None),
+        }
+    }
+
+    fn queue(&self) -> mpsc::Producer<Stamped<T>> {
+        let make = || {
+            let (producer, consumer) = mpsc::queue(CAPACITY);
+            *self.consumer.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(consumer);
+            // ORDERING: pairs with the acquire load in `Receiver::poll_arrival`.
+            self.arrived.store(true, Ordering::Release);
+            producer
+        };
+        self.queue.get_or_init(make).clone()
+    }
+}
+
+enum Lane<T> {
+    /// The first input's.
+    Ring(ring::Producer<Stamped<T>>),
+    /// That of all others.
+    Queue(mpsc::Producer<Stamped<T>>),
+}
+
+/// The pushing end of a channel source. The stream ends when all inputs of the channel are dropped.
+///
+/// A clone is one more producer, for another thread or task. The records of each input stay in
+/// their order; those of different inputs come in any order. Records of clones cost a little more
+/// than those of the first input, which has a queue of its own.
+pub struct Input<T> {
+    lane: Lane<T>,
+    number: u64,
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Send> Input<T> {
+    pub(super) fn first(ring: ring::Producer<Stamped<T>>, shared: Arc<Shared<T>>) -> Self {
+        Self { lane: Lane::Ring(ring), number: 0, shared }
+    }
+
+    /// Pushes a record, stamped with the present time. Does not block.
+    #[inline]
+    pub fn try_push(&mut self, value: T) -> Result<(), PushError<T>> {
+        let now_ns = self.shared.start.get().map_or(0, |(env, _)| env.now_ns());
+        self.try_push_at(value, now_ns)
+    }
+
+    /// Pushes a record with its intended time on the query's clock, for open-loop measurements.
+    #[inline]
+    pub fn try_push_at(&mut self, value: T, ingest_ns: u64) -> Result<(), PushError<T>> {
+        // ORDERING: relaxed: a record that is pushed while the source goes away is dropped with it.
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(PushError::Closed(value));
+        }
+        let pushed = match &mut self.lane {
+            Lane::Ring(ring) => {
+                let pushed = ring.push((value, ingest_ns));
+                ring.publish();
+                pushed
+            }
+            Lane::Queue(queue) => queue.push((value, ingest_ns)),
+        };
+        pushed.map_err(|(value, _)| PushError::Full(value))?;
+        if let Some((_, waker)) = self.shared.start.get() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Pushes a record; while the channel is full it spins for a moment and then sleeps. An error
+    /// says that the query has ended.
+    ///
+    /// It waits for ever if the query waits for results to be read that only this thread reads: use
+    /// [`try_push`](Self::try_push) or [`push_timeout`](Self::push_timeout) there.
+    #[inline]
+    pub fn push(&mut self, value: T) -> Result<(), PushError<T>> {
+        match self.try_push(value) {
+            Err(PushError::Full(value)) => self.push_waiting(value, None),
+            other => other,
+        }
+    }
+
+    /// Pushes a record, and waits for at most `timeout` while the channel is full: then it gives the
+    /// record back ([`PushError::Full`]).
+    #[inline]
+    pub fn push_timeout(&mut self, value: T, timeout: Duration) -> Result<(), PushError<T>> {
+        match self.try_push(value) {
+            Err(PushError::Full(value)) => {
+                self.push_waiting(value, Instant::now().checked_add(timeout))
+            }
+            other => other,
+        }
+    }
+
+    #[cold]
+    fn push_waiting(&mut self, value: T, deadline: Option<Instant>) -> Result<(), PushError<T>> {
+        let (backoff, mut value) = (Backoff::new(), value);
+        while !backoff.is_completed() {
+            backoff.snooze();
+            match self.try_push(value) {
+                Err(PushError::Full(back)) => value = back,
+                other => return other,
+            }
+        }
+        let (task, mut in_time) = (this_thread(), true);
+        while in_time {
+            value = match self.push_or_register(value, &task) {
+                Err(PushError::Full(back)) => back,
+                other => return other,
+            };
+            in_time = sleep(deadline);
+        }
+        self.shared.waiting.remove(self.number);
+        self.try_push(value)
+    }
+
+    /// Pushes a record, or leaves a waker that is woken once when there may be room.
+    pub(super) fn push_or_register(
+        &mut self,
+        value: T,
+        task: &std::task::Waker,
+    ) -> Result<(), PushError<T>> {
+        self.shared.waiting.register(self.number, task);
+        let pushed = self.try_push(value);
+        if !matches!(pushed, Err(PushError::Full(_))) {
+            self.shared.waiting.remove(self.number);
+        }
+        pushed
+    }
+
+    /// Records of this channel, of all its inputs, that are in a committed epoch, those of earlier
+    /// runs of the flow with the same checkpoint too. After a restart, push again what follows them:
+    /// with one input these are the records behind the first `committed()`.
+    pub fn committed(&self) -> u64 {
+        // ORDERING: pairs with the release store of the source.
+        self.shared.committed.load(Ordering::Acquire)
+    }
+
+    /// Whether the query has ended, so that nothing can be pushed any more.
+    pub fn is_closed(&self) -> bool {
+        // ORDERING: relaxed: see `try_push_at`.
+        self.shared.closed.load(Ordering::Relaxed)
+    }
+
+    /// The query's clock, for [`try_push_at`](Self::try_push_at); 0 before the start.
+    pub fn now_ns(&self) -> u64 {
+        self.shared.start.get().map_or(0, |(env, _)| env.now_ns())
+    }
+}
+
+impl<T: Send> Clone for Input<T> {
+    fn clone(&self) -> Self {
+        let shared = self.shared.clone();
+        // ORDERING: relaxed: whoever sees that this input was dropped sees this first, since the
+        // drop's decrement is a release.
+        shared.inputs.fetch_add(1, Ordering::Relaxed);
+        let number = shared.next_input.fetch_add(1, Ordering::Relaxed);
+        Self { lane: Lane::Queue(shared.queue()), number, shared }
+    }
+}
+
+impl<T> Drop for Input<T> {
+    fn drop(&mut self) {
+        self.shared.waiting.remove(self.number);
+        // ORDERING: pairs with the acquire load in `Receiver::is_exhausted`: the source sees what
+        // was pushed before it sees that nothing more will be.
+        self.shared.inputs.fetch_sub(1, Ordering::Release);
+        if let Some((_, waker)) = self.shared.start.get() {
+            waker.wake();
+        }
+    }
+}

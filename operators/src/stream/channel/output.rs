@@ -1,0 +1,190 @@
+//! The receiving end of a channel sink.
+
+use super::ending::{Ending, Outlet};
+use super::sink::Behind;
+use crossbeam_utils::Backoff;
+use millstream_engine::error::EngineError;
+use millstream_engine::ring::Consumer;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Why there is no result, and never will be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecvError {
+    /// The query has ended, and all its results have been read; or the flow was never started.
+    #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
+    Ended,
+    /// The query has failed. The results that it gave before have been read.
+    #[error("{0}")]
+    Failed(Box<EngineError>),
+}
+
+/// Why there is no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecvTimeoutError {
+    /// None has come in this time. There may be some later.
+    #[error("OUTPUT_TIMED_OUT: no result has come in time; the query goes on")]
+    Timeout,
+    /// The query has ended, and all its results have been read; or the flow was never started.
+    #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
+    Ended,
+    /// The query has failed. The results that it gave before have been read.
+    #[error("{0}")]
+    Failed(Box<EngineError>),
+}
+
+impl From<RecvError> for RecvTimeoutError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Ended => Self::Ended,
+            RecvError::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl From<RecvError> for EngineError {
+    fn from(error: RecvError) -> Self {
+        RecvTimeoutError::from(error).into()
+    }
+}
+
+impl From<RecvTimeoutError> for EngineError {
+    fn from(error: RecvTimeoutError) -> Self {
+        let (condition, reason) = match error {
+            RecvTimeoutError::Timeout => ("OUTPUT_TIMED_OUT", "no result has come in time"),
+            RecvTimeoutError::Ended => ("OUTPUT_ENDED", "the query has ended"),
+            RecvTimeoutError::Failed(error) => return *error,
+        };
+        Self::operator(condition, reason, "")
+    }
+}
+
+/// The receiving end of a channel sink. Dropping it lets the query go on without a reader.
+pub struct Output<T> {
+    ring: Consumer<T>,
+    behind: Arc<Behind<T>>,
+    pub(super) outlet: Arc<Outlet>,
+    ending: Arc<Ending>,
+    // Dropped behind the ring, so that the sink sees that the ring has no reader.
+    _wakes: WakesSink,
+}
+
+struct WakesSink(Arc<Outlet>);
+
+impl Drop for WakesSink {
+    fn drop(&mut self) {
+        self.0.wake_sink();
+    }
+}
+
+impl<T> Output<T> {
+    pub(super) fn new(
+        ring: Consumer<T>,
+        behind: Arc<Behind<T>>,
+        outlet: Arc<Outlet>,
+        ending: Arc<Ending>,
+    ) -> Self {
+        Self { ring, behind, outlet: outlet.clone(), ending, _wakes: WakesSink(outlet) }
+    }
+}
+
+impl<T: Send> Output<T> {
+    /// The oldest result, if one is there now. Does not block.
+    #[inline]
+    pub fn try_recv(&mut self) -> Option<T> {
+        let value = self.ring.pop();
+        if value.is_none() { self.refill() } else { value }
+    }
+
+    /// Gives the ring's slots back, and looks behind it.
+    #[inline]
+    fn refill(&mut self) -> Option<T> {
+        if self.ring.release()
+            && let Some(sink) = self.outlet.sink.get()
+        {
+            sink.wake();
+        }
+        if self.behind.is_used() { self.recv_behind() } else { None }
+    }
+
+    #[cold]
+    fn recv_behind(&mut self) -> Option<T> {
+        // The ring comes first: the sink has filled it before.
+        self.ring.pop().or_else(|| self.behind.pop())
+    }
+
+    /// Waits for a result: spins for a moment, then sleeps. An error says that the query has ended
+    /// or failed, and that all its results have been read.
+    pub fn recv(&mut self) -> Result<T, RecvError> {
+        match self.wait(None) {
+            Some(result) => result,
+            None => unreachable!("a wait without a deadline is not cut short"),
+        }
+    }
+
+    /// Waits for a result as [`recv`](Self::recv), for at most `timeout`.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        if let Some(value) = self.try_recv() {
+            return Ok(value);
+        }
+        match self.wait(Instant::now().checked_add(timeout)) {
+            Some(result) => result.map_err(RecvTimeoutError::from),
+            None => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// How the query ended: `None` while it runs. Results of an ended query can still be read.
+    pub fn outcome(&self) -> Option<Result<(), EngineError>> {
+        self.ending.outcome().cloned()
+    }
+
+    /// Whether the query has ended and all its results have been read.
+    pub fn is_ended(&mut self) -> bool {
+        self.ending.outcome().is_some() && !self.has_result()
+    }
+
+    /// A result, or the end; `None` when the deadline has passed.
+    fn wait(&mut self, deadline: Option<Instant>) -> Option<Result<T, RecvError>> {
+        let backoff = Backoff::new();
+        loop {
+            if let Some(value) = self.try_recv() {
+                return Some(Ok(value));
+            }
+            if let Some(end) = self.end() {
+                // The end is told after the last result, which may have come in between.
+                return Some(self.try_recv().ok_or(end));
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            if !backoff.is_completed() {
+                backoff.snooze();
+                continue;
+            }
+            let Self { ring, behind, outlet, ending, .. } = self;
+            let arrived = || !ring.is_empty() || behind.has_some() || ending.outcome().is_some();
+            outlet.reader.park(left, arrived);
+        }
+    }
+
+    /// The query's end as an error, once it has ended.
+    pub(super) fn end(&self) -> Option<RecvError> {
+        self.ending.outcome().map(|outcome| match outcome {
+            Ok(()) => RecvError::Ended,
+            Err(error) => RecvError::Failed(Box::new(error.clone())),
+        })
+    }
+
+    /// Leaves a task to be woken when there is a result or the end, unless there is one now.
+    #[cfg(feature = "futures")]
+    pub(super) fn register(&mut self, task: &std::task::Waker) -> bool {
+        let Self { ring, behind, outlet, ending, .. } = self;
+        let arrived = || !ring.is_empty() || behind.has_some() || ending.outcome().is_some();
+        outlet.reader.register(task, arrived)
+    }
+
+    fn has_result(&mut self) -> bool {
+        !self.ring.is_empty() || self.behind.has_some()
+    }
+}

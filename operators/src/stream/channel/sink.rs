@@ -1,0 +1,168 @@
+//! The sink side of an output.
+
+use super::CAPACITY;
+use super::ending::{Ending, Outlet};
+use super::output::Output;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::ring::{Producer, ring};
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Results of a stopped query that did not fit into the ring.
+pub(super) struct Behind<T> {
+    used: AtomicBool,
+    results: Mutex<VecDeque<T>>,
+}
+
+impl<T> Behind<T> {
+    fn new() -> Self {
+        Self { used: AtomicBool::new(false), results: Mutex::default() }
+    }
+
+    /// Whether results have gone here and not into the ring. From then on all do.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        // ORDERING: pairs with the release store in `extend`: a reader that sees it sees what the
+        // ring was given before.
+        self.used.load(Ordering::Acquire)
+    }
+
+    pub fn has_some(&self) -> bool {
+        self.is_used() && !self.results().is_empty()
+    }
+
+    pub fn pop(&self) -> Option<T> {
+        self.results().pop_front()
+    }
+
+    fn extend(&self, results: &mut VecDeque<T>) {
+        self.results().append(results);
+        // ORDERING: pairs with the acquire load in `is_used`.
+        self.used.store(true, Ordering::Release);
+    }
+
+    fn results(&self) -> MutexGuard<'_, VecDeque<T>> {
+        self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The sink side of an [`Output`].
+pub struct ChannelSink<T> {
+    ring: Producer<T>,
+    /// What the record in hand expanded to and did not fit into the ring.
+    spill: VecDeque<T>,
+    /// Whether results may go into the ring: nothing waits that comes before them.
+    direct: bool,
+    outlet: Arc<Outlet>,
+    behind: Arc<Behind<T>>,
+    latency: LatencyRecorder,
+}
+
+pub(in crate::stream) struct OutputParts<T> {
+    ring: Producer<T>,
+    outlet: Arc<Outlet>,
+    behind: Arc<Behind<T>>,
+}
+
+/// Both ends of an output of the flow that ends so.
+pub(in crate::stream) fn output<T: Send>(ending: &Arc<Ending>) -> (OutputParts<T>, Output<T>) {
+    let (tx, rx) = ring(CAPACITY);
+    let (outlet, behind) = (ending.outlet(), Arc::new(Behind::new()));
+    let output = Output::new(rx, behind.clone(), outlet.clone(), ending.clone());
+    (OutputParts { ring: tx, outlet, behind }, output)
+}
+
+impl<T> OutputParts<T> {
+    pub fn stage(self, latency: LatencyRecorder) -> ChannelSink<T> {
+        let Self { ring, outlet, behind } = self;
+        ChannelSink { ring, spill: VecDeque::new(), direct: true, outlet, behind, latency }
+    }
+}
+
+impl<T: Send> ChannelSink<T> {
+    /// Moves what waits on, and returns whether some must still wait.
+    #[cold]
+    fn settle_spill(&mut self) -> Settled {
+        if self.behind.is_used() || self.outlet.is_released() {
+            // From now on nothing goes into the ring, so the order stays.
+            self.ring.publish();
+            self.behind.extend(&mut self.spill);
+            self.outlet.set_blocked(false);
+            self.outlet.reader.wake();
+            return Settled::Clear;
+        }
+        let waited = self.spill.len();
+        while let Some(value) = self.spill.pop_front() {
+            if let Err(value) = self.ring.push(value) {
+                self.spill.push_front(value);
+                break;
+            }
+        }
+        self.direct = self.spill.is_empty();
+        if self.spill.len() < waited {
+            self.outlet.set_blocked(false);
+        }
+        if self.direct {
+            return Settled::Clear;
+        }
+        self.outlet.set_blocked(true);
+        Settled::Blocked
+    }
+}
+
+impl<T: Send> Stage for ChannelSink<T> {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        drop(self.outlet.sink.set(io.waker.clone()));
+        Ok(())
+    }
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.spill.is_empty()
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: Epoch) -> Result<(), EngineError> {
+        self.settle()?;
+        self.latency.publish();
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.settle()?;
+        self.latency.publish();
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        if self.ring.is_abandoned() {
+            // Nobody reads any more: results are dropped, as the service chose.
+            self.spill.clear();
+        }
+        let settled = if self.spill.is_empty() { Settled::Clear } else { self.settle_spill() };
+        if self.ring.publish() {
+            self.outlet.reader.wake();
+        }
+        self.latency.stamp();
+        Ok(settled)
+    }
+}
+
+impl<T: Send> Push<T> for ChannelSink<T> {
+    #[inline]
+    fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.ring.is_abandoned() {
+            return Ok(());
+        }
+        if !self.direct {
+            self.spill.push_back(value);
+        } else if let Err(value) = self.ring.push(value) {
+            self.direct = false;
+            self.spill.push_back(value);
+        }
+        self.latency.note(ingest_ns);
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! The source of a channel: takes from the first input's ring and from the queue of the others.
+
+use super::CAPACITY;
+use super::input::{Input, Shared, Stamped};
+use crate::stream::staged::Staged;
+use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::error::EngineError;
+use millstream_engine::seam::Env;
+use millstream_engine::stage::{Io, Push};
+use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::wake::RoomNotice;
+use millstream_engine::{mpsc, ring};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The popping end of a channel. Dropping it closes the channel.
+pub(in crate::stream) struct Receiver<T> {
+    ring: ring::Consumer<Stamped<T>>,
+    ring_room: RoomNotice,
+    /// Once there are several inputs.
+    others: Option<Others<T>>,
+    shared: Arc<Shared<T>>,
+}
+
+/// The queue of all inputs but the first.
+struct Others<T> {
+    queue: mpsc::Consumer<Stamped<T>>,
+    room: RoomNotice,
+}
+
+/// What a drain is to take, at least.
+#[derive(Clone, Copy, Default)]
+struct Backlog {
+    ring: usize,
+    others: usize,
+}
+
+/// Why a poll has left a queue alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It was empty.
+    Empty,
+    /// The poll has taken its share; the next one goes on.
+    Budget,
+    /// The chain takes nothing more for now, or the batch is over.
+    Stopped,
+}
+
+/// Both ends of a channel.
+pub(in crate::stream) fn channel<T: Send>() -> (Input<T>, Receiver<T>) {
+    let (tx, ring) = ring::ring(CAPACITY);
+    let shared = Arc::new(Shared::new());
+    let ring_room = RoomNotice::new(ring.capacity());
+    let input = Input::first(tx, shared.clone());
+    (input, Receiver { ring, ring_room, others: None, shared })
+}
+
+impl<T: Send> Receiver<T> {
+    /// Says how many records are in committed epochs of earlier runs.
+    pub fn resume(&self, committed: u64) {
+        // ORDERING: pairs with the acquire load in `Input::committed`.
+        self.shared.committed.store(committed, Ordering::Release);
+    }
+
+    /// Takes the queue of cloned inputs up, once there is one.
+    #[inline]
+    fn poll_arrival(&mut self) {
+        // ORDERING: pairs with the release store in `Shared::queue`.
+        if self.others.is_none() && self.shared.arrived.load(Ordering::Acquire) {
+            self.take_others();
+        }
+    }
+
+    #[cold]
+    fn take_others(&mut self) {
+        let consumer = &self.shared.consumer;
+        let queue = consumer.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        self.others = queue.map(|queue| {
+            let room = RoomNotice::new(queue.capacity());
+            Others { queue, room }
+        });
+    }
+
+    /// Gives slots back, and tells inputs that wait for room.
+    #[inline]
+    fn give_back(
+        &mut self,
+        (ring, ring_left): (usize, Left),
+        (others, others_left): (usize, Left),
+    ) {
+        self.ring.release();
+        self.ring_room.popped(ring);
+        let mut due = ring_left != Left::Budget && self.ring_room.is_due(ring_left == Left::Empty);
+        if let Some(other) = &mut self.others {
+            other.room.popped(others);
+            due |= others_left != Left::Budget && other.room.is_due(others_left == Left::Empty);
+        }
+        if due {
+            self.shared.waiting.wake();
+        }
+    }
+
+    /// What is there now.
+    fn backlog(&mut self) -> Backlog {
+        self.poll_arrival();
+        let others = self.others.as_ref().map_or(0, |others| others.queue.claimed());
+        Backlog { ring: self.ring.available(), others }
+    }
+
+    /// Whether all inputs are dropped and nothing is left of them.
+    fn is_exhausted(&mut self) -> bool {
+        // ORDERING: pairs with the release decrement when an input is dropped. An input is only made
+        // from one that is there, so once there is none there will be none.
+        if self.shared.inputs.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let Backlog { ring, others } = self.backlog();
+        ring == 0 && others == 0
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // ORDERING: relaxed: `wake` fences before it looks for who waits, and those who wait fence
+        // before they look at this.
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.waiting.wake();
+    }
+}
+
+pub(in crate::stream) struct ChannelSource<T> {
+    from: Receiver<T>,
+    env: Arc<dyn Env>,
+    emitted: u64,
+    /// Of them in earlier runs.
+    resumed: u64,
+    /// What is left to emit before a marker that waits for a drain.
+    drain: Backlog,
+    /// Micro-batch: records taken out by a plan, not yet emitted.
+    staged: Staged<Stamped<T>>,
+}
+
+impl<T: Send> ChannelSource<T> {
+    pub fn new(from: Receiver<T>, env: Arc<dyn Env>) -> Self {
+        let drain = Backlog::default();
+        Self { from, env, emitted: 0, resumed: 0, drain, staged: Staged::new() }
+    }
+
+    /// Takes from the queue of cloned inputs.
+    #[cold]
+    #[inline(never)]
+    fn poll_others<D: Push<T>>(
+        &mut self,
+        down: &mut D,
+        budget: usize,
+    ) -> Result<(usize, Left), EngineError> {
+        let Some(others) = &mut self.from.others else { return Ok((0, Left::Empty)) };
+        let mut taken = 0;
+        while taken < budget && down.ready() {
+            let Some((value, ingest_ns)) = others.queue.pop() else {
+                return Ok((taken, Left::Empty));
+            };
+            down.push(value, ingest_ns)?;
+            taken += 1;
+        }
+        Ok((taken, if down.ready() { Left::Budget } else { Left::Stopped }))
+    }
+}
+
+impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
+    fn name(&self) -> &str {
+        "channel"
+    }
+
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        // Set once: a flow starts once.
+        drop(self.from.shared.start.set((self.env.clone(), io.waker.clone())));
+        Ok(())
+    }
+
+    #[inline]
+    fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
+        if self.staged.is_running() {
+            return self.staged.poll(down, (cx.budget, &mut self.emitted), |record| record);
+        }
+        self.from.poll_arrival();
+        let shares = self.from.others.is_some();
+        let budget = if shares { cx.budget.div_ceil(2) } else { cx.budget };
+        let (mut taken, mut left) = (0, Left::Budget);
+        while taken < budget && down.ready() {
+            let Some((value, ingest_ns)) = self.from.ring.pop() else {
+                left = Left::Empty;
+                break;
+            };
+            down.push(value, ingest_ns)?;
+            taken += 1;
+        }
+        let others =
+            if shares { self.poll_others(down, cx.budget - taken)? } else { (0, Left::Empty) };
+        if left == Left::Budget && !down.ready() {
+            left = Left::Stopped;
+        }
+        let all = taken + others.0;
+        self.emitted += all as u64;
+        self.drain.ring = self.drain.ring.saturating_sub(taken);
+        self.drain.others = self.drain.others.saturating_sub(others.0);
+        self.from.give_back((taken, left), others);
+        if all > 0 || left != Left::Empty || others.1 != Left::Empty {
+            Ok(Polled::Some)
+        } else if self.from.is_exhausted() {
+            Ok(Polled::Exhausted)
+        } else {
+            Ok(Polled::Idle)
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.drain = self.from.backlog();
+    }
+
+    fn is_drained(&mut self) -> bool {
+        self.drain.ring == 0 && self.drain.others == 0
+    }
+
+    fn position(&self) -> Offset {
+        Offset(self.emitted.to_string())
+    }
+
+    fn records(&self) -> u64 {
+        self.emitted - self.resumed
+    }
+
+    fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
+        self.emitted = at.number()?;
+        self.resumed = self.emitted;
+        Ok(())
+    }
+
+    /// Takes what is there now, which is a whole channel at most, so that who waits for what was
+    /// pushed before does not wait for what is pushed meanwhile.
+    fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        let there = self.from.backlog();
+        let (mut ring, mut others) = (0, 0);
+        while ring < there.ring {
+            let Some(record) = self.from.ring.pop() else { break };
+            self.staged.add(record);
+            ring += 1;
+        }
+        while others < there.others {
+            let Some(record) = self.from.others.as_mut().and_then(|from| from.queue.pop()) else {
+                break;
+            };
+            self.staged.add(record);
+            others += 1;
+        }
+        // Inputs may have pushed more since: they must be told of the room all the same.
+        self.from.give_back((ring, Left::Stopped), (others, Left::Stopped));
+        let end = self.emitted + self.staged.len() as u64;
+        Ok(Planned {
+            end: Offset(end.to_string()),
+            has_new: self.staged.len() > 0,
+            exhausted: self.from.is_exhausted(),
+            limited: others < there.others,
+        })
+    }
+
+    fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
+        self.staged.begin(self.staged.len());
+        Ok(())
+    }
+
+    fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
+        self.from.resume(end.number()?);
+        Ok(())
+    }
+}

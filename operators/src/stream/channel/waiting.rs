@@ -1,0 +1,74 @@
+//! Producers that wait for room in a channel: threads and tasks alike.
+
+use millstream_engine::wake::ParkFlag;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// Who waits, by the number of its input. At most one entry for each input.
+#[derive(Default)]
+pub(super) struct Waiting {
+    flag: ParkFlag,
+    tasks: Mutex<HashMap<u64, Waker>>,
+}
+
+impl Waiting {
+    /// Leaves a waker to be woken once. The caller must look for room once more after this.
+    pub fn register(&self, input: u64, task: &Waker) {
+        let mut tasks = self.tasks();
+        tasks.insert(input, task.clone());
+        // Within the lock: whoever takes the flag takes the entry too.
+        self.flag.announce();
+    }
+
+    pub fn remove(&self, input: u64) {
+        self.tasks().remove(&input);
+    }
+
+    /// Wakes all that wait. Call after room was made; costs a fence if nobody waits.
+    #[inline]
+    pub fn wake(&self) {
+        if self.flag.take() {
+            self.wake_all();
+        }
+    }
+
+    #[cold]
+    fn wake_all(&self) {
+        let tasks = std::mem::take(&mut *self.tasks());
+        tasks.into_values().for_each(Waker::wake);
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
+        self.tasks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A thread that waits.
+struct Sleeper(Thread);
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker of the calling thread.
+pub(super) fn this_thread() -> Waker {
+    Waker::from(Arc::new(Sleeper(std::thread::current())))
+}
+
+/// Sleeps until this thread is woken, or the deadline. Returns false when that has passed.
+pub(super) fn sleep(deadline: Option<Instant>) -> bool {
+    let Some(deadline) = deadline else {
+        std::thread::park();
+        return true;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left > Duration::ZERO {
+        std::thread::park_timeout(left);
+    }
+    left > Duration::ZERO
+}
