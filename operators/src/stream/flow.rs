@@ -341,7 +341,7 @@ impl Query {
     /// What the user should know of the cores: that pinned workers share one, or that workers are
     /// not pinned because none is free.
     pub fn core_notice(&self) -> Option<&str> {
-        self.running().core_notice()
+        self.running.core_notice()
     }
 
     /// Latency from push to sink, up to the last epoch.
