@@ -223,18 +223,26 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
     pub fn new(out: &'b mut B, width: usize) -> Self {
         let start = out.as_ref().len();
         let mut row = Self { out, start, width };
-        row.restart();
+        row.clear();
         row
     }
 
     /// Starts the row anew: all its fields are NULL again, and its tail is empty.
     pub fn restart(&mut self) {
         self.out.truncate(self.start);
-        let nulls = self.width.div_ceil(64) * 8;
-        self.out.zeros(nulls + self.width * 8);
-        let bits = &mut self.out.as_mut()[self.start..self.start + nulls];
-        for index in 0..self.width {
-            bits[index / 8] |= 1 << (index % 8);
+        self.clear();
+    }
+
+    /// Appends the slots of a row whose fields are all NULL.
+    #[inline]
+    fn clear(&mut self) {
+        let words = self.width.div_ceil(64);
+        self.out.zeros(words * 8 + self.width * 8);
+        let mut fields = self.width;
+        for word in self.out.as_mut()[self.start..].chunks_exact_mut(8).take(words) {
+            let bits = if fields < 64 { (1 << fields) - 1 } else { u64::MAX };
+            word.copy_from_slice(&bits.to_le_bytes());
+            fields = fields.saturating_sub(64);
         }
     }
 

@@ -97,7 +97,7 @@ impl JsonRecords {
     /// Writes a record's row, or the first of them, into `out`, which is empty.
     #[inline]
     pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> Given {
-        self.is_utf8 = std::str::from_utf8(record).is_ok();
+        self.is_utf8 = record.is_ascii() || std::str::from_utf8(record).is_ok();
         self.ends.clear();
         self.given = 0;
         self.rest = None;

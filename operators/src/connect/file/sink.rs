@@ -306,7 +306,8 @@ impl FileSink {
                 writer.value(to, &row.value(*at, self.width, &field.data_type));
             }
         }
-        if self.present.as_ref().is_none_or(|(key, _)| *key != self.key) {
+        let is_present = |(key, _): &(Vec<u8>, OpenFile)| self.key.is_empty() || *key == self.key;
+        if !self.present.as_ref().is_some_and(is_present) {
             self.change_file(row)?;
         }
         match &mut self.present {

@@ -9,8 +9,12 @@
 //!
 //! Limits: values nested 1000 deep, numbers of 1000 characters, as in Jackson.
 
+mod quick;
 mod scalars;
 mod strings;
+
+pub use quick::{Head, Quick};
+pub(super) use strings::plain_end;
 
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -161,7 +165,7 @@ pub struct Tokens<'j> {
     /// Whether the input is UTF-8, so that strings need no check.
     is_utf8: bool,
     // Few texts are nested deeper, so that reading one allocates nothing.
-    scopes: SmallVec<[Scope; 16]>,
+    scopes: SmallVec<[Scope; 8]>,
     current: Option<Token>,
     /// The first token of the value of the name that is current.
     after_name: Option<Token>,
@@ -328,7 +332,11 @@ impl<'j> Tokens<'j> {
 
     /// The text of the string that is current, with U+FFFD for what is not UTF-8.
     pub fn text_str(&mut self) -> Result<Cow<'_, str>, Broken> {
-        self.text().map(String::from_utf8_lossy)
+        let text = self.text()?;
+        Ok(match std::str::from_utf8(text) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(text),
+        })
     }
 
     /// The number, word or end that is current, as it is written.
@@ -491,7 +499,6 @@ impl<'j> Tokens<'j> {
 
 #[cfg(test)]
 mod tests {
-    use super::strings::plain_end;
     use super::*;
     use proptest::prelude::*;
 

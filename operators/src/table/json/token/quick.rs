@@ -1,0 +1,376 @@
+//! The short way through what most records are made of: a member whose name is the expected one,
+//! and a value that is a string without escapes, a number without an exponent, or a word.
+//!
+//! Each step either leaves the reader exactly where [`Tokens::next`] would have left it, or changes
+//! nothing, so that the long way can always go on. It serves text in UTF-8 alone.
+
+use super::strings::plain_end;
+use super::{Broken, DEPTH_MAX, Kind, Name, Text, Token, Tokens};
+
+/// Digits that fit 64 bits whatever they are.
+const DIGITS_MAX: usize = 19;
+
+/// Powers of ten that a double holds exactly.
+const EXACT_POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// A name in quotes with the colon behind it, as most writers write it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    text: Box<[u8]>,
+    /// The first 16 bytes of the text, and which of them there are.
+    words: [u64; 2],
+    masks: [u64; 2],
+}
+
+impl Head {
+    /// Of a name that needs no escapes.
+    pub fn new(name: &str) -> Option<Self> {
+        if plain_end(name.as_bytes(), 0, b'"') < name.len() {
+            return None;
+        }
+        let text = format!("\"{name}\":").into_bytes().into_boxed_slice();
+        let (mut bytes, mut there) = ([0; 16], [0; 16]);
+        for (at, byte) in text.iter().take(16).enumerate() {
+            (bytes[at], there[at]) = (*byte, 0xFF);
+        }
+        Some(Self { text, words: words(&bytes), masks: words(&there) })
+    }
+
+    #[inline]
+    fn begins(&self, bytes: &[u8]) -> bool {
+        let Some(first) = bytes.first_chunk::<16>() else { return bytes.starts_with(&self.text) };
+        let found = words(first);
+        let same =
+            (found[0] ^ self.words[0]) & self.masks[0] | (found[1] ^ self.words[1]) & self.masks[1];
+        same == 0 && (self.text.len() <= 16 || bytes.starts_with(&self.text))
+    }
+}
+
+#[inline]
+fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    let whole = u128::from_le_bytes(*bytes);
+    [whole as u64, (whole >> 64) as u64]
+}
+
+/// A number without an exponent: `value / 10^behind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    negative: bool,
+    value: u64,
+    /// Digits behind the point.
+    behind: usize,
+    digits: usize,
+    token: Token,
+}
+
+impl Plain {
+    /// A whole number that fits 64 bits with its sign.
+    #[inline]
+    pub fn long(self) -> Option<i64> {
+        let value = i64::try_from(self.value).ok().filter(|_| self.token == Token::Whole)?;
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// The double, if one division gives it.
+    #[inline]
+    pub fn double(self) -> Option<f64> {
+        // Both are exact, so that their quotient is rounded once. `-0` is 0.
+        let exact = self.value < 1 << 53 && self.behind < EXACT_POWERS.len();
+        if !exact || (self.negative && self.token == Token::Whole && self.value == 0) {
+            return None;
+        }
+        let value = self.value as f64 / EXACT_POWERS[self.behind];
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// The unscaled value as a DECIMAL, if it is not rounded and fits.
+    #[inline]
+    pub fn decimal(self, precision: u8, scale: u8) -> Option<i128> {
+        let missing = usize::from(scale).checked_sub(self.behind)?;
+        // Fewer than the type's digits fit it for certain, and what fits 18 digits fits 64 bits.
+        if self.digits + missing > usize::from(precision).min(18) {
+            return None;
+        }
+        let value = i128::from(self.value * 10u64.pow(missing as u32));
+        Some(if self.negative { -value } else { value })
+    }
+}
+
+/// A value that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick<'j> {
+    /// A string.
+    Text(&'j [u8]),
+    /// A number.
+    Number(Plain),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// `null`.
+    Null,
+}
+
+impl Quick<'_> {
+    /// The token that is current.
+    pub fn token(self) -> Token {
+        match self {
+            Self::Text(_) => Token::Text,
+            Self::Number(plain) => plain.token,
+            Self::Boolean(true) => Token::True,
+            Self::Boolean(false) => Token::False,
+            Self::Null => Token::Null,
+        }
+    }
+}
+
+/// A place to which the reader can return: before the first token of a member's value.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    at: usize,
+    begin: usize,
+}
+
+impl<'j> Tokens<'j> {
+    /// Reads a name and its colon if they come next in the present object.
+    #[inline]
+    pub fn skip_head(&mut self, head: &Head) -> bool {
+        if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
+            return false;
+        }
+        let Some(scope) = self.scopes.last_mut() else { return false };
+        if scope.kind != Kind::Object {
+            return false;
+        }
+        let mut at = self.at;
+        if scope.begun {
+            if self.bytes.get(at) != Some(&b',') {
+                return false;
+            }
+            at += 1;
+        }
+        at += usize::from(self.bytes.get(at) == Some(&b' '));
+        if !head.begins(self.bytes.get(at..).unwrap_or_default()) {
+            return false;
+        }
+        let end = at + head.text.len();
+        scope.begun = true;
+        scope.name = Some(Name { begin: at + 1, end: end - 2, escaped: false });
+        self.current = Some(Token::Name);
+        self.after_name = None;
+        self.at = end + usize::from(self.bytes.get(end) == Some(&b' '));
+        true
+    }
+
+    /// Goes on behind [`Self::skip_head`] to where [`Tokens::next`] ends behind a name.
+    pub fn finish_head(&mut self) -> Result<Token, Broken> {
+        let byte = self.skip_space()?.ok_or(Broken)?;
+        self.after_name = Some(self.value(byte)?);
+        Ok(Token::Name)
+    }
+
+    /// Ends the present object if its end comes next.
+    #[inline]
+    pub fn skip_object_end(&mut self) -> bool {
+        let here = self.bytes.get(self.at) == Some(&b'}');
+        if !here || self.unread || self.current == Some(Token::Name) {
+            return false;
+        }
+        if self.scopes.last().is_none_or(|scope| scope.kind != Kind::Object) {
+            return false;
+        }
+        self.scopes.pop();
+        self.set_current(Token::ObjectEnd, self.at, self.at + 1);
+        true
+    }
+
+    #[inline]
+    fn set_current(&mut self, token: Token, begin: usize, end: usize) {
+        self.current = Some(token);
+        self.after_name = None;
+        self.begin = begin;
+        self.at = end;
+    }
+
+    /// Reads a value that begins here, behind the colon of a name or in an array.
+    #[inline]
+    pub fn quick_value(&mut self) -> Option<Quick<'j>> {
+        let begin = self.at;
+        match self.bytes.get(begin)? {
+            b'"' => {
+                let end = plain_end(self.bytes, begin + 1, b'"');
+                if self.bytes.get(end) != Some(&b'"') {
+                    return None;
+                }
+                self.set_current(Token::Text, begin, end + 1);
+                self.text = Text::Input(begin + 1, end);
+                Some(Quick::Text(&self.bytes[begin + 1..end]))
+            }
+            b'0'..=b'9' | b'-' => self.plain_number().map(Quick::Number),
+            b't' => self.quick_word(b"true", Quick::Boolean(true)),
+            b'f' => self.quick_word(b"false", Quick::Boolean(false)),
+            b'n' => self.quick_word(b"null", Quick::Null),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn quick_word(&mut self, word: &[u8], value: Quick<'j>) -> Option<Quick<'j>> {
+        let (begin, end) = (self.at, self.at + word.len());
+        let there = self.bytes.get(begin..end) == Some(word)
+            && matches!(self.bytes.get(end), Some(b',' | b'}' | b']'));
+        there.then(|| {
+            self.set_current(value.token(), begin, end);
+            value
+        })
+    }
+
+    #[inline]
+    fn plain_number(&mut self) -> Option<Plain> {
+        let bytes = self.bytes;
+        let digit = |at: usize| bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10);
+        let negative = bytes.get(self.at) == Some(&b'-');
+        let first = self.at + usize::from(negative);
+        let (mut at, mut value) = (first, 0u64);
+        while let Some(digit) = digit(at) {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            at += 1;
+        }
+        let mut digits = at - first;
+        if digits == 0 || (digits > 1 && bytes[first] == b'0') {
+            return None;
+        }
+        let (mut behind, mut token) = (0, Token::Whole);
+        if bytes.get(at) == Some(&b'.') {
+            at += 1;
+            let point = at;
+            while let Some(digit) = digit(at) {
+                value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+                at += 1;
+            }
+            (behind, token) = (at - point, Token::Real);
+            if behind == 0 {
+                return None;
+            }
+            digits += behind;
+        }
+        if digits > DIGITS_MAX || matches!(bytes.get(at), Some(b'e' | b'E' | b'.')) {
+            return None;
+        }
+        self.set_current(token, self.at, at);
+        Some(Plain { negative, value, behind, digits, token })
+    }
+
+    /// Goes into an array that begins here, behind the colon of a name; gives the place to which
+    /// [`Self::rewind`] returns.
+    #[inline]
+    pub fn open_array(&mut self) -> Option<Place> {
+        if self.bytes.get(self.at) != Some(&b'[') || self.scopes.len() > DEPTH_MAX {
+            return None;
+        }
+        let place = Place { at: self.at, begin: self.begin };
+        self.at += 1;
+        Some(place)
+    }
+
+    /// Goes on behind a comma in an array; false if there is none.
+    #[inline]
+    pub fn skip_comma(&mut self) -> bool {
+        if self.bytes.get(self.at) != Some(&b',') {
+            return false;
+        }
+        self.at += 1 + usize::from(self.bytes.get(self.at + 1) == Some(&b' '));
+        true
+    }
+
+    /// Ends an array that [`Self::open_array`] has begun, if its end comes next.
+    #[inline]
+    pub fn close_array(&mut self) -> bool {
+        if self.bytes.get(self.at) != Some(&b']') {
+            return false;
+        }
+        self.set_current(Token::ArrayEnd, self.at, self.at + 1);
+        true
+    }
+
+    /// Returns to where an array has begun, for the long way.
+    #[cold]
+    pub fn rewind(&mut self, place: Place) {
+        self.set_current(Token::Name, place.begin, place.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Features, Source};
+    use super::*;
+
+    fn at_value(text: &str) -> Tokens<'_> {
+        let mut tokens = Tokens::new(text.as_bytes(), Features::RECORDS, Source::Bytes);
+        assert_eq!(tokens.next(), Ok(Some(Token::Object)));
+        assert!(tokens.skip_head(&Head::new("a").unwrap()), "{text}");
+        tokens
+    }
+
+    #[test]
+    fn names_that_come_next() {
+        let long = "a name that is longer than sixteen bytes";
+        for (name, text, there) in [
+            ("a", "{\"a\":1}", true),
+            ("a", "{ \"a\":1}", true),
+            ("a", "{\"a\" :1}", false),
+            ("a", "{\"ab\":1}", false),
+            ("ab", "{\"a\":1}", false),
+            ("é", "{\"é\":1}", true),
+            (long, &format!("{{\"{long}\":1}}"), true),
+            (long, &format!("{{\"{long}s\":1}}"), false),
+        ] {
+            let mut tokens = Tokens::new(text.as_bytes(), Features::RECORDS, Source::Bytes);
+            assert_eq!(tokens.next(), Ok(Some(Token::Object)));
+            assert_eq!(tokens.skip_head(&Head::new(name).unwrap()), there, "{name} in {text}");
+            let first =
+                if there { tokens.finish_head() } else { tokens.next().map(Option::unwrap) };
+            assert_eq!(first, Ok(Token::Name));
+        }
+        for name in ["a\"b", "a\\b", "a\nb"] {
+            assert!(Head::new(name).is_none(), "{name} is written with an escape");
+        }
+    }
+
+    #[test]
+    fn plain_numbers_and_what_is_none() {
+        let number = |text: &str| match at_value(&format!("{{\"a\":{text}}}")).quick_value() {
+            Some(Quick::Number(plain)) => Some(plain),
+            _ => None,
+        };
+        for text in ["0", "-1", "12.50", "9223372036854775807", "0.001", "123456789012345678.9"] {
+            let plain = number(text).unwrap();
+            if let Some(double) = plain.double() {
+                assert_eq!(double, text.parse::<f64>().unwrap());
+            }
+            assert_eq!(plain.long(), text.parse().ok(), "{text}");
+        }
+        for text in ["01", "1.", "1e5", "1.5E3", "-", ".5", "12345678901234567890", "1.2.3"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+        assert_eq!(number("-0").unwrap().double(), None);
+        assert!(number("-0.0").unwrap().double().unwrap().is_sign_negative());
+        let decimal = |text: &str| number(text).unwrap().decimal(6, 2);
+        assert_eq!(decimal("1.5"), Some(150));
+        assert_eq!(decimal("-9999.99"), Some(-999_999));
+        assert_eq!(decimal("10000"), None);
+        assert_eq!(decimal("1.005"), None);
+    }
+
+    #[test]
+    fn what_is_no_short_value_leaves_the_reader_where_it_was() {
+        for text in ["\"a\\n\"", "\"open", "tru", "nullx", "{}", "[1]", "'a'", "NaN"] {
+            let text = format!("{{\"a\":{text}");
+            let mut tokens = at_value(&text);
+            let at = tokens.at();
+            assert_eq!(tokens.quick_value(), None, "{text}");
+            assert_eq!((tokens.at(), tokens.current()), (at, Some(Token::Name)), "{text}");
+        }
+    }
+}
