@@ -2,9 +2,9 @@
 
 use crate::table::csv::WriteOptions;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Style, write_json_as, write_string};
+use crate::table::json::{Style, write_field};
 use crate::table::row::{Row, Slot};
-use crate::table::text::Notation;
+use crate::table::text::{Notation, write_integer};
 use crate::table::types::{DataType, Schema};
 use std::sync::Arc;
 
@@ -148,10 +148,11 @@ impl LineWriter {
 
     /// Appends a row and a line end.
     pub fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) {
-        let (width, options) = (self.width, self.options.clone());
-        match self.format {
+        let Self { format, options, width, columns, plain_numbers, scratch } = self;
+        let width = *width;
+        match format {
             LineFormat::Text => {
-                let slot = self.columns[0].slot;
+                let slot = columns[0].slot;
                 if !row.is_null(slot) {
                     out.extend_from_slice(row.bytes(slot));
                 }
@@ -160,7 +161,7 @@ impl LineWriter {
                 let from = out.len();
                 out.push(b'{');
                 let mut first = true;
-                for Column { index, slot, data_type, name } in &self.columns {
+                for Column { index, slot, data_type, name } in columns.iter() {
                     if row.is_null(*slot) && !options.json.nulls {
                         continue;
                     }
@@ -173,60 +174,43 @@ impl LineWriter {
                         out.extend_from_slice(b"null");
                         continue;
                     }
-                    match data_type {
-                        DataType::Long | DataType::Int | DataType::Short | DataType::Byte => {
-                            integer(row.long(*slot), out);
-                        }
-                        DataType::String => write_string(row.bytes(*slot), out),
-                        other => {
-                            let value = row.value(*index, width, other);
-                            write_json_as(&value, other, &options.notation, options.json, out);
-                        }
-                    }
+                    write_field(
+                        row,
+                        *index,
+                        width,
+                        data_type,
+                        &options.notation,
+                        options.json,
+                        out,
+                    );
                 }
                 out.push(b'}');
                 options.json.finish(out, from);
             }
             LineFormat::Csv => {
                 let csv = &options.csv;
-                for (at, Column { index, slot, data_type, .. }) in self.columns.iter().enumerate() {
+                for (at, Column { index, slot, data_type, .. }) in columns.iter().enumerate() {
                     if at > 0 {
                         csv.separate(out);
                     }
                     if row.is_null(*slot) {
                         csv.null(at == 0, out);
-                    } else if data_type.is_integral() && self.plain_numbers {
-                        integer(row.long(*slot), out);
+                    } else if data_type.is_integral() && *plain_numbers {
+                        write_integer(row.long(*slot), out);
                     } else if *data_type == DataType::String {
                         csv.field(row.bytes(*slot), at == 0, out);
                     } else {
-                        self.scratch.clear();
+                        scratch.clear();
                         let value = row.value(*index, width, data_type);
                         // Writing to a string does not fail.
-                        let _ = options.notation.write_csv(&value, data_type, &mut self.scratch);
-                        csv.field(self.scratch.as_bytes(), at == 0, out);
+                        let _ = options.notation.write_csv(&value, data_type, scratch);
+                        csv.field(scratch.as_bytes(), at == 0, out);
                     }
                 }
             }
         }
         out.extend_from_slice(options.line_end.as_bytes());
     }
-}
-
-fn integer(value: i64, out: &mut Vec<u8>) {
-    let (mut digits, mut at, mut rest) = ([0u8; 20], 20, value.unsigned_abs());
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if value < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

@@ -240,3 +240,20 @@ pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
     };
     fits.then_some(value)
 }
+
+/// Appends the digits of a whole number.
+pub fn write_integer(value: i64, out: &mut Vec<u8>) {
+    let (mut digits, mut at, mut rest) = ([0u8; 20], 20, value.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}

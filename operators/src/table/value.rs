@@ -204,13 +204,47 @@ pub fn decimal_text(unscaled: i128, scale: u8) -> String {
     out
 }
 
+/// The decimal digits of a number.
+struct Unsigned {
+    bytes: [u8; 39],
+    begin: usize,
+}
+
+impl Unsigned {
+    fn new(value: u128) -> Self {
+        // Division of 64 bits is one instruction.
+        const BLOCK: u128 = 10u128.pow(19);
+        let mut digits = Self { bytes: [b'0'; 39], begin: 39 };
+        let (mut above, mut block) = (value / BLOCK, (value % BLOCK) as u64);
+        let mut end = digits.bytes.len();
+        loop {
+            while block > 0 || digits.begin == 39 {
+                digits.begin -= 1;
+                digits.bytes[digits.begin] = b'0' + (block % 10) as u8;
+                block /= 10;
+            }
+            if above == 0 {
+                return digits;
+            }
+            end -= 19;
+            digits.begin = end;
+            (block, above) = ((above % BLOCK) as u64, above / BLOCK);
+        }
+    }
+
+    fn text(&self) -> &str {
+        // All of them are ASCII.
+        std::str::from_utf8(&self.bytes[self.begin..]).unwrap_or_default()
+    }
+}
+
 /// A decimal as Java's `BigDecimal.toString` writes it: from seven places behind the point on with
 /// an exponent.
 pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
-    let digits = Short::of(format_args!("{}", unscaled.unsigned_abs()))?;
-    let exponent = digits.length as i32 - 1 - i32::from(scale);
+    let digits = Unsigned::new(unscaled.unsigned_abs());
+    let exponent = digits.text().len() as i32 - 1 - i32::from(scale);
     if exponent >= -6 {
-        return write_decimal(unscaled, scale, out);
+        return write_plain(unscaled < 0, digits.text(), scale, out);
     }
     let (first, rest) = digits.text().split_at(1);
     let sign = if unscaled < 0 { "-" } else { "" };
@@ -219,13 +253,23 @@ pub fn write_scientific(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::
 }
 
 fn write_decimal(unscaled: i128, scale: u8, out: &mut dyn Write) -> fmt::Result {
-    if scale == 0 {
-        return write!(out, "{unscaled}");
+    write_plain(unscaled < 0, Unsigned::new(unscaled.unsigned_abs()).text(), scale, out)
+}
+
+/// Writes digits with a point `scale` digits from their end.
+fn write_plain(negative: bool, digits: &str, scale: u8, out: &mut dyn Write) -> fmt::Result {
+    let mut text = Short { bytes: [b'0'; 64], length: 0 };
+    let whole = digits.len().saturating_sub(usize::from(scale));
+    let (whole, fraction) = digits.split_at(whole);
+    text.write_str(if negative { "-" } else { "" })?;
+    text.write_str(if whole.is_empty() { "0" } else { whole })?;
+    if scale > 0 {
+        text.write_str(".")?;
+        // The rest of the text is made of zeros.
+        text.length += usize::from(scale) - fraction.len();
+        text.write_str(fraction)?;
     }
-    let width = usize::from(scale) + 1;
-    let digits = Short::of(format_args!("{:0>width$}", unscaled.unsigned_abs()))?;
-    let (whole, fraction) = digits.text().split_at(digits.length - usize::from(scale));
-    write!(out, "{}{whole}.{fraction}", if unscaled < 0 { "-" } else { "" })
+    out.write_str(text.text())
 }
 
 #[cfg(test)]
@@ -236,6 +280,17 @@ mod tests {
     fn texts_are_sparks() {
         let double = |v: f64| Value::Double(v).show(&DataType::Double, Tz::UTC);
         assert_eq!(decimal_text(-5, 2), "-0.05");
+        for (unscaled, scale, text) in [
+            (0, 0, "0"),
+            (0, 3, "0.000"),
+            (10i128.pow(19), 0, "10000000000000000000"),
+            (10i128.pow(19) - 1, 19, "0.9999999999999999999"),
+            (-(10i128.pow(20) + 7), 1, "-10000000000000000000.7"),
+            (10i128.pow(38) - 1, 38, "0.99999999999999999999999999999999999999"),
+            (i128::MAX, 0, "170141183460469231731687303715884105727"),
+        ] {
+            assert_eq!(decimal_text(unscaled, scale), text);
+        }
         assert_eq!(decimal_text(i128::MIN, 38), "-1.70141183460469231731687303715884105728");
         assert_eq!(double(1.0), "1.0");
         assert_eq!(double(1e10), "1.0E10");

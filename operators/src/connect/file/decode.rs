@@ -14,7 +14,7 @@ use crate::connect::options::OptionReader;
 use crate::table::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Reading, Source};
+use crate::table::json::{Reading, Source, check_map_keys};
 use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
@@ -323,6 +323,9 @@ impl Decoder {
                 "Rename one; small and capital letters are the same here",
             ));
         }
+        if matches!(format, Format::Json(_)) {
+            schema.fields.iter().try_for_each(|field| check_map_keys(&field.data_type))?;
+        }
         let mut fields = schema.fields.iter();
         let nested = fields.find(|f| f.data_type.is_nested() && **f != metadata_field());
         if let (Format::Csv(_), Some(field)) = (&format, nested) {
@@ -621,6 +624,23 @@ mod tests {
         let (row, outcome) = row(&mut decoder, r#"{"n":1,"s":"a","n":"x","s":"b","x":2}"#);
         assert_eq!(outcome, Err("a field is not of its type"));
         assert_eq!(row[..3], [text("b"), Value::Long(1), Value::Double(2.0)]);
+    }
+
+    #[test]
+    fn maps_of_json_have_keys_of_string() {
+        for (ddl, good) in [
+            ("m MAP<STRING, INT>", true),
+            ("m MAP<INT, STRING>", false),
+            ("n INT, a ARRAY<STRUCT<m: MAP<DATE, INT>>>", false),
+            ("m MAP<STRING, MAP<BIGINT, INT>>", false),
+        ] {
+            let mut reader = OptionReader::new("test", &[]);
+            let schema = Schema::parse_ddl(ddl).unwrap();
+            let read = Decoder::read("json", Some(schema), &[], &mut reader);
+            let condition = read.map_err(|error| error.condition).err();
+            let expected = (!good).then_some("DATATYPE_MISMATCH.INVALID_JSON_MAP_KEY_TYPE");
+            assert_eq!(condition.as_deref(), expected, "{ddl}");
+        }
     }
 
     #[test]

@@ -183,6 +183,9 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
                 Err(error) => return Err(unreadable(path, error)),
             };
             let bytes = input.bytes(&record);
+            if record.fault.is_none() && inference.knows(&found, bytes) {
+                continue;
+            }
             match inference.of(bytes) {
                 _ if record.fault.is_some() => found.bad = true,
                 Ok(inferred) => found.add(inferred),

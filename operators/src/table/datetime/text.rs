@@ -9,10 +9,27 @@ pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
     let date = Date::of_days(days);
     let sign = match date.year {
         ..0 => "-",
-        0..=9999 => "",
+        0..=9999 => {
+            let (year, month, day) = (date.year as u64, date.month.into(), date.day.into());
+            let mut text = *b"0000-00-00";
+            fill(&mut text[..4], year);
+            fill(&mut text[5..7], month);
+            fill(&mut text[8..], day);
+            // Only ASCII was put there.
+            return out.write_str(std::str::from_utf8(&text).unwrap_or_default());
+        }
         _ => "+",
     };
     write!(out, "{sign}{:04}-{:02}-{:02}", date.year.abs(), date.month, date.day)
+}
+
+/// Writes the last digits of a number with zeros in front, as many as there is room for.
+pub(super) fn fill(room: &mut [u8], value: u64) {
+    let mut rest = value;
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
 }
 
 /// Formats a timestamp in a zone, in microseconds since 1970. A fraction of zero is omitted.
@@ -22,7 +39,13 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     let seconds = micros.div_euclid(SECOND_US) + offset_s;
     write_date(seconds.div_euclid(86_400), out)?;
     let clock = seconds.rem_euclid(86_400);
-    write!(out, " {:02}:{:02}:{:02}", clock / 3600, clock / 60 % 60, clock % 60)?;
+    let clock = clock as u64;
+    let mut text = *b" 00:00:00";
+    fill(&mut text[1..3], clock / 3600);
+    fill(&mut text[4..6], clock / 60 % 60);
+    fill(&mut text[7..], clock % 60);
+    // Only ASCII was put there.
+    out.write_str(std::str::from_utf8(&text).unwrap_or_default())?;
     let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
     if fraction == 0 {
         return Ok(());
@@ -71,9 +94,41 @@ fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
     Some((date, rest, found == 2))
 }
 
+/// The number that two digits say.
+#[inline]
+fn two(text: [u8; 2]) -> Option<u32> {
+    let [tens, ones] = text.map(|byte| u32::from(byte.wrapping_sub(b'0')));
+    (tens < 10 && ones < 10).then_some(tens * 10 + ones)
+}
+
+/// Parses `yyyy-mm-dd`, as most dates are written.
+#[inline]
+fn plain_date(text: &[u8; 10]) -> Option<Date> {
+    let [c, y, a, b, b'-', m, n, b'-', d, e] = *text else { return None };
+    let year = two([c, y])? * 100 + two([a, b])?;
+    Date::new(i64::from(year), two([m, n])?, two([d, e])?)
+}
+
+/// Parses `yyyy-mm-dd hh:mm:ss` with a `T` or a space, as most times are written: days since 1970
+/// and the time of day.
+#[inline]
+fn plain_timestamp(text: &str) -> Option<(i64, i64)> {
+    let text: &[u8; 19] = text.as_bytes().try_into().ok()?;
+    let (date, clock) = text.split_first_chunk::<10>()?;
+    let [b' ' | b'T', h, i, b':', m, n, b':', s, t] = *clock else { return None };
+    let (hour, minute, second) = (two([h, i])?, two([m, n])?, two([s, t])?);
+    let clock = i64::from(hour * 3600 + minute * 60 + second) * SECOND_US;
+    (hour < 24 && minute < 60 && second < 60).then_some((plain_date(date)?.days(), clock))
+}
+
 /// Parses `[+-]yyyy[-m[-d]]` to days since 1970. After a full date, a `T` or space may follow with
 /// any text.
 pub fn parse_date(value: &str) -> Option<i64> {
+    if let Ok(text) = value.as_bytes().try_into()
+        && let Some(date) = plain_date(text)
+    {
+        return Some(date.days());
+    }
     let (date, rest, full) = date_at_front(trimmed(value), 7)?;
     let whole = rest.is_empty() || full && rest.starts_with([' ', 'T']);
     i32::try_from(date.days()).ok().filter(|_| whole).map(i64::from)
@@ -83,7 +138,10 @@ pub fn parse_date(value: &str) -> Option<i64> {
 /// time of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
 /// in the text has no effect, and a time alone is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
-    let (days, micros, written) = timestamp_parts(value)?;
+    let (days, micros, written) = match plain_timestamp(value) {
+        Some((days, micros)) => (Some(days), micros, ""),
+        None => timestamp_parts(value)?,
+    };
     let own = if written.is_empty() { None } else { Some(Tz::named(trimmed(written))?) };
     match zone {
         Some(zone) => in_zone(days, micros, Some(own.unwrap_or(zone)), Some(zone)),
@@ -294,6 +352,18 @@ mod tests {
     }
 
     proptest! {
+        /// The short way gives what the long one gives.
+        #[test]
+        fn plain_times_are_times(text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]") {
+            let parts = timestamp_parts(&text);
+            prop_assert_eq!(
+                plain_timestamp(&text),
+                parts.map(|(days, micros, _)| (days.unwrap(), micros)),
+            );
+            let date = date_at_front(&text[..10], 7).map(|(date, ..)| date);
+            prop_assert_eq!(plain_date(text[..10].as_bytes().try_into().unwrap()), date);
+        }
+
         #[test]
         fn every_timestamp_is_read_as_it_was_written(at: i64) {
             prop_assert_eq!(parse_timestamp(&timestamp_text(at, Tz::UTC), Some(Tz::UTC)), Some(at));

@@ -53,6 +53,63 @@ impl Inference {
         }
     }
 
+    /// Whether a record is an object that changes nothing in the types that were found, as most
+    /// records are. Nothing is built to find out; a record that is broken is none of these.
+    pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
+        let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
+        tokens.next() == Ok(Some(Token::Object))
+            && self.knows_fields(&found.columns, &mut tokens) == Ok(true)
+    }
+
+    fn knows_fields(
+        &self,
+        found: &BTreeMap<String, Inferred>,
+        tokens: &mut Tokens<'_>,
+    ) -> Result<bool, Broken> {
+        loop {
+            let token = match tokens.next()? {
+                None | Some(Token::ObjectEnd) => return Ok(true),
+                Some(token) => token,
+            };
+            let name = tokens.name_here().map(|name| tokens.name_text(name)).unwrap_or_default();
+            let found = std::str::from_utf8(&name).ok().and_then(|name| found.get(name));
+            match found {
+                Some(found) if self.knows_value(found, tokens, token)? => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    fn knows_value(
+        &self,
+        found: &Inferred,
+        tokens: &mut Tokens<'_>,
+        token: Token,
+    ) -> Result<bool, Broken> {
+        let token = match token {
+            Token::Name => tokens.next()?.unwrap_or(Token::Null),
+            other => other,
+        };
+        match (token, found) {
+            (Token::Object, Inferred::Object(fields)) => self.knows_fields(fields, tokens),
+            (Token::Array, Inferred::Array(element)) => loop {
+                match tokens.next()? {
+                    None | Some(Token::ArrayEnd) => return Ok(true),
+                    Some(token) if self.knows_value(element, tokens, token)? => {}
+                    Some(_) => return Ok(false),
+                }
+            },
+            (Token::Object | Token::Array, _) => Ok(false),
+            (token, found) => Ok(match (found, self.value(tokens, token)?) {
+                (_, Inferred::Null) => true,
+                (Inferred::Type(found), Inferred::Type(new)) => {
+                    *found == new || together(found.clone(), new) == *found
+                }
+                _ => false,
+            }),
+        }
+    }
+
     fn value(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<Inferred, Broken> {
         Ok(match token {
             Token::Name => match tokens.next()? {
@@ -187,6 +244,10 @@ impl Inferred {
             (_, Self::Null) => {}
             (Self::Null, other) => *self = other,
             (Self::Object(fields), Self::Object(others)) => {
+                if let Some(fields_of_both) = tightest_fields(fields, &others) {
+                    *fields = fields_of_both;
+                    return;
+                }
                 for (name, other) in others {
                     fields.entry(name).or_insert(Self::Null).merge(other);
                 }
@@ -199,6 +260,46 @@ impl Inferred {
             (mixed, _) => *mixed = Self::Type(DataType::String),
         }
     }
+}
+
+/// The fields of two objects whose names differ in their letters' case alone, where each field has
+/// a type that holds the values of both as they are. Spark then takes the names for equal, and
+/// keeps those of the first.
+fn tightest_fields(
+    a: &BTreeMap<String, Inferred>,
+    b: &BTreeMap<String, Inferred>,
+) -> Option<BTreeMap<String, Inferred>> {
+    let same_names = || a.keys().zip(b.keys()).all(|(a, b)| a.to_lowercase() == b.to_lowercase());
+    if a.len() != b.len() || a.keys().eq(b.keys()) || !same_names() {
+        return None;
+    }
+    let both = a.iter().zip(b.values());
+    both.map(|((name, a), b)| Some((name.clone(), tightest(a, b)?))).collect()
+}
+
+/// The narrowest type that holds the values of both as they are.
+fn tightest(a: &Inferred, b: &Inferred) -> Option<Inferred> {
+    use DataType::{Decimal, Double, Long};
+    Some(match (a, b) {
+        (a, b) if a == b => a.clone(),
+        (Inferred::Null, other) | (other, Inferred::Null) => other.clone(),
+        (Inferred::Array(a), Inferred::Array(b)) => Inferred::Array(Box::new(tightest(a, b)?)),
+        (Inferred::Object(a), Inferred::Object(b)) if a.keys().eq(b.keys()) => {
+            let both = a.iter().zip(b.values());
+            let fields = both.map(|((name, a), b)| Some((name.clone(), tightest(a, b)?)));
+            Inferred::Object(fields.collect::<Option<_>>()?)
+        }
+        (Inferred::Object(a), Inferred::Object(b)) => Inferred::Object(tightest_fields(a, b)?),
+        (Inferred::Type(Long), Inferred::Type(Double))
+        | (Inferred::Type(Double), Inferred::Type(Long)) => Inferred::Type(Double),
+        (Inferred::Type(Long), Inferred::Type(wide @ Decimal(precision, scale)))
+        | (Inferred::Type(wide @ Decimal(precision, scale)), Inferred::Type(Long))
+            if precision - scale >= 20 =>
+        {
+            Inferred::Type(wide.clone())
+        }
+        _ => return None,
+    })
 }
 
 /// The type of values of both types.
@@ -269,13 +370,51 @@ mod tests {
     fn columns(inference: &Inference, records: &[&str]) -> String {
         let mut all = InferredRecords::default();
         for record in records {
-            match inference.of(record.as_bytes()) {
-                Ok(found) => all.add(found),
-                Err(Broken) => all.bad = true,
-            }
+            see(inference, &mut all, record);
+            see(inference, &mut all, record);
         }
         let data_type = DataType::Struct(inference.fields(all.columns));
         format!("{data_type}{}", if all.bad { " bad" } else { "" })
+    }
+
+    /// Takes a record in, and sees that one that is known changes nothing.
+    fn see(inference: &Inference, all: &mut InferredRecords, record: &str) -> bool {
+        let (known, before) = (inference.knows(all, record.as_bytes()), all.clone());
+        match inference.of(record.as_bytes()) {
+            Ok(found) => all.add(found),
+            Err(Broken) => all.bad = true,
+        }
+        assert!(!known || (&before.columns, before.bad) == (&all.columns, all.bad), "{record}");
+        known
+    }
+
+    #[test]
+    fn a_record_like_the_ones_before_is_known() {
+        let (inference, mut all) = (Inference::default(), InferredRecords::default());
+        let record = r#"{"a":1,"b":"x","c":[1.5,null],"d":{"e":true,"f":[{}]},"g":null}"#;
+        assert!(!see(&inference, &mut all, record));
+        assert!(see(&inference, &mut all, record));
+        assert!(see(&inference, &mut all, r#"{"d":{"f":[]},"c":[2],"b":""}"#));
+        for new in [r#"{"h":null}"#, r#"{"a":1.5}"#, r#"{"b":[]}"#, r#"{"a":1"#, "[]", r#"{"g":0}"#]
+        {
+            assert!(!see(&inference, &mut all, new), "{new}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_known_changes_nothing(
+            records in proptest::collection::vec(
+                r#"\{("a":(1|2\.5|"x"|null|\[[12"]?\]|\{"a":(1|"")\}),?)?("b":(12345678901234567890|0\.01|true|NaN))?\}"#,
+                1..12),
+            decimals: bool,
+        ) {
+            let inference = Inference { decimals, ..Inference::default() };
+            let mut all = InferredRecords::default();
+            for record in &records {
+                see(&inference, &mut all, record);
+            }
+        }
     }
 
     #[test]
@@ -307,6 +446,18 @@ mod tests {
             (&decimals, &[r#"{"a":NaN}"#], "STRUCT<> bad"),
             (&text, &[r#"{"a":1,"b":[true]}"#], "STRUCT<a: STRING, b: ARRAY<STRING>>"),
             (&dropped, &[r#"{"a":null,"b":1,"c":[null]}"#], "STRUCT<b: BIGINT>"),
+            (&plain, &[r#"{"l":[{"a":1},{"A":2.5}]}"#], "STRUCT<l: ARRAY<STRUCT<a: DOUBLE>>>"),
+            (
+                &plain,
+                &[r#"{"l":[{"o":{"A":1}},{"o":{"a":null}}]}"#],
+                "STRUCT<l: ARRAY<STRUCT<o: STRUCT<A: BIGINT>>>>",
+            ),
+            (
+                &plain,
+                &[r#"{"l":[{"a":1},{"A":"x"}]}"#],
+                "STRUCT<l: ARRAY<STRUCT<A: STRING, a: BIGINT>>>",
+            ),
+            (&plain, &[r#"{"a":1}"#, r#"{"A":2}"#, r#"{"a":3}"#], "STRUCT<a: BIGINT>"),
             (
                 &times,
                 &[r#"{"a":"2024-01-01 00:00:00","b":"x"}"#],

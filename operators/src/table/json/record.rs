@@ -8,18 +8,21 @@
 //! behind the token at which it failed, as in Spark: the names in what is left of the value may
 //! then be taken for names of the record.
 
+mod fields;
+mod quick;
+
+use fields::{Fields, Shape};
+
 use super::path::copied;
-use super::token::{Broken, Features, Head, Quick, Source, Token, Tokens};
+use super::token::{Broken, Features, Source, Token, Tokens};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, zone};
+use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::parse;
 use crate::table::row::{Bytes, Row, RowWriter, values};
 use crate::table::text::{Notation, integer};
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
-use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A field of the record is not of its type.
 pub const NOT_ITS_TYPE: &str = "a field is not of its type";
@@ -27,9 +30,6 @@ pub const NOT_ITS_TYPE: &str = "a field is not of its type";
 pub const NOT_JSON: &str = "not JSON";
 /// The record is something else than the schema says.
 pub const NOT_AN_OBJECT: &str = "not a JSON object";
-
-/// Fields of a struct beyond which their names are found by a hash.
-const SCANNED_FIELDS: usize = 8;
 
 /// How texts are read.
 #[derive(Clone, Debug)]
@@ -56,111 +56,20 @@ impl Default for Reading {
     }
 }
 
-/// A type, with the names of its structs' fields ready to be looked up.
-#[derive(Clone, Debug)]
-enum Shape {
-    Scalar(DataType),
-    Struct(Fields),
-    Array(Box<Shape>),
-    Map(Box<Shape>),
-}
-
-#[derive(Clone, Debug)]
-struct Fields {
-    list: Vec<Member>,
-    types: Vec<DataType>,
-    by_name: Option<HashMap<String, usize>>,
-    /// The field that followed each in the records before; at 0 the first one, and behind it those
-    /// that follow the fields of `list`.
-    order: Vec<Follower>,
-}
-
-#[derive(Clone, Debug)]
-struct Member {
-    name: String,
-    /// How its name stands in most texts; `None` where only the long way finds it.
-    head: Option<Head>,
-    /// Whether its value may be read the short way.
-    quick: bool,
-    shape: Shape,
-    /// Whether anything reads the field.
-    wanted: bool,
-}
-
-/// The index of a field that is expected: a mere guess, which threads may overwrite at will.
-#[derive(Debug)]
-struct Follower(AtomicU32);
-
-impl Follower {
-    #[inline]
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed) as usize
-    }
-
-    #[inline]
-    fn set(&self, index: usize) {
-        self.0.store(u32::try_from(index).unwrap_or(u32::MAX), Ordering::Relaxed);
-    }
-}
-
-impl Clone for Follower {
-    fn clone(&self) -> Self {
-        Self(AtomicU32::new(self.0.load(Ordering::Relaxed)))
-    }
-}
-
-impl Shape {
-    fn new(data_type: &DataType) -> Self {
-        match data_type {
-            DataType::Struct(fields) => Self::Struct(Fields::new(fields)),
-            DataType::Array(element) => Self::Array(Box::new(Self::new(element))),
-            DataType::Map(key, of) if **key == DataType::String => {
-                Self::Map(Box::new(Self::new(of)))
-            }
-            other => Self::Scalar(other.clone()),
+/// Refuses a type with a map whose keys are no texts, which no JSON has.
+pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
+    match data_type {
+        DataType::Map(key, _) if **key != DataType::String => Err(PlanError::new(
+            "DATATYPE_MISMATCH.INVALID_JSON_MAP_KEY_TYPE",
+            "the keys of JSON are texts, so a map has keys of STRING",
+            "MAP<STRING, …>",
+        )),
+        DataType::Map(_, value) => check_map_keys(value),
+        DataType::Array(element) => check_map_keys(element),
+        DataType::Struct(fields) => {
+            fields.iter().try_for_each(|field| check_map_keys(&field.data_type))
         }
-    }
-}
-
-impl Fields {
-    fn new(fields: &[Field]) -> Self {
-        let names: HashMap<String, usize> =
-            fields.iter().enumerate().map(|(i, field)| (field.name.clone(), i)).collect();
-        let are_distinct = names.len() == fields.len();
-        let member = |field: &Field| Member {
-            name: field.name.clone(),
-            // Of fields with one name the place decides which is meant.
-            head: if are_distinct { Head::new(&field.name) } else { None },
-            // An error in base 64 ends a string in its middle.
-            quick: field.data_type != DataType::Binary,
-            shape: Shape::new(&field.data_type),
-            wanted: true,
-        };
-        Self {
-            list: fields.iter().map(member).collect(),
-            types: fields.iter().map(|field| field.data_type.clone()).collect(),
-            by_name: (fields.len() > SCANNED_FIELDS).then_some(names),
-            order: (0..=fields.len()).map(|i| Follower(AtomicU32::new(i as u32))).collect(),
-        }
-    }
-
-    /// The field that is expected behind another, of which `behind` is the index and one more.
-    #[inline]
-    fn expected(&self, behind: usize) -> Option<(usize, &Member)> {
-        let index = self.order[behind].get();
-        self.list.get(index).map(|member| (index, member))
-    }
-
-    /// Finds a field by its name, where most writers have it first.
-    #[inline]
-    fn find(&self, name: &[u8], behind: usize) -> Option<usize> {
-        if self.list.get(behind).is_some_and(|member| member.name.as_bytes() == name) {
-            return Some(behind);
-        }
-        match &self.by_name {
-            Some(by_name) => by_name.get(std::str::from_utf8(name).ok()?).copied(),
-            None => self.list.iter().position(|member| member.name.as_bytes() == name),
-        }
+        _ => Ok(()),
     }
 }
 
@@ -413,11 +322,6 @@ impl Pass<'_, '_> {
         }
     }
 
-    #[inline]
-    fn comes_next(&mut self, member: &Member) -> bool {
-        member.head.as_ref().is_some_and(|head| self.tokens.skip_head(head))
-    }
-
     /// Reads the next token of an object and finds the field that it belongs to; `None` at the
     /// object's end.
     #[inline]
@@ -434,73 +338,9 @@ impl Pass<'_, '_> {
         let name = self.tokens.name_here();
         let found = name.and_then(|name| fields.find(&self.tokens.name_text(name), behind));
         if let Some(at) = found {
-            fields.order[behind].set(at);
+            fields.learn(behind, at);
         }
         Ok(Some((found, token)))
-    }
-
-    /// Reads the value of a field whose name was read the short way; gives the token at which the
-    /// long way must go on with it.
-    #[inline]
-    fn quick_member<B: Bytes>(
-        &mut self,
-        member: &Member,
-        at: usize,
-        writer: &mut RowWriter<'_, B>,
-    ) -> Result<Option<Token>, Fault> {
-        let quick = if member.quick { self.tokens.quick_value() } else { None };
-        match (quick, &member.shape) {
-            (Some(_), _) if !member.wanted => Ok(None),
-            (Some(quick), Shape::Scalar(data_type)) => {
-                let repeated = !writer.is_null(at);
-                let done = put(quick, data_type, at, writer);
-                self.garbage |= done && repeated;
-                Ok((!done).then(|| quick.token()))
-            }
-            (Some(quick), _) => Ok(Some(quick.token())),
-            (None, Shape::Array(element)) if member.wanted => {
-                if let Shape::Scalar(element) = &**element
-                    && self.quick_array(element, at, writer)
-                {
-                    return Ok(None);
-                }
-                Ok(Some(self.tokens.finish_head()?))
-            }
-            (None, _) => Ok(Some(self.tokens.finish_head()?)),
-        }
-    }
-
-    /// Reads an array of short values into its slot; otherwise nothing has changed.
-    fn quick_array<B: Bytes>(
-        &mut self,
-        element: &DataType,
-        at: usize,
-        writer: &mut RowWriter<'_, B>,
-    ) -> bool {
-        let Some(place) = self.tokens.open_array() else { return false };
-        let mut items: SmallVec<[Item<'_>; 16]> = SmallVec::new();
-        while !self.tokens.close_array() {
-            let separated = items.is_empty() || self.tokens.skip_comma();
-            let quick = if separated { self.tokens.quick_value() } else { None };
-            match quick.and_then(|quick| item(quick, element)) {
-                Some(item) => items.push(item),
-                None => {
-                    self.tokens.rewind(place);
-                    return false;
-                }
-            }
-        }
-        self.garbage |= !writer.is_null(at);
-        writer.nested_array(at, items.len(), |array| {
-            for (index, item) in items.iter().enumerate() {
-                match item {
-                    Item::Null => {}
-                    Item::Word(word) => array.long(index, *word),
-                    Item::Text(text) => array.bytes(index, text),
-                }
-            }
-        });
-        true
     }
 
     /// Reads a field's value into its slot. If it is not of its type, the slot stays as it is.
@@ -628,61 +468,6 @@ impl Pass<'_, '_> {
     fn unfit(&mut self, token: Token, reason: &'static str) -> Fault {
         unfit(&mut self.tokens, token, reason)
     }
-}
-
-/// An element of an array, as its slot holds it.
-enum Item<'j> {
-    Null,
-    Word(i64),
-    Text(&'j [u8]),
-}
-
-/// A short value as an element of a type, where that is simple.
-#[inline]
-fn item<'j>(quick: Quick<'j>, element: &DataType) -> Option<Item<'j>> {
-    Some(match (quick, element) {
-        (Quick::Null, _) => Item::Null,
-        (Quick::Text(text), DataType::String) => Item::Text(text),
-        (Quick::Number(plain), DataType::Int | DataType::Long) => {
-            Item::Word(integer(plain.long()?, element)?)
-        }
-        (Quick::Number(plain), DataType::Double) => Item::Word(plain.double()?.to_bits() as i64),
-        (Quick::Boolean(value), DataType::Boolean) => Item::Word(i64::from(value)),
-        _ => return None,
-    })
-}
-
-/// Writes a short value into its slot, where that is simple; otherwise nothing has changed.
-#[inline]
-fn put<B: Bytes>(
-    quick: Quick<'_>,
-    data_type: &DataType,
-    at: usize,
-    writer: &mut RowWriter<'_, B>,
-) -> bool {
-    use DataType as T;
-    match (quick, data_type) {
-        (Quick::Text(text), T::String) => writer.bytes(at, text),
-        (Quick::Number(plain), T::Int | T::Long | T::Short) => {
-            match plain.long().and_then(|value| integer(value, data_type)) {
-                Some(value) => writer.long(at, value),
-                None => return false,
-            }
-        }
-        (Quick::Number(plain), T::Double) => match plain.double() {
-            Some(value) => writer.double(at, value),
-            None => return false,
-        },
-        (Quick::Number(plain), T::Decimal(precision, scale)) => {
-            match plain.decimal(*precision, *scale) {
-                Some(value) => writer.decimal(at, value),
-                None => return false,
-            }
-        }
-        (Quick::Boolean(value), T::Boolean) => writer.bool(at, value),
-        _ => return false,
-    }
-    true
 }
 
 /// A value that is not of its type. Spark looks at the length of a string, and so reads it.
@@ -839,7 +624,7 @@ mod tests {
     use crate::table::types::Schema;
     use proptest::prelude::*;
 
-    fn reader(ddl: &str, source: Source) -> (DataType, RecordReader) {
+    pub(super) fn reader(ddl: &str, source: Source) -> (DataType, RecordReader) {
         let data_type = DataType::Struct(Schema::parse_ddl(ddl).unwrap().fields);
         let reader = RecordReader::new(&data_type, Reading { source, ..Reading::default() });
         (data_type, reader)
@@ -983,65 +768,6 @@ mod tests {
         assert_eq!(rows(text, Some(8)).unwrap(), expected[1..]);
         for bad in [r#"[{"a":1},5]"#, r#"[{"a":1},null]"#, r#"[{"a":1}"#, r#"[{"a":1},{"a":]"#] {
             assert!(rows(bad, None).is_err(), "{bad}");
-        }
-    }
-
-    /// A member of an object, good or bad.
-    fn member() -> impl Strategy<Value = String> {
-        let value = prop_oneof![
-            3 => "-?[0-9]{1,20}",
-            3 => "-?[0-9]{1,17}[.][0-9]{1,9}",
-            1 => "-?[0-9]{0,3}[.e][0-9]{0,3}",
-            4 => "\"[a-cé \"\\\\]{0,9}\"",
-            1 => "\"2024-0[1-3]-[0-3][0-9]( 0[0-9]:00:0[0-9])?\"",
-            2 => "true|false|null|tru|nullx|NaN|'a'|",
-            3 => r#"\[(("[a-c]{0,3}"|[0-9]{1,3}|null|1\.5|\{\}), ?){0,3}("b"|7|null|"\\n")?\]"#,
-            2 => r#"\{("s":("x"|1|01|\{)?,)?("n":[0-9]{1,3})?\}?"#,
-        ];
-        let space = || proptest::sample::select(vec!["", "", "", " ", "\n"]);
-        let name = proptest::sample::select(
-            ["i", "l", "d", "m", "s", "b", "x", "t", "a", "n", "o", "other", "\\u0069"].to_vec(),
-        );
-        (name, space(), space(), value)
-            .prop_map(|(name, before, behind, value)| format!("{before}\"{name}\":{behind}{value}"))
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        /// The short way gives what the long one gives, to the byte.
-        #[test]
-        fn the_short_way_reads_what_the_long_one_reads(
-            records in proptest::collection::vec(
-                proptest::collection::vec(member(), 0..8).prop_map(|all| all.join(",")), 1..4),
-            chars: bool,
-            end in proptest::sample::select(vec!["}", "}", "}", " }", "", "]", "}x"]),
-        ) {
-            let ddl = "i INT, l BIGINT, d DOUBLE, m DECIMAL(9,2), s STRING, b BOOLEAN, x BINARY, \
-                t TIMESTAMP, a ARRAY<STRING>, n ARRAY<INT>, o STRUCT<s: STRING, n: INT>";
-            let source = if chars { Source::Chars } else { Source::Bytes };
-            let (_, quick) = reader(ddl, source);
-            let mut long = quick.clone();
-            let Shape::Struct(fields) = &mut long.shape else { unreachable!() };
-            without_heads(fields);
-            for record in &records {
-                let text = format!("{{{record}{end}");
-                let read = |reader: &RecordReader| {
-                    let mut out = Vec::new();
-                    let mut writer = RowWriter::new(&mut out, 11);
-                    (reader.read(text.as_bytes(), true, &mut writer), out)
-                };
-                prop_assert_eq!(read(&quick), read(&long), "{}", text);
-            }
-        }
-    }
-
-    fn without_heads(fields: &mut Fields) {
-        for member in &mut fields.list {
-            member.head = None;
-            if let Shape::Struct(fields) = &mut member.shape {
-                without_heads(fields);
-            }
         }
     }
 

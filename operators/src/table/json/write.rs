@@ -1,7 +1,9 @@
 //! Values as JSON text, by Spark's `to_json`.
 
+use super::token::plain_end;
 use crate::table::datetime::Tz;
-use crate::table::text::Notation;
+use crate::table::row::{Array, Row, Slot};
+use crate::table::text::{Notation, write_integer};
 use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
 use base64::Engine;
@@ -191,6 +193,53 @@ pub fn write_json_as(
     }
 }
 
+/// Appends a field of a row that is not NULL, straight from the row's bytes where it can.
+pub fn write_field(
+    row: Row<'_>,
+    index: usize,
+    width: usize,
+    data_type: &DataType,
+    notation: &Notation,
+    style: Style,
+    out: &mut Vec<u8>,
+) {
+    let slot = Slot::new(index, width);
+    // A part of a nested value.
+    let part = |row: Row<'_>, index, width, data_type: &DataType, out: &mut Vec<u8>| {
+        let slot = Slot::new(index, width);
+        match data_type {
+            _ if row.is_null(slot) => out.extend_from_slice(b"null"),
+            DataType::String => {
+                write_string(String::from_utf8_lossy(row.bytes(slot)).as_bytes(), out);
+            }
+            other => write_field(row, index, width, other, notation, style, out),
+        }
+    };
+    match data_type {
+        DataType::Long | DataType::Int | DataType::Short | DataType::Byte => {
+            write_integer(row.long(slot), out);
+        }
+        DataType::String => write_string(row.bytes(slot), out),
+        DataType::Struct(fields) if !style.sorted => {
+            let (row, width) = (Row(row.bytes(slot)), fields.len());
+            let there = |index: &usize| style.nulls || !row.is_null(Slot::new(*index, width));
+            list(b"{}", (0..width).filter(there), out, |index, out| {
+                let Field { name, data_type, .. } = &fields[index];
+                write_string(name.as_bytes(), out);
+                out.push(b':');
+                part(row, index, width, data_type, out);
+            });
+        }
+        DataType::Array(element) => {
+            let array = Array::new(row.bytes(slot));
+            list(b"[]", 0..array.len, out, |index, out| {
+                part(array.row, index, array.len, element, out);
+            });
+        }
+        other => write_json_as(&row.value(index, width, other), other, notation, style, out),
+    }
+}
+
 /// Writes the key of a map as Spark holds it: dates as days, times as microseconds, structs and
 /// arrays in brackets.
 fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -233,7 +282,7 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     let from = out.len();
     // Writing to memory does not fail.
     let _ = write(&mut Text(out));
-    if out[from..].iter().any(must_be_escaped) {
+    if !is_plain(&out[from..]) {
         let text = out.split_off(from);
         out.pop();
         return write_string(&text, out);
@@ -241,8 +290,10 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
 }
 
-fn must_be_escaped(b: &u8) -> bool {
-    *b < 0x20 || *b == b'"' || *b == b'\\'
+/// Whether nothing in a text must be escaped.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    plain_end(text, 0, b'"') == text.len()
 }
 
 fn list<T>(
@@ -263,7 +314,7 @@ fn list<T>(
 
 /// Appends a string in quotes.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    if !text.iter().any(must_be_escaped) {
+    if is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text);
         out.push(b'"');
@@ -299,6 +350,39 @@ mod tests {
         write_string("\u{8}\t\n\u{b}\u{c}\r\u{1f}\u{7f}\"\\/é".as_bytes(), &mut out);
         let expected = "\"\\b\\t\\n\\u000B\\f\\r\\u001F\u{7f}\\\"\\\\/é\"";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_row_is_written_like_its_values() {
+        let ddl = "n INT, a ARRAY<STRUCT<s: STRING, d: DOUBLE>>, e ARRAY<ARRAY<BIGINT>>, \
+            m MAP<STRING, INT>, t TIMESTAMP, o STRUCT<x: STRUCT<y: DATE>, z: DECIMAL(9,2)>";
+        let data_type = DataType::Struct(Schema::parse_ddl(ddl).unwrap().fields);
+        let text = |text: &str| Value::String(text.to_string());
+        let (null, long) = (Value::Null, Value::Long);
+        let values = [
+            long(-7),
+            Value::Array(vec![
+                Value::Struct(vec![text("a\"\u{1}é"), Value::Double(0.1)]),
+                null.clone(),
+                Value::Struct(vec![null.clone(), Value::Double(f64::NAN)]),
+            ]),
+            Value::Array(vec![Value::Array(vec![]), Value::Array(vec![long(1), null.clone()])]),
+            Value::Map(vec![(text("k"), null.clone())]),
+            long(1_000_000),
+            Value::Struct(vec![Value::Struct(vec![null.clone()]), Value::Decimal(-5)]),
+        ];
+        let bytes = crate::table::row::encode(&[Value::Struct(values.to_vec())]);
+        let value = Value::Struct(values.to_vec());
+        for style in [
+            Style::default(),
+            Style { nulls: true, ..Style::default() },
+            Style { sorted: true, ..Style::default() },
+        ] {
+            let (mut expected, mut found) = (Vec::new(), Vec::new());
+            write_json_as(&value, &data_type, &Notation::default(), style, &mut expected);
+            write_field(Row(&bytes), 0, 1, &data_type, &Notation::default(), style, &mut found);
+            assert_eq!(String::from_utf8(found), String::from_utf8(expected));
+        }
     }
 
     #[test]

@@ -172,6 +172,9 @@ fn group(field: &Type, next_leaf: &mut usize) -> Shape {
         || info.converted_type() == ConvertedType::LIST;
     let is_map = matches!(info.logical_type_ref(), Some(LogicalType::Map))
         || matches!(info.converted_type(), ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE);
+    if matches!(info.logical_type_ref(), Some(LogicalType::Variant(_))) {
+        return malformed("VARIANT, which cannot be read", next_leaf);
+    }
     let repeated = match fields {
         [one] if repetition(one) == Repetition::REPEATED => Some(one),
         _ => None,
@@ -430,6 +433,26 @@ mod tests {
         ] {
             assert_eq!(inferred(field), [expected], "{field}");
         }
+    }
+
+    #[test]
+    fn a_variant_is_not_taken_for_its_parts() {
+        let part = |name| {
+            let binary = Type::primitive_type_builder(name, Physical::BYTE_ARRAY);
+            TypePtr::new(binary.with_repetition(Repetition::OPTIONAL).build().unwrap())
+        };
+        let variant = Type::group_type_builder("v")
+            .with_repetition(Repetition::OPTIONAL)
+            .with_logical_type(Some(LogicalType::variant(Some(1))))
+            .with_fields(vec![part("metadata"), part("value")]);
+        let after = part("after");
+        let root = Type::group_type_builder("m")
+            .with_fields(vec![TypePtr::new(variant.build().unwrap()), after])
+            .build()
+            .unwrap();
+        let nodes = Node::fields_of(&root);
+        assert_eq!(nodes[0].describe(), "VARIANT, which cannot be read");
+        assert_eq!((nodes[0].leaves.clone(), nodes[1].leaves.clone()), (0..2, 2..3));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Formats a date or time by a pattern.
 
 use super::super::calendar::Date;
+use super::super::text::fill;
 use super::super::{DAY_US, SECOND_US, Tz};
 use super::compile::{Field, Item, Need, OffsetStyle, Sign};
 use std::fmt::{self, Write};
@@ -98,7 +99,7 @@ fn one(item: &Item, at: &Moment, out: &mut dyn Write) -> fmt::Result {
         Item::TwoDigitYear { field, .. } => write!(out, "{:02}", at.field(*field).abs() % 100),
         Item::Fraction { most, .. } => {
             let shown = at.field(Field::Nano) / 10i64.pow(9 - (*most).min(9) as u32);
-            write!(out, "{shown:0most$}")
+            padded(shown.unsigned_abs(), *most, out)
         }
         Item::Name { field, full } => name(*field, *full, at, out),
         Item::ZoneId => out.write_str(&at.zone.name()),
@@ -116,7 +117,21 @@ fn number(value: i64, least: usize, sign: Sign, out: &mut dyn Write) -> fmt::Res
     } else if sign == Sign::ExceedsPad && digits.checked_ilog10().unwrap_or(0) as usize >= least {
         out.write_str("+")?;
     }
-    write!(out, "{digits:0least$}")
+    padded(digits, least, out)
+}
+
+/// Writes a number with zeros in front up to a width.
+fn padded(value: u64, width: usize, out: &mut dyn Write) -> fmt::Result {
+    let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut text = [0; 24];
+    match text.get_mut(..digits.max(width)) {
+        Some(room) => {
+            fill(room, value);
+            // Only ASCII was put there.
+            out.write_str(std::str::from_utf8(room).unwrap_or_default())
+        }
+        None => write!(out, "{value:0width$}"),
+    }
 }
 
 fn name(field: Field, full: bool, at: &Moment, out: &mut dyn Write) -> fmt::Result {

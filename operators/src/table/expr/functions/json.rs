@@ -8,7 +8,7 @@ use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text,
 use crate::table::expr::{Node, Resolved};
 use crate::table::json::{
     Broken, Features, Found, Inference, Inferred, Path, Reading, RecordReader, SWITCHES, Source,
-    Style, array_length, last_field, object_keys, write_json_as,
+    Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
 };
 use crate::table::row::RowWriter;
 use crate::table::text::{Notation, pattern};
@@ -242,13 +242,7 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     ]);
     let known: Vec<&str> = known.chain(SWITCHES.iter().map(|(name, _)| *name)).collect();
     only_known(name, &options, &known)?;
-    if has_other_keys(&to) {
-        return Err(PlanError::new(
-            "DATATYPE_MISMATCH.INVALID_JSON_MAP_KEY_TYPE",
-            "the keys of JSON are texts, so a map has keys of STRING",
-            "MAP<STRING, …>",
-        ));
-    }
+    check_map_keys(&to)?;
     let rules = Rules::of(&options, "_corrupt_record")?;
     if let T::Struct(fields) = &to
         && let Some(field) = fields.iter().find(|field| field.name == rules.corrupt)
@@ -300,16 +294,6 @@ fn only_known(name: &str, options: &[(String, String)], known: &[&str]) -> PlanR
 
 fn has(options: &[(String, String)], name: &str) -> bool {
     options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
-}
-
-/// Whether a map in a type has keys that are no texts.
-fn has_other_keys(data_type: &DataType) -> bool {
-    match data_type {
-        T::Map(key, value) => **key != T::String || has_other_keys(value),
-        T::Array(element) => has_other_keys(element),
-        T::Struct(fields) => fields.iter().any(|field| has_other_keys(&field.data_type)),
-        _ => false,
-    }
 }
 
 /// Refuses options that are no map, or not one of texts.
