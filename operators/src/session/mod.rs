@@ -37,12 +37,13 @@ pub use progress::Progress;
 pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
 use settings::Settings;
 use tables::MEMORY_TABLE;
+pub(crate) use trigger::duration_ns;
 pub use trigger::parse_trigger;
 pub use writer::StreamWriter;
 
 use crate::connect::file::{FileSourceConfig, Origin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
-use crate::connect::socket::source::SocketConfig;
+use crate::connect::socket::options::SocketConfig;
 use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};

@@ -1,5 +1,6 @@
 //! What a query says of each epoch, with Spark's field names.
 
+use crate::connect::socket::counts::ConnectionTotals;
 use millstream_engine::driver::Committed;
 use millstream_engine::event_time::EventTimes;
 use millstream_engine::latency::Percentiles;
@@ -31,6 +32,8 @@ pub struct Progress {
     pub interval_ns: u64,
     /// Each source's description.
     pub sources: Vec<String>,
+    /// Of each source that is a socket, its connections.
+    pub connections: Vec<Option<ConnectionTotals>>,
     /// The sink's description.
     pub sink: String,
     /// Each stateful operator's kind.
@@ -76,6 +79,13 @@ fn stall(stall: &Stall) -> Json {
     })
 }
 
+/// Of a socket, its connections: numbers as text, as Spark has them in a source's `metrics`.
+fn metrics(connections: &ConnectionTotals) -> Json {
+    let named = connections.named().into_iter();
+    let named = named.map(|(name, count)| (name.to_string(), Json::from(count.to_string())));
+    Json::Object(named.collect())
+}
+
 impl Progress {
     /// Records that all sources gave.
     pub fn num_input_rows(&self) -> u64 {
@@ -93,14 +103,18 @@ impl Progress {
         let epoch = &self.committed;
         let rows = self.num_input_rows();
         let sources = self.sources.iter().enumerate().map(|(i, description)| {
-            json!({
+            let mut source = json!({
                 "description": description,
                 "startOffset": position(&epoch.starts[i].0),
                 "endOffset": position(&epoch.offsets[i].0),
                 "numInputRows": epoch.records[i],
                 "inputRowsPerSecond": per_second(epoch.records[i], self.interval_ns),
                 "processedRowsPerSecond": per_second(epoch.records[i], epoch.duration_ns),
-            })
+            });
+            if let Some(Some(connections)) = self.connections.get(i) {
+                source["metrics"] = metrics(connections);
+            }
+            source
         });
         let operators = self.operators.iter().zip(&epoch.state).map(|(name, state)| {
             json!({

@@ -3,6 +3,7 @@
 use super::Session;
 use super::progress::{Progress, Recent};
 use crate::connect::bad_records::BadRecord;
+use crate::connect::socket::counts::ConnectionTotals;
 use crate::connect::socket::source::SourceCounters;
 use crate::table::error::PlanError;
 use millstream_engine::driver::{Phase, Trigger};
@@ -54,6 +55,8 @@ pub struct Totals {
     pub passed_over: u64,
     /// Rows whose event time was too far ahead of the clock, up to the last epoch.
     pub ahead: u64,
+    /// Connections of the socket sources, if there are any.
+    pub connections: Option<ConnectionTotals>,
     /// Rows out up to the last epoch.
     pub rows_out: u64,
     /// Latency from ingest to sink of those that a record caused: not of windows that are over.
@@ -241,6 +244,9 @@ impl StreamingQuery {
             totals.passed_over += counters.passed_over.load(Ordering::Relaxed);
             totals.kept_records += counters.bad.kept();
             totals.last_bad.extend(counters.bad.last());
+            if let Some(connections) = counters.connections() {
+                totals.connections.get_or_insert_default().add(&connections);
+            }
         }
         totals
     }

@@ -14,8 +14,10 @@ use crate::connect::options::OptionReader;
 use crate::connect::rate::{self, RateSource};
 use crate::connect::rate_micro_batch::{self, RateMicroBatch};
 use crate::connect::settings::FormatSettings;
+use crate::connect::socket::opening::Shared;
+use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::sink::SocketSinkConfig;
-use crate::connect::socket::source::{IntendedTimes, Shared, SocketConfig, SourceCounters};
+use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
@@ -573,6 +575,7 @@ impl StreamWriter {
             run_id: parts.run_id.clone(),
             name: name.to_string(),
             sources: shape.sources,
+            counters: parts.counters.clone(),
             sink: prepared.sink.description(),
             operators: shape.operators,
             timed,
@@ -681,6 +684,7 @@ struct ProgressOf {
     run_id: String,
     name: String,
     sources: Vec<String>,
+    counters: Vec<SourceCounters>,
     sink: String,
     operators: Vec<String>,
     timed: bool,
@@ -705,6 +709,7 @@ impl ProgressOf {
             slowest,
             interval_ns,
             sources: self.sources.clone(),
+            connections: self.counters.iter().map(SourceCounters::connections).collect(),
             sink: self.sink.clone(),
             operators: self.operators.clone(),
             timed: self.timed,
@@ -754,6 +759,7 @@ fn make_source(
     job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
     chains: Vec<Placed>,
+    // One for each source, in their order.
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,
 ) -> Result<Vec<Box<dyn Tasklet>>, EngineError> {
@@ -781,12 +787,14 @@ fn make_source(
                     None => rate::start_us(&*env, job.source_folder().as_deref())?,
                 };
                 rate_start_us = Some(start_us);
+                counters.push(SourceCounters::default());
                 let source = RateSource::new(rows_per_second, (part, parts), &*env, start_us);
                 Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }
             "rate-micro-batch" => {
                 let config = rate_micro_batch::Config::read(&scan.options).map_err(refused)?;
                 let port = job.source_port(worker);
+                counters.push(SourceCounters::default());
                 Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
             }
             files if is_files(files) => {
@@ -804,6 +812,7 @@ fn make_source(
                     EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
                 })?;
                 let source = stream.source(part, job.env())?;
+                counters.push(SourceCounters::default());
                 Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }
         })

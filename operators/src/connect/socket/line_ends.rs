@@ -38,9 +38,13 @@ impl LineEnds {
         }
     }
 
-    /// Whether a byte ends a line.
-    pub fn is_end(self, byte: u8) -> bool {
-        byte == b'\n' || (self == Self::Any && byte == b'\r')
+    /// Makes lone CRs at the end of whole lines line feeds: what comes behind them may begin with a
+    /// line feed, which is an end of its own.
+    pub fn close(self, lines: &mut [u8]) {
+        if self == Self::Any {
+            let lone = lines.iter_mut().rev().take_while(|byte| **byte == b'\r');
+            lone.for_each(|byte| *byte = b'\n');
+        }
     }
 
     /// How many lines end in bytes that do not begin within a line end.
@@ -67,5 +71,13 @@ mod tests {
         assert_eq!(LineEnds::length(b"ab\r", 2), 1);
         assert_eq!(LineEnds::Any.last(b"a\nb\rc"), Some(3));
         assert_eq!(LineEnds::Lf.last(b"a\nb\rc"), Some(1));
+        for (ends, lines, closed) in [
+            (LineEnds::Any, *b"a\r\nb\r\r", *b"a\r\nb\n\n"),
+            (LineEnds::Lf, *b"a\r\nb\r\r", *b"a\r\nb\r\r"),
+        ] {
+            let mut lines = lines;
+            ends.close(&mut lines);
+            assert_eq!(lines, closed, "{ends:?}");
+        }
     }
 }

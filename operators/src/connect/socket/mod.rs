@@ -1,5 +1,30 @@
-//! Sockets: lines in and lines out.
+//! Sockets: lines in over TCP, Unix sockets and UDP, and lines out over TCP.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`options`], [`opening`] | the options of the source, and how they open it |
+//! | [`source`] | the reader: one read at a time, from one connection at a time, in turns |
+//! | [`connection`] | a connection and the line under way on it |
+//! | [`connections`] | all open connections of a source, and which of them have bytes |
+//! | [`listener`] | what waits for clients: TCP, Unix |
+//! | [`dialer`] | a connection of our own to a sender, with back-off |
+//! | [`datagrams`] | UDP |
+//! | [`framing`], [`line_ends`] | where a record ends, and whole records that wait for the chain |
+//! | [`journal`] | the capture log of a durable source |
+//! | [`counts`] | clients accepted, refused, gone |
+//! | [`sink`] | the sink |
 
+pub mod connection;
+pub mod connections;
+pub mod counts;
+pub mod datagrams;
+pub mod dialer;
+pub mod framing;
+pub mod journal;
 pub mod line_ends;
+pub mod listener;
+pub mod opening;
+pub mod options;
 pub mod sink;
 pub mod source;
+pub mod transport;

@@ -1,252 +1,80 @@
-//! Lines from a TCP socket: a client, as Spark's source is, or a listener.
+//! The reader of a socket source: lines from a sender that we connect to, as Spark's source does,
+//! from the clients of a listener, or from datagrams.
+//!
+//! *Clients.* A listener serves up to `maxConnections` clients at once on the worker of its tasklet.
+//! Those that have bytes have one read each in turn, of 64 KiB at most, so neither a fast nor a
+//! silent client holds up another. The lines of a client stay in order; those of different clients
+//! are in the order in which they became whole. A client beyond `maxConnections` is accepted and
+//! closed at once. A lone connection costs one system call a read; only a listener without bytes to
+//! read asks for more clients.
 //!
 //! *Parts.* With `numPartitions` a listener is served by that many sources, which may run on several
-//! workers: a client is taken by the first of them that has none, and is its own until it leaves. All
-//! accept from one queue, so no client waits behind a busy part while another is free.
+//! workers: the one with the fewest clients takes the next.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` with LF alone (see
-//! [`LineEnds`]). A CR that is the last byte read ends its line at once; an LF that the next read
-//! begins with is dropped before it is logged or counted. A line longer than `maxLineLength`
-//! or with broken UTF-8 is counted and set aside ([`BadRecords`]); what was read of it is never
-//! buffered beyond the limit. A last line without an end is a line when the stream ends, unless
-//! the peer is to come back (`atEnd` is `reconnect`, or we listen): then it is set aside.
+//! [`line_ends`](super::line_ends)). A CR that is the last byte read ends its line at once; an LF that
+//! the next read begins with is dropped. A line longer than `maxLineLength` or with broken UTF-8 is
+//! counted and set aside ([`BadRecords`]); the rest of its client's lines are not touched. A last line
+//! without an end is a line when the stream ends, unless the peer may come back (`atEnd` is
+//! `reconnect`, or we listen): then it is set aside.
 //!
-//! *Offsets* count the bytes of lines, not of a line cut off by a lost peer. Without `durable`,
-//! what was received between the last commit and a crash is lost, as in Spark. With it, bytes go
-//! to a [capture log](millstream_engine::capture) before they are looked at, and a restart reads
-//! them again from there. What lay unread in the kernel's socket when the process was killed is in
-//! no log; with `acknowledge` the peer is told, as a decimal number on a line of its own, how many
-//! whole lines are kept: on connecting, and after each read. A sender that begins there when the
-//! connection comes back loses no line and doubles none.
+//! *Memory.* A connection holds the line under way, and nothing between lines. All of them
+//! together hold `maxUnfinishedBytes`; beyond that the longest line under way is set aside.
+//!
+//! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
+//! commit and a crash is lost, as in Spark. With it, whole lines go to a [journal](super::journal)
+//! before they are looked at, and a restart reads them again from there. What lay unread in the
+//! kernel's socket when the process was killed is in no log, nor is the line under way; with
+//! `acknowledge` the peer is told, as a decimal number on a line of its own, how many whole lines are
+//! kept: on connecting, and after each read. Where there is one sender at a time, the number counts
+//! the lines of the log's whole life, and a sender that begins there when the connection comes back
+//! loses no line and doubles none. Where there are many, it counts the lines of the connection.
 //!
 //! *Backpressure.* While the chain is not ready nothing is read, and TCP does the rest.
 //!
-//! *Threads.* The worker of the source's tasklet; names are resolved and the first connection is
-//! made on the thread that starts the query.
+//! *Threads.* The worker of the source's tasklet; names are resolved and the first attempt to connect
+//! is made on the thread that starts the query.
 
-use super::super::bad_records::{BadRecords, KEPT_BYTES};
-use super::super::options::OptionReader;
-use super::line_ends::LineEnds;
-use crate::table::error::{PlanError, PlanResult};
-use crate::table::plan::Options;
+use super::super::bad_records::BadRecords;
+use super::connection::{CUT_OFF, Connection, Reading, TOO_LONG};
+use super::connections::Connections;
+use super::counts::{ConnectionCounts, ConnectionTotals, Ending};
+use super::datagrams;
+use super::dialer::Dialer;
+use super::framing::{Framing, Staged};
+use super::journal::{Ingest, Journal};
+use super::listener::{Listener, Parts, is_of_client, is_out_of_files};
+use super::options::{AtEnd, SocketConfig};
+use super::transport::Stream;
 use crate::table::row::{Row, RowWriter};
-use crate::table::types::{DataType, Field, Schema};
-use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
+use millstream_engine::capture::Kind;
 use millstream_engine::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::mio::net::{TcpListener, TcpStream};
+use millstream_engine::mio::net::UdpSocket;
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::seam::Env;
 use millstream_engine::stage::{Io, Push};
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-/// Bytes asked for in one read.
-const READ_BYTES: usize = 64 * 1024;
-/// Bytes that micro-batch mode stages for one batch at most.
+/// Bytes of one read of one of several connections, or of one whose bytes are logged.
+const TURN_BYTES: usize = 64 * 1024;
+/// Bytes of one read of a lone connection.
+const READ_BYTES: usize = 128 * 1024;
+/// Bytes that micro-batch mode reads for one batch at most, and turns that it takes for them.
 const STAGE_BYTES: usize = 64 * 1024 * 1024;
-/// Longest wait for the first connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const BACKOFF_FIRST_NS: u64 = 50_000_000;
-const BACKOFF_MOST_NS: u64 = 5_000_000_000;
-
-/// What happens when the peer ends the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AtEnd {
-    /// The query stays up, idle, as Spark's does.
-    Wait,
-    /// The source is exhausted.
-    Stop,
-    /// Connect again, with back-off.
-    Reconnect,
-}
-
-/// The options, read.
-#[derive(Clone, Debug)]
-pub struct SocketConfig {
-    host: String,
-    port: u16,
-    listen: bool,
-    include_timestamp: bool,
-    max_line: usize,
-    at_end: AtEnd,
-    durable: bool,
-    acknowledge: bool,
-    ends: LineEnds,
-}
-
-/// What the parts of a listening source have in common.
-#[derive(Debug, Default)]
-pub struct Shared(Option<(SocketAddr, std::net::TcpListener)>);
-
-impl SocketConfig {
-    /// Reads `host`, `port`, `mode`, `includeTimestamp`, `maxLineLength`, `atEnd`, `durable`,
-    /// `acknowledge`, `lineSep` and `numPartitions`.
-    pub fn read(options: &Options) -> PlanResult<Self> {
-        let mut reader = OptionReader::new("source socket", options);
-        let host = reader.required("host", "localhost")?.to_string();
-        reader.required("port", "9999")?;
-        let port = reader.number("port", 0, 0, 65535)? as u16;
-        let listen = reader.choice("mode", &["connect", "listen"])? == "listen";
-        let include_timestamp = reader.flag("includeTimestamp", false)?;
-        let max_line = reader.number("maxLineLength", 1 << 20, 1, 1 << 30)? as usize;
-        let at_end = match reader.choice("atEnd", &["wait", "stop", "reconnect"])? {
-            "stop" => AtEnd::Stop,
-            "reconnect" => AtEnd::Reconnect,
-            _ => AtEnd::Wait,
-        };
-        let durable = reader.flag("durable", false)?;
-        let acknowledge = reader.flag("acknowledge", false)?;
-        let parts = reader.number("numPartitions", 1, 1, 256)?;
-        let ends = line_ends(&mut reader)?;
-        reader.finish()?;
-        if parts > 1 && !listen {
-            return Err(PlanError::new(
-                "INVALID_OPTION_VALUE",
-                format!("source socket: numPartitions '{parts}', but a client has one connection"),
-                "Let the senders connect to us: mode 'listen'",
-            ));
-        }
-        if parts > 1 && acknowledge {
-            return Err(PlanError::new(
-                "INVALID_OPTION_VALUE",
-                "source socket: acknowledge 'true' with numPartitions: a sender that comes back may meet \
-                 another part, whose number of kept lines is not its own",
-                "Leave out one of them",
-            ));
-        }
-        if acknowledge && !durable {
-            return Err(PlanError::new(
-                "INVALID_OPTION_VALUE",
-                "source socket: acknowledge 'true' needs durable 'true'",
-                "What is not kept cannot be acknowledged",
-            ));
-        }
-        Ok(Self {
-            host,
-            port,
-            listen,
-            include_timestamp,
-            max_line,
-            at_end,
-            durable,
-            acknowledge,
-            ends,
-        })
-    }
-
-    /// `value STRING`, and with `includeTimestamp` also `timestamp TIMESTAMP`.
-    pub fn schema(&self) -> Schema {
-        let mut fields = vec![Field::new("value", DataType::String, true)];
-        if self.include_timestamp {
-            fields.push(Field::new("timestamp", DataType::Timestamp, true));
-        }
-        Schema::new(fields)
-    }
-
-    fn fails(&self, reason: impl std::fmt::Display, fix: &str) -> EngineError {
-        let what = if self.listen { "listen on" } else { "connect to" };
-        let reason = format!("cannot {what} {}:{}: {reason}", self.host, self.port);
-        EngineError::operator("SOCKET_SOURCE_FAILED", reason, fix)
-    }
-
-    /// Whether received bytes outlive the process.
-    pub fn is_durable(&self) -> bool {
-        self.durable
-    }
-
-    /// Connects, or begins to listen, or listens where another part does. A durable source keeps its
-    /// log in `folder`.
-    pub fn open(
-        &self,
-        env: Arc<dyn Env>,
-        folder: Option<PathBuf>,
-        shared: &mut Shared,
-    ) -> Result<SocketSource, EngineError> {
-        if self.durable && folder.is_none() {
-            return Err(EngineError::operator(
-                "CHECKPOINT_LOCATION_MISSING",
-                "source socket: durable 'true' keeps its log in the query's checkpoint",
-                "Give the query a checkpointLocation, or `run --checkpoint DIR`",
-            ));
-        }
-        let durable = folder.filter(|_| self.durable).map(|folder| Durable::new(env, folder));
-
-        let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port)
-            .to_socket_addrs()
-            .map_err(|error| self.fails(error, "Check the host name"))?
-            .collect();
-        let mut last = None;
-        for address in &addresses {
-            let opened = if self.listen {
-                shared.listen(*address).map(|listener| Link::Listening { listener })
-            } else {
-                std::net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT).and_then(|stream| {
-                    stream.set_nonblocking(true)?;
-                    Ok(Link::Open { stream: TcpStream::from_std(stream), listener: None })
-                })
-            };
-            match opened {
-                Ok(link) => return Ok(SocketSource::new(self.clone(), *address, link, durable)),
-                Err(error) => last = Some(error),
-            }
-        }
-        let fix = match last.as_ref().map(std::io::Error::kind) {
-            Some(ErrorKind::ConnectionRefused) => {
-                "Start the sender first (for example: nc -lk 9999), or use mode 'listen'"
-            }
-            Some(ErrorKind::AddrInUse) => "Another program has this port: stop it or take another",
-            _ => "Check host and port",
-        };
-        match last {
-            Some(error) => Err(self.fails(error, fix)),
-            None => Err(self.fails("the name has no address", fix)),
-        }
-    }
-}
-
-/// The option `lineSep`: line feeds alone, or what ends a line in Spark.
-fn line_ends(reader: &mut OptionReader<'_>) -> PlanResult<LineEnds> {
-    match reader.get("lineSep") {
-        None => Ok(LineEnds::Any),
-        Some("\n" | "\\n") => Ok(LineEnds::Lf),
-        Some(other) => Err(PlanError::new(
-            "INVALID_OPTION_VALUE",
-            format!("source socket: option 'lineSep' is '{}'", other.escape_default()),
-            "Write '\\n' for lines that nothing but a line feed ends; leave it out for lines that \
-             \\n, \\r\\n or \\r ends",
-        )),
-    }
-}
-
-impl Shared {
-    fn listen(&mut self, address: SocketAddr) -> std::io::Result<TcpListener> {
-        let listener = match &self.0 {
-            Some((known, listener)) if *known == address => listener.try_clone()?,
-            _ => {
-                let listener = std::net::TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                let other = listener.try_clone()?;
-                self.0 = Some((address, listener));
-                other
-            }
-        };
-        Ok(TcpListener::from_std(listener))
-    }
-}
-
-enum Link {
-    Listening { listener: TcpListener },
-    Open { stream: TcpStream, listener: Option<TcpListener> },
-    Connecting { stream: TcpStream },
-    Waiting { until_ns: u64 },
-    Ended,
-}
+const STAGE_TURNS: usize = 1 << 18;
+/// Reads after which a busy source looks for other clients and connections.
+const LOOK_EVERY: u32 = 64;
+/// Clients that are accepted at once, before connections are read again.
+const ACCEPTED_AT_ONCE: usize = 128;
+/// Wait before the next attempt to accept when the process has no file left for it.
+const OUT_OF_FILES_NS: u64 = 100_000_000;
+/// Checks for silent connections in one `idleTimeout`.
+const IDLE_CHECKS: u64 = 16;
+/// Clients of which notices tell; the others are only counted.
+const TOLD_CLIENTS: u32 = 10;
 
 /// Counters that a progress report reads.
 #[derive(Clone, Debug, Default)]
@@ -257,121 +85,115 @@ pub struct SourceCounters {
     pub bad: BadRecords,
     /// Paths passed over: neither files nor folders, or links that lead nowhere.
     pub passed_over: Arc<AtomicU64>,
+    /// Of a socket source: its connections.
+    pub connections: Option<Arc<ConnectionCounts>>,
+}
+
+impl SourceCounters {
+    /// Of a socket source: its connections now.
+    pub fn connections(&self) -> Option<ConnectionTotals> {
+        self.connections.as_ref().map(|counts| counts.totals())
+    }
 }
 
 /// When line 0, 1, 2 … was meant to be sent, on the query's clock in nanoseconds.
 pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
+/// Where connections come from.
+pub(super) enum Origin {
+    /// We connect.
+    Dial(Dialer),
+    /// Clients connect.
+    Listen(Listening),
+    /// There are none.
+    Datagrams(UdpSocket),
+    /// Nothing will come any more.
+    Ended,
+}
+
+/// A listener's state.
+pub(super) struct Listening {
+    pub listener: Listener,
+    pub parts: Parts,
+    pub part: usize,
+    /// A client may wait to be accepted.
+    pub waits: bool,
+    /// Not before this time, for the process is out of files.
+    pub not_before_ns: u64,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Bytes, a client or an end.
+    Progress,
+    Nothing,
+}
+
 /// The source.
 pub struct SocketSource {
     config: SocketConfig,
-    address: SocketAddr,
-    link: Link,
-    durable: Option<Durable>,
+    origin: Origin,
+    connections: Connections,
+    reading: Reading,
+    framing: Framing,
+    staged: Staged,
+    journal: Option<Journal>,
     registry: Option<Registry>,
     token: Token,
-    /// Bytes read and not yet consumed: `buffer[start..end]`, of which up to `scanned` hold no
-    /// line end.
-    buffer: Vec<u8>,
-    start: usize,
-    scanned: usize,
-    end: usize,
-    /// Offset of `buffer[start]` in the stream.
-    position: u64,
-    /// Inside a line that is too long: its offset, its length so far, and its first bytes.
-    skipping: Option<(u64, u64, Vec<u8>)>,
-    /// The last byte read was a CR, which has ended its line.
-    after_cr: bool,
     bound: Option<u64>,
     /// Nothing was read since the checkpoint was taken up.
     resumed: bool,
     planned_once: bool,
-    ingest_ns: u64,
-    ingest_us: i64,
-    backoff_ns: u64,
+    ingest: Ingest,
+    /// Reads since the source last looked for other clients and connections.
+    reads: u32,
+    /// Bytes read in this run, of lines and of what was set aside.
+    bytes_read: u64,
+    next_idle_check_ns: u64,
+    /// What was to be told before anyone listened.
+    unsaid: Option<String>,
+    told_clients: u32,
+    told_out_of_files: bool,
+    was_connected: bool,
     row: Vec<u8>,
     counters: SourceCounters,
+    counts: Arc<ConnectionCounts>,
     notice: fn(&str),
     intended: Option<IntendedTimes>,
     lines: u64,
 }
 
-/// What a durable source has besides.
-struct Durable {
-    env: Arc<dyn Env>,
-    folder: PathBuf,
-    /// Open from the first step on.
-    log: Option<CaptureLog>,
-    /// What an earlier run has logged and not committed.
-    replay: Option<Replay>,
-    connection: u32,
-    next_connection: u32,
-    /// Whole lines in the log, in all of its life.
-    lines: u64,
-    /// Of an acknowledgement, what the peer's socket had no room for.
-    unsent: Vec<u8>,
-}
-
-impl Durable {
-    fn new(env: Arc<dyn Env>, folder: PathBuf) -> Self {
-        Self {
-            env,
-            folder,
-            log: None,
-            replay: None,
-            connection: 0,
-            next_connection: 0,
-            lines: 0,
-            unsent: Vec::with_capacity(32),
-        }
-    }
-
-    /// Opens the log to go on at `position`. Says where it was torn, if it was.
-    fn open(&mut self, position: u64, ends: LineEnds) -> Result<Option<String>, EngineError> {
-        let count = |payload: &[u8]| ends.count(payload);
-        let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position, count)?;
-        (self.log, self.replay) = (Some(log), Some(replay));
-        (self.lines, self.next_connection) = (tail.lines, tail.connections);
-        Ok(tail.torn)
-    }
-}
-
-/// What a read came to.
-enum ReadOutcome {
-    Bytes,
-    Nothing,
-    Eof,
-}
-
 impl SocketSource {
-    fn new(
-        config: SocketConfig,
-        address: SocketAddr,
-        link: Link,
-        durable: Option<Durable>,
-    ) -> Self {
+    pub(super) fn new(config: SocketConfig, origin: Origin, journal: Option<Journal>) -> Self {
+        let counts = Arc::new(ConnectionCounts::default());
+        let connections = Some(counts.clone());
+        let counters = SourceCounters { connections, ..SourceCounters::default() };
+        let framing = config.framing();
         Self {
+            reading: Reading::new(config.ends, config.max_line, counters.bad.clone()),
+            staged: Staged::new(framing),
             config,
-            address,
-            link,
-            durable,
+            origin,
+            connections: Connections::default(),
+            framing,
+            journal,
             registry: None,
             token: Token(0),
-            buffer: vec![0; READ_BYTES * 2],
-            start: 0,
-            scanned: 0,
-            end: 0,
-            position: 0,
-            skipping: None,
-            after_cr: false,
             bound: None,
             resumed: false,
             planned_once: false,
-            ingest_ns: 0,
-            ingest_us: 0,
-            backoff_ns: BACKOFF_FIRST_NS,
+            ingest: Ingest::default(),
+            reads: 0,
+            bytes_read: 0,
+            next_idle_check_ns: 0,
+            unsaid: None,
+            told_clients: 0,
+            told_out_of_files: false,
+            was_connected: false,
             row: Vec::new(),
-            counters: SourceCounters::default(),
+            counters,
+            counts,
             notice: |_| {},
             intended: None,
             lines: 0,
@@ -383,9 +205,20 @@ impl SocketSource {
         self.counters.clone()
     }
 
-    /// Calls this with a line of text when the peer ends the stream or comes back.
+    pub(super) fn counts(&self) -> &ConnectionCounts {
+        &self.counts
+    }
+
+    /// Calls this with a line of text when a peer comes, or ends its stream.
     pub fn on_notice(&mut self, notice: fn(&str)) {
         self.notice = notice;
+        if let Some(text) = self.unsaid.take() {
+            notice(&text);
+        }
+    }
+
+    pub(super) fn say_later(&mut self, text: String) {
+        self.unsaid = Some(text);
     }
 
     /// Counts latency from these times.
@@ -393,400 +226,465 @@ impl SocketSource {
         self.intended = Some(times);
     }
 
-    /// The port that it listens on or is connected to.
-    pub fn address(&self) -> SocketAddr {
-        match &self.link {
-            Link::Listening { listener } => listener.local_addr().unwrap_or(self.address),
-            _ => self.address,
+    // ---- connections ----
+
+    /// Takes a connection up. `stream` is registered with the worker if we have made it.
+    pub(super) fn opened(&mut self, stream: Stream, ingest: Ingest) -> Result<(), EngineError> {
+        if let Some(keep_alive) = &self.config.keep_alive {
+            // Without it a dead peer is noticed later.
+            drop(stream.keep_alive(keep_alive));
+        }
+        let number = match &mut self.journal {
+            Some(journal) if journal.is_live() => {
+                journal.opened(self.staged.end_position(), ingest)?
+            }
+            _ => 0,
+        };
+        let slot = self.connections.add(Connection::new(stream, number, ingest.ns))?;
+        self.counts.opened();
+        self.was_connected = true;
+        self.acknowledge(slot);
+        Ok(())
+    }
+
+    /// Tells a peer how many of its lines are kept.
+    fn acknowledge(&mut self, slot: usize) {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else {
+            return;
+        };
+        if !self.config.acknowledge {
+            return;
+        }
+        let (all, total) = (self.config.acknowledges_all(), journal.lines);
+        if let Some(connection) = self.connections.get(slot) {
+            let lines = if all { total } else { connection.lines };
+            connection.acknowledge(lines);
         }
     }
 
-    fn register(&mut self) -> Result<(), EngineError> {
-        let Some(registry) = &self.registry else { return Ok(()) };
-        let registered = match &mut self.link {
-            Link::Listening { listener } => {
-                registry.register(listener, self.token, Interest::READABLE)
-            }
-            Link::Open { stream, .. } => registry.register(stream, self.token, Interest::READABLE),
-            Link::Connecting { stream } => {
-                registry.register(stream, self.token, Interest::READABLE | Interest::WRITABLE)
-            }
-            Link::Waiting { .. } | Link::Ended => Ok(()),
+    /// A connection is over.
+    fn ended(&mut self, slot: usize, how: Ending, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
+        self.counts.ended(how);
+        if self.config.returns() {
+            let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
+            connection.set_aside(position, sent_again, &mut self.reading);
+        } else {
+            let staged = connection.finish(&mut self.staged, &mut self.reading);
+            self.keep(connection.number, staged, 0)?;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.closed(connection.number, self.staged.end_position(), self.ingest)?;
+        }
+        let how = match how {
+            Ending::Closed => "ended the stream",
+            Ending::Reset => "broke the connection",
+            Ending::TimedOut => "was silent for longer than idleTimeout",
         };
-        registered.map_err(|error| EngineError::runtime("register a socket", error))
+        match &mut self.origin {
+            Origin::Dial(dialer) => {
+                let then = match self.config.at_end {
+                    AtEnd::Reconnect => "connecting again",
+                    AtEnd::Stop => "the source is at its end",
+                    AtEnd::Wait => "no more rows will come (atEnd 'reconnect' would connect again)",
+                };
+                let peer = dialer.target();
+                (self.notice)(&format!("socket source: the peer of {peer} {how}; {then}"));
+                if self.config.at_end == AtEnd::Reconnect {
+                    dialer.back_off(cx);
+                } else {
+                    self.origin = Origin::Ended;
+                }
+            }
+            Origin::Listen(listening) => {
+                listening.parts.leave(listening.part);
+                if self.told_clients <= TOLD_CLIENTS {
+                    (self.notice)(&format!(
+                        "socket source: a client {how} after {} bytes; {} open",
+                        connection.bytes,
+                        self.connections.len()
+                    ));
+                }
+            }
+            Origin::Datagrams(_) | Origin::Ended => {}
+        }
+        Ok(())
     }
 
-    /// Moves a link that is not open towards open. Returns whether it is.
-    fn advance(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
-        match std::mem::replace(&mut self.link, Link::Ended) {
-            open @ Link::Open { .. } => {
-                self.link = open;
+    /// A listener that stops at the end does so when its clients have left.
+    fn stop_if_all_left(&mut self) {
+        if let Origin::Listen(listening) = &self.origin
+            && self.config.at_end == AtEnd::Stop
+            && listening.parts.all_left()
+        {
+            self.origin = Origin::Ended;
+        }
+    }
+
+    /// Looks for clients, and for connections that have bytes.
+    fn look(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        self.reads = 0;
+        let (mut any, waits) = self.connections.look()?;
+        if let Origin::Listen(listening) = &mut self.origin {
+            listening.waits |= waits;
+            if listening.waits {
+                any |= self.accept(cx)?;
+            }
+        }
+        any |= self.close_silent(cx)?;
+        self.stop_if_all_left();
+        Ok(if any { Turn::Progress } else { Turn::Nothing })
+    }
+
+    /// Accepts the clients that wait. Returns whether any did.
+    fn accept(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let mut any = false;
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let Origin::Listen(listening) = &mut self.origin else { return Ok(any) };
+            let not_before_ns = std::mem::take(&mut listening.not_before_ns);
+            if not_before_ns > cx.env.now_ns() {
+                listening.not_before_ns = not_before_ns;
+                cx.wake_at(not_before_ns);
+                return Ok(any);
+            }
+            if !listening.parts.is_turn(listening.part) {
+                return Ok(any);
+            }
+            // Of those just accepted it is not known yet. Clients that have left make room first.
+            let may_make_room = any || self.connections.has_closing();
+            if may_make_room && listening.parts.is_full(self.config.max_connections) {
                 return Ok(true);
             }
-            Link::Ended => {}
-            Link::Listening { listener } => match listener.accept() {
+            match listening.listener.accept() {
                 Ok((stream, peer)) => {
-                    (self.notice)(&format!("socket source: {peer} connected"));
-                    if let Some(registry) = &self.registry {
-                        let mut stream = stream;
-                        registry
-                            .register(&mut stream, Token(self.token.0), Interest::READABLE)
-                            .map_err(|error| EngineError::runtime("register a socket", error))?;
-                        self.link = Link::Open { stream, listener: Some(listener) };
-                        self.opened(cx)?;
-                        return Ok(true);
+                    any = true;
+                    if listening.parts.admit(listening.part, self.config.max_connections) {
+                        self.tell_of_client(&peer);
+                        let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+                        self.opened(stream, ingest)?;
+                    } else {
+                        self.refuse(&peer);
                     }
-                    self.link = Link::Open { stream, listener: Some(listener) };
-                    self.opened(cx)?;
-                    return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.link = Link::Listening { listener };
+                    listening.waits = false;
+                    return Ok(any);
                 }
+                Err(error) if is_out_of_files(&error) => {
+                    listening.not_before_ns = cx.env.now_ns() + OUT_OF_FILES_NS;
+                    cx.wake_at(listening.not_before_ns);
+                    if !std::mem::replace(&mut self.told_out_of_files, true) {
+                        (self.notice)(&format!(
+                            "socket source: a client of {} waits, for it cannot be accepted: {error}. \
+                             Raise the limit of open files (ulimit -n), or lower maxConnections",
+                            self.config.endpoint
+                        ));
+                    }
+                    return Ok(any);
+                }
+                Err(error) if is_of_client(&error) => any = true,
                 Err(error) => return Err(self.config.fails(error, "")),
-            },
-            Link::Waiting { until_ns } if cx.env.now_ns() < until_ns => {
-                cx.wake_at(until_ns);
-                self.link = Link::Waiting { until_ns };
             }
-            Link::Waiting { .. } => match TcpStream::connect(self.address) {
-                Ok(stream) => {
-                    self.link = Link::Connecting { stream };
-                    self.register()?;
-                }
-                Err(_) => self.back_off(cx),
-            },
-            Link::Connecting { stream } => match (stream.take_error(), stream.peer_addr()) {
-                (Ok(None), Ok(_)) => {
-                    (self.notice)(&format!("socket source: connected to {} again", self.address));
-                    self.backoff_ns = BACKOFF_FIRST_NS;
-                    self.link = Link::Open { stream, listener: None };
-                    self.opened(cx)?;
-                    return Ok(true);
-                }
-                (Ok(None), Err(error))
-                    if error.kind() == ErrorKind::NotConnected
-                        || error.raw_os_error() == Some(115) =>
-                {
-                    self.link = Link::Connecting { stream };
-                }
-                _ => self.back_off(cx),
-            },
         }
-        Ok(false)
+        Ok(any)
     }
 
-    fn back_off(&mut self, cx: &mut StepCx<'_>) {
-        let until_ns = cx.env.now_ns() + self.backoff_ns;
-        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MOST_NS);
-        cx.wake_at(until_ns);
-        self.link = Link::Waiting { until_ns };
-    }
-
-    /// Makes room for a read: moves what is left to the front, and grows up to the line limit.
-    fn make_room(&mut self, most: usize) {
-        if self.start == self.end {
-            (self.start, self.scanned, self.end) = (0, 0, 0);
-        } else if self.buffer.len() - self.end < READ_BYTES && self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.scanned -= self.start;
-            self.start = 0;
+    fn tell_of_client(&mut self, peer: &str) {
+        if self.told_clients > TOLD_CLIENTS {
+            return;
         }
-        if self.buffer.len() - self.end < READ_BYTES && self.buffer.len() < most {
-            self.buffer.resize((self.buffer.len() * 2).min(most), 0);
-        }
-    }
-
-    fn read(&mut self, cx: &StepCx<'_>, most: usize) -> Result<ReadOutcome, EngineError> {
-        self.make_room(most);
-        if self.is_replaying() {
-            return self.read_log(cx);
-        }
-        let Link::Open { stream, .. } = &mut self.link else { return Ok(ReadOutcome::Nothing) };
-        if self.end == self.buffer.len() {
-            return Ok(ReadOutcome::Nothing);
-        }
-        let to = if self.durable.is_some() {
-            (self.end + READ_BYTES).min(self.buffer.len())
+        self.told_clients += 1;
+        if self.told_clients <= TOLD_CLIENTS {
+            (self.notice)(&format!("socket source: {peer} connected"));
         } else {
-            self.buffer.len()
-        };
-        match stream.read(&mut self.buffer[self.end..to]) {
-            Ok(0) => Ok(ReadOutcome::Eof),
-            Ok(count) => {
-                let count = self.without_split_end(count);
-                self.ingest_ns = cx.env.now_ns();
-                if self.config.include_timestamp || self.durable.is_some() {
-                    self.ingest_us = cx.env.wall_us();
+            (self.notice)("socket source: other clients are counted, and not told of");
+        }
+    }
+
+    /// A client beyond the limit, whose stream is dropped and so closed.
+    fn refuse(&mut self, peer: &str) {
+        if self.counts.totals().refused == 0 {
+            (self.notice)(&format!(
+                "socket source: {peer} was refused: there are {} clients (maxConnections). Others are \
+                 counted, and not told of",
+                self.config.max_connections
+            ));
+        }
+        self.counts.refused();
+    }
+
+    /// Closes connections that were silent for longer than `idleTimeout`. Returns whether any was.
+    fn close_silent(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let Some(timeout_ns) = self.config.idle_timeout_ns else { return Ok(false) };
+        if self.connections.len() == 0 {
+            return Ok(false);
+        }
+        let now_ns = cx.env.now_ns();
+        if now_ns < self.next_idle_check_ns {
+            cx.wake_at(self.next_idle_check_ns);
+            return Ok(false);
+        }
+        let mut silent = Vec::new();
+        let since_ns = now_ns.saturating_sub(timeout_ns);
+        let oldest_ns = self.connections.silent_since(since_ns, &mut silent).unwrap_or(now_ns);
+        let due_ns = oldest_ns + timeout_ns;
+        self.next_idle_check_ns = due_ns.max(now_ns + timeout_ns / IDLE_CHECKS);
+        cx.wake_at(self.next_idle_check_ns);
+        let any = !silent.is_empty();
+        silent.into_iter().try_for_each(|slot| self.ended(slot, Ending::TimedOut, cx))?;
+        Ok(any)
+    }
+
+    // ---- reading ----
+
+    /// Reads once, or moves towards being able to.
+    fn turn(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        match &mut self.origin {
+            Origin::Dial(_) => {
+                if self.connections.len() == 0 && !self.dial(cx)? {
+                    return Ok(Turn::Nothing);
                 }
-                self.end += count;
-                if self.durable.is_some() && count > 0 {
-                    self.keep(Kind::Data, count)?;
+                match self.read(0, cx)? {
+                    Turn::Nothing => self.close_silent(cx).map(|any| match any {
+                        true => Turn::Progress,
+                        false => Turn::Nothing,
+                    }),
+                    progress => Ok(progress),
                 }
-                Ok(ReadOutcome::Bytes)
             }
+            Origin::Listen(_) => self.turn_of_clients(cx),
+            Origin::Datagrams(_) => self.receive(cx),
+            // Another part may have ended first, with clients of ours still open: it cannot.
+            Origin::Ended => Ok(Turn::Nothing),
+        }
+    }
+
+    fn turn_of_clients(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        if let Some(slot) = self.connections.lone() {
+            if self.reads >= LOOK_EVERY {
+                self.look(cx)?;
+            }
+            // It may be the only one no more; then its turn comes with the others'.
+            if self.connections.lone() != Some(slot) || self.read(slot, cx)? == Turn::Progress {
+                return Ok(Turn::Progress);
+            }
+            return self.look(cx);
+        }
+        let mut looked = Turn::Nothing;
+        if self.reads >= LOOK_EVERY || !self.connections.has_ready() {
+            looked = self.look(cx)?;
+        }
+        while let Some(slot) = self.connections.next_ready() {
+            if self.read(slot, cx)? == Turn::Progress {
+                return Ok(Turn::Progress);
+            }
+        }
+        Ok(looked)
+    }
+
+    /// Moves towards a connection to the sender. Returns whether there is one.
+    fn dial(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let Origin::Dial(dialer) = &mut self.origin else { return Ok(false) };
+        let worker = self.registry.as_ref().map(|registry| (registry, self.token));
+        let connected = dialer.advance(cx, worker);
+        let stream = connected.map_err(|error| EngineError::runtime("register a socket", error))?;
+        let Some(stream) = stream else { return Ok(false) };
+        let again = if self.was_connected { " again" } else { "" };
+        (self.notice)(&format!("socket source: connected to {}{again}", dialer.target()));
+        let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+        self.opened(stream, ingest)?;
+        Ok(true)
+    }
+
+    /// Reads once from a connection.
+    fn read(&mut self, slot: usize, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        let is_lone = self.connections.len() == 1;
+        let most = if is_lone && self.journal.is_none() { READ_BYTES } else { TURN_BYTES };
+        let Some(connection) = self.connections.get(slot) else { return Ok(Turn::Nothing) };
+        let outcome = connection.read(&mut self.staged, most, &mut self.reading);
+        match outcome {
+            Ok(Some(received)) => {
+                // A read that was not full has emptied the socket, unless its end is behind it.
+                let more = received.bytes == most || connection.read_closed;
+                self.ingest.ns = cx.env.now_ns();
+                if self.config.include_timestamp || self.journal.is_some() {
+                    self.ingest.us = cx.env.wall_us();
+                }
+                connection.last_ns = self.ingest.ns;
+                self.reads += 1;
+                self.bytes_read += received.bytes as u64;
+                if self.journal.is_some() {
+                    let number = connection.number;
+                    let lines = self.keep(number, received.staged, received.skipped)?;
+                    if let Some(connection) = self.connections.get(slot) {
+                        connection.lines += lines;
+                    }
+                    self.acknowledge(slot);
+                }
+                self.limit_unfinished();
+                if more && !is_lone {
+                    self.connections.mark_ready(slot);
+                }
+                Ok(Turn::Progress)
+            }
+            Ok(None) => self.ended(slot, Ending::Closed, cx).map(|()| Turn::Progress),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                Ok(ReadOutcome::Nothing)
+                self.connections.goes_on(slot);
+                Ok(Turn::Nothing)
             }
             // A reset is the end of this connection, not of the query.
-            Err(_) => Ok(ReadOutcome::Eof),
+            Err(_) => self.ended(slot, Ending::Reset, cx).map(|()| Turn::Progress),
         }
     }
 
-    /// Drops an LF that comes behind a CR in a read of its own: the CR has ended the line. Returns
-    /// how many of the bytes that were read remain.
-    #[inline]
-    fn without_split_end(&mut self, count: usize) -> usize {
-        if self.config.ends != LineEnds::Any {
-            return count;
+    /// Logs the last `staged` bytes, which a connection has brought, and counts them and `skipped`
+    /// others as kept. Returns how many lines that makes.
+    fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
+        let Some(journal) = &mut self.journal else { return Ok(0) };
+        let position = self.staged.end_position() - staged as u64;
+        journal.keep(number, skipped, position, self.staged.last(staged), self.ingest)
+    }
+
+    /// Sets the longest line under way aside while all of them together are too much.
+    fn limit_unfinished(&mut self) {
+        while self.reading.unfinished > self.config.max_unfinished {
+            let Some(connection) = self.connections.longest() else { return };
+            connection.give_up(&mut self.reading);
         }
-        let (begin, end) = (self.end, self.end + count);
-        let is_rest = self.after_cr && self.buffer[begin] == b'\n';
-        self.after_cr = self.buffer[end - 1] == b'\r';
-        if is_rest {
-            self.buffer.copy_within(begin + 1..end, begin);
+    }
+
+    /// Receives a datagram.
+    fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        let Origin::Datagrams(socket) = &self.origin else { return Ok(Turn::Nothing) };
+        let staged = match datagrams::receive(socket, &mut self.staged, self.framing) {
+            Ok(staged) => staged,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                return Ok(Turn::Nothing);
+            }
+            Err(error) => return Err(self.config.fails(error, "")),
+        };
+        self.counts.datagram();
+        self.ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+        if let Some(journal) = &mut self.journal {
+            let position = self.staged.end_position() - staged as u64;
+            journal.keep(0, 0, position, self.staged.last(staged), self.ingest)?;
         }
-        count - usize::from(is_rest)
+        Ok(Turn::Progress)
+    }
+
+    fn is_datagrams(&self) -> bool {
+        matches!(self.origin, Origin::Datagrams(_))
     }
 
     fn is_replaying(&self) -> bool {
-        self.durable.as_ref().is_some_and(|durable| durable.replay.is_some())
+        self.journal.as_ref().is_some_and(|journal| journal.replay.is_some())
     }
 
-    /// Logs the last `count` bytes of the buffer, before anyone looks at them.
-    fn keep(&mut self, kind: Kind, count: usize) -> Result<(), EngineError> {
-        let position = self.position + (self.end - self.start - count) as u64;
-        let Some(durable) = &mut self.durable else { return Ok(()) };
-        let Some(log) = &mut durable.log else { return Ok(()) };
-        let payload = &self.buffer[self.end - count..self.end];
-        let head = Head {
-            position,
-            lines: durable.lines,
-            mono_ns: self.ingest_ns,
-            wall_us: self.ingest_us,
-            connection: durable.connection,
-            direction: Direction::In,
-            kind,
-        };
-        log.append(&head, payload)?;
-        durable.lines += self.config.ends.count(payload);
-        if self.config.acknowledge {
-            self.acknowledge();
-        }
-        Ok(())
-    }
-
-    /// Tells the peer how many whole lines are kept. What does not fit into its socket is told
-    /// with the next.
-    fn acknowledge(&mut self) {
-        let Some(durable) = &mut self.durable else { return };
-        let Link::Open { stream, .. } = &mut self.link else { return };
-        if durable.unsent.is_empty() {
-            // Writing into memory does not fail.
-            let _ = writeln!(durable.unsent, "{}", durable.lines);
-        }
-        // A peer that is gone shows in the next read.
-        let written = stream.write(&durable.unsent).unwrap_or(0);
-        durable.unsent.drain(..written);
-    }
-
-    /// A connection has begun.
-    fn opened(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
-        (self.ingest_ns, self.ingest_us) = (cx.env.now_ns(), cx.env.wall_us());
-        self.after_cr = false;
-        if let Some(durable) = &mut self.durable {
-            durable.connection = durable.next_connection;
-            durable.next_connection += 1;
-            durable.unsent.clear();
-        }
-        self.keep(Kind::Open, 0)
-    }
-
-    /// Drops the beginning of a line whose connection is gone.
-    fn drop_partial(&mut self) {
-        let last = self.config.ends.last(&self.buffer[self.start..self.end]);
-        let whole = last.map_or(0, |at| at + 1);
-        let rest_at = self.start + whole;
-        let rest = self.end - rest_at;
-        if whole == 0 && self.skipping.is_some() {
-            let Some((offset, length, first)) = self.skipping.take() else { return };
-            let length = length + rest as u64;
-            self.counters.bad.add(None, (offset, length), "line longer than maxLineLength", &first);
-            self.consume(rest);
-        } else if rest > 0 {
-            // A peer that is told what is kept sends the line again.
-            if !self.config.acknowledge {
-                let (offset, range) = (self.position + whole as u64, rest_at..self.end);
-                self.set_aside(offset, rest as u64, "connection ended within a line", range);
-            }
-            self.end = rest_at;
-            self.scanned = self.scanned.min(self.end);
-        }
-    }
-
-    /// Reads the next block of the log as if it came from the socket.
-    fn read_log(&mut self, cx: &StepCx<'_>) -> Result<ReadOutcome, EngineError> {
-        let Some(mut replay) = self.durable.as_mut().and_then(|durable| durable.replay.take())
-        else {
-            return Ok(ReadOutcome::Nothing);
-        };
-        self.ingest_ns = cx.env.now_ns();
+    /// Stages the next block of the log as if it came from a socket.
+    fn read_log(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let Some(mut replay) = journal.replay.take() else { return Ok(()) };
+        self.ingest.ns = cx.env.now_ns();
         match replay.next_block()? {
-            None => {
-                self.drop_partial();
-                if matches!(self.link, Link::Open { .. }) {
-                    self.opened(cx)?;
-                }
-                return Ok(ReadOutcome::Bytes);
-            }
+            None => return self.end_replay(cx),
             Some((head, payload)) => match head.kind {
                 Kind::Open | Kind::Close => self.drop_partial(),
                 Kind::Data => {
-                    let wanted = self.position + (self.end - self.start) as u64;
+                    let wanted = self.staged.end_position();
                     let known = wanted.saturating_sub(head.position).min(payload.len() as u64);
                     let payload = &payload[known as usize..];
-                    self.ingest_us = head.wall_us;
-                    if self.buffer.len() - self.end < payload.len() {
-                        self.buffer.resize(self.end + payload.len(), 0);
+                    self.ingest.us = head.wall_us;
+                    let room = self.staged.room(payload.len());
+                    room.copy_from_slice(payload);
+                    if let Framing::Lines(ends) = self.framing {
+                        ends.close(room);
                     }
-                    self.buffer[self.end..self.end + payload.len()].copy_from_slice(payload);
-                    self.end += payload.len();
+                    self.staged.add(payload.len());
                 }
             },
         }
-        if let Some(durable) = &mut self.durable {
-            durable.replay = Some(replay);
-        }
-        Ok(ReadOutcome::Bytes)
-    }
-
-    fn set_aside(
-        &mut self,
-        offset: u64,
-        length: u64,
-        reason: &'static str,
-        at: std::ops::Range<usize>,
-    ) {
-        self.counters.bad.add(None, (offset, length), reason, &self.buffer[at]);
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-        self.position += bytes as u64;
-        self.scanned = self.scanned.max(self.start);
-    }
-
-    /// The connection is over.
-    fn ended(&mut self, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
-        let returns = self.config.listen || self.config.at_end == AtEnd::Reconnect;
-        let unended = self.end > self.start && !self.config.ends.is_end(self.buffer[self.end - 1]);
-        if returns || self.skipping.is_some() || !unended {
-            // Whole lines may still wait for their batch; the rest is what follows them.
-            self.drop_partial();
-            self.keep(Kind::Close, 0)?;
-        } else {
-            // The last line has no end: give it one.
-            if self.end == self.buffer.len() {
-                self.buffer.push(0);
-            }
-            self.buffer[self.end] = b'\n';
-            self.end += 1;
-            self.keep(Kind::Data, 1)?;
-        }
-        let link = std::mem::replace(&mut self.link, Link::Ended);
-        let text = match (&self.config.at_end, self.config.listen) {
-            (_, true) => "waiting for the next client",
-            (AtEnd::Reconnect, _) => "connecting again",
-            (AtEnd::Stop, _) => "the source is at its end",
-            (AtEnd::Wait, _) => "no more rows will come (atEnd 'reconnect' would connect again)",
-        };
-        (self.notice)(&format!(
-            "socket source: the peer of {} ended the stream; {text}",
-            self.address
-        ));
-        match link {
-            Link::Open { listener: Some(listener), .. } if self.config.at_end != AtEnd::Stop => {
-                self.link = Link::Listening { listener };
-            }
-            _ if self.config.at_end == AtEnd::Reconnect && !self.config.listen => self.back_off(cx),
-            _ => {}
+        if let Some(journal) = &mut self.journal {
+            journal.replay = Some(replay);
         }
         Ok(())
     }
 
-    /// Emits complete lines from the buffer. Returns how many.
+    /// The log has been read to its end; connections that were made before go on.
+    fn end_replay(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
+        self.drop_partial();
+        self.ingest.us = cx.env.wall_us();
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let position = self.staged.end_position();
+        if let Some(connection) = self.connections.get(0) {
+            connection.number = journal.opened(position, self.ingest)?;
+            self.acknowledge(0);
+        } else {
+            // A later replay must drop here what this one has dropped.
+            journal.closed(0, position, self.ingest)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the beginning of a line whose end was not logged.
+    fn drop_partial(&mut self) {
+        if let Some((offset, bytes)) = self.staged.cut_partial()
+            && !self.config.acknowledge
+        {
+            self.reading.aside.add(offset, bytes.len() as u64, CUT_OFF, bytes);
+        }
+    }
+
+    // ---- emitting ----
+
+    /// Emits staged records. Returns how many.
     fn emit<D>(&mut self, down: &mut D, budget: usize) -> Result<usize, EngineError>
     where
         D: for<'a> Push<Row<'a>>,
     {
         let mut emitted = 0;
         while emitted < budget && down.ready() {
-            if self.bound.is_some_and(|bound| self.position >= bound) {
+            if self.bound.is_some_and(|bound| self.staged.position >= bound) {
                 break;
             }
-            let Some(at) = self.config.ends.first(&self.buffer[self.scanned..self.end]) else {
-                self.scanned = self.end;
-                self.cut_long_line();
-                break;
-            };
-            let line_end = self.scanned + at;
-            let length = line_end - self.start;
-            let end_length = LineEnds::length(&self.buffer[..self.end], line_end);
-            if let Some((offset, before, first)) = self.skipping.take() {
-                let whole = before + length as u64;
+            let Some(frame) = self.staged.first() else { break };
+            let range = frame.at..frame.at + frame.length;
+            if frame.length > self.config.max_line {
+                let (position, length) = (self.staged.position, frame.length as u64);
+                self.reading.aside.tell_up_to(position);
                 self.counters.bad.add(
                     None,
-                    (offset, whole),
-                    "line longer than maxLineLength",
-                    &first,
-                );
-            } else if length > self.config.max_line {
-                let range = self.start..line_end;
-                self.set_aside(
-                    self.position,
-                    length as u64,
-                    "line longer than maxLineLength",
-                    range,
+                    (position, length),
+                    TOO_LONG,
+                    &self.staged.bytes()[range],
                 );
             } else {
-                self.emit_line(down, line_end)?;
+                self.emit_record(down, range)?;
             }
-            self.consume(length + end_length);
-            self.scanned = self.start;
+            self.staged.consume(frame.whole);
             emitted += 1;
         }
+        self.reading.aside.tell_up_to(self.staged.position);
         Ok(emitted)
     }
 
-    /// Drops what was read of a line that has become too long, keeping the count.
-    fn cut_long_line(&mut self) {
-        let rest = self.end - self.start;
-        match &mut self.skipping {
-            Some((_, length, _)) => {
-                *length += rest as u64;
-                self.consume(rest);
-            }
-            None if rest > self.config.max_line => {
-                let first = &self.buffer[self.start..self.end.min(self.start + KEPT_BYTES)];
-                self.skipping = Some((self.position, rest as u64, first.to_vec()));
-                self.consume(rest);
-            }
-            None => {}
-        }
-    }
-
     #[inline]
-    fn emit_line<D>(&mut self, down: &mut D, line_end: usize) -> Result<(), EngineError>
+    fn emit_record<D>(
+        &mut self,
+        down: &mut D,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), EngineError>
     where
         D: for<'a> Push<Row<'a>>,
     {
-        let line = &self.buffer[self.start..line_end];
+        let line = &self.staged.bytes()[range];
         if std::str::from_utf8(line).is_err() {
             let length = line.len() as u64;
-            self.counters.bad.add(None, (self.position, length), "not UTF-8", line);
+            self.reading.aside.tell_up_to(self.staged.position);
+            self.counters.bad.add(None, (self.staged.position, length), "not UTF-8", line);
             return Ok(());
         }
         self.row.clear();
@@ -794,13 +692,13 @@ impl SocketSource {
         let mut writer = RowWriter::new(&mut self.row, width);
         writer.bytes(0, line);
         if self.config.include_timestamp {
-            writer.long(1, self.ingest_us);
+            writer.long(1, self.ingest.us);
         }
         // ORDERING: relaxed: a counter that nothing else depends on.
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         let ingest_ns = match &self.intended {
             Some(times) => times(self.lines),
-            None => self.ingest_ns,
+            None => self.ingest.ns,
         };
         self.lines += 1;
         down.push(Row(&self.row), ingest_ns)
@@ -811,15 +709,40 @@ impl SocketSource {
         (self.notice)(&format!(
             "socket source: {} bytes that were received before the restart are lost; option durable \
              'true' keeps what is received",
-            end - self.position
+            end - self.staged.position
         ));
-        self.position = end;
+        self.staged.position = end;
     }
 
     fn is_exhausted(&self) -> bool {
-        matches!(self.link, Link::Ended)
+        matches!(self.origin, Origin::Ended)
             && self.config.at_end == AtEnd::Stop
-            && self.start == self.end
+            && self.staged.is_empty()
+    }
+
+    /// Emits up to the end of a batch.
+    fn poll_bound<D>(
+        &mut self,
+        bound: u64,
+        emitted: usize,
+        down: &mut D,
+        cx: &StepCx<'_>,
+    ) -> Result<Polled, EngineError>
+    where
+        D: for<'a> Push<Row<'a>>,
+    {
+        if emitted == 0 && self.staged.position < bound && down.ready() {
+            if self.is_replaying() {
+                self.read_log(cx)?;
+            } else if self.resumed {
+                self.lose_up_to(bound);
+            }
+        }
+        if self.staged.position < bound {
+            return Ok(Polled::Some);
+        }
+        self.bound = None;
+        Ok(Polled::AtBound)
     }
 }
 
@@ -829,59 +752,71 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
     }
 
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        let fails = |error| EngineError::runtime("register a socket", error);
         if let Some(registry) = io.registry {
             let owned = registry.try_clone();
             self.registry =
                 Some(owned.map_err(|error| EngineError::runtime("share a poll", error))?);
         }
         self.token = io.token();
-        if let Some(durable) = &mut self.durable {
-            let torn = durable.open(self.position, self.config.ends)?;
-            if let Some(torn) = torn {
-                (self.notice)(&format!(
-                    "socket source: the capture log was torn at {torn} and goes on before it"
-                ));
-            }
+        if let Some(journal) = &mut self.journal
+            && let Some(torn) = journal.open(self.staged.position)?
+        {
+            (self.notice)(&format!(
+                "socket source: the capture log was torn at {torn} and goes on before it"
+            ));
         }
-        self.register()
+        let worker = self.registry.as_ref().map(|registry| (registry, self.token));
+        match (&mut self.origin, worker) {
+            (Origin::Listen(listening), worker) => {
+                listening.parts.set_waker(listening.part, io.waker.clone());
+                self.connections.watch(&mut listening.listener, worker)?;
+            }
+            (Origin::Dial(_), Some((registry, token))) => {
+                if let Some(connection) = self.connections.get(0) {
+                    let stream = &mut connection.stream;
+                    registry.register(stream, token, Interest::READABLE).map_err(fails)?;
+                }
+            }
+            (Origin::Datagrams(socket), Some((registry, token))) => {
+                registry.register(socket, token, Interest::READABLE).map_err(fails)?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError> {
         let mut emitted = self.emit(down, cx.budget)?;
         if let Some(bound) = self.bound {
-            if emitted == 0 && self.position < bound && down.ready() {
-                if self.is_replaying() {
-                    self.read(cx, self.config.max_line + 2 * READ_BYTES)?;
-                } else if self.resumed {
-                    self.lose_up_to(bound);
-                }
-            }
-            let reached = self.position >= bound;
-            if reached {
-                self.bound = None;
-            }
-            return Ok(if reached { Polled::AtBound } else { Polled::Some });
+            return self.poll_bound(bound, emitted, down, cx);
         }
         if emitted > 0 || !down.ready() {
             return Ok(if emitted > 0 { Polled::Some } else { Polled::Idle });
         }
-        if !self.is_replaying() && !self.advance(cx)? {
-            let exhausted = self.is_exhausted();
-            return Ok(if exhausted { Polled::Exhausted } else { Polled::Idle });
+        if self.is_replaying() {
+            self.read_log(cx)?;
+            return Ok(Polled::Some);
         }
-        match self.read(cx, self.config.max_line + 2 * READ_BYTES)? {
-            ReadOutcome::Nothing => return Ok(Polled::Idle),
-            ReadOutcome::Bytes => {}
-            ReadOutcome::Eof => self.ended(cx)?,
-        }
-        emitted += self.emit(down, cx.budget)?;
         // A read without a complete line is progress too: there may be more in the socket.
-        let _ = emitted;
-        Ok(Polled::Some)
+        let mut turns = 0;
+        while self.turn(cx)? == Turn::Progress {
+            turns += 1;
+            emitted += self.emit(down, cx.budget - emitted)?;
+            let is_full = emitted >= cx.budget || !self.staged.is_empty() || turns >= cx.budget;
+            if is_full || !(self.connections.has_ready() || self.is_datagrams()) {
+                break;
+            }
+        }
+        if turns > 0 {
+            return Ok(Polled::Some);
+        }
+        self.staged.shrink();
+        Ok(if self.is_exhausted() { Polled::Exhausted } else { Polled::Idle })
     }
 
     fn position(&self) -> Offset {
-        Offset(self.position.to_string())
+        Offset(self.staged.position.to_string())
     }
 
     fn records(&self) -> u64 {
@@ -890,37 +825,41 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
     }
 
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
-        self.position = at.number()?;
+        self.staged.position = at.number()?;
         self.resumed = true;
         Ok(())
     }
 
     fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
         if extent == Extent::AsOfStart && std::mem::replace(&mut self.planned_once, true) {
-            let end = Offset(self.position.to_string());
+            let end = Offset(self.staged.position.to_string());
             return Ok(Planned { end, has_new: false, exhausted: false, limited: false });
         }
-        while self.end - self.start < STAGE_BYTES && (self.is_replaying() || self.advance(cx)?) {
-            match self.read(cx, STAGE_BYTES + 2 * READ_BYTES)? {
-                ReadOutcome::Bytes => {}
-                ReadOutcome::Nothing => break,
-                ReadOutcome::Eof => {
-                    self.ended(cx)?;
-                    break;
-                }
+        let until = self.bytes_read + STAGE_BYTES as u64;
+        let mut turns = 0;
+        let is_limited = loop {
+            // Bytes that are set aside, and clients that come and go, end a batch too.
+            let is_enough = self.bytes_read >= until || turns >= STAGE_TURNS;
+            if is_enough || self.staged.len() >= STAGE_BYTES {
+                break true;
             }
+            turns += 1;
+            if self.is_replaying() {
+                self.read_log(cx)?;
+            } else if self.turn(cx)? == Turn::Nothing {
+                break false;
+            }
+        };
+        self.reading.aside.tell_up_to(self.staged.position);
+        let end = self.staged.whole_position();
+        if end == self.staged.position {
+            self.staged.shrink();
         }
-        let last_line = self.config.ends.last(&self.buffer[self.start..self.end]);
-        if last_line.is_none() {
-            self.scanned = self.end;
-            self.cut_long_line();
-        }
-        let end = self.position + last_line.map_or(0, |at| at as u64 + 1);
         Ok(Planned {
             end: Offset(end.to_string()),
-            has_new: end > self.position,
-            exhausted: matches!(self.link, Link::Ended) && self.config.at_end == AtEnd::Stop,
-            limited: self.end - self.start >= STAGE_BYTES,
+            has_new: end > self.staged.position,
+            exhausted: matches!(self.origin, Origin::Ended) && self.config.at_end == AtEnd::Stop,
+            limited: is_limited,
         })
     }
 
@@ -931,9 +870,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
 
     fn committed(&mut self, end: &Offset) -> Result<(), EngineError> {
         self.resumed = false;
-        // What is still being read again stays, committed or not.
-        if let Some(Durable { log: Some(log), replay: None, .. }) = &mut self.durable {
-            log.committed(end.number()?);
+        if let Some(journal) = &mut self.journal {
+            journal.committed(end.number()?);
         }
         Ok(())
     }

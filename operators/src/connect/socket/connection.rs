@@ -1,0 +1,377 @@
+//! A connection and the line under way on it.
+//!
+//! A read goes behind what is staged. Whole lines stay where they were read; the beginning of a
+//! line without its end is copied to the connection, and back before its end when that comes. A
+//! line of a megabyte that comes in pieces so costs two copies, however small the pieces are.
+
+use super::super::bad_records::{BadRecords, KEPT_BYTES};
+use super::framing::Staged;
+use super::line_ends::LineEnds;
+use super::transport::Stream;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+/// Why a line that is too long was set aside.
+pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
+/// Why the line under way of a connection that has ended was set aside.
+pub(super) const CUT_OFF: &str = "connection ended within a line";
+/// Why a line under way was set aside although its connection goes on.
+const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
+/// Lines set aside that wait to be told of.
+const DEFERRED: usize = 1_024;
+/// Buffers of lines under way that are kept for the next ones, and bytes of each.
+const SPARES: usize = 16;
+const SPARE_BYTES: usize = 64 * 1024;
+
+/// A line whose end is waited for, without its bytes.
+struct Skipped {
+    length: u64,
+    first: Vec<u8>,
+    reason: &'static str,
+}
+
+/// Lines that were set aside while they were read, and are told of when what was staged before
+/// them has been emitted: in the order of the stream.
+pub struct SetAside {
+    bad: BadRecords,
+    deferred: VecDeque<Deferred>,
+}
+
+struct Deferred {
+    offset: u64,
+    length: u64,
+    reason: &'static str,
+    first: Vec<u8>,
+}
+
+impl SetAside {
+    /// Sets a line aside whose end was read when what is staged ended at `offset`.
+    pub(super) fn add(&mut self, offset: u64, length: u64, reason: &'static str, first: &[u8]) {
+        if self.deferred.len() == DEFERRED {
+            self.tell_up_to(u64::MAX);
+        }
+        let first = first[..first.len().min(KEPT_BYTES)].to_vec();
+        self.deferred.push_back(Deferred { offset, length, reason, first });
+    }
+
+    /// Tells of those before a position.
+    #[inline]
+    pub(super) fn tell_up_to(&mut self, position: u64) {
+        while self.deferred.front().is_some_and(|bad| bad.offset <= position) {
+            let Some(bad) = self.deferred.pop_front() else { return };
+            self.bad.add(None, (bad.offset, bad.length), bad.reason, &bad.first);
+        }
+    }
+}
+
+/// What connections of a source have in common when they read.
+pub struct Reading {
+    pub(super) ends: LineEnds,
+    pub(super) max_line: usize,
+    pub(super) aside: SetAside,
+    /// Bytes of lines under way on all connections.
+    pub(super) unfinished: usize,
+    /// Buffers of lines that have ended.
+    spares: Vec<Vec<u8>>,
+}
+
+impl Reading {
+    pub(super) fn new(ends: LineEnds, max_line: usize, bad: BadRecords) -> Self {
+        let aside = SetAside { bad, deferred: VecDeque::new() };
+        Self { ends, max_line, aside, unfinished: 0, spares: Vec::new() }
+    }
+
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        self.unfinished -= buffer.len();
+        if self.spares.len() < SPARES && (1..=SPARE_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+
+    fn extend(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) {
+        if buffer.capacity() == 0
+            && let Some(spare) = self.spares.pop()
+        {
+            *buffer = spare;
+        }
+        buffer.extend_from_slice(bytes);
+        self.unfinished += bytes.len();
+    }
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes read.
+    pub bytes: usize,
+    /// Bytes of whole lines that were staged.
+    pub staged: usize,
+    /// Lines that ended and were not staged, because they had become too long.
+    pub skipped: u64,
+}
+
+/// An open connection.
+pub struct Connection {
+    pub(super) stream: Stream,
+    /// Counted over the life of the capture log.
+    pub(super) number: u32,
+    /// When bytes last came.
+    pub(super) last_ns: u64,
+    /// It waits in the queue of those that have bytes.
+    pub(super) queued: bool,
+    /// The peer will send nothing more.
+    pub(super) read_closed: bool,
+    /// Whole lines that are logged.
+    pub(super) lines: u64,
+    /// Bytes received.
+    pub(super) bytes: u64,
+    /// Of an acknowledgement, what the peer's socket had no room for.
+    unsent: Vec<u8>,
+    /// The line under way.
+    partial: Vec<u8>,
+    skipped: Option<Skipped>,
+    /// The last byte read was a CR, which has ended its line.
+    after_cr: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, number: u32, now_ns: u64) -> Self {
+        Self {
+            stream,
+            number,
+            last_ns: now_ns,
+            queued: false,
+            read_closed: false,
+            lines: 0,
+            bytes: 0,
+            unsent: Vec::new(),
+            partial: Vec::new(),
+            skipped: None,
+            after_cr: false,
+        }
+    }
+
+    /// Bytes that are held of the line under way.
+    pub(super) fn unfinished(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// Reads once, at most `most` bytes, and stages the lines that are whole. `None`: the peer has
+    /// ended the stream.
+    pub(super) fn read(
+        &mut self,
+        staged: &mut Staged,
+        most: usize,
+        reading: &mut Reading,
+    ) -> io::Result<Option<Received>> {
+        let (gap, position) = (self.partial.len(), staged.end_position());
+        let room = staged.room(gap + most);
+        let bytes = self.stream.read(&mut room[gap..])?;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.bytes += bytes as u64;
+        let kept = self.without_split_end(&mut room[gap..gap + bytes], reading.ends);
+        let received = self.frame(&mut room[..gap + kept], gap, reading, position);
+        staged.add(received.staged);
+        Ok(Some(Received { bytes, ..received }))
+    }
+
+    /// Drops an LF that comes behind a CR in a read of its own: the CR has ended the line. Returns
+    /// how many of the bytes remain.
+    #[inline]
+    fn without_split_end(&mut self, read: &mut [u8], ends: LineEnds) -> usize {
+        let Some(last) = read.last().copied().filter(|_| ends == LineEnds::Any) else {
+            return read.len();
+        };
+        let is_rest = self.after_cr && read[0] == b'\n';
+        self.after_cr = last == b'\r';
+        if is_rest {
+            read.copy_within(1.., 0);
+        }
+        read.len() - usize::from(is_rest)
+    }
+
+    /// Puts whole lines at the front of the room, in which the bytes that were read begin at `gap`.
+    fn frame(
+        &mut self,
+        room: &mut [u8],
+        gap: usize,
+        reading: &mut Reading,
+        position: u64,
+    ) -> Received {
+        let ends = reading.ends;
+        let mut received = Received::default();
+        let Some(first) = ends.first(&room[gap..]) else {
+            self.go_on(&room[gap..], reading);
+            return received;
+        };
+        let mut from = 0;
+        if let Some(skipped) = self.skipped.take() {
+            // Nothing is held of a line that is skipped, so `gap` is 0.
+            let Skipped { length, first: bytes, reason } = skipped;
+            reading.aside.add(position, length + first as u64, reason, &bytes);
+            received.skipped = 1;
+            from = first + LineEnds::length(room, first);
+        } else if gap > 0 {
+            room[..gap].copy_from_slice(&self.partial);
+            reading.give_back(std::mem::take(&mut self.partial));
+        }
+        let last = ends.last(room).map_or(0, |at| at + 1).max(from);
+        self.go_on(&room[last..], reading);
+        room.copy_within(from..last, 0);
+        received.staged = last - from;
+        ends.close(&mut room[..received.staged]);
+        received
+    }
+
+    /// Keeps bytes of a line whose end has not come.
+    fn go_on(&mut self, bytes: &[u8], reading: &mut Reading) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(skipped) = &mut self.skipped {
+            skipped.length += bytes.len() as u64;
+            return;
+        }
+        reading.extend(&mut self.partial, bytes);
+        if self.partial.len() > reading.max_line {
+            self.skip(TOO_LONG, reading);
+        }
+    }
+
+    fn skip(&mut self, reason: &'static str, reading: &mut Reading) {
+        let length = self.partial.len() as u64;
+        let first = self.partial[..self.partial.len().min(KEPT_BYTES)].to_vec();
+        self.skipped = Some(Skipped { length, first, reason });
+        reading.give_back(std::mem::take(&mut self.partial));
+    }
+
+    /// Gives up the line under way, for all of them together have become too much.
+    pub(super) fn give_up(&mut self, reading: &mut Reading) {
+        self.skip(NO_ROOM, reading);
+    }
+
+    /// The connection is over, and its peer comes back: sets aside the line under way, unless the
+    /// peer will send it again.
+    pub(super) fn set_aside(&mut self, position: u64, sent_again: bool, reading: &mut Reading) {
+        if let Some(Skipped { length, first, reason }) = self.skipped.take() {
+            reading.aside.add(position, length, reason, &first);
+        } else if !self.partial.is_empty() {
+            if !sent_again {
+                reading.aside.add(position, self.partial.len() as u64, CUT_OFF, &self.partial);
+            }
+            reading.give_back(std::mem::take(&mut self.partial));
+        }
+    }
+
+    /// The stream is over: stages the line under way, with an end. Returns the bytes staged.
+    pub(super) fn finish(&mut self, staged: &mut Staged, reading: &mut Reading) -> usize {
+        if self.skipped.is_some() || self.partial.is_empty() {
+            self.set_aside(staged.end_position(), false, reading);
+            return 0;
+        }
+        let length = self.partial.len() + 1;
+        let room = staged.room(length);
+        room[..length - 1].copy_from_slice(&self.partial);
+        room[length - 1] = b'\n';
+        staged.add(length);
+        reading.give_back(std::mem::take(&mut self.partial));
+        length
+    }
+
+    /// Tells the peer a number of lines. What does not fit into its socket is told with the next.
+    pub(super) fn acknowledge(&mut self, lines: u64) {
+        if self.unsent.is_empty() {
+            // Writing into memory does not fail.
+            let _ = writeln!(self.unsent, "{lines}");
+        }
+        // A peer that is gone shows in the next read.
+        let written = self.stream.write(&self.unsent).unwrap_or(0);
+        self.unsent.drain(..written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::bad_records::BadRecord;
+    use super::super::framing::Framing;
+    use super::*;
+    use millstream_engine::mio::net::UnixStream;
+
+    impl Reading {
+        fn told(&mut self) -> Vec<BadRecord> {
+            self.aside.tell_up_to(u64::MAX);
+            self.aside.bad.last()
+        }
+    }
+
+    /// Feeds pieces to a connection, and gives the lines that were staged.
+    fn lines_of(pieces: &[&[u8]], ends: LineEnds, max_line: usize) -> (Vec<String>, Reading) {
+        let (mine, mut peer) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
+        let mut reading = Reading::new(ends, max_line, BadRecords::default());
+        let mut staged = Staged::new(Framing::Lines(ends));
+        let mut lines = Vec::new();
+        for piece in pieces {
+            peer.write_all(piece).unwrap();
+            let received = connection.read(&mut staged, 4096, &mut reading).unwrap().unwrap();
+            assert_eq!(received.bytes, piece.len());
+            assert_eq!(reading.unfinished, connection.unfinished());
+        }
+        connection.finish(&mut staged, &mut reading);
+        while let Some(frame) = staged.first() {
+            let line = &staged.bytes()[frame.at..frame.at + frame.length];
+            lines.push(String::from_utf8_lossy(line).into_owned());
+            staged.consume(frame.whole);
+        }
+        assert_eq!((reading.unfinished, staged.len()), (0, 0));
+        (lines, reading)
+    }
+
+    #[test]
+    fn lines_are_whole_however_they_are_cut() {
+        let text = b"one\r\n\r\rtwo\n\nthree\r\nfour";
+        let whole = ["one", "", "", "two", "", "three", "four"];
+        for size in 1..text.len() {
+            let pieces: Vec<_> = text.chunks(size).collect();
+            assert_eq!(lines_of(&pieces, LineEnds::Any, 100).0, whole, "pieces of {size}");
+        }
+        let (lines, _) = lines_of(&[b"a\r", b"\n", b"\n", b"b\r\nc"], LineEnds::Lf, 100);
+        assert_eq!(lines, ["a\r", "", "b\r", "c"]);
+    }
+
+    #[test]
+    fn an_empty_line_behind_a_lone_carriage_return_stays() {
+        let (lines, _) = lines_of(&[b"a\r", b"\n\nb\r", b"c\n"], LineEnds::Any, 100);
+        assert_eq!(lines, ["a", "", "b", "c"]);
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_only_the_beginning_is_kept() {
+        let long = [b'x'; 300];
+        let pieces = [&b"a\n"[..], &long, &long, &long, b"x\nb\n"];
+        let (lines, mut reading) = lines_of(&pieces, LineEnds::Any, 500);
+        assert_eq!(lines, ["a", "b"]);
+        let bad = reading.told();
+        assert_eq!((bad.len(), bad[0].length, bad[0].reason), (1, 901, TOO_LONG));
+        assert_eq!(bad[0].bytes.len(), KEPT_BYTES);
+    }
+
+    #[test]
+    fn a_line_that_is_given_up_harms_no_other() {
+        let (mine, mut peer) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
+        let mut reading = Reading::new(LineEnds::Any, 100, BadRecords::default());
+        let mut staged = Staged::new(Framing::Lines(LineEnds::Any));
+        peer.write_all(b"begun").unwrap();
+        connection.read(&mut staged, 100, &mut reading).unwrap();
+        connection.give_up(&mut reading);
+        peer.write_all(b" ended\nnext\n").unwrap();
+        let received = connection.read(&mut staged, 100, &mut reading).unwrap().unwrap();
+        assert_eq!((received.skipped, staged.bytes()), (1, &b"next\n"[..]));
+        let bad = reading.told();
+        assert_eq!((bad[0].length, bad[0].reason), (11, NO_ROOM));
+    }
+}

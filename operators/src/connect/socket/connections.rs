@@ -1,0 +1,205 @@
+//! All open connections of a source, and which of them have bytes.
+//!
+//! A lone connection is read without asking whether it has bytes. Of several, an edge-triggered
+//! poll of the source's own, itself registered with the worker's, tells which ones do; these wait in
+//! a queue, and each has one bounded read in its turn.
+
+use super::connection::Connection;
+use super::listener::Listener;
+use millstream_engine::error::EngineError;
+use millstream_engine::mio::unix::SourceFd;
+use millstream_engine::mio::{Events, Interest, Poll, Registry, Token};
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// Events that are taken at once.
+const EVENTS: usize = 256;
+/// The token of the listener; those of connections are their slots.
+const LISTENER: Token = Token(usize::MAX - 1);
+
+fn fails(error: std::io::Error) -> EngineError {
+    EngineError::runtime("register a socket", error)
+}
+
+/// The connections in slots, which are used again.
+#[derive(Default)]
+pub struct Connections {
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// Slots of connections that may have bytes, each at most once.
+    ready: VecDeque<usize>,
+    /// Of a listener: what tells which ones have bytes.
+    poll: Option<(Poll, Events)>,
+    open: usize,
+    /// How many of them the peer has closed, while there may be bytes to read before the end.
+    closing: usize,
+    /// The slot of the only one, if there is one.
+    lone: Option<usize>,
+}
+
+impl Connections {
+    /// Begins to watch a listener, and lets the worker watch for whatever comes.
+    pub(super) fn watch(
+        &mut self,
+        listener: &mut Listener,
+        worker: Option<(&Registry, Token)>,
+    ) -> Result<(), EngineError> {
+        let poll = Poll::new().map_err(|error| EngineError::runtime("make a poll", error))?;
+        poll.registry().register(listener, LISTENER, Interest::READABLE).map_err(fails)?;
+        if let Some((registry, token)) = worker {
+            let mut source = SourceFd(&poll.as_raw_fd());
+            registry.register(&mut source, token, Interest::READABLE).map_err(fails)?;
+        }
+        self.poll = Some((poll, Events::with_capacity(EVENTS)));
+        Ok(())
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Whether another one is known to have bytes.
+    #[inline]
+    pub(super) fn has_ready(&self) -> bool {
+        self.open > 1 && !self.ready.is_empty()
+    }
+
+    /// Whether one of them will end as soon as its last bytes are read.
+    pub(super) fn has_closing(&self) -> bool {
+        self.closing > 0
+    }
+
+    /// A connection had nothing to read: it goes on, whatever was said of its end.
+    pub(super) fn goes_on(&mut self, slot: usize) {
+        if let Some(Some(connection)) = self.slots.get_mut(slot)
+            && std::mem::take(&mut connection.read_closed)
+        {
+            self.closing -= 1;
+        }
+    }
+
+    /// Adds a connection, which may have bytes already.
+    pub(super) fn add(&mut self, mut connection: Connection) -> Result<usize, EngineError> {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        if let Some((poll, _)) = &self.poll {
+            let (stream, token) = (&mut connection.stream, Token(slot));
+            poll.registry().register(stream, token, Interest::READABLE).map_err(fails)?;
+        }
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(connection);
+        self.open += 1;
+        self.lone = (self.open == 1).then_some(slot);
+        if self.open == 2 {
+            // The lone one was read without looking at what the poll said of it.
+            (0..self.slots.len()).for_each(|slot| self.mark_ready(slot));
+        }
+        self.mark_ready(slot);
+        Ok(slot)
+    }
+
+    /// Takes a connection out; dropping it closes it.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Connection> {
+        let connection = self.slots.get_mut(slot)?.take()?;
+        self.closing -= usize::from(connection.read_closed);
+        self.free.push(slot);
+        self.open -= 1;
+        self.lone = None;
+        match self.open {
+            // The slots of a crowd that has left are given back.
+            0 => *self = Self { poll: self.poll.take(), ..Self::default() },
+            1 => self.lone = self.slots.iter().position(Option::is_some),
+            _ => {}
+        }
+        Some(connection)
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self, slot: usize) -> Option<&mut Connection> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    /// The slot of a lone connection.
+    #[inline]
+    pub(super) fn lone(&self) -> Option<usize> {
+        self.lone
+    }
+
+    /// Puts a connection at the end of the queue.
+    pub(super) fn mark_ready(&mut self, slot: usize) {
+        if let Some(Some(connection)) = self.slots.get_mut(slot)
+            && !std::mem::replace(&mut connection.queued, true)
+        {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// The next connection that may have bytes.
+    pub(super) fn next_ready(&mut self) -> Option<usize> {
+        while let Some(slot) = self.ready.pop_front() {
+            if let Some(Some(connection)) = self.slots.get_mut(slot) {
+                connection.queued = false;
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Asks which connections have bytes. Returns whether any does, and whether a client waits to be
+    /// accepted.
+    pub(super) fn look(&mut self) -> Result<(bool, bool), EngineError> {
+        let Some((mut poll, mut events)) = self.poll.take() else { return Ok((false, false)) };
+        let (mut any, mut waits) = (false, false);
+        loop {
+            match poll.poll(&mut events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.map_err(|error| EngineError::runtime("look at sockets", error))?,
+            }
+            let mut count = 0;
+            for event in &events {
+                count += 1;
+                if event.token() == LISTENER {
+                    waits = true;
+                    continue;
+                }
+                any = true;
+                let slot = event.token().0;
+                let is_closed = event.is_read_closed() || event.is_error();
+                if let Some(connection) = self.get(slot).filter(|open| is_closed > open.read_closed)
+                {
+                    connection.read_closed = true;
+                    self.closing += 1;
+                }
+                self.mark_ready(slot);
+            }
+            if count < EVENTS {
+                break;
+            }
+        }
+        self.poll = Some((poll, events));
+        Ok((any, waits))
+    }
+
+    /// The connection with the longest line under way.
+    pub(super) fn longest(&mut self) -> Option<&mut Connection> {
+        self.slots.iter_mut().flatten().max_by_key(|connection| connection.unfinished())
+    }
+
+    /// Finds the connections that had no bytes since a time. Returns when the most silent of the
+    /// others last had some.
+    pub(super) fn silent_since(&self, since_ns: u64, found: &mut Vec<usize>) -> Option<u64> {
+        let mut oldest = None::<u64>;
+        for (slot, connection) in self.slots.iter().enumerate() {
+            let Some(Connection { last_ns, .. }) = connection else { continue };
+            if *last_ns <= since_ns {
+                found.push(slot);
+            } else {
+                oldest = Some(oldest.map_or(*last_ns, |oldest| oldest.min(*last_ns)));
+            }
+        }
+        oldest
+    }
+}

@@ -1,0 +1,168 @@
+//! What a progress report says of a source's connections.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The peer closed it.
+    Closed,
+    /// It broke: the peer reset it, or did not answer the kernel's probes.
+    Reset,
+    /// It was silent for longer than `idleTimeout`.
+    TimedOut,
+}
+
+/// Counters of one source, written by its worker and read by whoever reports.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    open: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    closed: AtomicU64,
+    reset: AtomicU64,
+    timed_out: AtomicU64,
+    datagrams: AtomicU64,
+    /// The inode of a UDP socket, under which the kernel counts what it had to drop.
+    udp_inode: AtomicU64,
+}
+
+/// The counters at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionTotals {
+    /// Connections that are open now.
+    pub open: u64,
+    /// Connections that have begun, accepted ones or our own.
+    pub accepted: u64,
+    /// Clients that were closed at once, beyond `maxConnections`.
+    pub refused: u64,
+    /// Connections that the peer closed.
+    pub closed_by_peer: u64,
+    /// Connections that broke.
+    pub reset: u64,
+    /// Connections that were silent for longer than `idleTimeout`.
+    pub timed_out: u64,
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Datagrams that the kernel dropped because its buffer was full (Linux).
+    pub datagrams_dropped: u64,
+}
+
+// ORDERING: all of them relaxed: counters that nothing else depends on.
+impl ConnectionCounts {
+    pub(super) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ended(&self, how: Ending) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let counter = match how {
+            Ending::Closed => &self.closed,
+            Ending::Reset => &self.reset,
+            Ending::TimedOut => &self.timed_out,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn datagram(&self) {
+        self.datagrams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_udp_inode(&self, inode: u64) {
+        self.udp_inode.store(inode, Ordering::Relaxed);
+    }
+
+    /// The counters now.
+    pub fn totals(&self) -> ConnectionTotals {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ConnectionTotals {
+            open: of(&self.open),
+            accepted: of(&self.accepted),
+            refused: of(&self.refused),
+            closed_by_peer: of(&self.closed),
+            reset: of(&self.reset),
+            timed_out: of(&self.timed_out),
+            datagrams: of(&self.datagrams),
+            datagrams_dropped: match of(&self.udp_inode) {
+                0 => 0,
+                inode => dropped(inode),
+            },
+        }
+    }
+}
+
+impl ConnectionTotals {
+    /// Name and value of each, as a progress report has them.
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("connectionsOpen", self.open),
+            ("connectionsAccepted", self.accepted),
+            ("connectionsRefused", self.refused),
+            ("connectionsClosedByPeer", self.closed_by_peer),
+            ("connectionsReset", self.reset),
+            ("connectionsTimedOut", self.timed_out),
+            ("datagramsReceived", self.datagrams),
+            ("datagramsDropped", self.datagrams_dropped),
+        ]
+    }
+
+    /// Adds those of another source.
+    pub fn add(&mut self, other: &Self) {
+        self.open += other.open;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.closed_by_peer += other.closed_by_peer;
+        self.reset += other.reset;
+        self.timed_out += other.timed_out;
+        self.datagrams += other.datagrams;
+        // Parts of a UDP source share a socket, and each of them reads its count.
+        self.datagrams_dropped = self.datagrams_dropped.max(other.datagrams_dropped);
+    }
+}
+
+/// What the kernel says it has dropped of a UDP socket.
+fn dropped(inode: u64) -> u64 {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+    let texts = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    texts.filter_map(|text| drops_of(&text, inode)).sum()
+}
+
+/// The last column of the line with this inode.
+fn drops_of(table: &str, inode: u64) -> Option<u64> {
+    const INODE_COLUMN: usize = 9;
+    let inode = inode.to_string();
+    let line =
+        table.lines().find(|line| line.split_whitespace().nth(INODE_COLUMN) == Some(&inode))?;
+    line.split_whitespace().last()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_stand_in_the_last_column() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             5: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000 0 4711 2 0000000000000000 17\n";
+        assert_eq!(drops_of(table, 4711), Some(17));
+        assert_eq!(drops_of(table, 471), None);
+    }
+
+    #[test]
+    fn each_ending_has_a_counter() {
+        let counts = ConnectionCounts::default();
+        (0..4).for_each(|_| counts.opened());
+        for how in [Ending::Closed, Ending::Reset, Ending::TimedOut] {
+            counts.ended(how);
+        }
+        counts.refused();
+        let found = counts.totals();
+        assert_eq!((found.open, found.accepted, found.refused), (1, 4, 1));
+        assert_eq!((found.closed_by_peer, found.reset, found.timed_out), (1, 1, 1));
+    }
+}

@@ -1,0 +1,113 @@
+//! A connection of our own to a sender, made again with back-off when it is lost.
+
+use super::transport::{Stream, Target};
+use millstream_engine::mio::{Interest, Registry, Token};
+use millstream_engine::tasklet::StepCx;
+use std::io;
+
+const BACKOFF_FIRST_NS: u64 = 50_000_000;
+const BACKOFF_MOST_NS: u64 = 5_000_000_000;
+/// Longest wait for an answer to one attempt.
+const ATTEMPT_NS: u64 = 10_000_000_000;
+
+enum State {
+    Connecting {
+        stream: Stream,
+        until_ns: u64,
+    },
+    Waiting {
+        until_ns: u64,
+    },
+    /// Connected, or never to be again.
+    Still,
+}
+
+/// Connects to one of some addresses, in turn.
+pub struct Dialer {
+    targets: Vec<Target>,
+    at: usize,
+    state: State,
+    backoff_ns: u64,
+}
+
+impl Dialer {
+    /// Connected to the target `at`, or not yet.
+    pub(super) fn new(targets: Vec<Target>, at: usize, connected: bool) -> Self {
+        let state = if connected { State::Still } else { State::Waiting { until_ns: 0 } };
+        Self { targets, at, state, backoff_ns: BACKOFF_FIRST_NS }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.targets[self.at]
+    }
+
+    /// Waits before it connects again.
+    pub(super) fn back_off(&mut self, cx: &mut StepCx<'_>) {
+        // Half of it is random, so that many that lost one sender do not come back at once.
+        let half_ns = self.backoff_ns / 2;
+        let until_ns = cx.env.now_ns() + half_ns + cx.env.random() % (half_ns + 1);
+        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MOST_NS);
+        cx.wake_at(until_ns);
+        self.state = State::Waiting { until_ns };
+    }
+
+    fn failed(&mut self, cx: &mut StepCx<'_>) {
+        self.at = (self.at + 1) % self.targets.len();
+        self.back_off(cx);
+    }
+
+    /// Moves towards a connection. Returns it when it is there.
+    pub(super) fn advance(
+        &mut self,
+        cx: &mut StepCx<'_>,
+        worker: Option<(&Registry, Token)>,
+    ) -> io::Result<Option<Stream>> {
+        match std::mem::replace(&mut self.state, State::Still) {
+            State::Still => Ok(None),
+            State::Waiting { until_ns } if cx.env.now_ns() < until_ns => {
+                cx.wake_at(until_ns);
+                self.state = State::Waiting { until_ns };
+                Ok(None)
+            }
+            State::Waiting { .. } => {
+                let Ok(mut stream) = self.target().connect() else {
+                    self.failed(cx);
+                    return Ok(None);
+                };
+                if let Some((registry, token)) = worker {
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    registry.register(&mut stream, token, interest)?;
+                }
+                let until_ns = cx.env.now_ns() + ATTEMPT_NS;
+                self.state = State::Connecting { stream, until_ns };
+                self.answered(cx)
+            }
+            connecting @ State::Connecting { .. } => {
+                self.state = connecting;
+                self.answered(cx)
+            }
+        }
+    }
+
+    fn answered(&mut self, cx: &mut StepCx<'_>) -> io::Result<Option<Stream>> {
+        let State::Connecting { stream, until_ns } = &self.state else { return Ok(None) };
+        match stream.connected() {
+            Ok(Some(())) => {
+                let connected = std::mem::replace(&mut self.state, State::Still);
+                self.backoff_ns = BACKOFF_FIRST_NS;
+                match connected {
+                    State::Connecting { stream, .. } => Ok(Some(stream)),
+                    _ => Ok(None),
+                }
+            }
+            Ok(None) if cx.env.now_ns() < *until_ns => {
+                cx.wake_at(*until_ns);
+                Ok(None)
+            }
+            _ => {
+                self.failed(cx);
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Framing: where a record ends, and the records that wait for the chain below.
+//!
+//! Only whole records are staged. What was read of a line without its end stays with its
+//! connection, so records of many connections never mix.
+
+use super::line_ends::LineEnds;
+
+/// Bytes of the length before a datagram.
+const PREFIX: usize = 4;
+/// Bytes that the buffer has at first, and that an idle one is cut down to.
+const IDLE_BYTES: usize = 256 * 1024;
+
+/// How records follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Each record is a line.
+    Lines(LineEnds),
+    /// Each record has its length before it: a datagram, which may hold line ends.
+    Sized,
+}
+
+/// A record within bytes that begin with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where its content begins.
+    pub at: usize,
+    /// Bytes of its content.
+    pub length: usize,
+    /// Bytes of all of it.
+    pub whole: usize,
+}
+
+impl Framing {
+    /// The first record. The first `scanned` bytes are known to hold no line end.
+    #[inline]
+    fn first(self, bytes: &[u8], scanned: usize) -> Option<Frame> {
+        match self {
+            Self::Lines(ends) => {
+                let length = scanned + ends.first(&bytes[scanned..])?;
+                // With `lineSep '\n'` the byte at the end is always a line feed.
+                let whole = length + LineEnds::length(bytes, length);
+                Some(Frame { at: 0, length, whole })
+            }
+            Self::Sized => {
+                let prefix = bytes.get(..PREFIX)?.try_into().ok()?;
+                let length = u32::from_le_bytes(prefix) as usize;
+                let whole = PREFIX + length;
+                (bytes.len() >= whole).then_some(Frame { at: PREFIX, length, whole })
+            }
+        }
+    }
+
+    /// How many records end in bytes that begin with one.
+    pub fn count(self, bytes: &[u8]) -> u64 {
+        match self {
+            Self::Lines(ends) => ends.count(bytes),
+            Self::Sized => {
+                let (mut count, mut rest) = (0, bytes);
+                while let Some(frame) = self.first(rest, 0) {
+                    count += 1;
+                    rest = &rest[frame.whole..];
+                }
+                count
+            }
+        }
+    }
+
+    /// Bytes of the whole records at the beginning.
+    fn whole(self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Lines(ends) => ends.last(bytes).map_or(0, |at| at + 1),
+            Self::Sized => {
+                let mut whole = 0;
+                while let Some(frame) = self.first(&bytes[whole..], 0) {
+                    whole += frame.whole;
+                }
+                whole
+            }
+        }
+    }
+}
+
+/// Records in the order in which they became whole, and their offset in the stream.
+pub struct Staged {
+    framing: Framing,
+    buffer: Vec<u8>,
+    start: usize,
+    /// No line ends in `buffer[start..scanned]`.
+    scanned: usize,
+    end: usize,
+    /// Offset of `buffer[start]` in the stream.
+    pub position: u64,
+}
+
+impl Staged {
+    /// An empty one, at the beginning of the stream.
+    pub fn new(framing: Framing) -> Self {
+        Self { framing, buffer: vec![0; IDLE_BYTES], start: 0, scanned: 0, end: 0, position: 0 }
+    }
+
+    /// Bytes that are staged.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is staged.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Offset behind what is staged.
+    pub fn end_position(&self) -> u64 {
+        self.position + self.len() as u64
+    }
+
+    /// Offset behind the last whole record.
+    pub fn whole_position(&self) -> u64 {
+        self.position + self.framing.whole(&self.buffer[self.start..self.end]) as u64
+    }
+
+    /// Room for `bytes` behind what is staged. What is written there is not staged before
+    /// [`add`](Self::add).
+    #[inline]
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.scanned, self.end) = (0, 0, 0);
+        } else if self.buffer.len() - self.end < bytes && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.scanned -= self.start;
+            self.start = 0;
+        }
+        let wanted = self.end + bytes;
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted.max(self.buffer.len() * 2), 0);
+        }
+        &mut self.buffer[self.end..wanted]
+    }
+
+    /// Stages the first `bytes` of the room.
+    #[inline]
+    pub fn add(&mut self, bytes: usize) {
+        self.end += bytes;
+    }
+
+    /// The last `bytes` that were staged.
+    pub fn last(&self, bytes: usize) -> &[u8] {
+        &self.buffer[self.end - bytes..self.end]
+    }
+
+    /// Gives back what a long line or a batch has made it grow by. To be called when idle.
+    pub fn shrink(&mut self) {
+        if self.is_empty() && self.buffer.len() > IDLE_BYTES {
+            (self.start, self.scanned, self.end) = (0, 0, 0);
+            self.buffer.truncate(IDLE_BYTES);
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    /// The first record: where its content is in [`bytes`](Self::bytes).
+    #[inline]
+    pub fn first(&mut self) -> Option<Frame> {
+        let bytes = &self.buffer[self.start..self.end];
+        let found = self.framing.first(bytes, self.scanned - self.start);
+        if found.is_none() {
+            self.scanned = self.end;
+        }
+        found
+    }
+
+    /// What is staged.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Drops the first `bytes`.
+    #[inline]
+    pub fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.position += bytes as u64;
+        self.scanned = self.start;
+    }
+
+    /// Cuts off what follows the last whole record, and returns its offset and its bytes.
+    pub fn cut_partial(&mut self) -> Option<(u64, &[u8])> {
+        let whole = self.framing.whole(self.bytes());
+        let (from, to) = (self.start + whole, self.end);
+        (self.end, self.scanned) = (from, self.scanned.min(from));
+        (from < to).then(|| (self.position + whole as u64, &self.buffer[from..to]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(staged: &mut Staged, bytes: &[u8]) {
+        staged.room(bytes.len()).copy_from_slice(bytes);
+        staged.add(bytes.len());
+    }
+
+    #[test]
+    fn records_come_out_as_they_were_staged() {
+        let mut staged = Staged::new(Framing::Lines(LineEnds::Any));
+        stage(&mut staged, b"ab\r\nc\n");
+        assert_eq!(staged.first(), Some(Frame { at: 0, length: 2, whole: 4 }));
+        staged.consume(4);
+        assert_eq!(staged.first(), Some(Frame { at: 0, length: 1, whole: 2 }));
+        stage(&mut staged, b"half");
+        assert_eq!((staged.end_position(), staged.whole_position()), (10, 6));
+        assert_eq!(staged.cut_partial(), Some((6, &b"half"[..])));
+        staged.consume(2);
+        assert_eq!((staged.first(), staged.position), (None, 6));
+    }
+
+    #[test]
+    fn a_datagram_may_hold_line_ends() {
+        let mut staged = Staged::new(Framing::Sized);
+        for content in [&b"a\nb"[..], b""] {
+            stage(&mut staged, &(content.len() as u32).to_le_bytes());
+            stage(&mut staged, content);
+        }
+        assert_eq!(Framing::Sized.count(staged.bytes()), 2);
+        assert_eq!(staged.first(), Some(Frame { at: 4, length: 3, whole: 7 }));
+        stage(&mut staged, &[9, 0, 0, 0, b'x']);
+        assert_eq!(staged.cut_partial(), Some((11, &[9, 0, 0, 0, b'x'][..])));
+    }
+
+    #[test]
+    fn an_idle_buffer_is_given_back() {
+        let mut staged = Staged::new(Framing::Lines(LineEnds::Lf));
+        stage(&mut staged, &vec![b'x'; 4 << 20]);
+        staged.shrink();
+        assert!(staged.buffer.len() >= 4 << 20, "it is in use");
+        staged.consume(4 << 20);
+        staged.shrink();
+        assert_eq!(staged.buffer.capacity(), IDLE_BYTES);
+    }
+}

@@ -1,0 +1,131 @@
+//! What a durable source keeps: whole records, logged before anyone looks at them.
+
+use super::framing::Framing;
+use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
+use millstream_engine::error::EngineError;
+use millstream_engine::seam::Env;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes of records in one block of the log at most.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// When something was received: on the query's clock, and on the wall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ingest {
+    /// Monotonic, in nanoseconds.
+    pub ns: u64,
+    /// Microseconds since 1970.
+    pub us: i64,
+}
+
+/// The log of a source.
+pub struct Journal {
+    env: Arc<dyn Env>,
+    folder: PathBuf,
+    framing: Framing,
+    /// Open from the first step on.
+    log: Option<CaptureLog>,
+    /// What an earlier run has logged and not committed.
+    pub(super) replay: Option<Replay>,
+    next_connection: u32,
+    /// Whole lines that were received, in all of the log's life.
+    pub(super) lines: u64,
+}
+
+impl Journal {
+    pub(super) fn new(env: Arc<dyn Env>, folder: PathBuf, framing: Framing) -> Self {
+        let (log, replay) = (None, None);
+        Self { env, folder, framing, log, replay, next_connection: 0, lines: 0 }
+    }
+
+    /// Opens the log to go on at `position`. Says where it was torn, if it was.
+    pub(super) fn open(&mut self, position: u64) -> Result<Option<String>, EngineError> {
+        let count = |payload: &[u8]| self.framing.count(payload);
+        let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position, count)?;
+        (self.log, self.replay) = (Some(log), Some(replay));
+        (self.lines, self.next_connection) = (tail.lines, tail.connections);
+        Ok(tail.torn)
+    }
+
+    /// Whether what is received now is logged: the log is open, and all of it has been read again.
+    pub(super) fn is_live(&self) -> bool {
+        self.log.is_some() && self.replay.is_none()
+    }
+
+    fn append(
+        &mut self,
+        (kind, connection): (Kind, u32),
+        position: u64,
+        payload: &[u8],
+        ingest: Ingest,
+    ) -> Result<(), EngineError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let head = Head {
+            position,
+            lines: self.lines,
+            mono_ns: ingest.ns,
+            wall_us: ingest.us,
+            connection,
+            direction: Direction::In,
+            kind,
+        };
+        log.append(&head, payload)
+    }
+
+    /// A connection has begun. Returns its number.
+    pub(super) fn opened(&mut self, position: u64, ingest: Ingest) -> Result<u32, EngineError> {
+        let connection = self.next_connection;
+        self.next_connection += 1;
+        self.append((Kind::Open, connection), position, &[], ingest)?;
+        Ok(connection)
+    }
+
+    /// A connection has ended.
+    pub(super) fn closed(
+        &mut self,
+        connection: u32,
+        position: u64,
+        ingest: Ingest,
+    ) -> Result<(), EngineError> {
+        self.append((Kind::Close, connection), position, &[], ingest)
+    }
+
+    /// Keeps whole records. `skipped` lines before them were received and not kept; they count as
+    /// kept towards their sender, which must not send them again. Returns how many lines that makes.
+    pub(super) fn keep(
+        &mut self,
+        connection: u32,
+        skipped: u64,
+        position: u64,
+        records: &[u8],
+        ingest: Ingest,
+    ) -> Result<u64, EngineError> {
+        let before = self.lines;
+        self.lines += skipped;
+        if records.is_empty() && skipped > 0 {
+            self.append((Kind::Data, connection), position, &[], ingest)?;
+        }
+        let (mut at, mut rest) = (position, records);
+        while !rest.is_empty() {
+            let mut length = rest.len().min(BLOCK_BYTES);
+            if length < rest.len() && rest[length - 1] == b'\r' {
+                // A line feed behind it belongs to the same line end, and so into the same block.
+                length -= 1;
+            }
+            let (block, others) = rest.split_at(length);
+            self.append((Kind::Data, connection), at, block, ingest)?;
+            self.lines += self.framing.count(block);
+            (at, rest) = (at + length as u64, others);
+        }
+        Ok(self.lines - before)
+    }
+
+    /// Everything before this position is committed.
+    pub(super) fn committed(&mut self, position: u64) {
+        // What is still being read again stays, committed or not.
+        if let (Some(log), None) = (&mut self.log, &self.replay) {
+            log.committed(position);
+        }
+    }
+}

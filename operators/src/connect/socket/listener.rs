@@ -1,0 +1,320 @@
+//! What waits for clients, and how the parts of a source share it.
+
+use super::transport::Stream;
+use millstream_engine::mio::event::Source;
+use millstream_engine::mio::net::{TcpListener, UnixListener, UnixStream};
+use millstream_engine::mio::{Interest, Registry, Token};
+use millstream_engine::wake::Waker;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Clients that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4_096;
+/// Files that a process needs besides its clients.
+const OTHER_FILES: u64 = 64;
+
+/// A listening socket that does not block.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket, and its file.
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+impl Listener {
+    pub(super) fn tcp(
+        address: SocketAddr,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<std::net::TcpListener> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        // A listener that is started again does not wait for its old connections to be forgotten.
+        socket.set_reuse_address(true)?;
+        if let Some(bytes) = receive_buffer {
+            // Accepted connections inherit it.
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    /// Takes the next client. Its name is for notices.
+    pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((Stream::Tcp(stream), peer.to_string()))
+            }
+            Self::Unix(listener, file) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Stream::Unix(stream), format!("a client of {}", file.path.display())))
+            }
+        }
+    }
+}
+
+impl Source for Listener {
+    fn register(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.register(to, token, what),
+            Self::Unix(listener, _) => listener.register(to, token, what),
+        }
+    }
+
+    fn reregister(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.reregister(to, token, what),
+            Self::Unix(listener, _) => listener.reregister(to, token, what),
+        }
+    }
+
+    fn deregister(&mut self, from: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.deregister(from),
+            Self::Unix(listener, _) => listener.deregister(from),
+        }
+    }
+}
+
+/// The file of a Unix socket, removed when the last that listens there is gone.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a file that another program has put there since is not ours.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok((found.dev(), found.ino()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // One that stays is found to be stale by the next start.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Listens at a path. A socket file at which nobody listens any more, left by a process that was
+/// killed, is replaced; any other file is left alone.
+pub(super) fn listen_at(
+    path: &Path,
+) -> io::Result<(std::os::unix::net::UnixListener, Arc<SocketFile>)> {
+    use std::os::unix::net::UnixListener;
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            UnixListener::bind(path)?
+        }
+        other => other?,
+    };
+    listener.set_nonblocking(true)?;
+    let identity = SocketFile::identity(path)?;
+    Ok((listener, Arc::new(SocketFile { path: path.to_path_buf(), identity })))
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.file_type().is_socket() {
+        let reason = "the file there is no socket";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, reason));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        // It answers, or is too busy to.
+        _ => return Err(ErrorKind::AddrInUse.into()),
+    }
+    if SocketFile::identity(path)? == (found.dev(), found.ino()) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one if `clients` need it. Returns how many
+/// clients fit, if not all do.
+pub(super) fn make_room_for(clients: usize) -> Option<u64> {
+    let wanted = clients as u64 + OTHER_FILES;
+    let limit = open_files(wanted)?;
+    (limit < wanted).then(|| limit.saturating_sub(OTHER_FILES))
+}
+
+#[cfg(target_os = "linux")]
+fn open_files(wanted: u64) -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft >= wanted || soft >= hard {
+        return Some(soft);
+    }
+    Some(if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_files(_wanted: u64) -> Option<u64> {
+    None
+}
+
+/// Whether a client cannot be accepted now, though it can later.
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+}
+
+/// Whether an error of accepting is one of the client, which left before, or of the way to it.
+pub(super) fn is_of_client(error: &io::Error) -> bool {
+    const EPROTO: i32 = 71;
+    let kinds = [
+        ErrorKind::ConnectionAborted,
+        ErrorKind::ConnectionReset,
+        ErrorKind::Interrupted,
+        ErrorKind::NetworkDown,
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::HostUnreachable,
+        ErrorKind::PermissionDenied,
+    ];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(EPROTO)
+}
+
+/// Who may take the next client.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// Open connections of each part.
+    open: Vec<usize>,
+    wakers: Vec<Option<Waker>>,
+    accepted: u64,
+}
+
+/// What the parts of a listening source know of each other. The part with the fewest clients takes
+/// the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Parts(Arc<Mutex<Crowd>>);
+
+impl Parts {
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Adds a part, and gives its number.
+    pub(super) fn join(&self) -> usize {
+        let mut crowd = self.crowd();
+        crowd.open.push(0);
+        crowd.wakers.push(None);
+        crowd.open.len() - 1
+    }
+
+    pub(super) fn set_waker(&self, part: usize, waker: Waker) {
+        self.crowd().wakers[part] = Some(waker);
+    }
+
+    /// Whether it is this part's turn to accept. If it is not, the part whose turn it is wakes up.
+    pub(super) fn is_turn(&self, part: usize) -> bool {
+        let crowd = self.crowd();
+        let fewest = crowd.open.iter().copied().min().unwrap_or(0);
+        if crowd.open[part] == fewest {
+            return true;
+        }
+        let other = crowd.open.iter().position(|open| *open == fewest);
+        if let Some(waker) = other.and_then(|other| crowd.wakers[other].as_ref()) {
+            waker.wake();
+        }
+        false
+    }
+
+    /// Whether there are `most` clients.
+    pub(super) fn is_full(&self, most: usize) -> bool {
+        self.crowd().open.iter().sum::<usize>() >= most
+    }
+
+    /// Counts a client in, unless there are `most` already.
+    pub(super) fn admit(&self, part: usize, most: usize) -> bool {
+        let mut crowd = self.crowd();
+        let admitted = crowd.open.iter().sum::<usize>() < most;
+        if admitted {
+            crowd.open[part] += 1;
+            crowd.accepted += 1;
+        }
+        admitted
+    }
+
+    /// Counts a client out. The other parts look: it may have been the last, or another's turn to
+    /// accept is over.
+    pub(super) fn leave(&self, part: usize) {
+        let mut crowd = self.crowd();
+        crowd.open[part] -= 1;
+        if crowd.open.len() > 1 {
+            crowd.wakers.iter().flatten().for_each(Waker::wake);
+        }
+    }
+
+    /// Whether there have been clients and none is left.
+    pub(super) fn all_left(&self) -> bool {
+        let crowd = self.crowd();
+        crowd.accepted > 0 && crowd.open.iter().all(|open| *open == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn path(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ms-{name}-{}.sock", std::process::id()));
+        drop(std::fs::remove_file(&path));
+        path
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_removed_at_the_end() {
+        let path = path("stale");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "the file outlives its listener");
+        let (listener, file) = listen_at(&path).unwrap();
+        let taken = listen_at(&path).err().unwrap();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        drop((listener, file));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_left_alone() {
+        let path = path("foreign");
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(listen_at(&path).err().unwrap().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        let (listener, file) = listen_at(&path).unwrap();
+        // Another program has replaced it since.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another").unwrap();
+        drop((listener, file));
+        assert!(path.exists());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_part_with_the_fewest_clients_takes_the_next() {
+        let parts = Parts::default();
+        let [a, b] = [parts.join(), parts.join()];
+        assert!(parts.is_turn(a) && parts.admit(a, 2));
+        assert!(!parts.is_turn(a) && parts.is_turn(b));
+        assert!(parts.admit(b, 2) && !parts.admit(a, 2));
+        parts.leave(a);
+        assert!(parts.is_turn(a) && !parts.all_left());
+        parts.leave(b);
+        assert!(parts.all_left());
+    }
+}

@@ -1,0 +1,226 @@
+//! Makes a source from its options: binds, or makes the first attempt to connect.
+
+use super::datagrams;
+use super::dialer::Dialer;
+use super::journal::{Ingest, Journal};
+use super::listener::{Listener, Parts, SocketFile, listen_at, make_room_for};
+use super::options::{AtEnd, Endpoint, SocketConfig};
+use super::source::{Listening, Origin, SocketSource};
+use super::transport::{Stream, Target};
+use millstream_engine::error::EngineError;
+use millstream_engine::mio::net::{TcpListener, UdpSocket, UnixListener};
+use millstream_engine::seam::Env;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait for the first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where it is tried again later.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// A socket on which all parts of a source receive.
+enum Bound {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
+    Udp(std::net::UdpSocket),
+}
+
+impl Bound {
+    fn listener(&self) -> io::Result<Option<Listener>> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                Some(Listener::Tcp(TcpListener::from_std(listener.try_clone()?)))
+            }
+            Self::Unix(listener, file) => {
+                let listener = UnixListener::from_std(listener.try_clone()?);
+                Some(Listener::Unix(listener, file.clone()))
+            }
+            Self::Udp(_) => None,
+        })
+    }
+}
+
+/// What the parts of a source that listens have in common.
+#[derive(Default)]
+pub struct Shared {
+    bound: Option<Bound>,
+    parts: Parts,
+}
+
+impl SocketConfig {
+    /// Connects, or begins to listen, or listens where another part does. A durable source keeps its
+    /// log in `folder`.
+    pub fn open(
+        &self,
+        env: Arc<dyn Env>,
+        folder: Option<PathBuf>,
+        shared: &mut Shared,
+    ) -> Result<SocketSource, EngineError> {
+        if self.durable && folder.is_none() {
+            return Err(EngineError::operator(
+                "CHECKPOINT_LOCATION_MISSING",
+                "source socket: durable 'true' keeps its log in the query's checkpoint",
+                "Give the query a checkpointLocation, or `run --checkpoint DIR`",
+            ));
+        }
+        let folder = folder.filter(|_| self.durable);
+        let ingest = Ingest { ns: env.now_ns(), us: env.wall_us() };
+        let journal = folder.map(|folder| Journal::new(env, folder, self.framing()));
+        if self.listen {
+            return self.listen(journal, shared);
+        }
+        self.dial(journal, ingest)
+    }
+
+    fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EngineError> {
+        let found = (host, port).to_socket_addrs();
+        let found = found.map_err(|error| self.fails(error, "Check the host name"))?;
+        let found: Vec<_> = found.collect();
+        if found.is_empty() {
+            return Err(self.fails("the name has no address", "Check the host name"));
+        }
+        Ok(found)
+    }
+
+    fn failed(&self, error: io::Error) -> EngineError {
+        let fix = match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound if !self.listen => {
+                match self.endpoint {
+                    Endpoint::Unix(_) => {
+                        "Start the sender first (for example: nc -lkU PATH), let the query wait for it \
+                         with atEnd 'reconnect', or use mode 'listen'"
+                    }
+                    _ => {
+                        "Start the sender first (for example: nc -lk 9999), let the query wait for it \
+                         with atEnd 'reconnect', or use mode 'listen'"
+                    }
+                }
+            }
+            ErrorKind::AddrInUse => match self.endpoint {
+                Endpoint::Unix(_) => "Another program listens there: stop it or take another path",
+                _ => "Another program has this port: stop it or take another",
+            },
+            ErrorKind::AlreadyExists => "Move the file away, or take another path",
+            _ => match self.endpoint {
+                Endpoint::Unix(_) => "Check the path and its permissions",
+                _ => "Check host and port",
+            },
+        };
+        self.fails(error, fix)
+    }
+
+    // ---- listening ----
+
+    fn bind(&self) -> Result<Bound, EngineError> {
+        let (host, port) = match &self.endpoint {
+            Endpoint::Unix(path) => {
+                let bound = listen_at(path).map_err(|error| self.failed(error))?;
+                return Ok(Bound::Unix(bound.0, bound.1));
+            }
+            Endpoint::Tcp { host, port } | Endpoint::Udp { host, port } => (host, *port),
+        };
+        let mut failed = None;
+        for address in self.addresses(host, port)? {
+            let bound = match &self.endpoint {
+                Endpoint::Udp { .. } => {
+                    datagrams::bind(address, self.receive_buffer).map(Bound::Udp)
+                }
+                _ => Listener::tcp(address, self.receive_buffer).map(Bound::Tcp),
+            };
+            match bound {
+                Ok(bound) => return Ok(bound),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(self.failed(failed.unwrap_or_else(|| ErrorKind::NotFound.into())))
+    }
+
+    fn listen(
+        &self,
+        journal: Option<Journal>,
+        shared: &mut Shared,
+    ) -> Result<SocketSource, EngineError> {
+        let bound = match shared.bound.take() {
+            Some(bound) => bound,
+            None => self.bind()?,
+        };
+        let bound = shared.bound.insert(bound);
+        let shares = |error| EngineError::runtime("share a socket", error);
+        if let Bound::Udp(socket) = bound {
+            let own = socket.try_clone().map_err(shares)?;
+            let origin = Origin::Datagrams(UdpSocket::from_std(own));
+            let source = SocketSource::new(self.clone(), origin, journal);
+            datagrams::count_drops(socket, source.counts());
+            return Ok(source);
+        }
+        let Some(listener) = bound.listener().map_err(shares)? else {
+            return Err(self.fails("the protocol has no connections", ""));
+        };
+        let (parts, part) = (shared.parts.clone(), shared.parts.join());
+        let listening = Listening { listener, parts, part, waits: true, not_before_ns: 0 };
+        let mut source = SocketSource::new(self.clone(), Origin::Listen(listening), journal);
+        if part == 0
+            && let Some(room) = make_room_for(self.max_connections)
+        {
+            source.say_later(format!(
+                "socket source: the limit of open files leaves room for {room} clients of \
+                 {} (maxConnections); raise it (ulimit -n)",
+                self.max_connections
+            ));
+        }
+        Ok(source)
+    }
+
+    // ---- connecting ----
+
+    fn dial(&self, journal: Option<Journal>, ingest: Ingest) -> Result<SocketSource, EngineError> {
+        let targets: Vec<Target> = match &self.endpoint {
+            Endpoint::Unix(path) => vec![Target::Unix(path.clone())],
+            Endpoint::Tcp { host, port } | Endpoint::Udp { host, port } => {
+                self.addresses(host, *port)?.into_iter().map(Target::Tcp).collect()
+            }
+        };
+        let waits = self.at_end == AtEnd::Reconnect;
+        let timeout = if waits { FIRST_ATTEMPT } else { CONNECT_TIMEOUT };
+        let mut failed = None;
+        for (at, target) in targets.iter().enumerate() {
+            match target.connect_within(timeout) {
+                Ok(stream) => return self.connected(targets, at, stream, journal, ingest),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let error = failed.unwrap_or_else(|| ErrorKind::NotFound.into());
+        if !waits {
+            return Err(self.failed(error));
+        }
+        let origin = Origin::Dial(Dialer::new(targets, 0, false));
+        let mut source = SocketSource::new(self.clone(), origin, journal);
+        source.say_later(format!(
+            "socket source: cannot connect to {} yet ({error}): waiting for the sender, with a new attempt \
+             every 5 seconds at most",
+            self.endpoint
+        ));
+        Ok(source)
+    }
+
+    fn connected(
+        &self,
+        targets: Vec<Target>,
+        at: usize,
+        stream: Stream,
+        journal: Option<Journal>,
+        ingest: Ingest,
+    ) -> Result<SocketSource, EngineError> {
+        if let (Some(bytes), Stream::Tcp(tcp)) = (self.receive_buffer, &stream) {
+            // The kernel may give less; a smaller buffer holds the sender back sooner.
+            drop(socket2::SockRef::from(tcp).set_recv_buffer_size(bytes));
+        }
+        let origin = Origin::Dial(Dialer::new(targets, at, true));
+        let mut source = SocketSource::new(self.clone(), origin, journal);
+        source.opened(stream, ingest)?;
+        Ok(source)
+    }
+}

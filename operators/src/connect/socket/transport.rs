@@ -1,0 +1,120 @@
+//! Streams and where they lead: TCP or a Unix socket, with one face.
+
+use super::options::KeepAlive;
+use millstream_engine::mio::event::Source;
+use millstream_engine::mio::net::{TcpStream, UnixStream};
+use millstream_engine::mio::{Interest, Registry, Token};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A stream that does not block.
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    #[inline]
+    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            Self::Unix(stream) => stream.read(into),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Whether a connection under way is there: `None` while it is still under way.
+    pub(super) fn connected(&self) -> io::Result<Option<()>> {
+        let Self::Tcp(stream) = self else { return Ok(Some(())) };
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Ok(_) => Ok(Some(())),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(None),
+            // macOS says it this way.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the kernel probe a silent peer, so that one that is gone ends the stream.
+    pub(super) fn keep_alive(&self, keep_alive: &KeepAlive) -> io::Result<()> {
+        let Self::Tcp(stream) = self else { return Ok(()) };
+        let timings = socket2::TcpKeepalive::new()
+            .with_time(Duration::from_nanos(keep_alive.after_ns))
+            .with_interval(Duration::from_nanos(keep_alive.interval_ns))
+            .with_retries(keep_alive.probes);
+        socket2::SockRef::from(stream).set_tcp_keepalive(&timings)
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.register(to, token, what),
+            Self::Unix(stream) => stream.register(to, token, what),
+        }
+    }
+
+    fn reregister(&mut self, to: &Registry, token: Token, what: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.reregister(to, token, what),
+            Self::Unix(stream) => stream.reregister(to, token, what),
+        }
+    }
+
+    fn deregister(&mut self, from: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(from),
+            Self::Unix(stream) => stream.deregister(from),
+        }
+    }
+}
+
+/// An address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Begins to connect, without waiting.
+    pub(super) fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
+            Self::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        }
+    }
+
+    /// Connects, and waits for it so long.
+    pub(super) fn connect_within(&self, timeout: Duration) -> io::Result<Stream> {
+        let Self::Tcp(address) = self else { return self.connect() };
+        let stream = std::net::TcpStream::connect_timeout(address, timeout)?;
+        stream.set_nonblocking(true)?;
+        Ok(Stream::Tcp(TcpStream::from_std(stream)))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
