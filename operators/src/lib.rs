@@ -9,8 +9,16 @@
     doc = "* [`session`]: DataFrames, where tables are named and queries are started."
 )]
 //!
-//! The runtime beneath is `millstream_engine`; [`Config`], [`Trigger`] and [`WaitProfile`] come
-//! from there.
+//! A service that pushes records in and reads results starts at [`stream`] and its
+//! [`Flow`](stream::Flow): [`Input`](stream::Input) and [`Output`](stream::Output) are the handles
+//! of threads, and with the feature `futures` a `Sink` and a `Stream` for async services.
+//!
+//! The runtime beneath is [`engine`], the crate `millstream_engine`: [`Config`], [`Trigger`] and
+//! [`WaitProfile`] come from there, and so do the types of what a query reports
+//! ([`Committed`], [`Percentiles`], [`Stall`]).
+
+// Whoever gets a value of ours can write its type.
+#![warn(unnameable_types)]
 
 #[cfg(feature = "sql")]
 pub mod connect;
@@ -25,9 +33,14 @@ pub mod stream;
 #[cfg(feature = "sql")]
 pub mod table;
 
-pub use millstream_engine::driver::Trigger;
+pub use millstream_engine as engine;
+pub use millstream_engine::driver::{Committed, OperatorState, Trigger};
 pub use millstream_engine::error::EngineError;
+pub use millstream_engine::event_time::EventTimes;
 pub use millstream_engine::job::Config;
+pub use millstream_engine::latency::Percentiles;
+pub use millstream_engine::stall::{Cause, Stall};
+pub use millstream_engine::tasklet::Offset;
 pub use millstream_engine::worker::WaitProfile;
 
 /// The pages of the book whose code must compile.

@@ -49,6 +49,9 @@ pub use channel::{InputSink, OutputStream};
 pub use combine::Combine;
 pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
 pub use keep::{Checkpointed, InMemory, Keep};
+#[doc(hidden)]
+pub use keep::{KeyStates, Noted, Plain};
 pub use millstream_engine::seam::SimEnv;
+pub use ops::Call;
 pub use process::{Context, Processor, Timer};
 pub use state::{Kept, ListState, MapState, States, Ttl, ValueState};

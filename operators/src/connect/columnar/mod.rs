@@ -11,6 +11,9 @@ mod schema;
 mod write;
 
 pub use merge::merged;
+pub use parquet::{
+    Inference as ParquetInference, Mode as RebaseMode, ReadOptions as ParquetReadOptions,
+};
 pub use read::{ColumnInput, Wanted, schema_of};
 pub use write::{ColumnFile, ColumnSink};
 

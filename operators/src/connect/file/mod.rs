@@ -24,7 +24,7 @@ pub use frame::Framing;
 pub use infer::infer;
 pub use input::{Found, Input};
 pub use of_file::Origin;
-pub use sink::{FileSinkConfig, committed_files};
+pub use sink::{FileSink, FileSinkConfig, FileSinkLog, committed_files};
 pub use source::{FileSource, FileSourceConfig};
 pub(crate) use uri::local_path;
 pub use written::line_options;

@@ -18,7 +18,7 @@ use super::expr::compile::Semantics;
 use super::expr::rules::Rules;
 use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::Plan;
-use literals::Reading;
+pub use literals::Reading;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};

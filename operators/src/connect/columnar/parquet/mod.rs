@@ -11,3 +11,7 @@ mod scalar;
 mod shape;
 mod thrift;
 pub mod write;
+
+pub use options::ReadOptions;
+pub use rebase::Mode;
+pub use shape::Inference;

@@ -12,6 +12,7 @@ pub struct ReadOptions {
     pub datetime: Mode,
     /// The same of INT96 times.
     pub int96: Mode,
+    /// How types are inferred where a file leaves a choice.
     pub inference: Inference,
 }
 
