@@ -17,9 +17,6 @@
 //! [`WaitProfile`] come from there, and so do the types of what a query reports
 //! ([`Committed`], [`Percentiles`], [`Stall`]).
 
-// Whoever gets a value of ours can write its type.
-#![warn(unnameable_types)]
-
 #[cfg(feature = "sql")]
 pub mod connect;
 mod due;
@@ -27,8 +24,11 @@ mod hold;
 mod index;
 mod keyed;
 mod places;
+// Whoever gets a value of a query can write its type.
 #[cfg(feature = "sql")]
+#[warn(unnameable_types)]
 pub mod session;
+#[warn(unnameable_types)]
 pub mod stream;
 #[cfg(feature = "sql")]
 pub mod table;

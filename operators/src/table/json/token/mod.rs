@@ -13,7 +13,7 @@ mod quick;
 mod scalars;
 mod strings;
 
-pub use quick::{Head, Quick};
+pub(crate) use quick::{Head, Quick};
 pub(super) use strings::plain_end;
 
 use smallvec::SmallVec;

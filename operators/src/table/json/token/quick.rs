@@ -18,7 +18,7 @@ const EXACT_POWERS: [f64; 23] = [
 
 /// A name in quotes with the colon behind it, as most writers write it.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     text: Box<[u8]>,
     /// The first 16 bytes of the text, and which of them there are.
     words: [u64; 2],
@@ -57,7 +57,7 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
 
 /// A number without an exponent: `value / 10^behind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plain {
+pub(crate) struct Plain {
     negative: bool,
     value: u64,
     /// Digits behind the point.
@@ -101,7 +101,7 @@ impl Plain {
 
 /// A value that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quick<'j> {
+pub(crate) enum Quick<'j> {
     /// A string.
     Text(&'j [u8]),
     /// A number.
@@ -127,7 +127,7 @@ impl Quick<'_> {
 
 /// A place to which the reader can return: before the first token of a member's value.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     at: usize,
     begin: usize,
 }
@@ -135,7 +135,7 @@ pub struct Place {
 impl<'j> Tokens<'j> {
     /// Reads a name and its colon if they come next in the present object.
     #[inline]
-    pub fn skip_head(&mut self, head: &Head) -> bool {
+    pub(crate) fn skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
             return false;
         }
@@ -195,7 +195,7 @@ impl<'j> Tokens<'j> {
 
     /// Reads a value that begins here, behind the colon of a name or in an array.
     #[inline]
-    pub fn quick_value(&mut self) -> Option<Quick<'j>> {
+    pub(crate) fn quick_value(&mut self) -> Option<Quick<'j>> {
         let begin = self.at;
         match self.bytes.get(begin)? {
             b'"' => {
@@ -265,7 +265,7 @@ impl<'j> Tokens<'j> {
     /// Goes into an array that begins here, behind the colon of a name; gives the place to which
     /// [`Self::rewind`] returns.
     #[inline]
-    pub fn open_array(&mut self) -> Option<Place> {
+    pub(crate) fn open_array(&mut self) -> Option<Place> {
         if self.bytes.get(self.at) != Some(&b'[') || self.scopes.len() > DEPTH_MAX {
             return None;
         }
@@ -296,7 +296,7 @@ impl<'j> Tokens<'j> {
 
     /// Returns to where an array has begun, for the long way.
     #[cold]
-    pub fn rewind(&mut self, place: Place) {
+    pub(crate) fn rewind(&mut self, place: Place) {
         self.set_current(Token::Name, place.begin, place.at);
     }
 }
