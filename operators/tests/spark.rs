@@ -41,7 +41,11 @@ fn expressions_are_what_spark_makes_of_them() {
         .map(|line| line.split_once(" -- ").expect("an expression, --, and why"))
         .collect();
     let (mut wrong, mut checked) = (Vec::new(), 0);
-    let lists = [include_str!("spark/expected.jsonl"), include_str!("spark/text.jsonl")];
+    let lists = [
+        include_str!("spark/expected.jsonl"),
+        include_str!("spark/text.jsonl"),
+        include_str!("spark/templates.jsonl"),
+    ];
     for line in lists.into_iter().flat_map(str::lines) {
         let expected: Json = serde_json::from_str(line).unwrap();
         let text = |key: &str| expected[key].as_str().map(str::to_string);

@@ -5,6 +5,7 @@ operators/tests/spark.
     pip install pyspark==4.3.0
     tools/spark/expressions.py > operators/tests/spark/expected.jsonl
     tools/spark/expressions.py text.txt > operators/tests/spark/text.jsonl
+    tools/spark/expressions.py templates.txt > operators/tests/spark/templates.jsonl
 
 One JSON object per line: the expression, its type and its value as text, or the error's condition.
 """

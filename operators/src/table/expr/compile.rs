@@ -30,7 +30,7 @@ impl EvalError {
     /// Whether it is an error in ANSI mode only, and NULL without it.
     pub fn is_of_ansi(&self) -> bool {
         // All others fail in both modes: to take a new one for a NULL would lose rows in silence.
-        const OF_ANSI: [&str; 13] = [
+        const OF_ANSI: [&str; 14] = [
             "ARITHMETIC_OVERFLOW",
             "BINARY_ARITHMETIC_OVERFLOW",
             "CANNOT_PARSE_TIMESTAMP",
@@ -41,6 +41,7 @@ impl EvalError {
             "ILLEGAL_DAY_OF_WEEK",
             "INVALID_ARRAY_INDEX",
             "INVALID_FRACTION_OF_SECOND",
+            "INVALID_URL",
             "NUMERIC_OUT_OF_SUPPORTED_RANGE",
             "NUMERIC_VALUE_OUT_OF_RANGE.WITH_SUGGESTION",
             "REMAINDER_BY_ZERO",

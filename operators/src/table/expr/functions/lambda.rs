@@ -382,8 +382,12 @@ fn zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
     let (x, y) = (call.element(0).clone(), call.element(1).clone());
     let [a, b, body] = parts(args);
     from_cells(call.to.physical(), move |cx| {
-        let (a, b) = (a.cell(cx)?, b.cell(cx)?);
-        if a.is_null() || b.is_null() {
+        let a = a.cell(cx)?;
+        if a.is_null() {
+            return Ok(Cell::Null);
+        }
+        let b = b.cell(cx)?;
+        if b.is_null() {
             return Ok(Cell::Null);
         }
         let (mut a, mut b) = (elements(a.array(), &x), elements(b.array(), &y));

@@ -13,6 +13,7 @@ mod lambda;
 mod levenshtein;
 mod like;
 mod map;
+mod mask;
 mod math;
 mod names;
 mod number;
@@ -27,6 +28,8 @@ mod strict;
 mod string;
 mod text;
 mod time;
+mod to_char;
+mod url;
 mod value_index;
 
 pub(crate) use charset::type_name;
@@ -165,7 +168,7 @@ const fn nullable_cells(
 
 const MANY: usize = usize::MAX;
 
-fn tables() -> [&'static [Function]; 22] {
+fn tables() -> [&'static [Function]; 25] {
     [
         math::FUNCTIONS,
         number::FUNCTIONS,
@@ -189,6 +192,9 @@ fn tables() -> [&'static [Function]; 22] {
         window::FUNCTIONS,
         equal::FUNCTIONS,
         random::FUNCTIONS,
+        mask::FUNCTIONS,
+        to_char::FUNCTIONS,
+        url::FUNCTIONS,
     ]
 }
 
@@ -224,7 +230,7 @@ pub fn is_operator(name: &str) -> bool {
 pub use math::wrapping;
 
 /// Functions that Spark has and this version has not: refused as such, not as unknown.
-const LATER: [&str; 5] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json", "to_char"];
+const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = name.to_ascii_lowercase();
@@ -335,6 +341,11 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     }
     if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
         return condition::decode(args);
+    }
+    if matches!(name.to_ascii_lowercase().as_str(), "to_char" | "to_varchar")
+        && let Some(resolved) = to_char::of_other_types(&args)
+    {
+        return resolved;
     }
     if Rules::current().timestamps_without_zone {
         match name.to_ascii_lowercase().as_str() {
@@ -569,6 +580,22 @@ fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError {
         format!("`{name}` needs {wanted}, but `{arg}` is {}", arg.data_type),
         "",
     )
+}
+
+/// The text of a constant argument: of a literal, or of an expression that reads no column.
+fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<String>> {
+    if arg.data_type != DataType::String && arg.data_type != DataType::Null {
+        return Err(unexpected(name, "a constant STRING", arg));
+    }
+    match super::compile::fold(arg.clone(), Semantics::default()).node {
+        Node::Literal(Value::String(text)) => Ok(Some(text)),
+        Node::Literal(_) => Ok(None),
+        _ => Err(PlanError::new(
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+            format!("`{name}` needs a constant text, but has `{arg}`"),
+            "",
+        )),
+    }
 }
 
 /// Text that was made, as a value.

@@ -17,6 +17,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("!=", "<>"),
     ("cardinality", "size"),
     ("ceiling", "ceil"),
+    ("to_varchar", "to_char"),
     ("signum", "sign"),
     ("ifnull", "coalesce"),
     ("nvl", "coalesce"),
@@ -76,6 +77,8 @@ const TRIED: &[(&str, &str)] = &[
     ("to_binary", "to_binary"),
     ("validate_utf8", "validate_utf8"),
     ("url_decode", "url_decode"),
+    ("parse_url", "parse_url"),
+    ("to_number", "to_number"),
 ];
 
 /// Functions that have no entry in the tables.

@@ -1,0 +1,99 @@
+//! Texts whose letters and digits are hidden, and numbers of cards that are checked.
+
+use super::{Call, Function, Typed, called, cells, constant_text, typed, unexpected};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{Compiled, from_cells, text_in};
+use crate::table::regexp::{CharSet, char_set};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+use std::sync::LazyLock;
+
+use DataType as T;
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    called(
+        "mask",
+        "mask(s[, capital, small, digit, other]): characters of each kind replaced by one; NULL keeps them",
+        (1, 5),
+        resolve_mask,
+        mask,
+    ),
+    cells(
+        "luhn_check",
+        "luhn_check(digits): whether the last digit is the check digit of the others (ISO/IEC 7812)",
+        (1, 1),
+        |n, a| typed(n, a, &[T::String], T::Boolean),
+        |a, _, _| Ok(Cell::Bool(has_check_digit(a[0].bytes()))),
+    ),
+];
+
+static CAPITALS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Lu"]));
+static SMALL: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Ll"]));
+static DIGITS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Nd"]));
+
+/// What stands for capital letters, small letters, digits and others where nothing is given.
+const GIVEN: [Option<&str>; 4] = [Some("X"), Some("x"), Some("n"), None];
+
+fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
+    if !matches!(args[0].data_type, T::String | T::Null) {
+        return Err(unexpected(name, "a STRING", &args[0]));
+    }
+    let mut resolved = vec![args[0].clone().coerce(&T::String)];
+    for (index, given) in GIVEN.iter().enumerate() {
+        let by = match args.get(index + 1) {
+            Some(arg) => constant_text(name, arg)?,
+            None => given.map(str::to_string),
+        };
+        if let Some(by) = by.as_deref().filter(|by| by.chars().count() != 1) {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.INPUT_SIZE_NOT_ONE",
+                format!("`{name}` replaces by one character, not by '{by}'"),
+                "Give one character, or NULL to keep what is there",
+            ));
+        }
+        resolved.push(Resolved::literal(by.map_or(Value::Null, Value::String), T::String));
+    }
+    let nullable = resolved[0].nullable;
+    Ok((resolved, T::String, nullable))
+}
+
+fn mask(args: Vec<Compiled>, call: Call) -> Compiled {
+    let by = [1, 2, 3, 4].map(|index| call.text(index).and_then(|text| text.chars().next()));
+    let [capital, small, digit, other] = by;
+    let masked = move |c: char| {
+        let code = u32::from(c);
+        let by = match () {
+            () if CAPITALS.contains(code) => capital,
+            () if SMALL.contains(code) => small,
+            () if DIGITS.contains(code) => digit,
+            () => other,
+        };
+        by.unwrap_or(c)
+    };
+    let mut args = args.into_iter();
+    let Some(text) = args.next() else { unreachable!("resolution counted the arguments") };
+    from_cells(call.to.physical(), move |cx| {
+        let text = text.cell(cx)?;
+        if text.is_null() {
+            return Ok(Cell::Null);
+        }
+        let text = text_in(text.bytes(), cx.arena);
+        let mut out = bumpalo::collections::String::with_capacity_in(text.len(), cx.arena);
+        out.extend(text.chars().map(masked));
+        Ok(Cell::Bytes(out.into_bump_str().as_bytes()))
+    })
+}
+
+/// Luhn's formula: from the right each second digit counts twice, and its digits are added.
+fn has_check_digit(digits: &[u8]) -> bool {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    let sum = digits.iter().rev().enumerate().fold(0, |sum: u64, (place, digit)| {
+        let value = u64::from(digit - b'0') << (place % 2);
+        sum + if value > 9 { value - 9 } else { value }
+    });
+    sum.is_multiple_of(10)
+}
