@@ -131,8 +131,7 @@ fn is_server(c: u8) -> bool {
 
 /// Whether a text consists of such characters, escapes and characters beyond ASCII.
 fn has_only(text: &str, is_legal: fn(u8) -> bool) -> Parsed<bool> {
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
+    for (at, c) in text.char_indices() {
         if c.is_ascii() && is_legal(c as u8) {
             continue;
         }
