@@ -15,6 +15,8 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 /// An epoch in an hour: nothing but what is tested wakes a worker.
 const TRIGGERS: [Trigger; 2] =
     [Trigger::Continuous { interval_ns: HOUR_NS }, Trigger::AsSoonAsPossible];
+/// Records that an input holds, and results that an output holds.
+const CAPACITY: u64 = 4_096;
 /// More than input, output and the batch in between hold.
 const MORE_THAN_FITS: u64 = 40_000;
 
@@ -81,6 +83,7 @@ fn expect_poison() {
 fn query_in(state: State, config: Config, parallelism: usize) -> (Input<u64>, Output<u64>, Query) {
     expect_poison();
     let flow = Flow::new("order").parallelism(parallelism);
+    let flow = flow.unread_output_timeout(Duration::ZERO);
     let (mut input, numbers) = flow.channel::<u64>();
     let (sink, output) = flow.output();
     let checked = numbers.map(|n| {
@@ -91,7 +94,7 @@ fn query_in(state: State, config: Config, parallelism: usize) -> (Input<u64>, Ou
     let query = flow.start(config).unwrap();
     match state {
         State::Empty => {}
-        State::Full => fill(&mut input),
+        State::Full => fill(&mut input, &query),
         State::Panics => input.push(POISON).unwrap(),
         State::Failed => {
             input.push(POISON).unwrap();
@@ -101,16 +104,12 @@ fn query_in(state: State, config: Config, parallelism: usize) -> (Input<u64>, Ou
     (input, output, query)
 }
 
-/// Pushes until nothing moves any more.
-fn fill(input: &mut Input<u64>) {
-    let mut full = 0;
-    while full < 20 {
-        match input.push_timeout(1, Duration::from_micros(100)) {
-            Ok(()) => full = 0,
-            Err(PushError::Full(_)) => full += 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
+/// Fills the output, and then the input. With one instance nothing moves after that.
+fn fill(input: &mut Input<u64>, query: &Query) {
+    // One more than the output holds: all are taken, and the sink waits with the last.
+    (0..CAPACITY + 1).for_each(|_| input.push(1).unwrap());
+    assert_eq!(query.await_termination().unwrap_err().condition(), "OUTPUT_NOT_READ");
+    while input.try_push(1).is_ok() {}
 }
 
 /// Every order in which handles can be dropped.
@@ -131,29 +130,39 @@ fn orders(handles: usize) -> Vec<Vec<usize>> {
 
 #[test]
 fn handles_can_be_dropped_in_any_order() {
-    const NAMES: [&str; 4] = ["input", "output", "query", "clone"];
     for config in all_configs() {
         for state in STATES {
-            for order in orders(4) {
-                let parallelism = 1 + order[0] % 2;
-                let names = order.iter().map(|handle| NAMES[*handle]).collect::<Vec<_>>();
-                let (wait, trigger) = (config.wait, config.trigger);
-                let what = format!("{names:?}, {state:?}, {wait:?}, {trigger:?}, x{parallelism}");
-                let config = config.clone();
-                within(&what, move || {
-                    let (input, output, query) = query_in(state, config, parallelism);
-                    let clone = input.clone();
-                    let mut handles: [Option<Box<dyn Send>>; 4] = [
-                        Some(Box::new(input)),
-                        Some(Box::new(output)),
-                        Some(Box::new(query)),
-                        Some(Box::new(clone)),
-                    ];
-                    order.into_iter().for_each(|handle| drop(handles[handle].take()));
+            let orders = orders(4);
+            for some in orders.chunks(4) {
+                let all = some.iter().map(|order| {
+                    let (order, config) = (order.clone(), config.clone());
+                    std::thread::spawn(move || drop_in_order(order, state, config))
                 });
+                let all = all.collect::<Vec<_>>();
+                all.into_iter().for_each(|one| one.join().unwrap());
             }
         }
     }
+}
+
+/// Drops input, output, query and a clone of the input in an order.
+fn drop_in_order(order: Vec<usize>, state: State, config: Config) {
+    const NAMES: [&str; 4] = ["input", "output", "query", "clone"];
+    let parallelism = 1 + order[0] % 2;
+    let names = order.iter().map(|handle| NAMES[*handle]).collect::<Vec<_>>();
+    let (wait, trigger) = (config.wait, config.trigger);
+    let what = format!("{names:?}, {state:?}, {wait:?}, {trigger:?}, x{parallelism}");
+    within(&what, move || {
+        let (input, output, query) = query_in(state, config, parallelism);
+        let clone = input.clone();
+        let mut handles: [Option<Box<dyn Send>>; 4] = [
+            Some(Box::new(input)),
+            Some(Box::new(output)),
+            Some(Box::new(query)),
+            Some(Box::new(clone)),
+        ];
+        order.into_iter().for_each(|handle| drop(handles[handle].take()));
+    });
 }
 
 #[test]
@@ -164,19 +173,26 @@ fn stop_ends_a_query_whose_output_nobody_reads_and_loses_nothing() {
             let config = config.clone();
             within(&what, move || {
                 let flow = Flow::new("unread").parallelism(parallelism);
+                let flow = flow.unread_output_timeout(Duration::ZERO);
                 let (mut input, numbers) = flow.channel::<u64>();
                 let (sink, mut output) = flow.output();
                 numbers.flat_map(|n| [2 * n, 2 * n + 1]).sink(sink);
                 let query = flow.start(config).unwrap();
-                for n in 0..MORE_THAN_FITS {
-                    if input.push_timeout(n, Duration::from_millis(20)).is_err() {
-                        break;
+                let push = std::thread::spawn(move || {
+                    for n in 0.. {
+                        if input.push(n).is_err() {
+                            return input;
+                        }
                     }
-                }
+                    unreachable!("the input is closed before")
+                });
+                let unread = query.await_termination().unwrap_err();
+                assert_eq!(unread.condition(), "OUTPUT_NOT_READ");
                 query.stop().unwrap();
+                let mut input = push.join().unwrap();
                 // Each record that is in an epoch has its results, in their order.
                 let committed = input.committed();
-                assert!(committed > 2048, "{committed}");
+                assert!(committed >= CAPACITY / 2, "{committed}");
                 for result in 0..2 * committed {
                     assert_eq!(output.try_recv(), Some(result));
                 }
@@ -208,8 +224,10 @@ fn a_checkpointed_flow_stopped_unread_goes_on_where_it_was() {
                         break;
                     }
                 }
+                // A run gets on.
+                results.push(output.recv().unwrap().1);
                 query.stop().unwrap();
-                assert!(input.committed() > pushed, "a run gets on");
+                assert!(input.committed() > pushed);
                 pushed = input.committed();
                 results.extend(std::iter::from_fn(|| output.try_recv()).map(|(_, count)| count));
             }
@@ -266,13 +284,12 @@ fn a_slow_reader_is_no_reason_to_give_up() {
             std::iter::from_fn(|| output.recv().ok()).count()
         });
         first.wait();
-        fill(&mut input);
+        (0..2 * CAPACITY).for_each(|n| input.push(n).unwrap());
         drop(input);
-        assert!(!query.await_termination_timeout(Duration::from_millis(200)).unwrap());
         let waits = std::thread::spawn(move || query.await_termination());
         reads.wait();
         waits.join().unwrap().unwrap();
-        assert!(reader.join().unwrap() > 4096);
+        assert_eq!(reader.join().unwrap() as u64, 2 * CAPACITY);
     });
 }
 

@@ -75,6 +75,7 @@ where
             entries: SplitTable::default(),
             value: Vec::new(),
             deferred: Vec::new(),
+            memory: 0,
             log,
         };
         job.operator(instances).into_iter().map(noted).collect()
@@ -195,6 +196,8 @@ struct Entry<K, S> {
     state: S,
     /// Where its last change is noted.
     slot: Slot,
+    /// Length of the state when it was last written: about what it owns apart, if it owns any.
+    written: u32,
 }
 
 impl<K: Hash, S: Kept> Entry<K, S> {
@@ -203,13 +206,13 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     fn change<R>(
         &mut self,
         hash: u64,
-        Notes { log, value, deferred }: Notes<'_>,
+        Notes { log, value, deferred, memory }: Notes<'_>,
         body: impl FnOnce(&mut S) -> R,
     ) -> Result<R, EngineError> {
         let output = body(&mut self.state);
         match log.put_at(&mut self.slot) {
             WriteAt::Once => {
-                self.encode(hash, value)?;
+                self.encode(hash, value, memory)?;
                 log.put(&mut self.slot, hash, &self.bytes, value);
             }
             WriteAt::Marker { first: true } => deferred.push((hash, self.bytes.clone())),
@@ -218,10 +221,26 @@ impl<K: Hash, S: Kept> Entry<K, S> {
         Ok(output)
     }
 
-    fn encode(&self, hash: u64, out: &mut Vec<u8>) -> Result<(), EngineError> {
+    /// Writes the state, and counts its length in the memory of all.
+    fn encode(
+        &mut self,
+        hash: u64,
+        out: &mut Vec<u8>,
+        memory: &mut u64,
+    ) -> Result<(), EngineError> {
         out.clear();
         out.extend_from_slice(&hash.to_le_bytes());
-        write(&self.state, out)
+        write(&self.state, out)?;
+        if std::mem::needs_drop::<S>() {
+            self.count(out.len(), memory);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, length: usize, memory: &mut u64) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.written, length);
+        *memory = *memory + u64::from(length) - u64::from(before);
     }
 }
 
@@ -230,6 +249,7 @@ struct Notes<'n> {
     log: &'n mut StateLog,
     value: &'n mut Vec<u8>,
     deferred: &'n mut Vec<(u64, Box<[u8]>)>,
+    memory: &'n mut u64,
 }
 
 /// In checkpoints too.
@@ -239,6 +259,8 @@ pub struct Noted<K, S> {
     value: Vec<u8>,
     /// Hashes and keys of long states, which are written at the marker.
     deferred: Vec<(u64, Box<[u8]>)>,
+    /// What keys and states own apart from their entries, about.
+    memory: u64,
     log: StateLog,
 }
 
@@ -250,60 +272,77 @@ fn add<K: Hash, S>(
     hash: u64,
     (key, bytes, state): (K, Box<[u8]>, S),
 ) -> &mut Entry<K, S> {
-    let entry = Entry { key, bytes, state, slot: Slot::default() };
+    let entry = Entry { key, bytes, state, slot: Slot::default(), written: 0 };
     entries.insert_unique(hash, entry, |entry| hash_key(&entry.key))
 }
 
 impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K, S> {
     #[inline]
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
-        let Self { log, value, deferred, .. } = self;
-        let (hash, notes) = (hash_key(key), Notes { log, value, deferred });
+        let Self { log, value, deferred, memory, .. } = self;
+        let (hash, notes) = (hash_key(key), Notes { log, value, deferred, memory });
         if let Some(entry) = self.entries.find_mut(hash, |entry| entry.key == *key) {
             return entry.change(hash, notes, body);
         }
         let mut bytes = Vec::new();
         write(key, &mut bytes)?;
+        *notes.memory += key_memory::<K>(&bytes);
         let new = (key.clone(), bytes.into_boxed_slice(), S::default());
         add(&mut self.entries, hash, new).change(hash, notes, body)
     }
 
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { entries, log, .. } = self;
+        let Self { entries, log, memory, .. } = self;
         log.restore(|_, bytes, value| {
             let key: K = read(bytes)?;
             let hash = hash_key(&key);
             let Some(value) = value else {
-                drop(entries.remove(hash, |entry| entry.key == key));
+                if let Some(entry) = entries.remove(hash, |entry| entry.key == key) {
+                    *memory -= key_memory::<K>(&entry.bytes) + u64::from(entry.written);
+                }
                 return Ok(());
             };
+            let length = if std::mem::needs_drop::<S>() { value.len() } else { 0 };
             let (written, state) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
             let state: S = read(state)?;
             if u64::from_le_bytes(*written) != hash {
                 return Err(hashed_otherwise());
             }
-            match entries.find_mut(hash, |entry| entry.key == key) {
-                Some(entry) => entry.state = state,
-                None => drop(add(entries, hash, (key, bytes.into(), state))),
-            }
+            let entry = match entries.find_mut(hash, |entry| entry.key == key) {
+                Some(entry) => {
+                    entry.state = state;
+                    entry
+                }
+                None => {
+                    *memory += key_memory::<K>(bytes);
+                    add(entries, hash, (key, bytes.into(), state))
+                }
+            };
+            entry.count(length, memory);
             Ok(())
         })
     }
 
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        let Self { entries, log, value, deferred, .. } = self;
+        let Self { entries, log, value, deferred, memory, .. } = self;
         for (hash, bytes) in deferred.drain(..) {
             if let Some(entry) = entries.find_mut(hash, |entry| entry.bytes == bytes) {
-                entry.encode(hash, value)?;
+                entry.encode(hash, value, memory)?;
                 log.write(&mut entry.slot, hash, &entry.bytes, value);
             }
         }
         let keys = self.entries.len() as u64;
-        // What a table needs beside its entries, and what is behind a pointer, about.
-        let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64;
+        // With what a table needs beside its entries, about.
+        let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64 + self.memory;
         self.log.hand_over(epoch, keys, bytes);
         Ok(())
     }
+}
+
+/// What a key owns apart from its entry, about: how it is written, and itself.
+fn key_memory<K>(bytes: &[u8]) -> u64 {
+    let copies = if std::mem::needs_drop::<K>() { 2 } else { 1 };
+    (bytes.len() * copies) as u64
 }
 
 /// Reads what must be all of some bytes.

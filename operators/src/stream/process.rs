@@ -260,6 +260,12 @@ impl<K> Keyed for Entry<K> {
     }
 }
 
+/// What a key owns apart from its entry, about: how it is written, and itself.
+fn key_memory<K>(entry: &Entry<K>) -> u64 {
+    let copies = if std::mem::needs_drop::<K>() { 2 } else { 1 };
+    (entry.bytes.len() * copies) as u64
+}
+
 /// What a stage is made of.
 pub(super) struct Parts {
     pub states: Arc<States>,
@@ -280,6 +286,8 @@ pub(super) struct Process<K, P, D> {
     clocks: Clocks,
     /// Parts of state that there are.
     kept: u64,
+    /// Memory of their values, and of what the keys own, about.
+    memory: u64,
     buffer: Buffer,
     key: Vec<u8>,
     /// The wall clock of this drain, once it was asked.
@@ -310,6 +318,7 @@ where
             entries: Table::default(),
             clocks: Clocks::default(),
             kept: 0,
+            memory: 0,
             buffer: Buffer::default(),
             key: Vec::new(),
             owes: false,
@@ -345,6 +354,7 @@ where
             expires_us: NEVER,
             there: true,
         };
+        self.memory += key_memory(&entry);
         self.entries.insert(entry) as u32
     }
 
@@ -354,6 +364,7 @@ where
         let nothing = entry.timers.is_empty() && entry.cells.iter().all(|cell| cell.is_empty());
         if entry.there && nothing {
             entry.there = false;
+            self.memory -= key_memory(entry);
             self.entries.free(at as usize);
         }
     }
@@ -388,8 +399,9 @@ where
                 continue;
             }
             let cell = entry.cells.get_mut(usize::from(state) - 1).ok_or_else(damaged)?;
-            let more = cell.restore(part, value.as_deref())?;
-            self.kept = self.kept.saturating_add_signed(more);
+            let (parts, memory) = cell.restore(part, value.as_deref())?;
+            self.kept = self.kept.saturating_add_signed(parts);
+            self.memory = self.memory.saturating_add_signed(memory);
         }
         for at in 0..self.entries.places() as u32 {
             for timer in self.entries[at as usize].timers.clone() {
@@ -416,7 +428,8 @@ where
     fn hand_over(&mut self, epoch: Epoch) {
         let keys = self.entries.len() as u64;
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
-        let bytes = keys * (size_of::<Entry<K>>() + cells + 64) as u64 + self.kept * 48;
+        let bytes =
+            keys * (size_of::<Entry<K>>() + cells + 64) as u64 + self.kept * 48 + self.memory;
         self.parts.log.hand_over(epoch, self.kept, bytes);
     }
 }
@@ -444,6 +457,7 @@ where
         let notes = Notes {
             log: &mut self.parts.log,
             parts: &mut self.kept,
+            memory: &mut self.memory,
             hash: entry.hash,
             key: &entry.bytes,
             now_us,
@@ -539,6 +553,7 @@ where
         let mut notes = Notes {
             log: &mut self.parts.log,
             parts: &mut self.kept,
+            memory: &mut self.memory,
             hash: entry.hash,
             key: &entry.bytes,
             now_us,

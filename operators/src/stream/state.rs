@@ -132,6 +132,8 @@ pub(super) struct Notes<'n> {
     pub log: &'n mut StateLog,
     /// Parts that there are, of all keys.
     pub parts: &'n mut u64,
+    /// Memory of these parts' values, about.
+    pub memory: &'n mut u64,
     pub hash: u64,
     pub key: &'n [u8],
     /// The processing time.
@@ -172,31 +174,53 @@ pub(super) fn damaged() -> EngineError {
     )
 }
 
+/// The memory of a value, about: what it owns apart is taken to be as long as it is written. `written`
+/// if it was written anyway.
+fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
+    let apart = if std::mem::needs_drop::<V>() {
+        written.unwrap_or_else(|| postcard::experimental::serialized_size(value).unwrap_or(0))
+    } else {
+        0
+    };
+    u32::try_from(size_of::<V>() + apart).unwrap_or(u32::MAX)
+}
+
 impl Notes<'_> {
     /// The key of a part.
     fn begin(&mut self, state: usize) -> &mut Vec<u8> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
     }
 
+    /// Notes a value and counts its memory, which it returns.
     fn put<V: Serialize>(
         &mut self,
         slot: &mut Slot,
         value: &V,
         expires_us: i64,
-    ) -> Result<(), EngineError> {
+    ) -> Result<u32, EngineError> {
         let Buffer { key, value: out } = &mut *self.buffer;
         if self.log.is_on() {
             out.clear();
             out.extend_from_slice(&expires_us.to_le_bytes());
             write(value, out)?;
         }
+        // Without the time before the value.
+        let memory = memory_of(value, self.log.is_on().then(|| out.len() - size_of::<i64>()));
         self.log.put(slot, self.hash, key, out);
-        Ok(())
+        *self.memory += u64::from(memory);
+        Ok(memory)
     }
 
-    fn erase(&mut self) {
+    /// Forgets the part whose key was begun, and the memory of its value.
+    fn erase(&mut self, memory: u32) {
         self.log.delete(&mut Slot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;
+        self.release(memory);
+    }
+
+    /// The value of a part is another one now.
+    fn release(&mut self, memory: u32) {
+        *self.memory -= u64::from(memory);
     }
 
     /// Notes a timer, or that there is none any more.
@@ -208,7 +232,7 @@ impl Notes<'_> {
             self.log.put(&mut Slot::default(), self.hash, key, &NEVER.to_le_bytes());
             *self.parts += 1;
         } else {
-            self.erase();
+            self.erase(0);
         }
     }
 }
@@ -232,8 +256,8 @@ pub(super) trait Cell: Send {
     fn any_ref(&self) -> &dyn Any;
     fn is_empty(&self) -> bool;
     /// Takes a part of the checkpoint in, or that there is none. Returns how many more parts there
-    /// are.
-    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError>;
+    /// are, and how much more memory their values have.
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError>;
     /// Takes away what has expired. Returns when the next does.
     fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError>;
 }
@@ -243,14 +267,25 @@ struct Held<V> {
     value: V,
     expires_us: i64,
     slot: Slot,
+    /// See [`memory_of`].
+    memory: u32,
 }
 
 impl<V: Kept> Held<V> {
     fn read(bytes: &[u8]) -> Result<Self, EngineError> {
         let (expires, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
         let value = postcard::from_bytes(rest).map_err(|_| damaged())?;
-        Ok(Self { value, expires_us: i64::from_le_bytes(*expires), slot: Slot::default() })
+        let memory = memory_of(&value, Some(rest.len()));
+        let expires_us = i64::from_le_bytes(*expires);
+        Ok(Self { value, expires_us, slot: Slot::default(), memory })
     }
+}
+
+/// How many more parts there are, and how much more memory, when one takes the place of another.
+fn more<V>(before: Option<&Held<V>>, after: Option<&Held<V>>) -> (i64, i64) {
+    let of = |held: Option<&Held<V>>| held.map_or((0, 0), |held| (1, i64::from(held.memory)));
+    let (before, after) = (of(before), of(after));
+    (after.0 - before.0, after.1 - before.1)
 }
 
 pub(super) struct ValueCell<V> {
@@ -268,17 +303,18 @@ impl<V: Kept> Cell for ValueCell<V> {
     fn is_empty(&self) -> bool {
         self.held.is_none()
     }
-    fn restore(&mut self, _part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
-        let before = i64::from(self.held.is_some());
-        self.held = value.map(Held::read).transpose()?;
-        Ok(i64::from(self.held.is_some()) - before)
+    fn restore(&mut self, _part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError> {
+        let held = value.map(Held::read).transpose()?;
+        let before = std::mem::replace(&mut self.held, held);
+        Ok(more(before.as_ref(), self.held.as_ref()))
     }
     fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
         match &self.held {
             Some(held) if held.expires_us <= notes.now_us => {
+                let memory = held.memory;
                 self.held = None;
                 notes.begin(state);
-                notes.erase();
+                notes.erase(memory);
                 Ok(NEVER)
             }
             held => Ok(held.as_ref().map_or(NEVER, |held| held.expires_us)),
@@ -294,9 +330,9 @@ pub(super) struct ListCell<V> {
 
 impl<V: Kept> ListCell<V> {
     fn pop(&mut self, state: usize, notes: &mut Notes<'_>) {
-        if let Some((number, _)) = self.items.pop_first() {
+        if let Some((number, held)) = self.items.pop_first() {
             notes.begin(state).extend_from_slice(&number.to_le_bytes());
-            notes.erase();
+            notes.erase(held.memory);
         }
     }
 }
@@ -311,14 +347,13 @@ impl<V: Kept> Cell for ListCell<V> {
     fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
-    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError> {
         let number = u64::from_le_bytes(part.try_into().map_err(|_| damaged())?);
-        let before = self.items.len() as i64;
-        match value {
-            None => drop(self.items.remove(&number)),
-            Some(value) => drop(self.items.insert(number, Held::read(value)?)),
-        }
-        Ok(self.items.len() as i64 - before)
+        let before = match value {
+            None => self.items.remove(&number),
+            Some(value) => self.items.insert(number, Held::read(value)?),
+        };
+        Ok(more(before.as_ref(), value.and_then(|_| self.items.get(&number))))
     }
     fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
         loop {
@@ -346,14 +381,16 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
     fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
-    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<i64, EngineError> {
+    fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError> {
         let key: K = postcard::from_bytes(part).map_err(|_| damaged())?;
-        let before = self.entries.len() as i64;
-        match value {
-            None => drop(self.entries.remove(&key)),
-            Some(value) => drop(self.entries.insert(key, Held::read(value)?)),
-        }
-        Ok(self.entries.len() as i64 - before)
+        let Some(value) = value else {
+            return Ok(more(self.entries.remove(&key).as_ref(), None));
+        };
+        let mut held = Held::read(value)?;
+        held.memory = held.memory.saturating_add(memory_of(&key, Some(part.len())));
+        let now = (1, i64::from(held.memory));
+        let before = more(None, self.entries.insert(key, held).as_ref());
+        Ok((now.0 - before.0, now.1 - before.1))
     }
     fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
         let (now_us, mut next_us, mut wrong) = (notes.now_us, NEVER, None);
@@ -363,7 +400,7 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
                 return true;
             }
             match write(key, notes.begin(state)) {
-                Ok(()) => notes.erase(),
+                Ok(()) => notes.erase(held.memory),
                 Err(error) => wrong = Some(error),
             }
             false
@@ -413,16 +450,17 @@ impl<'c> Cells<'c> {
         *self.notes.parts += u64::from(cell.held.is_none());
         let mut slot = cell.held.as_ref().map(|held| held.slot).unwrap_or_default();
         self.notes.begin(state.0);
-        self.notes.put(&mut slot, &value, expires_us)?;
-        cell.held = Some(Held { value, expires_us, slot });
+        let memory = self.notes.put(&mut slot, &value, expires_us)?;
+        let before = cell.held.replace(Held { value, expires_us, slot, memory });
+        self.notes.release(before.map_or(0, |held| held.memory));
         Ok(())
     }
 
     pub fn clear_value<V: Kept>(&mut self, state: ValueState<V>) {
         let cell: &mut ValueCell<V> = of_kind(self.cells, state.0);
-        if cell.held.take().is_some() {
+        if let Some(held) = cell.held.take() {
             self.notes.begin(state.0);
-            self.notes.erase();
+            self.notes.erase(held.memory);
         }
     }
 
@@ -440,8 +478,8 @@ impl<'c> Cells<'c> {
         let number = cell.items.last_key_value().map_or(0, |(last, _)| last + 1);
         let mut slot = Slot::default();
         self.notes.begin(state.0).extend_from_slice(&number.to_le_bytes());
-        self.notes.put(&mut slot, &value, expires_us)?;
-        cell.items.insert(number, Held { value, expires_us, slot });
+        let memory = self.notes.put(&mut slot, &value, expires_us)?;
+        cell.items.insert(number, Held { value, expires_us, slot, memory });
         Ok(())
     }
 
@@ -484,9 +522,15 @@ impl<'c> Cells<'c> {
         let before = cell.entries.get(&key);
         *self.notes.parts += u64::from(before.is_none());
         let mut slot = before.map(|held| held.slot).unwrap_or_default();
-        write(&key, self.notes.begin(state.0))?;
-        self.notes.put(&mut slot, &value, expires_us)?;
-        cell.entries.insert(key, Held { value, expires_us, slot });
+        let part = self.notes.begin(state.0);
+        let own = part.len();
+        write(&key, part)?;
+        let of_key = memory_of(&key, Some(part.len() - own));
+        let of_value = self.notes.put(&mut slot, &value, expires_us)?;
+        *self.notes.memory += u64::from(of_key);
+        let memory = of_value.saturating_add(of_key);
+        let before = cell.entries.insert(key, Held { value, expires_us, slot, memory });
+        self.notes.release(before.map_or(0, |held| held.memory));
         Ok(())
     }
 
@@ -496,9 +540,9 @@ impl<'c> Cells<'c> {
         key: &K,
     ) -> Result<(), EngineError> {
         let cell: &mut MapCell<K, V> = of_kind(self.cells, state.0);
-        if cell.entries.remove(key).is_some() {
+        if let Some(held) = cell.entries.remove(key) {
             write(key, self.notes.begin(state.0))?;
-            self.notes.erase();
+            self.notes.erase(held.memory);
         }
         Ok(())
     }
@@ -508,9 +552,9 @@ impl<'c> Cells<'c> {
         state: MapState<K, V>,
     ) -> Result<(), EngineError> {
         let cell: &mut MapCell<K, V> = of_kind(self.cells, state.0);
-        for (key, _) in cell.entries.drain() {
+        for (key, held) in cell.entries.drain() {
             write(&key, self.notes.begin(state.0))?;
-            self.notes.erase();
+            self.notes.erase(held.memory);
         }
         Ok(())
     }

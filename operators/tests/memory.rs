@@ -1,0 +1,146 @@
+//! The memory of typed states, as progress reports have it: what strings, lists and maps own is in
+//! it, is taken off again, and is the same after a restart.
+
+use millstream::stream::{
+    Checkpointed, Context, Flow, Input, Keep, ListState, MapState, Processor, Query, Reduce, Timer,
+    Ttl, ValueState,
+};
+use millstream::{Config, EngineError, Trigger, WaitProfile};
+use std::path::{Path, PathBuf};
+
+const LONG: usize = 10_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+enum Do {
+    Set,
+    Append,
+    Insert,
+    Remove,
+    Clear,
+}
+
+#[derive(Clone)]
+struct Holds {
+    value: ValueState<String>,
+    list: ListState<Vec<String>>,
+    map: MapState<String, u64>,
+}
+
+impl Processor<u64, (u64, Do)> for Holds {
+    type Output = ();
+
+    fn record(
+        &mut self,
+        _: &u64,
+        (_, action): (u64, Do),
+        cx: &mut Context<'_, ()>,
+    ) -> Result<(), EngineError> {
+        let long = "x".repeat(LONG);
+        match action {
+            Do::Set => cx.set_value(self.value, long),
+            Do::Append => cx.push(self.list, vec![long]),
+            Do::Insert => cx.insert(self.map, long, 1),
+            Do::Remove => cx.remove(self.map, &long),
+            Do::Clear => {
+                cx.clear_value(self.value);
+                cx.clear_list(self.list);
+                cx.clear_map(self.map)
+            }
+        }
+    }
+
+    fn timer(&mut self, _: &u64, _: Timer, _: &mut Context<'_, ()>) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+fn start<C: Keep<u64, u64> + 'static>(flow: Flow<C>) -> (Input<(u64, Do)>, Query) {
+    let (input, actions) = flow.channel::<(u64, Do)>();
+    let make = |states: &mut millstream::stream::States| Holds {
+        value: states.value("value", Ttl::NONE),
+        list: states.list("list", Ttl::NONE),
+        map: states.map("map", Ttl::NONE),
+    };
+    actions.key_by(|(key, _)| *key).process("holds", make).sink(|()| {});
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+    (input, flow.start(Config { trigger, ..config }).unwrap())
+}
+
+fn memory(query: &Query) -> usize {
+    query.process_all_available().unwrap();
+    query.last_epoch().unwrap().state[0].memory_bytes as usize
+}
+
+/// Strings of 10,000 characters after each action, within a tenth.
+fn strings(query: &Query, actions: &[Do], input: &mut Input<(u64, Do)>) -> Vec<usize> {
+    let counts = actions.iter().map(|action| {
+        input.push((1, *action)).unwrap();
+        (memory(query) + LONG / 10) / LONG
+    });
+    counts.collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("memory-{name}-{}", std::process::id()))
+}
+
+#[test]
+fn a_processors_states_count_what_they_own() {
+    let actions = [
+        Do::Set,
+        Do::Set,
+        Do::Append,
+        Do::Append,
+        Do::Insert,
+        Do::Insert,
+        Do::Remove,
+        Do::Insert,
+        Do::Clear,
+        Do::Append,
+    ];
+    let owned = [1, 1, 2, 3, 4, 4, 3, 4, 0, 1];
+    let (mut input, query) = start(Flow::new("memory"));
+    assert_eq!(strings(&query, &actions, &mut input), owned);
+    query.stop().unwrap();
+
+    let folder = folder("processor");
+    let (mut input, query) = start(Flow::new("memory").checkpoint(&folder));
+    assert_eq!(strings(&query, &actions, &mut input), owned);
+    assert_eq!(strings(&query, &[Do::Set, Do::Insert], &mut input), [2, 3]);
+    let before = memory(&query);
+    query.stop().unwrap();
+    let (mut input, query) = start(Flow::new("memory").checkpoint(&folder));
+    assert_eq!(memory(&query), before, "the same after a restart");
+    assert_eq!(strings(&query, &[Do::Set, Do::Clear], &mut input), [3, 0]);
+    query.stop().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn concatenate(folder: &Path) -> (Input<String>, Query) {
+    let flow: Flow<Checkpointed> = Flow::new("texts").checkpoint(folder);
+    let (input, texts) = flow.channel::<String>();
+    let append = |all: &mut String, text: String| all.push_str(&text);
+    texts.key_by(|_| "key".to_string()).aggregate(Reduce::new(append)).sink(|_| {});
+    let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+    let trigger = Trigger::Continuous { interval_ns: 3_600_000_000_000 };
+    (input, flow.start(Config { trigger, ..config }).unwrap())
+}
+
+#[test]
+fn an_aggregates_states_count_what_they_own() {
+    let folder = folder("aggregate");
+    let (mut input, query) = concatenate(&folder);
+    let mut lengths = Vec::new();
+    for _ in 0..5 {
+        input.push("x".repeat(LONG)).unwrap();
+        lengths.push((memory(&query) + LONG / 10) / LONG);
+    }
+    assert_eq!(lengths, [1, 2, 3, 4, 5]);
+    let before = memory(&query);
+    query.stop().unwrap();
+    let (_, query) = concatenate(&folder);
+    assert_eq!(memory(&query), before, "the same after a restart");
+    query.stop().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
