@@ -210,6 +210,13 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
         let kept = progress.kept_records;
         eprintln!("{name}: {kept} records kept with NULL for what could not be read");
     }
+    if let Some(connections) = &progress.connections {
+        let named = connections.named().into_iter().filter(|(_, count)| *count > 0);
+        let named: Vec<_> = named.map(|(name, count)| format!("{name} {count}")).collect();
+        if !named.is_empty() {
+            eprintln!("{name}: {}", named.join(", "));
+        }
+    }
     if latency.count > 0 {
         eprintln!(
             "{name}: latency from arrival to sink: {}",

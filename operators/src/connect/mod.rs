@@ -3,7 +3,7 @@
 //! | source | replayable |
 //! |---|---|
 //! | [`mod@file`] | yes |
-//! | [`mod@socket`] | no |
+//! | [`mod@socket`] | no; with `durable` yes |
 //! | [`rate`], [`rate_micro_batch`] | yes |
 //! | [`memory`] | within its process |
 //!

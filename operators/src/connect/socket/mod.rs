@@ -3,10 +3,11 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`options`], [`opening`] | the options of the source, and how they open it |
-//! | [`source`] | the reader: one read at a time, from one connection at a time, in turns |
+//! | [`source`] | the reader: what it has read, emitted |
+//! | [`turns`] | its turns: one read at a time, from one connection at a time |
 //! | [`connection`] | a connection and the line under way on it |
 //! | [`connections`] | all open connections of a source, and which of them have bytes |
-//! | [`listener`] | what waits for clients: TCP, Unix |
+//! | [`listener`], [`transport`] | what waits for clients, and their streams: TCP, Unix |
 //! | [`dialer`] | a connection of our own to a sender, with back-off |
 //! | [`datagrams`] | UDP |
 //! | [`framing`], [`line_ends`] | where a record ends, and whole records that wait for the chain |
@@ -28,3 +29,4 @@ pub mod options;
 pub mod sink;
 pub mod source;
 pub mod transport;
+pub mod turns;

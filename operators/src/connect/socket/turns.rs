@@ -1,0 +1,389 @@
+//! The turns of a source: it accepts a client, reads once from one connection, or moves towards being
+//! able to. Each turn is bounded, and the connections that have bytes take turns.
+
+use super::connection::Connection;
+use super::counts::Ending;
+use super::datagrams;
+use super::journal::Ingest;
+use super::listener::{is_of_client, is_out_of_files};
+use super::options::AtEnd;
+use super::source::{Origin, SocketSource};
+use super::transport::Stream;
+use millstream_engine::error::EngineError;
+use millstream_engine::tasklet::StepCx;
+use std::io::ErrorKind;
+
+/// Bytes of one read of one of several connections, or of one whose bytes are logged.
+const TURN_BYTES: usize = 64 * 1024;
+/// Bytes of one read of a lone connection.
+const READ_BYTES: usize = 128 * 1024;
+/// Reads after which a busy source looks for other clients and connections.
+const LOOK_EVERY: u32 = 64;
+/// Clients that are accepted at once, before connections are read again.
+const ACCEPTED_AT_ONCE: usize = 128;
+/// Wait before the next attempt to accept when the process has no file left for it.
+const OUT_OF_FILES_NS: u64 = 100_000_000;
+/// Checks for silent connections in one `idleTimeout`.
+const IDLE_CHECKS: u64 = 16;
+/// Clients of which notices tell; the others are only counted.
+const TOLD_CLIENTS: u32 = 10;
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Bytes, a client or an end.
+    Progress,
+    Nothing,
+}
+
+impl SocketSource {
+    // ---- connections ----
+
+    /// Takes a connection up. `stream` is registered with the worker if we have made it.
+    pub(super) fn opened(&mut self, stream: Stream, ingest: Ingest) -> Result<(), EngineError> {
+        if let Some(keep_alive) = &self.config.keep_alive {
+            // Without it a dead peer is noticed later.
+            drop(stream.keep_alive(keep_alive));
+        }
+        let number = match &mut self.journal {
+            Some(journal) if journal.is_live() => {
+                journal.opened(self.staged.end_position(), ingest)?
+            }
+            _ => 0,
+        };
+        let slot = self.connections.add(Connection::new(stream, number, ingest.ns))?;
+        self.counts.opened();
+        self.was_connected = true;
+        self.acknowledge(slot);
+        Ok(())
+    }
+
+    /// Tells a peer how many of its lines are kept.
+    pub(super) fn acknowledge(&mut self, slot: usize) {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else {
+            return;
+        };
+        if !self.config.acknowledge {
+            return;
+        }
+        let (all, total) = (self.config.acknowledges_all(), journal.lines);
+        if let Some(connection) = self.connections.get(slot) {
+            let lines = if all { total } else { connection.lines };
+            connection.acknowledge(lines);
+        }
+    }
+
+    /// A connection is over.
+    fn ended(&mut self, slot: usize, how: Ending, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+        let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
+        self.counts.ended(how);
+        if self.config.returns() {
+            let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
+            connection.set_aside(position, sent_again, &mut self.reading);
+        } else {
+            let staged = connection.finish(&mut self.staged, &mut self.reading);
+            self.keep(connection.number, staged, 0)?;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.closed(connection.number, self.staged.end_position(), self.ingest)?;
+        }
+        let how = match how {
+            Ending::Closed => "ended the stream",
+            Ending::Reset => "broke the connection",
+            Ending::TimedOut => "was silent for longer than idleTimeout",
+        };
+        match &mut self.origin {
+            Origin::Dial(dialer) => {
+                let then = match self.config.at_end {
+                    AtEnd::Reconnect => "connecting again",
+                    AtEnd::Stop => "the source is at its end",
+                    AtEnd::Wait => "no more rows will come (atEnd 'reconnect' would connect again)",
+                };
+                let peer = dialer.target();
+                (self.notice)(&format!("socket source: the peer of {peer} {how}; {then}"));
+                if self.config.at_end == AtEnd::Reconnect {
+                    dialer.back_off(cx);
+                } else {
+                    self.origin = Origin::Ended;
+                }
+            }
+            Origin::Listen(listening) => {
+                listening.parts.leave(listening.part);
+                if self.told_clients <= TOLD_CLIENTS {
+                    (self.notice)(&format!(
+                        "socket source: a client {how} after {} bytes; {} open",
+                        connection.bytes,
+                        self.connections.len()
+                    ));
+                }
+            }
+            Origin::Datagrams(_) | Origin::Ended => {}
+        }
+        Ok(())
+    }
+
+    /// A listener that stops at the end does so when its clients have left.
+    fn stop_if_all_left(&mut self) {
+        if let Origin::Listen(listening) = &self.origin
+            && self.config.at_end == AtEnd::Stop
+            && listening.parts.all_left()
+        {
+            self.origin = Origin::Ended;
+        }
+    }
+
+    /// Looks for clients, and for connections that have bytes.
+    pub(super) fn look(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        self.reads = 0;
+        let (mut any, waits) = self.connections.look()?;
+        if let Origin::Listen(listening) = &mut self.origin {
+            listening.waits |= waits;
+            if listening.waits {
+                any |= self.accept(cx)?;
+            }
+        }
+        any |= self.close_silent(cx)?;
+        self.stop_if_all_left();
+        Ok(if any { Turn::Progress } else { Turn::Nothing })
+    }
+
+    /// Accepts the clients that wait. Returns whether any did.
+    fn accept(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let mut any = false;
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let Origin::Listen(listening) = &mut self.origin else { return Ok(any) };
+            let not_before_ns = std::mem::take(&mut listening.not_before_ns);
+            if not_before_ns > cx.env.now_ns() {
+                listening.not_before_ns = not_before_ns;
+                cx.wake_at(not_before_ns);
+                return Ok(any);
+            }
+            if !listening.parts.is_turn(listening.part) {
+                return Ok(any);
+            }
+            // Of those just accepted it is not known yet. Clients that have left make room first.
+            let may_make_room = any || self.connections.has_closing();
+            if may_make_room && listening.parts.is_full(self.config.max_connections) {
+                return Ok(true);
+            }
+            match listening.listener.accept() {
+                Ok((stream, peer)) => {
+                    any = true;
+                    if listening.parts.admit(listening.part, self.config.max_connections) {
+                        self.tell_of_client(&peer);
+                        let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+                        self.opened(stream, ingest)?;
+                    } else {
+                        self.refuse(&peer);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    listening.waits = false;
+                    return Ok(any);
+                }
+                Err(error) if is_out_of_files(&error) => {
+                    listening.not_before_ns = cx.env.now_ns() + OUT_OF_FILES_NS;
+                    cx.wake_at(listening.not_before_ns);
+                    if !std::mem::replace(&mut self.told_out_of_files, true) {
+                        (self.notice)(&format!(
+                            "socket source: a client of {} waits, for it cannot be accepted: {error}. \
+                             Raise the limit of open files (ulimit -n), or lower maxConnections",
+                            self.config.endpoint
+                        ));
+                    }
+                    return Ok(any);
+                }
+                Err(error) if is_of_client(&error) => any = true,
+                Err(error) => return Err(self.config.fails(error, "")),
+            }
+        }
+        Ok(any)
+    }
+
+    fn tell_of_client(&mut self, peer: &str) {
+        if self.told_clients > TOLD_CLIENTS {
+            return;
+        }
+        self.told_clients += 1;
+        if self.told_clients <= TOLD_CLIENTS {
+            (self.notice)(&format!("socket source: {peer} connected"));
+        } else {
+            (self.notice)("socket source: other clients are counted, and not told of");
+        }
+    }
+
+    /// A client beyond the limit, whose stream is dropped and so closed.
+    fn refuse(&mut self, peer: &str) {
+        if self.counts.totals().refused == 0 {
+            (self.notice)(&format!(
+                "socket source: {peer} was refused: there are {} clients (maxConnections). Others are \
+                 counted, and not told of",
+                self.config.max_connections
+            ));
+        }
+        self.counts.refused();
+    }
+
+    /// Closes connections that were silent for longer than `idleTimeout`. Returns whether any was.
+    fn close_silent(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let Some(timeout_ns) = self.config.idle_timeout_ns else { return Ok(false) };
+        if self.connections.len() == 0 {
+            return Ok(false);
+        }
+        let now_ns = cx.env.now_ns();
+        if now_ns < self.next_idle_check_ns {
+            cx.wake_at(self.next_idle_check_ns);
+            return Ok(false);
+        }
+        let mut silent = Vec::new();
+        let since_ns = now_ns.saturating_sub(timeout_ns);
+        let oldest_ns = self.connections.silent_since(since_ns, &mut silent).unwrap_or(now_ns);
+        let due_ns = oldest_ns + timeout_ns;
+        self.next_idle_check_ns = due_ns.max(now_ns + timeout_ns / IDLE_CHECKS);
+        cx.wake_at(self.next_idle_check_ns);
+        let any = !silent.is_empty();
+        silent.into_iter().try_for_each(|slot| self.ended(slot, Ending::TimedOut, cx))?;
+        Ok(any)
+    }
+
+    // ---- reading ----
+
+    /// Reads once, or moves towards being able to.
+    pub(super) fn turn(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        match &mut self.origin {
+            Origin::Dial(_) => {
+                if self.connections.len() == 0 && !self.dial(cx)? {
+                    return Ok(Turn::Nothing);
+                }
+                match self.read(0, cx)? {
+                    Turn::Nothing => self.close_silent(cx).map(|any| match any {
+                        true => Turn::Progress,
+                        false => Turn::Nothing,
+                    }),
+                    progress => Ok(progress),
+                }
+            }
+            Origin::Listen(_) => self.turn_of_clients(cx),
+            Origin::Datagrams(_) => self.receive(cx),
+            // Another part may have ended first, with clients of ours still open: it cannot.
+            Origin::Ended => Ok(Turn::Nothing),
+        }
+    }
+
+    fn turn_of_clients(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        if let Some(slot) = self.connections.lone() {
+            if self.reads >= LOOK_EVERY {
+                self.look(cx)?;
+            }
+            // It may be the only one no more; then its turn comes with the others'.
+            if self.connections.lone() != Some(slot) || self.read(slot, cx)? == Turn::Progress {
+                return Ok(Turn::Progress);
+            }
+            return self.look(cx);
+        }
+        let mut looked = Turn::Nothing;
+        if self.reads >= LOOK_EVERY || !self.connections.has_ready() {
+            looked = self.look(cx)?;
+        }
+        while let Some(slot) = self.connections.next_ready() {
+            if self.read(slot, cx)? == Turn::Progress {
+                return Ok(Turn::Progress);
+            }
+        }
+        Ok(looked)
+    }
+
+    /// Moves towards a connection to the sender. Returns whether there is one.
+    fn dial(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
+        let Origin::Dial(dialer) = &mut self.origin else { return Ok(false) };
+        let worker = self.registry.as_ref().map(|registry| (registry, self.token));
+        let connected = dialer.advance(cx, worker);
+        let stream = connected.map_err(|error| EngineError::runtime("register a socket", error))?;
+        let Some(stream) = stream else { return Ok(false) };
+        let again = if self.was_connected { " again" } else { "" };
+        (self.notice)(&format!("socket source: connected to {}{again}", dialer.target()));
+        let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+        self.opened(stream, ingest)?;
+        Ok(true)
+    }
+
+    /// Reads once from a connection.
+    fn read(&mut self, slot: usize, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        let is_lone = self.connections.len() == 1;
+        let most = if is_lone && self.journal.is_none() { READ_BYTES } else { TURN_BYTES };
+        let Some(connection) = self.connections.get(slot) else { return Ok(Turn::Nothing) };
+        let outcome = connection.read(&mut self.staged, most, &mut self.reading);
+        match outcome {
+            Ok(Some(received)) => {
+                // A read that was not full has emptied the socket, unless its end is behind it.
+                let more = received.bytes == most || connection.read_closed;
+                self.ingest.ns = cx.env.now_ns();
+                if self.config.include_timestamp || self.journal.is_some() {
+                    self.ingest.us = cx.env.wall_us();
+                }
+                connection.last_ns = self.ingest.ns;
+                self.reads += 1;
+                self.bytes_read += received.bytes as u64;
+                if self.journal.is_some() {
+                    let number = connection.number;
+                    let lines = self.keep(number, received.staged, received.skipped)?;
+                    if let Some(connection) = self.connections.get(slot) {
+                        connection.lines += lines;
+                    }
+                    self.acknowledge(slot);
+                }
+                self.limit_unfinished();
+                if more && !is_lone {
+                    self.connections.mark_ready(slot);
+                }
+                Ok(Turn::Progress)
+            }
+            Ok(None) => self.ended(slot, Ending::Closed, cx).map(|()| Turn::Progress),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                self.connections.goes_on(slot);
+                Ok(Turn::Nothing)
+            }
+            // A reset is the end of this connection, not of the query.
+            Err(_) => self.ended(slot, Ending::Reset, cx).map(|()| Turn::Progress),
+        }
+    }
+
+    /// Logs the last `staged` bytes, which a connection has brought, and counts them and `skipped`
+    /// others as kept. Returns how many lines that makes.
+    fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
+        let Some(journal) = &mut self.journal else { return Ok(0) };
+        let position = self.staged.end_position() - staged as u64;
+        journal.keep(number, skipped, position, self.staged.last(staged), self.ingest)
+    }
+
+    /// Sets the longest line under way aside while all of them together are too much.
+    fn limit_unfinished(&mut self) {
+        while self.reading.unfinished > self.config.max_unfinished {
+            let Some(connection) = self.connections.longest() else { return };
+            connection.give_up(&mut self.reading);
+        }
+    }
+
+    /// Receives a datagram.
+    fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+        let Origin::Datagrams(socket) = &self.origin else { return Ok(Turn::Nothing) };
+        let staged = match datagrams::receive(socket, &mut self.staged, self.framing) {
+            Ok(staged) => staged,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                return Ok(Turn::Nothing);
+            }
+            Err(error) => return Err(self.config.fails(error, "")),
+        };
+        self.counts.datagram();
+        self.ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
+        if let Some(journal) = &mut self.journal {
+            let position = self.staged.end_position() - staged as u64;
+            journal.keep(0, 0, position, self.staged.last(staged), self.ingest)?;
+        }
+        Ok(Turn::Progress)
+    }
+}
