@@ -99,7 +99,9 @@ struct Locks<'m> {
 }
 
 impl<'m> Locks<'m> {
-    fn enter(folder: &'m Path) -> Self {
+    /// Enters the section and looks which of some cores other processes hold: also of a core that is
+    /// not wanted it counts whether its sibling is busy.
+    fn enter(folder: &'m Path, cores: impl Iterator<Item = usize>) -> Self {
         open_folder(folder);
         let entry = open_lock(folder, "placement");
         let has_entered = |file: &File| {
@@ -111,7 +113,10 @@ impl<'m> Locks<'m> {
                 }
             })
         };
-        Self { folder, _entry: entry.filter(has_entered), foreign: BTreeSet::new() }
+        let mut locks =
+            Self { folder, _entry: entry.filter(has_entered), foreign: BTreeSet::new() };
+        cores.for_each(|id| drop(locks.take(id)));
+        locks
     }
 
     /// Takes a core: the lock, if there is one; the error is that another process holds it.
@@ -168,13 +173,14 @@ impl Registry {
     ) -> (Vec<Option<usize>>, Option<String>) {
         let is_listed = |cpu: &&Cpu| list.is_none_or(|list| list.contains(&cpu.id));
         let candidates: Vec<Cpu> = machine.cpus.iter().filter(is_listed).copied().collect();
-        let mut locks = Locks::enter(&machine.locks);
+        let others = machine.cpus.iter().map(|cpu| cpu.id).filter(|id| !self.held.contains_key(id));
+        let mut locks = Locks::enter(&machine.locks, others);
         let (mut cores, mut node) = (Vec::new(), None);
         let (mut shared, mut floating) = (BTreeSet::new(), 0);
         for _ in 0..workers {
             let has_quota = list.is_some() || self.held.len() < machine.usable;
             let free = match has_quota {
-                true => self.take_free(&candidates, &mut locks, node),
+                true => self.take_free(&machine.cpus, &candidates, &mut locks, node),
                 false => None,
             };
             let chosen = free.or_else(|| {
@@ -200,6 +206,7 @@ impl Registry {
     /// Takes the best of the cores that nobody holds.
     fn take_free(
         &mut self,
+        all: &[Cpu],
         candidates: &[Cpu],
         locks: &mut Locks<'_>,
         node: Option<usize>,
@@ -207,7 +214,7 @@ impl Registry {
         loop {
             let is_held = |id: usize| self.held.contains_key(&id) || locks.foreign.contains(&id);
             let busy_siblings = |cpu: &Cpu| {
-                candidates.iter().filter(|c| c.physical == cpu.physical && is_held(c.id)).count()
+                all.iter().filter(|c| c.physical == cpu.physical && is_held(c.id)).count()
             };
             let of_node = |node: usize| {
                 candidates.iter().filter(|c| c.node == node && !is_held(c.id)).count()
@@ -320,6 +327,17 @@ mod tests {
         let machine = root.machine(&mask);
         let found = Claim::new(&registry, &machine, 3, None);
         assert_eq!(cores(&found), [Some(1), Some(4), Some(6)], "5 is a sibling of 1");
+    }
+
+    #[test]
+    fn the_siblings_of_other_processes_cores_come_last() {
+        let root = Root::with_siblings("foreign-siblings", 8, 8);
+        let machine = root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]);
+        let _other = Claim::new(&Shared::default(), &machine, 1, Some(&[5]));
+        let registry = Shared::default();
+        let claim = |workers, list| Claim::new(&registry, &machine, workers, list);
+        assert_eq!(cores(&claim(3, None)), [Some(0), Some(2), Some(3)], "5 is a sibling of 1");
+        assert_eq!(cores(&claim(1, Some(&[1, 6][..]))), [Some(6)]);
     }
 
     #[test]
