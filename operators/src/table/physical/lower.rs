@@ -369,10 +369,7 @@ impl Lowering<'_, '_> {
                 // part that is ahead decides; in continuous mode, where they are read at their own
                 // pace, the one that is behind does.
                 let shared = (!continuous).then(|| self.job.event_time(*delay_ms));
-                let late = match skew_ms {
-                    Some(_) => Some(Arc::new(self.late("watermark", input.schema()))),
-                    None => None,
-                };
+                let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema())));
                 let job = &mut self.job;
                 let downs = over(downs, &mut |down| {
                     let seen = shared.clone().unwrap_or_else(|| job.event_time(*delay_ms));
