@@ -37,9 +37,25 @@ fn values_that_would_be_too_large_are_errors() {
         "length(array_join(sequence(1, 10000), repeat('a', 100000)))",
         "length(concat_ws(repeat('a', 100000), array_repeat('a', 10000)))",
         "levenshtein(repeat('a', 1000000), repeat('b', 1000000))",
+        "size(filter(sequence(1, 30000), x -> length(repeat(CAST(x AS STRING), 20000)) = 0))",
     ] {
         let expression = expression.replace("repeat_of", "sequence(1, 10000)");
         assert_eq!(answer(&expression), "COLLECTION_SIZE_LIMIT_EXCEEDED", "{expression}");
+    }
+}
+
+/// Each value fits, but not all of them together.
+#[test]
+fn the_values_of_a_record_are_bounded_together() {
+    let text = "repeat('a', 33554432)";
+    for expression in [
+        format!("length(concat({}))", vec![text; 40].join(", ")),
+        format!("size(array({}))", vec![text; 40].join(", ")),
+        vec![text; 40].join(" AS v, "),
+    ] {
+        let frame = Session::new().sql(&format!("SELECT {expression} AS v")).unwrap();
+        let error = frame.collect().unwrap_err();
+        assert_eq!(error.condition(), "COLLECTION_SIZE_LIMIT_EXCEEDED", "{error}");
     }
 }
 

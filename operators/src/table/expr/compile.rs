@@ -79,6 +79,31 @@ pub fn failed<T>(
     Err(Box::new(EvalError { condition, reason, fix, passes: false }))
 }
 
+/// Values of more bytes are rare enough to look at what a record takes for each.
+pub const LONG_BYTES: usize = 1 << 16;
+
+/// The most bytes of computed values that a record may take.
+const RECORD_BYTES_MAX: usize = 1 << 30;
+
+/// Refuses to go on with a record whose computed values take too many bytes.
+#[inline]
+pub fn bounded_record(arena: &Bump) -> Result<(), Box<EvalError>> {
+    // What is allocated includes a chunk that is kept from a record before.
+    if arena.allocated_bytes() - arena.chunk_capacity() <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    too_large()
+}
+
+#[cold]
+fn too_large() -> Result<(), Box<EvalError>> {
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        "the values that are computed for a record take more than 1 GiB",
+        "Take shorter arrays and texts: nested lambdas are called for each pair of elements",
+    )
+}
+
 /// What an expression sees: the row, and an arena that lives as long as the record.
 #[derive(Clone, Copy)]
 pub struct Cx<'a> {
@@ -462,6 +487,9 @@ pub fn from_cells(
     }
 }
 
+/// The most bytes of a constant that is computed before any record comes.
+const FOLDED_BYTES_MAX: usize = 16 << 20;
+
 /// Computes what depends on no column before any record comes. What fails is left as it is, to
 /// fail when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
@@ -496,6 +524,8 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let arena = Bump::new();
     let compiled = compile(&expr, 0, semantics);
     match compiled.cell(Cx::new(Row(&[]), &arena)) {
+        // A plan of many large constants would take the memory of all of them.
+        Ok(cell) if cell.bytes().len() > FOLDED_BYTES_MAX => expr,
         Ok(cell) => {
             let value = cell.value(&expr.data_type);
             if loses_bytes(cell, &value, &expr.data_type) {
@@ -637,6 +667,10 @@ pub fn write_field<B: crate::table::row::Bytes>(
         }
         Compiled::Bytes(f) => {
             if let Some(v) = f(cx)? {
+                let length = writer.row().0.len().saturating_add(v.len());
+                if v.len() > LONG_BYTES && length > RECORD_BYTES_MAX {
+                    return too_large();
+                }
                 writer.bytes(index, v);
             }
         }

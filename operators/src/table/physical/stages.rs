@@ -35,6 +35,9 @@ impl<S: for<'a> Push<Row<'a>>> RowPush for S {}
 /// A chain of row stages.
 pub type BoxChain = Box<dyn RowPush>;
 
+/// The most bytes that an arena keeps from record to record.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
 /// An arena that lives as long as one record.
 ///
 /// It keeps its largest chunk from record to record, so that it stops allocating once it has
@@ -56,6 +59,9 @@ impl Scratch {
 
     #[inline]
     pub fn reset(&mut self) {
+        if self.0.allocated_bytes() > KEPT_BYTES_MAX {
+            self.0 = Bump::new();
+        }
         self.0.reset();
     }
 }

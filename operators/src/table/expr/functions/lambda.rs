@@ -8,7 +8,7 @@ use super::{Call, Function, called, element_of, map, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::same_shape;
-use crate::table::expr::compile::{Compiled, Cx, EvalError, failed, from_cells};
+use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, failed, from_cells};
 use crate::table::expr::resolve::{Hook, Scope, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::row::RowWriter;
@@ -261,24 +261,10 @@ fn arity(call: &Call, index: usize) -> usize {
     }
 }
 
-/// Most bytes that are allocated for the values of a record. Each call of a lambda takes some, so
-/// that it bounds the calls too: some tens of millions.
-const RECORD_BYTES_MAX: usize = 1 << 30;
-
-#[cold]
-fn too_large<T>() -> Result<T, Box<EvalError>> {
-    failed(
-        "COLLECTION_SIZE_LIMIT_EXCEEDED",
-        "the lambda makes values of more than 1 GiB for a record",
-        "Give it shorter arrays: nested lambdas are called for each pair of elements",
-    )
-}
-
 /// Evaluates a body with more variables.
 fn with<'a>(body: &Compiled, cx: Cx<'a>, more: &[Cell<'a>]) -> Result<Cell<'a>, Box<EvalError>> {
-    if cx.arena.allocated_bytes() > RECORD_BYTES_MAX {
-        return too_large();
-    }
+    // Each call takes some bytes for its variables, so this bounds the calls too.
+    bounded_record(cx.arena)?;
     let known = cx.variables.len();
     let variables = cx.arena.alloc_slice_fill_with(known + more.len(), |i| {
         if i < known { cx.variables[i] } else { more[i - known] }

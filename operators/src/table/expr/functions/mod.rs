@@ -38,7 +38,9 @@ mod window;
 
 use super::cell::Cell;
 use super::coercion;
-use super::compile::{Compiled, EvalError, Semantics, from_cells, text_in};
+use super::compile::{
+    Compiled, EvalError, LONG_BYTES, Semantics, bounded_record, from_cells, text_in,
+};
 use super::resolve::distance;
 use super::rules::Rules;
 use super::{Node, Resolved};
@@ -420,6 +422,9 @@ fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool)
             }
             if let (true, Cell::Bytes(bytes)) = (is_text, cell) {
                 cell = Cell::Bytes(text_in(bytes, cx.arena).as_bytes());
+            }
+            if cell.bytes().len() > LONG_BYTES {
+                bounded_record(cx.arena)?;
             }
             cells.push(cell);
         }

@@ -5,7 +5,7 @@ use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
-    BytesFn, Compiled, bool_fn, bytes_fn, failed, long_fn, text, text_in,
+    BytesFn, Compiled, bool_fn, bounded_record, bytes_fn, failed, long_fn, text, text_in,
 };
 use crate::table::row::Array;
 use crate::table::types::DataType;
@@ -368,6 +368,7 @@ fn compile_concat(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compile
                 Some(part) => out.extend_from_slice_copy(part),
                 None => null = true,
             }
+            bounded_record(cx.arena)?;
         }
         Ok((!null).then(|| out.into_bump_slice()))
     })
