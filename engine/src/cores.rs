@@ -1,8 +1,10 @@
 //! The cores that this process may use, and which of them its workers are pinned to.
 
+mod give_way;
 mod machine;
 mod placement;
 
+pub(crate) use give_way::{Breath, give_way};
 pub use machine::parse_list;
 pub use placement::Claim;
 
@@ -23,30 +25,6 @@ pub fn allowed() -> Vec<Core> {
 /// Pins the calling thread. Returns whether the system agreed.
 pub fn pin(core: Core) -> bool {
     core_affinity::set_for_current(core)
-}
-
-/// Lets a worker run that has been woken on this core. Linux lets a thread that has slept much
-/// run on for about a millisecond even when a worker, which has slept less, has a record; so work
-/// behind the scenes asks for itself to be interrupted.
-pub(crate) fn give_way() {
-    std::thread::yield_now();
-}
-
-/// Gives way once in so many changes, keys and the like: some tens of microseconds of work.
-#[derive(Default)]
-pub(crate) struct Breath(usize);
-
-impl Breath {
-    const ITEMS: usize = 256;
-
-    /// Another item is done.
-    pub fn item(&mut self) {
-        self.0 += 1;
-        if self.0 == Self::ITEMS {
-            self.0 = 0;
-            give_way();
-        }
-    }
 }
 
 /// The folder, in that of temporary files, in which processes tell each other which cores they hold.

@@ -1,0 +1,102 @@
+//! How work behind the scenes (checkpoints, compaction) leaves its core to a worker that wakes up.
+//!
+//! Linux lets a thread that has slept much run on for about a millisecond even when a worker, which has
+//! slept less, has a record. So this work is done in small pieces, and yields the core between them.
+//!
+//! On a core that others keep busy a yield takes a whole turn of theirs, milliseconds for microseconds
+//! of work. An epoch would then take longer than its records took to come, the next one would have more of
+//! them, and memory would grow without end. There pieces get longer, and the system shares the core out.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// A yield that takes longer found a core that others use all the time.
+const BUSY: Duration = Duration::from_micros(500);
+/// Pieces that are done in one go at most: 1 to 2 ms of work.
+const MOST_PIECES: u32 = 128;
+
+/// How many pieces are done between two yields.
+#[derive(Clone, Copy)]
+struct Turn {
+    pieces: u32,
+    done: u32,
+}
+
+impl Turn {
+    const NEW: Self = Self { pieces: 1, done: 0 };
+
+    /// Counts a piece. Returns whether it is time to yield.
+    fn is_over(&mut self) -> bool {
+        self.done += 1;
+        self.done >= self.pieces
+    }
+
+    /// Takes in how long the yield took.
+    fn begin(&mut self, waited: Duration) {
+        let longer = self.pieces * 2;
+        self.pieces = if waited > BUSY { longer.min(MOST_PIECES) } else { self.pieces.div_ceil(4) };
+        self.done = 0;
+    }
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn::NEW) };
+}
+
+/// Lets a worker run that has been woken on this core. To be called after each piece of work.
+pub(crate) fn give_way() {
+    let mut turn = TURN.get();
+    if turn.is_over() {
+        let begun = Instant::now();
+        std::thread::yield_now();
+        turn.begin(begun.elapsed());
+    }
+    TURN.set(turn);
+}
+
+/// Gives way once in so many changes, keys and the like: some tens of microseconds of work.
+#[derive(Default)]
+pub(crate) struct Breath(usize);
+
+impl Breath {
+    const ITEMS: usize = 256;
+
+    /// Another item is done.
+    pub fn item(&mut self) {
+        self.0 += 1;
+        if self.0 == Self::ITEMS {
+            self.0 = 0;
+            give_way();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Yields among so many pieces of work when each takes as long as `waited`.
+    fn yields(turn: &mut Turn, pieces: u32, waited: Duration) -> u32 {
+        let is_yield = |_: &u32| {
+            let over = turn.is_over();
+            if over {
+                turn.begin(waited);
+            }
+            over
+        };
+        (0..pieces).filter(is_yield).count() as u32
+    }
+
+    #[test]
+    fn a_busy_core_is_not_given_away_after_each_piece() {
+        let (quick, long) = (Duration::from_micros(2), Duration::from_millis(4));
+        let mut turn = Turn::NEW;
+        assert_eq!(yields(&mut turn, 1000, quick), 1000, "a core of its own");
+        // 100,000 pieces are 25 million changes: 400 s of waiting, were there a yield for each.
+        let busy = yields(&mut turn, 100_000, long);
+        assert!((100_000 / MOST_PIECES..1000).contains(&busy), "{busy}");
+        // Soon after the others are gone, each piece is followed by a yield again.
+        yields(&mut turn, 200, quick);
+        assert_eq!(yields(&mut turn, 1000, quick), 1000);
+    }
+}
