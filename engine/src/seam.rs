@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// The stack of a worker: operators evaluate expressions that are nested a thousand levels deep.
+/// Only what is used of it takes memory.
+const WORKER_STACK: usize = 64 << 20;
+
 /// The outside world as the runtime sees it.
 pub trait Env: Send + Sync {
     /// Monotonic time, in nanoseconds since some fixed point.
@@ -92,6 +96,7 @@ impl Env for RealEnv {
     ) -> Result<JoinHandle<()>, EngineError> {
         std::thread::Builder::new()
             .name(name)
+            .stack_size(WORKER_STACK)
             .spawn(run)
             .map_err(|e| EngineError::runtime("start a thread", e))
     }

@@ -3,7 +3,9 @@
 use crate::Failure;
 use crate::say::say;
 use clap::Args;
-use millstream::session::{Overrides, Progress, Session, StreamingQuery, Totals, parse_trigger};
+use millstream::session::{
+    OnQueryFailure, Overrides, Progress, QueryError, Session, StreamingQuery, Totals, parse_trigger,
+};
 use millstream_engine::cores::parse_list;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -125,16 +127,29 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     });
     handler.map_err(|error| Failure::Failed(format!("cannot catch Ctrl-C: {error}")))?;
     let start = Instant::now();
-    let mut queries = Vec::new();
+    let on_failure = session.on_query_failure();
+    let (mut queries, mut failures) = (Vec::new(), Failures::default());
     let progress = args.progress.as_deref().map(ProgressFile::open).transpose()?;
     for mut job in jobs {
         if let Some(file) = progress.clone() {
             job = job.on_progress(move |progress| file.write(progress));
         }
-        queries.push(job.start()?);
+        let name = job.name().to_string();
+        match job.start() {
+            Ok(query) => queries.push(query),
+            Err(error) => failures.add(&name, error, queries.iter().map(StreamingQuery::name)),
+        }
+        if !failures.reasons.is_empty() && on_failure == OnQueryFailure::Stop {
+            break;
+        }
     }
-    eprintln!("running {}; Ctrl-C stops", names(&queries));
-    let outcome = wait(&queries, &stop);
+    let stopped = !failures.reasons.is_empty() && on_failure == OnQueryFailure::Stop;
+    if stopped {
+        queries.iter().for_each(StreamingQuery::request_stop);
+    } else {
+        eprintln!("running {}; Ctrl-C stops", names(&queries));
+    }
+    let outcome = wait(&queries, &stop, on_failure, failures);
     for query in &queries {
         summary(query.name(), &query.totals(), start.elapsed());
     }
@@ -168,20 +183,61 @@ fn names(queries: &[StreamingQuery]) -> String {
     queries.iter().map(StreamingQuery::name).collect::<Vec<_>>().join(", ")
 }
 
-/// Until all queries have ended, one has failed, or a stop was asked for.
-fn wait(queries: &[StreamingQuery], stop: &AtomicBool) -> Result<(), Failure> {
+/// The queries of a job that have failed.
+#[derive(Default)]
+struct Failures {
+    reasons: Vec<String>,
+    /// Whether one was refused before it ran.
+    refused: bool,
+}
+
+impl Failures {
+    /// Notes a failure; where others run, says so at once.
+    fn add<'n>(&mut self, name: &str, error: QueryError, running: impl Iterator<Item = &'n str>) {
+        let reason = format!("query {name}: {error}");
+        let others: Vec<_> = running.filter(|other| *other != name).collect();
+        if !others.is_empty() {
+            eprintln!("failed: {reason}");
+        }
+        self.refused |= matches!(error, QueryError::Plan(_));
+        self.reasons.push(reason);
+    }
+
+    fn outcome(self) -> Result<(), Failure> {
+        match (self.reasons.is_empty(), self.refused) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Failure::Wrong(self.reasons.join("\nerror: "))),
+            (false, false) => Err(Failure::Failed(self.reasons.join("\nerror: "))),
+        }
+    }
+}
+
+/// Until all queries have ended. The failure of one stops the others, or does not.
+fn wait(
+    queries: &[StreamingQuery],
+    stop: &AtomicBool,
+    on_failure: OnQueryFailure,
+    mut failures: Failures,
+) -> Result<(), Failure> {
     let mut told = false;
+    let mut running: Vec<&StreamingQuery> = queries.iter().collect();
     loop {
-        let mut running = false;
-        for query in queries {
-            match query.await_termination_for(Duration::from_millis(50)) {
-                None => running = true,
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Err(error.into()),
+        let mut ended = Vec::new();
+        running.retain(|query| {
+            let outcome = query.await_termination_for(Duration::from_millis(50));
+            let runs = outcome.is_none();
+            ended.extend(outcome.map(|outcome| (query.name(), outcome)));
+            runs
+        });
+        for (name, outcome) in ended {
+            let Err(error) = outcome else { continue };
+            failures.add(name, error.into(), running.iter().map(|query| query.name()));
+            if on_failure == OnQueryFailure::Stop {
+                running.iter().for_each(|query| query.request_stop());
             }
         }
-        if !running {
-            return Ok(());
+        if running.is_empty() {
+            return failures.outcome();
         }
         if stop.load(Ordering::Relaxed) && !std::mem::replace(&mut told, true) {
             eprintln!("stopping at the next epoch (Ctrl-C again: at once)");

@@ -520,3 +520,43 @@ fn the_csv_job_of_the_docs_runs() {
     let expected = expected.split_once("```").unwrap().0;
     assert_eq!(lines.join("\n"), expected.trim_end(), "{err}");
 }
+
+/// Two queries, of which one fails at its fourth row.
+fn failing_job(folder: &std::path::Path, on_failure: &str) -> String {
+    std::fs::write(folder.join("lines.txt"), "a\nb\n").unwrap();
+    format!(
+        "SET millstream.onQueryFailure = {on_failure};
+         CREATE TEMPORARY VIEW ticks USING rate OPTIONS (rowsPerSecond '1000');
+         CREATE TEMPORARY VIEW lines USING text OPTIONS (path '{}');
+         CREATE STREAMING TABLE good USING noop OPTIONS ({}) AS SELECT * FROM STREAM {};
+         CREATE STREAMING TABLE bad USING noop AS SELECT 1 / (value - 3) FROM ticks;",
+        folder.display(),
+        if on_failure == "continue" { "trigger 'available-now'" } else { "trigger 'asap'" },
+        if on_failure == "continue" { "lines" } else { "ticks" },
+    )
+}
+
+#[test]
+fn the_failure_of_one_query_names_it_and_stops_the_others_or_not() {
+    let folder = Scratch::new("failing");
+    for on_failure in ["stop", "continue"] {
+        let output = job("run", &failing_job(&folder.0, on_failure), &[]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("error: query bad: DIVIDE_BY_ZERO"), "{error}");
+        let good = if on_failure == "continue" { "good: 2 records in" } else { "good: " };
+        assert!(error.contains(good), "{error}");
+    }
+    let output = job("run", &failing_job(&folder.0, "wait"), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stop or continue"));
+}
+
+#[test]
+fn what_is_wrong_with_one_of_several_queries_names_it() {
+    let folder = Scratch::new("misspelt");
+    let text = failing_job(&folder.0, "stop").replace("value - 3", "valeu - 3");
+    let output = job("run", &text, &[]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("query bad: "), "{error}");
+}

@@ -17,6 +17,7 @@
 use super::{QueryError, Session, StreamWriter};
 use crate::connect::console;
 use crate::table::analyze;
+use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::rules::Rules;
@@ -52,7 +53,10 @@ impl DataFrame {
     /// Analyses by the rules of types of the session's settings.
     fn analyse<T>(&self, analysis: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
         let semantics = self.session.lock().settings.semantics;
-        Rules::of(semantics).apply(analysis)
+        on_large_stack(|| {
+            self.plan.check_levels()?;
+            Rules::of(semantics).apply(analysis)
+        })
     }
 
     /// These columns.

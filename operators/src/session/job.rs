@@ -166,7 +166,15 @@ impl Session {
                     .at(place));
                 }
                 Some(Statement::StreamingTable { name, format, options, query, place }) => {
-                    let mut writer = self.streaming_table(&name, &format, options, &query)?;
+                    let named = |error: PlanError| match several {
+                        true => {
+                            let reason = format!("query {name}: {}", error.reason);
+                            PlanError { reason, ..error }
+                        }
+                        false => error,
+                    };
+                    let made = self.streaming_table(&name, &format, options, &query);
+                    let mut writer = made.map_err(named)?;
                     if let Some(trigger) = overrides.trigger {
                         writer = writer.trigger(trigger);
                     }
@@ -175,7 +183,7 @@ impl Session {
                         writer = writer.option("checkpointLocation", own.display());
                     }
                     writer = writer.to_be_explained(overrides.explains);
-                    writer.check().map_err(|error| error.at(place))?;
+                    writer.check().map_err(|error| named(error.at(place)))?;
                     queries.push(JobQuery { name, writer });
                 }
                 Some(_) => unreachable!("`prepared` has carried it out"),

@@ -35,6 +35,7 @@ pub use job::{JobQuery, Overrides};
 pub use millstream_engine::driver::Trigger;
 pub use progress::Progress;
 pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
+pub use settings::OnQueryFailure;
 use settings::Settings;
 use tables::MEMORY_TABLE;
 pub(crate) use trigger::duration_ns;
@@ -89,7 +90,9 @@ impl Default for Session {
 
 impl Catalog for Inner {
     fn relation(&self, name: &str) -> Option<Plan> {
-        if let Some((_, plan)) = self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)) {
+        let other_case =
+            || Some(self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1);
+        if let Some(plan) = self.views.get(name).or_else(other_case) {
             return Some(plan.clone());
         }
         let (name, table) = self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
@@ -155,6 +158,11 @@ impl Session {
     /// Changes a setting; see the reference for all of them.
     pub fn set(&self, key: &str, value: &str) -> PlanResult<()> {
         self.lock().settings.set(key, value)
+    }
+
+    /// What becomes of the other queries of a job when one fails: `millstream.onQueryFailure`.
+    pub fn on_query_failure(&self) -> OnQueryFailure {
+        self.lock().settings.on_query_failure
     }
 
     /// Reads a schema, its types by the session's settings.

@@ -10,6 +10,16 @@ use millstream_engine::cores::parse_list;
 use millstream_engine::event_time::Policy;
 use std::sync::Mutex;
 
+/// What becomes of the other queries of a job when one fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnQueryFailure {
+    /// They stop at their next epoch.
+    #[default]
+    Stop,
+    /// They go on.
+    Continue,
+}
+
 /// What `SET` changes. A query of a job file has the values that were set before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -27,6 +37,7 @@ pub(crate) struct Settings {
     pub idle_timeout_ns: Option<u64>,
     /// How far ahead of the clock event times may be.
     pub max_future_skew_ms: Option<i64>,
+    pub on_query_failure: OnQueryFailure,
 }
 
 impl Default for Settings {
@@ -44,6 +55,7 @@ impl Default for Settings {
             watermark_policy: Policy::Min,
             idle_timeout_ns: None,
             max_future_skew_ms: None,
+            on_query_failure: OnQueryFailure::default(),
         }
     }
 }
@@ -155,6 +167,13 @@ impl Settings {
                     (_, None) => return wrong("a length of time such as '10 minutes', or none"),
                 }
             }
+            "millstream.onqueryfailure" => {
+                self.on_query_failure = match value.to_ascii_lowercase().as_str() {
+                    "stop" => OnQueryFailure::Stop,
+                    "continue" => OnQueryFailure::Continue,
+                    _ => return wrong("stop or continue"),
+                }
+            }
             "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
                 Ok(infers) => self.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
@@ -180,6 +199,7 @@ impl Settings {
                     "millstream.wait",
                     "millstream.idleTimeout",
                     "millstream.eventTime.maxFutureSkew",
+                    "millstream.onQueryFailure",
                     "spark.sql.session.timeZone",
                     "spark.sql.ansi.enabled",
                     "spark.sql.decimalOperations.allowPrecisionLoss",

@@ -19,6 +19,7 @@ use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::sink::SocketSinkConfig;
 use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
+use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::join;
@@ -93,7 +94,11 @@ impl StreamWriter {
     }
 
     /// The whole result of a query over bounded tables, in memory.
-    pub(crate) fn collect(mut self) -> Result<Vec<Vec<Value>>, QueryError> {
+    pub(crate) fn collect(self) -> Result<Vec<Vec<Value>>, QueryError> {
+        on_large_stack(|| self.collected())
+    }
+
+    fn collected(mut self) -> Result<Vec<Vec<Value>>, QueryError> {
         let plan = &self.frame.plan;
         if let Some(scan) = plan.scans().iter().find(|scan| scan.streaming) {
             return Err(PlanError::new(
@@ -217,6 +222,10 @@ impl StreamWriter {
     /// Checks everything that can be checked without opening anything.
     /// Gives the trigger that it would run with.
     pub fn check(&self) -> PlanResult<Trigger> {
+        on_large_stack(|| self.checked())
+    }
+
+    fn checked(&self) -> PlanResult<Trigger> {
         self.prepare().map(|prepared| prepared.trigger)
     }
 
@@ -371,6 +380,10 @@ impl StreamWriter {
 
     /// The tasklets by worker that the query would have, after the plan.
     pub fn explain(&self) -> Result<String, QueryError> {
+        on_large_stack(|| self.explained())
+    }
+
+    fn explained(&self) -> Result<String, QueryError> {
         let prepared = self.prepare()?;
         let plan = &self.frame.plan;
         let settings = self.settings();
@@ -407,7 +420,11 @@ impl StreamWriter {
     }
 
     /// Opens sources and sink, and starts the query.
-    pub fn start(mut self) -> Result<StreamingQuery, QueryError> {
+    pub fn start(self) -> Result<StreamingQuery, QueryError> {
+        on_large_stack(|| self.started())
+    }
+
+    fn started(mut self) -> Result<StreamingQuery, QueryError> {
         let prepared = self.prepare()?;
         let session = self.frame.session.clone();
         let settings = self.settings();
@@ -443,7 +460,11 @@ impl StreamWriter {
 
     /// Runs the query to its end on this thread, in a world where every step follows from
     /// `seed`. For tests: its sources must have an end.
-    pub fn simulate(mut self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
+    pub fn simulate(self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
+        on_large_stack(|| self.simulated(world, seed))
+    }
+
+    fn simulated(mut self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
         let prepared = self.prepare()?;
         let settings = self.settings();
         let config = Config {

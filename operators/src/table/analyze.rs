@@ -3,7 +3,9 @@
 
 use super::aggregates::{AggregateFunction, LATER};
 use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, common_type, expand_stars, expect_type, resolve, resolve_with};
+use super::expr::resolve::{
+    Scope, ScopeColumn, common_type, expand_stars, expect_type, resolve, resolve_with,
+};
 use super::expr::rules::Rules;
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, is_generator};
@@ -50,7 +52,13 @@ impl OutputMode {
 }
 
 /// `WHERE`.
-pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
+pub fn filter(input: Plan, written: &Expr) -> PlanResult<Plan> {
+    let condition = condition(written, &input.scope())?;
+    Ok(Plan::Filter(Box::new(input), condition))
+}
+
+/// The condition of a `WHERE`.
+pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     if has_aggregate(condition) {
         return Err(PlanError::new(
             "INVALID_WHERE_CONDITION",
@@ -59,8 +67,8 @@ pub fn filter(input: Plan, condition: &Expr) -> PlanResult<Plan> {
         )
         .at(condition.place()));
     }
-    let condition = boolean(resolve(condition, &input.scope())?, condition, "WHERE")?;
-    Ok(Plan::Filter(Box::new(input), condition))
+    let condition = boolean(resolve(condition, scope)?, condition, "WHERE")?;
+    Ok(condition)
 }
 
 /// A condition, or why it is none.
@@ -91,6 +99,7 @@ pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
             }
             Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => wants(expr),
             Expr::Star(Some(name)) => name.eq_ignore_ascii_case(METADATA),
+            Expr::Chain(chain) => chain.operands().any(wants),
             Expr::Case { branches, otherwise } => {
                 branches.iter().any(|(a, b)| wants(a) || wants(b))
                     || otherwise.as_deref().is_some_and(wants)
@@ -144,7 +153,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     let mut before = scope.clone();
     before.columns.truncate(width);
     let mut columns: Vec<(Resolved, String)> = Vec::new();
-    for expr in &exprs {
+    for (at, expr) in exprs.iter().enumerate() {
         if is_made(expr) {
             let end = ends.next().unwrap_or(from);
             for (i, column) in scope.columns.iter().enumerate().take(end).skip(from) {
@@ -155,7 +164,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
             from = end;
             continue;
         }
-        columns.push((with_lateral_aliases(expr, &before, &exprs, 0)?, expr.output_name()));
+        columns.push((with_lateral_aliases(expr, &before, &exprs[..at], 0)?, expr.output_name()));
     }
     Ok(Plan::Project(Box::new(input), columns))
 }
@@ -167,11 +176,9 @@ const MOST_LATERAL: usize = 16;
 fn with_lateral_aliases(
     expr: &Expr,
     scope: &Scope,
-    list: &[Expr],
+    before: &[Expr],
     depth: usize,
 ) -> PlanResult<Resolved> {
-    let at = list.iter().position(|other| std::ptr::eq(other, expr));
-    let before = at.map_or(list, |at| &list[..at]);
     let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
         let Expr::Column { parts, .. } = part else { return Ok(None) };
         if resolve(part, scope).is_ok() || depth == MOST_LATERAL {
@@ -179,8 +186,8 @@ fn with_lateral_aliases(
         }
         let named =
             |e: &&Expr| matches!(e, Expr::Alias(_, name) if name.eq_ignore_ascii_case(&parts[0]));
-        let Some(Expr::Alias(inner, _)) = before.iter().rev().find(named) else { return Ok(None) };
-        let of = with_lateral_aliases(inner, scope, before, depth + 1)?;
+        let Some(at) = before.iter().rposition(|e| named(&e)) else { return Ok(None) };
+        let of = with_lateral_aliases(unaliased(&before[at]), scope, before, depth + 1)?;
         let found = parts[1..].iter().try_fold(of, |of, field| functions::field_of(of, field))?;
         Ok(Some(found))
     };
@@ -231,6 +238,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
         }
         Expr::User(_, args, _) => args.iter().any(has_aggregate),
         Expr::UserAggregate(..) => true,
+        Expr::Chain(chain) => chain.operands().any(has_aggregate),
         Expr::Column { .. }
         | Expr::Position(..)
         | Expr::Literal(..)
@@ -255,18 +263,93 @@ pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
 
 /// `UNION ALL`: columns by position, brought to common types.
 pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
-    let (left, right) = widened("UNION", left, right)?;
-    let mut inputs = match left {
-        Plan::Union(inputs) => inputs,
-        other => vec![other],
-    };
-    inputs.push(right);
-    Ok(Plan::Union(inputs))
+    let mut union = Unioned::new(left);
+    union.add(right)?;
+    Ok(union.finish())
+}
+
+/// A `UNION ALL` in the making. What its branches have in common is kept, so that each costs what
+/// it is.
+pub struct Unioned {
+    inputs: Vec<Plan>,
+    columns: Vec<ScopeColumn>,
+}
+
+impl Unioned {
+    /// The first branch.
+    pub fn new(first: Plan) -> Self {
+        let columns = first.scope().columns;
+        let inputs = match first {
+            Plan::Union(inputs) => inputs,
+            other => vec![other],
+        };
+        Self { inputs, columns }
+    }
+
+    /// One more branch.
+    pub fn add(&mut self, branch: Plan) -> PlanResult<()> {
+        let of_branch = branch.scope().columns;
+        let types = common_types("UNION", &self.columns, &of_branch)?;
+        if !have_types(&self.columns, &types) {
+            let before = widen(Self::of(std::mem::take(&mut self.inputs)), &self.columns, &types);
+            self.columns = before.scope().columns;
+            self.inputs.push(before);
+        }
+        for (column, more) in self.columns.iter_mut().zip(&of_branch) {
+            column.nullable |= more.nullable;
+            // The watermark of all of them is behind by the longest delay.
+            column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
+            (column.qualifier, column.hidden) = (None, false);
+        }
+        self.inputs.push(widen(branch, &of_branch, &types));
+        Ok(())
+    }
+
+    fn of(mut inputs: Vec<Plan>) -> Plan {
+        match inputs.pop() {
+            Some(only) if inputs.is_empty() => only,
+            last => {
+                inputs.extend(last);
+                Plan::Union(inputs)
+            }
+        }
+    }
+
+    /// The plan of all branches.
+    pub fn finish(self) -> Plan {
+        Self::of(self.inputs)
+    }
 }
 
 /// The sides of a set operation, their columns brought to common types by position.
 pub fn widened(operation: &str, left: Plan, right: Plan) -> PlanResult<(Plan, Plan)> {
     let (a, b) = (left.scope().columns, right.scope().columns);
+    let types = common_types(operation, &a, &b)?;
+    Ok((widen(left, &a, &types), widen(right, &b, &types)))
+}
+
+fn have_types(columns: &[ScopeColumn], types: &[DataType]) -> bool {
+    columns.iter().zip(types).all(|(column, data_type)| column.data_type == *data_type)
+}
+
+/// A plan whose columns have other types.
+fn widen(plan: Plan, columns: &[ScopeColumn], types: &[DataType]) -> Plan {
+    if have_types(columns, types) {
+        return plan;
+    }
+    let exprs = columns.iter().enumerate().zip(types).map(|((i, c), to)| {
+        let node = Node::Column(i, c.name.clone());
+        let column = Resolved { node, data_type: c.data_type.clone(), nullable: c.nullable };
+        (column.coerce(to), c.name.clone())
+    });
+    Plan::Project(Box::new(plan), exprs.collect())
+}
+
+fn common_types(
+    operation: &str,
+    a: &[ScopeColumn],
+    b: &[ScopeColumn],
+) -> PlanResult<Vec<DataType>> {
     if a.len() != b.len() {
         return Err(PlanError::new(
             "NUM_COLUMNS_MISMATCH",
@@ -279,7 +362,7 @@ pub fn widened(operation: &str, left: Plan, right: Plan) -> PlanResult<(Plan, Pl
         ));
     }
     let mut types = Vec::new();
-    for (x, y) in a.iter().zip(&b) {
+    for (x, y) in a.iter().zip(b) {
         let common = common_type(&x.data_type, &y.data_type).ok_or_else(|| {
             PlanError::new(
                 "INCOMPATIBLE_COLUMN_TYPE",
@@ -292,19 +375,7 @@ pub fn widened(operation: &str, left: Plan, right: Plan) -> PlanResult<(Plan, Pl
         })?;
         types.push(common);
     }
-    let widen = |plan: Plan| {
-        let columns = plan.scope().columns;
-        if columns.iter().zip(&types).all(|(c, t)| c.data_type == *t) {
-            return plan;
-        }
-        let exprs = columns.into_iter().enumerate().zip(&types).map(|((i, c), to)| {
-            let node = Node::Column(i, c.name.clone());
-            let column = Resolved { node, data_type: c.data_type, nullable: c.nullable };
-            (column.coerce(to), c.name)
-        });
-        Plan::Project(Box::new(plan), exprs.collect())
-    };
-    Ok((widen(left), widen(right)))
+    Ok(types)
 }
 
 /// Refuses maps where rows are compared as wholes.

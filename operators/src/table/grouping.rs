@@ -7,19 +7,21 @@ use super::analyze::{
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, resolve, resolve_with};
 use super::expr::rules::Rules;
+use super::expr::share::fingerprint;
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, Parts, is_generator};
 use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
 use super::windows::{Window, windowed};
+use std::collections::HashMap;
 
 /// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
 pub struct Grouping {
     input: Plan,
     scope: Scope,
     keys: Vec<(Resolved, String)>,
-    calls: Vec<AggregateCall>,
+    calls: Calls,
     /// Of ROLLUP and its like: the keys that each set has. Then a key behind the others, which
     /// stands for no expression, holds the set's number, a bit for each key that it has not; and
     /// one more the set's place, if there are equal sets.
@@ -72,6 +74,32 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     }
 }
 
+/// Different calls of aggregate functions, in the order in which they were met.
+#[derive(Default)]
+struct Calls {
+    all: Vec<AggregateCall>,
+    by_fingerprint: HashMap<u64, Vec<usize>>,
+}
+
+impl Calls {
+    /// Where a call stands.
+    fn place(&mut self, call: &AggregateCall) -> usize {
+        let parts = call.args.iter().chain(&call.filter).map(fingerprint);
+        let place = parts.fold(0, |all: u64, part| all.rotate_left(1) ^ part);
+        let same = |c: &AggregateCall| {
+            (c.function, &c.user, &c.args, &c.filter, c.distinct)
+                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
+        };
+        let places = self.by_fingerprint.entry(place).or_default();
+        if let Some(at) = places.iter().find(|at| same(&self.all[**at])) {
+            return *at;
+        }
+        places.push(self.all.len());
+        self.all.push(call.clone());
+        self.all.len() - 1
+    }
+}
+
 impl Grouping {
     /// Groups by expressions; a number means that column of `select`, a name may be an alias
     /// in it.
@@ -94,7 +122,7 @@ impl Grouping {
         let window;
         (input, window) = windowed(input, written.iter().chain(select))?;
         let scope = input.scope();
-        let (keys, calls) = (Vec::new(), Vec::new());
+        let (keys, calls) = (Vec::new(), Calls::default());
         let mut grouping = Self { input, scope, keys, calls, sets: None, is_total: false, window };
         let mut places = Vec::new();
         for key in written {
@@ -238,15 +266,8 @@ impl Grouping {
     }
 
     /// The column of a call, which is computed once however often it stands there.
-    fn placed(calls: &mut Vec<AggregateCall>, keys: usize, call: AggregateCall) -> Resolved {
-        let same = |c: &AggregateCall| {
-            (c.function, &c.user, &c.args, &c.filter, c.distinct)
-                == (call.function, &call.user, &call.args, &call.filter, call.distinct)
-        };
-        let at = calls.iter().position(same).unwrap_or_else(|| {
-            calls.push(call.clone());
-            calls.len() - 1
-        });
+    fn placed(calls: &mut Calls, keys: usize, call: AggregateCall) -> Resolved {
+        let at = calls.place(&call);
         Resolved {
             node: Node::Column(keys + at, call.name),
             data_type: call.data_type,
@@ -256,21 +277,21 @@ impl Grouping {
 
     /// Resolves an expression over the groups: keys and aggregates become columns.
     pub fn resolve(&mut self, expr: &Expr) -> PlanResult<Resolved> {
-        let (scope, keys, calls) = (self.scope.clone(), &self.keys, &mut self.calls);
+        let (scope, keys, calls) = (&self.scope, &self.keys, &mut self.calls);
         let (has_sets, is_total) = (self.sets.is_some(), self.is_total);
         let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
             if let Expr::Call { name, args, .. } = part
                 && matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
             {
                 let name = name.to_ascii_lowercase();
-                return Self::set_number(keys, is_total, &name, args, &scope).map(Some);
+                return Self::set_number(keys, is_total, &name, args, scope).map(Some);
             }
             if let Expr::Call { name, .. } = part
                 && has_aggregate_itself(part)
             {
                 let lower = name.to_ascii_lowercase();
                 if let Some(function) = AggregateFunction::of(&lower) {
-                    let call = resolve_call(function, part, &scope)?;
+                    let call = resolve_call(function, part, scope)?;
                     return Ok(Some(Self::placed(calls, keys.len(), call)));
                 }
                 if LATER.contains(&lower.as_str()) {
@@ -278,7 +299,7 @@ impl Grouping {
                 }
             }
             if let Expr::UserAggregate(function, args, _) = part {
-                let call = resolve_user_call(function, args, part, &scope)?;
+                let call = resolve_user_call(function, args, part, scope)?;
                 return Ok(Some(Self::placed(calls, keys.len(), call)));
             }
             // A constant that is a key is NULL in the sets that have it not.
@@ -286,7 +307,7 @@ impl Grouping {
                 return Ok(None);
             }
             if !has_aggregate(part)
-                && let Ok(resolved) = resolve(part, &scope)
+                && let Ok(resolved) = resolve(part, scope)
                 && let Some(at) = keys.iter().position(|(key, _)| same(key, &resolved))
             {
                 let node = Node::Column(at, keys[at].1.clone());
@@ -300,7 +321,7 @@ impl Grouping {
                 // A field of a key.
                 for end in (1..parts.len()).rev() {
                     let prefix = Expr::Column { parts: parts[..end].to_vec(), place: *place };
-                    if let Ok(resolved) = resolve(&prefix, &scope)
+                    if let Ok(resolved) = resolve(&prefix, scope)
                         && let Some(at) = keys.iter().position(|(key, _)| *key == resolved)
                     {
                         let node = Node::Column(at, keys[at].1.clone());
@@ -310,7 +331,7 @@ impl Grouping {
                     }
                 }
                 // Unknown at all, or known but not grouped by.
-                resolve(part, &scope)?;
+                resolve(part, scope)?;
                 return Err(not_grouped(parts, keys.is_empty()));
             }
             Ok(None)
@@ -373,7 +394,7 @@ impl Grouping {
                 *key = Resolved { node, data_type: key.data_type.clone(), nullable: true };
             }
         }
-        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls);
+        let mut plan = Plan::Aggregate(Box::new(input), keys, self.calls.all);
         if let Some(having) = having {
             plan = Plan::Filter(Box::new(plan), having);
         }
@@ -393,6 +414,9 @@ impl Grouping {
                 args.iter().try_for_each(|arg| self.check_numbers(arg))
             }
             Expr::Cast { expr, .. } | Expr::Alias(expr, _) => self.check_numbers(expr),
+            Expr::Chain(chain) => {
+                chain.operands().try_for_each(|operand| self.check_numbers(operand))
+            }
             _ => Ok(()),
         }
     }
@@ -534,6 +558,7 @@ fn named_columns<'e>(expr: &'e Expr, out: &mut Vec<&'e Expr>) {
             }
             otherwise.iter().for_each(|otherwise| named_columns(otherwise, out));
         }
+        Expr::Chain(chain) => chain.operands().for_each(|operand| named_columns(operand, out)),
         _ => {}
     }
 }
@@ -565,6 +590,7 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
             to: to.clone(),
             lenient: *lenient,
         },
+        Expr::Chain(chain) => chain.map(&mut |operand| with_outputs(operand, select)),
         other => other.clone(),
     }
 }
@@ -576,6 +602,7 @@ fn has_grouping_function(expr: &Expr) -> bool {
                 || args.iter().any(has_grouping_function)
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_grouping_function(expr),
+        Expr::Chain(chain) => chain.operands().any(has_grouping_function),
         _ => false,
     }
 }
@@ -644,6 +671,9 @@ fn check_aliases(expr: &Expr, select: &[Expr], scope: &Scope) -> PlanResult<()> 
         Expr::Call { args, .. } => {
             args.iter().try_for_each(|arg| check_aliases(arg, select, scope))
         }
+        Expr::Chain(chain) => {
+            chain.operands().try_for_each(|operand| check_aliases(operand, select, scope))
+        }
         _ => Ok(()),
     }
 }
@@ -665,6 +695,7 @@ fn substitute(expr: &Expr, select: &[Expr], scope: &Scope) -> Expr {
             filter: filter.clone(),
             place: *place,
         },
+        Expr::Chain(chain) => chain.map(&mut |operand| substitute(operand, select, scope)),
         other => other.clone(),
     }
 }

@@ -12,6 +12,7 @@ pub mod aggregates;
 pub mod analyze;
 pub mod csv;
 pub mod datetime;
+pub mod depth;
 pub mod error;
 pub mod expr;
 pub mod floating;

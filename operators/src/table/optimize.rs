@@ -8,6 +8,8 @@ use super::expr::{Node, Resolved};
 use super::generate::Generator;
 use super::join::conjuncts;
 use super::plan::{Join, JoinKind, Plan, SortKey};
+use super::types::{Field, Schema};
+use super::value::Value;
 use super::windows::has_watermark;
 
 /// The plan to be run.
@@ -56,7 +58,7 @@ pub fn optimize(plan: &Plan) -> Plan {
             let array = propagate(generator.array.clone());
             Plan::Generate(Box::new(optimize(input)), Generator { array, ..generator.clone() })
         }
-        Plan::Union(inputs) => Plan::Union(inputs.iter().map(optimize).collect()),
+        Plan::Union(inputs) => Plan::Union(with_joined_rows(inputs.iter().map(optimize).collect())),
         Plan::Sort(input, keys) => {
             let keys =
                 keys.iter().map(|key| SortKey { expr: propagate(key.expr.clone()), ..key.clone() });
@@ -81,6 +83,59 @@ pub fn optimize(plan: &Plan) -> Plan {
             below_watermark(Join { left, right, condition, ..(**join).clone() })
         }
         Plan::Scan(_) | Plan::Values(..) => plan.clone(),
+    }
+}
+
+/// Branches of a union that are left apart, whatever they are.
+const FEW_BRANCHES: usize = 64;
+
+/// The branches of a union; of many, those that stand behind each other and are one constant row
+/// each, as `SELECT 1, 'a'` is, become one list of rows.
+fn with_joined_rows(inputs: Vec<Plan>) -> Vec<Plan> {
+    if inputs.len() <= FEW_BRANCHES {
+        return inputs;
+    }
+    let mut joined = Vec::new();
+    for input in inputs {
+        match (constant_row(input), joined.last_mut()) {
+            (Ok((schema, row)), Some(Plan::Values(first, rows)))
+                if !first.fields.is_empty() && has_types(first, &schema) =>
+            {
+                rows.push(row);
+            }
+            (Ok((schema, row)), _) => joined.push(Plan::Values(schema, vec![row])),
+            (Err(input), _) => joined.push(*input),
+        }
+    }
+    joined
+}
+
+fn has_types(first: &Schema, other: &Schema) -> bool {
+    let types = |schema: &Schema| {
+        schema.fields.iter().map(|field| field.data_type.clone()).collect::<Vec<_>>()
+    };
+    types(first) == types(other)
+}
+
+/// The row of a `SELECT` of constants without `FROM`; another plan as it is.
+fn constant_row(plan: Plan) -> Result<(Schema, Vec<Value>), Box<Plan>> {
+    match plan {
+        Plan::Project(input, exprs)
+            if matches!(&*input, Plan::Values(schema, rows)
+                if schema.fields.is_empty() && rows.len() == 1)
+                && !exprs.is_empty()
+                && exprs.iter().all(|(expr, _)| matches!(expr.node, Node::Literal(_))) =>
+        {
+            let (mut fields, mut row) = (Vec::new(), Vec::new());
+            for (expr, name) in exprs {
+                if let Node::Literal(value) = expr.node {
+                    fields.push(Field::new(name, expr.data_type, true));
+                    row.push(value);
+                }
+            }
+            Ok((Schema::new(fields), row))
+        }
+        other => Err(Box::new(other)),
     }
 }
 
@@ -295,8 +350,11 @@ fn count(expr: &Resolved, reads: &mut [u32]) {
 }
 
 fn substituted(expr: &Resolved, inner: &[(Resolved, String)]) -> Resolved {
-    match &expr.node {
-        Node::Column(index, _) => inner[*index].0.clone(),
-        _ => expr.clone().map_children(&mut |child| substituted(&child, inner)),
+    fn of_columns(expr: Resolved, inner: &[(Resolved, String)]) -> Resolved {
+        match &expr.node {
+            Node::Column(index, _) => inner[*index].0.clone(),
+            _ => expr.map_children(&mut |child| of_columns(child, inner)),
+        }
     }
+    of_columns(expr.clone(), inner)
 }

@@ -2,7 +2,8 @@
 //! lowered to stages. It holds names, types and expressions; no closures and no connections.
 
 use super::aggregates::AggregateCall;
-use super::error::Place;
+use super::depth::{MOST_LEVELS, too_complex};
+use super::error::{Place, PlanResult};
 use super::expr::functions::with_seeds;
 use super::expr::resolve::{Scope, ScopeColumn};
 use super::expr::{Node, Resolved};
@@ -13,6 +14,12 @@ use super::value::Value;
 use super::windows::{Tag, tag};
 use std::convert::Infallible;
 use std::fmt::Write;
+
+/// Operators above each other: a few of each level of nesting.
+const MOST_OPERATORS: usize = MOST_LEVELS * 4;
+/// Stack that one level needs, and what is added where less is left.
+const LEVEL_STACK: usize = 64 << 10;
+const MORE_STACK: usize = 16 << 20;
 
 /// Options of a source or sink; names are case-insensitive and kept as written.
 pub type Options = Vec<(String, String)>;
@@ -221,6 +228,30 @@ impl Plan {
         }
     }
 
+    /// Operators, expressions and constant rows in it.
+    pub fn size(&self) -> usize {
+        let own = match self {
+            Self::Scan(scan) => scan.schema.fields.len(),
+            Self::Project(_, exprs) => exprs.len(),
+            Self::Aggregate(_, keys, calls) => keys.len() + calls.len(),
+            Self::Values(_, rows) => rows.len() / 16,
+            _ => 0,
+        };
+        1 + own + self.inputs().into_iter().map(Plan::size).sum::<usize>()
+    }
+
+    /// Refuses a plan with more operators above each other than can be worked on.
+    pub fn check_levels(&self) -> PlanResult<()> {
+        fn levels(plan: &Plan) -> usize {
+            1 + plan.inputs().into_iter().map(levels).max().unwrap_or(0)
+        }
+        if levels(self) > MOST_OPERATORS {
+            let reason = format!("more than {MOST_OPERATORS} operators stand above each other");
+            return Err(too_complex(reason, Place::default()));
+        }
+        Ok(())
+    }
+
     /// The same over other inputs.
     pub fn map_inputs<E>(self, change: &mut dyn FnMut(Plan) -> Result<Plan, E>) -> Result<Plan, E> {
         let mut boxed = |input: Box<Plan>| change(*input).map(Box::new);
@@ -361,6 +392,11 @@ impl Plan {
 
     /// The columns that an expression over this plan may name.
     pub fn scope(&self) -> Scope {
+        // A program may ask on a thread with a small stack.
+        stacker::maybe_grow(LEVEL_STACK, MORE_STACK, || self.columns())
+    }
+
+    fn columns(&self) -> Scope {
         let column = |name: &str, data_type: &DataType, nullable| ScopeColumn {
             qualifier: None,
             name: name.to_string(),

@@ -1,6 +1,7 @@
 //! Spark's data types, and schemas.
 
-use super::error::{PlanError, PlanResult};
+use super::depth::nested;
+use super::error::{Place, PlanError, PlanResult};
 use super::expr::rules::Rules;
 use std::fmt;
 
@@ -277,6 +278,10 @@ impl Schema {
     }
 }
 
+/// Stack that one level of a type needs, and what is added where less is left.
+const LEVEL_STACK: usize = 64 << 10;
+const MORE_STACK: usize = 4 << 20;
+
 struct Ddl<'a> {
     rest: &'a str,
 }
@@ -340,6 +345,11 @@ impl<'a> Ddl<'a> {
     }
 
     fn data_type(&mut self) -> PlanResult<DataType> {
+        let level = || nested(Place::default(), || self.one_type());
+        stacker::maybe_grow(LEVEL_STACK, MORE_STACK, level)
+    }
+
+    fn one_type(&mut self) -> PlanResult<DataType> {
         let before = self.rest;
         let word = self.word()?.to_ascii_uppercase();
         Ok(match word.as_str() {

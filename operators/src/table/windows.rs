@@ -283,6 +283,7 @@ fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
         Expr::User(_, args, _) | Expr::UserAggregate(_, args, _) => {
             args.iter().for_each(|arg| calls(arg, found));
         }
+        Expr::Chain(chain) => chain.operands().for_each(|operand| calls(operand, found)),
         Expr::Case { branches, otherwise } => {
             for (when, then) in branches {
                 calls(when, found);
@@ -310,7 +311,11 @@ impl Window {
             Expr::Column { parts: parts.into_iter().chain(rest.iter().cloned()).collect(), place }
         };
         match expr {
-            Expr::Call { place, .. } if expr.to_string() == self.text => column(&[], *place),
+            Expr::Call { name, place, .. }
+                if self.text.starts_with(name.as_str()) && expr.to_string() == self.text =>
+            {
+                column(&[], *place)
+            }
             Expr::Column { parts, place } if parts[0].eq_ignore_ascii_case(self.name) => {
                 column(&parts[1..], *place)
             }
@@ -326,6 +331,7 @@ impl Window {
             }
             Expr::Alias(inner, name) => Expr::Alias(below(inner), name.clone()),
             Expr::Field(inner, name) => Expr::Field(below(inner), name.clone()),
+            Expr::Chain(chain) => chain.map(&mut |operand| self.rewrite(operand)),
             Expr::Lambda(names, body) => Expr::Lambda(names.clone(), below(body)),
             Expr::User(function, args, place) => {
                 let args = args.iter().map(|arg| self.rewrite(arg)).collect();

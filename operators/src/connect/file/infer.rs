@@ -9,7 +9,7 @@ use crate::connect::options::OptionReader;
 use crate::connect::settings::FormatSettings;
 use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Broken, Inference as JsonInference, InferredRecords, Source};
+use crate::table::json::{Broken, FIELDS_MAX, Inference as JsonInference, InferredRecords, Source};
 use crate::table::plan::Options;
 use crate::table::text::Notation;
 use crate::table::types::{DataType, Field, Schema};
@@ -98,7 +98,7 @@ fn each_record(
     raw: &Raw,
     files: &[PathBuf],
     limits: Limits,
-    see: &mut dyn FnMut(&Input, &[u8], bool) -> bool,
+    see: &mut dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool>,
 ) -> PlanResult<()> {
     let most = limits.record_bytes_max;
     for path in files {
@@ -120,7 +120,8 @@ fn each_record(
             if found.fault.is_some() || raw.passes_over(record) {
                 continue;
             }
-            if !see(&input, record, std::mem::take(&mut first)) {
+            let more = see(&input, record, std::mem::take(&mut first));
+            if !more.map_err(|error| in_file(error, path, found.offset))? {
                 return Ok(());
             }
         }
@@ -143,7 +144,7 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
         }
         let names_columns = csv.header && first;
         if !inference.has_columns() {
-            inference.begin(record, csv.header);
+            inference.begin(record, csv.header).map_err(|_| over_limit())?;
             header.extend_from_slice(record);
         }
         // A header of lines is left out wherever it stands, as in Spark.
@@ -152,11 +153,36 @@ fn csv(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanR
             false => csv.header && record == header.as_slice(),
         };
         if csv.infers && !is_header {
-            inference.see(record);
+            inference.see(record).map_err(|_| over_limit())?;
         }
-        csv.infers
+        Ok(csv.infers)
     })?;
     Ok(inference.finish())
+}
+
+/// The error of a record of CSV with too many columns.
+fn over_limit() -> PlanError {
+    PlanError::new(
+        "MALFORMED_CSV_RECORD",
+        "it has more fields than option 'maxColumns' allows, or a field of more characters than \
+         'maxCharsPerColumn'",
+        "Raise the option, or say another 'sep' or 'lineSep'",
+    )
+}
+
+/// The error with the file and the record that it is of.
+fn in_file(error: PlanError, path: &Path, offset: u64) -> PlanError {
+    let reason = format!("{}: the record from byte {offset} on: {}", path.display(), error.reason);
+    PlanError { reason, ..error }
+}
+
+/// The error of records with more names than a schema may have.
+fn too_many_fields() -> PlanError {
+    PlanError::new(
+        "TOO_MANY_FIELDS_IN_SCHEMA_INFERENCE",
+        format!("the records up to here have more than {FIELDS_MAX} different fields"),
+        "Give the schema; an object whose names are data is a MAP<STRING, STRING> in it",
+    )
 }
 
 fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> PlanResult<Schema> {
@@ -190,6 +216,9 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
                 _ if record.fault.is_some() => found.bad = true,
                 Ok(inferred) => found.add(inferred),
                 Err(Broken) => found.bad = true,
+            }
+            if found.is_full() {
+                return Err(in_file(too_many_fields(), path, record.offset));
             }
             if found.bad && mode == "FAILFAST" {
                 return Err(PlanError::new(

@@ -2,9 +2,14 @@
 
 use super::dialect::LineEnd;
 use super::options::ReadOptions;
-use super::parser::{FieldText, Parsed, Parser};
+use super::parser::{FieldText, Parsed, Parser, Stop};
 use super::values::{Values, long};
 use crate::table::types::{DataType, Field, Schema};
+use std::collections::HashMap;
+
+/// A record has more fields than `maxColumns`, or a field longer than `maxCharsPerColumn`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverLimit;
 
 /// Formats of dates that are read as times too, where no format of times is given.
 const ALSO_TIMES: [&str; 7] =
@@ -55,9 +60,20 @@ impl Inference {
         !self.names.is_empty()
     }
 
+    /// Reads the fields of a record; whether it has some.
+    fn parse(&mut self, record: &[u8]) -> Result<bool, OverLimit> {
+        match self.parser.parse(record, true) {
+            Some((Parsed::Record, _)) => Ok(true),
+            Some((Parsed::Malformed(Stop::Limit), _)) => Err(OverLimit),
+            _ => Ok(false),
+        }
+    }
+
     /// Takes the columns of the first record, which with `header` names them.
-    pub fn begin(&mut self, record: &[u8], header: bool) {
-        let Some((Parsed::Record, _)) = self.parser.parse(record, true) else { return };
+    pub fn begin(&mut self, record: &[u8], header: bool) -> Result<(), OverLimit> {
+        if !self.parse(record)? {
+            return Ok(());
+        }
         let text = |field: &FieldText| {
             let bytes = match field {
                 FieldText::Input(range) => &record[range.clone()],
@@ -69,8 +85,10 @@ impl Inference {
         };
         let given: Vec<String> = self.parser.fields().iter().map(text).collect();
         let lower: Vec<String> = given.iter().map(|name| name.to_lowercase()).collect();
+        let mut times: HashMap<&str, usize> = HashMap::new();
+        lower.iter().for_each(|name| *times.entry(name).or_default() += 1);
         let named = |(i, name): (usize, String)| {
-            let twice = lower.iter().filter(|other| **other == lower[i]).count() > 1;
+            let twice = times[lower[i].as_str()] > 1;
             match (header && !name.is_empty(), twice) {
                 (false, _) => format!("_c{i}"),
                 (true, true) => format!("{name}{i}"),
@@ -79,11 +97,14 @@ impl Inference {
         };
         self.names = given.into_iter().enumerate().map(named).collect();
         self.types = vec![DataType::Null; self.names.len()];
+        Ok(())
     }
 
     /// Looks at a record's fields.
-    pub fn see(&mut self, record: &[u8]) {
-        let Some((Parsed::Record, _)) = self.parser.parse(record, true) else { return };
+    pub fn see(&mut self, record: &[u8]) -> Result<(), OverLimit> {
+        if !self.parse(record)? {
+            return Ok(());
+        }
         for (i, field) in self.parser.fields().iter().enumerate().take(self.types.len()) {
             let bytes = match field {
                 FieldText::Null | FieldText::Skipped => continue,
@@ -106,6 +127,7 @@ impl Inference {
                 self.types[i] = self.together(before, found);
             }
         }
+        Ok(())
     }
 
     /// The schema of what was seen.

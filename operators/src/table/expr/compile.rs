@@ -260,6 +260,8 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             let index = *index;
             from_cells(expr.data_type.physical(), move |cx| Ok(cx.variables[index]))
         }
+        Node::Chain(parts) => super::chain::compile(parts, width, semantics),
+        Node::Carried => super::chain::carried(expr.data_type.physical()),
         // Compiled by the function that it is an argument of, as an expression of its body.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
@@ -500,6 +502,9 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
         }
         _ => expr.map_children(&mut |child| fold(child, semantics)),
     };
+    if let Node::Chain(parts) = expr.node {
+        return super::chain::collapsed(parts, &mut |part| fold(part, semantics));
+    }
     let constant = match &expr.node {
         Node::Call("try", tried) => {
             let constant = |arg: &&Resolved| matches!(arg.node, Node::Literal(_));

@@ -4,6 +4,7 @@
 
 pub mod cast;
 pub mod cell;
+pub mod chain;
 pub mod coercion;
 pub mod compile;
 pub mod decimal;
@@ -68,6 +69,8 @@ pub enum Expr {
         /// The `ELSE`.
         otherwise: Option<Box<Expr>>,
     },
+    /// A long run of binary operators, each of which has what stands before it on its left.
+    Chain(Box<chain::Chain>),
     /// `x -> …` or `(x, y) -> …`, an argument of a function such as `transform`.
     Lambda(Vec<String>, Box<Expr>),
     /// A field of what an expression gives: `f(x).field`.
@@ -112,6 +115,11 @@ pub enum Node {
     Cast(Box<Resolved>, bool),
     /// Conditions with values, and the value if none is true.
     Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
+    /// A long run of binary operators: the first operand, and operations of which each has the
+    /// value before it where [`Node::Carried`] is.
+    Chain(Vec<Resolved>),
+    /// The value of the part before in a [`Node::Chain`].
+    Carried,
     /// A lambda variable, by its place among those in force.
     Variable(usize, String),
     /// A lambda: how many variables it adds, and its body.
@@ -242,7 +250,7 @@ macro_rules! operators {
         impl Expr {
             $($(#[$doc])*
             pub fn $method(self, other: impl Into<Expr>) -> Expr {
-                call($name, [self, other.into()])
+                chain::binary($name, self, other.into(), Place::default())
             })*
         }
     };
@@ -360,9 +368,30 @@ impl Expr {
             }
             Self::Cast { expr, .. } | Self::Alias(expr, _) => expr.place(),
             Self::Aliases(expr, _) | Self::Field(expr, _) => expr.place(),
+            Self::Chain(chain) => chain.place(),
             Self::StarExcept(_, _, place) | Self::Scalar(_, place) => *place,
             Self::User(_, _, place) | Self::UserAggregate(_, _, place) => *place,
             _ => Place::default(),
+        }
+    }
+
+    /// Expressions in it.
+    pub fn size(&self) -> usize {
+        let all = |exprs: &[Expr]| exprs.iter().map(Expr::size).sum::<usize>();
+        1 + match self {
+            Self::Call { args, filter, .. } => {
+                all(args) + filter.as_ref().map_or(0, |filter| filter.size())
+            }
+            Self::User(_, args, _) | Self::UserAggregate(_, args, _) => all(args),
+            Self::Chain(chain) => chain.operands().map(Expr::size).sum(),
+            Self::Cast { expr, .. } | Self::Alias(expr, _) | Self::Aliases(expr, _) => expr.size(),
+            Self::Lambda(_, expr) | Self::Field(expr, _) => expr.size(),
+            Self::Case { branches, otherwise } => {
+                let branches = branches.iter().map(|(when, then)| when.size() + then.size());
+                branches.sum::<usize>() + otherwise.as_ref().map_or(0, |expr| expr.size())
+            }
+            Self::Scalar(plan, _) => plan.size(),
+            _ => 0,
         }
     }
 
@@ -423,6 +452,7 @@ impl fmt::Display for Expr {
                 }
                 write!(f, " END")
             }
+            Self::Chain(chain) => write!(f, "{chain}"),
             Self::Lambda(names, body) => {
                 let names: Vec<_> =
                     names.iter().map(|name| format!("namedlambdavariable({name})")).collect();
@@ -467,8 +497,9 @@ impl Resolved {
             | Node::Variable(..)
             | Node::Literal(_)
             | Node::Scalar(_)
+            | Node::Carried
             | Node::BatchTime(_) => Vec::new(),
-            Node::Call(_, args) | Node::User(_, args) => args.iter().collect(),
+            Node::Call(_, args) | Node::User(_, args) | Node::Chain(args) => args.iter().collect(),
             Node::Cast(inner, _) | Node::Lambda(_, inner) | Node::Shared(_, inner) => vec![inner],
             Node::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(when, then)| [when, then]);
@@ -482,6 +513,7 @@ impl Resolved {
         let Self { node, data_type, nullable } = self;
         let node = match node {
             Node::Call(name, args) => Node::Call(name, args.into_iter().map(change).collect()),
+            Node::Chain(parts) => Node::Chain(parts.into_iter().map(change).collect()),
             Node::User(function, args) => {
                 Node::User(function, args.into_iter().map(change).collect())
             }
@@ -561,6 +593,8 @@ impl fmt::Display for Resolved {
         match &self.node {
             Node::Column(_, name) | Node::Variable(_, name) => write!(f, "{name}"),
             Node::Lambda(_, body) => write!(f, "-> {body}"),
+            Node::Chain(parts) => chain::show(parts, f),
+            Node::Carried => write!(f, "{}", chain::MARK),
             Node::Scalar(_) => write!(f, "scalarsubquery()"),
             Node::Shared(_, inner) => write!(f, "{inner}"),
             Node::BatchTime(_) => write!(f, "current_timestamp()"),

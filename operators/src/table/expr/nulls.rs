@@ -107,6 +107,9 @@ pub fn is_strict(name: &str) -> bool {
 /// Replaces every operation on a constant NULL by NULL.
 pub fn propagate(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut propagate);
+    if let Node::Chain(parts) = expr.node {
+        return super::chain::collapsed(parts, &mut propagate);
+    }
     let strict = match &expr.node {
         Node::Call(name, args) => {
             args.iter().any(Resolved::is_null_literal)

@@ -4,10 +4,13 @@ pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
 use super::rules::Rules;
 use super::{Expr, Node, Resolved};
+use crate::table::depth::spend;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use crate::table::windows::Tag;
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// A column that an expression may name.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +36,33 @@ pub struct Scope {
     pub columns: Vec<ScopeColumn>,
     /// Lambda variables in force, outermost first: name, type, whether one may be NULL.
     pub variables: Vec<(String, DataType, bool)>,
+    by_name: ByName,
 }
+
+/// Columns of a wide scope by their names in lower case, found when the first name is looked up. A
+/// copy, whose columns may be changed, has none yet.
+#[derive(Debug, Default)]
+struct ByName(OnceLock<HashMap<String, Vec<usize>>>);
+
+impl Clone for ByName {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Columns of a scope that are looked at one by one.
+const FEW_COLUMNS: usize = 32;
 
 impl Scope {
     /// A scope of columns.
     pub fn new(columns: Vec<ScopeColumn>) -> Self {
-        Self { columns, variables: Vec::new() }
+        Self { columns, ..Self::default() }
     }
 
     /// The innermost lambda variable of a name, and the rest of the name.
@@ -55,9 +79,30 @@ impl Scope {
         self.variable(parts).is_some() || !self.find(parts).is_empty()
     }
 
+    /// The columns that a name may be of, in row order.
+    fn candidates(&self, parts: &[String]) -> Vec<usize> {
+        if self.columns.len() <= FEW_COLUMNS {
+            return (0..self.columns.len()).collect();
+        }
+        let by_name = self.by_name.0.get_or_init(|| {
+            let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+            for (i, column) in self.columns.iter().enumerate() {
+                by_name.entry(column.name.to_ascii_lowercase()).or_default().push(i);
+            }
+            by_name
+        });
+        let named = |part: &String| by_name.get(&part.to_ascii_lowercase());
+        let mut found: Vec<usize> =
+            parts.iter().take(2).filter_map(named).flatten().copied().collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     fn find(&self, parts: &[String]) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        for (index, column) in self.columns.iter().enumerate() {
+        for index in self.candidates(parts) {
+            let column = &self.columns[index];
             let named = |part: &String| column.name.eq_ignore_ascii_case(part);
             let qualified = match (&column.qualifier, parts) {
                 (Some(q), [table, name, ..]) => q.eq_ignore_ascii_case(table) && named(name),
@@ -242,6 +287,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             let otherwise = otherwise.transpose()?;
             case(resolved, otherwise)
         }
+        Expr::Chain(chain) => super::chain::resolve(chain, scope, hook),
         Expr::Call { name, .. } if crate::table::generate::is_generator(expr) => {
             Err(PlanError::new(
                 "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
@@ -265,8 +311,16 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             }
             // A misspelt name before anything that its arguments may lack.
             functions::check_name(name)?;
-            let mut resolved = Vec::new();
-            for (i, arg) in expand_stars(scope, args)?.iter().enumerate() {
+            let with_columns;
+            let is_star = |arg: &Expr| matches!(arg, Expr::Star(_) | Expr::StarExcept(..));
+            let args = if args.iter().any(is_star) {
+                with_columns = expand_stars(scope, args)?;
+                &with_columns
+            } else {
+                args
+            };
+            let mut resolved = Vec::with_capacity(args.len());
+            for (i, arg) in args.iter().enumerate() {
                 resolved.push(if functions::may_leave_out(name, i) {
                     Rules::for_some_rows(|| resolve_with(arg, scope, hook))?
                 } else {
@@ -327,6 +381,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
             let parts = column.qualifier.iter().cloned().chain([column.name.clone()]);
             Expr::Position(i, parts.collect())
         };
+        spend(2 * scope.columns.len())?;
         let columns = || scope.columns.iter().enumerate();
         match table {
             None => out.extend(columns().filter(|(_, c)| !c.hidden).map(position)),

@@ -4,6 +4,9 @@
 
 use super::functions::is_deterministic;
 use super::{Node, Resolved};
+use crate::table::value::Value;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Parts that are looked at for repetitions, at most.
 const MOST_PARTS: usize = 2048;
@@ -24,7 +27,7 @@ fn cost(expr: &Resolved) -> usize {
 /// Whether its value is the same wherever it stands in the expressions of a record.
 fn is_movable(expr: &Resolved) -> bool {
     let own = match &expr.node {
-        Node::Variable(..) | Node::Shared(..) => false,
+        Node::Variable(..) | Node::Shared(..) | Node::Carried => false,
         Node::Call(name, _) => is_deterministic(name),
         _ => true,
     };
@@ -37,17 +40,57 @@ fn is_candidate(expr: &Resolved) -> bool {
         && is_movable(expr)
 }
 
-/// Parts with how often they stand there; `sure` leaves out those that may not be computed.
-fn count<'e>(expr: &'e Resolved, sure: bool, found: &mut Vec<(&'e Resolved, usize)>) {
-    if is_candidate(expr) {
-        if let Some((_, times)) = found.iter_mut().find(|(other, _)| *other == expr) {
-            // What is in it is computed with it.
-            *times += 1;
-            return;
+/// A number that equal expressions have in common, and others hardly ever.
+pub fn fingerprint(expr: &Resolved) -> u64 {
+    fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
+        std::mem::discriminant(&expr.node).hash(hasher);
+        match &expr.node {
+            Node::Column(index, _) | Node::Variable(index, _) => index.hash(hasher),
+            Node::Literal(Value::Long(value)) => value.hash(hasher),
+            Node::Literal(Value::String(text)) => text.hash(hasher),
+            Node::Call(name, _) => name.hash(hasher),
+            _ => {}
         }
-        if found.len() < MOST_PARTS {
-            found.push((expr, 1));
+        expr.children().into_iter().for_each(|child| write(child, hasher));
+    }
+    let mut hasher = DefaultHasher::new();
+    write(expr, &mut hasher);
+    hasher.finish()
+}
+
+/// Parts with how often they stand there.
+#[derive(Default)]
+struct Found<'e> {
+    parts: Vec<(&'e Resolved, usize)>,
+    by_fingerprint: HashMap<u64, Vec<usize>>,
+}
+
+impl<'e> Found<'e> {
+    /// Counts a part; whether it has been there before.
+    fn add(&mut self, expr: &'e Resolved) -> bool {
+        let same = self.by_fingerprint.entry(fingerprint(expr)).or_default();
+        if let Some(at) = same.iter().find(|at| self.parts[**at].0 == expr) {
+            self.parts[*at].1 += 1;
+            return true;
         }
+        if self.parts.len() < MOST_PARTS {
+            same.push(self.parts.len());
+            self.parts.push((expr, 1));
+        }
+        false
+    }
+
+    fn repeated(self) -> Vec<Resolved> {
+        let repeated = self.parts.into_iter().filter(|(_, times)| *times > 1);
+        repeated.map(|(expr, _)| expr.clone()).collect()
+    }
+}
+
+/// Counts the parts of an expression; `sure` leaves out those that may not be computed.
+fn count<'e>(expr: &'e Resolved, sure: bool, found: &mut Found<'e>) {
+    // What is in one that was there before is computed with it.
+    if is_candidate(expr) && found.add(expr) {
+        return;
     }
     let children = expr.children();
     let always = match &expr.node {
@@ -64,17 +107,16 @@ fn count<'e>(expr: &'e Resolved, sure: bool, found: &mut Vec<(&'e Resolved, usiz
 /// The parts that stand more than once in some expressions, all of which are computed for every
 /// record; what is computed only sometimes is not among them.
 pub fn repeated(exprs: &[&Resolved]) -> Vec<Resolved> {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, true, &mut found));
-    found.into_iter().filter(|(_, times)| *times > 1).map(|(expr, _)| expr.clone()).collect()
+    found.repeated()
 }
 
 /// The expressions with their common parts marked, and how many of them there are.
 pub fn share(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
-    let mut found = Vec::new();
+    let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, false, &mut found));
-    let common: Vec<Resolved> =
-        found.into_iter().filter(|(_, times)| *times > 1).map(|(expr, _)| expr.clone()).collect();
+    let common = found.repeated();
     if common.is_empty() {
         return (exprs, 0);
     }

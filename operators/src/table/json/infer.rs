@@ -7,10 +7,15 @@ use super::record::Reading;
 use super::token::{Broken, Token, Tokens};
 use crate::table::types::{DataType, Field};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::mem::{replace, take};
 
 /// Digits of a DECIMAL.
 const DIGITS_MAX: usize = 38;
+
+/// Fields, those of objects in objects among them, that a schema is made of at most: what is kept of
+/// them is memory that the files would else decide.
+pub const FIELDS_MAX: usize = 200_000;
 
 /// The type of the values that were seen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +54,7 @@ impl Inference {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         match tokens.next()? {
             None => Ok(Inferred::Null),
-            Some(token) => self.value(&mut tokens, token),
+            Some(token) => self.value(&mut tokens, token, &mut 0),
         }
     }
 
@@ -100,7 +105,7 @@ impl Inference {
                 }
             },
             (Token::Object | Token::Array, _) => Ok(false),
-            (token, found) => Ok(match (found, self.value(tokens, token)?) {
+            (token, found) => Ok(match (found, self.value(tokens, token, &mut 0)?) {
                 (_, Inferred::Null) => true,
                 (Inferred::Type(found), Inferred::Type(new)) => {
                     *found == new || together(found.clone(), new) == *found
@@ -110,11 +115,17 @@ impl Inference {
         }
     }
 
-    fn value(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<Inferred, Broken> {
+    /// The type of a value; `names` counts those of all objects of the record.
+    fn value(
+        &self,
+        tokens: &mut Tokens<'_>,
+        token: Token,
+        names: &mut usize,
+    ) -> Result<Inferred, Broken> {
         Ok(match token {
             Token::Name => match tokens.next()? {
                 None => Inferred::Null,
-                Some(token) => self.value(tokens, token)?,
+                Some(token) => self.value(tokens, token, names)?,
             },
             Token::Object => {
                 let mut fields = BTreeMap::new();
@@ -125,8 +136,18 @@ impl Inference {
                     };
                     let name = tokens.name_here().map(|name| tokens.name_text(name));
                     let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
-                    let value = self.value(tokens, token)?;
-                    fields.entry(name).or_insert(Inferred::Null).merge(value);
+                    let value = self.value(tokens, token, names)?;
+                    match fields.entry(name) {
+                        // One more than a schema has is enough for the error.
+                        Entry::Vacant(_) if *names > FIELDS_MAX && value.fields() == 0 => {}
+                        Entry::Vacant(new) => {
+                            *names += 1;
+                            new.insert(value);
+                        }
+                        Entry::Occupied(mut seen) => {
+                            seen.get_mut().merge(value);
+                        }
+                    }
                 }
                 Inferred::Object(fields)
             }
@@ -135,7 +156,9 @@ impl Inference {
                 loop {
                     match tokens.next()? {
                         None | Some(Token::ArrayEnd) => break,
-                        Some(token) => element.merge(self.value(tokens, token)?),
+                        Some(token) => {
+                            element.merge(self.value(tokens, token, names)?);
+                        }
                     }
                 }
                 Inferred::Array(Box::new(element))
@@ -238,26 +261,52 @@ fn decimal_of(text: &str) -> Option<(usize, usize)> {
 }
 
 impl Inferred {
-    /// Makes it the type of other values too: what does not go together is STRING.
-    pub fn merge(&mut self, other: Self) {
+    /// Fields in it.
+    fn fields(&self) -> usize {
+        match self {
+            Self::Null | Self::Type(_) => 0,
+            Self::Array(element) => element.fields(),
+            Self::Object(fields) => fields.values().map(|field| 1 + field.fields()).sum(),
+        }
+    }
+
+    /// Makes it the type of other values too: what does not go together is STRING. How many fields
+    /// it has more than before.
+    pub fn merge(&mut self, other: Self) -> usize {
         match (&mut *self, other) {
-            (_, Self::Null) => {}
-            (Self::Null, other) => *self = other,
+            (_, Self::Null) => 0,
+            (Self::Null, other) => {
+                *self = other;
+                self.fields()
+            }
             (Self::Object(fields), Self::Object(others)) => {
+                let count = |fields: &BTreeMap<String, Self>| {
+                    fields.values().map(Self::fields).sum::<usize>()
+                };
                 if let Some(fields_of_both) = tightest_fields(fields, &others) {
+                    let more = count(&fields_of_both).saturating_sub(count(fields));
                     *fields = fields_of_both;
-                    return;
+                    return more;
                 }
+                let mut more = 0;
                 for (name, other) in others {
-                    fields.entry(name).or_insert(Self::Null).merge(other);
+                    more += match fields.entry(name) {
+                        Entry::Vacant(new) => 1 + new.insert(other).fields(),
+                        Entry::Occupied(mut seen) => seen.get_mut().merge(other),
+                    };
                 }
+                more
             }
             (Self::Array(element), Self::Array(other)) => element.merge(*other),
             (Self::Type(a), Self::Type(b)) => {
                 let before = replace(a, DataType::Null);
                 *a = together(before, b);
+                0
             }
-            (mixed, _) => *mixed = Self::Type(DataType::String),
+            (mixed, _) => {
+                *mixed = Self::Type(DataType::String);
+                0
+            }
         }
     }
 }
@@ -341,9 +390,15 @@ pub struct InferredRecords {
     pub columns: BTreeMap<String, Inferred>,
     /// Whether a record was neither an object, nor an array of objects, nor NULL.
     pub bad: bool,
+    fields: usize,
 }
 
 impl InferredRecords {
+    /// Whether there are more fields than a schema may have.
+    pub fn is_full(&self) -> bool {
+        self.fields > FIELDS_MAX
+    }
+
     /// Takes a record in.
     pub fn add(&mut self, record: Inferred) {
         match record {
@@ -352,7 +407,7 @@ impl InferredRecords {
             Inferred::Array(element) => self.add(*element),
             Inferred::Object(fields) => {
                 let mut all = Inferred::Object(take(&mut self.columns));
-                all.merge(Inferred::Object(fields));
+                self.fields += all.merge(Inferred::Object(fields));
                 if let Inferred::Object(columns) = all {
                     self.columns = columns;
                 }

@@ -6,7 +6,7 @@ mod record;
 mod token;
 mod write;
 
-pub use infer::{Inference, Inferred, InferredRecords};
+pub use infer::{FIELDS_MAX, Inference, Inferred, InferredRecords};
 pub use path::{Path, array_length, last_field, object_keys};
 pub use record::{
     Elements, Fault, Found, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Reading, Record, RecordReader,

@@ -80,12 +80,15 @@ pub(super) struct TableJoin {
 
 /// An expression over the columns of both, as one over those of one side.
 fn of_side(expr: &Resolved, from: usize) -> Resolved {
-    match &expr.node {
-        Node::Column(index, name) => {
-            Resolved { node: Node::Column(index - from, name.clone()), ..expr.clone() }
+    fn moved(expr: Resolved, from: usize) -> Resolved {
+        match expr.node {
+            Node::Column(index, name) => {
+                Resolved { node: Node::Column(index - from, name), ..expr }
+            }
+            _ => expr.map_children(&mut |child| moved(child, from)),
         }
-        _ => expr.clone().map_children(&mut |child| of_side(&child, from)),
     }
+    moved(expr.clone(), from)
 }
 
 impl TableJoin {

@@ -3,7 +3,9 @@
 use super::dialect::UNSIGNED_SHIFT;
 use super::place;
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
+use crate::table::depth::{nested, spend};
 use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::chain::binary;
 use crate::table::expr::parse;
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::expr::{Expr, call};
@@ -15,8 +17,39 @@ use sqlparser::ast::{
     UnaryOperator,
 };
 
-fn at(node: &impl Spanned) -> Place {
-    place(node.span().start)
+/// Where an expression begins, without a walk over all of it.
+pub(super) fn at(expr: &ast::Expr) -> Place {
+    let mut first = expr;
+    let begin = loop {
+        first = match first {
+            ast::Expr::Nested(inner)
+            | ast::Expr::IsNull(inner)
+            | ast::Expr::IsNotNull(inner)
+            | ast::Expr::IsTrue(inner)
+            | ast::Expr::IsFalse(inner)
+            | ast::Expr::IsNotTrue(inner)
+            | ast::Expr::IsNotFalse(inner)
+            | ast::Expr::IsUnknown(inner)
+            | ast::Expr::IsNotUnknown(inner) => inner,
+            ast::Expr::BinaryOp { left: inner, .. }
+            | ast::Expr::UnaryOp { expr: inner, .. }
+            | ast::Expr::Between { expr: inner, .. }
+            | ast::Expr::In { expr: inner, .. }
+            | ast::Expr::Cast { expr: inner, .. }
+            | ast::Expr::CompoundFieldAccess { root: inner, .. } => inner,
+            ast::Expr::Function(function) => {
+                let name = function.name.0.first().and_then(|part| part.as_ident());
+                break name.map_or_else(|| function.span().start, |name| name.span.start);
+            }
+            ast::Expr::Case { case_token, .. } => break case_token.0.span.start,
+            ast::Expr::Subquery(query) => return super::query::start(query),
+            ast::Expr::Exists { subquery, .. } => return super::query::start(subquery),
+            ast::Expr::Tuple(values) if !values.is_empty() => &values[0],
+            other => break other.span().start,
+        };
+    };
+    // Some nodes have no place; the first part that has one stands for them.
+    place(if begin.line > 0 { begin } else { expr.span().start })
 }
 
 fn called(name: &str, args: Vec<Expr>, place: Place) -> Expr {
@@ -104,8 +137,36 @@ pub type Subqueries<'h> = dyn Fn(&ast::Expr) -> PlanResult<Option<Expr>> + 'h;
 
 /// Converts an expression, its subqueries by `hook`.
 pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr> {
-    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let here = at(expr);
+    nested(here, || match expr {
+        ast::Expr::BinaryOp { .. } => operators(expr, here, hook),
+        _ => convert_one(expr, here, hook),
+    })
+}
+
+/// Converts operators, each of which has those before it on its left, in a loop: there may be a
+/// hundred thousand.
+fn operators(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
+    let (mut first, mut links) = (expr, Vec::new());
+    while let ast::Expr::BinaryOp { left, op, right } = first {
+        if !matches!(op, BinaryOperator::And | BinaryOperator::Or) {
+            operand(left)?;
+            operand(right)?;
+        }
+        let name = operator(op)
+            .ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
+        links.push((name, right));
+        first = left;
+    }
+    let mut made = convert_with(first, hook)?;
+    for (name, right) in links.into_iter().rev() {
+        made = binary(name, made, convert_with(right, hook)?, here);
+    }
+    Ok(made)
+}
+
+fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let unary = |name: &str, arg: &ast::Expr| Ok(called(name, vec![convert(arg)?], here));
     let test = |arg: &ast::Expr| operand(arg).and_then(|()| convert(arg));
     match expr {
@@ -125,15 +186,6 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
         ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [test(a)?, test(b)?]))),
         ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [test(a)?, test(b)?])),
         ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here, hook),
-        ast::Expr::BinaryOp { left, op, right } => {
-            if !matches!(op, BinaryOperator::And | BinaryOperator::Or) {
-                operand(left)?;
-                operand(right)?;
-            }
-            let name = operator(op)
-                .ok_or_else(|| PlanError::not_yet(format_args!("the operator {op}")).at(here))?;
-            Ok(called(name, vec![convert(left)?, convert(right)?], here))
-        }
         ast::Expr::In { expr, target: InTarget::List(list), negated, .. } => {
             operand(expr)?;
             let needle = convert(expr)?;
@@ -143,6 +195,7 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
         ast::Expr::Between { expr, negated, low, high } => {
             [expr, low, high].into_iter().try_for_each(|part| operand(part))?;
             let (value, low, high) = (convert(expr)?, convert(low)?, convert(high)?);
+            spend(value.size())?;
             Ok(not(
                 *negated,
                 call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])]),
@@ -167,7 +220,10 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
             let branches = conditions.iter().map(|branch| {
                 let when = convert(&branch.condition)?;
                 let when = match &operand {
-                    Some(operand) => call("=", [operand.clone(), when]),
+                    Some(operand) => {
+                        spend(operand.size())?;
+                        call("=", [operand.clone(), when])
+                    }
                     None => when,
                 };
                 Ok((when, convert(&branch.result)?))
@@ -288,10 +344,12 @@ fn like(
     let value = convert(expr)?;
     let one = |args: Vec<Expr>| not(negated, called(name, args, here));
     if let Some((all, patterns)) = quantified(pattern) {
+        spend(value.size().saturating_mul(patterns.len()))?;
         let tests =
             patterns.into_iter().map(|pattern| Ok(one(vec![value.clone(), convert(pattern)?])));
         let tests = tests.collect::<PlanResult<Vec<_>>>()?;
-        let joined = tests.into_iter().reduce(|a, b| call(if all { "and" } else { "or" }, [a, b]));
+        let operator = if all { "and" } else { "or" };
+        let joined = tests.into_iter().reduce(|a, b| binary(operator, a, b, Place::default()));
         return joined.ok_or_else(|| {
             PlanError::new(
                 "INVALID_SQL_SYNTAX.EMPTY_QUANTIFIED_PATTERN",

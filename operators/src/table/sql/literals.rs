@@ -14,7 +14,7 @@
 //! Two Spark settings change these rules for the statements after them: see [`Reading`].
 
 use super::{place, syntax};
-use crate::table::error::{Place, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 /// The decoded literals of a text, in order.
@@ -95,11 +95,13 @@ impl Chars {
         self.at += 1;
     }
 
-    fn location(&self) -> Location {
-        let before = &self.chars[..self.at];
+    /// The error of a literal that begins at a character and has no end.
+    fn unterminated(&self, begin: usize) -> PlanError {
+        let before = &self.chars[..begin];
         let line = before.iter().filter(|c| **c == '\n').count();
         let column = before.iter().rev().take_while(|c| **c != '\n').count();
-        Location::new(line as u64 + 1, column as u64 + 1)
+        let begin = Location::new(line as u64 + 1, column as u64 + 1);
+        syntax("Unterminated string literal", place(begin))
     }
 
     /// Copies a block comment, which may contain others.
@@ -126,7 +128,7 @@ impl Chars {
 
     /// Decodes the literal at the cursor, which is at its opening quote.
     fn literal(&mut self, quote: char, mut raw: bool) -> PlanResult<String> {
-        let begin = self.location();
+        let begin = self.at;
         let mut text = String::new();
         let escapes = !self.reading.without_escapes;
         self.copy(1);
@@ -137,7 +139,7 @@ impl Chars {
             let mut body = Vec::new();
             loop {
                 match self.peek(0) {
-                    None => return Err(syntax("Unterminated string literal", place(begin))),
+                    None => return Err(self.unterminated(begin)),
                     Some(c) if c == quote => break,
                     Some('\\') if !raw => {
                         body.push('\\');

@@ -8,16 +8,18 @@ mod group;
 pub mod job;
 mod join;
 pub(crate) mod literals;
+mod nesting;
 mod order;
 pub mod query;
 mod subquery;
 
+use super::depth::{MOST_LEVELS, on_large_stack};
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;
 use super::expr::compile::Semantics;
 use super::expr::rules::Rules;
 use super::expr::user::{UserAggregate, UserFunction};
-use super::plan::Plan;
+use super::plan::{METADATA, Plan};
 pub use literals::Reading;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -41,6 +43,10 @@ pub trait Catalog {
     /// The WATERMARK clause of a number, of the query that is being read.
     fn watermark(&self, _number: usize) -> Option<&Watermark> {
         None
+    }
+    /// Whether the query that is being read may name the column with the file of a row.
+    fn may_name_files(&self) -> bool {
+        true
     }
     /// Time zone and ANSI mode, for what is computed while planning.
     fn semantics(&self) -> Semantics {
@@ -82,8 +88,9 @@ const REWRITTEN: &str = "millstream_literal_";
 /// Units of intervals.
 const UNITS: [&str; 9] =
     ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
-/// Nesting that a query may have.
-const DEPTH: usize = 64;
+/// Calls of the parser within each other; of each level of nesting it makes several. The bound of
+/// what is written is [`MOST_LEVELS`]; this one is for what has no parentheses.
+const PARSER_CALLS: usize = MOST_LEVELS * 8;
 
 /// A WATERMARK clause.
 #[derive(Debug)]
@@ -106,6 +113,7 @@ pub struct Watermark {
 struct WithWatermarks<'c> {
     outer: &'c dyn Catalog,
     watermarks: Vec<Watermark>,
+    names_files: bool,
 }
 
 impl Catalog for WithWatermarks<'_> {
@@ -123,6 +131,9 @@ impl Catalog for WithWatermarks<'_> {
     }
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.watermarks.get(number)
+    }
+    fn may_name_files(&self) -> bool {
+        self.names_files
     }
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
@@ -216,7 +227,7 @@ fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> 
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);
     let mut parser =
-        Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
+        Parser::new(&DIALECT).with_recursion_limit(PARSER_CALLS).with_tokens_with_locations(tokens);
     let wrong = |reason: String| syntax(reason, begin);
     let expr = parser.parse_expr().map_err(|error| wrong(error.to_string()))?;
     if parser.peek_token_ref().token != Token::EOF {
@@ -588,14 +599,23 @@ fn parse_place(text: &str) -> Option<Place> {
 
 /// Parses one query from tokens.
 fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))
+    on_large_stack(|| {
+        let plan = Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))?;
+        plan.check_levels()?;
+        Ok(plan)
+    })
 }
 
 fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
     check_except(tokens)?;
+    nesting::check(tokens)?;
+    let names_files = tokens.iter().any(|token| match &token.token {
+        Token::Word(word) => word.value.to_lowercase().contains(METADATA),
+        _ => false,
+    });
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
     let mut tokens = with_literals(tokens);
-    let catalog = &WithWatermarks { outer: catalog, watermarks };
+    let catalog = &WithWatermarks { outer: catalog, watermarks, names_files };
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);
@@ -608,16 +628,17 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
         })
         .map(|three| place(three[0].span.start));
     let mut parser =
-        Parser::new(&DIALECT).with_recursion_limit(DEPTH).with_tokens_with_locations(tokens);
+        Parser::new(&DIALECT).with_recursion_limit(PARSER_CALLS).with_tokens_with_locations(tokens);
     let failed = |error: ParserError, parser: &Parser<'_>| {
+        let here = || place(parser.peek_token_ref().span.start);
         let text = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
-            ParserError::RecursionLimitExceeded => format!("more than {DEPTH} levels deep"),
+            ParserError::RecursionLimitExceeded => return nesting::too_deep(here()),
         };
         // The parser puts the position behind, as text; ours stands in front.
         let (reason, at) = match text.split_once(" at Line: ") {
             Some((reason, at)) => (reason, parse_place(at)),
-            None => (text.as_str(), Some(place(parser.peek_token_ref().span.start))),
+            None => (text.as_str(), Some(here())),
         };
         syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
     };
@@ -647,9 +668,14 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
 
 /// Reads one expression of a SELECT list, perhaps with `AS name`.
 pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
+    on_large_stack(|| one_expr(sql, catalog))
+}
+
+fn one_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     let tokens = tokenize(&format!("SELECT {sql}"), catalog.literals())?;
+    nesting::check(&tokens)?;
     let mut parser = Parser::new(&DIALECT)
-        .with_recursion_limit(DEPTH)
+        .with_recursion_limit(PARSER_CALLS)
         .with_tokens_with_locations(with_literals(tokens));
     let wrong = |error: ParserError| syntax(error.to_string(), Place::default());
     let select = parser.parse_select().map_err(wrong)?;

@@ -6,6 +6,7 @@ use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::analyze::{self, has_aggregate};
+use crate::table::depth::{nested, spend};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
@@ -24,6 +25,7 @@ use sqlparser::ast::{
     self, Distinct, LimitClause, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
     SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 
 fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
@@ -32,8 +34,9 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
 
 /// Plans a query.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let here = begin(&query.body);
     // What has no place of its own is wrong in the query that it stands in.
-    plan_clauses(query, catalog).map_err(|error| error.at(begin(&query.body)))
+    nested(here, || plan_clauses(query, catalog)).map_err(|error| error.at(here))
 }
 
 fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
@@ -43,10 +46,10 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         None => catalog,
         Some(ctes) if ctes.recursive => return Err(refuse("`WITH RECURSIVE`", here)),
         Some(ctes) => {
-            let mut named = WithViews { views: Vec::new(), outer: catalog };
+            let mut named = WithViews { views: HashMap::new(), outer: catalog };
             for cte in &ctes.cte_tables {
                 let name = cte.alias.name.value.clone();
-                if named.views.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name)) {
+                if named.views.contains_key(&name.to_ascii_lowercase()) {
                     return Err(PlanError::new(
                         "DUPLICATED_CTE_NAMES",
                         format!("`WITH` defines `{name}` twice"),
@@ -56,7 +59,7 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
                 }
                 let made = renamed(plan(&cte.query, &named)?, &cte.alias)?;
                 // However often it is read, it is the same rows.
-                named.views.push((name, made.with_seeds()));
+                named.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
             }
             with = named;
             &with
@@ -116,29 +119,41 @@ pub(super) fn limits(
     Ok((offset.transpose()?, limit.transpose()?))
 }
 
-/// Where a query begins.
+/// Where a query begins, behind its WITH clause.
 fn begin(body: &SetExpr) -> Place {
-    match body {
-        SetExpr::Select(select) => place(select.select_token.0.span.start),
-        SetExpr::Query(query) => begin(&query.body),
-        SetExpr::SetOperation { left, .. } => begin(left),
-        other => place(other.span().start),
+    let mut first = body;
+    loop {
+        first = match first {
+            SetExpr::Select(select) => return place(select.select_token.0.span.start),
+            SetExpr::Query(query) => &query.body,
+            SetExpr::SetOperation { left, .. } => left,
+            other => return place(other.span().start),
+        }
+    }
+}
+
+/// Where a query begins, with its WITH clause.
+pub(super) fn start(query: &ast::Query) -> Place {
+    match &query.with {
+        Some(with) => place(with.with_token.0.span.start),
+        None => begin(&query.body),
     }
 }
 
 /// The views of a WITH clause, before those of the session.
 struct WithViews<'c> {
-    views: Vec<(String, Plan)>,
+    /// By their names in lower case, with the names as they are written.
+    views: HashMap<String, (String, Plan)>,
     outer: &'c dyn Catalog,
 }
 
 impl Catalog for WithViews<'_> {
     fn relation(&self, name: &str) -> Option<Plan> {
-        let found = self.views.iter().rev().find(|(view, _)| view.eq_ignore_ascii_case(name));
+        let found = self.views.get(&name.to_ascii_lowercase());
         found.map(|(_, plan)| plan.clone()).or_else(|| self.outer.relation(name))
     }
     fn names(&self) -> Vec<String> {
-        self.views.iter().map(|(name, _)| name.clone()).chain(self.outer.names()).collect()
+        self.views.values().map(|(name, _)| name.clone()).chain(self.outer.names()).collect()
     }
     fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
         self.outer.function(name)
@@ -148,6 +163,9 @@ impl Catalog for WithViews<'_> {
     }
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.outer.watermark(number)
+    }
+    fn may_name_files(&self) -> bool {
+        self.outer.may_name_files()
     }
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
@@ -214,18 +232,41 @@ fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) 
 
 fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(body);
+    nested(here, || body_at(body, catalog, here))
+}
+
+/// Whether it is a UNION ALL.
+fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
     match body {
-        SetExpr::Select(select) => self::select(select, catalog, None),
-        SetExpr::Query(query) => plan(query, catalog),
         SetExpr::SetOperation {
             op: SetOperator::Union,
             set_quantifier: SetQuantifier::All,
             left,
             right,
-        } => {
-            let (left, right) = (self::body(left, catalog)?, self::body(right, catalog)?);
-            analyze::union(left, right).map_err(|error| error.at(here))
-        }
+        } => Some((left, right)),
+        _ => None,
+    }
+}
+
+/// The branches of UNION ALL, of which there may be a hundred thousand, in a loop.
+fn union_all(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    let (mut first, mut others) = (body, Vec::new());
+    while let Some((left, right)) = is_union_all(first) {
+        others.push(right);
+        first = left;
+    }
+    let mut union = analyze::Unioned::new(self::body(first, catalog)?);
+    for other in others.into_iter().rev() {
+        union.add(self::body(other, catalog)?).map_err(|error| error.at(here))?;
+    }
+    Ok(union.finish())
+}
+
+fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    match body {
+        all if is_union_all(all).is_some() => union_all(all, catalog, here),
+        SetExpr::Select(select) => self::select(select, catalog, None),
+        SetExpr::Query(query) => plan(query, catalog),
         SetExpr::SetOperation { op, set_quantifier, left, right } => {
             let once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
             if !once {
@@ -335,7 +376,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     let input = from_clause(select, catalog)?;
     // What subqueries add is no column of `*`.
     let written = input.scope();
-    let names_files = select.to_string().to_lowercase().contains(METADATA);
+    let names_files =
+        catalog.may_name_files() && select.to_string().to_lowercase().contains(METADATA);
     let input = match input.with_metadata() {
         Some(with) if names_files => with,
         _ => input,
@@ -518,7 +560,10 @@ fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
 
 /// What stands in FROM before any JOIN.
 pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
-    let here = place(factor.span().start);
+    let here = match factor {
+        TableFactor::Derived { subquery, .. } => start(subquery),
+        other => place(other.span().start),
+    };
     match factor {
         TableFactor::Table { name, alias, args: None, sample, .. } => {
             let name = plain(name);
@@ -527,6 +572,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
                 None => (name, false),
             };
             let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
+            spend(found.size()).map_err(|error| error.at(here))?;
             let found = if marked { as_stream(found, &name, here)? } else { found };
             let found = match sample {
                 Some(sample) => sampled(found, sample, catalog, here)?,

@@ -2,12 +2,13 @@
 //! constant of the query; the others become joins: of `EXISTS` and `IN`, a column that says what
 //! they say.
 
-use super::expr::{Subqueries, convert_with, plain_args};
+use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
 use super::query::{self, from_clause, item};
 use super::{Catalog, place};
 use crate::table::analyze::{self, boolean, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::chain::balanced;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Node, Resolved, call, functions};
@@ -33,6 +34,9 @@ struct Inner {
     window: Option<(u64, u64)>,
 }
 
+/// Conditions that have filters of their own.
+const MOST_FILTERS: usize = 64;
+
 /// Joins to a plan what the subqueries of an expression need.
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
@@ -50,12 +54,28 @@ fn strip(expr: &ast::Expr) -> &ast::Expr {
 
 /// The conditions of which one is made by AND.
 fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
-    match strip(expr) {
-        ast::Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            [written_conjuncts(left), written_conjuncts(right)].concat()
+    let (mut open, mut conjuncts) = (vec![expr], Vec::new());
+    while let Some(expr) = open.pop() {
+        match strip(expr) {
+            ast::Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                open.extend([&**right, &**left]);
+            }
+            other => conjuncts.push(other),
         }
-        other => vec![other],
     }
+    conjuncts
+}
+
+/// Whether it is a subquery of EXISTS or IN, perhaps with NOT.
+fn is_subquery(conjunct: &ast::Expr) -> bool {
+    let positive = match strip(conjunct) {
+        ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => strip(expr),
+        other => other,
+    };
+    matches!(
+        positive,
+        ast::Expr::Exists { .. } | ast::Expr::In { target: InTarget::Subquery(_), .. }
+    )
 }
 
 fn is_unresolved(error: &PlanError) -> bool {
@@ -73,7 +93,7 @@ fn constant(expr: &ast::Expr, catalog: &dyn Catalog) -> PlanResult<Option<Expr>>
     match expr {
         ast::Expr::Subquery(query) => {
             let plan = query::plan(query, catalog)?;
-            scalar(plan, place(query.span().start)).map(Some)
+            scalar(plan, query::start(query)).map(Some)
         }
         ast::Expr::Function(function) => {
             user_call(function, catalog, &|part| constant(part, catalog))
@@ -199,14 +219,41 @@ impl<'c> Joining<'c> {
 
     /// Keeps the rows for which a condition is true.
     pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
-        for conjunct in written_conjuncts(condition) {
+        let conjuncts = written_conjuncts(condition);
+        // Each has a filter of its own, but for so many that the plan would become deep.
+        let one_by_one = conjuncts.len() <= MOST_FILTERS;
+        let mut together = Vec::new();
+        for conjunct in conjuncts {
+            if is_subquery(conjunct) {
+                self.filter_together(&mut together)?;
+            }
             if self.filter_by_subquery(conjunct)? {
                 continue;
             }
             let expr = self.convert(conjunct)?;
-            let plan = analyze::filter(self.take(), &expr)?;
-            *self.plan.borrow_mut() = Some(plan);
+            if one_by_one {
+                let plan = analyze::filter(self.take(), &expr)?;
+                *self.plan.borrow_mut() = Some(plan);
+            } else {
+                together.push(analyze::condition(&expr, &self.scope())?);
+            }
         }
+        self.filter_together(&mut together)
+    }
+
+    /// Filters by conditions from left to right, as filters one behind the other do: the first that
+    /// is not true ends the evaluation.
+    fn filter_together(&self, conditions: &mut Vec<Resolved>) -> PlanResult<()> {
+        if conditions.is_empty() {
+            return Ok(());
+        }
+        let no = || Resolved::literal(Value::Boolean(false), DataType::Boolean);
+        let known = conditions.drain(..).map(|condition| match condition.nullable {
+            true => functions::resolve("coalesce", vec![condition, no()]),
+            false => Ok(condition),
+        });
+        let condition = balanced("and", known.collect::<PlanResult<_>>()?)?;
+        *self.plan.borrow_mut() = Some(Plan::Filter(Box::new(self.take()), condition));
         Ok(())
     }
 
@@ -242,7 +289,7 @@ impl<'c> Joining<'c> {
                 let scope = inner.plan.scope();
                 let found = scope.columns.len() - inner.selected;
                 if found != needles.len() {
-                    return Err(wrong_number(needles.len(), found, place(query.span().start)));
+                    return Err(wrong_number(needles.len(), found, query::start(query)));
                 }
                 for (i, needle) in needles.into_iter().enumerate() {
                     let value = resolve(&self.convert(needle)?, &self.scope())?;
@@ -258,7 +305,7 @@ impl<'c> Joining<'c> {
     }
 
     fn subquery(&self, expr: &ast::Expr) -> PlanResult<Option<Expr>> {
-        let here = place(expr.span().start);
+        let here = at(expr);
         match expr {
             ast::Expr::Function(function) => {
                 user_call(function, self.catalog, &|part| self.subquery(part))
@@ -338,7 +385,7 @@ impl<'c> Joining<'c> {
 
     /// The rows that a subquery of EXISTS or IN reads.
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
-        let here = place(query.span().start);
+        let here = query::start(query);
         match query::plan(query, self.catalog) {
             Ok(plan) => {
                 let plan = table_only(plan, here)?;
@@ -433,7 +480,7 @@ impl<'c> Joining<'c> {
 
     /// `(SELECT max(x) FROM t WHERE t.k = outer.k)`: grouped by what is compared, and looked up.
     fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
-        let here = place(query.span().start);
+        let here = query::start(query);
         let select = plain_select(query).ok_or(error.clone())?;
         let (plan, condition) = self.correlated(select, error)?;
         let items: Vec<Expr> = select

@@ -188,7 +188,11 @@ fn inferred(written: &str, options: &Options) -> PlanResult<String> {
     let date_format = get(options, "dateFormat");
     let mut inference = Inference::new(&read, date_format.as_deref())
         .with_times_without_zone(Rules::current().timestamps_without_zone);
-    inference.begin(written.as_bytes(), false);
+    let malformed = |_| {
+        let reason = format!("'{written}' has more fields than maxColumns allows");
+        PlanError::new("MALFORMED_CSV_RECORD", reason, "")
+    };
+    inference.begin(written.as_bytes(), false).map_err(malformed)?;
     if !inference.has_columns() {
         return Err(PlanError::new(
             "MALFORMED_CSV_RECORD",
@@ -196,7 +200,7 @@ fn inferred(written: &str, options: &Options) -> PlanResult<String> {
             "schema_of_csv('1,abc')",
         ));
     }
-    inference.see(written.as_bytes());
+    inference.see(written.as_bytes()).map_err(malformed)?;
     let mut text = "STRUCT<".to_string();
     for (i, field) in inference.finish().fields.iter().enumerate() {
         // Writing to a string does not fail.

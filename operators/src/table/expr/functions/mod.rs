@@ -57,6 +57,8 @@ pub use names::documented;
 use names::{cast_of, operator_of};
 pub use random::with_seeds;
 pub use split::Splitter;
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// How a function is compiled: its compiled arguments, what they were, and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;
@@ -200,6 +202,14 @@ fn tables() -> [&'static [Function]; 25] {
     ]
 }
 
+/// A registered function by its canonical name.
+fn registered(name: &str) -> Option<&'static Function> {
+    static BY_NAME: OnceLock<HashMap<&'static str, &'static Function>> = OnceLock::new();
+    // Of two functions with one name the first one counts.
+    let by_name = || all().map(|f| (f.name, f)).collect::<Vec<_>>().into_iter().rev().collect();
+    BY_NAME.get_or_init(by_name).get(name).copied()
+}
+
 /// Every registered function.
 pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
@@ -238,7 +248,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     let lower = name.to_ascii_lowercase();
     let alias = names::ALIASES.iter().find(|(alias, _)| *alias == lower);
     let canonical = alias.map_or(lower.as_str(), |(_, name)| name);
-    all().find(|f| f.name == canonical).ok_or_else(|| {
+    registered(canonical).ok_or_else(|| {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
         }
@@ -382,6 +392,23 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable })
 }
 
+/// Parts of an argument that its function may look at when it is compiled.
+const MOST_SHOWN: usize = 64;
+
+/// An argument as its function sees it: of what is large, and no lambda, the type alone. A function
+/// that kept all of what it is nested around would cost the square of the depth.
+fn shown(arg: &Resolved) -> Resolved {
+    fn fits(arg: &Resolved, left: &mut usize) -> bool {
+        *left = left.saturating_sub(1);
+        *left > 0 && arg.children().into_iter().all(|child| fits(child, left))
+    }
+    if matches!(arg.node, Node::Lambda(..)) || fits(arg, &mut MOST_SHOWN.clone()) {
+        return arg.clone();
+    }
+    let node = Node::Column(usize::MAX, "…".to_string());
+    Resolved { node, data_type: arg.data_type.clone(), nullable: arg.nullable }
+}
+
 /// Compiles a resolved call.
 pub fn compile(
     name: &'static str,
@@ -390,10 +417,11 @@ pub fn compile(
     to: &DataType,
     semantics: Semantics,
 ) -> Compiled {
-    let Some(function) = all().find(|f| f.name == name) else {
+    let Some(function) = registered(name) else {
         unreachable!("resolved functions are registered")
     };
-    let call = || Call { name, args: exprs.to_vec(), to: to.clone(), semantics };
+    let args_of = || exprs.iter().map(shown).collect();
+    let call = || Call { name, args: args_of(), to: to.clone(), semantics };
     match function.build {
         Build::Typed(compile) => compile(args, exprs, to),
         Build::Called(compile) => compile(args, call()),

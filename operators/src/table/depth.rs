@@ -1,0 +1,106 @@
+//! Bounds of planning. A query's text, and expressions that a program builds, come from outside:
+//! whatever they are, planning them ends, with a plan or with an error.
+//!
+//! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
+//! ([`on_large_stack`]) that is large enough for [`MOST_LEVELS`] of them, whatever thread it is
+//! called on. Long runs of one kind, such as operators and branches of UNION ALL, are worked on by
+//! loops and are not bounded. What text can multiply, such as a view that is read twice by one that
+//! is read twice, is counted ([`spend`]).
+
+use super::error::{Place, PlanError, PlanResult};
+use std::cell::Cell;
+
+/// Levels of parentheses, functions, CASE, subqueries and types within each other.
+pub const MOST_LEVELS: usize = 1200;
+/// Operators and expressions that a statement may make by naming views, `*` and operands again.
+/// A column of `*` counts for two.
+const MOST_COPIES: usize = 2_000_000;
+/// Memory of the stack. Only what is used of it takes memory.
+const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
+
+thread_local! {
+    static LEVELS: Cell<usize> = const { Cell::new(0) };
+    static COPIES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Restores a count when a recursion returns.
+struct Restore(&'static std::thread::LocalKey<Cell<usize>>, usize);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
+/// Runs a part of planning on a stack that is large enough for it. The whole of what it calls has
+/// one bound of copies.
+pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
+    if stacker::remaining_stack().is_some_and(|left| left > STACK / 2) {
+        return planning();
+    }
+    let _levels = Restore(&LEVELS, LEVELS.replace(0));
+    let _copies = Restore(&COPIES, COPIES.replace(0));
+    stacker::grow(STACK, planning)
+}
+
+/// The error of a text that is nested too deeply, or makes too much.
+pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
+    PlanError::new(
+        "FAILED_TO_PARSE_TOO_COMPLEX",
+        reason,
+        "Divide the statement: put parts of it into views or columns of their own",
+    )
+    .at(at)
+}
+
+/// Runs one more level of a recursion over what is nested.
+pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
+    let levels = LEVELS.get() + 1;
+    if levels > MOST_LEVELS * 3 {
+        return Err(too_complex(format!("it is nested more than {MOST_LEVELS} levels deep"), at));
+    }
+    let _levels = Restore(&LEVELS, LEVELS.replace(levels));
+    level()
+}
+
+/// Counts what is copied or made of a short text.
+pub fn spend(copies: usize) -> PlanResult<()> {
+    let all = COPIES.get().saturating_add(copies);
+    if all > MOST_COPIES {
+        let reason = format!(
+            "it makes more than {MOST_COPIES} operators and expressions, because it names views, \
+             `*` or operands again and again"
+        );
+        return Err(too_complex(reason, Place::default()));
+    }
+    COPIES.set(all);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(level: usize) -> PlanResult<usize> {
+        nested(Place::default(), || if level == 0 { Ok(0) } else { Ok(1 + sum(level - 1)?) })
+    }
+
+    #[test]
+    fn levels_are_bounded_and_counted_anew() {
+        for _ in 0..2 {
+            assert_eq!(on_large_stack(|| sum(MOST_LEVELS)), Ok(MOST_LEVELS));
+            let error = on_large_stack(|| sum(MOST_LEVELS * 4)).unwrap_err();
+            assert_eq!(error.condition, "FAILED_TO_PARSE_TOO_COMPLEX");
+        }
+    }
+
+    #[test]
+    fn copies_are_bounded_for_each_statement() {
+        for _ in 0..2 {
+            on_large_stack(|| {
+                assert_eq!(spend(MOST_COPIES), Ok(()));
+                assert!(spend(1).is_err());
+            });
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Long runs of binary operators, such as `a + b - c …` or the conditions that a program joins by
+//! OR. As a tree, a run of 100,000 operators is 100,000 levels deep, and every recursion over it
+//! (to resolve, evaluate, copy or drop it) needs a stack of that depth. A run longer than
+//! [`LONGEST_TREE`] is kept flat instead and worked on by loops. What it computes, and in which
+//! order, is the same.
+
+use super::cell::Cell;
+use super::compile::{
+    Compiled, Eval, EvalError, Semantics, bool_fn, decimal_fn, double_fn, from_cells, long_fn,
+};
+use super::functions::{self, is_operator};
+use super::resolve::{Hook, resolve_with};
+use super::rules::Rules;
+use super::{Expr, Node, Resolved};
+use crate::table::depth::{MOST_LEVELS, too_complex};
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::compile::Cx;
+use crate::table::types::{DataType, Physical};
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Operators that may stand to the left of each other in a tree. A longer run becomes a [`Chain`].
+const LONGEST_TREE: usize = 64;
+/// Operations on a constant or a column that stay a tree, for the rules that these have.
+const MOST_PLAIN: usize = 16;
+
+/// The operators of two operands that take a result of their own kind as their left operand.
+const OPERATORS: [&str; 22] = [
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "div",
+    "=",
+    "<>",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "<=>",
+    "and",
+    "or",
+    "&",
+    "|",
+    "^",
+    "concat",
+    "shiftleft",
+    "shiftright",
+    "shiftrightunsigned",
+];
+
+/// An operator and its right operand.
+#[derive(Clone, Debug, PartialEq)]
+struct Link {
+    operator: &'static str,
+    operand: Expr,
+}
+
+/// A run of operators from left to right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    first: Expr,
+    links: Vec<Link>,
+    place: Place,
+}
+
+/// The operator of a call of two operands.
+fn operator_of(expr: &Expr) -> Option<&'static str> {
+    let Expr::Call { name, args, distinct: false, filter: None, .. } = expr else { return None };
+    let known = OPERATORS.iter().find(|known| **known == name.as_str());
+    known.filter(|_| args.len() == 2).copied()
+}
+
+/// Operators to the left of each other, counted up to [`LONGEST_TREE`].
+fn left_levels(expr: &Expr) -> usize {
+    let (mut expr, mut levels) = (expr, 0);
+    while levels < LONGEST_TREE && operator_of(expr).is_some() {
+        let Expr::Call { args, .. } = expr else { break };
+        expr = &args[0];
+        levels += 1;
+    }
+    levels
+}
+
+/// An operator between two operands.
+pub fn binary(operator: &'static str, left: Expr, right: Expr, place: Place) -> Expr {
+    let link = Link { operator, operand: right };
+    match left {
+        Expr::Chain(mut chain) => {
+            chain.links.push(link);
+            Expr::Chain(chain)
+        }
+        left if left_levels(&left) == LONGEST_TREE => {
+            let mut chain = Chain::of(left, place);
+            chain.links.push(link);
+            Expr::Chain(Box::new(chain))
+        }
+        left => Expr::Call {
+            name: operator.to_string(),
+            args: vec![left, link.operand],
+            distinct: false,
+            filter: None,
+            place,
+        },
+    }
+}
+
+impl Chain {
+    /// A tree of operators as a chain.
+    fn of(tree: Expr, place: Place) -> Self {
+        let (mut first, mut links) = (tree, Vec::new());
+        while let Some(operator) = operator_of(&first) {
+            let Expr::Call { args, .. } = first else { unreachable!("only calls have operators") };
+            let mut args = args.into_iter();
+            let (Some(left), Some(operand)) = (args.next(), args.next()) else {
+                unreachable!("an operator has two operands")
+            };
+            links.push(Link { operator, operand });
+            first = left;
+        }
+        links.reverse();
+        Self { first, links, place }
+    }
+
+    /// The operands, from left to right.
+    pub fn operands(&self) -> impl Iterator<Item = &Expr> {
+        std::iter::once(&self.first).chain(self.links.iter().map(|link| &link.operand))
+    }
+
+    /// The same with other operands.
+    pub fn map(&self, change: &mut dyn FnMut(&Expr) -> Expr) -> Expr {
+        let first = change(&self.first);
+        let link = |link: &Link| Link { operator: link.operator, operand: change(&link.operand) };
+        let links = self.links.iter().map(link).collect();
+        Expr::Chain(Box::new(Self { first, links, place: self.place }))
+    }
+
+    /// Where it was written.
+    pub fn place(&self) -> Place {
+        let placed = || self.operands().map(Expr::place).find(|place| place.line > 0);
+        if self.place.line > 0 { self.place } else { placed().unwrap_or_default() }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for link in self.links.iter().rev() {
+            match is_operator(link.operator) {
+                true => write!(f, "(")?,
+                false => write!(f, "{}(", link.operator)?,
+            }
+        }
+        write!(f, "{}", self.first)?;
+        for Link { operator, operand } in &self.links {
+            match is_operator(operator) {
+                true => write!(f, " {} {operand})", operator.to_uppercase())?,
+                false => write!(f, ", {operand})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a carried value is shown as, before the value's own text takes its place.
+pub(super) const MARK: char = '\u{1}';
+
+/// Shows a resolved chain as the tree that it is one of: the state of an operator is found again by
+/// the text of its expressions.
+pub(super) fn show(parts: &[Resolved], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+    let around = |text: &'_ String| -> (usize, usize) {
+        let at = text.find(MARK);
+        at.map_or((0, 0), |at| (at, at + MARK.len_utf8()))
+    };
+    let Some((first, steps)) = texts.split_first() else { return Ok(()) };
+    for step in steps.iter().rev() {
+        write!(f, "{}", &step[..around(step).0])?;
+    }
+    write!(f, "{first}")?;
+    steps.iter().try_for_each(|step| write!(f, "{}", &step[around(step).1..]))
+}
+
+/// Resolves a chain, its operands from left to right.
+pub(super) fn resolve(
+    chain: &Chain,
+    scope: &super::resolve::Scope,
+    hook: &mut Hook<'_>,
+) -> PlanResult<Resolved> {
+    let mut made = Making::new(resolve_with(&chain.first, scope, hook)?);
+    for Link { operator, operand } in &chain.links {
+        let operand = if functions::may_leave_out(operator, 1) {
+            Rules::for_some_rows(|| resolve_with(operand, scope, hook))?
+        } else {
+            resolve_with(operand, scope, hook)?
+        };
+        made.add(operator, operand)?;
+    }
+    made.finish()
+}
+
+/// A resolved chain in the making.
+struct Making {
+    /// What is complete: of AND, OR and `||` the operands of one run, else the parts of a chain.
+    parts: Vec<Resolved>,
+    /// The operator of the run, if its operands may be put together in any tree.
+    run: Option<&'static str>,
+    levels: usize,
+}
+
+impl Making {
+    fn new(first: Resolved) -> Self {
+        Self { parts: vec![first], run: None, levels: 0 }
+    }
+
+    fn add(&mut self, operator: &'static str, operand: Resolved) -> PlanResult<()> {
+        let free = matches!(operator, "and" | "or") || self.joins_text(operator, &operand);
+        if free {
+            if self.run != Some(operator) {
+                self.close()?;
+                self.run = Some(operator);
+            }
+            self.parts.push(operand);
+            return Ok(());
+        }
+        if self.run.is_some() {
+            self.close()?;
+        }
+        let Some(last) = self.parts.last() else { unreachable!("the first operand is there") };
+        let (data_type, nullable) = (last.data_type.clone(), last.nullable);
+        // A literal has rules of its own, and bytes are not carried.
+        let is_plain = matches!(last.node, Node::Literal(_) | Node::Column(..) | Node::Cast(..));
+        if self.parts.len() == 1 && is_plain && self.levels < MOST_PLAIN
+            || data_type.physical() == Physical::Bytes
+        {
+            self.close()?;
+            let Some(left) = self.parts.pop() else { unreachable!("closed parts are one") };
+            self.deeper()?;
+            self.parts.push(functions::resolve(operator, vec![left, operand])?);
+            return Ok(());
+        }
+        let left = Resolved { node: Node::Carried, data_type, nullable };
+        self.parts.push(functions::resolve(operator, vec![left, operand])?);
+        Ok(())
+    }
+
+    /// Whether what is put together is a text whatever the tree, or of one type.
+    fn joins_text(&self, operator: &str, operand: &Resolved) -> bool {
+        let Some(before) = self.parts.last() else { return false };
+        let text = |part: &Resolved| part.data_type == DataType::String;
+        let runs = self.run == Some("concat");
+        let is_text = if runs { self.parts.iter().take(1).all(text) } else { text(before) };
+        operator == "concat"
+            && (is_text && !operand.data_type.is_nested()
+                || self.parts.iter().take(1).all(|part| part.data_type == operand.data_type)
+                    && before.data_type == operand.data_type)
+    }
+
+    fn deeper(&mut self) -> PlanResult<()> {
+        self.levels += 1;
+        if self.levels > MOST_LEVELS {
+            return Err(too_deep());
+        }
+        Ok(())
+    }
+
+    /// Makes one part of all that there are.
+    fn close(&mut self) -> PlanResult<()> {
+        let mut parts = std::mem::take(&mut self.parts);
+        let one = match self.run.take() {
+            _ if parts.len() == 1 => parts.pop(),
+            Some("concat") => Some(functions::resolve("concat", parts)?),
+            Some(operator) => Some(balanced(operator, parts)?),
+            None => parts.last().map(|last| (last.data_type.clone(), last.nullable)).map(
+                |(data_type, nullable)| Resolved { node: Node::Chain(parts), data_type, nullable },
+            ),
+        };
+        self.parts.extend(one);
+        self.deeper()
+    }
+
+    fn finish(mut self) -> PlanResult<Resolved> {
+        self.close()?;
+        self.parts.pop().ok_or_else(too_deep)
+    }
+}
+
+fn too_deep() -> PlanError {
+    let reason = format!("the expression has more than {MOST_LEVELS} levels of operators");
+    too_complex(reason, Place::default())
+}
+
+/// Operands of AND or OR in a tree of little depth. They are evaluated in the order that they have
+/// in any tree, and as many of them.
+pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved> {
+    let mut level = operands;
+    while level.len() > 1 {
+        let mut above = Vec::with_capacity(level.len() / 2 + 1);
+        let mut operands = level.into_iter();
+        while let Some(left) = operands.next() {
+            above.push(match operands.next() {
+                Some(right) => functions::resolve(operator, vec![left, right])?,
+                None => left,
+            });
+        }
+        level = above;
+    }
+    level.pop().ok_or_else(too_deep)
+}
+
+/// The expression with a value where its chain's carried value is.
+fn with_carried(expr: Resolved, value: &Resolved) -> Resolved {
+    match expr.node {
+        Node::Carried => value.clone(),
+        // The other parts of an inner chain carry its own values.
+        Node::Chain(parts) => {
+            let mut first = true;
+            let change = |part| {
+                if std::mem::take(&mut first) { with_carried(part, value) } else { part }
+            };
+            Resolved { node: Node::Chain(parts.into_iter().map(change).collect()), ..expr }
+        }
+        _ => expr.map_children(&mut |child| with_carried(child, value)),
+    }
+}
+
+/// A chain whose parts have been changed: a constant goes into the operation behind it, and what
+/// stands before a constant is left out.
+pub(super) fn collapsed(
+    parts: Vec<Resolved>,
+    change: &mut dyn FnMut(Resolved) -> Resolved,
+) -> Resolved {
+    let is_literal = |part: &Resolved| matches!(part.node, Node::Literal(_));
+    let mut kept: Vec<Resolved> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let part = match kept.as_slice() {
+            [constant] if is_literal(constant) => change(with_carried(part, constant)),
+            _ => part,
+        };
+        if is_literal(&part) || kept.len() == 1 && is_literal(&kept[0]) {
+            kept.clear();
+        }
+        kept.push(part);
+    }
+    match kept.last() {
+        Some(last) if kept.len() > 1 => {
+            let (data_type, nullable) = (last.data_type.clone(), last.nullable);
+            Resolved { node: Node::Chain(kept), data_type, nullable }
+        }
+        _ => kept.pop().unwrap_or_else(|| unreachable!("a chain has parts")),
+    }
+}
+
+/// The value that a compiled chain carries from one part to the next. Only the thread that
+/// evaluates the chain uses it; atomics make its closures `Send` at no cost.
+#[derive(Default)]
+struct Register {
+    is_null: AtomicBool,
+    low: AtomicU64,
+    high: AtomicU64,
+}
+
+impl Register {
+    // ORDERING: relaxed: one thread writes and reads it.
+    fn set(&self, value: Option<(u64, u64)>) {
+        self.is_null.store(value.is_none(), Ordering::Relaxed);
+        if let Some((low, high)) = value {
+            self.low.store(low, Ordering::Relaxed);
+            self.high.store(high, Ordering::Relaxed);
+        }
+    }
+
+    // ORDERING: relaxed, as above.
+    fn get(&self) -> Option<(u64, u64)> {
+        let value = || (self.low.load(Ordering::Relaxed), self.high.load(Ordering::Relaxed));
+        (!self.is_null.load(Ordering::Relaxed)).then(value)
+    }
+
+    /// Evaluates a part and keeps its value.
+    fn keep(&self, part: &Compiled, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
+        self.set(match part {
+            Compiled::Bool(f) => f(cx)?.map(|value| (u64::from(value), 0)),
+            Compiled::Long(f) => f(cx)?.map(|value| (value as u64, 0)),
+            Compiled::Double(f) => f(cx)?.map(|value| (value.to_bits(), 0)),
+            Compiled::Decimal(f) => {
+                f(cx)?.map(|value| (value as u64, ((value as u128) >> 64) as u64))
+            }
+            Compiled::Bytes(_) => unreachable!("a chain of bytes is not made"),
+        });
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// The registers of the chains that are being compiled, outermost first. Compilation is a
+    /// recursion on one thread; see [`Rules`].
+    static COMPILING: RefCell<Vec<Arc<Register>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Compiles what reads the value of the part before.
+pub(super) fn carried(physical: Physical) -> Compiled {
+    let register = COMPILING.with_borrow(|open| open.last().cloned());
+    let Some(register) = register else { unreachable!("it is a part of a chain") };
+    match physical {
+        Physical::Bool => bool_fn(move |_| Ok(register.get().map(|(low, _)| low != 0))),
+        Physical::Long => long_fn(move |_| Ok(register.get().map(|(low, _)| low as i64))),
+        Physical::Double => {
+            double_fn(move |_| Ok(register.get().map(|(low, _)| f64::from_bits(low))))
+        }
+        Physical::Decimal => decimal_fn(move |_| {
+            let joined = |(low, high)| (u128::from(high) << 64 | u128::from(low)) as i128;
+            Ok(register.get().map(joined))
+        }),
+        Physical::Bytes => unreachable!("a chain of bytes is not made"),
+    }
+}
+
+/// Compiles a chain: its parts are evaluated one after the other.
+pub(super) fn compile(parts: &[Resolved], width: usize, semantics: Semantics) -> Compiled {
+    let register = Arc::new(Register::default());
+    let mut compiled = Vec::with_capacity(parts.len());
+    // The first part has no value of this chain before it.
+    let mut parts = parts.iter();
+    compiled.extend(parts.next().map(|part| super::compile::compile(part, width, semantics)));
+    COMPILING.with_borrow_mut(|open| open.push(register.clone()));
+    compiled.extend(parts.map(|part| super::compile::compile(part, width, semantics)));
+    COMPILING.with_borrow_mut(Vec::pop);
+    let Some(last) = compiled.pop() else { unreachable!("a chain has parts") };
+    let before = move |cx: Cx<'_>| -> Result<(), Box<EvalError>> {
+        compiled.iter().try_for_each(|part| register.keep(part, cx))
+    };
+    macro_rules! ending {
+        ($make:ident, $last:ident) => {
+            $make(move |cx| -> Eval<_> {
+                before(cx)?;
+                $last(cx)
+            })
+        };
+    }
+    match last {
+        Compiled::Bool(last) => ending!(bool_fn, last),
+        Compiled::Long(last) => ending!(long_fn, last),
+        Compiled::Double(last) => ending!(double_fn, last),
+        Compiled::Decimal(last) => ending!(decimal_fn, last),
+        Compiled::Bytes(last) => from_cells(Physical::Bytes, move |cx| {
+            before(cx)?;
+            Ok(last(cx)?.map_or(Cell::Null, Cell::Bytes))
+        }),
+    }
+}

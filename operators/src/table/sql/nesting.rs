@@ -1,0 +1,85 @@
+//! How deeply a text is nested, counted in its tokens before the parser recurses over them.
+
+use super::{is_word, place};
+use crate::table::depth::{MOST_LEVELS, too_complex};
+use crate::table::error::{Place, PlanError, PlanResult};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+/// The error of a text that is nested too deeply.
+pub(super) fn too_deep(at: Place) -> PlanError {
+    too_complex(format!("it is nested more than {MOST_LEVELS} levels deep"), at)
+}
+
+/// Whether a token stands before its operand.
+fn is_prefix(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Minus
+            | Token::Plus
+            | Token::Tilde
+            | Token::ExclamationMark
+            | Token::DoubleExclamationMark
+    ) || is_word(token, "NOT")
+}
+
+/// Refuses a text with more than [`MOST_LEVELS`] of parentheses, brackets, CASE, types and signs
+/// within each other.
+pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
+    let (mut levels, mut prefixes) = (0usize, 0usize);
+    for (i, token) in tokens.iter().enumerate() {
+        let before = i.checked_sub(1).map(|before| &tokens[before].token);
+        let of_type = ["STRUCT", "ARRAY", "MAP"];
+        match &token.token {
+            Token::LParen | Token::LBracket => levels += 1,
+            Token::Lt if before.is_some_and(|b| of_type.iter().any(|word| is_word(b, word))) => {
+                levels += 1;
+            }
+            other if is_word(other, "CASE") => levels += 1,
+            Token::RParen | Token::RBracket => levels = levels.saturating_sub(1),
+            // A comparison takes no level back that was not there, or one too early: the parser
+            // has a bound of its own.
+            Token::Gt | Token::ShiftRight => {
+                let closed = if token.token == Token::Gt { 1 } else { 2 };
+                levels = levels.saturating_sub(if in_type(before) { closed } else { 0 });
+            }
+            other if is_word(other, "END") => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        prefixes = if is_prefix(&token.token) { prefixes + 1 } else { 0 };
+        if levels + prefixes > MOST_LEVELS {
+            return Err(too_deep(place(token.span.start)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what stands before `>` ends a type: the name of one, its size, or another type.
+fn in_type(before: Option<&Token>) -> bool {
+    let Some(before) = before else { return false };
+    const NAMES: [&str; 22] = [
+        "BOOLEAN",
+        "TINYINT",
+        "BYTE",
+        "SMALLINT",
+        "SHORT",
+        "INT",
+        "INTEGER",
+        "BIGINT",
+        "LONG",
+        "FLOAT",
+        "REAL",
+        "DOUBLE",
+        "STRING",
+        "BINARY",
+        "DATE",
+        "TIMESTAMP",
+        "TIMESTAMP_NTZ",
+        "TIMESTAMP_LTZ",
+        "DECIMAL",
+        "NUMERIC",
+        "VOID",
+        "NULL",
+    ];
+    matches!(before, Token::Gt | Token::ShiftRight)
+        || NAMES.iter().any(|name| is_word(before, name))
+}
