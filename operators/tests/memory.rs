@@ -144,3 +144,33 @@ fn an_aggregates_states_count_what_they_own() {
     query.stop().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+/// Of tables: the longest strings of a key, by groups of every kind.
+#[cfg(feature = "sql")]
+#[test]
+fn aggregates_of_tables_count_what_their_values_own() {
+    use millstream::session::Session;
+    use millstream::table::value::Value;
+    for keys in ["k", "k, session_window(t, '3 seconds')", "k, window(t, '3 seconds')"] {
+        let session = Session::new();
+        let stream = session.memory_stream("rows", "k BIGINT, s STRING, t TIMESTAMP").unwrap();
+        let sql = format!("SELECT k, max(s) AS m, max_by(s, k) AS b FROM rows GROUP BY {keys}");
+        let writer = session.sql(&sql).unwrap().write_stream().output_mode("complete");
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = writer.format("memory").query_name("out").config(config);
+        let query = writer.trigger(Trigger::AsSoonAsPossible).start().unwrap();
+        let strings = |text: &str| {
+            let row = vec![Value::Long(1), Value::String(text.to_string()), Value::Long(0)];
+            stream.add(vec![row]);
+            query.process_all_available().unwrap();
+            let progress = query.last_progress().unwrap().to_json();
+            let bytes = progress["stateOperators"][0]["memoryUsedBytes"].as_u64().unwrap();
+            (bytes as usize + LONG / 10) / LONG
+        };
+        assert_eq!(strings("a"), 0, "{keys}");
+        let long = "b".repeat(LONG);
+        // One for each function.
+        assert!((2..=4).contains(&strings(&long)), "{keys}");
+        query.stop().unwrap();
+    }
+}

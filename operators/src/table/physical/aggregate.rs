@@ -47,6 +47,8 @@ struct Entry {
     slot: Slot,
     /// The watermark has let it go, and another may have its place.
     gone: bool,
+    /// Memory that its values own apart, but for those that grow.
+    owned: u32,
     /// Of values that grow, where changes are kept.
     parts: Option<Box<GroupParts>>,
 }
@@ -138,6 +140,7 @@ impl Entry {
             touched: false,
             slot: Slot::default(),
             gone: false,
+            owned: 0,
             parts: None,
         }
     }
@@ -204,7 +207,9 @@ pub(super) struct Aggregate {
     buffers: Buffers,
     /// Entries whose long values are written at the marker.
     deferred: Vec<u32>,
-    /// Memory that values that grow own.
+    /// Some values may own memory apart.
+    owns: bool,
+    /// Memory that values own apart.
     heap_bytes: usize,
     key_bytes: u64,
     down: BoxChain,
@@ -231,6 +236,7 @@ impl Aggregate {
             grows: functions.iter().any(Function::grows),
             buffers: Buffers::default(),
             deferred: Vec::new(),
+            owns: !functions.iter().all(Function::is_plain),
             heap_bytes: 0,
             partials: None,
             words: Vec::new(),
@@ -334,6 +340,7 @@ impl Aggregate {
             parts.erase(group, &mut self.log, &mut self.buffers);
             self.heap_bytes -= parts.heap_bytes();
         }
+        self.heap_bytes -= std::mem::take(&mut entry.owned) as usize;
         self.key_bytes -= entry.key.len() as u64;
         (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
         entry.accumulators.clear();
@@ -391,6 +398,9 @@ impl Aggregate {
         if self.grows {
             self.note_added(at);
         }
+        if self.owns {
+            self.count_owned(at);
+        }
         let entry = &mut self.entries[at];
         if let WriteAt::Marker { first } = self.log.put_at(&mut entry.slot) {
             if first {
@@ -402,6 +412,16 @@ impl Aggregate {
             encode(entry, &mut self.value);
         }
         self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
+    }
+
+    /// Counts what the values own now.
+    #[inline(never)]
+    fn count_owned(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        let owned = entry.accumulators.iter().map(Accumulator::owned_bytes).sum::<usize>();
+        let owned = u32::try_from(owned).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut entry.owned, owned);
+        self.heap_bytes = self.heap_bytes + owned as usize - before as usize;
     }
 
     /// Notes what the values that grow have added.
@@ -472,6 +492,9 @@ impl Aggregate {
                 let taken = taken.ok_or_else(unreadable)?;
                 self.heap_bytes += taken.heap_bytes();
                 entry.parts = Some(Box::new(taken));
+            }
+            if self.owns {
+                self.count_owned(at);
             }
             if let Some(over_us) = self.over_us(&self.entries[at].key) {
                 self.due.add(over_us, at as u32);

@@ -35,6 +35,8 @@ struct Entry {
     slot: Slot,
     /// Its sessions that were counted as written, and the epoch's generation in which they were.
     counted: (u32, usize),
+    /// Memory that the values of its sessions own apart.
+    owned: u32,
     /// There will be no more of it until another has its place.
     gone: bool,
 }
@@ -42,7 +44,7 @@ struct Entry {
 impl Entry {
     fn new(hash: u64, key: &[u8], sessions: Vec<Session>) -> Self {
         let (key, slot) = (SmallVec::from_slice(key), Slot::default());
-        Self { hash, key, sessions, slot, counted: (0, 0), gone: false }
+        Self { hash, key, sessions, slot, counted: (0, 0), owned: 0, gone: false }
     }
 }
 
@@ -99,6 +101,10 @@ pub(super) struct SessionAggregate {
     deferred: Vec<u32>,
     /// Sessions of all keys.
     kept: u64,
+    /// Some values may own memory apart.
+    owns: bool,
+    /// Memory that values own apart.
+    owned: u64,
     down: BoxChain,
 }
 
@@ -128,6 +134,7 @@ fn sessions(functions: &[Function], mut value: &[u8]) -> Option<Vec<Session>> {
 
 impl SessionAggregate {
     pub fn new(parts: Parts, down: BoxChain) -> Self {
+        let owns = !parts.functions.iter().all(Function::is_plain);
         Self {
             parts,
             entries: Table::default(),
@@ -143,6 +150,8 @@ impl SessionAggregate {
             changed: false,
             deferred: Vec::new(),
             kept: 0,
+            owns,
+            owned: 0,
             down,
         }
     }
@@ -176,7 +185,10 @@ impl SessionAggregate {
             Ok(())
         })?;
         let places = 0..self.entries.places();
-        self.kept = places.map(|at| self.entries[at].sessions.len() as u64).sum();
+        self.kept = places.clone().map(|at| self.entries[at].sessions.len() as u64).sum();
+        if self.owns {
+            places.for_each(|at| self.count_owned(at));
+        }
         Ok(())
     }
 
@@ -191,6 +203,9 @@ impl SessionAggregate {
 
     /// Notes an entry's value, or that it has none, for the checkpoint.
     fn note(&mut self, at: usize) {
+        if self.owns {
+            self.count_owned(at);
+        }
         let entry = &mut self.entries[at];
         if entry.sessions.is_empty() {
             self.parts.log.erase(&mut entry.slot, entry.hash, &entry.key);
@@ -201,6 +216,16 @@ impl SessionAggregate {
             WriteAt::Marker { first: true } => self.deferred.push(at as u32),
             WriteAt::Marker { first: false } => {}
         }
+    }
+
+    /// Counts what the values of an entry own now.
+    fn count_owned(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        let values = entry.sessions.iter().flat_map(|session| &session.accumulators);
+        let owned = values.map(Accumulator::owned_bytes).sum::<usize>();
+        let owned = u32::try_from(owned).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut entry.owned, owned);
+        self.owned = self.owned + u64::from(owned) - u64::from(before);
     }
 
     fn write(&mut self, at: usize) {
@@ -296,8 +321,9 @@ impl SessionAggregate {
         }
         self.deferred = deferred;
         let (keys, sessions) = (self.entries.len() as u64, self.kept);
-        let bytes =
-            keys * (size_of::<Entry>() as u64 + 40) + sessions * size_of::<Session>() as u64;
+        let bytes = keys * (size_of::<Entry>() as u64 + 40)
+            + sessions * size_of::<Session>() as u64
+            + self.owned;
         self.parts.log.hand_over(epoch, sessions, bytes);
     }
 

@@ -72,6 +72,17 @@ pub(super) enum Accumulator {
 const _: () = assert!(size_of::<Accumulator>() == 32);
 
 impl Accumulator {
+    /// Memory that it owns apart; nothing of values that grow, which count theirs themselves.
+    pub fn owned_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(Some(bytes)) | Self::Held(Some(bytes)) => bytes.capacity(),
+            Self::Moments(_) => size_of::<Moments>(),
+            Self::CoMoments(_) => size_of::<CoMoments>(),
+            Self::User(values, _) => size_of_val(&**values),
+            _ => 0,
+        }
+    }
+
     /// Prepares the value for being read many times.
     #[inline]
     pub fn settle(&mut self) {
