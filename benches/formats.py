@@ -32,6 +32,8 @@ COLUMNS = "id BIGINT, n INT, price DOUBLE, cost DECIMAL(9,2), name STRING, note 
 TIMES = "id BIGINT, day DATE, seen TIMESTAMP"
 NESTED = "id BIGINT, tags ARRAY<STRING>, place STRUCT<x: DOUBLE, y: DOUBLE, city: STRING>"
 SUMS = "count(*) AS c, sum(id) AS i, sum(n) AS n, sum(cost) AS m, max(price) AS p, sum(length(name) + length(note)) AS l"
+# One thread, and no progress bar among the results.
+QUIET = "SET threads = 1; SET enable_progress_bar = false"
 DUCK_TYPES = {"STRING": "VARCHAR", "INT": "INTEGER"}
 
 
@@ -190,7 +192,7 @@ def read_by_duckdb(folder, case):
         if function == "read_csv":
             given += ", header=false"
     query = query.replace("tags[0]", "tags[1]").replace("FROM v", f"FROM {function}('{found}'{given})")
-    script = f"import duckdb\nprint('|'.join(str(v) for v in duckdb.execute('SET threads = 1').execute({query!r}).fetchone()))"
+    script = f"import duckdb\nprint('|'.join(str(v) for v in duckdb.execute({QUIET!r}).execute({query!r}).fetchone()))"
     seconds, done = cpu([sys.executable, "-c", script])
     if done.returncode:
         sys.exit(done.stderr)
@@ -220,7 +222,7 @@ def write_by_duckdb(folder, out, case):
     given = {", compression 'gzip'": ", COMPRESSION gzip", ", quoteAll 'true'": ", FORCE_QUOTE *"}.get(options, "")
     source = f"read_parquet('{folder / kind / 'a.parquet'}')"
     copy = f"COPY (SELECT {columns} FROM {source}) TO '{out / 'a'}' (FORMAT {form}{given}{', HEADER false' if form == 'csv' else ''})"
-    seconds, done = cpu([sys.executable, "-c", f"import duckdb\nduckdb.execute('SET threads = 1').execute({copy!r})"])
+    seconds, done = cpu([sys.executable, "-c", f"import duckdb\nduckdb.execute({QUIET!r}).execute({copy!r})"])
     if done.returncode:
         sys.exit(done.stderr)
     return seconds
