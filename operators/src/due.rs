@@ -3,12 +3,15 @@
 use crate::places::Places;
 use std::collections::BTreeMap;
 
+/// Empty places that are kept where there are few times.
+const SPARES: usize = 16;
+
 /// Places of entries, by time. An entry may be here at a time that is no longer its own; who takes
 /// it looks.
 #[derive(Default)]
 pub(crate) struct Due {
     by_time: BTreeMap<i64, Places>,
-    /// Those that are empty again.
+    /// Those that are empty again, at most [`SPARES`] more than there are times.
     spare: Vec<Places>,
 }
 
@@ -30,7 +33,13 @@ impl Due {
         }
         let entry = first.get_mut().pop();
         if first.get().is_empty() {
-            self.spare.push(first.remove());
+            let empty = first.remove();
+            // What a burst of times needed is given back when it is over.
+            if self.spare.len() < self.by_time.len() + SPARES {
+                self.spare.push(empty);
+            } else {
+                self.spare.pop();
+            }
         }
         entry.map(|entry| (time_us, entry))
     }
@@ -62,5 +71,27 @@ impl Due {
     /// Whether any is due by a time.
     pub fn any(&self, by_us: i64) -> bool {
         self.first_us().is_some_and(|time_us| time_us <= by_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Due, SPARES};
+
+    #[test]
+    fn a_burst_of_times_leaves_no_memory_behind() {
+        let mut due = Due::default();
+        (0..100_000).for_each(|at| due.add(i64::from(at), at));
+        (0..99_990).for_each(|at| assert_eq!(due.take(i64::MAX), Some((i64::from(at), at))));
+        assert!((1..=2 * SPARES).contains(&due.spare.len()), "{}", due.spare.len());
+        // What is kept is enough for as many times as there were.
+        for at in 100_000..100_100 {
+            let spares = due.spare.len();
+            due.add(i64::from(at), at);
+            assert_eq!(due.spare.len(), spares - 1);
+            assert_eq!(due.take(i64::MAX), Some((i64::from(at - 10), at - 10)));
+        }
+        while due.take(i64::MAX).is_some() {}
+        assert!((1..=SPARES).contains(&due.spare.len()), "{}", due.spare.len());
     }
 }
