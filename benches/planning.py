@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Measures what planning costs by the length and the depth of a query's text.
 
+    benches/planning.py target/release/millstream [--only OR] [--sizes 1000,100000] [--depths 1000]
+
 Each kind of text is generated at several sizes and given to `millstream sql`. The table has wall
 time and peak memory of the process, the run of the query over at most one row included. Long kinds
 grow by the number of terms, deep ones by levels within each other; beyond the bound of levels the
