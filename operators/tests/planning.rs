@@ -207,6 +207,12 @@ fn beyond_the_bound_of_levels_is_an_error() {
             "{error:.300}"
         );
     }
+    let joins = joined(5000, " CROSS JOIN ", |i| format!("(SELECT 1 AS x) t{i}"));
+    let tables = joined(5000, ", ", |i| format!("(SELECT 1 AS x) t{i}"));
+    for from in [joins, tables] {
+        let error = rows(&format!("SELECT 1 FROM {from}")).unwrap_err();
+        assert!(error.starts_with("FAILED_TO_PARSE_TOO_COMPLEX"), "{error:.300}");
+    }
     for (operators, inner) in [(" IS NULL", "id"), ("::STRING", "id"), (" IN (1)", "id")] {
         let text = format!("SELECT {inner}{} FROM {ROW}", operators.repeat(20_000));
         assert!(rows(&text).is_err());

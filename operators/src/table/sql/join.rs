@@ -5,6 +5,7 @@ use super::query::{plain, relation};
 use super::subquery::constants;
 use super::{Catalog, place};
 use crate::table::analyze::boolean;
+use crate::table::depth::{MOST_LEVELS, too_complex};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{ScopeColumn, resolve};
 use crate::table::join::{self, Written};
@@ -17,6 +18,10 @@ pub(super) fn relation_with_joins(
     catalog: &dyn Catalog,
 ) -> PlanResult<Plan> {
     let mut left = relation(&table.relation, catalog)?;
+    if let Some(beyond) = table.joins.get(MOST_LEVELS) {
+        let here = place(beyond.relation.span().start);
+        return Err(too_complex(format!("more than {MOST_LEVELS} tables are joined"), here));
+    }
     for joined in &table.joins {
         let here = place(joined.relation.span().start);
         let right = relation(&joined.relation, catalog)?;

@@ -6,7 +6,7 @@ use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::analyze::{self, has_aggregate};
-use crate::table::depth::{nested, spend};
+use crate::table::depth::{MOST_LEVELS, nested, spend, too_complex};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
@@ -450,6 +450,10 @@ fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<
 
 /// FROM with its lateral views.
 pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    let here = place(select.select_token.0.span.start);
+    if select.from.len().max(select.lateral_views.len()) > MOST_LEVELS {
+        return Err(too_complex(format!("FROM has more than {MOST_LEVELS} relations"), here));
+    }
     let mut input: Option<Plan> = None;
     for table in &select.from {
         let right = super::join::relation_with_joins(table, catalog)?;
