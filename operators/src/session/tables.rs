@@ -7,6 +7,7 @@ use super::query::QueryError;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
 use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::convert::Infallible;
 
@@ -51,11 +52,12 @@ fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
     let mut outcome = Ok(());
     let made = expr.map_children(&mut |child| match (&outcome, child) {
         (Err(_), child) => child,
-        (Ok(()), child) => match constant(child.clone(), rows) {
+        (Ok(()), child) => match constant(child, rows) {
             Ok(made) => made,
+            // The whole is not used.
             Err(error) => {
                 outcome = Err(error);
-                child
+                Resolved::literal(Value::Null, DataType::Null)
             }
         },
     });
