@@ -168,7 +168,8 @@ impl Connections {
                 any = true;
                 let slot = event.token().0;
                 let is_closed = event.is_read_closed() || event.is_error();
-                if let Some(connection) = self.get(slot).filter(|open| is_closed > open.read_closed)
+                if let Some(connection) =
+                    self.get(slot).filter(|open| is_closed && !open.read_closed)
                 {
                     connection.read_closed = true;
                     self.closing += 1;
@@ -188,18 +189,67 @@ impl Connections {
         self.slots.iter_mut().flatten().max_by_key(|connection| connection.unfinished())
     }
 
-    /// Finds the connections that had no bytes since a time. Returns when the most silent of the
-    /// others last had some.
+    /// Finds the connections that had no bytes since a time, and have none now: those in the queue may
+    /// have had to wait for the chain. Returns when the most silent of the others last had some.
     pub(super) fn silent_since(&self, since_ns: u64, found: &mut Vec<usize>) -> Option<u64> {
         let mut oldest = None::<u64>;
         for (slot, connection) in self.slots.iter().enumerate() {
-            let Some(Connection { last_ns, .. }) = connection else { continue };
-            if *last_ns <= since_ns {
+            let Some(connection) = connection else { continue };
+            let (last_ns, is_lone) = (connection.last_ns, self.lone == Some(slot));
+            // A lone one has just been read, whether it is in the queue or not.
+            if last_ns <= since_ns && (is_lone || !connection.queued) {
                 found.push(slot);
             } else {
-                oldest = Some(oldest.map_or(*last_ns, |oldest| oldest.min(*last_ns)));
+                oldest = Some(oldest.map_or(last_ns, |oldest| oldest.min(last_ns)));
             }
         }
         oldest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transport::Stream;
+    use super::*;
+    use millstream_engine::mio::net::UnixStream;
+
+    fn connection(last_ns: u64) -> Connection {
+        let (stream, _) = UnixStream::pair().unwrap();
+        Connection::new(Stream::Unix(stream), 0, last_ns)
+    }
+
+    #[test]
+    fn a_connection_with_bytes_to_read_is_not_silent() {
+        let mut connections = Connections::default();
+        for last_ns in [10, 20, 90] {
+            connections.add(connection(last_ns)).unwrap();
+        }
+        let mut found = Vec::new();
+        assert_eq!(connections.silent_since(50, &mut found), Some(10));
+        assert!(found.is_empty(), "new ones may have bytes");
+        while connections.next_ready().is_some() {}
+        connections.mark_ready(1);
+        assert_eq!(connections.silent_since(50, &mut found), Some(20));
+        assert_eq!(found, [0]);
+        connections.remove(0);
+        connections.remove(2);
+        found.clear();
+        assert_eq!(connections.silent_since(50, &mut found), None);
+        assert_eq!(found, [1], "the lone one is read before anyone asks");
+    }
+
+    #[test]
+    fn slots_are_used_again_and_each_is_in_the_queue_once() {
+        let mut connections = Connections::default();
+        for _ in 0..100 {
+            let slots = [0, 1, 2].map(|_| connections.add(connection(0)).unwrap());
+            slots.iter().for_each(|slot| connections.mark_ready(*slot));
+            assert_eq!((connections.len(), connections.lone()), (3, None));
+            assert!(connections.slots.len() <= 3 && connections.ready.len() <= 3);
+            slots[..2].iter().for_each(|slot| drop(connections.remove(*slot)));
+            assert_eq!(connections.lone(), Some(slots[2]));
+            connections.remove(slots[2]);
+        }
+        assert_eq!((connections.len(), connections.slots.len()), (0, 0));
     }
 }

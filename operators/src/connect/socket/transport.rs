@@ -118,3 +118,24 @@ impl fmt::Display for Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_when_to_probe_a_silent_peer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let stream = target.connect_within(Duration::from_secs(10)).unwrap();
+        let second_ns = 1_000_000_000;
+        let wanted = KeepAlive { after_ns: 30 * second_ns, interval_ns: 10 * second_ns, probes: 3 };
+        stream.keep_alive(&wanted).unwrap();
+        let Stream::Tcp(tcp) = &stream else { panic!("TCP") };
+        let socket = socket2::SockRef::from(tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+}

@@ -272,14 +272,12 @@ impl SocketSource {
 
     fn turn_of_clients(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
         if let Some(slot) = self.connections.lone() {
-            if self.reads >= LOOK_EVERY {
-                self.look(cx)?;
+            let turn = self.read(slot, cx)?;
+            if turn == Turn::Progress && self.reads < LOOK_EVERY {
+                return Ok(turn);
             }
-            // It may be the only one no more; then its turn comes with the others'.
-            if self.connections.lone() != Some(slot) || self.read(slot, cx)? == Turn::Progress {
-                return Ok(Turn::Progress);
-            }
-            return self.look(cx);
+            let looked = self.look(cx)?;
+            return Ok(if turn == Turn::Progress { turn } else { looked });
         }
         let mut looked = Turn::Nothing;
         if self.reads >= LOOK_EVERY || !self.connections.has_ready() {
