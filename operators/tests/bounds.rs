@@ -44,15 +44,6 @@ fn values_that_would_be_too_large_are_errors() {
     }
 }
 
-/// Each value fits, but not all of them together.
-#[test]
-fn the_values_of_a_record_are_bounded_together() {
-    let columns = vec!["repeat('a', 33554432)"; 33].join(" AS v, ");
-    let frame = Session::new().sql(&format!("SELECT {columns} AS v")).unwrap();
-    let error = frame.collect().unwrap_err();
-    assert_eq!(error.condition(), "COLLECTION_SIZE_LIMIT_EXCEEDED", "{error}");
-}
-
 #[test]
 fn a_time_is_in_a_bounded_number_of_windows() {
     let session = Session::new();

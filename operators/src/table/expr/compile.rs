@@ -707,3 +707,28 @@ pub fn element(
         Physical::Bytes => read!(bytes_fn, |row, slot| row.bytes(slot)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::alloc::Layout;
+
+    const TOO_LARGE: &str = "COLLECTION_SIZE_LIMIT_EXCEEDED";
+
+    /// The memory is asked for and never touched.
+    #[test]
+    fn the_values_of_a_record_are_bounded_together() {
+        let mut arena = Bump::new();
+        assert!(bounded_record(&arena).is_ok());
+        arena.alloc_layout(Layout::from_size_align(RECORD_BYTES_MAX + 1, 1).unwrap());
+        assert_eq!(bounded_record(&arena).unwrap_err().condition, TOO_LARGE);
+        arena.reset();
+        assert!(bounded_record(&arena).is_ok(), "a chunk that is kept is free");
+        let mut row = vec![0; RECORD_BYTES_MAX];
+        let mut writer = RowWriter::resume(&mut row, 1);
+        static LONG: [u8; LONG_BYTES + 1] = [b'a'; LONG_BYTES + 1];
+        let long = bytes_fn(|_| Ok(Some(&LONG[..])));
+        let error = write_field(&long, Cx::new(Row(&[]), &arena), &mut writer, 0).unwrap_err();
+        assert_eq!(error.condition, TOO_LARGE);
+    }
+}
