@@ -93,13 +93,11 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
     Ok(all)
 }
 
+/// Sees a record of a file, and whether it is the file's first; says whether to go on.
+type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
+
 /// Calls `see` with each record that can be read, until it gives false.
-fn each_record(
-    raw: &Raw,
-    files: &[PathBuf],
-    limits: Limits,
-    see: &mut dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool>,
-) -> PlanResult<()> {
+fn each_record(raw: &Raw, files: &[PathBuf], limits: Limits, see: &mut See<'_>) -> PlanResult<()> {
     let most = limits.record_bytes_max;
     for path in files {
         let opened = Input::open(path, 0, raw.framing().clone(), raw.coding(), most);

@@ -214,9 +214,9 @@ fn types(given: &[(&str, &str)], records: &[&str]) -> String {
     let mut inference = Inference::new(&options, date);
     for record in records {
         if !inference.has_columns() {
-            inference.begin(record.as_bytes(), false);
+            inference.begin(record.as_bytes(), false).unwrap();
         }
-        inference.see(record.as_bytes());
+        inference.see(record.as_bytes()).unwrap();
     }
     let fields = inference.finish().fields;
     fields.iter().map(|f| f.data_type.to_string()).collect::<Vec<_>>().join(" ")
