@@ -182,7 +182,7 @@ impl Session {
                         let own = if several { folder.join(&name) } else { folder.clone() };
                         writer = writer.option("checkpointLocation", own.display());
                     }
-                    writer = writer.to_be_explained(overrides.explains);
+                    writer = writer.only_explained(overrides.explains);
                     writer.check().map_err(|error| named(error.at(place)))?;
                     queries.push(JobQuery { name, writer });
                 }

@@ -230,7 +230,7 @@ impl StreamWriter {
     }
 
     /// Says whether the query is explained and never started: it needs no checkpoint.
-    pub(super) fn to_be_explained(mut self, explained: bool) -> Self {
+    pub(super) fn only_explained(mut self, explained: bool) -> Self {
         self.explained = explained;
         self
     }
