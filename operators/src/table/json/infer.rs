@@ -178,8 +178,11 @@ impl Inference {
         if token == Token::Whole && digits.parse::<i64>().is_ok() {
             return DataType::Long;
         }
+        if token == Token::Real && !self.decimals {
+            return DataType::Double;
+        }
         match decimal_of(digits) {
-            Some((precision, scale)) if token == Token::Whole || self.decimals => {
+            Some((precision, scale)) => {
                 let precision = precision.max(scale);
                 if precision <= DIGITS_MAX {
                     DataType::Decimal(precision as u8, scale as u8)
@@ -187,7 +190,7 @@ impl Inference {
                     DataType::Double
                 }
             }
-            _ => DataType::Double,
+            None => DataType::Double,
         }
     }
 

@@ -11,8 +11,7 @@
 mod fields;
 mod quick;
 
-use fields::{Fields, Shape};
-
+use self::fields::{Fields, Shape};
 use super::path::copied;
 use super::token::{Broken, Features, Source, Token, Tokens};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, zone};

@@ -180,7 +180,7 @@ pub struct Tokens<'j> {
 impl<'j> Tokens<'j> {
     /// Of bytes that may not be UTF-8.
     pub fn new(bytes: &'j [u8], features: Features, source: Source) -> Self {
-        let is_utf8 = std::str::from_utf8(bytes).is_ok();
+        let is_utf8 = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
         Self::checked(bytes, features, source, is_utf8)
     }
 
