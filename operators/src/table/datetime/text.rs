@@ -361,7 +361,7 @@ mod tests {
                 parts.map(|(days, micros, _)| (days.unwrap(), micros)),
             );
             let date = date_at_front(&text[..10], 7).map(|(date, ..)| date);
-            prop_assert_eq!(plain_date(text[..10].as_bytes().try_into().unwrap()), date);
+            prop_assert_eq!(plain_date(text.as_bytes()[..10].try_into().unwrap()), date);
         }
 
         #[test]
