@@ -446,7 +446,8 @@ fn what_was_acknowledged_to_many_senders_is_neither_lost_nor_doubled() {
 
 #[test]
 fn a_datagram_is_a_record_or_lines() {
-    let cases: [(&[(&str, &str)], &[&str]); 2] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Case<'_>; 2] = [
         (&[], &["one", "two\nthree", "", "four"]),
         (&[("datagram", "lines")], &["one", "two", "three", "four"]),
     ];
