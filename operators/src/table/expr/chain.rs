@@ -1,7 +1,7 @@
 //! Long runs of binary operators, such as `a + b - c …` or the conditions that a program joins by
 //! OR. As a tree, a run of 100,000 operators is 100,000 levels deep, and every recursion over it
 //! (to resolve, evaluate, copy or drop it) needs a stack of that depth. A run longer than
-//! [`LONGEST_TREE`] is kept flat instead and worked on by loops. What it computes, and in which
+//! `LONGEST_TREE` is kept flat instead and worked on by loops. What it computes, and in which
 //! order, is the same.
 
 use super::cell::Cell;

@@ -163,7 +163,7 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Goes on behind [`Self::skip_head`] to where [`Tokens::next`] ends behind a name.
+    /// Goes on behind `skip_head` to where `Tokens::next` ends behind a name.
     pub fn finish_head(&mut self) -> Result<Token, Broken> {
         let byte = self.skip_space()?.ok_or(Broken)?;
         self.after_name = Some(self.value(byte)?);
@@ -284,7 +284,7 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Ends an array that [`Self::open_array`] has begun, if its end comes next.
+    /// Ends an array that `open_array` has begun, if its end comes next.
     #[inline]
     pub fn close_array(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b']') {
