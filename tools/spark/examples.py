@@ -68,8 +68,12 @@ def main():
                 columns = 1
             names = ", ".join(f"c{k}" for k in range(columns))
             cells = ", ".join(f"CAST(c{k} AS STRING)" for k in range(columns))
+            # Rows have an order only where the example gives them one.
+            rows = "collect_list(x)"
+            if "ORDER BY" not in statement.upper():
+                rows = f"array_sort({rows})"
             query = (
-                "SELECT hex(encode(CAST(collect_list(x) AS STRING), 'UTF-8')) FROM"
+                f"SELECT hex(encode(CAST({rows} AS STRING), 'UTF-8')) FROM"
                 f" (SELECT concat_ws('|', {cells}) AS x FROM ({statement}) AS t({names}))"
             )
             answers = spark.value(query), millstream.value(query)
