@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes of the first read of a file: a large buffer would cost a short file more than its records.
+const FIRST_READ_BYTES: usize = 16 << 10;
 /// Bytes of a record that is too long that are kept to show it.
 const KEPT_BYTES: usize = 256;
 
@@ -40,6 +42,8 @@ pub struct Input {
     kept: Vec<u8>,
     begin: usize,
     end: usize,
+    /// How much room a read is given.
+    read_bytes: usize,
     /// Offset of the byte at `begin`.
     offset: u64,
     /// Whether a byte order mark may follow.
@@ -125,6 +129,7 @@ impl Input {
             kept: Vec::new(),
             begin: 0,
             end: 0,
+            read_bytes: FIRST_READ_BYTES,
             offset,
             // The whole of a file keeps its mark.
             at_start: offset == 0 && !matches!(framing, Framing::Whole | Framing::JsonFile),
@@ -227,13 +232,18 @@ impl Input {
             self.end -= self.begin;
             self.begin = 0;
         }
-        if self.buffer.len() - self.end < READ_BYTES {
-            self.buffer.resize(self.end + READ_BYTES, 0);
+        if self.buffer.len() - self.end < self.read_bytes / 2 {
+            self.buffer.resize(self.end + self.read_bytes, 0);
         }
         loop {
             match self.from.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.ended = true,
-                Ok(read) => self.end += read,
+                Ok(read) => {
+                    self.end += read;
+                    if self.end == self.buffer.len() {
+                        self.read_bytes = (self.read_bytes * 4).min(READ_BYTES);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
