@@ -130,7 +130,7 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
-    /// Number of values that the queue holds at most.
+    /// The most values that the queue can hold.
     pub fn capacity(&self) -> usize {
         self.shared.mask + 1
     }

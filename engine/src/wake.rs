@@ -60,8 +60,8 @@ enum Bell {
     Silent,
 }
 
-/// Who waits: a thread that called [`Waker::park`], or a task whose waker was given to
-/// [`Waker::register`] by a thread.
+/// What a [`Waker`] wakes: a thread that is parked in [`Waker::park`], or an async task that
+/// [`Waker::register`] has stored.
 #[derive(Debug)]
 enum Caller {
     Thread(Thread),
@@ -147,8 +147,8 @@ impl Waker {
         self.0.flag.retract();
     }
 
-    /// Leaves a task to be woken in place of a thread, unless `has_work` finds some first: then it
-    /// returns false. For handles from [`thread`](Self::thread).
+    /// Stores an async task, which the next wake-up wakes in place of a thread. Returns false, and
+    /// stores nothing, if `has_work` finds work. For handles from [`thread`](Self::thread).
     pub fn register(&self, task: &std::task::Waker, has_work: impl FnOnce() -> bool) -> bool {
         if let Bell::Caller(caller) = &self.0.bell {
             let mut caller = locked(caller);

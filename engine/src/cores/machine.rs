@@ -65,8 +65,8 @@ fn nodes(root: &Path) -> BTreeMap<usize, usize> {
     nodes
 }
 
-/// Whole cores of the CPU quota of this process's cgroups, of which the smallest counts; `None`
-/// without a quota.
+/// The CPU quota of this process in whole cores: the smallest quota of its cgroup and the cgroups
+/// above it. `None` without a quota.
 pub(super) fn quota(root: &Path) -> Option<usize> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mount = root.join("sys/fs/cgroup");

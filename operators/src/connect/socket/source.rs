@@ -22,8 +22,8 @@
 //! together hold `maxUnfinishedBytes`; beyond that the longest line under way is set aside.
 //!
 //! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
-//! commit and a crash is lost, as in Spark. With it, whole lines go to a [journal](super::journal)
-//! before they are looked at, and a restart reads them again from there. What lay unread in the
+//! commit and a crash is lost, as in Spark. With it, whole lines are written to a [journal](super::journal)
+//! before they are processed, and a restart reads them again from there. What lay unread in the
 //! kernel's socket when the process was killed is in no log, nor is the line under way; with
 //! `acknowledge` the peer is told, as a decimal number on a line of its own, how many whole lines are
 //! kept: on connecting, and after each read. Where there is one sender at a time, the number counts

@@ -176,7 +176,7 @@ impl<T: Send> Output<T> {
         })
     }
 
-    /// Leaves a task to be woken when there is a result or the end, unless there is one now.
+    /// Stores an async task to wake at the next result or at the end, unless either is there now.
     #[cfg(feature = "futures")]
     pub(super) fn register(&mut self, task: &std::task::Waker) -> bool {
         let Self { ring, behind, outlet, ending, .. } = self;

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// Who waits, by the number of its input. At most one entry for each input.
+/// The producers that wait for room, at most one for each input.
 #[derive(Default)]
 pub(super) struct Waiting {
     flag: ParkFlag,

@@ -352,7 +352,7 @@ mod tests {
     }
 
     proptest! {
-        /// The short way gives what the long one gives.
+        /// The fast parser of plain times agrees with the general parser.
         #[test]
         fn plain_times_are_times(text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]") {
             let parts = timestamp_parts(&text);

@@ -164,7 +164,7 @@ impl fmt::Display for Chain {
     }
 }
 
-/// What a carried value is shown as, before the value's own text takes its place.
+/// A placeholder for the left operand in the text of an operation; the operand's text replaces it.
 pub(super) const MARK: char = '\u{1}';
 
 /// Shows a resolved chain as the tree that it is one of: the state of an operator is found again by

@@ -715,7 +715,7 @@ mod tests {
 
     const TOO_LARGE: &str = "COLLECTION_SIZE_LIMIT_EXCEEDED";
 
-    /// The memory is asked for and never touched.
+    /// The test allocates the memory and does not write to it, so that it needs no physical memory.
     #[test]
     fn the_values_of_a_record_are_bounded_together() {
         let mut arena = Bump::new();

@@ -282,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The short way gives what the long one gives, or nothing.
+        /// The fast parser agrees with the general parser, or leaves the text to it.
         #[test]
         fn short_decimals_are_decimals(
             text in "[-+]?[0-9]{0,20}[.]?[0-9]{0,12}[e. ]?", precision in 1u8..39, scale in 0u8..20,

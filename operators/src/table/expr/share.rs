@@ -58,7 +58,7 @@ pub fn fingerprint(expr: &Resolved) -> u64 {
     hasher.finish()
 }
 
-/// Parts with how often they stand there.
+/// The subexpressions found so far, with the number of times each occurs.
 #[derive(Default)]
 struct Found<'e> {
     parts: Vec<(&'e Resolved, usize)>,

@@ -1,5 +1,5 @@
-//! The process that `torture soak` stops and continues: one query, and a line of JSON about it in
-//! short intervals. It ends when its standard input does, so it does not outlive its parent.
+//! The process that `torture soak` stops and continues: it runs one query and prints a line of
+//! JSON about it at short intervals. It exits when its standard input is closed, and so with its parent.
 
 use super::check::{Checker, Covered};
 use super::operators::{Kind, Operator, named};

@@ -177,7 +177,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// The short way gives what the long one gives, to the byte.
+        /// The fast reader writes the same bytes as the exact reader.
         #[test]
         fn the_short_way_reads_what_the_long_one_reads(
             records in proptest::collection::vec(
