@@ -10,6 +10,7 @@ mod infer;
 mod many;
 mod options;
 mod parser;
+mod plain;
 mod quoted;
 mod record;
 mod values;

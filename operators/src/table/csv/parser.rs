@@ -1,8 +1,9 @@
 //! Reads one record of CSV from bytes, by the rules of Spark's parser.
 //!
-//! The parser is a state machine over characters with two fast paths: a field without quotes is
-//! found with one search for what ends it, a quoted field without escapes with one for its closing
-//! quote. Both are ranges of the input; only other fields are copied, into a buffer that is kept.
+//! The parser is a state machine over characters with three fast paths: a record without quotes is
+//! split by its separators (see `plain`), a field without quotes is found with one search for what
+//! ends it, a quoted field without escapes with one for its closing quote. All are ranges of the
+//! input; only other fields are copied, into a buffer that is kept.
 //! Where Spark's parser behaves differently on its own fast path than off it, this one follows:
 //! a field of white space alone is the null value before a separator, and the empty value at the
 //! end of the text.
@@ -12,6 +13,7 @@
 //! bytes arrive.
 
 use super::dialect::{Dialect, LineEnd};
+use super::plain::PlainSplitter;
 use memchr::{memchr2, memchr3};
 use std::ops::Range;
 
@@ -74,6 +76,8 @@ pub struct Parser {
     fast: bool,
     /// Whether a closing quote may stand before a separator on the fast path.
     fast_separator: u8,
+    /// Splits records without quotes.
+    pub(super) plain: Option<PlainSplitter>,
 
     pub(super) fields: Vec<FieldText>,
     pub(super) copied: Vec<u8>,
@@ -136,6 +140,7 @@ impl Parser {
             quoted_stops: [0; 3],
             fast: false,
             fast_separator: 0,
+            plain: None,
             fields: Vec::new(),
             copied: Vec::new(),
             white: Vec::new(),
@@ -157,6 +162,7 @@ impl Parser {
     /// Says what ends lines, where the dialect leaves it to the file.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.line_end = line_end;
+        self.plain = PlainSplitter::new(&self.dialect, line_end);
         let special = (ascii(self.separator), ascii(self.dialect.quote), ascii(line_end.first));
         self.fast = false;
         if let (Some(separator), Some(quote), Some(line)) = special
@@ -204,6 +210,12 @@ impl Parser {
     pub fn parse(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
         self.fields.clear();
         self.copied.clear();
+        if let Some(plain) = self.plain.as_ref().filter(|_| last) {
+            if plain.split(window, &self.wanted, &mut self.fields) {
+                return Some((Parsed::Record, window.len()));
+            }
+            self.fields.clear();
+        }
         (self.at, self.last, self.ch, self.prev, self.begin) = (0, last, 0, 0, 0);
         (self.normalize, self.unescaped, self.trim, self.matched) = (true, false, false, 0);
         self.passed_over = self.passes(0);

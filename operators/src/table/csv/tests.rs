@@ -352,6 +352,40 @@ proptest! {
         }
     }
 
+    /// A record that is split by its separators alone has the fields that the exact parser finds.
+    #[test]
+    fn a_plain_record_has_the_fields_of_the_exact_parser(
+        bytes in proptest::collection::vec(
+            proptest::sample::select(b"abcdef,,,,\"\r\n #\0\xC3\xA9".to_vec()), 0..40),
+        dialect in any_dialect(),
+        limits in (0..9usize, 0..9usize),
+        wanted in proptest::collection::vec(any::<bool>(), 0..6),
+    ) {
+        let mut dialect = dialect;
+        if limits.0 > 6 {
+            (dialect.columns_max, dialect.chars_max) = (limits.0, Some(limits.1));
+        }
+        let mut splits = Parser::new(dialect.clone());
+        let mut exact = Parser::new(dialect);
+        splits.set_wanted(wanted.clone());
+        exact.set_wanted(wanted.clone());
+        exact.plain = None;
+        let (found, length) = splits.parse(&bytes, true).unwrap();
+        let (expected, expected_length) = exact.parse(&bytes, true).unwrap();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(splits.copied(), exact.copied());
+        // Fields behind the last wanted one may be left out.
+        let needed = match wanted.iter().rposition(|wanted| *wanted) {
+            Some(last) if exact.selects() => last + 1,
+            _ => usize::MAX,
+        };
+        let upto = |fields: &[FieldText]| fields[..fields.len().min(needed)].to_vec();
+        prop_assert_eq!(upto(splits.fields()), upto(exact.fields()));
+        if !splits.selects() {
+            prop_assert_eq!(length, expected_length);
+        }
+    }
+
     /// What is written is read again.
     #[test]
     fn written_fields_are_read(fields in proptest::collection::vec("[a-c\"\\\\,é|\n][a\"\\\\, é]{0,6}[a\"\\\\]", 1..4)) {
