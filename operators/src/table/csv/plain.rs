@@ -105,8 +105,7 @@ impl PlainSplitter {
         wanted: &[bool],
         fields: &mut Vec<FieldText>,
     ) -> bool {
-        let passed_over =
-            !wanted.is_empty() && !wanted.get(fields.len()).copied().unwrap_or(false);
+        let passed_over = !wanted.is_empty() && !wanted.get(fields.len()).copied().unwrap_or(false);
         fields.push(match range.is_empty() {
             true => FieldText::Null,
             false if record[range.start] == self.quote => return false,

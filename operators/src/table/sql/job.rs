@@ -6,6 +6,7 @@ use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
+use crate::table::expr::resolve::did_you_mean;
 use crate::table::plan::{Options, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -256,6 +257,22 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// Words that begin a statement.
+const BEGINNINGS: [&str; 8] =
+    ["SELECT", "WITH", "VALUES", "FROM", "CREATE", "SET", "DESCRIBE", "SHOW"];
+
+/// The error for a text that begins no statement.
+fn no_statement(reader: &Reader<'_>) -> PlanError {
+    let mut error = reader.unexpected("a statement");
+    let first = reader.peek().and_then(|t| word(&t.token)).unwrap_or_default().to_uppercase();
+    error.fix = format!(
+        "{}A query begins with SELECT, WITH, VALUES or FROM; CREATE TEMPORARY VIEW, CREATE STREAMING \
+         TABLE, SET, DESCRIBE and SHOW are the other statements, each ended by ';'",
+        did_you_mean(&first, BEGINNINGS)
+    );
+    error
+}
+
 fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
     let here = reader.here();
     if reader.keyword("SET") {
@@ -271,10 +288,7 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         return Ok(Statement::Describe(show(&mut reader)?, here));
     }
     if !reader.keyword("CREATE") {
-        let fix = "A job file has CREATE TEMPORARY VIEW, CREATE STREAMING TABLE and SET, each ended by ';'";
-        let mut error = reader.unexpected("CREATE or SET");
-        error.fix = fix.to_string();
-        return Err(error);
+        return Err(no_statement(&reader));
     }
     if reader.keyword("OR") {
         reader.expect("REPLACE")?;
