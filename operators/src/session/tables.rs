@@ -20,7 +20,7 @@ type Rows<'r, E> = dyn FnMut(Plan, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 /// Puts rows in the place of the tables of a plan.
 fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
     let plan = match plan {
-        Plan::Join(join) => {
+        Plan::Join(join) if !join.is_of_streams() => {
             let Join { left, right, .. } = *join;
             let left_is_held =
                 !left.is_streaming() && (right.is_streaming() || join.kind == JoinKind::RightOuter);

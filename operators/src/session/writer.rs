@@ -263,6 +263,7 @@ impl StreamWriter {
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
         check_output_mode(&tables::left_out(self.frame.plan.clone()), mode)?;
+        join::check_optimized(&self.frame.plan)?;
         let infers = self.settings().schema_inference;
         let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
         if let Some(scan) = self.frame.plan.scans().iter().find(unsure) {

@@ -200,13 +200,22 @@ pub(crate) struct Watermarks {
     times: BatchTimes,
     /// In continuous mode, the one that has come.
     in_band_us: Option<i64>,
+    /// In micro-batch mode, how far it is behind the one of the batch.
+    lag_us: i64,
 }
 
 impl Watermarks {
     pub fn new(times: BatchTimes, continuous: bool) -> Self {
         // As in micro-batch mode, it begins with 1970.
         let in_band_us = continuous.then(|| times.watermark_us());
-        Self { times, in_band_us }
+        Self { times, in_band_us, lag_us: 0 }
+    }
+
+    /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
+    #[cfg(feature = "sql")]
+    pub fn behind(self, lag_us: i64) -> Self {
+        let in_band_us = self.in_band_us.map(|us| us.saturating_sub(lag_us));
+        Self { in_band_us, lag_us, ..self }
     }
 
     /// A record at or before this time is late.
@@ -214,7 +223,7 @@ impl Watermarks {
     pub fn late_us(&self) -> i64 {
         match self.in_band_us {
             Some(watermark) if !self.times.replays() => watermark,
-            _ => self.times.late_us(),
+            _ => self.times.late_us().saturating_sub(self.lag_us),
         }
     }
 
@@ -227,7 +236,7 @@ impl Watermarks {
     pub fn watermark_us(&self) -> i64 {
         match self.in_band_us {
             Some(watermark) if !self.times.replays() => watermark,
-            _ => self.times.watermark_us(),
+            _ => self.times.watermark_us().saturating_sub(self.lag_us),
         }
     }
 

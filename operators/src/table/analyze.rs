@@ -9,6 +9,7 @@ use super::expr::resolve::{
 use super::expr::rules::Rules;
 use super::expr::{Expr, Node, Resolved, functions};
 use super::generate::{Generator, is_generator};
+use super::physical::placement;
 use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
 use super::value::Value;
@@ -466,6 +467,7 @@ pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     };
     check_distinct(plan)?;
     check_order(plan, mode)?;
+    placement::check_mode(plan, mode)?;
     if mode == OutputMode::Complete && !plan.has_aggregate() {
         return unsupported(
             "queries without streaming aggregations: the whole table would have to be kept",

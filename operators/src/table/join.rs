@@ -3,6 +3,8 @@
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
 use super::expr::{Expr, Node, Resolved, functions};
+use super::optimize::optimize;
+use super::physical::placement;
 use super::plan::{Join, JoinKind, Plan, Qualifier};
 use super::types::DataType;
 use super::value::Value;
@@ -104,6 +106,7 @@ pub fn join(
         Written::RightOuter => JoinKind::RightOuter,
         Written::LeftSemi => JoinKind::LeftSemi,
         Written::LeftAnti => JoinKind::LeftAnti,
+        Written::FullOuter if left.is_streaming() && right.is_streaming() => JoinKind::FullOuter,
         Written::FullOuter => return full(left, right, condition),
     };
     let place = Place::default();
@@ -120,9 +123,6 @@ pub fn join(
 
 /// A full join of tables: the left one, and the right rows without a match beside NULLs.
 fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan> {
-    if left.is_streaming() && right.is_streaming() {
-        return Err(PlanError::not_yet("a join of two streams"));
-    }
     if left.is_streaming() || right.is_streaming() {
         return Err(refused("`FULL OUTER`", "a stream", "a table"));
     }
@@ -312,9 +312,18 @@ pub fn check(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check)
 }
 
+/// Refuses joins of streams by what has gone into their conditions, as conditions of WHERE do.
+pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
+    fn joins_streams(plan: &Plan) -> bool {
+        matches!(plan, Plan::Join(join) if join.is_of_streams())
+            || plan.inputs().into_iter().any(joins_streams)
+    }
+    if joins_streams(plan) { placement::check_equality(&optimize(plan)) } else { Ok(()) }
+}
+
 fn check_sides(join: &Join) -> PlanResult<()> {
     match (join.left.is_streaming(), join.right.is_streaming()) {
-        (true, true) => return Err(PlanError::not_yet("a join of two streams")),
+        (true, true) => return placement::check(join),
         (true, false) if join.kind == JoinKind::RightOuter => {
             return Err(refused(join.kind.name(), "a stream", "a table"));
         }
@@ -346,7 +355,18 @@ pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
 /// A comparison for equality of something of the left row with something of the right row.
 pub fn equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
     let Node::Call("=", args) = &condition.node else { return None };
-    let [a, b] = args.as_slice() else { return None };
+    of_both(args, width)
+}
+
+/// The same for `<=>`.
+pub fn null_safe_equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
+    let Node::Call("<=>", args) = &condition.node else { return None };
+    of_both(args, width)
+}
+
+/// Two operands, the one that reads the left side only first, if the other reads the right side only.
+fn of_both(args: &[Resolved], width: usize) -> Option<(&Resolved, &Resolved)> {
+    let [a, b] = args else { return None };
     match (reads(a, width), reads(b, width)) {
         ((true, false), (false, true)) => Some((a, b)),
         ((false, true), (true, false)) => Some((b, a)),

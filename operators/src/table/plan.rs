@@ -93,6 +93,9 @@ pub enum JoinKind {
     LeftOuter,
     /// The same, and right rows without a match beside NULLs.
     RightOuter,
+    /// Each pair that matches, and the rows of both sides without a match beside NULLs. Of two
+    /// streams only: of tables it is made of two other joins.
+    FullOuter,
     /// The left rows that have a match.
     LeftSemi,
     /// The left rows that have none.
@@ -113,6 +116,7 @@ impl JoinKind {
             Self::Inner => "INNER",
             Self::LeftOuter => "LEFT OUTER",
             Self::RightOuter => "RIGHT OUTER",
+            Self::FullOuter => "FULL OUTER",
             Self::LeftSemi => "LEFT SEMI",
             Self::LeftAnti => "LEFT ANTI",
             Self::Exists => "EXISTS",
@@ -122,7 +126,7 @@ impl JoinKind {
     }
 }
 
-/// A join of a stream and a table, or of two tables.
+/// A join of streams, of a stream and a table, or of two tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
     /// The left input.
@@ -140,6 +144,13 @@ pub struct Join {
     pub window: Option<(u64, u64)>,
     /// Where it was written.
     pub place: Place,
+}
+
+impl Join {
+    /// Whether both sides are streams.
+    pub fn is_of_streams(&self) -> bool {
+        self.left.is_streaming() && self.right.is_streaming()
+    }
 }
 
 /// What may name a column besides its own name.
@@ -481,6 +492,9 @@ impl Plan {
                         right.iter_mut().for_each(|c| c.nullable = true);
                     }
                     JoinKind::RightOuter => columns.iter_mut().for_each(|c| c.nullable = true),
+                    JoinKind::FullOuter => {
+                        columns.iter_mut().chain(&mut right).for_each(|c| c.nullable = true);
+                    }
                     JoinKind::Inner => {}
                 }
                 columns.extend(right);

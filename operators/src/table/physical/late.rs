@@ -44,6 +44,11 @@ impl Late {
         Self { watermarks: Watermarks::new(times, continuous), side }
     }
 
+    /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
+    pub fn behind(self, lag_us: i64) -> Self {
+        Self { watermarks: self.watermarks.behind(lag_us), ..self }
+    }
+
     /// A row at or before this time is late.
     #[inline]
     pub fn late_us(&self) -> i64 {

@@ -4,8 +4,11 @@ use super::accumulator::{Function, SESSIONS, TIME};
 use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::fork::fork;
-use super::join::{Parts, TableJoin};
-use super::late::{Late, LateOutput, Side};
+use super::join::{
+    Config, JoinCondition, JoinTime, Parts, Side, SideConfig, SideOutbox, SidedRow, StreamJoin,
+    TableJoin, describe_join, watermark_lag_us,
+};
+use super::late::{Late, LateOutput, Side as LateSide};
 use super::order::{Limit, Offset, Sort};
 use super::partial::Partial;
 use super::session::{Parts as SessionParts, SessionAggregate};
@@ -18,6 +21,7 @@ use crate::table::aggregates::AggregateCall;
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::functions::as_key;
+use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
 use crate::table::optimize::optimize;
@@ -31,7 +35,7 @@ use crate::table::windows::{
 };
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::error::EngineError;
-use millstream_engine::event_time::BatchTimes;
+use millstream_engine::event_time::{BatchTimes, Policy};
 use millstream_engine::job::Job;
 use millstream_engine::state::StateLog;
 use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
@@ -91,8 +95,19 @@ fn timed(plan: Plan, times: &BatchTimes) -> Plan {
 /// State can be read again by an operator with the same description.
 pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
     let mut operators = Vec::new();
-    describe(plan, mode, &mut operators);
+    if joins_streams(plan) {
+        // A condition may have gone into the join.
+        describe(&optimize(plan), mode, &mut operators);
+    } else {
+        describe(plan, mode, &mut operators);
+    }
     operators
+}
+
+/// Whether two streams are joined.
+fn joins_streams(plan: &Plan) -> bool {
+    matches!(plan, Plan::Join(join) if join.is_of_streams())
+        || plan.inputs().into_iter().any(joins_streams)
 }
 
 fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
@@ -152,6 +167,7 @@ fn describe(plan: &Plan, mode: OutputMode, out: &mut Vec<(String, Layout)>) {
             let within = if *within { " within the watermark" } else { "" };
             out.push((format!("deduplicate by ({}){within}", names.join(", ")), layout));
         }
+        Plan::Join(join) if join.is_of_streams() => out.push(describe_join(join)),
         _ => {}
     }
     plan.inputs().into_iter().for_each(|input| describe(input, mode, out));
@@ -348,6 +364,9 @@ impl Lowering<'_, '_> {
                 Ok(())
             }
             Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, only(downs)),
+            Plan::Join(join) if join.is_of_streams() => {
+                self.stream_join(join, only(downs), needed)
+            }
             Plan::Join(join) => self.join(join, only(downs)),
             Plan::Watermark { input, column, delay_ms, skew_ms } => {
                 if self.batch {
@@ -369,7 +388,7 @@ impl Lowering<'_, '_> {
                 // part that is ahead decides; in continuous mode, where they are read at their own
                 // pace, the one that is behind does.
                 let shared = (!continuous).then(|| self.job.event_time(*delay_ms));
-                let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema())));
+                let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
                 let job = &mut self.job;
                 let downs = over(downs, &mut |down| {
                     let seen = shared.clone().unwrap_or_else(|| job.event_time(*delay_ms));
@@ -428,7 +447,7 @@ impl Lowering<'_, '_> {
                 field: Slot::new(time, width),
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
                 keep_us: if within { Some(delay_us) } else { of_keys.map(|_| 0) },
-                late: self.late("deduplicate", input.schema()),
+                late: self.late("deduplicate", input.schema(), watermark_lag_us(input)),
             }
         });
         let of_key = |i: &usize| {
@@ -452,13 +471,13 @@ impl Lowering<'_, '_> {
     }
 
     /// What an operator over rows with these columns does with those that come too late.
-    fn late(&self, operator: &str, columns: Schema) -> Late {
-        let side = self.late.as_ref().map(|output| Side {
+    fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> Late {
+        let side = self.late.as_ref().map(|output| LateSide {
             output: output.clone(),
             operator: operator.to_string(),
             columns,
         });
-        Late::new(self.job.times(), self.job.trigger().is_continuous(), side)
+        Late::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
     }
 
     /// One side is a table, which stands in the plan as its rows.
@@ -471,7 +490,7 @@ impl Lowering<'_, '_> {
         let left_comes = right.is_some() && join.kind != JoinKind::RightOuter;
         let rows = if left_comes { right } else { left };
         let Some(rows) = rows else {
-            unreachable!("a join of two streams is refused, and tables are read before this")
+            unreachable!("tables are read before this")
         };
         let types =
             |plan: &Plan| plan.scope().columns.into_iter().map(|c| c.data_type).collect::<Vec<_>>();
@@ -488,6 +507,147 @@ impl Lowering<'_, '_> {
         let stage = TableJoin::new(parts, down)?;
         let comes = if left_comes { &join.left } else { &join.right };
         self.feed(comes, Box::new(stage), &vec![true; comes.width()])
+    }
+
+    /// Both sides are streams: their rows are brought to the instances that own their keys.
+    fn stream_join(
+        &mut self,
+        join: &Join,
+        down: BoxChain,
+        needed: &[bool],
+    ) -> Result<(), EngineError> {
+        let condition = JoinCondition::of(join);
+        let inputs = [&join.left, &join.right];
+        let widths = inputs.map(Plan::width);
+        let mut read = vec![false; widths[0] + widths[1]];
+        read.iter_mut().zip(needed).for_each(|(read, needed)| *read |= needed);
+        // What leaves, or is compared in pairs.
+        condition.rest.iter().for_each(|rest| mark(rest, &mut read));
+        let leaves = read.clone();
+        let (left, right) = read.split_at_mut(widths[0]);
+        let mut below = [left.to_vec(), right.to_vec()];
+        for side in Side::BOTH {
+            let below = &mut below[side.index()];
+            condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
+            condition.own[side.index()].iter().for_each(|own| mark(own, below));
+            if let JoinTime::Range(range) = condition.time {
+                below[range.columns[side.index()]] = true;
+            }
+        }
+        if Side::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
+            self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
+        }
+        let workers = self.places(self.parallelism);
+        let gathers = self.gathers(&workers, down);
+        let policy = self.job.watermark_policy();
+        // Parts of one side are merged by the slowest, whatever is the policy between the sides.
+        let gathered = inputs.map(|input| policy == Policy::Max && parts(input) > 1);
+        let producers = Side::BOTH.map(|side| match gathered[side.index()] {
+            true => vec![0],
+            false => self.places(parts(inputs[side.index()])),
+        });
+        let (left_outboxes, left_inlets) = self.job.rings::<SidedRow>(&producers[0], &workers);
+        let (right_outboxes, right_inlets) = self.job.rings::<SidedRow>(&producers[1], &workers);
+        let mut timed = Vec::new();
+        for (input, producers) in inputs.iter().zip(&producers) {
+            timed.extend(producers.iter().map(|_| has_watermark(input)));
+        }
+        let logs = self.job.operator(workers.len());
+        let inlets = left_inlets.into_iter().zip(right_inlets);
+        for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
+            let config = self.join_config(join, &condition, (&leaves, &below), log);
+            let stage = StreamJoin::new(config, gather);
+            let inlets = inlets.0.into_iter().chain(inlets.1).collect();
+            let port = self.job.tasklet_port();
+            let inbox = InboxTasklet::new(port, format!("join {i}"), inlets, stage);
+            self.job.seat(workers[i], Box::new(inbox.watermarks(policy, &timed)));
+        }
+        let outboxes = [left_outboxes, right_outboxes];
+        for ((side, outboxes), producers) in Side::BOTH.into_iter().zip(outboxes).zip(producers) {
+            let (input, below) = (inputs[side.index()], &below[side.index()]);
+            let chain = |outbox| {
+                let keys = self.join_keys(&condition, side, widths[side.index()]);
+                Box::new(SideOutbox::new(side, keys, outbox)) as BoxChain
+            };
+            let mut downs: Vec<Placed> =
+                producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
+            match (gathered[side.index()], downs.pop()) {
+                (true, Some((_, down))) => self.feed(input, down, below)?,
+                (_, last) => {
+                    downs.extend(last);
+                    self.plan(input, downs, below)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Chains that bring what instances give together; one instance needs no rings.
+    fn gathers(&mut self, workers: &[usize], down: BoxChain) -> Vec<BoxChain> {
+        if workers == [0] {
+            return vec![down];
+        }
+        let (outboxes, inlets) = self.job.rings(workers, &[0]);
+        let port = self.job.tasklet_port();
+        let inlets = inlets.into_iter().flatten().collect();
+        let inbox = InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down));
+        self.job.seat(0, Box::new(inbox));
+        let gather = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
+        outboxes.into_iter().map(gather).collect()
+    }
+
+    fn join_keys(&self, condition: &JoinCondition, side: Side, width: usize) -> Vec<Key> {
+        let keys = condition.keys.iter();
+        keys.map(|key| self.key(&key.sides[side.index()], width)).collect()
+    }
+
+    /// What an instance of a join of two streams is made of.
+    fn join_config(
+        &self,
+        join: &Join,
+        condition: &JoinCondition,
+        (leaves, below): (&[bool], &[Vec<bool>; 2]),
+        log: StateLog,
+    ) -> Config {
+        let inputs = [&join.left, &join.right];
+        let width: usize = inputs.iter().map(|input| input.width()).sum();
+        let sides = Side::BOTH.map(|side| {
+            let input = inputs[side.index()];
+            let columns = input.scope().columns;
+            let from = if side == Side::Left { 0 } else { width - columns.len() };
+            let slot = |i: usize| Slot::new(i, columns.len());
+            let column = |(i, c): (usize, &ScopeColumn)| {
+                leaves[from + i].then(|| (slot(i), from + i, c.data_type.physical()))
+            };
+            let time = match condition.time {
+                JoinTime::Range(range) => Some(range.columns[side.index()]),
+                JoinTime::None | JoinTime::Key { .. } => None,
+            };
+            let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
+            // A row is late by the time of the range, else by any event time that it still has.
+            let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
+            let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
+            let lag_us = watermark_lag_us(input);
+            SideConfig {
+                keys: self.join_keys(condition, side, columns.len()),
+                own: condition.own[side.index()]
+                    .as_ref()
+                    .map(|own| self.compile(own, columns.len()).bool()),
+                time: time.map(slot),
+                event: event.map(|i| (slot(i), is_window(i))),
+                late: self.late("join", input.schema(), lag_us),
+                copies: columns.iter().enumerate().filter_map(column).collect(),
+            }
+        });
+        Config {
+            kind: join.kind,
+            sides,
+            null_safe: condition.keys.iter().map(|key| key.null_safe).collect(),
+            time: condition.time,
+            rest: condition.rest.as_ref().map(|rest| self.compile(rest, width).bool()),
+            width,
+            log,
+        }
     }
 
     /// A key of a group: a column is read without a detour.
@@ -534,7 +694,8 @@ impl Lowering<'_, '_> {
             // Of windows that are combined from slices, rows have their times.
             (keys[place], from) = (time.clone(), input);
         }
-        let grouping = Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema() };
+        let lag_us = watermark_lag_us(from);
+        let grouping = Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema(), lag_us };
         let mut needed = vec![false; from.width()];
         grouping.exprs().for_each(|expr| mark(expr, &mut needed));
         if !spread || alone && !in_two_levels {
@@ -566,7 +727,7 @@ impl Lowering<'_, '_> {
     /// The stage of an aggregation, or of one instance of it.
     fn grouped(&self, grouping: &Grouping, alone: bool, log: StateLog, down: BoxChain) -> BoxChain {
         let width = grouping.columns.fields.len();
-        let Grouping { kind, keys, calls, columns } = grouping;
+        let Grouping { kind, keys, calls, columns, .. } = grouping;
         let functions = calls.iter().map(|call| Function::new(call, width, self.semantics));
         let functions = functions.collect();
         let others = keys.iter().enumerate().filter(|(i, _)| kind.place() != Some(*i));
@@ -574,7 +735,7 @@ impl Lowering<'_, '_> {
         let (continuous, alone) = (self.job.trigger().is_continuous(), alone && !self.merges);
         match *kind {
             Kind::Groups(key) => {
-                let late = || self.late("aggregate", columns.clone());
+                let late = || self.late("aggregate", columns.clone(), grouping.lag_us);
                 let event = key.map(|key| AggregateTime { key, late: late() });
                 let modes = (self.mode, continuous, alone);
                 Box::new(Aggregate::new(own, functions, modes, event, log, down))
@@ -589,7 +750,7 @@ impl Lowering<'_, '_> {
                     continuous,
                     alone,
                     needs_key: !self.batch,
-                    late: timed.then(|| self.late("session aggregate", columns.clone())),
+                    late: timed.then(|| self.late("session aggregate", columns.clone(), grouping.lag_us)),
                     evicts: timed && self.mode == OutputMode::Append,
                     log,
                 };
@@ -602,7 +763,7 @@ impl Lowering<'_, '_> {
                     lengths,
                     place,
                     functions,
-                    late: self.late("sliding aggregate", columns.clone()),
+                    late: self.late("sliding aggregate", columns.clone(), grouping.lag_us),
                     log,
                 };
                 sliding_aggregate(parts, down)
@@ -624,18 +785,7 @@ impl Lowering<'_, '_> {
         let width = input.width();
         let places = self.places(if alone { 1 } else { self.parallelism });
         let producers = self.places(parts(input));
-        let mut gathers = Vec::new();
-        if alone {
-            gathers.push(down);
-        } else {
-            let (outboxes, inlets) = self.job.rings(&places, &[0]);
-            let port = self.job.tasklet_port();
-            let inlets = inlets.into_iter().flatten().collect();
-            let inbox = InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down));
-            self.job.seat(0, Box::new(inbox));
-            let gather = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
-            gathers.extend(outboxes.into_iter().map(gather));
-        }
+        let gathers = self.gathers(&places, down);
         let (outboxes, inlets) = self.job.rings(&producers, &places);
         let (partial, hashed, over_partial) = grouping.over_partial_rows();
         let logs = self.job.operator(places.len());
@@ -681,14 +831,14 @@ impl Lowering<'_, '_> {
         log: StateLog,
         down: BoxChain,
     ) -> BoxChain {
-        let Grouping { kind, keys, calls, columns } = grouping;
+        let Grouping { kind, keys, calls, columns, .. } = grouping;
         // What they are of is never asked for.
         let functions = self.functions(calls, columns.fields.len());
         let width = keys.len() + 1;
         let column = |(i, key): (usize, &Resolved)| Key::column(i, width, &key.data_type);
         let own = keys.iter().enumerate().map(column).collect();
         let event = kind.event();
-        let late = || self.late("aggregate", columns.clone());
+        let late = || self.late("aggregate", columns.clone(), grouping.lag_us);
         let event = event.map(|key| AggregateTime { key, late: late() });
         let modes = (self.mode, self.job.trigger().is_continuous(), alone && !self.merges);
         Box::new(Aggregate::new(own, functions, modes, event, log, down).of_partials())
@@ -754,6 +904,8 @@ struct Grouping {
     keys: Vec<Resolved>,
     calls: Vec<AggregateCall>,
     columns: Schema,
+    /// How far the watermark of the rows is behind that of the query.
+    lag_us: i64,
 }
 
 impl Grouping {
@@ -764,7 +916,7 @@ impl Grouping {
     /// The columns of rows that have all that it needs, how many of them say which rows belong
     /// together, and the same aggregation over these rows.
     fn over_partial_rows(&self) -> (Vec<Resolved>, usize, Self) {
-        let Self { kind, keys, calls, .. } = self.clone();
+        let Self { kind, keys, calls, lag_us, .. } = self.clone();
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|i| kind.place() == Some(*i));
         let hashed = keys.len() - usize::from(kind.place().is_some());
@@ -791,7 +943,7 @@ impl Grouping {
             .collect();
         let named = |e: &Resolved| Field::new(e.to_string(), e.data_type.clone(), e.nullable);
         let columns = Schema::new(partial.iter().map(named).collect());
-        (partial, hashed, Self { kind, keys: moved_keys, calls, columns })
+        (partial, hashed, Self { kind, keys: moved_keys, calls, columns, lag_us })
     }
 }
 

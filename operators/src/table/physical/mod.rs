@@ -26,6 +26,7 @@ mod stages;
 mod values;
 
 pub use accumulator::{PartNumber, part_number, show_state};
+pub(in crate::table) use join::placement;
 pub(crate) use join::too_many;
 pub use late::{LateOutput, LateRow};
 pub use lower::{Placed, lower, state_operators};

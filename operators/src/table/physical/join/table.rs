@@ -3,8 +3,10 @@
 //! The table is held as rows with an index from the bytes of its keys (what the condition compares
 //! for equality); what else the condition says is asked of each row that is found.
 
-use super::aggregate::{Key, write_keys};
-use super::stages::{BoxChain, Scratch, copy};
+use super::condition::of_side;
+use super::keys::has_null;
+use super::super::aggregate::{Key, write_keys};
+use super::super::stages::{BoxChain, Scratch, copy};
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_key;
 use crate::table::expr::{Node, Resolved};
@@ -39,7 +41,7 @@ impl Table {
 }
 
 /// What the stage is made of.
-pub(super) struct Parts<'p> {
+pub(in super::super) struct Parts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub among: Option<&'p (Resolved, Resolved)>,
@@ -55,7 +57,7 @@ pub(super) struct Parts<'p> {
 }
 
 /// The stage.
-pub(super) struct TableJoin {
+pub(in super::super) struct TableJoin {
     kind: JoinKind,
     left_comes: bool,
     keys: Vec<Key>,
@@ -76,19 +78,6 @@ pub(super) struct TableJoin {
     out: Vec<u8>,
     scratch: Scratch,
     down: BoxChain,
-}
-
-/// An expression over the columns of both, as one over those of one side.
-fn of_side(expr: &Resolved, from: usize) -> Resolved {
-    fn moved(expr: Resolved, from: usize) -> Resolved {
-        match expr.node {
-            Node::Column(index, name) => {
-                Resolved { node: Node::Column(index - from, name), ..expr }
-            }
-            _ => expr.map_children(&mut |child| moved(child, from)),
-        }
-    }
-    moved(expr.clone(), from)
 }
 
 impl TableJoin {
@@ -198,10 +187,6 @@ impl TableJoin {
     }
 }
 
-fn has_null(key: &[u8], width: usize) -> bool {
-    (0..width).any(|i| Row(key).is_null(Slot::new(i, width)))
-}
-
 /// Indexes rows by their keys; a row with a NULL among them matches none.
 fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
@@ -280,7 +265,11 @@ impl<'a> Push<Row<'a>> for TableJoin {
             if holds && counts {
                 matches += 1;
                 match self.kind {
-                    JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter => {
+                    // A full join is of two streams.
+                    JoinKind::Inner
+                    | JoinKind::LeftOuter
+                    | JoinKind::RightOuter
+                    | JoinKind::FullOuter => {
                         self.down.push(Row(&self.out), ingest_ns)?;
                     }
                     JoinKind::Single if matches > 1 => return Err(too_many()),

@@ -1,0 +1,243 @@
+//! The range between the event times of two streams, and the state watermarks that follow from it.
+//!
+//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. The upper
+//! bound lets left rows expire as the watermark moves, the lower bound right rows.
+
+use super::super::super::datetime::DAY_US;
+use super::side::Side;
+use crate::table::expr::compile::{Semantics, fold};
+use crate::table::expr::{Node, Resolved};
+use crate::table::types::DataType;
+use crate::table::value::Value;
+
+/// How far a time on the clock of a zone may be from the one that a fixed number of hours a day
+/// gives.
+const CLOCK_SHIFT_US: i64 = DAY_US;
+const MS_US: i64 = 1000;
+
+/// A bound of the difference between two columns: `right - left`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Bound {
+    /// The column of the left side, and that of the right side, each by its place there.
+    pub columns: [usize; 2],
+    /// An upper bound; else a lower one.
+    pub upper: bool,
+    pub us: i64,
+    /// The bound itself is outside.
+    pub strict: bool,
+    /// It moves with the clock of a time zone: the rows that it holds for must be tested one by one.
+    pub on_clock: bool,
+}
+
+/// A sum of timestamp columns and a constant length of time.
+#[derive(Default)]
+struct Linear {
+    /// Columns over both sides, each added or taken away.
+    columns: Vec<(usize, i64)>,
+    us: i64,
+    on_clock: bool,
+}
+
+impl Linear {
+    fn plus(mut self, other: Self, sign: i64) -> Option<Self> {
+        self.columns.extend(other.columns.into_iter().map(|(i, s)| (i, s * sign)));
+        self.us = self.us.checked_add(other.us.checked_mul(sign)?)?;
+        self.on_clock |= other.on_clock;
+        Some(self)
+    }
+}
+
+/// A constant length of time in microseconds.
+fn length_us(expr: &Resolved) -> Option<i64> {
+    if !expr.is_foldable() || !matches!(expr.data_type, DataType::DayTimeInterval(..)) {
+        return None;
+    }
+    match fold(expr.clone(), Semantics::default()).node {
+        Node::Literal(Value::Long(us)) => Some(us),
+        _ => None,
+    }
+}
+
+fn linear(expr: &Resolved) -> Option<Linear> {
+    if let Some(us) = length_us(expr) {
+        return Some(Linear { us, ..Linear::default() });
+    }
+    let zoned = expr.data_type == DataType::Timestamp;
+    match &expr.node {
+        Node::Column(index, _)
+            if matches!(expr.data_type, DataType::Timestamp | DataType::TimestampNtz) =>
+        {
+            Some(Linear { columns: vec![(*index, 1)], ..Linear::default() })
+        }
+        Node::Cast(inner, _) if inner.data_type == expr.data_type => linear(inner),
+        Node::Call(name @ ("datetime_add" | "datetime_subtract"), args) => {
+            let us = length_us(args.get(1)?)?;
+            let sign = if *name == "datetime_add" { 1 } else { -1 };
+            let mut at = linear(args.first()?)?;
+            at.us = at.us.checked_add(us.checked_mul(sign)?)?;
+            // Whole days keep the clock's time.
+            at.on_clock |= zoned && us / DAY_US != 0;
+            Some(at)
+        }
+        Node::Call("datetime_between", args) => {
+            let (a, b) = (args.first()?, args.get(1)?);
+            let mut sum = linear(a)?.plus(linear(b)?, -1)?;
+            sum.on_clock |= a.data_type == DataType::Timestamp;
+            Some(sum)
+        }
+        Node::Call("interval_add", args) => linear(args.first()?)?.plus(linear(args.get(1)?)?, 1),
+        Node::Call("interval_subtract", args) => {
+            linear(args.first()?)?.plus(linear(args.get(1)?)?, -1)
+        }
+        Node::Call("interval_negative", args) => Linear::default().plus(linear(args.first()?)?, -1),
+        _ => None,
+    }
+}
+
+/// What a comparison says about the difference between a column of each side. The first `width`
+/// columns are the left ones.
+pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Bound> {
+    let Node::Call(op, args) = &condition.node else { return None };
+    let [a, b] = args.as_slice() else { return None };
+    // The smaller one first.
+    let (less, more, strict) = match *op {
+        "<" => (a, b, true),
+        "<=" => (a, b, false),
+        ">" => (b, a, true),
+        ">=" => (b, a, false),
+        _ => return None,
+    };
+    let difference = linear(less)?.plus(linear(more)?, -1)?;
+    let [(i, sign_i), (j, sign_j)] = difference.columns.as_slice() else { return None };
+    if sign_i + sign_j != 0 || (*i < width) == (*j < width) {
+        return None;
+    }
+    let (left, right, sign) = if i < j { (*i, *j, *sign_j) } else { (*j, *i, *sign_i) };
+    // sign * (right - left) + us <= 0
+    let upper = sign > 0;
+    let us = if upper { difference.us.checked_neg()? } else { difference.us };
+    let columns = [left, right - width];
+    Some(Bound { columns, upper, us, strict, on_clock: difference.on_clock })
+}
+
+/// The range that `right - left` must be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct TimeRange {
+    /// The event time of the left side, and of the right side, each by its place there.
+    pub columns: [usize; 2],
+    /// Bounds of `right - left`, both inside.
+    pub least_us: i64,
+    pub most_us: i64,
+    /// What is added to the watermark to get the state watermark of the left, and of the right side:
+    /// a row at or before that one expires. `None` if a side's rows never do.
+    pub shifts_us: [Option<i64>; 2],
+}
+
+impl TimeRange {
+    /// The range of all bounds on one pair of columns. `tagged` says which of both have a watermark.
+    pub fn new(columns: [usize; 2], bounds: &[Bound], tagged: [bool; 2]) -> Self {
+        let (mut least_us, mut most_us) = (i64::MIN, i64::MAX);
+        let mut shifts_us = [None::<i64>; 2];
+        for bound in bounds {
+            let slack_us = if bound.on_clock { CLOCK_SHIFT_US } else { 0 };
+            let step = i64::from(bound.strict);
+            if bound.upper {
+                let most = bound.us.saturating_sub(step).saturating_add(slack_us);
+                most_us = most_us.min(most);
+            } else {
+                let least = bound.us.saturating_add(step).saturating_sub(slack_us);
+                least_us = least_us.max(least);
+            }
+            // The rows of a side expire by the watermark of the other side.
+            let (side, us) = match bound.upper {
+                true => (Side::Left, bound.us.saturating_neg()),
+                false => (Side::Right, bound.us),
+            };
+            if !tagged[side.other().index()] {
+                continue;
+            }
+            // Watermarks are whole milliseconds. A row at the bound itself may still match.
+            let whole = us.saturating_sub(slack_us).div_euclid(MS_US).saturating_mul(MS_US);
+            let shift = whole.saturating_sub(if bound.strict { 0 } else { MS_US });
+            let least = &mut shifts_us[side.index()];
+            *least = Some(least.map_or(shift, |other| other.min(shift)));
+        }
+        Self { columns, least_us, most_us, shifts_us }
+    }
+
+    /// The times of the other side, both inside, that a row of one side may match.
+    pub fn around(&self, side: Side, time_us: i64) -> (i64, i64) {
+        let unless = |bound: i64, none: i64, other: i64, add: bool| {
+            if bound == none {
+                other
+            } else if add {
+                time_us.saturating_add(bound)
+            } else {
+                time_us.saturating_sub(bound)
+            }
+        };
+        match side {
+            Side::Left => (
+                unless(self.least_us, i64::MIN, i64::MIN, true),
+                unless(self.most_us, i64::MAX, i64::MAX, true),
+            ),
+            Side::Right => (
+                unless(self.most_us, i64::MAX, i64::MIN, false),
+                unless(self.least_us, i64::MIN, i64::MAX, false),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000;
+
+    fn bound(upper: bool, us: i64, strict: bool) -> Bound {
+        Bound { columns: [0, 0], upper, us, strict, on_clock: false }
+    }
+
+    #[test]
+    fn a_range_bounds_both_sides() {
+        let bounds = [bound(false, 0, false), bound(true, 30 * MINUTE, false)];
+        let range = TimeRange::new([0, 0], &bounds, [true, true]);
+        assert_eq!(range.shifts_us, [Some(-30 * MINUTE - 1000), Some(-1000)]);
+        assert_eq!(range.around(Side::Left, 5), (5, 5 + 30 * MINUTE));
+        assert_eq!(range.around(Side::Right, 30 * MINUTE), (0, 30 * MINUTE));
+        let range = TimeRange::new([0, 0], &bounds, [true, false]);
+        assert_eq!(range.shifts_us, [None, Some(-1000)], "the right side has no watermark");
+    }
+
+    #[test]
+    fn bounds_that_are_not_inside_and_bounds_at_the_end_of_time() {
+        let bounds = [bound(false, 5, true), bound(true, i64::MAX - 1, true)];
+        let range = TimeRange::new([0, 0], &bounds, [true, true]);
+        assert_eq!((range.least_us, range.most_us), (6, i64::MAX - 2));
+        assert_eq!(range.around(Side::Left, i64::MAX - 3), (i64::MAX, i64::MAX));
+        assert_eq!(range.around(Side::Right, i64::MIN + 3).0, i64::MIN);
+        assert_eq!(range.shifts_us[1], Some(0));
+        let one_sided = TimeRange::new([0, 0], &bounds[..1], [true, true]);
+        assert_eq!(one_sided.around(Side::Left, 10), (16, i64::MAX));
+        assert_eq!(one_sided.around(Side::Right, 10), (i64::MIN, 4));
+    }
+
+    /// A row that has expired could match no row that is not late.
+    #[test]
+    fn a_row_expires_when_it_can_match_no_more() {
+        for us in [-7_500_500, -1, 0, 1, 999, 1000, 2_000_001] {
+            for strict in [false, true] {
+                for upper in [false, true] {
+                    let range = TimeRange::new([0, 0], &[bound(upper, us, strict)], [true, true]);
+                    let side = if upper { Side::Left } else { Side::Right };
+                    let Some(shift) = range.shifts_us[side.index()] else { panic!() };
+                    for watermark in [0, 5_000, 60_000_000] {
+                        let last = range.around(side, watermark + shift).1;
+                        assert!(last <= watermark, "{us} {strict} {upper}: {last} {watermark}");
+                    }
+                }
+            }
+        }
+    }
+}

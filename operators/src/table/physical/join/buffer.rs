@@ -1,0 +1,239 @@
+//! The buffered rows of both sides of an instance: by key, by time, and in the checkpoint.
+//!
+//! *Checkpoint.* A row is an entry of its own, whose key is the join key, the side and the row's
+//! number, and whose value is the matched bit and the row. Numbers ascend in the order of arrival, so
+//! that a restart keeps that order.
+
+use super::expiry::{Expiry, ExpiryQueue};
+use super::keys::KeyEntry;
+use super::rows::{RowId, RowStore};
+use super::run::Entry;
+use super::side::Side;
+use crate::keyed::Table;
+use crate::table::row::Row;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::Epoch;
+use millstream_engine::key_group::{BuildFixed, hash_bytes};
+use millstream_engine::state::{Slot, StateLog};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// Bytes behind the join key in the key of a row: the side and the number.
+const SUFFIX: usize = 9;
+
+/// A row that is to be buffered.
+pub(super) struct NewRow<'r> {
+    pub side: Side,
+    pub row: Row<'r>,
+    pub number: u64,
+    pub time_us: i64,
+    pub matched: bool,
+}
+
+/// The rows.
+pub(super) struct Buffer {
+    pub rows: RowStore,
+    pub keys: Table<KeyEntry>,
+    /// Of each side whose rows expire.
+    expiry: [Option<ExpiryQueue>; 2],
+    key_bytes: u64,
+    next_number: u64,
+    log: StateLog,
+    entry_key: Vec<u8>,
+    entry_value: Vec<u8>,
+}
+
+fn unreadable() -> EngineError {
+    let reason = "an entry of a join is no row of it";
+    EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
+}
+
+impl Buffer {
+    /// `expires` says of which side rows expire.
+    pub fn new(expires: [bool; 2], log: StateLog) -> Self {
+        Self {
+            rows: RowStore::default(),
+            keys: Table::default(),
+            expiry: expires.map(|expires| expires.then(ExpiryQueue::default)),
+            key_bytes: 0,
+            next_number: 0,
+            log,
+            entry_key: Vec::new(),
+            entry_value: Vec::new(),
+        }
+    }
+
+    /// The number of the row that has come.
+    #[inline]
+    pub fn next_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    /// Rows that an operation takes in a step that would take so many.
+    #[inline]
+    pub fn step(&self, wanted: usize) -> usize {
+        self.log.step(wanted)
+    }
+
+    /// Counts a row that came too late.
+    pub fn count_late(&mut self) {
+        self.log.count_late(1);
+    }
+
+    /// The place of a key, which it gets now if it has none.
+    #[inline]
+    pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
+        found.unwrap_or_else(|| {
+            self.key_bytes += key.len() as u64;
+            self.keys.insert(KeyEntry::new(hash, key))
+        })
+    }
+
+    /// Adds a row to a key.
+    pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
+        let NewRow { side, row, number, time_us, matched } = new;
+        let id = self.rows.insert(row, (key as u32, number), matched)?;
+        self.keys[key].runs[side.index()].insert(Entry { time_us, row: id }, &self.rows);
+        if let Some(expiry) = &mut self.expiry[side.index()] {
+            expiry.push(Expiry { time_us, number, row: id });
+        }
+        if self.log.is_on() {
+            self.write_entry(key, side, id, number);
+            let hash = self.keys[key].hash;
+            self.log.put(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+        } else {
+            self.log.put(&mut Slot::default(), 0, &[], &[]);
+        }
+        Ok(id)
+    }
+
+    /// Notes the first match of a row.
+    pub fn set_matched(&mut self, key: usize, side: Side, id: RowId) {
+        if self.rows.set_matched(id) && self.log.is_on() {
+            self.write_entry(key, side, id, self.rows.number(id));
+            let hash = self.keys[key].hash;
+            self.log.write(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+        }
+    }
+
+    /// Removes a row. Its key stays in the table until [`release`](Self::release).
+    pub fn remove(&mut self, key: usize, side: Side, entry: Entry) {
+        self.write_entry_key(key, side, self.rows.number(entry.row));
+        self.log.delete(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
+        self.keys[key].runs[side.index()].remove(entry, &self.rows);
+        self.rows.remove(entry.row);
+    }
+
+    /// Frees a key that has no rows.
+    pub fn release(&mut self, key: usize) {
+        if self.keys[key].is_empty() {
+            self.key_bytes -= self.keys[key].key.len() as u64;
+            self.keys.free(key);
+            self.keys[key].key = SmallVec::new();
+        }
+    }
+
+    /// Takes a row of a side that has expired by a time out of the queue: the first one. One that was
+    /// removed before is passed over.
+    pub fn next_expired(&mut self, side: Side, by_us: i64) -> Option<Entry> {
+        loop {
+            let Expiry { time_us, number, row } =
+                self.expiry[side.index()].as_mut()?.pop(by_us)?;
+            if self.rows.number(row) == number {
+                return Some(Entry { time_us, row });
+            }
+        }
+    }
+
+    /// Whether a row of a side may have expired by a time.
+    pub fn has_expired(&self, side: Side, by_us: i64) -> bool {
+        let queue = self.expiry[side.index()].as_ref();
+        queue.and_then(ExpiryQueue::first_us).is_some_and(|first_us| first_us <= by_us)
+    }
+
+    fn write_entry_key(&mut self, key: usize, side: Side, number: u64) {
+        self.entry_key.clear();
+        self.entry_key.extend_from_slice(&self.keys[key].key);
+        self.entry_key.push(side.index() as u8);
+        self.entry_key.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn write_entry(&mut self, key: usize, side: Side, id: RowId, number: u64) {
+        self.write_entry_key(key, side, number);
+        self.entry_value.clear();
+        self.entry_value.push(u8::from(self.rows.is_matched(id)));
+        self.entry_value.extend_from_slice(self.rows.row(id).0);
+    }
+
+    /// Takes the committed rows in. `time_of` gives the time of a row of a side with its key.
+    pub fn restore(
+        &mut self,
+        time_of: impl Fn(Side, Row<'_>, &[u8]) -> Option<i64>,
+    ) -> Result<(), EngineError> {
+        let Self { rows, keys, key_bytes, next_number, log, .. } = self;
+        // By the place of the key and the number.
+        let mut restored: HashMap<(usize, u64), (Side, Entry), BuildFixed> = HashMap::default();
+        log.restore(|_, entry_key, value| {
+            let (key, suffix) = match entry_key.len().checked_sub(SUFFIX) {
+                Some(at) => entry_key.split_at(at),
+                None => return Err(unreadable()),
+            };
+            let side = match suffix[0] {
+                0 => Side::Left,
+                1 => Side::Right,
+                _ => return Err(unreadable()),
+            };
+            let number = suffix[1..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+            let hash = hash_bytes(key);
+            let found = keys.find(hash, key);
+            // An entry is written again when its row has its first match.
+            if let Some(at) = found
+                && let Some((side, entry)) = restored.remove(&(at, number))
+            {
+                keys[at].runs[side.index()].remove(entry, rows);
+                rows.remove(entry.row);
+            }
+            let Some(value) = value else {
+                if let Some(at) = found
+                    && keys[at].is_empty()
+                {
+                    *key_bytes -= keys[at].key.len() as u64;
+                    keys.free(at);
+                    keys[at].key = SmallVec::new();
+                }
+                return Ok(());
+            };
+            let (matched, row) = value.split_first().ok_or_else(unreadable)?;
+            let time_us = time_of(side, Row(row), key).ok_or_else(unreadable)?;
+            let at = found.unwrap_or_else(|| {
+                *key_bytes += key.len() as u64;
+                keys.insert(KeyEntry::new(hash, key))
+            });
+            let entry = Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
+            keys[at].runs[side.index()].insert(entry, rows);
+            restored.insert((at, number), (side, entry));
+            *next_number = (*next_number).max(number + 1);
+            Ok(())
+        })?;
+        // In order, so that they are in few lanes.
+        let mut restored: Vec<_> = restored.into_iter().collect();
+        restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
+        for ((_, number), (side, Entry { time_us, row })) in restored {
+            if let Some(queue) = &mut self.expiry[side.index()] {
+                queue.push(Expiry { time_us, number, row });
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over what has changed in an epoch.
+    pub fn hand_over(&mut self, epoch: Epoch) {
+        let rows = self.rows.len() as u64;
+        let of_keys = self.keys.len() * size_of::<KeyEntry>();
+        // Of a row, its place in the run and in the queue.
+        let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
+        let bytes = (self.rows.bytes() + of_keys + of_rows) as u64 + self.key_bytes;
+        self.log.hand_over(epoch, rows, bytes);
+    }
+}

@@ -1,0 +1,190 @@
+//! A join condition, taken apart into what an instance does with it: keys, conditions on one side, a
+//! range between two times, and the rest.
+
+use super::bounds::{Bound, TimeRange, bound};
+use super::side::Side;
+use crate::table::expr::functions::as_key;
+use crate::table::expr::resolve::ScopeColumn;
+use crate::table::expr::{Node, Resolved};
+use crate::table::join::{conjuncts, equality, null_safe_equality, reads};
+use crate::table::optimize::repeatable;
+use crate::table::plan::{Join, Plan};
+use crate::table::types::DataType;
+use crate::table::windows::{EventKey, tag};
+use millstream_engine::checkpoint::Layout;
+
+/// An expression over the columns of both sides, as one over those from one column on.
+pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
+    fn moved(expr: Resolved, from: usize) -> Resolved {
+        match expr.node {
+            Node::Column(index, name) => {
+                Resolved { node: Node::Column(index - from, name), ..expr }
+            }
+            _ => expr.map_children(&mut |child| moved(child, from)),
+        }
+    }
+    moved(expr.clone(), from)
+}
+
+/// Two expressions that must be equal, each over the columns of its side.
+#[derive(Clone, Debug)]
+pub(in super::super) struct KeyPair {
+    pub sides: [Resolved; 2],
+    /// NULL equals NULL.
+    pub null_safe: bool,
+}
+
+/// By which time buffered rows are ordered and expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum JoinTime {
+    /// By none: they are in the order of their arrival, and never expire.
+    None,
+    /// By a key that is an event time, or a window of one. `tagged` says on which side it has a
+    /// watermark.
+    Key { key: EventKey, tagged: [bool; 2] },
+    /// By a column of each side, between which there is a range.
+    Range(TimeRange),
+}
+
+impl JoinTime {
+    /// What is added to the watermark to get the state watermark of a side: a row at or before that
+    /// one expires. `None` if its rows never do.
+    pub fn shift_us(&self, side: Side) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::Key { .. } => Some(0),
+            Self::Range(range) => range.shifts_us[side.index()],
+        }
+    }
+
+    /// How far the watermark behind a join is behind the one before it: a row that leaves when it
+    /// expires is not late then.
+    pub fn lag_us(&self) -> i64 {
+        let shifts = Side::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
+        shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)
+    }
+}
+
+/// The condition of a join of streams.
+#[derive(Clone, Debug)]
+pub(in super::super) struct JoinCondition {
+    pub keys: Vec<KeyPair>,
+    /// What it says about the left side alone, and the right side alone.
+    pub own: [Option<Resolved>; 2],
+    pub time: JoinTime,
+    /// Over the columns of both sides, to be tested for each pair of rows.
+    pub rest: Option<Resolved>,
+}
+
+fn and(a: Option<Resolved>, b: Resolved) -> Option<Resolved> {
+    let Some(a) = a else { return Some(b) };
+    let nullable = a.nullable || b.nullable;
+    let node = Node::Call("and", vec![a, b]);
+    Some(Resolved { node, data_type: DataType::Boolean, nullable })
+}
+
+impl JoinCondition {
+    pub fn of(join: &Join) -> Self {
+        let (left, right) = (join.left.scope(), join.right.scope());
+        let width = left.columns.len();
+        let (mut keys, mut own, mut rest) = (Vec::new(), [None, None], None);
+        let mut bounds: Vec<(Bound, &Resolved)> = Vec::new();
+        for part in join.condition.as_ref().map(conjuncts).unwrap_or_default() {
+            let equal = equality(part, width).map(|pair| (pair, false));
+            let equal = equal.or_else(|| null_safe_equality(part, width).map(|pair| (pair, true)));
+            if let Some(((a, b), null_safe)) = equal.filter(|_| repeatable(part)) {
+                let sides = [as_key(a.clone()), as_key(of_side(b, width))];
+                keys.push(KeyPair { sides, null_safe });
+                continue;
+            }
+            match (bound(part, width), reads(part, width)) {
+                (Some(bound), _) => bounds.push((bound, part)),
+                (None, (true, false)) if repeatable(part) => {
+                    own[0] = and(own[0].take(), part.clone());
+                }
+                (None, (false, true)) if repeatable(part) => {
+                    own[1] = and(own[1].take(), of_side(part, width));
+                }
+                _ => rest = and(rest, part.clone()),
+            }
+        }
+        let tagged = |key: &KeyPair| {
+            let tagged = [tag(&key.sides[0], &left), tag(&key.sides[1], &right)];
+            tagged.map(|tag| tag.delay_ms.is_some() && !key.null_safe)
+        };
+        let event_key = keys.iter().position(|key| tagged(key).contains(&true));
+        let mut time = JoinTime::None;
+        let mut range_of = None;
+        if let Some(index) = event_key {
+            let window = matches!(keys[index].sides[0].data_type, DataType::Struct(_));
+            time = JoinTime::Key { key: EventKey { index, window }, tagged: tagged(&keys[index]) };
+        } else if !bounds.is_empty() {
+            let of_columns = |[l, r]: [usize; 2]| {
+                let tagged = |column: Option<&ScopeColumn>| {
+                    column.is_some_and(|column| column.tag.delay_ms.is_some())
+                };
+                [tagged(left.columns.get(l)), tagged(right.columns.get(r))]
+            };
+            // The pair of columns of which most have a watermark, the first of equals.
+            let score = |bound: &Bound| of_columns(bound.columns).map(usize::from).iter().sum();
+            let best = bounds.iter().rev().max_by_key(|(bound, _)| -> usize { score(bound) });
+            if let Some((best, _)) = best {
+                let columns = best.columns;
+                let of_pair = bounds.iter().map(|(bound, _)| *bound);
+                let of_pair: Vec<_> = of_pair.filter(|b| b.columns == columns).collect();
+                time = JoinTime::Range(TimeRange::new(columns, &of_pair, of_columns(columns)));
+                range_of = Some(columns);
+            }
+        }
+        for (bound, part) in bounds {
+            if range_of != Some(bound.columns) || bound.on_clock {
+                rest = and(rest, part.clone());
+            }
+        }
+        Self { keys, own, time, rest }
+    }
+}
+
+/// How far the watermark of a plan's rows is behind that of the query.
+pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
+    let inputs = plan.inputs().into_iter().map(watermark_lag_us);
+    let below = inputs.max().unwrap_or(0);
+    match plan {
+        Plan::Join(join) if join.is_of_streams() => {
+            below.saturating_add(JoinCondition::of(join).time.lag_us())
+        }
+        _ => below,
+    }
+}
+
+/// What a join of two streams keeps: a description, and the layout of its entries.
+pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
+    let condition = JoinCondition::of(join);
+    let mut keys = Vec::new();
+    let mut texts = Vec::new();
+    for (i, KeyPair { sides: [left, right], null_safe }) in condition.keys.iter().enumerate() {
+        keys.push(format!("k{i} {}", left.data_type));
+        let op = if *null_safe { "<=>" } else { "=" };
+        texts.push(format!("{left} {op} {right} {}", left.data_type));
+    }
+    let types = |plan: &Plan| {
+        let fields = plan.schema().fields.into_iter();
+        fields.map(|field| field.data_type.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let time = match condition.time {
+        JoinTime::None => String::new(),
+        JoinTime::Key { key, .. } => format!(", by event time k{}", key.index),
+        JoinTime::Range(TimeRange { columns: [l, r], .. }) => format!(", by times {l} and {r}"),
+    };
+    let what = format!(
+        "{} join of streams ({}) and ({}) on {}{time}",
+        join.kind.name(),
+        types(&join.left),
+        types(&join.right),
+        texts.join(" and "),
+    );
+    (what, Layout { keys: keys.join(", "), values: vec![ROW.to_string()] })
+}
+
+/// The kind of a buffered row in a checkpoint.
+pub(in super::super) const ROW: &str = "row of a join";

@@ -1,0 +1,43 @@
+//! Joins: of a stream's rows with a table, and of two streams.
+//!
+//! ```text
+//! left  ▸ SideOutbox ═rings by key═▶ ┐
+//!                                    ├ StreamJoin ×N ═rings═▶ …
+//! right ▸ SideOutbox ═rings by key═▶ ┘
+//! ```
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`table`] | a stream joined with the rows of a table |
+//! | [`condition`] | a join condition, taken apart |
+//! | [`bounds`] | the range between two event times, and the state watermarks that follow |
+//! | [`placement`] | which joins of streams can be answered |
+//! | [`side`] | the sides, and their rows on the way to an instance |
+//! | [`rows`] | the buffered rows, in slabs |
+//! | [`run`] | the rows of one key and side, by time |
+//! | [`keys`] | the key table of both sides |
+//! | [`expiry`] | the rows of a side by the time at which they expire |
+//! | [`output`] | the rows that a join gives |
+//! | [`probe`] | a row's search for its matches |
+//! | [`buffer`] | the buffered rows of an instance, and their entries in a checkpoint |
+//! | [`stage`] | the stage of one instance |
+
+mod bounds;
+mod buffer;
+mod condition;
+mod expiry;
+mod keys;
+mod output;
+pub(in crate::table) mod placement;
+mod probe;
+mod rows;
+mod run;
+mod side;
+mod stage;
+mod table;
+
+pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
+pub(super) use side::{Side, SideOutbox, SidedRow};
+pub(super) use stage::{Config, SideConfig, StreamJoin};
+pub(crate) use table::too_many;
+pub(super) use table::{Parts, TableJoin};

@@ -1,0 +1,119 @@
+//! Which joins of two streams can be answered: what has no match can only be told if a watermark says
+//! up to when the other side's rows may come.
+
+use super::condition::{JoinCondition, JoinTime};
+use super::side::Side;
+use crate::table::analyze::OutputMode;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::{Join, JoinKind, Plan};
+
+/// Refuses a join of two streams that cannot be answered.
+pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
+    let kind = join.kind;
+    if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::Single) || join.window.is_some() {
+        return Err(PlanError::not_yet("a subquery over a stream beside another stream"));
+    }
+    if kind == JoinKind::LeftAnti {
+        return Err(PlanError::new(
+            "STREAM_STREAM_LEFT_ANTI_JOIN_UNSUPPORTED",
+            "a LEFT ANTI join with a stream on the right is not supported",
+            "Use LEFT OUTER JOIN and keep the rows whose right columns are NULL",
+        ));
+    }
+    if kind == JoinKind::Inner {
+        return Ok(());
+    }
+    let condition = JoinCondition::of(join);
+    if let JoinTime::Key { tagged, .. } = condition.time {
+        if tagged == [true, true] {
+            return Ok(());
+        }
+        return Err(PlanError::new(
+            "STREAM_STREAM_JOIN_WATERMARK_ON_ONE_SIDE",
+            format!(
+                "a {} join of two streams by an event time has a watermark on one side only: a row \
+                 that has left without a match could have one later",
+                kind.name()
+            ),
+            "Declare a watermark on the time of the other side too",
+        ));
+    }
+    let expires = |side: Side| condition.time.shift_us(side).is_some();
+    let answered = match kind {
+        JoinKind::RightOuter => expires(Side::Right),
+        JoinKind::FullOuter => expires(Side::Left) && expires(Side::Right),
+        _ => expires(Side::Left),
+    };
+    if answered {
+        return Ok(());
+    }
+    let (other, example) = match kind {
+        JoinKind::RightOuter => ("left", "r.time >= l.time"),
+        JoinKind::FullOuter => {
+            ("other", "r.time >= l.time AND r.time <= l.time + INTERVAL 1 HOUR")
+        }
+        _ => ("right", "r.time <= l.time + INTERVAL 1 HOUR"),
+    };
+    Err(PlanError::new(
+        "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
+        format!(
+            "a {} join of two streams is not supported without a watermark in the join keys, or one \
+             on the {other} side and a range between the times of both: it could never be told \
+             that a row has no match",
+            kind.name()
+        ),
+        format!("Declare watermarks on both sides, and add a range to ON, such as {example}"),
+    ))
+}
+
+/// Refuses joins of two streams in output modes that cannot show their result.
+pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
+    if let Plan::Join(join) = plan
+        && join.is_of_streams()
+        && mode != OutputMode::Append
+    {
+        let outer = !matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi);
+        if outer || mode == OutputMode::Complete {
+            return Err(PlanError::new(
+                "STREAM_STREAM_JOIN_OUTPUT_MODE_UNSUPPORTED",
+                format!(
+                    "a {} join of two streams is not supported in output mode {}",
+                    join.kind.name(),
+                    mode.name()
+                ),
+                "Use output mode append",
+            )
+            .at(join.place));
+        }
+        if join.left.has_aggregate() || join.right.has_aggregate() {
+            return Err(PlanError::new(
+                "STREAMING_STATEFUL_CHAIN_UNSUPPORTED",
+                format!(
+                    "a join over a running aggregation cannot be kept right in output mode {}",
+                    mode.name()
+                ),
+                "Use output mode append, with a watermark",
+            )
+            .at(join.place));
+        }
+    }
+    plan.inputs().into_iter().try_for_each(|input| check_mode(input, mode))
+}
+
+/// Refuses joins of two streams in which each row of one side would be compared with each row of the
+/// other; of an optimised plan, where conditions have gone into joins.
+pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Join(join) = plan
+        && join.is_of_streams()
+        && JoinCondition::of(join).keys.is_empty()
+    {
+        return Err(PlanError::new(
+            "STREAM_STREAM_JOIN_WITHOUT_EQUALITY",
+            "a join of two streams without an equality between both sides is not supported: each \
+             row would have to be compared with each other one",
+            "Add an equality to ON, such as l.key = r.key",
+        )
+        .at(join.place));
+    }
+    plan.inputs().into_iter().try_for_each(check_equality)
+}

@@ -1,0 +1,122 @@
+//! A row's search for its matches among the buffered rows of the other side.
+//!
+//! A search looks at a bounded number of rows in a step. One that has more to look at goes on later,
+//! between other records: it knows the last row that it has looked at, and passes over rows that came
+//! after its own, which have searched for it themselves.
+
+use super::buffer::Buffer;
+use super::output::Pairs;
+use super::rows::RowId;
+use super::side::Side;
+use crate::table::expr::compile::BoolFn;
+use crate::table::physical::stages::{BoxChain, Scratch};
+use crate::table::plan::JoinKind;
+use crate::table::row::Row;
+use millstream_engine::error::EngineError;
+use millstream_engine::stage::Push;
+
+/// Rows that a search looks at in a step.
+pub(super) const STEP: usize = 64;
+
+/// The search of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    pub side: Side,
+    /// The place of the row's key.
+    pub key: usize,
+    /// The row's number.
+    pub number: u64,
+    /// The times of the other side, both inside, that it may match.
+    pub times_us: (i64, i64),
+    /// The time and the number of the last row that it has looked at.
+    pub last: Option<(i64, u64)>,
+    pub ingest_ns: u64,
+    pub matched: bool,
+}
+
+/// A search that goes on, of a buffered row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub search: Search,
+    pub row: RowId,
+    pub time_us: i64,
+}
+
+/// What a search needs besides its row.
+pub(super) struct Prober<'j> {
+    pub kind: JoinKind,
+    pub buffer: &'j mut Buffer,
+    pub pairs: &'j mut Pairs,
+    pub rest: &'j Option<BoolFn>,
+    pub scratch: &'j mut Scratch,
+    /// Which side's rows leave beside NULLs if they have no match.
+    pub preserves: [bool; 2],
+    pub down: &'j mut BoxChain,
+}
+
+impl Prober<'_> {
+    /// Whether only the left row leaves, once at most.
+    fn is_existence(&self) -> bool {
+        matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
+    }
+
+    /// Goes on with a search by one step. Returns whether it is done.
+    pub fn step(&mut self, row: Row<'_>, search: &mut Search) -> Result<bool, EngineError> {
+        let (side, other, key) = (search.side, search.side.other(), search.key);
+        let existence = self.is_existence();
+        let pairs = !existence || self.rest.is_some();
+        if pairs {
+            self.pairs.begin(side, row);
+        }
+        let run = &self.buffer.keys[key].runs[other.index()];
+        let mut cursor = match search.last {
+            None => run.seek(search.times_us.0),
+            Some(last) => run.seek_behind(last, &self.buffer.rows),
+        };
+        for _ in 0..self.buffer.step(STEP) {
+            let run = &self.buffer.keys[key].runs[other.index()];
+            let entry = run.get(&mut cursor).filter(|entry| entry.time_us <= search.times_us.1);
+            let Some(entry) = entry else { return Ok(true) };
+            let number = self.buffer.rows.number(entry.row);
+            search.last = Some((entry.time_us, number));
+            cursor.advance();
+            if number > search.number {
+                continue;
+            }
+            let candidate = self.buffer.rows.row(entry.row);
+            if pairs {
+                self.pairs.complete(other, candidate);
+            }
+            if let Some(rest) = self.rest {
+                self.scratch.reset();
+                if rest(self.scratch.cx(self.pairs.row()))? != Some(true) {
+                    continue;
+                }
+            }
+            search.matched = true;
+            match (existence, side) {
+                (false, _) => {
+                    self.down.push(self.pairs.row(), search.ingest_ns)?;
+                    if self.preserves[other.index()] {
+                        self.buffer.set_matched(key, other, entry.row);
+                    }
+                }
+                (true, Side::Left) => {
+                    if self.kind == JoinKind::LeftSemi {
+                        self.down.push(row, search.ingest_ns)?;
+                    }
+                    return Ok(true);
+                }
+                (true, Side::Right) => {
+                    if self.kind == JoinKind::LeftSemi {
+                        self.down.push(candidate, search.ingest_ns)?;
+                    }
+                    self.buffer.remove(key, Side::Left, entry);
+                    let run = &self.buffer.keys[key].runs[other.index()];
+                    cursor = run.seek_behind((entry.time_us, number), &self.buffer.rows);
+                }
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,300 @@
+//! The buffered rows of both sides, in slabs.
+//!
+//! A row lies in a slot of the next larger size class. Slots are in chunks that never move, and a
+//! freed slot is used again by the next row of its class, so that a steady join allocates nothing. A
+//! row beyond the largest class has an allocation of its own.
+//!
+//! A slot begins with a header: the row's number, its key, its length and its flags.
+
+use crate::places::Places;
+use crate::table::row::Row;
+use millstream_engine::error::EngineError;
+
+/// Number 8 bytes, key 4, length and flags 4.
+const HEAD: usize = 16;
+const CHUNK_BYTES: usize = 64 << 10;
+/// Slots of the smallest class, with their header.
+const LEAST: usize = 64;
+/// Each doubling has so many classes.
+const STEPS: usize = 4;
+/// Classes of slots; rows beyond the last one have one of their own.
+const CLASSES: usize = 9 * STEPS;
+const CLASS_BITS: u32 = 6;
+/// Slots of a class at most.
+const SLOTS_MAX: u32 = 1 << (32 - CLASS_BITS);
+const MATCHED: u32 = 1 << 31;
+/// Bytes of a row at most.
+const ROW_MAX: usize = 1 << 30;
+/// The number of a slot that is free.
+const FREE: u64 = u64::MAX;
+
+/// Where a row lies, until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowId(u32);
+
+impl RowId {
+    fn new(class: usize, slot: u32) -> Self {
+        Self(class as u32 | slot << CLASS_BITS)
+    }
+    fn class(self) -> usize {
+        (self.0 & ((1 << CLASS_BITS) - 1)) as usize
+    }
+    fn slot(self) -> u32 {
+        self.0 >> CLASS_BITS
+    }
+}
+
+#[derive(Default)]
+struct Class {
+    chunks: Vec<Box<[u8]>>,
+    /// Slots that were used once.
+    used: u32,
+    free: Places,
+}
+
+/// The rows.
+#[derive(Default)]
+pub(super) struct RowStore {
+    classes: Vec<Class>,
+    /// Rows beyond the largest class.
+    large: Vec<Box<[u8]>>,
+    large_free: Vec<u32>,
+    len: usize,
+    bytes: usize,
+}
+
+/// Bytes of a slot of a class.
+fn slot_bytes(class: usize) -> usize {
+    let base = LEAST << (class / STEPS);
+    base + base / STEPS * (class % STEPS)
+}
+
+/// The class of so many bytes; [`CLASSES`] of what is beyond them.
+fn class_of(bytes: usize) -> usize {
+    if bytes <= LEAST {
+        return 0;
+    }
+    // base < bytes <= 2 * base
+    let power = usize::BITS - 1 - ((bytes - 1) / LEAST).leading_zeros();
+    let base = LEAST << power;
+    let step = (bytes - base).div_ceil(base / STEPS);
+    (power as usize * STEPS + step).min(CLASSES)
+}
+
+#[cold]
+fn full(what: &str) -> EngineError {
+    EngineError::operator(
+        "JOIN_STATE_TOO_LARGE",
+        format!("a join buffers {what}"),
+        "Declare a watermark on both sides and a range between their times, so that rows expire",
+    )
+}
+
+impl RowStore {
+    fn slot(&self, id: RowId) -> &[u8] {
+        let (class, slot) = (id.class(), id.slot() as usize);
+        if class == CLASSES {
+            return &self.large[slot];
+        }
+        let bytes = slot_bytes(class);
+        let in_chunk = CHUNK_BYTES / bytes;
+        let at = slot % in_chunk * bytes;
+        &self.classes[class].chunks[slot / in_chunk][at..at + bytes]
+    }
+
+    fn slot_mut(&mut self, id: RowId) -> &mut [u8] {
+        let (class, slot) = (id.class(), id.slot() as usize);
+        if class == CLASSES {
+            return &mut self.large[slot];
+        }
+        let bytes = slot_bytes(class);
+        let in_chunk = CHUNK_BYTES / bytes;
+        let at = slot % in_chunk * bytes;
+        &mut self.classes[class].chunks[slot / in_chunk][at..at + bytes]
+    }
+
+    fn word(&self, id: RowId, at: usize) -> u32 {
+        let slot = self.slot(id);
+        u32::from_le_bytes([slot[at], slot[at + 1], slot[at + 2], slot[at + 3]])
+    }
+
+    /// Adds a row of a key, with its number.
+    pub fn insert(
+        &mut self,
+        row: Row<'_>,
+        (key, number): (u32, u64),
+        matched: bool,
+    ) -> Result<RowId, EngineError> {
+        let length = row.0.len();
+        if length >= ROW_MAX {
+            return Err(full(&format!("a row of {length} bytes, more than {ROW_MAX}")));
+        }
+        let id = self.take_slot(HEAD + length)?;
+        let flags = if matched { MATCHED } else { 0 };
+        let slot = self.slot_mut(id);
+        slot[..8].copy_from_slice(&number.to_le_bytes());
+        slot[8..12].copy_from_slice(&key.to_le_bytes());
+        slot[12..16].copy_from_slice(&(length as u32 | flags).to_le_bytes());
+        slot[HEAD..HEAD + length].copy_from_slice(row.0);
+        self.len += 1;
+        Ok(id)
+    }
+
+    /// A slot for so many bytes.
+    fn take_slot(&mut self, bytes: usize) -> Result<RowId, EngineError> {
+        let class = class_of(bytes);
+        if class == CLASSES {
+            self.bytes += bytes;
+            let made = vec![0; bytes].into_boxed_slice();
+            let at = match self.large_free.pop() {
+                Some(at) => {
+                    self.large[at as usize] = made;
+                    at
+                }
+                None => {
+                    self.large.push(made);
+                    self.large.len() as u32 - 1
+                }
+            };
+            return Ok(RowId::new(class, at));
+        }
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Class::default);
+        }
+        self.bytes += slot_bytes(class);
+        let of = &mut self.classes[class];
+        if let Some(slot) = of.free.pop() {
+            return Ok(RowId::new(class, slot));
+        }
+        if of.used == SLOTS_MAX {
+            return Err(full(&format!("more than {SLOTS_MAX} rows of one size")));
+        }
+        let in_chunk = CHUNK_BYTES / slot_bytes(class);
+        if of.used as usize == of.chunks.len() * in_chunk {
+            of.chunks.push(vec![0; CHUNK_BYTES].into_boxed_slice());
+            // Now, and not when their rows are freed.
+            of.free.reserve(of.chunks.len() * in_chunk);
+        }
+        of.used += 1;
+        Ok(RowId::new(class, of.used - 1))
+    }
+
+    /// Removes a row.
+    pub fn remove(&mut self, id: RowId) {
+        self.slot_mut(id)[..8].copy_from_slice(&FREE.to_le_bytes());
+        self.len -= 1;
+        let class = id.class();
+        if class == CLASSES {
+            self.bytes -= self.large[id.slot() as usize].len();
+            // Its number stays, which says that it is free.
+            self.large[id.slot() as usize] = FREE.to_le_bytes().into();
+            self.large_free.push(id.slot());
+            return;
+        }
+        self.bytes -= slot_bytes(class);
+        self.classes[class].free.push(id.slot());
+    }
+
+    /// The row.
+    #[inline]
+    pub fn row(&self, id: RowId) -> Row<'_> {
+        let slot = self.slot(id);
+        let length = u32::from_le_bytes([slot[12], slot[13], slot[14], slot[15]]) & !MATCHED;
+        Row(&slot[HEAD..HEAD + length as usize])
+    }
+
+    /// Its number: rows have ascending ones in the order of their arrival.
+    #[inline]
+    pub fn number(&self, id: RowId) -> u64 {
+        self.slot(id).first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
+    }
+
+    /// The place of its key in the key table.
+    #[inline]
+    pub fn key(&self, id: RowId) -> usize {
+        self.word(id, 8) as usize
+    }
+
+    /// Whether it has had a match.
+    #[inline]
+    pub fn is_matched(&self, id: RowId) -> bool {
+        self.word(id, 12) & MATCHED != 0
+    }
+
+    /// Notes that it has a match. Returns whether it is the first one.
+    #[inline]
+    pub fn set_matched(&mut self, id: RowId) -> bool {
+        let word = self.word(id, 12);
+        self.slot_mut(id)[12..16].copy_from_slice(&(word | MATCHED).to_le_bytes());
+        word & MATCHED == 0
+    }
+
+    /// Rows of both sides.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Memory of their slots.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_class_holds_its_rows_and_wastes_little() {
+        for bytes in 1..40_000 {
+            let class = class_of(bytes);
+            if class < CLASSES {
+                let slot = slot_bytes(class);
+                assert!(slot >= bytes, "{bytes} in {slot}");
+                assert!(bytes <= LEAST || slot <= bytes + bytes / STEPS + 1, "{bytes} in {slot}");
+            } else {
+                assert!(bytes > slot_bytes(CLASSES - 1), "{bytes}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_stay_what_they_are(steps: Vec<(u16, u8, bool)>) {
+            let (mut store, mut model) = (RowStore::default(), BTreeMap::new());
+            for (number, (length, fill, removes)) in steps.into_iter().enumerate() {
+                if removes && let Some((id, _)) = model.pop_first() {
+                    let id = RowId(id);
+                    store.remove(id);
+                    prop_assert_ne!(store.number(id), number as u64);
+                    continue;
+                }
+                let row = vec![fill; usize::from(length)];
+                let id = store.insert(Row(&row), (7, number as u64), false).unwrap();
+                prop_assert!(model.insert(id.0, (row, number as u64)).is_none());
+                prop_assert!(fill % 2 == 0 || store.set_matched(id) && !store.set_matched(id));
+            }
+            for (id, (row, number)) in &model {
+                let id = RowId(*id);
+                prop_assert_eq!(store.row(id).0, &row[..]);
+                prop_assert_eq!((store.number(id), store.key(id)), (*number, 7));
+                prop_assert!(row.is_empty() || store.is_matched(id) == (row[0] % 2 == 1));
+            }
+            prop_assert_eq!(store.len(), model.len());
+        }
+    }
+
+    #[test]
+    fn freed_slots_are_used_again() {
+        let mut store = RowStore::default();
+        for round in 0..10u64 {
+            let add = |number| store.insert(Row(&[1; 100]), (0, number), false).unwrap();
+            let ids: Vec<_> = (0..5000).map(|n| round * 5000 + n).map(add).collect();
+            ids.into_iter().for_each(|id| store.remove(id));
+        }
+        assert_eq!((store.len(), store.bytes()), (0, 0));
+        assert_eq!(store.classes.iter().map(|class| class.used).max(), Some(5000));
+    }
+}

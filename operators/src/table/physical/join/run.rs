@@ -1,0 +1,249 @@
+//! The rows of one key and side, by time and, of one time, by number.
+//!
+//! Two rows lie inline, as most keys have no more. More are in chunks, so that a row that comes out
+//! of order moves few others, also among a million.
+
+use super::rows::{RowId, RowStore};
+use std::collections::VecDeque;
+
+/// Rows of a chunk at most.
+const CHUNK: usize = 128;
+/// Rows that lie inline.
+const INLINE: usize = 2;
+
+/// A row with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub time_us: i64,
+    pub row: RowId,
+}
+
+/// A place in a run, until the run changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    chunk: usize,
+    at: usize,
+}
+
+impl Cursor {
+    /// Goes on to the next row.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.at += 1;
+    }
+}
+
+/// The rows.
+#[derive(Debug, Default)]
+pub(super) enum Run {
+    #[default]
+    Empty,
+    One([Entry; 1]),
+    Two([Entry; INLINE]),
+    /// None of the chunks is empty.
+    Many(Box<VecDeque<Vec<Entry>>>),
+}
+
+impl Run {
+    fn chunk(&self, chunk: usize) -> &[Entry] {
+        match self {
+            Self::Empty => &[],
+            Self::One(entries) if chunk == 0 => entries,
+            Self::Two(entries) if chunk == 0 => entries,
+            Self::Many(chunks) => chunks.get(chunk).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
+    #[cfg(test)]
+    fn chunks(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(_) | Self::Two(_) => 1,
+            Self::Many(chunks) => chunks.len(),
+        }
+    }
+
+    /// Whether it has no rows.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// The first place of which something does not hold that holds of all before it.
+    fn first_not(&self, holds: impl Fn(&Entry) -> bool) -> Cursor {
+        let chunk = match self {
+            Self::Many(chunks) => {
+                chunks.partition_point(|chunk| chunk.last().is_some_and(&holds))
+            }
+            _ => 0,
+        };
+        Cursor { chunk, at: self.chunk(chunk).partition_point(holds) }
+    }
+
+    /// The place of the first row at or after a time.
+    #[inline]
+    pub fn seek(&self, time_us: i64) -> Cursor {
+        self.first_not(|entry| entry.time_us < time_us)
+    }
+
+    /// The place of the first row behind one with this time and number.
+    pub fn seek_behind(&self, (time_us, number): (i64, u64), rows: &RowStore) -> Cursor {
+        self.first_not(|entry| (entry.time_us, rows.number(entry.row)) <= (time_us, number))
+    }
+
+    /// The row at a place; `None` behind the last one. The cursor may stand behind a chunk.
+    #[inline]
+    pub fn get(&self, cursor: &mut Cursor) -> Option<Entry> {
+        let chunk = self.chunk(cursor.chunk);
+        match chunk.get(cursor.at) {
+            Some(entry) => Some(*entry),
+            None => {
+                *cursor = Cursor { chunk: cursor.chunk + 1, at: 0 };
+                self.chunk(cursor.chunk).first().copied()
+            }
+        }
+    }
+
+    /// Adds a row at its place.
+    pub fn insert(&mut self, entry: Entry, rows: &RowStore) {
+        let order = |e: &Entry| (e.time_us, rows.number(e.row));
+        match self {
+            Self::Empty => *self = Self::One([entry]),
+            Self::One([other]) => {
+                let first = order(other) <= order(&entry);
+                *self = Self::Two(if first { [*other, entry] } else { [entry, *other] });
+            }
+            Self::Two(entries) => {
+                let mut chunk = Vec::with_capacity(4);
+                chunk.extend_from_slice(entries);
+                *self = Self::Many(Box::new(VecDeque::from([chunk])));
+                self.insert(entry, rows);
+            }
+            Self::Many(chunks) => {
+                let number = rows.number(entry.row);
+                let behind = |e: &Entry| match e.time_us.cmp(&entry.time_us) {
+                    std::cmp::Ordering::Equal => rows.number(e.row) < number,
+                    order => order.is_lt(),
+                };
+                // Most rows come in order.
+                let last = chunks.len() - 1;
+                let at = if chunks[last].last().is_some_and(behind) {
+                    Cursor { chunk: last, at: chunks[last].len() }
+                } else {
+                    self.first_not(behind)
+                };
+                self.insert_at(at, entry);
+            }
+        }
+    }
+
+    fn insert_at(&mut self, Cursor { mut chunk, mut at }: Cursor, entry: Entry) {
+        let Self::Many(chunks) = self else { return };
+        if chunks[chunk].len() == CHUNK {
+            let at_end = at == CHUNK;
+            // In order, full chunks stay full.
+            let from = if at_end { CHUNK } else { CHUNK / 2 };
+            let mut upper = Vec::with_capacity(CHUNK);
+            upper.extend_from_slice(&chunks[chunk][from..]);
+            chunks[chunk].truncate(from);
+            chunks.insert(chunk + 1, upper);
+            if at >= from && (at_end || at > from) {
+                (chunk, at) = (chunk + 1, at - from);
+            }
+        }
+        chunks[chunk].insert(at, entry);
+    }
+
+    /// Removes the row at a place, where the next one is then.
+    pub fn remove_at(&mut self, cursor: Cursor) {
+        match self {
+            Self::Empty => {}
+            Self::One(_) => *self = Self::Empty,
+            Self::Two([first, second]) => {
+                *self = Self::One([if cursor.at == 0 { *second } else { *first }]);
+            }
+            Self::Many(chunks) => {
+                let chunk = &mut chunks[cursor.chunk];
+                chunk.remove(cursor.at);
+                if chunk.is_empty() {
+                    chunks.remove(cursor.chunk);
+                }
+                if chunks.is_empty() {
+                    *self = Self::Empty;
+                }
+            }
+        }
+    }
+
+    /// Removes a row. Returns whether it was there.
+    pub fn remove(&mut self, entry: Entry, rows: &RowStore) -> bool {
+        let number = rows.number(entry.row);
+        let mut at = self.first_not(|e| {
+            (e.time_us, rows.number(e.row)) < (entry.time_us, number)
+        });
+        let found = self.get(&mut at) == Some(entry);
+        if found {
+            self.remove_at(at);
+        }
+        found
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        (0..self.chunks()).map(|chunk| self.chunk(chunk).len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::row::Row;
+    use proptest::prelude::*;
+
+    fn all(run: &Run) -> Vec<Entry> {
+        let mut cursor = run.seek(i64::MIN);
+        let mut found = Vec::new();
+        while let Some(entry) = run.get(&mut cursor) {
+            found.push(entry);
+            cursor.advance();
+        }
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_is_sorted(steps in proptest::collection::vec((0i64..50, 0u8..4), 0..900)) {
+            let (mut run, mut rows) = (Run::default(), RowStore::default());
+            let mut model: Vec<(i64, u64, RowId)> = Vec::new();
+            for (number, (time_us, what)) in steps.into_iter().enumerate() {
+                let number = number as u64;
+                if what == 0 && !model.is_empty() {
+                    let (time_us, _, row) = model.remove(time_us as usize % model.len());
+                    prop_assert!(run.remove(Entry { time_us, row }, &rows));
+                    rows.remove(row);
+                    continue;
+                }
+                // Rows come in order or anyhow.
+                let time_us = if what == 1 { 40 } else { time_us };
+                let row = rows.insert(Row(&[]), (0, number), false).unwrap();
+                run.insert(Entry { time_us, row }, &rows);
+                model.push((time_us, number, row));
+            }
+            model.sort_by_key(|(time, number, _)| (*time, *number));
+            let wanted: Vec<_> =
+                model.iter().map(|(time_us, _, row)| Entry { time_us: *time_us, row: *row }).collect();
+            prop_assert_eq!(&all(&run), &wanted);
+            prop_assert_eq!(run.len(), wanted.len());
+            prop_assert_eq!(run.is_empty(), wanted.is_empty());
+            for time in 0..50 {
+                let mut at = run.seek(time);
+                prop_assert_eq!(run.get(&mut at), wanted.iter().find(|e| e.time_us >= time).copied());
+            }
+            for (i, (time, number, _)) in model.iter().enumerate() {
+                let mut at = run.seek_behind((*time, *number), &rows);
+                prop_assert_eq!(run.get(&mut at), wanted.get(i + 1).copied());
+            }
+        }
+    }
+}

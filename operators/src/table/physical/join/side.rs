@@ -1,0 +1,97 @@
+//! The sides of a join, and their rows on the way to the instance that owns their key.
+
+use super::super::aggregate::{Key, write_keys};
+use super::super::stages::Scratch;
+use crate::table::row::{Row, RowBuf};
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Event, Record};
+use millstream_engine::exchange::Outbox;
+use millstream_engine::key_group::{hash_bytes, instance_of};
+use millstream_engine::stage::{Push, Settled, Stage};
+
+/// A side of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    /// Both, left first.
+    pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
+
+    /// Its place in a pair.
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The side that it is joined with.
+    #[inline]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+/// A row of a side.
+pub(in super::super) struct SidedRow {
+    pub side: Side,
+    pub row: RowBuf,
+}
+
+/// Sends the rows of a side to the instances that own their keys.
+pub(in super::super) struct SideOutbox {
+    side: Side,
+    keys: Vec<Key>,
+    key: Vec<u8>,
+    scratch: Scratch,
+    outbox: Outbox<SidedRow>,
+}
+
+impl SideOutbox {
+    pub fn new(side: Side, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
+        Self { side, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
+    }
+}
+
+impl Stage for SideOutbox {
+    fn ready(&mut self) -> bool {
+        self.outbox.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Watermark(micros));
+        Ok(())
+    }
+    fn marker(&mut self, epoch: u64) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::Marker(epoch));
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.outbox.broadcast(|| Event::End);
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        Ok(self.outbox.settle())
+    }
+}
+
+impl<'a> Push<Row<'a>> for SideOutbox {
+    #[inline]
+    fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        let lanes = self.outbox.lanes();
+        let lane = if lanes == 1 {
+            0
+        } else {
+            self.key.clear();
+            self.scratch.reset();
+            write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
+            instance_of(hash_bytes(&self.key), lanes)
+        };
+        let value = SidedRow { side: self.side, row: RowBuf::from_slice(row.0) };
+        self.outbox.send(lane, Event::Record(Record { value, ingest_ns }));
+        Ok(())
+    }
+}

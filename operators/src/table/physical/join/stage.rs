@@ -1,0 +1,403 @@
+//! The stage of one instance of a join of two streams.
+//!
+//! A row first searches the buffered rows of the other side, then it is buffered itself. Rows expire
+//! when the watermark passes the state watermark of their side; those that a join preserves leave then
+//! beside NULLs, in the drain that moved the watermark.
+//!
+//! *Order.* Matches leave in the order of the rows that complete them and, of one row, by the time and
+//! the arrival of the other side's rows. Only a row with more matches than fit in a step gives way to
+//! others. Rows without a match leave by time and arrival, left before right.
+//!
+//! *Watermarks.* Behind a join the watermark is the least that either side may still give.
+
+use super::super::aggregate::{Key, write_keys};
+use super::super::late::Late;
+use super::super::stages::{BoxChain, Scratch};
+use super::buffer::{Buffer, NewRow};
+use super::condition::JoinTime;
+use super::output::{Copied, Pairs};
+use super::probe::{Pending, Prober, STEP, Search};
+use super::side::{Side, SidedRow};
+use crate::table::expr::compile::BoolFn;
+use crate::table::plan::JoinKind;
+use crate::table::row::{Row, Slot};
+use crate::table::types::Physical;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::key_group::hash_bytes;
+use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::state::StateLog;
+
+/// Searches that go on between other records at most.
+const SEARCHES: usize = 16;
+
+/// A side of a join.
+pub(in super::super) struct SideConfig {
+    pub keys: Vec<Key>,
+    /// What the condition says about this side alone.
+    pub own: Option<BoolFn>,
+    /// The column of the time between which and the other side's there is a range.
+    pub time: Option<Slot>,
+    /// The event time by which a row is late, and whether it is a window.
+    pub event: Option<(Slot, bool)>,
+    pub late: Late,
+    /// The columns that leave or are compared, and how they are held.
+    pub copies: Vec<(Slot, usize, Physical)>,
+}
+
+/// What the stage is made of.
+pub(in super::super) struct Config {
+    pub kind: JoinKind,
+    pub sides: [SideConfig; 2],
+    /// Of each key, whether NULL equals NULL.
+    pub null_safe: Vec<bool>,
+    pub time: JoinTime,
+    /// What the condition says besides.
+    pub rest: Option<BoolFn>,
+    /// Columns of both sides.
+    pub width: usize,
+    pub log: StateLog,
+}
+
+/// The stage.
+pub(in super::super) struct StreamJoin {
+    kind: JoinKind,
+    sides: [SideConfig; 2],
+    null_safe: Vec<bool>,
+    time: JoinTime,
+    rest: Option<BoolFn>,
+    preserves: [bool; 2],
+    buffer: Buffer,
+    pairs: Pairs,
+    searches: Vec<Pending>,
+    key: Vec<u8>,
+    /// The row of a search that goes on.
+    row: Vec<u8>,
+    scratch: Scratch,
+    /// A watermark by which rows have not all expired.
+    passing_us: Option<i64>,
+    /// Rows have left behind a marker, and that was not reported yet.
+    owes: bool,
+    /// A marker behind searches or, in micro-batch mode, such a watermark.
+    marker: Option<Epoch>,
+    down: BoxChain,
+}
+
+/// The time of a buffered row; `None` if it has none, and so no match.
+fn time_of(time: JoinTime, column: Option<Slot>, row: Row<'_>, key: &[u8], keys: usize) -> Option<i64> {
+    match (time, column) {
+        (JoinTime::None, _) => Some(0),
+        (JoinTime::Key { key: event, .. }, _) => event.over_us(Row(key), keys),
+        (JoinTime::Range(_), Some(slot)) => (!row.is_null(slot)).then(|| row.long(slot)),
+        (JoinTime::Range(_), None) => None,
+    }
+}
+
+impl StreamJoin {
+    pub fn new(config: Config, down: BoxChain) -> Self {
+        let Config { kind, mut sides, null_safe, time, rest, width, log } = config;
+        let left = matches!(kind, JoinKind::LeftOuter | JoinKind::FullOuter | JoinKind::LeftAnti);
+        let right = matches!(kind, JoinKind::RightOuter | JoinKind::FullOuter);
+        let copies: [Vec<Copied>; 2] = sides.each_mut().map(|side| std::mem::take(&mut side.copies));
+        let expires = Side::BOTH.map(|side| time.shift_us(side).is_some());
+        Self {
+            kind,
+            sides,
+            null_safe,
+            time,
+            rest,
+            preserves: [left, right],
+            buffer: Buffer::new(expires, log),
+            pairs: Pairs::new(copies, width),
+            searches: Vec::with_capacity(SEARCHES),
+            key: Vec::new(),
+            row: Vec::new(),
+            scratch: Scratch::default(),
+            passing_us: None,
+            owes: false,
+            marker: None,
+            down,
+        }
+    }
+
+    fn late(&self) -> &Late {
+        &self.sides[0].late
+    }
+
+    /// Whether a key of `self.key` is equal to none.
+    fn is_unmatchable(&self) -> bool {
+        let width = self.null_safe.len();
+        let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
+        self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i))
+    }
+
+    /// The state watermark of a side at a watermark.
+    fn state_watermark(&self, side: Side, watermark_us: i64) -> Option<i64> {
+        self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
+    }
+
+    /// Lets a row leave that has no match.
+    fn emit_unmatched(&mut self, side: Side, row: Row<'_>, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.kind == JoinKind::LeftAnti {
+            return self.down.push(row, ingest_ns);
+        }
+        self.pairs.begin(side, row);
+        self.down.push(self.pairs.row(), ingest_ns)
+    }
+
+    /// Goes on with a search.
+    fn search(&mut self, row: Row<'_>, search: &mut Search) -> Result<bool, EngineError> {
+        let mut prober = Prober {
+            kind: self.kind,
+            buffer: &mut self.buffer,
+            pairs: &mut self.pairs,
+            rest: &self.rest,
+            scratch: &mut self.scratch,
+            preserves: self.preserves,
+            down: &mut self.down,
+        };
+        prober.step(row, search)
+    }
+
+    /// The times of the other side that a row may match.
+    fn times_us(&self, side: Side, time_us: i64) -> (i64, i64) {
+        match self.time {
+            JoinTime::Range(range) => range.around(side, time_us),
+            JoinTime::None | JoinTime::Key { .. } => (i64::MIN, i64::MAX),
+        }
+    }
+
+    /// Whether a row needs no buffering once it has a match.
+    fn leaves_at_match(&self, side: Side) -> bool {
+        side == Side::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
+    }
+
+    /// Frees a key without rows, unless a search goes on there.
+    fn release(&mut self, key: usize) {
+        if self.searches.iter().all(|pending| pending.search.key != key) {
+            self.buffer.release(key);
+        }
+    }
+
+    /// Goes on with each of the searches. Returns whether all are done.
+    fn go_on_searching(&mut self) -> Result<bool, EngineError> {
+        let mut at = 0;
+        while at < self.searches.len() && self.down.ready() {
+            let Pending { mut search, row: id, time_us } = self.searches[at];
+            // Another row may have matched it meanwhile, and let it leave.
+            let mut done = self.buffer.rows.number(id) != search.number;
+            if !done {
+                let mut row = std::mem::take(&mut self.row);
+                row.clear();
+                row.extend_from_slice(self.buffer.rows.row(id).0);
+                let had_match = search.matched;
+                done = self.search(Row(&row), &mut search)?;
+                self.row = row;
+                self.searches[at].search = search;
+                if search.matched && !had_match {
+                    self.first_match(search, id, time_us);
+                }
+            }
+            if done {
+                self.searches.remove(at);
+                self.release(search.key);
+            } else {
+                at += 1;
+            }
+        }
+        Ok(self.searches.is_empty())
+    }
+
+    /// A buffered row has found its first match.
+    fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
+        if self.leaves_at_match(search.side) {
+            let entry = super::run::Entry { time_us, row: id };
+            self.buffer.remove(search.key, search.side, entry);
+        } else if self.preserves[search.side.index()] {
+            self.buffer.set_matched(search.key, search.side, id);
+        }
+    }
+
+    /// A step of letting rows expire. Returns whether all have.
+    fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
+        let mut left = self.buffer.step(STEP);
+        for side in Side::BOTH {
+            let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
+            let preserves = self.preserves[side.index()];
+            while left > 0 {
+                if preserves && !self.down.ready() {
+                    return Ok(false);
+                }
+                let Some(entry) = self.buffer.next_expired(side, by_us) else { break };
+                left -= 1;
+                if preserves && !self.buffer.rows.is_matched(entry.row) {
+                    let mut row = std::mem::take(&mut self.row);
+                    row.clear();
+                    row.extend_from_slice(self.buffer.rows.row(entry.row).0);
+                    self.emit_unmatched(side, Row(&row), UNTIMED)?;
+                    self.row = row;
+                }
+                let key = self.buffer.rows.key(entry.row);
+                self.buffer.remove(key, side, entry);
+                self.release(key);
+            }
+            if self.buffer.has_expired(side, by_us) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes on with searches, a watermark and a marker, in this order. What expires behind a marker
+    /// belongs to the next epoch if watermarks come in-band.
+    fn go_on(&mut self) -> Result<(), EngineError> {
+        if !self.go_on_searching()? {
+            return Ok(());
+        }
+        let in_band = self.late().in_band();
+        if in_band {
+            self.pass_marker()?;
+        }
+        if let Some(watermark_us) = self.passing_us {
+            if !self.expire(watermark_us)? {
+                return Ok(());
+            }
+            self.passing_us = None;
+            if in_band {
+                self.down.watermark(watermark_us.saturating_sub(self.time.lag_us()))?;
+            }
+        }
+        self.pass_marker()
+    }
+
+    fn pass_marker(&mut self) -> Result<(), EngineError> {
+        match self.marker.take() {
+            Some(epoch) => {
+                self.buffer.hand_over(epoch);
+                self.down.marker(epoch)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Stage for StreamJoin {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        let (time, keys) = (self.time, self.null_safe.len());
+        let columns = Side::BOTH.map(|side| self.sides[side.index()].time);
+        self.buffer.restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.marker.is_none() && self.searches.len() < SEARCHES && self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
+        self.sides.iter_mut().for_each(|side| side.late.advance(micros));
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.go_on()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if !self.late().in_band() {
+            self.passing_us = Some(self.late().watermark_us());
+        }
+        self.marker = Some(epoch);
+        self.go_on()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<Settled, EngineError> {
+        let idle = self.searches.is_empty() && self.passing_us.is_none() && self.marker.is_none();
+        if idle && !self.owes {
+            return self.down.settle();
+        }
+        let works = self.passing_us.is_some() || !self.searches.is_empty();
+        self.owes |= works && self.marker.is_none();
+        self.go_on()?;
+        let below = self.down.settle()?;
+        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
+    }
+    fn due_ns(&self) -> Option<u64> {
+        self.down.due_ns()
+    }
+}
+
+impl Push<SidedRow> for StreamJoin {
+    fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
+        let SidedRow { side, row } = sided;
+        let row = Row(&row);
+        let of_side = &self.sides[side.index()];
+        if let Some((slot, window)) = of_side.event
+            && !row.is_null(slot)
+        {
+            let time_us =
+                if window { Row(row.bytes(slot)).long(Slot::new(1, 2)) } else { row.long(slot) };
+            if time_us <= of_side.late.late_us() {
+                of_side.late.put_aside(row);
+                self.buffer.count_late();
+                return Ok(());
+            }
+        }
+        self.scratch.reset();
+        if let Some(own) = &of_side.own
+            && own(self.scratch.cx(row))? != Some(true)
+        {
+            if self.preserves[side.index()] {
+                self.emit_unmatched(side, row, ingest_ns)?;
+            }
+            return Ok(());
+        }
+        self.key.clear();
+        write_keys(&of_side.keys, &self.scratch, row, &mut self.key)?;
+        let time_us = time_of(self.time, of_side.time, row, &self.key, self.null_safe.len());
+        let Some(time_us) = time_us else { return Ok(()) };
+        let unmatchable = self.is_unmatchable();
+        if unmatchable && !self.preserves[side.index()] {
+            return Ok(());
+        }
+        self.take(side, row, (time_us, ingest_ns), unmatchable)
+    }
+}
+
+impl StreamJoin {
+    /// Searches for the matches of a row with the key in `self.key`, and buffers it.
+    fn take(
+        &mut self,
+        side: Side,
+        row: Row<'_>,
+        (time_us, ingest_ns): (i64, u64),
+        unmatchable: bool,
+    ) -> Result<(), EngineError> {
+        let hash = hash_bytes(&self.key);
+        let number = self.buffer.next_number();
+        let found = self.buffer.keys.find(hash, &self.key);
+        let times_us = self.times_us(side, time_us);
+        let key = found.unwrap_or(0);
+        let mut search =
+            Search { side, key, number, times_us, last: None, ingest_ns, matched: false };
+        let done = found.is_none() || unmatchable || self.search(row, &mut search)?;
+        if search.matched && self.leaves_at_match(side) {
+            return Ok(());
+        }
+        let key = self.buffer.key_place(found, hash, &self.key);
+        let matched = search.matched && self.preserves[side.index()];
+        let new = NewRow { side, row, number, time_us, matched };
+        let id = self.buffer.insert(key, new)?;
+        if !done {
+            self.searches.push(Pending { search, row: id, time_us });
+        }
+        let late = self.late();
+        if late.in_band() {
+            // It came behind the watermark by which it expires, for another one let it through.
+            let watermark_us = late.watermark_us();
+            let state_us = self.state_watermark(side, watermark_us);
+            if state_us.is_some_and(|state_us| time_us <= state_us) {
+                self.passing_us = self.passing_us.max(Some(watermark_us));
+            }
+        }
+        Ok(())
+    }
+}
