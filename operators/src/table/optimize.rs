@@ -196,7 +196,9 @@ fn joined(mut join: Join) -> Plan {
     for part in conjuncts(&condition) {
         match join::reads(part, width) {
             // A table is looked up by its own conditions.
-            (true, false) if of_streams && goes[0] && repeatable(part) => below[0].push(part.clone()),
+            (true, false) if of_streams && goes[0] && repeatable(part) => {
+                below[0].push(part.clone())
+            }
             (false, true) if of_streams && goes[1] && repeatable(part) => {
                 below[1].push(moved_back(part.clone(), width));
             }

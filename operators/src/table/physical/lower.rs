@@ -364,9 +364,7 @@ impl Lowering<'_, '_> {
                 Ok(())
             }
             Plan::Aggregate(input, keys, calls) => self.aggregate(input, keys, calls, only(downs)),
-            Plan::Join(join) if join.is_of_streams() => {
-                self.stream_join(join, only(downs), needed)
-            }
+            Plan::Join(join) if join.is_of_streams() => self.stream_join(join, only(downs), needed),
             Plan::Join(join) => self.join(join, only(downs)),
             Plan::Watermark { input, column, delay_ms, skew_ms } => {
                 if self.batch {
@@ -489,9 +487,7 @@ impl Lowering<'_, '_> {
         let (left, right) = (held(&join.left), held(&join.right));
         let left_comes = right.is_some() && join.kind != JoinKind::RightOuter;
         let rows = if left_comes { right } else { left };
-        let Some(rows) = rows else {
-            unreachable!("tables are read before this")
-        };
+        let Some(rows) = rows else { unreachable!("tables are read before this") };
         let types =
             |plan: &Plan| plan.scope().columns.into_iter().map(|c| c.data_type).collect::<Vec<_>>();
         let parts = Parts {
@@ -695,7 +691,8 @@ impl Lowering<'_, '_> {
             (keys[place], from) = (time.clone(), input);
         }
         let lag_us = watermark_lag_us(from);
-        let grouping = Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema(), lag_us };
+        let grouping =
+            Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema(), lag_us };
         let mut needed = vec![false; from.width()];
         grouping.exprs().for_each(|expr| mark(expr, &mut needed));
         if !spread || alone && !in_two_levels {
@@ -750,7 +747,8 @@ impl Lowering<'_, '_> {
                     continuous,
                     alone,
                     needs_key: !self.batch,
-                    late: timed.then(|| self.late("session aggregate", columns.clone(), grouping.lag_us)),
+                    late: timed
+                        .then(|| self.late("session aggregate", columns.clone(), grouping.lag_us)),
                     evicts: timed && self.mode == OutputMode::Append,
                     log,
                 };

@@ -138,8 +138,7 @@ impl Buffer {
     /// removed before is passed over.
     pub fn next_expired(&mut self, side: Side, by_us: i64) -> Option<Entry> {
         loop {
-            let Expiry { time_us, number, row } =
-                self.expiry[side.index()].as_mut()?.pop(by_us)?;
+            let Expiry { time_us, number, row } = self.expiry[side.index()].as_mut()?.pop(by_us)?;
             if self.rows.number(row) == number {
                 return Some(Entry { time_us, row });
             }
@@ -210,7 +209,8 @@ impl Buffer {
                 *key_bytes += key.len() as u64;
                 keys.insert(KeyEntry::new(hash, key))
             });
-            let entry = Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
+            let entry =
+                Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
             keys[at].runs[side.index()].insert(entry, rows);
             restored.insert((at, number), (side, entry));
             *next_number = (*next_number).max(number + 1);

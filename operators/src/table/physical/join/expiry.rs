@@ -68,9 +68,8 @@ impl ExpiryQueue {
     /// Adds a row.
     pub fn push(&mut self, expiry: Expiry) {
         let order = |e: &Expiry| (e.time_us, e.number);
-        let continues = |lane: &&mut Lane| {
-            lane.last().is_none_or(|last| order(last) <= order(&expiry))
-        };
+        let continues =
+            |lane: &&mut Lane| lane.last().is_none_or(|last| order(last) <= order(&expiry));
         if let Some(lane) = self.lanes.iter_mut().find(continues) {
             return lane.push(expiry);
         }

@@ -49,9 +49,7 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     }
     let (other, example) = match kind {
         JoinKind::RightOuter => ("left", "r.time >= l.time"),
-        JoinKind::FullOuter => {
-            ("other", "r.time >= l.time AND r.time <= l.time + INTERVAL 1 HOUR")
-        }
+        JoinKind::FullOuter => ("other", "r.time >= l.time AND r.time <= l.time + INTERVAL 1 HOUR"),
         _ => ("right", "r.time <= l.time + INTERVAL 1 HOUR"),
     };
     Err(PlanError::new(

@@ -73,9 +73,7 @@ impl Run {
     /// The first place of which something does not hold that holds of all before it.
     fn first_not(&self, holds: impl Fn(&Entry) -> bool) -> Cursor {
         let chunk = match self {
-            Self::Many(chunks) => {
-                chunks.partition_point(|chunk| chunk.last().is_some_and(&holds))
-            }
+            Self::Many(chunks) => chunks.partition_point(|chunk| chunk.last().is_some_and(&holds)),
             _ => 0,
         };
         Cursor { chunk, at: self.chunk(chunk).partition_point(holds) }
@@ -179,9 +177,7 @@ impl Run {
     /// Removes a row. Returns whether it was there.
     pub fn remove(&mut self, entry: Entry, rows: &RowStore) -> bool {
         let number = rows.number(entry.row);
-        let mut at = self.first_not(|e| {
-            (e.time_us, rows.number(e.row)) < (entry.time_us, number)
-        });
+        let mut at = self.first_not(|e| (e.time_us, rows.number(e.row)) < (entry.time_us, number));
         let found = self.get(&mut at) == Some(entry);
         if found {
             self.remove_at(at);
@@ -220,7 +216,8 @@ mod tests {
                 let number = number as u64;
                 if what == 0 && !model.is_empty() {
                     let (time_us, _, row) = model.remove(time_us as usize % model.len());
-                    prop_assert!(run.remove(Entry { time_us, row }, &rows));
+                    let was_there = run.remove(Entry { time_us, row }, &rows);
+                    prop_assert!(was_there);
                     rows.remove(row);
                     continue;
                 }

@@ -84,7 +84,13 @@ pub(in super::super) struct StreamJoin {
 }
 
 /// The time of a buffered row; `None` if it has none, and so no match.
-fn time_of(time: JoinTime, column: Option<Slot>, row: Row<'_>, key: &[u8], keys: usize) -> Option<i64> {
+fn time_of(
+    time: JoinTime,
+    column: Option<Slot>,
+    row: Row<'_>,
+    key: &[u8],
+    keys: usize,
+) -> Option<i64> {
     match (time, column) {
         (JoinTime::None, _) => Some(0),
         (JoinTime::Key { key: event, .. }, _) => event.over_us(Row(key), keys),
@@ -98,7 +104,8 @@ impl StreamJoin {
         let Config { kind, mut sides, null_safe, time, rest, width, log } = config;
         let left = matches!(kind, JoinKind::LeftOuter | JoinKind::FullOuter | JoinKind::LeftAnti);
         let right = matches!(kind, JoinKind::RightOuter | JoinKind::FullOuter);
-        let copies: [Vec<Copied>; 2] = sides.each_mut().map(|side| std::mem::take(&mut side.copies));
+        let copies: [Vec<Copied>; 2] =
+            sides.each_mut().map(|side| std::mem::take(&mut side.copies));
         let expires = Side::BOTH.map(|side| time.shift_us(side).is_some());
         Self {
             kind,
@@ -137,7 +144,12 @@ impl StreamJoin {
     }
 
     /// Lets a row leave that has no match.
-    fn emit_unmatched(&mut self, side: Side, row: Row<'_>, ingest_ns: u64) -> Result<(), EngineError> {
+    fn emit_unmatched(
+        &mut self,
+        side: Side,
+        row: Row<'_>,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
         if self.kind == JoinKind::LeftAnti {
             return self.down.push(row, ingest_ns);
         }
@@ -285,7 +297,8 @@ impl Stage for StreamJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         let (time, keys) = (self.time, self.null_safe.len());
         let columns = Side::BOTH.map(|side| self.sides[side.index()].time);
-        self.buffer.restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
+        self.buffer
+            .restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
         self.down.attach(io)
     }
     fn ready(&mut self) -> bool {

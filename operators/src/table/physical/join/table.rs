@@ -3,10 +3,10 @@
 //! The table is held as rows with an index from the bytes of its keys (what the condition compares
 //! for equality); what else the condition says is asked of each row that is found.
 
-use super::condition::of_side;
-use super::keys::has_null;
 use super::super::aggregate::{Key, write_keys};
 use super::super::stages::{BoxChain, Scratch, copy};
+use super::condition::of_side;
+use super::keys::has_null;
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_key;
 use crate::table::expr::{Node, Resolved};
