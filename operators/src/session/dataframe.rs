@@ -144,8 +144,8 @@ impl DataFrame {
     }
 
     /// Rows that belong together: `how` is `inner`, `left`, `right`, `full`, `left_semi` or
-    /// `left_anti`. One side of a stream is a table; see [`alias`](Self::alias) for names that
-    /// both have.
+    /// `left_anti`. Two streams need an equality; an outer or semi join of them also needs
+    /// watermarks. See [`alias`](Self::alias) for names that both have.
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = Written::parse(how)?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());

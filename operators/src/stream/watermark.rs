@@ -50,7 +50,7 @@ fn of_bucket(bucket: usize) -> i64 {
     if bucket < 24 {
         return bucket.min(7) as i64;
     }
-    ((8 + part + 1) << (power - 3)) as i64 - 1
+    (((8 + part + 1) << (power - 3)) - 1) as i64
 }
 
 impl<F, D: Stage> Watermark<F, D> {

@@ -1,0 +1,400 @@
+//! Joins of two streams: the mistakes that other engines made with them, a test each, and what may be
+//! joined how.
+#![cfg(feature = "sql")]
+
+mod two_streams;
+
+use millstream::session::Trigger;
+use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
+
+const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
+/// The columns of both sides.
+const ALL: &str = "SELECT l.k, unix_seconds(l.t), l.v, r.k, unix_seconds(r.t), r.v FROM l";
+/// The right row comes within ten seconds.
+const SOON: &str = "l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '10' SECOND";
+/// Rows that move both watermarks of no delay to 5000 seconds, and match nothing.
+const END: [&[Event]; 2] = [&[(Some(100), Some(5000), -999)], &[(Some(101), Some(5000), -999)]];
+
+fn start(sql: &str, trigger: Trigger) -> Run {
+    Setup::new(sql, 0, trigger).start().unwrap()
+}
+
+/// What comes out of steps of left and right rows in both modes, none of which is late, after the
+/// watermark has passed all of them: all steps together, sorted.
+fn rows(sql: &str, steps: &[[&[Event]; 2]]) -> Vec<String> {
+    let of_mode = |trigger| {
+        let run = Setup::new(sql, 200, trigger).start().unwrap();
+        let mut got = Vec::new();
+        steps.iter().for_each(|[l, r]| got.extend(run.step(l, r)));
+        got.extend(run.step(END[0], END[1]));
+        (run, got)
+    };
+    let (_, mut batches) = of_mode(BATCHES);
+    batches.sort();
+    let (run, got) = of_mode(CONTINUOUS);
+    assert_eq!(run.wait_for(got, batches.len()), batches, "{sql} in continuous mode");
+    batches.retain(|row| !row.contains("-999"));
+    batches
+}
+
+#[test]
+fn no_null_for_a_row_that_had_matched_when_its_match_has_expired() {
+    // The right row expires before the left one, which has a second range of 10 s ahead.
+    let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
+    let first: [&[Event]; 2] = [&[event(1, 100, 1)], &[event(1, 100, 2)]];
+    let later: [&[Event]; 2] = [&[event(9, 105, 0)], &[event(8, 105, 0)]];
+    let got = rows(&sql, &[first, later, [&[event(9, 200, 0)], &[event(8, 200, 0)]]]);
+    assert_eq!(got, ["1 100 1 1 100 2", "9 105 0 - - -", "9 200 0 - - -"]);
+    for trigger in BOTH {
+        let mut run = start(&sql, trigger);
+        assert_eq!(run.step(first[0], first[1]), ["1 100 1 1 100 2"]);
+        run.step(later[0], later[1]);
+        run.restart(1).unwrap();
+        let got = run.wait_for(run.step(&[event(9, 200, 0)], &[event(8, 200, 0)]), 1);
+        assert_eq!(got, ["9 105 0 - - -"], "the matched bit is in the checkpoint");
+    }
+}
+
+#[test]
+fn a_row_that_expires_in_the_batch_in_which_it_comes_is_seen_and_leaves() {
+    let sql = format!("{ALL} FULL JOIN r ON {SOON}");
+    let run = start(&sql, BATCHES);
+    run.step(&[event(9, 100, 0)], &[event(9, 100, 0)]);
+    // The watermark is 100 in this batch, and rows behind 100 s are not late.
+    let l = [event(1, 101, 1), event(2, 101, 2), event(9, 1000, 0)];
+    let r = [event(1, 105, 3), event(3, 101, 4), event(9, 1000, 0)];
+    assert_eq!(
+        run.step(&l, &r),
+        ["- - - 3 101 4", "1 101 1 1 105 3", "2 101 2 - - -", "9 1000 0 9 1000 0"]
+    );
+}
+
+#[test]
+fn rows_of_a_batch_see_each_other_and_stay_what_they_are() {
+    // Rows of different lengths, so that a buffer that is used again would show.
+    let sql = "SELECT l.k, l.v, r.v FROM l JOIN r ON l.k = r.k";
+    let l: Vec<Event> = (0..50).map(|v| event(v % 3, 100, v)).collect();
+    let r: Vec<Event> = (0..40).map(|v| event(v % 3, 100, 1000 + v)).collect();
+    let mut expected = Vec::new();
+    for (lk, _, lv) in &l {
+        expected.extend(
+            r.iter().filter(|(k, ..)| k == lk).map(|(k, _, v)| format!("{} {lv} {v}", k.unwrap())),
+        );
+    }
+    expected.sort();
+    assert_eq!(rows(sql, &[[&l, &r]]), expected);
+}
+
+#[test]
+fn each_operator_has_its_own_watermark_also_after_a_restart() {
+    // The second join waits for rows which are behind by the range of the first one.
+    let sql = "SELECT a.k, a.v, a.w, b.v FROM (SELECT l.k, l.t, l.v, r.v AS w FROM l JOIN r ON l.k = r.k \
+               AND r.t >= l.t AND r.t <= l.t + INTERVAL '100' SECOND) a JOIN r b ON a.k = b.k AND \
+               b.t >= a.t AND b.t <= a.t + INTERVAL '100' SECOND";
+    for trigger in BOTH {
+        let mut run = start(sql, trigger);
+        run.step(&[event(1, 1000, 1)], &[event(7, 1000, 0)]);
+        run.restart(2).unwrap();
+        run.step(&[event(7, 1090, 0)], &[event(8, 1090, 0)]);
+        // The left row is older than the watermark, but neither join may take it for late.
+        let got = run.wait_for(run.step(&[], &[event(1, 1095, 2)]), 1);
+        assert_eq!(got, ["1 1 2 2"]);
+    }
+}
+
+#[test]
+fn outer_rows_are_not_late_for_the_aggregate_behind_the_join() {
+    let sql = "SELECT unix_seconds(window.start), count(*), count(w) FROM (SELECT l.t, r.v AS w FROM l \
+               LEFT JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL '30' SECOND) \
+               GROUP BY window(t, '10 seconds')";
+    let steps: [[&[Event]; 2]; 4] = [
+        [&[event(1, 100, 1), event(2, 101, 2)], &[event(1, 105, 3)]],
+        [&[event(9, 125, 0)], &[event(8, 125, 0)]],
+        [&[event(9, 150, 0)], &[event(8, 150, 0)]],
+        [&[event(9, 1000, 0)], &[event(8, 1000, 0)]],
+    ];
+    assert_eq!(rows(sql, &steps), ["100 2 1", "1000 1 0", "120 1 0", "150 1 0"],);
+}
+
+#[test]
+fn null_keys_match_only_where_null_equals_null_and_nan_and_zero_are_one_value() {
+    let step: [&[Event]; 2] =
+        [&[(None, Some(100), 1), event(1, 100, 2)], &[(None, Some(100), 3), event(1, 100, 4)]];
+    let sql = |on: &str| format!("SELECT l.v, r.v FROM l JOIN r ON {on}");
+    assert_eq!(rows(&sql("l.k = r.k"), &[step]), ["2 4"]);
+    assert_eq!(rows(&sql("l.k <=> r.k"), &[step]), ["1 3", "2 4"]);
+    let outer = format!("{ALL} FULL JOIN r ON {SOON}");
+    let got = rows(&outer, &[step]);
+    assert_eq!(got, ["- - - - 100 3", "- 100 1 - - -", "1 100 2 1 100 4"]);
+    // 1 and -1 give 0.0 and -0.0, others NaN.
+    let double = |side: &str| {
+        format!("CASE WHEN {side}.v < 2 THEN CAST(0 AS DOUBLE) * {side}.v ELSE double('NaN') END")
+    };
+    let sql = sql(&format!("{} = {}", double("l"), double("r")));
+    let step: [&[Event]; 2] =
+        [&[event(1, 100, 1), event(1, 100, 5)], &[event(1, 100, -1), event(1, 100, 6)]];
+    assert_eq!(rows(&sql, &[step]), ["1 -1", "5 6"]);
+}
+
+#[test]
+fn the_slow_side_loses_no_row_to_the_watermark_of_the_fast_one() {
+    let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
+    for trigger in BOTH {
+        let run = start(&sql, trigger);
+        // The left side runs ahead.
+        let l: Vec<Event> = (0..50).map(|i| event(i, 100 + 60 * i, i)).collect();
+        assert!(run.step(&l, &[]).is_empty());
+        let r: Vec<Event> = (0..50).map(|i| event(i, 105 + 60 * i, i)).collect();
+        let got = run.wait_for(run.step(&[], &r), 50);
+        let mut expected: Vec<_> = l
+            .iter()
+            .map(|(k, t, v)| (k.unwrap(), t.unwrap(), v))
+            .map(|(k, t, v)| format!("{k} {t} {v} {k} {} {v}", t + 5))
+            .collect();
+        expected.sort();
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn ranges_may_be_lopsided_wholly_before_or_after_or_one_instant() {
+    let l = [event(1, 1000, 1)];
+    let r: Vec<Event> = [900, 950, 990, 999, 1000, 1001, 1010, 1050, 1100]
+        .into_iter()
+        .map(|t| event(1, t, t))
+        .collect();
+    for (low, high, within) in [
+        (-50, 1, &[950, 990, 999, 1000, 1001][..]),
+        (-100, -10, &[900, 950, 990]),
+        (10, 50, &[1010, 1050]),
+        (0, 0, &[1000]),
+        (1, 0, &[]),
+    ] {
+        let on = format!(
+            "l.k = r.k AND r.t BETWEEN l.t + INTERVAL '{low}' SECOND AND l.t + INTERVAL '{high}' SECOND"
+        );
+        for kind in ["JOIN", "FULL JOIN"] {
+            let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {on}");
+            // Right first, left first, and both at once.
+            for steps in [[[&[][..], &r[..]], [&l[..], &[]]], [[&l[..], &[]], [&[], &r[..]]]] {
+                let got = rows(&sql, &steps);
+                let mut expected: Vec<_> = within.iter().map(|v| format!("1 {v}")).collect();
+                expected.sort();
+                if kind == "FULL JOIN" {
+                    let others = r.iter().filter(|(.., v)| !within.contains(v));
+                    expected.extend(others.map(|(.., v)| format!("- {v}")));
+                    expected.extend(within.is_empty().then(|| "1 -".to_string()));
+                    expected.sort();
+                }
+                assert_eq!(got, expected, "{sql}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bounds_at_the_ends_of_time_do_not_overflow() {
+    let sql = "SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t - INTERVAL '10' SECOND \
+               AND r.t <= l.t + INTERVAL '10' SECOND";
+    // The last second of a TIMESTAMP.
+    let last = i64::MAX / 1_000_000;
+    for trigger in BOTH {
+        let run = Setup::new(sql, 200, trigger).start().unwrap();
+        let l = [event(1, 1000, 1), event(1, last - 11, 2), event(1, last, 3)];
+        let r = [event(1, 1005, 4), event(1, last - 1, 5), event(1, last, 6)];
+        let got = run.wait_for(run.step(&l, &r), 4);
+        assert_eq!(got, ["1 4", "2 5", "3 5", "3 6"]);
+    }
+}
+
+/// Rows that are buffered, and their memory.
+fn state(run: &Run) -> (u64, u64) {
+    let state = run.query().last_progress().unwrap().committed.state[0];
+    (state.rows, state.memory_bytes)
+}
+
+#[test]
+fn rows_that_expire_free_their_index_and_themselves_of_all_keys() {
+    let sql = format!("SELECT l.v, r.v FROM l JOIN r ON {SOON}");
+    let run = start(&sql, BATCHES);
+    let mut most = 0;
+    for round in 0..20 {
+        // Keys that never come again.
+        let row = |i: i64| event(round * 1000 + i, 1000 + round * 100, i);
+        let l: Vec<Event> = (0..300).map(row).collect();
+        let r: Vec<Event> = (0..300).map(|i| row(i + 500)).collect();
+        run.step(&l, &r);
+        let (rows, bytes) = state(&run);
+        assert_eq!(rows, 600, "only those of this round are left");
+        if round < 5 {
+            most = most.max(bytes);
+        }
+        assert!(bytes <= most, "round {round}: {bytes} bytes, and {most} before");
+    }
+}
+
+#[test]
+fn each_kind_is_itself_in_both_modes() {
+    let step: [&[Event]; 2] = [
+        &[event(1, 100, 1), event(1, 100, 2), event(2, 100, 3)],
+        &[event(1, 101, 4), event(1, 102, 5), event(3, 100, 6)],
+    ];
+    let pairs = ["1 4", "1 5", "2 4", "2 5"];
+    let with = |more: &[&str]| {
+        let mut all: Vec<String> = pairs.iter().chain(more).map(ToString::to_string).collect();
+        all.sort();
+        all
+    };
+    for (kind, expected) in [
+        ("JOIN", with(&[])),
+        ("LEFT JOIN", with(&["3 -"])),
+        ("RIGHT JOIN", with(&["- 6"])),
+        ("FULL JOIN", with(&["3 -", "- 6"])),
+    ] {
+        let sql = format!("SELECT l.v, r.v FROM l {kind} r ON {SOON}");
+        assert_eq!(rows(&sql, &[step]), expected, "{kind}");
+        // Left before right, and right before left.
+        assert_eq!(rows(&sql, &[[step[0], &[]], [&[], step[1]]]), expected, "{kind}");
+        assert_eq!(rows(&sql, &[[&[], step[1]], [step[0], &[]]]), expected, "{kind}");
+    }
+    let sql = format!("SELECT l.v FROM l LEFT SEMI JOIN r ON {SOON}");
+    for steps in
+        [[step, [&[], &[]]], [[step[0], &[]], [&[], step[1]]], [[&[], step[1]], [step[0], &[]]]]
+    {
+        assert_eq!(rows(&sql, &steps), ["1", "2"]);
+    }
+}
+
+#[test]
+fn a_row_with_many_matches_leaves_in_steps() {
+    let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", BATCHES);
+    let many = 20_000;
+    let l: Vec<Event> = (0..many).map(|v| event(1, 100, v)).collect();
+    run.step(&l, &[]);
+    let got = run.step(&[], &[event(1, 100, -1)]);
+    assert_eq!(got.len() as i64, many);
+    // Others of the key and of other keys meanwhile, in continuous mode.
+    let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS);
+    run.step(&l, &[event(2, 100, -5)]);
+    let got = run
+        .step(&[event(1, 100, -10), event(2, 100, -11)], &[event(1, 100, -1), event(1, 100, -2)]);
+    let got = run.wait_for(got, 2 * many as usize + 3);
+    assert_eq!(got.len() as i64, 2 * many + 3);
+    let mut once = got.clone();
+    once.dedup();
+    assert_eq!(once.len(), got.len(), "each pair leaves once");
+}
+
+#[test]
+fn an_idle_side_holds_rows_back_and_no_longer_than_the_timeout() {
+    let sql = format!("{ALL} LEFT JOIN r ON {SOON}");
+    let run = start(&sql, BATCHES);
+    run.step(&[event(1, 100, 1)], &[]);
+    assert!(
+        run.step(&[event(1, 5000, 2)], &[]).is_empty(),
+        "the right side may still give a match"
+    );
+    assert_eq!(run.step(&[], &[event(1, 105, 3)]), ["1 100 1 1 105 3"]);
+}
+
+#[test]
+fn self_joins_own_aggregates_three_streams_and_tables_in_between() {
+    let step: [&[Event]; 2] = [&[event(1, 100, 1), event(1, 104, 2)], &[event(1, 102, 3)]];
+    // One source, read once.
+    let sql = "SELECT a.v, b.v FROM l a JOIN l b ON a.k = b.k AND b.t > a.t";
+    assert_eq!(rows(sql, &[step]), ["1 2"]);
+    // With its own aggregate.
+    let sql = "SELECT a.v, b.c FROM (SELECT k, v, window(t, '10 seconds') AS w FROM l) a JOIN (SELECT k, \
+               window AS w, count(*) AS c FROM l GROUP BY window(t, '10 seconds'), k) b \
+               ON a.k = b.k AND a.w = b.w";
+    assert_eq!(rows(sql, &[step]), ["1 2", "2 2"]);
+    // Three streams, and a table.
+    let sql = "SELECT a.v, r.v, b.v, d.name FROM l a JOIN r ON a.k = r.k JOIN (VALUES (1, 10), (2, 20)) AS \
+               d(k, name) ON a.k = d.k JOIN l b ON r.k = b.k";
+    assert_eq!(rows(sql, &[step]), ["1 3 1 10", "1 3 2 10", "2 3 1 10", "2 3 2 10"]);
+    // USING, and the column of one side.
+    let sql = "SELECT k, l.v, r.v, r.k FROM l LEFT JOIN r USING (k, t)";
+    let step: [&[Event]; 2] = [&[event(1, 100, 1), event(2, 100, 2)], &[event(1, 100, 3)]];
+    let got = rows(sql, &[step]);
+    assert_eq!(got, ["1 1 3 1", "2 2 - -"]);
+}
+
+#[test]
+fn a_restart_in_the_middle_keeps_rows_bits_watermarks_and_what_is_due() {
+    let sql = format!("{ALL} FULL JOIN r ON {SOON}");
+    for (from, to) in
+        [(BATCHES, BATCHES), (CONTINUOUS, CONTINUOUS), (BATCHES, CONTINUOUS), (CONTINUOUS, BATCHES)]
+    {
+        let mut run = start(&sql, from);
+        let mut got =
+            run.step(&[event(1, 100, 1), event(2, 101, 2)], &[event(1, 101, 3), event(3, 103, 4)]);
+        run.setup.trigger = to;
+        run.restart(3).unwrap();
+        got.extend(run.take());
+        // Late by the watermark of the first run.
+        got.extend(run.step(&[event(3, 99, 9)], &[event(2, 105, 5)]));
+        run.setup.trigger = from;
+        run.restart(2).unwrap();
+        got.extend(run.take());
+        got.extend(run.step(END[0], END[1]));
+        let got = run.wait_for(got, 3);
+        assert_eq!(got, ["- - - 3 103 4", "1 100 1 1 101 3", "2 101 2 2 105 5"], "{from:?} {to:?}");
+    }
+}
+
+#[test]
+fn data_frames_of_streams_are_joined() {
+    let setup = Setup::new("SELECT 1", 0, BATCHES);
+    let session = setup.session();
+    let (l, r) = (session.view("l").unwrap(), session.view("r").unwrap());
+    for how in ["inner", "left_semi"] {
+        let joined = l.join_using(&r, ["k", "t"], how).unwrap();
+        assert!(joined.write_stream().format("memory").query_name(how).start().is_ok(), "{how}");
+    }
+    let (a, b) = (l.alias("a"), r.alias("b"));
+    let on = session.expr("a.k = b.k").unwrap();
+    assert!(a.join(&b, &on, "inner").unwrap().write_stream().format("noop").start().is_ok());
+    let refused = a.join(&b, &on, "full_outer").unwrap().write_stream().format("noop").start();
+    assert_eq!(refused.err().unwrap().condition(), "STREAM_STREAM_JOIN_WITHOUT_WATERMARK");
+}
+
+#[test]
+fn joins_that_no_stream_can_answer_are_refused() {
+    let condition = |sql: &str, mode: &'static str, delays: [Option<i64>; 2]| {
+        let setup = Setup { mode, delays, ..Setup::new(sql, 0, BATCHES) };
+        setup.start().err().map_or("accepted".to_string(), |error| error.condition().to_string())
+    };
+    let both = [Some(5), Some(5)];
+    let without = "STREAM_STREAM_JOIN_WITHOUT_WATERMARK";
+    let one_side = "STREAM_STREAM_JOIN_WATERMARK_ON_ONE_SIDE";
+    let mode = "STREAM_STREAM_JOIN_OUTPUT_MODE_UNSUPPORTED";
+    for (kind, on, output, delays, expected) in [
+        ("LEFT JOIN", "l.k = r.k", "append", both, without),
+        ("RIGHT JOIN", "l.k = r.k", "append", both, without),
+        ("FULL JOIN", "l.k = r.k", "append", both, without),
+        ("LEFT SEMI JOIN", "l.k = r.k", "append", both, without),
+        ("LEFT JOIN", "l.k = r.k AND r.t >= l.t", "append", both, without),
+        ("RIGHT JOIN", "l.k = r.k AND r.t <= l.t", "append", both, without),
+        ("FULL JOIN", "l.k = r.k AND r.t <= l.t", "append", both, without),
+        ("LEFT JOIN", "l.k = r.k AND r.t <= l.t", "append", [Some(5), None], without),
+        ("LEFT JOIN", "l.k = r.k AND r.t <= l.t", "append", [None, Some(5)], "accepted"),
+        ("LEFT JOIN", "l.k = r.k AND r.t <= l.t", "append", both, "accepted"),
+        ("RIGHT JOIN", "l.k = r.k AND r.t >= l.t", "append", both, "accepted"),
+        ("FULL JOIN", "l.k = r.k AND r.t = l.t", "append", both, "accepted"),
+        ("LEFT JOIN", "l.t = r.t", "append", [Some(5), None], one_side),
+        ("LEFT JOIN", "l.t = r.t", "append", [None, Some(5)], one_side),
+        ("LEFT JOIN", "l.t = r.t", "append", [None, None], without),
+        ("JOIN", "l.t = r.t", "append", [Some(5), None], "accepted"),
+        ("LEFT JOIN", "l.t = r.t", "update", both, mode),
+        ("JOIN", "l.t = r.t", "update", both, "accepted"),
+        ("LEFT SEMI JOIN", "l.t = r.t", "update", both, "accepted"),
+        ("JOIN", "l.t = r.t", "complete", both, mode),
+        ("JOIN", "l.v < r.v", "append", both, "STREAM_STREAM_JOIN_WITHOUT_EQUALITY"),
+        ("CROSS JOIN", "", "append", both, "STREAM_STREAM_JOIN_WITHOUT_EQUALITY"),
+        ("LEFT ANTI JOIN", SOON, "append", both, "STREAM_STREAM_LEFT_ANTI_JOIN_UNSUPPORTED"),
+    ] {
+        let on = if on.is_empty() { String::new() } else { format!("ON {on}") };
+        let sql = format!("SELECT l.v FROM l {kind} r {on}");
+        assert_eq!(condition(&sql, output, delays), expected, "{sql} in {output}");
+    }
+}

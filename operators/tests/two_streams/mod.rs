@@ -1,0 +1,162 @@
+//! A query over two streams `l(k, t, v)` and `r(k, t, v)`, step by step, with restarts.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub const SECOND: i64 = 1_000_000;
+/// A batch is planned only when a step waits for it.
+pub const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
+pub const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 20_000_000 };
+
+/// A key, a time in seconds, a number.
+pub type Event = (Option<i64>, Option<i64>, i64);
+
+/// A row with all its values.
+pub fn event(k: i64, t: i64, v: i64) -> Event {
+    (Some(k), Some(t), v)
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millstream-two-streams-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// How a query runs.
+#[derive(Clone)]
+pub struct Setup {
+    pub sql: String,
+    /// How far the watermarks stay behind, in seconds; `None` if a side has none.
+    pub delays: [Option<i64>; 2],
+    pub parallelism: usize,
+    pub parts: usize,
+    pub trigger: Trigger,
+    pub mode: &'static str,
+}
+
+impl Setup {
+    pub fn new(sql: &str, delay: i64, trigger: Trigger) -> Self {
+        let delays = [Some(delay); 2];
+        Self { sql: sql.to_string(), delays, parallelism: 1, parts: 1, trigger, mode: "append" }
+    }
+
+    /// A session with both streams as views, and the streams.
+    fn opened(&self) -> (Session, [MemoryStream; 2]) {
+        let session = Session::new();
+        let streams = ["l", "r"].map(|name| {
+            let schema = "k BIGINT, t TIMESTAMP, v BIGINT";
+            let source = format!("{name}0");
+            session.memory_stream_in_parts(&source, schema, self.parts).unwrap()
+        });
+        for (name, delay) in ["l", "r"].into_iter().zip(self.delays) {
+            let frame = session.view(&format!("{name}0")).unwrap();
+            let frame = match delay {
+                Some(delay) => frame.with_watermark("t", &format!("{delay} seconds")).unwrap(),
+                None => frame,
+            };
+            frame.create_temp_view(name);
+        }
+        (session, streams)
+    }
+
+    /// A session with both streams as views.
+    pub fn session(&self) -> Session {
+        self.opened().0
+    }
+
+    pub fn start(self) -> Result<Run, QueryError> {
+        let (session, streams) = self.opened();
+        let parallelism = self.parallelism;
+        let mut run = Run { session, streams, query: None, folder: Folder::new(), setup: self };
+        run.restart(parallelism)?;
+        Ok(run)
+    }
+}
+
+/// A query that runs.
+pub struct Run {
+    pub session: Session,
+    pub streams: [MemoryStream; 2],
+    query: Option<StreamingQuery>,
+    folder: Folder,
+    pub setup: Setup,
+}
+
+impl Run {
+    /// Stops the query, and starts it again with another parallelism.
+    pub fn restart(&mut self, parallelism: usize) -> Result<(), QueryError> {
+        if let Some(query) = self.query.take() {
+            query.stop()?;
+        }
+        self.session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
+        let frame = self.session.sql(&self.setup.sql)?;
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = frame.write_stream().output_mode(self.setup.mode).format("memory");
+        let writer = writer.query_name("out").trigger(self.setup.trigger).config(config);
+        let writer = writer.option("checkpointLocation", self.folder.0.display());
+        self.query = Some(writer.start()?);
+        Ok(self.query().process_all_available()?)
+    }
+
+    pub fn query(&self) -> &StreamingQuery {
+        self.query.as_ref().unwrap()
+    }
+
+    /// What has come out since it was last taken, sorted.
+    pub fn take(&self) -> Vec<String> {
+        let rows = self.session.table("out").unwrap().take();
+        let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        rows.sort();
+        rows
+    }
+
+    /// Adds rows to both streams at once. Returns what comes out.
+    pub fn step(&self, l: &[Event], r: &[Event]) -> Vec<String> {
+        for (stream, rows) in self.streams.iter().zip([l, r]) {
+            let long = |v: Option<i64>| v.map_or(Value::Null, Value::Long);
+            stream.add(
+                rows.iter()
+                    .map(|(k, t, v)| vec![long(*k), long(t.map(|t| t * SECOND)), Value::Long(*v)]),
+            );
+        }
+        self.query().process_all_available().unwrap();
+        self.take()
+    }
+
+    /// Continuous mode: waits for rows that a watermark lets out, and for one too many.
+    pub fn wait_for(&self, mut got: Vec<String>, wanted: usize) -> Vec<String> {
+        let begun = Instant::now();
+        while got.len() < wanted && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::park_timeout(Duration::from_millis(1));
+            got.extend(self.take());
+        }
+        got.sort();
+        got
+    }
+}
+
+pub fn text(row: &[Value]) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => "-".to_string(),
+        Value::Long(v) => v.to_string(),
+        other => format!("{other:?}"),
+    };
+    row.iter().map(one).collect::<Vec<_>>().join(" ")
+}
