@@ -1,4 +1,5 @@
-//! `millstream inspect`: what a checkpoint holds, and whether it is whole.
+//! `millstream inspect`: what a checkpoint holds, and whether it is whole. Captures are shown by
+//! [`crate::capture::show`].
 
 use crate::Failure;
 use crate::say::say;
@@ -19,10 +20,12 @@ use std::path::{Path, PathBuf};
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     millstream inspect /var/lib/wordcount\n  \
-    millstream inspect /var/lib/wordcount --state 0\n\n\
+    millstream inspect /var/lib/wordcount --state 0\n  \
+    millstream inspect tuesday.capture\n\n\
     Nothing is changed; a query may be running on it. Exit code 1 if something is damaged.")]
 pub(crate) struct Args {
-    /// The checkpoint's folder
+    /// The checkpoint's folder, or a capture, or a folder of captures
+    #[arg(value_name = "PATH")]
     checkpoint: PathBuf,
     /// Print the keys and values of this stateful operator; of a processor of a program, as bytes
     #[arg(long, value_name = "OP")]
@@ -30,6 +33,9 @@ pub(crate) struct Args {
     /// Epochs to list, the latest
     #[arg(long, default_value_t = 10)]
     epochs: usize,
+    /// Connections of a capture to list
+    #[arg(long, default_value_t = 20)]
+    connections: usize,
 }
 
 /// What was found wrong, while the rest is looked at.
@@ -45,11 +51,16 @@ impl Damage {
 /// Prints a checkpoint.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (storage, folder) = (&FileStorage, &args.checkpoint);
-    if !folder.is_dir() {
+    if !folder.exists() {
         let reason = format!("PATH_NOT_FOUND: there is no folder {}", folder.display());
         return Err(Failure::Wrong(reason));
     }
     let queries = queries_below(folder);
+    if folder.is_file()
+        || (!folder.join("metadata").exists() && queries.is_empty() && has_captures(folder))
+    {
+        return crate::capture::show::run(folder, args.connections);
+    }
     if !folder.join("metadata").exists() && !queries.is_empty() {
         return list(args, &queries);
     }
@@ -105,6 +116,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Failed(damage.0.join("\nerror: ")))
+}
+
+/// Whether a folder holds capture files.
+fn has_captures(folder: &Path) -> bool {
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| entry.path().extension().is_some_and(|e| e == "cap" || e == "capture"))
 }
 
 /// The folders in a folder that are checkpoints: one for each query of a job, `run --checkpoint DIR`.

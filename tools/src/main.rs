@@ -2,6 +2,7 @@
 #![deny(clippy::print_stdout, reason = "`say!` knows what to do where nobody reads")]
 
 mod bench;
+mod capture;
 mod demo;
 mod doctor;
 mod figures;
@@ -45,8 +46,12 @@ enum Command {
     Sql(sql::Args),
     /// Show a job's schema, logical plan, tasklets and workers, without opening anything
     Explain(run::ExplainArgs),
-    /// Show what a checkpoint holds, and whether it is whole
+    /// Show what a checkpoint or a capture holds, and whether it is whole
     Inspect(inspect::Args),
+    /// Convert packet captures (pcap, pcapng) to a capture
+    ImportPcap(capture::import::Args),
+    /// Write a capture as JSON lines, as text, or as pcapng
+    Export(capture::export::Args),
     /// List the functions of the language
     Functions,
     /// Measure latency and throughput, each beside a floor of the same run
@@ -91,6 +96,8 @@ fn main() -> ExitCode {
         Command::Sql(args) => sql::run(&args),
         Command::Explain(args) => run::explain(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::ImportPcap(args) => capture::import::run(&args),
+        Command::Export(args) => capture::export::run(&args),
         Command::Functions => {
             functions::list();
             Ok(())

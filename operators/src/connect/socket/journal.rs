@@ -65,10 +65,11 @@ impl Journal {
             position,
             lines: self.lines,
             mono_ns: ingest.ns,
-            wall_us: ingest.us,
+            wall_ns: ingest.us.saturating_mul(1000),
             connection,
             direction: Direction::In,
             kind,
+            flags: 0,
         };
         log.append(&head, payload)
     }

@@ -225,7 +225,7 @@ impl SocketSource {
                     let wanted = self.staged.end_position();
                     let known = wanted.saturating_sub(head.position).min(payload.len() as u64);
                     let payload = &payload[known as usize..];
-                    self.ingest.us = head.wall_us;
+                    self.ingest.us = head.wall_ns.div_euclid(1000);
                     let room = self.staged.room(payload.len());
                     room.copy_from_slice(payload);
                     if let Framing::Lines(ends) = self.framing {
@@ -233,6 +233,8 @@ impl SocketSource {
                     }
                     self.staged.add(payload.len());
                 }
+                // A durable source logs nothing else.
+                _ => {}
             },
         }
         if let Some(journal) = &mut self.journal {

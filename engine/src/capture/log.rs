@@ -1,14 +1,8 @@
-//! The capture log: bytes as they crossed a socket, kept in memory-mapped segments before anyone
-//! looks at them, so that they outlive the process that received them.
+//! The capture log of a durable source: bytes as they crossed a socket, kept in memory-mapped
+//! segments before anyone looks at them, so that they outlive the process that received them.
 //!
-//! ```text
-//! segment NNNNNNNNNN.cap: | "MSCAPT01" | block | block | … | zeros
-//! block, 8-byte aligned:  | length u32 | crc32 u32 | position u64 | lines u64 | mono_ns u64 |
-//!                         | wall_us i64 | connection u32 | direction u8 | kind u8 | 0 u16 | payload |
-//! ```
-//! The CRC covers all of the block behind it. `position` is where the payload begins in the
-//! stream, as its reader counts; `lines` the whole lines before it. The length is stored last, so
-//! that a process killed in mid-block leaves none. All integers are little endian.
+//! A segment `NNNNNNNNNN.cap` is a capture file (see [`super`]) of fixed size, zeros behind its
+//! last block. A block's length is stored last, so that a process killed in mid-block leaves none.
 //!
 //! *Durability.* A block survives the end of the process, however it comes, as soon as it is
 //! appended: a copy into mapped memory, no system call. A power failure can take what the kernel
@@ -17,6 +11,10 @@
 //! *Threads.* Appended to by one worker; segments are made and removed by a thread of the log's
 //! own, one ahead, so that no record waits for a file.
 
+use super::format::{
+    Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, NoBlock,
+    block_bytes, decode, encode,
+};
 use crate::checkpoint::entry::{damaged, unreadable, write_failed};
 use crate::error::EngineError;
 use crate::seam::Env;
@@ -30,113 +28,42 @@ use std::thread::JoinHandle;
 
 /// Bytes of a segment.
 pub const SEGMENT_BYTES: usize = 4 << 20;
-const MAGIC: &[u8; 8] = b"MSCAPT01";
-const HEAD: usize = 48;
 /// Longest payload of a block.
-pub const MOST_PAYLOAD: usize = SEGMENT_BYTES - MAGIC.len() - HEAD - 8;
-
-/// What a block says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Bytes.
-    Data,
-    /// A connection begins.
-    Open,
-    /// A connection has ended.
-    Close,
-}
-
-/// Which way bytes went, seen from us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Received.
-    In,
-    /// Sent.
-    Out,
-}
-
-/// A block without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Where the payload begins in the stream.
-    pub position: u64,
-    /// Whole lines before it.
-    pub lines: u64,
-    /// Monotonic time at which it was received, in nanoseconds.
-    pub mono_ns: u64,
-    /// Wall-clock time of the same, in microseconds since 1970.
-    pub wall_us: i64,
-    /// The connection, counted over the log's life.
-    pub connection: u32,
-    /// Which way.
-    pub direction: Direction,
-    /// What it says.
-    pub kind: Kind,
-}
-
-fn encode(head: &Head, length: usize, out: &mut [u8]) {
-    out[8..16].copy_from_slice(&head.position.to_le_bytes());
-    out[16..24].copy_from_slice(&head.lines.to_le_bytes());
-    out[24..32].copy_from_slice(&head.mono_ns.to_le_bytes());
-    out[32..40].copy_from_slice(&head.wall_us.to_le_bytes());
-    out[40..44].copy_from_slice(&head.connection.to_le_bytes());
-    out[44] = head.direction as u8;
-    out[45] = head.kind as u8;
-    out[46..48].fill(0);
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&(length as u32).to_le_bytes());
-    crc.update(&out[8..HEAD + length]);
-    out[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
-}
-
-/// The length field says one more than the payload has, so that an empty block is none of zeros.
-fn length_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let field = u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?);
-    (field as usize).checked_sub(1)
-}
+pub const MOST_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
+const _: () = assert!(MOST_PAYLOAD <= MAX_PAYLOAD);
 
 /// The block at `at`: its head, its payload, and where the next begins.
-fn decode(bytes: &[u8], at: usize) -> Option<(Head, &[u8], usize)> {
-    let length = length_at(bytes, at)?;
-    let block = bytes.get(at..at.checked_add(HEAD)?.checked_add(length)?)?;
-    let word = |at: usize| -> u64 { block[at..at + 8].try_into().map_or(0, u64::from_le_bytes) };
-    let half = |at: usize| -> u32 { block[at..at + 4].try_into().map_or(0, u32::from_le_bytes) };
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&(length as u32).to_le_bytes());
-    crc.update(&block[8..]);
-    if crc.finalize() != half(4) {
-        return None;
-    }
-    let head = Head {
-        position: word(8),
-        lines: word(16),
-        mono_ns: word(24),
-        wall_us: word(32) as i64,
-        connection: half(40),
-        direction: if block[44] == 0 { Direction::In } else { Direction::Out },
-        kind: match block[45] {
-            0 => Kind::Data,
-            1 => Kind::Open,
-            _ => Kind::Close,
-        },
-    };
-    Some((head, &block[HEAD..], (at + HEAD + length).next_multiple_of(8)))
+fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)> {
+    let rest = bytes.get(at..)?;
+    let (head, length) = decode(rest, version).ok()?;
+    Some((head, &rest[HEAD..HEAD + length], at + block_bytes(length)))
 }
 
 /// Walks the blocks of a segment's bytes. Says where they end, and whether something that is no
 /// block stands there though blocks follow.
 pub fn blocks<'b>(bytes: &'b [u8], mut visit: impl FnMut(Head, &'b [u8])) -> (usize, bool) {
-    if !bytes.starts_with(MAGIC) {
+    let Ok(header) = FileHeader::decode(bytes) else {
+        // The magic is stored last: without it the process ended before the first block.
+        if bytes.starts_with(&[0; 8]) {
+            return (0, false);
+        }
         return (0, bytes.iter().any(|byte| *byte != 0));
-    }
-    let mut at = MAGIC.len();
-    while let Some((head, payload, next)) = decode(bytes, at) {
-        visit(head, payload);
+    };
+    let (version, mut at) = (header.version, header.bytes());
+    while let Some((head, payload, next)) = block_at(bytes, at, version) {
+        if head.kind.is_event() {
+            visit(head, payload);
+        }
         at = next;
     }
     // A block that was torn has nothing whole behind it; one that was changed later may.
-    let behind = length_at(bytes, at).map(|length| (at + HEAD + length).next_multiple_of(8));
-    let followed = behind.is_some_and(|behind| decode(bytes, behind).is_some());
+    let length = match bytes.get(at..).map(|rest| decode(rest, version)) {
+        Some(Err(NoBlock::Damaged)) => {
+            u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) as usize - 1
+        }
+        _ => return (at, false),
+    };
+    let followed = block_at(bytes, at.saturating_add(block_bytes(length)), version).is_some();
     (at, followed)
 }
 
@@ -209,6 +136,8 @@ pub struct CaptureLog {
     end: u64,
     full: Vec<Full>,
     keeper: Option<Keeper>,
+    /// Of the next segment.
+    header: FileHeader,
 }
 
 /// What a log held when it was opened.
@@ -227,17 +156,23 @@ pub struct Replay {
     paths: std::collections::VecDeque<PathBuf>,
     bytes: Vec<u8>,
     at: usize,
+    version: u8,
 }
 
 impl Replay {
     /// The next block.
     pub fn next_block(&mut self) -> Result<Option<(Head, &[u8])>, EngineError> {
-        while decode(&self.bytes, self.at).is_none() {
+        while block_at(&self.bytes, self.at, self.version).is_none() {
             let Some(path) = self.paths.pop_front() else { return Ok(None) };
             self.bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-            self.at = MAGIC.len();
+            // A segment without a header has no blocks; `open` has said so if it should have.
+            let header = FileHeader::decode(&self.bytes).ok();
+            self.at = header.map_or(self.bytes.len(), |header| header.bytes());
+            self.version = header.map_or(0, |header| header.version);
         }
-        let Some((head, payload, next)) = decode(&self.bytes, self.at) else { return Ok(None) };
+        let Some((head, payload, next)) = block_at(&self.bytes, self.at, self.version) else {
+            return Ok(None);
+        };
         self.at = next;
         Ok(Some((head, payload)))
     }
@@ -285,25 +220,39 @@ impl CaptureLog {
         }
         // What lies wholly before `from` is not read again.
         let first = full.iter().position(|segment| segment.end > from).unwrap_or(full.len());
-        let replay = Replay { paths: paths.split_off(first).into(), bytes: Vec::new(), at: 0 };
+        let paths = paths.split_off(first).into();
+        let replay = Replay { paths, bytes: Vec::new(), at: 0, version: 0 };
         let number = segments.last().map_or(0, |(number, _)| number + 1);
         let current = make(folder, number)?;
         let keeper = Some(Keeper::start(env, folder.to_path_buf(), number + 1)?);
-        let mut log = Self { current, at: 0, end: from, full, keeper };
+        let header = FileHeader {
+            version: 2,
+            clock: Clock::Read,
+            precision_ns: 1000,
+            start_wall_ns: env.wall_us().saturating_mul(1000),
+            start_mono_ns: env.now_ns(),
+            recording: env.random(),
+            ..FileHeader::default()
+        };
+        let mut log = Self { current, at: 0, end: from, full, keeper, header };
         log.begin();
         Ok((log, tail, replay))
     }
 
     fn begin(&mut self) {
-        self.current.map[..8].copy_from_slice(MAGIC);
-        self.at = MAGIC.len();
+        let header = self.header.encode();
+        self.current.map[8..FILE_HEADER_BYTES].copy_from_slice(&header[8..]);
+        compiler_fence(Ordering::Release);
+        self.current.map[..8].copy_from_slice(&header[..8]);
+        self.header.file += 1;
+        self.at = FILE_HEADER_BYTES;
     }
 
     /// Appends a block. When it returns, the block outlives this process.
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> Result<(), EngineError> {
         debug_assert!(payload.len() <= MOST_PAYLOAD);
         let length = payload.len();
-        if self.at + HEAD + length + 8 > SEGMENT_BYTES {
+        if self.at + block_bytes(length) > SEGMENT_BYTES {
             self.turn_over()?;
         }
         let block = &mut self.current.map[self.at..self.at + HEAD + length];
@@ -315,7 +264,7 @@ impl CaptureLog {
         compiler_fence(Ordering::Release);
         block[..4].copy_from_slice(&(length as u32 + 1).to_le_bytes());
         self.end = self.end.max(head.position + length as u64);
-        self.at = (self.at + HEAD + length).next_multiple_of(8);
+        self.at += block_bytes(length);
         Ok(())
     }
 
@@ -360,7 +309,8 @@ impl Drop for CaptureLog {
 /// Where the first block of a segment begins in the stream.
 fn first_position(path: &Path) -> Option<u64> {
     let bytes = std::fs::read(path).ok()?;
-    decode(&bytes, MAGIC.len()).map(|(head, ..)| head.position)
+    let header = FileHeader::decode(&bytes).ok()?;
+    block_at(&bytes, header.bytes(), header.version).map(|(head, ..)| head.position)
 }
 
 /// The thread that keeps one empty segment ahead and removes old ones.
@@ -401,6 +351,7 @@ impl Keeper {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::capture::{Direction, Kind};
     use crate::seam::RealEnv;
     use proptest::prelude::*;
 
@@ -479,10 +430,11 @@ mod tests {
             position,
             lines,
             mono_ns: 1,
-            wall_us: -2,
+            wall_ns: -2,
             connection: 3,
             direction: Direction::In,
             kind: Kind::Data,
+            flags: 0,
         }
     }
 
@@ -494,7 +446,7 @@ mod tests {
             CaptureLog::open(&RealEnv::default(), folder, from, newlines)?;
         let mut found = Vec::new();
         while let Some((head, payload)) = replay.next_block()? {
-            assert_eq!((head.mono_ns, head.wall_us), (1, -2));
+            assert_eq!((head.mono_ns, head.wall_ns), (1, -2));
             found.push((head.position, payload.to_vec()));
         }
         Ok((found, tail))
@@ -533,7 +485,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         let block = (HEAD + 4).next_multiple_of(8);
         for (at, kept) in
-            [(8 + 2 * block + HEAD, Some(2)), (8 + block + HEAD, None), (8 + 20, None)]
+            [(64 + 2 * block + HEAD, Some(2)), (64 + block + HEAD, None), (64 + 20, None)]
         {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
@@ -559,10 +511,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            let mut segment = MAGIC.to_vec();
-            segment.extend_from_slice(&bytes);
             blocks(&bytes, |_, _| {});
-            blocks(&segment, |_, _| {});
+            for version in [&b"MSCAPT01"[..], &FileHeader::default().encode()] {
+                let segment = [version, &bytes].concat();
+                blocks(&segment, |_, _| {});
+            }
         }
     }
 }

@@ -1,0 +1,30 @@
+//! Captures: what crossed sockets, with its times, in files that can be searched by time.
+//!
+//! One file format, described byte by byte in `docs/src/capture-format.md`, with two writers:
+//!
+//! - [`CaptureLog`]: a memory-mapped log of a durable source. Each event outlives the process as
+//!   soon as it is appended.
+//! - [`CaptureWriter`]: a buffered stream for recordings and imports, optionally compressed;
+//!   [`Recording`] adds rotation by size and time.
+//!
+//! [`CaptureReader`] reads the files of both, and those of the version before. It needs neither a
+//! footer nor undamaged bytes: what it cannot read it reports as [`Item::Damage`].
+
+mod format;
+mod index;
+mod log;
+mod reader;
+mod recording;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod writer;
+
+pub use format::{
+    Clock, ConnectionInfo, Direction, Endpoint, FLAG_CUT, FLAG_MIDSTREAM, FLAG_MORE, FLAG_REPEATED,
+    FileHeader, Gap, GapCause, Head, Ignored, IgnoredReason, Kind, MAX_EVENT_BYTES, MAX_PAYLOAD,
+    Opener, Protocol, STRIDE_BYTES, Summary, conflict_bytes, conflict_payload,
+};
+pub use log::{CaptureLog, MOST_PAYLOAD, Replay, SEGMENT_BYTES, Tail, blocks, segments};
+pub use reader::{CaptureReader, Damage, Item};
+pub use recording::{Recording, Rotation};
+pub use writer::{CaptureWriter, WriterOptions};

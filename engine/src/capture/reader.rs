@@ -1,0 +1,559 @@
+//! Reads a capture file: event by event, or from a time on.
+//!
+//! Needs no footer: a file whose writer was killed is read to the end of what it wrote. Bytes that
+//! are no block are reported with the number of events that they held, as far as the next mark
+//! tells it, and reading goes on there.
+//!
+//! *Memory.* A window of the file, at most twice the largest block. *Threads.* One.
+
+use super::format::{
+    FILE_HEADER_BYTES, FileHeader, HEAD_BYTES, Head, Kind, MAX_PAYLOAD, NoBlock, Summary,
+    TRAILER_BYTES, TRAILER_MAGIC, block_bytes, decode, u32_at, u64_at,
+};
+use super::index::{self, Entry, Time};
+use crate::error::EngineError;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Bytes that are read at once.
+const WINDOW_BYTES: usize = 1 << 20;
+/// Bytes of a mark.
+const MARK_BYTES: usize = HEAD_BYTES + Summary::BYTES;
+
+/// What a reader finds next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item<'b> {
+    /// An event and its payload.
+    Event(Head, &'b [u8]),
+    /// A stretch of the file that cannot be read, or events that are missing.
+    Damage(Damage),
+}
+
+/// A stretch of a file that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Offset of the first byte that cannot be read.
+    pub at: u64,
+    /// Offset at which reading goes on, or the end of the file.
+    pub until: u64,
+    /// Events that were in it, if a later mark says so.
+    pub events: Option<u64>,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// Reads one file.
+pub struct CaptureReader<R> {
+    input: R,
+    name: String,
+    header: FileHeader,
+    file_bytes: u64,
+    /// What was read and not consumed: `buffer[start..]`, which begins at `offset` in the file.
+    buffer: Vec<u8>,
+    start: usize,
+    offset: u64,
+    /// The compressed block that is being read.
+    unpacked: Vec<u8>,
+    unpacked_at: usize,
+    unpacker: Unpacker,
+    /// Events before the next one, as far as they are known.
+    events: u64,
+    /// Offset and totals of the end block of a file that was closed.
+    end: Option<(u64, Summary, u64)>,
+    at_end: bool,
+}
+
+impl CaptureReader<File> {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
+        Self::new(file, name)
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> EngineError {
+    let fix = "Check the path, its rights and its disk";
+    EngineError::operator("CAPTURE_UNREADABLE", format!("cannot read {name}: {error}"), fix)
+}
+
+/// A block in the window or in the unpacked block: its head and the range of its payload.
+struct Found {
+    head: Head,
+    from: usize,
+    to: usize,
+    is_unpacked: bool,
+}
+
+enum Step {
+    Event(Found),
+    Damage(Damage),
+    Again,
+    End,
+}
+
+impl<R: Read + Seek> CaptureReader<R> {
+    /// Reads the header, and the totals if the file was closed. `name` is for messages.
+    pub fn new(mut input: R, name: impl Into<String>) -> Result<Self, EngineError> {
+        let name = name.into();
+        let fails = |error: &io::Error| unreadable(&name, error);
+        let file_bytes = input.seek(SeekFrom::End(0)).map_err(|error| fails(&error))?;
+        input.seek(SeekFrom::Start(0)).map_err(|error| fails(&error))?;
+        let mut first = Vec::with_capacity(FILE_HEADER_BYTES);
+        let read = (&mut input).take(FILE_HEADER_BYTES as u64).read_to_end(&mut first);
+        read.map_err(|error| fails(&error))?;
+        let header = FileHeader::decode(&first).map_err(|what| {
+            EngineError::operator(
+                "NOT_A_CAPTURE",
+                format!("{name} cannot be read as a capture: {what}"),
+                "Packet captures (pcap, pcapng) are converted by `millstream import-pcap`",
+            )
+        })?;
+        let mut reader = Self {
+            input,
+            name,
+            header,
+            file_bytes,
+            buffer: Vec::new(),
+            start: 0,
+            offset: 0,
+            unpacked: Vec::new(),
+            unpacked_at: 0,
+            unpacker: Unpacker::default(),
+            events: 0,
+            end: None,
+            at_end: false,
+        };
+        reader.end = reader.read_end()?;
+        reader.go_to(header.bytes() as u64, 0)?;
+        Ok(reader)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// Totals of a file that was closed; `None` after a crash.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.end.as_ref().map(|(_, summary, _)| summary)
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Offset in the file of what is read next.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next event, or damage. `None` at the end of the file.
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, EngineError> {
+        loop {
+            match self.step()? {
+                Step::Event(Found { head, from, to, is_unpacked }) => {
+                    let bytes = if is_unpacked { &self.unpacked } else { &self.buffer };
+                    return Ok(Some(Item::Event(head, &bytes[from..to])));
+                }
+                Step::Damage(damage) => return Ok(Some(Item::Damage(damage))),
+                Step::Again => {}
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Goes to the first event that can be at or after this wall-clock time. Events before it may
+    /// still follow, within one stride.
+    pub fn seek_wall_ns(&mut self, ns: i64) -> Result<(), EngineError> {
+        self.seek(Time::Wall(ns))
+    }
+
+    /// Goes to the first event that can be at or after this monotonic time, as
+    /// [`Self::seek_wall_ns`] does.
+    pub fn seek_mono_ns(&mut self, ns: u64) -> Result<(), EngineError> {
+        self.seek(Time::Mono(ns))
+    }
+
+    // ---- one step ----
+
+    fn step(&mut self) -> Result<Step, EngineError> {
+        if self.unpacked_at < self.unpacked.len() {
+            return Ok(self.step_unpacked());
+        }
+        if self.at_end {
+            return Ok(Step::End);
+        }
+        self.fill(HEAD_BYTES)?;
+        let mut outcome = decode(&self.buffer[self.start..], self.header.version);
+        if let Err(NoBlock::Short { need }) = outcome {
+            self.fill(need)?;
+            outcome = decode(&self.buffer[self.start..], self.header.version);
+        }
+        match outcome {
+            Ok((head, length)) => self.take_block(head, length),
+            Err(NoBlock::Empty) => self.skip_empty(),
+            Err(NoBlock::Short { .. }) if self.buffer.len() == self.start => {
+                self.at_end = true;
+                Ok(Step::End)
+            }
+            Err(NoBlock::Short { .. }) => self.resync("the file ends within a block"),
+            Err(NoBlock::Damaged) => self.resync("a block does not match its CRC"),
+        }
+    }
+
+    fn step_unpacked(&mut self) -> Step {
+        let at = self.unpacked_at;
+        let Ok((head, length)) = decode(&self.unpacked[at..], 2) else {
+            self.unpacked_at = self.unpacked.len();
+            let what = "a compressed block holds something else than blocks";
+            let until = self.offset;
+            return Step::Damage(Damage { at: until, until, events: None, what });
+        };
+        self.unpacked_at = (at + block_bytes(length)).min(self.unpacked.len());
+        if !head.kind.is_event() {
+            return Step::Again;
+        }
+        self.events += 1;
+        let from = at + HEAD_BYTES;
+        Step::Event(Found { head, from, to: from + length, is_unpacked: true })
+    }
+
+    fn take_block(&mut self, head: Head, length: usize) -> Result<Step, EngineError> {
+        let (at, from) = (self.offset, self.start + HEAD_BYTES);
+        let found = Found { head, from, to: from + length, is_unpacked: false };
+        // The zeros behind the last block may be cut off.
+        self.consume(block_bytes(length).min(self.buffer.len() - self.start));
+        if head.kind.is_event() {
+            self.events += 1;
+            return Ok(Step::Event(found));
+        }
+        let payload = &self.buffer[found.from..found.to];
+        match head.kind {
+            Kind::Mark | Kind::End => {
+                self.at_end = head.kind == Kind::End;
+                let known = Summary::decode(&head, payload).events;
+                let missing = known.checked_sub(self.events).filter(|missing| *missing > 0);
+                self.events = known;
+                Ok(missing.map_or(Step::Again, |missing| {
+                    let what = "events are missing";
+                    Step::Damage(Damage { at, until: at, events: Some(missing), what })
+                }))
+            }
+            Kind::Compressed => {
+                self.unpacked_at = 0;
+                match self.unpacker.unpack(payload, head.position, &mut self.unpacked) {
+                    Ok(()) => Ok(Step::Again),
+                    Err(what) => {
+                        self.unpacked.clear();
+                        let until = self.offset;
+                        Ok(Step::Damage(Damage { at, until, events: None, what }))
+                    }
+                }
+            }
+            _ => Ok(Step::Again),
+        }
+    }
+
+    /// Nothing was written here: the rest of a stride, or of the file.
+    fn skip_empty(&mut self) -> Result<Step, EngineError> {
+        let at = self.offset;
+        let until = match u64::from(self.header.stride_bytes) {
+            0 => self.file_bytes,
+            stride => ((at / stride + 1) * stride).min(self.file_bytes),
+        };
+        let mut is_zero = true;
+        while self.offset < until {
+            self.fill(1)?;
+            let here = (self.buffer.len() - self.start).min((until - self.offset) as usize);
+            if here == 0 {
+                break;
+            }
+            is_zero &= self.buffer[self.start..self.start + here].iter().all(|byte| *byte == 0);
+            self.consume(here);
+        }
+        if is_zero {
+            return Ok(Step::Again);
+        }
+        let what = "bytes stand where nothing was written";
+        Ok(Step::Damage(Damage { at, until, events: self.events_before_mark()?, what }))
+    }
+
+    /// Goes on at the next mark.
+    fn resync(&mut self, what: &'static str) -> Result<Step, EngineError> {
+        let at = self.offset;
+        let stride = u64::from(self.header.stride_bytes);
+        if stride > 0 {
+            let mut boundary = (at / stride + 1) * stride;
+            while boundary < self.file_bytes {
+                self.go_to(boundary, self.events)?;
+                if self.mark()?.is_some() {
+                    break;
+                }
+                boundary += stride;
+            }
+            if boundary >= self.file_bytes {
+                self.go_to(self.file_bytes, self.events)?;
+            }
+        } else if self.header.compressed {
+            self.scan()?;
+        } else {
+            self.go_to(self.file_bytes, self.events)?;
+        }
+        let events = self.events_before_mark()?;
+        Ok(Step::Damage(Damage { at, until: self.offset, events, what }))
+    }
+
+    /// Scans for a mark, block by block of eight bytes.
+    fn scan(&mut self) -> Result<(), EngineError> {
+        loop {
+            self.fill(8)?;
+            let step = 8.min(self.buffer.len() - self.start);
+            if step == 0 {
+                return Ok(());
+            }
+            self.consume(step);
+            if self.fill(MARK_BYTES)? >= MARK_BYTES
+                && u32_at(&self.buffer, self.start) as usize == Summary::BYTES + 1
+                && self.mark()?.is_some()
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The mark that stands here.
+    fn mark(&mut self) -> Result<Option<Entry>, EngineError> {
+        self.fill(MARK_BYTES)?;
+        let bytes = &self.buffer[self.start..];
+        Ok(match decode(bytes, self.header.version) {
+            // A mark names its own offset, so that bytes of a payload are never taken for one.
+            Ok((head, length)) if head.kind == Kind::Mark && head.position == self.offset => {
+                let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
+                Some(Entry::new(self.offset, &Summary::decode(&head, payload)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Events that the mark here, or the end of the file, has over those that were read.
+    fn events_before_mark(&mut self) -> Result<Option<u64>, EngineError> {
+        let known = match self.mark()? {
+            Some(mark) => Some(mark.events),
+            None if self.offset >= self.file_bytes => {
+                self.end.map(|(_, summary, _)| summary.events)
+            }
+            None => None,
+        };
+        let missing = known.map(|known| known.saturating_sub(self.events));
+        self.events = known.unwrap_or(self.events);
+        Ok(missing)
+    }
+
+    // ---- search ----
+
+    fn seek(&mut self, time: Time) -> Result<(), EngineError> {
+        let first = self.header.bytes() as u64;
+        let stride = u64::from(self.header.stride_bytes);
+        let index = match &self.end {
+            Some((_, _, index_at)) if self.header.compressed => self.read_index(*index_at)?,
+            _ => Vec::new(),
+        };
+        let (mut offset, mut events) = (first, 0);
+        if stride > 0 {
+            if let Some(mark) = self.search_strides(time, stride)? {
+                (offset, events) = (mark.offset, mark.events);
+            }
+        } else if !index.is_empty() {
+            let after = index.partition_point(|entry| entry.is_before(time));
+            if let Some(entry) = after.checked_sub(1).and_then(|at| index.get(at)) {
+                (offset, events) = (entry.offset, entry.events);
+            }
+        } else if self.header.compressed {
+            if let Some(mark) = self.hop(time, first)? {
+                (offset, events) = (mark.offset, mark.events);
+            }
+        }
+        self.go_to(offset, events)
+    }
+
+    /// The last mark before which everything is earlier, by binary search.
+    fn search_strides(&mut self, time: Time, stride: u64) -> Result<Option<Entry>, EngineError> {
+        let data_end = self.end.map_or(self.file_bytes, |(at, ..)| at);
+        // Marks 1..=high exist, as far as the file is undamaged.
+        let (mut low, mut high, mut best) = (0, data_end.saturating_sub(1) / stride, None);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            // A damaged mark: the next one below tells as much.
+            let (mut at, mut mark) = (middle, None);
+            while at > low && mark.is_none() {
+                self.go_to(at * stride, 0)?;
+                mark = self.mark()?;
+                at -= u64::from(mark.is_none());
+            }
+            match mark {
+                Some(mark) if mark.is_before(time) => {
+                    low = middle;
+                    best = Some(mark);
+                }
+                Some(_) => high = at - 1,
+                None => high = low,
+            }
+        }
+        Ok(best)
+    }
+
+    /// The last mark before which everything is earlier, from head to head: for a compressed file
+    /// without an index.
+    fn hop(&mut self, time: Time, first: u64) -> Result<Option<Entry>, EngineError> {
+        let (mut at, mut best) = (first, None);
+        loop {
+            self.go_to(at, 0)?;
+            let Some(mark) = self.mark()? else { return Ok(best) };
+            if !mark.is_before(time) {
+                return Ok(best);
+            }
+            best = Some(mark);
+            let packed = at + block_bytes(Summary::BYTES) as u64;
+            self.consume(block_bytes(Summary::BYTES));
+            if self.fill(HEAD_BYTES)? < HEAD_BYTES {
+                return Ok(best);
+            }
+            let length = u32_at(&self.buffer, self.start).saturating_sub(1) as usize;
+            at = packed + block_bytes(length.min(MAX_PAYLOAD)) as u64;
+        }
+    }
+
+    fn read_index(&mut self, at: u64) -> Result<Vec<Entry>, EngineError> {
+        let mut found: Vec<Entry> = Vec::new();
+        self.go_to(at, 0)?;
+        loop {
+            self.fill(HEAD_BYTES)?;
+            let mut outcome = decode(&self.buffer[self.start..], 2);
+            if let Err(NoBlock::Short { need }) = outcome {
+                self.fill(need)?;
+                outcome = decode(&self.buffer[self.start..], 2);
+            }
+            let Ok((head, length)) = outcome else { return Ok(found) };
+            if head.kind != Kind::Index {
+                return Ok(found);
+            }
+            let from = self.start + HEAD_BYTES;
+            found.extend(index::entries(&self.buffer[from..from + length]));
+            self.consume(block_bytes(length).min(self.buffer.len() - self.start));
+            // Only a hostile file has more, or entries that do not rise.
+            if found.len() > 1 << 17 || !found.is_sorted_by_key(|entry| entry.offset) {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    fn read_end(&mut self) -> Result<Option<(u64, Summary, u64)>, EngineError> {
+        let Some(trailer) = self.file_bytes.checked_sub(TRAILER_BYTES as u64) else {
+            return Ok(None);
+        };
+        self.go_to(trailer, 0)?;
+        if self.fill(TRAILER_BYTES)? < TRAILER_BYTES {
+            return Ok(None);
+        }
+        let bytes = &self.buffer[self.start..];
+        let (at, magic) = (u64_at(bytes, 0), &bytes[8..16]);
+        if magic != TRAILER_MAGIC || at >= trailer {
+            return Ok(None);
+        }
+        self.go_to(at, 0)?;
+        self.fill(block_bytes(Summary::BYTES + 8))?;
+        let bytes = &self.buffer[self.start..];
+        Ok(match decode(bytes, self.header.version) {
+            Ok((head, length)) if head.kind == Kind::End && head.position == at => {
+                let payload = &bytes[HEAD_BYTES..HEAD_BYTES + length];
+                Some((at, Summary::decode(&head, payload), u64_at(payload, Summary::BYTES)))
+            }
+            _ => None,
+        })
+    }
+
+    // ---- the window ----
+
+    /// Reads until so many bytes are in the window, or the file ends. Returns how many are.
+    fn fill(&mut self, need: usize) -> Result<usize, EngineError> {
+        let have = self.buffer.len() - self.start;
+        if have >= need {
+            return Ok(have);
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let want = need.max(self.window_bytes());
+        let mut at = self.buffer.len();
+        self.buffer.resize(want, 0);
+        while at < need {
+            match self.input.read(&mut self.buffer[at..]) {
+                Ok(0) => break,
+                Ok(read) => at += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.buffer.truncate(at);
+                    return Err(unreadable(&self.name, &error));
+                }
+            }
+        }
+        self.buffer.truncate(at);
+        Ok(at)
+    }
+
+    /// A small window after a jump, so that a search reads little.
+    fn window_bytes(&self) -> usize {
+        let rest = self.file_bytes.saturating_sub(self.offset).saturating_add(1);
+        let window = if self.buffer.is_empty() { 4096 } else { WINDOW_BYTES };
+        window.min(usize::try_from(rest).unwrap_or(WINDOW_BYTES))
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.offset += bytes as u64;
+    }
+
+    fn go_to(&mut self, offset: u64, events: u64) -> Result<(), EngineError> {
+        let sought = self.input.seek(SeekFrom::Start(offset));
+        sought.map_err(|error| unreadable(&self.name, &error))?;
+        self.buffer.clear();
+        self.unpacked.clear();
+        (self.start, self.unpacked_at) = (0, 0);
+        (self.offset, self.events, self.at_end) = (offset, events, false);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Unpacker {
+    #[cfg(feature = "zstd")]
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Unpacker {
+    /// Unpacks a compressed block, whose head says how many bytes it holds.
+    #[cfg(feature = "zstd")]
+    fn unpack(&mut self, packed: &[u8], bytes: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        out.clear();
+        if bytes > MAX_PAYLOAD as u64 {
+            return Err("a compressed block says that it holds more than a block may");
+        }
+        if self.decompressor.is_none() {
+            self.decompressor = zstd::bulk::Decompressor::new().ok();
+        }
+        let decompressor = self.decompressor.as_mut().ok_or("zstd cannot be started")?;
+        out.reserve_exact(bytes as usize);
+        match decompressor.decompress_to_buffer(packed, out) {
+            Ok(read) if read as u64 == bytes => Ok(()),
+            _ => Err("a compressed block cannot be unpacked"),
+        }
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    fn unpack(&mut self, _: &[u8], _: u64, out: &mut Vec<u8>) -> Result<(), &'static str> {
+        out.clear();
+        Err("the block is compressed, and this program was built without the feature zstd")
+    }
+}

@@ -1,0 +1,147 @@
+//! A recording in files: begins the next file when one is large or old enough.
+//!
+//! Without rotation the recording is one file of the name that was asked for. With rotation a
+//! number is put before the extension: `lines.capture` becomes `lines.00000.capture`, and so on.
+//! Each file can be read alone: connections that are open are opened again in it, with
+//! [`FLAG_REPEATED`].
+
+use super::format::{FLAG_REPEATED, FileHeader, Head, Kind, Summary};
+use super::writer::{CaptureWriter, WriterOptions};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// When the next file begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rotation {
+    /// At this many bytes.
+    pub bytes: Option<u64>,
+    /// When this many nanoseconds are recorded in it.
+    pub ns: Option<u64>,
+}
+
+impl Rotation {
+    fn is_on(&self) -> bool {
+        self.bytes.is_some() || self.ns.is_some()
+    }
+}
+
+/// A recording that is written.
+pub struct Recording {
+    path: PathBuf,
+    options: WriterOptions,
+    rotation: Rotation,
+    writer: CaptureWriter<File>,
+    /// Monotonic time of the file's first event.
+    first_mono_ns: Option<u64>,
+    /// Open events of connections that have not been closed, if the recording rotates.
+    open: BTreeMap<u32, (Head, Vec<u8>)>,
+    /// Totals of the files before.
+    before: Summary,
+    bytes_before: u64,
+}
+
+impl Recording {
+    /// Begins a recording.
+    pub fn create(path: &Path, options: &WriterOptions, rotation: Rotation) -> io::Result<Self> {
+        let file = File::create(file_path(path, rotation, options.header.file))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            options: *options,
+            rotation,
+            writer: CaptureWriter::new(file, options)?,
+            first_mono_ns: None,
+            open: BTreeMap::new(),
+            before: Summary::default(),
+            bytes_before: 0,
+        })
+    }
+
+    /// Appends an event.
+    pub fn append(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
+        if self.rotation.is_on() {
+            self.rotate_if_due(head)?;
+            match head.kind {
+                Kind::Open => {
+                    self.open.insert(head.connection, (*head, payload.to_vec()));
+                }
+                Kind::Close => {
+                    self.open.remove(&head.connection);
+                }
+                _ => {}
+            }
+        }
+        self.writer.append(head, payload)
+    }
+
+    fn rotate_if_due(&mut self, head: &Head) -> io::Result<()> {
+        let first = *self.first_mono_ns.get_or_insert(head.mono_ns);
+        let is_old =
+            self.rotation.ns.is_some_and(|most| head.mono_ns.saturating_sub(first) >= most);
+        let is_large = self.rotation.bytes.is_some_and(|most| self.writer.bytes() >= most);
+        if !(is_old || is_large) {
+            return Ok(());
+        }
+        self.options.header = FileHeader {
+            file: self.options.header.file + 1,
+            start_wall_ns: head.wall_ns,
+            start_mono_ns: head.mono_ns,
+            ..self.options.header
+        };
+        let file = File::create(file_path(&self.path, self.rotation, self.options.header.file))?;
+        let next = CaptureWriter::new(file, &self.options)?;
+        let last = std::mem::replace(&mut self.writer, next);
+        self.before = add(&self.before, last.summary());
+        self.bytes_before += last.bytes();
+        last.finish()?;
+        self.first_mono_ns = Some(head.mono_ns);
+        for (open, payload) in self.open.values() {
+            let (mono_ns, wall_ns) = (head.mono_ns, head.wall_ns);
+            let open = Head { mono_ns, wall_ns, flags: open.flags | FLAG_REPEATED, ..*open };
+            self.writer.append(&open, payload)?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything to the system.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    /// Totals so far. Connections that were opened again in a later file count again.
+    pub fn summary(&self) -> Summary {
+        add(&self.before, self.writer.summary())
+    }
+
+    /// Bytes of all its files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_before + self.writer.bytes()
+    }
+
+    /// Ends the recording; it is durable when this returns.
+    pub fn finish(self) -> io::Result<()> {
+        self.writer.finish()?.sync_all()
+    }
+}
+
+fn add(a: &Summary, b: &Summary) -> Summary {
+    Summary {
+        events: a.events + b.events,
+        data_bytes: a.data_bytes + b.data_bytes,
+        connections: a.connections + b.connections,
+        wall_ns_max: if a.events == 0 { b.wall_ns_max } else { a.wall_ns_max.max(b.wall_ns_max) },
+        mono_ns_max: a.mono_ns_max.max(b.mono_ns_max),
+    }
+}
+
+fn file_path(path: &Path, rotation: Rotation, number: u32) -> PathBuf {
+    if !rotation.is_on() {
+        return path.to_path_buf();
+    }
+    let number = format!("{number:05}");
+    match path.extension() {
+        Some(extension) => path.with_extension(format!("{number}.{}", extension.to_string_lossy())),
+        None => path.with_extension(number),
+    }
+}

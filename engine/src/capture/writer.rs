@@ -1,0 +1,214 @@
+//! Writes a capture file: append-only, buffered, with marks that a search by time can land on.
+//!
+//! Uncompressed, a mark stands at every multiple of [`STRIDE_BYTES`] and no block crosses one, so
+//! that a time is found by a binary search in any prefix of the file. Compressed, a mark stands
+//! before every compressed block, and the index at the end of the file lists them.
+//!
+//! *Durability.* What was written before the last [`CaptureWriter::flush`] survives the end of the
+//! process. *Threads.* One. *Memory.* A stride, or a compressed block and its source.
+
+use super::format::{
+    FLAG_MORE, FileHeader, HEAD_BYTES, Head, Kind, MAX_EVENT_BYTES, STRIDE_BYTES, Summary,
+    TRAILER_MAGIC, block_bytes, push_block,
+};
+use super::index::{Entry, Index};
+use std::io::{self, Write};
+
+/// Bytes of events in a compressed block.
+const COMPRESSED_BYTES: usize = 512 << 10;
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriterOptions {
+    /// Clock, precision, start and recording of the file. Version, stride and compression are the
+    /// writer's own.
+    pub header: FileHeader,
+    /// Compress events with zstd. Needs the feature `zstd`.
+    pub compress: bool,
+}
+
+/// Writes one file.
+pub struct CaptureWriter<W: Write> {
+    out: W,
+    /// Bytes of the file behind `written`.
+    buffer: Vec<u8>,
+    written: u64,
+    /// Uncompressed: offset of the next mark.
+    next_mark: u64,
+    summary: Summary,
+    /// Compressed: events that are not in a block yet, and the totals before them.
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    blocks: Vec<u8>,
+    before: Summary,
+    index: Index,
+    packer: Packer,
+}
+
+impl<W: Write> CaptureWriter<W> {
+    /// Begins a file.
+    pub fn new(out: W, options: &WriterOptions) -> io::Result<Self> {
+        let stride_bytes = if options.compress { 0 } else { STRIDE_BYTES as u32 };
+        let header =
+            FileHeader { version: 2, compressed: options.compress, stride_bytes, ..options.header };
+        let pending = options.compress.then(Packer::new).transpose()?.map(|packer| Pending {
+            blocks: Vec::with_capacity(COMPRESSED_BYTES + block_bytes(MAX_EVENT_BYTES)),
+            before: Summary::default(),
+            index: Index::default(),
+            packer,
+        });
+        let mut buffer = Vec::with_capacity(STRIDE_BYTES as usize);
+        buffer.extend_from_slice(&header.encode());
+        let (next_mark, summary) = (STRIDE_BYTES, Summary::default());
+        Ok(Self { out, buffer, written: 0, next_mark, summary, pending })
+    }
+
+    /// Totals of what was appended.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Bytes of the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Appends an event. Its data may be of any length; more than [`MAX_EVENT_BYTES`] become
+    /// several events with [`FLAG_MORE`].
+    pub fn append(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
+        if payload.len() <= MAX_EVENT_BYTES {
+            return self.append_event(head, payload);
+        }
+        let mut head = Head { flags: head.flags | FLAG_MORE, ..*head };
+        let mut rest = payload;
+        while rest.len() > MAX_EVENT_BYTES {
+            let (piece, others) = rest.split_at(MAX_EVENT_BYTES);
+            self.append_event(&head, piece)?;
+            head.position += piece.len() as u64;
+            rest = others;
+        }
+        head.flags &= !FLAG_MORE;
+        self.append_event(&head, rest)
+    }
+
+    fn append_event(&mut self, head: &Head, payload: &[u8]) -> io::Result<()> {
+        debug_assert!(head.kind.is_event());
+        let needed = block_bytes(payload.len());
+        if let Some(pending) = &mut self.pending {
+            push_block(head, payload, &mut pending.blocks);
+            self.summary.add(head, payload.len());
+            if pending.blocks.len() >= COMPRESSED_BYTES {
+                self.pack()?;
+            }
+            return Ok(());
+        }
+        if self.bytes() + needed as u64 > self.next_mark {
+            self.begin_stride()?;
+        }
+        push_block(head, payload, &mut self.buffer);
+        self.summary.add(head, payload.len());
+        Ok(())
+    }
+
+    /// Fills the stride with zeros, writes it, and begins the next with a mark.
+    fn begin_stride(&mut self) -> io::Result<()> {
+        let fill = (self.next_mark - self.bytes()) as usize;
+        self.buffer.resize(self.buffer.len() + fill, 0);
+        self.write_out()?;
+        let head = self.summary.head(Kind::Mark, self.next_mark);
+        push_block(&head, &self.summary.encode(), &mut self.buffer);
+        self.next_mark += STRIDE_BYTES;
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Compresses the pending events into a block behind a mark.
+    fn pack(&mut self) -> io::Result<()> {
+        let at = self.bytes();
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        if pending.blocks.is_empty() {
+            return Ok(());
+        }
+        let packed = pending.packer.pack(&pending.blocks)?;
+        let mark = pending.before.head(Kind::Mark, at);
+        push_block(&mark, &pending.before.encode(), &mut self.buffer);
+        pending.index.add(Entry::new(at, &pending.before));
+        let head = pending.before.head(Kind::Compressed, pending.blocks.len() as u64);
+        push_block(&head, packed, &mut self.buffer);
+        pending.blocks.clear();
+        pending.before = self.summary;
+        self.write_out()
+    }
+
+    /// Hands everything to the writer below.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.pack()?;
+        self.write_out()?;
+        self.out.flush()
+    }
+
+    /// Ends the file: the index, the totals, and where they are.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.pack()?;
+        let index_at = self.bytes();
+        if let Some(pending) = &self.pending {
+            for (head, payload) in pending.index.blocks(&self.summary) {
+                push_block(&head, &payload, &mut self.buffer);
+            }
+        }
+        let end_at = self.bytes();
+        let head = self.summary.head(Kind::End, end_at);
+        let payload = [&self.summary.encode()[..], &index_at.to_le_bytes()].concat();
+        debug_assert!(payload.len() + HEAD_BYTES < 256);
+        push_block(&head, &payload, &mut self.buffer);
+        self.buffer.extend_from_slice(&end_at.to_le_bytes());
+        self.buffer.extend_from_slice(TRAILER_MAGIC);
+        self.write_out()?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+#[cfg(feature = "zstd")]
+struct Packer {
+    compressor: zstd::bulk::Compressor<'static>,
+    out: Vec<u8>,
+}
+
+#[cfg(feature = "zstd")]
+impl Packer {
+    fn new() -> io::Result<Self> {
+        /// The level with the best speed of those that halve text.
+        const LEVEL: i32 = 1;
+        let most = zstd::zstd_safe::compress_bound(COMPRESSED_BYTES + 2 * MAX_EVENT_BYTES);
+        Ok(Self { compressor: zstd::bulk::Compressor::new(LEVEL)?, out: Vec::with_capacity(most) })
+    }
+
+    fn pack(&mut self, blocks: &[u8]) -> io::Result<&[u8]> {
+        self.out.clear();
+        self.compressor.compress_to_buffer(blocks, &mut self.out)?;
+        Ok(&self.out)
+    }
+}
+
+#[cfg(not(feature = "zstd"))]
+struct Packer;
+
+#[cfg(not(feature = "zstd"))]
+impl Packer {
+    fn new() -> io::Result<Self> {
+        Err(io::Error::other("this program was built without the feature zstd"))
+    }
+
+    fn pack(&mut self, _: &[u8]) -> io::Result<&[u8]> {
+        Self::new().map(|_| &[][..])
+    }
+}

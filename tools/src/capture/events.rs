@@ -1,0 +1,108 @@
+//! The events of capture files, filtered, as the commands read them.
+
+use crate::Failure;
+use crate::capture::import::DirectionArg;
+use crate::capture::times;
+use clap::Args as ClapArgs;
+use millstream_engine::capture::{CaptureReader, Damage, Direction, Head, Item, Kind};
+use std::path::{Path, PathBuf};
+
+/// Which events of a capture a command takes.
+#[derive(ClapArgs, Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// Only events at or after this time, such as 2026-03-01T12:30:00Z
+    #[arg(long, value_name = "TIME", value_parser = times::parse_wall_ns)]
+    pub from: Option<i64>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = times::parse_wall_ns)]
+    pub to_time: Option<i64>,
+    /// Only data in this direction: `in` is towards the recorded service
+    #[arg(long, value_enum)]
+    direction: Option<DirectionArg>,
+    /// Only this connection; may be repeated
+    #[arg(long, value_name = "N")]
+    pub connection: Vec<u32>,
+}
+
+impl std::fmt::Debug for DirectionArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.direction() == Direction::In { "in" } else { "out" })
+    }
+}
+
+impl Selection {
+    fn takes(&self, head: &Head) -> bool {
+        let is_whole = matches!(head.kind, Kind::Open | Kind::Close | Kind::Note);
+        self.from.is_none_or(|from| head.wall_ns >= from)
+            && self.to_time.is_none_or(|to| head.wall_ns < to)
+            && (self.connection.is_empty()
+                || head.kind == Kind::Note
+                || self.connection.contains(&head.connection))
+            && (is_whole || self.direction.is_none_or(|d| d.direction() == head.direction))
+    }
+}
+
+/// The files that a path names: itself, or the segments in a folder.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "cap" || e == "capture"));
+    files.sort();
+    if files.is_empty() {
+        let reason = format!(
+            "NOT_A_CAPTURE: {} holds no capture (.cap, .capture) and no checkpoint",
+            path.display()
+        );
+        return Err(Failure::Wrong(reason));
+    }
+    Ok(files)
+}
+
+/// Opens a file; a wrong one is the command line's fault.
+pub(crate) fn open(path: &Path) -> Result<CaptureReader<std::fs::File>, Failure> {
+    CaptureReader::open(path).map_err(|error| Failure::Wrong(error.to_string()))
+}
+
+/// Calls a function with the selected events of a file, in its order. Returns the damage; the first
+/// stretches of it, if there is much.
+pub(crate) fn read(
+    path: &Path,
+    selection: &Selection,
+    mut take: impl FnMut(&Head, &[u8]) -> Result<(), Failure>,
+) -> Result<Vec<Damage>, Failure> {
+    const DAMAGE_MAX: usize = 1000;
+    let mut reader = open(path)?;
+    if let Some(from) = selection.from {
+        reader.seek_wall_ns(from)?;
+    }
+    let mut damage = Vec::new();
+    while let Some(item) = reader.next_item()? {
+        match item {
+            Item::Event(head, payload) if selection.takes(&head) => take(&head, payload)?,
+            Item::Event(..) => {}
+            Item::Damage(what) if damage.len() < DAMAGE_MAX => damage.push(what),
+            Item::Damage(_) => {}
+        }
+    }
+    Ok(damage)
+}
+
+/// Damage as an error of the command, if there is any.
+pub(crate) fn complain(damage: &[(PathBuf, Damage)]) -> Result<(), Failure> {
+    if damage.is_empty() {
+        return Ok(());
+    }
+    let lines = damage.iter().map(|(path, damage)| {
+        let events = match damage.events {
+            Some(1) => "; 1 event is missing".to_string(),
+            Some(events) => format!("; {events} events are missing"),
+            None => String::new(),
+        };
+        let (at, until, what) = (damage.at, damage.until, damage.what);
+        format!("CAPTURE_DAMAGED: {} (at bytes {at} to {until}): {what}{events}", path.display())
+    });
+    Err(Failure::Failed(lines.collect::<Vec<_>>().join("\nerror: ")))
+}

@@ -1,0 +1,255 @@
+//! `millstream export`: a capture as JSON lines, as text, or as pcapng.
+
+use super::events::{self, Selection};
+use super::packets_out::PacketWriter;
+use crate::Failure;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use clap::{Args as ClapArgs, ValueEnum};
+use millstream_engine::capture::{
+    ConnectionInfo, Direction, FLAG_CUT, FLAG_MIDSTREAM, FLAG_MORE, FLAG_REPEATED, Gap, Head,
+    Ignored, IgnoredReason, Kind, Opener, Protocol, conflict_bytes,
+};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream export tuesday.capture --format json | head\n  \
+    millstream export tuesday.capture --format text --direction in -o lines.txt\n  \
+    millstream export tuesday.capture --format pcapng -o tuesday.pcapng\n\n\
+    json: an object per event. text: whole lines, each when it is complete. pcapng: packets made\n\
+    up from the events, for Wireshark and its like.")]
+pub(crate) struct Args {
+    /// The capture, or a folder of them
+    capture: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value = "json")]
+    format: Format,
+    /// Where to; standard output if it is not given
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Json,
+    Text,
+    Pcapng,
+}
+
+/// Takes events and writes them in some format.
+trait Exporter {
+    fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()>;
+    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// Exports a capture.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let files = events::files(&args.capture)?;
+    let out: Box<dyn Write> = match &args.output {
+        None => Box::new(io::stdout()),
+        Some(path) => Box::new(File::create(path).map_err(|error| {
+            Failure::Wrong(format!("EXPORT_UNWRITABLE: {}: {error}", path.display()))
+        })?),
+    };
+    let mut out = BufWriter::with_capacity(1 << 18, out);
+    let mut exporter: Box<dyn Exporter> = match args.format {
+        Format::Json => Box::new(Json),
+        Format::Text => Box::<Text>::default(),
+        Format::Pcapng => Box::new(Packets(PacketWriter::begin(&mut out)?)),
+    };
+    let mut damage = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let found = events::read(file, &args.selection, |head, payload| {
+            // A later file of a recording opens again what is open.
+            if index > 0 && head.flags & FLAG_REPEATED != 0 && head.kind == Kind::Open {
+                return Ok(());
+            }
+            exporter.event(head, payload, &mut out).or_else(closed)
+        })?;
+        damage.extend(found.into_iter().map(|damage| (file.clone(), damage)));
+    }
+    exporter.finish(&mut out).and_then(|()| out.flush()).or_else(closed)?;
+    events::complain(&damage)
+}
+
+/// A reader that has enough (`| head`) is no failure.
+fn closed(error: io::Error) -> Result<(), Failure> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => std::process::exit(0),
+        _ => Err(Failure::Failed(format!("EXPORT_WRITE_FAILED: {error}"))),
+    }
+}
+
+struct Json;
+
+impl Exporter for Json {
+    fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
+        if head.kind == Kind::Note {
+            let text = String::from_utf8_lossy(payload);
+            let note = serde_json::from_str::<serde_json::Value>(&text);
+            let note = note.unwrap_or_else(|_| serde_json::Value::from(text.into_owned()));
+            return writeln!(out, "{{\"kind\":\"note\",\"t\":{},\"note\":{note}}}", head.wall_ns);
+        }
+        let direction = if head.direction == Direction::In { "in" } else { "out" };
+        write!(
+            out,
+            "{{\"kind\":\"{}\",\"t\":{},\"connection\":{}",
+            name(head.kind),
+            head.wall_ns,
+            head.connection
+        )?;
+        if !matches!(head.kind, Kind::Open | Kind::Close) {
+            write!(out, ",\"direction\":\"{direction}\",\"at\":{}", head.position)?;
+        }
+        match head.kind {
+            Kind::Open => open(head, payload, out)?,
+            Kind::Data => data(head, payload, out)?,
+            Kind::Gap => {
+                if let Some(gap) = Gap::decode(payload) {
+                    let cause = gap.cause.name();
+                    write!(out, ",\"bytes\":{},\"cause\":\"{cause}\"", gap.bytes)?;
+                }
+            }
+            Kind::Conflict => write!(out, ",\"bytes\":{}", conflict_bytes(payload))?,
+            Kind::Ignored => {
+                if let Some(ignored) = Ignored::decode(payload) {
+                    let reason = match ignored.reason {
+                        IgnoredReason::AfterFin => "after-fin",
+                        IgnoredReason::AfterReset => "after-reset",
+                    };
+                    write!(out, ",\"bytes\":{},\"reason\":\"{reason}\"", ignored.bytes)?;
+                }
+            }
+            _ => {}
+        }
+        out.write_all(b"}\n")
+    }
+
+    fn finish(&mut self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Open => "open",
+        Kind::Close => "close",
+        Kind::HalfClose => "half-close",
+        Kind::Reset => "reset",
+        Kind::Gap => "gap",
+        Kind::Conflict => "conflict",
+        Kind::Ignored => "ignored",
+        Kind::Note => "note",
+        _ => "data",
+    }
+}
+
+fn open(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    let Some(info) = ConnectionInfo::decode(payload) else { return Ok(()) };
+    let protocol = match info.protocol {
+        Protocol::Tcp => "\"tcp\"",
+        Protocol::Udp => "\"udp\"",
+        Protocol::Unknown => "null",
+    };
+    write!(out, ",\"protocol\":{protocol}")?;
+    for (name, end) in [("a", info.a), ("b", info.b)] {
+        if let Some(end) = end {
+            write!(out, ",\"{name}\":\"{end}\"")?;
+        }
+    }
+    match info.opener {
+        Opener::A => write!(out, ",\"opener\":\"a\"")?,
+        Opener::B => write!(out, ",\"opener\":\"b\"")?,
+        Opener::Unknown => {}
+    }
+    if head.flags & FLAG_MIDSTREAM != 0 {
+        write!(out, ",\"midstream\":true")?;
+    }
+    Ok(())
+}
+
+/// As text where it is text, otherwise as Base64.
+fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    write!(out, ",\"bytes\":{}", payload.len())?;
+    for (flag, name) in [(FLAG_MORE, "more"), (FLAG_CUT, "cut")] {
+        if head.flags & flag != 0 {
+            write!(out, ",\"{name}\":true")?;
+        }
+    }
+    match std::str::from_utf8(payload) {
+        Ok(text) => write!(out, ",\"text\":{}", serde_json::Value::from(text)),
+        Err(_) => write!(out, ",\"base64\":\"{}\"", BASE64_STANDARD.encode(payload)),
+    }
+}
+
+/// Whole lines, in the order in which they were complete.
+#[derive(Default)]
+struct Text {
+    partial: HashMap<(u32, bool), Vec<u8>>,
+}
+
+impl Exporter for Text {
+    fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
+        /// A longer line is written in pieces.
+        const LINE_MAX: usize = 1 << 20;
+        let key = (head.connection, head.direction == Direction::Out);
+        match head.kind {
+            Kind::Data => {
+                let line = self.partial.entry(key).or_default();
+                line.extend_from_slice(payload);
+                let end = match line.iter().rposition(|byte| *byte == b'\n') {
+                    Some(end) => end + 1,
+                    None if line.len() > LINE_MAX => line.len(),
+                    None => return Ok(()),
+                };
+                out.write_all(&line[..end])?;
+                line.drain(..end);
+                if line.is_empty() {
+                    self.partial.remove(&key);
+                }
+            }
+            // The line that a gap tears is not whole.
+            Kind::Gap => drop(self.partial.remove(&key)),
+            Kind::HalfClose | Kind::Reset => self.end(key, out)?,
+            Kind::Close => {
+                self.end((head.connection, false), out)?;
+                self.end((head.connection, true), out)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let mut keys: Vec<_> = self.partial.keys().copied().collect();
+        keys.sort_unstable();
+        keys.into_iter().try_for_each(|key| self.end(key, out))
+    }
+}
+
+impl Text {
+    /// The last line of a direction, though no line end follows it.
+    fn end(&mut self, key: (u32, bool), out: &mut dyn Write) -> io::Result<()> {
+        let Some(line) = self.partial.remove(&key) else { return Ok(()) };
+        out.write_all(&line)?;
+        out.write_all(b"\n")
+    }
+}
+
+struct Packets(PacketWriter);
+
+impl Exporter for Packets {
+    fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
+        self.0.event(head, payload, out)
+    }
+
+    fn finish(&mut self, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! Captures: recorded or imported traffic, looked at, exported, replayed.
+
+mod events;
+pub(crate) mod export;
+pub(crate) mod import;
+mod packet;
+mod packets_out;
+pub(crate) mod show;
+mod times;

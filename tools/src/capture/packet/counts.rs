@@ -1,0 +1,128 @@
+//! What an import counted: packets by what became of them, and everything that is missing.
+
+/// Why a packet was passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Skip {
+    Arp,
+    Icmp,
+    Icmpv6,
+    IpProtocol,
+    Ethertype,
+    Llc,
+    Linktype,
+    BadLength,
+    CutHeader,
+    FragmentIncomplete,
+    Filtered,
+}
+
+impl Skip {
+    const ALL: [(Self, &'static str); 11] = [
+        (Self::Arp, "arp"),
+        (Self::Icmp, "icmp"),
+        (Self::Icmpv6, "icmpv6"),
+        (Self::IpProtocol, "ip-protocol"),
+        (Self::Ethertype, "ethertype"),
+        (Self::Llc, "llc"),
+        (Self::Linktype, "linktype"),
+        (Self::BadLength, "bad-length"),
+        (Self::CutHeader, "cut-header"),
+        (Self::FragmentIncomplete, "fragment-incomplete"),
+        (Self::Filtered, "filtered"),
+    ];
+}
+
+/// Counters of an import.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Whole packet records.
+    pub packets: u64,
+    skipped: [u64; Skip::ALL.len()],
+    /// Records whose time is below that of the record before.
+    pub time_backwards: u64,
+    /// Records whose captured length is over their original length.
+    pub caplen_over_len: u64,
+    /// Records without a time.
+    pub no_time: u64,
+    /// Records whose time is outside of what 64 bits of nanoseconds can say.
+    pub time_out_of_range: u64,
+    pub tcp_connections: u64,
+    pub udp_flows: u64,
+    pub datagrams: u64,
+    pub cut_datagrams: u64,
+    pub data_bytes: u64,
+    pub gaps: u64,
+    pub gap_bytes_lost: u64,
+    pub gap_bytes_cut: u64,
+    /// Bytes left out by the gap policy or the direction and connection filters.
+    pub left_out_bytes: u64,
+    /// Bytes that were sent again.
+    pub resent_bytes: u64,
+    /// Of them, those whose first copy is no longer in memory, so that they were not compared.
+    pub resent_bytes_unchecked: u64,
+    pub conflicts: u64,
+    pub conflict_bytes: u64,
+    pub keep_alives: u64,
+    pub ignored_after_fin: u64,
+    pub ignored_after_reset: u64,
+    /// Segments outside of any window.
+    pub out_of_window: u64,
+    /// Bytes before the first that was seen of a connection without SYN.
+    pub before_start_bytes: u64,
+    /// Holes that were given up for want of memory before the other end had acknowledged them.
+    pub gaps_forced: u64,
+    /// Connections whose state was dropped for want of memory; if they go on, they begin anew.
+    pub connections_evicted: u64,
+}
+
+impl Counts {
+    /// Counts packets that were passed over.
+    pub(crate) fn skip(&mut self, reason: Skip, packets: u64) {
+        self.skipped[reason as usize] += packets;
+    }
+
+    /// The reasons that occurred, with their packets.
+    pub(crate) fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Skip::ALL
+            .iter()
+            .map(|(reason, name)| (*name, self.skipped[*reason as usize]))
+            .filter(|(_, packets)| *packets > 0)
+    }
+
+    /// What is odd in the file, with its packets.
+    pub(crate) fn odd(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("time-backwards", self.time_backwards),
+            ("caplen-over-len", self.caplen_over_len),
+            ("no-time", self.no_time),
+            ("time-out-of-range", self.time_out_of_range),
+        ]
+        .into_iter()
+        .filter(|(_, packets)| *packets > 0)
+    }
+
+    /// Everything else that is worth a line, if it occurred.
+    pub(crate) fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("gaps", self.gaps),
+            ("gap-bytes-lost", self.gap_bytes_lost),
+            ("gap-bytes-cut", self.gap_bytes_cut),
+            ("cut-datagrams", self.cut_datagrams),
+            ("left-out-bytes", self.left_out_bytes),
+            ("resent-bytes", self.resent_bytes),
+            ("resent-bytes-unchecked", self.resent_bytes_unchecked),
+            ("conflicts", self.conflicts),
+            ("conflict-bytes", self.conflict_bytes),
+            ("keep-alives", self.keep_alives),
+            ("ignored-after-fin", self.ignored_after_fin),
+            ("ignored-after-reset", self.ignored_after_reset),
+            ("out-of-window", self.out_of_window),
+            ("before-start-bytes", self.before_start_bytes),
+            ("gaps-forced", self.gaps_forced),
+            ("connections-evicted", self.connections_evicted),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+    }
+}

@@ -1,0 +1,412 @@
+//! One direction of a TCP connection: segments in, the stream and its gaps out.
+//!
+//! Places count from the byte after the SYN, in 64 bits; sequence numbers are compared modulo 2^32.
+//! The byte first seen at a place holds. A hole is a gap once the other end has acknowledged it and
+//! something behind it was seen, or at the end of the connection or of the capture. Until then what
+//! stands behind it is held, within [`HELD_BYTES_MAX`] for a direction and [`Shared::held_bytes`]
+//! for all; beyond, the hole is given up, and that is counted.
+
+use super::Part;
+use super::history::{History, RingNumber};
+use super::output::{Ended, EventSink, Lane, Output};
+use millstream_engine::capture::{Gap, GapCause, IgnoredReason};
+use std::collections::BTreeMap;
+
+/// Most bytes held of a direction, and of all.
+const HELD_BYTES_MAX: usize = 4 << 20;
+const ALL_HELD_BYTES_MAX: usize = 12 << 20;
+/// What a held segment costs beside its bytes.
+const HELD_OVERHEAD: usize = 96;
+/// The largest distance from the next byte that a window of TCP allows.
+const WINDOW_MAX: i64 = 1 << 30;
+
+/// What all directions share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub history: History,
+    /// Bytes held behind holes.
+    pub held_bytes: usize,
+}
+
+/// A direction.
+#[derive(Default)]
+pub(super) struct Half {
+    /// The sequence number of the SYN, if it is known.
+    pub syn: Option<u32>,
+    /// Whether the sequence number of place 0 is known.
+    pub is_synced: bool,
+    /// Place of the next byte to deliver, and its sequence number.
+    pub next: u64,
+    next_number: u32,
+    /// The largest place behind any byte that was seen, captured or not.
+    seen_end: u64,
+    /// Up to where the other end has acknowledged.
+    acked: u64,
+    /// The place of the FIN.
+    fin: Option<u64>,
+    /// Whether the half-close was delivered.
+    pub is_closed: bool,
+    ring: RingNumber,
+    cold: Option<Box<Cold>>,
+}
+
+/// What a direction has only while something is missing in it.
+#[derive(Default)]
+struct Cold {
+    /// Segments behind a hole, by place. They do not overlap.
+    held: BTreeMap<u64, Vec<u8>>,
+    held_bytes: usize,
+    /// Ranges, by their ends, that packets had and the snap length cut.
+    cut: BTreeMap<u64, u64>,
+    /// What of it is counted in [`Shared::held_bytes`].
+    accounted: usize,
+}
+
+impl Cold {
+    fn insert(&mut self, at: u64, data: Vec<u8>) {
+        self.held_bytes += data.len() + HELD_OVERHEAD;
+        self.held.insert(at, data);
+    }
+
+    fn cost(&self) -> usize {
+        self.held_bytes + HELD_OVERHEAD * self.cut.len()
+    }
+
+    /// Takes the segment that begins at a place.
+    fn take(&mut self, at: u64) -> Option<Vec<u8>> {
+        let data = self.held.first_entry().filter(|first| *first.key() == at)?.remove();
+        self.held_bytes -= data.len() + HELD_OVERHEAD;
+        Some(data)
+    }
+}
+
+/// A segment of TCP, as far as one direction is concerned.
+pub(super) struct Segment<'p> {
+    /// Sequence number of its first byte.
+    pub number: u32,
+    pub data: Part<'p>,
+    pub is_fin: bool,
+}
+
+/// What happens to a direction is told there.
+pub(super) struct Cx<'c, S> {
+    pub lane: Lane,
+    /// Identifies the direction among all of the import.
+    pub owner: u64,
+    pub shared: &'c mut Shared,
+    pub out: &'c mut Output<S>,
+}
+
+impl Half {
+    /// Sets the sequence number of place 0.
+    pub(super) fn sync(&mut self, number: u32) {
+        self.is_synced = true;
+        self.next_number = number;
+    }
+
+    /// The sequence number of place 0, while nothing was delivered.
+    pub(super) fn first_number(&self) -> u32 {
+        self.next_number.wrapping_sub(self.next as u32)
+    }
+
+    /// The place of a sequence number. Negative: before place 0.
+    pub(super) fn place(&self, number: u32) -> i64 {
+        let distance = number.wrapping_sub(self.next_number) as i32;
+        self.next as i64 + i64::from(distance)
+    }
+
+    /// Takes an acknowledgement of the other end.
+    pub(super) fn acknowledge<S: EventSink>(
+        &mut self,
+        number: u32,
+        cx: &mut Cx<'_, S>,
+    ) -> Result<(), Ended> {
+        let place = self.place(number);
+        if !self.is_synced || place <= self.acked as i64 || place - self.next as i64 > WINDOW_MAX {
+            return Ok(());
+        }
+        self.acked = place as u64;
+        self.deliver(cx)
+    }
+
+    /// Takes a segment.
+    pub(super) fn segment<S: EventSink>(
+        &mut self,
+        segment: &Segment<'_>,
+        cx: &mut Cx<'_, S>,
+    ) -> Result<(), Ended> {
+        let (start, length) = (self.place(segment.number), segment.data.length);
+        if start - self.next as i64 > WINDOW_MAX {
+            cx.out.counts.out_of_window += u64::from(length > 0 || segment.is_fin);
+            return Ok(());
+        }
+        // A keep-alive: one number below the next to be sent, with a byte of no meaning or none.
+        let send_next = self.seen_end as i64 + i64::from(self.fin.is_some());
+        if length <= 1 && !segment.is_fin && start == send_next - 1 {
+            cx.out.counts.keep_alives += 1;
+            return Ok(());
+        }
+        // All of it in order, as most are.
+        let is_next = start == self.next as i64 && self.cold.is_none() && self.fin.is_none();
+        if is_next && !segment.is_fin && segment.data.data.len() == length {
+            return self.append(segment.data.data, cx);
+        }
+        self.unusual(start, segment, cx)
+    }
+
+    /// Delivers bytes that stand at the next place.
+    fn append<S: EventSink>(&mut self, data: &[u8], cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        cx.out.data(cx.lane, self.next, data)?;
+        cx.shared.history.push(cx.owner, &mut self.ring, self.next, data);
+        self.advance(data.len() as u64);
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.next += bytes;
+        self.next_number = self.next_number.wrapping_add(bytes as u32);
+        self.seen_end = self.seen_end.max(self.next);
+    }
+
+    /// Out of order, sent again, cut, with a FIN, or after one.
+    #[cold]
+    fn unusual<S: EventSink>(
+        &mut self,
+        start: i64,
+        segment: &Segment<'_>,
+        cx: &mut Cx<'_, S>,
+    ) -> Result<(), Ended> {
+        let mut data = segment.data;
+        // Bytes before the first number that was seen.
+        let before = usize::try_from(-start).unwrap_or(0).min(data.length);
+        cx.out.counts.before_start_bytes += before as u64;
+        data = data.after(before);
+        let start = (start + before as i64).max(0) as u64;
+        let end = start + data.length as u64;
+        if segment.is_fin && self.fin.is_none() && end >= self.next {
+            self.fin = Some(end);
+            self.drop_behind_fin(end, cx)?;
+        }
+        if let Some(fin) = self.fin.filter(|fin| end > *fin) {
+            if data.length > 0 {
+                let at = fin.max(start);
+                cx.out.ignored(cx.lane, at, end - at, IgnoredReason::AfterFin)?;
+            }
+            data = data.first(fin.saturating_sub(start) as usize);
+        }
+        if data.length > 0 {
+            self.compare(start, data.data, cx)?;
+            self.hold(start, data);
+            self.seen_end = self.seen_end.max(start + data.length as u64);
+        }
+        self.deliver(cx)
+    }
+
+    /// Compares with what was first seen at the same places, and reports differences.
+    fn compare<S: EventSink>(
+        &self,
+        start: u64,
+        data: &[u8],
+        cx: &mut Cx<'_, S>,
+    ) -> Result<(), Ended> {
+        let (mut differing, mut first) = (0, None);
+        if start < self.next {
+            let old = &data[..data.len().min((self.next - start) as usize)];
+            let (known, count, place) = cx.shared.history.compare(cx.owner, self.ring, start, old);
+            (differing, first) = (count, place);
+            cx.out.counts.resent_bytes += old.len() as u64;
+            cx.out.counts.resent_bytes_unchecked += old.len() as u64 - known;
+        }
+        let end = start + data.len() as u64;
+        for (&at, held) in self.held_over(start, end) {
+            let (from, to) = (at.max(start), (at + held.len() as u64).min(end));
+            for place in from..to {
+                if held[(place - at) as usize] != data[(place - start) as usize] {
+                    differing += 1;
+                    first.get_or_insert(place);
+                }
+            }
+            cx.out.counts.resent_bytes += to - from;
+        }
+        match first {
+            Some(at) => cx.out.conflict(cx.lane, at, differing),
+            None => Ok(()),
+        }
+    }
+
+    /// Held segments that have bytes in a range.
+    fn held_over(&self, start: u64, end: u64) -> impl Iterator<Item = (&u64, &Vec<u8>)> {
+        let cold = self.cold.as_deref();
+        let first = cold.and_then(|cold| cold.held.range(..=start).next_back());
+        let first = first.filter(move |(at, held)| *at + held.len() as u64 > start);
+        let others = cold.map(|cold| cold.held.range(start.saturating_add(1)..end.max(start + 1)));
+        first.into_iter().chain(others.into_iter().flatten())
+    }
+
+    /// Keeps the bytes that are new, and remembers what was cut.
+    fn hold(&mut self, start: u64, data: Part<'_>) {
+        let (from, to) = (start.max(self.next), start + data.data.len() as u64);
+        let mut pieces = Vec::new();
+        let mut at = from;
+        if from < to {
+            for (&place, held) in self.held_over(from, to) {
+                if place > at {
+                    pieces.push((at, place));
+                }
+                at = at.max(place + held.len() as u64);
+            }
+            if at < to {
+                pieces.push((at, to));
+            }
+        }
+        let end = start + data.length as u64;
+        if pieces.is_empty() && (end <= to || end <= self.next) {
+            return;
+        }
+        let cold = self.cold.get_or_insert_default();
+        for (from, to) in pieces {
+            let bytes = &data.data[(from - start) as usize..(to - start) as usize];
+            cold.insert(from, bytes.to_vec());
+        }
+        if end > to && end > self.next {
+            add_range(&mut cold.cut, to.max(self.next), end);
+        }
+    }
+
+    /// Data that was held lies behind the FIN: it is not part of the stream.
+    fn drop_behind_fin<S: EventSink>(&mut self, fin: u64, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        let Some(cold) = &mut self.cold else { return Ok(()) };
+        while let Some((at, held)) = cold.held.pop_last() {
+            cold.held_bytes -= held.len() + HELD_OVERHEAD;
+            let end = at + held.len() as u64;
+            if end <= fin {
+                cold.insert(at, held);
+                break;
+            }
+            let from = at.max(fin);
+            cx.out.ignored(cx.lane, from, end - from, IgnoredReason::AfterFin)?;
+            if at < fin {
+                cold.insert(at, held[..(fin - at) as usize].to_vec());
+                break;
+            }
+        }
+        self.seen_end = self.seen_end.min(fin.max(self.next));
+        Ok(())
+    }
+
+    /// Delivers what follows, across holes that are certain.
+    fn deliver<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        loop {
+            self.deliver_held(cx)?;
+            let Some(hole_end) = self.hole_end() else { break };
+            if hole_end > self.acked {
+                let cost = self.account(cx.shared);
+                let is_full = cx.shared.held_bytes > ALL_HELD_BYTES_MAX && cost > 0;
+                if cost <= HELD_BYTES_MAX && !is_full {
+                    break;
+                }
+                cx.out.counts.gaps_forced += 1;
+            }
+            self.pass_hole(hole_end, cx)?;
+        }
+        if self.fin == Some(self.next) && !self.is_closed {
+            self.is_closed = true;
+            cx.out.half_close(cx.lane, self.next)?;
+        }
+        let is_needed = self.cold.as_ref().is_some_and(|cold| {
+            !cold.held.is_empty()
+                || cold.cut.last_key_value().is_some_and(|(end, _)| *end > self.next)
+        });
+        if is_needed {
+            self.account(cx.shared);
+        } else {
+            self.discard(cx.shared);
+        }
+        Ok(())
+    }
+
+    /// Brings the bytes counted for all directions up to date. Returns what this one holds.
+    fn account(&mut self, shared: &mut Shared) -> usize {
+        let Some(cold) = &mut self.cold else { return 0 };
+        let cost = cold.cost();
+        shared.held_bytes = shared.held_bytes - cold.accounted + cost;
+        cold.accounted = cost;
+        cost
+    }
+
+    fn deliver_held<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        let next = |half: &mut Self| half.cold.as_mut()?.take(half.next);
+        while let Some(data) = next(self) {
+            self.append(&data, cx)?;
+        }
+        Ok(())
+    }
+
+    /// Where the hole at the next place ends, if something behind it was seen.
+    fn hole_end(&self) -> Option<u64> {
+        let held = self.cold.as_ref().and_then(|cold| cold.held.first_key_value());
+        held.map(|(at, _)| *at).or(self.fin).filter(|end| *end > self.next)
+    }
+
+    /// Reports the bytes up to a place as missing, each with its cause.
+    fn pass_hole<S: EventSink>(&mut self, end: u64, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        while self.next < end {
+            let cut = self.cold.as_ref().and_then(|cold| {
+                cold.cut.range(self.next + 1..).next().map(|(end, start)| (*start, *end))
+            });
+            let (to, cause) = match cut {
+                Some((from, to)) if from <= self.next => (to.min(end), GapCause::Cut),
+                Some((from, _)) => (from.min(end), GapCause::Lost),
+                None => (end, GapCause::Lost),
+            };
+            let bytes = to - self.next;
+            cx.out.gap(cx.lane, self.next, Gap { bytes, cause })?;
+            self.advance(bytes);
+        }
+        if let Some(cold) = &mut self.cold {
+            while cold.cut.first_key_value().is_some_and(|(end, _)| *end <= self.next) {
+                cold.cut.pop_first();
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection or the capture has ended: every hole is certain.
+    pub(super) fn finish<S: EventSink>(&mut self, cx: &mut Cx<'_, S>) -> Result<(), Ended> {
+        if !self.is_synced {
+            return Ok(());
+        }
+        while let Some(end) = {
+            self.deliver_held(cx)?;
+            self.hole_end()
+        } {
+            self.pass_hole(end, cx)?;
+        }
+        // What the other end has acknowledged, or a packet had, and nothing behind it was seen.
+        let end = self.fin.unwrap_or(self.acked.max(self.seen_end));
+        self.pass_hole(end, cx)?;
+        self.deliver(cx)
+    }
+
+    /// Gives back what it held.
+    pub(super) fn discard(&mut self, shared: &mut Shared) {
+        if let Some(cold) = self.cold.take() {
+            shared.held_bytes -= cold.accounted;
+        }
+    }
+}
+
+/// Adds a range to disjoint ranges, kept by their ends.
+fn add_range(ranges: &mut BTreeMap<u64, u64>, mut from: u64, mut to: u64) {
+    while let Some((&end, &start)) = ranges.range(from..).next() {
+        if start > to {
+            break;
+        }
+        ranges.remove(&end);
+        (from, to) = (from.min(start), to.max(end));
+    }
+    ranges.insert(to, from);
+}

@@ -1,0 +1,90 @@
+//! The last bytes of every direction, to tell whether retransmitted bytes are the same.
+//!
+//! A fixed pool of rings. A direction that needs one when all are taken gets that of a direction
+//! which has not used its own for a while, so that memory does not grow with the connections.
+
+/// Bytes that are kept of a direction.
+const RING_BYTES: usize = 16 << 10;
+const MASK: u64 = RING_BYTES as u64 - 1;
+/// Rings in the pool.
+const RINGS_MAX: usize = 512;
+
+struct Ring {
+    owner: u64,
+    bytes: Box<[u8]>,
+    /// Places of the stream that are in it.
+    from: u64,
+    to: u64,
+    was_used: bool,
+}
+
+#[derive(Default)]
+pub(super) struct History {
+    rings: Vec<Ring>,
+    hand: usize,
+}
+
+/// The number of a ring that a direction had; it may have been taken since.
+pub(super) type RingNumber = u32;
+
+impl History {
+    /// Adds bytes that stand at a place. Bytes that do not follow the last begin anew.
+    pub(super) fn push(&mut self, owner: u64, ring: &mut RingNumber, at: u64, data: &[u8]) {
+        if !self.rings.get(*ring as usize).is_some_and(|ring| ring.owner == owner) {
+            *ring = self.allot(owner, at);
+        }
+        let ring = &mut self.rings[*ring as usize];
+        ring.was_used = true;
+        let end = at + data.len() as u64;
+        if ring.to != at {
+            ring.from = at;
+        }
+        ring.to = end;
+        ring.from = ring.from.max(end.saturating_sub(RING_BYTES as u64));
+        let skipped = data.len().saturating_sub(RING_BYTES);
+        let (data, start) = (&data[skipped..], ((at + skipped as u64) & MASK) as usize);
+        let first = data.len().min(RING_BYTES - start);
+        ring.bytes[start..start + first].copy_from_slice(&data[..first]);
+        ring.bytes[..data.len() - first].copy_from_slice(&data[first..]);
+    }
+
+    /// Compares bytes with those that were delivered at their place. Returns how many could be
+    /// compared, how many of them differ, and the place of the first that does.
+    pub(super) fn compare(
+        &self,
+        owner: u64,
+        ring: RingNumber,
+        at: u64,
+        data: &[u8],
+    ) -> (u64, u64, Option<u64>) {
+        let Some(ring) = self.rings.get(ring as usize).filter(|ring| ring.owner == owner) else {
+            return (0, 0, None);
+        };
+        let (from, to) = (at.max(ring.from), (at + data.len() as u64).min(ring.to));
+        let (mut differing, mut first) = (0, None);
+        for place in from..to.max(from) {
+            if ring.bytes[(place & MASK) as usize] != data[(place - at) as usize] {
+                differing += 1;
+                first.get_or_insert(place);
+            }
+        }
+        (to.saturating_sub(from), differing, first)
+    }
+
+    fn allot(&mut self, owner: u64, at: u64) -> RingNumber {
+        if self.rings.len() < RINGS_MAX {
+            let bytes = vec![0; RING_BYTES].into_boxed_slice();
+            self.rings.push(Ring { owner, bytes, from: at, to: at, was_used: true });
+            return self.rings.len() as RingNumber - 1;
+        }
+        // A second chance for each: at most one round.
+        while std::mem::take(&mut self.rings[self.hand].was_used) {
+            self.hand = (self.hand + 1) % RINGS_MAX;
+        }
+        let number = self.hand;
+        self.hand = (self.hand + 1) % RINGS_MAX;
+        let ring = &mut self.rings[number];
+        (ring.owner, ring.from, ring.to) = (owner, at, at);
+        number as RingNumber
+    }
+}

@@ -1,0 +1,86 @@
+//! A bounded window on a stream of bytes, for parsers that need a record whole.
+
+use std::io::{self, Read};
+
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(crate) struct Window<R> {
+    input: R,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Offset in the stream of `buffer[start]`.
+    offset: u64,
+    /// Why reading stopped before the end of the input.
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Window<R> {
+    /// `most` is the largest number of bytes that is ever asked for at once.
+    pub(crate) fn new(input: R, most: usize) -> Self {
+        let buffer = vec![0; CHUNK_BYTES + most].into_boxed_slice();
+        Self { input, buffer, start: 0, end: 0, offset: 0, error: None }
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
+    }
+
+    /// The next bytes: as many as asked for, or fewer at the end of the input.
+    #[inline]
+    pub(crate) fn peek(&mut self, bytes: usize) -> &[u8] {
+        if self.end - self.start < bytes {
+            self.fill(bytes);
+        }
+        &self.buffer[self.start..self.end.min(self.start + bytes)]
+    }
+
+    #[inline]
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.end - self.start);
+        self.start += bytes;
+        self.offset += bytes as u64;
+    }
+
+    /// Consumes bytes that were seen by [`Self::peek`], and returns them.
+    #[inline]
+    pub(crate) fn take(&mut self, bytes: usize) -> &[u8] {
+        self.consume(bytes);
+        &self.buffer[self.start - bytes..self.start]
+    }
+
+    /// Passes over bytes without keeping them. Returns whether all were there.
+    pub(crate) fn pass(&mut self, mut bytes: u64) -> bool {
+        while bytes > 0 {
+            let here = self.peek(1).len();
+            if here == 0 {
+                return false;
+            }
+            let step = ((self.end - self.start) as u64).min(bytes);
+            self.consume(step as usize);
+            bytes -= step;
+        }
+        true
+    }
+
+    #[cold]
+    fn fill(&mut self, bytes: usize) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let bytes = bytes.min(self.buffer.len());
+        while self.end < bytes && self.error.is_none() {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return,
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.error = Some(error),
+            }
+        }
+    }
+}

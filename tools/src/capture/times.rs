@@ -1,0 +1,157 @@
+//! Times and durations as a user writes and reads them.
+
+/// Reads a wall-clock time: nanoseconds since 1970, or a date and time in UTC.
+pub(crate) fn parse_wall_ns(text: &str) -> Result<i64, String> {
+    if let Ok(ns) = text.parse() {
+        return Ok(ns);
+    }
+    let what =
+        || format!("{text} is no time: write 2026-03-01T12:30:00.25Z, or nanoseconds since 1970");
+    parse_date(text.trim().trim_end_matches('Z')).ok_or_else(what)
+}
+
+/// `YYYY-MM-DD`, then `T` or a space and `HH:MM[:SS[.fraction]]`.
+fn parse_date(text: &str) -> Option<i64> {
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
+    let (second, fraction) = match time.next() {
+        None => (0, 0),
+        Some(text) => {
+            let (second, fraction) = text.split_once('.').unwrap_or((text, ""));
+            if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            (second.parse().ok()?, format!("{fraction:0<9}").parse::<i64>().ok()?)
+        }
+    };
+    let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..61).contains(&second);
+    if !is_time || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let seconds = ((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+    seconds.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+/// Days since 1970 of a date of the Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, month) = (year.div_euclid(400), (month + 9) % 12);
+    let (of_era, of_year) = (year.rem_euclid(400), (153 * month + 2) / 5 + day - 1);
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// A wall-clock time in UTC.
+pub(crate) fn show_wall_ns(ns: i64) -> String {
+    let (seconds, fraction) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let (year, month, day) = date(day);
+    let fraction = match fraction {
+        0 => String::new(),
+        fraction => format!(".{fraction:09}").trim_end_matches('0').to_string(),
+    };
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// The date of a day since 1970: the inverse of [`days`].
+fn date(day: i64) -> (i64, i64, i64) {
+    let day = day + 719_468;
+    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (year + era * 400 + next, month, day)
+}
+
+/// A duration with a unit that reads well.
+pub(crate) fn show_ns(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.3} s", ns as f64 / 1e9),
+    }
+}
+
+/// Reads a duration: a number and `ns`, `us`, `ms`, `s`, `m` or `h`.
+pub(crate) fn parse_ns(text: &str) -> Result<u64, String> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit_ns = match unit {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "s" | "" => 1e9,
+        "m" | "min" => 60e9,
+        "h" => 3600e9,
+        _ => return Err(format!("{text}: the unit is one of ns, us, ms, s, m, h")),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(number) if number >= 0.0 && number * unit_ns < 9e18 => Ok((number * unit_ns) as u64),
+        _ => Err(format!("{text} is no duration: write 1500ms, 2s, 10m")),
+    }
+}
+
+/// Reads a size: a number and `k`, `m`, `g`, in steps of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, shift) = match lower.char_indices().last() {
+        Some((at, 'k')) => (&lower[..at], 10),
+        Some((at, 'm')) => (&lower[..at], 20),
+        Some((at, 'g')) => (&lower[..at], 30),
+        _ => (lower, 0),
+    };
+    let number: Option<u64> = number.trim().parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| format!("{text} is no size: write 500000, 64M, 2G"))
+}
+
+/// Bytes with a unit that reads well.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (64 - bytes.leading_zeros() as usize).saturating_sub(1) / 10;
+    let unit = unit.min(UNITS.len() - 1);
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_read_as_they_are_written() {
+        for (text, ns) in [
+            ("1970-01-01", Some(0)),
+            ("2023-11-14T22:13:20Z", Some(1_700_000_000_000_000_000)),
+            ("2023-11-14 22:13:20.000000001", Some(1_700_000_000_000_000_001)),
+            ("2024-02-29T00:00", Some(1_709_164_800_000_000_000)),
+            ("17", Some(17)),
+            ("2024-13-01", None),
+            ("2024-02-01T25:00", None),
+            ("tomorrow", None),
+        ] {
+            assert_eq!(parse_wall_ns(text).ok(), ns, "{text}");
+        }
+        assert_eq!(show_wall_ns(1_700_000_000_000_000_000), "2023-11-14 22:13:20Z");
+        assert_eq!(show_wall_ns(1_700_000_000_500_000_001), "2023-11-14 22:13:20.500000001Z");
+        assert_eq!(show_wall_ns(1_709_164_799_900_000_000), "2024-02-28 23:59:59.9Z");
+        assert_eq!(show_wall_ns(-1), "1969-12-31 23:59:59.999999999Z");
+        for (text, ns) in [("2s", Some(2_000_000_000)), ("1.5ms", Some(1_500_000)), ("3x", None)] {
+            assert_eq!(parse_ns(text).ok(), ns, "{text}");
+        }
+        for (text, bytes) in [("64M", Some(64 << 20)), ("10", Some(10)), ("1GiB", Some(1 << 30))] {
+            assert_eq!(parse_bytes(text).ok(), bytes, "{text}");
+        }
+        assert_eq!((show_bytes(1023), show_bytes(1 << 20)), ("1023 B".into(), "1.0 MiB".into()));
+    }
+}
