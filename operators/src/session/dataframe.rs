@@ -29,6 +29,7 @@ use crate::table::plan::Plan;
 use crate::table::types::Schema;
 use crate::table::value::Value;
 use crate::table::windows;
+use std::sync::Arc;
 
 fn named(name: &str) -> Expr {
     Expr::Column { parts: vec![name.to_string()], place: Default::default() }
@@ -38,12 +39,18 @@ fn named(name: &str) -> Expr {
 #[derive(Clone)]
 pub struct DataFrame {
     pub(crate) session: Session,
-    pub(crate) plan: Plan,
+    /// Shared, since copies of a DataFrame are many and plans may be large.
+    pub(crate) plan: Arc<Plan>,
 }
 
 impl DataFrame {
-    pub(crate) fn new(session: Session, plan: Plan) -> Self {
-        Self { session, plan }
+    pub(crate) fn new(session: Session, plan: impl Into<Arc<Plan>>) -> Self {
+        Self { session, plan: plan.into() }
+    }
+
+    /// The plan, to build another one on.
+    fn owned(&self) -> Plan {
+        Plan::clone(&self.plan)
     }
 
     fn with(&self, plan: Plan) -> Self {
@@ -65,13 +72,13 @@ impl DataFrame {
         if exprs.iter().any(analyze::has_aggregate) {
             return self.group_by([]).agg(exprs);
         }
-        let plan = self.analyse(|| analyze::project(self.plan.clone(), &exprs))?;
+        let plan = self.analyse(|| analyze::project(self.owned(), &exprs))?;
         Ok(self.with(plan))
     }
 
     /// The rows for which the condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
-        let plain = self.analyse(|| analyze::filter(self.plan.clone(), condition));
+        let plain = self.analyse(|| analyze::filter(self.owned(), condition));
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
         };
@@ -150,7 +157,7 @@ impl DataFrame {
         let written = Written::parse(how)?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
         let condition = self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "ON"))?;
-        let (left, right) = (self.plan.clone(), other.plan.clone());
+        let (left, right) = (self.owned(), other.owned());
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }
 
@@ -162,7 +169,7 @@ impl DataFrame {
         how: &str,
     ) -> PlanResult<Self> {
         let names: Vec<String> = names.into_iter().map(str::to_string).collect();
-        let (left, right) = (self.plan.clone(), other.plan.clone());
+        let (left, right) = (self.owned(), other.owned());
         let how = Written::parse(how)?;
         let plan = self.analyse(|| join::join_using(left, right, how, &names))?;
         Ok(self.with(join::shown(plan)))
@@ -170,7 +177,7 @@ impl DataFrame {
 
     /// Every row of this with every row of the other.
     pub fn cross_join(&self, other: &Self) -> PlanResult<Self> {
-        let (left, right) = (self.plan.clone(), other.plan.clone());
+        let (left, right) = (self.owned(), other.owned());
         Ok(self.with(join::join(left, right, Written::Inner, None)?))
     }
 
@@ -196,7 +203,7 @@ impl DataFrame {
 
     /// All rows of both.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
-        let union = || analyze::union(self.plan.clone(), other.plan.clone());
+        let union = || analyze::union(self.owned(), other.owned());
         Ok(self.with(self.analyse(union)?))
     }
 
@@ -235,17 +242,17 @@ impl DataFrame {
     ) -> PlanResult<Self> {
         let key = |key: SortOrder| (key.expr, key.descending, key.nulls_first);
         let keys: Vec<_> = keys.into_iter().map(|k| key(k.into())).collect();
-        Ok(self.with(self.analyse(|| analyze::sort(self.plan.clone(), &keys))?))
+        Ok(self.with(self.analyse(|| analyze::sort(self.owned(), &keys))?))
     }
 
     /// The first rows.
     pub fn limit(&self, n: u64) -> Self {
-        self.with(Plan::Limit(Box::new(self.plan.clone()), n))
+        self.with(Plan::Limit(Box::new(self.owned()), n))
     }
 
     /// The same under a name, to qualify columns with.
     pub fn alias(&self, name: &str) -> Self {
-        self.with(Plan::Alias(Box::new(self.plan.clone()), name.to_string()))
+        self.with(Plan::Alias(Box::new(self.owned()), name.to_string()))
     }
 
     /// The output columns.
@@ -297,7 +304,7 @@ impl DataFrame {
     /// seen by a delay such as `10 minutes`: rows that are further behind may come too late. What
     /// reads no stream is not changed.
     pub fn with_watermark(&self, column: &str, delay: &str) -> PlanResult<Self> {
-        Ok(self.with(windows::with_watermark(self.plan.clone(), &col(column), delay)?))
+        Ok(self.with(windows::with_watermark(self.owned(), &col(column), delay)?))
     }
 
     /// Limits how far ahead of the clock event times may be, such as `1 hour`; called on what
@@ -305,7 +312,7 @@ impl DataFrame {
     /// the query: it does not move the watermark, is counted, and goes to the function of
     /// [`on_late`](StreamWriter::on_late) if there is one.
     pub fn with_max_future_skew(&self, skew: &str) -> PlanResult<Self> {
-        Ok(self.with(windows::with_max_future_skew(self.plan.clone(), skew)?))
+        Ok(self.with(windows::with_max_future_skew(self.owned(), skew)?))
     }
 
     /// The first of the rows that are equal in some columns, or in all if none are named. With an
@@ -315,7 +322,7 @@ impl DataFrame {
         columns: impl IntoIterator<Item = &'n str>,
     ) -> PlanResult<Self> {
         let names: Vec<&str> = columns.into_iter().collect();
-        Ok(self.with(windows::deduplicate(self.plan.clone(), &names, false)?))
+        Ok(self.with(windows::deduplicate(self.owned(), &names, false)?))
     }
 
     /// The same; a key is forgotten when the watermark has passed the time of its first row by the
@@ -325,7 +332,7 @@ impl DataFrame {
         columns: impl IntoIterator<Item = &'n str>,
     ) -> PlanResult<Self> {
         let names: Vec<&str> = columns.into_iter().collect();
-        Ok(self.with(windows::deduplicate(self.plan.clone(), &names, true)?))
+        Ok(self.with(windows::deduplicate(self.owned(), &names, true)?))
     }
 
     /// Each row once: [`drop_duplicates`](Self::drop_duplicates) by all columns.
@@ -352,7 +359,7 @@ impl GroupedData {
     pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
         let select: Vec<Expr> = self.keys.iter().cloned().chain(aggregates).collect();
-        let input = self.of.plan.clone();
+        let input = self.of.owned();
         let plan = self.of.analyse(|| {
             let grouping = Grouping::with_sets(input, &self.keys, self.sets.clone(), &select)?;
             grouping.finish(&select, None)

@@ -5,6 +5,7 @@ use super::dataframe::DataFrame;
 use super::progress::Progress;
 use super::query::{QueryError, StreamingQuery};
 use super::{Session, StreamReader, StreamWriter};
+use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::sql::job::{Statement, Tokens, parse};
@@ -87,6 +88,15 @@ impl Session {
         text: &str,
         show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
+        // One stack for all statements.
+        on_large_stack(|| self.statements(text, show))
+    }
+
+    fn statements(
+        &self,
+        text: &str,
+        show: &mut dyn FnMut(DataFrame) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
         let reading = self.lock().settings.literals;
         for statement in parse(text, reading)? {
             match self.prepared(statement)? {
@@ -100,7 +110,7 @@ impl Session {
                     show(self.create_data_frame(schema, rows))?;
                 }
                 Some(Statement::StreamingTable { name, format, options, query, place }) => {
-                    let writer = self.streaming_table(&name, &format, options, &query)?;
+                    let writer = self.streaming_table(&name, &format, options, query)?;
                     let trigger = writer.check().map_err(|error| error.at(place))?;
                     if !matches!(trigger, Trigger::Once | Trigger::AvailableNow) {
                         return Err(PlanError::new(
@@ -129,7 +139,7 @@ impl Session {
         name: &str,
         format: &str,
         options: Options,
-        query: &Tokens,
+        query: Tokens,
     ) -> PlanResult<StreamWriter> {
         let mut plan = query.plan(&*self.lock())?;
         if !plan.is_streaming() {
@@ -148,6 +158,10 @@ impl Session {
 
     /// Reads a job file: names its views and checks its queries.
     pub fn job(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
+        on_large_stack(|| self.queries(text, overrides))
+    }
+
+    fn queries(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
         let reading = self.lock().settings.literals;
         let statements = parse(text, reading)?;
@@ -173,7 +187,7 @@ impl Session {
                         }
                         false => error,
                     };
-                    let made = self.streaming_table(&name, &format, options, &query);
+                    let made = self.streaming_table(&name, &format, options, query);
                     let mut writer = made.map_err(named)?;
                     if let Some(trigger) = overrides.trigger {
                         writer = writer.trigger(trigger);

@@ -67,7 +67,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 type MakeConsole = Box<dyn Fn() -> Box<dyn Write + Send> + Send>;
 
 struct Inner {
-    views: BTreeMap<String, Plan>,
+    /// By their names in lower case, with the names as they are written.
+    views: BTreeMap<String, (String, Arc<Plan>)>,
     streams: BTreeMap<String, MemoryStream>,
     tables: BTreeMap<String, MemoryTable>,
     functions: BTreeMap<String, Arc<UserFunction>>,
@@ -90,10 +91,8 @@ impl Default for Session {
 
 impl Catalog for Inner {
     fn relation(&self, name: &str) -> Option<Plan> {
-        let other_case =
-            || Some(self.views.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1);
-        if let Some(plan) = self.views.get(name).or_else(other_case) {
-            return Some(plan.clone());
+        if let Some((_, plan)) = self.views.get(&name.to_ascii_lowercase()) {
+            return Some(Plan::clone(plan));
         }
         let (name, table) = self.tables.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         Some(Plan::Scan(Scan {
@@ -108,7 +107,7 @@ impl Catalog for Inner {
         }))
     }
     fn names(&self) -> Vec<String> {
-        self.views.keys().chain(self.tables.keys()).cloned().collect()
+        self.views.values().map(|(name, _)| name).chain(self.tables.keys()).cloned().collect()
     }
     fn function(&self, name: &str) -> Option<Arc<UserFunction>> {
         self.functions.get(&name.to_ascii_lowercase()).cloned()
@@ -271,8 +270,9 @@ impl Session {
         self.lock().tables.get(query_name).cloned()
     }
 
-    pub(crate) fn register(&self, name: &str, plan: Plan) {
-        self.lock().views.insert(name.to_string(), plan);
+    pub(crate) fn register(&self, name: &str, plan: impl Into<Arc<Plan>>) {
+        let view = (name.to_string(), plan.into());
+        self.lock().views.insert(name.to_ascii_lowercase(), view);
     }
 }
 

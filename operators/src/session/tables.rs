@@ -9,6 +9,7 @@ use crate::table::physical::too_many;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 /// The format of the result of a memory sink, read as a table.
@@ -64,9 +65,25 @@ fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
     outcome.map(|()| made)
 }
 
+/// Whether something of a plan is read when the query starts.
+fn has_tables(plan: &Plan) -> bool {
+    fn reads(expr: &Resolved) -> bool {
+        matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads)
+    }
+    let own = match plan {
+        Plan::Join(_) => true,
+        Plan::Scan(scan) => scan.format == MEMORY_TABLE,
+        _ => plan.exprs().into_iter().any(reads),
+    };
+    own || plan.inputs().into_iter().any(has_tables)
+}
+
 /// The plan with what its tables hold now.
-pub(super) fn read(plan: Plan, session: &Session) -> Result<Plan, QueryError> {
-    replaced(plan, &mut |plan: Plan, single| -> Result<_, QueryError> {
+pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan>, QueryError> {
+    if !has_tables(plan) {
+        return Ok(Cow::Borrowed(plan));
+    }
+    let read = replaced(plan.clone(), &mut |plan: Plan, single| -> Result<_, QueryError> {
         if let Plan::Scan(scan) = &plan
             && scan.format == MEMORY_TABLE
         {
@@ -74,13 +91,17 @@ pub(super) fn read(plan: Plan, session: &Session) -> Result<Plan, QueryError> {
         }
         let rows = DataFrame::new(session.clone(), plan).collect()?;
         if single && rows.len() > 1 { Err(too_many().into()) } else { Ok(rows) }
-    })
+    });
+    read.map(Cow::Owned)
 }
 
 /// The plan with no rows in its tables: what is asked of it before it is run.
-pub(super) fn left_out(plan: Plan) -> Plan {
-    let none = replaced(plan, &mut |_, _| Ok::<_, Infallible>(Vec::new()));
+pub(super) fn left_out(plan: &Plan) -> Cow<'_, Plan> {
+    if !has_tables(plan) {
+        return Cow::Borrowed(plan);
+    }
+    let none = replaced(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()));
     match none {
-        Ok(plan) => plan,
+        Ok(plan) => Cow::Owned(plan),
     }
 }

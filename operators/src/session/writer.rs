@@ -37,6 +37,7 @@ use millstream_engine::job::{Config, Job};
 use millstream_engine::latency::{EpochLatency, Latency, LatencyRecorder};
 use millstream_engine::seam::{Env, RealEnv, SimEnv};
 use millstream_engine::tasklet::{SourceTasklet, Tasklet};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -125,8 +126,9 @@ impl StreamWriter {
             ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
-        let (job, parts) =
-            self.assemble(Job::new("batch", job_config)?, &prepared, &settings, &name)?;
+        // It has no checkpoint and no reports of progress, which its shape is for.
+        let (job, shape) = (Job::new("batch", job_config)?, Shape::default());
+        let (job, parts) = self.assemble(job, &prepared, &settings, &name, shape)?;
         let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
         let table = session.lock().tables.remove(&name);
         let notice = session.lock().notice;
@@ -262,7 +264,7 @@ impl StreamWriter {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
-        check_output_mode(&tables::left_out(self.frame.plan.clone()), mode)?;
+        check_output_mode(&tables::left_out(&self.frame.plan), mode)?;
         join::check_optimized(&self.frame.plan)?;
         let infers = self.settings().schema_inference;
         let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
@@ -410,7 +412,7 @@ impl StreamWriter {
             chains.into_iter().enumerate().map(of_part).collect()
         };
         let meaning = (prepared.mode, settings.semantics);
-        let lowered = tables::left_out(plan.clone());
+        let lowered = tables::left_out(plan);
         lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
@@ -475,7 +477,8 @@ impl StreamWriter {
         };
         let job = Job::in_env("simulated", config, world.clone())?;
         let name = prepared.name.as_deref().unwrap_or("simulated");
-        let (job, _) = self.assemble(job, &prepared, &settings, name)?;
+        let shape = self.shape(&prepared)?;
+        let (job, _) = self.assemble(job, &prepared, &settings, name, shape)?;
         Ok(job.simulate(world, seed)?)
     }
 
@@ -502,7 +505,8 @@ impl StreamWriter {
             Some((env, _)) => Job::in_env(name, config, env.clone())?,
             None => Job::new(name, config)?,
         };
-        let (job, parts) = self.assemble(job, prepared, settings, name)?;
+        let shape = self.shape(prepared)?;
+        let (job, parts) = self.assemble(job, prepared, settings, name, shape)?;
         let running = job.start()?;
         if let Some(notice) = running.core_notice() {
             (self.frame.session.lock().notice)(&format!("query {name}: {notice}"));
@@ -522,7 +526,7 @@ impl StreamWriter {
 
     /// What a checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
-        let plan = &tables::left_out(self.frame.plan.clone());
+        let plan = &*tables::left_out(&self.frame.plan);
         let settings = self.settings().formats;
         let mut identities = Vec::new();
         for scan in sources(plan) {
@@ -553,8 +557,8 @@ impl StreamWriter {
         prepared: &Prepared,
         settings: &Settings,
         name: &str,
+        shape: Shape,
     ) -> Result<(Job, Parts), QueryError> {
-        let shape = self.shape(prepared)?;
         if let Some(folder) = &prepared.checkpoint {
             job.open_checkpoint(folder, &shape)?;
         }
@@ -570,9 +574,10 @@ impl StreamWriter {
             let of = (&session, &settings.formats);
             make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
         };
-        let mut plan = tables::read(self.frame.plan.clone(), &self.frame.session)?;
+        let whole = self.frame.plan.clone();
+        let mut plan = tables::read(&whole, &self.frame.session)?;
         if let Some(default_ms) = settings.max_future_skew_ms {
-            plan = with_default_skew(plan, default_ms);
+            plan = Cow::Owned(with_default_skew(plan.into_owned(), default_ms));
         }
         let meaning = (prepared.mode, settings.semantics);
         let outputs = (chain, self.late.take());

@@ -3,7 +3,7 @@
 use super::analyze::{boolean, has_aggregate};
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::coercion::check_order;
-use super::expr::resolve::{Scope, expand_stars, expect_type, resolve};
+use super::expr::resolve::{Scope, expect_type, resolve, without_stars};
 use super::expr::user::{UserAggregate, aggregate_args};
 use super::expr::{Expr, Node, Resolved};
 use super::types::DataType;
@@ -296,7 +296,7 @@ pub fn resolve_call(
             place,
         });
     }
-    let args = &expand_stars(scope, args)?;
+    let args = without_stars(scope, args)?;
     let resolved = args.iter().map(|arg| resolve(arg, scope)).collect::<PlanResult<Vec<_>>>()?;
     let (least, most) = match function {
         F::Count => (1, usize::MAX),

@@ -5,15 +5,17 @@ use super::aggregates::{AggregateFunction, LATER};
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{
     Scope, ScopeColumn, common_type, expand_stars, expect_type, resolve, resolve_with,
+    without_stars,
 };
 use super::expr::rules::Rules;
-use super::expr::{Expr, Node, Resolved, functions};
+use super::expr::{Expr, Node, Resolved, functions, lower};
 use super::generate::{Generator, is_generator};
 use super::physical::placement;
 use super::plan::{METADATA, Plan, SortKey};
 use super::types::DataType;
 use super::value::Value;
 use super::windows::{event_key, has_watermark, session_key, tag, windowed};
+use std::borrow::Cow;
 
 /// What reaches the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,24 +119,21 @@ pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
 /// `SELECT` without aggregates; generators may stand among the expressions.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
     // What is added for one is no column of `*`.
-    let exprs = match exprs {
-        exprs if exprs.iter().any(|e| matches!(e, Expr::Star(None))) => {
-            let scope = input.scope();
-            let one = |expr: &Expr| match expr {
-                Expr::Star(None) => expand_stars(&scope, std::slice::from_ref(expr)),
-                other => Ok(vec![other.clone()]),
-            };
-            exprs.iter().map(one).collect::<PlanResult<Vec<_>>>()?.concat()
-        }
-        exprs => exprs.to_vec(),
-    };
+    let mut exprs = Cow::Borrowed(exprs);
+    if exprs.iter().any(|e| matches!(e, Expr::Star(None))) {
+        let scope = input.scope();
+        let one = |expr: &Expr| match expr {
+            Expr::Star(None) => expand_stars(&scope, std::slice::from_ref(expr)),
+            other => Ok(vec![other.clone()]),
+        };
+        exprs = Cow::Owned(exprs.iter().map(one).collect::<PlanResult<Vec<_>>>()?.concat());
+    }
     let input = with_metadata_for(input, &exprs);
-    let (input, window) = windowed(input, &exprs)?;
-    let exprs = match &window {
-        Some(window) => exprs.iter().map(|expr| window.rewrite(expr)).collect(),
-        None => exprs,
-    };
-    let exprs = expand_stars(&input.scope(), &exprs)?;
+    let (input, window) = windowed(input, exprs.iter())?;
+    if let Some(window) = &window {
+        exprs = Cow::Owned(exprs.iter().map(|expr| window.rewrite(expr)).collect());
+    }
+    let exprs = without_stars(&input.scope(), &exprs)?;
     let is_made = |expr: &Expr| is_generator(unaliased(expr));
     let width = input.width();
     let mut input = input;
@@ -223,10 +222,10 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
-            let of_sets = matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id");
+            let of_sets = matches!(&*lower(name), "grouping" | "grouping_id");
             of_sets
                 || AggregateFunction::of(name).is_some() && !with_lambda
-                || LATER.contains(&name.to_ascii_lowercase().as_str())
+                || LATER.contains(&&*lower(name))
                 || args.iter().any(has_aggregate)
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_aggregate(expr),
@@ -254,8 +253,7 @@ pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));
-            let known = AggregateFunction::of(name).is_some()
-                || LATER.contains(&name.to_ascii_lowercase().as_str());
+            let known = AggregateFunction::of(name).is_some() || LATER.contains(&&*lower(name));
             known && !with_lambda
         }
         _ => false,

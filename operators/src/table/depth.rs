@@ -38,9 +38,19 @@ pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     if stacker::remaining_stack().is_some_and(|left| left > STACK / 2) {
         return planning();
     }
+    counted_anew(|| stacker::grow(STACK, planning))
+}
+
+/// Runs the planning of one statement of a text: the same, with bounds of its own. To map a stack
+/// costs more than to plan a short statement, so that a text of many runs on one.
+pub fn statement<T>(planning: impl FnOnce() -> T) -> T {
+    counted_anew(|| on_large_stack(planning))
+}
+
+fn counted_anew<T>(planning: impl FnOnce() -> T) -> T {
     let _levels = Restore(&LEVELS, LEVELS.replace(0));
     let _copies = Restore(&COPIES, COPIES.replace(0));
-    stacker::grow(STACK, planning)
+    planning()
 }
 
 /// The error of a text that is nested too deeply, or makes too much.
@@ -102,5 +112,15 @@ mod tests {
                 assert!(spend(1).is_err());
             });
         }
+    }
+
+    #[test]
+    fn each_statement_on_one_stack_has_bounds_of_its_own() {
+        on_large_stack(|| {
+            for _ in 0..2 {
+                assert_eq!(statement(|| spend(MOST_COPIES)), Ok(()));
+            }
+            assert_eq!(spend(MOST_COPIES), Ok(()), "what a statement spends is not the text's");
+        });
     }
 }

@@ -5,7 +5,7 @@
 
 use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, resolve};
-use super::expr::{Expr, Resolved, functions};
+use super::expr::{Expr, Resolved, functions, lower};
 use super::types::DataType;
 use super::value::Value;
 
@@ -41,7 +41,7 @@ pub struct Generator {
 pub fn is_generator(expr: &Expr) -> bool {
     let Expr::Call { name, .. } = expr else { return false };
     matches!(
-        name.to_ascii_lowercase().as_str(),
+        &*lower(name),
         "explode"
             | "explode_outer"
             | "posexplode"

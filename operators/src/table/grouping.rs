@@ -8,12 +8,13 @@ use super::error::{PlanError, PlanResult};
 use super::expr::resolve::{Scope, resolve, resolve_with};
 use super::expr::rules::Rules;
 use super::expr::share::fingerprint;
-use super::expr::{Expr, Node, Resolved, functions};
+use super::expr::{Expr, Node, Resolved, functions, lower};
 use super::generate::{Generator, Parts, is_generator};
 use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
 use super::windows::{Window, windowed};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// `GROUP BY`, with what stands in SELECT, HAVING and ORDER BY above it.
@@ -83,7 +84,7 @@ struct Calls {
 
 impl Calls {
     /// Where a call stands.
-    fn place(&mut self, call: &AggregateCall) -> usize {
+    fn place(&mut self, call: AggregateCall) -> usize {
         let parts = call.args.iter().chain(&call.filter).map(fingerprint);
         let place = parts.fold(0, |all: u64, part| all.rotate_left(1) ^ part);
         let same = |c: &AggregateCall| {
@@ -95,7 +96,7 @@ impl Calls {
             return *at;
         }
         places.push(self.all.len());
-        self.all.push(call.clone());
+        self.all.push(call);
         self.all.len() - 1
     }
 }
@@ -261,18 +262,20 @@ impl Grouping {
     }
 
     /// An expression as it was written, with the window that the groups have.
-    fn rewritten(&self, expr: &Expr) -> Expr {
-        self.window.as_ref().map_or_else(|| expr.clone(), |window| window.rewrite(expr))
+    fn rewritten<'e>(&self, expr: &'e Expr) -> Cow<'e, Expr> {
+        match &self.window {
+            Some(window) => Cow::Owned(window.rewrite(expr)),
+            None => Cow::Borrowed(expr),
+        }
     }
 
     /// The column of a call, which is computed once however often it stands there.
     fn placed(calls: &mut Calls, keys: usize, call: AggregateCall) -> Resolved {
-        let at = calls.place(&call);
-        Resolved {
-            node: Node::Column(keys + at, call.name),
-            data_type: call.data_type,
-            nullable: call.function.is_nullable(),
-        }
+        // Equal calls may be written in different ways, each of which has a name of its own.
+        let node = |at, name| Node::Column(keys + at, name);
+        let (data_type, nullable) = (call.data_type.clone(), call.function.is_nullable());
+        let name = call.name.clone();
+        Resolved { node: node(calls.place(call), name), data_type, nullable }
     }
 
     /// Resolves an expression over the groups: keys and aggregates become columns.
@@ -281,20 +284,20 @@ impl Grouping {
         let (has_sets, is_total) = (self.sets.is_some(), self.is_total);
         let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
             if let Expr::Call { name, args, .. } = part
-                && matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
+                && matches!(&*lower(name), "grouping" | "grouping_id")
             {
-                let name = name.to_ascii_lowercase();
+                let name = lower(name);
                 return Self::set_number(keys, is_total, &name, args, scope).map(Some);
             }
             if let Expr::Call { name, .. } = part
                 && has_aggregate_itself(part)
             {
-                let lower = name.to_ascii_lowercase();
+                let lower = lower(name);
                 if let Some(function) = AggregateFunction::of(&lower) {
                     let call = resolve_call(function, part, scope)?;
                     return Ok(Some(Self::placed(calls, keys.len(), call)));
                 }
-                if LATER.contains(&lower.as_str()) {
+                if LATER.contains(&&*lower) {
                     return Err(PlanError::not_yet(format_args!("the aggregate `{lower}`")));
                 }
             }
@@ -353,9 +356,16 @@ impl Grouping {
         order: &[&Expr],
     ) -> PlanResult<(Plan, Vec<usize>)> {
         let mut columns = Vec::new();
-        let select: Vec<Expr> = select.iter().map(|expr| self.rewritten(expr)).collect();
+        let rewritten: Vec<Expr>;
+        let select = match &self.window {
+            Some(window) => {
+                rewritten = select.iter().map(|expr| window.rewrite(expr)).collect();
+                &rewritten
+            }
+            None => select,
+        };
         let having = having.map(|expr| self.rewritten(expr));
-        let (select, having) = (select.as_slice(), having.as_ref());
+        let having = having.as_deref();
         for expr in select {
             self.check_numbers(expr)?;
         }
@@ -405,8 +415,8 @@ impl Grouping {
     fn check_numbers(&self, expr: &Expr) -> PlanResult<()> {
         match expr {
             Expr::Call { name, args, place, .. } => {
-                let name = name.to_ascii_lowercase();
-                if matches!(name.as_str(), "grouping" | "grouping_id") {
+                let name = lower(name);
+                if matches!(&*name, "grouping" | "grouping_id") {
                     let made =
                         Self::set_number(&self.keys, self.is_total, &name, args, &self.scope);
                     return made.map(|_| ()).map_err(|error| error.at(*place));
@@ -598,7 +608,7 @@ fn with_outputs(expr: &Expr, select: &[Expr]) -> Expr {
 fn has_grouping_function(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
-            matches!(name.to_ascii_lowercase().as_str(), "grouping" | "grouping_id")
+            matches!(&*lower(name), "grouping" | "grouping_id")
                 || args.iter().any(has_grouping_function)
         }
         Expr::Cast { expr, .. } | Expr::Alias(expr, _) => has_grouping_function(expr),

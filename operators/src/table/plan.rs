@@ -12,6 +12,7 @@ use super::sources::{SourceId, readers};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
 use super::windows::{Tag, tag};
+use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
 use std::fmt::Write;
 
@@ -219,9 +220,9 @@ pub enum Plan {
 
 impl Plan {
     /// The plan's inputs.
-    pub fn inputs(&self) -> Vec<&Plan> {
+    pub fn inputs(&self) -> SmallVec<[&Plan; 2]> {
         match self {
-            Self::Scan(_) | Self::Values(..) => Vec::new(),
+            Self::Scan(_) | Self::Values(..) => SmallVec::new(),
             Self::Project(input, _)
             | Self::Filter(input, _)
             | Self::Generate(input, _)
@@ -233,9 +234,28 @@ impl Plan {
             | Self::Qualified(input, _)
             | Self::Offset(input, _)
             | Self::Watermark { input, .. }
-            | Self::Deduplicate { input, .. } => vec![input],
+            | Self::Deduplicate { input, .. } => smallvec![&**input],
             Self::Union(inputs) => inputs.iter().collect(),
-            Self::Join(join) => vec![&join.left, &join.right],
+            Self::Join(join) => smallvec![&join.left, &join.right],
+        }
+    }
+
+    /// The expressions of this operator alone, each as a whole.
+    pub fn exprs(&self) -> SmallVec<[&Resolved; 2]> {
+        match self {
+            Self::Project(_, exprs) => exprs.iter().map(|(expr, _)| expr).collect(),
+            Self::Filter(_, condition) => smallvec![condition],
+            Self::Generate(_, generator) => smallvec![&generator.array],
+            Self::Aggregate(_, keys, calls) => {
+                let of_calls = calls.iter().flat_map(|call| call.args.iter().chain(&call.filter));
+                keys.iter().map(|(key, _)| key).chain(of_calls).collect()
+            }
+            Self::Sort(_, keys) => keys.iter().map(|key| &key.expr).collect(),
+            Self::Join(join) => {
+                let among = join.among.iter().flat_map(|(left, right)| [left, right]);
+                join.condition.iter().chain(among).collect()
+            }
+            _ => SmallVec::new(),
         }
     }
 
@@ -374,7 +394,10 @@ impl Plan {
 
     /// Whether a stream is among the sources.
     pub fn is_streaming(&self) -> bool {
-        self.scans().iter().any(|scan| scan.streaming)
+        match self {
+            Self::Scan(scan) => scan.streaming,
+            _ => self.inputs().into_iter().any(Plan::is_streaming),
+        }
     }
 
     /// The same with every source, those of subqueries left out, a stream.
@@ -395,10 +418,15 @@ impl Plan {
 
     /// What reads sources, from left to right; see [`sources`](super::sources::sources).
     pub fn scans(&self) -> Vec<&Scan> {
-        match self {
-            Self::Scan(scan) => vec![scan],
-            _ => self.inputs().into_iter().flat_map(Plan::scans).collect(),
+        fn collect<'p>(plan: &'p Plan, scans: &mut Vec<&'p Scan>) {
+            match plan {
+                Plan::Scan(scan) => scans.push(scan),
+                _ => plan.inputs().into_iter().for_each(|input| collect(input, scans)),
+            }
         }
+        let mut scans = Vec::new();
+        collect(self, &mut scans);
+        scans
     }
 
     /// The columns that an expression over this plan may name.
@@ -533,7 +561,31 @@ impl Plan {
 
     /// Number of output columns.
     pub fn width(&self) -> usize {
-        self.scope().columns.len()
+        match self {
+            Self::Scan(scan) => scan.schema.fields.len(),
+            Self::Values(schema, _) => schema.fields.len(),
+            Self::Project(_, exprs) => exprs.len(),
+            Self::Aggregate(_, keys, calls) => keys.len() + calls.len(),
+            Self::Union(inputs) => inputs.first().map_or(0, Plan::width),
+            Self::Generate(input, generator) => input.width() + generator.columns().len(),
+            Self::Join(join) => {
+                join.left.width()
+                    + match join.kind {
+                        JoinKind::LeftSemi | JoinKind::LeftAnti => 0,
+                        JoinKind::Exists | JoinKind::In => 1,
+                        _ => join.right.width(),
+                    }
+            }
+            Self::Filter(input, _)
+            | Self::Sort(input, _)
+            | Self::Limit(input, _)
+            | Self::Alias(input, _)
+            | Self::AliasFrom(input, ..)
+            | Self::Qualified(input, _)
+            | Self::Offset(input, _)
+            | Self::Watermark { input, .. }
+            | Self::Deduplicate { input, .. } => input.width(),
+        }
     }
 
     /// Whether any part of the plan aggregates.

@@ -8,6 +8,7 @@
 use super::expr::{Node, Resolved};
 use super::plan::{Plan, Scan};
 use super::types::Field;
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +36,12 @@ impl Scan {
 pub fn sources(plan: &Plan) -> Vec<&Scan> {
     let mut sources: Vec<&Scan> = Vec::new();
     for scan in plan.scans() {
-        match sources.iter_mut().find(|source| source.shares_source(scan)) {
+        // A table shares its source with no other.
+        let found = match scan.streaming {
+            true => sources.iter_mut().find(|source| source.shares_source(scan)),
+            false => None,
+        };
+        match found {
             Some(source) if width(source) < width(scan) => *source = scan,
             Some(_) => {}
             None => sources.push(scan),
@@ -55,9 +61,17 @@ fn width(scan: &Scan) -> usize {
 
 /// The same plan, in which all that read a stream read the same columns of it: where one of them
 /// asks for the metadata of files, which comes behind the other columns, the others drop it.
-pub fn with_equal_readers(plan: &Plan) -> Plan {
-    let sources: Vec<Scan> = sources(plan).into_iter().cloned().collect();
-    widened(plan.clone(), &sources)
+pub fn with_equal_readers(plan: &Plan) -> Cow<'_, Plan> {
+    let sources = sources(plan);
+    let is_narrow = |scan: &&Scan| {
+        let is_wider = |source: &&Scan| source.shares_source(scan) && width(source) > width(scan);
+        scan.streaming && sources.iter().any(is_wider)
+    };
+    if !plan.scans().iter().any(is_narrow) {
+        return Cow::Borrowed(plan);
+    }
+    let sources: Vec<Scan> = sources.into_iter().cloned().collect();
+    Cow::Owned(widened(plan.clone(), &sources))
 }
 
 fn widened(plan: Plan, sources: &[Scan]) -> Plan {

@@ -6,7 +6,7 @@ use super::datetime::interval::{self, Length};
 use super::error::{PlanError, PlanResult};
 use super::expr::coercion::Accepts;
 use super::expr::resolve::{Scope, resolve};
-use super::expr::{Expr, Node, Resolved, functions};
+use super::expr::{Expr, Node, Resolved, functions, lower};
 use super::generate::{Generator, Parts};
 use super::join::qualified;
 use super::optimize::reads;
@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::row::{Row, Slot};
 use super::types::DataType;
 use super::value::Value;
+use std::collections::HashSet;
 
 /// The qualifier of the column of a window.
 const QUALIFIER: &str = "window of the query";
@@ -267,9 +268,7 @@ pub fn with_watermark(input: Plan, column: &Expr, delay: &str) -> PlanResult<Pla
 /// The calls of window functions in an expression.
 fn calls<'e>(expr: &'e Expr, found: &mut Vec<&'e Expr>) {
     match expr {
-        Expr::Call { name, .. }
-            if matches!(name.to_ascii_lowercase().as_str(), "window" | "session_window") =>
-        {
+        Expr::Call { name, .. } if matches!(&*lower(name), "window" | "session_window") => {
             found.push(expr);
         }
         Expr::Call { args, filter, .. } => {
@@ -361,13 +360,8 @@ pub fn windowed<'e>(
     let mut found = Vec::new();
     exprs.into_iter().for_each(|expr| calls(expr, &mut found));
     // The same call in GROUP BY and SELECT is one window.
-    let mut texts = Vec::new();
-    found.retain(|call| {
-        let text = call.to_string();
-        let new = !texts.contains(&text);
-        texts.push(text);
-        new
-    });
+    let mut texts = HashSet::new();
+    found.retain(|call| texts.insert(call.to_string()));
     match found.as_slice() {
         [] => Ok((input, None)),
         [call @ Expr::Call { name, args, .. }] => {

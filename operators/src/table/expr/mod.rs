@@ -22,6 +22,8 @@ use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
 use millstream_engine::event_time::BatchTimes;
+use smallvec::{SmallVec, smallvec};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use user::{UserAggregate, UserFunction};
@@ -484,6 +486,14 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result
     Ok(())
 }
 
+/// A function's name in lower case, which nearly every name is as it is written.
+pub fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Cow::Owned(name.to_ascii_lowercase());
+    }
+    Cow::Borrowed(name)
+}
+
 /// Whether a function gives the same value for each row of a batch.
 fn steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
@@ -491,16 +501,18 @@ fn steady(name: &str) -> bool {
 
 impl Resolved {
     /// The parts that it is made of.
-    pub fn children(&self) -> Vec<&Resolved> {
+    pub fn children(&self) -> SmallVec<[&Resolved; 4]> {
         match &self.node {
             Node::Column(..)
             | Node::Variable(..)
             | Node::Literal(_)
             | Node::Scalar(_)
             | Node::Carried
-            | Node::BatchTime(_) => Vec::new(),
+            | Node::BatchTime(_) => SmallVec::new(),
             Node::Call(_, args) | Node::User(_, args) | Node::Chain(args) => args.iter().collect(),
-            Node::Cast(inner, _) | Node::Lambda(_, inner) | Node::Shared(_, inner) => vec![inner],
+            Node::Cast(inner, _) | Node::Lambda(_, inner) | Node::Shared(_, inner) => {
+                smallvec![&**inner]
+            }
             Node::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(when, then)| [when, then]);
                 branches.chain(otherwise.as_deref()).collect()

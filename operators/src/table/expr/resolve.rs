@@ -9,6 +9,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use crate::table::windows::Tag;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -206,6 +207,14 @@ pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
     }
 }
 
+/// The same, of an expression that is not needed any more.
+pub fn into_chosen(expr: Expr, scope: &Scope) -> Expr {
+    match expr {
+        Expr::Call { ref name, .. } if name == COLUMN_OR_FUNCTION => chosen(&expr, scope).clone(),
+        other => other,
+    }
+}
+
 /// What a caller of [`resolve_with`] may put in the place of an expression.
 pub type Hook<'h> = dyn FnMut(&Expr) -> PlanResult<Option<Resolved>> + 'h;
 
@@ -315,14 +324,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             }
             // A misspelt name before anything that its arguments may lack.
             functions::check_name(name)?;
-            let with_columns;
-            let is_star = |arg: &Expr| matches!(arg, Expr::Star(_) | Expr::StarExcept(..));
-            let args = if args.iter().any(is_star) {
-                with_columns = expand_stars(scope, args)?;
-                &with_columns
-            } else {
-                args
-            };
+            let args = without_stars(scope, args)?;
             let mut resolved = Vec::with_capacity(args.len());
             for (i, arg) in args.iter().enumerate() {
                 resolved.push(if functions::may_leave_out(name, i) {
@@ -334,6 +336,15 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             functions::resolve(name, resolved)
         }
     }
+}
+
+/// Expressions of a list without its `*`: borrowed if it has none.
+pub fn without_stars<'e>(scope: &Scope, exprs: &'e [Expr]) -> PlanResult<Cow<'e, [Expr]>> {
+    let is_star = |expr: &Expr| matches!(expr, Expr::Star(_) | Expr::StarExcept(..));
+    if exprs.iter().any(is_star) {
+        return expand_stars(scope, exprs).map(Cow::Owned);
+    }
+    Ok(Cow::Borrowed(exprs))
 }
 
 /// Replaces `*` by columns.

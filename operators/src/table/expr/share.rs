@@ -13,44 +13,80 @@ const MOST_PARTS: usize = 2048;
 /// What a part must cost for keeping its value to pay, in operators.
 const LEAST_COST: usize = 4;
 
-/// What an expression costs, in operators; a named function counts for four.
-fn cost(expr: &Resolved) -> usize {
-    let own = match &expr.node {
-        Node::Call(name, _) if super::functions::is_operator(name) => 1,
-        Node::Call(..) | Node::User(..) => 4,
-        Node::Cast(..) | Node::Case(..) => 2,
-        _ => 0,
-    };
-    own + expr.children().into_iter().map(cost).sum::<usize>()
+/// What is known of an expression and each of its parts, in the order of a walk from the top.
+#[derive(Clone, Copy)]
+struct Facts {
+    /// Equal expressions have equal ones, others hardly ever.
+    fingerprint: u64,
+    /// What it costs, in operators.
+    cost: usize,
+    /// Whether its value is the same wherever it stands in the expressions of a record.
+    movable: bool,
+    /// Expressions in it, itself included.
+    size: usize,
 }
 
-/// Whether its value is the same wherever it stands in the expressions of a record.
-fn is_movable(expr: &Resolved) -> bool {
-    let own = match &expr.node {
-        Node::Variable(..) | Node::Shared(..) | Node::Carried => false,
-        Node::Call(name, _) => is_deterministic(name),
-        _ => true,
-    };
-    own && expr.children().into_iter().all(is_movable)
+impl Facts {
+    /// Notes the facts of an expression behind those of what stands before it: one walk over all
+    /// parts, for a walk from each part would cost the square of the depth.
+    fn note(expr: &Resolved, all: &mut Vec<Self>) -> Self {
+        let at = all.len();
+        // A named function counts for four operators.
+        let cost = match &expr.node {
+            Node::Call(name, _) if super::functions::is_operator(name) => 1,
+            Node::Call(..) | Node::User(..) => 4,
+            Node::Cast(..) | Node::Case(..) => 2,
+            _ => 0,
+        };
+        let movable = match &expr.node {
+            Node::Variable(..) | Node::Shared(..) | Node::Carried => false,
+            Node::Call(name, _) => is_deterministic(name),
+            _ => true,
+        };
+        let mut own = Self { fingerprint: 0, cost, movable, size: 1 };
+        all.push(own);
+        let mut hasher = DefaultHasher::new();
+        write_own(expr, &mut hasher);
+        for child in expr.children() {
+            let part = Self::note(child, all);
+            part.fingerprint.hash(&mut hasher);
+            own.cost += part.cost;
+            own.movable &= part.movable;
+            own.size += part.size;
+        }
+        own.fingerprint = hasher.finish();
+        all[at] = own;
+        own
+    }
+
+    fn of(expr: &Resolved) -> Vec<Self> {
+        let mut all = Vec::new();
+        Self::note(expr, &mut all);
+        all
+    }
+
+    fn is_candidate(&self, expr: &Resolved) -> bool {
+        matches!(expr.node, Node::Call(..) | Node::User(..) | Node::Cast(..) | Node::Case(..))
+            && self.cost >= LEAST_COST
+            && self.movable
+    }
 }
 
-fn is_candidate(expr: &Resolved) -> bool {
-    matches!(expr.node, Node::Call(..) | Node::User(..) | Node::Cast(..) | Node::Case(..))
-        && cost(expr) >= LEAST_COST
-        && is_movable(expr)
+fn write_own(expr: &Resolved, hasher: &mut DefaultHasher) {
+    std::mem::discriminant(&expr.node).hash(hasher);
+    match &expr.node {
+        Node::Column(index, _) | Node::Variable(index, _) => index.hash(hasher),
+        Node::Literal(Value::Long(value)) => value.hash(hasher),
+        Node::Literal(Value::String(text)) => text.hash(hasher),
+        Node::Call(name, _) => name.hash(hasher),
+        _ => {}
+    }
 }
 
 /// A number that equal expressions have in common, and others hardly ever.
 pub fn fingerprint(expr: &Resolved) -> u64 {
     fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
-        std::mem::discriminant(&expr.node).hash(hasher);
-        match &expr.node {
-            Node::Column(index, _) | Node::Variable(index, _) => index.hash(hasher),
-            Node::Literal(Value::Long(value)) => value.hash(hasher),
-            Node::Literal(Value::String(text)) => text.hash(hasher),
-            Node::Call(name, _) => name.hash(hasher),
-            _ => {}
-        }
+        write_own(expr, hasher);
         expr.children().into_iter().for_each(|child| write(child, hasher));
     }
     let mut hasher = DefaultHasher::new();
@@ -67,14 +103,15 @@ struct Found<'e> {
 
 impl<'e> Found<'e> {
     /// Counts a part; whether it has been there before.
-    fn add(&mut self, expr: &'e Resolved) -> bool {
-        let same = self.by_fingerprint.entry(fingerprint(expr)).or_default();
-        if let Some(at) = same.iter().find(|at| self.parts[**at].0 == expr) {
+    fn add(&mut self, expr: &'e Resolved, fingerprint: u64) -> bool {
+        if let Some(equal) = self.by_fingerprint.get(&fingerprint)
+            && let Some(at) = equal.iter().find(|at| self.parts[**at].0 == expr)
+        {
             self.parts[*at].1 += 1;
             return true;
         }
         if self.parts.len() < MOST_PARTS {
-            same.push(self.parts.len());
+            self.by_fingerprint.entry(fingerprint).or_default().push(self.parts.len());
             self.parts.push((expr, 1));
         }
         false
@@ -86,10 +123,12 @@ impl<'e> Found<'e> {
     }
 }
 
-/// Counts the parts of an expression; `sure` leaves out those that may not be computed.
-fn count<'e>(expr: &'e Resolved, sure: bool, found: &mut Found<'e>) {
+/// Counts the parts of an expression; `sure` leaves out those that may not be computed. The
+/// expression's facts are the first of `facts`.
+fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
+    let own = &facts[0];
     // What is in one that was there before is computed with it.
-    if is_candidate(expr) && found.add(expr) {
+    if own.cost < LEAST_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
         return;
     }
     let children = expr.children();
@@ -101,35 +140,76 @@ fn count<'e>(expr: &'e Resolved, sure: bool, found: &mut Found<'e>) {
         Node::Call("try", _) => 0,
         _ => children.len(),
     };
-    children.into_iter().take(always).for_each(|child| count(child, sure, found));
+    let mut at = 1;
+    for child in children.into_iter().take(always) {
+        count(child, &facts[at..], sure, found);
+        at += facts[at].size;
+    }
 }
 
 /// The parts that stand more than once in some expressions, all of which are computed for every
 /// record; what is computed only sometimes is not among them.
-pub fn repeated(exprs: &[&Resolved]) -> Vec<Resolved> {
+pub fn repeated(exprs: &[&Resolved]) -> Common {
     let mut found = Found::default();
-    exprs.iter().for_each(|expr| count(expr, true, &mut found));
-    found.repeated()
+    exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), true, &mut found));
+    Common::new(found.repeated())
 }
 
 /// The expressions with their common parts marked, and how many of them there are.
 pub fn share(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
     let mut found = Found::default();
-    exprs.iter().for_each(|expr| count(expr, false, &mut found));
-    let common = found.repeated();
-    if common.is_empty() {
+    exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), false, &mut found));
+    let common = Common::new(found.repeated());
+    if common.parts.is_empty() {
         return (exprs, 0);
     }
-    let marked = exprs.into_iter().map(|expr| marked(expr, &common)).collect();
-    (marked, common.len())
+    let mark = |slot, part: Resolved| {
+        let (data_type, nullable) = (part.data_type.clone(), part.nullable);
+        Resolved { node: Node::Shared(slot, Box::new(part)), data_type, nullable }
+    };
+    let marked = exprs.into_iter().map(|expr| common.replaced(expr, &mark));
+    (marked.collect(), common.parts.len())
 }
 
-fn marked(expr: Resolved, common: &[Resolved]) -> Resolved {
-    let slot = common.iter().position(|other| *other == expr);
-    let (data_type, nullable) = (expr.data_type.clone(), expr.nullable);
-    let inner = expr.map_children(&mut |child| marked(child, common));
-    match slot {
-        Some(slot) => Resolved { node: Node::Shared(slot, Box::new(inner)), data_type, nullable },
-        None => inner,
+/// Parts that several expressions have in common.
+pub struct Common {
+    /// Each once.
+    pub parts: Vec<Resolved>,
+    by_fingerprint: HashMap<u64, Vec<usize>>,
+}
+
+impl Common {
+    fn new(parts: Vec<Resolved>) -> Self {
+        let mut by_fingerprint: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            by_fingerprint.entry(Facts::of(part)[0].fingerprint).or_default().push(at);
+        }
+        Self { parts, by_fingerprint }
+    }
+
+    /// The expression with something in the place of each common part, by the part's number.
+    pub fn replaced(&self, expr: Resolved, put: &dyn Fn(usize, Resolved) -> Resolved) -> Resolved {
+        let facts = Facts::of(&expr);
+        self.replaced_in(expr, &facts, put)
+    }
+
+    fn replaced_in(
+        &self,
+        expr: Resolved,
+        facts: &[Facts],
+        put: &dyn Fn(usize, Resolved) -> Resolved,
+    ) -> Resolved {
+        let equal = self.by_fingerprint.get(&facts[0].fingerprint);
+        let slot = equal.and_then(|at| at.iter().find(|at| self.parts[**at] == expr));
+        let mut at = 1;
+        let inner = expr.map_children(&mut |child| {
+            let of_child = &facts[at..];
+            at += of_child[0].size;
+            self.replaced_in(child, of_child, put)
+        });
+        match slot {
+            Some(slot) => put(*slot, inner),
+            None => inner,
+        }
     }
 }

@@ -75,7 +75,7 @@ fn outputs(
     let session = Session::new();
     let stream: MemoryStream = session.memory_stream("rows", DDL).unwrap();
     stream.close();
-    let plan: Plan = session.sql(sql).unwrap().plan;
+    let plan: Plan = Arc::unwrap_or_clone(session.sql(sql).unwrap().plan);
     let types: Vec<_> = plan.schema().fields.into_iter().map(|f| f.data_type).collect();
     let (operators, layouts) = state_operators(&plan, mode).into_iter().unzip();
     let shape = Shape { sources: vec!["memory".into()], operators, sink: None, layouts };

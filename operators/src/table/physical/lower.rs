@@ -239,8 +239,12 @@ impl Lowering<'_, '_> {
 
     /// Adds chains, one for each part, to those that read a source.
     fn read(&mut self, scan: &Scan, downs: Vec<Placed>, needed: &[bool]) {
-        let same = |read: &&mut Read| read.scan.shares_source(scan);
-        let Some(read) = self.reads.iter_mut().find(same) else {
+        // A table shares its source with no other.
+        let found = match scan.streaming {
+            true => self.reads.iter_mut().find(|read| read.scan.shares_source(scan)),
+            false => None,
+        };
+        let Some(read) = found else {
             let parts = downs.into_iter().map(|(worker, down)| (worker, vec![down])).collect();
             return self.reads.push(Read { scan: scan.clone(), needed: needed.to_vec(), parts });
         };
@@ -307,10 +311,13 @@ impl Lowering<'_, '_> {
                 let read = |((expr, _), needed): (&(Resolved, String), &bool)| {
                     if *needed { expr.clone() } else { null(expr) }
                 };
-                let exprs: Vec<_> = exprs.iter().zip(needed).map(read).collect();
+                let mut exprs: Vec<_> = exprs.iter().zip(needed).map(read).collect();
                 exprs.iter().for_each(|expr| mark(expr, &mut below));
+                let mut parts = downs.len();
                 let downs = over(downs, &mut |down| {
-                    Box::new(Project::new(exprs.clone(), width, self.semantics, down))
+                    parts -= 1;
+                    let own = if parts == 0 { std::mem::take(&mut exprs) } else { exprs.clone() };
+                    Box::new(Project::new(own, width, self.semantics, down))
                 });
                 self.plan(input, downs, &below)
             }
@@ -957,7 +964,7 @@ fn with_shared_columns(
     let exprs: Vec<&Resolved> =
         keys.iter().map(|(key, _)| key).chain(unfiltered.flat_map(|call| &call.args)).collect();
     let common = repeated(&exprs);
-    if common.is_empty() {
+    if common.parts.is_empty() {
         return None;
     }
     let scope = input.scope();
@@ -966,17 +973,12 @@ fn with_shared_columns(
         data_type: c.data_type.clone(),
         nullable: c.nullable,
     });
-    let all: Vec<Resolved> = own.chain(common.iter().cloned()).collect();
+    let all: Vec<Resolved> = own.chain(common.parts.iter().cloned()).collect();
     let width = scope.columns.len();
-    fn read(expr: Resolved, common: &[Resolved], width: usize) -> Resolved {
-        match common.iter().position(|other| *other == expr) {
-            Some(at) => column(width + at, &expr),
-            None => expr.map_children(&mut |child| read(child, common, width)),
-        }
-    }
     let named = all.into_iter().enumerate().map(|(i, expr)| (expr, format!("#{i}")));
     let plan = Plan::Project(Box::new(input.clone()), named.collect());
-    let of = |expr: &Resolved| read(expr.clone(), &common, width);
+    let read = |at, part: Resolved| column(width + at, &part);
+    let of = |expr: &Resolved| common.replaced(expr.clone(), &read);
     let keys = keys.iter().map(|(key, name)| (of(key), name.clone())).collect();
     let call = |call: &AggregateCall| {
         let args = call.args.iter().map(of).collect();

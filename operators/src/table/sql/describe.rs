@@ -114,7 +114,7 @@ fn text(text: impl Into<String>) -> Value {
 
 impl Described {
     /// The rows that it shows.
-    pub fn rows(&self, catalog: &dyn Catalog) -> PlanResult<Table> {
+    pub fn rows(self, catalog: &dyn Catalog) -> PlanResult<Table> {
         match self {
             Self::Query(query) => {
                 let columns = schema(&query.plan(catalog)?);
@@ -125,12 +125,12 @@ impl Described {
             }
             Self::Column { table, column: (name, place), extended } => {
                 let columns = schema(&table.plan(catalog)?);
-                let field = columns.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+                let field = columns.fields.iter().find(|f| f.name.eq_ignore_ascii_case(&name));
                 let field = field.ok_or_else(|| {
                     let names: Vec<_> = columns.fields.iter().map(|f| f.name.as_str()).collect();
                     let fix = format!("Columns: {}", names.join(", "));
                     let reason = format!("there is no column `{name}`");
-                    PlanError::new("COLUMN_NOT_FOUND", reason, fix).at(*place)
+                    PlanError::new("COLUMN_NOT_FOUND", reason, fix).at(place)
                 })?;
                 let info = |name: &str, value: Value| vec![text(name), value];
                 let mut rows = vec![
@@ -138,7 +138,7 @@ impl Described {
                     info("data_type", text(type_name(&field.data_type))),
                     info("comment", Value::Null),
                 ];
-                if *extended {
+                if extended {
                     let statistics = [
                         "min",
                         "max",

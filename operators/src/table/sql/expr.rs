@@ -328,7 +328,7 @@ fn structure(values: &[ast::Expr], here: Place, hook: &Subqueries<'_>) -> PlanRe
     Ok(called("named_struct", args, here))
 }
 
-/// `s LIKE pattern`, or with ANY, SOME or ALL of a list of patterns, which [`super::with_literals`]
+/// `s LIKE pattern`, or with ANY, SOME or ALL of a list of patterns, which [`super::rewrite`]
 /// has made a call.
 fn like(
     name: &str,

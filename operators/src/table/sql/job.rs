@@ -67,14 +67,27 @@ pub enum Statement {
 #[derive(Debug)]
 pub struct Tokens(Vec<TokenWithSpan>);
 
+/// What begins a statement: all of it, or what stands before its query.
+enum Head {
+    Whole(Statement),
+    /// Makes the statement when its query, which is not empty, is known.
+    Before(Box<dyn FnOnce(Tokens) -> Statement>),
+}
+
+impl Head {
+    fn before(made: impl FnOnce(Tokens) -> Statement + 'static) -> Self {
+        Self::Before(Box::new(made))
+    }
+}
+
 impl Tokens {
     pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
         Self(tokens)
     }
 
     /// Plans it.
-    pub fn plan(&self, catalog: &dyn Catalog) -> PlanResult<Plan> {
-        parse_tokens(&self.0, catalog)
+    pub fn plan(self, catalog: &dyn Catalog) -> PlanResult<Plan> {
+        parse_tokens(self.0, catalog)
     }
 }
 
@@ -82,12 +95,17 @@ impl Tokens {
 /// a `SET` in the file changes them for the statements that follow.
 pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
     // Editors put a byte order mark at the start of files.
-    let tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
-    let statements = tokens.split(|t| t.token == Token::SemiColon);
-    statements
-        .filter(|tokens| !tokens.is_empty())
-        .map(|tokens| statement(Reader { tokens, next: 0 }))
-        .collect()
+    let mut tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
+    let ends: Vec<usize> =
+        (0..tokens.len()).filter(|i| tokens[*i].token == Token::SemiColon).collect();
+    // From the last one to the first, so that each is cut off and none is copied twice.
+    let mut parts = Vec::with_capacity(ends.len() + 1);
+    for end in ends.into_iter().rev() {
+        parts.push(tokens.split_off(end + 1));
+        tokens.truncate(end);
+    }
+    parts.push(tokens);
+    parts.into_iter().rev().filter(|tokens| !tokens.is_empty()).map(statement).collect()
 }
 
 pub(super) struct Reader<'t> {
@@ -273,22 +291,35 @@ fn no_statement(reader: &Reader<'_>) -> PlanError {
     error
 }
 
-fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
+fn statement(mut tokens: Vec<TokenWithSpan>) -> PlanResult<Statement> {
+    let mut reader = Reader { tokens: &tokens, next: 0 };
+    match head(&mut reader)? {
+        Head::Whole(statement) => Ok(statement),
+        Head::Before(_) if reader.peek().is_none() => Err(reader.unexpected("a query")),
+        Head::Before(made) => {
+            let before = reader.next;
+            tokens.drain(..before);
+            Ok(made(Tokens(tokens)))
+        }
+    }
+}
+
+fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     let here = reader.here();
     if reader.keyword("SET") {
-        return set(reader, here);
+        return set(reader, here).map(Head::Whole);
     }
     if reader.begins_query() {
-        return Ok(Statement::Query(reader.rest()?, here));
+        return Ok(Head::before(move |query| Statement::Query(query, here)));
     }
     if reader.keyword("DESCRIBE") || reader.keyword("DESC") {
-        return Ok(Statement::Describe(describe(&mut reader)?, here));
+        return Ok(Head::Whole(Statement::Describe(describe(reader)?, here)));
     }
     if reader.keyword("SHOW") {
-        return Ok(Statement::Describe(show(&mut reader)?, here));
+        return Ok(Head::Whole(Statement::Describe(show(reader)?, here)));
     }
     if !reader.keyword("CREATE") {
-        return Err(no_statement(&reader));
+        return Err(no_statement(reader));
     }
     if reader.keyword("OR") {
         reader.expect("REPLACE")?;
@@ -303,13 +334,13 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         partitioned = partitioned.or(reader.partitioned_by()?);
         options.extend(partitioned.map(|names| ("partitionBy".to_string(), names)));
         reader.expect("AS")?;
-        return Ok(Statement::StreamingTable {
+        return Ok(Head::before(move |query| Statement::StreamingTable {
             name,
             format,
             options,
-            query: reader.rest()?,
+            query,
             place: here,
-        });
+        }));
     }
     if !reader.keyword("TEMPORARY") && !reader.keyword("TEMP") {
         return Err(reader.unexpected("TEMPORARY VIEW or STREAMING TABLE"));
@@ -327,18 +358,19 @@ fn statement(mut reader: Reader<'_>) -> PlanResult<Statement> {
         if reader.peek().is_some() {
             return Err(reader.unexpected("the end of the statement"));
         }
-        return Ok(Statement::SourceView { name, schema, format, options, place: here });
+        let source = Statement::SourceView { name, schema, format, options, place: here };
+        return Ok(Head::Whole(source));
     }
     reader.expect("AS")?;
-    Ok(Statement::QueryView { name, query: reader.rest()? })
+    Ok(Head::before(move |query| Statement::QueryView { name, query }))
 }
 
 /// `SET key = value`, the value with or without quotes, or `SET TIME ZONE …`.
-fn set(mut reader: Reader<'_>, place: Place) -> PlanResult<Statement> {
+fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     let mut key = reader.name()?;
     if key.eq_ignore_ascii_case("TIME") && reader.keyword("ZONE") {
         let key = "spark.sql.session.timeZone".to_string();
-        return Ok(Statement::Set { key, value: time_zone(&mut reader)?, place });
+        return Ok(Statement::Set { key, value: time_zone(reader)?, place });
     }
     while reader.token(&Token::Period) {
         key = format!("{key}.{}", reader.name()?);

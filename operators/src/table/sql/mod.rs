@@ -11,9 +11,10 @@ pub(crate) mod literals;
 mod nesting;
 mod order;
 pub mod query;
+mod rewrite;
 mod subquery;
 
-use super::depth::{MOST_LEVELS, on_large_stack};
+use super::depth::{MOST_LEVELS, on_large_stack, statement};
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;
 use super::expr::compile::Semantics;
@@ -21,6 +22,7 @@ use super::expr::rules::Rules;
 use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::{METADATA, Plan};
 pub use literals::Reading;
+use rewrite::interval_text;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -85,9 +87,6 @@ const WATERMARK_MARK: &str = "millstream_watermark_";
 const STREAM_MARK: &str = "millstream_stream_of_";
 /// The beginning of names of calls that stand for what the parser does not know.
 const REWRITTEN: &str = "millstream_literal_";
-/// Units of intervals.
-const UNITS: [&str; 9] =
-    ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
 /// Calls of the parser within each other; of each level of nesting it makes several. The bound of
 /// what is written is [`MOST_LEVELS`]; this one is for what has no parentheses.
 const PARSER_CALLS: usize = MOST_LEVELS * 8;
@@ -223,7 +222,7 @@ fn watermark_clause(
 /// One expression.
 fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> {
     let begin = tokens.first().map_or(Place::default(), |t| place(t.span.start));
-    let mut tokens = with_literals(tokens.to_vec());
+    let mut tokens = rewrite::rewritten(tokens.to_vec());
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);
     let mut parser =
@@ -239,10 +238,18 @@ fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> 
 /// Puts the word `STREAM` of `STREAM t` and `STREAM(t)` into the name of the table, and WATERMARK
 /// clauses into aliases, behind which the clauses are found by their number.
 fn with_marked_streams(
-    tokens: &[TokenWithSpan],
+    tokens: Vec<TokenWithSpan>,
     catalog: &dyn Catalog,
 ) -> PlanResult<(Vec<TokenWithSpan>, Vec<Watermark>)> {
     let mut watermarks = Vec::new();
+    let marks = |t: &TokenWithSpan| is_word(&t.token, "STREAM") || is_word(&t.token, "WATERMARK");
+    if !tokens.iter().any(marks) {
+        return Ok((tokens, watermarks));
+    }
+    let tokens = &tokens[..];
+    let last_delay = tokens
+        .windows(2)
+        .rposition(|pair| is_word(&pair[0].token, "DELAY") && is_word(&pair[1].token, "OF"));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
     // Whether a relation may stand here, by depth of parentheses.
@@ -305,9 +312,7 @@ fn with_marked_streams(
         if is_word(&token.token, "WATERMARK")
             && behind_relation
             && in_from.last() == Some(&true)
-            && tokens[i..]
-                .windows(2)
-                .any(|pair| is_word(&pair[0].token, "DELAY") && is_word(&pair[1].token, "OF"))
+            && last_delay.is_some_and(|last| last >= i)
         {
             let (watermark, next) = watermark_clause(tokens, i, catalog)?;
             let mark = format!("{WATERMARK_MARK}{}", watermarks.len());
@@ -323,274 +328,6 @@ fn with_marked_streams(
     Ok((out, watermarks))
 }
 
-fn is_unit(token: &Token) -> bool {
-    let Some(word) = word(token) else { return false };
-    let upper = word.to_ascii_uppercase();
-    UNITS.contains(&upper.strip_suffix('S').unwrap_or(&upper))
-}
-
-/// Operators of several characters that the tokenizer takes apart or together: `>>>`, `!<`, `!>`
-/// and two signs of negation.
-fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    for token in tokens {
-        let joined = match (out.last(), &token.token) {
-            (Some(last), now) if last.span.end == token.span.start => match (&last.token, now) {
-                (Token::ShiftRight, Token::Gt) => {
-                    Some(Token::CustomBinaryOperator(dialect::UNSIGNED_SHIFT.to_string()))
-                }
-                (Token::ExclamationMark, Token::Lt) => Some(Token::GtEq),
-                (Token::ExclamationMark, Token::Gt) => Some(Token::LtEq),
-                _ => None,
-            },
-            _ => None,
-        };
-        match (joined, out.last_mut()) {
-            (Some(joined), Some(last)) => last.token = joined,
-            _ if token.token == Token::DoubleExclamationMark => {
-                let one = TokenWithSpan::new(Token::ExclamationMark, token.span);
-                out.extend([one.clone(), one]);
-            }
-            _ => out.push(token),
-        }
-    }
-    out
-}
-
-/// Puts AS before the names of fields in `struct(a x, b y)`.
-fn with_field_names(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    // Words behind which a word is an operand, and words that are no names behind a value.
-    const OPEN: [&str; 19] = [
-        "AND", "AS", "BETWEEN", "CASE", "DATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FROM",
-        "ILIKE", "IN", "IS", "LIKE", "NOT", "OR", "RLIKE", "THEN", "WHEN",
-    ];
-    const NO_NAMES: [&str; 3] = ["END", "NULL", "UNKNOWN"];
-    let among = |words: &[&str], token: &Token| words.iter().any(|one| is_word(token, one));
-    // Of each parenthesis that is open, whether it is of `struct(`.
-    let mut open: Vec<bool> = Vec::new();
-    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    for (i, token) in tokens.iter().enumerate() {
-        let before = out.last().map(|last| &last.token);
-        match &token.token {
-            Token::LParen => open.push(before.is_some_and(|word| is_word(word, "STRUCT"))),
-            Token::RParen => drop(open.pop()),
-            Token::Word(_) if open.last() == Some(&true) && !among(&NO_NAMES, &token.token) => {
-                let ends_value = match before {
-                    Some(Token::Word(_)) => before.is_some_and(|word| !among(&OPEN, word)),
-                    Some(
-                        Token::Number(..)
-                        | Token::SingleQuotedString(_)
-                        | Token::DoubleQuotedString(_)
-                        | Token::HexStringLiteral(_)
-                        | Token::RParen
-                        | Token::RBracket,
-                    ) => true,
-                    _ => false,
-                };
-                let ends_field = matches!(
-                    tokens.get(i + 1).map(|next| &next.token),
-                    Some(Token::Comma | Token::RParen)
-                );
-                // A number and the letters of its type are one literal.
-                let apart = out.last().is_some_and(|last| last.span.end != token.span.start);
-                if ends_value && ends_field && apart {
-                    out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
-                }
-            }
-            _ => {}
-        }
-        out.push(token.clone());
-    }
-    out
-}
-
-/// GROUPING SETS inside of GROUPING SETS as its sets, which is what it means.
-fn with_flat_sets(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let begins = |i: usize| {
-        let at = |i: usize| tokens.get(i).map(|t| &t.token);
-        at(i).is_some_and(|t| is_word(t, "GROUPING"))
-            && at(i + 1).is_some_and(|t| is_word(t, "SETS"))
-            && at(i + 2) == Some(&Token::LParen)
-    };
-    // Of each parenthesis that is open, whether it is of GROUPING SETS, and whether it stays.
-    let mut open: Vec<(bool, bool)> = Vec::new();
-    let mut out = Vec::with_capacity(tokens.len());
-    let mut i = 0;
-    while i < tokens.len() {
-        if begins(i) {
-            let inside = open.last().is_some_and(|(of_sets, _)| *of_sets);
-            if !inside {
-                out.extend(tokens[i..i + 3].iter().cloned());
-            }
-            open.push((true, !inside));
-            i += 3;
-            continue;
-        }
-        let stays = match &tokens[i].token {
-            Token::LParen => {
-                open.push((false, true));
-                true
-            }
-            Token::RParen => open.pop().is_none_or(|(_, stays)| stays),
-            _ => true,
-        };
-        if stays {
-            out.push(tokens[i].clone());
-        }
-        i += 1;
-    }
-    out
-}
-
-/// Refuses `* EXCEPT name`, which the parser takes.
-fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
-    for three in tokens.windows(3) {
-        let query = ["SELECT", "ALL", "DISTINCT", "VALUES", "TABLE", "FROM"];
-        if three[0].token == Token::Mul
-            && is_word(&three[1].token, "EXCEPT")
-            && matches!(&three[2].token, Token::Word(_))
-            && !query.iter().any(|word| is_word(&three[2].token, word))
-        {
-            let at = place(three[2].span.start);
-            return Err(syntax("`EXCEPT` needs parentheses around its columns", at));
-        }
-    }
-    Ok(())
-}
-
-/// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
-/// only some of them.
-fn with_literals(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = with_flat_sets(with_operators(tokens));
-    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    let at = |i: usize| tokens.get(i).map(|t| &t.token);
-    let mut i = 0;
-    while i < tokens.len() {
-        let span = tokens[i].span;
-        let mut put = |token: Token| out.push(TokenWithSpan::new(token, span));
-        if let Some((text, next)) = interval_text(&tokens, i) {
-            put(Token::make_word(&format!("{REWRITTEN}interval"), None));
-            put(Token::LParen);
-            put(Token::SingleQuotedString(text));
-            put(Token::RParen);
-            i = next;
-            continue;
-        }
-        // The list of patterns of a quantified LIKE as a call.
-        let list = is_word(&tokens[i].token, "LIKE") || is_word(&tokens[i].token, "ILIKE");
-        if list && at(i + 2) == Some(&Token::LParen) {
-            let name = match at(i + 1).and_then(word).map(str::to_ascii_uppercase).as_deref() {
-                Some("ANY" | "SOME") => Some("like_any"),
-                Some("ALL") => Some("like_all"),
-                _ => None,
-            };
-            if let Some(name) = name {
-                put(tokens[i].token.clone());
-                put(Token::make_word(&format!("{REWRITTEN}{name}"), None));
-                i += 2;
-                continue;
-            }
-        }
-        // The parser takes NULL behind RLIKE for a part of the operator.
-        let rlike = is_word(&tokens[i].token, "RLIKE") || is_word(&tokens[i].token, "REGEXP");
-        if rlike && at(i + 1).is_some_and(|next| is_word(next, "NULL")) {
-            put(tokens[i].token.clone());
-            put(Token::LParen);
-            put(tokens[i + 1].token.clone());
-            put(Token::RParen);
-            i += 2;
-            continue;
-        }
-        if let (true, Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text))) =
-            (is_word(&tokens[i].token, "TIMESTAMP_LTZ"), at(i + 1))
-        {
-            put(Token::make_word(&format!("{REWRITTEN}timestamp_ltz"), None));
-            put(Token::LParen);
-            put(Token::SingleQuotedString(text.clone()));
-            put(Token::RParen);
-            i += 2;
-            continue;
-        }
-        // A function of that name, not the keyword.
-        let after = at(i + 2).and_then(word).map(str::to_ascii_uppercase);
-        let begins_query = matches!(after.as_deref(), Some("SELECT" | "WITH" | "FROM" | "VALUES"));
-        if is_word(&tokens[i].token, "EXISTS") && at(i + 1) == Some(&Token::LParen) && !begins_query
-        {
-            put(Token::make_word("exists", Some('`')));
-            i += 1;
-            continue;
-        }
-        // The parser knows a literal `struct(…)` without a star in it.
-        if is_word(&tokens[i].token, "STRUCT")
-            && (at(i + 1), at(i + 2)) == (Some(&Token::LParen), Some(&Token::Mul))
-        {
-            put(Token::make_word("struct", Some('`')));
-            i += 1;
-            continue;
-        }
-        let suffix = at(i + 1).and_then(word).filter(|_| {
-            tokens.get(i + 1).is_some_and(|next| next.span.start == tokens[i].span.end)
-        });
-        // A number and the letters of its type are one literal.
-        let is_suffix = |text: &str| {
-            ["Y", "S", "F", "D", "BD"].iter().any(|suffix| suffix.eq_ignore_ascii_case(text))
-        };
-        if let (Token::Number(digits, false), Some(suffix)) =
-            (&tokens[i].token, suffix.filter(|text| is_suffix(text)))
-        {
-            put(Token::Number(format!("{digits}{suffix}"), false));
-            i += 2;
-            continue;
-        }
-        out.push(tokens[i].clone());
-        i += 1;
-    }
-    with_field_names(out)
-}
-
-/// The text of an interval that begins at a token, and where it ends.
-fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(String, usize)> {
-    let at = |i: usize| tokens.get(i).map(|t| &t.token);
-    if !at(begin).is_some_and(|token| is_word(token, "INTERVAL")) {
-        return None;
-    }
-    let mut text = String::new();
-    let mut i = begin + 1;
-    loop {
-        let mut next = i;
-        let mut sign = "";
-        if at(next) == Some(&Token::Minus) {
-            sign = "-";
-            next += 1;
-        }
-        let (number, quoted) = match at(next) {
-            Some(Token::Number(digits, _)) => (digits.clone(), false),
-            Some(Token::SingleQuotedString(text) | Token::DoubleQuotedString(text)) => {
-                (text.clone(), true)
-            }
-            _ => break,
-        };
-        match at(next + 1) {
-            Some(unit) if is_unit(unit) => {
-                text.push_str(&if quoted {
-                    format!(" {sign}'{number}' {unit}")
-                } else {
-                    format!(" {sign}{number} {unit}")
-                });
-                i = next + 2;
-                if at(i).is_some_and(|t| is_word(t, "TO")) && at(i + 1).is_some_and(is_unit) {
-                    text.push_str(&format!(" TO {}", at(i + 1)?));
-                    i += 2;
-                    break;
-                }
-            }
-            _ if quoted && text.is_empty() => return Some((number, next + 1)),
-            _ => break,
-        }
-    }
-    (!text.is_empty()).then(|| (text.trim().to_string(), i))
-}
-
 /// Reads `3, Column: 14`.
 fn parse_place(text: &str) -> Option<Place> {
     let (line, column) = text.split_once(", Column: ")?;
@@ -598,23 +335,27 @@ fn parse_place(text: &str) -> Option<Place> {
 }
 
 /// Parses one query from tokens.
-fn parse_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    on_large_stack(|| {
+fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    statement(|| {
         let plan = Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))?;
         plan.check_levels()?;
         Ok(plan)
     })
 }
 
-fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Plan> {
-    check_except(tokens)?;
-    nesting::check(tokens)?;
-    let names_files = tokens.iter().any(|token| match &token.token {
-        Token::Word(word) => word.value.to_lowercase().contains(METADATA),
-        _ => false,
-    });
+/// Whether a word has the name of the column of files in it.
+fn names_files(token: &TokenWithSpan) -> bool {
+    let Token::Word(word) = &token.token else { return false };
+    let parts = word.value.as_bytes().windows(METADATA.len());
+    parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
+}
+
+fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    rewrite::check_except(&tokens)?;
+    nesting::check(&tokens)?;
+    let names_files = tokens.iter().any(names_files);
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
-    let mut tokens = with_literals(tokens);
+    let mut tokens = rewrite::rewritten(tokens);
     let catalog = &WithWatermarks { outer: catalog, watermarks, names_files };
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
@@ -622,9 +363,9 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
     let empty_list = tokens
         .windows(3)
         .find(|three| {
-            is_word(&three[0].token, "IN")
-                && three[1].token == Token::LParen
+            three[1].token == Token::LParen
                 && three[2].token == Token::RParen
+                && is_word(&three[0].token, "IN")
         })
         .map(|three| place(three[0].span.start));
     let mut parser =
@@ -663,6 +404,8 @@ fn plan_tokens(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Pl
             place(rest.span.start),
         ));
     }
+    // Its tokens take more memory than the query.
+    drop(parser);
     query::plan(&query, catalog)
 }
 
@@ -676,7 +419,7 @@ fn one_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     nesting::check(&tokens)?;
     let mut parser = Parser::new(&DIALECT)
         .with_recursion_limit(PARSER_CALLS)
-        .with_tokens_with_locations(with_literals(tokens));
+        .with_tokens_with_locations(rewrite::rewritten(tokens));
     let wrong = |error: ParserError| syntax(error.to_string(), Place::default());
     let select = parser.parse_select().map_err(wrong)?;
     let rest = parser.peek_token_ref();
@@ -689,5 +432,5 @@ fn one_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
 
 /// Plans one query.
 pub fn parse_query(sql: &str, catalog: &dyn Catalog) -> PlanResult<Plan> {
-    parse_tokens(&tokenize(sql, catalog.literals())?, catalog)
+    parse_tokens(tokenize(sql, catalog.literals())?, catalog)
 }

@@ -11,7 +11,9 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
 use crate::table::expr::functions::as_one;
-use crate::table::expr::resolve::{Scope, chosen, distance, expand_stars, resolve};
+use crate::table::expr::resolve::{
+    Scope, distance, expand_stars, into_chosen, resolve, without_stars,
+};
 use crate::table::expr::rules::Rules;
 use crate::table::expr::user::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
@@ -401,7 +403,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     };
     let items = select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?;
     // An unnamed column has its own name, an unnamed function that of its call.
-    let items: Vec<Expr> = items.iter().map(|item| chosen(item, &written).clone()).collect();
+    let items: Vec<Expr> = items.into_iter().map(|item| into_chosen(item, &written)).collect();
     let input = joining.into_plan();
     let grouped = may_group || items.iter().any(has_aggregate);
     if !grouped {
@@ -428,7 +430,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         group_by = GroupBy { keys: vec![named_all], sets: None, all: false };
     }
     group_by.check_star(&items)?;
-    let items = expand_stars(&written, &items)?;
+    let items = without_stars(&written, &items)?;
     let keys = if group_by.all { group_by.keys_of_all(&items)? } else { group_by.keys };
     let grouping = Grouping::with_sets(input, &keys, group_by.sets, &items)?;
     let by: &[_] = if distinct { &[] } else { order.map_or(&[], Order::exprs) };

@@ -10,7 +10,7 @@ use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::same_shape;
 use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, failed, from_cells};
 use crate::table::expr::resolve::{Hook, Scope, resolve_with};
-use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::expr::{Expr, Node, Resolved, lower};
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use bumpalo::collections::Vec as BumpVec;
@@ -75,7 +75,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 
 /// Whether a function's arguments are a lambda, or an expression in the place of one.
 pub fn takes_lambda(name: &str, args: &[Expr]) -> bool {
-    let lower = name.to_ascii_lowercase();
+    let lower = lower(name);
     let sorts = lower == "array_sort" && args.len() > 1;
     sorts || lower == "reduce" || FUNCTIONS.iter().any(|function| function.name == lower)
 }
@@ -87,8 +87,8 @@ pub fn resolve_lambda(
     scope: &Scope,
     hook: &mut Hook<'_>,
 ) -> PlanResult<Resolved> {
-    let lower = name.to_ascii_lowercase();
-    let lower = match lower.as_str() {
+    let lower = lower(name);
+    let lower = match &*lower {
         "reduce" => "aggregate",
         "some" => "exists",
         "array_sort" => "array_sort_by",

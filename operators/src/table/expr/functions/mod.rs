@@ -43,7 +43,7 @@ use super::compile::{
 };
 use super::resolve::distance;
 use super::rules::Rules;
-use super::{Node, Resolved};
+use super::{Node, Resolved, lower};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -245,9 +245,10 @@ pub use math::wrapping;
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
-    let lower = name.to_ascii_lowercase();
-    let alias = names::ALIASES.iter().find(|(alias, _)| *alias == lower);
-    let canonical = alias.map_or(lower.as_str(), |(_, name)| name);
+    static ALIASES: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
+    let aliases = ALIASES.get_or_init(|| names::ALIASES.iter().rev().copied().collect());
+    let lower = lower(name);
+    let canonical = aliases.get(&*lower).copied().unwrap_or(&lower);
     registered(canonical).ok_or_else(|| {
         if LATER.contains(&canonical) {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
@@ -277,22 +278,19 @@ fn find(name: &str) -> PlanResult<&'static Function> {
 
 /// Refuses a name that no function has.
 pub fn check_name(name: &str) -> PlanResult<()> {
-    let lower = name.to_ascii_lowercase();
+    let lower = lower(name);
     let known = cast_of(&lower).is_some()
         || crate::table::aggregates::AggregateFunction::of(&lower).is_some()
         || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
-        || matches!(
-            lower.as_str(),
-            "extract" | "date_part" | "datepart" | "grouping" | "grouping_id"
-        );
+        || matches!(&*lower, "extract" | "date_part" | "datepart" | "grouping" | "grouping_id");
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
 /// `x[…]` and its like where x is a map or a struct.
 fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [of, key] = args else { return None };
-    let name = name.to_ascii_lowercase();
-    let by_key = matches!(name.as_str(), "getitem" | "element_at" | "try_element_at");
+    let name = lower(name);
+    let by_key = matches!(&*name, "getitem" | "element_at" | "try_element_at");
     match (&of.data_type, key.literal_text()) {
         // In brackets a key is brought to the type of the map's, elsewhere both to a common one.
         (DataType::Map(of_key, _), _) if name == "getitem" => Some(
@@ -317,7 +315,8 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         let Some(arg) = args.into_iter().next() else { unreachable!("it was counted") };
         return super::resolve::cast(arg, &to, false);
     }
-    if let Some(inner) = name.to_ascii_lowercase().strip_prefix("try_").and_then(operator_of) {
+    let lower = lower(name);
+    if let Some(inner) = lower.strip_prefix("try_").and_then(operator_of) {
         let (data_type, node) = {
             let inner = match resolve(inner, args) {
                 // What has no such format has no value either.
@@ -336,14 +335,13 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if let Some(resolved) = indexed(name, &args) {
         return resolved;
     }
-    if let ("date_part" | "datepart" | "extract", [field, source]) =
-        (name.to_ascii_lowercase().as_str(), args.as_slice())
+    if let ("date_part" | "datepart" | "extract", [field, source]) = (&*lower, args.as_slice())
         && let Some(field) = field.literal_text()
     {
         return time::extract(field, source.clone());
     }
     // The batch's time, as seen in the session's zone.
-    let of_now = match (name.to_ascii_lowercase().as_str(), args.is_empty()) {
+    let of_now = match (&*lower, args.is_empty()) {
         ("current_date" | "curdate", true) => Some(DataType::Date),
         ("localtimestamp", true) => Some(DataType::TimestampNtz),
         _ => None,
@@ -354,13 +352,13 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if name.eq_ignore_ascii_case("decode") && args.len() > 2 {
         return condition::decode(args);
     }
-    if matches!(name.to_ascii_lowercase().as_str(), "to_char" | "to_varchar")
+    if matches!(&*lower, "to_char" | "to_varchar")
         && let Some(resolved) = to_char::of_other_types(&args)
     {
         return resolved;
     }
     if Rules::current().timestamps_without_zone {
-        match name.to_ascii_lowercase().as_str() {
+        match &*lower {
             "to_timestamp" => return time::to_timestamp_without_zone(args),
             // A zone has no effect.
             "make_timestamp" if (6..=7).contains(&args.len()) => {
@@ -370,7 +368,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
         }
     }
     let function = find(name)?;
-    let (least, most) = match name.to_ascii_lowercase().as_str() {
+    let (least, most) = match &*lower {
         "nvl" | "ifnull" => (2, 2),
         _ => function.arity,
     };
@@ -517,7 +515,7 @@ pub fn is_null_of_null(name: &str) -> bool {
 
 /// Whether a function evaluates an argument only for some rows, as `if` and `coalesce` do.
 pub fn may_leave_out(name: &str, index: usize) -> bool {
-    match name.to_ascii_lowercase().as_str() {
+    match &*lower(name) {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
             index > 0
         }
