@@ -189,6 +189,7 @@ impl Half {
         if segment.is_fin && self.fin.is_none() && end >= self.next {
             self.fin = Some(end);
             self.drop_behind_fin(end, cx)?;
+            self.seen_end = end.max(self.next);
         }
         if let Some(fin) = self.fin.filter(|fin| end > *fin) {
             if data.length > 0 {
@@ -293,7 +294,6 @@ impl Half {
                 break;
             }
         }
-        self.seen_end = self.seen_end.min(fin.max(self.next));
         Ok(())
     }
 

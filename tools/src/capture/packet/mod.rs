@@ -20,6 +20,10 @@ mod link;
 mod ng;
 mod output;
 mod records;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub(crate) use counts::Counts;

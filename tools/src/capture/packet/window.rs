@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-/// Bytes that are read at once.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that are read at once: few enough to be in the core's cache when they are looked at.
+const CHUNK_BYTES: usize = 128 << 10;
 
 pub(crate) struct Window<R> {
     input: R,
@@ -74,8 +74,9 @@ impl<R: Read> Window<R> {
         self.end -= self.start;
         self.start = 0;
         let bytes = bytes.min(self.buffer.len());
+        let most = bytes.max(CHUNK_BYTES);
         while self.end < bytes && self.error.is_none() {
-            match self.input.read(&mut self.buffer[self.end..]) {
+            match self.input.read(&mut self.buffer[self.end..most]) {
                 Ok(0) => return,
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
