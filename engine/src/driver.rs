@@ -10,6 +10,7 @@ use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::event_time::{EventTime, EventTimes};
+use crate::reclaim::Reclaim;
 use crate::seam::Env;
 use crate::state::Changes;
 use crate::storage::Storage;
@@ -261,6 +262,8 @@ struct InFlight {
     state: Vec<OperatorState>,
     /// For the checkpoint, once the marker is everywhere: nothing waits for it before.
     changes: Vec<Changes>,
+    /// Memory that these took, and what of it is kept for the next epochs.
+    change_bytes: (u64, u64),
 }
 
 /// What a driver is at.
@@ -350,6 +353,7 @@ pub struct Driver {
     served: Vec<Sender<()>>,
     /// When the next epoch or batch is due; unset before the first look at the clock.
     next_at_ns: Option<u64>,
+    reclaim: Reclaim,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
     phase: PhaseCell,
 }
@@ -386,6 +390,7 @@ impl Driver {
             asked: Vec::new(),
             served: Vec::new(),
             next_at_ns: None,
+            reclaim: Reclaim::default(),
             on_commit: parts.on_commit,
             phase: PhaseCell::default(),
         }
@@ -490,6 +495,9 @@ impl Driver {
             state.removed += changes.removed;
             state.late += changes.late;
             state.memory_bytes += changes.memory_bytes;
+            let (taken, kept) = changes.chunk_bytes();
+            flight.change_bytes.0 += taken;
+            flight.change_bytes.1 += kept;
             flight.changes.push(changes);
         }
     }
@@ -520,6 +528,9 @@ impl Driver {
         }
         for reply in self.served.drain(..) {
             let _ = reply.send(());
+        }
+        if self.reclaim.idle(now_ns) {
+            self.env.release_memory();
         }
         let at_most_once = matches!(self.trigger, Trigger::Once | Trigger::AvailableNow);
         if at_most_once || self.all_exhausted() {
@@ -605,6 +616,11 @@ impl Driver {
         let records = flight.records.iter().zip(&before).map(|(now, before)| now - before);
         self.trailing = flight.trailing;
         self.removed = Some(flight.state.iter().map(|state| state.removed).sum());
+        let state: u64 = flight.state.iter().map(|state| state.memory_bytes).sum();
+        let buffers = self.checkpoint.as_ref().map_or(0, Checkpoint::buffer_bytes);
+        // The changes as they came, and as a file.
+        let (taken, kept) = flight.change_bytes;
+        let releases = self.reclaim.epoch(end_ns, state + buffers + kept, taken * 2);
         let committed = Committed {
             records: records.collect(),
             epoch: self.next_epoch,
@@ -628,6 +644,9 @@ impl Driver {
         self.next_epoch += 1;
         (self.on_commit)(&committed);
         self.tell(|_| Command::Committed);
+        if releases {
+            self.env.release_memory();
+        }
         let limited = flight.limited || flight.trailing;
         if !(limited || flight.batch && self.time.wants_batch(self.env.wall_us())) {
             for reply in self.served.drain(..) {

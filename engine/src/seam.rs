@@ -36,6 +36,8 @@ pub trait Env: Send + Sync {
     fn most_keys_a_step(&self) -> usize {
         usize::MAX
     }
+    /// Gives the pages of freed memory back to the system, where that is possible.
+    fn release_memory(&self) {}
     /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
@@ -80,6 +82,10 @@ impl Env for RealEnv {
 
     fn storage(&self) -> &dyn Storage {
         &FileStorage
+    }
+
+    fn release_memory(&self) {
+        crate::reclaim::trim();
     }
 
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {

@@ -1,9 +1,11 @@
-//! A hash table that grows by one small table at a time.
+//! A hash table that grows and shrinks by one small table at a time.
 //!
 //! A table that doubles moves all it has at once, which takes tens of milliseconds for a million
 //! entries, in which no record goes on. Here an entry lies in one of many small tables. Whenever there
 //! are 400 more entries, the next small table in turn is split in two (linear hashing): that moves
-//! at most a thousand entries, however many there are, and no two splits come together.
+//! at most a thousand entries, however many there are, and no two splits come together. When three
+//! quarters of the entries are gone, the small tables are joined again in the opposite order, one
+//! with every [`JOIN`] removals.
 //!
 //! *Hashes.* The small table is chosen by the bits from 32 on. It goes by the lowest and the highest
 //! bits itself.
@@ -13,6 +15,9 @@ use hashbrown::HashTable;
 /// Entries of a small table, on average, where all of them have been split equally often. One that is
 /// next to be split has twice as many.
 const FILL: usize = 400;
+/// Entries of a small table, on average, below which the last one is joined to the one that it was
+/// split from.
+const JOIN: usize = FILL / 4;
 /// Entries that a small table has room for at first: what [`FILL`] may be by chance, in 512 buckets.
 /// They double once before it is split.
 const ROOM: usize = 448;
@@ -41,7 +46,12 @@ impl<T> SplitTable<T> {
     /// Which small table has a hash.
     #[inline]
     fn table(&self, hash: u64) -> usize {
-        let at = bits(hash) & self.mask;
+        self.table_of(bits(hash))
+    }
+
+    #[inline]
+    fn table_of(&self, bits: usize) -> usize {
+        let at = bits & self.mask;
         // In this turn that one has not come yet.
         if at < self.tables.len() { at } else { at & (self.mask >> 1) }
     }
@@ -69,12 +79,29 @@ impl<T> SplitTable<T> {
         self.tables[table].insert_unique(hash, entry, hash_of).into_mut()
     }
 
-    /// Takes the entry of this hash that is the one.
-    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+    /// Takes the entry of this hash that is the one. `hash_of` gives the hash of any entry.
+    pub fn remove(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(&T) -> bool,
+        hash_of: impl Fn(&T) -> u64,
+    ) -> Option<T> {
         let table = self.table(hash);
         let (entry, _) = self.tables[table].find_entry(hash, is_it).ok()?.remove();
         self.len -= 1;
+        if self.tables.len() > 1 && self.len < self.tables.len() * JOIN {
+            self.join(&hash_of);
+        }
         Some(entry)
+    }
+
+    /// Memory that it takes beside itself, in bytes, about.
+    pub fn memory(&self) -> usize {
+        // Each entry has a byte of its hash beside it.
+        match self.tables.as_slice() {
+            [only] => only.capacity() * (size_of::<T>() + 1),
+            all => size_of_val(all) + all.len() * ROOM * (size_of::<T>() + 1),
+        }
     }
 
     /// Entries.
@@ -99,6 +126,23 @@ impl<T> SplitTable<T> {
             let hash = hash_of(&entry);
             let table = if bits(hash) & self.mask == new { new } else { old };
             self.tables[table].insert_unique(hash, entry, hash_of);
+        }
+    }
+
+    /// Joins the last one to the one that it was split from.
+    #[cold]
+    fn join(&mut self, hash_of: &impl Fn(&T) -> u64) {
+        let Some(last) = self.tables.pop() else { return };
+        let number = self.tables.len();
+        self.mask = number.next_power_of_two() - 1;
+        let joined = self.table_of(number);
+        let joined = &mut self.tables[joined];
+        // By chance, or before its last split, it may have grown.
+        if joined.capacity() > 2 * ROOM && joined.len() + last.len() <= ROOM {
+            joined.shrink_to(ROOM, hash_of);
+        }
+        for entry in last {
+            joined.insert_unique(hash_of(&entry), entry, hash_of);
         }
     }
 }
@@ -136,10 +180,8 @@ mod tests {
         assert_eq!(get(&table, all), None);
         assert!(most < 1200, "{most} in one step");
         for key in (0..all).filter(|key| key % 2 == 0) {
-            assert_eq!(
-                table.remove(hash_key(&key), |(other, _)| *other == key),
-                Some((key, key + 1))
-            );
+            let taken = table.remove(hash_key(&key), |(other, _)| *other == key, hash_of);
+            assert_eq!(taken, Some((key, key + 1)));
         }
         assert_eq!(table.len(), all as usize / 2);
         assert!((0..all).all(|key| get(&table, key).is_some() == (key % 2 == 1)));
@@ -147,9 +189,46 @@ mod tests {
         let tables = table.tables.len();
         for key in all..2 * all {
             table.insert_unique(hash_key(&key), (key, 0), hash_of);
-            assert!(table.remove(hash_key(&key), |(other, _)| *other == key).is_some());
+            assert!(table.remove(hash_key(&key), |(other, _)| *other == key, hash_of).is_some());
         }
         assert_eq!(table.tables.len(), tables);
+    }
+
+    #[test]
+    fn a_table_that_empties_gives_its_memory_back_in_small_steps() {
+        let mut table = SplitTable::default();
+        let all = if cfg!(debug_assertions) { 100_000 } else { 2_000_000 };
+        for key in 0..all {
+            table.insert_unique(hash_key(&key), (key, key + 1), hash_of);
+        }
+        let (full, moved, mut most) = (table.memory(), Cell::new(0), 0);
+        let counting = |entry: &(u64, u64)| {
+            moved.set(moved.get() + 1);
+            hash_of(entry)
+        };
+        for key in 0..all - 1000 {
+            let before = table.tables.len();
+            assert!(table.remove(hash_key(&key), |(other, _)| *other == key, counting).is_some());
+            most = most.max(moved.take());
+            assert!(before - table.tables.len() <= 1);
+        }
+        assert!((all - 1000..all).all(|key| get(&table, key) == Some(key + 1)));
+        assert!(most < 1200, "{most} in one step");
+        assert!(table.tables.len() <= 11, "{}", table.tables.len());
+        assert!(table.memory() < full / 10, "{full} to {}", table.memory());
+        let capacity: usize = table.tables.iter().map(HashTable::capacity).sum();
+        assert!(capacity <= 11 * 2 * ROOM, "{capacity}");
+        // At a steady size nothing moves.
+        let tables = table.tables.len();
+        for key in 0..10_000 {
+            table.insert_unique(hash_key(&key), (key, 0), hash_of);
+            table.remove(hash_key(&key), |(other, _)| *other == key, hash_of);
+            assert_eq!(table.tables.len(), tables);
+        }
+        for key in all - 1000..all {
+            table.remove(hash_key(&key), |(other, _)| *other == key, hash_of);
+        }
+        assert_eq!((table.tables.len(), table.is_empty()), (1, true));
     }
 
     proptest! {
@@ -172,7 +251,8 @@ mod tests {
                             table.insert_unique(hash, (key, number), all);
                         }
                         (_, false) => {
-                            let taken = table.remove(hash, same).map(|entry| entry.1);
+                            let all = |entry: &(u16, usize)| hash_of(entry.0);
+                            let taken = table.remove(hash, same, all).map(|entry| entry.1);
                             prop_assert_eq!(taken, model.remove(&key));
                             continue;
                         }

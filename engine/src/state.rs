@@ -4,7 +4,8 @@
 //! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes
 //! again in the same epoch overwrites its value in place, so that an epoch's delta is as large as
 //! the keys it touched, not as the records it saw, and nothing is left to collect at the marker.
-//! Chunks come back when they are written, so that a steady query allocates none.
+//! Chunks come back when they are written, so that a steady query allocates none. Those that no
+//! recent epoch has needed are given back to the system, by the driver.
 //!
 //! *Long values.* One beyond 4 KiB is written once an epoch, at the marker ([`StateLog::write_at`]).
 //! A value that only grows is better kept in parts, entries of their own that are extended while
@@ -16,6 +17,7 @@ use crate::checkpoint::Snapshot;
 use crate::driver::Report;
 use crate::error::EngineError;
 use crate::event::Epoch;
+use crate::high_water::HighWater;
 use crate::key_group::{KEY_GROUPS, hash_bytes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -77,9 +79,19 @@ pub struct Changes {
     pub memory_bytes: u64,
     chunks: Vec<Vec<u8>>,
     back: Sender<Vec<u8>>,
+    /// The other end of `back`: chunks that wait to be used again.
+    spare: Receiver<Vec<u8>>,
+    /// How many of these are worth keeping.
+    keep: usize,
 }
 
 impl Changes {
+    /// Bytes that its chunks take, and those that are kept for the next epochs.
+    pub(crate) fn chunk_bytes(&self) -> (u64, u64) {
+        let taken = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
+        (taken, (self.keep.min(SPARE_CHUNKS) * CHUNK_BYTES) as u64)
+    }
+
     /// Calls `apply` with hash, key and value of every change, oldest first, and gives the
     /// memory back.
     pub fn drain(self, mut apply: impl FnMut(u64, &[u8], Option<&[u8]>)) {
@@ -99,10 +111,11 @@ impl Changes {
             chunk.clear();
             // The memory of a chunk for one long entry is given back to the system. The operator may
             // be gone, or have enough.
-            if chunk.capacity() <= CHUNK_BYTES {
+            if chunk.capacity() <= CHUNK_BYTES && self.spare.len() < self.keep {
                 drop(self.back.try_send(chunk));
             }
         }
+        while self.spare.len() > self.keep && self.spare.try_recv().is_ok() {}
     }
 }
 
@@ -117,6 +130,8 @@ pub struct StateLog {
     chunks: Vec<Vec<u8>>,
     spare: Receiver<Vec<u8>>,
     back: Sender<Vec<u8>>,
+    /// Chunks of an epoch.
+    needed: HighWater,
     generation: u32,
     updated: u64,
     removed: u64,
@@ -143,6 +158,7 @@ impl StateLog {
             chunks: Vec::new(),
             spare,
             back,
+            needed: HighWater::default(),
             generation: 1,
             updated: 0,
             removed: 0,
@@ -338,6 +354,8 @@ impl StateLog {
 
     /// Hands the epoch's changes over. To be called at the marker, before it is passed on.
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
+        self.needed.note(self.chunks.len());
+        let keep = self.needed.epoch(0);
         let changes = Changes {
             operator: self.operator,
             rows,
@@ -347,6 +365,8 @@ impl StateLog {
             memory_bytes,
             chunks: std::mem::take(&mut self.chunks),
             back: self.back.clone(),
+            spare: self.spare.clone(),
+            keep,
         };
         self.generation = self.generation.wrapping_add(1).max(1);
         // The driver is gone only when the query is being torn down.
@@ -485,5 +505,33 @@ mod tests {
             }
             prop_assert_eq!(restored, marked);
         }
+    }
+
+    /// Chunks that wait to be used again, after epochs of so many changes each.
+    fn spares_after(epochs: impl IntoIterator<Item = u64>) -> Vec<usize> {
+        let env = Arc::new(SimEnv::new(1));
+        let shape = Shape { operators: vec!["map".into()], ..Shape::default() };
+        let (checkpoint, _) = Checkpoint::open(env, Path::new("/c"), &shape).unwrap();
+        let (reports, inbox) = unbounded();
+        let mut log = StateLog::new(0, (0, 1), Some(checkpoint.snapshot(0)), reports);
+        let epoch = |(epoch, changes)| {
+            for n in 0..changes {
+                log.put(&mut Slot::default(), n, &n.to_le_bytes(), &[0; 100]);
+            }
+            log.hand_over(epoch, 0, 0);
+            let Ok(Report::State { changes, .. }) = inbox.try_recv() else { panic!("no changes") };
+            changes.drain(|_, _, _| {});
+            log.spare.len()
+        };
+        (0..).zip(epochs).map(epoch).collect()
+    }
+
+    #[test]
+    fn chunks_that_a_burst_needed_are_given_back() {
+        let steady = spares_after([2000; 50]);
+        assert!(steady[0] >= 4 && steady.iter().all(|spares| *spares == steady[0]), "{steady:?}");
+        let burst = spares_after([100_000].into_iter().chain([2000; 200]));
+        assert!(burst[0] > 180, "the next burst may come soon: {burst:?}");
+        assert_eq!(burst[200], steady[0]);
     }
 }

@@ -1,27 +1,28 @@
-//! Entries by the time at which they are due, so that those that are can be taken in small steps.
+//! An expiry queue: slots of entries ordered by expiry time, drained in bounded steps.
 
-use crate::places::Places;
+use crate::places::{Places, Pool};
 use std::collections::BTreeMap;
 
 /// Empty places that are kept where there are few times.
 const SPARES: usize = 16;
 
-/// Places of entries, by time. An entry may be here at a time that is no longer its own; who takes
-/// it looks.
+/// Slots of entries, by time. Entries are not moved when their expiry changes, nor removed when their
+/// slot is freed. Callers must compare with the entry's own expiry.
 #[derive(Default)]
 pub(crate) struct Due {
     by_time: BTreeMap<i64, Places>,
     /// Those that are empty again, at most [`SPARES`] more than there are times.
     spare: Vec<Places>,
+    pool: Pool,
 }
 
 impl Due {
     /// Adds an entry.
     #[inline]
     pub fn add(&mut self, time_us: i64, entry: u32) {
-        let spare = &mut self.spare;
-        let of_time = self.by_time.entry(time_us);
-        of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry);
+        let Self { by_time, spare, pool } = self;
+        let of_time = by_time.entry(time_us);
+        of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry, pool);
     }
 
     /// Takes one that is due by a time, with its own time.
@@ -31,7 +32,7 @@ impl Due {
         if time_us > by_us {
             return None;
         }
-        let entry = first.get_mut().pop();
+        let entry = first.get_mut().pop(&mut self.pool);
         if first.get().is_empty() {
             let empty = first.remove();
             // What a burst of times needed is given back when it is over.
@@ -62,6 +63,18 @@ impl Due {
         }
     }
 
+    /// An epoch is over: gives back some memory that no recent one has needed.
+    pub fn epoch(&mut self) {
+        self.pool.epoch();
+    }
+
+    /// Memory that it takes, in bytes, about.
+    pub fn memory(&self) -> usize {
+        // A node of the tree is two thirds full.
+        let time = (size_of::<i64>() + size_of::<Places>()) * 3 / 2 + 16;
+        self.by_time.len() * time + self.pool.memory()
+    }
+
     /// When the first is due.
     #[inline]
     pub fn first_us(&self) -> Option<i64> {
@@ -79,6 +92,16 @@ mod tests {
     use super::{Due, SPARES};
 
     #[test]
+    fn a_burst_at_one_time_leaves_no_memory_behind() {
+        let mut due = Due::default();
+        (0..1_000_000).for_each(|at| due.add(7, at));
+        assert!(due.memory() > 4_000_000 - 20_000);
+        while due.take(7).is_some() {}
+        (0..300).for_each(|_| due.epoch());
+        assert_eq!(due.memory(), 0);
+    }
+
+    #[test]
     fn a_burst_of_times_leaves_no_memory_behind() {
         let mut due = Due::default();
         (0..100_000).for_each(|at| due.add(i64::from(at), at));
@@ -91,6 +114,7 @@ mod tests {
             assert_eq!(due.spare.len(), spares - 1);
             assert_eq!(due.take(i64::MAX), Some((i64::from(at - 10), at - 10)));
         }
+        assert!(due.memory() < 20_000);
         while due.take(i64::MAX).is_some() {}
         assert!((1..=SPARES).contains(&due.spare.len()), "{}", due.spare.len());
     }

@@ -1,29 +1,39 @@
-//! A table of keys that grows without a pause.
+//! A table of keys that grows and shrinks without a pause.
 //!
 //! A table that doubles moves all it has, which takes tens of milliseconds for a million keys, in
 //! which no record goes on. Here entries lie in chunks that never move, and they are found by a
-//! [`SplitTable`], which moves little at a time. It has a part of an entry's hash beside its place, so
+//! [`SplitTable`], which moves little at a time. It has a part of an entry's hash beside its slot, so
 //! that to grow it need not look at the entries.
 //!
-//! *Places.* An entry is known by its place until it is [freed](Table::free); then another may have
-//! it.
+//! *Slots.* An entry is known by its slot until it is [freed](Table::free); then another may have
+//! it. A new entry takes a free slot of the first chunk that has one, so that the last chunks empty
+//! when the keys get fewer. Chunks without an entry that no recent epoch has needed are given back
+//! ([`Table::epoch`]), a few at a time. Their slots are gone then: whoever keeps slots of entries that
+//! may have been freed uses [`Table::get`].
+//!
+//! *Limits.* A chunk stays as long as one of its entries does.
 
-use crate::places::Places;
+use crate::bits::BitSet;
+use millstream_engine::high_water::HighWater;
 use millstream_engine::split_table::SplitTable;
 use std::ops::{Index, IndexMut};
 
 /// Entries of a chunk; a power of two.
 const CHUNK: usize = 1024;
+/// Chunks that are given back at the end of an epoch at most.
+const RELEASE: usize = 8;
+/// Keys that are freed for each chunk that is given back at once.
+const FREES: usize = 64;
 
 /// An entry that has a key.
 pub(crate) trait Keyed {
     /// The hash of its key.
     fn hash(&self) -> u64;
-    /// Its key; empty in a place that is free.
+    /// Its key; empty in a slot that is free.
     fn key(&self) -> &[u8];
 }
 
-/// A part of a hash, and the place of the entry.
+/// A part of a hash, and the slot of the entry.
 #[derive(Clone, Copy)]
 struct Link(u32, u32);
 
@@ -35,21 +45,68 @@ impl Link {
     }
 }
 
+/// Entries, and which of their slots are free.
+struct Chunk<E> {
+    entries: Vec<E>,
+    free: Vec<u16>,
+}
+
+impl<E> Chunk<E> {
+    const NONE: Self = Self { entries: Vec::new(), free: Vec::new() };
+
+    /// Slots with an entry.
+    fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Puts an entry into a free slot.
+    #[inline]
+    fn insert(&mut self, entry: E) -> usize {
+        if let Some(at) = self.free.pop() {
+            self.entries[usize::from(at)] = entry;
+            return usize::from(at);
+        }
+        self.entries.push(entry);
+        // Now, and not when the slots are freed.
+        if self.free.capacity() < self.entries.capacity() {
+            self.free.reserve_exact(self.entries.capacity());
+        }
+        self.entries.len() - 1
+    }
+}
+
 /// The table.
 pub(crate) struct Table<E> {
     index: SplitTable<Link>,
-    chunks: Vec<Vec<E>>,
-    free: Places,
+    chunks: Vec<Chunk<E>>,
+    /// Chunks that can take an entry, those among them whose memory was given back.
+    open: BitSet,
+    /// Chunks that have memory and no entry.
+    empty: BitSet,
+    /// Chunks that have memory.
+    held: usize,
+    /// Of keys.
+    needed: HighWater,
+    /// Keys freed since a chunk was given back.
+    frees: usize,
 }
 
 impl<E> Default for Table<E> {
     fn default() -> Self {
-        Self { index: SplitTable::default(), chunks: Vec::new(), free: Places::default() }
+        Self {
+            index: SplitTable::default(),
+            chunks: Vec::new(),
+            open: BitSet::default(),
+            empty: BitSet::default(),
+            held: 0,
+            needed: HighWater::default(),
+            frees: 0,
+        }
     }
 }
 
 impl<E: Keyed> Table<E> {
-    /// The place of a key.
+    /// The slot of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         self.find_by(hash, |other| other == key)
@@ -63,65 +120,127 @@ impl<E: Keyed> Table<E> {
         self.index.find(link.hash(), same).map(|link| link.1 as usize)
     }
 
-    /// Adds an entry whose key is not there. Returns its place: the one that was freed last, if any
-    /// is free.
+    /// Adds an entry whose key is not there. Returns its slot.
     pub fn insert(&mut self, entry: E) -> usize {
         let hash = entry.hash();
-        let at = match self.free.pop() {
-            Some(at) => {
-                self[at as usize] = entry;
-                at as usize
+        let number = self.open.first().unwrap_or(self.chunks.len());
+        if number == self.chunks.len() {
+            self.chunks.push(Chunk::NONE);
+            self.open.insert(number);
+        }
+        let chunk = &mut self.chunks[number];
+        if chunk.len() == 0 {
+            if chunk.entries.capacity() == 0 {
+                // The first one may stay small.
+                chunk.entries.reserve_exact(if number == 0 { 1 } else { CHUNK });
+                self.held += 1;
             }
-            None => {
-                if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-                    // The first one may stay small.
-                    let room = if self.chunks.is_empty() { 0 } else { CHUNK };
-                    self.chunks.push(Vec::with_capacity(room));
-                    // Now, and not when the place of each of them is freed.
-                    self.free.reserve(self.chunks.len() * CHUNK);
-                }
-                let last = self.chunks.len() - 1;
-                self.chunks[last].push(entry);
-                last * CHUNK + self.chunks[last].len() - 1
-            }
-        };
+            self.empty.remove(number);
+        }
+        let at = number * CHUNK + chunk.insert(entry);
+        if chunk.len() == CHUNK {
+            self.open.remove(number);
+        }
         let link = Link(hash as u32, at as u32);
         self.index.insert_unique(link.hash(), link, |link| link.hash());
+        self.needed.note(self.index.len());
         at
     }
 
-    /// Takes an entry out of the index and frees its place, where it stays until another one has it.
+    /// Takes an entry out of the index and frees its slot. What owns memory in it should be taken out
+    /// too: it stays until another entry has the slot.
     pub fn free(&mut self, at: usize) {
-        let hash = self[at].hash();
-        let link = Link(hash as u32, at as u32);
+        let Some(entry) = self.get(at) else { return };
+        let link = Link(entry.hash() as u32, at as u32);
         let same = |other: &Link| other.1 == link.1;
-        if self.index.remove(link.hash(), same).is_some() {
-            self.free.push(at as u32);
+        if self.index.remove(link.hash(), same, |link| link.hash()).is_none() {
+            return;
+        }
+        let (number, chunk) = (at / CHUNK, &mut self.chunks[at / CHUNK]);
+        chunk.free.push((at % CHUNK) as u16);
+        if chunk.len() == 0 {
+            self.empty.insert(number);
+        }
+        self.open.insert(number);
+        self.frees += 1;
+    }
+
+    /// Gives back a chunk, if more are held than recent epochs needed, after many keys were freed. To
+    /// be called when entries that were freed are no longer looked at.
+    pub fn release(&mut self) {
+        if self.frees >= FREES {
+            self.frees = 0;
+            self.release_chunk();
         }
     }
 
-    /// Reads what [`free`](Self::free) of some places needs, together, so that memory is waited for
+    /// An epoch is over: gives back some chunks that no recent one has needed.
+    pub fn epoch(&mut self) {
+        self.needed.epoch(self.index.len());
+        for _ in 0..RELEASE {
+            if !self.release_chunk() {
+                break;
+            }
+        }
+    }
+
+    fn release_chunk(&mut self) -> bool {
+        // One more, so that a size near the end of a chunk takes none.
+        if self.held <= self.needed.mark().div_ceil(CHUNK) + 1 {
+            return false;
+        }
+        let Some(number) = self.empty.last() else { return false };
+        self.empty.remove(number);
+        self.chunks[number] = Chunk::NONE;
+        self.held -= 1;
+        true
+    }
+
+    /// Reads what [`free`](Self::free) of some slots needs, together, so that memory is waited for
     /// once and not for each in turn.
     #[cfg(feature = "sql")]
-    pub fn touch(&self, places: &[u32]) {
-        for &at in places {
-            let hash = self[at as usize].hash();
-            let link = Link(hash as u32, at);
+    pub fn touch(&self, slots: &[u32]) {
+        for &at in slots {
+            let Some(entry) = self.get(at as usize) else { continue };
+            let link = Link(entry.hash() as u32, at);
             std::hint::black_box(self.index.find(link.hash(), |other| other.1 == at).is_some());
-        }
-    }
-
-    /// Places, free ones among them.
-    pub fn places(&self) -> usize {
-        match self.chunks.split_last() {
-            Some((last, full)) => full.len() * CHUNK + last.len(),
-            None => 0,
         }
     }
 
     /// Keys.
     pub fn len(&self) -> usize {
-        self.places() - self.free.len()
+        self.index.len()
+    }
+}
+
+impl<E> Table<E> {
+    /// What is in a slot: its entry, or the last one that was there. `None` if its chunk was given back.
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<&E> {
+        self.chunks.get(at / CHUNK)?.entries.get(at % CHUNK)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut E> {
+        self.chunks.get_mut(at / CHUNK)?.entries.get_mut(at % CHUNK)
+    }
+
+    /// Slots, free ones among them and those that were given back: from 0 up to here.
+    pub fn slots(&self) -> usize {
+        match self.chunks.split_last() {
+            Some((last, full)) => full.len() * CHUNK + last.entries.len(),
+            None => 0,
+        }
+    }
+
+    /// Memory that it takes, in bytes, without what entries own apart.
+    pub fn memory(&self) -> usize {
+        let entries = match self.chunks.as_slice() {
+            [only] => only.entries.capacity(),
+            _ => self.held * CHUNK,
+        };
+        entries * (size_of::<E>() + size_of::<u16>()) + self.index.memory()
     }
 }
 
@@ -130,15 +249,21 @@ impl<E> Index<usize> for Table<E> {
 
     #[inline]
     fn index(&self, at: usize) -> &E {
-        &self.chunks[at / CHUNK][at % CHUNK]
+        &self.chunks[at / CHUNK].entries[at % CHUNK]
     }
 }
 
 impl<E> IndexMut<usize> for Table<E> {
     #[inline]
     fn index_mut(&mut self, at: usize) -> &mut E {
-        &mut self.chunks[at / CHUNK][at % CHUNK]
+        &mut self.chunks[at / CHUNK].entries[at % CHUNK]
     }
+}
+
+/// Memory that a key owns apart from its entry.
+#[cfg(feature = "sql")]
+pub(crate) fn key_heap(key: &smallvec::SmallVec<[u8; 40]>) -> u64 {
+    if key.spilled() { key.capacity() as u64 } else { 0 }
 }
 
 #[cfg(test)]
@@ -165,6 +290,9 @@ mod tests {
         fn a_table_is_a_map(steps: Vec<(u16, bool)>) {
             let (mut table, mut model) = (Table::<Entry>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
+                if number % 8 == 0 {
+                    table.epoch();
+                }
                 let entry = Entry((key % 200).to_le_bytes().to_vec(), number as u64);
                 let found = table.find(entry.hash(), &entry.0);
                 prop_assert_eq!(found.map(|at| table[at].1), model.get(&entry.0).copied());
@@ -184,8 +312,74 @@ mod tests {
         }
     }
 
+    /// A key that collides with no other.
+    struct Number(u64, [u8; 8]);
+
+    impl Keyed for Number {
+        fn hash(&self) -> u64 {
+            hash_bytes(&self.1)
+        }
+        fn key(&self) -> &[u8] {
+            &self.1
+        }
+    }
+
+    /// Adds some keys. Returns their slots.
+    fn fill(table: &mut Table<Number>, keys: std::ops::Range<u64>) -> Vec<usize> {
+        keys.map(|n| table.insert(Number(n, n.to_le_bytes()))).collect()
+    }
+
     #[test]
-    fn places_stay_what_they_are_over_many_chunks() {
+    fn chunks_that_a_burst_needed_are_given_back_a_few_at_a_time() {
+        let mut table = Table::default();
+        let slots = fill(&mut table, 0..200 * CHUNK as u64);
+        let stays = slots[100 * CHUNK + 5];
+        let (full, mut held) = (table.memory(), table.held);
+        for at in slots.into_iter().filter(|at| *at != stays) {
+            table.free(at);
+            table.release();
+            assert!(held - table.held <= 1);
+            held = table.held;
+        }
+        for _ in 0..300 {
+            table.epoch();
+            assert!(held - table.held <= RELEASE);
+            held = table.held;
+        }
+        assert_eq!((table.len(), table[stays].0), (1, stays as u64));
+        assert!(table.held <= 3, "{}", table.held);
+        assert!(table.memory() < full / 20, "{full} to {}", table.memory());
+        // Slots that are gone are those of nobody, and come back with the next keys.
+        assert!(table.get(150 * CHUNK).is_none());
+        table.free(150 * CHUNK);
+        table.touch(&[150 * CHUNK as u32]);
+        let again = fill(&mut table, 1_000_000..1_000_000 + 200 * CHUNK as u64);
+        assert!(again.iter().all(|at| *at <= 200 * CHUNK && *at != stays));
+        assert_eq!(table.len(), 200 * CHUNK + 1);
+    }
+
+    #[test]
+    fn keys_that_come_and_go_take_no_new_chunk() {
+        let mut table = Table::default();
+        let mut window = std::collections::VecDeque::new();
+        let mut chunks = Vec::new();
+        // Two windows of keys overlap for a time.
+        for turn in 0..40u64 {
+            window.push_back(fill(&mut table, turn * 5000..turn * 5000 + 5000));
+            if window.len() > 2 {
+                window.pop_front().into_iter().flatten().for_each(|at| {
+                    table.free(at);
+                    table.release();
+                });
+            }
+            (0..20).for_each(|_| table.epoch());
+            chunks.push((table.chunks.len(), table.held));
+        }
+        assert!(chunks[3..].windows(2).all(|two| two[0] == two[1]), "{chunks:?}");
+    }
+
+    #[test]
+    fn slots_stay_what_they_are_over_many_chunks() {
         let mut table = Table::default();
         let key = |at: usize| (at as u64).to_le_bytes().to_vec();
         for at in 0..5 * CHUNK {
@@ -195,6 +389,6 @@ mod tests {
             let entry = Entry(key(at), 0);
             assert_eq!(table.find(entry.hash(), &entry.0), Some(at));
         }
-        assert_eq!((table.len(), table.places()), (5 * CHUNK, 5 * CHUNK));
+        assert_eq!((table.len(), table.slots()), (5 * CHUNK, 5 * CHUNK));
     }
 }

@@ -17,6 +17,7 @@
 //! [`WaitProfile`] come from there, and so do the types of what a query reports
 //! ([`Committed`], [`Percentiles`], [`Stall`]).
 
+mod bits;
 #[cfg(feature = "sql")]
 pub mod connect;
 mod due;

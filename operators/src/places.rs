@@ -1,75 +1,76 @@
-//! A stack of places that moves little of what is in it.
+//! A stack of slot indices in fixed-size chunks, so that growing never copies more than one chunk.
 //!
-//! A `Vec` that grows copies all it has, which takes milliseconds for a million places, in which
-//! no record goes on. Here a chunk is full at some point, and the next one begins.
+//! A `Vec` that grows copies all it has, which takes milliseconds for a million slots, in which
+//! no record goes on. Here a chunk is full at some point, and the next one begins. Stacks share a
+//! [`Pool`] of empty chunks.
 
-/// Places in a chunk: the most that are copied at once.
+use millstream_engine::high_water::HighWater;
+
+/// Slots in a chunk: the most that are copied at once.
 const CHUNK: usize = 4096;
+/// Chunks that are given back at once at most.
+const RELEASE: usize = 8;
 
-/// Places of entries, last in, first out.
-///
-/// It keeps its chunks when it shrinks, and takes no memory as long as it stays below what it had or
-/// was [made room](Self::reserve) for.
+/// Slots of entries, last in, first out.
 #[derive(Default)]
 pub(crate) struct Places {
     full: Vec<Vec<u32>>,
     top: Vec<u32>,
-    /// Empty chunks.
-    spares: Vec<Vec<u32>>,
 }
 
-/// An empty chunk whose memory is there: what the system gives is not until it is written to.
-fn chunk(room: usize) -> Vec<u32> {
-    let mut chunk = Vec::with_capacity(room);
-    chunk.resize(room, u32::MAX);
-    chunk.clear();
-    chunk
+/// Empty chunks of the stacks that share it: as many as these have needed lately.
+#[derive(Default)]
+pub(crate) struct Pool {
+    spares: Vec<Vec<u32>>,
+    /// Chunks that stacks have, beside the first of each.
+    used: usize,
+    needed: HighWater,
+}
+
+impl Pool {
+    fn take(&mut self) -> Vec<u32> {
+        self.used += 1;
+        self.needed.note(self.used);
+        self.spares.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn put(&mut self, chunk: Vec<u32>) {
+        self.used -= 1;
+        self.spares.push(chunk);
+    }
+
+    /// An epoch is over: gives back some chunks that no recent one has needed.
+    pub fn epoch(&mut self) {
+        let needed = self.needed.epoch(self.used);
+        let surplus = (self.used + self.spares.len()).saturating_sub(needed);
+        let kept = self.spares.len().saturating_sub(surplus.min(RELEASE + surplus / 16));
+        self.spares.truncate(kept);
+    }
+
+    /// Memory of all chunks, in bytes.
+    pub fn memory(&self) -> usize {
+        (self.used + self.spares.len()) * CHUNK * size_of::<u32>()
+    }
 }
 
 impl Places {
     #[inline]
-    pub fn push(&mut self, place: u32) {
+    pub fn push(&mut self, slot: u32, pool: &mut Pool) {
         if self.top.len() == CHUNK {
-            self.next_chunk();
+            self.full.push(std::mem::replace(&mut self.top, pool.take()));
         }
-        self.top.push(place);
-    }
-
-    #[cold]
-    fn next_chunk(&mut self) {
-        let next = self.spares.pop().unwrap_or_else(|| {
-            // Where it goes when it is empty.
-            self.spares.reserve(self.full.len() + 2);
-            chunk(CHUNK)
-        });
-        self.full.push(std::mem::replace(&mut self.top, next));
+        self.top.push(slot);
     }
 
     #[inline]
-    pub fn pop(&mut self) -> Option<u32> {
+    pub fn pop(&mut self, pool: &mut Pool) -> Option<u32> {
         if self.top.is_empty() {
-            let last = self.full.pop()?;
-            self.spares.push(std::mem::replace(&mut self.top, last));
+            pool.put(std::mem::replace(&mut self.top, self.full.pop()?));
         }
         self.top.pop()
     }
 
-    /// Makes room for so many places in all.
-    pub fn reserve(&mut self, places: usize) {
-        let chunks = places.div_ceil(CHUNK);
-        if self.top.capacity() < CHUNK && places > self.top.capacity() {
-            let room = places.next_power_of_two().min(CHUNK);
-            let mut top = chunk(room);
-            top.append(&mut self.top);
-            self.top = top;
-        }
-        while self.full.len() + 1 + self.spares.len() < chunks {
-            self.spares.push(chunk(CHUNK));
-        }
-        self.full.reserve(chunks.saturating_sub(self.full.len()));
-        self.spares.reserve(chunks.saturating_sub(self.spares.len()));
-    }
-
+    #[cfg(feature = "sql")]
     pub fn len(&self) -> usize {
         self.full.len() * CHUNK + self.top.len()
     }
@@ -91,43 +92,39 @@ mod tests {
 
     #[test]
     fn it_is_a_stack_of_any_length() {
-        let mut places = Places::default();
+        let (mut places, mut pool) = (Places::default(), Pool::default());
         let mut model = Vec::new();
         // Up and down over the ends of chunks, further up than down.
         for round in 0..40u32 {
             for place in 0..1000 {
-                places.push(round * 1000 + place);
+                places.push(round * 1000 + place, &mut pool);
                 model.push(round * 1000 + place);
             }
             for _ in 0..(round * 37 % 1000) {
-                assert_eq!(places.pop(), model.pop());
+                assert_eq!(places.pop(&mut pool), model.pop());
             }
-            assert_eq!((places.len(), places.is_empty()), (model.len(), false));
+            assert_eq!(places.is_empty(), model.is_empty());
         }
         while let Some(place) = model.pop() {
-            assert_eq!(places.pop(), Some(place));
+            assert_eq!(places.pop(&mut pool), Some(place));
         }
-        assert!(places.is_empty() && places.pop().is_none());
+        assert!(places.is_empty() && places.pop(&mut pool).is_none());
+        assert_eq!(pool.used, 0);
     }
 
-    /// The chunks of one that was full, or was made room for, are all that it needs.
     #[test]
-    fn room_is_made_beforehand() {
-        let rooms = |places: &Places| {
-            let chunks = places.full.iter().chain([&places.top]).chain(&places.spares);
-            let lasting = (places.full.capacity(), places.spares.capacity());
-            (lasting, chunks.map(Vec::capacity).sum::<usize>())
+    fn chunks_that_a_burst_needed_are_given_back() {
+        let (mut places, mut pool) = (Places::default(), Pool::default());
+        let mut epoch = |slots: usize| {
+            (0..slots).for_each(|slot| places.push(slot as u32, &mut pool));
+            let most = pool.used + pool.spares.len();
+            while places.pop(&mut pool).is_some() {}
+            pool.epoch();
+            (most, pool.spares.len())
         };
-        for many in [1, 100, CHUNK, 3 * CHUNK + 5] {
-            let mut places = Places::default();
-            places.reserve(many);
-            let before = rooms(&places);
-            (0..many).for_each(|place| places.push(place as u32));
-            for _ in 0..many {
-                places.pop();
-            }
-            (0..many).for_each(|place| places.push(place as u32));
-            assert_eq!(rooms(&places), before, "{many}");
-        }
+        assert_eq!(epoch(100 * CHUNK), (99, 99), "the next burst may come soon");
+        let after: Vec<_> = (0..300).map(|_| epoch(3 * CHUNK)).collect();
+        assert_eq!(after[299], (2, 2));
+        assert_eq!(pool.memory(), 2 * CHUNK * 4);
     }
 }

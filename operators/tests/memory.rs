@@ -174,3 +174,80 @@ fn aggregates_of_tables_count_what_their_values_own() {
         query.stop().unwrap();
     }
 }
+
+/// Of windows that a watermark will let out, with values that grow, also where nothing is kept in a
+/// checkpoint. After each addition, what is left of it when the window is out.
+#[cfg(feature = "sql")]
+#[test]
+fn windows_count_what_their_values_own() {
+    use millstream::session::Session;
+    use millstream::table::value::Value;
+    let windows = [
+        "window(t, '60 seconds')",
+        "window(t, '60 seconds', '20 seconds')",
+        "session_window(t, '60 seconds')",
+    ];
+    let functions = [
+        "max(s)",
+        "collect_list(s)",
+        "collect_set(s)",
+        "listagg(s)",
+        "max_by(s, k)",
+        "count(DISTINCT s)",
+    ];
+    for (window, function) in windows.iter().flat_map(|w| functions.map(|f| (w, f))) {
+        for has_checkpoint in [false, true] {
+            let what = format!("{function} by {window}, checkpoint: {has_checkpoint}");
+            let folder = folder("windows");
+            let session = Session::new();
+            let stream = session.memory_stream("rows", "k BIGINT, s STRING, t TIMESTAMP").unwrap();
+            let sql = format!(
+                "SELECT k, {function} AS v FROM rows WATERMARK t DELAY OF INTERVAL 1 SECOND \
+                 GROUP BY k, {window}"
+            );
+            let frame = match session.sql(&sql) {
+                Ok(frame) => frame,
+                // Spark has no such function over a stream.
+                Err(_) if function.contains("DISTINCT") => continue,
+                Err(error) => panic!("{what}: {error}"),
+            };
+            let mut writer = frame.write_stream().output_mode("append").format("noop");
+            let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+            if has_checkpoint {
+                writer = writer.option("checkpointLocation", folder.display());
+            }
+            let writer = writer.config(config).trigger(Trigger::AsSoonAsPossible);
+            let query = match writer.start() {
+                Ok(query) => query,
+                Err(_) if function.contains("DISTINCT") => continue,
+                Err(error) => panic!("{what}: {error}"),
+            };
+            let strings = |text: &str, second: i64| {
+                let time = Value::Long(second * 1_000_000);
+                stream.add(vec![vec![Value::Long(1), Value::String(text.to_string()), time]]);
+                query.process_all_available().unwrap();
+                let progress = query.last_progress().unwrap().to_json();
+                let bytes = progress["stateOperators"][0]["memoryUsedBytes"].as_u64().unwrap();
+                (bytes as usize + LONG / 10) / LONG
+            };
+            let long = |letter: &str| letter.repeat(LONG);
+            assert_eq!(strings("", 1), 0, "{what}");
+            let mut before = 0;
+            for letter in ["a", "b", "c"] {
+                let now = strings(&long(letter), 2);
+                let grows = function.contains("collect") || function.contains("agg");
+                // Three windows have it, in lists with as much room again.
+                let added = if grows || before == 0 { 1..=8 } else { 0..=1 };
+                assert!(added.contains(&(now - before)), "{what}: {before}, then {now}");
+                before = now;
+            }
+            // The watermark passes it with the batch behind the one that moves it.
+            strings("", 1_000);
+            assert_eq!(strings("", 1_001), 0, "{what}");
+            query.stop().unwrap();
+            if has_checkpoint {
+                std::fs::remove_dir_all(&folder).unwrap();
+            }
+        }
+    }
+}

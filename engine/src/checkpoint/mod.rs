@@ -27,6 +27,7 @@ pub mod state_file;
 use crate::cores::{Breath, give_way};
 use crate::error::EngineError;
 use crate::event::Epoch;
+use crate::high_water::{HighWater, shrink};
 use crate::key_group::{KEY_GROUPS, group_of, hash_bytes};
 use crate::seam::Env;
 use crate::state::Changes;
@@ -96,8 +97,36 @@ impl Shape {
     }
 }
 
-/// Memory that a key group's changes keep from one epoch to the next.
-const GROUP_BYTES_KEPT: usize = 64 << 10;
+/// An operator's changes of an epoch, as entries by key group.
+struct Groups {
+    entries: Vec<Vec<u8>>,
+    /// Bytes of the largest group.
+    largest: HighWater,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { entries: vec![Vec::new(); KEY_GROUPS as usize], largest: HighWater::default() }
+    }
+}
+
+impl Groups {
+    fn is_empty(&self) -> bool {
+        self.entries.iter().all(Vec::is_empty)
+    }
+
+    /// Writes all of them and empties them. Memory that no recent epoch has needed is given back.
+    fn write(&mut self, writer: &mut Writer) {
+        self.entries.iter().for_each(|entries| self.largest.note(entries.len()));
+        let needed = self.largest.epoch(0);
+        for (group, entries) in self.entries.iter_mut().enumerate() {
+            writer.group(group as u16, entries);
+            entries.clear();
+            shrink(entries, needed);
+            give_way();
+        }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Metadata {
@@ -213,7 +242,7 @@ pub struct Checkpoint {
     id_hash: u64,
     files: Vec<Vec<StateFile>>,
     /// Entries by group, to be filled for the next delta of an operator.
-    groups: Vec<Vec<Vec<u8>>>,
+    groups: Vec<Groups>,
     compaction: Option<Compaction>,
     /// Files that the commit after next does not need.
     garbage: Vec<PathBuf>,
@@ -365,7 +394,7 @@ impl Checkpoint {
             id,
             id_hash,
             files: vec![Vec::new(); operators],
-            groups: vec![vec![Vec::new(); KEY_GROUPS as usize]; operators],
+            groups: (0..operators).map(|_| Groups::default()).collect(),
             compaction: None,
             garbage: Vec::new(),
             _lock: lock,
@@ -500,15 +529,21 @@ impl Checkpoint {
     pub fn change(&mut self, changes: Changes) {
         let (groups, mut breath) = (&mut self.groups[changes.operator], Breath::default());
         changes.drain(|hash, key, value| {
-            state_file::put_entry(&mut groups[group_of(hash) as usize], key, value);
+            state_file::put_entry(&mut groups.entries[group_of(hash) as usize], key, value);
             breath.item();
         });
+    }
+
+    /// Memory that is kept for the changes of the next epochs.
+    pub fn buffer_bytes(&self) -> u64 {
+        let groups = self.groups.iter().flat_map(|groups| &groups.entries);
+        groups.map(|entries| entries.capacity() as u64).sum()
     }
 
     /// Makes the state at the end of an epoch durable.
     pub fn write_state(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         for operator in 0..self.files.len() {
-            if self.groups[operator].iter().all(Vec::is_empty) {
+            if self.groups[operator].is_empty() {
                 continue;
             }
             let owner = Owner {
@@ -518,13 +553,7 @@ impl Checkpoint {
                 epoch,
             };
             let mut writer = Writer::new(owner);
-            for (group, entries) in self.groups[operator].iter_mut().enumerate() {
-                writer.group(group as u16, entries);
-                entries.clear();
-                // An epoch that was much longer than others leaves no memory behind.
-                entries.shrink_to(GROUP_BYTES_KEPT);
-                give_way();
-            }
+            self.groups[operator].write(&mut writer);
             let folder = self.folder.join("state").join(operator.to_string());
             let (bytes, file) = writer.finish(folder.join(format!("{epoch}.delta")));
             let storage = self.env.storage();
@@ -679,4 +708,26 @@ fn create(
     }
     let metadata = Metadata { id: id.to_string(), shape: shape.clone() };
     entry::write(storage, &folder.join("metadata"), [to_json(&metadata).as_str()])
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_was_much_longer_than_others_leaves_no_memory_behind() {
+        let owner = Owner { checkpoint: 0, operator: 0, snapshot: false, epoch: 0 };
+        let mut groups = Groups { entries: vec![Vec::new(); 4], ..Groups::default() };
+        let mut capacity_after = |bytes: usize| {
+            groups.entries.iter_mut().for_each(|entries| entries.resize(bytes, 0));
+            groups.write(&mut Writer::new(owner));
+            assert!(groups.is_empty());
+            groups.entries.iter().map(Vec::capacity).max().unwrap()
+        };
+        assert!(capacity_after(100_000) >= 100_000, "the next one may come soon");
+        let after: Vec<_> = (0..300).map(|_| capacity_after(500)).collect();
+        assert!(after[299] <= 4096, "{}", after[299]);
+        let steady: Vec<_> = (0..300).map(|_| capacity_after(2000)).collect();
+        assert!(steady[1..].windows(2).all(|two| two[0] == two[1]));
+    }
 }

@@ -297,7 +297,8 @@ impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K
             let key: K = read(bytes)?;
             let hash = hash_key(&key);
             let Some(value) = value else {
-                if let Some(entry) = entries.remove(hash, |entry| entry.key == key) {
+                let hash_of = |entry: &Entry<K, S>| hash_key(&entry.key);
+                if let Some(entry) = entries.remove(hash, |entry| entry.key == key, hash_of) {
                     *memory -= key_memory::<K>(&entry.bytes) + u64::from(entry.written);
                 }
                 return Ok(());

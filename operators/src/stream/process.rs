@@ -366,6 +366,8 @@ where
             entry.there = false;
             self.memory -= key_memory(entry);
             self.entries.free(at as usize);
+            let entry = &mut self.entries[at as usize];
+            (entry.bytes, entry.cells, entry.timers) = (Vec::new(), Box::default(), Vec::new());
         }
     }
 
@@ -403,7 +405,7 @@ where
             self.kept = self.kept.saturating_add_signed(parts);
             self.memory = self.memory.saturating_add_signed(memory);
         }
-        for at in 0..self.entries.places() as u32 {
+        for at in 0..self.entries.slots() as u32 {
             for timer in self.entries[at as usize].timers.clone() {
                 let (due, time_us) = self.clocks.of(timer);
                 due.add(time_us, at);
@@ -426,10 +428,19 @@ where
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
-        let keys = self.entries.len() as u64;
+        self.entries.epoch();
+        let clocks = [&mut self.clocks.event, &mut self.clocks.processing, &mut self.clocks.ttl];
+        let due: usize = clocks
+            .into_iter()
+            .map(|due| {
+                due.epoch();
+                due.memory()
+            })
+            .sum();
         let cells = size_of::<Box<dyn Cell>>() * self.parts.states.count();
-        let bytes =
-            keys * (size_of::<Entry<K>>() + cells + 64) as u64 + self.kept * 48 + self.memory;
+        // Of each cell, the part of it that every kind has.
+        let keys = self.entries.len() * (cells + 64);
+        let bytes = (self.entries.memory() + due + keys) as u64 + self.kept * 48 + self.memory;
         self.parts.log.hand_over(epoch, self.kept, bytes);
     }
 }
@@ -533,20 +544,23 @@ where
                     None => return Ok(true),
                     Some((us, at)) => self.expire(at, us, now_us)?,
                 }
+                self.entries.release();
                 continue;
             };
             // It may have been taken back, or have been another key's.
-            let entry = &self.entries[at as usize];
-            if entry.there && entry.timers.binary_search(&timer).is_ok() {
+            let entry = self.entries.get(at as usize);
+            if entry.is_some_and(|entry| entry.there && entry.timers.binary_search(&timer).is_ok())
+            {
                 self.call::<T>(at, Fired::Timer(timer), None, UNTIMED)?;
             }
+            self.entries.release();
         }
         Ok(false)
     }
 
     /// Takes away what has expired of a key.
     fn expire(&mut self, at: u32, due_us: i64, now_us: i64) -> Result<(), EngineError> {
-        let entry = &mut self.entries[at as usize];
+        let Some(entry) = self.entries.get_mut(at as usize) else { return Ok(()) };
         if !entry.there || entry.expires_us != due_us {
             return Ok(());
         }

@@ -20,7 +20,7 @@ use super::accumulator::{Accumulator, Buffers, Function, Group, GroupParts, Rest
 use super::late::Late;
 use super::stages::{BoxChain, Scratch, step};
 use crate::due::Due;
-use crate::keyed::{Keyed, Table};
+use crate::keyed::{Keyed, Table, key_heap};
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::expr::functions::one_of_equals;
@@ -29,6 +29,7 @@ use crate::table::types::{DataType, Physical};
 use crate::table::windows::EventKey;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::key_group::{hash_behind, hash_bytes};
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog, WriteAt};
@@ -47,8 +48,8 @@ struct Entry {
     slot: Slot,
     /// The watermark has let it go, and another may have its place.
     gone: bool,
-    /// Memory that its values own apart, but for those that grow.
-    owned: u32,
+    /// Memory that its values own apart.
+    owned: usize,
     /// Of values that grow, where changes are kept.
     parts: Option<Box<GroupParts>>,
 }
@@ -181,7 +182,7 @@ pub(super) struct Aggregate {
     /// There is no other instance.
     alone: bool,
     entries: Table<Entry>,
-    touched: Vec<u32>,
+    touched: EpochBuffer<u32>,
     /// Of keys with an event time.
     event: Option<EventTime>,
     due: Due,
@@ -206,12 +207,13 @@ pub(super) struct Aggregate {
     grows: bool,
     buffers: Buffers,
     /// Entries whose long values are written at the marker.
-    deferred: Vec<u32>,
+    deferred: EpochBuffer<u32>,
     /// Some values may own memory apart.
     owns: bool,
     /// Memory that values own apart.
     heap_bytes: usize,
-    key_bytes: u64,
+    /// Memory that keys own apart.
+    key_heap: u64,
     down: BoxChain,
 }
 
@@ -235,7 +237,7 @@ impl Aggregate {
             by_bytes: of_bytes && event.is_none(),
             grows: functions.iter().any(Function::grows),
             buffers: Buffers::default(),
-            deferred: Vec::new(),
+            deferred: EpochBuffer::default(),
             owns: !functions.iter().all(Function::is_plain),
             heap_bytes: 0,
             partials: None,
@@ -246,7 +248,7 @@ impl Aggregate {
             continuous,
             alone,
             entries: Table::default(),
-            touched: Vec::new(),
+            touched: EpochBuffer::default(),
             event,
             due: Due::default(),
             passing_us: None,
@@ -257,7 +259,7 @@ impl Aggregate {
             out: Vec::new(),
             log,
             value: Vec::new(),
-            key_bytes: 0,
+            key_heap: 0,
             down,
         }
     }
@@ -322,7 +324,7 @@ impl Aggregate {
         let parts = in_parts.then(|| Box::new(GroupParts::new(&mut accumulators)));
         let key = SmallVec::from_slice(&self.key);
         let entry = Entry { parts, ..Entry::new(hash, key, accumulators) };
-        self.key_bytes += self.key.len() as u64;
+        self.key_heap += key_heap(&entry.key);
         let at = self.entries.insert(entry);
         if let Some(over_us) = self.over_us(&self.entries[at].key) {
             self.due.add(over_us, at as u32);
@@ -338,12 +340,12 @@ impl Aggregate {
         if let Some(mut parts) = entry.parts.take() {
             let group = Group { hash: entry.hash, key: &entry.key };
             parts.erase(group, &mut self.log, &mut self.buffers);
-            self.heap_bytes -= parts.heap_bytes();
         }
-        self.heap_bytes -= std::mem::take(&mut entry.owned) as usize;
-        self.key_bytes -= entry.key.len() as u64;
+        self.heap_bytes -= std::mem::take(&mut entry.owned);
+        self.key_heap -= key_heap(&entry.key);
         (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
-        entry.accumulators.clear();
+        entry.accumulators = SmallVec::new();
+        self.entries.release();
     }
 
     /// A step of letting go what is over by a time. Returns whether all of it is gone.
@@ -418,10 +420,9 @@ impl Aggregate {
     #[inline(never)]
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
-        let owned = entry.accumulators.iter().map(Accumulator::owned_bytes).sum::<usize>();
-        let owned = u32::try_from(owned).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut entry.owned, owned);
-        self.heap_bytes = self.heap_bytes + owned as usize - before as usize;
+        let parts = entry.parts.as_ref().map_or(0, |parts| parts.memory());
+        let owned = entry.accumulators.iter().map(Accumulator::owned_bytes).sum::<usize>() + parts;
+        self.heap_bytes = self.heap_bytes + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
     /// Notes what the values that grow have added.
@@ -430,26 +431,25 @@ impl Aggregate {
         let Self { entries, log, buffers, .. } = self;
         let Entry { hash, key, accumulators, parts, .. } = &mut entries[at];
         if let Some(parts) = parts {
-            self.heap_bytes -= parts.heap_bytes();
             parts.write(Group { hash: *hash, key }, accumulators, log, buffers);
-            self.heap_bytes += parts.heap_bytes();
         }
     }
 
     /// Writes the long values that have changed in this epoch.
     fn write_deferred(&mut self) {
-        for at in self.deferred.drain(..) {
-            let entry = &mut self.entries[at as usize];
+        let Self { deferred, entries, value, log, .. } = self;
+        deferred.drain_epoch(|at| {
+            let Some(entry) = entries.get_mut(at as usize) else { return };
             if !entry.gone {
-                encode(entry, &mut self.value);
-                self.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
+                encode(entry, value);
+                log.write(&mut entry.slot, entry.hash, &entry.key, value);
             }
-        }
+        });
     }
 
     /// Takes the committed state in.
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, entries, functions, key_bytes, keys, grows, .. } = self;
+        let Self { log, entries, functions, key_heap: heap, keys, grows, .. } = self;
         let mut parts = Restored::default();
         log.restore(|hash, key, value| {
             if *grows {
@@ -463,7 +463,7 @@ impl Aggregate {
             let Some(mut value) = value else {
                 if let Some(at) = entries.find(hash, key) {
                     entries.free(at);
-                    *key_bytes -= key.len() as u64;
+                    *heap -= key_heap(&entries[at].key);
                     (entries[at].gone, entries[at].key) = (true, SmallVec::new());
                 }
                 return Ok(());
@@ -477,12 +477,13 @@ impl Aggregate {
                 entries[at].accumulators = accumulators;
                 return Ok(());
             }
-            *key_bytes += key.len() as u64;
-            entries.insert(Entry::new(hash, SmallVec::from_slice(key), accumulators));
+            let entry = Entry::new(hash, SmallVec::from_slice(key), accumulators);
+            *heap += key_heap(&entry.key);
+            entries.insert(entry);
             Ok(())
         })?;
         let in_parts = self.grows && self.log.is_on();
-        for at in 0..self.entries.places() {
+        for at in 0..self.entries.slots() {
             let entry = &mut self.entries[at];
             if entry.gone {
                 continue;
@@ -490,7 +491,6 @@ impl Aggregate {
             if in_parts {
                 let taken = parts.take(&entry.key, &mut entry.accumulators);
                 let taken = taken.ok_or_else(unreadable)?;
-                self.heap_bytes += taken.heap_bytes();
                 entry.parts = Some(Box::new(taken));
             }
             if self.owns {
@@ -505,13 +505,15 @@ impl Aggregate {
 
     fn hand_over(&mut self, epoch: Epoch) {
         self.write_deferred();
-        let entry = size_of::<Entry>() + size_of::<Accumulator>() * self.functions.len() + 8;
-        let rows = self.entries.len() as u64;
-        self.log.hand_over(
-            epoch,
-            rows,
-            rows * entry as u64 + self.key_bytes + self.heap_bytes as u64,
-        );
+        self.entries.epoch();
+        self.due.epoch();
+        shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
+        let rows = self.entries.len();
+        // One accumulator stands in its entry, several apart.
+        let apart = if self.functions.len() > 1 { self.functions.len() * rows } else { 0 };
+        let tables = self.entries.memory() + self.due.memory() + apart * size_of::<Accumulator>();
+        let bytes = (tables + self.heap_bytes) as u64 + self.key_heap;
+        self.log.hand_over(epoch, rows as u64, bytes);
     }
 
     fn emit(&mut self, at: usize, ingest_ns: u64) -> Result<(), EngineError> {
@@ -533,7 +535,7 @@ impl Aggregate {
 
     /// A global aggregation has its row from the start.
     fn touch_global(&mut self) {
-        if self.keys.is_empty() && self.entries.places() == 0 {
+        if self.keys.is_empty() && self.entries.slots() == 0 {
             self.key.clear();
             RowWriter::new(&mut self.key, 0);
             let at = self.entry(hash_bytes(&self.key));
@@ -558,7 +560,7 @@ impl Aggregate {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.mode == OutputMode::Complete;
         let total = match self.mode {
-            OutputMode::Complete => self.entries.places(),
+            OutputMode::Complete => self.entries.slots(),
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
         };
@@ -567,7 +569,10 @@ impl Aggregate {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
-            self.emit(at, ingest_ns)?;
+            // A key that an earlier run, in another mode, has let go.
+            if !entry.gone {
+                self.emit(at, ingest_ns)?;
+            }
             emission.next += 1;
             budget -= 1;
         }
@@ -576,9 +581,8 @@ impl Aggregate {
             return Ok(false);
         }
         emission.expiring = true;
-        for at in self.touched.drain(..) {
-            self.entries[at as usize].touched = false;
-        }
+        let Self { touched, entries, .. } = self;
+        touched.drain_epoch(|at| entries[at as usize].touched = false);
         // In continuous mode it goes when the watermark comes.
         if let (Some(event), false) = (&self.event, self.in_band())
             && !self.expire(event.late.watermark_us())?
@@ -636,7 +640,7 @@ impl Stage for Aggregate {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
-        if !self.continuous || self.entries.places() == 0 {
+        if !self.continuous || self.entries.slots() == 0 {
             self.touch_global();
         }
         if self.in_band() && self.alone && self.touched.is_empty() {

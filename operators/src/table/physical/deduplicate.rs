@@ -6,7 +6,7 @@ use super::aggregate::{Key, write_keys};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch};
 use crate::due::Due;
-use crate::keyed::{Keyed, Table};
+use crate::keyed::{Keyed, Table, key_heap};
 use crate::table::row::{Row, Slot as Field};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
@@ -53,7 +53,8 @@ pub(super) struct Deduplicate {
     continuous: bool,
     entries: Table<Entry>,
     due: Due,
-    key_bytes: u64,
+    /// Memory that keys own apart.
+    key_heap: u64,
     key: Vec<u8>,
     scratch: Scratch,
     log: StateLog,
@@ -80,7 +81,7 @@ impl Deduplicate {
             continuous,
             entries: Table::default(),
             due: Due::default(),
-            key_bytes: 0,
+            key_heap: 0,
             key: Vec::new(),
             scratch: Scratch::default(),
             log,
@@ -92,7 +93,7 @@ impl Deduplicate {
     }
 
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { log, entries, due, key_bytes, .. } = self;
+        let Self { log, entries, due, key_heap: heap, .. } = self;
         log.restore(|hash, key, value| {
             let expires_us = match value.map(<[u8; 8]>::try_from) {
                 None => None,
@@ -105,7 +106,7 @@ impl Deduplicate {
             match (entries.find(hash, key), expires_us) {
                 (Some(at), None) => {
                     entries.free(at);
-                    *key_bytes -= key.len() as u64;
+                    *heap -= key_heap(&entries[at].key);
                     (entries[at].expires_us, entries[at].key) = (i64::MIN, SmallVec::new());
                 }
                 (Some(at), Some(expires_us)) => {
@@ -115,8 +116,8 @@ impl Deduplicate {
                 (None, None) => {}
                 (None, Some(expires_us)) => {
                     let entry = Entry { hash, key: SmallVec::from_slice(key), expires_us };
+                    *heap += key_heap(&entry.key);
                     add(entry, entries, due);
-                    *key_bytes += key.len() as u64;
                 }
             }
             Ok(())
@@ -129,16 +130,19 @@ impl Deduplicate {
         self.entries.touch(self.due.ahead(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
-            let expires_us = self.entries[at as usize].expires_us;
-            if expires_us > watermark_us || expires_us == i64::MIN {
+            // Its key may have been forgotten before, or have another time by now.
+            let entry = self.entries.get(at as usize);
+            if !entry.is_some_and(|entry| (i64::MIN + 1..=watermark_us).contains(&entry.expires_us))
+            {
                 continue;
             }
             self.entries.free(at as usize);
             let entry = &mut self.entries[at as usize];
             self.log.delete(&mut Slot::default(), entry.hash, &entry.key);
-            self.key_bytes -= entry.key.len() as u64;
+            self.key_heap -= key_heap(&entry.key);
             entry.expires_us = i64::MIN;
             entry.key = SmallVec::new();
+            self.entries.release();
         }
         false
     }
@@ -156,9 +160,10 @@ impl Deduplicate {
         }
         match self.marker.take() {
             Some(epoch) => {
-                let rows = self.entries.len() as u64;
-                let entry = size_of::<Entry>() as u64 + 8;
-                self.log.hand_over(epoch, rows, rows * entry + self.key_bytes);
+                self.entries.epoch();
+                self.due.epoch();
+                let bytes = (self.entries.memory() + self.due.memory()) as u64 + self.key_heap;
+                self.log.hand_over(epoch, self.entries.len() as u64, bytes);
                 self.down.marker(epoch)
             }
             None => Ok(()),
@@ -256,8 +261,8 @@ impl<'a> Push<Row<'a>> for Deduplicate {
             return self.down.push(row, ingest_ns);
         }
         self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
-        self.key_bytes += self.key.len() as u64;
         let entry = Entry { hash, key: SmallVec::from_slice(&self.key), expires_us };
+        self.key_heap += key_heap(&entry.key);
         add(entry, &mut self.entries, &mut self.due);
         self.down.push(row, ingest_ns)
     }

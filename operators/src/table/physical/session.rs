@@ -10,12 +10,13 @@ use super::aggregate::{Key, copy_key, write_keys};
 use super::late::Late;
 use super::stages::{BoxChain, Scratch, step};
 use crate::due::Due;
-use crate::keyed::{Keyed, Table};
+use crate::keyed::{Keyed, Table, key_heap};
 use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::BytesFn;
 use crate::table::row::{Row, RowWriter, Slot as Field};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog, WriteAt};
@@ -35,16 +36,20 @@ struct Entry {
     slot: Slot,
     /// Its sessions that were counted as written, and the epoch's generation in which they were.
     counted: (u32, usize),
-    /// Memory that the values of its sessions own apart.
-    owned: u32,
-    /// There will be no more of it until another has its place.
+    /// Memory that its sessions and their values own apart.
+    owned: usize,
+    /// When it is to be looked at; a later time stands in the expiry queue too, an earlier one does
+    /// not. [`i64::MAX`] if never.
+    due_us: i64,
+    /// There will be no more of it until another has its slot.
     gone: bool,
 }
 
 impl Entry {
     fn new(hash: u64, key: &[u8], sessions: Vec<Session>) -> Self {
         let (key, slot) = (SmallVec::from_slice(key), Slot::default());
-        Self { hash, key, sessions, slot, counted: (0, 0), owned: 0, gone: false }
+        let (counted, owned, due_us) = ((0, 0), 0, i64::MAX);
+        Self { hash, key, sessions, slot, counted, owned, due_us, gone: false }
     }
 }
 
@@ -98,13 +103,15 @@ pub(super) struct SessionAggregate {
     marker: Option<(Epoch, usize)>,
     changed: bool,
     /// Entries whose long values are written at the marker.
-    deferred: Vec<u32>,
+    deferred: EpochBuffer<u32>,
     /// Sessions of all keys.
     kept: u64,
     /// Some values may own memory apart.
     owns: bool,
     /// Memory that values own apart.
-    owned: u64,
+    owned: usize,
+    /// Memory that keys own apart.
+    key_heap: u64,
     down: BoxChain,
 }
 
@@ -148,16 +155,17 @@ impl SessionAggregate {
             owes: false,
             marker: None,
             changed: false,
-            deferred: Vec::new(),
+            deferred: EpochBuffer::default(),
             kept: 0,
             owns,
             owned: 0,
+            key_heap: 0,
             down,
         }
     }
 
     fn restore(&mut self) -> Result<(), EngineError> {
-        let Self { parts, entries, due, .. } = self;
+        let Self { parts, entries, due, key_heap: heap, .. } = self;
         let functions = &parts.functions;
         parts.log.restore(|hash, key, value| {
             let sessions = match value {
@@ -168,26 +176,32 @@ impl SessionAggregate {
             let at = match (entries.find(hash, key), sessions) {
                 (Some(at), None) => {
                     entries.free(at);
+                    *heap -= key_heap(&entries[at].key);
                     (entries[at].gone, entries[at].key) = (true, SmallVec::new());
-                    entries[at].sessions.clear();
+                    entries[at].sessions = Vec::new();
                     return Ok(());
                 }
                 (Some(at), Some(sessions)) => {
                     entries[at].sessions = sessions;
                     at
                 }
-                (None, Some(sessions)) => entries.insert(Entry::new(hash, key, sessions)),
+                (None, Some(sessions)) => {
+                    let entry = Entry::new(hash, key, sessions);
+                    *heap += key_heap(&entry.key);
+                    entries.insert(entry)
+                }
                 (None, None) => return Ok(()),
             };
             if let Some(first_us) = first_us.filter(|_| parts.evicts) {
+                entries[at].due_us = first_us;
                 due.add(first_us, at as u32);
             }
             Ok(())
         })?;
-        let places = 0..self.entries.places();
-        self.kept = places.clone().map(|at| self.entries[at].sessions.len() as u64).sum();
+        let slots = 0..self.entries.slots();
+        self.kept = slots.clone().map(|at| self.entries[at].sessions.len() as u64).sum();
         if self.owns {
-            places.for_each(|at| self.count_owned(at));
+            slots.for_each(|at| self.count_owned(at));
         }
         Ok(())
     }
@@ -198,7 +212,15 @@ impl SessionAggregate {
         if let Some(at) = self.entries.find(hash, &self.key) {
             return at;
         }
-        self.entries.insert(Entry::new(hash, &self.key, Vec::new()))
+        let entry = Entry::new(hash, &self.key, Vec::new());
+        self.key_heap += key_heap(&entry.key);
+        self.entries.insert(entry)
+    }
+
+    /// Puts an entry into the expiry queue.
+    fn look_at(&mut self, at: usize, due_us: i64) {
+        self.entries[at].due_us = due_us;
+        self.due.add(due_us, at as u32);
     }
 
     /// Notes an entry's value, or that it has none, for the checkpoint.
@@ -223,9 +245,7 @@ impl SessionAggregate {
         let entry = &mut self.entries[at];
         let values = entry.sessions.iter().flat_map(|session| &session.accumulators);
         let owned = values.map(Accumulator::owned_bytes).sum::<usize>();
-        let owned = u32::try_from(owned).unwrap_or(u32::MAX);
-        let before = std::mem::replace(&mut entry.owned, owned);
-        self.owned = self.owned + u64::from(owned) - u64::from(before);
+        self.owned = self.owned + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
     fn write(&mut self, at: usize) {
@@ -296,17 +316,22 @@ impl SessionAggregate {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
             }
-            let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
+            let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
+            // It may have been another key's, or be looked at earlier.
+            if self.entries.get(at).is_none_or(|entry| entry.gone || entry.due_us != due_us) {
+                continue;
+            }
             self.let_out(at, by_us)?;
-            let entry = &self.entries[at];
-            match entry.sessions.first() {
-                Some(first) => self.due.add(first.end_us, at as u32),
-                None if !entry.gone => {
+            match self.entries[at].sessions.first().map(|first| first.end_us) {
+                Some(first_us) => self.look_at(at, first_us),
+                None => {
                     self.entries.free(at);
-                    (self.entries[at].gone, self.entries[at].key) = (true, SmallVec::new());
+                    let entry = &mut self.entries[at];
+                    self.key_heap -= key_heap(&entry.key);
+                    (entry.gone, entry.key, entry.sessions) = (true, SmallVec::new(), Vec::new());
+                    self.entries.release();
                 }
-                None => {}
             }
         }
         Ok(!self.due.any(by_us))
@@ -314,17 +339,24 @@ impl SessionAggregate {
 
     fn hand_over(&mut self, epoch: Epoch) {
         let mut deferred = std::mem::take(&mut self.deferred);
-        for at in deferred.drain(..) {
-            if !self.entries[at as usize].sessions.is_empty() {
+        deferred.drain_epoch(|at| {
+            let entry = self.entries.get(at as usize);
+            if entry.is_some_and(|entry| !entry.sessions.is_empty()) {
                 self.write(at as usize);
             }
-        }
+        });
         self.deferred = deferred;
-        let (keys, sessions) = (self.entries.len() as u64, self.kept);
-        let bytes = keys * (size_of::<Entry>() as u64 + 40)
-            + sessions * size_of::<Session>() as u64
-            + self.owned;
-        self.parts.log.hand_over(epoch, sessions, bytes);
+        self.entries.epoch();
+        self.due.epoch();
+        shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
+        // The list of a key's sessions begins with room for four.
+        let (keys, sessions) = (self.entries.len(), self.kept as usize);
+        let lists = sessions.max(keys * 4) * size_of::<Session>();
+        let functions = self.parts.functions.len();
+        let apart = if functions > 1 { functions * sessions } else { 0 };
+        let tables = self.entries.memory() + self.due.memory() + lists;
+        let bytes = tables + apart * size_of::<Accumulator>() + self.owned;
+        self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
     /// Goes on with a watermark, and with a marker behind it.
@@ -341,14 +373,14 @@ impl SessionAggregate {
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
         let shows = self.changed || !self.parts.continuous || !self.parts.alone;
         if self.parts.mode == OutputMode::Complete && shows {
-            let mut budget = self.parts.log.step(step(self.entries.places()));
-            while next < self.entries.places() && budget > 0 && self.down.ready() {
+            let mut budget = self.parts.log.step(step(self.entries.slots()));
+            while next < self.entries.slots() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {
                     self.emit(next, session)?;
                 }
                 (next, budget) = (next + 1, budget - 1);
             }
-            if next < self.entries.places() {
+            if next < self.entries.slots() {
                 self.marker = Some((epoch, next));
                 return Ok(());
             }
@@ -470,7 +502,7 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         if let (Some(first), true) = (first, self.parts.evicts)
             && before.is_none_or(|before| first < before)
         {
-            self.due.add(first, at as u32);
+            self.look_at(at, first);
         }
         self.changed = true;
         self.note(at);

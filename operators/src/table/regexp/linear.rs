@@ -4,9 +4,12 @@
 //! Some patterns mean the same for most texts only, and are left to the machine for the others:
 //! `$` is also before a line end at the end, and `\b` has Java's own letters beyond ASCII.
 
+use super::meter::automaton;
 use super::node::{Assertion, Kind, Node};
 use super::set::CharSet;
+use regex_automata::hybrid::dfa::DFA;
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 /// A pattern of the linear engine.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Linear {
     ascii: bool,
     /// Whether groups are right too, not only the match.
     pub groups: bool,
+    /// For the [`Meter`](super::meter::Meter), made when it is first needed.
+    automaton: OnceLock<Option<DFA>>,
 }
 
 /// Longest program of the linear engine.
@@ -32,7 +37,12 @@ impl Linear {
         printer.print(node)?;
         let regex = regex::RegexBuilder::new(&printer.out).size_limit(SIZE).build().ok()?;
         let Printer { no_line_end, ascii, groups, .. } = printer;
-        Some(Self { regex, no_line_end, ascii, groups })
+        Some(Self { regex, no_line_end, ascii, groups, automaton: OnceLock::new() })
+    }
+
+    /// The pattern's automaton, to be run step by step.
+    pub fn automaton(&self) -> Option<&DFA> {
+        self.automaton.get_or_init(|| automaton(self.regex.as_str(), SIZE)).as_ref()
     }
 
     /// Whether it is right for a text.

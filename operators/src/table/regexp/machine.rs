@@ -29,7 +29,7 @@ const CHOICES: usize = 4_000_000;
 pub struct Runaway;
 
 /// The limit of steps in a text of a length.
-fn steps_of(length: usize) -> usize {
+pub(super) fn steps_of(length: usize) -> usize {
     let of_units = length.saturating_mul(STEPS_A_UNIT).min(STEPS_MAX);
     STEPS.saturating_add(of_units).max(length.saturating_mul(STEPS_OF_LONG))
 }

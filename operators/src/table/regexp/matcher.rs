@@ -3,7 +3,9 @@
 
 use super::Regex;
 use super::input::Input;
+use super::linear::Linear;
 use super::machine::{Machine, NONE, Runaway};
+use super::meter::Meter;
 use bumpalo::Bump;
 use std::ops::Range;
 
@@ -55,7 +57,7 @@ impl<'t> Subject<'t> {
 }
 
 enum Engine<'r, 's> {
-    Linear(&'r regex::Regex, &'s str, Option<regex::CaptureLocations>, Range<usize>),
+    Linear(&'r Linear, &'s str, Option<regex::CaptureLocations>, Range<usize>, Meter),
     Utf8(Machine<'r, 's, str>),
     Utf16(Machine<'r, 's, [u16]>),
 }
@@ -77,7 +79,7 @@ impl<'r, 's> Matcher<'r, 's> {
                 if linear.fits(text) && (linear.groups || !wants_groups) =>
             {
                 let locations = wants_groups.then(|| linear.regex.capture_locations());
-                Engine::Linear(&linear.regex, text, locations, 0..0)
+                Engine::Linear(linear, text, locations, 0..0, Meter::new(text.len()))
             }
             (Subject::Utf8(text), _) => {
                 Engine::Utf8(Machine::new(&regex.program, *text, regex.whole))
@@ -100,16 +102,21 @@ impl<'r, 's> Matcher<'r, 's> {
             return Ok(false);
         }
         let found = match &mut self.engine {
-            Engine::Linear(regex, text, Some(locations), _) => {
-                regex.captures_read_at(locations, text, from).is_some()
-            }
-            Engine::Linear(regex, text, None, found) => match regex.find_at(text, from) {
-                Some(next) => {
-                    *found = next.range();
-                    true
+            Engine::Linear(linear, text, locations, found, meter) => {
+                meter.count(linear, text, from)?;
+                match locations {
+                    Some(locations) => {
+                        linear.regex.captures_read_at(locations, text, from).is_some()
+                    }
+                    None => match linear.regex.find_at(text, from) {
+                        Some(next) => {
+                            *found = next.range();
+                            true
+                        }
+                        None => false,
+                    },
                 }
-                None => false,
-            },
+            }
             Engine::Utf8(machine) => machine.find(from, previous)?,
             Engine::Utf16(machine) => machine.find(from, previous)?,
         };
@@ -139,10 +146,10 @@ impl<'r, 's> Matcher<'r, 's> {
             (begin != NONE).then_some(begin..end)
         };
         match &self.engine {
-            Engine::Linear(_, _, Some(locations), _) => {
+            Engine::Linear(_, _, Some(locations), ..) => {
                 locations.get(index).map(|(begin, end)| begin..end)
             }
-            Engine::Linear(_, _, None, found) => (index == 0).then(|| found.clone()),
+            Engine::Linear(_, _, None, found, _) => (index == 0).then(|| found.clone()),
             Engine::Utf8(machine) => of(&machine.groups),
             Engine::Utf16(machine) => of(&machine.groups),
         }

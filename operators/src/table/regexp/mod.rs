@@ -11,6 +11,7 @@ mod input;
 mod linear;
 mod machine;
 mod matcher;
+mod meter;
 mod node;
 mod parse;
 mod program;

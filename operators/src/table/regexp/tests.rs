@@ -157,6 +157,45 @@ fn a_pattern_that_runs_away_is_an_error() {
     assert_eq!(regex.is_match(&text), Ok(false));
 }
 
+/// Matches of a pattern in a text.
+fn count(pattern: &str, text: &str) -> Result<usize, Runaway> {
+    let regex = Regex::new(pattern).unwrap();
+    let subject = regex.subject(text);
+    let mut matcher = Matcher::new(&regex, &subject, false);
+    let mut count = 0;
+    while matcher.find()? {
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[test]
+fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
+    let letters = "A".repeat(300_000);
+    for pattern in [".*[^A-Z]|[A-Z]", "A(?:A*b)?", "(?:A+b)?", "(?:A|AA)+z|A", "A+$\\n|A"] {
+        assert_eq!(count(pattern, &letters), Err(Runaway), "{pattern}");
+        // A short text is no trouble.
+        assert!(count(pattern, &letters[..3000]).unwrap() >= 3000, "{pattern}");
+    }
+}
+
+#[test]
+fn many_matches_in_a_long_text_are_found() {
+    let (letters, words) = ("A".repeat(300_000), "some words\n".repeat(30_000));
+    for (pattern, text, matches) in [
+        ("[A-Z]", &letters, 300_000),
+        ("A{1,7}", &letters, 42_858),
+        (".*", &letters, 2),
+        ("\\w+", &words, 60_000),
+        ("(\\w+) (\\w+)\n", &words, 30_000),
+        ("", &words, 330_001),
+        ("\\bw|\n", &words, 60_000),
+        (".*s\n|x", &words, 30_000),
+    ] {
+        assert_eq!(count(pattern, text), Ok(matches), "{pattern}");
+    }
+}
+
 #[test]
 fn a_long_text_is_no_deep_recursion() {
     let text = "ab".repeat(50_000);

@@ -304,7 +304,8 @@ pub(super) fn runaway(_: Runaway) -> Box<EvalError> {
     let error = failed::<()>(
         "REGEX_STEPS_EXCEEDED",
         "a search by a regular expression takes too many steps",
-        "Write it without nested repetitions of the same text, such as (a+)+",
+        "Write it without nested repetitions of the same text, such as (a+)+, and without parts such \
+         as .*x that look at all of the text again for each match",
     );
     let Err(error) = error else { unreachable!("it is an error") };
     error

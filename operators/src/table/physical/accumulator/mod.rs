@@ -25,6 +25,7 @@ use crate::table::value::Value;
 pub use encoded::show_state;
 pub(super) use encoded::{SESSIONS, TIME};
 use moments::{CoMoments, Moments};
+use parts::Grows;
 pub(super) use parts::{Buffers, Group, GroupParts, Restored, split_key};
 pub use parts::{PartNumber, part_number};
 use percentile::Percentiles;
@@ -72,13 +73,19 @@ pub(super) enum Accumulator {
 const _: () = assert!(size_of::<Accumulator>() == 32);
 
 impl Accumulator {
-    /// Memory that it owns apart; nothing of values that grow, which count theirs themselves.
+    /// Memory that it owns apart, in a few steps however large its value is.
     pub fn owned_bytes(&self) -> usize {
         match self {
             Self::Bytes(Some(bytes)) | Self::Held(Some(bytes)) => bytes.capacity(),
             Self::Moments(_) => size_of::<Moments>(),
             Self::CoMoments(_) => size_of::<CoMoments>(),
-            Self::User(values, _) => size_of_val(&**values),
+            Self::Values(values) => size_of::<Values>() + values.heap_bytes(),
+            Self::Distinct(sketch) => size_of::<Sketch>() + sketch.heap_bytes(),
+            Self::Percentile(percentiles) => size_of::<Percentiles>() + percentiles.heap_bytes(),
+            Self::User(values, _) => {
+                size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()
+            }
+            Self::Once(both) => size_of_val(&**both) + both.0.heap_bytes() + both.1.owned_bytes(),
             _ => 0,
         }
     }
@@ -89,6 +96,17 @@ impl Accumulator {
         if let Self::Percentile(percentiles) = self {
             percentiles.settle();
         }
+    }
+}
+
+/// Memory that a value owns itself; what its elements own is not looked at.
+fn own_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.capacity(),
+        Value::Binary(bytes) => bytes.capacity(),
+        Value::Array(values) | Value::Struct(values) => values.capacity() * size_of::<Value>(),
+        Value::Map(entries) => entries.capacity() * size_of::<(Value, Value)>(),
+        _ => 0,
     }
 }
 

@@ -161,8 +161,6 @@ impl Parts {
 /// The parts of all values of one group, where any of them grows.
 pub(in super::super) struct GroupParts {
     parts: Vec<Parts>,
-    /// The memory that the values own.
-    heap_bytes: usize,
 }
 
 impl GroupParts {
@@ -173,12 +171,12 @@ impl GroupParts {
             value.track();
             parts.push(Parts::default());
         });
-        Self { parts, heap_bytes: 0 }
+        Self { parts }
     }
 
-    /// The memory that the values owned when they were last written.
-    pub fn heap_bytes(&self) -> usize {
-        self.heap_bytes
+    /// Memory that it takes, without the values.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.parts.capacity() * size_of::<Parts>()
     }
 
     /// Writes what the values have added.
@@ -190,14 +188,11 @@ impl GroupParts {
         buffers: &mut Buffers,
     ) {
         let mut parts = self.parts.iter_mut();
-        let mut heap_bytes = 0;
         each_growing(accumulators, |number, value| {
             if let Some(parts) = parts.next() {
                 parts.write(group, number, value, log, buffers);
             }
-            heap_bytes += value.heap_bytes();
         });
-        self.heap_bytes = heap_bytes;
     }
 
     /// Erases all parts of all values.
@@ -280,7 +275,7 @@ impl Restored {
     /// is damaged or missing.
     pub fn take(&mut self, group: &[u8], accumulators: &mut [Accumulator]) -> Option<GroupParts> {
         let of_group = self.0.remove(group).unwrap_or_default();
-        let (mut out, mut heap_bytes, mut damaged) = (Vec::new(), 0, false);
+        let (mut out, mut damaged) = (Vec::new(), false);
         each_growing(accumulators, |number, value| {
             let mut parts = Parts::default();
             match of_group.get(&number).filter(|parts| !parts.is_empty()) {
@@ -289,9 +284,8 @@ impl Restored {
                 None => parts.owes_whole = value.whole_bytes().is_some(),
             }
             value.track();
-            heap_bytes += value.heap_bytes();
             out.push(parts);
         });
-        (!damaged).then_some(GroupParts { parts: out, heap_bytes })
+        (!damaged).then_some(GroupParts { parts: out })
     }
 }

@@ -3,7 +3,7 @@
 use super::super::accumulator::Function;
 use super::NONE;
 use super::ring::Ring;
-use super::unit::{Unit, Values};
+use super::unit::{Unit, Values, owned};
 use crate::keyed::Keyed;
 use crate::table::expr::compile::Cx;
 use crate::table::windows::Lengths;
@@ -72,6 +72,8 @@ pub(super) struct Entry<U> {
     /// The slice that was counted last as written, and the epoch's generation in which it was.
     counted_us: i64,
     counted: u32,
+    /// Memory that the values of its slices and sums own.
+    owned: usize,
     kept: Option<Box<Kept<U>>>,
 }
 
@@ -101,16 +103,26 @@ impl<U: Unit> Entry<U> {
             flip_us: NONE,
             counted_us: NONE,
             counted: 0,
+            owned: owned(common.start()),
             kept: keeps.then(|| Box::new(kept)),
         }
     }
 
-    /// What it has beside itself, in bytes, without what accumulators own.
+    /// What it has beside itself, in bytes.
     pub fn memory(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| {
             size_of::<Kept<U>>() + kept.sums.memory() + kept.slots.capacity() * size_of::<Slot>()
         });
-        self.slices.memory() + kept
+        let spilled = |spilled: bool, bytes: usize| if spilled { bytes } else { 0 };
+        let key = spilled(self.key.spilled(), self.key.capacity());
+        let back = spilled(self.back.spilled(), self.back.capacity() * size_of::<U>());
+        self.slices.memory() + kept + key + back + self.owned
+    }
+
+    /// Memory that the values of its slices and sums own.
+    #[inline]
+    pub fn owned(&self) -> usize {
+        self.owned
     }
 
     /// Reads what the next window needs. It was last used a window's length ago.
@@ -143,6 +155,7 @@ impl<U: Unit> Entry<U> {
         }
         self.last_us = begin_us;
         self.slices.push_back(&common.empty);
+        self.owned += owned(&common.empty);
         let place = self.slices.len() - 1;
         self.slices.get_mut(place, common.size())[0] = U::of_time(begin_us);
         if let Some(kept) = &mut self.kept {
@@ -168,6 +181,7 @@ impl<U: Unit> Entry<U> {
             common.empty.clone()
         };
         slice[0] = U::of_time(begin_us);
+        self.owned += owned(&slice) + if in_front { owned(common.start()) } else { 0 };
         self.slices.insert(at, &slice);
         self.taken += u32::from(at < self.taken as usize);
         self.front += u32::from(in_front);
@@ -187,10 +201,15 @@ impl<U: Unit> Entry<U> {
             return self.add_late(place, common, cx);
         }
         if place < self.taken as usize {
+            let before = owned(&self.back);
             U::add(&common.functions, &mut self.back, cx)?;
+            self.owned = self.owned + owned(&self.back) - before;
         }
         let slice = self.slices.get_mut(place, common.size());
-        U::add(&common.functions, &mut slice[1..], cx)
+        let before = owned(slice);
+        U::add(&common.functions, &mut slice[1..], cx)?;
+        self.owned = self.owned + owned(slice) - before;
+        Ok(())
     }
 
     /// Takes a row into a slice of the front. It is evaluated once, not for each slice.
@@ -205,17 +224,23 @@ impl<U: Unit> Entry<U> {
         let mut row = Values::from(common.start());
         U::add(functions, &mut row, cx)?;
         for at in 0..=place {
-            U::merge(functions, &mut self.slices.get_mut(at, common.size())[1..], &row)?;
+            let slice = self.slices.get_mut(at, common.size());
+            let before = owned(slice);
+            U::merge(functions, &mut slice[1..], &row)?;
+            self.owned = self.owned + owned(slice) - before;
         }
-        match &mut self.kept {
-            Some(kept) => U::merge(functions, kept.sums.get_mut(place, row.len()), &row),
-            None => Ok(()),
+        if let Some(kept) = &mut self.kept {
+            let sum = kept.sums.get_mut(place, row.len());
+            let before = owned(sum);
+            U::merge(functions, sum, &row)?;
+            self.owned = self.owned + owned(sum) - before;
         }
+        Ok(())
     }
 
     /// Takes what begins before the end of a window. Returns how many merges that were.
     pub fn take(&mut self, end_us: i64, common: &Common<U>) -> Result<usize, EngineError> {
-        let before = self.taken as usize;
+        let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
             let slice = self.slices.get(self.taken as usize, common.size());
             if slice[0].time() >= end_us {
@@ -224,6 +249,7 @@ impl<U: Unit> Entry<U> {
             U::merge(&common.functions, &mut self.back, &slice[1..])?;
             self.taken += 1;
         }
+        self.owned = self.owned + owned(&self.back) - owned_before;
         let cost = self.taken as usize - before;
         let Lengths { width_us, slide_us, .. } = common.lengths;
         if self.flip_us <= end_us {
@@ -257,6 +283,7 @@ impl<U: Unit> Entry<U> {
         }
         self.back.clone_from_slice(common.start());
         self.front = self.taken;
+        self.count_owned(common);
         Ok(taken)
     }
 
@@ -282,12 +309,14 @@ impl<U: Unit> Entry<U> {
     /// Lets the first slice go. Returns how many merges that were.
     pub fn pop(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
         let cost = if self.front == 0 { self.flip(common)? } else { 0 };
+        self.owned -= owned(self.slices.get(0, common.size()));
         self.slices.pop_front(common.size());
         (self.front, self.taken) = (self.front - 1, self.taken - 1);
         if self.slices.len() == 0 {
             self.last_us = i64::MIN;
         }
         if let Some(kept) = &mut self.kept {
+            self.owned -= owned(kept.sums.get(0, common.start().len()));
             kept.sums.pop_front(common.start().len());
             kept.slots.pop_front();
         }
@@ -302,6 +331,7 @@ impl<U: Unit> Entry<U> {
     /// Removes a slice that no window has taken. Returns whether it was there.
     pub fn remove(&mut self, begin_us: i64, common: &Common<U>) -> bool {
         let Some(at) = self.find(begin_us, common) else { return false };
+        self.owned -= owned(self.slices.get(at, common.size()));
         self.slices.remove(at, common.size());
         self.last_us =
             self.slices.len().checked_sub(1).map_or(i64::MIN, |last| self.begin(last, common));
@@ -331,7 +361,20 @@ impl<U: Unit> Entry<U> {
         Some((sum, &mut kept.slots[place]))
     }
 
-    /// What is in a slice that no window has taken.
+    /// Counts what its values own, all of them: a look at each slice.
+    pub fn count_owned(&mut self, common: &Common<U>) {
+        if U::OWNS {
+            let (size, sums) = (common.size(), common.start().len());
+            let slices = (0..self.slices.len()).map(|at| owned(self.slices.get(at, size)));
+            let kept = self.kept.iter().flat_map(|kept| {
+                (0..kept.sums.len()).map(move |at| owned(kept.sums.get(at, sums)))
+            });
+            self.owned = slices.chain(kept).sum::<usize>() + owned(&self.back);
+        }
+    }
+
+    /// What is in a slice that no window has taken. Who changes it
+    /// [counts](Self::count_owned) afterwards.
     pub fn values(&mut self, place: usize, common: &Common<U>) -> &mut [U] {
         &mut self.slices.get_mut(place, common.size())[1..]
     }

@@ -41,6 +41,7 @@ use crate::table::windows::Lengths;
 use entry::{Common, Entry};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog, WriteAt};
@@ -92,7 +93,7 @@ struct SlidingAggregate<U> {
     recent: Recent,
     buffers: Buffers,
     /// Entries and beginnings of slices whose long values are written at the marker.
-    deferred: Vec<(u32, i64)>,
+    deferred: EpochBuffer<(u32, i64)>,
     /// Of a window.
     sum: Values<U>,
     scratch: Scratch,
@@ -207,7 +208,7 @@ impl<U: Unit> SlidingAggregate<U> {
             key: Vec::new(),
             recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },
             buffers: Buffers::default(),
-            deferred: Vec::new(),
+            deferred: EpochBuffer::default(),
             sum: Values::new(),
             scratch: Scratch::default(),
             passing_us: None,
@@ -236,7 +237,9 @@ impl<U: Unit> SlidingAggregate<U> {
                     table.entries[at].next_us = i64::from_le_bytes(*next);
                 }
                 (Some(begin_us), None) => {
+                    let before = table.entries[at].memory();
                     table.slices -= u64::from(table.entries[at].remove(begin_us, common));
+                    table.memory = table.memory + table.entries[at].memory() - before;
                 }
                 (Some(begin_us), Some(mut value)) => {
                     let place = table.slice(at, begin_us, common);
@@ -246,8 +249,12 @@ impl<U: Unit> SlidingAggregate<U> {
             }
             Ok(())
         })?;
-        for at in 0..self.table.entries.places() {
-            match self.table.entries[at].next_us {
+        for at in 0..self.table.entries.slots() {
+            let entry = &mut self.table.entries[at];
+            let before = entry.memory();
+            entry.count_owned(&self.common);
+            self.table.memory = self.table.memory + entry.memory() - before;
+            match entry.next_us {
                 NONE => self.table.remove(at, &self.common),
                 next_us => self.due.add(next_us, at as u32),
             }
@@ -301,16 +308,16 @@ impl<U: Unit> SlidingAggregate<U> {
     /// Writes the long slices that have changed in this epoch and are still there.
     fn write_deferred(&mut self) {
         let Self { keys, log, common, table, buffers, .. } = self;
-        for (at, begin_us) in self.deferred.drain(..) {
-            let entry = &mut table.entries[at as usize];
-            let Some(place) = entry.find(begin_us, common) else { continue };
+        self.deferred.drain_epoch(|(at, begin_us)| {
+            let Some(entry) = table.entries.get_mut(at as usize) else { return };
+            let Some(place) = entry.find(begin_us, common) else { return };
             let hash = entry.hash;
             write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
-            let Some((sum, slot)) = entry.kept(place, common) else { continue };
+            let Some((sum, slot)) = entry.kept(place, common) else { return };
             buffers.value.clear();
             U::encode(&common.functions, sum, &mut buffers.value);
             log.write(slot, hash, &buffers.key, &buffers.value);
-        }
+        });
     }
 
     /// Lets the next window of a key out, and then what no window needs any more. Returns what it
@@ -325,7 +332,7 @@ impl<U: Unit> SlidingAggregate<U> {
         }
         cost += self.evict(at, end_us - width_us + slide_us)?;
         let (lengths, entry) = (self.common.lengths, &mut self.table.entries[at]);
-        self.table.memory += entry.memory() - before;
+        self.table.memory = self.table.memory + entry.memory() - before;
         let next_us = match entry.first_us(&self.common) {
             None => NONE,
             // A part of the next window already.
@@ -393,25 +400,31 @@ impl<U: Unit> SlidingAggregate<U> {
                 let (ahead, common) = (self.due.ahead(by_us, AHEAD), &self.common);
                 touched = ahead.len();
                 // Together, so that memory is waited for once and not for each in turn.
-                ahead.iter().for_each(|&at| self.table.entries[at as usize].touch(common));
+                let entries = ahead.iter().filter_map(|&at| self.table.entries.get(at as usize));
+                entries.for_each(|entry| entry.touch(common));
             }
             touched = touched.saturating_sub(1);
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             // It may have another next window than when it was added.
-            cost += if self.table.entries[at as usize].next_us == due_us {
+            let entry = self.table.entries.get(at as usize);
+            cost += if entry.is_some_and(|entry| entry.next_us == due_us) {
                 self.let_out(at as usize)?
             } else {
                 1
             };
+            self.table.entries.release();
         }
         Ok(!self.due.any(by_us))
     }
 
     fn hand_over(&mut self, epoch: Epoch) {
         self.write_deferred();
-        let entries = self.table.entries.places() * size_of::<Entry<U>>();
-        let bytes = (entries + self.table.memory) as u64;
-        self.log.hand_over(epoch, self.table.slices, bytes);
+        self.table.entries.epoch();
+        self.due.epoch();
+        let Buffers { key, value, window, row } = &mut self.buffers;
+        shrink_scratch([key, value, window, row]);
+        let bytes = self.table.entries.memory() + self.due.memory() + self.table.memory;
+        self.log.hand_over(epoch, self.table.slices, bytes as u64);
     }
 
     /// Goes on with a watermark, and with a marker behind it.
@@ -492,18 +505,19 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         self.key.clear();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let keeps = self.log.is_on();
-        let at = self.table.entry(&self.key, &self.common, keeps);
+        let mut at = self.table.entry(&self.key, &self.common, keeps);
         // The row is late for these, and must not be in them.
         while self.table.entries[at].next_us <= late_us {
             self.let_out(at)?;
             if self.table.entries[at].next_us == NONE {
-                let again = self.table.entry(&self.key, &self.common, keeps);
-                debug_assert_eq!(again, at, "the place that was freed last is taken first");
+                at = self.table.entry(&self.key, &self.common, keeps);
             }
         }
         let place = self.table.slice(at, begin_us, &self.common);
         let entry = &mut self.table.entries[at];
+        let before = entry.owned();
         entry.add(place, &self.common, self.scratch.cx(row))?;
+        self.table.memory = self.table.memory + entry.owned() - before;
         let next_us = match late_us.checked_sub(first_us) {
             Some(behind_us @ 0..) => {
                 first_us + (behind_us / lengths.slide_us + 1) * lengths.slide_us

@@ -24,7 +24,7 @@ impl<U: Unit> Ring<U> {
         self.len as usize
     }
 
-    /// What it takes, in bytes; memory that units own apart.
+    /// What it takes, in bytes, without what its units own apart.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.units)
     }

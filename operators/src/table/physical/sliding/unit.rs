@@ -13,6 +13,10 @@ pub(super) type Values<U> = SmallVec<[U; 4]>;
 /// A unit of memory of a slice. A slice is one unit that says when it begins, and the values of
 /// each function.
 pub(super) trait Unit: Clone + Default + Send + 'static {
+    /// Whether it may own memory apart.
+    const OWNS: bool;
+    /// The memory that it owns apart.
+    fn owned_bytes(&self) -> usize;
     /// A time.
     fn of_time(micros: i64) -> Self;
     /// The inverse of [`of_time`](Self::of_time).
@@ -36,7 +40,18 @@ pub(super) trait Unit: Clone + Default + Send + 'static {
     ) -> Result<(), EngineError>;
 }
 
+/// The memory that some units own apart.
+#[inline]
+pub(super) fn owned<U: Unit>(units: &[U]) -> usize {
+    if U::OWNS { units.iter().map(U::owned_bytes).sum() } else { 0 }
+}
+
 impl Unit for u64 {
+    const OWNS: bool = false;
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        0
+    }
     #[inline]
     fn of_time(micros: i64) -> Self {
         micros as u64
@@ -102,6 +117,10 @@ impl Unit for u64 {
 }
 
 impl Unit for Accumulator {
+    const OWNS: bool = true;
+    fn owned_bytes(&self) -> usize {
+        Self::owned_bytes(self)
+    }
     fn of_time(micros: i64) -> Self {
         Self::Count(micros)
     }

@@ -1,0 +1,131 @@
+//! How much of something has been needed lately, so that what a burst needed can be given back.
+//!
+//! A collection that keeps its capacity when it empties costs nothing while its size goes up and down.
+//! After a burst it would keep it for ever. So the capacity worth keeping is the largest size of the
+//! last epochs: it rises at once, and falls by a part of itself with each epoch.
+
+/// The part by which the mark falls in an epoch: half of it is gone after 11 epochs.
+const FALL: usize = 16;
+
+/// The largest recent size of a collection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HighWater {
+    /// The largest since the last epoch.
+    most: usize,
+    mark: usize,
+}
+
+impl HighWater {
+    /// The collection has this size now.
+    #[inline]
+    pub fn note(&mut self, size: usize) {
+        self.most = self.most.max(size);
+    }
+
+    /// An epoch is over, and the collection has this size. Returns the capacity worth keeping.
+    pub fn epoch(&mut self, size: usize) -> usize {
+        self.note(size);
+        self.mark = self.most.max(self.mark - self.mark.div_ceil(FALL));
+        self.most = size;
+        self.mark
+    }
+
+    /// The capacity worth keeping, as of the last epoch.
+    #[inline]
+    pub fn mark(&self) -> usize {
+        self.mark.max(self.most)
+    }
+}
+
+/// A buffer that is empty at the end of each epoch.
+#[derive(Debug)]
+pub struct EpochBuffer<T> {
+    items: Vec<T>,
+    mark: HighWater,
+}
+
+/// Items that are kept in any case.
+const LEAST: usize = 1024;
+
+impl<T> Default for EpochBuffer<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), mark: HighWater::default() }
+    }
+}
+
+impl<T> std::ops::Deref for EpochBuffer<T> {
+    type Target = Vec<T>;
+    #[inline]
+    fn deref(&self) -> &Vec<T> {
+        &self.items
+    }
+}
+
+impl<T> std::ops::DerefMut for EpochBuffer<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.items
+    }
+}
+
+impl<T> EpochBuffer<T> {
+    /// Empties it and calls `apply` with each item. Capacity that no recent epoch has needed is given
+    /// back.
+    pub fn drain_epoch(&mut self, apply: impl FnMut(T)) {
+        self.mark.note(self.items.len());
+        let needed = self.mark.epoch(0);
+        self.items.drain(..).for_each(apply);
+        shrink(&mut self.items, needed);
+    }
+}
+
+/// Gives back capacity beyond four times what is needed. Small buffers stay as they are.
+pub fn shrink<T>(items: &mut Vec<T>, needed: usize) {
+    let needed = needed.max(LEAST);
+    if items.capacity() > needed * 4 {
+        items.shrink_to(needed * 2);
+    }
+}
+
+/// Gives back what a long value has left in buffers, each of which has the last value that was
+/// written into it.
+pub fn shrink_scratch<const N: usize>(buffers: [&mut Vec<u8>; N]) {
+    for buffer in buffers {
+        shrink(buffer, buffer.len());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_rises_at_once_and_falls_slowly() {
+        let mut mark = HighWater::default();
+        mark.note(1000);
+        mark.note(10);
+        assert_eq!((mark.mark(), mark.epoch(10)), (1000, 1000));
+        let falls: Vec<usize> = (0..200).map(|_| mark.epoch(10)).collect();
+        assert!(falls[0] > 900 && falls[10] < 550 && falls[10] > 450, "{falls:?}");
+        assert_eq!(falls[199], 10);
+    }
+
+    #[test]
+    fn a_buffer_gives_back_what_a_burst_needed() {
+        let mut buffer = EpochBuffer::default();
+        let mut epoch = |items: u32| {
+            buffer.extend(0..items);
+            let mut sum = 0;
+            buffer.drain_epoch(|_| sum += 1);
+            assert_eq!((sum, buffer.len()), (items, 0));
+            buffer.capacity()
+        };
+        epoch(1_000_000);
+        assert!(epoch(100) >= 500_000, "the next burst may come soon");
+        let least = (0..300).map(|_| epoch(100)).min().unwrap();
+        assert!(least <= 4 * LEAST, "{least}");
+        // A steady size never moves.
+        let steady = (0..300).map(|_| epoch(5_000)).collect::<Vec<_>>();
+        assert!(steady.windows(2).all(|two| two[0] == two[1]));
+    }
+}

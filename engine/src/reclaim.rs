@@ -1,0 +1,117 @@
+//! When freed memory is given back to the system.
+//!
+//! An allocator keeps what a burst has freed: glibc's gives back only the end of a heap, so that one
+//! small block that lives on holds all that is below it. Its `malloc_trim` gives back every free page.
+//! That takes 0.2 to 0.4 ms a megabyte, with the lock of the heap, which an operator that needs memory
+//! waits for. So it is called by the driver's thread, only after the query has released much, once its
+//! memory has stopped shrinking, and rarely.
+//!
+//! *Limits.* Only state and its changes are counted. Other systems and allocators do as they do.
+
+/// Bytes that must have been released at least.
+const LEAST: u64 = 16 << 20;
+/// Memory has stopped changing if it goes up and down by less than this…
+const STILL: u64 = 1 << 20;
+/// …for so long, in nanoseconds.
+const STILL_NS: u64 = 1_000_000_000;
+/// Time between two trims at least, in nanoseconds.
+const PAUSE_NS: u64 = 10_000_000_000;
+
+/// Watches what the epochs of a query take.
+#[derive(Debug, Default)]
+pub(crate) struct Reclaim {
+    /// The most since the last trim.
+    high: u64,
+    /// What is in use since the last epoch.
+    lasting: u64,
+    /// What was in use when that last changed much, and when that was.
+    level: u64,
+    level_at_ns: u64,
+    trimmed_at_ns: u64,
+}
+
+impl Reclaim {
+    /// An epoch is over: `lasting` bytes are in use from here on, and `transient` ones were while it was
+    /// committed. Returns whether freed memory should be given back now.
+    pub fn epoch(&mut self, now_ns: u64, lasting: u64, transient: u64) -> bool {
+        self.lasting = lasting;
+        let used = lasting + transient;
+        self.high = self.high.max(used);
+        if used.abs_diff(self.level) > STILL {
+            (self.level, self.level_at_ns) = (used, now_ns);
+        }
+        let since_trim_ns = now_ns.saturating_sub(self.trimmed_at_ns);
+        let is_still = now_ns.saturating_sub(self.level_at_ns) >= STILL_NS;
+        if self.high - used < LEAST.max(self.high / 4) || since_trim_ns < PAUSE_NS || !is_still {
+            return false;
+        }
+        (self.high, self.trimmed_at_ns) = (used, now_ns);
+        true
+    }
+
+    /// There was nothing to do, so no epoch.
+    pub fn idle(&mut self, now_ns: u64) -> bool {
+        self.epoch(now_ns, self.lasting, 0)
+    }
+}
+
+/// Gives the pages of freed memory back to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn trim() {
+    // SAFETY: `malloc_trim` may be called at any time, on any thread. It touches free blocks only.
+    #[allow(unsafe_code, reason = "there is no other way to it")]
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
+/// Other allocators give memory back by themselves, or not at all.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn trim() {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const MB: u64 = 1 << 20;
+
+    /// When memory is given back, in tenths of seconds: an epoch each.
+    fn trims(state: impl Fn(u64) -> u64, transient: impl Fn(u64) -> u64) -> Vec<u64> {
+        let mut reclaim = Reclaim::default();
+        let due = |epoch: &u64| {
+            reclaim.epoch(epoch * SECOND / 10, state(*epoch) * MB, transient(*epoch) * MB)
+        };
+        (1000..1600).filter(due).collect()
+    }
+
+    #[test]
+    fn memory_is_given_back_once_when_a_burst_is_over() {
+        assert_eq!(trims(|_| 100, |_| 0), [] as [u64; 0], "nothing was released");
+        let burst = |epoch| if (1100..1150).contains(&epoch) { 200 } else { 20 };
+        assert_eq!(trims(burst, |_| 0), [1160]);
+        // It shrinks in steps: all of it is waited for.
+        let slow = |epoch: u64| 220 - epoch.clamp(1100, 1140).saturating_sub(1100) * 5;
+        assert_eq!(trims(slow, |_| 0), [1150]);
+        // One large epoch, whose changes are freed with it.
+        assert_eq!(trims(|_| 5, |epoch| if epoch == 1200 { 300 } else { 1 }), [1211]);
+    }
+
+    #[test]
+    fn a_state_that_goes_up_and_down_is_left_alone() {
+        let windows = |epoch: u64| if epoch % 20 < 5 { 100 } else { 20 + epoch % 20 * 4 };
+        assert_eq!(trims(windows, |_| 0), [] as [u64; 0]);
+        let minutes = |epoch: u64| if epoch % 200 < 100 { 100 } else { 20 };
+        assert_eq!(trims(minutes, |_| 0).len(), 3, "once a turn");
+        assert_eq!(trims(|_| 5, |epoch| epoch % 2 * 300), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_query_without_more_data_gives_its_memory_back_too() {
+        let mut reclaim = Reclaim::default();
+        assert!(!reclaim.epoch(100 * SECOND, 5 * MB, 200 * MB));
+        assert!(!reclaim.idle(100 * SECOND + 1));
+        assert!(reclaim.idle(102 * SECOND));
+        assert!(!reclaim.idle(120 * SECOND), "once");
+    }
+}
