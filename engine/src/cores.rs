@@ -6,7 +6,7 @@ mod placement;
 
 pub(crate) use give_way::{Breath, give_way};
 pub use machine::parse_list;
-pub use placement::Claim;
+pub use placement::{Claim, Holder};
 
 use crate::error::EngineError;
 use machine::{Machine, quota, show_list};
@@ -44,13 +44,20 @@ pub fn usable() -> usize {
 
 /// Chooses cores for the workers of a query: such that no other query of this machine has pinned
 /// workers to, or those of a list. They are held until the claim is dropped.
-pub fn claim(workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
+pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     if let Some(list) = list {
         check(list, &mask)?;
     }
     let machine = Machine::read(Path::new("/"), &mask, std::env::temp_dir().join(LOCKS));
-    Ok(Claim::new(registry(), &machine, workers, list))
+    Ok(Claim::new(registry(), &machine, (query, workers), list))
+}
+
+/// Which cores of this process's affinity mask are held by workers of any Millstream process of this
+/// machine, and by whom.
+pub fn holders() -> Vec<Holder> {
+    let mask = allowed().into_iter().map(|core| core.id);
+    placement::holders(&std::env::temp_dir().join(LOCKS), mask)
 }
 
 /// The registry of this process.

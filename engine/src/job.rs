@@ -330,7 +330,7 @@ impl Job {
         let halt = Arc::new(AtomicBool::new(false));
         let busy = seats.iter().filter(|seat| !seat.tasklets.is_empty()).count();
         let claim = match config.pin {
-            true => cores::claim(busy, config.cores.as_deref())?,
+            true => cores::claim(&name, busy, config.cores.as_deref())?,
             false => cores::unpinned(),
         };
         let core_notice = claim.notice().map(str::to_string);

@@ -16,6 +16,8 @@ const MAX_NS: u64 = 3_600_000_000_000;
 /// Records between two clock reads within one long drain.
 const STAMP_EVERY: usize = 1024;
 
+/// Intervals that wait to be merged before a sink merges them itself.
+const MOST_WAITING: usize = 256;
 /// Emptied histograms that wait for sinks at most.
 const SPARES: usize = 8;
 
@@ -77,7 +79,7 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        // Bounded by the epochs between two questions; the driver asks at each commit.
+        // Bounded by the epochs between two calls of `gather`, and by `MOST_WAITING`.
         let (hand_over, full) = unbounded();
         let shared = Shared {
             full,
@@ -163,6 +165,17 @@ impl Latency {
             }
         }
         shared
+    }
+
+    /// Merges what sinks have handed over, so that their histograms can be used again. To be called
+    /// at each commit.
+    pub fn gather(&self) {
+        drop(self.merged());
+    }
+
+    /// Intervals that wait to be merged.
+    pub fn waiting(&self) -> usize {
+        self.hand_over.len()
     }
 
     /// All latencies up to the last marker that every sink has passed.
@@ -282,5 +295,28 @@ impl LatencyRecorder {
         // The receiver is in the same query.
         let rows = std::mem::take(&mut self.rows);
         drop(self.query.hand_over.send(Full { rows, latencies, slowest: stall::take() }));
+        if self.query.waiting() >= MOST_WAITING {
+            self.query.gather();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::seam::SimEnv;
+
+    #[test]
+    fn latencies_that_nobody_asks_for_take_bounded_memory() {
+        let (latency, env) = (Latency::default(), Arc::new(SimEnv::new(0)));
+        let mut recorder = latency.recorder(env);
+        for _ in 0..1000 {
+            recorder.note(1);
+            recorder.stamp();
+            recorder.publish();
+            assert!(latency.waiting() < MOST_WAITING);
+        }
+        latency.gather();
+        assert_eq!((latency.waiting(), latency.rows()), (0, 1000));
     }
 }

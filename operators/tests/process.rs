@@ -425,10 +425,10 @@ fn a_service_learns_how_much_of_its_input_is_committed() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// A record of a sender whose clock is fast is dropped: on any worker, in both modes, and whatever
-/// comes before and after it.
+/// A record of a sender whose clock is fast goes to the side output: on any worker, in both modes,
+/// and whatever comes before and after it.
 #[test]
-fn a_record_far_ahead_of_the_clock_is_dropped() {
+fn a_record_far_ahead_of_the_clock_goes_to_the_side_output() {
     for seed in 0..20 {
         for (trigger, parallelism) in [(CONTINUOUS, 1), (Trigger::AvailableNow, 2)] {
             let world = Arc::new(SimEnv::new(seed));
@@ -437,9 +437,16 @@ fn a_record_far_ahead_of_the_clock_is_dropped() {
             let (mut input, stream) = flow.channel::<i64>();
             let out = Arc::new(Mutex::new(Vec::new()));
             let seen = out.clone();
+            let ahead = Arc::new(Mutex::new(Vec::new()));
+            let aside = ahead.clone();
             let (delay, skew) = (Duration::from_secs(1), Duration::from_secs(60));
             stream
-                .with_watermark_and_max_skew(|second| second * SECOND, delay, skew)
+                .with_watermark_and_ahead(
+                    |second| second * SECOND,
+                    delay,
+                    skew,
+                    move |second, limit_us| aside.lock().unwrap().push((second, limit_us / SECOND)),
+                )
                 .key_by(|second| *second)
                 .process("pass", |_| Pass)
                 .sink(move |second| seen.lock().unwrap().push(second));
@@ -452,6 +459,9 @@ fn a_record_far_ahead_of_the_clock_is_dropped() {
             let mut out = std::mem::take(&mut *out.lock().unwrap());
             out.sort_unstable();
             assert_eq!(out, [1000, 1000, 1001, 1010], "seed {seed}, {trigger:?}");
+            // With the latest time that was accepted.
+            let ahead = ahead.lock().unwrap();
+            assert_eq!(*ahead, [(1_000_000, 1060), (1100, 1060)], "seed {seed}, {trigger:?}");
         }
     }
 }

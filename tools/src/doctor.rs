@@ -92,6 +92,25 @@ fn usable_cores() -> Finding {
     finding("cores", found, Verdict::of(usable < 2, throttled), means)
 }
 
+/// Which cores pinned workers hold, and whose these are.
+fn held_cores() -> Finding {
+    let holders = cores::holders();
+    let holder = |held: &cores::Holder| {
+        let process = held.process.map_or("another user".to_string(), |id| format!("process {id}"));
+        match held.queries.as_str() {
+            "" => format!("core {}: {process}", held.core),
+            queries => format!("core {}: {queries} ({process})", held.core),
+        }
+    };
+    let found = match holders.as_slice() {
+        [] => "none".to_string(),
+        all => all.iter().map(holder).collect::<Vec<_>>().join(", "),
+    };
+    let means = "queries that run now: a further one is pinned to the other cores, or not at all, and \
+                 what is measured here is measured beside them";
+    finding("held cores", found, Verdict::of(false, !holders.is_empty()), means)
+}
+
 fn clock() -> Finding {
     const READS: u32 = 200_000;
     let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
@@ -295,7 +314,7 @@ fn write_durably(path: &Path, times: usize, took: &mut Histogram<u64>) -> std::i
 /// Looks, and prints what was found.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let mut all = vec![system(), usable_cores(), clock()];
+    let mut all = vec![system(), usable_cores(), held_cores(), clock()];
     all.extend(timer_slack());
     all.push(wake_up());
     all.extend(interruptions());

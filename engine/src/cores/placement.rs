@@ -2,7 +2,7 @@
 //!
 //! A core is held by one pinned worker. The queries of a process count each other's cores in a
 //! registry. Processes of a machine see each other's by advisory locks on files, which the system
-//! releases when a process ends, however it ends. Without access to the lock folder each process
+//! releases when a process ends, however it ends. A locked file says who holds it. Without access to the lock folder each process
 //! counts its own cores only; so do processes in containers with folders of their own.
 //!
 //! Free cores are chosen in this order: those whose hyper-thread siblings are free too, those of the
@@ -13,18 +13,65 @@
 use super::machine::{Cpu, Machine, show_list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Attempts to enter the section in which a process places its workers.
 const ENTRY_ATTEMPTS: usize = 1000;
 
+/// Bytes of a lock file that are read and written at most.
+const NOTE_BYTES: u64 = 512;
+
 /// A core held by workers of this process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
-    workers: usize,
+    /// The query of each worker.
+    queries: Vec<String>,
     /// Tells other processes; absent where another one holds the core too.
-    _lock: Option<File>,
+    lock: Option<File>,
+}
+
+impl Held {
+    /// Writes into the lock file who holds the core. Only people read it, so an error is none.
+    fn write_note(&mut self) {
+        if let Some(file) = &mut self.lock {
+            let mut queries = self.queries.clone();
+            queries.dedup();
+            let note = format!("{}\n{}\n", std::process::id(), queries.join(", "));
+            let note = &note.as_bytes()[..note.len().min(NOTE_BYTES as usize)];
+            drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note)));
+        }
+    }
+}
+
+/// Who holds a core, as its lock file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The core.
+    pub core: usize,
+    /// The process, if the file says so.
+    pub process: Option<u32>,
+    /// Names of queries, as the process has written them.
+    pub queries: String,
+}
+
+/// Which of some cores processes of this machine hold, this one included.
+pub(super) fn holders(folder: &Path, cores: impl Iterator<Item = usize>) -> Vec<Holder> {
+    let locks = Locks::enter(folder, cores);
+    locks.foreign.iter().map(|core| holder(folder, *core)).collect()
+}
+
+fn holder(folder: &Path, core: usize) -> Holder {
+    let mut note = Vec::new();
+    if let Ok(file) = File::open(lock_path(folder, &core.to_string())) {
+        drop(file.take(NOTE_BYTES).read_to_end(&mut note));
+    }
+    // Anybody may have written it.
+    let note = String::from_utf8_lossy(&note);
+    let mut lines = note.lines().map(|line| line.replace(char::is_control, "?"));
+    let process = lines.next().and_then(|line| line.parse().ok());
+    Holder { core, process, queries: lines.next().unwrap_or_default() }
 }
 
 /// The cores that this process holds.
@@ -44,6 +91,7 @@ pub struct Claim {
     /// For each worker, the core that it is pinned to.
     cores: Vec<Option<usize>>,
     notice: Option<String>,
+    query: String,
     registry: Shared,
 }
 
@@ -52,17 +100,18 @@ impl Claim {
     pub(super) fn new(
         registry: &Shared,
         machine: &Machine,
-        workers: usize,
+        (query, workers): (&str, usize),
         list: Option<&[usize]>,
     ) -> Self {
         let mut inner = registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let (cores, notice) = inner.place(machine, workers, list);
-        Self { cores, notice, registry: registry.clone() }
+        let (cores, notice) = inner.place(machine, (query, workers), list);
+        Self { cores, notice, query: query.to_string(), registry: registry.clone() }
     }
 
     /// Of a query whose workers are not pinned.
     pub(super) fn none() -> Self {
-        Self { cores: Vec::new(), notice: None, registry: Shared::default() }
+        let (query, registry) = (String::new(), Shared::default());
+        Self { cores: Vec::new(), notice: None, query, registry }
     }
 
     /// The core of a worker, if it is pinned.
@@ -84,7 +133,7 @@ pub(super) fn held(registry: &Shared) -> Vec<usize> {
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.cores.iter().flatten().for_each(|id| registry.release(*id));
+        self.cores.iter().flatten().for_each(|id| registry.release(*id, &self.query));
     }
 }
 
@@ -144,8 +193,12 @@ fn open_folder(folder: &Path) {
     }
 }
 
+fn lock_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("core-{name}"))
+}
+
 fn open_lock(folder: &Path, name: &str) -> Option<File> {
-    let path = folder.join(format!("core-{name}"));
+    let path = lock_path(folder, name);
     // A link that another user has put here is not followed.
     if path.is_symlink() || folder.is_symlink() {
         return None;
@@ -160,7 +213,8 @@ fn open_lock(folder: &Path, name: &str) -> Option<File> {
             }
             Some(file)
         }
-        Err(_) => File::open(&path).ok(),
+        // Without a right to write it is locked all the same, and says nothing of its holder.
+        Err(_) => File::options().write(true).open(&path).or_else(|_| File::open(&path)).ok(),
     }
 }
 
@@ -168,7 +222,7 @@ impl Registry {
     fn place(
         &mut self,
         machine: &Machine,
-        workers: usize,
+        (query, workers): (&str, usize),
         list: Option<&[usize]>,
     ) -> (Vec<Option<usize>>, Option<String>) {
         let is_listed = |cpu: &&Cpu| list.is_none_or(|list| list.contains(&cpu.id));
@@ -185,7 +239,7 @@ impl Registry {
             };
             let chosen = free.or_else(|| {
                 // The least shared of the listed ones.
-                let workers_on = |cpu: &&Cpu| self.held.get(&cpu.id).map_or(0, |h| h.workers);
+                let workers_on = |cpu: &&Cpu| self.held.get(&cpu.id).map_or(0, |h| h.queries.len());
                 list.and(candidates.iter().min_by_key(workers_on)).copied().inspect(|cpu| {
                     shared.insert(cpu.id);
                 })
@@ -196,7 +250,9 @@ impl Registry {
                 continue;
             };
             node.get_or_insert(cpu.node);
-            self.held.entry(cpu.id).or_insert(Held { workers: 0, _lock: None }).workers += 1;
+            let held = self.held.entry(cpu.id).or_default();
+            held.queries.push(query.to_string());
+            held.write_note();
             cores.push(Some(cpu.id));
         }
         let notice = self.notice(&locks.foreign, &shared, floating, workers);
@@ -227,7 +283,7 @@ impl Registry {
             let rank = |cpu: &&Cpu| (busy_siblings(cpu), Some(cpu.node) != node, cpu.id);
             let best = *candidates.iter().filter(|c| !is_held(c.id)).min_by_key(rank)?;
             if let Ok(lock) = locks.take(best.id) {
-                self.held.insert(best.id, Held { workers: 0, _lock: lock });
+                self.held.insert(best.id, Held { queries: Vec::new(), lock });
                 return Some(best);
             }
         }
@@ -262,12 +318,14 @@ impl Registry {
         ))
     }
 
-    fn release(&mut self, id: usize) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.workers -= 1;
-            if held.workers == 0 {
-                self.held.remove(&id);
-            }
+    fn release(&mut self, id: usize, query: &str) {
+        let Some(held) = self.held.get_mut(&id) else { return };
+        if let Some(at) = held.queries.iter().position(|other| other == query) {
+            held.queries.remove(at);
+        }
+        match held.queries.is_empty() {
+            true => drop(self.held.remove(&id)),
+            false => held.write_note(),
         }
     }
 }
@@ -285,7 +343,7 @@ mod tests {
     fn queries_of_a_process_get_cores_of_their_own_until_none_is_free() {
         let root = Root::new("four", &[]);
         let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
-        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let claim = |workers| Claim::new(&registry, &machine, ("q", workers), None);
         let (first, second, third) = (claim(1), claim(2), claim(1));
         assert_eq!(cores(&first), [Some(0)]);
         assert_eq!(cores(&second), [Some(1), Some(2)]);
@@ -304,28 +362,55 @@ mod tests {
         let root = Root::new("two-processes", &[]);
         let machine = root.machine(&[0, 1, 2]);
         let (one, other) = (Shared::default(), Shared::default());
-        let first = Claim::new(&one, &machine, 2, None);
-        let second = Claim::new(&other, &machine, 2, None);
+        let first = Claim::new(&one, &machine, ("q", 2), None);
+        let second = Claim::new(&other, &machine, ("q", 2), None);
         assert_eq!((cores(&first), cores(&second)), (vec![Some(0), Some(1)], vec![Some(2), None]));
         let notice = second.notice().unwrap();
         assert!(notice.contains("other Millstream processes hold 0-1"), "{notice}");
         // A process that ends releases its locks with its open files.
         drop(first);
-        assert_eq!(cores(&Claim::new(&other, &machine, 1, None)), [Some(0)]);
+        assert_eq!(cores(&Claim::new(&other, &machine, ("q", 1), None)), [Some(0)]);
+    }
+
+    #[test]
+    fn a_held_core_says_by_whom() {
+        let root = Root::new("holders", &[]);
+        let machine = root.machine(&[0, 1, 2, 3]);
+        let (one, other) = (Shared::default(), Shared::default());
+        let first = Claim::new(&one, &machine, ("words", 2), None);
+        let second = Claim::new(&other, &machine, ("lines\u{1b}[2J", 1), Some(&[2]));
+        let held = |core: usize, queries: &str| Holder {
+            core,
+            process: Some(std::process::id()),
+            queries: queries.to_string(),
+        };
+        let holders = || holders(&machine.locks, 0..4);
+        assert_eq!(holders(), [held(0, "words"), held(1, "words"), held(2, "lines?[2J")]);
+        // A core that a list makes two queries share.
+        let third = Claim::new(&one, &machine, ("pairs", 1), Some(&[1]));
+        assert_eq!(holders()[1], held(1, "words, pairs"));
+        drop(first);
+        assert_eq!(holders(), [held(1, "pairs"), held(2, "lines?[2J")]);
+        drop((second, third));
+        assert_eq!(holders(), []);
+        // What anybody may have written there is no trouble.
+        let _claim = Claim::new(&one, &machine, ("words", 1), None);
+        std::fs::write(lock_path(&machine.locks, "0"), [0xff; 10_000]).unwrap();
+        assert!(holders()[0].process.is_none() && holders()[0].queries.is_empty());
     }
 
     #[test]
     fn siblings_stay_free_as_long_as_there_are_whole_cores() {
         let root = Root::with_siblings("siblings", 8, 8);
         let (machine, registry) = (root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]), Shared::default());
-        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let claim = |workers| Claim::new(&registry, &machine, ("q", workers), None);
         let first = claim(3);
         assert_eq!(cores(&first), [Some(0), Some(1), Some(2)]);
         assert_eq!(cores(&claim(3)), [Some(3), Some(4), Some(5)]);
         drop(first);
         let mask = [1, 4, 5, 6];
         let machine = root.machine(&mask);
-        let found = Claim::new(&registry, &machine, 3, None);
+        let found = Claim::new(&registry, &machine, ("q", 3), None);
         assert_eq!(cores(&found), [Some(1), Some(4), Some(6)], "5 is a sibling of 1");
     }
 
@@ -333,9 +418,9 @@ mod tests {
     fn the_siblings_of_other_processes_cores_come_last() {
         let root = Root::with_siblings("foreign-siblings", 8, 8);
         let machine = root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]);
-        let _other = Claim::new(&Shared::default(), &machine, 1, Some(&[5]));
+        let _other = Claim::new(&Shared::default(), &machine, ("q", 1), Some(&[5]));
         let registry = Shared::default();
-        let claim = |workers, list| Claim::new(&registry, &machine, workers, list);
+        let claim = |workers, list| Claim::new(&registry, &machine, ("q", workers), list);
         assert_eq!(cores(&claim(3, None)), [Some(0), Some(2), Some(3)], "5 is a sibling of 1");
         assert_eq!(cores(&claim(1, Some(&[1, 6][..]))), [Some(6)]);
     }
@@ -344,7 +429,7 @@ mod tests {
     fn the_workers_of_a_query_stay_in_a_node() {
         let root = Root::with_siblings("nodes", 8, 4);
         let (machine, registry) = (root.machine(&[0, 1, 2, 3, 4, 5, 6, 7]), Shared::default());
-        let claim = |workers| Claim::new(&registry, &machine, workers, None);
+        let claim = |workers| Claim::new(&registry, &machine, ("q", workers), None);
         let first = claim(1);
         assert_eq!(cores(&first), [Some(0)]);
         // Node 1 has more that is free: cores 2 and 3 and their siblings.
@@ -355,7 +440,7 @@ mod tests {
     fn a_quota_limits_the_pinned_workers_of_a_process() {
         let root = Root::new("limited", &[("sys/fs/cgroup/cpu.max", "200000 100000")]);
         let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
-        let claim = Claim::new(&registry, &machine, 3, None);
+        let claim = Claim::new(&registry, &machine, ("q", 3), None);
         assert_eq!(cores(&claim), [Some(0), Some(1), None]);
     }
 
@@ -363,16 +448,16 @@ mod tests {
     fn listed_cores_are_shared_with_a_warning() {
         let root = Root::new("listed", &[]);
         let (machine, registry) = (root.machine(&[0, 1, 2, 3]), Shared::default());
-        let first = Claim::new(&registry, &machine, 1, Some(&[3]));
+        let first = Claim::new(&registry, &machine, ("q", 1), Some(&[3]));
         assert_eq!((cores(&first), first.notice()), (vec![Some(3)], None));
-        let second = Claim::new(&registry, &machine, 2, Some(&[2, 3]));
+        let second = Claim::new(&registry, &machine, ("q", 2), Some(&[2, 3]));
         assert_eq!(cores(&second), [Some(2), Some(2)]);
         assert!(second.notice().unwrap().contains("share the cores 2:"));
         drop(first);
-        assert_eq!(cores(&Claim::new(&registry, &machine, 1, Some(&[2, 3]))), [Some(3)]);
+        assert_eq!(cores(&Claim::new(&registry, &machine, ("q", 1), Some(&[2, 3]))), [Some(3)]);
         // A core that two workers hold is free when both are gone.
         drop(second);
-        assert_eq!(cores(&Claim::new(&registry, &machine, 1, Some(&[2]))), [Some(2)]);
+        assert_eq!(cores(&Claim::new(&registry, &machine, ("q", 1), Some(&[2]))), [Some(2)]);
         assert!(held(&registry).is_empty());
     }
 
@@ -382,7 +467,7 @@ mod tests {
         let mut machine = root.machine(&[0, 1]);
         machine.locks = root.0.join("not/there");
         let registry = Shared::default();
-        let _first = Claim::new(&registry, &machine, 1, None);
-        assert_eq!(cores(&Claim::new(&registry, &machine, 1, None)), [Some(1)]);
+        let _first = Claim::new(&registry, &machine, ("q", 1), None);
+        assert_eq!(cores(&Claim::new(&registry, &machine, ("q", 1), None)), [Some(1)]);
     }
 }

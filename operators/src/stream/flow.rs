@@ -220,8 +220,9 @@ impl<C: 'static> Flow<C> {
             job.open_checkpoint(Path::new(folder), &kept.shape)?;
         }
         let committed = Arc::new(Mutex::new(None));
-        let last = committed.clone();
+        let (last, gathered) = (committed.clone(), latency.clone());
         job.on_commit(move |epoch| {
+            gathered.gather();
             *last.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(epoch.clone());
         });
         for sink in sinks {
@@ -450,11 +451,12 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
     {
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms: None })
+        let ahead = drop_ahead::<R::Item>;
+        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms: None, ahead })
     }
 
     /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
-    /// far ahead of the clock it may be. A record that is further ahead is dropped and counted
+    /// far ahead of the clock it may be. A record that is further ahead is taken out and counted
     /// ([`EventTimes::ahead`](millstream_engine::event_time::EventTimes::ahead)): it does not move
     /// the watermark, which would make all other records late.
     pub fn with_watermark_and_max_skew<F>(
@@ -466,9 +468,27 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     where
         F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
     {
+        self.with_watermark_and_ahead(time, delay, max_future_skew, drop_ahead::<R::Item>)
+    }
+
+    /// As [`with_watermark_and_max_skew`](Self::with_watermark_and_max_skew), with a side output:
+    /// `ahead` is called with each record that is taken out, and with the latest event time that was
+    /// accepted. It runs on the worker's thread, as a [`sink`](Self::sink) does, and again with
+    /// the records that a restart reads again.
+    pub fn with_watermark_and_ahead<F, A>(
+        self,
+        time: F,
+        delay: Duration,
+        max_future_skew: Duration,
+        ahead: A,
+    ) -> Stream<impl Recipe<Item = R::Item>, C>
+    where
+        F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+        A: FnMut(R::Item, i64) + Clone + Send + 'static,
+    {
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
         let skew_ms = Some(i64::try_from(max_future_skew.as_millis()).unwrap_or(i64::MAX));
-        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms })
+        self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms, ahead })
     }
 
     /// Gives each record a key; records of one key are processed in one place, in order.
@@ -920,18 +940,24 @@ fn keyed<R, K, M, S>(
     });
 }
 
-struct WatermarkRecipe<R, F> {
+/// Records that are too far ahead of the clock are only counted.
+fn drop_ahead<T>(_: T, _: i64) {}
+
+struct WatermarkRecipe<R, F, A> {
     up: R,
     time: F,
     delay_ms: i64,
     /// How far ahead of the clock an event time may be.
     skew_ms: Option<i64>,
+    /// Where records that are further ahead go.
+    ahead: A,
 }
 
-impl<R, F> Recipe for WatermarkRecipe<R, F>
+impl<R, F, A> Recipe for WatermarkRecipe<R, F, A>
 where
     R: Recipe,
     F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+    A: FnMut(R::Item, i64) + Clone + Send + 'static,
 {
     type Item = R::Item;
     fn build<D: Push<R::Item> + 'static>(
@@ -940,7 +966,7 @@ where
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
-        let Self { up, time, delay_ms, skew_ms } = self;
+        let Self { up, time, delay_ms, skew_ms, ahead } = self;
         up.build(job, parallelism, &mut |job, i| {
             let down = chain(job, i);
             let seen = job.event_time(delay_ms);
@@ -950,7 +976,7 @@ where
             let skew = skew_ms.map(|ms| MaxSkew::new(ms, job.env(), job.times(), continuous));
             let counts = seen.clone();
             let down = Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down);
-            SkewFilter::new(time.clone(), |_, _| {}, skew, counts, down)
+            SkewFilter::new(time.clone(), ahead.clone(), skew, counts, down)
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
@@ -1032,5 +1058,26 @@ where
     }
     fn is_timed(&self) -> bool {
         self.up.is_timed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epochs_latencies_are_taken_up_whether_anybody_asks_for_them_or_not() {
+        let flow = Flow::new("unasked");
+        let (mut input, numbers) = flow.channel::<u64>();
+        numbers.sink(|_: u64| {});
+        let trigger = millstream_engine::driver::Trigger::AsSoonAsPossible;
+        let query = flow.start(Config { pin: false, trigger, ..Config::default() }).unwrap();
+        for n in 0..30 {
+            input.push(n).unwrap();
+            query.process_all_available().unwrap();
+            assert!(query.parts.latency.waiting() <= 1, "{n}");
+        }
+        assert_eq!(query.latency().count, 30);
+        query.stop().unwrap();
     }
 }
