@@ -6,7 +6,7 @@
 //!
 //! A slot begins with a header: the row's number, its key, its length and its flags.
 
-use crate::places::Places;
+use crate::places::{Places, Pool};
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
@@ -56,6 +56,7 @@ struct Class {
 #[derive(Default)]
 pub(super) struct RowStore {
     classes: Vec<Class>,
+    pool: Pool,
     /// Rows beyond the largest class.
     large: Vec<Box<[u8]>>,
     large_free: Vec<u32>,
@@ -163,7 +164,7 @@ impl RowStore {
         }
         self.bytes += slot_bytes(class);
         let of = &mut self.classes[class];
-        if let Some(slot) = of.free.pop() {
+        if let Some(slot) = of.free.pop(&mut self.pool) {
             return Ok(RowId::new(class, slot));
         }
         if of.used == SLOTS_MAX {
@@ -172,8 +173,6 @@ impl RowStore {
         let in_chunk = CHUNK_BYTES / slot_bytes(class);
         if of.used as usize == of.chunks.len() * in_chunk {
             of.chunks.push(vec![0; CHUNK_BYTES].into_boxed_slice());
-            // Now, and not when their rows are freed.
-            of.free.reserve(of.chunks.len() * in_chunk);
         }
         of.used += 1;
         Ok(RowId::new(class, of.used - 1))
@@ -192,7 +191,7 @@ impl RowStore {
             return;
         }
         self.bytes -= slot_bytes(class);
-        self.classes[class].free.push(id.slot());
+        self.classes[class].free.push(id.slot(), &mut self.pool);
     }
 
     /// The row.
