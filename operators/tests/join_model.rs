@@ -16,6 +16,8 @@ enum Kind {
     Right,
     Full,
     Semi,
+    /// In continuous mode only.
+    Anti,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +46,20 @@ impl Kind {
             Self::Right => "RIGHT JOIN",
             Self::Full => "FULL JOIN",
             Self::Semi => "LEFT SEMI JOIN",
+            Self::Anti => "LEFT ANTI JOIN",
         }
     }
     fn preserves(self) -> [bool; 2] {
-        [matches!(self, Self::Left | Self::Full), matches!(self, Self::Right | Self::Full)]
+        [
+            matches!(self, Self::Left | Self::Full | Self::Anti),
+            matches!(self, Self::Right | Self::Full),
+        ]
     }
     /// Whether a row of a side that can have no match is dropped before its watermark is taken.
     fn drops(self) -> [bool; 2] {
         match self {
             Self::Inner | Self::Semi => [true, true],
-            Self::Left => [false, true],
+            Self::Left | Self::Anti => [false, true],
             Self::Right => [true, false],
             Self::Full => [false, false],
         }
@@ -98,7 +104,8 @@ impl On {
 }
 
 fn sql(kind: Kind, on: On) -> String {
-    let right = if kind == Kind::Semi { "" } else { ", r.k, unix_seconds(r.t), r.v" };
+    let right =
+        if matches!(kind, Kind::Semi | Kind::Anti) { "" } else { ", r.k, unix_seconds(r.t), r.v" };
     format!("SELECT l.k, unix_seconds(l.t), l.v{right} FROM l {} r ON {}", kind.sql(), on.sql())
 }
 
@@ -169,7 +176,10 @@ impl Model {
                     if self.kind.preserves()[side] && !kept.matched {
                         let (l, r) = (Some(&kept.row), None);
                         let (l, r) = if side == 0 { (l, r) } else { (r, l) };
-                        out.push(format!("{} {}", shown(l), shown(r)));
+                        match self.kind {
+                            Kind::Anti => out.push(shown(l)),
+                            _ => out.push(format!("{} {}", shown(l), shown(r))),
+                        }
                     }
                 }
             }
@@ -184,7 +194,7 @@ impl Model {
 
     fn take(&mut self, side: usize, row: Event, out: &mut Vec<String>) {
         let mut matched = false;
-        let existence = self.kind == Kind::Semi;
+        let existence = matches!(self.kind, Kind::Semi | Kind::Anti);
         // A row that has gone could match none that is not late.
         for other in &mut self.kept[1 - side] {
             let (l, r) = if side == 0 { (&row, &other.row) } else { (&other.row, &row) };
@@ -193,7 +203,9 @@ impl Model {
             }
             if !existence {
                 out.push(format!("{} {}", shown(Some(l)), shown(Some(r))));
-            } else if side == 0 && !matched || side == 1 && !other.matched {
+            } else if self.kind == Kind::Semi
+                && (side == 0 && !matched || side == 1 && !other.matched)
+            {
                 out.push(shown(Some(l)));
             }
             (matched, other.matched) = (true, true);
@@ -304,7 +316,8 @@ proptest! {
     /// pair and each row without a match once.
     #[test]
     fn continuous_mode_gives_the_same_through_restarts(
-        kind in kind(), on in on(), steps in steps(DELAYS[0] - 1, false),
+        kind in prop_oneof![5 => kind(), 1 => Just(Kind::Anti)], on in on(),
+        steps in steps(DELAYS[0] - 1, false),
     ) {
         let (mut model, mut run) = (Model::new(kind, on), run(kind, on, 1, CONTINUOUS));
         let (mut expected, mut got) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@
 use crate::Failure;
 use crate::say::say;
 use clap::Args as ClapArgs;
-use millstream::table::physical::{PartNumber, part_number, show_state};
+use millstream::table::physical::{PartNumber, part_number, show_join_row, show_state};
 use millstream::table::row::{Row, decode};
 use millstream::table::types::Schema;
 use millstream_engine::capture;
@@ -268,6 +268,10 @@ fn print_state(
             text.unwrap_or_else(|| "NULL".to_string())
         });
         let columns = columns.collect::<Vec<_>>().join("\t");
+        if let Some(row) = show_join_row(layout, key, value) {
+            lines.push(format!("{columns}\t=>\t{row}"));
+            continue;
+        }
         let columns_of_key = schema.fields.iter().map(|field| &field.data_type);
         if let Some(PartNumber { part, value: number }) = part_number(key, columns_of_key) {
             let bytes = value.len().saturating_sub(1);

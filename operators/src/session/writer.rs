@@ -288,6 +288,9 @@ impl StreamWriter {
             (None, Some(text)) => parse_trigger(text)?,
             (None, None) => Trigger::Continuous { interval_ns: 1_000_000_000 },
         };
+        if !trigger.is_continuous() {
+            join::check_batches(&self.frame.plan)?;
+        }
         let checkpoint = match self.query_option("checkpointLocation") {
             Some("") => {
                 return Err(PlanError::new(

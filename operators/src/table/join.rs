@@ -312,6 +312,11 @@ pub fn check(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check)
 }
 
+/// Refuses joins that only continuous mode has.
+pub fn check_batches(plan: &Plan) -> PlanResult<()> {
+    placement::check_batches(plan)
+}
+
 /// Refuses joins of streams by what has gone into their conditions, as conditions of WHERE do.
 pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
     fn joins_streams(plan: &Plan) -> bool {

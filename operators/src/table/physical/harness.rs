@@ -325,6 +325,56 @@ proptest! {
         prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
     }
 
+    /// A stream beside itself: pairs and rows without a match come once each.
+    #[test]
+    fn a_join_restored_after_every_record(
+        steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..2), 1..10),
+        trigger in trigger(), parallelism in 1usize..4, seed: u64,
+    ) {
+        let mut now = 1000;
+        let mut rows: Vec<(i64, i64)> = Vec::new();
+        for (ahead, behind, key) in steps {
+            now += ahead;
+            rows.push((key, now - behind));
+        }
+        rows.push((98, now + 10_000));
+        rows.push((99, now + 20_000));
+        let record = |(key, time): &(i64, i64)| {
+            let mut record = vec![Value::Null; 6];
+            (record[0], record[1]) = (Value::Long(*key), Value::Long(*time));
+            record
+        };
+        let records: Vec<_> = rows.iter().map(record).collect();
+        let timed = "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";
+        let sql = format!(
+            "SELECT unix_seconds(a.ts), unix_seconds(b.ts) FROM {timed} a FULL JOIN {timed} b ON a.k = b.k \
+             AND b.ts BETWEEN a.ts + INTERVAL 1 SECOND AND a.ts + INTERVAL 3 SECONDS"
+        );
+        let got = outputs(&sql, OutputMode::Append, trigger, parallelism, &records, seed);
+        let mut got: Vec<String> = got.into_iter().flatten().map(|row| format!("{row:?}")).collect();
+        got.sort();
+        let long = |time: Option<&(i64, i64)>| match time {
+            Some((_, time)) => format!("Long({time})"),
+            None => "Null".to_string(),
+        };
+        let pair = |a, b| format!("[{}, {}]", long(a), long(b));
+        let matches = |a: &(i64, i64), b: &(i64, i64)| a.0 == b.0 && (1..=3).contains(&(b.1 - a.1));
+        let mut expected = Vec::new();
+        for row in &rows {
+            expected.extend(rows.iter().filter(|b| matches(row, b)).map(|b| pair(Some(row), Some(b))));
+            // The last one is still to wait for a match.
+            let over = row.0 != 99;
+            if over && !rows.iter().any(|b| matches(row, b)) {
+                expected.push(pair(Some(row), None));
+            }
+            if over && !rows.iter().any(|a| matches(a, row)) {
+                expected.push(pair(None, Some(row)));
+            }
+        }
+        expected.sort();
+        prop_assert_eq!(got, expected);
+    }
+
     /// By event time: windows, sessions and duplicates come once each, whatever is put away and
     /// restored in between.
     #[test]

@@ -27,6 +27,7 @@ mod values;
 
 pub use accumulator::{PartNumber, part_number, show_state};
 pub(in crate::table) use join::placement;
+pub use join::show_join_row;
 pub(crate) use join::too_many;
 pub use late::{LateOutput, LateRow};
 pub use lower::{Placed, lower, state_operators};

@@ -7,7 +7,7 @@
 use super::expiry::{Expiry, ExpiryQueue};
 use super::keys::KeyEntry;
 use super::rows::{RowId, RowStore};
-use super::run::Entry;
+use super::run::{Entry, Spares};
 use super::side::Side;
 use crate::keyed::Table;
 use crate::table::row::Row;
@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use std::collections::HashMap;
 
 /// Bytes behind the join key in the key of a row: the side and the number.
-const SUFFIX: usize = 9;
+pub(super) const SUFFIX: usize = 9;
 
 /// A row that is to be buffered.
 pub(super) struct NewRow<'r> {
@@ -34,6 +34,7 @@ pub(super) struct NewRow<'r> {
 pub(super) struct Buffer {
     pub rows: RowStore,
     pub keys: Table<KeyEntry>,
+    spares: Spares,
     /// Of each side whose rows expire.
     expiry: [Option<ExpiryQueue>; 2],
     key_bytes: u64,
@@ -54,6 +55,7 @@ impl Buffer {
         Self {
             rows: RowStore::default(),
             keys: Table::default(),
+            spares: Spares::default(),
             expiry: expires.map(|expires| expires.then(ExpiryQueue::default)),
             key_bytes: 0,
             next_number: 0,
@@ -94,7 +96,8 @@ impl Buffer {
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched } = new;
         let id = self.rows.insert(row, (key as u32, number), matched)?;
-        self.keys[key].runs[side.index()].insert(Entry { time_us, row: id }, &self.rows);
+        let entry = Entry { time_us, row: id };
+        self.keys[key].runs[side.index()].insert(entry, &self.rows, &mut self.spares);
         if let Some(expiry) = &mut self.expiry[side.index()] {
             expiry.push(Expiry { time_us, number, row: id });
         }
@@ -121,7 +124,7 @@ impl Buffer {
     pub fn remove(&mut self, key: usize, side: Side, entry: Entry) {
         self.write_entry_key(key, side, self.rows.number(entry.row));
         self.log.delete(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
-        self.keys[key].runs[side.index()].remove(entry, &self.rows);
+        self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
         self.rows.remove(entry.row);
     }
 
@@ -170,7 +173,7 @@ impl Buffer {
         &mut self,
         time_of: impl Fn(Side, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<(), EngineError> {
-        let Self { rows, keys, key_bytes, next_number, log, .. } = self;
+        let Self { rows, keys, spares, key_bytes, next_number, log, .. } = self;
         // By the place of the key and the number.
         let mut restored: HashMap<(usize, u64), (Side, Entry), BuildFixed> = HashMap::default();
         log.restore(|_, entry_key, value| {
@@ -190,7 +193,7 @@ impl Buffer {
             if let Some(at) = found
                 && let Some((side, entry)) = restored.remove(&(at, number))
             {
-                keys[at].runs[side.index()].remove(entry, rows);
+                keys[at].runs[side.index()].remove(entry, rows, spares);
                 rows.remove(entry.row);
             }
             let Some(value) = value else {
@@ -211,7 +214,7 @@ impl Buffer {
             });
             let entry =
                 Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
-            keys[at].runs[side.index()].insert(entry, rows);
+            keys[at].runs[side.index()].insert(entry, rows, spares);
             restored.insert((at, number), (side, entry));
             *next_number = (*next_number).max(number + 1);
             Ok(())

@@ -3,6 +3,7 @@
 
 use super::bounds::{Bound, TimeRange, bound};
 use super::side::Side;
+use super::state::values;
 use crate::table::expr::functions::as_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
@@ -183,7 +184,8 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
         types(&join.right),
         texts.join(" and "),
     );
-    (what, Layout { keys: keys.join(", "), values: vec![ROW.to_string()] })
+    let schemas = [join.left.schema(), join.right.schema()];
+    (what, Layout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
 }
 
 /// The kind of a buffered row in a checkpoint.

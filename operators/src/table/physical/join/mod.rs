@@ -20,6 +20,7 @@
 //! | [`output`] | the rows that a join gives |
 //! | [`probe`] | a row's search for its matches |
 //! | [`buffer`] | the buffered rows of an instance, and their entries in a checkpoint |
+//! | [`state`] | what an entry of a checkpoint says, as text |
 //! | [`stage`] | the stage of one instance |
 
 mod bounds;
@@ -34,10 +35,12 @@ mod rows;
 mod run;
 mod side;
 mod stage;
+mod state;
 mod table;
 
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
 pub(super) use side::{Side, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
+pub use state::show_join_row;
 pub(crate) use table::too_many;
 pub(super) use table::{Parts, TableJoin};

@@ -13,13 +13,6 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::Single) || join.window.is_some() {
         return Err(PlanError::not_yet("a subquery over a stream beside another stream"));
     }
-    if kind == JoinKind::LeftAnti {
-        return Err(PlanError::new(
-            "STREAM_STREAM_LEFT_ANTI_JOIN_UNSUPPORTED",
-            "a LEFT ANTI join with a stream on the right is not supported",
-            "Use LEFT OUTER JOIN and keep the rows whose right columns are NULL",
-        ));
-    }
     if kind == JoinKind::Inner {
         return Ok(());
     }
@@ -62,6 +55,23 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
         ),
         format!("Declare watermarks on both sides, and add a range to ON, such as {example}"),
     ))
+}
+
+/// Refuses joins of two streams that micro-batch mode has not, as Spark has not.
+pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
+    if let Plan::Join(join) = plan
+        && join.is_of_streams()
+        && join.kind == JoinKind::LeftAnti
+    {
+        return Err(PlanError::new(
+            "STREAM_STREAM_LEFT_ANTI_JOIN_UNSUPPORTED",
+            "a LEFT ANTI join with a stream on the right is not supported in micro-batch mode, as in \
+             Spark",
+            "Use continuous mode, or LEFT OUTER JOIN and keep the rows whose right columns are NULL",
+        )
+        .at(join.place));
+    }
+    plan.inputs().into_iter().try_for_each(check_batches)
 }
 
 /// Refuses joins of two streams in output modes that cannot show their result.

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 
 /// Rows of a chunk at most.
 const CHUNK: usize = 128;
+/// Spare chunks that are kept.
+const SPARES: usize = 256;
 /// Rows that lie inline.
 const INLINE: usize = 2;
 
@@ -41,7 +43,25 @@ pub(super) enum Run {
     One([Entry; 1]),
     Two([Entry; INLINE]),
     /// None of the chunks is empty.
-    Many(Box<VecDeque<Vec<Entry>>>),
+    Many(Chunks),
+}
+
+type Chunks = Box<VecDeque<Vec<Entry>>>;
+
+/// Chunks of runs that have no rows any more, each with one empty chunk, to be used again.
+#[derive(Default)]
+pub(super) struct Spares(Vec<Chunks>);
+
+impl Spares {
+    fn take(&mut self) -> Chunks {
+        self.0.pop().unwrap_or_else(|| Box::new(VecDeque::from([Vec::with_capacity(4)])))
+    }
+
+    fn put(&mut self, chunks: Chunks) {
+        if self.0.len() < SPARES {
+            self.0.push(chunks);
+        }
+    }
 }
 
 impl Run {
@@ -104,7 +124,7 @@ impl Run {
     }
 
     /// Adds a row at its place.
-    pub fn insert(&mut self, entry: Entry, rows: &RowStore) {
+    pub fn insert(&mut self, entry: Entry, rows: &RowStore, spares: &mut Spares) {
         let order = |e: &Entry| (e.time_us, rows.number(e.row));
         match self {
             Self::Empty => *self = Self::One([entry]),
@@ -113,10 +133,10 @@ impl Run {
                 *self = Self::Two(if first { [*other, entry] } else { [entry, *other] });
             }
             Self::Two(entries) => {
-                let mut chunk = Vec::with_capacity(4);
-                chunk.extend_from_slice(entries);
-                *self = Self::Many(Box::new(VecDeque::from([chunk])));
-                self.insert(entry, rows);
+                let mut chunks = spares.take();
+                chunks[0].extend_from_slice(entries);
+                *self = Self::Many(chunks);
+                self.insert(entry, rows, spares);
             }
             Self::Many(chunks) => {
                 let number = rows.number(entry.row);
@@ -153,8 +173,7 @@ impl Run {
         chunks[chunk].insert(at, entry);
     }
 
-    /// Removes the row at a place, where the next one is then.
-    pub fn remove_at(&mut self, cursor: Cursor) {
+    fn remove_at(&mut self, cursor: Cursor, spares: &mut Spares) {
         match self {
             Self::Empty => {}
             Self::One(_) => *self = Self::Empty,
@@ -162,25 +181,26 @@ impl Run {
                 *self = Self::One([if cursor.at == 0 { *second } else { *first }]);
             }
             Self::Many(chunks) => {
-                let chunk = &mut chunks[cursor.chunk];
-                chunk.remove(cursor.at);
-                if chunk.is_empty() {
-                    chunks.remove(cursor.chunk);
+                chunks[cursor.chunk].remove(cursor.at);
+                if !chunks[cursor.chunk].is_empty() {
+                    return;
                 }
-                if chunks.is_empty() {
-                    *self = Self::Empty;
+                if chunks.len() > 1 {
+                    chunks.remove(cursor.chunk);
+                } else if let Self::Many(chunks) = std::mem::take(self) {
+                    spares.put(chunks);
                 }
             }
         }
     }
 
     /// Removes a row. Returns whether it was there.
-    pub fn remove(&mut self, entry: Entry, rows: &RowStore) -> bool {
+    pub fn remove(&mut self, entry: Entry, rows: &RowStore, spares: &mut Spares) -> bool {
         let number = rows.number(entry.row);
         let mut at = self.first_not(|e| (e.time_us, rows.number(e.row)) < (entry.time_us, number));
         let found = self.get(&mut at) == Some(entry);
         if found {
-            self.remove_at(at);
+            self.remove_at(at, spares);
         }
         found
     }
@@ -211,12 +231,13 @@ mod tests {
         #[test]
         fn a_run_is_sorted(steps in proptest::collection::vec((0i64..50, 0u8..4), 0..900)) {
             let (mut run, mut rows) = (Run::default(), RowStore::default());
+            let mut spares = Spares::default();
             let mut model: Vec<(i64, u64, RowId)> = Vec::new();
             for (number, (time_us, what)) in steps.into_iter().enumerate() {
                 let number = number as u64;
                 if what == 0 && !model.is_empty() {
                     let (time_us, _, row) = model.remove(time_us as usize % model.len());
-                    let was_there = run.remove(Entry { time_us, row }, &rows);
+                    let was_there = run.remove(Entry { time_us, row }, &rows, &mut spares);
                     prop_assert!(was_there);
                     rows.remove(row);
                     continue;
@@ -224,7 +245,7 @@ mod tests {
                 // Rows come in order or anyhow.
                 let time_us = if what == 1 { 40 } else { time_us };
                 let row = rows.insert(Row(&[]), (0, number), false).unwrap();
-                run.insert(Entry { time_us, row }, &rows);
+                run.insert(Entry { time_us, row }, &rows, &mut spares);
                 model.push((time_us, number, row));
             }
             model.sort_by_key(|(time, number, _)| (*time, *number));

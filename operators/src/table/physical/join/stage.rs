@@ -236,7 +236,7 @@ impl StreamJoin {
         for side in Side::BOTH {
             let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
             let preserves = self.preserves[side.index()];
-            while left > 0 {
+            while left > 0 && self.buffer.has_expired(side, by_us) {
                 if preserves && !self.down.ready() {
                     return Ok(false);
                 }

@@ -1,0 +1,43 @@
+//! What an entry of a join in a checkpoint says, as text.
+
+use super::buffer::SUFFIX;
+use super::condition::ROW;
+use crate::table::datetime::Tz;
+use crate::table::row::{Row, decode};
+use crate::table::types::Schema;
+use millstream_engine::checkpoint::Layout;
+
+/// The columns of both sides, as the layout of a join's entries names them.
+pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
+    let ddl = |schema: &Schema| {
+        // Columns of both sides may have one name, or none that DDL takes.
+        let column =
+            |(i, field): (usize, &crate::table::types::Field)| format!("c{i} {}", field.data_type);
+        schema.fields.iter().enumerate().map(column).collect::<Vec<_>>().join(", ")
+    };
+    vec![ROW.to_string(), ddl(sides[0]), ddl(sides[1])]
+}
+
+/// The side, the number and the row of an entry; `None` if it is none of a join.
+pub fn show_join_row(layout: &Layout, key: &[u8], value: &[u8]) -> Option<String> {
+    let [kind, columns @ ..] = layout.values.as_slice() else { return None };
+    let (_, suffix) = key.split_at_checked(key.len().checked_sub(SUFFIX)?)?;
+    let (&side, number) = suffix.split_first()?;
+    let (&matched, row) = value.split_first()?;
+    if kind != ROW {
+        return None;
+    }
+    let number = u64::from_le_bytes(number.try_into().ok()?);
+    let schema = match columns.get(usize::from(side))?.as_str() {
+        "" => Schema::new(Vec::new()),
+        ddl => Schema::parse_ddl(ddl).ok()?,
+    };
+    let values = decode(Row(row), schema.fields.iter().map(|field| &field.data_type));
+    let shown = values.iter().zip(&schema.fields).map(|(value, field)| {
+        value.display(&field.data_type, Tz::UTC).unwrap_or_else(|| "NULL".to_string())
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let (side, matched) =
+        (if side == 0 { "left" } else { "right" }, if matched == 1 { ", matched" } else { "" });
+    Some(format!("{side} row {number}{matched}: {shown}"))
+}
