@@ -164,6 +164,97 @@ fn long_lists_of_branches_columns_and_views() {
     assert_eq!(counted, Value::Long(20_000));
 }
 
+/// Many branches and views are planned while they are parsed. A short query of that form has the
+/// same answer, and the same error.
+#[test]
+fn long_queries_mean_what_short_ones_mean() {
+    let branches = |n: usize| joined(n, " UNION ALL ", |i| format!("SELECT {i} % 3 AS x"));
+    let views = |n: usize| joined(n, ", ", |i| format!("v{i} AS (SELECT {i} % 3 AS x)"));
+    let reads = |n: usize| joined(n, " UNION ALL ", |i| format!("SELECT x FROM v{i}"));
+    for (text, of) in [
+        ("UNION ORDER BY x DESC LIMIT 2", [2, 2].as_slice()),
+        ("UNION ORDER BY ALL LIMIT 2", &[0, 0]),
+        ("UNION ORDER BY 1 LIMIT 1 OFFSET 1", &[0]),
+        ("UNION UNION SELECT 0 ORDER BY 1", &[0, 1, 2]),
+        ("UNION EXCEPT SELECT 1 ORDER BY 1", &[0, 2]),
+        ("UNION INTERSECT SELECT 1 ORDER BY 1 LIMIT 1", &[0]),
+        ("UNION UNION ALL (SELECT 7 ORDER BY 1 LIMIT 1) ORDER BY x DESC LIMIT 2", &[7, 2]),
+        ("UNION UNION ALL VALUES (8), (9) ORDER BY x DESC LIMIT 3", &[9, 8, 2]),
+        ("(UNION) UNION ALL SELECT 5 ORDER BY 1 DESC LIMIT 1", &[5]),
+        ("WITH VIEWS SELECT x FROM V2", &[2]),
+        ("WITH VIEWS READS ORDER BY x LIMIT 1", &[0]),
+        ("WITH VIEWS, w (y) AS (SELECT max(x) FROM v1) SELECT y + 4 FROM w", &[5]),
+    ] {
+        for n in [6, 64, 65, 66, 200] {
+            let text = text.replace("UNION UNION", "BRANCHES UNION").replace("VIEWS", &views(n));
+            let text = text.replace("READS", &reads(n));
+            let text = match text.strip_prefix("UNION ") {
+                Some(rest) => format!("{} {rest}", branches(n)),
+                None => text.replace("BRANCHES", &branches(n)).replace("(UNION)", &branches(n)),
+            };
+            let found = rows(&text).unwrap_or_else(|error| panic!("{n}: {error}"));
+            let expected: Vec<_> = of.iter().map(|x| vec![Value::Long(*x)]).collect();
+            assert_eq!(found, expected, "{n}: {text:.300}");
+        }
+    }
+    for (text, condition) in [
+        ("SELECT nothing UNION ALL BRANCHES", "UNRESOLVED_COLUMN.WITHOUT_SUGGESTION at line 1"),
+        ("BRANCHES UNION ALL SELECT nothing", "UNRESOLVED_COLUMN.WITHOUT_SUGGESTION at line 1"),
+        ("BRANCHES UNION ALL SELECT 1, 2", "NUM_COLUMNS_MISMATCH"),
+        ("BRANCHES UNION ALL SELECT array(1)", "INCOMPATIBLE_COLUMN_TYPE"),
+        ("BRANCHES ORDER BY y", "UNRESOLVED_COLUMN"),
+        // What is no SQL comes first, wherever it stands.
+        ("SELECT nothing UNION ALL BRANCHES UNION ALL SELEC 1", "PARSE_SYNTAX_ERROR"),
+        ("SELECT nothing UNION ALL BRANCHES LIMIT 1 1", "PARSE_SYNTAX_ERROR"),
+        ("SELECT 1 ORDER BY 1 UNION ALL BRANCHES", "PARSE_SYNTAX_ERROR"),
+        ("BRANCHES UNION ALL", "PARSE_SYNTAX_ERROR"),
+        ("BRANCHES UNION ALL WITH w AS (SELECT 1) SELECT * FROM w", "PARSE_SYNTAX_ERROR"),
+        ("WITH VIEWS WITH w AS (SELECT 1) SELECT * FROM w", "PARSE_SYNTAX_ERROR"),
+        ("WITH w AS (SELECT nothing), VIEWS SELEC 1", "PARSE_SYNTAX_ERROR"),
+        ("WITH VIEWS, V2 AS (SELECT 1) SELECT * FROM w", "DUPLICATED_CTE_NAMES"),
+        ("WITH w AS (SELECT nothing), VIEWS SELECT 1", "UNRESOLVED_COLUMN"),
+        ("WITH VIEWS SELECT * FROM w", "TABLE_OR_VIEW_NOT_FOUND"),
+    ] {
+        for n in [6, 100] {
+            let text = text.replace("BRANCHES", &branches(n)).replace("VIEWS", &views(n));
+            let error = rows(&text).expect_err(&text[..text.len().min(300)]);
+            assert!(error.starts_with(condition), "{n}: {error:.300}\n{text:.300}");
+        }
+    }
+}
+
+#[test]
+fn views_are_named_in_any_case() {
+    let session = Session::new();
+    let shown = |text: &str| {
+        let mut all = Vec::new();
+        let ran = session.script(text, &mut |frame| {
+            all.extend(frame.collect()?);
+            Ok(())
+        });
+        ran.map(|()| all).map_err(|error| error.to_string())
+    };
+    let named = "CREATE TEMPORARY VIEW Made AS SELECT 1 AS x; SELECT * FROM MADE";
+    assert_eq!(shown(named), Ok(vec![vec![Value::Long(1)]]));
+    let replaced = "CREATE OR REPLACE TEMPORARY VIEW mADE AS SELECT 2 AS x; SELECT * FROM Made";
+    assert_eq!(shown(replaced), Ok(vec![vec![Value::Long(2)]]));
+}
+
+/// What one statement of a text spends is not taken from those behind it.
+#[test]
+fn each_statement_of_a_text_has_bounds_of_its_own() {
+    let columns = joined(30_000, ", ", |i| format!("{i} AS c{i}"));
+    let reads = "SELECT count(*) FROM (SELECT * FROM (SELECT * FROM wide));".repeat(16);
+    let mut counted = 0;
+    let text = format!("CREATE TEMPORARY VIEW wide AS SELECT {columns}; {reads}");
+    let ran = Session::new().script(&text, &mut |frame| {
+        counted += frame.collect()?.len();
+        Ok(())
+    });
+    assert!(ran.is_ok(), "{:?}", ran.map_err(|error| error.to_string()));
+    assert_eq!(counted, 16);
+}
+
 fn wrapped(n: usize, before: &str, inner: &str, after: &str) -> String {
     before.repeat(n) + inner + &after.repeat(n)
 }
@@ -256,6 +347,23 @@ fn expressions_of_programs_have_the_same_bounds() {
 
     let nested = |n: usize| (0..n).fold(col("id"), |inner, _| call("abs", [inner]));
     assert_eq!(row.select([nested(300)]).unwrap().collect().unwrap(), [[Value::Long(5)]]);
+    // Deeper than any stack: an error, wherever it is given, and no end of the process.
+    let deep = || nested(200_000);
+    let plus = |with: Expr| row.select([with]).map(|_| ());
+    for (where_, error) in [
+        ("select", plus(deep())),
+        ("a name", plus(deep().alias("a"))),
+        ("an aggregate", plus(call("sum", [deep()]))),
+        ("with_column", row.with_column("a", deep()).map(|_| ())),
+        ("filter", row.filter(&deep().gt(1)).map(|_| ())),
+        ("join", row.join(&row, &deep().gt(1), "inner").map(|_| ())),
+        ("group_by", row.group_by([deep()]).count().map(|_| ())),
+        ("agg", row.group_by([]).agg([call("max", [deep()])]).map(|_| ())),
+        ("order_by", row.order_by([deep()]).map(|_| ())),
+    ] {
+        let error = error.expect_err(where_);
+        assert_eq!(error.condition, "FAILED_TO_PARSE_TOO_COMPLEX", "{where_}");
+    }
     let to_right = |n: i32| (0..n).fold(lit(1), |right, i| Expr::from(i).add(right));
     assert!(row.select([to_right(300)]).is_ok());
 }

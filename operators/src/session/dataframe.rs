@@ -21,7 +21,7 @@ use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
 use crate::table::expr::rules::Rules;
-use crate::table::expr::{Expr, SortOrder, col};
+use crate::table::expr::{Expr, SortOrder, col, deep};
 use crate::table::grouping::Grouping;
 use crate::table::join::{self, Written};
 use crate::table::order_dependence::OrderDependence;
@@ -69,6 +69,7 @@ impl DataFrame {
     /// These columns.
     pub fn select(&self, exprs: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
         let exprs: Vec<_> = exprs.into_iter().collect();
+        deep::check(&exprs)?;
         if exprs.iter().any(analyze::has_aggregate) {
             return self.group_by([]).agg(exprs);
         }
@@ -78,6 +79,7 @@ impl DataFrame {
 
     /// The rows for which the condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
+        deep::check([condition])?;
         let plain = self.analyse(|| analyze::filter(self.owned(), condition));
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
@@ -155,6 +157,7 @@ impl DataFrame {
     /// watermarks. See [`alias`](Self::alias) for names that both have.
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
         let written = Written::parse(how)?;
+        deep::check([on])?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
         let condition = self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "ON"))?;
         let (left, right) = (self.owned(), other.owned());
@@ -242,6 +245,7 @@ impl DataFrame {
     ) -> PlanResult<Self> {
         let key = |key: SortOrder| (key.expr, key.descending, key.nulls_first);
         let keys: Vec<_> = keys.into_iter().map(|k| key(k.into())).collect();
+        deep::check(keys.iter().map(|(expr, ..)| expr))?;
         Ok(self.with(self.analyse(|| analyze::sort(self.owned(), &keys))?))
     }
 
@@ -358,6 +362,7 @@ impl GroupedData {
     /// The keys and these aggregates.
     pub fn agg(&self, aggregates: impl IntoIterator<Item = Expr>) -> PlanResult<DataFrame> {
         let aggregates: Vec<_> = aggregates.into_iter().collect();
+        deep::check(self.keys.iter().chain(&aggregates))?;
         let select: Vec<Expr> = self.keys.iter().cloned().chain(aggregates).collect();
         let input = self.of.owned();
         let plan = self.of.analyse(|| {

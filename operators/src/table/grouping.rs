@@ -632,7 +632,11 @@ fn in_order(expr: Resolved) -> Resolved {
             node => out.push(Resolved { node, ..expr }),
         }
     }
-    let expr = expr.map_children(&mut in_order);
+    let expr = match expr.node {
+        // Its operands are those of the operator's calls.
+        Node::Run(_, inner) => return in_order(*inner),
+        node => Resolved { node, ..expr }.map_children(&mut in_order),
+    };
     match expr.node {
         Node::Call(name @ ("+" | "*" | "&" | "|" | "^" | "and" | "or"), args) => {
             let mut all = Vec::new();

@@ -344,6 +344,7 @@ fn check_sides(join: &Join) -> PlanResult<()> {
 pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     match &condition.node {
         Node::Call("and", args) => args.iter().flat_map(conjuncts).collect(),
+        Node::Run(_, inner) => conjuncts(inner),
         _ => vec![condition],
     }
 }

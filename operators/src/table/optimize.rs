@@ -453,11 +453,13 @@ fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
 /// Whether what a condition reads of a projection are columns and constants, and it gives the same
 /// before it.
 fn reads_only_columns(condition: &Resolved, exprs: &[(Resolved, String)]) -> bool {
-    if let Node::Column(index, _) = &condition.node {
-        return matches!(exprs[*index].0.node, Node::Column(..) | Node::Literal(_));
+    match &condition.node {
+        Node::Column(index, _) => {
+            matches!(exprs[*index].0.node, Node::Column(..) | Node::Literal(_))
+        }
+        Node::Call(name, _) if !is_deterministic(name) => false,
+        _ => condition.children().into_iter().all(|child| reads_only_columns(child, exprs)),
     }
-    repeatable(condition)
-        && condition.children().into_iter().all(|child| reads_only_columns(child, exprs))
 }
 
 /// Whether an expression reads a column.

@@ -86,19 +86,19 @@ fn left_levels(expr: &Expr) -> usize {
 }
 
 /// An operator between two operands.
-pub fn binary(operator: &'static str, left: Expr, right: Expr, place: Place) -> Expr {
+pub fn binary(operator: &'static str, mut left: Expr, right: Expr, place: Place) -> Expr {
     let link = Link { operator, operand: right };
-    match left {
-        Expr::Chain(mut chain) => {
+    match &mut left {
+        Expr::Chain(chain) => {
             chain.links.push(link);
-            Expr::Chain(chain)
+            left
         }
-        left if left_levels(&left) == LONGEST_TREE => {
+        tree if left_levels(tree) == LONGEST_TREE => {
             let mut chain = Chain::of(left, place);
             chain.links.push(link);
             Expr::Chain(Box::new(chain))
         }
-        left => Expr::Call {
+        _ => Expr::Call {
             name: operator.to_string(),
             args: vec![left, link.operand],
             distinct: false,
@@ -113,8 +113,10 @@ impl Chain {
     fn of(tree: Expr, place: Place) -> Self {
         let (mut first, mut links) = (tree, Vec::new());
         while let Some(operator) = operator_of(&first) {
-            let Expr::Call { args, .. } = first else { unreachable!("only calls have operators") };
-            let mut args = args.into_iter();
+            let Expr::Call { args, .. } = &mut first else {
+                unreachable!("only calls have operators")
+            };
+            let mut args = std::mem::take(args).into_iter();
             let (Some(left), Some(operand)) = (args.next(), args.next()) else {
                 unreachable!("an operator has two operands")
             };
@@ -128,6 +130,11 @@ impl Chain {
     /// The operands, from left to right.
     pub fn operands(&self) -> impl Iterator<Item = &Expr> {
         std::iter::once(&self.first).chain(self.links.iter().map(|link| &link.operand))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn operands_mut(&mut self) -> impl Iterator<Item = &mut Expr> {
+        std::iter::once(&mut self.first).chain(self.links.iter_mut().map(|link| &mut link.operand))
     }
 
     /// The same with other operands.
@@ -271,8 +278,8 @@ impl Making {
         let mut parts = std::mem::take(&mut self.parts);
         let one = match self.run.take() {
             _ if parts.len() == 1 => parts.pop(),
-            Some("concat") => Some(functions::resolve("concat", parts)?),
-            Some(operator) => Some(balanced(operator, parts)?),
+            Some("concat") => Some(run(parts.len(), functions::resolve("concat", parts)?)),
+            Some(operator) => Some(run(parts.len(), balanced(operator, parts)?)),
             None => parts.last().map(|last| (last.data_type.clone(), last.nullable)).map(
                 |(data_type, nullable)| Resolved { node: Node::Chain(parts), data_type, nullable },
             ),
@@ -308,6 +315,47 @@ pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved>
         level = above;
     }
     level.pop().ok_or_else(too_deep)
+}
+
+/// An expression of so many operands of one operator.
+fn run(operands: usize, expr: Resolved) -> Resolved {
+    let (data_type, nullable) = (expr.data_type.clone(), expr.nullable);
+    Resolved { node: Node::Run(operands, Box::new(expr)), data_type, nullable }
+}
+
+/// The operands of a run: those of one call, or the leaves of the tree that [`balanced`] has made.
+fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
+    match &tree.node {
+        Node::Call("concat", args) if args.len() == count => out.extend(args),
+        Node::Call("and" | "or", args) if count > 1 && args.len() == 2 => {
+            // A complete tree stands on the left.
+            let left = count.next_power_of_two() / 2;
+            operands(left, &args[0], out);
+            operands(count - left, &args[1], out);
+        }
+        _ => out.push(tree),
+    }
+}
+
+/// Shows a run as the tree that was written: the state of an operator is found again by the text of
+/// its expressions.
+pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut all = Vec::with_capacity(count);
+    operands(count, tree, &mut all);
+    let (Node::Call(name, _), Some((first, others))) = (&tree.node, all.split_first()) else {
+        return write!(f, "{tree}");
+    };
+    for _ in others {
+        match is_operator(name) {
+            true => write!(f, "(")?,
+            false => write!(f, "{name}(")?,
+        }
+    }
+    write!(f, "{first}")?;
+    others.iter().try_for_each(|operand| match is_operator(name) {
+        true => write!(f, " {} {operand})", name.to_uppercase()),
+        false => write!(f, ", {operand})"),
+    })
 }
 
 /// The expression with a value where its chain's carried value is.

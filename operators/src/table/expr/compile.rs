@@ -261,6 +261,7 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             from_cells(expr.data_type.physical(), move |cx| Ok(cx.variables[index]))
         }
         Node::Chain(parts) => super::chain::compile(parts, width, semantics),
+        Node::Run(_, inner) => below(inner),
         Node::Carried => super::chain::carried(expr.data_type.physical()),
         // Compiled by the function that it is an argument of, as an expression of its body.
         Node::Lambda(_, body) => below(body),

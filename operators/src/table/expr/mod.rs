@@ -8,6 +8,7 @@ pub mod chain;
 pub mod coercion;
 pub mod compile;
 pub mod decimal;
+pub mod deep;
 pub mod functions;
 pub mod nulls;
 pub mod parse;
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use user::{UserAggregate, UserFunction};
 
 /// An expression as written: names not yet resolved.
-#[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
     /// A column, perhaps qualified, perhaps a struct's field: `t.c.field`.
     Column {
@@ -122,6 +122,9 @@ pub enum Node {
     Chain(Vec<Resolved>),
     /// The value of the part before in a [`Node::Chain`].
     Carried,
+    /// So many operands of one operator, evaluated in a tree of little depth, and shown as they are
+    /// written: each operator with what stands before it on its left.
+    Run(usize, Box<Resolved>),
     /// A lambda variable, by its place among those in force.
     Variable(usize, String),
     /// A lambda: how many variables it adds, and its body.
@@ -414,6 +417,12 @@ impl Expr {
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        deep::level(|| self.show(f))
+    }
+}
+
+impl Expr {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Column { parts, .. } | Self::Position(_, parts) => {
                 write!(f, "{}", parts.join("."))
@@ -510,9 +519,10 @@ impl Resolved {
             | Node::Carried
             | Node::BatchTime(_) => SmallVec::new(),
             Node::Call(_, args) | Node::User(_, args) | Node::Chain(args) => args.iter().collect(),
-            Node::Cast(inner, _) | Node::Lambda(_, inner) | Node::Shared(_, inner) => {
-                smallvec![&**inner]
-            }
+            Node::Cast(inner, _)
+            | Node::Lambda(_, inner)
+            | Node::Shared(_, inner)
+            | Node::Run(_, inner) => smallvec![&**inner],
             Node::Case(branches, otherwise) => {
                 let branches = branches.iter().flat_map(|(when, then)| [when, then]);
                 branches.chain(otherwise.as_deref()).collect()
@@ -532,6 +542,7 @@ impl Resolved {
             Node::Cast(inner, lenient) => Node::Cast(Box::new(change(*inner)), lenient),
             Node::Lambda(count, body) => Node::Lambda(count, Box::new(change(*body))),
             Node::Shared(slot, inner) => Node::Shared(slot, Box::new(change(*inner))),
+            Node::Run(operands, inner) => Node::Run(operands, Box::new(change(*inner))),
             Node::Case(branches, otherwise) => {
                 let mut changed = Vec::with_capacity(branches.len());
                 for (when, then) in branches {
@@ -607,6 +618,7 @@ impl fmt::Display for Resolved {
             Node::Lambda(_, body) => write!(f, "-> {body}"),
             Node::Chain(parts) => chain::show(parts, f),
             Node::Carried => write!(f, "{}", chain::MARK),
+            Node::Run(operands, inner) => chain::show_run(*operands, inner, f),
             Node::Scalar(_) => write!(f, "scalarsubquery()"),
             Node::Shared(_, inner) => write!(f, "{inner}"),
             Node::BatchTime(_) => write!(f, "current_timestamp()"),

@@ -173,6 +173,50 @@ fn which_windows_are_combined_from_slices() {
     assert!(!slices("window(ts, '7 seconds')", "count(*)", OutputMode::Append));
 }
 
+/// A run of operators is evaluated in a tree of little depth. Its state is described by the tree that
+/// was written, as it has always been: a checkpoint of before is one of the same query.
+#[test]
+fn a_run_of_operators_is_described_as_it_is_written() {
+    let run = |n: usize, operator: &str, operand: &dyn Fn(usize) -> String| {
+        (0..n).map(operand).collect::<Vec<_>>().join(&format!(" {operator} "))
+    };
+    let tree = |n: usize, operator: &str, operand: &dyn Fn(usize) -> String| {
+        (1..n).fold(operand(0), |left, i| format!("({left} {operator} {})", operand(i)))
+    };
+    for n in [2, 3, 64, 65, 66, 67, 100, 128, 129, 200] {
+        let test = |i: usize| format!("(x = {i})");
+        // The last operand is an operation of the same operator, in parentheses.
+        let pair = |i: usize| match i + 1 == n {
+            true => "((x > 1) AND (x < 9))".to_string(),
+            false => format!("(x <> {i})"),
+        };
+        let (any, all) = (run(n, "OR", &test), run(n, "AND", &pair));
+        let texts = run(n, "||", &|_| "s".to_string());
+        let call = format!("count(*) FILTER (WHERE {any})");
+        let sql = format!("SELECT {call} FROM rows GROUP BY {any}, {all}, {texts}");
+        let session = Session::new();
+        session.memory_stream("rows", DDL).unwrap();
+        let frame = session.sql(&sql).unwrap();
+        let described = &state_operators(&frame.plan, OutputMode::Update)[0].0;
+        let wide = |text: String| {
+            let number = |digits: &str| format!("cast({digits} AS BIGINT)");
+            text.split(' ')
+                .map(|word| match word.trim_end_matches(')') {
+                    digits if digits.parse::<u32>().is_ok() => {
+                        word.replacen(digits, &number(digits), 1)
+                    }
+                    _ => word.to_string(),
+                })
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let (any, all) = (wide(tree(n, "OR", &test)), wide(tree(n, "AND", &pair)));
+        let texts = (1..n).fold("s".to_string(), |left, _| format!("concat({left}, s)"));
+        let keys = format!("{any} BOOLEAN, {all} BOOLEAN, {texts} STRING");
+        assert_eq!(*described, format!("aggregate by ({keys}): count(*) where {any}"), "{n}");
+    }
+}
+
 const AGGREGATES: &str =
     "count(*), count(x), sum(x), avg(x), sum(y), sum(d), min(x), max(y), min(d), max(s), max(b)";
 

@@ -1,10 +1,10 @@
 //! Spark's SQL as the parser is to read it: its own dialect of that name, and what that lacks.
 
-use sqlparser::ast::{Expr, TrimWhereField};
+use sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName, TrimWhereField};
 use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, Word};
 use std::any::TypeId;
 
 /// The dialect.
@@ -61,7 +61,10 @@ impl Dialect for Spark {
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         let [name, open] = parser.peek_tokens_ref();
         let is_trim = matches!(&name.token, Token::Word(word) if word.keyword == Keyword::TRIM);
-        (is_trim && open.token == Token::LParen).then(|| trim(parser))
+        if is_trim && open.token == Token::LParen {
+            return Some(trim(parser));
+        }
+        plain_prefix(parser)
     }
     like_base! {
         supports_comparison_in_between_low_bound
@@ -116,6 +119,110 @@ impl Dialect for Spark {
     fn allow_extract_single_quotes(&self) -> bool {
         true
     }
+}
+
+/// Whether a word that begins an expression is a name, and nothing else where no string follows.
+fn is_name(word: &Word) -> bool {
+    use Keyword as K;
+    let known = [
+        K::NoKeyword,
+        K::ABS,
+        K::AVG,
+        K::COALESCE,
+        K::COUNT,
+        K::FIRST,
+        K::ID,
+        K::KEY,
+        K::LAST,
+        K::LOWER,
+        K::MAX,
+        K::MIN,
+        K::NAME,
+        K::SUM,
+        K::TYPE,
+        K::UPPER,
+        K::VALUE,
+    ];
+    known.contains(&word.keyword)
+}
+
+/// Whether a name that stands before a token is an expression by itself.
+fn ends_name(token: &Token) -> bool {
+    use Keyword as K;
+    let words = [
+        K::AND,
+        K::AS,
+        K::ASC,
+        K::BETWEEN,
+        K::DESC,
+        K::ELSE,
+        K::END,
+        K::FROM,
+        K::IN,
+        K::IS,
+        K::NOT,
+        K::OR,
+        K::THEN,
+        K::WHEN,
+    ];
+    match token {
+        Token::Word(word) => word.quote_style.is_none() && words.contains(&word.keyword),
+        other => matches!(
+            other,
+            Token::Comma
+                | Token::RParen
+                | Token::Eq
+                | Token::Neq
+                | Token::Lt
+                | Token::LtEq
+                | Token::Gt
+                | Token::GtEq
+                | Token::Plus
+                | Token::Minus
+                | Token::Mul
+                | Token::Div
+                | Token::Mod
+                | Token::StringConcat
+                | Token::SemiColon
+                | Token::EOF
+        ),
+    }
+}
+
+/// What begins most expressions: a number, a text, a column, a call. The parser would first try to
+/// read each as a type before a text, as in `DATE '2024-01-31'`, and write the error of that.
+fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+    let [first, second, third] = parser.peek_tokens_ref();
+    match &first.token {
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_) => {
+            Some(parser.parse_value().map(Expr::Value))
+        }
+        Token::Word(word) if is_name(word) => {
+            let name = word.to_ident(first.span);
+            // `f()` may be a type's name, and `c(+)` an outer join of another system.
+            let calls = second.token == Token::LParen
+                && !matches!(third.token, Token::RParen | Token::Plus);
+            if calls {
+                parser.advance_token();
+                return Some(call(parser, name));
+            }
+            if !ends_name(&second.token) || third.token == Token::Arrow {
+                return None;
+            }
+            parser.advance_token();
+            Some(Ok(Expr::Identifier(name)))
+        }
+        _ => None,
+    }
+}
+
+/// A call. Its list of arguments has room for four at first, of nearly a kilobyte each.
+fn call(parser: &mut Parser, name: Ident) -> Result<Expr, ParserError> {
+    let mut call = parser.parse_function(ObjectName::from(vec![name]))?;
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut call {
+        list.args.shrink_to_fit();
+    }
+    Ok(call)
 }
 
 /// `TRIM([BOTH | LEADING | TRAILING] [characters] FROM text)`, `TRIM(text)` and

@@ -804,18 +804,18 @@ fn access(
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let mut expr = convert(root)?;
     for step in chain {
-        expr = match (step, expr) {
-            (AccessExpr::Subscript(Subscript::Index { index }), expr) => {
+        expr = match step {
+            AccessExpr::Subscript(Subscript::Index { index }) => {
                 called("getitem", vec![expr, convert(index)?], here)
             }
-            (AccessExpr::Dot(ast::Expr::Identifier(field)), Expr::Column { mut parts, place }) => {
-                parts.push(field.value.clone());
-                Expr::Column { parts, place }
-            }
-            (AccessExpr::Dot(ast::Expr::Identifier(field)), of) => {
-                Expr::Field(Box::new(of), field.value.clone())
-            }
-            (step, _) => {
+            AccessExpr::Dot(ast::Expr::Identifier(field)) => match &mut expr {
+                Expr::Column { parts, .. } => {
+                    parts.push(field.value.clone());
+                    expr
+                }
+                _ => Expr::Field(Box::new(expr), field.value.clone()),
+            },
+            step => {
                 return Err(PlanError::not_yet(format_args!("the access `{step}`")).at(here));
             }
         };

@@ -8,6 +8,7 @@ mod group;
 pub mod job;
 mod join;
 pub(crate) mod literals;
+mod long;
 mod nesting;
 mod order;
 pub mod query;
@@ -23,6 +24,7 @@ use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::{METADATA, Plan};
 pub use literals::Reading;
 use rewrite::interval_text;
+use sqlparser::ast::Query;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
@@ -350,6 +352,12 @@ fn names_files(token: &TokenWithSpan) -> bool {
     parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
 }
 
+/// What the parser has made of a query.
+enum Parsed {
+    Query(Box<Query>),
+    Planned(PlanResult<Plan>),
+}
+
 fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     rewrite::check_except(&tokens)?;
     nesting::check(&tokens)?;
@@ -368,6 +376,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
                 && is_word(&three[0].token, "IN")
         })
         .map(|three| place(three[0].span.start));
+    let outline = long::Outline::of(&tokens);
     let mut parser =
         Parser::new(&DIALECT).with_recursion_limit(PARSER_CALLS).with_tokens_with_locations(tokens);
     let failed = |error: ParserError, parser: &Parser<'_>| {
@@ -383,8 +392,13 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
         };
         syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
     };
-    let query = match parser.parse_query() {
-        Ok(query) => query,
+    // A long query is planned while it is parsed.
+    let parsed = match &outline {
+        Some(outline) => long::plan(outline, &mut parser, catalog).map(Parsed::Planned),
+        None => parser.parse_query().map(Parsed::Query),
+    };
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let error = failed(error, &parser);
             return Err(empty_list.map_or(error, |at| {
@@ -406,7 +420,10 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     }
     // Its tokens take more memory than the query.
     drop(parser);
-    query::plan(&query, catalog)
+    match parsed {
+        Parsed::Query(query) => query::plan(&query, catalog),
+        Parsed::Planned(plan) => plan,
+    }
 }
 
 /// Reads one expression of a SELECT list, perhaps with `AS name`.

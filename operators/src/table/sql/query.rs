@@ -5,7 +5,7 @@ use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
-use crate::table::analyze::{self, has_aggregate};
+use crate::table::analyze::{self, Unioned, has_aggregate};
 use crate::table::depth::{MOST_LEVELS, nested, spend, too_complex};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
@@ -41,6 +41,41 @@ pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     nested(here, || plan_clauses(query, catalog)).map_err(|error| error.at(here))
 }
 
+/// Plans the last branch of a long UNION ALL, with the clauses that stand behind it.
+pub(super) fn plan_last(
+    before: Option<Unioned>,
+    query: &ast::Query,
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    let here = begin(&query.body);
+    let Some(mut union) = before else { return plan(query, catalog) };
+    nested(here, || {
+        union.add(body(&query.body, catalog)?).map_err(|error| error.at(here))?;
+        let mut whole = union.finish();
+        clauses(query, catalog, |order| match order {
+            Some(order) => order.sort(whole.clone()),
+            // This is the last call.
+            None => Ok(std::mem::replace(&mut whole, Plan::Values(Schema::default(), Vec::new()))),
+        })
+    })
+    .map_err(|error| error.at(here))
+}
+
+/// Plans one more branch of a UNION ALL.
+pub(super) fn branch(
+    union: &mut Option<Unioned>,
+    written: &SetExpr,
+    catalog: &dyn Catalog,
+) -> PlanResult<()> {
+    let here = begin(written);
+    let plan = body(written, catalog).map_err(|error| error.at(here))?;
+    match union {
+        Some(union) => union.add(plan).map_err(|error| error.at(here))?,
+        None => *union = Some(Unioned::new(plan)),
+    }
+    Ok(())
+}
+
 fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(&query.body);
     let with;
@@ -48,37 +83,33 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
         None => catalog,
         Some(ctes) if ctes.recursive => return Err(refuse("`WITH RECURSIVE`", here)),
         Some(ctes) => {
-            let mut named = WithViews { views: HashMap::new(), outer: catalog };
-            for cte in &ctes.cte_tables {
-                let name = cte.alias.name.value.clone();
-                if named.views.contains_key(&name.to_ascii_lowercase()) {
-                    return Err(PlanError::new(
-                        "DUPLICATED_CTE_NAMES",
-                        format!("`WITH` defines `{name}` twice"),
-                        "Give them different names",
-                    )
-                    .at(place(cte.alias.name.span.start)));
-                }
-                let made = renamed(plan(&cte.query, &named)?, &cte.alias)?;
-                // However often it is read, it is the same rows.
-                named.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
-            }
-            with = named;
+            let mut views = Views::new(catalog);
+            ctes.cte_tables.iter().try_for_each(|cte| views.add(cte))?;
+            with = views;
             &with
         }
     };
+    let sets_from_left = Rules::current().naming.sets_from_left;
+    let from_left = sets_from_left.then(|| from_left(&query.body)).flatten();
+    let written = from_left.as_ref().unwrap_or(&query.body);
+    clauses(query, catalog, |order| match (written, order) {
+        (SetExpr::Select(select), order) => self::select(select, catalog, order),
+        (other, None) => body(other, catalog),
+        (other, Some(order)) => order.sort(body(other, catalog)?),
+    })
+}
+
+/// The clauses of a query around its body, which is made in an order.
+fn clauses(
+    query: &ast::Query,
+    catalog: &dyn Catalog,
+    mut ordered: impl FnMut(Option<&Order>) -> PlanResult<Plan>,
+) -> PlanResult<Plan> {
+    let here = begin(&query.body);
     if query.fetch.is_some() || !query.locks.is_empty() || !query.pipe_operators.is_empty() {
         return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
     }
     let order = order_by(query, catalog)?;
-    let sets_from_left = Rules::current().naming.sets_from_left;
-    let from_left = sets_from_left.then(|| from_left(&query.body)).flatten();
-    let written = from_left.as_ref().unwrap_or(&query.body);
-    let ordered = |order: Option<&Order>| match (written, order) {
-        (SetExpr::Select(select), order) => self::select(select, catalog, order),
-        (other, None) => body(other, catalog),
-        (other, Some(order)) => order.sort(body(other, catalog)?),
-    };
     let mut plan = match (ordered(order.as_ref()), order.and_then(Order::into_all)) {
         // ALL is a column if there is one of that name.
         (Err(error), Some(all)) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
@@ -143,13 +174,36 @@ pub(super) fn start(query: &ast::Query) -> Place {
 }
 
 /// The views of a WITH clause, before those of the session.
-struct WithViews<'c> {
+pub(super) struct Views<'c> {
     /// By their names in lower case, with the names as they are written.
     views: HashMap<String, (String, Plan)>,
     outer: &'c dyn Catalog,
 }
 
-impl Catalog for WithViews<'_> {
+impl<'c> Views<'c> {
+    pub fn new(outer: &'c dyn Catalog) -> Self {
+        Self { views: HashMap::new(), outer }
+    }
+
+    /// Plans one more view, which may read those before it.
+    pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
+        let name = cte.alias.name.value.clone();
+        if self.views.contains_key(&name.to_ascii_lowercase()) {
+            return Err(PlanError::new(
+                "DUPLICATED_CTE_NAMES",
+                format!("`WITH` defines `{name}` twice"),
+                "Give them different names",
+            )
+            .at(place(cte.alias.name.span.start)));
+        }
+        let made = renamed(plan(&cte.query, self)?, &cte.alias)?;
+        // However often it is read, it is the same rows.
+        self.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
+        Ok(())
+    }
+}
+
+impl Catalog for Views<'_> {
     fn relation(&self, name: &str) -> Option<Plan> {
         let found = self.views.get(&name.to_ascii_lowercase());
         found.map(|(_, plan)| plan.clone()).or_else(|| self.outer.relation(name))
@@ -257,7 +311,7 @@ fn union_all(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<P
         others.push(right);
         first = left;
     }
-    let mut union = analyze::Unioned::new(self::body(first, catalog)?);
+    let mut union = Unioned::new(self::body(first, catalog)?);
     for other in others.into_iter().rev() {
         union.add(self::body(other, catalog)?).map_err(|error| error.at(here))?;
     }
@@ -660,7 +714,7 @@ fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
 
 /// The columns of a row that is written as one value: `(struct(a, b))` and `((a, b))` are the row
 /// `(a, b)`.
-fn fields_of(written: &ast::Expr, converted: Expr) -> Vec<Expr> {
+fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     let mut written = written;
     while let ast::Expr::Nested(inner) = written {
         written = inner;
@@ -670,13 +724,13 @@ fn fields_of(written: &ast::Expr, converted: Expr) -> Vec<Expr> {
         ast::Expr::Function(function) => plain(&function.name).eq_ignore_ascii_case("struct"),
         _ => false,
     };
-    match converted {
-        Expr::Call { name, args, .. } if is_row && name == "struct" => args,
+    match &mut converted {
+        Expr::Call { name, args, .. } if is_row && name == "struct" => std::mem::take(args),
         // With names: a name before each value.
         Expr::Call { name, args, .. } if is_row && name == "named_struct" => {
-            args.into_iter().skip(1).step_by(2).collect()
+            std::mem::take(args).into_iter().skip(1).step_by(2).collect()
         }
-        other => vec![other],
+        _ => vec![converted],
     }
 }
 

@@ -1,0 +1,132 @@
+//! Long queries, planned piece by piece while they are parsed.
+//!
+//! The parser's tree takes about 12 KB for each branch of a UNION ALL and 10 KB for each view of a
+//! WITH clause. Of a query with many of them, each is planned and dropped before the next one is
+//! parsed. A planning error is reported when the rest of the query has been parsed: an error of
+//! syntax comes first, as it does for other queries.
+
+use super::query::{self, Views};
+use super::{Catalog, is_word};
+use crate::table::analyze::Unioned;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::Plan;
+use sqlparser::ast;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+/// Views and branches that are few enough to be parsed as a whole.
+const FEW: usize = 64;
+/// Precedence of UNION in the parser: what binds closer is a part of a branch.
+const UNION: u8 = 10;
+
+/// What a query has at its top level.
+#[derive(Default)]
+pub(super) struct Outline {
+    /// Views of its WITH clause, if it begins with one.
+    views: usize,
+    /// UNION ALLs, if it has no other set operation.
+    unions: usize,
+}
+
+impl Outline {
+    /// The outline of a query, if it is long.
+    pub fn of(tokens: &[TokenWithSpan]) -> Option<Self> {
+        let at = |i: usize| tokens.get(i).map(|t| &t.token);
+        let is = |i: usize, expected: &str| at(i).is_some_and(|token| is_word(token, expected));
+        let with = is(0, "WITH") && !is(1, "RECURSIVE");
+        let (mut outline, mut depth, mut others) = (Self::default(), 0usize, false);
+        for (i, TokenWithSpan { token, .. }) in tokens.iter().enumerate() {
+            match token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth = depth.checked_sub(1)?,
+                // A view ends in a parenthesis, and only views do so before they are counted.
+                Token::Comma if depth == 0 && with && at(i - 1) == Some(&Token::RParen) => {
+                    outline.views +=
+                        usize::from(is(i + 2, "AS") && at(i + 3) == Some(&Token::LParen));
+                }
+                Token::Word(word) if depth == 0 && word.quote_style.is_none() => {
+                    match word.keyword {
+                        Keyword::UNION if is(i + 1, "ALL") && !is(i + 2, "BY") => {
+                            outline.unions += 1;
+                        }
+                        Keyword::UNION | Keyword::EXCEPT | Keyword::MINUS | Keyword::INTERSECT => {
+                            others = true
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        if others {
+            outline.unions = 0;
+        }
+        outline.views = if with { outline.views + 1 } else { 0 };
+        (outline.views.max(outline.unions) > FEW).then_some(outline)
+    }
+}
+
+/// The first planning error, behind which the rest is parsed and not planned.
+#[derive(Default)]
+struct First(Option<PlanError>);
+
+impl First {
+    fn plan(&mut self, planning: impl FnOnce() -> PlanResult<()>) {
+        if self.0.is_none() {
+            self.0 = planning().err();
+        }
+    }
+}
+
+/// Parses and plans a long query, up to what stands behind it. The plan is not to be looked at before
+/// that is seen to be nothing.
+pub(super) fn plan(
+    outline: &Outline,
+    parser: &mut Parser<'_>,
+    catalog: &dyn Catalog,
+) -> Result<PlanResult<Plan>, ParserError> {
+    let mut first = First::default();
+    let mut views = Views::new(catalog);
+    if outline.views > 0 && parser.parse_keyword(Keyword::WITH) {
+        loop {
+            let view = parser.parse_cte()?;
+            first.plan(|| views.add(&view));
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+    }
+    let mut union: Option<Unioned> = None;
+    for _ in 0..outline.unions {
+        let branch = parser.parse_query_body(UNION)?;
+        if !parser.parse_keywords(&[Keyword::UNION, Keyword::ALL]) {
+            // Another query than its outline says, which no text is known to be.
+            let found = parser.peek_token_ref();
+            let reason = format!("Expected: UNION ALL, found: {found}");
+            return Err(ParserError::ParserError(reason));
+        }
+        first.plan(|| query::branch(&mut union, &branch, &views));
+    }
+    let last = last(parser)?;
+    Ok(match first.0 {
+        Some(error) => Err(error),
+        None => query::plan_last(union, &last, &views),
+    })
+}
+
+/// The rest of a query: its last branch, and the clauses behind.
+fn last(parser: &mut Parser<'_>) -> Result<Box<ast::Query>, ParserError> {
+    let begins = [Keyword::SELECT, Keyword::VALUES, Keyword::FROM, Keyword::TABLE];
+    let token = &parser.peek_token_ref().token;
+    let fits = match token {
+        Token::LParen => true,
+        Token::Word(word) => begins.contains(&word.keyword),
+        _ => false,
+    };
+    if !fits {
+        // This is the error of what cannot stand here.
+        parser.parse_query_body(UNION)?;
+    }
+    parser.parse_query()
+}
