@@ -25,6 +25,8 @@ mod hold;
 mod index;
 mod keyed;
 mod places;
+#[cfg(feature = "sql")]
+mod slots;
 // Whoever gets a value of a query can write its type.
 #[cfg(feature = "sql")]
 #[warn(unnameable_types)]

@@ -9,13 +9,13 @@ use super::keys::KeyEntry;
 use super::rows::{RowId, RowStore};
 use super::run::{Entry, Spares};
 use super::side::Side;
-use crate::keyed::Table;
+use crate::keyed::{Table, key_heap};
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
+use millstream_engine::high_water::shrink_scratch;
 use millstream_engine::key_group::{BuildFixed, hash_bytes};
 use millstream_engine::state::{Slot, StateLog};
-use smallvec::SmallVec;
 use std::collections::HashMap;
 
 /// Bytes behind the join key in the key of a row: the side and the number.
@@ -37,7 +37,8 @@ pub(super) struct Buffer {
     spares: Spares,
     /// Of each side whose rows expire.
     expiry: [Option<ExpiryQueue>; 2],
-    key_bytes: u64,
+    /// Memory that keys own apart.
+    key_heap: u64,
     next_number: u64,
     log: StateLog,
     entry_key: Vec<u8>,
@@ -57,7 +58,7 @@ impl Buffer {
             keys: Table::default(),
             spares: Spares::default(),
             expiry: expires.map(|expires| expires.then(ExpiryQueue::default)),
-            key_bytes: 0,
+            key_heap: 0,
             next_number: 0,
             log,
             entry_key: Vec::new(),
@@ -87,8 +88,9 @@ impl Buffer {
     #[inline]
     pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
         found.unwrap_or_else(|| {
-            self.key_bytes += key.len() as u64;
-            self.keys.insert(KeyEntry::new(hash, key))
+            let entry = KeyEntry::new(hash, key);
+            self.key_heap += key_heap(&entry.key);
+            self.keys.insert(entry)
         })
     }
 
@@ -131,9 +133,9 @@ impl Buffer {
     /// Frees a key that has no rows.
     pub fn release(&mut self, key: usize) {
         if self.keys[key].is_empty() {
-            self.key_bytes -= self.keys[key].key.len() as u64;
             self.keys.free(key);
-            self.keys[key].key = SmallVec::new();
+            let key = std::mem::take(&mut self.keys[key].key);
+            self.key_heap -= key_heap(&key);
         }
     }
 
@@ -173,7 +175,7 @@ impl Buffer {
         &mut self,
         time_of: impl Fn(Side, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<(), EngineError> {
-        let Self { rows, keys, spares, key_bytes, next_number, log, .. } = self;
+        let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
         // By the place of the key and the number.
         let mut restored: HashMap<(usize, u64), (Side, Entry), BuildFixed> = HashMap::default();
         log.restore(|_, entry_key, value| {
@@ -200,17 +202,17 @@ impl Buffer {
                 if let Some(at) = found
                     && keys[at].is_empty()
                 {
-                    *key_bytes -= keys[at].key.len() as u64;
                     keys.free(at);
-                    keys[at].key = SmallVec::new();
+                    *heap -= key_heap(&std::mem::take(&mut keys[at].key));
                 }
                 return Ok(());
             };
             let (matched, row) = value.split_first().ok_or_else(unreadable)?;
             let time_us = time_of(side, Row(row), key).ok_or_else(unreadable)?;
             let at = found.unwrap_or_else(|| {
-                *key_bytes += key.len() as u64;
-                keys.insert(KeyEntry::new(hash, key))
+                let entry = KeyEntry::new(hash, key);
+                *heap += key_heap(&entry.key);
+                keys.insert(entry)
             });
             let entry =
                 Entry { time_us, row: rows.insert(Row(row), (at as u32, number), *matched == 1)? };
@@ -232,11 +234,13 @@ impl Buffer {
 
     /// Hands over what has changed in an epoch.
     pub fn hand_over(&mut self, epoch: Epoch) {
+        self.rows.epoch();
+        self.keys.epoch();
+        shrink_scratch([&mut self.entry_key, &mut self.entry_value]);
         let rows = self.rows.len() as u64;
-        let of_keys = self.keys.len() * size_of::<KeyEntry>();
         // Of a row, its place in the run and in the queue.
         let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
-        let bytes = (self.rows.bytes() + of_keys + of_rows) as u64 + self.key_bytes;
+        let bytes = (self.rows.memory() + self.keys.memory() + of_rows) as u64 + self.key_heap;
         self.log.hand_over(epoch, rows, bytes);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! A row lies in a slot of the next larger size class. Slots are in chunks that never move, and a
 //! freed slot is used again by the next row of its class, so that a steady join allocates nothing. A
-//! row beyond the largest class has an allocation of its own.
+//! row beyond the largest class has an allocation of its own. Chunks that no recent epoch has needed
+//! are given back ([`RowStore::epoch`]).
 //!
 //! A slot begins with a header: the row's number, its key, its length and its flags.
 
-use crate::places::{Places, Pool};
+use crate::slots::Slots;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
@@ -44,24 +45,29 @@ impl RowId {
     }
 }
 
-#[derive(Default)]
 struct Class {
+    /// Empty where a chunk was given back.
     chunks: Vec<Box<[u8]>>,
-    /// Slots that were used once.
-    used: u32,
-    free: Places,
+    slots: Slots,
+}
+
+impl Class {
+    fn new(number: usize) -> Self {
+        let in_chunk = CHUNK_BYTES / slot_bytes(number);
+        Self { chunks: Vec::new(), slots: Slots::new(in_chunk as u16) }
+    }
 }
 
 /// The rows.
 #[derive(Default)]
 pub(super) struct RowStore {
     classes: Vec<Class>,
-    pool: Pool,
     /// Rows beyond the largest class.
     large: Vec<Box<[u8]>>,
     large_free: Vec<u32>,
     len: usize,
-    bytes: usize,
+    /// Of rows beyond the largest class.
+    large_bytes: usize,
 }
 
 /// Bytes of a slot of a class.
@@ -92,6 +98,8 @@ fn full(what: &str) -> EngineError {
 }
 
 impl RowStore {
+    /// The slot of a row; empty if its chunk was given back.
+    #[inline]
     fn slot(&self, id: RowId) -> &[u8] {
         let (class, slot) = (id.class(), id.slot() as usize);
         if class == CLASSES {
@@ -100,7 +108,7 @@ impl RowStore {
         let bytes = slot_bytes(class);
         let in_chunk = CHUNK_BYTES / bytes;
         let at = slot % in_chunk * bytes;
-        &self.classes[class].chunks[slot / in_chunk][at..at + bytes]
+        self.classes[class].chunks[slot / in_chunk].get(at..at + bytes).unwrap_or_default()
     }
 
     fn slot_mut(&mut self, id: RowId) -> &mut [u8] {
@@ -145,7 +153,7 @@ impl RowStore {
     fn take_slot(&mut self, bytes: usize) -> Result<RowId, EngineError> {
         let class = class_of(bytes);
         if class == CLASSES {
-            self.bytes += bytes;
+            self.large_bytes += bytes;
             let made = vec![0; bytes].into_boxed_slice();
             let at = match self.large_free.pop() {
                 Some(at) => {
@@ -160,22 +168,28 @@ impl RowStore {
             return Ok(RowId::new(class, at));
         }
         if self.classes.len() <= class {
-            self.classes.resize_with(class + 1, Class::default);
+            self.classes.extend((self.classes.len()..=class).map(Class::new));
         }
-        self.bytes += slot_bytes(class);
         let of = &mut self.classes[class];
-        if let Some(slot) = of.free.pop(&mut self.pool) {
-            return Ok(RowId::new(class, slot));
-        }
-        if of.used == SLOTS_MAX {
+        let slot = of.slots.take();
+        if slot >= SLOTS_MAX as usize {
             return Err(full(&format!("more than {SLOTS_MAX} rows of one size")));
         }
-        let in_chunk = CHUNK_BYTES / slot_bytes(class);
-        if of.used as usize == of.chunks.len() * in_chunk {
-            of.chunks.push(vec![0; CHUNK_BYTES].into_boxed_slice());
+        let chunk = slot / (CHUNK_BYTES / slot_bytes(class));
+        if chunk == of.chunks.len() {
+            of.chunks.push(Box::default());
         }
-        of.used += 1;
-        Ok(RowId::new(class, of.used - 1))
+        if of.chunks[chunk].is_empty() {
+            of.chunks[chunk] = vec![0; CHUNK_BYTES].into_boxed_slice();
+        }
+        Ok(RowId::new(class, slot as u32))
+    }
+
+    /// An epoch is over: gives back some chunks that no recent one has needed.
+    pub fn epoch(&mut self) {
+        for Class { chunks, slots } in &mut self.classes {
+            slots.epoch(|number| chunks[number] = Box::default());
+        }
     }
 
     /// Removes a row.
@@ -184,14 +198,13 @@ impl RowStore {
         self.len -= 1;
         let class = id.class();
         if class == CLASSES {
-            self.bytes -= self.large[id.slot() as usize].len();
+            self.large_bytes -= self.large[id.slot() as usize].len();
             // Its number stays, which says that it is free.
             self.large[id.slot() as usize] = FREE.to_le_bytes().into();
             self.large_free.push(id.slot());
             return;
         }
-        self.bytes -= slot_bytes(class);
-        self.classes[class].free.push(id.slot(), &mut self.pool);
+        self.classes[class].slots.free(id.slot() as usize);
     }
 
     /// The row.
@@ -202,7 +215,8 @@ impl RowStore {
         Row(&slot[HEAD..HEAD + length as usize])
     }
 
-    /// Its number: rows have ascending ones in the order of their arrival.
+    /// Its number: rows have ascending ones in the order of their arrival. A row that was removed has
+    /// none of them.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
         self.slot(id).first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
@@ -233,9 +247,10 @@ impl RowStore {
         self.len
     }
 
-    /// Memory of their slots.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Memory that is held for them.
+    pub fn memory(&self) -> usize {
+        let held: usize = self.classes.iter().map(|class| class.slots.held()).sum();
+        held * CHUNK_BYTES + self.large_bytes
     }
 }
 
@@ -293,7 +308,26 @@ mod tests {
             let ids: Vec<_> = (0..5000).map(|n| round * 5000 + n).map(add).collect();
             ids.into_iter().for_each(|id| store.remove(id));
         }
-        assert_eq!((store.len(), store.bytes()), (0, 0));
-        assert_eq!(store.classes.iter().map(|class| class.used).max(), Some(5000));
+        assert_eq!(store.len(), 0);
+        let held: usize = store.classes.iter().map(|class| class.slots.held()).sum();
+        assert_eq!(held, 5000usize.div_ceil(CHUNK_BYTES / slot_bytes(class_of(HEAD + 100))));
+    }
+
+    #[test]
+    fn rows_that_a_burst_needed_leave_no_memory_behind() {
+        let mut store = RowStore::default();
+        let row = |n: u64| vec![1; 50 + n as usize % 400];
+        let add = |n| store.insert(Row(&row(n)), (0, n), false).unwrap();
+        let ids: Vec<_> = (0..50_000).map(add).collect();
+        let full = store.memory();
+        ids[1..].iter().for_each(|id| store.remove(*id));
+        (0..300).for_each(|_| store.epoch());
+        assert!(store.memory() < full / 10, "{full} to {}", store.memory());
+        assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
+        // Expired rows are still looked for by their numbers.
+        assert!((1..).zip(&ids[1..]).all(|(n, id)| store.number(*id) != n));
+        let ids: Vec<_> =
+            (0..50_000).map(|n| store.insert(Row(&row(n)), (0, n), false).unwrap()).collect();
+        assert!((0..).zip(&ids).all(|(n, id)| store.number(*id) == n));
     }
 }
