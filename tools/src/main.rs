@@ -28,6 +28,9 @@ use std::process::ExitCode;
         millstream sql \"SELECT 1 + 1\"\n  \
         millstream explain wordcount.sql\n  \
         millstream inspect /var/lib/wordcount\n  \
+        millstream capture --listen 9999 --to 127.0.0.1:8888 -o both.capture\n  \
+        millstream import-pcap tuesday.pcap -o tuesday.capture\n  \
+        millstream replay tuesday.capture --to 127.0.0.1:9999\n  \
         millstream bench wordcount --rate 10000 --seconds 10\n\n\
         Exit codes: 0 done, 1 failed while running, 2 wrong job or wrong command line."
 )]
@@ -48,6 +51,10 @@ enum Command {
     Explain(run::ExplainArgs),
     /// Show what a checkpoint or a capture holds, and whether it is whole
     Inspect(inspect::Args),
+    /// Record what crosses sockets: as a client, a server, a proxy, or from datagrams
+    Capture(capture::record::Args),
+    /// Play a capture to a server or to clients, at its own pace or another
+    Replay(capture::replay::Args),
     /// Convert packet captures (pcap, pcapng) to a capture
     ImportPcap(capture::import::Args),
     /// Write a capture as JSON lines, as text, or as pcapng
@@ -96,6 +103,8 @@ fn main() -> ExitCode {
         Command::Sql(args) => sql::run(&args),
         Command::Explain(args) => run::explain(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Capture(args) => capture::record::run(&args),
+        Command::Replay(args) => capture::replay::run(&args),
         Command::ImportPcap(args) => capture::import::run(&args),
         Command::Export(args) => capture::export::run(&args),
         Command::Functions => {

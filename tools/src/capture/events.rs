@@ -18,7 +18,7 @@ pub(crate) struct Selection {
     pub to_time: Option<i64>,
     /// Only data in this direction: `in` is towards the recorded service
     #[arg(long, value_enum)]
-    direction: Option<DirectionArg>,
+    pub direction: Option<DirectionArg>,
     /// Only this connection; may be repeated
     #[arg(long, value_name = "N")]
     pub connection: Vec<u32>,

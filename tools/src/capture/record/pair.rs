@@ -1,0 +1,168 @@
+//! A recorded connection: one socket whose bytes are taken, or two between which they are passed on.
+
+use super::receive::{Receiver, Stamp, is_not_now};
+use super::recorder::Recorder;
+use crate::Failure;
+use millstream_engine::capture::{Direction, Kind};
+use mio::net::TcpStream;
+use socket2::SockRef;
+use std::io::Write;
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// Reads in a row of one direction before others have a turn.
+const READS_MAX: usize = 16;
+
+/// A direction.
+#[derive(Default)]
+struct Lane {
+    /// Bytes that were read and not passed on yet.
+    pending: Vec<u8>,
+    position: u64,
+    /// Its sender has ended it.
+    is_ended: bool,
+    /// The end was passed on.
+    is_shut: bool,
+}
+
+/// What a connection needs next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Its sockets have nothing more now.
+    Wait,
+    /// There is more to do without waiting.
+    Again,
+    /// It has ended.
+    End,
+}
+
+pub(super) struct Pair {
+    number: u32,
+    /// The peer, and the server to which everything is passed on.
+    sockets: [Option<TcpStream>; 2],
+    /// From the peer, and from the server.
+    lanes: [Lane; 2],
+    /// Whether the server has accepted.
+    is_connected: bool,
+}
+
+impl Pair {
+    pub(super) fn new(number: u32, peer: TcpStream, server: Option<TcpStream>) -> Self {
+        let is_connected = server.is_none();
+        Self { number, sockets: [Some(peer), server], lanes: Default::default(), is_connected }
+    }
+
+    pub(super) fn sockets(&mut self) -> impl Iterator<Item = (usize, &mut TcpStream)> {
+        self.sockets.iter_mut().enumerate().filter_map(|(side, s)| Some((side, s.as_mut()?)))
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn pump(
+        &mut self,
+        receiver: &mut Receiver,
+        buffer: &mut [u8],
+        out: &mut Recorder,
+    ) -> Result<Next, Failure> {
+        if let (false, Some(server)) = (self.is_connected, &self.sockets[1]) {
+            if server.take_error().ok().flatten().is_some() {
+                return self.reset(1, out);
+            }
+            if server.peer_addr().is_err() {
+                return Ok(Next::Wait);
+            }
+            self.is_connected = true;
+        }
+        let mut next = Next::Wait;
+        for side in [0, 1] {
+            match self.pump_lane(side, receiver, buffer, out)? {
+                Next::End => return Ok(Next::End),
+                Next::Again => next = Next::Again,
+                Next::Wait => {}
+            }
+        }
+        let is_over = self
+            .lanes
+            .iter()
+            .zip(&self.sockets)
+            .all(|(lane, socket)| socket.is_none() || (lane.is_ended && lane.is_shut));
+        if is_over {
+            out.event(Kind::Close, (self.number, Direction::In), 0, Stamp::now(), &[])?;
+            return Ok(Next::End);
+        }
+        Ok(next)
+    }
+
+    fn pump_lane(
+        &mut self,
+        side: usize,
+        receiver: &mut Receiver,
+        buffer: &mut [u8],
+        out: &mut Recorder,
+    ) -> Result<Next, Failure> {
+        let name = (self.number, if side == 0 { Direction::In } else { Direction::Out });
+        for _ in 0..READS_MAX {
+            let Some(to_write) = self.pass_on(side) else { return self.reset(1 - side, out) };
+            if to_write > 0 {
+                return Ok(Next::Wait);
+            }
+            let lane = &mut self.lanes[side];
+            let Some(socket) = self.sockets[side].as_ref().filter(|_| !lane.is_ended) else {
+                return Ok(Next::Wait);
+            };
+            match receiver.receive(socket, buffer) {
+                Ok(received) if received.bytes == 0 => {
+                    lane.is_ended = true;
+                    out.event(Kind::HalfClose, name, lane.position, Stamp::now(), &[])?;
+                }
+                Ok(received) => {
+                    let data = &buffer[..received.bytes];
+                    out.event(Kind::Data, name, lane.position, received.at, data)?;
+                    lane.position += data.len() as u64;
+                    if self.sockets[1 - side].is_some() {
+                        lane.pending.extend_from_slice(data);
+                    }
+                }
+                Err(error) if is_not_now(&error) => return Ok(Next::Wait),
+                Err(_) => return self.reset(side, out),
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Passes on what was read, and the end. Returns the bytes that wait for room, or `None` if the
+    /// receiver has gone.
+    fn pass_on(&mut self, side: usize) -> Option<usize> {
+        let lane = &mut self.lanes[side];
+        let Some(socket) = self.sockets[1 - side].as_mut() else {
+            lane.is_shut = lane.is_ended;
+            return Some(0);
+        };
+        let mut written = 0;
+        while written < lane.pending.len() {
+            match socket.write(&lane.pending[written..]) {
+                Ok(bytes) => written += bytes,
+                Err(error) if is_not_now(&error) => break,
+                Err(_) => return None,
+            }
+        }
+        lane.pending.drain(..written);
+        if lane.pending.is_empty() && lane.is_ended && !lane.is_shut {
+            lane.is_shut = true;
+            // The receiver may have closed already.
+            drop(socket.shutdown(Shutdown::Write));
+        }
+        Some(lane.pending.len())
+    }
+
+    /// A side has reset the connection: so is the other.
+    fn reset(&mut self, side: usize, out: &mut Recorder) -> Result<Next, Failure> {
+        let name = (self.number, if side == 0 { Direction::In } else { Direction::Out });
+        let now = Stamp::now();
+        out.event(Kind::Reset, name, self.lanes[side].position, now, &[])?;
+        out.event(Kind::Close, (self.number, Direction::In), 0, now, &[])?;
+        if let Some(other) = &self.sockets[1 - side] {
+            drop(SockRef::from(other).set_linger(Some(Duration::ZERO)));
+        }
+        Ok(Next::End)
+    }
+}

@@ -1,0 +1,163 @@
+//! Records TCP connections: one that is made, or those that are accepted.
+
+use super::pair::{Next, Pair};
+use super::receive::{Receiver, Stamp, ask_for_times};
+use super::recorder::{Recorder, TICK};
+use crate::Failure;
+use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Bytes of a read.
+const READ_BYTES: usize = 64 << 10;
+const LISTENER: Token = Token(usize::MAX - 1);
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 60_000;
+
+/// Records what a server sends, until it closes.
+pub(super) fn connect(
+    to: &[SocketAddr],
+    begin: impl FnOnce() -> Result<Recorder, Failure>,
+) -> Result<Recorder, Failure> {
+    let stream = std::net::TcpStream::connect(to)
+        .map_err(|error| Failure::Failed(format!("CONNECT_FAILED: {}: {error}", to[0])))?;
+    stream.set_nonblocking(true)?;
+    let (a, b) = (stream.peer_addr().ok(), stream.local_addr().ok());
+    let mut streams = Streams::new(begin()?, None)?;
+    let info = ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::B, a, b };
+    streams.add(&info, TcpStream::from_std(stream), None)?;
+    streams.run(None, true)
+}
+
+/// Records what clients send, and what a server answers if there is one.
+pub(super) fn listen(
+    at: SocketAddr,
+    to: Option<&[SocketAddr]>,
+    begin: impl FnOnce() -> Result<Recorder, Failure>,
+) -> Result<Recorder, Failure> {
+    let mut listener = TcpListener::bind(at).map_err(|error| {
+        Failure::Failed(format!(
+            "LISTEN_FAILED: {at}: {error}. Take another port, or end what has it"
+        ))
+    })?;
+    // Connections inherit it, so that not even their first bytes lack the time.
+    ask_for_times(&listener);
+    let streams = Streams::new(begin()?, to.map(|to| to[0]))?;
+    streams.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    eprintln!("listening at {}; Ctrl-C ends", listener.local_addr()?);
+    streams.run(Some(&listener), false)
+}
+
+struct Streams {
+    poll: Poll,
+    recorder: Recorder,
+    server: Option<SocketAddr>,
+    pairs: HashMap<usize, Pair>,
+    next_slot: usize,
+    /// Connections that have more to do without a wait.
+    again: VecDeque<usize>,
+    receiver: Receiver,
+    buffer: Vec<u8>,
+}
+
+impl Streams {
+    fn new(recorder: Recorder, server: Option<SocketAddr>) -> Result<Self, Failure> {
+        Ok(Self {
+            poll: Poll::new()?,
+            recorder,
+            server,
+            pairs: HashMap::new(),
+            next_slot: 0,
+            again: VecDeque::new(),
+            receiver: Receiver::new(),
+            buffer: vec![0; READ_BYTES],
+        })
+    }
+
+    fn run(
+        mut self,
+        listener: Option<&TcpListener>,
+        ends_with_last: bool,
+    ) -> Result<Recorder, Failure> {
+        let mut events = Events::with_capacity(1024);
+        while !self.recorder.is_over()? {
+            let wait = if self.again.is_empty() { TICK } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => {
+                        if let Some(listener) = listener {
+                            self.accept(listener)?;
+                        }
+                    }
+                    Token(token) => self.pump(token / 2)?,
+                }
+            }
+            for _ in 0..self.again.len() {
+                if let Some(slot) = self.again.pop_front() {
+                    self.pump(slot)?;
+                }
+            }
+            if ends_with_last && self.pairs.is_empty() {
+                break;
+            }
+        }
+        Ok(self.recorder)
+    }
+
+    fn accept(&mut self, listener: &TcpListener) -> Result<(), Failure> {
+        while let Ok((peer, address)) = listener.accept() {
+            if self.pairs.len() >= CONNECTIONS_MAX {
+                // The client sees its connection closed.
+                continue;
+            }
+            let server = match self.server {
+                // A failure is seen as that of the server, when it is looked at.
+                Some(server) => Some(TcpStream::connect(server)?),
+                None => None,
+            };
+            let b = self.server.or_else(|| peer.local_addr().ok());
+            let info =
+                ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: Some(address), b };
+            self.add(&info, peer, server)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        info: &ConnectionInfo,
+        peer: TcpStream,
+        server: Option<TcpStream>,
+    ) -> Result<(), Failure> {
+        let number = self.recorder.open(info, Stamp::now())?;
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let mut pair = Pair::new(number, peer, server);
+        for (side, socket) in pair.sockets() {
+            ask_for_times(socket);
+            drop(socket.set_nodelay(true));
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(socket, Token(slot * 2 + side), interest)?;
+        }
+        self.pairs.insert(slot, pair);
+        self.again.push_back(slot);
+        Ok(())
+    }
+
+    fn pump(&mut self, slot: usize) -> Result<(), Failure> {
+        let Some(pair) = self.pairs.get_mut(&slot) else { return Ok(()) };
+        match pair.pump(&mut self.receiver, &mut self.buffer, &mut self.recorder)? {
+            Next::Wait => {}
+            Next::Again => self.again.push_back(slot),
+            Next::End => drop(self.pairs.remove(&slot)),
+        }
+        Ok(())
+    }
+}

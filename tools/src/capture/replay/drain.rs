@@ -1,0 +1,137 @@
+//! Reads what peers send during a replay and throws it away, so that they never wait for us.
+
+use crate::Failure;
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the thread waits before it looks whether it is over.
+const TICK: Duration = Duration::from_millis(50);
+
+struct Entry {
+    stream: Arc<TcpStream>,
+    /// Nothing more is written: forgotten when the peer has ended.
+    is_closing: bool,
+    has_ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    entries: Mutex<HashMap<usize, Entry>>,
+    /// Told when an entry goes.
+    gone: Condvar,
+    received: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, HashMap<usize, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Drain {
+    shared: Arc<Shared>,
+    registry: Registry,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drain {
+    pub(super) fn start() -> Result<Self, Failure> {
+        let poll = Poll::new()?;
+        let (registry, shared) = (poll.registry().try_clone()?, Arc::<Shared>::default());
+        let of_thread = shared.clone();
+        let thread = std::thread::spawn(move || run(poll, &of_thread));
+        Ok(Self { shared, registry, thread: Some(thread) })
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, connection: u64, stream: Arc<TcpStream>) -> io::Result<()> {
+        let (key, fd) = (connection as usize, stream.as_raw_fd());
+        let entry = Entry { stream, is_closing: false, has_ended: false };
+        self.shared.entries().insert(key, entry);
+        self.registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE)
+    }
+
+    pub(super) fn remove(&self, connection: u64) {
+        self.shared.entries().remove(&(connection as usize));
+    }
+
+    /// Closes the connection when its peer has ended it.
+    pub(super) fn close_at_end(&self, connection: u64) {
+        let mut entries = self.shared.entries();
+        let key = connection as usize;
+        if entries.get(&key).is_some_and(|entry| entry.has_ended) {
+            entries.remove(&key);
+        } else if let Some(entry) = entries.get_mut(&key) {
+            entry.is_closing = true;
+        }
+    }
+
+    /// Waits until all peers have ended, or so long.
+    pub(super) fn finish(&mut self, most: Duration) {
+        let end = Instant::now() + most;
+        let mut entries = self.shared.entries();
+        while !entries.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.gone.wait_timeout(entries, left);
+            entries = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        entries.clear();
+        drop(entries);
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn run(mut poll: Poll, shared: &Shared) {
+    let (mut events, mut buffer) = (Events::with_capacity(256), vec![0; 64 << 10]);
+    while !shared.is_over.load(Ordering::Relaxed) {
+        if poll.poll(&mut events, Some(TICK)).is_err() {
+            continue;
+        }
+        for event in &events {
+            let key = event.token().0;
+            let stream = shared.entries().get(&key).map(|entry| entry.stream.clone());
+            let Some(stream) = stream else { continue };
+            if !read_all(&stream, &mut buffer, &shared.received) {
+                continue;
+            }
+            drop(stream);
+            let mut entries = shared.entries();
+            if entries.get(&key).is_some_and(|entry| entry.is_closing) {
+                entries.remove(&key);
+                shared.gone.notify_all();
+            } else if let Some(entry) = entries.get_mut(&key) {
+                entry.has_ended = true;
+            }
+        }
+    }
+}
+
+/// Reads what is there. Returns whether the peer has ended.
+fn read_all(mut stream: &TcpStream, buffer: &mut [u8], received: &AtomicU64) -> bool {
+    loop {
+        match stream.read(buffer) {
+            Ok(0) => return true,
+            Ok(bytes) => drop(received.fetch_add(bytes as u64, Ordering::Relaxed)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `millstream replay`: plays a capture to a peer at its own pace.
+//!
+//! A thread reads events ahead; the sending thread waits for the time of each and does what it says.
+//! Times are absolute, `start + (t - t0) / speed`, so that errors never add up. What the peers
+//! answer is read by a third thread and thrown away, so that nobody waits for us.
+
+mod drain;
+mod peers;
+mod plan;
+mod schedule;
+
+use super::events::{self, Selection};
+use super::record::{local, resolve};
+use super::times;
+use crate::Failure;
+use crate::say::say;
+use clap::Args as ClapArgs;
+use hdrhistogram::Histogram;
+use millstream_engine::capture::Kind;
+use peers::{Peers, Target};
+use plan::{Batch, Plan};
+use schedule::{Schedule, Speed};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Largest send lag of 99 of 100 events of a run that counts as valid, unless another is given.
+const LAG_MAX: &str = "1ms";
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream replay tuesday.capture --to 127.0.0.1:9999\n  \
+    millstream replay tuesday.capture --to 127.0.0.1:9999 --speed 10 --max-gap 1s\n  \
+    millstream replay feed.capture --listen 9999 --loop 3\n  \
+    millstream replay market.capture --to 239.1.2.3:5005 --speed max\n\n\
+    Plays the data towards the recorded service; --direction out plays what it answered.\n\
+    Exit codes: 0 done, 1 failed, or the lag was too large for the run to count, 2 wrong command line.")]
+pub(crate) struct Args {
+    /// The capture, or a folder of them
+    capture: PathBuf,
+    /// Play it to this server; UDP goes there as datagrams
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "listen")]
+    to: Option<String>,
+    /// Play it to the clients that connect to this port
+    #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with = "to")]
+    listen: Option<String>,
+    /// How much faster than recorded: a factor, or max
+    #[arg(long, default_value = "1", value_parser = Speed::parse)]
+    speed: Speed,
+    /// Play it this many times
+    #[arg(long = "loop", value_name = "N", default_value_t = 1)]
+    loops: u64,
+    /// Shorten longer pauses to this
+    #[arg(long, value_name = "DURATION", value_parser = times::parse_ns)]
+    max_gap: Option<u64>,
+    /// The send lag that 99 of 100 events must keep for the run to be valid
+    #[arg(long, value_name = "DURATION", value_parser = times::parse_ns, default_value = LAG_MAX)]
+    max_lag: u64,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// Plays a capture.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let files = events::files(&args.capture)?;
+    let target = match (&args.to, &args.listen) {
+        (Some(to), _) => Target::Server(resolve(to)?[0]),
+        (None, Some(at)) => Target::listen(local(at)?)?,
+        (None, None) => return Err(Failure::Wrong("NO_TARGET: give --to or --listen".to_string())),
+    };
+    let stop = super::import::stop_flag()?;
+    let plan = Plan::start(files, args.selection.clone(), args.loops, args.max_gap, stop.clone());
+    let mut run = Run {
+        schedule: Schedule::new(args.speed),
+        peers: Peers::new(target)?,
+        lag: Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
+            .map_err(|error| Failure::Failed(error.to_string()))?,
+        stop,
+        bytes: 0,
+        events: 0,
+    };
+    let mut gaps = plan::Gaps::default();
+    let mut damage = Vec::new();
+    for batch in &plan.batches {
+        match batch {
+            Batch::Events(events) => {
+                if !run.play(&events)? {
+                    break;
+                }
+            }
+            Batch::End(found) => (gaps, damage) = *found?,
+        }
+    }
+    run.peers.finish();
+    run.report(args, &gaps)?;
+    events::complain(&damage)
+}
+
+struct Run {
+    schedule: Schedule,
+    peers: Peers,
+    lag: Histogram<u64>,
+    stop: Arc<AtomicBool>,
+    bytes: u64,
+    events: u64,
+}
+
+impl Run {
+    /// Plays some events, each at its time. Returns whether to go on.
+    fn play(&mut self, events: &plan::Events) -> Result<bool, Failure> {
+        for (event, payload) in events.iter() {
+            if event.kind == Kind::Open && self.peers.waits_for_clients() {
+                // The schedule begins with the first client, and stands still until another comes.
+                let Some(waited) = self.peers.accept(event.connection, &self.stop)? else {
+                    return Ok(false);
+                };
+                self.schedule.shift(waited);
+            }
+            let lag_ns = self.schedule.wait(event.at_ns, &self.stop);
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            if event.kind == Kind::Data {
+                self.lag.saturating_record(lag_ns.max(1));
+                self.bytes += payload.len() as u64;
+            }
+            self.events += 1;
+            self.peers.act(event, payload, &self.stop)?;
+        }
+        Ok(true)
+    }
+
+    fn report(&self, args: &Args, gaps: &plan::Gaps) -> Result<(), Failure> {
+        let elapsed = self.schedule.elapsed();
+        say!("events       {}", self.events);
+        say!("connections  {}", self.peers.opened());
+        say!("sent         {}", times::show_bytes(self.bytes));
+        say!("received     {}", times::show_bytes(self.peers.received()));
+        say!("time         {}", times::show_ns(elapsed.as_nanos() as u64));
+        let rate = self.bytes as f64 / elapsed.as_secs_f64().max(1e-9);
+        say!("rate         {}/s", times::show_bytes(rate as u64));
+        if gaps.shortened > 0 {
+            let cut = times::show_ns(gaps.cut_ns);
+            say!("pauses       {} shortened, by {cut} together", gaps.shortened);
+        }
+        if gaps.missing_bytes > 0 {
+            say!("missing      {} that the capture lacks", times::show_bytes(gaps.missing_bytes));
+        }
+        if self.peers.failed() > 0 {
+            say!("refused      {} events whose peer had gone", self.peers.failed());
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failure::Failed("interrupted".to_string()));
+        }
+        if args.speed.is_max() {
+            return Ok(());
+        }
+        let at = |percent| self.lag.value_at_quantile(percent / 100.0);
+        let (half, most, last) = (at(50.0), at(99.0), self.lag.max());
+        let [half, p99, last] = [half, most, last].map(times::show_ns);
+        say!("send lag     p50 {half}, p99 {p99}, max {last}");
+        if most > args.max_lag {
+            return Err(Failure::Failed(format!(
+                "REPLAY_INVALID: the send lag was {p99} at p99, above {}: this machine did not keep \
+                 the pace. Give it more cores, a lower --speed, or a larger --max-lag",
+                times::show_ns(args.max_lag)
+            )));
+        }
+        say!("valid        yes: p99 is within {}", times::show_ns(args.max_lag));
+        Ok(())
+    }
+}
+
+/// The longest time that anything waits for a peer at the end.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,113 @@
+//! When each event is sent: at `start + (t - t0) / speed`, never by the distance to the one before.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The last stretch of a wait is spun: the system wakes a sleeper too late by about this.
+const SPIN: Duration = Duration::from_micros(150);
+/// A sleep is cut in such pieces, so that a stop is seen.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// How much faster than recorded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Speed {
+    Factor(f64),
+    Max,
+}
+
+impl Speed {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.trim_end_matches('x').parse::<f64>() {
+            Ok(factor) if factor > 0.0 && factor.is_finite() => Ok(Self::Factor(factor)),
+            _ => Err(format!("{text} is no speed: write 1, 0.1, 10 or max")),
+        }
+    }
+
+    pub(super) fn is_max(self) -> bool {
+        self == Self::Max
+    }
+}
+
+pub(super) struct Schedule {
+    speed: Speed,
+    /// The instant of recorded time 0; set by the first event.
+    start: Option<Instant>,
+    begun: Instant,
+}
+
+impl Schedule {
+    pub(super) fn new(speed: Speed) -> Self {
+        Self { speed, start: None, begun: Instant::now() }
+    }
+
+    /// Since the first event.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.start.unwrap_or(self.begun).elapsed()
+    }
+
+    /// Everything that follows is later by a wait for somebody else.
+    pub(super) fn shift(&mut self, by: Duration) {
+        if let Some(start) = &mut self.start {
+            *start += by;
+        }
+    }
+
+    /// Waits for a time of the recording. Returns how late it is, in nanoseconds.
+    pub(super) fn wait(&mut self, at_ns: u64, stop: &AtomicBool) -> u64 {
+        let start = *self.start.get_or_insert_with(Instant::now);
+        let Speed::Factor(factor) = self.speed else { return 0 };
+        // Exact at the speed of the recording, whatever its length.
+        let after_ns = if factor == 1.0 { at_ns } else { (at_ns as f64 / factor) as u64 };
+        let due = start + Duration::from_nanos(after_ns);
+        loop {
+            let now = Instant::now();
+            let Some(left) = due.checked_duration_since(now).filter(|left| !left.is_zero()) else {
+                return (now - due).as_nanos() as u64;
+            };
+            if left > SPIN {
+                std::thread::sleep((left - SPIN).min(SLEEP_MAX));
+                if stop.load(Ordering::Relaxed) {
+                    return 0;
+                }
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_are_factors_or_max() {
+        for (text, speed) in [
+            ("1", Some(Speed::Factor(1.0))),
+            ("0.1", Some(Speed::Factor(0.1))),
+            ("10x", Some(Speed::Factor(10.0))),
+            ("max", Some(Speed::Max)),
+            ("0", None),
+            ("-1", None),
+            ("fast", None),
+            ("inf", None),
+        ] {
+            assert_eq!(Speed::parse(text).ok(), speed, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_before_its_time() {
+        let (mut schedule, stop) = (Schedule::new(Speed::Factor(2.0)), AtomicBool::new(false));
+        schedule.wait(0, &stop);
+        let start = schedule.start.unwrap();
+        for at_us in [100, 1_000, 1_000, 3_000] {
+            let lag_ns = schedule.wait(at_us * 1000, &stop);
+            let since = start.elapsed();
+            assert!(since >= Duration::from_micros(at_us / 2), "{at_us}: {since:?}, lag {lag_ns}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `capture` and `replay` over real sockets: what a service sees of a replay is what it saw then.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("millstream-record-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn millstream() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A command that listens, and where.
+struct Listening {
+    child: Child,
+    at: SocketAddr,
+}
+
+impl Listening {
+    fn start(args: &[&str]) -> Self {
+        let mut child = millstream().args(args).spawn().unwrap();
+        let mut line = String::new();
+        let errors = child.stderr.take().unwrap();
+        BufReader::new(errors).read_line(&mut line).unwrap();
+        let at = line.strip_prefix("listening at ").and_then(|rest| rest.split(';').next());
+        Self { at: at.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), child }
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn stop(self) -> String {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        self.end()
+    }
+
+    fn end(self) -> String {
+        let output = self.child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// What a server saw of a connection.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    bytes: Vec<u8>,
+    was_reset: bool,
+}
+
+/// A server that answers each connection with its number of bytes, when the client has ended.
+fn serve() -> (SocketAddr, Receiver<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, (sender, seen)) = (listener.local_addr().unwrap(), channel());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, sender) = (stream.unwrap(), sender.clone());
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let was_reset = stream.read_to_end(&mut bytes).is_err();
+                drop(writeln!(stream, "{} bytes", bytes.len()));
+                drop(stream);
+                drop(sender.send(Seen { bytes, was_reset }));
+            });
+        }
+    });
+    (at, seen)
+}
+
+fn take(seen: &Receiver<Seen>, count: usize) -> Vec<Seen> {
+    let mut found: Vec<Seen> =
+        (0..count).map(|_| seen.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
+    found.sort();
+    found
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn replay(args: &[&str]) -> String {
+    // How late it is on a busy machine decides nothing here.
+    let output = millstream().arg("replay").args(args).args(["--max-lag", "1h"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+fn export(path: &str, args: &[&str]) -> Vec<String> {
+    let output = millstream().args(["export", path]).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect()
+}
+
+/// How many events of a kind a capture has.
+fn count(lines: &[String], kind: &str) -> usize {
+    let kind = format!("{{\"kind\":\"{kind}\"");
+    lines.iter().filter(|line| line.starts_with(&kind)).count()
+}
+
+#[test]
+fn a_service_sees_of_a_replay_what_it_saw_through_the_proxy() {
+    const CLIENTS: usize = 12;
+    let (scratch, (server, seen)) = (Scratch::new("proxy"), serve());
+    let (to, path) = (server.to_string(), scratch.path("first.capture"));
+    let proxy = Listening::start(&["capture", "--listen", "127.0.0.1:0", "--to", &to, "-o", &path]);
+    let at = proxy.at;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(at).unwrap();
+                for line in 0..n * 50 {
+                    writeln!(stream, "client {n} line {line}").unwrap();
+                }
+                if n % 4 == 3 {
+                    let socket = socket2::SockRef::from(&stream);
+                    socket.set_linger(Some(Duration::ZERO)).unwrap();
+                    return;
+                }
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert!(answer.ends_with(" bytes\n"), "{answer}");
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let first = take(&seen, CLIENTS);
+    assert!(proxy.stop().contains(&format!("connections  {CLIENTS}")));
+    let lines = export(&path, &[]);
+    let resets = first.iter().filter(|seen| seen.was_reset).count();
+    assert_eq!((count(&lines, "open"), count(&lines, "close")), (CLIENTS, CLIENTS));
+    assert_eq!((count(&lines, "reset"), resets), (3, 3));
+    assert_eq!(count(&lines, "half-close"), 2 * (CLIENTS - 3));
+    // What a reset client sent may be lost on its way, for the proxy as for any receiver.
+    let whole = |seen: Vec<Seen>| {
+        let bytes = seen.into_iter().filter(|seen| !seen.was_reset).map(|seen| seen.bytes);
+        bytes.collect::<Vec<_>>()
+    };
+    let first = whole(first);
+    for args in [&["--speed", "max"][..], &["--speed", "2"], &["--speed", "max", "--loop", "2"]] {
+        let rounds = if args.len() > 2 { 2 } else { 1 };
+        let said = replay(&[&[path.as_str(), "--to", &to], args].concat());
+        assert!(said.contains(&format!("connections  {}", rounds * CLIENTS)), "{said}");
+        let again = take(&seen, rounds * CLIENTS);
+        assert_eq!(again.iter().filter(|seen| seen.was_reset).count(), rounds * 3, "{args:?}");
+        let mut wanted = [first.clone(), first.clone()].concat();
+        wanted.truncate(rounds * first.len());
+        wanted.sort();
+        assert!(whole(again) == wanted, "{args:?}");
+    }
+}
+
+#[test]
+fn what_a_server_sent_is_played_to_a_client() {
+    let scratch = Scratch::new("listen");
+    let path = scratch.path("feed.capture");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = listener.local_addr().unwrap().to_string();
+    let feed: String = (0..1000).map(|n| format!("tick {n}\n")).collect();
+    let text_of_feed = feed.clone();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(text_of_feed.as_bytes()).unwrap();
+    });
+    let output = millstream().args(["capture", "--connect", &from, "-o", &path]).output().unwrap();
+    server.join().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(export(&path, &["--format", "text"]).join("\n") + "\n", feed);
+    let player = Listening::start(&["replay", &path, "--listen", "127.0.0.1:0", "--speed", "max"]);
+    let mut found = String::new();
+    TcpStream::connect(player.at).unwrap().read_to_string(&mut found).unwrap();
+    assert_eq!(found, feed);
+    assert!(player.end().contains("connections  1"));
+}
+
+#[test]
+fn datagrams_are_recorded_one_by_one_and_played_as_such() {
+    let scratch = Scratch::new("udp");
+    let path = scratch.path("market.capture");
+    let args = ["capture", "--udp", "127.0.0.1:0", "-o", &path, "--bytes", "300"];
+    let recorder = Listening::start(&args);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for n in 0..30 {
+        sender.send_to(format!("quote {n:03}\n").as_bytes(), recorder.at).unwrap();
+    }
+    assert!(recorder.end().contains("connections  1"));
+    assert_eq!(count(&export(&path, &[]), "data"), 30);
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let to = receiver.local_addr().unwrap().to_string();
+    replay(&[&path, "--to", &to, "--max-gap", "1ms"]);
+    let mut buffer = [0; 100];
+    for n in 0..30 {
+        let length = receiver.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], format!("quote {n:03}\n").as_bytes());
+    }
+}
+
+#[test]
+fn what_cannot_be_played_or_recorded_is_said() {
+    let scratch = Scratch::new("errors");
+    let (path, missing) = (scratch.path("x.capture"), scratch.path("missing.capture"));
+    std::fs::write(&path, b"no capture").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let nowhere = Path::new("/nowhere/x").to_str().unwrap();
+    for (args, code, part) in [
+        (&["replay", &path, "--to", &taken][..], 1, "NOT_A_CAPTURE"),
+        (&["replay", &missing, "--to", &taken], 1, "missing.capture"),
+        (&["replay", &path], 2, "--to"),
+        (&["replay", &path, "--to", "127.0.0.1:1", "--speed", "0"], 2, "0.1, 10 or max"),
+        (&["capture", "-o", &path], 2, "NOTHING_TO_CAPTURE"),
+        (&["capture", "--listen", &taken, "-o", &path], 1, "LISTEN_FAILED"),
+        (&["capture", "--connect", "127.0.0.1:1", "-o", &path], 1, "CONNECT_FAILED"),
+        (&["capture", "--listen", "127.0.0.1:0", "-o", nowhere], 2, "CAPTURE_WRITE_FAILED"),
+    ] {
+        let output = millstream().args(args).output().unwrap();
+        let said = text(&output);
+        assert!(said.contains(part), "{args:?}: {said}");
+        let exit_code = output.status.code();
+        assert!(exit_code == Some(code) || (code == 1 && exit_code == Some(2)), "{args:?}: {said}");
+    }
+}
