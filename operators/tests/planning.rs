@@ -272,6 +272,7 @@ fn deep(n: usize) -> Vec<String> {
         of_row(format!("CAST(NULL AS {}) IS NULL", wrapped(n, "STRUCT<a: ", "INT", ">"))),
         of_row(format!("size({})", wrapped(n, "array(", "1", ")"))),
         wrapped(n, "SELECT * FROM (", &format!("SELECT id FROM {ROW}"), ")"),
+        format!("SELECT {}", wrapped(n, "(SELECT ", "1", ")")),
     ];
     let chain = joined(n, ", ", |i| match i {
         0 => "c0 AS (SELECT 1 AS x)".to_string(),
@@ -287,6 +288,54 @@ fn three_hundred_levels_are_planned() {
         let answer = rows(&text);
         assert!(answer.is_ok(), "{text:.60}: {answer:?}");
     }
+}
+
+/// A query that computes only constants needs no engine; it has the answer of one that does.
+#[test]
+fn constants_are_what_a_query_over_a_row_gives() {
+    for expression in [
+        "1 + 1",
+        "CAST(NULL AS INT)",
+        "array(1, NULL, 3)",
+        "named_struct('a', 1, 'b', 'x')",
+        "date '2024-01-31' + INTERVAL 1 MONTH",
+        "(SELECT (SELECT 7) + 1)",
+        "(SELECT max(x) FROM VALUES (1), (5) AS t(x))",
+        "(SELECT x FROM VALUES (1) AS t(x) WHERE x > 1)",
+        "1 / 0",
+        "CAST('x' AS INT)",
+        "(SELECT x FROM VALUES (1), (2) AS t(x))",
+        "raise_error('no')",
+        "current_timestamp() IS NULL",
+        "rand() < 2",
+    ] {
+        let alone = rows(&format!("SELECT {expression} AS v"));
+        let of_row =
+            rows(&format!("SELECT v FROM (SELECT id, {expression} AS v FROM {ROW}) WHERE id > 0"));
+        assert_eq!(alone, of_row, "{expression}");
+    }
+    for (text, expected) in [
+        ("SELECT * FROM (SELECT 1 AS a, 'x' AS b) WHERE a = 2", 0),
+        ("SELECT 1 LIMIT 0", 0),
+        ("SELECT 1 AS a UNION ALL SELECT 2", 2),
+        ("SELECT explode(array(1, 2, 3))", 3),
+        ("SELECT count(*)", 1),
+        ("VALUES (1), (2)", 2),
+    ] {
+        assert_eq!(rows(text).map(|rows| rows.len()), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_text_of_many_queries_shows_each_in_order() {
+    let mut shown = Vec::new();
+    let text = joined(3000, "; ", |i| format!("SELECT {i} AS x"));
+    let ran = Session::new().script(&text, &mut |frame| {
+        shown.extend(frame.collect()?.remove(0));
+        Ok(())
+    });
+    assert!(ran.is_ok());
+    assert_eq!(shown, (0..3000).map(Value::Long).collect::<Vec<_>>());
 }
 
 #[test]

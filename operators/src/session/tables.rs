@@ -11,12 +11,13 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 /// The format of the result of a memory sink, read as a table.
 pub(super) const MEMORY_TABLE: &str = "memory table";
 
 /// Gives the rows of a plan; one at most where that is asked.
-type Rows<'r, E> = dyn FnMut(Plan, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
+type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 
 /// Puts rows in the place of the tables of a plan.
 fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
@@ -25,7 +26,8 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
             let Join { left, right, .. } = *join;
             let left_is_held =
                 !left.is_streaming() && (right.is_streaming() || join.kind == JoinKind::RightOuter);
-            let mut held = |plan: Plan| Ok(Plan::Values(plan.schema(), rows(plan, false)?));
+            let mut held =
+                |plan: Plan| Ok(Plan::Values(plan.schema(), rows(Arc::new(plan), false)?));
             let (left, right) = if left_is_held {
                 let left = held(left)?;
                 (left, replaced(right, rows)?)
@@ -37,7 +39,7 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
         }
         Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
             let schema = scan.schema.clone();
-            Plan::Values(schema, rows(Plan::Scan(scan), false)?)
+            Plan::Values(schema, rows(Arc::new(Plan::Scan(scan)), false)?)
         }
         other => other.map_inputs(&mut |input| replaced(input, rows))?,
     };
@@ -47,7 +49,7 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
 fn constant<E>(expr: Resolved, rows: &mut Rows<'_, E>) -> Result<Resolved, E> {
     if let Node::Scalar(plan) = expr.node {
         let value =
-            rows(*plan, true)?.pop().and_then(|row| row.into_iter().next()).unwrap_or(Value::Null);
+            rows(plan, true)?.pop().and_then(|row| row.into_iter().next()).unwrap_or(Value::Null);
         return Ok(Resolved { node: Node::Literal(value), ..expr });
     }
     let mut outcome = Ok(());
@@ -83,8 +85,8 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));
     }
-    let read = replaced(plan.clone(), &mut |plan: Plan, single| -> Result<_, QueryError> {
-        if let Plan::Scan(scan) = &plan
+    let read = replaced(plan.clone(), &mut |plan: Arc<Plan>, single| -> Result<_, QueryError> {
+        if let Plan::Scan(scan) = &*plan
             && scan.format == MEMORY_TABLE
         {
             return Ok(session.table(&scan.name).map(|table| table.rows()).unwrap_or_default());

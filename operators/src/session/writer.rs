@@ -21,10 +21,13 @@ use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::table::analyze::{OutputMode, check_output_mode};
 use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Node;
+use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::join;
+use crate::table::optimize::optimize;
 use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state_operators};
-use crate::table::plan::{Options, Scan};
+use crate::table::plan::{Options, Plan, Scan};
 use crate::table::sources::sources;
 use crate::table::value::Value;
 use crate::table::windows::{has_watermark, with_default_skew};
@@ -111,6 +114,12 @@ impl StreamWriter {
         }
         let session = self.frame.session.clone();
         let settings = self.settings();
+        // Before there is a job: subqueries within each other would each hold one.
+        let whole = self.frame.plan.clone();
+        let plan = tables::read(&whole, &session)?;
+        if let Some(rows) = constant_rows(&plan, settings.semantics) {
+            return Ok(rows);
+        }
         let prepared = Prepared {
             mode: OutputMode::Complete,
             trigger: Trigger::Once,
@@ -128,7 +137,7 @@ impl StreamWriter {
         let name = format!("batch {}", new_id(&RealEnv::default()));
         // It has no checkpoint and no reports of progress, which its shape is for.
         let (job, shape) = (Job::new("batch", job_config)?, Shape::default());
-        let (job, parts) = self.assemble(job, &prepared, &settings, &name, shape)?;
+        let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
         let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
         let table = session.lock().tables.remove(&name);
         let notice = session.lock().notice;
@@ -481,7 +490,7 @@ impl StreamWriter {
         let job = Job::in_env("simulated", config, world.clone())?;
         let name = prepared.name.as_deref().unwrap_or("simulated");
         let shape = self.shape(&prepared)?;
-        let (job, _) = self.assemble(job, &prepared, &settings, name, shape)?;
+        let (job, _) = self.assemble(job, &prepared, &settings, name, (shape, None))?;
         Ok(job.simulate(world, seed)?)
     }
 
@@ -509,7 +518,7 @@ impl StreamWriter {
             None => Job::new(name, config)?,
         };
         let shape = self.shape(prepared)?;
-        let (job, parts) = self.assemble(job, prepared, settings, name, shape)?;
+        let (job, parts) = self.assemble(job, prepared, settings, name, (shape, None))?;
         let running = job.start()?;
         if let Some(notice) = running.core_notice() {
             (self.frame.session.lock().notice)(&format!("query {name}: {notice}"));
@@ -560,7 +569,8 @@ impl StreamWriter {
         prepared: &Prepared,
         settings: &Settings,
         name: &str,
-        shape: Shape,
+        // The plan with what its tables hold; if not given, they are read now.
+        (shape, read): (Shape, Option<Cow<'_, Plan>>),
     ) -> Result<(Job, Parts), QueryError> {
         if let Some(folder) = &prepared.checkpoint {
             job.open_checkpoint(folder, &shape)?;
@@ -578,7 +588,10 @@ impl StreamWriter {
             make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
         };
         let whole = self.frame.plan.clone();
-        let mut plan = tables::read(&whole, &self.frame.session)?;
+        let mut plan = match read {
+            Some(plan) => plan,
+            None => tables::read(&whole, &self.frame.session)?,
+        };
         if let Some(default_ms) = settings.max_future_skew_ms {
             plan = Cow::Owned(with_default_skew(plan.into_owned(), default_ms));
         }
@@ -675,6 +688,26 @@ impl StreamWriter {
             },
         })
     }
+}
+
+/// Operators of a plan that is perhaps constant, at most: it is optimized twice if it is not.
+const MOST_CONSTANT: usize = 1 << 10;
+
+/// The rows of a query that reads nothing and computes nothing but constants, as `SELECT 1` does:
+/// they are known without an engine and its threads.
+fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
+    let reads_nothing = plan.scans().is_empty() && plan.size() <= MOST_CONSTANT;
+    let Plan::Project(input, exprs) = reads_nothing.then(|| optimize(plan))? else { return None };
+    let Plan::Values(_, rows) = *input else { return None };
+    let [row] = rows.as_slice() else { return None };
+    if !row.is_empty() {
+        return None;
+    }
+    let constant = |(expr, _)| match fold(expr, semantics).node {
+        Node::Literal(value) => Some(value),
+        _ => None,
+    };
+    Some(vec![exprs.into_iter().map(constant).collect::<Option<_>>()?])
 }
 
 /// An error of an unknown option, with the option of the query that may be meant.

@@ -15,6 +15,7 @@ use super::windows::{Tag, tag};
 use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Operators above each other: a few of each level of nesting.
 const MOST_OPERATORS: usize = MOST_LEVELS * 4;
@@ -362,7 +363,8 @@ impl Plan {
         fn seeded(expr: Resolved) -> Resolved {
             match expr.node {
                 Node::Scalar(plan) => {
-                    Resolved { node: Node::Scalar(Box::new(plan.with_seeds())), ..expr }
+                    let plan = Arc::unwrap_or_clone(plan).with_seeds();
+                    Resolved { node: Node::Scalar(Arc::new(plan)), ..expr }
                 }
                 _ => expr.map_children(&mut seeded),
             }

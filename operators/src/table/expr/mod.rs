@@ -86,7 +86,7 @@ pub enum Expr {
     /// `* EXCEPT (a, b)`.
     StarExcept(Option<String>, Vec<String>, Place),
     /// `(SELECT …)` over tables: the one value that it gives.
-    Scalar(Box<Plan>, Place),
+    Scalar(Arc<Plan>, Place),
     /// A function of the program's own.
     User(Arc<UserFunction>, Vec<Expr>, Place),
     /// An aggregate function of the program's own.
@@ -130,7 +130,7 @@ pub enum Node {
     /// A lambda: how many variables it adds, and its body.
     Lambda(usize, Box<Resolved>),
     /// The one value of a query over tables. A constant stands here when the query is run.
-    Scalar(Box<Plan>),
+    Scalar(Arc<Plan>),
     /// The wall-clock time of the batch, in microseconds since 1970.
     BatchTime(BatchTimes),
     /// A function of the program's own.

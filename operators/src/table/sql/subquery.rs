@@ -22,6 +22,7 @@ use sqlparser::ast::{
     self, BinaryOperator, InTarget, Query, Select, SetExpr, Spanned, UnaryOperator,
 };
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 /// What a subquery reads, and which of its rows belong to an outer row.
 struct Inner {
@@ -141,7 +142,7 @@ fn table_only(plan: Plan, here: Place) -> PlanResult<Plan> {
 fn scalar(plan: Plan, here: Place) -> PlanResult<Expr> {
     let plan = table_only(plan, here)?;
     one_column(&plan, here)?;
-    Ok(Expr::Scalar(Box::new(plan), here))
+    Ok(Expr::Scalar(Arc::new(plan), here))
 }
 
 fn one_column(plan: &Plan, here: Place) -> PlanResult<()> {
