@@ -3,12 +3,13 @@
 
 use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
-use super::expr::nulls::{is_strict, propagate};
+use super::expr::nulls::propagate;
 use super::expr::{Node, Resolved};
 use super::generate::Generator;
-use super::join::{self, conjuncts};
+use super::join::conjuncts;
+use super::physical::pushdown::{filtered_join, is_pushed_into, joined};
 use super::plan::{Join, JoinKind, Plan, SortKey};
-use super::types::{DataType, Field, Schema};
+use super::types::{Field, Schema};
 use super::value::Value;
 use super::windows::has_watermark;
 
@@ -169,161 +170,9 @@ fn is_written_out(plan: &Plan) -> bool {
     }
 }
 
-/// Whether a condition on one side alone that stands in a join drops rows of that side: `[left, right]`.
-fn drops(kind: JoinKind) -> [bool; 2] {
-    match kind {
-        JoinKind::Inner | JoinKind::LeftSemi => [true, true],
-        JoinKind::RightOuter => [true, false],
-        JoinKind::LeftOuter | JoinKind::LeftAnti => [false, true],
-        JoinKind::FullOuter | JoinKind::Exists | JoinKind::In | JoinKind::Single => [false, false],
-    }
-}
-
-/// A join, its streams without the rows that can have no match: these are not buffered, and do not move
-/// the watermark, as in Spark.
-fn joined(mut join: Join) -> Plan {
-    let streams = [join.left.is_streaming(), join.right.is_streaming()];
-    let of_streams = streams == [true, true];
-    if !has_watermark_or_streams(&join) {
-        return below_watermark(join);
-    }
-    let Some(condition) = join.condition.take() else { return below_watermark(join) };
-    let width = join.left.width();
-    let dropped = drops(join.kind);
-    let goes = [0, 1].map(|side| dropped[side] && streams[side]);
-    let mut below: [Vec<Resolved>; 2] = [there(&condition, &join, 0), there(&condition, &join, 1)];
-    let mut here = Vec::new();
-    for part in conjuncts(&condition) {
-        match join::reads(part, width) {
-            // A table is looked up by its own conditions.
-            (true, false) if of_streams && goes[0] && repeatable(part) => {
-                below[0].push(part.clone())
-            }
-            (false, true) if of_streams && goes[1] && repeatable(part) => {
-                below[1].push(moved_back(part.clone(), width));
-            }
-            _ => here.push(part.clone()),
-        }
-    }
-    join.condition = here.into_iter().reduce(and);
-    let [left, right] = below;
-    if let Some(condition) = left.into_iter().reduce(and).filter(|_| goes[0]) {
-        join.left = filtered(join.left, &condition);
-    }
-    if let Some(condition) = right.into_iter().reduce(and).filter(|_| goes[1]) {
-        join.right = filtered(join.right, &condition);
-    }
-    below_watermark(join)
-}
-
-/// That the columns of one side are there which a condition of a join needs to hold.
-fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
-    let width = join.left.width();
-    let scope = if side == 0 { join.left.scope() } else { join.right.scope() };
-    let from = if side == 0 { 0 } else { width };
-    let mut needed = vec![false; scope.columns.len()];
-    for part in conjuncts(condition) {
-        mark_strict(part, &mut |index| {
-            if let Some(needed) = index.checked_sub(from).and_then(|i| needed.get_mut(i)) {
-                *needed = true;
-            }
-        });
-    }
-    let columns = scope.columns.iter().enumerate().zip(needed);
-    let nullable = columns.filter(|((_, column), needed)| *needed && column.nullable);
-    let there = nullable.map(|((i, column), _)| Resolved {
-        node: Node::Call(
-            "isnotnull",
-            vec![Resolved {
-                node: Node::Column(i, column.name.clone()),
-                data_type: column.data_type.clone(),
-                nullable: true,
-            }],
-        ),
-        data_type: DataType::Boolean,
-        nullable: false,
-    });
-    there.collect()
-}
-
-/// Calls `mark` with each column without which an expression is NULL.
-fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
-    match &expr.node {
-        Node::Column(index, _) => mark(*index),
-        Node::Call(name, args) if is_strict(name) || name.starts_with("datetime_") => {
-            args.iter().for_each(|arg| mark_strict(arg, mark));
-        }
-        Node::Cast(inner, _) => mark_strict(inner, mark),
-        _ => {}
-    }
-}
-
-/// An expression over the columns behind the first ones, as one over these alone.
-fn moved_back(expr: Resolved, by: usize) -> Resolved {
-    match expr.node {
-        Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
-        _ => expr.map_children(&mut |child| moved_back(child, by)),
-    }
-}
-
-/// Whether it matters where a condition over a join is tested: rows that it drops may move a watermark,
-/// or be buffered.
-fn has_watermark_or_streams(join: &Join) -> bool {
-    let plain = join.window.is_none() && join.among.is_none();
-    let timed = has_watermark(&join.left) || has_watermark(&join.right);
-    plain && (join.is_of_streams() || timed)
-}
-
-/// A filter over a join with a stream: what it says of one side goes there, and what it says of both
-/// into the condition.
-fn filtered_join(mut join: Join, condition: &Resolved) -> Plan {
-    let streams = [join.left.is_streaming(), join.right.is_streaming()];
-    let width = join.left.width();
-    // Rows of a side whose rows all leave; beside those of an outer join's other side there are NULLs.
-    let kept = match join.kind {
-        JoinKind::Inner => [true, true],
-        JoinKind::LeftOuter | JoinKind::LeftSemi | JoinKind::LeftAnti => [true, false],
-        JoinKind::RightOuter => [false, true],
-        _ => [false, false],
-    };
-    let inner = join.kind == JoinKind::Inner && streams == [true, true];
-    let (mut left, mut right) = (None, None);
-    let (mut both, mut here) = (None, None);
-    let add = |to: &mut Option<Resolved>, part: Resolved| {
-        *to = Some(match to.take() {
-            Some(before) => and(before, part),
-            None => part,
-        });
-    };
-    for part in conjuncts(condition) {
-        let one = part.clone();
-        match join::reads(part, width) {
-            _ if !repeatable(part) => add(&mut here, one),
-            (true, false) if kept[0] && streams[0] => add(&mut left, one),
-            (false, true) if kept[1] && streams[1] => add(&mut right, moved_back(one, width)),
-            (true, true) if inner => add(&mut both, one),
-            _ => add(&mut here, one),
-        }
-    }
-    if let Some(part) = left {
-        join.left = filtered(join.left, &part);
-    }
-    if let Some(part) = right {
-        join.right = filtered(join.right, &part);
-    }
-    if let Some(part) = both {
-        join.condition = Some(match join.condition.take() {
-            Some(before) => and(before, part),
-            None => part,
-        });
-        return behind(joined(join), here);
-    }
-    behind(Plan::Join(Box::new(join)), here)
-}
-
 /// A semi or anti join of a stream with a table as near to the source as it can be: a row that it
 /// drops does not move the watermark, as in Spark.
-fn below_watermark(join: Join) -> Plan {
+pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
     let repeats = join.condition.as_ref().is_none_or(repeatable);
@@ -363,7 +212,7 @@ fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> 
 
 /// A filter as near to the source as it can be: rows that it drops are not computed on, and what
 /// only they need is not read.
-fn filtered(input: Plan, condition: &Resolved) -> Plan {
+pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
         // What gives other values for other rows keeps its rows.
         Plan::Project(below, exprs)
@@ -410,7 +259,7 @@ fn filtered(input: Plan, condition: &Resolved) -> Plan {
             });
             behind(Plan::Aggregate(input, keys, calls), here)
         }
-        Plan::Join(join) if has_watermark_or_streams(&join) => filtered_join(*join, condition),
+        Plan::Join(join) if is_pushed_into(&join) => filtered_join(*join, condition),
         Plan::Union(inputs) => {
             Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
         }
@@ -434,7 +283,7 @@ fn split(
 }
 
 /// Both conditions, the first one before the other.
-fn and(a: Resolved, b: Resolved) -> Resolved {
+pub(in crate::table) fn and(a: Resolved, b: Resolved) -> Resolved {
     Resolved {
         data_type: a.data_type.clone(),
         nullable: a.nullable || b.nullable,
@@ -443,7 +292,7 @@ fn and(a: Resolved, b: Resolved) -> Resolved {
 }
 
 /// A filter that goes no further.
-fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
+pub(in crate::table) fn behind(input: Plan, condition: Option<Resolved>) -> Plan {
     match condition {
         Some(condition) => Plan::Filter(Box::new(input), condition),
         None => input,

@@ -26,9 +26,9 @@ mod stages;
 mod values;
 
 pub use accumulator::{PartNumber, part_number, show_state};
-pub(in crate::table) use join::placement;
 pub use join::show_join_row;
 pub(crate) use join::too_many;
+pub(in crate::table) use join::{placement, pushdown};
 pub use late::{LateOutput, LateRow};
 pub use lower::{Placed, lower, state_operators};
 pub use stages::{BoxChain, RowPush};

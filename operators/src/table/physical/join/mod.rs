@@ -12,6 +12,7 @@
 //! | [`condition`] | a join condition, taken apart |
 //! | [`bounds`] | the range between two event times, and the state watermarks that follow |
 //! | [`placement`] | which joins of streams can be answered |
+//! | [`pushdown`] | conditions that go into the streams of a join |
 //! | [`side`] | the sides, and their rows on the way to an instance |
 //! | [`rows`] | the buffered rows, in slabs |
 //! | [`run`] | the rows of one key and side, by time |
@@ -31,6 +32,7 @@ mod keys;
 mod output;
 pub(in crate::table) mod placement;
 mod probe;
+pub(in crate::table) mod pushdown;
 mod rows;
 mod run;
 mod side;

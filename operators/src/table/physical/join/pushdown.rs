@@ -1,0 +1,315 @@
+//! Conditions that go from above a join, and out of it, into its streams: rows that can have no match
+//! are not buffered, and do not move a watermark, as in Spark.
+
+use crate::table::expr::nulls::is_strict;
+use crate::table::expr::{Node, Resolved};
+use crate::table::join::{self, conjuncts};
+use crate::table::optimize::{and, behind, below_watermark, filtered, repeatable};
+use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::types::DataType;
+use crate::table::windows::has_watermark;
+
+/// Whether a condition on one side alone that stands in a join drops rows of that side: `[left, right]`.
+fn drops(kind: JoinKind) -> [bool; 2] {
+    match kind {
+        JoinKind::Inner | JoinKind::LeftSemi => [true, true],
+        JoinKind::RightOuter => [true, false],
+        JoinKind::LeftOuter | JoinKind::LeftAnti => [false, true],
+        JoinKind::FullOuter | JoinKind::Exists | JoinKind::In | JoinKind::Single => [false, false],
+    }
+}
+
+/// A join, its streams without the rows that can have no match: these are not buffered, and do not move
+/// the watermark, as in Spark.
+pub(in crate::table) fn joined(mut join: Join) -> Plan {
+    let streams = [join.left.is_streaming(), join.right.is_streaming()];
+    let of_streams = streams == [true, true];
+    if !is_pushed_into(&join) {
+        return below_watermark(join);
+    }
+    let Some(condition) = join.condition.take() else { return below_watermark(join) };
+    let width = join.left.width();
+    let dropped = drops(join.kind);
+    let goes = [0, 1].map(|side| dropped[side] && streams[side]);
+    let mut below: [Vec<Resolved>; 2] = [there(&condition, &join, 0), there(&condition, &join, 1)];
+    for side in [0, 1] {
+        let known = constraints(if side == 0 { &join.left } else { &join.right });
+        below[side].retain(|part| !known.contains(part));
+        for part in implied(&condition, &join, side) {
+            if !known.contains(&part) && !below[side].contains(&part) {
+                below[side].push(part);
+            }
+        }
+    }
+    let mut here = Vec::new();
+    for part in conjuncts(&condition) {
+        match join::reads(part, width) {
+            // A table is looked up by its own conditions.
+            (true, false) if of_streams && goes[0] && repeatable(part) => {
+                below[0].push(part.clone())
+            }
+            (false, true) if of_streams && goes[1] && repeatable(part) => {
+                below[1].push(moved_back(part.clone(), width));
+            }
+            _ => here.push(part.clone()),
+        }
+    }
+    join.condition = here.into_iter().reduce(and);
+    let [left, right] = below;
+    if let Some(condition) = left.into_iter().reduce(and).filter(|_| goes[0]) {
+        join.left = filtered(join.left, &condition);
+    }
+    if let Some(condition) = right.into_iter().reduce(and).filter(|_| goes[1]) {
+        join.right = filtered(join.right, &condition);
+    }
+    below_watermark(join)
+}
+
+/// That the columns of one side are there which a condition of a join needs to hold.
+fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
+    let width = join.left.width();
+    let scope = if side == 0 { join.left.scope() } else { join.right.scope() };
+    let from = if side == 0 { 0 } else { width };
+    let mut needed = vec![false; scope.columns.len()];
+    for part in conjuncts(condition) {
+        mark_strict(part, &mut |index| {
+            if let Some(needed) = index.checked_sub(from).and_then(|i| needed.get_mut(i)) {
+                *needed = true;
+            }
+        });
+    }
+    let columns = scope.columns.iter().enumerate().zip(needed);
+    let nullable = columns.filter(|((_, column), needed)| *needed && column.nullable);
+    let there = nullable.map(|((i, column), _)| Resolved {
+        node: Node::Call(
+            "isnotnull",
+            vec![Resolved {
+                node: Node::Column(i, column.name.clone()),
+                data_type: column.data_type.clone(),
+                nullable: true,
+            }],
+        ),
+        data_type: DataType::Boolean,
+        nullable: false,
+    });
+    there.collect()
+}
+
+/// Calls `mark` with each column without which an expression is NULL.
+fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
+    match &expr.node {
+        Node::Column(index, _) => mark(*index),
+        Node::Call(name, args) if is_strict(name) || name.starts_with("datetime_") => {
+            args.iter().for_each(|arg| mark_strict(arg, mark));
+        }
+        Node::Cast(inner, _) => mark_strict(inner, mark),
+        _ => {}
+    }
+}
+
+/// An expression over the columns behind the first ones, as one over these alone.
+fn moved_back(expr: Resolved, by: usize) -> Resolved {
+    match expr.node {
+        Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
+        _ => expr.map_children(&mut |child| moved_back(child, by)),
+    }
+}
+
+/// Whether it matters where a condition over a join is tested: rows that it drops may move a watermark,
+/// or be buffered.
+pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
+    let plain = join.window.is_none() && join.among.is_none();
+    let timed = has_watermark(&join.left) || has_watermark(&join.right);
+    plain && (join.is_of_streams() || timed)
+}
+
+/// A filter over a join with a stream: what it says of one side goes there, and what it says of both
+/// into the condition.
+pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> Plan {
+    let streams = [join.left.is_streaming(), join.right.is_streaming()];
+    let width = join.left.width();
+    join.kind = without_nulls(join.kind, condition, width);
+    // Rows of a side whose rows all leave; beside those of an outer join's other side there are NULLs.
+    let kept = match join.kind {
+        JoinKind::Inner => [true, true],
+        JoinKind::LeftOuter | JoinKind::LeftSemi | JoinKind::LeftAnti => [true, false],
+        JoinKind::RightOuter => [false, true],
+        _ => [false, false],
+    };
+    let inner = join.kind == JoinKind::Inner && streams == [true, true];
+    let (mut left, mut right) = (None, None);
+    let (mut both, mut here) = (None, None);
+    let add = |to: &mut Option<Resolved>, part: Resolved| {
+        *to = Some(match to.take() {
+            Some(before) => and(before, part),
+            None => part,
+        });
+    };
+    for part in conjuncts(condition) {
+        let one = part.clone();
+        match join::reads(part, width) {
+            _ if !repeatable(part) => add(&mut here, one),
+            (true, false) if kept[0] && streams[0] => add(&mut left, one),
+            (false, true) if kept[1] && streams[1] => add(&mut right, moved_back(one, width)),
+            (true, true) if inner => add(&mut both, one),
+            _ => add(&mut here, one),
+        }
+    }
+    if let Some(part) = left {
+        join.left = filtered(join.left, &part);
+    }
+    if let Some(part) = right {
+        join.right = filtered(join.right, &part);
+    }
+    if let Some(part) = both {
+        join.condition = Some(match join.condition.take() {
+            Some(before) => and(before, part),
+            None => part,
+        });
+    }
+    // What goes to one side may hold for the other too, and more may be dropped of another kind.
+    behind(joined(join), here)
+}
+
+/// The kind of a join of which a condition drops the rows beside the NULLs of one side, or of either.
+fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind {
+    let mut needed = [false, false];
+    for part in conjuncts(condition) {
+        let mut mark = |index: usize| needed[usize::from(index >= width)] = true;
+        match &part.node {
+            Node::Call("isnotnull", args) => {
+                args.iter().for_each(|arg| mark_strict(arg, &mut mark))
+            }
+            _ => mark_strict(part, &mut mark),
+        }
+    }
+    match (kind, needed) {
+        (JoinKind::LeftOuter, [_, true]) | (JoinKind::RightOuter, [true, _]) => JoinKind::Inner,
+        (JoinKind::FullOuter, [true, true]) => JoinKind::Inner,
+        (JoinKind::FullOuter, [true, false]) => JoinKind::LeftOuter,
+        (JoinKind::FullOuter, [false, true]) => JoinKind::RightOuter,
+        _ => kind,
+    }
+}
+
+/// Conditions that hold for all rows of a plan, over its columns.
+fn constraints(plan: &Plan) -> Vec<Resolved> {
+    match plan {
+        Plan::Filter(input, condition) => {
+            let mut all = constraints(input);
+            all.extend(conjuncts(condition).into_iter().filter(|part| repeatable(part)).cloned());
+            all
+        }
+        Plan::Watermark { input, .. } => constraints(input),
+        Plan::Project(input, exprs) => {
+            let place = |index: usize| {
+                exprs.iter().position(|(e, _)| matches!(e.node, Node::Column(i, _) if i == index))
+            };
+            constraints(input).into_iter().filter_map(|part| moved(&part, &place)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// An expression with each column in another place; `None` if one of them has none.
+fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Resolved> {
+    let mut all_have = true;
+    fn of(expr: Resolved, place: &dyn Fn(usize) -> Option<usize>, all: &mut bool) -> Resolved {
+        match expr.node {
+            Node::Column(index, name) => {
+                let to = place(index);
+                *all &= to.is_some();
+                Resolved { node: Node::Column(to.unwrap_or(index), name), ..expr }
+            }
+            _ => expr.map_children(&mut |child| of(child, place, all)),
+        }
+    }
+    let made = of(expr.clone(), place, &mut all_have);
+    all_have.then_some(made)
+}
+
+/// What holds for the columns of one side because they are equal to columns of the other.
+fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
+    let width = join.left.width();
+    // Pairs of columns: of this side, of the other one.
+    let mut equal = Vec::new();
+    let mut of_other = constraints(if side == 0 { &join.right } else { &join.left });
+    for part in conjuncts(condition) {
+        if let Some((a, b)) = join::equality(part, width) {
+            // Equal numbers with a fraction may still differ: 0.0 and -0.0.
+            let exact = !a.data_type.is_nested()
+                && !matches!(a.data_type, DataType::Double | DataType::Float);
+            if let (true, Node::Column(a, _), Node::Column(b, _)) = (exact, &a.node, &b.node) {
+                let (a, b) = (*a, *b - width);
+                equal.push(if side == 0 { (a, b) } else { (b, a) });
+            }
+            continue;
+        }
+        match (join::reads(part, width), side) {
+            ((true, false), 1) if repeatable(part) => of_other.push(part.clone()),
+            ((false, true), 0) if repeatable(part) => {
+                of_other.push(moved_back(part.clone(), width))
+            }
+            _ => {}
+        }
+    }
+    let place = |index: usize| equal.iter().find(|(_, b)| *b == index).map(|(a, _)| *a);
+    let reads_any = |part: &Resolved| join::reads(part, usize::MAX).0;
+    let of_other = of_other.iter().filter(|part| reads_any(part));
+    of_other.filter_map(|part| moved(part, &place)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::session::Session;
+    use crate::table::optimize::optimize;
+
+    /// The optimised plan of a query over `l(k, t, v)` and `r(k, t, v)`, line by line.
+    fn lines(sql: &str) -> Vec<String> {
+        let session = Session::new();
+        for name in ["l", "r"] {
+            let source = format!("{name}0");
+            session.memory_stream(&source, "k BIGINT, t TIMESTAMP, v BIGINT").unwrap();
+            let frame = session.view(&source).unwrap().with_watermark("t", "5 seconds").unwrap();
+            frame.create_temp_view(name);
+        }
+        let tree = optimize(&session.sql(sql).unwrap().plan).tree();
+        tree.lines().map(|line| line.trim_start_matches([' ', '+', '-']).to_string()).collect()
+    }
+
+    #[test]
+    fn conditions_go_into_the_streams_of_a_join() {
+        let on = "ON l.k = r.k AND l.t = r.t";
+        for (query, kind, there) in [
+            (format!("JOIN r {on}"), "INNER", 4),
+            (format!("LEFT JOIN r {on}"), "LEFT OUTER", 2),
+            (format!("FULL JOIN r {on}"), "FULL OUTER", 0),
+            (format!("LEFT SEMI JOIN r {on}"), "LEFT SEMI", 4),
+            // What drops the rows beside NULLs makes another join of it.
+            (format!("LEFT JOIN r {on} WHERE r.v > 1"), "INNER", 4),
+            (format!("FULL JOIN r {on} WHERE r.v > 1"), "RIGHT OUTER", 2),
+            (format!("FULL JOIN r {on} WHERE r.v IS NULL"), "FULL OUTER", 0),
+            (format!("LEFT JOIN r {on} WHERE l.v > 1"), "LEFT OUTER", 2),
+        ] {
+            let lines = lines(&format!("SELECT 1 FROM l {query}"));
+            let join = lines.iter().find(|line| line.starts_with("Join")).unwrap();
+            assert!(join.starts_with(&format!("Join {kind} ON")), "{query}: {join}");
+            let found: usize = lines.iter().map(|line| line.matches("isnotnull").count()).sum();
+            assert_eq!(found, there, "{query}: {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn what_holds_of_a_key_holds_of_what_is_equal_to_it() {
+        for sql in [
+            "SELECT 1 FROM l JOIN r ON l.k = r.k AND l.k <> 7",
+            "SELECT 1 FROM (SELECT v, k FROM l WHERE k <> 7) l JOIN r ON l.k = r.k",
+            "SELECT 1 FROM l, r WHERE l.k = r.k AND r.k <> 7",
+            "SELECT 1 FROM l LEFT JOIN r ON l.k = r.k AND l.t = r.t WHERE l.k <> 7",
+        ] {
+            let lines = lines(sql);
+            let both = lines.iter().filter(|line| line.contains("k <> cast(7 AS BIGINT)")).count();
+            assert_eq!(both, 2, "{sql}: {lines:#?}");
+        }
+    }
+}
