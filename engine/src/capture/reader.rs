@@ -281,29 +281,57 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(Step::Damage(Damage { at, until, events: self.events_before_mark()?, what }))
     }
 
-    /// Goes on at the next mark.
+    /// Goes on behind the damaged block if its length leads to another, otherwise at the next mark.
     fn resync(&mut self, what: &'static str) -> Result<Step, EngineError> {
         let at = self.offset;
         let stride = u64::from(self.header.stride_bytes);
-        if stride > 0 {
-            let mut boundary = (at / stride + 1) * stride;
-            while boundary < self.file_bytes {
-                self.go_to(boundary, self.events)?;
-                if self.mark()?.is_some() {
-                    break;
-                }
-                boundary += stride;
-            }
-            if boundary >= self.file_bytes {
-                self.go_to(self.file_bytes, self.events)?;
-            }
-        } else if self.header.compressed {
+        if let Some(bytes) = self.length_of_damaged()? {
+            // A mark is no event, and stands where no event can.
+            let is_mark = at.checked_rem(stride) == Some(0) || self.header.compressed;
+            let events = u64::from(!is_mark);
+            self.events += events;
+            self.consume(bytes);
+            let events = (!self.header.compressed).then_some(events);
+            return Ok(Step::Damage(Damage { at, until: self.offset, events, what }));
+        }
+        if self.header.compressed {
             self.scan()?;
         } else {
-            self.go_to(self.file_bytes, self.events)?;
+            // No mark at all: to the end of the file.
+            let mut boundary = at.checked_div(stride).map_or(u64::MAX, |n| (n + 1) * stride);
+            let mut is_found = false;
+            while !is_found && boundary < self.file_bytes {
+                self.go_to(boundary, self.events)?;
+                is_found = self.mark()?.is_some();
+                boundary += stride;
+            }
+            if !is_found {
+                self.go_to(self.file_bytes, self.events)?;
+            }
         }
         let events = self.events_before_mark()?;
         Ok(Step::Damage(Damage { at, until: self.offset, events, what }))
+    }
+
+    /// Bytes of the block here, which is damaged, if a whole one stands where it ends.
+    fn length_of_damaged(&mut self) -> Result<Option<usize>, EngineError> {
+        self.fill(HEAD_BYTES)?;
+        let length = (u32_at(&self.buffer, self.start) as usize).saturating_sub(1);
+        if length > MAX_PAYLOAD {
+            return Ok(None);
+        }
+        let bytes = block_bytes(length);
+        let mut need = bytes + HEAD_BYTES;
+        loop {
+            if self.fill(need)? < need {
+                return Ok(None);
+            }
+            match decode(&self.buffer[self.start + bytes..], self.header.version) {
+                Ok(_) => return Ok(Some(bytes)),
+                Err(NoBlock::Short { need: more }) if bytes + more > need => need = bytes + more,
+                Err(_) => return Ok(None),
+            }
+        }
     }
 
     /// Scans for a mark, block by block of eight bytes.
@@ -371,10 +399,10 @@ impl<R: Read + Seek> CaptureReader<R> {
             if let Some(entry) = after.checked_sub(1).and_then(|at| index.get(at)) {
                 (offset, events) = (entry.offset, entry.events);
             }
-        } else if self.header.compressed {
-            if let Some(mark) = self.hop(time, first)? {
-                (offset, events) = (mark.offset, mark.events);
-            }
+        } else if self.header.compressed
+            && let Some(mark) = self.hop(time, first)?
+        {
+            (offset, events) = (mark.offset, mark.events);
         }
         self.go_to(offset, events)
     }

@@ -189,6 +189,23 @@ fn reading_goes_on_behind_damage_and_counts_the_events_in_it() {
 }
 
 #[test]
+fn a_damaged_event_costs_no_other() {
+    let events = events(200, 300);
+    let whole = written(&events, false);
+    let mut at = 64;
+    for (n, (_, payload)) in events.iter().enumerate().take(199) {
+        let mut bytes = whole.clone();
+        // A byte of its time.
+        bytes[at + 24] ^= 1;
+        let (found, damage) = read(&bytes).unwrap();
+        assert_eq!(found.len(), 199, "event {n}");
+        let [damage] = &damage[..] else { panic!("event {n}: {damage:?}") };
+        assert_eq!((damage.at, damage.events), (at as u64, Some(1)));
+        at += (48 + payload.len()).next_multiple_of(8);
+    }
+}
+
+#[test]
 fn files_of_the_version_before_are_read() {
     // A header of eight bytes; one block with data, times in microseconds; zeros.
     let mut file = b"MSCAPT01".to_vec();

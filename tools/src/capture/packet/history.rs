@@ -30,7 +30,7 @@ pub(super) type RingNumber = u32;
 impl History {
     /// Adds bytes that stand at a place. Bytes that do not follow the last begin anew.
     pub(super) fn push(&mut self, owner: u64, ring: &mut RingNumber, at: u64, data: &[u8]) {
-        if !self.rings.get(*ring as usize).is_some_and(|ring| ring.owner == owner) {
+        if self.rings.get(*ring as usize).is_none_or(|ring| ring.owner != owner) {
             *ring = self.allot(owner, at);
         }
         let ring = &mut self.rings[*ring as usize];

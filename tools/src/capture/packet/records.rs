@@ -74,9 +74,7 @@ impl<R: Read> Records<R> {
                 Format::Pcap(pcap)
             }
             Some(_) => return damage("the file ends within its header"),
-            None if first.starts_with(&super::ng::SECTION_TYPE) => {
-                Format::Ng(Box::new(Section::default()))
-            }
+            None if first.starts_with(&super::ng::SECTION_TYPE) => Format::Ng(Box::default()),
             None => return damage("it is neither pcap nor pcapng, plain or gzip"),
         };
         Ok(Self { window, format })
