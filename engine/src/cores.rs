@@ -1,4 +1,4 @@
-//! The cores that this process may use, and which of them its workers are pinned to.
+//! The cores that this process may use, and the assignment of workers to them.
 
 mod give_way;
 mod machine;
@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 /// A core that a worker may be pinned to.
 pub type Core = core_affinity::CoreId;
 
-/// The cores of this process's affinity mask, in order; empty if the system does not tell.
+/// The cores of this process's affinity mask, in order. Empty if the system does not report it.
 pub fn allowed() -> Vec<Core> {
     core_affinity::get_core_ids().unwrap_or_default()
 }
@@ -27,7 +27,8 @@ pub fn pin(core: Core) -> bool {
     core_affinity::set_for_current(core)
 }
 
-/// The folder, in that of temporary files, in which processes tell each other which cores they hold.
+/// Subfolder of the system's temporary folder with the lock files by which processes see each
+/// other's cores.
 const LOCKS: &str = "millstream-cores";
 
 /// Cores that this process may use at once: the affinity mask, capped by the quota of its cgroups
@@ -42,8 +43,8 @@ pub fn usable() -> usize {
     quota(Path::new("/")).map_or(allowed, |cores| cores.clamp(1, allowed))
 }
 
-/// Chooses cores for the workers of a query: such that no other query of this machine has pinned
-/// workers to, or those of a list. They are held until the claim is dropped.
+/// Reserves cores for the workers of a query: cores to which no other query of this machine has
+/// pinned workers, or the cores of a list. The reservation ends when the claim is dropped.
 pub fn claim(query: &str, workers: usize, list: Option<&[usize]>) -> Result<Claim, EngineError> {
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     if let Some(list) = list {
@@ -66,17 +67,17 @@ fn registry() -> &'static Shared {
     REGISTRY.get_or_init(Shared::default)
 }
 
-/// The cores that pinned workers of this process hold now, in order.
+/// The cores to which this process has pinned workers, in order.
 pub fn held() -> Vec<usize> {
     placement::held(registry())
 }
 
-/// A claim of no core.
+/// A claim for workers that are not pinned.
 pub fn unpinned() -> Claim {
     Claim::none()
 }
 
-/// Refuses cores that are not in the affinity mask.
+/// Returns an error if the list has cores outside the affinity mask.
 fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
     let others: Vec<usize> = list.iter().copied().filter(|id| !mask.contains(id)).collect();
     if others.is_empty() && !list.is_empty() {
@@ -90,7 +91,7 @@ fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
     Err(EngineError::operator("CORES_NOT_ALLOWED", reason, format!("List some of {mask}")))
 }
 
-/// Restricts the calling thread, and those that it starts from now on, to a list of cores.
+/// Restricts the calling thread, and the threads that it starts afterwards, to some cores.
 #[cfg(target_os = "linux")]
 pub fn confine(list: &[usize]) -> Result<(), EngineError> {
     use nix::sched::{CpuSet, sched_setaffinity};
@@ -102,7 +103,7 @@ pub fn confine(list: &[usize]) -> Result<(), EngineError> {
     done.map_err(|error| EngineError::runtime("restrict the process to cores", error.into()))
 }
 
-/// Other systems have no affinity mask: pinned workers keep to their list.
+/// Other systems have no affinity mask; only pinned workers keep to the list.
 #[cfg(not(target_os = "linux"))]
 pub fn confine(_list: &[usize]) -> Result<(), EngineError> {
     Ok(())

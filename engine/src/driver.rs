@@ -1,10 +1,10 @@
-//! Who decides the epochs: a timer in continuous mode, the offsets of a batch in micro-batch
-//! mode. One state machine serves both, and the simulation steps the same one.
+//! The driver decides when epochs end: a timer in continuous mode, the offsets of a batch in
+//! micro-batch mode. One state machine serves both modes, and the simulation steps the same one.
 //!
-//! What is durable is written here too, between the reports of one epoch and the orders of the
-//! next; see [`checkpoint`](crate::checkpoint) for the order of writes.
+//! The driver also writes the checkpoint, between the acknowledgements of one epoch and the
+//! commands of the next. [`checkpoint`](crate::checkpoint) documents the order of writes.
 //!
-//! *Threads.* A thread of its own that sleeps between epochs; it never touches a record.
+//! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
 
 use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
 use crate::error::EngineError;
@@ -23,99 +23,99 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// When epochs happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
-    /// Records flow at once; an epoch commits every so often.
+    /// Records flow at once; epochs are committed at an interval.
     Continuous {
-        /// From marker to marker, in nanoseconds.
+        /// Time between two markers, in nanoseconds.
         interval_ns: u64,
     },
-    /// A batch starts as soon as the last one ended and there is something to read.
+    /// A batch starts as soon as the last one has ended and there is new data.
     AsSoonAsPossible,
     /// A batch starts at multiples of an interval.
     ProcessingTime {
         /// In nanoseconds.
         interval_ns: u64,
     },
-    /// One batch of all that is there, then the end. If the last run left a batch unfinished,
-    /// that is the one.
+    /// One batch of all available data, then the query ends. A batch that the last run left
+    /// unfinished is that batch.
     Once,
-    /// All that is there when the query starts, in as many batches as rate limits make of it,
-    /// then the end.
+    /// All data available at start, in as many batches as the rate limits require, then the query
+    /// ends.
     AvailableNow,
 }
 
 impl Trigger {
-    /// Whether records flow without waiting for a batch.
+    /// Whether records flow without waiting for a batch (continuous mode).
     pub fn is_continuous(self) -> bool {
         matches!(self, Self::Continuous { .. })
     }
 }
 
-/// How often micro-batch mode looks for new data when there was none, as Spark does.
+/// How often micro-batch mode checks for new data after finding none, as in Spark.
 const POLLING_DELAY_NS: u64 = 10_000_000;
 
-/// How much of what is there a batch may take.
+/// How much of the available data a batch may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// As much as the source's rate limit allows.
     Limited,
-    /// All of it, whatever the limit.
+    /// Everything, ignoring the rate limit.
     All,
-    /// As much as the limit allows of what was there at the first such plan.
+    /// As much as the rate limit allows of what was available at the first plan.
     AsOfStart,
 }
 
-/// What the driver tells a source.
+/// A command from the driver to a source.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Continuous: put the marker of an epoch into the stream.
+    /// Continuous mode: emit the marker of an epoch.
     Mark {
         /// The epoch that ends.
         epoch: Epoch,
-        /// First emit all that is there now.
+        /// Emit everything that is available now before the marker.
         drain: bool,
-        /// Emit nothing after it.
+        /// This is the last marker: emit nothing after it.
         last: bool,
     },
-    /// Micro-batch: say how far you could be read.
+    /// Micro-batch mode: report how far you can read.
     Plan(Extent),
-    /// Emit up to `end`, then the marker: a micro-batch, or an epoch that an earlier run planned.
+    /// Emit up to `end`, then the marker. Also used for an epoch that an earlier run planned.
     Run {
         /// The batch.
         epoch: Epoch,
         /// Where it ends in this source.
         end: Offset,
     },
-    /// Continuous: put the marker that waits for a drain into the stream at once.
+    /// Continuous mode: stop draining and emit the marker now.
     CutDrain,
     /// The epoch of your last marker is committed.
     Committed,
-    /// Pass `End` on.
+    /// Pass `End` down the chain.
     End,
 }
 
-/// How far a source could be read.
+/// A source's answer to [`Command::Plan`]: how far it can read.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// The position to read up to.
+    /// The position up to which it can read.
     pub end: Offset,
-    /// Whether that is past the current position.
+    /// Whether there is data after the current position.
     pub has_new: bool,
-    /// Whether nothing will ever come after it.
+    /// Whether there will never be data after `end`.
     pub exhausted: bool,
-    /// Whether it is held back by a rate limit: there is more now.
+    /// Whether a rate limit applies: there is more data than `end` includes.
     pub limited: bool,
 }
 
-/// What the driver hears, from tasklets, workers and the query's owner.
+/// A message to the driver from a tasklet, a worker or the query's owner.
 #[derive(Debug)]
 pub enum Report {
-    /// A tasklet has passed an epoch's marker on and all before it is out.
+    /// A tasklet has passed on the marker, and everything before it has left the tasklet.
     Ack {
         /// The epoch.
         epoch: Epoch,
-        /// Whether windows that were over before the marker come only behind it.
+        /// Whether results of windows that closed before the marker are still to be emitted.
         trailing: bool,
-        /// Whether some of them have come behind it already.
+        /// Whether such results were emitted after the marker.
         trailed: bool,
     },
     /// Where a source put a marker.
@@ -126,21 +126,23 @@ pub enum Report {
         epoch: Epoch,
         /// The position.
         offset: Offset,
-        /// Records that it has emitted so far in this run.
+        /// Records emitted so far in this run.
         records: u64,
     },
-    /// What an operator instance changed in an epoch; before its tasklet's [`Ack`](Self::Ack).
+    /// The changes of an operator instance in an epoch. Sent before its tasklet's
+    /// [`Ack`](Self::Ack).
     State {
         /// The epoch.
         epoch: Epoch,
         /// The changes.
         changes: Changes,
     },
-    /// What a sink has written in an epoch and not yet shown; before its tasklet's `Ack`.
+    /// What a sink has staged in an epoch: written, not yet visible. Sent before its tasklet's
+    /// `Ack`.
     Staged {
         /// The epoch.
         epoch: Epoch,
-        /// In the sink's own words; enough to commit it, now or after a restart.
+        /// Opaque to the engine: what the sink needs to commit the epoch, also after a restart.
         staged: Vec<String>,
     },
     /// The answer to [`Command::Plan`].
@@ -150,7 +152,7 @@ pub enum Report {
         /// The answer.
         planned: Planned,
     },
-    /// A source will never give more.
+    /// A source will never have more data.
     Exhausted {
         /// The source.
         source: usize,
@@ -160,22 +162,22 @@ pub enum Report {
         /// The tasklet.
         tasklet: usize,
     },
-    /// A tasklet or a worker gave up.
+    /// A tasklet or a worker failed.
     Failed(EngineError),
     /// The owner wants the query to end at the next epoch.
     Stop,
-    /// The owner wants to hear when all that is there now has been processed.
+    /// The owner waits until all data that is available now is processed.
     ProcessAll(Sender<()>),
 }
 
-/// The part of a transactional sink that decides: its log of committed epochs.
+/// The commit log of a transactional sink: decides which epochs are visible.
 ///
 /// *Threads.* The driver's.
 pub trait SinkLog: Send {
-    /// Makes what was staged durable, but not visible.
+    /// Makes staged output durable, but not visible.
     fn sync(&mut self, storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError>;
-    /// Makes it visible. An epoch that is in the log already stays as it is: then what was
-    /// staged is dropped.
+    /// Makes an epoch's staged output visible. If the log already has the epoch, its entry stays
+    /// and the staged output is dropped.
     fn commit(
         &mut self,
         storage: &dyn Storage,
@@ -184,18 +186,18 @@ pub trait SinkLog: Send {
     ) -> Result<(), EngineError>;
 }
 
-/// What an operator holds at the end of an epoch.
+/// Metrics of a stateful operator at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorState {
-    /// Keys.
+    /// Number of keys with state.
     pub rows: u64,
-    /// Changes in this epoch.
+    /// Keys changed in this epoch.
     pub updated: u64,
-    /// Keys that the watermark let go in this epoch.
+    /// Keys removed in this epoch because the watermark passed them.
     pub removed: u64,
-    /// Records that came too late in this epoch.
+    /// Late records dropped in this epoch.
     pub late: u64,
-    /// Memory in bytes, about.
+    /// Approximate memory of the state, in bytes.
     pub memory_bytes: u64,
 }
 
@@ -204,34 +206,34 @@ pub struct OperatorState {
 pub struct Committed {
     /// Its number.
     pub epoch: Epoch,
-    /// Wall-clock time at which it was planned or its markers were ordered, in microseconds
-    /// since 1970.
+    /// Wall-clock time at which the batch was planned or the markers were requested, in
+    /// microseconds since 1970.
     pub started_us: i64,
-    /// Each source's position at its beginning.
+    /// Position of each source at the start of the epoch.
     pub starts: Vec<Offset>,
-    /// Each source's position at its end.
+    /// Position of each source at the end of the epoch.
     pub offsets: Vec<Offset>,
-    /// Records that each source gave in it.
+    /// Number of records read from each source in the epoch.
     pub records: Vec<u64>,
-    /// Asking sources how far they could be read; 0 in continuous mode.
+    /// Time to ask the sources how far they can read, in nanoseconds; 0 in continuous mode.
     pub plan_ns: u64,
-    /// From the order to put markers (or run the batch) to the last acknowledgement: how long
-    /// the marker travelled.
+    /// Travel time of the marker, in nanoseconds: from the command to the last acknowledgement.
     pub marker_ns: u64,
-    /// Writing the offset log.
+    /// Time to write the offset log, in nanoseconds.
     pub wal_ns: u64,
-    /// Making state and staged output durable, committing the sink, writing the commit log.
+    /// Time to make state and staged output durable, commit the sink and write the commit log, in
+    /// nanoseconds.
     pub commit_ns: u64,
-    /// All of it.
+    /// Duration of the whole epoch, in nanoseconds.
     pub duration_ns: u64,
-    /// Each stateful operator.
+    /// Metrics of each stateful operator.
     pub state: Vec<OperatorState>,
-    /// The watermark that the batch went by, in milliseconds since 1970. In continuous mode, where it
-    /// moves within an epoch, the one at the epoch's end.
+    /// The watermark of the batch, in milliseconds since 1970. In continuous mode, where the
+    /// watermark moves within an epoch, its value at the end.
     pub batch_watermark_ms: i64,
     /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
     pub watermark_ms: i64,
-    /// What was seen of each event time in it.
+    /// Statistics of each event time in the epoch.
     pub event_times: Vec<EventTimes>,
 }
 
@@ -245,7 +247,7 @@ enum State {
 #[derive(Default)]
 struct InFlight {
     acks: usize,
-    /// Something that was due before the marker comes behind it.
+    /// Whether results are emitted after the marker.
     trailing: bool,
     offsets: Vec<Offset>,
     records: Vec<u64>,
@@ -256,32 +258,32 @@ struct InFlight {
     marked_ns: u64,
     last: bool,
     batch: bool,
-    /// A batch that does not hold all that was there when it was planned.
+    /// Whether the batch leaves out data that was available when it was planned.
     limited: bool,
     staged: Vec<String>,
     state: Vec<OperatorState>,
-    /// For the checkpoint, once the marker is everywhere: nothing waits for it before.
+    /// Changes for the checkpoint, written once every tasklet has acknowledged.
     changes: Vec<Changes>,
     /// Memory that these took, and what of it is kept for the next epochs.
     change_bytes: (u64, u64),
 }
 
-/// What a driver is at.
+/// What the driver is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No source has been asked for anything yet.
+    /// No source has been asked for data yet.
     Starting,
-    /// It waits for the next trigger or the next data; in continuous mode data flow meanwhile.
+    /// Waiting for the next trigger or for data. In continuous mode records flow meanwhile.
     Waiting,
-    /// It asks the sources what there is.
+    /// Asking the sources how far they can read.
     Planning,
-    /// An epoch is under way.
+    /// A batch is being processed or an epoch committed.
     Processing,
-    /// All tasklets are told to end.
+    /// All tasklets have been told to end.
     Ending,
 }
 
-/// What a driver is at, to be looked at from other threads.
+/// The driver's phase, readable from other threads.
 #[derive(Clone, Debug, Default)]
 pub struct PhaseCell(Arc<AtomicU8>);
 
@@ -300,16 +302,16 @@ impl PhaseCell {
     }
 }
 
-/// What the driver wants next.
+/// What the driver waits for next.
 #[derive(Debug)]
 pub enum Tick {
-    /// A report, or this time (for ever if `None`).
+    /// A report, or this time in nanoseconds (no time limit if `None`).
     Wait(Option<u64>),
     /// Nothing: the query has ended.
     Finished(Result<(), EngineError>),
 }
 
-/// What a driver is made of.
+/// The parts from which a driver is built.
 pub(crate) struct Parts {
     pub trigger: Trigger,
     pub sources: Vec<(Sender<Command>, Waker)>,
@@ -334,24 +336,24 @@ pub struct Driver {
     checkpoint: Option<Checkpoint>,
     sink: Option<Box<dyn SinkLog>>,
     unfinished: Option<Unfinished>,
-    /// Positions at the end of the last committed epoch.
+    /// Position of each source at the end of the last committed epoch.
     positions: Vec<Offset>,
-    /// Records of each source up to there, in this run.
+    /// Records read from each source up to there, in this run.
     records: Vec<u64>,
     done: usize,
     next_epoch: Epoch,
     state: State,
     exhausted: Vec<bool>,
-    /// Keys that the watermark let go in the last epoch, if there was one in this run.
+    /// Keys removed by the watermark in the last epoch; `None` before the first epoch of this run.
     removed: Option<u64>,
-    /// Something of the last epoch came, or will come, in the one after it.
+    /// Whether results of the last epoch are emitted in the next one.
     trailing: bool,
     stop: bool,
     failed: Option<EngineError>,
-    /// Who asked for all data since the last plan or drain began, and who before.
+    /// Callers that wait for all data: since the last plan or drain, and before it.
     asked: Vec<Sender<()>>,
     served: Vec<Sender<()>>,
-    /// When the next epoch or batch is due; unset before the first look at the clock.
+    /// Time of the next epoch or batch; `None` before the first clock read.
     next_at_ns: Option<u64>,
     reclaim: Reclaim,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
@@ -396,14 +398,14 @@ impl Driver {
         }
     }
 
-    /// What it is at, to be looked at from other threads.
+    /// The driver's phase, for other threads.
     pub(crate) fn phase(&self) -> PhaseCell {
         self.phase.clone()
     }
 
     fn tell(&self, make: impl Fn(usize) -> Command) {
         for (index, (commands, waker)) in self.sources.iter().enumerate() {
-            // A source that is gone has reported why.
+            // A source that is gone has already reported why.
             drop(commands.send(make(index)));
             waker.wake();
         }
@@ -430,14 +432,14 @@ impl Driver {
         self.state = State::Ending;
     }
 
-    /// Takes a report in.
+    /// Handles a report.
     pub fn handle(&mut self, report: Report, now_ns: u64) {
         match report {
             Report::Ack { epoch, trailing, trailed } => {
                 debug_assert_eq!(epoch, self.next_epoch, "one epoch is in flight at a time");
                 if let State::Epoch(flight) = &mut self.state {
                     flight.acks += 1;
-                    // What a batch lets go goes before its marker.
+                    // A batch emits the results that its watermark releases before its marker.
                     flight.trailing |= trailing || trailed && !flight.batch;
                     if flight.acks == self.tasklets {
                         self.commit(now_ns);
@@ -479,7 +481,7 @@ impl Driver {
         }
     }
 
-    /// An input that is filled all the time would never be drained.
+    /// Stops without draining: an input that is always filled would never be drained.
     fn stop(&mut self) {
         self.stop = true;
         if matches!(&self.state, State::Epoch(flight) if !flight.batch) {
@@ -554,7 +556,7 @@ impl Driver {
         self.tell(|source| Command::Run { epoch, end: ends[source].clone() });
     }
 
-    /// Whether someone waits for all that is there.
+    /// Whether a caller waits for all available data.
     fn is_awaited(&self) -> bool {
         !self.asked.is_empty() || !self.served.is_empty()
     }
@@ -563,7 +565,7 @@ impl Driver {
         self.exhausted.iter().all(|&exhausted| exhausted)
     }
 
-    /// Writes what makes the epoch durable. Returns the time that the offset log took.
+    /// Makes the epoch durable. Returns the time that the offset log took, in nanoseconds.
     fn make_durable(&mut self, flight: &mut InFlight) -> Result<u64, EngineError> {
         let (epoch, env) = (self.next_epoch, self.env.clone());
         let storage = env.storage();
@@ -656,8 +658,8 @@ impl Driver {
         match self.trigger {
             Trigger::Continuous { interval_ns } => {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
-                // With its marker the last one may have moved the watermark, behind an epoch that was
-                // run again for one: what that lets out needs one more.
+                // The last marker may have moved the watermark, for example after an epoch that was
+                // run again. Releasing those results takes one more epoch.
                 let owes = flight.trailing && self.time.releases() && !self.stop;
                 if flight.last && !owes {
                     self.end();
@@ -669,7 +671,7 @@ impl Driver {
         }
     }
 
-    /// Finishes what an earlier run has left. Returns whether an epoch is in flight now.
+    /// Finishes the epoch that an earlier run left. Returns whether an epoch is now in flight.
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
@@ -696,7 +698,7 @@ impl Driver {
         }
     }
 
-    /// Does what is due at this time.
+    /// Does what is due at `now_ns`.
     pub fn tick(&mut self, now_ns: u64) -> Tick {
         if let Some(error) = self.failed.take() {
             return Tick::Finished(Err(error));
@@ -734,7 +736,7 @@ impl Driver {
         }
     }
 
-    /// A bounded step of compaction while nothing is to be done at once.
+    /// Runs a step of compaction if nothing else is due at once.
     fn background(&mut self, now_ns: u64, tick: Tick) -> Tick {
         let (Some(checkpoint), Some(committed)) =
             (&mut self.checkpoint, self.next_epoch.checked_sub(1))
@@ -752,11 +754,12 @@ impl Driver {
 
     fn tick_continuous(&mut self, now_ns: u64, interval_ns: u64) -> Tick {
         let ends = self.all_exhausted();
-        // What the last watermark lets out may come behind the marker of its epoch.
+        // Results that the last watermark releases may be emitted after the marker of its epoch.
         let released = self.trailing || self.removed != Some(0);
         let flushing = ends && self.time.releases() && released;
         let last = self.stop || (ends && !flushing);
-        // Who was not served by the last epoch, since something of it is still to come, is now.
+        // A caller that the last epoch did not satisfy, because results were still to come, is
+        // satisfied by this one.
         let drain = self.is_awaited() && !self.stop;
         let due_ns = *self.next_at_ns.get_or_insert(now_ns + interval_ns);
         if !last && !drain && !flushing && now_ns < due_ns {
@@ -774,13 +777,13 @@ impl Driver {
             self.end();
             return Tick::Wait(None);
         }
-        // The first batch starts at once, not at the next tick.
+        // The first batch starts at once instead of at the next multiple of the interval.
         let due_ns = self.next_at_ns.unwrap_or(now_ns);
         if !self.is_awaited() && now_ns < due_ns {
             return Tick::Wait(Some(due_ns));
         }
         if let Trigger::ProcessingTime { interval_ns } = self.trigger {
-            // From the start of this batch: ticks that it overruns are skipped, not queued.
+            // Counted from the start of this batch: missed ticks are skipped, not queued.
             let interval_ns = interval_ns.max(1);
             self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }

@@ -1,21 +1,21 @@
-//! The runtime's errors. Every one has a stable condition name, a reason and a fix.
+//! The errors of the runtime. Each has a stable condition name, a reason and a suggested fix.
 
-/// Why a query ended other than by its own end or a stop.
+/// Why a query failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
-    /// An operator, source or sink gave up.
+    /// An operator, source or sink failed.
     #[error("{condition}: {reason}{}{}", place(.position), advice(.fix))]
     Operator {
         /// Stable name of the condition.
         condition: String,
-        /// Where: an operator, or source, offset and byte; empty if it has no place.
+        /// The operator, or the source with offset and byte; empty if unknown.
         position: String,
         /// What is wrong.
         reason: String,
-        /// What to do about it; empty if nobody can say.
+        /// The suggested fix; empty if there is none.
         fix: String,
     },
-    /// An operator panicked; the query is ended, the process goes on.
+    /// An operator panicked. The query ends; the process continues.
     #[error(
         "OPERATOR_PANICKED: {tasklet}: {message}. This is a bug in the operator or in a function it calls"
     )]
@@ -25,18 +25,18 @@ pub enum EngineError {
         /// The panic's message.
         message: String,
     },
-    /// The system refused something that the runtime itself needs.
+    /// The operating system refused a request of the runtime.
     #[error("RUNTIME_IO: {what}: {reason}")]
     Runtime {
         /// What was attempted.
         what: &'static str,
-        /// The system's answer.
+        /// The system's error message.
         reason: String,
     },
-    /// A simulated run did not end: some tasklet waits for ever.
+    /// A simulated run made no progress: some tasklet waits forever.
     #[error("SIMULATION_STUCK: no end after {steps} steps with seed {seed}")]
     Stuck {
-        /// The seed that reproduces it.
+        /// The seed that reproduces the run.
         seed: u64,
         /// Steps taken.
         steps: u64,
@@ -76,7 +76,7 @@ impl EngineError {
         }
     }
 
-    /// An error of the system in something that the runtime itself needs.
+    /// The error of a failed system call of the runtime.
     pub fn runtime(what: &'static str, error: std::io::Error) -> Self {
         Self::Runtime { what, reason: error.to_string() }
     }

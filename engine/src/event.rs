@@ -1,14 +1,14 @@
-//! What travels through rings, in order.
+//! The events that travel through rings, in order.
 
 /// The number of an epoch, the unit of commit. The first epoch of a query is 0.
 pub type Epoch = u64;
 
-/// The ingest time of a row that answers no record, such as a row of a whole table that did not
-/// change: its latency means nothing and is not recorded.
+/// The ingest time of a row that no single record caused, such as an unchanged row of a whole
+/// result table. Its latency is not recorded.
 pub const UNTIMED: u64 = u64::MAX;
 
-/// The watermark of an input that has been silent for long: it holds no other back. The next one
-/// of it counts again.
+/// The watermark of an idle input, which is ignored when watermarks are combined. Any later
+/// watermark of the input counts again.
 pub const IDLE: i64 = i64::MAX;
 
 /// A value with the time at which it entered the query.
@@ -16,20 +16,21 @@ pub const IDLE: i64 = i64::MAX;
 pub struct Record<T> {
     /// The value.
     pub value: T,
-    /// Ingest time on the query's monotonic clock, in nanoseconds; for a replay, intended time.
+    /// Ingest time on the query's monotonic clock, in nanoseconds. In a replay it is the intended
+    /// time.
     pub ingest_ns: u64,
 }
 
-/// A record, or a control event in its place among the records.
+/// A record or a control event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<T> {
     /// Data.
     Record(Record<T>),
-    /// No record behind this one is older than this event time (microseconds since 1970), unless
-    /// it is late.
+    /// No record after this one has an earlier event time (microseconds since 1970), unless it is
+    /// late.
     Watermark(i64),
-    /// Everything before this belongs to the epoch or an earlier one, everything behind to a
-    /// later one.
+    /// The end of an epoch: everything before it belongs to this epoch or an earlier one,
+    /// everything after it to a later one.
     Marker(Epoch),
     /// Nothing follows.
     End,

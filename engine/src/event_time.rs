@@ -1,12 +1,13 @@
-//! Event time over the epochs of a query: what has been seen of it, the watermark that follows,
-//! and the times that a batch goes by.
+//! Event time over the epochs of a query: what was seen of it, the watermark that follows from it,
+//! and the times of the current batch.
 //!
-//! *Micro-batch mode.* A batch goes by two watermarks: rows at or before the one of the batch
-//! before are late, and state up to its own may go. The next one is computed when a batch has been
-//! committed. Nothing is under way then, so operators read these times without a lock.
+//! *Micro-batch mode.* A batch has two watermarks: rows at or before the previous batch's watermark
+//! are late, and state up to the batch's own watermark may be evicted. The next watermark is
+//! computed when the batch has been committed. Nothing is in flight then, so operators read these
+//! times without a lock.
 //!
-//! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)); what
-//! is computed here at the end of an epoch is what a restart goes on from.
+//! *Continuous mode.* Watermarks travel in-band ([`Event::Watermark`](crate::event::Event)). The
+//! watermark computed here at the end of an epoch is where a restart resumes.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,10 +17,10 @@ const UNSEEN: i64 = i64::MIN;
 /// No batch is wanted for its time.
 const NEVER: i64 = i64::MAX;
 
-/// How the watermarks of several inputs become one.
+/// How the watermarks of several inputs are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The slowest input decides: no row of another is late before it.
+    /// The slowest input decides, so no row of another input is late because of it.
     #[default]
     Min,
     /// The fastest input decides.
@@ -31,9 +32,9 @@ struct Times {
     started_us: AtomicI64,
     late_us: AtomicI64,
     watermark_us: AtomicI64,
-    /// Micro-batch: the wall-clock time for which an operator wants a batch.
+    /// Micro-batch mode: the wall-clock time at which an operator needs a batch.
     wanted_us: AtomicI64,
-    /// Continuous mode runs a batch again that micro-batch mode has planned.
+    /// Whether continuous mode is running a batch that micro-batch mode planned.
     replays: AtomicBool,
 }
 
@@ -49,7 +50,7 @@ impl Default for Times {
     }
 }
 
-/// The times that the present batch goes by, in microseconds since 1970. Clones are the same.
+/// The times of the current batch, in microseconds since 1970. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct BatchTimes(Arc<Times>);
 
@@ -60,10 +61,10 @@ impl PartialEq for BatchTimes {
 }
 
 impl BatchTimes {
-    // ORDERING: relaxed: the driver writes while nothing is under way, and the command that begins
-    // the batch, or the ring that brings its records, orders all that comes after.
+    // ORDERING: relaxed: the driver writes while nothing is in flight. The command that starts the
+    // batch, or the ring that brings its records, orders everything after it.
 
-    /// Wall-clock time of the batch; in continuous mode, of the beginning of the epoch.
+    /// Wall-clock time of the batch; in continuous mode, of the start of the epoch.
     #[inline]
     pub fn started_us(&self) -> i64 {
         self.0.started_us.load(Ordering::Relaxed)
@@ -75,32 +76,33 @@ impl BatchTimes {
         self.0.late_us.load(Ordering::Relaxed)
     }
 
-    /// Micro-batch: state up to this time may go at the end of the batch. In continuous mode,
-    /// where a restart has begun.
+    /// Micro-batch mode: state up to this time may be evicted at the end of the batch. Continuous
+    /// mode: the watermark at the start of this run.
     #[inline]
     pub fn watermark_us(&self) -> i64 {
         self.0.watermark_us.load(Ordering::Relaxed)
     }
 
-    /// Whether continuous mode runs a batch again that micro-batch mode has planned: what leaves in
-    /// it must be what left the first time, so it goes by the batch's watermarks.
+    /// Whether continuous mode is running a batch that micro-batch mode planned. The batch must
+    /// emit the same results as the first time, so its own watermarks apply.
     #[inline]
     pub fn replays(&self) -> bool {
         self.0.replays.load(Ordering::Relaxed)
     }
 
-    /// Micro-batch: asks for a batch at a wall-clock time, whether there are records or not. Said
-    /// before a marker is passed on, and when a query starts; it holds until the next batch.
+    /// Micro-batch mode: requests a batch at a wall-clock time, even without new records. Call this
+    /// before a marker is passed on, or when the query starts. The request holds until the next
+    /// batch.
     pub fn want_batch(&self, at_us: i64) {
         self.0.wanted_us.fetch_min(at_us, Ordering::Relaxed);
     }
 
-    /// Sets whether a batch is run again.
+    /// Sets whether the batch is one that micro-batch mode planned.
     pub fn set_replays(&self, replays: bool) {
         self.0.replays.store(replays, Ordering::Relaxed);
     }
 
-    /// Sets the wall-clock time.
+    /// Sets the wall-clock time of the batch.
     pub fn start(&self, started_us: i64) {
         self.0.started_us.store(started_us, Ordering::Relaxed);
     }
@@ -111,33 +113,34 @@ impl BatchTimes {
     }
 }
 
-/// What was seen of an event time in an epoch.
+/// Statistics of an event time in an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventTimes {
-    /// Records.
+    /// Number of records.
     pub count: u64,
-    /// The smallest, in microseconds since 1970; nothing is said of no records.
+    /// The smallest event time, in microseconds since 1970. Meaningless if `count` is 0.
     pub min_us: i64,
-    /// The largest.
+    /// The largest event time, in microseconds since 1970.
     pub max_us: i64,
-    /// Their average.
+    /// The average event time, in microseconds since 1970.
     pub avg_us: i64,
-    /// How far records were behind the largest event time before them, in microseconds: of those
-    /// that were behind, the middle one.
+    /// Out-of-order records only: the median distance to the largest event time before them, in
+    /// microseconds.
     pub behind_p50_us: i64,
-    /// Of a hundred, the one that is furthest behind but one.
+    /// The 99th percentile of that distance, in microseconds.
     pub behind_p99_us: i64,
-    /// The one that is furthest behind.
+    /// The largest such distance, in microseconds.
     pub behind_max_us: i64,
-    /// Records that were behind.
+    /// Number of out-of-order records.
     pub behind: u64,
-    /// Records that were too far ahead of the clock and were taken out. Nothing else counts them.
+    /// Number of records dropped because they were too far ahead of the clock. No other counter
+    /// includes them.
     pub ahead: u64,
 }
 
 impl EventTimes {
-    /// Adds what another part of the input has seen. How far records were behind is then that of the
-    /// part that was worse.
+    /// Adds the statistics of another part of the input. The distances become those of the part
+    /// with the larger ones.
     fn add(&mut self, other: &Self) {
         let ahead = self.ahead + other.ahead;
         if self.count == 0 || other.count == 0 {
@@ -164,51 +167,52 @@ impl EventTimes {
 #[derive(Debug)]
 struct SeenInner {
     largest_us: AtomicI64,
-    /// Continuous: nothing has come for long, so it holds no other input back.
+    /// Continuous mode: whether the input is idle, so that its watermark is ignored.
     silent: AtomicBool,
     epoch: Mutex<EventTimes>,
 }
 
-/// Where the operator that declares an event time says how far it has come.
+/// Through this an operator that declares an event time reports to the driver.
 #[derive(Clone, Debug)]
 pub struct Seen(Arc<SeenInner>);
 
 impl Seen {
-    /// Says the largest event time so far, in microseconds since 1970; at the latest before the
+    /// Reports the largest event time so far, in microseconds since 1970. Call this before the
     /// marker is passed on.
     #[inline]
     pub fn publish(&self, largest_us: i64) {
         // ORDERING: relaxed: the acknowledgement of the marker orders it before the driver's read.
-        // Parts of one source have one of these.
+        // The parts of a source share one of these.
         self.0.largest_us.fetch_max(largest_us, Ordering::Relaxed);
     }
 
-    /// Says whether the input has been silent for so long that it holds no other back. In-band that is
-    /// [`IDLE`](crate::event::IDLE); this is for where a restart goes on.
+    /// Reports whether the input is idle, so that its watermark is ignored at a restart. In-band
+    /// the same is said by [`IDLE`](crate::event::IDLE).
     pub fn set_silent(&self, silent: bool) {
         // ORDERING: relaxed: as above.
         self.0.silent.store(silent, Ordering::Relaxed);
     }
 
-    /// Says what was seen in an epoch, before its marker is passed on.
+    /// Reports the statistics of an epoch. Call this before its marker is passed on.
     pub fn publish_epoch(&self, times: EventTimes) {
         self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&times);
     }
 }
 
-/// The driver's side.
+/// The driver's view of event time: computes the watermark of the query.
 #[derive(Debug, Default)]
 pub struct EventTime {
     times: BatchTimes,
     policy: Policy,
     inputs: Vec<Input>,
-    /// Whether an operator has state that a watermark lets go, or rows that it lets out.
+    /// Whether an operator evicts state or emits rows when the watermark advances.
     releases: bool,
-    /// The watermark that the last batch went by.
+    /// The watermark of the last batch.
     last_ms: i64,
-    /// The one that the next batch will go by.
+    /// The watermark of the next batch.
     next_ms: i64,
-    /// The last epoch of an earlier run may not have let all go that its watermark lets go.
+    /// Whether the last epoch of the previous run may not have emitted everything that its
+    /// watermark releases.
     trailing: bool,
 }
 
@@ -216,7 +220,7 @@ pub struct EventTime {
 struct Input {
     delay_ms: i64,
     seen: Arc<SeenInner>,
-    /// Its own watermark; `None` before an epoch of this run has ended.
+    /// The input's watermark; `None` before the end of the first epoch of this run.
     watermark_ms: Option<i64>,
 }
 
@@ -236,17 +240,17 @@ impl EventTime {
         self.policy
     }
 
-    /// Says that the watermark lets something go.
+    /// Registers that an operator evicts state or emits rows when the watermark advances.
     pub fn set_releases(&mut self) {
         self.releases = true;
     }
 
-    /// Whether the watermark lets something go.
+    /// Whether an operator depends on the watermark in that way.
     pub fn releases(&self) -> bool {
         self.releases
     }
 
-    /// A new input whose watermark stays behind its largest event time by a delay.
+    /// Adds an input. Its watermark is the largest event time minus `delay_ms`.
     pub fn input(&mut self, delay_ms: i64) -> Seen {
         let seen = Arc::new(SeenInner {
             largest_us: AtomicI64::new(UNSEEN),
@@ -257,14 +261,14 @@ impl EventTime {
         Seen(seen)
     }
 
-    /// Goes on where an earlier run has ended: the watermark of its last batch, and the next; and
-    /// whether it may not have let go all that the last one lets go.
+    /// Resumes from an earlier run: the watermarks of its last and next batch, and whether results
+    /// that the last watermark releases may still be unemitted.
     pub fn resume(&mut self, (last_ms, next_ms): (i64, i64), trailing: bool) {
         (self.last_ms, self.next_ms, self.trailing) = (last_ms, next_ms, trailing);
         self.times.set(last_ms, next_ms);
     }
 
-    /// What was seen of each input in the epoch that has ended.
+    /// Statistics of each input in the epoch that has ended.
     pub fn seen(&self) -> Vec<EventTimes> {
         let of = |input: &Input| {
             std::mem::take(&mut *input.seen.epoch.lock().unwrap_or_else(|p| p.into_inner()))
@@ -272,7 +276,7 @@ impl EventTime {
         self.inputs.iter().map(of).collect()
     }
 
-    /// The watermark that the last batch went by, in milliseconds since 1970.
+    /// The watermark of the last batch, in milliseconds since 1970.
     pub fn last_ms(&self) -> i64 {
         self.last_ms
     }
@@ -282,13 +286,13 @@ impl EventTime {
         self.next_ms
     }
 
-    /// Whether a batch without new records would let something go, at a wall-clock time.
+    /// Whether a batch without new records is needed at a wall-clock time (Spark's no-data batch).
     pub fn wants_batch(&self, now_us: i64) -> bool {
         let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
         self.releases && (self.next_ms > self.last_ms || self.trailing) || now_us >= wanted_us
     }
 
-    /// Begins a batch at a wall-clock time; that one and the watermark may be an earlier run's.
+    /// Starts a batch. Its wall-clock time and watermark may come from an earlier run.
     pub fn begin(&mut self, timestamp_ms: i64, watermark_ms: i64) {
         self.times.start(timestamp_ms.saturating_mul(1000));
         self.times.0.wanted_us.store(NEVER, Ordering::Relaxed);
@@ -298,7 +302,7 @@ impl EventTime {
         self.next_ms = self.next_ms.max(watermark_ms);
     }
 
-    /// Ends a batch or an epoch: all that was seen in it counts from now on.
+    /// Ends a batch or an epoch: everything seen in it counts for the next watermark.
     pub fn end(&mut self) {
         for input in &mut self.inputs {
             let seen_us = input.seen.largest_us.load(Ordering::Relaxed);
@@ -307,7 +311,7 @@ impl EventTime {
             } else {
                 Some(seen_us.div_euclid(1000).saturating_sub(input.delay_ms))
             };
-            // An input that has not spoken holds the others back from the beginning of time.
+            // An input that has not reported yet holds the watermark back completely.
             let before = input.watermark_ms;
             input.watermark_ms = own.max(before).or(Some(0));
         }
@@ -316,7 +320,7 @@ impl EventTime {
         let counting = self.inputs.iter().filter(|input| all_silent || !silent(input));
         let of_inputs = counting.filter_map(|input| input.watermark_ms);
         let found = match self.policy {
-            // As if the one that is ahead had been the last to fall silent.
+            // As if the input that is furthest ahead had become idle last.
             _ if all_silent => of_inputs.max(),
             Policy::Min => of_inputs.min(),
             Policy::Max => of_inputs.max(),

@@ -1,7 +1,7 @@
-//! The producing end of a queue between tasklets: one ring per consumer.
+//! The sending side of an exchange between tasklets: one ring per receiving instance.
 //!
-//! A record that finds its ring full goes to the lane's spill, and the stage is not ready until
-//! the spill is empty again; so a spill holds at most what one input record expanded to.
+//! A record that finds its ring full goes to the lane's spill buffer, and the stage is not ready
+//! until the spill is empty. So a spill holds at most the expansion of one input record.
 
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, Record};
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 /// Events that a ring holds.
 pub const RING_CAPACITY: usize = 1024;
-/// Events that a spill holds before it grows.
+/// Events for which a spill allocates memory up front.
 const SPILL_CAPACITY: usize = 64;
 
 struct Lane<T> {
@@ -31,21 +31,21 @@ pub struct Outbox<T> {
 /// The consuming end of one ring.
 pub struct Inlet<T> {
     pub(crate) ring: Consumer<Event<T>>,
-    /// The worker to wake when room was made.
+    /// The worker to wake when there is room again.
     pub(crate) producer: Waker,
 }
 
 /// Connects two workers with one ring.
 pub fn connect<T: Send>(producer: &Waker, consumer: &Waker) -> (Outbox<T>, Inlet<T>) {
     let (tx, rx) = ring(RING_CAPACITY);
-    // So that the first record that finds the ring full allocates nothing.
+    // Allocated now, so that the first record that finds the ring full allocates nothing.
     let spill = VecDeque::with_capacity(SPILL_CAPACITY);
     let lane = Lane { ring: tx, spill, consumer: consumer.clone() };
     (Outbox { lanes: vec![lane], spilled: 0 }, Inlet { ring: rx, producer: producer.clone() })
 }
 
 impl<T: Send> Outbox<T> {
-    /// One outbox with the lanes of several.
+    /// Combines several outboxes into one with all their lanes.
     pub fn merge(parts: Vec<Outbox<T>>) -> Self {
         Self { lanes: parts.into_iter().flat_map(|part| part.lanes).collect(), spilled: 0 }
     }
@@ -83,7 +83,7 @@ impl<T: Send> Outbox<T> {
         self.spilled == 0
     }
 
-    /// Publishes what was sent and wakes sleeping consumers.
+    /// Publishes the sent events and wakes sleeping consumers.
     pub fn settle(&mut self) -> Settled {
         for lane in &mut self.lanes {
             while let Some(event) = lane.spill.pop_front() {
@@ -101,7 +101,7 @@ impl<T: Send> Outbox<T> {
     }
 }
 
-/// Routes typed records to the instance that owns their key.
+/// Routes records to the instance that owns their key.
 pub struct Exchange<T, R> {
     outbox: Outbox<T>,
     route: R,

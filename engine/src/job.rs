@@ -1,5 +1,5 @@
-//! A job: tasklets, the rings between them, and the driver, put together and then run, either on
-//! pinned threads ([`Job::start`]) or one step at a time from a seed ([`Job::simulate`]).
+//! A job: tasklets, the rings between them, and the driver. A job runs on pinned threads
+//! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
 use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
 use crate::cores::{self, Core};
@@ -26,18 +26,19 @@ use std::time::Duration;
 /// How a job runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Worker threads; capped at the cores that this process may use.
+    /// Number of worker threads, capped at the cores that this process may use.
     pub workers: usize,
     /// Whether workers are pinned to cores that no other query holds.
     pub pin: bool,
-    /// The cores to which pinned workers are restricted, which they then share with other queries
-    /// if they must; without a list, all that the process may use.
+    /// Restricts pinned workers to these cores, which they share with other queries if no other is
+    /// free. `None`: all cores that the process may use.
     pub cores: Option<Vec<usize>>,
     /// How workers wait.
     pub wait: WaitProfile,
     /// When epochs happen.
     pub trigger: Trigger,
-    /// Whether workers keep what made the slowest records slow: a clock read a round, or in several.
+    /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
+    /// per several short rounds.
     pub explain_slow: bool,
 }
 
@@ -61,7 +62,7 @@ struct Seat {
     tasklets: Vec<Box<dyn Tasklet>>,
 }
 
-/// What is called when a job has ended.
+/// Called when a job has ended.
 type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
 
 /// A job under construction.
@@ -80,8 +81,8 @@ pub struct Job {
     sink: Option<Box<dyn SinkLog>>,
     on_commit: Box<dyn FnMut(&Committed) + Send>,
     on_end: OnEnd,
-    // Unbounded in type, bounded by protocol: one epoch is in flight at a time, and each tasklet
-    // says at most three things about it.
+    // The type is unbounded but the protocol is not: one epoch is in flight at a time, and each
+    // tasklet sends at most three messages per epoch.
     reports: (Sender<Report>, Receiver<Report>),
 }
 
@@ -93,7 +94,7 @@ impl Job {
         Self::in_env(name, Config { workers, ..config }, Arc::new(RealEnv::default()))
     }
 
-    /// A job in a given world, with just as many workers as the configuration says.
+    /// A job in an environment, with exactly as many workers as configured.
     pub fn in_env(name: &str, config: Config, env: Arc<dyn Env>) -> Result<Self, EngineError> {
         let workers = config.workers.max(1);
         let seats = (0..workers)
@@ -141,13 +142,13 @@ impl Job {
         &self.seats[worker].waker
     }
 
-    /// Keeps the job's epochs in a folder and goes on where that ends. To be called before any
-    /// source or operator is made.
+    /// Opens or creates the checkpoint in a folder. Call this before any source or operator is
+    /// created.
     pub fn open_checkpoint(&mut self, folder: &Path, shape: &Shape) -> Result<(), EngineError> {
         let (checkpoint, recovery) = Checkpoint::open(self.env.clone(), folder, shape)?;
         self.checkpoint = Some(checkpoint);
-        // Operators that are made from here on begin with the watermarks of the earlier run: a row
-        // may reach one before its source has said how far the event time has come.
+        // Operators created from here on start with the watermarks of the earlier run: a row may
+        // reach an operator before its source has reported its event time.
         let watermarks = (recovery.watermark_ms, recovery.next_watermark_ms);
         self.time.resume(watermarks, recovery.trailing);
         self.recovery = recovery;
@@ -164,18 +165,18 @@ impl Job {
         self.recovery.next_epoch
     }
 
-    /// What an earlier run has begun and not committed.
+    /// The epoch that an earlier run began and did not commit.
     pub fn unfinished(&self) -> Option<&Unfinished> {
         self.recovery.unfinished.as_ref()
     }
 
-    /// Where the source that is made next keeps what is its own; `None` without a checkpoint.
+    /// Folder in which the next source keeps its files; `None` without a checkpoint.
     pub fn source_folder(&self) -> Option<PathBuf> {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.source_folder(self.sources.len()))
     }
 
-    /// The next stateful operator, numbered in the order of these calls: a log of changes for
-    /// each of its instances, with the state to begin with.
+    /// Adds a stateful operator; operators are numbered in the order of these calls. Returns a
+    /// state log for each instance, with the state to start from.
     pub fn operator(&mut self, instances: usize) -> Vec<StateLog> {
         let operator = self.operators;
         self.operators += 1;
@@ -188,61 +189,61 @@ impl Job {
         (0..instances).map(log).collect()
     }
 
-    /// The times that the present batch goes by.
+    /// The times of the current batch.
     pub fn times(&self) -> BatchTimes {
         self.time.times()
     }
 
-    /// How the watermarks of several inputs become one.
+    /// Sets how the watermarks of several inputs are combined.
     pub fn set_watermark_policy(&mut self, policy: Policy) {
         self.time.set_policy(policy);
     }
 
-    /// In continuous mode, a source that has been silent for so long holds the watermark of no other
-    /// back. To be set before sources are made.
+    /// Continuous mode: a source without records for this long is idle, and its watermark is
+    /// ignored. Call this before sources are created.
     pub fn set_idle_timeout(&mut self, after_ns: Option<u64>) {
         self.idle_after_ns = after_ns;
     }
 
-    /// The silence that was set.
+    /// The idle time-out, in nanoseconds.
     pub fn idle_timeout(&self) -> Option<u64> {
         self.idle_after_ns
     }
 
-    /// The policy that was set.
+    /// The watermark policy.
     pub fn watermark_policy(&self) -> Policy {
         self.time.policy()
     }
 
-    /// A new input with an event time, whose watermark stays behind by a delay.
+    /// Adds an input with an event time, whose watermark is delayed by `delay_ms`.
     pub fn event_time(&mut self, delay_ms: i64) -> Seen {
         self.time.input(delay_ms)
     }
 
-    /// Says that an operator lets something go when the watermark has passed: a batch may be run
-    /// for that alone.
+    /// Registers an operator that emits rows or evicts state when the watermark advances, for which
+    /// batches without new records are run.
     pub fn releases_by_watermark(&mut self) {
         self.time.set_releases();
     }
 
-    /// The watermark that an earlier run has ended with, in milliseconds since 1970.
+    /// The watermark at the end of the previous run, in milliseconds since 1970.
     pub fn resumed_watermark_ms(&self) -> i64 {
         self.recovery.next_watermark_ms
     }
 
-    /// Lets a transactional sink's log take part in commits. What the sink stages is sent with
-    /// [`Report::Staged`] through the returned channel.
+    /// Adds a transactional sink's log to the commit protocol. The sink sends [`Report::Staged`]
+    /// through the returned channel.
     pub fn sink_log(&mut self, log: Box<dyn SinkLog>) -> Sender<Report> {
         self.sink = Some(log);
         self.reports.0.clone()
     }
 
-    /// Calls this, on the driver's thread, for every committed epoch.
+    /// Sets a callback for committed epochs, called on the driver's thread.
     pub fn on_commit(&mut self, call: impl FnMut(&Committed) + Send + 'static) {
         self.on_commit = Box::new(call);
     }
 
-    /// Calls this once when the job has ended, with how it ended: after its workers are gone.
+    /// Sets a callback for the end of the job, called once after its workers have ended.
     pub fn on_end(&mut self, call: impl FnOnce(&Result<(), EngineError>) + Send + 'static) {
         self.on_end = Box::new(call);
     }
@@ -273,7 +274,7 @@ impl Job {
         TaskletPort { id: self.tasklets - 1, reports: self.reports.0.clone() }
     }
 
-    /// Where the source that is made next goes on; `None` at the first start.
+    /// Position from which the next source resumes; `None` at the first start.
     pub fn resumed_offset(&self) -> Option<&Offset> {
         self.recovery.offsets.get(self.sources.len())
     }
@@ -294,7 +295,7 @@ impl Job {
         }
     }
 
-    /// Seats a tasklet on a worker.
+    /// Assigns a tasklet to a worker.
     pub fn seat(&mut self, worker: usize, tasklet: Box<dyn Tasklet>) {
         self.seats[worker].tasklets.push(tasklet);
     }
@@ -370,7 +371,8 @@ impl Job {
                     // printed by the runtime.
                     drop(thread.join());
                 }
-                // With the driver goes the checkpoint's lock: not before nobody works in it.
+                // Dropping the driver releases the checkpoint's lock, so it is dropped after the
+                // last thread that uses the folder.
                 drop(driver);
                 // No worker runs any more.
                 drop(claim);
@@ -396,13 +398,13 @@ impl Job {
     }
 }
 
-/// Drives to the end. A panic on this thread ends the job as one on a worker does.
+/// Drives the job to its end. A panic on this thread ends the job like one on a worker.
 fn drive_guarded(
     driver: &mut Driver,
     inbox: &Receiver<Report>,
     env: &dyn Env,
 ) -> Result<(), EngineError> {
-    // A driver that panicked is dropped, so its broken state is never seen.
+    // A driver that panicked is dropped, so its broken state is never used.
     let run = AssertUnwindSafe(|| drive(driver, inbox, env));
     catch_unwind(run).unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
@@ -424,13 +426,13 @@ fn drive(driver: &mut Driver, inbox: &Receiver<Report>, env: &dyn Env) -> Result
         match report {
             Ok(report) => driver.handle(report, env.now_ns()),
             Err(RecvTimeoutError::Timeout) => {}
-            // The handle and all tasklets are gone: nobody is left to end this query otherwise.
+            // The handle and all tasklets are gone, so nothing else can end this query.
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-/// How a job ended, once it has, and the bell for those who wait for it.
+/// How a job ended, with the condition variable for those who wait for it.
 type Outcome = (Mutex<Option<Result<(), EngineError>>>, Condvar);
 
 /// A started job. Dropping it stops the job at the next epoch and waits for its threads.
@@ -444,34 +446,34 @@ pub struct Running {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How often a wait looks whether it should be given up.
+/// How often a waiting call checks whether to give up.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Running {
-    /// What the user should know of the cores: that pinned workers share one, or that workers are
-    /// not pinned because none is free.
+    /// A notice about cores: pinned workers share one, or workers are not pinned because none is
+    /// free.
     pub fn core_notice(&self) -> Option<&str> {
         self.core_notice.as_deref()
     }
 
-    /// What the driver is at.
+    /// What the driver is doing.
     pub fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Asks for an end at the next epoch, without waiting for it.
+    /// Requests a stop at the next epoch without waiting for it.
     pub fn request_stop(&self) {
         drop(self.reports.send(Report::Stop));
     }
 
-    /// Ends at the next epoch and waits for it.
+    /// Stops at the next epoch and waits for the end.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.request_stop();
         self.refuse_own_thread()?;
         self.wait(None).unwrap_or(Ok(()))
     }
 
-    /// A thread of the job that waits for the job would wait for itself.
+    /// Returns an error on a thread of the job, which would wait for itself.
     fn refuse_own_thread(&self) -> Result<(), EngineError> {
         if !self.is_own_thread() {
             return Ok(());
@@ -487,13 +489,13 @@ impl Running {
         self.own.contains(&std::thread::current().id())
     }
 
-    /// Blocks until all that was there at the call has been processed and committed.
+    /// Blocks until all data that was available at the call is processed and committed.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.process_all_unless(|| None)
     }
 
-    /// Does the work of [`process_all_available`](Self::process_all_available) until `give_up`,
-    /// which is called every so often, has a reason not to.
+    /// Like [`process_all_available`](Self::process_all_available), but calls `give_up` regularly
+    /// and returns its error if there is one.
     pub fn process_all_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,
@@ -516,7 +518,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end until `give_up`, which is called every so often, has a reason not to.
+    /// Waits for the end, but calls `give_up` regularly and returns its error if there is one.
     pub fn wait_unless(
         &self,
         mut give_up: impl FnMut() -> Option<EngineError>,
@@ -532,7 +534,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end, at most `timeout`; `None` if it has not come by then.
+    /// Waits for the end for at most `timeout`; `None` if the job is still running.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), EngineError>> {
         let (slot, changed) = &*self.outcome;
         let guard = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -558,7 +560,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.request_stop();
         if self.is_own_thread() {
-            // An operator has dropped it: the job's threads end by themselves.
+            // Dropped by an operator: the job's threads end by themselves.
             return;
         }
         let thread = self.thread.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();

@@ -1,8 +1,7 @@
-//! Which of 256 key groups a key belongs to, and which instance owns a group.
+//! Key groups: which of the 256 groups a key belongs to, and which instance owns a group.
 //!
-//! State is kept by group, so that a query restarts with another parallelism. The hash is part
-//! of the checkpoint format: it is fixed here, does not depend on the machine, and a test pins
-//! its values.
+//! State is stored by key group, so that a query can restart with another parallelism. The hash is
+//! part of the checkpoint format: it is the same on every machine, and a test pins its values.
 
 use std::hash::{Hash, Hasher};
 
@@ -17,7 +16,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// [`hash_bytes`] of two words and what follows them, without their being put together.
+/// [`hash_bytes`] of two words followed by bytes, without concatenating them.
 #[inline]
 pub fn hash_behind(words: [u64; 2], rest: &[u8]) -> u64 {
     let mut hasher = FixedHasher::default();
@@ -26,7 +25,7 @@ pub fn hash_behind(words: [u64; 2], rest: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The group of a hash: its top 8 bits, which the tables below do not use for their buckets.
+/// The key group of a hash: its top 8 bits, which hash tables do not use to choose a bucket.
 #[inline]
 pub fn group_of(hash: u64) -> u64 {
     hash >> 56
@@ -38,7 +37,7 @@ pub fn instance_of(hash: u64, instances: usize) -> usize {
     (group_of(hash) * instances as u64 / KEY_GROUPS) as usize
 }
 
-/// The group hash of any key.
+/// The hash of a key, from which its key group follows.
 #[inline]
 pub fn hash_key<K: Hash + ?Sized>(key: &K) -> u64 {
     let mut hasher = FixedHasher::default();
@@ -49,7 +48,7 @@ pub fn hash_key<K: Hash + ?Sized>(key: &K) -> u64 {
 const K0: u64 = 0xA076_1D64_78BD_642F;
 const K1: u64 = 0xE703_7ED1_A0B4_28DB;
 
-/// [`hash_bytes`] as a standard hasher; also builds hash tables.
+/// [`hash_bytes`] as a standard hasher, also used by hash tables.
 #[derive(Clone, Debug)]
 pub struct FixedHasher(u64);
 
@@ -65,8 +64,8 @@ fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// The bytes of a word that is not whole, the others zero. Read in pieces that were written as
-/// wholes: through a buffer of its own the processor would wait for each byte.
+/// The last, incomplete word, padded with zeros. It is read in pieces of the sizes in which it was
+/// written: going through a buffer would make the processor wait for each byte.
 #[inline]
 fn tail(bytes: &[u8], length: usize) -> u64 {
     let rest = &bytes[bytes.len() - length..];
@@ -85,7 +84,7 @@ fn tail(bytes: &[u8], length: usize) -> u64 {
 }
 
 impl FixedHasher {
-    /// Takes in bytes that stand behind `before` others.
+    /// Hashes bytes that follow `before` earlier bytes.
     #[inline]
     fn write_behind(&mut self, before: usize, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
@@ -96,7 +95,7 @@ impl FixedHasher {
             self.0 = fold(self.0 ^ word, K0);
         }
         let word = tail(bytes, chunks.remainder().len());
-        // The length goes in too, so that a trailing zero byte counts.
+        // The length is hashed too, so that a trailing zero byte counts.
         self.0 = fold(self.0 ^ word, K0 ^ (before + bytes.len()) as u64);
     }
 }

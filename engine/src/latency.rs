@@ -1,8 +1,8 @@
-//! Latency from ingest to sink, recorded where records leave.
+//! Latency from ingest to sink, recorded when records leave the query.
 //!
-//! A sink notes the ingest time of each record as it takes it and stamps the whole drain with
-//! one clock read once the output is really out. Histograms change hands at markers, so nothing
-//! is shared while records flow.
+//! A sink notes the ingest time of each record and, once the output is really written, records the
+//! latency of the whole drain with one clock read. Histograms are handed over at markers, so
+//! nothing is shared while records flow.
 
 use crate::event::UNTIMED;
 use crate::seam::Env;
@@ -11,14 +11,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Longest latency that is told apart: one hour. What is longer is recorded as this.
+/// The longest latency that is recorded: one hour. Longer ones count as this.
 const MAX_NS: u64 = 3_600_000_000_000;
-/// Records between two clock reads within one long drain.
+/// Number of records between two clock reads within a long drain.
 const STAMP_EVERY: usize = 1024;
 
 /// Intervals that wait to be merged before a sink merges them itself.
 const MOST_WAITING: usize = 256;
-/// Emptied histograms that wait for sinks at most.
+/// Maximum number of empty histograms kept for sinks.
 const SPARES: usize = 8;
 
 /// An empty histogram of nanoseconds, three significant digits.
@@ -26,17 +26,17 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, MAX_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }
 
-/// What a sink has of one interval.
+/// The measurements of one sink in one interval.
 struct Full {
     rows: u64,
     latencies: Box<Histogram<u64>>,
     slowest: Option<Stall>,
 }
 
-/// A histogram that is empty again.
+/// An empty histogram for reuse.
 type Spare = Box<Histogram<u64>>;
 
-/// Of an interval's slowest records, those that are kept.
+/// Number of slowest records kept per interval.
 const SLOWEST: usize = 3;
 
 struct Shared {
@@ -45,10 +45,10 @@ struct Shared {
     epoch: Histogram<u64>,
     /// Before that.
     total: Histogram<u64>,
-    /// All rows in the same times, those without a latency too.
+    /// All rows in the same period, including those without a latency.
     epoch_rows: u64,
     total_rows: u64,
-    /// The slowest records since the last [`Latency::take_epoch`], and before that; slowest first.
+    /// The slowest records since the last [`Latency::take_epoch`], and before it; slowest first.
     slowest: Vec<Stall>,
     slowest_before: Vec<Stall>,
 }
@@ -68,8 +68,7 @@ fn keep_slowest(all: &mut Vec<Stall>, stall: Stall) {
     all.truncate(SLOWEST);
 }
 
-/// A query's latency. Sinks hand their histograms over at markers by a swap; whoever asks merges
-/// them.
+/// The latency of a query. Sinks hand their histograms over at markers; readers merge them.
 #[derive(Clone)]
 pub struct Latency {
     shared: Arc<Mutex<Shared>>,
@@ -113,13 +112,13 @@ pub struct Percentiles {
     pub max: u64,
 }
 
-/// What has left in an epoch.
+/// What a query emitted in an epoch.
 pub struct EpochLatency {
     /// All rows.
     pub rows: u64,
-    /// Of those that a record caused.
+    /// Latency of the rows that a record caused.
     pub latency: Percentiles,
-    /// The slowest, slowest first.
+    /// The slowest rows, slowest first.
     pub slowest: Vec<Stall>,
 }
 
@@ -186,20 +185,20 @@ impl Latency {
         Percentiles::of(&all)
     }
 
-    /// The slowest records up to there, slowest first, and why they were slow; at most one of each
-    /// sink and epoch, and none that took less than 100 us.
+    /// The slowest records up to that marker, slowest first, with the causes. At most one per sink
+    /// and epoch, none faster than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.merged().slowest()
     }
 
-    /// Rows that have left up to there: of those that no single record caused, as of a window that is
-    /// over, there is no latency.
+    /// Number of rows emitted up to that marker, including rows without a latency, such as results
+    /// of a closed window.
     pub fn rows(&self) -> u64 {
         let shared = self.merged();
         shared.total_rows + shared.epoch_rows
     }
 
-    /// What has left since the last call.
+    /// What was emitted since the last call.
     pub fn take_epoch(&self) -> EpochLatency {
         let mut guard = self.merged();
         let shared = &mut *guard;
@@ -212,7 +211,7 @@ impl Latency {
         EpochLatency { rows, latency, slowest: std::mem::take(&mut shared.slowest) }
     }
 
-    /// Forgets what was recorded so far: the warm-up's end.
+    /// Discards the latencies recorded so far, for example after a warm-up.
     pub fn reset(&self) {
         let mut shared = self.merged();
         shared.epoch.reset();
@@ -230,17 +229,17 @@ pub struct LatencyRecorder {
     interval: Box<Histogram<u64>>,
     /// Rows since the last marker.
     rows: u64,
-    /// Ingest times, and how many records in a row have each: all of one read have the same.
+    /// Runs of equal ingest times with their lengths: all records of one read have the same.
     pending: Vec<(u64, u64)>,
     /// Records in `pending`.
     noted: usize,
-    /// A record that takes longer is to be explained.
+    /// A record slower than this is explained.
     slowest_ns: u64,
 }
 
 impl LatencyRecorder {
-    /// A record with this ingest time was taken and will be out at the next stamp. What is
-    /// pending is bounded by what the sink buffers.
+    /// Adds a record that the sink has taken and not written yet. The number of pending records is
+    /// bounded by the sink's buffer.
     #[inline]
     pub fn note(&mut self, ingest_ns: u64) {
         self.rows += 1;
@@ -254,7 +253,7 @@ impl LatencyRecorder {
         }
     }
 
-    /// A record with this ingest time is out already; a long drain is stamped now and then.
+    /// Records a record that is already written. A long drain reads the clock from time to time.
     #[inline]
     pub fn note_out(&mut self, ingest_ns: u64) {
         if self.noted >= STAMP_EVERY {
@@ -263,7 +262,7 @@ impl LatencyRecorder {
         self.note(ingest_ns);
     }
 
-    /// All noted records are out now.
+    /// Records all pending records as written now.
     #[inline]
     pub fn stamp(&mut self) {
         if self.pending.is_empty() {
@@ -283,14 +282,14 @@ impl LatencyRecorder {
         }
     }
 
-    /// Hands this interval's latencies over: at a marker, and at the end.
+    /// Hands the histograms of this interval over. Call this at a marker and at the end.
     pub fn publish(&mut self) {
         if self.rows == 0 {
             return;
         }
         let empty = self.query.spare.1.try_recv().unwrap_or_else(|_| Box::new(histogram()));
         let latencies = std::mem::replace(&mut self.interval, empty);
-        // One that is half as slow is no news in the next interval.
+        // In the next interval a record must be at least half as slow to be explained.
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver is in the same query.
         let rows = std::mem::take(&mut self.rows);

@@ -1,10 +1,10 @@
-//! The Millstream runtime: pinned workers that run tasklets, joined by lock-free rings, with
-//! epoch markers that travel among the records.
+//! The Millstream runtime: pinned workers run tasklets that are joined by lock-free rings. Epoch
+//! markers travel through the rings among the records.
 //!
-//! It knows nothing of rows, SQL, files or what sockets carry; those live in `millstream`.
-//! Start at [`job::Job`] (what is run), [`tasklet`] (what a worker steps), [`stage`] (what a
-//! record is pushed through), [`driver`] (who decides the epochs) and [`checkpoint`] (what
-//! survives).
+//! The runtime knows nothing of rows, SQL, files or the contents of sockets; those live in the
+//! crate `millstream`. Start at [`job::Job`] (what is run), [`tasklet`] (what a worker steps),
+//! [`stage`] (what a record is pushed through), [`driver`] (what decides the epochs) and
+//! [`checkpoint`] (what a restart resumes from).
 
 pub mod capture;
 pub mod checkpoint;

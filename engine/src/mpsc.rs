@@ -1,4 +1,4 @@
-//! A bounded queue of many producers and one consumer, for inputs that several threads push into.
+//! A bounded multi-producer single-consumer queue, for inputs that several threads push into.
 //!
 //! *Promise.* No call blocks or allocates. A full queue gives the value back. Values of one
 //! producer are popped in the order in which it pushed them.
@@ -8,9 +8,9 @@
 //! producer claims an index by a compare-and-swap of the tail, writes the value and then the stamp.
 //! The consumer pops an index when its stamp says so, and stamps the slot for the next lap.
 //!
-//! *A producer that is descheduled* between its claim and its stamp hides the values behind its
-//! own. The consumer sees an empty queue then and never waits: the producer must wake it after the
-//! push has returned, as after any other.
+//! *A producer that is descheduled* between its claim and its stamp hides the values after its own.
+//! The consumer then sees an empty queue and does not wait; the producer must wake it after the
+//! push returns, as after any push.
 //!
 //! *Threads.* The producing half can be cloned and shared; one thread pops.
 

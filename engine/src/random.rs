@@ -1,4 +1,4 @@
-//! Random numbers from a seed, for the simulated world and for generated data.
+//! Seeded random numbers, for simulation and generated data.
 
 /// SplitMix64: a small generator with a fixed sequence per seed (Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]

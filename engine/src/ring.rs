@@ -104,7 +104,7 @@ impl<T> Producer<T> {
         Ok(())
     }
 
-    /// Shows the consumer all that was pushed so far. Returns whether that was anything.
+    /// Makes all pushed values visible to the consumer. Returns whether there were any.
     #[inline]
     pub fn publish(&mut self) -> bool {
         if self.published == self.next {
@@ -117,7 +117,7 @@ impl<T> Producer<T> {
         true
     }
 
-    /// Whether the consumer is gone; what is pushed now is dropped with the ring.
+    /// Whether the consumer was dropped. Values pushed from now on are dropped with the ring.
     pub fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
     }
@@ -190,7 +190,7 @@ impl<T> Consumer<T> {
 
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
-        // What was pushed is not lost because its pusher left between two drains.
+        // Values are not lost when their producer is dropped between two drains.
         self.publish();
     }
 }

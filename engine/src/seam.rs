@@ -1,6 +1,6 @@
-//! The determinism seam: everything that can differ between two runs of the same input stands
-//! behind [`Env`]. Production uses [`RealEnv`]; tests run the same tasklets and drivers in a
-//! [`SimEnv`] with a virtual clock, seeded randomness and no threads.
+//! The environment: everything that can differ between two runs of the same input is behind
+//! [`Env`]. Production uses [`RealEnv`]. Tests run the same tasklets and drivers in a [`SimEnv`]
+//! with a virtual clock, seeded randomness and no threads.
 
 use crate::error::EngineError;
 use crate::random::SplitMix;
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The stack of a worker: operators evaluate expressions that are nested a thousand levels deep.
-/// Only what is used of it takes memory.
+/// Stack size of a worker: operators evaluate expressions that are nested a thousand levels deep.
+/// Only the pages in use take memory.
 const WORKER_STACK: usize = 64 << 20;
 
-/// The outside world as the runtime sees it.
+/// Clock, storage, randomness, pollers and threads.
 pub trait Env: Send + Sync {
-    /// Monotonic time, in nanoseconds since some fixed point.
+    /// Monotonic time, in nanoseconds since an arbitrary point.
     fn now_ns(&self) -> u64;
     /// Wall-clock time, in microseconds since 1970-01-01 UTC.
     fn wall_us(&self) -> i64;
@@ -26,19 +26,19 @@ pub trait Env: Send + Sync {
     fn random(&self) -> u64;
     /// Durable files.
     fn storage(&self) -> &dyn Storage;
-    /// Bytes of deltas below which no compaction begins. The simulated world makes it small, so
-    /// that what is rare becomes common.
+    /// Compaction starts only above this many bytes of deltas. The simulation makes it small, so
+    /// that compaction is common there.
     fn compact_above_bytes(&self) -> u64 {
         256 << 10
     }
-    /// Keys that an operator takes in one step at most. The simulated world takes few, so that much
-    /// comes between the first and the last of what a watermark lets go.
+    /// Maximum number of keys that an operator processes in one step. The simulation makes it
+    /// small, so that other events happen between the keys that a watermark expires.
     fn most_keys_a_step(&self) -> usize {
         usize::MAX
     }
     /// Gives the pages of freed memory back to the system, where that is possible.
     fn release_memory(&self) {}
-    /// A worker's sleeping place: a poll for its sockets, and the waker that ends its sleep.
+    /// Creates what a worker blocks on: a poll for its sockets, and the waker that interrupts it.
     fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
     fn spawn(
@@ -108,7 +108,7 @@ impl Env for RealEnv {
     }
 }
 
-/// A world with a clock that moves when told, and randomness from a seed.
+/// A simulated environment: a virtual clock and seeded randomness.
 pub struct SimEnv {
     now_ns: AtomicU64,
     random: Mutex<SplitMix>,
@@ -116,7 +116,7 @@ pub struct SimEnv {
 }
 
 impl SimEnv {
-    /// A world whose whole behaviour follows from `seed`.
+    /// A simulated environment whose behaviour depends on `seed` alone.
     pub fn new(seed: u64) -> Self {
         Self {
             now_ns: AtomicU64::new(1),
@@ -125,12 +125,12 @@ impl SimEnv {
         }
     }
 
-    /// Its file system, to break things in.
+    /// The simulated file system, into which tests inject faults.
     pub fn sim_storage(&self) -> &SimStorage {
         &self.storage
     }
 
-    /// Moves the clock on.
+    /// Advances the clock.
     pub fn advance(&self, by_ns: u64) {
         self.now_ns.fetch_add(by_ns, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ use crate::wake::Waker;
 use crate::worker::guard;
 use crossbeam_channel::Receiver;
 
-/// Steps after which a run is said to be stuck.
+/// Steps after which a run counts as stuck.
 const MAX_STEPS: u64 = 20_000_000;
 /// The clock's longest jump, in nanoseconds.
 const MAX_JUMP_NS: u64 = 3_000_000;
@@ -31,7 +31,7 @@ pub(crate) fn run(
         guard(tasklet, |tasklet| tasklet.attach(&mut io))?;
     }
     for _ in 0..MAX_STEPS {
-        // The driver is one more player; it also hears at most one thing at a time.
+        // The driver is one more participant, and handles at most one report per turn.
         let pick = dice.below(tasklets.len() as u64 + 1) as usize;
         if pick == tasklets.len() {
             if let Tick::Finished(result) = driver.tick(world.now_ns()) {

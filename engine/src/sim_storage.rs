@@ -1,6 +1,6 @@
-//! A file system in memory that does what real ones do to those who trust them too much: it
-//! crashes between any two operations, keeps only some of what was not synced, tears writes,
-//! fails an fsync and fills up. All of it follows from a seed.
+//! A simulated file system in memory with the faults of real ones: it crashes between any two
+//! operations, loses writes that were not synced, tears writes, fails an fsync and fills up. A seed
+//! determines all faults.
 
 use crate::random::SplitMix;
 use crate::storage::{Storage, StorageLock};
@@ -9,24 +9,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What goes wrong, once.
+/// A fault, injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The machine stops; operations fail until [`SimStorage::recover`].
     Crash,
-    /// The next fsync fails, and what it should have made durable never will be.
+    /// The next fsync fails, and the data it should have synced never becomes durable.
     FailSync,
     /// The disk is full: writes fail half-way until [`SimStorage::recover`].
     Full,
 }
 
-/// A bug for the simulation to find: a test of the tester.
+/// A deliberate bug that the simulation must find: a test of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// Syncs of files whose path contains this do nothing.
     SkippedSync(&'static str),
-    /// What has the first in its path becomes durable only after something with the second in
-    /// its path has: an order of writes that is the wrong way round.
+    /// A file with the first text in its path becomes durable only after one with the second:
+    /// writes in the wrong order.
     Late(&'static str, &'static str),
 }
 
@@ -38,7 +38,7 @@ struct Content {
     durable: Vec<u8>,
 }
 
-/// A change of names that no folder sync has made durable yet.
+/// A change of directory entries that no folder sync has made durable yet.
 #[derive(Clone, Debug)]
 enum Change {
     Link(PathBuf, usize),
@@ -106,7 +106,7 @@ fn contains(path: &Path, part: &str) -> bool {
 }
 
 impl State {
-    /// Counts an operation that changes something. Says which fault strikes it.
+    /// Counts a modifying operation. Returns the fault that strikes it.
     fn operation(&mut self) -> io::Result<Option<Fault>> {
         if self.down {
             return Err(down());
@@ -125,7 +125,7 @@ impl State {
         self.names.get(path).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// Changes names, of which the next folder sync makes it durable.
+    /// Changes a directory entry, which the next folder sync makes durable.
     fn change(&mut self, change: Change) {
         change.clone().apply(&mut self.names);
         self.pending.push(change);
@@ -186,7 +186,7 @@ impl State {
             }
             Some(Fault::FailSync) => {
                 self.fault = None;
-                // The pages are clean now: the next sync would find nothing to write.
+                // As on Linux, the pages are clean now: another sync would find nothing to write.
                 return Err(io::Error::other("simulated: fsync failed"));
             }
             Some(Fault::Full) | None => {}
@@ -237,7 +237,7 @@ impl SimStorage {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Lets something go wrong at the first operation that fits after `operations` more.
+    /// Injects a fault at the first suitable operation after `operations` more.
     pub fn fault_after(&self, operations: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations + operations, fault));
@@ -248,12 +248,12 @@ impl SimStorage {
         self.state().planted = Some(bug);
     }
 
-    /// Operations so far that changed something.
+    /// Number of modifying operations so far.
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// The power fails: what was not synced is kept, torn or gone, as the dice say.
+    /// Simulates a power failure: the seed decides whether unsynced data is kept, torn or lost.
     pub fn power_failure(&self) {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -297,7 +297,7 @@ impl SimStorage {
         (state.fault, state.down, state.full) = (None, false, false);
     }
 
-    /// Changes a file behind everyone's back, durably: for tests of damage.
+    /// Changes a file's durable content directly, for tests of damage.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let mut state = self.state();
         let content = state.find(path)?;

@@ -1,32 +1,32 @@
 //! A hash table that grows and shrinks by one small table at a time.
 //!
-//! A table that doubles moves all it has at once, which takes tens of milliseconds for a million
-//! entries, in which no record goes on. Here an entry lies in one of many small tables. Whenever there
-//! are 400 more entries, the next small table in turn is split in two (linear hashing): that moves
-//! at most a thousand entries, however many there are, and no two splits come together. When three
+//! A table that doubles moves all its entries at once. For a million entries that takes tens of
+//! milliseconds, in which no record is processed. Here entries are spread over many small tables.
+//! Every 400 insertions the next small table in order is split in two (linear hashing). A split
+//! moves at most a thousand entries, whatever the size, and never two splits happen in one insert. When three
 //! quarters of the entries are gone, the small tables are joined again in the opposite order, one
 //! with every [`JOIN`] removals.
 //!
-//! *Hashes.* The small table is chosen by the bits from 32 on. It goes by the lowest and the highest
-//! bits itself.
+//! *Hashes.* Bits 32 and up choose the small table, which itself uses the lowest and the highest
+//! bits.
 
 use hashbrown::HashTable;
 
-/// Entries of a small table, on average, where all of them have been split equally often. One that is
-/// next to be split has twice as many.
+/// Average number of entries of a small table when all have been split equally often. The next
+/// table to be split has twice as many.
 const FILL: usize = 400;
 /// Entries of a small table, on average, below which the last one is joined to the one that it was
 /// split from.
 const JOIN: usize = FILL / 4;
-/// Entries that a small table has room for at first: what [`FILL`] may be by chance, in 512 buckets.
-/// They double once before it is split.
+/// Initial capacity of a small table: [`FILL`] entries with their variance, in 512 buckets. It
+/// doubles once before the table is split.
 const ROOM: usize = 448;
 
-/// The table. Like [`HashTable`] it is told the hash, and what is equal.
+/// The table. Like [`HashTable`], it takes the hash and the comparison from the caller.
 #[derive(Debug)]
 pub struct SplitTable<T> {
     tables: Vec<HashTable<T>>,
-    /// The least power of two that is no less than the number of tables, less one.
+    /// The smallest power of two that is at least the number of tables, minus one.
     mask: usize,
     len: usize,
 }
@@ -43,7 +43,7 @@ fn bits(hash: u64) -> usize {
 }
 
 impl<T> SplitTable<T> {
-    /// Which small table has a hash.
+    /// The index of the small table that holds a hash.
     #[inline]
     fn table(&self, hash: u64) -> usize {
         self.table_of(bits(hash))
@@ -52,24 +52,24 @@ impl<T> SplitTable<T> {
     #[inline]
     fn table_of(&self, bits: usize) -> usize {
         let at = bits & self.mask;
-        // In this turn that one has not come yet.
+        // This table has not been split in the current round yet.
         if at < self.tables.len() { at } else { at & (self.mask >> 1) }
     }
 
-    /// The entry of this hash that is the one.
+    /// Finds the entry with this hash for which `is_it` is true.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
         self.tables[self.table(hash)].find(hash, is_it)
     }
 
-    /// The same, to be changed.
+    /// Like [`find`](Self::find), mutable.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         let table = self.table(hash);
         self.tables[table].find_mut(hash, is_it)
     }
 
-    /// Adds an entry that is not there. `hash_of` gives the hash of any entry.
+    /// Inserts an entry that is not in the table. `hash_of` returns the hash of any entry.
     pub fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> &mut T {
         if self.len >= self.tables.len() * FILL {
             self.split(&hash_of);
@@ -79,7 +79,7 @@ impl<T> SplitTable<T> {
         self.tables[table].insert_unique(hash, entry, hash_of).into_mut()
     }
 
-    /// Takes the entry of this hash that is the one. `hash_of` gives the hash of any entry.
+    /// Removes the entry with this hash for which `is_it` is true. `hash_of` gives the hash of any entry.
     pub fn remove(
         &mut self,
         hash: u64,
@@ -104,17 +104,17 @@ impl<T> SplitTable<T> {
         }
     }
 
-    /// Entries.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Splits the next one in turn.
+    /// Splits the next table in order.
     #[cold]
     fn split(&mut self, hash_of: &impl Fn(&T) -> u64) {
         let new = self.tables.len();

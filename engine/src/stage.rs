@@ -1,4 +1,5 @@
-//! What a record is pushed through: operators fused into a chain by owning what comes after.
+//! Stages: operators fused into a chain, each of which owns the next one. Records are pushed
+//! through a chain.
 //!
 //! A chain is a call, not a queue. Typed streams nest stages by value, so the compiler sees the
 //! whole chain; tables box them. Control (`ready`, `marker`, `settle` …) goes down the same
@@ -13,25 +14,24 @@ use crate::wake::Waker;
 /// What is left to do in a chain after [`Stage::settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Settled {
-    /// Nothing: all that was pushed is out.
+    /// Nothing: everything that was pushed has left the chain.
     Clear,
-    /// Nothing but records that are put together as long as more are there at once: they go in the
-    /// drain that brings none, and before a marker.
+    /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
+    /// drain without a record, and before a marker.
     Held,
-    /// There was more of our own work when it began, all of it of the next epoch: markers have been
-    /// passed on. With a watermark that moves all the time there may always be some.
+    /// Only work of the next epoch is left; markers have been passed on. With a watermark that
+    /// advances all the time there may always be some.
     Trailing,
-    /// More of our own work; call again soon.
+    /// There is more work; call again soon.
     More,
-    /// Something that another side must make room for; a wake-up will follow.
+    /// The chain waits for another thread to make room, which will wake this worker.
     Blocked,
 }
 
 impl Settled {
-    /// Of a stage with a chain below: whether it holds a marker back, and whether it owes something
-    /// of the next epoch, or owed it when it began though it is done now: what was done then is
-    /// behind the marker, and whoever waits for the end of the epoch before must know. It owes until
-    /// it could say so.
+    /// Combines the status of the chain below with that of a stage. `holds_marker`: the stage has
+    /// not passed the marker on yet. `owes`: the stage has emitted, or will emit, results after the
+    /// marker, and the driver does not know it yet; reset once reported.
     pub fn over(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
         let own = match (holds_marker, *owes) {
             (true, _) => Self::More,
@@ -46,9 +46,9 @@ impl Settled {
     }
 }
 
-/// What a worker offers to stages that own sockets.
+/// What a worker provides to stages that own sockets.
 pub struct Io<'a> {
-    /// Where to register sockets; `None` under simulation.
+    /// Where to register sockets; `None` in simulation.
     pub registry: Option<&'a mio::Registry>,
     /// The worker that will run the stage.
     pub waker: &'a Waker,
@@ -56,40 +56,40 @@ pub struct Io<'a> {
 }
 
 impl Io<'_> {
-    /// A token that no other socket of this worker has.
+    /// A token that is unique on this worker.
     pub fn token(&mut self) -> mio::Token {
         *self.next_token += 1;
         mio::Token(*self.next_token - 1)
     }
 }
 
-/// The control side of a stage. Every method must be passed on to the stages below.
+/// The control side of a stage. Every method must be forwarded to the stages below.
 pub trait Stage: Send {
     /// Called once, on the worker's thread, before anything else.
     fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
         Ok(())
     }
 
-    /// Whether one more record can be taken. A caller must not push when this is false, so what
-    /// a stage holds back is bounded by the expansion of one record.
+    /// Whether the stage can take a record. Callers must not push while this is false, so a stage
+    /// buffers at most the expansion of one record.
     fn ready(&mut self) -> bool;
 
-    /// Event time has advanced to `micros` since 1970.
+    /// Event time has advanced to `micros`, in microseconds since 1970.
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError>;
 
-    /// The epoch ends here: snapshot, emit what is due at an epoch, pass the marker on. Work that
-    /// does not fit in one bounded step is left to [`settle`](Self::settle), during which
+    /// The epoch ends: snapshot the state, emit what is due, pass the marker on. Work that exceeds
+    /// one bounded step is left to [`settle`](Self::settle); until it is done
     /// [`ready`](Self::ready) is false.
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 
-    /// Nothing follows.
+    /// The input has ended.
     fn end(&mut self) -> Result<(), EngineError>;
 
-    /// Ends a drain: publish rings, write sockets, do a bounded piece of pending work.
+    /// Ends a drain: publishes rings, writes sockets, does a bounded amount of pending work.
     fn settle(&mut self) -> Result<Settled, EngineError>;
 
-    /// When, on the clock of the world that it runs in, it wants to be settled although nothing has
-    /// come: the next of its timers.
+    /// The time of the stage's next timer, on the environment's monotonic clock, at which it must
+    /// be settled even without records.
     #[inline]
     fn due_ns(&self) -> Option<u64> {
         None
@@ -102,7 +102,7 @@ pub trait Push<T>: Stage {
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError>;
 }
 
-/// Passes the control side of a stage on to the stage in the named field, unchanged.
+/// Forwards the control side of a stage, unchanged, to the stage in a field.
 #[macro_export]
 macro_rules! pass_control {
     ($field:ident) => {

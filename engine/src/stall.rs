@@ -1,38 +1,38 @@
-//! Why the slowest records were slow.
+//! The stall recorder: why the slowest records were slow.
 //!
-//! A worker keeps the last of its long rounds and sleeps, each with what was done in it and what the
-//! system did to the thread meanwhile. When a sink stamps a record that is the slowest of its
-//! interval so far, the time from its ingest to its result is laid over those: what is covered by a
-//! sleep was waited for a wake-up, what is covered by a round that passed a marker on went into the
-//! epoch, and so on. What nothing covers happened before the record came to this worker.
+//! A worker remembers its recent long rounds and sleeps, each with what happened in it and what the
+//! system did to the thread. When a sink records the slowest record of an interval so far, the time
+//! from its ingest to its result is compared with those. Time covered by a sleep was spent waiting
+//! for a wake-up, time covered by a round that passed a marker was spent on the epoch, and so on.
+//! Time that nothing covers was spent before this worker.
 //!
-//! *Off the core.* What a long round took beyond the processor time that the thread used meanwhile it
-//! was not running. If the system counts a switch that it did not want, another thread had the core; if
-//! it counts one that it wanted, a call waited; if it counts none, the thread never left its core and the
-//! core itself stood still: the hypervisor had it (on Linux, where steal is taken out of processor time:
-//! `CONFIG_PARAVIRT_TIME_ACCOUNTING`; elsewhere that counts as work).
+//! *Off the core.* A thread was off its core for the part of a long round that exceeds its
+//! processor time. If the system counts an involuntary switch, another thread had the core. If it
+//! counts a voluntary one, a system call blocked. If it counts none, the thread stayed on its core
+//! and the hypervisor had the core. The last needs Linux with `CONFIG_PARAVIRT_TIME_ACCOUNTING`,
+//! which excludes steal from processor time; elsewhere such time counts as work.
 //!
-//! *Cost.* One clock read a round of the worker, which is up to [`STEP_BUDGET`] records a tasklet, and
-//! one in eight rounds where these are over in no time. The system is asked (`getrusage` and the thread's
-//! clock, 0.8 us) after rounds of more than 20 us only, and for the thread's clock before a sleep.
+//! *Cost.* One clock read per round of the worker (up to [`STEP_BUDGET`] records per tasklet), or
+//! per eight rounds if they are short. `getrusage` and the thread's clock (0.8 us together) are
+//! read only after rounds longer than 20 us, and the thread's clock before a sleep.
 //!
-//! *Threads.* Each worker has its own, reached through a thread-local: a sink knows no worker. Threads
-//! without one, as under simulation, record nothing.
+//! *Threads.* Each worker has its own recorder in a thread-local, because a sink does not know its
+//! worker. Threads without one, as in simulation, record nothing.
 //!
 //! [`STEP_BUDGET`]: crate::worker::STEP_BUDGET
 
 use std::cell::{Cell, RefCell};
 
-/// Rounds and sleeps that are remembered.
+/// Number of rounds and sleeps that are remembered.
 const REMEMBERED: usize = 256;
 /// A round that takes longer is remembered.
 pub(crate) const LONG_NS: u64 = 20_000;
-/// A record that takes less long is not worth a question.
+/// Records faster than this are not explained.
 pub(crate) const SLOW_NS: u64 = 100_000;
 
-/// Less time off the core is the clocks' own.
+/// Differences below this are errors of the clocks.
 const OFF_CORE_NS: u64 = 5_000;
-/// A sleep that is over sooner was none.
+/// Shorter sleeps are ignored.
 const SLEPT_NS: u64 = 5_000;
 
 /// What a record waited for.
@@ -41,29 +41,29 @@ const SLEPT_NS: u64 = 5_000;
 pub enum Cause {
     /// The worker was asleep, or being woken.
     LateWake,
-    /// Records before it, in the same drain.
+    /// Earlier records in the same drain, or work on the record itself.
     Drain,
-    /// Windows or keys that the watermark let go.
+    /// Windows or keys that the watermark expired.
     Expiry,
     /// The end of an epoch: its marker, and what goes with it.
     Epoch,
-    /// A sink that could take no more.
+    /// A sink that was full.
     BlockedWrite,
-    /// The system gave the worker's core to another thread.
+    /// The scheduler gave the worker's core to another thread.
     Preempted,
     /// The hypervisor gave the core to another guest, or to itself.
     Stolen,
-    /// A call of the system that waited: for a disk, a page, a lock.
+    /// A blocking system call: a disk, a page, a lock.
     Waited,
-    /// Something before this worker: another worker, or a ring.
+    /// Time before this worker: another worker, or a ring.
     Elsewhere,
 }
 
 impl Cause {
-    /// How many there are.
+    /// Number of causes.
     pub const COUNT: usize = 9;
 
-    /// All of them, in the order of [`Stall::parts_ns`].
+    /// All causes, in the order of [`Stall::parts_ns`].
     pub const ALL: [Self; Self::COUNT] = [
         Self::LateWake,
         Self::Drain,
@@ -76,7 +76,7 @@ impl Cause {
         Self::Elsewhere,
     ];
 
-    /// As people read it.
+    /// The cause in words, for the user.
     pub fn words(self) -> &'static str {
         match self {
             Self::LateWake => "late wake-up",
@@ -95,20 +95,20 @@ impl Cause {
 /// A slow record, explained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stall {
-    /// From its ingest to its result.
+    /// Time from ingest to result, in nanoseconds.
     pub latency_ns: u64,
-    /// When its result was out, on the query's clock.
+    /// When the result was written, on the query's clock, in nanoseconds.
     pub at_ns: u64,
-    /// How much of that each of [`Cause::ALL`] took, in nanoseconds; the sum is the latency.
+    /// The share of each of [`Cause::ALL`], in nanoseconds. The sum is the latency.
     pub parts_ns: [u64; Cause::COUNT],
-    /// Times in those that the system took the core away.
+    /// Involuntary switches in that time.
     pub switches: u64,
-    /// Page faults in those.
+    /// Page faults in that time.
     pub faults: u64,
 }
 
 impl Stall {
-    /// What took most of it.
+    /// The cause of the largest share.
     pub fn cause(&self) -> Cause {
         let most = Cause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
         most.map_or(Cause::Elsewhere, |(cause, _)| cause)
@@ -134,7 +134,7 @@ impl std::fmt::Display for Stall {
     }
 }
 
-/// What was done in a round besides taking records; may be several.
+/// Activities of a round besides taking records; a round may have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Did {
@@ -144,14 +144,14 @@ pub(crate) enum Did {
     Sleep = 8,
 }
 
-/// What the system has done to a thread since its start.
+/// Resource usage of a thread since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
-    /// Its time on a core, where that is known.
+    /// Its processor time, where the system reports it.
     cpu_ns: Option<u64>,
-    /// Switches that it did not want.
+    /// Involuntary context switches.
     switches: u64,
-    /// Those that it did.
+    /// Voluntary context switches.
     waits: u64,
     faults: u64,
 }
@@ -193,7 +193,7 @@ struct Span {
     from_ns: u64,
     to_ns: u64,
     did: u8,
-    /// Of this time it was off its core, and why.
+    /// Time off the core within the span.
     off_ns: u64,
     off: Option<Cause>,
     switches: u64,
@@ -211,20 +211,21 @@ impl Span {
         }
     }
 
-    /// Of so much of it, what it was off its core. When in it that was is not known: as much everywhere.
+    /// The time off the core that falls into an overlap. When it happened is unknown, so it is
+    /// spread evenly.
     fn off_of(&self, overlap_ns: u64) -> u64 {
         let whole_ns = u128::from(self.to_ns - self.from_ns).max(1);
         (u128::from(self.off_ns) * u128::from(overlap_ns) / whole_ns) as u64
     }
 }
 
-/// What the system had done when it was last asked, and what that was asked about.
+/// The resource usage at the last query, and the time it was queried at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
     usage: Usage,
     /// When the processor time was this.
     at_ns: u64,
-    /// Sleeps since then, which are switches that were wanted.
+    /// Sleeps since then, which are voluntary switches.
     sleeps: u64,
 }
 
@@ -281,7 +282,7 @@ fn with(body: impl FnOnce(&mut Recorder)) {
     RECORDER.with_borrow_mut(|recorder| recorder.as_mut().map(body));
 }
 
-/// Makes the calling thread a worker that records.
+/// Installs a recorder on the calling worker thread.
 pub(crate) fn begin(now_ns: u64) {
     begin_asking(now_ns, Usage::now);
 }
@@ -298,13 +299,13 @@ fn begin_asking(now_ns: u64, ask: fn() -> Usage) {
     RECORDER.set(Some(recorder));
 }
 
-/// Something is done in this round.
+/// Records an activity of the current round.
 #[inline]
 pub(crate) fn did(what: Did) {
     DID.set(DID.get() | what as u8);
 }
 
-/// A round begins, and with it the one before ends.
+/// Starts a round and ends the previous one.
 #[inline]
 pub(crate) fn round(now_ns: u64) {
     let did = DID.replace(0);
@@ -316,12 +317,12 @@ pub(crate) fn round(now_ns: u64) {
     });
 }
 
-/// The worker is about to sleep. Asked now, since behind the sleep records wait.
+/// The worker is about to sleep. Usage is read now because records may be waiting after the sleep.
 pub(crate) fn sleeps() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
-/// The worker has slept, and its next round begins.
+/// The worker has slept; its next round starts.
 #[inline]
 pub(crate) fn slept(from_ns: u64, to_ns: u64) {
     // Until the sink can take more, that is.
@@ -330,14 +331,14 @@ pub(crate) fn slept(from_ns: u64, to_ns: u64) {
     with(|recorder| {
         recorder.put(Span { from_ns, to_ns, did, ..Span::default() });
         recorder.round_from_ns = to_ns;
-        // Falling asleep and waking up takes a few microseconds of the processor, which count as if the
-        // round behind had used them: it is said to have been off its core for so much less.
+        // Falling asleep and waking up use a few microseconds of processor time, which would count
+        // for the next round. The baseline is moved by that much.
         recorder.asked.at_ns = to_ns;
         recorder.asked.sleeps += u64::from(to_ns.saturating_sub(from_ns) > SLEPT_NS);
     });
 }
 
-/// A record that came at `ingest_ns` is out only now, and none of the interval was slower.
+/// A record with this ingest time is written only now, slower than any other of the interval.
 #[cold]
 pub(crate) fn slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
@@ -347,7 +348,7 @@ pub(crate) fn slow(ingest_ns: u64, now_ns: u64) {
     });
 }
 
-/// The slowest record of the interval, which ends; `None` if all were quick.
+/// Ends the interval and returns its slowest record; `None` if none was slow.
 pub(crate) fn take() -> Option<Stall> {
     let mut slowest = None;
     with(|recorder| slowest = recorder.slowest.take());
@@ -387,7 +388,7 @@ impl Recorder {
         self.round_from_ns = now_ns;
         let known_ns: u64 = stall.parts_ns.iter().sum();
         let rest_ns = latency_ns.saturating_sub(known_ns);
-        // Rounds that were not long, one after the other, are a drain.
+        // Consecutive short rounds count as one drain.
         let since_ns = self.spans.iter().map(|span| span.to_ns).filter(|to_ns| *to_ns > 0).min();
         let cause = match since_ns {
             Some(since_ns) if since_ns <= ingest_ns && self.was_busy(ingest_ns) => Cause::Drain,
@@ -397,7 +398,7 @@ impl Recorder {
         stall
     }
 
-    /// Whether the worker was awake and at work at a time.
+    /// Whether the worker was running at a time.
     fn was_busy(&self, at_ns: u64) -> bool {
         let asleep = |span: &Span| {
             span.did & Did::Sleep as u8 != 0 && span.from_ns <= at_ns && at_ns < span.to_ns

@@ -1,15 +1,16 @@
-//! Keyed state's way into the checkpoint: changes are noted as they happen and handed over at
-//! the marker by a swap.
+//! The state log of an operator instance: changes of keyed state are recorded as they happen and
+//! handed to the driver at the marker.
 //!
-//! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes
-//! again in the same epoch overwrites its value in place, so that an epoch's delta is as large as
-//! the keys it touched, not as the records it saw, and nothing is left to collect at the marker.
-//! Chunks come back when they are written, so that a steady query allocates none. Those that no
+//! A change is written into a chunk of memory: hash, lengths, key, value. A key that changes again
+//! in the same epoch overwrites its value in place. So an epoch's delta has the size of the keys it
+//! touched, and nothing has to be collected at the marker. Written chunks are returned for reuse,
+//! so a steady query allocates none. Those that no
 //! recent epoch has needed are given back to the system, by the driver.
 //!
-//! *Long values.* One beyond 4 KiB is written once an epoch, at the marker ([`StateLog::write_at`]).
-//! A value that only grows is better kept in parts, entries of their own that are extended while
-//! their epoch lasts ([`StateLog::begin_part`]): then an epoch writes what it added.
+//! *Long values.* A value longer than 4 KiB is written once per epoch, at the marker
+//! ([`StateLog::write_at`]). A value that only grows is better kept in parts, separate entries that
+//! are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
+//! added.
 //!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
@@ -21,61 +22,61 @@ use crate::high_water::HighWater;
 use crate::key_group::{KEY_GROUPS, hash_bytes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Bytes of a chunk; one entry may be longer and then has a chunk of its own.
+/// Bytes of a chunk. A longer entry has a chunk of its own.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks that wait to be used again at most.
+/// Maximum number of free chunks kept for reuse.
 const SPARE_CHUNKS: usize = 256;
-/// Hash, key length, value length, room for the value.
+/// Entry header: hash, key length, value length, capacity for the value.
 const HEAD: usize = 8 + 4 + 4 + 4;
-/// The value length of a key whose state is gone.
+/// The value length of a deleted key.
 const GONE: u32 = u32::MAX;
-/// Values longer than this are written once an epoch, at its marker, and not after each change.
+/// Values longer than this are written once per epoch, at the marker.
 const LONG_BYTES: u32 = if cfg!(test) { 24 } else { 4 << 10 };
-/// The place of a value that is written at the marker.
+/// The offset of a value that will be written at the marker.
 const DEFERRED: u32 = u32::MAX;
-/// Room of a part that begins an epoch, and the most that one gets.
+/// Initial capacity of a part, and the maximum capacity of one.
 const PART_BYTES: usize = 32;
 const PART_BYTES_MAX: usize = 16 << 10;
 
-/// Where a key's last change stands, to be overwritten by its next in the same epoch. One per
-/// key, kept beside its state.
+/// Where the last change of a key was written, so that the next change in the same epoch can
+/// overwrite it. One per key, kept beside its state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Slot {
-    /// The generation that the place belongs to; 0 is none.
+    /// The generation in which it was written; 0 if none.
     generation: u32,
     chunk: u32,
-    /// Where the value length stands, or [`DEFERRED`].
+    /// Offset of the value length, or [`DEFERRED`].
     at: u32,
-    /// The bytes that the value may have there. Outlives the generation, to tell long values.
+    /// Capacity for the value there. Kept across generations, to recognise long values.
     room: u32,
 }
 
-/// When a changed value is to be written.
+/// When a changed value must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteAt {
-    /// After each change.
+    /// Now.
     Once,
     /// At the marker. `first` says that this is the key's first change since it was last written.
     Marker {
-        /// The stage is to remember the key until the marker.
+        /// Whether the stage must remember the key until the marker.
         first: bool,
     },
 }
 
-/// What an instance changed in an epoch.
+/// The changes of an operator instance in an epoch.
 #[derive(Debug)]
 pub struct Changes {
     /// The operator.
     pub operator: usize,
     /// Keys that have state now, in this instance.
     pub rows: u64,
-    /// Keys that were written in this epoch, each once; those that went are not among them.
+    /// Keys written in this epoch, each counted once; deleted keys are not counted.
     pub updated: u64,
-    /// Keys that the watermark let go in this epoch.
+    /// Keys removed in this epoch because the watermark passed them.
     pub removed: u64,
-    /// Records that came too late in this epoch.
+    /// Late records in this epoch.
     pub late: u64,
-    /// Memory that the instance's state takes, in bytes, about.
+    /// Approximate memory of the instance's state, in bytes.
     pub memory_bytes: u64,
     chunks: Vec<Vec<u8>>,
     back: Sender<Vec<u8>>,
@@ -92,8 +93,8 @@ impl Changes {
         (taken, (self.keep.min(SPARE_CHUNKS) * CHUNK_BYTES) as u64)
     }
 
-    /// Calls `apply` with hash, key and value of every change, oldest first, and gives the
-    /// memory back.
+    /// Calls `apply` with hash, key and value of every change, oldest first, then returns the
+    /// chunks for reuse.
     pub fn drain(self, mut apply: impl FnMut(u64, &[u8], Option<&[u8]>)) {
         for mut chunk in self.chunks {
             let mut rest = chunk.as_slice();
@@ -124,7 +125,7 @@ pub struct StateLog {
     operator: usize,
     groups: std::ops::Range<u64>,
     snapshot: Option<Snapshot>,
-    /// Whether changes are kept: the query has a checkpoint.
+    /// Whether changes are recorded: the query has a checkpoint.
     on: bool,
     reports: Sender<Report>,
     chunks: Vec<Vec<u8>>,
@@ -171,26 +172,26 @@ impl StateLog {
         Self { most_keys, ..self }
     }
 
-    /// How many keys the operator takes in a step that would take so many.
+    /// The number of keys to process in one step, at most `wanted`.
     #[inline]
     pub fn step(&self, wanted: usize) -> usize {
         wanted.min(self.most_keys)
     }
 
-    /// Counts so many records that came too late, or windows that one of them came too late for.
+    /// Counts late records, or the windows for which one record is late.
     #[inline]
     pub fn count_late(&mut self, records: u64) {
         self.late += records;
     }
 
-    /// Counts what left without a key of its own.
+    /// Counts a removal that has no key of its own.
     #[inline]
     pub fn count_removed(&mut self) {
         self.removed += 1;
     }
 
-    /// Calls `apply` with hash, key and value of each change of the committed state, oldest
-    /// first; `None` says that a key has no state any more. Works once, before the first change.
+    /// Calls `apply` with hash, key and value of each committed change, oldest first. `None` means
+    /// that the key was deleted. Works once, before the first change.
     pub fn restore(
         &mut self,
         mut apply: impl FnMut(u64, &[u8], Option<&[u8]>) -> Result<(), EngineError>,
@@ -199,33 +200,32 @@ impl StateLog {
         snapshot.read(self.groups.clone(), |key, value| apply(hash_bytes(key), key, value))
     }
 
-    /// Whether changes are kept.
+    /// Whether changes are recorded.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.on
     }
 
-    /// The number of this epoch among those of the log; it is never 0, and wraps.
+    /// The number of this epoch within the log. Never 0; wraps around.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Counts a key that was written, unless it was counted in this epoch, by its slot or by what
-    /// stands for one.
+    /// Counts a written key unless it was counted in this epoch, which `generation` tells.
     #[inline]
     pub fn count_updated(&mut self, generation: &mut u32) {
         self.updated += u64::from(*generation != self.generation);
         *generation = self.generation;
     }
 
-    /// Counts so many rows of a key as written, of which some were counted before in this epoch.
+    /// Counts the rows of a key as written, of which `before` were already counted in this epoch.
     #[inline]
     pub fn recount_updated(&mut self, before: usize, now: usize) {
         self.updated = self.updated + now as u64 - before as u64;
     }
 
-    /// Notes a key's new value. A key counts as written once in an epoch.
+    /// Records a key's new value. A key is counted once per epoch.
     #[inline]
     pub fn put(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         self.updated += u64::from(slot.generation != self.generation);
@@ -234,8 +234,8 @@ impl StateLog {
         slot.generation = self.generation;
     }
 
-    /// When a key's changed value is to be written: a long one at the marker, so that a value that
-    /// grows is not copied with each change.
+    /// When a changed value must be written. A long value is written at the marker, so that a
+    /// growing value is not copied at every change.
     #[inline]
     pub fn write_at(&mut self, slot: &mut Slot) -> WriteAt {
         if slot.room <= LONG_BYTES || !self.on {
@@ -246,8 +246,8 @@ impl StateLog {
         WriteAt::Marker { first }
     }
 
-    /// The same for what is written by [`put`](Self::put). A value that is written at the marker, by
-    /// [`write`](Self::write), is counted here.
+    /// Like [`write_at`](Self::write_at), for values written by [`put`](Self::put). A value that is
+    /// deferred to the marker is counted here, and must then be written by [`write`](Self::write).
     #[inline]
     pub fn put_at(&mut self, slot: &mut Slot) -> WriteAt {
         let changed = slot.generation == self.generation;
@@ -258,8 +258,8 @@ impl StateLog {
         at
     }
 
-    /// Appends to the value that [`begin_part`](Self::begin_part) began. If that value has no room
-    /// left, or belongs to another epoch, this changes nothing and returns false.
+    /// Appends to the value that [`begin_part`](Self::begin_part) started. Returns false, and
+    /// changes nothing, if the value has no capacity left or belongs to another epoch.
     #[inline]
     pub fn extend_part(&mut self, slot: &Slot, bytes: &[u8]) -> bool {
         if slot.generation != self.generation || slot.at == DEFERRED || !self.on {
@@ -279,8 +279,8 @@ impl StateLog {
         true
     }
 
-    /// Writes an entry that does not count as a row of state, with room to be extended: twice the
-    /// room of the part before it in this epoch, whose slot is given.
+    /// Writes an entry that is not counted as a row, with capacity to be extended: twice that of
+    /// the previous part in this epoch, whose slot is given.
     pub fn begin_part(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
             return;
@@ -290,7 +290,7 @@ impl StateLog {
         *slot = self.append(hash, key, Some(value), room);
     }
 
-    /// The same as [`put`](Self::put) for what does not count as a row of state.
+    /// Like [`put`](Self::put), without counting a row.
     #[inline]
     pub fn write(&mut self, slot: &mut Slot, hash: u64, key: &[u8], value: &[u8]) {
         if !self.on {
@@ -306,21 +306,21 @@ impl StateLog {
             chunk[key_and_value..key_and_value + value.len()].copy_from_slice(value);
             return;
         }
-        // A value that has outgrown its room will do so again: its versions take at most four times
-        // its last length together.
+        // A value that has outgrown its capacity will do so again. All its versions together take
+        // at most four times its final length.
         let outgrown = in_epoch && slot.room > 0;
         let room = if outgrown { value.len() * 2 } else { value.len() };
         *slot = self.append(hash, key, Some(value), room);
     }
 
-    /// Notes that a key has no state any more. Its slot is one of no change from here on: what it
-    /// has again in this epoch must not be written where it stood before this.
+    /// Records that a key was deleted. Its slot is reset: a later value in this epoch must not be
+    /// written where it stood before the deletion.
     pub fn delete(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
         self.removed += 1;
         self.erase(slot, hash, key);
     }
 
-    /// The same for what does not count as a row of state.
+    /// Like [`delete`](Self::delete), without counting a row.
     pub fn erase(&mut self, slot: &mut Slot, hash: u64, key: &[u8]) {
         *slot = Slot::default();
         if self.on {
@@ -352,7 +352,7 @@ impl StateLog {
         Slot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
     }
 
-    /// Hands the epoch's changes over. To be called at the marker, before it is passed on.
+    /// Hands the changes of the epoch to the driver. Call this at the marker, before passing it on.
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
         self.needed.note(self.chunks.len());
         let keep = self.needed.epoch(0);

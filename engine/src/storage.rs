@@ -1,41 +1,40 @@
-//! Files: the storage side of the determinism seam.
+//! Storage: the file operations of the environment.
 //!
-//! The primitives are those of a file system, so that the simulated one can crash, tear and
-//! forget between any two of them. [`Storage::write_durable`] is the only way in which logs and
-//! state are written: whole, under a temporary name, fsync, rename, fsync of the folder. A failed
-//! fsync is an error that must end the query; it is never tried again, since the kernel may have
-//! dropped the pages it failed to write.
+//! The primitives are those of a file system, so that the simulated storage can crash, tear and
+//! lose writes between any two of them. Logs and state are written only with
+//! [`Storage::write_durable`]: under a temporary name, fsync, rename, fsync of the folder. A failed
+//! fsync must end the query and is never retried, because the kernel may have dropped the pages.
 //!
-//! *Limits.* Memory maps are not behind the seam: see `capture`.
+//! *Limits.* Memory maps bypass the storage: see `capture`.
 
 use crate::cores::give_way;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of one system call.
+/// Bytes written by one system call.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A lock on a file, released when dropped and when its process ends, however it ends.
+/// A file lock, released when it is dropped or its process ends.
 pub type StorageLock = Box<dyn Send + Sync>;
 
-/// Files.
+/// The file operations of the runtime.
 pub trait Storage: Send + Sync {
-    /// Makes a folder and those above it, durably; it may exist.
+    /// Creates a folder and its parents, durably. The folder may exist.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
-    /// Makes or empties a file and writes it. Not durable.
+    /// Creates or truncates a file and writes it. Not durable.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
-    /// Writes at the end of a file, which is made if need be. Not durable.
+    /// Appends to a file, which is created if it is missing. Not durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
-    /// Makes a file's content durable, not its name.
+    /// Makes a file's content durable, but not its name.
     fn sync(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file another name, in place of what had it. Not durable.
+    /// Renames a file, replacing an existing one. Not durable.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
     /// A file's content.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Appends a part of a file's content; nothing if it fails.
+    /// Appends a range of a file's content to a buffer. On failure the buffer is unchanged.
     fn append_range(
         &self,
         path: &Path,
@@ -45,11 +44,11 @@ pub trait Storage: Send + Sync {
     ) -> io::Result<()>;
     /// A file's size in bytes.
     fn size(&self, path: &Path) -> io::Result<u64>;
-    /// The files of a folder, by name, half-written ones ([`is_temporary`]) among them.
+    /// The names of the files in a folder, including half-written ones ([`is_temporary`]).
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
-    /// Removes a file. Not durable: it may be there again after a crash.
+    /// Removes a file. Not durable: a crash may bring it back.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Locks a file, which is made if need be; `None` if another has it.
+    /// Locks a file, which is created if it is missing. `None` if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<Option<StorageLock>>;
 
     /// A part of a file's content.
@@ -59,8 +58,8 @@ pub trait Storage: Send + Sync {
         Ok(bytes)
     }
 
-    /// Puts a file in place of what was there. After an error or a crash either the old content
-    /// or the new one is there, never a part.
+    /// Replaces a file atomically and durably. After an error or a crash the file has either the
+    /// old content or the new one, never a part.
     fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         self.write(&temporary, bytes)?;
@@ -68,7 +67,7 @@ pub trait Storage: Send + Sync {
     }
 
     /// The second half of [`write_durable`](Self::write_durable), for a file that was written in
-    /// pieces under [`temporary`].
+    /// pieces under its [`temporary`] name.
     fn put_in_place(&self, temporary: &Path, path: &Path) -> io::Result<()> {
         self.sync(temporary)?;
         self.rename(temporary, path)?;
@@ -76,12 +75,12 @@ pub trait Storage: Send + Sync {
     }
 }
 
-/// The name under which a file is written before it is in place.
+/// The temporary name of a file that is being written.
 pub fn temporary(path: &Path) -> PathBuf {
     path.with_added_extension("tmp")
 }
 
-/// Whether a crash has left this file half-written.
+/// Whether a crash left this file half-written.
 pub fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tmp")
 }
@@ -95,8 +94,8 @@ fn folder_path(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// In pieces: a worker on this core must not wait for megabytes. What is one piece, as the writes
-/// of sinks are that run on workers themselves, gives no way.
+/// Writes in pieces, yielding between them: a worker on this core must not wait for megabytes. A
+/// single piece, such as a sink's write on a worker, does not yield.
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
     for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
         if i > 0 {

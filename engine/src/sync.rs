@@ -1,5 +1,5 @@
-//! The atomics and cells of the lock-free code, from `std` or, under `--cfg loom`, from the
-//! model checker, so that the code that ships is the code that is checked.
+//! The atomics and cells of the lock-free code: from `std`, or from the model checker under `--cfg
+//! loom`. So the checked code is the shipped code.
 
 #[cfg(loom)]
 pub(crate) use loom::{

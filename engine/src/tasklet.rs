@@ -1,8 +1,8 @@
-//! Tasklets: what a worker steps. Each does a bounded piece of work, never blocks, and says
-//! whether it got anywhere.
+//! Tasklets: the units that a worker steps. A step does a bounded amount of work without blocking
+//! and reports whether it made progress.
 //!
-//! There are two kinds: a [`SourceTasklet`] drives a chain from a source, an [`InboxTasklet`]
-//! drives one from the rings of other tasklets, aligning their markers.
+//! There are two kinds. A [`SourceTasklet`] drives a chain from a source. An [`InboxTasklet`]
+//! drives a chain from the rings of other tasklets and aligns their markers.
 
 use crate::driver::{Command, Extent, Planned, Report};
 use crate::error::EngineError;
@@ -14,29 +14,29 @@ use crate::stage::{Io, Push, Settled, Stage};
 use crate::stall::{Did, did};
 use crossbeam_channel::{Receiver, Sender};
 
-/// How a step went.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Something was done; there may be more.
     Progress,
-    /// Nothing to do until a wake-up.
+    /// There is nothing to do until a wake-up.
     Idle,
     /// The tasklet has ended and must not be stepped again.
     Done,
 }
 
-/// What a step may use and say.
+/// The context of a step.
 pub struct StepCx<'a> {
     /// Clock and randomness.
     pub env: &'a dyn Env,
-    /// Records to process at most.
+    /// Maximum number of records to process.
     pub budget: usize,
-    /// The earliest time at which some tasklet wants to be stepped without a wake-up.
+    /// The earliest time at which a tasklet must be stepped even without a wake-up, in nanoseconds.
     pub wake_at_ns: Option<u64>,
 }
 
 impl StepCx<'_> {
-    /// Asks to be stepped again at this time, even if nothing else happens.
+    /// Requests a step at this time, in nanoseconds, even if nothing else happens.
     pub fn wake_at(&mut self, at_ns: u64) {
         self.wake_at_ns = Some(self.wake_at_ns.map_or(at_ns, |other| other.min(at_ns)));
     }
@@ -44,22 +44,21 @@ impl StepCx<'_> {
 
 /// A unit of scheduling.
 pub trait Tasklet: Send {
-    /// For errors, thread dumps and `explain`.
+    /// The name shown in errors, thread dumps and `explain`.
     fn name(&self) -> &str;
     /// Called once on the worker's thread, before the first step.
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError>;
-    /// Does a bounded piece of work.
+    /// Does a bounded amount of work without blocking.
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError>;
 }
 
-/// A position in a source, in the source's own words (Spark's JSON where Spark has one).
-///
-/// The empty one stands before all that a source has.
+/// A position in a source. Its text is defined by the source (Spark's JSON where Spark has one).
+/// The empty text is the position before all data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offset(pub String);
 
 impl Offset {
-    /// A position that is a number.
+    /// The position as a number.
     pub fn number(&self) -> Result<u64, EngineError> {
         self.0.parse().map_err(|_| {
             EngineError::operator(
@@ -71,20 +70,20 @@ impl Offset {
     }
 }
 
-/// What a poll of a source came to.
+/// The result of polling a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// Records were emitted, or the stage below filled up.
+    /// Records were emitted, or the chain became full.
     Some,
-    /// Nothing there now.
+    /// There is no data now.
     Idle,
     /// The end of the batch's range was reached.
     AtBound,
-    /// Nothing there, and there never will be.
+    /// There is no data now and there never will be.
     Exhausted,
 }
 
-/// Where records come from. `D` is the chain that they are pushed into.
+/// A source of records. `D` is the chain that it pushes into.
 pub trait Source<D>: Send {
     /// For errors and progress reports.
     fn name(&self) -> &str;
@@ -92,35 +91,36 @@ pub trait Source<D>: Send {
     fn attach(&mut self, _io: &mut Io<'_>) -> Result<(), EngineError> {
         Ok(())
     }
-    /// Emits what is there, at most `cx.budget` records, asking `down.ready()` before each one.
+    /// Emits available records, at most `cx.budget`, checking `down.ready()` before each.
     fn poll(&mut self, down: &mut D, cx: &mut StepCx<'_>) -> Result<Polled, EngineError>;
-    /// Continuous mode: what is there now is to be emitted before the next marker.
+    /// Continuous mode: everything available now must be emitted before the next marker.
     fn begin_drain(&mut self) {}
-    /// Whether all that was there at [`begin_drain`](Self::begin_drain) has been emitted. A source
-    /// that does not know is drained when a poll is idle.
+    /// Whether everything that was available at [`begin_drain`](Self::begin_drain) has been
+    /// emitted. By default a source is drained when a poll is idle.
     fn is_drained(&mut self) -> bool {
         false
     }
-    /// The position behind the last emitted record.
+    /// The position after the last emitted record.
     fn position(&self) -> Offset;
     /// Records emitted so far in this run.
     fn records(&self) -> u64;
-    /// Goes on behind a committed position; called before all else, and not at the first start.
+    /// Resumes after a committed position. Called before all other methods, and not at the first
+    /// start.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
-    /// Micro-batch mode: how far the source could be read now.
+    /// Micro-batch mode: how far the source can read now.
     fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError>;
-    /// The next polls emit up to this planned position and no further. After
-    /// [`resume`](Self::resume) it may have been planned by an earlier run; a source that cannot
-    /// read it again says so, and is at that position at once.
+    /// Limits the next polls to this planned position. After [`resume`](Self::resume) an earlier
+    /// run may have planned it. A source that cannot read that range again reports it and moves to
+    /// the position at once.
     fn bound(&mut self, end: &Offset) -> Result<(), EngineError>;
-    /// Everything before this position is committed and will not be asked for again.
+    /// Everything before this position is committed and will not be requested again.
     fn committed(&mut self, _end: &Offset) -> Result<(), EngineError> {
         Ok(())
     }
 }
 
 enum SourceState {
-    /// Continuous: poll whenever there is room.
+    /// Continuous mode: poll whenever there is room.
     Flowing,
     /// Micro-batch: between batches.
     Waiting,
@@ -139,7 +139,7 @@ struct Mark {
     last: bool,
 }
 
-/// Drives a chain from a source and puts the driver's markers into the stream.
+/// Drives a chain from a source and inserts the driver's markers.
 pub struct SourceTasklet<S, D> {
     name: String,
     id: usize,
@@ -151,17 +151,17 @@ pub struct SourceTasklet<S, D> {
     state: SourceState,
     mark: Option<Mark>,
     ack: Option<Epoch>,
-    /// Something has come behind the marker that is to be acknowledged.
+    /// Whether results were emitted after the marker that is to be acknowledged.
     trails: bool,
     marked: Offset,
     told_exhausted: bool,
     continuous: bool,
     resume: Option<Offset>,
-    /// Silence after which it holds no other input's watermark back.
+    /// Time without records after which the source is idle.
     idle_after_ns: Option<u64>,
     last_record_ns: Option<u64>,
     idle: bool,
-    /// The chain took nothing: the source is not to be blamed for its silence.
+    /// Whether the chain was full, so that the source is not idle although it emitted nothing.
     held_back: bool,
 }
 
@@ -193,7 +193,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
             down,
             commands: port.commands,
             reports: port.tasklet.reports,
-            // An epoch that is to be run again comes before all that is new.
+            // An epoch that must be run again precedes all new data.
             state: if port.continuous && !port.replays {
                 SourceState::Flowing
             } else {
@@ -213,7 +213,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
         }
     }
 
-    /// Says so when the source has been silent for long.
+    /// Marks the source as idle after its idle time-out.
     fn watch_silence(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
         let now_ns = cx.env.now_ns();
@@ -302,7 +302,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
     }
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
-        // What a watermark lets go goes in steps, and records between them.
+        // Results that a watermark releases are emitted in steps, with records between them.
         let settled = self.down.settle()?;
         if settled == Settled::Blocked {
             did(Did::Blocked);
@@ -378,7 +378,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             _ => {}
         }
-        // What this drain produced goes out now, not at the next step.
+        // The output of this drain leaves now, not at the next step.
         let settled = self.down.settle()?;
         if let Some(at_ns) = self.down.due_ns() {
             cx.wake_at(at_ns);
@@ -396,31 +396,31 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InletState {
     Open,
-    /// Its marker has come; it stays in its ring until the others' come.
+    /// Its marker has arrived and stays in its ring until the other inlets' markers arrive.
     Aligned,
     Ended,
 }
 
 /// Drives a chain from the rings of other tasklets.
 ///
-/// A marker is passed on when it has come from every inlet that has not ended: until then an
-/// inlet whose marker came first is left alone.
+/// Marker alignment: a marker is passed on when every inlet that has not ended has delivered it.
+/// Until then an inlet that has delivered it is not read.
 pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
     inlets: Vec<(Inlet<T>, InletState, i64)>,
     policy: Policy,
-    /// An inlet has a watermark.
+    /// Whether an inlet has a watermark.
     timed: bool,
     down: D,
     reports: Sender<Report>,
     ack: Option<Epoch>,
     /// Something has come behind the marker that is to be acknowledged.
     trails: bool,
-    /// The inlet to start with, so that none starves.
+    /// The inlet to read first, which rotates so that none starves.
     turn: usize,
     watermark: i64,
-    /// The furthest that came from any inlet.
+    /// The largest watermark of any inlet.
     furthest: i64,
     ended: bool,
 }
@@ -445,13 +445,13 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         }
     }
 
-    /// Says how the watermarks of the inlets become one, and which of them never have any.
+    /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
     pub fn watermarks(mut self, policy: Policy, timed: &[bool]) -> Self {
         (self.policy, self.timed) = (policy, false);
         for ((_, _, watermark), timed) in self.inlets.iter_mut().zip(timed) {
             self.timed |= timed;
             if !timed {
-                // It holds no other back, and is behind all of them.
+                // An inlet without a watermark never decides the combined one.
                 *watermark = if policy == Policy::Min { i64::MAX } else { i64::MIN };
             }
         }
@@ -459,13 +459,14 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     }
 
     fn advance_watermark(&mut self) -> Result<(), EngineError> {
-        // An inlet that has ended counts like the others. All end together, behind the marker of the
-        // last epoch: what the watermark released between their ends would come once more after a
-        // restart, which knows nothing of it.
+        // An inlet that has ended still counts. All inlets end together, after the marker of the
+        // last epoch; results that the watermark released between their ends would be emitted again
+        // after a restart.
         let watermarks = self.inlets.iter().map(|(_, _, watermark)| *watermark);
         let silent = self.timed && watermarks.clone().all(|watermark| watermark == IDLE);
         let found = match self.policy {
-            // Where the others would have let it go to, had it not been the first to fall silent.
+            // The watermark of the furthest input, so that the order in which inputs become idle
+            // does not matter.
             _ if silent => Some(self.furthest),
             Policy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
             Policy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
@@ -478,7 +479,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         if silent { self.down.watermark(IDLE) } else { Ok(()) }
     }
 
-    /// Passes on a marker, or the end, if that is what all inlets wait for.
+    /// Passes on a marker or the end if all inlets are waiting for it.
     fn align(&mut self, epoch: Option<Epoch>) -> Result<bool, EngineError> {
         if self.inlets.iter().any(|(_, state, _)| *state == InletState::Open) {
             return Ok(false);
@@ -499,7 +500,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
         Ok(true)
     }
 
-    /// Takes events from one inlet. Returns how many, and whether the step must stop here.
+    /// Takes events from one inlet. Returns their number, and whether the step must stop here.
     fn drain(&mut self, index: usize, budget: usize) -> Result<(usize, bool), EngineError> {
         let mut taken = 0;
         while taken < budget && self.inlets[index].1 == InletState::Open && self.down.ready() {
@@ -509,7 +510,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                 Event::Record(record) => self.down.push(record.value, record.ingest_ns)?,
                 Event::Watermark(micros) => {
                     let before = &mut self.inlets[index].2;
-                    // One that wakes up is where it says, and holds the others back again.
+                    // An idle input that becomes active counts with its own watermark again.
                     *before = if *before == IDLE { micros } else { micros.max(*before) };
                     if micros < IDLE {
                         self.furthest = self.furthest.max(micros);
@@ -524,8 +525,8 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
                 }
                 Event::End => {
                     self.inlets[index].1 = InletState::Ended;
-                    // An inlet never ends between the markers of one epoch: sources end only
-                    // after the last epoch has been acknowledged by all.
+                    // An inlet never ends between the markers of one epoch: sources end only after
+                    // all tasklets have acknowledged the last epoch.
                     if self.align(None)? {
                         return Ok((taken, true));
                     }

@@ -1,19 +1,18 @@
-//! Waking a thread that has nothing to do, only if it really sleeps.
+//! Parking and waking threads, with a wake-up only if the thread really sleeps.
 //!
-//! A consumer announces that it is about to block ([`ParkFlag::announce`]), looks for work once
-//! more, and blocks. A producer publishes its work and then asks [`ParkFlag::take`]: only when
-//! the flag is up does it pay for a wake-up (about 15 us on a virtual machine). A full fence on
-//! each side, between its store and its load, makes it impossible that both look away: the
-//! producer missing the flag *and* the consumer missing the work. `engine/tests/loom.rs` checks
-//! just that.
+//! A consumer announces that it is about to block ([`ParkFlag::announce`]), checks for work once
+//! more, and blocks. A producer publishes its work and then calls [`ParkFlag::take`]; only if the
+//! flag is set does it pay for a wake-up (about 15 us on a virtual machine). Each side has a full
+//! fence between its store and its load. So it cannot happen that the producer misses the flag
+//! *and* the consumer misses the work. `engine/tests/loom.rs` checks this.
 //!
-//! *Threads.* Any number may take. Where several threads announce, none of them retracts.
+//! *Threads.* Any thread may call `take`. If several threads announce, none may retract.
 
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 
-/// The flag between one sleeper and its wakers.
+/// The flag shared by a sleeping thread and its wakers.
 #[derive(Debug)]
 pub struct ParkFlag {
     parked: AtomicBool,
@@ -26,7 +25,7 @@ impl Default for ParkFlag {
 }
 
 impl ParkFlag {
-    /// The sleeper says that it is about to block. It must look for work once more after this.
+    /// The thread is about to block. It must check for work once more after this.
     pub fn announce(&self) {
         self.parked.store(true, Ordering::Relaxed);
         // ORDERING: pairs with the fence in `take`. Either the waker's load sees this store, or
@@ -34,14 +33,15 @@ impl ParkFlag {
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper is awake again, or found work after all.
+    /// The thread is awake again, or found work after all.
     pub fn retract(&self) {
         // ORDERING: relaxed is enough: a waker that still sees the flag sends one wake-up too
         // many, which costs time and no correctness.
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// A waker, after publishing work, asks whether it must wake the sleeper. True for one waker.
+    /// Called by a waker after publishing work: whether it must wake the thread. True for exactly
+    /// one waker.
     pub fn take(&self) -> bool {
         // ORDERING: pairs with the fence in `announce`.
         fence(Ordering::SeqCst);
@@ -51,7 +51,8 @@ impl ParkFlag {
     }
 }
 
-/// What ends a sleep: a poll's waker, or what the last waiting caller left.
+/// How to end a sleep: through the poll's waker, or through what the last waiting caller
+/// registered.
 #[derive(Debug)]
 enum Bell {
     Poll(mio::Waker),
@@ -74,23 +75,23 @@ struct Shared {
     bell: Bell,
 }
 
-/// A handle with which any thread wakes one sleeper.
+/// A handle by which any thread can wake one sleeper.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
 impl Waker {
-    /// Wakes a worker out of its poll.
+    /// Wakes a worker that is blocked in its poll.
     pub fn poll(waker: mio::Waker) -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Poll(waker) }))
     }
 
-    /// Wakes the thread that calls [`park`](Self::park) on it, or the task that was
+    /// Wakes the thread that calls [`park`](Self::park) on it, or the async task that was
     /// [registered](Self::register) last.
     pub fn thread() -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Caller(Mutex::default()) }))
     }
 
-    /// Wakes nobody: for tasklets under the simulated scheduler.
+    /// A waker without effect, for tasklets in simulation.
     pub fn silent() -> Self {
         Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Silent }))
     }
@@ -105,7 +106,7 @@ impl Waker {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Wakes the sleeper if it sleeps. Call after publishing the work.
+    /// Wakes the sleeper if it is asleep. Call this after publishing work.
     #[inline]
     pub fn wake(&self) {
         if self.0.flag.take() {
@@ -168,7 +169,7 @@ impl Waker {
         waits
     }
 
-    /// The thread that has last waited here, itself or for a task.
+    /// The thread that waited here last, for itself or for a task.
     pub fn last_waiter(&self) -> Option<ThreadId> {
         match &self.0.bell {
             Bell::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
@@ -184,12 +185,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// When the consumer of a bounded queue must tell producers that wait for room.
+/// Decides when the consumer of a bounded queue must notify producers that wait for space.
 ///
-/// To tell costs the consumer a full fence, so that no waiting producer is missed. A drain that
-/// empties the queue need not pay for it each time: after a fence, a producer can find the queue
-/// full only when a whole capacity has been pushed since, so a consumer that popped less than that
-/// and sees the queue empty has nobody to wake. One that stops with values left must always look.
+/// A notification costs the consumer a full fence, without which a waiting producer could be
+/// missed. A drain that empties the queue does not need one each time: after a fence, a producer
+/// can find the queue full again only after a whole capacity of pushes. So a consumer that has
+/// popped less than that and finds the queue empty need not notify. A consumer that stops with
+/// values left must always check.
 ///
 /// *Threads.* The consumer's.
 #[derive(Debug)]
@@ -205,14 +207,14 @@ impl RoomNotice {
         Self { capacity, popped: 0 }
     }
 
-    /// Counts values whose slots have been given back.
+    /// Counts values whose slots have been released.
     #[inline]
     pub fn popped(&mut self, values: usize) {
         self.popped += values;
     }
 
-    /// The consumer stops for now. Whether it must call [`Waker::wake`] or [`ParkFlag::take`] on
-    /// what producers wait at. `emptied`: it has found the queue empty.
+    /// Whether the consumer, which stops for now, must call [`Waker::wake`] or [`ParkFlag::take`]
+    /// for waiting producers. `emptied`: the queue was found empty.
     #[inline]
     pub fn is_due(&mut self, emptied: bool) -> bool {
         let due = self.popped >= self.capacity || (!emptied && self.popped > 0);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How a worker waits when nothing progresses.
+/// How a worker waits when no tasklet makes progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitProfile {
     /// Never sleeps: lowest latency, a whole core per worker.
@@ -36,23 +36,23 @@ impl WaitProfile {
     }
 }
 
-/// Records that a tasklet may process in one step.
+/// Maximum number of records that a tasklet processes in one step.
 pub const STEP_BUDGET: usize = 256;
-/// Events that one poll returns at most.
+/// Maximum number of events that one poll returns.
 const POLL_EVENTS: usize = 64;
 
-/// When a worker looks at the clock for what makes records slow: once a round, but where rounds are over
-/// in no time, once in so many that these are together still shorter than what is worth a note.
+/// When a worker reads the clock for the stall recorder: once per round, or once per several rounds
+/// if they are so short that together they stay below the length of a recorded round.
 #[derive(Default)]
 struct Glances {
     last_ns: u64,
-    /// Rounds from one look to the next, and how many of them are left.
+    /// Rounds between two clock reads, and how many of them are left.
     rounds: u64,
     left: u64,
 }
 
 impl Glances {
-    /// Rounds without a look at most.
+    /// Maximum number of rounds between two clock reads.
     const MOST: u64 = 8;
 
     #[inline]
@@ -70,18 +70,18 @@ impl Glances {
     }
 }
 
-/// Everything that one worker thread needs.
+/// The state of a worker thread.
 pub(crate) struct Worker {
     pub tasklets: Vec<Box<dyn Tasklet>>,
     pub poll: Option<mio::Poll>,
     pub waker: Waker,
     pub core: Option<Core>,
     pub wait: WaitProfile,
-    /// Whether it is kept what made the slowest records slow.
+    /// Whether the worker records why slow records were slow.
     pub explain_slow: bool,
     pub env: Arc<dyn Env>,
     pub reports: Sender<Report>,
-    /// Set when the query has failed: leave everything where it is.
+    /// Set when the query has failed: stop without further work.
     pub halt: Arc<AtomicBool>,
 }
 
@@ -89,7 +89,7 @@ impl Worker {
     /// The thread's body: runs until every tasklet is done or the query has failed.
     pub fn run(mut self) {
         if let Some(core) = self.core {
-            // A core that went away costs speed, not correctness; `doctor` tells.
+            // Without the core the worker is slower but correct; `doctor` reports it.
             cores::pin(core);
         }
         let outcome = self.attach().and_then(|()| self.run_tasklets());
@@ -119,7 +119,8 @@ impl Worker {
             stall::begin(now_ns);
             glances.last_ns = now_ns;
         }
-        // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper look again.
+        // ORDERING: relaxed: the flag carries no data, and the waker makes a sleeper check it
+        // again.
         while !self.tasklets.is_empty() && !self.halt.load(Ordering::Relaxed) {
             let began_ns = (self.explain_slow && glances.is_due()).then(|| self.env.now_ns());
             if let Some(now_ns) = began_ns {
@@ -143,7 +144,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Steps every tasklet once. Returns whether any got anywhere, and the earliest alarm.
+    /// Steps every tasklet once. Returns whether any made progress, and the time of the earliest
+    /// timer.
     fn round(&mut self) -> Result<(bool, Option<u64>), EngineError> {
         let mut cx = StepCx { env: &*self.env, budget: STEP_BUDGET, wake_at_ns: None };
         let (mut progress, mut index) = (false, 0);
@@ -164,7 +166,7 @@ impl Worker {
 
     fn sleep(&mut self, events: &mut mio::Events) -> Result<(), EngineError> {
         self.waker.flag().announce();
-        // One more look, now that producers see us asleep.
+        // Checks for work once more, now that producers can see the announcement.
         let (progress, wake_at_ns) = self.round()?;
         if !progress && !self.halt.load(Ordering::Relaxed) {
             let now_ns = self.env.now_ns();
@@ -185,19 +187,19 @@ impl Worker {
     }
 }
 
-/// Runs a tasklet's code; a panic becomes an error that ends the query.
+/// Runs a tasklet's code. A panic becomes an error that ends the query.
 pub(crate) fn guard<R>(
     tasklet: &mut Box<dyn Tasklet>,
     run: impl FnOnce(&mut Box<dyn Tasklet>) -> Result<R, EngineError>,
 ) -> Result<R, EngineError> {
-    // A tasklet that panicked is never stepped again, so its broken state is never seen.
+    // A tasklet that panicked is never stepped again, so its broken state is never used.
     catch_unwind(AssertUnwindSafe(|| run(tasklet))).unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
         Err(EngineError::Panic { tasklet: tasklet.name().to_string(), message })
     })
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

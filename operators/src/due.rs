@@ -3,7 +3,7 @@
 use crate::places::{Places, Pool};
 use std::collections::BTreeMap;
 
-/// Empty places that are kept where there are few times.
+/// Maximum number of empty stacks kept beyond the number of times.
 const SPARES: usize = 16;
 
 /// Slots of entries, by time. Entries are not moved when their expiry changes, nor removed when their
@@ -11,7 +11,7 @@ const SPARES: usize = 16;
 #[derive(Default)]
 pub(crate) struct Due {
     by_time: BTreeMap<i64, Places>,
-    /// Those that are empty again, at most [`SPARES`] more than there are times.
+    /// Empty stacks for reuse, at most [`SPARES`] more than there are times.
     spare: Vec<Places>,
     pool: Pool,
 }
@@ -25,7 +25,7 @@ impl Due {
         of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry, pool);
     }
 
-    /// Takes one that is due by a time, with its own time.
+    /// Removes and returns an entry that has expired by a time, with the time it was added for.
     pub fn take(&mut self, by_us: i64) -> Option<(i64, u32)> {
         let mut first = self.by_time.first_entry()?;
         let time_us = *first.key();
@@ -35,7 +35,7 @@ impl Due {
         let entry = first.get_mut().pop(&mut self.pool);
         if first.get().is_empty() {
             let empty = first.remove();
-            // What a burst of times needed is given back when it is over.
+            // Memory needed for a burst of distinct times is released afterwards.
             if self.spare.len() < self.by_time.len() + SPARES {
                 self.spare.push(empty);
             } else {
@@ -45,7 +45,8 @@ impl Due {
         entry.map(|entry| (time_us, entry))
     }
 
-    /// Some of those that [`take`](Self::take) gives next, at most so many; none if none is due.
+    /// Some of the entries that [`take`](Self::take) returns next, at most `most`; empty if none
+    /// has expired.
     #[cfg(feature = "sql")]
     pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
@@ -54,7 +55,7 @@ impl Due {
         }
     }
 
-    /// How many are due at the first of the times by then.
+    /// The number of entries at the earliest time, if that has expired by then.
     #[cfg(feature = "sql")]
     pub fn count(&self, by_us: i64) -> usize {
         match self.by_time.first_key_value() {
@@ -75,13 +76,13 @@ impl Due {
         self.by_time.len() * time + self.pool.memory()
     }
 
-    /// When the first is due.
+    /// The earliest expiry time.
     #[inline]
     pub fn first_us(&self) -> Option<i64> {
         self.by_time.first_key_value().map(|(time_us, _)| *time_us)
     }
 
-    /// Whether any is due by a time.
+    /// Whether any entry has expired by a time.
     pub fn any(&self, by_us: i64) -> bool {
         self.first_us().is_some_and(|time_us| time_us <= by_us)
     }

@@ -1,33 +1,34 @@
-//! How long rows may be held back that are put together before they go to another worker: only
-//! while more of them are there at once, and only so many. No clock has a say in it.
+//! Limits of local pre-aggregation: partial aggregates are kept only while input is available, and
+//! only up to a bound. There is no timer.
 //!
-//! A drain that brings nothing lets go what is held, so under a load that a worker can carry a row
-//! waits for the rows that came with it and for no others. Where a worker has no rest at all, rows go
-//! when each of their groups stands for [`FOLD`] of them on average.
+//! A drain without a record flushes the partial aggregates. So under a load that a worker can
+//! carry, a row waits only for rows that arrived with it. If input never pauses, partial aggregates
+//! are flushed when a group has absorbed [`FOLD`] rows on average.
 
-/// Rows that are held at most, if they have few groups.
+/// Maximum number of buffered rows if they have few groups.
 const LEAST_ROWS: usize = 8 * 1024;
-/// Rows of a group, on average, from which on it costs next to nothing to pass the group on.
+/// Average number of rows per group above which sending a group costs almost nothing per row.
 const FOLD: usize = 128;
-/// Rows that are held at most: milliseconds of the fastest that there is.
+/// Maximum number of buffered rows: some milliseconds at the highest rate.
 const MOST_ROWS: usize = 1 << 20;
-/// Groups that are held at most.
+/// Maximum number of buffered groups.
 const MOST_GROUPS: usize = 32 * 1024;
-/// Rows that are passed on singly once it was seen that they have too many groups.
+/// Number of rows that bypass pre-aggregation after it turned out that there are too many groups.
 const SINGLY: usize = 1 << 20;
-/// Drains without a row after which no more are there. A tasklet drains at the end of a step and at the
-/// beginning of the next: behind a row come these two, and the third ends a step that took none.
+/// Number of drains without a row after which input counts as idle. A tasklet drains at the end of
+/// a step and at the start of the next: two drains follow every row, and the third ends a step that
+/// took no row.
 const QUIET: u8 = 3;
 
 pub(crate) struct Hold {
-    /// Rows until it must be looked at whether more may be held.
+    /// Rows until the next check whether more may be buffered.
     left: usize,
-    /// Rows that there will have been by then.
+    /// Rows buffered in total at the next check.
     allowed: usize,
     full: bool,
-    /// Rows pass singly for now.
+    /// Whether rows bypass pre-aggregation for now.
     singly: bool,
-    /// Drains without a row, and what was left at the last one.
+    /// Drains without a row, and `left` at the last one.
     quiet: u8,
     left_before: usize,
 }
@@ -46,19 +47,19 @@ impl Default for Hold {
 }
 
 impl Hold {
-    /// Whether rows are better passed on by themselves.
+    /// Whether rows should bypass pre-aggregation.
     #[inline]
     pub fn is_singly(&self) -> bool {
         self.singly
     }
 
-    /// Whether no more rows may be held before some have gone.
+    /// Whether the buffer is full: no row may be added before a flush.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Counts a row, of one of so many groups that are held.
+    /// Counts a row that was added to one of `groups` groups.
     #[inline]
     pub fn add(&mut self, groups: usize) {
         self.left -= 1;
@@ -70,26 +71,26 @@ impl Hold {
     #[cold]
     fn look(&mut self, groups: usize) {
         if self.singly {
-            // The next ones show whether it is still so.
+            // The next rows show whether there are still too many groups.
             *self = Self::default();
             return;
         }
         let more = (FOLD * groups).min(MOST_ROWS).saturating_sub(self.allowed);
         self.full = more == 0;
-        // What is full goes before another row comes; if one does come, it is looked at again.
+        // A full buffer is flushed before the next row. If a row comes all the same, this check
+        // runs again.
         self.left = more.max(1);
         self.allowed += self.left;
         self.left_before = self.left + 1;
     }
 
-    /// There is a new group; with it there are so many.
+    /// Counts a new group, with which there are `groups`.
     #[cold]
     pub fn grow(&mut self, groups: usize) {
         self.full |= groups >= MOST_GROUPS;
     }
 
-    /// A drain has come to its end. Returns whether none has brought a row for so long that what is
-    /// held must go.
+    /// Counts the end of a drain. Returns whether input has been idle long enough to flush.
     #[inline]
     pub fn is_dry(&mut self) -> bool {
         if std::mem::replace(&mut self.left_before, self.left) != self.left {
@@ -99,11 +100,11 @@ impl Hold {
         self.quiet == QUIET
     }
 
-    /// What is held, so many groups, goes.
+    /// Records that `groups` groups were flushed.
     pub fn let_go(&mut self, groups: usize) {
         let rows = self.allowed - self.left;
         *self = Self::default();
-        // Groups of little more than a row each: what was put together is not worth the table.
+        // Groups of little more than one row each: pre-aggregation did not pay.
         if groups >= MOST_GROUPS && rows < 2 * groups {
             (self.singly, self.left) = (true, SINGLY);
         }

@@ -1,9 +1,9 @@
-//! Finds what stands in a list by its hash, and forgets all of it at once.
+//! A hash index over a list, cleared as a whole.
 
 use hashbrown::HashTable;
 
-/// Places in the table for each entry, from which on entries are taken out one by one. To empty a
-/// table is to write a byte for each place: as much as 256 of them take as long as to find one entry.
+/// Buckets per entry from which entries are removed one by one. Clearing a table writes a byte per
+/// bucket, and writing 256 of them takes as long as finding one entry.
 const SPARSE: usize = 256;
 
 /// The table, of places in the list.
@@ -11,25 +11,26 @@ const SPARSE: usize = 256;
 pub(crate) struct Index(HashTable<u32>);
 
 impl Index {
-    /// The place of what has this hash and is the one.
+    /// The position of the entry with this hash for which `is_it` is true.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
         self.0.find(hash, |at| is_it(*at as usize)).map(|at| *at as usize)
     }
 
-    /// Adds a place. `hash_of` gives the hash of what is at any.
+    /// Adds a position. `hash_of` returns the hash of the entry at any position.
     #[inline]
     pub fn add(&mut self, hash: u64, at: usize, hash_of: impl Fn(usize) -> u64) {
         self.0.insert_unique(hash, at as u32, |at| hash_of(*at as usize));
     }
 
-    /// Forgets all of them: the places from 0 on, of which these are the hashes.
+    /// Removes all positions, which are 0 to the number of `hashes`; `hashes` are the hashes of
+    /// their entries.
     pub fn clear(&mut self, hashes: impl ExactSizeIterator<Item = u64>) {
         if hashes.len() * SPARSE >= self.0.capacity() {
             self.0.clear();
             return;
         }
-        // A burst has made it large.
+        // A burst has made the table much larger than its content.
         for (at, hash) in hashes.enumerate() {
             if let Ok(entry) = self.0.find_entry(hash, |other| *other as usize == at) {
                 entry.remove();

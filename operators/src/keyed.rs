@@ -25,7 +25,7 @@ const RELEASE: usize = 8;
 /// Keys that are freed for each chunk that is given back at once.
 const FREES: usize = 64;
 
-/// An entry that has a key.
+/// An entry with a key.
 pub(crate) trait Keyed {
     /// The hash of its key.
     fn hash(&self) -> u64;
@@ -38,7 +38,7 @@ pub(crate) trait Keyed {
 struct Link(u32, u32);
 
 impl Link {
-    /// What the table goes by.
+    /// The part of the hash that the index uses.
     #[inline]
     fn hash(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -75,7 +75,7 @@ impl<E> Chunk<E> {
     }
 }
 
-/// The table.
+/// The key table.
 pub(crate) struct Table<E> {
     index: SplitTable<Link>,
     chunks: Vec<Chunk<E>>,
@@ -112,7 +112,7 @@ impl<E: Keyed> Table<E> {
         self.find_by(hash, |other| other == key)
     }
 
-    /// The same, of the key that something holds of.
+    /// Like [`find`](Self::find), with a predicate instead of the key's bytes.
     #[inline]
     pub fn find_by(&self, hash: u64, is_key: impl Fn(&[u8]) -> bool) -> Option<usize> {
         let link = Link(hash as u32, 0);
@@ -207,7 +207,7 @@ impl<E: Keyed> Table<E> {
         }
     }
 
-    /// Keys.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.index.len()
     }

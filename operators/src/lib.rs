@@ -1,5 +1,5 @@
-//! Millstream: queries over unbounded input, one record at a time, at latencies that a service
-//! can afford.
+//! Millstream: queries over unbounded input that process one record at a time, for programs that
+//! need low latency.
 //!
 //! * [`stream`]: typed streams for services; nothing dynamic.
 #![cfg_attr(feature = "sql", doc = "* [`table`]: rows, schemas, expressions and SQL.")]

@@ -79,7 +79,7 @@ impl Places {
         self.top.is_empty() && self.full.is_empty()
     }
 
-    /// Some of those that [`pop`](Self::pop) gives next, at most so many, last first.
+    /// Some of the indices that [`pop`](Self::pop) returns next, at most `most`, the next one last.
     #[cfg(feature = "sql")]
     pub fn ahead(&self, most: usize) -> &[u32] {
         &self.top[self.top.len().saturating_sub(most)..]

@@ -1,4 +1,4 @@
-//! `millstream demo`: the main job with nothing to set up.
+//! `millstream demo`: a word count without any set-up.
 
 use crate::Failure;
 use crate::figures::{latency_json, latency_line};
@@ -126,7 +126,7 @@ fn print_top(counts: &HashMap<String, i64>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends each line at its time; a late one at once.
+/// Sends each line at its intended time; a late one at once.
 fn play(
     listener: &TcpListener,
     recording: &Recording,
@@ -142,7 +142,7 @@ fn play(
         let now_ns = env.now_ns();
         let due_ns = base + recording.times_ns[next];
         if due_ns > now_ns {
-            // The recording's pace, not a wait for anything.
+            // The recording's pace; this waits for nothing else.
             std::thread::sleep(Duration::from_nanos(due_ns - now_ns));
             continue;
         }

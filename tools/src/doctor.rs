@@ -1,4 +1,4 @@
-//! `millstream doctor`: what this machine does to latency, and whether it is fit to measure it.
+//! `millstream doctor`: how this machine affects latency, and whether it is fit for measuring it.
 
 use crate::Failure;
 use crate::figures::{median, time};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
     Exit codes: 0 fit for measuring, 1 not fit (a line marked NO), 2 wrong command line. It takes\n\
     a few seconds, spins on each core in turn, and writes 4 KiB into the folder.")]
 pub(crate) struct Args {
-    /// The folder of a checkpoint, or where one will be; the system's temporary folder unless given
+    /// The folder of a checkpoint; the system's temporary folder unless given
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Print one JSON object
@@ -32,9 +32,9 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     Good,
-    /// It costs latency; figures are still true of this machine.
+    /// It costs latency, but figures are valid for this machine.
     Costs,
-    /// Figures measured here say nothing.
+    /// Figures measured here are meaningless.
     Unfit,
 }
 
@@ -56,12 +56,12 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 struct Finding {
     what: &'static str,
     found: String,
     verdict: Verdict,
-    /// For latency.
+    /// The effect on latency.
     means: String,
 }
 
@@ -69,7 +69,7 @@ fn finding(what: &'static str, found: String, verdict: Verdict, means: &str) -> 
     Finding { what, found, verdict, means: means.to_string() }
 }
 
-/// A small file of the system, in one line.
+/// Reads a small system file as one line.
 fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_string())
 }
@@ -135,7 +135,7 @@ fn timer_slack() -> Option<Finding> {
     Some(finding("timer slack", time(ns), Verdict::of(false, ns > 100_000), means))
 }
 
-/// From one thread to one that blocks on another core.
+/// Measures the wake-up of a thread that blocks on another core.
 fn wake_up() -> Finding {
     const WAKES: u64 = 300;
     let (base, seen) = (Instant::now(), AtomicU64::new(0));
@@ -186,7 +186,7 @@ fn pin(core: Option<cores::Core>) {
     }
 }
 
-/// Time that was taken from a thread that only reads the clock, core by core.
+/// Measures, for each core, how long a thread that only reads the clock is interrupted.
 fn interruptions() -> Vec<Finding> {
     const WATCH: Duration = Duration::from_millis(1_000);
     const GAP: Duration = Duration::from_micros(10);
@@ -229,7 +229,7 @@ fn interruptions() -> Vec<Finding> {
     found
 }
 
-/// Ticks that were stolen, and all, since the machine started.
+/// Stolen ticks and all ticks since the machine started.
 fn steal() -> Option<(u64, u64)> {
     parse_steal(&fs::read_to_string("/proc/stat").ok()?)
 }
@@ -290,7 +290,7 @@ fn durability(dir: &Path) -> Result<Finding, Failure> {
     let means = "an epoch with a checkpoint takes four to six of these; records do not wait for them, \
                  `acknowledge` and exactly-once results do";
     let found = format!("p50 {}, max {} in {}", time(p50), time(most), dir.display());
-    // So quick that it cannot have reached any disk.
+    // So fast that nothing can have reached a disk.
     let verdict = Verdict::of(false, !(20_000..=10_000_000).contains(&p50));
     let means = if p50 < 20_000 {
         "so quick that nothing reaches a disk: no durability here"

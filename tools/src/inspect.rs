@@ -1,4 +1,4 @@
-//! `millstream inspect`: what a checkpoint holds, and whether it is whole. Captures are shown by
+//! `millstream inspect`: shows what a checkpoint contains, and whether it is damaged. Captures are shown by
 //! [`crate::capture::show`].
 
 use crate::Failure;
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     connections: usize,
 }
 
-/// What was found wrong, while the rest is looked at.
+/// Damage that was found while the rest is inspected.
 #[derive(Default)]
 struct Damage(Vec<String>);
 
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut damage = Damage::default();
     let offsets = damage.take(numbered(storage, &folder.join("offsets"))).unwrap_or_default();
     let commits = damage.take(numbered(storage, &folder.join("commits"))).unwrap_or_default();
-    // The state as the next start would find it.
+    // The state that the next start would load.
     let mut manifest = Vec::new();
     for epoch in &commits {
         let path = folder.join("commits").join(epoch.to_string());
@@ -124,7 +124,7 @@ fn has_captures(folder: &Path) -> bool {
     entries.any(|entry| entry.path().extension().is_some_and(|e| e == "cap" || e == "capture"))
 }
 
-/// The folders in a folder that are checkpoints: one for each query of a job, `run --checkpoint DIR`.
+/// The checkpoints in a folder: one for each query of a job (`run --checkpoint DIR`).
 fn queries_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut queries: Vec<_> =
@@ -210,7 +210,7 @@ fn print_operators(operators: &[String], state: &[Option<(Vec<StateFile>, Keys)>
     }
 }
 
-/// A durable source's capture log, if that is what the folder holds.
+/// Prints the capture log of a durable source, if the folder contains one.
 fn print_log(folder: &Path, damage: &mut Damage) {
     if !folder.join("0000000000.cap").exists()
         && !std::fs::read_dir(folder).is_ok_and(|mut entries| {
@@ -237,7 +237,7 @@ fn print_log(folder: &Path, damage: &mut Damage) {
     }
 }
 
-/// A line per key: its columns, `=>`, its values.
+/// Prints a line per key: its columns, `=>`, its values.
 fn print_state(
     operator: usize,
     layouts: &[Layout],
@@ -255,7 +255,7 @@ fn print_state(
         keys => Schema::parse_ddl(keys).map_err(|error| Failure::Failed(error.to_string()))?,
     };
     let mut lines: Vec<String> = Vec::with_capacity(keys.len());
-    // A processor of a program: only that knows the types.
+    // The types of a processor's state are known only to its program.
     let is_opaque = layout.keys.is_empty() && layout.values.is_empty();
     for (key, value) in keys {
         if is_opaque {

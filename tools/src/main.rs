@@ -59,19 +59,19 @@ enum Command {
     ImportPcap(capture::import::Args),
     /// Write a capture as JSON lines, as text, or as pcapng
     Export(capture::export::Args),
-    /// List the functions of the language
+    /// List the SQL functions
     Functions,
-    /// Measure latency and throughput, each beside a floor of the same run
+    /// Measure latency and throughput, each with a floor from the same run
     Bench(bench::Args),
-    /// Say whether this machine is fit for low latency, and for measuring it
+    /// Check whether this machine is fit for low latency and for measuring it
     Doctor(doctor::Args),
 }
 
-/// Why a command did not succeed; the number is the exit code.
+/// Why a command failed, with its exit code.
 pub(crate) enum Failure {
-    /// The job or the command line is wrong.
+    /// The job or the command line is wrong (exit code 2).
     Wrong(String),
-    /// It failed while running.
+    /// The job failed while running (exit code 1).
     Failed(String),
 }
 

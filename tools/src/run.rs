@@ -27,8 +27,8 @@ pub(crate) struct RunArgs {
     /// A setting, as `SET key = value` in the job; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Keep what the job needs to go on after any end in this folder: one query's
-    /// `checkpointLocation`, or with several queries the folder above theirs
+    /// Checkpoint directory: a restarted job resumes from it. For one query this is its
+    /// `checkpointLocation`, for several the folder above theirs
     #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
     /// Run on these cores only, as `taskset` writes them: `0-3,6`
@@ -40,7 +40,7 @@ pub(crate) struct RunArgs {
     progress: Option<PathBuf>,
 }
 
-/// Restricts this process to a list of cores.
+/// Restricts this process to some cores.
 pub(crate) fn confine(cores: &str) -> Result<(), Failure> {
     let list = parse_list(cores).map_err(|error| {
         Failure::Wrong(format!("--cores {cores}: {error}. Write a list such as 0-3,6"))
@@ -60,8 +60,8 @@ pub(crate) struct ExplainArgs {
 /// The most bytes of a job file.
 const JOB_BYTES_MAX: u64 = 64 << 20;
 
-/// The text of a job, from a file or, for `-`, from standard input. It may come from a pipe, but a
-/// device such as `/dev/zero` would never end.
+/// Reads a job from a file, or from standard input for `-`. A pipe is fine, but a device such as
+/// `/dev/zero` would never end.
 pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     let fails = |error| Failure::Wrong(format!("JOB_FILE_UNREADABLE: {}: {error}", path.display()));
     let source: Box<dyn Read> = match path.as_os_str() == "-" {
@@ -106,7 +106,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a job to its end.
+/// Runs a job until it ends.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (text, session) = (read(&args.job)?, Session::new());
     session.on_notice(|line| eprintln!("{line}"));
@@ -172,7 +172,7 @@ impl ProgressFile {
         Ok(Self(Arc::new(Mutex::new(Box::new(file)))))
     }
 
-    /// A line that cannot be written is lost; the query is not.
+    /// A line that cannot be written is lost, but the query continues.
     fn write(&self, progress: &Progress) {
         let mut file = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         drop(writeln!(file, "{}", progress.to_json()));
@@ -192,7 +192,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// Notes a failure; where others run, says so at once.
+    /// Records a failure. Reports it at once if other queries are still running.
     fn add<'n>(&mut self, name: &str, error: QueryError, running: impl Iterator<Item = &'n str>) {
         let reason = format!("query {name}: {error}");
         let others: Vec<_> = running.filter(|other| *other != name).collect();
@@ -212,7 +212,8 @@ impl Failures {
     }
 }
 
-/// Until all queries have ended. The failure of one stops the others, or does not.
+/// Waits until all queries have ended. When one fails, the others stop or continue, depending on a
+/// setting.
 fn wait(
     queries: &[StreamingQuery],
     stop: &AtomicBool,

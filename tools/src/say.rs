@@ -4,14 +4,13 @@ use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::process::exit;
 
-/// Like `println!`, but that nobody reads any more (`| head`) is no panic.
+/// Like `println!`, but a closed pipe (`| head`) does not panic.
 macro_rules! say {
     ($($line:tt)*) => { $crate::say::line(format_args!($($line)*)) };
 }
 pub(crate) use say;
 
-/// Prints a line. Ends the program where it cannot be: whoever reads it has had enough, or the disk
-/// that it goes to is full.
+/// Prints a line. Exits if it cannot be printed: the reader is gone, or the disk is full.
 pub(crate) fn line(line: Arguments<'_>) {
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => {}

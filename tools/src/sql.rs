@@ -1,4 +1,4 @@
-//! `millstream sql`: queries over files and constants, their results as tables.
+//! `millstream sql`: runs queries over files and constants, and prints their results as tables.
 
 use crate::Failure;
 use crate::say::say;

@@ -1,11 +1,12 @@
-//! Turning a snapshot and the deltas behind it into one new snapshot, some key groups at a time.
+//! Compaction: merges a snapshot and the deltas after it into a new snapshot, a few key groups at a
+//! time.
 //!
-//! *Cost.* A step reads and writes a few of 256 key groups: one, when they are large. A compaction begins when the deltas
-//! have grown to the size of their snapshot, so that each byte of state is rewritten about once
-//! per time that as many bytes have changed; or when they are so many that a restart would have
-//! to open too many files.
+//! *Cost.* A step reads and writes a few of the 256 key groups: a single one if they are large.
+//! Compaction starts when the deltas are as large as their snapshot, so each byte of state is
+//! rewritten about once for every byte that changes. It also starts when there are so many deltas
+//! that a restart would have to open too many files.
 //!
-//! *Threads.* The driver's, between other work.
+//! *Threads.* The driver's, between its other work.
 
 use super::entry::{damaged, write_failed};
 use super::state_file::{Owner, StateEntry, StateFile, Writer, entry_at, put_entry};
@@ -16,14 +17,15 @@ use crate::storage::{Storage, temporary};
 use hashbrown::HashTable;
 use std::path::PathBuf;
 
-/// Deltas behind a snapshot at most.
+/// Maximum number of deltas after a snapshot.
 const MOST_DELTAS: usize = 64;
-/// Bytes after which a step ends; the key group that it is in is finished.
+/// Bytes after which a step ends. The key group under way is completed first.
 const STEP_BYTES: usize = 64 << 10;
-/// Bytes written between two syncs, so that none of them holds up a commit for long.
+/// Bytes written between two syncs. Small enough that no sync delays a commit for long.
 const SYNC_BYTES: u64 = 8 << 20;
 
-/// Whether an operator's files should become one; below `least_bytes` it is not worth it.
+/// Whether the files of an operator should be compacted. Never if they have fewer than
+/// `least_bytes` bytes.
 pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
     let (snapshot, deltas) = match files.split_first() {
         Some((first, rest)) if first.owner.snapshot => (first.bytes(), rest),
@@ -45,36 +47,36 @@ pub struct Compaction {
     merge: Merge,
 }
 
-/// What the merge of a group needs, kept from group to group, so that a step takes no new memory once
-/// it has seen the largest.
+/// Buffers for merging a key group, reused for every group: a step allocates nothing once it has
+/// seen the largest group.
 #[derive(Debug, Default)]
 struct Merge {
     /// All blocks of the group, oldest first.
     bytes: Vec<u8>,
-    /// Where the latest entry of each key stands, with the hash of the key.
+    /// Offset of the latest entry of each key, with the hash of the key.
     latest: HashTable<(u64, usize)>,
     out: Vec<u8>,
 }
 
 impl Compaction {
-    /// Begins to make `files`, oldest first, into a snapshot at `path`.
+    /// Starts compacting `files`, ordered oldest first, into a snapshot at `path`.
     pub fn new(files: Vec<StateFile>, path: PathBuf, owner: Owner) -> Self {
         let writer = Some(Writer::new(owner));
         let merge = Merge::default();
         Self { files, path, writer, group: 0, since_sync: 0, started: false, merge }
     }
 
-    /// The operator whose files these are.
+    /// The operator that owns the files.
     pub fn operator(&self) -> usize {
         self.files.first().map_or(0, |file| file.owner.operator as usize)
     }
 
-    /// How many files it replaces.
+    /// The number of files that the snapshot replaces.
     pub fn replaces(&self) -> usize {
         self.files.len()
     }
 
-    /// Does some key groups. Returns the snapshot when it is whole and durable.
+    /// Merges some key groups. Returns the snapshot once it is complete and durable.
     pub fn step(&mut self, storage: &dyn Storage) -> Result<Option<StateFile>, EngineError> {
         let Some(writer) = &mut self.writer else { return Ok(None) };
         let temporary = temporary(&self.path);
@@ -110,7 +112,7 @@ impl Compaction {
 }
 
 impl Merge {
-    /// A group's entries, the latest of each key, without those that are gone.
+    /// Merges a key group: the latest entry of each key, without deleted keys.
     fn group(
         &mut self,
         storage: &dyn Storage,

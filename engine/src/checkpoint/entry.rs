@@ -1,4 +1,4 @@
-//! One entry of a log: a small text file that a person can read.
+//! One entry of the offset or commit log: a small, human-readable text file.
 //!
 //! ```text
 //! v1
@@ -6,8 +6,8 @@
 //! 42
 //! crc32 1c291ca3
 //! ```
-//! The first line is the format's version, the last the CRC-32 of all before it; between them
-//! stand a JSON object and, in the offset log, a line per source.
+//! The first line is the format version. The last line is the CRC-32 of everything before it.
+//! Between them are a JSON object and, in the offset log, one line per source.
 
 use crate::error::EngineError;
 use crate::storage::Storage;
@@ -17,7 +17,7 @@ use std::path::Path;
 const VERSION: &str = "v1";
 const CRC: &str = "crc32 ";
 
-/// The text of an entry with these lines, none of which may hold a line end.
+/// Formats an entry. No line may contain a line end.
 pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
     let mut text = String::from(VERSION);
     for line in lines {
@@ -31,7 +31,7 @@ pub fn format<'l>(lines: impl IntoIterator<Item = &'l str>) -> String {
     text
 }
 
-/// The lines of an entry. The error says what is wrong with it.
+/// Parses the lines of an entry. The error describes the damage.
 pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
     let body = text.strip_suffix('\n').ok_or("its end is missing")?;
@@ -48,7 +48,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<&str>, &'static str> {
     }
 }
 
-/// An error of the system while a file of the checkpoint was written.
+/// The error of a failed write to a checkpoint file.
 pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
     let fix = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -66,7 +66,7 @@ pub fn write_failed(path: &Path, error: &io::Error) -> EngineError {
     EngineError::operator("CHECKPOINT_WRITE_FAILED", reason, fix)
 }
 
-/// A file whose content is not what was written.
+/// The error of a file whose content fails its check.
 pub fn damaged(path: &Path, what: &str) -> EngineError {
     let reason = format!("{} is damaged: {what}", path.display());
     EngineError::operator(
@@ -76,7 +76,7 @@ pub fn damaged(path: &Path, what: &str) -> EngineError {
     )
 }
 
-/// A file that must be there and is not, or cannot be read.
+/// The error of a required file that is missing or unreadable.
 pub fn unreadable(path: &Path, error: &io::Error) -> EngineError {
     if error.kind() == io::ErrorKind::NotFound {
         return EngineError::operator(

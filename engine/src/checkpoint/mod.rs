@@ -1,4 +1,4 @@
-//! The checkpoint of a query: what it needs to go on after any end.
+//! The checkpoint of a query: everything that a restart needs, however the last run ended.
 //!
 //! ```text
 //! metadata             the query's id, and the parts of it that its state depends on
@@ -10,13 +10,14 @@
 //! sources/I/…          what source I keeps for itself
 //! ```
 //!
-//! **Order of writes.** Micro-batch: `offsets/N`, the batch, state, sink, `commits/N`; an epoch
-//! with offsets and no commit is run again over the same offsets. Continuous: the epoch, state,
-//! `offsets/N` with all that a commit needs, sink, `commits/N`; an epoch with offsets and no
-//! commit has all its state and is committed by the next start.
+//! **Order of writes.** Micro-batch: `offsets/N`, the batch, state, sink, `commits/N`. An epoch
+//! with offsets but no commit is run again over the same offsets. Continuous: the epoch, state,
+//! `offsets/N` with everything that a commit needs, sink, `commits/N`. An epoch with offsets but no
+//! commit has all its state, and the next start commits it.
 //!
-//! Which files hold the state is said by the commit, not guessed from the folder: a file that is
-//! missing, damaged or foreign is named, one that no commit names is a leftover and removed.
+//! The commit entry names the files that hold the state; the folder is never listed to find them. A
+//! named file that is missing, damaged or foreign is an error. A file that no commit names is a
+//! leftover and is removed.
 //!
 //! *Threads.* The driver's; the starting thread during [`Checkpoint::open`].
 
@@ -42,21 +43,21 @@ use std::sync::Arc;
 /// Epochs whose offsets and commits are kept, as in Spark.
 const RETAINED_EPOCHS: u64 = 100;
 
-/// The parts of a query that its checkpoint depends on.
+/// What the state of a query depends on. A restart with an incompatible description is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Each source: its format, and where it reads if its offsets mean nothing elsewhere.
+    /// Each source: its format, and its location unless offsets stay valid elsewhere.
     pub sources: Vec<String>,
     /// Each stateful operator: its kind, keys and functions.
     pub operators: Vec<String>,
     /// The sink, if its own log is tied to this checkpoint.
     pub sink: Option<String>,
-    /// How each operator's keys and values are to be read by people. Not compared.
+    /// How to show each operator's keys and values to a user. Not compared.
     #[serde(default)]
     pub layouts: Vec<Layout>,
 }
 
-/// How an operator's state is to be read by people.
+/// How to show an operator's state to a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// The key's columns.
@@ -66,7 +67,7 @@ pub struct Layout {
 }
 
 impl Shape {
-    /// What has changed from `self` and must not.
+    /// Lists the incompatible differences between `self` and `now`.
     fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         let mut compare = |what: &str, old: &[String], new: &[String]| {
@@ -135,84 +136,84 @@ struct Metadata {
     shape: Shape,
 }
 
-/// Which driver wrote an entry of the offset log.
+/// The driver that wrote an offset log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Before the epoch was processed.
+    /// Written before the epoch is processed.
     MicroBatch,
-    /// When its state was durable.
+    /// Written when the epoch's state is durable.
     Continuous,
 }
 
-/// What an entry of the offset log says besides offsets.
+/// The header of an offset log entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OffsetHeader {
-    /// Event time, in milliseconds; 0 before any was seen.
+    /// Watermark of the epoch, in milliseconds since 1970; 0 before the first event time.
     pub batch_watermark_ms: i64,
     /// Wall-clock time at which the epoch was planned or ended, in milliseconds since 1970.
     pub batch_timestamp_ms: i64,
-    /// Who wrote it.
+    /// The driver that wrote the entry.
     pub mode: Mode,
-    /// Continuous: each operator's files of state.
+    /// Continuous mode: the state files of each operator.
     #[serde(default)]
     pub state: Vec<Vec<String>>,
-    /// Continuous: what the sink has staged.
+    /// Continuous mode: what the sink has staged.
     #[serde(default)]
     pub sink: Vec<String>,
 }
 
-/// What an entry of the commit log says.
+/// The header of a commit log entry.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CommitHeader {
-    /// Event time for the next epoch, in milliseconds.
+    /// Watermark for the next epoch, in milliseconds since 1970.
     pub next_batch_watermark_ms: i64,
-    /// Each operator's files of state, oldest first.
+    /// The state files of each operator, oldest first.
     #[serde(default)]
     pub state: Vec<Vec<String>>,
 }
 
-/// An epoch that was begun and not committed.
+/// An epoch that an earlier run began and did not commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// Run it again.
+    /// Process the epoch again.
     Replay(Replay),
-    /// All of it is durable: commit what the sink has staged.
+    /// The epoch is durable: commit what the sink has staged.
     Commit(Vec<String>),
 }
 
-/// A micro-batch that was planned by an earlier run.
+/// A micro-batch that an earlier run planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// Where it ends in each source.
+    /// End offset of the batch in each source.
     pub ends: Vec<Offset>,
-    /// Its wall-clock time, in milliseconds since 1970.
+    /// Wall-clock time of the batch, in milliseconds since 1970.
     pub timestamp_ms: i64,
-    /// Its watermark, in milliseconds since 1970.
+    /// Watermark of the batch, in milliseconds since 1970.
     pub watermark_ms: i64,
 }
 
-/// Where a query goes on.
+/// Where a restarted query resumes.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
     /// The watermark of the last committed epoch, in milliseconds since 1970.
     pub watermark_ms: i64,
-    /// The one for the next.
+    /// The watermark of the next epoch, in milliseconds since 1970.
     pub next_watermark_ms: i64,
     /// The first epoch that is not committed.
     pub next_epoch: Epoch,
-    /// The last committed epoch was one of continuous mode, so that state may hold windows which are over and were
-    /// to come behind its marker.
+    /// Whether the state may hold closed windows whose results are still to be emitted: the last
+    /// committed epoch was one of continuous mode, where results may be emitted after the marker.
     pub trailing: bool,
     /// Each source's position at the end of the last committed epoch; empty before the first.
     pub offsets: Vec<Offset>,
-    /// What is left to do for `next_epoch` (for the one before it, if that is to be committed).
+    /// An epoch to finish first: `next_epoch`, or the one before it if it only needs its commit.
     pub unfinished: Option<Unfinished>,
 }
 
-/// Committed state of one operator, for its instances to read.
+/// The committed state of one operator, which its instances read at start.
 #[derive(Clone)]
 pub struct Snapshot {
     env: Arc<dyn Env>,
@@ -220,8 +221,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Calls `apply` with every change to the keys of `groups`, oldest first; `None` says that a
-    /// key has no state any more.
+    /// Calls `apply` with every change to the keys of `groups`, oldest first. `None` means that the
+    /// key was deleted.
     pub fn read(
         &self,
         groups: std::ops::Range<u64>,
@@ -241,10 +242,10 @@ pub struct Checkpoint {
     id: String,
     id_hash: u64,
     files: Vec<Vec<StateFile>>,
-    /// Entries by group, to be filled for the next delta of an operator.
+    /// Change buffers by key group, reused for the next delta of an operator.
     groups: Vec<Groups>,
     compaction: Option<Compaction>,
-    /// Files that the commit after next does not need.
+    /// Files to remove after the commit after next.
     garbage: Vec<PathBuf>,
     _lock: StorageLock,
 }
@@ -265,7 +266,7 @@ fn foreign(path: &Path) -> EngineError {
     )
 }
 
-/// The numbered entries of a log, in order. A name that is no number is foreign.
+/// The entry numbers of a log, in order. A file name that is not a number is an error.
 pub fn numbered(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, EngineError> {
     let paths = match storage.list(folder) {
         Ok(paths) => paths,
@@ -294,7 +295,7 @@ fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| unreachable!("plain data is always JSON"))
 }
 
-/// An entry of the offset log: its header, and the position of each source.
+/// Reads an offset log entry: its header and the position of each source.
 pub fn read_offsets(
     storage: &dyn Storage,
     path: &Path,
@@ -304,19 +305,19 @@ pub fn read_offsets(
     Ok((header, lines.into_iter().skip(1).map(Offset).collect()))
 }
 
-/// An entry of the commit log.
+/// Reads a commit log entry.
 pub fn read_commit(storage: &dyn Storage, path: &Path) -> Result<CommitHeader, EngineError> {
     json(path, entry::read(storage, path)?.first())
 }
 
-/// A checkpoint's id and shape.
+/// Reads a checkpoint's id and query description.
 pub fn read_metadata(storage: &dyn Storage, folder: &Path) -> Result<(String, Shape), EngineError> {
     let path = folder.join("metadata");
     let metadata: Metadata = json(&path, entry::read(storage, &path)?.first())?;
     Ok((metadata.id, metadata.shape))
 }
 
-/// Opens an operator's files of state that a commit names.
+/// Opens the state files of an operator that a commit names.
 pub fn open_state(
     storage: &dyn Storage,
     folder: &Path,
@@ -341,7 +342,7 @@ pub fn open_state(
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint, or makes a new one, for a query of this shape.
+    /// Opens the checkpoint of a query, or creates it.
     pub fn open(
         env: Arc<dyn Env>,
         folder: &Path,
@@ -382,8 +383,8 @@ impl Checkpoint {
         }
         folders.push(folder.to_path_buf());
         for path in &folders {
-            // The last run may have died between a rename and the sync of its folder: what is
-            // built upon from here on must not be gone after a power failure.
+            // The last run may have died between a rename and the sync of its folder. Everything
+            // written from here on relies on those names, so they must survive a power failure.
             storage.sync_folder(path).map_err(failed(path))?;
         }
         let id_hash = hash_bytes(id.as_bytes());
@@ -409,7 +410,7 @@ impl Checkpoint {
         &self.id
     }
 
-    /// Where a source keeps what is its own.
+    /// The folder in which a source keeps files of its own.
     pub fn source_folder(&self, source: usize) -> PathBuf {
         self.folder.join("sources").join(source.to_string())
     }
@@ -495,10 +496,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Removes what a crash left and what a lost removal brought back.
+    /// Removes files that a crash left, or that reappeared because their removal was not durable.
     fn remove_leftovers(&self, recovery: &Recovery) -> Result<(), EngineError> {
         let storage = self.env.storage();
-        // A file that cannot be removed is in nobody's way.
+        // A leftover that cannot be removed does no harm.
         let remove = |path: &Path| drop(storage.remove(path));
         for (operator, files) in self.files.iter().enumerate() {
             let folder = self.folder.join("state").join(operator.to_string());
@@ -525,7 +526,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Takes in what an operator instance changed.
+    /// Adds an operator instance's changes to the current epoch.
     pub fn change(&mut self, changes: Changes) {
         let (groups, mut breath) = (&mut self.groups[changes.operator], Breath::default());
         changes.drain(|hash, key, value| {
@@ -540,7 +541,7 @@ impl Checkpoint {
         groups.map(|entries| entries.capacity() as u64).sum()
     }
 
-    /// Makes the state at the end of an epoch durable.
+    /// Writes the changes of an epoch to the operators' deltas, durably.
     pub fn write_state(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         for operator in 0..self.files.len() {
             if self.groups[operator].is_empty() {
@@ -572,8 +573,8 @@ impl Checkpoint {
         self.files.iter().map(|files| files.iter().filter_map(name).collect()).collect()
     }
 
-    /// Writes `offsets/N`. In micro-batch mode this is the plan of an epoch, in continuous mode
-    /// the decision that it will be committed.
+    /// Writes `offsets/N`. In micro-batch mode this plans the epoch; in continuous mode it decides
+    /// that the epoch will be committed.
     pub fn write_offsets(
         &self,
         epoch: Epoch,
@@ -589,7 +590,7 @@ impl Checkpoint {
         entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
     }
 
-    /// Writes `commits/N` and removes what is no longer needed.
+    /// Writes `commits/N` and removes obsolete files.
     pub fn write_commit(
         &mut self,
         epoch: Epoch,
@@ -608,13 +609,13 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The first operator whose files should become one.
+    /// The first operator whose files should be compacted.
     fn due(&self) -> Option<usize> {
         let least_bytes = self.env.compact_above_bytes();
         self.files.iter().position(|files| compaction::is_due(files, least_bytes))
     }
 
-    /// Whether a step of compaction is due.
+    /// Whether a compaction step is due.
     pub fn has_background_work(&self) -> bool {
         self.compaction.is_some() || self.due().is_some()
     }
@@ -646,8 +647,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Does a bounded step of compaction. Only files that a commit names are merged: call it
-    /// between a commit and the next [`write_state`](Self::write_state) or later.
+    /// Runs one bounded step of compaction. Call this between a commit and the next
+    /// [`write_state`](Self::write_state): only files that a commit names are merged.
     pub fn background_step(&mut self, committed: Epoch) -> Result<(), EngineError> {
         let storage = self.env.storage();
         let Some(compaction) = &mut self.compaction else {
@@ -660,7 +661,7 @@ impl Checkpoint {
         let (operator, replaced) = (compaction.operator(), compaction.replaces());
         self.compaction = None;
         let old = self.files[operator].splice(..replaced, [snapshot]);
-        // The commit that names the new file is still to come; until then the old ones count.
+        // The old files are needed until the commit that names the new one.
         self.garbage.extend(old.map(|file| file.path));
         Ok(())
     }
@@ -684,7 +685,7 @@ fn check_shape(folder: &Path, before: &Shape, now: &Shape) -> Result<(), EngineE
     ))
 }
 
-/// Makes a new checkpoint, in a folder that holds none.
+/// Creates a checkpoint in a folder that holds none.
 fn create(
     storage: &dyn Storage,
     folder: &Path,

@@ -1,13 +1,13 @@
-//! A file of keyed state: what changed in one epoch (a delta), or all there is (a snapshot).
+//! A file of keyed state: the changes of one epoch (a delta) or the whole state (a snapshot).
 //!
 //! ```text
 //! | block … | index: 24 bytes a block | tail: 64 bytes |
 //! block: | key length u32 | value length u32 | key | value | …
 //! ```
-//! A block holds entries of one key group; an entry whose value length is [`GONE`] says that its
-//! key has no state any more. Blocks have a CRC in the index, the index has one in the tail, and
-//! the tail has its own. The tail also says which checkpoint, operator and epoch the file belongs
-//! to, so that a file from elsewhere is not taken for ours. All integers are little endian.
+//! A block holds entries of one key group. An entry with the value length [`GONE`] is a deleted
+//! key. The index has a CRC for each block, the tail has one for the index and one for itself. The
+//! tail also names the checkpoint, operator and epoch, so that a file of another checkpoint is
+//! detected. All integers are little endian.
 //!
 //! *Threads.* Written by the driver's thread, read by the worker that restores.
 
@@ -17,29 +17,29 @@ use crate::error::EngineError;
 use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 
-/// The value length of a key that is gone.
+/// The value length of a deleted key.
 pub const GONE: u32 = u32::MAX;
-/// Bytes after which a block is ended: what is read, checked or copied at once while a worker may
+/// Bytes after which a block ends. A block is read, checked or copied in one go, while a worker may
 /// be waiting for this core.
 const BLOCK_BYTES: usize = 64 << 10;
 const INDEX_ENTRY: usize = 24;
 const TAIL: usize = 64;
 const MAGIC: &[u8; 8] = b"MSSTATE1";
 
-/// To whom a file belongs.
+/// The checkpoint, operator and epoch that a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// A hash of the checkpoint's id.
     pub checkpoint: u64,
     /// The operator's number.
     pub operator: u32,
-    /// Whether the file holds all state, not only what changed.
+    /// Whether the file is a snapshot (the whole state) or a delta (changes only).
     pub snapshot: bool,
-    /// The epoch at whose end it was taken.
+    /// The epoch at whose end the file was written.
     pub epoch: u64,
 }
 
-/// Where a block lies.
+/// The index entry of a block: its location in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     /// Its key group.
@@ -73,13 +73,13 @@ pub fn put_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
 pub struct StateEntry<'b> {
     /// The key.
     pub key: &'b [u8],
-    /// Its state, if it has any.
+    /// Its value; `None` if the key was deleted.
     pub value: Option<&'b [u8]>,
-    /// Where the next entry begins.
+    /// Offset of the next entry.
     pub next: usize,
 }
 
-/// Reads the entry at a place; `None` if it is cut off.
+/// Reads the entry at an offset; `None` if it is truncated.
 #[inline]
 pub fn entry_at(bytes: &[u8], at: usize) -> Option<StateEntry<'_>> {
     let (key_length, value_length) = (u32_at(bytes, at)?, u32_at(bytes, at + 4)?);
@@ -92,7 +92,7 @@ pub fn entry_at(bytes: &[u8], at: usize) -> Option<StateEntry<'_>> {
     Some(StateEntry { key, value: (!gone).then_some(value), next })
 }
 
-/// Calls `apply` with every entry of a block; `None` if the block is cut off.
+/// Calls `apply` with every entry of a block; `None` if the block is truncated.
 pub fn entries(
     bytes: &[u8],
     mut apply: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EngineError>,
@@ -106,14 +106,14 @@ pub fn entries(
     Ok(Some(()))
 }
 
-/// Builds a file in pieces, so that a large one is never in memory whole.
+/// Builds a file in pieces, so that a large file is never in memory as a whole.
 #[derive(Debug)]
 pub struct Writer {
     owner: Owner,
     index: Vec<Block>,
     written: u64,
     entries: u64,
-    /// Bytes since they were last taken.
+    /// Bytes that were not taken yet.
     out: Vec<u8>,
 }
 
@@ -123,7 +123,7 @@ impl Writer {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
     }
 
-    /// Adds entries of one group, as [`put_entry`] wrote them.
+    /// Adds the entries of a key group, encoded by [`put_entry`].
     pub fn group(&mut self, group: u16, entries: &[u8]) {
         let mut from = 0;
         while from < entries.len() {
@@ -150,17 +150,17 @@ impl Writer {
         }
     }
 
-    /// The bytes since they were last cleared.
+    /// The bytes written since the last [`clear`](Self::clear).
     pub fn bytes(&self) -> &[u8] {
         &self.out
     }
 
-    /// Forgets [`bytes`](Self::bytes), which are written.
+    /// Drops [`bytes`](Self::bytes) after the caller has written them.
     pub fn clear(&mut self) {
         self.out.clear();
     }
 
-    /// Ends the file: its last bytes, and what it is now.
+    /// Ends the file. Returns its last bytes and its index.
     pub fn finish(mut self, path: PathBuf) -> (Vec<u8>, StateFile) {
         let index_at = self.out.len();
         for block in &self.index {
@@ -188,12 +188,12 @@ impl Writer {
     }
 }
 
-/// A finished file, its index read.
+/// A complete file with its index in memory.
 #[derive(Clone, Debug)]
 pub struct StateFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// To whom it belongs.
+    /// What the file belongs to.
     pub owner: Owner,
     /// Its blocks, by group.
     pub index: Vec<Block>,
@@ -258,7 +258,7 @@ impl StateFile {
         Ok(Self { path: path.to_path_buf(), owner, index, entries: word(32) })
     }
 
-    /// Appends a block's entries, checked.
+    /// Appends the entries of a block after checking its CRC.
     pub fn read_block(
         &self,
         storage: &dyn Storage,
@@ -284,7 +284,7 @@ impl StateFile {
         self.index.iter().map(|block| u64::from(block.length)).sum()
     }
 
-    /// Calls `apply` with the entries of some groups.
+    /// Calls `apply` with the entries of some key groups.
     pub fn read(
         &self,
         storage: &dyn Storage,

@@ -1,21 +1,22 @@
-//! How work behind the scenes (checkpoints, compaction) leaves its core to a worker that wakes up.
+//! How background work (checkpoints, compaction) yields its core to a worker that wakes up.
 //!
-//! Linux lets a thread that has slept much run on for about a millisecond even when a worker, which has
-//! slept less, has a record. So this work is done in small pieces, and yields the core between them.
+//! On Linux a thread that has slept a lot keeps running for about a millisecond, even when a worker
+//! that has slept less becomes runnable. Background work is therefore done in small pieces and
+//! yields the core between them.
 //!
-//! On a core that others keep busy a yield takes a whole turn of theirs, milliseconds for microseconds
-//! of work. An epoch would then take longer than its records took to come, the next one would have more of
-//! them, and memory would grow without end. There pieces get longer, and the system shares the core out.
+//! On a busy core a yield can take milliseconds, because the other threads use their whole time
+//! slices. Then an epoch takes longer to write than to process, each next epoch is larger, and
+//! memory grows without bound. There the pieces become longer, and the scheduler shares the core.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// A yield that takes longer found a core that others use all the time.
+/// A yield that takes longer than this shows that the core is busy.
 const BUSY: Duration = Duration::from_micros(500);
-/// Pieces that are done in one go at most: 1 to 2 ms of work.
+/// Maximum number of pieces between two yields: 1 to 2 ms of work.
 const MOST_PIECES: u32 = 128;
 
-/// How many pieces are done between two yields.
+/// Number of pieces of work between two yields.
 #[derive(Clone, Copy)]
 struct Turn {
     pieces: u32,
@@ -25,13 +26,13 @@ struct Turn {
 impl Turn {
     const NEW: Self = Self { pieces: 1, done: 0 };
 
-    /// Counts a piece. Returns whether it is time to yield.
+    /// Counts a piece of work. Returns whether to yield now.
     fn is_over(&mut self) -> bool {
         self.done += 1;
         self.done >= self.pieces
     }
 
-    /// Takes in how long the yield took.
+    /// Records how long a yield took.
     fn begin(&mut self, waited: Duration) {
         let longer = self.pieces * 2;
         self.pieces = if waited > BUSY { longer.min(MOST_PIECES) } else { self.pieces.div_ceil(4) };
@@ -43,7 +44,7 @@ thread_local! {
     static TURN: Cell<Turn> = const { Cell::new(Turn::NEW) };
 }
 
-/// Lets a worker run that has been woken on this core. To be called after each piece of work.
+/// Yields the core if a worker is waiting for it. Call this after each piece of work.
 pub(crate) fn give_way() {
     let mut turn = TURN.get();
     if turn.is_over() {
@@ -54,14 +55,14 @@ pub(crate) fn give_way() {
     TURN.set(turn);
 }
 
-/// Gives way once in so many changes, keys and the like: some tens of microseconds of work.
+/// Yields once per 256 items, such as changes or keys: some tens of microseconds of work.
 #[derive(Default)]
 pub(crate) struct Breath(usize);
 
 impl Breath {
     const ITEMS: usize = 256;
 
-    /// Another item is done.
+    /// Counts an item.
     pub fn item(&mut self) {
         self.0 += 1;
         if self.0 == Self::ITEMS {

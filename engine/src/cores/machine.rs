@@ -1,8 +1,8 @@
-//! What a machine offers to this process: its CPUs with their hyper-thread siblings and NUMA nodes,
-//! and the CPU quota of its cgroups.
+//! The CPUs of a machine with their hyper-thread siblings and NUMA nodes, and the CPU quota of this
+//! process.
 //!
-//! Everything is read below a root folder, so that tests have a made-up machine. What cannot be
-//! read is taken for the simplest machine: one node, no siblings, no quota.
+//! Everything is read below a root folder, so that tests can provide a machine. A file that cannot
+//! be read stands for the simplest machine: one node, no siblings, no quota.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,26 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cpu {
     pub id: usize,
-    /// The smallest CPU of its physical core: hyper-thread siblings have one in common.
+    /// The lowest-numbered CPU of its physical core, which hyper-thread siblings share.
     pub physical: usize,
     /// Its NUMA node.
     pub node: usize,
 }
 
-/// A machine as one process may use it.
+/// A machine as one process sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     /// The CPUs of the affinity mask, in order.
     pub cpus: Vec<Cpu>,
     /// Whole cores that the quota allows to be busy at once; at least one.
     pub usable: usize,
-    /// Where processes tell each other which cores they hold.
+    /// The folder of lock files by which processes see each other's cores.
     pub locks: PathBuf,
 }
 
 impl Machine {
-    /// The machine below a root folder, which is `/` but in tests, restricted to some CPUs.
+    /// Reads the machine below a root folder (`/` except in tests), restricted to the CPUs of a
+    /// mask.
     pub fn read(root: &Path, mask: &[usize], locks: PathBuf) -> Self {
         let nodes = nodes(root);
         let cpu = |id: &usize| Cpu {
@@ -65,8 +66,8 @@ fn nodes(root: &Path) -> BTreeMap<usize, usize> {
     nodes
 }
 
-/// The CPU quota of this process in whole cores: the smallest quota of its cgroup and the cgroups
-/// above it. `None` without a quota.
+/// The CPU quota of this process in whole cores: the smallest of its cgroup and all cgroups above.
+/// `None` if there is no quota.
 pub(super) fn quota(root: &Path) -> Option<usize> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mount = root.join("sys/fs/cgroup");
@@ -76,8 +77,8 @@ pub(super) fn quota(root: &Path) -> Option<usize> {
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         let path = Path::new(path.trim_start_matches('/'));
         let of_cpu = controllers.split(',').any(|controller| controller == "cpu");
-        // The limits of all groups that a process lies in hold. In a container the path may be that
-        // of the host, and not be there: then the root of the mount is its own group.
+        // The limits of all enclosing groups apply. In a container the path may be the host's and
+        // not exist; then the mount's root is the process's own group.
         for group in path.ancestors() {
             let found = match controllers {
                 "" => quota_v2(&mount.join(group)),
@@ -103,7 +104,7 @@ fn quota_v1(group: &Path) -> Option<usize> {
     whole_cores(read("cpu.cfs_quota_us")?.trim(), read("cpu.cfs_period_us")?.trim())
 }
 
-/// Whole cores of a quota for each period; a quota of `max` or -1 is none.
+/// The quota per period in whole cores; `None` for a quota of `max` or -1.
 fn whole_cores(quota: &str, period: &str) -> Option<usize> {
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     (period > 0).then(|| ((quota / period) as usize).max(1))
@@ -112,7 +113,8 @@ fn whole_cores(quota: &str, period: &str) -> Option<usize> {
 /// The largest number of a CPU that a list may have.
 const CPU_MAX: usize = 8191;
 
-/// Reads a list of CPUs as `taskset` does: `0-3,6`, or with a step `0-6:2`. Sorted, each once.
+/// Parses a CPU list in the syntax of `taskset`: `0-3,6`, or with a step `0-6:2`. The result is
+/// sorted, without duplicates.
 pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     let number = |digits: &str| match digits.trim().parse::<usize>() {
         Ok(number) if number <= CPU_MAX => Ok(number),
@@ -138,7 +140,7 @@ pub fn parse_list(text: &str) -> Result<Vec<usize>, String> {
     Ok(found)
 }
 
-/// CPUs as a list: `0-3,6`.
+/// Formats CPUs as a list: `0-3,6`.
 pub(super) fn show_list(cpus: impl Iterator<Item = usize>) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for id in cpus {

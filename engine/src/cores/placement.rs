@@ -1,14 +1,14 @@
-//! Which cores the workers of a query are pinned to.
+//! Chooses the cores to which the workers of a query are pinned.
 //!
 //! A core is held by one pinned worker. The queries of a process count each other's cores in a
 //! registry. Processes of a machine see each other's by advisory locks on files, which the system
 //! releases when a process ends, however it ends. A locked file says who holds it. Without access to the lock folder each process
 //! counts its own cores only; so do processes in containers with folders of their own.
 //!
-//! Free cores are chosen in this order: those whose hyper-thread siblings are free too, those of the
-//! NUMA node of the query's other workers, the smallest number. A worker for which no core is free
-//! is not pinned: the scheduler moves it to where there is room. Cores that the user has listed
-//! are shared then, since a list says where the query must run.
+//! Free cores are chosen in this order: cores whose hyper-thread siblings are free too, cores of
+//! the NUMA node of the query's other workers, the smallest number. A worker without a free core is
+//! not pinned, and the scheduler moves it to where there is room. If the user has listed cores,
+//! workers share them instead, because a list says where the query must run.
 
 use super::machine::{Cpu, Machine, show_list};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Attempts to enter the section in which a process places its workers.
+/// Maximum attempts to enter the critical section in which a process places its workers.
 const ENTRY_ATTEMPTS: usize = 1000;
 
 /// Bytes of a lock file that are read and written at most.
@@ -28,7 +28,7 @@ const NOTE_BYTES: u64 = 512;
 struct Held {
     /// The query of each worker.
     queries: Vec<String>,
-    /// Tells other processes; absent where another one holds the core too.
+    /// Shows other processes that the core is taken; `None` if another process holds it too.
     lock: Option<File>,
 }
 
@@ -78,11 +78,11 @@ fn holder(folder: &Path, core: usize) -> Holder {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     held: BTreeMap<usize, Held>,
-    /// Whether it was told that a query floats.
+    /// Whether the notice that a query is not pinned was shown.
     told: bool,
 }
 
-/// A registry that claims release into.
+/// The registry to which claims return their cores.
 pub(super) type Shared = Arc<Mutex<Registry>>;
 
 /// The cores of a query's workers, held until it is dropped.
@@ -119,7 +119,7 @@ impl Claim {
         self.cores.get(worker).copied().flatten()
     }
 
-    /// What the user should know: that workers share a core, or are not pinned.
+    /// A notice for the user: workers share a core, or are not pinned.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
@@ -140,16 +140,16 @@ impl Drop for Claim {
 /// The locks of a machine's cores.
 struct Locks<'m> {
     folder: &'m Path,
-    /// Held while cores are chosen, so that two processes do not take each other's attempts for
-    /// cores that are held.
+    /// Held while cores are chosen, so that a process does not take another's attempt for a held
+    /// core.
     _entry: Option<File>,
     /// Cores that other processes hold.
     foreign: BTreeSet<usize>,
 }
 
 impl<'m> Locks<'m> {
-    /// Enters the section and looks which of some cores other processes hold: also of a core that is
-    /// not wanted it counts whether its sibling is busy.
+    /// Enters the critical section and finds which of the cores other processes hold. Unwanted
+    /// cores are checked too, because a busy sibling counts.
     fn enter(folder: &'m Path, cores: impl Iterator<Item = usize>) -> Self {
         open_folder(folder);
         let entry = open_lock(folder, "placement");
@@ -168,7 +168,8 @@ impl<'m> Locks<'m> {
         locks
     }
 
-    /// Takes a core: the lock, if there is one; the error is that another process holds it.
+    /// Locks a core. `Ok(None)` if there are no lock files; an error if another process holds the
+    /// core.
     fn take(&mut self, id: usize) -> Result<Option<File>, ()> {
         let Some(file) = open_lock(self.folder, &id.to_string()) else { return Ok(None) };
         match file.try_lock() {
@@ -182,7 +183,7 @@ impl<'m> Locks<'m> {
     }
 }
 
-/// Makes the folder of locks, which all users of the machine may use.
+/// Creates the lock folder, which all users of the machine may use.
 fn open_folder(folder: &Path) {
     if std::fs::create_dir(folder).is_ok() {
         #[cfg(unix)]
@@ -199,7 +200,7 @@ fn lock_path(folder: &Path, name: &str) -> PathBuf {
 
 fn open_lock(folder: &Path, name: &str) -> Option<File> {
     let path = lock_path(folder, name);
-    // A link that another user has put here is not followed.
+    // Symbolic links that another user may have placed here are not followed.
     if path.is_symlink() || folder.is_symlink() {
         return None;
     }

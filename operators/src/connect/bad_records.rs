@@ -1,31 +1,31 @@
-//! Records that could not be read: counted, and the last few kept with their raw bytes. They
-//! never stop a query and never take a good record with them.
+//! Bad records: records that could not be read are counted, and the last few are kept with their
+//! raw bytes. They never stop a query and never affect good records.
 //!
-//! A record that gives no row was *set aside*. One that gives a row all the same, with NULL for what could
-//! not be read (mode PERMISSIVE), is counted apart from these.
+//! A bad record that gives no row is *rejected*. In mode PERMISSIVE a bad record gives a row with
+//! NULL for what could not be read; those are counted separately.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Bad records that are kept.
+/// Number of bad records that are kept.
 const KEPT: usize = 16;
-/// Bytes that are kept of each.
+/// Number of bytes that are kept of each.
 pub const KEPT_BYTES: usize = 256;
 
-/// Characters of a bad record that are shown.
+/// Number of characters of a bad record that are shown.
 const SHOWN_CHARS: usize = 80;
 
 /// Why and where a record could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
-    /// The file that it is in; none where it comes from a connection.
+    /// The file that contains it; `None` if it came from a connection.
     pub file: Option<PathBuf>,
-    /// Whether it gives a row, with NULL for what could not be read.
+    /// Whether it gave a row with NULL for what could not be read.
     pub kept: bool,
     /// Offset of its first byte in the source.
     pub offset: u64,
-    /// Its whole length in bytes.
+    /// Its length in bytes.
     pub length: u64,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -79,14 +79,14 @@ impl BadRecords {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Sets a record aside. `at` is its offset and length, `bytes` its beginning.
+    /// Adds a record that gives no row. `at` is its offset and length, `bytes` its beginning.
     pub fn add(&self, file: Option<&Path>, at: (u64, u64), reason: &'static str, bytes: &[u8]) {
         let mut inner = self.lock();
         inner.set_aside += 1;
         inner.remember(file, false, at, reason, bytes);
     }
 
-    /// Counts a record that gives a row with NULL for what could not be read.
+    /// Adds a record that gives a row with NULL for what could not be read.
     pub fn add_kept(
         &self,
         file: Option<&Path>,
@@ -99,7 +99,7 @@ impl BadRecords {
         inner.remember(file, true, at, reason, bytes);
     }
 
-    /// Tells how many records were set aside or kept with NULL, and why the last few were, if there
+    /// Reports the number of bad records of both kinds and the reasons of the last few, if there
     /// are any.
     pub fn report(&self, notice: fn(&str)) {
         let told = |count: u64, what: &str| {
@@ -113,17 +113,17 @@ impl BadRecords {
         self.last().iter().for_each(|bad| notice(&bad.to_string()));
     }
 
-    /// How many were set aside.
+    /// Number of records that gave no row.
     pub fn count(&self) -> u64 {
         self.lock().set_aside
     }
 
-    /// How many were kept with NULL for what could not be read.
+    /// Number of records that gave a row with NULL for what could not be read.
     pub fn kept(&self) -> u64 {
         self.lock().kept
     }
 
-    /// The last few of both.
+    /// The last few bad records of both kinds.
     pub fn last(&self) -> Vec<BadRecord> {
         self.lock().last.clone()
     }

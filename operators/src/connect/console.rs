@@ -1,7 +1,8 @@
-//! Rows as tables on standard output, in Spark's print format.
+//! The console sink: rows as tables on standard output, in Spark's format.
 //!
-//! Output mode complete prints the table at each epoch in which it changed; the other modes print
-//! rows at once, one table per drain in continuous mode and one per batch in micro-batch mode.
+//! In output mode complete it prints the table at each epoch in which it changed. In the other
+//! modes it prints rows at once: one table per drain in continuous mode, one per batch in
+//! micro-batch mode.
 
 use super::options::OptionReader;
 use crate::table::datetime::Tz;
@@ -21,15 +22,15 @@ pub struct Console {
     schema: Schema,
     types: Vec<DataType>,
     rows: Vec<Vec<Value>>,
-    /// Rows of this table beyond `limit`, counted and not kept.
+    /// Whether there were rows beyond `limit`, which are not kept.
     hidden: bool,
     limit: usize,
     truncate: bool,
     zone: Tz,
     epoch: Epoch,
-    /// Print at markers only; else at the end of each drain.
+    /// Whether to print at markers only, instead of at the end of each drain.
     at_marker: bool,
-    /// Print also when there are no rows.
+    /// Whether to print a table without rows.
     print_empty: bool,
     out: Box<dyn Write + Send>,
     latency: LatencyRecorder,
@@ -92,7 +93,7 @@ impl Console {
     }
 }
 
-/// Rows as Spark's `show` prints them.
+/// Formats rows as Spark's `show` does.
 pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> String {
     let mut lines: Vec<Vec<Shown>> =
         vec![schema.fields.iter().map(|field| Shown::new(&field.name, false)).collect()];
@@ -126,15 +127,15 @@ pub fn table(schema: &Schema, rows: &[Vec<Value>], truncate: bool, zone: Tz) -> 
     out
 }
 
-/// A cell of a table, and how wide a terminal shows it.
+/// A cell of a table with its width on a terminal.
 struct Shown {
     text: String,
     width: usize,
 }
 
 impl Shown {
-    /// A text without control characters, cut to 20 characters if wanted. Lengths count UTF-16
-    /// units, as Spark's do.
+    /// Removes control characters and cuts the text to 20 characters if wanted. Lengths count
+    /// UTF-16 units, as in Spark.
     fn new(text: &str, truncate: bool) -> Self {
         let mut shown = String::with_capacity(text.len());
         for c in text.chars() {
@@ -160,7 +161,7 @@ impl Shown {
     }
 }
 
-/// Whether Spark takes a character for two columns wide: East Asian letters and full-width forms.
+/// Whether Spark counts a character as two columns wide: East Asian letters and full-width forms.
 fn is_wide(c: char) -> bool {
     matches!(
         c,

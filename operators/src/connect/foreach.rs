@@ -1,4 +1,4 @@
-//! Rows to a function of the program, or to nowhere.
+//! The sinks `foreach`, `foreachBatch` and `noop`.
 
 use crate::table::row::{Row, decode, values};
 use crate::table::types::{DataType, Schema};
@@ -8,15 +8,16 @@ use millstream_engine::event::Epoch;
 use millstream_engine::latency::LatencyRecorder;
 use millstream_engine::stage::{Push, Settled, Stage};
 
-/// A user's sink: `open`, then `process` for each row if it said true, then `close`.
+/// A user's sink, called as `open`, then `process` for each row if `open` returned true, then
+/// `close`.
 pub trait ForeachWriter: Send + 'static {
-    /// An epoch begins. False means: give me none of its rows.
+    /// An epoch starts. Return false to skip its rows.
     fn open(&mut self, _partition: u64, _epoch: Epoch) -> bool {
         true
     }
-    /// A row.
+    /// Processes a row.
     fn process(&mut self, row: &[Value]) -> Result<(), String>;
-    /// The epoch is over, or `process` has failed.
+    /// The epoch has ended, or `process` has failed.
     fn close(&mut self, _error: Option<&str>) {}
 }
 
@@ -31,10 +32,10 @@ impl<F: FnMut(&[Value]) + Send + 'static> ForeachWriter for F {
 pub struct Foreach {
     writer: Box<dyn ForeachWriter>,
     types: Vec<DataType>,
-    /// The row that is given.
+    /// Buffer for the values of the current row.
     values: Vec<Value>,
     epoch: Epoch,
-    /// What `open` said for this epoch, once it was asked.
+    /// The result of `open` for this epoch, once it was called.
     opened: Option<bool>,
     latency: LatencyRecorder,
 }
@@ -101,8 +102,8 @@ impl<'a> Push<Row<'a>> for Foreach {
 /// A user's function for whole batches.
 pub type BatchFunction = Box<dyn FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send>;
 
-/// Gives each batch's rows to a function, with the batch's number: exactly once if the function
-/// does nothing when a number comes again. Batches without rows are given too.
+/// Sends each batch's rows to a function, with the batch number. Delivery is exactly once if the
+/// function ignores a number that it has seen. Batches without rows are sent too.
 pub struct ForeachBatch {
     function: BatchFunction,
     types: Vec<DataType>,
@@ -150,7 +151,7 @@ impl<'a> Push<Row<'a>> for ForeachBatch {
     }
 }
 
-/// Takes rows and forgets them; the latency is recorded.
+/// The sink `noop`: drops rows and records their latency.
 pub struct Noop(pub LatencyRecorder);
 
 impl Stage for Noop {

@@ -1,4 +1,4 @@
-//! Rows as lines of text, JSON or CSV, written straight from their bytes.
+//! Formats rows as lines of text, JSON or CSV, directly from their bytes.
 
 use crate::table::csv::WriteOptions;
 use crate::table::error::{PlanError, PlanResult};
@@ -8,19 +8,19 @@ use crate::table::text::{Notation, write_integer};
 use crate::table::types::{DataType, Schema};
 use std::sync::Arc;
 
-/// How a row becomes a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
-    /// The one column, which must be a string.
+    /// The single column, which must be a string.
     Text,
     /// An object from column name to value; NULL fields are left out, as Spark does.
     Json,
-    /// Comma-separated, quoted where needed; NULL is empty.
+    /// Comma-separated values, quoted if necessary; NULL is empty.
     Csv,
 }
 
 impl LineFormat {
-    /// Its name as a format.
+    /// The name of the format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -29,7 +29,7 @@ impl LineFormat {
         }
     }
 
-    /// The end of its files' names, as Spark has it.
+    /// The extension of its files, as in Spark.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Text => "txt",
@@ -44,7 +44,7 @@ impl LineFormat {
 pub struct LineOptions {
     /// How fields of CSV are written.
     pub csv: WriteOptions,
-    /// Behind each row.
+    /// Text after each row.
     pub line_end: String,
     /// How JSON is written.
     pub json: Style,
@@ -68,10 +68,10 @@ impl Default for LineOptions {
 pub struct LineWriter {
     format: LineFormat,
     options: Arc<LineOptions>,
-    /// Columns of the rows, of which those below are written.
+    /// Number of columns of the rows, of which those below are written.
     width: usize,
     columns: Vec<Column>,
-    /// Whether CSV writes whole numbers without looking for special characters.
+    /// Whether integers in CSV need no check for special characters.
     plain_numbers: bool,
     scratch: String,
 }
@@ -87,12 +87,12 @@ struct Column {
 }
 
 impl LineWriter {
-    /// A writer of all columns; refused where the format cannot hold them.
+    /// Creates a writer of all columns. An error if the format does not support them.
     pub fn new(format: LineFormat, schema: &Schema) -> PlanResult<Self> {
         Self::without(format, LineOptions::default(), schema, &[])
     }
 
-    /// A writer of all columns but some.
+    /// Creates a writer of all columns except some.
     pub fn without(
         format: LineFormat,
         options: LineOptions,
@@ -132,7 +132,7 @@ impl LineWriter {
         Ok(Self { format, options, width, columns, plain_numbers, scratch: String::new() })
     }
 
-    /// The line that names the columns of CSV.
+    /// The header line of CSV with the column names.
     pub fn header(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (at, column) in self.columns.iter().enumerate() {

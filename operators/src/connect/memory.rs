@@ -1,5 +1,6 @@
-//! Rows pushed by the program, and results kept in a table to be read by name. For tests and
-//! small embedded uses; typed streams have a faster edge (`stream::Flow::channel`).
+//! The memory source and sink: rows pushed by the program, and results kept in a table that is read
+//! by name. For tests and small embedded uses; typed streams have a faster channel
+//! (`stream::Flow::channel`).
 
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
@@ -21,13 +22,13 @@ type Rows = VecDeque<(Vec<u8>, u64)>;
 
 #[derive(Default)]
 struct Queue {
-    /// Rows that no query has committed and no source holds.
+    /// Rows that are not committed and not held by a source.
     rows: Rows,
-    /// Position of the first of them.
+    /// Position of the first row.
     base: u64,
-    /// Nothing more will come.
+    /// Whether the stream has ended.
     closed: bool,
-    /// A query has read from it, so positions mean something.
+    /// Whether a query has read from it, so that positions are meaningful.
     drawn: bool,
 }
 
@@ -35,7 +36,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     reader: Mutex<Option<(Arc<dyn Env>, Waker)>>,
-    /// Whether a query has it.
+    /// Whether a query is reading it.
     claimed: AtomicBool,
 }
 
@@ -55,23 +56,24 @@ impl Shared {
     }
 }
 
-/// Where a program adds rows. Clones push into the same stream.
+/// A stream that a program adds rows to. Clones share the stream.
 #[derive(Clone)]
 pub struct MemoryStream {
     schema: Schema,
-    /// Each is read by a source of its own.
+    /// Each part is read by a source of its own.
     parts: Arc<[Shared]>,
-    /// Rows that were added, so that parts get them in turn.
+    /// Number of rows added, for distributing them over the parts.
     added: Arc<AtomicUsize>,
 }
 
 impl MemoryStream {
-    /// A stream with this schema.
+    /// Creates a stream with this schema.
     pub fn new(schema: Schema) -> Self {
         Self::in_parts(schema, 1)
     }
 
-    /// A stream whose rows are dealt in turn to so many parts, each read by its own tasklet.
+    /// Creates a stream whose rows are distributed round robin over `parts` parts, each read by its
+    /// own tasklet.
     pub fn in_parts(schema: Schema, parts: usize) -> Self {
         let parts = (0..parts.max(1)).map(|_| Shared::default()).collect();
         Self { schema, parts, added: Arc::default() }
@@ -87,9 +89,9 @@ impl MemoryStream {
         &self.schema
     }
 
-    /// Adds rows, all at once: in micro-batch mode they are never split over two batches that
-    /// are planned before and after the call. Over several parts that holds only if no batch is
-    /// planned during the call.
+    /// Adds rows, all at once: in micro-batch mode they are never split between batches that are
+    /// planned before and after the call. With several parts this holds only if no batch is planned
+    /// during the call.
     pub fn add(&self, rows: impl IntoIterator<Item = Vec<Value>>) {
         let mut dealt: Vec<Vec<Vec<u8>>> = vec![Vec::new(); self.parts.len()];
         let mut count = 0;
@@ -107,7 +109,7 @@ impl MemoryStream {
         }
     }
 
-    /// Says that nothing more will come.
+    /// Ends the stream.
     pub fn close(&self) {
         for part in &*self.parts {
             part.queue().closed = true;
@@ -115,8 +117,8 @@ impl MemoryStream {
         }
     }
 
-    /// The source of a part for one query; a second one at the same time is refused. Rows that the
-    /// query has not committed when it ends go back into the stream.
+    /// Creates the source of a part for one query. A second source at the same time is an error.
+    /// Rows that the query has not committed when it ends return to the stream.
     pub fn source(&self, part: usize, env: Arc<dyn Env>) -> Result<MemorySource, EngineError> {
         let shared = &self.parts[part];
         // ORDERING: acquire and release: the next source sees what the last one put back.
@@ -152,14 +154,14 @@ pub struct MemorySource {
     part: usize,
     env: Arc<dyn Env>,
     emitted: u64,
-    /// Emitted in this run.
+    /// Rows emitted in this run.
     records: u64,
     staged: Rows,
-    /// Emitted rows, to be emitted again by the next query if this one does not commit them.
+    /// Emitted rows, which the next query emits again unless this one commits them.
     uncommitted: Rows,
     bound: Option<u64>,
     as_of_start: Option<u64>,
-    /// A checkpoint's positions would be those of a stream in an earlier process.
+    /// Whether the checkpoint's positions belong to a stream of an earlier process.
     lost: bool,
 }
 
@@ -242,7 +244,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         let shared = &self.stream.parts[self.part];
         let mut queue = shared.queue();
         if !self.lost {
-            // What was committed and not yet forgotten when the last query ended.
+            // Rows that were committed but not removed when the last query ended.
             let done = at.saturating_sub(queue.base).min(queue.rows.len() as u64);
             queue.rows.drain(..done as usize);
         }
@@ -273,7 +275,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
             self.stage();
         }
         if self.emitted + (self.staged.len() as u64) < end {
-            // Rows of an earlier process: they are gone, and what is here is new.
+            // Rows of an earlier process are gone; the present ones are new.
             self.emitted = end;
             self.shared().queue().base = end + self.staged.len() as u64;
         }
@@ -311,12 +313,13 @@ impl MemoryTable {
         self.rows.lock().unwrap_or_else(|p| p.into_inner()).clone()
     }
 
-    /// Takes its rows out, leaving it empty.
+    /// Removes and returns its rows.
     pub fn take(&self) -> Vec<Vec<Value>> {
         std::mem::take(&mut *self.rows.lock().unwrap_or_else(|p| p.into_inner()))
     }
 
-    /// A sink that fills it: in output mode complete each epoch's table replaces the one before.
+    /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
+    /// earlier ones.
     pub fn sink(&self, complete: bool, latency: LatencyRecorder) -> MemorySink {
         let types = self.schema.fields.iter().map(|f| f.data_type.clone()).collect();
         MemorySink { table: self.clone(), types, complete, pending: Vec::new(), latency }

@@ -1,4 +1,4 @@
-//! Connectors: where rows come from and where they go.
+//! Connectors: the sources that rows come from and the sinks that they go to.
 //!
 //! | source | replayable |
 //! |---|---|

@@ -1,26 +1,26 @@
-//! Options of sources and sinks: case-insensitive names, and a clear word for a wrong one.
+//! Options of sources and sinks: case-insensitive names, and helpful errors for wrong ones.
 
 use super::settings::FormatSettings;
 use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{did_you_mean, distance};
 
-/// Options on their way to a connector, which takes what it knows; what is left is a mistake.
+/// Reads the options of a connector. Options that it does not read are errors.
 pub struct OptionReader<'o> {
     what: &'o str,
     options: &'o [(String, String)],
     known: Vec<&'static str>,
-    /// The session's settings, which stand in for options that are not given.
+    /// The session's settings, which are the defaults of some options.
     settings: Option<&'o FormatSettings>,
 }
 
 impl<'o> OptionReader<'o> {
-    /// Reads the options of `what`, such as "source socket".
+    /// Creates a reader for the options of `what`, such as "source socket".
     pub fn new(what: &'o str, options: &'o [(String, String)]) -> Self {
         Self { what, options, known: Vec::new(), settings: None }
     }
 
-    /// Like [`new`](Self::new); settings of the session stand in for options that are not given.
+    /// Like [`new`](Self::new), with the session's settings as defaults.
     pub fn with_settings(
         what: &'o str,
         options: &'o [(String, String)],
@@ -42,12 +42,13 @@ impl<'o> OptionReader<'o> {
         }
     }
 
-    /// Whether an option is given, whatever the session's settings.
+    /// Whether an option is given explicitly, ignoring the session's settings.
     pub fn is_given(&self, name: &str) -> bool {
         self.options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
     }
 
-    /// An option's value, or the session's setting that stands in for it; the last one counts.
+    /// The value of an option, or of the session setting that is its default. If it is given twice
+    /// the last value counts.
     pub fn get(&mut self, name: &'static str) -> Option<&'o str> {
         if !self.known.contains(&name) {
             self.known.push(name);
@@ -71,7 +72,7 @@ impl<'o> OptionReader<'o> {
     pub fn required(&mut self, name: &'static str, example: &str) -> PlanResult<&'o str> {
         let (what, options, known) = (self.what, self.options, self.known.clone());
         self.get(name).ok_or_else(|| {
-            // What is an option of its own is no misspelt one.
+            // A known option is not a misspelling of another one.
             let own = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
             let near = options.iter().find(|(key, _)| distance(key, name) <= 2 && !own(key));
             let fix = match near {
@@ -92,7 +93,7 @@ impl<'o> OptionReader<'o> {
         }
     }
 
-    /// A whole number in a range.
+    /// Reads an integer within a range.
     pub fn number(
         &mut self,
         name: &'static str,
@@ -107,7 +108,7 @@ impl<'o> OptionReader<'o> {
         })
     }
 
-    /// A length of time above zero, such as `30 seconds` or `500ms`, in nanoseconds.
+    /// Reads a positive duration such as `30 seconds` or `500ms`, in nanoseconds.
     pub fn duration_ns(&mut self, name: &'static str) -> PlanResult<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match crate::session::duration_ns(value) {
@@ -116,7 +117,7 @@ impl<'o> OptionReader<'o> {
         }
     }
 
-    /// One of some words; the first is the default.
+    /// Reads one of several words; the first is the default.
     pub fn choice(
         &mut self,
         name: &'static str,
@@ -129,7 +130,7 @@ impl<'o> OptionReader<'o> {
             .ok_or_else(|| self.wrong(name, value, &format!("one of {}", words.join(", "))))
     }
 
-    /// Refuses what no one asked for.
+    /// Returns an error if there are options that were not read.
     pub fn finish(self) -> PlanResult<()> {
         let unknown = |key: &str| !self.known.iter().any(|known| known.eq_ignore_ascii_case(key));
         let Some((key, _)) = self.options.iter().find(|(key, _)| unknown(key)) else {

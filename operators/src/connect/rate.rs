@@ -1,8 +1,9 @@
-//! Rows at a steady rate: `timestamp TIMESTAMP, value BIGINT` from 0, for trying things out.
+//! The rate source: rows `timestamp TIMESTAMP, value BIGINT` at a steady rate, counting from 0, for
+//! trying things out.
 //!
-//! Row k is due `k / rowsPerSecond` after the start and bears that time. In continuous mode it
-//! goes out when it is due, not at the end of its second as in Spark. With a checkpoint the start
-//! is kept in it, so that a query that was down catches up and goes on counting, as in Spark.
+//! Row k has the time `k / rowsPerSecond` after the start. In continuous mode it is emitted at that
+//! time, not at the end of its second as in Spark. A checkpoint keeps the start time, so a query
+//! that was down catches up, as in Spark.
 
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
@@ -20,13 +21,13 @@ use std::path::Path;
 /// The source.
 pub struct RateSource {
     rows_per_second: u64,
-    /// Of `parts` parts it is this one, and has every row whose number leaves it as a rest. Below,
-    /// its rows are counted by themselves.
+    /// Number of this part out of `parts`. It has the rows whose number modulo `parts` is `part`;
+    /// below, rows are counted within the part.
     part: u64,
     parts: u64,
     /// The first row's time on the wall clock.
     start_us: i64,
-    /// The same on the monotonic clock; before its zero after a restart.
+    /// The same on the monotonic clock; negative after a restart.
     start_ns: i128,
     opened_ns: u64,
     /// The first row of this run.
@@ -56,7 +57,7 @@ pub fn schema() -> Schema {
     ])
 }
 
-/// The start of a sequence: the one that is kept in `folder`, or now.
+/// The start time of the sequence: the one kept in `folder`, or now.
 pub fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError> {
     let Some(folder) = folder else { return Ok(env.wall_us()) };
     let path = folder.join("0");
@@ -78,7 +79,7 @@ pub fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError
 }
 
 impl RateSource {
-    /// One part of so many of the sequence that started at a time ([`start_us`]).
+    /// Creates a part of the sequence that started at a time ([`start_us`]).
     pub fn new(
         rows_per_second: u64,
         (part, parts): (usize, usize),
@@ -108,7 +109,7 @@ impl RateSource {
         (of_all + self.parts - 1 - self.part) / self.parts
     }
 
-    /// The number of a row among those of all parts.
+    /// The number of a row among the rows of all parts.
     fn number(&self, row: u64) -> u64 {
         row * self.parts + self.part
     }
@@ -117,7 +118,7 @@ impl RateSource {
         (u128::from(rows) * unit_per_second / u128::from(self.rows_per_second)) as u64
     }
 
-    /// When a row is due; one that was due before the query started is due now.
+    /// When a row is due. Rows that were due before the query started are due at its start.
     fn due_ns(&self, row: u64) -> u64 {
         let after_ns = self.after(self.number(row), 1_000_000_000);
         let due_ns = self.start_ns + i128::from(after_ns);

@@ -1,9 +1,8 @@
-//! The same number of rows in every batch: `timestamp TIMESTAMP, value BIGINT` from 0, for tests
-//! that must come out the same each time. All rows of batch n bear `startTimestamp` plus n times
-//! `advanceMillisPerBatch`.
+//! The rate-micro-batch source: the same number of rows `timestamp TIMESTAMP, value BIGINT` in
+//! every batch, counting from 0, for reproducible tests. All rows of batch n have the time
+//! `startTimestamp` plus n times `advanceMillisPerBatch`.
 //!
-//! In continuous mode a batch is what the source gives per epoch: the next one follows the commit
-//! of the last.
+//! In continuous mode a batch is emitted per epoch: the next one follows the commit of the last.
 
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
@@ -23,8 +22,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `rowsPerBatch`, `startTimestamp` (0, in milliseconds), `advanceMillisPerBatch`
-    /// (1000) and `numPartitions` (taken and without effect: one sequence).
+    /// Reads `rowsPerBatch`, `startTimestamp` (0, in milliseconds), `advanceMillisPerBatch` (1000)
+    /// and `numPartitions` (accepted without effect: there is one sequence).
     pub fn read(options: &Options) -> PlanResult<Self> {
         let mut reader = OptionReader::new("source rate-micro-batch", options);
         reader.required("rowsPerBatch", "100")?;
@@ -43,10 +42,10 @@ pub struct RateMicroBatch {
     /// The first row of this run.
     first: u64,
     next: u64,
-    /// Where the present batch ends.
+    /// End of the current batch.
     end: u64,
     bounded: bool,
-    /// One batch for all that is there at the start.
+    /// Whether everything available at the start is one batch.
     as_of_start: bool,
     row: Vec<u8>,
 }
@@ -94,7 +93,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError> {
         self.next = at.number()?;
         self.first = self.next;
-        // A batch that continuous mode has cut in two is completed.
+        // Completes a batch that continuous mode has cut in two.
         self.end = (self.next / self.config.rows_per_batch + 1) * self.config.rows_per_batch;
         Ok(())
     }

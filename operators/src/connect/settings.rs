@@ -1,13 +1,13 @@
-//! Settings of the session that stand in for options of files and lines: `SET name = value`.
+//! Session settings that are the defaults of options of files and lines: `SET name = value`.
 //!
-//! An option always wins over the setting. A setting is read when a query starts, and when a
-//! schema is inferred.
+//! An option always overrides the setting. Settings are read when a query starts and when a schema
+//! is inferred.
 
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use std::collections::BTreeMap;
 
-/// What a setting may be.
+/// The values that a setting accepts.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Flag,
@@ -17,7 +17,7 @@ enum Kind {
     Text,
 }
 
-/// A setting, and the option that it stands in for.
+/// A setting and the option of which it is the default.
 struct Known {
     name: &'static str,
     /// Formats of the option; all if empty.
@@ -57,7 +57,7 @@ static KNOWN: &[Known] = &[
     ),
     known("spark.sql.parquet.mergeSchema", &["parquet"], "mergeSchema", Kind::Flag),
     known("spark.sql.orc.mergeSchema", &["orc"], "mergeSchema", Kind::Flag),
-    // How Spark decodes, which changes no row. The other implementation is Hive's.
+    // Selects Spark's decoder, which changes no row. The other value is Hive's.
     known("spark.sql.orc.impl", &["orc"], "", Kind::Words(&["native"])),
     known("spark.sql.orc.enableVectorizedReader", &["orc"], "", Kind::Flag),
     known("spark.sql.orc.enableNestedColumnVectorizedReader", &["orc"], "", Kind::Flag),
@@ -86,7 +86,7 @@ static KNOWN: &[Known] = &[
     known("spark.sql.parquet.binaryAsString", &["parquet"], "", Kind::Flag),
     known("spark.sql.parquet.inferTimestampNTZ.enabled", &["parquet"], "", Kind::Flag),
     known("spark.sql.legacy.parquet.nanosAsLong", &["parquet"], "", Kind::Flag),
-    // What can be set to one value alone: INT96 is always a time, and nothing else.
+    // Settings with a single valid value: INT96 is always a time.
     known("spark.sql.parquet.int96AsTimestamp", &["parquet"], "", Kind::Words(&["true"])),
     known("spark.sql.parquet.int96TimestampConversion", &["parquet"], "", Kind::Words(&["false"])),
     known("spark.sql.parquet.fieldId.read.enabled", &["parquet"], "", Kind::Words(&["false"])),
@@ -100,13 +100,13 @@ const TIME_PARSER: &str = "spark.sql.legacy.timeParserPolicy";
 /// The settings of a session that readers and writers of files and lines obey.
 #[derive(Clone, Debug)]
 pub struct FormatSettings {
-    /// Of times that name no zone, unless the option `timeZone` says another.
+    /// Zone of times without a zone, unless the option `timeZone` is given.
     pub zone: Tz,
-    /// Whether values that do not fit are errors where no other mode is given.
+    /// Whether values that do not fit are errors if no other mode is given.
     pub ansi: bool,
-    /// Whether inferred times that name no zone are TIMESTAMP_NTZ.
+    /// Whether inferred times without a zone are TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
-    /// What was set, by the setting's index in [`KNOWN`].
+    /// The settings that were set, by their index in [`KNOWN`].
     set: BTreeMap<usize, String>,
 }
 
@@ -117,7 +117,7 @@ impl Default for FormatSettings {
 }
 
 impl FormatSettings {
-    /// Changes a setting; false if there is none of this name.
+    /// Changes a setting. Returns false if there is no setting of this name.
     pub fn set(&mut self, name: &str, value: &str) -> PlanResult<bool> {
         let Some(index) = KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name))
         else {
@@ -152,7 +152,7 @@ impl FormatSettings {
         self.set.get(&index).map(String::as_str)
     }
 
-    /// What stands in for an option of a source or sink such as "source csv".
+    /// The default of an option of a source or sink such as "source csv".
     pub fn of_option(&self, what: &str, option: &str) -> Option<&str> {
         if self.set.is_empty() {
             return None;
@@ -167,13 +167,13 @@ impl FormatSettings {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the values of folders named `column=value` give the column's type; if not, it is
+    /// Whether the type of a partition column is inferred from the folder names; otherwise it is
     /// STRING.
     pub fn infers_partition_types(&self) -> bool {
         self.get(PARTITION_TYPES).is_none_or(|value| value.eq_ignore_ascii_case("true"))
     }
 
-    /// The name of the column that holds bad records, where no option names it.
+    /// The name of the column for bad records, if no option names it.
     pub fn corrupt_column(&self) -> &str {
         self.get("spark.sql.columnNameOfCorruptRecord").unwrap_or("_corrupt_record")
     }

@@ -35,7 +35,7 @@ fn named(name: &str) -> Expr {
     Expr::Column { parts: vec![name.to_string()], place: Default::default() }
 }
 
-/// A query over unbounded tables that has not been started.
+/// A query that has not been started. Methods return new DataFrames.
 #[derive(Clone)]
 pub struct DataFrame {
     pub(crate) session: Session,
@@ -66,7 +66,7 @@ impl DataFrame {
         })
     }
 
-    /// These columns.
+    /// Selects columns or expressions.
     pub fn select(&self, exprs: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
         let exprs: Vec<_> = exprs.into_iter().collect();
         deep::check(&exprs)?;
@@ -84,7 +84,7 @@ impl DataFrame {
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
         };
-        // Perhaps it asks for the file that a row is from, which is no column of the result.
+        // The condition may use the file metadata column, which is not a column of the result.
         let Ok(plan) = self.analyse(|| analyze::filter(with, condition)) else {
             return Err(error.clone());
         };
@@ -92,7 +92,7 @@ impl DataFrame {
         Ok(self.with(analyze::project(plan, &columns)?))
     }
 
-    /// All columns and one more, or one replaced.
+    /// Adds a column, or replaces the column of that name.
     pub fn with_column(&self, name: &str, expr: Expr) -> PlanResult<Self> {
         let named = expr.alias(name);
         let mut exprs = Vec::new();
@@ -111,7 +111,7 @@ impl DataFrame {
         self.select(exprs)
     }
 
-    /// The same with several columns added or replaced; each sees the columns of this table.
+    /// Adds or replaces several columns. Each expression sees the columns of this table.
     pub fn with_columns<'n>(
         &self,
         columns: impl IntoIterator<Item = (&'n str, Expr)>,
@@ -127,27 +127,27 @@ impl DataFrame {
         self.select(exprs)
     }
 
-    /// The same with a column under another name; unchanged if there is no such column.
+    /// Renames a column. Without a column of that name the table is unchanged.
     pub fn with_column_renamed(&self, from: &str, to: &str) -> PlanResult<Self> {
         self.select(self.columns().iter().map(|name| {
             if name.eq_ignore_ascii_case(from) { named(name).alias(to) } else { named(name) }
         }))
     }
 
-    /// The same without some columns; names that are none are passed over.
+    /// Removes columns. Unknown names are ignored.
     pub fn drop<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> PlanResult<Self> {
         let dropped: Vec<&str> = names.into_iter().collect();
         let kept = |name: &&String| !dropped.iter().any(|d| d.eq_ignore_ascii_case(name));
         self.select(self.columns().iter().filter(kept).map(|name| named(name)))
     }
 
-    /// Columns that are written in SQL, such as `upper(word) AS w`.
+    /// Selects columns written in SQL, such as `upper(word) AS w`.
     pub fn select_expr<'s>(&self, exprs: impl IntoIterator<Item = &'s str>) -> PlanResult<Self> {
         let exprs = exprs.into_iter().map(|sql| self.session.expr(sql));
         self.select(exprs.collect::<PlanResult<Vec<_>>>()?)
     }
 
-    /// The rows for which a condition in SQL is true.
+    /// Keeps the rows for which a condition in SQL is true.
     pub fn filter_expr(&self, condition: &str) -> PlanResult<Self> {
         self.filter(&self.session.expr(condition)?)
     }
@@ -164,7 +164,7 @@ impl DataFrame {
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }
 
-    /// The same, where columns of these names are equal; they come once.
+    /// Joins on equality of the named columns, which appear once in the result.
     pub fn join_using<'n>(
         &self,
         other: &Self,
@@ -178,13 +178,13 @@ impl DataFrame {
         Ok(self.with(join::shown(plan)))
     }
 
-    /// Every row of this with every row of the other.
+    /// Joins every row of this table with every row of the other.
     pub fn cross_join(&self, other: &Self) -> PlanResult<Self> {
         let (left, right) = (self.owned(), other.owned());
         Ok(self.with(join::join(left, right, Written::Inner, None)?))
     }
 
-    /// All rows of both, columns by name.
+    /// The rows of both tables, with columns matched by name.
     pub fn union_by_name(&self, other: &Self) -> PlanResult<Self> {
         self.union(&other.select(self.columns().iter().map(|name| named(name)))?)
     }
@@ -194,17 +194,17 @@ impl DataFrame {
         self.plan.scope().columns.into_iter().map(|column| column.name).collect()
     }
 
-    /// Whether it reads a stream.
+    /// Whether the query reads a stream.
     pub fn is_streaming(&self) -> bool {
         self.plan.is_streaming()
     }
 
-    /// The number of rows of the whole result of a query over tables.
+    /// The number of rows of a query over tables.
     pub fn count(&self) -> Result<usize, QueryError> {
         self.collect().map(|rows| rows.len())
     }
 
-    /// All rows of both.
+    /// The rows of both tables, with columns matched by position.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
         let union = || analyze::union(self.owned(), other.owned());
         Ok(self.with(self.analyse(union)?))
@@ -215,14 +215,14 @@ impl DataFrame {
         GroupedData { of: self.clone(), keys: keys.into_iter().collect(), sets: None }
     }
 
-    /// Groups by all of the keys, by all but the last, and so on down to none.
+    /// Groups by all keys, by all but the last, and so on down to none.
     pub fn rollup(&self, keys: impl IntoIterator<Item = Expr>) -> GroupedData {
         let keys: Vec<Expr> = keys.into_iter().collect();
         let sets = (0..=keys.len()).rev().map(|n| (0..n).collect()).collect();
         GroupedData { of: self.clone(), keys, sets: Some(sets) }
     }
 
-    /// Groups by each choice of the keys, of which there may be 8.
+    /// Groups by every subset of the keys, of which there may be at most 8.
     pub fn cube(&self, keys: impl IntoIterator<Item = Expr>) -> PlanResult<GroupedData> {
         let keys: Vec<Expr> = keys.into_iter().collect();
         let n = keys.len();
@@ -238,7 +238,7 @@ impl DataFrame {
         Ok(GroupedData { of: self.clone(), keys, sets })
     }
 
-    /// Sorted; for aggregations in output mode complete, and for tables. See [`Expr::desc`].
+    /// Sorts the rows, for aggregations in output mode complete and for tables. See [`Expr::desc`].
     pub fn order_by<K: Into<SortOrder>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -254,7 +254,7 @@ impl DataFrame {
         self.with(Plan::Limit(Box::new(self.owned()), n))
     }
 
-    /// The same under a name, to qualify columns with.
+    /// Names the table, to qualify its columns.
     pub fn alias(&self, name: &str) -> Self {
         self.with(Plan::Alias(Box::new(self.owned()), name.to_string()))
     }
@@ -274,23 +274,23 @@ impl DataFrame {
         format!("== Schema ==\n{}\n== Logical Plan ==\n{}", self.schema().tree(), self.plan.tree())
     }
 
-    /// In what way its result depends on the order in which rows come.
+    /// How the result depends on the order of the input rows.
     pub fn order_dependence(&self) -> OrderDependence {
         OrderDependence::of(&self.plan)
     }
 
-    /// Names this query, so that SQL can read it.
+    /// Registers this query as a view, so that SQL can read it.
     pub fn create_temp_view(&self, name: &str) {
         self.session.register(name, self.plan.clone());
     }
 
-    /// The whole result of a query over bounded tables: files as they are now, and constants.
-    /// One over a stream is refused.
+    /// The whole result of a query over bounded tables: files as they are now, and constants. A
+    /// query over a stream is refused.
     pub fn collect(&self) -> Result<Vec<Vec<Value>>, QueryError> {
         self.write_stream().collect()
     }
 
-    /// The first rows of the whole result as a table, as Spark's `show` prints it.
+    /// The first rows of the result as a table, in the format of Spark's `show`.
     pub fn show(&self, rows: usize, truncate: bool) -> Result<String, QueryError> {
         let mut all = self.collect()?;
         let more = all.len() > rows;
@@ -304,23 +304,22 @@ impl DataFrame {
         Ok(text)
     }
 
-    /// Declares a column as the event time. The watermark stays behind the largest one that was
-    /// seen by a delay such as `10 minutes`: rows that are further behind may come too late. What
-    /// reads no stream is not changed.
+    /// Declares a column as the event time. The watermark is the largest event time minus a delay
+    /// such as `10 minutes`; rows at or before it may be late. Has no effect if no stream is read.
     pub fn with_watermark(&self, column: &str, delay: &str) -> PlanResult<Self> {
         Ok(self.with(windows::with_watermark(self.owned(), &col(column), delay)?))
     }
 
-    /// Limits how far ahead of the clock event times may be, such as `1 hour`; called on what
-    /// [`with_watermark`](Self::with_watermark) gives. A row that is further ahead is taken out of
-    /// the query: it does not move the watermark, is counted, and goes to the function of
-    /// [`on_late`](StreamWriter::on_late) if there is one.
+    /// Limits how far ahead of the clock event times may be, such as `1 hour`. Call it on the
+    /// result of [`with_watermark`](Self::with_watermark). A row beyond the limit is dropped, so it
+    /// does not move the watermark. It is counted and passed to [`on_late`](StreamWriter::on_late).
     pub fn with_max_future_skew(&self, skew: &str) -> PlanResult<Self> {
         Ok(self.with(windows::with_max_future_skew(self.owned(), skew)?))
     }
 
-    /// The first of the rows that are equal in some columns, or in all if none are named. With an
-    /// event time among them a key is forgotten when the watermark has passed it; without, never.
+    /// Keeps the first of the rows that are equal in some columns, or in all if none are named.
+    /// With an event time among the columns a key is removed when the watermark has passed it;
+    /// otherwise keys are kept forever.
     pub fn drop_duplicates<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -329,8 +328,8 @@ impl DataFrame {
         Ok(self.with(windows::deduplicate(self.owned(), &names, false)?))
     }
 
-    /// The same; a key is forgotten when the watermark has passed the time of its first row by the
-    /// watermark's delay.
+    /// Like [`drop_duplicates`](Self::drop_duplicates), but a key is removed when the watermark has
+    /// passed the time of its first row by the watermark's delay.
     pub fn drop_duplicates_within_watermark<'n>(
         &self,
         columns: impl IntoIterator<Item = &'n str>,
@@ -344,7 +343,7 @@ impl DataFrame {
         self.drop_duplicates([])
     }
 
-    /// Where the result goes, and how.
+    /// Describes where the result goes, and starts the query.
     pub fn write_stream(&self) -> StreamWriter {
         StreamWriter::new(self.clone())
     }
@@ -354,7 +353,7 @@ impl DataFrame {
 pub struct GroupedData {
     of: DataFrame,
     keys: Vec<Expr>,
-    /// Of a rollup or a cube.
+    /// The grouping sets of a rollup or a cube.
     sets: Option<Vec<Vec<usize>>>,
 }
 

@@ -1,5 +1,5 @@
-//! Job files: statements are carried out in order; queries are started when all of them have
-//! been checked.
+//! Job files: statements are executed in order; the queries are started when all of them have been
+//! checked.
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
@@ -12,16 +12,16 @@ use crate::table::sql::job::{Statement, Tokens, parse};
 use millstream_engine::driver::Trigger;
 use std::path::PathBuf;
 
-/// What the command line sets over what the job says.
+/// Command line settings that override those of the job.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Of every query.
+    /// The trigger of every query.
     pub trigger: Option<Trigger>,
-    /// `SET`s of every query, over those of the job.
+    /// Settings of every query, which override those of the job.
     pub settings: Vec<(String, String)>,
-    /// The checkpoint of the one query, or of each query a folder with its name in here.
+    /// The checkpoint folder of a single query, or the folder above those of several queries.
     pub checkpoint: Option<PathBuf>,
-    /// The job is explained and never started: queries need no checkpoint.
+    /// Whether the job is only explained: queries need no checkpoint.
     pub explains: bool,
 }
 
@@ -42,7 +42,7 @@ impl JobQuery {
         self.writer.explain()
     }
 
-    /// Calls this for every committed epoch; see [`StreamWriter::on_progress`].
+    /// Sets a callback for every committed epoch; see [`StreamWriter::on_progress`].
     pub fn on_progress(self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
         Self { writer: self.writer.on_progress(call), ..self }
     }
@@ -54,7 +54,7 @@ impl JobQuery {
 }
 
 impl Session {
-    /// Carries out a statement that starts nothing; gives back another.
+    /// Executes a statement unless it starts a query, in which case it is returned.
     fn prepared(&self, statement: Statement) -> PlanResult<Option<Statement>> {
         match statement {
             Statement::Set { key, value, place } => {
@@ -81,8 +81,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Carries out a script of `SET`, views and queries over bounded tables; the queries' results
-    /// go to `show`, one after the other.
+    /// Executes a script of `SET`, views and queries over bounded tables. The results of the
+    /// queries are passed to `show`, one after another.
     pub fn script(
         &self,
         text: &str,
@@ -143,7 +143,7 @@ impl Session {
     ) -> PlanResult<StreamWriter> {
         let mut plan = query.plan(&*self.lock())?;
         if !plan.is_streaming() {
-            // One of the tables must be meant as a stream.
+            // At least one of the tables must be read as a stream.
             plan = plan.into_stream();
         }
         let mut writer = DataFrame::new(self.clone(), plan).write_stream().format(format);

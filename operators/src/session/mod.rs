@@ -1,4 +1,4 @@
-//! Where tables are named and queries are started.
+//! Sessions: where tables and views are named and queries are started.
 //!
 //! ```
 //! use millstream::session::{Session, Trigger};
@@ -79,7 +79,7 @@ struct Inner {
     notice: fn(&str),
 }
 
-/// Named inputs, views and settings. Clones are the same session.
+/// Named inputs, views and settings. Clones share one session.
 #[derive(Clone)]
 pub struct Session(Arc<Mutex<Inner>>);
 
@@ -144,12 +144,12 @@ impl Session {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Where console sinks print; standard output unless set.
+    /// Sets the writer of console sinks; the default is standard output.
     pub fn set_console(&self, make: impl Fn() -> Box<dyn Write + Send> + Send + 'static) {
         self.lock().console = Box::new(make);
     }
 
-    /// Called with a line of text when a source has something to say, such as a peer that left.
+    /// Sets a callback for notices of sources, such as a peer that disconnected.
     pub fn on_notice(&self, notice: fn(&str)) {
         self.lock().notice = notice;
     }
@@ -159,7 +159,7 @@ impl Session {
         self.lock().settings.set(key, value)
     }
 
-    /// What becomes of the other queries of a job when one fails: `millstream.onQueryFailure`.
+    /// What happens to the other queries of a job when one fails: `millstream.onQueryFailure`.
     pub fn on_query_failure(&self) -> OnQueryFailure {
         self.lock().settings.on_query_failure
     }
@@ -170,8 +170,8 @@ impl Session {
         rules.apply(|| Schema::parse_ddl(ddl))
     }
 
-    /// Makes a scalar function known to SQL under its name, before one of the language's own. Also
-    /// gives it back, to be called from the DataFrame API.
+    /// Registers a scalar function for SQL. It overrides a built-in function of the same name.
+    /// Returns it for use in the DataFrame API.
     pub fn register_function(&self, function: UserFunction) -> Arc<UserFunction> {
         let function = Arc::new(function);
         let name = function.name().to_ascii_lowercase();
@@ -179,7 +179,7 @@ impl Session {
         function
     }
 
-    /// The same of an aggregate function.
+    /// Registers an aggregate function, like [`register_function`](Self::register_function).
     pub fn register_aggregate(&self, function: UserAggregate) -> Arc<UserAggregate> {
         let function = Arc::new(function);
         let name = function.name().to_ascii_lowercase();
@@ -187,17 +187,17 @@ impl Session {
         function
     }
 
-    /// A table in files by format and options, read as it is when a query over it starts.
+    /// Reads files as a table, with their content when a query over it starts.
     pub fn read(&self) -> StreamReader {
         StreamReader { streaming: false, ..self.read_stream() }
     }
 
-    /// Rows that do not change, as a table.
+    /// Creates a table from rows.
     pub fn create_data_frame(&self, schema: Schema, rows: Vec<Vec<Value>>) -> DataFrame {
         DataFrame::new(self.clone(), Plan::Values(schema, rows))
     }
 
-    /// A source by format and options.
+    /// Reads a stream, described by format and options.
     pub fn read_stream(&self) -> StreamReader {
         StreamReader {
             session: self.clone(),
@@ -208,18 +208,18 @@ impl Session {
         }
     }
 
-    /// A named stream that the program pushes rows into.
+    /// Creates a named stream that the program pushes rows into. `ddl` is its schema.
     pub fn memory_stream(&self, name: &str, ddl: &str) -> PlanResult<MemoryStream> {
         self.memory_stream_of(name, self.schema(ddl)?)
     }
 
-    /// The same with a schema that is there already.
+    /// Like [`memory_stream`](Self::memory_stream), with a schema.
     pub fn memory_stream_of(&self, name: &str, schema: Schema) -> PlanResult<MemoryStream> {
         Ok(self.register_stream(name, MemoryStream::new(schema)))
     }
 
-    /// Like [`memory_stream`](Self::memory_stream), read in `parts` parts. Rows are distributed over
-    /// the parts round robin, and each part is a tasklet of its own.
+    /// Like [`memory_stream`](Self::memory_stream), in `parts` parts. Rows are distributed over the
+    /// parts round robin, and each part is read by its own tasklet.
     pub fn memory_stream_in_parts(
         &self,
         name: &str,
@@ -248,24 +248,24 @@ impl Session {
         stream
     }
 
-    /// An expression in SQL, perhaps with `AS name`.
+    /// Parses an expression in SQL, which may end with `AS name`.
     pub fn expr(&self, sql: &str) -> PlanResult<Expr> {
         sql::parse_expr(sql, &*self.lock())
     }
 
-    /// A query in SQL.
+    /// Plans a query in SQL.
     pub fn sql(&self, query: &str) -> PlanResult<DataFrame> {
         let plan = sql::parse_query(query, &*self.lock())?;
         Ok(DataFrame::new(self.clone(), plan))
     }
 
-    /// A view or source by name.
+    /// A view or source by its name.
     pub fn view(&self, name: &str) -> Option<DataFrame> {
         let plan = self.lock().relation(name)?;
         Some(DataFrame::new(self.clone(), plan))
     }
 
-    /// The result table of a memory sink, by query name.
+    /// The result table of a memory sink, by its query name.
     pub fn table(&self, query_name: &str) -> Option<MemoryTable> {
         self.lock().tables.get(query_name).cloned()
     }
@@ -276,12 +276,12 @@ impl Session {
     }
 }
 
-/// Whether a format is one of files, which can be read as a stream and as a table.
+/// Whether a format is a file format, which can be read as a stream and as a table.
 pub(crate) fn is_files(format: &str) -> bool {
     ["text", "csv", "json", "parquet", "orc"].iter().any(|files| files.eq_ignore_ascii_case(format))
 }
 
-/// A source being described: a stream, or a table in files.
+/// Describes a source: a stream, or a table in files.
 #[must_use = "nothing is read before `load`"]
 pub struct StreamReader {
     session: Session,
@@ -298,19 +298,19 @@ impl StreamReader {
         self
     }
 
-    /// An option; its name is case-insensitive.
+    /// Sets an option. Option names are case-insensitive.
     pub fn option(mut self, key: &str, value: impl ToString) -> Self {
         self.options.push((key.to_string(), value.to_string()));
         self
     }
 
-    /// The schema, for sources that have none of their own.
+    /// Sets the schema of a source without a schema of its own.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schema = Some(schema);
         self
     }
 
-    /// The source as a table. Nothing is opened before the query starts.
+    /// Returns the source as a table. Nothing is opened before the query starts.
     pub fn load(self) -> PlanResult<DataFrame> {
         let name = self.format.clone();
         let plan = self.load_as(&name)?;

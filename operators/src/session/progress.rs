@@ -1,4 +1,4 @@
-//! What a query says of each epoch, with Spark's field names.
+//! Progress reports: what a query did in each epoch, with Spark's field names.
 
 use crate::connect::socket::counts::ConnectionTotals;
 use millstream_engine::driver::Committed;
@@ -8,7 +8,7 @@ use millstream_engine::stall::{Cause, Stall};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 
-/// Progress reports that a query keeps.
+/// Number of progress reports that a query keeps.
 pub(super) const KEPT: usize = 100;
 
 /// One committed epoch.
@@ -22,17 +22,18 @@ pub struct Progress {
     pub name: String,
     /// The epoch.
     pub committed: Committed,
-    /// Rows that left in this epoch.
+    /// Rows emitted in this epoch.
     pub rows_out: u64,
-    /// Latency from ingest to sink of those that a record caused: not of a window that is over.
+    /// Latency from ingest to sink of the rows that a record caused; not of closed windows.
     pub latency: Percentiles,
-    /// The slowest of them, slowest first, and why they were slow: at most three, of more than 100 us.
+    /// The slowest of these rows, slowest first, with the causes: at most three, each slower than
+    /// 100 us.
     pub slowest: Vec<Stall>,
-    /// Since the epoch before, in nanoseconds: what rates are counted over.
+    /// Time since the previous epoch, in nanoseconds, for computing rates.
     pub interval_ns: u64,
     /// Each source's description.
     pub sources: Vec<String>,
-    /// Of each source that is a socket, its connections.
+    /// Connections of each source that is a socket.
     pub connections: Vec<Option<ConnectionTotals>>,
     /// The sink's description.
     pub sink: String,
@@ -51,7 +52,7 @@ fn per_second(rows: u64, ns: u64) -> Json {
     if rate.is_finite() { Json::from(rate) } else { Json::Null }
 }
 
-/// A position: JSON where it is JSON, else a string.
+/// Formats a position: as JSON if it is JSON, otherwise as a string.
 fn position(text: &str) -> Json {
     if text.is_empty() {
         return Json::Null;
@@ -66,7 +67,7 @@ fn iso(us: i64) -> String {
     }
 }
 
-/// A slow record: its latency, what took most of it, and what took how much, in microseconds.
+/// Formats a slow record: latency, main cause, and the share of each cause in microseconds.
 fn stall(stall: &Stall) -> Json {
     let parts = Cause::ALL.into_iter().zip(stall.parts_ns).filter(|(_, ns)| *ns > 0);
     let parts = parts.map(|(cause, ns)| (cause.words().to_string(), Json::from(ns / 1000)));
@@ -79,7 +80,7 @@ fn stall(stall: &Stall) -> Json {
     })
 }
 
-/// Of a socket, its connections: numbers as text, as Spark has them in a source's `metrics`.
+/// Formats the connections of a socket. Numbers are text, as in the `metrics` of Spark's sources.
 fn metrics(connections: &ConnectionTotals) -> Json {
     let named = connections.named().into_iter();
     let named = named.map(|(name, count)| (name.to_string(), Json::from(count.to_string())));
@@ -87,17 +88,17 @@ fn metrics(connections: &ConnectionTotals) -> Json {
 }
 
 impl Progress {
-    /// Records that all sources gave.
+    /// Number of records read from all sources.
     pub fn num_input_rows(&self) -> u64 {
         self.committed.records.iter().sum()
     }
 
-    /// Rows that were taken out because their event time was too far ahead of the clock.
+    /// Rows dropped because their event time was too far ahead of the clock.
     pub fn num_rows_ahead(&self) -> u64 {
         self.committed.event_times.iter().map(|times| times.ahead).sum()
     }
 
-    /// The report as Spark's JSON, and what Spark has not: latency, epoch and marker times in
+    /// The report as Spark's JSON, extended by latency, epoch duration and marker travel time in
     /// microseconds.
     pub fn to_json(&self) -> Json {
         let epoch = &self.committed;
@@ -164,7 +165,7 @@ impl Progress {
         report
     }
 
-    /// The watermark, and what was seen of event times: of several inputs, all of them together.
+    /// The watermark and the statistics of event times, combined over all inputs.
     fn event_time(&self) -> Json {
         let epoch = &self.committed;
         let mut report = json!({ "watermark": iso(epoch.batch_watermark_ms * 1000) });

@@ -1,4 +1,4 @@
-//! A started query.
+//! A running query.
 
 use super::Session;
 use super::progress::{Progress, Recent};
@@ -36,40 +36,40 @@ impl QueryError {
     }
 }
 
-/// What a query has done so far in this run.
+/// Totals of a query in this run.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// The last committed epoch, if any has been.
+    /// The last committed epoch, if there is one.
     pub epoch: Option<u64>,
     /// Epochs committed.
     pub epochs: u64,
-    /// Records that socket sources have read, up to now; of other sources, up to the last epoch.
+    /// Records read: up to now from sockets, up to the last epoch from other sources.
     pub records_in: u64,
-    /// Records that were set aside.
+    /// Bad records that gave no row.
     pub bad_records: u64,
-    /// Records that were kept with NULL for what could not be read of them.
+    /// Bad records that gave a row with NULL for what could not be read.
     pub kept_records: u64,
-    /// The last few of both.
+    /// The most recent bad records of both kinds.
     pub last_bad: Vec<BadRecord>,
-    /// Paths passed over by file sources: neither files nor folders, or links that lead nowhere.
+    /// Paths skipped by file sources: neither files nor folders, or broken links.
     pub passed_over: u64,
-    /// Rows whose event time was too far ahead of the clock, up to the last epoch.
+    /// Rows dropped because their event time was too far ahead of the clock, up to the last epoch.
     pub ahead: u64,
     /// Connections of the socket sources, if there are any.
     pub connections: Option<ConnectionTotals>,
-    /// Rows out up to the last epoch.
+    /// Rows emitted up to the last epoch.
     pub rows_out: u64,
-    /// Latency from ingest to sink of those that a record caused: not of windows that are over.
+    /// Latency from ingest to sink of the rows that a record caused; not of closed windows.
     pub latency: Percentiles,
-    /// The slowest rows up to the last epoch, slowest first, and why: at most three, of different
-    /// epochs or sinks, and of more than 100 us.
+    /// The slowest rows up to the last epoch, slowest first, with the causes: at most three, from
+    /// different epochs or sinks, each slower than 100 us.
     pub slowest: Vec<Stall>,
 }
 
-/// Whether a query runs.
+/// The state of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It runs.
+    /// It is running.
     Running,
     /// It was stopped, or its sources have ended.
     Stopped,
@@ -77,19 +77,19 @@ pub enum RunState {
     Failed,
 }
 
-/// What a query is doing, with Spark's three fields.
+/// What a query is doing, in Spark's three fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// In words, such as `Waiting for data to arrive`.
+    /// A description such as `Waiting for data to arrive`.
     pub message: String,
-    /// Whether there was something to read when it was last looked for: in micro-batch mode in the
-    /// batch under way, in continuous mode in the last epoch.
+    /// Whether there was data at the last check: in the current batch, or in the last epoch of
+    /// continuous mode.
     pub is_data_available: bool,
     /// Whether a batch is under way; in continuous mode there are none.
     pub is_trigger_active: bool,
 }
 
-/// What the driver's thread tells the query's owner.
+/// What the driver's thread reports to the query's owner.
 #[derive(Default)]
 pub(super) struct Told {
     pub watermark_ms: Option<i64>,
@@ -137,12 +137,12 @@ impl StreamingQuery {
         }
     }
 
-    /// Whether it has not ended.
+    /// Whether the query has not ended yet.
     pub fn is_active(&self) -> bool {
         self.state() == RunState::Running
     }
 
-    /// What it is doing.
+    /// What the query is doing.
     pub fn status(&self) -> Status {
         let status = |message: &str, is_data_available, is_trigger_active| Status {
             message: message.to_string(),
@@ -170,38 +170,38 @@ impl StreamingQuery {
         }
     }
 
-    /// The failure that ended it, if one did.
+    /// The error with which the query failed, if it did.
     pub fn exception(&self) -> Option<EngineError> {
         self.running.outcome().and_then(Result::err)
     }
 
-    /// Blocks until all that was there at the call has been processed and committed.
+    /// Blocks until all data that was available at the call is processed and committed.
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         self.running.process_all_available()
     }
 
-    /// Waits for its end; fails with what ended it.
+    /// Waits for the end; returns the error if the query failed.
     pub fn await_termination(&self) -> Result<(), EngineError> {
         self.running.wait(None).unwrap_or(Ok(()))
     }
 
-    /// Waits for its end, at most so long; `None` if it still runs.
+    /// Waits for the end for at most `timeout`; `None` if the query is still running.
     pub fn await_termination_for(&self, timeout: Duration) -> Option<Result<(), EngineError>> {
         self.running.wait(Some(timeout))
     }
 
-    /// Ends it at the next epoch and waits for that.
+    /// Stops at the next epoch and waits for the end.
     pub fn stop(&self) -> Result<(), EngineError> {
         self.running.stop()
     }
 
-    /// Asks for an end at the next epoch without waiting for it.
+    /// Requests a stop at the next epoch without waiting for it.
     pub fn request_stop(&self) {
         self.running.request_stop();
     }
 
-    /// The watermark that the next epoch goes by, in milliseconds since 1970, 0 before any event
-    /// time was seen; `None` if the query declares no event time.
+    /// The watermark of the next epoch, in milliseconds since 1970; 0 before the first event time.
+    /// `None` if the query declares no event time.
     pub fn watermark_ms(&self) -> Option<i64> {
         self.told().watermark_ms
     }
@@ -220,7 +220,7 @@ impl StreamingQuery {
         self.told().recent.all()
     }
 
-    /// What it has done.
+    /// Totals of this run.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             rows_out: self.latency.rows(),
@@ -251,13 +251,13 @@ impl StreamingQuery {
         totals
     }
 
-    /// Tells of the records that were set aside, as [`Session::on_notice`] says.
+    /// Reports bad records as notices; see [`Session::on_notice`].
     pub(super) fn report_bad_records(&self) {
         let notice = self.session.lock().notice;
         self.counters.iter().for_each(|counters| counters.bad.report(notice));
     }
 
-    /// Forgets the latencies recorded so far: the end of a warm-up.
+    /// Discards the latencies recorded so far, for example after a warm-up.
     pub fn reset_latency(&self) {
         self.latency.reset();
     }

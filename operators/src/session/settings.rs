@@ -1,4 +1,4 @@
-//! Settings of a session, which `SET` changes.
+//! The settings of a session, changed by `SET`.
 
 use crate::connect::settings::FormatSettings;
 use crate::table::datetime::interval;
@@ -10,7 +10,7 @@ use millstream_engine::cores::parse_list;
 use millstream_engine::event_time::Policy;
 use std::sync::Mutex;
 
-/// What becomes of the other queries of a job when one fails.
+/// What happens to the other queries of a job when one fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnQueryFailure {
     /// They stop at their next epoch.
@@ -20,7 +20,7 @@ pub enum OnQueryFailure {
     Continue,
 }
 
-/// What `SET` changes. A query of a job file has the values that were set before it.
+/// The values of the settings. A query of a job file has the values that were set before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub parallelism: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub schema_inference: bool,
     pub watermark_policy: Policy,
     pub idle_timeout_ns: Option<u64>,
-    /// How far ahead of the clock event times may be.
+    /// Maximum distance of event times ahead of the clock, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
 }
@@ -232,8 +232,8 @@ impl Settings {
     }
 }
 
-/// The text with the life of the process, which the rules of expressions can copy. A session sets
-/// few different ones.
+/// The text with the lifetime of the process, so that the copyable rules of expressions can hold
+/// it. A session sets only a few different texts.
 fn interned(text: &str) -> &'static str {
     static TEXTS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     let mut texts = TEXTS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,5 +1,5 @@
-//! What of a query is no stream: tables that streams are joined with, and subqueries. They are
-//! read when the query starts, and stand in its plan as their rows from then on.
+//! The static parts of a query: tables that streams are joined with, and subqueries. They are read
+//! when the query starts and replaced by their rows in the plan.
 
 use super::Session;
 use super::dataframe::DataFrame;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 /// The format of the result of a memory sink, read as a table.
 pub(super) const MEMORY_TABLE: &str = "memory table";
 
-/// Gives the rows of a plan; one at most where that is asked.
+/// Returns the rows of a plan; with `true`, at most one row.
 type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 
-/// Puts rows in the place of the tables of a plan.
+/// Replaces the tables of a plan by their rows.
 fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) if !join.is_of_streams() => {
@@ -80,7 +80,7 @@ fn has_tables(plan: &Plan) -> bool {
     own || plan.inputs().into_iter().any(has_tables)
 }
 
-/// The plan with what its tables hold now.
+/// Replaces the tables of the plan by their current rows.
 pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan>, QueryError> {
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));
@@ -97,7 +97,7 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     read.map(Cow::Owned)
 }
 
-/// The plan with no rows in its tables: what is asked of it before it is run.
+/// Replaces the tables of the plan by empty ones, for checks before the query runs.
 pub(super) fn left_out(plan: &Plan) -> Cow<'_, Plan> {
     if !has_tables(plan) {
         return Cow::Borrowed(plan);

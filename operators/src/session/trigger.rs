@@ -1,5 +1,5 @@
-//! Trigger words: `continuous 1 second`, `asap`, `processingTime 5 seconds`, `once`,
-//! `availableNow`; and the command line's forms, `continuous=1s`, `processing-time=500ms`.
+//! Trigger syntax: `continuous 1 second`, `asap`, `processingTime 5 seconds`, `once`,
+//! `availableNow`, and the command line's forms `continuous=1s`, `processing-time=500ms`.
 
 use crate::table::error::{PlanError, PlanResult};
 use millstream_engine::driver::Trigger;
@@ -46,7 +46,7 @@ fn wrong(text: &str) -> PlanError {
     )
 }
 
-/// Nanoseconds of `5 seconds`, `500ms`, `1 minute`.
+/// Parses a duration such as `5 seconds`, `500ms` or `1 minute` to nanoseconds.
 pub fn duration_ns(text: &str) -> Option<u64> {
     let text = text.trim();
     let cut = text.find(|c: char| !c.is_ascii_digit())?;

@@ -1,4 +1,4 @@
-//! Where a result goes, and the start of a query.
+//! Describes the sink of a query, and starts it.
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
@@ -47,12 +47,12 @@ use std::sync::{Arc, Mutex};
 /// Options that belong to the query and not to the sink's format.
 const QUERY_OPTIONS: [&str; 4] = ["outputMode", "trigger", "checkpointLocation", "queryName"];
 
-/// A query being described.
+/// Describes the sink and the trigger of a query; `start` runs it.
 #[must_use = "nothing runs before `start`"]
 pub struct StreamWriter {
     frame: DataFrame,
-    /// Of a query in a job file: the settings at its place. Other queries have the session's when
-    /// they start.
+    /// The settings at the query's position in a job file. Other queries use the session's settings
+    /// at their start.
     settings: Option<Settings>,
     format: String,
     options: Options,
@@ -66,14 +66,14 @@ pub struct StreamWriter {
     config: Option<Config>,
     cores: Option<Vec<usize>>,
     replay: Option<Replay>,
-    /// Never started, only explained.
+    /// Whether the query is only explained and never started.
     explained: bool,
 }
 
 /// Called on the driver's thread for every committed epoch.
 type OnProgress = Box<dyn FnMut(&Progress) + Send>;
 
-/// The clock of a replay, and when each line of its socket source was meant to be sent.
+/// The clock of a replay, and the intended send time of each line of its socket source.
 type Replay = (Arc<dyn Env>, IntendedTimes);
 
 impl StreamWriter {
@@ -164,31 +164,31 @@ impl StreamWriter {
         self
     }
 
-    /// Columns whose values name the folders that a sink of files writes to.
+    /// Partitions the files of the sink by columns: their values name folders.
     pub fn partition_by<'c>(self, columns: impl IntoIterator<Item = &'c str>) -> Self {
         let columns: Vec<_> = columns.into_iter().collect();
         self.option("partitionBy", columns.join(","))
     }
 
-    /// When epochs happen; continuous with one a second unless set.
+    /// Sets the trigger; the default is continuous with an epoch per second.
     pub fn trigger(mut self, trigger: Trigger) -> Self {
         self.trigger = Some(trigger);
         self
     }
 
-    /// The query's name; a memory sink's table has it.
+    /// Sets the query's name, which is also that of a memory sink's table.
     pub fn query_name(mut self, name: &str) -> Self {
         self.name = Some(name.to_string());
         self
     }
 
-    /// Gives every row to a function.
+    /// Sends every row to a function.
     pub fn foreach(mut self, writer: impl ForeachWriter) -> Self {
         self.foreach = Some(Box::new(writer));
         self
     }
 
-    /// Gives each micro-batch's rows to a function, with the batch's number.
+    /// Sends the rows of each micro-batch to a function, with the batch number.
     pub fn foreach_batch(
         mut self,
         function: impl FnMut(&[Vec<Value>], Epoch) -> Result<(), String> + Send + 'static,
@@ -197,41 +197,42 @@ impl StreamWriter {
         self
     }
 
-    /// Calls this for every committed epoch, on the thread that commits it: the next one waits.
+    /// Sets a callback for every committed epoch. It runs on the thread that commits, so the next
+    /// epoch waits for it.
     pub fn on_progress(mut self, call: impl FnMut(&Progress) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(call));
         self
     }
 
-    /// Gives every row that comes too late to a function, on the worker's thread, with the watermark
-    /// that it missed. It is given again when its epoch is run again.
+    /// Sets a function for late rows, which gets each row and the watermark that it missed. It runs
+    /// on the worker's thread. A row is passed again if its epoch is run again.
     pub fn on_late(mut self, call: impl FnMut(&LateRow<'_>) + Send + 'static) -> Self {
         self.late = Some(Arc::new(Mutex::new(Box::new(call))));
         self
     }
 
-    /// Workers, pinning and waiting other than the session's; its trigger is not used.
+    /// Overrides the session's workers, pinning and waiting. The trigger of `config` is ignored.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Pins the query's workers to some cores, which they share with other queries if they must.
+    /// Pins the query's workers to some cores, which they share with other queries if necessary.
     /// Without a list they are pinned to cores that no other query holds.
     pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
         self.cores = Some(cores.into_iter().collect());
         self
     }
 
-    /// Counts latency from the intended time of each line of a socket source, not from its
-    /// arrival: `times` gives it, on the clock of `env`, for line 0, 1, 2 …
+    /// Measures latency from the intended time of each line of a socket source instead of its
+    /// arrival. `times` returns it for line 0, 1, 2 … on the clock of `env`.
     pub fn replay(mut self, env: Arc<dyn Env>, times: IntendedTimes) -> Self {
         self.replay = Some((env, times));
         self
     }
 
-    /// Checks everything that can be checked without opening anything.
-    /// Gives the trigger that it would run with.
+    /// Checks everything that can be checked without opening a source or sink. Returns the trigger
+    /// that would be used.
     pub fn check(&self) -> PlanResult<Trigger> {
         on_large_stack(|| self.checked())
     }
@@ -240,7 +241,7 @@ impl StreamWriter {
         self.prepare().map(|prepared| prepared.trigger)
     }
 
-    /// Says whether the query is explained and never started: it needs no checkpoint.
+    /// Sets whether the query is only explained: it needs no checkpoint then.
     pub(super) fn only_explained(mut self, explained: bool) -> Self {
         self.explained = explained;
         self
@@ -407,7 +408,7 @@ impl StreamWriter {
         let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
-        // Sources are not opened for an explanation: one that never reads stands for each.
+        // Sources are not opened for an explanation; a source that never reads replaces each.
         let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<Placed>| {
             let parts = chains.len();
             let of_part = |(part, (worker, chain))| {
@@ -473,8 +474,8 @@ impl StreamWriter {
         started
     }
 
-    /// Runs the query to its end on this thread, in a world where every step follows from
-    /// `seed`. For tests: its sources must have an end.
+    /// Runs the query to its end on this thread, in a simulated environment in which `seed`
+    /// determines every step. For tests: its sources must have an end.
     pub fn simulate(self, world: &Arc<SimEnv>, seed: u64) -> Result<(), QueryError> {
         on_large_stack(|| self.simulated(world, seed))
     }
@@ -536,7 +537,7 @@ impl StreamWriter {
         })
     }
 
-    /// What a checkpoint of this query depends on.
+    /// What the checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
         let plan = &*tables::left_out(&self.frame.plan);
         let settings = self.settings().formats;
@@ -710,7 +711,7 @@ fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
     Some(vec![exprs.into_iter().map(constant).collect::<Option<_>>()?])
 }
 
-/// An error of an unknown option, with the option of the query that may be meant.
+/// Improves the error of an unknown option by suggesting an option of the query.
 fn own_meant(mut error: PlanError, options: &Options) -> PlanError {
     let known = |key: &&String| error.reason.ends_with(&format!("'{key}'"));
     let unknown = options.iter().map(|(key, _)| key).find(known);
@@ -732,7 +733,7 @@ struct Prepared {
     checkpoint: Option<PathBuf>,
 }
 
-/// What a started query shares with its job.
+/// State shared by a running query and its job.
 struct Parts {
     id: String,
     run_id: String,
@@ -844,7 +845,7 @@ fn make_source(
             "rate" => {
                 let rows_per_second = rate::read(&scan.options).map_err(refused)?;
                 let env = job.env();
-                // Kept where the first part keeps what is its own.
+                // The first part keeps the start time of all parts.
                 let start_us = match rate_start_us {
                     Some(start_us) => start_us,
                     None => rate::start_us(&*env, job.source_folder().as_deref())?,
@@ -883,7 +884,7 @@ fn make_source(
     chains.into_iter().enumerate().map(make).collect()
 }
 
-/// A tasklet under another name, for `explain`.
+/// A tasklet with another name, for `explain`.
 struct Named<T>(String, T);
 
 impl<T: Tasklet> Tasklet for Named<T> {

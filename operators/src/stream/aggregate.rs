@@ -6,13 +6,13 @@ use millstream_engine::error::EngineError;
 use millstream_engine::stage::{Push, Stage};
 use std::marker::PhantomData;
 
-/// How records of one key are folded into one value.
+/// Folds the records of a key into a value.
 pub trait Aggregate<T>: Clone + Send + 'static {
-    /// What is kept per key. In a flow with a checkpoint serde must be able to write it.
+    /// The state of a key. In a flow with a checkpoint serde must be able to write it.
     type State: Default + Send + 'static;
     /// What is emitted after each record.
     type Output: Send + 'static;
-    /// Takes a record in and gives the key's new value.
+    /// Adds a record and returns the key's new value.
     fn add(&self, state: &mut Self::State, value: T) -> Self::Output;
 }
 
@@ -38,7 +38,7 @@ impl<T> Combine<T> for Count {
     }
 }
 
-/// Of two that have each seen a record, or not.
+/// Combines two states, each of which may have seen no record.
 fn merged(state: &mut Option<i64>, other: Option<i64>, best: fn(i64, i64) -> i64) -> i64 {
     let both = match (*state, other) {
         (Some(one), Some(other)) => best(one, other),
@@ -75,13 +75,13 @@ macro_rules! folds {
 }
 
 folds! {
-    /// Sum of a number taken from each record; wider than the number, so it cannot overflow.
+    /// The sum of a number of each record, in a wider type that cannot overflow.
     Sum, i128, i128, |state, value| { *state += i128::from(value); *state },
         { *state += value; *state };
-    /// Smallest of a number taken from each record.
+    /// The smallest value of a number of each record.
     Min, i64, Option<i64>, |state, value| { let low = state.map_or(value, |s| s.min(value)); *state = Some(low); low },
         merged(state, value, i64::min);
-    /// Largest of a number taken from each record.
+    /// The largest value of a number of each record.
     Max, i64, Option<i64>, |state, value| { let high = state.map_or(value, |s| s.max(value)); *state = Some(high); high },
         merged(state, value, i64::max);
 }
@@ -111,7 +111,7 @@ where
     }
 }
 
-/// The stage: `W` has the states.
+/// The stage; `W` holds the states.
 pub(super) struct Running<K, T, A, W, D> {
     aggregate: A,
     states: W,

@@ -1,5 +1,5 @@
-//! A keyed aggregate in two levels: each worker puts together what it has of a key ([`Local`]), and
-//! the instance that owns the key puts these together ([`Global`]).
+//! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`Local`]), and the
+//! instance that owns a key combines the partial states ([`Global`]).
 
 use super::aggregate::Aggregate;
 use super::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
@@ -17,25 +17,26 @@ use millstream_engine::tasklet::InboxTasklet;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-/// An aggregate whose states of parts of the records can be put together, in any order.
+/// An aggregate whose partial states can be merged in any order.
 pub trait Combine<T>: Aggregate<T> {
-    /// Takes in what another state has seen, and gives the key's new value. A state that has seen
-    /// no record never comes.
+    /// Merges another partial state and returns the key's new value. `other` has seen at least one
+    /// record.
     fn merge(&self, state: &mut Self::State, other: Self::State) -> Self::Output;
 }
 
-/// Folds records by key and passes the states on, at the latest when no more are there at once.
+/// Pre-aggregates records by key. Flushes the partial states at the latest when no more input is
+/// available.
 struct Local<K, T, A: Aggregate<T>, D> {
     aggregate: A,
     states: Vec<(K, A::State)>,
     index: Index,
-    /// When the first record of these came in.
+    /// Ingest time of the first buffered record.
     since_ns: u64,
-    /// On their way.
+    /// Partial states that are being flushed.
     leaving: Vec<(K, A::State)>,
     leaving_ns: u64,
     hold: Hold,
-    /// Behind what is held.
+    /// A watermark to pass on after the buffered records.
     watermark: Option<i64>,
     marker: Option<Epoch>,
     down: D,
@@ -62,7 +63,7 @@ where
         }
     }
 
-    /// Passes on as much as is taken below. Returns whether nothing is on its way any more.
+    /// Sends as many partial states as the stage below takes. Returns whether all were sent.
     fn leave(&mut self) -> Result<bool, EngineError> {
         while !self.leaving.is_empty() && self.down.ready() {
             let Some(part) = self.leaving.pop() else { break };
@@ -71,8 +72,8 @@ where
         Ok(self.leaving.is_empty())
     }
 
-    /// Lets all go that is held, as far as it is taken below. Returns whether all has gone, and with
-    /// it the watermark and the marker that stood behind.
+    /// Flushes the buffer as far as the stage below allows. Returns whether everything was sent,
+    /// including the watermark and the marker behind it.
     fn let_go(&mut self) -> Result<bool, EngineError> {
         if !self.leave()? {
             return Ok(false);
@@ -81,7 +82,7 @@ where
             self.hold.let_go(self.states.len());
             self.leaving_ns = self.since_ns;
             self.index.clear(self.states.iter().map(|(key, _)| hash_key(key)));
-            // The first to come are the first to go.
+            // First in, first out.
             self.states.reverse();
             std::mem::swap(&mut self.leaving, &mut self.states);
         }
@@ -125,12 +126,12 @@ where
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only behind a marker, so nothing is held here.
+        // Sources end only after a marker, so the buffer is empty here.
         self.down.end()
     }
 
     fn settle(&mut self) -> Result<Settled, EngineError> {
-        // Not left out when it is full: it counts drains.
+        // Called even if the buffer is full, because it counts drains.
         let dry = self.hold.is_dry();
         let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
         let gone =
@@ -139,7 +140,7 @@ where
         Ok(below.max(match (gone, self.states.is_empty()) {
             (true, true) => Settled::Clear,
             (true, false) => Settled::Held,
-            // Of the epoch that ends, or there is no end in sight.
+            // The records belong to the ending epoch, or input does not pause.
             (false, _) => Settled::More,
         }))
     }
@@ -180,7 +181,7 @@ where
     }
 }
 
-/// Puts the states of a key together that come from all workers; `W` has them.
+/// Merges the partial states of a key from all workers; `W` holds the states.
 struct Global<K, T, A, W, D> {
     aggregate: A,
     states: W,

@@ -32,9 +32,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Puts a chain behind a stream and seats the tasklets, once per instance of the chain.
+/// Builds a chain behind a stream and assigns its tasklets to workers.
 ///
-/// `chain` makes the chain of one instance; it is called once for each.
+/// `chain` creates the chain of one instance and is called once per instance.
 pub trait Recipe: 'static {
     /// The records.
     type Item: Send + 'static;
@@ -45,27 +45,28 @@ pub trait Recipe: 'static {
         parallelism: usize,
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     );
-    /// The workers that instances of a chain behind this stream run on.
+    /// The worker of each instance of a chain behind this stream.
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
-    /// Adds what a checkpoint depends on, in the order in which [`build`](Self::build) makes it.
+    /// Adds to the checkpoint manifest, in the order in which [`build`](Self::build) creates
+    /// operators.
     fn describe(&self, kept: &mut Keeps);
-    /// Whether an event time was declared above, so that there is a watermark.
+    /// Whether an event time was declared upstream, so that there is a watermark.
     fn is_timed(&self) -> bool;
-    /// The event time that the records still have: it is lost where they become others.
+    /// The event time of the records; `None` after an operation that changes the record type.
     fn event_time(&self) -> Option<MakeTimeOf<Self::Item>> {
         None
     }
 }
 
-/// What a flow has in a checkpoint.
+/// The checkpoint manifest of a flow: what its checkpoint depends on.
 #[derive(Default)]
 pub struct Keeps {
     pub(super) shape: Shape,
-    /// An aggregate keeps its state in memory alone.
+    /// Whether an aggregate keeps its state only in memory.
     pub(super) forgets: bool,
 }
 
-/// A stream with its sink.
+/// A stream that ends in a sink.
 trait Deferred {
     fn describe(&self, kept: &mut Keeps);
     fn build(self: Box<Self>, job: &mut Job, parallelism: usize, latency: &Latency);
@@ -91,8 +92,8 @@ impl<R: Recipe, S: Sink<R::Item>> Deferred for Ended<R, S> {
     }
 }
 
-/// A dataflow under construction: its sinks, and through them all that leads there. `C` is
-/// [`Checkpointed`] if it keeps its state in a folder.
+/// A dataflow under construction. `C` is [`Checkpointed`] if the flow keeps its state in a
+/// checkpoint.
 pub struct Flow<C = InMemory> {
     name: String,
     parallelism: usize,
@@ -107,7 +108,7 @@ pub struct Flow<C = InMemory> {
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Flow {
-    /// An empty flow. Parallelism is 1: the whole flow is one chain on one thread.
+    /// Creates an empty flow. Parallelism is 1: the whole flow is one chain on one thread.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_string(),
@@ -122,27 +123,28 @@ impl Flow {
 }
 
 impl<C: 'static> Flow<C> {
-    /// Runs what stands behind a key exchange in this many instances.
+    /// Sets the number of instances of operators behind a key exchange.
     pub fn parallelism(mut self, instances: usize) -> Self {
         self.parallelism = instances.max(1);
         self
     }
 
-    /// How long [`Query::await_termination`] and [`Query::process_all_available`] wait while an
-    /// output is full and nobody reads it, before they give up with `OUTPUT_NOT_READ`; 5 seconds
-    /// unless set. The query itself goes on when the output is read. An output that another thread
-    /// has waited for before counts as read, however slow that thread is.
+    /// Sets how long [`Query::await_termination`] and [`Query::process_all_available`] wait while
+    /// an output is full and unread, before they return `OUTPUT_NOT_READ`. The default is 5
+    /// seconds. The query itself continues when the output is read. An output that another thread
+    /// has waited for counts as read, however slow that thread is.
     pub fn unread_output_timeout(mut self, timeout: Duration) -> Self {
         self.unread_timeout = timeout;
         self
     }
 
-    /// Keeps the state of aggregates and processors in a folder, and goes on where that ends. To be
-    /// called before the first stream is made, since keys and states are then of types that serde can
-    /// write. What was pushed into a channel and is in no committed epoch when the process dies must
-    /// be pushed again: [`Input::committed`] says how many were.
+    /// Keeps the state of aggregates and processors in a checkpoint folder, and resumes from it.
+    /// Call this before the first stream is created, because keys and states must then be types
+    /// that serde can write. Records that were pushed into a channel but are in no committed epoch
+    /// when the process dies must be pushed again; [`Input::committed`] returns how many were
+    /// committed.
     ///
-    /// A key that serde cannot read again is refused by the compiler:
+    /// The compiler refuses a key that serde cannot read back:
     ///
     /// ```compile_fail,E0277
     /// use millstream::stream::{Count, Flow};
@@ -157,7 +159,7 @@ impl<C: 'static> Flow<C> {
         Flow { name, parallelism, checkpoint, sinks, ending, unread_timeout, kind }
     }
 
-    /// A source that the service pushes into.
+    /// A source that the service pushes into, with the handle for pushing.
     pub fn channel<T: Send + 'static>(
         &self,
     ) -> (Input<T>, Stream<impl Recipe<Item = T> + use<T, C>, C>) {
@@ -165,9 +167,9 @@ impl<C: 'static> Flow<C> {
         (input, self.stream(FromChannel { from }))
     }
 
-    /// A source of what an iterator gives, which the query takes as fast as it can; it ends with it.
-    /// With a checkpoint a restart passes over what is in committed epochs, so the iterator must give
-    /// the same again.
+    /// A source that reads an iterator as fast as the query can. The stream ends with the iterator.
+    /// A restart from a checkpoint skips the items of committed epochs, so the iterator must yield
+    /// the same items again.
     pub fn items<I>(&self, items: I) -> Stream<impl Recipe<Item = I::Item> + use<I, C>, C>
     where
         I: IntoIterator,
@@ -177,9 +179,9 @@ impl<C: 'static> Flow<C> {
         self.stream(FromItems(items.into_iter()))
     }
 
-    /// A source in parts: `part` gives an iterator for each number below `parts`, and the query takes
-    /// from all of them, each on one of its workers, as fast as it can. With a checkpoint there must be
-    /// as many parts after a restart, and each must give the same again.
+    /// A source in parts: `part` returns an iterator for each number below `parts`. Each part is
+    /// read on one worker, as fast as the query can. A restart from a checkpoint needs the same
+    /// number of parts, each with the same items.
     pub fn partitions<I, M>(
         &self,
         parts: usize,
@@ -194,7 +196,7 @@ impl<C: 'static> Flow<C> {
         self.stream(FromParts { parts: parts.max(1), part: move |number| part(number).into_iter() })
     }
 
-    /// A sink that the service reads results from, to be given to [`Stream::sink`].
+    /// A sink whose results the service reads, to be passed to [`Stream::sink`].
     pub fn output<T: Send + 'static>(&self) -> (impl Sink<T> + use<T, C>, Output<T>) {
         let (parts, output) = channel::output(&self.ending.0);
         (ChannelSinkParts(Some(parts)), output)
@@ -243,13 +245,15 @@ impl<C: 'static> Flow<C> {
         Ok(Query { _releases: releases, running: job.start()?, parts })
     }
 
-    /// Runs the flow to its end on this thread, in a world where every step follows from `seed`.
-    /// For tests: all inputs must be dropped before, so that the flow has an end.
+    /// Runs the flow to its end on this thread, in a simulated environment in which `seed`
+    /// determines every step. For tests: all inputs must be dropped first, so that the flow has an
+    /// end.
     pub fn simulate(self, config: Config, seed: u64) -> Result<(), EngineError> {
         self.simulate_in(config, &Arc::new(SimEnv::new(seed)), seed)
     }
 
-    /// The same in a world that there is, whose clock and files go on from run to run.
+    /// Like [`simulate`](Self::simulate), in an existing environment whose clock and files persist
+    /// between runs.
     pub fn simulate_in(
         self,
         config: Config,
@@ -262,7 +266,7 @@ impl<C: 'static> Flow<C> {
     }
 }
 
-/// What a query has beside its threads.
+/// What a query has besides its threads.
 struct QueryParts {
     ending: Arc<Ending>,
     latency: Latency,
@@ -270,7 +274,7 @@ struct QueryParts {
     unread_timeout: Duration,
 }
 
-/// Lets the sinks of a query that is dropped go on without readers, so that it can end.
+/// Releases the outputs of a dropped query, so that it can end without readers.
 struct ReleasesOutputs(Arc<Ending>);
 
 impl Drop for ReleasesOutputs {
@@ -281,39 +285,39 @@ impl Drop for ReleasesOutputs {
 
 /// A started flow. Dropping it [stops](Self::stop) it.
 pub struct Query {
-    // Dropped before the job, which is waited for.
+    // Dropped before the job, which waits for its threads.
     _releases: ReleasesOutputs,
     running: RunningJob,
     parts: QueryParts,
 }
 
 impl Query {
-    /// The last epoch that was committed: positions, records, and of each stateful operator the
-    /// parts of its state, their memory, and what was taken away.
+    /// The last committed epoch: positions, record counts, and metrics of each stateful operator.
     pub fn last_epoch(&self) -> Option<Committed> {
         self.parts.committed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Stops at the next epoch and waits for it: sources give nothing more, and what they gave is
-    /// processed and committed. It does not wait for room in an output: the results that do not fit
-    /// can be read afterwards, like those that do, until the [`Output`] is dropped. What was pushed
-    /// and not taken by the query yet is dropped ([`Input::committed`] tells how far it came).
+    /// Stops at the next epoch and waits for it: sources emit nothing more, and everything they
+    /// have emitted is processed and committed. It does not wait for room in an output; results
+    /// that do not fit can be read afterwards, like the others, until the [`Output`] is dropped.
+    /// Records that were pushed but not taken by the query are dropped ([`Input::committed`]
+    /// returns how many were committed).
     pub fn stop(&self) -> Result<(), EngineError> {
         self.parts.ending.release_outputs();
         self.running.stop()
     }
 
-    /// Waits for the end: all inputs dropped, a stop, or a failure.
+    /// Waits for the end: all inputs are dropped, the query is stopped, or it fails.
     ///
-    /// Gives up with `OUTPUT_NOT_READ` when an output is full and nobody reads it: see
-    /// [`Flow::unread_output_timeout`]. The query runs on and may be waited for again.
+    /// Returns `OUTPUT_NOT_READ` if an output is full and unread: see
+    /// [`Flow::unread_output_timeout`]. The query continues and can be waited for again.
     pub fn await_termination(&self) -> Result<(), EngineError> {
         let mut unread = self.unread();
         self.running.wait_unless(|| unread.reason())
     }
 
-    /// Waits for the end as [`await_termination`](Self::await_termination), for at most `timeout`.
-    /// Returns whether the query has ended.
+    /// Like [`await_termination`](Self::await_termination), for at most `timeout`. Returns whether
+    /// the query has ended.
     pub fn await_termination_timeout(&self, timeout: Duration) -> Result<bool, EngineError> {
         if let Some(outcome) = self.parts.ending.outcome() {
             return outcome.clone().map(|()| true);
@@ -321,9 +325,9 @@ impl Query {
         self.running.wait(Some(timeout)).transpose().map(|ended| ended.is_some())
     }
 
-    /// Blocks until all that was pushed before the call is processed and committed.
+    /// Blocks until everything that was pushed before the call is processed and committed.
     ///
-    /// Gives up as [`await_termination`](Self::await_termination) does when nobody reads an output.
+    /// Returns `OUTPUT_NOT_READ` like [`await_termination`](Self::await_termination).
     pub fn process_all_available(&self) -> Result<(), EngineError> {
         let mut unread = self.unread();
         self.running.process_all_unless(|| unread.reason())
@@ -335,12 +339,12 @@ impl Query {
 
     /// The failure that ended the query, if one did.
     pub fn exception(&self) -> Option<EngineError> {
-        // Told to outputs first: who has read the failure there finds it here.
+        // Outputs learn the failure first, so a caller that has seen it there finds it here.
         self.parts.ending.outcome().cloned().and_then(Result::err)
     }
 
-    /// What the user should know of the cores: that pinned workers share one, or that workers are
-    /// not pinned because none is free.
+    /// A notice about cores: pinned workers share one, or workers are not pinned because none is
+    /// free.
     pub fn core_notice(&self) -> Option<&str> {
         self.running.core_notice()
     }
@@ -350,8 +354,8 @@ impl Query {
         self.parts.latency.percentiles()
     }
 
-    /// The slowest records up to the last marker, slowest first, and why they were slow: at most
-    /// three, of different epochs or sinks, and of more than 100 us.
+    /// The slowest records up to the last marker, slowest first, with the causes: at most three,
+    /// from different epochs or sinks, each slower than 100 us.
     pub fn slowest(&self) -> Vec<Stall> {
         self.parts.latency.slowest()
     }
@@ -361,9 +365,9 @@ impl Query {
 pub trait Sink<T>: 'static {
     /// The last stage.
     type Stage: Push<T> + 'static;
-    /// Makes the stage of one instance. There is one instance unless the sink can be copied.
+    /// Creates the stage of one instance. There is one instance unless the sink is parallel.
     fn stage(&mut self, latency: &Latency, env: Arc<dyn Env>) -> Self::Stage;
-    /// Whether every instance of the chain may have its own.
+    /// Whether every instance of the chain may have a sink stage of its own.
     fn is_parallel(&self) -> bool;
 }
 
@@ -377,7 +381,7 @@ impl<T, F: FnMut(T) + Clone + Send + 'static> Sink<T> for F {
     }
 }
 
-/// The parts of a channel sink, until its one stage is made.
+/// The parts of a channel sink until its single stage is created.
 struct ChannelSinkParts<T>(Option<OutputParts<T>>);
 
 impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
@@ -405,7 +409,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         Stream { recipe: make(self.recipe), sinks: self.sinks, kind: PhantomData }
     }
 
-    /// Each record through a function.
+    /// Applies a function to each record.
     pub fn map<U, F>(self, f: F) -> Stream<impl Recipe<Item = U>, C>
     where
         U: Send + 'static,
@@ -414,7 +418,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| MapRecipe { up, f, item: PhantomData })
     }
 
-    /// The records for which the function is true.
+    /// Keeps the records for which the function returns true.
     pub fn filter<F>(self, f: F) -> Stream<impl Recipe<Item = R::Item>, C>
     where
         F: FnMut(&R::Item) -> bool + Clone + Send + 'static,
@@ -422,7 +426,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| FilterRecipe { up, f })
     }
 
-    /// Each record into any number of records.
+    /// Maps each record to any number of records.
     pub fn flat_map<I, F>(self, f: F) -> Stream<impl Recipe<Item = I::Item>, C>
     where
         I: IntoIterator + 'static,
@@ -432,7 +436,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| FlatMapRecipe { up, f, item: PhantomData })
     }
 
-    /// The records of both streams, each stream's in its own order.
+    /// The records of both streams. Each stream's records keep their order.
     pub fn union<S: Recipe<Item = R::Item>>(
         self,
         other: Stream<S, C>,
@@ -440,8 +444,8 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|left| UnionRecipe { left, right: other.recipe })
     }
 
-    /// Declares the event time of records, in microseconds since 1970. The watermark stays behind
-    /// the largest one by `delay`: a record that comes later than that is late.
+    /// Declares the event time of records, in microseconds since 1970. The watermark is the largest
+    /// event time minus `delay`. A record at or before the watermark is late.
     pub fn with_watermark<F>(
         self,
         time: F,
@@ -491,7 +495,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         self.with(|up| WatermarkRecipe { up, time, delay_ms, skew_ms, ahead })
     }
 
-    /// Gives each record a key; records of one key are processed in one place, in order.
+    /// Partitions the stream by a key. Records of one key are processed by one instance, in order.
     pub fn key_by<K, F>(self, key: F) -> KeyedStream<R, F, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
@@ -500,7 +504,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
         KeyedStream { up: self, key }
     }
 
-    /// Ends the stream: in a function called with each record on the worker's thread, or in an
+    /// Ends the stream in a function, called with each record on the worker's thread, or in an
     /// [`output`](Flow::output).
     pub fn sink<S: Sink<R::Item>>(self, sink: S) {
         self.sinks.borrow_mut().push(Box::new(Ended { recipe: self.recipe, sink }));
@@ -515,7 +519,7 @@ pub struct KeyedStream<R, F, C = InMemory> {
 }
 
 impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
-    /// A running aggregate: after each record, its key and the key's new value.
+    /// A running aggregate: emits the key and its new value after each record.
     pub fn aggregate<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
@@ -532,9 +536,10 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         })
     }
 
-    /// A running aggregate that may leave values in between out. Over several instances each first
-    /// puts together what it has of a key, while more records are there at once, and passes that on;
-    /// so few records go from worker to worker. In one instance it is [`aggregate`](Self::aggregate).
+    /// A running aggregate that may skip intermediate values. With several instances, each instance
+    /// pre-aggregates its records by key while more input is available, and sends the partial state
+    /// on, so few records cross between workers. With one instance it is
+    /// [`aggregate`](Self::aggregate).
     pub fn combine<K, A>(self, aggregate: A) -> Stream<impl Recipe<Item = (K, A::Output)>, C>
     where
         K: Hash + Eq + Clone + Send + 'static,
@@ -546,8 +551,9 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         self.up.with(|up| CombineRecipe::<_, _, K, A, C> { up, key, aggregate, types: PhantomData })
     }
 
-    /// The program's own operator, with state and timers for each key. `make` declares the states
-    /// and makes the processor that uses them; the name is the operator's in checkpoints.
+    /// Applies a user-defined operator with state and timers for each key. `make` declares the
+    /// states and creates the processor that uses them. `name` identifies the operator in
+    /// checkpoints.
     pub fn process<K, P>(
         self,
         name: &str,
@@ -756,12 +762,12 @@ where
     }
 }
 
-/// Any item to lane 0: for rings that have one consumer.
+/// Routes every item to lane 0, for exchanges with one consumer.
 fn only_lane<T>(_item: &T, _lanes: usize) -> usize {
     0
 }
 
-/// Puts a queue behind `up`, one ring per instance, ending at the tasklet on `consumer`.
+/// Puts an exchange behind `up`, one ring per instance, that ends at the tasklet on `consumer`.
 fn into_rings<R: Recipe>(
     up: R,
     job: &mut Job,
@@ -793,7 +799,7 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
     ) {
         let mut timed = Vec::new();
         let (left_timed, right_timed) = (self.left.is_timed(), self.right.is_timed());
-        // The chain comes first: operators are numbered from the sinks on.
+        // The chain is built first: operators are numbered from the sinks on.
         let down = chain(job, 0);
         let mut inlets = into_rings(self.left, job, parallelism, 0);
         timed.resize(inlets.len(), left_timed);
@@ -815,12 +821,12 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
         self.left.is_timed() || self.right.is_timed()
     }
     fn event_time(&self) -> Option<MakeTimeOf<L::Item>> {
-        // Records of both are one stream, whose event time is the first one's, as in Spark.
+        // The event time of a union is that of its first stream, as in Spark.
         self.left.event_time()
     }
 }
 
-/// Brings all instances together in one.
+/// Merges all instances into one.
 struct GatherRecipe<R> {
     up: R,
 }
@@ -892,17 +898,17 @@ where
     }
 }
 
-/// Where the instances of a keyed operator run.
+/// The workers of the instances of a keyed operator.
 pub(super) fn keyed_places<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
     match up.places(job, 1) {
-        // One instance on either side: no exchange, so no queue.
+        // One instance on either side: no exchange is needed.
         place if parallelism == 1 && place.len() == 1 => place,
         _ => (0..parallelism).map(|i| i % job.workers()).collect(),
     }
 }
 
-/// Makes the instances of a keyed operator, with an exchange of records by key before them where
-/// there is more than one; `pair` gives a record its key, `route` says which instance has it.
+/// Builds the instances of a keyed operator. If there are several, an exchange by key precedes
+/// them; `pair` adds the key to a record, `route` chooses the instance.
 fn keyed<R, K, M, S>(
     up: R,
     job: &mut Job,
@@ -947,7 +953,7 @@ struct WatermarkRecipe<R, F, A> {
     up: R,
     time: F,
     delay_ms: i64,
-    /// How far ahead of the clock an event time may be.
+    /// The limit on how far ahead of the clock an event time may be, in milliseconds.
     skew_ms: Option<i64>,
     /// Where records that are further ahead go.
     ahead: A,
@@ -1041,7 +1047,7 @@ where
         let mut bytes = Vec::new();
         let route = move |(key, _): &(K, R::Item), lanes: usize| {
             bytes.clear();
-            // What cannot be written is refused by the instance that gets it.
+            // A key that cannot be written is reported by the instance that receives it.
             drop(write(key, &mut bytes));
             instance_of(hash_bytes(&bytes), lanes)
         };

@@ -1,4 +1,4 @@
-//! A source that has its records in the process: an iterator.
+//! A source that reads an iterator.
 
 use super::staged::Staged;
 use millstream_engine::driver::{Extent, Planned};
@@ -6,15 +6,15 @@ use millstream_engine::error::EngineError;
 use millstream_engine::stage::Push;
 use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 
-/// Records of a micro-batch at most, which are held until it runs.
+/// Maximum number of records of a micro-batch, which are buffered until it runs.
 const BATCH: usize = 4096;
 
-/// Gives what an iterator gives. Its position is the number of records given, so that a restart
-/// passes over those: the iterator must give the same again.
+/// Emits the items of an iterator. Its position is the number of emitted items. A restart skips
+/// them, so the iterator must yield the same items again.
 pub(super) struct ItemSource<I: Iterator> {
     items: I,
     emitted: u64,
-    /// Of them in earlier runs.
+    /// Items emitted in earlier runs.
     resumed: u64,
     exhausted: bool,
     staged: Staged<I::Item>,

@@ -1,17 +1,17 @@
-//! Where the states of aggregates are: in memory alone, or in checkpoints too.
+//! Where the states of aggregates live: in memory only, or also in checkpoints.
 //!
-//! A flow's type says which. One without a checkpoint asks nothing of its types, and compiles to a
-//! table of keys and states. One with a checkpoint asks that serde can write them, and notes a key's
-//! new state after each record.
+//! The type of a flow decides. A flow without a checkpoint requires nothing of its types and
+//! compiles to a table of keys and states. A flow with a checkpoint requires serde, and records a
+//! key's new state after each record.
 //!
 //! *In the checkpoint* an entry's key is the record's key in postcard's encoding. Its value is the
-//! key's hash and the state in that encoding. Keys are spread over instances by this hash, so equal
-//! keys meet whatever they are written as. It is kept to be compared: if a key hashed otherwise than
-//! when it was written, its records would go to an instance that does not have its state.
+//! key's hash, then the state in the same encoding. Keys are assigned to instances by this hash, so
+//! equal keys meet whatever their encoding. The hash is stored to be compared at a restart: if a
+//! key's hash changed, its records would go to an instance without its state.
 //!
-//! *Limits.* The whole state of a key is written after each of its records, and one that has become
-//! long (4 KiB) once an epoch: large ones belong into the lists and maps of a
-//! [processor](super::Processor), which write what has changed.
+//! *Limits.* A key's whole state is written after each of its records, or once per epoch if it is
+//! longer than 4 KiB. Large states belong into the lists and maps of a
+//! [processor](super::Processor), which write only what has changed.
 
 use super::flow::Keeps;
 use super::state::{Kept, damaged, write};
@@ -24,28 +24,28 @@ use millstream_engine::split_table::SplitTable;
 use millstream_engine::state::{Slot, StateLog, WriteAt};
 use std::hash::Hash;
 
-/// A flow without a checkpoint. Its keys and states are of any types.
+/// A flow without a checkpoint. Keys and states may have any type.
 #[derive(Clone, Copy, Debug)]
 pub enum InMemory {}
 
-/// A flow with a checkpoint. Serde can write its keys and states.
+/// A flow with a checkpoint. Keys and states must be types that serde can write and read.
 #[derive(Clone, Copy, Debug)]
 pub enum Checkpointed {}
 
-/// A kind of flow that can aggregate by keys of a type, with states of a type.
+/// A kind of flow that can keep states of type `S` for keys of type `K`.
 #[diagnostic::on_unimplemented(
     message = "the flow cannot keep a state `{S}` for each key `{K}`",
     note = "a flow with a checkpoint keeps what serde can write and read again: implement \
             `Serialize` and `Deserialize` for both, with owned types such as `String`"
 )]
 pub trait Keep<K, S>: 'static {
-    /// What an instance has.
+    /// The states of an instance.
     #[doc(hidden)]
     type States: KeyStates<K, S> + 'static;
-    /// Those of all instances.
+    /// Creates the states of all instances.
     #[doc(hidden)]
     fn states(job: &mut Job, instances: usize) -> Vec<Self::States>;
-    /// Adds what a checkpoint depends on; `aggregate` is the type of what folds records.
+    /// Adds to the checkpoint manifest. `aggregate` is the type name of the aggregate.
     #[doc(hidden)]
     fn describe(kept: &mut Keeps, aggregate: &str);
 }
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// A type's name without modules, so that a type may be moved.
+/// A type's name without module paths, so that a type can be moved between modules.
 fn plain_name(name: &str) -> String {
     let (mut plain, mut rest) = (String::new(), name);
     while let Some((before, behind)) = rest.split_once("::") {
@@ -107,20 +107,20 @@ fn plain_name(name: &str) -> String {
 
 /// A state for each key.
 pub trait KeyStates<K, S>: Send {
-    /// Does something with the state of a key.
+    /// Calls a function with the state of a key.
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError>;
-    /// Takes up what an earlier run has left; before the first record.
+    /// Restores the state of an earlier run. Called before the first record.
     fn restore(&mut self) -> Result<(), EngineError>;
-    /// Hands over what has changed; before the marker is passed on.
+    /// Hands the changes to the checkpoint. Called before the marker is passed on.
     fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 }
 
-/// In memory alone.
+/// States in memory only.
 pub struct Plain<K, S>(SplitTable<(K, S)>);
 
 impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
-    /// A new key's state. On its own, so that what is done for each record stays small enough to be
-    /// inlined into the loop over a source's records.
+    /// Creates the state of a new key. A function of its own, so that the code for each record
+    /// stays small enough to be inlined into the loop over a source's records.
     #[cold]
     #[inline(never)]
     fn begin(&mut self, hash: u64, key: &K) -> &mut S {
@@ -148,7 +148,7 @@ impl<K: Hash + Eq + Clone + Send, S: Default + Send> KeyStates<K, S> for Plain<K
     }
 }
 
-/// The control side of a stage with states of keys.
+/// Implements the control side of a stage with keyed states.
 macro_rules! keep_states {
     ($down:ident) => {
         fn attach(
@@ -191,17 +191,17 @@ pub(super) use keep_states;
 
 struct Entry<K, S> {
     key: K,
-    /// The key as it is written.
+    /// The encoded key.
     bytes: Box<[u8]>,
     state: S,
-    /// Where its last change is noted.
+    /// Where its last change was recorded.
     slot: Slot,
-    /// Length of the state when it was last written: about what it owns apart, if it owns any.
+    /// Length of the state when it was last written: an estimate of its heap memory.
     written: u32,
 }
 
 impl<K: Hash, S: Kept> Entry<K, S> {
-    /// Changes the state and notes what it is then.
+    /// Changes the state and records its new value.
     #[inline]
     fn change<R>(
         &mut self,
@@ -221,7 +221,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
         Ok(output)
     }
 
-    /// Writes the state, and counts its length in the memory of all.
+    /// Encodes the state, and adds its length to the total memory.
     fn encode(
         &mut self,
         hash: u64,
@@ -244,7 +244,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     }
 }
 
-/// Where a changed state is written.
+/// Where a changed state is recorded.
 struct Notes<'n> {
     log: &'n mut StateLog,
     value: &'n mut Vec<u8>,
@@ -252,19 +252,19 @@ struct Notes<'n> {
     memory: &'n mut u64,
 }
 
-/// In checkpoints too.
+/// States that are also kept in checkpoints.
 pub struct Noted<K, S> {
     entries: SplitTable<Entry<K, S>>,
-    /// What is noted.
+    /// Buffer for an encoded state.
     value: Vec<u8>,
     /// Hashes and keys of long states, which are written at the marker.
     deferred: Vec<(u64, Box<[u8]>)>,
-    /// What keys and states own apart from their entries, about.
+    /// Approximate heap memory of keys and states, in bytes.
     memory: u64,
     log: StateLog,
 }
 
-/// Adds a key that is not there.
+/// Adds a key that is not in the table.
 #[cold]
 #[inline(never)]
 fn add<K: Hash, S>(
@@ -333,20 +333,20 @@ impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K
             }
         }
         let keys = self.entries.len() as u64;
-        // With what a table needs beside its entries, about.
+        // Includes an estimate of what the table needs per entry.
         let bytes = keys * (size_of::<Entry<K, S>>() + 48) as u64 + self.memory;
         self.log.hand_over(epoch, keys, bytes);
         Ok(())
     }
 }
 
-/// What a key owns apart from its entry, about: how it is written, and itself.
+/// Approximate heap memory of a key: its encoding and the key itself.
 fn key_memory<K>(bytes: &[u8]) -> u64 {
     let copies = if std::mem::needs_drop::<K>() { 2 } else { 1 };
     (bytes.len() * copies) as u64
 }
 
-/// Reads what must be all of some bytes.
+/// Decodes a value that must fill all the bytes.
 fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),

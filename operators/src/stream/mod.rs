@@ -23,11 +23,11 @@
 //! # Ok::<(), millstream::EngineError>(())
 //! ```
 //!
-//! *How it fuses.* A [`Stream`] is a recipe: it does not hold stages, it knows how to put a chain
-//! of type `D` behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value
-//! `Map<F, Filter<G, Sink<H>>>` that the compiler inlines through.
+//! *Fusion.* A [`Stream`] does not contain stages. It is a recipe that can put a chain of type `D`
+//! behind itself ([`Recipe::build`]). So `map(f).filter(g).sink(h)` becomes one value `Map<F,
+//! Filter<G, Sink<H>>>`, which the compiler inlines.
 //!
-//! *Limits.* Keyed state must fit in memory. Records of one input are applied to it in their order.
+//! *Limits.* Keyed state must fit in memory. The records of one input are processed in their order.
 
 mod aggregate;
 mod channel;

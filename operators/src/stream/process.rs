@@ -1,12 +1,12 @@
-//! A processor: the program's own operator on a keyed stream, with state and timers for each key.
+//! Processors: user-defined operators on a keyed stream, with state and timers for each key.
 //!
-//! Timers of event time fire when the watermark has passed them, those of processing time when the
-//! clock has: in continuous mode at once, in micro-batch mode at the end of a batch, which goes by
-//! one time. Many that are due at once fire in steps, with records between them; a key's own are
-//! fired before its next record.
+//! Event-time timers fire when the watermark has passed them, processing-time timers when the clock
+//! has. In continuous mode they fire at once, in micro-batch mode at the end of a batch, which has
+//! a single processing time. Many timers that are due at once fire in steps, with records between
+//! them. A key's own timers fire before its next record.
 //!
-//! Records that are late by the event time that they still have are dropped and counted. A record
-//! that was mapped since its event time was declared has none.
+//! Late records are dropped and counted, as long as they have an event time. A record that was
+//! mapped after its event time was declared has none.
 
 use super::state::{
     Buffer, Cell, Cells, Kept, ListState, MapState, NEVER, Notes, States, TIMERS, ValueState,
@@ -25,15 +25,16 @@ use millstream_engine::state::StateLog;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// Timers that fire in one step.
+/// Maximum number of timers that fire in one step.
 const STEP: usize = 256;
 
-/// An operator with state and timers for each key. Each instance has a clone of its own.
+/// A user-defined operator with state and timers for each key. Each instance has a clone of its
+/// own.
 pub trait Processor<K, T>: Clone + Send + 'static {
-    /// What it emits.
+    /// The type of the emitted results.
     type Output: Send + 'static;
 
-    /// Takes a record in. An error ends the query.
+    /// Processes a record. An error ends the query.
     fn record(
         &mut self,
         key: &K,
@@ -41,7 +42,7 @@ pub trait Processor<K, T>: Clone + Send + 'static {
         cx: &mut Context<'_, Self::Output>,
     ) -> Result<(), EngineError>;
 
-    /// A timer of the key has fired, and is gone.
+    /// Called when a timer of the key has fired. The timer is already removed.
     fn timer(
         &mut self,
         key: &K,
@@ -56,9 +57,9 @@ pub trait Processor<K, T>: Clone + Send + 'static {
 /// When a timer fires, in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// When the watermark is at this time or behind it.
+    /// When the watermark has reached this time.
     EventTime(i64),
-    /// When the wall clock is at this time or behind it.
+    /// When the wall clock has reached this time.
     ProcessingTime(i64),
 }
 
@@ -81,12 +82,12 @@ impl Timer {
     }
 }
 
-/// The timers of all keys by time, each with the place of its key.
+/// The timers of all keys by time, each with the slot of its key.
 #[derive(Default)]
 struct Clocks {
     event: Due,
     processing: Due,
-    /// What expires.
+    /// Expiry times of state with a time to live.
     ttl: Due,
 }
 
@@ -99,7 +100,7 @@ impl Clocks {
     }
 }
 
-/// What a processor can do while it has a record or a timer.
+/// What a processor can use while it handles a record or a timer.
 pub struct Context<'c, O> {
     down: &'c mut dyn Push<O>,
     cells: Cells<'c>,
@@ -107,7 +108,7 @@ pub struct Context<'c, O> {
     clocks: &'c mut Clocks,
     at: u32,
     watermark_us: i64,
-    /// There is an event time.
+    /// Whether the stream has an event time.
     timed: bool,
     ingest_ns: u64,
 }
@@ -118,13 +119,13 @@ impl<O> Context<'_, O> {
         self.down.push(output, self.ingest_ns)
     }
 
-    /// The watermark, in microseconds since 1970; 0 before any. Records at or before it are late: they
-    /// are dropped, unless they were mapped since their event time was declared.
+    /// The watermark, in microseconds since 1970; 0 before the first one. Records at or before it
+    /// are late and are dropped, unless they were mapped after their event time was declared.
     pub fn watermark_us(&self) -> i64 {
         self.watermark_us
     }
 
-    /// The wall clock, in microseconds since 1970; in micro-batch mode that of the batch.
+    /// The wall-clock time, in microseconds since 1970. In micro-batch mode, the time of the batch.
     pub fn processing_time_us(&self) -> i64 {
         self.cells.notes.now_us
     }
@@ -143,12 +144,12 @@ impl<O> Context<'_, O> {
         self.cells.set_value(state, value)
     }
 
-    /// Forgets the value of the key.
+    /// Removes the value of the key.
     pub fn clear_value<V: Kept>(&mut self, state: ValueState<V>) {
         self.cells.clear_value(state);
     }
 
-    /// The list of the key, in the order in which it was written.
+    /// The list of the key, in insertion order.
     pub fn list<V: Kept>(&self, state: ListState<V>) -> impl Iterator<Item = &V> {
         self.cells.list(state)
     }
@@ -163,12 +164,12 @@ impl<O> Context<'_, O> {
         self.cells.clear_list(state);
     }
 
-    /// A value of the key's map.
+    /// A value in the key's map.
     pub fn get<K: Kept + Hash + Eq, V: Kept>(&self, state: MapState<K, V>, key: &K) -> Option<&V> {
         self.cells.entry(state, key)
     }
 
-    /// The entries of the key's map, in no order.
+    /// The entries of the key's map, in no particular order.
     pub fn map<K: Kept + Hash + Eq, V: Kept>(
         &self,
         state: MapState<K, V>,
@@ -176,7 +177,7 @@ impl<O> Context<'_, O> {
         self.cells.entries(state)
     }
 
-    /// Sets a value of the key's map.
+    /// Sets a value in the key's map.
     pub fn insert<K: Kept + Hash + Eq, V: Kept>(
         &mut self,
         state: MapState<K, V>,
@@ -186,7 +187,7 @@ impl<O> Context<'_, O> {
         self.cells.insert(state, key, value)
     }
 
-    /// Takes an entry out of the key's map.
+    /// Removes an entry from the key's map.
     pub fn remove<K: Kept + Hash + Eq, V: Kept>(
         &mut self,
         state: MapState<K, V>,
@@ -203,8 +204,8 @@ impl<O> Context<'_, O> {
         self.cells.clear_map(state)
     }
 
-    /// Sets a timer of the key. The same one is set once, however often this is called; one whose
-    /// time is over fires as soon as may be.
+    /// Sets a timer of the key. Setting the same timer again has no effect. A timer in the past
+    /// fires as soon as possible.
     pub fn set_timer(&mut self, timer: Timer) -> Result<(), EngineError> {
         if matches!(timer, Timer::EventTime(_)) && !self.timed {
             return Err(EngineError::operator(
@@ -223,7 +224,7 @@ impl<O> Context<'_, O> {
         Ok(())
     }
 
-    /// Takes a timer of the key back, if it is set.
+    /// Cancels a timer of the key, if it is set.
     pub fn clear_timer(&mut self, timer: Timer) {
         if let Ok(place) = self.timers.binary_search(&timer) {
             self.timers.remove(place);
@@ -243,11 +244,11 @@ struct Entry<K> {
     hash: u64,
     bytes: Vec<u8>,
     cells: Box<[Box<dyn Cell>]>,
-    /// In order.
+    /// Sorted.
     timers: Vec<Timer>,
-    /// When the first part expires, as far as is known.
+    /// A lower bound of when the first part of the state expires, in microseconds since 1970.
     expires_us: i64,
-    /// The key is there.
+    /// Whether the key exists.
     there: bool,
 }
 
@@ -266,7 +267,7 @@ fn key_memory<K>(entry: &Entry<K>) -> u64 {
     (entry.bytes.len() * copies) as u64
 }
 
-/// What a stage is made of.
+/// The parts from which a stage is built.
 pub(super) struct Parts {
     pub states: Arc<States>,
     pub times: BatchTimes,
@@ -284,14 +285,13 @@ pub(super) struct Process<K, P, D> {
     watermarks: Watermarks,
     entries: Table<Entry<K>>,
     clocks: Clocks,
-    /// Parts of state that there are.
+    /// Number of state entries.
     kept: u64,
-    /// Memory of their values, and of what the keys own, about.
+    /// Approximate heap memory of keys and values, in bytes.
     memory: u64,
     buffer: Buffer,
     key: Vec<u8>,
-    /// The wall clock of this drain, once it was asked.
-    /// Something fired behind a marker, and that was not said yet.
+    /// Whether a timer fired after a marker, and the driver does not know it yet.
     owes: bool,
     now_us: Option<i64>,
     passing_us: Option<i64>,
@@ -339,7 +339,7 @@ where
         *self.now_us.get_or_insert_with(|| env.wall_us())
     }
 
-    /// The place of the key whose bytes are in `self.key`.
+    /// The slot of the key whose encoding is in `self.key`.
     fn entry(&mut self, key: &K) -> u32 {
         let hash = hash_bytes(&self.key);
         if let Some(at) = self.entries.find(hash, &self.key) {
@@ -358,7 +358,7 @@ where
         self.entries.insert(entry) as u32
     }
 
-    /// Forgets a key that has nothing.
+    /// Removes a key that has neither state nor timers.
     fn forget_if_empty(&mut self, at: u32) {
         let entry = &mut self.entries[at as usize];
         let nothing = entry.timers.is_empty() && entry.cells.iter().all(|cell| cell.is_empty());
@@ -420,7 +420,7 @@ where
         Ok(())
     }
 
-    /// In micro-batch mode, asks for a batch at the time of the next timer.
+    /// Micro-batch mode: requests a batch at the time of the next timer.
     fn want_batch(&self) {
         if let (false, Some(us)) = (self.parts.continuous, self.clocks.processing.first_us()) {
             self.parts.times.want_batch(us);
@@ -450,7 +450,7 @@ where
     K: Kept + Clone,
     D: Stage,
 {
-    /// Gives the processor a record or a timer.
+    /// Calls the processor with a record or a timer.
     fn call<T>(
         &mut self,
         at: u32,
@@ -521,7 +521,7 @@ where
         Ok(true)
     }
 
-    /// A step of what is due by now. Returns whether all is done.
+    /// Fires some of the timers that are due. Returns whether all have fired.
     fn fire<T>(&mut self, event_us: i64) -> Result<bool, EngineError>
     where
         P: Processor<K, T>,
@@ -547,7 +547,7 @@ where
                 self.entries.release();
                 continue;
             };
-            // It may have been taken back, or have been another key's.
+            // The timer may have been cancelled, or the slot may belong to another key now.
             let entry = self.entries.get(at as usize);
             if entry.is_some_and(|entry| entry.there && entry.timers.binary_search(&timer).is_ok())
             {
@@ -558,7 +558,7 @@ where
         Ok(false)
     }
 
-    /// Takes away what has expired of a key.
+    /// Removes expired state of a key.
     fn expire(&mut self, at: u32, due_us: i64, now_us: i64) -> Result<(), EngineError> {
         let Some(entry) = self.entries.get_mut(at as usize) else { return Ok(()) };
         if !entry.there || entry.expires_us != due_us {
@@ -585,7 +585,7 @@ where
         Ok(())
     }
 
-    /// Goes on with timers, a watermark, and a marker behind them.
+    /// Continues with due timers, then the watermark, then the marker.
     fn go_on<T>(&mut self) -> Result<(), EngineError>
     where
         P: Processor<K, T>,
@@ -607,7 +607,7 @@ where
         Ok(())
     }
 
-    /// Whether anything is due, without asking the clock when nothing waits for it.
+    /// Whether a timer is due. Reads the clock only if a timer depends on it.
     fn any_due(&mut self) -> bool {
         if self.passing_us.is_some() || self.marker.is_some() {
             return true;
@@ -629,8 +629,8 @@ where
     }
 }
 
-/// Joins a stage to the type of its records, which the control side has to know, and to their event
-/// time, if they have one.
+/// Binds a stage to the type of its records, which the control side needs, and to their event time,
+/// if they have one.
 pub(super) struct Typed<T, S>(pub S, pub Option<TimeOf<T>>);
 
 impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
@@ -657,7 +657,7 @@ where
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.0.watermarks.in_band() {
-            // What is still to fire fires in the next epoch.
+            // Timers that have not fired yet fire in the next epoch.
             self.0.hand_over(epoch);
             return self.0.down.marker(epoch);
         }
@@ -716,12 +716,12 @@ where
         if stage.watermarks.in_band() && !stage.entries[at as usize].timers.is_empty() {
             let (event_us, now_us) = (stage.watermarks.watermark_us(), stage.now_us());
             let mut left = STEP;
-            // One that sets itself anew for a time that is over does not hold the record for ever.
+            // A timer that sets itself again for a past time does not hold the record up forever.
             while left > 0 && stage.fire_first::<T>(at, event_us, now_us)? {
                 left -= 1;
             }
         }
-        // Its timers may have cleared all that it had.
+        // Its timers may have cleared all its state.
         let at = if stage.entries[at as usize].there { at } else { stage.entry(&key) };
         stage.call(at, Fired::Record, Some(record), ingest_ns)
     }

@@ -1,9 +1,9 @@
-//! Takes records out whose event time is too far ahead of the clock, so that one of them does not
-//! move the watermark and make all others late.
+//! Drops records whose event time is too far ahead of the clock. One such record would move the
+//! watermark and make all others late.
 //!
-//! The clock is that of the batch in micro-batch mode, so that a batch that is run again takes the
-//! same records out. In continuous mode it is the time at which a record arrived, which its source
-//! reads once for each poll.
+//! In micro-batch mode the clock is that of the batch, so a batch that is run again drops the same
+//! records. In continuous mode it is the arrival time of the record, which its source reads once
+//! per poll.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
@@ -12,15 +12,15 @@ use millstream_engine::seam::Env;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 use std::sync::Arc;
 
-/// How far ahead of the clock an event time may be, with the clock.
+/// The limit on how far ahead of the clock an event time may be.
 pub(crate) struct MaxSkew {
     max_us: i64,
     env: Arc<dyn Env>,
     times: BatchTimes,
     continuous: bool,
-    /// From the monotonic clock to the wall clock, as of the last marker.
+    /// Offset from the monotonic clock to the wall clock, at the last marker.
     wall_offset_us: i64,
-    /// The latest arrival; records without one, such as results of windows, take it.
+    /// The latest arrival time. It is used for records without one, such as results of windows.
     arrived_ns: u64,
 }
 
@@ -33,21 +33,22 @@ impl MaxSkew {
         skew
     }
 
-    /// Reads both clocks: once for each epoch, since the wall clock may be set.
+    /// Reads both clocks, once per epoch because the wall clock may be adjusted.
     fn read_clock(&mut self) {
         let now_ns = self.env.now_ns();
         self.arrived_ns = self.arrived_ns.max(now_ns);
         self.wall_offset_us = self.env.wall_us() - (now_ns / 1000) as i64;
     }
 
-    /// The largest event time that a record may have.
+    /// The largest acceptable event time of a record.
     #[inline]
     fn limit_us(&mut self, ingest_ns: u64) -> i64 {
         if !self.continuous || self.times.replays() {
             return self.times.started_us().saturating_add(self.max_us);
         }
         if ingest_ns != UNTIMED {
-            // Not before the clock was read: what was pushed before the start has no time.
+            // A record that was pushed before the start has an arrival time before the clocks were
+            // read.
             self.arrived_ns = self.arrived_ns.max(ingest_ns);
         }
         let now_us = (self.arrived_ns / 1000) as i64 + self.wall_offset_us;
@@ -55,15 +56,15 @@ impl MaxSkew {
     }
 }
 
-/// The stage in front of a [`Watermark`](super::watermark::Watermark): `F` gives a record's event
-/// time in microseconds since 1970, `A` takes a record that is taken out, with the limit.
+/// The stage in front of a [`Watermark`](super::watermark::Watermark). `F` returns a record's event
+/// time in microseconds since 1970; `A` receives dropped records, with the limit.
 pub(crate) struct SkewFilter<F, A, D> {
     time: F,
     aside: A,
     /// Without a limit all records pass.
     skew: Option<MaxSkew>,
     seen: Seen,
-    /// Records taken out in this epoch.
+    /// Records dropped in this epoch.
     ahead: u64,
     down: D,
 }

@@ -1,14 +1,14 @@
-//! Records that a source in the process holds for a micro-batch.
+//! The batch buffer of an in-process source.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::stage::Push;
 use millstream_engine::tasklet::Polled;
 use std::collections::VecDeque;
 
-/// Taken by a plan, and emitted when the batch runs.
+/// Records taken by a plan, emitted when the batch runs.
 pub(super) struct Staged<T> {
     records: VecDeque<T>,
-    /// While a batch runs: records of it that are not out yet.
+    /// While a batch runs, the number of its records that are not emitted yet.
     left: Option<usize>,
 }
 
@@ -25,20 +25,20 @@ impl<T> Staged<T> {
         self.records.len()
     }
 
-    /// A batch begins, with the first so many.
+    /// Starts a batch of the first `records` records.
     pub fn begin(&mut self, records: usize) {
         self.left = Some(records.min(self.records.len()));
     }
 
-    /// Whether a batch runs.
+    /// Whether a batch is running.
     #[inline]
     pub fn is_running(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Emits what is left of the batch, each record with the time that it came at, and counts it.
+    /// Emits the rest of the batch, each record with its ingest time, and counts it.
     ///
-    /// Never inlined: so the loop that a source's `poll` has is the one of continuous mode alone.
+    /// Never inlined, so that the loop in a source's `poll` is that of continuous mode alone.
     #[inline(never)]
     pub fn poll<U, D: Push<U>>(
         &mut self,

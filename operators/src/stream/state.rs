@@ -1,9 +1,9 @@
-//! What a processor keeps for a key: values, lists and maps, each part of which is noted for the
+//! The state of a processor for a key: values, lists and maps. Each part is recorded for the
 //! checkpoint as it changes.
 //!
-//! *In the checkpoint* an entry's key is the record's key, the number of the state (0 is timers),
-//! and what says which part of it: nothing for a value, a number for a list, the key for a map.
-//! Keys and values are in postcard's encoding; before a value stands the time at which it expires.
+//! *In the checkpoint* an entry's key is the record's key, the number of the state (0: timers), and
+//! the part: nothing for a value, an index for a list, the map key for a map. Keys and values are
+//! in postcard's encoding. A value is preceded by its expiry time.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::key_group::BuildFixed;
@@ -16,24 +16,24 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// It never expires.
+/// The expiry time of state that never expires.
 pub(super) const NEVER: i64 = i64::MAX;
-/// The number of the state that timers are.
+/// The state number of timers.
 pub(super) const TIMERS: u16 = 0;
 
-/// What can be kept: anything that serde can write and read again.
+/// A type that can be kept in state: anything that serde can write and read back.
 pub trait Kept: Serialize + DeserializeOwned + Send + 'static {}
 impl<V: Serialize + DeserializeOwned + Send + 'static> Kept for V {}
 
-/// For how long something is kept after it was last written, in processing time.
+/// Time to live: how long state is kept after it was last written, in processing time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ttl(Option<Duration>);
 
 impl Ttl {
-    /// Until it is cleared.
+    /// State is kept until it is cleared.
     pub const NONE: Self = Self(None);
 
-    /// For this long. What is over is not seen any more at once, and taken away soon after.
+    /// State expires after this time. Expired state is invisible at once and removed soon after.
     pub const fn after(time: Duration) -> Self {
         Self(Some(time))
     }
@@ -74,7 +74,7 @@ handles! {
 
 type MakeCell = Box<dyn Fn() -> Box<dyn Cell> + Send + Sync>;
 
-/// The states of a processor, to be declared before it is made.
+/// The states of a processor, declared before it is created.
 #[derive(Default)]
 pub struct States {
     makes: Vec<MakeCell>,
@@ -90,20 +90,21 @@ impl States {
         self.makes.len() - 1
     }
 
-    /// A value for each key. States are told apart by their order; the name is for people.
+    /// Declares a value for each key. States are identified by their order; the name is for
+    /// display.
     pub fn value<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ValueState<V> {
         let make = move || Box::new(ValueCell::<V> { ttl, held: None }) as Box<dyn Cell>;
         ValueState(self.declare("value", name, ttl, Box::new(make)), PhantomData)
     }
 
-    /// A list for each key.
+    /// Declares a list for each key.
     pub fn list<V: Kept>(&mut self, name: &str, ttl: Ttl) -> ListState<V> {
         let empty = move || ListCell::<V> { ttl, items: BTreeMap::new() };
         let make = move || Box::new(empty()) as Box<dyn Cell>;
         ListState(self.declare("list", name, ttl, Box::new(make)), PhantomData)
     }
 
-    /// A map for each key.
+    /// Declares a map for each key.
     pub fn map<K: Kept + Hash + Eq, V: Kept>(&mut self, name: &str, ttl: Ttl) -> MapState<K, V> {
         let make = move || {
             let entries = HashMap::with_hasher(BuildFixed::default());
@@ -112,12 +113,12 @@ impl States {
         MapState(self.declare("map", name, ttl, Box::new(make)), PhantomData)
     }
 
-    /// What a checkpoint depends on.
+    /// The description that a checkpoint depends on.
     pub(super) fn description(&self) -> String {
         self.names.join(", ")
     }
 
-    /// Of a key.
+    /// Number of states per key.
     pub(super) fn count(&self) -> usize {
         self.makes.len()
     }
@@ -127,12 +128,12 @@ impl States {
     }
 }
 
-/// Where the parts of a key's state are noted.
+/// Where the parts of a key's state are recorded.
 pub(super) struct Notes<'n> {
     pub log: &'n mut StateLog,
-    /// Parts that there are, of all keys.
+    /// Number of state entries of all keys.
     pub parts: &'n mut u64,
-    /// Memory of these parts' values, about.
+    /// Approximate memory of their values, in bytes.
     pub memory: &'n mut u64,
     pub hash: u64,
     pub key: &'n [u8],
@@ -141,7 +142,7 @@ pub(super) struct Notes<'n> {
     pub buffer: &'n mut Buffer,
 }
 
-/// What is written before it goes into the log.
+/// Buffers for an encoded entry.
 #[derive(Default)]
 pub(super) struct Buffer {
     key: Vec<u8>,
@@ -174,8 +175,8 @@ pub(super) fn damaged() -> EngineError {
     )
 }
 
-/// The memory of a value, about: what it owns apart is taken to be as long as it is written. `written`
-/// if it was written anyway.
+/// The approximate memory of a value: its heap memory is estimated by its encoded length. `written`
+/// is that length, if the value was encoded anyway.
 fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
     let apart = if std::mem::needs_drop::<V>() {
         written.unwrap_or_else(|| postcard::experimental::serialized_size(value).unwrap_or(0))
@@ -191,7 +192,7 @@ impl Notes<'_> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
     }
 
-    /// Notes a value and counts its memory, which it returns.
+    /// Records a value. Returns its approximate memory.
     fn put<V: Serialize>(
         &mut self,
         slot: &mut Slot,
@@ -211,19 +212,19 @@ impl Notes<'_> {
         Ok(memory)
     }
 
-    /// Forgets the part whose key was begun, and the memory of its value.
+    /// Deletes the entry whose key was begun, and subtracts the memory of its value.
     fn erase(&mut self, memory: u32) {
         self.log.delete(&mut Slot::default(), self.hash, &self.buffer.key);
         *self.parts -= 1;
         self.release(memory);
     }
 
-    /// The value of a part is another one now.
+    /// Subtracts the memory of a value that is replaced.
     fn release(&mut self, memory: u32) {
         *self.memory -= u64::from(memory);
     }
 
-    /// Notes a timer, or that there is none any more.
+    /// Records that a timer was set or removed.
     pub fn timer(&mut self, kind: u8, time_us: i64, there: bool) {
         let key = begin_key(self.key, TIMERS, &mut self.buffer.key);
         key.push(kind);
@@ -244,7 +245,7 @@ fn begin_key<'b>(key: &[u8], state: u16, out: &'b mut Vec<u8>) -> &'b mut Vec<u8
     out
 }
 
-/// The number of a state, and what of it, behind the key of an entry in the checkpoint.
+/// Splits the rest of an entry's key into the number of the state and the part.
 pub(super) fn split_key(rest: &[u8]) -> Option<(u16, &[u8])> {
     let (state, part) = rest.split_first_chunk::<2>()?;
     Some((u16::from_le_bytes(*state), part))
@@ -255,14 +256,14 @@ pub(super) trait Cell: Send {
     fn any(&mut self) -> &mut dyn Any;
     fn any_ref(&self) -> &dyn Any;
     fn is_empty(&self) -> bool;
-    /// Takes a part of the checkpoint in, or that there is none. Returns how many more parts there
-    /// are, and how much more memory their values have.
+    /// Restores an entry of the checkpoint; `None` if it was deleted. Returns the changes in the
+    /// number of entries and in their memory.
     fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError>;
-    /// Takes away what has expired. Returns when the next does.
+    /// Removes expired state. Returns the next expiry time.
     fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError>;
 }
 
-/// A value with the time at which it expires.
+/// A value with its expiry time.
 struct Held<V> {
     value: V,
     expires_us: i64,
@@ -281,7 +282,7 @@ impl<V: Kept> Held<V> {
     }
 }
 
-/// How many more parts there are, and how much more memory, when one takes the place of another.
+/// The changes in the number of entries and in their memory when one replaces another.
 fn more<V>(before: Option<&Held<V>>, after: Option<&Held<V>>) -> (i64, i64) {
     let of = |held: Option<&Held<V>>| held.map_or((0, 0), |held| (1, i64::from(held.memory)));
     let (before, after) = (of(before), of(after));
@@ -324,7 +325,7 @@ impl<V: Kept> Cell for ValueCell<V> {
 
 pub(super) struct ListCell<V> {
     ttl: Ttl,
-    /// By number, in the order in which they came.
+    /// By index, in insertion order.
     items: BTreeMap<u64, Held<V>>,
 }
 
@@ -409,7 +410,7 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
     }
 }
 
-/// A cell of a kind, by the number that a handle has.
+/// The state with a number, which must be of type `C`.
 fn of_kind<C: Cell + 'static>(cells: &mut [Box<dyn Cell>], state: usize) -> &mut C {
     match cells.get_mut(state).and_then(|cell| cell.any().downcast_mut()) {
         Some(cell) => cell,
@@ -424,11 +425,11 @@ fn of_kind_ref<C: Cell + 'static>(cells: &[Box<dyn Cell>], state: usize) -> &C {
     }
 }
 
-/// The states of the present key.
+/// The states of the current key.
 pub(super) struct Cells<'c> {
     pub cells: &'c mut [Box<dyn Cell>],
     pub notes: Notes<'c>,
-    /// When the first of what was written in this call expires.
+    /// The earliest expiry time of what was written in this call.
     pub expires_us: i64,
 }
 

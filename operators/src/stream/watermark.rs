@@ -1,5 +1,5 @@
-//! Where an event time is declared: records pass, the largest time is kept, and in continuous mode
-//! the watermark goes on among them; and what an operator below makes of that.
+//! The watermark stage, and the watermark as an operator sees it. The stage tracks the largest
+//! event time of the records that pass; in continuous mode it sends the watermark down the chain.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
@@ -9,10 +9,10 @@ use millstream_engine::stage::{Io, Push, Settled, Stage};
 /// The event time of a record, in microseconds since 1970.
 pub type TimeOf<T> = Box<dyn FnMut(&T) -> i64 + Send>;
 
-/// Makes it for each instance of an operator.
+/// Creates the event-time function for each instance of an operator.
 pub type MakeTimeOf<T> = Box<dyn Fn() -> TimeOf<T>>;
 
-/// Buckets of how far records are behind: 8 for each power of two of microseconds.
+/// Buckets of the out-of-order histogram: 8 per power of two of microseconds.
 const BUCKETS: usize = 64 * 8;
 
 /// The stage; `F` gives a record's event time in microseconds since 1970.
@@ -21,14 +21,14 @@ pub(crate) struct Watermark<F, D> {
     delay_us: i64,
     continuous: bool,
     seen: Seen,
-    /// The largest time; `None` before any.
+    /// The largest event time; `None` before the first record.
     largest_us: Option<i64>,
-    /// Where an earlier run has ended.
+    /// The watermark at the end of the previous run.
     resumed_us: i64,
-    /// The watermark that was passed on.
+    /// The watermark that was last sent.
     passed_us: i64,
     times: BatchTimes,
-    /// Nothing has come for long.
+    /// Whether the input is idle.
     silent: bool,
     epoch: EventTimes,
     sum_us: i128,
@@ -54,7 +54,7 @@ fn of_bucket(bucket: usize) -> i64 {
 }
 
 impl<F, D: Stage> Watermark<F, D> {
-    /// `resumed_us` is the watermark that an earlier run has ended with.
+    /// `resumed_us` is the watermark at the end of the previous run.
     pub fn new(
         time: F,
         delay_ms: i64,
@@ -101,7 +101,7 @@ impl<F, D: Stage> Watermark<F, D> {
         }
     }
 
-    /// Passes the watermark on if it has moved; in whole milliseconds, as in micro-batch mode.
+    /// Sends the watermark if it has advanced; in whole milliseconds, as in micro-batch mode.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
         if !self.continuous || self.silent || self.times.replays() {
@@ -117,7 +117,7 @@ impl<F, D: Stage> Watermark<F, D> {
         Ok(())
     }
 
-    /// Says what was seen in an epoch.
+    /// Reports the statistics of an epoch.
     fn publish(&mut self) {
         if let Some(largest) = self.largest_us {
             self.seen.publish(largest);
@@ -147,18 +147,18 @@ impl<F, D: Stage> Watermark<F, D> {
 impl<F: Send, D: Stage> Stage for Watermark<F, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)?;
-        // What an earlier run has let go must not be taken up again.
+        // State that the previous run evicted must not be created again.
         self.advance()
     }
     fn ready(&mut self) -> bool {
         self.down.ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
-        // An event time that was declared before is not the one from here on.
+        // A watermark of an event time that was declared upstream ends here.
         if micros != IDLE || !self.continuous {
             return Ok(());
         }
-        // With the next row it says anew where it is.
+        // The next row sends the watermark again.
         self.passed_us = i64::MIN;
         self.silent = true;
         self.seen.set_silent(true);
@@ -188,17 +188,17 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
             self.seen.set_silent(false);
         }
         self.see(time_us);
-        // Behind the record, which it may concern.
+        // After the record, which it may affect.
         self.down.push(value, ingest_ns)?;
         self.advance()
     }
 }
 
-/// The watermark as an operator knows it: in continuous mode it has come among the records, in
-/// micro-batch mode the batch says it.
+/// The watermark as an operator sees it: in continuous mode it arrives among the records, in
+/// micro-batch mode it belongs to the batch.
 pub(crate) struct Watermarks {
     times: BatchTimes,
-    /// In continuous mode, the one that has come.
+    /// Continuous mode: the watermark that arrived last.
     in_band_us: Option<i64>,
     /// In micro-batch mode, how far it is behind the one of the batch.
     lag_us: i64,
@@ -206,7 +206,7 @@ pub(crate) struct Watermarks {
 
 impl Watermarks {
     pub fn new(times: BatchTimes, continuous: bool) -> Self {
-        // As in micro-batch mode, it begins with 1970.
+        // The watermark starts at 1970, as in micro-batch mode.
         let in_band_us = continuous.then(|| times.watermark_us());
         Self { times, in_band_us, lag_us: 0 }
     }
@@ -227,12 +227,12 @@ impl Watermarks {
         }
     }
 
-    /// Whether watermarks come in-band now.
+    /// Whether watermarks arrive in-band now.
     pub fn in_band(&self) -> bool {
         self.in_band_us.is_some() && !self.times.replays()
     }
 
-    /// What was over by this time may go.
+    /// State that expires at or before this time may be evicted.
     pub fn watermark_us(&self) -> i64 {
         match self.in_band_us {
             Some(watermark) if !self.times.replays() => watermark,
@@ -240,7 +240,7 @@ impl Watermarks {
         }
     }
 
-    /// Takes one that came in-band.
+    /// Takes an in-band watermark.
     pub fn advance(&mut self, micros: i64) {
         if let Some(watermark) = &mut self.in_band_us {
             *watermark = micros.max(*watermark);

@@ -131,7 +131,7 @@ pub const NAMES: &[(&str, F, &str)] = &[
     ("approx_percentile", F::PercentileApprox, "percentile_approx(x, fraction[, accuracy])"),
 ];
 
-/// Aggregates that Spark has and this version has not: named, so that the refusal says so.
+/// Aggregates of Spark that are not implemented; listed so that the error can say so.
 pub const LATER: [&str; 10] = [
     "count_min_sketch",
     "histogram_numeric",
@@ -152,7 +152,8 @@ impl AggregateFunction {
         found.map(|(_, function, _)| *function)
     }
 
-    /// Whether values can be taken in in any order, and partial results be combined.
+    /// Whether the result does not depend on the order of values, and partial results can be
+    /// merged.
     pub fn is_commutative(self) -> bool {
         matches!(
             self,
@@ -194,13 +195,13 @@ impl AggregateFunction {
 pub struct AggregateCall {
     /// Which.
     pub function: AggregateFunction,
-    /// Which of the program's own.
+    /// The user-defined function, if it is one.
     pub user: Option<Arc<UserAggregate>>,
-    /// Of each different value once. Of bounded tables only.
+    /// Whether each distinct value counts once. Only for bounded tables.
     pub distinct: bool,
-    /// Of what; nothing for `count(*)`.
+    /// The arguments; none for `count(*)`.
     pub args: Vec<Resolved>,
-    /// Only of records for which this is true.
+    /// Only records for which this is true are counted.
     pub filter: Option<Resolved>,
     /// The result's type.
     pub data_type: DataType,
@@ -211,7 +212,7 @@ pub struct AggregateCall {
 }
 
 impl AggregateCall {
-    /// The number that an argument is, if it is a constant one.
+    /// The value of a constant numeric argument.
     pub fn constant(&self, index: usize) -> Option<f64> {
         constant(self.args.get(index)?)
     }
@@ -247,7 +248,7 @@ pub fn resolve_call(
     let Expr::Call { args, distinct, filter, .. } = written else {
         unreachable!("the caller has seen a call")
     };
-    // Repeated values change nothing there.
+    // Duplicates do not change the result there.
     let set_like = matches!(
         function,
         F::Min | F::Max | F::CollectSet | F::BoolAnd | F::BoolOr | F::ApproxCountDistinct
@@ -321,7 +322,7 @@ pub fn resolve_call(
     Ok(AggregateCall { function, user: None, distinct, args, filter, data_type, name, place })
 }
 
-/// Resolves a call of one of the program's own.
+/// Resolves a call of a user-defined aggregate.
 pub fn resolve_user_call(
     function: &Arc<UserAggregate>,
     args: &[Expr],
@@ -342,7 +343,7 @@ pub fn resolve_user_call(
     })
 }
 
-/// Arguments brought to the types that the function works on, and the result's type.
+/// Casts the arguments to the types of the function. Returns them with the result type.
 fn typed(
     function: AggregateFunction,
     mut args: Vec<Resolved>,
@@ -492,7 +493,7 @@ fn typed(
     })
 }
 
-/// Refuses an argument that is not the same for each row, or is NULL.
+/// Returns an error unless an argument is a constant other than NULL.
 fn check_constant(arg: &Resolved, written: &Expr) -> PlanResult<()> {
     let (condition, what) = match () {
         () if !arg.is_foldable() => ("NON_FOLDABLE_INPUT", "not a constant"),

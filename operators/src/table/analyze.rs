@@ -17,7 +17,7 @@ use super::value::Value;
 use super::windows::{event_key, has_watermark, session_key, tag, windowed};
 use std::borrow::Cow;
 
-/// What reaches the sink.
+/// Which part of the result table reaches the sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
     /// Rows that never change again, each once.
@@ -74,7 +74,7 @@ pub fn condition(condition: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     Ok(condition)
 }
 
-/// A condition, or why it is none.
+/// Checks that an expression is a condition.
 pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolved> {
     if matches!(resolved.data_type, DataType::Boolean | DataType::Null) {
         return expect_type(resolved, &DataType::Boolean, what);
@@ -92,7 +92,7 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
     .at(expr.place()))
 }
 
-/// The input with the column that names the files, if an expression wants it.
+/// Adds the file metadata column to the input if an expression needs it.
 pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
@@ -116,9 +116,9 @@ pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     input.with_metadata().unwrap_or(input)
 }
 
-/// `SELECT` without aggregates; generators may stand among the expressions.
+/// `SELECT` without aggregates; the expressions may contain generators.
 pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
-    // What is added for one is no column of `*`.
+    // Columns added for an expression are not columns of `*`.
     let mut exprs = Cow::Borrowed(exprs);
     if exprs.iter().any(|e| matches!(e, Expr::Star(None))) {
         let scope = input.scope();
@@ -172,7 +172,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
 /// Aliases of a SELECT list that may stand for one another.
 const MOST_LATERAL: usize = 16;
 
-/// Resolves an expression; a name that is no column may be an alias before it in the list.
+/// Resolves an expression. A name that is no column may be an earlier alias of the list.
 fn with_lateral_aliases(
     expr: &Expr,
     scope: &Scope,
@@ -248,7 +248,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
     }
 }
 
-/// Whether a call is one of an aggregate function, and no part of it is looked at.
+/// Whether a call itself is an aggregate function; its arguments are not checked.
 pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
@@ -267,8 +267,8 @@ pub fn union(left: Plan, right: Plan) -> PlanResult<Plan> {
     Ok(union.finish())
 }
 
-/// A `UNION ALL` in the making. What its branches have in common is kept, so that each costs what
-/// it is.
+/// Builds a `UNION ALL`. What the branches have in common is kept, so the cost is linear in the
+/// number of branches.
 pub struct Unioned {
     inputs: Vec<Plan>,
     columns: Vec<ScopeColumn>,
@@ -296,7 +296,7 @@ impl Unioned {
         }
         for (column, more) in self.columns.iter_mut().zip(&of_branch) {
             column.nullable |= more.nullable;
-            // The watermark of all of them is behind by the longest delay.
+            // The watermark of a union has the longest delay of its branches.
             column.tag.delay_ms = column.tag.delay_ms.max(more.tag.delay_ms);
             (column.qualifier, column.hidden) = (None, false);
         }
@@ -377,7 +377,7 @@ fn common_types(
     Ok(types)
 }
 
-/// Refuses maps where rows are compared as wholes.
+/// Returns an error for columns with maps, which cannot be compared.
 pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     fn has_map(data_type: &DataType) -> bool {
         match data_type {
@@ -401,7 +401,7 @@ pub fn refuse_maps(plan: &Plan) -> PlanResult<()> {
     }
 }
 
-/// Refuses to sort by what has no order.
+/// Returns an error for a sort key without an order.
 pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     if key.data_type.is_orderable() {
         return Ok(());
@@ -413,7 +413,8 @@ pub fn refuse_unordered(key: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// Where the column stands that a number in ORDER BY means; `None` of what is no number.
+/// The position of the column that a number in ORDER BY refers to; `None` if the key is not a
+/// number.
 pub fn order_position(expr: &Expr, width: usize) -> Option<PlanResult<usize>> {
     let Expr::Literal(Value::Long(position), DataType::Int) = expr else { return None };
     if !Rules::current().naming.order_by_ordinal {
@@ -454,7 +455,7 @@ pub fn sort(input: Plan, keys: &[(Expr, bool, Option<bool>)]) -> PlanResult<Plan
     Ok(Plan::Sort(Box::new(input), keys))
 }
 
-/// Refuses combinations of operators and output mode that have no meaning on a stream.
+/// Returns an error for operators that are not supported on a stream in an output mode.
 pub fn check_output_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let unsupported = |operation: &str, fix: &str| {
         Err(PlanError::new(
@@ -516,7 +517,7 @@ fn all_aggregates(plan: &Plan, holds: &Holds<'_>) -> bool {
     own && plan.inputs().into_iter().all(|input| all_aggregates(input, holds))
 }
 
-/// What two sessions have kept must become one when they do.
+/// When sessions merge, their accumulators must be mergeable.
 fn check_sessions(plan: &Plan) -> PlanResult<()> {
     if let Plan::Aggregate(input, keys, calls) = plan
         && session_key(input, keys).is_some()
@@ -543,7 +544,7 @@ fn check_deduplication(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_deduplication)
 }
 
-/// An operator with state goes by one event time, whose watermark is declared once.
+/// A stateful operator uses one event time, whose watermark is declared once.
 fn check_event_times(plan: &Plan) -> PlanResult<()> {
     let mut times: Vec<String> = match plan {
         Plan::Aggregate(input, keys, _) => {
@@ -611,7 +612,7 @@ fn aggregates_over_aggregates(plan: &Plan) -> bool {
     }
 }
 
-/// Sorts and limits stand only where the result table is whole.
+/// Sorts and limits are allowed only where the result table is complete.
 fn check_order(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     let whole_table = mode == OutputMode::Complete && plan.has_aggregate();
     match plan {

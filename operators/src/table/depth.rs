@@ -1,19 +1,19 @@
-//! Bounds of planning. A query's text, and expressions that a program builds, come from outside:
-//! whatever they are, planning them ends, with a plan or with an error.
+//! Limits of planning. The text of a query and the expressions of a program come from outside;
+//! planning always ends, with a plan or an error.
 //!
 //! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
-//! ([`on_large_stack`]) that is large enough for [`MOST_LEVELS`] of them, whatever thread it is
-//! called on. Long runs of one kind, such as operators and branches of UNION ALL, are worked on by
-//! loops and are not bounded. What text can multiply, such as a view that is read twice by one that
-//! is read twice, is counted ([`spend`]).
+//! ([`on_large_stack`]) that is large enough for [`MOST_LEVELS`] levels on any thread. Long runs of
+//! one kind, such as operators and branches of UNION ALL, are processed in loops and are not
+//! limited. What a text can multiply, such as a view that reads another view twice, is counted
+//! ([`spend`]).
 
 use super::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;
 
-/// Levels of parentheses, functions, CASE, subqueries and types within each other.
+/// Maximum nesting of parentheses, functions, CASE, subqueries and types.
 pub const MOST_LEVELS: usize = 1200;
-/// Operators and expressions that a statement may make by naming views, `*` and operands again.
-/// A column of `*` counts for two.
+/// Maximum number of operators and expressions that a statement may copy by using views, `*` and
+/// operands repeatedly. A column of `*` counts twice.
 const MOST_COPIES: usize = 2_000_000;
 /// Memory of the stack. Only what is used of it takes memory.
 const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
@@ -32,8 +32,7 @@ impl Drop for Restore {
     }
 }
 
-/// Runs a part of planning on a stack that is large enough for it. The whole of what it calls has
-/// one bound of copies.
+/// Runs a part of planning on a large stack. Everything that it calls shares one limit of copies.
 pub fn on_large_stack<T>(planning: impl FnOnce() -> T) -> T {
     if stacker::remaining_stack().is_some_and(|left| left > STACK / 2) {
         return planning();
@@ -63,7 +62,7 @@ pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
     .at(at)
 }
 
-/// Runs one more level of a recursion over what is nested.
+/// Runs one level of a recursion, unless the nesting is too deep.
 pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
     let levels = LEVELS.get() + 1;
     if levels > MOST_LEVELS * 3 {
@@ -73,7 +72,7 @@ pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult
     level()
 }
 
-/// Counts what is copied or made of a short text.
+/// Counts copies, and returns an error if there are too many.
 pub fn spend(copies: usize) -> PlanResult<()> {
     let all = COPIES.get().saturating_add(copies);
     if all > MOST_COPIES {

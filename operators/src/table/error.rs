@@ -1,4 +1,4 @@
-//! What is wrong with a query, found before it starts.
+//! Planning errors: what is wrong with a query, found before it starts.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ pub struct Place {
     pub column: u64,
 }
 
-/// A refused query.
+/// Why a query was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct PlanError {
-    /// Spark's error condition where Spark has one, else a stable name of our own.
+    /// Spark's error condition if there is one, otherwise a stable name of our own.
     pub condition: String,
     /// What is wrong.
     pub reason: String,
-    /// What to do instead; empty if the reason says it.
+    /// The suggested fix; empty if the reason implies it.
     pub fix: String,
     /// Where.
     pub place: Place,
@@ -53,7 +53,7 @@ impl PlanError {
         }
     }
 
-    /// Something that Millstream does not do yet.
+    /// The error of a feature that Millstream does not support yet.
     pub fn not_yet(what: impl fmt::Display) -> Self {
         Self::new(
             "NOT_YET_SUPPORTED",
@@ -62,7 +62,7 @@ impl PlanError {
         )
     }
 
-    /// The same error at a place, unless it has one already.
+    /// Adds a place to the error, unless it has one already.
     pub fn at(mut self, place: Place) -> Self {
         if self.place.line == 0 {
             self.place = place;

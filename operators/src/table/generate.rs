@@ -1,4 +1,4 @@
-//! Generators: functions that make several rows of one, such as `explode`.
+//! Generators: functions that turn one row into several, such as `explode`.
 //!
 //! Each is an array, one row per element: `inline` and `stack` of structs, `json_tuple` of one
 //! struct.
@@ -9,7 +9,7 @@ use super::expr::{Expr, Resolved, functions, lower};
 use super::types::DataType;
 use super::value::Value;
 
-/// What a row has of each element.
+/// Which columns a generator makes of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parts {
     /// The element.
@@ -23,13 +23,13 @@ pub enum Parts {
 /// A generator over a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generator {
-    /// An array or, for [`Parts::Entry`], a map.
+    /// An array, or a map for [`Parts::Entry`].
     pub array: Resolved,
     /// What of each element.
     pub parts: Parts,
-    /// The element's place comes first, from 0.
+    /// Whether the position of the element comes first, counted from 0.
     pub with_position: bool,
-    /// A row with NULLs where there is no element.
+    /// Whether there is a row with NULLs if there is no element.
     pub outer: bool,
     /// The new columns' names.
     pub names: Vec<String>,

@@ -1,4 +1,5 @@
-//! GROUP BY: keys, grouping sets, and what stands in SELECT, HAVING and ORDER BY above the groups.
+//! GROUP BY: keys, grouping sets, and the expressions of SELECT, HAVING and ORDER BY above the
+//! groups.
 
 use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call};
 use super::analyze::{
@@ -23,11 +24,11 @@ pub struct Grouping {
     scope: Scope,
     keys: Vec<(Resolved, String)>,
     calls: Calls,
-    /// Of ROLLUP and its like: the keys that each set has. Then a key behind the others, which
-    /// stands for no expression, holds the set's number, a bit for each key that it has not; and
-    /// one more the set's place, if there are equal sets.
+    /// With ROLLUP and the like: the keys of each set. A key after the others, for no expression,
+    /// holds the set's number, with a bit for each key that the set lacks. If there are equal sets,
+    /// one more key holds the position of the set.
     sets: Option<Vec<Vec<usize>>>,
-    /// The one set is the empty one: all rows are one group, also if there are none.
+    /// Whether there is only the empty set: all rows are one group, even if there are none.
     is_total: bool,
     /// The window that it groups by.
     window: Option<Window>,
@@ -38,7 +39,7 @@ const GROUPING_ID: &str = "spark_grouping_id";
 /// The name of the column of its place among the sets.
 const GROUPING_PLACE: &str = "grouping_set_place";
 
-/// A key as it was written: a number means that column of `select`, a name may be an alias in it.
+/// Resolves a key. A number refers to that column of `select`, and a name may be an alias of it.
 fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     let naming = Rules::current().naming;
     match key {
@@ -75,7 +76,7 @@ fn written_key(scope: &Scope, key: &Expr, select: &[Expr]) -> PlanResult<Expr> {
     }
 }
 
-/// Different calls of aggregate functions, in the order in which they were met.
+/// The distinct calls of aggregate functions, in order of appearance.
 #[derive(Default)]
 struct Calls {
     all: Vec<AggregateCall>,

@@ -1,4 +1,5 @@
-//! Joins of a stream with tables, and of tables: what may be joined how, and under which names.
+//! Analysis of joins of a stream with tables, and of tables: which joins are allowed, and the names
+//! of their columns.
 
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
@@ -59,8 +60,8 @@ pub fn both(left: &Scope, right: &Scope) -> Scope {
     Scope::new(left.columns.iter().chain(&right.columns).cloned().collect())
 }
 
-/// Resolves an expression over two inputs; a name that `inner` has means that one. The columns of
-/// `outer` stand first.
+/// Resolves an expression over two inputs. A name that `inner` contains refers to it. The columns
+/// of `outer` come first.
 pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResult<Resolved> {
     let width = outer.columns.len();
     let of_outer = |part: &Expr| resolve_with(part, outer, &mut |_| Ok(None));
@@ -77,7 +78,7 @@ pub fn resolve_correlated(expr: &Expr, outer: &Scope, inner: &Scope) -> PlanResu
     resolve_with(expr, &both(outer, inner), hook)
 }
 
-/// The same expression over rows that have `by` columns more at their begin.
+/// Adapts an expression to rows with `by` more columns in front.
 pub fn shifted(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index + by, name), ..expr },
@@ -160,7 +161,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
     Ok(qualified(Plan::Union(vec![matched, alone]), &names))
 }
 
-/// A plan whose columns are named as those of a scope are.
+/// Names the columns of a plan like those of a scope.
 pub fn qualified(plan: Plan, scope: &Scope) -> Plan {
     let names = scope.columns.iter();
     let names = names.map(|c| Qualifier { relation: c.qualifier.clone(), hidden: c.hidden });
@@ -182,8 +183,8 @@ pub fn shown(plan: Plan) -> Plan {
     qualified(Plan::Project(Box::new(plan), columns), &Scope::new(names))
 }
 
-/// The left rows that are, or are not, among the right ones; NULLs are equal. The sides have the
-/// same columns.
+/// The left rows that occur, or do not occur, among the right ones, with NULLs equal (INTERSECT,
+/// EXCEPT). Both sides have the same columns.
 pub fn among(left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
@@ -213,8 +214,8 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
     }
 }
 
-/// A join on columns that both have: these come first, and once. What they are on a side that is
-/// not shown stands hidden behind the others.
+/// A join on the columns of both sides that have these names. They come first, and once. The
+/// columns of the side that is not shown are hidden after the others.
 pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
@@ -294,7 +295,7 @@ pub fn placed(mut plan: Plan, place: Place) -> Plan {
     plan
 }
 
-/// Refuses joins that no stream can answer.
+/// Returns an error for joins that are not possible on a stream.
 pub fn check(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan {
         check_sides(join).map_err(|error| error.at(join.place))?;
@@ -340,7 +341,7 @@ fn check_sides(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// The conditions of which one is made by AND.
+/// The operands of AND in a condition.
 pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     match &condition.node {
         Node::Call("and", args) => args.iter().flat_map(conjuncts).collect(),
@@ -349,7 +350,7 @@ pub fn conjuncts(condition: &Resolved) -> Vec<&Resolved> {
     }
 }
 
-/// Which of two inputs an expression reads: the first `width` columns, and those behind.
+/// Which of two inputs an expression reads: the first `width` columns, and those after them.
 pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     if let Node::Column(index, _) = &expr.node {
         return (*index < width, *index >= width);
@@ -358,7 +359,8 @@ pub fn reads(expr: &Resolved, width: usize) -> (bool, bool) {
     expr.children().into_iter().map(|child| reads(child, width)).fold((false, false), either)
 }
 
-/// A comparison for equality of something of the left row with something of the right row.
+/// A condition that compares an expression over the left row with one over the right row for
+/// equality.
 pub fn equality(condition: &Resolved, width: usize) -> Option<(&Resolved, &Resolved)> {
     let Node::Call("=", args) = &condition.node else { return None };
     of_both(args, width)

@@ -1,5 +1,5 @@
-//! Tables: rows with a schema, expressions over them, and queries, written in Spark SQL or as a
-//! DataFrame ([`crate::session`]). Both build one [logical plan](plan), lowered by [`physical`].
+//! Tables: rows with a schema, expressions over them, and queries in Spark SQL or as a DataFrame
+//! ([`crate::session`]). Both build one [logical plan](plan), which [`physical`] lowers to stages.
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
 //!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.

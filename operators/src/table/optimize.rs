@@ -1,5 +1,6 @@
-//! What makes a plan cheaper and changes nothing in its result: names of relations are dropped, and
-//! projections go into what stands above them where that computes nothing twice.
+//! The optimizer: rewrites a plan so that it is cheaper and has the same result. Relation names are
+//! dropped, and projections are merged into the operator above unless that computes something
+//! twice.
 
 use super::aggregates::AggregateCall;
 use super::expr::functions::is_deterministic;
@@ -159,7 +160,8 @@ fn projected(input: Box<Plan>, mut exprs: Vec<(Resolved, String)>) -> Plan {
     Plan::Project(input, exprs)
 }
 
-/// Whether it is a list of rows, or made of one row by row. `SELECT` without `FROM` is none.
+/// Whether a plan is a list of rows, or computed row by row from one. `SELECT` without `FROM` is
+/// not.
 fn is_written_out(plan: &Plan) -> bool {
     match plan {
         Plan::Values(schema, _) => !schema.fields.is_empty(),
@@ -170,8 +172,8 @@ fn is_written_out(plan: &Plan) -> bool {
     }
 }
 
-/// A semi or anti join of a stream with a table as near to the source as it can be: a row that it
-/// drops does not move the watermark, as in Spark.
+/// Moves a semi or anti join of a stream with a table towards the source: a row that it drops does
+/// not move the watermark, as in Spark.
 pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
@@ -210,11 +212,11 @@ fn over_left(condition: Resolved, left: &[(Resolved, String)], width: usize) -> 
     }
 }
 
-/// A filter as near to the source as it can be: rows that it drops are not computed on, and what
-/// only they need is not read.
+/// Moves a filter towards the source: nothing is computed for rows that it drops, and columns that
+/// only they need are not read.
 pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
     match input {
-        // What gives other values for other rows keeps its rows.
+        // A non-deterministic condition is not moved.
         Plan::Project(below, exprs)
             if reads_only_columns(condition, &exprs)
                 && exprs.iter().all(|(expr, _)| repeatable(expr)) =>
@@ -222,8 +224,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
-        // What it drops does not move the watermark, as in Spark: of a conjunction the parts that do
-        // not read the event time go below.
+        // Dropped rows do not move the watermark, as in Spark: of a conjunction, the parts that do
+        // not read the event time move below.
         Plan::Watermark { input, column, delay_ms, skew_ms } => {
             let goes = |part: &Resolved| !reads(part, column) && repeatable(part);
             let (below, here) = split(condition, goes);
@@ -237,7 +239,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         Plan::Filter(below, first) if has_watermark(&below) => {
             filtered(*below, &and(first, condition.clone()))
         }
-        // A projection that computes what is read costs that twice, but keeps the watermark back.
+        // Moving the filter below a projection computes its input twice, but the dropped rows do
+        // not move the watermark.
         Plan::Project(below, exprs)
             if has_watermark(&below)
                 && repeatable(condition)
@@ -337,7 +340,7 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     })
 }
 
-/// Whether an expression gives the same each time for the same row.
+/// Whether an expression is deterministic: it always gives the same value for the same row.
 pub fn repeatable(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
     same && expr.children().into_iter().all(repeatable)

@@ -1,5 +1,5 @@
-//! In what way a result depends on the order in which rows come: functions like `first` see it, and
-//! so does what keeps the first row of a key.
+//! How a result depends on the order of the input rows: functions like `first` depend on it, and so
+//! does everything that keeps the first row of a key.
 
 use super::aggregates::AggregateCall;
 use super::plan::Plan;
@@ -7,13 +7,12 @@ use super::plan::Plan;
 /// What order a result depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OrderDependence {
-    /// None: sources in any number of parts give the same.
+    /// Not at all: sources in any number of parts give the same result.
     #[default]
     None,
-    /// That of a source's rows, which sources in parts do not keep.
+    /// On the order of a source's rows, which sources in parts do not keep.
     Sources,
-    /// That in which rows of several inputs or of an operator's instances come together, which
-    /// nothing says.
+    /// On the order in which rows of several inputs or instances are merged, which is undefined.
     Operators,
 }
 

@@ -1,5 +1,5 @@
-//! The logical plan: what SQL and the DataFrame API build, what `explain` prints, and what is
-//! lowered to stages. It holds names, types and expressions; no closures and no connections.
+//! The logical plan: built by SQL and the DataFrame API, printed by `explain`, and lowered to
+//! stages. It contains names, types and expressions, but no closures and no connections.
 
 use super::aggregates::AggregateCall;
 use super::depth::{MOST_LEVELS, too_complex};
@@ -33,7 +33,8 @@ pub struct Scan {
     pub id: SourceId,
     /// The name in the query.
     pub name: String,
-    /// Whether it is a stream; if not, it is a table, read as it is when the query starts.
+    /// Whether it is a stream; otherwise it is a table, read with its content when the query
+    /// starts.
     pub streaming: bool,
     /// The source's format.
     pub format: String,
@@ -41,15 +42,15 @@ pub struct Scan {
     pub options: Options,
     /// Its columns.
     pub schema: Schema,
-    /// Whether they were taken from the files that were there.
+    /// Whether the schema was inferred from files.
     pub inferred: bool,
-    /// Whether its rows are in files, which [`METADATA`] names.
+    /// Whether its rows come from files, for which there is [`METADATA`].
     pub of_files: bool,
 }
 
 impl Scan {
-    /// How many parts it is read in, each by its own tasklet: option `numPartitions`, which the source
-    /// has checked.
+    /// The number of parts in which it is read, each by its own tasklet: the option
+    /// `numPartitions`, which the source has checked.
     pub fn partitions(&self) -> usize {
         let named = |(key, _): &&(String, String)| key.eq_ignore_ascii_case("numPartitions");
         let splits = self.streaming && self.format != "rate-micro-batch";
@@ -86,28 +87,28 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
-/// What a join gives for rows that match, and for those that do not.
+/// The type of a join: what it returns for rows with and without a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// Each pair that matches.
+    /// Each matching pair.
     Inner,
-    /// The same, and left rows without a match beside NULLs.
+    /// Each matching pair, and left rows without a match with NULLs.
     LeftOuter,
-    /// The same, and right rows without a match beside NULLs.
+    /// Each matching pair, and right rows without a match with NULLs.
     RightOuter,
     /// Each pair that matches, and the rows of both sides without a match beside NULLs. Of two
     /// streams only: of tables it is made of two other joins.
     FullOuter,
-    /// The left rows that have a match.
+    /// The left rows with a match.
     LeftSemi,
-    /// The left rows that have none.
+    /// The left rows without a match.
     LeftAnti,
-    /// Every left row, and a column that says whether it has a match.
+    /// Every left row, with a column that says whether it has a match.
     Exists,
-    /// Every left row, and a column that says whether a value of it is among those of the right
-    /// rows that match; NULL if that hangs on a NULL.
+    /// Every left row, with a column that says whether a value of it is among the values of the
+    /// matching right rows; NULL if that depends on a NULL.
     In,
-    /// Every left row, and the right row's columns or NULLs; an error if two right rows match.
+    /// Every left row with the right row's columns or NULLs. An error if two right rows match.
     Single,
 }
 
@@ -137,12 +138,12 @@ pub struct Join {
     pub right: Plan,
     /// What it gives.
     pub kind: JoinKind,
-    /// Over the columns of both, left first; all rows match without one.
+    /// The join condition over the columns of both sides, left first; `None` if all rows match.
     pub condition: Option<Resolved>,
-    /// Of `In`: the value of the left row, and that of the right row, over the columns of both.
+    /// `In` only: the values of the left and of the right row, over the columns of both sides.
     pub among: Option<(Resolved, Resolved)>,
-    /// Of the right rows that match, in their order, which ones count: how many of the first do
-    /// not, and how many of the next do.
+    /// Which of the matching right rows count, in their order: how many to skip, and how many to
+    /// take.
     pub window: Option<(u64, u64)>,
     /// Where it was written.
     pub place: Place,
@@ -155,13 +156,13 @@ impl Join {
     }
 }
 
-/// What may name a column besides its own name.
+/// How a column is qualified, besides its own name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qualifier {
     /// The relation that it belongs to.
     pub relation: Option<String>,
-    /// Whether it stands behind the relation's name only, and is no column of `*`: the side of a
-    /// USING join that is not shown.
+    /// Whether the column can only be named with its relation, and is not part of `*`: the side of
+    /// a USING join that is not shown.
     pub hidden: bool,
 }
 
@@ -180,41 +181,41 @@ pub enum Plan {
     Aggregate(Box<Plan>, Vec<(Resolved, String)>, Vec<AggregateCall>),
     /// All rows of all inputs, which have the same types.
     Union(Vec<Plan>),
-    /// In order.
+    /// Sorts rows.
     Sort(Box<Plan>, Vec<SortKey>),
-    /// The first rows.
+    /// Keeps the first rows.
     Limit(Box<Plan>, u64),
-    /// The same under a name.
+    /// Qualifies all columns with a relation name.
     Alias(Box<Plan>, String),
-    /// The same, the columns from one on under a name.
+    /// Qualifies the columns from an index on with a relation name.
     AliasFrom(Box<Plan>, usize, String),
-    /// The same, each column with what may name it.
+    /// Qualifies each column separately.
     Qualified(Box<Plan>, Vec<Qualifier>),
-    /// All but the first rows.
+    /// Skips the first rows.
     Offset(Box<Plan>, u64),
     /// Rows that are written in the query.
     Values(Schema, Vec<Vec<Value>>),
-    /// Rows of two inputs that belong together.
+    /// A join of two inputs.
     Join(Box<Join>),
-    /// The same, a column of which is an event time.
+    /// Declares a column as the event time.
     Watermark {
         /// The rows.
         input: Box<Plan>,
-        /// The event time: a time, or a window.
+        /// The event time column: a timestamp or a window.
         column: usize,
-        /// How far the watermark stays behind the largest one, in milliseconds.
+        /// Delay of the watermark behind the largest event time, in milliseconds.
         delay_ms: i64,
-        /// How far ahead of the clock an event time may be, in milliseconds; without a limit it is
-        /// the session's.
+        /// Maximum distance of an event time ahead of the clock, in milliseconds; `None`: the
+        /// session's limit.
         skew_ms: Option<i64>,
     },
-    /// The first of the rows that are equal in some columns.
+    /// Keeps the first of the rows that are equal in some columns.
     Deduplicate {
         /// The rows.
         input: Box<Plan>,
         /// The columns.
         keys: Vec<usize>,
-        /// Of those within the delay of the watermark.
+        /// Whether keys are kept only for the watermark's delay.
         within: bool,
     },
 }
@@ -260,7 +261,7 @@ impl Plan {
         }
     }
 
-    /// Operators, expressions and constant rows in it.
+    /// Number of operators, expressions and constant rows in it.
     pub fn size(&self) -> usize {
         let own = match self {
             Self::Scan(scan) => scan.schema.fields.len(),
@@ -272,7 +273,7 @@ impl Plan {
         1 + own + self.inputs().into_iter().map(Plan::size).sum::<usize>()
     }
 
-    /// Refuses a plan with more operators above each other than can be worked on.
+    /// Returns an error if operators are nested too deeply.
     pub fn check_levels(&self) -> PlanResult<()> {
         fn levels(plan: &Plan) -> usize {
             1 + plan.inputs().into_iter().map(levels).max().unwrap_or(0)
@@ -284,7 +285,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The same over other inputs.
+    /// Replaces the inputs.
     pub fn map_inputs<E>(self, change: &mut dyn FnMut(Plan) -> Result<Plan, E>) -> Result<Plan, E> {
         let mut boxed = |input: Box<Plan>| change(*input).map(Box::new);
         Ok(match self {
@@ -315,7 +316,7 @@ impl Plan {
         })
     }
 
-    /// The same with other expressions, each changed as a whole; inputs stay as they are.
+    /// Replaces the expressions, each as a whole; the inputs stay.
     pub fn map_exprs<E>(
         self,
         change: &mut dyn FnMut(Resolved) -> Result<Resolved, E>,
@@ -357,8 +358,8 @@ impl Plan {
         })
     }
 
-    /// The same, every random number in it drawn from a seed that it has from now on: however often
-    /// it is computed, it gives the same rows.
+    /// Fixes the seeds of random functions, so that the plan gives the same rows however often it
+    /// is computed.
     pub fn with_seeds(self) -> Plan {
         fn seeded(expr: Resolved) -> Resolved {
             match expr.node {
@@ -376,8 +377,8 @@ impl Plan {
         }
     }
 
-    /// The same with the column [`METADATA`] behind those of the files that are read just here;
-    /// `None` if none are.
+    /// Adds the column [`METADATA`] to the files that are read directly below; `None` if there are
+    /// none.
     pub fn with_metadata(&self) -> Option<Plan> {
         let boxed = |input: &Plan| input.with_metadata().map(Box::new);
         Some(match self {
@@ -394,7 +395,7 @@ impl Plan {
         })
     }
 
-    /// Whether a stream is among the sources.
+    /// Whether it reads a stream.
     pub fn is_streaming(&self) -> bool {
         match self {
             Self::Scan(scan) => scan.streaming,
@@ -402,7 +403,7 @@ impl Plan {
         }
     }
 
-    /// The same with every source, those of subqueries left out, a stream.
+    /// Makes every source a stream, except those of subqueries.
     pub fn into_stream(self) -> Plan {
         let always = |made: Result<Plan, std::convert::Infallible>| match made {
             Ok(plan) => plan,

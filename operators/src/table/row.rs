@@ -17,10 +17,10 @@ use super::value::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a>(pub &'a [u8]);
 
-/// A row that travels: inline up to 88 bytes, so that a short one costs no allocation.
+/// An owned row: up to 88 bytes are inline, so that a short row costs no allocation.
 pub type RowBuf = smallvec::SmallVec<[u8; 88]>;
 
-/// Where a field stands in rows of a given width.
+/// The location of a field in rows of a given width.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     null_byte: usize,
@@ -44,7 +44,7 @@ impl Slot {
 fn word(bytes: &[u8], offset: usize) -> u64 {
     match bytes.get(offset..offset + 8).and_then(|word| <[u8; 8]>::try_from(word).ok()) {
         Some(word) => u64::from_le_bytes(word),
-        // Rows are made by `RowWriter` or checked on the way in.
+        // Rows are made by `RowWriter`, or checked when they enter the process.
         None => unreachable!("a row shorter than its schema"),
     }
 }
@@ -257,7 +257,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         self.row().is_null(Slot::new(index, self.width))
     }
 
-    /// Goes on with a row of `width` fields that is all there is in the buffer.
+    /// Continues with a row of `width` fields that fills the buffer.
     #[inline]
     pub fn resume(out: &'b mut B, width: usize) -> Self {
         Self { out, start: 0, width }
@@ -277,7 +277,7 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         row[slot.offset..slot.offset + 8].copy_from_slice(&word.to_le_bytes());
     }
 
-    /// Makes a field NULL again; what it had in the tail stays there.
+    /// Makes a field NULL again. Its bytes in the tail stay there.
     pub fn reset(&mut self, index: usize) {
         self.set(index, 0);
         let slot = Slot::new(index, self.width);

@@ -1,9 +1,9 @@
-//! The sources of a plan, and how many read each.
+//! The sources of a plan, and how many branches read each.
 //!
 //! A stream that is loaded once is one source, however often the plan reads it: as a view that is
 //! named twice, or as a DataFrame and its clone. It is opened once, has one offset in the
-//! checkpoint, and each of its rows goes to every reader. Two streams that are loaded with equal
-//! options are two sources, as in Spark. A table is read anew by each of its readers.
+//! checkpoint, and sends each row to every reader. Two streams that are loaded with equal options
+//! are two sources, as in Spark. A table is read once per reader.
 
 use super::expr::{Node, Resolved};
 use super::plan::{Plan, Scan};
@@ -12,12 +12,12 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Tells sources apart that are described in the same way.
+/// Distinguishes sources with equal descriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceId(u64);
 
 impl SourceId {
-    /// One that no other source of this process has; the default is that of tables in memory.
+    /// An id that is unique in this process. The default id is that of tables in memory.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // ORDERING: relaxed: each number is given once, whatever comes before or after.
@@ -32,7 +32,7 @@ impl Scan {
     }
 }
 
-/// The sources of a plan in the order in which they are opened: that in which they are first read.
+/// The sources of a plan in the order in which they are opened: by their first use.
 pub fn sources(plan: &Plan) -> Vec<&Scan> {
     let mut sources: Vec<&Scan> = Vec::new();
     for scan in plan.scans() {
@@ -59,8 +59,8 @@ fn width(scan: &Scan) -> usize {
     scan.schema.fields.len()
 }
 
-/// The same plan, in which all that read a stream read the same columns of it: where one of them
-/// asks for the metadata of files, which comes behind the other columns, the others drop it.
+/// Lets all readers of a stream read the same columns. If one of them needs the file metadata,
+/// which follows the other columns, the others drop it.
 pub fn with_equal_readers(plan: &Plan) -> Cow<'_, Plan> {
     let sources = sources(plan);
     let is_narrow = |scan: &&Scan| {

@@ -1,4 +1,4 @@
-//! Values as files and JSON write them: what a field of a CSV record or a JSON string says.
+//! The text of values in files and JSON: numbers, dates and times in a CSV field or a JSON string.
 
 use super::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
 use super::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
@@ -192,7 +192,7 @@ impl Notation {
         }
     }
 
-    /// Writes a text's value as a field; false if it is not of the type.
+    /// Parses a text and writes its value as a field. Returns false if it is not of the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,

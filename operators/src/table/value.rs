@@ -1,4 +1,4 @@
-//! A value outside a row: literals, the memory source and sink, and printing. Never on the hot
+//! A value outside a row: literals, the memory source and sink, and printing. Not used on the hot
 //! path.
 
 use super::datetime::{Tz, interval, write_date, write_timestamp};
@@ -8,7 +8,7 @@ use super::types::{DataType, Field};
 use super::utf8;
 use std::fmt::{self, Write};
 
-/// How `show` prints NULL; a cast to STRING writes `null` inside of other values.
+/// How `show` prints NULL. A cast to STRING writes `null` within other values.
 pub(crate) const SHOWN_NULL: &str = "NULL";
 
 /// A value; its exact type is known from the schema.

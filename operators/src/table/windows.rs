@@ -1,5 +1,5 @@
-//! Windows of event time: `window` and `session_window` as columns of the input, and which columns
-//! an event time belongs to.
+//! Event-time windows: adds the columns of `window` and `session_window` to the input, and tracks
+//! which columns are event times.
 
 use super::aggregates::AggregateCall;
 use super::datetime::interval::{self, Length};
@@ -22,13 +22,12 @@ const QUALIFIER: &str = "window of the query";
 const MONTH_DAYS: i64 = 31;
 const DAY_US: i64 = 86_400_000_000;
 
-/// What an expression says about event time.
+/// What is known about an expression's event time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    /// It is an event time, or a window of one, whose watermark stays behind by so many
-    /// milliseconds.
+    /// If it is an event time or a window of one: the delay of its watermark, in milliseconds.
     pub delay_ms: Option<i64>,
-    /// It is a session window, of event time or not.
+    /// Whether it is a session window.
     pub session: bool,
 }
 
@@ -47,14 +46,14 @@ pub fn tag(expr: &Resolved, scope: &Scope) -> Tag {
 /// The key of an aggregation that is an event time or a window of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventKey {
-    /// Its place among the keys.
+    /// Its position among the keys.
     pub index: usize,
-    /// It is a window, which is over at its end.
+    /// Whether it is a window, which expires at its end.
     pub window: bool,
 }
 
 impl EventKey {
-    /// When the group with this row of so many keys is over, in microseconds.
+    /// The expiry time of the group with this key row of `width` keys, in microseconds since 1970.
     #[inline]
     pub fn over_us(&self, keys: Row<'_>, width: usize) -> Option<i64> {
         let slot = Slot::new(self.index, width);
@@ -69,7 +68,7 @@ impl EventKey {
     }
 }
 
-/// The key that a watermark lets go.
+/// The grouping key by which groups expire.
 pub fn event_key(input: &Plan, keys: &[(Resolved, String)]) -> Option<EventKey> {
     let scope = input.scope();
     let index = keys.iter().position(|(key, _)| tag(key, &scope).delay_ms.is_some())?;

@@ -1,5 +1,5 @@
-//! The machine's own hiccups: how much later than asked a thread that does nothing wakes up on the
-//! core of what is measured. What such a thread waits, nobody's code there can avoid.
+//! The machine's own hiccups: how late an idle thread wakes up on the core under test. Code on that
+//! core cannot avoid such delays.
 
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// So seldom that it takes nothing from what is measured.
+/// Rare enough not to affect the measurement.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A watcher on the first core.
@@ -40,7 +40,7 @@ impl Hiccups {
         Ok(Self { stop, thread })
     }
 
-    /// How late it woke up.
+    /// Ends the measurement and returns the delays.
     pub fn end(self) -> Histogram<u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| histogram())

@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// On a thread of its own: what is started from a pinned thread inherits its core.
+/// Runs on a thread of its own, because threads started from a pinned thread inherit its core.
 pub(super) fn on_last_core<T: Send>(
     body: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, Failure> {
@@ -39,7 +39,7 @@ pub(super) enum Job {
 
 /// Different words of the count.
 pub(super) const WORDS: u64 = 1_000;
-/// Every so many-th line of `echo` is to be filtered out.
+/// Every n-th line of `echo` is filtered out.
 pub(super) const DROP_EVERY: u64 = 10;
 /// Longest wait for results that do not come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,15 +53,15 @@ pub(super) struct Load {
     pub words: u64,
     /// The first line's number.
     pub first: u64,
-    /// Lines a second; as fast as they are taken if 0.
+    /// Lines per second; 0: as fast as possible.
     pub rate: u64,
     /// Lines.
     pub lines: u64,
-    /// Of these, the ones that are not measured.
+    /// Number of lines at the start that are not measured.
     pub warm_up: u64,
 }
 
-/// No two lines in a row have neighbouring words, and each word comes once in `words` lines.
+/// Consecutive lines have distant words, and each word occurs once in `words` lines.
 const STRIDE: u64 = 1_000_003;
 
 impl Load {
@@ -69,7 +69,7 @@ impl Load {
         (seq % self.words) * STRIDE % self.words
     }
 
-    /// The line that result number `at` must come from, if the result is right.
+    /// The line that caused result number `at`, if the result is right.
     fn line_of(&self, at: u64, result: &[u8]) -> Result<u64, String> {
         let text = std::str::from_utf8(result).map_err(|error| error.to_string())?;
         let expected = match self.job {
@@ -94,7 +94,7 @@ impl Load {
 pub(super) struct Measured {
     /// From intended send time to the result's arrival, warm-up cut.
     pub latency: Histogram<u64>,
-    /// From intended send time to the send: the generator's own lag.
+    /// From intended send time to the actual send: the generator's own lag.
     pub lag: Histogram<u64>,
     /// Results received.
     pub results: u64,
@@ -116,7 +116,7 @@ impl Measured {
     }
 }
 
-/// What goes over the two sockets.
+/// What is sent over the two sockets.
 pub(super) trait Traffic {
     /// Lines a second (as fast as they are taken if 0), and how many.
     fn lines(&self) -> (u64, u64);
@@ -125,8 +125,8 @@ pub(super) trait Traffic {
     fn write_line(&self, seq: u64, out: &mut Vec<u8>);
     /// Whether the lag of a line counts.
     fn is_measured(&self, seq: u64) -> bool;
-    /// Checks the next result, which arrived so long after the beginning, and notes its latency.
-    /// `measured` has it counted.
+    /// Checks the next result, which arrived at this time after the start, and records its latency
+    /// in `measured`.
     fn result(
         &mut self,
         line: &[u8],
@@ -146,8 +146,8 @@ pub(super) fn note(histogram: &mut Histogram<u64>, from: Duration, to: Duration)
     histogram.saturating_record(to.saturating_sub(from).as_nanos().max(1) as u64);
 }
 
-/// Sends lines at a rate, each at its intended time, and takes every result. Spins on the calling
-/// thread.
+/// Sends lines at a rate, each at its intended time, and receives every result. Spins on the
+/// calling thread.
 pub(super) fn exchange(
     traffic: &mut dyn Traffic,
     to: &mut TcpStream,
@@ -242,7 +242,7 @@ impl Traffic for Load {
     fn is_measured(&self, seq: u64) -> bool {
         seq >= self.warm_up
     }
-    /// None may be lost, doubled or out of order.
+    /// Checks that no result is lost, duplicated or out of order.
     fn result(
         &mut self,
         line: &[u8],
@@ -257,8 +257,8 @@ impl Traffic for Load {
     }
 }
 
-/// The bare loop that stands beside the engine: one thread on the first core, two sockets, one
-/// buffer each way. It ends with its input.
+/// The floor: a hand-written loop with one thread on the first core, two sockets, and one buffer
+/// each way. It ends with its input.
 pub(super) fn bare(
     spin: bool,
     (input, output): (u16, u16),
@@ -301,7 +301,7 @@ pub(super) fn bare(
     std::thread::Builder::new().name("bare".into()).spawn(body).map_err(Failure::from)
 }
 
-/// What is under load.
+/// The system under test.
 pub(super) enum Under {
     /// A loop by hand.
     Bare(JoinHandle<std::io::Result<()>>),

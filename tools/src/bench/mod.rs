@@ -1,4 +1,4 @@
-//! `millstream bench`: open-loop measurements, each beside a floor that the same run measures.
+//! `millstream bench`: open-loop measurements, each with a floor measured in the same run.
 
 mod channel;
 mod checkpoint;
@@ -37,23 +37,23 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Part {
-    /// Lines over sockets: those without the word "drop" come back, in capitals
+    /// Lines over sockets: lines without the word "drop" are returned in capitals
     Echo(sockets::Args),
-    /// Words over sockets: each word's running count comes back
+    /// Words over sockets: each word's running count is returned
     Wordcount(sockets::Args),
     /// In process: from the push of a record to its key's running count
     Channel(channel::Args),
-    /// From thread to thread through a ring, and nothing else
+    /// From thread to thread through a ring only
     Hop(hop::Args),
-    /// Records a second on one core, in process, beside the same loop by hand
+    /// Records per second on one core, in process, compared with a hand-written loop
     Throughput(throughput::Args),
-    /// Latency with checkpoints on and off, over a large running count, and the restart
+    /// Latency with and without checkpoints, over a large running count, and the restart time
     Checkpoint(checkpoint::Args),
-    /// Windows of event time: closing, sliding, many keys, and over a long time
+    /// Event-time windows: closing, sliding, many keys, and over a long time
     Window(window::Args),
     /// Queries of the NEXMark benchmark over sockets
     Nexmark(nexmark::Args),
-    /// Two recorded runs beside each other
+    /// Compare two recorded runs
     Compare(compare::Args),
 }
 

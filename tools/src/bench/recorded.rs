@@ -1,5 +1,5 @@
-//! What rounds measured, kept: as a HdrHistogram interval log, which other tools read too, and as
-//! percentile plots.
+//! Recorded measurements: written as a HdrHistogram interval log, which other tools can read, and
+//! drawn as percentile plots.
 
 use crate::Failure;
 use crate::figures::time;

@@ -1,5 +1,5 @@
-//! Jobs over sockets, as `millstream bench echo` and `wordcount`: the engine beside a bare loop that does
-//! the same work over the same two sockets, in alternating rounds of one run.
+//! Jobs over sockets (`millstream bench echo` and `wordcount`): rounds of the engine alternate with
+//! rounds of a bare loop that does the same work over the same two sockets.
 
 use super::hiccups::Hiccups;
 use super::load::{Job, Load, Measured, Traffic, Under, WORDS, bare, round, start_query};
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// How the engine waits; the bare loop spins with `spin` and blocks otherwise
     #[arg(long, value_enum, default_value = "balanced")]
     wait: Wait,
-    /// Double the rate from round to round until the engine does not keep up; no bare loop
+    /// Double the rate from round to round until the engine does not keep up; without the bare loop
     #[arg(long, conflicts_with_all = ["log", "plot"])]
     sweep: bool,
     /// Where the histograms go, as a HdrHistogram interval log
@@ -116,7 +116,7 @@ struct Round {
 }
 
 impl Round {
-    /// Whether the generator was so little late that what is measured is not its lateness.
+    /// Whether the generator's lag was so small that the latency is not its lag.
     fn is_valid(&self) -> bool {
         is_small(&self.lag, &self.latency)
     }

@@ -1,4 +1,4 @@
-//! Parquet and ORC: columns of files into rows and back. Parquet itself is the work of the crate
+//! Parquet and ORC: reads and writes rows of columnar files. Parquet is implemented by the crate
 //! `parquet`.
 
 mod calendar;

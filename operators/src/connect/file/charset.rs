@@ -1,9 +1,8 @@
-//! Character sets of text files: decoded to UTF-8 before records are found, encoded from UTF-8
-//! when lines are written.
+//! Character sets of text files: decoded to UTF-8 before records are found, encoded from UTF-8 when
+//! lines are written.
 //!
-//! UTF-8 is not decoded at all; what is not UTF-8 in such a file is found later, record by record.
-//! In other character sets, bytes that mean nothing become U+FFFD, and characters that cannot be
-//! written become `?`, as in Java.
+//! UTF-8 is not decoded; invalid UTF-8 is found later, record by record. In other character sets,
+//! invalid bytes become U+FFFD and characters that cannot be encoded become `?`, as in Java.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
@@ -12,7 +11,7 @@ use std::io::{self, Read};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes that tell a JSON file's character set.
+/// Number of bytes that determine a JSON file's character set.
 const HEAD_BYTES: usize = 4;
 
 /// A character set.
@@ -24,25 +23,25 @@ pub enum Charset {
     Ascii,
     /// The first 256 characters of Unicode.
     Latin1,
-    /// UTF-16 in the byte order that its mark says, big endian without one.
+    /// UTF-16 in the byte order of its byte order mark, big endian without one.
     Utf16,
-    /// UTF-32 in the byte order that its mark says, big endian without one.
+    /// UTF-32 in the byte order of its byte order mark, big endian without one.
     Utf32,
     /// UTF-32, big endian.
     Utf32Be,
     /// UTF-32, little endian.
     Utf32Le,
-    /// One of the tables that web browsers have: UTF-16LE, windows-1252, Shift_JIS, …
+    /// One of the encodings of web browsers: UTF-16LE, windows-1252, Shift_JIS, …
     Table(&'static Encoding),
 }
 
 impl Charset {
-    /// Finds a character set by its name, whatever the letters' case.
+    /// Finds a character set by its name, ignoring case.
     pub fn of(name: &str) -> Option<Self> {
         Some(match name.to_ascii_uppercase().as_str() {
             "UTF-8" | "UTF8" => Self::Utf8,
             "US-ASCII" | "ASCII" => Self::Ascii,
-            // Browsers take these two for windows-1252; Java does not.
+            // Browsers treat these two as windows-1252; Java does not.
             "ISO-8859-1" | "LATIN1" => Self::Latin1,
             "UTF-16" => Self::Utf16,
             "UTF-16BE" => Self::Table(encoding_rs::UTF_16BE),
@@ -71,8 +70,8 @@ impl Charset {
         }
     }
 
-    /// The character set of a JSON file, by its byte order mark or by the zeros around its first
-    /// character.
+    /// The character set of a JSON file, from its byte order mark or from the zero bytes around its
+    /// first character.
     fn of_json(head: &[u8]) -> Self {
         match head {
             [0, 0, 0xFE, 0xFF, ..] | [0, 0, 0, 1..=255, ..] => Self::Utf32Be,
@@ -132,17 +131,17 @@ fn encode_by_table(table: &'static Encoding, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// How the bytes of a file become text.
+/// How the bytes of a file are decoded to text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     /// In a known character set.
     Known(Charset),
-    /// JSON, whose character set its first bytes tell.
+    /// JSON, whose character set follows from its first bytes.
     Json,
 }
 
 impl Coding {
-    /// Decodes what `from` reads, unless it is UTF-8 already.
+    /// Decodes a reader's bytes, unless they are UTF-8 already.
     pub fn decoded(self, mut from: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
         let charset = match self {
             Self::Known(charset) => charset,
@@ -184,10 +183,10 @@ struct Transcoder {
     charset: Charset,
     /// Of character sets that have a table.
     decoder: Option<Decoder>,
-    /// Bytes that are not decoded yet: `at..` of `raw`.
+    /// Bytes that are not decoded yet are `at..` of `raw`.
     raw: Vec<u8>,
     at: usize,
-    /// Text that is not read yet: `taken..` of `text`.
+    /// Text that is not read yet is `taken..` of `text`.
     text: Vec<u8>,
     taken: usize,
     ended: bool,
@@ -231,7 +230,7 @@ impl Transcoder {
         Ok(())
     }
 
-    /// Skips the byte order mark, which may say how to go on.
+    /// Skips the byte order mark, which may determine the byte order.
     fn begin(&mut self) {
         self.begun = true;
         let (charset, mark) = match (self.charset, &self.raw[..]) {

@@ -1,10 +1,10 @@
-//! Records of text, CSV and JSON files into rows.
+//! Decodes records of text, CSV and JSON files into rows.
 //!
-//! A record that does not fit its schema is handled as the option `mode` says, as in Spark:
-//! `PERMISSIVE` gives a row with NULL for what could not be read, `DROPMALFORMED` gives none,
-//! `FAILFAST` ends the query. The first two count the record and keep its bytes
+//! The option `mode` decides about a record that does not fit the schema, as in Spark: `PERMISSIVE`
+//! gives a row with NULL for what could not be read, `DROPMALFORMED` drops the record, `FAILFAST`
+//! ends the query. The first two count the record and keep its bytes
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
-//! `columnNameOfCorruptRecord` holds the bytes of such a record, and NULL beside good ones.
+//! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.
 
 use super::charset::{Charset, Coding};
 use super::frame::{Framing, SEPARATOR_BYTES_MAX};
@@ -22,7 +22,7 @@ use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::error::EngineError;
 use std::path::Path;
 
-/// What becomes of a record that does not fit.
+/// How a record that does not fit the schema is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A row with NULLs.
@@ -55,16 +55,16 @@ pub struct Decoder {
     coding: Coding,
     mode: Mode,
     schema: Schema,
-    /// The column that holds bad records.
+    /// The column for bad records.
     corrupt: Option<usize>,
-    /// The column of bad records, in every mode.
+    /// The column for bad records, in every mode.
     corrupt_column: Option<usize>,
-    /// Columns that come from where the file lies.
+    /// Columns whose values follow from the file's location.
     of_file: OfFile,
-    /// Columns that come from the record: place in the row, type, whether anything reads them.
+    /// Columns of the record: index in the row, type, whether the query reads it.
     columns: Vec<(usize, DataType, bool)>,
     notation: Notation,
-    /// Whether the last record ends the query, whatever the mode.
+    /// Whether the last record ends the query in every mode.
     broken: bool,
 }
 
@@ -131,7 +131,7 @@ fn framing(format: &Format, reader: &mut OptionReader<'_>) -> PlanResult<Framing
     })
 }
 
-/// A name that two fields of one struct have, whatever the letters' case.
+/// A name that two fields of a struct share, ignoring case.
 fn repeated_name(fields: &[Field]) -> Option<&str> {
     fn below(data_type: &DataType) -> Option<&str> {
         match data_type {
@@ -162,7 +162,7 @@ fn format_csv(reader: &mut OptionReader<'_>) -> PlanResult<Format> {
     Ok(Format::Csv(Box::new(Csv { options, records })))
 }
 
-/// Spark reads JSON through a reader of characters where an option names the character set.
+/// Spark reads JSON through a character reader if an option names the character set.
 fn source(coding: Coding) -> Source {
     match coding {
         Coding::Json => Source::Bytes,
@@ -170,7 +170,7 @@ fn source(coding: Coding) -> Source {
     }
 }
 
-/// The records of a format as texts, before there is a schema.
+/// The records of a format as texts, before the schema is known.
 pub struct Raw {
     format: Format,
     framing: Framing,
@@ -178,7 +178,7 @@ pub struct Raw {
     notation: Notation,
 }
 
-/// Reads the options that say how records of a format are found and written.
+/// Reads the options that say how records are delimited and written.
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
     let format = match format {
         "json" => Format::Json(Box::new(JsonRecords::new(&[], Reading::default()))),
@@ -201,7 +201,7 @@ impl Raw {
         self.coding
     }
 
-    /// Which of Spark's JSON parsers is followed.
+    /// Which of Spark's JSON parsers to imitate.
     pub fn source(&self) -> Source {
         source(self.coding)
     }
@@ -219,7 +219,7 @@ impl Raw {
         }
     }
 
-    /// Whether a record is none: an empty line, a comment.
+    /// Whether a line is not a record: an empty line or a comment.
     pub fn passes_over(&self, record: &[u8]) -> bool {
         passes_over(&self.format, record)
     }
@@ -233,7 +233,8 @@ fn passes_over(format: &Format, record: &[u8]) -> bool {
     }
 }
 
-/// Refuses a schema of text files that has more than one column of their own, or not a STRING.
+/// Returns an error if the schema of text files has more than one column of its own, or one that is
+/// not STRING.
 fn check_text(schema: &Schema, partitions: &[Field]) -> PlanResult<()> {
     let is_partition = |field: &Field| {
         partitions.iter().any(|partition| partition.name.eq_ignore_ascii_case(&field.name))
@@ -290,7 +291,7 @@ impl Decoder {
             }
             corrupt_name = reader.get("columnNameOfCorruptRecord").unwrap_or(corrupt_name);
         }
-        // What inference reads is no mistake where the schema is given.
+        // Options of schema inference are ignored if a schema is given.
         let of_inference: &[&str] = match format {
             Format::Text => &[],
             Format::Csv(_) => &["inferSchema", "samplingRatio", "preferDate", "inferTimestamp"],
@@ -385,7 +386,7 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Whether the column of bad records is the only one of the record that anything reads.
+    /// Whether the column for bad records is the only column of the record that the query reads.
     pub fn reads_only_bad_records(&self, needed: &[bool]) -> bool {
         let read = |i: usize| needed[i] && !self.of_file.has(i);
         self.corrupt_column.is_some_and(|corrupt| {
@@ -393,8 +394,8 @@ impl Decoder {
         })
     }
 
-    /// Says which columns anything reads; the others stay NULL. A record of which what is wrong
-    /// is in one that nothing reads is a good one then.
+    /// Sets the columns that the query reads; the others stay NULL. A record with an error in an
+    /// unread column counts as good.
     pub fn want(&mut self, needed: &[bool]) {
         if let Format::Csv(csv) = &mut self.format {
             return csv.records.want(needed);
@@ -437,12 +438,12 @@ impl Decoder {
         self.mode
     }
 
-    /// Whether the first record of a file names the columns.
+    /// Whether the first record of a file contains the column names.
     pub fn has_header(&self) -> bool {
         matches!(&self.format, Format::Csv(csv) if csv.options.header)
     }
 
-    /// Refuses a header that does not name the columns of the schema, where its names count.
+    /// Returns an error if the header does not name the columns of the schema, when it must.
     pub fn check_header(&mut self, record: &[u8]) -> Result<(), String> {
         let Format::Csv(csv) = &mut self.format else { return Ok(()) };
         if csv.options.enforce_schema {
@@ -452,20 +453,20 @@ impl Decoder {
         csv.records.check_header(record, &names)
     }
 
-    /// Whether the last record ends the query, whatever the mode.
+    /// Whether the last record ends the query in every mode.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Says what ends the lines of the present file.
+    /// Sets the line end of the current file.
     pub fn set_line_end(&mut self, line_end: Option<LineEnd>) {
         if let (Format::Csv(csv), Some(line_end)) = (&mut self.format, line_end) {
             csv.records.set_line_end(line_end);
         }
     }
 
-    /// Whether a record that could not be read still has a row in mode permissive: a line of a
-    /// text file has nothing beside the text that is missing.
+    /// Whether an unreadable record has a row in mode PERMISSIVE. A line of a text file has none:
+    /// it has no columns besides its text.
     pub fn has_row_for_bad(&self) -> bool {
         self.mode == Mode::Permissive && !matches!(self.format, Format::Text)
     }
@@ -475,13 +476,13 @@ impl Decoder {
         passes_over(&self.format, record)
     }
 
-    /// Whether the record that was decoded last has rows that were not written yet.
+    /// Whether the last decoded record has more rows.
     #[inline]
     pub fn has_more_rows(&self) -> bool {
         matches!(&self.format, Format::Json(records) if records.has_more())
     }
 
-    /// Writes the next row of the record that was decoded last; false if there is none.
+    /// Writes the next row of the last decoded record. Returns false if there is none.
     pub fn next_row(&mut self, record: &[u8], out: &mut Vec<u8>) -> bool {
         let Format::Json(records) = &mut self.format else { return false };
         if !records.next(record, out) {
@@ -495,8 +496,8 @@ impl Decoder {
         true
     }
 
-    /// Writes a record's row, or the first of them: see [`Self::has_more_rows`]. Nothing is
-    /// written if it has none. The error says what is wrong; what could be read is written.
+    /// Writes the row of a record, or the first of several: see [`Self::has_more_rows`]. Writes
+    /// nothing if it has none. After an error, what could be read is written.
     #[inline]
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         out.clear();
@@ -541,7 +542,7 @@ impl Decoder {
         outcome
     }
 
-    /// Begins a file, whose folders name values of partition columns.
+    /// Starts a file, whose folders determine the values of partition columns.
     pub fn begin_file(
         &mut self,
         path: &Path,
@@ -550,7 +551,7 @@ impl Decoder {
         self.of_file.begin(path, partitions)
     }
 
-    /// Writes the row of a record of which only the first bytes are known.
+    /// Writes the row of a record of which only the first bytes are available.
     pub fn undecoded(&self, head: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let mut writer = RowWriter::new(out, self.schema.fields.len());
@@ -561,7 +562,7 @@ impl Decoder {
     }
 }
 
-/// A record as the column of bad records shows it: without the end of its last line.
+/// The text of a record for the column for bad records: without its last line end.
 fn without_line_end(record: &[u8]) -> &[u8] {
     match record {
         [text @ .., b'\r', b'\n'] | [text @ .., b'\n' | b'\r'] => text,

@@ -1,44 +1,44 @@
-//! Where records begin and end in the bytes of a file.
+//! Framing: where records start and end in the bytes of a file.
 //!
-//! A scanner looks at a window that begins where the last record ended and grows until a record
-//! is whole; it goes on where it left off, so that every byte is looked at once.
+//! A scanner looks at a window that starts after the last record and grows until it contains a
+//! whole record. It resumes where it stopped, so every byte is scanned once.
 
 use crate::table::csv::{Dialect, LineEnd, Parsed, Parser};
 use memchr::{memchr2, memmem};
 use std::io::{self, Read};
 
-/// Bytes of a file in which the end of its first line tells what ends lines.
+/// Number of bytes of a file within which the end of its first line determines the line end.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The longest separator of records.
 pub const SEPARATOR_BYTES_MAX: usize = 64;
 
-/// How the bytes of a file become records.
+/// How a file is split into records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// Lines that end with `\n`, `\r\n` or `\r`.
     Lines,
-    /// Parts between a separator.
+    /// Records between separators.
     Separated(Vec<u8>),
-    /// CSV records whose quoted fields may hold line ends. The dialect says what ends lines, or
+    /// CSV records whose quoted fields may contain line ends. The dialect sets the line end, or
     /// leaves it to the file.
     Csv(Box<Dialect>),
-    /// JSON objects, one after the other or in an array, over as many lines as they like.
+    /// JSON objects, one after another or in an array, over any number of lines.
     Json,
-    /// A file of JSON as one record, which is an object or an array of them. A file that is too
-    /// long for that is read as [`Framing::Json`].
+    /// A JSON file as one record: an object or an array of objects. A file that is too long for one
+    /// record is read as [`Framing::Json`].
     JsonFile,
-    /// The file.
+    /// The whole file as one record.
     Whole,
 }
 
 impl Framing {
-    /// Whether the start of a file tells what ends its lines.
+    /// Whether the start of a file determines its line end.
     pub fn needs_head(&self) -> bool {
         matches!(self, Self::Csv(dialect) if dialect.line_end.is_none())
     }
 
-    /// Takes what ends the lines of a file from its start.
+    /// Determines the line end of a file from its start.
     pub fn set_line_end(&mut self, mut file: impl Read) -> io::Result<()> {
         let Self::Csv(dialect) = self else { return Ok(()) };
         let (mut head, mut last) = (Vec::new(), false);
@@ -59,14 +59,14 @@ impl Framing {
     }
 }
 
-/// A record in a window: `begin..end`, and what follows begins at `next`.
+/// A record in a window: `begin..end`; the next record starts at `next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Its first byte.
     pub begin: usize,
-    /// Behind its last.
+    /// The offset after its last byte.
     pub end: usize,
-    /// Behind what separates it from the next.
+    /// The offset after the separator.
     pub next: usize,
 }
 
@@ -74,14 +74,14 @@ pub struct Frame {
 #[derive(Clone, Debug)]
 pub struct Scanner {
     framing: Framing,
-    /// Bytes of the window that were looked at.
+    /// Number of scanned bytes of the window.
     at: usize,
     begin: usize,
     depth: usize,
     state: State,
-    /// Reads the records of [`Framing::Csv`], up to where they end.
+    /// The parser for [`Framing::Csv`], which finds the end of a record.
     csv: Option<Box<Parser>>,
-    /// Bytes of a window that did not hold a whole CSV record.
+    /// Length of a window that did not contain a whole CSV record.
     too_few: usize,
 }
 
@@ -91,7 +91,7 @@ enum State {
     Start,
     Inside,
     Quoted,
-    /// Behind a byte that takes the next one's meaning.
+    /// After an escape character.
     Escaped,
 }
 
@@ -105,7 +105,7 @@ impl Scanner {
         Self { framing, at: 0, begin: 0, depth: 0, state: State::Start, csv, too_few: 0 }
     }
 
-    /// Reads a file of JSON that is too long for one record value by value from here on.
+    /// Switches to reading a JSON file value by value, because it is too long for one record.
     pub fn splits(&mut self) -> bool {
         let splits = self.framing == Framing::JsonFile;
         if splits {
@@ -115,13 +115,13 @@ impl Scanner {
         splits
     }
 
-    /// Begins anew with a window that begins behind the record found last.
+    /// Restarts with a window that starts after the last record.
     pub fn reset(&mut self) {
         (self.at, self.begin, self.depth, self.state) = (0, 0, 0, State::Start);
         self.too_few = 0;
     }
 
-    /// The window has lost its first `bytes`, all of which were looked at.
+    /// The window has lost its first `bytes`, all of them scanned.
     pub fn dropped(&mut self, bytes: usize) {
         self.at -= bytes;
         self.begin = self.begin.saturating_sub(bytes);
@@ -142,12 +142,12 @@ impl Scanner {
         self.at
     }
 
-    /// Finds a record that is whole; with `last`, the window is all that is left.
+    /// Finds a whole record. `last`: the window contains the rest of the file.
     pub fn find(&mut self, window: &[u8], last: bool) -> Option<Frame> {
         match &self.framing {
             Framing::Lines => self.line(window, last),
             Framing::Separated(separator) => {
-                // The separator may have begun in what was looked at.
+                // A separator may have started in the scanned bytes.
                 let from = self.at.saturating_sub(separator.len() - 1);
                 let length = separator.len();
                 let found = memmem::find(&window[from..], separator).map(|at| from + at);
@@ -162,7 +162,7 @@ impl Scanner {
             }
         }
         .or_else(|| {
-            // What has no end of its own ends with the file.
+            // The last record may end with the file.
             (last && self.rest(window) > 0).then(|| {
                 let begin = self.begin;
                 Frame { begin, end: window.len(), next: window.len() }
@@ -170,7 +170,7 @@ impl Scanner {
         })
     }
 
-    /// Bytes at the end of the file that are a record without an end.
+    /// Number of bytes at the end of the file that are a record without an end.
     fn rest(&self, window: &[u8]) -> usize {
         match self.framing {
             Framing::Json if self.state == State::Start => 0,
@@ -198,8 +198,8 @@ impl Scanner {
         }
     }
 
-    /// A record begins anew each time the window has doubled, so that all attempts together look
-    /// at no more than twice its bytes.
+    /// A record is parsed again each time the window has doubled, so all attempts together scan at
+    /// most twice its bytes.
     fn csv(&mut self, window: &[u8], last: bool) -> Option<Frame> {
         let parser = self.csv.as_mut()?;
         if window.len() < self.too_few.saturating_mul(2) && !last {
@@ -216,7 +216,7 @@ impl Scanner {
                 Parsed::Record => return Some(Frame { begin, end, next: end }),
                 Parsed::Nothing if length > 0 => self.begin = end,
                 Parsed::Nothing | Parsed::End => return None,
-                // Reading the record says why.
+                // Decoding the record reports the error.
                 Parsed::Malformed(_) => {
                     return Some(Frame { begin, end: window.len(), next: window.len() });
                 }
@@ -266,7 +266,8 @@ impl Scanner {
                             return Some(Frame { begin, end, next: end });
                         }
                     }
-                    // A value that is no object ends where the next begins, or its line.
+                    // A value that is not an object ends where the next one starts, or with its
+                    // line.
                     b'\n' | b',' if self.depth == 0 => {
                         let (begin, end) = (self.begin, self.at);
                         return Some(Frame { begin, end, next: end + 1 });
@@ -279,8 +280,8 @@ impl Scanner {
         None
     }
 
-    /// Whether a record that is too long is given up at its first line, so that the rest is not
-    /// lost with it.
+    /// Whether only the first line of a record that is too long is skipped, so that the rest of the
+    /// file is not lost.
     pub fn gives_up_a_line(&self) -> bool {
         matches!(self.framing, Framing::Csv(_))
     }

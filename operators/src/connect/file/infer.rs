@@ -1,4 +1,4 @@
-//! The schema of files that are there, when none is given, by Spark's rules.
+//! Infers the schema of existing files by Spark's rules.
 
 use super::decode::{Raw, raw};
 use super::input::Input;
@@ -24,7 +24,7 @@ fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {
     )
 }
 
-/// The columns of the files of a format that options name, without those of their folders.
+/// Infers the columns of the files that the options select, without partition columns.
 pub fn infer(format: &str, options: &Options, settings: &FormatSettings) -> PlanResult<Schema> {
     let what = format!("source {format}");
     let mut reader = OptionReader::with_settings(&what, options, settings);
@@ -93,10 +93,10 @@ fn columns(format: &str, files: &[PathBuf], reader: &mut OptionReader<'_>) -> Pl
     Ok(all)
 }
 
-/// Sees a record of a file, and whether it is the file's first; says whether to go on.
+/// Called with a record of a file and whether it is the file's first; returns whether to continue.
 type See<'s> = dyn FnMut(&Input, &[u8], bool) -> PlanResult<bool> + 's;
 
-/// Calls `see` with each record that can be read, until it gives false.
+/// Calls `see` with each readable record until it returns false.
 fn each_record(raw: &Raw, files: &[PathBuf], limits: Limits, see: &mut See<'_>) -> PlanResult<()> {
     let most = limits.record_bytes_max;
     for path in files {
@@ -240,7 +240,7 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
     Ok(Schema::new(fields))
 }
 
-/// Reads the options of inference. `samplingRatio` is looked at, but all records are read.
+/// Reads the options of inference. `samplingRatio` is checked, but all records are read.
 fn inference(
     reader: &mut OptionReader<'_>,
     notation: Notation,

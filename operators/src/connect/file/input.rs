@@ -1,5 +1,5 @@
-//! The bytes of one file, decompressed, as records. Memory is bounded: the buffer holds one
-//! record, and a longer one than allowed is passed over.
+//! Reads a file, decompressed, record by record. Memory is bounded: the buffer holds one record,
+//! and a record that is too long is skipped.
 
 use super::charset::Coding;
 use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner};
@@ -11,9 +11,10 @@ use std::path::Path;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
-/// Bytes of the first read of a file: a large buffer would cost a short file more than its records.
+/// Bytes of the first read of a file: for a short file, a large buffer would cost more than its
+/// records.
 const FIRST_READ_BYTES: usize = 16 << 10;
-/// Bytes of a record that is too long that are kept to show it.
+/// Number of bytes kept of a record that is too long, to show it.
 const KEPT_BYTES: usize = 256;
 
 /// The byte order mark of UTF-8.
@@ -24,13 +25,13 @@ const UTF_8_MARK: &[u8] = b"\xEF\xBB\xBF";
 pub struct Found {
     /// Offset of its first byte in the file (as decompressed).
     pub offset: u64,
-    /// Its length in bytes with what ends it.
+    /// Its length in bytes, including its end.
     pub length: u64,
-    /// Where it stands in the buffer.
+    /// Its range in the buffer.
     range: Range<usize>,
-    /// It is too long, and only its beginning was kept.
+    /// Whether it is too long, so that only its beginning is available.
     cut: bool,
-    /// Why it cannot be a record.
+    /// Why it is not a valid record.
     pub fault: Option<&'static str>,
 }
 
@@ -53,10 +54,10 @@ pub struct Input {
     record_bytes_max: usize,
 }
 
-/// How a file is compressed, by the end of its name.
+/// Decompresses a file according to its extension.
 fn decompressed(path: &Path, file: File) -> io::Result<Box<dyn Read + Send>> {
     if file.metadata()?.len() == 0 {
-        // An empty file has no records, whatever its name says of its compression.
+        // An empty file has no records, whatever its extension.
         return Ok(Box::new(io::empty()));
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Input {
             // The whole of a file keeps its mark.
             at_start: offset == 0 && !matches!(framing, Framing::Whole | Framing::JsonFile),
             ended: false,
-            // Only a file that is too long for one record is continued in its middle.
+            // Only a file that is too long for one record is resumed in its middle.
             scanner: Scanner::new(match framing {
                 Framing::JsonFile if offset > 0 => Framing::Json,
                 framing => framing,
@@ -153,7 +154,8 @@ impl Input {
         self.offset
     }
 
-    /// The bytes of a record, until the next one is read; the first of one that is too long.
+    /// The bytes of a record, valid until the next one is read. Of a record that is too long, the
+    /// first bytes.
     #[inline]
     pub fn bytes(&self, found: &Found) -> &[u8] {
         if found.cut { &self.kept } else { &self.buffer[found.range.clone()] }
@@ -200,7 +202,7 @@ impl Input {
         }
     }
 
-    /// Passes over the byte order mark of UTF-8.
+    /// Skips the byte order mark of UTF-8.
     #[cold]
     fn skip_mark(&mut self) -> io::Result<()> {
         self.at_start = false;
@@ -251,8 +253,8 @@ impl Input {
         }
     }
 
-    /// Passes over a record of which more than the allowed bytes are in the window: to its end, or
-    /// where a quote may be open, to the end of its first line, so that the rest is not lost with it.
+    /// Skips a record that exceeds the allowed length: to its end, or, if a quote may be open, to
+    /// the end of its first line, so that the rest of the file is not lost.
     fn too_long(&mut self) -> io::Result<Found> {
         let before = self.scanner.begin();
         self.begin += before;

@@ -1,9 +1,8 @@
-//! Records of JSON files into rows: a record that is an object is a row, one that is an array is a
-//! row for each of its elements.
+//! Decodes records of JSON files: an object gives one row, an array one row per element.
 //!
-//! Spark knows only at the end of an array whether its rows are good, so all elements are read
-//! before the first row is given. Their rows are kept, up to a bound; elements beyond it are read
-//! a second time.
+//! Spark knows only at the end of an array whether its rows are good, so all elements are decoded
+//! before the first row is emitted. Their rows are kept up to a limit; elements beyond it are
+//! decoded a second time.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
@@ -15,7 +14,7 @@ use crate::table::types::Field;
 /// Bytes of rows that are kept however short the array is.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// What a record gave.
+/// The result of decoding a record.
 pub struct Given {
     /// Whether there is a row at all.
     pub row: bool,
@@ -78,7 +77,7 @@ impl JsonRecords {
         }
     }
 
-    /// Leaves the fields for which this is false NULL, as if the schema did not name them.
+    /// Leaves the fields for which this is false NULL, as if the schema did not contain them.
     pub fn only(&mut self, wanted: &[bool]) {
         self.reader.only(wanted);
     }

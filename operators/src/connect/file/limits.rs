@@ -1,20 +1,20 @@
-//! How much of a file is held at once, and which files may be passed over.
+//! Limits of reading files: the record length, and which errors are ignored.
 
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 use std::io;
 
-/// Longest record, unless the option `maxRecordBytes` says another.
+/// Default of `maxRecordBytes`.
 const RECORD_BYTES: u64 = 128 << 20;
 
 /// The options that all readers of files obey.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A longer record is set aside.
+    /// Maximum record length in bytes. Longer records are rejected.
     pub record_bytes_max: usize,
-    /// Whether a file that is gone when it is opened is passed over.
+    /// Whether a file that has disappeared before it is opened is skipped.
     pub ignores_missing: bool,
-    /// Whether a file that cannot be read is passed over from there on.
+    /// Whether the unreadable rest of a file is skipped.
     pub ignores_corrupt: bool,
 }
 

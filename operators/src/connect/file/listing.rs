@@ -1,9 +1,9 @@
-//! Which files there are: a folder, a file or a pattern, filters, and the values that folders
-//! named `column=value` give to the rows of the files in them.
+//! Lists the files of a source: a folder, a file or a glob pattern, with filters, and the partition
+//! columns that folders named `column=value` define.
 //!
-//! Names that begin with `.`, or with `_` and without a `=`, and names that end with `._COPYING_`
-//! are passed over, as in Spark. So is what is no file: pipes, devices, links that lead nowhere or
-//! in a circle. These are reported, because nothing else would say why their rows are missing.
+//! Names that start with `.`, or with `_` and contain no `=`, and names that end with `._COPYING_`
+//! are skipped, as in Spark. Pipes, devices and links that lead nowhere or in a circle are skipped
+//! too. Those are reported, because nothing else would explain the missing rows.
 
 use super::glob::{NameFilter, PathPattern, is_pattern};
 use super::partition::{Inference, partition_of, type_of};
@@ -18,23 +18,23 @@ use millstream_engine::storage::Storage;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
-/// Folders below the path that are looked into.
+/// Maximum depth of subfolders.
 const DEPTH_MAX: usize = 64;
-/// A folder of files that are being written.
+/// A folder with files that are being written.
 const TEMPORARY: &str = "_temporary";
 
-/// A file that was found.
+/// A listed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
     /// Where.
     pub path: PathBuf,
-    /// When it was last changed, since 1970.
+    /// Time of its last change, in milliseconds since 1970.
     pub time_ms: u64,
     /// How large it is.
     pub size: u64,
 }
 
-/// Is told of what is passed over, and why.
+/// Receives skipped paths with the reason.
 pub type Report<'r> = dyn FnMut(&Path, &'static str) + 'r;
 
 /// The option `path`.
@@ -48,7 +48,7 @@ enum Root {
 #[derive(Clone, Debug)]
 pub struct Listing {
     root: Root,
-    /// The option `basePath`: where folders of partitions begin.
+    /// The option `basePath`: the folder below which folder names are partition columns.
     base: Option<PathBuf>,
     filter: Option<NameFilter>,
     recursive: bool,
@@ -56,7 +56,7 @@ pub struct Listing {
     before_us: Option<i64>,
     after_us: Option<i64>,
     inference: Inference,
-    /// Whether files outside of the folders of partitions are left out.
+    /// Whether files outside partition folders are ignored.
     only_partitions: bool,
 }
 
@@ -157,7 +157,7 @@ impl Root {
         }
     }
 
-    /// The folder that the names of partitions of a file are looked for below.
+    /// The folder below which the folder names of a file are partition columns.
     fn of(&self, path: &Path) -> PathBuf {
         match self {
             Self::Path(root) => root.clone(),
@@ -215,7 +215,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Leaves out files outside of the folders of partitions, as Spark does where there are any.
+    /// Ignores files outside partition folders, as Spark does if there are any such folders.
     pub fn only_partitions(&mut self) {
         self.only_partitions = true;
     }
@@ -228,7 +228,7 @@ impl Listing {
         }
     }
 
-    /// What is listed, for people and checkpoints.
+    /// The description used in messages and checkpoints.
     pub fn name(&self) -> String {
         match &self.root {
             Root::Path(path) => path.display().to_string(),
@@ -236,12 +236,12 @@ impl Listing {
         }
     }
 
-    /// Whether files are chosen by when they were changed.
+    /// Whether files are filtered by their modification time.
     pub fn goes_by_time(&self) -> bool {
         self.before_us.is_some() || self.after_us.is_some()
     }
 
-    /// Whether a path is there; a pattern must match one.
+    /// Whether the path exists; a pattern must match at least one path.
     pub fn exists(&self) -> bool {
         self.root.paths().is_ok_and(|paths| !paths.is_empty())
     }
@@ -322,7 +322,7 @@ impl Listing {
     ) -> Result<(), EngineError> {
         let entries = match std::fs::read_dir(path) {
             Ok(entries) => entries,
-            // A folder may go between its listing and this question.
+            // A folder may be removed between its listing and this call.
             Err(error) if depth > 0 && error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(());
             }
@@ -334,7 +334,7 @@ impl Listing {
             if is_hidden(&name_of(&below)) {
                 continue;
             }
-            // The folder says what its entries are, which saves a call to the system for each.
+            // The directory entry contains the type, which saves a system call per entry.
             let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
             let metadata = match std::fs::metadata(&below) {
                 Ok(metadata) => metadata,
@@ -359,7 +359,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Takes a file; what is none is passed over: opening a pipe would wait for a writer.
+    /// Adds a file. Anything else is skipped: opening a pipe would wait for a writer.
     fn file(
         &self,
         path: PathBuf,
@@ -388,8 +388,8 @@ impl Listing {
         }
     }
 
-    /// The columns that a file's folders name, with the values as they are written; none with
-    /// recursive look-up, as in Spark.
+    /// The partition columns of a file with the values as they are written. None with
+    /// `recursiveFileLookup`, as in Spark.
     pub fn partitions(&self, path: &Path) -> Vec<(String, String)> {
         if self.recursive {
             return Vec::new();
@@ -417,8 +417,7 @@ impl Listing {
         found
     }
 
-    /// The partition columns of the files that are there now, with the types that all their values
-    /// have.
+    /// The partition columns of the existing files, each with a type that fits all its values.
     pub fn partition_columns(&self, storage: &dyn Storage) -> PlanResult<Vec<Field>> {
         let files = self.list(storage, &mut |_, _| {}).map_err(|error| {
             PlanError::new("FILE_SOURCE_FAILED", error.to_string(), "Check the option 'path'")
@@ -455,8 +454,8 @@ impl Listing {
 /// Why a link is passed over whose target cannot be looked at.
 const BROKEN_LINK: &str = "a link that leads nowhere or in a circle";
 
-/// What a path is that is neither a file nor a folder. To open it could wait for a writer for ever,
-/// or read without an end.
+/// Describes a path that is neither a file nor a folder. Opening it could block forever or read
+/// without an end.
 pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     if kind.is_file() || kind.is_dir() {

@@ -1,27 +1,27 @@
-//! A log of files, an entry per batch, in the layout that Spark reads and writes: `N` holds a
-//! line `v1` and a JSON object per file; every 10th entry, `N.compact`, holds all before it too.
+//! A file log with one entry per batch, in the layout of Spark: `N` contains a line `v1` and a JSON
+//! object per file. Every 10th entry, `N.compact`, also contains all earlier entries.
 //!
-//! Two such logs exist: a file sink's `_spark_metadata`, which decides what is committed, and a
-//! file source's list of what it has seen. The source's, which only we read, ends with a CRC like
-//! all else in a checkpoint. The sink's has its CRC in `.N.crc` beside it, where Hadoop's local
-//! file system keeps and checks its own.
+//! There are two such logs: the commit log of a file sink, `_spark_metadata`, and a file source's
+//! list of seen files. The source's is read only by Millstream and ends with a CRC, like other
+//! checkpoint files. The sink's has its CRC in `.N.crc`, where Hadoop's local file system expects
+//! it.
 
 use millstream_engine::checkpoint::entry;
 use millstream_engine::error::EngineError;
 use millstream_engine::storage::{Storage, is_temporary};
 use std::path::{Path, PathBuf};
 
-/// Entries from one that holds all to the next.
+/// Number of entries from one compacted entry to the next.
 const COMPACT_EVERY: u64 = 10;
 /// Bytes that one CRC of a `.crc` file covers.
 const CRC_CHUNK: usize = 512;
 
-/// Where an entry's CRC is.
+/// Where the CRC of an entry is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crc {
     /// In its last line.
     Inside,
-    /// In a file beside it; one without is taken on trust, since Spark may have written it.
+    /// In a separate file. An entry without one is accepted, since Spark may have written it.
     Beside,
 }
 
@@ -66,7 +66,7 @@ impl FileLog {
         self.folder.join(if compact { format!("{batch}.compact") } else { batch.to_string() })
     }
 
-    /// The batches that have an entry, and whether it holds all before it, in order.
+    /// The batches that have an entry, in order, and whether the entry is compacted.
     fn batches(&self, storage: &dyn Storage) -> Result<Vec<(u64, bool)>, EngineError> {
         let paths = match storage.list(&self.folder) {
             Ok(paths) => paths,
@@ -83,7 +83,7 @@ impl FileLog {
             };
             match number.parse() {
                 Ok(batch) => batches.push((batch, compact)),
-                // CRCs, and what other tools leave beside Spark's logs.
+                // CRC files, and files that other tools leave beside Spark's logs.
                 Err(_) if name.starts_with('.') => {}
                 Err(_) => {
                     return Err(EngineError::operator(
@@ -98,8 +98,8 @@ impl FileLog {
         Ok(batches)
     }
 
-    /// The last batch, made durable: an earlier run may have died between a rename and the sync
-    /// of its folder.
+    /// The last batch. Its entry is made durable first, because an earlier run may have died
+    /// between a rename and the sync of its folder.
     pub fn settled(&self, storage: &dyn Storage) -> Result<Option<u64>, EngineError> {
         let latest = self.latest(storage)?;
         if latest.is_some() {
@@ -133,8 +133,7 @@ impl FileLog {
         }
     }
 
-    /// All lines, with their batch where that is known: those from before the last `.compact`
-    /// have the batch of that.
+    /// All lines with their batch. Lines from before the last compaction have its batch.
     pub fn read_all(&self, storage: &dyn Storage) -> Result<Vec<(u64, String)>, EngineError> {
         let batches = self.batches(storage)?;
         let Some(&(last, _)) = batches.last() else { return Ok(Vec::new()) };
@@ -162,7 +161,7 @@ impl FileLog {
         Ok(all)
     }
 
-    /// Writes a batch's entry, durably. `keep` says which older lines a compaction keeps.
+    /// Writes a batch's entry, durably. `keep` decides which older lines a compaction keeps.
     pub fn add(
         &self,
         storage: &dyn Storage,
@@ -198,7 +197,7 @@ impl FileLog {
                     .map_err(|error| failed(&path, error))?;
             }
         }
-        // A reader may still be at the compaction before; what is older than that can go.
+        // A reader may still be using the previous compaction; older entries can be removed.
         for (old, was_compact) in batches {
             if old + COMPACT_EVERY < batch {
                 let path = self.path(old, was_compact);

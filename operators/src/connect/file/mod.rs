@@ -1,5 +1,5 @@
-//! Files: as a source, one that appears is read once; as a sink, the files of an epoch are
-//! committed by the folder's log. Both are exactly once.
+//! Files: the source reads each file of a folder once, the sink commits the files of an epoch
+//! through a log in the folder. Both are exactly once.
 
 mod charset;
 mod decode;

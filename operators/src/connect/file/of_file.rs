@@ -1,4 +1,5 @@
-//! The columns whose values a file gives by where it lies: partition columns, and `_metadata`.
+//! File metadata columns: partition columns and `_metadata`, whose values follow from a file's
+//! location.
 
 use super::partition::value_of;
 use super::uri::uri;
@@ -10,7 +11,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::path::Path;
 
-/// Their places in the row, and what they are in the present file.
+/// The indices of the columns in the row, with their values in the current file.
 #[derive(Clone, Debug)]
 pub struct OfFile {
     partitions: Vec<(usize, Field, Value)>,
@@ -20,7 +21,7 @@ pub struct OfFile {
 }
 
 impl OfFile {
-    /// Those among the columns of a schema. Times in the names of folders are of a zone.
+    /// Finds the metadata columns of a schema. `zone` is that of times in folder names.
     pub fn new(schema: &Schema, partitions: &[Field], zone: Tz) -> Self {
         let mut of_file = Self { partitions: Vec::new(), metadata: None, zone };
         for (i, field) in schema.fields.iter().enumerate() {
@@ -39,8 +40,8 @@ impl OfFile {
             || self.metadata.as_ref().is_some_and(|(i, _)| *i == index)
     }
 
-    /// Begins a file, whose folders name values. A value that is not of its column's type is an
-    /// error; a column that no folder names is NULL.
+    /// Starts a file. A folder value that is not of its column's type is an error; a column without
+    /// a folder is NULL.
     pub fn begin(
         &mut self,
         path: &Path,
@@ -60,7 +61,7 @@ impl OfFile {
             let size = about.as_ref().map_or(0, |about| about.len() as i64);
             let changed = about.and_then(|about| about.modified().ok());
             let changed = changed.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            // Spark knows milliseconds.
+            // Spark has milliseconds.
             let changed_us = changed.map_or(0, |since| since.as_millis() as i64 * 1000);
             *value = Value::Struct(vec![
                 Value::String(uri(path)),
@@ -102,16 +103,16 @@ fn invalid_value(path: &Path, field: &Field, text: &str) -> EngineError {
 /// Where the schema of a file source comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The user: partition columns stand behind the others, with the types that the user gives.
+    /// Given by the user: partition columns follow the others, with the user's types.
     User,
-    /// The files: a partition column that is in the files too stays in its place, with the type of
-    /// the folders' values.
+    /// Inferred from files: a partition column that the files contain too keeps its position, with
+    /// the type of the folder values.
     Files,
-    /// The plan, whose columns are in their order already.
+    /// Taken from the plan, whose columns are in order already.
     Plan,
 }
 
-/// A schema with the columns that folders name, where Spark has them.
+/// Adds the partition columns to a schema, at Spark's positions.
 pub fn with_partitions(schema: Schema, partitions: &[Field], origin: Origin) -> Schema {
     let is = |a: &Field, b: &Field| a.name.eq_ignore_ascii_case(&b.name);
     let mut fields = schema.fields;

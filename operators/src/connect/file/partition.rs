@@ -1,5 +1,4 @@
-//! The values of folders named `column=value`: their types when no schema names them, and the
-//! values that they give to rows.
+//! The values of folders named `column=value`: their inferred types, and their conversion to rows.
 
 use super::uri::percent_decoded;
 use crate::table::datetime::pattern::{Direction, Pattern};
@@ -9,7 +8,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::sync::LazyLock;
 
-/// The name of the folder of rows whose partition column is NULL, as Hive has it.
+/// The folder name of rows whose partition column is NULL, as in Hive.
 pub const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 static DATE: LazyLock<Option<Pattern>> = LazyLock::new(|| of("yyyy-MM-dd"));
@@ -19,7 +18,7 @@ fn of(pattern: &str) -> Option<Pattern> {
     Pattern::new(pattern, Direction::Read).ok()
 }
 
-/// The column and the value of a folder's name; the value as it is written.
+/// The column and the unparsed value of a folder name.
 pub fn partition_of(name: &str) -> Option<(String, String)> {
     let (column, value) = name.split_once('=')?;
     (!column.is_empty() && !value.is_empty()).then(|| (percent_decoded(column), value.to_string()))
@@ -28,16 +27,16 @@ pub fn partition_of(name: &str) -> Option<(String, String)> {
 /// How the types of partition columns are inferred.
 #[derive(Clone, Copy, Debug)]
 pub struct Inference {
-    /// The zone of times that name none.
+    /// Zone of times without a zone.
     pub zone: Tz,
-    /// If not, all columns are STRING.
+    /// Whether types are inferred; otherwise all columns are STRING.
     pub infers_types: bool,
     /// Times are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
     pub times_without_zone: bool,
 }
 
-/// The type that all values of a column have. Spark's order: INT, BIGINT, DECIMAL, DOUBLE,
-/// TIMESTAMP, DATE, STRING, and VOID where all are NULL.
+/// The narrowest type that fits all values of a column. Spark's order: INT, BIGINT, DECIMAL,
+/// DOUBLE, TIMESTAMP, DATE, STRING; VOID if all are NULL.
 pub fn type_of<'v>(values: impl Iterator<Item = &'v str>, inference: Inference) -> DataType {
     let own = |value: &str| match value {
         NULL_PARTITION => DataType::Null,
@@ -94,7 +93,7 @@ fn wider(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// A value of a column's type. `Err` if it is none.
+/// Parses a value as a column's type.
 pub fn value_of(value: &str, data_type: &DataType, zone: Tz) -> Result<Value, ()> {
     if value == NULL_PARTITION {
         return Ok(Value::Null);

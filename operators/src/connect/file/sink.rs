@@ -1,12 +1,12 @@
-//! Rows into files of a folder, exactly once.
+//! The file sink: writes rows into files of a folder, exactly once.
 //!
-//! The rows of an epoch go to a file of their own, which nobody counts before the epoch is
-//! committed: an entry of the folder's log, `_spark_metadata/N`, names it. Readers that know the
-//! log (Spark, and our file source) see whole epochs, each once. A file that no entry names is
-//! what a crash has left.
+//! The rows of an epoch go to files of their own, which are ignored until the epoch is committed by
+//! an entry in the folder's log, `_spark_metadata/N`, that names them. Readers that know the log
+//! (Spark, and our file source) see whole epochs, each once. A file without an entry is left over
+//! from a crash.
 //!
-//! *Threads.* The worker writes; syncs and the log are the driver's, so that a slow disk holds up
-//! commits and no record.
+//! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
+//! slow disk delays commits but no record.
 
 use super::log::{Crc, FileLog};
 use super::partition::{NULL_PARTITION, partition_of};
@@ -33,9 +33,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes held before they are written.
+/// Bytes buffered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Partitions of one epoch, each with a file and a buffer of its own.
+/// Maximum number of partitions in one epoch, each with an open file and a buffer.
 const PARTITIONS_MAX: usize = 4096;
 /// The folder of the log.
 pub const LOG_FOLDER: &str = "_spark_metadata";
@@ -51,7 +51,7 @@ pub struct FileSinkConfig {
     zone: Tz,
 }
 
-/// A file of an epoch, as the log has it.
+/// A file of an epoch, as in the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkFile {
@@ -85,12 +85,12 @@ impl FileSinkConfig {
         Ok(Self { folder, format, partition_by, zone })
     }
 
-    /// What a checkpoint remembers of it.
+    /// The identity that a checkpoint compares at a restart.
     pub fn identity(&self) -> String {
         format!("{} files in {}", self.format.name(), self.folder.display())
     }
 
-    /// Refuses what the format cannot hold.
+    /// Returns an error if the format does not support the schema.
     pub fn check(&self, schema: &Schema) -> PlanResult<()> {
         let partitions = self.partitions(schema)?;
         if partitions.len() == schema.fields.len() && !partitions.is_empty() {
@@ -127,7 +127,7 @@ impl FileSinkConfig {
         self.partition_by.iter().map(place).collect()
     }
 
-    /// Refuses other partition columns than those of a file that the sink has written, so that all
+    /// Returns an error if an earlier file of the sink has other partition columns, so that all
     /// files of the folder have the same columns.
     fn check_partitions(&self, line: &str) -> Result<(), EngineError> {
         let Ok(file) = serde_json::from_str::<SinkFile>(line) else { return Ok(()) };
@@ -158,8 +158,8 @@ impl FileSinkConfig {
         ))
     }
 
-    /// The log, after a check that it is this checkpoint's: `next_epoch` is the first epoch that
-    /// the checkpoint has not committed.
+    /// Opens the log after checking that it belongs to this checkpoint. `next_epoch` is the first
+    /// epoch that the checkpoint has not committed.
     pub fn open_log(
         &self,
         env: &Arc<dyn Env>,
@@ -172,7 +172,7 @@ impl FileSinkConfig {
         let log = FileLog::new(self.folder.join(LOG_FOLDER), Crc::Beside);
         let latest = log.settled(storage)?;
         let known = next_epoch + u64::from(unfinished.is_some());
-        // Reads all of it, so that damage shows now and not when it is too late.
+        // Reads everything, so that damage is found at the start.
         let written = log.read_all(storage)?;
         if let Some((_, line)) = written.last() {
             self.check_partitions(line)?;
@@ -239,11 +239,11 @@ pub struct FileSink {
     reports: Sender<Report>,
     partitions: Vec<(usize, Field)>,
     width: usize,
-    /// The file of the last row; rows of one partition come together, or there is but one.
+    /// The file of the last row: rows of one partition arrive together, or there is only one.
     present: Option<(Vec<u8>, OpenFile)>,
-    /// The others of this epoch, by the row of their partition's values.
+    /// The other files of this epoch, by the row of their partition values.
     files: HashMap<Vec<u8>, OpenFile>,
-    /// Those that were full before the epoch's end.
+    /// Files that became full before the end of the epoch.
     ended: Vec<(PathBuf, u64)>,
     key: Vec<u8>,
     latency: LatencyRecorder,
@@ -277,8 +277,8 @@ impl OpenFile {
     }
 }
 
-/// A value as part of a folder's name: what has a meaning in paths is written as `%XX`, as Spark
-/// does.
+/// The folder name of a partition value. Characters with a meaning in paths are written as `%XX`,
+/// as in Spark.
 fn folder_name(name: &str, value: Option<&str>) -> String {
     let escaped = |text: &str| {
         let mut out = String::new();
@@ -297,7 +297,7 @@ fn folder_name(name: &str, value: Option<&str>) -> String {
 }
 
 impl FileSink {
-    /// The file of a row's partition, begun if this is its first row in the epoch.
+    /// The file of a row's partition, created for its first row in the epoch.
     fn file(&mut self, row: Row<'_>) -> Result<&mut OpenFile, EngineError> {
         self.key.clear();
         if !self.partitions.is_empty() {
@@ -316,7 +316,7 @@ impl FileSink {
         }
     }
 
-    /// Makes the file of the key the present one.
+    /// Switches to the file of the row's partition.
     fn change_file(&mut self, row: Row<'_>) -> Result<(), EngineError> {
         if let Some((key, file)) = self.present.take() {
             self.files.insert(key, file);
@@ -429,7 +429,7 @@ impl SinkLog for FileSinkLog {
         for path in files(staged) {
             storage.sync(&path).map_err(|error| entry::write_failed(&path, &error))?;
         }
-        // The folders of the files, and those that hold these.
+        // The folders of the files, and their parent folders.
         let mut folders = BTreeSet::new();
         for path in files(staged) {
             let mut folder = path.parent();
@@ -452,7 +452,8 @@ impl SinkLog for FileSinkLog {
         staged: &[String],
     ) -> Result<(), EngineError> {
         if self.latest.is_some_and(|latest| latest >= epoch) {
-            // An earlier run has committed this epoch. What is staged is it again, or its own.
+            // An earlier run has committed this epoch. The staged files are the same ones, or
+            // repeat them.
             let lines = self.log.read_all(storage)?;
             for (path, line) in files(staged).zip(staged) {
                 if !lines.iter().any(|(_, logged)| logged == line) {
@@ -461,7 +462,7 @@ impl SinkLog for FileSinkLog {
             }
             return Ok(());
         }
-        // Spark wants an entry for every epoch: none may be missing in between.
+        // Spark requires an entry for every epoch, without gaps.
         let next = self.latest.map_or(0, |latest| latest + 1);
         for missing in next..epoch {
             self.log.add(storage, missing, &[], |_| true)?;
@@ -472,7 +473,7 @@ impl SinkLog for FileSinkLog {
     }
 }
 
-/// The files that a folder's log names; `None` if it has no log.
+/// The committed files of a folder; `None` if it has no log.
 pub fn committed_files(
     storage: &dyn Storage,
     folder: &Path,

@@ -1,22 +1,23 @@
-//! Files that appear in a folder: text, CSV, JSON, and with the feature `columnar` Parquet, ORC.
+//! The file source: reads files that appear in a folder. Formats: text, CSV, JSON, and with the
+//! feature `columnar` Parquet and ORC.
 //!
-//! A file is read once, when it is first listed; it must appear whole (written elsewhere and
-//! renamed in) and is not looked at again. What was listed when is kept in the checkpoint
-//! (`sources/I/N`, in Spark's layout) before any of it is read, so that a restart reads the same
+//! Each file is read once, when it is first listed. It must appear whole (written elsewhere and
+//! renamed into the folder) and is not read again. The checkpoint records which files were listed
+//! when (`sources/I/N`, in Spark's layout) before any of them is read, so a restart reads the same
 //! files in the same order.
 //!
-//! *Offsets.* `{"logOffset":N}` stands behind all files of entries up to N;
-//! `{"logOffset":N,"file":K,"byte":B}` behind the first K files of entry N + 1 and B bytes more
-//! (of Parquet and ORC, B rows).
+//! *Offsets.* `{"logOffset":N}` is the position after all files of entries up to N;
+//! `{"logOffset":N,"file":K,"byte":B}` is the position after the first K files of entry N + 1 and B
+//! more bytes (rows for Parquet and ORC).
 //!
-//! *Parts.* With `numPartitions` the files are spread over that many sources by a hash of their paths;
-//! each has a log of its own, and reads its files in order. `maxFilesPerTrigger` and `maxBytesPerTrigger`
-//! are of each part.
+//! *Parts.* With `numPartitions` the files are distributed over that many sources by a hash of
+//! their paths. Each has a log of its own and reads its files in order. `maxFilesPerTrigger` and
+//! `maxBytesPerTrigger` apply to each part.
 //!
-//! *Limits.* A record longer than `maxRecordBytes` (128 MiB) is set aside. Files are decompressed by
-//! the end of their names (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of such a file
-//! decompresses it from its start. The clean-up of files that were read happens when the commit
-//! after theirs has come, on the worker.
+//! *Limits.* A record longer than `maxRecordBytes` (128 MiB) is rejected. Files are decompressed
+//! according to their extension (`gz`, `deflate`, `bz2`, `zst`); a restart in the middle of a
+//! compressed file decompresses it from the start. Read files are cleaned up on the worker, at the
+//! commit after theirs.
 
 use super::decode::{Decoder, Mode};
 use super::input::{Found, Input};
@@ -56,9 +57,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Paths of which it is remembered that they were reported.
+/// Number of paths that are remembered as reported.
 const REPORTED_MAX: usize = 10_000;
-/// From one listing to the next at least, in continuous mode.
+/// Minimum time between two listings in continuous mode, in nanoseconds.
 const LIST_EVERY_NS: u64 = 10_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Clean {
@@ -91,14 +92,14 @@ enum Contents {
     Columns(Columns),
 }
 
-/// Columns of files that keep them together.
+/// The reader of columnar files.
 #[cfg(feature = "columnar")]
 #[derive(Clone, Debug)]
 struct Columns {
     options: ReadOptions,
     schema: Schema,
     of_file: OfFile,
-    /// What is read: place in the row, name, type.
+    /// The columns to read: index in the row, name, type.
     wanted: Vec<(usize, String, DataType)>,
 }
 
@@ -122,10 +123,10 @@ impl Opened {
     }
 }
 
-/// What came of reading a record.
+/// The result of reading a record.
 enum Emitted {
     Row,
-    /// It is none, or it was set aside.
+    /// It is not a record, or it was rejected.
     Nothing,
     End,
 }
@@ -220,8 +221,8 @@ impl FileSourceConfig {
         }
     }
 
-    /// Says which columns anything reads; the others need not be read. As in Spark, bad records
-    /// alone cannot be read: which records are bad depends on the columns that are read.
+    /// Sets the columns that the query reads. As in Spark, bad records cannot be read alone: which
+    /// records are bad depends on the columns that are read.
     pub fn want(&mut self, needed: &[bool]) -> PlanResult<()> {
         match &mut self.contents {
             Contents::Records(decoder) if decoder.reads_only_bad_records(needed) => {
@@ -239,8 +240,8 @@ impl FileSourceConfig {
         Ok(())
     }
 
-    /// Refuses what only a table may have: in a stream, a file that is not listed today because of
-    /// its time would never be.
+    /// Returns an error for options that only a table may have: in a stream, a file that is skipped
+    /// because of its time would never be read.
     pub fn check_stream(&self) -> PlanResult<()> {
         if !self.listing.goes_by_time() {
             return Ok(());
@@ -252,7 +253,7 @@ impl FileSourceConfig {
         ))
     }
 
-    /// Refuses a pattern that matches nothing: a table without files.
+    /// Returns an error if a table's pattern matches nothing.
     pub fn check_exists(&self) -> PlanResult<()> {
         if self.listing.exists() {
             return Ok(());
@@ -269,7 +270,7 @@ impl FileSourceConfig {
         format!("{} files in {}", self.format, self.listing.name())
     }
 
-    /// One part of the source; what it has seen is kept in `folder`.
+    /// Opens one part of the source; its list of seen files is kept in `folder`.
     pub fn open(
         &self,
         part: usize,
@@ -382,7 +383,7 @@ struct Position {
     file: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     byte: u64,
-    /// Rows of the record there that were emitted: a JSON array has several.
+    /// Number of emitted rows of the record there: a JSON array has several rows.
     #[serde(default, skip_serializing_if = "is_zero")]
     row: u64,
 }
@@ -401,24 +402,24 @@ pub struct FileSource {
     /// Files that were listed, by path or name, with their times.
     seen: HashMap<String, u64>,
     newest_ms: u64,
-    /// Listed files that are not all read, by log entry.
+    /// Listed files that are not fully read, by log entry.
     batches: BTreeMap<u64, Vec<Listed>>,
-    /// The last entry that was read whole.
+    /// The last entry that was fully read.
     done: Option<u64>,
     /// The last entry of the log.
     listed: Option<u64>,
-    /// Files of the present entry that were read whole.
+    /// Number of files of the current entry that were fully read.
     file: u64,
     reader: Option<(PathBuf, Opened)>,
     /// Where to begin in the next file that is opened.
     skip_to: u64,
-    /// Rows to pass over of the record there.
+    /// Number of rows to skip of the record there.
     skip_rows: u64,
-    /// A record with several rows, and how many of them were emitted.
+    /// A record with several rows, and the number of rows emitted.
     present: Option<(Found, u64)>,
     /// The last entry to be read.
     bound: Option<Position>,
-    /// Trigger available-now: the files that were there at the start and are in no entry yet.
+    /// Trigger available-now: files that existed at the start and are in no entry yet.
     pending: Option<VecDeque<FileInfo>>,
     next_list_ns: u64,
     row: Vec<u8>,
@@ -455,7 +456,7 @@ impl FileSource {
         self.newest_ms = self.newest_ms.max(time_ms);
     }
 
-    /// Below this time files are too old to be remembered, and so to be read.
+    /// Files older than this time are not remembered, and not read.
     fn horizon_ms(&self) -> u64 {
         let limited = self.config.most_files.is_some() || self.config.most_bytes.is_some();
         if self.config.latest_first && limited {
@@ -490,7 +491,7 @@ impl FileSource {
         Ok(found.into())
     }
 
-    /// Takes from the front of `files` what one batch may have.
+    /// Takes the files for one batch from the front of `files`.
     fn take(&self, files: &mut VecDeque<FileInfo>, all: bool) -> Vec<FileInfo> {
         let mut taken: Vec<FileInfo> = Vec::new();
         let mut bytes = 0u64;
@@ -509,7 +510,7 @@ impl FileSource {
         taken
     }
 
-    /// Makes a log entry of files, durably, before any of them is read.
+    /// Writes a log entry of files, durably, before any of them is read.
     fn enter(&mut self, files: Vec<FileInfo>) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
@@ -547,7 +548,7 @@ impl FileSource {
         Position { log_offset, file: self.file, byte, row }
     }
 
-    /// Opens the next file. False if there is none before the bound.
+    /// Opens the next file. Returns false if there is none before the bound.
     fn open_next(&mut self) -> Result<bool, EngineError> {
         loop {
             let next = self.done.map_or(0, |done| done + 1);
@@ -567,7 +568,7 @@ impl FileSource {
             let skip_to = std::mem::take(&mut self.skip_to);
             let partitions = self.config.listing.partitions(&path);
             let about = std::fs::metadata(&path);
-            // It may have been replaced since it was listed.
+            // The path may have been replaced since it was listed.
             let special = about.as_ref().ok().and_then(special);
             let is_empty = about.is_ok_and(|about| about.len() == 0);
             let opened = match &mut self.config.contents {
@@ -601,7 +602,7 @@ impl FileSource {
         }
     }
 
-    /// Reads one record and emits its row. False at the end of the file.
+    /// Reads one record and emits its row. Returns false at the end of the file.
     #[inline]
     fn emit<D>(&mut self, down: &mut D, now_ns: u64) -> Result<bool, EngineError>
     where
@@ -682,8 +683,8 @@ impl FileSource {
         }
     }
 
-    /// The log must go as far as a position says: without an entry, files that were read would be
-    /// taken for new ones.
+    /// Returns an error if the log ends before a position: without its entry, files that were read
+    /// would be read again.
     fn check_listed(&self, log_offset: i64) -> Result<(), EngineError> {
         match &self.log {
             Some(log) if self.listed.map_or(-1, |listed| listed as i64) < log_offset => {
@@ -724,7 +725,7 @@ fn open_records(
         Input::open(path, skip_to, decoder.framing().clone(), decoder.coding(), record_bytes_max)?;
     decoder.set_line_end(input.line_end());
     if skip_to == 0 && decoder.has_header() {
-        // Names columns, and is no record.
+        // The header is not a record.
         while let Some(found) = input.record()? {
             let record = input.bytes(&found);
             if !decoder.passes_over(record) {
@@ -788,7 +789,7 @@ fn next_row(
     Emitted::Nothing
 }
 
-/// Passes over rows of a record, whose first is decoded, that were emitted before a restart.
+/// Skips rows of a decoded record that were emitted before a restart.
 fn skip_rows(
     decoder: &mut Decoder,
     input: &Input,
@@ -853,7 +854,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             return Ok(Polled::Idle);
         }
         let mut files = self.list()?;
-        // A listing takes at most a tenth of the time.
+        // Listing takes at most a tenth of the time.
         let end_ns = cx.env.now_ns();
         self.next_list_ns = end_ns + LIST_EVERY_NS.max((end_ns - now_ns) * 9);
         let taken = self.take(&mut files, true);
@@ -944,7 +945,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
                 break;
             }
             let Some((_, path)) = self.to_clean.pop_front() else { break };
-            // Best effort, as in Spark: a file that stays is in the log of what was seen.
+            // Best effort, as in Spark: a file that stays is still in the list of seen files.
             match &self.config.clean {
                 Clean::Off => {}
                 Clean::Delete => drop(std::fs::remove_file(&path)),

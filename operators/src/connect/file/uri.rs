@@ -1,4 +1,5 @@
-//! Paths as `file:` URIs, as Spark's logs have them, and paths in options, which are local.
+//! Converts between paths and `file:` URIs, as in Spark's logs, and checks that paths in options
+//! are local.
 
 use crate::table::error::{PlanError, PlanResult};
 use std::path::{Path, PathBuf};
@@ -35,8 +36,8 @@ fn scheme(path: &str) -> Option<&str> {
     (is_scheme && rest.starts_with('/')).then_some(scheme)
 }
 
-/// The local path of the option `name`, without the scheme `file:`. Another scheme names a store that
-/// is not read: it would otherwise be taken for a folder of that name.
+/// The local path of the option `name`, without the scheme `file:`. Other schemes name remote
+/// stores, which are not supported; they would otherwise be taken for folder names.
 pub fn local_path<'p>(name: &str, path: &'p str) -> PlanResult<&'p str> {
     match scheme(path) {
         None => Ok(path),
@@ -53,7 +54,7 @@ pub fn local_path<'p>(name: &str, path: &'p str) -> PlanResult<&'p str> {
     }
 }
 
-/// `%41` as `A`; what is no such code stays.
+/// Decodes `%41` to `A`. Invalid codes stay as they are.
 pub fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,4 +1,4 @@
-//! What is written into the files of a sink: lines, perhaps compressed, or columns.
+//! The writers of a sink's files: lines, optionally compressed, or columns.
 
 use super::charset::Charset;
 #[cfg(feature = "columnar")]
@@ -17,9 +17,9 @@ use std::io;
 /// Bytes of lines that are compressed at once.
 const COMPRESS_BYTES: usize = 64 << 10;
 
-/// A file that rows are written into.
+/// A file that rows are written to.
 pub trait RowFile: Send {
-    /// Takes a row in. Bytes that are ready are appended to `out`.
+    /// Writes a row. Bytes that are ready are appended to `out`.
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()>;
     /// Ends the file; the rest of its bytes is appended to `out`.
     fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
@@ -38,7 +38,7 @@ enum Codec {
     Zstd,
 }
 
-/// How a sink's files are written.
+/// The format of a sink's files.
 #[derive(Clone, Debug)]
 pub enum SinkFormat {
     /// A line for each row.
@@ -48,13 +48,13 @@ pub enum SinkFormat {
     Columns(ColumnSink),
 }
 
-/// How lines are compressed, and whether the first one names the columns.
+/// How lines are compressed, and whether the first line contains the column names.
 #[derive(Clone, Copy, Debug)]
 pub struct CompressedLines {
     codec: Codec,
     header: bool,
     charset: Charset,
-    /// Instead of the format's own end of the files' names.
+    /// Replaces the format's own file extension.
     extension: Option<[u8; 3]>,
 }
 
@@ -181,7 +181,7 @@ impl SinkFormat {
         }
     }
 
-    /// The end of the files' names, as Spark has it.
+    /// The file extension, as in Spark.
     pub fn extension(&self) -> String {
         match self {
             Self::Lines(format, _, lines) => {
@@ -206,7 +206,7 @@ impl SinkFormat {
         }
     }
 
-    /// Refuses columns, those at some places left out, that the format cannot hold.
+    /// Returns an error if the format does not support the columns, except those at `left_out`.
     pub fn check(&self, schema: &Schema, left_out: &[usize]) -> PlanResult<()> {
         match self {
             Self::Lines(format, options, _) => {

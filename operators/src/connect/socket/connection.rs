@@ -1,8 +1,8 @@
-//! A connection and the line under way on it.
+//! A connection and its unfinished line.
 //!
-//! A read goes behind what is staged. Whole lines stay where they were read; the beginning of a
-//! line without its end is copied to the connection, and back before its end when that comes. A
-//! line of a megabyte that comes in pieces so costs two copies, however small the pieces are.
+//! A read appends to the staged bytes. Whole lines stay where they were read. An unfinished line is
+//! copied to the connection, and copied back when its end arrives. So a line of a megabyte is
+//! copied twice, however small the reads are.
 
 use super::super::bad_records::{BadRecords, KEPT_BYTES};
 use super::framing::Staged;
@@ -11,27 +11,27 @@ use super::transport::Stream;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
-/// Why a line that is too long was set aside.
+/// Reason for rejecting a line that is too long.
 pub(super) const TOO_LONG: &str = "line longer than maxLineLength";
-/// Why the line under way of a connection that has ended was set aside.
+/// Reason for rejecting the unfinished line of a connection that has ended.
 pub(super) const CUT_OFF: &str = "connection ended within a line";
-/// Why a line under way was set aside although its connection goes on.
+/// Reason for rejecting an unfinished line of an open connection.
 const NO_ROOM: &str = "lines under way of all connections exceeded maxUnfinishedBytes";
-/// Lines set aside that wait to be told of.
+/// Maximum number of rejected lines that wait to be reported.
 const DEFERRED: usize = 1_024;
-/// Buffers of lines under way that are kept for the next ones, and bytes of each.
+/// Number and size of the buffers that are kept for unfinished lines.
 const SPARES: usize = 16;
 const SPARE_BYTES: usize = 64 * 1024;
 
-/// A line whose end is waited for, without its bytes.
+/// A rejected line whose end has not arrived; its bytes are dropped.
 struct Skipped {
     length: u64,
     first: Vec<u8>,
     reason: &'static str,
 }
 
-/// Lines that were set aside while they were read, and are told of when what was staged before
-/// them has been emitted: in the order of the stream.
+/// Rejected lines. They are reported in stream order, when everything staged before them has been
+/// emitted.
 pub struct SetAside {
     bad: BadRecords,
     deferred: VecDeque<Deferred>,
@@ -45,7 +45,7 @@ struct Deferred {
 }
 
 impl SetAside {
-    /// Sets a line aside whose end was read when what is staged ended at `offset`.
+    /// Rejects a line whose end was read when the staged bytes ended at `offset`.
     pub(super) fn add(&mut self, offset: u64, length: u64, reason: &'static str, first: &[u8]) {
         if self.deferred.len() == DEFERRED {
             self.tell_up_to(u64::MAX);
@@ -54,7 +54,7 @@ impl SetAside {
         self.deferred.push_back(Deferred { offset, length, reason, first });
     }
 
-    /// Tells of those before a position.
+    /// Reports the rejected lines before a position.
     #[inline]
     pub(super) fn tell_up_to(&mut self, position: u64) {
         while self.deferred.front().is_some_and(|bad| bad.offset <= position) {
@@ -64,14 +64,14 @@ impl SetAside {
     }
 }
 
-/// What connections of a source have in common when they read.
+/// State that the connections of a source share while reading.
 pub struct Reading {
     pub(super) ends: LineEnds,
     pub(super) max_line: usize,
     pub(super) aside: SetAside,
-    /// Bytes of lines under way on all connections.
+    /// Bytes of unfinished lines on all connections.
     pub(super) unfinished: usize,
-    /// Buffers of lines that have ended.
+    /// Free buffers for unfinished lines.
     spares: Vec<Vec<u8>>,
 }
 
@@ -100,38 +100,38 @@ impl Reading {
     }
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Bytes read.
     pub bytes: usize,
     /// Bytes of whole lines that were staged.
     pub staged: usize,
-    /// Lines that ended and were not staged, because they had become too long.
+    /// Number of lines that ended and were rejected for their length.
     pub skipped: u64,
 }
 
 /// An open connection.
 pub struct Connection {
     pub(super) stream: Stream,
-    /// Counted over the life of the capture log.
+    /// The connection's number over the life of the capture log.
     pub(super) number: u32,
-    /// When bytes last came.
+    /// Time of the last received bytes, in nanoseconds.
     pub(super) last_ns: u64,
-    /// It waits in the queue of those that have bytes.
+    /// Whether it is in the queue of readable connections.
     pub(super) queued: bool,
-    /// The peer will send nothing more.
+    /// Whether the peer has closed its sending side.
     pub(super) read_closed: bool,
-    /// Whole lines that are logged.
+    /// Number of whole lines that are logged.
     pub(super) lines: u64,
     /// Bytes received.
     pub(super) bytes: u64,
-    /// Of an acknowledgement, what the peer's socket had no room for.
+    /// The rest of an acknowledgement that did not fit into the peer's socket.
     unsent: Vec<u8>,
-    /// The line under way.
+    /// The unfinished line.
     partial: Vec<u8>,
     skipped: Option<Skipped>,
-    /// The last byte read was a CR, which has ended its line.
+    /// Whether the last byte was a CR, which has ended its line.
     after_cr: bool,
 }
 
@@ -152,12 +152,12 @@ impl Connection {
         }
     }
 
-    /// Bytes that are held of the line under way.
+    /// Number of buffered bytes of the unfinished line.
     pub(super) fn unfinished(&self) -> usize {
         self.partial.len()
     }
 
-    /// Reads once, at most `most` bytes, and stages the lines that are whole. `None`: the peer has
+    /// Reads once, at most `most` bytes, and stages the whole lines. Returns `None` if the peer has
     /// ended the stream.
     pub(super) fn read(
         &mut self,
@@ -178,8 +178,8 @@ impl Connection {
         Ok(Some(Received { bytes, ..received }))
     }
 
-    /// Drops an LF that comes behind a CR in a read of its own: the CR has ended the line. Returns
-    /// how many of the bytes remain.
+    /// Drops an LF that follows a CR of an earlier read: the CR has ended the line. Returns the
+    /// number of remaining bytes.
     #[inline]
     fn without_split_end(&mut self, read: &mut [u8], ends: LineEnds) -> usize {
         let Some(last) = read.last().copied().filter(|_| ends == LineEnds::Any) else {
@@ -193,7 +193,7 @@ impl Connection {
         read.len() - usize::from(is_rest)
     }
 
-    /// Puts whole lines at the front of the room, in which the bytes that were read begin at `gap`.
+    /// Moves the whole lines to the front of the room. The bytes that were read start at `gap`.
     fn frame(
         &mut self,
         room: &mut [u8],
@@ -209,7 +209,7 @@ impl Connection {
         };
         let mut from = 0;
         if let Some(skipped) = self.skipped.take() {
-            // Nothing is held of a line that is skipped, so `gap` is 0.
+            // Nothing is buffered of a rejected line, so `gap` is 0.
             let Skipped { length, first: bytes, reason } = skipped;
             reading.aside.add(position, length + first as u64, reason, &bytes);
             received.skipped = 1;
@@ -226,7 +226,7 @@ impl Connection {
         received
     }
 
-    /// Keeps bytes of a line whose end has not come.
+    /// Buffers bytes of an unfinished line.
     fn go_on(&mut self, bytes: &[u8], reading: &mut Reading) {
         if bytes.is_empty() {
             return;
@@ -248,13 +248,13 @@ impl Connection {
         reading.give_back(std::mem::take(&mut self.partial));
     }
 
-    /// Gives up the line under way, for all of them together have become too much.
+    /// Rejects the unfinished line, because all unfinished lines together are too long.
     pub(super) fn give_up(&mut self, reading: &mut Reading) {
         self.skip(NO_ROOM, reading);
     }
 
-    /// The connection is over, and its peer comes back: sets aside the line under way, unless the
-    /// peer will send it again.
+    /// Handles a connection that ended while its peer may return: rejects the unfinished line,
+    /// unless the peer will send it again.
     pub(super) fn set_aside(&mut self, position: u64, sent_again: bool, reading: &mut Reading) {
         if let Some(Skipped { length, first, reason }) = self.skipped.take() {
             reading.aside.add(position, length, reason, &first);
@@ -266,7 +266,8 @@ impl Connection {
         }
     }
 
-    /// The stream is over: stages the line under way, with an end. Returns the bytes staged.
+    /// Handles the end of the stream: stages the unfinished line with a line end. Returns the
+    /// number of staged bytes.
     pub(super) fn finish(&mut self, staged: &mut Staged, reading: &mut Reading) -> usize {
         if self.skipped.is_some() || self.partial.is_empty() {
             self.set_aside(staged.end_position(), false, reading);
@@ -281,13 +282,14 @@ impl Connection {
         length
     }
 
-    /// Tells the peer a number of lines. What does not fit into its socket is told with the next.
+    /// Sends the peer a number of lines. What does not fit into the socket is sent with the next
+    /// acknowledgement.
     pub(super) fn acknowledge(&mut self, lines: u64) {
         if self.unsent.is_empty() {
             // Writing into memory does not fail.
             let _ = writeln!(self.unsent, "{lines}");
         }
-        // A peer that is gone shows in the next read.
+        // A peer that is gone is noticed by the next read.
         let written = self.stream.write(&self.unsent).unwrap_or(0);
         self.unsent.drain(..written);
     }

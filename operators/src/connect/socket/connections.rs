@@ -1,8 +1,8 @@
-//! All open connections of a source, and which of them have bytes.
+//! All open connections of a source, and which of them are readable.
 //!
-//! A lone connection is read without asking whether it has bytes. Of several, an edge-triggered
-//! poll of the source's own, itself registered with the worker's, tells which ones do; these wait in
-//! a queue, and each has one bounded read in its turn.
+//! A single connection is read without checking whether it is readable. With several, an
+//! edge-triggered poll of the source, itself registered with the worker's poll, reports the
+//! readable ones. They wait in a queue, and each gets one bounded read per turn.
 
 use super::connection::Connection;
 use super::listener::Listener;
@@ -22,24 +22,24 @@ fn fails(error: std::io::Error) -> EngineError {
     EngineError::runtime("register a socket", error)
 }
 
-/// The connections in slots, which are used again.
+/// The connections in slots, which are reused.
 #[derive(Default)]
 pub struct Connections {
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Slots of connections that may have bytes, each at most once.
+    /// Slots of connections that may be readable, each at most once.
     ready: VecDeque<usize>,
-    /// Of a listener: what tells which ones have bytes.
+    /// Listeners only: the poll that reports readable connections.
     poll: Option<(Poll, Events)>,
     open: usize,
-    /// How many of them the peer has closed, while there may be bytes to read before the end.
+    /// Number of connections that the peer has closed, which may still have bytes to read.
     closing: usize,
     /// The slot of the only one, if there is one.
     lone: Option<usize>,
 }
 
 impl Connections {
-    /// Begins to watch a listener, and lets the worker watch for whatever comes.
+    /// Starts to watch a listener, and registers the poll with the worker.
     pub(super) fn watch(
         &mut self,
         listener: &mut Listener,
@@ -60,18 +60,18 @@ impl Connections {
         self.open
     }
 
-    /// Whether another one is known to have bytes.
+    /// Whether another connection is known to be readable.
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.open > 1 && !self.ready.is_empty()
     }
 
-    /// Whether one of them will end as soon as its last bytes are read.
+    /// Whether a connection will end once its last bytes are read.
     pub(super) fn has_closing(&self) -> bool {
         self.closing > 0
     }
 
-    /// A connection had nothing to read: it goes on, whatever was said of its end.
+    /// A connection had nothing to read, so it has not ended, whatever was reported.
     pub(super) fn goes_on(&mut self, slot: usize) {
         if let Some(Some(connection)) = self.slots.get_mut(slot)
             && std::mem::take(&mut connection.read_closed)
@@ -94,7 +94,7 @@ impl Connections {
         self.open += 1;
         self.lone = (self.open == 1).then_some(slot);
         if self.open == 2 {
-            // The lone one was read without looking at what the poll said of it.
+            // The single connection was read without looking at the poll's events.
             (0..self.slots.len()).for_each(|slot| self.mark_ready(slot));
         }
         self.mark_ready(slot);
@@ -148,8 +148,8 @@ impl Connections {
         None
     }
 
-    /// Asks which connections have bytes. Returns whether any does, and whether a client waits to be
-    /// accepted.
+    /// Polls for readable connections. Returns whether there are any, and whether a client waits to
+    /// be accepted.
     pub(super) fn look(&mut self) -> Result<(bool, bool), EngineError> {
         let Some((mut poll, mut events)) = self.poll.take() else { return Ok((false, false)) };
         let (mut any, mut waits) = (false, false);
@@ -184,13 +184,14 @@ impl Connections {
         Ok((any, waits))
     }
 
-    /// The connection with the longest line under way.
+    /// The connection with the longest unfinished line.
     pub(super) fn longest(&mut self) -> Option<&mut Connection> {
         self.slots.iter_mut().flatten().max_by_key(|connection| connection.unfinished())
     }
 
-    /// Finds the connections that had no bytes since a time, and have none now: those in the queue may
-    /// have had to wait for the chain. Returns when the most silent of the others last had some.
+    /// Finds the connections without bytes since a time. Queued connections do not count, because
+    /// they may be waiting for the chain. Returns the earliest time of the last bytes among the
+    /// others.
     pub(super) fn silent_since(&self, since_ns: u64, found: &mut Vec<usize>) -> Option<u64> {
         let mut oldest = None::<u64>;
         for (slot, connection) in self.slots.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a progress report says of a source's connections.
+//! Connection counters of a source, for progress reports.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Ending {
     /// The peer closed it.
     Closed,
-    /// It broke: the peer reset it, or did not answer the kernel's probes.
+    /// It was reset by the peer, or the peer did not answer the kernel's probes.
     Reset,
     /// It was silent for longer than `idleTimeout`.
     TimedOut,
 }
 
-/// Counters of one source, written by its worker and read by whoever reports.
+/// Counters of one source, written by its worker and read by other threads.
 #[derive(Debug, Default)]
 pub struct ConnectionCounts {
     open: AtomicU64,
@@ -23,7 +23,7 @@ pub struct ConnectionCounts {
     reset: AtomicU64,
     timed_out: AtomicU64,
     datagrams: AtomicU64,
-    /// The inode of a UDP socket, under which the kernel counts what it had to drop.
+    /// The inode of a UDP socket, by which the kernel reports dropped datagrams.
     udp_inode: AtomicU64,
 }
 
@@ -32,15 +32,15 @@ pub struct ConnectionCounts {
 pub struct ConnectionTotals {
     /// Connections that are open now.
     pub open: u64,
-    /// Connections that have begun, accepted ones or our own.
+    /// Connections accepted or made.
     pub accepted: u64,
-    /// Clients that were closed at once, beyond `maxConnections`.
+    /// Clients closed at once because of `maxConnections`.
     pub refused: u64,
     /// Connections that the peer closed.
     pub closed_by_peer: u64,
-    /// Connections that broke.
+    /// Connections that were reset.
     pub reset: u64,
-    /// Connections that were silent for longer than `idleTimeout`.
+    /// Connections closed after `idleTimeout`.
     pub timed_out: u64,
     /// Datagrams received.
     pub datagrams: u64,
@@ -125,7 +125,7 @@ impl ConnectionTotals {
     }
 }
 
-/// What the kernel says it has dropped of a UDP socket.
+/// Number of datagrams that the kernel has dropped for a UDP socket.
 fn dropped(inode: u64) -> u64 {
     let tables = ["/proc/net/udp", "/proc/net/udp6"];
     let texts = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());

@@ -1,4 +1,4 @@
-//! UDP: each datagram is a record, or lines.
+//! UDP: each datagram is a record, or contains lines.
 
 use super::counts::ConnectionCounts;
 use super::framing::{Framing, Staged};
@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
-/// Longest payload of a datagram, and more: none is cut off.
+/// Larger than any datagram's payload, so that none is truncated.
 const MOST_BYTES: usize = 64 * 1024;
 /// Bytes of the length before a record.
 const PREFIX: usize = 4;
@@ -59,13 +59,13 @@ pub(super) fn receive(
     Ok(bytes)
 }
 
-/// The length without one line end, with which many senders end a datagram.
+/// The length without one line end, which many senders append to a datagram.
 fn without_end(datagram: &[u8]) -> usize {
     let rest = datagram.strip_suffix(b"\n").unwrap_or(datagram);
     rest.strip_suffix(b"\r").filter(|_| rest.len() < datagram.len()).unwrap_or(rest).len()
 }
 
-/// Ends the last line of a datagram, so that the next one does not go on with it.
+/// Ends the last line of a datagram, so that the next datagram does not continue it.
 fn with_end(room: &mut [u8], length: usize, ends: LineEnds) -> usize {
     ends.close(&mut room[..length]);
     match room[..length].last() {

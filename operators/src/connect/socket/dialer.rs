@@ -1,4 +1,4 @@
-//! A connection of our own to a sender, made again with back-off when it is lost.
+//! Connects to a sender, and reconnects with exponential back-off.
 
 use super::transport::{Stream, Target};
 use millstream_engine::mio::{Interest, Registry, Token};
@@ -7,7 +7,7 @@ use std::io;
 
 const BACKOFF_FIRST_NS: u64 = 50_000_000;
 const BACKOFF_MOST_NS: u64 = 5_000_000_000;
-/// Longest wait for an answer to one attempt.
+/// Time limit of one attempt, in nanoseconds.
 const ATTEMPT_NS: u64 = 10_000_000_000;
 
 enum State {
@@ -18,11 +18,11 @@ enum State {
     Waiting {
         until_ns: u64,
     },
-    /// Connected, or never to be again.
+    /// Connected, or finished.
     Still,
 }
 
-/// Connects to one of some addresses, in turn.
+/// Connects to one of several addresses, in turn.
 pub struct Dialer {
     targets: Vec<Target>,
     at: usize,
@@ -41,9 +41,9 @@ impl Dialer {
         &self.targets[self.at]
     }
 
-    /// Waits before it connects again.
+    /// Waits before the next attempt.
     pub(super) fn back_off(&mut self, cx: &mut StepCx<'_>) {
-        // Half of it is random, so that many that lost one sender do not come back at once.
+        // Half of the delay is random, so that many clients of a lost sender do not return at once.
         let half_ns = self.backoff_ns / 2;
         let until_ns = cx.env.now_ns() + half_ns + cx.env.random() % (half_ns + 1);
         self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MOST_NS);
@@ -56,7 +56,7 @@ impl Dialer {
         self.back_off(cx);
     }
 
-    /// Moves towards a connection. Returns it when it is there.
+    /// Advances the attempt. Returns the connection once it is established.
     pub(super) fn advance(
         &mut self,
         cx: &mut StepCx<'_>,

@@ -1,25 +1,26 @@
-//! Framing: where a record ends, and the records that wait for the chain below.
+//! Framing: splits received bytes into records, and buffers whole records until the chain takes
+//! them.
 //!
-//! Only whole records are staged. What was read of a line without its end stays with its
-//! connection, so records of many connections never mix.
+//! Only whole records are staged. An unfinished line stays with its connection, so records of
+//! different connections never mix.
 
 use super::line_ends::LineEnds;
 
 /// Bytes of the length before a datagram.
 const PREFIX: usize = 4;
-/// Bytes that the buffer has at first, and that an idle one is cut down to.
+/// Initial size of the buffer, to which it shrinks when idle.
 const IDLE_BYTES: usize = 256 * 1024;
 
-/// How records follow each other.
+/// How records are delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// Each record is a line.
     Lines(LineEnds),
-    /// Each record has its length before it: a datagram, which may hold line ends.
+    /// Each record is preceded by its length: a datagram, which may contain line ends.
     Sized,
 }
 
-/// A record within bytes that begin with it.
+/// The location of a record at the start of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Where its content begins.
@@ -31,7 +32,7 @@ pub struct Frame {
 }
 
 impl Framing {
-    /// The first record. The first `scanned` bytes are known to hold no line end.
+    /// The first record. The first `scanned` bytes contain no line end.
     #[inline]
     fn first(self, bytes: &[u8], scanned: usize) -> Option<Frame> {
         match self {
@@ -50,7 +51,7 @@ impl Framing {
         }
     }
 
-    /// How many records end in bytes that begin with one.
+    /// The number of records that end in bytes that start with a record.
     pub fn count(self, bytes: &[u8]) -> u64 {
         match self {
             Self::Lines(ends) => ends.count(bytes),
@@ -80,7 +81,7 @@ impl Framing {
     }
 }
 
-/// Records in the order in which they became whole, and their offset in the stream.
+/// Whole records in arrival order, with their offset in the stream.
 pub struct Staged {
     framing: Framing,
     buffer: Vec<u8>,
@@ -120,7 +121,7 @@ impl Staged {
         self.position + self.framing.whole(&self.buffer[self.start..self.end]) as u64
     }
 
-    /// Room for `bytes` behind what is staged. What is written there is not staged before
+    /// Returns room for `bytes` after the staged bytes. Bytes written there are staged by
     /// [`add`](Self::add).
     #[inline]
     pub fn room(&mut self, bytes: usize) -> &mut [u8] {
@@ -150,7 +151,7 @@ impl Staged {
         &self.buffer[self.end - bytes..self.end]
     }
 
-    /// Gives back what a long line or a batch has made it grow by. To be called when idle.
+    /// Releases memory that a long line or a batch needed. Call this when idle.
     pub fn shrink(&mut self) {
         if self.is_empty() && self.buffer.len() > IDLE_BYTES {
             (self.start, self.scanned, self.end) = (0, 0, 0);
@@ -184,7 +185,7 @@ impl Staged {
         self.scanned = self.start;
     }
 
-    /// Cuts off what follows the last whole record, and returns its offset and its bytes.
+    /// Removes what follows the last whole record. Returns its offset and bytes.
     pub fn cut_partial(&mut self) -> Option<(u64, &[u8])> {
         let whole = self.framing.whole(self.bytes());
         let (from, to) = (self.start + whole, self.end);

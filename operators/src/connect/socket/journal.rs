@@ -1,4 +1,4 @@
-//! What a durable source keeps: whole records, logged before anyone looks at them.
+//! The durable log of a source: whole records, logged before they are processed.
 
 use super::framing::Framing;
 use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Bytes of records in one block of the log at most.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// When something was received: on the query's clock, and on the wall.
+/// The time of receipt on the query's clock and on the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ingest {
     /// Monotonic, in nanoseconds.
@@ -24,12 +24,12 @@ pub struct Journal {
     env: Arc<dyn Env>,
     folder: PathBuf,
     framing: Framing,
-    /// Open from the first step on.
+    /// Open after the first step.
     log: Option<CaptureLog>,
-    /// What an earlier run has logged and not committed.
+    /// Blocks that an earlier run logged and did not commit.
     pub(super) replay: Option<Replay>,
     next_connection: u32,
-    /// Whole lines that were received, in all of the log's life.
+    /// Number of whole lines received over the life of the log.
     pub(super) lines: u64,
 }
 
@@ -39,7 +39,7 @@ impl Journal {
         Self { env, folder, framing, log, replay, next_connection: 0, lines: 0 }
     }
 
-    /// Opens the log to go on at `position`. Says where it was torn, if it was.
+    /// Opens the log at a stream offset. Returns a description of the damage if its end was torn.
     pub(super) fn open(&mut self, position: u64) -> Result<Option<String>, EngineError> {
         let count = |payload: &[u8]| self.framing.count(payload);
         let (log, tail, replay) = CaptureLog::open(&*self.env, &self.folder, position, count)?;
@@ -48,7 +48,7 @@ impl Journal {
         Ok(tail.torn)
     }
 
-    /// Whether what is received now is logged: the log is open, and all of it has been read again.
+    /// Whether received bytes are logged now: the log is open and its replay is complete.
     pub(super) fn is_live(&self) -> bool {
         self.log.is_some() && self.replay.is_none()
     }
@@ -74,7 +74,7 @@ impl Journal {
         log.append(&head, payload)
     }
 
-    /// A connection has begun. Returns its number.
+    /// Logs the start of a connection. Returns its number.
     pub(super) fn opened(&mut self, position: u64, ingest: Ingest) -> Result<u32, EngineError> {
         let connection = self.next_connection;
         self.next_connection += 1;
@@ -82,7 +82,7 @@ impl Journal {
         Ok(connection)
     }
 
-    /// A connection has ended.
+    /// Logs the end of a connection.
     pub(super) fn closed(
         &mut self,
         connection: u32,
@@ -92,8 +92,8 @@ impl Journal {
         self.append((Kind::Close, connection), position, &[], ingest)
     }
 
-    /// Keeps whole records. `skipped` lines before them were received and not kept; they count as
-    /// kept towards their sender, which must not send them again. Returns how many lines that makes.
+    /// Logs whole records. `skipped` lines before them were received but rejected; they count as
+    /// kept, because their sender must not send them again. Returns the number of lines in total.
     pub(super) fn keep(
         &mut self,
         connection: u32,
@@ -124,7 +124,7 @@ impl Journal {
 
     /// Everything before this position is committed.
     pub(super) fn committed(&mut self, position: u64) {
-        // What is still being read again stays, committed or not.
+        // Blocks that are still being replayed are kept, committed or not.
         if let (Some(log), None) = (&mut self.log, &self.replay) {
             log.committed(position);
         }

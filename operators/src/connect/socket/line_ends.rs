@@ -1,9 +1,9 @@
-//! What ends a line that comes from a socket.
+//! Line framing: which bytes end a line of a socket.
 //!
-//! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source reads with Java's
-//! `BufferedReader`. A `\r` ends its line at once, even if it is the last byte that has come: if
-//! the next byte is a `\n`, that byte is dropped. With the option `lineSep '\n'` nothing but `\n`
-//! ends a line, for text in which a `\r` has another meaning.
+//! `\n`, `\r\n` and a lone `\r` end a line, as in Spark, whose source uses Java's `BufferedReader`.
+//! A `\r` ends its line at once, even as the last byte received; a `\n` that follows it is dropped.
+//! With the option `lineSep '\n'` only `\n` ends a line, for text in which `\r` means something
+//! else.
 
 /// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum LineEnds {
 }
 
 impl LineEnds {
-    /// Where the first line ends.
+    /// The offset at which the first line ends.
     #[inline]
     pub fn first(self, bytes: &[u8]) -> Option<usize> {
         match self {
@@ -24,7 +24,7 @@ impl LineEnds {
         }
     }
 
-    /// How many bytes end the line at `at`.
+    /// The number of bytes of the line end at `at`.
     #[inline]
     pub fn length(bytes: &[u8], at: usize) -> usize {
         1 + usize::from(bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n'))
@@ -38,8 +38,8 @@ impl LineEnds {
         }
     }
 
-    /// Makes lone CRs at the end of whole lines line feeds: what comes behind them may begin with a
-    /// line feed, which is an end of its own.
+    /// Replaces lone CRs that end whole lines by line feeds: the next bytes may start with a line
+    /// feed, which is a line end of its own.
     pub fn close(self, lines: &mut [u8]) {
         if self == Self::Any {
             let lone = lines.iter_mut().rev().take_while(|byte| **byte == b'\r');
@@ -47,7 +47,7 @@ impl LineEnds {
         }
     }
 
-    /// How many lines end in bytes that do not begin within a line end.
+    /// The number of lines that end in bytes that do not start within a line end.
     pub fn count(self, bytes: &[u8]) -> u64 {
         let (mut count, mut from) = (0, 0);
         while let Some(at) = self.first(&bytes[from..]) {

@@ -1,4 +1,4 @@
-//! What waits for clients, and how the parts of a source share it.
+//! Listening sockets, and how the parts of a source share one.
 
 use super::transport::Stream;
 use millstream_engine::mio::event::Source;
@@ -11,9 +11,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Clients that the kernel keeps until they are accepted.
+/// Number of clients that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4_096;
-/// Files that a process needs besides its clients.
+/// File descriptors that a process needs besides its clients.
 const OTHER_FILES: u64 = 64;
 
 /// A listening socket that does not block.
@@ -31,7 +31,7 @@ impl Listener {
     ) -> io::Result<std::net::TcpListener> {
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        // A listener that is started again does not wait for its old connections to be forgotten.
+        // A restarted listener does not wait for its old connections to time out.
         socket.set_reuse_address(true)?;
         if let Some(bytes) = receive_buffer {
             // Accepted connections inherit it.
@@ -43,7 +43,7 @@ impl Listener {
         Ok(socket.into())
     }
 
-    /// Takes the next client. Its name is for notices.
+    /// Accepts the next client. Its name is used in notices.
     pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
             Self::Tcp(listener) => {
@@ -81,11 +81,11 @@ impl Source for Listener {
     }
 }
 
-/// The file of a Unix socket, removed when the last that listens there is gone.
+/// The file of a Unix socket, removed when the last listener is gone.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: a file that another program has put there since is not ours.
+    /// Device and inode, to recognise a file that another program has put there since.
     identity: (u64, u64),
 }
 
@@ -99,14 +99,14 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // One that stays is found to be stale by the next start.
+            // A file that stays is recognised as stale by the next start.
             drop(std::fs::remove_file(&self.path));
         }
     }
 }
 
-/// Listens at a path. A socket file at which nobody listens any more, left by a process that was
-/// killed, is replaced; any other file is left alone.
+/// Listens at a path. A stale socket file of a killed process is replaced; any other file is left
+/// alone.
 pub(super) fn listen_at(
     path: &Path,
 ) -> io::Result<(std::os::unix::net::UnixListener, Arc<SocketFile>)> {
@@ -141,8 +141,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of open files to the hard one if `clients` need it. Returns how many
-/// clients fit, if not all do.
+/// Raises the soft limit of open files to the hard one if `clients` need it. Returns the number of
+/// clients that fit, if not all do.
 pub(super) fn make_room_for(clients: usize) -> Option<u64> {
     let wanted = clients as u64 + OTHER_FILES;
     let limit = open_files(wanted)?;
@@ -164,7 +164,7 @@ fn open_files(_wanted: u64) -> Option<u64> {
     None
 }
 
-/// Whether a client cannot be accepted now, though it can later.
+/// Whether a client cannot be accepted now but may be later.
 pub(super) fn is_out_of_files(error: &io::Error) -> bool {
     const ENOMEM: i32 = 12;
     const ENFILE: i32 = 23;
@@ -173,7 +173,7 @@ pub(super) fn is_out_of_files(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
 }
 
-/// Whether an error of accepting is one of the client, which left before, or of the way to it.
+/// Whether an error of accepting concerns only that client, such as one that has left already.
 pub(super) fn is_of_client(error: &io::Error) -> bool {
     const EPROTO: i32 = 71;
     let kinds = [
@@ -188,7 +188,7 @@ pub(super) fn is_of_client(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(EPROTO)
 }
 
-/// Who may take the next client.
+/// Which part accepts the next client.
 #[derive(Debug, Default)]
 struct Crowd {
     /// Open connections of each part.
@@ -197,8 +197,8 @@ struct Crowd {
     accepted: u64,
 }
 
-/// What the parts of a listening source know of each other. The part with the fewest clients takes
-/// the next one.
+/// What the parts of a listening source share. The part with the fewest clients accepts the next
+/// one.
 #[derive(Clone, Debug, Default)]
 pub struct Parts(Arc<Mutex<Crowd>>);
 
@@ -219,7 +219,7 @@ impl Parts {
         self.crowd().wakers[part] = Some(waker);
     }
 
-    /// Whether it is this part's turn to accept. If it is not, the part whose turn it is wakes up.
+    /// Whether this part should accept the next client. Otherwise the part that should is woken.
     pub(super) fn is_turn(&self, part: usize) -> bool {
         let crowd = self.crowd();
         let fewest = crowd.open.iter().copied().min().unwrap_or(0);
@@ -233,12 +233,12 @@ impl Parts {
         false
     }
 
-    /// Whether there are `most` clients.
+    /// Whether there are `most` clients already.
     pub(super) fn is_full(&self, most: usize) -> bool {
         self.crowd().open.iter().sum::<usize>() >= most
     }
 
-    /// Counts a client in, unless there are `most` already.
+    /// Counts a client, unless there are `most` already. Returns whether it was counted.
     pub(super) fn admit(&self, part: usize, most: usize) -> bool {
         let mut crowd = self.crowd();
         let admitted = crowd.open.iter().sum::<usize>() < most;
@@ -249,8 +249,8 @@ impl Parts {
         admitted
     }
 
-    /// Counts a client out. The other parts look: it may have been the last, or another's turn to
-    /// accept is over.
+    /// Uncounts a client and wakes the other parts: it may have been the last one, or another part
+    /// should accept now.
     pub(super) fn leave(&self, part: usize) {
         let mut crowd = self.crowd();
         crowd.open[part] -= 1;

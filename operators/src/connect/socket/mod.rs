@@ -1,4 +1,4 @@
-//! Sockets: lines in over TCP, Unix sockets and UDP, and lines out over TCP.
+//! Sockets: reads lines over TCP, Unix sockets and UDP, and writes lines over TCP.
 //!
 //! | module | what it has |
 //! |---|---|

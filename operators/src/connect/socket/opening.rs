@@ -1,4 +1,4 @@
-//! Makes a source from its options: binds, or makes the first attempt to connect.
+//! Creates a source from its options: binds, or makes the first attempt to connect.
 
 use super::datagrams;
 use super::dialer::Dialer;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Longest wait for the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same where it is tried again later.
+/// Time limit of the first attempt if it is retried later.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// A socket on which all parts of a source receive.
@@ -51,8 +51,8 @@ pub struct Shared {
 }
 
 impl SocketConfig {
-    /// Connects, or begins to listen, or listens where another part does. A durable source keeps its
-    /// log in `folder`.
+    /// Connects, listens, or shares the socket of another part. A durable source keeps its log in
+    /// `folder`.
     pub fn open(
         &self,
         env: Arc<dyn Env>,
@@ -215,7 +215,7 @@ impl SocketConfig {
         ingest: Ingest,
     ) -> Result<SocketSource, EngineError> {
         if let (Some(bytes), Stream::Tcp(tcp)) = (self.receive_buffer, &stream) {
-            // The kernel may give less; a smaller buffer holds the sender back sooner.
+            // The kernel may grant less; a smaller buffer blocks the sender earlier.
             drop(socket2::SockRef::from(tcp).set_recv_buffer_size(bytes));
         }
         let origin = Origin::Dial(Dialer::new(targets, at, true));

@@ -10,9 +10,9 @@ use millstream_engine::error::EngineError;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Clients that a listener serves at once, unless the option says otherwise.
+/// Default of `maxConnections`.
 const CLIENTS: u64 = 1_024;
-/// Bytes of lines under way on all connections together, unless the option says otherwise.
+/// Default of `maxUnfinishedBytes`.
 const UNFINISHED_BYTES: u64 = 64 << 20;
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -37,11 +37,11 @@ impl fmt::Display for Endpoint {
 /// What happens when the peer ends the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
-    /// The query stays up, idle, as Spark's does; a listener waits for the next client.
+    /// The query continues without input, as in Spark; a listener waits for other clients.
     Wait,
-    /// The source is exhausted; a listener is when it has served a client and none is open.
+    /// The source is exhausted; a listener once it has had a client and none is open.
     Stop,
-    /// Connect again, with back-off; a listener waits for the next client.
+    /// Reconnect with back-off; a listener waits for other clients.
     Reconnect,
 }
 
@@ -52,11 +52,11 @@ pub struct KeepAlive {
     pub after_ns: u64,
     /// Time between probes.
     pub interval_ns: u64,
-    /// Probes without an answer after which the peer is gone.
+    /// Number of unanswered probes after which the peer counts as gone.
     pub probes: u32,
 }
 
-/// The options, read.
+/// The parsed options.
 #[derive(Clone, Debug)]
 pub struct SocketConfig {
     pub(super) endpoint: Endpoint,
@@ -67,7 +67,7 @@ pub struct SocketConfig {
     pub(super) durable: bool,
     pub(super) acknowledge: bool,
     pub(super) ends: LineEnds,
-    /// A datagram is lines, not a record.
+    /// Whether a datagram contains lines instead of being a record.
     pub(super) datagram_lines: bool,
     pub(super) max_connections: usize,
     pub(super) max_unfinished: usize,
@@ -81,7 +81,7 @@ fn wrong(reason: impl fmt::Display, fix: &str) -> PlanError {
 }
 
 impl SocketConfig {
-    /// Reads the options: docs/src/reference.md lists them.
+    /// Parses the options, which docs/src/reference.md lists.
     pub fn read(options: &Options) -> PlanResult<Self> {
         let mut reader = OptionReader::new("source socket", options);
         let endpoint = endpoint(&mut reader)?;
@@ -127,7 +127,7 @@ impl SocketConfig {
         Ok(config)
     }
 
-    /// Refuses options that do not go together.
+    /// Returns an error for options that contradict each other.
     fn check(&self, reader: &OptionReader<'_>, parts: u64) -> PlanResult<()> {
         if matches!(self.endpoint, Endpoint::Udp { .. }) {
             self.check_udp(reader)?;
@@ -225,13 +225,13 @@ impl SocketConfig {
         }
     }
 
-    /// Whether an acknowledgement counts the lines of all senders: where there is one at a time,
-    /// which may come back.
+    /// Whether an acknowledgement counts the lines of all senders: there is one sender at a time,
+    /// which may return.
     pub(super) fn acknowledges_all(&self) -> bool {
         !self.listen || self.max_connections == 1
     }
 
-    /// Whether the peer may come back when it ends the stream.
+    /// Whether the peer may return after it ended the stream.
     pub(super) fn returns(&self) -> bool {
         self.listen || self.at_end == AtEnd::Reconnect
     }
@@ -274,8 +274,8 @@ fn endpoint(reader: &mut OptionReader<'_>) -> PlanResult<Endpoint> {
     })
 }
 
-/// The options `keepAlive`, `keepAliveInterval` and `keepAliveProbes`: a dead peer is noticed
-/// after a minute, unless they say otherwise.
+/// Reads `keepAlive`, `keepAliveInterval` and `keepAliveProbes`. By default a dead peer is noticed
+/// after a minute.
 fn keep_alive(reader: &mut OptionReader<'_>) -> PlanResult<Option<KeepAlive>> {
     let after_ns = match reader.get("keepAlive") {
         Some(off) if ["false", "off"].iter().any(|word| off.eq_ignore_ascii_case(word)) => None,

@@ -1,9 +1,10 @@
-//! One line a row to a TCP peer: connects out, or listens for one client at a time.
+//! The socket sink: writes one line per row to a TCP peer. It connects, or listens for one client
+//! at a time.
 //!
-//! A drain is one write. While the peer does not read, the buffer fills to its limit and the
-//! query is held back, up to its own sources. A peer that goes away ends the query when we
-//! connected to it; a client that goes away is waited for again when we listen, and what it had
-//! not read is lost with it (delivery is at least once only towards a peer that stays).
+//! A drain is one write. While the peer does not read, the buffer fills up, and the query is
+//! blocked up to its sources. If the sink has connected and the peer disconnects, the query fails.
+//! If it listens, it waits for the next client, and lines that the old one had not read are lost.
+//! Delivery is at least once only to a peer that stays connected.
 
 use super::super::file::line_options;
 use super::super::format::{LineFormat, LineOptions, LineWriter};
@@ -23,7 +24,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-/// Bytes that are held back for a slow peer before the query is.
+/// Bytes buffered for a slow peer before the query is blocked.
 const BUFFER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -62,7 +63,7 @@ impl SocketSinkConfig {
         EngineError::operator("SOCKET_SINK_FAILED", reason, fix)
     }
 
-    /// A writer for this schema, or why there is none.
+    /// Creates a line writer for this schema; an error if the format does not support it.
     pub fn writer(&self, schema: &Schema) -> PlanResult<LineWriter> {
         LineWriter::without(self.format, (*self.lines).clone(), schema, &[])
     }
@@ -148,7 +149,7 @@ impl SocketSink {
         let Some(listener) = &self.link.listener else { return Ok(()) };
         match listener.accept() {
             Ok((mut stream, _)) => {
-                // Without it a small line may wait for an acknowledgement.
+                // Without this a small line may wait for a TCP acknowledgement.
                 let _ = stream.set_nodelay(true);
                 if let Some(registry) = &self.registry {
                     registry
@@ -188,7 +189,7 @@ impl SocketSink {
         Ok(Settled::Clear)
     }
 
-    /// The next client must not begin in the middle of a line.
+    /// The next client must not start in the middle of a line.
     fn lose_client(&mut self) {
         self.link.stream = None;
         let begun = self.written > 0 && self.buffer.get(self.written - 1) != Some(&b'\n');

@@ -1,39 +1,40 @@
-//! The reader of a socket source: lines from a sender that we connect to, as Spark's source does,
-//! from the clients of a listener, or from datagrams.
+//! The socket source: reads lines from a sender that it connects to (as Spark's source does), from
+//! the clients of a listener, or from datagrams.
 //!
-//! *Clients.* A listener serves up to `maxConnections` clients at once on the worker of its tasklet.
-//! Those that have bytes have one read each in turn, of 64 KiB at most, so neither a fast nor a
-//! silent client holds up another. The lines of a client stay in order; those of different clients
-//! are in the order in which they became whole. A client beyond `maxConnections` is accepted and
-//! closed at once. A lone connection costs one system call a read; only a listener without bytes to
-//! read asks for more clients.
+//! *Clients.* A listener serves up to `maxConnections` clients on the worker of its tasklet.
+//! Readable clients take turns with one read of at most 64 KiB each, so neither a fast nor a silent
+//! client blocks another. The lines of a client stay in order; lines of different clients are in
+//! the order in which they became whole. A client beyond `maxConnections` is accepted and closed at
+//! once. A single connection costs one system call per read. A listener accepts more clients only
+//! when no client is readable.
 //!
-//! *Parts.* With `numPartitions` a listener is served by that many sources, which may run on several
-//! workers: the one with the fewest clients takes the next.
+//! *Parts.* With `numPartitions` a listener is served by that many sources, possibly on several
+//! workers. The one with the fewest clients accepts the next.
 //!
-//! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` with LF alone (see
-//! [`line_ends`](super::line_ends)). A CR that is the last byte read ends its line at once; an LF that
-//! the next read begins with is dropped. A line longer than `maxLineLength` or with broken UTF-8 is
-//! counted and set aside ([`BadRecords`]); the rest of its client's lines are not touched. A last line
-//! without an end is a line when the stream ends, unless the peer may come back (`atEnd` is
-//! `reconnect`, or we listen): then it is set aside.
+//! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
+//! [`line_ends`](super::line_ends)). A CR that is the last byte read ends its line at once; an LF
+//! at the start of the next read is then dropped. A line that is longer than `maxLineLength` or not
+//! UTF-8 is counted and rejected ([`BadRecords`]); the other lines of its client are not affected.
+//! A last line without an end is a line when the stream ends. If the peer may return (`atEnd` is
+//! `reconnect`, or the source listens) it is rejected instead.
 //!
-//! *Memory.* A connection holds the line under way, and nothing between lines. All of them
-//! together hold `maxUnfinishedBytes`; beyond that the longest line under way is set aside.
+//! *Memory.* A connection buffers its unfinished line, and nothing between lines. All of them
+//! together hold at most `maxUnfinishedBytes`; beyond that the longest unfinished line is rejected.
 //!
 //! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
-//! commit and a crash is lost, as in Spark. With it, whole lines are written to a [journal](super::journal)
-//! before they are processed, and a restart reads them again from there. What lay unread in the
-//! kernel's socket when the process was killed is in no log, nor is the line under way; with
-//! `acknowledge` the peer is told, as a decimal number on a line of its own, how many whole lines are
-//! kept: on connecting, and after each read. Where there is one sender at a time, the number counts
-//! the lines of the log's whole life, and a sender that begins there when the connection comes back
-//! loses no line and doubles none. Where there are many, it counts the lines of the connection.
+//! commit and a crash is lost, as in Spark. With it, whole lines are written to a
+//! [journal](super::journal) before they are processed, and a restart reads them again. Bytes that
+//! were in the kernel's socket buffer when the process died are not logged, nor is the unfinished
+//! line. With `acknowledge` the source sends the peer the number of whole lines that it has kept,
+//! as a decimal number on a line of its own, on connecting and after each read. With one sender at
+//! a time the number counts the lines over the life of the log. A sender that continues at that
+//! line after a reconnect loses no line and repeats none. With many senders it counts the lines of
+//! the connection.
 //!
-//! *Backpressure.* While the chain is not ready nothing is read, and TCP does the rest.
+//! *Backpressure.* Nothing is read while the chain is not ready, and TCP slows the sender down.
 //!
-//! *Threads.* The worker of the source's tasklet; names are resolved and the first attempt to connect
-//! is made on the thread that starts the query.
+//! *Threads.* The worker of the source's tasklet. Names are resolved, and the first attempt to
+//! connect is made, on the thread that starts the query.
 
 use super::super::bad_records::BadRecords;
 use super::connection::{CUT_OFF, Reading, TOO_LONG};
@@ -56,18 +57,18 @@ use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that micro-batch mode reads for one batch at most, and turns that it takes for them.
+/// Maximum number of bytes, and of reads, for one micro-batch.
 const STAGE_BYTES: usize = 64 * 1024 * 1024;
 const STAGE_TURNS: usize = 1 << 18;
 
-/// Counters that a progress report reads.
+/// Counters of a source for progress reports.
 #[derive(Clone, Debug, Default)]
 pub struct SourceCounters {
     /// Records emitted.
     pub records: Arc<AtomicU64>,
-    /// Records set aside.
+    /// Bad records.
     pub bad: BadRecords,
-    /// Paths passed over: neither files nor folders, or links that lead nowhere.
+    /// Number of skipped paths: neither files nor folders, or broken links.
     pub passed_over: Arc<AtomicU64>,
     /// Of a socket source: its connections.
     pub connections: Option<Arc<ConnectionCounts>>,
@@ -80,16 +81,16 @@ impl SourceCounters {
     }
 }
 
-/// When line 0, 1, 2 … was meant to be sent, on the query's clock in nanoseconds.
+/// The intended send time of line 0, 1, 2 …, on the query's clock in nanoseconds.
 pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
 /// Where connections come from.
 pub(super) enum Origin {
-    /// We connect.
+    /// The source connects to a sender.
     Dial(Dialer),
-    /// Clients connect.
+    /// Clients connect to the source.
     Listen(Listening),
-    /// There are none.
+    /// There are no connections: datagrams.
     Datagrams(UdpSocket),
     /// Nothing will come any more.
     Ended,
@@ -100,9 +101,9 @@ pub(super) struct Listening {
     pub listener: Listener,
     pub parts: Parts,
     pub part: usize,
-    /// A client may wait to be accepted.
+    /// Whether a client may be waiting to be accepted.
     pub waits: bool,
-    /// Not before this time, for the process is out of files.
+    /// Accept no client before this time, because the process is out of file descriptors.
     pub not_before_ns: u64,
 }
 
@@ -118,16 +119,16 @@ pub struct SocketSource {
     pub(super) registry: Option<Registry>,
     pub(super) token: Token,
     pub(super) bound: Option<u64>,
-    /// Nothing was read since the checkpoint was taken up.
+    /// Whether nothing was read since the restart from a checkpoint.
     pub(super) resumed: bool,
     pub(super) planned_once: bool,
     pub(super) ingest: Ingest,
-    /// Reads since the source last looked for other clients and connections.
+    /// Reads since the source last polled for other clients and connections.
     pub(super) reads: u32,
-    /// Bytes read in this run, of lines and of what was set aside.
+    /// Bytes read in this run, including rejected lines.
     pub(super) bytes_read: u64,
     pub(super) next_idle_check_ns: u64,
-    /// What was to be told before anyone listened.
+    /// A notice from before a listener for notices was set.
     pub(super) unsaid: Option<String>,
     pub(super) told_clients: u32,
     pub(super) told_out_of_files: bool,
@@ -185,7 +186,7 @@ impl SocketSource {
         &self.counts
     }
 
-    /// Calls this with a line of text when a peer comes, or ends its stream.
+    /// Sets a callback for notices, such as a peer that connects or disconnects.
     pub fn on_notice(&mut self, notice: fn(&str)) {
         self.notice = notice;
         if let Some(text) = self.unsaid.take() {
@@ -197,7 +198,7 @@ impl SocketSource {
         self.unsaid = Some(text);
     }
 
-    /// Counts latency from these times.
+    /// Measures latency from these times.
     pub fn intended_times(&mut self, times: IntendedTimes) {
         self.intended = Some(times);
     }
@@ -243,7 +244,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// The log has been read to its end; connections that were made before go on.
+    /// Ends the replay of the log; connections that were made before are read now.
     fn end_replay(&mut self, cx: &StepCx<'_>) -> Result<(), EngineError> {
         self.drop_partial();
         self.ingest.us = cx.env.wall_us();
@@ -253,7 +254,7 @@ impl SocketSource {
             connection.number = journal.opened(position, self.ingest)?;
             self.acknowledge(0);
         } else {
-            // A later replay must drop here what this one has dropped.
+            // A later replay must drop the same bytes here.
             journal.closed(0, position, self.ingest)?;
         }
         Ok(())
@@ -334,7 +335,7 @@ impl SocketSource {
         down.push(Row(&self.row), ingest_ns)
     }
 
-    /// An epoch of an earlier run ends behind what there is: its bytes died with that run.
+    /// An epoch of an earlier run ends after the available bytes: the rest was lost with that run.
     fn lose_up_to(&mut self, end: u64) {
         (self.notice)(&format!(
             "socket source: {} bytes that were received before the restart are lost; option durable \
@@ -428,7 +429,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             self.read_log(cx)?;
             return Ok(Polled::Some);
         }
-        // A read without a complete line is progress too: there may be more in the socket.
+        // A read without a complete line is progress too, because there may be more bytes in the
+        // socket.
         let mut turns = 0;
         while self.turn(cx)? == Turn::Progress {
             turns += 1;
@@ -468,7 +470,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         let until = self.bytes_read + STAGE_BYTES as u64;
         let mut turns = 0;
         let is_limited = loop {
-            // Bytes that are set aside, and clients that come and go, end a batch too.
+            // Rejected bytes, and clients that connect and disconnect, end a batch too.
             let is_enough = self.bytes_read >= until || turns >= STAGE_TURNS;
             if is_enough || self.staged.len() >= STAGE_BYTES {
                 break true;

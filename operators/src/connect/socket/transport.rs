@@ -1,4 +1,4 @@
-//! Streams and where they lead: TCP or a Unix socket, with one face.
+//! Streams and addresses of TCP and Unix sockets behind one interface.
 
 use super::options::KeepAlive;
 use millstream_engine::mio::event::Source;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A stream that does not block.
+/// A non-blocking stream.
 pub enum Stream {
     /// Over TCP.
     Tcp(TcpStream),
@@ -34,7 +34,7 @@ impl Stream {
         }
     }
 
-    /// Whether a connection under way is there: `None` while it is still under way.
+    /// Whether a connection attempt has succeeded; `None` while it is still in progress.
     pub(super) fn connected(&self) -> io::Result<Option<()>> {
         let Self::Tcp(stream) = self else { return Ok(Some(())) };
         if let Some(error) = stream.take_error()? {
@@ -49,7 +49,7 @@ impl Stream {
         }
     }
 
-    /// Lets the kernel probe a silent peer, so that one that is gone ends the stream.
+    /// Enables TCP keep-alive, so that the stream of a dead peer ends.
     pub(super) fn keep_alive(&self, keep_alive: &KeepAlive) -> io::Result<()> {
         let Self::Tcp(stream) = self else { return Ok(()) };
         let timings = socket2::TcpKeepalive::new()
@@ -93,7 +93,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Begins to connect, without waiting.
+    /// Starts to connect without blocking.
     pub(super) fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(address) => TcpStream::connect(*address).map(Stream::Tcp),
@@ -101,7 +101,7 @@ impl Target {
         }
     }
 
-    /// Connects, and waits for it so long.
+    /// Connects, blocking for at most `timeout`.
     pub(super) fn connect_within(&self, timeout: Duration) -> io::Result<Stream> {
         let Self::Tcp(address) = self else { return self.connect() };
         let stream = std::net::TcpStream::connect_timeout(address, timeout)?;

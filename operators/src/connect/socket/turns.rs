@@ -1,5 +1,5 @@
-//! The turns of a source: it accepts a client, reads once from one connection, or moves towards being
-//! able to. Each turn is bounded, and the connections that have bytes take turns.
+//! The read loop of a socket source. A turn accepts a client, reads once from one connection, or
+//! advances an attempt to connect. Each turn is bounded, and readable connections take turns.
 
 use super::connection::Connection;
 use super::counts::Ending;
@@ -13,25 +13,26 @@ use millstream_engine::error::EngineError;
 use millstream_engine::tasklet::StepCx;
 use std::io::ErrorKind;
 
-/// Bytes of one read of one of several connections, or of one whose bytes are logged.
+/// Maximum number of bytes of a read if there are several connections or bytes are logged.
 const TURN_BYTES: usize = 64 * 1024;
-/// Bytes of one read of a lone connection.
+/// Maximum number of bytes of a read of a single connection.
 const READ_BYTES: usize = 128 * 1024;
-/// Reads after which a busy source looks for other clients and connections.
+/// Number of reads after which a busy source polls for other clients and connections.
 const LOOK_EVERY: u32 = 64;
-/// Clients that are accepted at once, before connections are read again.
+/// Number of clients that are accepted before connections are read again.
 const ACCEPTED_AT_ONCE: usize = 128;
-/// Wait before the next attempt to accept when the process has no file left for it.
+/// Delay before the next attempt to accept when the process is out of file descriptors, in
+/// nanoseconds.
 const OUT_OF_FILES_NS: u64 = 100_000_000;
 /// Checks for silent connections in one `idleTimeout`.
 const IDLE_CHECKS: u64 = 16;
-/// Clients of which notices tell; the others are only counted.
+/// Number of clients that are reported in notices; later ones are only counted.
 const TOLD_CLIENTS: u32 = 10;
 
-/// What a turn came to.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Bytes, a client or an end.
+    /// There were bytes, a client or an end.
     Progress,
     Nothing,
 }
@@ -39,7 +40,7 @@ pub(super) enum Turn {
 impl SocketSource {
     // ---- connections ----
 
-    /// Takes a connection up. `stream` is registered with the worker if we have made it.
+    /// Adds a connection. `stream` is registered with the worker if the source has connected.
     pub(super) fn opened(&mut self, stream: Stream, ingest: Ingest) -> Result<(), EngineError> {
         if let Some(keep_alive) = &self.config.keep_alive {
             // Without it a dead peer is noticed later.
@@ -58,7 +59,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// Tells a peer how many of its lines are kept.
+    /// Sends a peer the number of its lines that are kept.
     pub(super) fn acknowledge(&mut self, slot: usize) {
         let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else {
             return;
@@ -73,7 +74,7 @@ impl SocketSource {
         }
     }
 
-    /// A connection is over.
+    /// Handles the end of a connection.
     fn ended(&mut self, slot: usize, how: Ending, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
@@ -122,7 +123,7 @@ impl SocketSource {
         Ok(())
     }
 
-    /// A listener that stops at the end does so when its clients have left.
+    /// A listener with `atEnd 'stop'` ends when its clients have left.
     fn stop_if_all_left(&mut self) {
         if let Origin::Listen(listening) = &self.origin
             && self.config.at_end == AtEnd::Stop
@@ -132,7 +133,7 @@ impl SocketSource {
         }
     }
 
-    /// Looks for clients, and for connections that have bytes.
+    /// Polls for clients and readable connections.
     pub(super) fn look(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
         self.reads = 0;
         let (mut any, waits) = self.connections.look()?;
@@ -147,7 +148,7 @@ impl SocketSource {
         Ok(if any { Turn::Progress } else { Turn::Nothing })
     }
 
-    /// Accepts the clients that wait. Returns whether any did.
+    /// Accepts the waiting clients. Returns whether there were any.
     fn accept(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let mut any = false;
         for _ in 0..ACCEPTED_AT_ONCE {
@@ -212,7 +213,7 @@ impl SocketSource {
         }
     }
 
-    /// A client beyond the limit, whose stream is dropped and so closed.
+    /// Refuses a client beyond the limit: its stream is dropped and thereby closed.
     fn refuse(&mut self, peer: &str) {
         if self.counts.totals().refused == 0 {
             (self.notice)(&format!(
@@ -224,7 +225,7 @@ impl SocketSource {
         self.counts.refused();
     }
 
-    /// Closes connections that were silent for longer than `idleTimeout`. Returns whether any was.
+    /// Closes connections that exceeded `idleTimeout`. Returns whether there were any.
     fn close_silent(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let Some(timeout_ns) = self.config.idle_timeout_ns else { return Ok(false) };
         if self.connections.len() == 0 {
@@ -248,7 +249,7 @@ impl SocketSource {
 
     // ---- reading ----
 
-    /// Reads once, or moves towards being able to.
+    /// Reads once, or does what is needed before a read.
     pub(super) fn turn(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
         match &mut self.origin {
             Origin::Dial(_) => {
@@ -291,7 +292,7 @@ impl SocketSource {
         Ok(looked)
     }
 
-    /// Moves towards a connection to the sender. Returns whether there is one.
+    /// Advances the connection attempt. Returns whether there is a connection.
     fn dial(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let Origin::Dial(dialer) = &mut self.origin else { return Ok(false) };
         let worker = self.registry.as_ref().map(|registry| (registry, self.token));
@@ -313,7 +314,8 @@ impl SocketSource {
         let outcome = connection.read(&mut self.staged, most, &mut self.reading);
         match outcome {
             Ok(Some(received)) => {
-                // A read that was not full has emptied the socket, unless its end is behind it.
+                // A read that did not fill its buffer has emptied the socket, unless the end of the
+                // stream follows.
                 let more = received.bytes == most || connection.read_closed;
                 self.ingest.ns = cx.env.now_ns();
                 if self.config.include_timestamp || self.journal.is_some() {
@@ -348,15 +350,15 @@ impl SocketSource {
         }
     }
 
-    /// Logs the last `staged` bytes, which a connection has brought, and counts them and `skipped`
-    /// others as kept. Returns how many lines that makes.
+    /// Logs the last `staged` bytes, which a connection has received, and counts their lines and
+    /// `skipped` rejected ones as kept. Returns the number of lines.
     fn keep(&mut self, number: u32, staged: usize, skipped: u64) -> Result<u64, EngineError> {
         let Some(journal) = &mut self.journal else { return Ok(0) };
         let position = self.staged.end_position() - staged as u64;
         journal.keep(number, skipped, position, self.staged.last(staged), self.ingest)
     }
 
-    /// Sets the longest line under way aside while all of them together are too much.
+    /// Rejects the longest unfinished line while all of them together are too long.
     fn limit_unfinished(&mut self) {
         while self.reading.unfinished > self.config.max_unfinished {
             let Some(connection) = self.connections.longest() else { return };

@@ -1,13 +1,13 @@
-//! The end of a query, as its outputs see it, and outputs that nobody reads.
+//! The end of a query as its outputs see it, and outputs that are not read.
 //!
-//! *A full output* holds its query back, which is what backpressure is for. Two things must not wait
-//! for a reader who may never come. A query that is stopped puts what does not fit into the ring into
-//! a list behind it, where the reader finds it afterwards: this is at most what the records make that
-//! were already on their way, since sources give nothing more. And a caller that waits for the query
-//! gives up with `OUTPUT_NOT_READ` when an output has been full and unread for a while, unless
-//! another thread has waited for its results before: such a reader is merely slow.
+//! *A full output* holds its query back; that is backpressure. Two callers must not wait for a
+//! reader that may never come. A query that is stopped puts results that do not fit into the ring
+//! into an overflow list, where the reader finds them later. The list is bounded by the records in
+//! flight, because sources emit nothing more. And a caller that waits for the query gets
+//! `OUTPUT_NOT_READ` when an output has been full and unread for a while. If another thread has
+//! waited for its results before, the reader is merely slow and there is no error.
 //!
-//! *Threads.* Any; nothing here is touched for a record.
+//! *Threads.* Any. Nothing here is on the path of a record.
 
 use millstream_engine::error::EngineError;
 use millstream_engine::wake::Waker;
@@ -15,17 +15,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-/// What an output and its sink share but for the results.
+/// State shared by an output and its sink, except the results.
 pub(super) struct Outlet {
-    /// Whoever waits for results.
+    /// Wakes the thread or task that waits for results.
     pub reader: Waker,
-    /// The worker of the sink, once it runs.
+    /// The sink's worker, once it runs.
     pub sink: OnceLock<Waker>,
-    /// The sink is not to wait for the reader any more.
+    /// Whether the sink must not wait for the reader any more.
     released: AtomicBool,
-    /// The sink waits for the reader.
+    /// Whether the sink is waiting for the reader.
     blocked: AtomicBool,
-    /// How often the sink has got room when it waited.
+    /// How often the sink got room after waiting.
     unblocked: AtomicU64,
 }
 
@@ -40,10 +40,10 @@ impl Outlet {
         }
     }
 
-    /// Wakes the sink if it sleeps. Call after what it is to see.
+    /// Wakes the sink if it sleeps. Call this after storing what the sink must see.
     pub fn wake_sink(&self) {
-        // ORDERING: a sink that is attached only after this look fences before it sleeps, and so
-        // sees what was stored before this.
+        // ORDERING: a sink that is attached after this check fences before it sleeps, and so sees
+        // what was stored before.
         fence(Ordering::SeqCst);
         if let Some(worker) = self.sink.get() {
             worker.wake();
@@ -57,21 +57,21 @@ impl Outlet {
     }
 
     pub fn is_released(&self) -> bool {
-        // ORDERING: relaxed: a worker fences between its look before it sleeps and the sleep.
+        // ORDERING: relaxed: a worker fences between its check before sleeping and the sleep.
         self.released.load(Ordering::Relaxed)
     }
 
-    /// Says whether the sink waits.
+    /// Records whether the sink is waiting.
     pub fn set_blocked(&self, blocked: bool) {
-        // ORDERING: relaxed: looked at from time to time, and nothing else depends on it.
+        // ORDERING: relaxed: read from time to time, and nothing else depends on it.
         if !blocked {
             self.unblocked.fetch_add(1, Ordering::Relaxed);
         }
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// While the sink waits and no other thread than this one is known to read: how often it has got
-    /// room before.
+    /// If the sink is waiting and no other thread is known to read: how often the sink got room
+    /// before.
     fn stuck(&self) -> Option<u64> {
         let waiter = self.reader.last_waiter();
         let unread = waiter.is_none_or(|thread| thread == std::thread::current().id());
@@ -81,7 +81,7 @@ impl Outlet {
     }
 }
 
-/// How a query ended, once it has, and its outputs.
+/// The outcome of a query, once it has ended, and its outputs.
 #[derive(Default)]
 pub(in crate::stream) struct Ending {
     outcome: OnceLock<Result<(), EngineError>>,
@@ -100,7 +100,7 @@ impl Ending {
         self.outcome.get()
     }
 
-    /// From now on no sink waits for a reader.
+    /// No sink waits for a reader from now on.
     pub fn release_outputs(&self) {
         self.outlets().iter().for_each(|outlet| outlet.release());
     }
@@ -116,7 +116,8 @@ impl Ending {
     }
 }
 
-/// Tells the outputs of a flow how its query ended; dropped without that, that there is no query.
+/// Reports the outcome to the outputs of a flow. If it is dropped without that, it reports that
+/// there is no query.
 #[derive(Default)]
 pub(in crate::stream) struct EndsOutputs(pub Arc<Ending>);
 
@@ -132,11 +133,11 @@ impl Drop for EndsOutputs {
     }
 }
 
-/// Watches for outputs that hold a query back while somebody waits for the query.
+/// Detects outputs that hold a query back while a caller waits for the query.
 pub(in crate::stream) struct Unread<'a> {
     ending: &'a Ending,
     timeout: Duration,
-    /// Of each output: since when it has been stuck without a change.
+    /// For each output, since when it has been stuck at the same count.
     stuck: Vec<Option<(u64, Instant)>>,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Unread<'a> {
         Self { ending, timeout, stuck: Vec::new() }
     }
 
-    /// Why to give the wait up, if an output has not been read for long.
+    /// The error for the waiting caller, if an output has not been read for long.
     pub fn reason(&mut self) -> Option<EngineError> {
         let (now, outlets) = (Instant::now(), self.ending.outlets());
         self.stuck.resize(outlets.len(), None);

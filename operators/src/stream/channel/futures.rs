@@ -1,8 +1,8 @@
 //! Inputs and outputs for async services: [`futures::Sink`](futures_sink::Sink) and
 //! [`futures::Stream`](futures_core::Stream).
 //!
-//! Nothing runs in between: a task that must wait leaves its waker where a thread would sleep, and
-//! the query's worker wakes it. Any executor will do.
+//! No helper runs in between: a task that must wait registers its waker, and the query's worker
+//! wakes it. Any executor works.
 
 use super::input::{Input, PushError};
 use super::output::{Output, RecvError};
@@ -17,9 +17,9 @@ use std::task::{Context, Poll};
 /// A clone is one more producer, as a clone of the input is. Closing or dropping the sink drops its
 /// input. Its errors: `CHANNEL_CLOSED` when the query has ended.
 pub struct InputSink<T> {
-    /// `None` when it is closed.
+    /// `None` if it is closed.
     input: Option<Input<T>>,
-    /// A record that was taken when other inputs had filled the channel meanwhile.
+    /// A record that was accepted although other inputs had filled the channel meanwhile.
     waiting: Option<T>,
 }
 
@@ -42,12 +42,12 @@ impl<T: Send> Input<T> {
 }
 
 impl<T: Send> InputSink<T> {
-    /// The input; `None` if the sink was closed.
+    /// The input; `None` if the sink is closed.
     pub fn input(&self) -> Option<&Input<T>> {
         self.input.as_ref()
     }
 
-    /// Pushes the record that waits, if one does.
+    /// Pushes the waiting record, if there is one.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
         let Some(value) = self.waiting.take() else { return Poll::Ready(Ok(())) };
         let Some(input) = &mut self.input else { return Poll::Ready(Err(closed())) };
@@ -67,7 +67,7 @@ fn closed() -> EngineError {
 }
 
 impl<T: Send> Clone for InputSink<T> {
-    /// One more producer; what waits in this one stays here.
+    /// Creates another producer. A waiting record stays in this one.
     fn clone(&self) -> Self {
         Self { input: self.input.clone(), waiting: None }
     }
@@ -91,7 +91,7 @@ impl<T: Send> Sink<T> for InputSink<T> {
         match input.try_push(item) {
             Ok(()) => Ok(()),
             Err(PushError::Full(item)) => {
-                // One record at most: the sink is not ready again before it has gone.
+                // At most one record waits: the sink is not ready again before it was pushed.
                 this.waiting = Some(item);
                 Ok(())
             }
@@ -126,13 +126,13 @@ impl<T: Send> OutputStream<T> {
         self.output
     }
 
-    /// A result, or the end; `None` when there is neither yet.
+    /// A result or the end; `None` if there is neither yet.
     fn next_now(&mut self) -> Option<Option<Result<T, EngineError>>> {
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));
         }
         let end = self.output.end()?;
-        // The last results may have come in between.
+        // The last results may have arrived in between.
         if let Some(value) = self.output.try_recv() {
             return Some(Some(Ok(value)));
         }

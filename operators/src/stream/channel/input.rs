@@ -1,4 +1,4 @@
-//! The pushing end of a channel.
+//! The pushing side of a channel.
 
 use super::CAPACITY;
 use super::waiting::{Waiting, sleep, this_thread};
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A record and the time at which it came in.
+/// A record and its ingest time, in nanoseconds.
 pub(super) type Stamped<T> = (T, u64);
 
-/// Why a record was not taken; it is given back.
+/// Why a record was not accepted; it contains the record.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError<T> {
-    /// The query is behind: try again, or slow down.
+    /// The channel is full: try again later, or slow down.
     #[error("CHANNEL_FULL: the query is behind by a whole channel; try again later")]
     Full(T),
     /// The query has ended.
@@ -44,21 +44,21 @@ impl<T> From<PushError<T>> for EngineError {
     }
 }
 
-/// What the inputs of a channel and its source share.
+/// State shared by the inputs of a channel and its source.
 pub(super) struct Shared<T> {
-    /// Set when the query starts: its clock and the worker to wake.
+    /// Set when the query starts: its clock, and the worker to wake.
     pub start: OnceLock<(Arc<dyn Env>, Waker)>,
-    /// The source is gone.
+    /// Whether the source is gone.
     pub closed: AtomicBool,
-    /// Inputs that have not been dropped.
+    /// Number of inputs that are not dropped.
     pub inputs: AtomicUsize,
     /// The number of the next clone.
     next_input: AtomicU64,
     pub committed: AtomicU64,
     pub waiting: Waiting,
-    /// The queue that the clones push into, from the first clone on.
+    /// The queue of cloned inputs, created with the first clone.
     queue: OnceLock<mpsc::Producer<Stamped<T>>>,
-    /// Its other half, until the source takes it.
+    /// The other half of the queue, until the source takes it.
     pub arrived: AtomicBool,
     pub consumer: Mutex<Option<mpsc::Consumer<Stamped<T>>>>,
 }
@@ -91,17 +91,18 @@ impl<T: Send> Shared<T> {
 }
 
 enum Lane<T> {
-    /// The first input's.
+    /// The lane of the first input.
     Ring(ring::Producer<Stamped<T>>),
-    /// That of all others.
+    /// The shared lane of all other inputs.
     Queue(mpsc::Producer<Stamped<T>>),
 }
 
-/// The pushing end of a channel source. The stream ends when all inputs of the channel are dropped.
+/// The pushing side of a channel source. The stream ends when all inputs of the channel are
+/// dropped.
 ///
-/// A clone is one more producer, for another thread or task. The records of each input stay in
-/// their order; those of different inputs come in any order. Records of clones cost a little more
-/// than those of the first input, which has a queue of its own.
+/// A clone is another producer, for another thread or task. The records of one input keep their
+/// order; records of different inputs are interleaved in any order. The first input has a ring of
+/// its own and is slightly faster than its clones.
 pub struct Input<T> {
     lane: Lane<T>,
     number: u64,
@@ -113,7 +114,7 @@ impl<T: Send> Input<T> {
         Self { lane: Lane::Ring(ring), number: 0, shared }
     }
 
-    /// Pushes a record, stamped with the present time. Does not block.
+    /// Pushes a record, stamped with the current time. Does not block.
     #[inline]
     pub fn try_push(&mut self, value: T) -> Result<(), PushError<T>> {
         let now_ns = self.shared.start.get().map_or(0, |(env, _)| env.now_ns());
@@ -142,10 +143,10 @@ impl<T: Send> Input<T> {
         Ok(())
     }
 
-    /// Pushes a record; while the channel is full it spins for a moment and then sleeps. An error
-    /// says that the query has ended.
+    /// Pushes a record. While the channel is full it spins briefly and then sleeps. An error means
+    /// that the query has ended.
     ///
-    /// It waits for ever if the query waits for results to be read that only this thread reads: use
+    /// It waits forever if the query itself waits for results that only this thread reads: use
     /// [`try_push`](Self::try_push) or [`push_timeout`](Self::push_timeout) there.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), PushError<T>> {
@@ -155,8 +156,8 @@ impl<T: Send> Input<T> {
         }
     }
 
-    /// Pushes a record, and waits for at most `timeout` while the channel is full: then it gives the
-    /// record back ([`PushError::Full`]).
+    /// Pushes a record, waiting for at most `timeout` while the channel is full. After that it
+    /// returns the record ([`PushError::Full`]).
     #[inline]
     pub fn push_timeout(&mut self, value: T, timeout: Duration) -> Result<(), PushError<T>> {
         match self.try_push(value) {
@@ -189,7 +190,7 @@ impl<T: Send> Input<T> {
         self.try_push(value)
     }
 
-    /// Pushes a record, or leaves a waker that is woken once when there may be room.
+    /// Pushes a record, or registers a waker that is woken once when there may be room.
     pub(super) fn push_or_register(
         &mut self,
         value: T,
@@ -203,21 +204,22 @@ impl<T: Send> Input<T> {
         pushed
     }
 
-    /// Records of this channel, of all its inputs, that are in a committed epoch, those of earlier
-    /// runs of the flow with the same checkpoint too. After a restart, push again what follows them:
-    /// with one input these are the records behind the first `committed()`.
+    /// The number of records of this channel, from all its inputs, that are in a committed epoch.
+    /// Records of earlier runs with the same checkpoint count too. After a restart, push again what
+    /// follows them: with one input, everything after the first `committed()` records.
     pub fn committed(&self) -> u64 {
         // ORDERING: pairs with the release store of the source.
         self.shared.committed.load(Ordering::Acquire)
     }
 
-    /// Whether the query has ended, so that nothing can be pushed any more.
+    /// Whether the query has ended, so that records are no longer accepted.
     pub fn is_closed(&self) -> bool {
         // ORDERING: relaxed: see `try_push_at`.
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    /// The query's clock, for [`try_push_at`](Self::try_push_at); 0 before the start.
+    /// The query's clock, in nanoseconds, for [`try_push_at`](Self::try_push_at); 0 before the
+    /// start.
     pub fn now_ns(&self) -> u64 {
         self.shared.start.get().map_or(0, |(env, _)| env.now_ns())
     }

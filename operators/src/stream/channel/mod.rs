@@ -1,17 +1,19 @@
-//! The embedding edge: a service pushes records into a query and gets results back, in process.
+//! Channels for embedding: a service pushes records into a query and receives results, in the same
+//! process.
 //!
-//! *Inputs.* The first [`Input`] of a channel has a ring of its own. Its clones share a queue of
-//! many producers, which the first of them makes; a channel with one input does not pay for it. The
-//! source takes from both in turn.
+//! *Inputs.* The first [`Input`] of a channel has a ring of its own. Its clones share a
+//! multi-producer queue, which the first clone creates, so a channel with one input does not pay
+//! for it. The source takes from both in turn.
 //!
-//! *Outputs.* A ring from the sink to the [`Output`]. When it is full the sink waits, and with it
-//! the query. A query that is stopped waits for no reader: what does not fit into the ring goes to
-//! a list behind it ([`ending`]).
+//! *Outputs.* A ring leads from the sink to the [`Output`]. When it is full the sink waits, and the
+//! query with it. A query that is stopped waits for no reader: results that do not fit into the
+//! ring go to an overflow list ([`ending`]).
 //!
-//! *Waiting.* Whoever waits for room or for results spins for a moment and then sleeps, or leaves
-//! the waker of its task. The fast paths only look at a flag.
+//! *Waiting.* A thread that waits for room or results spins briefly and then sleeps; a task
+//! registers its waker. The fast paths only check a flag.
 //!
-//! *Limits.* Not replayable: what was pushed but not committed when the process dies is gone.
+//! *Limits.* Not replayable: records that were pushed but not committed when the process dies are
+//! lost.
 
 mod ending;
 #[cfg(feature = "futures")]
@@ -31,5 +33,5 @@ pub use sink::ChannelSink;
 pub(super) use sink::{OutputParts, output};
 pub(super) use source::{ChannelSource, Receiver, channel};
 
-/// Records that a channel holds, and results that an output holds.
+/// Capacity of a channel in records, and of an output in results.
 const CAPACITY: usize = 4096;

@@ -1,4 +1,4 @@
-//! The receiving end of a channel sink.
+//! The receiving side of an output.
 
 use super::ending::{Ending, Outlet};
 use super::sink::Behind;
@@ -8,13 +8,13 @@ use millstream_engine::ring::Consumer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Why there is no result, and never will be.
+/// Why there is no result and never will be one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecvError {
     /// The query has ended, and all its results have been read; or the flow was never started.
     #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
     Ended,
-    /// The query has failed. The results that it gave before have been read.
+    /// The query has failed. All results from before the failure have been read.
     #[error("{0}")]
     Failed(Box<EngineError>),
 }
@@ -22,13 +22,13 @@ pub enum RecvError {
 /// Why there is no result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecvTimeoutError {
-    /// None has come in this time. There may be some later.
+    /// No result arrived within the time-out. There may be one later.
     #[error("OUTPUT_TIMED_OUT: no result has come in time; the query goes on")]
     Timeout,
     /// The query has ended, and all its results have been read; or the flow was never started.
     #[error("OUTPUT_ENDED: the query has ended and all its results have been read")]
     Ended,
-    /// The query has failed. The results that it gave before have been read.
+    /// The query has failed. All results from before the failure have been read.
     #[error("{0}")]
     Failed(Box<EngineError>),
 }
@@ -59,13 +59,13 @@ impl From<RecvTimeoutError> for EngineError {
     }
 }
 
-/// The receiving end of a channel sink. Dropping it lets the query go on without a reader.
+/// The receiving side of an output. If it is dropped the query continues without a reader.
 pub struct Output<T> {
     ring: Consumer<T>,
     behind: Arc<Behind<T>>,
     pub(super) outlet: Arc<Outlet>,
     ending: Arc<Ending>,
-    // Dropped behind the ring, so that the sink sees that the ring has no reader.
+    // Dropped after the ring, so that the sink sees that the ring has no reader.
     _wakes: WakesSink,
 }
 
@@ -89,14 +89,14 @@ impl<T> Output<T> {
 }
 
 impl<T: Send> Output<T> {
-    /// The oldest result, if one is there now. Does not block.
+    /// The oldest available result. Does not block.
     #[inline]
     pub fn try_recv(&mut self) -> Option<T> {
         let value = self.ring.pop();
         if value.is_none() { self.refill() } else { value }
     }
 
-    /// Gives the ring's slots back, and looks behind it.
+    /// Releases the ring's slots and looks for results in the ring and the overflow list.
     #[inline]
     fn refill(&mut self) -> Option<T> {
         if self.ring.release()
@@ -109,12 +109,12 @@ impl<T: Send> Output<T> {
 
     #[cold]
     fn recv_behind(&mut self) -> Option<T> {
-        // The ring comes first: the sink has filled it before.
+        // The ring comes first: the sink filled it before the overflow list.
         self.ring.pop().or_else(|| self.behind.pop())
     }
 
-    /// Waits for a result: spins for a moment, then sleeps. An error says that the query has ended
-    /// or failed, and that all its results have been read.
+    /// Waits for a result: spins briefly, then sleeps. An error means that the query has ended or
+    /// failed and all its results have been read.
     pub fn recv(&mut self) -> Result<T, RecvError> {
         match self.wait(None) {
             Some(result) => result,
@@ -122,7 +122,7 @@ impl<T: Send> Output<T> {
         }
     }
 
-    /// Waits for a result as [`recv`](Self::recv), for at most `timeout`.
+    /// Waits for a result for at most `timeout`.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         if let Some(value) = self.try_recv() {
             return Ok(value);
@@ -133,7 +133,7 @@ impl<T: Send> Output<T> {
         }
     }
 
-    /// How the query ended: `None` while it runs. Results of an ended query can still be read.
+    /// How the query ended; `None` while it runs. Results of an ended query can still be read.
     pub fn outcome(&self) -> Option<Result<(), EngineError>> {
         self.ending.outcome().cloned()
     }
@@ -143,7 +143,7 @@ impl<T: Send> Output<T> {
         self.ending.outcome().is_some() && !self.has_result()
     }
 
-    /// A result, or the end; `None` when the deadline has passed.
+    /// A result or the end; `None` after the deadline.
     fn wait(&mut self, deadline: Option<Instant>) -> Option<Result<T, RecvError>> {
         let backoff = Backoff::new();
         loop {
@@ -151,7 +151,7 @@ impl<T: Send> Output<T> {
                 return Some(Ok(value));
             }
             if let Some(end) = self.end() {
-                // The end is told after the last result, which may have come in between.
+                // The end is reported after the last result, which may have arrived in between.
                 return Some(self.try_recv().ok_or(end));
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -168,7 +168,7 @@ impl<T: Send> Output<T> {
         }
     }
 
-    /// The query's end as an error, once it has ended.
+    /// The end of the query as an error, once it has ended.
     pub(super) fn end(&self) -> Option<RecvError> {
         self.ending.outcome().map(|outcome| match outcome {
             Ok(()) => RecvError::Ended,
@@ -176,7 +176,7 @@ impl<T: Send> Output<T> {
         })
     }
 
-    /// Stores an async task to wake at the next result or at the end, unless either is there now.
+    /// Registers an async task to wake at the next result or the end, unless there is one now.
     #[cfg(feature = "futures")]
     pub(super) fn register(&mut self, task: &std::task::Waker) -> bool {
         let Self { ring, behind, outlet, ending, .. } = self;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Results of a stopped query that did not fit into the ring.
+/// The overflow list: results of a stopped query that did not fit into the ring.
 pub(super) struct Behind<T> {
     used: AtomicBool,
     results: Mutex<VecDeque<T>>,
@@ -23,11 +23,11 @@ impl<T> Behind<T> {
         Self { used: AtomicBool::new(false), results: Mutex::default() }
     }
 
-    /// Whether results have gone here and not into the ring. From then on all do.
+    /// Whether results have gone to this list. From then on all results do.
     #[inline]
     pub fn is_used(&self) -> bool {
-        // ORDERING: pairs with the release store in `extend`: a reader that sees it sees what the
-        // ring was given before.
+        // ORDERING: pairs with the release store in `extend`: a reader that sees it also sees
+        // everything that was put into the ring before.
         self.used.load(Ordering::Acquire)
     }
 
@@ -53,9 +53,9 @@ impl<T> Behind<T> {
 /// The sink side of an [`Output`].
 pub struct ChannelSink<T> {
     ring: Producer<T>,
-    /// What the record in hand expanded to and did not fit into the ring.
+    /// Results of the current record that did not fit into the ring.
     spill: VecDeque<T>,
-    /// Whether results may go into the ring: nothing waits that comes before them.
+    /// Whether results may go into the ring: no earlier result is waiting.
     direct: bool,
     outlet: Arc<Outlet>,
     behind: Arc<Behind<T>>,
@@ -68,7 +68,7 @@ pub(in crate::stream) struct OutputParts<T> {
     behind: Arc<Behind<T>>,
 }
 
-/// Both ends of an output of the flow that ends so.
+/// Creates both sides of an output of the flow with this `ending`.
 pub(in crate::stream) fn output<T: Send>(ending: &Arc<Ending>) -> (OutputParts<T>, Output<T>) {
     let (tx, rx) = ring(CAPACITY);
     let (outlet, behind) = (ending.outlet(), Arc::new(Behind::new()));
@@ -84,11 +84,11 @@ impl<T> OutputParts<T> {
 }
 
 impl<T: Send> ChannelSink<T> {
-    /// Moves what waits on, and returns whether some must still wait.
+    /// Moves waiting results on. Returns whether some must still wait.
     #[cold]
     fn settle_spill(&mut self) -> Settled {
         if self.behind.is_used() || self.outlet.is_released() {
-            // From now on nothing goes into the ring, so the order stays.
+            // Nothing goes into the ring from now on, so the order is kept.
             self.ring.publish();
             self.behind.extend(&mut self.spill);
             self.outlet.set_blocked(false);
@@ -138,7 +138,7 @@ impl<T: Send> Stage for ChannelSink<T> {
     }
     fn settle(&mut self) -> Result<Settled, EngineError> {
         if self.ring.is_abandoned() {
-            // Nobody reads any more: results are dropped, as the service chose.
+            // There is no reader any more; the service chose to drop the results.
             self.spill.clear();
         }
         let settled = if self.spill.is_empty() { Settled::Clear } else { self.settle_spill() };

@@ -1,4 +1,4 @@
-//! The source of a channel: takes from the first input's ring and from the queue of the others.
+//! The source of a channel: reads the first input's ring and the queue of the other inputs.
 
 use super::CAPACITY;
 use super::input::{Input, Shared, Stamped};
@@ -13,11 +13,11 @@ use millstream_engine::{mpsc, ring};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The popping end of a channel. Dropping it closes the channel.
+/// The popping side of a channel. Dropping it closes the channel.
 pub(in crate::stream) struct Receiver<T> {
     ring: ring::Consumer<Stamped<T>>,
     ring_room: RoomNotice,
-    /// Once there are several inputs.
+    /// The queue of cloned inputs, if there are any.
     others: Option<Others<T>>,
     shared: Arc<Shared<T>>,
 }
@@ -28,25 +28,25 @@ struct Others<T> {
     room: RoomNotice,
 }
 
-/// What a drain is to take, at least.
+/// The number of records that a drain must take at least.
 #[derive(Clone, Copy, Default)]
 struct Backlog {
     ring: usize,
     others: usize,
 }
 
-/// Why a poll has left a queue alone.
+/// Why a poll stopped reading a queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Left {
     /// It was empty.
     Empty,
-    /// The poll has taken its share; the next one goes on.
+    /// The poll has used its share; the next poll continues.
     Budget,
-    /// The chain takes nothing more for now, or the batch is over.
+    /// The chain is full, or the batch is complete.
     Stopped,
 }
 
-/// Both ends of a channel.
+/// Creates both sides of a channel.
 pub(in crate::stream) fn channel<T: Send>() -> (Input<T>, Receiver<T>) {
     let (tx, ring) = ring::ring(CAPACITY);
     let shared = Arc::new(Shared::new());
@@ -56,13 +56,13 @@ pub(in crate::stream) fn channel<T: Send>() -> (Input<T>, Receiver<T>) {
 }
 
 impl<T: Send> Receiver<T> {
-    /// Says how many records are in committed epochs of earlier runs.
+    /// Sets the number of records in committed epochs of earlier runs.
     pub fn resume(&self, committed: u64) {
         // ORDERING: pairs with the acquire load in `Input::committed`.
         self.shared.committed.store(committed, Ordering::Release);
     }
 
-    /// Takes the queue of cloned inputs up, once there is one.
+    /// Starts to read the queue of cloned inputs once it exists.
     #[inline]
     fn poll_arrival(&mut self) {
         // ORDERING: pairs with the release store in `Shared::queue`.
@@ -81,7 +81,7 @@ impl<T: Send> Receiver<T> {
         });
     }
 
-    /// Gives slots back, and tells inputs that wait for room.
+    /// Releases slots and wakes inputs that wait for room.
     #[inline]
     fn give_back(
         &mut self,
@@ -100,17 +100,17 @@ impl<T: Send> Receiver<T> {
         }
     }
 
-    /// What is there now.
+    /// The number of records that are available now.
     fn backlog(&mut self) -> Backlog {
         self.poll_arrival();
         let others = self.others.as_ref().map_or(0, |others| others.queue.claimed());
         Backlog { ring: self.ring.available(), others }
     }
 
-    /// Whether all inputs are dropped and nothing is left of them.
+    /// Whether all inputs are dropped and everything they pushed was taken.
     fn is_exhausted(&mut self) -> bool {
-        // ORDERING: pairs with the release decrement when an input is dropped. An input is only made
-        // from one that is there, so once there is none there will be none.
+        // ORDERING: pairs with the release decrement when an input is dropped. An input is created
+        // only from an existing one, so once there is none there will be none.
         if self.shared.inputs.load(Ordering::Acquire) > 0 {
             return false;
         }
@@ -121,8 +121,8 @@ impl<T: Send> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // ORDERING: relaxed: `wake` fences before it looks for who waits, and those who wait fence
-        // before they look at this.
+        // ORDERING: relaxed: `wake` fences before it checks who waits, and waiting producers fence
+        // before they check this.
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.waiting.wake();
     }
@@ -132,11 +132,11 @@ pub(in crate::stream) struct ChannelSource<T> {
     from: Receiver<T>,
     env: Arc<dyn Env>,
     emitted: u64,
-    /// Of them in earlier runs.
+    /// Records emitted in earlier runs.
     resumed: u64,
-    /// What is left to emit before a marker that waits for a drain.
+    /// Records to emit before a marker that waits for a drain.
     drain: Backlog,
-    /// Micro-batch: records taken out by a plan, not yet emitted.
+    /// Micro-batch mode: records taken by a plan and not emitted yet.
     staged: Staged<Stamped<T>>,
 }
 
@@ -146,7 +146,7 @@ impl<T: Send> ChannelSource<T> {
         Self { from, env, emitted: 0, resumed: 0, drain, staged: Staged::new() }
     }
 
-    /// Takes from the queue of cloned inputs.
+    /// Reads the queue of cloned inputs.
     #[cold]
     #[inline(never)]
     fn poll_others<D: Push<T>>(
@@ -236,8 +236,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         Ok(())
     }
 
-    /// Takes what is there now, which is a whole channel at most, so that who waits for what was
-    /// pushed before does not wait for what is pushed meanwhile.
+    /// Takes what is available now, which is at most a full channel. So a caller that waits for
+    /// what it pushed does not wait for what is pushed meanwhile.
     fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
         let there = self.from.backlog();
         let (mut ring, mut others) = (0, 0);
@@ -253,7 +253,8 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
             self.staged.add(record);
             others += 1;
         }
-        // Inputs may have pushed more since: they must be told of the room all the same.
+        // Inputs may have pushed more meanwhile, but they must be notified of the room all the
+        // same.
         self.from.give_back((ring, Left::Stopped), (others, Left::Stopped));
         let end = self.emitted + self.staged.len() as u64;
         Ok(Planned {

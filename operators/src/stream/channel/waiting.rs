@@ -1,4 +1,4 @@
-//! Producers that wait for room in a channel: threads and tasks alike.
+//! Producers (threads and tasks) that wait for room in a channel.
 
 use millstream_engine::wake::ParkFlag;
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// The producers that wait for room, at most one for each input.
+/// The waiting producers, at most one per input.
 #[derive(Default)]
 pub(super) struct Waiting {
     flag: ParkFlag,
@@ -15,11 +15,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Leaves a waker to be woken once. The caller must look for room once more after this.
+    /// Registers a waker to be woken once. The caller must check for room once more after this.
     pub fn register(&self, input: u64, task: &Waker) {
         let mut tasks = self.tasks();
         tasks.insert(input, task.clone());
-        // Within the lock: whoever takes the flag takes the entry too.
+        // Within the lock: whoever takes the flag also takes the entry.
         self.flag.announce();
     }
 
@@ -27,7 +27,7 @@ impl Waiting {
         self.tasks().remove(&input);
     }
 
-    /// Wakes all that wait. Call after room was made; costs a fence if nobody waits.
+    /// Wakes all waiting producers. Call this after making room; it costs a fence if nobody waits.
     #[inline]
     pub fn wake(&self) {
         if self.flag.take() {
@@ -60,7 +60,7 @@ pub(super) fn this_thread() -> Waker {
     Waker::from(Arc::new(Sleeper(std::thread::current())))
 }
 
-/// Sleeps until this thread is woken, or the deadline. Returns false when that has passed.
+/// Sleeps until this thread is woken or the deadline passes. Returns false after the deadline.
 pub(super) fn sleep(deadline: Option<Instant>) -> bool {
     let Some(deadline) = deadline else {
         std::thread::park();

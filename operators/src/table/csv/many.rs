@@ -1,4 +1,4 @@
-//! Records whose separator has several characters.
+//! Records whose field separator has several characters.
 
 use super::dialect::UnescapedQuote;
 use super::parser::{FieldText, Parser, Step, Stop, is_white, push_char};

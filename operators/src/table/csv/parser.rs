@@ -1,4 +1,4 @@
-//! Reads one record of CSV from bytes, by the rules of Spark's parser.
+//! The CSV parser: reads one record from bytes, by the rules of Spark's parser.
 //!
 //! The parser is a state machine over characters with three fast paths: a record without quotes is
 //! split by its separators (see `plain`), a field without quotes is found with one search for what
@@ -8,9 +8,9 @@
 //! a field of white space alone is the null value before a separator, and the empty value at the
 //! end of the text.
 //!
-//! A window of a longer text may end inside a record. Then the parser says [`Stop::More`] and
-//! reads the record anew once there is more of it, so that its result never depends on how the
-//! bytes arrive.
+//! A window of a longer text may end inside a record. Then the parser returns [`Stop::More`] and
+//! parses the record again when there is more of it. So the result never depends on how the bytes
+//! arrive.
 
 use super::dialect::{Dialect, LineEnd};
 use super::plain::PlainSplitter;

@@ -1,4 +1,4 @@
-//! Casts, with ANSI rules: what does not fit is an error, or NULL for `try_cast`.
+//! Casts by ANSI rules: a value that does not fit is an error, or NULL for `try_cast`.
 
 use super::cell::{Cell, elements, field};
 use super::compile::{
@@ -49,7 +49,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Whether Spark allows this explicit cast only where ANSI mode is off.
+/// Whether Spark allows this explicit cast only with ANSI mode off.
 pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (from, to) {
@@ -60,7 +60,7 @@ pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// The bytes of a whole number, most significant first.
+/// The bytes of an integer, most significant first.
 fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &'a [u8] {
     let width = match from {
         DataType::Byte => 1,
@@ -83,23 +83,23 @@ fn overflow<T>(value: impl std::fmt::Display, to: &DataType) -> Eval<T> {
     failed("CAST_OVERFLOW", format!("the value {value} does not fit {to}"), FIX)
 }
 
-/// What a cast gives that cannot be done.
+/// What a failed cast gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// An error.
     Fail,
     /// NULL: `TRY_CAST`.
     Null,
-    /// NULL, but of a number the bits that fit: ANSI mode off.
+    /// NULL, or for numbers the bits that fit: ANSI mode off.
     Wrap,
 }
 
-/// Errors become NULL unless the cast fails on them.
+/// Turns errors into NULL unless the cast must fail.
 fn soften<T>(result: Eval<T>, on_error: OnError) -> Eval<T> {
     if on_error == OnError::Fail { result } else { Ok(result.unwrap_or(None)) }
 }
 
-/// The bits of an integer that a type has room for.
+/// The bits of an integer that fit into a type.
 pub fn wrapped(value: i64, to: &DataType) -> i64 {
     match to {
         DataType::Byte => i64::from(value as i8),
@@ -109,7 +109,7 @@ pub fn wrapped(value: i64, to: &DataType) -> i64 {
     }
 }
 
-/// Compiles a cast of what `inner` gives.
+/// Compiles a cast of `inner`.
 pub fn compile(
     inner: Compiled,
     from: &DataType,
@@ -118,7 +118,7 @@ pub fn compile(
     zone: Tz,
 ) -> Compiled {
     if *from == DataType::Null {
-        // There is no value, but perhaps an error.
+        // The value is always NULL, but evaluating it may fail.
         return from_cells(to.physical(), move |cx| inner.cell(cx).map(|_| Cell::Null));
     }
     if *to == DataType::String {
@@ -208,7 +208,7 @@ pub fn compile(
         (Compiled::Double(f), Physical::Long) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             if on_error == OnError::Wrap && target.is_integral() {
-                // As the JVM does it: to an int first where the type is narrower than a long.
+                // Like the JVM: first to an int if the type is narrower than a long.
                 return Ok(Some(match target {
                     DataType::Long => value as i64,
                     _ => wrapped(i64::from(value as i32), &target),
@@ -217,7 +217,7 @@ pub fn compile(
             soften(double_to_long(value, &target), on_error)
         }),
         (Compiled::Double(f), Physical::Decimal) => decimal_fn(move |cx| {
-            // What is no number is no decimal either, which no mode takes for an error.
+            // NaN and infinity are no decimals; that is not an error in any mode.
             let Some(value) = f(cx)?.filter(|value| value.is_finite()) else { return Ok(None) };
             soften(decimal_of_double(value, &target), on_error)
         }),
@@ -228,7 +228,7 @@ pub fn compile(
     }
 }
 
-/// The first double that a BIGINT does not hold.
+/// The smallest double above the range of BIGINT.
 pub(super) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// A decimal's digits rounded to the first 34, to which Spark multiplies; a half goes to the even
@@ -266,7 +266,7 @@ fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled
                 if !value.is_finite() {
                     return soften(invalid(&double_text(value), &DataType::Timestamp), on_error);
                 }
-                // Beyond the range a conversion gives its end.
+                // Values beyond the range become its limit.
                 if on_error != OnError::Wrap && micros.abs() >= TWO_63 {
                     return soften(overflow(value, &DataType::Timestamp), on_error);
                 }
@@ -413,7 +413,7 @@ fn nested(
     })
 }
 
-/// A cast of one value that is handed in as the only column of a row.
+/// A cast of a single value, which is passed as the only column of a row.
 enum NestedCast {
     Same,
     Scalar(Compiled),

@@ -1,6 +1,6 @@
-//! Expressions: written ([`Expr`]), resolved against a schema ([`Resolved`]), and compiled once to
-//! typed closures ([`compile::Compiled`]). A registry of functions ([`functions`]) says how each
-//! is resolved and compiled; operators such as `+` are functions too.
+//! Expressions: unresolved ([`Expr`]), resolved against a schema ([`Resolved`]), and compiled to
+//! typed closures ([`compile::Compiled`]). The registry of functions ([`functions`]) defines how
+//! each function is resolved and compiled; operators such as `+` are functions too.
 
 pub mod cast;
 pub mod cell;
@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 use user::{UserAggregate, UserFunction};
 
-/// An expression as written: names not yet resolved.
+/// An unresolved expression, as written.
 pub enum Expr {
     /// A column, perhaps qualified, perhaps a struct's field: `t.c.field`.
     Column {
@@ -38,7 +38,7 @@ pub enum Expr {
         /// Where it was written.
         place: Place,
     },
-    /// A column by its place among those in scope, with its name: what `*` stands for.
+    /// A column by its position in scope, with its name. `*` expands to these.
     Position(usize, Vec<String>),
     /// A constant.
     Literal(Value, DataType),
@@ -61,7 +61,7 @@ pub enum Expr {
         expr: Box<Expr>,
         /// To which type.
         to: DataType,
-        /// NULL instead of an error.
+        /// Whether the result is NULL instead of an error.
         lenient: bool,
     },
     /// `CASE WHEN … THEN … ELSE … END`.
@@ -71,11 +71,11 @@ pub enum Expr {
         /// The `ELSE`.
         otherwise: Option<Box<Expr>>,
     },
-    /// A long run of binary operators, each of which has what stands before it on its left.
+    /// A long run of binary operators, evaluated from left to right.
     Chain(Box<chain::Chain>),
     /// `x -> …` or `(x, y) -> …`, an argument of a function such as `transform`.
     Lambda(Vec<String>, Box<Expr>),
-    /// A field of what an expression gives: `f(x).field`.
+    /// A field of an expression's result: `f(x).field`.
     Field(Box<Expr>, String),
     /// `… AS name`.
     Alias(Box<Expr>, String),
@@ -85,15 +85,15 @@ pub enum Expr {
     Star(Option<String>),
     /// `* EXCEPT (a, b)`.
     StarExcept(Option<String>, Vec<String>, Place),
-    /// `(SELECT …)` over tables: the one value that it gives.
+    /// `(SELECT …)` over tables: a scalar subquery.
     Scalar(Arc<Plan>, Place),
-    /// A function of the program's own.
+    /// A call of a user-defined function.
     User(Arc<UserFunction>, Vec<Expr>, Place),
-    /// An aggregate function of the program's own.
+    /// A call of a user-defined aggregate function.
     UserAggregate(Arc<UserAggregate>, Vec<Expr>, Place),
 }
 
-/// An expression whose columns are indices and whose types are known and agree.
+/// A resolved expression: columns are indices, and all types are known and match.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The operation.
@@ -117,46 +117,46 @@ pub enum Node {
     Cast(Box<Resolved>, bool),
     /// Conditions with values, and the value if none is true.
     Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
-    /// A long run of binary operators: the first operand, and operations of which each has the
-    /// value before it where [`Node::Carried`] is.
+    /// A long run of binary operators: the first operand, then operations in which
+    /// [`Node::Carried`] stands for the value so far.
     Chain(Vec<Resolved>),
-    /// The value of the part before in a [`Node::Chain`].
+    /// The value so far in a [`Node::Chain`].
     Carried,
     /// So many operands of one operator, evaluated in a tree of little depth, and shown as they are
     /// written: each operator with what stands before it on its left.
     Run(usize, Box<Resolved>),
-    /// A lambda variable, by its place among those in force.
+    /// A lambda variable, by its position among the variables in scope.
     Variable(usize, String),
     /// A lambda: how many variables it adds, and its body.
     Lambda(usize, Box<Resolved>),
-    /// The one value of a query over tables. A constant stands here when the query is run.
+    /// A scalar subquery over tables. It is replaced by a constant when the query starts.
     Scalar(Arc<Plan>),
     /// The wall-clock time of the batch, in microseconds since 1970.
     BatchTime(BatchTimes),
-    /// A function of the program's own.
+    /// A call of a user-defined function.
     User(Arc<UserFunction>, Vec<Resolved>),
-    /// What is computed once a record and stands in several places, with its number.
+    /// A common subexpression with its number, computed once per record.
     Shared(usize, Box<Resolved>),
 }
 
-/// What rows are sorted by.
+/// A sort key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortOrder {
-    /// By what.
+    /// The expression to sort by.
     pub expr: Expr,
-    /// Largest first.
+    /// Whether the largest value comes first.
     pub descending: bool,
-    /// NULLs before all others, or behind; by the direction if it is not said.
+    /// Whether NULLs come first; `None`: depends on the direction.
     pub nulls_first: Option<bool>,
 }
 
 impl SortOrder {
-    /// The same with NULLs before all others.
+    /// Sorts NULLs first.
     pub fn nulls_first(self) -> Self {
         Self { nulls_first: Some(true), ..self }
     }
 
-    /// The same with NULLs behind all others.
+    /// Sorts NULLs last.
     pub fn nulls_last(self) -> Self {
         Self { nulls_first: Some(false), ..self }
     }
@@ -168,7 +168,7 @@ impl From<Expr> for SortOrder {
     }
 }
 
-/// `CASE WHEN condition THEN value …`, to be gone on with [`When::when`] and ended with
+/// Starts a `CASE WHEN condition THEN value …`; continue with [`When::when`] and end with
 /// [`When::otherwise`] or [`When::end`].
 pub fn when(condition: Expr, value: impl Into<Expr>) -> When {
     When(vec![(condition, value.into())])
@@ -180,24 +180,24 @@ pub fn when(condition: Expr, value: impl Into<Expr>) -> When {
 pub struct When(Vec<(Expr, Expr)>);
 
 impl When {
-    /// One more condition.
+    /// Adds a condition.
     pub fn when(mut self, condition: Expr, value: impl Into<Expr>) -> Self {
         self.0.push((condition, value.into()));
         self
     }
 
-    /// The value if no condition is true.
+    /// Ends the CASE with the value for the case that no condition is true.
     pub fn otherwise(self, value: impl Into<Expr>) -> Expr {
         Expr::Case { branches: self.0, otherwise: Some(Box::new(value.into())) }
     }
 
-    /// NULL if no condition is true.
+    /// Ends the CASE; the value is NULL if no condition is true.
     pub fn end(self) -> Expr {
         Expr::Case { branches: self.0, otherwise: None }
     }
 }
 
-/// A column by name; dots separate a struct's fields.
+/// A column by its name. Dots separate the fields of a struct.
 pub fn col(name: &str) -> Expr {
     let parts = name.split('.').map(str::to_string).collect();
     Expr::Column { parts, place: Place::default() }
@@ -296,33 +296,33 @@ impl Expr {
         Expr::Alias(Box::new(self), name.to_string())
     }
 
-    /// Whether it is NULL.
+    /// Whether the value is NULL.
     pub fn is_null(self) -> Expr {
         call("isnull", [self])
     }
 
-    /// Whether it is not NULL.
+    /// Whether the value is not NULL.
     pub fn is_not_null(self) -> Expr {
         call("isnotnull", [self])
     }
 
-    /// The opposite truth value.
+    /// The negated truth value.
     #[expect(clippy::should_implement_trait, reason = "Spark's name, beside `and` and `or`")]
     pub fn not(self) -> Expr {
         call("not", [self])
     }
 
-    /// Whether it is one of some values.
+    /// Whether the value is in a list.
     pub fn is_in<E: Into<Expr>>(self, values: impl IntoIterator<Item = E>) -> Expr {
         call("in", std::iter::once(self).chain(values.into_iter().map(Into::into)))
     }
 
-    /// Whether it is neither below the one nor above the other.
+    /// Whether the value is between two bounds, inclusive.
     pub fn between(self, low: impl Into<Expr>, high: impl Into<Expr>) -> Expr {
         self.clone().ge(low).and(self.le(high))
     }
 
-    /// An element of an array by its place from 0, or a value of a map by its key.
+    /// An element of an array by its position from 0, or a value of a map by its key.
     pub fn get_item(self, key: impl Into<Expr>) -> Expr {
         call("getitem", [self, key.into()])
     }
@@ -332,7 +332,7 @@ impl Expr {
         Expr::Field(Box::new(self), name.to_string())
     }
 
-    /// An aggregate function of the rows for which a condition is true.
+    /// Restricts an aggregate function to the rows for which a condition is true.
     pub fn filter(mut self, condition: Expr) -> Expr {
         if let Expr::Call { filter, .. } = &mut self {
             *filter = Some(Box::new(condition));
@@ -340,7 +340,7 @@ impl Expr {
         self
     }
 
-    /// An aggregate function of each different value once; of tables only.
+    /// Lets an aggregate function count each distinct value once. Only for tables.
     pub fn distinct(mut self) -> Expr {
         if let Expr::Call { distinct, .. } = &mut self {
             *distinct = true;
@@ -348,12 +348,12 @@ impl Expr {
         self
     }
 
-    /// A sort key, smallest first and NULLs before all.
+    /// A sort key: smallest first, NULLs first.
     pub fn asc(self) -> SortOrder {
         SortOrder { expr: self, descending: false, nulls_first: None }
     }
 
-    /// A sort key, largest first and NULLs behind all.
+    /// A sort key: largest first, NULLs last.
     pub fn desc(self) -> SortOrder {
         SortOrder { expr: self, descending: true, nulls_first: None }
     }
@@ -363,7 +363,7 @@ impl Expr {
         Expr::Cast { expr: Box::new(self), to, lenient: false }
     }
 
-    /// The place where it was written, if it has one.
+    /// Where it was written, if known.
     pub fn place(&self) -> Place {
         match self {
             Self::Column { place, .. } => *place,
@@ -380,7 +380,7 @@ impl Expr {
         }
     }
 
-    /// Expressions in it.
+    /// Number of expressions in it.
     pub fn size(&self) -> usize {
         let all = |exprs: &[Expr]| exprs.iter().map(Expr::size).sum::<usize>();
         1 + match self {
@@ -503,13 +503,13 @@ pub fn lower(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// Whether a function gives the same value for each row of a batch.
+/// Whether a function gives the same value for every row of a batch.
 fn steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
 }
 
 impl Resolved {
-    /// The parts that it is made of.
+    /// The direct subexpressions.
     pub fn children(&self) -> SmallVec<[&Resolved; 4]> {
         match &self.node {
             Node::Column(..)
@@ -530,7 +530,7 @@ impl Resolved {
         }
     }
 
-    /// The same with other parts.
+    /// Replaces the direct subexpressions.
     pub fn map_children(self, change: &mut dyn FnMut(Resolved) -> Resolved) -> Resolved {
         let Self { node, data_type, nullable } = self;
         let node = match node {
@@ -566,7 +566,7 @@ impl Resolved {
         matches!(self.node, Node::Literal(Value::Null))
     }
 
-    /// Whether it is NULL, of any type it is cast to.
+    /// Whether it is NULL, possibly cast to a type.
     pub fn is_null_constant(&self) -> bool {
         match &self.node {
             Node::Cast(inner, _) => inner.is_null_constant(),
@@ -580,7 +580,7 @@ impl Resolved {
             && self.children().into_iter().all(Self::is_constant)
     }
 
-    /// Whether it reads no column and is the same each time: Spark's "foldable".
+    /// Whether it reads no column and always gives the same value (Spark: foldable).
     pub fn is_foldable(&self) -> bool {
         let same = match &self.node {
             Node::Column(..) | Node::Variable(..) | Node::Scalar(_) | Node::User(..) => false,
@@ -598,7 +598,7 @@ impl Resolved {
         }
     }
 
-    /// Casts implicitly, unless the type is right already.
+    /// Adds an implicit cast, unless the type is right already.
     pub fn coerce(self, to: &DataType) -> Self {
         if self.data_type == *to {
             return self;

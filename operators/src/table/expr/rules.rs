@@ -1,9 +1,8 @@
-//! Which of Spark's rules of types an expression is resolved by: those of ANSI mode, or the older
-//! ones.
+//! The type rules by which expressions are resolved: Spark's rules of ANSI mode, or the older ones.
 //!
-//! Analysis is a recursion on the caller's thread, from the written query to its plan. The rules
-//! in force are a property of that whole recursion, so they are kept by thread and set at its
-//! entry ([`Rules::apply`]); no function in between hands them through.
+//! Analysis is a recursion on the caller's thread. The rules apply to the whole recursion, so they
+//! are stored per thread and set at its entry ([`Rules::apply`]) instead of being passed through
+//! every function.
 
 use super::compile::Semantics;
 use std::cell::Cell;
@@ -54,8 +53,8 @@ pub struct Rules {
     pub timestamps_without_zone: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
-    /// What is resolved is computed only for some rows, as THEN is: a literal that is no pattern is
-    /// the error of a row that needs it.
+    /// Whether the expression is evaluated only for some rows, like THEN. Then an invalid literal
+    /// pattern is an error only for the rows that need it.
     pub is_conditional: bool,
 }
 

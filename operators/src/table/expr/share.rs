@@ -1,6 +1,6 @@
-//! Parts that several expressions of a stage have in common are computed once a record: the first
-//! that needs one computes it, the others find it. So nothing is computed that would not be
-//! otherwise, and no error comes that would not.
+//! Common subexpression elimination: a subexpression of several expressions of a stage is computed
+//! once per record. The first expression that needs it computes it; the others reuse the value. So
+//! nothing is computed, and no error raised, that would not be otherwise.
 
 use super::functions::is_deterministic;
 use super::{Node, Resolved};
@@ -8,9 +8,9 @@ use crate::table::value::Value;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Parts that are looked at for repetitions, at most.
+/// Maximum number of subexpressions that are checked for repetitions.
 const MOST_PARTS: usize = 2048;
-/// What a part must cost for keeping its value to pay, in operators.
+/// Minimum cost of a subexpression for which storing the value pays, in operators.
 const LEAST_COST: usize = 4;
 
 /// What is known of an expression and each of its parts, in the order of a walk from the top.
@@ -20,7 +20,7 @@ struct Facts {
     fingerprint: u64,
     /// What it costs, in operators.
     cost: usize,
-    /// Whether its value is the same wherever it stands in the expressions of a record.
+    /// Whether its value is the same wherever it occurs in the expressions of a record.
     movable: bool,
     /// Expressions in it, itself included.
     size: usize,
@@ -83,7 +83,7 @@ fn write_own(expr: &Resolved, hasher: &mut DefaultHasher) {
     }
 }
 
-/// A number that equal expressions have in common, and others hardly ever.
+/// A hash: equal expressions have equal fingerprints, others almost never.
 pub fn fingerprint(expr: &Resolved) -> u64 {
     fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
         write_own(expr, hasher);
@@ -94,7 +94,7 @@ pub fn fingerprint(expr: &Resolved) -> u64 {
     hasher.finish()
 }
 
-/// The subexpressions found so far, with the number of times each occurs.
+/// The subexpressions found so far, with their number of occurrences.
 #[derive(Default)]
 struct Found<'e> {
     parts: Vec<(&'e Resolved, usize)>,
@@ -102,7 +102,7 @@ struct Found<'e> {
 }
 
 impl<'e> Found<'e> {
-    /// Counts a part; whether it has been there before.
+    /// Counts a subexpression. Returns whether it occurred before.
     fn add(&mut self, expr: &'e Resolved, fingerprint: u64) -> bool {
         if let Some(equal) = self.by_fingerprint.get(&fingerprint)
             && let Some(at) = equal.iter().find(|at| self.parts[**at].0 == expr)
@@ -123,11 +123,12 @@ impl<'e> Found<'e> {
     }
 }
 
-/// Counts the parts of an expression; `sure` leaves out those that may not be computed. The
+/// Counts the subexpressions of an expression. `sure`: leave out those that are evaluated only for
+/// some records. The
 /// expression's facts are the first of `facts`.
 fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
     let own = &facts[0];
-    // What is in one that was there before is computed with it.
+    // The subexpressions of one that occurred before are computed with it.
     if own.cost < LEAST_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
         return;
     }
@@ -147,15 +148,16 @@ fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<
     }
 }
 
-/// The parts that stand more than once in some expressions, all of which are computed for every
-/// record; what is computed only sometimes is not among them.
+/// The subexpressions that occur more than once in expressions that are evaluated for every record.
+/// Those evaluated only for some records are left out.
 pub fn repeated(exprs: &[&Resolved]) -> Common {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), true, &mut found));
     Common::new(found.repeated())
 }
 
-/// The expressions with their common parts marked, and how many of them there are.
+/// Marks the common subexpressions. Returns the expressions and the number of common
+/// subexpressions.
 pub fn share(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), false, &mut found));

@@ -1,4 +1,4 @@
-//! Functions of the program's own, scalar and aggregate.
+//! User-defined functions, scalar and aggregate.
 //!
 //! ```
 //! use millstream::session::Session;
@@ -48,7 +48,7 @@ use bumpalo::Bump;
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a function puts text and bytes that it makes. They live as long as the record.
+/// Where a function puts text and bytes that it creates. They live as long as the record.
 #[derive(Clone, Copy)]
 pub struct Arena<'a>(&'a Bump);
 
@@ -75,8 +75,9 @@ pub struct UserFunction {
 }
 
 impl UserFunction {
-    /// A function of arguments of these types. It sees NULLs, and is called once for each record
-    /// that needs it; equal arguments must give an equal result. An error ends the query.
+    /// Creates a function of arguments of these types. It also receives NULLs. It may be called
+    /// once for several equal uses in a record, so equal arguments must give an equal result. An
+    /// error ends the query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,
@@ -127,9 +128,9 @@ pub struct UserAggregate {
 }
 
 impl UserAggregate {
-    /// An aggregate of arguments of these types. `state` is what is kept for each group, and
-    /// checkpointed: types, and the values before any record. `update` takes a record in, `finish`
-    /// gives the result. An error ends the query.
+    /// Creates an aggregate of arguments of these types. `state` describes the state of a group,
+    /// which is checkpointed: its types and initial values. `update` adds a record, `finish`
+    /// returns the result. An error ends the query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,
@@ -163,12 +164,12 @@ impl UserAggregate {
         Expr::UserAggregate(self.clone(), args.into_iter().collect(), Place::default())
     }
 
-    /// The types of what is kept.
+    /// The types of the state.
     pub(crate) fn state_types(&self) -> impl ExactSizeIterator<Item = &DataType> {
         self.state.iter().map(|(data_type, _)| data_type)
     }
 
-    /// What is kept before any record.
+    /// The state before any record.
     pub(crate) fn start(&self) -> Vec<Value> {
         self.state.iter().map(|(_, value)| value.clone()).collect()
     }

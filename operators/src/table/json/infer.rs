@@ -1,7 +1,7 @@
-//! The type of JSON, by Spark's rules, when no schema is given.
+//! Infers the type of JSON by Spark's rules, when no schema is given.
 //!
-//! What was seen is kept as a tree, into which each record is merged in place: a record costs time
-//! by its own fields, however many names there are.
+//! What was seen is kept as a tree into which each record is merged in place. So a record costs
+//! time for its own fields, however many names were seen.
 
 use super::record::Reading;
 use super::token::{Broken, Token, Tokens};

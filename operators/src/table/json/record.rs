@@ -72,7 +72,7 @@ pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
     }
 }
 
-/// Why a value was not read.
+/// Why a value could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
@@ -82,10 +82,10 @@ impl From<Broken> for Fault {
     }
 }
 
-/// What is wrong with a value that was read all the same.
+/// The fault of a value that was read partially.
 type Partial = Option<&'static str>;
 
-/// What a text is.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// There is nothing in it.
@@ -123,7 +123,7 @@ impl RecordReader {
         Self { shape: Shape::Struct(Fields::new(fields)), reading }
     }
 
-    /// Leaves the fields for which this is false NULL, as if the schema did not name them.
+    /// Leaves the fields for which this is false NULL, as if the schema did not contain them.
     pub fn only(&mut self, wanted: &[bool]) {
         if let Shape::Struct(fields) = &mut self.shape {
             for (member, wanted) in fields.list.iter_mut().zip(wanted) {

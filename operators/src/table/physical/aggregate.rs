@@ -1,20 +1,21 @@
-//! The running aggregation: a table from key bytes to accumulators.
+//! Hash aggregation: a table from group keys to accumulators.
 //!
-//! When rows leave depends on the output mode and the driver:
+//! When rows are emitted depends on the output mode and the driver:
 //!
 //! | mode | continuous | micro-batch |
 //! |---|---|---|
 //! | update | the key's new row after every record | each touched key once, at the marker |
 //! | complete | the table at a marker, if it changed; with several instances, or in a union, at every marker, since none knows of the others | the table at every marker |
 //!
-//! Each change is noted for the checkpoint as it happens ([`StateLog`]).
+//! Each change is recorded for the checkpoint as it happens ([`StateLog`]).
 //!
-//! Keys with an event time go when the watermark has passed them: in mode append their rows leave
-//! then, each once. In continuous mode that is when the watermark comes, and goes on beside the
-//! records that follow; in micro-batch mode it is at the marker. Rows that come too late are
-//! counted.
+//! Groups with an event time expire when the watermark has passed them; in append mode their rows
+//! are emitted then, each once. In continuous mode expiry starts when the watermark arrives and
+//! continues between the following records. In micro-batch mode it happens at the marker. Late rows
+//! are counted.
 //!
-//! What leaves at a marker goes in bounded steps ([`Stage::settle`]), with the marker behind it.
+//! Everything emitted at a marker is emitted in bounded steps ([`Stage::settle`]), and the marker
+//! follows.
 
 use super::accumulator::{Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key};
 use super::late::Late;
@@ -37,20 +38,20 @@ use smallvec::SmallVec;
 
 struct Entry {
     hash: u64,
-    /// A short one stands inline too.
+    /// Short keys are stored inline.
     key: SmallVec<[u8; 40]>,
-    /// One stands inline: it is read with the rest of the entry.
+    /// A single accumulator is stored inline, so it is read with the rest of the entry.
     accumulators: SmallVec<[Accumulator; 1]>,
     /// The latest ingest time of a record of this key in this epoch.
     ingest_ns: u64,
     touched: bool,
-    /// Where its last change is noted.
+    /// Where its last change was recorded.
     slot: Slot,
-    /// The watermark has let it go, and another may have its place.
+    /// Whether the watermark has removed the group, so that its slot may be reused.
     gone: bool,
     /// Memory that its values own apart.
     owned: usize,
-    /// Of values that grow, where changes are kept.
+    /// The parts of growing values, if there is a checkpoint.
     parts: Option<Box<GroupParts>>,
 }
 
@@ -65,13 +66,13 @@ impl Keyed for Entry {
     }
 }
 
-/// What an event time among the keys asks for.
+/// The event time among the grouping keys.
 pub(super) struct EventTime {
     pub key: EventKey,
     pub late: Late,
 }
 
-/// A key of a group.
+/// A grouping key.
 pub(super) enum Key {
     /// A column, by its place in the row.
     Column(row::Slot, Physical),
@@ -147,7 +148,7 @@ impl Entry {
     }
 }
 
-/// Writes the values of an entry, without what is in parts.
+/// Encodes the values of an entry, except what is written in parts.
 fn encode(entry: &Entry, out: &mut Vec<u8>) {
     out.clear();
     match entry.parts {
@@ -161,7 +162,7 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 
-/// How many rows have been put together in these words.
+/// The number of rows that were pre-aggregated into these words.
 fn rows_of(words: &[u8]) -> u64 {
     words.first_chunk().map_or(0, |rows| u64::from_le_bytes(*rows))
 }
@@ -169,7 +170,7 @@ fn rows_of(words: &[u8]) -> u64 {
 struct Emission {
     next: usize,
     epoch: Epoch,
-    /// All rows are out, and what is over goes.
+    /// Whether all rows are emitted and expiry is under way.
     expiring: bool,
 }
 
@@ -179,38 +180,39 @@ pub(super) struct Aggregate {
     functions: Vec<Function>,
     mode: OutputMode,
     continuous: bool,
-    /// There is no other instance.
+    /// Whether this is the only instance.
     alone: bool,
     entries: Table<Entry>,
     touched: EpochBuffer<u32>,
-    /// Of keys with an event time.
+    /// The event time among the keys, if there is one.
     event: Option<EventTime>,
     due: Due,
-    /// A watermark whose keys are not all gone.
+    /// A watermark whose groups have not all been removed yet.
     passing_us: Option<i64>,
-    /// Something was let go behind a marker, and that was not said yet.
+    /// Whether groups expired after a marker, and the driver does not know it yet.
     owes: bool,
     emission: Option<Emission>,
     scratch: Scratch,
-    /// Something is computed for a record.
+    /// Whether an expression is evaluated for each record.
     computes: bool,
-    /// The only key is a column of bytes that is no event time.
+    /// Whether the only key is a column of bytes that is not an event time.
     by_bytes: bool,
-    /// Rows are those of [`Partial`](super::partial::Partial), with words in this column.
+    /// The column with the accumulators' words if rows come from
+    /// [`Partial`](super::partial::Partial).
     partials: Option<row::Slot>,
     words: Vec<u64>,
     key: Vec<u8>,
     out: Vec<u8>,
     log: StateLog,
     value: Vec<u8>,
-    /// Values of some function grow.
+    /// Whether some function has a growing value.
     grows: bool,
     buffers: Buffers,
     /// Entries whose long values are written at the marker.
     deferred: EpochBuffer<u32>,
-    /// Some values may own memory apart.
+    /// Whether some value may have heap memory.
     owns: bool,
-    /// Memory that values own apart.
+    /// Heap memory of the values, in bytes.
     heap_bytes: usize,
     /// Memory that keys own apart.
     key_heap: u64,
@@ -228,9 +230,9 @@ impl Aggregate {
     ) -> Self {
         let computes = keys.iter().any(|key| matches!(key, Key::Computed(_)))
             || functions.iter().any(Function::computes);
-        // The whole table keeps what is over.
+        // Complete mode keeps expired groups.
         let event = event.filter(|_| mode != OutputMode::Complete);
-        // A window is bytes too, and a row of it may be late.
+        // A window is bytes too, but its rows may be late.
         let of_bytes = matches!(keys.as_slice(), [Key::Column(_, Physical::Bytes)]);
         Self {
             computes,
@@ -264,7 +266,7 @@ impl Aggregate {
         }
     }
 
-    /// Puts together what has been put together of keys before: rows of the keys and words.
+    /// Aggregates pre-aggregated rows: the keys and the accumulators' words.
     pub fn of_partials(self) -> Self {
         let keys = self.keys.len();
         Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
@@ -283,7 +285,7 @@ impl Aggregate {
         self.words.clear();
         let (words, _) = row.bytes(slot).as_chunks::<8>();
         self.words.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
-        // Behind how many rows they are of.
+        // After the number of rows.
         let mut words = &self.words[1..];
         for (function, acc) in self.functions.iter().zip(accumulators) {
             function.merge(acc, &function.load(words))?;
@@ -296,17 +298,17 @@ impl Aggregate {
         self.continuous && self.mode == OutputMode::Update
     }
 
-    /// Watermarks come among the records.
+    /// Whether watermarks arrive among the records.
     fn in_band(&self) -> bool {
         self.continuous && self.event.as_ref().is_none_or(|event| event.late.in_band())
     }
 
-    /// Rows leave when the watermark passes them.
+    /// Whether rows are emitted when the watermark passes them.
     fn by_watermark(&self) -> bool {
         self.mode == OutputMode::Append
     }
 
-    /// When the group of a key is over; `None` if never.
+    /// The expiry time of a group; `None` if it never expires.
     #[inline]
     fn over_us(&self, key: &[u8]) -> Option<i64> {
         self.event.as_ref()?.key.over_us(Row(key), self.keys.len())
@@ -332,7 +334,7 @@ impl Aggregate {
         at
     }
 
-    /// Lets a key go.
+    /// Removes a group.
     fn forget(&mut self, at: usize) {
         self.entries.free(at);
         let entry = &mut self.entries[at];
@@ -348,7 +350,7 @@ impl Aggregate {
         self.entries.release();
     }
 
-    /// A step of letting go what is over by a time. Returns whether all of it is gone.
+    /// Removes some of the groups that have expired by a time. Returns whether all are removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.log.step(step(self.due.count(by_us)));
         self.entries.touch(self.due.ahead(by_us, step));
@@ -367,7 +369,7 @@ impl Aggregate {
         Ok(!self.due.any(by_us))
     }
 
-    /// Goes on with a watermark of continuous mode.
+    /// Continues the expiry for an in-band watermark.
     fn go_on(&mut self) -> Result<(), EngineError> {
         let Some(by_us) = self.passing_us else { return Ok(()) };
         if self.expire(by_us)? {
@@ -377,12 +379,12 @@ impl Aggregate {
         Ok(())
     }
 
-    /// The entry of a key that is one text, whose row is two words and the text.
+    /// The entry of a key that is a single text, whose row is two words and the text.
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
         let hash = hash_behind(words, text);
-        // Not NULL, and as long: then the words are equal.
+        // The words are equal if neither is NULL and the lengths agree.
         let is_text =
             |key: &[u8]| key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text;
         if let Some(at) = self.entries.find_by(hash, is_text) {
@@ -394,7 +396,7 @@ impl Aggregate {
         self.entry(hash)
     }
 
-    /// Notes an entry's new value for the checkpoint.
+    /// Records an entry's new value for the checkpoint.
     #[inline]
     fn note(&mut self, at: usize) {
         if self.grows {
@@ -416,7 +418,7 @@ impl Aggregate {
         self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Counts what the values own now.
+    /// Updates the count of heap memory.
     #[inline(never)]
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
@@ -425,7 +427,7 @@ impl Aggregate {
         self.heap_bytes = self.heap_bytes + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
-    /// Notes what the values that grow have added.
+    /// Records what was added to growing values.
     #[inline(never)]
     fn note_added(&mut self, at: usize) {
         let Self { entries, log, buffers, .. } = self;
@@ -447,7 +449,7 @@ impl Aggregate {
         });
     }
 
-    /// Takes the committed state in.
+    /// Restores the committed state.
     fn restore(&mut self) -> Result<(), EngineError> {
         let Self { log, entries, functions, key_heap: heap, keys, grows, .. } = self;
         let mut parts = Restored::default();
@@ -533,7 +535,7 @@ impl Aggregate {
         self.down.push(Row(&self.out), ingest_ns)
     }
 
-    /// A global aggregation has its row from the start.
+    /// A global aggregation has a row even without input.
     fn touch_global(&mut self) {
         if self.keys.is_empty() && self.entries.slots() == 0 {
             self.key.clear();
@@ -555,7 +557,7 @@ impl Aggregate {
         }
     }
 
-    /// One bounded step of emission. Returns whether it has ended.
+    /// Runs one bounded step of emission. Returns whether emission is complete.
     fn emit_step(&mut self) -> Result<bool, EngineError> {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
         let complete = self.mode == OutputMode::Complete;
@@ -583,7 +585,7 @@ impl Aggregate {
         emission.expiring = true;
         let Self { touched, entries, .. } = self;
         touched.drain_epoch(|at| entries[at as usize].touched = false);
-        // In continuous mode it goes when the watermark comes.
+        // In continuous mode groups are removed when the watermark arrives.
         if let (Some(event), false) = (&self.event, self.in_band())
             && !self.expire(event.late.watermark_us())?
         {
@@ -636,7 +638,7 @@ impl Stage for Aggregate {
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.at_once() || (self.in_band() && self.by_watermark()) {
-            // What is still to go goes in the next epoch.
+            // Rows that are not emitted yet are emitted in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -653,7 +655,7 @@ impl Stage for Aggregate {
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only behind a marker, so nothing is owed here.
+        // Sources end only after a marker, so nothing is pending here.
         self.down.end()
     }
 

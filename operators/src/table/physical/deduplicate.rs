@@ -1,6 +1,7 @@
-//! The first of equal rows: a table of keys, each with the time at which it may be forgotten.
+//! Deduplication: keeps the first of equal rows. A table of keys, each with the time at which it
+//! may be removed.
 //!
-//! Late rows are dropped wherever the rows have an event time, also where it is not among the keys.
+//! Late rows are dropped if the rows have an event time, even if it is not among the keys.
 
 use super::aggregate::{Key, write_keys};
 use super::late::Late;
@@ -15,9 +16,9 @@ use millstream_engine::stage::{Io, Push, Settled, Stage};
 use millstream_engine::state::{Slot, StateLog};
 use smallvec::SmallVec;
 
-/// Keys that are forgotten in one step.
+/// Maximum number of keys removed in one step.
 const STEP: usize = 32;
-/// It is never forgotten.
+/// The expiry time of a key that never expires.
 const NEVER: i64 = i64::MAX;
 
 struct Entry {
@@ -35,13 +36,13 @@ impl Keyed for Entry {
     }
 }
 
-/// How rows are late, and for how long a key is kept.
+/// When rows are late, and how long a key is kept.
 pub(super) struct EventTime {
     /// The event time in the row.
     pub field: Field,
-    /// It is a window, and its end counts.
+    /// Whether the event time is a window, whose end counts.
     pub window: bool,
-    /// How long after its time a key is kept; `None` if it is never forgotten.
+    /// How long after its event time a key is kept, in microseconds; `None` for ever.
     pub keep_us: Option<i64>,
     pub late: Late,
 }
@@ -58,11 +59,11 @@ pub(super) struct Deduplicate {
     key: Vec<u8>,
     scratch: Scratch,
     log: StateLog,
-    /// A watermark whose keys are not all forgotten.
+    /// A watermark whose keys have not all been removed yet.
     passing_us: Option<i64>,
-    /// Something was let go behind a marker, and that was not said yet.
+    /// Whether keys were removed after a marker, and the driver does not know it yet.
     owes: bool,
-    /// A marker behind such a watermark.
+    /// A marker to pass on after that watermark.
     marker: Option<Epoch>,
     down: BoxChain,
 }
@@ -124,7 +125,7 @@ impl Deduplicate {
         })
     }
 
-    /// Forgets some of the keys whose time is over. Returns whether all are.
+    /// Removes some of the expired keys. Returns whether all are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.step(STEP);
         self.entries.touch(self.due.ahead(watermark_us, step));
@@ -147,7 +148,7 @@ impl Deduplicate {
         false
     }
 
-    /// Goes on with a watermark, and with a marker behind it.
+    /// Continues with a watermark and the marker after it.
     fn go_on(&mut self) -> Result<(), EngineError> {
         if let Some(watermark_us) = self.passing_us {
             if !self.forget(watermark_us) {
@@ -204,7 +205,7 @@ impl Stage for Deduplicate {
         }
         self.marker = Some(epoch);
         if in_band {
-            // What is still to be forgotten is forgotten in the next epoch.
+            // Keys that are not removed yet are removed in the next epoch.
             let passing = self.passing_us.take();
             self.go_on()?;
             self.passing_us = passing;
@@ -253,7 +254,7 @@ impl<'a> Push<Row<'a>> for Deduplicate {
             if self.entries[at].expires_us > late_us {
                 return Ok(());
             }
-            // Its time is over, only its turn to be forgotten has not come.
+            // The key has expired but was not removed yet.
             self.log.delete(&mut Slot::default(), hash, &self.key);
             self.log.put(&mut Slot::default(), hash, &self.key, &expires_us.to_le_bytes());
             self.entries[at].expires_us = expires_us;

@@ -1,7 +1,7 @@
-//! A source that is read by several branches of a query: each row goes to all of them.
+//! Fan-out: a source that several branches of a query read. Each row goes to all branches.
 //!
-//! The branches run in the tasklet of the source. Rows are borrowed, so a row is not copied for a
-//! branch. The slowest branch sets the pace: a row is taken when all branches have room for it.
+//! The branches run in the source's tasklet. They borrow each row, so it is not copied. The slowest
+//! branch sets the pace: a row is read only when all branches have room for it.
 
 use super::stages::BoxChain;
 use crate::table::row::Row;
@@ -9,7 +9,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::stage::{Io, Push, Settled, Stage};
 
-/// One chain that feeds all branches.
+/// Combines the chains of all branches into one.
 pub(super) fn fork(mut branches: Vec<BoxChain>) -> BoxChain {
     match (branches.pop(), branches.is_empty()) {
         (Some(only), true) => only,
@@ -22,7 +22,8 @@ pub(super) fn fork(mut branches: Vec<BoxChain>) -> BoxChain {
 
 struct Fork {
     branches: Vec<BoxChain>,
-    /// A branch has done work of the next epoch, and another one's work kept that from being said.
+    /// Whether a branch has done work of the next epoch that could not be reported because of
+    /// another branch.
     owes: bool,
 }
 
@@ -35,8 +36,8 @@ impl Fork {
     }
 }
 
-/// What is left to do of two branches. Where one of them can go on while the other is blocked, the
-/// next step must come without a wake-up: the other may wait for what that step does.
+/// Combines the status of two branches. If one can continue while the other is blocked, the next
+/// step must not wait for a wake-up: the blocked branch may be waiting for what that step does.
 fn both(one: Settled, other: Settled) -> Settled {
     let working = |settled| matches!(settled, Settled::Trailing | Settled::More);
     match (one, other) {

@@ -1,5 +1,5 @@
-//! Every stateful operator, put away and restored into a new instance after every record, behind
-//! an output that is full every other call, against a naive model.
+//! Tests every stateful operator against a naive model. After every record its state is saved and
+//! restored into a new instance, behind an output that is full every other call.
 
 use super::lower::Placed;
 use super::{lower, state_operators};

@@ -1,4 +1,4 @@
-//! Which rows come too late, and where they go.
+//! Late rows: which rows are late, and the side output that receives them.
 
 use crate::stream::watermark::Watermarks;
 use crate::table::row::{Row, decode};
@@ -7,33 +7,33 @@ use crate::table::value::Value;
 use millstream_engine::event_time::BatchTimes;
 use std::sync::{Arc, Mutex};
 
-/// A row that came too late, or whose event time is too far ahead of the clock.
+/// A row that is late, or whose event time is too far ahead of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRow<'l> {
-    /// The operator that did not take it, as `explain` and progress name it.
+    /// The operator that dropped it, as named by `explain` and progress reports.
     pub operator: &'l str,
     /// The columns of its input.
     pub columns: &'l Schema,
     /// Their values.
     pub values: Vec<Value>,
-    /// The watermark that it missed, in microseconds since 1970.
+    /// The watermark that the row missed, in microseconds since 1970.
     pub watermark_us: i64,
-    /// Not late, but too far ahead of the clock: the latest event time that was accepted, in
-    /// microseconds since 1970.
+    /// If the row was too far ahead of the clock instead of late: the latest acceptable event time,
+    /// in microseconds since 1970.
     pub ahead_of_us: Option<i64>,
 }
 
-/// Takes rows that came too late. Instances of an operator share it.
+/// Receives late rows. The instances of an operator share it.
 pub type LateOutput = Arc<Mutex<Box<dyn FnMut(&LateRow<'_>) + Send>>>;
 
-/// The output with what it says of a row.
+/// The side output, and how it describes a row.
 pub(super) struct Side {
     pub output: LateOutput,
     pub operator: String,
     pub columns: Schema,
 }
 
-/// What tells an operator which rows come too late, and what may go.
+/// Tells an operator which rows are late and which state may be evicted.
 pub(super) struct Late {
     watermarks: Watermarks,
     side: Option<Side>,
@@ -55,13 +55,13 @@ impl Late {
         self.watermarks.late_us()
     }
 
-    /// Gives a row that is late to the side output, if there is one.
+    /// Sends a late row to the side output, if there is one.
     #[cold]
     pub fn put_aside(&self, row: Row<'_>) {
         self.give(row, None);
     }
 
-    /// Gives a row to the side output whose event time is after a limit.
+    /// Sends a row beyond the future limit to the side output, if there is one.
     #[cold]
     pub fn put_aside_ahead(&self, row: Row<'_>, limit_us: i64) {
         self.give(row, Some(limit_us));
@@ -75,12 +75,12 @@ impl Late {
         (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
     }
 
-    /// Whether watermarks come in-band now.
+    /// Whether watermarks arrive in-band now.
     pub fn in_band(&self) -> bool {
         self.watermarks.in_band()
     }
 
-    /// What was over by this time may go.
+    /// State that expires at or before this time may be evicted.
     pub fn watermark_us(&self) -> i64 {
         self.watermarks.watermark_us()
     }

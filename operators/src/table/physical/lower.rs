@@ -1,4 +1,4 @@
-//! Lowering: a plan and a sink become tasklets of a job.
+//! Lowering: turns a logical plan and a sink into the tasklets of a job.
 
 use super::accumulator::{Function, SESSIONS, TIME};
 use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
@@ -42,20 +42,20 @@ use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// A chain, and the worker that it runs on.
+/// A chain and the worker that it runs on.
 pub type Placed = (usize, BoxChain);
 
-/// Makes the tasklets of the parts of a source, with the chains behind them, which read some of its
-/// columns.
+/// Creates the tasklets of a source's parts, each with the chain behind it. The flags say which
+/// columns are read.
 pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<Placed>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
-/// In continuous mode, silence after which a part of a source holds the watermark of the other parts
-/// back no longer, in nanoseconds: it may have nothing to read at all.
+/// Continuous mode: a part of a source without records for this long is idle, so that its watermark
+/// is ignored. A part may have nothing to read at all. In nanoseconds.
 const PART_IDLE_NS: u64 = 100_000_000;
 
-/// Adds the tasklets of a query to a job: `sink` last, beside it what takes rows that come too late,
-/// sources made by `make_source`.
+/// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows,
+/// `make_source` creates sources.
 pub fn lower(
     plan: &Plan,
     (mode, semantics): (OutputMode, Semantics),
@@ -74,7 +74,7 @@ pub fn lower(
     lowering.open_sources()
 }
 
-/// The plan with the time of the batch where it asks for the present time.
+/// Replaces the current time in the plan by the time of the batch.
 fn timed(plan: Plan, times: &BatchTimes) -> Plan {
     fn of_batch(expr: Resolved, times: &BatchTimes) -> Resolved {
         match &expr.node {
@@ -91,8 +91,8 @@ fn timed(plan: Plan, times: &BatchTimes) -> Plan {
     }
 }
 
-/// What each stateful operator of a query keeps, in the order in which [`lower`] numbers them.
-/// State can be read again by an operator with the same description.
+/// Describes each stateful operator of a query, in the order in which [`lower`] numbers them. An
+/// operator can restore only the state of one with the same description.
 pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
     let mut operators = Vec::new();
     if joins_streams(plan) {
@@ -177,11 +177,11 @@ struct Lowering<'j, 's> {
     mode: OutputMode,
     semantics: Semantics,
     parallelism: usize,
-    /// There is no stream, and so no event time.
+    /// Whether there is no stream, and so no event time.
     batch: bool,
-    /// What an aggregation gives is merged with other rows, and none of both knows of the other.
+    /// Whether the rows of an aggregation are merged with other rows through a union.
     merges: bool,
-    /// Where rows go that come too late.
+    /// Receives late rows.
     late: Option<LateOutput>,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
@@ -189,16 +189,16 @@ struct Lowering<'j, 's> {
     reads: Vec<Read>,
 }
 
-/// A source that is opened when all that read it are known.
+/// A source, created when all its readers are known.
 struct Read {
     scan: Scan,
-    /// Its columns that are read.
+    /// The columns that are read.
     needed: Vec<bool>,
-    /// Of each part, the worker that it is on, and the chains behind it.
+    /// For each part, its worker and the chains behind it.
     parts: Vec<(usize, Vec<BoxChain>)>,
 }
 
-/// Whether what an aggregation gives goes through a union.
+/// Whether the result of an aggregation goes through a union.
 fn merges_aggregates(plan: &Plan) -> bool {
     match plan {
         Plan::Union(_) => plan.has_aggregate(),
@@ -215,13 +215,13 @@ fn mark(expr: &Resolved, needed: &mut [bool]) {
 }
 
 impl Lowering<'_, '_> {
-    /// Compiles an expression over rows of `width` columns, what is constant in it computed now.
+    /// Compiles an expression over rows of `width` columns; constant parts are computed now.
     fn compile(&self, expr: &Resolved, width: usize) -> Compiled {
         compile(&fold(expr.clone(), self.semantics), width, self.semantics)
     }
 
-    /// Puts the stages of `plan` before one chain, which reads the `needed` columns of its rows:
-    /// where the rows come in parts, these are brought together.
+    /// Puts the stages of `plan` in front of one chain, which reads the `needed` columns. Rows in
+    /// several parts are gathered.
     fn feed(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
         let producers = self.places(parts(plan));
         if producers.len() == 1 {
@@ -237,7 +237,7 @@ impl Lowering<'_, '_> {
         self.plan(plan, downs, needed)
     }
 
-    /// Adds chains, one for each part, to those that read a source.
+    /// Adds chains, one per part, as readers of a source.
     fn read(&mut self, scan: &Scan, downs: Vec<Placed>, needed: &[bool]) {
         // A table shares its source with no other.
         let found = match scan.streaming {
@@ -254,7 +254,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Makes the tasklets of all sources, each of which feeds all that read it.
+    /// Creates the tasklets of all sources, each of which feeds all its readers.
     fn open_sources(mut self) -> Result<(), EngineError> {
         for Read { scan, needed, parts } in std::mem::take(&mut self.reads) {
             let places: Vec<usize> = parts.iter().map(|(worker, _)| *worker).collect();
@@ -272,13 +272,12 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// The workers that so many instances run on.
+    /// The workers of a number of instances.
     fn places(&self, instances: usize) -> Vec<usize> {
         (0..instances).map(|i| i % self.job.workers()).collect()
     }
 
-    /// Puts the stages of `plan` before chains, one for each of its parts, which read the `needed`
-    /// columns of its rows.
+    /// Puts the stages of `plan` in front of chains, one per part, which read the `needed` columns.
     fn plan(
         &mut self,
         plan: &Plan,
@@ -307,7 +306,8 @@ impl Lowering<'_, '_> {
             Plan::Project(input, exprs) => {
                 let width = input.width();
                 let mut below = vec![false; width];
-                // What nobody reads is not computed, and what only that reads is not there below.
+                // Columns that nothing reads are not computed, and columns that only they read are
+                // missing below.
                 let read = |((expr, _), needed): (&(Resolved, String), &bool)| {
                     if *needed { expr.clone() } else { null(expr) }
                 };
@@ -389,9 +389,9 @@ impl Lowering<'_, '_> {
                     (false, false) => row.long(slot),
                 };
                 let resumed = (resumed_us, self.job.times());
-                // Parts of a source have one event time between batches, as in Spark, where the
-                // part that is ahead decides; in continuous mode, where they are read at their own
-                // pace, the one that is behind does.
+                // Between batches the parts of a source share one event time, as in Spark: the part
+                // that is furthest ahead decides. In continuous mode each part is read at its own
+                // pace, and the slowest decides.
                 let shared = (!continuous).then(|| self.job.event_time(*delay_ms));
                 let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
                 let job = &mut self.job;
@@ -411,7 +411,7 @@ impl Lowering<'_, '_> {
                 });
                 let mut below = needed.to_vec();
                 if skew_ms.is_some() && self.late.is_some() {
-                    // A row that is set aside is shown whole.
+                    // The side output shows all columns of a row.
                     below.fill(true);
                 }
                 below[*column] = true;
@@ -437,7 +437,7 @@ impl Lowering<'_, '_> {
         keys.iter().for_each(|key| below[*key] = true);
         let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some();
         let of_keys = keys.iter().copied().find(tagged);
-        // A row is late by any event time that it still has: one that nothing reads is not there.
+        // A row is late by any event time that it still has; one that nothing reads is missing.
         let time = match (within, of_keys) {
             (true, _) => (0..width).find(tagged),
             (false, None) => (0..width).find(|i| needed[*i] && tagged(i)),
@@ -466,16 +466,16 @@ impl Lowering<'_, '_> {
         self.feed(input, Box::new(stage), &below)
     }
 
-    /// Says that an operator over this input wants a batch whenever the watermark has moved, whether
-    /// it will let something go or not: so no row that the batch after it gets is judged by a
-    /// watermark that is older than the one by which state went.
+    /// Requests a batch whenever the watermark has advanced, even if the operator will evict
+    /// nothing. So no row of the next batch is judged by an older watermark than the one by which
+    /// state was evicted.
     fn advances_by_watermark(&mut self, input: &Plan) {
         if !self.batch && has_watermark(input) {
             self.job.releases_by_watermark();
         }
     }
 
-    /// What an operator over rows with these columns does with those that come too late.
+    /// How an operator over rows with these columns treats late rows.
     fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> Late {
         let side = self.late.as_ref().map(|output| LateSide {
             output: output.clone(),
@@ -485,7 +485,7 @@ impl Lowering<'_, '_> {
         Late::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
     }
 
-    /// One side is a table, which stands in the plan as its rows.
+    /// Joins with a table, whose rows are part of the plan.
     fn join(&mut self, join: &Join, down: BoxChain) -> Result<(), EngineError> {
         let held = |plan: &Plan| match plan {
             Plan::Values(_, rows) => Some(rows.iter().map(|row| encode(row)).collect()),
@@ -690,11 +690,11 @@ impl Lowering<'_, '_> {
         if self.mode != OutputMode::Complete {
             self.advances_by_watermark(input);
         }
-        // What is equal is one key.
+        // Equal values are one key.
         let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_key(key.clone())).collect();
         let mut from = input;
         if let Some(Sliced { input, time, place, .. }) = sliced {
-            // Of windows that are combined from slices, rows have their times.
+            // Windows that are combined from slices need the time of a row.
             (keys[place], from) = (time.clone(), input);
         }
         let lag_us = watermark_lag_us(from);
@@ -710,9 +710,9 @@ impl Lowering<'_, '_> {
         self.exchanged(from, grouping, in_two_levels, alone, down, &needed)
     }
 
-    /// Whether an aggregation that is spread over workers puts rows together before they are
-    /// exchanged. Where each row has its result at once it must not; and rows that come too late are
-    /// not put aside as they came if they were put together before.
+    /// Whether an aggregation over several workers pre-aggregates before the exchange. It must not
+    /// if each row has a result of its own, or if late rows go to a side output, which needs the
+    /// rows as they came.
     fn combines(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
         let at_once = self.job.trigger().is_continuous() && self.mode == OutputMode::Update;
         let width = input.width();
@@ -728,7 +728,7 @@ impl Lowering<'_, '_> {
             && calls.iter().all(plain)
     }
 
-    /// The stage of an aggregation, or of one instance of it.
+    /// The stage of one instance of an aggregation.
     fn grouped(&self, grouping: &Grouping, alone: bool, log: StateLog, down: BoxChain) -> BoxChain {
         let width = grouping.columns.fields.len();
         let Grouping { kind, keys, calls, columns, .. } = grouping;
@@ -776,8 +776,8 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Rows are brought to the instances that own their keys: as partial rows (keys, arguments,
-    /// filters), so that only these travel, or put together by key.
+    /// Sends rows to the instances that own their keys: either only the needed columns (keys,
+    /// arguments, filters), or rows pre-aggregated by key.
     fn exchanged(
         &mut self,
         input: &Plan,
@@ -828,7 +828,7 @@ impl Lowering<'_, '_> {
         calls.iter().map(|call| Function::new(call, width, self.semantics)).collect()
     }
 
-    /// The stage that puts together what [`Partial`] has put together of each key.
+    /// The stage that merges the rows of [`Partial`].
     fn of_partials(
         &self,
         grouping: &Grouping,
@@ -837,7 +837,7 @@ impl Lowering<'_, '_> {
         down: BoxChain,
     ) -> BoxChain {
         let Grouping { kind, keys, calls, columns, .. } = grouping;
-        // What they are of is never asked for.
+        // Their arguments are never evaluated.
         let functions = self.functions(calls, columns.fields.len());
         let width = keys.len() + 1;
         let column = |(i, key): (usize, &Resolved)| Key::column(i, width, &key.data_type);
@@ -850,7 +850,7 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// The one chain that an operator which brings its input together has behind it.
+/// The single chain behind an operator that gathers its input.
 fn only(downs: Vec<Placed>) -> BoxChain {
     match downs.into_iter().next() {
         Some((_, down)) => down,
@@ -858,7 +858,7 @@ fn only(downs: Vec<Placed>) -> BoxChain {
     }
 }
 
-/// How many parts the rows of a plan come in, each through a chain of its own.
+/// The number of parts in which a plan's rows arrive.
 fn parts(plan: &Plan) -> usize {
     match plan {
         Plan::Scan(scan) => scan.partitions(),
@@ -873,14 +873,14 @@ fn parts(plan: &Plan) -> usize {
     }
 }
 
-/// What an aggregation is by.
+/// The kind of an aggregation.
 #[derive(Clone)]
 enum Kind {
-    /// All its keys, of which one may be an event time.
+    /// By all its keys, one of which may be an event time.
     Groups(Option<EventKey>),
-    /// Session windows and the other keys.
+    /// By session windows and the other keys.
     Sessions { place: usize, timed: bool },
-    /// Sliding windows, in whose place the keys have the time, and the other keys.
+    /// By sliding windows, for which the keys contain the time, and the other keys.
     Slices { place: usize, lengths: Lengths },
 }
 
@@ -893,7 +893,7 @@ impl Kind {
         }
     }
 
-    /// The place of a key that does not say which rows belong together.
+    /// The position of a key that does not identify a group.
     fn place(&self) -> Option<usize> {
         match self {
             Self::Groups(_) => None,
@@ -918,8 +918,8 @@ impl Grouping {
         self.keys.iter().chain(self.calls.iter().flat_map(|c| c.args.iter().chain(&c.filter)))
     }
 
-    /// The columns of rows that have all that it needs, how many of them say which rows belong
-    /// together, and the same aggregation over these rows.
+    /// The columns that the aggregation needs, the number of them that identify a group, and the
+    /// same aggregation over rows of these columns.
     fn over_partial_rows(&self) -> (Vec<Resolved>, usize, Self) {
         let Self { kind, keys, calls, lag_us, .. } = self.clone();
         let mut order: Vec<usize> = (0..keys.len()).collect();
@@ -952,7 +952,8 @@ impl Grouping {
     }
 }
 
-/// What keys and arguments have in common, computed once below an aggregation; `None` if nothing.
+/// Common subexpressions of keys and arguments, computed once below the aggregation; `None` if
+/// there are none.
 #[expect(clippy::type_complexity, reason = "what an aggregation is made of")]
 fn with_shared_columns(
     input: &Plan,

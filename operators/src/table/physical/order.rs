@@ -1,4 +1,4 @@
-//! Sorting a whole result table at each marker, and limits.
+//! Sorting a whole result table at each marker, and LIMIT and OFFSET.
 
 use super::stages::{BoxChain, Scratch};
 use crate::table::expr::compile::{Semantics, compile};
@@ -24,7 +24,7 @@ struct Held {
     ingest_ns: u64,
 }
 
-/// Holds an epoch's rows and passes them on in order at its marker.
+/// Buffers the rows of an epoch and emits them in order at its marker.
 pub(super) struct Sort {
     keys: Vec<(crate::table::expr::compile::Compiled, DataType, bool, bool)>,
     held: Vec<Held>,
@@ -133,11 +133,11 @@ impl<'a> Push<Row<'a>> for Sort {
     }
 }
 
-/// Passes on the first rows: of the stream's whole life, or of each epoch's table.
+/// Emits the first rows: of the whole stream, or of each epoch's table.
 pub(super) struct Limit {
     most: u64,
     taken: u64,
-    /// Where the count is kept; none where it begins anew in each epoch.
+    /// Where the count is kept; `None` if it restarts in each epoch.
     log: Option<(StateLog, Slot)>,
     down: BoxChain,
 }

@@ -1,10 +1,10 @@
-//! The first of two levels of an aggregation that is spread over workers: rows are put together by
-//! key where they are read, and what is known of each key goes to the instance that owns it, as one
-//! row: the keys, how many rows they are of, and the accumulators' words.
+//! Partial aggregation: the first of two levels of an aggregation over several workers. Rows are
+//! pre-aggregated by key where they are read, and each group is sent to the instance that owns it
+//! as one row: the keys, the number of rows, and the accumulators' words.
 //!
-//! Rows are held only while more of them are there at once ([`Hold`]), and all of them go before a
-//! marker or a watermark that came after them. A row that a held watermark has made late goes behind it,
-//! as it came. Nothing of it is state: a checkpoint never sees it.
+//! Groups are buffered only while input is available ([`Hold`]), and are all flushed before a
+//! marker or watermark that came after them. A row that a buffered watermark has made late follows
+//! it unchanged. The buffer is not state: it is never in a checkpoint.
 
 use super::accumulator::Function;
 use super::aggregate::{Key, copy_key, write_keys};
@@ -18,16 +18,16 @@ use millstream_engine::event::{Epoch, IDLE};
 use millstream_engine::key_group::hash_bytes;
 use millstream_engine::stage::{Push, Settled, Stage};
 
-/// What is held of a key.
+/// A buffered group.
 struct Group {
     hash: u64,
-    /// Where its key stands.
+    /// The range of its key in `key_bytes`.
     key: std::ops::Range<usize>,
-    /// When the first of its rows came in.
+    /// Ingest time of its first row.
     ingest_ns: u64,
 }
 
-/// A row that was too late, as it goes.
+/// A late row, sent unchanged.
 struct Behind {
     hash: u64,
     row: std::ops::Range<usize>,
@@ -39,20 +39,20 @@ pub(super) struct Partial {
     keys: Vec<Key>,
     event: Option<EventKey>,
     functions: Vec<Function>,
-    /// The number of rows, and the words of all functions.
+    /// Words per group: the number of rows, and the words of all functions.
     words_each: usize,
     index: Index,
     groups: Vec<Group>,
-    /// Their keys, and their accumulators, behind each other.
+    /// The groups' keys and accumulators, one after another.
     key_bytes: Vec<u8>,
     words: Vec<u64>,
-    /// Rows that go behind the watermark, and their bytes.
+    /// Rows to send after the watermark, and their bytes.
     behind: Vec<Behind>,
     behind_bytes: Vec<u8>,
-    /// Groups, and then rows behind them, that have left, while they do.
+    /// During a flush, the number of groups, then rows after them, that were sent.
     leaving: Option<usize>,
     hold: Hold,
-    /// The watermark that stands behind what is held, and whether the input has been silent since.
+    /// A watermark to pass on after the buffer, and whether the input has been idle since.
     watermark: Option<i64>,
     idle: bool,
     marker: Option<Epoch>,
@@ -65,7 +65,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// All functions must be plain.
+    /// All functions must be storable in words.
     pub fn new(
         keys: Vec<Key>,
         event: Option<EventKey>,
@@ -98,13 +98,12 @@ impl Partial {
         }
     }
 
-    /// What will leave, if nothing more comes.
+    /// The number of rows that a flush would send now.
     fn held(&self) -> usize {
         self.groups.len() + self.behind.len()
     }
 
-    /// Whether a watermark that stands behind what is held has made the row late whose key is in
-    /// `self.key`.
+    /// Whether a buffered watermark has made the row late whose key is in `self.key`.
     #[inline]
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
@@ -113,7 +112,7 @@ impl Partial {
             .is_some_and(|over_us| over_us <= watermark_us)
     }
 
-    /// Writes the row whose key is in `self.key` into `self.out`, as one that goes by itself.
+    /// Writes a single row, whose key is in `self.key`, into `self.out`.
     fn alone(&mut self, row: Row<'_>) -> Result<(), EngineError> {
         self.single.fill(0);
         Self::add(&self.functions, &self.scratch, row, &mut self.single)?;
@@ -171,8 +170,8 @@ impl Partial {
         writer.bytes(keys.len(), value);
     }
 
-    /// Passes on as much as is taken below. Returns whether all is gone, and with it the watermark and the
-    /// marker that stood behind.
+    /// Sends as much as the stage below takes. Returns whether everything was sent, including the
+    /// watermark and the marker.
     fn leave(&mut self) -> Result<bool, EngineError> {
         let mut next = match self.leaving {
             Some(next) => next,
@@ -213,7 +212,7 @@ impl Partial {
         self.words.clear();
         self.behind.clear();
         self.behind_bytes.clear();
-        // One that came while the rest was leaving.
+        // A watermark that arrived during the flush.
         if let Some(micros) = self.watermark.take() {
             self.down.watermark(micros)?;
         }

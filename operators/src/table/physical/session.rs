@@ -1,9 +1,8 @@
-//! Sessions: for each key the windows of rows that follow each other within a gap, with their
-//! accumulators. A row joins those that it touches, and becomes a bridge between them.
+//! Session windows: for each key, the windows of rows that follow each other within a gap, with
+//! their accumulators. A row extends every session that it touches and merges them.
 //!
-//! *State.* A key's value is the number of its sessions and, for each in order of time, begin, end
-//! and accumulators. It is written anew with each of its rows, and one that has become long once an
-//! epoch.
+//! *State.* A key's value is the number of its sessions and, for each in order of time, start, end
+//! and accumulators. It is written again at each of its rows, or once per epoch if it is long.
 
 use super::accumulator::{Accumulator, Function};
 use super::aggregate::{Key, copy_key, write_keys};
@@ -31,10 +30,10 @@ struct Session {
 struct Entry {
     hash: u64,
     key: SmallVec<[u8; 40]>,
-    /// In order of time; none overlap.
+    /// In order of time, without overlaps.
     sessions: Vec<Session>,
     slot: Slot,
-    /// Its sessions that were counted as written, and the epoch's generation in which they were.
+    /// How many of its sessions were counted as written, and in which generation.
     counted: (u32, usize),
     /// Memory that its sessions and their values own apart.
     owned: usize,
@@ -66,21 +65,21 @@ impl Keyed for Entry {
 pub(super) struct Parts {
     /// The other keys.
     pub keys: Vec<Key>,
-    /// A row's own window.
+    /// Computes the window of a single row.
     pub window: BytesFn,
-    /// The place of the window among all keys.
+    /// Position of the window among all keys.
     pub place: usize,
     pub functions: Vec<Function>,
     pub mode: OutputMode,
     pub continuous: bool,
     /// There is no other instance.
     pub alone: bool,
-    /// The query is a stream's, whose first row is an error unless there is another key, as in
-    /// Spark.
+    /// Whether the query reads a stream. Then its first row is an error if there is no other key,
+    /// as in Spark.
     pub needs_key: bool,
     /// Of an event time with a watermark.
     pub late: Option<Late>,
-    /// Sessions leave when the watermark has passed them. The whole table keeps them.
+    /// Whether sessions are removed when the watermark has passed them. Complete mode keeps them.
     pub evicts: bool,
     pub log: StateLog,
 }
@@ -95,16 +94,16 @@ pub(super) struct SessionAggregate {
     window: Vec<u8>,
     out: Vec<u8>,
     scratch: Scratch,
-    /// A watermark whose sessions are not all out.
+    /// A watermark whose sessions have not all been emitted yet.
     passing_us: Option<i64>,
     /// Something was let go behind a marker, and that was not said yet.
     owes: bool,
-    /// A marker, and the next entry of a whole table before it.
+    /// A marker, and the next entry of a whole table to emit before it.
     marker: Option<(Epoch, usize)>,
     changed: bool,
     /// Entries whose long values are written at the marker.
     deferred: EpochBuffer<u32>,
-    /// Sessions of all keys.
+    /// Number of sessions of all keys.
     kept: u64,
     /// Some values may own memory apart.
     owns: bool,
@@ -223,7 +222,7 @@ impl SessionAggregate {
         self.due.add(due_us, at as u32);
     }
 
-    /// Notes an entry's value, or that it has none, for the checkpoint.
+    /// Records an entry's value for the checkpoint, or its deletion.
     fn note(&mut self, at: usize) {
         if self.owns {
             self.count_owned(at);
@@ -240,7 +239,7 @@ impl SessionAggregate {
         }
     }
 
-    /// Counts what the values of an entry own now.
+    /// Updates the count of heap memory of an entry.
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         let values = entry.sessions.iter().flat_map(|session| &session.accumulators);
@@ -262,7 +261,7 @@ impl SessionAggregate {
         self.parts.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Counts all sessions of an entry as written in this epoch, as Spark does, each once.
+    /// Counts all sessions of an entry as written in this epoch, each once, as Spark does.
     fn count_updated(&mut self, at: usize) {
         let (entry, log) = (&mut self.entries[at], &mut self.parts.log);
         let (generation, counted) = entry.counted;
@@ -292,7 +291,7 @@ impl SessionAggregate {
         self.down.push(Row(&self.out), UNTIMED)
     }
 
-    /// Lets the sessions of a key out that are over.
+    /// Emits and removes the expired sessions of a key.
     fn let_out(&mut self, at: usize, by_us: i64) -> Result<(), EngineError> {
         let over = |session: &Session| session.end_us <= by_us;
         let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
@@ -308,7 +307,7 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// A step of letting sessions go that are over. Returns whether all are.
+    /// Emits some of the expired sessions. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.step(step(self.due.count(by_us)));
         self.entries.touch(self.due.ahead(by_us, step));
@@ -359,7 +358,7 @@ impl SessionAggregate {
         self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
-    /// Goes on with a watermark, and with a marker behind it.
+    /// Continues with a watermark and the marker after it.
     fn go_on(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.passing_us {
             if !self.expire(by_us)? {
@@ -414,7 +413,7 @@ impl Stage for SessionAggregate {
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
         if self.parts.late.as_ref().map_or(self.parts.continuous, Late::in_band) {
-            // What is still to go goes in the next epoch.
+            // Sessions that are not emitted yet are emitted in the next epoch.
             let passing = self.passing_us.take();
             self.go_on()?;
             self.passing_us = passing;
@@ -461,13 +460,13 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let at = self.entry();
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
         if let Some(late_us) = late.map(Late::late_us) {
-            // It cannot touch what is over, though its turn to go has not come.
+            // The row cannot touch expired sessions, even if they were not emitted yet.
             self.let_out(at, late_us)?;
         }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;
         let (before, count) = (list.first().map(|first| first.end_us), list.len());
-        // Those that it touches stand together.
+        // The sessions that it touches are adjacent.
         let from = list.partition_point(|session| session.end_us < begin_us);
         let to = list.partition_point(|session| session.begin_us <= end_us);
         let cx = self.scratch.cx(row);
@@ -475,7 +474,7 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         if grows {
             list[from].end_us = list[from].end_us.max(end_us);
         } else {
-            // Of what becomes one, the earlier comes first.
+            // Earlier sessions are merged first.
             let accumulators = functions.iter().map(Function::start).collect();
             let at = from + list[from..to].partition_point(|other| other.begin_us <= begin_us);
             list.insert(at, Session { begin_us, end_us, accumulators });

@@ -1,4 +1,4 @@
-//! The stateless row stages. A row is borrowed: a chain copies nothing but what it computes.
+//! The stateless row stages. A row is borrowed: a chain copies only what it computes.
 
 use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
@@ -18,12 +18,12 @@ use millstream_engine::key_group::{hash_bytes, instance_of};
 use millstream_engine::pass_control;
 use millstream_engine::stage::{Push, Settled, Stage};
 
-/// Keys from which on the first of them are slow to leave.
+/// Number of keys above which the first of them are slow to emit.
 const MANY: usize = 4096;
 
-/// How many of so many keys leave in one step. Of few it is so many that a sink writes seldom. Of
-/// many it is so few that a step is short: of a million that had rested, the first few hundred took
-/// 10 to 35 us each, so 64 of them more than a millisecond (`millstream bench window hold`).
+/// How many of `of` keys to emit in one step. With few keys, enough that a sink writes rarely. With
+/// many keys, so few that a step stays short: of a million idle keys the first few hundred took 10
+/// to 35 us each, so 64 of them more than a millisecond (`millstream bench window hold`).
 pub(super) fn step(of: usize) -> usize {
     if of > MANY { 8 } else { 64 }
 }
@@ -35,13 +35,13 @@ impl<S: for<'a> Push<Row<'a>>> RowPush for S {}
 /// A chain of row stages.
 pub type BoxChain = Box<dyn RowPush>;
 
-/// The most bytes that an arena keeps from record to record.
+/// Maximum number of bytes that an arena keeps between records.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// An arena that lives as long as one record.
 ///
-/// It keeps its largest chunk from record to record, so that it stops allocating once it has
-/// seen the largest record.
+/// It keeps its largest chunk between records, so it stops allocating once it has seen the largest
+/// record.
 #[derive(Default)]
 pub(super) struct Scratch(Bump);
 
@@ -51,7 +51,7 @@ impl Scratch {
         Cx::new(row, &self.0)
     }
 
-    /// For expressions that share parts.
+    /// Like [`cx`](Self::cx), for expressions with common subexpressions.
     #[inline]
     pub fn sharing<'a>(&'a self, row: Row<'a>, parts: usize) -> Cx<'a> {
         Cx::sharing(row, &self.0, parts)
@@ -69,7 +69,7 @@ impl Scratch {
 /// Computes the columns of a new row.
 pub(super) struct Project {
     columns: Vec<Compiled>,
-    /// Parts that they share.
+    /// Number of common subexpressions.
     parts: usize,
     scratch: Scratch,
     out: Vec<u8>,
@@ -107,7 +107,7 @@ impl<'a> Push<Row<'a>> for Project {
 /// Passes on the rows for which the condition is true.
 pub(super) struct Filter {
     condition: BoolFn,
-    /// Parts that stand in it more than once.
+    /// Number of common subexpressions.
     parts: usize,
     scratch: Scratch,
     down: BoxChain,
@@ -157,12 +157,12 @@ pub(super) fn copy(
     }
 }
 
-/// A row for each element of a generator's array: the input's columns and the generator's.
+/// Emits a row for each element of a generator's array: the input's columns and the generator's.
 ///
-/// `needed` says which input columns anything below reads; the others are left NULL.
+/// `needed` marks the input columns that are read below; the others stay NULL.
 pub(super) struct Generate {
     array: BytesFn,
-    /// `explode(split(text, 'x'))`: the text and what separates it, without an array in between.
+    /// `explode(split(text, 'x'))`: the text and its separator, without an array in between.
     split: Option<(BytesFn, Splitter)>,
     data_type: DataType,
     parts: Parts,
@@ -216,7 +216,7 @@ impl Generate {
     }
 }
 
-/// The row under construction: the input's columns, then the position if it is wanted.
+/// Begins an output row: the input's columns, then the position if it is wanted.
 #[inline]
 fn begin<'o>(
     out: &'o mut Vec<u8>,
@@ -237,7 +237,7 @@ impl Stage for Generate {
 }
 
 impl Generate {
-    /// Pushes a row for each part of a text. What they have in common is written once.
+    /// Emits a row for each part of a text. The common columns are written once.
     fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
         let Some((text_of, splitter)) = &self.split else { return Ok(false) };
         let cx = self.scratch.cx(row);
@@ -318,13 +318,14 @@ impl<'a> Push<Row<'a>> for Generate {
     }
 }
 
-/// Sends rows to the instance that owns their key (the first `keys` columns), or all to one.
+/// Sends rows to the instance that owns their key (the first `keys` columns), or all rows to one
+/// instance.
 pub(super) struct RowOutbox {
     outbox: Outbox<RowBuf>,
     key: Option<KeyOf>,
 }
 
-/// Hashes the first columns of a row as the bytes of a row of their own, those of a group alike.
+/// Hashes the first columns of a row as a row of their own, so that equal keys have equal hashes.
 pub(super) struct KeyOf {
     slots: Vec<(Slot, Physical)>,
     key: Vec<u8>,
@@ -396,7 +397,7 @@ impl<'a> Push<Row<'a>> for RowOutbox {
     }
 }
 
-/// The other end: owned rows from a ring, lent to a chain.
+/// The receiving side: owned rows from a ring, lent to a chain.
 pub(super) struct Lend(pub BoxChain);
 
 impl Stage for Lend {

@@ -1,4 +1,4 @@
-//! The source of rows that are written in a query; a bounded table, read once.
+//! The source of VALUES: rows that are written in the query, read once.
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;

@@ -1,6 +1,6 @@
-//! Regular expressions as Java 17 has them. A pattern is read (`parse`) into a tree (`node`); where
-//! it allows, the linear engine matches (`linear`), else a backtracking machine. Both give what
-//! `java.util.regex` gives. Every function that takes a pattern comes here.
+//! Java 17's regular expressions. A pattern is parsed (`parse`) into a tree (`node`). The linear
+//! engine (`linear`) matches it if it can, otherwise a backtracking machine. Both give the results
+//! of `java.util.regex`. Every function with a pattern uses this module.
 //!
 //! Limits: a search of the machine that takes too many steps is an error; the flag `c` is refused.
 

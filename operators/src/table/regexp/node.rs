@@ -64,8 +64,8 @@ pub enum Node {
     Grapheme,
 }
 
-/// What Java finds out about a part before it matches: its numbers wrap around as Java's do,
-/// since they decide which texts before a place a look-behind tries.
+/// What Java determines about a part before matching. The numbers wrap around like Java's, because
+/// they decide which texts a look-behind tries.
 #[derive(Debug, Clone, Copy)]
 pub struct Study {
     /// Fewest characters.

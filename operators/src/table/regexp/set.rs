@@ -109,8 +109,8 @@ impl CharSet {
         &self.ranges
     }
 
-    /// Whether halves of surrogate pairs are treated as characters beyond the basic plane are: all
-    /// of them are in, or no half is. Then it makes no difference that Java looks at halves too.
+    /// Whether halves of surrogate pairs are treated like supplementary characters: all of them are
+    /// members, or no half is. Then it makes no difference that Java looks at halves too.
     pub fn is_even(&self) -> bool {
         let halves = Self::new(vec![(0xd800, 0xdfff)]);
         let inside = self.and(&halves);

@@ -1,4 +1,4 @@
-//! `DESCRIBE`, `SHOW COLUMNS` and `SHOW VIEWS`: what the session knows, as rows in Spark's form.
+//! `DESCRIBE`, `SHOW COLUMNS` and `SHOW VIEWS`: the session's views, as rows in Spark's format.
 
 use super::Catalog;
 use super::job::{Reader, Tokens};

@@ -1,4 +1,4 @@
-//! Spark's SQL as the parser is to read it: its own dialect of that name, and what that lacks.
+//! The SQL dialect of the parser: its Spark dialect with what that lacks.
 
 use sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName, TrimWhereField};
 use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};

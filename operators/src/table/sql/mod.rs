@@ -44,7 +44,7 @@ pub trait Catalog {
     fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
         None
     }
-    /// The WATERMARK clause of a number, of the query that is being read.
+    /// A WATERMARK clause of the current query, by its number.
     fn watermark(&self, _number: usize) -> Option<&Watermark> {
         None
     }
@@ -56,7 +56,7 @@ pub trait Catalog {
     fn semantics(&self) -> Semantics {
         Semantics::default()
     }
-    /// How string literals are read.
+    /// The settings of string literals.
     fn literals(&self) -> Reading {
         Reading::default()
     }

@@ -1,4 +1,4 @@
-//! ORDER BY: by what a query gives, by its place there, or by what stands below its SELECT list.
+//! ORDER BY: by output columns, by their positions, or by columns below the SELECT list.
 
 use super::Catalog;
 use super::expr::convert_with;

@@ -1,6 +1,6 @@
-//! Subqueries inside expressions. One that needs nothing of the outer row and gives one value is a
-//! constant of the query; the others become joins: of `EXISTS` and `IN`, a column that says what
-//! they say.
+//! Subqueries in expressions. A subquery that does not depend on the outer row and gives one value
+//! is a constant of the query. All others become joins; EXISTS and IN become a column with their
+//! result.
 
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;

@@ -1,4 +1,4 @@
-//! What a window of many keys costs the records behind it while it closes.
+//! How long records wait while a window with many keys closes.
 
 use crate::Failure;
 use crate::bench::load::{on_last_core, wrong};
@@ -20,8 +20,8 @@ const HOUR_US: i64 = 3_600_000_000;
 
 /// Measures and prints.
 ///
-/// A probe is a row that is late, which the query gives away on the spot; it has the time at which it
-/// was sent and the time at which it was meant to be.
+/// A probe is a late row, which the query passes to its side output at once. It contains its actual
+/// and its intended send time.
 pub(super) fn run(keys: u64, probe_us: u64, rounds: u64, json: bool) -> Result<(), Failure> {
     let session = Session::new();
     session.set("millstream.wait", "spin").map_err(wrong)?;

@@ -66,11 +66,11 @@ enum Part {
         /// From window to window, in milliseconds
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
         slide_ms: u64,
-        /// Seconds that are measured, behind two lengths of the window
+        /// Seconds to measure, after two window lengths
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
     },
-    /// How long records wait while a window with many keys is closed
+    /// How long records wait while a window with many keys closes
     Hold {
         /// Keys of the window
         #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -82,7 +82,7 @@ enum Part {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
         rounds: u64,
     },
-    /// Sliding windows over sockets for long: memory and latency over time
+    /// Sliding windows over sockets for a long time: memory and latency
     Soak {
         /// Length
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -118,10 +118,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// Second of event time at which all of them begin: windows before it would be partial ones of
-/// nothing.
+/// Event time at which all rows start, in seconds. Earlier windows would be incomplete.
 const BASE_S: u64 = 1_000_000;
-/// Seconds at the beginning that are not measured.
+/// Seconds at the start that are not measured.
 const WARM_UP_S: u64 = 2;
 
 /// Rows whose event time is the time at which they are meant to be sent, and the windows over them.
@@ -284,7 +283,7 @@ fn windows(
     })
 }
 
-/// Memory that this process has, in KiB; 0 where the system does not say.
+/// Resident memory of this process, in KiB; 0 if the system does not report it.
 fn resident_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,6 +1,6 @@
-//! One value for all that are equal: what groups, sets and joins compare as bytes is brought to it
-//! first. -0.0 is 0.0, every NaN is the same, and the entries of a map are in the order of their
-//! keys, at any depth.
+//! The canonical form of equal values, used before values are compared as bytes in groups, sets and
+//! joins. -0.0 becomes 0.0, all NaNs are the same, and the entries of a map are ordered by key, at
+//! any depth.
 
 use super::{Function, any_nullable, cells};
 use crate::table::expr::Node;
@@ -31,7 +31,7 @@ pub fn one_of_equals(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 
-/// Whether equal values of a type may differ in their bytes.
+/// Whether equal values of a type can have different bytes.
 fn varies(data_type: &DataType) -> bool {
     match data_type {
         DataType::Float | DataType::Double | DataType::Map(..) => true,
@@ -41,8 +41,8 @@ fn varies(data_type: &DataType) -> bool {
     }
 }
 
-/// An expression as what its value is compared by, where its bytes are compared. A number of its
-/// own is brought to one form where it is written.
+/// Converts an expression to canonical form for comparison as bytes. Plain numbers are converted
+/// when they are written.
 pub fn as_key(expr: Resolved) -> Resolved {
     let is_done = matches!(&expr.node, Node::Call(name, _) if *name == NAME);
     if is_done || !expr.data_type.is_nested() {
@@ -51,7 +51,7 @@ pub fn as_key(expr: Resolved) -> Resolved {
     as_one(expr)
 }
 
-/// The same of numbers too.
+/// Like [`as_key`], for plain numbers too.
 pub fn as_one(expr: Resolved) -> Resolved {
     if !varies(&expr.data_type) {
         return expr;
@@ -60,7 +60,7 @@ pub fn as_one(expr: Resolved) -> Resolved {
     Resolved { node: Node::Call(NAME, vec![expr]), data_type, nullable }
 }
 
-/// Whether a value is the one of its equals already.
+/// Whether a value is in canonical form already.
 fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
     match (cell, data_type) {
         (Cell::Double(v), _) => v.to_bits() == one_of_equals(v).to_bits(),
@@ -87,7 +87,7 @@ fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
     }
 }
 
-/// The one value that stands for all that are equal to this one.
+/// The canonical form of a value.
 pub(super) fn stand_in<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
     match cell {
         Cell::Double(v) => Cell::Double(one_of_equals(v)),

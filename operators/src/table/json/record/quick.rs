@@ -1,5 +1,5 @@
-//! The short way through a record: the field that is expected comes next, and its value is a plain
-//! one of its type. It writes what the long way writes, to the byte, or leaves all as it was.
+//! The fast path for JSON records: the next field is the expected one, and its value is a plain one
+//! of its type. It writes the same bytes as the general path, or changes nothing.
 
 use super::super::token::{Quick, Token};
 use super::fields::{Member, Shape};
@@ -10,14 +10,14 @@ use crate::table::types::DataType;
 use smallvec::SmallVec;
 
 impl Pass<'_, '_> {
-    /// Reads the name of a field if it comes next.
+    /// Reads the name of a field if it is next.
     #[inline]
     pub(super) fn comes_next(&mut self, member: &Member) -> bool {
         member.head.as_ref().is_some_and(|head| self.tokens.skip_head(head))
     }
 
-    /// Reads the value of a field whose name was read the short way; gives the token at which the
-    /// long way must go on with it.
+    /// Reads the value of a field whose name was read by the fast path. Returns the token at which
+    /// the general path must continue.
     #[inline]
     pub(super) fn quick_member<B: Bytes>(
         &mut self,
@@ -47,7 +47,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads an array of short values into its slot; otherwise nothing has changed.
+    /// Reads an array of simple values into its slot. Changes nothing if it cannot.
     fn quick_array<B: Bytes>(
         &mut self,
         element: &DataType,
@@ -88,7 +88,7 @@ enum Item<'j> {
     Text(&'j [u8]),
 }
 
-/// A short value as an element of a type, where that is simple.
+/// Converts a simple value to an element of a type, if that is easy.
 #[inline]
 fn item<'j>(quick: Quick<'j>, element: &DataType) -> Option<Item<'j>> {
     Some(match (quick, element) {
@@ -103,7 +103,7 @@ fn item<'j>(quick: Quick<'j>, element: &DataType) -> Option<Item<'j>> {
     })
 }
 
-/// Writes a short value into its slot, where that is simple; otherwise nothing has changed.
+/// Writes a simple value into its slot, if that is easy. Changes nothing otherwise.
 #[inline]
 fn put<B: Bytes>(
     reading: &Reading,

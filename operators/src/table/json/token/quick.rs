@@ -1,8 +1,8 @@
-//! The short way through what most records are made of: a member whose name is the expected one,
-//! and a value that is a string without escapes, a number without an exponent, or a word.
+//! The fast path of the JSON tokenizer: a member with the expected name, and a value that is a
+//! string without escapes, a number without an exponent, or a word.
 //!
-//! Each step either leaves the reader exactly where [`Tokens::next`] would have left it, or changes
-//! nothing, so that the long way can always go on. It serves text in UTF-8 alone.
+//! Each step leaves the reader exactly where [`Tokens::next`] would, or changes nothing, so the
+//! general path can always continue. Only for UTF-8.
 
 use super::strings::plain_end;
 use super::{Broken, DEPTH_MAX, Kind, Name, Text, Token, Tokens};

@@ -1,4 +1,4 @@
-//! Accumulators as they stand in a checkpoint, and as people are shown them.
+//! The encoding of accumulators in checkpoints, and their display in `inspect`.
 
 use super::moments::{CoMoments, Moments};
 use super::percentile::Percentiles;
@@ -10,8 +10,8 @@ use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Writes an optional value: a byte that says whether it is there, and its bytes, always as many
-/// for one type, so that a changed value fits where the old one stood.
+/// Writes an optional value: a presence byte, then the bytes, always the same number for one type,
+/// so that a changed value fits into the place of the old one.
 pub(super) fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
     out.push(u8::from(value.is_some()));
     out.extend_from_slice(&value.unwrap_or([0; N]));
@@ -23,7 +23,7 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// The inverse of [`put`]; the outer `None` says that the bytes end too early.
+/// The inverse of [`put`]; the outer `None` means that the input is truncated.
 fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
     let [there] = take::<1>(bytes)?;
     let value = take::<N>(bytes)?;
@@ -31,7 +31,7 @@ fn take_option<const N: usize>(bytes: &mut &[u8]) -> Option<Option<[u8; N]>> {
 }
 
 impl Accumulator {
-    /// The kind's name, as a checkpoint's layout has it.
+    /// The name of the kind in a checkpoint's layout.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Count(_) => "count",
@@ -57,7 +57,7 @@ impl Accumulator {
         }
     }
 
-    /// An empty value of a kind.
+    /// An empty accumulator of a kind.
     fn of_kind(kind: &str) -> Option<Self> {
         Some(match kind {
             "moments" => Self::Moments(Box::default()),
@@ -107,7 +107,7 @@ impl Accumulator {
         }
     }
 
-    /// Appends the value in the checkpoint's encoding without what is written in parts
+    /// Appends the encoded value, except what is written in parts
     /// ([`GroupParts`](super::parts::GroupParts)).
     pub fn encode_beside_parts(&self, out: &mut Vec<u8>) {
         match self {
@@ -117,7 +117,7 @@ impl Accumulator {
         }
     }
 
-    /// Appends the value in the checkpoint's encoding.
+    /// Appends the encoded value.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Count(n) => out.extend_from_slice(&n.to_le_bytes()),
@@ -155,8 +155,8 @@ impl Accumulator {
         }
     }
 
-    /// Takes the value from the front of what [`encode`](Self::encode) wrote for the same kind;
-    /// `None` if the bytes end too early. A value that is written in parts becomes the empty one.
+    /// Decodes what [`encode`](Self::encode) wrote for the same kind from the front of `bytes`;
+    /// `None` if they are truncated. A value that is written in parts becomes empty.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         if self.skip_in_parts(bytes) {
             return Some(());
@@ -220,7 +220,7 @@ impl Accumulator {
 }
 
 impl Accumulator {
-    /// Whether the value is written in parts; takes the mark that says so.
+    /// Whether the value is written in parts; consumes the mark that says so.
     fn skip_in_parts(&self, bytes: &mut &[u8]) -> bool {
         let mark = IN_PARTS.to_le_bytes();
         let mark: &[u8] = match self {
@@ -238,9 +238,9 @@ impl Accumulator {
     }
 }
 
-/// The number of values, or the accuracy, of a value that is written in parts.
+/// Stands for the number of values, or the accuracy, if the value is written in parts.
 const IN_PARTS: u32 = u32::MAX;
-/// The precision of a sketch that is written in parts.
+/// Stands for the precision of a sketch that is written in parts.
 const SKETCH_IN_PARTS: u8 = u8::MAX;
 
 /// The kind of a list of sessions, each with the values of the kinds that follow.
@@ -248,7 +248,7 @@ pub(in super::super) const SESSIONS: &str = "sessions";
 /// The kind of a time in microseconds.
 pub(in super::super) const TIME: &str = "time";
 
-/// A value of a checkpoint as text, part by part; `None` if it is not of these kinds.
+/// Formats a value of a checkpoint part by part; `None` if it does not have these kinds.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
     let time = |value: &mut &[u8]| {
         let micros = i64::from_le_bytes(take(value)?);
@@ -265,7 +265,7 @@ pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
         if accumulator.skip_in_parts(value) {
             return Some("in parts".to_string());
         }
-        // The kind does not say the type of the values.
+        // The kind does not include the type of the values.
         if let Accumulator::Values(_) = accumulator {
             return Values::take_count(value).map(|count| format!("{count} values"));
         }

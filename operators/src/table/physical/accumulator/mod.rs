@@ -1,4 +1,4 @@
-//! Running values of aggregate functions.
+//! Accumulators: the running values of aggregate functions.
 
 mod encoded;
 mod moments;
@@ -35,14 +35,14 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use values::Values;
 
-/// A decimal's unscaled value, aligned as most values are: an accumulator is 32 bytes with it, and
-/// 48 with an `i128`.
+/// A decimal's unscaled value with an alignment of 8, so that an accumulator takes 32 bytes. With
+/// an `i128` it would take 48.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(Rust, packed(8))]
 pub(super) struct Wide(i128);
 
-/// One function's running value for one key. Its kind takes 8 bytes, so that all of it is whole
-/// words.
+/// The running value of one function for one key. Its discriminant takes 8 bytes, so that an
+/// accumulator consists of whole words.
 #[derive(Clone, Debug, PartialEq)]
 #[repr(u64)]
 pub(super) enum Accumulator {
@@ -59,14 +59,14 @@ pub(super) enum Accumulator {
     Bytes(Option<Vec<u8>>),
     Moments(Box<Moments>),
     CoMoments(Box<CoMoments>),
-    /// A row of the value, and of what it was chosen by; NULL is a value too.
+    /// A row with the value and what it was chosen by. NULL is a value too.
     Held(Option<Vec<u8>>),
     Values(Box<Values>),
     Distinct(Box<Sketch>),
     Percentile(Box<Percentiles>),
-    /// What a function of the program's own keeps, with its types.
+    /// The state of a user-defined aggregate, with its function.
     User(Box<[Value]>, Arc<UserAggregate>),
-    /// Values that were taken in, and what they gave.
+    /// DISTINCT: the values seen so far, and the accumulator over them.
     Once(Box<(Values, Accumulator)>),
 }
 
@@ -90,7 +90,7 @@ impl Accumulator {
         }
     }
 
-    /// Prepares the value for being read many times.
+    /// Prepares the value for repeated reads.
     #[inline]
     pub fn settle(&mut self) {
         if let Self::Percentile(percentiles) = self {
@@ -111,7 +111,7 @@ fn own_bytes(value: &Value) -> usize {
 }
 
 impl Default for Accumulator {
-    /// Of no function; owns no memory.
+    /// An accumulator of no function, without heap memory.
     fn default() -> Self {
         Self::Count(0)
     }
@@ -128,14 +128,14 @@ enum Input {
     SumInterval(LongFn),
     Moments(DoubleFn),
     CoMoments(DoubleFn, DoubleFn),
-    /// Whether NULLs are passed over.
+    /// Whether NULLs are ignored.
     First(CellFn, bool),
     Last(CellFn, bool),
-    /// The value, what it is chosen by with its type, and which is wanted.
+    /// The value, the ordering key with its type, and the wanted order.
     By(CellFn, CellFn, DataType, Ordering),
-    /// Of nested values, which have an order of their own.
+    /// For nested values, which have an order of their own.
     ExtremeCell(CellFn, DataType, Ordering),
-    /// Whether all, or any.
+    /// True for `bool_and`, false for `bool_or`.
     Bools(BoolFn, bool),
     Bits(LongFn, fn(i64, i64) -> i64),
     Values(CellFn, bool),
@@ -144,11 +144,11 @@ enum Input {
     User(Vec<(CellFn, DataType)>, Arc<UserAggregate>),
 }
 
-/// A call, compiled: how a record changes an accumulator, and how it is read.
+/// A compiled aggregate call: how a record changes an accumulator, and how its result is read.
 pub(super) struct Function {
     input: Input,
     filter: Option<BoolFn>,
-    /// Of `DISTINCT`: the values of which each is taken once.
+    /// With `DISTINCT`: the values of which each is counted once.
     once: Option<Vec<CellFn>>,
     ansi: bool,
     from: DataType,
@@ -156,11 +156,11 @@ pub(super) struct Function {
     function: AggregateFunction,
     separator: String,
     fractions: Vec<f64>,
-    /// The fractions are an array, and so is the result.
+    /// Whether the fractions are an array, and so is the result.
     several: bool,
-    /// What its accumulator is as words, if it can be kept so.
+    /// How its accumulator is stored in words, if it can be.
     plain: Option<Plain>,
-    /// It is `count(*)`, of each record.
+    /// Whether it is `count(*)` without a filter.
     counts_all: bool,
 }
 
@@ -176,7 +176,7 @@ impl Function {
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
         let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
-        // What is equal is one value of a set.
+        // Equal values are one value of a set.
         let of_set = matches!(
             call.function,
             AggregateFunction::CollectSet | AggregateFunction::ApproxCountDistinct
@@ -280,7 +280,7 @@ impl Function {
         }
     }
 
-    /// Whether it evaluates anything of a record.
+    /// Whether it evaluates an expression over the record.
     pub fn computes(&self) -> bool {
         self.filter.is_some() || !matches!(self.input, Input::CountAll)
     }
@@ -334,10 +334,10 @@ impl Function {
         }
     }
 
-    /// Takes a record in.
+    /// Adds a record.
     #[inline(always)]
     pub fn add(&self, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
-        // The commonest of all, and the only one that does not look at the record.
+        // The most common function, and the only one that does not read the record.
         if let (true, Accumulator::Count(n)) = (self.counts_all, &mut *acc) {
             *n += 1;
             return Ok(());
@@ -403,7 +403,7 @@ impl Function {
         Ok(())
     }
 
-    /// Takes in what a later accumulator of the same function has seen.
+    /// Merges an accumulator of the same function that has seen later records.
     pub fn merge(&self, acc: &mut Accumulator, later: &Accumulator) -> Result<(), Box<EvalError>> {
         use Accumulator as A;
         match (acc, later) {
@@ -481,7 +481,7 @@ impl Function {
         }
     }
 
-    /// Whether the function's value grows with its records, and is written to checkpoints in parts.
+    /// Whether the value grows with its records and is written to checkpoints in parts.
     pub fn grows(&self) -> bool {
         let grows = |acc: &Accumulator| {
             use Accumulator as A;
@@ -490,7 +490,7 @@ impl Function {
         grows(&self.start())
     }
 
-    /// Writes the present value as a column.
+    /// Writes the current result as a column.
     pub fn write(
         &self,
         acc: &Accumulator,
@@ -563,8 +563,8 @@ impl Function {
         Ok(())
     }
 
-    /// A sum of decimals, which may have more than 38 digits as long as more are to come. Beyond 128
-    /// bits it is [`OVERFLOWED`] for good, or an error in ANSI mode.
+    /// A sum of decimals, which may exceed 38 digits while more are to be added. Beyond 128 bits it
+    /// stays [`OVERFLOWED`], or is an error in ANSI mode.
     #[inline]
     fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
         match sum.checked_add(more) {
@@ -593,10 +593,10 @@ impl Function {
     }
 }
 
-/// Stands for a sum of decimals that has had more than 128 bits.
+/// A sum of decimals that has exceeded 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
-/// Puts a row of cells into a buffer that is kept from value to value.
+/// Writes a row of cells into a buffer, reusing its memory.
 fn hold(held: &mut Option<Vec<u8>>, cells: &[Cell<'_>]) {
     let buffer = held.get_or_insert_default();
     buffer.clear();
@@ -653,7 +653,7 @@ fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box
             if by.is_null() {
                 return Ok(());
             }
-            // Of equals the last one is kept, as Spark does.
+            // Of equal keys the last one wins, as in Spark.
             let loses = held.as_ref().is_some_and(|row| {
                 order(by, field(row, 1, 2, data_type), data_type) == want.reverse()
             });

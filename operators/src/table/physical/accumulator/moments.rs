@@ -1,9 +1,8 @@
-//! Means and higher moments, kept up to date by each value without the loss of digits that sums of
-//! powers have.
+//! Means and higher moments, updated value by value. Unlike sums of powers they do not lose digits.
 
 use crate::table::aggregates::AggregateFunction as F;
 
-/// Of one column.
+/// The moments of one column.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     n: f64,
@@ -14,7 +13,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// What stands in a checkpoint.
+    /// The numbers stored in a checkpoint.
     pub fn parts(&self) -> [f64; 5] {
         [self.n, self.mean, self.m2, self.m3, self.m4]
     }
@@ -26,7 +25,7 @@ impl Moments {
 
     /// Takes a value in.
     pub fn add(&mut self, value: f64) {
-        // The order of these operations is Spark's, so that the last digits are too.
+        // The order of operations is Spark's, so that the last digits agree.
         self.n += 1.0;
         let delta = value - self.mean;
         let step = delta / self.n;
@@ -38,7 +37,7 @@ impl Moments {
             + delta * (delta * delta2 - step * step2);
     }
 
-    /// Takes in what another one has seen.
+    /// Merges the moments of other values.
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0.0 {
             return;
@@ -78,7 +77,7 @@ impl Moments {
     }
 }
 
-/// Of two columns together.
+/// The joint moments of two columns.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoMoments {
     n: f64,

@@ -1,13 +1,13 @@
-//! Values that grow, in parts: each entry of the checkpoint holds what was added in an epoch, so that
-//! a record costs what it adds and not what is there.
+//! Growing values, written in parts: each checkpoint entry holds what was added in an epoch. So an
+//! epoch costs what it adds, whatever the size of the value.
 //!
 //! *In the checkpoint* a part's key is the row of the group's key, the number of the part (u32) and
-//! the number of the value in the group (u16). Its value is a byte that says what follows:
-//! [`ADDED`] additions to the parts before it, or [`WHOLE`] the whole value. A value of bounded size,
-//! such as a sketch, is written whole again when the additions since have become as long as it is;
-//! the parts before that are erased. A list is never written whole.
+//! the number of the value in the group (u16). Its value starts with a byte: [`ADDED`] for
+//! additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded size,
+//! such as a sketch, is written as a whole again when the additions since then are as long as it;
+//! the earlier parts are then erased. A list is never written as a whole.
 //!
-//! *Limits.* A part takes at least its key, so a group that gets one value in each epoch has as many
+//! *Limits.* Each part costs at least its key, so a group that gets one value per epoch has as many
 //! parts as values.
 
 use super::Accumulator;
@@ -20,50 +20,51 @@ use std::collections::{BTreeMap, HashMap};
 const ADDED: u8 = 0;
 /// A part that replaces those before it.
 const WHOLE: u8 = 1;
-/// Additions that are kept however short the whole value is.
+/// Bytes of additions that are kept however short the whole value is.
 const ADDED_BYTES_MIN: usize = 1024;
 /// Bytes of a part's key behind the group's key.
 const SUFFIX: usize = 4 + 2;
 
-/// A value that grows.
+/// A value that grows with its records.
 pub(in super::super) trait Grows {
-    /// Notes additions from here on, if that costs memory.
+    /// Starts tracking additions, if that costs memory.
     fn track(&mut self) {}
     /// Whether anything was added since [`write_added`](Self::write_added).
     fn has_added(&self) -> bool;
     /// Appends what was added.
     fn write_added(&mut self, out: &mut Vec<u8>);
-    /// Takes in what [`write_added`](Self::write_added) wrote; `None` if it is damaged.
+    /// Adds what [`write_added`](Self::write_added) wrote; `None` if it is damaged.
     fn read_added(&mut self, bytes: &[u8]) -> Option<()>;
     /// The length of the whole value, if it is bounded.
     fn whole_bytes(&self) -> Option<usize> {
         None
     }
-    /// Appends the whole value, with what was added.
+    /// Appends the whole value, including the additions.
     fn write_whole(&mut self, _out: &mut Vec<u8>) {}
     /// Replaces the value by what [`write_whole`](Self::write_whole) wrote; `None` if it is damaged.
     fn read_whole(&mut self, _bytes: &[u8]) -> Option<()> {
         None
     }
-    /// The memory that it owns.
+    /// Heap memory of the value, in bytes.
     fn heap_bytes(&self) -> usize;
 }
 
-/// Where the parts of one value stand.
+/// The parts of one value in the checkpoint.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct Parts {
     /// Of the last part.
     slot: Slot,
-    /// The numbers of the parts that count are `first..next`.
+    /// The valid parts have the numbers `first..next`.
     first: u32,
     next: u32,
     /// Bytes of additions since the last whole part.
     added_bytes: usize,
-    /// The next part must be whole: the value came from a checkpoint without parts.
+    /// Whether the next part must be a whole value, because the value came from a checkpoint
+    /// without parts.
     owes_whole: bool,
 }
 
-/// What is written before it goes into the log.
+/// Buffers for an encoded entry.
 #[derive(Default)]
 pub(in super::super) struct Buffers {
     key: Vec<u8>,
@@ -87,7 +88,7 @@ impl Group<'_> {
 }
 
 impl Parts {
-    /// Writes what a value has added since the last call.
+    /// Writes what was added to a value since the last call.
     pub fn write(
         &mut self,
         group: Group<'_>,
@@ -108,7 +109,7 @@ impl Parts {
             self.erase(group, number, log, key);
             group.part_key(self.next, number, key);
             log.begin_part(&mut self.slot, group.hash, key, out);
-            // The next additions begin a part of their own.
+            // The next additions start a new part.
             *self = Self { first: self.next, next: self.next + 1, ..Self::default() };
             return;
         }
@@ -132,7 +133,7 @@ impl Parts {
         (self.first, self.slot) = (self.next, Slot::default());
     }
 
-    /// Takes a value's parts in, in the order of their numbers; `None` if one is damaged or missing.
+    /// Restores a value from its parts, in order; `None` if one is damaged or missing.
     fn read(&mut self, parts: &ValueParts, value: &mut dyn Grows) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
@@ -158,7 +159,7 @@ impl Parts {
     }
 }
 
-/// The parts of all values of one group, where any of them grows.
+/// The parts of all growing values of a group.
 pub(in super::super) struct GroupParts {
     parts: Vec<Parts>,
 }
@@ -203,7 +204,7 @@ impl GroupParts {
     }
 }
 
-/// Calls `body` with the number of each value that grows, and the value.
+/// Calls `body` with each growing value and its number.
 fn each_growing(accumulators: &mut [Accumulator], mut body: impl FnMut(u16, &mut dyn Grows)) {
     let growing = accumulators.iter_mut().filter_map(|accumulator| match accumulator {
         Accumulator::Values(values) => Some(&mut **values as &mut dyn Grows),
@@ -214,7 +215,7 @@ fn each_growing(accumulators: &mut [Accumulator], mut body: impl FnMut(u16, &mut
     growing.enumerate().for_each(|(number, value)| body(number as u16, value));
 }
 
-/// Which part an entry of the checkpoint holds.
+/// The part that a checkpoint entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartNumber {
     /// Counted from the first part of the value.
@@ -223,8 +224,8 @@ pub struct PartNumber {
     pub value: u16,
 }
 
-/// Splits the key of an entry into the row of the group's key, whose length is known, and the
-/// number of the part and of the value; `None` for them if the entry is the group's own.
+/// Splits the key of an entry into the row of the group's key, which has a known length, and the
+/// number of the part and the value; `None` for the latter if the entry is the group's own.
 pub(in super::super) fn split_key(
     key: &[u8],
     group_bytes: usize,
@@ -258,7 +259,7 @@ type ValueParts = BTreeMap<u32, Vec<u8>>;
 pub(in super::super) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
 
 impl Restored {
-    /// A part, or that there is none any more.
+    /// Adds or removes a part.
     pub fn put(&mut self, group: &[u8], number: PartNumber, bytes: Option<&[u8]>) {
         if !self.0.contains_key(group) {
             self.0.insert(group.to_vec(), BTreeMap::new());
@@ -271,8 +272,8 @@ impl Restored {
         }
     }
 
-    /// Takes the parts of a group into its values, which follow their own entry; `None` if a part
-    /// is damaged or missing.
+    /// Restores the growing values of a group, whose own entry was read before; `None` if a part is
+    /// damaged or missing.
     pub fn take(&mut self, group: &[u8], accumulators: &mut [Accumulator]) -> Option<GroupParts> {
         let of_group = self.0.remove(group).unwrap_or_default();
         let (mut out, mut damaged) = (Vec::new(), false);

@@ -1,9 +1,9 @@
-//! Percentiles in bounded memory, by the summary of Greenwald and Khanna ("Space-efficient online
-//! computation of quantile summaries", 2001): samples that stand for those just below them, each
-//! with what is not known of its rank.
+//! Approximate percentiles in bounded memory: the quantile summary of Greenwald and Khanna
+//! ("Space-efficient online computation of quantile summaries", 2001). A sample stands for the
+//! values just below it, with the uncertainty of its rank.
 //!
-//! Up to four times the accuracy's number of different values the result is exact. Beyond, a rank is
-//! wrong by at most 1 / accuracy of the count.
+//! The result is exact up to four times the accuracy's number of distinct values. Beyond that a
+//! rank is off by at most 1 / accuracy of the count.
 
 use super::parts::Grows;
 use crate::table::expr::cell::Cell;
@@ -19,24 +19,23 @@ const FRESH_MAX: usize = 1024;
 pub struct Percentiles {
     accuracy: usize,
     count: u64,
-    /// No two different values have been merged.
+    /// Whether no two different values were merged.
     exact: bool,
     /// In order.
     samples: Vec<Sample>,
-    /// Values that are buffered, because inserting one into a long list costs as much as inserting
-    /// many.
+    /// Buffered values: inserting one value into a long list costs as much as inserting many.
     fresh: Vec<i128>,
-    /// Values since they were last written, if a checkpoint asks for them.
+    /// Values added since the last write, if there is a checkpoint.
     added: Option<Vec<i128>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// A number that has the order of the value.
+    /// The value as a number with the same order.
     key: i128,
-    /// How many values it stands for: itself and those between it and the sample before.
+    /// The number of values it stands for: itself and those after the previous sample.
     weight: u64,
-    /// How many more values may be below it than the weights up to it say.
+    /// How many more values may be below it than the weights say.
     unsure: u64,
 }
 
@@ -66,7 +65,7 @@ fn value(key: i128, data_type: &DataType) -> Value {
 }
 
 impl Percentiles {
-    /// One that has seen nothing.
+    /// An empty summary.
     pub fn new(accuracy: usize) -> Self {
         let (samples, fresh) = (Vec::new(), Vec::new());
         Self { accuracy, count: 0, exact: true, samples, fresh, added: None }
@@ -155,7 +154,7 @@ impl Percentiles {
         self.samples = merged;
     }
 
-    /// Takes in what another one has seen.
+    /// Merges another summary.
     pub fn merge(&mut self, other: &Self) {
         self.settle();
         let other = other.settled();
@@ -187,8 +186,8 @@ impl Percentiles {
         }
     }
 
-    /// Merges samples into the next where what is then unknown of its rank is still little. The
-    /// first and the last stay as they are.
+    /// Merges samples into their successors where the uncertainty stays small. The first and the
+    /// last sample stay.
     fn compress(&mut self) {
         let most = 2 * self.count / self.accuracy as u64;
         let mut kept: Vec<Sample> = Vec::with_capacity(self.accuracy * 2);
@@ -205,8 +204,7 @@ impl Percentiles {
         self.samples = kept;
     }
 
-    /// The value at a fraction of the ranks: the smallest that so many are not larger than. The
-    /// summary must be [settled](Self::settle).
+    /// The value at a fraction of the ranks. The summary must be [settled](Self::settle).
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
         let (mut rank, mut best) = (0, (u64::MAX, 0));

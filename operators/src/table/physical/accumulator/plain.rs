@@ -1,6 +1,6 @@
-//! Accumulators that own no memory, as a few words: an operator that keeps very many of them beside
-//! each other stores no more than they need (a count takes 8 bytes; as an [`Accumulator`] it takes
-//! what the largest of all kinds takes).
+//! Accumulators without heap memory, stored in a few words. An operator with many accumulators side
+//! by side stores no more than they need: a count takes 8 bytes instead of the 32 of an
+//! [`Accumulator`].
 
 use super::{Accumulator, Function, Wide};
 use crate::table::expr::compile::{Cx, EvalError};
@@ -29,7 +29,7 @@ fn put_wide(Wide(value): Wide, words: &mut [u64]) {
 }
 
 impl Plain {
-    /// The kind of an accumulator; `None` if it owns memory, or may.
+    /// The kind of an accumulator; `None` if it may have heap memory.
     pub fn of(accumulator: &Accumulator) -> Option<Self> {
         use Accumulator as A;
         Some(match accumulator {
@@ -47,7 +47,7 @@ impl Plain {
         })
     }
 
-    /// How many words it takes. What may be NULL has one that says whether it is, 0 if so.
+    /// The number of words. A nullable value has an extra word that is 0 for NULL.
     pub fn words(self) -> usize {
         match self {
             Self::Count | Self::Bool => 1,
@@ -56,7 +56,7 @@ impl Plain {
         }
     }
 
-    /// Reads one that [`store`](Self::store) wrote, or one of zeros, which has seen no record.
+    /// Reads what [`store`](Self::store) wrote. All zeros are an accumulator without records.
     #[inline]
     pub fn load(self, words: &[u64]) -> Accumulator {
         use Accumulator as A;
@@ -105,7 +105,7 @@ impl Plain {
 }
 
 impl Function {
-    /// Whether its accumulator can be kept as words; the methods that take words are for those.
+    /// Whether its accumulator can be stored in words. The methods on words require it.
     pub fn is_plain(&self) -> bool {
         self.plain.is_some()
     }

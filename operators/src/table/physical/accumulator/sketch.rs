@@ -1,8 +1,8 @@
-//! HyperLogLog: how many different values there were, in a few hundred bytes.
+//! HyperLogLog: the approximate number of distinct values, in a few hundred bytes.
 //!
-//! Registers and hash are those of Spark; few values are counted by empty registers, as it does.
-//! For many, the estimator is Ertl's ("New cardinality estimation algorithms for HyperLogLog
-//! sketches", 2017), which needs no tables of corrections; it may differ from Spark's in the last
+//! Registers and hash are Spark's, and small counts are estimated from empty registers as in Spark.
+//! For large counts the estimator is Ertl's ("New cardinality estimation algorithms for HyperLogLog
+//! sketches", 2017), which needs no correction tables. It may differ from Spark's by less than one
 //! per cent.
 
 use super::parts::Grows;

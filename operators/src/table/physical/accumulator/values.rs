@@ -1,8 +1,8 @@
-//! Collected values: a list in order of arrival, or a set.
+//! Collected values: a list in arrival order, or a set.
 //!
-//! The values lie behind each other in one buffer, as they are written to checkpoints, so that what
-//! an epoch added is a range of it ([`Grows`]). A value of fixed size takes 8 bytes, as in an array;
-//! another takes 4 bytes for its length and its own.
+//! The values lie one after another in a buffer, encoded as in checkpoints, so that the additions
+//! of an epoch are a range of it ([`Grows`]). A value of fixed size takes 8 bytes, as in an array;
+//! any other takes 4 bytes for its length and its own bytes.
 
 use super::encoded::take;
 use super::parts::Grows;
@@ -14,7 +14,7 @@ use millstream_engine::key_group::hash_bytes;
 
 /// The length in bytes before each value that has no fixed size.
 const LENGTH: usize = 4;
-/// The number of values, where a checkpoint has them in this module's layout.
+/// Stands for the number of values in a checkpoint with this module's layout.
 const PACKED: u32 = u32::MAX - 1;
 
 /// How a value is written.
@@ -43,9 +43,9 @@ pub struct Values {
     element: Element,
     bytes: Vec<u8>,
     count: usize,
-    /// Of a set: where each value begins, by the hash of its bytes.
+    /// Sets only: the offset of each value by the hash of its bytes.
     index: Option<HashTable<usize>>,
-    /// Bytes that are in the checkpoint's parts already.
+    /// Bytes that are already in the checkpoint's parts.
     written: usize,
     row: Vec<u8>,
 }
@@ -100,7 +100,7 @@ impl Values {
         self.index.is_some()
     }
 
-    /// Adds the values of another list or set behind the own ones.
+    /// Appends the values of another list or set.
     pub fn merge(&mut self, other: &Self) {
         for value in values(&other.bytes, self.element.is_fixed()) {
             self.add_bytes(value);
@@ -187,8 +187,8 @@ impl Values {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes end too
-    /// early. Earlier checkpoints have their number, and then length and row of each.
+    /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes are
+    /// truncated. Older checkpoints have the number of values, then length and row of each.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         *self = Self::of(self.is_set(), self.element.clone());
         let count = u32::from_le_bytes(take(bytes)?);
@@ -241,7 +241,7 @@ impl Values {
     }
 }
 
-/// One value for all that are equal: 0.0 and -0.0 are, and so are all that are no numbers.
+/// The canonical form of equal values: -0.0 becomes 0.0, and all NaNs are the same.
 fn one_of_equals(cell: Cell<'_>) -> Cell<'_> {
     match cell {
         Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),

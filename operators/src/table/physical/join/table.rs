@@ -1,7 +1,7 @@
-//! A stream's rows, looked up in a table that does not change while the query runs.
+//! The lookup join: joins a stream with a table that does not change while the query runs.
 //!
-//! The table is held as rows with an index from the bytes of its keys (what the condition compares
-//! for equality); what else the condition says is asked of each row that is found.
+//! The table is held as rows with a hash index on the columns that the condition compares for
+//! equality. The rest of the condition is evaluated for each row found.
 
 use super::super::aggregate::{Key, write_keys};
 use super::super::stages::{BoxChain, Scratch, copy};
@@ -20,13 +20,13 @@ use millstream_engine::key_group::hash_bytes;
 use millstream_engine::pass_control;
 use millstream_engine::stage::{Push, Stage};
 
-/// No row.
+/// Marks the end of a list of rows.
 const NONE: u32 = u32::MAX;
 
-/// The table's rows, and where those of a key are.
+/// The table's rows, and an index to the rows of a key.
 struct Table {
     rows: Vec<Vec<u8>>,
-    /// The key of each first row of a key.
+    /// The hash and the first row of each key.
     index: HashTable<(u64, u32)>,
     keys: Vec<Vec<u8>>,
     /// The next row of the same key.
@@ -40,18 +40,18 @@ impl Table {
     }
 }
 
-/// What the stage is made of.
+/// The parts from which the stage is built.
 pub(in super::super) struct Parts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub among: Option<&'p (Resolved, Resolved)>,
-    /// How many of the rows that match are left out, and how many behind them count.
+    /// Of the matching rows, how many to skip and how many to return.
     pub window: Option<(u64, u64)>,
     /// Types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
-    /// Whether the left rows are those that come.
+    /// Whether the left side is the probe side (the stream).
     pub left_comes: bool,
-    /// The rows of the other side.
+    /// The rows of the build side.
     pub rows: Vec<Vec<u8>>,
     pub semantics: Semantics,
 }
@@ -62,13 +62,13 @@ pub(in super::super) struct TableJoin {
     left_comes: bool,
     keys: Vec<Key>,
     table: Table,
-    /// What the condition says besides equalities, over the columns of both.
+    /// The condition except its equalities, over the columns of both sides.
     rest: Option<BoolFn>,
-    /// Of `In`: whether the values are equal; NULL if one of them is.
+    /// `IN`: whether the values are equal; NULL if one of them is NULL.
     equal: Option<BoolFn>,
-    /// What `In` says of a value that no key is equal to, where keys decide it.
+    /// `IN`: the result for a value without a match, if the keys alone decide it.
     otherwise: Option<Option<bool>>,
-    /// How many of the rows that match are left out, and behind how many no other counts.
+    /// Of the matching rows, how many to skip, and the number after which the rest is ignored.
     window: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
     held: Vec<(Slot, usize, Physical)>,
@@ -122,7 +122,7 @@ impl TableJoin {
             let node = Node::Call("=", vec![a.clone(), b.clone()]);
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
         });
-        // Where nothing else is asked, values that are equal are found by their key.
+        // If there is no other condition, equal values are found by their key.
         let by_key = rest.is_none() && table_keys.is_empty() && window.is_none();
         if let (Some((a, b)), true) = (among, by_key) {
             keys.push(key(a, true));
@@ -159,7 +159,7 @@ impl TableJoin {
         })
     }
 
-    /// Writes the columns of the row that came, and of one of the table, into `out`.
+    /// Writes the columns of the stream row and of a table row into `out`.
     fn pair(&mut self, row: Row<'_>, at: u32) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.width);
@@ -174,7 +174,7 @@ impl TableJoin {
         }
     }
 
-    /// The row of the left columns and one more.
+    /// Writes the left columns and a flag column.
     fn flagged(&mut self, row: Row<'_>, flag: Option<bool>) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.out_width);
@@ -187,7 +187,7 @@ impl TableJoin {
     }
 }
 
-/// Indexes rows by their keys; a row with a NULL among them matches none.
+/// Indexes rows by their keys. A row with a NULL key matches nothing.
 fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
     let mut next = vec![NONE; rows.len()];

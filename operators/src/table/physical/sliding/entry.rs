@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-/// What all entries of a stage have in common.
+/// What all entries of a stage share.
 pub(super) struct Common<U> {
     pub functions: Vec<Function>,
     pub lengths: Lengths,
-    /// A slice of no rows, whose beginning is still to be set.
+    /// An empty slice whose start is still to be set.
     pub empty: Values<U>,
 }
 
@@ -29,7 +29,7 @@ impl<U: Unit> Common<U> {
         Self { functions, lengths, empty }
     }
 
-    /// Units of a slice.
+    /// Units per slice.
     #[inline]
     fn size(&self) -> usize {
         self.empty.len()
@@ -42,34 +42,34 @@ impl<U: Unit> Common<U> {
     }
 }
 
-/// What only a key has whose changes are kept.
+/// Fields that an entry needs only if there is a checkpoint.
 struct Kept<U> {
-    /// Where the last changes of its slices stand.
+    /// Where the last change of each slice was recorded.
     slots: VecDeque<Slot>,
-    /// What is in each slice of the front.
+    /// The own values of each slice of the front.
     sums: Ring<U>,
-    /// Where the last change of its next window stands.
+    /// Where the last change of the next window was recorded.
     slot: Slot,
 }
 
-/// A key. Which window comes next is looked after by the stage.
+/// A key. The stage tracks which window is next.
 pub(super) struct Entry<U> {
     pub hash: u64,
     pub key: SmallVec<[u8; 40]>,
-    /// The end of the window that comes next.
+    /// The end of the next window.
     pub next_us: i64,
-    /// Each with its beginning, in order of time; those of the front with their suffixes, the
-    /// others with what is in them.
+    /// The slices with their starts, in order of time. Those of the front hold suffixes, the others
+    /// their own values.
     slices: Ring<U>,
-    /// Where the last of them begins: most rows are of it, or of the next.
+    /// Start of the last slice: most rows fall into it or the next one.
     last_us: i64,
     front: u32,
-    /// Slices of the front, and those that are in `back`.
+    /// Number of slices in the front, and of those merged into `back`.
     taken: u32,
     back: Values<U>,
-    /// The end of the window at which all becomes front, if it is known.
+    /// The end of the window at which all slices move to the front, if it is known.
     flip_us: i64,
-    /// The slice that was counted last as written, and the epoch's generation in which it was.
+    /// The slice that was last counted as written, and the generation in which it was.
     counted_us: i64,
     counted: u32,
     /// Memory that the values of its slices and sums own.
@@ -125,7 +125,7 @@ impl<U: Unit> Entry<U> {
         self.owned
     }
 
-    /// Reads what the next window needs. It was last used a window's length ago.
+    /// Prefetches what the next window needs. It was last used a window's length ago.
     pub fn touch(&self, common: &Common<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
@@ -144,7 +144,7 @@ impl<U: Unit> Entry<U> {
         (self.slices.len() > 0).then(|| self.begin(0, common))
     }
 
-    /// The place of the slice that begins at a time, made if there is none, and whether it is new.
+    /// The position of the slice with a start, created if it is missing, and whether it is new.
     #[inline]
     pub fn slice(&mut self, begin_us: i64, common: &Common<U>) -> (usize, bool) {
         if begin_us == self.last_us {
@@ -174,7 +174,7 @@ impl<U: Unit> Entry<U> {
             return (at - 1, false);
         }
         let in_front = at < self.front as usize;
-        // In the front its suffix is nothing yet, and all behind it.
+        // In the front the suffix of a new slice is that of the slices after it.
         let mut slice = if in_front {
             Values::from(self.slices.get(at, common.size()))
         } else {
@@ -194,7 +194,7 @@ impl<U: Unit> Entry<U> {
         (at, true)
     }
 
-    /// Takes a row into a slice.
+    /// Adds a row to a slice.
     #[inline]
     pub fn add(&mut self, place: usize, common: &Common<U>, cx: Cx<'_>) -> Result<(), EngineError> {
         if place < self.front as usize {
@@ -212,7 +212,7 @@ impl<U: Unit> Entry<U> {
         Ok(())
     }
 
-    /// Takes a row into a slice of the front. It is evaluated once, not for each slice.
+    /// Adds a row to a slice of the front. The row is evaluated once, not per slice.
     #[cold]
     fn add_late(
         &mut self,
@@ -238,7 +238,7 @@ impl<U: Unit> Entry<U> {
         Ok(())
     }
 
-    /// Takes what begins before the end of a window. Returns how many merges that were.
+    /// Merges the slices that start before the end of a window. Returns the number of merges.
     pub fn take(&mut self, end_us: i64, common: &Common<U>) -> Result<usize, EngineError> {
         let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
@@ -257,14 +257,14 @@ impl<U: Unit> Entry<U> {
             return Ok(cost + self.flip(common)?);
         }
         if self.flip_us == NONE {
-            // Not all keys at once.
+            // Not for all keys at once.
             let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
             self.flip_us = end_us.saturating_add(moment * slide_us);
         }
         Ok(cost)
     }
 
-    /// Makes all that is taken front. Returns how many merges that were.
+    /// Moves all merged slices to the front. Returns the number of merges.
     fn flip(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
         let (functions, size) = (&common.functions, common.size());
         let (front, taken) = (self.front as usize, self.taken as usize);
@@ -287,7 +287,7 @@ impl<U: Unit> Entry<U> {
         Ok(taken)
     }
 
-    /// The values of the window of all that is taken; none if nothing is.
+    /// The values of the window of all merged slices; `None` if there are none.
     #[inline]
     pub fn window<'a>(
         &'a self,
@@ -306,7 +306,7 @@ impl<U: Unit> Entry<U> {
         Ok(Some(sum))
     }
 
-    /// Lets the first slice go. Returns how many merges that were.
+    /// Removes the first slice. Returns the number of merges.
     pub fn pop(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
         let cost = if self.front == 0 { self.flip(common)? } else { 0 };
         self.owned -= owned(self.slices.get(0, common.size()));
@@ -328,7 +328,7 @@ impl<U: Unit> Entry<U> {
         (0..self.slices.len()).rev().find(|at| self.begin(*at, common) == begin_us)
     }
 
-    /// Removes a slice that no window has taken. Returns whether it was there.
+    /// Removes a slice that no window has merged. Returns whether it existed.
     pub fn remove(&mut self, begin_us: i64, common: &Common<U>) -> bool {
         let Some(at) = self.find(begin_us, common) else { return false };
         self.owned -= owned(self.slices.get(at, common.size()));
@@ -341,7 +341,8 @@ impl<U: Unit> Entry<U> {
         true
     }
 
-    /// When a slice was counted as written, an epoch's generation; 0 if another one was since.
+    /// The generation in which a slice was last counted as written; 0 if another slice was counted
+    /// since.
     #[inline]
     pub fn counted(&mut self, begin_us: i64) -> &mut u32 {
         if std::mem::replace(&mut self.counted_us, begin_us) != begin_us {
@@ -350,7 +351,7 @@ impl<U: Unit> Entry<U> {
         &mut self.counted
     }
 
-    /// What is in a slice, and where its last change stands.
+    /// The own values of a slice, and where its last change was recorded.
     pub fn kept(&mut self, place: usize, common: &Common<U>) -> Option<(&[U], &mut Slot)> {
         let kept = self.kept.as_deref_mut()?;
         let slice = self.slices.get(place, common.size());

@@ -1,29 +1,29 @@
-//! Sliding windows by slices: a row goes into the one slice of its time, whatever the number of
-//! windows that it is in, and a window is combined from its slices when the watermark passes it.
+//! Sliding windows by slices: a row is added to the single slice of its time, whatever the number
+//! of windows it belongs to. A window is combined from its slices when the watermark passes it.
 //!
-//! *Combining* costs a key about three merges a window, however many slices a window has. Of the
-//! slices of a key the older ones (`front`) have the sum of themselves and all younger ones of the
-//! front beside them, and the younger ones one sum for all of them (`back`):
+//! *Combining* costs about three merges per key and window, however many slices a window has. The
+//! older slices of a key (`front`) each hold the sum of themselves and all younger slices of the
+//! front. The younger slices share one sum (`back`):
 //!
 //! ```text
 //! slices    a    b    c    d  │ e   f  │ g   still to come
 //! suffix  abcd  bcd   cd   d  │  back  │
 //! ```
 //!
-//! The window is `suffix[0] + back`. When it moves on, `a` goes with its suffix, and `g` is merged
-//! into `back`. When the front is used up, and once in each length of the window at a moment of the
-//! key's own, all becomes front. A slice of the front needs no sum of its own any more,
-//! unless changes are kept for a checkpoint: a row that is late for some of its windows goes into the
+//! The window is `suffix[0] + back`. When it slides, `a` is removed with its suffix, and `g` is
+//! merged into `back`. When the front is empty, and once per window length at a moment of the key's
+//! own, all slices move to the front. A slice of the front does not need its own sum any more,
+//! unless there is a checkpoint. A row that is late for some of its windows is added to the
 //! suffixes.
 //!
-//! *Memory.* The slices of a key lie in one ring, each with its beginning before it: those of the
-//! front as suffixes, the others as what is in them. Functions whose values are plain numbers are
-//! kept as words (16 bytes a slice for a count), others as whole accumulators. A result reads the
-//! front of the ring and the place where the next slice is taken; it allocates only for accumulators
-//! that own memory.
+//! *Memory.* The slices of a key lie in one ring, each after its start time: those of the front as
+//! suffixes, the others as their own values. Functions with plain numbers are stored in words (16
+//! bytes per slice for a count), others as whole accumulators. Emitting a window reads the front of
+//! the ring and the position of the next slice; it allocates only for accumulators with heap
+//! memory.
 //!
-//! *State.* A slice is an entry: the row of the key and the slice's beginning, to the accumulators.
-//! One more entry a key, without a beginning, says which window comes next.
+//! *State.* A slice is an entry: the row of the key and the slice's start, mapped to the
+//! accumulators. One more entry per key, without a start, names the next window.
 
 mod entry;
 mod ring;
@@ -48,13 +48,13 @@ use millstream_engine::state::{Slot, StateLog, WriteAt};
 use std::ops::Range;
 use unit::{Unit, Values};
 
-/// Merges in one step of letting windows out, about.
+/// Approximate number of merges in one step of emitting windows.
 const STEP: usize = 256;
-/// What a window costs beside its merges, in merges.
+/// Cost of a window besides its merges, in merges.
 const WINDOW: usize = 4;
-/// Keys that are read at once, ahead of their windows.
+/// Number of keys that are prefetched before their windows.
 const AHEAD: usize = 16;
-/// No window comes next.
+/// The end of the next window if there is none.
 const NONE: i64 = i64::MAX;
 
 /// What the stage is made of.
@@ -75,7 +75,7 @@ pub(super) struct Parts {
 struct Table<U> {
     entries: keyed::Table<Entry<U>>,
     slices: u64,
-    /// Of entries, beside themselves.
+    /// Heap memory of the entries, in bytes.
     memory: usize,
 }
 
@@ -92,12 +92,12 @@ struct SlidingAggregate<U> {
     key: Vec<u8>,
     recent: Recent,
     buffers: Buffers,
-    /// Entries and beginnings of slices whose long values are written at the marker.
+    /// Entries and starts of slices whose long values are written at the marker.
     deferred: EpochBuffer<(u32, i64)>,
-    /// Of a window.
+    /// The values of a window.
     sum: Values<U>,
     scratch: Scratch,
-    /// A watermark whose windows are not all out.
+    /// A watermark whose windows have not all been emitted yet.
     passing_us: Option<i64>,
     /// Something was let go behind a marker, and that was not said yet.
     owes: bool,
@@ -105,10 +105,10 @@ struct SlidingAggregate<U> {
     down: BoxChain,
 }
 
-/// The slice of the last row, which the next row is most likely of too.
+/// The slice of the last row, to which the next row most likely belongs.
 struct Recent {
     times_us: Range<i64>,
-    /// The ends of the first and of the last window that have it.
+    /// The ends of its first and last window.
     first_us: i64,
     last_us: i64,
 }
@@ -124,7 +124,7 @@ impl Recent {
     }
 }
 
-/// What is written before it goes on.
+/// Buffers for encoded entries and rows.
 #[derive(Default)]
 struct Buffers {
     key: Vec<u8>,
@@ -163,7 +163,7 @@ impl<U: Unit> Table<U> {
         self.entries.insert(entry)
     }
 
-    /// The place of a slice of a key, made if there is none.
+    /// The position of a slice of a key, created if it is missing.
     #[inline]
     fn slice(&mut self, at: usize, begin_us: i64, common: &Common<U>) -> usize {
         let entry = &mut self.entries[at];
@@ -176,7 +176,7 @@ impl<U: Unit> Table<U> {
         place
     }
 
-    /// Takes a key out that has no slices.
+    /// Removes a key without slices.
     fn remove(&mut self, at: usize, common: &Common<U>) {
         self.entries.free(at);
         self.memory -= self.entries[at].memory();
@@ -184,7 +184,7 @@ impl<U: Unit> Table<U> {
     }
 }
 
-/// The stage: over words if all functions allow it.
+/// Creates the stage, over words if all functions allow it.
 pub(super) fn sliding_aggregate(parts: Parts, down: BoxChain) -> BoxChain {
     if parts.functions.iter().all(Function::is_plain) {
         Box::new(SlidingAggregate::<u64>::new(parts, down))
@@ -262,7 +262,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(())
     }
 
-    /// Notes which window of a key comes next.
+    /// Records the next window of a key for the checkpoint.
     fn note_next(&mut self, at: usize) {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -277,13 +277,13 @@ impl<U: Unit> SlidingAggregate<U> {
         }
         let value = &mut buffers.value;
         value.clear();
-        // Empty ones, so that it reads as the others do.
+        // Empty values, so that the entry has the format of the others.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
         log.write(slot, hash, &buffers.key, value);
     }
 
-    /// Notes a slice.
+    /// Records a slice for the checkpoint.
     #[inline]
     fn note(&mut self, at: usize, place: usize, begin_us: i64) {
         let Self { keys, log, common, table, buffers, .. } = self;
@@ -305,7 +305,7 @@ impl<U: Unit> SlidingAggregate<U> {
         log.put(slot, hash, &buffers.key, &buffers.value);
     }
 
-    /// Writes the long slices that have changed in this epoch and are still there.
+    /// Writes the long slices that have changed in this epoch and still exist.
     fn write_deferred(&mut self) {
         let Self { keys, log, common, table, buffers, .. } = self;
         self.deferred.drain_epoch(|(at, begin_us)| {
@@ -320,8 +320,8 @@ impl<U: Unit> SlidingAggregate<U> {
         });
     }
 
-    /// Lets the next window of a key out, and then what no window needs any more. Returns what it
-    /// cost, in merges.
+    /// Emits the next window of a key and removes the slices that no window needs any more. Returns
+    /// the cost in merges.
     fn let_out(&mut self, at: usize) -> Result<usize, EngineError> {
         let Lengths { width_us, slide_us, .. } = self.common.lengths;
         let entry = &mut self.table.entries[at];
@@ -348,7 +348,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(cost)
     }
 
-    /// Lets slices go that begin before a time.
+    /// Removes slices that start before a time.
     fn evict(&mut self, at: usize, before_us: i64) -> Result<usize, EngineError> {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -367,7 +367,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(cost)
     }
 
-    /// Gives the window of a key that ends at a time. Returns whether there is anything in it.
+    /// Emits the window of a key that ends at a time. Returns whether it has rows.
     fn emit(&mut self, at: usize, end_us: i64) -> Result<bool, EngineError> {
         let Self { keys, place, common, table, buffers, sum, down, .. } = self;
         let entry = &table.entries[at];
@@ -389,7 +389,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(true)
     }
 
-    /// A step of letting windows out that are over. Returns whether all are.
+    /// Emits some of the expired windows. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let (mut cost, mut touched, step) = (0, 0, self.log.step(STEP));
         while cost < step {
@@ -399,13 +399,13 @@ impl<U: Unit> SlidingAggregate<U> {
             if touched == 0 {
                 let (ahead, common) = (self.due.ahead(by_us, AHEAD), &self.common);
                 touched = ahead.len();
-                // Together, so that memory is waited for once and not for each in turn.
+                // Prefetched together, so that the cache misses overlap.
                 let entries = ahead.iter().filter_map(|&at| self.table.entries.get(at as usize));
                 entries.for_each(|entry| entry.touch(common));
             }
             touched = touched.saturating_sub(1);
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
-            // It may have another next window than when it was added.
+            // Its next window may have changed since it was added to the queue.
             let entry = self.table.entries.get(at as usize);
             cost += if entry.is_some_and(|entry| entry.next_us == due_us) {
                 self.let_out(at as usize)?
@@ -487,7 +487,7 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
 impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
     fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
-        // A row without a time is in no window.
+        // A row without an event time belongs to no window.
         let Some(time_us) = (self.time)(self.scratch.cx(row))? else { return Ok(()) };
         let (lengths, late_us) = (self.common.lengths, self.late.late_us());
         if !self.recent.times_us.contains(&time_us) {
@@ -506,7 +506,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let keeps = self.log.is_on();
         let mut at = self.table.entry(&self.key, &self.common, keeps);
-        // The row is late for these, and must not be in them.
+        // The row is late for these windows and must not be added to them.
         while self.table.entries[at].next_us <= late_us {
             self.let_out(at)?;
             if self.table.entries[at].next_us == NONE {

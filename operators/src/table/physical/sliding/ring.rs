@@ -1,5 +1,5 @@
-//! Records of a few units each, in a ring that grows by a quarter: of very many rings the empty
-//! places would cost more than the moves.
+//! A ring of records with a few units each, which grows by a quarter. With very many rings, empty
+//! space would cost more than the moves.
 
 use super::unit::Unit;
 
@@ -87,7 +87,7 @@ impl<U: Unit> Ring<U> {
         self.len -= 1;
     }
 
-    /// Puts a record in front of what stands at a place.
+    /// Inserts a record before the one at a position.
     pub fn insert(&mut self, place: usize, record: &[U]) {
         self.push_back(record);
         for at in (place + 1..self.len()).rev() {

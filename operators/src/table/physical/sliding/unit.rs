@@ -1,5 +1,5 @@
-//! What the slices of a key are made of: words if all functions allow it, which is dense and quick
-//! to copy, or else whole accumulators.
+//! The units that a key's slices are made of: words if all functions allow it, which are compact
+//! and fast to copy, otherwise whole accumulators.
 
 use super::super::accumulator::{Accumulator, Function, Plain};
 use crate::table::expr::compile::Cx;
@@ -7,11 +7,11 @@ use crate::table::row::RowWriter;
 use millstream_engine::error::EngineError;
 use smallvec::SmallVec;
 
-/// One value for each function, behind each other.
+/// One value per function, one after another.
 pub(super) type Values<U> = SmallVec<[U; 4]>;
 
-/// A unit of memory of a slice. A slice is one unit that says when it begins, and the values of
-/// each function.
+/// A unit of memory of a slice. A slice is one unit with its start time, then the values of each
+/// function.
 pub(super) trait Unit: Clone + Default + Send + 'static {
     /// Whether it may own memory apart.
     const OWNS: bool;
