@@ -4,8 +4,8 @@
 
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, WaitProfile};
+use millstream_engine::checkpoint::key_group::BuildFixed;
 use millstream_engine::cores;
-use millstream_engine::key_group::BuildFixed;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What it costs to grow to millions of keys: an insert on average, and the longest of all, with the
-//! clock's own time in both; and what it then costs to find each of them again. `cargo bench -p millstream-benches --bench growth`.
+//! clock's own time in both; and what it then costs to find each of them again. `cargo bench -p millstream-benches --bench hash_table`.
 
-use millstream_engine::key_group::{BuildFixed, hash_key};
-use millstream_engine::split_table::SplitTable;
+use millstream_engine::checkpoint::key_group::{BuildFixed, hash_key};
+use millstream_engine::collections::linear_hash_table::SplitTable;
 use std::collections::HashMap;
 use std::time::Instant;
 

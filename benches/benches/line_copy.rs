@@ -1,6 +1,6 @@
 //! What it costs to bring a line from the read buffer to an operator, and to one that keeps it: copied
 //! into a row, as the socket source does it, or as a slice that shares the read buffer (crate `bytes`).
-//! `cargo bench -p millstream-benches --bench lines`.
+//! `cargo bench -p millstream-benches --bench line_copy`.
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;

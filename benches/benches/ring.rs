@@ -5,7 +5,7 @@
 //! `stream`: two threads, as many items as they can pass.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use millstream_engine::ring::ring;
+use millstream_engine::sync::ring::ring;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 

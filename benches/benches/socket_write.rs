@@ -1,6 +1,6 @@
 //! What it costs to send the lines of a drain to a loopback socket: put behind each other and written
 //! at once, as the sinks do it; gathered by one vectored write; each by itself.
-//! `cargo bench -p millstream-benches --bench drain`.
+//! `cargo bench -p millstream-benches --bench socket_write`.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice, Read, Write};

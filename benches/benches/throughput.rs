@@ -7,8 +7,8 @@
 //! its keyed stream and batches of 1024. All are asked for every running count.
 
 use millstream_benches::throughput::{Sum, by_hand, by_stream, keeps, scramble};
+use millstream_engine::checkpoint::key_group::BuildFixed;
 use millstream_engine::cores;
-use millstream_engine::key_group::BuildFixed;
 use renoir::prelude::{BatchMode, RuntimeConfig, StreamContext};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

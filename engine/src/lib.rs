@@ -8,31 +8,16 @@
 
 pub mod capture;
 pub mod checkpoint;
+pub mod collections;
 pub mod cores;
-pub mod driver;
+pub mod env;
+pub mod epoch;
 pub mod error;
 pub mod event;
-pub mod event_time;
-pub mod exchange;
 pub mod high_water;
-pub mod job;
-pub mod key_group;
-pub mod latency;
-pub mod mpsc;
-pub mod random;
+pub mod measure;
 mod reclaim;
-pub mod ring;
-pub mod seam;
-pub mod sim;
-pub mod sim_storage;
-pub mod split_table;
-pub mod stage;
-pub mod stall;
-pub mod state;
-pub mod storage;
-mod sync;
-pub mod tasklet;
-pub mod wake;
-pub mod worker;
+pub mod runtime;
+pub mod sync;
 
 pub use mio;

@@ -3,8 +3,8 @@
 #![cfg(loom)]
 
 use loom::thread;
-use millstream_engine::ring::{Consumer, ring};
-use millstream_engine::wake::ParkFlag;
+use millstream_engine::sync::ring::{Consumer, ring};
+use millstream_engine::sync::waker::ParkFlag;
 use std::sync::Arc as StdArc;
 
 #[test]
@@ -118,16 +118,17 @@ fn a_marker_never_overtakes_records() {
 /// Values of several producers arrive once, each producer's in its order.
 #[test]
 fn values_of_several_producers_arrive_once_and_in_order() {
-    use millstream_engine::mpsc::queue;
+    use millstream_engine::sync::mpsc::queue;
     let mut model = loom::model::Builder::new();
     // Every switch of threads in three threads takes hours; two that are forced find the faults of
     // queues, and all that threads do by themselves is tried.
     model.preemption_bound = Some(2);
     model.check(|| {
         let (tx, mut rx) = queue::<Box<(usize, u32)>>(2);
-        let push = |tx: millstream_engine::mpsc::Producer<Box<(usize, u32)>>, producer, values| {
-            (0..values).take_while(|n| tx.push(Box::new((producer, *n))).is_ok()).count() as u32
-        };
+        let push =
+            |tx: millstream_engine::sync::mpsc::Producer<Box<(usize, u32)>>, producer, values| {
+                (0..values).take_while(|n| tx.push(Box::new((producer, *n))).is_ok()).count() as u32
+            };
         let first = (tx.clone(), move |tx| push(tx, 0, 2));
         let second = (tx, move |tx| push(tx, 1, 1));
         let first = thread::spawn(move || (first.1)(first.0));
@@ -154,7 +155,7 @@ fn values_of_several_producers_arrive_once_and_in_order() {
 /// must not sleep while there is room and the consumer has stopped.
 #[test]
 fn a_producer_that_waits_for_room_is_woken() {
-    use millstream_engine::wake::RoomNotice;
+    use millstream_engine::sync::waker::RoomNotice;
     const CAPACITY: usize = 2;
     loom::model(|| {
         let (room, work) = (StdArc::new(ParkFlag::default()), StdArc::new(ParkFlag::default()));

@@ -20,31 +20,28 @@
 mod bits;
 #[cfg(feature = "sql")]
 pub mod connect;
-mod due;
-mod hold;
-mod index;
-mod keyed;
-mod places;
+pub(crate) mod event_time;
 #[cfg(feature = "sql")]
 mod slots;
 // Whoever gets a value of a query can write its type.
 #[cfg(feature = "sql")]
 #[warn(unnameable_types)]
 pub mod session;
+pub(crate) mod state;
 #[warn(unnameable_types)]
 pub mod stream;
 #[cfg(feature = "sql")]
 pub mod table;
 
 pub use millstream_engine as engine;
-pub use millstream_engine::driver::{Committed, OperatorState, Trigger};
+pub use millstream_engine::epoch::driver::{Committed, OperatorState, Trigger};
+pub use millstream_engine::epoch::event_time::EventTimes;
 pub use millstream_engine::error::EngineError;
-pub use millstream_engine::event_time::EventTimes;
-pub use millstream_engine::job::Config;
-pub use millstream_engine::latency::Percentiles;
-pub use millstream_engine::stall::{Cause, Stall};
-pub use millstream_engine::tasklet::Offset;
-pub use millstream_engine::worker::WaitProfile;
+pub use millstream_engine::measure::latency::Percentiles;
+pub use millstream_engine::measure::stall::{Cause, Stall};
+pub use millstream_engine::runtime::job::Config;
+pub use millstream_engine::runtime::tasklet::Offset;
+pub use millstream_engine::runtime::worker::WaitProfile;
 
 /// The pages of the book whose code must compile.
 #[cfg(doctest)]

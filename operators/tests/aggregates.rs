@@ -5,7 +5,7 @@ use millstream::stream::{
     Aggregate, Checkpointed, Combine, Count, Flow, Max, Min, Reduce, SimEnv, Sum,
 };
 use millstream::{Config, EngineError, Trigger, WaitProfile};
-use millstream_engine::sim_storage::Fault;
+use millstream_engine::env::simulated_storage::Fault;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,14 +1,15 @@
-//! What a user sees for a wrong job, one per kind of mistake (`wrong/jobs.txt`): `wrong/seen.txt`
-//! holds it, for people to read. `UPDATE=1 cargo test -p millstream --test wrong_jobs` writes it anew.
+//! What a user sees for a wrong job, one per kind of mistake (`job_errors/jobs.txt`): `job_errors/seen.txt`
+//! holds it, for people to read. `UPDATE=1 cargo test -p millstream --test job_errors` writes it anew.
 #![cfg(feature = "sql")]
 
 use millstream::session::{Overrides, Session};
 
 #[test]
 fn wrong_jobs_say_where_why_and_what_to_do() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wrong");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/job_errors");
     let (mut seen, mut kinds, mut accepted) = (String::new(), 0, Vec::new());
-    for block in include_str!("wrong/jobs.txt").split("-- ").filter(|block| !block.is_empty()) {
+    for block in include_str!("job_errors/jobs.txt").split("-- ").filter(|block| !block.is_empty())
+    {
         let (kind, job) = block.split_once('\n').expect("a kind and a job");
         let session = Session::new();
         let ddl = "word STRING, n INT, t TIMESTAMP, xs ARRAY<INT>, s STRUCT<x: INT>";

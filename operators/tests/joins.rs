@@ -3,7 +3,7 @@
 #![cfg(feature = "sql")]
 
 use millstream::session::{Session, Trigger};
-use millstream::table::expr::user::{UserAggregate, UserFunction};
+use millstream::table::expr::user_function::{UserAggregate, UserFunction};
 use millstream::table::expr::{call, col};
 use millstream::table::types::{DataType, Schema};
 use millstream::table::value::Value;

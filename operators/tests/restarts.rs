@@ -4,8 +4,8 @@
 use millstream::session::{QueryError, Session, StreamingQuery, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
-use millstream_engine::seam::SimEnv;
-use millstream_engine::sim_storage::Fault;
+use millstream_engine::env::SimEnv;
+use millstream_engine::env::simulated_storage::Fault;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -278,7 +278,7 @@ fn files_are_read_once_each_over_restarts() {
 }
 
 fn committed_numbers(folder: &Path) -> Vec<i64> {
-    let storage = millstream_engine::storage::FileStorage;
+    let storage = millstream_engine::env::storage::FileStorage;
     let files = millstream::connect::file::committed_files(&storage, folder).unwrap();
     let text: String =
         files.unwrap().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();

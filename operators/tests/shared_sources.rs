@@ -7,7 +7,7 @@ use millstream::table::expr::{call, col};
 use millstream::table::types::Schema;
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};
-use millstream_engine::seam::SimEnv;
+use millstream_engine::env::SimEnv;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpListener;

@@ -1,7 +1,7 @@
 //! A listening source with many clients, over TCP and Unix sockets, and datagrams.
 #![cfg(feature = "sql")]
 
-use millstream::connect::socket::counts::ConnectionTotals;
+use millstream::connect::socket::connection_counts::ConnectionTotals;
 use millstream::session::{Session, StreamingQuery, Totals, Trigger};
 use millstream::table::value::Value;
 use millstream::{Config, WaitProfile};

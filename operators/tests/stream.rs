@@ -2,7 +2,7 @@
 
 use millstream::stream::{Count, Flow, RecvTimeoutError, Reduce, Sum};
 use millstream::{Config, Trigger, WaitProfile};
-use millstream_engine::stall::Cause;
+use millstream_engine::measure::stall::Cause;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! `millstream doctor`: how this machine affects latency, and whether it is fit for measuring it.
 
 use crate::Failure;
-use crate::figures::{median, time};
-use crate::say::say;
+use crate::latency_format::{median, time};
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
-use millstream_engine::latency::histogram;
+use millstream_engine::measure::latency::histogram;
 use std::fs::{self, File};
 use std::hint::{black_box, spin_loop};
 use std::io::Write;

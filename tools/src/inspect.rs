@@ -2,7 +2,7 @@
 //! [`crate::capture::show`].
 
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::table::physical::{PartNumber, part_number, show_join_row, show_state};
 use millstream::table::row::{Row, decode};
@@ -12,8 +12,8 @@ use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
     Layout, Mode, numbered, open_state, read_commit, read_metadata, read_offsets,
 };
+use millstream_engine::env::storage::FileStorage;
 use millstream_engine::error::EngineError;
-use millstream_engine::storage::FileStorage;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -175,8 +175,11 @@ fn load(files: &[StateFile]) -> Result<Keys, EngineError> {
     Ok(keys)
 }
 
-type Listed =
-    (u64, millstream_engine::checkpoint::OffsetHeader, Vec<millstream_engine::tasklet::Offset>);
+type Listed = (
+    u64,
+    millstream_engine::checkpoint::OffsetHeader,
+    Vec<millstream_engine::runtime::tasklet::Offset>,
+);
 
 fn print_epochs(most: usize, listed: &[Listed], commits: &[u64]) {
     say!("\nepoch      mode         committed  offsets");

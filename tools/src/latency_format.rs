@@ -1,6 +1,6 @@
 //! How latencies are printed.
 
-use millstream_engine::latency::Percentiles;
+use millstream_engine::measure::latency::Percentiles;
 
 /// One line of percentiles.
 pub(crate) fn latency_line(p: &Percentiles) -> String {

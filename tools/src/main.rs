@@ -5,13 +5,12 @@ mod bench;
 mod capture;
 mod demo;
 mod doctor;
-mod figures;
 mod functions;
 mod inspect;
-mod recording;
+mod latency_format;
 mod run;
-mod say;
 mod sql;
+mod stdout;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! `millstream run` and `millstream explain`.
 
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::Args;
 use millstream::session::{
     OnQueryFailure, Overrides, Progress, QueryError, Session, StreamingQuery, Totals, parse_trigger,
@@ -277,7 +277,7 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
     if latency.count > 0 {
         eprintln!(
             "{name}: latency from arrival to sink: {}",
-            crate::figures::latency_line(latency)
+            crate::latency_format::latency_line(latency)
         );
     }
     for stall in &progress.slowest {

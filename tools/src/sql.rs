@@ -1,7 +1,7 @@
 //! `millstream sql`: runs queries over files and constants, and prints their results as tables.
 
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::process::exit;
 
 /// Like `println!`, but a closed pipe (`| head`) does not panic.
 macro_rules! say {
-    ($($line:tt)*) => { $crate::say::line(format_args!($($line)*)) };
+    ($($line:tt)*) => { $crate::stdout::line(format_args!($($line)*)) };
 }
 pub(crate) use say;
 

@@ -15,9 +15,9 @@ use super::format::{
     Clock, FILE_HEADER_BYTES, FileHeader, HEAD_BYTES as HEAD, Head, MAX_PAYLOAD, NoBlock,
     block_bytes, decode, encode,
 };
-use crate::checkpoint::entry::{damaged, unreadable, write_failed};
+use crate::checkpoint::log_entry::{damaged, unreadable, write_failed};
+use crate::env::Env;
 use crate::error::EngineError;
-use crate::seam::Env;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions};
@@ -352,7 +352,7 @@ impl Keeper {
 mod tests {
     use super::*;
     use crate::capture::{Direction, Kind};
-    use crate::seam::RealEnv;
+    use crate::env::RealEnv;
     use proptest::prelude::*;
 
     fn newlines(payload: &[u8]) -> u64 {
@@ -391,10 +391,10 @@ mod tests {
         fn random(&self) -> u64 {
             self.real.random()
         }
-        fn storage(&self) -> &dyn crate::storage::Storage {
+        fn storage(&self) -> &dyn crate::env::storage::Storage {
             self.real.storage()
         }
-        fn sleeper(&self) -> Result<(Option<mio::Poll>, crate::wake::Waker), EngineError> {
+        fn sleeper(&self) -> Result<(Option<mio::Poll>, crate::sync::waker::Waker), EngineError> {
             self.real.sleeper()
         }
         fn spawn(

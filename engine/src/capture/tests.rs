@@ -1,8 +1,8 @@
 //! What the writers write, the reader reads; whatever happens to the file, it says so.
 
 use super::*;
+use crate::env::random::SplitMix;
 use crate::error::EngineError;
-use crate::random::SplitMix;
 use std::io::Cursor;
 
 /// An event as it was written.

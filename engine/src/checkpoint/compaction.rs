@@ -8,12 +8,12 @@
 //!
 //! *Threads.* The driver's, between its other work.
 
-use super::entry::{damaged, write_failed};
 use super::state_file::{Owner, StateEntry, StateFile, Writer, entry_at, put_entry};
+use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
+use crate::checkpoint::log_entry::{damaged, write_failed};
 use crate::cores::{Breath, give_way};
+use crate::env::storage::{Storage, temporary};
 use crate::error::EngineError;
-use crate::key_group::{KEY_GROUPS, hash_bytes};
-use crate::storage::{Storage, temporary};
 use hashbrown::HashTable;
 use std::path::PathBuf;
 

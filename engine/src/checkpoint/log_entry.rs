@@ -9,8 +9,8 @@
 //! The first line is the format version. The last line is the CRC-32 of everything before it.
 //! Between them are a JSON object and, in the offset log, one line per source.
 
+use crate::env::storage::Storage;
 use crate::error::EngineError;
-use crate::storage::Storage;
 use std::io;
 use std::path::Path;
 

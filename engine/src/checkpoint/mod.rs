@@ -22,18 +22,19 @@
 //! *Threads.* The driver's; the starting thread during [`Checkpoint::open`].
 
 mod compaction;
-pub mod entry;
+pub mod key_group;
+pub mod log_entry;
 pub mod state_file;
 
+use crate::checkpoint::key_group::{KEY_GROUPS, group_of, hash_bytes};
 use crate::cores::{Breath, give_way};
+use crate::env::Env;
+use crate::env::storage::{Storage, StorageLock, is_temporary};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::high_water::{HighWater, shrink};
-use crate::key_group::{KEY_GROUPS, group_of, hash_bytes};
-use crate::seam::Env;
-use crate::state::Changes;
-use crate::storage::{Storage, StorageLock, is_temporary};
-use crate::tasklet::Offset;
+use crate::runtime::state_log::Changes;
+use crate::runtime::tasklet::Offset;
 use compaction::Compaction;
 use serde::{Deserialize, Serialize};
 use state_file::{Owner, StateFile, Writer};
@@ -271,7 +272,7 @@ pub fn numbered(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, Engine
     let paths = match storage.list(folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(entry::unreadable(folder, &error)),
+        Err(error) => return Err(log_entry::unreadable(folder, &error)),
     };
     let mut numbers = Vec::new();
     for path in paths.iter().filter(|path| !is_temporary(path)) {
@@ -286,8 +287,8 @@ pub fn numbered(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, Engine
 }
 
 fn json<T: for<'d> Deserialize<'d>>(path: &Path, line: Option<&String>) -> Result<T, EngineError> {
-    let line = line.ok_or_else(|| entry::damaged(path, "it has too few lines"))?;
-    serde_json::from_str(line).map_err(|error| entry::damaged(path, &error.to_string()))
+    let line = line.ok_or_else(|| log_entry::damaged(path, "it has too few lines"))?;
+    serde_json::from_str(line).map_err(|error| log_entry::damaged(path, &error.to_string()))
 }
 
 fn to_json<T: Serialize>(value: &T) -> String {
@@ -300,20 +301,20 @@ pub fn read_offsets(
     storage: &dyn Storage,
     path: &Path,
 ) -> Result<(OffsetHeader, Vec<Offset>), EngineError> {
-    let lines = entry::read(storage, path)?;
+    let lines = log_entry::read(storage, path)?;
     let header = json(path, lines.first())?;
     Ok((header, lines.into_iter().skip(1).map(Offset).collect()))
 }
 
 /// Reads a commit log entry.
 pub fn read_commit(storage: &dyn Storage, path: &Path) -> Result<CommitHeader, EngineError> {
-    json(path, entry::read(storage, path)?.first())
+    json(path, log_entry::read(storage, path)?.first())
 }
 
 /// Reads a checkpoint's id and query description.
 pub fn read_metadata(storage: &dyn Storage, folder: &Path) -> Result<(String, Shape), EngineError> {
     let path = folder.join("metadata");
-    let metadata: Metadata = json(&path, entry::read(storage, &path)?.first())?;
+    let metadata: Metadata = json(&path, log_entry::read(storage, &path)?.first())?;
     Ok((metadata.id, metadata.shape))
 }
 
@@ -352,7 +353,7 @@ impl Checkpoint {
         let storage = env.storage();
         let failed = |path: &Path| {
             let path = path.to_path_buf();
-            move |error: std::io::Error| entry::write_failed(&path, &error)
+            move |error: std::io::Error| log_entry::write_failed(&path, &error)
         };
         storage.create_folder(folder).map_err(failed(folder))?;
         let lock_path = folder.join("lock");
@@ -447,7 +448,7 @@ impl Checkpoint {
             if epoch != recovery.next_epoch {
                 let missing = self.path("commits", epoch - 1);
                 let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-                return Err(entry::unreadable(&missing, &error));
+                return Err(log_entry::unreadable(&missing, &error));
             }
             let (header, ends) = self.read_positions(epoch, shape)?;
             match header.mode {
@@ -482,7 +483,7 @@ impl Checkpoint {
         let path = self.path("offsets", epoch);
         let (header, offsets) = read_offsets(self.env.storage(), &path)?;
         if offsets.len() != shape.sources.len() {
-            return Err(entry::damaged(&path, "it has not one line per source"));
+            return Err(log_entry::damaged(&path, "it has not one line per source"));
         }
         Ok((header, offsets))
     }
@@ -503,7 +504,7 @@ impl Checkpoint {
         let remove = |path: &Path| drop(storage.remove(path));
         for (operator, files) in self.files.iter().enumerate() {
             let folder = self.folder.join("state").join(operator.to_string());
-            let paths = storage.list(&folder).map_err(|e| entry::unreadable(&folder, &e))?;
+            let paths = storage.list(&folder).map_err(|e| log_entry::unreadable(&folder, &e))?;
             for path in paths {
                 let kind = path.extension().map(|kind| kind.to_string_lossy().into_owned());
                 match kind.as_deref() {
@@ -560,7 +561,7 @@ impl Checkpoint {
             let storage = self.env.storage();
             storage
                 .write_durable(&file.path, &bytes)
-                .map_err(|error| entry::write_failed(&file.path, &error))?;
+                .map_err(|error| log_entry::write_failed(&file.path, &error))?;
             self.files[operator].push(file);
         }
         Ok(())
@@ -587,7 +588,7 @@ impl Checkpoint {
         let header = OffsetHeader { batch_watermark_ms, batch_timestamp_ms, mode, state, sink };
         let header = to_json(&header);
         let lines = std::iter::once(header.as_str()).chain(offsets.iter().map(|o| o.0.as_str()));
-        entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
+        log_entry::write(self.env.storage(), &self.path("offsets", epoch), lines)
     }
 
     /// Writes `commits/N` and removes obsolete files.
@@ -598,7 +599,7 @@ impl Checkpoint {
     ) -> Result<(), EngineError> {
         let header = CommitHeader { next_batch_watermark_ms, state: self.manifest() };
         let storage = self.env.storage();
-        entry::write(storage, &self.path("commits", epoch), [to_json(&header).as_str()])?;
+        log_entry::write(storage, &self.path("commits", epoch), [to_json(&header).as_str()])?;
         for path in self.garbage.drain(..) {
             drop(storage.remove(&path));
         }
@@ -708,7 +709,7 @@ fn create(
         ));
     }
     let metadata = Metadata { id: id.to_string(), shape: shape.clone() };
-    entry::write(storage, &folder.join("metadata"), [to_json(&metadata).as_str()])
+    log_entry::write(storage, &folder.join("metadata"), [to_json(&metadata).as_str()])
 }
 
 #[cfg(all(test, not(loom)))]

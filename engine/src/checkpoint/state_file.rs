@@ -11,10 +11,10 @@
 //!
 //! *Threads.* Written by the driver's thread, read by the worker that restores.
 
-use super::entry::{damaged, unreadable};
+use crate::checkpoint::log_entry::{damaged, unreadable};
 use crate::cores::give_way;
+use crate::env::storage::Storage;
 use crate::error::EngineError;
-use crate::storage::Storage;
 use std::path::{Path, PathBuf};
 
 /// The value length of a deleted key.
@@ -306,7 +306,7 @@ impl StateFile {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sim_storage::SimStorage;
+    use crate::env::simulated_storage::SimStorage;
     use proptest::prelude::*;
 
     const OWNER: Owner = Owner { checkpoint: 7, operator: 2, snapshot: false, epoch: 5 };

@@ -150,7 +150,7 @@ impl<T> SplitTable<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::key_group::hash_key;
+    use crate::checkpoint::key_group::hash_key;
     use proptest::prelude::*;
     use std::cell::Cell;
     use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! The cores that this process may use, and the assignment of workers to them.
 
-mod give_way;
+mod cooperative_yield;
 mod machine;
 mod placement;
 
-pub(crate) use give_way::{Breath, give_way};
+pub(crate) use cooperative_yield::{Breath, give_way};
 pub use machine::parse_list;
 pub use placement::{Claim, Holder};
 

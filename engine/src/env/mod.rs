@@ -2,11 +2,14 @@
 //! [`Env`]. Production uses [`RealEnv`]. Tests run the same tasklets and drivers in a [`SimEnv`]
 //! with a virtual clock, seeded randomness and no threads.
 
+pub mod random;
+pub mod simulated_storage;
+pub mod storage;
+use crate::env::random::SplitMix;
+use crate::env::simulated_storage::SimStorage;
+use crate::env::storage::{FileStorage, Storage};
 use crate::error::EngineError;
-use crate::random::SplitMix;
-use crate::sim_storage::SimStorage;
-use crate::storage::{FileStorage, Storage};
-use crate::wake::Waker;
+use crate::sync::waker::Waker;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;

@@ -2,8 +2,8 @@
 //! operations, loses writes that were not synced, tears writes, fails an fsync and fills up. A seed
 //! determines all faults.
 
-use crate::random::SplitMix;
-use crate::storage::{Storage, StorageLock};
+use crate::env::random::SplitMix;
+use crate::env::storage::{Storage, StorageLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -202,7 +202,7 @@ impl State {
         self.make_durable(path);
         if let Some(Planted::Late(_, after)) = self.planted
             && contains(path, after)
-            && !crate::storage::is_temporary(path)
+            && !crate::env::storage::is_temporary(path)
         {
             for path in std::mem::take(&mut self.late) {
                 // The file has its final name by now.

@@ -192,7 +192,7 @@ impl Storage for FileStorage {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::seam::{Env, RealEnv, SimEnv};
+    use crate::env::{Env, RealEnv, SimEnv};
 
     /// Both worlds keep the same promises.
     fn keeps_promises(env: &dyn Env, folder: &Path) {

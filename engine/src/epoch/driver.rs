@@ -7,15 +7,15 @@
 //! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
 
 use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
+use crate::env::Env;
+use crate::env::storage::Storage;
+use crate::epoch::event_time::{EventTime, EventTimes};
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::event_time::{EventTime, EventTimes};
 use crate::reclaim::Reclaim;
-use crate::seam::Env;
-use crate::state::Changes;
-use crate::storage::Storage;
-use crate::tasklet::Offset;
-use crate::wake::Waker;
+use crate::runtime::state_log::Changes;
+use crate::runtime::tasklet::Offset;
+use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

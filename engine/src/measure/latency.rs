@@ -4,9 +4,10 @@
 //! latency of the whole drain with one clock read. Histograms are handed over at markers, so
 //! nothing is shared while records flow.
 
+use crate::env::Env;
 use crate::event::UNTIMED;
-use crate::seam::Env;
-use crate::stall::{self, SLOW_NS, Stall};
+use crate::measure::stall;
+use crate::measure::stall::{SLOW_NS, Stall};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -303,7 +304,7 @@ impl LatencyRecorder {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::seam::SimEnv;
+    use crate::env::SimEnv;
 
     #[test]
     fn latencies_that_nobody_asks_for_take_bounded_memory() {

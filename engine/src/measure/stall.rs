@@ -19,7 +19,7 @@
 //! *Threads.* Each worker has its own recorder in a thread-local, because a sink does not know its
 //! worker. Threads without one, as in simulation, record nothing.
 //!
-//! [`STEP_BUDGET`]: crate::worker::STEP_BUDGET
+//! [`STEP_BUDGET`]: crate::runtime::worker::STEP_BUDGET
 
 use std::cell::{Cell, RefCell};
 

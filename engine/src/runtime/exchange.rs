@@ -5,9 +5,9 @@
 
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, Record};
-use crate::ring::{Consumer, Producer, ring};
-use crate::stage::{Push, Settled, Stage};
-use crate::wake::Waker;
+use crate::runtime::stage::{Push, Settled, Stage};
+use crate::sync::ring::{Consumer, Producer, ring};
+use crate::sync::waker::Waker;
 use std::collections::VecDeque;
 
 /// Events that a ring holds.

@@ -3,18 +3,18 @@
 
 use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
 use crate::cores::{self, Core};
-use crate::driver::{
+use crate::env::{Env, RealEnv, SimEnv};
+use crate::epoch::driver::{
     Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
 };
+use crate::epoch::event_time::{BatchTimes, EventTime, Policy, Seen};
 use crate::error::EngineError;
-use crate::event_time::{BatchTimes, EventTime, Policy, Seen};
-use crate::exchange::{Inlet, Outbox, connect};
-use crate::seam::{Env, RealEnv, SimEnv};
-use crate::sim;
-use crate::state::StateLog;
-use crate::tasklet::{Offset, SourcePort, Tasklet, TaskletPort};
-use crate::wake::Waker;
-use crate::worker::{WaitProfile, Worker, panic_message};
+use crate::runtime::exchange::{Inlet, Outbox, connect};
+use crate::runtime::simulation;
+use crate::runtime::state_log::StateLog;
+use crate::runtime::tasklet::{Offset, SourcePort, Tasklet, TaskletPort};
+use crate::runtime::worker::{WaitProfile, Worker, panic_message};
+use crate::sync::waker::Waker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -392,7 +392,7 @@ impl Job {
         let on_end = std::mem::replace(&mut self.on_end, Box::new(|_| {}));
         let (driver, seats, inbox, _reports) = self.into_driver();
         let tasklets = seats.into_iter().flat_map(|seat| seat.tasklets).collect();
-        let result = sim::run(driver, tasklets, &inbox, world, seed);
+        let result = simulation::run(driver, tasklets, &inbox, world, seed);
         on_end(&result);
         result
     }

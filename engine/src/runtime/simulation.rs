@@ -1,14 +1,14 @@
 //! The simulated scheduler: one thread, one seed, every interleaving of tasklet steps, driver
 //! ticks and clock movements that the seed picks.
 
-use crate::driver::{Driver, Report, Tick};
+use crate::env::SimEnv;
+use crate::env::random::SplitMix;
+use crate::epoch::driver::{Driver, Report, Tick};
 use crate::error::EngineError;
-use crate::random::SplitMix;
-use crate::seam::SimEnv;
-use crate::stage::Io;
-use crate::tasklet::{Step, StepCx, Tasklet};
-use crate::wake::Waker;
-use crate::worker::guard;
+use crate::runtime::stage::Io;
+use crate::runtime::tasklet::{Step, StepCx, Tasklet};
+use crate::runtime::worker::guard;
+use crate::sync::waker::Waker;
 use crossbeam_channel::Receiver;
 
 /// Steps after which a run counts as stuck.
@@ -23,7 +23,7 @@ pub(crate) fn run(
     world: &SimEnv,
     seed: u64,
 ) -> Result<(), EngineError> {
-    use crate::seam::Env;
+    use crate::env::Env;
     let mut dice = SplitMix(seed);
     let (waker, mut next_token) = (Waker::silent(), 0);
     for tasklet in &mut tasklets {

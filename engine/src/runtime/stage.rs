@@ -9,7 +9,7 @@
 
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::wake::Waker;
+use crate::sync::waker::Waker;
 
 /// What is left to do in a chain after [`Stage::settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +108,7 @@ macro_rules! pass_control {
     ($field:ident) => {
         fn attach(
             &mut self,
-            io: &mut $crate::stage::Io<'_>,
+            io: &mut $crate::runtime::stage::Io<'_>,
         ) -> Result<(), $crate::error::EngineError> {
             self.$field.attach(io)
         }
@@ -129,7 +129,9 @@ macro_rules! pass_control {
             self.$field.end()
         }
         #[inline]
-        fn settle(&mut self) -> Result<$crate::stage::Settled, $crate::error::EngineError> {
+        fn settle(
+            &mut self,
+        ) -> Result<$crate::runtime::stage::Settled, $crate::error::EngineError> {
             self.$field.settle()
         }
         #[inline]

@@ -15,11 +15,11 @@
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
 use crate::checkpoint::Snapshot;
-use crate::driver::Report;
+use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
+use crate::epoch::driver::Report;
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::high_water::HighWater;
-use crate::key_group::{KEY_GROUPS, hash_bytes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Bytes of a chunk. A longer entry has a chunk of its own.
@@ -377,9 +377,9 @@ impl StateLog {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::checkpoint::key_group::instance_of;
     use crate::checkpoint::{Checkpoint, Shape};
-    use crate::key_group::instance_of;
-    use crate::seam::SimEnv;
+    use crate::env::SimEnv;
     use crossbeam_channel::unbounded;
     use proptest::prelude::*;
     use std::collections::BTreeMap;

@@ -1,13 +1,13 @@
 //! A worker: a pinned thread that steps its tasklets round robin and blocks in one place.
 
 use crate::cores::{self, Core};
-use crate::driver::Report;
+use crate::env::Env;
+use crate::epoch::driver::Report;
 use crate::error::EngineError;
-use crate::seam::Env;
-use crate::stage::Io;
-use crate::stall;
-use crate::tasklet::{Step, StepCx, Tasklet};
-use crate::wake::Waker;
+use crate::measure::stall;
+use crate::runtime::stage::Io;
+use crate::runtime::tasklet::{Step, StepCx, Tasklet};
+use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

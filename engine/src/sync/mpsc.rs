@@ -14,7 +14,7 @@
 //!
 //! *Threads.* The producing half can be cloned and shared; one thread pops.
 
-use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::primitives::{Arc, AtomicUsize, Ordering, UnsafeCell};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
 

@@ -13,7 +13,7 @@
 //!
 //! *Threads.* The two halves are `Send`, not `Clone`: one thread pushes, one pops.
 
-use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell, fence};
+use crate::sync::primitives::{Arc, AtomicUsize, Ordering, UnsafeCell, fence};
 use crossbeam_utils::CachePadded;
 use std::mem::MaybeUninit;
 

@@ -8,7 +8,7 @@
 //!
 //! *Threads.* Any thread may call `take`. If several threads announce, none may retract.
 
-use crate::sync::{Arc, AtomicBool, Ordering, fence};
+use crate::sync::primitives::{Arc, AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 

@@ -13,8 +13,8 @@ use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::latency::LatencyRecorder;
-use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::measure::latency::LatencyRecorder;
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 use std::io::Write;
 
 /// The sink.

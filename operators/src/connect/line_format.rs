@@ -1,10 +1,10 @@
 //! Formats rows as lines of text, JSON or CSV, directly from their bytes.
 
-use crate::table::csv::WriteOptions;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Style, write_field};
 use crate::table::row::{Row, Slot};
-use crate::table::text::{Notation, write_integer};
+use crate::table::text::csv::WriteOptions;
+use crate::table::text::json::{Style, write_field};
+use crate::table::text::notation::{Notation, write_integer};
 use crate::table::types::{DataType, Schema};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Options of sources and sinks: case-insensitive names, and helpful errors for wrong ones.
 
-use super::settings::FormatSettings;
+use crate::connect::format_settings::FormatSettings;
 use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{did_you_mean, distance};

@@ -5,11 +5,11 @@
 //! records. In continuous mode it is the arrival time of the record, which its source reads once
 //! per poll.
 
+use millstream_engine::env::Env;
+use millstream_engine::epoch::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
-use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
-use millstream_engine::seam::Env;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
 use std::sync::Arc;
 
 /// The limit on how far ahead of the clock an event time may be.
@@ -56,7 +56,7 @@ impl MaxSkew {
     }
 }
 
-/// The stage in front of a [`Watermark`](super::watermark::Watermark). `F` returns a record's event
+/// The stage in front of a [`Watermark`](crate::event_time::watermark::Watermark). `F` returns a record's event
 /// time in microseconds since 1970; `A` receives dropped records, with the limit.
 pub(crate) struct SkewFilter<F, A, D> {
     time: F,
@@ -132,7 +132,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::seam::SimEnv;
+    use millstream_engine::env::SimEnv;
 
     const SECOND_NS: u64 = 1_000_000_000;
     const SECOND_US: i64 = 1_000_000;

@@ -1,10 +1,10 @@
 //! The watermark stage, and the watermark as an operator sees it. The stage tracks the largest
 //! event time of the records that pass; in continuous mode it sends the watermark down the chain.
 
+use millstream_engine::epoch::event_time::{BatchTimes, EventTimes, Seen};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::event_time::{BatchTimes, EventTimes, Seen};
-use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
 
 /// The event time of a record, in microseconds since 1970.
 pub type TimeOf<T> = Box<dyn FnMut(&T) -> i64 + Send>;

@@ -16,19 +16,20 @@
 
 use super::{QueryError, Session, StreamWriter};
 use crate::connect::console;
-use crate::table::analyze;
-use crate::table::depth::on_large_stack;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::resolve;
-use crate::table::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, SortOrder, col, deep};
-use crate::table::grouping::Grouping;
-use crate::table::join::{self, Written};
-use crate::table::order_dependence::OrderDependence;
 use crate::table::plan::Plan;
+use crate::table::plan::analyzer;
+use crate::table::plan::grouping::Grouping;
+use crate::table::plan::join;
+use crate::table::plan::join::Written;
+use crate::table::plan::limits::on_large_stack;
+use crate::table::plan::order_dependence::OrderDependence;
+use crate::table::plan::time_window;
 use crate::table::types::Schema;
 use crate::table::value::Value;
-use crate::table::windows;
 use std::sync::Arc;
 
 fn named(name: &str) -> Expr {
@@ -70,26 +71,26 @@ impl DataFrame {
     pub fn select(&self, exprs: impl IntoIterator<Item = Expr>) -> PlanResult<Self> {
         let exprs: Vec<_> = exprs.into_iter().collect();
         deep::check(&exprs)?;
-        if exprs.iter().any(analyze::has_aggregate) {
+        if exprs.iter().any(analyzer::has_aggregate) {
             return self.group_by([]).agg(exprs);
         }
-        let plan = self.analyse(|| analyze::project(self.owned(), &exprs))?;
+        let plan = self.analyse(|| analyzer::project(self.owned(), &exprs))?;
         Ok(self.with(plan))
     }
 
     /// The rows for which the condition is true.
     pub fn filter(&self, condition: &Expr) -> PlanResult<Self> {
         deep::check([condition])?;
-        let plain = self.analyse(|| analyze::filter(self.owned(), condition));
+        let plain = self.analyse(|| analyzer::filter(self.owned(), condition));
         let (Err(error), Some(with)) = (&plain, self.plan.with_metadata()) else {
             return plain.map(|plan| self.with(plan));
         };
         // The condition may use the file metadata column, which is not a column of the result.
-        let Ok(plan) = self.analyse(|| analyze::filter(with, condition)) else {
+        let Ok(plan) = self.analyse(|| analyzer::filter(with, condition)) else {
             return Err(error.clone());
         };
         let columns: Vec<Expr> = self.columns().iter().map(|name| named(name)).collect();
-        Ok(self.with(analyze::project(plan, &columns)?))
+        Ok(self.with(analyzer::project(plan, &columns)?))
     }
 
     /// Adds a column, or replaces the column of that name.
@@ -159,7 +160,7 @@ impl DataFrame {
         let written = Written::parse(how)?;
         deep::check([on])?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
-        let condition = self.analyse(|| analyze::boolean(resolve(on, &scope)?, on, "ON"))?;
+        let condition = self.analyse(|| analyzer::boolean(resolve(on, &scope)?, on, "ON"))?;
         let (left, right) = (self.owned(), other.owned());
         Ok(self.with(join::join(left, right, written, Some(condition))?))
     }
@@ -206,7 +207,7 @@ impl DataFrame {
 
     /// The rows of both tables, with columns matched by position.
     pub fn union(&self, other: &Self) -> PlanResult<Self> {
-        let union = || analyze::union(self.owned(), other.owned());
+        let union = || analyzer::union(self.owned(), other.owned());
         Ok(self.with(self.analyse(union)?))
     }
 
@@ -246,7 +247,7 @@ impl DataFrame {
         let key = |key: SortOrder| (key.expr, key.descending, key.nulls_first);
         let keys: Vec<_> = keys.into_iter().map(|k| key(k.into())).collect();
         deep::check(keys.iter().map(|(expr, ..)| expr))?;
-        Ok(self.with(self.analyse(|| analyze::sort(self.owned(), &keys))?))
+        Ok(self.with(self.analyse(|| analyzer::sort(self.owned(), &keys))?))
     }
 
     /// The first rows.
@@ -307,14 +308,14 @@ impl DataFrame {
     /// Declares a column as the event time. The watermark is the largest event time minus a delay
     /// such as `10 minutes`; rows at or before it may be late. Has no effect if no stream is read.
     pub fn with_watermark(&self, column: &str, delay: &str) -> PlanResult<Self> {
-        Ok(self.with(windows::with_watermark(self.owned(), &col(column), delay)?))
+        Ok(self.with(time_window::with_watermark(self.owned(), &col(column), delay)?))
     }
 
     /// Limits how far ahead of the clock event times may be, such as `1 hour`. Call it on the
     /// result of [`with_watermark`](Self::with_watermark). A row beyond the limit is dropped, so it
     /// does not move the watermark. It is counted and passed to [`on_late`](StreamWriter::on_late).
     pub fn with_max_future_skew(&self, skew: &str) -> PlanResult<Self> {
-        Ok(self.with(windows::with_max_future_skew(self.owned(), skew)?))
+        Ok(self.with(time_window::with_max_future_skew(self.owned(), skew)?))
     }
 
     /// Keeps the first of the rows that are equal in some columns, or in all if none are named.
@@ -325,7 +326,7 @@ impl DataFrame {
         columns: impl IntoIterator<Item = &'n str>,
     ) -> PlanResult<Self> {
         let names: Vec<&str> = columns.into_iter().collect();
-        Ok(self.with(windows::deduplicate(self.owned(), &names, false)?))
+        Ok(self.with(time_window::deduplicate(self.owned(), &names, false)?))
     }
 
     /// Like [`drop_duplicates`](Self::drop_duplicates), but a key is removed when the watermark has
@@ -335,7 +336,7 @@ impl DataFrame {
         columns: impl IntoIterator<Item = &'n str>,
     ) -> PlanResult<Self> {
         let names: Vec<&str> = columns.into_iter().collect();
-        Ok(self.with(windows::deduplicate(self.owned(), &names, true)?))
+        Ok(self.with(time_window::deduplicate(self.owned(), &names, true)?))
     }
 
     /// Each row once: [`drop_duplicates`](Self::drop_duplicates) by all columns.

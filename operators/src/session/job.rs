@@ -3,13 +3,13 @@
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
-use super::query::{QueryError, StreamingQuery};
 use super::{Session, StreamReader, StreamWriter};
-use crate::table::depth::on_large_stack;
+use crate::session::streaming_query::{QueryError, StreamingQuery};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
+use crate::table::plan::limits::on_large_stack;
 use crate::table::sql::job::{Statement, Tokens, parse};
-use millstream_engine::driver::Trigger;
+use millstream_engine::epoch::driver::Trigger;
 use std::path::PathBuf;
 
 /// Command line settings that override those of the job.

@@ -23,38 +23,39 @@
 mod dataframe;
 mod job;
 mod progress;
-mod query;
 mod settings;
-mod tables;
+mod static_tables;
+mod stream_writer;
+mod streaming_query;
 mod trigger;
-mod writer;
 
+use crate::session::static_tables::MEMORY_TABLE;
+pub use crate::session::stream_writer::StreamWriter;
+pub use crate::session::streaming_query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use crate::table::physical::LateRow;
 pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
-pub use millstream_engine::driver::Trigger;
+pub use millstream_engine::epoch::driver::Trigger;
 pub use progress::Progress;
-pub use query::{QueryError, RunState, Status, StreamingQuery, Totals};
 pub use settings::OnQueryFailure;
 use settings::Settings;
-use tables::MEMORY_TABLE;
 pub(crate) use trigger::duration_ns;
 pub use trigger::parse_trigger;
-pub use writer::StreamWriter;
 
 use crate::connect::file::{FileSourceConfig, Origin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
+use crate::connect::rate;
+use crate::connect::rate::micro_batch;
 use crate::connect::socket::options::SocketConfig;
-use crate::connect::{rate, rate_micro_batch};
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Expr;
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
-use crate::table::expr::rules::Rules;
-use crate::table::expr::user::{UserAggregate, UserFunction};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::user_function::{UserAggregate, UserFunction};
+use crate::table::plan::shared_sources::SourceId;
 use crate::table::plan::{Options, Plan, Scan};
-use crate::table::sources::SourceId;
 use crate::table::sql::literals::Reading;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
@@ -328,7 +329,7 @@ impl StreamReader {
                 rate::schema()
             }
             "rate-micro-batch" => {
-                rate_micro_batch::Config::read(&self.options)?;
+                micro_batch::Config::read(&self.options)?;
                 rate::schema()
             }
             files if is_files(files) => {

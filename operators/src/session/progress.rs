@@ -1,10 +1,10 @@
 //! Progress reports: what a query did in each epoch, with Spark's field names.
 
-use crate::connect::socket::counts::ConnectionTotals;
-use millstream_engine::driver::Committed;
-use millstream_engine::event_time::EventTimes;
-use millstream_engine::latency::Percentiles;
-use millstream_engine::stall::{Cause, Stall};
+use crate::connect::socket::connection_counts::ConnectionTotals;
+use millstream_engine::epoch::driver::Committed;
+use millstream_engine::epoch::event_time::EventTimes;
+use millstream_engine::measure::latency::Percentiles;
+use millstream_engine::measure::stall::{Cause, Stall};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 

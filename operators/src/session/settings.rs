@@ -1,13 +1,13 @@
 //! The settings of a session, changed by `SET`.
 
-use crate::connect::settings::FormatSettings;
+use crate::connect::format_settings::FormatSettings;
 use crate::table::datetime::interval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::Reading;
 use millstream_engine::cores::parse_list;
-use millstream_engine::event_time::Policy;
+use millstream_engine::epoch::event_time::Policy;
 use std::sync::Mutex;
 
 /// What happens to the other queries of a job when one fails.

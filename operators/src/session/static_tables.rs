@@ -1,9 +1,9 @@
 //! The static parts of a query: tables that streams are joined with, and subqueries. They are read
 //! when the query starts and replaced by their rows in the plan.
 
-use super::Session;
-use super::dataframe::DataFrame;
-use super::query::QueryError;
+use crate::session::Session;
+use crate::session::dataframe::DataFrame;
+use crate::session::streaming_query::QueryError;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
 use crate::table::plan::{Join, JoinKind, Plan};

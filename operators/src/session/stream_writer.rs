@@ -1,45 +1,46 @@
 //! Describes the sink of a query, and starts it.
 
-use super::dataframe::DataFrame;
-use super::progress::Progress;
-use super::query::{QueryError, StreamingQuery, Told};
-use super::trigger::parse_trigger;
-use super::{Settings, is_files, tables};
 use crate::connect::console::Console;
 use crate::connect::file::local_path;
 use crate::connect::file::{FileSinkConfig, FileSourceConfig, Origin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
+use crate::connect::format_settings::FormatSettings;
 use crate::connect::memory::MemoryTable;
 use crate::connect::options::OptionReader;
+use crate::connect::rate::micro_batch;
+use crate::connect::rate::micro_batch::RateMicroBatch;
 use crate::connect::rate::{self, RateSource};
-use crate::connect::rate_micro_batch::{self, RateMicroBatch};
-use crate::connect::settings::FormatSettings;
-use crate::connect::socket::opening::Shared;
+use crate::connect::socket::open::Shared;
 use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::sink::SocketSinkConfig;
 use crate::connect::socket::source::{IntendedTimes, SourceCounters};
-use crate::table::analyze::{OutputMode, check_output_mode};
-use crate::table::depth::on_large_stack;
+use crate::session::dataframe::DataFrame;
+use crate::session::progress::Progress;
+use crate::session::streaming_query::{QueryError, StreamingQuery, Told};
+use crate::session::trigger::parse_trigger;
+use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Node;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::did_you_mean;
-use crate::table::join;
-use crate::table::optimize::optimize;
 use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state_operators};
+use crate::table::plan::analyzer::{OutputMode, check_output_mode};
+use crate::table::plan::join;
+use crate::table::plan::limits::on_large_stack;
+use crate::table::plan::optimizer::optimize;
+use crate::table::plan::shared_sources::sources;
+use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Options, Plan, Scan};
-use crate::table::sources::sources;
 use crate::table::value::Value;
-use crate::table::windows::{has_watermark, with_default_skew};
 use millstream_engine::checkpoint::{Shape, new_id};
 use millstream_engine::cores;
-use millstream_engine::driver::{Committed, Trigger};
+use millstream_engine::env::{Env, RealEnv, SimEnv};
+use millstream_engine::epoch::driver::{Committed, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::job::{Config, Job};
-use millstream_engine::latency::{EpochLatency, Latency, LatencyRecorder};
-use millstream_engine::seam::{Env, RealEnv, SimEnv};
-use millstream_engine::tasklet::{SourceTasklet, Tasklet};
+use millstream_engine::measure::latency::{EpochLatency, Latency, LatencyRecorder};
+use millstream_engine::runtime::job::{Config, Job};
+use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -116,7 +117,7 @@ impl StreamWriter {
         let settings = self.settings();
         // Before there is a job: subqueries within each other would each hold one.
         let whole = self.frame.plan.clone();
-        let plan = tables::read(&whole, &session)?;
+        let plan = static_tables::read(&whole, &session)?;
         if let Some(rows) = constant_rows(&plan, settings.semantics) {
             return Ok(rows);
         }
@@ -274,7 +275,7 @@ impl StreamWriter {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
-        check_output_mode(&tables::left_out(&self.frame.plan), mode)?;
+        check_output_mode(&static_tables::left_out(&self.frame.plan), mode)?;
         join::check_optimized(&self.frame.plan)?;
         let infers = self.settings().schema_inference;
         let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
@@ -425,7 +426,7 @@ impl StreamWriter {
             chains.into_iter().enumerate().map(of_part).collect()
         };
         let meaning = (prepared.mode, settings.semantics);
-        let lowered = tables::left_out(plan);
+        let lowered = static_tables::left_out(plan);
         lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
@@ -539,7 +540,7 @@ impl StreamWriter {
 
     /// What the checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
-        let plan = &*tables::left_out(&self.frame.plan);
+        let plan = &*static_tables::left_out(&self.frame.plan);
         let settings = self.settings().formats;
         let mut identities = Vec::new();
         for scan in sources(plan) {
@@ -591,7 +592,7 @@ impl StreamWriter {
         let whole = self.frame.plan.clone();
         let mut plan = match read {
             Some(plan) => plan,
-            None => tables::read(&whole, &self.frame.session)?,
+            None => static_tables::read(&whole, &self.frame.session)?,
         };
         if let Some(default_ms) = settings.max_future_skew_ms {
             plan = Cow::Owned(with_default_skew(plan.into_owned(), default_ms));
@@ -819,7 +820,7 @@ fn refused(error: PlanError) -> EngineError {
 }
 
 fn make_source(
-    (session, settings): (&super::Session, &FormatSettings),
+    (session, settings): (&crate::session::Session, &FormatSettings),
     job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
     chains: Vec<Placed>,
@@ -856,7 +857,7 @@ fn make_source(
                 Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
             }
             "rate-micro-batch" => {
-                let config = rate_micro_batch::Config::read(&scan.options).map_err(refused)?;
+                let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
                 let port = job.source_port(worker);
                 counters.push(SourceCounters::default());
                 Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
@@ -891,13 +892,16 @@ impl<T: Tasklet> Tasklet for Named<T> {
     fn name(&self) -> &str {
         &self.0
     }
-    fn attach(&mut self, io: &mut millstream_engine::stage::Io<'_>) -> Result<(), EngineError> {
+    fn attach(
+        &mut self,
+        io: &mut millstream_engine::runtime::stage::Io<'_>,
+    ) -> Result<(), EngineError> {
         self.1.attach(io)
     }
     fn step(
         &mut self,
-        cx: &mut millstream_engine::tasklet::StepCx<'_>,
-    ) -> Result<millstream_engine::tasklet::Step, EngineError> {
+        cx: &mut millstream_engine::runtime::tasklet::StepCx<'_>,
+    ) -> Result<millstream_engine::runtime::tasklet::Step, EngineError> {
         self.1.step(cx)
     }
 }

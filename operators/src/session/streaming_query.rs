@@ -1,16 +1,16 @@
 //! A running query.
 
-use super::Session;
-use super::progress::{Progress, Recent};
 use crate::connect::bad_records::BadRecord;
-use crate::connect::socket::counts::ConnectionTotals;
+use crate::connect::socket::connection_counts::ConnectionTotals;
 use crate::connect::socket::source::SourceCounters;
+use crate::session::Session;
+use crate::session::progress::{Progress, Recent};
 use crate::table::error::PlanError;
-use millstream_engine::driver::{Phase, Trigger};
+use millstream_engine::epoch::driver::{Phase, Trigger};
 use millstream_engine::error::EngineError;
-use millstream_engine::job::Running;
-use millstream_engine::latency::{Latency, Percentiles};
-use millstream_engine::stall::Stall;
+use millstream_engine::measure::latency::{Latency, Percentiles};
+use millstream_engine::measure::stall::Stall;
+use millstream_engine::runtime::job::Running;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

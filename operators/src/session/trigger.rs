@@ -2,7 +2,7 @@
 //! `availableNow`, and the command line's forms `continuous=1s`, `processing-time=500ms`.
 
 use crate::table::error::{PlanError, PlanResult};
-use millstream_engine::driver::Trigger;
+use millstream_engine::epoch::driver::Trigger;
 
 /// Reads a trigger.
 pub fn parse_trigger(text: &str) -> PlanResult<Trigger> {

@@ -1,6 +1,6 @@
 //! An expiry queue: slots of entries ordered by expiry time, drained in bounded steps.
 
-use crate::places::{Places, Pool};
+use crate::state::slot_stack::{Places, Pool};
 use std::collections::BTreeMap;
 
 /// Maximum number of empty stacks kept beyond the number of times.

@@ -42,7 +42,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::key_group::hash_key;
+    use millstream_engine::checkpoint::key_group::hash_key;
 
     #[test]
     fn few_and_many_are_forgotten() {

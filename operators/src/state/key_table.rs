@@ -14,8 +14,8 @@
 //! *Limits.* A chunk stays as long as one of its entries does.
 
 use crate::bits::BitSet;
+use millstream_engine::collections::linear_hash_table::SplitTable;
 use millstream_engine::high_water::HighWater;
-use millstream_engine::split_table::SplitTable;
 use std::ops::{Index, IndexMut};
 
 /// Entries of a chunk; a power of two.
@@ -269,7 +269,7 @@ pub(crate) fn key_heap(key: &smallvec::SmallVec<[u8; 40]>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::key_group::hash_bytes;
+    use millstream_engine::checkpoint::key_group::hash_bytes;
     use proptest::prelude::*;
     use std::collections::HashMap;
 

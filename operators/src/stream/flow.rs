@@ -1,29 +1,29 @@
 //! Building a flow and running it.
 
-use super::aggregate::{Aggregate, Running};
 use super::channel::{
     self, ChannelSink, ChannelSource, Ending, EndsOutputs, Input, Output, OutputParts, Receiver,
     Unread,
 };
-use super::combine::{Combine, CombineRecipe};
-use super::items::ItemSource;
-use super::keep::{Checkpointed, InMemory, Keep};
-use super::ops::{Call, Filter, FlatMap, Map};
-use super::process::{Parts, Process, Processor, Typed};
-use super::skew::{MaxSkew, SkewFilter};
-use super::state::{Kept, States, write};
-use super::watermark::{MakeTimeOf, Watermark};
+use crate::event_time::future_skew::{MaxSkew, SkewFilter};
+use crate::event_time::watermark::{MakeTimeOf, Watermark};
+use crate::stream::keyed_state::{Checkpointed, InMemory, Keep};
+use crate::stream::operator::aggregate::{Aggregate, Running};
+use crate::stream::operator::combine::{Combine, CombineRecipe};
+use crate::stream::operator::process::{Parts, Process, Processor, Typed};
+use crate::stream::operator::stateless::{Call, Filter, FlatMap, Map};
+use crate::stream::processor_state::{Kept, States, write};
+use crate::stream::source::iterator::ItemSource;
+use millstream_engine::checkpoint::key_group::{hash_bytes, hash_key, instance_of};
 use millstream_engine::checkpoint::{Layout, Shape};
-use millstream_engine::driver::Committed;
+use millstream_engine::env::{Env, SimEnv};
+use millstream_engine::epoch::driver::Committed;
 use millstream_engine::error::EngineError;
-use millstream_engine::exchange::Exchange;
-use millstream_engine::job::{Config, Job, Running as RunningJob};
-use millstream_engine::key_group::{hash_bytes, hash_key, instance_of};
-use millstream_engine::latency::{Latency, Percentiles};
-use millstream_engine::seam::{Env, SimEnv};
-use millstream_engine::stage::Push;
-use millstream_engine::stall::Stall;
-use millstream_engine::tasklet::{InboxTasklet, SourceTasklet};
+use millstream_engine::measure::latency::{Latency, Percentiles};
+use millstream_engine::measure::stall::Stall;
+use millstream_engine::runtime::exchange::Exchange;
+use millstream_engine::runtime::job::{Config, Job, Running as RunningJob};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{InboxTasklet, SourceTasklet};
 use std::cell::RefCell;
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -461,7 +461,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
 
     /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
     /// far ahead of the clock it may be. A record that is further ahead is taken out and counted
-    /// ([`EventTimes::ahead`](millstream_engine::event_time::EventTimes::ahead)): it does not move
+    /// ([`EventTimes::ahead`](millstream_engine::epoch::event_time::EventTimes::ahead)): it does not move
     /// the watermark, which would make all other records late.
     pub fn with_watermark_and_max_skew<F>(
         self,
@@ -773,7 +773,7 @@ fn into_rings<R: Recipe>(
     job: &mut Job,
     parallelism: usize,
     consumer: usize,
-) -> Vec<millstream_engine::exchange::Inlet<R::Item>> {
+) -> Vec<millstream_engine::runtime::exchange::Inlet<R::Item>> {
     let places = up.places(job, parallelism);
     let (outboxes, inlets) = job.rings(&places, &[consumer]);
     let mut outboxes = outboxes.into_iter();
@@ -1076,7 +1076,7 @@ mod tests {
         let flow = Flow::new("unasked");
         let (mut input, numbers) = flow.channel::<u64>();
         numbers.sink(|_: u64| {});
-        let trigger = millstream_engine::driver::Trigger::AsSoonAsPossible;
+        let trigger = millstream_engine::epoch::driver::Trigger::AsSoonAsPossible;
         let query = flow.start(Config { pin: false, trigger, ..Config::default() }).unwrap();
         for n in 0..30 {
             input.push(n).unwrap();

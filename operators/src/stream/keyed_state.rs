@@ -11,17 +11,17 @@
 //!
 //! *Limits.* A key's whole state is written after each of its records, or once per epoch if it is
 //! longer than 4 KiB. Large states belong into the lists and maps of a
-//! [processor](super::Processor), which write only what has changed.
+//! [processor](crate::stream::Processor), which write only what has changed.
 
-use super::flow::Keeps;
-use super::state::{Kept, damaged, write};
+use crate::stream::flow::Keeps;
+use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::Layout;
+use millstream_engine::checkpoint::key_group::hash_key;
+use millstream_engine::collections::linear_hash_table::SplitTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::job::Job;
-use millstream_engine::key_group::hash_key;
-use millstream_engine::split_table::SplitTable;
-use millstream_engine::state::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
 use std::hash::Hash;
 
 /// A flow without a checkpoint. Keys and states may have any type.
@@ -153,7 +153,7 @@ macro_rules! keep_states {
     ($down:ident) => {
         fn attach(
             &mut self,
-            io: &mut millstream_engine::stage::Io<'_>,
+            io: &mut millstream_engine::runtime::stage::Io<'_>,
         ) -> Result<(), millstream_engine::error::EngineError> {
             self.states.restore()?;
             self.$down.attach(io)
@@ -178,7 +178,7 @@ macro_rules! keep_states {
         #[inline]
         fn settle(
             &mut self,
-        ) -> Result<millstream_engine::stage::Settled, millstream_engine::error::EngineError> {
+        ) -> Result<millstream_engine::runtime::stage::Settled, millstream_engine::error::EngineError> {
             self.$down.settle()
         }
         #[inline]

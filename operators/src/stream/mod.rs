@@ -29,29 +29,23 @@
 //!
 //! *Limits.* Keyed state must fit in memory. The records of one input are processed in their order.
 
-mod aggregate;
 mod channel;
-mod combine;
 mod flow;
-mod items;
-mod keep;
-mod ops;
-mod process;
-pub(crate) mod skew;
-mod staged;
-mod state;
-pub(crate) mod watermark;
+mod keyed_state;
+pub(crate) mod operator;
+mod processor_state;
+pub(crate) mod source;
 
-pub use aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
+pub use crate::stream::keyed_state::{Checkpointed, InMemory, Keep};
+#[doc(hidden)]
+pub use crate::stream::keyed_state::{KeyStates, Noted, Plain};
+pub use crate::stream::operator::aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
+pub use crate::stream::operator::combine::Combine;
+pub use crate::stream::operator::process::{Context, Processor, Timer};
+pub use crate::stream::operator::stateless::Call;
+pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl, ValueState};
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]
 pub use channel::{InputSink, OutputStream};
-pub use combine::Combine;
 pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
-pub use keep::{Checkpointed, InMemory, Keep};
-#[doc(hidden)]
-pub use keep::{KeyStates, Noted, Plain};
-pub use millstream_engine::seam::SimEnv;
-pub use ops::Call;
-pub use process::{Context, Processor, Timer};
-pub use state::{Kept, ListState, MapState, States, Ttl, ValueState};
+pub use millstream_engine::env::SimEnv;

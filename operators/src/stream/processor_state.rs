@@ -5,9 +5,9 @@
 //! the part: nothing for a value, an index for a list, the map key for a map. Keys and values are
 //! in postcard's encoding. A value is preceded by its expiry time.
 
+use millstream_engine::checkpoint::key_group::BuildFixed;
 use millstream_engine::error::EngineError;
-use millstream_engine::key_group::BuildFixed;
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{Slot, StateLog};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;

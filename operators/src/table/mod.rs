@@ -8,29 +8,13 @@
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 
-pub mod aggregates;
-pub mod analyze;
-pub mod csv;
 pub mod datetime;
-pub mod depth;
 pub mod error;
 pub mod expr;
-pub mod floating;
-pub mod generate;
-pub mod grouping;
-pub mod join;
-pub mod json;
-pub mod optimize;
-pub mod order_dependence;
 pub mod physical;
 pub mod plan;
-pub mod regexp;
 pub mod row;
-pub mod sentences;
-pub mod sources;
 pub mod sql;
 pub mod text;
 pub mod types;
-pub mod utf8;
 pub mod value;
-pub mod windows;

@@ -1,8 +1,8 @@
 //! Spark's data types, and schemas.
 
-use super::depth::nested;
 use super::error::{Place, PlanError, PlanResult};
-use super::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
+use crate::table::plan::limits::nested;
 use std::fmt;
 
 /// A data type.

@@ -2,10 +2,10 @@
 //! path.
 
 use super::datetime::{Tz, interval, write_date, write_timestamp};
-use super::floating::{write_double, write_float};
 use super::row::{Array, Map, Row, RowWriter};
 use super::types::{DataType, Field};
-use super::utf8;
+use crate::table::text::java_double::{write_double, write_float};
+use crate::table::text::utf8;
 use std::fmt::{self, Write};
 
 /// How `show` prints NULL. A cast to STRING writes `null` within other values.

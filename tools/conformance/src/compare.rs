@@ -2,7 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use millstream::table::datetime::{Tz, parse_date, parse_timestamp};
-use millstream::table::expr::parse::decimal;
+use millstream::table::text::number::decimal;
 use millstream::table::types::DataType;
 use millstream::table::value::{Value, decimal_text};
 use serde_json::{Number, Value as Json};

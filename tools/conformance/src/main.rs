@@ -19,7 +19,7 @@ mod compare;
 mod continuous;
 
 use case::{Case, LateRows, Outcome};
-use millstream::table::order_dependence::OrderDependence;
+use millstream::table::plan::order_dependence::OrderDependence;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -2,18 +2,18 @@
 //! count in the same process.
 
 use super::hiccups::Hiccups;
-use super::load::{note, on_last_core};
-use super::sockets::Wait;
 use crate::Failure;
-use crate::figures::{latency_json, latency_line, median, time};
-use crate::say::say;
+use crate::bench::open_loop::{note, on_last_core};
+use crate::bench::socket_job::Wait;
+use crate::latency_format::{latency_json, latency_line, median, time};
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream::stream::{Count, Flow};
 use millstream::{Config, WaitProfile};
 use millstream_engine::cores;
-use millstream_engine::latency::{Percentiles, histogram};
-use millstream_engine::wake::Waker;
+use millstream_engine::measure::latency::{Percentiles, histogram};
+use millstream_engine::sync::waker::Waker;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

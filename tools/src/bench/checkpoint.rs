@@ -1,14 +1,14 @@
 //! `millstream bench checkpoint`: what checkpoints cost a running count with many keys, measured
 //! in alternating rounds with and without them, and how long a restart takes.
 
-use super::load::{Job, Load, exchange, on_last_core, wrong};
 use crate::Failure;
-use crate::figures::{latency_json, time};
-use crate::say::say;
+use crate::bench::open_loop::{Job, Load, exchange, on_last_core, wrong};
+use crate::latency_format::{latency_json, time};
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream_engine::cores;
-use millstream_engine::latency::Percentiles;
+use millstream_engine::measure::latency::Percentiles;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,9 +1,9 @@
 //! `millstream bench compare`: two recorded runs beside each other.
 
-use super::recorded::{QUANTILES, draw, print_plot, read_log};
 use crate::Failure;
-use crate::figures::time;
-use crate::say::say;
+use crate::bench::histogram_log::{QUANTILES, draw, print_plot, read_log};
+use crate::latency_format::time;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
@@ -62,8 +62,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let mut all = Vec::new();
     for (mut old, new) in pairs {
-        let mut new =
-            super::recorded::Recorded { name: new.name.clone(), rounds: new.rounds.clone() };
+        let mut new = crate::bench::histogram_log::Recorded {
+            name: new.name.clone(),
+            rounds: new.rounds.clone(),
+        };
         old.name.push_str("-before");
         new.name.push_str("-after");
         all.extend([old, new]);

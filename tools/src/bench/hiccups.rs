@@ -3,7 +3,7 @@
 
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
-use millstream_engine::latency::histogram;
+use millstream_engine::measure::latency::histogram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;

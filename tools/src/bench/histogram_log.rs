@@ -2,8 +2,8 @@
 //! drawn as percentile plots.
 
 use crate::Failure;
-use crate::figures::time;
-use crate::say::say;
+use crate::latency_format::time;
+use crate::stdout::say;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
@@ -11,7 +11,7 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag,
 };
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
-use millstream_engine::latency::histogram;
+use millstream_engine::measure::latency::histogram;
 use plotters::prelude::{
     BLACK, BLUE, ChartBuilder, Color, GREEN, IntoDrawingArea, IntoLogRange, LineSeries, RED,
     SVGBackend, SeriesLabelPosition, WHITE,

@@ -1,14 +1,14 @@
 //! `millstream bench hop`: the way of a value from one pinned thread to another, beside `rtrb`.
 
-use super::load::on_last_core;
 use crate::Failure;
-use crate::figures::{median, time};
-use crate::say::say;
+use crate::bench::open_loop::on_last_core;
+use crate::latency_format::{median, time};
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::cores;
-use millstream_engine::latency::{Percentiles, histogram};
-use millstream_engine::ring::ring;
+use millstream_engine::measure::latency::{Percentiles, histogram};
+use millstream_engine::sync::ring::ring;
 use std::hint::spin_loop;
 use std::time::Instant;
 

@@ -4,17 +4,17 @@ mod channel;
 mod checkpoint;
 mod compare;
 mod hiccups;
+mod histogram_log;
 mod hop;
-mod load;
 mod nexmark;
-mod recorded;
-mod sockets;
+mod open_loop;
+mod socket_job;
 mod throughput;
 mod window;
 
 use crate::Failure;
+use crate::bench::open_loop::Job;
 use clap::{Args as ClapArgs, Subcommand};
-use load::Job;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -38,9 +38,9 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Part {
     /// Lines over sockets: lines without the word "drop" are returned in capitals
-    Echo(sockets::Args),
+    Echo(socket_job::Args),
     /// Words over sockets: each word's running count is returned
-    Wordcount(sockets::Args),
+    Wordcount(socket_job::Args),
     /// In process: from the push of a record to its key's running count
     Channel(channel::Args),
     /// From thread to thread through a ring only
@@ -62,8 +62,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         crate::run::confine(cores)?;
     }
     match &args.part {
-        Part::Echo(args) => sockets::run(&Job::Echo, args),
-        Part::Wordcount(args) => sockets::run(&Job::Wordcount, args),
+        Part::Echo(args) => socket_job::run(&Job::Echo, args),
+        Part::Wordcount(args) => socket_job::run(&Job::Wordcount, args),
         Part::Channel(args) => channel::run(args),
         Part::Hop(args) => hop::run(args),
         Part::Throughput(args) => throughput::run(args),

@@ -1,9 +1,10 @@
 //! `millstream bench nexmark`: the queries of the NEXMark benchmark that the language can express,
 //! over the events of an auction house, as JSON over two sockets.
 
-use super::load::{Measured, Traffic, intended, note};
-use super::sockets::{self, ByHand, SocketJob, SocketQuery};
 use crate::Failure;
+use crate::bench::open_loop::{Measured, Traffic, intended, note};
+use crate::bench::socket_job;
+use crate::bench::socket_job::{ByHand, SocketJob, SocketQuery};
 use clap::{Args as ClapArgs, ValueEnum};
 use nexmark::EventGenerator;
 use nexmark::config::NexmarkConfig;
@@ -32,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     speed: u64,
     #[command(flatten)]
-    sockets: sockets::Args,
+    sockets: socket_job::Args,
 }
 
 /// A query, by its number.
@@ -52,7 +53,7 @@ enum Query {
 
 /// Measures and prints.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let one = |query: Query| sockets::run(&Auctions { query, speed: args.speed }, &args.sockets);
+    let one = |query: Query| socket_job::run(&Auctions { query, speed: args.speed }, &args.sockets);
     match args.query {
         Some(query) => one(query),
         None => Query::value_variants().iter().copied().try_for_each(one),

@@ -1,16 +1,18 @@
 //! Jobs over sockets (`millstream bench echo` and `wordcount`): rounds of the engine alternate with
 //! rounds of a bare loop that does the same work over the same two sockets.
 
-use super::hiccups::Hiccups;
-use super::load::{Job, Load, Measured, Traffic, Under, WORDS, bare, round, start_query};
-use super::recorded::{Recorded, draw, print_plot, write_log};
 use crate::Failure;
-use crate::figures::{latency_json, median, time};
-use crate::say::say;
+use crate::bench::hiccups::Hiccups;
+use crate::bench::histogram_log::{Recorded, draw, print_plot, write_log};
+use crate::bench::open_loop::{
+    Job, Load, Measured, Traffic, Under, WORDS, bare, round, start_query,
+};
+use crate::latency_format::{latency_json, median, time};
+use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use millstream::WaitProfile;
 use millstream_engine::cores;
-use millstream_engine::latency::Percentiles;
+use millstream_engine::measure::latency::Percentiles;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 //! spread over several, beside the same by hand.
 
 use crate::Failure;
-use crate::figures::median;
-use crate::say::say;
+use crate::latency_format::median;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::Config;
 use millstream_benches::throughput::{

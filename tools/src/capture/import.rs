@@ -3,7 +3,7 @@
 use super::packet::{Counts, Ended, EventSink, FileDamage, Filter, GapPolicy, Importer, Progress};
 use super::times;
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::{Args as ClapArgs, ValueEnum};
 use flate2::read::MultiGzDecoder;
 use millstream_engine::capture::{

@@ -3,7 +3,7 @@
 use super::events::{self, Selection};
 use super::times;
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use millstream_engine::capture::{
     Clock, ConnectionInfo, Direction, FLAG_MIDSTREAM, FLAG_REPEATED, Gap, GapCause, Head, Kind,
     Protocol,

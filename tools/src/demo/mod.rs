@@ -1,13 +1,14 @@
 //! `millstream demo`: a word count without any set-up.
 
+pub(crate) mod recording;
 use crate::Failure;
-use crate::figures::{latency_json, latency_line};
-use crate::recording::Recording;
-use crate::say::say;
+use crate::demo::recording::Recording;
+use crate::latency_format::{latency_json, latency_line};
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use millstream::session::Session;
 use millstream::table::value::Value;
-use millstream_engine::seam::{Env, RealEnv};
+use millstream_engine::env::{Env, RealEnv};
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpListener;

@@ -4,7 +4,7 @@
 //! Words follow Zipf's law over a vocabulary made from syllables; lines have 3 to 12 words.
 //! Times are Poisson arrivals whose rate jumps fivefold in bursts.
 
-use millstream_engine::random::SplitMix;
+use millstream_engine::env::random::SplitMix;
 use std::collections::HashMap;
 
 /// Words in the vocabulary.

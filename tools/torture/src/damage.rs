@@ -70,7 +70,7 @@ fn copied(dir: &Path) -> Result<String, String> {
     let writer = writer.option("path", dir.join("out").display());
     let query = writer.option("checkpointLocation", dir.join("checkpoint").display());
     query.start().map_err(text)?.await_termination().map_err(text)?;
-    let storage = millstream_engine::storage::FileStorage;
+    let storage = millstream_engine::env::storage::FileStorage;
     let files = millstream::connect::file::committed_files(&storage, &dir.join("out"));
     let mut lines = Vec::new();
     for path in files.map_err(text)?.unwrap_or_default() {

@@ -4,14 +4,14 @@
 //! There are two kinds. A [`SourceTasklet`] drives a chain from a source. An [`InboxTasklet`]
 //! drives a chain from the rings of other tasklets and aligns their markers.
 
-use crate::driver::{Command, Extent, Planned, Report};
+use crate::env::Env;
+use crate::epoch::driver::{Command, Extent, Planned, Report};
+use crate::epoch::event_time::Policy;
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
-use crate::event_time::Policy;
-use crate::exchange::Inlet;
-use crate::seam::Env;
-use crate::stage::{Io, Push, Settled, Stage};
-use crate::stall::{Did, did};
+use crate::measure::stall::{Did, did};
+use crate::runtime::exchange::Inlet;
+use crate::runtime::stage::{Io, Push, Settled, Stage};
 use crossbeam_channel::{Receiver, Sender};
 
 /// The result of a step.
@@ -604,9 +604,9 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::exchange::connect;
-    use crate::seam::SimEnv;
-    use crate::wake::Waker;
+    use crate::env::SimEnv;
+    use crate::runtime::exchange::connect;
+    use crate::sync::waker::Waker;
     use crossbeam_channel::unbounded;
 
     /// A chain with work of its own, which says in which step a record has come.

@@ -1,16 +1,16 @@
 //! Parquet and ORC: reads and writes rows of columnar files. Parquet is implemented by the crate
 //! `parquet`.
 
-mod calendar;
 mod column;
-mod merge;
+mod julian_calendar;
 mod orc;
 mod parquet;
 mod read;
 mod schema;
+mod schema_merge;
 mod write;
 
-pub use merge::merged;
+pub use crate::connect::columnar::schema_merge::merged;
 pub use parquet::{
     Inference as ParquetInference, Mode as RebaseMode, ReadOptions as ParquetReadOptions,
 };

@@ -1,8 +1,8 @@
 //! File metadata columns: partition columns and `_metadata`, whose values follow from a file's
 //! location.
 
-use super::partition::value_of;
-use super::uri::uri;
+use crate::connect::file::partition_values::value_of;
+use crate::connect::file::uri::uri;
 use crate::table::datetime::Tz;
 use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;

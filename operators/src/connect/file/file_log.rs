@@ -6,9 +6,9 @@
 //! checkpoint files. The sink's has its CRC in `.N.crc`, where Hadoop's local file system expects
 //! it.
 
-use millstream_engine::checkpoint::entry;
+use millstream_engine::checkpoint::log_entry;
+use millstream_engine::env::storage::{Storage, is_temporary};
 use millstream_engine::error::EngineError;
-use millstream_engine::storage::{Storage, is_temporary};
 use std::path::{Path, PathBuf};
 
 /// Number of entries from one compacted entry to the next.
@@ -71,7 +71,7 @@ impl FileLog {
         let paths = match storage.list(&self.folder) {
             Ok(paths) => paths,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(entry::unreadable(&self.folder, &error)),
+            Err(error) => return Err(log_entry::unreadable(&self.folder, &error)),
         };
         let mut batches = Vec::new();
         for path in paths.iter().filter(|path| !is_temporary(path)) {
@@ -104,7 +104,7 @@ impl FileLog {
         let latest = self.latest(storage)?;
         if latest.is_some() {
             let synced = storage.sync_folder(&self.folder);
-            synced.map_err(|error| entry::write_failed(&self.folder, &error))?;
+            synced.map_err(|error| log_entry::write_failed(&self.folder, &error))?;
         }
         Ok(latest)
     }
@@ -116,20 +116,23 @@ impl FileLog {
 
     fn read(&self, storage: &dyn Storage, path: &Path) -> Result<Vec<String>, EngineError> {
         if self.crc == Crc::Inside {
-            return entry::read(storage, path);
+            return log_entry::read(storage, path);
         }
-        let bytes = storage.read(path).map_err(|error| entry::unreadable(path, &error))?;
+        let bytes = storage.read(path).map_err(|error| log_entry::unreadable(path, &error))?;
         if let Ok(crc) = storage.read(&beside(path))
             && crc != hadoop_crc(&bytes)
         {
-            return Err(entry::damaged(path, "its content does not match the .crc file beside it"));
+            return Err(log_entry::damaged(
+                path,
+                "its content does not match the .crc file beside it",
+            ));
         }
         let text =
-            std::str::from_utf8(&bytes).map_err(|_| entry::damaged(path, "it is not text"))?;
+            std::str::from_utf8(&bytes).map_err(|_| log_entry::damaged(path, "it is not text"))?;
         let mut lines = text.lines();
         match lines.next() {
             Some("v1") => Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect()),
-            _ => Err(entry::damaged(path, "its first line is not 'v1'")),
+            _ => Err(log_entry::damaged(path, "its first line is not 'v1'")),
         }
     }
 
@@ -169,7 +172,7 @@ impl FileLog {
         lines: &[String],
         keep: impl Fn(&str) -> bool,
     ) -> Result<(), EngineError> {
-        let failed = |path: &Path, error: std::io::Error| entry::write_failed(path, &error);
+        let failed = |path: &Path, error: std::io::Error| log_entry::write_failed(path, &error);
         storage.create_folder(&self.folder).map_err(|error| failed(&self.folder, error))?;
         let batches = if is_compaction(batch) { self.batches(storage)? } else { Vec::new() };
         let compact = is_compaction(batch);
@@ -181,7 +184,7 @@ impl FileLog {
         all.extend_from_slice(lines);
         let path = self.path(batch, compact);
         match self.crc {
-            Crc::Inside => entry::write(storage, &path, all.iter().map(String::as_str))?,
+            Crc::Inside => log_entry::write(storage, &path, all.iter().map(String::as_str))?,
             Crc::Beside => {
                 let mut text = String::from("v1");
                 for line in &all {
@@ -214,7 +217,7 @@ impl FileLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::sim_storage::SimStorage;
+    use millstream_engine::env::simulated_storage::SimStorage;
 
     #[test]
     fn compactions_hold_all_and_old_entries_go() {

@@ -3,7 +3,7 @@
 //! A scanner looks at a window that starts after the last record and grows until it contains a
 //! whole record. It resumes where it stopped, so every byte is scanned once.
 
-use crate::table::csv::{Dialect, LineEnd, Parsed, Parser};
+use crate::table::text::csv::{Dialect, LineEnd, Parsed, Parser};
 use memchr::{memchr2, memmem};
 use std::io::{self, Read};
 

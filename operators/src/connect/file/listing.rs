@@ -6,15 +6,15 @@
 //! too. Those are reported, because nothing else would explain the missing rows.
 
 use super::glob::{NameFilter, PathPattern, is_pattern};
-use super::partition::{Inference, partition_of, type_of};
 use super::sink::committed_files;
 use super::uri::local_path;
+use crate::connect::file::partition_values::{Inference, partition_of, type_of};
 use crate::connect::options::OptionReader;
 use crate::table::datetime::{Tz, parse_timestamp};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::types::Field;
+use millstream_engine::env::storage::Storage;
 use millstream_engine::error::EngineError;
-use millstream_engine::storage::Storage;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
@@ -508,7 +508,7 @@ fn conflict(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::storage::FileStorage;
+    use millstream_engine::env::storage::FileStorage;
 
     #[test]
     fn patterns_filters_and_partitions() {

@@ -2,29 +2,25 @@
 //! through a log in the folder. Both are exactly once.
 
 mod charset;
-mod decode;
-mod frame;
+mod file_columns;
+mod file_log;
+mod framing;
 mod glob;
-mod infer;
-mod input;
-mod json;
-mod limits;
 mod listing;
-mod log;
-mod of_file;
-mod partition;
+mod partition_values;
+mod read_limits;
+mod schema_inference;
 mod sink;
 mod source;
 mod uri;
-mod written;
 
+pub use crate::connect::file::file_columns::Origin;
+pub use crate::connect::file::framing::Framing;
+pub use crate::connect::file::schema_inference::infer;
+pub use crate::connect::file::sink::file_writer::line_options;
+pub use crate::connect::file::source::decoder::{Decoder, Mode};
+pub use crate::connect::file::source::record_reader::{Found, Input};
 pub use charset::{Charset, Coding};
-pub use decode::{Decoder, Mode};
-pub use frame::Framing;
-pub use infer::infer;
-pub use input::{Found, Input};
-pub use of_file::Origin;
 pub use sink::{FileSink, FileSinkConfig, FileSinkLog, committed_files};
 pub use source::{FileSource, FileSourceConfig};
 pub(crate) use uri::local_path;
-pub use written::line_options;

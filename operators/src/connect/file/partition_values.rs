@@ -1,9 +1,9 @@
 //! The values of folders named `column=value`: their inferred types, and their conversion to rows.
 
-use super::uri::percent_decoded;
+use crate::connect::file::uri::percent_decoded;
 use crate::table::datetime::pattern::{Direction, Pattern};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp};
-use crate::table::expr::parse;
+use crate::table::text::number;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::sync::LazyLock;
@@ -113,7 +113,7 @@ pub fn value_of(value: &str, data_type: &DataType, zone: Tz) -> Result<Value, ()
         DataType::Float => double(value).map(|v| Value::Double(f64::from(v as f32))),
         DataType::Double => double(value).map(Value::Double),
         DataType::Decimal(..) => {
-            parse::decimal(value, data_type).ok().flatten().map(Value::Decimal)
+            number::decimal(value, data_type).ok().flatten().map(Value::Decimal)
         }
         DataType::Date => parse_date(&percent_decoded(value)).map(Value::Long),
         DataType::Timestamp => {
@@ -134,7 +134,7 @@ fn whole(value: &str, low: i64, high: i64) -> Option<i64> {
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit() || c.is_numeric()) {
         return None;
     }
-    let ascii = if value.is_ascii() { value.to_string() } else { parse::ascii_digits(value)? };
+    let ascii = if value.is_ascii() { value.to_string() } else { number::ascii_digits(value)? };
     ascii.parse().ok().filter(|v| (low..=high).contains(v))
 }
 
@@ -144,7 +144,7 @@ fn double(value: &str) -> Option<f64> {
     if word.starts_with(|c: char| c.is_alphabetic()) && !matches!(word, "NaN" | "Infinity") {
         return None;
     }
-    parse::double(value, &DataType::Double)
+    number::double(value, &DataType::Double)
 }
 
 /// The precision of a number without digits behind the point, up to 38; `1e3` is one.

@@ -1,19 +1,21 @@
 //! Infers the schema of existing files by Spark's rules.
 
-use super::decode::{Raw, raw};
-use super::input::Input;
-use super::json::reading;
-use super::limits::Limits;
-use super::listing::Listing;
+use crate::connect::file::listing::Listing;
+use crate::connect::file::read_limits::Limits;
+use crate::connect::file::source::decoder::{Raw, raw};
+use crate::connect::file::source::json_records::reading;
+use crate::connect::file::source::record_reader::Input;
+use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
-use crate::connect::settings::FormatSettings;
-use crate::table::csv::Inference;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Broken, FIELDS_MAX, Inference as JsonInference, InferredRecords, Source};
 use crate::table::plan::Options;
-use crate::table::text::Notation;
+use crate::table::text::csv::Inference;
+use crate::table::text::json::{
+    Broken, FIELDS_MAX, Inference as JsonInference, InferredRecords, Source,
+};
+use crate::table::text::notation::Notation;
 use crate::table::types::{DataType, Field, Schema};
-use millstream_engine::storage::FileStorage;
+use millstream_engine::env::storage::FileStorage;
 use std::path::{Path, PathBuf};
 
 fn unreadable(path: &Path, error: impl std::fmt::Display) -> PlanError {

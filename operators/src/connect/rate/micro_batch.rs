@@ -4,14 +4,14 @@
 //!
 //! In continuous mode a batch is emitted per epoch: the next one follows the commit of the last.
 
-use super::options::OptionReader;
+use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
-use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::Push;
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 
 /// The options, read.
 #[derive(Clone, Copy, Debug)]

@@ -5,17 +5,18 @@
 //! time, not at the end of its second as in Spark. A checkpoint keeps the start time, so a query
 //! that was down catches up, as in Spark.
 
+pub mod micro_batch;
 use super::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
-use millstream_engine::checkpoint::entry;
-use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::checkpoint::log_entry;
+use millstream_engine::env::Env;
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::seam::Env;
-use millstream_engine::stage::Push;
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 use std::path::Path;
 
 /// The source.
@@ -62,16 +63,16 @@ pub fn start_us(env: &dyn Env, folder: Option<&Path>) -> Result<i64, EngineError
     let Some(folder) = folder else { return Ok(env.wall_us()) };
     let path = folder.join("0");
     let storage = env.storage();
-    match entry::read(storage, &path) {
+    match log_entry::read(storage, &path) {
         Ok(lines) => {
             let line = lines.first().and_then(|line| line.parse().ok());
-            line.ok_or_else(|| entry::damaged(&path, "it holds no start time"))
+            line.ok_or_else(|| log_entry::damaged(&path, "it holds no start time"))
         }
         Err(error) if error.condition() == "CHECKPOINT_FILE_MISSING" => {
             let now_us = env.wall_us();
             let folder_made = storage.create_folder(folder);
-            folder_made.map_err(|error| entry::write_failed(folder, &error))?;
-            entry::write(storage, &path, [now_us.to_string().as_str()])?;
+            folder_made.map_err(|error| log_entry::write_failed(folder, &error))?;
+            log_entry::write(storage, &path, [now_us.to_string().as_str()])?;
             Ok(now_us)
         }
         Err(error) => Err(error),

@@ -6,8 +6,8 @@
 
 use super::super::bad_records::{BadRecords, KEPT_BYTES};
 use super::framing::Staged;
-use super::line_ends::LineEnds;
 use super::transport::Stream;
+use crate::connect::socket::framing::line::LineEnds;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 

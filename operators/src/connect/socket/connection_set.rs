@@ -4,8 +4,8 @@
 //! edge-triggered poll of the source, itself registered with the worker's poll, reports the
 //! readable ones. They wait in a queue, and each gets one bounded read per turn.
 
-use super::connection::Connection;
-use super::listener::Listener;
+use crate::connect::socket::connection::Connection;
+use crate::connect::socket::listener::Listener;
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::unix::SourceFd;
 use millstream_engine::mio::{Events, Interest, Poll, Registry, Token};
@@ -210,8 +210,8 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use super::super::transport::Stream;
     use super::*;
+    use crate::connect::socket::transport::Stream;
     use millstream_engine::mio::net::UnixStream;
 
     fn connection(last_ns: u64) -> Connection {

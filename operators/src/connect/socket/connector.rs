@@ -1,8 +1,8 @@
 //! Connects to a sender, and reconnects with exponential back-off.
 
-use super::transport::{Stream, Target};
+use crate::connect::socket::transport::{Stream, Target};
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::tasklet::StepCx;
+use millstream_engine::runtime::tasklet::StepCx;
 use std::io;
 
 const BACKOFF_FIRST_NS: u64 = 50_000_000;

@@ -1,9 +1,9 @@
 //! The durable log of a source: whole records, logged before they are processed.
 
-use super::framing::Framing;
+use crate::connect::socket::framing::Framing;
 use millstream_engine::capture::{CaptureLog, Direction, Head, Kind, Replay};
+use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
-use millstream_engine::seam::Env;
 use std::path::PathBuf;
 use std::sync::Arc;
 

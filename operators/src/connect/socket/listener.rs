@@ -4,7 +4,7 @@ use super::transport::Stream;
 use millstream_engine::mio::event::Source;
 use millstream_engine::mio::net::{TcpListener, UnixListener, UnixStream};
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::wake::Waker;
+use millstream_engine::sync::waker::Waker;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

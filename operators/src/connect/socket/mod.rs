@@ -16,17 +16,15 @@
 //! | [`sink`] | the sink |
 
 pub mod connection;
-pub mod connections;
-pub mod counts;
-pub mod datagrams;
-pub mod dialer;
+pub mod connection_counts;
+pub mod connection_set;
+pub mod connector;
+pub mod durable_log;
 pub mod framing;
-pub mod journal;
-pub mod line_ends;
 pub mod listener;
-pub mod opening;
+pub mod open;
 pub mod options;
 pub mod sink;
 pub mod source;
 pub mod transport;
-pub mod turns;
+pub mod udp;

@@ -1,15 +1,15 @@
 //! Creates a source from its options: binds, or makes the first attempt to connect.
 
-use super::datagrams;
-use super::dialer::Dialer;
-use super::journal::{Ingest, Journal};
-use super::listener::{Listener, Parts, SocketFile, listen_at, make_room_for};
-use super::options::{AtEnd, Endpoint, SocketConfig};
-use super::source::{Listening, Origin, SocketSource};
-use super::transport::{Stream, Target};
+use crate::connect::socket::connector::Dialer;
+use crate::connect::socket::durable_log::{Ingest, Journal};
+use crate::connect::socket::listener::{Listener, Parts, SocketFile, listen_at, make_room_for};
+use crate::connect::socket::options::{AtEnd, Endpoint, SocketConfig};
+use crate::connect::socket::source::{Listening, Origin, SocketSource};
+use crate::connect::socket::transport::{Stream, Target};
+use crate::connect::socket::udp;
+use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::{TcpListener, UdpSocket, UnixListener};
-use millstream_engine::seam::Env;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -125,9 +125,7 @@ impl SocketConfig {
         let mut failed = None;
         for address in self.addresses(host, port)? {
             let bound = match &self.endpoint {
-                Endpoint::Udp { .. } => {
-                    datagrams::bind(address, self.receive_buffer).map(Bound::Udp)
-                }
+                Endpoint::Udp { .. } => udp::bind(address, self.receive_buffer).map(Bound::Udp),
                 _ => Listener::tcp(address, self.receive_buffer).map(Bound::Tcp),
             };
             match bound {
@@ -153,7 +151,7 @@ impl SocketConfig {
             let own = socket.try_clone().map_err(shares)?;
             let origin = Origin::Datagrams(UdpSocket::from_std(own));
             let source = SocketSource::new(self.clone(), origin, journal);
-            datagrams::count_drops(socket, source.counts());
+            udp::count_drops(socket, source.counts());
             return Ok(source);
         }
         let Some(listener) = bound.listener().map_err(shares)? else {

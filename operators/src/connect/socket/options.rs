@@ -2,7 +2,7 @@
 
 use super::super::options::OptionReader;
 use super::framing::Framing;
-use super::line_ends::LineEnds;
+use crate::connect::socket::framing::line::LineEnds;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::types::{DataType, Field, Schema};

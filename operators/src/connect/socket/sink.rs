@@ -7,19 +7,19 @@
 //! Delivery is at least once only to a peer that stays connected.
 
 use super::super::file::line_options;
-use super::super::format::{LineFormat, LineOptions, LineWriter};
 use super::super::options::OptionReader;
-use super::super::settings::FormatSettings;
+use crate::connect::format_settings::FormatSettings;
+use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::Row;
 use crate::table::types::Schema;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::mio::net::{TcpListener, TcpStream};
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! UDP: each datagram is a record, or contains lines.
 
-use super::counts::ConnectionCounts;
-use super::framing::{Framing, Staged};
-use super::line_ends::LineEnds;
+use crate::connect::socket::connection_counts::ConnectionCounts;
+use crate::connect::socket::framing::line::LineEnds;
+use crate::connect::socket::framing::{Framing, Staged};
 use millstream_engine::mio::net::UdpSocket;
 use std::io;
 use std::net::SocketAddr;

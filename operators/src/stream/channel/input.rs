@@ -1,12 +1,12 @@
 //! The pushing side of a channel.
 
 use super::CAPACITY;
-use super::waiting::{Waiting, sleep, this_thread};
+use crate::stream::channel::producer_wait::{Waiting, sleep, this_thread};
 use crossbeam_utils::Backoff;
+use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
-use millstream_engine::seam::Env;
-use millstream_engine::wake::Waker;
-use millstream_engine::{mpsc, ring};
+use millstream_engine::sync::waker::Waker;
+use millstream_engine::sync::{mpsc, ring};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};

@@ -15,16 +15,16 @@
 //! *Limits.* Not replayable: records that were pushed but not committed when the process dies are
 //! lost.
 
-mod ending;
 #[cfg(feature = "futures")]
 mod futures;
 mod input;
 mod output;
+mod producer_wait;
+mod query_end;
 mod sink;
 mod source;
-mod waiting;
 
-pub(super) use ending::{Ending, EndsOutputs, Unread};
+pub(super) use crate::stream::channel::query_end::{Ending, EndsOutputs, Unread};
 #[cfg(feature = "futures")]
 pub use futures::{InputSink, OutputStream};
 pub use input::{Input, PushError};

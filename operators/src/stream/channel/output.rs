@@ -1,10 +1,10 @@
 //! The receiving side of an output.
 
-use super::ending::{Ending, Outlet};
 use super::sink::Behind;
+use crate::stream::channel::query_end::{Ending, Outlet};
 use crossbeam_utils::Backoff;
 use millstream_engine::error::EngineError;
-use millstream_engine::ring::Consumer;
+use millstream_engine::sync::ring::Consumer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Producers (threads and tasks) that wait for room in a channel.
 
-use millstream_engine::wake::ParkFlag;
+use millstream_engine::sync::waker::ParkFlag;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Wake, Waker};

@@ -10,7 +10,7 @@
 //! *Threads.* Any. Nothing here is on the path of a record.
 
 use millstream_engine::error::EngineError;
-use millstream_engine::wake::Waker;
+use millstream_engine::sync::waker::Waker;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ impl<'a> Unread<'a> {
                 format!(
                     "the query waits for room in an output that is full ({} results) and was not \
                      read for {timeout:?}; it goes on when it is read",
-                    super::CAPACITY
+                    crate::stream::channel::CAPACITY
                 ),
                 "Read the output on another thread, or drop it; `stop` ends the query either way",
             )

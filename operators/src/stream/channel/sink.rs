@@ -1,13 +1,13 @@
 //! The sink side of an output.
 
 use super::CAPACITY;
-use super::ending::{Ending, Outlet};
 use super::output::Output;
+use crate::stream::channel::query_end::{Ending, Outlet};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::latency::LatencyRecorder;
-use millstream_engine::ring::{Producer, ring};
-use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::measure::latency::LatencyRecorder;
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::sync::ring::{Producer, ring};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

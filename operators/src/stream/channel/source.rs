@@ -2,14 +2,14 @@
 
 use super::CAPACITY;
 use super::input::{Input, Shared, Stamped};
-use crate::stream::staged::Staged;
-use millstream_engine::driver::{Extent, Planned};
+use crate::stream::source::batch_buffer::Staged;
+use millstream_engine::env::Env;
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::seam::Env;
-use millstream_engine::stage::{Io, Push};
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
-use millstream_engine::wake::RoomNotice;
-use millstream_engine::{mpsc, ring};
+use millstream_engine::runtime::stage::{Io, Push};
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::sync::waker::RoomNotice;
+use millstream_engine::sync::{mpsc, ring};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,9 @@
 //! Running aggregates: a state per key, and the key's new value after each record.
 
-use super::combine::Combine;
-use super::keep::{KeyStates, keep_states};
+use crate::stream::keyed_state::{KeyStates, keep_states};
+use crate::stream::operator::combine::Combine;
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::{Push, Stage};
+use millstream_engine::runtime::stage::{Push, Stage};
 use std::marker::PhantomData;
 
 /// Folds the records of a key into a value.
@@ -112,7 +112,7 @@ where
 }
 
 /// The stage; `W` holds the states.
-pub(super) struct Running<K, T, A, W, D> {
+pub(in crate::stream) struct Running<K, T, A, W, D> {
     aggregate: A,
     states: W,
     down: D,

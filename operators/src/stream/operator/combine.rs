@@ -1,19 +1,19 @@
 //! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`Local`]), and the
 //! instance that owns a key combines the partial states ([`Global`]).
 
-use super::aggregate::Aggregate;
-use super::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
-use super::keep::{Keep, KeyStates, keep_states};
-use super::ops::Map;
-use crate::hold::Hold;
-use crate::index::Index;
+use crate::state::hash_index::Index;
+use crate::state::preaggregation::Hold;
+use crate::stream::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
+use crate::stream::keyed_state::{Keep, KeyStates, keep_states};
+use crate::stream::operator::aggregate::Aggregate;
+use crate::stream::operator::stateless::Map;
+use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::exchange::Exchange;
-use millstream_engine::job::Job;
-use millstream_engine::key_group::{hash_key, instance_of};
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::tasklet::InboxTasklet;
+use millstream_engine::runtime::exchange::Exchange;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::tasklet::InboxTasklet;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -211,7 +211,7 @@ where
     }
 }
 
-pub(super) struct CombineRecipe<R, F, K, A, C> {
+pub(in crate::stream) struct CombineRecipe<R, F, K, A, C> {
     pub up: R,
     pub key: F,
     pub aggregate: A,
@@ -276,8 +276,8 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::super::aggregate::Count;
     use super::*;
+    use crate::stream::operator::aggregate::Count;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

@@ -8,20 +8,20 @@
 //! Late records are dropped and counted, as long as they have an event time. A record that was
 //! mapped after its event time was declared has none.
 
-use super::state::{
+use crate::event_time::watermark::{TimeOf, Watermarks};
+use crate::state::expiry_queue::Due;
+use crate::state::key_table::{Keyed, Table};
+use crate::stream::processor_state::{
     Buffer, Cell, Cells, Kept, ListState, MapState, NEVER, Notes, States, TIMERS, ValueState,
     damaged, split_key, write,
 };
-use super::watermark::{TimeOf, Watermarks};
-use crate::due::Due;
-use crate::keyed::{Keyed, Table};
+use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::env::Env;
+use millstream_engine::epoch::event_time::BatchTimes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::event_time::BatchTimes;
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::seam::Env;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::StateLog;
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::StateLog;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -268,7 +268,7 @@ fn key_memory<K>(entry: &Entry<K>) -> u64 {
 }
 
 /// The parts from which a stage is built.
-pub(super) struct Parts {
+pub(in crate::stream) struct Parts {
     pub states: Arc<States>,
     pub times: BatchTimes,
     pub continuous: bool,
@@ -279,7 +279,7 @@ pub(super) struct Parts {
 }
 
 /// The stage.
-pub(super) struct Process<K, P, D> {
+pub(in crate::stream) struct Process<K, P, D> {
     processor: P,
     parts: Parts,
     watermarks: Watermarks,
@@ -631,7 +631,7 @@ where
 
 /// Binds a stage to the type of its records, which the control side needs, and to their event time,
 /// if they have one.
-pub(super) struct Typed<T, S>(pub S, pub Option<TimeOf<T>>);
+pub(in crate::stream) struct Typed<T, S>(pub S, pub Option<TimeOf<T>>);
 
 impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
 where

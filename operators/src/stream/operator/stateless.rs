@@ -2,15 +2,15 @@
 //!
 //! The stages are always inlined into the loop over a source's records, whatever the compiler's own
 //! estimate. With a call per record the throughput of a count was a tenth to a third lower
-//! (`benches/undone/build calls`).
+//! (`benches/ablation/build calls`).
 
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::latency::LatencyRecorder;
+use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::pass_control;
-use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 
-pub(super) struct Map<F, D> {
+pub(in crate::stream) struct Map<F, D> {
     pub f: F,
     pub down: D,
 }
@@ -26,7 +26,7 @@ impl<T, U, F: FnMut(T) -> U + Send, D: Push<U>> Push<T> for Map<F, D> {
     }
 }
 
-pub(super) struct Filter<F, D> {
+pub(in crate::stream) struct Filter<F, D> {
     pub f: F,
     pub down: D,
 }
@@ -42,7 +42,7 @@ impl<T, F: FnMut(&T) -> bool + Send, D: Push<T>> Push<T> for Filter<F, D> {
     }
 }
 
-pub(super) struct FlatMap<F, D> {
+pub(in crate::stream) struct FlatMap<F, D> {
     pub f: F,
     pub down: D,
 }
@@ -63,8 +63,8 @@ impl<T, I: IntoIterator, F: FnMut(T) -> I + Send, D: Push<I::Item>> Push<T> for 
 
 /// The end of a chain: calls the user's function and records the latency.
 pub struct Call<F> {
-    pub(super) f: F,
-    pub(super) latency: LatencyRecorder,
+    pub(in crate::stream) f: F,
+    pub(in crate::stream) latency: LatencyRecorder,
 }
 
 impl<F: Send> Stage for Call<F> {

@@ -1,12 +1,12 @@
 //! The batch buffer of an in-process source.
 
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::Push;
-use millstream_engine::tasklet::Polled;
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::Polled;
 use std::collections::VecDeque;
 
 /// Records taken by a plan, emitted when the batch runs.
-pub(super) struct Staged<T> {
+pub(in crate::stream) struct Staged<T> {
     records: VecDeque<T>,
     /// While a batch runs, the number of its records that are not emitted yet.
     left: Option<usize>,

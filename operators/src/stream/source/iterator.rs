@@ -1,17 +1,17 @@
 //! A source that reads an iterator.
 
-use super::staged::Staged;
-use millstream_engine::driver::{Extent, Planned};
+use crate::stream::source::batch_buffer::Staged;
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::Push;
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 
 /// Maximum number of records of a micro-batch, which are buffered until it runs.
 const BATCH: usize = 4096;
 
 /// Emits the items of an iterator. Its position is the number of emitted items. A restart skips
 /// them, so the iterator must yield the same items again.
-pub(super) struct ItemSource<I: Iterator> {
+pub(in crate::stream) struct ItemSource<I: Iterator> {
     items: I,
     emitted: u64,
     /// Items emitted in earlier runs.

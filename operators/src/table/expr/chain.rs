@@ -10,11 +10,11 @@ use super::compile::{
 };
 use super::functions::{self, is_operator};
 use super::resolve::{Hook, resolve_with};
-use super::rules::Rules;
 use super::{Expr, Node, Resolved};
-use crate::table::depth::{MOST_LEVELS, too_complex};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::Cx;
+use crate::table::expr::type_rules::Rules;
+use crate::table::plan::limits::{MOST_LEVELS, too_complex};
 use crate::table::types::{DataType, Physical};
 use std::cell::RefCell;
 use std::fmt;

@@ -2,8 +2,8 @@
 //! once per record. The first expression that needs it computes it; the others reuse the value. So
 //! nothing is computed, and no error raised, that would not be otherwise.
 
-use super::functions::is_deterministic;
-use super::{Node, Resolved};
+use crate::table::expr::functions::is_deterministic;
+use crate::table::expr::{Node, Resolved};
 use crate::table::value::Value;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,7 +33,7 @@ impl Facts {
         let at = all.len();
         // A named function counts for four operators.
         let cost = match &expr.node {
-            Node::Call(name, _) if super::functions::is_operator(name) => 1,
+            Node::Call(name, _) if crate::table::expr::functions::is_operator(name) => 1,
             Node::Call(..) | Node::User(..) => 4,
             Node::Cast(..) | Node::Case(..) => 2,
             _ => 0,

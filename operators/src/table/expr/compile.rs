@@ -3,12 +3,12 @@
 
 use super::cast::OnError;
 use super::cell::Cell;
-use super::rules::Naming;
 use super::{Node, Resolved, cast, functions};
 use crate::table::datetime::Tz;
+use crate::table::expr::type_rules::Naming;
 use crate::table::row::{Array, Row, RowWriter, Slot, decimal_of};
+use crate::table::text::utf8;
 use crate::table::types::{DataType, Physical};
-use crate::table::utf8;
 use crate::table::value::Value;
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
@@ -281,9 +281,10 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
             let times = times.clone();
             long_fn(move |_| Ok(Some(times.started_us())))
         }
-        Node::User(function, args) => {
-            super::user::compile(function.clone(), args.iter().map(below).collect())
-        }
+        Node::User(function, args) => crate::table::expr::user_function::compile(
+            function.clone(),
+            args.iter().map(below).collect(),
+        ),
         Node::Scalar(_) => unreachable!("a constant was put here before the query is run"),
         Node::Cast(inner, lenient) => {
             let from = &inner.data_type;

@@ -6,8 +6,8 @@
 //! stack in proportion to the depth: a drop is a loop, and the others add to the stack as they go.
 
 use super::Expr;
-use crate::table::depth::{MOST_LEVELS, too_complex};
 use crate::table::error::{Place, PlanResult};
+use crate::table::plan::limits::{MOST_LEVELS, too_complex};
 use std::fmt;
 
 /// Stack that a few levels need, and what is added where less is left.

@@ -6,28 +6,27 @@ pub mod cast;
 pub mod cell;
 pub mod chain;
 pub mod coercion;
+pub mod common_subexpression;
 pub mod compile;
 pub mod decimal;
 pub mod deep;
 pub mod functions;
-pub mod nulls;
-pub mod parse;
+pub mod null_propagation;
 pub mod resolve;
-pub mod rules;
-pub mod share;
-pub mod user;
+pub mod type_rules;
+pub mod user_function;
 
 use super::datetime::Tz;
 use super::error::Place;
 use super::plan::Plan;
 use super::types::DataType;
 use super::value::Value;
-use millstream_engine::event_time::BatchTimes;
+use crate::table::expr::user_function::{UserAggregate, UserFunction};
+use millstream_engine::epoch::event_time::BatchTimes;
 use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use user::{UserAggregate, UserFunction};
 
 /// An unresolved expression, as written.
 pub enum Expr {

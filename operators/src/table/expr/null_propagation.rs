@@ -4,8 +4,8 @@
 //! Rows of VALUES are left alone: Spark evaluates them before it replaces such operations, and
 //! their errors stay.
 
-use super::functions::is_null_of_null;
-use super::{Node, Resolved};
+use crate::table::expr::functions::is_null_of_null;
+use crate::table::expr::{Node, Resolved};
 use crate::table::value::Value;
 
 /// The operators and functions that are NULL if one of their operands is, and that Spark replaces.
@@ -108,7 +108,7 @@ pub fn is_strict(name: &str) -> bool {
 pub fn propagate(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut propagate);
     if let Node::Chain(parts) = expr.node {
-        return super::chain::collapsed(parts, &mut propagate);
+        return crate::table::expr::chain::collapsed(parts, &mut propagate);
     }
     let strict = match &expr.node {
         Node::Call(name, args) => {

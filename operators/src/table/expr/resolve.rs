@@ -2,13 +2,13 @@
 
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
-use super::rules::Rules;
 use super::{Expr, Node, Resolved};
-use crate::table::depth::spend;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::type_rules::Rules;
+use crate::table::plan::limits::spend;
+use crate::table::plan::time_window::Tag;
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use crate::table::windows::Tag;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -271,7 +271,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
         }
         Expr::User(function, args, _) => {
             let args = args.iter().map(|arg| resolve_with(arg, scope, hook));
-            super::user::resolve(function, args.collect::<PlanResult<_>>()?)
+            crate::table::expr::user_function::resolve(function, args.collect::<PlanResult<_>>()?)
         }
         Expr::UserAggregate(function, ..) => Err(PlanError::new(
             "MISSING_GROUP_BY",
@@ -301,7 +301,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             case(resolved, otherwise)
         }
         Expr::Chain(chain) => super::chain::resolve(chain, scope, hook),
-        Expr::Call { name, .. } if crate::table::generate::is_generator(expr) => {
+        Expr::Call { name, .. } if crate::table::plan::generator::is_generator(expr) => {
             Err(PlanError::new(
                 "UNSUPPORTED_GENERATOR.NESTED_IN_EXPRESSIONS",
                 format!("`{name}` makes rows and cannot stand inside an expression"),

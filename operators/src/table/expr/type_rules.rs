@@ -4,7 +4,7 @@
 //! are stored per thread and set at its entry ([`Rules::apply`]) instead of being passed through
 //! every function.
 
-use super::compile::Semantics;
+use crate::table::expr::compile::Semantics;
 use std::cell::Cell;
 
 /// What names and numbers of columns may mean.

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use millstream::session::Session;
-//! use millstream::table::expr::user::{UserAggregate, UserFunction};
+//! use millstream::table::expr::user_function::{UserAggregate, UserFunction};
 //! use millstream::table::types::DataType;
 //! use millstream::table::value::Value;
 //!
@@ -37,11 +37,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use super::cell::Cell;
-use super::compile::{Compiled, Eval, failed, from_cells};
-use super::resolve::expect_type;
-use super::{Expr, Node, Resolved};
 use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::cell::Cell;
+use crate::table::expr::compile::{Compiled, Eval, failed, from_cells};
+use crate::table::expr::resolve::expect_type;
+use crate::table::expr::{Expr, Node, Resolved};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;

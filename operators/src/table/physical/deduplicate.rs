@@ -3,17 +3,17 @@
 //!
 //! Late rows are dropped if the rows have an event time, even if it is not among the keys.
 
-use super::aggregate::{Key, write_keys};
-use super::late::Late;
 use super::stages::{BoxChain, Scratch};
-use crate::due::Due;
-use crate::keyed::{Keyed, Table, key_heap};
+use crate::state::expiry_queue::Due;
+use crate::state::key_table::{Keyed, Table, key_heap};
+use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
+use crate::table::physical::late_row::Late;
 use crate::table::row::{Row, Slot as Field};
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog};
 use smallvec::SmallVec;
 
 /// Maximum number of keys removed in one step.

@@ -3,11 +3,11 @@
 //! The branches run in the source's tasklet. They borrow each row, so it is not copied. The slowest
 //! branch sets the pace: a row is read only when all branches have room for it.
 
-use super::stages::BoxChain;
+use crate::table::physical::stages::BoxChain;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
 
 /// Combines the chains of all branches into one.
 pub(super) fn fork(mut branches: Vec<BoxChain>) -> BoxChain {

@@ -1,10 +1,10 @@
 //! Late rows: which rows are late, and the side output that receives them.
 
-use crate::stream::watermark::Watermarks;
+use crate::event_time::watermark::Watermarks;
 use crate::table::row::{Row, decode};
 use crate::table::types::Schema;
 use crate::table::value::Value;
-use millstream_engine::event_time::BatchTimes;
+use millstream_engine::epoch::event_time::BatchTimes;
 use std::sync::{Arc, Mutex};
 
 /// A row that is late, or whose event time is too far ahead of the clock.

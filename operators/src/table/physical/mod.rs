@@ -10,25 +10,21 @@
 //! M is the source's `numPartitions`, N the parallelism.
 
 mod accumulator;
-mod aggregate;
+pub(crate) mod aggregate;
 mod deduplicate;
-mod fork;
-#[cfg(test)]
-mod harness;
+mod fan_out;
 mod join;
-mod late;
+mod late_row;
 mod lower;
-mod order;
-mod partial;
-mod session;
-mod sliding;
+mod sort;
 mod stages;
-mod values;
+pub(crate) mod tests;
+mod values_source;
 
+pub use crate::table::physical::late_row::{LateOutput, LateRow};
 pub use accumulator::{PartNumber, part_number, show_state};
 pub use join::show_join_row;
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};
-pub use late::{LateOutput, LateRow};
 pub use lower::{Placed, lower, state_operators};
 pub use stages::{BoxChain, RowPush};

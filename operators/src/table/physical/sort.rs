@@ -1,18 +1,18 @@
 //! Sorting a whole result table at each marker, and LIMIT and OFFSET.
 
-use super::stages::{BoxChain, Scratch};
 use crate::table::expr::compile::{Semantics, compile};
 use crate::table::expr::functions::order_values as order;
+use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::SortKey;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::DataType;
 use crate::table::value::Value;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::key_group::hash_bytes;
 use millstream_engine::pass_control;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::cmp::Ordering;
 
 /// Rows that leave in one step.

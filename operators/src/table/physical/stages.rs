@@ -1,22 +1,22 @@
 //! The stateless row stages. A row is borrowed: a chain copies only what it computes.
 
+use crate::table::expr::common_subexpression::share;
 use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
 use crate::table::expr::functions::Splitter;
 use crate::table::expr::functions::one_of_equals;
-use crate::table::expr::share::share;
 use crate::table::expr::{Node, Resolved};
-use crate::table::generate::{Generator, Parts};
+use crate::table::plan::generator::{Generator, Parts};
 use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use bumpalo::Bump;
+use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Event, Record};
-use millstream_engine::exchange::Outbox;
-use millstream_engine::key_group::{hash_bytes, instance_of};
 use millstream_engine::pass_control;
-use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::exchange::Outbox;
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 
 /// Number of keys above which the first of them are slow to emit.
 const MANY: usize = 4096;
@@ -401,7 +401,10 @@ impl<'a> Push<Row<'a>> for RowOutbox {
 pub(super) struct Lend(pub BoxChain);
 
 impl Stage for Lend {
-    fn attach(&mut self, io: &mut millstream_engine::stage::Io<'_>) -> Result<(), EngineError> {
+    fn attach(
+        &mut self,
+        io: &mut millstream_engine::runtime::stage::Io<'_>,
+    ) -> Result<(), EngineError> {
         self.0.attach(io)
     }
     fn ready(&mut self) -> bool {

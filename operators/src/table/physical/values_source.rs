@@ -2,10 +2,10 @@
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;
-use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::Push;
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 
 /// The source.
 pub(super) struct ValuesSource {

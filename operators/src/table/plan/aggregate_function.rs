@@ -1,13 +1,13 @@
 //! Aggregate functions: their names, and how a call is resolved.
 
-use super::analyze::{boolean, has_aggregate};
-use super::error::{Place, PlanError, PlanResult};
-use super::expr::coercion::check_order;
-use super::expr::resolve::{Scope, expect_type, resolve, without_stars};
-use super::expr::user::{UserAggregate, aggregate_args};
-use super::expr::{Expr, Node, Resolved};
-use super::types::DataType;
-use super::value::Value;
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::coercion::check_order;
+use crate::table::expr::resolve::{Scope, expect_type, resolve, without_stars};
+use crate::table::expr::user_function::{UserAggregate, aggregate_args};
+use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::plan::analyzer::{boolean, has_aggregate};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 use std::sync::Arc;
 
 /// An aggregate function.
@@ -273,7 +273,7 @@ pub fn resolve_call(
         None => None,
     };
     if let Some(condition) = &filter
-        && !super::optimize::repeatable(condition)
+        && !crate::table::plan::optimizer::repeatable(condition)
     {
         return Err(PlanError::new(
             "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",

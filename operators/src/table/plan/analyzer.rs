@@ -1,20 +1,20 @@
 //! The analyser: builds plans from unresolved expressions by Spark's rules, and refuses what
 //! Spark refuses.
 
-use super::aggregates::{AggregateFunction, LATER};
-use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::{
     Scope, ScopeColumn, common_type, expand_stars, expect_type, resolve, resolve_with,
     without_stars,
 };
-use super::expr::rules::Rules;
-use super::expr::{Expr, Node, Resolved, functions, lower};
-use super::generate::{Generator, is_generator};
-use super::physical::placement;
-use super::plan::{METADATA, Plan, SortKey};
-use super::types::DataType;
-use super::value::Value;
-use super::windows::{event_key, has_watermark, session_key, tag, windowed};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::{Expr, Node, Resolved, functions, lower};
+use crate::table::physical::placement;
+use crate::table::plan::aggregate_function::{AggregateFunction, LATER};
+use crate::table::plan::generator::{Generator, is_generator};
+use crate::table::plan::time_window::{event_key, has_watermark, session_key, tag, windowed};
+use crate::table::plan::{METADATA, Plan, SortKey};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 use std::borrow::Cow;
 
 /// Which part of the result table reaches the sink.
@@ -93,7 +93,7 @@ pub fn boolean(resolved: Resolved, expr: &Expr, what: &str) -> PlanResult<Resolv
 }
 
 /// Adds the file metadata column to the input if an expression needs it.
-pub(super) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
+pub(in crate::table) fn with_metadata_for(input: Plan, exprs: &[Expr]) -> Plan {
     fn wants(expr: &Expr) -> bool {
         match expr {
             Expr::Column { parts, .. } => parts.iter().any(|p| p.eq_ignore_ascii_case(METADATA)),
@@ -210,7 +210,7 @@ pub fn distinct(input: Plan) -> Plan {
     Plan::Aggregate(Box::new(input), keys.collect(), Vec::new())
 }
 
-pub(super) fn unaliased(expr: &Expr) -> &Expr {
+pub(in crate::table) fn unaliased(expr: &Expr) -> &Expr {
     match expr {
         Expr::Alias(inner, _) | Expr::Aliases(inner, _) => unaliased(inner),
         other => other,
@@ -249,7 +249,7 @@ pub fn has_aggregate(expr: &Expr) -> bool {
 }
 
 /// Whether a call itself is an aggregate function; its arguments are not checked.
-pub(super) fn has_aggregate_itself(expr: &Expr) -> bool {
+pub(in crate::table) fn has_aggregate_itself(expr: &Expr) -> bool {
     match expr {
         Expr::Call { name, args, .. } => {
             let with_lambda = args.iter().any(|arg| matches!(arg, Expr::Lambda(..)));

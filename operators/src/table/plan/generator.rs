@@ -3,11 +3,11 @@
 //! Each is an array, one row per element: `inline` and `stack` of structs, `json_tuple` of one
 //! struct.
 
-use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, resolve};
-use super::expr::{Expr, Resolved, functions, lower};
-use super::types::DataType;
-use super::value::Value;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::{Scope, resolve};
+use crate::table::expr::{Expr, Resolved, functions, lower};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 
 /// Which columns a generator makes of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Generator {
                         "stack" => Some("col"),
                         _ => None,
                     };
-                    let name = |(i, f): (usize, &super::types::Field)| match prefix {
+                    let name = |(i, f): (usize, &crate::table::types::Field)| match prefix {
                         Some(prefix) => format!("{prefix}{i}"),
                         None => f.name.clone(),
                     };
@@ -172,8 +172,8 @@ impl Generator {
 
 /// `stack(rows, a, b, c, d)`: so many rows of the values, one after the other.
 fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
-    use super::expr::Node;
-    use super::expr::compile::{Semantics, fold};
+    use crate::table::expr::Node;
+    use crate::table::expr::compile::{Semantics, fold};
     let mut args = args.into_iter();
     let count = args.next();
     let condition = match &count {
@@ -202,7 +202,8 @@ fn stack(args: Vec<Resolved>) -> PlanResult<Resolved> {
     for (i, value) in values.into_iter().enumerate() {
         columns[i % width].push(value);
     }
-    let columns = columns.into_iter().map(|column| super::expr::resolve::unify("`stack`", column));
+    let columns =
+        columns.into_iter().map(|column| crate::table::expr::resolve::unify("`stack`", column));
     let mut columns =
         columns.map(|column| column.map(Vec::into_iter)).collect::<PlanResult<Vec<_>>>()?;
     let mut structs = Vec::new();

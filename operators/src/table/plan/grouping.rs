@@ -1,20 +1,22 @@
 //! GROUP BY: keys, grouping sets, and the expressions of SELECT, HAVING and ORDER BY above the
 //! groups.
 
-use super::aggregates::{AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call};
-use super::analyze::{
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::common_subexpression::fingerprint;
+use crate::table::expr::resolve::{Scope, resolve, resolve_with};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::{Expr, Node, Resolved, functions, lower};
+use crate::table::plan::Plan;
+use crate::table::plan::aggregate_function::{
+    AggregateCall, AggregateFunction, LATER, resolve_call, resolve_user_call,
+};
+use crate::table::plan::analyzer::{
     boolean, has_aggregate, has_aggregate_itself, order_position, unaliased, with_metadata_for,
 };
-use super::error::{PlanError, PlanResult};
-use super::expr::resolve::{Scope, resolve, resolve_with};
-use super::expr::rules::Rules;
-use super::expr::share::fingerprint;
-use super::expr::{Expr, Node, Resolved, functions, lower};
-use super::generate::{Generator, Parts, is_generator};
-use super::plan::Plan;
-use super::types::DataType;
-use super::value::Value;
-use super::windows::{Window, windowed};
+use crate::table::plan::generator::{Generator, Parts, is_generator};
+use crate::table::plan::time_window::{Window, windowed};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 

@@ -1,14 +1,14 @@
 //! Analysis of joins of a stream with tables, and of tables: which joins are allowed, and the names
 //! of their columns.
 
-use super::error::{Place, PlanError, PlanResult};
-use super::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
-use super::expr::{Expr, Node, Resolved, functions};
-use super::optimize::optimize;
-use super::physical::placement;
-use super::plan::{Join, JoinKind, Plan, Qualifier};
-use super::types::DataType;
-use super::value::Value;
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
+use crate::table::expr::{Expr, Node, Resolved, functions};
+use crate::table::physical::placement;
+use crate::table::plan::optimizer::optimize;
+use crate::table::plan::{Join, JoinKind, Plan, Qualifier};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 
 /// A join as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //! limited. What a text can multiply, such as a view that reads another view twice, is counted
 //! ([`spend`]).
 
-use super::error::{Place, PlanError, PlanResult};
+use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;
 
 /// Maximum nesting of parentheses, functions, CASE, subqueries and types.

@@ -1,17 +1,27 @@
 //! The logical plan: built by SQL and the DataFrame API, printed by `explain`, and lowered to
 //! stages. It contains names, types and expressions, but no closures and no connections.
 
-use super::aggregates::AggregateCall;
-use super::depth::{MOST_LEVELS, too_complex};
+pub mod aggregate_function;
+pub mod analyzer;
+pub mod generator;
+pub mod grouping;
+pub mod join;
+pub mod limits;
+pub mod optimizer;
+pub mod order_dependence;
+pub mod shared_sources;
+pub mod time_window;
 use super::error::{Place, PlanResult};
 use super::expr::functions::with_seeds;
 use super::expr::resolve::{Scope, ScopeColumn};
 use super::expr::{Node, Resolved};
-use super::generate::Generator;
-use super::sources::{SourceId, readers};
 use super::types::{DataType, Field, Schema};
 use super::value::Value;
-use super::windows::{Tag, tag};
+use crate::table::plan::aggregate_function::AggregateCall;
+use crate::table::plan::generator::Generator;
+use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::shared_sources::{SourceId, readers};
+use crate::table::plan::time_window::{Tag, tag};
 use smallvec::{SmallVec, smallvec};
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -419,7 +429,7 @@ impl Plan {
         }
     }
 
-    /// What reads sources, from left to right; see [`sources`](super::sources::sources).
+    /// What reads sources, from left to right; see [`sources`](crate::table::plan::shared_sources::sources).
     pub fn scans(&self) -> Vec<&Scan> {
         fn collect<'p>(plan: &'p Plan, scans: &mut Vec<&'p Scan>) {
             match plan {

@@ -2,17 +2,17 @@
 //! dropped, and projections are merged into the operator above unless that computes something
 //! twice.
 
-use super::aggregates::AggregateCall;
-use super::expr::functions::is_deterministic;
-use super::expr::nulls::propagate;
-use super::expr::{Node, Resolved};
-use super::generate::Generator;
-use super::join::conjuncts;
-use super::physical::pushdown::{filtered_join, is_pushed_into, joined};
-use super::plan::{Join, JoinKind, Plan, SortKey};
-use super::types::{Field, Schema};
-use super::value::Value;
-use super::windows::has_watermark;
+use crate::table::expr::functions::is_deterministic;
+use crate::table::expr::null_propagation::propagate;
+use crate::table::expr::{Node, Resolved};
+use crate::table::physical::pushdown::{filtered_join, is_pushed_into, joined};
+use crate::table::plan::aggregate_function::AggregateCall;
+use crate::table::plan::generator::Generator;
+use crate::table::plan::join::conjuncts;
+use crate::table::plan::time_window::has_watermark;
+use crate::table::plan::{Join, JoinKind, Plan, SortKey};
+use crate::table::types::{Field, Schema};
+use crate::table::value::Value;
 
 /// The plan to be run.
 pub fn optimize(plan: &Plan) -> Plan {

@@ -1,8 +1,8 @@
 //! How a result depends on the order of the input rows: functions like `first` depend on it, and so
 //! does everything that keeps the first row of a key.
 
-use super::aggregates::AggregateCall;
-use super::plan::Plan;
+use crate::table::plan::Plan;
+use crate::table::plan::aggregate_function::AggregateCall;
 
 /// What order a result depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

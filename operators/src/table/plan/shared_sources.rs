@@ -5,9 +5,9 @@
 //! checkpoint, and sends each row to every reader. Two streams that are loaded with equal options
 //! are two sources, as in Spark. A table is read once per reader.
 
-use super::expr::{Node, Resolved};
-use super::plan::{Plan, Scan};
-use super::types::Field;
+use crate::table::expr::{Node, Resolved};
+use crate::table::plan::{Plan, Scan};
+use crate::table::types::Field;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

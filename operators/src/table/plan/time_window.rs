@@ -1,19 +1,20 @@
 //! Event-time windows: adds the columns of `window` and `session_window` to the input, and tracks
 //! which columns are event times.
 
-use super::aggregates::AggregateCall;
-use super::datetime::interval::{self, Length};
-use super::error::{PlanError, PlanResult};
-use super::expr::coercion::Accepts;
-use super::expr::resolve::{Scope, resolve};
-use super::expr::{Expr, Node, Resolved, functions, lower};
-use super::generate::{Generator, Parts};
-use super::join::qualified;
-use super::optimize::reads;
-use super::plan::Plan;
-use super::row::{Row, Slot};
-use super::types::DataType;
-use super::value::Value;
+use crate::table::datetime::interval;
+use crate::table::datetime::interval::Length;
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::coercion::Accepts;
+use crate::table::expr::resolve::{Scope, resolve};
+use crate::table::expr::{Expr, Node, Resolved, functions, lower};
+use crate::table::plan::Plan;
+use crate::table::plan::aggregate_function::AggregateCall;
+use crate::table::plan::generator::{Generator, Parts};
+use crate::table::plan::join::qualified;
+use crate::table::plan::optimizer::reads;
+use crate::table::row::{Row, Slot};
+use crate::table::types::DataType;
+use crate::table::value::Value;
 use std::collections::HashSet;
 
 /// The qualifier of the column of a window.
@@ -590,7 +591,7 @@ pub fn deduplicate(input: Plan, names: &[&str], within: bool) -> PlanResult<Plan
         };
         Plan::Project(Box::new(input.clone()), keys.iter().map(key).collect())
     };
-    super::analyze::refuse_maps(&of_keys(&keys))?;
+    crate::table::plan::analyzer::refuse_maps(&of_keys(&keys))?;
     Ok(Plan::Deduplicate { input: Box::new(input), keys, within })
 }
 

@@ -3,12 +3,12 @@
 use super::dialect::UNSIGNED_SHIFT;
 use super::place;
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
-use crate::table::depth::{nested, spend};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::binary;
-use crate::table::expr::parse;
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::expr::{Expr, call};
+use crate::table::plan::limits::{nested, spend};
+use crate::table::text::number;
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
@@ -570,7 +570,7 @@ fn number(written: &str, here: Place) -> PlanResult<Expr> {
     };
     let value = match &to {
         DataType::Decimal(..) => {
-            let (value, to) = parse::literal(digits).ok_or_else(wrong)?.map_err(|condition| {
+            let (value, to) = number::literal(digits).ok_or_else(wrong)?.map_err(|condition| {
                 let reason = format!("'{written}' has more digits than the 38 of a decimal");
                 PlanError::new(condition, reason, "Write it as a DOUBLE: with E0").at(here)
             })?;
@@ -578,12 +578,12 @@ fn number(written: &str, here: Place) -> PlanResult<Expr> {
         }
         DataType::Float | DataType::Double => {
             // Beyond the largest float is what is rounded to it, too.
-            let exact = parse::double(digits, &DataType::Double).unwrap_or(f64::INFINITY);
+            let exact = number::double(digits, &DataType::Double).unwrap_or(f64::INFINITY);
             let most = if to == DataType::Float { f64::from(f32::MAX) } else { f64::MAX };
-            let value = parse::double(digits, &to).map(Value::Double);
+            let value = number::double(digits, &to).map(Value::Double);
             value.filter(|_| exact.abs() <= most)
         }
-        to => parse::integer(digits, to, false).map(Value::Long),
+        to => number::integer(digits, to, false).map(Value::Long),
     };
     Ok(Expr::Literal(value.ok_or_else(wrong)?, to))
 }

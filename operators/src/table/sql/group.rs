@@ -1,9 +1,9 @@
 //! The clause GROUP BY: its keys, and the sets of them that ROLLUP, CUBE and GROUPING SETS name.
 
 use super::expr::{Subqueries, convert_with};
-use crate::table::analyze::has_aggregate;
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::Expr;
+use crate::table::plan::analyzer::has_aggregate;
 use crate::table::types::DataType;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr};
 
@@ -62,7 +62,8 @@ fn reads_beside_aggregates(expr: &Expr) -> bool {
         match expr {
             Expr::Column { .. } | Expr::Position(..) => true,
             Expr::Call { name, args, .. } => {
-                let aggregates = crate::table::aggregates::AggregateFunction::of(name).is_some();
+                let aggregates =
+                    crate::table::plan::aggregate_function::AggregateFunction::of(name).is_some();
                 !aggregates && args.iter().any(reads)
             }
             Expr::Cast { expr, .. } | Expr::Alias(expr, _) | Expr::Field(expr, _) => reads(expr),

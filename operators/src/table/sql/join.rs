@@ -4,12 +4,13 @@ use super::expr::convert_with;
 use super::query::{plain, relation};
 use super::subquery::constants;
 use super::{Catalog, place};
-use crate::table::analyze::boolean;
-use crate::table::depth::{MOST_LEVELS, too_complex};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{ScopeColumn, resolve};
-use crate::table::join::{self, Written};
 use crate::table::plan::Plan;
+use crate::table::plan::analyzer::boolean;
+use crate::table::plan::join;
+use crate::table::plan::join::Written;
+use crate::table::plan::limits::{MOST_LEVELS, too_complex};
 use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
 
 /// A table, and what is joined to it.

@@ -7,9 +7,9 @@
 
 use super::query::{self, Views};
 use super::{Catalog, is_word};
-use crate::table::analyze::Unioned;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Plan;
+use crate::table::plan::analyzer::Unioned;
 use sqlparser::ast;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};

@@ -15,13 +15,13 @@ pub mod query;
 mod rewrite;
 mod subquery;
 
-use super::depth::{MOST_LEVELS, on_large_stack, statement};
 use super::error::{Place, PlanError, PlanResult};
 use super::expr::Expr;
 use super::expr::compile::Semantics;
-use super::expr::rules::Rules;
-use super::expr::user::{UserAggregate, UserFunction};
 use super::plan::{METADATA, Plan};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::user_function::{UserAggregate, UserFunction};
+use crate::table::plan::limits::{MOST_LEVELS, on_large_stack, statement};
 pub use literals::Reading;
 use rewrite::interval_text;
 use sqlparser::ast::Query;

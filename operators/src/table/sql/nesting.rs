@@ -1,8 +1,8 @@
 //! How deeply a text is nested, counted in its tokens before the parser recurses over them.
 
 use super::{is_word, place};
-use crate::table::depth::{MOST_LEVELS, too_complex};
 use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::plan::limits::{MOST_LEVELS, too_complex};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// The error of a text that is nested too deeply.

@@ -4,11 +4,11 @@ use super::Catalog;
 use super::expr::convert_with;
 use super::place;
 use super::subquery::constants;
-use crate::table::analyze::{order_position, refuse_unordered};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Scope, resolve, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved};
-use crate::table::join::shifted;
+use crate::table::plan::analyzer::{order_position, refuse_unordered};
+use crate::table::plan::join::shifted;
 use crate::table::plan::{Plan, SortKey};
 use sqlparser::ast::{self, OrderByKind, OrderByOptions, OrderBySort, Spanned};
 

@@ -5,8 +5,6 @@ use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
-use crate::table::analyze::{self, Unioned, has_aggregate};
-use crate::table::depth::{MOST_LEVELS, nested, spend, too_complex};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
@@ -14,15 +12,19 @@ use crate::table::expr::functions::as_one;
 use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
-use crate::table::expr::rules::Rules;
-use crate::table::expr::user::{UserAggregate, UserFunction};
+use crate::table::expr::type_rules::Rules;
+use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::expr::{Expr, Node, Resolved};
-use crate::table::grouping::Grouping;
-use crate::table::join::{self, Written};
+use crate::table::plan::analyzer;
+use crate::table::plan::analyzer::{Unioned, has_aggregate};
+use crate::table::plan::grouping::Grouping;
+use crate::table::plan::join;
+use crate::table::plan::join::Written;
+use crate::table::plan::limits::{MOST_LEVELS, nested, spend, too_complex};
+use crate::table::plan::time_window;
 use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
-use crate::table::windows;
 use sqlparser::ast::{
     self, Distinct, LimitClause, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
     SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
@@ -336,14 +338,14 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
             };
             if decided {
                 let made = match op {
-                    SetOperator::Union => analyze::union(left, right),
+                    SetOperator::Union => analyzer::union(left, right),
                     SetOperator::Intersect => among(op, left, right, Written::LeftSemi),
                     _ => among(op, left, right, Written::LeftAnti),
                 };
                 let made = made.map_err(|error| error.at(here))?;
-                analyze::refuse_maps(&made).map_err(|error| error.at(here))?;
+                analyzer::refuse_maps(&made).map_err(|error| error.at(here))?;
                 let made = of_equals(made);
-                return windows::deduplicate(made, &[], false);
+                return time_window::deduplicate(made, &[], false);
             }
             Err(PlanError::new(
                 "STREAMING_SET_OPERATION_UNSUPPORTED",
@@ -361,8 +363,8 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
 
 /// The left rows that are, or are not, among the right ones, in the types that both sides have.
 fn among(op: &SetOperator, left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
-    let (left, right) = analyze::widened(&op.to_string(), left, right)?;
-    analyze::refuse_maps(&left)?;
+    let (left, right) = analyzer::widened(&op.to_string(), left, right)?;
+    analyzer::refuse_maps(&left)?;
     join::among(left, right, written)
 }
 
@@ -470,7 +472,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         } else {
             items
         };
-        let plan = analyze::project(input, &items)?;
+        let plan = analyzer::project(input, &items)?;
         return match (distinct, order) {
             (false, None) => Ok(plan),
             (false, Some(order)) => order.sort_selected(plan, &items),
@@ -499,8 +501,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
 
 /// Each row of a SELECT list once, in order.
 fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
-    analyze::refuse_maps(&plan)?;
-    let plan = analyze::distinct(plan);
+    analyzer::refuse_maps(&plan)?;
+    let plan = analyzer::distinct(plan);
     order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))
 }
 
@@ -598,11 +600,11 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> Pla
 fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let Watermark { time, name, delay, .. } = watermark;
     let limited = |plan: Plan| match &watermark.skew {
-        Some(skew) => windows::with_max_future_skew(plan, skew),
+        Some(skew) => time_window::with_max_future_skew(plan, skew),
         None => Ok(plan),
     };
     if let (Expr::Column { .. }, None) = (time, name) {
-        return limited(windows::with_watermark(plan, time, delay)?);
+        return limited(time_window::with_watermark(plan, time, delay)?);
     }
     let Some(name) = name else {
         return Err(PlanError::new(
@@ -613,9 +615,9 @@ fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     };
     let scope = plan.scope();
     let made = resolve(time, &scope)?;
-    let plan = windows::with_column(plan, &scope, made, name, None);
+    let plan = time_window::with_column(plan, &scope, made, name, None);
     let column = Expr::Column { parts: vec![name.clone()], place: watermark.place };
-    limited(windows::with_watermark(plan, &column, delay)?)
+    limited(time_window::with_watermark(plan, &column, delay)?)
 }
 
 /// What stands in FROM before any JOIN.
@@ -798,7 +800,7 @@ fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
 fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(view.lateral_view.span().start);
     let call = convert_with(&view.lateral_view, &constants(catalog))?;
-    if !crate::table::generate::is_generator(&call) {
+    if !crate::table::plan::generator::is_generator(&call) {
         return Err(refuse(
             format_args!("`LATERAL VIEW` of `{call}`, which is no generator"),
             here,
@@ -806,7 +808,7 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     }
     let names: Vec<String> = view.lateral_col_alias.iter().map(|name| name.value.clone()).collect();
     let width = input.width();
-    let made = analyze::generate(input, &call, view.outer, &names)?;
+    let made = analyzer::generate(input, &call, view.outer, &names)?;
     // Its columns may be named with the view's name.
     Ok(Plan::AliasFrom(Box::new(made), width, plain(&view.lateral_view_name)))
 }

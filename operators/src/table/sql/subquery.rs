@@ -6,18 +6,21 @@ use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
 use super::query::{self, from_clause, item};
 use super::{Catalog, place};
-use crate::table::analyze::{self, boolean, has_aggregate};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
 use crate::table::expr::{Expr, Node, Resolved, call, functions};
-use crate::table::grouping::Grouping;
-use crate::table::join::{always, and, compared, conjuncts, equality, resolve_correlated, shifted};
+use crate::table::plan::analyzer;
+use crate::table::plan::analyzer::{boolean, has_aggregate};
+use crate::table::plan::grouping::Grouping;
+use crate::table::plan::join::{
+    always, and, compared, conjuncts, equality, resolve_correlated, shifted,
+};
+use crate::table::plan::time_window;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
-use crate::table::windows;
 use sqlparser::ast::{
     self, BinaryOperator, InTarget, Query, Select, SetExpr, Spanned, UnaryOperator,
 };
@@ -233,10 +236,10 @@ impl<'c> Joining<'c> {
             }
             let expr = self.convert(conjunct)?;
             if one_by_one {
-                let plan = analyze::filter(self.take(), &expr)?;
+                let plan = analyzer::filter(self.take(), &expr)?;
                 *self.plan.borrow_mut() = Some(plan);
             } else {
-                together.push(analyze::condition(&expr, &self.scope())?);
+                together.push(analyzer::condition(&expr, &self.scope())?);
             }
         }
         self.filter_together(&mut together)
@@ -398,7 +401,7 @@ impl<'c> Joining<'c> {
                 let window = self.window(query, here)?;
                 let once = window.is_some() && select.distinct.is_some();
                 let reads_inner =
-                    crate::table::join::reads(&condition, self.scope().columns.len()).1;
+                    crate::table::plan::join::reads(&condition, self.scope().columns.len()).1;
                 if once && reads_inner {
                     let what = "`DISTINCT` with `LIMIT` in a subquery that reads the outer row";
                     return Err(PlanError::not_yet(what).at(here));
@@ -416,7 +419,7 @@ impl<'c> Joining<'c> {
                 }
                 let condition = Some(condition);
                 if once {
-                    let plan = analyze::distinct(analyze::project(plan, &items)?);
+                    let plan = analyzer::distinct(analyzer::project(plan, &items)?);
                     let plan = match order_by(query, self.catalog)? {
                         Some(order) => order.sort_distinct(plan, &items)?,
                         None => plan,
@@ -467,7 +470,7 @@ impl<'c> Joining<'c> {
         for conjunct in select.selection.iter().flat_map(written_conjuncts) {
             let expr = convert_with(conjunct, &constants(self.catalog))?;
             match resolve(&expr, &inner) {
-                Ok(_) => plan = analyze::filter(plan, &expr)?,
+                Ok(_) => plan = analyzer::filter(plan, &expr)?,
                 Err(error) if is_unresolved(&error) => {
                     let found = resolve_correlated(&expr, &outer, &inner).map_err(|_| error)?;
                     condition = Some(and(condition, boolean(found, &expr, "WHERE")?)?);
@@ -498,7 +501,7 @@ impl<'c> Joining<'c> {
             let plan = self.ordered(plan, query, &items)?;
             let value = resolve(selected, &plan.scope())?;
             let (data_type, at) = (value.data_type.clone(), plan.width());
-            let plan = windows::with_column(plan.clone(), &plan.scope(), value, "value", None);
+            let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
             let inner = Inner { plan, condition: Some(condition), selected: at, window };
             let (first, name) = self.join(JoinKind::Single, inner, None);
             let found = self.column(first + at, &name, here);
@@ -574,7 +577,7 @@ fn grouped(
     };
     let mut made = vec![
         (shifted(value.clone(), keys.len()), "value".to_string()),
-        (crate::table::join::always(), "there".to_string()),
+        (crate::table::plan::join::always(), "there".to_string()),
     ];
     for (i, (_, key)) in keys.iter().enumerate() {
         let node = Node::Column(i, format!("key{i}"));
@@ -586,7 +589,10 @@ fn grouped(
 }
 
 /// What an expression over aggregates is where no row was aggregated.
-fn of_nothing(expr: Resolved, calls: &[crate::table::aggregates::AggregateCall]) -> Resolved {
+fn of_nothing(
+    expr: Resolved,
+    calls: &[crate::table::plan::aggregate_function::AggregateCall],
+) -> Resolved {
     match &expr.node {
         Node::Column(index, _) => {
             let none = match &calls[*index].data_type {

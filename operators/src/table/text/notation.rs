@@ -1,12 +1,12 @@
 //! The text of values in files and JSON: numbers, dates and times in a CSV field or a JSON string.
 
-use super::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
-use super::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
-use super::error::{PlanError, PlanResult};
-use super::expr::parse;
-use super::row::{Bytes, RowWriter};
-use super::types::DataType;
-use super::value::{SHOWN_NULL, Value, write_scientific};
+use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
+use crate::table::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::row::{Bytes, RowWriter};
+use crate::table::text::number;
+use crate::table::types::DataType;
+use crate::table::value::{SHOWN_NULL, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
@@ -209,7 +209,7 @@ impl Notation {
                 Some(value) => writer.double(index, value),
                 None => return false,
             },
-            DataType::Decimal(..) => match parse::decimal(text, data_type) {
+            DataType::Decimal(..) => match number::decimal(text, data_type) {
                 Ok(Some(value)) => writer.decimal(index, value),
                 _ => return false,
             },

@@ -3,11 +3,11 @@
 //! Each type has Java's grammar of it: doubles may end with `d` or `f` and may be hexadecimal,
 //! decimals may have any Unicode digits, and without ANSI mode whole numbers may have a fraction.
 
-use super::compile::{Eval, failed};
 use crate::table::datetime::trimmed;
+use crate::table::expr::compile::{Eval, failed};
 use crate::table::types::DataType;
 
-use super::cast::{FIX, invalid, rescale};
+use crate::table::expr::cast::{FIX, invalid, rescale};
 
 /// Trims as Java's `String.trim` does, by which Spark reads DOUBLE and DECIMAL.
 fn java_trim(text: &str) -> &str {

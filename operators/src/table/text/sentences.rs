@@ -5,7 +5,7 @@
 //!
 //! Limits: every language has the same rules; Java takes other ones for Thai.
 
-use super::regexp::{CharSet, char_set};
+use crate::table::text::regexp::{CharSet, char_set};
 use std::sync::OnceLock;
 
 /// The kinds of characters that end and begin sentences.

@@ -4,9 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use millstream_engine::capture::blocks;
 use millstream_engine::checkpoint::{read_commit, read_metadata, read_offsets};
-use millstream_engine::checkpoint::{entry, state_file};
-use millstream_engine::sim_storage::SimStorage;
-use millstream_engine::storage::Storage;
+use millstream_engine::checkpoint::{log_entry, state_file};
+use millstream_engine::env::simulated_storage::SimStorage;
+use millstream_engine::env::storage::Storage;
 use std::path::Path;
 
 fuzz_target!(|data: &[u8]| {
@@ -15,10 +15,10 @@ fuzz_target!(|data: &[u8]| {
     blocks(bytes, |_, payload| end += payload.len());
     assert!(end <= bytes.len());
     let _ = state_file::entries(bytes, |_, _| Ok(()));
-    let _ = entry::parse(bytes);
+    let _ = log_entry::parse(bytes);
     // As what it is, and with the CRC that its lines should have.
     let text = String::from_utf8_lossy(bytes);
-    let whole = entry::format(text.lines());
+    let whole = log_entry::format(text.lines());
     let bytes = if choice % 2 == 0 { bytes } else { whole.as_bytes() };
     let storage = SimStorage::new(0);
     let folder = Path::new("/c");

@@ -2,10 +2,10 @@
 
 use super::{Load, windows};
 use crate::Failure;
-use crate::figures::{latency_json, latency_line, median, time};
-use crate::say::say;
+use crate::latency_format::{latency_json, latency_line, median, time};
+use crate::stdout::say;
 use millstream_engine::cores;
-use millstream_engine::latency::Percentiles;
+use millstream_engine::measure::latency::Percentiles;
 
 /// Measures and prints.
 pub(super) fn run(load: &Load, rounds: u64, spin: bool, json: bool) -> Result<(), Failure> {

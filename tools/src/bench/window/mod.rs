@@ -3,12 +3,12 @@
 //! windows keep up, and whether any of it drifts.
 
 mod close;
-mod hold;
+mod pause;
 mod sliding;
 mod soak;
 
-use super::load::{Measured, Traffic, Under, bare, note, round, start_query};
 use crate::Failure;
+use crate::bench::open_loop::{Measured, Traffic, Under, bare, note, round, start_query};
 use clap::{Args as ClapArgs, Subcommand};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Part::Sliding { rate, keys, width_ms, slide_ms, seconds } => {
             sliding::run(*rate, *keys, (*width_ms, *slide_ms), *seconds, args.json)
         }
-        Part::Hold { keys, probe_us, rounds } => hold::run(*keys, *probe_us, *rounds, args.json),
+        Part::Hold { keys, probe_us, rounds } => pause::run(*keys, *probe_us, *rounds, args.json),
         Part::Soak { minutes, rate, keys, plot } => {
             let seconds = minutes * 60;
             let load = Load { rate: *rate, keys: *keys, width_s: 10, slide_s: 1, seconds };

@@ -1,14 +1,14 @@
 //! How long records wait while a window with many keys closes.
 
 use crate::Failure;
-use crate::bench::load::{on_last_core, wrong};
-use crate::figures::{latency_json, latency_line, median, time};
-use crate::say::say;
+use crate::bench::open_loop::{on_last_core, wrong};
+use crate::latency_format::{latency_json, latency_line, median, time};
+use crate::stdout::say;
 use hdrhistogram::Histogram;
 use millstream::connect::memory::MemoryStream;
 use millstream::session::{Session, StreamingQuery, Trigger};
 use millstream::table::value::Value;
-use millstream_engine::latency::{Percentiles, histogram};
+use millstream_engine::measure::latency::{Percentiles, histogram};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek};

@@ -2,8 +2,8 @@
 
 use super::resident_kb;
 use crate::Failure;
-use crate::bench::load::wrong;
-use crate::say::say;
+use crate::bench::open_loop::wrong;
+use crate::stdout::say;
 use millstream::session::{Session, Trigger};
 use millstream::table::value::Value;
 use std::sync::Arc;

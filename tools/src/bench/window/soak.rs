@@ -2,9 +2,9 @@
 
 use super::{Load, resident_kb, windows};
 use crate::Failure;
-use crate::figures::{latency_json, latency_line, median, time};
-use crate::say::say;
-use millstream_engine::latency::Percentiles;
+use crate::latency_format::{latency_json, latency_line, median, time};
+use crate::stdout::say;
+use millstream_engine::measure::latency::Percentiles;
 use plotters::prelude::{
     BLUE, ChartBuilder, Color, IntoDrawingArea, LineSeries, RED, SVGBackend, WHITE,
 };

@@ -2,7 +2,7 @@
 
 use super::testing::*;
 use super::{Filter, GapPolicy};
-use millstream_engine::random::SplitMix;
+use millstream_engine::env::random::SplitMix;
 
 /// A client that sends two lines and gets one, and both ends that close.
 fn conversation() -> Vec<Vec<u8>> {

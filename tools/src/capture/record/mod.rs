@@ -12,7 +12,7 @@ mod streams;
 
 use super::times;
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use recorder::Recorder;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};

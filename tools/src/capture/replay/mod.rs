@@ -13,7 +13,7 @@ use super::events::{self, Selection};
 use super::record::{local, resolve};
 use super::times;
 use crate::Failure;
-use crate::say::say;
+use crate::stdout::say;
 use clap::Args as ClapArgs;
 use hdrhistogram::Histogram;
 use millstream_engine::capture::Kind;

@@ -9,7 +9,7 @@ use millstream::stream::{
     Aggregate, Combine, Context, Flow, Input, ListState, MapState, Processor, PushError, Query,
     Timer, Ttl, ValueState,
 };
-use millstream::table::expr::user::UserAggregate;
+use millstream::table::expr::user_function::UserAggregate;
 use millstream::table::types::DataType;
 use millstream::table::value::Value;
 use millstream::{Config, EngineError, WaitProfile};

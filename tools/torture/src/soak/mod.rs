@@ -14,7 +14,7 @@ pub use child::{ChildArgs, run as child};
 
 use clap::Args as ClapArgs;
 use measure::{Level, Process, Sample, Tolerance};
-use millstream_engine::random::SplitMix;
+use millstream_engine::env::random::SplitMix;
 use operators::{OPERATORS, Operator, named};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

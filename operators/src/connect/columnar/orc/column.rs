@@ -3,11 +3,12 @@
 //! Of a struct only the fields that are wanted are decoded. What grows with lengths in the file
 //! grows as their values are read, never at once.
 
-use super::convert::{self, Cell, named};
 use super::footer::{Kind, StripeFooter, Type};
-use super::integers::{Bits, ByteRuns, Integers};
 use super::stream::{ByteSource, Compression, Stream};
-use crate::connect::columnar::calendar::{days_of_hybrid, hybrid_local, micros_of_hybrid};
+use crate::connect::columnar::julian_calendar::{days_of_hybrid, hybrid_local, micros_of_hybrid};
+use crate::connect::columnar::orc::rle_decode::{Bits, ByteRuns, Integers};
+use crate::connect::columnar::orc::schema_evolution;
+use crate::connect::columnar::orc::schema_evolution::{Cell, named};
 use crate::connect::columnar::schema::to_arrow;
 use crate::table::datetime::{Tz, to_utc};
 use crate::table::types::DataType;
@@ -603,10 +604,10 @@ fn built<'b, S>(
     cell: impl Fn(S) -> Cell<'b>,
 ) -> Result<ArrayRef, String> {
     let zone = clock.reader;
-    let long = |value: S| convert::long(cell(value));
+    let long = |value: S| schema_evolution::long(cell(value));
     Ok(match wanted {
         DataType::Boolean => {
-            let (values, nulls) = rows.spread(dense, |v| convert::boolean(cell(v)));
+            let (values, nulls) = rows.spread(dense, |v| schema_evolution::boolean(cell(v)));
             Arc::new(BooleanArray::new(values.into(), nulls))
         }
         DataType::Byte => {
@@ -622,35 +623,35 @@ fn built<'b, S>(
             Arc::new(rows.primitive::<_, Int64Type>(dense, long))
         }
         DataType::Float => {
-            Arc::new(rows.primitive::<_, Float32Type>(dense, |v| convert::float(cell(v))))
+            Arc::new(rows.primitive::<_, Float32Type>(dense, |v| schema_evolution::float(cell(v))))
         }
         DataType::Double => {
-            Arc::new(rows.primitive::<_, Float64Type>(dense, |v| convert::double(cell(v))))
+            Arc::new(rows.primitive::<_, Float64Type>(dense, |v| schema_evolution::double(cell(v))))
         }
         DataType::Decimal(precision, scale) => {
-            let of = |v| convert::decimal(cell(v), wanted);
+            let of = |v| schema_evolution::decimal(cell(v), wanted);
             let array = rows.primitive::<_, Decimal128Type>(dense, of);
             let array = array.with_precision_and_scale(*precision, *scale as i8);
             Arc::new(array.map_err(|error| error.to_string())?)
         }
         DataType::Date => {
-            let of = |v| convert::day(cell(v), zone)?.try_into().ok();
+            let of = |v| schema_evolution::day(cell(v), zone)?.try_into().ok();
             Arc::new(rows.primitive::<_, Date32Type>(dense, of))
         }
         DataType::Timestamp => {
-            let of = |v| convert::time(cell(v), zone);
+            let of = |v| schema_evolution::time(cell(v), zone);
             Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of).with_timezone("UTC"))
         }
         // Whole numbers are microseconds, and times of other writers are local already.
         DataType::TimestampNtz => {
             let of = |v| match cell(v) {
                 Cell::Time(micros) => Some(micros),
-                cell => convert::long(cell),
+                cell => schema_evolution::long(cell),
             };
             Arc::new(rows.primitive::<_, TimestampMicrosecondType>(dense, of))
         }
         DataType::String => {
-            return rows.texts(dense, |v, out| convert::text(cell(v), zone, out));
+            return rows.texts(dense, |v, out| schema_evolution::text(cell(v), zone, out));
         }
         DataType::Binary => {
             let (mut bytes, mut ends) = (Vec::new(), vec![0i32]);

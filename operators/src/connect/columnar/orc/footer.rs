@@ -3,8 +3,9 @@
 //! All that is read of it is held to the file's length and to the limits here before anything is
 //! reserved for it.
 
-use super::proto::{self, Item};
 use super::stream::{BLOCK_BYTES_MAX, ByteSource, Codec, Compression, Stream};
+use crate::connect::columnar::orc::protobuf;
+use crate::connect::columnar::orc::protobuf::Item;
 use crate::table::types::{DataType, Field, Schema};
 
 /// Bytes that a footer may have, decompressed.
@@ -152,7 +153,7 @@ pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
     let script = tail.len().checked_sub(1 + size).map(|from| &tail[from..tail.len() - 1]);
     let script = script.ok_or("it is not an ORC file: it is too short")?;
     let (mut codec, mut block, mut footer_bytes, mut magic) = (0, 256 << 10, 0, Vec::new());
-    let read = proto::fields(script, |field, item| {
+    let read = protobuf::fields(script, |field, item| {
         match field {
             1 => footer_bytes = item.number(),
             2 => codec = item.number(),
@@ -179,13 +180,13 @@ pub fn read(file: &ByteSource) -> Result<Option<Footer>, String> {
 
 fn footer(bytes: &[u8], compression: Compression, end: u64) -> Result<Footer, String> {
     let (mut types, mut stripes, mut calendar, mut encrypted) = (Vec::new(), Vec::new(), 0, false);
-    let read = proto::fields(bytes, |field, item| {
+    let read = protobuf::fields(bytes, |field, item| {
         match field {
             3 => stripes.push(stripe(item)?),
             4 => types.push(written(item)?),
             10 => {
                 // Columns are encrypted if there are variants.
-                proto::fields(item.bytes(), |field, _| {
+                protobuf::fields(item.bytes(), |field, _| {
                     encrypted |= field == 3;
                     Some(())
                 })?;
@@ -222,7 +223,7 @@ fn footer(bytes: &[u8], compression: Compression, end: u64) -> Result<Footer, St
 
 fn stripe(item: Item<'_>) -> Option<Stripe> {
     let mut found = Stripe::default();
-    proto::fields(item.bytes(), |field, item| {
+    protobuf::fields(item.bytes(), |field, item| {
         match field {
             1 => found.offset = item.number(),
             2 => found.index_bytes = item.number(),
@@ -245,13 +246,13 @@ fn written(item: Item<'_>) -> Option<Written> {
         scale: None,
         spark: None,
     };
-    proto::fields(item.bytes(), |field, item| {
+    protobuf::fields(item.bytes(), |field, item| {
         match (field, item) {
             (1, item) => found.kind = item.number(),
             (2, Item::Number(child)) => found.children.push(usize::try_from(child).ok()?),
             (2, Item::Bytes(mut packed)) => {
                 while !packed.is_empty() {
-                    let child = proto::varint(&mut packed)?;
+                    let child = protobuf::varint(&mut packed)?;
                     found.children.push(usize::try_from(child).ok()?);
                 }
             }
@@ -260,7 +261,7 @@ fn written(item: Item<'_>) -> Option<Written> {
             (6, item) => found.scale = Some(item.number()),
             (7, item) => {
                 let (mut key, mut value) = (String::new(), String::new());
-                proto::fields(item.bytes(), |field, item| {
+                protobuf::fields(item.bytes(), |field, item| {
                     match field {
                         1 => key = item.text(),
                         2 => value = item.text(),
@@ -394,11 +395,11 @@ impl Stripe {
         let stream = Stream::new(file.clone(), compression, at, self.footer_bytes);
         let bytes = stream.all(FOOTER_BYTES_MAX)?;
         let (mut found, mut next) = (StripeFooter::default(), self.offset);
-        let read = proto::fields(&bytes, |field, item| {
+        let read = protobuf::fields(&bytes, |field, item| {
             match field {
                 1 => {
                     let mut part = Part { kind: 0, column: 0, at: next, length: 0 };
-                    proto::fields(item.bytes(), |field, item| {
+                    protobuf::fields(item.bytes(), |field, item| {
                         match field {
                             1 => part.kind = item.number(),
                             2 => part.column = usize::try_from(item.number()).ok()?,
@@ -412,7 +413,7 @@ impl Stripe {
                 }
                 2 => {
                     let mut encoding = (0, 0);
-                    proto::fields(item.bytes(), |field, item| {
+                    protobuf::fields(item.bytes(), |field, item| {
                         match field {
                             1 => encoding.0 = item.number(),
                             2 => encoding.1 = item.number(),

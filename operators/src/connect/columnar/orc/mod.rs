@@ -10,12 +10,12 @@
 //! statistics by stripe and by file.
 
 mod column;
-mod convert;
-mod encode;
 mod footer;
-mod integers;
-mod proto;
+mod protobuf;
 pub mod read;
+mod rle_decode;
+mod rle_encode;
+mod schema_evolution;
 mod statistics;
 pub mod stream;
 mod stripe;

@@ -4,9 +4,9 @@
 //! called `_col0`, `_col1`, …, they are found by position.
 
 use super::column::{Clock, Column, StripeContext};
-use super::convert::is_readable;
 use super::footer::{self, Footer, Type};
 use super::stream::ByteSource;
+use crate::connect::columnar::orc::schema_evolution::is_readable;
 use crate::connect::columnar::read::{BATCH_ROWS, From};
 use crate::table::datetime::Tz;
 use crate::table::types::{DataType, Schema};

@@ -3,7 +3,7 @@
 //! A decoder holds one run, of at most 512 values. What a run says of itself is held to its limits
 //! before anything is reserved for it.
 
-use super::stream::Stream;
+use crate::connect::columnar::orc::stream::Stream;
 
 /// Most values of a run.
 const RUN: usize = 512;
@@ -324,8 +324,8 @@ fn unpack(bytes: &[u8], width: usize, values: &mut [i64]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::{ByteSource, Codec, Compression};
     use super::*;
+    use crate::connect::columnar::orc::stream::{ByteSource, Codec, Compression};
 
     fn stream(bytes: &[u8]) -> Stream {
         let compression = Compression { codec: Codec::None, block: 0 };

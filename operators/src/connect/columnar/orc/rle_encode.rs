@@ -3,7 +3,7 @@
 //! Runs of one step, blocks that rise or fall, and all else with the width of its largest value.
 //! The patched encoding is not written: the compression behind it does as much.
 
-use super::integers::packed_width;
+use crate::connect::columnar::orc::rle_decode::packed_width;
 
 /// Most values of a run.
 const RUN: usize = 512;
@@ -197,9 +197,9 @@ fn pack(values: impl Iterator<Item = u64>, width: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::integers::{Bits, ByteRuns, Integers};
-    use super::super::stream::{ByteSource, Codec, Compression, Stream};
     use super::*;
+    use crate::connect::columnar::orc::rle_decode::{Bits, ByteRuns, Integers};
+    use crate::connect::columnar::orc::stream::{ByteSource, Codec, Compression, Stream};
 
     fn stream(bytes: Vec<u8>) -> Stream {
         let (length, compression) =

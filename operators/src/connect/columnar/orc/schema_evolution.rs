@@ -3,13 +3,14 @@
 //! Numbers that do not fit and texts that are not of the type become NULL. Times are read as and
 //! from the local time of the reader's zone.
 
-use super::footer::{Kind, Type};
+use crate::connect::columnar::orc::footer::{Kind, Type};
 use crate::table::datetime::{
     DAY_US, Tz, parse_date, parse_timestamp, to_local, to_utc, write_date, write_timestamp,
 };
 use crate::table::expr::cast::rescale;
-use crate::table::expr::parse;
-use crate::table::floating::{self, write_double};
+use crate::table::text::java_double;
+use crate::table::text::java_double::write_double;
+use crate::table::text::number;
 use crate::table::types::DataType;
 use crate::table::value::decimal_text;
 use std::fmt::Write;
@@ -105,7 +106,7 @@ pub fn double(cell: Cell<'_>) -> Option<f64> {
         Cell::Boolean(value) => Some(f64::from(u8::from(value))),
         Cell::Long(value) | Cell::Day(value) => Some(value as f64),
         Cell::Decimal(value, scale) => decimal_text(value, scale).parse().ok(),
-        Cell::Text(text) => parse::double(text, &DataType::Double),
+        Cell::Text(text) => number::double(text, &DataType::Double),
         Cell::Bytes(_) => None,
         Cell::Time(micros) => Some(micros as f64 / 1e6),
     }
@@ -128,11 +129,11 @@ pub fn decimal(cell: Cell<'_>, to: &DataType) -> Option<i128> {
         Cell::Boolean(value) => scaled(i128::from(value), 0),
         Cell::Long(value) | Cell::Day(value) => scaled(i128::from(value), 0),
         Cell::Double(value) if value.is_finite() => {
-            let (digits, exponent) = floating::decimal(value.abs());
+            let (digits, exponent) = java_double::decimal(value.abs());
             let sign = if value < 0.0 { "-" } else { "" };
-            parse::decimal(&format!("{sign}{digits}E{exponent}"), to).ok().flatten()
+            number::decimal(&format!("{sign}{digits}E{exponent}"), to).ok().flatten()
         }
-        Cell::Text(text) => parse::decimal(text, to).ok().flatten(),
+        Cell::Text(text) => number::decimal(text, to).ok().flatten(),
         Cell::Time(micros) => scaled(i128::from(micros), 6),
         Cell::Double(_) | Cell::Bytes(_) => None,
     }

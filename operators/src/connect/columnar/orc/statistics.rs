@@ -1,6 +1,6 @@
 //! Statistics of columns, by which readers skip stripes and files.
 
-use super::proto::Message;
+use crate::connect::columnar::orc::protobuf::Message;
 use crate::table::value::decimal_text;
 
 /// Bytes of the longest text that is kept as a bound.

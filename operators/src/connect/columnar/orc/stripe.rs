@@ -1,12 +1,12 @@
 //! A stripe: the columns of some batches of rows, encoded and compressed one after another.
 
-use super::encode;
 use super::footer::{Kind, SPARK_TYPE};
-use super::proto::Message;
 use super::read::machine_zone;
 use super::statistics::{Bounds, Statistics};
 use super::stream::Codec;
 use super::write::kind_of;
+use crate::connect::columnar::orc::protobuf::Message;
+use crate::connect::columnar::orc::rle_encode;
 use crate::connect::columnar::write::other;
 use crate::table::datetime::{Tz, to_utc};
 use crate::table::types::{DataType, Field};
@@ -190,7 +190,7 @@ impl Stripe {
 
     fn integers(&mut self, node: &Node, kind: u64, values: &[i64], signed: bool) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(values.len() * 2);
-        encode::integers(values, signed, &mut bytes);
+        rle_encode::integers(values, signed, &mut bytes);
         self.stream(node, kind, &bytes)
     }
 
@@ -218,7 +218,7 @@ impl Stripe {
             return Ok(());
         }
         let mut bytes = Vec::new();
-        encode::bits(there.into_iter(), &mut bytes);
+        rle_encode::bits(there.into_iter(), &mut bytes);
         self.stream(node, PRESENT, &bytes)
     }
 
@@ -229,7 +229,7 @@ impl Stripe {
             DataType::Byte => {
                 let all = values::<Int8Type, _>(parts, |value| value as u8);
                 let mut bytes = Vec::new();
-                encode::bytes(&all, &mut bytes);
+                rle_encode::bytes(&all, &mut bytes);
                 self.stream(node, DATA, &bytes)?;
                 let all: Vec<i64> = all.into_iter().map(|byte| i64::from(byte as i8)).collect();
                 bounds(&all, Bounds::Long)
@@ -312,7 +312,7 @@ impl Stripe {
         each(parts, |array, row| all.push(array.as_boolean().value(row)));
         let count = all.iter().filter(|value| **value).count() as u64;
         let mut bytes = Vec::new();
-        encode::bits(all.into_iter(), &mut bytes);
+        rle_encode::bits(all.into_iter(), &mut bytes);
         self.stream(node, DATA, &bytes)?;
         Ok(Bounds::True(count))
     }
@@ -353,7 +353,7 @@ impl Stripe {
     fn decimals(&mut self, node: &Node, parts: &[Part], scale: u8) -> io::Result<Bounds> {
         let all = values::<Decimal128Type, _>(parts, |value| value);
         let mut bytes = Vec::with_capacity(all.len() * 4);
-        all.iter().for_each(|value| encode::unscaled(*value, &mut bytes));
+        all.iter().for_each(|value| rle_encode::unscaled(*value, &mut bytes));
         self.stream(node, DATA, &bytes)?;
         self.integers(node, SECONDARY, &vec![i64::from(scale); all.len()], true)?;
         Ok(bounds(&all, |a, b| Bounds::Decimal(a, b, scale)))

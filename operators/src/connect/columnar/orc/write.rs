@@ -6,10 +6,10 @@
 //! which each stripe names. Days are those of the new calendar, as the footer says.
 
 use super::footer::Kind;
-use super::proto::Message;
 use super::statistics::Statistics;
 use super::stream::Codec;
 use super::stripe::{Node, Stripe};
+use crate::connect::columnar::orc::protobuf::Message;
 use crate::connect::columnar::write::{GROUP_BYTES, Written};
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};

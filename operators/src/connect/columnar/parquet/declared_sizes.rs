@@ -4,7 +4,7 @@
 //! The footer and the header of each page are in Thrift's compact protocol, of which the sizes are
 //! read and the rest is passed over.
 
-use super::thrift::Reader;
+use crate::connect::columnar::parquet::thrift::Reader;
 use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::ChunkReader;

@@ -1,17 +1,17 @@
 //! Apache Parquet, by the crate `parquet`.
 
-mod claims;
+mod declared_sizes;
 mod footer;
-mod notes;
 pub mod options;
 mod projection;
 pub mod read;
 mod rebase;
-mod scalar;
-mod shape;
+mod scalar_column;
+mod schema;
+mod spark_schema;
 mod thrift;
 pub mod write;
 
+pub use crate::connect::columnar::parquet::schema::Inference;
 pub use options::ReadOptions;
 pub use rebase::Mode;
-pub use shape::Inference;

@@ -1,7 +1,7 @@
 //! Options and settings of reading Parquet files.
 
 use super::rebase::Mode;
-use super::shape::Inference;
+use crate::connect::columnar::parquet::schema::Inference;
 use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 

@@ -4,9 +4,9 @@
 //! which it has no wanted field is decoded by its cheapest scalar, which says where it is NULL.
 
 use super::rebase::Calendars;
-use super::scalar::{Convert, convert};
-use super::shape::{Layout, Node, Shape};
 use crate::connect::columnar::column::Column;
+use crate::connect::columnar::parquet::scalar_column::{Convert, convert};
+use crate::connect::columnar::parquet::schema::{Layout, Node, Shape};
 use crate::table::types::{DataType, Field};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};

@@ -1,13 +1,13 @@
 //! The columns of a Parquet file. The crate `parquet` decodes what is stored; what it means is
-//! [`shape`](super::shape)'s matter.
+//! [`shape`](crate::connect::columnar::parquet::schema)'s matter.
 
-use super::claims;
 use super::footer::needed;
-use super::notes::spark_schema;
 use super::options::ReadOptions;
 use super::projection::Finder;
 use super::rebase::Calendars;
-use super::shape::{Node, plain};
+use crate::connect::columnar::parquet::declared_sizes;
+use crate::connect::columnar::parquet::schema::{Node, plain};
+use crate::connect::columnar::parquet::spark_schema::spark_schema;
 use crate::connect::columnar::read::{BATCH_ROWS, Batches, From, Wanted, text};
 use crate::table::types::{Field, Schema};
 use arrow_array::RecordBatch;
@@ -32,7 +32,7 @@ struct Footer {
 
 impl Footer {
     fn of(file: &impl ChunkReader) -> Result<Self, String> {
-        let bytes = needed(&claims::footer(file)?).ok_or("its footer ends too early")?;
+        let bytes = needed(&declared_sizes::footer(file)?).ok_or("its footer ends too early")?;
         let metadata = ParquetMetaDataReader::decode_metadata(&bytes).map_err(text)?;
         let fields = Node::fields_of(metadata.file_metadata().schema());
         Ok(Self { fields, metadata: repaired(metadata)? })
@@ -142,7 +142,7 @@ fn batches(
     let mut finder = Finder::new(&calendars, schema.num_columns());
     let wanted = wanted.iter().map(|(_, name, data_type)| (name.as_str(), data_type));
     let found = finder.columns(&footer.fields, wanted)?;
-    claims::pages(&file, &footer.metadata, &finder.is_read)?;
+    declared_sizes::pages(&file, &footer.metadata, &finder.is_read)?;
     let leaves = finder.is_read.iter().enumerate().filter(|(_, is_read)| **is_read);
     let mask = ProjectionMask::leaves(&schema, leaves.map(|(leaf, _)| leaf));
     // What another program noted of its own types says nothing here.

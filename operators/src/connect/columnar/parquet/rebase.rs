@@ -4,7 +4,9 @@
 //! The footer says who wrote the file, and Spark notes there when it wrote in the old calendar. Of
 //! a file that says neither, the option decides.
 
-use crate::connect::columnar::calendar::{days_of_hybrid, days_to_hybrid, standard_offset_s};
+use crate::connect::columnar::julian_calendar::{
+    days_of_hybrid, days_to_hybrid, standard_offset_s,
+};
 use crate::connect::columnar::orc::read::machine_zone;
 use crate::table::datetime::{DAY_US, Tz, to_local, to_utc, zone};
 use parquet::file::metadata::KeyValue;

@@ -4,10 +4,12 @@
 //! What is read is what Spark reads, except its readings that change a value: the digits of a
 //! DECIMAL as an integer, and integers that are cut to the wanted width. Those are errors.
 
-use super::rebase::{Calendar, Calendars, SAME_FROM_DAYS, SAME_FROM_US, micros_of_old, refusal};
-use super::shape::{Meaning, Scalar, Unit};
-use crate::connect::columnar::calendar::days_of_hybrid;
 use crate::connect::columnar::column::Column;
+use crate::connect::columnar::julian_calendar::days_of_hybrid;
+use crate::connect::columnar::parquet::rebase::{
+    Calendar, Calendars, SAME_FROM_DAYS, SAME_FROM_US, micros_of_old, refusal,
+};
+use crate::connect::columnar::parquet::schema::{Meaning, Scalar, Unit};
 use crate::table::datetime::DAY_US;
 use crate::table::types::DataType;
 use arrow_array::cast::AsArray;

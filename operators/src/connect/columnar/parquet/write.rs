@@ -4,12 +4,12 @@
 //! Times are INT64 microseconds, or milliseconds by a setting. INT96 is not written: the format
 //! deprecates it, and its nanoseconds mislead readers about dates far away.
 
-use super::notes::note;
 use super::rebase::{
     LEGACY_DATETIME, LEGACY_INT96, Mode, SAME_FROM_DAYS, SAME_FROM_US, VERSION, ZONE,
     micros_to_old, refusal,
 };
-use crate::connect::columnar::calendar::days_to_hybrid;
+use crate::connect::columnar::julian_calendar::days_to_hybrid;
+use crate::connect::columnar::parquet::spark_schema::note;
 use crate::connect::columnar::write::{GROUP_BYTES, Written, other};
 use crate::connect::options::OptionReader;
 use crate::table::datetime::Tz;

@@ -1,16 +1,16 @@
 //! The writers of a sink's files: lines, optionally compressed, or columns.
 
-use super::charset::Charset;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFile, ColumnFormat, ColumnSink};
-use crate::connect::format::{LineFormat, LineOptions, LineWriter};
+use crate::connect::file::charset::Charset;
+use crate::connect::line_format::{LineFormat, LineOptions, LineWriter};
 use crate::connect::options::OptionReader;
-use crate::table::csv::WriteOptions;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::Style;
 use crate::table::row::Row;
-use crate::table::text::{Notation, pattern};
+use crate::table::text::csv::WriteOptions;
+use crate::table::text::json::Style;
+use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::Schema;
 use std::io;
 

@@ -8,26 +8,27 @@
 //! *Threads.* The worker writes the files. Syncs and the log belong to the driver's thread, so a
 //! slow disk delays commits but no record.
 
-use super::log::{Crc, FileLog};
-use super::partition::{NULL_PARTITION, partition_of};
+pub(in crate::connect::file) mod file_writer;
 use super::uri::{local_path, path_of, uri};
-use super::written::{RowFile, SinkFormat};
+use crate::connect::file::file_log::{Crc, FileLog};
+use crate::connect::file::partition_values::{NULL_PARTITION, partition_of};
+use crate::connect::file::sink::file_writer::{RowFile, SinkFormat};
+use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
-use crate::connect::settings::FormatSettings;
 use crate::table::datetime::Tz;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{Field, Schema};
 use crossbeam_channel::Sender;
-use millstream_engine::checkpoint::{Unfinished, entry, new_id};
-use millstream_engine::driver::{Report, SinkLog};
+use millstream_engine::checkpoint::{Unfinished, log_entry, new_id};
+use millstream_engine::env::Env;
+use millstream_engine::env::storage::Storage;
+use millstream_engine::epoch::driver::{Report, SinkLog};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::latency::LatencyRecorder;
-use millstream_engine::seam::Env;
-use millstream_engine::stage::{Push, Settled, Stage};
-use millstream_engine::storage::Storage;
+use millstream_engine::measure::latency::LatencyRecorder;
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -168,7 +169,7 @@ impl FileSinkConfig {
     ) -> Result<FileSinkLog, EngineError> {
         let storage = env.storage();
         let made = storage.create_folder(&self.folder);
-        made.map_err(|error| entry::write_failed(&self.folder, &error))?;
+        made.map_err(|error| log_entry::write_failed(&self.folder, &error))?;
         let log = FileLog::new(self.folder.join(LOG_FOLDER), Crc::Beside);
         let latest = log.settled(storage)?;
         let known = next_epoch + u64::from(unfinished.is_some());
@@ -182,7 +183,7 @@ impl FileSinkConfig {
         if written + pending < next_epoch {
             let missing = log.folder().join(written.to_string());
             let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(entry::unreadable(&missing, &error));
+            return Err(log_entry::unreadable(&missing, &error));
         }
         if let Some(latest) = latest.filter(|latest| *latest >= known) {
             return Err(EngineError::operator(
@@ -261,7 +262,7 @@ impl OpenFile {
     /// Ends the file; its path and size.
     fn end(mut self, storage: &dyn Storage) -> Result<(PathBuf, u64), EngineError> {
         let ended = self.contents.finish(&mut self.buffer);
-        ended.map_err(|error| entry::write_failed(&self.path, &error))?;
+        ended.map_err(|error| log_entry::write_failed(&self.path, &error))?;
         self.write_out(storage)?;
         Ok((self.path, self.size))
     }
@@ -269,7 +270,7 @@ impl OpenFile {
     fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
         if !self.buffer.is_empty() {
             let written = storage.append(&self.path, &self.buffer);
-            written.map_err(|error| entry::write_failed(&self.path, &error))?;
+            written.map_err(|error| log_entry::write_failed(&self.path, &error))?;
             self.size += self.buffer.len() as u64;
             self.buffer.clear();
         }
@@ -343,13 +344,13 @@ impl FileSink {
             let text = value.display(&field.data_type, self.zone);
             folder.push(folder_name(&field.name, text.as_deref()));
             let made = self.env.storage().create_folder(&folder);
-            made.map_err(|error| entry::write_failed(&folder, &error))?;
+            made.map_err(|error| log_entry::write_failed(&folder, &error))?;
         }
         let extension = self.format.extension();
         let name = format!("part-00000-{}-c000.{extension}", new_id(&*self.env));
         let path = folder.join(name);
         let contents = self.format.begin(&self.schema, &self.left_out);
-        let contents = contents.map_err(|error| entry::write_failed(&path, &error))?;
+        let contents = contents.map_err(|error| log_entry::write_failed(&path, &error))?;
         Ok(OpenFile { path, size: 0, contents, buffer: Vec::new() })
     }
 }
@@ -402,7 +403,7 @@ impl<'a> Push<Row<'a>> for FileSink {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         let file = self.file(row)?;
         let written = file.contents.write(row, &mut file.buffer);
-        written.map_err(|error| entry::write_failed(&file.path, &error))?;
+        written.map_err(|error| log_entry::write_failed(&file.path, &error))?;
         if file.buffer.len() >= BUFFER_BYTES {
             let env = self.env.clone();
             self.file(row)?.write_out(env.storage())?;
@@ -427,7 +428,7 @@ fn files(staged: &[String]) -> impl Iterator<Item = PathBuf> {
 impl SinkLog for FileSinkLog {
     fn sync(&mut self, storage: &dyn Storage, staged: &[String]) -> Result<(), EngineError> {
         for path in files(staged) {
-            storage.sync(&path).map_err(|error| entry::write_failed(&path, &error))?;
+            storage.sync(&path).map_err(|error| log_entry::write_failed(&path, &error))?;
         }
         // The folders of the files, and their parent folders.
         let mut folders = BTreeSet::new();
@@ -440,7 +441,7 @@ impl SinkLog for FileSinkLog {
         }
         for folder in folders {
             let synced = storage.sync_folder(&folder);
-            synced.map_err(|error| entry::write_failed(&folder, &error))?;
+            synced.map_err(|error| log_entry::write_failed(&folder, &error))?;
         }
         Ok(())
     }
@@ -485,7 +486,7 @@ pub fn committed_files(
     let mut files = Vec::new();
     for (batch, line) in log.read_all(storage)? {
         let file: SinkFile = serde_json::from_str(&line).map_err(|error| {
-            entry::damaged(&log.folder().join(batch.to_string()), &error.to_string())
+            log_entry::damaged(&log.folder().join(batch.to_string()), &error.to_string())
         })?;
         let path = path_of(&file.path);
         match file.action.as_str() {

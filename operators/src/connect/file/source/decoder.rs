@@ -6,18 +6,18 @@
 //! ([`BadRecords`](crate::connect::bad_records::BadRecords)). A STRING column named by
 //! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.
 
-use super::charset::{Charset, Coding};
-use super::frame::{Framing, SEPARATOR_BYTES_MAX};
-use super::json::{JsonRecords, reading};
-use super::of_file::OfFile;
+use crate::connect::file::charset::{Charset, Coding};
+use crate::connect::file::file_columns::OfFile;
+use crate::connect::file::framing::{Framing, SEPARATOR_BYTES_MAX};
+use crate::connect::file::source::json_records::{JsonRecords, reading};
 use crate::connect::options::OptionReader;
-use crate::table::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Reading, Source, check_map_keys};
 use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
-use crate::table::text::{Notation, pattern};
+use crate::table::text::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
+use crate::table::text::json::{Reading, Source, check_map_keys};
+use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::error::EngineError;
 use std::path::Path;

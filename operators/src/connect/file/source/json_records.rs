@@ -6,9 +6,9 @@
 
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::json::{Features, Found, Reading, RecordReader, SWITCHES, Source};
 use crate::table::row::RowWriter;
-use crate::table::text::Notation;
+use crate::table::text::json::{Features, Found, Reading, RecordReader, SWITCHES, Source};
+use crate::table::text::notation::Notation;
 use crate::table::types::Field;
 
 /// Bytes of rows that are kept however short the array is.

@@ -19,21 +19,24 @@
 //! compressed file decompresses it from the start. Read files are cleaned up on the worker, at the
 //! commit after theirs.
 
-use super::decode::{Decoder, Mode};
-use super::input::{Found, Input};
-use super::limits::Limits;
+pub(in crate::connect::file) mod decoder;
+pub(in crate::connect::file) mod json_records;
+pub(in crate::connect::file) mod record_reader;
 use super::listing::{FileInfo, Listing, special, unreadable};
-use super::log::{Crc, FileLog};
-#[cfg(feature = "columnar")]
-use super::of_file::OfFile;
-use super::of_file::{Origin, with_partitions};
 use super::sink::LOG_FOLDER;
 use super::uri::{local_path, path_of, uri};
 use crate::connect::bad_records::KEPT_BYTES;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
+#[cfg(feature = "columnar")]
+use crate::connect::file::file_columns::OfFile;
+use crate::connect::file::file_columns::{Origin, with_partitions};
+use crate::connect::file::file_log::{Crc, FileLog};
+use crate::connect::file::read_limits::Limits;
+use crate::connect::file::source::decoder::{Decoder, Mode};
+use crate::connect::file::source::record_reader::{Found, Input};
+use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
-use crate::connect::settings::FormatSettings;
 use crate::connect::socket::source::SourceCounters;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
@@ -43,14 +46,14 @@ use crate::table::row::RowWriter;
 #[cfg(feature = "columnar")]
 use crate::table::types::DataType;
 use crate::table::types::{Field, Schema};
-use millstream_engine::checkpoint::entry;
-use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::checkpoint::log_entry;
+use millstream_engine::env::Env;
+use millstream_engine::env::storage::FileStorage;
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::seam::Env;
-use millstream_engine::stage::Push;
-use millstream_engine::storage::FileStorage;
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -689,7 +692,7 @@ impl FileSource {
         match &self.log {
             Some(log) if self.listed.map_or(-1, |listed| listed as i64) < log_offset => {
                 let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-                Err(entry::unreadable(&log.folder().join(log_offset.to_string()), &error))
+                Err(log_entry::unreadable(&log.folder().join(log_offset.to_string()), &error))
             }
             _ => Ok(()),
         }
@@ -883,14 +886,17 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         Ok(())
     }
 
-    fn attach(&mut self, _io: &mut millstream_engine::stage::Io<'_>) -> Result<(), EngineError> {
+    fn attach(
+        &mut self,
+        _io: &mut millstream_engine::runtime::stage::Io<'_>,
+    ) -> Result<(), EngineError> {
         let Some(log) = self.log.clone() else { return Ok(()) };
         let storage = self.env.storage();
         self.listed = log.settled(storage)?;
         self.check_listed(self.done.map_or(-1, |done| done as i64))?;
         for (_, line) in log.read_all(storage)? {
             let listed: Listed = serde_json::from_str(&line)
-                .map_err(|error| entry::damaged(log.folder(), &error.to_string()))?;
+                .map_err(|error| log_entry::damaged(log.folder(), &error.to_string()))?;
             self.see(&path_of(&listed.path), listed.timestamp);
             if self.done.is_none_or(|done| listed.batch_id > done) {
                 self.batches.entry(listed.batch_id).or_default().push(listed);

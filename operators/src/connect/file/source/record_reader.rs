@@ -1,9 +1,9 @@
 //! Reads a file, decompressed, record by record. Memory is bounded: the buffer holds one record,
 //! and a record that is too long is skipped.
 
-use super::charset::Coding;
-use super::frame::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner};
-use crate::table::csv::LineEnd;
+use crate::connect::file::charset::Coding;
+use crate::connect::file::framing::{Frame, Framing, SEPARATOR_BYTES_MAX, Scanner};
+use crate::table::text::csv::LineEnd;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -296,7 +296,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::csv::{Dialect, UnescapedQuote};
+    use crate::table::text::csv::{Dialect, UnescapedQuote};
     use proptest::prelude::*;
 
     /// Gives at most so many bytes at once.

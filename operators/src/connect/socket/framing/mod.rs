@@ -4,7 +4,8 @@
 //! Only whole records are staged. An unfinished line stays with its connection, so records of
 //! different connections never mix.
 
-use super::line_ends::LineEnds;
+pub mod line;
+use crate::connect::socket::framing::line::LineEnds;
 
 /// Bytes of the length before a datagram.
 const PREFIX: usize = 4;

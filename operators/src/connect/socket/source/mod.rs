@@ -12,7 +12,7 @@
 //! workers. The one with the fewest clients accepts the next.
 //!
 //! *Framing.* A line ends with LF, CRLF or a lone CR, or with `lineSep '\n'` only with LF (see
-//! [`line_ends`](super::line_ends)). A CR that is the last byte read ends its line at once; an LF
+//! [`line_ends`](crate::connect::socket::framing::line)). A CR that is the last byte read ends its line at once; an LF
 //! at the start of the next read is then dropped. A line that is longer than `maxLineLength` or not
 //! UTF-8 is counted and rejected ([`BadRecords`]); the other lines of its client are not affected.
 //! A last line without an end is a line when the stream ends. If the peer may return (`atEnd` is
@@ -23,7 +23,7 @@
 //!
 //! *Offsets* count the bytes of whole lines. Without `durable`, what was received between the last
 //! commit and a crash is lost, as in Spark. With it, whole lines are written to a
-//! [journal](super::journal) before they are processed, and a restart reads them again. Bytes that
+//! [journal](crate::connect::socket::durable_log) before they are processed, and a restart reads them again. Bytes that
 //! were in the kernel's socket buffer when the process died are not logged, nor is the unfinished
 //! line. With `acknowledge` the source sends the peer the number of whole lines that it has kept,
 //! as a decimal number on a line of its own, on connecting and after each read. With one sender at
@@ -36,24 +36,25 @@
 //! *Threads.* The worker of the source's tasklet. Names are resolved, and the first attempt to
 //! connect is made, on the thread that starts the query.
 
+pub mod read_loop;
 use super::super::bad_records::BadRecords;
 use super::connection::{CUT_OFF, Reading, TOO_LONG};
-use super::connections::Connections;
-use super::counts::{ConnectionCounts, ConnectionTotals};
-use super::dialer::Dialer;
 use super::framing::{Framing, Staged};
-use super::journal::{Ingest, Journal};
 use super::listener::{Listener, Parts};
 use super::options::{AtEnd, SocketConfig};
-use super::turns::Turn;
+use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
+use crate::connect::socket::connection_set::Connections;
+use crate::connect::socket::connector::Dialer;
+use crate::connect::socket::durable_log::{Ingest, Journal};
+use crate::connect::socket::source::read_loop::Turn;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::Kind;
-use millstream_engine::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{Extent, Planned};
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::UdpSocket;
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::stage::{Io, Push};
-use millstream_engine::tasklet::{Offset, Polled, Source, StepCx};
+use millstream_engine::runtime::stage::{Io, Push};
+use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

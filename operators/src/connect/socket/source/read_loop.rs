@@ -1,16 +1,16 @@
 //! The read loop of a socket source. A turn accepts a client, reads once from one connection, or
 //! advances an attempt to connect. Each turn is bounded, and readable connections take turns.
 
-use super::connection::Connection;
-use super::counts::Ending;
-use super::datagrams;
-use super::journal::Ingest;
-use super::listener::{is_of_client, is_out_of_files};
-use super::options::AtEnd;
-use super::source::{Origin, SocketSource};
-use super::transport::Stream;
+use crate::connect::socket::connection::Connection;
+use crate::connect::socket::connection_counts::Ending;
+use crate::connect::socket::durable_log::Ingest;
+use crate::connect::socket::listener::{is_of_client, is_out_of_files};
+use crate::connect::socket::options::AtEnd;
+use crate::connect::socket::source::{Origin, SocketSource};
+use crate::connect::socket::transport::Stream;
+use crate::connect::socket::udp;
 use millstream_engine::error::EngineError;
-use millstream_engine::tasklet::StepCx;
+use millstream_engine::runtime::tasklet::StepCx;
 use std::io::ErrorKind;
 
 /// Maximum number of bytes of a read if there are several connections or bytes are logged.
@@ -31,7 +31,7 @@ const TOLD_CLIENTS: u32 = 10;
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(in crate::connect::socket) enum Turn {
     /// There were bytes, a client or an end.
     Progress,
     Nothing,
@@ -41,7 +41,11 @@ impl SocketSource {
     // ---- connections ----
 
     /// Adds a connection. `stream` is registered with the worker if the source has connected.
-    pub(super) fn opened(&mut self, stream: Stream, ingest: Ingest) -> Result<(), EngineError> {
+    pub(in crate::connect::socket) fn opened(
+        &mut self,
+        stream: Stream,
+        ingest: Ingest,
+    ) -> Result<(), EngineError> {
         if let Some(keep_alive) = &self.config.keep_alive {
             // Without it a dead peer is noticed later.
             drop(stream.keep_alive(keep_alive));
@@ -60,7 +64,7 @@ impl SocketSource {
     }
 
     /// Sends a peer the number of its lines that are kept.
-    pub(super) fn acknowledge(&mut self, slot: usize) {
+    pub(in crate::connect::socket) fn acknowledge(&mut self, slot: usize) {
         let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_live()) else {
             return;
         };
@@ -134,7 +138,10 @@ impl SocketSource {
     }
 
     /// Polls for clients and readable connections.
-    pub(super) fn look(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+    pub(in crate::connect::socket) fn look(
+        &mut self,
+        cx: &mut StepCx<'_>,
+    ) -> Result<Turn, EngineError> {
         self.reads = 0;
         let (mut any, waits) = self.connections.look()?;
         if let Origin::Listen(listening) = &mut self.origin {
@@ -250,7 +257,10 @@ impl SocketSource {
     // ---- reading ----
 
     /// Reads once, or does what is needed before a read.
-    pub(super) fn turn(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+    pub(in crate::connect::socket) fn turn(
+        &mut self,
+        cx: &mut StepCx<'_>,
+    ) -> Result<Turn, EngineError> {
         match &mut self.origin {
             Origin::Dial(_) => {
                 if self.connections.len() == 0 && !self.dial(cx)? {
@@ -369,7 +379,7 @@ impl SocketSource {
     /// Receives a datagram.
     fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
         let Origin::Datagrams(socket) = &self.origin else { return Ok(Turn::Nothing) };
-        let staged = match datagrams::receive(socket, &mut self.staged, self.framing) {
+        let staged = match udp::receive(socket, &mut self.staged, self.framing) {
             Ok(staged) => staged,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>

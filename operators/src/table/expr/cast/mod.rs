@@ -5,18 +5,20 @@ use super::compile::{
     Compiled, Cx, Eval, EvalError, bool_fn, bytes_fn, decimal_fn, double_fn, failed, from_cells,
     long_fn, text,
 };
-use super::{decimal, parse};
+use super::decimal;
 use crate::table::datetime::{
     DAY_US, SECOND_US, Tz, interval, parse_date, parse_timestamp, to_local, to_utc, trimmed,
 };
-use crate::table::floating::{self, double_text};
 use crate::table::row::{Array, Map, RowWriter};
+use crate::table::text::java_double;
+use crate::table::text::java_double::double_text;
+use crate::table::text::number;
 use crate::table::types::{DataType, Field, Physical};
 use crate::table::value::{Short, Value, write_scientific};
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-pub(super) const FIX: &str = "Use try_cast to get NULL instead";
+pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
 
 /// Whether Spark allows this explicit cast under ANSI rules, among the casts that are built.
 pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
@@ -71,7 +73,7 @@ fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &'a [u8] {
     arena.alloc_slice_copy(&value.to_be_bytes()[8 - width..])
 }
 
-pub(super) fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
+pub(in crate::table) fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
     failed(
         "CAST_INVALID_INPUT",
         format!("the value '{value}' of type STRING cannot be cast to {to}"),
@@ -164,14 +166,14 @@ pub fn compile(
         }),
         (Compiled::Bytes(f), Physical::Double) => double_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            match parse::double(text(bytes), &target) {
+            match number::double(text(bytes), &target) {
                 Some(value) => Ok(Some(value)),
                 None => soften(invalid(text(bytes), &target), on_error),
             }
         }),
         (Compiled::Bytes(f), Physical::Decimal) => decimal_fn(move |cx| {
             let Some(bytes) = f(cx)? else { return Ok(None) };
-            soften(parse::decimal(text(bytes), &target), on_error)
+            soften(number::decimal(text(bytes), &target), on_error)
         }),
         (Compiled::Bool(f), Physical::Bool) => Compiled::Bool(f),
         (Compiled::Bool(f), Physical::Long) => long_fn(move |cx| Ok(f(cx)?.map(i64::from))),
@@ -278,7 +280,7 @@ fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled
 
 /// The decimal that a finite double prints as, rounded to a type.
 fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
-    let (digits, exponent) = floating::decimal(value);
+    let (digits, exponent) = java_double::decimal(value);
     let digits = decimal::Magnitude::from(u128::from(digits));
     match decimal::fit(digits, value < 0.0, -exponent, to) {
         Some(unscaled) => Ok(Some(unscaled)),
@@ -613,7 +615,7 @@ fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: bool) -> Eval<i64>
         DataType::Timestamp => parse_timestamp(value, Some(zone)),
         DataType::TimestampNtz => parse_timestamp(value, None),
         to if to.is_interval() => interval::parse_shown(value, to),
-        _ => parse::integer(value, to, fraction),
+        _ => number::integer(value, to, fraction),
     };
     parsed.map_or_else(|| invalid(value, to), |v| Ok(Some(v)))
 }

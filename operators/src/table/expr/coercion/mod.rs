@@ -11,8 +11,8 @@ pub mod operands;
 pub mod signatures;
 
 use super::Resolved;
-use super::rules::Rules;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::type_rules::Rules;
 use crate::table::types::{DataType, Field};
 pub use accepts::Accepts;
 

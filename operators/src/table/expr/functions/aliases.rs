@@ -121,7 +121,7 @@ fn is_internal(name: &str) -> bool {
 
 /// Every scalar function and operator that a query can call, with one line of help.
 pub fn documented() -> Vec<(String, String)> {
-    let own = super::all().filter(|function| !is_internal(function.name));
+    let own = crate::table::expr::functions::all().filter(|function| !is_internal(function.name));
     let own = own.map(|function| (function.name.to_string(), function.help.to_string()));
     let same = |name: &str| format!("the same as `{name}`");
     let aliases = ALIASES.iter().map(|(alias, name)| (alias.to_string(), same(name)));
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn every_name_is_of_a_function() {
         for (alias, name) in ALIASES.iter().chain(TRIED) {
-            assert!(super::super::all().any(|f| f.name == *name), "{alias}");
+            assert!(crate::table::expr::functions::all().any(|f| f.name == *name), "{alias}");
         }
         let names: Vec<_> = documented().into_iter().map(|(name, _)| name).collect();
         for name in ["ucase", "try_add", "int", "extract", "sentences"] {

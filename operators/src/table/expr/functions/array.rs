@@ -1,7 +1,5 @@
 //! Arrays and structs.
 
-use super::equal::stand_in;
-use super::text::bounded;
 use super::value_index::ValueIndex;
 use super::{
     Function, MANY, Typed, any_nullable, called, cells, expect, function, nullable_cells, take,
@@ -14,7 +12,9 @@ use crate::table::expr::coercion::{
 use crate::table::expr::compile::{
     BytesFn, Compiled, EvalError, bytes_fn, element, failed, from_cells, write_field,
 };
-use crate::table::expr::rules::Rules;
+use crate::table::expr::functions::canonical_value::stand_in;
+use crate::table::expr::functions::string_rare::bounded;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::{Array, Row, RowWriter};
 use crate::table::types::{DataType, Field, Physical};

@@ -2,10 +2,10 @@
 //! joins. -0.0 becomes 0.0, all NaNs are the same, and the entries of a map are ordered by key, at
 //! any depth.
 
-use super::{Function, any_nullable, cells};
 use crate::table::expr::Node;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{self, Cell, elements, field};
+use crate::table::expr::functions::{Function, any_nullable, cells};
 use crate::table::row::{Array, Map};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -125,7 +125,9 @@ pub fn order(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
         (Value::Long(a), Value::Long(b)) => a.cmp(b),
-        (Value::Double(a), Value::Double(b)) => super::order_doubles(*a, *b),
+        (Value::Double(a), Value::Double(b)) => {
+            crate::table::expr::functions::order_doubles(*a, *b)
+        }
         (Value::Decimal(a), Value::Decimal(b)) => a.cmp(b),
         (Value::String(a), Value::String(b)) => a.cmp(b),
         (Value::Binary(a), Value::Binary(b)) => a.cmp(b),

@@ -2,16 +2,16 @@
 
 use super::json::{check_mode, options_of, schema_of};
 use super::{Call, Function, Typed, called, nullable_cells, unexpected};
-use crate::table::csv::{Column, Fault, Inference, ReadOptions, RecordReader, WriteOptions};
 use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, failed, from_cells};
-use crate::table::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
-use crate::table::text::{Notation, pattern};
+use crate::table::text::csv::{Column, Fault, Inference, ReadOptions, RecordReader, WriteOptions};
+use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;

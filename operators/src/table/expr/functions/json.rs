@@ -6,12 +6,12 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text, text_in};
 use crate::table::expr::{Node, Resolved};
-use crate::table::json::{
+use crate::table::row::RowWriter;
+use crate::table::text::json::{
     Broken, Features, Found, Inference, Inferred, Path, Reading, RecordReader, SWITCHES, Source,
     Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
 };
-use crate::table::row::RowWriter;
-use crate::table::text::{Notation, pattern};
+use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use bumpalo::collections::Vec as BumpVec;
@@ -173,7 +173,8 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
         all_text: is_on("primitivesAsString"),
         decimals: is_on("prefersDecimal"),
         times: is_on("inferTimestamp"),
-        times_without_zone: crate::table::expr::rules::Rules::current().timestamps_without_zone,
+        times_without_zone: crate::table::expr::type_rules::Rules::current()
+            .timestamps_without_zone,
         without_nulls: is_on("dropFieldIfAllNull"),
     };
     match inference.of(json.as_bytes()) {

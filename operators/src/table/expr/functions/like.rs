@@ -9,7 +9,7 @@ use super::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Compiled, EvalError, bool_fn, failed, text};
-use crate::table::regexp::PatternCache;
+use crate::table::text::regexp::PatternCache;
 use crate::table::types::DataType;
 use memchr::memmem::Finder;
 

@@ -5,7 +5,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, from_cells, text_in};
-use crate::table::regexp::{CharSet, char_set};
+use crate::table::text::regexp::{CharSet, char_set};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::sync::LazyLock;

@@ -8,7 +8,7 @@ use crate::table::expr::coercion::{check_order, unify_without_text};
 use crate::table::expr::compile::{Compiled, Eval, decimal_fn, double_fn, failed, long_fn};
 use crate::table::expr::decimal::{self, Scaled};
 use crate::table::expr::resolve::common_type;
-use crate::table::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::{DataType, Physical};
 use crate::table::value::Value;

@@ -1,12 +1,13 @@
 //! The registry of scalar functions and operators: for each, how its arguments are resolved and
 //! how it is compiled.
 
+mod aliases;
 mod array;
+mod canonical_value;
 mod charset;
 mod compare;
 mod condition;
 mod csv;
-mod equal;
 mod hash;
 mod json;
 mod lambda;
@@ -15,18 +16,17 @@ mod like;
 mod map;
 mod mask;
 mod math;
-mod names;
 mod number;
 mod number_format;
-mod parts;
 mod printf;
 mod random;
 mod regexp;
 mod rounding;
 mod split;
-mod strict;
+mod strict_math;
 mod string;
-mod text;
+mod string_rare;
+mod substring;
 mod time;
 mod to_char;
 mod url;
@@ -42,19 +42,21 @@ use super::compile::{
     Compiled, EvalError, LONG_BYTES, Semantics, bounded_record, from_cells, text_in,
 };
 use super::resolve::distance;
-use super::rules::Rules;
 use super::{Node, Resolved, lower};
 use crate::table::error::{PlanError, PlanResult};
+pub use crate::table::expr::functions::aliases::documented;
+use crate::table::expr::functions::aliases::{cast_of, operator_of};
+pub use crate::table::expr::functions::canonical_value::{
+    as_key, as_one, one_of_equals, order as order_values,
+};
+use crate::table::expr::type_rules::Rules;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;
 pub use compare::{is_null, order_doubles};
-pub use equal::{as_key, as_one, one_of_equals, order as order_values};
 pub use hash::xxhash64;
 pub use json::tuple as json_tuple;
 pub use lambda::{resolve_lambda, takes_lambda};
-pub use names::documented;
-use names::{cast_of, operator_of};
 pub use random::with_seeds;
 pub use split::Splitter;
 use std::collections::HashMap;
@@ -182,8 +184,8 @@ fn tables() -> [&'static [Function]; 25] {
         string::FUNCTIONS,
         like::FUNCTIONS,
         split::FUNCTIONS,
-        text::FUNCTIONS,
-        parts::FUNCTIONS,
+        string_rare::FUNCTIONS,
+        substring::FUNCTIONS,
         charset::FUNCTIONS,
         regexp::FUNCTIONS,
         time::FUNCTIONS,
@@ -194,7 +196,7 @@ fn tables() -> [&'static [Function]; 25] {
         csv::FUNCTIONS,
         hash::FUNCTIONS,
         window::FUNCTIONS,
-        equal::FUNCTIONS,
+        canonical_value::FUNCTIONS,
         random::FUNCTIONS,
         mask::FUNCTIONS,
         to_char::FUNCTIONS,
@@ -246,7 +248,7 @@ const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_j
 
 fn find(name: &str) -> PlanResult<&'static Function> {
     static ALIASES: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
-    let aliases = ALIASES.get_or_init(|| names::ALIASES.iter().rev().copied().collect());
+    let aliases = ALIASES.get_or_init(|| aliases::ALIASES.iter().rev().copied().collect());
     let lower = lower(name);
     let canonical = aliases.get(&*lower).copied().unwrap_or(&lower);
     registered(canonical).ok_or_else(|| {
@@ -254,7 +256,8 @@ fn find(name: &str) -> PlanResult<&'static Function> {
             return PlanError::not_yet(format_args!("the function `{canonical}`"));
         }
         let is_name = |name: &&str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
-        let aggregates = crate::table::aggregates::NAMES.iter().map(|(name, ..)| *name);
+        let aggregates =
+            crate::table::plan::aggregate_function::NAMES.iter().map(|(name, ..)| *name);
         let mut near: Vec<_> = all()
             .map(|f| f.name)
             .chain(aggregates)
@@ -280,7 +283,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
 pub fn check_name(name: &str) -> PlanResult<()> {
     let lower = lower(name);
     let known = cast_of(&lower).is_some()
-        || crate::table::aggregates::AggregateFunction::of(&lower).is_some()
+        || crate::table::plan::aggregate_function::AggregateFunction::of(&lower).is_some()
         || lower.strip_prefix("try_").is_some_and(|inner| operator_of(inner).is_some())
         || matches!(&*lower, "extract" | "date_part" | "datepart" | "grouping" | "grouping_id");
     if known { Ok(()) } else { find(&lower).map(drop) }
@@ -508,7 +511,7 @@ pub fn is_null_of_null(name: &str) -> bool {
     // Of these Spark evaluates the other arguments too, unless all are constants.
     const CONSTANTS_ALONE: [&str; 5] =
         ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
-    super::nulls::is_strict(name)
+    crate::table::expr::null_propagation::is_strict(name)
         || CONSTANTS_ALONE.contains(&name)
         || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }

@@ -1,12 +1,12 @@
 //! Powers, logarithms, angles, bits and bases.
 
-use super::strict;
 use super::{Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, double_fn, failed};
+use crate::table::expr::functions::strict_math;
 use crate::table::types::DataType;
 
 use DataType as T;
@@ -35,9 +35,9 @@ fn above(args: Vec<Compiled>, limit: f64, f: fn(f64) -> f64) -> Compiled {
 pub(super) static FUNCTIONS: &[Function] = &[
     double("exp", "exp(x): e to the power of x", |a, _, _| map(a, libm::exp)),
     double("expm1", "expm1(x): exp(x) - 1", |a, _, _| map(a, libm::expm1)),
-    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, strict::log)),
-    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, strict::log2)),
-    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, strict::log10)),
+    logarithm("ln", "ln(x): the natural logarithm", |a, _, _| above(a, 0.0, strict_math::log)),
+    logarithm("log2", "log2(x)", |a, _, _| above(a, 0.0, strict_math::log2)),
+    logarithm("log10", "log10(x)", |a, _, _| above(a, 0.0, strict_math::log10)),
     logarithm("log1p", "log1p(x): ln(1 + x)", |a, _, _| above(a, -1.0, libm::log1p)),
     cells(
         "log",
@@ -50,8 +50,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             if value <= 0.0 || base <= 0.0 {
                 return Ok(Cell::Null);
             }
-            let log = strict::log(value);
-            Ok(Cell::Double(if a.len() == 2 { log / strict::log(base) } else { log }))
+            let log = strict_math::log(value);
+            Ok(Cell::Double(if a.len() == 2 { log / strict_math::log(base) } else { log }))
         },
     ),
     cells(
@@ -61,7 +61,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, a| typed(n, a, &[T::Double], T::Double),
         |a, _, _| Ok(Cell::Double(power(a[0].double(), a[1].double()))),
     ),
-    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, strict::cbrt)),
+    double("cbrt", "cbrt(x): the cube root", |a, _, _| map(a, strict_math::cbrt)),
     double("sin", "sin(x)", |a, _, _| map(a, f64::sin)),
     double("cos", "cos(x)", |a, _, _| map(a, f64::cos)),
     double("tan", "tan(x)", |a, _, _| map(a, f64::tan)),
@@ -71,9 +71,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     double("asin", "asin(x)", |a, _, _| map(a, libm::asin)),
     double("acos", "acos(x)", |a, _, _| map(a, libm::acos)),
     double("atan", "atan(x)", |a, _, _| map(a, libm::atan)),
-    double("sinh", "sinh(x)", |a, _, _| map(a, strict::sinh)),
-    double("cosh", "cosh(x)", |a, _, _| map(a, strict::cosh)),
-    double("tanh", "tanh(x)", |a, _, _| map(a, strict::tanh)),
+    double("sinh", "sinh(x)", |a, _, _| map(a, strict_math::sinh)),
+    double("cosh", "cosh(x)", |a, _, _| map(a, strict_math::cosh)),
+    double("tanh", "tanh(x)", |a, _, _| map(a, strict_math::tanh)),
     double("asinh", "asinh(x)", |a, _, _| map(a, libm::asinh)),
     double("acosh", "acosh(x)", |a, _, _| map(a, libm::acosh)),
     double("atanh", "atanh(x)", |a, _, _| map(a, |x| 0.5 * (libm::log1p(x) - libm::log1p(-x)))),
@@ -95,7 +95,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "hypot(a, b): sqrt(a² + b²)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        |a, _, _| Ok(Cell::Double(strict::hypot(a[0].double(), a[1].double()))),
+        |a, _, _| Ok(Cell::Double(strict_math::hypot(a[0].double(), a[1].double()))),
     ),
     cells(
         "pi",

@@ -1,16 +1,18 @@
-//! Functions of [regular expressions](crate::table::regexp). A pattern that is a literal is read
+//! Functions of [regular expressions](crate::table::text::regexp). A pattern that is a literal is read
 //! once, patterns of a column are kept while they come again.
 
 use super::array::collected;
-use super::text::bounded;
 use super::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{BytesFn, Compiled, EvalError, failed, from_cells, text};
-use crate::table::expr::rules::Rules;
+use crate::table::expr::functions::string_rare::bounded;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
-use crate::table::regexp::{Matcher, Part, PatternCache, Regex, Replacement, Runaway, Subject};
 use crate::table::row::RowWriter;
+use crate::table::text::regexp::{
+    Matcher, Part, PatternCache, Regex, Replacement, Runaway, Subject,
+};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use bumpalo::Bump;

@@ -10,9 +10,9 @@ use crate::table::expr::cast::{TWO_63, arithmetic_overflow, rescale, wrapped};
 use crate::table::expr::compile::{
     Compiled, DecimalFn, Semantics, decimal_fn, double_fn, failed, fold, long_fn,
 };
-use crate::table::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
-use crate::table::floating;
+use crate::table::text::java_double;
 use crate::table::types::DataType;
 use crate::table::value::{Short, Value};
 
@@ -243,7 +243,7 @@ fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
     if !x.is_finite() {
         return x;
     }
-    let (value, exponent) = floating::decimal(x);
+    let (value, exponent) = java_double::decimal(x);
     let drop = -i64::from(exponent) - digits;
     // Without a minus of a zero: no decimal has one.
     if drop <= 0 {

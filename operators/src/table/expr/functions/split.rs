@@ -1,5 +1,5 @@
 //! `split` and `sentences`. Of `split` plain separators are found directly, all others by a [regular
-//! expression](crate::table::regexp), with Java's rules for empty matches.
+//! expression](crate::table::text::regexp), with Java's rules for empty matches.
 
 use super::regexp::{bad_pattern, checked, runaway, texts};
 use super::{Function, Typed, any_nullable, expect, function, nullable_cells};
@@ -7,8 +7,8 @@ use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, text};
-use crate::table::regexp::{Matcher, PatternCache, Regex};
 use crate::table::row::RowWriter;
+use crate::table::text::regexp::{Matcher, PatternCache, Regex};
 use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
@@ -41,9 +41,9 @@ fn sentences_of<'a>(text: Cell<'a>, arena: &'a Bump) -> Cell<'a> {
         return Cell::Null;
     }
     let (mut word_list, mut sentence_list) = (Vec::new(), Vec::new());
-    for sentence in crate::table::sentences::sentences(text.text()) {
+    for sentence in crate::table::text::sentences::sentences(text.text()) {
         word_list.clear();
-        word_list.extend(crate::table::sentences::words(sentence));
+        word_list.extend(crate::table::text::sentences::words(sentence));
         sentence_list.push(texts(&word_list, arena));
     }
     let mut out = BumpVec::new_in(arena);

@@ -1,15 +1,15 @@
 //! Strings. Lengths and positions count characters, as in Spark.
 
-use super::text::bounded;
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
     BytesFn, Compiled, bool_fn, bounded_record, bytes_fn, failed, long_fn, text, text_in,
 };
+use crate::table::expr::functions::string_rare::bounded;
 use crate::table::row::Array;
+use crate::table::text::utf8;
 use crate::table::types::DataType;
-use crate::table::utf8;
 use bumpalo::Bump;
 use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 use std::collections::HashSet;

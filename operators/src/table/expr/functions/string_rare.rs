@@ -1,14 +1,14 @@
 //! Strings, the rarer functions: parts, positions, formats, codes.
 
-use super::levenshtein::levenshtein;
-use super::number_format::Pattern;
-use super::printf::format_string;
-use super::{
-    Call, Function, MANY, called, cells, made, nullable_cells, typed, typed_or_null, unexpected,
-};
 use crate::table::error::PlanError;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed};
+use crate::table::expr::functions::levenshtein::levenshtein;
+use crate::table::expr::functions::number_format::Pattern;
+use crate::table::expr::functions::printf::format_string;
+use crate::table::expr::functions::{
+    Call, Function, MANY, called, cells, made, nullable_cells, typed, typed_or_null, unexpected,
+};
 use crate::table::types::DataType;
 use std::collections::HashMap;
 

@@ -1,13 +1,15 @@
 //! Parts of texts and of bytes: their ends, places in them, one out of many.
 
-use super::string::{Unit, slice, text_or_bytes};
-use super::{Function, MANY, Typed, any_nullable, called, cells, expect, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, failed, from_cells, long_fn};
+use crate::table::expr::functions::string::{Unit, slice, text_or_bytes};
+use crate::table::expr::functions::{
+    Function, MANY, Typed, any_nullable, called, cells, expect, typed,
+};
+use crate::table::text::utf8;
 use crate::table::types::DataType;
-use crate::table::utf8;
 use memchr::memmem;
 
 use DataType as T;

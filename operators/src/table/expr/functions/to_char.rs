@@ -8,8 +8,9 @@ use super::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
-use crate::table::expr::{Node, Resolved, parse};
-use crate::table::regexp::{CharSet, char_set};
+use crate::table::expr::{Node, Resolved};
+use crate::table::text::number;
+use crate::table::text::regexp::{CharSet, char_set};
 use crate::table::types::DataType;
 use crate::table::value::{Value, decimal_text};
 use std::sync::LazyLock;
@@ -154,7 +155,7 @@ fn to_number(args: Vec<Compiled>, call: Call) -> Compiled {
         let text = text_in(text.bytes(), cx.arena);
         match template.read(text) {
             Some(number) => {
-                let number = parse::decimal(&number, &call.to)?;
+                let number = number::decimal(&number, &call.to)?;
                 Ok(number.map_or(Cell::Null, Cell::Decimal))
             }
             None => mismatch(text, call.text(1).unwrap_or_default()),

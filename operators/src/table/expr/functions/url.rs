@@ -9,7 +9,7 @@ use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
-use crate::table::regexp::{Matcher, PatternCache, Regex};
+use crate::table::text::regexp::{Matcher, PatternCache, Regex};
 use crate::table::types::DataType;
 use bumpalo::Bump;
 use std::net::Ipv6Addr;

@@ -3,8 +3,8 @@
 //! A few values are compared one by one, which allocates nothing. More of them are hashed, so that
 //! the cost grows with the number of values and not with its square.
 
-use super::equal::stand_in;
 use crate::table::expr::cell::{Cell, order};
+use crate::table::expr::functions::canonical_value::stand_in;
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use bumpalo::Bump;

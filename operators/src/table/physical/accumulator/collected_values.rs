@@ -4,13 +4,13 @@
 //! of an epoch are a range of it ([`Grows`]). A value of fixed size takes 8 bytes, as in an array;
 //! any other takes 4 bytes for its length and its own bytes.
 
-use super::encoded::take;
-use super::parts::Grows;
 use crate::table::expr::cell::{Cell, field};
+use crate::table::physical::accumulator::encoding::take;
+use crate::table::physical::accumulator::growing::Grows;
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
-use millstream_engine::key_group::hash_bytes;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 
 /// The length in bytes before each value that has no fixed size.
 const LENGTH: usize = 4;

@@ -1,11 +1,11 @@
 //! The encoding of accumulators in checkpoints, and their display in `inspect`.
 
-use super::moments::{CoMoments, Moments};
-use super::percentile::Percentiles;
-use super::sketch::Sketch;
-use super::values::Values;
-use super::{Accumulator, Wide};
 use crate::table::datetime::Tz;
+use crate::table::physical::accumulator::collected_values::Values;
+use crate::table::physical::accumulator::hyperloglog::Sketch;
+use crate::table::physical::accumulator::moments::{CoMoments, Moments};
+use crate::table::physical::accumulator::percentile::Percentiles;
+use crate::table::physical::accumulator::{Accumulator, Wide};
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -108,7 +108,7 @@ impl Accumulator {
     }
 
     /// Appends the encoded value, except what is written in parts
-    /// ([`GroupParts`](super::parts::GroupParts)).
+    /// ([`GroupParts`](crate::table::physical::accumulator::growing::GroupParts)).
     pub fn encode_beside_parts(&self, out: &mut Vec<u8>) {
         match self {
             Self::Values(_) | Self::Percentile(_) => out.extend_from_slice(&IN_PARTS.to_le_bytes()),
@@ -244,9 +244,9 @@ const IN_PARTS: u32 = u32::MAX;
 const SKETCH_IN_PARTS: u8 = u8::MAX;
 
 /// The kind of a list of sessions, each with the values of the kinds that follow.
-pub(in super::super) const SESSIONS: &str = "sessions";
+pub(in crate::table::physical) const SESSIONS: &str = "sessions";
 /// The kind of a time in microseconds.
-pub(in super::super) const TIME: &str = "time";
+pub(in crate::table::physical) const TIME: &str = "time";
 
 /// Formats a value of a checkpoint part by part; `None` if it does not have these kinds.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {

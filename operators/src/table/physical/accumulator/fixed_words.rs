@@ -2,12 +2,12 @@
 //! by side stores no more than they need: a count takes 8 bytes instead of the 32 of an
 //! [`Accumulator`].
 
-use super::{Accumulator, Function, Wide};
 use crate::table::expr::compile::{Cx, EvalError};
+use crate::table::physical::accumulator::{Accumulator, Function, Wide};
 
 /// A kind of accumulator that can be kept as words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Plain {
+pub(in crate::table::physical) enum Plain {
     Count,
     SumLong,
     SumDouble,

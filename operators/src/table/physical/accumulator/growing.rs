@@ -10,10 +10,10 @@
 //! *Limits.* Each part costs at least its key, so a group that gets one value per epoch has as many
 //! parts as values.
 
-use super::Accumulator;
+use crate::table::physical::accumulator::Accumulator;
 use crate::table::row;
 use crate::table::types::DataType;
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::collections::{BTreeMap, HashMap};
 
 /// A part of additions.
@@ -26,7 +26,7 @@ const ADDED_BYTES_MIN: usize = 1024;
 const SUFFIX: usize = 4 + 2;
 
 /// A value that grows with its records.
-pub(in super::super) trait Grows {
+pub(in crate::table::physical) trait Grows {
     /// Starts tracking additions, if that costs memory.
     fn track(&mut self) {}
     /// Whether anything was added since [`write_added`](Self::write_added).
@@ -51,7 +51,7 @@ pub(in super::super) trait Grows {
 
 /// The parts of one value in the checkpoint.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Parts {
+pub(in crate::table::physical) struct Parts {
     /// Of the last part.
     slot: Slot,
     /// The valid parts have the numbers `first..next`.
@@ -66,14 +66,14 @@ pub(in super::super) struct Parts {
 
 /// Buffers for an encoded entry.
 #[derive(Default)]
-pub(in super::super) struct Buffers {
+pub(in crate::table::physical) struct Buffers {
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
 /// The key that parts are of.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Group<'k> {
+pub(in crate::table::physical) struct Group<'k> {
     pub hash: u64,
     pub key: &'k [u8],
 }
@@ -160,7 +160,7 @@ impl Parts {
 }
 
 /// The parts of all growing values of a group.
-pub(in super::super) struct GroupParts {
+pub(in crate::table::physical) struct GroupParts {
     parts: Vec<Parts>,
 }
 
@@ -226,7 +226,7 @@ pub struct PartNumber {
 
 /// Splits the key of an entry into the row of the group's key, which has a known length, and the
 /// number of the part and the value; `None` for the latter if the entry is the group's own.
-pub(in super::super) fn split_key(
+pub(in crate::table::physical) fn split_key(
     key: &[u8],
     group_bytes: usize,
 ) -> Option<(&[u8], Option<PartNumber>)> {
@@ -256,7 +256,7 @@ type ValueParts = BTreeMap<u32, Vec<u8>>;
 
 /// Parts that are being restored, by the row of the group's key and the number of the value.
 #[derive(Default)]
-pub(in super::super) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
+pub(in crate::table::physical) struct Restored(HashMap<Vec<u8>, BTreeMap<u16, ValueParts>>);
 
 impl Restored {
     /// Adds or removes a part.

@@ -5,7 +5,7 @@
 //! sketches", 2017), which needs no correction tables. It may differ from Spark's by less than one
 //! per cent.
 
-use super::parts::Grows;
+use crate::table::physical::accumulator::growing::Grows;
 
 /// The sketch.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +84,7 @@ impl Sketch {
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let [precision] = super::encoded::take::<1>(bytes)?;
+        let [precision] = crate::table::physical::accumulator::encoding::take::<1>(bytes)?;
         let length = 1usize << precision.clamp(4, 21);
         let (registers, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
@@ -172,7 +172,7 @@ fn tau(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::random::SplitMix;
+    use millstream_engine::env::random::SplitMix;
 
     #[test]
     fn the_error_is_within_three_deviations() {

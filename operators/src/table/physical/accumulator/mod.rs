@@ -1,14 +1,13 @@
 //! Accumulators: the running values of aggregate functions.
 
-mod encoded;
+mod collected_values;
+mod encoding;
+mod fixed_words;
+mod growing;
+mod hyperloglog;
 mod moments;
-mod parts;
 mod percentile;
-mod plain;
-mod sketch;
-mod values;
 
-use crate::table::aggregates::{AggregateCall, AggregateFunction, fractions};
 use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::cell::{Cell, field, order};
 use crate::table::expr::compile::{
@@ -17,23 +16,26 @@ use crate::table::expr::compile::{
 };
 use crate::table::expr::decimal;
 use crate::table::expr::functions::{as_key, is_null, order_doubles, xxhash64};
-use crate::table::expr::user::UserAggregate;
+use crate::table::expr::user_function::UserAggregate;
 use crate::table::expr::{Node, Resolved};
+use crate::table::physical::accumulator::collected_values::Values;
+pub use crate::table::physical::accumulator::encoding::show_state;
+pub(super) use crate::table::physical::accumulator::encoding::{SESSIONS, TIME};
+pub(super) use crate::table::physical::accumulator::fixed_words::Plain;
+use crate::table::physical::accumulator::growing::Grows;
+pub(super) use crate::table::physical::accumulator::growing::{
+    Buffers, Group, GroupParts, Restored, split_key,
+};
+pub use crate::table::physical::accumulator::growing::{PartNumber, part_number};
+use crate::table::physical::accumulator::hyperloglog::Sketch;
+use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, fractions};
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use crate::table::value::Value;
-pub use encoded::show_state;
-pub(super) use encoded::{SESSIONS, TIME};
 use moments::{CoMoments, Moments};
-use parts::Grows;
-pub(super) use parts::{Buffers, Group, GroupParts, Restored, split_key};
-pub use parts::{PartNumber, part_number};
 use percentile::Percentiles;
-pub(super) use plain::Plain;
-use sketch::Sketch;
 use std::cmp::Ordering;
 use std::sync::Arc;
-use values::Values;
 
 /// A decimal's unscaled value with an alignment of 8, so that an accumulator takes 32 bytes. With
 /// an `i128` it would take 48.

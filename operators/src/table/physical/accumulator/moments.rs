@@ -1,6 +1,6 @@
 //! Means and higher moments, updated value by value. Unlike sums of powers they do not lose digits.
 
-use crate::table::aggregates::AggregateFunction as F;
+use crate::table::plan::aggregate_function::AggregateFunction as F;
 
 /// The moments of one column.
 #[derive(Clone, Debug, Default, PartialEq)]

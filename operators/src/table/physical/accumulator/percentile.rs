@@ -5,8 +5,8 @@
 //! The result is exact up to four times the accuracy's number of distinct values. Beyond that a
 //! rank is off by at most 1 / accuracy of the count.
 
-use super::parts::Grows;
 use crate::table::expr::cell::Cell;
+use crate::table::physical::accumulator::growing::Grows;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -236,15 +236,21 @@ impl Percentiles {
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let accuracy = u32::from_le_bytes(super::encoded::take(bytes)?) as usize;
+        let accuracy =
+            u32::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?)
+                as usize;
         *self = Self::new(accuracy.max(1));
-        let [exact] = super::encoded::take::<1>(bytes)?;
+        let [exact] = crate::table::physical::accumulator::encoding::take::<1>(bytes)?;
         self.exact = exact != 0;
-        let samples = u32::from_le_bytes(super::encoded::take(bytes)?);
+        let samples =
+            u32::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?);
         for _ in 0..samples {
-            let key = i128::from_le_bytes(super::encoded::take(bytes)?);
-            let weight = u64::from_le_bytes(super::encoded::take(bytes)?);
-            let unsure = u64::from_le_bytes(super::encoded::take(bytes)?);
+            let key =
+                i128::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?);
+            let weight =
+                u64::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?);
+            let unsure =
+                u64::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?);
             self.samples.push(Sample { key, weight, unsure });
             self.count = self.count.checked_add(weight)?;
         }
@@ -296,7 +302,7 @@ impl Grows for Percentiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_engine::random::SplitMix;
+    use millstream_engine::env::random::SplitMix;
 
     #[test]
     fn exact_for_few_and_near_for_many() {

@@ -17,23 +17,25 @@
 //! Everything emitted at a marker is emitted in bounded steps ([`Stage::settle`]), and the marker
 //! follows.
 
-use super::accumulator::{Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key};
-use super::late::Late;
-use super::stages::{BoxChain, Scratch, step};
-use crate::due::Due;
-use crate::keyed::{Keyed, Table, key_heap};
-use crate::table::analyze::OutputMode;
+use crate::state::expiry_queue::Due;
+use crate::state::key_table::{Keyed, Table, key_heap};
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::expr::functions::one_of_equals;
+use crate::table::physical::accumulator::{
+    Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key,
+};
+use crate::table::physical::late_row::Late;
+use crate::table::physical::stages::{BoxChain, Scratch, step};
+use crate::table::plan::analyzer::OutputMode;
+use crate::table::plan::time_window::EventKey;
 use crate::table::row::{self, Row, RowWriter};
 use crate::table::types::{DataType, Physical};
-use crate::table::windows::EventKey;
+use millstream_engine::checkpoint::key_group::{hash_behind, hash_bytes};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::key_group::{hash_behind, hash_bytes};
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
 use smallvec::SmallVec;
 
 struct Entry {
@@ -67,13 +69,13 @@ impl Keyed for Entry {
 }
 
 /// The event time among the grouping keys.
-pub(super) struct EventTime {
+pub(in crate::table::physical) struct EventTime {
     pub key: EventKey,
     pub late: Late,
 }
 
 /// A grouping key.
-pub(super) enum Key {
+pub(in crate::table::physical) enum Key {
     /// A column, by its place in the row.
     Column(row::Slot, Physical),
     Computed(Compiled),
@@ -104,7 +106,7 @@ impl Key {
 }
 
 /// Writes the row of a group's keys.
-pub(super) fn write_keys(
+pub(in crate::table::physical) fn write_keys(
     keys: &[Key],
     scratch: &Scratch,
     row: Row<'_>,
@@ -175,7 +177,7 @@ struct Emission {
 }
 
 /// The stage.
-pub(super) struct Aggregate {
+pub(in crate::table::physical) struct Aggregate {
     keys: Vec<Key>,
     functions: Vec<Function>,
     mode: OutputMode,
@@ -198,7 +200,7 @@ pub(super) struct Aggregate {
     /// Whether the only key is a column of bytes that is not an event time.
     by_bytes: bool,
     /// The column with the accumulators' words if rows come from
-    /// [`Partial`](super::partial::Partial).
+    /// [`Partial`](crate::table::physical::aggregate::partial_aggregate::Partial).
     partials: Option<row::Slot>,
     words: Vec<u64>,
     key: Vec<u8>,
@@ -599,7 +601,7 @@ impl Aggregate {
 }
 
 /// Copies a key from a group's row.
-pub(super) fn copy_key(
+pub(in crate::table::physical) fn copy_key(
     (key, from, width): (Row<'_>, usize, usize),
     index: usize,
     physical: Physical,

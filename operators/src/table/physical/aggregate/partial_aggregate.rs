@@ -6,17 +6,17 @@
 //! marker or watermark that came after them. A row that a buffered watermark has made late follows
 //! it unchanged. The buffer is not state: it is never in a checkpoint.
 
-use super::accumulator::Function;
-use super::aggregate::{Key, copy_key, write_keys};
-use super::stages::{RowOutbox, Scratch};
-use crate::hold::Hold;
-use crate::index::Index;
+use crate::state::hash_index::Index;
+use crate::state::preaggregation::Hold;
+use crate::table::physical::accumulator::Function;
+use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
+use crate::table::physical::stages::{RowOutbox, Scratch};
+use crate::table::plan::time_window::EventKey;
 use crate::table::row::{Row, RowWriter};
-use crate::table::windows::EventKey;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 
 /// A buffered group.
 struct Group {
@@ -35,7 +35,7 @@ struct Behind {
 }
 
 /// The stage.
-pub(super) struct Partial {
+pub(in crate::table::physical) struct Partial {
     keys: Vec<Key>,
     event: Option<EventKey>,
     functions: Vec<Function>,

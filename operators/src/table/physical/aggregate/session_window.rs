@@ -4,21 +4,21 @@
 //! *State.* A key's value is the number of its sessions and, for each in order of time, start, end
 //! and accumulators. It is written again at each of its rows, or once per epoch if it is long.
 
-use super::accumulator::{Accumulator, Function};
-use super::aggregate::{Key, copy_key, write_keys};
-use super::late::Late;
-use super::stages::{BoxChain, Scratch, step};
-use crate::due::Due;
-use crate::keyed::{Keyed, Table, key_heap};
-use crate::table::analyze::OutputMode;
+use crate::state::expiry_queue::Due;
+use crate::state::key_table::{Keyed, Table, key_heap};
 use crate::table::expr::compile::BytesFn;
+use crate::table::physical::accumulator::{Accumulator, Function};
+use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
+use crate::table::physical::late_row::Late;
+use crate::table::physical::stages::{BoxChain, Scratch, step};
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, RowWriter, Slot as Field};
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
 use smallvec::SmallVec;
 
 struct Session {
@@ -62,7 +62,7 @@ impl Keyed for Entry {
 }
 
 /// What the stage is made of.
-pub(super) struct Parts {
+pub(in crate::table::physical) struct Parts {
     /// The other keys.
     pub keys: Vec<Key>,
     /// Computes the window of a single row.
@@ -85,7 +85,7 @@ pub(super) struct Parts {
 }
 
 /// The stage.
-pub(super) struct SessionAggregate {
+pub(in crate::table::physical) struct SessionAggregate {
     parts: Parts,
     entries: Table<Entry>,
     due: Due,

@@ -9,13 +9,13 @@ use super::keys::KeyEntry;
 use super::rows::{RowId, RowStore};
 use super::run::{Entry, Spares};
 use super::side::Side;
-use crate::keyed::{Table, key_heap};
+use crate::state::key_table::{Table, key_heap};
 use crate::table::row::Row;
+use millstream_engine::checkpoint::key_group::{BuildFixed, hash_bytes};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::high_water::shrink_scratch;
-use millstream_engine::key_group::{BuildFixed, hash_bytes};
-use millstream_engine::state::{Slot, StateLog};
+use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::collections::HashMap;
 
 /// Bytes behind the join key in the key of a row: the side and the number.

@@ -7,11 +7,11 @@ use super::state::values;
 use crate::table::expr::functions::as_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
-use crate::table::join::{conjuncts, equality, null_safe_equality, reads};
-use crate::table::optimize::repeatable;
+use crate::table::plan::join::{conjuncts, equality, null_safe_equality, reads};
+use crate::table::plan::optimizer::repeatable;
+use crate::table::plan::time_window::{EventKey, tag};
 use crate::table::plan::{Join, Plan};
 use crate::table::types::DataType;
-use crate::table::windows::{EventKey, tag};
 use millstream_engine::checkpoint::Layout;
 
 /// An expression over the columns of both sides, as one over those from one column on.

@@ -1,7 +1,7 @@
 //! The key table: each join key once for both sides, with the runs of its rows.
 
 use super::run::Run;
-use crate::keyed::Keyed;
+use crate::state::key_table::Keyed;
 use crate::table::row::{Row, Slot};
 use smallvec::SmallVec;
 

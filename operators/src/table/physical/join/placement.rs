@@ -3,8 +3,8 @@
 
 use super::condition::{JoinCondition, JoinTime};
 use super::side::Side;
-use crate::table::analyze::OutputMode;
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Join, JoinKind, Plan};
 
 /// Refuses a join of two streams that cannot be answered.

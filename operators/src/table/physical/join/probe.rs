@@ -13,7 +13,7 @@ use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::JoinKind;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
-use millstream_engine::stage::Push;
+use millstream_engine::runtime::stage::Push;
 
 /// Rows that a search looks at in a step.
 pub(super) const STEP: usize = 64;

@@ -1,13 +1,14 @@
 //! Conditions that go from above a join, and out of it, into its streams: rows that can have no match
 //! are not buffered, and do not move a watermark, as in Spark.
 
-use crate::table::expr::nulls::is_strict;
+use crate::table::expr::null_propagation::is_strict;
 use crate::table::expr::{Node, Resolved};
-use crate::table::join::{self, conjuncts};
-use crate::table::optimize::{and, behind, below_watermark, filtered, repeatable};
+use crate::table::plan::join;
+use crate::table::plan::join::conjuncts;
+use crate::table::plan::optimizer::{and, behind, below_watermark, filtered, repeatable};
+use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
-use crate::table::windows::has_watermark;
 
 /// Whether a condition on one side alone that stands in a join drops rows of that side: `[left, right]`.
 fn drops(kind: JoinKind) -> [bool; 2] {
@@ -262,7 +263,7 @@ fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
 #[cfg(test)]
 mod tests {
     use crate::session::Session;
-    use crate::table::optimize::optimize;
+    use crate::table::plan::optimizer::optimize;
 
     /// The optimised plan of a query over `l(k, t, v)` and `r(k, t, v)`, line by line.
     fn lines(sql: &str) -> Vec<String> {

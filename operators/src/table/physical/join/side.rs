@@ -1,13 +1,13 @@
 //! The sides of a join, and their rows on the way to the instance that owns their key.
 
-use super::super::aggregate::{Key, write_keys};
 use super::super::stages::Scratch;
+use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::row::{Row, RowBuf};
+use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Event, Record};
-use millstream_engine::exchange::Outbox;
-use millstream_engine::key_group::{hash_bytes, instance_of};
-use millstream_engine::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::exchange::Outbox;
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
 
 /// A side of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,6 @@
 //!
 //! *Watermarks.* Behind a join the watermark is the least that either side may still give.
 
-use super::super::aggregate::{Key, write_keys};
-use super::super::late::Late;
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow};
 use super::condition::JoinTime;
@@ -19,14 +17,16 @@ use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
 use super::side::{Side, SidedRow};
 use crate::table::expr::compile::BoolFn;
+use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
+use crate::table::physical::late_row::Late;
 use crate::table::plan::JoinKind;
 use crate::table::row::{Row, Slot};
 use crate::table::types::Physical;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::StateLog;
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::StateLog;
 
 /// Searches that go on between other records at most.
 const SEARCHES: usize = 16;

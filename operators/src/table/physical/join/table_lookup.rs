@@ -3,22 +3,22 @@
 //! The table is held as rows with a hash index on the columns that the condition compares for
 //! equality. The rest of the condition is evaluated for each row found.
 
-use super::super::aggregate::{Key, write_keys};
-use super::super::stages::{BoxChain, Scratch, copy};
-use super::condition::of_side;
-use super::keys::has_null;
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_key;
 use crate::table::expr::{Node, Resolved};
-use crate::table::join::{conjuncts, equality};
+use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
+use crate::table::physical::join::condition::of_side;
+use crate::table::physical::join::keys::has_null;
+use crate::table::physical::stages::{BoxChain, Scratch, copy};
 use crate::table::plan::JoinKind;
+use crate::table::plan::join::{conjuncts, equality};
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::key_group::hash_bytes;
 use millstream_engine::pass_control;
-use millstream_engine::stage::{Push, Stage};
+use millstream_engine::runtime::stage::{Push, Stage};
 
 /// Marks the end of a list of rows.
 const NONE: u32 = u32::MAX;
@@ -41,7 +41,7 @@ impl Table {
 }
 
 /// The parts from which the stage is built.
-pub(in super::super) struct Parts<'p> {
+pub(in crate::table::physical) struct Parts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub among: Option<&'p (Resolved, Resolved)>,
@@ -57,7 +57,7 @@ pub(in super::super) struct Parts<'p> {
 }
 
 /// The stage.
-pub(in super::super) struct TableJoin {
+pub(in crate::table::physical) struct TableJoin {
     kind: JoinKind,
     left_comes: bool,
     keys: Vec<Key>,
@@ -105,7 +105,7 @@ impl TableJoin {
                     table_keys.push(key(held, !left_comes));
                 }
                 None => {
-                    let all = crate::table::join::and(rest.take(), part.clone());
+                    let all = crate::table::plan::join::and(rest.take(), part.clone());
                     rest = Some(all.unwrap_or_else(|_| part.clone()));
                 }
             }

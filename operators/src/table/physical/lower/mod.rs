@@ -1,44 +1,46 @@
 //! Lowering: turns a logical plan and a sink into the tasklets of a job.
 
 use super::accumulator::{Function, SESSIONS, TIME};
-use super::aggregate::{Aggregate, EventTime as AggregateTime, Key};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
-use super::fork::fork;
 use super::join::{
     Config, JoinCondition, JoinTime, Parts, Side, SideConfig, SideOutbox, SidedRow, StreamJoin,
     TableJoin, describe_join, watermark_lag_us,
 };
-use super::late::{Late, LateOutput, Side as LateSide};
-use super::order::{Limit, Offset, Sort};
-use super::partial::Partial;
-use super::session::{Parts as SessionParts, SessionAggregate};
-use super::sliding::{Parts as SlidingParts, sliding_aggregate};
 use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
-use super::values::ValuesSource;
-use crate::stream::skew::{MaxSkew, SkewFilter};
-use crate::stream::watermark::Watermark;
-use crate::table::aggregates::AggregateCall;
-use crate::table::analyze::OutputMode;
+use crate::event_time::future_skew::{MaxSkew, SkewFilter};
+use crate::event_time::watermark::Watermark;
+use crate::table::expr::common_subexpression::repeated;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::functions::as_key;
 use crate::table::expr::resolve::ScopeColumn;
-use crate::table::expr::share::repeated;
 use crate::table::expr::{Node, Resolved};
-use crate::table::optimize::optimize;
-use crate::table::plan::{Join, JoinKind, Plan, Scan};
-use crate::table::row::{Row, Slot, encode};
-use crate::table::sources::with_equal_readers;
-use crate::table::types::{DataType, Field, Schema};
-use crate::table::value::Value;
-use crate::table::windows::{
+use crate::table::physical::aggregate::hash_aggregate::{
+    Aggregate, EventTime as AggregateTime, Key,
+};
+use crate::table::physical::aggregate::partial_aggregate::Partial;
+use crate::table::physical::aggregate::session_window::{Parts as SessionParts, SessionAggregate};
+use crate::table::physical::aggregate::sliding_window::{Parts as SlidingParts, sliding_aggregate};
+use crate::table::physical::fan_out::fork;
+use crate::table::physical::late_row::{Late, LateOutput, Side as LateSide};
+use crate::table::physical::sort::{Limit, Offset, Sort};
+use crate::table::physical::values_source::ValuesSource;
+use crate::table::plan::aggregate_function::AggregateCall;
+use crate::table::plan::analyzer::OutputMode;
+use crate::table::plan::optimizer::optimize;
+use crate::table::plan::shared_sources::with_equal_readers;
+use crate::table::plan::time_window::{
     EventKey, Lengths, Sliced, event_key, has_watermark, session_key, sliced,
 };
+use crate::table::plan::{Join, JoinKind, Plan, Scan};
+use crate::table::row::{Row, Slot, encode};
+use crate::table::types::{DataType, Field, Schema};
+use crate::table::value::Value;
 use millstream_engine::checkpoint::Layout;
+use millstream_engine::epoch::event_time::{BatchTimes, Policy};
 use millstream_engine::error::EngineError;
-use millstream_engine::event_time::{BatchTimes, Policy};
-use millstream_engine::job::Job;
-use millstream_engine::state::StateLog;
-use millstream_engine::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::state_log::StateLog;
+use millstream_engine::runtime::tasklet::{InboxTasklet, SourceTasklet, Tasklet};
 use std::convert::Infallible;
 use std::sync::Arc;
 

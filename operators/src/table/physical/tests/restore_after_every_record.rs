@@ -1,24 +1,24 @@
 //! Tests every stateful operator against a naive model. After every record its state is saved and
 //! restored into a new instance, behind an output that is full every other call.
 
-use super::lower::Placed;
-use super::{lower, state_operators};
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
-use crate::table::analyze::OutputMode;
 use crate::table::expr::compile::Semantics;
+use crate::table::physical::lower::Placed;
+use crate::table::physical::{lower, state_operators};
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Plan, Scan};
 use crate::table::row::{Row, decode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use millstream_engine::checkpoint::Shape;
-use millstream_engine::driver::Trigger;
+use millstream_engine::env::SimEnv;
+use millstream_engine::epoch::driver::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::job::{Config, Job};
-use millstream_engine::seam::SimEnv;
-use millstream_engine::stage::{Push, Settled, Stage};
-use millstream_engine::tasklet::{SourceTasklet, Tasklet};
+use millstream_engine::runtime::job::{Config, Job};
+use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

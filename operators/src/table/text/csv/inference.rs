@@ -1,9 +1,9 @@
 //! The types of CSV fields, by Spark's rules, from records alone.
 
-use super::dialect::LineEnd;
-use super::options::ReadOptions;
-use super::parser::{FieldText, Parsed, Parser, Stop};
-use super::values::{Values, long};
+use crate::table::text::csv::dialect::LineEnd;
+use crate::table::text::csv::options::ReadOptions;
+use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
+use crate::table::text::csv::values::{Values, long};
 use crate::table::types::{DataType, Field, Schema};
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Records whose field separator has several characters.
 
-use super::dialect::UnescapedQuote;
-use super::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
+use crate::table::text::csv::dialect::UnescapedQuote;
+use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
 
 impl Parser {
     pub(super) fn fields_by_many(&mut self, input: &[u8]) -> Step<()> {

@@ -6,12 +6,12 @@
 //! [`Inference`] a schema, [`WriteOptions`] writes fields.
 
 mod dialect;
-mod infer;
-mod many;
+mod inference;
+mod long_separator;
 mod options;
 mod parser;
 mod plain;
-mod quoted;
+mod quoted_field;
 mod record;
 mod values;
 mod write;
@@ -19,8 +19,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use crate::table::text::csv::inference::Inference;
 pub use dialect::{Dialect, LineEnd, UnescapedQuote};
-pub use infer::Inference;
 pub use options::{Get, ReadOptions};
 pub use parser::{FieldText, Parsed, Parser, Stop};
 pub use record::{Column, Fault, RecordReader};

@@ -1,11 +1,11 @@
 //! The options of CSV that readers of files and `from_csv` share.
 
-use super::dialect::{Dialect, LineEnd, UnescapedQuote};
-use super::values::Values;
 use crate::table::datetime::pattern::Direction;
 use crate::table::datetime::{Tz, zone};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::text::{Notation, pattern};
+use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
+use crate::table::text::csv::values::Values;
+use crate::table::text::notation::{Notation, pattern};
 
 /// Gives the value of an option.
 pub type Get<'g> = dyn FnMut(&'static str) -> Option<String> + 'g;

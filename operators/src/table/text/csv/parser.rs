@@ -12,8 +12,8 @@
 //! parses the record again when there is more of it. So the result never depends on how the bytes
 //! arrive.
 
-use super::dialect::{Dialect, LineEnd};
-use super::plain::PlainSplitter;
+use crate::table::text::csv::dialect::{Dialect, LineEnd};
+use crate::table::text::csv::plain::PlainSplitter;
 use memchr::{memchr2, memchr3};
 use std::ops::Range;
 

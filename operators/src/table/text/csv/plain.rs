@@ -4,8 +4,8 @@
 //! (a field that opens with a quote, a line end inside the record, a comment, a limit) is left to
 //! the exact parser, which gives the same fields for what is decided here.
 
-use super::dialect::{Dialect, LineEnd, UnescapedQuote};
-use super::parser::FieldText;
+use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
+use crate::table::text::csv::parser::FieldText;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;

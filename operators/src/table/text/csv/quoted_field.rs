@@ -1,8 +1,8 @@
 //! Quoted fields that are copied: with escapes, with line ends that change, with quotes that
 //! nothing escapes.
 
-use super::dialect::UnescapedQuote;
-use super::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
+use crate::table::text::csv::dialect::UnescapedQuote;
+use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
 use memchr::memmem;
 
 impl Parser {

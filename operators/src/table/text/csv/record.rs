@@ -1,10 +1,10 @@
 //! CSV records as rows of a schema.
 
-use super::dialect::LineEnd;
-use super::options::ReadOptions;
-use super::parser::{FieldText, Parsed, Parser, Stop};
-use super::values::Values;
 use crate::table::row::{Bytes, RowWriter};
+use crate::table::text::csv::dialect::LineEnd;
+use crate::table::text::csv::options::ReadOptions;
+use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
+use crate::table::text::csv::values::Values;
 use crate::table::types::DataType;
 
 /// A column that comes from the record.

@@ -1,8 +1,8 @@
 //! Records, values, schemas and texts, with the answers that Spark gives.
 
-use super::*;
 use crate::table::datetime::Tz;
 use crate::table::row::{Row, RowWriter, decode};
+use crate::table::text::csv::*;
 use crate::table::types::Schema;
 use proptest::prelude::*;
 

@@ -3,9 +3,9 @@
 use crate::table::datetime::pattern::Direction;
 use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
 use crate::table::error::PlanResult;
-use crate::table::expr::parse;
 use crate::table::row::{Bytes, RowWriter};
-use crate::table::text::{Notation, integer, pattern};
+use crate::table::text::notation::{Notation, integer, pattern};
+use crate::table::text::number;
 use crate::table::types::DataType;
 use std::borrow::Cow;
 
@@ -168,7 +168,7 @@ pub(super) fn long(text: &str) -> Option<i64> {
     if text.is_ascii() {
         return text.parse().ok();
     }
-    parse::ascii_digits(text)?.parse().ok()
+    number::ascii_digits(text)?.parse().ok()
 }
 
 /// A number as Java's `Double.parseDouble` reads it.
@@ -179,12 +179,12 @@ fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
     if word && signless != "NaN" && signless != "Infinity" {
         return None;
     }
-    parse::double(text, data_type)
+    number::double(text, data_type)
 }
 
 /// A decimal number; commas between digits are left out.
 fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
-    if let Some(unscaled) = parse::short_decimal(text, data_type) {
+    if let Some(unscaled) = number::short_decimal(text, data_type) {
         return Some(unscaled);
     }
     if text.contains(|c: char| c.is_whitespace() || c < ' ') {
@@ -194,5 +194,5 @@ fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
         true => Cow::Owned(text.replace(',', "")),
         false => Cow::Borrowed(text),
     };
-    parse::decimal(&plain, data_type).ok().flatten()
+    number::decimal(&plain, data_type).ok().flatten()
 }

@@ -4,9 +4,11 @@
 //! of a record also where it would look like a comment. In quotes the quote and the escape are
 //! escaped.
 
-use super::options::{Get, character, escape_of_escape, flag, line_end, locale, separator};
-use super::parser::push_char;
 use crate::table::error::PlanResult;
+use crate::table::text::csv::options::{
+    Get, character, escape_of_escape, flag, line_end, locale, separator,
+};
+use crate::table::text::csv::parser::push_char;
 
 /// How CSV is written.
 #[derive(Clone, Debug)]

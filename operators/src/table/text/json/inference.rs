@@ -3,8 +3,8 @@
 //! What was seen is kept as a tree into which each record is merged in place. So a record costs
 //! time for its own fields, however many names were seen.
 
-use super::record::Reading;
-use super::token::{Broken, Token, Tokens};
+use crate::table::text::json::record::Reading;
+use crate::table::text::json::token::{Broken, Token, Tokens};
 use crate::table::types::{DataType, Field};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -423,7 +423,7 @@ impl InferredRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::json::Source;
+    use crate::table::text::json::Source;
 
     fn columns(inference: &Inference, records: &[&str]) -> String {
         let mut all = InferredRecords::default();

@@ -1,12 +1,12 @@
 //! JSON into rows and rows into JSON, for files and for the functions of SQL.
 
-mod infer;
+mod inference;
 mod path;
 mod record;
 mod token;
 mod write;
 
-pub use infer::{FIELDS_MAX, Inference, Inferred, InferredRecords};
+pub use crate::table::text::json::inference::{FIELDS_MAX, Inference, Inferred, InferredRecords};
 pub use path::{Path, array_length, last_field, object_keys};
 pub use record::{
     Elements, Fault, Found, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Reading, Record, RecordReader,

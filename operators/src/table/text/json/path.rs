@@ -3,9 +3,9 @@
 //! A path takes the first of fields of one name. `[*]` gives an array of what is found, but one
 //! value alone if there is only one. `.*` finds nothing, as in Spark.
 
-use super::token::{Broken, Features, Token, Tokens};
-use super::write_string;
 use crate::table::datetime::Tz;
+use crate::table::text::json::token::{Broken, Features, Token, Tokens};
+use crate::table::text::json::write_string;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 

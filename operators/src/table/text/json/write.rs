@@ -1,9 +1,9 @@
 //! Values as JSON text, by Spark's `to_json`.
 
-use super::token::plain_end;
 use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, Slot};
-use crate::table::text::{Notation, write_integer};
+use crate::table::text::json::token::plain_end;
+use crate::table::text::notation::{Notation, write_integer};
 use crate::table::types::{DataType, Field};
 use crate::table::value::{Value, write_scientific};
 use base64::Engine;

@@ -1,9 +1,9 @@
 //! Escapes and classes of characters.
 
-use super::node::{Assertion, Node};
-use super::parse::{Parse, Parser, ascii, error};
-use super::property;
-use super::set::{CharSet, LAST, folded, folded_range};
+use crate::table::text::regexp::node::{Assertion, Node};
+use crate::table::text::regexp::parse::{Parse, Parser, ascii, error};
+use crate::table::text::regexp::property;
+use crate::table::text::regexp::set::{CharSet, LAST, folded, folded_range};
 
 /// What an escape says.
 pub enum Escape {

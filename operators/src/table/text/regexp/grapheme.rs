@@ -1,8 +1,8 @@
 //! Extended grapheme clusters: what a reader takes for one character.
 
-use super::input::Input;
-use super::property;
-use super::set::CharSet;
+use crate::table::text::regexp::input::Input;
+use crate::table::text::regexp::property;
+use crate::table::text::regexp::set::CharSet;
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 //! Some patterns mean the same for most texts only, and are left to the machine for the others:
 //! `$` is also before a line end at the end, and `\b` has Java's own letters beyond ASCII.
 
-use super::meter::automaton;
-use super::node::{Assertion, Kind, Node};
-use super::set::CharSet;
+use crate::table::text::regexp::meter::automaton;
+use crate::table::text::regexp::node::{Assertion, Kind, Node};
+use crate::table::text::regexp::set::CharSet;
 use regex_automata::hybrid::dfa::DFA;
 use std::fmt::Write;
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ pub struct Linear {
     ascii: bool,
     /// Whether groups are right too, not only the match.
     pub groups: bool,
-    /// For the [`Meter`](super::meter::Meter), made when it is first needed.
+    /// For the [`Meter`](crate::table::text::regexp::meter::Meter), made when it is first needed.
     automaton: OnceLock<Option<DFA>>,
 }
 

@@ -1,16 +1,16 @@
-//! The backtracking engine: runs a [program](super::program) over a text with Java's semantics.
+//! The backtracking engine: runs a [program](crate::table::text::regexp::program) over a text with Java's semantics.
 //!
 //! Open alternatives and undo entries are on an explicit stack, so a long text does not overflow
 //! the thread's stack. Iterations without backtracking, atomic groups and look-around run as
 //! separate sub-matches. As in Java, they keep their captures even if what follows fails. A search
 //! that exceeds its limit of steps or open alternatives fails with [`Runaway`].
 
-use super::grapheme;
-use super::input::Input;
-use super::node::{Assertion, Kind};
-use super::program::{Atom, Op, Program, Times};
-use super::property;
-use super::set::{Fold, fold};
+use crate::table::text::regexp::grapheme;
+use crate::table::text::regexp::input::Input;
+use crate::table::text::regexp::node::{Assertion, Kind};
+use crate::table::text::regexp::program::{Atom, Op, Program, Times};
+use crate::table::text::regexp::property;
+use crate::table::text::regexp::set::{Fold, fold};
 use std::collections::HashSet;
 
 /// The position of a group that did not participate in the match.

@@ -1,11 +1,11 @@
 //! One match after the other, as Java's `Matcher.find` goes about it: behind an empty match the
 //! search begins one step further.
 
-use super::Regex;
-use super::input::Input;
-use super::linear::Linear;
-use super::machine::{Machine, NONE, Runaway};
-use super::meter::Meter;
+use crate::table::text::regexp::Regex;
+use crate::table::text::regexp::input::Input;
+use crate::table::text::regexp::linear::Linear;
+use crate::table::text::regexp::machine::{Machine, NONE, Runaway};
+use crate::table::text::regexp::meter::Meter;
 use bumpalo::Bump;
 use std::ops::Range;
 

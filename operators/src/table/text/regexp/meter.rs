@@ -7,8 +7,8 @@
 //! that is more than the limit of steps, the automaton of the pattern is run over what each search
 //! looks at, and that is what counts.
 
-use super::linear::Linear;
-use super::machine::{Runaway, steps_of};
+use crate::table::text::regexp::linear::Linear;
+use crate::table::text::regexp::machine::{Runaway, steps_of};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
 

@@ -1,6 +1,6 @@
 //! The syntax tree of a pattern.
 
-use super::set::{CharSet, Fold};
+use crate::table::text::regexp::set::{CharSet, Fold};
 use std::sync::Arc;
 
 /// How a repetition goes about its choices.

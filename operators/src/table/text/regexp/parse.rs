@@ -2,10 +2,10 @@
 //! `c`, is refused; the rest is read as Java reads it, odd patterns included: `]` first in a class
 //! is a character, `&&` takes all that follows it, `{` without a number is an error.
 
-use super::escape::Escape;
-use super::node::{Assertion, Kind, Node};
-use super::set::Fold;
-use super::set::{CharSet, folded};
+use crate::table::text::regexp::escape::Escape;
+use crate::table::text::regexp::node::{Assertion, Kind, Node};
+use crate::table::text::regexp::set::Fold;
+use crate::table::text::regexp::set::{CharSet, folded};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Compiles a pattern's tree to the instructions of the backtracking [machine](super::machine).
+//! Compiles a pattern's tree to the instructions of the backtracking [machine](crate::table::text::regexp::machine).
 //!
 //! Java has several kinds of repetition, which differ in what a group holds afterwards and in
 //! whether a part is entered again; the choice between them is Java's here:
@@ -7,9 +7,9 @@
 //! * a part that matches in one way, or possessively: [`Op::Each`], whose rounds are final;
 //! * any other group: [`Op::Loop`], whose rounds may be entered again.
 
-use super::node::{Assertion, Kind, Node};
-use super::parse::Parsed;
-use super::set::{CharSet, Fold};
+use crate::table::text::regexp::node::{Assertion, Kind, Node};
+use crate::table::text::regexp::parse::Parsed;
+use crate::table::text::regexp::set::{CharSet, Fold};
 use std::sync::Arc;
 
 /// What one character is compared with.

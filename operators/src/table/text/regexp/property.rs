@@ -1,9 +1,9 @@
 //! Properties of characters by the names that Java 17 knows, with the values of Unicode 13, its
 //! version: what came later is unassigned.
 
-use super::parse::{Flags, Parse, error};
-use super::set::{CharSet, LAST};
-use super::tables::{BLOCKS, MIRRORED};
+use crate::table::text::regexp::parse::{Flags, Parse, error};
+use crate::table::text::regexp::set::{CharSet, LAST};
+use crate::table::text::regexp::tables::{BLOCKS, MIRRORED};
 use regex_syntax::hir::{Class, HirKind};
 use std::sync::OnceLock;
 

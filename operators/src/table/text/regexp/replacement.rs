@@ -1,7 +1,7 @@
 //! What a match is replaced by: text with `$1` and `${name}`; a backslash stands before a character
 //! that means itself.
 
-use super::Regex;
+use crate::table::text::regexp::Regex;
 
 /// A part of a replacement.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Patterns with what Java 17's `Matcher.find` gives.
 
-use super::{Matcher, Regex, Replacement, Runaway, Subject};
+use crate::table::text::regexp::{Matcher, Regex, Replacement, Runaway, Subject};
 
 /// All matches with their groups, as offsets in UTF-16: `0-2 0-1 -;` is a match with two groups,
 /// the second without a text.

@@ -11,10 +11,10 @@ mod number;
 mod time;
 
 use super::hash::murmur_bytes;
-use super::text::bounded;
 use crate::table::datetime::Tz;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{EvalError, failed};
+use crate::table::expr::functions::string_rare::bounded;
 use crate::table::types::DataType;
 use crate::table::value::{decimal_text, write_scientific};
 

@@ -1,7 +1,7 @@
 //! Numbers as Java's `Formatter` writes them.
 
 use super::{Flags, Outcome, Specifier};
-use crate::table::floating::decimal;
+use crate::table::text::java_double::decimal;
 
 impl Specifier {
     /// What the sign leaves of the width: a closing parenthesis comes behind the digits.

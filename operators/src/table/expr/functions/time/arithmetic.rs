@@ -7,7 +7,7 @@ use crate::table::expr::cast::arithmetic_overflow;
 use crate::table::expr::coercion::Accepts;
 use crate::table::expr::compile::{Compiled, failed, long_fn};
 use crate::table::expr::functions::{self, Call, any_nullable, take, unexpected};
-use crate::table::expr::rules::Rules;
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 

@@ -10,8 +10,8 @@ use crate::table::expr::compile::{
     BytesFn, Compiled, Cx, EvalError, bytes_fn, failed, long_fn, text,
 };
 use crate::table::expr::resolve::cast;
-use crate::table::expr::rules::Rules;
-use crate::table::regexp::PatternCache;
+use crate::table::expr::type_rules::Rules;
+use crate::table::text::regexp::PatternCache;
 use crate::table::types::DataType;
 use bumpalo::Bump;
 use bumpalo::collections::String as BumpString;

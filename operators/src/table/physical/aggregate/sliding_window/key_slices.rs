@@ -1,14 +1,14 @@
 //! The slices of one key, and the windows that are combined from them.
 
-use super::super::accumulator::Function;
-use super::NONE;
-use super::ring::Ring;
-use super::unit::{Unit, Values, owned};
-use crate::keyed::Keyed;
+use crate::state::key_table::Keyed;
 use crate::table::expr::compile::Cx;
-use crate::table::windows::Lengths;
+use crate::table::physical::accumulator::Function;
+use crate::table::physical::aggregate::sliding_window::NONE;
+use crate::table::physical::aggregate::sliding_window::slice_ring::Ring;
+use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values, owned};
+use crate::table::plan::time_window::Lengths;
 use millstream_engine::error::EngineError;
-use millstream_engine::state::Slot;
+use millstream_engine::runtime::state_log::Slot;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hint::black_box;

@@ -25,28 +25,28 @@
 //! *State.* A slice is an entry: the row of the key and the slice's start, mapped to the
 //! accumulators. One more entry per key, without a start, names the next window.
 
-mod entry;
-mod ring;
-mod unit;
+mod key_slices;
+mod slice_ring;
+mod slice_unit;
 
-use super::accumulator::{Accumulator, Function};
-use super::aggregate::{Key, copy_key, write_keys};
-use super::late::Late;
-use super::stages::{BoxChain, Scratch};
-use crate::due::Due;
-use crate::keyed;
+use crate::state::expiry_queue::Due;
+use crate::state::key_table;
 use crate::table::expr::compile::LongFn;
+use crate::table::physical::accumulator::{Accumulator, Function};
+use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
+use crate::table::physical::aggregate::sliding_window::key_slices::{Common, Entry};
+use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values};
+use crate::table::physical::late_row::Late;
+use crate::table::physical::stages::{BoxChain, Scratch};
+use crate::table::plan::time_window::Lengths;
 use crate::table::row::{Row, RowWriter, Slot as Field};
-use crate::table::windows::Lengths;
-use entry::{Common, Entry};
+use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::key_group::hash_bytes;
-use millstream_engine::stage::{Io, Push, Settled, Stage};
-use millstream_engine::state::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
 use std::ops::Range;
-use unit::{Unit, Values};
 
 /// Approximate number of merges in one step of emitting windows.
 const STEP: usize = 256;
@@ -58,7 +58,7 @@ const AHEAD: usize = 16;
 const NONE: i64 = i64::MAX;
 
 /// What the stage is made of.
-pub(super) struct Parts {
+pub(in crate::table::physical) struct Parts {
     /// The other keys.
     pub keys: Vec<Key>,
     /// The time of a row.
@@ -73,7 +73,7 @@ pub(super) struct Parts {
 
 /// The keys.
 struct Table<U> {
-    entries: keyed::Table<Entry<U>>,
+    entries: key_table::Table<Entry<U>>,
     slices: u64,
     /// Heap memory of the entries, in bytes.
     memory: usize,
@@ -185,7 +185,7 @@ impl<U: Unit> Table<U> {
 }
 
 /// Creates the stage, over words if all functions allow it.
-pub(super) fn sliding_aggregate(parts: Parts, down: BoxChain) -> BoxChain {
+pub(in crate::table::physical) fn sliding_aggregate(parts: Parts, down: BoxChain) -> BoxChain {
     if parts.functions.iter().all(Function::is_plain) {
         Box::new(SlidingAggregate::<u64>::new(parts, down))
     } else {
@@ -203,7 +203,7 @@ impl<U: Unit> SlidingAggregate<U> {
             late,
             log,
             common: Common::new(functions, lengths),
-            table: Table { entries: keyed::Table::default(), slices: 0, memory: 0 },
+            table: Table { entries: key_table::Table::default(), slices: 0, memory: 0 },
             due: Due::default(),
             key: Vec::new(),
             recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },

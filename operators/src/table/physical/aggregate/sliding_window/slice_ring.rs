@@ -1,7 +1,7 @@
 //! A ring of records with a few units each, which grows by a quarter. With very many rings, empty
 //! space would cost more than the moves.
 
-use super::unit::Unit;
+use crate::table::physical::aggregate::sliding_window::slice_unit::Unit;
 
 /// A ring of records.
 pub(super) struct Ring<U> {

@@ -1,8 +1,8 @@
 //! The units that a key's slices are made of: words if all functions allow it, which are compact
 //! and fast to copy, otherwise whole accumulators.
 
-use super::super::accumulator::{Accumulator, Function, Plain};
 use crate::table::expr::compile::Cx;
+use crate::table::physical::accumulator::{Accumulator, Function, Plain};
 use crate::table::row::RowWriter;
 use millstream_engine::error::EngineError;
 use smallvec::SmallVec;

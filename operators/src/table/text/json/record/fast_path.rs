@@ -1,11 +1,11 @@
 //! The fast path for JSON records: the next field is the expected one, and its value is a plain one
 //! of its type. It writes the same bytes as the general path, or changes nothing.
 
-use super::super::token::{Quick, Token};
-use super::fields::{Member, Shape};
-use super::{Fault, Pass, Reading};
 use crate::table::row::{Bytes, RowWriter};
-use crate::table::text::integer;
+use crate::table::text::json::record::fields::{Member, Shape};
+use crate::table::text::json::record::{Fault, Pass, Reading};
+use crate::table::text::json::token::{Quick, Token};
+use crate::table::text::notation::integer;
 use crate::table::types::DataType;
 use smallvec::SmallVec;
 
@@ -146,11 +146,11 @@ fn put<B: Bytes>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::RecordReader;
-    use super::super::fields::Fields;
-    use super::super::tests::reader;
     use super::*;
-    use crate::table::json::Source;
+    use crate::table::text::json::Source;
+    use crate::table::text::json::record::RecordReader;
+    use crate::table::text::json::record::fields::Fields;
+    use crate::table::text::json::record::tests::reader;
     use proptest::prelude::*;
 
     /// A member of an object, good or bad.

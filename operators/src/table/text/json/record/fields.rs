@@ -1,6 +1,6 @@
 //! Types whose structs' fields are found by name, in the order in which records have them.
 
-use super::super::token::Head;
+use crate::table::text::json::token::Head;
 use crate::table::types::{DataType, Field};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -8,17 +8,17 @@
 //! behind the token at which it failed, as in Spark: the names in what is left of the value may
 //! then be taken for names of the record.
 
+mod fast_path;
 mod fields;
-mod quick;
 
-use self::fields::{Fields, Shape};
-use super::path::copied;
-use super::token::{Broken, Features, Source, Token, Tokens};
 use crate::table::datetime::{Tz, interval, parse_date, parse_timestamp, zone};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::parse;
 use crate::table::row::{Bytes, Row, RowWriter, values};
-use crate::table::text::{Notation, integer};
+use crate::table::text::json::path::copied;
+use crate::table::text::json::record::fields::{Fields, Shape};
+use crate::table::text::json::token::{Broken, Features, Source, Token, Tokens};
+use crate::table::text::notation::{Notation, integer};
+use crate::table::text::number;
 use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -595,7 +595,7 @@ fn double(digits: &str, token: Token, data_type: &DataType) -> Option<f64> {
 }
 
 fn decimal(digits: &str, data_type: &DataType) -> Result<Scalar<'static>, Fault> {
-    match parse::decimal(digits, data_type) {
+    match number::decimal(digits, data_type) {
         Ok(Some(value)) => Ok(Scalar::Decimal(value)),
         _ => Err(Fault(NOT_ITS_TYPE)),
     }

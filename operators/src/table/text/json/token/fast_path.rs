@@ -4,8 +4,8 @@
 //! Each step leaves the reader exactly where [`Tokens::next`] would, or changes nothing, so the
 //! general path can always continue. Only for UTF-8.
 
-use super::strings::plain_end;
-use super::{Broken, DEPTH_MAX, Kind, Name, Text, Token, Tokens};
+use crate::table::text::json::token::strings::plain_end;
+use crate::table::text::json::token::{Broken, DEPTH_MAX, Kind, Name, Text, Token, Tokens};
 
 /// Digits that fit 64 bits whatever they are.
 const DIGITS_MAX: usize = 19;
@@ -303,8 +303,8 @@ impl<'j> Tokens<'j> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Features, Source};
     use super::*;
+    use crate::table::text::json::token::{Features, Source};
 
     fn at_value(text: &str) -> Tokens<'_> {
         let mut tokens = Tokens::new(text.as_bytes(), Features::RECORDS, Source::Bytes);

@@ -9,11 +9,11 @@
 //!
 //! Limits: values nested 1000 deep, numbers of 1000 characters, as in Jackson.
 
-mod quick;
+mod fast_path;
 mod scalars;
 mod strings;
 
-pub(crate) use quick::{Head, Quick};
+pub(crate) use crate::table::text::json::token::fast_path::{Head, Quick};
 pub(super) use strings::plain_end;
 
 use smallvec::SmallVec;

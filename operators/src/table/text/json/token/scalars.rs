@@ -1,7 +1,7 @@
 //! Numbers and words: what a value may be that is neither a string, an object nor an array.
 
-use super::strings::{is_name_part, is_name_start};
-use super::{Broken, NUMBER_BYTES_MAX, Source, Token, Tokens};
+use crate::table::text::json::token::strings::{is_name_part, is_name_start};
+use crate::table::text::json::token::{Broken, NUMBER_BYTES_MAX, Source, Token, Tokens};
 
 impl Tokens<'_> {
     #[cold]

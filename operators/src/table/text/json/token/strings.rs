@@ -1,6 +1,6 @@
 //! Strings and names: where they end, their escapes, and base 64 within them.
 
-use super::{Broken, Name, Text, Tokens};
+use crate::table::text::json::token::{Broken, Name, Text, Tokens};
 
 impl Tokens<'_> {
     /// A name that begins with a byte that was read.
@@ -258,7 +258,7 @@ fn is_plain_name(c: char) -> bool {
 
 /// The first byte from `at` on that is the quote, a backslash or a control character.
 #[inline]
-pub(in crate::table::json) fn plain_end(bytes: &[u8], mut at: usize, quote: u8) -> usize {
+pub(in crate::table::text::json) fn plain_end(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;

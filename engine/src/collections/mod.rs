@@ -1,0 +1,3 @@
+//! TODO: one paragraph.
+
+pub mod linear_hash_table;

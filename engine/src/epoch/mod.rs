@@ -1,0 +1,4 @@
+//! TODO: one paragraph.
+
+pub mod driver;
+pub mod event_time;

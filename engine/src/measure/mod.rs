@@ -1,0 +1,4 @@
+//! TODO: one paragraph.
+
+pub mod latency;
+pub mod stall;

@@ -1,0 +1,4 @@
+//! TODO: one paragraph.
+
+pub(crate) mod future_skew;
+pub(crate) mod watermark;

@@ -1,0 +1,4 @@
+//! TODO: one paragraph.
+
+pub(in crate::stream) mod batch_buffer;
+pub(in crate::stream) mod iterator;

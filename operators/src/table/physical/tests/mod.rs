@@ -1,0 +1,4 @@
+//! TODO: one paragraph.
+
+#[cfg(test)]
+pub(in crate::table::physical) mod restore_after_every_record;
