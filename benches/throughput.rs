@@ -4,7 +4,7 @@
 
 use millstream::stream::{Count, Flow};
 use millstream::{Config, EngineError, WaitProfile};
-use millstream_engine::checkpoint::key_group::BuildFixed;
+use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use millstream_engine::cores;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -19,7 +19,7 @@ pub fn scramble(number: u64) -> u64 {
 
 /// Whether a number is counted.
 #[inline]
-pub fn keeps(number: &u64) -> bool {
+pub fn is_counted(number: &u64) -> bool {
     number % 4 != 3
 }
 
@@ -57,7 +57,7 @@ pub fn by_stream(records: u64, keys: u64) -> Result<u64, EngineError> {
 pub fn by_stream_with(records: u64, keys: u64, config: Config) -> Result<u64, EngineError> {
     let (mut sum, total) = Sum::new();
     let flow = Flow::new("throughput");
-    let counts = flow.items(0..records).map(scramble).filter(keeps);
+    let counts = flow.items(0..records).map(scramble).filter(is_counted);
     let counts = counts.key_by(move |number| number % keys).aggregate(Count);
     counts.sink(move |(_, count): (u64, u64)| sum.add(count));
     let query = flow.start(Config { wait: WaitProfile::Spin, ..config })?;
@@ -108,7 +108,7 @@ pub fn over_workers(
     let (mut last, total) = Last::new(keys);
     let flow = Flow::new("throughput").parallelism(instances);
     let numbers = flow.partitions(instances, move |n| part(records, n as u64, instances as u64));
-    let counts = numbers.map(scramble).filter(keeps);
+    let counts = numbers.map(scramble).filter(is_counted);
     let counts = counts.key_by(move |number| number % keys).combine(Count);
     counts.sink(move |(key, count): (u64, u64)| last.counts[key as usize] = count);
     let query = flow.start(Config { workers, wait: WaitProfile::Spin, ..Config::default() })?;
@@ -120,8 +120,8 @@ pub fn over_workers(
 /// The same by hand: threads that know nothing of each other until they have counted.
 pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
     let count = |numbers: std::ops::Range<u64>| {
-        let mut counts = HashMap::<u64, u64, BuildFixed>::default();
-        for number in black_box(numbers).map(scramble).filter(keeps) {
+        let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();
+        for number in black_box(numbers).map(scramble).filter(is_counted) {
             *counts.entry(number % keys).or_insert(0) += 1;
         }
         counts
@@ -138,7 +138,7 @@ pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
             scope.spawn(body)
         };
         let threads: Vec<_> = (0..threads).map(run).collect();
-        let mut all = HashMap::<u64, u64, BuildFixed>::default();
+        let mut all = HashMap::<u64, u64, BuildStableHasher>::default();
         for thread in threads {
             let counts = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             counts.into_iter().for_each(|(key, count)| *all.entry(key).or_insert(0) += count);
@@ -150,8 +150,8 @@ pub fn threads_by_hand(records: u64, keys: u64, threads: usize) -> u64 {
 /// The sum of all counts in a loop by hand, with the same hash function.
 pub fn by_hand(records: u64, keys: u64) -> u64 {
     let mut sum = 0u64;
-    let mut counts = HashMap::<u64, u64, BuildFixed>::default();
-    for number in black_box(0..records).map(scramble).filter(keeps) {
+    let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();
+    for number in black_box(0..records).map(scramble).filter(is_counted) {
         let count = counts.entry(number % keys).or_insert(0);
         *count += 1;
         sum = sum.wrapping_add(*count);

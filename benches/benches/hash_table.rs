@@ -1,8 +1,8 @@
 //! What it costs to grow to millions of keys: an insert on average, and the longest of all, with the
 //! clock's own time in both; and what it then costs to find each of them again. `cargo bench -p millstream-benches --bench hash_table`.
 
-use millstream_engine::checkpoint::key_group::{BuildFixed, hash_key};
-use millstream_engine::collections::linear_hash_table::SplitTable;
+use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_key};
+use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -49,11 +49,11 @@ fn main() {
     for keys in [10_000, 100_000, 1_000_000, 4_000_000] {
         let (mut doubling, mut split) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let mut table = HashMap::<u64, u64, BuildFixed>::default();
+            let mut table = HashMap::<u64, u64, BuildStableHasher>::default();
             let inserted = inserts(keys, |key| *table.entry(key).or_insert(0) += 1);
             doubling.push((inserted, found(keys, |key| table.get(&key).copied())));
             drop(table);
-            let mut table = SplitTable::<(u64, u64)>::default();
+            let mut table = LinearHashTable::<(u64, u64)>::default();
             let inserted = inserts(keys, |key| {
                 let hash = hash_key(&key);
                 match table.find_mut(hash, |entry| entry.0 == key) {

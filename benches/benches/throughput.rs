@@ -6,8 +6,8 @@
 //! Each engine is used as its documentation does it: timely with a hash map in an operator, renoir with
 //! its keyed stream and batches of 1024. All are asked for every running count.
 
-use millstream_benches::throughput::{Sum, by_hand, by_stream, keeps, scramble};
-use millstream_engine::checkpoint::key_group::BuildFixed;
+use millstream_benches::throughput::{Sum, by_hand, by_stream, is_counted, scramble};
+use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use millstream_engine::cores;
 use renoir::prelude::{BatchMode, RuntimeConfig, StreamContext};
 use std::collections::HashMap;
@@ -29,9 +29,9 @@ fn timely_dataflow(records: u64, keys: u64) -> u64 {
             (0..records)
                 .to_stream(scope)
                 .map(scramble)
-                .filter(keeps)
+                .filter(is_counted)
                 .unary(Exchange::new(move |number| number % keys), "count", |_, _| {
-                    let mut counts = HashMap::<u64, u64, BuildFixed>::default();
+                    let mut counts = HashMap::<u64, u64, BuildStableHasher>::default();
                     move |input, output| {
                         input.for_each_stamp(|cap, data| {
                             let mut session = output.session(&cap);
@@ -57,7 +57,7 @@ fn renoir_stream(records: u64, keys: u64) -> u64 {
     env.stream_iter(0..records)
         .batch_mode(BatchMode::fixed(1024))
         .map(scramble)
-        .filter(keeps)
+        .filter(is_counted)
         .group_by(move |number| number % keys)
         .rich_map({
             let mut count = 0u64;

@@ -84,7 +84,7 @@ fn no_wake_up_is_lost() {
             tx.publish();
             waker_flag.take()
         });
-        flag.announce();
+        flag.prepare_park();
         let would_sleep = rx.is_empty();
         let woken = waker.join().unwrap();
         assert!(!would_sleep || woken, "slept over a published value with nobody to wake it");
@@ -155,15 +155,15 @@ fn values_of_several_producers_arrive_once_and_in_order() {
 /// must not sleep while there is room and the consumer has stopped.
 #[test]
 fn a_producer_that_waits_for_room_is_woken() {
-    use millstream_engine::sync::waker::RoomNotice;
+    use millstream_engine::sync::waker::SpaceNotifier;
     const CAPACITY: usize = 2;
     loom::model(|| {
         let (room, work) = (StdArc::new(ParkFlag::default()), StdArc::new(ParkFlag::default()));
         let (mut tx, mut rx) = ring::<u32>(CAPACITY);
-        let mut notice = RoomNotice::new(CAPACITY);
+        let mut notice = SpaceNotifier::new(CAPACITY);
         let (consumer_room, consumer_work) = (room.clone(), work.clone());
         // Pops what is there and says whether it must look for waiting producers.
-        let drain = |rx: &mut Consumer<u32>, notice: &mut RoomNotice| {
+        let drain = |rx: &mut Consumer<u32>, notice: &mut SpaceNotifier| {
             let mut popped = 0;
             while rx.pop().is_some() {
                 popped += 1;
@@ -175,14 +175,14 @@ fn a_producer_that_waits_for_room_is_woken() {
         let consumer = thread::spawn(move || {
             // A drain, and one more look after it has announced that it sleeps.
             let mut rang = drain(&mut rx, &mut notice) && consumer_room.take();
-            consumer_work.announce();
+            consumer_work.prepare_park();
             rang |= drain(&mut rx, &mut notice) && consumer_room.take();
             (rang, rx, notice)
         });
         let (mut woke, mut waits) = (false, false);
         for value in 0..3 {
             if tx.push(value).is_err() {
-                room.announce();
+                room.prepare_park();
                 waits = tx.is_full();
                 break;
             }

@@ -35,10 +35,10 @@ pub mod table;
 
 pub use millstream_engine as engine;
 pub use millstream_engine::epoch::driver::{Committed, OperatorState, Trigger};
-pub use millstream_engine::epoch::event_time::EventTimes;
+pub use millstream_engine::epoch::event_time::EventTimeStats;
 pub use millstream_engine::error::EngineError;
 pub use millstream_engine::measure::latency::Percentiles;
-pub use millstream_engine::measure::stall::{Cause, Stall};
+pub use millstream_engine::measure::stall::{Stall, StallCause};
 pub use millstream_engine::runtime::job::Config;
 pub use millstream_engine::runtime::tasklet::Offset;
 pub use millstream_engine::runtime::worker::WaitProfile;

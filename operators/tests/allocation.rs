@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe; this one passes everything on")]
 
 use millstream::session::{Session, Trigger};
-use millstream::stream::{Count, Flow, Keep};
+use millstream::stream::{Count, Flow, StateBackend};
 use millstream::{Config, WaitProfile};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -136,7 +136,7 @@ fn typed_records_cost_no_allocation() {
 }
 
 /// Records through a flow of either kind.
-fn typed_records<C: Keep<u32, u64>>(flow: Flow<C>, parallelism: usize) {
+fn typed_records<C: StateBackend<u32, u64>>(flow: Flow<C>, parallelism: usize) {
     let (mut records, stream) = flow.channel::<(u32, u64)>();
     let out = Arc::new(AtomicU64::new(0));
     let counter = out.clone();

@@ -5,7 +5,8 @@ use millstream::stream::{
     Count, Flow, Input, Output, PushError, Query, RecvError, RecvTimeoutError,
 };
 use millstream::{
-    Cause, Committed, Config, EngineError, EventTimes, Offset, OperatorState, Percentiles, Stall,
+    Committed, Config, EngineError, EventTimeStats, Offset, OperatorState, Percentiles, Stall,
+    StallCause,
 };
 
 /// What a service might keep of a query.
@@ -49,11 +50,11 @@ impl Service {
         self.epoch.as_ref().map_or(&[], |epoch| &epoch.state)
     }
 
-    fn event_times(&self) -> &[EventTimes] {
+    fn event_times(&self) -> &[EventTimeStats] {
         self.epoch.as_ref().map_or(&[], |epoch| &epoch.event_times)
     }
 
-    fn causes(&self) -> Vec<Cause> {
+    fn causes(&self) -> Vec<StallCause> {
         self.slowest.iter().map(|stall| stall.cause()).collect()
     }
 }

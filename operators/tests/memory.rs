@@ -2,8 +2,8 @@
 //! it, is taken off again, and is the same after a restart.
 
 use millstream::stream::{
-    Checkpointed, Context, Flow, Input, Keep, ListState, MapState, Processor, Query, Reduce, Timer,
-    Ttl, ValueState,
+    Checkpointed, Context, Flow, Input, ListState, MapState, Processor, Query, Reduce,
+    StateBackend, Timer, Ttl, ValueState,
 };
 use millstream::{Config, EngineError, Trigger, WaitProfile};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Processor<u64, (u64, Do)> for Holds {
     }
 }
 
-fn start<C: Keep<u64, u64> + 'static>(flow: Flow<C>) -> (Input<(u64, Do)>, Query) {
+fn start<C: StateBackend<u64, u64> + 'static>(flow: Flow<C>) -> (Input<(u64, Do)>, Query) {
     let (input, actions) = flow.channel::<(u64, Do)>();
     let make = |states: &mut millstream::stream::States| Holds {
         value: states.value("value", Ttl::NONE),

@@ -2,7 +2,7 @@
 
 use millstream::stream::{Count, Flow, RecvTimeoutError, Reduce, Sum};
 use millstream::{Config, Trigger, WaitProfile};
-use millstream_engine::measure::stall::Cause;
+use millstream_engine::measure::stall::StallCause;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -231,7 +231,7 @@ fn a_slow_record_is_explained() {
     let stall = slowest.first().expect("a record was slow");
     assert!(stall.latency_ns >= 4_000_000, "{stall}");
     // Or what kept the function from its core meanwhile.
-    let own = [Cause::Drain, Cause::Preempted, Cause::Stolen, Cause::Waited];
+    let own = [StallCause::Drain, StallCause::Preempted, StallCause::Stolen, StallCause::Waited];
     let own_ns: u64 = own.iter().map(|cause| stall.parts_ns[*cause as usize]).sum();
     assert!(own_ns >= 4_000_000, "{stall}");
     assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);

@@ -10,7 +10,7 @@ use millstream::table::types::Schema;
 use millstream_engine::capture;
 use millstream_engine::checkpoint::state_file::StateFile;
 use millstream_engine::checkpoint::{
-    Layout, Mode, numbered, open_state, read_commit, read_metadata, read_offsets,
+    Layout, Mode, numbered_entries, open_state, read_commit, read_metadata, read_offsets,
 };
 use millstream_engine::env::storage::FileStorage;
 use millstream_engine::error::EngineError;
@@ -67,8 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (id, shape) =
         read_metadata(storage, folder).map_err(|error| Failure::Failed(format!("{error}")))?;
     let mut damage = Damage::default();
-    let offsets = damage.take(numbered(storage, &folder.join("offsets"))).unwrap_or_default();
-    let commits = damage.take(numbered(storage, &folder.join("commits"))).unwrap_or_default();
+    let offsets =
+        damage.take(numbered_entries(storage, &folder.join("offsets"))).unwrap_or_default();
+    let commits =
+        damage.take(numbered_entries(storage, &folder.join("commits"))).unwrap_or_default();
     // The state that the next start would load.
     let mut manifest = Vec::new();
     for epoch in &commits {
@@ -150,7 +152,7 @@ fn list(args: &Args, queries: &[PathBuf]) -> Result<(), Failure> {
     for query in queries {
         let name = query.file_name().unwrap_or_default().to_string_lossy();
         let Some((_, shape)) = damage.take(read_metadata(&FileStorage, query)) else { continue };
-        let epochs = damage.take(numbered(&FileStorage, &query.join("offsets")));
+        let epochs = damage.take(numbered_entries(&FileStorage, &query.join("offsets")));
         let (epochs, operators) = (epochs.unwrap_or_default().len(), shape.operators.len());
         let sink = shape.sink.as_deref().unwrap_or("-");
         say!("{name:<20} {epochs:<8} {operators:<10} {sink}");

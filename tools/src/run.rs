@@ -41,11 +41,11 @@ pub(crate) struct RunArgs {
 }
 
 /// Restricts this process to some cores.
-pub(crate) fn confine(cores: &str) -> Result<(), Failure> {
+pub(crate) fn restrict_to(cores: &str) -> Result<(), Failure> {
     let list = parse_list(cores).map_err(|error| {
         Failure::Wrong(format!("--cores {cores}: {error}. Write a list such as 0-3,6"))
     })?;
-    Ok(millstream_engine::cores::confine(&list)?)
+    Ok(millstream_engine::cores::restrict_to(&list)?)
 }
 
 #[derive(Args)]
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     session.on_notice(|line| eprintln!("{line}"));
     let mut overrides = overrides(&args.set, args.trigger.as_deref())?;
     if let Some(cores) = &args.cores {
-        confine(cores)?;
+        restrict_to(cores)?;
         overrides.settings.push(("millstream.cores".to_string(), cores.clone()));
     }
     overrides.checkpoint = args.checkpoint.clone();
@@ -225,7 +225,7 @@ fn wait(
     loop {
         let mut ended = Vec::new();
         running.retain(|query| {
-            let outcome = query.await_termination_for(Duration::from_millis(50));
+            let outcome = query.await_termination_timeout(Duration::from_millis(50));
             let runs = outcome.is_none();
             ended.extend(outcome.map(|outcome| (query.name(), outcome)));
             runs

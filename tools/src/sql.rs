@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(cores) = &args.cores {
-        crate::run::confine(cores)?;
+        crate::run::restrict_to(cores)?;
     }
     let text = match (&args.file, args.sql.as_deref()) {
         (Some(path), _) => crate::run::read(path)?,

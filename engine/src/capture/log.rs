@@ -29,8 +29,8 @@ use std::thread::JoinHandle;
 /// Bytes of a segment.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 /// Longest payload of a block.
-pub const MOST_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
-const _: () = assert!(MOST_PAYLOAD <= MAX_PAYLOAD);
+pub const MAX_LOG_PAYLOAD: usize = SEGMENT_BYTES - FILE_HEADER_BYTES - HEAD - 8;
+const _: () = assert!(MAX_LOG_PAYLOAD <= MAX_PAYLOAD);
 
 /// The block at `at`: its head, its payload, and where the next begins.
 fn block_at(bytes: &[u8], at: usize, version: u8) -> Option<(Head, &[u8], usize)> {
@@ -250,7 +250,7 @@ impl CaptureLog {
 
     /// Appends a block. When it returns, the block outlives this process.
     pub fn append(&mut self, head: &Head, payload: &[u8]) -> Result<(), EngineError> {
-        debug_assert!(payload.len() <= MOST_PAYLOAD);
+        debug_assert!(payload.len() <= MAX_LOG_PAYLOAD);
         let length = payload.len();
         if self.at + block_bytes(length) > SEGMENT_BYTES {
             self.turn_over()?;
@@ -394,8 +394,10 @@ mod tests {
         fn storage(&self) -> &dyn crate::env::storage::Storage {
             self.real.storage()
         }
-        fn sleeper(&self) -> Result<(Option<mio::Poll>, crate::sync::waker::Waker), EngineError> {
-            self.real.sleeper()
+        fn create_poller(
+            &self,
+        ) -> Result<(Option<mio::Poll>, crate::sync::waker::Waker), EngineError> {
+            self.real.create_poller()
         }
         fn spawn(
             &self,

@@ -8,17 +8,17 @@
 //!
 //! *Threads.* The driver's, between its other work.
 
-use super::state_file::{Owner, StateEntry, StateFile, Writer, entry_at, put_entry};
+use super::state_file::{FileOwner, StateEntry, StateFile, Writer, entry_at, put_entry};
 use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
 use crate::checkpoint::log_entry::{damaged, write_failed};
-use crate::cores::{Breath, give_way};
+use crate::cores::{YieldBudget, yield_to_worker};
 use crate::env::storage::{Storage, temporary};
 use crate::error::EngineError;
 use hashbrown::HashTable;
 use std::path::PathBuf;
 
 /// Maximum number of deltas after a snapshot.
-const MOST_DELTAS: usize = 64;
+const MAX_DELTAS: usize = 64;
 /// Bytes after which a step ends. The key group under way is completed first.
 const STEP_BYTES: usize = 64 << 10;
 /// Bytes written between two syncs. Small enough that no sync delays a commit for long.
@@ -32,7 +32,7 @@ pub fn is_due(files: &[StateFile], least_bytes: u64) -> bool {
         _ => (0, files),
     };
     let bytes: u64 = deltas.iter().map(StateFile::bytes).sum();
-    deltas.len() >= MOST_DELTAS || bytes >= snapshot.max(least_bytes)
+    deltas.len() >= MAX_DELTAS || bytes >= snapshot.max(least_bytes)
 }
 
 /// A compaction under way.
@@ -44,13 +44,13 @@ pub struct Compaction {
     group: u64,
     since_sync: u64,
     started: bool,
-    merge: Merge,
+    merge: GroupMerge,
 }
 
 /// Buffers for merging a key group, reused for every group: a step allocates nothing once it has
 /// seen the largest group.
 #[derive(Debug, Default)]
-struct Merge {
+struct GroupMerge {
     /// All blocks of the group, oldest first.
     bytes: Vec<u8>,
     /// Offset of the latest entry of each key, with the hash of the key.
@@ -60,9 +60,9 @@ struct Merge {
 
 impl Compaction {
     /// Starts compacting `files`, ordered oldest first, into a snapshot at `path`.
-    pub fn new(files: Vec<StateFile>, path: PathBuf, owner: Owner) -> Self {
+    pub fn new(files: Vec<StateFile>, path: PathBuf, owner: FileOwner) -> Self {
         let writer = Some(Writer::new(owner));
-        let merge = Merge::default();
+        let merge = GroupMerge::default();
         Self { files, path, writer, group: 0, since_sync: 0, started: false, merge }
     }
 
@@ -111,7 +111,7 @@ impl Compaction {
     }
 }
 
-impl Merge {
+impl GroupMerge {
     /// Merges a key group: the latest entry of each key, without deleted keys.
     fn group(
         &mut self,
@@ -123,12 +123,12 @@ impl Merge {
         bytes.clear();
         latest.clear();
         out.clear();
-        let mut breath = Breath::default();
+        let mut breath = YieldBudget::default();
         for file in files {
             for block in file.index.iter().filter(|block| u64::from(block.group) == group) {
                 let mut at = bytes.len();
                 file.read_block(storage, block, bytes)?;
-                give_way();
+                yield_to_worker();
                 while at < bytes.len() {
                     let Some(StateEntry { key, next, .. }) = entry_at(bytes, at) else {
                         return Err(damaged(&file.path, "an entry is longer than its block"));
@@ -144,7 +144,7 @@ impl Merge {
                         }
                     }
                     at = next;
-                    breath.item();
+                    breath.spend();
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Merge {
             if let Some(StateEntry { key, value: Some(value), .. }) = entry_at(bytes, at) {
                 put_entry(out, key, Some(value));
             }
-            breath.item();
+            breath.spend();
         }
         Ok(out)
     }

@@ -11,17 +11,17 @@ pub const KEY_GROUPS: u64 = 256;
 /// A hash of bytes that never changes: 8 bytes a step, multiply and fold, then a final mix.
 #[inline]
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hasher = FixedHasher::default();
+    let mut hasher = StableHasher::default();
     hasher.write(bytes);
     hasher.finish()
 }
 
 /// [`hash_bytes`] of two words followed by bytes, without concatenating them.
 #[inline]
-pub fn hash_behind(words: [u64; 2], rest: &[u8]) -> u64 {
-    let mut hasher = FixedHasher::default();
+pub fn hash_with_prefix(words: [u64; 2], rest: &[u8]) -> u64 {
+    let mut hasher = StableHasher::default();
     words.into_iter().for_each(|word| hasher.write_u64(word));
-    hasher.write_behind(16, rest);
+    hasher.write_after(16, rest);
     hasher.finish()
 }
 
@@ -40,7 +40,7 @@ pub fn instance_of(hash: u64, instances: usize) -> usize {
 /// The hash of a key, from which its key group follows.
 #[inline]
 pub fn hash_key<K: Hash + ?Sized>(key: &K) -> u64 {
-    let mut hasher = FixedHasher::default();
+    let mut hasher = StableHasher::default();
     key.hash(&mut hasher);
     hasher.finish()
 }
@@ -50,9 +50,9 @@ const K1: u64 = 0xE703_7ED1_A0B4_28DB;
 
 /// [`hash_bytes`] as a standard hasher, also used by hash tables.
 #[derive(Clone, Debug)]
-pub struct FixedHasher(u64);
+pub struct StableHasher(u64);
 
-impl Default for FixedHasher {
+impl Default for StableHasher {
     fn default() -> Self {
         Self(K1)
     }
@@ -83,10 +83,10 @@ fn tail(bytes: &[u8], length: usize) -> u64 {
     }
 }
 
-impl FixedHasher {
+impl StableHasher {
     /// Hashes bytes that follow `before` earlier bytes.
     #[inline]
-    fn write_behind(&mut self, before: usize, bytes: &[u8]) {
+    fn write_after(&mut self, before: usize, bytes: &[u8]) {
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
             let word = u64::from_le_bytes([
@@ -100,10 +100,10 @@ impl FixedHasher {
     }
 }
 
-impl Hasher for FixedHasher {
+impl Hasher for StableHasher {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        self.write_behind(0, bytes);
+        self.write_after(0, bytes);
     }
 
     #[inline]
@@ -132,8 +132,8 @@ impl Hasher for FixedHasher {
     }
 }
 
-/// Builds [`FixedHasher`]s for a `HashMap`.
-pub type BuildFixed = std::hash::BuildHasherDefault<FixedHasher>;
+/// Builds [`StableHasher`]s for a `HashMap`.
+pub type BuildStableHasher = std::hash::BuildHasherDefault<StableHasher>;
 
 #[cfg(test)]
 mod tests {
@@ -165,7 +165,7 @@ mod tests {
             let words = [bytes[..8].try_into().unwrap(), bytes[8..16].try_into().unwrap()];
             let words = words.map(u64::from_le_bytes);
             let whole = &bytes[..16 + length];
-            assert_eq!(hash_behind(words, &whole[16..]), hash_bytes(whole), "{length}");
+            assert_eq!(hash_with_prefix(words, &whole[16..]), hash_bytes(whole), "{length}");
         }
     }
 

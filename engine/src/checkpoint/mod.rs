@@ -27,17 +27,17 @@ pub mod log_entry;
 pub mod state_file;
 
 use crate::checkpoint::key_group::{KEY_GROUPS, group_of, hash_bytes};
-use crate::cores::{Breath, give_way};
+use crate::cores::{YieldBudget, yield_to_worker};
 use crate::env::Env;
 use crate::env::storage::{Storage, StorageLock, is_temporary};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::high_water::{HighWater, shrink};
-use crate::runtime::state_log::Changes;
+use crate::runtime::state_log::StateChanges;
 use crate::runtime::tasklet::Offset;
 use compaction::Compaction;
 use serde::{Deserialize, Serialize};
-use state_file::{Owner, StateFile, Writer};
+use state_file::{FileOwner, StateFile, Writer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl Groups {
             writer.group(group as u16, entries);
             entries.clear();
             shrink(entries, needed);
-            give_way();
+            yield_to_worker();
         }
     }
 }
@@ -178,7 +178,7 @@ pub struct CommitHeader {
 
 /// An epoch that an earlier run began and did not commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfinished {
+pub enum UnfinishedEpoch {
     /// Process the epoch again.
     Replay(Replay),
     /// The epoch is durable: commit what the sink has staged.
@@ -211,17 +211,17 @@ pub struct Recovery {
     /// Each source's position at the end of the last committed epoch; empty before the first.
     pub offsets: Vec<Offset>,
     /// An epoch to finish first: `next_epoch`, or the one before it if it only needs its commit.
-    pub unfinished: Option<Unfinished>,
+    pub unfinished: Option<UnfinishedEpoch>,
 }
 
 /// The committed state of one operator, which its instances read at start.
 #[derive(Clone)]
-pub struct Snapshot {
+pub struct CommittedState {
     env: Arc<dyn Env>,
     files: Arc<Vec<StateFile>>,
 }
 
-impl Snapshot {
+impl CommittedState {
     /// Calls `apply` with every change to the keys of `groups`, oldest first. `None` means that the
     /// key was deleted.
     pub fn read(
@@ -268,7 +268,7 @@ fn foreign(path: &Path) -> EngineError {
 }
 
 /// The entry numbers of a log, in order. A file name that is not a number is an error.
-pub fn numbered(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, EngineError> {
+pub fn numbered_entries(storage: &dyn Storage, folder: &Path) -> Result<Vec<u64>, EngineError> {
     let paths = match storage.list(folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -336,7 +336,7 @@ pub fn open_state(
         };
         let epoch = epoch.ok_or_else(|| foreign(&path))?;
         let checkpoint = hash_bytes(id.as_bytes());
-        let owner = Owner { checkpoint, operator: operator as u32, snapshot, epoch };
+        let owner = FileOwner { checkpoint, operator: operator as u32, snapshot, epoch };
         StateFile::open(storage, &path, owner)
     };
     names.iter().map(open).collect()
@@ -417,9 +417,9 @@ impl Checkpoint {
     }
 
     /// An operator's committed state.
-    pub fn snapshot(&self, operator: usize) -> Snapshot {
+    pub fn snapshot(&self, operator: usize) -> CommittedState {
         let files = self.files.get(operator).cloned().unwrap_or_default();
-        Snapshot { env: self.env.clone(), files: Arc::new(files) }
+        CommittedState { env: self.env.clone(), files: Arc::new(files) }
     }
 
     fn path(&self, log: &str, epoch: Epoch) -> PathBuf {
@@ -429,8 +429,8 @@ impl Checkpoint {
     fn recover(&mut self, shape: &Shape) -> Result<Recovery, EngineError> {
         let (env, folder) = (self.env.clone(), self.folder.clone());
         let storage = env.storage();
-        let offsets = numbered(storage, &folder.join("offsets"))?;
-        let commits = numbered(storage, &folder.join("commits"))?;
+        let offsets = numbered_entries(storage, &folder.join("offsets"))?;
+        let commits = numbered_entries(storage, &folder.join("commits"))?;
         let (last_offsets, last_commit) = (offsets.last().copied(), commits.last().copied());
         let mut recovery = Recovery::default();
         let mut state = Vec::new();
@@ -453,7 +453,7 @@ impl Checkpoint {
             let (header, ends) = self.read_positions(epoch, shape)?;
             match header.mode {
                 Mode::MicroBatch => {
-                    recovery.unfinished = Some(Unfinished::Replay(Replay {
+                    recovery.unfinished = Some(UnfinishedEpoch::Replay(Replay {
                         ends,
                         timestamp_ms: header.batch_timestamp_ms,
                         watermark_ms: header.batch_watermark_ms,
@@ -467,7 +467,7 @@ impl Checkpoint {
                     recovery.watermark_ms = header.batch_watermark_ms;
                     recovery.next_watermark_ms = header.batch_watermark_ms;
                     recovery.next_epoch = epoch + 1;
-                    recovery.unfinished = Some(Unfinished::Commit(header.sink));
+                    recovery.unfinished = Some(UnfinishedEpoch::Commit(header.sink));
                 }
             }
         }
@@ -518,7 +518,7 @@ impl Checkpoint {
             let folder = self.folder.join(log);
             let paths = storage.list(&folder).unwrap_or_default();
             paths.iter().filter(|path| is_temporary(path)).for_each(|path| remove(path));
-            for epoch in numbered(storage, &folder)? {
+            for epoch in numbered_entries(storage, &folder)? {
                 if epoch + RETAINED_EPOCHS < recovery.next_epoch {
                     remove(&self.path(log, epoch));
                 }
@@ -528,11 +528,11 @@ impl Checkpoint {
     }
 
     /// Adds an operator instance's changes to the current epoch.
-    pub fn change(&mut self, changes: Changes) {
-        let (groups, mut breath) = (&mut self.groups[changes.operator], Breath::default());
+    pub fn change(&mut self, changes: StateChanges) {
+        let (groups, mut breath) = (&mut self.groups[changes.operator], YieldBudget::default());
         changes.drain(|hash, key, value| {
             state_file::put_entry(&mut groups.entries[group_of(hash) as usize], key, value);
-            breath.item();
+            breath.spend();
         });
     }
 
@@ -548,7 +548,7 @@ impl Checkpoint {
             if self.groups[operator].is_empty() {
                 continue;
             }
-            let owner = Owner {
+            let owner = FileOwner {
                 checkpoint: self.id_hash,
                 operator: operator as u32,
                 snapshot: false,
@@ -612,7 +612,7 @@ impl Checkpoint {
 
     /// The first operator whose files should be compacted.
     fn due(&self) -> Option<usize> {
-        let least_bytes = self.env.compact_above_bytes();
+        let least_bytes = self.env.min_compaction_bytes();
         self.files.iter().position(|files| compaction::is_due(files, least_bytes))
     }
 
@@ -622,7 +622,7 @@ impl Checkpoint {
     }
 
     fn begin_compaction(&mut self, operator: usize, committed: Epoch) {
-        let owner = Owner {
+        let owner = FileOwner {
             checkpoint: self.id_hash,
             operator: operator as u32,
             snapshot: true,
@@ -718,7 +718,7 @@ mod tests {
 
     #[test]
     fn an_epoch_that_was_much_longer_than_others_leaves_no_memory_behind() {
-        let owner = Owner { checkpoint: 0, operator: 0, snapshot: false, epoch: 0 };
+        let owner = FileOwner { checkpoint: 0, operator: 0, snapshot: false, epoch: 0 };
         let mut groups = Groups { entries: vec![Vec::new(); 4], ..Groups::default() };
         let mut capacity_after = |bytes: usize| {
             groups.entries.iter_mut().for_each(|entries| entries.resize(bytes, 0));

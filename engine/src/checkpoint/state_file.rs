@@ -12,7 +12,7 @@
 //! *Threads.* Written by the driver's thread, read by the worker that restores.
 
 use crate::checkpoint::log_entry::{damaged, unreadable};
-use crate::cores::give_way;
+use crate::cores::yield_to_worker;
 use crate::env::storage::Storage;
 use crate::error::EngineError;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 8] = b"MSSTATE1";
 
 /// The checkpoint, operator and epoch that a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct FileOwner {
     /// A hash of the checkpoint's id.
     pub checkpoint: u64,
     /// The operator's number.
@@ -41,7 +41,7 @@ pub struct Owner {
 
 /// The index entry of a block: its location in the file.
 #[derive(Clone, Copy, Debug)]
-pub struct Block {
+pub struct BlockLocation {
     /// Its key group.
     pub group: u16,
     entries: u32,
@@ -109,8 +109,8 @@ pub fn entries(
 /// Builds a file in pieces, so that a large file is never in memory as a whole.
 #[derive(Debug)]
 pub struct Writer {
-    owner: Owner,
-    index: Vec<Block>,
+    owner: FileOwner,
+    index: Vec<BlockLocation>,
     written: u64,
     entries: u64,
     /// Bytes that were not taken yet.
@@ -119,7 +119,7 @@ pub struct Writer {
 
 impl Writer {
     /// An empty file.
-    pub fn new(owner: Owner) -> Self {
+    pub fn new(owner: FileOwner) -> Self {
         Self { owner, index: Vec::new(), written: 0, entries: 0, out: Vec::new() }
     }
 
@@ -135,7 +135,7 @@ impl Writer {
                 count += 1;
             }
             let block = &entries[from..to.min(entries.len())];
-            self.index.push(Block {
+            self.index.push(BlockLocation {
                 group,
                 entries: count,
                 offset: self.written,
@@ -146,7 +146,7 @@ impl Writer {
             self.written += block.len() as u64;
             self.out.extend_from_slice(block);
             from = to;
-            give_way();
+            yield_to_worker();
         }
     }
 
@@ -194,16 +194,16 @@ pub struct StateFile {
     /// Path of the file.
     pub path: PathBuf,
     /// What the file belongs to.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Its blocks, by group.
-    pub index: Vec<Block>,
+    pub index: Vec<BlockLocation>,
     /// Number of entries.
     pub entries: u64,
 }
 
 impl StateFile {
     /// Reads a file's tail and index.
-    pub fn open(storage: &dyn Storage, path: &Path, owner: Owner) -> Result<Self, EngineError> {
+    pub fn open(storage: &dyn Storage, path: &Path, owner: FileOwner) -> Result<Self, EngineError> {
         let io = |error: std::io::Error| unreadable(path, &error);
         let size = storage.size(path).map_err(io)?;
         if size < TAIL as u64 {
@@ -218,7 +218,7 @@ impl StateFile {
         if half(TAIL - 4) != crc32fast::hash(&tail[..TAIL - 4]) {
             return Err(damaged(path, "the CRC of its tail does not match"));
         }
-        let found = Owner {
+        let found = FileOwner {
             checkpoint: word(8),
             epoch: word(16),
             operator: half(24),
@@ -247,7 +247,7 @@ impl StateFile {
         if crc32fast::hash(&index) != half(56) {
             return Err(damaged(path, "the CRC of its index does not match"));
         }
-        let block = |bytes: &[u8]| Block {
+        let block = |bytes: &[u8]| BlockLocation {
             group: u32_at(bytes, 0).unwrap_or(0) as u16,
             entries: u32_at(bytes, 4).unwrap_or(0),
             offset: u64_at(bytes, 8).unwrap_or(0),
@@ -262,7 +262,7 @@ impl StateFile {
     pub fn read_block(
         &self,
         storage: &dyn Storage,
-        block: &Block,
+        block: &BlockLocation,
         out: &mut Vec<u8>,
     ) -> Result<(), EngineError> {
         let from = out.len();
@@ -309,7 +309,7 @@ mod tests {
     use crate::env::simulated_storage::SimStorage;
     use proptest::prelude::*;
 
-    const OWNER: Owner = Owner { checkpoint: 7, operator: 2, snapshot: false, epoch: 5 };
+    const OWNER: FileOwner = FileOwner { checkpoint: 7, operator: 2, snapshot: false, epoch: 5 };
 
     fn sample(storage: &SimStorage, path: &Path) -> StateFile {
         let mut writer = Writer::new(OWNER);
@@ -359,7 +359,7 @@ mod tests {
     fn a_file_of_another_checkpoint_is_foreign() {
         let (storage, path) = (SimStorage::new(1), Path::new("/s/5.delta"));
         sample(&storage, path);
-        let other = Owner { checkpoint: 8, ..OWNER };
+        let other = FileOwner { checkpoint: 8, ..OWNER };
         let error = StateFile::open(&storage, path, other).unwrap_err();
         assert_eq!(error.condition(), "CHECKPOINT_FOREIGN_FILE");
     }

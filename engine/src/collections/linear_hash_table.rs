@@ -24,14 +24,14 @@ const ROOM: usize = 448;
 
 /// The table. Like [`HashTable`], it takes the hash and the comparison from the caller.
 #[derive(Debug)]
-pub struct SplitTable<T> {
+pub struct LinearHashTable<T> {
     tables: Vec<HashTable<T>>,
     /// The smallest power of two that is at least the number of tables, minus one.
     mask: usize,
     len: usize,
 }
 
-impl<T> Default for SplitTable<T> {
+impl<T> Default for LinearHashTable<T> {
     fn default() -> Self {
         Self { tables: vec![HashTable::new()], mask: 0, len: 0 }
     }
@@ -42,7 +42,7 @@ fn bits(hash: u64) -> usize {
     (hash >> 32) as usize
 }
 
-impl<T> SplitTable<T> {
+impl<T> LinearHashTable<T> {
     /// The index of the small table that holds a hash.
     #[inline]
     fn table(&self, hash: u64) -> usize {
@@ -159,13 +159,13 @@ mod tests {
         hash_key(&entry.0)
     }
 
-    fn get(table: &SplitTable<(u64, u64)>, key: u64) -> Option<u64> {
+    fn get(table: &LinearHashTable<(u64, u64)>, key: u64) -> Option<u64> {
         table.find(hash_key(&key), |(other, _)| *other == key).map(|(_, value)| *value)
     }
 
     #[test]
     fn all_of_many_are_found_again_and_none_moves_many() {
-        let (mut table, moved, mut most) = (SplitTable::default(), Cell::new(0), 0);
+        let (mut table, moved, mut most) = (LinearHashTable::default(), Cell::new(0), 0);
         let counting = |entry: &(u64, u64)| {
             moved.set(moved.get() + 1);
             hash_of(entry)
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_table_that_empties_gives_its_memory_back_in_small_steps() {
-        let mut table = SplitTable::default();
+        let mut table = LinearHashTable::default();
         let all = if cfg!(debug_assertions) { 100_000 } else { 2_000_000 };
         for key in 0..all {
             table.insert_unique(hash_key(&key), (key, key + 1), hash_of);
@@ -236,7 +236,7 @@ mod tests {
         #[test]
         fn it_is_a_map(steps: Vec<(u16, bool)>, bits: u64) {
             let hash_of = |key: u16| hash_key(&key) & bits;
-            let (mut table, mut model) = (SplitTable::<(u16, usize)>::default(), HashMap::new());
+            let (mut table, mut model) = (LinearHashTable::<(u16, usize)>::default(), HashMap::new());
             for (number, (key, stays)) in steps.into_iter().enumerate() {
                 // A run of neighbours, so that there are many.
                 for key in key..key.saturating_add(50) {

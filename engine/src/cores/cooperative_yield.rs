@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 /// A yield that takes longer than this shows that the core is busy.
 const BUSY: Duration = Duration::from_micros(500);
 /// Maximum number of pieces between two yields: 1 to 2 ms of work.
-const MOST_PIECES: u32 = 128;
+const MAX_PIECES: u32 = 128;
 
 /// Number of pieces of work between two yields.
 #[derive(Clone, Copy)]
-struct Turn {
+struct YieldPacing {
     pieces: u32,
     done: u32,
 }
 
-impl Turn {
+impl YieldPacing {
     const NEW: Self = Self { pieces: 1, done: 0 };
 
     /// Counts a piece of work. Returns whether to yield now.
@@ -35,17 +35,17 @@ impl Turn {
     /// Records how long a yield took.
     fn begin(&mut self, waited: Duration) {
         let longer = self.pieces * 2;
-        self.pieces = if waited > BUSY { longer.min(MOST_PIECES) } else { self.pieces.div_ceil(4) };
+        self.pieces = if waited > BUSY { longer.min(MAX_PIECES) } else { self.pieces.div_ceil(4) };
         self.done = 0;
     }
 }
 
 thread_local! {
-    static TURN: Cell<Turn> = const { Cell::new(Turn::NEW) };
+    static TURN: Cell<YieldPacing> = const { Cell::new(YieldPacing::NEW) };
 }
 
 /// Yields the core if a worker is waiting for it. Call this after each piece of work.
-pub(crate) fn give_way() {
+pub(crate) fn yield_to_worker() {
     let mut turn = TURN.get();
     if turn.is_over() {
         let begun = Instant::now();
@@ -57,17 +57,17 @@ pub(crate) fn give_way() {
 
 /// Yields once per 256 items, such as changes or keys: some tens of microseconds of work.
 #[derive(Default)]
-pub(crate) struct Breath(usize);
+pub(crate) struct YieldBudget(usize);
 
-impl Breath {
+impl YieldBudget {
     const ITEMS: usize = 256;
 
     /// Counts an item.
-    pub fn item(&mut self) {
+    pub fn spend(&mut self) {
         self.0 += 1;
         if self.0 == Self::ITEMS {
             self.0 = 0;
-            give_way();
+            yield_to_worker();
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     /// Yields among so many pieces of work when each takes as long as `waited`.
-    fn yields(turn: &mut Turn, pieces: u32, waited: Duration) -> u32 {
+    fn yields(turn: &mut YieldPacing, pieces: u32, waited: Duration) -> u32 {
         let is_yield = |_: &u32| {
             let over = turn.is_over();
             if over {
@@ -91,11 +91,11 @@ mod tests {
     #[test]
     fn a_busy_core_is_not_given_away_after_each_piece() {
         let (quick, long) = (Duration::from_micros(2), Duration::from_millis(4));
-        let mut turn = Turn::NEW;
+        let mut turn = YieldPacing::NEW;
         assert_eq!(yields(&mut turn, 1000, quick), 1000, "a core of its own");
         // 100,000 pieces are 25 million changes: 400 s of waiting, were there a yield for each.
         let busy = yields(&mut turn, 100_000, long);
-        assert!((100_000 / MOST_PIECES..1000).contains(&busy), "{busy}");
+        assert!((100_000 / MAX_PIECES..1000).contains(&busy), "{busy}");
         // Soon after the others are gone, each piece is followed by a yield again.
         yields(&mut turn, 200, quick);
         assert_eq!(yields(&mut turn, 1000, quick), 1000);

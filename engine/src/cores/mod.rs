@@ -4,7 +4,7 @@ mod cooperative_yield;
 mod machine;
 mod placement;
 
-pub(crate) use cooperative_yield::{Breath, give_way};
+pub(crate) use cooperative_yield::{YieldBudget, yield_to_worker};
 pub use machine::parse_list;
 pub use placement::{Claim, Holder};
 
@@ -93,7 +93,7 @@ fn check(list: &[usize], mask: &[usize]) -> Result<(), EngineError> {
 
 /// Restricts the calling thread, and the threads that it starts afterwards, to some cores.
 #[cfg(target_os = "linux")]
-pub fn confine(list: &[usize]) -> Result<(), EngineError> {
+pub fn restrict_to(list: &[usize]) -> Result<(), EngineError> {
     use nix::sched::{CpuSet, sched_setaffinity};
     let mask: Vec<usize> = allowed().into_iter().map(|core| core.id).collect();
     check(list, &mask)?;
@@ -105,7 +105,7 @@ pub fn confine(list: &[usize]) -> Result<(), EngineError> {
 
 /// Other systems have no affinity mask; only pinned workers keep to the list.
 #[cfg(not(target_os = "linux"))]
-pub fn confine(_list: &[usize]) -> Result<(), EngineError> {
+pub fn restrict_to(_list: &[usize]) -> Result<(), EngineError> {
     Ok(())
 }
 

@@ -31,18 +31,18 @@ pub trait Env: Send + Sync {
     fn storage(&self) -> &dyn Storage;
     /// Compaction starts only above this many bytes of deltas. The simulation makes it small, so
     /// that compaction is common there.
-    fn compact_above_bytes(&self) -> u64 {
+    fn min_compaction_bytes(&self) -> u64 {
         256 << 10
     }
     /// Maximum number of keys that an operator processes in one step. The simulation makes it
     /// small, so that other events happen between the keys that a watermark expires.
-    fn most_keys_a_step(&self) -> usize {
+    fn max_keys_per_step(&self) -> usize {
         usize::MAX
     }
     /// Gives the pages of freed memory back to the system, where that is possible.
     fn release_memory(&self) {}
     /// Creates what a worker blocks on: a poll for its sockets, and the waker that interrupts it.
-    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
+    fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError>;
     /// Starts a named thread.
     fn spawn(
         &self,
@@ -91,7 +91,7 @@ impl Env for RealEnv {
         crate::reclaim::trim();
     }
 
-    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
+    fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
         let poll = mio::Poll::new().map_err(|e| EngineError::runtime("create a poll", e))?;
         let waker = mio::Waker::new(poll.registry(), WAKE_TOKEN)
             .map_err(|e| EngineError::runtime("create a waker", e))?;
@@ -156,16 +156,16 @@ impl Env for SimEnv {
         &self.storage
     }
 
-    fn compact_above_bytes(&self) -> u64 {
+    fn min_compaction_bytes(&self) -> u64 {
         200
     }
 
-    fn most_keys_a_step(&self) -> usize {
+    fn max_keys_per_step(&self) -> usize {
         2
     }
 
-    fn sleeper(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
-        Ok((None, Waker::silent()))
+    fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {
+        Ok((None, Waker::noop()))
     }
 
     fn spawn(

@@ -22,7 +22,7 @@ pub enum Fault {
 
 /// A deliberate bug that the simulation must find: a test of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
+pub enum PlantedBug {
     /// Syncs of files whose path contains this do nothing.
     SkippedSync(&'static str),
     /// A file with the first text in its path becomes durable only after one with the second:
@@ -80,8 +80,8 @@ struct State {
     fault: Option<(u64, Fault)>,
     down: bool,
     full: bool,
-    planted: Option<Planted>,
-    /// Syncs held back by [`Planted::Late`].
+    planted: Option<PlantedBug>,
+    /// Syncs held back by [`PlantedBug::Late`].
     late: Vec<PathBuf>,
 }
 
@@ -192,15 +192,15 @@ impl State {
             Some(Fault::Full) | None => {}
         }
         match self.planted {
-            Some(Planted::SkippedSync(part)) if contains(path, part) => return Ok(()),
-            Some(Planted::Late(part, _)) if contains(path, part) => {
+            Some(PlantedBug::SkippedSync(part)) if contains(path, part) => return Ok(()),
+            Some(PlantedBug::Late(part, _)) if contains(path, part) => {
                 self.late.push(path.to_path_buf());
                 return Ok(());
             }
             _ => {}
         }
         self.make_durable(path);
-        if let Some(Planted::Late(_, after)) = self.planted
+        if let Some(PlantedBug::Late(_, after)) = self.planted
             && contains(path, after)
             && !crate::env::storage::is_temporary(path)
         {
@@ -244,7 +244,7 @@ impl SimStorage {
     }
 
     /// Plants a bug.
-    pub fn plant(&self, bug: Planted) {
+    pub fn plant(&self, bug: PlantedBug) {
         self.state().planted = Some(bug);
     }
 
@@ -425,7 +425,7 @@ mod tests {
         let path = Path::new("/sim/x");
         let torn = (0..64).filter(|seed| {
             let storage = SimStorage::new(*seed);
-            storage.plant(Planted::SkippedSync("x.tmp"));
+            storage.plant(PlantedBug::SkippedSync("x.tmp"));
             storage.write_durable(path, b"content").unwrap();
             storage.power_failure();
             storage.read(path).unwrap() != b"content"

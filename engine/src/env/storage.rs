@@ -7,7 +7,7 @@
 //!
 //! *Limits.* Memory maps bypass the storage: see `capture`.
 
-use crate::cores::give_way;
+use crate::cores::yield_to_worker;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn folder_path(folder: &Path) -> &Path {
 fn write_all(mut file: File, bytes: &[u8]) -> io::Result<()> {
     for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
         if i > 0 {
-            give_way();
+            yield_to_worker();
         }
         file.write_all(piece)?;
     }

@@ -6,14 +6,14 @@
 //!
 //! *Threads.* Its own, which sleeps between epochs. The driver never touches a record.
 
-use crate::checkpoint::{Checkpoint, Mode, Recovery, Unfinished};
+use crate::checkpoint::{Checkpoint, Mode, Recovery, UnfinishedEpoch};
 use crate::env::Env;
 use crate::env::storage::Storage;
-use crate::epoch::event_time::{EventTime, EventTimes};
+use crate::epoch::event_time::{EventTime, EventTimeStats};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crate::reclaim::Reclaim;
-use crate::runtime::state_log::Changes;
+use crate::runtime::state_log::StateChanges;
 use crate::runtime::tasklet::Offset;
 use crate::sync::waker::Waker;
 use crossbeam_channel::Sender;
@@ -55,7 +55,7 @@ const POLLING_DELAY_NS: u64 = 10_000_000;
 
 /// How much of the available data a batch may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum ReadLimit {
     /// As much as the source's rate limit allows.
     Limited,
     /// Everything, ignoring the rate limit.
@@ -77,7 +77,7 @@ pub enum Command {
         last: bool,
     },
     /// Micro-batch mode: report how far you can read.
-    Plan(Extent),
+    Plan(ReadLimit),
     /// Emit up to `end`, then the marker. Also used for an epoch that an earlier run planned.
     Run {
         /// The batch.
@@ -95,7 +95,7 @@ pub enum Command {
 
 /// A source's answer to [`Command::Plan`]: how far it can read.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct EndOffset {
     /// The position up to which it can read.
     pub end: Offset,
     /// Whether there is data after the current position.
@@ -135,7 +135,7 @@ pub enum Report {
         /// The epoch.
         epoch: Epoch,
         /// The changes.
-        changes: Changes,
+        changes: StateChanges,
     },
     /// What a sink has staged in an epoch: written, not yet visible. Sent before its tasklet's
     /// `Ack`.
@@ -150,7 +150,7 @@ pub enum Report {
         /// The source.
         source: usize,
         /// The answer.
-        planned: Planned,
+        planned: EndOffset,
     },
     /// A source will never have more data.
     Exhausted {
@@ -234,12 +234,12 @@ pub struct Committed {
     /// The watermark for the next epoch, in milliseconds since 1970; 0 before any event time.
     pub watermark_ms: i64,
     /// Statistics of each event time in the epoch.
-    pub event_times: Vec<EventTimes>,
+    pub event_times: Vec<EventTimeStats>,
 }
 
 enum State {
     Idle,
-    Planning { plans: Vec<Option<Planned>>, started_ns: u64 },
+    Planning { plans: Vec<Option<EndOffset>>, started_ns: u64 },
     Epoch(InFlight),
     Ending,
 }
@@ -263,7 +263,7 @@ struct InFlight {
     staged: Vec<String>,
     state: Vec<OperatorState>,
     /// Changes for the checkpoint, written once every tasklet has acknowledged.
-    changes: Vec<Changes>,
+    changes: Vec<StateChanges>,
     /// Memory that these took, and what of it is kept for the next epochs.
     change_bytes: (u64, u64),
 }
@@ -335,7 +335,7 @@ pub struct Driver {
     time: EventTime,
     checkpoint: Option<Checkpoint>,
     sink: Option<Box<dyn SinkLog>>,
-    unfinished: Option<Unfinished>,
+    unfinished: Option<UnfinishedEpoch>,
     /// Position of each source at the end of the last committed epoch.
     positions: Vec<Offset>,
     /// Records read from each source up to there, in this run.
@@ -367,7 +367,7 @@ impl Driver {
         positions.resize(sources, Offset::default());
         let time = parts.time;
         time.times().start(parts.env.wall_us());
-        let replays = matches!(parts.recovery.unfinished, Some(Unfinished::Replay(_)));
+        let replays = matches!(parts.recovery.unfinished, Some(UnfinishedEpoch::Replay(_)));
         time.times().set_replays(replays && parts.trigger.is_continuous());
         Self {
             time,
@@ -489,7 +489,7 @@ impl Driver {
         }
     }
 
-    fn changed(&mut self, changes: Changes) {
+    fn changed(&mut self, changes: StateChanges) {
         if let State::Epoch(flight) = &mut self.state {
             let state = &mut flight.state[changes.operator];
             state.rows += changes.rows;
@@ -508,8 +508,8 @@ impl Driver {
         let State::Planning { plans, .. } = std::mem::replace(&mut self.state, State::Idle) else {
             return;
         };
-        let plans: Vec<Planned> = plans.into_iter().flatten().collect();
-        if plans.iter().any(|plan| plan.has_new) || self.time.wants_batch(self.env.wall_us()) {
+        let plans: Vec<EndOffset> = plans.into_iter().flatten().collect();
+        if plans.iter().any(|plan| plan.has_new) || self.time.is_batch_due(self.env.wall_us()) {
             let limited = plans.iter().any(|plan| plan.limited);
             let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
             let times = (self.env.wall_us() / 1000, self.time.next_ms());
@@ -650,7 +650,7 @@ impl Driver {
             self.env.release_memory();
         }
         let limited = flight.limited || flight.trailing;
-        if !(limited || flight.batch && self.time.wants_batch(self.env.wall_us())) {
+        if !(limited || flight.batch && self.time.is_batch_due(self.env.wall_us())) {
             for reply in self.served.drain(..) {
                 let _ = reply.send(());
             }
@@ -660,7 +660,7 @@ impl Driver {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
                 // The last marker may have moved the watermark, for example after an epoch that was
                 // run again. Releasing those results takes one more epoch.
-                let owes = flight.trailing && self.time.releases() && !self.stop;
+                let owes = flight.trailing && self.time.wants_no_data_batches() && !self.stop;
                 if flight.last && !owes {
                     self.end();
                 }
@@ -675,12 +675,12 @@ impl Driver {
     fn take_up(&mut self, now_ns: u64) -> bool {
         match self.unfinished.take() {
             None => false,
-            Some(Unfinished::Replay(replay)) => {
+            Some(UnfinishedEpoch::Replay(replay)) => {
                 let times = (replay.timestamp_ms, replay.watermark_ms);
                 self.run_batch(&replay.ends, times, now_ns);
                 true
             }
-            Some(Unfinished::Commit(staged)) => {
+            Some(UnfinishedEpoch::Commit(staged)) => {
                 let (epoch, env) = (self.next_epoch - 1, self.env.clone());
                 let sink = match &mut self.sink {
                     Some(sink) => sink.commit(env.storage(), epoch, &staged),
@@ -756,7 +756,7 @@ impl Driver {
         let ends = self.all_exhausted();
         // Results that the last watermark releases may be emitted after the marker of its epoch.
         let released = self.trailing || self.removed != Some(0);
-        let flushing = ends && self.time.releases() && released;
+        let flushing = ends && self.time.wants_no_data_batches() && released;
         let last = self.stop || (ends && !flushing);
         // A caller that the last epoch did not satisfy, because results were still to come, is
         // satisfied by this one.
@@ -788,9 +788,9 @@ impl Driver {
             self.next_at_ns = Some((now_ns / interval_ns + 1) * interval_ns);
         }
         let extent = match self.trigger {
-            Trigger::Once => Extent::All,
-            Trigger::AvailableNow => Extent::AsOfStart,
-            _ => Extent::Limited,
+            Trigger::Once => ReadLimit::All,
+            Trigger::AvailableNow => ReadLimit::AsOfStart,
+            _ => ReadLimit::Limited,
         };
         self.served.append(&mut self.asked);
         self.state = State::Planning { plans: vec![None; self.sources.len()], started_ns: now_ns };

@@ -19,7 +19,7 @@ const NEVER: i64 = i64::MAX;
 
 /// How the watermarks of several inputs are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum WatermarkPolicy {
     /// The slowest input decides, so no row of another input is late because of it.
     #[default]
     Min,
@@ -72,7 +72,7 @@ impl BatchTimes {
 
     /// Micro-batch: rows at or before this time are late.
     #[inline]
-    pub fn late_us(&self) -> i64 {
+    pub fn late_row_watermark_us(&self) -> i64 {
         self.0.late_us.load(Ordering::Relaxed)
     }
 
@@ -86,14 +86,14 @@ impl BatchTimes {
     /// Whether continuous mode is running a batch that micro-batch mode planned. The batch must
     /// emit the same results as the first time, so its own watermarks apply.
     #[inline]
-    pub fn replays(&self) -> bool {
+    pub fn is_replay(&self) -> bool {
         self.0.replays.load(Ordering::Relaxed)
     }
 
     /// Micro-batch mode: requests a batch at a wall-clock time, even without new records. Call this
     /// before a marker is passed on, or when the query starts. The request holds until the next
     /// batch.
-    pub fn want_batch(&self, at_us: i64) {
+    pub fn request_batch_at(&self, at_us: i64) {
         self.0.wanted_us.fetch_min(at_us, Ordering::Relaxed);
     }
 
@@ -115,7 +115,7 @@ impl BatchTimes {
 
 /// Statistics of an event time in an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventTimes {
+pub struct EventTimeStats {
     /// Number of records.
     pub count: u64,
     /// The smallest event time, in microseconds since 1970. Meaningless if `count` is 0.
@@ -138,7 +138,7 @@ pub struct EventTimes {
     pub ahead: u64,
 }
 
-impl EventTimes {
+impl EventTimeStats {
     /// Adds the statistics of another part of the input. The distances become those of the part
     /// with the larger ones.
     fn add(&mut self, other: &Self) {
@@ -169,14 +169,14 @@ struct SeenInner {
     largest_us: AtomicI64,
     /// Continuous mode: whether the input is idle, so that its watermark is ignored.
     silent: AtomicBool,
-    epoch: Mutex<EventTimes>,
+    epoch: Mutex<EventTimeStats>,
 }
 
 /// Through this an operator that declares an event time reports to the driver.
 #[derive(Clone, Debug)]
-pub struct Seen(Arc<SeenInner>);
+pub struct EventTimeReporter(Arc<SeenInner>);
 
-impl Seen {
+impl EventTimeReporter {
     /// Reports the largest event time so far, in microseconds since 1970. Call this before the
     /// marker is passed on.
     #[inline]
@@ -188,13 +188,13 @@ impl Seen {
 
     /// Reports whether the input is idle, so that its watermark is ignored at a restart. In-band
     /// the same is said by [`IDLE`](crate::event::IDLE).
-    pub fn set_silent(&self, silent: bool) {
+    pub fn set_idle(&self, silent: bool) {
         // ORDERING: relaxed: as above.
         self.0.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Reports the statistics of an epoch. Call this before its marker is passed on.
-    pub fn publish_epoch(&self, times: EventTimes) {
+    pub fn publish_epoch(&self, times: EventTimeStats) {
         self.0.epoch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&times);
     }
 }
@@ -203,7 +203,7 @@ impl Seen {
 #[derive(Debug, Default)]
 pub struct EventTime {
     times: BatchTimes,
-    policy: Policy,
+    policy: WatermarkPolicy,
     inputs: Vec<Input>,
     /// Whether an operator evicts state or emits rows when the watermark advances.
     releases: bool,
@@ -231,34 +231,34 @@ impl EventTime {
     }
 
     /// Sets the policy.
-    pub fn set_policy(&mut self, policy: Policy) {
+    pub fn set_policy(&mut self, policy: WatermarkPolicy) {
         self.policy = policy;
     }
 
     /// The policy.
-    pub fn policy(&self) -> Policy {
+    pub fn policy(&self) -> WatermarkPolicy {
         self.policy
     }
 
     /// Registers that an operator evicts state or emits rows when the watermark advances.
-    pub fn set_releases(&mut self) {
+    pub fn request_no_data_batches(&mut self) {
         self.releases = true;
     }
 
     /// Whether an operator depends on the watermark in that way.
-    pub fn releases(&self) -> bool {
+    pub fn wants_no_data_batches(&self) -> bool {
         self.releases
     }
 
     /// Adds an input. Its watermark is the largest event time minus `delay_ms`.
-    pub fn input(&mut self, delay_ms: i64) -> Seen {
+    pub fn input(&mut self, delay_ms: i64) -> EventTimeReporter {
         let seen = Arc::new(SeenInner {
             largest_us: AtomicI64::new(UNSEEN),
             silent: AtomicBool::new(false),
-            epoch: Mutex::new(EventTimes::default()),
+            epoch: Mutex::new(EventTimeStats::default()),
         });
         self.inputs.push(Input { delay_ms, seen: seen.clone(), watermark_ms: None });
-        Seen(seen)
+        EventTimeReporter(seen)
     }
 
     /// Resumes from an earlier run: the watermarks of its last and next batch, and whether results
@@ -269,7 +269,7 @@ impl EventTime {
     }
 
     /// Statistics of each input in the epoch that has ended.
-    pub fn seen(&self) -> Vec<EventTimes> {
+    pub fn seen(&self) -> Vec<EventTimeStats> {
         let of = |input: &Input| {
             std::mem::take(&mut *input.seen.epoch.lock().unwrap_or_else(|p| p.into_inner()))
         };
@@ -287,7 +287,7 @@ impl EventTime {
     }
 
     /// Whether a batch without new records is needed at a wall-clock time (Spark's no-data batch).
-    pub fn wants_batch(&self, now_us: i64) -> bool {
+    pub fn is_batch_due(&self, now_us: i64) -> bool {
         let wanted_us = self.times.0.wanted_us.load(Ordering::Relaxed);
         self.releases && (self.next_ms > self.last_ms || self.trailing) || now_us >= wanted_us
     }
@@ -322,8 +322,8 @@ impl EventTime {
         let found = match self.policy {
             // As if the input that is furthest ahead had become idle last.
             _ if all_silent => of_inputs.max(),
-            Policy::Min => of_inputs.min(),
-            Policy::Max => of_inputs.max(),
+            WatermarkPolicy::Min => of_inputs.min(),
+            WatermarkPolicy::Max => of_inputs.max(),
         };
         self.next_ms = found.map_or(self.next_ms, |found| found.max(self.next_ms));
     }
@@ -336,36 +336,41 @@ mod tests {
     #[test]
     fn a_batch_goes_by_two_watermarks() {
         let mut time = EventTime::default();
-        time.set_releases();
+        time.request_no_data_batches();
         let (seen, times) = (time.input(10), time.times());
         time.begin(7, time.next_ms());
         seen.publish(100_000);
-        assert!(!time.wants_batch(0));
+        assert!(!time.is_batch_due(0));
         time.end();
         assert_eq!((time.next_ms(), times.watermark_us(), times.started_us()), (90, 0, 7000));
-        assert!(time.wants_batch(0));
+        assert!(time.is_batch_due(0));
         time.begin(8, time.next_ms());
-        assert_eq!((times.late_us(), times.watermark_us()), (0, 90_000));
+        assert_eq!((times.late_row_watermark_us(), times.watermark_us()), (0, 90_000));
         time.end();
-        assert!(!time.wants_batch(0));
+        assert!(!time.is_batch_due(0));
         time.begin(9, time.next_ms());
-        assert_eq!((times.late_us(), times.watermark_us()), (90_000, 90_000));
-        times.want_batch(7_000);
-        times.want_batch(8_000);
-        assert!(time.wants_batch(7_000) && !time.wants_batch(6_999));
+        assert_eq!((times.late_row_watermark_us(), times.watermark_us()), (90_000, 90_000));
+        times.request_batch_at(7_000);
+        times.request_batch_at(8_000);
+        assert!(time.is_batch_due(7_000) && !time.is_batch_due(6_999));
         time.begin(9, time.next_ms());
-        assert!(!time.wants_batch(9_000));
+        assert!(!time.is_batch_due(9_000));
         time.resume((90, 90), true);
-        assert!(time.wants_batch(0), "windows of an epoch of continuous mode may be still to come");
+        assert!(
+            time.is_batch_due(0),
+            "windows of an epoch of continuous mode may be still to come"
+        );
         time.begin(10, time.next_ms());
-        assert_eq!((times.late_us(), times.watermark_us()), (90_000, 90_000));
+        assert_eq!((times.late_row_watermark_us(), times.watermark_us()), (90_000, 90_000));
         time.end();
-        assert!(!time.wants_batch(0));
+        assert!(!time.is_batch_due(0));
     }
 
     #[test]
     fn the_slowest_input_decides_unless_the_fastest_is_asked() {
-        for (policy, wanted) in [(Policy::Min, [0, 5, 5]), (Policy::Max, [50, 50, 50])] {
+        for (policy, wanted) in
+            [(WatermarkPolicy::Min, [0, 5, 5]), (WatermarkPolicy::Max, [50, 50, 50])]
+        {
             let mut time = EventTime::default();
             time.set_policy(policy);
             let (a, b) = (time.input(0), time.input(0));
@@ -386,13 +391,13 @@ mod tests {
         let (a, b) = (time.input(0), time.input(0));
         let mut end = |a_us: i64, b_silent: bool| {
             a.publish(a_us);
-            b.set_silent(b_silent);
+            b.set_idle(b_silent);
             time.end();
             time.next_ms()
         };
         assert_eq!([end(10_000, false), end(20_000, true), end(30_000, false)], [0, 20, 20]);
-        a.set_silent(true);
-        b.set_silent(true);
+        a.set_idle(true);
+        b.set_idle(true);
         time.end();
         assert_eq!(time.next_ms(), 30, "nobody speaks");
     }
@@ -404,20 +409,20 @@ mod tests {
         let other = one.clone();
         one.publish(7_000);
         other.publish(5_000);
-        let times = |count, min_us, max_us, avg_us| EventTimes {
+        let times = |count, min_us, max_us, avg_us| EventTimeStats {
             count,
             min_us,
             max_us,
             avg_us,
-            ..EventTimes::default()
+            ..EventTimeStats::default()
         };
         one.publish_epoch(times(3, 10, 20, 14));
-        other.publish_epoch(EventTimes::default());
+        other.publish_epoch(EventTimeStats::default());
         other.publish_epoch(times(1, 2, 18, 18));
-        one.publish_epoch(EventTimes { ahead: 2, ..EventTimes::default() });
-        other.publish_epoch(EventTimes { ahead: 1, ..EventTimes::default() });
-        assert_eq!(time.seen(), [EventTimes { ahead: 3, ..times(4, 2, 20, 15) }]);
-        assert_eq!(time.seen(), [EventTimes::default()]);
+        one.publish_epoch(EventTimeStats { ahead: 2, ..EventTimeStats::default() });
+        other.publish_epoch(EventTimeStats { ahead: 1, ..EventTimeStats::default() });
+        assert_eq!(time.seen(), [EventTimeStats { ahead: 3, ..times(4, 2, 20, 15) }]);
+        assert_eq!(time.seen(), [EventTimeStats::default()]);
         time.end();
         assert_eq!(time.next_ms(), 7);
     }

@@ -28,20 +28,20 @@ pub fn histogram() -> Histogram<u64> {
 }
 
 /// The measurements of one sink in one interval.
-struct Full {
+struct FullHistogram {
     rows: u64,
     latencies: Box<Histogram<u64>>,
     slowest: Option<Stall>,
 }
 
 /// An empty histogram for reuse.
-type Spare = Box<Histogram<u64>>;
+type EmptyHistogram = Box<Histogram<u64>>;
 
 /// Number of slowest records kept per interval.
 const SLOWEST: usize = 3;
 
 struct Shared {
-    full: Receiver<Full>,
+    full: Receiver<FullHistogram>,
     /// Since the last [`Latency::take_epoch`].
     epoch: Histogram<u64>,
     /// Before that.
@@ -73,8 +73,8 @@ fn keep_slowest(all: &mut Vec<Stall>, stall: Stall) {
 #[derive(Clone)]
 pub struct Latency {
     shared: Arc<Mutex<Shared>>,
-    hand_over: Sender<Full>,
-    spare: (Sender<Spare>, Receiver<Spare>),
+    hand_over: Sender<FullHistogram>,
+    spare: (Sender<EmptyHistogram>, Receiver<EmptyHistogram>),
 }
 
 impl Default for Latency {
@@ -154,7 +154,7 @@ impl Latency {
 
     fn merged(&self) -> MutexGuard<'_, Shared> {
         let mut shared = self.shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        while let Ok(Full { rows, mut latencies, slowest }) = shared.full.try_recv() {
+        while let Ok(FullHistogram { rows, mut latencies, slowest }) = shared.full.try_recv() {
             shared.epoch_rows += rows;
             // All have the same bounds, so the sum cannot fail.
             let _ = shared.epoch.add(&*latencies);
@@ -279,7 +279,7 @@ impl LatencyRecorder {
         }
         if now_ns - oldest_ns > self.slowest_ns {
             self.slowest_ns = now_ns - oldest_ns;
-            stall::slow(oldest_ns, now_ns);
+            stall::record_slow(oldest_ns, now_ns);
         }
     }
 
@@ -294,7 +294,7 @@ impl LatencyRecorder {
         self.slowest_ns = (self.slowest_ns / 2).max(SLOW_NS);
         // The receiver is in the same query.
         let rows = std::mem::take(&mut self.rows);
-        drop(self.query.hand_over.send(Full { rows, latencies, slowest: stall::take() }));
+        drop(self.query.hand_over.send(FullHistogram { rows, latencies, slowest: stall::take() }));
         if self.query.waiting() >= MOST_WAITING {
             self.query.gather();
         }

@@ -38,7 +38,7 @@ const SLEPT_NS: u64 = 5_000;
 /// What a record waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Cause {
+pub enum StallCause {
     /// The worker was asleep, or being woken.
     LateWake,
     /// Earlier records in the same drain, or work on the record itself.
@@ -59,7 +59,7 @@ pub enum Cause {
     Elsewhere,
 }
 
-impl Cause {
+impl StallCause {
     /// Number of causes.
     pub const COUNT: usize = 9;
 
@@ -99,8 +99,8 @@ pub struct Stall {
     pub latency_ns: u64,
     /// When the result was written, on the query's clock, in nanoseconds.
     pub at_ns: u64,
-    /// The share of each of [`Cause::ALL`], in nanoseconds. The sum is the latency.
-    pub parts_ns: [u64; Cause::COUNT],
+    /// The share of each of [`StallCause::ALL`], in nanoseconds. The sum is the latency.
+    pub parts_ns: [u64; StallCause::COUNT],
     /// Involuntary switches in that time.
     pub switches: u64,
     /// Page faults in that time.
@@ -109,9 +109,9 @@ pub struct Stall {
 
 impl Stall {
     /// The cause of the largest share.
-    pub fn cause(&self) -> Cause {
-        let most = Cause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
-        most.map_or(Cause::Elsewhere, |(cause, _)| cause)
+    pub fn cause(&self) -> StallCause {
+        let most = StallCause::ALL.into_iter().zip(self.parts_ns).max_by_key(|(_, ns)| *ns);
+        most.map_or(StallCause::Elsewhere, |(cause, _)| cause)
     }
 }
 
@@ -119,7 +119,7 @@ impl std::fmt::Display for Stall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let us = |ns: u64| ns as f64 / 1e3;
         write!(f, "{:.1} us: {}", us(self.latency_ns), self.cause().words())?;
-        let parts = Cause::ALL.into_iter().zip(self.parts_ns);
+        let parts = StallCause::ALL.into_iter().zip(self.parts_ns);
         for (at, (cause, ns)) in parts.filter(|(_, ns)| *ns > 0).enumerate() {
             write!(f, "{}{} {:.1}", if at == 0 { " (" } else { ", " }, cause.words(), us(ns))?;
         }
@@ -195,19 +195,19 @@ struct Span {
     did: u8,
     /// Time off the core within the span.
     off_ns: u64,
-    off: Option<Cause>,
+    off: Option<StallCause>,
     switches: u64,
     faults: u64,
 }
 
 impl Span {
-    fn cause(&self) -> Cause {
+    fn cause(&self) -> StallCause {
         match self.did {
-            did if did & Did::Sleep as u8 != 0 => Cause::LateWake,
-            did if did & Did::Epoch as u8 != 0 => Cause::Epoch,
-            did if did & Did::Blocked as u8 != 0 => Cause::BlockedWrite,
-            did if did & Did::Expiry as u8 != 0 => Cause::Expiry,
-            _ => Cause::Drain,
+            did if did & Did::Sleep as u8 != 0 => StallCause::LateWake,
+            did if did & Did::Epoch as u8 != 0 => StallCause::Epoch,
+            did if did & Did::Blocked as u8 != 0 => StallCause::BlockedWrite,
+            did if did & Did::Expiry as u8 != 0 => StallCause::Expiry,
+            _ => StallCause::Drain,
         }
     }
 
@@ -221,7 +221,7 @@ impl Span {
 
 /// The resource usage at the last query, and the time it was queried at.
 #[derive(Clone, Copy, Debug, Default)]
-struct Asked {
+struct UsageBaseline {
     usage: Usage,
     /// When the processor time was this.
     at_ns: u64,
@@ -229,7 +229,7 @@ struct Asked {
     sleeps: u64,
 }
 
-impl Asked {
+impl UsageBaseline {
     /// The span up to now, of which the system says what it did meanwhile.
     fn span(&mut self, (from_ns, to_ns): (u64, u64), did: u8, now: Usage) -> Span {
         let before = std::mem::replace(self, Self { usage: now, at_ns: to_ns, sleeps: 0 });
@@ -245,9 +245,9 @@ impl Asked {
             _ => 0,
         };
         let off = (off_ns >= OFF_CORE_NS).then_some(match (switches, waits) {
-            (0, 0) => Cause::Stolen,
-            (0, _) => Cause::Waited,
-            _ => Cause::Preempted,
+            (0, 0) => StallCause::Stolen,
+            (0, _) => StallCause::Waited,
+            _ => StallCause::Preempted,
         });
         Span {
             from_ns,
@@ -268,7 +268,7 @@ struct Recorder {
     /// Where the next one goes.
     next: usize,
     round_from_ns: u64,
-    asked: Asked,
+    asked: UsageBaseline,
     /// The slowest of this interval.
     slowest: Option<Stall>,
 }
@@ -293,7 +293,7 @@ fn begin_asking(now_ns: u64, ask: fn() -> Usage) {
         spans: Box::new([Span::default(); REMEMBERED]),
         next: 0,
         round_from_ns: now_ns,
-        asked: Asked { usage: ask(), at_ns: now_ns, sleeps: 0 },
+        asked: UsageBaseline { usage: ask(), at_ns: now_ns, sleeps: 0 },
         slowest: None,
     };
     RECORDER.set(Some(recorder));
@@ -318,13 +318,13 @@ pub(crate) fn round(now_ns: u64) {
 }
 
 /// The worker is about to sleep. Usage is read now because records may be waiting after the sleep.
-pub(crate) fn sleeps() {
+pub(crate) fn before_sleep() {
     with(|recorder| recorder.asked.usage.cpu_ns = Usage::cpu_ns());
 }
 
 /// The worker has slept; its next round starts.
 #[inline]
-pub(crate) fn slept(from_ns: u64, to_ns: u64) {
+pub(crate) fn after_sleep(from_ns: u64, to_ns: u64) {
     // Until the sink can take more, that is.
     let blocked = DID.replace(0) & Did::Blocked as u8;
     let did = if blocked == 0 { Did::Sleep as u8 } else { blocked };
@@ -340,7 +340,7 @@ pub(crate) fn slept(from_ns: u64, to_ns: u64) {
 
 /// A record with this ingest time is written only now, slower than any other of the interval.
 #[cold]
-pub(crate) fn slow(ingest_ns: u64, now_ns: u64) {
+pub(crate) fn record_slow(ingest_ns: u64, now_ns: u64) {
     let did = DID.get();
     with(|recorder| {
         let usage = (recorder.ask)();
@@ -379,7 +379,7 @@ impl Recorder {
             if overlap_ns > 0 {
                 let off_ns = span.off_of(overlap_ns);
                 stall.parts_ns[span.cause() as usize] += overlap_ns - off_ns;
-                stall.parts_ns[span.off.unwrap_or(Cause::Drain) as usize] += off_ns;
+                stall.parts_ns[span.off.unwrap_or(StallCause::Drain) as usize] += off_ns;
                 stall.switches += span.switches;
                 stall.faults += span.faults;
             }
@@ -391,8 +391,10 @@ impl Recorder {
         // Consecutive short rounds count as one drain.
         let since_ns = self.spans.iter().map(|span| span.to_ns).filter(|to_ns| *to_ns > 0).min();
         let cause = match since_ns {
-            Some(since_ns) if since_ns <= ingest_ns && self.was_busy(ingest_ns) => Cause::Drain,
-            _ => Cause::Elsewhere,
+            Some(since_ns) if since_ns <= ingest_ns && self.was_busy(ingest_ns) => {
+                StallCause::Drain
+            }
+            _ => StallCause::Elsewhere,
         };
         stall.parts_ns[cause as usize] += rest_ns;
         stall
@@ -419,11 +421,11 @@ mod tests {
     }
 
     fn explained(ingest_us: u64, now_us: u64) -> Stall {
-        slow(ingest_us * US, now_us * US);
+        record_slow(ingest_us * US, now_us * US);
         take().expect("it is slow")
     }
 
-    fn parts_us(stall: &Stall) -> [u64; Cause::COUNT] {
+    fn parts_us(stall: &Stall) -> [u64; StallCause::COUNT] {
         assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
         stall.parts_ns.map(|ns| ns / US)
     }
@@ -431,7 +433,7 @@ mod tests {
     #[test]
     fn what_covers_the_time_of_a_record_is_what_it_waited_for() {
         begin(0);
-        slept(0, 100 * US);
+        after_sleep(0, 100 * US);
         round(100 * US);
         did(Did::Epoch);
         round(400 * US);
@@ -441,7 +443,7 @@ mod tests {
         // It came while the worker slept, and its round has taken 40 us so far.
         let stall = explained(70, 550);
         assert_eq!(parts_us(&stall), [30, 40, 100, 300, 0, 0, 0, 0, 10]);
-        assert_eq!(stall.cause(), Cause::Epoch);
+        assert_eq!(stall.cause(), StallCause::Epoch);
         let text = stall.to_string();
         assert!(
             text.starts_with("480.0 us: end of an epoch (late wake-up 30.0, long drain 40.0"),
@@ -456,20 +458,24 @@ mod tests {
         round(1_000 * US);
         did(Did::Blocked);
         round(1_300 * US);
-        assert_eq!(explained(1_000, 1_350).cause(), Cause::BlockedWrite);
+        assert_eq!(explained(1_000, 1_350).cause(), StallCause::BlockedWrite);
         did(Did::Blocked);
-        slept(1_350 * US, 1_550 * US);
-        assert_eq!(explained(1_345, 1_560).cause(), Cause::BlockedWrite, "asleep because of it");
+        after_sleep(1_350 * US, 1_550 * US);
+        assert_eq!(
+            explained(1_345, 1_560).cause(),
+            StallCause::BlockedWrite,
+            "asleep because of it"
+        );
         round(2_000 * US);
-        assert_eq!(explained(1_600, 2_010).cause(), Cause::Drain);
+        assert_eq!(explained(1_600, 2_010).cause(), StallCause::Drain);
     }
 
     /// A round of 100 us that was on its core for so long, with so many switches that were not wanted and
     /// that were: what it was off its core for.
-    fn off(cpu_us: u64, switches: u64, waits: u64) -> Option<(Cause, u64)> {
+    fn off(cpu_us: u64, switches: u64, waits: u64) -> Option<(StallCause, u64)> {
         // Three sleeps, of which two were wanted switches, were before it.
         let usage = Usage { cpu_ns: Some(7 * US), switches: 1, waits: 1, faults: 0 };
-        let mut asked = Asked { usage, at_ns: 1_000 * US, sleeps: 2 };
+        let mut asked = UsageBaseline { usage, at_ns: 1_000 * US, sleeps: 2 };
         let now = Usage {
             cpu_ns: Some((7 + cpu_us) * US),
             switches: 1 + switches,
@@ -486,10 +492,10 @@ mod tests {
         assert_eq!(off(100, 0, 0), None);
         assert_eq!(off(97, 0, 0), None, "the clocks are not read at once");
         assert_eq!(off(130, 0, 0), None, "some of it was used while falling asleep");
-        assert_eq!(off(30, 0, 0), Some((Cause::Stolen, 70)));
-        assert_eq!(off(30, 2, 0), Some((Cause::Preempted, 70)));
-        assert_eq!(off(30, 1, 1), Some((Cause::Preempted, 70)));
-        assert_eq!(off(30, 0, 1), Some((Cause::Waited, 70)));
+        assert_eq!(off(30, 0, 0), Some((StallCause::Stolen, 70)));
+        assert_eq!(off(30, 2, 0), Some((StallCause::Preempted, 70)));
+        assert_eq!(off(30, 1, 1), Some((StallCause::Preempted, 70)));
+        assert_eq!(off(30, 0, 1), Some((StallCause::Waited, 70)));
     }
 
     #[test]
@@ -503,7 +509,7 @@ mod tests {
             let usage = Usage { cpu_ns: Some(120 * US), ..usage };
             let stall = recorder.explain((200 * US, 420 * US), 0, usage);
             assert_eq!(parts_us(&stall), [0, 20, 0, 50, 0, 0, 150, 0, 0]);
-            assert_eq!(stall.cause(), Cause::Stolen);
+            assert_eq!(stall.cause(), StallCause::Stolen);
         });
     }
 
@@ -532,9 +538,11 @@ mod tests {
                     while now_ns() - from_ns < 20_000 * US {
                         std::hint::spin_loop();
                     }
-                    slow(from_ns, now_ns());
+                    record_slow(from_ns, now_ns());
                     let stall = take().expect("it is slow");
-                    if stall.parts_ns[Cause::Preempted as usize] > 0 || now_ns() > 60_000_000 * US {
+                    if stall.parts_ns[StallCause::Preempted as usize] > 0
+                        || now_ns() > 60_000_000 * US
+                    {
                         break stall;
                     }
                 };
@@ -542,7 +550,7 @@ mod tests {
                 stall
             });
             let stall = worker.join().unwrap();
-            assert!(stall.parts_ns[Cause::Preempted as usize] > 0, "{stall}");
+            assert!(stall.parts_ns[StallCause::Preempted as usize] > 0, "{stall}");
             assert!(stall.switches > 0, "{stall}");
             assert_eq!(stall.parts_ns.iter().sum::<u64>(), stall.latency_ns);
         });
@@ -552,7 +560,7 @@ mod tests {
     fn other_threads_record_nothing() {
         std::thread::spawn(|| {
             round(5 * US);
-            slow(0, 1_000 * US);
+            record_slow(0, 1_000 * US);
             assert_eq!(take(), None);
         })
         .join()

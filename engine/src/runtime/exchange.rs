@@ -5,7 +5,7 @@
 
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, Record};
-use crate::runtime::stage::{Push, Settled, Stage};
+use crate::runtime::stage::{FlushStatus, Push, Stage};
 use crate::sync::ring::{Consumer, Producer, ring};
 use crate::sync::waker::Waker;
 use std::collections::VecDeque;
@@ -84,7 +84,7 @@ impl<T: Send> Outbox<T> {
     }
 
     /// Publishes the sent events and wakes sleeping consumers.
-    pub fn settle(&mut self) -> Settled {
+    pub fn settle(&mut self) -> FlushStatus {
         for lane in &mut self.lanes {
             while let Some(event) = lane.spill.pop_front() {
                 if let Err(event) = lane.ring.push(event) {
@@ -97,7 +97,7 @@ impl<T: Send> Outbox<T> {
                 lane.consumer.wake();
             }
         }
-        if self.spilled == 0 { Settled::Clear } else { Settled::Blocked }
+        if self.spilled == 0 { FlushStatus::Clear } else { FlushStatus::Blocked }
     }
 }
 
@@ -131,7 +131,7 @@ impl<T: Send, R: FnMut(&T, usize) -> usize + Send> Stage for Exchange<T, R> {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.settle())
     }
 }

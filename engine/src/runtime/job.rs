@@ -1,13 +1,13 @@
 //! A job: tasklets, the rings between them, and the driver. A job runs on pinned threads
 //! ([`Job::start`]), or step by step from a seed ([`Job::simulate`]).
 
-use crate::checkpoint::{Checkpoint, Recovery, Shape, Unfinished};
+use crate::checkpoint::{Checkpoint, Recovery, Shape, UnfinishedEpoch};
 use crate::cores::{self, Core};
 use crate::env::{Env, RealEnv, SimEnv};
 use crate::epoch::driver::{
     Command, Committed, Driver, Parts, Phase, PhaseCell, Report, SinkLog, Tick, Trigger,
 };
-use crate::epoch::event_time::{BatchTimes, EventTime, Policy, Seen};
+use crate::epoch::event_time::{BatchTimes, EventTime, EventTimeReporter, WatermarkPolicy};
 use crate::error::EngineError;
 use crate::runtime::exchange::{Inlet, Outbox, connect};
 use crate::runtime::simulation;
@@ -56,7 +56,7 @@ impl Default for Config {
     }
 }
 
-struct Seat {
+struct SeatedTasklet {
     poll: Option<mio::Poll>,
     waker: Waker,
     tasklets: Vec<Box<dyn Tasklet>>,
@@ -70,7 +70,7 @@ pub struct Job {
     name: String,
     env: Arc<dyn Env>,
     config: Config,
-    seats: Vec<Seat>,
+    seats: Vec<SeatedTasklet>,
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
     operators: usize,
@@ -99,8 +99,8 @@ impl Job {
         let workers = config.workers.max(1);
         let seats = (0..workers)
             .map(|_| {
-                let (poll, waker) = env.sleeper()?;
-                Ok(Seat { poll, waker, tasklets: Vec::new() })
+                let (poll, waker) = env.create_poller()?;
+                Ok(SeatedTasklet { poll, waker, tasklets: Vec::new() })
             })
             .collect::<Result<_, EngineError>>()?;
         Ok(Self {
@@ -166,7 +166,7 @@ impl Job {
     }
 
     /// The epoch that an earlier run began and did not commit.
-    pub fn unfinished(&self) -> Option<&Unfinished> {
+    pub fn unfinished(&self) -> Option<&UnfinishedEpoch> {
         self.recovery.unfinished.as_ref()
     }
 
@@ -184,7 +184,7 @@ impl Job {
             let snapshot = self.checkpoint.as_ref().map(|checkpoint| checkpoint.snapshot(operator));
             let log =
                 StateLog::new(operator, (instance, instances), snapshot, self.reports.0.clone());
-            log.with_most_keys_a_step(self.env.most_keys_a_step())
+            log.with_max_keys_per_step(self.env.max_keys_per_step())
         };
         (0..instances).map(log).collect()
     }
@@ -195,7 +195,7 @@ impl Job {
     }
 
     /// Sets how the watermarks of several inputs are combined.
-    pub fn set_watermark_policy(&mut self, policy: Policy) {
+    pub fn set_watermark_policy(&mut self, policy: WatermarkPolicy) {
         self.time.set_policy(policy);
     }
 
@@ -211,19 +211,19 @@ impl Job {
     }
 
     /// The watermark policy.
-    pub fn watermark_policy(&self) -> Policy {
+    pub fn watermark_policy(&self) -> WatermarkPolicy {
         self.time.policy()
     }
 
     /// Adds an input with an event time, whose watermark is delayed by `delay_ms`.
-    pub fn event_time(&mut self, delay_ms: i64) -> Seen {
+    pub fn event_time(&mut self, delay_ms: i64) -> EventTimeReporter {
         self.time.input(delay_ms)
     }
 
     /// Registers an operator that emits rows or evicts state when the watermark advances, for which
     /// batches without new records are run.
-    pub fn releases_by_watermark(&mut self) {
-        self.time.set_releases();
+    pub fn request_no_data_batches(&mut self) {
+        self.time.request_no_data_batches();
     }
 
     /// The watermark at the end of the previous run, in milliseconds since 1970.
@@ -291,22 +291,23 @@ impl Job {
             continuous: self.config.trigger.is_continuous(),
             resume: self.recovery.offsets.get(index).cloned(),
             idle_after_ns: self.idle_after_ns,
-            replays: matches!(self.recovery.unfinished, Some(Unfinished::Replay(_))),
+            replays: matches!(self.recovery.unfinished, Some(UnfinishedEpoch::Replay(_))),
         }
     }
 
     /// Assigns a tasklet to a worker.
-    pub fn seat(&mut self, worker: usize, tasklet: Box<dyn Tasklet>) {
+    pub fn add_tasklet(&mut self, worker: usize, tasklet: Box<dyn Tasklet>) {
         self.seats[worker].tasklets.push(tasklet);
     }
 
     /// The tasklets' names by worker, for `explain`.
     pub fn layout(&self) -> Vec<Vec<String>> {
-        let names = |seat: &Seat| seat.tasklets.iter().map(|t| t.name().to_string()).collect();
+        let names =
+            |seat: &SeatedTasklet| seat.tasklets.iter().map(|t| t.name().to_string()).collect();
         self.seats.iter().map(names).collect()
     }
 
-    fn into_driver(self) -> (Driver, Vec<Seat>, Receiver<Report>, Sender<Report>) {
+    fn into_driver(self) -> (Driver, Vec<SeatedTasklet>, Receiver<Report>, Sender<Report>) {
         let driver = Driver::new(Parts {
             trigger: self.config.trigger,
             sources: self.sources,

@@ -25,7 +25,7 @@ pub(crate) fn run(
 ) -> Result<(), EngineError> {
     use crate::env::Env;
     let mut dice = SplitMix(seed);
-    let (waker, mut next_token) = (Waker::silent(), 0);
+    let (waker, mut next_token) = (Waker::noop(), 0);
     for tasklet in &mut tasklets {
         let mut io = Io { registry: None, waker: &waker, next_token: &mut next_token };
         guard(tasklet, |tasklet| tasklet.attach(&mut io))?;

@@ -13,7 +13,7 @@ use crate::sync::waker::Waker;
 
 /// What is left to do in a chain after [`Stage::settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Settled {
+pub enum FlushStatus {
     /// Nothing: everything that was pushed has left the chain.
     Clear,
     /// Only partial aggregates of local pre-aggregation are left. They are flushed by the first
@@ -28,11 +28,11 @@ pub enum Settled {
     Blocked,
 }
 
-impl Settled {
+impl FlushStatus {
     /// Combines the status of the chain below with that of a stage. `holds_marker`: the stage has
     /// not passed the marker on yet. `owes`: the stage has emitted, or will emit, results after the
     /// marker, and the driver does not know it yet; reset once reported.
-    pub fn over(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
+    pub fn combine(below: Self, holds_marker: bool, owes: &mut bool) -> Self {
         let own = match (holds_marker, *owes) {
             (true, _) => Self::More,
             (false, true) => Self::Trailing,
@@ -86,12 +86,12 @@ pub trait Stage: Send {
     fn end(&mut self) -> Result<(), EngineError>;
 
     /// Ends a drain: publishes rings, writes sockets, does a bounded amount of pending work.
-    fn settle(&mut self) -> Result<Settled, EngineError>;
+    fn settle(&mut self) -> Result<FlushStatus, EngineError>;
 
     /// The time of the stage's next timer, on the environment's monotonic clock, at which it must
     /// be settled even without records.
     #[inline]
-    fn due_ns(&self) -> Option<u64> {
+    fn next_timer_ns(&self) -> Option<u64> {
         None
     }
 }
@@ -131,12 +131,12 @@ macro_rules! pass_control {
         #[inline]
         fn settle(
             &mut self,
-        ) -> Result<$crate::runtime::stage::Settled, $crate::error::EngineError> {
+        ) -> Result<$crate::runtime::stage::FlushStatus, $crate::error::EngineError> {
             self.$field.settle()
         }
         #[inline]
-        fn due_ns(&self) -> Option<u64> {
-            self.$field.due_ns()
+        fn next_timer_ns(&self) -> Option<u64> {
+            self.$field.next_timer_ns()
         }
     };
 }
@@ -157,11 +157,11 @@ impl<S: Stage + ?Sized> Stage for Box<S> {
     fn end(&mut self) -> Result<(), EngineError> {
         (**self).end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         (**self).settle()
     }
-    fn due_ns(&self) -> Option<u64> {
-        (**self).due_ns()
+    fn next_timer_ns(&self) -> Option<u64> {
+        (**self).next_timer_ns()
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! *Threads.* The worker of the operator; chunks travel to the driver and back.
 
-use crate::checkpoint::Snapshot;
+use crate::checkpoint::CommittedState;
 use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
 use crate::epoch::driver::Report;
 use crate::error::EngineError;
@@ -53,7 +53,7 @@ pub struct Slot {
 
 /// When a changed value must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteAt {
+pub enum WriteTiming {
     /// Now.
     Once,
     /// At the marker. `first` says that this is the key's first change since it was last written.
@@ -65,7 +65,7 @@ pub enum WriteAt {
 
 /// The changes of an operator instance in an epoch.
 #[derive(Debug)]
-pub struct Changes {
+pub struct StateChanges {
     /// The operator.
     pub operator: usize,
     /// Keys that have state now, in this instance.
@@ -86,7 +86,7 @@ pub struct Changes {
     keep: usize,
 }
 
-impl Changes {
+impl StateChanges {
     /// Bytes that its chunks take, and those that are kept for the next epochs.
     pub(crate) fn chunk_bytes(&self) -> (u64, u64) {
         let taken = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
@@ -124,7 +124,7 @@ impl Changes {
 pub struct StateLog {
     operator: usize,
     groups: std::ops::Range<u64>,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<CommittedState>,
     /// Whether changes are recorded: the query has a checkpoint.
     on: bool,
     reports: Sender<Report>,
@@ -144,7 +144,7 @@ impl StateLog {
     pub(crate) fn new(
         operator: usize,
         (instance, instances): (usize, usize),
-        snapshot: Option<Snapshot>,
+        snapshot: Option<CommittedState>,
         reports: Sender<Report>,
     ) -> Self {
         let (back, spare) = bounded(SPARE_CHUNKS);
@@ -168,7 +168,7 @@ impl StateLog {
         }
     }
 
-    pub(crate) fn with_most_keys_a_step(self, most_keys: usize) -> Self {
+    pub(crate) fn with_max_keys_per_step(self, most_keys: usize) -> Self {
         Self { most_keys, ..self }
     }
 
@@ -237,22 +237,22 @@ impl StateLog {
     /// When a changed value must be written. A long value is written at the marker, so that a
     /// growing value is not copied at every change.
     #[inline]
-    pub fn write_at(&mut self, slot: &mut Slot) -> WriteAt {
+    pub fn write_timing(&mut self, slot: &mut Slot) -> WriteTiming {
         if slot.room <= LONG_BYTES || !self.on {
-            return WriteAt::Once;
+            return WriteTiming::Once;
         }
         let first = slot.generation != self.generation || slot.at != DEFERRED;
         (slot.generation, slot.at) = (self.generation, DEFERRED);
-        WriteAt::Marker { first }
+        WriteTiming::Marker { first }
     }
 
     /// Like [`write_at`](Self::write_at), for values written by [`put`](Self::put). A value that is
     /// deferred to the marker is counted here, and must then be written by [`write`](Self::write).
     #[inline]
-    pub fn put_at(&mut self, slot: &mut Slot) -> WriteAt {
+    pub fn put_timing(&mut self, slot: &mut Slot) -> WriteTiming {
         let changed = slot.generation == self.generation;
-        let at = self.write_at(slot);
-        if at != WriteAt::Once {
+        let at = self.write_timing(slot);
+        if at != WriteTiming::Once {
             self.updated += u64::from(!changed);
         }
         at
@@ -356,7 +356,7 @@ impl StateLog {
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
         self.needed.note(self.chunks.len());
         let keep = self.needed.epoch(0);
-        let changes = Changes {
+        let changes = StateChanges {
             operator: self.operator,
             rows,
             updated: std::mem::take(&mut self.updated),
@@ -432,10 +432,10 @@ mod tests {
                         let hash = hash_bytes(&key);
                         let log = &mut logs[instance_of(hash, writers)];
                         let slot = slots.entry(key.clone()).or_default();
-                        match log.put_at(slot) {
-                            WriteAt::Once => log.put(slot, hash, &key, &value),
-                            WriteAt::Marker { first: true } => deferred.push(key.clone()),
-                            WriteAt::Marker { first: false } => assert!(deferred.contains(&key)),
+                        match log.put_timing(slot) {
+                            WriteTiming::Once => log.put(slot, hash, &key, &value),
+                            WriteTiming::Marker { first: true } => deferred.push(key.clone()),
+                            WriteTiming::Marker { first: false } => assert!(deferred.contains(&key)),
                         }
                         live.insert(key, value);
                     }

@@ -44,14 +44,14 @@ const POLL_EVENTS: usize = 64;
 /// When a worker reads the clock for the stall recorder: once per round, or once per several rounds
 /// if they are so short that together they stay below the length of a recorded round.
 #[derive(Default)]
-struct Glances {
+struct ClockSampler {
     last_ns: u64,
     /// Rounds between two clock reads, and how many of them are left.
     rounds: u64,
     left: u64,
 }
 
-impl Glances {
+impl ClockSampler {
     /// Maximum number of rounds between two clock reads.
     const MOST: u64 = 8;
 
@@ -113,7 +113,7 @@ impl Worker {
 
     fn run_tasklets(&mut self) -> Result<(), EngineError> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
-        let (mut idle_since_ns, mut glances) = (None, Glances::default());
+        let (mut idle_since_ns, mut glances) = (None, ClockSampler::default());
         if self.explain_slow {
             let now_ns = self.env.now_ns();
             stall::begin(now_ns);
@@ -165,7 +165,7 @@ impl Worker {
     }
 
     fn sleep(&mut self, events: &mut mio::Events) -> Result<(), EngineError> {
-        self.waker.flag().announce();
+        self.waker.flag().prepare_park();
         // Checks for work once more, now that producers can see the announcement.
         let (progress, wake_at_ns) = self.round()?;
         if !progress && !self.halt.load(Ordering::Relaxed) {
@@ -173,16 +173,16 @@ impl Worker {
             let timeout =
                 wake_at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
             if let Some(poll) = &mut self.poll {
-                stall::sleeps();
+                stall::before_sleep();
                 match poll.poll(events, timeout) {
                     Ok(()) => {}
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(e) => return Err(EngineError::runtime("wait for sockets", e)),
                 }
-                stall::slept(now_ns, self.env.now_ns());
+                stall::after_sleep(now_ns, self.env.now_ns());
             }
         }
-        self.waker.flag().retract();
+        self.waker.flag().cancel_park();
         Ok(())
     }
 }
@@ -214,7 +214,7 @@ mod tests {
 
     /// At how many of so many rounds, each of which takes so long, the clock is looked at.
     fn looks(rounds: u64, round_ns: u64) -> u64 {
-        let mut glances = Glances::default();
+        let mut glances = ClockSampler::default();
         let due = |round: &u64| {
             let is_due = glances.is_due();
             if is_due {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn after_a_long_round_each_is_looked_at() {
-        let mut glances = Glances::default();
+        let mut glances = ClockSampler::default();
         let mut now_ns = 0;
         let mut round = |took_ns: u64| {
             now_ns += took_ns;

@@ -26,7 +26,7 @@ impl Default for ParkFlag {
 
 impl ParkFlag {
     /// The thread is about to block. It must check for work once more after this.
-    pub fn announce(&self) {
+    pub fn prepare_park(&self) {
         self.parked.store(true, Ordering::Relaxed);
         // ORDERING: pairs with the fence in `take`. Either the waker's load sees this store, or
         // the sleeper's later look for work sees what the waker published before its fence.
@@ -34,7 +34,7 @@ impl ParkFlag {
     }
 
     /// The thread is awake again, or found work after all.
-    pub fn retract(&self) {
+    pub fn cancel_park(&self) {
         // ORDERING: relaxed is enough: a waker that still sees the flag sends one wake-up too
         // many, which costs time and no correctness.
         self.parked.store(false, Ordering::Relaxed);
@@ -54,7 +54,7 @@ impl ParkFlag {
 /// How to end a sleep: through the poll's waker, or through what the last waiting caller
 /// registered.
 #[derive(Debug)]
-enum Bell {
+enum WakeTarget {
     Poll(mio::Waker),
     Caller(Mutex<Option<Caller>>),
     /// Under simulation nothing sleeps.
@@ -72,7 +72,7 @@ enum Caller {
 #[derive(Debug)]
 struct Shared {
     flag: ParkFlag,
-    bell: Bell,
+    bell: WakeTarget,
 }
 
 /// A handle by which any thread can wake one sleeper.
@@ -82,18 +82,21 @@ pub struct Waker(Arc<Shared>);
 impl Waker {
     /// Wakes a worker that is blocked in its poll.
     pub fn poll(waker: mio::Waker) -> Self {
-        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Poll(waker) }))
+        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: WakeTarget::Poll(waker) }))
     }
 
     /// Wakes the thread that calls [`park`](Self::park) on it, or the async task that was
     /// [registered](Self::register) last.
     pub fn thread() -> Self {
-        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Caller(Mutex::default()) }))
+        Self(Arc::new(Shared {
+            flag: ParkFlag::default(),
+            bell: WakeTarget::Caller(Mutex::default()),
+        }))
     }
 
     /// A waker without effect, for tasklets in simulation.
-    pub fn silent() -> Self {
-        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: Bell::Silent }))
+    pub fn noop() -> Self {
+        Self(Arc::new(Shared { flag: ParkFlag::default(), bell: WakeTarget::Silent }))
     }
 
     /// The flag, for the sleeper's side.
@@ -118,8 +121,8 @@ impl Waker {
     fn ring(&self) {
         match &self.0.bell {
             // A wake that fails means the poll is gone, and its thread with it.
-            Bell::Poll(waker) => drop(waker.wake()),
-            Bell::Caller(caller) => {
+            WakeTarget::Poll(waker) => drop(waker.wake()),
+            WakeTarget::Caller(caller) => {
                 // Woken outside the lock: an executor may run the task at once, here.
                 let task = match &*locked(caller) {
                     Some(Caller::Thread(thread)) => return thread.unpark(),
@@ -128,30 +131,30 @@ impl Waker {
                 };
                 task.wake();
             }
-            Bell::Silent => {}
+            WakeTarget::Silent => {}
         }
     }
 
     /// Blocks the calling thread until a wake, unless `has_work` finds some first, for at most
     /// `timeout`. For handles from [`thread`](Self::thread).
     pub fn park(&self, timeout: Option<std::time::Duration>, mut has_work: impl FnMut() -> bool) {
-        if let Bell::Caller(caller) = &self.0.bell {
+        if let WakeTarget::Caller(caller) = &self.0.bell {
             *locked(caller) = Some(Caller::Thread(std::thread::current()));
         }
-        self.0.flag.announce();
+        self.0.flag.prepare_park();
         if !has_work() {
             match timeout {
                 Some(timeout) => std::thread::park_timeout(timeout),
                 None => std::thread::park(),
             }
         }
-        self.0.flag.retract();
+        self.0.flag.cancel_park();
     }
 
     /// Stores an async task, which the next wake-up wakes in place of a thread. Returns false, and
     /// stores nothing, if `has_work` finds work. For handles from [`thread`](Self::thread).
     pub fn register(&self, task: &std::task::Waker, has_work: impl FnOnce() -> bool) -> bool {
-        if let Bell::Caller(caller) = &self.0.bell {
+        if let WakeTarget::Caller(caller) = &self.0.bell {
             let mut caller = locked(caller);
             let thread = std::thread::current().id();
             *caller = match caller.take() {
@@ -161,10 +164,10 @@ impl Waker {
                 _ => Some(Caller::Task(task.clone(), thread)),
             };
         }
-        self.0.flag.announce();
+        self.0.flag.prepare_park();
         let waits = !has_work();
         if !waits {
-            self.0.flag.retract();
+            self.0.flag.cancel_park();
         }
         waits
     }
@@ -172,11 +175,11 @@ impl Waker {
     /// The thread that waited here last, for itself or for a task.
     pub fn last_waiter(&self) -> Option<ThreadId> {
         match &self.0.bell {
-            Bell::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
+            WakeTarget::Caller(caller) => locked(caller).as_ref().map(|caller| match caller {
                 Caller::Thread(thread) => thread.id(),
                 Caller::Task(_, thread) => *thread,
             }),
-            Bell::Poll(_) | Bell::Silent => None,
+            WakeTarget::Poll(_) | WakeTarget::Silent => None,
         }
     }
 }
@@ -195,13 +198,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// *Threads.* The consumer's.
 #[derive(Debug)]
-pub struct RoomNotice {
+pub struct SpaceNotifier {
     capacity: usize,
     /// Values popped since the last fence.
     popped: usize,
 }
 
-impl RoomNotice {
+impl SpaceNotifier {
     /// For a queue of a capacity.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, popped: 0 }

@@ -87,7 +87,7 @@ impl BadRecords {
     }
 
     /// Adds a record that gives a row with NULL for what could not be read.
-    pub fn add_kept(
+    pub fn add_permissive(
         &self,
         file: Option<&Path>,
         at: (u64, u64),

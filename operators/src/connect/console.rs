@@ -14,7 +14,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::io::Write;
 
 /// The sink.
@@ -195,11 +195,11 @@ impl Stage for Console {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if !self.at_marker && !self.rows.is_empty() {
             self.print()?;
         }
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 }
 

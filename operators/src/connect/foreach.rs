@@ -6,7 +6,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// A user's sink, called as `open`, then `process` for each row if `open` returned true, then
 /// `close`.
@@ -77,9 +77,9 @@ impl Stage for Foreach {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.latency.stamp();
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 }
 
@@ -138,8 +138,8 @@ impl Stage for ForeachBatch {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
-        Ok(Settled::Clear)
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Clear)
     }
 }
 
@@ -169,9 +169,9 @@ impl Stage for Noop {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.0.stamp();
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 }
 

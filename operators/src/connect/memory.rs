@@ -6,11 +6,11 @@ use crate::table::row::{Row, decode, encode};
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::sync::waker::Waker;
 use std::collections::VecDeque;
@@ -253,14 +253,14 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
         Ok(())
     }
 
-    fn plan(&mut self, extent: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn plan(&mut self, extent: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let exhausted = self.stage();
         let all = self.emitted + self.staged.len() as u64;
         let end = match extent {
-            Extent::AsOfStart => (*self.as_of_start.get_or_insert(all)).max(self.emitted),
-            Extent::All | Extent::Limited => all,
+            ReadLimit::AsOfStart => (*self.as_of_start.get_or_insert(all)).max(self.emitted),
+            ReadLimit::All | ReadLimit::Limited => all,
         };
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: end > self.emitted,
             exhausted,
@@ -363,11 +363,11 @@ impl Stage for MemorySink {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if !self.complete {
             self.deliver();
         }
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 }
 

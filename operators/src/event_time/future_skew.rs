@@ -6,14 +6,14 @@
 //! per poll.
 
 use millstream_engine::env::Env;
-use millstream_engine::epoch::event_time::{BatchTimes, EventTimes, Seen};
+use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, UNTIMED};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use std::sync::Arc;
 
 /// The limit on how far ahead of the clock an event time may be.
-pub(crate) struct MaxSkew {
+pub(crate) struct FutureSkewLimit {
     max_us: i64,
     env: Arc<dyn Env>,
     times: BatchTimes,
@@ -24,7 +24,7 @@ pub(crate) struct MaxSkew {
     arrived_ns: u64,
 }
 
-impl MaxSkew {
+impl FutureSkewLimit {
     /// A limit in milliseconds.
     pub fn new(max_ms: i64, env: Arc<dyn Env>, times: BatchTimes, continuous: bool) -> Self {
         let max_us = max_ms.saturating_mul(1000);
@@ -43,7 +43,7 @@ impl MaxSkew {
     /// The largest acceptable event time of a record.
     #[inline]
     fn limit_us(&mut self, ingest_ns: u64) -> i64 {
-        if !self.continuous || self.times.replays() {
+        if !self.continuous || self.times.is_replay() {
             return self.times.started_us().saturating_add(self.max_us);
         }
         if ingest_ns != UNTIMED {
@@ -58,24 +58,30 @@ impl MaxSkew {
 
 /// The stage in front of a [`Watermark`](crate::event_time::watermark::Watermark). `F` returns a record's event
 /// time in microseconds since 1970; `A` receives dropped records, with the limit.
-pub(crate) struct SkewFilter<F, A, D> {
+pub(crate) struct FutureSkewFilter<F, A, D> {
     time: F,
     aside: A,
     /// Without a limit all records pass.
-    skew: Option<MaxSkew>,
-    seen: Seen,
+    skew: Option<FutureSkewLimit>,
+    seen: EventTimeReporter,
     /// Records dropped in this epoch.
     ahead: u64,
     down: D,
 }
 
-impl<F, A, D> SkewFilter<F, A, D> {
-    pub fn new(time: F, aside: A, skew: Option<MaxSkew>, seen: Seen, down: D) -> Self {
+impl<F, A, D> FutureSkewFilter<F, A, D> {
+    pub fn new(
+        time: F,
+        aside: A,
+        skew: Option<FutureSkewLimit>,
+        seen: EventTimeReporter,
+        down: D,
+    ) -> Self {
         Self { time, aside, skew, seen, ahead: 0, down }
     }
 }
 
-impl<F: Send, A: Send, D: Stage> Stage for SkewFilter<F, A, D> {
+impl<F: Send, A: Send, D: Stage> Stage for FutureSkewFilter<F, A, D> {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.down.attach(io)
     }
@@ -92,7 +98,7 @@ impl<F: Send, A: Send, D: Stage> Stage for SkewFilter<F, A, D> {
         }
         let ahead = std::mem::take(&mut self.ahead);
         if ahead > 0 {
-            self.seen.publish_epoch(EventTimes { ahead, ..EventTimes::default() });
+            self.seen.publish_epoch(EventTimeStats { ahead, ..EventTimeStats::default() });
         }
         self.down.marker(epoch)
     }
@@ -100,16 +106,16 @@ impl<F: Send, A: Send, D: Stage> Stage for SkewFilter<F, A, D> {
         self.down.end()
     }
     #[inline]
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.down.settle()
     }
     #[inline]
-    fn due_ns(&self) -> Option<u64> {
-        self.down.due_ns()
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
     }
 }
 
-impl<T, F, A, D> Push<T> for SkewFilter<F, A, D>
+impl<T, F, A, D> Push<T> for FutureSkewFilter<F, A, D>
 where
     F: FnMut(&T) -> i64 + Send,
     A: FnMut(T, i64) + Send,
@@ -142,7 +148,8 @@ mod tests {
         let world = Arc::new(SimEnv::new(0));
         world.advance(100 * SECOND_NS);
         let times = BatchTimes::default();
-        let skew = |continuous| MaxSkew::new(60_000, world.clone(), times.clone(), continuous);
+        let skew =
+            |continuous| FutureSkewLimit::new(60_000, world.clone(), times.clone(), continuous);
         let (mut arrival, mut batch) = (skew(true), skew(false));
         assert_eq!(arrival.limit_us(100 * SECOND_NS), 160 * SECOND_US);
         assert_eq!(arrival.limit_us(UNTIMED), 160 * SECOND_US, "the latest arrival counts");
@@ -160,7 +167,7 @@ mod tests {
     #[test]
     fn limits_beyond_all_times_overflow_nowhere() {
         let world = Arc::new(SimEnv::new(0));
-        let mut skew = MaxSkew::new(i64::MAX, world, BatchTimes::default(), true);
+        let mut skew = FutureSkewLimit::new(i64::MAX, world, BatchTimes::default(), true);
         assert_eq!(skew.limit_us(5), i64::MAX);
     }
 }

@@ -1,16 +1,16 @@
 //! The watermark stage, and the watermark as an operator sees it. The stage tracks the largest
 //! event time of the records that pass; in continuous mode it sends the watermark down the chain.
 
-use millstream_engine::epoch::event_time::{BatchTimes, EventTimes, Seen};
+use millstream_engine::epoch::event_time::{BatchTimes, EventTimeReporter, EventTimeStats};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
 /// The event time of a record, in microseconds since 1970.
-pub type TimeOf<T> = Box<dyn FnMut(&T) -> i64 + Send>;
+pub type EventTimeFn<T> = Box<dyn FnMut(&T) -> i64 + Send>;
 
 /// Creates the event-time function for each instance of an operator.
-pub type MakeTimeOf<T> = Box<dyn Fn() -> TimeOf<T>>;
+pub type MakeEventTimeFn<T> = Box<dyn Fn() -> EventTimeFn<T>>;
 
 /// Buckets of the out-of-order histogram: 8 per power of two of microseconds.
 const BUCKETS: usize = 64 * 8;
@@ -20,7 +20,7 @@ pub(crate) struct Watermark<F, D> {
     time: F,
     delay_us: i64,
     continuous: bool,
-    seen: Seen,
+    seen: EventTimeReporter,
     /// The largest event time; `None` before the first record.
     largest_us: Option<i64>,
     /// The watermark at the end of the previous run.
@@ -30,7 +30,7 @@ pub(crate) struct Watermark<F, D> {
     times: BatchTimes,
     /// Whether the input is idle.
     silent: bool,
-    epoch: EventTimes,
+    epoch: EventTimeStats,
     sum_us: i128,
     behind: Box<[u32; BUCKETS]>,
     down: D,
@@ -59,7 +59,7 @@ impl<F, D: Stage> Watermark<F, D> {
         time: F,
         delay_ms: i64,
         continuous: bool,
-        seen: Seen,
+        seen: EventTimeReporter,
         (resumed_us, times): (i64, BatchTimes),
         down: D,
     ) -> Self {
@@ -73,7 +73,7 @@ impl<F, D: Stage> Watermark<F, D> {
             passed_us: i64::MIN,
             times,
             silent: false,
-            epoch: EventTimes::default(),
+            epoch: EventTimeStats::default(),
             sum_us: 0,
             behind: Box::new([0; BUCKETS]),
             down,
@@ -104,7 +104,7 @@ impl<F, D: Stage> Watermark<F, D> {
     /// Sends the watermark if it has advanced; in whole milliseconds, as in micro-batch mode.
     #[inline]
     fn advance(&mut self) -> Result<(), EngineError> {
-        if !self.continuous || self.silent || self.times.replays() {
+        if !self.continuous || self.silent || self.times.is_replay() {
             return Ok(());
         }
         let largest = self.largest_us.unwrap_or(i64::MIN);
@@ -161,7 +161,7 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
         // The next row sends the watermark again.
         self.passed_us = i64::MIN;
         self.silent = true;
-        self.seen.set_silent(true);
+        self.seen.set_idle(true);
         self.down.watermark(IDLE)
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -172,11 +172,11 @@ impl<F: Send, D: Stage> Stage for Watermark<F, D> {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.down.settle()
     }
-    fn due_ns(&self) -> Option<u64> {
-        self.down.due_ns()
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
     }
 }
 
@@ -185,7 +185,7 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
     fn push(&mut self, value: T, ingest_ns: u64) -> Result<(), EngineError> {
         let time_us = (self.time)(&value);
         if std::mem::replace(&mut self.silent, false) {
-            self.seen.set_silent(false);
+            self.seen.set_idle(false);
         }
         self.see(time_us);
         // After the record, which it may affect.
@@ -196,7 +196,7 @@ impl<T, F: FnMut(&T) -> i64 + Send, D: Push<T>> Push<T> for Watermark<F, D> {
 
 /// The watermark as an operator sees it: in continuous mode it arrives among the records, in
 /// micro-batch mode it belongs to the batch.
-pub(crate) struct Watermarks {
+pub(crate) struct OperatorWatermark {
     times: BatchTimes,
     /// Continuous mode: the watermark that arrived last.
     in_band_us: Option<i64>,
@@ -204,7 +204,7 @@ pub(crate) struct Watermarks {
     lag_us: i64,
 }
 
-impl Watermarks {
+impl OperatorWatermark {
     pub fn new(times: BatchTimes, continuous: bool) -> Self {
         // The watermark starts at 1970, as in micro-batch mode.
         let in_band_us = continuous.then(|| times.watermark_us());
@@ -220,22 +220,22 @@ impl Watermarks {
 
     /// A record at or before this time is late.
     #[inline]
-    pub fn late_us(&self) -> i64 {
+    pub fn late_row_watermark_us(&self) -> i64 {
         match self.in_band_us {
-            Some(watermark) if !self.times.replays() => watermark,
-            _ => self.times.late_us().saturating_sub(self.lag_us),
+            Some(watermark) if !self.times.is_replay() => watermark,
+            _ => self.times.late_row_watermark_us().saturating_sub(self.lag_us),
         }
     }
 
     /// Whether watermarks arrive in-band now.
     pub fn in_band(&self) -> bool {
-        self.in_band_us.is_some() && !self.times.replays()
+        self.in_band_us.is_some() && !self.times.is_replay()
     }
 
     /// State that expires at or before this time may be evicted.
     pub fn watermark_us(&self) -> i64 {
         match self.in_band_us {
-            Some(watermark) if !self.times.replays() => watermark,
+            Some(watermark) if !self.times.is_replay() => watermark,
             _ => self.times.watermark_us().saturating_sub(self.lag_us),
         }
     }

@@ -153,7 +153,7 @@ impl Session {
         for (key, value) in options {
             writer = writer.option(&key, value);
         }
-        Ok(writer.with_settings_of_now())
+        Ok(writer.with_current_settings())
     }
 
     /// Reads a job file: names its views and checks its queries.
@@ -196,7 +196,7 @@ impl Session {
                         let own = if several { folder.join(&name) } else { folder.clone() };
                         writer = writer.option("checkpointLocation", own.display());
                     }
-                    writer = writer.only_explained(overrides.explains);
+                    writer = writer.explain_only(overrides.explains);
                     writer.check().map_err(|error| named(error.at(place)))?;
                     queries.push(JobQuery { name, writer });
                 }

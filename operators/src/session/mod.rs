@@ -42,7 +42,7 @@ use settings::Settings;
 pub(crate) use trigger::duration_ns;
 pub use trigger::parse_trigger;
 
-use crate::connect::file::{FileSourceConfig, Origin, infer};
+use crate::connect::file::{FileSourceConfig, SchemaOrigin, infer};
 use crate::connect::memory::{MemoryStream, MemoryTable};
 use crate::connect::rate;
 use crate::connect::rate::micro_batch;
@@ -339,7 +339,7 @@ impl StreamReader {
                     made.fields.iter_mut().for_each(|field| field.nullable = true);
                     (given, inferred) = (Some(made), true);
                 }
-                let origin = if inferred { Origin::Files } else { Origin::User };
+                let origin = if inferred { SchemaOrigin::Files } else { SchemaOrigin::User };
                 let given = given.map(|schema| (schema, origin));
                 let config = FileSourceConfig::read(&format, &self.options, given, &settings)?;
                 if self.streaming {

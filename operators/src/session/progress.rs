@@ -2,9 +2,9 @@
 
 use crate::connect::socket::connection_counts::ConnectionTotals;
 use millstream_engine::epoch::driver::Committed;
-use millstream_engine::epoch::event_time::EventTimes;
+use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
-use millstream_engine::measure::stall::{Cause, Stall};
+use millstream_engine::measure::stall::{Stall, StallCause};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 
@@ -69,7 +69,7 @@ fn iso(us: i64) -> String {
 
 /// Formats a slow record: latency, main cause, and the share of each cause in microseconds.
 fn stall(stall: &Stall) -> Json {
-    let parts = Cause::ALL.into_iter().zip(stall.parts_ns).filter(|(_, ns)| *ns > 0);
+    let parts = StallCause::ALL.into_iter().zip(stall.parts_ns).filter(|(_, ns)| *ns > 0);
     let parts = parts.map(|(cause, ns)| (cause.words().to_string(), Json::from(ns / 1000)));
     json!({
         "latencyUs": stall.latency_ns / 1000,
@@ -184,7 +184,8 @@ impl Progress {
         report["min"] = iso(min).into();
         report["max"] = iso(max).into();
         report["avg"] = iso((sum / i128::from(count)) as i64).into();
-        let longest = |of: fn(&EventTimes) -> i64| seen.iter().map(|t| of(t)).max().unwrap_or(0);
+        let longest =
+            |of: fn(&EventTimeStats) -> i64| seen.iter().map(|t| of(t)).max().unwrap_or(0);
         report["behindUs"] = json!({
             "count": seen.iter().map(|times| times.behind).sum::<u64>(),
             "p50": longest(|times| times.behind_p50_us),

@@ -7,7 +7,7 @@ use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::Reading;
 use millstream_engine::cores::parse_list;
-use millstream_engine::epoch::event_time::Policy;
+use millstream_engine::epoch::event_time::WatermarkPolicy;
 use std::sync::Mutex;
 
 /// What happens to the other queries of a job when one fails.
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
     pub formats: FormatSettings,
     pub literals: Reading,
     pub schema_inference: bool,
-    pub watermark_policy: Policy,
+    pub watermark_policy: WatermarkPolicy,
     pub idle_timeout_ns: Option<u64>,
     /// Maximum distance of event times ahead of the clock, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
@@ -52,7 +52,7 @@ impl Default for Settings {
             formats: FormatSettings::default(),
             literals: Reading::default(),
             schema_inference: false,
-            watermark_policy: Policy::Min,
+            watermark_policy: WatermarkPolicy::Min,
             idle_timeout_ns: None,
             max_future_skew_ms: None,
             on_query_failure: OnQueryFailure::default(),
@@ -145,8 +145,8 @@ impl Settings {
             },
             "spark.sql.streaming.multiplewatermarkpolicy" => {
                 self.watermark_policy = match value.to_ascii_lowercase().as_str() {
-                    "min" => Policy::Min,
-                    "max" => Policy::Max,
+                    "min" => WatermarkPolicy::Min,
+                    "max" => WatermarkPolicy::Max,
                     _ => return wrong("min or max"),
                 }
             }

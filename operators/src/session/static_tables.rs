@@ -20,7 +20,7 @@ pub(super) const MEMORY_TABLE: &str = "memory table";
 type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 
 /// Replaces the tables of a plan by their rows.
-fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
+fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) if !join.is_of_streams() => {
             let Join { left, right, .. } = *join;
@@ -30,10 +30,10 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
                 |plan: Plan| Ok(Plan::Values(plan.schema(), rows(Arc::new(plan), false)?));
             let (left, right) = if left_is_held {
                 let left = held(left)?;
-                (left, replaced(right, rows)?)
+                (left, with_rows(right, rows)?)
             } else {
                 let right = held(right)?;
-                (replaced(left, rows)?, right)
+                (with_rows(left, rows)?, right)
             };
             Plan::Join(Box::new(Join { left, right, ..*join }))
         }
@@ -41,7 +41,7 @@ fn replaced<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
             let schema = scan.schema.clone();
             Plan::Values(schema, rows(Arc::new(Plan::Scan(scan)), false)?)
         }
-        other => other.map_inputs(&mut |input| replaced(input, rows))?,
+        other => other.map_inputs(&mut |input| with_rows(input, rows))?,
     };
     plan.map_exprs(&mut |expr| constant(expr, rows))
 }
@@ -85,7 +85,7 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));
     }
-    let read = replaced(plan.clone(), &mut |plan: Arc<Plan>, single| -> Result<_, QueryError> {
+    let read = with_rows(plan.clone(), &mut |plan: Arc<Plan>, single| -> Result<_, QueryError> {
         if let Plan::Scan(scan) = &*plan
             && scan.format == MEMORY_TABLE
         {
@@ -98,11 +98,11 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
 }
 
 /// Replaces the tables of the plan by empty ones, for checks before the query runs.
-pub(super) fn left_out(plan: &Plan) -> Cow<'_, Plan> {
+pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     if !has_tables(plan) {
         return Cow::Borrowed(plan);
     }
-    let none = replaced(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()));
+    let none = with_rows(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()));
     match none {
         Ok(plan) => Cow::Owned(plan),
     }

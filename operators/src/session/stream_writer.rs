@@ -2,7 +2,7 @@
 
 use crate::connect::console::Console;
 use crate::connect::file::local_path;
-use crate::connect::file::{FileSinkConfig, FileSourceConfig, Origin};
+use crate::connect::file::{FileSinkConfig, FileSourceConfig, SchemaOrigin};
 use crate::connect::foreach::{BatchFunction, Foreach, ForeachBatch, ForeachWriter, Noop};
 use crate::connect::format_settings::FormatSettings;
 use crate::connect::memory::MemoryTable;
@@ -16,14 +16,14 @@ use crate::connect::socket::sink::SocketSinkConfig;
 use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::session::dataframe::DataFrame;
 use crate::session::progress::Progress;
-use crate::session::streaming_query::{QueryError, StreamingQuery, Told};
+use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 use crate::session::trigger::parse_trigger;
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Node;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::did_you_mean;
-use crate::table::physical::{BoxChain, LateOutput, LateRow, Placed, lower, state_operators};
+use crate::table::physical::{BoxChain, LateOutput, LateRow, PlacedChain, lower, state_operators};
 use crate::table::plan::analyzer::{OutputMode, check_output_mode};
 use crate::table::plan::join;
 use crate::table::plan::limits::on_large_stack;
@@ -243,13 +243,13 @@ impl StreamWriter {
     }
 
     /// Sets whether the query is only explained: it needs no checkpoint then.
-    pub(super) fn only_explained(mut self, explained: bool) -> Self {
+    pub(super) fn explain_only(mut self, explained: bool) -> Self {
         self.explained = explained;
         self
     }
 
     /// Keeps the session's settings as they are now.
-    pub(super) fn with_settings_of_now(mut self) -> Self {
+    pub(super) fn with_current_settings(mut self) -> Self {
         self.settings = Some(self.settings());
         self
     }
@@ -275,7 +275,7 @@ impl StreamWriter {
         let mode = self.mode.as_deref().or(self.query_option("outputMode"));
         let mode = mode.map_or(Ok(OutputMode::Append), OutputMode::parse)?;
         join::check(&self.frame.plan)?;
-        check_output_mode(&static_tables::left_out(&self.frame.plan), mode)?;
+        check_output_mode(&static_tables::with_empty_tables(&self.frame.plan), mode)?;
         join::check_optimized(&self.frame.plan)?;
         let infers = self.settings().schema_inference;
         let unsure = |scan: &&&Scan| scan.streaming && scan.inferred && !infers;
@@ -410,7 +410,7 @@ impl StreamWriter {
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation; a source that never reads replaces each.
-        let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<Placed>| {
+        let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<PlacedChain>| {
             let parts = chains.len();
             let of_part = |(part, (worker, chain))| {
                 let env = job.env();
@@ -421,12 +421,12 @@ impl StreamWriter {
                     1 => format!("source {}", scan.name),
                     _ => format!("source {} {part}", scan.name),
                 };
-                Ok(Box::new(Named(name, tasklet)) as Box<dyn Tasklet>)
+                Ok(Box::new(RenamedTasklet(name, tasklet)) as Box<dyn Tasklet>)
             };
             chains.into_iter().enumerate().map(of_part).collect()
         };
         let meaning = (prepared.mode, settings.semantics);
-        let lowered = static_tables::left_out(plan);
+        let lowered = static_tables::with_empty_tables(plan);
         lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
         let mut text = self.frame.explain();
         text.push_str("\n== Tasklets ==\n");
@@ -540,7 +540,7 @@ impl StreamWriter {
 
     /// What the checkpoint of this query depends on.
     fn shape(&self, prepared: &Prepared) -> PlanResult<Shape> {
-        let plan = &*static_tables::left_out(&self.frame.plan);
+        let plan = &*static_tables::with_empty_tables(&self.frame.plan);
         let settings = self.settings().formats;
         let mut identities = Vec::new();
         for scan in sources(plan) {
@@ -585,7 +585,7 @@ impl StreamWriter {
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
-        let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<Placed>| {
+        let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {
             let of = (&session, &settings.formats);
             make_source(of, job, (scan, needed), chains, &mut counters, times.clone())
         };
@@ -605,7 +605,7 @@ impl StreamWriter {
         let parts = Parts {
             run_id: new_id(&*env),
             latency: latency.clone(),
-            told: Arc::new(Mutex::new(Told::default())),
+            told: Arc::new(Mutex::new(DriverState::default())),
             counters,
             id,
         };
@@ -739,7 +739,7 @@ struct Parts {
     id: String,
     run_id: String,
     latency: Latency,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<DriverState>>,
     counters: Vec<SourceCounters>,
 }
 
@@ -807,7 +807,7 @@ impl SinkSpec {
 }
 
 fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
-    let schema = Some((scan.schema.clone(), Origin::Plan));
+    let schema = Some((scan.schema.clone(), SchemaOrigin::Plan));
     let config = FileSourceConfig::read(&scan.format, &scan.options, schema, settings)?;
     if scan.streaming {
         config.check_stream()?;
@@ -823,7 +823,7 @@ fn make_source(
     (session, settings): (&crate::session::Session, &FormatSettings),
     job: &mut Job,
     (scan, needed): (&Scan, &[bool]),
-    chains: Vec<Placed>,
+    chains: Vec<PlacedChain>,
     // One for each source, in their order.
     counters: &mut Vec<SourceCounters>,
     times: Option<IntendedTimes>,
@@ -831,64 +831,65 @@ fn make_source(
     let parts = chains.len();
     let mut shared = Shared::default();
     let mut rate_start_us = None;
-    let make = |(part, (worker, chain)): (usize, Placed)| -> Result<Box<dyn Tasklet>, EngineError> {
-        Ok(match scan.format.as_str() {
-            "socket" => {
-                let config = SocketConfig::read(&scan.options).map_err(refused)?;
-                let mut source = config.open(job.env(), job.source_folder(), &mut shared)?;
-                source.on_notice(session.lock().notice);
-                if let Some(times) = &times {
-                    source.intended_times(times.clone());
+    let make =
+        |(part, (worker, chain)): (usize, PlacedChain)| -> Result<Box<dyn Tasklet>, EngineError> {
+            Ok(match scan.format.as_str() {
+                "socket" => {
+                    let config = SocketConfig::read(&scan.options).map_err(refused)?;
+                    let mut source = config.open(job.env(), job.source_folder(), &mut shared)?;
+                    source.on_notice(session.lock().notice);
+                    if let Some(times) = &times {
+                        source.intended_times(times.clone());
+                    }
+                    counters.push(source.counters());
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
                 }
-                counters.push(source.counters());
-                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-            }
-            "rate" => {
-                let rows_per_second = rate::read(&scan.options).map_err(refused)?;
-                let env = job.env();
-                // The first part keeps the start time of all parts.
-                let start_us = match rate_start_us {
-                    Some(start_us) => start_us,
-                    None => rate::start_us(&*env, job.source_folder().as_deref())?,
-                };
-                rate_start_us = Some(start_us);
-                counters.push(SourceCounters::default());
-                let source = RateSource::new(rows_per_second, (part, parts), &*env, start_us);
-                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-            }
-            "rate-micro-batch" => {
-                let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
-                let port = job.source_port(worker);
-                counters.push(SourceCounters::default());
-                Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
-            }
-            files if is_files(files) => {
-                let mut config = file_config(scan, settings).map_err(refused)?;
-                config.want(needed).map_err(refused)?;
-                let mut source = config.open(part, job.env(), job.source_folder())?;
-                source.on_notice(session.lock().notice);
-                counters.push(source.counters());
-                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-            }
-            _ => {
-                let stream = session.lock().streams.get(&scan.name).cloned();
-                let stream = stream.ok_or_else(|| {
-                    let reason = format!("no memory stream '{}'", scan.name);
-                    EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
-                })?;
-                let source = stream.source(part, job.env())?;
-                counters.push(SourceCounters::default());
-                Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
-            }
-        })
-    };
+                "rate" => {
+                    let rows_per_second = rate::read(&scan.options).map_err(refused)?;
+                    let env = job.env();
+                    // The first part keeps the start time of all parts.
+                    let start_us = match rate_start_us {
+                        Some(start_us) => start_us,
+                        None => rate::start_us(&*env, job.source_folder().as_deref())?,
+                    };
+                    rate_start_us = Some(start_us);
+                    counters.push(SourceCounters::default());
+                    let source = RateSource::new(rows_per_second, (part, parts), &*env, start_us);
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+                }
+                "rate-micro-batch" => {
+                    let config = micro_batch::Config::read(&scan.options).map_err(refused)?;
+                    let port = job.source_port(worker);
+                    counters.push(SourceCounters::default());
+                    Box::new(SourceTasklet::new(port, RateMicroBatch::new(config), chain))
+                }
+                files if is_files(files) => {
+                    let mut config = file_config(scan, settings).map_err(refused)?;
+                    config.set_needed_columns(needed).map_err(refused)?;
+                    let mut source = config.open(part, job.env(), job.source_folder())?;
+                    source.on_notice(session.lock().notice);
+                    counters.push(source.counters());
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+                }
+                _ => {
+                    let stream = session.lock().streams.get(&scan.name).cloned();
+                    let stream = stream.ok_or_else(|| {
+                        let reason = format!("no memory stream '{}'", scan.name);
+                        EngineError::operator("MEMORY_STREAM_NOT_FOUND", reason, "")
+                    })?;
+                    let source = stream.source(part, job.env())?;
+                    counters.push(SourceCounters::default());
+                    Box::new(SourceTasklet::new(job.source_port(worker), source, chain))
+                }
+            })
+        };
     chains.into_iter().enumerate().map(make).collect()
 }
 
 /// A tasklet with another name, for `explain`.
-struct Named<T>(String, T);
+struct RenamedTasklet<T>(String, T);
 
-impl<T: Tasklet> Tasklet for Named<T> {
+impl<T: Tasklet> Tasklet for RenamedTasklet<T> {
     fn name(&self) -> &str {
         &self.0
     }

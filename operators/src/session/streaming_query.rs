@@ -91,7 +91,7 @@ pub struct Status {
 
 /// What the driver's thread reports to the query's owner.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct DriverState {
     pub watermark_ms: Option<i64>,
     pub recent: Recent,
     pub epochs: u64,
@@ -108,7 +108,7 @@ pub struct StreamingQuery {
     pub(super) trigger: Trigger,
     pub(super) running: Running,
     pub(super) latency: Latency,
-    pub(super) told: Arc<Mutex<Told>>,
+    pub(super) told: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
 }
 
@@ -186,7 +186,7 @@ impl StreamingQuery {
     }
 
     /// Waits for the end for at most `timeout`; `None` if the query is still running.
-    pub fn await_termination_for(&self, timeout: Duration) -> Option<Result<(), EngineError>> {
+    pub fn await_termination_timeout(&self, timeout: Duration) -> Option<Result<(), EngineError>> {
         self.running.wait(Some(timeout))
     }
 
@@ -206,7 +206,7 @@ impl StreamingQuery {
         self.told().watermark_ms
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, DriverState> {
         self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -1,6 +1,6 @@
 //! An expiry queue: slots of entries ordered by expiry time, drained in bounded steps.
 
-use crate::state::slot_stack::{Places, Pool};
+use crate::state::slot_stack::{Pool, SlotStack};
 use std::collections::BTreeMap;
 
 /// Maximum number of empty stacks kept beyond the number of times.
@@ -10,9 +10,9 @@ const SPARES: usize = 16;
 /// slot is freed. Callers must compare with the entry's own expiry.
 #[derive(Default)]
 pub(crate) struct Due {
-    by_time: BTreeMap<i64, Places>,
+    by_time: BTreeMap<i64, SlotStack>,
     /// Empty stacks for reuse, at most [`SPARES`] more than there are times.
-    spare: Vec<Places>,
+    spare: Vec<SlotStack>,
     pool: Pool,
 }
 
@@ -72,7 +72,7 @@ impl Due {
     /// Memory that it takes, in bytes, about.
     pub fn memory(&self) -> usize {
         // A node of the tree is two thirds full.
-        let time = (size_of::<i64>() + size_of::<Places>()) * 3 / 2 + 16;
+        let time = (size_of::<i64>() + size_of::<SlotStack>()) * 3 / 2 + 16;
         self.by_time.len() * time + self.pool.memory()
     }
 

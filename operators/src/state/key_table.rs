@@ -2,7 +2,7 @@
 //!
 //! A table that doubles moves all it has, which takes tens of milliseconds for a million keys, in
 //! which no record goes on. Here entries lie in chunks that never move, and they are found by a
-//! [`SplitTable`], which moves little at a time. It has a part of an entry's hash beside its slot, so
+//! [`LinearHashTable`], which moves little at a time. It has a part of an entry's hash beside its slot, so
 //! that to grow it need not look at the entries.
 //!
 //! *Slots.* An entry is known by its slot until it is [freed](Table::free); then another may have
@@ -14,7 +14,7 @@
 //! *Limits.* A chunk stays as long as one of its entries does.
 
 use crate::bits::BitSet;
-use millstream_engine::collections::linear_hash_table::SplitTable;
+use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use millstream_engine::high_water::HighWater;
 use std::ops::{Index, IndexMut};
 
@@ -26,7 +26,7 @@ const RELEASE: usize = 8;
 const FREES: usize = 64;
 
 /// An entry with a key.
-pub(crate) trait Keyed {
+pub(crate) trait KeyedEntry {
     /// The hash of its key.
     fn hash(&self) -> u64;
     /// Its key; empty in a slot that is free.
@@ -35,9 +35,9 @@ pub(crate) trait Keyed {
 
 /// A part of a hash, and the slot of the entry.
 #[derive(Clone, Copy)]
-struct Link(u32, u32);
+struct HashLink(u32, u32);
 
-impl Link {
+impl HashLink {
     /// The part of the hash that the index uses.
     #[inline]
     fn hash(self) -> u64 {
@@ -77,7 +77,7 @@ impl<E> Chunk<E> {
 
 /// The key table.
 pub(crate) struct Table<E> {
-    index: SplitTable<Link>,
+    index: LinearHashTable<HashLink>,
     chunks: Vec<Chunk<E>>,
     /// Chunks that can take an entry, those among them whose memory was given back.
     open: BitSet,
@@ -94,7 +94,7 @@ pub(crate) struct Table<E> {
 impl<E> Default for Table<E> {
     fn default() -> Self {
         Self {
-            index: SplitTable::default(),
+            index: LinearHashTable::default(),
             chunks: Vec::new(),
             open: BitSet::default(),
             empty: BitSet::default(),
@@ -105,7 +105,7 @@ impl<E> Default for Table<E> {
     }
 }
 
-impl<E: Keyed> Table<E> {
+impl<E: KeyedEntry> Table<E> {
     /// The slot of a key.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
@@ -115,8 +115,8 @@ impl<E: Keyed> Table<E> {
     /// Like [`find`](Self::find), with a predicate instead of the key's bytes.
     #[inline]
     pub fn find_by(&self, hash: u64, is_key: impl Fn(&[u8]) -> bool) -> Option<usize> {
-        let link = Link(hash as u32, 0);
-        let same = |other: &Link| other.0 == link.0 && is_key(self[other.1 as usize].key());
+        let link = HashLink(hash as u32, 0);
+        let same = |other: &HashLink| other.0 == link.0 && is_key(self[other.1 as usize].key());
         self.index.find(link.hash(), same).map(|link| link.1 as usize)
     }
 
@@ -141,7 +141,7 @@ impl<E: Keyed> Table<E> {
         if chunk.len() == CHUNK {
             self.open.remove(number);
         }
-        let link = Link(hash as u32, at as u32);
+        let link = HashLink(hash as u32, at as u32);
         self.index.insert_unique(link.hash(), link, |link| link.hash());
         self.needed.note(self.index.len());
         at
@@ -151,8 +151,8 @@ impl<E: Keyed> Table<E> {
     /// too: it stays until another entry has the slot.
     pub fn free(&mut self, at: usize) {
         let Some(entry) = self.get(at) else { return };
-        let link = Link(entry.hash() as u32, at as u32);
-        let same = |other: &Link| other.1 == link.1;
+        let link = HashLink(entry.hash() as u32, at as u32);
+        let same = |other: &HashLink| other.1 == link.1;
         if self.index.remove(link.hash(), same, |link| link.hash()).is_none() {
             return;
         }
@@ -199,10 +199,10 @@ impl<E: Keyed> Table<E> {
     /// Reads what [`free`](Self::free) of some slots needs, together, so that memory is waited for
     /// once and not for each in turn.
     #[cfg(feature = "sql")]
-    pub fn touch(&self, slots: &[u32]) {
+    pub fn prefetch(&self, slots: &[u32]) {
         for &at in slots {
             let Some(entry) = self.get(at as usize) else { continue };
-            let link = Link(entry.hash() as u32, at);
+            let link = HashLink(entry.hash() as u32, at);
             std::hint::black_box(self.index.find(link.hash(), |other| other.1 == at).is_some());
         }
     }
@@ -275,7 +275,7 @@ mod tests {
 
     struct Entry(Vec<u8>, u64);
 
-    impl Keyed for Entry {
+    impl KeyedEntry for Entry {
         fn hash(&self) -> u64 {
             // Few different ones, so that they collide.
             hash_bytes(&self.0) & 0xFF_0000_0007
@@ -315,7 +315,7 @@ mod tests {
     /// A key that collides with no other.
     struct Number(u64, [u8; 8]);
 
-    impl Keyed for Number {
+    impl KeyedEntry for Number {
         fn hash(&self) -> u64 {
             hash_bytes(&self.1)
         }
@@ -352,7 +352,7 @@ mod tests {
         // Slots that are gone are those of nobody, and come back with the next keys.
         assert!(table.get(150 * CHUNK).is_none());
         table.free(150 * CHUNK);
-        table.touch(&[150 * CHUNK as u32]);
+        table.prefetch(&[150 * CHUNK as u32]);
         let again = fill(&mut table, 1_000_000..1_000_000 + 200 * CHUNK as u64);
         assert!(again.iter().all(|at| *at <= 200 * CHUNK && *at != stays));
         assert_eq!(table.len(), 200 * CHUNK + 1);

@@ -6,21 +6,21 @@
 //! are flushed when a group has absorbed [`FOLD`] rows on average.
 
 /// Maximum number of buffered rows if they have few groups.
-const LEAST_ROWS: usize = 8 * 1024;
+const MIN_ROWS: usize = 8 * 1024;
 /// Average number of rows per group above which sending a group costs almost nothing per row.
 const FOLD: usize = 128;
 /// Maximum number of buffered rows: some milliseconds at the highest rate.
-const MOST_ROWS: usize = 1 << 20;
+const MAX_ROWS: usize = 1 << 20;
 /// Maximum number of buffered groups.
-const MOST_GROUPS: usize = 32 * 1024;
+const MAX_GROUPS: usize = 32 * 1024;
 /// Number of rows that bypass pre-aggregation after it turned out that there are too many groups.
-const SINGLY: usize = 1 << 20;
+const BYPASS_ROWS: usize = 1 << 20;
 /// Number of drains without a row after which input counts as idle. A tasklet drains at the end of
 /// a step and at the start of the next: two drains follow every row, and the third ends a step that
 /// took no row.
 const QUIET: u8 = 3;
 
-pub(crate) struct Hold {
+pub(crate) struct PreaggregationLimit {
     /// Rows until the next check whether more may be buffered.
     left: usize,
     /// Rows buffered in total at the next check.
@@ -33,23 +33,23 @@ pub(crate) struct Hold {
     left_before: usize,
 }
 
-impl Default for Hold {
+impl Default for PreaggregationLimit {
     fn default() -> Self {
         Self {
-            left: LEAST_ROWS,
-            allowed: LEAST_ROWS,
+            left: MIN_ROWS,
+            allowed: MIN_ROWS,
             full: false,
             singly: false,
             quiet: 0,
-            left_before: LEAST_ROWS,
+            left_before: MIN_ROWS,
         }
     }
 }
 
-impl Hold {
+impl PreaggregationLimit {
     /// Whether rows should bypass pre-aggregation.
     #[inline]
-    pub fn is_singly(&self) -> bool {
+    pub fn is_bypassed(&self) -> bool {
         self.singly
     }
 
@@ -75,7 +75,7 @@ impl Hold {
             *self = Self::default();
             return;
         }
-        let more = (FOLD * groups).min(MOST_ROWS).saturating_sub(self.allowed);
+        let more = (FOLD * groups).min(MAX_ROWS).saturating_sub(self.allowed);
         self.full = more == 0;
         // A full buffer is flushed before the next row. If a row comes all the same, this check
         // runs again.
@@ -87,12 +87,12 @@ impl Hold {
     /// Counts a new group, with which there are `groups`.
     #[cold]
     pub fn grow(&mut self, groups: usize) {
-        self.full |= groups >= MOST_GROUPS;
+        self.full |= groups >= MAX_GROUPS;
     }
 
     /// Counts the end of a drain. Returns whether input has been idle long enough to flush.
     #[inline]
-    pub fn is_dry(&mut self) -> bool {
+    pub fn is_input_idle(&mut self) -> bool {
         if std::mem::replace(&mut self.left_before, self.left) != self.left {
             self.quiet = 0;
         }
@@ -101,12 +101,12 @@ impl Hold {
     }
 
     /// Records that `groups` groups were flushed.
-    pub fn let_go(&mut self, groups: usize) {
+    pub fn flushed(&mut self, groups: usize) {
         let rows = self.allowed - self.left;
         *self = Self::default();
         // Groups of little more than one row each: pre-aggregation did not pay.
-        if groups >= MOST_GROUPS && rows < 2 * groups {
-            (self.singly, self.left) = (true, SINGLY);
+        if groups >= MAX_GROUPS && rows < 2 * groups {
+            (self.singly, self.left) = (true, BYPASS_ROWS);
         }
     }
 }
@@ -117,21 +117,21 @@ mod tests {
 
     #[test]
     fn rows_are_held_while_more_are_there_and_no_longer() {
-        let mut hold = Hold::default();
+        let mut hold = PreaggregationLimit::default();
         for _ in 0..10 {
             hold.add(1);
-            assert!(!hold.is_dry(), "the end of the step that took it");
-            assert!(!hold.is_dry(), "the beginning of the next");
+            assert!(!hold.is_input_idle(), "the end of the step that took it");
+            assert!(!hold.is_input_idle(), "the beginning of the next");
         }
-        assert!(hold.is_dry(), "the end of a step that took none");
-        assert!(hold.is_dry(), "until a row comes");
+        assert!(hold.is_input_idle(), "the end of a step that took none");
+        assert!(hold.is_input_idle(), "until a row comes");
         hold.add(1);
-        assert!(!hold.is_dry());
+        assert!(!hold.is_input_idle());
     }
 
     /// How many rows of so many groups are held before they must go.
     fn held(groups: usize) -> usize {
-        let mut hold = Hold::default();
+        let mut hold = PreaggregationLimit::default();
         let full = (1..).find(|_| {
             hold.add(groups);
             hold.is_full()
@@ -141,40 +141,40 @@ mod tests {
 
     #[test]
     fn a_worker_without_rest_lets_go_when_groups_stand_for_many_rows() {
-        assert_eq!(held(1), LEAST_ROWS);
-        assert_eq!(held(LEAST_ROWS / FOLD), LEAST_ROWS);
+        assert_eq!(held(1), MIN_ROWS);
+        assert_eq!(held(MIN_ROWS / FOLD), MIN_ROWS);
         assert_eq!(held(1000), 1000 * FOLD);
-        assert_eq!(held(MOST_GROUPS - 1), MOST_ROWS);
-        let mut hold = Hold::default();
-        hold.grow(MOST_GROUPS - 1);
+        assert_eq!(held(MAX_GROUPS - 1), MAX_ROWS);
+        let mut hold = PreaggregationLimit::default();
+        hold.grow(MAX_GROUPS - 1);
         assert!(!hold.is_full());
-        hold.grow(MOST_GROUPS);
+        hold.grow(MAX_GROUPS);
         assert!(hold.is_full());
-        hold.let_go(MOST_GROUPS);
+        hold.flushed(MAX_GROUPS);
         assert!(!hold.is_full());
     }
 
     #[test]
     fn rows_that_come_between_drains_are_seen_even_when_it_is_looked_at_anew() {
-        let mut hold = Hold::default();
-        for row in 0..4 * LEAST_ROWS {
-            hold.add(LEAST_ROWS);
-            assert!(!hold.is_dry(), "row {row}");
+        let mut hold = PreaggregationLimit::default();
+        for row in 0..4 * MIN_ROWS {
+            hold.add(MIN_ROWS);
+            assert!(!hold.is_input_idle(), "row {row}");
         }
     }
 
     #[test]
     fn groups_of_one_row_are_not_put_together_for_a_while() {
-        let mut hold = Hold::default();
-        (1..=MOST_GROUPS).for_each(|groups| hold.add(groups));
-        hold.let_go(MOST_GROUPS);
-        assert!(hold.is_singly());
-        (1..SINGLY).for_each(|_| hold.add(0));
-        assert!(hold.is_singly());
+        let mut hold = PreaggregationLimit::default();
+        (1..=MAX_GROUPS).for_each(|groups| hold.add(groups));
+        hold.flushed(MAX_GROUPS);
+        assert!(hold.is_bypassed());
+        (1..BYPASS_ROWS).for_each(|_| hold.add(0));
+        assert!(hold.is_bypassed());
         hold.add(0);
-        assert!(!hold.is_singly());
-        (0..2 * MOST_GROUPS).for_each(|_| hold.add(MOST_GROUPS));
-        hold.let_go(MOST_GROUPS);
-        assert!(!hold.is_singly(), "two rows a group are worth it");
+        assert!(!hold.is_bypassed());
+        (0..2 * MAX_GROUPS).for_each(|_| hold.add(MAX_GROUPS));
+        hold.flushed(MAX_GROUPS);
+        assert!(!hold.is_bypassed(), "two rows a group are worth it");
     }
 }

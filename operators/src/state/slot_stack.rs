@@ -13,7 +13,7 @@ const RELEASE: usize = 8;
 
 /// Slots of entries, last in, first out.
 #[derive(Default)]
-pub(crate) struct Places {
+pub(crate) struct SlotStack {
     full: Vec<Vec<u32>>,
     top: Vec<u32>,
 }
@@ -53,7 +53,7 @@ impl Pool {
     }
 }
 
-impl Places {
+impl SlotStack {
     #[inline]
     pub fn push(&mut self, slot: u32, pool: &mut Pool) {
         if self.top.len() == CHUNK {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn it_is_a_stack_of_any_length() {
-        let (mut places, mut pool) = (Places::default(), Pool::default());
+        let (mut places, mut pool) = (SlotStack::default(), Pool::default());
         let mut model = Vec::new();
         // Up and down over the ends of chunks, further up than down.
         for round in 0..40u32 {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn chunks_that_a_burst_needed_are_given_back() {
-        let (mut places, mut pool) = (Places::default(), Pool::default());
+        let (mut places, mut pool) = (SlotStack::default(), Pool::default());
         let mut epoch = |slots: usize| {
             (0..slots).for_each(|slot| places.push(slot as u32, &mut pool));
             let most = pool.used + pool.spares.len();

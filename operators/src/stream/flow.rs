@@ -1,18 +1,18 @@
 //! Building a flow and running it.
 
 use super::channel::{
-    self, ChannelSink, ChannelSource, Ending, EndsOutputs, Input, Output, OutputParts, Receiver,
-    Unread,
+    self, ChannelSink, ChannelSource, Input, Output, OutputParts, QueryEnd, QueryEndNotifier,
+    Receiver, UnreadOutputWatch,
 };
-use crate::event_time::future_skew::{MaxSkew, SkewFilter};
-use crate::event_time::watermark::{MakeTimeOf, Watermark};
-use crate::stream::keyed_state::{Checkpointed, InMemory, Keep};
+use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
+use crate::event_time::watermark::{MakeEventTimeFn, Watermark};
+use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 use crate::stream::operator::aggregate::{Aggregate, Running};
 use crate::stream::operator::combine::{Combine, CombineRecipe};
 use crate::stream::operator::process::{Parts, Process, Processor, Typed};
 use crate::stream::operator::stateless::{Call, Filter, FlatMap, Map};
 use crate::stream::processor_state::{Kept, States, write};
-use crate::stream::source::iterator::ItemSource;
+use crate::stream::source::iterator::IteratorSource;
 use millstream_engine::checkpoint::key_group::{hash_bytes, hash_key, instance_of};
 use millstream_engine::checkpoint::{Layout, Shape};
 use millstream_engine::env::{Env, SimEnv};
@@ -49,36 +49,36 @@ pub trait Recipe: 'static {
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize>;
     /// Adds to the checkpoint manifest, in the order in which [`build`](Self::build) creates
     /// operators.
-    fn describe(&self, kept: &mut Keeps);
+    fn describe(&self, kept: &mut CheckpointManifest);
     /// Whether an event time was declared upstream, so that there is a watermark.
-    fn is_timed(&self) -> bool;
+    fn has_event_time(&self) -> bool;
     /// The event time of the records; `None` after an operation that changes the record type.
-    fn event_time(&self) -> Option<MakeTimeOf<Self::Item>> {
+    fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>> {
         None
     }
 }
 
 /// The checkpoint manifest of a flow: what its checkpoint depends on.
 #[derive(Default)]
-pub struct Keeps {
+pub struct CheckpointManifest {
     pub(super) shape: Shape,
     /// Whether an aggregate keeps its state only in memory.
     pub(super) forgets: bool,
 }
 
 /// A stream that ends in a sink.
-trait Deferred {
-    fn describe(&self, kept: &mut Keeps);
+trait SinkChain {
+    fn describe(&self, kept: &mut CheckpointManifest);
     fn build(self: Box<Self>, job: &mut Job, parallelism: usize, latency: &Latency);
 }
 
-struct Ended<R, S> {
+struct StreamWithSink<R, S> {
     recipe: R,
     sink: S,
 }
 
-impl<R: Recipe, S: Sink<R::Item>> Deferred for Ended<R, S> {
-    fn describe(&self, kept: &mut Keeps) {
+impl<R: Recipe, S: Sink<R::Item>> SinkChain for StreamWithSink<R, S> {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.recipe.describe(kept);
     }
     fn build(self: Box<Self>, job: &mut Job, parallelism: usize, latency: &Latency) {
@@ -98,8 +98,8 @@ pub struct Flow<C = InMemory> {
     name: String,
     parallelism: usize,
     checkpoint: Option<PathBuf>,
-    sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
-    ending: EndsOutputs,
+    sinks: Rc<RefCell<Vec<Box<dyn SinkChain>>>>,
+    ending: QueryEndNotifier,
     unread_timeout: Duration,
     kind: PhantomData<fn() -> C>,
 }
@@ -115,7 +115,7 @@ impl Flow {
             parallelism: 1,
             checkpoint: None,
             sinks: Rc::default(),
-            ending: EndsOutputs::default(),
+            ending: QueryEndNotifier::default(),
             unread_timeout: UNREAD_TIMEOUT,
             kind: PhantomData,
         }
@@ -210,7 +210,7 @@ impl<C: 'static> Flow<C> {
         let latency = Latency::default();
         let sinks = self.sinks.take();
         if let Some(folder) = &self.checkpoint {
-            let mut kept = Keeps::default();
+            let mut kept = CheckpointManifest::default();
             sinks.iter().for_each(|sink| sink.describe(&mut kept));
             if kept.forgets {
                 return Err(EngineError::operator(
@@ -241,7 +241,7 @@ impl<C: 'static> Flow<C> {
         let workers = config.workers.max(self.parallelism);
         let job = Job::new(&self.name, Config { workers, ..config })?;
         let (job, parts) = self.assemble(job)?;
-        let releases = ReleasesOutputs(parts.ending.clone());
+        let releases = OutputReleaseGuard(parts.ending.clone());
         Ok(Query { _releases: releases, running: job.start()?, parts })
     }
 
@@ -268,16 +268,16 @@ impl<C: 'static> Flow<C> {
 
 /// What a query has besides its threads.
 struct QueryParts {
-    ending: Arc<Ending>,
+    ending: Arc<QueryEnd>,
     latency: Latency,
     committed: Arc<Mutex<Option<Committed>>>,
     unread_timeout: Duration,
 }
 
 /// Releases the outputs of a dropped query, so that it can end without readers.
-struct ReleasesOutputs(Arc<Ending>);
+struct OutputReleaseGuard(Arc<QueryEnd>);
 
-impl Drop for ReleasesOutputs {
+impl Drop for OutputReleaseGuard {
     fn drop(&mut self) {
         self.0.release_outputs();
     }
@@ -286,7 +286,7 @@ impl Drop for ReleasesOutputs {
 /// A started flow. Dropping it [stops](Self::stop) it.
 pub struct Query {
     // Dropped before the job, which waits for its threads.
-    _releases: ReleasesOutputs,
+    _releases: OutputReleaseGuard,
     running: RunningJob,
     parts: QueryParts,
 }
@@ -333,8 +333,8 @@ impl Query {
         self.running.process_all_unless(|| unread.reason())
     }
 
-    fn unread(&self) -> Unread<'_> {
-        Unread::new(&self.parts.ending, self.parts.unread_timeout)
+    fn unread(&self) -> UnreadOutputWatch<'_> {
+        UnreadOutputWatch::new(&self.parts.ending, self.parts.unread_timeout)
     }
 
     /// The failure that ended the query, if one did.
@@ -399,7 +399,7 @@ impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Stream<R, C = InMemory> {
     recipe: R,
-    sinks: Rc<RefCell<Vec<Box<dyn Deferred>>>>,
+    sinks: Rc<RefCell<Vec<Box<dyn SinkChain>>>>,
     /// Of the flow.
     kind: PhantomData<fn() -> C>,
 }
@@ -461,7 +461,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
 
     /// Declares the event time as [`with_watermark`](Self::with_watermark) does, with a limit of how
     /// far ahead of the clock it may be. A record that is further ahead is taken out and counted
-    /// ([`EventTimes::ahead`](millstream_engine::epoch::event_time::EventTimes::ahead)): it does not move
+    /// ([`EventTimeStats::ahead`](millstream_engine::epoch::event_time::EventTimeStats::ahead)): it does not move
     /// the watermark, which would make all other records late.
     pub fn with_watermark_and_max_skew<F>(
         self,
@@ -507,7 +507,7 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
     /// Ends the stream in a function, called with each record on the worker's thread, or in an
     /// [`output`](Flow::output).
     pub fn sink<S: Sink<R::Item>>(self, sink: S) {
-        self.sinks.borrow_mut().push(Box::new(Ended { recipe: self.recipe, sink }));
+        self.sinks.borrow_mut().push(Box::new(StreamWithSink { recipe: self.recipe, sink }));
     }
 }
 
@@ -525,7 +525,7 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         K: Hash + Eq + Clone + Send + 'static,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
         A: Aggregate<R::Item>,
-        C: Keep<K, A::State>,
+        C: StateBackend<K, A::State>,
     {
         let key = self.key;
         self.up.with(|up| AggregateRecipe::<_, _, K, A, C> {
@@ -545,7 +545,7 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
         K: Hash + Eq + Clone + Send + 'static,
         F: FnMut(&R::Item) -> K + Clone + Send + 'static,
         A: Combine<R::Item>,
-        C: Keep<K, A::State>,
+        C: StateBackend<K, A::State>,
     {
         let key = self.key;
         self.up.with(|up| CombineRecipe::<_, _, K, A, C> { up, key, aggregate, types: PhantomData })
@@ -590,15 +590,15 @@ impl<T: Send + 'static> Recipe for FromChannel<T> {
         }
         let source = ChannelSource::new(self.from, job.env());
         let port = job.source_port(0);
-        job.seat(0, Box::new(SourceTasklet::new(port, source, down)));
+        job.add_tasklet(0, Box::new(SourceTasklet::new(port, source, down)));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         kept.shape.sources.push("channel".to_string());
     }
-    fn is_timed(&self) -> bool {
+    fn has_event_time(&self) -> bool {
         false
     }
 }
@@ -615,15 +615,15 @@ impl<I: Iterator<Item: Send> + Send + 'static> Recipe for FromItems<I> {
     ) {
         let down = chain(job, 0);
         let port = job.source_port(0);
-        job.seat(0, Box::new(SourceTasklet::new(port, ItemSource::new(self.0), down)));
+        job.add_tasklet(0, Box::new(SourceTasklet::new(port, IteratorSource::new(self.0), down)));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         kept.shape.sources.push("items".to_string());
     }
-    fn is_timed(&self) -> bool {
+    fn has_event_time(&self) -> bool {
         false
     }
 }
@@ -648,18 +648,18 @@ where
         for (number, worker) in self.places(job, parallelism).into_iter().enumerate() {
             let down = chain(job, number);
             let port = job.source_port(worker);
-            let source = ItemSource::new((self.part)(number));
-            job.seat(worker, Box::new(SourceTasklet::new(port, source, down)));
+            let source = IteratorSource::new((self.part)(number));
+            job.add_tasklet(worker, Box::new(SourceTasklet::new(port, source, down)));
         }
     }
     fn places(&self, job: &Job, _parallelism: usize) -> Vec<usize> {
         (0..self.parts).map(|number| number % job.workers()).collect()
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         let part = |number| format!("items, part {number} of {}", self.parts);
         kept.shape.sources.extend((0..self.parts).map(part));
     }
-    fn is_timed(&self) -> bool {
+    fn has_event_time(&self) -> bool {
         false
     }
 }
@@ -689,11 +689,11 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
@@ -716,14 +716,14 @@ impl<R: Recipe, F: FnMut(&R::Item) -> bool + Clone + Send + 'static> Recipe for 
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn event_time(&self) -> Option<MakeTimeOf<R::Item>> {
+    fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         self.up.event_time()
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
@@ -754,11 +754,11 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
@@ -798,7 +798,7 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let mut timed = Vec::new();
-        let (left_timed, right_timed) = (self.left.is_timed(), self.right.is_timed());
+        let (left_timed, right_timed) = (self.left.has_event_time(), self.right.has_event_time());
         // The chain is built first: operators are numbered from the sinks on.
         let down = chain(job, 0);
         let mut inlets = into_rings(self.left, job, parallelism, 0);
@@ -808,19 +808,19 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
         let port = job.tasklet_port();
         let inbox = InboxTasklet::new(port, "union".to_string(), inlets, down);
         let inbox = inbox.watermarks(job.watermark_policy(), &timed);
-        job.seat(0, Box::new(inbox));
+        job.add_tasklet(0, Box::new(inbox));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.left.describe(kept);
         self.right.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.left.is_timed() || self.right.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.left.has_event_time() || self.right.has_event_time()
     }
-    fn event_time(&self) -> Option<MakeTimeOf<L::Item>> {
+    fn event_time(&self) -> Option<MakeEventTimeFn<L::Item>> {
         // The event time of a union is that of its first stream, as in Spark.
         self.left.event_time()
     }
@@ -842,16 +842,16 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
         let down = chain(job, 0);
         let inlets = into_rings(self.up, job, parallelism, 0);
         let port = job.tasklet_port();
-        job.seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)));
+        job.add_tasklet(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, down)));
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
@@ -868,7 +868,7 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     F: FnMut(&R::Item) -> K + Clone + Send + 'static,
     A: Aggregate<R::Item>,
-    C: Keep<K, A::State>,
+    C: StateBackend<K, A::State>,
 {
     type Item = (K, A::Output);
     fn build<D: Push<(K, A::Output)> + 'static>(
@@ -878,7 +878,7 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let (mut key, aggregate) = (self.key, self.aggregate);
-        let instances = keyed_places(&self.up, job, parallelism).len();
+        let instances = keyed_workers(&self.up, job, parallelism).len();
         let states = C::states(job, instances).into_iter().enumerate();
         let stage = |(i, states)| Running::new(aggregate.clone(), states, chain(job, i));
         let stages = states.map(stage).collect();
@@ -887,19 +887,19 @@ where
         keyed(self.up, job, parallelism, "aggregate", pair, route, stages);
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        keyed_places(&self.up, job, parallelism)
+        keyed_workers(&self.up, job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
 /// The workers of the instances of a keyed operator.
-pub(super) fn keyed_places<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
+pub(super) fn keyed_workers<R: Recipe>(up: &R, job: &Job, parallelism: usize) -> Vec<usize> {
     match up.places(job, 1) {
         // One instance on either side: no exchange is needed.
         place if parallelism == 1 && place.len() == 1 => place,
@@ -937,7 +937,7 @@ fn keyed<R, K, M, S>(
     for (i, (inlets, down)) in inlets.into_iter().zip(stages).enumerate() {
         let port = job.tasklet_port();
         let name = format!("{name} {i}");
-        job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, down)));
+        job.add_tasklet(places[i], Box::new(InboxTasklet::new(port, name, inlets, down)));
     }
     let mut outboxes = outboxes.into_iter();
     up.build(job, parallelism, &mut |_, _| match outboxes.next() {
@@ -979,22 +979,23 @@ where
             let resumed_us = job.resumed_watermark_ms().saturating_mul(1000);
             let resumed = (resumed_us, job.times());
             let continuous = job.trigger().is_continuous();
-            let skew = skew_ms.map(|ms| MaxSkew::new(ms, job.env(), job.times(), continuous));
+            let skew =
+                skew_ms.map(|ms| FutureSkewLimit::new(ms, job.env(), job.times(), continuous));
             let counts = seen.clone();
             let down = Watermark::new(time.clone(), delay_ms, continuous, seen, resumed, down);
-            SkewFilter::new(time.clone(), ahead.clone(), skew, counts, down)
+            FutureSkewFilter::new(time.clone(), ahead.clone(), skew, counts, down)
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
+    fn has_event_time(&self) -> bool {
         true
     }
-    fn event_time(&self) -> Option<MakeTimeOf<R::Item>> {
+    fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         let time = self.time.clone();
         Some(Box::new(move || Box::new(time.clone())))
     }
@@ -1024,11 +1025,11 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let Self { up, key, name, states, processor, .. } = self;
-        let (timed, time) = (up.is_timed(), up.event_time());
+        let (timed, time) = (up.has_event_time(), up.event_time());
         if timed {
-            job.releases_by_watermark();
+            job.request_no_data_batches();
         }
-        let places = keyed_places(&up, job, parallelism);
+        let places = keyed_workers(&up, job, parallelism);
         let logs = job.operator(places.len());
         let stages = logs.into_iter().enumerate().map(|(i, log)| {
             let down = chain(job, i);
@@ -1054,16 +1055,16 @@ where
         keyed(up, job, parallelism, &name, with_key(key), route, stages);
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        keyed_places(&self.up, job, parallelism)
+        keyed_workers(&self.up, job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         let Self { name, states, .. } = self;
         kept.shape.operators.push(format!("process {name}: {}", states.description()));
         kept.shape.layouts.push(Layout::default());
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 

@@ -13,15 +13,15 @@
 //! longer than 4 KiB. Large states belong into the lists and maps of a
 //! [processor](crate::stream::Processor), which write only what has changed.
 
-use crate::stream::flow::Keeps;
+use crate::stream::flow::CheckpointManifest;
 use crate::stream::processor_state::{Kept, damaged, write};
 use millstream_engine::checkpoint::Layout;
 use millstream_engine::checkpoint::key_group::hash_key;
-use millstream_engine::collections::linear_hash_table::SplitTable;
+use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
 use std::hash::Hash;
 
 /// A flow without a checkpoint. Keys and states may have any type.
@@ -38,41 +38,41 @@ pub enum Checkpointed {}
     note = "a flow with a checkpoint keeps what serde can write and read again: implement \
             `Serialize` and `Deserialize` for both, with owned types such as `String`"
 )]
-pub trait Keep<K, S>: 'static {
+pub trait StateBackend<K, S>: 'static {
     /// The states of an instance.
     #[doc(hidden)]
-    type States: KeyStates<K, S> + 'static;
+    type States: KeyedState<K, S> + 'static;
     /// Creates the states of all instances.
     #[doc(hidden)]
     fn states(job: &mut Job, instances: usize) -> Vec<Self::States>;
     /// Adds to the checkpoint manifest. `aggregate` is the type name of the aggregate.
     #[doc(hidden)]
-    fn describe(kept: &mut Keeps, aggregate: &str);
+    fn describe(kept: &mut CheckpointManifest, aggregate: &str);
 }
 
-impl<K, S> Keep<K, S> for InMemory
+impl<K, S> StateBackend<K, S> for InMemory
 where
     K: Hash + Eq + Clone + Send + 'static,
     S: Default + Send + 'static,
 {
     type States = Plain<K, S>;
     fn states(_: &mut Job, instances: usize) -> Vec<Plain<K, S>> {
-        (0..instances).map(|_| Plain(SplitTable::default())).collect()
+        (0..instances).map(|_| Plain(LinearHashTable::default())).collect()
     }
-    fn describe(kept: &mut Keeps, _: &str) {
+    fn describe(kept: &mut CheckpointManifest, _: &str) {
         kept.forgets = true;
     }
 }
 
-impl<K, S> Keep<K, S> for Checkpointed
+impl<K, S> StateBackend<K, S> for Checkpointed
 where
     K: Kept + Hash + Eq + Clone,
     S: Kept + Default,
 {
-    type States = Noted<K, S>;
-    fn states(job: &mut Job, instances: usize) -> Vec<Noted<K, S>> {
-        let noted = |log| Noted {
-            entries: SplitTable::default(),
+    type States = CheckpointedState<K, S>;
+    fn states(job: &mut Job, instances: usize) -> Vec<CheckpointedState<K, S>> {
+        let noted = |log| CheckpointedState {
+            entries: LinearHashTable::default(),
             value: Vec::new(),
             deferred: Vec::new(),
             memory: 0,
@@ -80,7 +80,7 @@ where
         };
         job.operator(instances).into_iter().map(noted).collect()
     }
-    fn describe(kept: &mut Keeps, aggregate: &str) {
+    fn describe(kept: &mut CheckpointManifest, aggregate: &str) {
         let [key, state] = [std::any::type_name::<K>(), std::any::type_name::<S>()].map(plain_name);
         let aggregate = plain_name(aggregate);
         let name = aggregate.split('<').next().unwrap_or_default();
@@ -106,7 +106,7 @@ fn plain_name(name: &str) -> String {
 }
 
 /// A state for each key.
-pub trait KeyStates<K, S>: Send {
+pub trait KeyedState<K, S>: Send {
     /// Calls a function with the state of a key.
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError>;
     /// Restores the state of an earlier run. Called before the first record.
@@ -116,7 +116,7 @@ pub trait KeyStates<K, S>: Send {
 }
 
 /// States in memory only.
-pub struct Plain<K, S>(SplitTable<(K, S)>);
+pub struct Plain<K, S>(LinearHashTable<(K, S)>);
 
 impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
     /// Creates the state of a new key. A function of its own, so that the code for each record
@@ -129,7 +129,7 @@ impl<K: Hash + Eq + Clone, S: Default> Plain<K, S> {
     }
 }
 
-impl<K: Hash + Eq + Clone + Send, S: Default + Send> KeyStates<K, S> for Plain<K, S> {
+impl<K: Hash + Eq + Clone + Send, S: Default + Send> KeyedState<K, S> for Plain<K, S> {
     #[inline(always)]
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
         let hash = hash_key(key);
@@ -178,12 +178,15 @@ macro_rules! keep_states {
         #[inline]
         fn settle(
             &mut self,
-        ) -> Result<millstream_engine::runtime::stage::Settled, millstream_engine::error::EngineError> {
+        ) -> Result<
+            millstream_engine::runtime::stage::FlushStatus,
+            millstream_engine::error::EngineError,
+        > {
             self.$down.settle()
         }
         #[inline]
-        fn due_ns(&self) -> Option<u64> {
-            self.$down.due_ns()
+        fn next_timer_ns(&self) -> Option<u64> {
+            self.$down.next_timer_ns()
         }
     };
 }
@@ -206,17 +209,17 @@ impl<K: Hash, S: Kept> Entry<K, S> {
     fn change<R>(
         &mut self,
         hash: u64,
-        Notes { log, value, deferred, memory }: Notes<'_>,
+        ChangeWriter { log, value, deferred, memory }: ChangeWriter<'_>,
         body: impl FnOnce(&mut S) -> R,
     ) -> Result<R, EngineError> {
         let output = body(&mut self.state);
-        match log.put_at(&mut self.slot) {
-            WriteAt::Once => {
+        match log.put_timing(&mut self.slot) {
+            WriteTiming::Once => {
                 self.encode(hash, value, memory)?;
                 log.put(&mut self.slot, hash, &self.bytes, value);
             }
-            WriteAt::Marker { first: true } => deferred.push((hash, self.bytes.clone())),
-            WriteAt::Marker { first: false } => {}
+            WriteTiming::Marker { first: true } => deferred.push((hash, self.bytes.clone())),
+            WriteTiming::Marker { first: false } => {}
         }
         Ok(output)
     }
@@ -245,7 +248,7 @@ impl<K: Hash, S: Kept> Entry<K, S> {
 }
 
 /// Where a changed state is recorded.
-struct Notes<'n> {
+struct ChangeWriter<'n> {
     log: &'n mut StateLog,
     value: &'n mut Vec<u8>,
     deferred: &'n mut Vec<(u64, Box<[u8]>)>,
@@ -253,8 +256,8 @@ struct Notes<'n> {
 }
 
 /// States that are also kept in checkpoints.
-pub struct Noted<K, S> {
-    entries: SplitTable<Entry<K, S>>,
+pub struct CheckpointedState<K, S> {
+    entries: LinearHashTable<Entry<K, S>>,
     /// Buffer for an encoded state.
     value: Vec<u8>,
     /// Hashes and keys of long states, which are written at the marker.
@@ -268,7 +271,7 @@ pub struct Noted<K, S> {
 #[cold]
 #[inline(never)]
 fn add<K: Hash, S>(
-    entries: &mut SplitTable<Entry<K, S>>,
+    entries: &mut LinearHashTable<Entry<K, S>>,
     hash: u64,
     (key, bytes, state): (K, Box<[u8]>, S),
 ) -> &mut Entry<K, S> {
@@ -276,11 +279,11 @@ fn add<K: Hash, S>(
     entries.insert_unique(hash, entry, |entry| hash_key(&entry.key))
 }
 
-impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyStates<K, S> for Noted<K, S> {
+impl<K: Kept + Hash + Eq + Clone, S: Kept + Default> KeyedState<K, S> for CheckpointedState<K, S> {
     #[inline]
     fn with<R>(&mut self, key: &K, body: impl FnOnce(&mut S) -> R) -> Result<R, EngineError> {
         let Self { log, value, deferred, memory, .. } = self;
-        let (hash, notes) = (hash_key(key), Notes { log, value, deferred, memory });
+        let (hash, notes) = (hash_key(key), ChangeWriter { log, value, deferred, memory });
         if let Some(entry) = self.entries.find_mut(hash, |entry| entry.key == *key) {
             return entry.change(hash, notes, body);
         }

@@ -36,9 +36,9 @@ pub(crate) mod operator;
 mod processor_state;
 pub(crate) mod source;
 
-pub use crate::stream::keyed_state::{Checkpointed, InMemory, Keep};
+pub use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 #[doc(hidden)]
-pub use crate::stream::keyed_state::{KeyStates, Noted, Plain};
+pub use crate::stream::keyed_state::{CheckpointedState, KeyedState, Plain};
 pub use crate::stream::operator::aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
 pub use crate::stream::operator::combine::Combine;
 pub use crate::stream::operator::process::{Context, Processor, Timer};
@@ -47,5 +47,5 @@ pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl,
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]
 pub use channel::{InputSink, OutputStream};
-pub use flow::{Flow, Keeps, KeyedStream, Query, Recipe, Sink, Stream};
+pub use flow::{CheckpointManifest, Flow, KeyedStream, Query, Recipe, Sink, Stream};
 pub use millstream_engine::env::SimEnv;

@@ -5,7 +5,7 @@
 //! the part: nothing for a value, an index for a list, the map key for a map. Keys and values are
 //! in postcard's encoding. A value is preceded by its expiry time.
 
-use millstream_engine::checkpoint::key_group::BuildFixed;
+use millstream_engine::checkpoint::key_group::BuildStableHasher;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use serde::Serialize;
@@ -107,7 +107,7 @@ impl States {
     /// Declares a map for each key.
     pub fn map<K: Kept + Hash + Eq, V: Kept>(&mut self, name: &str, ttl: Ttl) -> MapState<K, V> {
         let make = move || {
-            let entries = HashMap::with_hasher(BuildFixed::default());
+            let entries = HashMap::with_hasher(BuildStableHasher::default());
             Box::new(MapCell::<K, V> { ttl, entries }) as Box<dyn Cell>
         };
         MapState(self.declare("map", name, ttl, Box::new(make)), PhantomData)
@@ -129,7 +129,7 @@ impl States {
 }
 
 /// Where the parts of a key's state are recorded.
-pub(super) struct Notes<'n> {
+pub(super) struct ChangeWriter<'n> {
     pub log: &'n mut StateLog,
     /// Number of state entries of all keys.
     pub parts: &'n mut u64,
@@ -186,7 +186,7 @@ fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
     u32::try_from(size_of::<V>() + apart).unwrap_or(u32::MAX)
 }
 
-impl Notes<'_> {
+impl ChangeWriter<'_> {
     /// The key of a part.
     fn begin(&mut self, state: usize) -> &mut Vec<u8> {
         begin_key(self.key, (state + 1) as u16, &mut self.buffer.key)
@@ -260,7 +260,7 @@ pub(super) trait Cell: Send {
     /// number of entries and in their memory.
     fn restore(&mut self, part: &[u8], value: Option<&[u8]>) -> Result<(i64, i64), EngineError>;
     /// Removes expired state. Returns the next expiry time.
-    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError>;
+    fn expire(&mut self, state: usize, notes: &mut ChangeWriter<'_>) -> Result<i64, EngineError>;
 }
 
 /// A value with its expiry time.
@@ -309,7 +309,7 @@ impl<V: Kept> Cell for ValueCell<V> {
         let before = std::mem::replace(&mut self.held, held);
         Ok(more(before.as_ref(), self.held.as_ref()))
     }
-    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+    fn expire(&mut self, state: usize, notes: &mut ChangeWriter<'_>) -> Result<i64, EngineError> {
         match &self.held {
             Some(held) if held.expires_us <= notes.now_us => {
                 let memory = held.memory;
@@ -330,7 +330,7 @@ pub(super) struct ListCell<V> {
 }
 
 impl<V: Kept> ListCell<V> {
-    fn pop(&mut self, state: usize, notes: &mut Notes<'_>) {
+    fn pop(&mut self, state: usize, notes: &mut ChangeWriter<'_>) {
         if let Some((number, held)) = self.items.pop_first() {
             notes.begin(state).extend_from_slice(&number.to_le_bytes());
             notes.erase(held.memory);
@@ -356,7 +356,7 @@ impl<V: Kept> Cell for ListCell<V> {
         };
         Ok(more(before.as_ref(), value.and_then(|_| self.items.get(&number))))
     }
-    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+    fn expire(&mut self, state: usize, notes: &mut ChangeWriter<'_>) -> Result<i64, EngineError> {
         loop {
             match self.items.first_key_value() {
                 None => return Ok(NEVER),
@@ -369,7 +369,7 @@ impl<V: Kept> Cell for ListCell<V> {
 
 pub(super) struct MapCell<K, V> {
     ttl: Ttl,
-    entries: HashMap<K, Held<V>, BuildFixed>,
+    entries: HashMap<K, Held<V>, BuildStableHasher>,
 }
 
 impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
@@ -393,7 +393,7 @@ impl<K: Kept + Hash + Eq, V: Kept> Cell for MapCell<K, V> {
         let before = more(None, self.entries.insert(key, held).as_ref());
         Ok((now.0 - before.0, now.1 - before.1))
     }
-    fn expire(&mut self, state: usize, notes: &mut Notes<'_>) -> Result<i64, EngineError> {
+    fn expire(&mut self, state: usize, notes: &mut ChangeWriter<'_>) -> Result<i64, EngineError> {
         let (now_us, mut next_us, mut wrong) = (notes.now_us, NEVER, None);
         self.entries.retain(|key, held| {
             if held.expires_us > now_us {
@@ -428,7 +428,7 @@ fn of_kind_ref<C: Cell + 'static>(cells: &[Box<dyn Cell>], state: usize) -> &C {
 /// The states of the current key.
 pub(super) struct Cells<'c> {
     pub cells: &'c mut [Box<dyn Cell>],
-    pub notes: Notes<'c>,
+    pub notes: ChangeWriter<'c>,
     /// The earliest expiry time of what was written in this call.
     pub expires_us: i64,
 }

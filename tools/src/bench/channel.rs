@@ -155,12 +155,12 @@ fn raw_wake(args: &Args, wakes: u64) -> Result<Histogram<u64>, Failure> {
             }
             let (mut events, mut done) = (mio::Events::with_capacity(8), 0);
             while done < wakes {
-                waker.flag().announce();
+                waker.flag().prepare_park();
                 if rung.load(Ordering::Acquire) == done {
                     // A poll that fails is tried again; the ring is not lost.
                     drop(poll.poll(&mut events, None));
                 }
-                waker.flag().retract();
+                waker.flag().cancel_park();
                 if rung.load(Ordering::Acquire) > done {
                     done += 1;
                     seen.store(base.elapsed().as_nanos() as u64, Ordering::Release);

@@ -59,7 +59,7 @@ enum Part {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(cores) = &args.cores {
-        crate::run::confine(cores)?;
+        crate::run::restrict_to(cores)?;
     }
     match &args.part {
         Part::Echo(args) => socket_job::run(&Job::Echo, args),

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// Event time at which all begins, in milliseconds: the end of a window.
 const BASE_MS: u64 = 1_700_000_000_000;
 /// Events that are prepared at most: they are in memory as lines, with their results.
-const MOST_EVENTS: u64 = 3_000_000;
+const MAX_EVENTS: u64 = 3_000_000;
 
 struct Auctions {
     query: Query,
@@ -82,9 +82,9 @@ impl SocketJob for Auctions {
 
     fn traffic(&self, rate: u64, seconds: u64) -> Result<Box<dyn Traffic + Send>, Failure> {
         let events = rate * seconds;
-        if events > MOST_EVENTS {
+        if events > MAX_EVENTS {
             let reason = format!(
-                "{events} events: they are made before the run, at most {MOST_EVENTS} of them. Give \
+                "{events} events: they are made before the run, at most {MAX_EVENTS} of them. Give \
                  fewer --seconds, or a lower --rate"
             );
             return Err(Failure::Wrong(reason));
@@ -124,7 +124,7 @@ impl SocketJob for Auctions {
     }
 
     fn by_hand(&self) -> ByHand {
-        let mut hand = Hand::new(self.query);
+        let mut hand = HandWritten::new(self.query);
         Box::new(move |line, out| {
             // The generator's lines are all well formed.
             if let Ok(Line::Bid(bid)) = serde_json::from_slice(line) {
@@ -155,7 +155,7 @@ struct Bid<'l> {
 }
 
 /// A query by hand.
-struct Hand {
+struct HandWritten {
     query: Query,
     /// By their ends, bids by auction.
     counts: BTreeMap<u64, HashMap<u64, u64>>,
@@ -163,7 +163,7 @@ struct Hand {
     highest: BTreeMap<u64, (u64, u64, u64)>,
 }
 
-impl Hand {
+impl HandWritten {
     fn new(query: Query) -> Self {
         Self { query, counts: BTreeMap::new(), highest: BTreeMap::new() }
     }
@@ -252,7 +252,7 @@ impl Prepared {
             next_rate: rate,
             ..NexmarkConfig::default()
         };
-        let (mut hand, mut out) = (Hand::new(query), Vec::new());
+        let (mut hand, mut out) = (HandWritten::new(query), Vec::new());
         let mut made =
             Self { events: Lines::default(), results: Lines::default(), causes: Vec::new() };
         for (seq, event) in EventGenerator::new(config).take(events as usize).enumerate() {
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn windows_by_hand_are_right() {
-        let mut hand = [Query::Q5, Query::Q7].map(Hand::new);
+        let mut hand = [Query::Q5, Query::Q7].map(HandWritten::new);
         let mut out = [Vec::new(), Vec::new()];
         for (date_time, auction, price) in
             [(11_000, 7, 5), (11_999, 8, 9), (12_000, 8, 9), (13_000, 7, 1), (20_000, 9, 2)]

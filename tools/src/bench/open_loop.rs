@@ -302,7 +302,7 @@ pub(super) fn bare(
 }
 
 /// The system under test.
-pub(super) enum Under {
+pub(super) enum Target {
     /// A loop by hand.
     Bare(JoinHandle<std::io::Result<()>>),
     /// A query.
@@ -312,14 +312,14 @@ pub(super) enum Under {
 /// Starts what is to be measured between two sockets, and loads it.
 pub(super) fn round(
     traffic: &mut (dyn Traffic + Send),
-    start: impl FnOnce((u16, u16)) -> Result<Under, Failure>,
+    start: impl FnOnce((u16, u16)) -> Result<Target, Failure>,
 ) -> Result<Measured, Failure> {
     let (input, output) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     let under = start((input.local_addr()?.port(), output.local_addr()?.port()))?;
     let (mut to, mut from) = (input.accept()?.0, output.accept()?.0);
     let measured = on_last_core(|| exchange(traffic, &mut to, &mut from));
     let mut measured = measured.map_err(|failure| match (failure, &under) {
-        (Failure::Failed(reason), Under::Engine(query)) => {
+        (Failure::Failed(reason), Target::Engine(query)) => {
             let why = query.exception().map(|error| format!(" ({error})")).unwrap_or_default();
             Failure::Failed(format!("{reason}{why}"))
         }
@@ -328,8 +328,8 @@ pub(super) fn round(
     // The bare loop ends with its input.
     drop((to, from));
     match under {
-        Under::Bare(thread) => drop(thread.join()),
-        Under::Engine(query) => {
+        Target::Bare(thread) => drop(thread.join()),
+        Target::Engine(query) => {
             query.stop()?;
             // The first is the warm-up's.
             let epochs = query.recent_progress().into_iter().skip(1);
@@ -344,7 +344,7 @@ pub(super) fn start_query(
     wait: &str,
     (query, mode, format): (&str, &str, &str),
     (input, output): (u16, u16),
-) -> Result<Under, Failure> {
+) -> Result<Target, Failure> {
     let session = Session::new();
     session.set("millstream.wait", wait).map_err(wrong)?;
     let lines = session.read_stream().format("socket").option("host", "127.0.0.1");
@@ -354,7 +354,7 @@ pub(super) fn start_query(
     let writer = writer.format("socket").option("format", format);
     let writer = writer.option("host", "127.0.0.1").option("port", output);
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
-    Ok(Under::Engine(Box::new(query)))
+    Ok(Target::Engine(Box::new(query)))
 }
 
 /// A job of our own that the engine refuses.

@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::bench::hiccups::Hiccups;
 use crate::bench::histogram_log::{Recorded, draw, print_plot, write_log};
 use crate::bench::open_loop::{
-    Job, Load, Measured, Traffic, Under, WORDS, bare, round, start_query,
+    Job, Load, Measured, Target, Traffic, WORDS, bare, round, start_query,
 };
 use crate::latency_format::{latency_json, median, time};
 use crate::stdout::say;
@@ -140,7 +140,7 @@ fn one_round(
             let SocketQuery { text, mode, format } = job.query();
             return start_query(args.wait.word(), (&text, mode, format), ports);
         }
-        bare(args.wait == Wait::Spin, ports, job.by_hand()).map(Under::Bare)
+        bare(args.wait == Wait::Spin, ports, job.by_hand()).map(Target::Bare)
     })?;
     let hiccup_ns = hiccups.end().max();
     let (latency, lag) = (Percentiles::of(&measured.latency), Percentiles::of(&measured.lag));

@@ -13,7 +13,7 @@ use clap::Args as ClapArgs;
 use millstream::connect::file::committed_files;
 use millstream::session::{Session, Trigger};
 use millstream::table::value::Value;
-use millstream_engine::checkpoint::{numbered, read_offsets};
+use millstream_engine::checkpoint::{numbered_entries, read_offsets};
 use millstream_engine::env::random::SplitMix;
 use millstream_engine::env::storage::{FileStorage, Storage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,7 +328,7 @@ fn files(dir: &Path, rounds: u64, dice: &mut SplitMix) -> Result<(), String> {
     }
     let mut batches = 0;
     let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
-    for batch in numbered(&FileStorage, &dir.join("counts")).map_err(text)? {
+    for batch in numbered_entries(&FileStorage, &dir.join("counts")).map_err(text)? {
         batches += 1;
         let lines = std::fs::read_to_string(dir.join("counts").join(batch.to_string()));
         for line in lines.map_err(text)?.lines() {
@@ -440,7 +440,7 @@ fn number_at(mut position: u64) -> u64 {
 /// The number behind the last epoch that a start will take as committed.
 fn committed_number(checkpoint: &Path) -> Result<u64, String> {
     // In continuous mode the entry of the offset log is the decision.
-    let offsets = numbered(&FileStorage, &checkpoint.join("offsets")).map_err(text)?;
+    let offsets = numbered_entries(&FileStorage, &checkpoint.join("offsets")).map_err(text)?;
     let Some(last) = offsets.last() else { return Ok(0) };
     let path = checkpoint.join("offsets").join(last.to_string());
     let (_, positions) = read_offsets(&FileStorage, &path).map_err(text)?;

@@ -14,7 +14,7 @@ use millstream::session::{QueryError, Session, Trigger};
 use millstream::stream::{Aggregate, Combine, Flow};
 use millstream::table::value::Value;
 use millstream_engine::env::random::SplitMix;
-use millstream_engine::env::simulated_storage::{Fault, Planted};
+use millstream_engine::env::simulated_storage::{Fault, PlantedBug};
 use millstream_engine::env::{Env, SimEnv};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -48,18 +48,18 @@ impl Plant {
     const ALL: [Self; 4] =
         [Self::StateSync, Self::SinkSync, Self::OffsetSync, Self::CommitBeforeSnapshot];
 
-    fn bug(self) -> Planted {
+    fn bug(self) -> PlantedBug {
         match self {
-            Self::StateSync => Planted::SkippedSync("/state/0/"),
-            Self::SinkSync => Planted::SkippedSync("/out/part-"),
-            Self::OffsetSync => Planted::SkippedSync("/offsets/"),
-            Self::CommitBeforeSnapshot => Planted::Late("/state/0", "/commits"),
+            Self::StateSync => PlantedBug::SkippedSync("/state/0/"),
+            Self::SinkSync => PlantedBug::SkippedSync("/out/part-"),
+            Self::OffsetSync => PlantedBug::SkippedSync("/offsets/"),
+            Self::CommitBeforeSnapshot => PlantedBug::Late("/state/0", "/commits"),
         }
     }
 }
 
 /// Restarts after which a run is said never to end.
-const MOST_RUNS: u64 = 60;
+const MAX_RUNS: u64 = 60;
 const CHECKPOINT: &str = "/sim/checkpoint";
 const OUT: &str = "/sim/out";
 
@@ -344,13 +344,13 @@ fn one(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
     let (mut fed, mut outcome) = (0, Outcome::default());
     loop {
         outcome.runs += 1;
-        if outcome.runs > MOST_RUNS {
-            return Err(format!("no end after {MOST_RUNS} runs"));
+        if outcome.runs > MAX_RUNS {
+            return Err(format!("no end after {MAX_RUNS} runs"));
         }
         world.feed(&mut fed);
         // Each run ends by itself when it has read what is there, if nothing strikes it before.
         world.stream.close();
-        if outcome.runs < MOST_RUNS / 2 && world.dice.below(8) != 0 {
+        if outcome.runs < MAX_RUNS / 2 && world.dice.below(8) != 0 {
             let fault = match world.dice.below(8) {
                 0 => Fault::FailSync,
                 1 => Fault::Full,

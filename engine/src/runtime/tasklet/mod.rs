@@ -5,13 +5,13 @@
 //! drives a chain from the rings of other tasklets and aligns their markers.
 
 use crate::env::Env;
-use crate::epoch::driver::{Command, Extent, Planned, Report};
-use crate::epoch::event_time::Policy;
+use crate::epoch::driver::{Command, EndOffset, ReadLimit, Report};
+use crate::epoch::event_time::WatermarkPolicy;
 use crate::error::EngineError;
 use crate::event::{Epoch, Event, IDLE};
 use crate::measure::stall::{Did, did};
 use crate::runtime::exchange::Inlet;
-use crate::runtime::stage::{Io, Push, Settled, Stage};
+use crate::runtime::stage::{FlushStatus, Io, Push, Stage};
 use crossbeam_channel::{Receiver, Sender};
 
 /// The result of a step.
@@ -108,7 +108,7 @@ pub trait Source<D>: Send {
     /// start.
     fn resume(&mut self, at: &Offset) -> Result<(), EngineError>;
     /// Micro-batch mode: how far the source can read now.
-    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError>;
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError>;
     /// Limits the next polls to this planned position. After [`resume`](Self::resume) an earlier
     /// run may have planned it. A source that cannot read that range again reports it and moves to
     /// the position at once.
@@ -133,7 +133,7 @@ enum SourceState {
 }
 
 #[derive(Clone, Copy)]
-struct Mark {
+struct PendingMarker {
     epoch: Epoch,
     drain: bool,
     last: bool,
@@ -149,7 +149,7 @@ pub struct SourceTasklet<S, D> {
     commands: Receiver<Command>,
     reports: Sender<Report>,
     state: SourceState,
-    mark: Option<Mark>,
+    mark: Option<PendingMarker>,
     ack: Option<Epoch>,
     /// Whether results were emitted after the marker that is to be acknowledged.
     trails: bool,
@@ -214,7 +214,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
     }
 
     /// Marks the source as idle after its idle time-out.
-    fn watch_silence(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+    fn update_idleness(&mut self, silent: bool, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
         let Some(idle_after_ns) = self.idle_after_ns else { return Ok(()) };
         let now_ns = cx.env.now_ns();
         let held_back = std::mem::take(&mut self.held_back) || !self.down.ready();
@@ -248,7 +248,7 @@ impl<S: Source<D>, D: Stage> SourceTasklet<S, D> {
                     if drain {
                         self.source.begin_drain();
                     }
-                    self.mark = Some(Mark { epoch, drain, last });
+                    self.mark = Some(PendingMarker { epoch, drain, last });
                 }
                 Command::CutDrain => {
                     if let Some(mark) = &mut self.mark {
@@ -304,20 +304,20 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         // Results that a watermark releases are emitted in steps, with records between them.
         let settled = self.down.settle()?;
-        if settled == Settled::Blocked {
+        if settled == FlushStatus::Blocked {
             did(Did::Blocked);
             self.held_back = true;
             return Ok(Step::Idle);
         }
-        let clear = settled == Settled::Clear;
-        if settled > Settled::Held {
+        let clear = settled == FlushStatus::Clear;
+        if settled > FlushStatus::Held {
             did(Did::Expiry);
         }
         let mut progress = !clear;
-        if settled <= Settled::Trailing
+        if settled <= FlushStatus::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = settled == Settled::Trailing;
+            let trailing = settled == FlushStatus::Trailing;
             let trailed = std::mem::take(&mut self.trails);
             self.report(Report::Ack { epoch, trailing, trailed });
             progress = true;
@@ -342,7 +342,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
             }
             SourceState::Ended => return Ok(Step::Progress),
         };
-        self.watch_silence(polled != Polled::Some, cx)?;
+        self.update_idleness(polled != Polled::Some, cx)?;
         match (polled, &self.state) {
             (Polled::Some, SourceState::Flowing) if self.mark.is_some() => {
                 if let Some(mark) = self.mark.take_if(|_| self.source.is_drained()) {
@@ -380,14 +380,14 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         }
         // The output of this drain leaves now, not at the next step.
         let settled = self.down.settle()?;
-        if let Some(at_ns) = self.down.due_ns() {
+        if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.trails |= self.ack.is_some() && settled == Settled::Trailing;
+        self.trails |= self.ack.is_some() && settled == FlushStatus::Trailing;
         match settled {
-            Settled::Held | Settled::Trailing | Settled::More => progress = true,
-            Settled::Clear if self.ack.is_some() => progress = true,
-            Settled::Clear | Settled::Blocked => {}
+            FlushStatus::Held | FlushStatus::Trailing | FlushStatus::More => progress = true,
+            FlushStatus::Clear if self.ack.is_some() => progress = true,
+            FlushStatus::Clear | FlushStatus::Blocked => {}
         }
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
@@ -409,7 +409,7 @@ pub struct InboxTasklet<T, D> {
     name: String,
     id: usize,
     inlets: Vec<(Inlet<T>, InletState, i64)>,
-    policy: Policy,
+    policy: WatermarkPolicy,
     /// Whether an inlet has a watermark.
     timed: bool,
     down: D,
@@ -432,7 +432,7 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             name,
             id: port.id,
             inlets: inlets.into_iter().map(|i| (i, InletState::Open, i64::MIN)).collect(),
-            policy: Policy::Min,
+            policy: WatermarkPolicy::Min,
             timed: true,
             down,
             reports: port.reports,
@@ -446,13 +446,13 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
     }
 
     /// Sets how the watermarks of the inlets are combined, and which inlets never have one.
-    pub fn watermarks(mut self, policy: Policy, timed: &[bool]) -> Self {
+    pub fn watermarks(mut self, policy: WatermarkPolicy, timed: &[bool]) -> Self {
         (self.policy, self.timed) = (policy, false);
         for ((_, _, watermark), timed) in self.inlets.iter_mut().zip(timed) {
             self.timed |= timed;
             if !timed {
                 // An inlet without a watermark never decides the combined one.
-                *watermark = if policy == Policy::Min { i64::MAX } else { i64::MIN };
+                *watermark = if policy == WatermarkPolicy::Min { i64::MAX } else { i64::MIN };
             }
         }
         self
@@ -468,8 +468,8 @@ impl<T: Send, D: Push<T>> InboxTasklet<T, D> {
             // The watermark of the furthest input, so that the order in which inputs become idle
             // does not matter.
             _ if silent => Some(self.furthest),
-            Policy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
-            Policy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
+            WatermarkPolicy::Min => watermarks.min().filter(|lowest| *lowest < IDLE),
+            WatermarkPolicy::Max => watermarks.filter(|watermark| *watermark < IDLE).max(),
         };
         let found = found.unwrap_or(self.watermark);
         if found > self.watermark {
@@ -548,19 +548,19 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
 
     fn step(&mut self, cx: &mut StepCx<'_>) -> Result<Step, EngineError> {
         let settled = self.down.settle()?;
-        if settled == Settled::Blocked {
+        if settled == FlushStatus::Blocked {
             did(Did::Blocked);
             return Ok(Step::Idle);
         }
-        let clear = settled == Settled::Clear;
-        if settled > Settled::Held {
+        let clear = settled == FlushStatus::Clear;
+        if settled > FlushStatus::Held {
             did(Did::Expiry);
         }
         let mut progress = !clear;
-        if settled <= Settled::Trailing
+        if settled <= FlushStatus::Trailing
             && let Some(epoch) = self.ack.take()
         {
-            let trailing = settled == Settled::Trailing;
+            let trailing = settled == FlushStatus::Trailing;
             let trailed = std::mem::take(&mut self.trails);
             drop(self.reports.send(Report::Ack { epoch, trailing, trailed }));
             progress = true;
@@ -588,14 +588,14 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         }
         self.turn = (self.turn + 1) % inlets.max(1);
         let settled = self.down.settle()?;
-        if let Some(at_ns) = self.down.due_ns() {
+        if let Some(at_ns) = self.down.next_timer_ns() {
             cx.wake_at(at_ns);
         }
-        self.trails |= self.ack.is_some() && settled == Settled::Trailing;
+        self.trails |= self.ack.is_some() && settled == FlushStatus::Trailing;
         match settled {
-            Settled::Held | Settled::Trailing | Settled::More => progress = true,
-            Settled::Clear if self.ack.is_some() || self.ended => progress = true,
-            Settled::Clear | Settled::Blocked => {}
+            FlushStatus::Held | FlushStatus::Trailing | FlushStatus::More => progress = true,
+            FlushStatus::Clear if self.ack.is_some() || self.ended => progress = true,
+            FlushStatus::Clear | FlushStatus::Blocked => {}
         }
         Ok(if progress { Step::Progress } else { Step::Idle })
     }
@@ -630,12 +630,12 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<Settled, EngineError> {
+        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
             self.work = self.work.saturating_sub(1);
             Ok(match (self.work, self.trails) {
-                (0, _) => Settled::Clear,
-                (_, true) => Settled::Trailing,
-                (_, false) => Settled::More,
+                (0, _) => FlushStatus::Clear,
+                (_, true) => FlushStatus::Trailing,
+                (_, false) => FlushStatus::More,
             })
         }
     }
@@ -673,7 +673,7 @@ mod tests {
         fn resume(&mut self, _at: &Offset) -> Result<(), EngineError> {
             Ok(())
         }
-        fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+        fn plan(&mut self, _: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
             unreachable!("the test is in continuous mode")
         }
         fn bound(&mut self, _end: &Offset) -> Result<(), EngineError> {
@@ -740,14 +740,14 @@ mod tests {
 
     /// A chain that keeps the watermarks that reach it, and may take nothing for a time.
     struct Full {
-        settled: Settled,
+        settled: FlushStatus,
         ready: bool,
         watermarks: Vec<i64>,
     }
 
     impl Full {
         fn new() -> Self {
-            Self { settled: Settled::Clear, ready: true, watermarks: Vec::new() }
+            Self { settled: FlushStatus::Clear, ready: true, watermarks: Vec::new() }
         }
     }
 
@@ -765,7 +765,7 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<Settled, EngineError> {
+        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
             Ok(self.settled)
         }
     }
@@ -780,7 +780,7 @@ mod tests {
     #[test]
     fn a_watermark_is_the_same_in_any_order_of_falling_silent() {
         for order in [[0, 1], [1, 0]] {
-            let waker = Waker::silent();
+            let waker = Waker::noop();
             let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
                 (0..2).map(|_| connect::<u64>(&waker, &waker)).unzip();
             let (reports, _told) = unbounded();
@@ -806,8 +806,8 @@ mod tests {
     /// Inlets end one after the other when a query stops, behind the marker of its last epoch.
     #[test]
     fn an_inlet_that_ends_moves_no_watermark() {
-        for policy in [Policy::Min, Policy::Max] {
-            let waker = Waker::silent();
+        for policy in [WatermarkPolicy::Min, WatermarkPolicy::Max] {
+            let waker = Waker::noop();
             let (mut outboxes, inlets): (Vec<_>, Vec<_>) =
                 (0..3).map(|_| connect::<u64>(&waker, &waker)).unzip();
             let (reports, _told) = unbounded();
@@ -835,20 +835,20 @@ mod tests {
     fn a_source_that_may_not_push_is_not_silent() {
         let (mut tasklet, _commands, _told) = numbers(Full::new(), true);
         let env = SimEnv::new(0);
-        let mut after = |ns: u64, settled: Settled, ready: bool| {
+        let mut after = |ns: u64, settled: FlushStatus, ready: bool| {
             env.advance(ns);
             (tasklet.down.settled, tasklet.down.ready) = (settled, ready);
             let mut cx = StepCx { env: &env, budget: 8, wake_at_ns: None };
             tasklet.step(&mut cx).unwrap();
             std::mem::take(&mut tasklet.down.watermarks)
         };
-        assert!(after(0, Settled::Clear, true).is_empty());
-        assert!(after(1_000, Settled::Blocked, false).is_empty());
-        assert!(after(1_000, Settled::Clear, true).is_empty(), "it was blocked until now");
-        assert!(after(99, Settled::Clear, true).is_empty());
-        assert!(after(1_000, Settled::Clear, false).is_empty(), "nor may it push now");
-        assert!(after(99, Settled::Clear, true).is_empty());
-        assert_eq!(after(1, Settled::Clear, true), [IDLE]);
-        assert!(after(1_000, Settled::Clear, true).is_empty(), "it is said once");
+        assert!(after(0, FlushStatus::Clear, true).is_empty());
+        assert!(after(1_000, FlushStatus::Blocked, false).is_empty());
+        assert!(after(1_000, FlushStatus::Clear, true).is_empty(), "it was blocked until now");
+        assert!(after(99, FlushStatus::Clear, true).is_empty());
+        assert!(after(1_000, FlushStatus::Clear, false).is_empty(), "nor may it push now");
+        assert!(after(99, FlushStatus::Clear, true).is_empty());
+        assert_eq!(after(1, FlushStatus::Clear, true), [IDLE]);
+        assert!(after(1_000, FlushStatus::Clear, true).is_empty(), "it is said once");
     }
 }

@@ -14,7 +14,7 @@ pub use crate::connect::columnar::schema_merge::merged;
 pub use parquet::{
     Inference as ParquetInference, Mode as RebaseMode, ReadOptions as ParquetReadOptions,
 };
-pub use read::{ColumnInput, Wanted, schema_of};
+pub use read::{ColumnInput, NeededColumn, schema_of};
 pub use write::{ColumnFile, ColumnSink};
 
 use crate::connect::options::OptionReader;

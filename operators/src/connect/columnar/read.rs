@@ -18,7 +18,7 @@ use std::sync::Once;
 pub(super) const BATCH_ROWS: usize = 1024;
 
 /// A wanted column: its slot in the row, its name, the type that it is read as.
-pub type Wanted = (usize, String, DataType);
+pub type NeededColumn = (usize, String, DataType);
 
 /// Batches of decoded rows: how many, and the wanted columns in their order.
 pub(super) type Batches = Box<dyn Iterator<Item = Result<(usize, Vec<Column>), String>> + Send>;
@@ -85,7 +85,7 @@ pub fn schema_of(options: &ReadOptions, path: &Path) -> io::Result<Schema> {
     })
 }
 
-fn orc_batches(from: From, wanted: &[Wanted], offset: u64) -> Result<Batches, String> {
+fn orc_batches(from: From, wanted: &[NeededColumn], offset: u64) -> Result<Batches, String> {
     let mut reader = orc::read::Reader::open(from, wanted, offset)?;
     let types: Vec<DataType> = wanted.iter().map(|(_, _, data_type)| data_type.clone()).collect();
     Ok(Box::new(std::iter::from_fn(move || {
@@ -108,18 +108,27 @@ impl ColumnInput {
     pub fn open(
         options: &ReadOptions,
         path: &Path,
-        wanted: &[Wanted],
+        wanted: &[NeededColumn],
         offset: u64,
     ) -> io::Result<Self> {
         Self::new(options, From::File(File::open(path)?), wanted, offset)
     }
 
     /// Opens a file that is in memory.
-    pub fn of_bytes(options: &ReadOptions, bytes: Vec<u8>, wanted: &[Wanted]) -> io::Result<Self> {
+    pub fn of_bytes(
+        options: &ReadOptions,
+        bytes: Vec<u8>,
+        wanted: &[NeededColumn],
+    ) -> io::Result<Self> {
         Self::new(options, From::Bytes(bytes.into()), wanted, 0)
     }
 
-    fn new(options: &ReadOptions, from: From, wanted: &[Wanted], offset: u64) -> io::Result<Self> {
+    fn new(
+        options: &ReadOptions,
+        from: From,
+        wanted: &[NeededColumn],
+        offset: u64,
+    ) -> io::Result<Self> {
         let batches = guarded(|| match options {
             ReadOptions::Parquet(options) => parquet::read::open(from, wanted, options, offset),
             ReadOptions::Orc => orc_batches(from, wanted, offset),

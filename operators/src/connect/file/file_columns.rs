@@ -13,14 +13,14 @@ use std::path::Path;
 
 /// The indices of the columns in the row, with their values in the current file.
 #[derive(Clone, Debug)]
-pub struct OfFile {
+pub struct FileColumns {
     partitions: Vec<(usize, Field, Value)>,
     metadata: Option<(usize, Value)>,
     /// Of times in the names of folders.
     zone: Tz,
 }
 
-impl OfFile {
+impl FileColumns {
     /// Finds the metadata columns of a schema. `zone` is that of times in folder names.
     pub fn new(schema: &Schema, partitions: &[Field], zone: Tz) -> Self {
         let mut of_file = Self { partitions: Vec::new(), metadata: None, zone };
@@ -102,7 +102,7 @@ fn invalid_value(path: &Path, field: &Field, text: &str) -> EngineError {
 
 /// Where the schema of a file source comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SchemaOrigin {
     /// Given by the user: partition columns follow the others, with the user's types.
     User,
     /// Inferred from files: a partition column that the files contain too keeps its position, with
@@ -113,12 +113,12 @@ pub enum Origin {
 }
 
 /// Adds the partition columns to a schema, at Spark's positions.
-pub fn with_partitions(schema: Schema, partitions: &[Field], origin: Origin) -> Schema {
+pub fn with_partitions(schema: Schema, partitions: &[Field], origin: SchemaOrigin) -> Schema {
     let is = |a: &Field, b: &Field| a.name.eq_ignore_ascii_case(&b.name);
     let mut fields = schema.fields;
     match origin {
-        Origin::Plan => {}
-        Origin::User => {
+        SchemaOrigin::Plan => {}
+        SchemaOrigin::User => {
             let given = fields.clone();
             fields.retain(|field| !partitions.iter().any(|partition| is(partition, field)));
             let typed = |partition: &Field| {
@@ -126,7 +126,7 @@ pub fn with_partitions(schema: Schema, partitions: &[Field], origin: Origin) -> 
             };
             fields.extend(partitions.iter().map(typed));
         }
-        Origin::Files => {
+        SchemaOrigin::Files => {
             for field in &mut fields {
                 if let Some(partition) = partitions.iter().find(|partition| is(partition, field)) {
                     field.data_type = partition.data_type.clone();

@@ -282,7 +282,7 @@ impl Scanner {
 
     /// Whether only the first line of a record that is too long is skipped, so that the rest of the
     /// file is not lost.
-    pub fn gives_up_a_line(&self) -> bool {
+    pub fn skips_first_line_only(&self) -> bool {
         matches!(self.framing, Framing::Csv(_))
     }
 }

@@ -14,7 +14,7 @@ mod sink;
 mod source;
 mod uri;
 
-pub use crate::connect::file::file_columns::Origin;
+pub use crate::connect::file::file_columns::SchemaOrigin;
 pub use crate::connect::file::framing::Framing;
 pub use crate::connect::file::schema_inference::infer;
 pub use crate::connect::file::sink::file_writer::line_options;

@@ -117,7 +117,7 @@ fn each_record(raw: &Raw, files: &[PathBuf], limits: Limits, see: &mut See<'_>) 
                 Err(error) => return Err(unreadable(path, error)),
             };
             let record = input.bytes(&found);
-            if found.fault.is_some() || raw.passes_over(record) {
+            if found.fault.is_some() || raw.is_skipped(record) {
                 continue;
             }
             let more = see(&input, record, std::mem::take(&mut first));

@@ -8,7 +8,7 @@ use crate::connect::options::OptionReader;
 use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
@@ -98,11 +98,11 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateMicroBatch {
         Ok(())
     }
 
-    fn plan(&mut self, extent: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
-        let done = std::mem::replace(&mut self.as_of_start, extent == Extent::AsOfStart);
+    fn plan(&mut self, extent: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        let done = std::mem::replace(&mut self.as_of_start, extent == ReadLimit::AsOfStart);
         let rows = self.config.rows_per_batch;
         let end = if done { self.next } else { (self.next / rows + 1) * rows };
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: end > self.next,
             exhausted: false,

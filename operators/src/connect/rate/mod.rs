@@ -13,7 +13,7 @@ use crate::table::row::{Row, RowWriter};
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
@@ -172,14 +172,14 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for RateSource {
         Ok(())
     }
 
-    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let due = self.due(cx);
         let end = match extent {
-            Extent::AsOfStart => *self.as_of_start.get_or_insert(due),
-            Extent::All | Extent::Limited => due,
+            ReadLimit::AsOfStart => *self.as_of_start.get_or_insert(due),
+            ReadLimit::All | ReadLimit::Limited => due,
         };
         let end = end.max(self.next);
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: end > self.next,
             exhausted: false,

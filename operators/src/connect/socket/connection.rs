@@ -5,7 +5,7 @@
 //! copied twice, however small the reads are.
 
 use super::super::bad_records::{BadRecords, KEPT_BYTES};
-use super::framing::Staged;
+use super::framing::FrameBuffer;
 use super::transport::Stream;
 use crate::connect::socket::framing::line::LineEnds;
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ struct Skipped {
 
 /// Rejected lines. They are reported in stream order, when everything staged before them has been
 /// emitted.
-pub struct SetAside {
+pub struct RejectedLines {
     bad: BadRecords,
     deferred: VecDeque<Deferred>,
 }
@@ -44,7 +44,7 @@ struct Deferred {
     first: Vec<u8>,
 }
 
-impl SetAside {
+impl RejectedLines {
     /// Rejects a line whose end was read when the staged bytes ended at `offset`.
     pub(super) fn add(&mut self, offset: u64, length: u64, reason: &'static str, first: &[u8]) {
         if self.deferred.len() == DEFERRED {
@@ -68,7 +68,7 @@ impl SetAside {
 pub struct Reading {
     pub(super) ends: LineEnds,
     pub(super) max_line: usize,
-    pub(super) aside: SetAside,
+    pub(super) aside: RejectedLines,
     /// Bytes of unfinished lines on all connections.
     pub(super) unfinished: usize,
     /// Free buffers for unfinished lines.
@@ -77,11 +77,11 @@ pub struct Reading {
 
 impl Reading {
     pub(super) fn new(ends: LineEnds, max_line: usize, bad: BadRecords) -> Self {
-        let aside = SetAside { bad, deferred: VecDeque::new() };
+        let aside = RejectedLines { bad, deferred: VecDeque::new() };
         Self { ends, max_line, aside, unfinished: 0, spares: Vec::new() }
     }
 
-    fn give_back(&mut self, mut buffer: Vec<u8>) {
+    fn recycle_buffer(&mut self, mut buffer: Vec<u8>) {
         self.unfinished -= buffer.len();
         if self.spares.len() < SPARES && (1..=SPARE_BYTES).contains(&buffer.capacity()) {
             buffer.clear();
@@ -161,7 +161,7 @@ impl Connection {
     /// ended the stream.
     pub(super) fn read(
         &mut self,
-        staged: &mut Staged,
+        staged: &mut FrameBuffer,
         most: usize,
         reading: &mut Reading,
     ) -> io::Result<Option<Received>> {
@@ -204,7 +204,7 @@ impl Connection {
         let ends = reading.ends;
         let mut received = Received::default();
         let Some(first) = ends.first(&room[gap..]) else {
-            self.go_on(&room[gap..], reading);
+            self.keep_partial(&room[gap..], reading);
             return received;
         };
         let mut from = 0;
@@ -216,10 +216,10 @@ impl Connection {
             from = first + LineEnds::length(room, first);
         } else if gap > 0 {
             room[..gap].copy_from_slice(&self.partial);
-            reading.give_back(std::mem::take(&mut self.partial));
+            reading.recycle_buffer(std::mem::take(&mut self.partial));
         }
         let last = ends.last(room).map_or(0, |at| at + 1).max(from);
-        self.go_on(&room[last..], reading);
+        self.keep_partial(&room[last..], reading);
         room.copy_within(from..last, 0);
         received.staged = last - from;
         ends.close(&mut room[..received.staged]);
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     /// Buffers bytes of an unfinished line.
-    fn go_on(&mut self, bytes: &[u8], reading: &mut Reading) {
+    fn keep_partial(&mut self, bytes: &[u8], reading: &mut Reading) {
         if bytes.is_empty() {
             return;
         }
@@ -245,7 +245,7 @@ impl Connection {
         let length = self.partial.len() as u64;
         let first = self.partial[..self.partial.len().min(KEPT_BYTES)].to_vec();
         self.skipped = Some(Skipped { length, first, reason });
-        reading.give_back(std::mem::take(&mut self.partial));
+        reading.recycle_buffer(std::mem::take(&mut self.partial));
     }
 
     /// Rejects the unfinished line, because all unfinished lines together are too long.
@@ -255,22 +255,27 @@ impl Connection {
 
     /// Handles a connection that ended while its peer may return: rejects the unfinished line,
     /// unless the peer will send it again.
-    pub(super) fn set_aside(&mut self, position: u64, sent_again: bool, reading: &mut Reading) {
+    pub(super) fn reject_partial(
+        &mut self,
+        position: u64,
+        sent_again: bool,
+        reading: &mut Reading,
+    ) {
         if let Some(Skipped { length, first, reason }) = self.skipped.take() {
             reading.aside.add(position, length, reason, &first);
         } else if !self.partial.is_empty() {
             if !sent_again {
                 reading.aside.add(position, self.partial.len() as u64, CUT_OFF, &self.partial);
             }
-            reading.give_back(std::mem::take(&mut self.partial));
+            reading.recycle_buffer(std::mem::take(&mut self.partial));
         }
     }
 
     /// Handles the end of the stream: stages the unfinished line with a line end. Returns the
     /// number of staged bytes.
-    pub(super) fn finish(&mut self, staged: &mut Staged, reading: &mut Reading) -> usize {
+    pub(super) fn finish(&mut self, staged: &mut FrameBuffer, reading: &mut Reading) -> usize {
         if self.skipped.is_some() || self.partial.is_empty() {
-            self.set_aside(staged.end_position(), false, reading);
+            self.reject_partial(staged.end_position(), false, reading);
             return 0;
         }
         let length = self.partial.len() + 1;
@@ -278,7 +283,7 @@ impl Connection {
         room[..length - 1].copy_from_slice(&self.partial);
         room[length - 1] = b'\n';
         staged.add(length);
-        reading.give_back(std::mem::take(&mut self.partial));
+        reading.recycle_buffer(std::mem::take(&mut self.partial));
         length
     }
 
@@ -314,7 +319,7 @@ mod tests {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
         let mut reading = Reading::new(ends, max_line, BadRecords::default());
-        let mut staged = Staged::new(Framing::Lines(ends));
+        let mut staged = FrameBuffer::new(Framing::Lines(ends));
         let mut lines = Vec::new();
         for piece in pieces {
             peer.write_all(piece).unwrap();
@@ -366,7 +371,7 @@ mod tests {
         let (mine, mut peer) = UnixStream::pair().unwrap();
         let mut connection = Connection::new(Stream::Unix(mine), 0, 0);
         let mut reading = Reading::new(LineEnds::Any, 100, BadRecords::default());
-        let mut staged = Staged::new(Framing::Lines(LineEnds::Any));
+        let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Any));
         peer.write_all(b"begun").unwrap();
         connection.read(&mut staged, 100, &mut reading).unwrap();
         connection.give_up(&mut reading);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ConnectionEnd {
     /// The peer closed it.
     Closed,
     /// It was reset by the peer, or the peer did not answer the kernel's probes.
@@ -59,12 +59,12 @@ impl ConnectionCounts {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn ended(&self, how: Ending) {
+    pub(super) fn ended(&self, how: ConnectionEnd) {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let counter = match how {
-            Ending::Closed => &self.closed,
-            Ending::Reset => &self.reset,
-            Ending::TimedOut => &self.timed_out,
+            ConnectionEnd::Closed => &self.closed,
+            ConnectionEnd::Reset => &self.reset,
+            ConnectionEnd::TimedOut => &self.timed_out,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -157,7 +157,7 @@ mod tests {
     fn each_ending_has_a_counter() {
         let counts = ConnectionCounts::default();
         (0..4).for_each(|_| counts.opened());
-        for how in [Ending::Closed, Ending::Reset, Ending::TimedOut] {
+        for how in [ConnectionEnd::Closed, ConnectionEnd::Reset, ConnectionEnd::TimedOut] {
             counts.ended(how);
         }
         counts.refused();

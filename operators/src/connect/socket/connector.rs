@@ -6,7 +6,7 @@ use millstream_engine::runtime::tasklet::StepCx;
 use std::io;
 
 const BACKOFF_FIRST_NS: u64 = 50_000_000;
-const BACKOFF_MOST_NS: u64 = 5_000_000_000;
+const MAX_BACKOFF_NS: u64 = 5_000_000_000;
 /// Time limit of one attempt, in nanoseconds.
 const ATTEMPT_NS: u64 = 10_000_000_000;
 
@@ -23,14 +23,14 @@ enum State {
 }
 
 /// Connects to one of several addresses, in turn.
-pub struct Dialer {
+pub struct Connector {
     targets: Vec<Target>,
     at: usize,
     state: State,
     backoff_ns: u64,
 }
 
-impl Dialer {
+impl Connector {
     /// Connected to the target `at`, or not yet.
     pub(super) fn new(targets: Vec<Target>, at: usize, connected: bool) -> Self {
         let state = if connected { State::Still } else { State::Waiting { until_ns: 0 } };
@@ -46,7 +46,7 @@ impl Dialer {
         // Half of the delay is random, so that many clients of a lost sender do not return at once.
         let half_ns = self.backoff_ns / 2;
         let until_ns = cx.env.now_ns() + half_ns + cx.env.random() % (half_ns + 1);
-        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MOST_NS);
+        self.backoff_ns = (self.backoff_ns * 2).min(MAX_BACKOFF_NS);
         cx.wake_at(until_ns);
         self.state = State::Waiting { until_ns };
     }

@@ -20,7 +20,7 @@ pub struct Ingest {
 }
 
 /// The log of a source.
-pub struct Journal {
+pub struct DurableLog {
     env: Arc<dyn Env>,
     folder: PathBuf,
     framing: Framing,
@@ -33,7 +33,7 @@ pub struct Journal {
     pub(super) lines: u64,
 }
 
-impl Journal {
+impl DurableLog {
     pub(super) fn new(env: Arc<dyn Env>, folder: PathBuf, framing: Framing) -> Self {
         let (log, replay) = (None, None);
         Self { env, folder, framing, log, replay, next_connection: 0, lines: 0 }

@@ -190,7 +190,7 @@ pub(super) fn is_of_client(error: &io::Error) -> bool {
 
 /// Which part accepts the next client.
 #[derive(Debug, Default)]
-struct Crowd {
+struct ClientCounts {
     /// Open connections of each part.
     open: Vec<usize>,
     wakers: Vec<Option<Waker>>,
@@ -200,10 +200,10 @@ struct Crowd {
 /// What the parts of a listening source share. The part with the fewest clients accepts the next
 /// one.
 #[derive(Clone, Debug, Default)]
-pub struct Parts(Arc<Mutex<Crowd>>);
+pub struct Parts(Arc<Mutex<ClientCounts>>);
 
 impl Parts {
-    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+    fn crowd(&self) -> MutexGuard<'_, ClientCounts> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -239,7 +239,7 @@ impl Parts {
     }
 
     /// Counts a client, unless there are `most` already. Returns whether it was counted.
-    pub(super) fn admit(&self, part: usize, most: usize) -> bool {
+    pub(super) fn try_admit(&self, part: usize, most: usize) -> bool {
         let mut crowd = self.crowd();
         let admitted = crowd.open.iter().sum::<usize>() < most;
         if admitted {
@@ -309,9 +309,9 @@ mod tests {
     fn the_part_with_the_fewest_clients_takes_the_next() {
         let parts = Parts::default();
         let [a, b] = [parts.join(), parts.join()];
-        assert!(parts.is_turn(a) && parts.admit(a, 2));
+        assert!(parts.is_turn(a) && parts.try_admit(a, 2));
         assert!(!parts.is_turn(a) && parts.is_turn(b));
-        assert!(parts.admit(b, 2) && !parts.admit(a, 2));
+        assert!(parts.try_admit(b, 2) && !parts.try_admit(a, 2));
         parts.leave(a);
         assert!(parts.is_turn(a) && !parts.all_left());
         parts.leave(b);

@@ -1,10 +1,10 @@
 //! Creates a source from its options: binds, or makes the first attempt to connect.
 
-use crate::connect::socket::connector::Dialer;
-use crate::connect::socket::durable_log::{Ingest, Journal};
+use crate::connect::socket::connector::Connector;
+use crate::connect::socket::durable_log::{DurableLog, Ingest};
 use crate::connect::socket::listener::{Listener, Parts, SocketFile, listen_at, make_room_for};
 use crate::connect::socket::options::{AtEnd, Endpoint, SocketConfig};
-use crate::connect::socket::source::{Listening, Origin, SocketSource};
+use crate::connect::socket::source::{Listening, Peers, SocketSource};
 use crate::connect::socket::transport::{Stream, Target};
 use crate::connect::socket::udp;
 use millstream_engine::env::Env;
@@ -68,7 +68,7 @@ impl SocketConfig {
         }
         let folder = folder.filter(|_| self.durable);
         let ingest = Ingest { ns: env.now_ns(), us: env.wall_us() };
-        let journal = folder.map(|folder| Journal::new(env, folder, self.framing()));
+        let journal = folder.map(|folder| DurableLog::new(env, folder, self.framing()));
         if self.listen {
             return self.listen(journal, shared);
         }
@@ -138,7 +138,7 @@ impl SocketConfig {
 
     fn listen(
         &self,
-        journal: Option<Journal>,
+        journal: Option<DurableLog>,
         shared: &mut Shared,
     ) -> Result<SocketSource, EngineError> {
         let bound = match shared.bound.take() {
@@ -149,7 +149,7 @@ impl SocketConfig {
         let shares = |error| EngineError::runtime("share a socket", error);
         if let Bound::Udp(socket) = bound {
             let own = socket.try_clone().map_err(shares)?;
-            let origin = Origin::Datagrams(UdpSocket::from_std(own));
+            let origin = Peers::Datagrams(UdpSocket::from_std(own));
             let source = SocketSource::new(self.clone(), origin, journal);
             udp::count_drops(socket, source.counts());
             return Ok(source);
@@ -159,11 +159,11 @@ impl SocketConfig {
         };
         let (parts, part) = (shared.parts.clone(), shared.parts.join());
         let listening = Listening { listener, parts, part, waits: true, not_before_ns: 0 };
-        let mut source = SocketSource::new(self.clone(), Origin::Listen(listening), journal);
+        let mut source = SocketSource::new(self.clone(), Peers::Listen(listening), journal);
         if part == 0
             && let Some(room) = make_room_for(self.max_connections)
         {
-            source.say_later(format!(
+            source.notify_when_attached(format!(
                 "socket source: the limit of open files leaves room for {room} clients of \
                  {} (maxConnections); raise it (ulimit -n)",
                 self.max_connections
@@ -174,7 +174,11 @@ impl SocketConfig {
 
     // ---- connecting ----
 
-    fn dial(&self, journal: Option<Journal>, ingest: Ingest) -> Result<SocketSource, EngineError> {
+    fn dial(
+        &self,
+        journal: Option<DurableLog>,
+        ingest: Ingest,
+    ) -> Result<SocketSource, EngineError> {
         let targets: Vec<Target> = match &self.endpoint {
             Endpoint::Unix(path) => vec![Target::Unix(path.clone())],
             Endpoint::Tcp { host, port } | Endpoint::Udp { host, port } => {
@@ -194,9 +198,9 @@ impl SocketConfig {
         if !waits {
             return Err(self.failed(error));
         }
-        let origin = Origin::Dial(Dialer::new(targets, 0, false));
+        let origin = Peers::Dial(Connector::new(targets, 0, false));
         let mut source = SocketSource::new(self.clone(), origin, journal);
-        source.say_later(format!(
+        source.notify_when_attached(format!(
             "socket source: cannot connect to {} yet ({error}): waiting for the sender, with a new attempt \
              every 5 seconds at most",
             self.endpoint
@@ -209,14 +213,14 @@ impl SocketConfig {
         targets: Vec<Target>,
         at: usize,
         stream: Stream,
-        journal: Option<Journal>,
+        journal: Option<DurableLog>,
         ingest: Ingest,
     ) -> Result<SocketSource, EngineError> {
         if let (Some(bytes), Stream::Tcp(tcp)) = (self.receive_buffer, &stream) {
             // The kernel may grant less; a smaller buffer blocks the sender earlier.
             drop(socket2::SockRef::from(tcp).set_recv_buffer_size(bytes));
         }
-        let origin = Origin::Dial(Dialer::new(targets, at, true));
+        let origin = Peers::Dial(Connector::new(targets, at, true));
         let mut source = SocketSource::new(self.clone(), origin, journal);
         source.opened(stream, ingest)?;
         Ok(source)

@@ -19,7 +19,7 @@ use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::mio::net::{TcpListener, TcpStream};
 use millstream_engine::mio::{Interest, Registry, Token};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -164,18 +164,18 @@ impl SocketSink {
         }
     }
 
-    fn write_out(&mut self) -> Result<Settled, EngineError> {
+    fn write_out(&mut self) -> Result<FlushStatus, EngineError> {
         while self.written < self.buffer.len() {
             if self.link.stream.is_none() {
                 self.accept()?;
             }
-            let Some(stream) = &mut self.link.stream else { return Ok(Settled::Blocked) };
+            let Some(stream) = &mut self.link.stream else { return Ok(FlushStatus::Blocked) };
             match stream.write(&self.buffer[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.drop_written();
-                    return Ok(Settled::Blocked);
+                    return Ok(FlushStatus::Blocked);
                 }
                 Err(_) if self.link.listener.is_some() => self.lose_client(),
                 Err(error) => {
@@ -186,7 +186,7 @@ impl SocketSink {
         }
         self.buffer.clear();
         self.written = 0;
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 
     /// The next client must not start in the middle of a line.
@@ -242,12 +242,12 @@ impl Stage for SocketSink {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.buffer.is_empty() {
-            return Ok(Settled::Clear);
+            return Ok(FlushStatus::Clear);
         }
         let settled = self.write_out()?;
-        if settled == Settled::Clear {
+        if settled == FlushStatus::Clear {
             self.latency.stamp();
         }
         Ok(settled)

@@ -2,14 +2,14 @@
 
 use crate::connect::socket::connection_counts::ConnectionCounts;
 use crate::connect::socket::framing::line::LineEnds;
-use crate::connect::socket::framing::{Framing, Staged};
+use crate::connect::socket::framing::{FrameBuffer, Framing};
 use millstream_engine::mio::net::UdpSocket;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 
 /// Larger than any datagram's payload, so that none is truncated.
-const MOST_BYTES: usize = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 /// Bytes of the length before a record.
 const PREFIX: usize = 4;
 /// What the kernel is asked to buffer unless the option says otherwise: it may give less.
@@ -39,19 +39,19 @@ pub(super) fn count_drops(socket: &std::net::UdpSocket, counts: &ConnectionCount
 /// Receives a datagram, if there is one. Returns the bytes staged.
 pub(super) fn receive(
     socket: &UdpSocket,
-    staged: &mut Staged,
+    staged: &mut FrameBuffer,
     framing: Framing,
 ) -> io::Result<usize> {
-    let room = staged.room(PREFIX + MOST_BYTES + 1);
+    let room = staged.room(PREFIX + MAX_BYTES + 1);
     let bytes = match framing {
         Framing::Sized => {
-            let (length, _) = socket.recv_from(&mut room[PREFIX..PREFIX + MOST_BYTES])?;
+            let (length, _) = socket.recv_from(&mut room[PREFIX..PREFIX + MAX_BYTES])?;
             let length = without_end(&room[PREFIX..PREFIX + length]);
             room[..PREFIX].copy_from_slice(&(length as u32).to_le_bytes());
             PREFIX + length
         }
         Framing::Lines(ends) => {
-            let (length, _) = socket.recv_from(&mut room[..MOST_BYTES])?;
+            let (length, _) = socket.recv_from(&mut room[..MAX_BYTES])?;
             with_end(room, length, ends)
         }
     };

@@ -24,7 +24,7 @@ mod query_end;
 mod sink;
 mod source;
 
-pub(super) use crate::stream::channel::query_end::{Ending, EndsOutputs, Unread};
+pub(super) use crate::stream::channel::query_end::{QueryEnd, QueryEndNotifier, UnreadOutputWatch};
 #[cfg(feature = "futures")]
 pub use futures::{InputSink, OutputStream};
 pub use input::{Input, PushError};

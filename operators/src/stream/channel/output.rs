@@ -1,7 +1,7 @@
 //! The receiving side of an output.
 
-use super::sink::Behind;
-use crate::stream::channel::query_end::{Ending, Outlet};
+use super::sink::Overflow;
+use crate::stream::channel::query_end::{OutputState, QueryEnd};
 use crossbeam_utils::Backoff;
 use millstream_engine::error::EngineError;
 use millstream_engine::sync::ring::Consumer;
@@ -62,14 +62,14 @@ impl From<RecvTimeoutError> for EngineError {
 /// The receiving side of an output. If it is dropped the query continues without a reader.
 pub struct Output<T> {
     ring: Consumer<T>,
-    behind: Arc<Behind<T>>,
-    pub(super) outlet: Arc<Outlet>,
-    ending: Arc<Ending>,
+    behind: Arc<Overflow<T>>,
+    pub(super) outlet: Arc<OutputState>,
+    ending: Arc<QueryEnd>,
     // Dropped after the ring, so that the sink sees that the ring has no reader.
     _wakes: WakesSink,
 }
 
-struct WakesSink(Arc<Outlet>);
+struct WakesSink(Arc<OutputState>);
 
 impl Drop for WakesSink {
     fn drop(&mut self) {
@@ -80,9 +80,9 @@ impl Drop for WakesSink {
 impl<T> Output<T> {
     pub(super) fn new(
         ring: Consumer<T>,
-        behind: Arc<Behind<T>>,
-        outlet: Arc<Outlet>,
-        ending: Arc<Ending>,
+        behind: Arc<Overflow<T>>,
+        outlet: Arc<OutputState>,
+        ending: Arc<QueryEnd>,
     ) -> Self {
         Self { ring, behind, outlet: outlet.clone(), ending, _wakes: WakesSink(outlet) }
     }

@@ -20,7 +20,7 @@ impl Waiting {
         let mut tasks = self.tasks();
         tasks.insert(input, task.clone());
         // Within the lock: whoever takes the flag also takes the entry.
-        self.flag.announce();
+        self.flag.prepare_park();
     }
 
     pub fn remove(&self, input: u64) {

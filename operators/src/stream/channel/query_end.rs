@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// State shared by an output and its sink, except the results.
-pub(super) struct Outlet {
+pub(super) struct OutputState {
     /// Wakes the thread or task that waits for results.
     pub reader: Waker,
     /// The sink's worker, once it runs.
@@ -29,7 +29,7 @@ pub(super) struct Outlet {
     unblocked: AtomicU64,
 }
 
-impl Outlet {
+impl OutputState {
     fn new() -> Self {
         Self {
             reader: Waker::thread(),
@@ -83,14 +83,14 @@ impl Outlet {
 
 /// The outcome of a query, once it has ended, and its outputs.
 #[derive(Default)]
-pub(in crate::stream) struct Ending {
+pub(in crate::stream) struct QueryEnd {
     outcome: OnceLock<Result<(), EngineError>>,
-    outlets: Mutex<Vec<Arc<Outlet>>>,
+    outlets: Mutex<Vec<Arc<OutputState>>>,
 }
 
-impl Ending {
-    pub(super) fn outlet(&self) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet::new());
+impl QueryEnd {
+    pub(super) fn outlet(&self) -> Arc<OutputState> {
+        let outlet = Arc::new(OutputState::new());
         self.outlets().push(outlet.clone());
         outlet
     }
@@ -111,7 +111,7 @@ impl Ending {
         }
     }
 
-    fn outlets(&self) -> MutexGuard<'_, Vec<Arc<Outlet>>> {
+    fn outlets(&self) -> MutexGuard<'_, Vec<Arc<OutputState>>> {
         self.outlets.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -119,30 +119,30 @@ impl Ending {
 /// Reports the outcome to the outputs of a flow. If it is dropped without that, it reports that
 /// there is no query.
 #[derive(Default)]
-pub(in crate::stream) struct EndsOutputs(pub Arc<Ending>);
+pub(in crate::stream) struct QueryEndNotifier(pub Arc<QueryEnd>);
 
-impl EndsOutputs {
+impl QueryEndNotifier {
     pub fn finish(&self, outcome: &Result<(), EngineError>) {
         self.0.finish(outcome.clone());
     }
 }
 
-impl Drop for EndsOutputs {
+impl Drop for QueryEndNotifier {
     fn drop(&mut self) {
         self.0.finish(Ok(()));
     }
 }
 
 /// Detects outputs that hold a query back while a caller waits for the query.
-pub(in crate::stream) struct Unread<'a> {
-    ending: &'a Ending,
+pub(in crate::stream) struct UnreadOutputWatch<'a> {
+    ending: &'a QueryEnd,
     timeout: Duration,
     /// For each output, since when it has been stuck at the same count.
     stuck: Vec<Option<(u64, Instant)>>,
 }
 
-impl<'a> Unread<'a> {
-    pub fn new(ending: &'a Ending, timeout: Duration) -> Self {
+impl<'a> UnreadOutputWatch<'a> {
+    pub fn new(ending: &'a QueryEnd, timeout: Duration) -> Self {
         Self { ending, timeout, stuck: Vec::new() }
     }
 

@@ -2,23 +2,23 @@
 
 use super::CAPACITY;
 use super::output::Output;
-use crate::stream::channel::query_end::{Ending, Outlet};
+use crate::stream::channel::query_end::{OutputState, QueryEnd};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::sync::ring::{Producer, ring};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The overflow list: results of a stopped query that did not fit into the ring.
-pub(super) struct Behind<T> {
+pub(super) struct Overflow<T> {
     used: AtomicBool,
     results: Mutex<VecDeque<T>>,
 }
 
-impl<T> Behind<T> {
+impl<T> Overflow<T> {
     fn new() -> Self {
         Self { used: AtomicBool::new(false), results: Mutex::default() }
     }
@@ -57,21 +57,21 @@ pub struct ChannelSink<T> {
     spill: VecDeque<T>,
     /// Whether results may go into the ring: no earlier result is waiting.
     direct: bool,
-    outlet: Arc<Outlet>,
-    behind: Arc<Behind<T>>,
+    outlet: Arc<OutputState>,
+    behind: Arc<Overflow<T>>,
     latency: LatencyRecorder,
 }
 
 pub(in crate::stream) struct OutputParts<T> {
     ring: Producer<T>,
-    outlet: Arc<Outlet>,
-    behind: Arc<Behind<T>>,
+    outlet: Arc<OutputState>,
+    behind: Arc<Overflow<T>>,
 }
 
 /// Creates both sides of an output of the flow with this `ending`.
-pub(in crate::stream) fn output<T: Send>(ending: &Arc<Ending>) -> (OutputParts<T>, Output<T>) {
+pub(in crate::stream) fn output<T: Send>(ending: &Arc<QueryEnd>) -> (OutputParts<T>, Output<T>) {
     let (tx, rx) = ring(CAPACITY);
-    let (outlet, behind) = (ending.outlet(), Arc::new(Behind::new()));
+    let (outlet, behind) = (ending.outlet(), Arc::new(Overflow::new()));
     let output = Output::new(rx, behind.clone(), outlet.clone(), ending.clone());
     (OutputParts { ring: tx, outlet, behind }, output)
 }
@@ -86,14 +86,14 @@ impl<T> OutputParts<T> {
 impl<T: Send> ChannelSink<T> {
     /// Moves waiting results on. Returns whether some must still wait.
     #[cold]
-    fn settle_spill(&mut self) -> Settled {
+    fn flush_spill(&mut self) -> FlushStatus {
         if self.behind.is_used() || self.outlet.is_released() {
             // Nothing goes into the ring from now on, so the order is kept.
             self.ring.publish();
             self.behind.extend(&mut self.spill);
             self.outlet.set_blocked(false);
             self.outlet.reader.wake();
-            return Settled::Clear;
+            return FlushStatus::Clear;
         }
         let waited = self.spill.len();
         while let Some(value) = self.spill.pop_front() {
@@ -107,10 +107,10 @@ impl<T: Send> ChannelSink<T> {
             self.outlet.set_blocked(false);
         }
         if self.direct {
-            return Settled::Clear;
+            return FlushStatus::Clear;
         }
         self.outlet.set_blocked(true);
-        Settled::Blocked
+        FlushStatus::Blocked
     }
 }
 
@@ -136,12 +136,12 @@ impl<T: Send> Stage for ChannelSink<T> {
         self.latency.publish();
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.ring.is_abandoned() {
             // There is no reader any more; the service chose to drop the results.
             self.spill.clear();
         }
-        let settled = if self.spill.is_empty() { Settled::Clear } else { self.settle_spill() };
+        let settled = if self.spill.is_empty() { FlushStatus::Clear } else { self.flush_spill() };
         if self.ring.publish() {
             self.outlet.reader.wake();
         }

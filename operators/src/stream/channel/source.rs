@@ -4,11 +4,11 @@ use super::CAPACITY;
 use super::input::{Input, Shared, Stamped};
 use crate::stream::source::batch_buffer::Staged;
 use millstream_engine::env::Env;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::{Io, Push};
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
-use millstream_engine::sync::waker::RoomNotice;
+use millstream_engine::sync::waker::SpaceNotifier;
 use millstream_engine::sync::{mpsc, ring};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,16 +16,16 @@ use std::sync::atomic::Ordering;
 /// The popping side of a channel. Dropping it closes the channel.
 pub(in crate::stream) struct Receiver<T> {
     ring: ring::Consumer<Stamped<T>>,
-    ring_room: RoomNotice,
+    ring_room: SpaceNotifier,
     /// The queue of cloned inputs, if there are any.
-    others: Option<Others<T>>,
+    others: Option<SharedQueue<T>>,
     shared: Arc<Shared<T>>,
 }
 
 /// The queue of all inputs but the first.
-struct Others<T> {
+struct SharedQueue<T> {
     queue: mpsc::Consumer<Stamped<T>>,
-    room: RoomNotice,
+    room: SpaceNotifier,
 }
 
 /// The number of records that a drain must take at least.
@@ -37,7 +37,7 @@ struct Backlog {
 
 /// Why a poll stopped reading a queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
+enum PollStop {
     /// It was empty.
     Empty,
     /// The poll has used its share; the next poll continues.
@@ -50,7 +50,7 @@ enum Left {
 pub(in crate::stream) fn channel<T: Send>() -> (Input<T>, Receiver<T>) {
     let (tx, ring) = ring::ring(CAPACITY);
     let shared = Arc::new(Shared::new());
-    let ring_room = RoomNotice::new(ring.capacity());
+    let ring_room = SpaceNotifier::new(ring.capacity());
     let input = Input::first(tx, shared.clone());
     (input, Receiver { ring, ring_room, others: None, shared })
 }
@@ -76,24 +76,26 @@ impl<T: Send> Receiver<T> {
         let consumer = &self.shared.consumer;
         let queue = consumer.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         self.others = queue.map(|queue| {
-            let room = RoomNotice::new(queue.capacity());
-            Others { queue, room }
+            let room = SpaceNotifier::new(queue.capacity());
+            SharedQueue { queue, room }
         });
     }
 
     /// Releases slots and wakes inputs that wait for room.
     #[inline]
-    fn give_back(
+    fn release_slots(
         &mut self,
-        (ring, ring_left): (usize, Left),
-        (others, others_left): (usize, Left),
+        (ring, ring_left): (usize, PollStop),
+        (others, others_left): (usize, PollStop),
     ) {
         self.ring.release();
         self.ring_room.popped(ring);
-        let mut due = ring_left != Left::Budget && self.ring_room.is_due(ring_left == Left::Empty);
+        let mut due =
+            ring_left != PollStop::Budget && self.ring_room.is_due(ring_left == PollStop::Empty);
         if let Some(other) = &mut self.others {
             other.room.popped(others);
-            due |= others_left != Left::Budget && other.room.is_due(others_left == Left::Empty);
+            due |= others_left != PollStop::Budget
+                && other.room.is_due(others_left == PollStop::Empty);
         }
         if due {
             self.shared.waiting.wake();
@@ -153,17 +155,17 @@ impl<T: Send> ChannelSource<T> {
         &mut self,
         down: &mut D,
         budget: usize,
-    ) -> Result<(usize, Left), EngineError> {
-        let Some(others) = &mut self.from.others else { return Ok((0, Left::Empty)) };
+    ) -> Result<(usize, PollStop), EngineError> {
+        let Some(others) = &mut self.from.others else { return Ok((0, PollStop::Empty)) };
         let mut taken = 0;
         while taken < budget && down.ready() {
             let Some((value, ingest_ns)) = others.queue.pop() else {
-                return Ok((taken, Left::Empty));
+                return Ok((taken, PollStop::Empty));
             };
             down.push(value, ingest_ns)?;
             taken += 1;
         }
-        Ok((taken, if down.ready() { Left::Budget } else { Left::Stopped }))
+        Ok((taken, if down.ready() { PollStop::Budget } else { PollStop::Stopped }))
     }
 }
 
@@ -186,26 +188,26 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         self.from.poll_arrival();
         let shares = self.from.others.is_some();
         let budget = if shares { cx.budget.div_ceil(2) } else { cx.budget };
-        let (mut taken, mut left) = (0, Left::Budget);
+        let (mut taken, mut left) = (0, PollStop::Budget);
         while taken < budget && down.ready() {
             let Some((value, ingest_ns)) = self.from.ring.pop() else {
-                left = Left::Empty;
+                left = PollStop::Empty;
                 break;
             };
             down.push(value, ingest_ns)?;
             taken += 1;
         }
         let others =
-            if shares { self.poll_others(down, cx.budget - taken)? } else { (0, Left::Empty) };
-        if left == Left::Budget && !down.ready() {
-            left = Left::Stopped;
+            if shares { self.poll_others(down, cx.budget - taken)? } else { (0, PollStop::Empty) };
+        if left == PollStop::Budget && !down.ready() {
+            left = PollStop::Stopped;
         }
         let all = taken + others.0;
         self.emitted += all as u64;
         self.drain.ring = self.drain.ring.saturating_sub(taken);
         self.drain.others = self.drain.others.saturating_sub(others.0);
-        self.from.give_back((taken, left), others);
-        if all > 0 || left != Left::Empty || others.1 != Left::Empty {
+        self.from.release_slots((taken, left), others);
+        if all > 0 || left != PollStop::Empty || others.1 != PollStop::Empty {
             Ok(Polled::Some)
         } else if self.from.is_exhausted() {
             Ok(Polled::Exhausted)
@@ -238,7 +240,7 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
 
     /// Takes what is available now, which is at most a full channel. So a caller that waits for
     /// what it pushed does not wait for what is pushed meanwhile.
-    fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn plan(&mut self, _: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let there = self.from.backlog();
         let (mut ring, mut others) = (0, 0);
         while ring < there.ring {
@@ -255,9 +257,9 @@ impl<T: Send, D: Push<T>> Source<D> for ChannelSource<T> {
         }
         // Inputs may have pushed more meanwhile, but they must be notified of the room all the
         // same.
-        self.from.give_back((ring, Left::Stopped), (others, Left::Stopped));
+        self.from.release_slots((ring, PollStop::Stopped), (others, PollStop::Stopped));
         let end = self.emitted + self.staged.len() as u64;
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: self.staged.len() > 0,
             exhausted: self.from.is_exhausted(),

@@ -1,6 +1,6 @@
 //! Running aggregates: a state per key, and the key's new value after each record.
 
-use crate::stream::keyed_state::{KeyStates, keep_states};
+use crate::stream::keyed_state::{KeyedState, keep_states};
 use crate::stream::operator::combine::Combine;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::{Push, Stage};
@@ -128,7 +128,7 @@ impl<K, T, A, W, D> Running<K, T, A, W, D> {
 impl<K, T, A, W, D> Stage for Running<K, T, A, W, D>
 where
     A: Aggregate<T>,
-    W: KeyStates<K, A::State>,
+    W: KeyedState<K, A::State>,
     D: Stage,
 {
     keep_states!(down);
@@ -137,7 +137,7 @@ where
 impl<K, T, A, W, D> Push<(K, T)> for Running<K, T, A, W, D>
 where
     A: Aggregate<T>,
-    W: KeyStates<K, A::State>,
+    W: KeyedState<K, A::State>,
     D: Push<(K, A::Output)>,
 {
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`Local`]), and the
-//! instance that owns a key combines the partial states ([`Global`]).
+//! A two-level keyed aggregate: each worker pre-aggregates its records by key ([`PartialCombine`]), and the
+//! instance that owns a key combines the partial states ([`FinalCombine`]).
 
 use crate::state::hash_index::Index;
-use crate::state::preaggregation::Hold;
-use crate::stream::flow::{AggregateRecipe, Keeps, Recipe, keyed_places};
-use crate::stream::keyed_state::{Keep, KeyStates, keep_states};
+use crate::state::preaggregation::PreaggregationLimit;
+use crate::stream::flow::{AggregateRecipe, CheckpointManifest, Recipe, keyed_workers};
+use crate::stream::keyed_state::{KeyedState, StateBackend, keep_states};
 use crate::stream::operator::aggregate::Aggregate;
 use crate::stream::operator::stateless::Map;
 use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
@@ -12,7 +12,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::exchange::Exchange;
 use millstream_engine::runtime::job::Job;
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::tasklet::InboxTasklet;
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -26,7 +26,7 @@ pub trait Combine<T>: Aggregate<T> {
 
 /// Pre-aggregates records by key. Flushes the partial states at the latest when no more input is
 /// available.
-struct Local<K, T, A: Aggregate<T>, D> {
+struct PartialCombine<K, T, A: Aggregate<T>, D> {
     aggregate: A,
     states: Vec<(K, A::State)>,
     index: Index,
@@ -35,14 +35,14 @@ struct Local<K, T, A: Aggregate<T>, D> {
     /// Partial states that are being flushed.
     leaving: Vec<(K, A::State)>,
     leaving_ns: u64,
-    hold: Hold,
+    hold: PreaggregationLimit,
     /// A watermark to pass on after the buffered records.
     watermark: Option<i64>,
     marker: Option<Epoch>,
     down: D,
 }
 
-impl<K, T, A, D> Local<K, T, A, D>
+impl<K, T, A, D> PartialCombine<K, T, A, D>
 where
     K: Hash + Eq,
     A: Aggregate<T>,
@@ -56,7 +56,7 @@ where
             since_ns: 0,
             leaving: Vec::new(),
             leaving_ns: 0,
-            hold: Hold::default(),
+            hold: PreaggregationLimit::default(),
             watermark: None,
             marker: None,
             down,
@@ -74,12 +74,12 @@ where
 
     /// Flushes the buffer as far as the stage below allows. Returns whether everything was sent,
     /// including the watermark and the marker behind it.
-    fn let_go(&mut self) -> Result<bool, EngineError> {
+    fn flushed(&mut self) -> Result<bool, EngineError> {
         if !self.leave()? {
             return Ok(false);
         }
         if !self.states.is_empty() {
-            self.hold.let_go(self.states.len());
+            self.hold.flushed(self.states.len());
             self.leaving_ns = self.since_ns;
             self.index.clear(self.states.iter().map(|(key, _)| hash_key(key)));
             // First in, first out.
@@ -99,7 +99,7 @@ where
     }
 }
 
-impl<K, T, A, D> Stage for Local<K, T, A, D>
+impl<K, T, A, D> Stage for PartialCombine<K, T, A, D>
 where
     K: Hash + Eq + Send,
     A: Aggregate<T>,
@@ -112,17 +112,17 @@ where
     #[inline]
     fn ready(&mut self) -> bool {
         let open = self.marker.is_none() && !self.hold.is_full();
-        open && (!self.hold.is_singly() || self.down.ready())
+        open && (!self.hold.is_bypassed() || self.down.ready())
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
         self.watermark = Some(micros);
-        if self.states.is_empty() { self.let_go().map(drop) } else { Ok(()) }
+        if self.states.is_empty() { self.flushed().map(drop) } else { Ok(()) }
     }
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some(epoch);
-        self.let_go().map(drop)
+        self.flushed().map(drop)
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
@@ -130,27 +130,27 @@ where
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         // Called even if the buffer is full, because it counts drains.
-        let dry = self.hold.is_dry();
+        let dry = self.hold.is_input_idle();
         let behind = self.marker.is_some() || self.watermark.is_some() && self.states.is_empty();
         let gone =
-            if dry || behind || self.hold.is_full() { self.let_go()? } else { self.leave()? };
+            if dry || behind || self.hold.is_full() { self.flushed()? } else { self.leave()? };
         let below = self.down.settle()?;
         Ok(below.max(match (gone, self.states.is_empty()) {
-            (true, true) => Settled::Clear,
-            (true, false) => Settled::Held,
+            (true, true) => FlushStatus::Clear,
+            (true, false) => FlushStatus::Held,
             // The records belong to the ending epoch, or input does not pause.
-            (false, _) => Settled::More,
+            (false, _) => FlushStatus::More,
         }))
     }
 
-    fn due_ns(&self) -> Option<u64> {
-        self.down.due_ns()
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
     }
 }
 
-impl<K, T, A, D> Push<(K, T)> for Local<K, T, A, D>
+impl<K, T, A, D> Push<(K, T)> for PartialCombine<K, T, A, D>
 where
     K: Hash + Eq + Send,
     A: Aggregate<T>,
@@ -158,7 +158,7 @@ where
 {
     #[inline]
     fn push(&mut self, (key, value): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
-        if self.hold.is_singly() {
+        if self.hold.is_bypassed() {
             self.hold.add(0);
             let mut state = A::State::default();
             self.aggregate.add(&mut state, value);
@@ -182,26 +182,26 @@ where
 }
 
 /// Merges the partial states of a key from all workers; `W` holds the states.
-struct Global<K, T, A, W, D> {
+struct FinalCombine<K, T, A, W, D> {
     aggregate: A,
     states: W,
     down: D,
     types: PhantomData<fn() -> (K, T)>,
 }
 
-impl<K, T, A, W, D> Stage for Global<K, T, A, W, D>
+impl<K, T, A, W, D> Stage for FinalCombine<K, T, A, W, D>
 where
     A: Aggregate<T>,
-    W: KeyStates<K, A::State>,
+    W: KeyedState<K, A::State>,
     D: Stage,
 {
     keep_states!(down);
 }
 
-impl<K, T, A, W, D> Push<(K, A::State)> for Global<K, T, A, W, D>
+impl<K, T, A, W, D> Push<(K, A::State)> for FinalCombine<K, T, A, W, D>
 where
     A: Combine<T>,
-    W: KeyStates<K, A::State>,
+    W: KeyedState<K, A::State>,
     D: Push<(K, A::Output)>,
 {
     #[inline]
@@ -224,7 +224,7 @@ where
     K: Hash + Eq + Clone + Send + 'static,
     F: FnMut(&R::Item) -> K + Clone + Send + 'static,
     A: Combine<R::Item>,
-    C: Keep<K, A::State>,
+    C: StateBackend<K, A::State>,
 {
     type Item = (K, A::Output);
     fn build<D: Push<(K, A::Output)> + 'static>(
@@ -234,7 +234,7 @@ where
         chain: &mut dyn FnMut(&mut Job, usize) -> D,
     ) {
         let Self { up, mut key, aggregate, types } = self;
-        let places = keyed_places(&up, job, parallelism);
+        let places = keyed_workers(&up, job, parallelism);
         let producers = up.places(job, parallelism);
         if places.len() == 1 && producers == places {
             let one_level = AggregateRecipe { up, key, aggregate, types };
@@ -245,32 +245,32 @@ where
         let instances = inlets.into_iter().zip(places).zip(states);
         for (i, ((inlets, worker), states)) in instances.enumerate() {
             let down = chain(job, i);
-            let global: Global<K, R::Item, A, C::States, D> =
-                Global { aggregate: aggregate.clone(), states, down, types: PhantomData };
+            let global: FinalCombine<K, R::Item, A, C::States, D> =
+                FinalCombine { aggregate: aggregate.clone(), states, down, types: PhantomData };
             let port = job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("combine {i}"), inlets, global);
-            job.seat(worker, Box::new(inbox));
+            job.add_tasklet(worker, Box::new(inbox));
         }
         let mut outboxes = outboxes.into_iter();
         let pair = move |item: R::Item| (key(&item), item);
         let route = |(key, _): &(K, A::State), lanes: usize| instance_of(hash_key(key), lanes);
         up.build(job, parallelism, &mut |_, _| match outboxes.next() {
             Some(outbox) => {
-                let down = Local::new(aggregate.clone(), Exchange::new(outbox, route));
+                let down = PartialCombine::new(aggregate.clone(), Exchange::new(outbox, route));
                 Map { f: pair.clone(), down }
             }
             None => unreachable!("a recipe makes as many chains as it has places"),
         });
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        keyed_places(&self.up, job, parallelism)
+        keyed_workers(&self.up, job, parallelism)
     }
-    fn describe(&self, kept: &mut Keeps) {
+    fn describe(&self, kept: &mut CheckpointManifest) {
         C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);
     }
-    fn is_timed(&self) -> bool {
-        self.up.is_timed()
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
     }
 }
 
@@ -311,9 +311,9 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             Ok(())
         }
-        fn settle(&mut self) -> Result<Settled, EngineError> {
+        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
             self.room = self.each;
-            Ok(Settled::Clear)
+            Ok(FlushStatus::Clear)
         }
     }
 
@@ -360,7 +360,7 @@ mod tests {
         #[test]
         fn nothing_overtakes_and_nothing_is_lost(ops in ops(), each in 1usize..40) {
             let slow = Slow { room: each, each, out: Vec::new() };
-            let mut local: Local<u8, u8, Count, Slow> = Local::new(Count, slow);
+            let mut local: PartialCombine<u8, u8, Count, Slow> = PartialCombine::new(Count, slow);
             let mut pushed = BTreeMap::<u8, u64>::new();
             let (mut at_watermark, mut at_marker) = (Vec::new(), Vec::new());
             let mut sent = 0;
@@ -409,7 +409,7 @@ mod tests {
             for _ in 0..steps {
                 local.settle().unwrap();
             }
-            prop_assert_eq!(local.settle().unwrap(), Settled::Clear);
+            prop_assert_eq!(local.settle().unwrap(), FlushStatus::Clear);
             prop_assert_eq!(counted(&local.down.out), pushed);
             let last = local.down.out.iter().rev().find_map(|out| match out {
                 Out::Watermark(number) => Some(*number),

@@ -8,19 +8,19 @@
 //! Late records are dropped and counted, as long as they have an event time. A record that was
 //! mapped after its event time was declared has none.
 
-use crate::event_time::watermark::{TimeOf, Watermarks};
+use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
 use crate::state::expiry_queue::Due;
-use crate::state::key_table::{Keyed, Table};
+use crate::state::key_table::{KeyedEntry, Table};
 use crate::stream::processor_state::{
-    Buffer, Cell, Cells, Kept, ListState, MapState, NEVER, Notes, States, TIMERS, ValueState,
-    damaged, split_key, write,
+    Buffer, Cell, Cells, ChangeWriter, Kept, ListState, MapState, NEVER, States, TIMERS,
+    ValueState, damaged, split_key, write,
 };
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::env::Env;
 use millstream_engine::epoch::event_time::BatchTimes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -84,14 +84,14 @@ impl Timer {
 
 /// The timers of all keys by time, each with the slot of its key.
 #[derive(Default)]
-struct Clocks {
+struct TimerQueues {
     event: Due,
     processing: Due,
     /// Expiry times of state with a time to live.
     ttl: Due,
 }
 
-impl Clocks {
+impl TimerQueues {
     fn of(&mut self, timer: Timer) -> (&mut Due, i64) {
         match timer {
             Timer::EventTime(us) => (&mut self.event, us),
@@ -105,7 +105,7 @@ pub struct Context<'c, O> {
     down: &'c mut dyn Push<O>,
     cells: Cells<'c>,
     timers: &'c mut Vec<Timer>,
-    clocks: &'c mut Clocks,
+    clocks: &'c mut TimerQueues,
     at: u32,
     watermark_us: i64,
     /// Whether the stream has an event time.
@@ -252,7 +252,7 @@ struct Entry<K> {
     there: bool,
 }
 
-impl<K> Keyed for Entry<K> {
+impl<K> KeyedEntry for Entry<K> {
     fn hash(&self) -> u64 {
         self.hash
     }
@@ -282,9 +282,9 @@ pub(in crate::stream) struct Parts {
 pub(in crate::stream) struct Process<K, P, D> {
     processor: P,
     parts: Parts,
-    watermarks: Watermarks,
+    watermarks: OperatorWatermark,
     entries: Table<Entry<K>>,
-    clocks: Clocks,
+    clocks: TimerQueues,
     /// Number of state entries.
     kept: u64,
     /// Approximate heap memory of keys and values, in bytes.
@@ -313,10 +313,10 @@ where
     pub fn new(processor: P, parts: Parts, down: D) -> Self {
         Self {
             processor,
-            watermarks: Watermarks::new(parts.times.clone(), parts.continuous),
+            watermarks: OperatorWatermark::new(parts.times.clone(), parts.continuous),
             parts,
             entries: Table::default(),
-            clocks: Clocks::default(),
+            clocks: TimerQueues::default(),
             kept: 0,
             memory: 0,
             buffer: Buffer::default(),
@@ -416,14 +416,14 @@ where
             }
             self.forget_if_empty(at);
         }
-        self.want_batch();
+        self.request_batch_at();
         Ok(())
     }
 
     /// Micro-batch mode: requests a batch at the time of the next timer.
-    fn want_batch(&self) {
+    fn request_batch_at(&self) {
         if let (false, Some(us)) = (self.parts.continuous, self.clocks.processing.first_us()) {
-            self.parts.times.want_batch(us);
+            self.parts.times.request_batch_at(us);
         }
     }
 
@@ -465,7 +465,7 @@ where
         let now_us = self.now_us();
         let watermark_us = self.watermarks.watermark_us();
         let entry = &mut self.entries[at as usize];
-        let notes = Notes {
+        let notes = ChangeWriter {
             log: &mut self.parts.log,
             parts: &mut self.kept,
             memory: &mut self.memory,
@@ -564,7 +564,7 @@ where
         if !entry.there || entry.expires_us != due_us {
             return Ok(());
         }
-        let mut notes = Notes {
+        let mut notes = ChangeWriter {
             log: &mut self.parts.log,
             parts: &mut self.kept,
             memory: &mut self.memory,
@@ -586,7 +586,7 @@ where
     }
 
     /// Continues with due timers, then the watermark, then the marker.
-    fn go_on<T>(&mut self) -> Result<(), EngineError>
+    fn continue_expiry<T>(&mut self) -> Result<(), EngineError>
     where
         P: Processor<K, T>,
         D: Push<P::Output>,
@@ -601,7 +601,7 @@ where
         }
         if let Some(epoch) = self.marker.take() {
             self.hand_over(epoch);
-            self.want_batch();
+            self.request_batch_at();
             self.down.marker(epoch)?;
         }
         Ok(())
@@ -631,7 +631,7 @@ where
 
 /// Binds a stage to the type of its records, which the control side needs, and to their event time,
 /// if they have one.
-pub(in crate::stream) struct Typed<T, S>(pub S, pub Option<TimeOf<T>>);
+pub(in crate::stream) struct Typed<T, S>(pub S, pub Option<EventTimeFn<T>>);
 
 impl<K, T, P, D> Stage for Typed<T, Process<K, P, D>>
 where
@@ -653,7 +653,7 @@ where
         }
         self.0.watermarks.advance(micros);
         self.0.passing_us = self.0.passing_us.max(Some(micros));
-        self.0.go_on::<T>()
+        self.0.continue_expiry::<T>()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.0.watermarks.in_band() {
@@ -662,25 +662,25 @@ where
             return self.0.down.marker(epoch);
         }
         self.0.marker = Some(epoch);
-        self.0.go_on::<T>()
+        self.0.continue_expiry::<T>()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.0.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         let any_due = self.0.any_due();
         if !any_due && !self.0.owes {
             self.0.now_us = None;
             return self.0.down.settle();
         }
         self.0.owes |= any_due && self.0.marker.is_none();
-        self.0.go_on::<T>()?;
+        self.0.continue_expiry::<T>()?;
         self.0.now_us = None;
         let below = self.0.down.settle()?;
-        Ok(Settled::over(below, self.0.marker.is_some(), &mut self.0.owes))
+        Ok(FlushStatus::combine(below, self.0.marker.is_some(), &mut self.0.owes))
     }
-    fn due_ns(&self) -> Option<u64> {
-        let (stage, below) = (&self.0, self.0.down.due_ns());
+    fn next_timer_ns(&self) -> Option<u64> {
+        let (stage, below) = (&self.0, self.0.down.next_timer_ns());
         if !stage.watermarks.in_band() {
             return below;
         }
@@ -705,7 +705,7 @@ where
     fn push(&mut self, (key, record): (K, T), ingest_ns: u64) -> Result<(), EngineError> {
         let Self(stage, time) = self;
         if let Some(time) = time
-            && time(&record) <= stage.watermarks.late_us()
+            && time(&record) <= stage.watermarks.late_row_watermark_us()
         {
             stage.parts.log.count_late(1);
             return Ok(());

@@ -8,7 +8,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
 use millstream_engine::pass_control;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 pub(in crate::stream) struct Map<F, D> {
     pub f: F,
@@ -85,9 +85,9 @@ impl<F: Send> Stage for Call<F> {
         self.latency.publish();
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.latency.stamp();
-        Ok(Settled::Clear)
+        Ok(FlushStatus::Clear)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A source that reads an iterator.
 
 use crate::stream::source::batch_buffer::Staged;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
@@ -11,7 +11,7 @@ const BATCH: usize = 4096;
 
 /// Emits the items of an iterator. Its position is the number of emitted items. A restart skips
 /// them, so the iterator must yield the same items again.
-pub(in crate::stream) struct ItemSource<I: Iterator> {
+pub(in crate::stream) struct IteratorSource<I: Iterator> {
     items: I,
     emitted: u64,
     /// Items emitted in earlier runs.
@@ -20,13 +20,13 @@ pub(in crate::stream) struct ItemSource<I: Iterator> {
     staged: Staged<I::Item>,
 }
 
-impl<I: Iterator> ItemSource<I> {
+impl<I: Iterator> IteratorSource<I> {
     pub fn new(items: I) -> Self {
         Self { items, emitted: 0, resumed: 0, exhausted: false, staged: Staged::new() }
     }
 }
 
-impl<I, D> Source<D> for ItemSource<I>
+impl<I, D> Source<D> for IteratorSource<I>
 where
     I: Iterator + Send,
     I::Item: Send,
@@ -81,10 +81,10 @@ where
         Ok(())
     }
 
-    fn plan(&mut self, _: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn plan(&mut self, _: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         self.fill(BATCH);
         let end = self.emitted + self.staged.len() as u64;
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: self.staged.len() > 0,
             exhausted: self.exhausted,
@@ -102,7 +102,7 @@ where
     }
 }
 
-impl<I: Iterator> ItemSource<I> {
+impl<I: Iterator> IteratorSource<I> {
     fn fill(&mut self, records: usize) {
         while self.staged.len() < records && !self.exhausted {
             match self.items.next() {

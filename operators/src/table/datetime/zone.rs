@@ -32,7 +32,7 @@ const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
 /// The years whose rules apply to all later years.
 const LAST_YEARS: std::ops::Range<i64> = 2088..2100;
 /// The largest offset that Java allows, in seconds.
-const MOST_S: i32 = 18 * 3600;
+const MAX_S: i32 = 18 * 3600;
 
 /// Zones whose legal standard time is summer time. Java treats their winter time as standard.
 const WINTER_IS_STANDARD: [&str; 4] =
@@ -76,7 +76,7 @@ impl Tz {
 
     /// A zone of a fixed offset in seconds, `None` beyond 18 hours. Its ID is the offset.
     pub fn fixed(offset_s: i32) -> Option<Self> {
-        (-MOST_S..=MOST_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
+        (-MAX_S..=MAX_S).contains(&offset_s).then_some(Self(Kind::Fixed(offset_s, 0)))
     }
 
     /// Parses a zone ID like `ZoneId.of`, with single-digit hours and minutes allowed as in Spark.
@@ -286,7 +286,7 @@ fn parse_id_offset(text: &str) -> Option<i32> {
     };
     let (hours, minutes, seconds) = (two(hours, 18)?, two(minutes, 59)?, two(seconds, 59)?);
     let offset_s = (hours * 60 + minutes) * 60 + seconds;
-    (offset_s <= MOST_S).then_some(sign * offset_s)
+    (offset_s <= MAX_S).then_some(sign * offset_s)
 }
 
 /// The English names of zones.

@@ -14,7 +14,7 @@ use super::{Expr, Node, Resolved};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::compile::Cx;
 use crate::table::expr::type_rules::Rules;
-use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use crate::table::types::{DataType, Physical};
 use std::cell::RefCell;
 use std::fmt;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Operators that may stand to the left of each other in a tree. A longer run becomes a [`Chain`].
 const LONGEST_TREE: usize = 64;
 /// Operations on a constant or a column that stay a tree, for the rules that these have.
-const MOST_PLAIN: usize = 16;
+const MAX_PLAIN: usize = 16;
 
 /// The operators of two operands that take a result of their own kind as their left operand.
 const OPERATORS: [&str; 22] = [
@@ -196,7 +196,7 @@ pub(super) fn resolve(
     scope: &super::resolve::Scope,
     hook: &mut Hook<'_>,
 ) -> PlanResult<Resolved> {
-    let mut made = Making::new(resolve_with(&chain.first, scope, hook)?);
+    let mut made = ChainBuilder::new(resolve_with(&chain.first, scope, hook)?);
     for Link { operator, operand } in &chain.links {
         let operand = if functions::may_leave_out(operator, 1) {
             Rules::for_some_rows(|| resolve_with(operand, scope, hook))?
@@ -209,7 +209,7 @@ pub(super) fn resolve(
 }
 
 /// A resolved chain in the making.
-struct Making {
+struct ChainBuilder {
     /// What is complete: of AND, OR and `||` the operands of one run, else the parts of a chain.
     parts: Vec<Resolved>,
     /// The operator of the run, if its operands may be put together in any tree.
@@ -217,7 +217,7 @@ struct Making {
     levels: usize,
 }
 
-impl Making {
+impl ChainBuilder {
     fn new(first: Resolved) -> Self {
         Self { parts: vec![first], run: None, levels: 0 }
     }
@@ -239,7 +239,7 @@ impl Making {
         let (data_type, nullable) = (last.data_type.clone(), last.nullable);
         // A literal has rules of its own, and bytes are not carried.
         let is_plain = matches!(last.node, Node::Literal(_) | Node::Column(..) | Node::Cast(..));
-        if self.parts.len() == 1 && is_plain && self.levels < MOST_PLAIN
+        if self.parts.len() == 1 && is_plain && self.levels < MAX_PLAIN
             || data_type.physical() == Physical::Bytes
         {
             self.close()?;
@@ -267,7 +267,7 @@ impl Making {
 
     fn deeper(&mut self) -> PlanResult<()> {
         self.levels += 1;
-        if self.levels > MOST_LEVELS {
+        if self.levels > MAX_NESTING {
             return Err(too_deep());
         }
         Ok(())
@@ -295,7 +295,7 @@ impl Making {
 }
 
 fn too_deep() -> PlanError {
-    let reason = format!("the expression has more than {MOST_LEVELS} levels of operators");
+    let reason = format!("the expression has more than {MAX_NESTING} levels of operators");
     too_complex(reason, Place::default())
 }
 

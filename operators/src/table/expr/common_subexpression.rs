@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Maximum number of subexpressions that are checked for repetitions.
-const MOST_PARTS: usize = 2048;
+const MAX_PARTS: usize = 2048;
 /// Minimum cost of a subexpression for which storing the value pays, in operators.
-const LEAST_COST: usize = 4;
+const MIN_COST: usize = 4;
 
 /// What is known of an expression and each of its parts, in the order of a walk from the top.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ impl Facts {
 
     fn is_candidate(&self, expr: &Resolved) -> bool {
         matches!(expr.node, Node::Call(..) | Node::User(..) | Node::Cast(..) | Node::Case(..))
-            && self.cost >= LEAST_COST
+            && self.cost >= MIN_COST
             && self.movable
     }
 }
@@ -110,7 +110,7 @@ impl<'e> Found<'e> {
             self.parts[*at].1 += 1;
             return true;
         }
-        if self.parts.len() < MOST_PARTS {
+        if self.parts.len() < MAX_PARTS {
             self.by_fingerprint.entry(fingerprint).or_default().push(self.parts.len());
             self.parts.push((expr, 1));
         }
@@ -129,7 +129,7 @@ impl<'e> Found<'e> {
 fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
     let own = &facts[0];
     // The subexpressions of one that occurred before are computed with it.
-    if own.cost < LEAST_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
+    if own.cost < MIN_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
         return;
     }
     let children = expr.children();
@@ -158,7 +158,7 @@ pub fn repeated(exprs: &[&Resolved]) -> Common {
 
 /// Marks the common subexpressions. Returns the expressions and the number of common
 /// subexpressions.
-pub fn share(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
+pub fn eliminate_common_subexpressions(exprs: Vec<Resolved>) -> (Vec<Resolved>, usize) {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), false, &mut found));
     let common = Common::new(found.repeated());

@@ -1,13 +1,13 @@
 //! Expressions however deep they are nested.
 //!
 //! A program may nest expressions tens of thousands of levels deep, for example by a loop. Planning
-//! refuses what is deeper than [`MOST_LEVELS`], as it does for SQL, but until then an expression is
+//! refuses what is deeper than [`MAX_NESTING`], as it does for SQL, but until then an expression is
 //! copied, compared, shown and dropped, on whatever stack the caller has. Here none of this needs a
 //! stack in proportion to the depth: a drop is a loop, and the others add to the stack as they go.
 
 use super::Expr;
 use crate::table::error::{Place, PlanResult};
-use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use std::fmt;
 
 /// Stack that a few levels need, and what is added where less is left.
@@ -19,13 +19,13 @@ pub(super) fn level<T>(recursion: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(LEVEL_STACK, MORE_STACK, recursion)
 }
 
-/// Refuses expressions that are nested more than [`MOST_LEVELS`] deep. Operators that stand behind
+/// Refuses expressions that are nested more than [`MAX_NESTING`] deep. Operators that stand behind
 /// each other, as `a + b + c`, are one level.
 pub fn check<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> PlanResult<()> {
     let mut open: Vec<(&Expr, usize)> = exprs.into_iter().map(|expr| (expr, 1)).collect();
     while let Some((expr, level)) = open.pop() {
-        if level > MOST_LEVELS {
-            let reason = format!("it is nested more than {MOST_LEVELS} levels deep");
+        if level > MAX_NESTING {
+            let reason = format!("it is nested more than {MAX_NESTING} levels deep");
             return Err(too_complex(reason, Place::default()));
         }
         expr.each_part(&mut |part| open.push((part, level + 1)));
@@ -292,8 +292,8 @@ mod tests {
     #[test]
     fn what_is_deeper_than_sql_may_be_is_refused() {
         for (way, nest) in WAYS {
-            assert_eq!(check([&nested(nest, MOST_LEVELS - 1)]), Ok(()), "{way}");
-            let error = check([&nested(nest, MOST_LEVELS)]).unwrap_err();
+            assert_eq!(check([&nested(nest, MAX_NESTING - 1)]), Ok(()), "{way}");
+            let error = check([&nested(nest, MAX_NESTING)]).unwrap_err();
             assert_eq!(error.condition, "FAILED_TO_PARSE_TOO_COMPLEX", "{way}");
         }
         let run = (0..100_000).fold(col("a"), |sum, i| sum.add(i));

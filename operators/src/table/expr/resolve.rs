@@ -5,7 +5,7 @@ use super::functions;
 use super::{Expr, Node, Resolved};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::type_rules::Rules;
-use crate::table::plan::limits::spend;
+use crate::table::plan::limits::count_copies;
 use crate::table::plan::time_window::Tag;
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -396,7 +396,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
             let parts = column.qualifier.iter().cloned().chain([column.name.clone()]);
             Expr::Position(i, parts.collect())
         };
-        spend(2 * scope.columns.len())?;
+        count_copies(2 * scope.columns.len())?;
         let columns = || scope.columns.iter().enumerate();
         match table {
             None => out.extend(columns().filter(|(_, c)| !c.hidden).map(position)),

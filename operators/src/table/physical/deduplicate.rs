@@ -5,14 +5,14 @@
 
 use super::stages::{BoxChain, Scratch};
 use crate::state::expiry_queue::Due;
-use crate::state::key_table::{Keyed, Table, key_heap};
+use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
-use crate::table::physical::late_row::Late;
+use crate::table::physical::late_row::LateRows;
 use crate::table::row::{Row, Slot as Field};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use smallvec::SmallVec;
 
@@ -27,7 +27,7 @@ struct Entry {
     expires_us: i64,
 }
 
-impl Keyed for Entry {
+impl KeyedEntry for Entry {
     fn hash(&self) -> u64 {
         self.hash
     }
@@ -44,7 +44,7 @@ pub(super) struct EventTime {
     pub window: bool,
     /// How long after its event time a key is kept, in microseconds; `None` for ever.
     pub keep_us: Option<i64>,
-    pub late: Late,
+    pub late: LateRows,
 }
 
 /// The stage.
@@ -128,7 +128,7 @@ impl Deduplicate {
     /// Removes some of the expired keys. Returns whether all are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.step(STEP);
-        self.entries.touch(self.due.ahead(watermark_us, step));
+        self.entries.prefetch(self.due.ahead(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
             // Its key may have been forgotten before, or have another time by now.
@@ -149,7 +149,7 @@ impl Deduplicate {
     }
 
     /// Continues with a watermark and the marker after it.
-    fn go_on(&mut self) -> Result<(), EngineError> {
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(watermark_us) = self.passing_us {
             if !self.forget(watermark_us) {
                 return Ok(());
@@ -196,7 +196,7 @@ impl Stage for Deduplicate {
             event.late.advance(micros);
         }
         self.passing_us = self.passing_us.max(Some(micros));
-        self.go_on()
+        self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         let in_band = self.event.as_ref().map_or(self.continuous, |event| event.late.in_band());
@@ -207,23 +207,23 @@ impl Stage for Deduplicate {
         if in_band {
             // Keys that are not removed yet are removed in the next epoch.
             let passing = self.passing_us.take();
-            self.go_on()?;
+            self.continue_expiry()?;
             self.passing_us = passing;
             return Ok(());
         }
-        self.go_on()
+        self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
         self.owes |= self.passing_us.is_some() && self.marker.is_none();
-        self.go_on()?;
+        self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
     }
 }
 
@@ -238,8 +238,8 @@ impl<'a> Push<Row<'a>> for Deduplicate {
             } else {
                 row.long(event.field)
             };
-            if time_us <= event.late.late_us() {
-                event.late.put_aside(row);
+            if time_us <= event.late.late_row_watermark_us() {
+                event.late.send_to_side_output(row);
                 self.log.count_late(1);
                 return Ok(());
             }
@@ -250,7 +250,8 @@ impl<'a> Push<Row<'a>> for Deduplicate {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let hash = hash_bytes(&self.key);
         if let Some(at) = self.entries.find(hash, &self.key) {
-            let late_us = self.event.as_ref().map_or(i64::MIN, |event| event.late.late_us());
+            let late_us =
+                self.event.as_ref().map_or(i64::MIN, |event| event.late.late_row_watermark_us());
             if self.entries[at].expires_us > late_us {
                 return Ok(());
             }

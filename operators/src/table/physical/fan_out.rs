@@ -7,27 +7,27 @@ use crate::table::physical::stages::BoxChain;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
 /// Combines the chains of all branches into one.
-pub(super) fn fork(mut branches: Vec<BoxChain>) -> BoxChain {
+pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
     match (branches.pop(), branches.is_empty()) {
         (Some(only), true) => only,
         (last, _) => {
             branches.extend(last);
-            Box::new(Fork { branches, owes: false })
+            Box::new(FanOut { branches, owes: false })
         }
     }
 }
 
-struct Fork {
+struct FanOut {
     branches: Vec<BoxChain>,
     /// Whether a branch has done work of the next epoch that could not be reported because of
     /// another branch.
     owes: bool,
 }
 
-impl Fork {
+impl FanOut {
     fn each(
         &mut self,
         mut call: impl FnMut(&mut BoxChain) -> Result<(), EngineError>,
@@ -38,15 +38,17 @@ impl Fork {
 
 /// Combines the status of two branches. If one can continue while the other is blocked, the next
 /// step must not wait for a wake-up: the blocked branch may be waiting for what that step does.
-fn both(one: Settled, other: Settled) -> Settled {
-    let working = |settled| matches!(settled, Settled::Trailing | Settled::More);
+fn both(one: FlushStatus, other: FlushStatus) -> FlushStatus {
+    let working = |settled| matches!(settled, FlushStatus::Trailing | FlushStatus::More);
     match (one, other) {
-        (Settled::Blocked, work) | (work, Settled::Blocked) if working(work) => Settled::More,
+        (FlushStatus::Blocked, work) | (work, FlushStatus::Blocked) if working(work) => {
+            FlushStatus::More
+        }
         (one, other) => one.max(other),
     }
 }
 
-impl Stage for Fork {
+impl Stage for FanOut {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.branches.iter_mut().try_for_each(|branch| branch.attach(io))
     }
@@ -62,21 +64,21 @@ impl Stage for Fork {
     fn end(&mut self) -> Result<(), EngineError> {
         self.each(|branch| branch.end())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
-        let mut all = Settled::Clear;
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        let mut all = FlushStatus::Clear;
         for branch in &mut self.branches {
             let settled = branch.settle()?;
-            self.owes |= settled == Settled::Trailing;
+            self.owes |= settled == FlushStatus::Trailing;
             all = both(all, settled);
         }
-        Ok(Settled::over(all, false, &mut self.owes))
+        Ok(FlushStatus::combine(all, false, &mut self.owes))
     }
-    fn due_ns(&self) -> Option<u64> {
-        self.branches.iter().filter_map(|branch| branch.due_ns()).min()
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.branches.iter().filter_map(|branch| branch.next_timer_ns()).min()
     }
 }
 
-impl<'a> Push<Row<'a>> for Fork {
+impl<'a> Push<Row<'a>> for FanOut {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.each(|branch| branch.push(row, ingest_ns))
@@ -96,7 +98,7 @@ mod tests {
     struct Branch {
         given: Given,
         ready: bool,
-        says: VecDeque<Settled>,
+        says: VecDeque<FlushStatus>,
         due_ns: Option<u64>,
     }
 
@@ -120,10 +122,10 @@ mod tests {
         fn end(&mut self) -> Result<(), EngineError> {
             self.note("end")
         }
-        fn settle(&mut self) -> Result<Settled, EngineError> {
-            Ok(self.says.pop_front().unwrap_or(Settled::Clear))
+        fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+            Ok(self.says.pop_front().unwrap_or(FlushStatus::Clear))
         }
-        fn due_ns(&self) -> Option<u64> {
+        fn next_timer_ns(&self) -> Option<u64> {
             self.due_ns
         }
     }
@@ -134,7 +136,7 @@ mod tests {
         }
     }
 
-    fn branch(ready: bool, due_ns: Option<u64>, says: &[Settled]) -> (BoxChain, Given) {
+    fn branch(ready: bool, due_ns: Option<u64>, says: &[FlushStatus]) -> (BoxChain, Given) {
         let given = Given::default();
         let says = says.iter().copied().collect();
         (Box::new(Branch { given: given.clone(), ready, says, due_ns }), given)
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn both_branches_are_given_all_in_one_order() {
         let ((one, first), (other, second)) = (branch(true, None, &[]), branch(true, Some(7), &[]));
-        let mut fork = fork(vec![one, other]);
+        let mut fork = fan_out(vec![one, other]);
         assert!(fork.ready());
         fork.push(Row(&[1, 2]), 5).unwrap();
         fork.watermark(3).unwrap();
@@ -151,14 +153,14 @@ mod tests {
         fork.end().unwrap();
         assert_eq!(*first.lock().unwrap(), ["[1, 2] at 5", "watermark 3", "marker 1", "end"]);
         assert_eq!(*first.lock().unwrap(), *second.lock().unwrap());
-        assert_eq!(fork.due_ns(), Some(7));
+        assert_eq!(fork.next_timer_ns(), Some(7));
         let (full, _) = branch(false, None, &[]);
-        assert!(!super::fork(vec![fork, full]).ready(), "the slowest sets the pace");
+        assert!(!super::fan_out(vec![fork, full]).ready(), "the slowest sets the pace");
     }
 
     #[test]
     fn one_that_is_blocked_keeps_no_other_from_its_work() {
-        use Settled::{Blocked, Clear, Held, More, Trailing};
+        use FlushStatus::{Blocked, Clear, Held, More, Trailing};
         for (one, other, expected) in [
             (Clear, Clear, Clear),
             (Held, Clear, Held),
@@ -169,7 +171,8 @@ mod tests {
             (Trailing, Held, Trailing),
             (More, Trailing, More),
         ] {
-            let mut fork = fork(vec![branch(true, None, &[one]).0, branch(true, None, &[other]).0]);
+            let mut fork =
+                fan_out(vec![branch(true, None, &[one]).0, branch(true, None, &[other]).0]);
             assert_eq!(fork.settle().unwrap(), expected, "{one:?}, {other:?}");
         }
     }
@@ -177,10 +180,10 @@ mod tests {
     /// Whoever waits for the end of an epoch must know that something of the next one has come.
     #[test]
     fn what_trails_on_one_branch_is_said_when_the_other_is_done() {
-        use Settled::{Blocked, Clear, More, Trailing};
+        use FlushStatus::{Blocked, Clear, More, Trailing};
         let (one, _) = branch(true, None, &[Trailing, Clear, Clear]);
         let (other, _) = branch(true, None, &[More, Blocked, Clear]);
-        let mut fork = fork(vec![one, other]);
+        let mut fork = fan_out(vec![one, other]);
         let said: Vec<_> = (0..4).map(|_| fork.settle().unwrap()).collect();
         assert_eq!(said, [More, Blocked, Trailing, Clear]);
     }

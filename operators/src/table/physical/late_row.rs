@@ -1,6 +1,6 @@
 //! Late rows: which rows are late, and the side output that receives them.
 
-use crate::event_time::watermark::Watermarks;
+use crate::event_time::watermark::OperatorWatermark;
 use crate::table::row::{Row, decode};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -27,21 +27,21 @@ pub struct LateRow<'l> {
 pub type LateOutput = Arc<Mutex<Box<dyn FnMut(&LateRow<'_>) + Send>>>;
 
 /// The side output, and how it describes a row.
-pub(super) struct Side {
+pub(super) struct LateRowOutput {
     pub output: LateOutput,
     pub operator: String,
     pub columns: Schema,
 }
 
 /// Tells an operator which rows are late and which state may be evicted.
-pub(super) struct Late {
-    watermarks: Watermarks,
-    side: Option<Side>,
+pub(super) struct LateRows {
+    watermarks: OperatorWatermark,
+    side: Option<LateRowOutput>,
 }
 
-impl Late {
-    pub fn new(times: BatchTimes, continuous: bool, side: Option<Side>) -> Self {
-        Self { watermarks: Watermarks::new(times, continuous), side }
+impl LateRows {
+    pub fn new(times: BatchTimes, continuous: bool, side: Option<LateRowOutput>) -> Self {
+        Self { watermarks: OperatorWatermark::new(times, continuous), side }
     }
 
     /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
@@ -51,26 +51,26 @@ impl Late {
 
     /// A row at or before this time is late.
     #[inline]
-    pub fn late_us(&self) -> i64 {
-        self.watermarks.late_us()
+    pub fn late_row_watermark_us(&self) -> i64 {
+        self.watermarks.late_row_watermark_us()
     }
 
     /// Sends a late row to the side output, if there is one.
     #[cold]
-    pub fn put_aside(&self, row: Row<'_>) {
+    pub fn send_to_side_output(&self, row: Row<'_>) {
         self.give(row, None);
     }
 
     /// Sends a row beyond the future limit to the side output, if there is one.
     #[cold]
-    pub fn put_aside_ahead(&self, row: Row<'_>, limit_us: i64) {
+    pub fn send_ahead_to_side_output(&self, row: Row<'_>, limit_us: i64) {
         self.give(row, Some(limit_us));
     }
 
     fn give(&self, row: Row<'_>, ahead_of_us: Option<i64>) {
-        let Some(Side { output, operator, columns }) = &self.side else { return };
+        let Some(LateRowOutput { output, operator, columns }) = &self.side else { return };
         let values = decode(row, columns.fields.iter().map(|field| &field.data_type));
-        let watermark_us = self.late_us();
+        let watermark_us = self.late_row_watermark_us();
         let late = LateRow { operator, columns, values, watermark_us, ahead_of_us };
         (output.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&late);
     }

@@ -26,5 +26,5 @@ pub use accumulator::{PartNumber, part_number, show_state};
 pub use join::show_join_row;
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};
-pub use lower::{Placed, lower, state_operators};
+pub use lower::{PlacedChain, lower, state_operators};
 pub use stages::{BoxChain, RowPush};

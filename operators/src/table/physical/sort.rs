@@ -11,7 +11,7 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::pass_control;
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::cmp::Ordering;
 
@@ -103,13 +103,13 @@ impl Stage for Sort {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.emitting.is_none() {
             return self.down.settle();
         }
         let ended = self.step()?;
         let below = self.down.settle()?;
-        Ok(if ended || below == Settled::Blocked { below } else { Settled::More })
+        Ok(if ended || below == FlushStatus::Blocked { below } else { FlushStatus::More })
     }
 }
 
@@ -176,7 +176,7 @@ impl Stage for Limit {
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.down.settle()
     }
 }

@@ -1,6 +1,6 @@
 //! The stateless row stages. A row is borrowed: a chain copies only what it computes.
 
-use crate::table::expr::common_subexpression::share;
+use crate::table::expr::common_subexpression::eliminate_common_subexpressions;
 use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
 };
@@ -16,7 +16,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Event, Record};
 use millstream_engine::pass_control;
 use millstream_engine::runtime::exchange::Outbox;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// Number of keys above which the first of them are slow to emit.
 const MANY: usize = 4096;
@@ -80,7 +80,7 @@ impl Project {
     /// Of expressions over rows of `width` columns.
     pub fn new(exprs: Vec<Resolved>, width: usize, semantics: Semantics, down: BoxChain) -> Self {
         let exprs = exprs.into_iter().map(|expr| fold(expr, semantics)).collect();
-        let (exprs, parts) = share(exprs);
+        let (exprs, parts) = eliminate_common_subexpressions(exprs);
         let columns = exprs.iter().map(|expr| compile(expr, width, semantics)).collect();
         Self { columns, parts, scratch: Scratch::default(), out: Vec::new(), down }
     }
@@ -115,7 +115,8 @@ pub(super) struct Filter {
 
 impl Filter {
     pub fn new(condition: &Resolved, width: usize, semantics: Semantics, down: BoxChain) -> Self {
-        let (mut shared, parts) = share(vec![fold(condition.clone(), semantics)]);
+        let (mut shared, parts) =
+            eliminate_common_subexpressions(vec![fold(condition.clone(), semantics)]);
         let condition = match shared.pop() {
             Some(condition) => compile(&condition, width, semantics).bool(),
             None => unreachable!("one was given"),
@@ -322,16 +323,16 @@ impl<'a> Push<Row<'a>> for Generate {
 /// instance.
 pub(super) struct RowOutbox {
     outbox: Outbox<RowBuf>,
-    key: Option<KeyOf>,
+    key: Option<KeyHasher>,
 }
 
 /// Hashes the first columns of a row as a row of their own, so that equal keys have equal hashes.
-pub(super) struct KeyOf {
+pub(super) struct KeyHasher {
     slots: Vec<(Slot, Physical)>,
     key: Vec<u8>,
 }
 
-impl KeyOf {
+impl KeyHasher {
     pub fn new(types: &[&DataType], keys: usize) -> Self {
         let slots = (0..keys).map(|i| (Slot::new(i, types.len()), types[i].physical()));
         Self { slots: slots.collect(), key: Vec::new() }
@@ -353,7 +354,7 @@ impl KeyOf {
 }
 
 impl RowOutbox {
-    pub fn new(outbox: Outbox<RowBuf>, key: Option<KeyOf>) -> Self {
+    pub fn new(outbox: Outbox<RowBuf>, key: Option<KeyHasher>) -> Self {
         Self { outbox, key }
     }
 
@@ -382,7 +383,7 @@ impl Stage for RowOutbox {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.settle())
     }
 }
@@ -398,9 +399,9 @@ impl<'a> Push<Row<'a>> for RowOutbox {
 }
 
 /// The receiving side: owned rows from a ring, lent to a chain.
-pub(super) struct Lend(pub BoxChain);
+pub(super) struct BorrowedRows(pub BoxChain);
 
-impl Stage for Lend {
+impl Stage for BorrowedRows {
     fn attach(
         &mut self,
         io: &mut millstream_engine::runtime::stage::Io<'_>,
@@ -419,12 +420,12 @@ impl Stage for Lend {
     fn end(&mut self) -> Result<(), EngineError> {
         self.0.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.0.settle()
     }
 }
 
-impl Push<RowBuf> for Lend {
+impl Push<RowBuf> for BorrowedRows {
     #[inline]
     fn push(&mut self, row: RowBuf, ingest_ns: u64) -> Result<(), EngineError> {
         self.0.push(Row(&row), ingest_ns)

@@ -2,7 +2,7 @@
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
@@ -55,8 +55,8 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for ValuesSource {
         Ok(())
     }
 
-    fn plan(&mut self, _: Extent, _: &mut StepCx<'_>) -> Result<Planned, EngineError> {
-        Ok(Planned {
+    fn plan(&mut self, _: ReadLimit, _: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        Ok(EndOffset {
             end: Offset(self.rows.len().to_string()),
             has_new: self.next < self.rows.len(),
             exhausted: true,

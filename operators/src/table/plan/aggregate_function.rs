@@ -273,7 +273,7 @@ pub fn resolve_call(
         None => None,
     };
     if let Some(condition) = &filter
-        && !crate::table::plan::optimizer::repeatable(condition)
+        && !crate::table::plan::optimizer::is_deterministic_expr(condition)
     {
         return Err(PlanError::new(
             "INVALID_AGGREGATE_FILTER.NON_DETERMINISTIC",

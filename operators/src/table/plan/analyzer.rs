@@ -170,7 +170,7 @@ pub fn project(input: Plan, exprs: &[Expr]) -> PlanResult<Plan> {
 }
 
 /// Aliases of a SELECT list that may stand for one another.
-const MOST_LATERAL: usize = 16;
+const MAX_LATERAL: usize = 16;
 
 /// Resolves an expression. A name that is no column may be an earlier alias of the list.
 fn with_lateral_aliases(
@@ -181,7 +181,7 @@ fn with_lateral_aliases(
 ) -> PlanResult<Resolved> {
     let mut hook = |part: &Expr| -> PlanResult<Option<Resolved>> {
         let Expr::Column { parts, .. } = part else { return Ok(None) };
-        if resolve(part, scope).is_ok() || depth == MOST_LATERAL {
+        if resolve(part, scope).is_ok() || depth == MAX_LATERAL {
             return Ok(None);
         }
         let named =

@@ -2,7 +2,7 @@
 //! planning always ends, with a plan or an error.
 //!
 //! Planning is a recursion over nested queries and expressions. It runs on a stack of its own
-//! ([`on_large_stack`]) that is large enough for [`MOST_LEVELS`] levels on any thread. Long runs of
+//! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels on any thread. Long runs of
 //! one kind, such as operators and branches of UNION ALL, are processed in loops and are not
 //! limited. What a text can multiply, such as a view that reads another view twice, is counted
 //! ([`spend`]).
@@ -11,10 +11,10 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;
 
 /// Maximum nesting of parentheses, functions, CASE, subqueries and types.
-pub const MOST_LEVELS: usize = 1200;
+pub const MAX_NESTING: usize = 1200;
 /// Maximum number of operators and expressions that a statement may copy by using views, `*` and
 /// operands repeatedly. A column of `*` counts twice.
-const MOST_COPIES: usize = 2_000_000;
+const MAX_COPIES: usize = 2_000_000;
 /// Memory of the stack. Only what is used of it takes memory.
 const STACK: usize = if cfg!(debug_assertions) { 1 << 30 } else { 512 << 20 };
 
@@ -65,19 +65,19 @@ pub fn too_complex(reason: impl Into<String>, at: Place) -> PlanError {
 /// Runs one level of a recursion, unless the nesting is too deep.
 pub fn nested<T>(at: Place, level: impl FnOnce() -> PlanResult<T>) -> PlanResult<T> {
     let levels = LEVELS.get() + 1;
-    if levels > MOST_LEVELS * 3 {
-        return Err(too_complex(format!("it is nested more than {MOST_LEVELS} levels deep"), at));
+    if levels > MAX_NESTING * 3 {
+        return Err(too_complex(format!("it is nested more than {MAX_NESTING} levels deep"), at));
     }
     let _levels = Restore(&LEVELS, LEVELS.replace(levels));
     level()
 }
 
 /// Counts copies, and returns an error if there are too many.
-pub fn spend(copies: usize) -> PlanResult<()> {
+pub fn count_copies(copies: usize) -> PlanResult<()> {
     let all = COPIES.get().saturating_add(copies);
-    if all > MOST_COPIES {
+    if all > MAX_COPIES {
         let reason = format!(
-            "it makes more than {MOST_COPIES} operators and expressions, because it names views, \
+            "it makes more than {MAX_COPIES} operators and expressions, because it names views, \
              `*` or operands again and again"
         );
         return Err(too_complex(reason, Place::default()));
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn levels_are_bounded_and_counted_anew() {
         for _ in 0..2 {
-            assert_eq!(on_large_stack(|| sum(MOST_LEVELS)), Ok(MOST_LEVELS));
-            let error = on_large_stack(|| sum(MOST_LEVELS * 4)).unwrap_err();
+            assert_eq!(on_large_stack(|| sum(MAX_NESTING)), Ok(MAX_NESTING));
+            let error = on_large_stack(|| sum(MAX_NESTING * 4)).unwrap_err();
             assert_eq!(error.condition, "FAILED_TO_PARSE_TOO_COMPLEX");
         }
     }
@@ -107,8 +107,8 @@ mod tests {
     fn copies_are_bounded_for_each_statement() {
         for _ in 0..2 {
             on_large_stack(|| {
-                assert_eq!(spend(MOST_COPIES), Ok(()));
-                assert!(spend(1).is_err());
+                assert_eq!(count_copies(MAX_COPIES), Ok(()));
+                assert!(count_copies(1).is_err());
             });
         }
     }
@@ -117,9 +117,13 @@ mod tests {
     fn each_statement_on_one_stack_has_bounds_of_its_own() {
         on_large_stack(|| {
             for _ in 0..2 {
-                assert_eq!(statement(|| spend(MOST_COPIES)), Ok(()));
+                assert_eq!(statement(|| count_copies(MAX_COPIES)), Ok(()));
             }
-            assert_eq!(spend(MOST_COPIES), Ok(()), "what a statement spends is not the text's");
+            assert_eq!(
+                count_copies(MAX_COPIES),
+                Ok(()),
+                "what a statement spends is not the text's"
+            );
         });
     }
 }

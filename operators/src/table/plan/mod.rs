@@ -19,7 +19,7 @@ use super::types::{DataType, Field, Schema};
 use super::value::Value;
 use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::generator::Generator;
-use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use crate::table::plan::shared_sources::{SourceId, readers};
 use crate::table::plan::time_window::{Tag, tag};
 use smallvec::{SmallVec, smallvec};
@@ -28,7 +28,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// Operators above each other: a few of each level of nesting.
-const MOST_OPERATORS: usize = MOST_LEVELS * 4;
+const MAX_OPERATORS: usize = MAX_NESTING * 4;
 /// Stack that one level needs, and what is added where less is left.
 const LEVEL_STACK: usize = 64 << 10;
 const MORE_STACK: usize = 16 << 20;
@@ -288,8 +288,8 @@ impl Plan {
         fn levels(plan: &Plan) -> usize {
             1 + plan.inputs().into_iter().map(levels).max().unwrap_or(0)
         }
-        if levels(self) > MOST_OPERATORS {
-            let reason = format!("more than {MOST_OPERATORS} operators stand above each other");
+        if levels(self) > MAX_OPERATORS {
+            let reason = format!("more than {MAX_OPERATORS} operators stand above each other");
             return Err(too_complex(reason, Place::default()));
         }
         Ok(())

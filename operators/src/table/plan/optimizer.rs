@@ -177,7 +177,7 @@ fn is_written_out(plan: &Plan) -> bool {
 pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
-    let repeats = join.condition.as_ref().is_none_or(repeatable);
+    let repeats = join.condition.as_ref().is_none_or(is_deterministic_expr);
     if !drops || !repeats || join.window.is_some() || !has_watermark(&join.left) {
         return Plan::Join(Box::new(join));
     }
@@ -189,7 +189,9 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
         Plan::Filter(input, filter) => {
             Plan::Filter(Box::new(below_watermark(Join { left: *input, ..join })), filter)
         }
-        Plan::Project(input, exprs) if exprs.iter().all(|(expr, _)| repeatable(expr)) => {
+        Plan::Project(input, exprs)
+            if exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
+        {
             // The columns of the table stand behind those of the left side.
             let width = input.width();
             let condition = join.condition.map(|condition| over_left(condition, &exprs, width));
@@ -219,7 +221,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         // A non-deterministic condition is not moved.
         Plan::Project(below, exprs)
             if reads_only_columns(condition, &exprs)
-                && exprs.iter().all(|(expr, _)| repeatable(expr)) =>
+                && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
         {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
@@ -227,7 +229,7 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         // Dropped rows do not move the watermark, as in Spark: of a conjunction, the parts that do
         // not read the event time move below.
         Plan::Watermark { input, column, delay_ms, skew_ms } => {
-            let goes = |part: &Resolved| !reads(part, column) && repeatable(part);
+            let goes = |part: &Resolved| !reads(part, column) && is_deterministic_expr(part);
             let (below, here) = split(condition, goes);
             let input = Box::new(match below {
                 Some(part) => filtered(*input, &part),
@@ -243,17 +245,18 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
         // not move the watermark.
         Plan::Project(below, exprs)
             if has_watermark(&below)
-                && repeatable(condition)
-                && exprs.iter().all(|(expr, _)| repeatable(expr)) =>
+                && is_deterministic_expr(condition)
+                && exprs.iter().all(|(expr, _)| is_deterministic_expr(expr)) =>
         {
             let inner = substituted(condition, &exprs);
             Plan::Project(Box::new(filtered(*below, &inner)), exprs)
         }
         // Groups that are dropped by their keys are dropped as rows.
         Plan::Aggregate(input, keys, calls)
-            if has_watermark(&input) && keys.iter().all(|(key, _)| repeatable(key)) =>
+            if has_watermark(&input) && keys.iter().all(|(key, _)| is_deterministic_expr(key)) =>
         {
-            let goes = |part: &Resolved| highest(part) < Some(keys.len()) && repeatable(part);
+            let goes =
+                |part: &Resolved| highest(part) < Some(keys.len()) && is_deterministic_expr(part);
             let (below, here) = split(condition, |part| highest(part).is_some() && goes(part));
             let below = below.map(|part| substituted(&part, &keys));
             let input = Box::new(match below {
@@ -267,7 +270,8 @@ pub(in crate::table) fn filtered(input: Plan, condition: &Resolved) -> Plan {
             Plan::Union(inputs.into_iter().map(|input| filtered(input, condition)).collect())
         }
         Plan::Generate(below, generator)
-            if highest(condition) < Some(below.width()) && repeatable(&generator.array) =>
+            if highest(condition) < Some(below.width())
+                && is_deterministic_expr(&generator.array) =>
         {
             Plan::Generate(Box::new(filtered(*below, condition)), generator)
         }
@@ -336,14 +340,14 @@ fn may_go_into(inner: &[(Resolved, String)], outer: &[&Resolved]) -> bool {
     outer.iter().for_each(|expr| count(expr, &mut reads));
     inner.iter().zip(reads).all(|((expr, _), reads)| {
         let free = matches!(expr.node, Node::Column(..) | Node::Literal(_));
-        reads == 0 || free || reads == 1 && repeatable(expr)
+        reads == 0 || free || reads == 1 && is_deterministic_expr(expr)
     })
 }
 
 /// Whether an expression is deterministic: it always gives the same value for the same row.
-pub fn repeatable(expr: &Resolved) -> bool {
+pub fn is_deterministic_expr(expr: &Resolved) -> bool {
     let same = !matches!(&expr.node, Node::Call(name, _) if !is_deterministic(name));
-    same && expr.children().into_iter().all(repeatable)
+    same && expr.children().into_iter().all(is_deterministic_expr)
 }
 
 fn count(expr: &Resolved, reads: &mut [u32]) {

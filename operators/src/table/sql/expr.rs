@@ -7,7 +7,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::binary;
 use crate::table::expr::resolve::COLUMN_OR_FUNCTION;
 use crate::table::expr::{Expr, call};
-use crate::table::plan::limits::{nested, spend};
+use crate::table::plan::limits::{count_copies, nested};
 use crate::table::text::number;
 use crate::table::types::{DataType, Schema};
 use crate::table::value::Value;
@@ -195,7 +195,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
         ast::Expr::Between { expr, negated, low, high } => {
             [expr, low, high].into_iter().try_for_each(|part| operand(part))?;
             let (value, low, high) = (convert(expr)?, convert(low)?, convert(high)?);
-            spend(value.size())?;
+            count_copies(value.size())?;
             Ok(not(
                 *negated,
                 call("and", [call(">=", [value.clone(), low]), call("<=", [value, high])]),
@@ -221,7 +221,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
                 let when = convert(&branch.condition)?;
                 let when = match &operand {
                     Some(operand) => {
-                        spend(operand.size())?;
+                        count_copies(operand.size())?;
                         call("=", [operand.clone(), when])
                     }
                     None => when,
@@ -344,7 +344,7 @@ fn like(
     let value = convert(expr)?;
     let one = |args: Vec<Expr>| not(negated, called(name, args, here));
     if let Some((all, patterns)) = quantified(pattern) {
-        spend(value.size().saturating_mul(patterns.len()))?;
+        count_copies(value.size().saturating_mul(patterns.len()))?;
         let tests =
             patterns.into_iter().map(|pattern| Ok(one(vec![value.clone(), convert(pattern)?])));
         let tests = tests.collect::<PlanResult<Vec<_>>>()?;

@@ -8,7 +8,7 @@ use crate::table::types::DataType;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr};
 
 /// The most sets of keys of one GROUP BY.
-const MOST_SETS: usize = 256;
+const MAX_SETS: usize = 256;
 
 /// What rows are grouped by.
 pub(super) struct GroupBy {
@@ -227,13 +227,13 @@ pub(super) fn group_by(
 }
 
 fn check_size(sets: usize, keys: usize, here: Place) -> PlanResult<()> {
-    if sets <= MOST_SETS && keys <= 62 {
+    if sets <= MAX_SETS && keys <= 62 {
         return Ok(());
     }
     Err(PlanError::new(
         "GROUPING_SIZE_LIMIT_EXCEEDED",
         format!("`GROUP BY` has {sets} sets of {keys} keys"),
-        format!("At most {MOST_SETS} sets: each row is in a group of each"),
+        format!("At most {MAX_SETS} sets: each row is in a group of each"),
     )
     .at(here))
 }

@@ -10,7 +10,7 @@ use crate::table::plan::Plan;
 use crate::table::plan::analyzer::boolean;
 use crate::table::plan::join;
 use crate::table::plan::join::Written;
-use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
 
 /// A table, and what is joined to it.
@@ -19,9 +19,9 @@ pub(super) fn relation_with_joins(
     catalog: &dyn Catalog,
 ) -> PlanResult<Plan> {
     let mut left = relation(&table.relation, catalog)?;
-    if let Some(beyond) = table.joins.get(MOST_LEVELS) {
+    if let Some(beyond) = table.joins.get(MAX_NESTING) {
         let here = place(beyond.relation.span().start);
-        return Err(too_complex(format!("more than {MOST_LEVELS} tables are joined"), here));
+        return Err(too_complex(format!("more than {MAX_NESTING} tables are joined"), here));
     }
     for joined in &table.joins {
         let here = place(joined.relation.span().start);

@@ -21,7 +21,7 @@ use super::expr::compile::Semantics;
 use super::plan::{METADATA, Plan};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
-use crate::table::plan::limits::{MOST_LEVELS, on_large_stack, statement};
+use crate::table::plan::limits::{MAX_NESTING, on_large_stack, statement};
 pub use literals::Reading;
 use rewrite::interval_text;
 use sqlparser::ast::Query;
@@ -90,8 +90,8 @@ const STREAM_MARK: &str = "millstream_stream_of_";
 /// The beginning of names of calls that stand for what the parser does not know.
 const REWRITTEN: &str = "millstream_literal_";
 /// Calls of the parser within each other; of each level of nesting it makes several. The bound of
-/// what is written is [`MOST_LEVELS`]; this one is for what has no parentheses.
-const PARSER_CALLS: usize = MOST_LEVELS * 8;
+/// what is written is [`MAX_NESTING`]; this one is for what has no parentheses.
+const PARSER_CALLS: usize = MAX_NESTING * 8;
 
 /// A WATERMARK clause.
 #[derive(Debug)]

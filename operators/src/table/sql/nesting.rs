@@ -2,12 +2,12 @@
 
 use super::{is_word, place};
 use crate::table::error::{Place, PlanError, PlanResult};
-use crate::table::plan::limits::{MOST_LEVELS, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// The error of a text that is nested too deeply.
 pub(super) fn too_deep(at: Place) -> PlanError {
-    too_complex(format!("it is nested more than {MOST_LEVELS} levels deep"), at)
+    too_complex(format!("it is nested more than {MAX_NESTING} levels deep"), at)
 }
 
 /// Whether a token stands before its operand.
@@ -22,7 +22,7 @@ fn is_prefix(token: &Token) -> bool {
     ) || is_word(token, "NOT")
 }
 
-/// Refuses a text with more than [`MOST_LEVELS`] of parentheses, brackets, CASE, types and signs
+/// Refuses a text with more than [`MAX_NESTING`] of parentheses, brackets, CASE, types and signs
 /// within each other.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     let (mut levels, mut prefixes) = (0usize, 0usize);
@@ -46,7 +46,7 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> PlanResult<()> {
             _ => {}
         }
         prefixes = if is_prefix(&token.token) { prefixes + 1 } else { 0 };
-        if levels + prefixes > MOST_LEVELS {
+        if levels + prefixes > MAX_NESTING {
             return Err(too_deep(place(token.span.start)));
         }
     }

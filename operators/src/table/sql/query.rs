@@ -8,7 +8,7 @@ use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::coercion::{unify_as, widest_without_text};
 use crate::table::expr::compile::{Semantics, evaluate, fold};
-use crate::table::expr::functions::as_one;
+use crate::table::expr::functions::canonicalized;
 use crate::table::expr::resolve::{
     Scope, distance, expand_stars, into_chosen, resolve, without_stars,
 };
@@ -20,7 +20,7 @@ use crate::table::plan::analyzer::{Unioned, has_aggregate};
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join;
 use crate::table::plan::join::Written;
-use crate::table::plan::limits::{MOST_LEVELS, nested, spend, too_complex};
+use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
 use crate::table::plan::time_window;
 use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
@@ -374,7 +374,7 @@ fn of_equals(plan: Plan) -> Plan {
         let node = Node::Column(i, c.name.clone());
         (Resolved { node, data_type: c.data_type, nullable: c.nullable }, c.name)
     });
-    let columns: Vec<_> = columns.map(|(column, name)| (as_one(column), name)).collect();
+    let columns: Vec<_> = columns.map(|(column, name)| (canonicalized(column), name)).collect();
     if columns.iter().all(|(column, _)| matches!(column.node, Node::Column(..))) {
         return plan;
     }
@@ -509,8 +509,8 @@ fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<
 /// FROM with its lateral views.
 pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = place(select.select_token.0.span.start);
-    if select.from.len().max(select.lateral_views.len()) > MOST_LEVELS {
-        return Err(too_complex(format!("FROM has more than {MOST_LEVELS} relations"), here));
+    if select.from.len().max(select.lateral_views.len()) > MAX_NESTING {
+        return Err(too_complex(format!("FROM has more than {MAX_NESTING} relations"), here));
     }
     let mut input: Option<Plan> = None;
     for table in &select.from {
@@ -634,7 +634,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
                 None => (name, false),
             };
             let found = catalog.relation(&name).ok_or_else(|| unknown(&name, catalog).at(here))?;
-            spend(found.size()).map_err(|error| error.at(here))?;
+            count_copies(found.size()).map_err(|error| error.at(here))?;
             let found = if marked { as_stream(found, &name, here)? } else { found };
             let found = match sample {
                 Some(sample) => sampled(found, sample, catalog, here)?,

@@ -39,7 +39,7 @@ struct Inner {
 }
 
 /// Conditions that have filters of their own.
-const MOST_FILTERS: usize = 64;
+const MAX_FILTERS: usize = 64;
 
 /// Joins to a plan what the subqueries of an expression need.
 pub(super) struct Joining<'c> {
@@ -225,7 +225,7 @@ impl<'c> Joining<'c> {
     pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
         let conjuncts = written_conjuncts(condition);
         // Each has a filter of its own, but for so many that the plan would become deep.
-        let one_by_one = conjuncts.len() <= MOST_FILTERS;
+        let one_by_one = conjuncts.len() <= MAX_FILTERS;
         let mut together = Vec::new();
         for conjunct in conjuncts {
             if is_subquery(conjunct) {

@@ -8,7 +8,7 @@ mod sliding;
 mod soak;
 
 use crate::Failure;
-use crate::bench::open_loop::{Measured, Traffic, Under, bare, note, round, start_query};
+use crate::bench::open_loop::{Measured, Target, Traffic, bare, note, round, start_query};
 use clap::{Args as ClapArgs, Subcommand};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -234,7 +234,7 @@ impl<F: FnMut(u64, &mut Measured)> Traffic for Windows<F> {
     }
 }
 
-fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Under, Failure> {
+fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     let Load { width_s, slide_s, .. } = load;
     let query = format!(
         "SELECT unix_seconds(window.end) AS end, k, count(*) AS n FROM (SELECT \
@@ -246,7 +246,7 @@ fn start_engine(load: &Load, spin: bool, ports: (u16, u16)) -> Result<Under, Fai
 }
 
 /// Tumbling windows of a second by hand: a map of counts for each window.
-fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Under, Failure> {
+fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Target, Failure> {
     let mut windows: BTreeMap<u64, HashMap<Vec<u8>, u64>> = BTreeMap::new();
     let each_line = move |line: &[u8], out: &mut Vec<u8>| {
         let Some(space) = line.iter().position(|b| *b == b' ') else { return };
@@ -268,7 +268,7 @@ fn start_bare(spin: bool, ports: (u16, u16)) -> Result<Under, Failure> {
             None => drop(counts.insert(key.to_vec(), 1)),
         }
     };
-    bare(spin, ports, each_line).map(Under::Bare)
+    bare(spin, ports, each_line).map(Target::Bare)
 }
 
 fn windows(

@@ -36,14 +36,14 @@ pub(super) fn run(
     let query = writer.trigger(Trigger::Continuous { interval_ns: 1_000_000_000 }).start()?;
     // Until windows are as full as they get.
     let warm_up = Duration::from_millis(2 * width_ms);
-    if let Some(ended) = query.await_termination_for(warm_up) {
+    if let Some(ended) = query.await_termination_timeout(warm_up) {
         ended?;
     }
     let (start, before) = (Instant::now(), results.load(Ordering::Relaxed));
     // At the end of each epoch: when it was, the records up to then, how far the watermark is behind.
     let mut ends: Vec<(i64, u64, i64)> = Vec::new();
     while start.elapsed() < Duration::from_secs(seconds) {
-        if let Some(ended) = query.await_termination_for(Duration::from_secs(1)) {
+        if let Some(ended) = query.await_termination_timeout(Duration::from_secs(1)) {
             ended?;
         }
         if let Some(progress) = query.last_progress() {

@@ -8,7 +8,7 @@ use super::rebase::Calendars;
 use crate::connect::columnar::parquet::declared_sizes;
 use crate::connect::columnar::parquet::schema::{Node, plain};
 use crate::connect::columnar::parquet::spark_schema::spark_schema;
-use crate::connect::columnar::read::{BATCH_ROWS, Batches, From, Wanted, text};
+use crate::connect::columnar::read::{BATCH_ROWS, Batches, From, NeededColumn, text};
 use crate::table::types::{Field, Schema};
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType as Arrow, Field as ArrowField, FieldRef, TimeUnit};
@@ -120,7 +120,7 @@ pub fn schema_of(from: From, options: &ReadOptions) -> Result<Schema, String> {
 /// The rows of a file from an offset on.
 pub fn open(
     from: From,
-    wanted: &[Wanted],
+    wanted: &[NeededColumn],
     options: &ReadOptions,
     offset: u64,
 ) -> Result<Batches, String> {
@@ -132,7 +132,7 @@ pub fn open(
 
 fn batches(
     file: impl ChunkReader + 'static,
-    wanted: &[Wanted],
+    wanted: &[NeededColumn],
     options: &ReadOptions,
     offset: u64,
 ) -> Result<Batches, String> {

@@ -18,7 +18,7 @@ use std::io;
 const COMPRESS_BYTES: usize = 64 << 10;
 
 /// A file that rows are written to.
-pub trait RowFile: Send {
+pub trait FileWriter: Send {
     /// Writes a row. Bytes that are ready are appended to `out`.
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()>;
     /// Ends the file; the rest of its bytes is appended to `out`.
@@ -221,7 +221,7 @@ impl SinkFormat {
     }
 
     /// Begins a file.
-    pub fn begin(&self, schema: &Schema, left_out: &[usize]) -> io::Result<Box<dyn RowFile>> {
+    pub fn begin(&self, schema: &Schema, left_out: &[usize]) -> io::Result<Box<dyn FileWriter>> {
         match self {
             Self::Lines(format, options, lines) => {
                 let made = LineWriter::without(*format, (**options).clone(), schema, left_out);
@@ -334,7 +334,7 @@ struct Lines {
     encoder: Encoder,
 }
 
-impl RowFile for Lines {
+impl FileWriter for Lines {
     #[inline]
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         if self.encoder.is_none() {
@@ -376,7 +376,7 @@ impl EncodedLines {
     }
 }
 
-impl RowFile for EncodedLines {
+impl FileWriter for EncodedLines {
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         self.writer.write(row, &mut self.ready);
         if self.ready.len() < COMPRESS_BYTES {
@@ -392,7 +392,7 @@ impl RowFile for EncodedLines {
 }
 
 #[cfg(feature = "columnar")]
-impl RowFile for ColumnFile {
+impl FileWriter for ColumnFile {
     fn write(&mut self, row: Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         ColumnFile::write(self, row)?;
         self.take_into(out);

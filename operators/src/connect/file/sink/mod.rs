@@ -12,7 +12,7 @@ pub(in crate::connect::file) mod file_writer;
 use super::uri::{local_path, path_of, uri};
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::partition_values::{NULL_PARTITION, partition_of};
-use crate::connect::file::sink::file_writer::{RowFile, SinkFormat};
+use crate::connect::file::sink::file_writer::{FileWriter, SinkFormat};
 use crate::connect::format_settings::FormatSettings;
 use crate::connect::options::OptionReader;
 use crate::table::datetime::Tz;
@@ -21,14 +21,14 @@ use crate::table::plan::Options;
 use crate::table::row::{Row, RowWriter};
 use crate::table::types::{Field, Schema};
 use crossbeam_channel::Sender;
-use millstream_engine::checkpoint::{Unfinished, log_entry, new_id};
+use millstream_engine::checkpoint::{UnfinishedEpoch, log_entry, new_id};
 use millstream_engine::env::Env;
 use millstream_engine::env::storage::Storage;
 use millstream_engine::epoch::driver::{Report, SinkLog};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -165,7 +165,7 @@ impl FileSinkConfig {
         &self,
         env: &Arc<dyn Env>,
         next_epoch: Epoch,
-        unfinished: Option<&Unfinished>,
+        unfinished: Option<&UnfinishedEpoch>,
     ) -> Result<FileSinkLog, EngineError> {
         let storage = env.storage();
         let made = storage.create_folder(&self.folder);
@@ -178,7 +178,7 @@ impl FileSinkConfig {
         if let Some((_, line)) = written.last() {
             self.check_partitions(line)?;
         }
-        let pending = u64::from(matches!(unfinished, Some(Unfinished::Commit(_))));
+        let pending = u64::from(matches!(unfinished, Some(UnfinishedEpoch::Commit(_))));
         let written = latest.map_or(0, |latest| latest + 1);
         if written + pending < next_epoch {
             let missing = log.folder().join(written.to_string());
@@ -254,7 +254,7 @@ pub struct FileSink {
 struct OpenFile {
     path: PathBuf,
     size: u64,
-    contents: Box<dyn RowFile>,
+    contents: Box<dyn FileWriter>,
     buffer: Vec<u8>,
 }
 
@@ -393,8 +393,8 @@ impl Stage for FileSink {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
-        Ok(Settled::Clear)
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Clear)
     }
 }
 

@@ -7,7 +7,7 @@
 //! `columnNameOfCorruptRecord` contains the text of such a record, and NULL for good records.
 
 use crate::connect::file::charset::{Charset, Coding};
-use crate::connect::file::file_columns::OfFile;
+use crate::connect::file::file_columns::FileColumns;
 use crate::connect::file::framing::{Framing, SEPARATOR_BYTES_MAX};
 use crate::connect::file::source::json_records::{JsonRecords, reading};
 use crate::connect::options::OptionReader;
@@ -60,7 +60,7 @@ pub struct Decoder {
     /// The column for bad records, in every mode.
     corrupt_column: Option<usize>,
     /// Columns whose values follow from the file's location.
-    of_file: OfFile,
+    of_file: FileColumns,
     /// Columns of the record: index in the row, type, whether the query reads it.
     columns: Vec<(usize, DataType, bool)>,
     notation: Notation,
@@ -220,16 +220,16 @@ impl Raw {
     }
 
     /// Whether a line is not a record: an empty line or a comment.
-    pub fn passes_over(&self, record: &[u8]) -> bool {
-        passes_over(&self.format, record)
+    pub fn is_skipped(&self, record: &[u8]) -> bool {
+        is_skipped(&self.format, record)
     }
 }
 
-fn passes_over(format: &Format, record: &[u8]) -> bool {
+fn is_skipped(format: &Format, record: &[u8]) -> bool {
     match format {
         Format::Text => false,
         Format::Json(_) => record.trim_ascii().is_empty(),
-        Format::Csv(csv) => csv.options.passes_over(record),
+        Format::Csv(csv) => csv.options.is_skipped(record),
     }
 }
 
@@ -362,7 +362,7 @@ impl Decoder {
             mode,
             corrupt: corrupt.filter(|_| mode == Mode::Permissive),
             corrupt_column: corrupt,
-            of_file: OfFile::new(&schema, partitions, reader.zone()?),
+            of_file: FileColumns::new(&schema, partitions, reader.zone()?),
             columns: Vec::new(),
             notation: notation_read,
             broken: false,
@@ -396,9 +396,9 @@ impl Decoder {
 
     /// Sets the columns that the query reads; the others stay NULL. A record with an error in an
     /// unread column counts as good.
-    pub fn want(&mut self, needed: &[bool]) {
+    pub fn set_needed_columns(&mut self, needed: &[bool]) {
         if let Format::Csv(csv) = &mut self.format {
-            return csv.records.want(needed);
+            return csv.records.set_needed_columns(needed);
         }
         for (index, _, wanted) in &mut self.columns {
             *wanted = needed[*index];
@@ -472,8 +472,8 @@ impl Decoder {
     }
 
     /// Whether a record is none: an empty line, a comment.
-    pub fn passes_over(&self, record: &[u8]) -> bool {
-        passes_over(&self.format, record)
+    pub fn is_skipped(&self, record: &[u8]) -> bool {
+        is_skipped(&self.format, record)
     }
 
     /// Whether the last decoded record has more rows.

@@ -15,7 +15,7 @@ use crate::table::types::Field;
 const KEPT_BYTES: usize = 1 << 20;
 
 /// The result of decoding a record.
-pub struct Given {
+pub struct FirstRow {
     /// Whether there is a row at all.
     pub row: bool,
     /// What is wrong with the record.
@@ -95,7 +95,7 @@ impl JsonRecords {
 
     /// Writes a record's row, or the first of them, into `out`, which is empty.
     #[inline]
-    pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> Given {
+    pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> FirstRow {
         self.is_utf8 = record.is_ascii() || std::str::from_utf8(record).is_ok();
         self.ends.clear();
         self.given = 0;
@@ -112,7 +112,7 @@ impl JsonRecords {
             }
             Found::Array => self.array(record, out),
         };
-        Given { row, fault: self.fault }
+        FirstRow { row, fault: self.fault }
     }
 
     /// Reads all elements of an array, and gives the first.

@@ -29,8 +29,8 @@ use crate::connect::bad_records::KEPT_BYTES;
 #[cfg(feature = "columnar")]
 use crate::connect::columnar::{ColumnFormat, ColumnInput, ReadOptions};
 #[cfg(feature = "columnar")]
-use crate::connect::file::file_columns::OfFile;
-use crate::connect::file::file_columns::{Origin, with_partitions};
+use crate::connect::file::file_columns::FileColumns;
+use crate::connect::file::file_columns::{SchemaOrigin, with_partitions};
 use crate::connect::file::file_log::{Crc, FileLog};
 use crate::connect::file::read_limits::Limits;
 use crate::connect::file::source::decoder::{Decoder, Mode};
@@ -50,7 +50,7 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::checkpoint::log_entry;
 use millstream_engine::env::Env;
 use millstream_engine::env::storage::FileStorage;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
@@ -65,7 +65,7 @@ const REPORTED_MAX: usize = 10_000;
 /// Minimum time between two listings in continuous mode, in nanoseconds.
 const LIST_EVERY_NS: u64 = 10_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Clean {
+enum CleanSource {
     Off,
     Delete,
     Archive(PathBuf),
@@ -82,7 +82,7 @@ pub struct FileSourceConfig {
     latest_first: bool,
     name_only: bool,
     max_age_ms: u64,
-    clean: Clean,
+    clean: CleanSource,
     parts: usize,
     contents: Contents,
 }
@@ -101,7 +101,7 @@ enum Contents {
 struct Columns {
     options: ReadOptions,
     schema: Schema,
-    of_file: OfFile,
+    of_file: FileColumns,
     /// The columns to read: index in the row, name, type.
     wanted: Vec<(usize, String, DataType)>,
 }
@@ -155,7 +155,7 @@ impl FileSourceConfig {
     pub fn read(
         format: &str,
         options: &Options,
-        schema: Option<(Schema, Origin)>,
+        schema: Option<(Schema, SchemaOrigin)>,
         settings: &FormatSettings,
     ) -> PlanResult<Self> {
         let what = format!("source {format}");
@@ -166,7 +166,9 @@ impl FileSourceConfig {
             listing.only_partitions();
         }
         let schema = match schema {
-            None if format == "text" => Some((Schema::parse_ddl("value STRING")?, Origin::Files)),
+            None if format == "text" => {
+                Some((Schema::parse_ddl("value STRING")?, SchemaOrigin::Files))
+            }
             given => given,
         };
         let schema = schema.map(|(schema, origin)| with_partitions(schema, &partitions, origin));
@@ -181,12 +183,12 @@ impl FileSourceConfig {
             ));
         }
         let clean = match reader.choice("cleanSource", &["off", "delete", "archive"])? {
-            "delete" => Clean::Delete,
+            "delete" => CleanSource::Delete,
             "archive" => {
                 let folder = reader.required("sourceArchiveDir", "/data/done")?;
-                Clean::Archive(PathBuf::from(local_path("sourceArchiveDir", folder)?))
+                CleanSource::Archive(PathBuf::from(local_path("sourceArchiveDir", folder)?))
             }
-            _ => Clean::Off,
+            _ => CleanSource::Off,
         };
         reader.get("sourceArchiveDir");
         let config = Self {
@@ -226,7 +228,7 @@ impl FileSourceConfig {
 
     /// Sets the columns that the query reads. As in Spark, bad records cannot be read alone: which
     /// records are bad depends on the columns that are read.
-    pub fn want(&mut self, needed: &[bool]) -> PlanResult<()> {
+    pub fn set_needed_columns(&mut self, needed: &[bool]) -> PlanResult<()> {
         match &mut self.contents {
             Contents::Records(decoder) if decoder.reads_only_bad_records(needed) => {
                 return Err(PlanError::new(
@@ -236,7 +238,7 @@ impl FileSourceConfig {
                     "Read other columns too, for example SELECT *, and filter what that gives",
                 ));
             }
-            Contents::Records(decoder) => decoder.want(needed),
+            Contents::Records(decoder) => decoder.set_needed_columns(needed),
             #[cfg(feature = "columnar")]
             Contents::Columns(columns) => columns.wanted.retain(|(place, ..)| needed[*place]),
         }
@@ -280,7 +282,7 @@ impl FileSourceConfig {
         env: Arc<dyn Env>,
         folder: Option<PathBuf>,
     ) -> Result<FileSource, EngineError> {
-        if self.clean != Clean::Off && self.listing.base().join(LOG_FOLDER).is_dir() {
+        if self.clean != CleanSource::Off && self.listing.base().join(LOG_FOLDER).is_dir() {
             return Err(EngineError::operator(
                 "FILE_SOURCE_CLEANS_A_SINK",
                 format!("{} is the folder of a file sink", self.listing.name()),
@@ -338,7 +340,7 @@ fn contents(
                     schema.fields.push(partition.clone());
                 }
             }
-            let of_file = OfFile::new(&schema, partitions, reader.zone()?);
+            let of_file = FileColumns::new(&schema, partitions, reader.zone()?);
             let of_columns = schema.fields.iter().enumerate().filter(|(i, _)| !of_file.has(*i));
             let wanted = of_columns.map(|(i, f)| (i, f.name.clone(), f.data_type.clone()));
             let wanted = wanted.collect();
@@ -674,7 +676,7 @@ impl FileSource {
     fn close(&mut self) {
         if let Some((path, _)) = self.reader.take() {
             let entry = self.done.map_or(0, |done| done + 1);
-            if self.config.clean != Clean::Off {
+            if self.config.clean != CleanSource::Off {
                 self.to_clean.push_back((entry, path));
             }
             self.file += 1;
@@ -731,7 +733,7 @@ fn open_records(
         // The header is not a record.
         while let Some(found) = input.record()? {
             let record = input.bytes(&found);
-            if !decoder.passes_over(record) {
+            if !decoder.is_skipped(record) {
                 decoder.check_header(record).map_err(std::io::Error::other)?;
                 break;
             }
@@ -751,7 +753,7 @@ fn decoded(
     row: &mut Vec<u8>,
 ) -> Result<Emitted, EngineError> {
     let record = input.bytes(found);
-    if found.fault.is_none() && decoder.passes_over(record) {
+    if found.fault.is_none() && decoder.is_skipped(record) {
         return Ok(Emitted::Nothing);
     }
     let outcome = match found.fault {
@@ -770,7 +772,7 @@ fn decoded(
             counters.bad.add(Some(path), at, reason, record);
             return Ok(Emitted::Nothing);
         }
-        counters.bad.add_kept(Some(path), at, reason, record);
+        counters.bad.add_permissive(Some(path), at, reason, record);
     }
     Ok(if row.is_empty() { Emitted::Nothing } else { Emitted::Row })
 }
@@ -905,7 +907,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         Ok(())
     }
 
-    fn plan(&mut self, extent: Extent, _cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
+    fn plan(&mut self, extent: ReadLimit, _cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
         let here = self.here();
         let end = |source: &Self| Position {
             log_offset: source.listed.map_or(-1, |listed| listed as i64),
@@ -913,23 +915,23 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
         };
         let unread = end(self).log_offset > here.log_offset;
         let mut limited = unread;
-        if !unread || extent == Extent::All {
-            let all = extent == Extent::All;
+        if !unread || extent == ReadLimit::All {
+            let all = extent == ReadLimit::All;
             let mut files = match self.pending.take() {
                 Some(files) => files,
                 None => self.list()?,
             };
             let taken = self.take(&mut files, all);
             limited = !files.is_empty();
-            if extent == Extent::AsOfStart {
+            if extent == ReadLimit::AsOfStart {
                 self.pending = Some(files);
             }
             self.enter(taken)?;
-        } else if extent == Extent::AsOfStart && self.pending.is_none() {
+        } else if extent == ReadLimit::AsOfStart && self.pending.is_none() {
             self.pending = Some(self.list()?);
         }
         let to = end(self);
-        Ok(Planned {
+        Ok(EndOffset {
             end: Self::offset(to),
             has_new: to.log_offset > here.log_offset,
             exhausted: false,
@@ -953,9 +955,9 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for FileSource {
             let Some((_, path)) = self.to_clean.pop_front() else { break };
             // Best effort, as in Spark: a file that stays is still in the list of seen files.
             match &self.config.clean {
-                Clean::Off => {}
-                Clean::Delete => drop(std::fs::remove_file(&path)),
-                Clean::Archive(folder) => {
+                CleanSource::Off => {}
+                CleanSource::Delete => drop(std::fs::remove_file(&path)),
+                CleanSource::Archive(folder) => {
                     let below = path.strip_prefix("/").unwrap_or(&path);
                     let to = folder.join(below);
                     if let Some(parent) = to.parent() {

@@ -264,7 +264,8 @@ impl Input {
         self.kept.clear();
         self.kept.extend(self.buffer[beginning].iter().take(KEPT_BYTES));
         self.scanner.reset();
-        let mut by_lines = self.scanner.gives_up_a_line().then(|| Scanner::new(Framing::Lines));
+        let mut by_lines =
+            self.scanner.skips_first_line_only().then(|| Scanner::new(Framing::Lines));
         let fault = "record longer than maxRecordBytes";
         let mut length = 0u64;
         loop {

@@ -83,7 +83,7 @@ impl Framing {
 }
 
 /// Whole records in arrival order, with their offset in the stream.
-pub struct Staged {
+pub struct FrameBuffer {
     framing: Framing,
     buffer: Vec<u8>,
     start: usize,
@@ -94,7 +94,7 @@ pub struct Staged {
     pub position: u64,
 }
 
-impl Staged {
+impl FrameBuffer {
     /// An empty one, at the beginning of the stream.
     pub fn new(framing: Framing) -> Self {
         Self { framing, buffer: vec![0; IDLE_BYTES], start: 0, scanned: 0, end: 0, position: 0 }
@@ -199,14 +199,14 @@ impl Staged {
 mod tests {
     use super::*;
 
-    fn stage(staged: &mut Staged, bytes: &[u8]) {
+    fn stage(staged: &mut FrameBuffer, bytes: &[u8]) {
         staged.room(bytes.len()).copy_from_slice(bytes);
         staged.add(bytes.len());
     }
 
     #[test]
     fn records_come_out_as_they_were_staged() {
-        let mut staged = Staged::new(Framing::Lines(LineEnds::Any));
+        let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Any));
         stage(&mut staged, b"ab\r\nc\n");
         assert_eq!(staged.first(), Some(Frame { at: 0, length: 2, whole: 4 }));
         staged.consume(4);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_datagram_may_hold_line_ends() {
-        let mut staged = Staged::new(Framing::Sized);
+        let mut staged = FrameBuffer::new(Framing::Sized);
         for content in [&b"a\nb"[..], b""] {
             stage(&mut staged, &(content.len() as u32).to_le_bytes());
             stage(&mut staged, content);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_idle_buffer_is_given_back() {
-        let mut staged = Staged::new(Framing::Lines(LineEnds::Lf));
+        let mut staged = FrameBuffer::new(Framing::Lines(LineEnds::Lf));
         stage(&mut staged, &vec![b'x'; 4 << 20]);
         staged.shrink();
         assert!(staged.buffer.len() >= 4 << 20, "it is in use");

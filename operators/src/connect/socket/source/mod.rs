@@ -39,17 +39,17 @@
 pub mod read_loop;
 use super::super::bad_records::BadRecords;
 use super::connection::{CUT_OFF, Reading, TOO_LONG};
-use super::framing::{Framing, Staged};
+use super::framing::{FrameBuffer, Framing};
 use super::listener::{Listener, Parts};
 use super::options::{AtEnd, SocketConfig};
 use crate::connect::socket::connection_counts::{ConnectionCounts, ConnectionTotals};
 use crate::connect::socket::connection_set::Connections;
-use crate::connect::socket::connector::Dialer;
-use crate::connect::socket::durable_log::{Ingest, Journal};
-use crate::connect::socket::source::read_loop::Turn;
+use crate::connect::socket::connector::Connector;
+use crate::connect::socket::durable_log::{DurableLog, Ingest};
+use crate::connect::socket::source::read_loop::ReadOutcome;
 use crate::table::row::{Row, RowWriter};
 use millstream_engine::capture::Kind;
-use millstream_engine::epoch::driver::{Extent, Planned};
+use millstream_engine::epoch::driver::{EndOffset, ReadLimit};
 use millstream_engine::error::EngineError;
 use millstream_engine::mio::net::UdpSocket;
 use millstream_engine::mio::{Interest, Registry, Token};
@@ -86,9 +86,9 @@ impl SourceCounters {
 pub type IntendedTimes = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
 /// Where connections come from.
-pub(super) enum Origin {
+pub(super) enum Peers {
     /// The source connects to a sender.
-    Dial(Dialer),
+    Dial(Connector),
     /// Clients connect to the source.
     Listen(Listening),
     /// There are no connections: datagrams.
@@ -111,12 +111,12 @@ pub(super) struct Listening {
 /// The source.
 pub struct SocketSource {
     pub(super) config: SocketConfig,
-    pub(super) origin: Origin,
+    pub(super) origin: Peers,
     pub(super) connections: Connections,
     pub(super) reading: Reading,
     pub(super) framing: Framing,
-    pub(super) staged: Staged,
-    pub(super) journal: Option<Journal>,
+    pub(super) staged: FrameBuffer,
+    pub(super) journal: Option<DurableLog>,
     pub(super) registry: Option<Registry>,
     pub(super) token: Token,
     pub(super) bound: Option<u64>,
@@ -143,14 +143,14 @@ pub struct SocketSource {
 }
 
 impl SocketSource {
-    pub(super) fn new(config: SocketConfig, origin: Origin, journal: Option<Journal>) -> Self {
+    pub(super) fn new(config: SocketConfig, origin: Peers, journal: Option<DurableLog>) -> Self {
         let counts = Arc::new(ConnectionCounts::default());
         let connections = Some(counts.clone());
         let counters = SourceCounters { connections, ..SourceCounters::default() };
         let framing = config.framing();
         Self {
             reading: Reading::new(config.ends, config.max_line, counters.bad.clone()),
-            staged: Staged::new(framing),
+            staged: FrameBuffer::new(framing),
             config,
             origin,
             connections: Connections::default(),
@@ -195,7 +195,7 @@ impl SocketSource {
         }
     }
 
-    pub(super) fn say_later(&mut self, text: String) {
+    pub(super) fn notify_when_attached(&mut self, text: String) {
         self.unsaid = Some(text);
     }
 
@@ -205,7 +205,7 @@ impl SocketSource {
     }
 
     fn is_datagrams(&self) -> bool {
-        matches!(self.origin, Origin::Datagrams(_))
+        matches!(self.origin, Peers::Datagrams(_))
     }
 
     // ---- the log ----
@@ -347,7 +347,7 @@ impl SocketSource {
     }
 
     fn is_exhausted(&self) -> bool {
-        matches!(self.origin, Origin::Ended)
+        matches!(self.origin, Peers::Ended)
             && self.config.at_end == AtEnd::Stop
             && self.staged.is_empty()
     }
@@ -400,17 +400,17 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         }
         let worker = self.registry.as_ref().map(|registry| (registry, self.token));
         match (&mut self.origin, worker) {
-            (Origin::Listen(listening), worker) => {
+            (Peers::Listen(listening), worker) => {
                 listening.parts.set_waker(listening.part, io.waker.clone());
                 self.connections.watch(&mut listening.listener, worker)?;
             }
-            (Origin::Dial(_), Some((registry, token))) => {
+            (Peers::Dial(_), Some((registry, token))) => {
                 if let Some(connection) = self.connections.get(0) {
                     let stream = &mut connection.stream;
                     registry.register(stream, token, Interest::READABLE).map_err(fails)?;
                 }
             }
-            (Origin::Datagrams(socket), Some((registry, token))) => {
+            (Peers::Datagrams(socket), Some((registry, token))) => {
                 registry.register(socket, token, Interest::READABLE).map_err(fails)?;
             }
             _ => {}
@@ -433,7 +433,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         // A read without a complete line is progress too, because there may be more bytes in the
         // socket.
         let mut turns = 0;
-        while self.turn(cx)? == Turn::Progress {
+        while self.poll_once(cx)? == ReadOutcome::Progress {
             turns += 1;
             emitted += self.emit(down, cx.budget - emitted)?;
             let is_full = emitted >= cx.budget || !self.staged.is_empty() || turns >= cx.budget;
@@ -463,10 +463,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         Ok(())
     }
 
-    fn plan(&mut self, extent: Extent, cx: &mut StepCx<'_>) -> Result<Planned, EngineError> {
-        if extent == Extent::AsOfStart && std::mem::replace(&mut self.planned_once, true) {
+    fn plan(&mut self, extent: ReadLimit, cx: &mut StepCx<'_>) -> Result<EndOffset, EngineError> {
+        if extent == ReadLimit::AsOfStart && std::mem::replace(&mut self.planned_once, true) {
             let end = Offset(self.staged.position.to_string());
-            return Ok(Planned { end, has_new: false, exhausted: false, limited: false });
+            return Ok(EndOffset { end, has_new: false, exhausted: false, limited: false });
         }
         let until = self.bytes_read + STAGE_BYTES as u64;
         let mut turns = 0;
@@ -479,7 +479,7 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
             turns += 1;
             if self.is_replaying() {
                 self.read_log(cx)?;
-            } else if self.turn(cx)? == Turn::Nothing {
+            } else if self.poll_once(cx)? == ReadOutcome::Nothing {
                 break false;
             }
         };
@@ -488,10 +488,10 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for SocketSource {
         if end == self.staged.position {
             self.staged.shrink();
         }
-        Ok(Planned {
+        Ok(EndOffset {
             end: Offset(end.to_string()),
             has_new: end > self.staged.position,
-            exhausted: matches!(self.origin, Origin::Ended) && self.config.at_end == AtEnd::Stop,
+            exhausted: matches!(self.origin, Peers::Ended) && self.config.at_end == AtEnd::Stop,
             limited: is_limited,
         })
     }

@@ -2,11 +2,11 @@
 //! advances an attempt to connect. Each turn is bounded, and readable connections take turns.
 
 use crate::connect::socket::connection::Connection;
-use crate::connect::socket::connection_counts::Ending;
+use crate::connect::socket::connection_counts::ConnectionEnd;
 use crate::connect::socket::durable_log::Ingest;
 use crate::connect::socket::listener::{is_of_client, is_out_of_files};
 use crate::connect::socket::options::AtEnd;
-use crate::connect::socket::source::{Origin, SocketSource};
+use crate::connect::socket::source::{Peers, SocketSource};
 use crate::connect::socket::transport::Stream;
 use crate::connect::socket::udp;
 use millstream_engine::error::EngineError;
@@ -14,7 +14,7 @@ use millstream_engine::runtime::tasklet::StepCx;
 use std::io::ErrorKind;
 
 /// Maximum number of bytes of a read if there are several connections or bytes are logged.
-const TURN_BYTES: usize = 64 * 1024;
+const READ_MAX_BYTES: usize = 64 * 1024;
 /// Maximum number of bytes of a read of a single connection.
 const READ_BYTES: usize = 128 * 1024;
 /// Number of reads after which a busy source polls for other clients and connections.
@@ -31,7 +31,7 @@ const TOLD_CLIENTS: u32 = 10;
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::connect::socket) enum Turn {
+pub(in crate::connect::socket) enum ReadOutcome {
     /// There were bytes, a client or an end.
     Progress,
     Nothing,
@@ -79,12 +79,17 @@ impl SocketSource {
     }
 
     /// Handles the end of a connection.
-    fn ended(&mut self, slot: usize, how: Ending, cx: &mut StepCx<'_>) -> Result<(), EngineError> {
+    fn ended(
+        &mut self,
+        slot: usize,
+        how: ConnectionEnd,
+        cx: &mut StepCx<'_>,
+    ) -> Result<(), EngineError> {
         let Some(mut connection) = self.connections.remove(slot) else { return Ok(()) };
         self.counts.ended(how);
         if self.config.returns() {
             let (position, sent_again) = (self.staged.end_position(), self.config.acknowledge);
-            connection.set_aside(position, sent_again, &mut self.reading);
+            connection.reject_partial(position, sent_again, &mut self.reading);
         } else {
             let staged = connection.finish(&mut self.staged, &mut self.reading);
             self.keep(connection.number, staged, 0)?;
@@ -93,12 +98,12 @@ impl SocketSource {
             journal.closed(connection.number, self.staged.end_position(), self.ingest)?;
         }
         let how = match how {
-            Ending::Closed => "ended the stream",
-            Ending::Reset => "broke the connection",
-            Ending::TimedOut => "was silent for longer than idleTimeout",
+            ConnectionEnd::Closed => "ended the stream",
+            ConnectionEnd::Reset => "broke the connection",
+            ConnectionEnd::TimedOut => "was silent for longer than idleTimeout",
         };
         match &mut self.origin {
-            Origin::Dial(dialer) => {
+            Peers::Dial(dialer) => {
                 let then = match self.config.at_end {
                     AtEnd::Reconnect => "connecting again",
                     AtEnd::Stop => "the source is at its end",
@@ -109,10 +114,10 @@ impl SocketSource {
                 if self.config.at_end == AtEnd::Reconnect {
                     dialer.back_off(cx);
                 } else {
-                    self.origin = Origin::Ended;
+                    self.origin = Peers::Ended;
                 }
             }
-            Origin::Listen(listening) => {
+            Peers::Listen(listening) => {
                 listening.parts.leave(listening.part);
                 if self.told_clients <= TOLD_CLIENTS {
                     (self.notice)(&format!(
@@ -122,18 +127,18 @@ impl SocketSource {
                     ));
                 }
             }
-            Origin::Datagrams(_) | Origin::Ended => {}
+            Peers::Datagrams(_) | Peers::Ended => {}
         }
         Ok(())
     }
 
     /// A listener with `atEnd 'stop'` ends when its clients have left.
     fn stop_if_all_left(&mut self) {
-        if let Origin::Listen(listening) = &self.origin
+        if let Peers::Listen(listening) = &self.origin
             && self.config.at_end == AtEnd::Stop
             && listening.parts.all_left()
         {
-            self.origin = Origin::Ended;
+            self.origin = Peers::Ended;
         }
     }
 
@@ -141,10 +146,10 @@ impl SocketSource {
     pub(in crate::connect::socket) fn look(
         &mut self,
         cx: &mut StepCx<'_>,
-    ) -> Result<Turn, EngineError> {
+    ) -> Result<ReadOutcome, EngineError> {
         self.reads = 0;
         let (mut any, waits) = self.connections.look()?;
-        if let Origin::Listen(listening) = &mut self.origin {
+        if let Peers::Listen(listening) = &mut self.origin {
             listening.waits |= waits;
             if listening.waits {
                 any |= self.accept(cx)?;
@@ -152,14 +157,14 @@ impl SocketSource {
         }
         any |= self.close_silent(cx)?;
         self.stop_if_all_left();
-        Ok(if any { Turn::Progress } else { Turn::Nothing })
+        Ok(if any { ReadOutcome::Progress } else { ReadOutcome::Nothing })
     }
 
     /// Accepts the waiting clients. Returns whether there were any.
     fn accept(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
         let mut any = false;
         for _ in 0..ACCEPTED_AT_ONCE {
-            let Origin::Listen(listening) = &mut self.origin else { return Ok(any) };
+            let Peers::Listen(listening) = &mut self.origin else { return Ok(any) };
             let not_before_ns = std::mem::take(&mut listening.not_before_ns);
             if not_before_ns > cx.env.now_ns() {
                 listening.not_before_ns = not_before_ns;
@@ -177,7 +182,7 @@ impl SocketSource {
             match listening.listener.accept() {
                 Ok((stream, peer)) => {
                     any = true;
-                    if listening.parts.admit(listening.part, self.config.max_connections) {
+                    if listening.parts.try_admit(listening.part, self.config.max_connections) {
                         self.tell_of_client(&peer);
                         let ingest = Ingest { ns: cx.env.now_ns(), us: cx.env.wall_us() };
                         self.opened(stream, ingest)?;
@@ -250,53 +255,53 @@ impl SocketSource {
         self.next_idle_check_ns = due_ns.max(now_ns + timeout_ns / IDLE_CHECKS);
         cx.wake_at(self.next_idle_check_ns);
         let any = !silent.is_empty();
-        silent.into_iter().try_for_each(|slot| self.ended(slot, Ending::TimedOut, cx))?;
+        silent.into_iter().try_for_each(|slot| self.ended(slot, ConnectionEnd::TimedOut, cx))?;
         Ok(any)
     }
 
     // ---- reading ----
 
     /// Reads once, or does what is needed before a read.
-    pub(in crate::connect::socket) fn turn(
+    pub(in crate::connect::socket) fn poll_once(
         &mut self,
         cx: &mut StepCx<'_>,
-    ) -> Result<Turn, EngineError> {
+    ) -> Result<ReadOutcome, EngineError> {
         match &mut self.origin {
-            Origin::Dial(_) => {
+            Peers::Dial(_) => {
                 if self.connections.len() == 0 && !self.dial(cx)? {
-                    return Ok(Turn::Nothing);
+                    return Ok(ReadOutcome::Nothing);
                 }
                 match self.read(0, cx)? {
-                    Turn::Nothing => self.close_silent(cx).map(|any| match any {
-                        true => Turn::Progress,
-                        false => Turn::Nothing,
+                    ReadOutcome::Nothing => self.close_silent(cx).map(|any| match any {
+                        true => ReadOutcome::Progress,
+                        false => ReadOutcome::Nothing,
                     }),
                     progress => Ok(progress),
                 }
             }
-            Origin::Listen(_) => self.turn_of_clients(cx),
-            Origin::Datagrams(_) => self.receive(cx),
+            Peers::Listen(_) => self.poll_clients(cx),
+            Peers::Datagrams(_) => self.receive(cx),
             // Another part may have ended first, with clients of ours still open: it cannot.
-            Origin::Ended => Ok(Turn::Nothing),
+            Peers::Ended => Ok(ReadOutcome::Nothing),
         }
     }
 
-    fn turn_of_clients(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+    fn poll_clients(&mut self, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
         if let Some(slot) = self.connections.lone() {
             let turn = self.read(slot, cx)?;
-            if turn == Turn::Progress && self.reads < LOOK_EVERY {
+            if turn == ReadOutcome::Progress && self.reads < LOOK_EVERY {
                 return Ok(turn);
             }
             let looked = self.look(cx)?;
-            return Ok(if turn == Turn::Progress { turn } else { looked });
+            return Ok(if turn == ReadOutcome::Progress { turn } else { looked });
         }
-        let mut looked = Turn::Nothing;
+        let mut looked = ReadOutcome::Nothing;
         if self.reads >= LOOK_EVERY || !self.connections.has_ready() {
             looked = self.look(cx)?;
         }
         while let Some(slot) = self.connections.next_ready() {
-            if self.read(slot, cx)? == Turn::Progress {
-                return Ok(Turn::Progress);
+            if self.read(slot, cx)? == ReadOutcome::Progress {
+                return Ok(ReadOutcome::Progress);
             }
         }
         Ok(looked)
@@ -304,7 +309,7 @@ impl SocketSource {
 
     /// Advances the connection attempt. Returns whether there is a connection.
     fn dial(&mut self, cx: &mut StepCx<'_>) -> Result<bool, EngineError> {
-        let Origin::Dial(dialer) = &mut self.origin else { return Ok(false) };
+        let Peers::Dial(dialer) = &mut self.origin else { return Ok(false) };
         let worker = self.registry.as_ref().map(|registry| (registry, self.token));
         let connected = dialer.advance(cx, worker);
         let stream = connected.map_err(|error| EngineError::runtime("register a socket", error))?;
@@ -317,10 +322,10 @@ impl SocketSource {
     }
 
     /// Reads once from a connection.
-    fn read(&mut self, slot: usize, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
+    fn read(&mut self, slot: usize, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
         let is_lone = self.connections.len() == 1;
-        let most = if is_lone && self.journal.is_none() { READ_BYTES } else { TURN_BYTES };
-        let Some(connection) = self.connections.get(slot) else { return Ok(Turn::Nothing) };
+        let most = if is_lone && self.journal.is_none() { READ_BYTES } else { READ_MAX_BYTES };
+        let Some(connection) = self.connections.get(slot) else { return Ok(ReadOutcome::Nothing) };
         let outcome = connection.read(&mut self.staged, most, &mut self.reading);
         match outcome {
             Ok(Some(received)) => {
@@ -346,17 +351,17 @@ impl SocketSource {
                 if more && !is_lone {
                     self.connections.mark_ready(slot);
                 }
-                Ok(Turn::Progress)
+                Ok(ReadOutcome::Progress)
             }
-            Ok(None) => self.ended(slot, Ending::Closed, cx).map(|()| Turn::Progress),
+            Ok(None) => self.ended(slot, ConnectionEnd::Closed, cx).map(|()| ReadOutcome::Progress),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
                 self.connections.goes_on(slot);
-                Ok(Turn::Nothing)
+                Ok(ReadOutcome::Nothing)
             }
             // A reset is the end of this connection, not of the query.
-            Err(_) => self.ended(slot, Ending::Reset, cx).map(|()| Turn::Progress),
+            Err(_) => self.ended(slot, ConnectionEnd::Reset, cx).map(|()| ReadOutcome::Progress),
         }
     }
 
@@ -377,14 +382,14 @@ impl SocketSource {
     }
 
     /// Receives a datagram.
-    fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<Turn, EngineError> {
-        let Origin::Datagrams(socket) = &self.origin else { return Ok(Turn::Nothing) };
+    fn receive(&mut self, cx: &mut StepCx<'_>) -> Result<ReadOutcome, EngineError> {
+        let Peers::Datagrams(socket) = &self.origin else { return Ok(ReadOutcome::Nothing) };
         let staged = match udp::receive(socket, &mut self.staged, self.framing) {
             Ok(staged) => staged,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                return Ok(Turn::Nothing);
+                return Ok(ReadOutcome::Nothing);
             }
             Err(error) => return Err(self.config.fails(error, "")),
         };
@@ -394,6 +399,6 @@ impl SocketSource {
             let position = self.staged.end_position() - staged as u64;
             journal.keep(0, 0, position, self.staged.last(staged), self.ingest)?;
         }
-        Ok(Turn::Progress)
+        Ok(ReadOutcome::Progress)
     }
 }

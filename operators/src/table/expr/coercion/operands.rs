@@ -42,7 +42,7 @@ pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let (a, b) = to_one_type(operator, accepted, a, b);
     // Precision and scale of decimals are the operator's matter.
     let decimals = accepted.takes(&T::Decimal(1, 0)) && both_decimal(&a.data_type, &b.data_type);
-    if !decimals && !same_shape(&a.data_type, &b.data_type) {
+    if !decimals && !has_same_shape(&a.data_type, &b.data_type) {
         return Err(PlanError::new(
             "DATATYPE_MISMATCH.BINARY_OP_DIFF_TYPES",
             format!("`{operator}` cannot combine {} and {}", a.data_type, b.data_type),
@@ -178,13 +178,13 @@ fn as_decimal(arg: Resolved) -> Resolved {
 }
 
 /// Whether two types are one but for the names of fields and what may be NULL.
-pub fn same_shape(a: &DataType, b: &DataType) -> bool {
+pub fn has_same_shape(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
-        (T::Array(a), T::Array(b)) => same_shape(a, b),
-        (T::Map(ak, av), T::Map(bk, bv)) => same_shape(ak, bk) && same_shape(av, bv),
+        (T::Array(a), T::Array(b)) => has_same_shape(a, b),
+        (T::Map(ak, av), T::Map(bk, bv)) => has_same_shape(ak, bk) && has_same_shape(av, bv),
         (T::Struct(a), T::Struct(b)) => {
             a.len() == b.len()
-                && a.iter().zip(b).all(|(a, b)| same_shape(&a.data_type, &b.data_type))
+                && a.iter().zip(b).all(|(a, b)| has_same_shape(&a.data_type, &b.data_type))
         }
         (a, b) => a == b,
     }

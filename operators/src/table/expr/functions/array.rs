@@ -508,7 +508,7 @@ pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalEr
 }
 
 /// Most elements of a sequence.
-pub(super) const SEQUENCE_MOST: usize = 1 << 20;
+pub(super) const MAX_SEQUENCE: usize = 1 << 20;
 
 fn wrong_sequence(args: &[Resolved]) -> PlanError {
     let types: Vec<String> = args.iter().map(|arg| arg.data_type.to_string()).collect();
@@ -557,7 +557,7 @@ fn sequence<'a>(
             break;
         }
         out.push(Cell::Long(at));
-        if out.len() > SEQUENCE_MOST {
+        if out.len() > MAX_SEQUENCE {
             return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", "a sequence of more than 1048576", "");
         }
         if step == 0 {

@@ -43,16 +43,16 @@ fn varies(data_type: &DataType) -> bool {
 
 /// Converts an expression to canonical form for comparison as bytes. Plain numbers are converted
 /// when they are written.
-pub fn as_key(expr: Resolved) -> Resolved {
+pub fn as_grouping_key(expr: Resolved) -> Resolved {
     let is_done = matches!(&expr.node, Node::Call(name, _) if *name == NAME);
     if is_done || !expr.data_type.is_nested() {
         return expr;
     }
-    as_one(expr)
+    canonicalized(expr)
 }
 
 /// Like [`as_key`], for plain numbers too.
-pub fn as_one(expr: Resolved) -> Resolved {
+pub fn canonicalized(expr: Resolved) -> Resolved {
     if !varies(&expr.data_type) {
         return expr;
     }
@@ -61,16 +61,18 @@ pub fn as_one(expr: Resolved) -> Resolved {
 }
 
 /// Whether a value is in canonical form already.
-fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
+fn is_canonical(cell: Cell<'_>, data_type: &DataType) -> bool {
     match (cell, data_type) {
         (Cell::Double(v), _) => v.to_bits() == one_of_equals(v).to_bits(),
         (Cell::Bytes(bytes), DataType::Array(element)) => {
-            !varies(element) || elements(Array::new(bytes), element).all(|e| stands(e, element))
+            !varies(element)
+                || elements(Array::new(bytes), element).all(|e| is_canonical(e, element))
         }
         (Cell::Bytes(bytes), DataType::Struct(fields)) => {
             let width = fields.len();
             fields.iter().enumerate().all(|(i, f)| {
-                !varies(&f.data_type) || stands(field(bytes, i, width, &f.data_type), &f.data_type)
+                !varies(&f.data_type)
+                    || is_canonical(field(bytes, i, width, &f.data_type), &f.data_type)
             })
         }
         (Cell::Bytes(bytes), DataType::Map(key, value)) => {
@@ -79,9 +81,9 @@ fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
             let in_order = elements(map.keys, key).all(|this| {
                 let above = before.is_none_or(|before| cell::order(before, this, key).is_lt());
                 before = Some(this);
-                above && stands(this, key)
+                above && is_canonical(this, key)
             });
-            in_order && elements(map.values, value).all(|v| stands(v, value))
+            in_order && elements(map.values, value).all(|v| is_canonical(v, value))
         }
         _ => true,
     }
@@ -91,7 +93,7 @@ fn stands(cell: Cell<'_>, data_type: &DataType) -> bool {
 pub(super) fn stand_in<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
     match cell {
         Cell::Double(v) => Cell::Double(one_of_equals(v)),
-        Cell::Bytes(bytes) if !stands(cell, data_type) => {
+        Cell::Bytes(bytes) if !is_canonical(cell, data_type) => {
             let mut out = Vec::new();
             normalized(Value::from_bytes(bytes, data_type), data_type).write(&mut out);
             Cell::Bytes(arena.alloc_slice_copy(&out))
@@ -153,11 +155,11 @@ mod tests {
         let data_type = DataType::Array(Box::new(of_map));
         let mut bytes = Vec::new();
         map(&[(2.0, 1), (-0.0, 5)]).write(&mut bytes);
-        assert!(!stands(Cell::Bytes(&bytes), &data_type));
+        assert!(!is_canonical(Cell::Bytes(&bytes), &data_type));
         let one = normalized(map(&[(2.0, 1), (-0.0, 5)]), &data_type);
         assert_eq!(one, map(&[(0.0, 5), (2.0, 1)]));
         bytes.clear();
         one.write(&mut bytes);
-        assert!(stands(Cell::Bytes(&bytes), &data_type));
+        assert!(is_canonical(Cell::Bytes(&bytes), &data_type));
     }
 }

@@ -7,7 +7,7 @@ use super::array::bounded_array;
 use super::{Call, Function, called, element_of, map, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
-use crate::table::expr::coercion::operands::same_shape;
+use crate::table::expr::coercion::operands::has_same_shape;
 use crate::table::expr::compile::{Compiled, Cx, EvalError, bounded_record, failed, from_cells};
 use crate::table::expr::resolve::{Hook, Scope, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved, lower};
@@ -147,11 +147,12 @@ pub fn resolve_lambda(
             let accumulated = start.data_type.clone();
             let variables = [variable(accumulated.clone()), variable(element)];
             let merge = lambda(name, &args[2], scope, &variables, 2, hook)?;
-            let merge = wrapped(merge, |body| match same_shape(&body.data_type, &accumulated) {
-                true => Ok(body),
-                false if body.data_type == T::Null => Ok(body.coerce(&accumulated)),
-                false => Err(unexpected(name, "a sum of the type that it starts with", &body)),
-            })?;
+            let merge =
+                wrapped(merge, |body| match has_same_shape(&body.data_type, &accumulated) {
+                    true => Ok(body),
+                    false if body.data_type == T::Null => Ok(body.coerce(&accumulated)),
+                    false => Err(unexpected(name, "a sum of the type that it starts with", &body)),
+                })?;
             let mut all = vec![first, start, merge];
             let mut to = accumulated.clone();
             if let Some(finish) = args.get(3) {

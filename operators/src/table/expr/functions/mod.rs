@@ -47,7 +47,7 @@ use crate::table::error::{PlanError, PlanResult};
 pub use crate::table::expr::functions::aliases::documented;
 use crate::table::expr::functions::aliases::{cast_of, operator_of};
 pub use crate::table::expr::functions::canonical_value::{
-    as_key, as_one, one_of_equals, order as order_values,
+    as_grouping_key, canonicalized, one_of_equals, order as order_values,
 };
 use crate::table::expr::type_rules::Rules;
 use crate::table::types::DataType;
@@ -394,7 +394,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
 }
 
 /// Parts of an argument that its function may look at when it is compiled.
-const MOST_SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 
 /// An argument as its function sees it: of what is large, and no lambda, the type alone. A function
 /// that kept all of what it is nested around would cost the square of the depth.
@@ -403,7 +403,7 @@ fn shown(arg: &Resolved) -> Resolved {
         *left = left.saturating_sub(1);
         *left > 0 && arg.children().into_iter().all(|child| fits(child, left))
     }
-    if matches!(arg.node, Node::Lambda(..)) || fits(arg, &mut MOST_SHOWN.clone()) {
+    if matches!(arg.node, Node::Lambda(..)) || fits(arg, &mut MAX_SHOWN.clone()) {
         return arg.clone();
     }
     let node = Node::Column(usize::MAX, "…".to_string());

@@ -8,7 +8,7 @@ use crate::table::expr::cell::Cell;
 use crate::table::value::decimal_text;
 
 /// How many digits Java writes of a double or an integer at most.
-const MOST_DIGITS: usize = 340;
+const MAX_DIGITS: usize = 340;
 
 /// A pattern, read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -265,7 +265,7 @@ impl Pattern {
         let multiplier = i128::from(self.multiplier);
         let (negative, text, most) = match number {
             Cell::Long(v) => {
-                (v < 0, (i128::from(v) * multiplier).unsigned_abs().to_string(), MOST_DIGITS)
+                (v < 0, (i128::from(v) * multiplier).unsigned_abs().to_string(), MAX_DIGITS)
             }
             Cell::Decimal(v) => {
                 // Two or three zeros more would not always fit.
@@ -286,9 +286,9 @@ impl Pattern {
                 // All digits that are written, or all that the double has: it is rounded once.
                 let digits = match self.exponent {
                     Some(_) => 1074,
-                    None => self.most_fraction.min(MOST_DIGITS),
+                    None => self.most_fraction.min(MAX_DIGITS),
                 };
-                (v.is_sign_negative(), format!("{:.digits$}", v.abs()), MOST_DIGITS)
+                (v.is_sign_negative(), format!("{:.digits$}", v.abs()), MAX_DIGITS)
             }
             _ => return None,
         };
@@ -316,7 +316,7 @@ impl Pattern {
             let digit = usize::try_from(at).ok().and_then(|at| digits.digits.get(at));
             char::from(b'0' + digit.copied().unwrap_or(0))
         };
-        let whole = digits.point.max(self.least_whole.min(MOST_DIGITS) as i64);
+        let whole = digits.point.max(self.least_whole.min(MAX_DIGITS) as i64);
         let mut out = String::new();
         for left in (0..whole).rev() {
             out.push(digit(digits.point - 1 - left));

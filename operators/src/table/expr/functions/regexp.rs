@@ -11,7 +11,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
 use crate::table::text::regexp::{
-    Matcher, Part, PatternCache, Regex, Replacement, Runaway, Subject,
+    Matcher, Part, PatternCache, Regex, Replacement, StepLimitExceeded, Subject,
 };
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -302,7 +302,7 @@ pub(super) fn bad_pattern<T>(pattern: &str, reason: &str) -> Outcome<T> {
 
 /// The error of a search that takes too long.
 #[cold]
-pub(super) fn runaway(_: Runaway) -> Box<EvalError> {
+pub(super) fn runaway(_: StepLimitExceeded) -> Box<EvalError> {
     let error = failed::<()>(
         "REGEX_STEPS_EXCEEDED",
         "a search by a regular expression takes too many steps",

@@ -1,12 +1,12 @@
 //! Collected values: a list in arrival order, or a set.
 //!
 //! The values lie one after another in a buffer, encoded as in checkpoints, so that the additions
-//! of an epoch are a range of it ([`Grows`]). A value of fixed size takes 8 bytes, as in an array;
+//! of an epoch are a range of it ([`GrowingValue`]). A value of fixed size takes 8 bytes, as in an array;
 //! any other takes 4 bytes for its length and its own bytes.
 
 use crate::table::expr::cell::{Cell, field};
 use crate::table::physical::accumulator::encoding::take;
-use crate::table::physical::accumulator::growing::Grows;
+use crate::table::physical::accumulator::growing::GrowingValue;
 use crate::table::row::RowWriter;
 use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
@@ -250,7 +250,7 @@ fn one_of_equals(cell: Cell<'_>) -> Cell<'_> {
     }
 }
 
-impl Grows for Values {
+impl GrowingValue for Values {
     fn has_added(&self) -> bool {
         self.written < self.bytes.len()
     }

@@ -2,7 +2,7 @@
 
 use crate::table::datetime::Tz;
 use crate::table::physical::accumulator::collected_values::Values;
-use crate::table::physical::accumulator::hyperloglog::Sketch;
+use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::physical::accumulator::moments::{CoMoments, Moments};
 use crate::table::physical::accumulator::percentile::Percentiles;
 use crate::table::physical::accumulator::{Accumulator, Wide};
@@ -64,7 +64,7 @@ impl Accumulator {
             "co-moments" => Self::CoMoments(Box::default()),
             "held" => Self::Held(None),
             "set" | "list" => Self::Values(Box::new(Values::of_rows())),
-            "distinct" => Self::Distinct(Box::new(Sketch::new(9))),
+            "distinct" => Self::Distinct(Box::new(HyperLogLog::new(9))),
             "percentile" => Self::Percentile(Box::new(Percentiles::new(10_000))),
             "count" => Self::Count(0),
             "sum long" => Self::SumLong(None),

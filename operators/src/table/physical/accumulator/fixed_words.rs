@@ -7,7 +7,7 @@ use crate::table::physical::accumulator::{Accumulator, Function, Wide};
 
 /// A kind of accumulator that can be kept as words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::table::physical) enum Plain {
+pub(in crate::table::physical) enum FixedWords {
     Count,
     SumLong,
     SumDouble,
@@ -28,7 +28,7 @@ fn put_wide(Wide(value): Wide, words: &mut [u64]) {
     (words[0], words[1]) = (value as u64, (value >> 64) as u64);
 }
 
-impl Plain {
+impl FixedWords {
     /// The kind of an accumulator; `None` if it may have heap memory.
     pub fn of(accumulator: &Accumulator) -> Option<Self> {
         use Accumulator as A;
@@ -113,7 +113,7 @@ impl Function {
     /// How many words its accumulator takes.
     #[inline]
     pub fn words(&self) -> usize {
-        self.plain.map_or(0, Plain::words)
+        self.plain.map_or(0, FixedWords::words)
     }
 
     /// Its accumulator, from the first of some words.
@@ -134,7 +134,7 @@ impl Function {
         }
         let mut accumulator = self.load(words);
         self.add(&mut accumulator, cx)?;
-        Plain::store(&accumulator, words);
+        FixedWords::store(&accumulator, words);
         Ok(())
     }
 
@@ -142,11 +142,11 @@ impl Function {
     #[inline]
     pub fn merge_words(&self, words: &mut [u64], later: &[u64]) -> Result<(), Box<EvalError>> {
         match self.plain {
-            Some(Plain::Count) => {
+            Some(FixedWords::Count) => {
                 words[0] += later[0];
                 return Ok(());
             }
-            Some(Plain::SumLong) => {
+            Some(FixedWords::SumLong) => {
                 // What is NULL adds 0.
                 let sum = (words[0] as i64).checked_add(later[0] as i64);
                 if let Some(sum) = sum {
@@ -158,7 +158,7 @@ impl Function {
         }
         let mut accumulator = self.load(words);
         self.merge(&mut accumulator, &self.load(later))?;
-        Plain::store(&accumulator, words);
+        FixedWords::store(&accumulator, words);
         Ok(())
     }
 }
@@ -183,9 +183,9 @@ mod tests {
                 A::Bool(truth),
             ];
             for accumulator in all {
-                let kind = Plain::of(&accumulator).unwrap();
+                let kind = FixedWords::of(&accumulator).unwrap();
                 let mut words = vec![u64::MAX; kind.words()];
-                Plain::store(&accumulator, &mut words);
+                FixedWords::store(&accumulator, &mut words);
                 prop_assert_eq!(kind.load(&words), accumulator);
             }
         }

@@ -26,7 +26,7 @@ const ADDED_BYTES_MIN: usize = 1024;
 const SUFFIX: usize = 4 + 2;
 
 /// A value that grows with its records.
-pub(in crate::table::physical) trait Grows {
+pub(in crate::table::physical) trait GrowingValue {
     /// Starts tracking additions, if that costs memory.
     fn track(&mut self) {}
     /// Whether anything was added since [`write_added`](Self::write_added).
@@ -93,7 +93,7 @@ impl Parts {
         &mut self,
         group: Group<'_>,
         number: u16,
-        value: &mut dyn Grows,
+        value: &mut dyn GrowingValue,
         log: &mut StateLog,
         buffers: &mut Buffers,
     ) {
@@ -134,7 +134,7 @@ impl Parts {
     }
 
     /// Restores a value from its parts, in order; `None` if one is damaged or missing.
-    fn read(&mut self, parts: &ValueParts, value: &mut dyn Grows) -> Option<()> {
+    fn read(&mut self, parts: &ValueParts, value: &mut dyn GrowingValue) -> Option<()> {
         for (number, bytes) in parts {
             let (kind, bytes) = bytes.split_first()?;
             match *kind {
@@ -205,9 +205,12 @@ impl GroupParts {
 }
 
 /// Calls `body` with each growing value and its number.
-fn each_growing(accumulators: &mut [Accumulator], mut body: impl FnMut(u16, &mut dyn Grows)) {
+fn each_growing(
+    accumulators: &mut [Accumulator],
+    mut body: impl FnMut(u16, &mut dyn GrowingValue),
+) {
     let growing = accumulators.iter_mut().filter_map(|accumulator| match accumulator {
-        Accumulator::Values(values) => Some(&mut **values as &mut dyn Grows),
+        Accumulator::Values(values) => Some(&mut **values as &mut dyn GrowingValue),
         Accumulator::Distinct(sketch) => Some(&mut **sketch),
         Accumulator::Percentile(percentiles) => Some(&mut **percentiles),
         _ => None,

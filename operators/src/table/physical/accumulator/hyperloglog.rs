@@ -5,18 +5,18 @@
 //! sketches", 2017), which needs no correction tables. It may differ from Spark's by less than one
 //! per cent.
 
-use crate::table::physical::accumulator::growing::Grows;
+use crate::table::physical::accumulator::growing::GrowingValue;
 
 /// The sketch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sketch {
+pub struct HyperLogLog {
     precision: u8,
     registers: Box<[u8]>,
     /// Registers that were raised since they were last written, if a checkpoint asks for them.
     raised: Option<Vec<u32>>,
 }
 
-impl Sketch {
+impl HyperLogLog {
     /// Index bits for a relative standard deviation.
     pub fn precision(deviation: f64) -> u8 {
         ((2.0 * (1.106 / deviation).log2()).ceil() as u8).clamp(4, 21)
@@ -93,7 +93,7 @@ impl Sketch {
     }
 }
 
-impl Grows for Sketch {
+impl GrowingValue for HyperLogLog {
     fn track(&mut self) {
         self.raised.get_or_insert_default();
     }
@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn the_error_is_within_three_deviations() {
         for count in [0u64, 1, 10, 100, 1000, 100_000] {
-            let (mut sketch, mut dice) = (Sketch::new(Sketch::precision(0.05)), SplitMix(count));
+            let (mut sketch, mut dice) =
+                (HyperLogLog::new(HyperLogLog::precision(0.05)), SplitMix(count));
             for _ in 0..count {
                 let hash = dice.next();
                 sketch.add(hash);

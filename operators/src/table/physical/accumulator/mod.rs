@@ -15,19 +15,19 @@ use crate::table::expr::compile::{
     fold,
 };
 use crate::table::expr::decimal;
-use crate::table::expr::functions::{as_key, is_null, order_doubles, xxhash64};
+use crate::table::expr::functions::{as_grouping_key, is_null, order_doubles, xxhash64};
 use crate::table::expr::user_function::UserAggregate;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::accumulator::collected_values::Values;
 pub use crate::table::physical::accumulator::encoding::show_state;
 pub(super) use crate::table::physical::accumulator::encoding::{SESSIONS, TIME};
-pub(super) use crate::table::physical::accumulator::fixed_words::Plain;
-use crate::table::physical::accumulator::growing::Grows;
+pub(super) use crate::table::physical::accumulator::fixed_words::FixedWords;
+use crate::table::physical::accumulator::growing::GrowingValue;
 pub(super) use crate::table::physical::accumulator::growing::{
     Buffers, Group, GroupParts, Restored, split_key,
 };
 pub use crate::table::physical::accumulator::growing::{PartNumber, part_number};
-use crate::table::physical::accumulator::hyperloglog::Sketch;
+use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::plan::aggregate_function::{AggregateCall, AggregateFunction, fractions};
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
@@ -64,7 +64,7 @@ pub(super) enum Accumulator {
     /// A row with the value and what it was chosen by. NULL is a value too.
     Held(Option<Vec<u8>>),
     Values(Box<Values>),
-    Distinct(Box<Sketch>),
+    Distinct(Box<HyperLogLog>),
     Percentile(Box<Percentiles>),
     /// The state of a user-defined aggregate, with its function.
     User(Box<[Value]>, Arc<UserAggregate>),
@@ -82,7 +82,7 @@ impl Accumulator {
             Self::Moments(_) => size_of::<Moments>(),
             Self::CoMoments(_) => size_of::<CoMoments>(),
             Self::Values(values) => size_of::<Values>() + values.heap_bytes(),
-            Self::Distinct(sketch) => size_of::<Sketch>() + sketch.heap_bytes(),
+            Self::Distinct(sketch) => size_of::<HyperLogLog>() + sketch.heap_bytes(),
             Self::Percentile(percentiles) => size_of::<Percentiles>() + percentiles.heap_bytes(),
             Self::User(values, _) => {
                 size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()
@@ -161,7 +161,7 @@ pub(super) struct Function {
     /// Whether the fractions are an array, and so is the result.
     several: bool,
     /// How its accumulator is stored in words, if it can be.
-    plain: Option<Plain>,
+    plain: Option<FixedWords>,
     /// Whether it is `count(*)` without a filter.
     counts_all: bool,
 }
@@ -170,7 +170,7 @@ impl Function {
     pub fn new(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
         let function = Self::compiled(call, width, semantics);
         let counts_all = !function.computes() && function.once.is_none();
-        Self { plain: Plain::of(&function.start()), counts_all, ..function }
+        Self { plain: FixedWords::of(&function.start()), counts_all, ..function }
     }
 
     fn compiled(call: &AggregateCall, width: usize, semantics: Semantics) -> Self {
@@ -183,8 +183,9 @@ impl Function {
             call.function,
             AggregateFunction::CollectSet | AggregateFunction::ApproxCountDistinct
         );
-        let arg =
-            |arg: &Resolved| if of_set { compile(&as_key(arg.clone())) } else { compile(arg) };
+        let arg = |arg: &Resolved| {
+            if of_set { compile(&as_grouping_key(arg.clone())) } else { compile(arg) }
+        };
         let mut args = call.args.iter().map(arg).collect::<Vec<_>>().into_iter();
         let (first, other) = (args.next(), args.next());
         let ignores = matches!(
@@ -192,7 +193,7 @@ impl Function {
             Some(Node::Literal(Value::Boolean(true)))
         );
         use AggregateFunction as F;
-        let one = |arg: &Resolved| compile(&as_key(arg.clone())).cells();
+        let one = |arg: &Resolved| compile(&as_grouping_key(arg.clone())).cells();
         let once = call.distinct.then(|| call.args.iter().map(one).collect());
         if let Some(user) = &call.user {
             let args = call.args.iter().map(|a| (compile(a).cells(), a.data_type.clone()));
@@ -257,7 +258,7 @@ impl Function {
             (F::CollectSet, Some(arg), _) => Input::Values(arg.cells(), true),
             (F::ApproxCountDistinct, Some(arg), _) => {
                 let deviation = call.constant(1).unwrap_or(0.05);
-                Input::Distinct(arg.cells(), from.clone(), Sketch::precision(deviation))
+                Input::Distinct(arg.cells(), from.clone(), HyperLogLog::precision(deviation))
             }
             (F::PercentileApprox, Some(arg), _) => {
                 let accuracy = call.constant(2).unwrap_or(10_000.0);
@@ -316,7 +317,7 @@ impl Function {
                 Accumulator::Values(Box::new(Values::new(*set, self.from.clone())))
             }
             Input::Distinct(_, _, precision) => {
-                Accumulator::Distinct(Box::new(Sketch::new(*precision)))
+                Accumulator::Distinct(Box::new(HyperLogLog::new(*precision)))
             }
             Input::Percentile(_, accuracy) => {
                 Accumulator::Percentile(Box::new(Percentiles::new(*accuracy)))

@@ -6,7 +6,7 @@
 //! rank is off by at most 1 / accuracy of the count.
 
 use crate::table::expr::cell::Cell;
-use crate::table::physical::accumulator::growing::Grows;
+use crate::table::physical::accumulator::growing::GrowingValue;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -258,7 +258,7 @@ impl Percentiles {
     }
 }
 
-impl Grows for Percentiles {
+impl GrowingValue for Percentiles {
     fn track(&mut self) {
         self.added.get_or_insert_default();
     }

@@ -18,24 +18,24 @@
 //! follows.
 
 use crate::state::expiry_queue::Due;
-use crate::state::key_table::{Keyed, Table, key_heap};
+use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::table::expr::compile::{Compiled, write_field};
 use crate::table::expr::functions::one_of_equals;
 use crate::table::physical::accumulator::{
     Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key,
 };
-use crate::table::physical::late_row::Late;
+use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch, step};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::time_window::EventKey;
 use crate::table::row::{self, Row, RowWriter};
 use crate::table::types::{DataType, Physical};
-use millstream_engine::checkpoint::key_group::{hash_behind, hash_bytes};
+use millstream_engine::checkpoint::key_group::{hash_bytes, hash_with_prefix};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
 use smallvec::SmallVec;
 
 struct Entry {
@@ -57,7 +57,7 @@ struct Entry {
     parts: Option<Box<GroupParts>>,
 }
 
-impl Keyed for Entry {
+impl KeyedEntry for Entry {
     #[inline]
     fn hash(&self) -> u64 {
         self.hash
@@ -71,7 +71,7 @@ impl Keyed for Entry {
 /// The event time among the grouping keys.
 pub(in crate::table::physical) struct EventTime {
     pub key: EventKey,
-    pub late: Late,
+    pub late: LateRows,
 }
 
 /// A grouping key.
@@ -355,7 +355,7 @@ impl Aggregate {
     /// Removes some of the groups that have expired by a time. Returns whether all are removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.log.step(step(self.due.count(by_us)));
-        self.entries.touch(self.due.ahead(by_us, step));
+        self.entries.prefetch(self.due.ahead(by_us, step));
         for _ in 0..step {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
@@ -372,7 +372,7 @@ impl Aggregate {
     }
 
     /// Continues the expiry for an in-band watermark.
-    fn go_on(&mut self) -> Result<(), EngineError> {
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let Some(by_us) = self.passing_us else { return Ok(()) };
         if self.expire(by_us)? {
             self.passing_us = None;
@@ -385,7 +385,7 @@ impl Aggregate {
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
-        let hash = hash_behind(words, text);
+        let hash = hash_with_prefix(words, text);
         // The words are equal if neither is NULL and the lengths agree.
         let is_text =
             |key: &[u8]| key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text;
@@ -408,7 +408,7 @@ impl Aggregate {
             self.count_owned(at);
         }
         let entry = &mut self.entries[at];
-        if let WriteAt::Marker { first } = self.log.put_at(&mut entry.slot) {
+        if let WriteTiming::Marker { first } = self.log.put_timing(&mut entry.slot) {
             if first {
                 self.deferred.push(at as u32);
             }
@@ -544,16 +544,16 @@ impl Aggregate {
             RowWriter::new(&mut self.key, 0);
             let at = self.entry(hash_bytes(&self.key));
             self.note(at);
-            self.touch(at);
+            self.prefetch(at);
         } else if self.keys.is_empty() {
             if !self.continuous {
                 self.note(0);
             }
-            self.touch(0);
+            self.prefetch(0);
         }
     }
 
-    fn touch(&mut self, at: usize) {
+    fn prefetch(&mut self, at: usize) {
         if !std::mem::replace(&mut self.entries[at].touched, true) {
             self.touched.push(at as u32);
         }
@@ -635,7 +635,7 @@ impl Stage for Aggregate {
         }
         event.late.advance(micros);
         self.passing_us = self.passing_us.max(Some(micros));
-        self.go_on()
+        self.continue_expiry()
     }
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
@@ -661,15 +661,15 @@ impl Stage for Aggregate {
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.emission.is_none() && self.passing_us.is_none() && !self.owes {
             return self.down.settle();
         }
         self.owes |= self.passing_us.is_some() && self.emission.is_none();
-        self.go_on()?;
+        self.continue_expiry()?;
         self.emit_step()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.emission.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes))
     }
 }
 
@@ -686,9 +686,9 @@ impl<'a> Push<Row<'a>> for Aggregate {
                 self.key.clear();
                 write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
                 if let (Some(over_us), Some(event)) = (self.over_us(&self.key), &self.event)
-                    && over_us <= event.late.late_us()
+                    && over_us <= event.late.late_row_watermark_us()
                 {
-                    event.late.put_aside(row);
+                    event.late.send_to_side_output(row);
                     let rows = self.partials.map_or(1, |slot| rows_of(row.bytes(slot)));
                     self.log.count_late(rows);
                     return Ok(());
@@ -702,7 +702,7 @@ impl<'a> Push<Row<'a>> for Aggregate {
         match (self.continuous, self.mode) {
             (true, OutputMode::Update) => return self.emit(at, ingest_ns),
             (_, OutputMode::Append) => {}
-            _ => self.touch(at),
+            _ => self.prefetch(at),
         }
         Ok(())
     }

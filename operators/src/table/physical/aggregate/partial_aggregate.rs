@@ -2,12 +2,12 @@
 //! pre-aggregated by key where they are read, and each group is sent to the instance that owns it
 //! as one row: the keys, the number of rows, and the accumulators' words.
 //!
-//! Groups are buffered only while input is available ([`Hold`]), and are all flushed before a
+//! Groups are buffered only while input is available ([`PreaggregationLimit`]), and are all flushed before a
 //! marker or watermark that came after them. A row that a buffered watermark has made late follows
 //! it unchanged. The buffer is not state: it is never in a checkpoint.
 
 use crate::state::hash_index::Index;
-use crate::state::preaggregation::Hold;
+use crate::state::preaggregation::PreaggregationLimit;
 use crate::table::physical::accumulator::Function;
 use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
 use crate::table::physical::stages::{RowOutbox, Scratch};
@@ -16,10 +16,10 @@ use crate::table::row::{Row, RowWriter};
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE};
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// A buffered group.
-struct Group {
+struct PartialGroup {
     hash: u64,
     /// The range of its key in `key_bytes`.
     key: std::ops::Range<usize>,
@@ -42,7 +42,7 @@ pub(in crate::table::physical) struct Partial {
     /// Words per group: the number of rows, and the words of all functions.
     words_each: usize,
     index: Index,
-    groups: Vec<Group>,
+    groups: Vec<PartialGroup>,
     /// The groups' keys and accumulators, one after another.
     key_bytes: Vec<u8>,
     words: Vec<u64>,
@@ -51,7 +51,7 @@ pub(in crate::table::physical) struct Partial {
     behind_bytes: Vec<u8>,
     /// During a flush, the number of groups, then rows after them, that were sent.
     leaving: Option<usize>,
-    hold: Hold,
+    hold: PreaggregationLimit,
     /// A watermark to pass on after the buffer, and whether the input has been idle since.
     watermark: Option<i64>,
     idle: bool,
@@ -85,7 +85,7 @@ impl Partial {
             behind: Vec::new(),
             behind_bytes: Vec::new(),
             leaving: None,
-            hold: Hold::default(),
+            hold: PreaggregationLimit::default(),
             watermark: None,
             idle: false,
             marker: None,
@@ -125,7 +125,7 @@ impl Partial {
     fn group(&mut self, hash: u64, ingest_ns: u64) -> usize {
         let Self { index, groups, key_bytes, key, .. } = self;
         let same = |at: usize| {
-            let group: &Group = &groups[at];
+            let group: &PartialGroup = &groups[at];
             group.hash == hash && key_bytes[group.key.clone()] == **key
         };
         if let Some(at) = index.find(hash, same) {
@@ -134,7 +134,7 @@ impl Partial {
         let at = groups.len();
         let from = key_bytes.len();
         key_bytes.extend_from_slice(key);
-        groups.push(Group { hash, key: from..key_bytes.len(), ingest_ns });
+        groups.push(PartialGroup { hash, key: from..key_bytes.len(), ingest_ns });
         self.words.resize(self.words.len() + self.words_each, 0);
         index.add(hash, at, |at| groups[at].hash);
         self.hold.grow(self.held());
@@ -176,7 +176,7 @@ impl Partial {
         let mut next = match self.leaving {
             Some(next) => next,
             None => {
-                self.hold.let_go(self.held());
+                self.hold.flushed(self.held());
                 0
             }
         };
@@ -230,7 +230,7 @@ impl Stage for Partial {
     #[inline]
     fn ready(&mut self) -> bool {
         let open = self.marker.is_none() && self.leaving.is_none() && !self.hold.is_full();
-        open && (!self.hold.is_singly() || self.down.ready())
+        open && (!self.hold.is_bypassed() || self.down.ready())
     }
 
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
@@ -251,16 +251,16 @@ impl Stage for Partial {
         self.down.end()
     }
 
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         // Not left out when it is full: it counts drains.
-        let dry = self.hold.is_dry();
+        let dry = self.hold.is_input_idle();
         let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
         let gone = self.held() > 0 && (dry || leaves) && self.leave()?;
         let below = self.down.settle()?;
         Ok(below.max(match (gone || self.held() == 0, self.leaving) {
-            (true, _) => Settled::Clear,
-            (false, None) => Settled::Held,
-            (false, Some(_)) => Settled::More,
+            (true, _) => FlushStatus::Clear,
+            (false, None) => FlushStatus::Held,
+            (false, Some(_)) => FlushStatus::More,
         }))
     }
 }
@@ -271,7 +271,7 @@ impl<'a> Push<Row<'a>> for Partial {
         self.key.clear();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let hash = hash_bytes(&self.key);
-        if self.hold.is_singly() {
+        if self.hold.is_bypassed() {
             self.hold.add(0);
             self.alone(row)?;
             self.down.send(hash, Row(&self.out), ingest_ns);

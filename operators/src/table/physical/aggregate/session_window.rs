@@ -5,11 +5,11 @@
 //! and accumulators. It is written again at each of its rows, or once per epoch if it is long.
 
 use crate::state::expiry_queue::Due;
-use crate::state::key_table::{Keyed, Table, key_heap};
+use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::table::expr::compile::BytesFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
 use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
-use crate::table::physical::late_row::Late;
+use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch, step};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::row::{Row, RowWriter, Slot as Field};
@@ -17,8 +17,8 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
 use smallvec::SmallVec;
 
 struct Session {
@@ -52,7 +52,7 @@ impl Entry {
     }
 }
 
-impl Keyed for Entry {
+impl KeyedEntry for Entry {
     fn hash(&self) -> u64 {
         self.hash
     }
@@ -78,7 +78,7 @@ pub(in crate::table::physical) struct Parts {
     /// as in Spark.
     pub needs_key: bool,
     /// Of an event time with a watermark.
-    pub late: Option<Late>,
+    pub late: Option<LateRows>,
     /// Whether sessions are removed when the watermark has passed them. Complete mode keeps them.
     pub evicts: bool,
     pub log: StateLog,
@@ -232,10 +232,10 @@ impl SessionAggregate {
             self.parts.log.erase(&mut entry.slot, entry.hash, &entry.key);
             return;
         }
-        match self.parts.log.write_at(&mut entry.slot) {
-            WriteAt::Once => self.write(at),
-            WriteAt::Marker { first: true } => self.deferred.push(at as u32),
-            WriteAt::Marker { first: false } => {}
+        match self.parts.log.write_timing(&mut entry.slot) {
+            WriteTiming::Once => self.write(at),
+            WriteTiming::Marker { first: true } => self.deferred.push(at as u32),
+            WriteTiming::Marker { first: false } => {}
         }
     }
 
@@ -292,7 +292,7 @@ impl SessionAggregate {
     }
 
     /// Emits and removes the expired sessions of a key.
-    fn let_out(&mut self, at: usize, by_us: i64) -> Result<(), EngineError> {
+    fn emit_expired(&mut self, at: usize, by_us: i64) -> Result<(), EngineError> {
         let over = |session: &Session| session.end_us <= by_us;
         let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
         if count > 0 {
@@ -310,7 +310,7 @@ impl SessionAggregate {
     /// Emits some of the expired sessions. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.step(step(self.due.count(by_us)));
-        self.entries.touch(self.due.ahead(by_us, step));
+        self.entries.prefetch(self.due.ahead(by_us, step));
         for _ in 0..step {
             if !self.down.ready() {
                 return Ok(!self.due.any(by_us));
@@ -321,7 +321,7 @@ impl SessionAggregate {
             if self.entries.get(at).is_none_or(|entry| entry.gone || entry.due_us != due_us) {
                 continue;
             }
-            self.let_out(at, by_us)?;
+            self.emit_expired(at, by_us)?;
             match self.entries[at].sessions.first().map(|first| first.end_us) {
                 Some(first_us) => self.look_at(at, first_us),
                 None => {
@@ -359,13 +359,13 @@ impl SessionAggregate {
     }
 
     /// Continues with a watermark and the marker after it.
-    fn go_on(&mut self) -> Result<(), EngineError> {
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.passing_us {
             if !self.expire(by_us)? {
                 return Ok(());
             }
             self.passing_us = None;
-            if self.parts.late.as_ref().is_some_and(Late::in_band) {
+            if self.parts.late.as_ref().is_some_and(LateRows::in_band) {
                 self.down.watermark(by_us)?;
             }
         }
@@ -408,32 +408,32 @@ impl Stage for SessionAggregate {
             return self.down.watermark(micros);
         }
         self.passing_us = self.passing_us.max(Some(micros));
-        self.go_on()
+        self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
-        if self.parts.late.as_ref().map_or(self.parts.continuous, Late::in_band) {
+        if self.parts.late.as_ref().map_or(self.parts.continuous, LateRows::in_band) {
             // Sessions that are not emitted yet are emitted in the next epoch.
             let passing = self.passing_us.take();
-            self.go_on()?;
+            self.continue_expiry()?;
             self.passing_us = passing;
             return Ok(());
         }
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
-        self.passing_us = late.map(Late::watermark_us);
-        self.go_on()
+        self.passing_us = late.map(LateRows::watermark_us);
+        self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
         self.owes |= self.passing_us.is_some() && self.marker.is_none();
-        self.go_on()?;
+        self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
     }
 }
 
@@ -450,8 +450,10 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let Some(window) = (self.parts.window)(self.scratch.cx(row))? else { return Ok(()) };
         let window = Row(window);
         let (begin_us, end_us) = (window.long(Field::new(0, 2)), window.long(Field::new(1, 2)));
-        if let Some(late) = self.parts.late.as_ref().filter(|late| end_us <= late.late_us()) {
-            late.put_aside(row);
+        if let Some(late) =
+            self.parts.late.as_ref().filter(|late| end_us <= late.late_row_watermark_us())
+        {
+            late.send_to_side_output(row);
             self.parts.log.count_late(1);
             return Ok(());
         }
@@ -459,9 +461,9 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         write_keys(&self.parts.keys, &self.scratch, row, &mut self.key)?;
         let at = self.entry();
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
-        if let Some(late_us) = late.map(Late::late_us) {
+        if let Some(late_us) = late.map(LateRows::late_row_watermark_us) {
             // The row cannot touch expired sessions, even if they were not emitted yet.
-            self.let_out(at, late_us)?;
+            self.emit_expired(at, late_us)?;
         }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;

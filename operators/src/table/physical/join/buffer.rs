@@ -8,10 +8,10 @@ use super::expiry::{Expiry, ExpiryQueue};
 use super::keys::KeyEntry;
 use super::rows::{RowId, RowStore};
 use super::run::{Entry, Spares};
-use super::side::Side;
+use super::side::LateRowOutput;
 use crate::state::key_table::{Table, key_heap};
 use crate::table::row::Row;
-use millstream_engine::checkpoint::key_group::{BuildFixed, hash_bytes};
+use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::high_water::shrink_scratch;
@@ -23,7 +23,7 @@ pub(super) const SUFFIX: usize = 9;
 
 /// A row that is to be buffered.
 pub(super) struct NewRow<'r> {
-    pub side: Side,
+    pub side: LateRowOutput,
     pub row: Row<'r>,
     pub number: u64,
     pub time_us: i64,
@@ -114,7 +114,7 @@ impl Buffer {
     }
 
     /// Notes the first match of a row.
-    pub fn set_matched(&mut self, key: usize, side: Side, id: RowId) {
+    pub fn set_matched(&mut self, key: usize, side: LateRowOutput, id: RowId) {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
             let hash = self.keys[key].hash;
@@ -123,7 +123,7 @@ impl Buffer {
     }
 
     /// Removes a row. Its key stays in the table until [`release`](Self::release).
-    pub fn remove(&mut self, key: usize, side: Side, entry: Entry) {
+    pub fn remove(&mut self, key: usize, side: LateRowOutput, entry: Entry) {
         self.write_entry_key(key, side, self.rows.number(entry.row));
         self.log.delete(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
@@ -141,7 +141,7 @@ impl Buffer {
 
     /// Takes a row of a side that has expired by a time out of the queue: the first one. One that was
     /// removed before is passed over.
-    pub fn next_expired(&mut self, side: Side, by_us: i64) -> Option<Entry> {
+    pub fn next_expired(&mut self, side: LateRowOutput, by_us: i64) -> Option<Entry> {
         loop {
             let Expiry { time_us, number, row } = self.expiry[side.index()].as_mut()?.pop(by_us)?;
             if self.rows.number(row) == number {
@@ -151,19 +151,19 @@ impl Buffer {
     }
 
     /// Whether a row of a side may have expired by a time.
-    pub fn has_expired(&self, side: Side, by_us: i64) -> bool {
+    pub fn has_expired(&self, side: LateRowOutput, by_us: i64) -> bool {
         let queue = self.expiry[side.index()].as_ref();
         queue.and_then(ExpiryQueue::first_us).is_some_and(|first_us| first_us <= by_us)
     }
 
-    fn write_entry_key(&mut self, key: usize, side: Side, number: u64) {
+    fn write_entry_key(&mut self, key: usize, side: LateRowOutput, number: u64) {
         self.entry_key.clear();
         self.entry_key.extend_from_slice(&self.keys[key].key);
         self.entry_key.push(side.index() as u8);
         self.entry_key.extend_from_slice(&number.to_le_bytes());
     }
 
-    fn write_entry(&mut self, key: usize, side: Side, id: RowId, number: u64) {
+    fn write_entry(&mut self, key: usize, side: LateRowOutput, id: RowId, number: u64) {
         self.write_entry_key(key, side, number);
         self.entry_value.clear();
         self.entry_value.push(u8::from(self.rows.is_matched(id)));
@@ -173,19 +173,20 @@ impl Buffer {
     /// Takes the committed rows in. `time_of` gives the time of a row of a side with its key.
     pub fn restore(
         &mut self,
-        time_of: impl Fn(Side, Row<'_>, &[u8]) -> Option<i64>,
+        time_of: impl Fn(LateRowOutput, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<(), EngineError> {
         let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
         // By the place of the key and the number.
-        let mut restored: HashMap<(usize, u64), (Side, Entry), BuildFixed> = HashMap::default();
+        let mut restored: HashMap<(usize, u64), (LateRowOutput, Entry), BuildStableHasher> =
+            HashMap::default();
         log.restore(|_, entry_key, value| {
             let (key, suffix) = match entry_key.len().checked_sub(SUFFIX) {
                 Some(at) => entry_key.split_at(at),
                 None => return Err(unreadable()),
             };
             let side = match suffix[0] {
-                0 => Side::Left,
-                1 => Side::Right,
+                0 => LateRowOutput::Left,
+                1 => LateRowOutput::Right,
                 _ => return Err(unreadable()),
             };
             let number = suffix[1..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));

@@ -2,13 +2,13 @@
 //! range between two times, and the rest.
 
 use super::bounds::{Bound, TimeRange, bound};
-use super::side::Side;
+use super::side::LateRowOutput;
 use super::state::values;
-use crate::table::expr::functions::as_key;
+use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::join::{conjuncts, equality, null_safe_equality, reads};
-use crate::table::plan::optimizer::repeatable;
+use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::time_window::{EventKey, tag};
 use crate::table::plan::{Join, Plan};
 use crate::table::types::DataType;
@@ -50,7 +50,7 @@ pub(in super::super) enum JoinTime {
 impl JoinTime {
     /// What is added to the watermark to get the state watermark of a side: a row at or before that
     /// one expires. `None` if its rows never do.
-    pub fn shift_us(&self, side: Side) -> Option<i64> {
+    pub fn shift_us(&self, side: LateRowOutput) -> Option<i64> {
         match self {
             Self::None => None,
             Self::Key { .. } => Some(0),
@@ -61,7 +61,7 @@ impl JoinTime {
     /// How far the watermark behind a join is behind the one before it: a row that leaves when it
     /// expires is not late then.
     pub fn lag_us(&self) -> i64 {
-        let shifts = Side::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
+        let shifts = LateRowOutput::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
         shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)
     }
 }
@@ -93,17 +93,17 @@ impl JoinCondition {
         for part in join.condition.as_ref().map(conjuncts).unwrap_or_default() {
             let equal = equality(part, width).map(|pair| (pair, false));
             let equal = equal.or_else(|| null_safe_equality(part, width).map(|pair| (pair, true)));
-            if let Some(((a, b), null_safe)) = equal.filter(|_| repeatable(part)) {
-                let sides = [as_key(a.clone()), as_key(of_side(b, width))];
+            if let Some(((a, b), null_safe)) = equal.filter(|_| is_deterministic_expr(part)) {
+                let sides = [as_grouping_key(a.clone()), as_grouping_key(of_side(b, width))];
                 keys.push(KeyPair { sides, null_safe });
                 continue;
             }
             match (bound(part, width), reads(part, width)) {
                 (Some(bound), _) => bounds.push((bound, part)),
-                (None, (true, false)) if repeatable(part) => {
+                (None, (true, false)) if is_deterministic_expr(part) => {
                     own[0] = and(own[0].take(), part.clone());
                 }
-                (None, (false, true)) if repeatable(part) => {
+                (None, (false, true)) if is_deterministic_expr(part) => {
                     own[1] = and(own[1].take(), of_side(part, width));
                 }
                 _ => rest = and(rest, part.clone()),

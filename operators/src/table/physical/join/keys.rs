@@ -1,7 +1,7 @@
 //! The key table: each join key once for both sides, with the runs of its rows.
 
 use super::run::Run;
-use crate::state::key_table::Keyed;
+use crate::state::key_table::KeyedEntry;
 use crate::table::row::{Row, Slot};
 use smallvec::SmallVec;
 
@@ -24,7 +24,7 @@ impl KeyEntry {
     }
 }
 
-impl Keyed for KeyEntry {
+impl KeyedEntry for KeyEntry {
     #[inline]
     fn hash(&self) -> u64 {
         self.hash

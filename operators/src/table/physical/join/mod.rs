@@ -43,6 +43,6 @@ mod table_lookup;
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{Parts, TableJoin};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
-pub(super) use side::{Side, SideOutbox, SidedRow};
+pub(super) use side::{LateRowOutput, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
 pub use state::show_join_row;

@@ -1,7 +1,7 @@
 //! The rows that a join gives: of a pair, or of one side beside NULLs.
 
 use super::super::stages::copy;
-use super::side::Side;
+use super::side::LateRowOutput;
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::Physical;
 
@@ -25,7 +25,7 @@ impl Pairs {
 
     /// Begins with a row of a side, beside NULLs.
     #[inline]
-    pub fn begin(&mut self, side: Side, row: Row<'_>) {
+    pub fn begin(&mut self, side: LateRowOutput, row: Row<'_>) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.width);
         for (slot, to, physical) in &self.copies[side.index()] {
@@ -36,7 +36,7 @@ impl Pairs {
 
     /// Puts a row of the other side in the place of the NULLs, or of the row before.
     #[inline]
-    pub fn complete(&mut self, side: Side, row: Row<'_>) {
+    pub fn complete(&mut self, side: LateRowOutput, row: Row<'_>) {
         self.out.truncate(self.common);
         let mut writer = RowWriter::resume(&mut self.out, self.width);
         for (slot, to, physical) in &self.copies[side.index()] {

@@ -2,7 +2,7 @@
 //! up to when the other side's rows may come.
 
 use super::condition::{JoinCondition, JoinTime};
-use super::side::Side;
+use super::side::LateRowOutput;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Join, JoinKind, Plan};
@@ -31,11 +31,11 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
             "Declare a watermark on the time of the other side too",
         ));
     }
-    let expires = |side: Side| condition.time.shift_us(side).is_some();
+    let expires = |side: LateRowOutput| condition.time.shift_us(side).is_some();
     let answered = match kind {
-        JoinKind::RightOuter => expires(Side::Right),
-        JoinKind::FullOuter => expires(Side::Left) && expires(Side::Right),
-        _ => expires(Side::Left),
+        JoinKind::RightOuter => expires(LateRowOutput::Right),
+        JoinKind::FullOuter => expires(LateRowOutput::Left) && expires(LateRowOutput::Right),
+        _ => expires(LateRowOutput::Left),
     };
     if answered {
         return Ok(());

@@ -7,7 +7,7 @@
 use super::buffer::Buffer;
 use super::output::Pairs;
 use super::rows::RowId;
-use super::side::Side;
+use super::side::LateRowOutput;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::JoinKind;
@@ -21,7 +21,7 @@ pub(super) const STEP: usize = 64;
 /// The search of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
-    pub side: Side,
+    pub side: LateRowOutput,
     /// The place of the row's key.
     pub key: usize,
     /// The row's number.
@@ -101,17 +101,17 @@ impl Prober<'_> {
                         self.buffer.set_matched(key, other, entry.row);
                     }
                 }
-                (true, Side::Left) => {
+                (true, LateRowOutput::Left) => {
                     if self.kind == JoinKind::LeftSemi {
                         self.down.push(row, search.ingest_ns)?;
                     }
                     return Ok(true);
                 }
-                (true, Side::Right) => {
+                (true, LateRowOutput::Right) => {
                     if self.kind == JoinKind::LeftSemi {
                         self.down.push(candidate, search.ingest_ns)?;
                     }
-                    self.buffer.remove(key, Side::Left, entry);
+                    self.buffer.remove(key, LateRowOutput::Left, entry);
                     let run = &self.buffer.keys[key].runs[other.index()];
                     cursor = run.seek_behind((entry.time_us, number), &self.buffer.rows);
                 }

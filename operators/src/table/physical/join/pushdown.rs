@@ -5,7 +5,9 @@ use crate::table::expr::null_propagation::is_strict;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::join;
 use crate::table::plan::join::conjuncts;
-use crate::table::plan::optimizer::{and, behind, below_watermark, filtered, repeatable};
+use crate::table::plan::optimizer::{
+    and, behind, below_watermark, filtered, is_deterministic_expr,
+};
 use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
@@ -46,10 +48,10 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     for part in conjuncts(&condition) {
         match join::reads(part, width) {
             // A table is looked up by its own conditions.
-            (true, false) if of_streams && goes[0] && repeatable(part) => {
+            (true, false) if of_streams && goes[0] && is_deterministic_expr(part) => {
                 below[0].push(part.clone())
             }
-            (false, true) if of_streams && goes[1] && repeatable(part) => {
+            (false, true) if of_streams && goes[1] && is_deterministic_expr(part) => {
                 below[1].push(moved_back(part.clone(), width));
             }
             _ => here.push(part.clone()),
@@ -149,7 +151,7 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
     for part in conjuncts(condition) {
         let one = part.clone();
         match join::reads(part, width) {
-            _ if !repeatable(part) => add(&mut here, one),
+            _ if !is_deterministic_expr(part) => add(&mut here, one),
             (true, false) if kept[0] && streams[0] => add(&mut left, one),
             (false, true) if kept[1] && streams[1] => add(&mut right, moved_back(one, width)),
             (true, true) if inner => add(&mut both, one),
@@ -198,7 +200,12 @@ fn constraints(plan: &Plan) -> Vec<Resolved> {
     match plan {
         Plan::Filter(input, condition) => {
             let mut all = constraints(input);
-            all.extend(conjuncts(condition).into_iter().filter(|part| repeatable(part)).cloned());
+            all.extend(
+                conjuncts(condition)
+                    .into_iter()
+                    .filter(|part| is_deterministic_expr(part))
+                    .cloned(),
+            );
             all
         }
         Plan::Watermark { input, .. } => constraints(input),
@@ -247,8 +254,8 @@ fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
             continue;
         }
         match (join::reads(part, width), side) {
-            ((true, false), 1) if repeatable(part) => of_other.push(part.clone()),
-            ((false, true), 0) if repeatable(part) => {
+            ((true, false), 1) if is_deterministic_expr(part) => of_other.push(part.clone()),
+            ((false, true), 0) if is_deterministic_expr(part) => {
                 of_other.push(moved_back(part.clone(), width))
             }
             _ => {}

@@ -7,18 +7,18 @@ use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Event, Record};
 use millstream_engine::runtime::exchange::Outbox;
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
 /// A side of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Side {
+pub(in super::super) enum LateRowOutput {
     Left,
     Right,
 }
 
-impl Side {
+impl LateRowOutput {
     /// Both, left first.
-    pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
+    pub const BOTH: [LateRowOutput; 2] = [LateRowOutput::Left, LateRowOutput::Right];
 
     /// Its place in a pair.
     #[inline]
@@ -38,13 +38,13 @@ impl Side {
 
 /// A row of a side.
 pub(in super::super) struct SidedRow {
-    pub side: Side,
+    pub side: LateRowOutput,
     pub row: RowBuf,
 }
 
 /// Sends the rows of a side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
-    side: Side,
+    side: LateRowOutput,
     keys: Vec<Key>,
     key: Vec<u8>,
     scratch: Scratch,
@@ -52,7 +52,7 @@ pub(in super::super) struct SideOutbox {
 }
 
 impl SideOutbox {
-    pub fn new(side: Side, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
+    pub fn new(side: LateRowOutput, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
         Self { side, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
     }
 }
@@ -73,7 +73,7 @@ impl Stage for SideOutbox {
         self.outbox.broadcast(|| Event::End);
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         Ok(self.outbox.settle())
     }
 }

@@ -15,17 +15,17 @@ use super::buffer::{Buffer, NewRow};
 use super::condition::JoinTime;
 use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
-use super::side::{Side, SidedRow};
+use super::side::{LateRowOutput, SidedRow};
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
-use crate::table::physical::late_row::Late;
+use crate::table::physical::late_row::LateRows;
 use crate::table::plan::JoinKind;
 use crate::table::row::{Row, Slot};
 use crate::table::types::Physical;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
 /// Searches that go on between other records at most.
@@ -40,7 +40,7 @@ pub(in super::super) struct SideConfig {
     pub time: Option<Slot>,
     /// The event time by which a row is late, and whether it is a window.
     pub event: Option<(Slot, bool)>,
-    pub late: Late,
+    pub late: LateRows,
     /// The columns that leave or are compared, and how they are held.
     pub copies: Vec<(Slot, usize, Physical)>,
 }
@@ -106,7 +106,7 @@ impl StreamJoin {
         let right = matches!(kind, JoinKind::RightOuter | JoinKind::FullOuter);
         let copies: [Vec<Copied>; 2] =
             sides.each_mut().map(|side| std::mem::take(&mut side.copies));
-        let expires = Side::BOTH.map(|side| time.shift_us(side).is_some());
+        let expires = LateRowOutput::BOTH.map(|side| time.shift_us(side).is_some());
         Self {
             kind,
             sides,
@@ -127,7 +127,7 @@ impl StreamJoin {
         }
     }
 
-    fn late(&self) -> &Late {
+    fn late(&self) -> &LateRows {
         &self.sides[0].late
     }
 
@@ -139,14 +139,14 @@ impl StreamJoin {
     }
 
     /// The state watermark of a side at a watermark.
-    fn state_watermark(&self, side: Side, watermark_us: i64) -> Option<i64> {
+    fn state_watermark(&self, side: LateRowOutput, watermark_us: i64) -> Option<i64> {
         self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
     }
 
     /// Lets a row leave that has no match.
     fn emit_unmatched(
         &mut self,
-        side: Side,
+        side: LateRowOutput,
         row: Row<'_>,
         ingest_ns: u64,
     ) -> Result<(), EngineError> {
@@ -172,7 +172,7 @@ impl StreamJoin {
     }
 
     /// The times of the other side that a row may match.
-    fn times_us(&self, side: Side, time_us: i64) -> (i64, i64) {
+    fn times_us(&self, side: LateRowOutput, time_us: i64) -> (i64, i64) {
         match self.time {
             JoinTime::Range(range) => range.around(side, time_us),
             JoinTime::None | JoinTime::Key { .. } => (i64::MIN, i64::MAX),
@@ -180,8 +180,8 @@ impl StreamJoin {
     }
 
     /// Whether a row needs no buffering once it has a match.
-    fn leaves_at_match(&self, side: Side) -> bool {
-        side == Side::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
+    fn leaves_at_match(&self, side: LateRowOutput) -> bool {
+        side == LateRowOutput::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
 
     /// Frees a key without rows, unless a search goes on there.
@@ -233,7 +233,7 @@ impl StreamJoin {
     /// A step of letting rows expire. Returns whether all have.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         let mut left = self.buffer.step(STEP);
-        for side in Side::BOTH {
+        for side in LateRowOutput::BOTH {
             let Some(by_us) = self.state_watermark(side, watermark_us) else { continue };
             let preserves = self.preserves[side.index()];
             while left > 0 && self.buffer.has_expired(side, by_us) {
@@ -262,7 +262,7 @@ impl StreamJoin {
 
     /// Goes on with searches, a watermark and a marker, in this order. What expires behind a marker
     /// belongs to the next epoch if watermarks come in-band.
-    fn go_on(&mut self) -> Result<(), EngineError> {
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if !self.go_on_searching()? {
             return Ok(());
         }
@@ -296,7 +296,7 @@ impl StreamJoin {
 impl Stage for StreamJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         let (time, keys) = (self.time, self.null_safe.len());
-        let columns = Side::BOTH.map(|side| self.sides[side.index()].time);
+        let columns = LateRowOutput::BOTH.map(|side| self.sides[side.index()].time);
         self.buffer
             .restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
         self.down.attach(io)
@@ -310,31 +310,31 @@ impl Stage for StreamJoin {
         }
         self.sides.iter_mut().for_each(|side| side.late.advance(micros));
         self.passing_us = self.passing_us.max(Some(micros));
-        self.go_on()
+        self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if !self.late().in_band() {
             self.passing_us = Some(self.late().watermark_us());
         }
         self.marker = Some(epoch);
-        self.go_on()
+        self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         let idle = self.searches.is_empty() && self.passing_us.is_none() && self.marker.is_none();
         if idle && !self.owes {
             return self.down.settle();
         }
         let works = self.passing_us.is_some() || !self.searches.is_empty();
         self.owes |= works && self.marker.is_none();
-        self.go_on()?;
+        self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
     }
-    fn due_ns(&self) -> Option<u64> {
-        self.down.due_ns()
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
     }
 }
 
@@ -348,8 +348,8 @@ impl Push<SidedRow> for StreamJoin {
         {
             let time_us =
                 if window { Row(row.bytes(slot)).long(Slot::new(1, 2)) } else { row.long(slot) };
-            if time_us <= of_side.late.late_us() {
-                of_side.late.put_aside(row);
+            if time_us <= of_side.late.late_row_watermark_us() {
+                of_side.late.send_to_side_output(row);
                 self.buffer.count_late();
                 return Ok(());
             }
@@ -379,7 +379,7 @@ impl StreamJoin {
     /// Searches for the matches of a row with the key in `self.key`, and buffers it.
     fn take(
         &mut self,
-        side: Side,
+        side: LateRowOutput,
         row: Row<'_>,
         (time_us, ingest_ns): (i64, u64),
         unmatchable: bool,

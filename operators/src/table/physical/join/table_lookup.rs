@@ -4,7 +4,7 @@
 //! equality. The rest of the condition is evaluated for each row found.
 
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
-use crate::table::expr::functions::as_key;
+use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::join::condition::of_side;
@@ -89,7 +89,7 @@ impl TableJoin {
         let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
         let key = |expr: &Resolved, of_left: bool| {
             let (from, width) = side(of_left);
-            let expr = fold(as_key(of_side(expr, from)), semantics);
+            let expr = fold(as_grouping_key(of_side(expr, from)), semantics);
             match &expr.node {
                 Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
                 _ => Key::computed(compile(&expr, width, semantics)),

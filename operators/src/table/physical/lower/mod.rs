@@ -3,15 +3,15 @@
 use super::accumulator::{Function, SESSIONS, TIME};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{
-    Config, JoinCondition, JoinTime, Parts, Side, SideConfig, SideOutbox, SidedRow, StreamJoin,
-    TableJoin, describe_join, watermark_lag_us,
+    Config, JoinCondition, JoinTime, LateRowOutput, Parts, SideConfig, SideOutbox, SidedRow,
+    StreamJoin, TableJoin, describe_join, watermark_lag_us,
 };
-use super::stages::{BoxChain, Filter, Generate, KeyOf, Lend, Project, RowOutbox};
-use crate::event_time::future_skew::{MaxSkew, SkewFilter};
+use super::stages::{BorrowedRows, BoxChain, Filter, Generate, KeyHasher, Project, RowOutbox};
+use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
 use crate::event_time::watermark::Watermark;
 use crate::table::expr::common_subexpression::repeated;
 use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
-use crate::table::expr::functions::as_key;
+use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{
@@ -20,8 +20,8 @@ use crate::table::physical::aggregate::hash_aggregate::{
 use crate::table::physical::aggregate::partial_aggregate::Partial;
 use crate::table::physical::aggregate::session_window::{Parts as SessionParts, SessionAggregate};
 use crate::table::physical::aggregate::sliding_window::{Parts as SlidingParts, sliding_aggregate};
-use crate::table::physical::fan_out::fork;
-use crate::table::physical::late_row::{Late, LateOutput, Side as LateSide};
+use crate::table::physical::fan_out::fan_out;
+use crate::table::physical::late_row::{LateOutput, LateRowOutput as LateSide, LateRows};
 use crate::table::physical::sort::{Limit, Offset, Sort};
 use crate::table::physical::values_source::ValuesSource;
 use crate::table::plan::aggregate_function::AggregateCall;
@@ -36,7 +36,7 @@ use crate::table::row::{Row, Slot, encode};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use millstream_engine::checkpoint::Layout;
-use millstream_engine::epoch::event_time::{BatchTimes, Policy};
+use millstream_engine::epoch::event_time::{BatchTimes, WatermarkPolicy};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::state_log::StateLog;
@@ -45,11 +45,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 /// A chain and the worker that it runs on.
-pub type Placed = (usize, BoxChain);
+pub type PlacedChain = (usize, BoxChain);
 
 /// Creates the tasklets of a source's parts, each with the chain behind it. The flags say which
 /// columns are read.
-pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<Placed>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
+pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
 /// Continuous mode: a part of a source without records for this long is idle, so that its watermark
@@ -232,15 +232,17 @@ impl Lowering<'_, '_> {
         let (outboxes, inlets) = self.job.rings(&producers, &[0]);
         let inlets = inlets.into_iter().flatten().collect();
         let port = self.job.tasklet_port();
-        self.job
-            .seat(0, Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down))));
+        self.job.add_tasklet(
+            0,
+            Box::new(InboxTasklet::new(port, "gather".to_string(), inlets, BorrowedRows(down))),
+        );
         let outbox = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
         let downs = producers.into_iter().zip(outboxes.into_iter().map(outbox)).collect();
         self.plan(plan, downs, needed)
     }
 
     /// Adds chains, one per part, as readers of a source.
-    fn read(&mut self, scan: &Scan, downs: Vec<Placed>, needed: &[bool]) {
+    fn read(&mut self, scan: &Scan, downs: Vec<PlacedChain>, needed: &[bool]) {
         // A table shares its source with no other.
         let found = match scan.streaming {
             true => self.reads.iter_mut().find(|read| read.scan.shares_source(scan)),
@@ -260,7 +262,7 @@ impl Lowering<'_, '_> {
     fn open_sources(mut self) -> Result<(), EngineError> {
         for Read { scan, needed, parts } in std::mem::take(&mut self.reads) {
             let places: Vec<usize> = parts.iter().map(|(worker, _)| *worker).collect();
-            let downs = parts.into_iter().map(|(worker, branches)| (worker, fork(branches)));
+            let downs = parts.into_iter().map(|(worker, branches)| (worker, fan_out(branches)));
             let idle_ns = self.job.idle_timeout();
             if places.len() > 1 {
                 let soon = idle_ns.map_or(PART_IDLE_NS, |ns| ns.min(PART_IDLE_NS));
@@ -269,7 +271,7 @@ impl Lowering<'_, '_> {
             let tasklets = (self.make_source)(self.job, &scan, &needed, downs.collect())?;
             self.job.set_idle_timeout(idle_ns);
             let seats = places.into_iter().zip(tasklets);
-            seats.for_each(|(worker, tasklet)| self.job.seat(worker, tasklet));
+            seats.for_each(|(worker, tasklet)| self.job.add_tasklet(worker, tasklet));
         }
         Ok(())
     }
@@ -283,10 +285,10 @@ impl Lowering<'_, '_> {
     fn plan(
         &mut self,
         plan: &Plan,
-        downs: Vec<Placed>,
+        downs: Vec<PlacedChain>,
         needed: &[bool],
     ) -> Result<(), EngineError> {
-        let over = |downs: Vec<Placed>, stage: &mut dyn FnMut(BoxChain) -> BoxChain| {
+        let over = |downs: Vec<PlacedChain>, stage: &mut dyn FnMut(BoxChain) -> BoxChain| {
             downs.into_iter().map(|(worker, down)| (worker, stage(down))).collect::<Vec<_>>()
         };
         match plan {
@@ -301,7 +303,7 @@ impl Lowering<'_, '_> {
                 for (worker, down) in downs {
                     let source = ValuesSource::new(rows);
                     let port = self.job.source_port(worker);
-                    self.job.seat(worker, Box::new(SourceTasklet::new(port, source, down)));
+                    self.job.add_tasklet(worker, Box::new(SourceTasklet::new(port, source, down)));
                 }
                 Ok(())
             }
@@ -364,9 +366,9 @@ impl Lowering<'_, '_> {
                 let port = self.job.tasklet_port();
                 let name = "union".to_string();
                 let timed: Vec<bool> = inputs.iter().map(has_watermark).collect();
-                let inbox = InboxTasklet::new(port, name, inlets, Lend(only(downs)));
+                let inbox = InboxTasklet::new(port, name, inlets, BorrowedRows(only(downs)));
                 let inbox = inbox.watermarks(self.job.watermark_policy(), &timed);
-                self.job.seat(0, Box::new(inbox));
+                self.job.add_tasklet(0, Box::new(inbox));
                 for (input, outbox) in inputs.iter().zip(outboxes) {
                     self.feed(input, Box::new(RowOutbox::new(outbox, None)), needed)?;
                 }
@@ -406,10 +408,11 @@ impl Lowering<'_, '_> {
                     let (Some(skew_ms), Some(late)) = (skew_ms, &late) else {
                         return Box::new(stage) as BoxChain;
                     };
-                    let skew = MaxSkew::new(*skew_ms, job.env(), times, continuous);
+                    let skew = FutureSkewLimit::new(*skew_ms, job.env(), times, continuous);
                     let late = late.clone();
-                    let aside = move |row: Row<'_>, limit_us| late.put_aside_ahead(row, limit_us);
-                    Box::new(SkewFilter::new(time, aside, Some(skew), seen, stage))
+                    let aside =
+                        move |row: Row<'_>, limit_us| late.send_ahead_to_side_output(row, limit_us);
+                    Box::new(FutureSkewFilter::new(time, aside, Some(skew), seen, stage))
                 });
                 let mut below = needed.to_vec();
                 if skew_ms.is_some() && self.late.is_some() {
@@ -460,7 +463,7 @@ impl Lowering<'_, '_> {
         let of_key = |i: &usize| {
             let node = Node::Column(*i, columns[*i].name.clone());
             let (data_type, nullable) = (columns[*i].data_type.clone(), columns[*i].nullable);
-            self.key(&as_key(Resolved { node, data_type, nullable }), width)
+            self.key(&as_grouping_key(Resolved { node, data_type, nullable }), width)
         };
         let keys = keys.iter().map(of_key).collect();
         let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
@@ -473,18 +476,18 @@ impl Lowering<'_, '_> {
     /// state was evicted.
     fn advances_by_watermark(&mut self, input: &Plan) {
         if !self.batch && has_watermark(input) {
-            self.job.releases_by_watermark();
+            self.job.request_no_data_batches();
         }
     }
 
     /// How an operator over rows with these columns treats late rows.
-    fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> Late {
+    fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> LateRows {
         let side = self.late.as_ref().map(|output| LateSide {
             output: output.clone(),
             operator: operator.to_string(),
             columns,
         });
-        Late::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
+        LateRows::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
     }
 
     /// Joins with a table, whose rows are part of the plan.
@@ -531,7 +534,7 @@ impl Lowering<'_, '_> {
         let leaves = read.clone();
         let (left, right) = read.split_at_mut(widths[0]);
         let mut below = [left.to_vec(), right.to_vec()];
-        for side in Side::BOTH {
+        for side in LateRowOutput::BOTH {
             let below = &mut below[side.index()];
             condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
             condition.own[side.index()].iter().for_each(|own| mark(own, below));
@@ -539,15 +542,15 @@ impl Lowering<'_, '_> {
                 below[range.columns[side.index()]] = true;
             }
         }
-        if Side::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
+        if LateRowOutput::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
             self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
         }
         let workers = self.places(self.parallelism);
         let gathers = self.gathers(&workers, down);
         let policy = self.job.watermark_policy();
         // Parts of one side are merged by the slowest, whatever is the policy between the sides.
-        let gathered = inputs.map(|input| policy == Policy::Max && parts(input) > 1);
-        let producers = Side::BOTH.map(|side| match gathered[side.index()] {
+        let gathered = inputs.map(|input| policy == WatermarkPolicy::Max && parts(input) > 1);
+        let producers = LateRowOutput::BOTH.map(|side| match gathered[side.index()] {
             true => vec![0],
             false => self.places(parts(inputs[side.index()])),
         });
@@ -565,16 +568,18 @@ impl Lowering<'_, '_> {
             let inlets = inlets.0.into_iter().chain(inlets.1).collect();
             let port = self.job.tasklet_port();
             let inbox = InboxTasklet::new(port, format!("join {i}"), inlets, stage);
-            self.job.seat(workers[i], Box::new(inbox.watermarks(policy, &timed)));
+            self.job.add_tasklet(workers[i], Box::new(inbox.watermarks(policy, &timed)));
         }
         let outboxes = [left_outboxes, right_outboxes];
-        for ((side, outboxes), producers) in Side::BOTH.into_iter().zip(outboxes).zip(producers) {
+        for ((side, outboxes), producers) in
+            LateRowOutput::BOTH.into_iter().zip(outboxes).zip(producers)
+        {
             let (input, below) = (inputs[side.index()], &below[side.index()]);
             let chain = |outbox| {
                 let keys = self.join_keys(&condition, side, widths[side.index()]);
                 Box::new(SideOutbox::new(side, keys, outbox)) as BoxChain
             };
-            let mut downs: Vec<Placed> =
+            let mut downs: Vec<PlacedChain> =
                 producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
             match (gathered[side.index()], downs.pop()) {
                 (true, Some((_, down))) => self.feed(input, down, below)?,
@@ -595,13 +600,13 @@ impl Lowering<'_, '_> {
         let (outboxes, inlets) = self.job.rings(workers, &[0]);
         let port = self.job.tasklet_port();
         let inlets = inlets.into_iter().flatten().collect();
-        let inbox = InboxTasklet::new(port, "gather".to_string(), inlets, Lend(down));
-        self.job.seat(0, Box::new(inbox));
+        let inbox = InboxTasklet::new(port, "gather".to_string(), inlets, BorrowedRows(down));
+        self.job.add_tasklet(0, Box::new(inbox));
         let gather = |outbox| Box::new(RowOutbox::new(outbox, None)) as BoxChain;
         outboxes.into_iter().map(gather).collect()
     }
 
-    fn join_keys(&self, condition: &JoinCondition, side: Side, width: usize) -> Vec<Key> {
+    fn join_keys(&self, condition: &JoinCondition, side: LateRowOutput, width: usize) -> Vec<Key> {
         let keys = condition.keys.iter();
         keys.map(|key| self.key(&key.sides[side.index()], width)).collect()
     }
@@ -616,10 +621,10 @@ impl Lowering<'_, '_> {
     ) -> Config {
         let inputs = [&join.left, &join.right];
         let width: usize = inputs.iter().map(|input| input.width()).sum();
-        let sides = Side::BOTH.map(|side| {
+        let sides = LateRowOutput::BOTH.map(|side| {
             let input = inputs[side.index()];
             let columns = input.scope().columns;
-            let from = if side == Side::Left { 0 } else { width - columns.len() };
+            let from = if side == LateRowOutput::Left { 0 } else { width - columns.len() };
             let slot = |i: usize| Slot::new(i, columns.len());
             let column = |(i, c): (usize, &ScopeColumn)| {
                 leaves[from + i].then(|| (slot(i), from + i, c.data_type.physical()))
@@ -693,7 +698,7 @@ impl Lowering<'_, '_> {
             self.advances_by_watermark(input);
         }
         // Equal values are one key.
-        let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_key(key.clone())).collect();
+        let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_grouping_key(key.clone())).collect();
         let mut from = input;
         if let Some(Sliced { input, time, place, .. }) = sliced {
             // Windows that are combined from slices need the time of a row.
@@ -804,7 +809,10 @@ impl Lowering<'_, '_> {
             };
             let port = self.job.tasklet_port();
             let name = format!("aggregate {i}");
-            self.job.seat(places[i], Box::new(InboxTasklet::new(port, name, inlets, Lend(stage))));
+            self.job.add_tasklet(
+                places[i],
+                Box::new(InboxTasklet::new(port, name, inlets, BorrowedRows(stage))),
+            );
         }
         let types: Vec<&DataType> = partial.iter().map(|expr| &expr.data_type).collect();
         let chain = |outbox| -> BoxChain {
@@ -819,7 +827,7 @@ impl Lowering<'_, '_> {
                     RowOutbox::new(outbox, None),
                 ));
             }
-            let exchange = RowOutbox::new(outbox, Some(KeyOf::new(&types, hashed)));
+            let exchange = RowOutbox::new(outbox, Some(KeyHasher::new(&types, hashed)));
             Box::new(Project::new(partial.clone(), width, self.semantics, Box::new(exchange)))
         };
         let downs = producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
@@ -853,7 +861,7 @@ impl Lowering<'_, '_> {
 }
 
 /// The single chain behind an operator that gathers its input.
-fn only(downs: Vec<Placed>) -> BoxChain {
+fn only(downs: Vec<PlacedChain>) -> BoxChain {
     match downs.into_iter().next() {
         Some((_, down)) => down,
         None => unreachable!("such an operator has one part"),

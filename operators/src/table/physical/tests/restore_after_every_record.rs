@@ -4,7 +4,7 @@
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
 use crate::table::expr::compile::Semantics;
-use crate::table::physical::lower::Placed;
+use crate::table::physical::lower::PlacedChain;
 use crate::table::physical::{lower, state_operators};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Plan, Scan};
@@ -17,7 +17,7 @@ use millstream_engine::epoch::driver::Trigger;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::job::{Config, Job};
-use millstream_engine::runtime::stage::{Push, Settled, Stage};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
 use proptest::prelude::*;
 use std::path::Path;
@@ -47,9 +47,9 @@ impl Stage for Stutter {
     fn end(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         self.blocked = !self.blocked;
-        Ok(if self.blocked { Settled::Blocked } else { Settled::Clear })
+        Ok(if self.blocked { FlushStatus::Blocked } else { FlushStatus::Clear })
     }
 }
 
@@ -87,7 +87,7 @@ fn outputs(
         job.open_checkpoint(Path::new("/c"), &shape).unwrap();
         let rows = Rows::default();
         let sink = Stutter { rows: rows.clone(), types: types.clone(), full: true, blocked: true };
-        let mut source = |job: &mut Job, _: &Scan, _: &[bool], chains: Vec<Placed>| {
+        let mut source = |job: &mut Job, _: &Scan, _: &[bool], chains: Vec<PlacedChain>| {
             let make = |(worker, chain)| {
                 let source = stream.source(0, job.env())?;
                 let port = job.source_port(worker);

@@ -181,7 +181,7 @@ fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
 impl ReadOptions {
     /// Whether a line is no record: white space alone, or a comment.
     #[inline]
-    pub fn passes_over(&self, line: &[u8]) -> bool {
+    pub fn is_skipped(&self, line: &[u8]) -> bool {
         if self.multi_line {
             // Such lines are no frames.
             return false;

@@ -45,7 +45,7 @@ impl RecordReader {
 
     /// Reads only the columns that are needed. The others stay NULL, and what is wrong in them
     /// does not matter.
-    pub fn want(&mut self, needed: &[bool]) {
+    pub fn set_needed_columns(&mut self, needed: &[bool]) {
         for column in &mut self.columns {
             column.wanted = needed[column.index];
         }

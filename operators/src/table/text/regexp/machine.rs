@@ -3,7 +3,7 @@
 //! Open alternatives and undo entries are on an explicit stack, so a long text does not overflow
 //! the thread's stack. Iterations without backtracking, atomic groups and look-around run as
 //! separate sub-matches. As in Java, they keep their captures even if what follows fails. A search
-//! that exceeds its limit of steps or open alternatives fails with [`Runaway`].
+//! that exceeds its limit of steps or open alternatives fails with [`StepLimitExceeded`].
 
 use crate::table::text::regexp::grapheme;
 use crate::table::text::regexp::input::Input;
@@ -26,7 +26,7 @@ const CHOICES: usize = 4_000_000;
 
 /// The error of a search that exceeded its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Runaway;
+pub struct StepLimitExceeded;
 
 /// The limit of steps in a text of a length.
 pub(super) fn steps_of(length: usize) -> usize {
@@ -99,7 +99,7 @@ pub struct Machine<'p, 't, I: Input + ?Sized> {
     behind: usize,
 }
 
-type Run<T> = Result<T, Runaway>;
+type Run<T> = Result<T, StepLimitExceeded>;
 
 fn is_line_end(c: u32) -> bool {
     matches!(c, 0x0a | 0x0d | 0x85 | 0x2028 | 0x2029)
@@ -169,7 +169,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
 
     fn step(&mut self) -> Run<()> {
         if self.steps == 0 || self.stack.len() > CHOICES {
-            return Err(Runaway);
+            return Err(StepLimitExceeded);
         }
         self.steps -= 1;
         Ok(())

@@ -4,7 +4,7 @@
 use crate::table::text::regexp::Regex;
 use crate::table::text::regexp::input::Input;
 use crate::table::text::regexp::linear::Linear;
-use crate::table::text::regexp::machine::{Machine, NONE, Runaway};
+use crate::table::text::regexp::machine::{Machine, NONE, StepLimitExceeded};
 use crate::table::text::regexp::meter::Meter;
 use bumpalo::Bump;
 use std::ops::Range;
@@ -92,7 +92,7 @@ impl<'r, 's> Matcher<'r, 's> {
     }
 
     /// Goes on to the next match.
-    pub fn find(&mut self) -> Result<bool, Runaway> {
+    pub fn find(&mut self) -> Result<bool, StepLimitExceeded> {
         let previous = self.latest.as_ref().map_or(0, |latest| latest.end);
         let from = match &self.latest {
             Some(latest) if latest.is_empty() => self.behind(latest.end),

@@ -8,7 +8,7 @@
 //! looks at, and that is what counts.
 
 use crate::table::text::regexp::linear::Linear;
-use crate::table::text::regexp::machine::{Runaway, steps_of};
+use crate::table::text::regexp::machine::{StepLimitExceeded, steps_of};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
 
@@ -37,13 +37,23 @@ impl Meter {
 
     /// Counts the search from a place on.
     #[inline]
-    pub fn count(&mut self, linear: &Linear, text: &str, from: usize) -> Result<(), Runaway> {
+    pub fn count(
+        &mut self,
+        linear: &Linear,
+        text: &str,
+        from: usize,
+    ) -> Result<(), StepLimitExceeded> {
         self.most = self.most.saturating_add(text.len() - from);
         if self.most <= self.steps { Ok(()) } else { self.measure(linear, text, from) }
     }
 
     #[cold]
-    fn measure(&mut self, linear: &Linear, text: &str, from: usize) -> Result<(), Runaway> {
+    fn measure(
+        &mut self,
+        linear: &Linear,
+        text: &str,
+        from: usize,
+    ) -> Result<(), StepLimitExceeded> {
         let cost = match linear.automaton() {
             Some(dfa) => {
                 let cache = self.cache.get_or_insert_with(|| dfa.create_cache());
@@ -51,7 +61,7 @@ impl Meter {
             }
             None => text.len() - from,
         };
-        self.steps = self.steps.checked_sub(cost).ok_or(Runaway)?;
+        self.steps = self.steps.checked_sub(cost).ok_or(StepLimitExceeded)?;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ mod tables;
 mod tests;
 
 pub use cache::PatternCache;
-pub use machine::Runaway;
+pub use machine::StepLimitExceeded;
 pub use matcher::{Matcher, Subject};
 pub use property::any as char_set;
 pub use replacement::{Part, Replacement};
@@ -52,7 +52,7 @@ impl Regex {
         let mut even = !parsed.node.can_be_empty();
         parsed.node.visit(&mut |node| {
             even &= match node {
-                node::Node::Set(set) => set.is_even(),
+                node::Node::Set(set) => set.treats_surrogates_alike(),
                 node::Node::Char(c) => !(0xd800..0xe000).contains(c),
                 node::Node::Look { .. } => false,
                 _ => true,
@@ -78,7 +78,7 @@ impl Regex {
     }
 
     /// Whether it is found anywhere.
-    pub fn is_match(&self, text: &str) -> Result<bool, Runaway> {
+    pub fn is_match(&self, text: &str) -> Result<bool, StepLimitExceeded> {
         if let Some(linear) = &self.linear
             && self.is_even_for(text)
             && linear.fits(text)

@@ -67,7 +67,7 @@ pub enum Node {
 /// What Java determines about a part before matching. The numbers wrap around like Java's, because
 /// they decide which texts a look-behind tries.
 #[derive(Debug, Clone, Copy)]
-pub struct Study {
+pub struct MatchLength {
     /// Fewest characters.
     pub min: i32,
     /// Most characters, if that is known.
@@ -78,7 +78,7 @@ pub struct Study {
     pub deterministic: bool,
 }
 
-impl Study {
+impl MatchLength {
     /// A part without width.
     pub const NONE: Self = Self { min: 0, max: 0, bounded: true, deterministic: true };
 
@@ -164,8 +164,8 @@ impl Study {
 
 impl Node {
     /// Looks at this part alone.
-    pub fn study(&self) -> Study {
-        let mut study = Study::NONE;
+    pub fn study(&self) -> MatchLength {
+        let mut study = MatchLength::NONE;
         study.pass(vec![self]);
         study
     }

@@ -111,7 +111,7 @@ impl CharSet {
 
     /// Whether halves of surrogate pairs are treated like supplementary characters: all of them are
     /// members, or no half is. Then it makes no difference that Java looks at halves too.
-    pub fn is_even(&self) -> bool {
+    pub fn treats_surrogates_alike(&self) -> bool {
         let halves = Self::new(vec![(0xd800, 0xdfff)]);
         let inside = self.and(&halves);
         let beyond = Self::new(vec![(0x1_0000, LAST)]);

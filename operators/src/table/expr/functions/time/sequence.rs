@@ -4,7 +4,7 @@
 //! days, both on the clock, then by the rest. So a month's end stays one, and a change of the clock
 //! does not move the elements behind it.
 
-use super::super::array::{SEQUENCE_MOST, collected};
+use super::super::array::{MAX_SEQUENCE, collected};
 use super::super::{Call, Typed, any_nullable, element_of};
 use crate::table::datetime::{DAY_US, Tz, add_months_us, on_clock, to_local, to_utc};
 use crate::table::error::{PlanError, PlanResult};
@@ -105,7 +105,7 @@ pub fn sequence<'a>(
         };
         let value = if of_dates { to_local(at, zone).div_euclid(DAY_US) } else { at };
         out.push(Cell::Long(value));
-        if out.len() > SEQUENCE_MOST {
+        if out.len() > MAX_SEQUENCE {
             return failed("COLLECTION_SIZE_LIMIT_EXCEEDED", "a sequence of more than 1048576", "");
         }
     }

@@ -1,10 +1,10 @@
 //! The slices of one key, and the windows that are combined from them.
 
-use crate::state::key_table::Keyed;
+use crate::state::key_table::KeyedEntry;
 use crate::table::expr::compile::Cx;
 use crate::table::physical::accumulator::Function;
 use crate::table::physical::aggregate::sliding_window::NONE;
-use crate::table::physical::aggregate::sliding_window::slice_ring::Ring;
+use crate::table::physical::aggregate::sliding_window::slice_ring::SliceRing;
 use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values, owned};
 use crate::table::plan::time_window::Lengths;
 use millstream_engine::error::EngineError;
@@ -14,14 +14,14 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 
 /// What all entries of a stage share.
-pub(super) struct Common<U> {
+pub(super) struct StageConfig<U> {
     pub functions: Vec<Function>,
     pub lengths: Lengths,
     /// An empty slice whose start is still to be set.
     pub empty: Values<U>,
 }
 
-impl<U: Unit> Common<U> {
+impl<U: Unit> StageConfig<U> {
     pub fn new(functions: Vec<Function>, lengths: Lengths) -> Self {
         let mut empty = Values::new();
         empty.push(U::of_time(0));
@@ -43,24 +43,24 @@ impl<U: Unit> Common<U> {
 }
 
 /// Fields that an entry needs only if there is a checkpoint.
-struct Kept<U> {
+struct ChangeSlots<U> {
     /// Where the last change of each slice was recorded.
     slots: VecDeque<Slot>,
     /// The own values of each slice of the front.
-    sums: Ring<U>,
+    sums: SliceRing<U>,
     /// Where the last change of the next window was recorded.
     slot: Slot,
 }
 
 /// A key. The stage tracks which window is next.
-pub(super) struct Entry<U> {
+pub(super) struct KeySlices<U> {
     pub hash: u64,
     pub key: SmallVec<[u8; 40]>,
     /// The end of the next window.
     pub next_us: i64,
     /// The slices with their starts, in order of time. Those of the front hold suffixes, the others
     /// their own values.
-    slices: Ring<U>,
+    slices: SliceRing<U>,
     /// Start of the last slice: most rows fall into it or the next one.
     last_us: i64,
     front: u32,
@@ -74,10 +74,10 @@ pub(super) struct Entry<U> {
     counted: u32,
     /// Memory that the values of its slices and sums own.
     owned: usize,
-    kept: Option<Box<Kept<U>>>,
+    kept: Option<Box<ChangeSlots<U>>>,
 }
 
-impl<U> Keyed for Entry<U> {
+impl<U> KeyedEntry for KeySlices<U> {
     #[inline]
     fn hash(&self) -> u64 {
         self.hash
@@ -88,14 +88,18 @@ impl<U> Keyed for Entry<U> {
     }
 }
 
-impl<U: Unit> Entry<U> {
-    pub fn new(hash: u64, key: &[u8], common: &Common<U>, keeps: bool) -> Self {
-        let kept = Kept { slots: VecDeque::new(), sums: Ring::default(), slot: Slot::default() };
+impl<U: Unit> KeySlices<U> {
+    pub fn new(hash: u64, key: &[u8], common: &StageConfig<U>, keeps: bool) -> Self {
+        let kept = ChangeSlots {
+            slots: VecDeque::new(),
+            sums: SliceRing::default(),
+            slot: Slot::default(),
+        };
         Self {
             hash,
             key: SmallVec::from_slice(key),
             next_us: NONE,
-            slices: Ring::default(),
+            slices: SliceRing::default(),
             last_us: i64::MIN,
             front: 0,
             taken: 0,
@@ -111,7 +115,9 @@ impl<U: Unit> Entry<U> {
     /// What it has beside itself, in bytes.
     pub fn memory(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| {
-            size_of::<Kept<U>>() + kept.sums.memory() + kept.slots.capacity() * size_of::<Slot>()
+            size_of::<ChangeSlots<U>>()
+                + kept.sums.memory()
+                + kept.slots.capacity() * size_of::<Slot>()
         });
         let spilled = |spilled: bool, bytes: usize| if spilled { bytes } else { 0 };
         let key = spilled(self.key.spilled(), self.key.capacity());
@@ -126,7 +132,7 @@ impl<U: Unit> Entry<U> {
     }
 
     /// Prefetches what the next window needs. It was last used a window's length ago.
-    pub fn touch(&self, common: &Common<U>) {
+    pub fn prefetch(&self, common: &StageConfig<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
         black_box((time(0), time(taken)));
@@ -134,19 +140,19 @@ impl<U: Unit> Entry<U> {
 
     /// When a slice begins.
     #[inline]
-    pub fn begin(&self, place: usize, common: &Common<U>) -> i64 {
+    pub fn begin(&self, place: usize, common: &StageConfig<U>) -> i64 {
         self.slices.get(place, common.size())[0].time()
     }
 
     /// Where the first slice begins.
     #[inline]
-    pub fn first_us(&self, common: &Common<U>) -> Option<i64> {
+    pub fn first_us(&self, common: &StageConfig<U>) -> Option<i64> {
         (self.slices.len() > 0).then(|| self.begin(0, common))
     }
 
     /// The position of the slice with a start, created if it is missing, and whether it is new.
     #[inline]
-    pub fn slice(&mut self, begin_us: i64, common: &Common<U>) -> (usize, bool) {
+    pub fn slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> (usize, bool) {
         if begin_us == self.last_us {
             return (self.slices.len() - 1, false);
         }
@@ -165,7 +171,7 @@ impl<U: Unit> Entry<U> {
     }
 
     #[cold]
-    fn earlier_slice(&mut self, begin_us: i64, common: &Common<U>) -> (usize, bool) {
+    fn earlier_slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> (usize, bool) {
         let mut at = self.slices.len();
         while at > 0 && self.begin(at - 1, common) > begin_us {
             at -= 1;
@@ -196,7 +202,12 @@ impl<U: Unit> Entry<U> {
 
     /// Adds a row to a slice.
     #[inline]
-    pub fn add(&mut self, place: usize, common: &Common<U>, cx: Cx<'_>) -> Result<(), EngineError> {
+    pub fn add(
+        &mut self,
+        place: usize,
+        common: &StageConfig<U>,
+        cx: Cx<'_>,
+    ) -> Result<(), EngineError> {
         if place < self.front as usize {
             return self.add_late(place, common, cx);
         }
@@ -217,7 +228,7 @@ impl<U: Unit> Entry<U> {
     fn add_late(
         &mut self,
         place: usize,
-        common: &Common<U>,
+        common: &StageConfig<U>,
         cx: Cx<'_>,
     ) -> Result<(), EngineError> {
         let functions = &common.functions;
@@ -239,7 +250,7 @@ impl<U: Unit> Entry<U> {
     }
 
     /// Merges the slices that start before the end of a window. Returns the number of merges.
-    pub fn take(&mut self, end_us: i64, common: &Common<U>) -> Result<usize, EngineError> {
+    pub fn take(&mut self, end_us: i64, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
             let slice = self.slices.get(self.taken as usize, common.size());
@@ -254,7 +265,7 @@ impl<U: Unit> Entry<U> {
         let Lengths { width_us, slide_us, .. } = common.lengths;
         if self.flip_us <= end_us {
             self.flip_us = end_us.saturating_add(width_us);
-            return Ok(cost + self.flip(common)?);
+            return Ok(cost + self.move_to_front(common)?);
         }
         if self.flip_us == NONE {
             // Not for all keys at once.
@@ -265,7 +276,7 @@ impl<U: Unit> Entry<U> {
     }
 
     /// Moves all merged slices to the front. Returns the number of merges.
-    fn flip(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
+    fn move_to_front(&mut self, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (functions, size) = (&common.functions, common.size());
         let (front, taken) = (self.front as usize, self.taken as usize);
         if let Some(kept) = &mut self.kept {
@@ -291,7 +302,7 @@ impl<U: Unit> Entry<U> {
     #[inline]
     pub fn window<'a>(
         &'a self,
-        common: &Common<U>,
+        common: &StageConfig<U>,
         sum: &'a mut Values<U>,
     ) -> Result<Option<&'a [U]>, EngineError> {
         if self.taken == 0 {
@@ -307,8 +318,8 @@ impl<U: Unit> Entry<U> {
     }
 
     /// Removes the first slice. Returns the number of merges.
-    pub fn pop(&mut self, common: &Common<U>) -> Result<usize, EngineError> {
-        let cost = if self.front == 0 { self.flip(common)? } else { 0 };
+    pub fn pop(&mut self, common: &StageConfig<U>) -> Result<usize, EngineError> {
+        let cost = if self.front == 0 { self.move_to_front(common)? } else { 0 };
         self.owned -= owned(self.slices.get(0, common.size()));
         self.slices.pop_front(common.size());
         (self.front, self.taken) = (self.front - 1, self.taken - 1);
@@ -324,12 +335,12 @@ impl<U: Unit> Entry<U> {
     }
 
     /// The place of the slice that begins at a time.
-    pub fn find(&self, begin_us: i64, common: &Common<U>) -> Option<usize> {
+    pub fn find(&self, begin_us: i64, common: &StageConfig<U>) -> Option<usize> {
         (0..self.slices.len()).rev().find(|at| self.begin(*at, common) == begin_us)
     }
 
     /// Removes a slice that no window has merged. Returns whether it existed.
-    pub fn remove(&mut self, begin_us: i64, common: &Common<U>) -> bool {
+    pub fn remove(&mut self, begin_us: i64, common: &StageConfig<U>) -> bool {
         let Some(at) = self.find(begin_us, common) else { return false };
         self.owned -= owned(self.slices.get(at, common.size()));
         self.slices.remove(at, common.size());
@@ -352,7 +363,7 @@ impl<U: Unit> Entry<U> {
     }
 
     /// The own values of a slice, and where its last change was recorded.
-    pub fn kept(&mut self, place: usize, common: &Common<U>) -> Option<(&[U], &mut Slot)> {
+    pub fn kept(&mut self, place: usize, common: &StageConfig<U>) -> Option<(&[U], &mut Slot)> {
         let kept = self.kept.as_deref_mut()?;
         let slice = self.slices.get(place, common.size());
         let sum = match place < self.front as usize {
@@ -363,7 +374,7 @@ impl<U: Unit> Entry<U> {
     }
 
     /// Counts what its values own, all of them: a look at each slice.
-    pub fn count_owned(&mut self, common: &Common<U>) {
+    pub fn count_owned(&mut self, common: &StageConfig<U>) {
         if U::OWNS {
             let (size, sums) = (common.size(), common.start().len());
             let slices = (0..self.slices.len()).map(|at| owned(self.slices.get(at, size)));
@@ -376,7 +387,7 @@ impl<U: Unit> Entry<U> {
 
     /// What is in a slice that no window has taken. Who changes it
     /// [counts](Self::count_owned) afterwards.
-    pub fn values(&mut self, place: usize, common: &Common<U>) -> &mut [U] {
+    pub fn values(&mut self, place: usize, common: &StageConfig<U>) -> &mut [U] {
         &mut self.slices.get_mut(place, common.size())[1..]
     }
 

@@ -34,9 +34,9 @@ use crate::state::key_table;
 use crate::table::expr::compile::LongFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
 use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
-use crate::table::physical::aggregate::sliding_window::key_slices::{Common, Entry};
+use crate::table::physical::aggregate::sliding_window::key_slices::{KeySlices, StageConfig};
 use crate::table::physical::aggregate::sliding_window::slice_unit::{Unit, Values};
-use crate::table::physical::late_row::Late;
+use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch};
 use crate::table::plan::time_window::Lengths;
 use crate::table::row::{Row, RowWriter, Slot as Field};
@@ -44,8 +44,8 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::high_water::{EpochBuffer, shrink_scratch};
-use millstream_engine::runtime::stage::{Io, Push, Settled, Stage};
-use millstream_engine::runtime::state_log::{Slot, StateLog, WriteAt};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
 use std::ops::Range;
 
 /// Approximate number of merges in one step of emitting windows.
@@ -67,13 +67,13 @@ pub(in crate::table::physical) struct Parts {
     /// The place of the window among all keys.
     pub place: usize,
     pub functions: Vec<Function>,
-    pub late: Late,
+    pub late: LateRows,
     pub log: StateLog,
 }
 
 /// The keys.
 struct Table<U> {
-    entries: key_table::Table<Entry<U>>,
+    entries: key_table::Table<KeySlices<U>>,
     slices: u64,
     /// Heap memory of the entries, in bytes.
     memory: usize,
@@ -84,9 +84,9 @@ struct SlidingAggregate<U> {
     keys: Vec<Key>,
     time: LongFn,
     place: usize,
-    late: Late,
+    late: LateRows,
     log: StateLog,
-    common: Common<U>,
+    common: StageConfig<U>,
     table: Table<U>,
     due: Due,
     key: Vec<u8>,
@@ -153,19 +153,19 @@ fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Ve
 impl<U: Unit> Table<U> {
     /// The entry of a key.
     #[inline]
-    fn entry(&mut self, key: &[u8], common: &Common<U>, keeps: bool) -> usize {
+    fn entry(&mut self, key: &[u8], common: &StageConfig<U>, keeps: bool) -> usize {
         let hash = hash_bytes(key);
         if let Some(at) = self.entries.find(hash, key) {
             return at;
         }
-        let entry = Entry::new(hash, key, common, keeps);
+        let entry = KeySlices::new(hash, key, common, keeps);
         self.memory += entry.memory();
         self.entries.insert(entry)
     }
 
     /// The position of a slice of a key, created if it is missing.
     #[inline]
-    fn slice(&mut self, at: usize, begin_us: i64, common: &Common<U>) -> usize {
+    fn slice(&mut self, at: usize, begin_us: i64, common: &StageConfig<U>) -> usize {
         let entry = &mut self.entries[at];
         let before = entry.memory();
         let (place, new) = entry.slice(begin_us, common);
@@ -177,10 +177,10 @@ impl<U: Unit> Table<U> {
     }
 
     /// Removes a key without slices.
-    fn remove(&mut self, at: usize, common: &Common<U>) {
+    fn remove(&mut self, at: usize, common: &StageConfig<U>) {
         self.entries.free(at);
         self.memory -= self.entries[at].memory();
-        self.entries[at] = Entry::new(0, &[], common, false);
+        self.entries[at] = KeySlices::new(0, &[], common, false);
     }
 }
 
@@ -202,7 +202,7 @@ impl<U: Unit> SlidingAggregate<U> {
             place,
             late,
             log,
-            common: Common::new(functions, lengths),
+            common: StageConfig::new(functions, lengths),
             table: Table { entries: key_table::Table::default(), slices: 0, memory: 0 },
             due: Due::default(),
             key: Vec::new(),
@@ -294,7 +294,7 @@ impl<U: Unit> SlidingAggregate<U> {
         let hash = entry.hash;
         write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
         let Some((sum, slot)) = entry.kept(place, common) else { return };
-        if let WriteAt::Marker { first } = log.put_at(slot) {
+        if let WriteTiming::Marker { first } = log.put_timing(slot) {
             if first {
                 self.deferred.push((at as u32, begin_us));
             }
@@ -322,7 +322,7 @@ impl<U: Unit> SlidingAggregate<U> {
 
     /// Emits the next window of a key and removes the slices that no window needs any more. Returns
     /// the cost in merges.
-    fn let_out(&mut self, at: usize) -> Result<usize, EngineError> {
+    fn emit_expired(&mut self, at: usize) -> Result<usize, EngineError> {
         let Lengths { width_us, slide_us, .. } = self.common.lengths;
         let entry = &mut self.table.entries[at];
         let (end_us, before) = (entry.next_us, entry.memory());
@@ -401,14 +401,14 @@ impl<U: Unit> SlidingAggregate<U> {
                 touched = ahead.len();
                 // Prefetched together, so that the cache misses overlap.
                 let entries = ahead.iter().filter_map(|&at| self.table.entries.get(at as usize));
-                entries.for_each(|entry| entry.touch(common));
+                entries.for_each(|entry| entry.prefetch(common));
             }
             touched = touched.saturating_sub(1);
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             // Its next window may have changed since it was added to the queue.
             let entry = self.table.entries.get(at as usize);
             cost += if entry.is_some_and(|entry| entry.next_us == due_us) {
-                self.let_out(at as usize)?
+                self.emit_expired(at as usize)?
             } else {
                 1
             };
@@ -428,7 +428,7 @@ impl<U: Unit> SlidingAggregate<U> {
     }
 
     /// Goes on with a watermark, and with a marker behind it.
-    fn go_on(&mut self) -> Result<(), EngineError> {
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.passing_us {
             if !self.expire(by_us)? {
                 return Ok(());
@@ -458,7 +458,7 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         }
         self.late.advance(micros);
         self.passing_us = self.passing_us.max(Some(micros));
-        self.go_on()
+        self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.late.in_band() {
@@ -468,19 +468,19 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
         }
         self.marker = Some(epoch);
         self.passing_us = Some(self.late.watermark_us());
-        self.go_on()
+        self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
-    fn settle(&mut self) -> Result<Settled, EngineError> {
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
         if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
             return self.down.settle();
         }
         self.owes |= self.passing_us.is_some() && self.marker.is_none();
-        self.go_on()?;
+        self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(Settled::over(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
     }
 }
 
@@ -489,7 +489,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         self.scratch.reset();
         // A row without an event time belongs to no window.
         let Some(time_us) = (self.time)(self.scratch.cx(row))? else { return Ok(()) };
-        let (lengths, late_us) = (self.common.lengths, self.late.late_us());
+        let (lengths, late_us) = (self.common.lengths, self.late.late_row_watermark_us());
         if !self.recent.times_us.contains(&time_us) {
             self.recent = Recent::of(lengths, time_us);
         }
@@ -497,7 +497,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         if first_us <= late_us {
             let missed = (late_us.min(last_us) - first_us) / lengths.slide_us + 1;
             self.log.count_late(missed as u64);
-            self.late.put_aside(row);
+            self.late.send_to_side_output(row);
             if last_us <= late_us {
                 return Ok(());
             }
@@ -508,7 +508,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         let mut at = self.table.entry(&self.key, &self.common, keeps);
         // The row is late for these windows and must not be added to them.
         while self.table.entries[at].next_us <= late_us {
-            self.let_out(at)?;
+            self.emit_expired(at)?;
             if self.table.entries[at].next_us == NONE {
                 at = self.table.entry(&self.key, &self.common, keeps);
             }

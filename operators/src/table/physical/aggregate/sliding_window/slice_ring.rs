@@ -4,7 +4,7 @@
 use crate::table::physical::aggregate::sliding_window::slice_unit::Unit;
 
 /// A ring of records.
-pub(super) struct Ring<U> {
+pub(super) struct SliceRing<U> {
     units: Box<[U]>,
     /// All in records.
     capacity: u32,
@@ -12,13 +12,13 @@ pub(super) struct Ring<U> {
     len: u32,
 }
 
-impl<U> Default for Ring<U> {
+impl<U> Default for SliceRing<U> {
     fn default() -> Self {
         Self { units: Box::default(), capacity: 0, head: 0, len: 0 }
     }
 }
 
-impl<U: Unit> Ring<U> {
+impl<U: Unit> SliceRing<U> {
     #[inline]
     pub fn len(&self) -> usize {
         self.len as usize
@@ -117,7 +117,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_ring_is_a_queue(steps: Vec<(u8, usize)>) {
-            let (mut ring, mut model) = (Ring::<u64>::default(), VecDeque::new());
+            let (mut ring, mut model) = (SliceRing::<u64>::default(), VecDeque::new());
             for (i, (kind, place)) in steps.into_iter().enumerate() {
                 let (record, len) = ([i as u64, !(i as u64)], model.len());
                 match kind % 6 {

@@ -2,7 +2,7 @@
 //! and fast to copy, otherwise whole accumulators.
 
 use crate::table::expr::compile::Cx;
-use crate::table::physical::accumulator::{Accumulator, Function, Plain};
+use crate::table::physical::accumulator::{Accumulator, FixedWords, Function};
 use crate::table::row::RowWriter;
 use millstream_engine::error::EngineError;
 use smallvec::SmallVec;
@@ -96,7 +96,7 @@ impl Unit for u64 {
             let (words, rest) = std::mem::take(&mut to).split_at_mut(function.words());
             let mut accumulator = function.start();
             accumulator.decode(bytes)?;
-            Plain::store(&accumulator, words);
+            FixedWords::store(&accumulator, words);
             to = rest;
         }
         Some(())

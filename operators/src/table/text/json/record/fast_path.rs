@@ -4,7 +4,7 @@
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::json::record::fields::{Member, Shape};
 use crate::table::text::json::record::{Fault, Pass, Reading};
-use crate::table::text::json::token::{Quick, Token};
+use crate::table::text::json::token::{FastValue, Token};
 use crate::table::text::notation::integer;
 use crate::table::types::DataType;
 use smallvec::SmallVec;
@@ -13,19 +13,19 @@ impl Pass<'_, '_> {
     /// Reads the name of a field if it is next.
     #[inline]
     pub(super) fn comes_next(&mut self, member: &Member) -> bool {
-        member.head.as_ref().is_some_and(|head| self.tokens.skip_head(head))
+        member.head.as_ref().is_some_and(|head| self.tokens.try_skip_head(head))
     }
 
     /// Reads the value of a field whose name was read by the fast path. Returns the token at which
     /// the general path must continue.
     #[inline]
-    pub(super) fn quick_member<B: Bytes>(
+    pub(super) fn fast_member<B: Bytes>(
         &mut self,
         member: &Member,
         at: usize,
         writer: &mut RowWriter<'_, B>,
     ) -> Result<Option<Token>, Fault> {
-        let quick = if member.quick { self.tokens.quick_value() } else { None };
+        let quick = if member.quick { self.tokens.fast_value() } else { None };
         match (quick, &member.shape) {
             (Some(_), _) if !member.wanted => Ok(None),
             (Some(quick), Shape::Scalar(data_type)) => {
@@ -37,7 +37,7 @@ impl Pass<'_, '_> {
             (Some(quick), _) => Ok(Some(quick.token())),
             (None, Shape::Array(element)) if member.wanted => {
                 if let Shape::Scalar(element) = &**element
-                    && self.quick_array(element, at, writer)
+                    && self.fast_array(element, at, writer)
                 {
                     return Ok(None);
                 }
@@ -48,7 +48,7 @@ impl Pass<'_, '_> {
     }
 
     /// Reads an array of simple values into its slot. Changes nothing if it cannot.
-    fn quick_array<B: Bytes>(
+    fn fast_array<B: Bytes>(
         &mut self,
         element: &DataType,
         at: usize,
@@ -58,7 +58,7 @@ impl Pass<'_, '_> {
         let mut items: SmallVec<[Item<'_>; 16]> = SmallVec::new();
         while !self.tokens.close_array() {
             let separated = items.is_empty() || self.tokens.skip_comma();
-            let quick = if separated { self.tokens.quick_value() } else { None };
+            let quick = if separated { self.tokens.fast_value() } else { None };
             match quick.and_then(|quick| item(quick, element)) {
                 Some(item) => items.push(item),
                 None => {
@@ -90,15 +90,17 @@ enum Item<'j> {
 
 /// Converts a simple value to an element of a type, if that is easy.
 #[inline]
-fn item<'j>(quick: Quick<'j>, element: &DataType) -> Option<Item<'j>> {
+fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
     Some(match (quick, element) {
-        (Quick::Null, _) => Item::Null,
-        (Quick::Text(text), DataType::String) => Item::Text(text),
-        (Quick::Number(plain), DataType::Int | DataType::Long) => {
+        (FastValue::Null, _) => Item::Null,
+        (FastValue::Text(text), DataType::String) => Item::Text(text),
+        (FastValue::Number(plain), DataType::Int | DataType::Long) => {
             Item::Word(integer(plain.long()?, element)?)
         }
-        (Quick::Number(plain), DataType::Double) => Item::Word(plain.double()?.to_bits() as i64),
-        (Quick::Boolean(value), DataType::Boolean) => Item::Word(i64::from(value)),
+        (FastValue::Number(plain), DataType::Double) => {
+            Item::Word(plain.double()?.to_bits() as i64)
+        }
+        (FastValue::Boolean(value), DataType::Boolean) => Item::Word(i64::from(value)),
         _ => return None,
     })
 }
@@ -107,38 +109,38 @@ fn item<'j>(quick: Quick<'j>, element: &DataType) -> Option<Item<'j>> {
 #[inline]
 fn put<B: Bytes>(
     reading: &Reading,
-    quick: Quick<'_>,
+    quick: FastValue<'_>,
     data_type: &DataType,
     at: usize,
     writer: &mut RowWriter<'_, B>,
 ) -> bool {
     use DataType as T;
     match (quick, data_type) {
-        (Quick::Text(text), T::String) => writer.bytes(at, text),
-        (Quick::Text(text), T::Date | T::Timestamp) => {
+        (FastValue::Text(text), T::String) => writer.bytes(at, text),
+        (FastValue::Text(text), T::Date | T::Timestamp) => {
             let text = std::str::from_utf8(text).ok();
             match text.and_then(|text| reading.notation.long(text, data_type)) {
                 Some(value) => writer.long(at, value),
                 None => return false,
             }
         }
-        (Quick::Number(plain), T::Int | T::Long | T::Short) => {
+        (FastValue::Number(plain), T::Int | T::Long | T::Short) => {
             match plain.long().and_then(|value| integer(value, data_type)) {
                 Some(value) => writer.long(at, value),
                 None => return false,
             }
         }
-        (Quick::Number(plain), T::Double) => match plain.double() {
+        (FastValue::Number(plain), T::Double) => match plain.double() {
             Some(value) => writer.double(at, value),
             None => return false,
         },
-        (Quick::Number(plain), T::Decimal(precision, scale)) => {
+        (FastValue::Number(plain), T::Decimal(precision, scale)) => {
             match plain.decimal(*precision, *scale) {
                 Some(value) => writer.decimal(at, value),
                 None => return false,
             }
         }
-        (Quick::Boolean(value), T::Boolean) => writer.bool(at, value),
+        (FastValue::Boolean(value), T::Boolean) => writer.bool(at, value),
         _ => return false,
     }
     true

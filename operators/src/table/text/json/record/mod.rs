@@ -292,7 +292,7 @@ impl Pass<'_, '_> {
             let (found, token) = match fields.expected(behind) {
                 Some((at, member)) if self.comes_next(member) => {
                     behind = at + 1;
-                    match self.quick_member(member, at, writer)? {
+                    match self.fast_member(member, at, writer)? {
                         None => continue,
                         Some(token) => (Some(at), token),
                     }

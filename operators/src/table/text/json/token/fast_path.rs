@@ -101,7 +101,7 @@ impl Plain {
 
 /// A value that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Quick<'j> {
+pub(crate) enum FastValue<'j> {
     /// A string.
     Text(&'j [u8]),
     /// A number.
@@ -112,7 +112,7 @@ pub(crate) enum Quick<'j> {
     Null,
 }
 
-impl Quick<'_> {
+impl FastValue<'_> {
     /// The token that is current.
     pub fn token(self) -> Token {
         match self {
@@ -135,7 +135,7 @@ pub(crate) struct Place {
 impl<'j> Tokens<'j> {
     /// Reads a name and its colon if they come next in the present object.
     #[inline]
-    pub(crate) fn skip_head(&mut self, head: &Head) -> bool {
+    pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
             return false;
         }
@@ -195,7 +195,7 @@ impl<'j> Tokens<'j> {
 
     /// Reads a value that begins here, behind the colon of a name or in an array.
     #[inline]
-    pub(crate) fn quick_value(&mut self) -> Option<Quick<'j>> {
+    pub(crate) fn fast_value(&mut self) -> Option<FastValue<'j>> {
         let begin = self.at;
         match self.bytes.get(begin)? {
             b'"' => {
@@ -205,18 +205,18 @@ impl<'j> Tokens<'j> {
                 }
                 self.set_current(Token::Text, begin, end + 1);
                 self.text = Text::Input(begin + 1, end);
-                Some(Quick::Text(&self.bytes[begin + 1..end]))
+                Some(FastValue::Text(&self.bytes[begin + 1..end]))
             }
-            b'0'..=b'9' | b'-' => self.plain_number().map(Quick::Number),
-            b't' => self.quick_word(b"true", Quick::Boolean(true)),
-            b'f' => self.quick_word(b"false", Quick::Boolean(false)),
-            b'n' => self.quick_word(b"null", Quick::Null),
+            b'0'..=b'9' | b'-' => self.plain_number().map(FastValue::Number),
+            b't' => self.quick_word(b"true", FastValue::Boolean(true)),
+            b'f' => self.quick_word(b"false", FastValue::Boolean(false)),
+            b'n' => self.quick_word(b"null", FastValue::Null),
             _ => None,
         }
     }
 
     #[inline]
-    fn quick_word(&mut self, word: &[u8], value: Quick<'j>) -> Option<Quick<'j>> {
+    fn quick_word(&mut self, word: &[u8], value: FastValue<'j>) -> Option<FastValue<'j>> {
         let (begin, end) = (self.at, self.at + word.len());
         let there = self.bytes.get(begin..end) == Some(word)
             && matches!(self.bytes.get(end), Some(b',' | b'}' | b']'));
@@ -309,7 +309,7 @@ mod tests {
     fn at_value(text: &str) -> Tokens<'_> {
         let mut tokens = Tokens::new(text.as_bytes(), Features::RECORDS, Source::Bytes);
         assert_eq!(tokens.next(), Ok(Some(Token::Object)));
-        assert!(tokens.skip_head(&Head::new("a").unwrap()), "{text}");
+        assert!(tokens.try_skip_head(&Head::new("a").unwrap()), "{text}");
         tokens
     }
 
@@ -328,7 +328,7 @@ mod tests {
         ] {
             let mut tokens = Tokens::new(text.as_bytes(), Features::RECORDS, Source::Bytes);
             assert_eq!(tokens.next(), Ok(Some(Token::Object)));
-            assert_eq!(tokens.skip_head(&Head::new(name).unwrap()), there, "{name} in {text}");
+            assert_eq!(tokens.try_skip_head(&Head::new(name).unwrap()), there, "{name} in {text}");
             let first =
                 if there { tokens.finish_head() } else { tokens.next().map(Option::unwrap) };
             assert_eq!(first, Ok(Token::Name));
@@ -340,8 +340,8 @@ mod tests {
 
     #[test]
     fn plain_numbers_and_what_is_none() {
-        let number = |text: &str| match at_value(&format!("{{\"a\":{text}}}")).quick_value() {
-            Some(Quick::Number(plain)) => Some(plain),
+        let number = |text: &str| match at_value(&format!("{{\"a\":{text}}}")).fast_value() {
+            Some(FastValue::Number(plain)) => Some(plain),
             _ => None,
         };
         for text in ["0", "-1", "12.50", "9223372036854775807", "0.001", "123456789012345678.9"] {
@@ -369,7 +369,7 @@ mod tests {
             let text = format!("{{\"a\":{text}");
             let mut tokens = at_value(&text);
             let at = tokens.at();
-            assert_eq!(tokens.quick_value(), None, "{text}");
+            assert_eq!(tokens.fast_value(), None, "{text}");
             assert_eq!((tokens.at(), tokens.current()), (at, Some(Token::Name)), "{text}");
         }
     }

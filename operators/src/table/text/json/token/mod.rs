@@ -13,7 +13,7 @@ mod fast_path;
 mod scalars;
 mod strings;
 
-pub(crate) use crate::table::text::json::token::fast_path::{Head, Quick};
+pub(crate) use crate::table::text::json::token::fast_path::{FastValue, Head};
 pub(super) use strings::plain_end;
 
 use smallvec::SmallVec;
