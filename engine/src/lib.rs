@@ -2,9 +2,19 @@
 //! markers travel through the rings among the records.
 //!
 //! The runtime knows nothing of rows, SQL, files or the contents of sockets; those live in the
-//! crate `millstream`. Start at [`job::Job`] (what is run), [`tasklet`] (what a worker steps),
-//! [`stage`] (what a record is pushed through), [`driver`] (what decides the epochs) and
-//! [`checkpoint`] (what a restart resumes from).
+//! crate `millstream`. Start at [`Job`](runtime::job::Job), which is what is run.
+//!
+//! | module | |
+//! |---|---|
+//! | [`runtime`] | jobs, workers, the [`tasklet`](runtime::tasklet) that a worker steps, the [`stage`](runtime::stage) that a record is pushed through, exchanges |
+//! | [`epoch`] | the [`driver`](epoch::driver) that decides the epochs, and [`event_time`](epoch::event_time) over epochs |
+//! | [`checkpoint`] | what a restart resumes from: logs of offsets and commits, state files, key groups |
+//! | [`capture`] | recorded bytes of sockets: the file format, its reader and writer |
+//! | [`measure`] | latency, and why the slowest records were slow |
+//! | [`sync`] | the ring, the queue of many producers, wake-ups |
+//! | [`collections`] | collections whose operations have a bounded cost |
+//! | [`cores`] | the cores of the machine, and the assignment of workers to them |
+//! | [`env`] | the environment: threads, clock, storage, randomness; real and simulated |
 
 pub mod capture;
 pub mod checkpoint;
@@ -14,9 +24,7 @@ pub mod env;
 pub mod epoch;
 pub mod error;
 pub mod event;
-pub mod high_water;
 pub mod measure;
-mod reclaim;
 pub mod runtime;
 pub mod sync;
 

@@ -27,12 +27,12 @@ pub mod log_entry;
 pub mod state_file;
 
 use crate::checkpoint::key_group::{KEY_GROUPS, group_of, hash_bytes};
+use crate::collections::high_water::{HighWater, shrink};
 use crate::cores::{YieldBudget, yield_to_worker};
 use crate::env::Env;
 use crate::env::storage::{Storage, StorageLock, is_temporary};
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::high_water::{HighWater, shrink};
 use crate::runtime::state_log::StateChanges;
 use crate::runtime::tasklet::Offset;
 use compaction::Compaction;

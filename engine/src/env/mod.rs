@@ -3,8 +3,10 @@
 //! with a virtual clock, seeded randomness and no threads.
 
 pub mod random;
+pub(crate) mod reclaim;
 pub mod simulated_storage;
 pub mod storage;
+
 use crate::env::random::SplitMix;
 use crate::env::simulated_storage::SimStorage;
 use crate::env::storage::{FileStorage, Storage};
@@ -88,7 +90,7 @@ impl Env for RealEnv {
     }
 
     fn release_memory(&self) {
-        crate::reclaim::trim();
+        crate::env::reclaim::trim();
     }
 
     fn create_poller(&self) -> Result<(Option<mio::Poll>, Waker), EngineError> {

@@ -8,11 +8,11 @@
 
 use crate::checkpoint::{Checkpoint, Mode, Recovery, UnfinishedEpoch};
 use crate::env::Env;
+use crate::env::reclaim::Reclaim;
 use crate::env::storage::Storage;
 use crate::epoch::event_time::{EventTime, EventTimeStats};
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::reclaim::Reclaim;
 use crate::runtime::state_log::StateChanges;
 use crate::runtime::tasklet::Offset;
 use crate::sync::waker::Waker;

@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! Latency from ingest to sink, and why the slowest records were slow.
 
 pub mod latency;
 pub mod stall;

@@ -1,4 +1,5 @@
-//! TODO: one paragraph.
+//! What runs: jobs, the workers that step tasklets, the stages that records are pushed through, and the
+//! exchanges between them. The simulated scheduler steps the same tasklets.
 
 pub mod exchange;
 pub mod job;

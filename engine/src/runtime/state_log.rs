@@ -16,10 +16,10 @@
 
 use crate::checkpoint::CommittedState;
 use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
+use crate::collections::high_water::HighWater;
 use crate::epoch::driver::Report;
 use crate::error::EngineError;
 use crate::event::Epoch;
-use crate::high_water::HighWater;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Bytes of a chunk. A longer entry has a chunk of its own.

@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! Lock-free queues and wake-ups between threads, checked with loom.
 
 pub mod mpsc;
 pub(crate) mod primitives;

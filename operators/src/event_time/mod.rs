@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! The stages that declare an event time. Typed streams and tables share them.
 
 pub(crate) mod future_skew;
 pub(crate) mod watermark;

@@ -14,8 +14,8 @@
 //! *Limits.* A chunk stays as long as one of its entries does.
 
 use crate::bits::BitSet;
+use millstream_engine::collections::high_water::HighWater;
 use millstream_engine::collections::linear_hash_table::LinearHashTable;
-use millstream_engine::high_water::HighWater;
 use std::ops::{Index, IndexMut};
 
 /// Entries of a chunk; a power of two.

@@ -1,4 +1,5 @@
-//! TODO: one paragraph.
+//! Data structures of stateful operators, which typed streams and tables share: the key table, the expiry
+//! queue, the pre-aggregation before an exchange.
 
 pub(crate) mod expiry_queue;
 pub(crate) mod hash_index;

@@ -4,7 +4,7 @@
 //! no record goes on. Here a chunk is full at some point, and the next one begins. Stacks share a
 //! [`Pool`] of empty chunks.
 
-use millstream_engine::high_water::HighWater;
+use millstream_engine::collections::high_water::HighWater;
 
 /// Slots in a chunk: the most that are copied at once.
 const CHUNK: usize = 4096;

@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! The operators of typed streams.
 
 pub(in crate::stream) mod aggregate;
 pub(in crate::stream) mod combine;

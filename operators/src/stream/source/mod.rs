@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! Sources of typed streams inside the process.
 
 pub(in crate::stream) mod batch_buffer;
 pub(in crate::stream) mod iterator;

@@ -18,7 +18,8 @@ mod late_row;
 mod lower;
 mod sort;
 mod stages;
-pub(crate) mod tests;
+#[cfg(test)]
+mod tests;
 mod values_source;
 
 pub use crate::table::physical::late_row::{LateOutput, LateRow};

@@ -1,4 +1,4 @@
-//! TODO: one paragraph.
+//! Values as text: CSV, JSON, numbers, regular expressions.
 
 pub mod csv;
 pub mod java_double;

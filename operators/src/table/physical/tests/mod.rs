@@ -1,4 +1,3 @@
-//! TODO: one paragraph.
+//! Tests of all operators: each is saved and restored after every record.
 
-#[cfg(test)]
 pub(in crate::table::physical) mod restore_after_every_record;
