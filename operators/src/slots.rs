@@ -5,7 +5,7 @@
 //! again later.
 
 use crate::bits::BitSet;
-use millstream_engine::high_water::HighWater;
+use millstream_engine::collections::high_water::HighWater;
 
 /// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
 const RELEASE: usize = 4;

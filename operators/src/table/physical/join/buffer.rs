@@ -12,9 +12,9 @@ use super::side::LateRowOutput;
 use crate::state::key_table::{Table, key_heap};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
+use millstream_engine::collections::high_water::shrink_scratch;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
-use millstream_engine::high_water::shrink_scratch;
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::collections::HashMap;
 
