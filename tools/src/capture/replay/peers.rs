@@ -8,7 +8,7 @@ use millstream_engine::capture::Kind;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(super) struct Peers {
     target: Target,
     streams: HashMap<u64, Arc<TcpStream>>,
     sockets: HashMap<u64, UdpSocket>,
+    /// Connections to which nothing was written since they were begun.
+    connecting: HashSet<u64>,
     drain: Drain,
     /// Waits for room in a socket, and for clients.
     poll: Poll,
@@ -62,6 +64,7 @@ impl Peers {
             target,
             streams: HashMap::new(),
             sockets: HashMap::new(),
+            connecting: HashSet::new(),
             drain: Drain::start()?,
             poll,
             events: Events::with_capacity(16),
@@ -127,6 +130,13 @@ impl Peers {
             self.open(event, stop)?;
         }
         let Some(stream) = self.streams.get(&event.connection).cloned() else { return Ok(()) };
+        // What ends a connection needs one; data waits for room, which it has then.
+        if event.kind != Kind::Open
+            && self.connecting.remove(&event.connection)
+            && event.kind != Kind::Data
+        {
+            self.wait_until_connected(&stream, stop)?;
+        }
         match event.kind {
             Kind::Data if !self.write(&stream, payload, stop)? => {
                 self.failed += 1;
@@ -189,20 +199,37 @@ impl Peers {
                 return self.accept(event.connection, stop).map(drop);
             }
         };
-        match std::net::TcpStream::connect_timeout(&to, LINGER) {
-            Ok(stream) => {
-                stream.set_nonblocking(true)?;
-                self.add(event.connection, TcpStream::from_std(stream))
-            }
-            Err(error) if self.opened == 0 => {
+        // The first tells whether there is a server; no other is waited for, so that one that opens
+        // delays no event of another.
+        let stream = if self.opened == 0 {
+            let stream = std::net::TcpStream::connect_timeout(&to, LINGER).map_err(|error| {
                 let fix = "Start the server first, or give another --to";
-                Err(Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}")))
-            }
-            Err(_) => {
-                self.failed += 1;
-                Ok(())
-            }
+                Failure::Failed(format!("CONNECT_FAILED: {to}: {error}. {fix}"))
+            })?;
+            stream.set_nonblocking(true)?;
+            TcpStream::from_std(stream)
+        } else {
+            self.connecting.insert(event.connection);
+            TcpStream::connect(to)?
+        };
+        self.add(event.connection, stream)
+    }
+
+    /// Waits until a connection is made or refused.
+    fn wait_until_connected(
+        &mut self,
+        stream: &TcpStream,
+        stop: &AtomicBool,
+    ) -> Result<(), Failure> {
+        let end = Instant::now() + LINGER;
+        while stream.peer_addr().is_err()
+            && matches!(stream.take_error(), Ok(None))
+            && !stop.load(Ordering::Relaxed)
+            && Instant::now() < end
+        {
+            self.wait_for_room(stream)?;
         }
+        Ok(())
     }
 
     fn add(&mut self, connection: u64, stream: TcpStream) -> Result<(), Failure> {
