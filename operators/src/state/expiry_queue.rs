@@ -2,17 +2,26 @@
 
 use crate::state::slot_stack::{Pool, SlotStack};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 
-/// Maximum number of empty stacks kept beyond the number of times.
+/// Empty stacks that are kept where there are few times.
 const SPARES: usize = 16;
+
+/// The slots of one time. Times of single rows are many, and take no memory apart.
+enum Slots {
+    One(u32),
+    Many(Box<SlotStack>),
+}
 
 /// Slots of entries, by time. Entries are not moved when their expiry changes, nor removed when their
 /// slot is freed. Callers must compare with the entry's own expiry.
 #[derive(Default)]
 pub(crate) struct Due {
-    by_time: BTreeMap<i64, SlotStack>,
-    /// Empty stacks for reuse, at most [`SPARES`] more than there are times.
-    spare: Vec<SlotStack>,
+    by_time: BTreeMap<i64, Slots>,
+    /// Times with several slots.
+    stacks: usize,
+    /// Stacks that are empty again, at most [`SPARES`] more than are in use.
+    spare: Vec<Box<SlotStack>>,
     pool: Pool,
 }
 
@@ -20,9 +29,24 @@ impl Due {
     /// Adds an entry.
     #[inline]
     pub fn add(&mut self, time_us: i64, entry: u32) {
-        let Self { by_time, spare, pool } = self;
-        let of_time = by_time.entry(time_us);
-        of_time.or_insert_with(|| spare.pop().unwrap_or_default()).push(entry, pool);
+        let Self { by_time, stacks, spare, pool } = self;
+        match by_time.entry(time_us) {
+            Vacant(vacant) => {
+                vacant.insert(Slots::One(entry));
+            }
+            Occupied(mut occupied) => match occupied.get_mut() {
+                Slots::Many(stack) => stack.push(entry, pool),
+                slots @ Slots::One(_) => {
+                    let mut stack = spare.pop().unwrap_or_default();
+                    if let Slots::One(first) = *slots {
+                        stack.push(first, pool);
+                    }
+                    stack.push(entry, pool);
+                    *slots = Slots::Many(stack);
+                    *stacks += 1;
+                }
+            },
+        }
     }
 
     /// Removes and returns an entry that has expired by a time, with the time it was added for.
@@ -32,11 +56,20 @@ impl Due {
         if time_us > by_us {
             return None;
         }
-        let entry = first.get_mut().pop(&mut self.pool);
-        if first.get().is_empty() {
-            let empty = first.remove();
+        let entry = match first.get_mut() {
+            Slots::One(entry) => Some(*entry),
+            Slots::Many(stack) => {
+                let entry = stack.pop(&mut self.pool);
+                if !stack.is_empty() {
+                    return entry.map(|entry| (time_us, entry));
+                }
+                entry
+            }
+        };
+        if let Slots::Many(empty) = first.remove() {
+            self.stacks -= 1;
             // Memory needed for a burst of distinct times is released afterwards.
-            if self.spare.len() < self.by_time.len() + SPARES {
+            if self.spare.len() < self.stacks + SPARES {
                 self.spare.push(empty);
             } else {
                 self.spare.pop();
@@ -50,7 +83,10 @@ impl Due {
     #[cfg(feature = "sql")]
     pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
-            Some((time_us, places)) if *time_us <= by_us => places.ahead(most),
+            Some((time_us, slots)) if *time_us <= by_us => match slots {
+                Slots::One(entry) => &std::slice::from_ref(entry)[..most.min(1)],
+                Slots::Many(stack) => stack.ahead(most),
+            },
             _ => &[],
         }
     }
@@ -59,7 +95,10 @@ impl Due {
     #[cfg(feature = "sql")]
     pub fn count(&self, by_us: i64) -> usize {
         match self.by_time.first_key_value() {
-            Some((time_us, places)) if *time_us <= by_us => places.len(),
+            Some((time_us, slots)) if *time_us <= by_us => match slots {
+                Slots::One(_) => 1,
+                Slots::Many(stack) => stack.len(),
+            },
             _ => 0,
         }
     }
@@ -72,8 +111,8 @@ impl Due {
     /// Memory that it takes, in bytes, about.
     pub fn memory(&self) -> usize {
         // A node of the tree is two thirds full.
-        let time = (size_of::<i64>() + size_of::<SlotStack>()) * 3 / 2 + 16;
-        self.by_time.len() * time + self.pool.memory()
+        let time = (size_of::<i64>() + size_of::<Slots>()) * 3 / 2;
+        self.by_time.len() * time + self.stacks * size_of::<SlotStack>() + self.pool.memory()
     }
 
     /// The earliest expiry time.
@@ -105,18 +144,39 @@ mod tests {
     #[test]
     fn a_burst_of_times_leaves_no_memory_behind() {
         let mut due = Due::default();
-        (0..100_000).for_each(|at| due.add(i64::from(at), at));
-        (0..99_990).for_each(|at| assert_eq!(due.take(i64::MAX), Some((i64::from(at), at))));
+        // Two entries of each time.
+        let twice = |at: i64| [at as u32, 1 + at as u32];
+        (0..100_000).for_each(|at| twice(at).into_iter().for_each(|entry| due.add(at, entry)));
+        for at in 0..99_990 {
+            let [first, second] = twice(at);
+            assert_eq!(due.take(i64::MAX), Some((at, second)));
+            assert_eq!(due.take(i64::MAX), Some((at, first)));
+        }
         assert!((1..=2 * SPARES).contains(&due.spare.len()), "{}", due.spare.len());
+        assert!(due.memory() < 20_000);
         // What is kept is enough for as many times as there were.
         for at in 100_000..100_100 {
             let spares = due.spare.len();
-            due.add(i64::from(at), at);
+            twice(at).into_iter().for_each(|entry| due.add(at, entry));
             assert_eq!(due.spare.len(), spares - 1);
-            assert_eq!(due.take(i64::MAX), Some((i64::from(at - 10), at - 10)));
+            assert_eq!((due.take(i64::MAX), due.take(i64::MAX)).1.map(|(us, _)| us), Some(at - 10));
         }
-        assert!(due.memory() < 20_000);
         while due.take(i64::MAX).is_some() {}
         assert!((1..=SPARES).contains(&due.spare.len()), "{}", due.spare.len());
+        assert_eq!((due.stacks, due.memory()), (0, 0));
+    }
+
+    #[test]
+    fn single_entries_of_a_time_take_no_memory_apart() {
+        let mut due = Due::default();
+        (0..10_000).rev().for_each(|at| due.add(i64::from(at), at));
+        assert_eq!(
+            (due.stacks, due.spare.len(), due.count(0), due.ahead(0, 9)),
+            (0, 0, 1, &[0][..])
+        );
+        for at in 0..10_000 {
+            assert_eq!(due.take(i64::from(at)), Some((i64::from(at), at)));
+            assert_eq!(due.take(i64::from(at)), None);
+        }
     }
 }

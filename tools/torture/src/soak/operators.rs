@@ -151,12 +151,35 @@ macro_rules! rows {
     };
 }
 
+macro_rules! joined {
+    ($name:literal, $join:literal, $other:literal, $ok:literal) => {
+        Operator {
+            name: $name,
+            kind: Kind::Sql(
+                "append",
+                concat!(
+                    "SELECT a.n % 2 AS g, a.n AS lo, a.n AS hi, 1L AS c, unix_micros(a.ts) AS at, ",
+                    $ok,
+                    " AS ok FROM (SELECT n, ts FROM rows) WATERMARK ts DELAY OF INTERVAL 1 SECOND AS a ",
+                    $join,
+                    " (SELECT n AS m, ts AS us FROM ",
+                    $other,
+                    ") WATERMARK us DELAY OF INTERVAL 1 SECOND AS b ON a.n = b.m \
+                     AND b.us BETWEEN a.ts - INTERVAL 1 SECOND AND a.ts + INTERVAL 1 SECOND"
+                ),
+            ),
+            stride: 2,
+            cover: Cover::Tiles { times: 1.0, behind_s: 8 },
+        }
+    };
+}
+
 const fn typed(name: &'static str, kind: Kind, stride: u64, cover: Cover) -> Operator {
     Operator { name, kind, stride, cover }
 }
 
 /// All of them, in the order in which they run.
-pub const OPERATORS: [Operator; 24] = [
+pub const OPERATORS: [Operator; 26] = [
     running!("count", "true"),
     running!("sum", "sum(n) = k * count(*) + 50 * count(*) * (count(*) - 1)"),
     running!("min", "min(n) = k"),
@@ -189,6 +212,15 @@ pub const OPERATORS: [Operator; 24] = [
         "semi_join",
         2,
         "(SELECT n, ts, n % 100 AS k FROM rows) LEFT SEMI JOIN (SELECT id FROM keys WHERE id % 2 = 0) e ON k = id"
+    ),
+    // Each row meets itself.
+    joined!("stream_join", "JOIN", "rows", "b.m = a.n"),
+    // Every second row meets none, and leaves when it expires.
+    joined!(
+        "stream_join_outer",
+        "LEFT JOIN",
+        "rows WHERE n % 2 = 0",
+        "b.m <=> if(a.n % 2 = 0, a.n, NULL)"
     ),
     typed("typed_aggregate", Kind::Aggregate, FEW, Cover::Running),
     typed("typed_combine", Kind::Combine, FEW, Cover::Running),
