@@ -17,12 +17,9 @@
 //! [`WaitProfile`] come from there, and so do the types of what a query reports
 //! ([`Committed`], [`Percentiles`], [`Stall`]).
 
-mod bits;
 #[cfg(feature = "sql")]
 pub mod connect;
 pub(crate) mod event_time;
-#[cfg(feature = "sql")]
-mod slots;
 // Whoever gets a value of a query can write its type.
 #[cfg(feature = "sql")]
 #[warn(unnameable_types)]

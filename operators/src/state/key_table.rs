@@ -13,7 +13,7 @@
 //!
 //! *Limits.* A chunk stays as long as one of its entries does.
 
-use crate::bits::BitSet;
+use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 use millstream_engine::collections::linear_hash_table::LinearHashTable;
 use std::ops::{Index, IndexMut};

@@ -1,8 +1,11 @@
 //! Data structures of stateful operators, which typed streams and tables share: the key table, the expiry
 //! queue, the pre-aggregation before an exchange.
 
+pub(crate) mod bit_set;
 pub(crate) mod expiry_queue;
 pub(crate) mod hash_index;
 pub(crate) mod key_table;
 pub(crate) mod preaggregation;
+#[cfg(feature = "sql")]
+pub(crate) mod slot_allocator;
 pub(crate) mod slot_stack;

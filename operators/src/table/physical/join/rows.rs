@@ -7,7 +7,7 @@
 //!
 //! A slot begins with a header: the row's number, its key, its length and its flags.
 
-use crate::slots::Slots;
+use crate::state::slot_allocator::Slots;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 

@@ -4,7 +4,7 @@
 //! used slot that no recent epoch has needed are given back, a few at a time; their numbers are used
 //! again later.
 
-use crate::bits::BitSet;
+use crate::state::bit_set::BitSet;
 use millstream_engine::collections::high_water::HighWater;
 
 /// Chunks that are given back at the end of an epoch, beside a part of those that are not needed.
