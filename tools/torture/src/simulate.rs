@@ -110,6 +110,8 @@ enum Query {
     Windows,
     Sessions,
     Duplicates,
+    /// A stream beside itself, full outer.
+    Joined,
 }
 
 /// The number of the last row: its time is far behind all others.
@@ -137,6 +139,11 @@ impl Query {
                  count(*) FROM {timed} GROUP BY session_window(ts, '4 seconds'), k"
             ),
             Self::Duplicates => format!("SELECT ts, k FROM {timed}"),
+            Self::Joined => format!(
+                "SELECT a.k AS l, unix_seconds(a.ts) AS x, b.k AS r, unix_seconds(b.ts) AS y \
+                 FROM {timed} a FULL JOIN {timed} b ON a.k = b.k AND b.ts BETWEEN a.ts + INTERVAL 1 SECOND \
+                 AND a.ts + INTERVAL 9 SECONDS"
+            ),
         }
     }
 
@@ -176,6 +183,25 @@ impl Query {
                     rows.iter().map(|(k, n)| (time(*n), k.as_str())).collect();
                 all.into_iter().map(|(time, k)| format!("{time},{k}")).collect()
             }
+            Self::Joined => {
+                let rows: Vec<_> = rows.iter().filter(|(_, n)| *n != END).collect();
+                let matches = |a: &(String, i64), b: &(String, i64)| {
+                    a.0 == b.0 && (1..=9).contains(&(time(b.1) - time(a.1)))
+                };
+                let mut lines = Vec::new();
+                for a in &rows {
+                    let (k, t) = (&a.0, time(a.1));
+                    let pairs = rows.iter().filter(|b| matches(a, b));
+                    lines.extend(pairs.map(|b| format!("{k},{t},{k},{}", time(b.1))));
+                    if !rows.iter().any(|b| matches(a, b)) {
+                        lines.push(format!("{k},{t},,"));
+                    }
+                    if !rows.iter().any(|b| matches(b, a)) {
+                        lines.push(format!(",,{k},{t}"));
+                    }
+                }
+                lines
+            }
         };
         lines.sort();
         lines
@@ -190,7 +216,8 @@ impl World {
         let stream = session.memory_stream("rows", "k STRING, n BIGINT").map_err(text)?;
         let rows = (0..dice.below(120)).map(|n| (format!("k{}", dice.below(12)), n as i64));
         let mut rows: Vec<_> = rows.collect();
-        let query = match dice.below(10) {
+        let query = match dice.below(12) {
+            10 | 11 => Query::Joined,
             0..3 => Query::Count,
             8 | 9 => Query::Typed,
             3 | 4 => Query::Copy,
@@ -198,7 +225,7 @@ impl World {
             6 => Query::Sessions,
             _ => Query::Duplicates,
         };
-        if matches!(query, Query::Windows | Query::Sessions) {
+        if matches!(query, Query::Windows | Query::Sessions | Query::Joined) {
             rows.push(("end".to_string(), END));
         }
         let (env, last) = (Arc::new(SimEnv::new(seed)), Arc::default());
