@@ -192,15 +192,29 @@ fn data(head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
 #[derive(Default)]
 struct Text {
     partial: HashMap<(u32, bool), Vec<u8>>,
+    partial_bytes: usize,
 }
 
 impl Exporter for Text {
     fn event(&mut self, head: &Head, payload: &[u8], out: &mut dyn Write) -> io::Result<()> {
         /// A longer line is written in pieces.
         const LINE_MAX: usize = 1 << 20;
+        /// Most bytes of lines that have not ended; beyond, all are written as they are.
+        const PARTIAL_MAX: usize = 32 << 20;
+        /// What a line costs beside its bytes.
+        const OVERHEAD: usize = 64;
         let key = (head.connection, head.direction == Direction::Out);
         match head.kind {
             Kind::Data => {
+                self.partial_bytes += payload.len() + OVERHEAD;
+                if self.partial_bytes > PARTIAL_MAX {
+                    // What was counted includes lines that have ended since.
+                    self.partial_bytes = self.partial.values().map(|l| l.len() + OVERHEAD).sum();
+                    if self.partial_bytes > PARTIAL_MAX / 2 {
+                        self.finish(out)?;
+                        self.partial_bytes = 0;
+                    }
+                }
                 let line = self.partial.entry(key).or_default();
                 line.extend_from_slice(payload);
                 let end = match line.iter().rposition(|byte| *byte == b'\n') {

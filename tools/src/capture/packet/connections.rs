@@ -246,6 +246,7 @@ impl Connections {
         for half in &mut connection.halves {
             half.discard(&mut self.shared);
         }
+        out.forget(connection.number);
         Ok(())
     }
 

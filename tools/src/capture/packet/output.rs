@@ -120,12 +120,17 @@ impl<S: EventSink> Output<S> {
     }
 
     pub(super) fn close(&mut self, connection: u32) -> Result<(), Ended> {
+        self.forget(connection);
+        let lane = Lane { connection, direction: Direction::In };
+        self.emit(lane, Kind::Close, 0, 0, &[])
+    }
+
+    /// Nothing more comes of a connection.
+    pub(super) fn forget(&mut self, connection: u32) {
         if !self.left.is_empty() {
             self.left.remove(&(connection, false));
             self.left.remove(&(connection, true));
         }
-        let lane = Lane { connection, direction: Direction::In };
-        self.emit(lane, Kind::Close, 0, 0, &[])
     }
 
     pub(super) fn data(&mut self, lane: Lane, at: u64, data: &[u8]) -> Result<(), Ended> {

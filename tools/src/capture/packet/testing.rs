@@ -157,8 +157,18 @@ pub(super) struct Found {
     /// The bytes of each direction of each connection.
     pub streams: BTreeMap<(u32, bool), Vec<u8>>,
     pub times: Vec<i64>,
+    /// Bytes of the payload of each event.
+    lengths: Vec<usize>,
     pub counts: Counts,
     pub damage: Option<FileDamage>,
+}
+
+impl Found {
+    /// Bytes of the event of a line.
+    pub(super) fn data_bytes(&self, line: &str) -> usize {
+        let at = self.lines.iter().position(|other| std::ptr::eq(other.as_str(), line));
+        at.map_or(0, |at| self.lengths[at])
+    }
 }
 
 impl EventSink for Found {
@@ -195,6 +205,7 @@ impl EventSink for Found {
         };
         self.lines.push(line);
         self.times.push(head.wall_ns);
+        self.lengths.push(payload.len());
         Ok(())
     }
 }

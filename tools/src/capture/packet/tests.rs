@@ -144,6 +144,57 @@ fn a_hole_is_a_gap_when_it_was_acknowledged_and_something_behind_it_was_seen() {
 }
 
 #[test]
+fn every_byte_of_a_lossy_capture_is_data_at_its_place_or_in_a_gap() {
+    for seed in 0..80 {
+        let mut dice = SplitMix(seed);
+        let stream: Vec<u8> = (0..3000).map(|_| dice.below(256) as u8).collect();
+        let first = 0u32.wrapping_sub(dice.below(4000) as u32);
+        let open = [
+            packet(false, first.wrapping_sub(1), 0, SYN, b""),
+            packet(true, 0, first, SYN | ACK, b""),
+        ];
+        let (mut packets, mut at) = (open.to_vec(), 0);
+        // What is in the file of each byte, unless the snap length cuts it.
+        let mut is_there = vec![false; stream.len()];
+        let snap = if dice.below(2) == 0 { 40 + 60 } else { 65_535 };
+        while at < stream.len() {
+            let end = (at + 1 + dice.below(150) as usize).min(stream.len());
+            if dice.below(4) > 0 {
+                let seq = first.wrapping_add(at as u32);
+                packets.push(packet(false, seq, 1, ACK, &stream[at..end]));
+                is_there[at..end.min(at + snap - 40)].fill(true);
+            }
+            // The server has all of it, whatever the capture lacks.
+            if dice.below(3) == 0 {
+                packets.push(packet(true, 1, first.wrapping_add(end as u32), ACK, b""));
+            }
+            at = end;
+        }
+        packets.push(packet(false, first.wrapping_add(3000), 1, ACK | FIN, b""));
+        packets.push(packet(true, 1, first.wrapping_add(3001), ACK, b""));
+        let found = import(&Pcap { snap, ..Pcap::default() }.file(&packets));
+        let wanted: Vec<u8> =
+            stream.iter().zip(&is_there).filter(|(_, there)| **there).map(|(b, _)| *b).collect();
+        assert!(found.streams.get(&(0, false)).unwrap_or(&Vec::new()) == &wanted, "seed {seed}");
+        let missing = is_there.iter().filter(|there| !**there).count() as u64;
+        let counts = &found.counts;
+        assert_eq!(counts.gap_bytes_lost + counts.gap_bytes_cut, missing, "seed {seed}");
+        assert_eq!(counts.conflicts + counts.gaps_forced, 0, "seed {seed}");
+        // Each event begins where the one before ended.
+        let mut place = 0;
+        for line in found.lines.iter().filter(|line| line.starts_with("0 in ")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(words[3], place.to_string(), "seed {seed}: {line}");
+            match words[2] {
+                "gap" => place += words[4].parse::<usize>().unwrap(),
+                "data" => place += found.data_bytes(line),
+                _ => assert_eq!(place, 3000),
+            }
+        }
+    }
+}
+
+#[test]
 fn connections_open_and_end_in_every_way() {
     let syn = packet(false, 9, 0, SYN, b"");
     let answer = packet(true, 0, 10, SYN | ACK, b"");

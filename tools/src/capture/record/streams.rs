@@ -1,12 +1,13 @@
 //! Records TCP connections: one that is made, or those that are accepted.
 
 use super::pair::{Next, Pair};
-use super::receive::{Receiver, Stamp, ask_for_times};
+use super::receive::{Receiver, Stamp, ask_for_times, is_not_now};
 use super::recorder::{Recorder, TICK};
 use crate::Failure;
 use millstream_engine::capture::{ConnectionInfo, Opener, Protocol};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -59,6 +60,8 @@ struct Streams {
     next_slot: usize,
     /// Connections that have more to do without a wait.
     again: VecDeque<usize>,
+    /// Whether a client may wait that could not be accepted.
+    accepts_again: bool,
     receiver: Receiver,
     buffer: Vec<u8>,
 }
@@ -72,6 +75,7 @@ impl Streams {
             pairs: HashMap::new(),
             next_slot: 0,
             again: VecDeque::new(),
+            accepts_again: false,
             receiver: Receiver::new(),
             buffer: vec![0; READ_BYTES],
         })
@@ -99,6 +103,9 @@ impl Streams {
                     Token(token) => self.pump(token / 2)?,
                 }
             }
+            if let Some(listener) = listener.filter(|_| self.accepts_again) {
+                self.accept(listener)?;
+            }
             for _ in 0..self.again.len() {
                 if let Some(slot) = self.again.pop_front() {
                     self.pump(slot)?;
@@ -112,22 +119,32 @@ impl Streams {
     }
 
     fn accept(&mut self, listener: &TcpListener) -> Result<(), Failure> {
-        while let Ok((peer, address)) = listener.accept() {
+        loop {
+            let (peer, address) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of files, perhaps: another connection will end.
+                    self.accepts_again = !is_not_now(&error);
+                    return Ok(());
+                }
+            };
             if self.pairs.len() >= CONNECTIONS_MAX {
                 // The client sees its connection closed.
                 continue;
             }
-            let server = match self.server {
-                // A failure is seen as that of the server, when it is looked at.
-                Some(server) => Some(TcpStream::connect(server)?),
-                None => None,
+            let server = match self.server.map(TcpStream::connect).transpose() {
+                Ok(server) => server,
+                Err(error) => {
+                    eprintln!("CONNECT_FAILED: {:?}: {error}", self.server);
+                    drop(SockRef::from(&peer).set_linger(Some(Duration::ZERO)));
+                    continue;
+                }
             };
             let b = self.server.or_else(|| peer.local_addr().ok());
             let info =
                 ConnectionInfo { protocol: Protocol::Tcp, opener: Opener::A, a: Some(address), b };
             self.add(&info, peer, server)?;
         }
-        Ok(())
     }
 
     fn add(
