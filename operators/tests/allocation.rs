@@ -163,14 +163,24 @@ fn typed_records<C: StateBackend<u32, u64>>(flow: Flow<C>, parallelism: usize) {
 
 /// Sends lines, and takes as many lines.
 fn exchange(lines: &str, to: &mut TcpStream, from: &mut TcpStream, buffer: &mut [u8]) {
-    let mut left = lines.lines().count();
+    let left = lines.lines().count();
+    exchange_for(left, lines, (to, from), buffer);
+}
+
+/// Sends lines, and takes so many lines.
+fn exchange_for(
+    mut left: usize,
+    lines: &str,
+    (to, from): (&mut TcpStream, &mut TcpStream),
+    buffer: &mut [u8],
+) {
     for part in lines.as_bytes().chunks(1 << 14) {
         to.write_all(part).unwrap();
     }
     while left > 0 {
         let count = from.read(buffer).unwrap();
         assert!(count > 0, "the results ended");
-        left -= buffer[..count].iter().filter(|b| **b == b'\n').count();
+        left = left.saturating_sub(buffer[..count].iter().filter(|b| **b == b'\n').count());
     }
 }
 
@@ -221,6 +231,48 @@ fn rows_over_sockets_cost_no_allocation() {
         }
         let counted = allocations(|| exchange(&lines, &mut to, &mut from, &mut buffer));
         assert_eq!(counted, 0, "{sql}");
+        query.stop().unwrap();
+    }
+}
+
+/// Two branches of one stream, joined: rows are buffered, matched and expire without an allocation for
+/// each.
+#[test]
+fn rows_of_a_join_cost_no_allocation() {
+    let _alone = alone();
+    let timed = "(SELECT e.k AS k, timestamp_millis(e.t) AS t FROM (SELECT \
+                 from_json(value, 'k BIGINT, t BIGINT') AS e FROM lines)) WATERMARK t DELAY OF INTERVAL 1 SECOND";
+    for (kind, ahead) in [("JOIN", "0"), ("FULL JOIN", "0"), ("LEFT JOIN", "0.010")] {
+        let at = format!("a.t + INTERVAL '{ahead}' SECOND");
+        let sql = format!(
+            "SELECT a.k AS value FROM {timed} a {kind} {timed} b ON a.k = b.k AND b.t >= {at} AND \
+             b.t <= {at}"
+        );
+        let session = Session::new();
+        let (input, output) = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).into();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let reader = session.read_stream().format("socket").option("host", "127.0.0.1");
+        reader.option("port", port(&input)).load().unwrap().create_temp_view("lines");
+        let writer = session.sql(&sql).unwrap().write_stream().format("socket");
+        let writer = writer.option("host", "127.0.0.1").option("port", port(&output));
+        let config = config(1);
+        let writer = writer.option("format", "json").trigger(config.trigger).config(config);
+        let query = writer.start().unwrap();
+        let (mut to, mut from) = (input.accept().unwrap().0, output.accept().unwrap().0);
+        let mut buffer = vec![0; 1 << 16];
+        // Each row matches itself at once, or leaves beside NULLs a second later.
+        let mut round = |number: u64, answers: usize| {
+            let mut lines = String::new();
+            for n in number * 5_000..(number + 1) * 5_000 {
+                writeln!(lines, "{{\"k\": {}, \"t\": {n}}}", n % 50).unwrap();
+            }
+            exchange_for(answers, &lines, (&mut to, &mut from), &mut buffer);
+        };
+        round(1, 3_500);
+        (2..6).for_each(|number| round(number, 5_000));
+        let counted = allocations(|| round(6, 5_000));
+        // More rows at once than ever before need one more chunk of the queue in which they expire.
+        assert!(counted <= 4, "{counted} for 5000 rows: {sql}");
         query.stop().unwrap();
     }
 }
