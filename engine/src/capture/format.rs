@@ -537,7 +537,7 @@ pub struct Summary {
     pub events: u64,
     /// Bytes of data events.
     pub data_bytes: u64,
-    /// Connections opened.
+    /// Connections opened in it, not those that are opened again after a rotation.
     pub connections: u64,
     /// Largest wall-clock time.
     pub wall_ns_max: i64,
@@ -590,7 +590,7 @@ impl Summary {
         self.events += 1;
         match head.kind {
             Kind::Data => self.data_bytes += length as u64,
-            Kind::Open => self.connections += 1,
+            Kind::Open if head.flags & FLAG_REPEATED == 0 => self.connections += 1,
             _ => {}
         }
     }

@@ -109,7 +109,7 @@ impl Recording {
         self.writer.flush()
     }
 
-    /// Totals so far. Connections that were opened again in a later file count again.
+    /// Totals so far.
     pub fn summary(&self) -> Summary {
         add(&self.before, self.writer.summary())
     }

@@ -271,6 +271,7 @@ fn a_recording_rotates_and_every_file_knows_its_open_connections() {
     for n in 1..1000 {
         recording.append(&head(Kind::Data, n * 14), &[b'x'; 100]).unwrap();
     }
+    assert_eq!(recording.summary().connections, 1);
     recording.finish().unwrap();
     let mut data = 0;
     let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().collect();
