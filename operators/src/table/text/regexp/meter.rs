@@ -8,9 +8,16 @@
 //! looks at, and that is what counts.
 
 use crate::table::text::regexp::linear::Linear;
-use crate::table::text::regexp::machine::{StepLimitExceeded, steps_of};
+use crate::table::text::regexp::machine::StepLimitExceeded;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
+
+/// Bytes that all searches of a text look at, to which some are added for each byte of the text: a few
+/// seconds.
+const STEPS: usize = if cfg!(test) { 1_000_000 } else { 100_000_000 };
+const STEPS_A_BYTE: usize = 30;
+/// The part of them up to which nothing is measured.
+const UNMEASURED: usize = 4;
 
 /// Builds the automaton that [`Meter`] runs.
 pub(super) fn automaton(pattern: &str, size: usize) -> Option<DFA> {
@@ -25,14 +32,15 @@ pub(super) fn automaton(pattern: &str, size: usize) -> Option<DFA> {
 pub(super) struct Meter {
     /// What is left of them.
     steps: usize,
-    /// What the searches so far took at most.
-    most: usize,
+    /// What is left of them where each search looks at all of the rest.
+    unmeasured: usize,
     cache: Option<Cache>,
 }
 
 impl Meter {
     pub fn new(length: usize) -> Self {
-        Self { steps: steps_of(length), most: 0, cache: None }
+        let steps = length.saturating_mul(STEPS_A_BYTE).saturating_add(STEPS);
+        Self { steps, unmeasured: steps / UNMEASURED, cache: None }
     }
 
     /// Counts the search from a place on.
@@ -43,8 +51,13 @@ impl Meter {
         text: &str,
         from: usize,
     ) -> Result<(), StepLimitExceeded> {
-        self.most = self.most.saturating_add(text.len() - from);
-        if self.most <= self.steps { Ok(()) } else { self.measure(linear, text, from) }
+        match self.unmeasured.checked_sub(text.len() - from) {
+            Some(left) => {
+                self.unmeasured = left;
+                Ok(())
+            }
+            None => self.measure(linear, text, from),
+        }
     }
 
     #[cold]

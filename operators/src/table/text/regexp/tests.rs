@@ -171,11 +171,11 @@ fn count(pattern: &str, text: &str) -> Result<usize, StepLimitExceeded> {
 
 #[test]
 fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
-    let letters = "A".repeat(10_000);
+    let letters = "A".repeat(3_000);
     for pattern in [".*[^A-Z]|[A-Z]", "A(?:A*b)?"] {
         assert_eq!(count(pattern, &letters), Err(StepLimitExceeded), "{pattern}");
         // A short text is no trouble.
-        assert!(count(pattern, &letters[..1000]) == Ok(1000), "{pattern}");
+        assert!(count(pattern, &letters[..500]) == Ok(500), "{pattern}");
     }
 }
 
