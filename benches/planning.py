@@ -4,7 +4,8 @@
     benches/planning.py target/release/millstream [--only OR] [--sizes 1000,100000] [--depths 1000]
 
 Each kind of text is generated at several sizes and given to `millstream sql`. The table has wall
-time and peak memory of the process, the run of the query over at most one row included. Long kinds
+time, CPU time of all threads and peak memory of the process, the run of the query over at most one
+row included. Long kinds
 grow by the number of terms, deep ones by levels within each other; beyond the bound of levels the
 answer is an error, which is shown by its condition.
 """
@@ -65,7 +66,7 @@ DEEP = {
 
 
 def measure(binary, text, seconds):
-    """Wall time, peak memory in MB and the outcome of one query."""
+    """Wall time, CPU time, peak memory in MB and the outcome of one query."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "query.sql")
         with open(path, "w") as file:
@@ -82,7 +83,7 @@ def measure(binary, text, seconds):
             errors.seek(0)
             first = errors.readline().strip()
     outcome = "" if process.returncode == 0 else f"{process.returncode}: {first[:60]}"
-    return took, usage.ru_maxrss / 1024, outcome
+    return took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, outcome
 
 
 def main():
@@ -93,14 +94,14 @@ def main():
     parser.add_argument("--only", action="append", help="one kind, by name; may be repeated")
     parser.add_argument("--seconds", type=float, default=60, help="after which a query is ended")
     asked = parser.parse_args()
-    print(f"{'kind':24}{'size':>8}{'seconds':>9}{'MB':>8}  error")
+    print(f"{'kind':24}{'size':>8}{'seconds':>9}{'CPU s':>8}{'MB':>8}  error")
     for kinds, sizes in ((LONG, asked.sizes), (DEEP, asked.depths)):
         for kind, text in kinds.items():
             if asked.only and kind not in asked.only:
                 continue
             for size in map(int, sizes.split(",")):
-                took, memory, outcome = measure(asked.binary, text(size), asked.seconds)
-                print(f"{kind:24}{size:8}{took:9.2f}{memory:8.0f}  {outcome}", flush=True)
+                took, used, memory, outcome = measure(asked.binary, text(size), asked.seconds)
+                print(f"{kind:24}{size:8}{took:9.2f}{used:8.2f}{memory:8.0f}  {outcome}", flush=True)
 
 
 if __name__ == "__main__":

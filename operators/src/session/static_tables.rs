@@ -1,11 +1,14 @@
 //! The static parts of a query: tables that streams are joined with, and subqueries. They are read
-//! when the query starts and replaced by their rows in the plan.
+//! when the query starts and replaced by their rows in the plan. Queries of constants alone are
+//! evaluated here, without an engine.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::streaming_query::QueryError;
+use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
+use crate::table::plan::optimizer::optimize;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -106,4 +109,24 @@ pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     match none {
         Ok(plan) => Cow::Owned(plan),
     }
+}
+
+/// Operators of a plan that is perhaps constant, at most: it is optimized twice if it is not.
+const MOST_CONSTANT: usize = 1 << 10;
+
+/// The rows of a query that reads nothing and computes nothing but constants, as `SELECT 1` does:
+/// they are known without an engine and its threads.
+pub(super) fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
+    let reads_nothing = plan.scans().is_empty() && plan.size() <= MOST_CONSTANT;
+    let Plan::Project(input, exprs) = reads_nothing.then(|| optimize(plan))? else { return None };
+    let Plan::Values(_, rows) = *input else { return None };
+    let [row] = rows.as_slice() else { return None };
+    if !row.is_empty() {
+        return None;
+    }
+    let constant = |(expr, _)| match fold(expr, semantics).node {
+        Node::Literal(value) => Some(value),
+        _ => None,
+    };
+    Some(vec![exprs.into_iter().map(constant).collect::<Option<_>>()?])
 }

@@ -20,14 +20,11 @@ use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 use crate::session::trigger::parse_trigger;
 use crate::session::{Settings, is_files, static_tables};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::expr::Node;
-use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::did_you_mean;
 use crate::table::physical::{BoxChain, LateOutput, LateRow, PlacedChain, lower, state_operators};
 use crate::table::plan::analyzer::{OutputMode, check_output_mode};
 use crate::table::plan::join;
 use crate::table::plan::limits::on_large_stack;
-use crate::table::plan::optimizer::optimize;
 use crate::table::plan::shared_sources::sources;
 use crate::table::plan::time_window::{has_watermark, with_default_skew};
 use crate::table::plan::{Options, Plan, Scan};
@@ -118,7 +115,7 @@ impl StreamWriter {
         // Before there is a job: subqueries within each other would each hold one.
         let whole = self.frame.plan.clone();
         let plan = static_tables::read(&whole, &session)?;
-        if let Some(rows) = constant_rows(&plan, settings.semantics) {
+        if let Some(rows) = static_tables::constant_rows(&plan, settings.semantics) {
             return Ok(rows);
         }
         let prepared = Prepared {
@@ -690,26 +687,6 @@ impl StreamWriter {
             },
         })
     }
-}
-
-/// Operators of a plan that is perhaps constant, at most: it is optimized twice if it is not.
-const MOST_CONSTANT: usize = 1 << 10;
-
-/// The rows of a query that reads nothing and computes nothing but constants, as `SELECT 1` does:
-/// they are known without an engine and its threads.
-fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
-    let reads_nothing = plan.scans().is_empty() && plan.size() <= MOST_CONSTANT;
-    let Plan::Project(input, exprs) = reads_nothing.then(|| optimize(plan))? else { return None };
-    let Plan::Values(_, rows) = *input else { return None };
-    let [row] = rows.as_slice() else { return None };
-    if !row.is_empty() {
-        return None;
-    }
-    let constant = |(expr, _)| match fold(expr, semantics).node {
-        Node::Literal(value) => Some(value),
-        _ => None,
-    };
-    Some(vec![exprs.into_iter().map(constant).collect::<Option<_>>()?])
 }
 
 /// Improves the error of an unknown option by suggesting an option of the query.
