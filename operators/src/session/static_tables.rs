@@ -111,17 +111,34 @@ pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     }
 }
 
-/// Operators of a plan that is perhaps constant, at most: it is optimized twice if it is not.
+/// Expressions of a query whose row is computed without an engine, at most: it is planned twice if
+/// it is no constant after all.
 const MOST_CONSTANT: usize = 1 << 10;
+
+/// Whether a plan makes its columns of nothing but one row without columns, by few expressions.
+fn is_of_nothing(plan: &Plan, left: &mut usize) -> bool {
+    fn fits(expr: &Resolved, left: &mut usize) -> bool {
+        *left = left.saturating_sub(1);
+        *left > 0 && expr.children().into_iter().all(|child| fits(child, left))
+    }
+    match plan {
+        Plan::Alias(input, _) => is_of_nothing(input, left),
+        Plan::Project(input, exprs) => {
+            exprs.iter().all(|(expr, _)| fits(expr, left)) && is_of_nothing(input, left)
+        }
+        Plan::Values(schema, rows) => schema.fields.is_empty() && rows.len() == 1,
+        _ => false,
+    }
+}
 
 /// The rows of a query that reads nothing and computes nothing but constants, as `SELECT 1` does:
 /// they are known without an engine and its threads.
 pub(super) fn constant_rows(plan: &Plan, semantics: Semantics) -> Option<Vec<Vec<Value>>> {
-    let reads_nothing = plan.scans().is_empty() && plan.size() <= MOST_CONSTANT;
-    let Plan::Project(input, exprs) = reads_nothing.then(|| optimize(plan))? else { return None };
-    let Plan::Values(_, rows) = *input else { return None };
-    let [row] = rows.as_slice() else { return None };
-    if !row.is_empty() {
+    if !is_of_nothing(plan, &mut MOST_CONSTANT.clone()) {
+        return None;
+    }
+    let Plan::Project(input, exprs) = optimize(plan) else { return None };
+    if !matches!(*input, Plan::Values(..)) {
         return None;
     }
     let constant = |(expr, _)| match fold(expr, semantics).node {

@@ -86,7 +86,15 @@ fn timed(plan: Plan, times: &BatchTimes) -> Plan {
             _ => expr.map_children(&mut |child| of_batch(child, times)),
         }
     }
-    let exprs = plan.map_exprs(&mut |expr| Ok::<_, Infallible>(of_batch(expr, times)));
+    fn reads_clock(expr: &Resolved) -> bool {
+        matches!(&expr.node, Node::Call("current_timestamp", _))
+            || expr.children().into_iter().any(reads_clock)
+    }
+    let timed_here = plan.exprs().into_iter().any(reads_clock);
+    let exprs = match timed_here {
+        true => plan.map_exprs(&mut |expr| Ok::<_, Infallible>(of_batch(expr, times))),
+        false => Ok(plan),
+    };
     let made = exprs.and_then(|plan| plan.map_inputs(&mut |input| Ok(timed(input, times))));
     match made {
         Ok(plan) => plan,
