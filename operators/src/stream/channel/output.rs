@@ -73,7 +73,7 @@ struct WakesSink(Arc<OutputState>);
 
 impl Drop for WakesSink {
     fn drop(&mut self) {
-        self.0.wake_sink();
+        self.0.set_dropped();
     }
 }
 

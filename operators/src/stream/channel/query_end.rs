@@ -23,6 +23,8 @@ pub(super) struct OutputState {
     pub sink: OnceLock<Waker>,
     /// Whether the sink must not wait for the reader any more.
     released: AtomicBool,
+    /// Whether the output was dropped. The sink may not know it yet, and still wait.
+    dropped: AtomicBool,
     /// Whether the sink is waiting for the reader.
     blocked: AtomicBool,
     /// How often the sink got room after waiting.
@@ -35,6 +37,7 @@ impl OutputState {
             reader: Waker::thread(),
             sink: OnceLock::new(),
             released: AtomicBool::new(false),
+            dropped: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             unblocked: AtomicU64::new(0),
         }
@@ -53,6 +56,13 @@ impl OutputState {
     fn release(&self) {
         // ORDERING: relaxed: `wake_sink` has the fence.
         self.released.store(true, Ordering::Relaxed);
+        self.wake_sink();
+    }
+
+    /// Records that there is no reader any more, and wakes the sink.
+    pub fn set_dropped(&self) {
+        // ORDERING: relaxed: `wake_sink` has the fence.
+        self.dropped.store(true, Ordering::Relaxed);
         self.wake_sink();
     }
 
@@ -76,7 +86,9 @@ impl OutputState {
         let waiter = self.reader.last_waiter();
         let unread = waiter.is_none_or(|thread| thread == std::thread::current().id());
         // ORDERING: relaxed: see `set_blocked`.
-        let stuck = unread && self.blocked.load(Ordering::Relaxed);
+        let stuck = unread
+            && self.blocked.load(Ordering::Relaxed)
+            && !self.dropped.load(Ordering::Relaxed);
         stuck.then(|| self.unblocked.load(Ordering::Relaxed))
     }
 }
