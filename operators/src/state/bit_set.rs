@@ -76,7 +76,7 @@ mod tests {
         fn it_is_a_set(steps: Vec<(u32, u8, bool)>) {
             let (mut bits, mut model) = (BitSet::default(), BTreeSet::new());
             for (number, zeros, is_in) in steps {
-                let number = number as usize % 300_000 >> (zeros % 18);
+                let number = (number as usize % 300_000) >> (zeros % 18);
                 if is_in {
                     bits.insert(number);
                     model.insert(number);

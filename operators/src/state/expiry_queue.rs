@@ -21,6 +21,7 @@ pub(crate) struct Due {
     /// Times with several slots.
     stacks: usize,
     /// Stacks that are empty again, at most [`SPARES`] more than are in use.
+    #[expect(clippy::vec_box, reason = "a box goes from here to a time and back as it is")]
     spare: Vec<Box<SlotStack>>,
     pool: Pool,
 }

@@ -86,9 +86,8 @@ impl OutputState {
         let waiter = self.reader.last_waiter();
         let unread = waiter.is_none_or(|thread| thread == std::thread::current().id());
         // ORDERING: relaxed: see `set_blocked`.
-        let stuck = unread
-            && self.blocked.load(Ordering::Relaxed)
-            && !self.dropped.load(Ordering::Relaxed);
+        let stuck =
+            unread && self.blocked.load(Ordering::Relaxed) && !self.dropped.load(Ordering::Relaxed);
         stuck.then(|| self.unblocked.load(Ordering::Relaxed))
     }
 }

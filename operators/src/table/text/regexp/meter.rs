@@ -34,7 +34,7 @@ pub(super) struct Meter {
     steps: usize,
     /// What is left of them where each search looks at all of the rest.
     unmeasured: usize,
-    cache: Option<Cache>,
+    cache: Option<Box<Cache>>,
 }
 
 impl Meter {
@@ -69,7 +69,7 @@ impl Meter {
     ) -> Result<(), StepLimitExceeded> {
         let cost = match linear.automaton() {
             Some(dfa) => {
-                let cache = self.cache.get_or_insert_with(|| dfa.create_cache());
+                let cache = self.cache.get_or_insert_with(|| Box::new(dfa.create_cache()));
                 reach(dfa, cache, text, from)
             }
             None => text.len() - from,
