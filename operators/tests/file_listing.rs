@@ -293,6 +293,58 @@ fn pipes_and_links_in_a_circle_are_passed_over() {
 /// A stream tells of each path once, and counts them.
 #[cfg(unix)]
 #[test]
+fn an_aggregate_without_keys_has_a_row_over_no_file() {
+    let folder = Folder::new("no-file");
+    std::fs::create_dir_all(folder.0.join("in")).unwrap();
+    std::fs::create_dir_all(folder.0.join("other")).unwrap();
+    folder.row("other/a.json", 1);
+    let formats = ["json", "csv", "text", "parquet", "orc"];
+    let formats = &formats[..if cfg!(feature = "columnar") { 5 } else { 3 }];
+    for (path, filter) in [("in", "*"), ("other", "*.none")] {
+        for format in formats {
+            let session = Session::new();
+            let reader =
+                session.read().format(format).option("path", folder.0.join(path).display());
+            let reader = reader.option("pathGlobFilter", filter);
+            let ddl = if *format == "text" { "value STRING" } else { "a STRING" };
+            let frame = reader.schema(Schema::parse_ddl(ddl).unwrap()).load().unwrap();
+            frame.create_temp_view("v");
+            let column = ddl.split(' ').next().unwrap();
+            for (statement, expected) in [
+                ("SELECT count(*) FROM v", "0"),
+                ("SELECT max(COLUMN) AS m FROM v", "NULL"),
+                ("SELECT count(*), 1 FROM (SELECT max(COLUMN) AS m FROM v)", "1 1"),
+                ("SELECT count(*) FROM v GROUP BY COLUMN", ""),
+                ("SELECT count(*) FROM v HAVING count(*) > 0", ""),
+                ("SELECT coalesce((SELECT count(*) FROM v), -1)", "0"),
+                ("SELECT coalesce((SELECT max(COLUMN) FROM v), 'none')", "none"),
+                ("SELECT * FROM v ORDER BY 1", ""),
+                (
+                    "SELECT sum(c) FROM (SELECT count(*) AS c FROM v UNION ALL \
+                     SELECT count(*) + 5 FROM v)",
+                    "5",
+                ),
+                ("SELECT count(DISTINCT COLUMN) FROM v", "0"),
+                ("SELECT count(*) FROM v GROUP BY ROLLUP(COLUMN)", ""),
+            ] {
+                let statement = statement.replace("COLUMN", column);
+                let frame = session.sql(&statement).unwrap();
+                let types: Vec<_> =
+                    frame.schema().fields.iter().map(|f| f.data_type.clone()).collect();
+                let rows = frame.collect().unwrap_or_else(|e| panic!("{statement}: {e}"));
+                let shown = rows.iter().map(|row| {
+                    let cells = row.iter().zip(&types);
+                    let cells = cells.map(|(v, t)| v.show(t, millstream::table::datetime::Tz::UTC));
+                    cells.collect::<Vec<_>>().join(" ")
+                });
+                let shown = shown.collect::<Vec<_>>().join(";");
+                assert_eq!(shown, expected, "{format} {statement}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_stream_counts_the_paths_that_are_no_files() {
     use std::sync::Mutex;
     static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -151,31 +151,58 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let outcome = wait(&queries, &stop, on_failure, failures);
     for query in &queries {
-        summary(query.name(), &query.totals(), start.elapsed());
+        summary(query.name(), &query.totals(), start.elapsed(), outcome.is_err());
+    }
+    if let Some(lost) = progress.map(|file| file.lost()).filter(|lost| *lost > 0) {
+        eprintln!("progress: {lost} reports could not be written");
     }
     outcome
 }
 
 /// Where progress reports go; all queries share it.
 #[derive(Clone)]
-struct ProgressFile(Arc<Mutex<Box<dyn Write + Send>>>);
+struct ProgressFile(Arc<Mutex<Reports>>);
+
+/// The file of progress reports.
+struct Reports {
+    file: Box<dyn Write + Send>,
+    /// Reports that could not be written.
+    lost: u64,
+}
 
 impl ProgressFile {
     fn open(path: &Path) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            return Ok(Self(Arc::new(Mutex::new(Box::new(std::io::stderr())))));
+            return Ok(Self::to(Box::new(std::io::stderr())));
         }
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.map_err(|error| {
             Failure::Wrong(format!("PROGRESS_FILE_UNWRITABLE: {}: {error}", path.display()))
         })?;
-        Ok(Self(Arc::new(Mutex::new(Box::new(file)))))
+        Ok(Self::to(Box::new(file)))
     }
 
-    /// A line that cannot be written is lost, but the query continues.
+    fn to(file: Box<dyn Write + Send>) -> Self {
+        Self(Arc::new(Mutex::new(Reports { file, lost: 0 })))
+    }
+
+    /// The number of reports that could not be written.
+    fn lost(&self) -> u64 {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).lost
+    }
+
+    /// A report that cannot be written is lost and counted, and the query continues. The first one is
+    /// said at once.
     fn write(&self, progress: &Progress) {
-        let mut file = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        drop(writeln!(file, "{}", progress.to_json()));
+        let mut reports = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // One write: a disk that is full in its middle would leave half a line.
+        let line = format!("{}\n", progress.to_json());
+        if let Err(error) = reports.file.write_all(line.as_bytes()) {
+            if reports.lost == 0 {
+                eprintln!("progress: a report cannot be written, the query continues: {error}");
+            }
+            reports.lost += 1;
+        }
     }
 }
 
@@ -247,8 +274,7 @@ fn wait(
     }
 }
 
-fn summary(name: &str, progress: &Totals, elapsed: Duration) {
-    let latency = &progress.latency;
+fn counts(name: &str, progress: &Totals, elapsed: Duration) {
     eprintln!(
         "{name}: {} records in, {} rows out, {} set aside, {} epochs in {:.1} s",
         progress.records_in,
@@ -257,6 +283,17 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration) {
         progress.epochs,
         elapsed.as_secs_f64()
     );
+}
+
+fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
+    let latency = &progress.latency;
+    if failed && progress.epochs == 0 {
+        // The counts are those of committed epochs.
+        let seconds = elapsed.as_secs_f64();
+        eprintln!("{name}: ended after {seconds:.1} s, before an epoch was committed");
+    } else {
+        counts(name, progress, elapsed);
+    }
     if progress.passed_over > 0 {
         eprintln!("{name}: {} paths passed over: they are no files", progress.passed_over);
     }

@@ -552,6 +552,61 @@ fn the_failure_of_one_query_names_it_and_stops_the_others_or_not() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("stop or continue"));
 }
 
+/// Queries over two lines of a file, each with a console.
+fn printing_job(folder: &std::path::Path, names: &[&str]) -> String {
+    std::fs::write(folder.join("lines.txt"), "a\nb\n").unwrap();
+    let view =
+        format!("CREATE TEMPORARY VIEW lines USING text OPTIONS (path '{}');", folder.display());
+    names.iter().fold(view, |text, name| {
+        text + &format!(
+            "CREATE STREAMING TABLE {name} USING console OPTIONS (trigger 'available-now') AS \
+             SELECT * FROM STREAM lines;"
+        )
+    })
+}
+
+#[test]
+fn tables_of_several_consoles_name_their_query() {
+    let folder = Scratch::new("consoles");
+    let output = job("run", &printing_job(&folder.0, &["first", "second"]), &[]);
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("Batch: 0 of first\n") && out.contains("Batch: 0 of second\n"), "{out}");
+    let output = job("run", &printing_job(&folder.0, &["only"]), &[]);
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.contains("Batch: 0\n"), "{out}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn reports_that_cannot_be_written_are_said_once_and_counted() {
+    let folder = Scratch::new("full-progress");
+    let args = ["--progress", "/dev/full"];
+    let output = job("run", &printing_job(&folder.0, &["first", "second"]), &args);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{error}");
+    assert_eq!(error.matches("a report cannot be written").count(), 1, "{error}");
+    assert!(error.contains("progress: 2 reports could not be written"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_query_that_fails_before_its_first_commit_counts_nothing() {
+    let folder = Scratch::new("no-commit");
+    let mut child = millstream()
+        .args(["run", "-"])
+        .stdin(Stdio::piped())
+        .stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = printing_job(&folder.0, &["only"]);
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("before an epoch was committed"), "{error}");
+    assert!(!error.contains("0 records in"), "{error}");
+}
+
 #[test]
 fn what_is_wrong_with_one_of_several_queries_names_it() {
     let folder = Scratch::new("misspelt");

@@ -314,6 +314,7 @@ pub enum Tick {
 /// The parts from which a driver is built.
 pub(crate) struct Parts {
     pub trigger: Trigger,
+    pub runs_empty_batch: bool,
     pub sources: Vec<(Sender<Command>, Waker)>,
     pub tasklets: usize,
     pub operators: usize,
@@ -328,6 +329,8 @@ pub(crate) struct Parts {
 /// The state machine.
 pub struct Driver {
     trigger: Trigger,
+    /// Whether the first micro-batch runs even if no source has a record.
+    runs_empty_batch: bool,
     sources: Vec<(Sender<Command>, Waker)>,
     tasklets: usize,
     operators: usize,
@@ -372,6 +375,7 @@ impl Driver {
         Self {
             time,
             trigger: parts.trigger,
+            runs_empty_batch: parts.runs_empty_batch,
             exhausted: vec![false; sources],
             sources: parts.sources,
             tasklets: parts.tasklets,
@@ -509,7 +513,11 @@ impl Driver {
             return;
         };
         let plans: Vec<EndOffset> = plans.into_iter().flatten().collect();
-        if plans.iter().any(|plan| plan.has_new) || self.time.is_batch_due(self.env.wall_us()) {
+        let runs_empty = std::mem::take(&mut self.runs_empty_batch);
+        if runs_empty
+            || plans.iter().any(|plan| plan.has_new)
+            || self.time.is_batch_due(self.env.wall_us())
+        {
             let limited = plans.iter().any(|plan| plan.limited);
             let ends: Vec<Offset> = plans.into_iter().map(|plan| plan.end).collect();
             let times = (self.env.wall_us() / 1000, self.time.next_ms());

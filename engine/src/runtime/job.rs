@@ -40,6 +40,10 @@ pub struct Config {
     /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
     /// per several short rounds.
     pub explain_slow: bool,
+    /// Whether a job without a checkpoint runs its first micro-batch even if no source has a
+    /// record. The result of a query over bounded tables needs it: an aggregation without keys has
+    /// a row then.
+    pub runs_empty_batch: bool,
 }
 
 impl Default for Config {
@@ -52,6 +56,7 @@ impl Default for Config {
             wait: WaitProfile::Balanced,
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
             explain_slow: true,
+            runs_empty_batch: false,
         }
     }
 }
@@ -310,6 +315,7 @@ impl Job {
     fn into_driver(self) -> (Driver, Vec<SeatedTasklet>, Receiver<Report>, Sender<Report>) {
         let driver = Driver::new(Parts {
             trigger: self.config.trigger,
+            runs_empty_batch: self.config.runs_empty_batch,
             sources: self.sources,
             tasklets: self.tasklets,
             operators: self.operators,

@@ -34,6 +34,8 @@ pub struct Console {
     print_empty: bool,
     out: Box<dyn Write + Send>,
     latency: LatencyRecorder,
+    /// The query's name if other queries of the job print tables too.
+    query: Option<String>,
 }
 
 impl Console {
@@ -70,7 +72,13 @@ impl Console {
             print_empty: !continuous,
             out,
             latency,
+            query: None,
         }
+    }
+
+    /// Puts the name of the query into the heading of each table.
+    pub fn with_query(self, name: &str) -> Self {
+        Self { query: Some(name.to_string()), ..self }
     }
 
     fn print(&mut self) -> Result<(), EngineError> {
@@ -81,7 +89,8 @@ impl Console {
             (true, 1) => "only showing top 1 row\n".to_string(),
             (true, limit) => format!("only showing top {limit} rows\n"),
         };
-        let text = format!("{line}\nBatch: {}\n{line}\n{table}{tail}", self.epoch);
+        let query = self.query.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+        let text = format!("{line}\nBatch: {}{query}\n{line}\n{table}{tail}", self.epoch);
         self.rows.clear();
         self.hidden = false;
         let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());

@@ -203,6 +203,9 @@ impl Session {
                 Some(_) => unreachable!("`prepared` has carried it out"),
             }
         }
+        if queries.iter().filter(|query| query.writer.prints_tables()).count() > 1 {
+            queries.iter_mut().for_each(|query| query.writer.name_tables());
+        }
         for (key, value) in &overrides.settings {
             self.set(key, value)?;
             for query in &mut queries {

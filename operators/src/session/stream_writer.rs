@@ -66,6 +66,8 @@ pub struct StreamWriter {
     replay: Option<Replay>,
     /// Whether the query is only explained and never started.
     explained: bool,
+    /// Whether the tables of a console sink name the query.
+    names_tables: bool,
 }
 
 /// Called on the driver's thread for every committed epoch.
@@ -92,6 +94,7 @@ impl StreamWriter {
             cores: None,
             replay: None,
             explained: false,
+            names_tables: false,
         }
     }
 
@@ -130,6 +133,7 @@ impl StreamWriter {
             pin: false,
             wait: settings.wait,
             trigger: prepared.trigger,
+            runs_empty_batch: true,
             ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
@@ -142,6 +146,16 @@ impl StreamWriter {
         parts.counters.iter().for_each(|counters| counters.bad.report(notice));
         ended?;
         Ok(table.map(|table| table.rows()).unwrap_or_default())
+    }
+
+    /// Whether the sink prints tables.
+    pub(crate) fn prints_tables(&self) -> bool {
+        self.format.eq_ignore_ascii_case("console")
+    }
+
+    /// Has a console sink name the query in each table.
+    pub(crate) fn name_tables(&mut self) {
+        self.names_tables = true;
     }
 
     /// `append` (default), `update` or `complete`.
@@ -665,7 +679,7 @@ impl StreamWriter {
             SinkSpec::Console(options) => {
                 let out = (session.lock().console)();
                 let zone = self.settings().semantics.zone;
-                Box::new(Console::new(
+                let console = Console::new(
                     *options,
                     zone,
                     schema,
@@ -673,7 +687,8 @@ impl StreamWriter {
                     job.next_epoch(),
                     out,
                     latency,
-                ))
+                );
+                Box::new(if self.names_tables { console.with_query(name) } else { console })
             }
             SinkSpec::Memory => {
                 let table = MemoryTable::new(schema);

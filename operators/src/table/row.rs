@@ -246,6 +246,35 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
     }
 
+    /// Starts a row in a buffer that is empty or has a row of the same width. A field that was NULL
+    /// is not written again, so a wide row of few values costs little more than its values.
+    pub fn reuse(out: &'b mut B, width: usize) -> Self {
+        let words = width.div_ceil(64);
+        if out.as_ref().len() < words * 8 + width * 8 {
+            out.truncate(0);
+            return Self::new(out, width);
+        }
+        out.truncate(words * 8 + width * 8);
+        let (bits, slots) = out.as_mut().split_at_mut(words * 8);
+        let mut first = 0;
+        for word in bits.chunks_exact_mut(8) {
+            let fields = (width - first).min(64);
+            let all = u64::MAX >> (64 - fields);
+            let nulls = self::word(word, 0);
+            let mut set = all & !nulls;
+            while set != 0 {
+                let field = first + set.trailing_zeros() as usize;
+                slots[field * 8..field * 8 + 8].fill(0);
+                set &= set - 1;
+            }
+            if nulls != all {
+                word.copy_from_slice(&all.to_le_bytes());
+            }
+            first += fields;
+        }
+        Self { out, start: 0, width }
+    }
+
     /// The row as it is so far, if it is the last in the buffer.
     pub fn row(&self) -> Row<'_> {
         Row(&self.out.as_ref()[self.start..])

@@ -2,9 +2,11 @@
 //! columns that folders named `column=value` define.
 //!
 //! Names that start with `.`, or with `_` and contain no `=`, and names that end with `._COPYING_`
-//! are skipped, as in Spark. Pipes, devices and links that lead nowhere or in a circle are skipped
-//! too. Those are reported, because nothing else would explain the missing rows.
+//! are skipped, as in Spark. Pipes, devices and links that lead nowhere, in a circle or to one
+//! folder in too many ways are skipped too. Those are reported, because nothing else would explain
+//! the missing rows.
 
+use super::folder_visits::FolderVisits;
 use super::glob::{NameFilter, PathPattern, is_pattern};
 use super::sink::committed_files;
 use super::uri::local_path;
@@ -18,8 +20,6 @@ use millstream_engine::error::EngineError;
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
 
-/// Maximum depth of subfolders.
-const DEPTH_MAX: usize = 64;
 /// A folder with files that are being written.
 const TEMPORARY: &str = "_temporary";
 
@@ -275,7 +275,14 @@ impl Listing {
                 Err(error) => return Err(unreadable(root, &error)),
             };
             if metadata.is_dir() {
-                self.folder(root, 0, &mut found, report)?;
+                let mut visits = FolderVisits::default();
+                match visits.enter(root, &metadata, false, None) {
+                    Ok(open) => {
+                        self.folder(root, &mut visits, &mut found, report)?;
+                        visits.leave(open);
+                    }
+                    Err(why) => report(root, why),
+                }
             } else if !is_hidden(&name_of(root)) {
                 self.file(root.clone(), &metadata, &mut found, report);
             }
@@ -316,14 +323,16 @@ impl Listing {
     fn folder(
         &self,
         path: &Path,
-        depth: usize,
+        visits: &mut FolderVisits,
         found: &mut Vec<FileInfo>,
         report: &mut Report<'_>,
     ) -> Result<(), EngineError> {
         let entries = match std::fs::read_dir(path) {
             Ok(entries) => entries,
             // A folder may be removed between its listing and this call.
-            Err(error) if depth > 0 && error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error)
+                if visits.is_below_root() && error.kind() == std::io::ErrorKind::NotFound =>
+            {
                 return Ok(());
             }
             Err(error) => return Err(unreadable(path, &error)),
@@ -348,12 +357,14 @@ impl Listing {
             };
             if !metadata.is_dir() {
                 self.file(below, &metadata, found, report);
-            } else if is_link && leads_back(&below, path) {
-                report(&below, "a link to a folder that it lies in");
-            } else if depth < DEPTH_MAX {
-                self.folder(&below, depth + 1, found, report)?;
-            } else {
-                report(&below, "a folder in more than 64 folders");
+                continue;
+            }
+            match visits.enter(&below, &metadata, is_link, Some(path)) {
+                Ok(open) => {
+                    self.folder(&below, visits, found, report)?;
+                    visits.leave(open);
+                }
+                Err(why) => report(&below, why),
             }
         }
         Ok(())
@@ -475,14 +486,6 @@ pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
         }
     }
     Some("neither a file nor a folder")
-}
-
-/// Whether a link leads to a folder that it lies in.
-fn leads_back(link: &Path, folder: &Path) -> bool {
-    match (link.canonicalize(), folder.canonicalize()) {
-        (Ok(target), Ok(folder)) => folder.starts_with(target),
-        _ => false,
-    }
 }
 
 fn conflict(

@@ -4,6 +4,7 @@
 mod charset;
 mod file_columns;
 mod file_log;
+mod folder_visits;
 mod framing;
 mod glob;
 mod listing;

@@ -269,8 +269,11 @@ impl OpenFile {
 
     fn write_out(&mut self, storage: &dyn Storage) -> Result<(), EngineError> {
         if !self.buffer.is_empty() {
-            let written = storage.append(&self.path, &self.buffer);
-            written.map_err(|error| log_entry::write_failed(&self.path, &error))?;
+            storage.append(&self.path, &self.buffer).map_err(|error| {
+                // A reader would take the torn file for a whole one: it has its final name.
+                drop(storage.remove(&self.path));
+                log_entry::write_failed(&self.path, &error)
+            })?;
             self.size += self.buffer.len() as u64;
             self.buffer.clear();
         }

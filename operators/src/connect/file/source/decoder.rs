@@ -500,7 +500,6 @@ impl Decoder {
     /// nothing if it has none. After an error, what could be read is written.
     #[inline]
     pub fn decode(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
-        out.clear();
         if let Format::Json(records) = &mut self.format {
             let given = records.first(record, out);
             if !given.row {
@@ -514,6 +513,7 @@ impl Decoder {
             self.of_file.put(&mut writer);
             return given.fault.map_or(Ok(()), Err);
         }
+        out.clear();
         let mut writer = RowWriter::new(out, self.schema.fields.len());
         let outcome = match &mut self.format {
             Format::Csv(csv) => csv.records.read(record, &mut writer).map_err(|fault| {

@@ -13,6 +13,8 @@ use crate::table::types::Field;
 
 /// Bytes of rows that are kept however short the array is.
 const KEPT_BYTES: usize = 1 << 20;
+/// Fields from which a row is not cleared for each record.
+const WIDE: usize = 256;
 
 /// The result of decoding a record.
 pub struct FirstRow {
@@ -93,14 +95,20 @@ impl JsonRecords {
         self.given < self.ends.len() || self.rest.is_some()
     }
 
-    /// Writes a record's row, or the first of them, into `out`, which is empty.
+    /// Writes a record's row, or the first of them, into `out`, which is empty or has an earlier row.
     #[inline]
     pub fn first(&mut self, record: &[u8], out: &mut Vec<u8>) -> FirstRow {
         self.is_utf8 = record.is_ascii() || std::str::from_utf8(record).is_ok();
         self.ends.clear();
         self.given = 0;
         self.rest = None;
-        let found = self.reader.read(record, self.is_utf8, &mut RowWriter::new(out, self.width));
+        let mut writer = if self.width < WIDE {
+            out.clear();
+            RowWriter::new(out, self.width)
+        } else {
+            RowWriter::reuse(out, self.width)
+        };
+        let found = self.reader.read(record, self.is_utf8, &mut writer);
         let row = match found {
             Found::Row(fault) => {
                 self.fault = fault;
@@ -172,6 +180,23 @@ mod tests {
     use crate::table::row::Row;
     use crate::table::types::{DataType, Schema};
     use crate::table::value::Value;
+
+    #[test]
+    fn a_wide_row_has_nothing_of_the_row_before() {
+        let ddl: Vec<String> = (0..1000).map(|i| format!("k{i} STRING")).collect();
+        let schema = Schema::parse_ddl(&ddl.join(", ")).unwrap();
+        let reading = Reading { source: Source::Bytes, ..Reading::default() };
+        let mut records = JsonRecords::new(&schema.fields, reading);
+        let (mut reused, mut key) = (Vec::new(), String::new());
+        for i in [0, 63, 64, 999, 3, 500] {
+            key.push('x');
+            let record = format!(r#"{{"k{i}":"{key}","k{}":"y"}}"#, (i * 7 + 1) % 1000);
+            let mut fresh = Vec::new();
+            assert!(records.first(record.as_bytes(), &mut reused).row);
+            assert!(records.first(record.as_bytes(), &mut fresh).row);
+            assert_eq!(reused, fresh, "{record}");
+        }
+    }
 
     fn rows(text: &str, ddl: &str) -> (Vec<Value>, Option<&'static str>) {
         let fields = Schema::parse_ddl(ddl).unwrap().fields;

@@ -354,7 +354,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                     );
                 }
                 bounded_array(count, value.bytes().len().saturating_mul(count))?;
-                Ok(collected(std::iter::repeat_n(value, count), cx.arena))
+                Ok(collected_of(count, std::iter::repeat_n(value, count), cx.arena))
             })
         },
     ),
@@ -370,16 +370,18 @@ pub(super) static FUNCTIONS: &[Function] = &[
         },
         |a, call, arena| {
             let (outer, inner) = (call.element(0), super::element_of(&call.to));
-            let (mut all, mut bytes) = (Vec::new(), 0usize);
+            let (mut count, mut bytes) = (0, 0usize);
             for array in elements(a[0].array(), outer) {
                 if array.is_null() {
                     return Ok(Cell::Null);
                 }
+                count += array.array().len;
                 bytes = bytes.saturating_add(array.bytes().len());
-                bounded_array(all.len(), bytes)?;
-                all.extend(elements(array.array(), inner));
+                bounded_array(count, bytes)?;
             }
-            Ok(collected(all.into_iter(), arena))
+            let arrays = elements(a[0].array(), outer);
+            let all = arrays.flat_map(|array| elements(array.array(), inner));
+            Ok(collected_of(count, all, arena))
         },
     ),
     cells(
@@ -575,6 +577,18 @@ pub(super) fn collected<'a, 'c>(
     let mut out = BumpVec::new_in(arena);
     let mut writer = RowWriter::array(&mut out, cells.len());
     cells.iter().enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
+    Cell::Bytes(out.into_bump_slice())
+}
+
+/// Like [`collected`], for a known number of cells, which are not collected before.
+fn collected_of<'a, 'c>(
+    count: usize,
+    cells: impl Iterator<Item = Cell<'c>>,
+    arena: &'a bumpalo::Bump,
+) -> Cell<'a> {
+    let mut out = BumpVec::new_in(arena);
+    let mut writer = RowWriter::array(&mut out, count);
+    cells.take(count).enumerate().for_each(|(i, cell)| cell.put(&mut writer, i));
     Cell::Bytes(out.into_bump_slice())
 }
 

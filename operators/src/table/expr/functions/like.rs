@@ -4,7 +4,11 @@
 //!
 //! `_` is one character, of any kind. The escape character stands before `%`, `_` or itself. ILIKE
 //! compares both sides in small letters.
+//!
+//! A piece with `_` is tried at each character of a short text, and searched by its constant texts in
+//! a long one.
 
+use super::like_search::{CharIndex, Reads, Search, TooLong};
 use super::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -51,12 +55,15 @@ enum Unit {
     Char(char),
 }
 
+/// The most comparisons by which a piece is tried at each character.
+const TRIALS_MAX: usize = 1 << 14;
+
 /// A piece of a pattern, without `%`.
 #[derive(Debug)]
 enum Piece {
     /// Without `_`.
     Plain(Box<Finder<'static>>),
-    Units(Vec<Unit>),
+    Units(Vec<Unit>, Box<Search>),
 }
 
 impl Piece {
@@ -67,7 +74,10 @@ impl Piece {
         };
         match units.iter().map(plain).collect::<Option<String>>() {
             Some(text) => Self::Plain(Box::new(Finder::new(text.as_bytes()).into_owned())),
-            None => Self::Units(units),
+            None => {
+                let search = Search::new(units.iter().map(plain));
+                Self::Units(units, Box::new(search))
+            }
         }
     }
 
@@ -77,7 +87,7 @@ impl Piece {
             Self::Plain(plain) => {
                 s.as_bytes().starts_with(plain.needle()).then(|| plain.needle().len())
             }
-            Self::Units(units) => {
+            Self::Units(units, _) => {
                 let mut rest = s.chars();
                 let fits = |unit: &Unit, c: char| *unit == Unit::Any || *unit == Unit::Char(c);
                 let all = units.iter().all(|unit| rest.next().is_some_and(|c| fits(unit, c)));
@@ -90,7 +100,7 @@ impl Piece {
     fn at_end(&self, s: &str) -> bool {
         match self {
             Self::Plain(plain) => s.as_bytes().ends_with(plain.needle()),
-            Self::Units(units) => {
+            Self::Units(units, _) => {
                 let mut rest = s.chars().rev();
                 let fits = |unit: &Unit, c: char| *unit == Unit::Any || *unit == Unit::Char(c);
                 units.iter().rev().all(|unit| rest.next().is_some_and(|c| fits(unit, c)))
@@ -98,15 +108,27 @@ impl Piece {
         }
     }
 
-    /// Where the first occurrence ends.
-    fn find_end(&self, s: &str) -> Option<usize> {
-        match self {
-            Self::Plain(plain) => Some(plain.find(s.as_bytes())? + plain.needle().len()),
-            Self::Units(_) => {
-                s.char_indices().find_map(|(at, _)| Some(at + self.at_start(&s[at..])?))
+    /// Where the first occurrence from a byte on ends.
+    fn find_end(&self, text: &mut Text<'_>, from: usize) -> Result<Option<usize>, TooLong> {
+        let s = &text.text[from..];
+        Ok(match self {
+            Self::Plain(plain) => {
+                plain.find(s.as_bytes()).map(|at| from + at + plain.needle().len())
             }
-        }
+            Self::Units(units, _) if s.len().saturating_mul(units.len()) <= TRIALS_MAX => {
+                let mut places = s.char_indices();
+                places.find_map(|(at, _)| Some(from + at + self.at_start(&s[at..])?))
+            }
+            Self::Units(_, search) => search.find_end(from, &text.index, &mut text.reads)?,
+        })
     }
+}
+
+/// A text that is searched for pieces.
+struct Text<'t> {
+    text: &'t str,
+    index: CharIndex<'t>,
+    reads: Reads,
 }
 
 /// A LIKE pattern.
@@ -160,17 +182,17 @@ impl Like {
         Ok(Self { first, rest: pieces })
     }
 
-    fn matches(&self, s: &str) -> bool {
-        let Some(begin) = self.first.at_start(s) else { return false };
-        let mut s = &s[begin..];
-        let Some((last, between)) = self.rest.split_last() else { return s.is_empty() };
+    fn matches(&self, s: &str) -> Result<bool, TooLong> {
+        let Some(mut at) = self.first.at_start(s) else { return Ok(false) };
+        let Some((last, between)) = self.rest.split_last() else { return Ok(at == s.len()) };
+        let mut text = Text { text: s, index: CharIndex::new(s), reads: Reads::of(s.len()) };
         for piece in between {
-            match piece.find_end(s) {
-                Some(end) => s = &s[end..],
-                None => return false,
+            match piece.find_end(&mut text, at)? {
+                Some(end) => at = end,
+                None => return Ok(false),
             }
         }
-        last.at_end(s)
+        Ok(last.at_end(&s[at..]))
     }
 }
 
@@ -194,8 +216,8 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
         let Some(pattern) = pattern(cx)? else { return Ok(None) };
         let test = |like: &Result<Like, Wrong>| -> Result<Option<bool>, Box<EvalError>> {
             match like {
-                Ok(like) if !ignore_case => Ok(Some(like.matches(text(s)))),
-                Ok(like) => Ok(Some(like.matches(&text(s).to_lowercase()))),
+                Ok(like) if !ignore_case => like.matches(text(s)).map(Some).map_err(too_long),
+                Ok(like) => like.matches(&text(s).to_lowercase()).map(Some).map_err(too_long),
                 Err(wrong) => failed(
                     wrong.condition,
                     wrong.reason.clone(),
@@ -208,6 +230,18 @@ fn compile(args: Vec<Compiled>, call: &Call, ignore_case: bool) -> Compiled {
             None => cache.with(text(pattern), prepare, test),
         }
     })
+}
+
+/// The error of a comparison that takes too long.
+#[cold]
+fn too_long(_: TooLong) -> Box<EvalError> {
+    let error = failed::<()>(
+        "LIKE_STEPS_EXCEEDED",
+        "a comparison by LIKE takes too many steps",
+        "Write a pattern with fewer texts between `_`, or compare shorter texts",
+    );
+    let Err(error) = error else { unreachable!("it is an error") };
+    error
 }
 
 #[cfg(test)]
@@ -239,9 +273,35 @@ mod tests {
             ("a", "a%a", false),
         ] {
             let like = Like::new(pattern, '\\').unwrap();
-            assert_eq!(like.matches(s), expected, "{s:?} LIKE {pattern:?}");
+            assert_eq!(like.matches(s), Ok(expected), "{s:?} LIKE {pattern:?}");
         }
-        assert!(Like::new("a%%b", '%').unwrap().matches("a%b"));
+        assert!(Like::new("a%%b", '%').unwrap().matches("a%b").unwrap());
+    }
+
+    #[test]
+    fn long_runs_of_any_character_are_counted() {
+        let long = |c: &str| format!("{}x{}", c.repeat(200_000), c.repeat(1000));
+        let any = "_".repeat(100_000);
+        let (texts, some) = ("a_".repeat(1000), "_".repeat(1000));
+        for c in ["a", "é", "😀"] {
+            for (pattern, expected) in [
+                (format!("%{any}b%"), false),
+                (format!("%{any}x%"), true),
+                (format!("%{any}{any}x%"), true),
+                (format!("%{any}{any}_x%"), false),
+                (format!("%x{any}%"), false),
+                (format!("%x{some}%"), true),
+                (format!("%{c}{any}x%"), true),
+                (format!("%{c}{any}x{c}{some}%"), false),
+                (format!("%{c}{any}b%"), false),
+                (format!("%{}b%", texts.replace('a', c)), false),
+                (format!("%{}%x%", texts.replace('a', c)), true),
+            ] {
+                let like = Like::new(&pattern, '\\').unwrap();
+                let short: String = pattern.chars().take(5).collect();
+                assert_eq!(like.matches(&long(c)), Ok(expected), "{short} for {c}");
+            }
+        }
     }
 
     #[test]

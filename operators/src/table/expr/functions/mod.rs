@@ -13,6 +13,7 @@ mod json;
 mod lambda;
 mod levenshtein;
 mod like;
+mod like_search;
 mod map;
 mod mask;
 mod math;

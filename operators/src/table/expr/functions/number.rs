@@ -10,6 +10,7 @@ use crate::table::expr::functions::strict_math;
 use crate::table::types::DataType;
 
 use DataType as T;
+use bumpalo::collections::Vec as BumpVec;
 
 const fn double(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
     function(name, help, (1, 1), |n, a| typed(n, a, &[T::Double], T::Double), compile)
@@ -242,8 +243,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok(match a[0] {
                 Cell::Long(n) => made(arena, &format!("{n:X}")),
                 other => {
-                    let text: String = other.bytes().iter().map(|b| format!("{b:02X}")).collect();
-                    made(arena, &text)
+                    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                    let bytes = other.bytes();
+                    let mut text = BumpVec::with_capacity_in(2 * bytes.len(), arena);
+                    for byte in bytes {
+                        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+                        text.extend_from_slice_copy(&[DIGITS[high], DIGITS[low]]);
+                    }
+                    Cell::Bytes(text.into_bump_slice())
                 }
             })
         },

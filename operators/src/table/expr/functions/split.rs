@@ -1,6 +1,7 @@
 //! `split` and `sentences`. Of `split` plain separators are found directly, all others by a [regular
 //! expression](crate::table::text::regexp), with Java's rules for empty matches.
 
+use super::array::bounded_array;
 use super::regexp::{bad_pattern, checked, runaway, texts};
 use super::{Function, Typed, any_nullable, expect, function, nullable_cells};
 use crate::table::error::PlanResult;
@@ -60,6 +61,9 @@ fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let types = [DataType::String, DataType::String, DataType::Int];
     Ok((expect(name, args, &types)?, DataType::Array(Box::new(DataType::String)), nullable))
 }
+
+/// Texts that are longer have their parts counted first.
+const COUNTED_BYTES: usize = 16 << 20;
 
 /// What separates the parts.
 pub enum Splitter {
@@ -185,8 +189,16 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
             None => -1,
         };
         let mut parts = BumpVec::new_in(cx.arena);
-        let mut collect =
-            |splitter: &Splitter| splitter.parts(text(s), limit, cx.arena, |part| parts.push(part));
+        let mut collect = |splitter: &Splitter| {
+            // Parts of a long text are counted before there is memory for them.
+            if s.len() > COUNTED_BYTES {
+                let mut count = 0;
+                splitter.parts(text(s), limit, cx.arena, |_| count += 1)?;
+                bounded_array(count, s.len())?;
+                parts.reserve_exact(count);
+            }
+            splitter.parts(text(s), limit, cx.arena, |part| parts.push(part))
+        };
         match &fixed {
             Some(splitter) => collect(splitter)?,
             None => {

@@ -14,6 +14,8 @@ use millstream_engine::checkpoint::key_group::hash_bytes;
 
 /// The length in bytes before each value that has no fixed size.
 const LENGTH: usize = 4;
+/// The most bytes of one list or set.
+const BYTES_MAX: usize = 1 << 30;
 /// Stands for the number of values in a checkpoint with this module's layout.
 const PACKED: u32 = u32::MAX - 1;
 
@@ -105,6 +107,18 @@ impl Values {
         for value in values(&other.bytes, self.element.is_fixed()) {
             self.add_bytes(value);
         }
+    }
+
+    /// Whether a value of a length can be added: the list stays within its limit, and there is
+    /// memory for it.
+    pub fn has_room(&mut self, length: usize) -> bool {
+        self.bytes.len() + length <= BYTES_MAX
+            && self.bytes.try_reserve(LENGTH.max(16) + length).is_ok()
+    }
+
+    /// Whether the values are within the limit.
+    pub fn is_within_limit(&self) -> bool {
+        self.bytes.len() <= BYTES_MAX
     }
 
     /// The number of values.

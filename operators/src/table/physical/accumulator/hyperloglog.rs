@@ -4,14 +4,111 @@
 //! For large counts the estimator is Ertl's ("New cardinality estimation algorithms for HyperLogLog
 //! sketches", 2017), which needs no correction tables. It may differ from Spark's by less than one
 //! per cent.
+//!
+//! A sketch of a high precision starts with a table of the registers that are not zero, so a key with
+//! few values takes little memory. Checkpoints have either form; earlier ones have all registers.
 
+use crate::table::physical::accumulator::encoding::take;
 use crate::table::physical::accumulator::growing::GrowingValue;
+use hashbrown::HashTable;
+
+/// The highest precision at which all registers are allocated at once: 512 bytes.
+const DENSE_PRECISION_MAX: u8 = 9;
+/// A table of registers becomes an array when it has more than this part of them.
+const SPARSE_PART: usize = 16;
+/// In a checkpoint: the precision of a sketch whose registers that are not zero follow.
+const SPARSE: u8 = 0x80;
+
+/// The highest rank that each part of the hashes had.
+#[derive(Clone, Debug)]
+enum Registers {
+    /// Index and rank of the registers that are not zero.
+    Sparse(HashTable<(u32, u8)>),
+    All(Box<[u8]>),
+}
+
+fn hash_of(index: u32) -> u64 {
+    u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Registers {
+    fn new(precision: u8) -> Self {
+        match precision <= DENSE_PRECISION_MAX {
+            true => Self::All(vec![0; 1 << precision].into()),
+            false => Self::Sparse(HashTable::new()),
+        }
+    }
+
+    fn get(&self, index: u32) -> u8 {
+        match self {
+            Self::All(all) => all.get(index as usize).copied().unwrap_or(0),
+            Self::Sparse(table) => {
+                table.find(hash_of(index), |entry| entry.0 == index).map_or(0, |entry| entry.1)
+            }
+        }
+    }
+
+    /// Raises a register to a rank. Returns whether it was lower.
+    #[inline]
+    fn raise(&mut self, index: u32, rank: u8, precision: u8) -> bool {
+        let table = match self {
+            Self::All(all) => {
+                let register = &mut all[index as usize];
+                let raises = *register < rank;
+                *register = rank.max(*register);
+                return raises;
+            }
+            Self::Sparse(table) => table,
+        };
+        if rank == 0 {
+            return false;
+        }
+        if let Some(entry) = table.find_mut(hash_of(index), |entry| entry.0 == index) {
+            let raises = entry.1 < rank;
+            entry.1 = rank.max(entry.1);
+            return raises;
+        }
+        table.insert_unique(hash_of(index), (index, rank), |entry| hash_of(entry.0));
+        if table.len() > (1 << precision) / SPARSE_PART {
+            let mut all: Box<[u8]> = vec![0; 1 << precision].into();
+            table.iter().for_each(|(index, rank)| all[*index as usize] = *rank);
+            *self = Self::All(all);
+        }
+        true
+    }
+
+    /// Calls a function with each register that is not zero.
+    fn each(&self, mut call: impl FnMut(u32, u8)) {
+        match self {
+            Self::All(all) => {
+                let set = all.iter().enumerate().filter(|(_, rank)| **rank > 0);
+                set.for_each(|(index, rank)| call(index as u32, *rank));
+            }
+            Self::Sparse(table) => table.iter().for_each(|(index, rank)| call(*index, *rank)),
+        }
+    }
+}
+
+impl PartialEq for Registers {
+    fn eq(&self, other: &Self) -> bool {
+        let sorted = |registers: &Self| {
+            let mut found = Vec::new();
+            registers.each(|index, rank| found.push((index, rank)));
+            found.sort_unstable();
+            found
+        };
+        sorted(self) == sorted(other)
+    }
+}
+
+/// Bytes of a register with its index in a checkpoint.
+const REGISTER: usize = 4 + 1;
 
 /// The sketch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HyperLogLog {
     precision: u8,
-    registers: Box<[u8]>,
+    registers: Registers,
     /// Registers that were raised since they were last written, if a checkpoint asks for them.
     raised: Option<Vec<u32>>,
 }
@@ -24,7 +121,7 @@ impl HyperLogLog {
 
     /// One that has seen nothing.
     pub fn new(precision: u8) -> Self {
-        Self { precision, registers: vec![0; 1 << precision].into(), raised: None }
+        Self { precision, registers: Registers::new(precision), raised: None }
     }
 
     /// Takes a value's hash in.
@@ -32,35 +129,34 @@ impl HyperLogLog {
         let index = (hash >> (64 - self.precision)) as usize;
         let rest = hash << self.precision | 1 << (self.precision - 1);
         let rank = rest.leading_zeros() as u8 + 1;
-        self.raise(index, rank);
+        self.raise(index as u32, rank);
     }
 
     #[inline]
-    fn raise(&mut self, index: usize, rank: u8) {
-        let register = &mut self.registers[index];
-        if *register < rank {
-            *register = rank;
-            if let Some(raised) = &mut self.raised {
-                raised.push(index as u32);
-            }
+    fn raise(&mut self, index: u32, rank: u8) {
+        if self.registers.raise(index, rank, self.precision)
+            && let Some(raised) = &mut self.raised
+        {
+            raised.push(index);
         }
     }
 
     /// Takes in what another one of the same precision has seen.
     pub fn merge(&mut self, other: &Self) {
-        for (index, rank) in other.registers.iter().enumerate() {
-            self.raise(index, *rank);
-        }
+        other.registers.each(|index, rank| self.raise(index, rank));
     }
 
     /// About how many different values there were.
     pub fn estimate(&self) -> u64 {
-        let m = self.registers.len() as f64;
+        let registers = 1u32 << self.precision;
+        let m = f64::from(registers);
         let most = 64 - usize::from(self.precision) + 1;
         let mut counts = vec![0u32; most + 1];
-        for register in &*self.registers {
-            counts[usize::from(*register).min(most)] += 1;
-        }
+        counts[0] = registers;
+        self.registers.each(|_, rank| {
+            counts[0] -= 1;
+            counts[usize::from(rank).min(most)] += 1;
+        });
         let empty = f64::from(counts[0]);
         if empty > 0.0 {
             let by_empty = m * (m / empty).ln();
@@ -78,18 +174,36 @@ impl HyperLogLog {
 
     /// Appends it as it stands in a checkpoint.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.precision);
-        out.extend_from_slice(&self.registers);
+        let table = match &self.registers {
+            Registers::All(all) => {
+                out.push(self.precision);
+                return out.extend_from_slice(all);
+            }
+            Registers::Sparse(table) => table,
+        };
+        out.push(self.precision | SPARSE);
+        out.extend_from_slice(&(table.len() as u32).to_le_bytes());
+        for (index, rank) in table {
+            out.extend_from_slice(&index.to_le_bytes());
+            out.push(*rank);
+        }
     }
 
     /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
-        let [precision] = crate::table::physical::accumulator::encoding::take::<1>(bytes)?;
-        let length = 1usize << precision.clamp(4, 21);
+        let [form] = take::<1>(bytes)?;
+        let precision = (form & !SPARSE).clamp(4, 21);
+        if form & SPARSE == 0 {
+            let (registers, rest) = bytes.split_at_checked(1 << precision)?;
+            *bytes = rest;
+            *self = Self { precision, registers: Registers::All(registers.into()), raised: None };
+            return Some(());
+        }
+        *self = Self::new(precision);
+        let length = (u32::from_le_bytes(take(bytes)?) as usize).checked_mul(REGISTER)?;
         let (registers, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
-        *self = Self { precision, registers: registers.into(), raised: None };
-        Some(())
+        self.read_added(registers)
     }
 }
 
@@ -105,22 +219,27 @@ impl GrowingValue for HyperLogLog {
     fn write_added(&mut self, out: &mut Vec<u8>) {
         for index in self.raised.iter_mut().flat_map(|raised| raised.drain(..)) {
             out.extend_from_slice(&index.to_le_bytes());
-            out.push(self.registers[index as usize]);
+            out.push(self.registers.get(index));
         }
     }
 
     fn read_added(&mut self, bytes: &[u8]) -> Option<()> {
-        let (raised, []) = bytes.as_chunks::<5>() else { return None };
+        let (raised, []) = bytes.as_chunks::<REGISTER>() else { return None };
         for [a, b, c, d, rank] in raised {
-            let index = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-            let register = self.registers.get_mut(index)?;
-            *register = (*register).max(*rank);
+            let index = u32::from_le_bytes([*a, *b, *c, *d]);
+            if index >= 1 << self.precision {
+                return None;
+            }
+            self.registers.raise(index, *rank, self.precision);
         }
         Some(())
     }
 
     fn whole_bytes(&self) -> Option<usize> {
-        Some(1 + self.registers.len())
+        Some(match &self.registers {
+            Registers::All(all) => 1 + all.len(),
+            Registers::Sparse(table) => 1 + 4 + table.len() * REGISTER,
+        })
     }
 
     fn write_whole(&mut self, out: &mut Vec<u8>) {
@@ -133,7 +252,11 @@ impl GrowingValue for HyperLogLog {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.registers.len() + self.raised.as_ref().map_or(0, |raised| raised.capacity() * 4)
+        let registers = match &self.registers {
+            Registers::All(all) => all.len(),
+            Registers::Sparse(table) => table.capacity() * size_of::<(u32, u8)>(),
+        };
+        registers + self.raised.as_ref().map_or(0, |raised| raised.capacity() * 4)
     }
 }
 
@@ -173,6 +296,49 @@ fn tau(x: f64) -> f64 {
 mod tests {
     use super::*;
     use millstream_engine::env::random::SplitMix;
+
+    #[test]
+    fn few_values_take_little_memory_at_any_precision() {
+        let precision = HyperLogLog::precision(0.003);
+        let mut dice = SplitMix(1);
+        let (mut sketch, mut parts) = (HyperLogLog::new(precision), HyperLogLog::new(precision));
+        let mut all = HyperLogLog {
+            precision,
+            registers: Registers::All(vec![0; 1 << precision].into()),
+            raised: None,
+        };
+        sketch.track();
+        assert!(sketch.heap_bytes() < 100);
+        for count in 1..=40_000u64 {
+            let hash = dice.next();
+            sketch.add(hash);
+            all.add(hash);
+            if count.is_power_of_two() || count == 40_000 {
+                assert_eq!(sketch.estimate(), all.estimate(), "{count}");
+                let (mut part, mut sparse, mut dense) = (Vec::new(), Vec::new(), Vec::new());
+                sketch.write_added(&mut part);
+                parts.read_added(&part).unwrap();
+                sketch.encode(&mut sparse);
+                assert_eq!(sketch.whole_bytes(), Some(sparse.len()));
+                // The form of earlier checkpoints.
+                all.encode(&mut dense);
+                for bytes in [sparse, dense] {
+                    let mut again = HyperLogLog::new(4);
+                    again.decode(&mut &bytes[..]).unwrap();
+                    assert_eq!((again.precision, &again.registers), (precision, &all.registers));
+                    assert!(again.decode(&mut &bytes[..bytes.len() - 1]).is_none());
+                }
+                assert_eq!(parts.registers, all.registers);
+                let mut merged = HyperLogLog::new(precision);
+                merged.merge(&sketch);
+                assert_eq!(merged.registers, all.registers);
+            }
+            if count == 100 {
+                assert!(sketch.heap_bytes() < 8_000, "{}", sketch.heap_bytes());
+            }
+        }
+        assert!(matches!(sketch.registers, Registers::All(_)));
+    }
 
     #[test]
     fn the_error_is_within_three_deviations() {

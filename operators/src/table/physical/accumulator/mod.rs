@@ -426,7 +426,12 @@ impl Function {
             }
             (A::Moments(a), A::Moments(b)) => a.merge(b),
             (A::CoMoments(a), A::CoMoments(b)) => a.merge(b),
-            (A::Values(a), A::Values(b)) => a.merge(b),
+            (A::Values(a), A::Values(b)) => {
+                a.merge(b);
+                if !a.is_within_limit() {
+                    return too_many_values(a.is_set());
+                }
+            }
             (A::Distinct(a), A::Distinct(b)) => a.merge(b),
             (A::Percentile(a), A::Percentile(b)) => a.merge(b),
             (A::Bool(a), A::Bool(Some(b))) => match (&self.input, &mut *a) {
@@ -596,6 +601,17 @@ impl Function {
     }
 }
 
+/// The error of a list or set that is too large.
+#[cold]
+fn too_many_values<T>(is_set: bool) -> Result<T, Box<EvalError>> {
+    let function = if is_set { "`collect_set`" } else { "`collect_list` or `listagg`" };
+    failed(
+        "COLLECTION_SIZE_LIMIT_EXCEEDED",
+        format!("{function} takes more than 1 GiB, or more memory than there is, for one group"),
+        "Group by more columns or shorter windows, or filter the values",
+    )
+}
+
 /// A sum of decimals that has exceeded 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
@@ -687,6 +703,9 @@ fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box
         (Input::Values(f, _), A::Values(values)) => {
             let cell = f(cx)?;
             if !cell.is_null() {
+                if !values.has_room(cell.bytes().len()) {
+                    return too_many_values(values.is_set());
+                }
                 values.add(cell);
             }
         }

@@ -49,7 +49,8 @@ fn class(c: u32) -> Class {
         0x0d => Class::Cr,
         0x0a => Class::Lf,
         0x200d => Class::Joiner,
-        0x20..0x7f => Class::Other,
+        // Letters of Latin-1, except the soft hyphen and two signs that are pictographs.
+        0x20..0x7f | 0xa0..=0xa8 | 0xaa..=0xac | 0xaf..0x300 => Class::Other,
         0xd800..0xe000 => Class::Control,
         _ => tables().iter().find(|(_, set)| set.contains(c)).map_or(Class::Other, |pair| pair.0),
     }

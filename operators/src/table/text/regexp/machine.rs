@@ -23,6 +23,8 @@ const STEPS_MAX: usize = 300_000_000;
 const STEPS_OF_LONG: usize = 30;
 /// The most entries on the backtracking stack.
 const CHOICES: usize = 4_000_000;
+/// The steps of looking up a character in the tables of Unicode.
+const STEPS_OF_LOOK_UP: usize = 4;
 
 /// The error of a search that exceeded its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +177,21 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(())
     }
 
+    /// Counts what an instruction reads beyond one character. The next step fails if nothing is left.
+    #[inline]
+    fn charge(&mut self, steps: usize) {
+        self.steps = self.steps.saturating_sub(steps);
+    }
+
+    /// The end of the grapheme cluster at a position.
+    fn cluster_end(&mut self, at: usize) -> Option<usize> {
+        let end = grapheme::next_boundary(self.text, at);
+        let units = end.map_or(0, |end| end - at);
+        // A cluster of one unit is ASCII, which needs no tables.
+        self.charge(if units > 1 { units * STEPS_OF_LOOK_UP } else { 0 });
+        end
+    }
+
     /// Runs from an instruction to `Accept` and returns the end position. Its alternatives are then
     /// discarded.
     fn run(&mut self, op: usize, at: usize) -> Run<Option<usize>> {
@@ -311,7 +328,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
                 }
                 _ => Next::Fail,
             },
-            Op::Grapheme => match grapheme::next_boundary(self.text, at) {
+            Op::Grapheme => match self.cluster_end(at) {
                 Some(end) => Next::Go(op + 1, end),
                 None => Next::Fail,
             },
@@ -332,7 +349,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
                 floor = end;
             }
         }
-        self.steps = self.steps.saturating_sub(count as usize);
+        self.charge(count as usize);
         if count < times.min {
             return Ok(Next::Fail);
         }
@@ -458,13 +475,14 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
     }
 
     /// Matches a back-reference at a position and returns the end of the matched text.
-    fn refer(&self, group: usize, how: Fold, at: usize) -> Option<usize> {
+    fn refer(&mut self, group: usize, how: Fold, at: usize) -> Option<usize> {
         let (begin, end) = (*self.groups.get(2 * group)?, *self.groups.get(2 * group + 1)?);
         if begin == NONE {
             return None;
         }
         let (mut own, mut at) = (begin, at);
         while own < end {
+            self.charge(1);
             let (a, next) = self.text.at(own)?;
             let (b, after) = self.text.at(at)?;
             let small = |c: u32| match u8::try_from(c) {
@@ -474,7 +492,12 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
             let equal = match how {
                 Fold::None => a == b,
                 Fold::Ascii => small(a) == small(b),
-                Fold::Unicode => a == b || fold(a) == fold(b),
+                Fold::Unicode => {
+                    a == b || {
+                        self.charge(STEPS_OF_LOOK_UP);
+                        fold(a) == fold(b)
+                    }
+                }
             };
             if !equal {
                 return None;
@@ -484,7 +507,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Some(at)
     }
 
-    fn holds(&self, assertion: Assertion, at: usize) -> bool {
+    fn holds(&mut self, assertion: Assertion, at: usize) -> bool {
         let text = self.text;
         let previous = text.before(at).map(|(c, _)| c);
         match assertion {
@@ -519,14 +542,14 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
             Assertion::GraphemeBound => {
                 at == 0
                     || at == text.len()
-                    || grapheme::next_boundary(text, self.last).is_none_or(|next| next <= at)
+                    || self.cluster_end(self.last).is_none_or(|next| next <= at)
             }
         }
     }
 
     /// Whether `\b` treats a character as part of a word: a letter, a digit, `_`, or a non-spacing
     /// mark after one of them.
-    fn is_word(&self, of: Option<(u32, usize)>, unicode: bool) -> bool {
+    fn is_word(&mut self, of: Option<(u32, usize)>, unicode: bool) -> bool {
         let Some((c, at)) = of else { return false };
         let word = |c: u32| match unicode {
             true => property::word_of_unicode().contains(c),
@@ -540,6 +563,7 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         }
         let mut before = self.text.before(at);
         while let Some((c, at)) = before {
+            self.charge(STEPS_OF_LOOK_UP);
             if property::letter_or_digit().contains(c) {
                 return true;
             }

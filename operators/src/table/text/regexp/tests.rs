@@ -180,6 +180,26 @@ fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
 }
 
 #[test]
+fn an_instruction_costs_what_it_reads() {
+    let (letters, accents) = ("a".repeat(2_000), "é".repeat(4_000));
+    let marks = format!("a{}", "\u{301}".repeat(4_000));
+    for (pattern, text) in [
+        (r"(.*)\1b", &letters),
+        (r"(a*)(?=\1b)", &letters),
+        (r"(?i)(.*)\1c", &letters),
+        (r"(?iu)(.*)\1c", &letters),
+        (r"\X*b", &accents),
+        (r"\X*b", &marks),
+    ] {
+        assert_eq!(count(pattern, text), Err(StepLimitExceeded), "{pattern}");
+    }
+    let short: String = letters.chars().take(200).collect();
+    assert_eq!(count(r"(.*)\1b", &short), Ok(0));
+    assert_eq!(count(r"(a+)\1", &letters), Ok(1));
+    assert_eq!(count(r"\X", &accents), Ok(4_000));
+}
+
+#[test]
 fn many_matches_in_a_long_text_are_found() {
     let (letters, words) = ("A".repeat(30_000), "some words\n".repeat(3_000));
     for (pattern, text, matches) in [
