@@ -3,13 +3,15 @@
 
 use super::dataframe::DataFrame;
 use super::progress::Progress;
+use super::stream_writer::name_in_use;
 use super::{Session, StreamReader, StreamWriter};
 use crate::session::streaming_query::{QueryError, StreamingQuery};
 use crate::table::error::{PlanError, PlanResult};
-use crate::table::plan::Options;
 use crate::table::plan::limits::on_large_stack;
+use crate::table::plan::{Options, Plan};
 use crate::table::sql::job::{Statement, Tokens, parse};
 use millstream_engine::epoch::driver::Trigger;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Command line settings that override those of the job.
@@ -53,6 +55,29 @@ impl JobQuery {
     }
 }
 
+/// The columns of a view's query under the names that the view gives them.
+fn with_columns(plan: Plan, view: &str, names: Vec<String>) -> PlanResult<Plan> {
+    let columns = plan.scope().columns;
+    let (named, found) = (names.len(), columns.len());
+    if named != found {
+        let kind = if named < found { "TOO_MANY" } else { "NOT_ENOUGH" };
+        return Err(PlanError::new(
+            format!("CREATE_VIEW_COLUMN_ARITY_MISMATCH.{kind}_DATA_COLUMNS"),
+            format!("view `{view}` names {named} columns, and its query has {found}"),
+            "Name each column of the query, or leave the list out",
+        ));
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !seen.insert(name.to_lowercase())) {
+        return Err(PlanError::new(
+            "COLUMN_ALREADY_EXISTS",
+            format!("view `{view}` names the column `{twice}` twice"),
+            "Give its columns different names",
+        ));
+    }
+    Ok(plan.renamed(names))
+}
+
 impl Session {
     /// Executes a statement unless it starts a query, in which case it is returned.
     fn prepared(&self, statement: Statement) -> PlanResult<Option<Statement>> {
@@ -60,7 +85,8 @@ impl Session {
             Statement::Set { key, value, place } => {
                 self.set(&key, &value).map_err(|error| error.at(place))?;
             }
-            Statement::SourceView { name, schema, format, options, place } => {
+            Statement::SourceView { name, schema, format, options, replace, place } => {
+                self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
                 // Files are a table unless they are read with STREAM.
                 let streaming = !super::is_files(&format);
                 let schema = match schema {
@@ -72,13 +98,29 @@ impl Session {
                 let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
                 self.register(&name, frame.plan);
             }
-            Statement::QueryView { name, query } => {
-                let plan = query.plan(&*self.lock())?;
+            Statement::QueryView { name, columns, replace, place, query } => {
+                let mut plan = query.plan(&*self.lock())?;
+                if let Some((names, at)) = columns {
+                    plan = with_columns(plan, &name, names).map_err(|error| error.at(at))?;
+                }
+                self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
                 self.register(&name, plan);
             }
             other => return Ok(Some(other)),
         }
         Ok(None)
+    }
+
+    /// Refuses a view of a name that is taken, unless it may replace the view.
+    fn check_new_view(&self, name: &str, replace: bool) -> PlanResult<()> {
+        if replace || !self.lock().views.contains_key(&name.to_ascii_lowercase()) {
+            return Ok(());
+        }
+        Err(PlanError::new(
+            "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS",
+            format!("there is a view `{name}` already"),
+            "Give it another name, or write CREATE OR REPLACE TEMPORARY VIEW",
+        ))
     }
 
     /// Executes a script of `SET`, views and queries over bounded tables. The results of the
@@ -163,6 +205,7 @@ impl Session {
 
     fn queries(&self, text: &str, overrides: &Overrides) -> PlanResult<Vec<JobQuery>> {
         let mut queries: Vec<JobQuery> = Vec::new();
+        let mut names = HashSet::new();
         let reading = self.lock().settings.literals;
         let statements = parse(text, reading)?;
         let tables = statements.iter().filter(|s| matches!(s, Statement::StreamingTable { .. }));
@@ -198,6 +241,12 @@ impl Session {
                     }
                     writer = writer.explain_only(overrides.explains);
                     writer.check().map_err(|error| named(error.at(place)))?;
+                    let query = writer.name().unwrap_or(&name).to_string();
+                    if !names.insert(query.clone()) {
+                        let reason = format!("two queries of the job have the name '{query}'");
+                        let fix = "Name each table of the job differently";
+                        return Err(name_in_use(reason, fix).at(place));
+                    }
                     queries.push(JobQuery { name, writer });
                 }
                 Some(_) => unreachable!("`prepared` has carried it out"),

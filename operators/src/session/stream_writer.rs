@@ -277,6 +277,11 @@ impl StreamWriter {
         self.settings.clone().unwrap_or_else(|| self.frame.session.lock().settings.clone())
     }
 
+    /// The query's name, if it is given one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref().or(self.query_option("queryName"))
+    }
+
     fn query_option(&self, name: &str) -> Option<&str> {
         let found = self.options.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
@@ -326,7 +331,7 @@ impl StreamWriter {
         };
         let own = |key: &str| QUERY_OPTIONS.iter().any(|name| name.eq_ignore_ascii_case(key));
         let options: Options = self.options.iter().filter(|(key, _)| !own(key)).cloned().collect();
-        let name = self.name.clone().or(self.query_option("queryName").map(str::to_string));
+        let name = self.name().map(str::to_string);
         let sink =
             self.sink(&options, name.as_deref()).map_err(|error| own_meant(error, &options))?;
         if let (SinkSpec::Files(_), OutputMode::Update | OutputMode::Complete) = (&sink, mode) {
@@ -463,12 +468,8 @@ impl StreamWriter {
                 None => format!("query-{}", inner.active.len()),
             };
             if inner.active.contains(&name) {
-                return Err(PlanError::new(
-                    "QUERY_NAME_IN_USE",
-                    format!("a query with the name '{name}' is active in this session"),
-                    "Stop it first, or take another name",
-                )
-                .into());
+                let reason = format!("a query with the name '{name}' is active in this session");
+                return Err(name_in_use(reason, "Stop it first, or take another name").into());
             }
             inner.active.push(name.clone());
             name
@@ -897,4 +898,9 @@ impl<T: Tasklet> Tasklet for RenamedTasklet<T> {
     ) -> Result<millstream_engine::runtime::tasklet::Step, EngineError> {
         self.1.step(cx)
     }
+}
+
+/// The error of two queries of one name.
+pub(super) fn name_in_use(reason: String, fix: &str) -> PlanError {
+    PlanError::new("QUERY_NAME_IN_USE", reason, fix)
 }

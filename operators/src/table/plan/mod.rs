@@ -231,6 +231,15 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// The plan with other names of its columns, one for each.
+    pub fn renamed(self, names: Vec<String>) -> Self {
+        let columns = self.scope().columns.into_iter().enumerate().map(|(at, column)| {
+            let node = Node::Column(at, column.name);
+            Resolved { node, data_type: column.data_type, nullable: column.nullable }
+        });
+        Self::Project(Box::new(self), columns.zip(names).collect())
+    }
+
     /// The plan's inputs.
     pub fn inputs(&self) -> SmallVec<[&Plan; 2]> {
         match self {

@@ -101,6 +101,9 @@ impl Dialect for Spark {
     }
 
     // What Spark has besides.
+    fn supports_from_first_select(&self) -> bool {
+        true
+    }
     fn supports_bitwise_shift_operators(&self) -> bool {
         true
     }

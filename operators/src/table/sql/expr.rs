@@ -1,7 +1,7 @@
 //! Expressions of `sqlparser` into ours.
 
 use super::dialect::UNSIGNED_SHIFT;
-use super::place;
+use super::{place, refused};
 use crate::table::datetime::{Tz, interval, names_zone, parse_date, parse_timestamp, special};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::binary;
@@ -114,6 +114,10 @@ pub fn plain_args(
     let FunctionArguments::List(list) = &function.args else { return Ok(None) };
     let plain = list.clauses.is_empty()
         && list.duplicate_treatment.is_none()
+        && !function.uses_odbc_syntax
+        && matches!(function.parameters, FunctionArguments::None)
+        && function.within_group.is_empty()
+        && function.null_treatment.is_none()
         && function.filter.is_none()
         && function.over.is_none();
     if !plain {
@@ -186,7 +190,10 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
         ast::Expr::IsDistinctFrom(a, b) => Ok(not(true, call("<=>", [test(a)?, test(b)?]))),
         ast::Expr::IsNotDistinctFrom(a, b) => Ok(call("<=>", [test(a)?, test(b)?])),
         ast::Expr::UnaryOp { op, expr } => unary_op(*op, expr, here, hook),
-        ast::Expr::In { expr, target: InTarget::List(list), negated, .. } => {
+        ast::Expr::In { global: true, .. } => {
+            Err(super::syntax("`GLOBAL` is no part of IN in Spark SQL", here))
+        }
+        ast::Expr::In { expr, target: InTarget::List(list), negated, global: false } => {
             operand(expr)?;
             let needle = convert(expr)?;
             let list = list.iter().map(convert).collect::<PlanResult<Vec<_>>>()?;
@@ -207,7 +214,12 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
         ast::Expr::ILike { negated, any: false, expr, pattern, escape_char } => {
             like("ilike", *negated, expr, pattern, escape_char.as_deref(), here, hook)
         }
-        ast::Expr::Cast { kind, expr, data_type: to, .. } => {
+        ast::Expr::Cast { format: Some(format), .. } => {
+            let mut error = super::syntax(format!("CAST has no `FORMAT {format}`"), here);
+            error.fix = "Use date_format(time, pattern) or to_timestamp(text, pattern)".to_string();
+            Err(error)
+        }
+        ast::Expr::Cast { kind, expr, data_type: to, format: None } => {
             if *kind == CastKind::DoubleColon {
                 operand(expr)?;
             }
@@ -215,7 +227,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             let to = data_type(to).map_err(|error| error.at(here))?;
             Ok(Expr::Cast { expr: Box::new(convert(expr)?), to, lenient })
         }
-        ast::Expr::Case { operand, conditions, else_result, .. } => {
+        ast::Expr::Case { operand, conditions, else_result, case_token: _, end_token: _ } => {
             let operand = operand.as_ref().map(|operand| convert(operand)).transpose()?;
             let branches = conditions.iter().map(|branch| {
                 let when = convert(&branch.condition)?;
@@ -250,7 +262,13 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             let args = what.into_iter().chain([convert(expr)?]).collect();
             Ok(called(name, args, here))
         }
-        ast::Expr::Substring { expr, substring_from, substring_for, .. } => {
+        ast::Expr::Substring {
+            expr,
+            substring_from,
+            substring_for,
+            special: _,   // Commas in the place of FROM and FOR.
+            shorthand: _, // The name `substr`.
+        } => {
             let mut args = vec![convert(expr)?];
             for part in [substring_from, substring_for].into_iter().flatten() {
                 args.push(convert(part)?);
@@ -265,11 +283,16 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             expr,
             field: CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime),
         } => unary("ceil", expr),
-        ast::Expr::RLike { negated, expr, pattern, .. } => {
+        ast::Expr::RLike { negated, expr, pattern, regexp: _ } => {
             let args = vec![test(expr)?, test(pattern)?];
             Ok(not(*negated, called("regexp_like", args, here)))
         }
-        ast::Expr::Extract { field, expr, .. } => {
+        ast::Expr::Extract { syntax: ast::ExtractSyntax::Comma, .. } => {
+            let mut error = super::syntax("EXTRACT has a comma for FROM", here);
+            error.fix = "Write extract(YEAR FROM time) or date_part('YEAR', time)".to_string();
+            Err(error)
+        }
+        ast::Expr::Extract { field, expr, syntax: ast::ExtractSyntax::From } => {
             let field = field.to_string().replace('\'', "");
             Ok(called("extract", vec![field.as_str().into(), convert(expr)?], here))
         }
@@ -292,7 +315,8 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             Ok(called("struct", values, here))
         }
         ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here, hook),
-        ast::Expr::Named { expr, .. } => convert(expr),
+        // The name is read where the struct is made.
+        ast::Expr::Named { expr, name: _ } => convert(expr),
         ast::Expr::Lambda(lambda) => {
             let params: Vec<_> = match &lambda.params {
                 ast::OneOrManyWithParens::One(one) => vec![one],
@@ -589,6 +613,11 @@ fn number(written: &str, here: Place) -> PlanResult<Expr> {
 }
 
 fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<Expr> {
+    if typed.uses_odbc_syntax {
+        let mut error = super::syntax("Spark SQL has no literals in braces", here);
+        error.fix = "Write DATE '2024-01-31' or TIMESTAMP '2024-01-31 12:00:00'".to_string();
+        return Err(error);
+    }
     let to = data_type(&typed.data_type)?;
     let text = match &typed.value.value {
         ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
@@ -646,8 +675,8 @@ fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -
             return Err(PlanError::not_yet("a subquery as an argument").at(here));
         }
     };
-    let ignores = matches!(function.null_treatment, Some(ast::NullTreatment::IgnoreNulls));
-    if !list.clauses.is_empty() || !function.within_group.is_empty() {
+    let ignores = refused::check_call(function, &name, here)?;
+    if !list.clauses.is_empty() {
         return Err(PlanError::not_yet(format_args!("these clauses of `{name}`")).at(here));
     }
     let args = list.args.iter().map(|arg| match arg {

@@ -25,13 +25,21 @@ pub enum Statement {
         format: String,
         /// Its options.
         options: Options,
+        /// Whether it may replace a view of its name.
+        replace: bool,
         /// Where the statement begins.
         place: Place,
     },
-    /// `CREATE [OR REPLACE] TEMPORARY VIEW name AS query`.
+    /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(a, b)] AS query`.
     QueryView {
         /// The view's name.
         name: String,
+        /// The names of its columns and their place, if they are given.
+        columns: Option<(Vec<String>, Place)>,
+        /// Whether it may replace a view of its name.
+        replace: bool,
+        /// Where the statement begins.
+        place: Place,
         /// The query's tokens, planned when all before is known.
         query: Tokens,
     },
@@ -219,6 +227,39 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// `(a, b COMMENT 'text')`: the columns of a view.
+    fn view_columns(&mut self) -> PlanResult<Vec<String>> {
+        if !self.token(&Token::LParen) {
+            return Err(self.unexpected("'('"));
+        }
+        let mut names = Vec::new();
+        loop {
+            names.push(self.name()?);
+            self.comment()?;
+            if self.token(&Token::RParen) {
+                return Ok(names);
+            }
+            if !self.token(&Token::Comma) {
+                let mut error = self.unexpected("',' or ')'");
+                error.fix = "The columns of a view of a query have names alone, and their types \
+                             from the query: CAST(a AS INT)"
+                    .to_string();
+                return Err(error);
+            }
+        }
+    }
+
+    /// `COMMENT 'text'`, which says nothing to a query.
+    fn comment(&mut self) -> PlanResult<()> {
+        if self.keyword("COMMENT") {
+            match self.peek().map(|t| &t.token) {
+                Some(Token::SingleQuotedString(_) | Token::DoubleQuotedString(_)) => self.next += 1,
+                _ => return Err(self.unexpected("a text in quotes")),
+            }
+        }
+        Ok(())
+    }
+
     fn option_key(&mut self) -> PlanResult<String> {
         if let Some(Token::SingleQuotedString(key)) = self.peek().map(|t| &t.token) {
             self.next += 1;
@@ -321,7 +362,8 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     if !reader.keyword("CREATE") {
         return Err(no_statement(reader));
     }
-    if reader.keyword("OR") {
+    let replace = reader.keyword("OR");
+    if replace {
         reader.expect("REPLACE")?;
     }
     if reader.keyword("STREAMING") {
@@ -348,6 +390,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     reader.expect("VIEW")?;
     let name = reader.name()?;
     let mut schema = None;
+    let begins_list = reader.next;
     if reader.token(&Token::LParen) {
         let at = reader.here();
         schema = Some((reader.parenthesised()?, at));
@@ -358,11 +401,19 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
         if reader.peek().is_some() {
             return Err(reader.unexpected("the end of the statement"));
         }
-        let source = Statement::SourceView { name, schema, format, options, place: here };
+        let source = Statement::SourceView { name, schema, format, options, replace, place: here };
         return Ok(Head::Whole(source));
     }
+    let behind_list = std::mem::replace(&mut reader.next, begins_list);
+    let columns = match schema {
+        Some((_, at)) => Some((reader.view_columns()?, at)),
+        None => None,
+    };
+    debug_assert_eq!(reader.next, behind_list);
+    reader.comment()?;
     reader.expect("AS")?;
-    Ok(Head::before(move |query| Statement::QueryView { name, query }))
+    let place = here;
+    Ok(Head::before(move |query| Statement::QueryView { name, columns, replace, place, query }))
 }
 
 /// `SET key = value`, the value with or without quotes, or `SET TIME ZONE …`.

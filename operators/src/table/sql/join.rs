@@ -24,6 +24,7 @@ pub(super) fn relation_with_joins(
         return Err(too_complex(format!("more than {MAX_NESTING} tables are joined"), here));
     }
     for joined in &table.joins {
+        super::refused::check_join(joined)?;
         let here = place(joined.relation.span().start);
         let right = relation(&joined.relation, catalog)?;
         let (written, constraint) = match &joined.join_operator {

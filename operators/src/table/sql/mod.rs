@@ -12,6 +12,7 @@ mod long;
 mod nesting;
 mod order;
 pub mod query;
+mod refused;
 mod rewrite;
 mod subquery;
 
@@ -48,6 +49,10 @@ pub trait Catalog {
     fn watermark(&self, _number: usize) -> Option<&Watermark> {
         None
     }
+    /// Where a clause begins: the first place behind `from` where its word is written, else `from`.
+    fn clause(&self, _word: &str, from: Place) -> Place {
+        from
+    }
     /// Whether the query that is being read may name the column with the file of a row.
     fn may_name_files(&self) -> bool {
         true
@@ -64,7 +69,8 @@ pub trait Catalog {
 
 const DIALECT: dialect::Spark = dialect::Spark;
 /// Words that go on with the query behind a table that is itself named `stream`.
-const CLAUSES: [Keyword; 17] = [
+const CLAUSES: [Keyword; 18] = [
+    Keyword::SELECT,
     Keyword::AS,
     Keyword::WHERE,
     Keyword::GROUP,
@@ -115,6 +121,8 @@ struct WithWatermarks<'c> {
     outer: &'c dyn Catalog,
     watermarks: Vec<Watermark>,
     names_files: bool,
+    /// Words that begin clauses which may be refused.
+    clauses: Vec<(&'static str, Place)>,
 }
 
 impl Catalog for WithWatermarks<'_> {
@@ -132,6 +140,11 @@ impl Catalog for WithWatermarks<'_> {
     }
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.watermarks.get(number)
+    }
+    fn clause(&self, word: &str, from: Place) -> Place {
+        let behind = |at: &Place| (at.line, at.column) >= (from.line, from.column);
+        let mut found = self.clauses.iter().filter(|(written, at)| *written == word && behind(at));
+        found.next().map_or(from, |(_, at)| *at)
     }
     fn may_name_files(&self) -> bool {
         self.names_files
@@ -352,6 +365,21 @@ fn names_files(token: &TokenWithSpan) -> bool {
     parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
 }
 
+/// The most words that [`clause_words`] keeps; an error behind them names its query's place.
+const MAX_CLAUSE_WORDS: usize = 1024;
+
+/// Where the words stand that begin clauses which may be refused.
+fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
+    let words = tokens.iter().filter_map(|token| match &token.token {
+        Token::Word(word) if word.keyword != Keyword::NoKeyword && word.quote_style.is_none() => {
+            let found = refused::WORDS.iter().find(|one| word.value.eq_ignore_ascii_case(one))?;
+            Some((*found, place(token.span.start)))
+        }
+        _ => None,
+    });
+    words.take(MAX_CLAUSE_WORDS).collect()
+}
+
 /// What the parser has made of a query.
 enum Parsed {
     Query(Box<Query>),
@@ -364,7 +392,8 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     let names_files = tokens.iter().any(names_files);
     let (tokens, watermarks) = with_marked_streams(tokens, catalog)?;
     let mut tokens = rewrite::rewritten(tokens);
-    let catalog = &WithWatermarks { outer: catalog, watermarks, names_files };
+    let clauses = clause_words(&tokens);
+    let catalog = &WithWatermarks { outer: catalog, watermarks, names_files, clauses };
     let end = tokens.last().map_or(Place::default(), |t| place(t.span.end));
     let eof = tokens.last().map(|t| TokenWithSpan::new(Token::EOF, t.span));
     tokens.extend(eof);

@@ -3,6 +3,7 @@
 use super::expr::convert_with;
 use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
+use super::refused;
 use super::subquery::{Joining, constants};
 use super::{Catalog, STREAM_MARK, WATERMARK_MARK, Watermark, place};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -26,8 +27,8 @@ use crate::table::plan::{METADATA, Plan};
 use crate::table::types::{DataType, Field, Schema};
 use crate::table::value::Value;
 use sqlparser::ast::{
-    self, Distinct, LimitClause, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
+    self, Distinct, LimitClause, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, SetOperator, SetQuantifier, Spanned, TableAlias, TableFactor,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -108,9 +109,7 @@ fn clauses(
     mut ordered: impl FnMut(Option<&Order>) -> PlanResult<Plan>,
 ) -> PlanResult<Plan> {
     let here = begin(&query.body);
-    if query.fetch.is_some() || !query.locks.is_empty() || !query.pipe_operators.is_empty() {
-        return Err(refuse("`FETCH`, `FOR` and pipe syntax", here));
-    }
+    refused::check_query(query, here, catalog)?;
     let order = order_by(query, catalog)?;
     let mut plan = match (ordered(order.as_ref()), order.and_then(Order::into_all)) {
         // ALL is a column if there is one of that name.
@@ -143,11 +142,23 @@ pub(super) fn limits(
     catalog: &dyn Catalog,
     here: Place,
 ) -> PlanResult<(Option<u64>, Option<u64>)> {
-    let Some(LimitClause::LimitOffset { limit, offset, limit_by }) = &query.limit_clause else {
-        return Ok((None, None));
+    let (limit, offset) = match &query.limit_clause {
+        None => return Ok((None, None)),
+        Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
+            if let Some(by) = limit_by.first() {
+                let here = place(by.span().start);
+                return Err(super::syntax("`LIMIT … BY` is no clause of Spark SQL", here));
+            }
+            (limit, offset)
+        }
+        Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+            let mut error = super::syntax("`LIMIT` has two numbers", place(offset.span().start));
+            error.fix = format!("Write LIMIT {limit} OFFSET {offset}");
+            return Err(error);
+        }
     };
-    if !limit_by.is_empty() {
-        return Err(refuse("`LIMIT … BY`", here));
+    if let Some(offset) = offset {
+        refused::check_offset(offset.rows, here, catalog)?;
     }
     let offset = offset.as_ref().map(|offset| count(&offset.value, "OFFSET", catalog, here));
     let limit = limit.as_ref().map(|limit| count(limit, "LIMIT", catalog, here));
@@ -189,6 +200,7 @@ impl<'c> Views<'c> {
 
     /// Plans one more view, which may read those before it.
     pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
+        refused::check_cte(cte, self)?;
         let name = cte.alias.name.value.clone();
         if self.views.contains_key(&name.to_ascii_lowercase()) {
             return Err(PlanError::new(
@@ -222,6 +234,9 @@ impl Catalog for Views<'_> {
     fn watermark(&self, number: usize) -> Option<&Watermark> {
         self.outer.watermark(number)
     }
+    fn clause(&self, word: &str, from: Place) -> Place {
+        self.outer.clause(word, from)
+    }
     fn may_name_files(&self) -> bool {
         self.outer.may_name_files()
     }
@@ -232,6 +247,7 @@ impl Catalog for Views<'_> {
 
 /// The columns of a plan under the names that an alias gives them, if it does.
 fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
+    refused::check_alias(alias)?;
     if alias.columns.is_empty() {
         return Ok(plan);
     }
@@ -248,11 +264,7 @@ fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
         )
         .at(place(alias.name.span.start)));
     }
-    let named = columns.into_iter().zip(&alias.columns).enumerate().map(|(i, (c, name))| {
-        let node = Node::Column(i, c.name);
-        (Resolved { node, data_type: c.data_type, nullable: c.nullable }, name.name.value.clone())
-    });
-    Ok(Plan::Project(Box::new(plan), named.collect()))
+    Ok(plan.renamed(alias.columns.iter().map(|column| column.name.value.clone()).collect()))
 }
 
 /// The number of rows of LIMIT or OFFSET: a constant integer that is not negative.
@@ -415,22 +427,7 @@ fn from_left(body: &SetExpr) -> Option<SetExpr> {
 
 fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> PlanResult<Plan> {
     let here = place(select.select_token.0.span.start);
-    let distinct = match select.distinct {
-        Some(Distinct::On(_)) => return Err(refuse("`DISTINCT ON`", here)),
-        Some(Distinct::Distinct) => true,
-        _ => false,
-    };
-    if select.qualify.is_some()
-        || !select.named_window.is_empty()
-        || !select.sort_by.is_empty()
-        || !select.cluster_by.is_empty()
-        || !select.distribute_by.is_empty()
-    {
-        return Err(refuse(
-            "`QUALIFY`, `WINDOW`, `SORT BY`, `CLUSTER BY` and `DISTRIBUTE BY`",
-            here,
-        ));
-    }
+    let distinct = matches!(select.distinct, Some(Distinct::Distinct));
     let input = from_clause(select, catalog)?;
     // What subqueries add is no column of `*`.
     let written = input.scope();
@@ -457,7 +454,12 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
             item_with(select_item, &of_rows)
         }
     };
-    let items = select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?;
+    let items = match select.flavor {
+        SelectFlavor::FromFirstNoSelect => vec![Expr::Star(None)],
+        SelectFlavor::Standard | SelectFlavor::FromFirst => {
+            select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?
+        }
+    };
     // An unnamed column has its own name, an unnamed function that of its call.
     let items: Vec<Expr> = items.into_iter().map(|item| into_chosen(item, &written)).collect();
     let input = joining.into_plan();
@@ -508,6 +510,7 @@ fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<
 
 /// FROM with its lateral views.
 pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
+    refused::check_select(select, catalog)?;
     let here = place(select.select_token.0.span.start);
     if select.from.len().max(select.lateral_views.len()) > MAX_NESTING {
         return Err(too_complex(format!("FROM has more than {MAX_NESTING} relations"), here));
@@ -563,13 +566,7 @@ fn star(
     options: &ast::WildcardAdditionalOptions,
     here: Place,
 ) -> PlanResult<Expr> {
-    let odd = options.opt_ilike.is_some()
-        || options.opt_replace.is_some()
-        || options.opt_rename.is_some()
-        || options.opt_exclude.is_some();
-    if odd {
-        return Err(refuse("* with more than EXCEPT", here));
-    }
+    refused::check_star(options, here)?;
     let Some(except) = &options.opt_except else { return Ok(Expr::Star(table)) };
     let dropped = std::iter::once(&except.first_element).chain(&except.additional_elements);
     Ok(Expr::StarExcept(table, dropped.map(|name| name.value.clone()).collect(), here))
@@ -626,6 +623,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
         TableFactor::Derived { subquery, .. } => start(subquery),
         other => place(other.span().start),
     };
+    refused::check_relation(factor, here, catalog)?;
     match factor {
         TableFactor::Table { name, alias, args: None, sample, .. } => {
             let name = plain(name);
@@ -647,8 +645,13 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
             alias.as_ref(),
             catalog,
         ),
-        TableFactor::Derived { lateral: false, subquery, alias, .. } => {
-            aliased(plan(subquery, catalog)?, alias.as_ref(), catalog)
+        TableFactor::Derived { lateral: false, subquery, alias, sample } => {
+            let made = plan(subquery, catalog)?;
+            let made = match sample {
+                Some(sample) => sampled(made, sample, catalog, here)?,
+                None => made,
+            };
+            aliased(made, alias.as_ref(), catalog)
         }
         other => Err(refuse(format_args!("`{other}` in FROM"), here)),
     }
@@ -661,17 +664,9 @@ fn sampled(
     catalog: &dyn Catalog,
     here: Place,
 ) -> PlanResult<Plan> {
-    let (ast::TableSampleKind::BeforeTableAlias(sample)
-    | ast::TableSampleKind::AfterTableAlias(sample)) = sample;
-    match &sample.quantity {
-        Some(ast::TableSampleQuantity {
-            value, unit: Some(ast::TableSampleUnit::Rows), ..
-        }) => {
-            let rows = count(value, "TABLESAMPLE", catalog, here)?;
-            Ok(Plan::Limit(Box::new(plan), rows))
-        }
-        _ => Err(refuse("`TABLESAMPLE` of anything but rows", here)),
-    }
+    let rows = refused::sample_rows(sample, here, catalog)?;
+    let rows = count(rows, "TABLESAMPLE", catalog, here)?;
+    Ok(Plan::Limit(Box::new(plan), rows))
 }
 
 /// `STREAM name`.
@@ -738,6 +733,7 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
 
 /// `VALUES (1, 'a'), (2, 'b')`: columns col1, col2 … of constants.
 fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
+    refused::check_values(values, here)?;
     let semantics = catalog.semantics();
     let convert = |expr: &ast::Expr| convert_with(expr, &constants(catalog));
     let scope = Scope::default();

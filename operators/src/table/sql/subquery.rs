@@ -5,7 +5,7 @@
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
 use super::query::{self, from_clause, item};
-use super::{Catalog, place};
+use super::{Catalog, place, refused};
 use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
 use crate::table::expr::compile::{Semantics, fold};
@@ -447,6 +447,7 @@ impl<'c> Joining<'c> {
 
     /// LIMIT and OFFSET of a subquery that reads the outer row.
     fn window(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
+        refused::check_query(query, here, self.catalog)?;
         let (offset, limit) = query::limits(query, self.catalog, here)?;
         Ok((offset.is_some() || limit.is_some())
             .then(|| (offset.unwrap_or(0), limit.unwrap_or(u64::MAX))))

@@ -1,0 +1,448 @@
+//! Clauses that the parser knows and Spark or Millstream does not.
+//!
+//! The parser reads the SQL of many systems. Each pattern here names every field of a syntax node,
+//! without `..`, so that a field which a later version of the parser adds does not compile before
+//! somebody decides about it: a clause is planned or refused, and never ignored.
+
+use super::{Catalog, place};
+use crate::table::error::{Place, PlanError, PlanResult};
+use sqlparser::ast::{
+    Cte, Distinct, Expr, Function, FunctionArguments, Join, NullTreatment, OffsetRows, OrderBy,
+    OrderByExpr, OrderByKind, OrderByOptions, OrderBySort, Query, Select, SelectFlavor, Spanned,
+    TableAlias, TableAliasColumnDef, TableFactor, TableSample, TableSampleKind,
+    TableSampleQuantity, Values, WildcardAdditionalOptions,
+};
+
+/// Words that begin a clause which may be refused.
+pub(super) const WORDS: [&str; 28] = [
+    "TOP",
+    "INTO",
+    "QUALIFY",
+    "FETCH",
+    "FOR",
+    "WINDOW",
+    "SORT",
+    "CLUSTER",
+    "DISTRIBUTE",
+    "PREWHERE",
+    "CONNECT",
+    "START",
+    "DISTINCT",
+    "FORMAT",
+    "SETTINGS",
+    "MATERIALIZED",
+    "NOT",
+    "WITH",
+    "USE",
+    "FORCE",
+    "IGNORE",
+    "VERSION",
+    "TIMESTAMP",
+    "PARTITION",
+    "TABLESAMPLE",
+    "USING",
+    "ROWS",
+    "AS",
+];
+
+/// A clause of another system.
+fn unknown(clause: &str, fix: &str, at: Place) -> PlanError {
+    PlanError::new("PARSE_SYNTAX_ERROR", format!("{clause} is no clause of Spark SQL"), fix).at(at)
+}
+
+/// A clause of Spark that is not built.
+fn not_built(clause: &str, fix: &str, at: Place) -> PlanError {
+    let mut error = PlanError::not_yet(clause).at(at);
+    if !fix.is_empty() {
+        error.fix = fix.to_string();
+    }
+    error
+}
+
+/// Returns the first error whose condition holds.
+fn first<const N: usize>(wrong: [(bool, &dyn Fn() -> PlanError); N]) -> PlanResult<()> {
+    wrong.iter().find(|(found, _)| *found).map_or(Ok(()), |(_, error)| Err(error()))
+}
+
+/// Refuses what a SELECT has besides the clauses that are planned.
+pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult<()> {
+    let Select {
+        select_token,
+        optimizer_hints: _, // A hint changes no result.
+        distinct,
+        select_modifiers,
+        top,
+        top_before_distinct: _,
+        projection: _,
+        exclude,
+        into,
+        from: _,
+        lateral_views: _,
+        prewhere,
+        selection: _,
+        connect_by,
+        group_by: _,
+        cluster_by,
+        distribute_by,
+        sort_by,
+        having: _,
+        named_window,
+        qualify,
+        window_before_qualify: _,
+        value_table_mode,
+        flavor,
+    } = select;
+    let here = place(select_token.0.span.start);
+    let at = |word: &str| catalog.clause(word, here);
+    let limit = match top {
+        Some(top) => top.to_string().replace("TOP ", "").replace(['(', ')'], ""),
+        None => String::new(),
+    };
+    let odd_order = "Order the rows with ORDER BY";
+    let by_where = "Write the condition in WHERE";
+    first([
+        (top.is_some(), &|| {
+            let fix = match limit.parse::<u64>() {
+                Ok(rows) => format!("Write LIMIT {rows} at the end of the query"),
+                Err(_) => "Write LIMIT with a number of rows at the end of the query".to_string(),
+            };
+            unknown("`TOP`", &fix, at("TOP"))
+        }),
+        (matches!(distinct, Some(Distinct::On(_))), &|| {
+            not_built(
+                "`DISTINCT ON`",
+                "Aggregate: SELECT key, max(x) … GROUP BY key",
+                at("DISTINCT"),
+            )
+        }),
+        (select_modifiers.is_some(), &|| unknown("a modifier of SELECT", "Leave it out", here)),
+        (exclude.is_some(), &|| unknown("`EXCLUDE`", "Write * EXCEPT (a, b)", here)),
+        (into.is_some(), &|| {
+            let fix =
+                "Write CREATE TEMPORARY VIEW name AS SELECT … or CREATE STREAMING TABLE name …";
+            unknown("`INTO`", fix, at("INTO"))
+        }),
+        (prewhere.is_some(), &|| unknown("`PREWHERE`", by_where, at("PREWHERE"))),
+        (!connect_by.is_empty(), &|| unknown("`CONNECT BY`", "Join the levels", at("CONNECT"))),
+        (!cluster_by.is_empty(), &|| not_built("`CLUSTER BY`", odd_order, at("CLUSTER"))),
+        (!distribute_by.is_empty(), &|| {
+            not_built(
+                "`DISTRIBUTE BY`",
+                "Leave it out: rows are distributed by the engine",
+                at("DISTRIBUTE"),
+            )
+        }),
+        (!sort_by.is_empty(), &|| not_built("`SORT BY`", odd_order, at("SORT"))),
+        (!named_window.is_empty(), &|| {
+            not_built("`WINDOW`", "Aggregate with GROUP BY", at("WINDOW"))
+        }),
+        (qualify.is_some(), &|| {
+            not_built(
+                "`QUALIFY`",
+                "Aggregate with GROUP BY and write the condition in HAVING",
+                at("QUALIFY"),
+            )
+        }),
+        (value_table_mode.is_some(), &|| unknown("`AS STRUCT`", "Write struct(a, b)", at("AS"))),
+    ])?;
+    match flavor {
+        SelectFlavor::Standard | SelectFlavor::FromFirst | SelectFlavor::FromFirstNoSelect => {
+            Ok(())
+        }
+    }
+}
+
+/// Refuses what a query has besides the clauses that are planned.
+pub(super) fn check_query(query: &Query, here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
+    let Query {
+        with: _,
+        body: _,
+        order_by,
+        limit_clause: _,
+        fetch,
+        locks,
+        for_clause,
+        settings,
+        format_clause,
+        pipe_operators,
+    } = query;
+    let at = |word: &str| catalog.clause(word, here);
+    first([
+        (fetch.is_some(), &|| {
+            let rows = fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref());
+            let fix = match rows {
+                Some(rows) => format!("Write LIMIT {rows}"),
+                None => "Write LIMIT 1".to_string(),
+            };
+            unknown("`FETCH`", &fix, at("FETCH"))
+        }),
+        (!locks.is_empty() || for_clause.is_some(), &|| {
+            unknown("`FOR` behind a query", "Leave it out", at("FOR"))
+        }),
+        (settings.is_some(), &|| unknown("`SETTINGS`", "Write SET key = value;", at("SETTINGS"))),
+        (format_clause.is_some(), &|| {
+            unknown(
+                "`FORMAT`",
+                "A sink has the format: CREATE STREAMING TABLE t USING csv",
+                at("FORMAT"),
+            )
+        }),
+        (!pipe_operators.is_empty(), &|| not_built("pipe syntax", "Write a subquery", here)),
+    ])?;
+    let Some(OrderBy { kind, interpolate }) = order_by else { return Ok(()) };
+    if interpolate.is_some() {
+        return Err(unknown("`INTERPOLATE`", "Leave it out", here));
+    }
+    match kind {
+        OrderByKind::All(options) => check_order_options(options, here, catalog),
+        OrderByKind::Expressions(keys) => keys.iter().try_for_each(|key| {
+            let OrderByExpr { expr, options, with_fill } = key;
+            let here = place(expr.span().start);
+            if with_fill.is_some() {
+                return Err(unknown("`WITH FILL`", "Leave it out", here));
+            }
+            check_order_options(options, here, catalog)
+        }),
+    }
+}
+
+fn check_order_options(
+    options: &OrderByOptions,
+    here: Place,
+    catalog: &dyn Catalog,
+) -> PlanResult<()> {
+    let OrderByOptions { sort, nulls_first: _ } = options;
+    match sort {
+        None | Some(OrderBySort::Asc | OrderBySort::Desc) => Ok(()),
+        Some(OrderBySort::Using(_)) => {
+            Err(unknown("`USING` in ORDER BY", "Write ASC or DESC", catalog.clause("USING", here)))
+        }
+    }
+}
+
+/// Refuses the words behind the number of `OFFSET 2 ROWS`.
+pub(super) fn check_offset(rows: OffsetRows, here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
+    match rows {
+        OffsetRows::None => Ok(()),
+        OffsetRows::Row | OffsetRows::Rows => {
+            let fix = "Write OFFSET and the number alone";
+            Err(unknown("`ROWS` behind OFFSET", fix, catalog.clause("ROWS", here)))
+        }
+    }
+}
+
+/// Refuses what a view of a WITH clause has besides its name, columns and query.
+pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
+    let Cte { alias, query: _, from, materialized, closing_paren_token: _ } = cte;
+    let here = place(alias.name.span.start);
+    check_alias(alias)?;
+    first([
+        (materialized.is_some(), &|| {
+            unknown("`MATERIALIZED`", "Leave it out", catalog.clause("MATERIALIZED", here))
+        }),
+        (from.is_some(), &|| unknown("`FROM` behind a view of WITH", "Leave it out", here)),
+    ])
+}
+
+/// Refuses what an alias has besides names.
+pub(super) fn check_alias(alias: &TableAlias) -> PlanResult<()> {
+    let TableAlias { explicit: _, name, columns, at } = alias;
+    if at.is_some() {
+        return Err(unknown("`AT` in an alias", "Leave it out", place(name.span.start)));
+    }
+    columns.iter().try_for_each(|column| {
+        let TableAliasColumnDef { name, data_type } = column;
+        match data_type {
+            None => Ok(()),
+            Some(data_type) => Err(unknown(
+                &format!("the type `{data_type}` in an alias"),
+                "Name the column alone, and cast it: SELECT CAST(a AS INT)",
+                place(name.span.start),
+            )),
+        }
+    })
+}
+
+/// Refuses what a relation of FROM has besides what is planned.
+pub(super) fn check_relation(
+    factor: &TableFactor,
+    here: Place,
+    catalog: &dyn Catalog,
+) -> PlanResult<()> {
+    let at = |word: &str| catalog.clause(word, here);
+    match factor {
+        TableFactor::Table {
+            name: _,
+            alias: _,
+            args: _, // A call is refused as a relation.
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample: _,
+            index_directives,
+            inheritance,
+        } => first([
+            (!with_hints.is_empty(), &|| {
+                unknown(
+                    "`WITH (…)` behind a table",
+                    "Leave it out: readers take no locks",
+                    at("WITH"),
+                )
+            }),
+            (version.is_some(), &|| {
+                PlanError::new(
+                    "UNSUPPORTED_FEATURE.TIME_TRAVEL",
+                    "a view has one version",
+                    "Leave the version out",
+                )
+                .at(here)
+            }),
+            (*with_ordinality, &|| unknown("`WITH ORDINALITY`", "Use posexplode", at("WITH"))),
+            (!partitions.is_empty(), &|| {
+                unknown("`PARTITION` behind a table", "Write a condition in WHERE", at("PARTITION"))
+            }),
+            (json_path.is_some(), &|| unknown("a path behind a table", "Leave it out", here)),
+            (!index_directives.is_empty(), &|| unknown("a hint of an index", "Leave it out", here)),
+            (inheritance.is_some(), &|| unknown("`ONLY`", "Leave it out", here)),
+        ]),
+        TableFactor::Derived { lateral: _, subquery: _, alias: _, sample: _ }
+        | TableFactor::NestedJoin { table_with_joins: _, alias: _ } => Ok(()),
+        // These are refused as relations.
+        TableFactor::TableFunction { .. }
+        | TableFactor::Function { .. }
+        | TableFactor::UNNEST { .. }
+        | TableFactor::JsonTable { .. }
+        | TableFactor::OpenJsonTable { .. }
+        | TableFactor::Pivot { .. }
+        | TableFactor::Unpivot { .. }
+        | TableFactor::UnpivotExpr { .. }
+        | TableFactor::MatchRecognize { .. }
+        | TableFactor::XmlTable { .. }
+        | TableFactor::SemanticView { .. } => Ok(()),
+    }
+}
+
+/// Returns the number of rows of `TABLESAMPLE (n ROWS)`, and refuses every other sample.
+pub(super) fn sample_rows<'s>(
+    sample: &'s TableSampleKind,
+    here: Place,
+    catalog: &dyn Catalog,
+) -> PlanResult<&'s Expr> {
+    let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) =
+        sample;
+    let TableSample { modifier, name, quantity, seed, bucket, offset } = &**sample;
+    let here = catalog.clause("TABLESAMPLE", here);
+    let by_rows = "Write TABLESAMPLE (10 ROWS) or LIMIT 10";
+    first([
+        (matches!(modifier, sqlparser::ast::TableSampleModifier::Sample), &|| {
+            unknown("`SAMPLE`", by_rows, here)
+        }),
+        (name.is_some(), &|| unknown("a method of `TABLESAMPLE`", by_rows, here)),
+        (seed.is_some() || bucket.is_some(), &|| {
+            not_built("`TABLESAMPLE` of anything but rows", by_rows, here)
+        }),
+        (offset.is_some(), &|| unknown("`OFFSET` in TABLESAMPLE", by_rows, here)),
+    ])?;
+    match quantity {
+        Some(TableSampleQuantity {
+            parenthesized: true,
+            value,
+            unit: Some(sqlparser::ast::TableSampleUnit::Rows),
+        }) => Ok(value),
+        _ => Err(not_built("`TABLESAMPLE` of anything but rows", by_rows, here)),
+    }
+}
+
+/// Refuses what a join has besides its relation, operator and condition.
+pub(super) fn check_join(join: &Join) -> PlanResult<()> {
+    let Join { relation, global, join_operator: _ } = join;
+    if *global {
+        return Err(unknown("`GLOBAL`", "Leave it out", place(relation.span().start)));
+    }
+    Ok(())
+}
+
+/// Refuses what VALUES has besides rows.
+pub(super) fn check_values(values: &Values, here: Place) -> PlanResult<()> {
+    let Values { explicit_row, value_keyword, rows: _ } = values;
+    if *explicit_row || *value_keyword {
+        let written = if *explicit_row { "`ROW` in VALUES" } else { "`VALUE`" };
+        return Err(unknown(written, "Write VALUES (1, 'a'), (2, 'b')", here));
+    }
+    Ok(())
+}
+
+/// Refuses what `*` has besides EXCEPT.
+pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> PlanResult<()> {
+    let WildcardAdditionalOptions {
+        wildcard_token: _,
+        opt_ilike,
+        opt_exclude,
+        opt_except: _,
+        opt_replace,
+        opt_rename,
+        opt_alias,
+    } = options;
+    let except = "Write * EXCEPT (a, b), and name the other columns";
+    first([
+        (opt_alias.is_some(), &|| {
+            PlanError::new(
+                "INVALID_USAGE_OF_STAR_OR_REGEX",
+                "`*` is several columns and has no name",
+                "Write * alone, or struct(*) AS name",
+            )
+            .at(here)
+        }),
+        (opt_ilike.is_some(), &|| unknown("`ILIKE` behind *", except, here)),
+        (opt_exclude.is_some(), &|| unknown("`EXCLUDE`", except, here)),
+        (opt_replace.is_some(), &|| unknown("`REPLACE` behind *", except, here)),
+        (opt_rename.is_some(), &|| unknown("`RENAME` behind *", except, here)),
+    ])
+}
+
+/// Functions that may leave out NULLs.
+const IGNORING_NULLS: [&str; 5] = ["first", "first_value", "last", "last_value", "any_value"];
+
+/// Refuses what a call has besides what is planned, and says whether it leaves out NULLs.
+pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanResult<bool> {
+    let Function {
+        name: _,
+        uses_odbc_syntax,
+        parameters,
+        args: _,
+        within_group,
+        filter: _,
+        null_treatment,
+        over,
+    } = function;
+    // A window function may be on its way to the error of OVER.
+    let ignores = match null_treatment {
+        Some(NullTreatment::IgnoreNulls) => true,
+        Some(NullTreatment::RespectNulls) | None => false,
+    };
+    let collects = ["collect_list", "array_agg"].contains(&name);
+    first([
+        (*uses_odbc_syntax, &|| unknown("`{fn …}`", "Write the call alone", here)),
+        (!matches!(parameters, FunctionArguments::None), &|| {
+            unknown("a second list of arguments", "Write one list", here)
+        }),
+        (!within_group.is_empty(), &|| {
+            not_built(&format!("`WITHIN GROUP` of `{name}`"), "Use percentile(x, 0.5)", here)
+        }),
+        (over.is_none() && null_treatment.is_some() && collects && !ignores, &|| {
+            let fix = "Leave it out, and replace NULL: collect_list(coalesce(x, 0))";
+            not_built(&format!("`RESPECT NULLS` of `{name}`"), fix, here)
+        }),
+        (over.is_none() && ignores && !collects && !IGNORING_NULLS.contains(&name), &|| {
+            PlanError::new(
+                "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX",
+                format!("`{name}` does not take IGNORE NULLS"),
+                "Write FILTER (WHERE x IS NOT NULL) behind an aggregate",
+            )
+            .at(here)
+        }),
+    ])?;
+    Ok(ignores && !collects)
+}
