@@ -305,3 +305,28 @@ fn what_cannot_be_opened_is_said_at_start() {
     let in_use = start(taken.local_addr().unwrap().port(), "127.0.0.1", "listen");
     assert!(in_use.contains("Another program has this port"), "{in_use}");
 }
+
+#[test]
+fn a_query_that_stops_does_not_wait_for_a_receiver_for_ever() {
+    let session = Session::new();
+    let input = session.memory_stream("events", "word STRING").unwrap();
+    input.add(["a", "b"].map(|word| vec![Value::String(word.into())]));
+    let query = session
+        .sql("SELECT word FROM events")
+        .unwrap()
+        .write_stream()
+        .format("socket")
+        .option("host", "127.0.0.1")
+        .option("port", free_port())
+        .option("mode", "listen")
+        .trigger(Trigger::AvailableNow)
+        .config(quiet())
+        .start()
+        .unwrap();
+    while query.status().message != "Processing new data" {
+        std::thread::yield_now();
+    }
+    let error = query.stop().expect_err("nobody takes the lines");
+    assert_eq!(error.condition(), "SOCKET_SINK_UNDELIVERED");
+    assert!(error.to_string().contains("2 lines"), "{error}");
+}

@@ -466,3 +466,82 @@ fn what_cannot_be_described_is_refused() {
     let error = Session::new().job(&job, &Overrides::default()).map(|_| ()).unwrap_err();
     assert_eq!(error.condition, "QUERY_WITHOUT_SINK");
 }
+
+#[test]
+fn a_query_may_begin_with_from() {
+    check(
+        &Session::new(),
+        &[
+            ("FROM VALUES (1), (2) AS t(a) SELECT a + 1 AS b", "2, 3"),
+            ("FROM VALUES (1), (2) AS t(a) SELECT a WHERE a > 1", "2"),
+            ("FROM VALUES (1, 'x'), (2, 'y') AS t(a, b)", "1 x, 2 y"),
+            ("FROM VALUES (1, 5), (1, 6) AS t(a, b) SELECT a, sum(b) GROUP BY a", "1 11"),
+            ("SELECT * FROM (FROM VALUES (1), (2) AS t(a) SELECT a * 3)", "3, 6"),
+            ("WITH w AS (FROM VALUES (7) AS t(a)) FROM w SELECT a", "7"),
+            ("FROM VALUES (1) AS t(a) WHERE a > 1", "PARSE_SYNTAX_ERROR"),
+        ],
+    );
+}
+
+#[test]
+fn a_subquery_is_sampled_as_a_table_is() {
+    check(
+        &Session::new(),
+        &[
+            ("SELECT a FROM (SELECT * FROM VALUES (1), (2) AS t(a)) TABLESAMPLE (1 ROWS)", "1"),
+            (
+                "SELECT a FROM (SELECT * FROM VALUES (1) AS t(a)) TABLESAMPLE (5 PERCENT)",
+                "NOT_YET_SUPPORTED",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn nulls_are_left_out_only_by_functions_that_can() {
+    let of = |call: &str| format!("SELECT {call} FROM VALUES (NULL), (2), (3) AS t(a)");
+    for (call, expected) in [
+        ("first_value(a) IGNORE NULLS", "2"),
+        ("any_value(a) IGNORE NULLS", "2"),
+        ("first(a) RESPECT NULLS", "NULL"),
+        ("max(a) RESPECT NULLS", "3"),
+        ("collect_list(a) IGNORE NULLS", "[2, 3]"),
+        ("count(a) IGNORE NULLS", "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX"),
+        ("concat(a) IGNORE NULLS", "INVALID_SQL_SYNTAX.FUNCTION_WITH_UNSUPPORTED_SYNTAX"),
+    ] {
+        assert_eq!(shown(&Session::new(), &of(call)), expected, "{call}");
+    }
+}
+
+#[test]
+fn a_view_names_the_columns_of_its_query() {
+    let defined = |statements: &str| {
+        let session = Session::new();
+        let made = session.script(statements, &mut |_| Ok(()));
+        made.map(|()| session).map_err(|error| error.condition().to_string())
+    };
+    let session =
+        defined("CREATE TEMP VIEW v (b COMMENT 'second', a) COMMENT 'two' AS SELECT 1, 2");
+    check(&session.unwrap(), &[("SELECT a, b FROM v", "2 1"), ("SELECT * FROM v", "1 2")]);
+    for (statements, condition) in [
+        (
+            "CREATE TEMP VIEW v (a) AS SELECT 1, 2",
+            "CREATE_VIEW_COLUMN_ARITY_MISMATCH.TOO_MANY_DATA_COLUMNS",
+        ),
+        (
+            "CREATE TEMP VIEW v (a, b, c) AS SELECT 1, 2",
+            "CREATE_VIEW_COLUMN_ARITY_MISMATCH.NOT_ENOUGH_DATA_COLUMNS",
+        ),
+        ("CREATE TEMP VIEW v (a, A) AS SELECT 1, 2", "COLUMN_ALREADY_EXISTS"),
+        ("CREATE TEMP VIEW v (a INT) AS SELECT 1", "PARSE_SYNTAX_ERROR"),
+        ("CREATE TEMP VIEW v () AS SELECT 1", "PARSE_SYNTAX_ERROR"),
+        (
+            "CREATE TEMP VIEW v AS SELECT 1; CREATE TEMP VIEW V AS SELECT 2",
+            "TEMP_TABLE_OR_VIEW_ALREADY_EXISTS",
+        ),
+    ] {
+        assert_eq!(defined(statements).err().as_deref(), Some(condition), "{statements}");
+    }
+    let replaced = "CREATE TEMP VIEW v AS SELECT 1; CREATE OR REPLACE TEMP VIEW V AS SELECT 2";
+    check(&defined(replaced).unwrap(), &[("SELECT * FROM v", "2")]);
+}

@@ -297,6 +297,9 @@ fn summary(name: &str, progress: &Totals, elapsed: Duration, failed: bool) {
     if progress.passed_over > 0 {
         eprintln!("{name}: {} paths passed over: they are no files", progress.passed_over);
     }
+    if progress.late > 0 {
+        eprintln!("{name}: {} rows dropped: they came behind the watermark", progress.late);
+    }
     if progress.ahead > 0 {
         eprintln!("{name}: {} rows ahead of the clock by more than maxFutureSkew", progress.ahead);
     }

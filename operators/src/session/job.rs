@@ -85,7 +85,15 @@ impl Session {
             Statement::Set { key, value, place } => {
                 self.set(&key, &value).map_err(|error| error.at(place))?;
             }
-            Statement::SourceView { name, schema, format, options, replace, place } => {
+            Statement::SourceView {
+                name,
+                schema,
+                format,
+                options,
+                option_places,
+                replace,
+                place,
+            } => {
                 self.check_new_view(&name, replace).map_err(|error| error.at(place))?;
                 // Files are a table unless they are read with STREAM.
                 let streaming = !super::is_files(&format);
@@ -95,7 +103,8 @@ impl Session {
                 };
                 let reader =
                     StreamReader { session: self.clone(), streaming, format, options, schema };
-                let frame = reader.load_as(&name).map_err(|error| error.at(place))?;
+                let frame = reader.load_as(&name);
+                let frame = frame.map_err(|error| option_places.put_into(error, place))?;
                 self.register(&name, frame.plan);
             }
             Statement::QueryView { name, columns, replace, place, query } => {
@@ -151,9 +160,17 @@ impl Session {
                     let (schema, rows) = described.rows(&*self.lock())?;
                     show(self.create_data_frame(schema, rows))?;
                 }
-                Some(Statement::StreamingTable { name, format, options, query, place }) => {
+                Some(Statement::StreamingTable {
+                    name,
+                    format,
+                    options,
+                    option_places,
+                    query,
+                    place,
+                }) => {
                     let writer = self.streaming_table(&name, &format, options, query)?;
-                    let trigger = writer.check().map_err(|error| error.at(place))?;
+                    let trigger = writer.check();
+                    let trigger = trigger.map_err(|error| option_places.put_into(error, place))?;
                     if !matches!(trigger, Trigger::Once | Trigger::AvailableNow) {
                         return Err(PlanError::new(
                             "STREAMING_TABLE_IN_SCRIPT",
@@ -222,7 +239,14 @@ impl Session {
                     )
                     .at(place));
                 }
-                Some(Statement::StreamingTable { name, format, options, query, place }) => {
+                Some(Statement::StreamingTable {
+                    name,
+                    format,
+                    options,
+                    option_places,
+                    query,
+                    place,
+                }) => {
                     let named = |error: PlanError| match several {
                         true => {
                             let reason = format!("query {name}: {}", error.reason);
@@ -240,7 +264,7 @@ impl Session {
                         writer = writer.option("checkpointLocation", own.display());
                     }
                     writer = writer.explain_only(overrides.explains);
-                    writer.check().map_err(|error| named(error.at(place)))?;
+                    writer.check().map_err(|error| named(option_places.put_into(error, place)))?;
                     let query = writer.name().unwrap_or(&name).to_string();
                     if !names.insert(query.clone()) {
                         let reason = format!("two queries of the job have the name '{query}'");

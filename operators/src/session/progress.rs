@@ -93,6 +93,11 @@ impl Progress {
         self.committed.records.iter().sum()
     }
 
+    /// Rows dropped because they came behind the watermark.
+    pub fn num_rows_late(&self) -> u64 {
+        self.committed.state.iter().map(|state| state.late).sum()
+    }
+
     /// Rows dropped because their event time was too far ahead of the clock.
     pub fn num_rows_ahead(&self) -> u64 {
         self.committed.event_times.iter().map(|times| times.ahead).sum()

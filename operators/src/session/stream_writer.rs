@@ -12,7 +12,7 @@ use crate::connect::rate::micro_batch::RateMicroBatch;
 use crate::connect::rate::{self, RateSource};
 use crate::connect::socket::open::Shared;
 use crate::connect::socket::options::SocketConfig;
-use crate::connect::socket::sink::SocketSinkConfig;
+use crate::connect::socket::sink::{ReceiverWait, SocketSinkConfig};
 use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::session::dataframe::DataFrame;
 use crate::session::progress::Progress;
@@ -40,6 +40,7 @@ use millstream_engine::runtime::job::{Config, Job};
 use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// Options that belong to the query and not to the sink's format.
@@ -250,7 +251,35 @@ impl StreamWriter {
     }
 
     fn checked(&self) -> PlanResult<Trigger> {
-        self.prepare().map(|prepared| prepared.trigger)
+        let prepared = self.prepare()?;
+        self.check_columns_read(&prepared)?;
+        Ok(prepared.trigger)
+    }
+
+    /// Refuses a query that reads of a file nothing but its bad records. Which columns it reads is
+    /// known when its plan is lowered, which is done here without opening a source.
+    fn check_columns_read(&self, prepared: &Prepared) -> PlanResult<()> {
+        let settings = self.settings();
+        let formats = &settings.formats;
+        let config_of = |scan: &Scan| file_config(scan, formats).ok();
+        let keeps_bad = |scan: &&Scan| {
+            is_files(&scan.format)
+                && config_of(scan).is_some_and(|config| config.keeps_bad_records())
+        };
+        if !self.frame.plan.scans().into_iter().any(|scan| keeps_bad(&scan)) {
+            return Ok(());
+        }
+        let mut wrong = None;
+        let mut look = |scan: &Scan, needed: &[bool]| {
+            if let Some(Err(error)) =
+                config_of(scan).map(|mut config| config.set_needed_columns(needed))
+            {
+                wrong.get_or_insert(error);
+            }
+        };
+        // Other errors of lowering are those of the start.
+        drop(self.layout(prepared, &settings, &mut look));
+        wrong.map_or(Ok(()), Err)
     }
 
     /// Sets whether the query is only explained: it needs no checkpoint then.
@@ -418,15 +447,32 @@ impl StreamWriter {
 
     fn explained(&self) -> Result<String, QueryError> {
         let prepared = self.prepare()?;
+        let job = self.layout(&prepared, &self.settings(), &mut |_, _| {})?;
+        let mut text = self.frame.explain();
+        text.push_str("\n== Tasklets ==\n");
+        for (worker, tasklets) in job.layout().into_iter().enumerate() {
+            text.push_str(&format!("worker {worker}: {}\n", tasklets.join(", ")));
+        }
+        Ok(text)
+    }
+
+    /// The query's tasklets, with a source that never reads for each of its own. `read` is told the
+    /// columns that are read of each.
+    fn layout(
+        &self,
+        prepared: &Prepared,
+        settings: &Settings,
+        read: &mut dyn FnMut(&Scan, &[bool]),
+    ) -> Result<Job, EngineError> {
         let plan = &self.frame.plan;
-        let settings = self.settings();
         // As many workers as `start` would have.
         let workers = settings.workers.max(settings.parallelism).min(cores::usable());
         let config = Config { workers, trigger: prepared.trigger, ..Config::default() };
         let mut job = Job::in_env("explain", config, Arc::new(SimEnv::new(0)))?;
         let sink = Box::new(Noop(Latency::default().recorder(job.env())));
         // Sources are not opened for an explanation; a source that never reads replaces each.
-        let mut make = |job: &mut Job, scan: &Scan, _: &[bool], chains: Vec<PlacedChain>| {
+        let mut make = |job: &mut Job, scan: &Scan, needed: &[bool], chains: Vec<PlacedChain>| {
+            read(scan, needed);
             let parts = chains.len();
             let of_part = |(part, (worker, chain))| {
                 let env = job.env();
@@ -444,12 +490,7 @@ impl StreamWriter {
         let meaning = (prepared.mode, settings.semantics);
         let lowered = static_tables::with_empty_tables(plan);
         lower(&lowered, meaning, settings.parallelism, &mut job, (sink, None), &mut make)?;
-        let mut text = self.frame.explain();
-        text.push_str("\n== Tasklets ==\n");
-        for (worker, tasklets) in job.layout().into_iter().enumerate() {
-            text.push_str(&format!("worker {worker}: {}\n", tasklets.join(", ")));
-        }
-        Ok(text)
+        Ok(job)
     }
 
     /// Opens sources and sink, and starts the query.
@@ -547,6 +588,7 @@ impl StreamWriter {
             latency: parts.latency,
             told: parts.told,
             counters: parts.counters,
+            stopping: parts.stopping,
         })
     }
 
@@ -593,7 +635,8 @@ impl StreamWriter {
         job.set_idle_timeout(settings.idle_timeout_ns);
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
-        let chain = self.make_sink(prepared, name, recorder, &mut job)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let chain = self.make_sink(prepared, name, recorder, &stopping, &mut job)?;
         let session = self.frame.session.clone();
         let mut counters = Vec::new();
         let times = self.replay.as_ref().map(|(_, times)| times.clone());
@@ -620,6 +663,7 @@ impl StreamWriter {
             told: Arc::new(Mutex::new(DriverState::default())),
             counters,
             id,
+            stopping,
         };
         let timed = has_watermark(&plan);
         if timed {
@@ -647,6 +691,7 @@ impl StreamWriter {
             told.epochs += 1;
             told.records += report.num_input_rows();
             told.ahead += report.num_rows_ahead();
+            told.late += report.num_rows_late();
             if timed {
                 told.watermark_ms = Some(report.committed.watermark_ms);
             }
@@ -660,6 +705,7 @@ impl StreamWriter {
         prepared: &Prepared,
         name: &str,
         latency: LatencyRecorder,
+        stopping: &Arc<AtomicBool>,
         job: &mut Job,
     ) -> Result<BoxChain, QueryError> {
         let schema = self.frame.schema();
@@ -696,7 +742,10 @@ impl StreamWriter {
                 session.lock().tables.insert(name.to_string(), table.clone());
                 Box::new(table.sink(complete, latency))
             }
-            SinkSpec::Socket(config) => Box::new(config.open(config.writer(&schema)?, latency)?),
+            SinkSpec::Socket(config) => {
+                let wait = ReceiverWait::new(job.env(), stopping.clone(), session.lock().notice);
+                Box::new(config.open(config.writer(&schema)?, latency, wait)?)
+            }
             SinkSpec::Foreach => match self.foreach.take() {
                 Some(writer) => Box::new(Foreach::new(writer, &schema, job.next_epoch(), latency)),
                 None => unreachable!("`sink` found one"),
@@ -734,6 +783,8 @@ struct Parts {
     latency: Latency,
     told: Arc<Mutex<DriverState>>,
     counters: Vec<SourceCounters>,
+    /// Set when the query is asked to stop.
+    stopping: Arc<AtomicBool>,
 }
 
 /// What all progress reports of a query have in common.

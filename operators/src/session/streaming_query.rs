@@ -11,7 +11,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::measure::latency::{Latency, Percentiles};
 use millstream_engine::measure::stall::Stall;
 use millstream_engine::runtime::job::Running;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub struct Totals {
     pub passed_over: u64,
     /// Rows dropped because their event time was too far ahead of the clock, up to the last epoch.
     pub ahead: u64,
+    /// Rows dropped because they came behind the watermark, up to the last epoch.
+    pub late: u64,
     /// Connections of the socket sources, if there are any.
     pub connections: Option<ConnectionTotals>,
     /// Rows emitted up to the last epoch.
@@ -97,6 +99,7 @@ pub(super) struct DriverState {
     pub epochs: u64,
     pub records: u64,
     pub ahead: u64,
+    pub late: u64,
 }
 
 /// A started query. Dropping it stops it at the next epoch.
@@ -110,6 +113,8 @@ pub struct StreamingQuery {
     pub(super) latency: Latency,
     pub(super) told: Arc<Mutex<DriverState>>,
     pub(super) counters: Vec<SourceCounters>,
+    /// Set when the query is asked to stop: a sink waits for its receiver only for a time then.
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 impl StreamingQuery {
@@ -192,11 +197,13 @@ impl StreamingQuery {
 
     /// Stops at the next epoch and waits for the end.
     pub fn stop(&self) -> Result<(), EngineError> {
+        self.stopping.store(true, Ordering::Relaxed);
         self.running.stop()
     }
 
     /// Requests a stop at the next epoch without waiting for it.
     pub fn request_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.running.request_stop();
     }
 
@@ -233,6 +240,7 @@ impl StreamingQuery {
         totals.epochs = told.epochs;
         totals.records_in = told.records;
         totals.ahead = told.ahead;
+        totals.late = told.late;
         drop(told);
         if !self.counters.is_empty() {
             // ORDERING: relaxed: a counter that nothing else depends on.
@@ -265,6 +273,7 @@ impl StreamingQuery {
 
 impl Drop for StreamingQuery {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.session.lock().active.retain(|name| *name != self.name);
     }
 }

@@ -25,6 +25,9 @@ pub enum Step {
     Done,
 }
 
+/// The shortest time between two looks at a chain that is blocked.
+const BLOCKED_PAUSE_NS: u64 = 10_000_000;
+
 /// The context of a step.
 pub struct StepCx<'a> {
     /// Clock and randomness.
@@ -39,6 +42,14 @@ impl StepCx<'_> {
     /// Requests a step at this time, in nanoseconds, even if nothing else happens.
     pub fn wake_at(&mut self, at_ns: u64) {
         self.wake_at_ns = Some(self.wake_at_ns.map_or(at_ns, |other| other.min(at_ns)));
+    }
+
+    /// Requests a step for a chain that is blocked and has a timer. A timer that is due already
+    /// may be one that waits for room, so it is not looked at without a pause.
+    fn wake_while_blocked(&mut self, timer_ns: Option<u64>) {
+        if let Some(at_ns) = timer_ns {
+            self.wake_at(at_ns.max(self.env.now_ns() + BLOCKED_PAUSE_NS));
+        }
     }
 }
 
@@ -307,6 +318,7 @@ impl<S: Source<D>, D: Stage> Tasklet for SourceTasklet<S, D> {
         if settled == FlushStatus::Blocked {
             did(Did::Blocked);
             self.held_back = true;
+            cx.wake_while_blocked(self.down.next_timer_ns());
             return Ok(Step::Idle);
         }
         let clear = settled == FlushStatus::Clear;
@@ -550,6 +562,7 @@ impl<T: Send, D: Push<T>> Tasklet for InboxTasklet<T, D> {
         let settled = self.down.settle()?;
         if settled == FlushStatus::Blocked {
             did(Did::Blocked);
+            cx.wake_while_blocked(self.down.next_timer_ns());
             return Ok(Step::Idle);
         }
         let clear = settled == FlushStatus::Clear;

@@ -76,6 +76,9 @@ pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> EngineError {
              ignoreMissingFiles goes on without it"
         }
         std::io::ErrorKind::PermissionDenied => "Allow the user of this process to read it",
+        _ if error.to_string().contains(" in the file and cannot be read as ") => {
+            "Declare the column with the type that the file has, and cast it in the query"
+        }
         _ => {
             "If the file is cut, damaged or of another format, replace it. The option \
              ignoreCorruptFiles goes on without what cannot be read"

@@ -5,6 +5,9 @@
 //! blocked up to its sources. If the sink has connected and the peer disconnects, the query fails.
 //! If it listens, it waits for the next client, and lines that the old one had not read are lost.
 //! Delivery is at least once only to a peer that stays connected.
+//!
+//! A query that is asked to stop waits for its peer for a bounded time, and fails if there are lines
+//! that the peer has not taken: they are not committed.
 
 use super::super::file::line_options;
 use super::super::options::OptionReader;
@@ -14,6 +17,7 @@ use crate::table::error::PlanResult;
 use crate::table::plan::Options;
 use crate::table::row::Row;
 use crate::table::types::Schema;
+use millstream_engine::env::Env;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::LatencyRecorder;
@@ -22,11 +26,19 @@ use millstream_engine::mio::{Interest, Registry, Token};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes buffered for a slow peer before the query is blocked.
 const BUFFER_BYTES: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a query that is asked to stop waits for its receiver.
+const STOP_WAIT_NS: u64 = 5_000_000_000;
+/// How long a receiver takes nothing before a notice says that the query waits for it.
+const NOTICE_AFTER_NS: u64 = 2_000_000_000;
+/// How often a sink that waits looks whether the query is asked to stop.
+const LOOK_AGAIN_NS: u64 = 100_000_000;
 
 /// The options, read.
 #[derive(Clone, Debug)]
@@ -73,6 +85,7 @@ impl SocketSinkConfig {
         &self,
         writer: LineWriter,
         latency: LatencyRecorder,
+        wait: ReceiverWait,
     ) -> Result<SocketSink, EngineError> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses = addresses.map_err(|error| self.fails(error, "Check the host name"))?;
@@ -100,6 +113,7 @@ impl SocketSinkConfig {
                         buffer: Vec::with_capacity(BUFFER_BYTES / 4),
                         written: 0,
                         latency,
+                        wait,
                     });
                 }
                 Err(error) => {
@@ -125,6 +139,51 @@ struct Link {
     stream: Option<TcpStream>,
 }
 
+/// How long the sink has waited for a receiver that takes lines.
+pub struct ReceiverWait {
+    env: Arc<dyn Env>,
+    /// Whether the query is asked to stop.
+    stopping: Arc<AtomicBool>,
+    notice: fn(&str),
+    since_ns: Option<u64>,
+    told: bool,
+    give_up_ns: Option<u64>,
+    look_ns: Option<u64>,
+}
+
+impl ReceiverWait {
+    /// The wait of a sink whose query sets `stopping` when it is asked to stop.
+    pub fn new(env: Arc<dyn Env>, stopping: Arc<AtomicBool>, notice: fn(&str)) -> Self {
+        Self { env, stopping, notice, since_ns: None, told: false, give_up_ns: None, look_ns: None }
+    }
+
+    /// The receiver has taken something.
+    fn end(&mut self) {
+        (self.since_ns, self.told, self.look_ns) = (None, false, None);
+    }
+
+    /// The receiver takes nothing; false if the query waits for it no longer.
+    fn goes_on(&mut self, has_receiver: bool, address: SocketAddr) -> bool {
+        let now_ns = self.env.now_ns();
+        let since_ns = *self.since_ns.get_or_insert(now_ns);
+        if !self.told && now_ns >= since_ns + NOTICE_AFTER_NS {
+            self.told = true;
+            (self.notice)(&if has_receiver {
+                format!("sink socket: the receiver at {address} does not read: the query waits")
+            } else {
+                format!("sink socket: the query waits for a receiver on {address}")
+            });
+        }
+        if self.look_ns.is_none_or(|look_ns| look_ns <= now_ns) {
+            self.look_ns = Some(now_ns + LOOK_AGAIN_NS);
+        }
+        if !self.stopping.load(Ordering::Relaxed) {
+            return true;
+        }
+        now_ns < *self.give_up_ns.get_or_insert(now_ns + STOP_WAIT_NS)
+    }
+}
+
 /// The sink.
 pub struct SocketSink {
     config: SocketSinkConfig,
@@ -136,6 +195,7 @@ pub struct SocketSink {
     buffer: Vec<u8>,
     written: usize,
     latency: LatencyRecorder,
+    wait: ReceiverWait,
 }
 
 impl SocketSink {
@@ -171,7 +231,10 @@ impl SocketSink {
             }
             let Some(stream) = &mut self.link.stream else { return Ok(FlushStatus::Blocked) };
             match stream.write(&self.buffer[self.written..]) {
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.wait.end();
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.drop_written();
@@ -187,6 +250,26 @@ impl SocketSink {
         self.buffer.clear();
         self.written = 0;
         Ok(FlushStatus::Clear)
+    }
+
+    /// The error of a query that stops with lines which its receiver has not taken.
+    fn undelivered(&self) -> EngineError {
+        let rest = &self.buffer[self.written.min(self.buffer.len())..];
+        let lines = memchr::memchr_iter(b'\n', rest).count();
+        let seconds = STOP_WAIT_NS / 1_000_000_000;
+        let receiver = match &self.link.stream {
+            Some(_) => "the receiver does not read",
+            None => "no receiver is connected",
+        };
+        EngineError::operator(
+            "SOCKET_SINK_UNDELIVERED",
+            format!(
+                "{receiver} at {}: {lines} lines were not delivered within {seconds} s of the stop, \
+                 and their epoch is not committed",
+                self.address()
+            ),
+            "With a checkpoint the query delivers them at its next start",
+        )
     }
 
     /// The next client must not start in the middle of a line.
@@ -247,10 +330,18 @@ impl Stage for SocketSink {
             return Ok(FlushStatus::Clear);
         }
         let settled = self.write_out()?;
-        if settled == FlushStatus::Clear {
-            self.latency.stamp();
+        match settled {
+            FlushStatus::Clear => self.latency.stamp(),
+            _ if !self.wait.goes_on(self.link.stream.is_some(), self.address()) => {
+                return Err(self.undelivered());
+            }
+            _ => {}
         }
         Ok(settled)
+    }
+
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.wait.look_ns
     }
 }
 

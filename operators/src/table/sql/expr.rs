@@ -654,12 +654,15 @@ fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanResult<Expr> {
     }
 }
 
+/// The condition of a window function over a stream.
+pub(super) const OVER: &str = "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING";
+
 fn function_call(function: &ast::Function, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     let name = function.name.to_string().replace('`', "").to_ascii_lowercase();
     if function.over.is_some() {
         return Err(PlanError::new(
-            "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING",
+            OVER,
             format!("`{name} OVER (…)` needs rows that have not come yet, or keeps all that came"),
             "Aggregate with GROUP BY",
         )

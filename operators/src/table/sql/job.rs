@@ -25,6 +25,8 @@ pub enum Statement {
         format: String,
         /// Its options.
         options: Options,
+        /// Where the options stand.
+        option_places: OptionPlaces,
         /// Whether it may replace a view of its name.
         replace: bool,
         /// Where the statement begins.
@@ -51,6 +53,8 @@ pub enum Statement {
         format: String,
         /// The sink's options and the query's own.
         options: Options,
+        /// Where the options stand.
+        option_places: OptionPlaces,
         /// The query's tokens.
         query: Tokens,
         /// Where the statement begins.
@@ -69,6 +73,25 @@ pub enum Statement {
         /// Where the statement begins.
         place: Place,
     },
+}
+
+/// The names of a statement's options with their places.
+#[derive(Debug, Default)]
+pub struct OptionPlaces(Vec<(String, Place)>);
+
+impl OptionPlaces {
+    /// Adds to an error without a place that of the option which its reason quotes, else that of
+    /// the statement.
+    pub fn put_into(&self, error: PlanError, statement: Place) -> PlanError {
+        if error.place.line > 0 {
+            return error;
+        }
+        let reason = error.reason.to_lowercase();
+        let quoted = |key: &str| reason.contains(&format!("'{}'", key.to_lowercase()));
+        let found = self.0.iter().rev().find(|(key, _)| quoted(key));
+        let at = found.map_or(statement, |(_, at)| *at);
+        error.at(at)
+    }
 }
 
 /// A query that is not planned yet.
@@ -135,7 +158,11 @@ impl<'t> Reader<'t> {
         let found = self
             .peek()
             .map_or("the end of the statement".to_string(), |t| format!("'{}'", t.token));
-        syntax(format!("{found} stands where {expected} should"), self.here())
+        let mut error = syntax(format!("{found} stands where {expected} should"), self.here());
+        if self.next > 0 && super::begins_create(&self.tokens[self.next..]) {
+            error.fix = super::END_BEFORE_CREATE.to_string();
+        }
+        error
     }
 
     /// Takes a keyword if it is next.
@@ -183,16 +210,18 @@ impl<'t> Reader<'t> {
     }
 
     /// `(key 'value', 'key' = value, a.b 'value' …)`.
-    fn options(&mut self) -> PlanResult<Options> {
-        let mut options = Options::new();
+    fn options(&mut self) -> PlanResult<(Options, OptionPlaces)> {
+        let (mut options, mut places) = (Options::new(), OptionPlaces::default());
         if !self.keyword("OPTIONS") {
-            return Ok(options);
+            return Ok((options, places));
         }
         if !self.token(&Token::LParen) {
             return Err(self.unexpected("'('"));
         }
         loop {
+            let at = self.here();
             let key = self.option_key()?;
+            places.0.push((key.clone(), at));
             let _ = self.token(&Token::Eq);
             let value = self.option_value()?;
             options.push((key, value));
@@ -200,7 +229,7 @@ impl<'t> Reader<'t> {
                 continue;
             }
             return if self.token(&Token::RParen) {
-                Ok(options)
+                Ok((options, places))
             } else {
                 Err(self.unexpected("',' or ')'"))
             };
@@ -372,7 +401,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
         reader.expect("USING")?;
         let format = reader.name()?;
         let mut partitioned = reader.partitioned_by()?;
-        let mut options = reader.options()?;
+        let (mut options, option_places) = reader.options()?;
         partitioned = partitioned.or(reader.partitioned_by()?);
         options.extend(partitioned.map(|names| ("partitionBy".to_string(), names)));
         reader.expect("AS")?;
@@ -380,6 +409,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
             name,
             format,
             options,
+            option_places,
             query,
             place: here,
         }));
@@ -397,12 +427,19 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     }
     if reader.keyword("USING") {
         let format = reader.name()?;
-        let options = reader.options()?;
+        let (options, option_places) = reader.options()?;
         if reader.peek().is_some() {
             return Err(reader.unexpected("the end of the statement"));
         }
-        let source = Statement::SourceView { name, schema, format, options, replace, place: here };
-        return Ok(Head::Whole(source));
+        return Ok(Head::Whole(Statement::SourceView {
+            name,
+            schema,
+            format,
+            options,
+            option_places,
+            replace,
+            place: here,
+        }));
     }
     let behind_list = std::mem::replace(&mut reader.next, begins_list);
     let columns = match schema {

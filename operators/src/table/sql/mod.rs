@@ -380,6 +380,20 @@ fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
     words.take(MAX_CLAUSE_WORDS).collect()
 }
 
+/// What to do where a statement begins within another one.
+const END_BEFORE_CREATE: &str = "End the statement before CREATE with ';'";
+
+/// Whether the tokens begin with those of a CREATE statement.
+fn begins_create(tokens: &[TokenWithSpan]) -> bool {
+    let is = |at: usize, words: &[&str]| {
+        tokens.get(at).is_some_and(|token| words.iter().any(|word| is_word(&token.token, word)))
+    };
+    let at = if is(1, &["OR"]) && is(2, &["REPLACE"]) { 3 } else { 1 };
+    is(0, &["CREATE"])
+        && (is(at, &["STREAMING"]) && is(at + 1, &["TABLE"])
+            || is(at, &["TEMP", "TEMPORARY"]) && is(at + 1, &["VIEW"]))
+}
+
 /// What the parser has made of a query.
 enum Parsed {
     Query(Box<Query>),
@@ -405,6 +419,16 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
                 && is_word(&three[0].token, "IN")
         })
         .map(|three| place(three[0].span.start));
+    // Where the next statement begins, if the ';' before it is missing.
+    let create = (1..tokens.len()).find(|at| begins_create(&tokens[*at..]));
+    let create = create.map(|at| place(tokens[at].span.start));
+    let forgotten = |error: PlanError| match create {
+        Some(at) => {
+            let reason = "'CREATE' begins a statement within another one";
+            PlanError::new("PARSE_SYNTAX_ERROR", reason, END_BEFORE_CREATE).at(at)
+        }
+        None => error,
+    };
     let outline = long::Outline::of(&tokens);
     let mut parser =
         Parser::new(&DIALECT).with_recursion_limit(PARSER_CALLS).with_tokens_with_locations(tokens);
@@ -429,7 +453,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            let error = failed(error, &parser);
+            let error = forgotten(failed(error, &parser));
             return Err(empty_list.map_or(error, |at| {
                 PlanError::new(
                     "INVALID_SQL_SYNTAX.EMPTY_IN_PREDICATE",
@@ -442,10 +466,8 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     };
     let rest = parser.peek_token_ref();
     if !matches!(rest.token, Token::EOF | Token::SemiColon) {
-        return Err(syntax(
-            format!("'{}' is not expected here", rest.token),
-            place(rest.span.start),
-        ));
+        let reason = format!("'{}' is not expected here", rest.token);
+        return Err(forgotten(syntax(reason, place(rest.span.start))));
     }
     // Its tokens take more memory than the query.
     drop(parser);

@@ -1,6 +1,6 @@
 //! SELECT statements into plans.
 
-use super::expr::convert_with;
+use super::expr::{OVER, convert_with};
 use super::group::{GroupBy, group_by};
 use super::order::{Order, order_by};
 use super::refused;
@@ -437,6 +437,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         Some(with) if names_files => with,
         _ => input,
     };
+    let streaming = input.is_streaming();
     let joining = Joining::new(input, catalog);
     if let Some(condition) = &select.selection {
         joining.filter(condition)?;
@@ -448,11 +449,11 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     let of_groups = |e: &ast::Expr| convert_with(e, &constant);
     let may_group = group_by.is_written() || having.is_some();
     let converted = |select_item: &SelectItem| {
-        if may_group {
-            item_with(select_item, &of_groups)
-        } else {
-            item_with(select_item, &of_rows)
-        }
+        let made = match may_group {
+            true => item_with(select_item, &of_groups),
+            false => item_with(select_item, &of_rows),
+        };
+        made.map_err(|error| if streaming { error } else { without_window(error) })
     };
     let items = match select.flavor {
         SelectFlavor::FromFirstNoSelect => vec![Expr::Star(None)],
@@ -499,6 +500,16 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         (false, None) => Ok(plan),
         (false, Some(order)) => order.sort_by_columns(plan, items.len(), &places),
     }
+}
+
+/// The error of a window function over a table, where no row is still to come.
+fn without_window(error: PlanError) -> PlanError {
+    if error.condition != OVER {
+        return error;
+    }
+    let mut other = PlanError::not_yet("a window function, `OVER (…)`,").at(error.place);
+    other.fix = "Aggregate with GROUP BY, and join the result".to_string();
+    other
 }
 
 /// Each row of a SELECT list once, in order.
@@ -781,12 +792,31 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     Ok(Plan::Values(Schema::new(fields), rows))
 }
 
+/// Formats of files, whose names may stand where a view's name should.
+const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
+
 fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
     let mut near: Vec<_> = catalog.names().into_iter().map(|n| (distance(name, &n), n)).collect();
     near.sort();
+    let files = FILE_FORMATS.iter().find(|format| {
+        let lower = name.to_ascii_lowercase();
+        lower.starts_with(&format!("{format}."))
+            || lower.ends_with(&format!(".{format}"))
+            || (**format == "text" && lower.ends_with(".txt"))
+    });
+    if let Some(format) = files {
+        let path = name.strip_prefix(&format!("{format}.")).unwrap_or(name);
+        return PlanError::new(
+            "TABLE_OR_VIEW_NOT_FOUND",
+            format!("there is no table or view `{name}`, and a query reads files through a view"),
+            format!(
+                "Write CREATE TEMPORARY VIEW v USING {format} OPTIONS (path '{path}'); and FROM v"
+            ),
+        );
+    }
     let near: Vec<_> = near.iter().take(3).map(|(_, name)| format!("`{name}`")).collect();
     let fix = if near.is_empty() {
-        "Create it first: CREATE TEMPORARY VIEW … USING socket OPTIONS (…)".to_string()
+        "Create it first: CREATE TEMPORARY VIEW v USING csv OPTIONS (path '…')".to_string()
     } else {
         format!("Did you mean one of: {}", near.join(", "))
     };

@@ -66,6 +66,8 @@ pub struct Decoder {
     notation: Notation,
     /// Whether the last record ends the query in every mode.
     broken: bool,
+    /// Whether a header that differs from the schema was told.
+    header_told: bool,
 }
 
 /// Options of the inference of schemas of JSON.
@@ -366,6 +368,7 @@ impl Decoder {
             columns: Vec::new(),
             notation: notation_read,
             broken: false,
+            header_told: false,
             schema,
         };
         for (i, field) in decoder.schema.fields.iter().enumerate() {
@@ -384,6 +387,11 @@ impl Decoder {
         }
         decoder.read_only_wanted();
         Ok(decoder)
+    }
+
+    /// Whether bad records are kept in a column of the schema.
+    pub fn keeps_bad_records(&self) -> bool {
+        self.corrupt_column.is_some()
     }
 
     /// Whether the column for bad records is the only column of the record that the query reads.
@@ -443,14 +451,22 @@ impl Decoder {
         matches!(&self.format, Format::Csv(csv) if csv.options.header)
     }
 
-    /// Returns an error if the header does not name the columns of the schema, when it must.
-    pub fn check_header(&mut self, record: &[u8]) -> Result<(), String> {
-        let Format::Csv(csv) = &mut self.format else { return Ok(()) };
-        if csv.options.enforce_schema {
-            return Ok(());
+    /// Returns an error if the header does not name the columns of the schema, when it must. If it
+    /// need not, the first difference that this decoder meets is returned, to be told.
+    pub fn check_header(&mut self, record: &[u8]) -> Result<Option<String>, String> {
+        let Format::Csv(csv) = &mut self.format else { return Ok(None) };
+        if csv.options.enforce_schema && self.header_told {
+            return Ok(None);
         }
         let names: Vec<&str> = self.schema.fields.iter().map(|f| f.name.as_str()).collect();
-        csv.records.check_header(record, &names)
+        match csv.records.check_header(record, &names) {
+            Ok(()) => Ok(None),
+            Err(difference) if csv.options.enforce_schema => {
+                self.header_told = true;
+                Ok(Some(difference))
+            }
+            Err(difference) => Err(difference),
+        }
     }
 
     /// Whether the last record ends the query in every mode.

@@ -226,6 +226,15 @@ impl FileSourceConfig {
         }
     }
 
+    /// Whether bad records are kept in a column of the schema.
+    pub fn keeps_bad_records(&self) -> bool {
+        match &self.contents {
+            Contents::Records(decoder) => decoder.keeps_bad_records(),
+            #[cfg(feature = "columnar")]
+            Contents::Columns(_) => false,
+        }
+    }
+
     /// Sets the columns that the query reads. As in Spark, bad records cannot be read alone: which
     /// records are bad depends on the columns that are read.
     pub fn set_needed_columns(&mut self, needed: &[bool]) -> PlanResult<()> {
@@ -585,7 +594,7 @@ impl FileSource {
                 Contents::Records(decoder) => {
                     decoder.begin_file(&path, &partitions)?;
                     let most = self.config.limits.record_bytes_max;
-                    open_records(decoder, &path, skip_to, most).map(Opened::Records)
+                    open_records(decoder, &path, skip_to, most, self.notice).map(Opened::Records)
                 }
                 #[cfg(feature = "columnar")]
                 Contents::Columns(columns) => {
@@ -725,6 +734,7 @@ fn open_records(
     path: &Path,
     skip_to: u64,
     record_bytes_max: usize,
+    notice: fn(&str),
 ) -> std::io::Result<Input> {
     let mut input =
         Input::open(path, skip_to, decoder.framing().clone(), decoder.coding(), record_bytes_max)?;
@@ -734,7 +744,15 @@ fn open_records(
         while let Some(found) = input.record()? {
             let record = input.bytes(&found);
             if !decoder.is_skipped(record) {
-                decoder.check_header(record).map_err(std::io::Error::other)?;
+                if let Some(difference) =
+                    decoder.check_header(record).map_err(std::io::Error::other)?
+                {
+                    notice(&format!(
+                        "{}: {difference}; columns are read by their position. Option \
+                         enforceSchema 'false' makes this an error",
+                        path.display()
+                    ));
+                }
                 break;
             }
         }

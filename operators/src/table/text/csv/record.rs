@@ -85,7 +85,14 @@ impl RecordReader {
         let fields = self.parser.fields();
         let mut fault = None;
         if !selects && fields.len() != self.columns.len() {
-            fault = Some(Fault::Misfit("its number of fields is not that of the schema"));
+            let doubled = memchr::memmem::find(record, b"\"\"").is_some();
+            fault = Some(Fault::Misfit(match doubled {
+                true => {
+                    "its number of fields is not that of the schema; it holds \"\", which is a \
+                     quote within quotes only with option escape '\"'"
+                }
+                false => "its number of fields is not that of the schema",
+            }));
         }
         // Checked once for all fields; only a record that is not UTF-8 is checked field by field.
         let whole = std::str::from_utf8(record).ok();

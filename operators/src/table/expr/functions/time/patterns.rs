@@ -129,6 +129,33 @@ impl Prepared {
     }
 }
 
+/// What a function reads, for its errors.
+fn target_of(call: &Call) -> String {
+    match &call.to {
+        DataType::Long => "a timestamp".to_string(),
+        to => format!("{to}"),
+    }
+}
+
+/// What to do about a text that does not have the form of a pattern.
+fn fix_of(call: &Call, pattern: Option<&str>) -> &'static str {
+    match pattern {
+        Some(pattern) if pattern.contains('%') => {
+            "Patterns have letters and no %: yyyy-MM-dd HH:mm:ss for %Y-%m-%d %H:%M:%S"
+        }
+        Some(pattern) if pattern.contains("DD") => {
+            "D is the day of the year and d that of the month: dd.MM.yyyy"
+        }
+        _ if call.to == DataType::Long => {
+            "To get NULL instead, write unix_timestamp(try_to_timestamp(text, pattern))"
+        }
+        _ if call.to == DataType::Date => {
+            "To get NULL instead, write CAST(try_to_timestamp(text, pattern) AS DATE)"
+        }
+        _ => "Use try_to_timestamp to get NULL instead",
+    }
+}
+
 /// Reads text by a pattern.
 pub(super) fn parsed(
     args: Vec<Compiled>,
@@ -141,6 +168,8 @@ pub(super) fn parsed(
     let value = value.bytes();
     let pattern = Prepared::new(call, 1, args.next(), Direction::Read);
     let to = call.to.clone();
+    let written = call.text(1).map(str::to_string);
+    let (target, fix) = (target_of(call), fix_of(call, written.as_deref()));
     let plain =
         if call.name == "unix_timestamp" { "CANNOT_PARSE_TIMESTAMP" } else { "CAST_INVALID_INPUT" };
     long_fn(move |cx| {
@@ -156,8 +185,13 @@ pub(super) fn parsed(
             .map_err(|error: Box<EvalError>| Box::new(EvalError { passes: true, ..*error })),
             Err(Unread::NoMatch) => failed(
                 if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
-                format!("'{}' cannot be read as {to}", text(bytes)),
-                "Use try_to_timestamp to get NULL instead",
+                match (&written, pattern) {
+                    (Some(pattern), Some(_)) => {
+                        format!("'{}' cannot be read as {target} by '{pattern}'", text(bytes))
+                    }
+                    _ => format!("'{}' cannot be read as {target}", text(bytes)),
+                },
+                fix,
             ),
         })
     })
