@@ -414,13 +414,17 @@ fn branches_meet_again_on_every_schedule() {
 }
 
 #[test]
-fn a_join_of_a_stream_with_itself_is_not_built_yet() {
-    let session = Session::new();
-    session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
-    let sql = "SELECT a.k FROM rows a JOIN rows b ON a.k = b.k";
-    let refused = session.sql(sql).and_then(|frame| {
-        let writer = frame.write_stream().format("noop");
-        writer.check()
-    });
-    assert_eq!(refused.unwrap_err().condition, "NOT_YET_SUPPORTED");
+fn a_stream_is_joined_with_itself() {
+    for trigger in TRIGGERS {
+        let (session, folder) = (Session::new(), Folder::new());
+        let stream = session.memory_stream("rows", "k STRING, n BIGINT").unwrap();
+        for n in 0..6 {
+            stream.add([row(&format!("k{}", n % 2), n)]);
+        }
+        stream.close();
+        let sql = "SELECT a.n AS x, b.n AS y FROM rows a JOIN rows b ON a.k = b.k WHERE a.n < b.n";
+        let frame = session.sql(sql).unwrap();
+        start(&frame, "append", trigger, &folder.path("c")).await_termination().unwrap();
+        assert_eq!(rows(&session), ["0 2", "0 4", "1 3", "1 5", "2 4", "3 5"], "{trigger:?}");
+    }
 }
