@@ -412,6 +412,7 @@ fn a_count_goes_on_on_threads() {
             wait,
             trigger: CONTINUOUS,
             explain_slow: false,
+            ..Config::default()
         };
         let query = flow.start(config).unwrap();
         assert_eq!(input.committed(), 3 * (run - 1));
