@@ -183,3 +183,24 @@ fn a_quote_that_is_never_closed() {
     let rows = query(&folder, ddl, &bounded, "SELECT * FROM t").unwrap();
     assert_eq!(rows, ["2|b", "3|c", "NULL|NULL"]);
 }
+
+#[test]
+fn a_header_in_another_order_is_told_once() {
+    use std::sync::Mutex;
+    static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let folder = Folder::new("csv-header");
+    std::fs::create_dir_all(folder.0.join("in")).unwrap();
+    for file in ["x.csv", "y.csv"] {
+        std::fs::write(folder.0.join("in").join(file), "b,a\n1,2\n").unwrap();
+    }
+    let session = Session::new();
+    session.on_notice(|line| NOTICES.lock().unwrap().push(line.to_string()));
+    let reader = session.read().format("csv").option("path", folder.0.join("in").display());
+    let reader = reader.option("header", true).schema(Schema::parse_ddl("a INT, b INT").unwrap());
+    let rows = reader.load().unwrap().collect().unwrap();
+    assert_eq!(rows, [[Value::Long(1), Value::Long(2)], [Value::Long(1), Value::Long(2)]]);
+    let notices = NOTICES.lock().unwrap();
+    let told: Vec<_> = notices.iter().filter(|line| line.contains("its header")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(".csv: its header has `b` where the schema has `a`"), "{told:?}");
+}

@@ -101,3 +101,19 @@ fn without_ansi_mode_times_are_cast_to_the_kind_that_a_function_takes() {
     let error = session.sql(days).map(drop).unwrap_err();
     assert_eq!(error.condition, "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE");
 }
+
+#[test]
+fn an_error_of_a_pattern_names_it_and_the_letters_to_write() {
+    for (call, parts) in [
+        ("to_date('31.12.2024', 'DD.MM.yyyy')", ["DATE by 'DD.MM.yyyy'", "dd.MM.yyyy"]),
+        ("to_timestamp('2024-12-31', '%y-%M-%d')", ["TIMESTAMP by '%y-%M-%d'", "no %"]),
+        ("to_timestamp('x', 'yyyy')", ["TIMESTAMP by 'yyyy'", "try_to_timestamp"]),
+        ("to_date('x', 'yyyy')", ["DATE by 'yyyy'", "CAST(try_to_timestamp("]),
+        ("unix_timestamp('x', 'yyyy')", ["a timestamp by 'yyyy'", "unix_timestamp(try_to_"]),
+    ] {
+        let frame = Session::new().sql(&format!("SELECT {call} AS v")).unwrap();
+        let error = frame.collect().unwrap_err().to_string();
+        assert!(error.starts_with("CANNOT_PARSE_TIMESTAMP"), "{call}: {error}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{call}: {error}");
+    }
+}

@@ -545,3 +545,26 @@ fn a_view_names_the_columns_of_its_query() {
     let replaced = "CREATE TEMP VIEW v AS SELECT 1; CREATE OR REPLACE TEMP VIEW V AS SELECT 2";
     check(&defined(replaced).unwrap(), &[("SELECT * FROM v", "2")]);
 }
+
+#[test]
+fn an_error_of_a_row_names_the_expression() {
+    let of = |query: &str| {
+        let error = Session::new().sql(query).unwrap().collect().unwrap_err();
+        format!("{} {error}", error.condition())
+    };
+    let rows = "FROM VALUES (1, 0, '7'), (2, 0, 'x') AS t(a, b, s)";
+    for (query, parts) in [
+        (format!("SELECT a, a / b AS q {rows}"), ["DIVIDE_BY_ZERO", " / "]),
+        (
+            format!("SELECT a {rows} WHERE CAST(s AS INT) = 7"),
+            ["CAST_INVALID_INPUT", " AS INT) = 7)`"],
+        ),
+        (format!("SELECT a + 2147483647 AS n {rows}"), ["ARITHMETIC_OVERFLOW", " + 2147483647)`"]),
+        (format!("SELECT array(a)[b + 5] AS n {rows}"), ["INVALID_ARRAY_INDEX", "in `"]),
+    ] {
+        let error = of(&query);
+        assert!(parts.iter().all(|part| error.contains(part)), "{query}: {error}");
+    }
+    let long = format!("SELECT {}1 / b AS q {rows}", "a + ".repeat(100));
+    assert!(of(&long).contains('…'));
+}

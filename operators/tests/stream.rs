@@ -20,7 +20,7 @@ fn by_hand() -> BTreeMap<String, u64> {
 
 fn config(trigger: Trigger) -> Config {
     let wait = WaitProfile::Park;
-    Config { workers: 2, pin: false, cores: None, wait, trigger, explain_slow: false }
+    Config { workers: 2, pin: false, wait, trigger, explain_slow: false, ..Config::default() }
 }
 
 const TRIGGERS: [Trigger; 4] = [

@@ -109,8 +109,17 @@ impl StreamWriter {
         if let Some(scan) = plan.scans().iter().find(|scan| scan.streaming) {
             return Err(PlanError::new(
                 "STREAMING_QUERY_WITHOUT_START",
-                format!("`{}` ({}) is a stream and has no end", scan.name, scan.format),
-                "Queries with streaming sources must be executed with writeStream.start()",
+                format!("`{}` ({}) is read as a stream, which has no end", scan.name, scan.format),
+                match is_files(&scan.format) {
+                    true => {
+                        "Leave STREAM out to read the files that are there once; a stream \
+                             needs a sink: CREATE STREAMING TABLE t USING console AS SELECT …"
+                    }
+                    false => {
+                        "A stream needs a sink: CREATE STREAMING TABLE t USING console AS \
+                              SELECT … in a job file for `millstream run`"
+                    }
+                },
             )
             .into());
         }

@@ -264,7 +264,7 @@ impl SocketSink {
         EngineError::operator(
             "SOCKET_SINK_UNDELIVERED",
             format!(
-                "{receiver} at {}: {lines} lines were not delivered within {seconds} s of the stop, \
+                "{receiver} at {}: {lines} lines not delivered within {seconds} s of the stop, \
                  and their epoch is not committed",
                 self.address()
             ),

@@ -2,7 +2,7 @@
 
 use crate::table::expr::common_subexpression::eliminate_common_subexpressions;
 use crate::table::expr::compile::{
-    BoolFn, BytesFn, Compiled, Cx, Semantics, compile, fold, text, write_field,
+    BoolFn, BytesFn, Compiled, Cx, EvalError, Semantics, compile, fold, text, write_field,
 };
 use crate::table::expr::functions::Splitter;
 use crate::table::expr::functions::one_of_equals;
@@ -17,6 +17,7 @@ use millstream_engine::event::{Event, Record};
 use millstream_engine::pass_control;
 use millstream_engine::runtime::exchange::Outbox;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use std::fmt::Write;
 
 /// Number of keys above which the first of them are slow to emit.
 const MANY: usize = 4096;
@@ -66,9 +67,47 @@ impl Scratch {
     }
 }
 
+/// The beginning of an expression's text, for the errors of its evaluation.
+struct Excerpt(String);
+
+/// The most bytes of an [`Excerpt`].
+const EXCERPT_BYTES_MAX: usize = 120;
+
+impl Excerpt {
+    fn of(expr: &Resolved) -> Self {
+        let mut text = Self(String::new());
+        if write!(text, "{expr}").is_err() {
+            text.0.push('…');
+        }
+        text
+    }
+
+    /// Adds the expression to an error of its evaluation.
+    #[cold]
+    fn put_into(&self, error: Box<EvalError>) -> EngineError {
+        let EvalError { condition, mut reason, fix, .. } = *error;
+        let _ = write!(reason, ", in `{}`", self.0);
+        EngineError::operator(condition, reason, fix)
+    }
+}
+
+impl Write for Excerpt {
+    /// Fails when there is more than fits.
+    fn write_str(&mut self, more: &str) -> std::fmt::Result {
+        for c in more.chars() {
+            if self.0.len() + c.len_utf8() > EXCERPT_BYTES_MAX {
+                return Err(std::fmt::Error);
+            }
+            self.0.push(c);
+        }
+        Ok(())
+    }
+}
+
 /// Computes the columns of a new row.
 pub(super) struct Project {
     columns: Vec<Compiled>,
+    excerpts: Vec<Excerpt>,
     /// Number of common subexpressions.
     parts: usize,
     scratch: Scratch,
@@ -79,10 +118,11 @@ pub(super) struct Project {
 impl Project {
     /// Of expressions over rows of `width` columns.
     pub fn new(exprs: Vec<Resolved>, width: usize, semantics: Semantics, down: BoxChain) -> Self {
+        let excerpts = exprs.iter().map(Excerpt::of).collect();
         let exprs = exprs.into_iter().map(|expr| fold(expr, semantics)).collect();
         let (exprs, parts) = eliminate_common_subexpressions(exprs);
         let columns = exprs.iter().map(|expr| compile(expr, width, semantics)).collect();
-        Self { columns, parts, scratch: Scratch::default(), out: Vec::new(), down }
+        Self { columns, excerpts, parts, scratch: Scratch::default(), out: Vec::new(), down }
     }
 }
 
@@ -98,7 +138,9 @@ impl<'a> Push<Row<'a>> for Project {
         let mut writer = RowWriter::new(&mut self.out, self.columns.len());
         let cx = self.scratch.sharing(row, self.parts);
         for (index, column) in self.columns.iter().enumerate() {
-            write_field(column, cx, &mut writer, index)?;
+            if let Err(error) = write_field(column, cx, &mut writer, index) {
+                return Err(self.excerpts[index].put_into(error));
+            }
         }
         self.down.push(Row(&self.out), ingest_ns)
     }
@@ -107,6 +149,7 @@ impl<'a> Push<Row<'a>> for Project {
 /// Passes on the rows for which the condition is true.
 pub(super) struct Filter {
     condition: BoolFn,
+    excerpt: Excerpt,
     /// Number of common subexpressions.
     parts: usize,
     scratch: Scratch,
@@ -115,13 +158,14 @@ pub(super) struct Filter {
 
 impl Filter {
     pub fn new(condition: &Resolved, width: usize, semantics: Semantics, down: BoxChain) -> Self {
+        let excerpt = Excerpt::of(condition);
         let (mut shared, parts) =
             eliminate_common_subexpressions(vec![fold(condition.clone(), semantics)]);
         let condition = match shared.pop() {
             Some(condition) => compile(&condition, width, semantics).bool(),
             None => unreachable!("one was given"),
         };
-        Self { condition, parts, scratch: Scratch::default(), down }
+        Self { condition, excerpt, parts, scratch: Scratch::default(), down }
     }
 }
 
@@ -133,9 +177,10 @@ impl<'a> Push<Row<'a>> for Filter {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
-        match (self.condition)(self.scratch.sharing(row, self.parts))? {
-            Some(true) => self.down.push(row, ingest_ns),
-            _ => Ok(()),
+        match (self.condition)(self.scratch.sharing(row, self.parts)) {
+            Ok(Some(true)) => self.down.push(row, ingest_ns),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.excerpt.put_into(error)),
         }
     }
 }

@@ -389,6 +389,12 @@ impl Decoder {
         Ok(decoder)
     }
 
+    /// Whether the schema has no column but that of bad records and those of the file.
+    pub fn has_only_bad_records(&self) -> bool {
+        let of_records = (0..self.schema.fields.len()).filter(|at| !self.of_file.has(*at));
+        self.corrupt_column.is_some_and(|corrupt| of_records.into_iter().all(|at| at == corrupt))
+    }
+
     /// Whether bad records are kept in a column of the schema.
     pub fn keeps_bad_records(&self) -> bool {
         self.corrupt_column.is_some()

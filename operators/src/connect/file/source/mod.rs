@@ -239,6 +239,17 @@ impl FileSourceConfig {
     /// records are bad depends on the columns that are read.
     pub fn set_needed_columns(&mut self, needed: &[bool]) -> PlanResult<()> {
         match &mut self.contents {
+            Contents::Records(decoder)
+                if decoder.has_only_bad_records() && decoder.reads_only_bad_records(needed) =>
+            {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_FEATURE.QUERY_ONLY_CORRUPT_RECORD_COLUMN",
+                    "the files hold no record of their format, so that their schema has no column \
+                     but that of bad records",
+                    "Look at the first line: is it of this format, one record a line? Records of \
+                     several lines need option multiLine 'true'",
+                ));
+            }
             Contents::Records(decoder) if decoder.reads_only_bad_records(needed) => {
                 return Err(PlanError::new(
                     "UNSUPPORTED_FEATURE.QUERY_ONLY_CORRUPT_RECORD_COLUMN",

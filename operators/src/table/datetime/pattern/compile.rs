@@ -147,7 +147,10 @@ fn checked(text: &str, direction: Direction) -> Result<bool, PatternError> {
         if let Some(c) = part.chars().find(|c| WEEK_BASED.contains(*c)) {
             return Err(refused(
                 "INCONSISTENT_BEHAVIOR_CROSS_VERSION.DATETIME_WEEK_BASED_PATTERN",
-                format!("week-based fields such as '{c}' are not supported; use EXTRACT"),
+                format!(
+                    "'{c}' is a week-based field, which is not supported: the year is y and the \
+                     day of the month d, as in yyyy-MM-dd; use EXTRACT for weeks"
+                ),
             ));
         }
         let illegal = |c: &char| {
