@@ -84,8 +84,8 @@ impl Excerpt {
 
     /// Adds the expression to an error of its evaluation.
     #[cold]
-    fn put_into(&self, error: Box<EvalError>) -> EngineError {
-        let EvalError { condition, mut reason, fix, .. } = *error;
+    fn put_into(&self, error: EvalError) -> EngineError {
+        let EvalError { condition, mut reason, fix, .. } = error;
         let _ = write!(reason, ", in `{}`", self.0);
         EngineError::operator(condition, reason, fix)
     }
@@ -139,7 +139,7 @@ impl<'a> Push<Row<'a>> for Project {
         let cx = self.scratch.sharing(row, self.parts);
         for (index, column) in self.columns.iter().enumerate() {
             if let Err(error) = write_field(column, cx, &mut writer, index) {
-                return Err(self.excerpts[index].put_into(error));
+                return Err(self.excerpts[index].put_into(*error));
             }
         }
         self.down.push(Row(&self.out), ingest_ns)
@@ -180,7 +180,7 @@ impl<'a> Push<Row<'a>> for Filter {
         match (self.condition)(self.scratch.sharing(row, self.parts)) {
             Ok(Some(true)) => self.down.push(row, ingest_ns),
             Ok(_) => Ok(()),
-            Err(error) => Err(self.excerpt.put_into(error)),
+            Err(error) => Err(self.excerpt.put_into(*error)),
         }
     }
 }
