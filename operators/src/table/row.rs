@@ -256,7 +256,18 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
         }
         out.truncate(words * 8 + width * 8);
         let (bits, slots) = out.as_mut().split_at_mut(words * 8);
-        let mut first = 0;
+        for (index, block) in bits.chunks_mut(64).enumerate() {
+            // Most blocks of a wide row have no value.
+            if block.iter().all(|byte| *byte == u8::MAX) {
+                continue;
+            }
+            Self::make_null(block, index * 512, width, slots);
+        }
+        Self { out, start: 0, width }
+    }
+
+    /// Makes the fields from `first` on NULL, whose bits `bits` are.
+    fn make_null(bits: &mut [u8], mut first: usize, width: usize, slots: &mut [u8]) {
         for word in bits.chunks_exact_mut(8) {
             let fields = (width - first).min(64);
             let all = u64::MAX >> (64 - fields);
@@ -272,7 +283,6 @@ impl<'b, B: Bytes> RowWriter<'b, B> {
             }
             first += fields;
         }
-        Self { out, start: 0, width }
     }
 
     /// The row as it is so far, if it is the last in the buffer.

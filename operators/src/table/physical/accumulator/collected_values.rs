@@ -317,6 +317,15 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_list_has_a_limit() {
+        let mut values = Values::new(false, DataType::String);
+        assert!(values.has_room(1000));
+        assert!(!values.has_room(BYTES_MAX + 1));
+        values.add(Cell::Bytes(b"a"));
+        assert!(!values.has_room(BYTES_MAX) && values.is_within_limit());
+    }
+
     proptest! {
         /// Lists and sets hold what was added, in order, through parts, whole encodings and the
         /// encoding of earlier checkpoints.
