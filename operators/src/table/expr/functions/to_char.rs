@@ -8,7 +8,7 @@ use super::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
-use crate::table::expr::{Node, Resolved};
+use crate::table::expr::Resolved;
 use crate::table::text::number;
 use crate::table::text::regexp::{CharSet, char_set};
 use crate::table::types::DataType;
@@ -88,15 +88,7 @@ fn resolve_to_char(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         T::Double => T::Decimal(30, 15),
         _ => T::Decimal(38, 18),
     };
-    let number = match matches!(number.data_type, T::Float | T::Double) {
-        // NaN and infinity have no template.
-        true => Resolved {
-            data_type: decimal.clone(),
-            nullable: true,
-            node: Node::Call("try", vec![number.coerce(&decimal)]),
-        },
-        false => number.coerce(&decimal),
-    };
+    let number = number.coerce(&decimal);
     Ok((vec![number, literal(template)], T::String, true))
 }
 
