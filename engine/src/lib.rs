@@ -14,7 +14,7 @@
 //! | [`sync`] | the ring, the queue of many producers, wake-ups |
 //! | [`collections`] | collections whose operations have a bounded cost |
 //! | [`cores`] | the cores of the machine, and the assignment of workers to them |
-//! | [`env`] | the environment: threads, clock, storage, randomness; real and simulated |
+//! | [`env`](mod@env) | the environment: threads, clock, storage, randomness; real and simulated |
 
 pub mod capture;
 pub mod checkpoint;

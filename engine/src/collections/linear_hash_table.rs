@@ -5,7 +5,7 @@
 //! Every 400 insertions the next small table in order is split in two (linear hashing). A split
 //! moves at most a thousand entries, whatever the size, and never two splits happen in one insert. When three
 //! quarters of the entries are gone, the small tables are joined again in the opposite order, one
-//! with every [`JOIN`] removals.
+//! with every `JOIN` removals.
 //!
 //! *Hashes.* Bits 32 and up choose the small table, which itself uses the lowest and the highest
 //! bits.

@@ -8,7 +8,7 @@
 //! recent epoch has needed are given back to the system, by the driver.
 //!
 //! *Long values.* A value longer than 4 KiB is written once per epoch, at the marker
-//! ([`StateLog::write_at`]). A value that only grows is better kept in parts, separate entries that
+//! ([`StateLog::write_timing`]). A value that only grows is better kept in parts, separate entries that
 //! are extended within an epoch ([`StateLog::begin_part`]); then an epoch writes only what was
 //! added.
 //!
@@ -246,7 +246,7 @@ impl StateLog {
         WriteTiming::Marker { first }
     }
 
-    /// Like [`write_at`](Self::write_at), for values written by [`put`](Self::put). A value that is
+    /// Like [`write_timing`](Self::write_timing), for values written by [`put`](Self::put). A value that is
     /// deferred to the marker is counted here, and must then be written by [`write`](Self::write).
     #[inline]
     pub fn put_timing(&mut self, slot: &mut Slot) -> WriteTiming {

@@ -1,6 +1,6 @@
 //! Parking and waking threads, with a wake-up only if the thread really sleeps.
 //!
-//! A consumer announces that it is about to block ([`ParkFlag::announce`]), checks for work once
+//! A consumer announces that it is about to block ([`ParkFlag::prepare_park`]), checks for work once
 //! more, and blocks. A producer publishes its work and then calls [`ParkFlag::take`]; only if the
 //! flag is set does it pay for a wake-up (about 15 us on a virtual machine). Each side has a full
 //! fence between its store and its load. So it cannot happen that the producer misses the flag

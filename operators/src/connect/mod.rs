@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`mod@file`] | yes |
 //! | [`mod@socket`] | no; with `durable` yes |
-//! | [`rate`], [`rate_micro_batch`] | yes |
+//! | [`rate`], [`rate::micro_batch`] | yes |
 //! | [`memory`] | within its process |
 //!
 //! | sink | guarantee |

@@ -2,9 +2,8 @@
 //! ([`crate::session`]). Both build one [logical plan](plan), which [`physical`] lowers to stages.
 //!
 //! * [`types`]: data types and schemas. [`row`]: the binary layout. [`value`]: a value outside a
-//!   row, at the edges. [`datetime`], [`text`], [`json`]: values as text and JSON.
-//!   [`regexp`]: regular expressions. [`sentences`]: sentences and words. [`utf8`]: text that may
-//!   be broken.
+//!   row, at the edges. [`datetime`]: calendars, time zones, patterns. [`text`]: values as text, CSV
+//!   and JSON, regular expressions, text that is not valid UTF-8.
 //! * [`expr`]: unresolved expressions, their resolution by Spark's rules, and their compilation
 //!   to typed closures.
 

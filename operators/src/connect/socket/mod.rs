@@ -2,17 +2,16 @@
 //!
 //! | module | what it has |
 //! |---|---|
-//! | [`options`], [`opening`] | the options of the source, and how they open it |
-//! | [`source`] | the reader: what it has read, emitted |
-//! | [`turns`] | its turns: one read at a time, from one connection at a time |
-//! | [`connection`] | a connection and the line under way on it |
-//! | [`connections`] | all open connections of a source, and which of them have bytes |
+//! | [`options`], [`open`] | the options of the source, and how they open it |
+//! | [`source`] | the source: a read loop that reads one connection at a time, and what it emits |
+//! | [`connection`] | a connection and its unfinished line |
+//! | [`connection_set`] | all open connections of a source, and which of them have bytes |
 //! | [`listener`], [`transport`] | what waits for clients, and their streams: TCP, Unix |
-//! | [`dialer`] | a connection of our own to a sender, with back-off |
-//! | [`datagrams`] | UDP |
-//! | [`framing`], [`line_ends`] | where a record ends, and whole records that wait for the chain |
-//! | [`journal`] | the capture log of a durable source |
-//! | [`counts`] | clients accepted, refused, gone |
+//! | [`connector`] | a connection of our own to a sender, with back-off |
+//! | [`udp`] | datagrams |
+//! | [`framing`] | where a record ends, and whole records that wait for the chain |
+//! | [`durable_log`] | the capture log of a durable source |
+//! | [`connection_counts`] | clients accepted, refused, gone |
 //! | [`sink`] | the sink |
 
 pub mod connection;

@@ -5,7 +5,7 @@
 //! ([`on_large_stack`]) that is large enough for [`MAX_NESTING`] levels on any thread. Long runs of
 //! one kind, such as operators and branches of UNION ALL, are processed in loops and are not
 //! limited. What a text can multiply, such as a view that reads another view twice, is counted
-//! ([`spend`]).
+//! ([`count_copies`]).
 
 use crate::table::error::{Place, PlanError, PlanResult};
 use std::cell::Cell;

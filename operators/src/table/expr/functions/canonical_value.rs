@@ -51,7 +51,7 @@ pub fn as_grouping_key(expr: Resolved) -> Resolved {
     canonicalized(expr)
 }
 
-/// Like [`as_key`], for plain numbers too.
+/// Like [`as_grouping_key`], for plain numbers too.
 pub fn canonicalized(expr: Resolved) -> Resolved {
     if !varies(&expr.data_type) {
         return expr;
