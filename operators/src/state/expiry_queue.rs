@@ -81,7 +81,7 @@ impl Due {
 
     /// Some of the entries that [`take`](Self::take) returns next, at most `most`; empty if none
     /// has expired.
-    #[cfg(feature = "sql")]
+    #[cfg(any(feature = "sql", test))]
     pub fn ahead(&self, by_us: i64, most: usize) -> &[u32] {
         match self.by_time.first_key_value() {
             Some((time_us, slots)) if *time_us <= by_us => match slots {

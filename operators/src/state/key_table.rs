@@ -198,7 +198,7 @@ impl<E: KeyedEntry> Table<E> {
 
     /// Reads what [`free`](Self::free) of some slots needs, together, so that memory is waited for
     /// once and not for each in turn.
-    #[cfg(feature = "sql")]
+    #[cfg(any(feature = "sql", test))]
     pub fn prefetch(&self, slots: &[u32]) {
         for &at in slots {
             let Some(entry) = self.get(at as usize) else { continue };

@@ -80,7 +80,7 @@ impl SlotStack {
     }
 
     /// Some of the indices that [`pop`](Self::pop) returns next, at most `most`, the next one last.
-    #[cfg(feature = "sql")]
+    #[cfg(any(feature = "sql", test))]
     pub fn ahead(&self, most: usize) -> &[u32] {
         &self.top[self.top.len().saturating_sub(most)..]
     }

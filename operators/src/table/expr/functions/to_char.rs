@@ -6,9 +6,9 @@
 
 use super::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text_in};
-use crate::table::expr::Resolved;
 use crate::table::text::number;
 use crate::table::text::regexp::{CharSet, char_set};
 use crate::table::types::DataType;
