@@ -93,7 +93,7 @@ impl Due {
     }
 
     /// The number of entries at the earliest time, if that has expired by then.
-    #[cfg(feature = "sql")]
+    #[cfg(any(feature = "sql", test))]
     pub fn count(&self, by_us: i64) -> usize {
         match self.by_time.first_key_value() {
             Some((time_us, slots)) if *time_us <= by_us => match slots {

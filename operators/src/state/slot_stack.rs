@@ -70,7 +70,7 @@ impl SlotStack {
         self.top.pop()
     }
 
-    #[cfg(feature = "sql")]
+    #[cfg(any(feature = "sql", test))]
     pub fn len(&self) -> usize {
         self.full.len() * CHUNK + self.top.len()
     }
