@@ -9,7 +9,10 @@ use millstream::table::value::Value;
 /// The rows of a query, cells between `|` and rows between `;`, or the condition that it is refused
 /// or fails with.
 fn answer(sql: &str) -> String {
-    let session = Session::new();
+    answer_in(&Session::new(), sql)
+}
+
+fn answer_in(session: &Session, sql: &str) -> String {
     let frame = match session.sql(sql) {
         Ok(frame) => frame,
         Err(error) => return error.condition,
@@ -582,5 +585,47 @@ fn the_first_of_equal_elements_is_taken() {
         ("sort_array(array(0D, NULL, -0D, 7D), false)", "[7.0, 0.0, -0.0, NULL]"),
         ("sort_array(array(array(0D), NULL, array(-0D)), false)", "[[0.0], [-0.0], NULL]"),
         ("sort_array(array(0D, NULL, -0D, 7D))", "[NULL, 0.0, -0.0, 7.0]"),
+    ]);
+}
+
+#[test]
+fn a_constant_null_in_an_empty_subquery_is_null_without_ansi_mode() {
+    let cases = [
+        ("SELECT NULL IN (SELECT 1 WHERE false)", "false", "NULL"),
+        ("SELECT CAST(NULL AS INT) NOT IN (SELECT 1 WHERE false)", "true", "NULL"),
+        ("SELECT 1 + NULL IN (SELECT 1 WHERE false)", "false", "NULL"),
+        ("SELECT 1 WHERE NULL NOT IN (SELECT 1 WHERE false)", "1", ""),
+        (
+            "SELECT a IN (SELECT 1 WHERE false) FROM VALUES (CAST(NULL AS INT)) t(a)",
+            "false",
+            "false",
+        ),
+        ("SELECT (NULL, 1) IN (SELECT 1, 2 WHERE false)", "false", "false"),
+    ];
+    let settings = [("ansi.enabled", "true", false), ("ansi.enabled", "false", true)];
+    let legacy = [("false", false), ("true", true)]
+        .map(|(value, is_null)| ("legacy.nullInEmptyListBehavior", value, is_null));
+    for (key, value, is_null) in settings.into_iter().chain(legacy) {
+        let session = Session::new();
+        session.set(&format!("spark.sql.{key}"), value).unwrap();
+        for (sql, otherwise, null) in cases {
+            let expected = if is_null { null } else { otherwise };
+            assert_eq!(answer_in(&session, sql), expected, "{key} {value}: {sql}");
+        }
+    }
+}
+
+#[test]
+fn the_format_of_to_binary_is_a_constant() {
+    check(&[
+        ("SELECT to_binary('abc', concat('he', 'x'))", "[0A BC]"),
+        (
+            "SELECT to_binary('abc', f) FROM VALUES ('hex') t(f)",
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+        ),
+        (
+            "SELECT try_to_binary('abc', f) FROM VALUES ('hex') t(f)",
+            "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+        ),
     ]);
 }

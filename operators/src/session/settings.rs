@@ -117,6 +117,12 @@ impl Settings {
                     Err(_) => return wrong("true or false"),
                 }
             }
+            "spark.sql.legacy.nullinemptylistbehavior" => {
+                match value.to_ascii_lowercase().parse() {
+                    Ok(is_null) => self.semantics.null_in_empty_list = Some(is_null),
+                    Err(_) => return wrong("true or false"),
+                }
+            }
             "spark.sql.timestamptype" => {
                 let without_zone = match value.to_ascii_uppercase().as_str() {
                     "TIMESTAMP_NTZ" => true,
@@ -213,6 +219,7 @@ impl Settings {
                     "spark.sql.legacy.consecutiveStringLiterals.enabled",
                     "spark.sql.mapKeyDedupPolicy",
                     "spark.sql.legacy.negativeIndexInArrayInsert",
+                    "spark.sql.legacy.nullInEmptyListBehavior",
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];

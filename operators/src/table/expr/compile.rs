@@ -153,6 +153,9 @@ pub struct Semantics {
     /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 is before the last
     /// element, not behind it.
     pub legacy_array_insert: bool,
+    /// `spark.sql.legacy.nullInEmptyListBehavior`: whether a constant NULL is in an empty subquery
+    /// is NULL, not false. Where it is not set, this holds without ANSI mode.
+    pub null_in_empty_list: Option<bool>,
     /// `spark.sql.chunkBase64String.enabled`: `base64` breaks its text into lines of 76 characters.
     pub base64_lines: bool,
     /// `spark.sql.columnNameOfCorruptRecord`: the column that holds bad records, where no option
@@ -170,6 +173,7 @@ impl Default for Semantics {
             naming: Naming::PLAIN,
             last_key_wins: false,
             legacy_array_insert: false,
+            null_in_empty_list: None,
             base64_lines: false,
             corrupt_column: "_corrupt_record",
         }

@@ -51,6 +51,8 @@ pub struct Rules {
     pub precision_loss: bool,
     /// `spark.sql.timestampType` is TIMESTAMP_NTZ: the type TIMESTAMP has no zone.
     pub timestamps_without_zone: bool,
+    /// Whether a constant NULL is in an empty subquery is NULL, not false.
+    pub null_in_empty_list: bool,
     /// What names and numbers of columns mean.
     pub naming: Naming,
     /// Whether the expression is evaluated only for some rows, like THEN. Then an invalid literal
@@ -69,6 +71,7 @@ thread_local! {
         ansi: true,
         precision_loss: true,
         timestamps_without_zone: false,
+        null_in_empty_list: false,
         naming: Naming::PLAIN,
         is_conditional: false,
     }) };
@@ -87,7 +90,15 @@ impl Rules {
     /// The rules of a session.
     pub fn of(semantics: Semantics) -> Self {
         let Semantics { ansi, precision_loss, timestamps_without_zone, naming, .. } = semantics;
-        Self { ansi, precision_loss, timestamps_without_zone, naming, is_conditional: false }
+        let null_in_empty_list = semantics.null_in_empty_list.unwrap_or(!ansi);
+        Self {
+            ansi,
+            precision_loss,
+            timestamps_without_zone,
+            null_in_empty_list,
+            naming,
+            is_conditional: false,
+        }
     }
 
     /// The rules in force.

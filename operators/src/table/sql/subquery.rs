@@ -10,6 +10,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::chain::balanced;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::resolve::{Scope, resolve};
+use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, Node, Resolved, call, functions};
 use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{boolean, has_aggregate};
@@ -337,6 +338,9 @@ impl<'c> Joining<'c> {
                     let found = scope.columns.len() - inner.selected;
                     return Err(wrong_number(1, found, here));
                 }
+                if Rules::current().null_in_empty_list && is_constant_null(&value) {
+                    return Ok(Some(Expr::Literal(Value::Null, DataType::Boolean)));
+                }
                 let width = self.scope().columns.len();
                 let among = compared(value, shifted(column_of(&scope, inner.selected), width))?;
                 let (at, name) = self.join(JoinKind::In, inner, Some(among));
@@ -653,4 +657,10 @@ fn is_grouped(select: &Select) -> bool {
         ast::GroupByExpr::Expressions(keys, modifiers) => !keys.is_empty() || !modifiers.is_empty(),
         ast::GroupByExpr::All(_) => true,
     }
+}
+
+/// Whether a value is NULL whatever the row.
+fn is_constant_null(value: &Resolved) -> bool {
+    value.is_foldable()
+        && matches!(fold(value.clone(), Semantics::default()).node, Node::Literal(Value::Null))
 }

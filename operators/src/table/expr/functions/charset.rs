@@ -163,6 +163,13 @@ fn not_of<'a>(text: &str, what: &str) -> Result<Cell<'a>, Box<EvalError>> {
 
 fn to_binary(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if let Some(format) = args.get(1) {
+        if !format.is_foldable() {
+            return Err(PlanError::new(
+                "DATATYPE_MISMATCH.NON_FOLDABLE_INPUT",
+                format!("the format of `{name}` must be a constant, but is `{format}`"),
+                "'hex', 'base64' or 'utf-8'",
+            ));
+        }
         let known = |format: &str| {
             matches!(format.to_ascii_lowercase().as_str(), "hex" | "base64" | "utf-8" | "utf8")
         };
