@@ -13,7 +13,7 @@
 //! arrive.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd};
-use crate::table::text::csv::plain::PlainSplitter;
+use crate::table::text::csv::plain::{Extent, PlainSplitter};
 use memchr::{memchr2, memchr3};
 use std::ops::Range;
 
@@ -208,14 +208,33 @@ impl Parser {
     /// where the window ends too early and is not the `last` one.
     #[inline]
     pub fn parse(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
+        if last && self.split_plain(window, Extent::Whole) {
+            return Some((Parsed::Record, window.len()));
+        }
+        self.parse_exactly(window, last)
+    }
+
+    /// Reads one record, which ends with these bytes. Fields behind the last wanted one may be left
+    /// out.
+    #[inline]
+    pub fn parse_record(&mut self, record: &[u8]) -> Parsed {
+        if self.split_plain(record, Extent::ToLastWanted) {
+            return Parsed::Record;
+        }
+        self.parse_exactly(record, true).map_or(Parsed::End, |(parsed, _)| parsed)
+    }
+
+    #[inline]
+    fn split_plain(&mut self, record: &[u8], extent: Extent) -> bool {
         self.fields.clear();
         self.copied.clear();
-        if let Some(plain) = self.plain.as_ref().filter(|_| last) {
-            if plain.split(window, &self.wanted, &mut self.fields) {
-                return Some((Parsed::Record, window.len()));
-            }
-            self.fields.clear();
-        }
+        let plain = self.plain.as_ref();
+        plain.is_some_and(|plain| plain.split(record, &self.wanted, extent, &mut self.fields))
+    }
+
+    fn parse_exactly(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
+        self.fields.clear();
+        self.copied.clear();
         (self.at, self.last, self.ch, self.prev, self.begin) = (0, last, 0, 0, 0);
         (self.normalize, self.unescaped, self.trim, self.matched) = (true, false, false, 0);
         self.passed_over = self.passes(0);

@@ -10,6 +10,15 @@ use crate::table::text::csv::parser::FieldText;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
+/// How far a record is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it: where it ends is not known yet.
+    Whole,
+    /// Up to the last column that is wanted.
+    ToLastWanted,
+}
+
 /// The characters that decide in a plain record.
 #[derive(Clone, Debug)]
 pub(super) struct PlainSplitter {
@@ -48,13 +57,15 @@ impl PlainSplitter {
         })
     }
 
-    /// Splits a whole record. `wanted` is empty where all columns are read. The fields are
-    /// incomplete if the result is false.
+    /// Splits a whole record. `wanted` is empty where all columns are read. With
+    /// `Extent::ToLastWanted` nothing behind the last of them is looked at. The fields are incomplete
+    /// if the result is false.
     #[inline]
     pub(super) fn split(
         &self,
         record: &[u8],
         wanted: &[bool],
+        extent: Extent,
         fields: &mut Vec<FieldText>,
     ) -> bool {
         let Some(first) = record.first() else { return false };
@@ -65,9 +76,10 @@ impl PlainSplitter {
         {
             return false;
         }
-        let last_wanted = match self.looks_at_all {
-            true => usize::MAX,
-            false => wanted.iter().rposition(|wanted| *wanted).unwrap_or(usize::MAX),
+        let last_wanted = match extent {
+            Extent::Whole => usize::MAX,
+            Extent::ToLastWanted if self.looks_at_all => usize::MAX,
+            Extent::ToLastWanted => wanted.iter().rposition(|wanted| *wanted).unwrap_or(usize::MAX),
         };
         let mut begin = 0;
         let mut word_at = 0;

@@ -69,12 +69,12 @@ impl RecordReader {
         if selects && !self.columns.iter().any(|column| column.wanted) {
             return Ok(());
         }
-        match self.parser.parse(record, true) {
-            Some((Parsed::Record, _)) => {}
-            Some((Parsed::Malformed(Stop::Quote), _)) => {
+        match self.parser.parse_record(record) {
+            Parsed::Record => {}
+            Parsed::Malformed(Stop::Quote) => {
                 return Err(Fault::Broken("a quote inside quotes is not escaped"));
             }
-            Some((Parsed::Malformed(_), _)) => {
+            Parsed::Malformed(_) => {
                 return Err(Fault::Broken(
                     "it has more fields than maxColumns or more characters in one than \
                      maxCharsPerColumn",
