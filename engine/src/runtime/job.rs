@@ -40,10 +40,6 @@ pub struct Config {
     /// Whether workers record why the slowest records were slow. Costs a clock read per round, or
     /// per several short rounds.
     pub explain_slow: bool,
-    /// Whether a job without a checkpoint runs its first micro-batch even if no source has a
-    /// record. The result of a query over bounded tables needs it: an aggregation without keys has
-    /// a row then.
-    pub runs_empty_batch: bool,
 }
 
 impl Default for Config {
@@ -56,7 +52,6 @@ impl Default for Config {
             wait: WaitProfile::Balanced,
             trigger: Trigger::Continuous { interval_ns: 1_000_000_000 },
             explain_slow: true,
-            runs_empty_batch: false,
         }
     }
 }
@@ -81,6 +76,7 @@ pub struct Job {
     operators: usize,
     time: EventTime,
     idle_after_ns: Option<u64>,
+    runs_empty_batch: bool,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
     sink: Option<Box<dyn SinkLog>>,
@@ -118,6 +114,7 @@ impl Job {
             operators: 0,
             time: EventTime::default(),
             idle_after_ns: None,
+            runs_empty_batch: false,
             checkpoint: None,
             recovery: Recovery::default(),
             sink: None,
@@ -231,6 +228,12 @@ impl Job {
         self.time.request_no_data_batches();
     }
 
+    /// Runs the first micro-batch even if no source has a record. A query over bounded tables needs
+    /// it: an aggregation without keys has one row there.
+    pub fn run_empty_batch(&mut self) {
+        self.runs_empty_batch = true;
+    }
+
     /// The watermark at the end of the previous run, in milliseconds since 1970.
     pub fn resumed_watermark_ms(&self) -> i64 {
         self.recovery.next_watermark_ms
@@ -315,7 +318,7 @@ impl Job {
     fn into_driver(self) -> (Driver, Vec<SeatedTasklet>, Receiver<Report>, Sender<Report>) {
         let driver = Driver::new(Parts {
             trigger: self.config.trigger,
-            runs_empty_batch: self.config.runs_empty_batch,
+            runs_empty_batch: self.runs_empty_batch,
             sources: self.sources,
             tasklets: self.tasklets,
             operators: self.operators,

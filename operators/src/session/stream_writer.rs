@@ -143,12 +143,12 @@ impl StreamWriter {
             pin: false,
             wait: settings.wait,
             trigger: prepared.trigger,
-            runs_empty_batch: true,
             ..Config::default()
         };
         let name = format!("batch {}", new_id(&RealEnv::default()));
         // It has no checkpoint and no reports of progress, which its shape is for.
-        let (job, shape) = (Job::new("batch", job_config)?, Shape::default());
+        let (mut job, shape) = (Job::new("batch", job_config)?, Shape::default());
+        job.run_empty_batch();
         let (job, parts) = self.assemble(job, &prepared, &settings, &name, (shape, Some(plan)))?;
         let ended = job.start().and_then(|running| running.wait(None).unwrap_or(Ok(())));
         let table = session.lock().tables.remove(&name);

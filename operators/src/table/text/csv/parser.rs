@@ -111,7 +111,8 @@ pub(super) type Step<T> = Result<T, Stop>;
 /// A byte that is no part of a character, as a number that no character has.
 const BROKEN: u32 = 0x11_0000;
 
-fn ascii(c: u32) -> Option<u8> {
+/// A character of one byte.
+pub(super) fn ascii(c: u32) -> Option<u8> {
     u8::try_from(c).ok().filter(u8::is_ascii)
 }
 

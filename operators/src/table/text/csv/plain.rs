@@ -5,7 +5,7 @@
 //! the exact parser, which gives the same fields for what is decided here.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
-use crate::table::text::csv::parser::FieldText;
+use crate::table::text::csv::parser::{FieldText, ascii};
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -31,10 +31,6 @@ pub(super) struct PlainSplitter {
     bytes_max: usize,
     /// Whether what stands behind the last wanted column can make the record malformed.
     looks_at_all: bool,
-}
-
-fn ascii(c: u32) -> Option<u8> {
-    u8::try_from(c).ok().filter(u8::is_ascii)
 }
 
 impl PlainSplitter {
