@@ -14,7 +14,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 use millstream_engine::sync::waker::Waker;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Encoded rows with their ingest times.
@@ -295,12 +295,21 @@ impl<D: for<'a> Push<Row<'a>>> Source<D> for MemorySource {
 pub struct MemoryTable {
     schema: Schema,
     rows: Arc<Mutex<Vec<Vec<Value>>>>,
+    /// Of the rows.
+    version: Arc<AtomicU64>,
+}
+
+/// A version that no table has had.
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // ORDERING: relaxed: each number is given once, whatever comes before or after.
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl MemoryTable {
     /// An empty table.
     pub fn new(schema: Schema) -> Self {
-        Self { schema, rows: Arc::default() }
+        Self { schema, rows: Arc::default(), version: Arc::new(next_version().into()) }
     }
 
     /// Its columns.
@@ -315,7 +324,20 @@ impl MemoryTable {
 
     /// Removes and returns its rows.
     pub fn take(&self) -> Vec<Vec<Value>> {
-        std::mem::take(&mut *self.rows.lock().unwrap_or_else(|p| p.into_inner()))
+        let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(|p| p.into_inner()));
+        self.changed();
+        rows
+    }
+
+    /// A number that is another one once rows were added or removed.
+    pub(crate) fn version(&self) -> u64 {
+        // ORDERING: acquire: who sees the number sees the rows.
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        // ORDERING: release: the rows are seen with the number.
+        self.version.store(next_version(), Ordering::Release);
     }
 
     /// Creates a sink that fills the table. In output mode complete each epoch's rows replace the
@@ -343,6 +365,8 @@ impl MemorySink {
                 rows.clear();
             }
             rows.append(&mut self.pending);
+            drop(rows);
+            self.table.changed();
         }
         self.latency.stamp();
     }

@@ -49,6 +49,12 @@ impl DataFrame {
         Self { session, plan: plan.into() }
     }
 
+    /// The plan, for measurements of parts of the engine.
+    #[doc(hidden)]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The plan, to build another one on.
     fn owned(&self) -> Plan {
         Plan::clone(&self.plan)

@@ -27,6 +27,7 @@ mod settings;
 mod static_tables;
 mod stream_writer;
 mod streaming_query;
+mod table_changes;
 mod trigger;
 
 use crate::session::static_tables::MEMORY_TABLE;

@@ -1,15 +1,18 @@
 //! The static parts of a query: tables that streams are joined with, and subqueries. They are read
-//! when the query starts and replaced by their rows in the plan. Queries of constants alone are
+//! when the query starts and replaced by their rows in the plan; a table that may change is read again
+//! while the query runs ([`table_changes`](super::table_changes)). Queries of constants alone are
 //! evaluated here, without an engine.
 
 use crate::session::Session;
 use crate::session::dataframe::DataFrame;
 use crate::session::streaming_query::QueryError;
+use crate::session::table_changes::live_table;
 use crate::table::expr::compile::{Semantics, fold};
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::too_many;
+use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::optimizer::optimize;
-use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::plan::{Join, JoinKind, Plan, Scan};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
@@ -22,29 +25,39 @@ pub(super) const MEMORY_TABLE: &str = "memory table";
 /// Returns the rows of a plan; with `true`, at most one row.
 type Rows<'r, E> = dyn FnMut(Arc<Plan>, bool) -> Result<Vec<Vec<Value>>, E> + 'r;
 
+/// Returns a table of a stream's join that may change while the query runs.
+type Live<'l> = dyn Fn(&Arc<Plan>) -> Option<LiveTable> + 'l;
+
 /// Replaces the tables of a plan by their rows.
-fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>) -> Result<Plan, E> {
+fn with_rows<E>(plan: Plan, rows: &mut Rows<'_, E>, live_of: &Live<'_>) -> Result<Plan, E> {
     let plan = match plan {
         Plan::Join(join) if !join.is_of_streams() => {
             let Join { left, right, .. } = *join;
+            let is_streaming = left.is_streaming() || right.is_streaming();
             let left_is_held =
                 !left.is_streaming() && (right.is_streaming() || join.kind == JoinKind::RightOuter);
-            let mut held =
-                |plan: Plan| Ok(Plan::Values(plan.schema(), rows(Arc::new(plan), false)?));
+            let mut live = None;
+            let mut held = |plan: Plan| {
+                let (schema, plan) = (plan.schema(), Arc::new(plan));
+                if is_streaming {
+                    live = live_of(&plan);
+                }
+                Ok(Plan::Values(schema, rows(plan, false)?))
+            };
             let (left, right) = if left_is_held {
                 let left = held(left)?;
-                (left, with_rows(right, rows)?)
+                (left, with_rows(right, rows, live_of)?)
             } else {
                 let right = held(right)?;
-                (with_rows(left, rows)?, right)
+                (with_rows(left, rows, live_of)?, right)
             };
-            Plan::Join(Box::new(Join { left, right, ..*join }))
+            Plan::Join(Box::new(Join { left, right, live, ..*join }))
         }
         Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
             let schema = scan.schema.clone();
             Plan::Values(schema, rows(Arc::new(Plan::Scan(scan)), false)?)
         }
-        other => other.map_inputs(&mut |input| with_rows(input, rows))?,
+        other => other.map_inputs(&mut |input| with_rows(input, rows, live_of))?,
     };
     plan.map_exprs(&mut |expr| constant(expr, rows))
 }
@@ -88,16 +101,22 @@ pub(super) fn read<'p>(plan: &'p Plan, session: &Session) -> Result<Cow<'p, Plan
     if !has_tables(plan) {
         return Ok(Cow::Borrowed(plan));
     }
-    let read = with_rows(plan.clone(), &mut |plan: Arc<Plan>, single| -> Result<_, QueryError> {
+    let mut rows = |plan: Arc<Plan>, single| -> Result<_, QueryError> {
         if let Plan::Scan(scan) = &*plan
             && scan.format == MEMORY_TABLE
         {
-            return Ok(session.table(&scan.name).map(|table| table.rows()).unwrap_or_default());
+            return Ok(memory_rows(session, scan));
         }
         let rows = DataFrame::new(session.clone(), plan).collect()?;
         if single && rows.len() > 1 { Err(too_many().into()) } else { Ok(rows) }
-    });
-    read.map(Cow::Owned)
+    };
+    let live = |plan: &Arc<Plan>| live_table(session, plan);
+    with_rows(plan.clone(), &mut rows, &live).map(Cow::Owned)
+}
+
+/// The rows of a table in memory.
+pub(super) fn memory_rows(session: &Session, scan: &Scan) -> Vec<Vec<Value>> {
+    session.table(&scan.name).map(|table| table.rows()).unwrap_or_default()
 }
 
 /// Replaces the tables of the plan by empty ones, for checks before the query runs.
@@ -105,7 +124,7 @@ pub(super) fn with_empty_tables(plan: &Plan) -> Cow<'_, Plan> {
     if !has_tables(plan) {
         return Cow::Borrowed(plan);
     }
-    let none = with_rows(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()));
+    let none = with_rows(plan.clone(), &mut |_, _| Ok::<_, Infallible>(Vec::new()), &|_| None);
     match none {
         Ok(plan) => Cow::Owned(plan),
     }

@@ -859,7 +859,7 @@ impl SinkSpec {
     }
 }
 
-fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
+pub(super) fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceConfig> {
     let schema = Some((scan.schema.clone(), SchemaOrigin::Plan));
     let config = FileSourceConfig::read(&scan.format, &scan.options, schema, settings)?;
     if scan.streaming {
@@ -868,7 +868,7 @@ fn file_config(scan: &Scan, settings: &FormatSettings) -> PlanResult<FileSourceC
     Ok(config)
 }
 
-fn refused(error: PlanError) -> EngineError {
+pub(super) fn refused(error: PlanError) -> EngineError {
     EngineError::operator(error.condition, error.reason, error.fix)
 }
 

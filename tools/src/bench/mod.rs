@@ -6,6 +6,7 @@ mod compare;
 mod hiccups;
 mod histogram_log;
 mod hop;
+mod join;
 mod nexmark;
 mod open_loop;
 mod socket_job;
@@ -25,6 +26,7 @@ use clap::{Args as ClapArgs, Subcommand};
     millstream bench channel --wait spin\n  \
     millstream bench checkpoint --keys 5000000 --rounds 1\n  \
     millstream bench window sliding\n  \
+    millstream bench join --part stage\n  \
     millstream bench nexmark --query q5 --seconds 20\n\n\
     `millstream doctor` says whether this machine is fit for it.")]
 pub(crate) struct Args {
@@ -51,6 +53,8 @@ enum Part {
     Checkpoint(checkpoint::Args),
     /// Event-time windows: closing, sliding, many keys, and over a long time
     Window(window::Args),
+    /// Joins of two streams: the stage alone, latency, throughput, over sockets
+    Join(join::Args),
     /// Queries of the NEXMark benchmark over sockets
     Nexmark(nexmark::Args),
     /// Compare two recorded runs
@@ -69,6 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Part::Throughput(args) => throughput::run(args),
         Part::Checkpoint(args) => checkpoint::run(args),
         Part::Window(args) => window::run(args),
+        Part::Join(args) => join::run(args),
         Part::Nexmark(args) => nexmark::run(args),
         Part::Compare(args) => compare::run(args),
     }

@@ -27,5 +27,7 @@ pub use accumulator::{PartNumber, part_number, show_state};
 pub use join::show_join_row;
 pub(crate) use join::too_many;
 pub(in crate::table) use join::{placement, pushdown};
+#[doc(hidden)]
+pub use lower::BareJoin;
 pub use lower::{PlacedChain, lower, state_operators};
 pub use stages::{BoxChain, RowPush};

@@ -118,6 +118,7 @@ pub fn join(
         condition,
         among: None,
         window: None,
+        live: None,
         place,
     })))
 }
@@ -148,6 +149,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         condition: swapped,
         among: None,
         window: None,
+        live: None,
         place: Place::default(),
     }));
     let nulls = of_left

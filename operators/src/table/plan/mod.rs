@@ -7,6 +7,7 @@ pub mod generator;
 pub mod grouping;
 pub mod join;
 pub mod limits;
+pub mod live_table;
 pub mod optimizer;
 pub mod order_dependence;
 pub mod shared_sources;
@@ -20,6 +21,7 @@ use super::value::Value;
 use crate::table::plan::aggregate_function::AggregateCall;
 use crate::table::plan::generator::Generator;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
+use crate::table::plan::live_table::LiveTable;
 use crate::table::plan::shared_sources::{SourceId, readers};
 use crate::table::plan::time_window::{Tag, tag};
 use smallvec::{SmallVec, smallvec};
@@ -155,6 +157,8 @@ pub struct Join {
     /// Which of the matching right rows count, in their order: how many to skip, and how many to
     /// take.
     pub window: Option<(u64, u64)>,
+    /// The side that is a table, if its rows may change while the query runs.
+    pub live: Option<LiveTable>,
     /// Where it was written.
     pub place: Place,
 }

@@ -193,9 +193,9 @@ impl<'c> Joining<'c> {
         let width = left.width();
         let name = format!("subquery_{width}");
         let Inner { plan: right, condition, window, .. } = inner;
-        let place = Place::default();
+        let (live, place) = (None, Place::default());
         let joined =
-            Plan::Join(Box::new(Join { left, right, kind, condition, among, window, place }));
+            Plan::Join(Box::new(Join { left, right, kind, condition, among, window, live, place }));
         let named = match kind {
             JoinKind::LeftSemi | JoinKind::LeftAnti => joined,
             _ => Plan::AliasFrom(Box::new(joined), width, name.clone()),

@@ -290,6 +290,23 @@ impl FileSourceConfig {
         ))
     }
 
+    /// A number that is another one once a file was added, removed, replaced or written to.
+    pub fn version(&self) -> Result<u64, EngineError> {
+        let mut files = self.listing.list(&FileStorage, &mut |_, _| {})?;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let (mut version, mut entry) = (0u64, Vec::new());
+        for file in files {
+            entry.clear();
+            entry.extend_from_slice(&version.to_le_bytes());
+            entry.extend_from_slice(file.path.as_os_str().as_encoded_bytes());
+            for number in [file.size, file.time_ms].into_iter().chain(file_id(&file.path)) {
+                entry.extend_from_slice(&number.to_le_bytes());
+            }
+            version = hash_bytes(&entry);
+        }
+        Ok(version)
+    }
+
     /// What a checkpoint remembers of it.
     pub fn identity(&self) -> String {
         format!("{} files in {}", self.format, self.listing.name())
@@ -334,6 +351,23 @@ impl FileSourceConfig {
             reported: HashSet::new(),
         })
     }
+}
+
+/// What tells a file from another one of its path, size and millisecond; nothing where the system does
+/// not say.
+#[cfg(unix)]
+fn file_id(path: &Path) -> Vec<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = std::fs::metadata(path) else { return Vec::new() };
+    let nanoseconds = [metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+    let mut id: Vec<u64> = nanoseconds.into_iter().map(i64::cast_unsigned).collect();
+    id.push(metadata.ino());
+    id
+}
+
+#[cfg(not(unix))]
+fn file_id(_path: &Path) -> Vec<u64> {
+    Vec::new()
 }
 
 fn contents(

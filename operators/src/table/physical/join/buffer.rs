@@ -233,15 +233,20 @@ impl Buffer {
         Ok(())
     }
 
+    /// Rows that are buffered, and bytes of memory for them.
+    pub fn state(&self) -> (u64, u64) {
+        // Of a row, its place in the run and in the queue.
+        let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
+        let bytes = (self.rows.memory() + self.keys.memory() + of_rows) as u64 + self.key_heap;
+        (self.rows.len() as u64, bytes)
+    }
+
     /// Hands over what has changed in an epoch.
     pub fn hand_over(&mut self, epoch: Epoch) {
         self.rows.epoch();
         self.keys.epoch();
         shrink_scratch([&mut self.entry_key, &mut self.entry_value]);
-        let rows = self.rows.len() as u64;
-        // Of a row, its place in the run and in the queue.
-        let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
-        let bytes = (self.rows.memory() + self.keys.memory() + of_rows) as u64 + self.key_heap;
+        let (rows, bytes) = self.state();
         self.log.hand_over(epoch, rows, bytes);
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! | module | noun |
 //! |---|---|
-//! | [`table`] | a stream joined with the rows of a table |
+//! | [`table_lookup`] | a stream joined with the rows of a table |
+//! | [`table_refresh`] | a table that changes while it is joined |
 //! | [`condition`] | a join condition, taken apart |
 //! | [`bounds`] | the range between two event times, and the state watermarks that follow |
 //! | [`placement`] | which joins of streams can be answered |
@@ -39,6 +40,7 @@ mod side;
 mod stage;
 mod state;
 mod table_lookup;
+mod table_refresh;
 
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{Parts, TableJoin};

@@ -127,6 +127,11 @@ impl StreamJoin {
         }
     }
 
+    /// Rows that are buffered, and bytes of memory for them.
+    pub fn state(&self) -> (u64, u64) {
+        self.buffer.state()
+    }
+
     fn late(&self) -> &LateRows {
         &self.sides[0].late
     }

@@ -1,7 +1,8 @@
-//! The lookup join: joins a stream with a table that does not change while the query runs.
+//! The lookup join: joins a stream with a table.
 //!
 //! The table is held as rows with a hash index on the columns that the condition compares for
-//! equality. The rest of the condition is evaluated for each row found.
+//! equality. The rest of the condition is evaluated for each row found. A table that may change is
+//! [read again](super::table_refresh).
 
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
@@ -9,28 +10,32 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::join::condition::of_side;
 use crate::table::physical::join::keys::has_null;
+use crate::table::physical::join::table_refresh::TableRefresh;
 use crate::table::physical::stages::{BoxChain, Scratch, copy};
 use crate::table::plan::JoinKind;
 use crate::table::plan::join::{conjuncts, equality};
+use crate::table::plan::live_table::LiveTable;
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 use millstream_engine::error::EngineError;
-use millstream_engine::pass_control;
-use millstream_engine::runtime::stage::{Push, Stage};
+use millstream_engine::event::Epoch;
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
 /// Marks the end of a list of rows.
 const NONE: u32 = u32::MAX;
 
 /// The table's rows, and an index to the rows of a key.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<u8>>,
     /// The hash and the first row of each key.
     index: HashTable<(u64, u32)>,
     keys: Vec<Vec<u8>>,
     /// The next row of the same key.
     next: Vec<u32>,
+    /// Whether a row has a NULL among its keys.
+    has_null_keys: bool,
 }
 
 impl Table {
@@ -53,6 +58,9 @@ pub(in crate::table::physical) struct Parts<'p> {
     pub left_comes: bool,
     /// The rows of the build side.
     pub rows: Vec<Vec<u8>>,
+    /// The build side, if it may change.
+    pub live: Option<LiveTable>,
+    pub continuous: bool,
     pub semantics: Semantics,
 }
 
@@ -62,12 +70,13 @@ pub(in crate::table::physical) struct TableJoin {
     left_comes: bool,
     keys: Vec<Key>,
     table: Table,
+    refresh: TableRefresh,
     /// The condition except its equalities, over the columns of both sides.
     rest: Option<BoolFn>,
     /// `IN`: whether the values are equal; NULL if one of them is NULL.
     equal: Option<BoolFn>,
-    /// `IN`: the result for a value without a match, if the keys alone decide it.
-    otherwise: Option<Option<bool>>,
+    /// `IN`: the keys alone decide it.
+    is_in_by_key: bool,
     /// Of the matching rows, how many to skip, and the number after which the rest is ignored.
     window: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
@@ -83,7 +92,7 @@ pub(in crate::table::physical) struct TableJoin {
 impl TableJoin {
     pub fn new(parts: Parts<'_>, down: BoxChain) -> Result<Self, EngineError> {
         let Parts { kind, condition, among, window, types: (left, right), .. } = parts;
-        let Parts { left_comes, rows, semantics, .. } = parts;
+        let Parts { left_comes, rows, live, continuous, semantics, .. } = parts;
         let (l, r) = (left.len(), right.len());
         let width = l + r;
         let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
@@ -130,18 +139,14 @@ impl TableJoin {
             equal = None;
         }
         let table = index(rows, &table_keys)?;
-        let nulls = table.keys.iter().any(|key| has_null(key, table_keys.len()));
         Ok(Self {
-            otherwise: (by_key && among.is_some()).then_some(if nulls {
-                None
-            } else {
-                Some(false)
-            }),
+            is_in_by_key: by_key && among.is_some(),
             window: window.map(|(skipped, taken)| (skipped, skipped.saturating_add(taken))),
             kind,
             left_comes,
             keys,
             table,
+            refresh: TableRefresh::new(live, table_keys, continuous),
             rest: rest.as_ref().map(|rest| condition(rest).bool()),
             equal,
             coming,
@@ -188,18 +193,19 @@ impl TableJoin {
 }
 
 /// Indexes rows by their keys. A row with a NULL key matches nothing.
-fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
+pub(super) fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
     let mut next = vec![NONE; rows.len()];
     // The last row of a key, by its first.
     let mut last: Vec<u32> = vec![NONE; rows.len()];
-    let mut scratch = Scratch::default();
+    let (mut scratch, mut has_null_keys) = (Scratch::default(), false);
     for (at, row) in rows.iter().enumerate() {
         let mut key = Vec::new();
         scratch.reset();
         write_keys(keys, &scratch, Row(row), &mut key)?;
         of_rows.push(key);
         if has_null(&of_rows[at], keys.len()) {
+            has_null_keys = true;
             continue;
         }
         let (hash, at) = (hash_bytes(&of_rows[at]), at as u32);
@@ -215,25 +221,51 @@ fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
             }
         }
     }
-    Ok(Table { rows, index, keys: of_rows, next })
+    Ok(Table { rows, index, keys: of_rows, next, has_null_keys })
 }
 
 impl Stage for TableJoin {
-    pass_control!(down);
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        self.refresh.attach(io)?;
+        self.down.attach(io)
+    }
+    #[inline]
+    fn ready(&mut self) -> bool {
+        self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.down.watermark(micros)
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.refresh.end_epoch(&mut self.table)?;
+        self.down.marker(epoch)
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        self.down.settle()
+    }
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
 }
 
 impl<'a> Push<Row<'a>> for TableJoin {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
+        if self.refresh.is_due() {
+            self.refresh.update(&mut self.table)?;
+        }
         self.scratch.reset();
         self.key.clear();
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let is_null = has_null(&self.key, self.keys.len());
         let mut at = if is_null { NONE } else { self.table.first(&self.key) };
-        if let Some(otherwise) = self.otherwise {
+        if self.is_in_by_key {
             let among = match (at, self.table.rows.is_empty()) {
                 (_, true) => Some(false),
-                (NONE, _) if is_null => None,
-                (NONE, _) => otherwise,
+                (NONE, _) if is_null || self.table.has_null_keys => None,
+                (NONE, _) => Some(false),
                 _ => Some(true),
             };
             self.flagged(row, among);

@@ -1,5 +1,9 @@
 //! Lowering: turns a logical plan and a sink into the tasklets of a job.
 
+mod bare_join;
+
+pub use bare_join::BareJoin;
+
 use super::accumulator::{Function, SESSIONS, TIME};
 use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
 use super::join::{
@@ -518,6 +522,8 @@ impl Lowering<'_, '_> {
             types: (types(&join.left), types(&join.right)),
             left_comes,
             rows,
+            live: join.live.clone(),
+            continuous: self.job.trigger().is_continuous(),
             semantics: self.semantics,
         };
         let stage = TableJoin::new(parts, down)?;
@@ -535,21 +541,7 @@ impl Lowering<'_, '_> {
         let condition = JoinCondition::of(join);
         let inputs = [&join.left, &join.right];
         let widths = inputs.map(Plan::width);
-        let mut read = vec![false; widths[0] + widths[1]];
-        read.iter_mut().zip(needed).for_each(|(read, needed)| *read |= needed);
-        // What leaves, or is compared in pairs.
-        condition.rest.iter().for_each(|rest| mark(rest, &mut read));
-        let leaves = read.clone();
-        let (left, right) = read.split_at_mut(widths[0]);
-        let mut below = [left.to_vec(), right.to_vec()];
-        for side in LateRowOutput::BOTH {
-            let below = &mut below[side.index()];
-            condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
-            condition.own[side.index()].iter().for_each(|own| mark(own, below));
-            if let JoinTime::Range(range) = condition.time {
-                below[range.columns[side.index()]] = true;
-            }
-        }
+        let (leaves, below) = columns_read(&condition, widths, needed);
         if LateRowOutput::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
             self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
         }
@@ -866,6 +858,29 @@ impl Lowering<'_, '_> {
         let modes = (self.mode, self.job.trigger().is_continuous(), alone && !self.merges);
         Box::new(Aggregate::new(own, functions, modes, event, log, down).of_partials())
     }
+}
+
+/// Of a join of two streams: the columns of both sides that leave or are compared in pairs, and the
+/// columns that are read of each side.
+fn columns_read(
+    condition: &JoinCondition,
+    widths: [usize; 2],
+    needed: &[bool],
+) -> (Vec<bool>, [Vec<bool>; 2]) {
+    let mut leaves = vec![false; widths[0] + widths[1]];
+    leaves.iter_mut().zip(needed).for_each(|(leaves, needed)| *leaves |= needed);
+    condition.rest.iter().for_each(|rest| mark(rest, &mut leaves));
+    let (left, right) = leaves.split_at(widths[0]);
+    let mut below = [left.to_vec(), right.to_vec()];
+    for side in LateRowOutput::BOTH {
+        let below = &mut below[side.index()];
+        condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
+        condition.own[side.index()].iter().for_each(|own| mark(own, below));
+        if let JoinTime::Range(range) = condition.time {
+            below[range.columns[side.index()]] = true;
+        }
+    }
+    (leaves, below)
 }
 
 /// The single chain behind an operator that gathers its input.

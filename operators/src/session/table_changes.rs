@@ -1,0 +1,81 @@
+//! What a table of a query is read from, and whether that has changed: files by their paths, sizes
+//! and times of change, results in memory by how often they were changed.
+
+use crate::session::Session;
+use crate::session::dataframe::DataFrame;
+use crate::session::static_tables::{self, MEMORY_TABLE};
+use crate::session::stream_writer::{file_config, refused};
+use crate::session::streaming_query::QueryError;
+use crate::table::expr::{Node, Resolved};
+use crate::table::plan::live_table::{LiveTable, TableReader};
+use crate::table::plan::{Plan, Scan};
+use crate::table::value::Value;
+use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::error::EngineError;
+use std::sync::Arc;
+
+/// The table that a plan over bounded inputs makes.
+struct PlannedTable {
+    session: Session,
+    plan: Arc<Plan>,
+    scans: Vec<Scan>,
+}
+
+/// The inputs of a plan, those of its subqueries among them.
+fn inputs(plan: &Plan, scans: &mut Vec<Scan>) {
+    fn of_expr(expr: &Resolved, scans: &mut Vec<Scan>) {
+        if let Node::Scalar(plan) = &expr.node {
+            inputs(plan, scans);
+        }
+        expr.children().into_iter().for_each(|child| of_expr(child, scans));
+    }
+    if let Plan::Scan(scan) = plan {
+        scans.push(scan.clone());
+    }
+    plan.exprs().into_iter().for_each(|expr| of_expr(expr, scans));
+    plan.inputs().into_iter().for_each(|input| inputs(input, scans));
+}
+
+/// The table of a plan; `None` if it is of constants, which do not change.
+pub(super) fn live_table(session: &Session, plan: &Arc<Plan>) -> Option<LiveTable> {
+    let mut scans = Vec::new();
+    inputs(plan, &mut scans);
+    if scans.is_empty() {
+        return None;
+    }
+    let (session, plan) = (session.clone(), plan.clone());
+    Some(LiveTable::new(Arc::new(PlannedTable { session, plan, scans })))
+}
+
+impl TableReader for PlannedTable {
+    fn version(&self) -> Result<u64, EngineError> {
+        let mut versions = Vec::with_capacity(self.scans.len() * 8);
+        for scan in &self.scans {
+            let version = match scan.format.as_str() {
+                MEMORY_TABLE => {
+                    let table = self.session.table(&scan.name);
+                    table.map_or(0, |table| table.version())
+                }
+                _ => {
+                    let formats = self.session.lock().settings.formats.clone();
+                    file_config(scan, &formats).map_err(refused)?.version()?
+                }
+            };
+            versions.extend_from_slice(&version.to_le_bytes());
+        }
+        Ok(hash_bytes(&versions))
+    }
+
+    fn rows(&self) -> Result<Vec<Vec<Value>>, EngineError> {
+        let rows = match &*self.plan {
+            Plan::Scan(scan) if scan.format == MEMORY_TABLE => {
+                Ok(static_tables::memory_rows(&self.session, scan))
+            }
+            _ => DataFrame::new(self.session.clone(), self.plan.clone()).collect(),
+        };
+        rows.map_err(|error| match error {
+            QueryError::Run(error) => error,
+            QueryError::Plan(error) => refused(error),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! A table that changes while a stream is joined with it.
+//!
+//! *Micro-batch mode.* The first row of each batch has the table looked at, and read again if it has
+//! changed, before the row is joined. So a batch sees one version of the table.
+//!
+//! *Continuous mode.* A marker asks a thread beside the query to look. That thread reads and indexes
+//! the table, so that no record waits for it; the join exchanges the table between two records, and
+//! gives the old one to the thread, which frees its memory. In simulation there is no such thread: the
+//! marker itself looks.
+//!
+//! *Limits.* Each version is read as a whole, and while it is exchanged both are in memory.
+
+use super::table_lookup::{Table, index};
+use crate::table::physical::aggregate::hash_aggregate::Key;
+use crate::table::plan::live_table::LiveTable;
+use crate::table::row::encode;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::stage::Io;
+
+/// Reads a table again and indexes it.
+struct TableLoader {
+    live: LiveTable,
+    keys: Vec<Key>,
+}
+
+impl TableLoader {
+    /// The table, if it has changed.
+    fn changed(&mut self) -> Result<Option<Table>, EngineError> {
+        let Some(rows) = self.live.changed_rows()? else { return Ok(None) };
+        index(rows.iter().map(|row| encode(row)).collect(), &self.keys).map(Some)
+    }
+}
+
+/// What the thread is asked for.
+enum Request {
+    Look,
+    Free(Table),
+}
+
+/// The thread beside the query.
+struct Background {
+    requests: Sender<Request>,
+    answers: Receiver<Result<Option<Table>, EngineError>>,
+}
+
+impl Background {
+    /// Starts the thread, which ends when the join does.
+    fn start(mut loader: TableLoader) -> Result<Self, EngineError> {
+        let (requests, asked) = unbounded();
+        let (answer, answers) = bounded(1);
+        let body = move || {
+            for request in asked {
+                match request {
+                    Request::Free(table) => drop(table),
+                    Request::Look => {
+                        if answer.send(loader.changed()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("table".to_string()).spawn(body);
+        thread.map_err(|error| {
+            let reason = format!("a thread that reads a table again cannot be started: {error}");
+            EngineError::operator("THREAD_FAILED", reason, "Allow this process more threads")
+        })?;
+        Ok(Self { requests, answers })
+    }
+}
+
+/// Who looks whether the table has changed.
+enum Looker {
+    /// The table does not change.
+    Nobody,
+    /// The worker, at the first row of a batch or, in simulation, at each marker.
+    Worker { loader: TableLoader, at_marker: bool },
+    /// A thread.
+    Thread(Background),
+}
+
+/// Keeps the table of a join as it is now.
+pub(super) struct TableRefresh {
+    looker: Looker,
+    continuous: bool,
+    /// The next row must see what has changed, or an answer is to come.
+    due: bool,
+}
+
+impl TableRefresh {
+    /// Of a table that `live` describes, with an index by `keys`.
+    pub fn new(live: Option<LiveTable>, keys: Vec<Key>, continuous: bool) -> Self {
+        let looker = match live {
+            Some(live) => {
+                Looker::Worker { loader: TableLoader { live, keys }, at_marker: continuous }
+            }
+            None => Looker::Nobody,
+        };
+        let due = !continuous && matches!(looker, Looker::Worker { .. });
+        Self { looker, continuous, due }
+    }
+
+    /// Starts the thread, if there is one.
+    pub fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        let in_simulation = io.registry.is_none();
+        if !self.continuous || in_simulation {
+            return Ok(());
+        }
+        self.looker = match std::mem::replace(&mut self.looker, Looker::Nobody) {
+            Looker::Worker { loader, .. } => Looker::Thread(Background::start(loader)?),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// An epoch ends.
+    pub fn end_epoch(&mut self, table: &mut Table) -> Result<(), EngineError> {
+        match &mut self.looker {
+            Looker::Nobody => {}
+            Looker::Worker { at_marker: false, .. } => self.due = true,
+            Looker::Worker { loader, at_marker: true } => {
+                if let Some(changed) = loader.changed()? {
+                    *table = changed;
+                }
+            }
+            Looker::Thread(_) => {
+                if self.due {
+                    self.update(table)?;
+                }
+                // One look at a time.
+                if let (Looker::Thread(background), false) = (&self.looker, self.due) {
+                    self.due = background.requests.send(Request::Look).is_ok();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`update`](Self::update) must be called before the next row.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// Exchanges the table for one that has changed.
+    #[cold]
+    pub fn update(&mut self, table: &mut Table) -> Result<(), EngineError> {
+        match &mut self.looker {
+            Looker::Nobody => self.due = false,
+            Looker::Worker { loader, .. } => {
+                self.due = false;
+                if let Some(changed) = loader.changed()? {
+                    *table = changed;
+                }
+            }
+            Looker::Thread(background) => {
+                let Ok(answer) = background.answers.try_recv() else { return Ok(()) };
+                self.due = false;
+                if let Some(changed) = answer? {
+                    let old = std::mem::replace(table, changed);
+                    drop(background.requests.send(Request::Free(old)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! A join of two streams alone, without sources, rings and sinks, for measurements of its parts.
+
+use super::{Lowering, columns_read};
+use crate::table::expr::compile::Semantics;
+use crate::table::physical::join::{JoinCondition, LateRowOutput, SidedRow, StreamJoin};
+use crate::table::physical::stages::BoxChain;
+use crate::table::plan::analyzer::OutputMode;
+use crate::table::plan::optimizer::optimize;
+use crate::table::plan::{Join, Plan};
+use crate::table::row::RowBuf;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+
+/// The stage of a join of two streams.
+pub struct BareJoin(StreamJoin);
+
+fn first_join(plan: &Plan) -> Option<&Join> {
+    match plan {
+        Plan::Join(join) if join.is_of_streams() => Some(join),
+        _ => plan.inputs().into_iter().find_map(first_join),
+    }
+}
+
+impl BareJoin {
+    /// The outermost join of two streams in a plan, all of whose columns leave; `None` if there is
+    /// none. `job` gives it its state log and is not run.
+    pub fn new(plan: &Plan, job: &mut Job, down: BoxChain) -> Option<Self> {
+        let plan = optimize(plan);
+        let join = first_join(&plan)?;
+        let condition = JoinCondition::of(join);
+        let widths = [&join.left, &join.right].map(Plan::width);
+        let (leaves, below) = columns_read(&condition, widths, &vec![true; widths[0] + widths[1]]);
+        let log = job.operator(1).pop()?;
+        let lowering = Lowering {
+            mode: OutputMode::Append,
+            semantics: Semantics::default(),
+            parallelism: 1,
+            batch: false,
+            merges: false,
+            late: None,
+            job,
+            make_source: &mut |_, _, _, _| Ok(Vec::new()),
+            reads: Vec::new(),
+        };
+        let config = lowering.join_config(join, &condition, (&leaves, &below), log);
+        Some(Self(StreamJoin::new(config, down)))
+    }
+
+    /// Takes a row of the left side, or of the right side.
+    pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
+        let side = if is_left { LateRowOutput::Left } else { LateRowOutput::Right };
+        self.0.push(SidedRow { side, row: RowBuf::from_slice(row) }, 0)
+    }
+
+    /// Moves the watermark of both sides.
+    pub fn watermark(&mut self, us: i64) -> Result<(), EngineError> {
+        self.0.watermark(us)
+    }
+
+    /// Does a bounded step of what is left to do. Returns whether anything is left.
+    pub fn settle(&mut self) -> Result<bool, EngineError> {
+        Ok(self.0.settle()? > FlushStatus::Held)
+    }
+
+    /// Ends an epoch of a query without a checkpoint.
+    pub fn end_epoch(&mut self, epoch: u64) -> Result<(), EngineError> {
+        self.0.marker(epoch)
+    }
+
+    /// Rows that are buffered, and bytes of memory for them.
+    pub fn state(&self) -> (u64, u64) {
+        self.0.state()
+    }
+}

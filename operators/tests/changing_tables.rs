@@ -1,0 +1,255 @@
+//! Tables that change while a stream is joined with them, in both modes and through restarts.
+#![cfg(feature = "sql")]
+
+use millstream::connect::memory::MemoryStream;
+use millstream::session::{Session, StreamingQuery, Trigger};
+use millstream::table::value::Value;
+use millstream::{Config, WaitProfile};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A batch is planned only when a step waits for it.
+const BATCHES: Trigger = Trigger::ProcessingTime { interval_ns: u64::MAX / 4 };
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 10_000_000 };
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millstream-changing-{}-{number}", std::process::id());
+        let folder = Self(std::env::temp_dir().join(name));
+        std::fs::create_dir_all(folder.table()).unwrap();
+        folder
+    }
+
+    fn table(&self) -> PathBuf {
+        self.0.join("table")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        // As a program that replaces a file does: the whole file appears at once.
+        let temporary = self.0.join("new");
+        std::fs::write(&temporary, text).unwrap();
+        let place = self.table().join(name);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::rename(temporary, place).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        std::fs::remove_file(self.table().join(name)).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A query that joins the stream `e(w)` with the view `dim`.
+struct Joined {
+    session: Session,
+    stream: MemoryStream,
+    query: Option<StreamingQuery>,
+    sql: String,
+    trigger: Trigger,
+    checkpoint: PathBuf,
+}
+
+impl Joined {
+    fn start(session: Session, sql: &str, trigger: Trigger, folder: &Path) -> Self {
+        let stream = session.memory_stream("e", "w STRING").unwrap();
+        let (sql, checkpoint) = (sql.to_string(), folder.join("checkpoint"));
+        let mut joined = Self { session, stream, query: None, sql, trigger, checkpoint };
+        joined.restart();
+        joined
+    }
+
+    fn restart(&mut self) {
+        if let Some(query) = self.query.take() {
+            query.stop().unwrap();
+        }
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = self.session.sql(&self.sql).unwrap().write_stream().format("memory");
+        let writer = writer.query_name("out").trigger(self.trigger).config(config);
+        let writer = writer.option("checkpointLocation", self.checkpoint.display());
+        self.query = Some(writer.start().unwrap());
+    }
+
+    /// What keys give now, sorted.
+    fn look_up(&self, keys: &[&str]) -> Vec<String> {
+        self.stream.add(keys.iter().map(|key| vec![Value::String((*key).to_string())]));
+        self.query.as_ref().unwrap().process_all_available().unwrap();
+        let rows = self.session.table("out").unwrap().take();
+        let mut rows: Vec<_> = rows.iter().map(|row| text(row)).collect();
+        rows.sort();
+        rows
+    }
+
+    /// Waits until keys give this: in continuous mode a change is seen soon, in micro-batch mode by
+    /// the next batch.
+    fn expect(&self, keys: &[&str], expected: &[&str]) {
+        let mut got = self.look_up(keys);
+        let begun = Instant::now();
+        while self.trigger != BATCHES
+            && got != expected
+            && begun.elapsed() < Duration::from_secs(20)
+        {
+            got = self.look_up(keys);
+        }
+        assert_eq!(got, expected, "{}", self.sql);
+    }
+}
+
+fn text(row: &[Value]) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => "-".to_string(),
+        Value::Long(v) => v.to_string(),
+        Value::String(v) => v.clone(),
+        Value::Boolean(v) => v.to_string(),
+        other => format!("{other:?}"),
+    };
+    row.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn session_of(ddl: &str, format: &str, options: &str, folder: &Folder) -> Session {
+    let session = Session::new();
+    let path = folder.table();
+    let view = format!(
+        "CREATE TEMPORARY VIEW dim ({ddl}) USING {format} OPTIONS (path '{}' {options})",
+        path.display()
+    );
+    session.script(&view, &mut |_| Ok(())).unwrap();
+    session
+}
+
+const ALL: &str = "SELECT w, v FROM e LEFT JOIN dim ON w = k";
+
+#[test]
+fn files_that_are_added_replaced_and_removed_are_seen() {
+    for trigger in [BATCHES, CONTINUOUS] {
+        let folder = Folder::new();
+        folder.write("a.csv", "a,1\n");
+        let session = session_of("k STRING, v INT", "csv", "", &folder);
+        let mut joined = Joined::start(session, ALL, trigger, &folder.0);
+        joined.expect(&["a", "b"], &["a 1", "b -"]);
+        folder.write("b.csv", "b,2\n");
+        joined.expect(&["a", "b"], &["a 1", "b 2"]);
+        // Of the same size, perhaps within a millisecond.
+        folder.write("a.csv", "a,7\n");
+        joined.expect(&["a", "b"], &["a 7", "b 2"]);
+        folder.remove("b.csv");
+        joined.expect(&["a", "b"], &["a 7", "b -"]);
+        folder.write("b.csv", "b,3\nb,4\n");
+        joined.restart();
+        joined.expect(&["a", "b"], &["a 7", "b 3", "b 4"]);
+        folder.write("a.csv", "");
+        folder.remove("b.csv");
+        joined.expect(&["a", "b"], &["a -", "b -"]);
+    }
+}
+
+#[test]
+fn every_format_and_partitions_are_looked_at() {
+    let cases = [
+        ("k STRING, v INT", "json", "", "{\"k\":\"a\",\"v\":1}", "{\"k\":\"a\",\"v\":2}", ALL),
+        ("k STRING, v INT", "csv", "", "a,1", "a,2", ALL),
+        ("value STRING", "text", "", "a", "b", "SELECT w, value FROM e LEFT JOIN dim ON w = value"),
+    ];
+    for (ddl, format, options, first, second, sql) in cases {
+        let folder = Folder::new();
+        folder.write("f", first);
+        let session = session_of(ddl, format, options, &folder);
+        let joined = Joined::start(session, sql, BATCHES, &folder.0);
+        let before = joined.look_up(&["a", "b"]);
+        folder.write("f", second);
+        let after = joined.look_up(&["a", "b"]);
+        assert_ne!(before, after, "{format}");
+    }
+    let folder = Folder::new();
+    folder.write("k=a/f", "1\n");
+    let session = session_of("v INT, k STRING", "csv", "", &folder);
+    let joined = Joined::start(session, ALL, BATCHES, &folder.0);
+    joined.expect(&["a", "b"], &["a 1", "b -"]);
+    folder.write("k=b/f", "2\n");
+    joined.expect(&["a", "b"], &["a 1", "b 2"]);
+}
+
+#[test]
+fn each_kind_of_join_sees_the_table_as_it_is() {
+    let cases = [
+        ("SELECT w, v FROM e JOIN dim ON w = k", ["a 1", "b 2"]),
+        ("SELECT w FROM e LEFT SEMI JOIN dim ON w = k", ["a", "b"]),
+        ("SELECT w FROM e LEFT ANTI JOIN dim ON w = k", ["b", "a"]),
+        ("SELECT w, v FROM dim RIGHT JOIN e ON w = k WHERE v > 0", ["a 1", "b 2"]),
+        ("SELECT w FROM e WHERE w IN (SELECT k FROM dim)", ["a", "b"]),
+        ("SELECT w FROM e WHERE EXISTS (SELECT 1 FROM dim WHERE k = w)", ["a", "b"]),
+        (
+            "SELECT w, n FROM e JOIN (SELECT k, count(*) AS n FROM dim GROUP BY k) d ON w = k",
+            ["a 1", "b 1"],
+        ),
+    ];
+    for (sql, expected) in cases {
+        let folder = Folder::new();
+        folder.write("f", "a,1\n");
+        let session = session_of("k STRING, v INT", "csv", "", &folder);
+        let joined = Joined::start(session, sql, BATCHES, &folder.0);
+        joined.expect(&["a", "b"], &expected[..1]);
+        folder.write("f", "b,2\n");
+        joined.expect(&["a", "b"], &expected[1..]);
+    }
+}
+
+/// `NOT IN` gives nothing while the table has a NULL.
+#[test]
+fn a_null_that_comes_and_goes_decides_not_in() {
+    let folder = Folder::new();
+    folder.write("f", "{\"k\":\"a\"}");
+    let session = session_of("k STRING", "json", "", &folder);
+    let sql = "SELECT w FROM e WHERE w NOT IN (SELECT k FROM dim)";
+    let joined = Joined::start(session, sql, BATCHES, &folder.0);
+    joined.expect(&["a", "b"], &["b"]);
+    folder.write("g", "{\"k\":null}");
+    joined.expect(&["a", "b"], &[]);
+    folder.remove("g");
+    joined.expect(&["a", "b"], &["b"]);
+}
+
+/// The result of another query in memory is a table too.
+#[test]
+fn a_result_in_memory_that_grows_is_seen() {
+    for trigger in [BATCHES, CONTINUOUS] {
+        let folder = Folder::new();
+        let session = Session::new();
+        let source = session.memory_stream("d", "k STRING, v BIGINT").unwrap();
+        let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let writer = session.sql("SELECT k, v FROM d").unwrap().write_stream().format("memory");
+        let filling = writer.query_name("dim").config(config).start().unwrap();
+        let joined = Joined::start(session, ALL, trigger, &folder.0);
+        joined.expect(&["a"], &["a -"]);
+        source.add([vec![Value::String("a".to_string()), Value::Long(5)]]);
+        filling.process_all_available().unwrap();
+        joined.expect(&["a"], &["a 5"]);
+        filling.stop().unwrap();
+    }
+}
+
+/// A table that cannot be read any more ends the query with the reason.
+#[test]
+fn a_table_that_is_damaged_is_an_error() {
+    let folder = Folder::new();
+    folder.write("f", "a,1\n");
+    let session = session_of("k STRING, v INT", "csv", ", mode 'FAILFAST'", &folder);
+    let joined = Joined::start(session, ALL, BATCHES, &folder.0);
+    joined.expect(&["a"], &["a 1"]);
+    folder.write("f", "a,x\n");
+    joined.stream.add([vec![Value::String("a".to_string())]]);
+    let error = joined.query.as_ref().unwrap().process_all_available().unwrap_err();
+    assert!(
+        error.to_string().contains("FAILFAST") || error.condition().contains("MALFORMED"),
+        "{error}"
+    );
+}

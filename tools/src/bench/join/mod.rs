@@ -1,0 +1,159 @@
+//! `millstream bench join`: joins of two streams: the stage alone, whole queries in this process, and
+//! over sockets, each beside a symmetric hash join by hand in the same run.
+
+mod by_hand;
+mod jobs;
+mod query;
+mod sockets;
+mod stage;
+
+use crate::Failure;
+use crate::latency_format::time;
+use crate::stdout::say;
+use clap::{Args as ClapArgs, ValueEnum};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    millstream bench join\n  \
+    millstream bench join --part stage\n  \
+    millstream bench join --quick --json\n\n\
+    Beside each figure stands the same by hand: a hash table of both sides' rows, without expressions,\n\
+    late rows, checkpoints and bounded steps. Every match is counted; a wrong number ends the run.")]
+pub(super) struct Args {
+    /// The part; all of them if left out
+    #[arg(long, value_enum)]
+    part: Option<Part>,
+    /// A hundredth of the rows and a second of each rate: whether it works, not how fast
+    #[arg(long)]
+    quick: bool,
+    /// Rows buffered of each side
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1_000..=100_000_000))]
+    rows: i64,
+    /// Rows a second of each side, of the latency in this process
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(100..=5_000_000))]
+    rate: i64,
+    /// Seconds of each rate
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i64).range(1..=3600))]
+    seconds: i64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The stage alone: probe, insert, expiry, memory
+    Stage,
+    /// From the row that completes a match to the sink, in this process
+    Latency,
+    /// Rows a second on one core
+    Throughput,
+    /// Two streams over sockets
+    Sockets,
+}
+
+/// A measured value.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    /// Nanoseconds.
+    Ns(f64),
+    /// Bytes.
+    Bytes(f64),
+    /// Rows a second.
+    Rate(f64),
+    /// A ratio.
+    Times(f64),
+}
+
+impl Unit {
+    fn value(self) -> f64 {
+        match self {
+            Self::Ns(v) | Self::Bytes(v) | Self::Rate(v) | Self::Times(v) => v,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Ns(ns) if ns < 1_000.0 => format!("{ns:.0} ns"),
+            Self::Ns(ns) => time(ns as u64),
+            Self::Bytes(bytes) => format!("{bytes:.1} B"),
+            Self::Rate(rate) => format!("{rate:.0}/s"),
+            Self::Times(ratio) => format!("x{ratio:.2}"),
+        }
+    }
+}
+
+/// A line of the table.
+struct Figure {
+    name: String,
+    ours: Unit,
+    by_hand: Option<Unit>,
+    goal: &'static str,
+}
+
+impl Figure {
+    fn new(name: String, ours: Unit, by_hand: Option<Unit>, goal: &'static str) -> Self {
+        Self { name, ours, by_hand, goal }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name, "engine": self.ours.value(),
+            "by_hand": self.by_hand.map(Unit::value), "goal": self.goal,
+        })
+    }
+}
+
+/// Measures and prints.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let (rows, seconds) =
+        if args.quick { (args.rows.min(10_000), 1) } else { (args.rows, args.seconds) };
+    let wanted = |part: Part| args.part.is_none_or(|only| only == part);
+    let mut figures = Vec::new();
+    if wanted(Part::Stage) {
+        on_first_core(|| {
+            stage::probe_and_insert(rows, &mut figures)?;
+            stage::memory(rows, &mut figures)?;
+            stage::probe_by_range((rows / 10).max(1_000), &mut figures)?;
+            stage::expiry(rows, &mut figures)
+        })?;
+    }
+    if wanted(Part::Latency) {
+        let rate = if args.quick { args.rate.min(5_000) } else { args.rate };
+        jobs::latency(&jobs::Load { buffered: rows, rate, seconds }, &mut figures)?;
+    }
+    if wanted(Part::Throughput) {
+        jobs::throughput(rows * 5, &mut figures)?;
+    }
+    if wanted(Part::Sockets) {
+        let (rate, rounds) = if args.quick { (1_000, 1) } else { (10_000, 3) };
+        sockets::run(rate, seconds as u64, rounds, &mut figures)?;
+    }
+    if args.json {
+        let figures: Vec<_> = figures.iter().map(Figure::json).collect();
+        say!("{}", serde_json::json!({ "job": "join", "rows": rows, "figures": figures }));
+        return Ok(());
+    }
+    say!("{:<78}{:>12}{:>12}   goal", "", "engine", "by hand");
+    for Figure { name, ours, by_hand, goal } in &figures {
+        let hand = by_hand.map_or_else(String::new, Unit::text);
+        say!("{name:<78}{:>12}{hand:>12}   {goal}", ours.text());
+    }
+    say!("every match was counted");
+    Ok(())
+}
+
+/// Runs on a thread of its own, pinned to the first core.
+fn on_first_core(body: impl FnOnce() -> Result<(), Failure> + Send) -> Result<(), Failure> {
+    std::thread::scope(|scope| {
+        let pinned = || {
+            if let Some(core) = millstream_engine::cores::allowed().first().copied() {
+                millstream_engine::cores::pin(core);
+            }
+            body()
+        };
+        // A panic of the measurement is one of ours.
+        scope.spawn(pinned).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

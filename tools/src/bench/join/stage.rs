@@ -1,0 +1,272 @@
+//! The join's stage alone, without sources, rings and sinks: a row, a search, an expired row.
+
+use super::by_hand::HashJoin;
+use super::query::{Range, joined, write_row};
+use super::{Figure, Unit};
+use crate::Failure;
+use hdrhistogram::Histogram;
+use millstream::table::physical::BareJoin;
+use millstream::table::row::Row;
+use millstream_engine::error::EngineError;
+use millstream_engine::measure::latency::{Percentiles, histogram};
+use millstream_engine::runtime::job::{Config, Job};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// An hour.
+const HOUR_US: i64 = 3_600_000_000;
+/// The time of the first row: no watermark has passed it.
+const BASE_US: i64 = 1_000 * HOUR_US;
+/// Consecutive rows have distant keys.
+const STRIDE: i64 = 1_000_003;
+
+/// Counts the rows that leave.
+struct Counter(Arc<AtomicU64>);
+
+impl Stage for Counter {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, _micros: i64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: u64) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Counter {
+    fn push(&mut self, row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+        black_box(row);
+        // ORDERING: relaxed: read on the same thread.
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The stage, and what it has given.
+struct Measured {
+    stage: BareJoin,
+    rows_out: Arc<AtomicU64>,
+    row: Vec<u8>,
+}
+
+impl Measured {
+    fn new(range: Range) -> Result<Self, Failure> {
+        let frame = joined(range)?;
+        let mut job = Job::new("bench", Config { pin: false, ..Config::default() })?;
+        let rows_out = Arc::new(AtomicU64::new(0));
+        let down = Box::new(Counter(rows_out.clone()));
+        let stage = BareJoin::new(frame.plan(), &mut job, down);
+        let stage = stage.ok_or_else(|| Failure::Failed("the query has no join".to_string()))?;
+        Ok(Self { stage, rows_out, row: Vec::new() })
+    }
+
+    #[inline]
+    fn push(&mut self, is_left: bool, row: [i64; 3]) -> Result<(), EngineError> {
+        write_row(row, &mut self.row);
+        self.stage.push(is_left, &self.row)
+    }
+
+    fn rows_out(&self) -> u64 {
+        self.rows_out.load(Ordering::Relaxed)
+    }
+}
+
+fn key_of(i: i64, keys: i64) -> i64 {
+    i * STRIDE % keys
+}
+
+fn ns_each(took: Duration, count: u64) -> f64 {
+    took.as_nanos() as f64 / count.max(1) as f64
+}
+
+fn expect(what: &str, found: u64, expected: u64) -> Result<(), Failure> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{what}: {found} rows came out, not {expected}")))
+}
+
+/// A row finds its match among `keys` keys, and is buffered.
+pub(super) fn probe_and_insert(keys: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
+    let range = Range { before_us: HOUR_US, after_us: HOUR_US };
+    let left = |i: i64| [key_of(i, keys), BASE_US + i, i];
+    // Another order of keys.
+    let right = |i: i64| [key_of(i + keys / 2, keys), BASE_US + i, i];
+    let (mut join, mut hand) = (Measured::new(range)?, HashJoin::new(HOUR_US, HOUR_US));
+    let begun = Instant::now();
+    for i in 0..keys {
+        join.push(true, left(i))?;
+    }
+    let new_key = begun.elapsed();
+    let (rows, bytes) = join.stage.state();
+    let begun = Instant::now();
+    for i in 0..keys {
+        join.push(false, right(i))?;
+    }
+    let matched = begun.elapsed();
+    expect("probe and insert", join.rows_out(), keys as u64)?;
+    let (begun, mut pairs) = (Instant::now(), 0u64);
+    for i in 0..keys {
+        hand.push(true, left(i), |_, _| pairs += 1);
+    }
+    let hand_new = begun.elapsed();
+    let begun = Instant::now();
+    for i in 0..keys {
+        hand.push(false, right(i), |_, _| pairs += 1);
+    }
+    let hand_matched = begun.elapsed();
+    expect("probe and insert by hand", pairs, keys as u64)?;
+    let count = keys as u64;
+    figures.push(Figure::new(
+        format!("probe, match and insert, {keys} keys"),
+        Unit::Ns(ns_each(matched, count)),
+        Some(Unit::Ns(ns_each(hand_matched, count))),
+        "<= 500 ns",
+    ));
+    figures.push(Figure::new(
+        format!("probe and insert of a new key, {keys} keys"),
+        Unit::Ns(ns_each(new_key, count)),
+        Some(Unit::Ns(ns_each(hand_new, count))),
+        "<= 500 ns",
+    ));
+    let row_bytes = join.row.len() as f64;
+    figures.push(Figure::new(
+        format!("memory of a row of {row_bytes} bytes, one of its key"),
+        Unit::Bytes(bytes as f64 / rows as f64),
+        None,
+        "row + 24 bytes",
+    ));
+    Ok(())
+}
+
+/// Memory of rows of which each key has a hundred.
+pub(super) fn memory(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
+    let mut join = Measured::new(Range { before_us: HOUR_US, after_us: HOUR_US })?;
+    for i in 0..rows {
+        join.push(true, [i % (rows / 100).max(1), BASE_US + i, i])?;
+    }
+    let (rows, bytes) = join.stage.state();
+    figures.push(Figure::new(
+        format!("memory of a row of {} bytes, one of 100 of its key", join.row.len()),
+        Unit::Bytes(bytes as f64 / rows as f64),
+        None,
+        "row + 24 bytes",
+    ));
+    Ok(())
+}
+
+/// A row finds its one match by time among all rows of one key.
+pub(super) fn probe_by_range(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
+    let (step, near) = (1_000, 400);
+    let range = Range { before_us: 0, after_us: near };
+    let left = |i: i64| [7, BASE_US + i * step, i];
+    let right = |i: i64| [7, BASE_US + (i * STRIDE % rows) * step + near / 2, i];
+    let (mut join, mut hand) = (Measured::new(range)?, HashJoin::new(0, near));
+    for i in 0..rows {
+        join.push(true, left(i))?;
+        hand.push(true, left(i), |_, _| {});
+    }
+    let probes = rows.min(100_000);
+    let begun = Instant::now();
+    for i in 0..probes {
+        join.push(false, right(i))?;
+    }
+    let ours = begun.elapsed();
+    expect("probe by range", join.rows_out(), probes as u64)?;
+    // By hand a row is put behind the others, whatever is its time: only the search counts.
+    let (begun, mut pairs) = (Instant::now(), 0u64);
+    for i in 0..probes {
+        hand.push(false, right(i), |_, _| pairs += 1);
+    }
+    let by_hand = begun.elapsed();
+    expect("probe by range by hand", pairs, probes as u64)?;
+    figures.push(Figure::new(
+        format!("probe by range of a key with {rows} rows, one match, and insert"),
+        Unit::Ns(ns_each(ours, probes as u64)),
+        Some(Unit::Ns(ns_each(by_hand, probes as u64))),
+        "<= 1 us",
+    ));
+    Ok(())
+}
+
+/// Watermarks by which nothing expires, and one by which all rows do.
+pub(super) fn expiry(rows: i64, figures: &mut Vec<Figure>) -> Result<(), Failure> {
+    let range = Range { before_us: HOUR_US, after_us: HOUR_US };
+    let row = |i: i64| [key_of(i, rows), BASE_US + i, i];
+    let (mut join, mut hand) = (Measured::new(range)?, HashJoin::new(HOUR_US, HOUR_US));
+    for i in 0..rows {
+        join.push(true, row(i))?;
+        hand.push(true, row(i), |_, _| {});
+    }
+    let moves = 1_000_000.min(rows);
+    let begun = Instant::now();
+    for i in 0..moves {
+        join.stage.watermark(BASE_US - moves + i)?;
+    }
+    let nothing_due = begun.elapsed();
+    let all_us = BASE_US + rows + 2 * HOUR_US;
+    let begun = Instant::now();
+    join.stage.watermark(all_us)?;
+    while join.stage.settle()? {}
+    let freed = begun.elapsed();
+    if join.stage.state().0 != 0 {
+        return Err(Failure::Failed("rows that expired are still buffered".to_string()));
+    }
+    let begun = Instant::now();
+    hand.expire(all_us);
+    let hand_freed = begun.elapsed();
+    figures.push(Figure::new(
+        format!("a watermark by which none of {rows} rows expires"),
+        Unit::Ns(ns_each(nothing_due, moves as u64)),
+        None,
+        "nothing",
+    ));
+    figures.push(Figure::new(
+        "expiry of a row".to_string(),
+        Unit::Ns(ns_each(freed, rows as u64)),
+        Some(Unit::Ns(ns_each(hand_freed, rows as u64))),
+        "<= 60 ns",
+    ));
+    beside_expiry(rows, hand_freed, figures)
+}
+
+/// How long a row waits that comes while all buffered rows expire.
+fn beside_expiry(
+    rows: i64,
+    hand_freed: Duration,
+    figures: &mut Vec<Figure>,
+) -> Result<(), Failure> {
+    let mut join = Measured::new(Range { before_us: HOUR_US, after_us: HOUR_US })?;
+    for i in 0..rows {
+        join.push(true, [key_of(i, rows), BASE_US + i, i])?;
+    }
+    let after_us = BASE_US + rows + 2 * HOUR_US;
+    let begun = Instant::now();
+    join.stage.watermark(after_us)?;
+    let (mut waits, mut last, mut i): (Histogram<u64>, _, _) = (histogram(), begun, 0);
+    while join.stage.settle()? {
+        join.push(false, [rows + i, after_us + 1 + i, i])?;
+        i += 1;
+        let now = Instant::now();
+        waits.saturating_record((now - last).as_nanos().max(1) as u64);
+        last = now;
+    }
+    let waits = Percentiles::of(&waits);
+    let hand = Some(Unit::Ns(hand_freed.as_nanos() as f64));
+    let name = |part: &str| format!("wait of another row while {rows} rows expire, {part}");
+    figures.push(Figure::new(name("p50"), Unit::Ns(waits.p50 as f64), None, ""));
+    figures.push(Figure::new(name("p99.9"), Unit::Ns(waits.p999 as f64), None, "<= 200 us"));
+    figures.push(Figure::new(name("max"), Unit::Ns(waits.max as f64), hand, "<= 200 us"));
+    Ok(())
+}
