@@ -212,7 +212,6 @@ impl OperatorWatermark {
     }
 
     /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
-    #[cfg(feature = "sql")]
     pub fn behind(self, lag_us: i64) -> Self {
         let in_band_us = self.in_band_us.map(|us| us.saturating_sub(lag_us));
         Self { in_band_us, lag_us, ..self }

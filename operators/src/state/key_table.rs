@@ -261,7 +261,6 @@ impl<E> IndexMut<usize> for Table<E> {
 }
 
 /// Memory that a key owns apart from its entry.
-#[cfg(feature = "sql")]
 pub(crate) fn key_heap(key: &smallvec::SmallVec<[u8; 40]>) -> u64 {
     if key.spilled() { key.capacity() as u64 } else { 0 }
 }

@@ -2,10 +2,11 @@
 //! queue, the pre-aggregation before an exchange.
 
 pub(crate) mod bit_set;
+pub(crate) mod expiry_lanes;
 pub(crate) mod expiry_queue;
 pub(crate) mod hash_index;
 pub(crate) mod key_table;
+pub(crate) mod ordered_run;
 pub(crate) mod preaggregation;
-#[cfg(feature = "sql")]
 pub(crate) mod slot_allocator;
 pub(crate) mod slot_stack;

@@ -6,15 +6,18 @@ use super::channel::{
 };
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
 use crate::event_time::watermark::{MakeEventTimeFn, Watermark};
+use crate::stream::keyed_input::OneInput;
 use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 use crate::stream::operator::aggregate::{Aggregate, Running};
 use crate::stream::operator::combine::{Combine, CombineRecipe};
-use crate::stream::operator::process::{Parts, Process, Processor, Typed};
+use crate::stream::operator::process::Processor;
+use crate::stream::operator::processor_recipe::ProcessRecipe;
 use crate::stream::operator::stateless::{Call, Filter, FlatMap, Map};
-use crate::stream::processor_state::{Kept, States, write};
+use crate::stream::operator::two_input_processor::one_input;
+use crate::stream::processor_state::{Kept, States};
 use crate::stream::source::iterator::IteratorSource;
-use millstream_engine::checkpoint::key_group::{hash_bytes, hash_key, instance_of};
-use millstream_engine::checkpoint::{Layout, Shape};
+use millstream_engine::checkpoint::Shape;
+use millstream_engine::checkpoint::key_group::{hash_key, instance_of};
 use millstream_engine::env::{Env, SimEnv};
 use millstream_engine::epoch::driver::Committed;
 use millstream_engine::error::EngineError;
@@ -56,6 +59,11 @@ pub trait Recipe: 'static {
     fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>> {
         None
     }
+    /// How far event times of later records may be behind the watermark that arrives with them, in
+    /// microseconds. A join releases rows that are older than the watermark.
+    fn watermark_lag_us(&self) -> i64 {
+        0
+    }
 }
 
 /// The checkpoint manifest of a flow: what its checkpoint depends on.
@@ -64,6 +72,8 @@ pub struct CheckpointManifest {
     pub(super) shape: Shape,
     /// Whether an aggregate keeps its state only in memory.
     pub(super) forgets: bool,
+    /// Why an operator cannot be started.
+    pub(super) refused: Option<EngineError>,
 }
 
 /// A stream that ends in a sink.
@@ -209,9 +219,12 @@ impl<C: 'static> Flow<C> {
     fn assemble(self, mut job: Job) -> Result<(Job, QueryParts), EngineError> {
         let latency = Latency::default();
         let sinks = self.sinks.take();
+        let mut kept = CheckpointManifest::default();
+        sinks.iter().for_each(|sink| sink.describe(&mut kept));
+        if let Some(refused) = kept.refused {
+            return Err(refused);
+        }
         if let Some(folder) = &self.checkpoint {
-            let mut kept = CheckpointManifest::default();
-            sinks.iter().for_each(|sink| sink.describe(&mut kept));
             if kept.forgets {
                 return Err(EngineError::operator(
                     "STATE_NOT_KEPT",
@@ -398,14 +411,14 @@ impl<T: Send + 'static> Sink<T> for ChannelSinkParts<T> {
 /// An unbounded sequence of records.
 #[must_use = "a stream does nothing until it ends in a sink"]
 pub struct Stream<R, C = InMemory> {
-    recipe: R,
+    pub(super) recipe: R,
     sinks: Rc<RefCell<Vec<Box<dyn SinkChain>>>>,
     /// Of the flow.
     kind: PhantomData<fn() -> C>,
 }
 
 impl<R: Recipe, C: 'static> Stream<R, C> {
-    fn with<S: Recipe>(self, make: impl FnOnce(R) -> S) -> Stream<S, C> {
+    pub(super) fn with<S: Recipe>(self, make: impl FnOnce(R) -> S) -> Stream<S, C> {
         Stream { recipe: make(self.recipe), sinks: self.sinks, kind: PhantomData }
     }
 
@@ -514,8 +527,8 @@ impl<R: Recipe, C: 'static> Stream<R, C> {
 /// A stream whose records have keys.
 #[must_use = "a keyed stream does nothing until it is aggregated"]
 pub struct KeyedStream<R, F, C = InMemory> {
-    up: Stream<R, C>,
-    key: F,
+    pub(super) up: Stream<R, C>,
+    pub(super) key: F,
 }
 
 impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
@@ -566,9 +579,8 @@ impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
     {
         let mut states = States::default();
         let processor = make(&mut states);
-        let (key, name, states) = (self.key, name.to_string(), Arc::new(states));
-        let types = PhantomData;
-        self.up.with(|up| ProcessRecipe { up, key, name, states, processor, types })
+        let (name, states) = (name.to_string(), Arc::new(states));
+        one_input(self, |input: OneInput<_, _, K>| ProcessRecipe { input, name, states, processor })
     }
 }
 
@@ -689,6 +701,9 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
     }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
     }
@@ -718,6 +733,9 @@ impl<R: Recipe, F: FnMut(&R::Item) -> bool + Clone + Send + 'static> Recipe for 
     }
     fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         self.up.event_time()
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
@@ -753,6 +771,9 @@ where
     }
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         self.up.places(job, parallelism)
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
@@ -813,6 +834,9 @@ impl<L: Recipe, R: Recipe<Item = L::Item>> Recipe for UnionRecipe<L, R> {
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
     }
+    fn watermark_lag_us(&self) -> i64 {
+        self.left.watermark_lag_us().max(self.right.watermark_lag_us())
+    }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.left.describe(kept);
         self.right.describe(kept);
@@ -846,6 +870,9 @@ impl<R: Recipe> Recipe for GatherRecipe<R> {
     }
     fn places(&self, _job: &Job, _parallelism: usize) -> Vec<usize> {
         vec![0]
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
         self.up.describe(kept);
@@ -889,6 +916,9 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         keyed_workers(&self.up, job, parallelism)
     }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
     fn describe(&self, kept: &mut CheckpointManifest) {
         C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);
@@ -909,7 +939,7 @@ pub(super) fn keyed_workers<R: Recipe>(up: &R, job: &Job, parallelism: usize) ->
 
 /// Builds the instances of a keyed operator. If there are several, an exchange by key precedes
 /// them; `pair` adds the key to a record, `route` chooses the instance.
-fn keyed<R, K, M, S>(
+pub(super) fn keyed<R, K, M, S>(
     up: R,
     job: &mut Job,
     parallelism: usize,
@@ -998,73 +1028,6 @@ where
     fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         let time = self.time.clone();
         Some(Box::new(move || Box::new(time.clone())))
-    }
-}
-
-struct ProcessRecipe<R, F, K, P> {
-    up: R,
-    key: F,
-    name: String,
-    states: Arc<States>,
-    processor: P,
-    types: PhantomData<fn() -> K>,
-}
-
-impl<R, F, K, P> Recipe for ProcessRecipe<R, F, K, P>
-where
-    R: Recipe,
-    K: Kept + Hash + Eq + Clone,
-    F: FnMut(&R::Item) -> K + Clone + Send + 'static,
-    P: Processor<K, R::Item>,
-{
-    type Item = P::Output;
-    fn build<D: Push<P::Output> + 'static>(
-        self,
-        job: &mut Job,
-        parallelism: usize,
-        chain: &mut dyn FnMut(&mut Job, usize) -> D,
-    ) {
-        let Self { up, key, name, states, processor, .. } = self;
-        let (timed, time) = (up.has_event_time(), up.event_time());
-        if timed {
-            job.request_no_data_batches();
-        }
-        let places = keyed_workers(&up, job, parallelism);
-        let logs = job.operator(places.len());
-        let stages = logs.into_iter().enumerate().map(|(i, log)| {
-            let down = chain(job, i);
-            let parts = Parts {
-                states: states.clone(),
-                times: job.times(),
-                continuous: job.trigger().is_continuous(),
-                timed,
-                env: job.env(),
-                log,
-            };
-            Typed(Process::new(processor.clone(), parts, down), time.as_ref().map(|make| make()))
-        });
-        let stages = stages.collect();
-        let with_key = |mut key: F| move |item: R::Item| (key(&item), item);
-        let mut bytes = Vec::new();
-        let route = move |(key, _): &(K, R::Item), lanes: usize| {
-            bytes.clear();
-            // A key that cannot be written is reported by the instance that receives it.
-            drop(write(key, &mut bytes));
-            instance_of(hash_bytes(&bytes), lanes)
-        };
-        keyed(up, job, parallelism, &name, with_key(key), route, stages);
-    }
-    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
-        keyed_workers(&self.up, job, parallelism)
-    }
-    fn describe(&self, kept: &mut CheckpointManifest) {
-        let Self { name, states, .. } = self;
-        kept.shape.operators.push(format!("process {name}: {}", states.description()));
-        kept.shape.layouts.push(Layout::default());
-        self.up.describe(kept);
-    }
-    fn has_event_time(&self) -> bool {
-        self.up.has_event_time()
     }
 }
 

@@ -31,11 +31,15 @@
 
 mod channel;
 mod flow;
+mod keyed_input;
 mod keyed_state;
 pub(crate) mod operator;
 mod processor_state;
 pub(crate) mod source;
 
+pub use crate::stream::keyed_input::Either;
+#[doc(hidden)]
+pub use crate::stream::keyed_input::{KeyedInput, OneInput, TwoInputs};
 pub use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 #[doc(hidden)]
 pub use crate::stream::keyed_state::{CheckpointedState, KeyedState, Plain};
@@ -43,6 +47,7 @@ pub use crate::stream::operator::aggregate::{Aggregate, Count, Max, Min, Reduce,
 pub use crate::stream::operator::combine::Combine;
 pub use crate::stream::operator::process::{Context, Processor, Timer};
 pub use crate::stream::operator::stateless::Call;
+pub use crate::stream::operator::two_input_processor::{ConnectedStreams, TwoInputProcessor};
 pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl, ValueState};
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]

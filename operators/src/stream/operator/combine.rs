@@ -265,6 +265,9 @@ where
     fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
         keyed_workers(&self.up, job, parallelism)
     }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
     fn describe(&self, kept: &mut CheckpointManifest) {
         C::describe(kept, std::any::type_name::<A>());
         self.up.describe(kept);

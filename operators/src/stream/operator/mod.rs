@@ -3,4 +3,6 @@
 pub(in crate::stream) mod aggregate;
 pub(in crate::stream) mod combine;
 pub(in crate::stream) mod process;
+pub(in crate::stream) mod processor_recipe;
 pub(in crate::stream) mod stateless;
+pub(in crate::stream) mod two_input_processor;

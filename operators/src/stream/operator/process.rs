@@ -274,6 +274,8 @@ pub(in crate::stream) struct Parts {
     pub continuous: bool,
     /// There is an event time.
     pub timed: bool,
+    /// How far records may be behind the watermark.
+    pub lag_us: i64,
     pub env: Arc<dyn Env>,
     pub log: StateLog,
 }
@@ -313,7 +315,8 @@ where
     pub fn new(processor: P, parts: Parts, down: D) -> Self {
         Self {
             processor,
-            watermarks: OperatorWatermark::new(parts.times.clone(), parts.continuous),
+            watermarks: OperatorWatermark::new(parts.times.clone(), parts.continuous)
+                .behind(parts.lag_us),
             parts,
             entries: Table::default(),
             clocks: TimerQueues::default(),

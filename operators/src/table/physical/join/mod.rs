@@ -16,9 +16,9 @@
 //! | [`pushdown`] | conditions that go into the streams of a join |
 //! | [`side`] | the sides, and their rows on the way to an instance |
 //! | [`rows`] | the buffered rows, in slabs |
-//! | [`run`] | the rows of one key and side, by time |
+//! | [`run`](crate::state::ordered_run) | the rows of one key and side, by time |
 //! | [`keys`] | the key table of both sides |
-//! | [`expiry`] | the rows of a side by the time at which they expire |
+//! | [`expiry`](crate::state::expiry_lanes) | the rows of a side by the time at which they expire |
 //! | [`output`] | the rows that a join gives |
 //! | [`probe`] | a row's search for its matches |
 //! | [`buffer`] | the buffered rows of an instance, and their entries in a checkpoint |
@@ -28,20 +28,19 @@
 mod bounds;
 mod buffer;
 mod condition;
-mod expiry;
 mod keys;
 mod output;
 pub(in crate::table) mod placement;
 mod probe;
 pub(in crate::table) mod pushdown;
 mod rows;
-mod run;
 mod side;
 mod stage;
 mod state;
 mod table_lookup;
 mod table_refresh;
 
+use crate::state::{expiry_lanes as expiry, ordered_run as run};
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{Parts, TableJoin};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};

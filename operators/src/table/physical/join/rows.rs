@@ -7,6 +7,8 @@
 //!
 //! A slot begins with a header: the row's number, its key, its length and its flags.
 
+use crate::state::ordered_run::NumberedRows;
+pub(super) use crate::state::ordered_run::RowId;
 use crate::state::slot_allocator::Slots;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
@@ -28,10 +30,6 @@ const MATCHED: u32 = 1 << 31;
 const ROW_MAX: usize = 1 << 30;
 /// The number of a slot that is free.
 const FREE: u64 = u64::MAX;
-
-/// Where a row lies, until it is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RowId(u32);
 
 impl RowId {
     fn new(class: usize, slot: u32) -> Self {
@@ -251,6 +249,13 @@ impl RowStore {
     pub fn memory(&self) -> usize {
         let held: usize = self.classes.iter().map(|class| class.slots.held()).sum();
         held * CHUNK_BYTES + self.large_bytes
+    }
+}
+
+impl NumberedRows for RowStore {
+    #[inline]
+    fn number(&self, id: RowId) -> u64 {
+        Self::number(self, id)
     }
 }
 

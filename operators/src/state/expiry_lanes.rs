@@ -1,11 +1,11 @@
-//! The rows of a side by the time at which they expire, earliest first and, of one time, in the order
+//! The rows of a side of a join by the time at which they expire, earliest first and, of one time, in the order
 //! of their arrival.
 //!
 //! Event times come in order but for a bounded disorder. So rows are appended to the first of a few
 //! ascending lanes that they continue; only those that continue none go into a tree. To take the first
 //! one is to look at the heads of the lanes.
 
-use super::rows::RowId;
+use crate::state::ordered_run::RowId;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Ascending lanes.
@@ -15,7 +15,7 @@ const CHUNK: usize = 1024;
 
 /// A row with its time and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expiry {
+pub(crate) struct Expiry {
     pub time_us: i64,
     pub number: u64,
     pub row: RowId,
@@ -59,7 +59,7 @@ impl Lane {
 
 /// The queue.
 #[derive(Default)]
-pub(super) struct ExpiryQueue {
+pub(crate) struct ExpiryQueue {
     lanes: Vec<Lane>,
     strays: BTreeMap<(i64, u64), RowId>,
 }
@@ -115,16 +115,13 @@ impl ExpiryQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::RowStore;
     use super::*;
-    use crate::table::row::Row;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn rows_expire_by_time_and_arrival(steps in proptest::collection::vec((0i64..200, 0u8..5), 0..3000)) {
-            let mut rows = RowStore::default();
-            let row = rows.insert(Row(&[]), (0, 0), false).unwrap();
+            let row = RowId(0);
             let (mut queue, mut model) = (ExpiryQueue::default(), BTreeMap::new());
             for (number, (time_us, what)) in steps.into_iter().enumerate() {
                 if what == 0 {

@@ -1,0 +1,209 @@
+//! What a keyed operator reads: one keyed stream, or two that are partitioned by the same key.
+//!
+//! ```text
+//! left  ▸ key ▸ Exchange ═rings by key═▶ ┐
+//!                                        ├ operator ×N
+//! right ▸ key ▸ Exchange ═rings by key═▶ ┘
+//! ```
+//!
+//! Keys are assigned to instances by the hash of their encoding, which is also their place in
+//! checkpoints. So the records of a key meet in one instance, whichever stream they come from.
+
+use crate::event_time::watermark::MakeEventTimeFn;
+use crate::stream::flow::{CheckpointManifest, Recipe, keyed, keyed_workers};
+use crate::stream::operator::stateless::Map;
+use crate::stream::processor_state::{Kept, write};
+use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
+use millstream_engine::runtime::exchange::Exchange;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::tasklet::InboxTasklet;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+/// A record of one of two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Either<L, R> {
+    /// Of the left stream.
+    Left(L),
+    /// Of the right stream.
+    Right(R),
+}
+
+/// The streams that a keyed operator reads.
+pub trait KeyedInput: Sized + 'static {
+    /// The key.
+    type Key: Kept + Hash + Eq + Clone;
+    /// The records of all streams.
+    type Item: Send + 'static;
+    /// The workers of the operator's instances.
+    fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize>;
+    /// Builds the instances, an exchange by key before them, and the streams.
+    fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
+    where
+        S: Push<(Self::Key, Self::Item)> + 'static;
+    /// Adds the streams to the checkpoint manifest.
+    fn describe(&self, kept: &mut CheckpointManifest);
+    /// Whether any stream has a watermark.
+    fn has_event_time(&self) -> bool;
+    /// The event time of the records. A record of a stream without one is never late.
+    fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>>;
+    /// How far records may be behind the watermark that arrives with them.
+    fn watermark_lag_us(&self) -> i64;
+}
+
+/// Chooses the instance of a key.
+fn route<K: Kept, T>() -> impl FnMut(&(K, T), usize) -> usize + Clone + Send + 'static {
+    let mut bytes = Vec::new();
+    move |(key, _): &(K, T), lanes: usize| {
+        if lanes == 1 {
+            return 0;
+        }
+        bytes.clear();
+        // A key that cannot be written is reported by the instance that receives it.
+        drop(write(key, &mut bytes));
+        instance_of(hash_bytes(&bytes), lanes)
+    }
+}
+
+/// One keyed stream.
+pub struct OneInput<R, F, K> {
+    pub(in crate::stream) up: R,
+    pub(in crate::stream) key: F,
+    pub(in crate::stream) types: PhantomData<fn() -> K>,
+}
+
+impl<R, F, K> KeyedInput for OneInput<R, F, K>
+where
+    R: Recipe,
+    K: Kept + Hash + Eq + Clone,
+    F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+{
+    type Key = K;
+    type Item = R::Item;
+    fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        keyed_workers(&self.up, job, parallelism)
+    }
+    fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
+    where
+        S: Push<(K, R::Item)> + 'static,
+    {
+        let mut key = self.key;
+        let pair = move |item: R::Item| (key(&item), item);
+        keyed(self.up, job, parallelism, name, pair, route(), stages);
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        self.up.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
+    }
+    fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
+        self.up.event_time()
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
+}
+
+/// Two keyed streams with one type of key.
+pub struct TwoInputs<A, B> {
+    pub(in crate::stream) left: A,
+    pub(in crate::stream) right: B,
+}
+
+/// The event times of both sides, if both have one.
+type BothTimes<L, R> = Option<(MakeEventTimeFn<L>, MakeEventTimeFn<R>)>;
+
+impl<L, F, R, G, K> TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>
+where
+    L: Recipe,
+    R: Recipe,
+{
+    /// The event times of both sides; `None` if a side has none.
+    pub(in crate::stream) fn event_times(&self) -> BothTimes<L::Item, R::Item> {
+        Some((self.left.up.event_time()?, self.right.up.event_time()?))
+    }
+}
+
+impl<L, F, R, G, K> KeyedInput for TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>
+where
+    L: Recipe,
+    R: Recipe,
+    K: Kept + Hash + Eq + Clone,
+    F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+    G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+{
+    type Key = K;
+    type Item = Either<L::Item, R::Item>;
+    fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        (0..parallelism).map(|i| i % job.workers()).collect()
+    }
+    fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
+    where
+        S: Push<(K, Self::Item)> + 'static,
+    {
+        let timed = [self.left.has_event_time(), self.right.has_event_time()];
+        let places = self.workers(job, parallelism);
+        let (left, right) = (self.left.up, self.right.up);
+        let producers = left.places(job, parallelism);
+        let (left_outboxes, left_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
+        let producers = right.places(job, parallelism);
+        let (right_outboxes, right_inlets) = job.rings::<(K, Self::Item)>(&producers, &places);
+        let inlets = left_inlets.into_iter().zip(right_inlets);
+        for (i, ((mut inlets, others), down)) in inlets.zip(stages).enumerate() {
+            let of_left = std::iter::repeat_n(timed[0], inlets.len());
+            let timed: Vec<bool> =
+                of_left.chain(std::iter::repeat_n(timed[1], others.len())).collect();
+            inlets.extend(others);
+            let port = job.tasklet_port();
+            let inbox = InboxTasklet::new(port, format!("{name} {i}"), inlets, down);
+            let inbox = inbox.watermarks(job.watermark_policy(), &timed);
+            job.add_tasklet(places[i], Box::new(inbox));
+        }
+        let key = self.left.key;
+        let mut outboxes = left_outboxes.into_iter();
+        left.build(job, parallelism, &mut |_, _| match outboxes.next() {
+            Some(outbox) => {
+                let mut key = key.clone();
+                let f = move |item| (key(&item), Either::Left(item));
+                Map { f, down: Exchange::new(outbox, route()) }
+            }
+            None => unreachable!("a recipe makes as many chains as it has places"),
+        });
+        let key = self.right.key;
+        let mut outboxes = right_outboxes.into_iter();
+        right.build(job, parallelism, &mut |_, _| match outboxes.next() {
+            Some(outbox) => {
+                let mut key = key.clone();
+                let f = move |item| (key(&item), Either::Right(item));
+                Map { f, down: Exchange::new(outbox, route()) }
+            }
+            None => unreachable!("a recipe makes as many chains as it has places"),
+        });
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        self.left.describe(kept);
+        self.right.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        self.left.has_event_time() || self.right.has_event_time()
+    }
+    fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>> {
+        let (left, right) = (self.left.up.event_time(), self.right.up.event_time());
+        if left.is_none() && right.is_none() {
+            return None;
+        }
+        Some(Box::new(move || {
+            let mut left = left.as_ref().map(|make| make());
+            let mut right = right.as_ref().map(|make| make());
+            Box::new(move |item| match item {
+                Either::Left(item) => left.as_mut().map_or(i64::MAX, |time| time(item)),
+                Either::Right(item) => right.as_mut().map_or(i64::MAX, |time| time(item)),
+            })
+        }))
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.left.watermark_lag_us().max(self.right.watermark_lag_us())
+    }
+}
