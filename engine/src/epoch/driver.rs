@@ -668,7 +668,7 @@ impl Driver {
                 self.next_at_ns = Some((flight.begun_ns + interval_ns).max(end_ns));
                 // The last marker may have moved the watermark, for example after an epoch that was
                 // run again. Releasing those results takes one more epoch.
-                let owes = flight.trailing && self.time.wants_no_data_batches() && !self.stop;
+                let owes = flight.trailing && !self.stop;
                 if flight.last && !owes {
                     self.end();
                 }
@@ -764,7 +764,7 @@ impl Driver {
         let ends = self.all_exhausted();
         // Results that the last watermark releases may be emitted after the marker of its epoch.
         let released = self.trailing || self.removed != Some(0);
-        let flushing = ends && self.time.wants_no_data_batches() && released;
+        let flushing = ends && (self.trailing || self.time.wants_no_data_batches() && released);
         let last = self.stop || (ends && !flushing);
         // A caller that the last epoch did not satisfy, because results were still to come, is
         // satisfied by this one.

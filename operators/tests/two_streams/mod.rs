@@ -84,7 +84,18 @@ impl Setup {
     pub fn start(self) -> Result<Run, QueryError> {
         let (session, streams) = self.opened();
         let parallelism = self.parallelism;
-        let mut run = Run { session, streams, query: None, folder: Folder::new(), setup: self };
+        let folder = Folder::new();
+        let mut run = Run { session, streams, query: None, folder, setup: self, to_files: false };
+        run.restart(parallelism)?;
+        Ok(run)
+    }
+
+    /// Like [`start`](Self::start), with the results in files.
+    pub fn start_files(self) -> Result<Run, QueryError> {
+        let (session, streams) = self.opened();
+        let parallelism = self.parallelism;
+        let folder = Folder::new();
+        let mut run = Run { session, streams, query: None, folder, setup: self, to_files: true };
         run.restart(parallelism)?;
         Ok(run)
     }
@@ -97,6 +108,7 @@ pub struct Run {
     query: Option<StreamingQuery>,
     folder: Folder,
     pub setup: Setup,
+    to_files: bool,
 }
 
 impl Run {
@@ -108,9 +120,14 @@ impl Run {
         self.session.set("millstream.parallelism", &parallelism.to_string()).unwrap();
         let frame = self.session.sql(&self.setup.sql)?;
         let config = Config { pin: false, wait: WaitProfile::Park, ..Config::default() };
-        let writer = frame.write_stream().output_mode(self.setup.mode).format("memory");
+        let writer = frame.write_stream().output_mode(self.setup.mode);
         let writer = writer.query_name("out").trigger(self.setup.trigger).config(config);
-        let writer = writer.option("checkpointLocation", self.folder.0.display());
+        let writer = match self.to_files {
+            true => writer.format("csv").option("path", self.folder.0.join("files").display()),
+            false => writer.format("memory"),
+        };
+        let checkpoint = self.folder.0.join("checkpoint");
+        let writer = writer.option("checkpointLocation", checkpoint.display());
         self.query = Some(writer.start()?);
         Ok(self.query().process_all_available()?)
     }
@@ -127,8 +144,38 @@ impl Run {
         rows
     }
 
+    /// The lines of its files, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let folder = self.folder.0.join("files");
+        let frame = self.session.read().format("text").option("path", folder.display());
+        let rows = frame.load().unwrap().collect().unwrap();
+        let line = |row: &Vec<Value>| match &row[0] {
+            Value::String(line) => line.clone(),
+            other => format!("{other:?}"),
+        };
+        let mut lines: Vec<_> = rows.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    /// Waits until an epoch that has not ended yet has.
+    pub fn wait_for_epoch(&self) {
+        let epoch = || self.query().last_progress().map(|progress| progress.committed.epoch);
+        let before = epoch();
+        while epoch() == before {
+            std::thread::yield_now();
+        }
+    }
+
     /// Adds rows to both streams at once. Returns what comes out.
     pub fn step(&self, l: &[Event], r: &[Event]) -> Vec<String> {
+        self.add(l, r);
+        self.query().process_all_available().unwrap();
+        if self.to_files { Vec::new() } else { self.take() }
+    }
+
+    /// Adds rows to both streams at once.
+    pub fn add(&self, l: &[Event], r: &[Event]) {
         for (stream, rows) in self.streams.iter().zip([l, r]) {
             let long = |v: Option<i64>| v.map_or(Value::Null, Value::Long);
             stream.add(
@@ -136,8 +183,6 @@ impl Run {
                     .map(|(k, t, v)| vec![long(*k), long(t.map(|t| t * SECOND)), Value::Long(*v)]),
             );
         }
-        self.query().process_all_available().unwrap();
-        self.take()
     }
 
     /// Continuous mode: waits for rows that a watermark lets out, and for one too many.

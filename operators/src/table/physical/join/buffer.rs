@@ -2,7 +2,8 @@
 //!
 //! *Checkpoint.* A row is an entry of its own, whose key is the join key, the side and the row's
 //! number, and whose value is the matched bit and the row. Numbers ascend in the order of arrival, so
-//! that a restart keeps that order.
+//! that a restart keeps that order. A search that goes on when an epoch ends is an entry too, with
+//! the time and the number of the last row that it has looked at.
 
 use super::expiry::{Expiry, ExpiryQueue};
 use super::keys::KeyEntry;
@@ -20,6 +21,21 @@ use std::collections::HashMap;
 
 /// Bytes behind the join key in the key of a row: the side and the number.
 pub(super) const SUFFIX: usize = 9;
+/// Added to the side in the key of a row's search.
+pub(super) const SEARCH: u8 = 2;
+
+/// A search that went on when the last epoch ended.
+pub(super) struct RestoredSearch {
+    pub side: LateRowOutput,
+    pub key: usize,
+    pub number: u64,
+    pub entry: Entry,
+    /// The time and the number of the last row that it has looked at.
+    pub last: (i64, u64),
+}
+
+/// How far searches have come, by their join keys, sides and numbers.
+type Searched = HashMap<(Vec<u8>, u8, u64), (i64, u64)>;
 
 /// A row that is to be buffered.
 pub(super) struct NewRow<'r> {
@@ -48,6 +64,13 @@ pub(super) struct Buffer {
 fn unreadable() -> EngineError {
     let reason = "an entry of a join is no row of it";
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
+}
+
+/// The time and the number of the last row that a search has looked at.
+fn search_of(value: &[u8]) -> Result<(i64, u64), EngineError> {
+    let (time_us, number) = value.split_first_chunk().ok_or_else(unreadable)?;
+    let number = number.first_chunk().ok_or_else(unreadable)?;
+    Ok((i64::from_le_bytes(*time_us), u64::from_le_bytes(*number)))
 }
 
 impl Buffer {
@@ -156,6 +179,36 @@ impl Buffer {
         queue.and_then(ExpiryQueue::first_us).is_some_and(|first_us| first_us <= by_us)
     }
 
+    /// Keeps in the checkpoint how far a search has come.
+    pub fn save_search(
+        &mut self,
+        key: usize,
+        (side, number): (LateRowOutput, u64),
+        last: (i64, u64),
+    ) {
+        if !self.log.is_on() {
+            return;
+        }
+        self.write_search_key(key, side, number);
+        self.entry_value.clear();
+        self.entry_value.extend_from_slice(&last.0.to_le_bytes());
+        self.entry_value.extend_from_slice(&last.1.to_le_bytes());
+        let hash = self.keys[key].hash;
+        self.log.write(&mut Slot::default(), hash, &self.entry_key, &self.entry_value);
+    }
+
+    /// Removes a search from the checkpoint.
+    pub fn erase_search(&mut self, key: usize, side: LateRowOutput, number: u64) {
+        self.write_search_key(key, side, number);
+        self.log.erase(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
+    }
+
+    fn write_search_key(&mut self, key: usize, side: LateRowOutput, number: u64) {
+        self.write_entry_key(key, side, number);
+        let place = self.entry_key.len() - SUFFIX;
+        self.entry_key[place] += SEARCH;
+    }
+
     fn write_entry_key(&mut self, key: usize, side: LateRowOutput, number: u64) {
         self.entry_key.clear();
         self.entry_key.extend_from_slice(&self.keys[key].key);
@@ -170,26 +223,36 @@ impl Buffer {
         self.entry_value.extend_from_slice(self.rows.row(id).0);
     }
 
-    /// Takes the committed rows in. `time_of` gives the time of a row of a side with its key.
+    /// Takes the committed rows in. `time_of` gives the time of a row of a side with its key. Returns
+    /// the searches that went on.
     pub fn restore(
         &mut self,
         time_of: impl Fn(LateRowOutput, Row<'_>, &[u8]) -> Option<i64>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Vec<RestoredSearch>, EngineError> {
         let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
         // By the place of the key and the number.
         let mut restored: HashMap<(usize, u64), (LateRowOutput, Entry), BuildStableHasher> =
             HashMap::default();
+        let mut searched = Searched::new();
         log.restore(|_, entry_key, value| {
             let (key, suffix) = match entry_key.len().checked_sub(SUFFIX) {
                 Some(at) => entry_key.split_at(at),
                 None => return Err(unreadable()),
             };
+            let number = suffix[1..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+            if let Some(side) = suffix[0].checked_sub(SEARCH) {
+                let place = (key.to_vec(), side, number);
+                match value {
+                    Some(value) => drop(searched.insert(place, search_of(value)?)),
+                    None => drop(searched.remove(&place)),
+                }
+                return Ok(());
+            }
             let side = match suffix[0] {
                 0 => LateRowOutput::Left,
                 1 => LateRowOutput::Right,
                 _ => return Err(unreadable()),
             };
-            let number = suffix[1..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
             let hash = hash_bytes(key);
             let found = keys.find(hash, key);
             // An entry is written again when its row has its first match.
@@ -222,6 +285,16 @@ impl Buffer {
             *next_number = (*next_number).max(number + 1);
             Ok(())
         })?;
+        let mut searches = Vec::new();
+        for ((key, side, number), last) in searched {
+            let at = keys.find(hash_bytes(&key), &key).ok_or_else(unreadable)?;
+            let (row_side, entry) = restored.get(&(at, number)).copied().ok_or_else(unreadable)?;
+            if row_side.index() != usize::from(side) {
+                return Err(unreadable());
+            }
+            searches.push(RestoredSearch { side: row_side, key: at, number, entry, last });
+        }
+        searches.sort_unstable_by_key(|search| search.number);
         // In order, so that they are in few lanes.
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
@@ -230,7 +303,7 @@ impl Buffer {
                 queue.push(Expiry { time_us, number, row });
             }
         }
-        Ok(())
+        Ok(searches)
     }
 
     /// Rows that are buffered, and bytes of memory for them.

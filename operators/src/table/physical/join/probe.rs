@@ -40,6 +40,8 @@ pub(super) struct Pending {
     pub search: Search,
     pub row: RowId,
     pub time_us: i64,
+    /// Whether the checkpoint has it.
+    pub is_saved: bool,
 }
 
 /// What a search needs besides its row.

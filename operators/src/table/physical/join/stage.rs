@@ -8,13 +8,18 @@
 //! the arrival of the other side's rows. Only a row with more matches than fit in a step gives way to
 //! others. Rows without a match leave by time and arrival, left before right.
 //!
+//! *Bounded steps.* A row with many matches, and a watermark by which many rows expire, are worked off
+//! in steps, between which other rows go on. In continuous mode a marker goes on too: how far a search
+//! has come is in the checkpoint. A batch of micro-batch mode has all its matches.
+//!
 //! *Watermarks.* Behind a join the watermark is the least that either side may still give.
 
 use super::super::stages::{BoxChain, Scratch};
-use super::buffer::{Buffer, NewRow};
+use super::buffer::{Buffer, NewRow, RestoredSearch};
 use super::condition::JoinTime;
 use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
+use super::run::Entry;
 use super::side::{LateRowOutput, SidedRow};
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
@@ -28,8 +33,10 @@ use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
-/// Searches that go on between other records at most.
-const SEARCHES: usize = 16;
+/// Searches that go on between other records at most; beyond them no row is taken.
+const SEARCHES: usize = 1024;
+/// Steps of searches in a drain.
+const SEARCH_STEPS: usize = 16;
 
 /// A side of a join.
 pub(in super::super) struct SideConfig {
@@ -70,6 +77,8 @@ pub(in super::super) struct StreamJoin {
     buffer: Buffer,
     pairs: Pairs,
     searches: Vec<Pending>,
+    /// The search whose turn it is.
+    next_search: usize,
     key: Vec<u8>,
     /// The row of a search that goes on.
     row: Vec<u8>,
@@ -116,7 +125,8 @@ impl StreamJoin {
             preserves: [left, right],
             buffer: Buffer::new(expires, log),
             pairs: Pairs::new(copies, width),
-            searches: Vec::with_capacity(SEARCHES),
+            searches: Vec::new(),
+            next_search: 0,
             key: Vec::new(),
             row: Vec::new(),
             scratch: Scratch::default(),
@@ -196,11 +206,14 @@ impl StreamJoin {
         }
     }
 
-    /// Goes on with each of the searches. Returns whether all are done.
+    /// Goes on with some of the searches, in turn. Returns whether all are done.
     fn go_on_searching(&mut self) -> Result<bool, EngineError> {
-        let mut at = 0;
-        while at < self.searches.len() && self.down.ready() {
-            let Pending { mut search, row: id, time_us } = self.searches[at];
+        for _ in 0..SEARCH_STEPS {
+            if self.searches.is_empty() || !self.down.ready() {
+                break;
+            }
+            let at = if self.next_search < self.searches.len() { self.next_search } else { 0 };
+            let Pending { mut search, row: id, time_us, is_saved } = self.searches[at];
             // Another row may have matched it meanwhile, and let it leave.
             let mut done = self.buffer.rows.number(id) != search.number;
             if !done {
@@ -215,11 +228,14 @@ impl StreamJoin {
                     self.first_match(search, id, time_us);
                 }
             }
+            self.next_search = at + 1;
             if done {
+                if is_saved {
+                    self.buffer.erase_search(search.key, search.side, search.number);
+                }
                 self.searches.remove(at);
+                self.next_search = at;
                 self.release(search.key);
-            } else {
-                at += 1;
             }
         }
         Ok(self.searches.is_empty())
@@ -228,7 +244,7 @@ impl StreamJoin {
     /// A buffered row has found its first match.
     fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
         if self.leaves_at_match(search.side) {
-            let entry = super::run::Entry { time_us, row: id };
+            let entry = Entry { time_us, row: id };
             self.buffer.remove(search.key, search.side, entry);
         } else if self.preserves[search.side.index()] {
             self.buffer.set_matched(search.key, search.side, id);
@@ -268,10 +284,15 @@ impl StreamJoin {
     /// Goes on with searches, a watermark and a marker, in this order. What expires behind a marker
     /// belongs to the next epoch if watermarks come in-band.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
+        let in_band = self.late().in_band();
         if !self.go_on_searching()? {
+            // What they find belongs to the next epoch.
+            if in_band && self.marker.is_some() {
+                self.save_searches();
+                self.pass_marker()?;
+            }
             return Ok(());
         }
-        let in_band = self.late().in_band();
         if in_band {
             self.pass_marker()?;
         }
@@ -285,6 +306,16 @@ impl StreamJoin {
             }
         }
         self.pass_marker()
+    }
+
+    /// Keeps in the checkpoint how far the searches have come.
+    fn save_searches(&mut self) {
+        for Pending { search, is_saved, .. } in &mut self.searches {
+            if let Some(last) = search.last {
+                self.buffer.save_search(search.key, (search.side, search.number), last);
+                *is_saved = true;
+            }
+        }
     }
 
     fn pass_marker(&mut self) -> Result<(), EngineError> {
@@ -302,8 +333,17 @@ impl Stage for StreamJoin {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         let (time, keys) = (self.time, self.null_safe.len());
         let columns = LateRowOutput::BOTH.map(|side| self.sides[side.index()].time);
-        self.buffer
+        let restored = self
+            .buffer
             .restore(|side, row, key| time_of(time, columns[side.index()], row, key, keys))?;
+        for RestoredSearch { side, key, number, entry, last } in restored {
+            let times_us = self.times_us(side, entry.time_us);
+            let matched = self.buffer.rows.is_matched(entry.row);
+            let last = Some(last);
+            let search = Search { side, key, number, times_us, last, ingest_ns: UNTIMED, matched };
+            let Entry { time_us, row } = entry;
+            self.searches.push(Pending { search, row, time_us, is_saved: true });
+        }
         self.down.attach(io)
     }
     fn ready(&mut self) -> bool {
@@ -325,6 +365,9 @@ impl Stage for StreamJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
+        // Of a query that was stopped: the checkpoint has what is left.
+        self.searches.clear();
+        self.passing_us = None;
         self.down.end()
     }
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
@@ -405,7 +448,7 @@ impl StreamJoin {
         let new = NewRow { side, row, number, time_us, matched };
         let id = self.buffer.insert(key, new)?;
         if !done {
-            self.searches.push(Pending { search, row: id, time_us });
+            self.searches.push(Pending { search, row: id, time_us, is_saved: false });
         }
         let late = self.late();
         if late.in_band() {

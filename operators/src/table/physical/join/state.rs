@@ -1,6 +1,6 @@
 //! What an entry of a join in a checkpoint says, as text.
 
-use super::buffer::SUFFIX;
+use super::buffer::{SEARCH, SUFFIX};
 use super::condition::ROW;
 use crate::table::datetime::Tz;
 use crate::table::row::{Row, decode};
@@ -28,6 +28,10 @@ pub fn show_join_row(layout: &Layout, key: &[u8], value: &[u8]) -> Option<String
         return None;
     }
     let number = u64::from_le_bytes(number.try_into().ok()?);
+    if let Some(side) = side.checked_sub(SEARCH) {
+        let side = if side == 0 { "left" } else { "right" };
+        return Some(format!("a search of {side} row {number} that goes on"));
+    }
     let schema = match columns.get(usize::from(side))?.as_str() {
         "" => Schema::new(Vec::new()),
         ddl => Schema::parse_ddl(ddl).ok()?,

@@ -1,0 +1,202 @@
+//! Joins of two streams in bounded steps: a row with very many matches, a watermark by which very many
+//! rows expire. What leaves between two other rows is counted; no clock decides.
+#![cfg(feature = "sql")]
+
+mod two_streams;
+
+use millstream::session::{DataFrame, Session};
+use millstream::table::physical::BareJoin;
+use millstream::table::row::{Row, encode};
+use millstream::table::value::Value;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::{Config, Job};
+use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use two_streams::{CONTINUOUS, Event, Setup, event};
+
+const SECOND: i64 = 1_000_000;
+/// The rows of one key, and those that expire at once.
+const MANY: i64 = 100_000;
+/// Rows that may leave, or expire, between two others.
+const STEP: u64 = 64;
+const STEPS: u64 = 16;
+
+/// What has left a join.
+#[derive(Clone, Default)]
+struct Counts {
+    rows: Arc<AtomicU64>,
+    markers: Arc<AtomicU64>,
+    watermark: Arc<AtomicU64>,
+}
+
+impl Counts {
+    fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+}
+
+impl Stage for Counts {
+    fn ready(&mut self) -> bool {
+        true
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        self.watermark.store(micros as u64, Ordering::Relaxed);
+        Ok(())
+    }
+    fn marker(&mut self, _epoch: u64) -> Result<(), EngineError> {
+        self.markers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        Ok(FlushStatus::Clear)
+    }
+}
+
+impl<'a> Push<Row<'a>> for Counts {
+    fn push(&mut self, _row: Row<'a>, _ingest_ns: u64) -> Result<(), EngineError> {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn query(kind: &str) -> DataFrame {
+    let session = Session::new();
+    for name in ["l", "r"] {
+        let source = format!("{name}0");
+        session.memory_stream(&source, "k BIGINT, t TIMESTAMP, v BIGINT").unwrap();
+        let frame = session.sql(&format!("SELECT * FROM {source}")).unwrap();
+        frame.with_watermark("t", "0 seconds").unwrap().create_temp_view(name);
+    }
+    let sql = format!(
+        "SELECT l.v, r.v FROM l {kind} JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR"
+    );
+    session.sql(&sql).unwrap()
+}
+
+/// A join without its query, and what has left it.
+fn join(kind: &str) -> (BareJoin, Counts) {
+    let config = Config { pin: false, ..Config::default() };
+    let mut job = Job::new("steps", config).unwrap();
+    let counts = Counts::default();
+    let join = BareJoin::new(query(kind).plan(), &mut job, Box::new(counts.clone())).unwrap();
+    (join, counts)
+}
+
+fn row(k: i64, t: i64, v: i64) -> Vec<u8> {
+    encode(&[Value::Long(k), Value::Long(t * SECOND), Value::Long(v)])
+}
+
+#[test]
+fn a_row_with_very_many_matches_leaves_in_steps_and_other_keys_go_on() {
+    let (mut join, counts) = join("INNER");
+    for v in 0..MANY {
+        join.push(true, &row(1, 1000, v)).unwrap();
+    }
+    let (_, bytes) = join.state();
+    join.push(false, &row(1, 1001, -1)).unwrap();
+    assert!(counts.rows() <= STEP, "{}", counts.rows());
+    let mut others = 0;
+    while join.settle().unwrap() {
+        let before = counts.rows();
+        join.push(true, &row(2 + others, 1000, 0)).unwrap();
+        join.push(false, &row(2 + others, 1000, 0)).unwrap();
+        others += 1;
+        assert_eq!(counts.rows() - before, 1, "the pair of another key leaves at once");
+        assert!(counts.rows() <= (STEP * STEPS + 1) * (others as u64 + 2), "{others}");
+        if others == 10 {
+            join.end_epoch(0).unwrap();
+            let passed = counts.markers.load(Ordering::Relaxed);
+            assert_eq!(passed, 1, "nor does an epoch wait");
+        }
+    }
+    assert!(others > 100, "{others}");
+    assert_eq!(counts.rows(), (MANY + others) as u64);
+    let (rows, more_bytes) = join.state();
+    assert_eq!(rows, (MANY + 1 + 2 * others) as u64);
+    // Nothing is put aside for the matches: what was added is the rows of the other keys.
+    assert!(more_bytes - bytes < 400 * (1 + 2 * others as u64) + (1 << 18), "{bytes} {more_bytes}");
+}
+
+#[test]
+fn several_rows_with_very_many_matches_take_turns() {
+    let (mut join, counts) = join("LEFT");
+    let rows = MANY / 10;
+    for v in 0..rows {
+        join.push(true, &row(1, 1000, v)).unwrap();
+    }
+    for v in 0..50 {
+        join.push(false, &row(1, 1001, v)).unwrap();
+        let before = counts.rows();
+        assert!(join.settle().unwrap());
+        assert!(counts.rows() - before <= STEP * STEPS, "{v}");
+    }
+    while join.settle().unwrap() {}
+    assert_eq!(counts.rows(), rows as u64 * 50);
+    // All of them are matched: none leaves beside NULLs.
+    join.watermark(10_000 * SECOND).unwrap();
+    while join.settle().unwrap() {}
+    assert_eq!((counts.rows(), join.state().0), (rows as u64 * 50, 0));
+}
+
+#[test]
+fn a_watermark_by_which_very_many_rows_expire_frees_them_in_steps() {
+    for (kind, leave) in [("INNER", 0), ("LEFT", MANY as u64), ("FULL", MANY as u64)] {
+        let (mut join, counts) = join(kind);
+        for v in 0..MANY {
+            join.push(true, &row(v, 1000, v)).unwrap();
+        }
+        let after = 10_000;
+        join.watermark(after * SECOND).unwrap();
+        let (mut others, mut rows) = (0, MANY as u64);
+        while join.settle().unwrap() {
+            let left = join.state().0 - 2 * others;
+            assert!(rows - left <= 2 * STEP, "{kind}: {rows} to {left}");
+            rows = left;
+            let before = counts.rows();
+            let key = MANY + others as i64;
+            join.push(true, &row(key, after + 1, 0)).unwrap();
+            join.push(false, &row(key, after + 1, 0)).unwrap();
+            others += 1;
+            assert_eq!(counts.rows() - before, 1, "{kind}: another key goes on");
+            let passed = counts.watermark.load(Ordering::Relaxed);
+            assert_eq!(passed > 0, left == 0, "the watermark follows the rows that it lets out");
+            if others == 5 {
+                join.end_epoch(0).unwrap();
+                assert_eq!(counts.markers.load(Ordering::Relaxed), 1, "nor does an epoch wait");
+            }
+        }
+        assert!(others > 100, "{kind}: {others}");
+        assert_eq!(join.state().0, 2 * others, "{kind}");
+        assert_eq!(counts.rows(), leave + others, "{kind}");
+        assert!(counts.watermark.load(Ordering::Relaxed) > 0);
+    }
+}
+
+/// Whenever a query is stopped, each match is in its files once: how far a search had come is in the
+/// checkpoint.
+#[test]
+fn a_search_goes_on_after_a_restart() {
+    let setup = Setup::new("SELECT l.v AS a, r.v AS b FROM l JOIN r ON l.k = r.k", 0, CONTINUOUS);
+    let many = 20_000;
+    for pauses in 0..8 {
+        let mut run = setup.clone().start_files().unwrap();
+        let l: Vec<Event> = (0..many).map(|v| event(1, 100, v)).collect();
+        run.step(&l, &[]);
+        run.add(&[], &[event(1, 100, -1), event(1, 100, -2)]);
+        for _ in 0..pauses {
+            run.wait_for_epoch();
+        }
+        for parallelism in [2, 1] {
+            run.restart(parallelism).unwrap();
+        }
+        let lines = run.files();
+        assert_eq!(lines.len() as i64, 2 * many, "after {pauses} epochs");
+        let mut once = lines.clone();
+        once.dedup();
+        assert_eq!(once.len(), lines.len(), "each pair is there once");
+    }
+}
