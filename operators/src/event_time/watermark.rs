@@ -227,7 +227,7 @@ impl OperatorWatermark {
     }
 
     /// Whether watermarks arrive in-band now.
-    pub fn in_band(&self) -> bool {
+    pub fn is_in_band(&self) -> bool {
         self.in_band_us.is_some() && !self.times.is_replay()
     }
 

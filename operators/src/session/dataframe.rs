@@ -24,7 +24,7 @@ use crate::table::plan::Plan;
 use crate::table::plan::analyzer;
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join;
-use crate::table::plan::join::Written;
+use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::on_large_stack;
 use crate::table::plan::order_dependence::OrderDependence;
 use crate::table::plan::time_window;
@@ -163,7 +163,7 @@ impl DataFrame {
     /// `left_anti`. Two streams need an equality; an outer or semi join of them also needs
     /// watermarks. See [`alias`](Self::alias) for names that both have.
     pub fn join(&self, other: &Self, on: &Expr, how: &str) -> PlanResult<Self> {
-        let written = Written::parse(how)?;
+        let written = JoinType::parse(how)?;
         deep::check([on])?;
         let scope = join::both(&self.plan.scope(), &other.plan.scope());
         let condition = self.analyse(|| analyzer::boolean(resolve(on, &scope)?, on, "ON"))?;
@@ -180,7 +180,7 @@ impl DataFrame {
     ) -> PlanResult<Self> {
         let names: Vec<String> = names.into_iter().map(str::to_string).collect();
         let (left, right) = (self.owned(), other.owned());
-        let how = Written::parse(how)?;
+        let how = JoinType::parse(how)?;
         let plan = self.analyse(|| join::join_using(left, right, how, &names))?;
         Ok(self.with(join::shown(plan)))
     }
@@ -188,7 +188,7 @@ impl DataFrame {
     /// Joins every row of this table with every row of the other.
     pub fn cross_join(&self, other: &Self) -> PlanResult<Self> {
         let (left, right) = (self.owned(), other.owned());
-        Ok(self.with(join::join(left, right, Written::Inner, None)?))
+        Ok(self.with(join::join(left, right, JoinType::Inner, None)?))
     }
 
     /// The rows of both tables, with columns matched by name.

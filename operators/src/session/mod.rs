@@ -57,7 +57,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::plan::shared_sources::SourceId;
 use crate::table::plan::{Options, Plan, Scan};
-use crate::table::sql::literals::Reading;
+use crate::table::sql::literals::LiteralSettings;
 use crate::table::sql::{self, Catalog};
 use crate::table::types::Schema;
 use crate::table::value::Value;
@@ -104,7 +104,7 @@ impl Catalog for Inner {
             format: MEMORY_TABLE.to_string(),
             options: Options::new(),
             inferred: false,
-            of_files: false,
+            is_file_source: false,
             schema: table.schema().clone(),
         }))
     }
@@ -120,7 +120,7 @@ impl Catalog for Inner {
     fn semantics(&self) -> Semantics {
         self.settings.semantics
     }
-    fn literals(&self) -> Reading {
+    fn literals(&self) -> LiteralSettings {
         self.settings.literals
     }
 }
@@ -243,7 +243,7 @@ impl Session {
             format: "memory".to_string(),
             options: options.into_iter().collect(),
             inferred: false,
-            of_files: false,
+            is_file_source: false,
             schema: stream.schema().clone(),
         };
         self.register(name, Plan::Scan(scan));
@@ -385,10 +385,10 @@ impl StreamReader {
             ));
         }
         let (name, streaming) = (name.to_string(), self.streaming);
-        let of_files = is_files(&format);
+        let is_file_source = is_files(&format);
         let options = self.options;
         let id = SourceId::new();
-        let scan = Scan { id, name, streaming, format, options, schema, inferred, of_files };
+        let scan = Scan { id, name, streaming, format, options, schema, inferred, is_file_source };
         Ok(DataFrame::new(self.session, Plan::Scan(scan)))
     }
 }

@@ -5,7 +5,7 @@ use crate::table::datetime::interval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::compile::Semantics;
 use crate::table::expr::resolve::did_you_mean;
-use crate::table::sql::literals::Reading;
+use crate::table::sql::literals::LiteralSettings;
 use millstream_engine::cores::parse_list;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
 use std::sync::Mutex;
@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub wait: crate::WaitProfile,
     pub semantics: Semantics,
     pub formats: FormatSettings,
-    pub literals: Reading,
+    pub literals: LiteralSettings,
     pub schema_inference: bool,
     pub watermark_policy: WatermarkPolicy,
     pub idle_timeout_ns: Option<u64>,
@@ -50,7 +50,7 @@ impl Default for Settings {
             wait: crate::WaitProfile::Balanced,
             semantics: Semantics::default(),
             formats: FormatSettings::default(),
-            literals: Reading::default(),
+            literals: LiteralSettings::default(),
             schema_inference: false,
             watermark_policy: WatermarkPolicy::Min,
             idle_timeout_ns: None,

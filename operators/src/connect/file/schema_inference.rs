@@ -11,7 +11,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::Options;
 use crate::table::text::csv::Inference;
 use crate::table::text::json::{
-    Broken, FIELDS_MAX, Inference as JsonInference, InferredRecords, Source,
+    FIELDS_MAX, Inference as JsonInference, InferredRecords, InvalidJson, Source,
 };
 use crate::table::text::notation::Notation;
 use crate::table::types::{DataType, Field, Schema};
@@ -215,7 +215,7 @@ fn json(options: &Options, files: &[PathBuf], settings: &FormatSettings) -> Plan
             match inference.of(bytes) {
                 _ if record.fault.is_some() => found.bad = true,
                 Ok(inferred) => found.add(inferred),
-                Err(Broken) => found.bad = true,
+                Err(InvalidJson) => found.bad = true,
             }
             if found.is_full() {
                 return Err(in_file(too_many_fields(), path, record.offset));

@@ -335,7 +335,7 @@ where
     /// The processing time.
     #[inline]
     fn now_us(&mut self) -> i64 {
-        if !self.watermarks.in_band() {
+        if !self.watermarks.is_in_band() {
             return self.parts.times.started_us();
         }
         let env = &self.parts.env;
@@ -598,7 +598,7 @@ where
             return Ok(());
         }
         if let Some(by_us) = self.passing_us.take()
-            && self.watermarks.in_band()
+            && self.watermarks.is_in_band()
         {
             self.down.watermark(by_us)?;
         }
@@ -616,7 +616,7 @@ where
             return true;
         }
         // In micro-batch mode it waits for the marker.
-        if !self.watermarks.in_band() {
+        if !self.watermarks.is_in_band() {
             return false;
         }
         let event_us = self.watermarks.watermark_us();
@@ -659,7 +659,7 @@ where
         self.0.continue_expiry::<T>()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.0.watermarks.in_band() {
+        if self.0.watermarks.is_in_band() {
             // Timers that have not fired yet fire in the next epoch.
             self.0.hand_over(epoch);
             return self.0.down.marker(epoch);
@@ -684,7 +684,7 @@ where
     }
     fn next_timer_ns(&self) -> Option<u64> {
         let (stage, below) = (&self.0, self.0.down.next_timer_ns());
-        if !stage.watermarks.in_band() {
+        if !stage.watermarks.is_in_band() {
             return below;
         }
         let next_us = [stage.clocks.processing.first_us(), stage.clocks.ttl.first_us()];
@@ -716,7 +716,7 @@ where
         stage.key.clear();
         write(&key, &mut stage.key)?;
         let at = stage.entry(&key);
-        if stage.watermarks.in_band() && !stage.entries[at as usize].timers.is_empty() {
+        if stage.watermarks.is_in_band() && !stage.entries[at as usize].timers.is_empty() {
             let (event_us, now_us) = (stage.watermarks.watermark_us(), stage.now_us());
             let mut left = STEP;
             // A timer that sets itself again for a past time does not hold the record up forever.

@@ -23,7 +23,7 @@ pub struct EvalError {
     /// What to do.
     pub fix: &'static str,
     /// Whether it comes from an operand of what a `try_` function tries, which is not its error.
-    pub passes: bool,
+    pub is_from_operand: bool,
 }
 
 impl EvalError {
@@ -76,7 +76,7 @@ pub fn failed<T>(
         reason.truncate(end.unwrap_or(0));
         reason.push_str(&format!("… ({length} bytes)"));
     }
-    Err(Box::new(EvalError { condition, reason, fix, passes: false }))
+    Err(Box::new(EvalError { condition, reason, fix, is_from_operand: false }))
 }
 
 /// Values of more bytes are rare enough to look at what a record takes for each.
@@ -414,8 +414,8 @@ macro_rules! each_kind {
 /// The same, with NULL for an error, unless that comes from what was `passed`.
 pub fn softened(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
-        Err(mut error) if error.passes => {
-            error.passes = false;
+        Err(mut error) if error.is_from_operand => {
+            error.is_from_operand = false;
             Err(error)
         }
         value => Ok(value.unwrap_or(None)),
@@ -425,7 +425,7 @@ pub fn softened(inner: Compiled) -> Compiled {
 /// The same, with errors that the `try_` function around it does not take for its own.
 fn passed(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| value.map_err(|mut error| {
-        error.passes = true;
+        error.is_from_operand = true;
         error
     }))
 }

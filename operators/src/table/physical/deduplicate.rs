@@ -37,7 +37,7 @@ impl KeyedEntry for Entry {
 }
 
 /// When rows are late, and how long a key is kept.
-pub(super) struct EventTime {
+pub(super) struct EventTimeRule {
     /// The event time in the row.
     pub field: Field,
     /// Whether the event time is a window, whose end counts.
@@ -50,7 +50,7 @@ pub(super) struct EventTime {
 /// The stage.
 pub(super) struct Deduplicate {
     keys: Vec<Key>,
-    event: Option<EventTime>,
+    event: Option<EventTimeRule>,
     continuous: bool,
     entries: Table<Entry>,
     due: Due,
@@ -60,9 +60,9 @@ pub(super) struct Deduplicate {
     scratch: Scratch,
     log: StateLog,
     /// A watermark whose keys have not all been removed yet.
-    passing_us: Option<i64>,
+    expiring_watermark_us: Option<i64>,
     /// Whether keys were removed after a marker, and the driver does not know it yet.
-    owes: bool,
+    owes_late_emission: bool,
     /// A marker to pass on after that watermark.
     marker: Option<Epoch>,
     down: BoxChain,
@@ -71,7 +71,7 @@ pub(super) struct Deduplicate {
 impl Deduplicate {
     pub fn new(
         keys: Vec<Key>,
-        event: Option<EventTime>,
+        event: Option<EventTimeRule>,
         continuous: bool,
         log: StateLog,
         down: BoxChain,
@@ -86,8 +86,8 @@ impl Deduplicate {
             key: Vec::new(),
             scratch: Scratch::default(),
             log,
-            passing_us: None,
-            owes: false,
+            expiring_watermark_us: None,
+            owes_late_emission: false,
             marker: None,
             down,
         }
@@ -150,12 +150,12 @@ impl Deduplicate {
 
     /// Continues with a watermark and the marker after it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(watermark_us) = self.passing_us {
+        if let Some(watermark_us) = self.expiring_watermark_us {
             if !self.forget(watermark_us) {
                 return Ok(());
             }
-            self.passing_us = None;
-            if self.event.as_ref().map_or(self.continuous, |event| event.late.in_band()) {
+            self.expiring_watermark_us = None;
+            if self.event.as_ref().map_or(self.continuous, |event| event.late.is_in_band()) {
                 self.down.watermark(watermark_us)?;
             }
         }
@@ -195,20 +195,21 @@ impl Stage for Deduplicate {
         if let Some(event) = &mut self.event {
             event.late.advance(micros);
         }
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        let in_band = self.event.as_ref().map_or(self.continuous, |event| event.late.in_band());
-        if let (Some(event), false) = (&self.event, in_band) {
-            self.passing_us = Some(event.late.watermark_us());
+        let is_in_band =
+            self.event.as_ref().map_or(self.continuous, |event| event.late.is_in_band());
+        if let (Some(event), false) = (&self.event, is_in_band) {
+            self.expiring_watermark_us = Some(event.late.watermark_us());
         }
         self.marker = Some(epoch);
-        if in_band {
+        if is_in_band {
             // Keys that are not removed yet are removed in the next epoch.
-            let passing = self.passing_us.take();
+            let passing = self.expiring_watermark_us.take();
             self.continue_expiry()?;
-            self.passing_us = passing;
+            self.expiring_watermark_us = passing;
             return Ok(());
         }
         self.continue_expiry()
@@ -217,13 +218,14 @@ impl Stage for Deduplicate {
         self.down.end()
     }
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
+        if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
+        {
             return self.down.settle();
         }
-        self.owes |= self.passing_us.is_some() && self.marker.is_none();
+        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
         (Some(only), true) => only,
         (last, _) => {
             branches.extend(last);
-            Box::new(FanOut { branches, owes: false })
+            Box::new(FanOut { branches, owes_late_emission: false })
         }
     }
 }
@@ -24,7 +24,7 @@ struct FanOut {
     branches: Vec<BoxChain>,
     /// Whether a branch has done work of the next epoch that could not be reported because of
     /// another branch.
-    owes: bool,
+    owes_late_emission: bool,
 }
 
 impl FanOut {
@@ -68,10 +68,10 @@ impl Stage for FanOut {
         let mut all = FlushStatus::Clear;
         for branch in &mut self.branches {
             let settled = branch.settle()?;
-            self.owes |= settled == FlushStatus::Trailing;
+            self.owes_late_emission |= settled == FlushStatus::Trailing;
             all = both(all, settled);
         }
-        Ok(FlushStatus::combine(all, false, &mut self.owes))
+        Ok(FlushStatus::combine(all, false, &mut self.owes_late_emission))
     }
     fn next_timer_ns(&self) -> Option<u64> {
         self.branches.iter().filter_map(|branch| branch.next_timer_ns()).min()

@@ -76,8 +76,8 @@ impl LateRows {
     }
 
     /// Whether watermarks arrive in-band now.
-    pub fn in_band(&self) -> bool {
-        self.watermarks.in_band()
+    pub fn is_in_band(&self) -> bool {
+        self.watermarks.is_in_band()
     }
 
     /// State that expires at or before this time may be evicted.

@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 /// Rows that leave in one step.
 const EMIT_STEP: usize = 256;
 
-struct Held {
+struct SortedRow {
     key: Vec<Value>,
     row: Vec<u8>,
     ingest_ns: u64,
@@ -27,7 +27,7 @@ struct Held {
 /// Buffers the rows of an epoch and emits them in order at its marker.
 pub(super) struct Sort {
     keys: Vec<(crate::table::expr::compile::Compiled, DataType, bool, bool)>,
-    held: Vec<Held>,
+    held: Vec<SortedRow>,
     emitting: Option<(usize, Epoch)>,
     scratch: Scratch,
     down: BoxChain,
@@ -128,7 +128,7 @@ impl<'a> Push<Row<'a>> for Sort {
         }
         let types: Vec<_> = self.keys.iter().map(|(_, data_type, ..)| data_type).collect();
         let key = crate::table::row::decode(Row(&bytes), types.into_iter());
-        self.held.push(Held { key, row: row.0.to_vec(), ingest_ns });
+        self.held.push(SortedRow { key, row: row.0.to_vec(), ingest_ns });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::table::expr::compile::{
     BoolFn, BytesFn, Compiled, Cx, EvalError, Semantics, compile, fold, text, write_field,
 };
 use crate::table::expr::functions::Splitter;
-use crate::table::expr::functions::one_of_equals;
+use crate::table::expr::functions::canonical_double;
 use crate::table::expr::{Node, Resolved};
 use crate::table::plan::generator::{Generator, Parts};
 use crate::table::row::{Array, Map, Row, RowBuf, RowWriter, Slot};
@@ -389,7 +389,7 @@ impl KeyHasher {
         for (to, (slot, kind)) in self.slots.iter().enumerate() {
             match kind {
                 Physical::Double if !row.is_null(*slot) => {
-                    writer.double(to, one_of_equals(row.double(*slot)));
+                    writer.double(to, canonical_double(row.double(*slot)));
                 }
                 _ => copy(&mut writer, to, row, *slot, *kind),
             }

@@ -12,7 +12,7 @@ use crate::table::value::Value;
 
 /// A join as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum JoinType {
     /// `JOIN`, `CROSS JOIN` and a comma.
     Inner,
     /// `LEFT JOIN`.
@@ -27,7 +27,7 @@ pub enum Written {
     LeftAnti,
 }
 
-impl Written {
+impl JoinType {
     /// The join of Spark's name for it, such as `left_outer`.
     pub fn parse(name: &str) -> PlanResult<Self> {
         match name.to_ascii_lowercase().replace('_', "").as_str() {
@@ -98,17 +98,17 @@ pub fn and(a: Option<Resolved>, b: Resolved) -> PlanResult<Resolved> {
 pub fn join(
     left: Plan,
     right: Plan,
-    written: Written,
+    written: JoinType,
     condition: Option<Resolved>,
 ) -> PlanResult<Plan> {
     let kind = match written {
-        Written::Inner => JoinKind::Inner,
-        Written::LeftOuter => JoinKind::LeftOuter,
-        Written::RightOuter => JoinKind::RightOuter,
-        Written::LeftSemi => JoinKind::LeftSemi,
-        Written::LeftAnti => JoinKind::LeftAnti,
-        Written::FullOuter if left.is_streaming() && right.is_streaming() => JoinKind::FullOuter,
-        Written::FullOuter => return full(left, right, condition),
+        JoinType::Inner => JoinKind::Inner,
+        JoinType::LeftOuter => JoinKind::LeftOuter,
+        JoinType::RightOuter => JoinKind::RightOuter,
+        JoinType::LeftSemi => JoinKind::LeftSemi,
+        JoinType::LeftAnti => JoinKind::LeftAnti,
+        JoinType::FullOuter if left.is_streaming() && right.is_streaming() => JoinKind::FullOuter,
+        JoinType::FullOuter => return full(left, right, condition),
     };
     let place = Place::default();
     Ok(Plan::Join(Box::new(Join {
@@ -116,8 +116,8 @@ pub fn join(
         right,
         kind,
         condition,
-        among: None,
-        window: None,
+        in_operands: None,
+        match_range: None,
         live: None,
         place,
     })))
@@ -147,8 +147,8 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         right: left.clone(),
         kind: JoinKind::LeftAnti,
         condition: swapped,
-        among: None,
-        window: None,
+        in_operands: None,
+        match_range: None,
         live: None,
         place: Place::default(),
     }));
@@ -158,7 +158,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         .map(|c| (Resolved::literal(Value::Null, c.data_type.clone()), c.name.clone()));
     let rest = (0..r).map(|i| (column(&of_right, i), of_right.columns[i].name.clone()));
     let alone = Plan::Project(Box::new(alone), nulls.chain(rest).collect());
-    let matched = join(left, right, Written::LeftOuter, condition)?;
+    let matched = join(left, right, JoinType::LeftOuter, condition)?;
     let names = both(&of_left, &of_right);
     Ok(qualified(Plan::Union(vec![matched, alone]), &names))
 }
@@ -187,7 +187,7 @@ pub fn shown(plan: Plan) -> Plan {
 
 /// The left rows that occur, or do not occur, among the right ones, with NULLs equal (INTERSECT,
 /// EXCEPT). Both sides have the same columns.
-pub fn among(left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
+pub fn set_difference_join(left: Plan, right: Plan, written: JoinType) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
     let mut condition = None;
@@ -218,7 +218,12 @@ fn using_column(scope: &Scope, name: &str, side: &str) -> PlanResult<usize> {
 
 /// A join on the columns of both sides that have these names. They come first, and once. The
 /// columns of the side that is not shown are hidden after the others.
-pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -> PlanResult<Plan> {
+pub fn join_using(
+    left: Plan,
+    right: Plan,
+    written: JoinType,
+    names: &[String],
+) -> PlanResult<Plan> {
     let (of_left, of_right) = (left.scope(), right.scope());
     let width = of_left.columns.len();
     let mut condition = None;
@@ -238,15 +243,15 @@ pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -
         columns.push((expr, like.name.clone()));
         named.push(like);
     };
-    let existence = matches!(written, Written::LeftSemi | Written::LeftAnti);
+    let existence = matches!(written, JoinType::LeftSemi | JoinType::LeftAnti);
     let mut hidden = Vec::new();
     for &(l, r) in &pairs {
         match written {
-            Written::RightOuter => {
+            JoinType::RightOuter => {
                 put(column(&scope, r), scope.columns[r].clone());
                 hidden.push(l);
             }
-            Written::FullOuter => {
+            JoinType::FullOuter => {
                 let either = vec![column(&scope, l), column(&scope, r)];
                 let either = functions::resolve("coalesce", either)?;
                 put(either, ScopeColumn { qualifier: None, ..scope.columns[l].clone() });
@@ -257,7 +262,7 @@ pub fn join_using(left: Plan, right: Plan, written: Written, names: &[String]) -
             }
         }
     }
-    if written == Written::FullOuter {
+    if written == JoinType::FullOuter {
         hidden = pairs.iter().map(|(l, _)| *l).chain(pairs.iter().map(|(_, r)| *r)).collect();
     }
     let is_key = |i: usize| pairs.iter().any(|&(l, r)| i == l || i == r);
@@ -288,7 +293,7 @@ fn refused(kind: &str, left: &str, right: &str) -> PlanError {
 pub fn placed(mut plan: Plan, place: Place) -> Plan {
     match &mut plan {
         Plan::Join(join) => join.place = place,
-        Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) | Plan::Project(input, _) => {
+        Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) | Plan::Project(input, _) => {
             let inner = std::mem::replace(&mut **input, Plan::Union(Vec::new()));
             **input = placed(inner, place);
         }

@@ -57,7 +57,7 @@ pub struct Scan {
     /// Whether the schema was inferred from files.
     pub inferred: bool,
     /// Whether its rows come from files, for which there is [`METADATA`].
-    pub of_files: bool,
+    pub is_file_source: bool,
 }
 
 impl Scan {
@@ -121,7 +121,7 @@ pub enum JoinKind {
     /// matching right rows; NULL if that depends on a NULL.
     In,
     /// Every left row with the right row's columns or NULLs. An error if two right rows match.
-    Single,
+    ScalarSubquery,
 }
 
 impl JoinKind {
@@ -136,7 +136,7 @@ impl JoinKind {
             Self::LeftAnti => "LEFT ANTI",
             Self::Exists => "EXISTS",
             Self::In => "IN",
-            Self::Single => "SCALAR SUBQUERY",
+            Self::ScalarSubquery => "SCALAR SUBQUERY",
         }
     }
 }
@@ -153,10 +153,10 @@ pub struct Join {
     /// The join condition over the columns of both sides, left first; `None` if all rows match.
     pub condition: Option<Resolved>,
     /// `In` only: the values of the left and of the right row, over the columns of both sides.
-    pub among: Option<(Resolved, Resolved)>,
+    pub in_operands: Option<(Resolved, Resolved)>,
     /// Which of the matching right rows count, in their order: how many to skip, and how many to
     /// take.
-    pub window: Option<(u64, u64)>,
+    pub match_range: Option<(u64, u64)>,
     /// The side that is a table, if its rows may change while the query runs.
     pub live: Option<LiveTable>,
     /// Where it was written.
@@ -202,7 +202,7 @@ pub enum Plan {
     /// Qualifies all columns with a relation name.
     Alias(Box<Plan>, String),
     /// Qualifies the columns from an index on with a relation name.
-    AliasFrom(Box<Plan>, usize, String),
+    QualifyFrom(Box<Plan>, usize, String),
     /// Qualifies each column separately.
     Qualified(Box<Plan>, Vec<Qualifier>),
     /// Skips the first rows.
@@ -255,7 +255,7 @@ impl Plan {
             | Self::Sort(input, _)
             | Self::Limit(input, _)
             | Self::Alias(input, _)
-            | Self::AliasFrom(input, ..)
+            | Self::QualifyFrom(input, ..)
             | Self::Qualified(input, _)
             | Self::Offset(input, _)
             | Self::Watermark { input, .. }
@@ -277,8 +277,8 @@ impl Plan {
             }
             Self::Sort(_, keys) => keys.iter().map(|key| &key.expr).collect(),
             Self::Join(join) => {
-                let among = join.among.iter().flat_map(|(left, right)| [left, right]);
-                join.condition.iter().chain(among).collect()
+                let in_operands = join.in_operands.iter().flat_map(|(left, right)| [left, right]);
+                join.condition.iter().chain(in_operands).collect()
             }
             _ => SmallVec::new(),
         }
@@ -325,7 +325,7 @@ impl Plan {
             Self::Deduplicate { input, keys, within } => {
                 Self::Deduplicate { input: boxed(input)?, keys, within }
             }
-            Self::AliasFrom(input, from, name) => Self::AliasFrom(boxed(input)?, from, name),
+            Self::QualifyFrom(input, from, name) => Self::QualifyFrom(boxed(input)?, from, name),
             Self::Qualified(input, names) => Self::Qualified(boxed(input)?, names),
             Self::Offset(input, rows) => Self::Offset(boxed(input)?, rows),
             Self::Union(inputs) => {
@@ -372,8 +372,8 @@ impl Plan {
             }
             Self::Join(mut join) => {
                 join.condition = join.condition.map(&mut *change).transpose()?;
-                if let Some((left, right)) = join.among.take() {
-                    join.among = Some((change(left)?, change(right)?));
+                if let Some((left, right)) = join.in_operands.take() {
+                    join.in_operands = Some((change(left)?, change(right)?));
                 }
                 Self::Join(join)
             }
@@ -405,7 +405,7 @@ impl Plan {
     pub fn with_metadata(&self) -> Option<Plan> {
         let boxed = |input: &Plan| input.with_metadata().map(Box::new);
         Some(match self {
-            Self::Scan(scan) if scan.of_files => {
+            Self::Scan(scan) if scan.is_file_source => {
                 let mut scan = scan.clone();
                 if scan.schema.fields.last() != Some(&metadata_field()) {
                     scan.schema.fields.push(metadata_field());
@@ -542,7 +542,7 @@ impl Plan {
                     JoinKind::LeftSemi | JoinKind::LeftAnti => return Scope::new(columns),
                     JoinKind::Exists => right = vec![column("exists", &DataType::Boolean, false)],
                     JoinKind::In => right = vec![column("in", &DataType::Boolean, true)],
-                    JoinKind::LeftOuter | JoinKind::Single => {
+                    JoinKind::LeftOuter | JoinKind::ScalarSubquery => {
                         right.iter_mut().for_each(|c| c.nullable = true);
                     }
                     JoinKind::RightOuter => columns.iter_mut().for_each(|c| c.nullable = true),
@@ -554,7 +554,7 @@ impl Plan {
                 columns.extend(right);
                 columns
             }
-            Self::AliasFrom(input, from, name) => {
+            Self::QualifyFrom(input, from, name) => {
                 let mut columns = input.scope().columns;
                 for column in columns.iter_mut().skip(*from) {
                     column.qualifier = Some(name.clone());
@@ -606,7 +606,7 @@ impl Plan {
             | Self::Sort(input, _)
             | Self::Limit(input, _)
             | Self::Alias(input, _)
-            | Self::AliasFrom(input, ..)
+            | Self::QualifyFrom(input, ..)
             | Self::Qualified(input, _)
             | Self::Offset(input, _)
             | Self::Watermark { input, .. }
@@ -662,7 +662,7 @@ impl Plan {
                 format!("Sort [{}]", keys.iter().map(one).collect::<Vec<_>>().join(", "))
             }
             Self::Limit(_, n) => format!("Limit {n}"),
-            Self::Alias(_, name) | Self::AliasFrom(_, _, name) => format!("Alias {name}"),
+            Self::Alias(_, name) | Self::QualifyFrom(_, _, name) => format!("Alias {name}"),
             Self::Qualified(_, names) => {
                 let one = |name: &Qualifier| name.relation.clone().unwrap_or_default();
                 let mut names: Vec<_> = names.iter().map(one).collect();
@@ -687,9 +687,10 @@ impl Plan {
             }
             Self::Join(join) => {
                 let condition = join.condition.as_ref().map(|c| format!(" ON {c}"));
-                let among = join.among.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
-                let (condition, among) = (condition.unwrap_or_default(), among.unwrap_or_default());
-                format!("Join {}{condition}{among}", join.kind.name())
+                let in_operands = join.in_operands.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
+                let (condition, in_operands) =
+                    (condition.unwrap_or_default(), in_operands.unwrap_or_default());
+                format!("Join {}{condition}{in_operands}", join.kind.name())
             }
         };
         let lead =

@@ -17,7 +17,7 @@ use crate::table::value::Value;
 /// The plan to be run.
 pub fn optimize(plan: &Plan) -> Plan {
     match plan {
-        Plan::Alias(input, _) | Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) => {
+        Plan::Alias(input, _) | Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) => {
             optimize(input)
         }
         Plan::Project(input, exprs) => {
@@ -178,7 +178,7 @@ pub(in crate::table) fn below_watermark(join: Join) -> Plan {
     let drops = matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
     let drops = drops && !join.right.is_streaming();
     let repeats = join.condition.as_ref().is_none_or(is_deterministic_expr);
-    if !drops || !repeats || join.window.is_some() || !has_watermark(&join.left) {
+    if !drops || !repeats || join.match_range.is_some() || !has_watermark(&join.left) {
         return Plan::Join(Box::new(join));
     }
     match join.left {

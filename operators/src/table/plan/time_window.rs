@@ -56,7 +56,7 @@ pub struct EventKey {
 impl EventKey {
     /// The expiry time of the group with this key row of `width` keys, in microseconds since 1970.
     #[inline]
-    pub fn over_us(&self, keys: Row<'_>, width: usize) -> Option<i64> {
+    pub fn expires_us(&self, keys: Row<'_>, width: usize) -> Option<i64> {
         let slot = Slot::new(self.index, width);
         if keys.is_null(slot) {
             return None;
@@ -146,7 +146,8 @@ pub fn sliced<'p>(
     calls: &[AggregateCall],
 ) -> Option<Sliced<'p>> {
     let place = event_key(input, keys).filter(|key| key.window)?.index;
-    while let Plan::Alias(below, _) | Plan::AliasFrom(below, ..) | Plan::Qualified(below, _) = input
+    while let Plan::Alias(below, _) | Plan::QualifyFrom(below, ..) | Plan::Qualified(below, _) =
+        input
     {
         input = below;
     }
@@ -504,7 +505,7 @@ fn with_window(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
         let column = Resolved { node, data_type, nullable };
         return Ok(with_column(made, &scope, column, "window", Some(QUALIFIER)));
     }
-    Ok(Plan::AliasFrom(Box::new(made), width, QUALIFIER.to_string()))
+    Ok(Plan::QualifyFrom(Box::new(made), width, QUALIFIER.to_string()))
 }
 
 fn with_session(input: Plan, args: &[Expr]) -> PlanResult<Plan> {
@@ -563,7 +564,7 @@ pub fn with_column(
     let columns = columns.chain([(made, name.to_string())]).collect();
     let plan = qualified(Plan::Project(Box::new(input), columns), scope);
     match qualifier {
-        Some(name) => Plan::AliasFrom(Box::new(plan), scope.columns.len(), name.to_string()),
+        Some(name) => Plan::QualifyFrom(Box::new(plan), scope.columns.len(), name.to_string()),
         None => plan,
     }
 }

@@ -11,7 +11,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 /// A statement about views and their columns.
 #[derive(Debug)]
-pub enum Described {
+pub enum Describe {
     /// `DESCRIBE view`, `DESCRIBE [QUERY] query`: the columns with their types.
     Query(Tokens),
     /// `DESCRIBE [EXTENDED] view column`.
@@ -33,9 +33,9 @@ pub enum Described {
 pub type Table = (Schema, Vec<Vec<Value>>);
 
 /// Parses what follows `DESCRIBE` or `DESC`.
-pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Described> {
+pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
-        return Ok(Described::Query(reader.rest()?));
+        return Ok(Describe::Query(reader.rest()?));
     }
     // The name of a view may be one of these words.
     let has_more = |reader: &Reader<'_>| reader.tokens.len() > reader.next + 1;
@@ -43,7 +43,7 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Described> {
     let extended = has_more(reader) && (reader.keyword("EXTENDED") || reader.keyword("FORMATTED"));
     let table = table(reader)?;
     if reader.peek().is_none() {
-        return Ok(Described::Query(table));
+        return Ok(Describe::Query(table));
     }
     let place = reader.here();
     let column = reader.name()?;
@@ -56,18 +56,18 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Described> {
         .at(place));
     }
     reader.end()?;
-    Ok(Described::Column { table, column: (column, place), extended })
+    Ok(Describe::Column { table, column: (column, place), extended })
 }
 
 /// Parses what follows `SHOW`.
-pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Described> {
+pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("VIEWS") {
         reader.end()?;
-        return Ok(Described::Views("viewName"));
+        return Ok(Describe::Views("viewName"));
     }
     if reader.keyword("TABLES") {
         reader.end()?;
-        return Ok(Described::Views("tableName"));
+        return Ok(Describe::Views("tableName"));
     }
     if !reader.keyword("COLUMNS") {
         return Err(reader.unexpected("COLUMNS, TABLES or VIEWS"));
@@ -77,7 +77,7 @@ pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Described> {
     }
     let table = table(reader)?;
     reader.end()?;
-    Ok(Described::Columns(table))
+    Ok(Describe::Columns(table))
 }
 
 /// A table's name, as the query `FROM name SELECT *`, so that a name is looked up and refused as
@@ -112,7 +112,7 @@ fn text(text: impl Into<String>) -> Value {
     Value::String(text.into())
 }
 
-impl Described {
+impl Describe {
     /// The rows that it shows.
     pub fn rows(self, catalog: &dyn Catalog) -> PlanResult<Table> {
         match self {

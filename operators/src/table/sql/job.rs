@@ -1,7 +1,7 @@
 //! Job files: `CREATE TEMPORARY VIEW`, `CREATE STREAMING TABLE`, `SET`, `SET TIME ZONE`.
 
-use super::describe::{Described, describe, show};
-use super::literals::Reading;
+use super::describe::{Describe, describe, show};
+use super::literals::LiteralSettings;
 use super::{Catalog, is_word, parse_tokens, place, syntax, tokenize, word};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -63,7 +63,7 @@ pub enum Statement {
     /// A query by itself: its result is shown.
     Query(Tokens, Place),
     /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS`: what it says is shown.
-    Describe(Described, Place),
+    Describe(Describe, Place),
     /// `SET key = value`.
     Set {
         /// The setting.
@@ -124,7 +124,7 @@ impl Tokens {
 
 /// Parses a job file into statements. `reading` holds the settings of string literals at its start;
 /// a `SET` in the file changes them for the statements that follow.
-pub fn parse(sql: &str, reading: Reading) -> PlanResult<Vec<Statement>> {
+pub fn parse(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<Statement>> {
     // Editors put a byte order mark at the start of files.
     let mut tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
     let ends: Vec<usize> =
@@ -548,7 +548,7 @@ mod tests {
     use super::*;
 
     fn set(sql: &str) -> Result<(String, String), String> {
-        match parse(sql, Reading::default()).map(|mut statements| statements.remove(0)) {
+        match parse(sql, LiteralSettings::default()).map(|mut statements| statements.remove(0)) {
             Ok(Statement::Set { key, value, .. }) => Ok((key, value)),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.condition.to_string()),

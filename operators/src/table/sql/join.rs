@@ -9,7 +9,7 @@ use crate::table::expr::resolve::{ScopeColumn, resolve};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer::boolean;
 use crate::table::plan::join;
-use crate::table::plan::join::Written;
+use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
 
@@ -29,13 +29,13 @@ pub(super) fn relation_with_joins(
         let right = relation(&joined.relation, catalog)?;
         let (written, constraint) = match &joined.join_operator {
             JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => {
-                (Written::Inner, c)
+                (JoinType::Inner, c)
             }
-            JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (Written::LeftOuter, c),
-            JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (Written::RightOuter, c),
-            JoinOperator::FullOuter(c) => (Written::FullOuter, c),
-            JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (Written::LeftSemi, c),
-            JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (Written::LeftAnti, c),
+            JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (JoinType::LeftOuter, c),
+            JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (JoinType::RightOuter, c),
+            JoinOperator::FullOuter(c) => (JoinType::FullOuter, c),
+            JoinOperator::Semi(c) | JoinOperator::LeftSemi(c) => (JoinType::LeftSemi, c),
+            JoinOperator::Anti(c) | JoinOperator::LeftAnti(c) => (JoinType::LeftAnti, c),
             other => return Err(PlanError::not_yet(format_args!("{other:?}")).at(here)),
         };
         left = match constraint {
@@ -50,7 +50,9 @@ pub(super) fn relation_with_joins(
                 let names: Vec<_> = names.iter().map(plain).collect();
                 join::join_using(left, right, written, &names)
             }
-            JoinConstraint::Natural if matches!(written, Written::LeftSemi | Written::LeftAnti) => {
+            JoinConstraint::Natural
+                if matches!(written, JoinType::LeftSemi | JoinType::LeftAnti) =>
+            {
                 Err(PlanError::new(
                     "UNSUPPORTED_JOIN_TYPE",
                     "a NATURAL join is neither SEMI nor ANTI",

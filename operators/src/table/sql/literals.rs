@@ -11,7 +11,7 @@
 //! is dropped. A doubled quote is one quote. `r'…'` has no escapes and ends at the next quote. The
 //! parser concatenates adjacent literals; a literal directly after a raw one is joined here.
 //!
-//! Two Spark settings change these rules for the statements after them: see [`Reading`].
+//! Two Spark settings change these rules for the statements after them: see [`LiteralSettings`].
 
 use super::{place, syntax};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -22,7 +22,7 @@ pub struct Literals(Vec<String>);
 
 /// The Spark settings that affect string literals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct LiteralSettings {
     /// `spark.sql.parser.escapedStringLiterals`: backslashes are ordinary characters, and a
     /// doubled quote stays doubled. As in Spark, a raw literal then keeps its opening quote.
     without_escapes: bool,
@@ -31,7 +31,7 @@ pub struct Reading {
     two_quotes_are_none: bool,
 }
 
-impl Reading {
+impl LiteralSettings {
     /// The field of a setting, by the setting's name in lower case.
     pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
         Some(match key {
@@ -64,7 +64,7 @@ struct Chars {
     chars: Vec<char>,
     at: usize,
     out: String,
-    reading: Reading,
+    reading: LiteralSettings,
 }
 
 impl Chars {
@@ -178,7 +178,7 @@ impl Chars {
 
 /// Replaces the contents of a text's literals with fillers, and returns the decoded literals.
 /// `reading` holds the settings at the start of the text.
-pub fn hide(sql: &str, reading: Reading) -> PlanResult<(String, Literals)> {
+pub fn hide(sql: &str, reading: LiteralSettings) -> PlanResult<(String, Literals)> {
     let out = String::with_capacity(sql.len());
     let mut chars = Chars { chars: sql.chars().collect(), at: 0, out, reading };
     let mut literals = Vec::new();
@@ -313,12 +313,12 @@ fn numeric(escape: &[char], units: &mut Vec<u16>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::Reading;
+    use super::LiteralSettings;
     use crate::table::error::PlanResult;
     use sqlparser::tokenizer::{Token, TokenWithSpan};
 
     fn tokenize(sql: &str) -> PlanResult<Vec<TokenWithSpan>> {
-        super::super::tokenize(sql, Reading::default())
+        super::super::tokenize(sql, LiteralSettings::default())
     }
 
     /// The values of a statement's string tokens.

@@ -23,7 +23,7 @@ use super::plan::{METADATA, Plan};
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::user_function::{UserAggregate, UserFunction};
 use crate::table::plan::limits::{MAX_NESTING, on_large_stack, statement};
-pub use literals::Reading;
+pub use literals::LiteralSettings;
 use rewrite::interval_text;
 use sqlparser::ast::Query;
 use sqlparser::keywords::Keyword;
@@ -62,8 +62,8 @@ pub trait Catalog {
         Semantics::default()
     }
     /// The settings of string literals.
-    fn literals(&self) -> Reading {
-        Reading::default()
+    fn literals(&self) -> LiteralSettings {
+        LiteralSettings::default()
     }
 }
 
@@ -152,7 +152,7 @@ impl Catalog for WithWatermarks<'_> {
     fn semantics(&self) -> Semantics {
         self.outer.semantics()
     }
-    fn literals(&self) -> Reading {
+    fn literals(&self) -> LiteralSettings {
         self.outer.literals()
     }
 }
@@ -166,7 +166,7 @@ fn syntax(reason: impl Into<String>, at: Place) -> PlanError {
 }
 
 /// The tokens of a text, without comments and white space.
-pub(crate) fn tokenize(sql: &str, reading: Reading) -> PlanResult<Vec<TokenWithSpan>> {
+pub(crate) fn tokenize(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<TokenWithSpan>> {
     let (sql, literals) = literals::hide(sql, reading)?;
     let tokens = Tokenizer::new(&DIALECT, &sql).tokenize_with_location();
     let mut tokens = tokens.map_err(|error| syntax(error.message, place(error.location)))?;

@@ -20,7 +20,7 @@ use crate::table::plan::analyzer;
 use crate::table::plan::analyzer::{Unioned, has_aggregate};
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join;
-use crate::table::plan::join::Written;
+use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, count_copies, nested, too_complex};
 use crate::table::plan::time_window;
 use crate::table::plan::{METADATA, Plan};
@@ -351,8 +351,8 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
             if decided {
                 let made = match op {
                     SetOperator::Union => analyzer::union(left, right),
-                    SetOperator::Intersect => among(op, left, right, Written::LeftSemi),
-                    _ => among(op, left, right, Written::LeftAnti),
+                    SetOperator::Intersect => set_difference(op, left, right, JoinType::LeftSemi),
+                    _ => set_difference(op, left, right, JoinType::LeftAnti),
                 };
                 let made = made.map_err(|error| error.at(here))?;
                 analyzer::refuse_maps(&made).map_err(|error| error.at(here))?;
@@ -374,10 +374,15 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
 }
 
 /// The left rows that are, or are not, among the right ones, in the types that both sides have.
-fn among(op: &SetOperator, left: Plan, right: Plan, written: Written) -> PlanResult<Plan> {
+fn set_difference(
+    op: &SetOperator,
+    left: Plan,
+    right: Plan,
+    written: JoinType,
+) -> PlanResult<Plan> {
     let (left, right) = analyzer::widened(&op.to_string(), left, right)?;
     analyzer::refuse_maps(&left)?;
-    join::among(left, right, written)
+    join::set_difference_join(left, right, written)
 }
 
 /// Rows that are equal as rows that are the same.
@@ -531,7 +536,7 @@ pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<
         let right = super::join::relation_with_joins(table, catalog)?;
         input = Some(match input {
             None => right,
-            Some(left) => join::join(left, right, Written::Inner, None)?,
+            Some(left) => join::join(left, right, JoinType::Inner, None)?,
         });
     }
     let nothing = || Plan::Values(Schema::default(), vec![Vec::new()]);
@@ -836,5 +841,5 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     let width = input.width();
     let made = analyzer::generate(input, &call, view.outer, &names)?;
     // Its columns may be named with the view's name.
-    Ok(Plan::AliasFrom(Box::new(made), width, plain(&view.lateral_view_name)))
+    Ok(Plan::QualifyFrom(Box::new(made), width, plain(&view.lateral_view_name)))
 }

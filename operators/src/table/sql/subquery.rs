@@ -36,7 +36,7 @@ struct Inner {
     /// The column of the plan that the subquery selects.
     selected: usize,
     /// Its LIMIT and OFFSET, which count the rows that belong to one outer row.
-    window: Option<(u64, u64)>,
+    match_range: Option<(u64, u64)>,
 }
 
 /// Conditions that have filters of their own.
@@ -187,18 +187,26 @@ impl<'c> Joining<'c> {
         &self,
         kind: JoinKind,
         inner: Inner,
-        among: Option<(Resolved, Resolved)>,
+        in_operands: Option<(Resolved, Resolved)>,
     ) -> (usize, String) {
         let left = self.take();
         let width = left.width();
         let name = format!("subquery_{width}");
-        let Inner { plan: right, condition, window, .. } = inner;
+        let Inner { plan: right, condition, match_range, .. } = inner;
         let (live, place) = (None, Place::default());
-        let joined =
-            Plan::Join(Box::new(Join { left, right, kind, condition, among, window, live, place }));
+        let joined = Plan::Join(Box::new(Join {
+            left,
+            right,
+            kind,
+            condition,
+            in_operands,
+            match_range,
+            live,
+            place,
+        }));
         let named = match kind {
             JoinKind::LeftSemi | JoinKind::LeftAnti => joined,
-            _ => Plan::AliasFrom(Box::new(joined), width, name.clone()),
+            _ => Plan::QualifyFrom(Box::new(joined), width, name.clone()),
         };
         *self.plan.borrow_mut() = Some(named);
         (width, name)
@@ -286,7 +294,7 @@ impl<'c> Joining<'c> {
                     one => vec![one],
                 };
                 let mut inner = self.inner(query, true)?;
-                if inner.window.is_some() {
+                if inner.match_range.is_some() {
                     // The rows that count are not only those with an equal value.
                     return Ok(false);
                 }
@@ -342,8 +350,9 @@ impl<'c> Joining<'c> {
                     return Ok(Some(Expr::Literal(Value::Null, DataType::Boolean)));
                 }
                 let width = self.scope().columns.len();
-                let among = compared(value, shifted(column_of(&scope, inner.selected), width))?;
-                let (at, name) = self.join(JoinKind::In, inner, Some(among));
+                let in_operands =
+                    compared(value, shifted(column_of(&scope, inner.selected), width))?;
+                let (at, name) = self.join(JoinKind::In, inner, Some(in_operands));
                 let found = negated_if(*negated, self.column(at, &name, here));
                 if self.of_value.get() {
                     return Ok(Some(call("coalesce", [found, false.into()])));
@@ -364,7 +373,7 @@ impl<'c> Joining<'c> {
         here: Place,
     ) -> PlanResult<Expr> {
         let mut inner = self.inner(query, true)?;
-        if inner.window.is_some() {
+        if inner.match_range.is_some() {
             let what =
                 "several columns before IN and `LIMIT` in a subquery that reads the outer row";
             return Err(PlanError::not_yet(what).at(here));
@@ -397,13 +406,13 @@ impl<'c> Joining<'c> {
         match query::plan(query, self.catalog) {
             Ok(plan) => {
                 let plan = table_only(plan, here)?;
-                Ok(Inner { plan, condition: None, selected: 0, window: None })
+                Ok(Inner { plan, condition: None, selected: 0, match_range: None })
             }
             Err(error) if is_unresolved(&error) => {
                 let select = plain_select(query).ok_or(error.clone())?;
                 let (plan, condition) = self.correlated(select, error)?;
-                let window = self.window(query, here)?;
-                let once = window.is_some() && select.distinct.is_some();
+                let match_range = self.match_range(query, here)?;
+                let once = match_range.is_some() && select.distinct.is_some();
                 let reads_inner =
                     crate::table::plan::join::reads(&condition, self.scope().columns.len()).1;
                 if once && reads_inner {
@@ -428,11 +437,12 @@ impl<'c> Joining<'c> {
                         Some(order) => order.sort_distinct(plan, &items)?,
                         None => plan,
                     };
-                    return Ok(Inner { plan, condition, selected: 0, window });
+                    return Ok(Inner { plan, condition, selected: 0, match_range });
                 }
-                let plan = if window.is_some() { self.ordered(plan, query, &items)? } else { plan };
+                let plan =
+                    if match_range.is_some() { self.ordered(plan, query, &items)? } else { plan };
                 if !selects {
-                    return Ok(Inner { plan, condition, selected: 0, window });
+                    return Ok(Inner { plan, condition, selected: 0, match_range });
                 }
                 let scope = plan.scope();
                 let mut columns: Vec<_> = (0..scope.columns.len())
@@ -443,14 +453,14 @@ impl<'c> Joining<'c> {
                     columns.push((resolve(item, &scope)?, item.output_name()));
                 }
                 let plan = Plan::Project(Box::new(plan), columns);
-                Ok(Inner { plan, condition, selected, window })
+                Ok(Inner { plan, condition, selected, match_range })
             }
             Err(error) => Err(error),
         }
     }
 
     /// LIMIT and OFFSET of a subquery that reads the outer row.
-    fn window(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
+    fn match_range(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
         refused::check_query(query, here, self.catalog)?;
         let (offset, limit) = query::limits(query, self.catalog, here)?;
         Ok((offset.is_some() || limit.is_some())
@@ -500,15 +510,15 @@ impl<'c> Joining<'c> {
         let [selected] = items.as_slice() else {
             return Err(wrong_number(1, items.len(), here));
         };
-        let window = self.window(query, here)?;
+        let match_range = self.match_range(query, here)?;
         let alone = is_grouped(select) || select.having.is_some() || select.distinct.is_some();
-        if !alone && !has_aggregate(selected) && window.is_some_and(|(_, most)| most <= 1) {
+        if !alone && !has_aggregate(selected) && match_range.is_some_and(|(_, most)| most <= 1) {
             let plan = self.ordered(plan, query, &items)?;
             let value = resolve(selected, &plan.scope())?;
             let (data_type, at) = (value.data_type.clone(), plan.width());
             let plan = time_window::with_column(plan.clone(), &plan.scope(), value, "value", None);
-            let inner = Inner { plan, condition: Some(condition), selected: at, window };
-            let (first, name) = self.join(JoinKind::Single, inner, None);
+            let inner = Inner { plan, condition: Some(condition), selected: at, match_range };
+            let (first, name) = self.join(JoinKind::ScalarSubquery, inner, None);
             let found = self.column(first + at, &name, here);
             debug_assert_eq!(self.scope().columns[first + at].data_type, data_type);
             return Ok(found);
@@ -521,7 +531,7 @@ impl<'c> Joining<'c> {
             )
             .at(here));
         }
-        let nothing = window.is_some_and(|(skipped, taken)| skipped > 0 || taken == 0);
+        let nothing = match_range.is_some_and(|(skipped, taken)| skipped > 0 || taken == 0);
         let outer = self.scope();
         let width = outer.columns.len();
         let mut keys = Vec::new();
@@ -550,8 +560,11 @@ impl<'c> Joining<'c> {
             let equal = functions::resolve("=", vec![of_outer.clone(), key])?;
             condition = Some(and(condition, equal)?);
         }
-        let (at, name) =
-            self.join(JoinKind::Single, Inner { plan, condition, selected: 0, window: None }, None);
+        let (at, name) = self.join(
+            JoinKind::ScalarSubquery,
+            Inner { plan, condition, selected: 0, match_range: None },
+            None,
+        );
         let (value, there) = (self.column(at, &name, here), self.column(at + 1, &name, here));
         Ok(Expr::Case { branches: vec![(there, value)], otherwise: Some(Box::new(default)) })
     }

@@ -16,7 +16,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::metadata_field;
 use crate::table::row::RowWriter;
 use crate::table::text::csv::{Column, Fault, LineEnd, ReadOptions, RecordReader};
-use crate::table::text::json::{Reading, Source, check_map_keys};
+use crate::table::text::json::{JsonReadOptions, Source, check_map_keys};
 use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::{DataType, Field, Schema};
 use millstream_engine::error::EngineError;
@@ -183,7 +183,7 @@ pub struct Raw {
 /// Reads the options that say how records are delimited and written.
 pub fn raw(format: &str, reader: &mut OptionReader<'_>) -> PlanResult<Raw> {
     let format = match format {
-        "json" => Format::Json(Box::new(JsonRecords::new(&[], Reading::default()))),
+        "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
         "csv" => format_csv(reader)?,
         _ => Format::Text,
     };
@@ -268,7 +268,7 @@ impl Decoder {
         reader: &mut OptionReader<'_>,
     ) -> PlanResult<Self> {
         let format = match format {
-            "json" => Format::Json(Box::new(JsonRecords::new(&[], Reading::default()))),
+            "json" => Format::Json(Box::new(JsonRecords::new(&[], JsonReadOptions::default()))),
             "csv" => format_csv(reader)?,
             _ => Format::Text,
         };

@@ -7,7 +7,7 @@
 use crate::connect::options::OptionReader;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::RowWriter;
-use crate::table::text::json::{Features, Found, Reading, RecordReader, SWITCHES, Source};
+use crate::table::text::json::{Features, Found, JsonReadOptions, RecordReader, SWITCHES, Source};
 use crate::table::text::notation::Notation;
 use crate::table::types::Field;
 
@@ -44,7 +44,7 @@ pub fn reading(
     reader: &mut OptionReader<'_>,
     notation: Notation,
     source: Source,
-) -> PlanResult<Reading> {
+) -> PlanResult<JsonReadOptions> {
     let mut features = Features::RECORDS;
     for (name, feature) in SWITCHES {
         let feature = feature(&mut features);
@@ -61,12 +61,12 @@ pub fn reading(
     }
     // Says how Spark holds rows in memory.
     reader.get("useUnsafeRow");
-    Ok(Reading { notation, features, source, fallback })
+    Ok(JsonReadOptions { notation, features, source, fallback })
 }
 
 impl JsonRecords {
     /// A reader of objects with these fields.
-    pub fn new(fields: &[Field], reading: Reading) -> Self {
+    pub fn new(fields: &[Field], reading: JsonReadOptions) -> Self {
         Self {
             reader: RecordReader::of_fields(fields, reading),
             width: fields.len(),
@@ -185,7 +185,7 @@ mod tests {
     fn a_wide_row_has_nothing_of_the_row_before() {
         let ddl: Vec<String> = (0..1000).map(|i| format!("k{i} STRING")).collect();
         let schema = Schema::parse_ddl(&ddl.join(", ")).unwrap();
-        let reading = Reading { source: Source::Bytes, ..Reading::default() };
+        let reading = JsonReadOptions { source: Source::Bytes, ..JsonReadOptions::default() };
         let mut records = JsonRecords::new(&schema.fields, reading);
         let (mut reused, mut key) = (Vec::new(), String::new());
         for i in [0, 63, 64, 999, 3, 500] {
@@ -200,8 +200,10 @@ mod tests {
 
     fn rows(text: &str, ddl: &str) -> (Vec<Value>, Option<&'static str>) {
         let fields = Schema::parse_ddl(ddl).unwrap().fields;
-        let mut records =
-            JsonRecords::new(&fields, Reading { source: Source::Bytes, ..Reading::default() });
+        let mut records = JsonRecords::new(
+            &fields,
+            JsonReadOptions { source: Source::Bytes, ..JsonReadOptions::default() },
+        );
         let (mut out, mut values) = (Vec::new(), Vec::new());
         let given = records.first(text.as_bytes(), &mut out);
         let mut there = given.row;

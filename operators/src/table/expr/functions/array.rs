@@ -12,7 +12,7 @@ use crate::table::expr::coercion::{
 use crate::table::expr::compile::{
     BytesFn, Compiled, EvalError, bytes_fn, element, failed, from_cells, write_field,
 };
-use crate::table::expr::functions::canonical_value::stand_in;
+use crate::table::expr::functions::canonical_value::canonical;
 use crate::table::expr::functions::string_rare::bounded;
 use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Node, Resolved};
@@ -599,7 +599,7 @@ fn distinct<'a>(
     arena: &'a bumpalo::Bump,
 ) -> Cell<'a> {
     let found = ValueIndex::of(cells, data_type).into_values();
-    collected(found.into_iter().map(|cell| stand_in(cell, data_type, arena)), arena)
+    collected(found.into_iter().map(|cell| canonical(cell, data_type, arena)), arena)
 }
 
 /// An array and an element, of one type.

@@ -20,14 +20,14 @@ pub(super) static FUNCTIONS: &[Function] = &[cells(
         let (data_type, nullable) = (args[0].data_type.clone(), any_nullable(&args));
         Ok((args, data_type, nullable))
     },
-    |args, call, arena| Ok(stand_in(args[0], &call.to, arena)),
+    |args, call, arena| Ok(canonical(args[0], &call.to, arena)),
 )];
 
 const NAME: &str = "one_of_equals";
 
 /// -0.0 and 0.0 are one value, and so are all NaNs.
 #[inline]
-pub fn one_of_equals(v: f64) -> f64 {
+pub fn canonical_double(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 
@@ -63,7 +63,7 @@ pub fn canonicalized(expr: Resolved) -> Resolved {
 /// Whether a value is in canonical form already.
 fn is_canonical(cell: Cell<'_>, data_type: &DataType) -> bool {
     match (cell, data_type) {
-        (Cell::Double(v), _) => v.to_bits() == one_of_equals(v).to_bits(),
+        (Cell::Double(v), _) => v.to_bits() == canonical_double(v).to_bits(),
         (Cell::Bytes(bytes), DataType::Array(element)) => {
             !varies(element)
                 || elements(Array::new(bytes), element).all(|e| is_canonical(e, element))
@@ -90,9 +90,9 @@ fn is_canonical(cell: Cell<'_>, data_type: &DataType) -> bool {
 }
 
 /// The canonical form of a value.
-pub(super) fn stand_in<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
+pub(super) fn canonical<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
     match cell {
-        Cell::Double(v) => Cell::Double(one_of_equals(v)),
+        Cell::Double(v) => Cell::Double(canonical_double(v)),
         Cell::Bytes(bytes) if !is_canonical(cell, data_type) => {
             let mut out = Vec::new();
             normalized(Value::from_bytes(bytes, data_type), data_type).write(&mut out);
@@ -104,7 +104,7 @@ pub(super) fn stand_in<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump
 
 fn normalized(value: Value, data_type: &DataType) -> Value {
     match (value, data_type) {
-        (Value::Double(v), _) => Value::Double(one_of_equals(v)),
+        (Value::Double(v), _) => Value::Double(canonical_double(v)),
         (Value::Array(values), DataType::Array(element)) => {
             Value::Array(values.into_iter().map(|v| normalized(v, element)).collect())
         }

@@ -8,8 +8,8 @@ use crate::table::expr::compile::{Compiled, EvalError, failed, from_cells, text,
 use crate::table::expr::{Node, Resolved};
 use crate::table::row::RowWriter;
 use crate::table::text::json::{
-    Broken, Features, Found, Inference, Inferred, Path, Reading, RecordReader, SWITCHES, Source,
-    Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
+    Features, Found, Inference, Inferred, InvalidJson, JsonReadOptions, Path, RecordReader,
+    SWITCHES, Source, Style, array_length, check_map_keys, last_field, object_keys, write_json_as,
 };
 use crate::table::text::notation::{Notation, pattern};
 use crate::table::types::{DataType, Schema};
@@ -165,10 +165,10 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
     only_known(name, &options, &known)?;
     let is_on = |name: &str| flag(&options, name, false);
     let inference = Inference {
-        reading: Reading {
+        reading: JsonReadOptions {
             notation: notation_of(&options, Direction::Read)?,
             features: Rules::of(&options, "")?.features,
-            ..Reading::default()
+            ..JsonReadOptions::default()
         },
         all_text: is_on("primitivesAsString"),
         decimals: is_on("prefersDecimal"),
@@ -180,7 +180,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
     match inference.of(json.as_bytes()) {
         Ok(Inferred::Object(fields)) => Ok(T::Struct(inference.fields(fields))),
         Ok(found) => Ok(inference.finish(found).unwrap_or(T::String)),
-        Err(Broken) => Err(PlanError::new(
+        Err(InvalidJson) => Err(PlanError::new(
             "MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION",
             format!("`{name}`: '{json}' is not JSON"),
             "Give it a text that is",
@@ -428,7 +428,7 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
     };
     let corrupt = fields.iter().position(|f| f.name == rules.corrupt && f.data_type == T::String);
     let (features, fallback) = (rules.features, rules.fallback);
-    let reading = Reading { notation, features, source: Source::Chars, fallback };
+    let reading = JsonReadOptions { notation, features, source: Source::Chars, fallback };
     let mut reader = RecordReader::new(&call.to, reading);
     if let Some(corrupt) = corrupt {
         let wanted: Vec<bool> = (0..fields.len()).map(|index| index != corrupt).collect();

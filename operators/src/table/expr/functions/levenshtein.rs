@@ -21,9 +21,9 @@ pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Bo
     if least > most {
         return Ok(None);
     }
-    let in_band = most.saturating_mul(2).saturating_add(1) as u64;
+    let is_in_band = most.saturating_mul(2).saturating_add(1) as u64;
     let in_words = short.len().div_ceil(WORD) as u64;
-    let steps = in_band.min(in_words).saturating_mul(long.len() as u64);
+    let steps = is_in_band.min(in_words).saturating_mul(long.len() as u64);
     if steps > STEPS_MAX {
         return failed(
             "COLLECTION_SIZE_LIMIT_EXCEEDED",
@@ -31,7 +31,7 @@ pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Bo
             "Compare shorter texts, or give a small limit as the third argument",
         );
     }
-    let found = match in_band < in_words {
+    let found = match is_in_band < in_words {
         true => by_band(short, long, most as usize),
         false => by_words(short, long),
     };

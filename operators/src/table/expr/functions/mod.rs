@@ -48,7 +48,7 @@ use crate::table::error::{PlanError, PlanResult};
 pub use crate::table::expr::functions::aliases::documented;
 use crate::table::expr::functions::aliases::{cast_of, operator_of};
 pub use crate::table::expr::functions::canonical_value::{
-    as_grouping_key, canonicalized, one_of_equals, order as order_values,
+    as_grouping_key, canonical_double, canonicalized, order as order_values,
 };
 use crate::table::expr::type_rules::Rules;
 use crate::table::types::DataType;

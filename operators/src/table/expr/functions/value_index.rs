@@ -4,7 +4,7 @@
 //! the cost grows with the number of values and not with its square.
 
 use crate::table::expr::cell::{Cell, order};
-use crate::table::expr::functions::canonical_value::stand_in;
+use crate::table::expr::functions::canonical_value::canonical;
 use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use bumpalo::Bump;
@@ -84,7 +84,7 @@ impl<'a, 't> ValueIndex<'a, 't> {
     fn write_key(&mut self, value: Cell<'_>) {
         self.key.clear();
         let mut writer = RowWriter::new(&mut self.key, 1);
-        stand_in(value, self.data_type, &self.scratch).put(&mut writer, 0);
+        canonical(value, self.data_type, &self.scratch).put(&mut writer, 0);
         self.scratch.reset();
     }
 }

@@ -146,7 +146,7 @@ impl Values {
 
     /// Adds a value, which is not NULL.
     pub fn add(&mut self, cell: Cell<'_>) {
-        let cell = if self.is_set() { one_of_equals(cell) } else { cell };
+        let cell = if self.is_set() { canonical_cell(cell) } else { cell };
         match cell {
             Cell::Null => false,
             Cell::Bool(v) => self.add_bytes(&u64::from(v).to_le_bytes()),
@@ -163,7 +163,7 @@ impl Values {
         row.clear();
         let mut writer = RowWriter::new(&mut row, cells.len());
         for (i, cell) in cells.iter().enumerate() {
-            one_of_equals(*cell).put(&mut writer, i);
+            canonical_cell(*cell).put(&mut writer, i);
         }
         let added = self.add_bytes(&row);
         self.row = row;
@@ -256,7 +256,7 @@ impl Values {
 }
 
 /// The canonical form of equal values: -0.0 becomes 0.0, and all NaNs are the same.
-fn one_of_equals(cell: Cell<'_>) -> Cell<'_> {
+fn canonical_cell(cell: Cell<'_>) -> Cell<'_> {
     match cell {
         Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
         Cell::Double(v) => Cell::Double(v + 0.0),

@@ -4,7 +4,7 @@ use crate::table::datetime::Tz;
 use crate::table::physical::accumulator::collected_values::Values;
 use crate::table::physical::accumulator::hyperloglog::HyperLogLog;
 use crate::table::physical::accumulator::moments::{CoMoments, Moments};
-use crate::table::physical::accumulator::percentile::Percentiles;
+use crate::table::physical::accumulator::percentile::QuantileSummary;
 use crate::table::physical::accumulator::{Accumulator, Wide};
 use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
@@ -65,7 +65,7 @@ impl Accumulator {
             "held" => Self::Held(None),
             "set" | "list" => Self::Values(Box::new(Values::of_rows())),
             "distinct" => Self::Distinct(Box::new(HyperLogLog::new(9))),
-            "percentile" => Self::Percentile(Box::new(Percentiles::new(10_000))),
+            "percentile" => Self::Percentile(Box::new(QuantileSummary::new(10_000))),
             "count" => Self::Count(0),
             "sum long" => Self::SumLong(None),
             "sum double" => Self::SumDouble(None),

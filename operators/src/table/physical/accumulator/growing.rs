@@ -51,7 +51,7 @@ pub(in crate::table::physical) trait GrowingValue {
 
 /// The parts of one value in the checkpoint.
 #[derive(Clone, Debug, Default)]
-pub(in crate::table::physical) struct Parts {
+pub(in crate::table::physical) struct PartSlots {
     /// Of the last part.
     slot: Slot,
     /// The valid parts have the numbers `first..next`.
@@ -87,7 +87,7 @@ impl Group<'_> {
     }
 }
 
-impl Parts {
+impl PartSlots {
     /// Writes what was added to a value since the last call.
     pub fn write(
         &mut self,
@@ -161,7 +161,7 @@ impl Parts {
 
 /// The parts of all growing values of a group.
 pub(in crate::table::physical) struct GroupParts {
-    parts: Vec<Parts>,
+    parts: Vec<PartSlots>,
 }
 
 impl GroupParts {
@@ -170,14 +170,14 @@ impl GroupParts {
         let mut parts = Vec::new();
         each_growing(accumulators, |_, value| {
             value.track();
-            parts.push(Parts::default());
+            parts.push(PartSlots::default());
         });
         Self { parts }
     }
 
     /// Memory that it takes, without the values.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.parts.capacity() * size_of::<Parts>()
+        size_of::<Self>() + self.parts.capacity() * size_of::<PartSlots>()
     }
 
     /// Writes what the values have added.
@@ -281,7 +281,7 @@ impl Restored {
         let of_group = self.0.remove(group).unwrap_or_default();
         let (mut out, mut damaged) = (Vec::new(), false);
         each_growing(accumulators, |number, value| {
-            let mut parts = Parts::default();
+            let mut parts = PartSlots::default();
             match of_group.get(&number).filter(|parts| !parts.is_empty()) {
                 Some(read) => damaged |= parts.read(read, value).is_none(),
                 // An empty value, or one from a checkpoint that was written without parts.

@@ -33,7 +33,7 @@ use crate::table::row::RowWriter;
 use crate::table::types::DataType;
 use crate::table::value::Value;
 use moments::{CoMoments, Moments};
-use percentile::Percentiles;
+use percentile::QuantileSummary;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub(super) enum Accumulator {
     Held(Option<Vec<u8>>),
     Values(Box<Values>),
     Distinct(Box<HyperLogLog>),
-    Percentile(Box<Percentiles>),
+    Percentile(Box<QuantileSummary>),
     /// The state of a user-defined aggregate, with its function.
     User(Box<[Value]>, Arc<UserAggregate>),
     /// DISTINCT: the values seen so far, and the accumulator over them.
@@ -83,7 +83,9 @@ impl Accumulator {
             Self::CoMoments(_) => size_of::<CoMoments>(),
             Self::Values(values) => size_of::<Values>() + values.heap_bytes(),
             Self::Distinct(sketch) => size_of::<HyperLogLog>() + sketch.heap_bytes(),
-            Self::Percentile(percentiles) => size_of::<Percentiles>() + percentiles.heap_bytes(),
+            Self::Percentile(percentiles) => {
+                size_of::<QuantileSummary>() + percentiles.heap_bytes()
+            }
             Self::User(values, _) => {
                 size_of_val(&**values) + values.iter().map(own_bytes).sum::<usize>()
             }
@@ -94,9 +96,9 @@ impl Accumulator {
 
     /// Prepares the value for repeated reads.
     #[inline]
-    pub fn settle(&mut self) {
+    pub fn merge_buffered(&mut self) {
         if let Self::Percentile(percentiles) = self {
-            percentiles.settle();
+            percentiles.merge_buffered();
         }
     }
 }
@@ -320,7 +322,7 @@ impl Function {
                 Accumulator::Distinct(Box::new(HyperLogLog::new(*precision)))
             }
             Input::Percentile(_, accuracy) => {
-                Accumulator::Percentile(Box::new(Percentiles::new(*accuracy)))
+                Accumulator::Percentile(Box::new(QuantileSummary::new(*accuracy)))
             }
             Input::Sum(Compiled::Long(_)) => Accumulator::SumLong(None),
             Input::Sum(Compiled::Decimal(_)) => Accumulator::SumDecimal(None),
@@ -548,7 +550,7 @@ impl Function {
             A::Values(values) => values.write(writer, index),
             A::Distinct(sketch) => writer.long(index, sketch.estimate() as i64),
             A::Percentile(p) if p.count() > 0 => {
-                let p = p.settled();
+                let p = p.with_buffered_merged();
                 let found = self.fractions.iter().map(|fraction| p.at(*fraction, &self.from));
                 let found: Vec<Value> = found.collect();
                 match (self.several, found.as_slice()) {

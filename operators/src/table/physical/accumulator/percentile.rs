@@ -16,7 +16,7 @@ const FRESH_MAX: usize = 1024;
 
 /// The summary.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Percentiles {
+pub struct QuantileSummary {
     accuracy: usize,
     count: u64,
     /// Whether no two different values were merged.
@@ -64,7 +64,7 @@ fn value(key: i128, data_type: &DataType) -> Value {
     }
 }
 
-impl Percentiles {
+impl QuantileSummary {
     /// An empty summary.
     pub fn new(accuracy: usize) -> Self {
         let (samples, fresh) = (Vec::new(), Vec::new());
@@ -89,12 +89,12 @@ impl Percentiles {
         self.count += 1;
         self.fresh.push(key);
         if self.fresh.len() >= FRESH_MAX {
-            self.settle();
+            self.merge_buffered();
         }
     }
 
     /// Merges the buffered values into the samples. Call this before reading the summary.
-    pub fn settle(&mut self) {
+    pub fn merge_buffered(&mut self) {
         if self.fresh.is_empty() {
             return;
         }
@@ -113,12 +113,12 @@ impl Percentiles {
     }
 
     /// The summary with all values in its samples.
-    pub fn settled(&self) -> Cow<'_, Self> {
-        let mut settled = Cow::Borrowed(self);
+    pub fn with_buffered_merged(&self) -> Cow<'_, Self> {
+        let mut merged = Cow::Borrowed(self);
         if !self.fresh.is_empty() {
-            settled.to_mut().settle();
+            merged.to_mut().merge_buffered();
         }
-        settled
+        merged
     }
 
     fn insert(&mut self, key: i128) {
@@ -156,8 +156,8 @@ impl Percentiles {
 
     /// Merges another summary.
     pub fn merge(&mut self, other: &Self) {
-        self.settle();
-        let other = other.settled();
+        self.merge_buffered();
+        let other = other.with_buffered_merged();
         let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + other.samples.len());
         let exact = self.exact && other.exact;
         let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
@@ -204,7 +204,7 @@ impl Percentiles {
         self.samples = kept;
     }
 
-    /// The value at a fraction of the ranks. The summary must be [settled](Self::settle).
+    /// The value at a fraction of the ranks. The summary must be [merged](Self::merge_buffered).
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
         let (mut rank, mut best) = (0, (u64::MAX, 0));
@@ -223,11 +223,11 @@ impl Percentiles {
 
     /// Appends the summary in the checkpoint's encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let settled = self.settled();
+        let merged = self.with_buffered_merged();
         out.extend_from_slice(&(self.accuracy as u32).to_le_bytes());
-        out.push(u8::from(settled.exact));
-        out.extend_from_slice(&(settled.samples.len() as u32).to_le_bytes());
-        for sample in &settled.samples {
+        out.push(u8::from(merged.exact));
+        out.extend_from_slice(&(merged.samples.len() as u32).to_le_bytes());
+        for sample in &merged.samples {
             out.extend_from_slice(&sample.key.to_le_bytes());
             out.extend_from_slice(&sample.weight.to_le_bytes());
             out.extend_from_slice(&sample.unsure.to_le_bytes());
@@ -258,7 +258,7 @@ impl Percentiles {
     }
 }
 
-impl GrowingValue for Percentiles {
+impl GrowingValue for QuantileSummary {
     fn track(&mut self) {
         self.added.get_or_insert_default();
     }
@@ -284,7 +284,7 @@ impl GrowingValue for Percentiles {
     }
 
     fn write_whole(&mut self, out: &mut Vec<u8>) {
-        self.settle();
+        self.merge_buffered();
         self.encode(out);
         self.added.iter_mut().for_each(Vec::clear);
     }
@@ -312,9 +312,9 @@ mod tests {
             for at in (1..numbers.len()).rev() {
                 numbers.swap(at, dice.below(at as u64 + 1) as usize);
             }
-            let mut percentiles = Percentiles::new(accuracy);
+            let mut percentiles = QuantileSummary::new(accuracy);
             numbers.iter().for_each(|n| percentiles.add(Cell::Double(*n as f64 - 500.0)));
-            percentiles.settle();
+            percentiles.merge_buffered();
             for fraction in [0.0, 0.01, 0.5, 0.99, 1.0] {
                 let Value::Double(found) = percentiles.at(fraction, &DataType::Double) else {
                     panic!("a double")

@@ -20,7 +20,7 @@
 use crate::state::expiry_queue::Due;
 use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::table::expr::compile::{Compiled, write_field};
-use crate::table::expr::functions::one_of_equals;
+use crate::table::expr::functions::canonical_double;
 use crate::table::physical::accumulator::{
     Accumulator, Buffers, Function, Group, GroupParts, Restored, split_key,
 };
@@ -50,7 +50,7 @@ struct Entry {
     /// Where its last change was recorded.
     slot: Slot,
     /// Whether the watermark has removed the group, so that its slot may be reused.
-    gone: bool,
+    is_removed: bool,
     /// Memory that its values own apart.
     owned: usize,
     /// The parts of growing values, if there is a checkpoint.
@@ -69,7 +69,7 @@ impl KeyedEntry for Entry {
 }
 
 /// The event time among the grouping keys.
-pub(in crate::table::physical) struct EventTime {
+pub(in crate::table::physical) struct EventTimeKey {
     pub key: EventKey,
     pub late: LateRows,
 }
@@ -117,7 +117,7 @@ pub(in crate::table::physical) fn write_keys(
         match key {
             Key::Column(slot, _) if row.is_null(*slot) => {}
             Key::Column(slot, Physical::Double) => {
-                writer.double(index, one_of_equals(row.double(*slot)));
+                writer.double(index, canonical_double(row.double(*slot)));
             }
             Key::Column(slot, Physical::Bool | Physical::Long) => {
                 writer.long(index, row.long(*slot));
@@ -125,7 +125,7 @@ pub(in crate::table::physical) fn write_keys(
             Key::Column(slot, _) => writer.bytes(index, row.bytes(*slot)),
             Key::Computed(Compiled::Double(f)) => {
                 if let Some(v) = f(scratch.cx(row))? {
-                    writer.double(index, one_of_equals(v));
+                    writer.double(index, canonical_double(v));
                 }
             }
             Key::Computed(key) => write_field(key, scratch.cx(row), &mut writer, index)?,
@@ -143,7 +143,7 @@ impl Entry {
             ingest_ns: UNTIMED,
             touched: false,
             slot: Slot::default(),
-            gone: false,
+            is_removed: false,
             owned: 0,
             parts: None,
         }
@@ -177,22 +177,22 @@ struct Emission {
 }
 
 /// The stage.
-pub(in crate::table::physical) struct Aggregate {
+pub(in crate::table::physical) struct HashAggregate {
     keys: Vec<Key>,
     functions: Vec<Function>,
     mode: OutputMode,
     continuous: bool,
     /// Whether this is the only instance.
-    alone: bool,
+    is_only_instance: bool,
     entries: Table<Entry>,
     touched: EpochBuffer<u32>,
     /// The event time among the keys, if there is one.
-    event: Option<EventTime>,
+    event: Option<EventTimeKey>,
     due: Due,
     /// A watermark whose groups have not all been removed yet.
-    passing_us: Option<i64>,
+    expiring_watermark_us: Option<i64>,
     /// Whether groups expired after a marker, and the driver does not know it yet.
-    owes: bool,
+    owes_late_emission: bool,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Whether an expression is evaluated for each record.
@@ -221,12 +221,12 @@ pub(in crate::table::physical) struct Aggregate {
     down: BoxChain,
 }
 
-impl Aggregate {
+impl HashAggregate {
     pub fn new(
         keys: Vec<Key>,
         functions: Vec<Function>,
-        (mode, continuous, alone): (OutputMode, bool, bool),
-        event: Option<EventTime>,
+        (mode, continuous, is_only_instance): (OutputMode, bool, bool),
+        event: Option<EventTimeKey>,
         log: StateLog,
         down: BoxChain,
     ) -> Self {
@@ -250,13 +250,13 @@ impl Aggregate {
             functions,
             mode,
             continuous,
-            alone,
+            is_only_instance,
             entries: Table::default(),
             touched: EpochBuffer::default(),
             event,
             due: Due::default(),
-            passing_us: None,
-            owes: false,
+            expiring_watermark_us: None,
+            owes_late_emission: false,
             emission: None,
             scratch: Scratch::default(),
             key: Vec::new(),
@@ -301,8 +301,8 @@ impl Aggregate {
     }
 
     /// Whether watermarks arrive among the records.
-    fn in_band(&self) -> bool {
-        self.continuous && self.event.as_ref().is_none_or(|event| event.late.in_band())
+    fn is_in_band(&self) -> bool {
+        self.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
     }
 
     /// Whether rows are emitted when the watermark passes them.
@@ -312,8 +312,8 @@ impl Aggregate {
 
     /// The expiry time of a group; `None` if it never expires.
     #[inline]
-    fn over_us(&self, key: &[u8]) -> Option<i64> {
-        self.event.as_ref()?.key.over_us(Row(key), self.keys.len())
+    fn expires_us(&self, key: &[u8]) -> Option<i64> {
+        self.event.as_ref()?.key.expires_us(Row(key), self.keys.len())
     }
 
     /// The entry of the key in `self.key`.
@@ -330,8 +330,8 @@ impl Aggregate {
         let entry = Entry { parts, ..Entry::new(hash, key, accumulators) };
         self.key_heap += key_heap(&entry.key);
         let at = self.entries.insert(entry);
-        if let Some(over_us) = self.over_us(&self.entries[at].key) {
-            self.due.add(over_us, at as u32);
+        if let Some(expires_us) = self.expires_us(&self.entries[at].key) {
+            self.due.add(expires_us, at as u32);
         }
         at
     }
@@ -347,7 +347,7 @@ impl Aggregate {
         }
         self.heap_bytes -= std::mem::take(&mut entry.owned);
         self.key_heap -= key_heap(&entry.key);
-        (entry.gone, entry.touched, entry.key) = (true, false, SmallVec::new());
+        (entry.is_removed, entry.touched, entry.key) = (true, false, SmallVec::new());
         entry.accumulators = SmallVec::new();
         self.entries.release();
     }
@@ -373,9 +373,9 @@ impl Aggregate {
 
     /// Continues the expiry for an in-band watermark.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        let Some(by_us) = self.passing_us else { return Ok(()) };
+        let Some(by_us) = self.expiring_watermark_us else { return Ok(()) };
         if self.expire(by_us)? {
-            self.passing_us = None;
+            self.expiring_watermark_us = None;
             self.down.watermark(by_us)?;
         }
         Ok(())
@@ -444,7 +444,7 @@ impl Aggregate {
         let Self { deferred, entries, value, log, .. } = self;
         deferred.drain_epoch(|at| {
             let Some(entry) = entries.get_mut(at as usize) else { return };
-            if !entry.gone {
+            if !entry.is_removed {
                 encode(entry, value);
                 log.write(&mut entry.slot, entry.hash, &entry.key, value);
             }
@@ -468,7 +468,7 @@ impl Aggregate {
                 if let Some(at) = entries.find(hash, key) {
                     entries.free(at);
                     *heap -= key_heap(&entries[at].key);
-                    (entries[at].gone, entries[at].key) = (true, SmallVec::new());
+                    (entries[at].is_removed, entries[at].key) = (true, SmallVec::new());
                 }
                 return Ok(());
             };
@@ -489,7 +489,7 @@ impl Aggregate {
         let in_parts = self.grows && self.log.is_on();
         for at in 0..self.entries.slots() {
             let entry = &mut self.entries[at];
-            if entry.gone {
+            if entry.is_removed {
                 continue;
             }
             if in_parts {
@@ -500,8 +500,8 @@ impl Aggregate {
             if self.owns {
                 self.count_owned(at);
             }
-            if let Some(over_us) = self.over_us(&self.entries[at].key) {
-                self.due.add(over_us, at as u32);
+            if let Some(expires_us) = self.expires_us(&self.entries[at].key) {
+                self.due.add(expires_us, at as u32);
             }
         }
         Ok(())
@@ -522,7 +522,7 @@ impl Aggregate {
 
     fn emit(&mut self, at: usize, ingest_ns: u64) -> Result<(), EngineError> {
         if self.grows {
-            self.entries[at].accumulators.iter_mut().for_each(Accumulator::settle);
+            self.entries[at].accumulators.iter_mut().for_each(Accumulator::merge_buffered);
         }
         let (keys, entry) = (self.keys.len(), &self.entries[at]);
         self.out.clear();
@@ -574,7 +574,7 @@ impl Aggregate {
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
             // A key that an earlier run, in another mode, has let go.
-            if !entry.gone {
+            if !entry.is_removed {
                 self.emit(at, ingest_ns)?;
             }
             emission.next += 1;
@@ -588,7 +588,7 @@ impl Aggregate {
         let Self { touched, entries, .. } = self;
         touched.drain_epoch(|at| entries[at as usize].touched = false);
         // In continuous mode groups are removed when the watermark arrives.
-        if let (Some(event), false) = (&self.event, self.in_band())
+        if let (Some(event), false) = (&self.event, self.is_in_band())
             && !self.expire(event.late.watermark_us())?
         {
             self.emission = Some(emission);
@@ -618,7 +618,7 @@ pub(in crate::table::physical) fn copy_key(
     }
 }
 
-impl Stage for Aggregate {
+impl Stage for HashAggregate {
     fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         self.restore()?;
         self.down.attach(io)
@@ -634,12 +634,12 @@ impl Stage for Aggregate {
             return self.down.watermark(IDLE);
         }
         event.late.advance(micros);
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
         self.continue_expiry()
     }
 
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.at_once() || (self.in_band() && self.by_watermark()) {
+        if self.at_once() || (self.is_in_band() && self.by_watermark()) {
             // Rows that are not emitted yet are emitted in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
@@ -647,7 +647,7 @@ impl Stage for Aggregate {
         if !self.continuous || self.entries.slots() == 0 {
             self.touch_global();
         }
-        if self.in_band() && self.alone && self.touched.is_empty() {
+        if self.is_in_band() && self.is_only_instance && self.touched.is_empty() {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -662,18 +662,21 @@ impl Stage for Aggregate {
     }
 
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.emission.is_none() && self.passing_us.is_none() && !self.owes {
+        if self.emission.is_none()
+            && self.expiring_watermark_us.is_none()
+            && !self.owes_late_emission
+        {
             return self.down.settle();
         }
-        self.owes |= self.passing_us.is_some() && self.emission.is_none();
+        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.emission.is_none();
         self.continue_expiry()?;
         self.emit_step()?;
         let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.emission.is_some(), &mut self.owes_late_emission))
     }
 }
 
-impl<'a> Push<Row<'a>> for Aggregate {
+impl<'a> Push<Row<'a>> for HashAggregate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         if self.computes {
             self.scratch.reset();
@@ -685,8 +688,8 @@ impl<'a> Push<Row<'a>> for Aggregate {
             _ => {
                 self.key.clear();
                 write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
-                if let (Some(over_us), Some(event)) = (self.over_us(&self.key), &self.event)
-                    && over_us <= event.late.late_row_watermark_us()
+                if let (Some(expires_us), Some(event)) = (self.expires_us(&self.key), &self.event)
+                    && expires_us <= event.late.late_row_watermark_us()
                 {
                     event.late.send_to_side_output(row);
                     let rows = self.partials.map_or(1, |slot| rows_of(row.bytes(slot)));

@@ -28,14 +28,14 @@ struct PartialGroup {
 }
 
 /// A late row, sent unchanged.
-struct Behind {
+struct RowAfterWatermark {
     hash: u64,
     row: std::ops::Range<usize>,
     ingest_ns: u64,
 }
 
 /// The stage.
-pub(in crate::table::physical) struct Partial {
+pub(in crate::table::physical) struct PartialAggregate {
     keys: Vec<Key>,
     event: Option<EventKey>,
     functions: Vec<Function>,
@@ -47,7 +47,7 @@ pub(in crate::table::physical) struct Partial {
     key_bytes: Vec<u8>,
     words: Vec<u64>,
     /// Rows to send after the watermark, and their bytes.
-    behind: Vec<Behind>,
+    behind: Vec<RowAfterWatermark>,
     behind_bytes: Vec<u8>,
     /// During a flush, the number of groups, then rows after them, that were sent.
     leaving: Option<usize>,
@@ -64,7 +64,7 @@ pub(in crate::table::physical) struct Partial {
     down: RowOutbox,
 }
 
-impl Partial {
+impl PartialAggregate {
     /// All functions must be storable in words.
     pub fn new(
         keys: Vec<Key>,
@@ -108,12 +108,12 @@ impl Partial {
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
         event
-            .over_us(Row(&self.key), self.keys.len())
-            .is_some_and(|over_us| over_us <= watermark_us)
+            .expires_us(Row(&self.key), self.keys.len())
+            .is_some_and(|expires_us| expires_us <= watermark_us)
     }
 
     /// Writes a single row, whose key is in `self.key`, into `self.out`.
-    fn alone(&mut self, row: Row<'_>) -> Result<(), EngineError> {
+    fn write_single(&mut self, row: Row<'_>) -> Result<(), EngineError> {
         self.single.fill(0);
         Self::add(&self.functions, &self.scratch, row, &mut self.single)?;
         Self::write(&self.keys, &self.key, &self.single, &mut self.value, &mut self.out);
@@ -200,7 +200,7 @@ impl Partial {
                 Self::write(&self.keys, key, words, &mut self.value, &mut self.out);
                 self.down.send(group.hash, Row(&self.out), group.ingest_ns);
             } else {
-                let Behind { hash, row, ingest_ns } = &self.behind[next - groups];
+                let RowAfterWatermark { hash, row, ingest_ns } = &self.behind[next - groups];
                 self.down.send(*hash, Row(&self.behind_bytes[row.clone()]), *ingest_ns);
             }
             next += 1;
@@ -226,7 +226,7 @@ impl Partial {
     }
 }
 
-impl Stage for Partial {
+impl Stage for PartialAggregate {
     #[inline]
     fn ready(&mut self) -> bool {
         let open = self.marker.is_none() && self.leaving.is_none() && !self.hold.is_full();
@@ -265,7 +265,7 @@ impl Stage for Partial {
     }
 }
 
-impl<'a> Push<Row<'a>> for Partial {
+impl<'a> Push<Row<'a>> for PartialAggregate {
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
         self.scratch.reset();
         self.key.clear();
@@ -273,15 +273,19 @@ impl<'a> Push<Row<'a>> for Partial {
         let hash = hash_bytes(&self.key);
         if self.hold.is_bypassed() {
             self.hold.add(0);
-            self.alone(row)?;
+            self.write_single(row)?;
             self.down.send(hash, Row(&self.out), ingest_ns);
             return Ok(());
         }
         if self.is_late() {
-            self.alone(row)?;
+            self.write_single(row)?;
             let from = self.behind_bytes.len();
             self.behind_bytes.extend_from_slice(&self.out);
-            self.behind.push(Behind { hash, row: from..self.behind_bytes.len(), ingest_ns });
+            self.behind.push(RowAfterWatermark {
+                hash,
+                row: from..self.behind_bytes.len(),
+                ingest_ns,
+            });
             self.hold.grow(self.held());
         } else {
             let at = self.group(hash, ingest_ns) * self.words_each;

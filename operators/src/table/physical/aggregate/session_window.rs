@@ -41,14 +41,14 @@ struct Entry {
     /// not. [`i64::MAX`] if never.
     due_us: i64,
     /// There will be no more of it until another has its slot.
-    gone: bool,
+    is_removed: bool,
 }
 
 impl Entry {
     fn new(hash: u64, key: &[u8], sessions: Vec<Session>) -> Self {
         let (key, slot) = (SmallVec::from_slice(key), Slot::default());
         let (counted, owned, due_us) = ((0, 0), 0, i64::MAX);
-        Self { hash, key, sessions, slot, counted, owned, due_us, gone: false }
+        Self { hash, key, sessions, slot, counted, owned, due_us, is_removed: false }
     }
 }
 
@@ -62,7 +62,7 @@ impl KeyedEntry for Entry {
 }
 
 /// What the stage is made of.
-pub(in crate::table::physical) struct Parts {
+pub(in crate::table::physical) struct SessionParts {
     /// The other keys.
     pub keys: Vec<Key>,
     /// Computes the window of a single row.
@@ -73,7 +73,7 @@ pub(in crate::table::physical) struct Parts {
     pub mode: OutputMode,
     pub continuous: bool,
     /// There is no other instance.
-    pub alone: bool,
+    pub is_only_instance: bool,
     /// Whether the query reads a stream. Then its first row is an error if there is no other key,
     /// as in Spark.
     pub needs_key: bool,
@@ -86,7 +86,7 @@ pub(in crate::table::physical) struct Parts {
 
 /// The stage.
 pub(in crate::table::physical) struct SessionAggregate {
-    parts: Parts,
+    parts: SessionParts,
     entries: Table<Entry>,
     due: Due,
     key: Vec<u8>,
@@ -95,9 +95,9 @@ pub(in crate::table::physical) struct SessionAggregate {
     out: Vec<u8>,
     scratch: Scratch,
     /// A watermark whose sessions have not all been emitted yet.
-    passing_us: Option<i64>,
+    expiring_watermark_us: Option<i64>,
     /// Something was let go behind a marker, and that was not said yet.
-    owes: bool,
+    owes_late_emission: bool,
     /// A marker, and the next entry of a whole table to emit before it.
     marker: Option<(Epoch, usize)>,
     changed: bool,
@@ -139,7 +139,7 @@ fn sessions(functions: &[Function], mut value: &[u8]) -> Option<Vec<Session>> {
 }
 
 impl SessionAggregate {
-    pub fn new(parts: Parts, down: BoxChain) -> Self {
+    pub fn new(parts: SessionParts, down: BoxChain) -> Self {
         let owns = !parts.functions.iter().all(Function::is_plain);
         Self {
             parts,
@@ -150,8 +150,8 @@ impl SessionAggregate {
             window: Vec::new(),
             out: Vec::new(),
             scratch: Scratch::default(),
-            passing_us: None,
-            owes: false,
+            expiring_watermark_us: None,
+            owes_late_emission: false,
             marker: None,
             changed: false,
             deferred: EpochBuffer::default(),
@@ -176,7 +176,7 @@ impl SessionAggregate {
                 (Some(at), None) => {
                     entries.free(at);
                     *heap -= key_heap(&entries[at].key);
-                    (entries[at].gone, entries[at].key) = (true, SmallVec::new());
+                    (entries[at].is_removed, entries[at].key) = (true, SmallVec::new());
                     entries[at].sessions = Vec::new();
                     return Ok(());
                 }
@@ -318,7 +318,7 @@ impl SessionAggregate {
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
             // It may have been another key's, or be looked at earlier.
-            if self.entries.get(at).is_none_or(|entry| entry.gone || entry.due_us != due_us) {
+            if self.entries.get(at).is_none_or(|entry| entry.is_removed || entry.due_us != due_us) {
                 continue;
             }
             self.emit_expired(at, by_us)?;
@@ -328,7 +328,8 @@ impl SessionAggregate {
                     self.entries.free(at);
                     let entry = &mut self.entries[at];
                     self.key_heap -= key_heap(&entry.key);
-                    (entry.gone, entry.key, entry.sessions) = (true, SmallVec::new(), Vec::new());
+                    (entry.is_removed, entry.key, entry.sessions) =
+                        (true, SmallVec::new(), Vec::new());
                     self.entries.release();
                 }
             }
@@ -360,17 +361,17 @@ impl SessionAggregate {
 
     /// Continues with a watermark and the marker after it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(by_us) = self.passing_us {
+        if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
                 return Ok(());
             }
-            self.passing_us = None;
-            if self.parts.late.as_ref().is_some_and(LateRows::in_band) {
+            self.expiring_watermark_us = None;
+            if self.parts.late.as_ref().is_some_and(LateRows::is_in_band) {
                 self.down.watermark(by_us)?;
             }
         }
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
-        let shows = self.changed || !self.parts.continuous || !self.parts.alone;
+        let shows = self.changed || !self.parts.continuous || !self.parts.is_only_instance;
         if self.parts.mode == OutputMode::Complete && shows {
             let mut budget = self.parts.log.step(step(self.entries.slots()));
             while next < self.entries.slots() && budget > 0 && self.down.ready() {
@@ -407,33 +408,34 @@ impl Stage for SessionAggregate {
         if !self.parts.evicts {
             return self.down.watermark(micros);
         }
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
-        if self.parts.late.as_ref().map_or(self.parts.continuous, LateRows::in_band) {
+        if self.parts.late.as_ref().map_or(self.parts.continuous, LateRows::is_in_band) {
             // Sessions that are not emitted yet are emitted in the next epoch.
-            let passing = self.passing_us.take();
+            let passing = self.expiring_watermark_us.take();
             self.continue_expiry()?;
-            self.passing_us = passing;
+            self.expiring_watermark_us = passing;
             return Ok(());
         }
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
-        self.passing_us = late.map(LateRows::watermark_us);
+        self.expiring_watermark_us = late.map(LateRows::watermark_us);
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
+        if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
+        {
             return self.down.settle();
         }
-        self.owes |= self.passing_us.is_some() && self.marker.is_none();
+        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }
 

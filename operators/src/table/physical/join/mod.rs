@@ -42,7 +42,7 @@ mod table_refresh;
 
 use crate::state::{expiry_lanes as expiry, ordered_run as run};
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
-pub(super) use crate::table::physical::join::table_lookup::{Parts, TableJoin};
+pub(super) use crate::table::physical::join::table_lookup::{TableJoin, TableJoinParts};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
 pub(super) use side::{LateRowOutput, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};

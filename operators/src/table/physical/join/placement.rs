@@ -10,7 +10,9 @@ use crate::table::plan::{Join, JoinKind, Plan};
 /// Refuses a join of two streams that cannot be answered.
 pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     let kind = join.kind;
-    if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::Single) || join.window.is_some() {
+    if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::ScalarSubquery)
+        || join.match_range.is_some()
+    {
         return Err(PlanError::not_yet("a subquery over a stream beside another stream"));
     }
     if kind == JoinKind::Inner {

@@ -18,7 +18,9 @@ fn drops(kind: JoinKind) -> [bool; 2] {
         JoinKind::Inner | JoinKind::LeftSemi => [true, true],
         JoinKind::RightOuter => [true, false],
         JoinKind::LeftOuter | JoinKind::LeftAnti => [false, true],
-        JoinKind::FullOuter | JoinKind::Exists | JoinKind::In | JoinKind::Single => [false, false],
+        JoinKind::FullOuter | JoinKind::Exists | JoinKind::In | JoinKind::ScalarSubquery => {
+            [false, false]
+        }
     }
 }
 
@@ -121,7 +123,7 @@ fn moved_back(expr: Resolved, by: usize) -> Resolved {
 /// Whether it matters where a condition over a join is tested: rows that it drops may move a watermark,
 /// or be buffered.
 pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
-    let plain = join.window.is_none() && join.among.is_none();
+    let plain = join.match_range.is_none() && join.in_operands.is_none();
     let timed = has_watermark(&join.left) || has_watermark(&join.right);
     plain && (join.is_of_streams() || timed)
 }

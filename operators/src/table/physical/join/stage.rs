@@ -102,7 +102,7 @@ fn time_of(
 ) -> Option<i64> {
     match (time, column) {
         (JoinTime::None, _) => Some(0),
-        (JoinTime::Key { key: event, .. }, _) => event.over_us(Row(key), keys),
+        (JoinTime::Key { key: event, .. }, _) => event.expires_us(Row(key), keys),
         (JoinTime::Range(_), Some(slot)) => (!row.is_null(slot)).then(|| row.long(slot)),
         (JoinTime::Range(_), None) => None,
     }
@@ -284,16 +284,16 @@ impl StreamJoin {
     /// Goes on with searches, a watermark and a marker, in this order. What expires behind a marker
     /// belongs to the next epoch if watermarks come in-band.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        let in_band = self.late().in_band();
+        let is_in_band = self.late().is_in_band();
         if !self.go_on_searching()? {
             // What they find belongs to the next epoch.
-            if in_band && self.marker.is_some() {
+            if is_in_band && self.marker.is_some() {
                 self.save_searches();
                 self.pass_marker()?;
             }
             return Ok(());
         }
-        if in_band {
+        if is_in_band {
             self.pass_marker()?;
         }
         if let Some(watermark_us) = self.passing_us {
@@ -301,7 +301,7 @@ impl StreamJoin {
                 return Ok(());
             }
             self.passing_us = None;
-            if in_band {
+            if is_in_band {
                 self.down.watermark(watermark_us.saturating_sub(self.time.lag_us()))?;
             }
         }
@@ -358,7 +358,7 @@ impl Stage for StreamJoin {
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if !self.late().in_band() {
+        if !self.late().is_in_band() {
             self.passing_us = Some(self.late().watermark_us());
         }
         self.marker = Some(epoch);
@@ -451,7 +451,7 @@ impl StreamJoin {
             self.searches.push(Pending { search, row: id, time_us, is_saved: false });
         }
         let late = self.late();
-        if late.in_band() {
+        if late.is_in_band() {
             // It came behind the watermark by which it expires, for another one let it through.
             let watermark_us = late.watermark_us();
             let state_us = self.state_watermark(side, watermark_us);

@@ -46,16 +46,16 @@ impl Table {
 }
 
 /// The parts from which the stage is built.
-pub(in crate::table::physical) struct Parts<'p> {
+pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
-    pub among: Option<&'p (Resolved, Resolved)>,
+    pub in_operands: Option<&'p (Resolved, Resolved)>,
     /// Of the matching rows, how many to skip and how many to return.
-    pub window: Option<(u64, u64)>,
+    pub match_range: Option<(u64, u64)>,
     /// Types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
     /// Whether the left side is the probe side (the stream).
-    pub left_comes: bool,
+    pub is_left_probe: bool,
     /// The rows of the build side.
     pub rows: Vec<Vec<u8>>,
     /// The build side, if it may change.
@@ -67,7 +67,7 @@ pub(in crate::table::physical) struct Parts<'p> {
 /// The stage.
 pub(in crate::table::physical) struct TableJoin {
     kind: JoinKind,
-    left_comes: bool,
+    is_left_probe: bool,
     keys: Vec<Key>,
     table: Table,
     refresh: TableRefresh,
@@ -78,7 +78,7 @@ pub(in crate::table::physical) struct TableJoin {
     /// `IN`: the keys alone decide it.
     is_in_by_key: bool,
     /// Of the matching rows, how many to skip, and the number after which the rest is ignored.
-    window: Option<(u64, u64)>,
+    match_range: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
     held: Vec<(Slot, usize, Physical)>,
     width: usize,
@@ -90,9 +90,11 @@ pub(in crate::table::physical) struct TableJoin {
 }
 
 impl TableJoin {
-    pub fn new(parts: Parts<'_>, down: BoxChain) -> Result<Self, EngineError> {
-        let Parts { kind, condition, among, window, types: (left, right), .. } = parts;
-        let Parts { left_comes, rows, live, continuous, semantics, .. } = parts;
+    pub fn new(parts: TableJoinParts<'_>, down: BoxChain) -> Result<Self, EngineError> {
+        let TableJoinParts {
+            kind, condition, in_operands, match_range, types: (left, right), ..
+        } = parts;
+        let TableJoinParts { is_left_probe, rows, live, continuous, semantics, .. } = parts;
         let (l, r) = (left.len(), right.len());
         let width = l + r;
         let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
@@ -109,9 +111,9 @@ impl TableJoin {
             match equality(part, l) {
                 Some((of_left, of_right)) => {
                     let (comes, held) =
-                        if left_comes { (of_left, of_right) } else { (of_right, of_left) };
-                    keys.push(key(comes, left_comes));
-                    table_keys.push(key(held, !left_comes));
+                        if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+                    keys.push(key(comes, is_left_probe));
+                    table_keys.push(key(held, !is_left_probe));
                 }
                 None => {
                     let all = crate::table::plan::join::and(rest.take(), part.clone());
@@ -126,24 +128,25 @@ impl TableJoin {
             types.iter().enumerate().map(copied).collect::<Vec<_>>()
         };
         let (of_left, of_right) = (copies(&left, 0), copies(&right, l));
-        let (coming, held) = if left_comes { (of_left, of_right) } else { (of_right, of_left) };
-        let mut equal = among.map(|(a, b)| {
+        let (coming, held) = if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+        let mut equal = in_operands.map(|(a, b)| {
             let node = Node::Call("=", vec![a.clone(), b.clone()]);
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
         });
         // If there is no other condition, equal values are found by their key.
-        let by_key = rest.is_none() && table_keys.is_empty() && window.is_none();
-        if let (Some((a, b)), true) = (among, by_key) {
+        let by_key = rest.is_none() && table_keys.is_empty() && match_range.is_none();
+        if let (Some((a, b)), true) = (in_operands, by_key) {
             keys.push(key(a, true));
             table_keys.push(key(b, false));
             equal = None;
         }
         let table = index(rows, &table_keys)?;
         Ok(Self {
-            is_in_by_key: by_key && among.is_some(),
-            window: window.map(|(skipped, taken)| (skipped, skipped.saturating_add(taken))),
+            is_in_by_key: by_key && in_operands.is_some(),
+            match_range: match_range
+                .map(|(skipped, taken)| (skipped, skipped.saturating_add(taken))),
             kind,
-            left_comes,
+            is_left_probe,
             keys,
             table,
             refresh: TableRefresh::new(live, table_keys, continuous),
@@ -279,7 +282,10 @@ impl<'a> Push<Row<'a>> for TableJoin {
             let asks = self.rest.is_some() || self.equal.is_some();
             let leaves = matches!(
                 self.kind,
-                JoinKind::Inner | JoinKind::LeftOuter | JoinKind::RightOuter | JoinKind::Single
+                JoinKind::Inner
+                    | JoinKind::LeftOuter
+                    | JoinKind::RightOuter
+                    | JoinKind::ScalarSubquery
             );
             if asks || leaves {
                 self.pair(row, at);
@@ -289,7 +295,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
                 None => true,
             };
             seen += u64::from(holds);
-            let counts = match self.window {
+            let counts = match self.match_range {
                 Some((_, end)) if seen > end => break,
                 Some((skipped, _)) => seen > skipped,
                 None => true,
@@ -304,8 +310,8 @@ impl<'a> Push<Row<'a>> for TableJoin {
                     | JoinKind::FullOuter => {
                         self.down.push(Row(&self.out), ingest_ns)?;
                     }
-                    JoinKind::Single if matches > 1 => return Err(too_many()),
-                    JoinKind::Single => self.down.push(Row(&self.out), ingest_ns)?,
+                    JoinKind::ScalarSubquery if matches > 1 => return Err(too_many()),
+                    JoinKind::ScalarSubquery => self.down.push(Row(&self.out), ingest_ns)?,
                     JoinKind::LeftSemi | JoinKind::LeftAnti | JoinKind::Exists => break,
                     JoinKind::In => {
                         let equal = match &self.equal {
@@ -335,11 +341,11 @@ impl<'a> Push<Row<'a>> for TableJoin {
                 self.flagged(row, among);
                 self.down.push(Row(&self.out), ingest_ns)
             }
-            (JoinKind::LeftOuter | JoinKind::Single, 0) if self.left_comes => {
+            (JoinKind::LeftOuter | JoinKind::ScalarSubquery, 0) if self.is_left_probe => {
                 self.pair(row, NONE);
                 self.down.push(Row(&self.out), ingest_ns)
             }
-            (JoinKind::RightOuter, 0) if !self.left_comes => {
+            (JoinKind::RightOuter, 0) if !self.is_left_probe => {
                 self.pair(row, NONE);
                 self.down.push(Row(&self.out), ingest_ns)
             }

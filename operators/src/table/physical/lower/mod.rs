@@ -5,10 +5,10 @@ mod bare_join;
 pub use bare_join::BareJoin;
 
 use super::accumulator::{Function, SESSIONS, TIME};
-use super::deduplicate::{Deduplicate, EventTime as DeduplicateTime};
+use super::deduplicate::{Deduplicate, EventTimeRule};
 use super::join::{
-    Config, JoinCondition, JoinTime, LateRowOutput, Parts, SideConfig, SideOutbox, SidedRow,
-    StreamJoin, TableJoin, describe_join, watermark_lag_us,
+    Config, JoinCondition, JoinTime, LateRowOutput, SideConfig, SideOutbox, SidedRow, StreamJoin,
+    TableJoin, TableJoinParts, describe_join, watermark_lag_us,
 };
 use super::stages::{BorrowedRows, BoxChain, Filter, Generate, KeyHasher, Project, RowOutbox};
 use crate::event_time::future_skew::{FutureSkewFilter, FutureSkewLimit};
@@ -18,12 +18,10 @@ use crate::table::expr::compile::{Compiled, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::expr::{Node, Resolved};
-use crate::table::physical::aggregate::hash_aggregate::{
-    Aggregate, EventTime as AggregateTime, Key,
-};
-use crate::table::physical::aggregate::partial_aggregate::Partial;
-use crate::table::physical::aggregate::session_window::{Parts as SessionParts, SessionAggregate};
-use crate::table::physical::aggregate::sliding_window::{Parts as SlidingParts, sliding_aggregate};
+use crate::table::physical::aggregate::hash_aggregate::{EventTimeKey, HashAggregate, Key};
+use crate::table::physical::aggregate::partial_aggregate::PartialAggregate;
+use crate::table::physical::aggregate::session_window::{SessionAggregate, SessionParts};
+use crate::table::physical::aggregate::sliding_window::{SlidingParts, sliding_aggregate};
 use crate::table::physical::fan_out::fan_out;
 use crate::table::physical::late_row::{LateOutput, LateRowOutput as LateSide, LateRows};
 use crate::table::physical::sort::{Limit, Offset, Sort};
@@ -308,7 +306,7 @@ impl Lowering<'_, '_> {
                 self.read(scan, downs, needed);
                 Ok(())
             }
-            Plan::Alias(input, _) | Plan::AliasFrom(input, ..) | Plan::Qualified(input, _) => {
+            Plan::Alias(input, _) | Plan::QualifyFrom(input, ..) | Plan::Qualified(input, _) => {
                 self.plan(input, downs, needed)
             }
             Plan::Values(_, rows) => {
@@ -465,7 +463,7 @@ impl Lowering<'_, '_> {
         let event = time.filter(|_| !self.batch).map(|time| {
             below[time] = true;
             let delay_us = columns[time].tag.delay_ms.unwrap_or(0).saturating_mul(1000);
-            DeduplicateTime {
+            EventTimeRule {
                 field: Slot::new(time, width),
                 window: matches!(columns[time].data_type, DataType::Struct(_)),
                 keep_us: if within { Some(delay_us) } else { of_keys.map(|_| 0) },
@@ -509,25 +507,25 @@ impl Lowering<'_, '_> {
             _ => None,
         };
         let (left, right) = (held(&join.left), held(&join.right));
-        let left_comes = right.is_some() && join.kind != JoinKind::RightOuter;
-        let rows = if left_comes { right } else { left };
+        let is_left_probe = right.is_some() && join.kind != JoinKind::RightOuter;
+        let rows = if is_left_probe { right } else { left };
         let Some(rows) = rows else { unreachable!("tables are read before this") };
         let types =
             |plan: &Plan| plan.scope().columns.into_iter().map(|c| c.data_type).collect::<Vec<_>>();
-        let parts = Parts {
+        let parts = TableJoinParts {
             kind: join.kind,
             condition: join.condition.as_ref(),
-            among: join.among.as_ref(),
-            window: join.window,
+            in_operands: join.in_operands.as_ref(),
+            match_range: join.match_range,
             types: (types(&join.left), types(&join.right)),
-            left_comes,
+            is_left_probe,
             rows,
             live: join.live.clone(),
             continuous: self.job.trigger().is_continuous(),
             semantics: self.semantics,
         };
         let stage = TableJoin::new(parts, down)?;
-        let comes = if left_comes { &join.left } else { &join.right };
+        let comes = if is_left_probe { &join.left } else { &join.right };
         self.feed(comes, Box::new(stage), &vec![true; comes.width()])
     }
 
@@ -685,8 +683,9 @@ impl Lowering<'_, '_> {
             }
             (None, None) => Kind::Groups(event),
         };
-        let alone = self.parallelism == 1 || keys.len() == usize::from(kind.place().is_some());
-        let spread = !alone || parts(input) > 1;
+        let is_only_instance =
+            self.parallelism == 1 || keys.len() == usize::from(kind.place().is_some());
+        let spread = !is_only_instance || parts(input) > 1;
         let in_two_levels = spread && self.combines(&kind, input, calls);
         if matches!(kind, Kind::Groups(_))
             && (!spread || in_two_levels)
@@ -709,12 +708,12 @@ impl Lowering<'_, '_> {
             Grouping { kind, keys, calls: calls.to_vec(), columns: from.schema(), lag_us };
         let mut needed = vec![false; from.width()];
         grouping.exprs().for_each(|expr| mark(expr, &mut needed));
-        if !spread || alone && !in_two_levels {
+        if !spread || is_only_instance && !in_two_levels {
             let Some(log) = self.job.operator(1).pop() else { unreachable!("one was asked for") };
             let stage = self.grouped(&grouping, true, log, down);
             return self.feed(from, stage, &needed);
         }
-        self.exchanged(from, grouping, in_two_levels, alone, down, &needed)
+        self.exchanged(from, grouping, in_two_levels, is_only_instance, down, &needed)
     }
 
     /// Whether an aggregation over several workers pre-aggregates before the exchange. It must not
@@ -736,20 +735,27 @@ impl Lowering<'_, '_> {
     }
 
     /// The stage of one instance of an aggregation.
-    fn grouped(&self, grouping: &Grouping, alone: bool, log: StateLog, down: BoxChain) -> BoxChain {
+    fn grouped(
+        &self,
+        grouping: &Grouping,
+        is_only_instance: bool,
+        log: StateLog,
+        down: BoxChain,
+    ) -> BoxChain {
         let width = grouping.columns.fields.len();
         let Grouping { kind, keys, calls, columns, .. } = grouping;
         let functions = calls.iter().map(|call| Function::new(call, width, self.semantics));
         let functions = functions.collect();
         let others = keys.iter().enumerate().filter(|(i, _)| kind.place() != Some(*i));
         let own = others.map(|(_, key)| self.key(key, width)).collect();
-        let (continuous, alone) = (self.job.trigger().is_continuous(), alone && !self.merges);
+        let (continuous, is_only_instance) =
+            (self.job.trigger().is_continuous(), is_only_instance && !self.merges);
         match *kind {
             Kind::Groups(key) => {
                 let late = || self.late("aggregate", columns.clone(), grouping.lag_us);
-                let event = key.map(|key| AggregateTime { key, late: late() });
-                let modes = (self.mode, continuous, alone);
-                Box::new(Aggregate::new(own, functions, modes, event, log, down))
+                let event = key.map(|key| EventTimeKey { key, late: late() });
+                let modes = (self.mode, continuous, is_only_instance);
+                Box::new(HashAggregate::new(own, functions, modes, event, log, down))
             }
             Kind::Sessions { place, timed } => {
                 let parts = SessionParts {
@@ -759,7 +765,7 @@ impl Lowering<'_, '_> {
                     functions,
                     mode: self.mode,
                     continuous,
-                    alone,
+                    is_only_instance,
                     needs_key: !self.batch,
                     late: timed
                         .then(|| self.late("session aggregate", columns.clone(), grouping.lag_us)),
@@ -790,12 +796,12 @@ impl Lowering<'_, '_> {
         input: &Plan,
         grouping: Grouping,
         in_two_levels: bool,
-        alone: bool,
+        is_only_instance: bool,
         down: BoxChain,
         needed: &[bool],
     ) -> Result<(), EngineError> {
         let width = input.width();
-        let places = self.places(if alone { 1 } else { self.parallelism });
+        let places = self.places(if is_only_instance { 1 } else { self.parallelism });
         let producers = self.places(parts(input));
         let gathers = self.gathers(&places, down);
         let (outboxes, inlets) = self.job.rings(&producers, &places);
@@ -803,9 +809,9 @@ impl Lowering<'_, '_> {
         let logs = self.job.operator(places.len());
         for (i, ((inlets, gather), log)) in inlets.into_iter().zip(gathers).zip(logs).enumerate() {
             let stage = if in_two_levels {
-                self.of_partials(&grouping, alone, log, gather)
+                self.of_partials(&grouping, is_only_instance, log, gather)
             } else {
-                self.grouped(&over_partial, alone, log, gather)
+                self.grouped(&over_partial, is_only_instance, log, gather)
             };
             let port = self.job.tasklet_port();
             let name = format!("aggregate {i}");
@@ -820,7 +826,7 @@ impl Lowering<'_, '_> {
                 let keys = grouping.keys.iter().map(|key| self.key(key, width)).collect();
                 let functions = self.functions(&grouping.calls, width);
                 let event = grouping.kind.event();
-                return Box::new(Partial::new(
+                return Box::new(PartialAggregate::new(
                     keys,
                     event,
                     functions,
@@ -838,11 +844,11 @@ impl Lowering<'_, '_> {
         calls.iter().map(|call| Function::new(call, width, self.semantics)).collect()
     }
 
-    /// The stage that merges the rows of [`Partial`].
+    /// The stage that merges the rows of [`PartialAggregate`].
     fn of_partials(
         &self,
         grouping: &Grouping,
-        alone: bool,
+        is_only_instance: bool,
         log: StateLog,
         down: BoxChain,
     ) -> BoxChain {
@@ -854,9 +860,10 @@ impl Lowering<'_, '_> {
         let own = keys.iter().enumerate().map(column).collect();
         let event = kind.event();
         let late = || self.late("aggregate", columns.clone(), grouping.lag_us);
-        let event = event.map(|key| AggregateTime { key, late: late() });
-        let modes = (self.mode, self.job.trigger().is_continuous(), alone && !self.merges);
-        Box::new(Aggregate::new(own, functions, modes, event, log, down).of_partials())
+        let event = event.map(|key| EventTimeKey { key, late: late() });
+        let modes =
+            (self.mode, self.job.trigger().is_continuous(), is_only_instance && !self.merges);
+        Box::new(HashAggregate::new(own, functions, modes, event, log, down).of_partials())
     }
 }
 
@@ -896,7 +903,7 @@ fn parts(plan: &Plan) -> usize {
     match plan {
         Plan::Scan(scan) => scan.partitions(),
         Plan::Alias(input, _)
-        | Plan::AliasFrom(input, ..)
+        | Plan::QualifyFrom(input, ..)
         | Plan::Qualified(input, _)
         | Plan::Project(input, _)
         | Plan::Filter(input, _)

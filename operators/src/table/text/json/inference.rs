@@ -3,8 +3,8 @@
 //! What was seen is kept as a tree into which each record is merged in place. So a record costs
 //! time for its own fields, however many names were seen.
 
-use crate::table::text::json::record::Reading;
-use crate::table::text::json::token::{Broken, Token, Tokens};
+use crate::table::text::json::record::JsonReadOptions;
+use crate::table::text::json::token::{InvalidJson, Token, Tokens};
 use crate::table::types::{DataType, Field};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -35,7 +35,7 @@ pub enum Inferred {
 #[derive(Clone, Debug, Default)]
 pub struct Inference {
     /// How texts are read.
-    pub reading: Reading,
+    pub reading: JsonReadOptions,
     /// `primitivesAsString`: numbers and booleans are STRING.
     pub all_text: bool,
     /// `prefersDecimal`: numbers with a fraction are DECIMAL, in texts too.
@@ -50,7 +50,7 @@ pub struct Inference {
 
 impl Inference {
     /// The type of a text's value, which is NULL if there is none in it.
-    pub fn of(&self, text: &[u8]) -> Result<Inferred, Broken> {
+    pub fn of(&self, text: &[u8]) -> Result<Inferred, InvalidJson> {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         match tokens.next()? {
             None => Ok(Inferred::Null),
@@ -70,7 +70,7 @@ impl Inference {
         &self,
         found: &BTreeMap<String, Inferred>,
         tokens: &mut Tokens<'_>,
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidJson> {
         loop {
             let token = match tokens.next()? {
                 None | Some(Token::ObjectEnd) => return Ok(true),
@@ -90,7 +90,7 @@ impl Inference {
         found: &Inferred,
         tokens: &mut Tokens<'_>,
         token: Token,
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, InvalidJson> {
         let token = match token {
             Token::Name => tokens.next()?.unwrap_or(Token::Null),
             other => other,
@@ -121,7 +121,7 @@ impl Inference {
         tokens: &mut Tokens<'_>,
         token: Token,
         names: &mut usize,
-    ) -> Result<Inferred, Broken> {
+    ) -> Result<Inferred, InvalidJson> {
         Ok(match token {
             Token::Name => match tokens.next()? {
                 None => Inferred::Null,
@@ -168,7 +168,7 @@ impl Inference {
             _ if self.all_text => Inferred::Type(DataType::String),
             Token::True | Token::False => Inferred::Type(DataType::Boolean),
             // It is no DECIMAL, and Spark asks for nothing else then.
-            Token::NonNumber if self.decimals => return Err(Broken),
+            Token::NonNumber if self.decimals => return Err(InvalidJson),
             Token::NonNumber => Inferred::Type(DataType::Double),
             Token::Whole | Token::Real => Inferred::Type(self.number(token, tokens.digits())),
         })
@@ -440,7 +440,7 @@ mod tests {
         let (known, before) = (inference.knows(all, record.as_bytes()), all.clone());
         match inference.of(record.as_bytes()) {
             Ok(found) => all.add(found),
-            Err(Broken) => all.bad = true,
+            Err(InvalidJson) => all.bad = true,
         }
         assert!(!known || (&before.columns, before.bad) == (&all.columns, all.bad), "{record}");
         known
@@ -529,7 +529,7 @@ mod tests {
     #[test]
     fn many_names_cost_time_by_the_record() {
         let inference = Inference {
-            reading: Reading { source: Source::Bytes, ..Reading::default() },
+            reading: JsonReadOptions { source: Source::Bytes, ..JsonReadOptions::default() },
             ..Inference::default()
         };
         let mut all = InferredRecords::default();

@@ -9,8 +9,8 @@ mod write;
 pub use crate::table::text::json::inference::{FIELDS_MAX, Inference, Inferred, InferredRecords};
 pub use path::{Path, array_length, last_field, object_keys};
 pub use record::{
-    Elements, Fault, Found, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Reading, Record, RecordReader,
-    check_map_keys,
+    Elements, Fault, Found, JsonReadOptions, NOT_AN_OBJECT, NOT_ITS_TYPE, NOT_JSON, Record,
+    RecordReader, check_map_keys,
 };
-pub use token::{Broken, Features, Name, SWITCHES, Source, Token, Tokens};
+pub use token::{Features, InvalidJson, Name, SWITCHES, Source, Token, Tokens};
 pub use write::{Style, write_field, write_json, write_json_as, write_string};

@@ -4,7 +4,7 @@
 //! value alone if there is only one. `.*` finds nothing, as in Spark.
 
 use crate::table::datetime::Tz;
-use crate::table::text::json::token::{Broken, Features, Token, Tokens};
+use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
 use crate::table::text::json::write_string;
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -117,12 +117,12 @@ impl Writer {
     }
 
     /// Copies a value, whose first token is given.
-    fn copy(&mut self, tokens: &mut Tokens<'_>, token: Token) -> Result<(), Broken> {
+    fn copy(&mut self, tokens: &mut Tokens<'_>, token: Token) -> Result<(), InvalidJson> {
         match token {
             Token::Object => {
                 self.open("{");
                 loop {
-                    match tokens.next()?.ok_or(Broken)? {
+                    match tokens.next()?.ok_or(InvalidJson)? {
                         Token::ObjectEnd => break,
                         Token::Name => {
                             self.raw(&self.quoted(&name_of(tokens)));
@@ -137,7 +137,7 @@ impl Writer {
             Token::Array => {
                 self.open("[");
                 loop {
-                    match tokens.next()?.ok_or(Broken)? {
+                    match tokens.next()?.ok_or(InvalidJson)? {
                         Token::ArrayEnd => break,
                         value => self.copy(tokens, value)?,
                     }
@@ -169,7 +169,7 @@ impl Writer {
     }
 
     /// A value without parts as JSON. A number with a fraction is written as a DOUBLE.
-    fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, Broken> {
+    fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
         let double =
             |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();
         Ok(match token {
@@ -191,7 +191,7 @@ impl Writer {
             Token::False => "false".to_string(),
             Token::Null => "null".to_string(),
             // Nothing began that could end, and a name is no value.
-            _ => return Err(Broken),
+            _ => return Err(InvalidJson),
         })
     }
 }
@@ -212,7 +212,7 @@ fn without_zeros(digits: &str) -> &str {
 }
 
 /// A value as the text of JSON: what a STRING gets that stands for no string.
-pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, Broken> {
+pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
     let mut out = Writer::bytes();
     out.copy(tokens, token)?;
     Ok(out.text)
@@ -226,7 +226,7 @@ fn walk(
     out: &mut Writer,
     style: Style,
     path: &[Step],
-) -> Result<bool, Broken> {
+) -> Result<bool, InvalidJson> {
     match (token, path) {
         (Token::Text, []) if style == Style::Raw => out.raw(&tokens.text_str()?),
         (Token::Array, []) if style == Style::Flat => {
@@ -287,11 +287,11 @@ fn walk(
 /// Calls with each element of an array that has begun; says whether any found something.
 fn each<'j>(
     tokens: &mut Tokens<'j>,
-    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, Broken>,
-) -> Result<bool, Broken> {
+    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, InvalidJson>,
+) -> Result<bool, InvalidJson> {
     let mut found = false;
     loop {
-        match tokens.next()?.ok_or(Broken)? {
+        match tokens.next()?.ok_or(InvalidJson)? {
             Token::ArrayEnd => return Ok(found),
             element => found |= visit(tokens, element)?,
         }
@@ -303,15 +303,15 @@ fn each<'j>(
 fn field<'j>(
     tokens: &mut Tokens<'j>,
     name: &str,
-    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, Broken>,
-) -> Result<bool, Broken> {
+    mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, InvalidJson>,
+) -> Result<bool, InvalidJson> {
     let mut found = false;
     loop {
-        let is_it = match tokens.next()?.ok_or(Broken)? {
+        let is_it = match tokens.next()?.ok_or(InvalidJson)? {
             Token::Name => is_named(tokens, name),
             _ => return Ok(found),
         };
-        let value = tokens.next()?.ok_or(Broken)?;
+        let value = tokens.next()?.ok_or(InvalidJson)?;
         if found || !is_it || value == Token::Null {
             tokens.skip_children()?;
         } else {

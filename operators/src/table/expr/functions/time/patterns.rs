@@ -182,7 +182,9 @@ pub(super) fn parsed(
                 format!("'{}' is beyond the range of {to}", text(bytes)),
                 "",
             )
-            .map_err(|error: Box<EvalError>| Box::new(EvalError { passes: true, ..*error })),
+            .map_err(|error: Box<EvalError>| {
+                Box::new(EvalError { is_from_operand: true, ..*error })
+            }),
             Err(Unread::NoMatch) => failed(
                 if pattern.is_some() { "CANNOT_PARSE_TIMESTAMP" } else { plain },
                 match (&written, pattern) {

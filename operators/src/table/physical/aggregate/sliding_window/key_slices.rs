@@ -68,7 +68,7 @@ pub(super) struct KeySlices<U> {
     taken: u32,
     back: Values<U>,
     /// The end of the window at which all slices move to the front, if it is known.
-    flip_us: i64,
+    move_to_front_us: i64,
     /// The slice that was last counted as written, and the generation in which it was.
     counted_us: i64,
     counted: u32,
@@ -104,7 +104,7 @@ impl<U: Unit> KeySlices<U> {
             front: 0,
             taken: 0,
             back: Values::from(common.start()),
-            flip_us: NONE,
+            move_to_front_us: NONE,
             counted_us: NONE,
             counted: 0,
             owned: owned(common.start()),
@@ -263,14 +263,14 @@ impl<U: Unit> KeySlices<U> {
         self.owned = self.owned + owned(&self.back) - owned_before;
         let cost = self.taken as usize - before;
         let Lengths { width_us, slide_us, .. } = common.lengths;
-        if self.flip_us <= end_us {
-            self.flip_us = end_us.saturating_add(width_us);
+        if self.move_to_front_us <= end_us {
+            self.move_to_front_us = end_us.saturating_add(width_us);
             return Ok(cost + self.move_to_front(common)?);
         }
-        if self.flip_us == NONE {
+        if self.move_to_front_us == NONE {
             // Not for all keys at once.
             let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
-            self.flip_us = end_us.saturating_add(moment * slide_us);
+            self.move_to_front_us = end_us.saturating_add(moment * slide_us);
         }
         Ok(cost)
     }

@@ -58,7 +58,7 @@ const AHEAD: usize = 16;
 const NONE: i64 = i64::MAX;
 
 /// What the stage is made of.
-pub(in crate::table::physical) struct Parts {
+pub(in crate::table::physical) struct SlidingParts {
     /// The other keys.
     pub keys: Vec<Key>,
     /// The time of a row.
@@ -90,7 +90,7 @@ struct SlidingAggregate<U> {
     table: Table<U>,
     due: Due,
     key: Vec<u8>,
-    recent: Recent,
+    last_slice: LastSlice,
     buffers: Buffers,
     /// Entries and starts of slices whose long values are written at the marker.
     deferred: EpochBuffer<(u32, i64)>,
@@ -98,22 +98,22 @@ struct SlidingAggregate<U> {
     sum: Values<U>,
     scratch: Scratch,
     /// A watermark whose windows have not all been emitted yet.
-    passing_us: Option<i64>,
+    expiring_watermark_us: Option<i64>,
     /// Something was let go behind a marker, and that was not said yet.
-    owes: bool,
+    owes_late_emission: bool,
     marker: Option<Epoch>,
     down: BoxChain,
 }
 
 /// The slice of the last row, to which the next row most likely belongs.
-struct Recent {
+struct LastSlice {
     times_us: Range<i64>,
     /// The ends of its first and last window.
     first_us: i64,
     last_us: i64,
 }
 
-impl Recent {
+impl LastSlice {
     fn of(lengths: Lengths, time_us: i64) -> Self {
         let begin_us = lengths.slice(time_us);
         Self {
@@ -185,7 +185,10 @@ impl<U: Unit> Table<U> {
 }
 
 /// Creates the stage, over words if all functions allow it.
-pub(in crate::table::physical) fn sliding_aggregate(parts: Parts, down: BoxChain) -> BoxChain {
+pub(in crate::table::physical) fn sliding_aggregate(
+    parts: SlidingParts,
+    down: BoxChain,
+) -> BoxChain {
     if parts.functions.iter().all(Function::is_plain) {
         Box::new(SlidingAggregate::<u64>::new(parts, down))
     } else {
@@ -194,8 +197,8 @@ pub(in crate::table::physical) fn sliding_aggregate(parts: Parts, down: BoxChain
 }
 
 impl<U: Unit> SlidingAggregate<U> {
-    fn new(parts: Parts, down: BoxChain) -> Self {
-        let Parts { keys, time, lengths, place, functions, late, log } = parts;
+    fn new(parts: SlidingParts, down: BoxChain) -> Self {
+        let SlidingParts { keys, time, lengths, place, functions, late, log } = parts;
         Self {
             keys,
             time,
@@ -206,13 +209,13 @@ impl<U: Unit> SlidingAggregate<U> {
             table: Table { entries: key_table::Table::default(), slices: 0, memory: 0 },
             due: Due::default(),
             key: Vec::new(),
-            recent: Recent { times_us: 0..0, first_us: 0, last_us: 0 },
+            last_slice: LastSlice { times_us: 0..0, first_us: 0, last_us: 0 },
             buffers: Buffers::default(),
             deferred: EpochBuffer::default(),
             sum: Values::new(),
             scratch: Scratch::default(),
-            passing_us: None,
-            owes: false,
+            expiring_watermark_us: None,
+            owes_late_emission: false,
             marker: None,
             down,
         }
@@ -429,12 +432,12 @@ impl<U: Unit> SlidingAggregate<U> {
 
     /// Goes on with a watermark, and with a marker behind it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
-        if let Some(by_us) = self.passing_us {
+        if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
                 return Ok(());
             }
-            self.passing_us = None;
-            if self.late.in_band() {
+            self.expiring_watermark_us = None;
+            if self.late.is_in_band() {
                 self.down.watermark(by_us)?;
             }
         }
@@ -457,30 +460,31 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
             return self.down.watermark(IDLE);
         }
         self.late.advance(micros);
-        self.passing_us = self.passing_us.max(Some(micros));
+        self.expiring_watermark_us = self.expiring_watermark_us.max(Some(micros));
         self.continue_expiry()
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
-        if self.late.in_band() {
+        if self.late.is_in_band() {
             // What is still to go goes in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
         self.marker = Some(epoch);
-        self.passing_us = Some(self.late.watermark_us());
+        self.expiring_watermark_us = Some(self.late.watermark_us());
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
         self.down.end()
     }
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
+        if self.expiring_watermark_us.is_none() && self.marker.is_none() && !self.owes_late_emission
+        {
             return self.down.settle();
         }
-        self.owes |= self.passing_us.is_some() && self.marker.is_none();
+        self.owes_late_emission |= self.expiring_watermark_us.is_some() && self.marker.is_none();
         self.continue_expiry()?;
         let below = self.down.settle()?;
-        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes_late_emission))
     }
 }
 
@@ -490,10 +494,11 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         // A row without an event time belongs to no window.
         let Some(time_us) = (self.time)(self.scratch.cx(row))? else { return Ok(()) };
         let (lengths, late_us) = (self.common.lengths, self.late.late_row_watermark_us());
-        if !self.recent.times_us.contains(&time_us) {
-            self.recent = Recent::of(lengths, time_us);
+        if !self.last_slice.times_us.contains(&time_us) {
+            self.last_slice = LastSlice::of(lengths, time_us);
         }
-        let Recent { times_us: Range { start: begin_us, .. }, first_us, last_us } = self.recent;
+        let LastSlice { times_us: Range { start: begin_us, .. }, first_us, last_us } =
+            self.last_slice;
         if first_us <= late_us {
             let missed = (late_us.min(last_us) - first_us) / lengths.slide_us + 1;
             self.log.count_late(missed as u64);

@@ -3,7 +3,7 @@
 
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::json::record::fields::{Member, Shape};
-use crate::table::text::json::record::{Fault, Pass, Reading};
+use crate::table::text::json::record::{Fault, JsonReadOptions, Pass};
 use crate::table::text::json::token::{FastValue, Token};
 use crate::table::text::notation::integer;
 use crate::table::types::DataType;
@@ -25,7 +25,7 @@ impl Pass<'_, '_> {
         at: usize,
         writer: &mut RowWriter<'_, B>,
     ) -> Result<Option<Token>, Fault> {
-        let quick = if member.quick { self.tokens.fast_value() } else { None };
+        let quick = if member.has_fast_path { self.tokens.fast_value() } else { None };
         match (quick, &member.shape) {
             (Some(_), _) if !member.wanted => Ok(None),
             (Some(quick), Shape::Scalar(data_type)) => {
@@ -108,7 +108,7 @@ fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
 /// Writes a simple value into its slot, if that is easy. Changes nothing otherwise.
 #[inline]
 fn put<B: Bytes>(
-    reading: &Reading,
+    reading: &JsonReadOptions,
     quick: FastValue<'_>,
     data_type: &DataType,
     at: usize,

@@ -33,7 +33,7 @@ pub(super) struct Member {
     /// How its name stands in most texts; `None` where only the long way finds it.
     pub head: Option<Head>,
     /// Whether its value may be read the short way.
-    pub quick: bool,
+    pub has_fast_path: bool,
     pub shape: Shape,
     /// Whether anything reads the field.
     pub wanted: bool,
@@ -84,7 +84,7 @@ impl Fields {
             // Of fields with one name the place decides which is meant.
             head: if are_distinct { Head::new(&field.name) } else { None },
             // An error in base 64 ends a string in its middle.
-            quick: field.data_type != DataType::Binary,
+            has_fast_path: field.data_type != DataType::Binary,
             shape: Shape::new(&field.data_type),
             wanted: true,
         };

@@ -16,7 +16,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::row::{Bytes, Row, RowWriter, values};
 use crate::table::text::json::path::copied;
 use crate::table::text::json::record::fields::{Fields, Shape};
-use crate::table::text::json::token::{Broken, Features, Source, Token, Tokens};
+use crate::table::text::json::token::{Features, InvalidJson, Source, Token, Tokens};
 use crate::table::text::notation::{Notation, integer};
 use crate::table::text::number;
 use crate::table::types::{DataType, Field};
@@ -32,7 +32,7 @@ pub const NOT_AN_OBJECT: &str = "not a JSON object";
 
 /// How texts are read.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct JsonReadOptions {
     /// How dates, times and numbers are written.
     pub notation: Notation,
     /// What is allowed beyond JSON.
@@ -44,7 +44,7 @@ pub struct Reading {
     pub fallback: Option<bool>,
 }
 
-impl Default for Reading {
+impl Default for JsonReadOptions {
     fn default() -> Self {
         Self {
             notation: Notation::default(),
@@ -76,8 +76,8 @@ pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
-impl From<Broken> for Fault {
-    fn from(_: Broken) -> Self {
+impl From<InvalidJson> for Fault {
+    fn from(_: InvalidJson) -> Self {
         Self(NOT_JSON)
     }
 }
@@ -109,17 +109,17 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     shape: Shape,
-    reading: Reading,
+    reading: JsonReadOptions,
 }
 
 impl RecordReader {
     /// A reader of a type.
-    pub fn new(data_type: &DataType, reading: Reading) -> Self {
+    pub fn new(data_type: &DataType, reading: JsonReadOptions) -> Self {
         Self { shape: Shape::new(data_type), reading }
     }
 
     /// A reader of objects with these fields.
-    pub fn of_fields(fields: &[Field], reading: Reading) -> Self {
+    pub fn of_fields(fields: &[Field], reading: JsonReadOptions) -> Self {
         Self { shape: Shape::Struct(Fields::new(fields)), reading }
     }
 
@@ -141,7 +141,7 @@ impl RecordReader {
     }
 
     fn pass<'r, 'j>(&'r self, text: &'j [u8], is_utf8: bool) -> Pass<'r, 'j> {
-        let Reading { features, source, .. } = self.reading;
+        let JsonReadOptions { features, source, .. } = self.reading;
         let tokens = Tokens::checked(text, features, source, is_utf8);
         Pass { reading: &self.reading, tokens, garbage: false }
     }
@@ -161,7 +161,7 @@ impl RecordReader {
             Ok(Some(Token::Array)) => return Found::Array,
             Ok(Some(Token::Object)) => pass.object(fields, writer),
             Ok(Some(token)) => Err(pass.unfit(token, NOT_AN_OBJECT)),
-            Err(Broken) => Err(Broken.into()),
+            Err(InvalidJson) => Err(InvalidJson.into()),
         };
         Found::Row(match read {
             Ok(partial) => {
@@ -211,7 +211,7 @@ impl RecordReader {
                 read.map(|(value, partial)| (Value::Array(vec![value]), partial))
             }
             (Ok(Some(token)), shape) => pass.value(shape, token),
-            (Err(Broken), _) => Err(Broken.into()),
+            (Err(InvalidJson), _) => Err(InvalidJson.into()),
         };
         Some(match read {
             Ok((value, partial)) => Record { value, bad: partial.is_some() },
@@ -274,7 +274,7 @@ enum Scalar<'t> {
 
 /// One text being read.
 struct Pass<'r, 'j> {
-    reading: &'r Reading,
+    reading: &'r JsonReadOptions,
     tokens: Tokens<'j>,
     /// Whether something is left in the tail of a row that no slot names.
     garbage: bool,
@@ -481,7 +481,7 @@ fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
 /// Reads a value without parts.
 #[inline]
 fn scalar<'t>(
-    reading: &Reading,
+    reading: &JsonReadOptions,
     tokens: &'t mut Tokens<'_>,
     token: Token,
     data_type: &DataType,
@@ -524,7 +524,11 @@ fn scalar<'t>(
 }
 
 /// What the text of a string says as a value of a type.
-fn text_scalar(reading: &Reading, text: &str, data_type: &DataType) -> Option<Scalar<'static>> {
+fn text_scalar(
+    reading: &JsonReadOptions,
+    text: &str,
+    data_type: &DataType,
+) -> Option<Scalar<'static>> {
     use DataType as T;
     if text.is_empty() {
         return None;
@@ -625,7 +629,8 @@ mod tests {
 
     pub(super) fn reader(ddl: &str, source: Source) -> (DataType, RecordReader) {
         let data_type = DataType::Struct(Schema::parse_ddl(ddl).unwrap().fields);
-        let reader = RecordReader::new(&data_type, Reading { source, ..Reading::default() });
+        let reader =
+            RecordReader::new(&data_type, JsonReadOptions { source, ..JsonReadOptions::default() });
         (data_type, reader)
     }
 

@@ -5,7 +5,7 @@
 //! general path can always continue. Only for UTF-8.
 
 use crate::table::text::json::token::strings::plain_end;
-use crate::table::text::json::token::{Broken, DEPTH_MAX, Kind, Name, Text, Token, Tokens};
+use crate::table::text::json::token::{DEPTH_MAX, InvalidJson, Kind, Name, Text, Token, Tokens};
 
 /// Digits that fit 64 bits whatever they are.
 const DIGITS_MAX: usize = 19;
@@ -164,8 +164,8 @@ impl<'j> Tokens<'j> {
     }
 
     /// Goes on behind `skip_head` to where `Tokens::next` ends behind a name.
-    pub fn finish_head(&mut self) -> Result<Token, Broken> {
-        let byte = self.skip_space()?.ok_or(Broken)?;
+    pub fn finish_head(&mut self) -> Result<Token, InvalidJson> {
+        let byte = self.skip_space()?.ok_or(InvalidJson)?;
         self.after_name = Some(self.value(byte)?);
         Ok(Token::Name)
     }

@@ -115,7 +115,7 @@ pub enum Token {
 
 /// The text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct InvalidJson;
 
 /// Where a name stands, between its quotes if it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ impl<'j> Tokens<'j> {
 
     /// Reads the next token; `None` at the end of the input, outside of any value.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<Token>, Broken> {
+    pub(crate) fn next(&mut self) -> Result<Option<Token>, InvalidJson> {
         if self.current == Some(Token::Name) {
             return self.value_of_name();
         }
@@ -239,7 +239,7 @@ impl<'j> Tokens<'j> {
         }
         let Some(mut byte) = self.skip_space()? else {
             if self.scopes.len() > 1 {
-                return Err(Broken);
+                return Err(InvalidJson);
             }
             self.current = None;
             return Ok(None);
@@ -254,7 +254,7 @@ impl<'j> Tokens<'j> {
             if byte != b',' {
                 return Err(self.unexpected());
             }
-            byte = self.skip_space()?.ok_or(Broken)?;
+            byte = self.skip_space()?.ok_or(InvalidJson)?;
         }
         if kind == Kind::Object {
             let name = self.name(byte)?;
@@ -271,7 +271,7 @@ impl<'j> Tokens<'j> {
         Ok(self.current)
     }
 
-    fn value_of_name(&mut self) -> Result<Option<Token>, Broken> {
+    fn value_of_name(&mut self) -> Result<Option<Token>, InvalidJson> {
         let token = self.after_name.take();
         if let Some(token) = token {
             self.enter(token)?;
@@ -281,14 +281,14 @@ impl<'j> Tokens<'j> {
     }
 
     /// Skips what is in an object or an array whose beginning is current.
-    pub fn skip_children(&mut self) -> Result<(), Broken> {
+    pub fn skip_children(&mut self) -> Result<(), InvalidJson> {
         if !matches!(self.current, Some(Token::Object | Token::Array)) {
             return Ok(());
         }
         let depth = self.scopes.len();
         while self.scopes.len() >= depth {
             if self.next()?.is_none() && self.scopes.len() > 1 {
-                return Err(Broken);
+                return Err(InvalidJson);
             }
         }
         Ok(())
@@ -317,13 +317,13 @@ impl<'j> Tokens<'j> {
         // It was read before without an error. No escape and no character of it is a zero byte.
         match name.finish(0) {
             Ok(()) => Cow::Owned(name.finished().to_vec()),
-            Err(Broken) => Cow::Borrowed(raw),
+            Err(InvalidJson) => Cow::Borrowed(raw),
         }
     }
 
     /// The text of the string that is current.
     #[inline]
-    pub fn text(&mut self) -> Result<&[u8], Broken> {
+    pub fn text(&mut self) -> Result<&[u8], InvalidJson> {
         if self.unread {
             self.read_text()?;
         }
@@ -331,7 +331,7 @@ impl<'j> Tokens<'j> {
     }
 
     /// The text of the string that is current, with U+FFFD for what is not UTF-8.
-    pub fn text_str(&mut self) -> Result<Cow<'_, str>, Broken> {
+    pub fn text_str(&mut self) -> Result<Cow<'_, str>, InvalidJson> {
         let text = self.text()?;
         Ok(match std::str::from_utf8(text) {
             Ok(text) => Cow::Borrowed(text),
@@ -361,7 +361,7 @@ impl<'j> Tokens<'j> {
     }
 
     /// The value that is current as it is written, white space and all.
-    pub fn whole(&mut self) -> Result<&'j [u8], Broken> {
+    pub fn whole(&mut self) -> Result<&'j [u8], InvalidJson> {
         let begin = self.begin;
         self.skip_children()?;
         Ok(&self.bytes[begin..self.at])
@@ -387,32 +387,32 @@ impl<'j> Tokens<'j> {
     }
 
     /// Behind a byte that must not be there: the parser over characters has taken all of it.
-    fn unexpected(&mut self) -> Broken {
+    fn unexpected(&mut self) -> InvalidJson {
         if self.source == Source::Chars {
             while self.peek().is_some_and(|b| b & 0xC0 == 0x80) {
                 self.at += 1;
             }
         }
-        Broken
+        InvalidJson
     }
 
     /// The next byte that is not white space or in a comment.
     #[inline]
-    fn skip_space(&mut self) -> Result<Option<u8>, Broken> {
+    fn skip_space(&mut self) -> Result<Option<u8>, InvalidJson> {
         while let Some(byte) = self.take() {
             match byte {
                 b' ' | b'\n' | b'\r' | b'\t' => {}
                 b'/' => self.skip_comment()?,
-                0..=0x20 => return Err(Broken),
+                0..=0x20 => return Err(InvalidJson),
                 other => return Ok(Some(other)),
             }
         }
         Ok(None)
     }
 
-    fn skip_comment(&mut self) -> Result<(), Broken> {
+    fn skip_comment(&mut self) -> Result<(), InvalidJson> {
         if !self.features.comments {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         match self.take() {
             Some(b'/') => {
@@ -430,32 +430,32 @@ impl<'j> Tokens<'j> {
                     }
                     None => {
                         self.at = self.bytes.len();
-                        Err(Broken)
+                        Err(InvalidJson)
                     }
                 }
             }
             Some(_) => Err(self.unexpected()),
-            None => Err(Broken),
+            None => Err(InvalidJson),
         }
     }
 
     #[inline]
-    fn skip_colon(&mut self) -> Result<u8, Broken> {
+    fn skip_colon(&mut self) -> Result<u8, InvalidJson> {
         match self.skip_space()? {
-            Some(b':') => self.skip_space()?.ok_or(Broken),
+            Some(b':') => self.skip_space()?.ok_or(InvalidJson),
             Some(_) => Err(self.unexpected()),
-            None => Err(Broken),
+            None => Err(InvalidJson),
         }
     }
 
-    fn close(&mut self, byte: u8) -> Result<Token, Broken> {
+    fn close(&mut self, byte: u8) -> Result<Token, InvalidJson> {
         self.begin = self.at - 1;
         let (kind, token) = match byte {
             b']' => (Kind::Array, Token::ArrayEnd),
             _ => (Kind::Object, Token::ObjectEnd),
         };
         if self.scopes.last().is_none_or(|scope| scope.kind != kind) {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         self.scopes.pop();
         self.current = Some(token);
@@ -463,14 +463,14 @@ impl<'j> Tokens<'j> {
     }
 
     #[inline]
-    fn enter(&mut self, token: Token) -> Result<(), Broken> {
+    fn enter(&mut self, token: Token) -> Result<(), InvalidJson> {
         let kind = match token {
             Token::Object => Kind::Object,
             Token::Array => Kind::Array,
             _ => return Ok(()),
         };
         if self.scopes.len() > DEPTH_MAX {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         self.scopes.push(scope(kind));
         Ok(())
@@ -478,7 +478,7 @@ impl<'j> Tokens<'j> {
 
     /// A value that begins with a byte that was read.
     #[inline]
-    fn value(&mut self, byte: u8) -> Result<Token, Broken> {
+    fn value(&mut self, byte: u8) -> Result<Token, InvalidJson> {
         self.begin = self.at - 1;
         match byte {
             b'"' => {
@@ -502,7 +502,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(text: &str, features: Features) -> Result<Vec<String>, Broken> {
+    fn all(text: &str, features: Features) -> Result<Vec<String>, InvalidJson> {
         let mut tokens = Tokens::of_text(text, features);
         let mut out = Vec::new();
         while let Some(token) = tokens.next()? {
@@ -631,8 +631,8 @@ mod tests {
                 match tokens.next() {
                     Ok(None) if tokens.at() >= bytes.len() => break,
                     Ok(_) => {}
-                    Err(Broken) if errors > bytes.len() => break,
-                    Err(Broken) => errors += 1,
+                    Err(InvalidJson) if errors > bytes.len() => break,
+                    Err(InvalidJson) => errors += 1,
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! Numbers and words: what a value may be that is neither a string, an object nor an array.
 
 use crate::table::text::json::token::strings::{is_name_part, is_name_start};
-use crate::table::text::json::token::{Broken, NUMBER_BYTES_MAX, Source, Token, Tokens};
+use crate::table::text::json::token::{InvalidJson, NUMBER_BYTES_MAX, Source, Token, Tokens};
 
 impl Tokens<'_> {
     #[cold]
-    pub(super) fn odd_value(&mut self, byte: u8) -> Result<Token, Broken> {
+    pub(super) fn odd_value(&mut self, byte: u8) -> Result<Token, InvalidJson> {
         match byte {
             b'\'' if self.features.single_quotes => {
                 self.finish(b'\'')?;
@@ -14,10 +14,10 @@ impl Tokens<'_> {
             b'N' => self.non_number_word(b"aN"),
             b'I' => self.non_number_word(b"nfinity"),
             b'+' => {
-                let next = self.take().ok_or(Broken)?;
+                let next = self.take().ok_or(InvalidJson)?;
                 self.infinity(next)
             }
-            b'}' | b']' | b',' => Err(Broken),
+            b'}' | b']' | b',' => Err(InvalidJson),
             other => {
                 self.at -= 1;
                 if is_name_start(self.char_here()) {
@@ -31,17 +31,17 @@ impl Tokens<'_> {
         }
     }
 
-    fn non_number_word(&mut self, rest: &[u8]) -> Result<Token, Broken> {
+    fn non_number_word(&mut self, rest: &[u8]) -> Result<Token, InvalidJson> {
         self.word(rest)?;
-        if self.features.non_numbers { Ok(Token::NonNumber) } else { Err(Broken) }
+        if self.features.non_numbers { Ok(Token::NonNumber) } else { Err(InvalidJson) }
     }
 
     /// An infinity, behind its sign and first letter.
-    pub(super) fn infinity(&mut self, first: u8) -> Result<Token, Broken> {
+    pub(super) fn infinity(&mut self, first: u8) -> Result<Token, InvalidJson> {
         if first != b'I' {
             return Err(self.unexpected());
         }
-        match self.take().ok_or(Broken)? {
+        match self.take().ok_or(InvalidJson)? {
             b'N' => self.non_number_word(b"F"),
             b'n' => self.non_number_word(b"finity"),
             _ => Err(self.unexpected()),
@@ -50,7 +50,7 @@ impl Tokens<'_> {
 
     /// The rest of a word, behind its first letter.
     #[inline]
-    pub(super) fn word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+    pub(super) fn word(&mut self, rest: &[u8]) -> Result<(), InvalidJson> {
         if self.bytes[self.at..].starts_with(rest) {
             let end = self.at + rest.len();
             let follows = self.bytes.get(end).copied().unwrap_or(b' ');
@@ -63,14 +63,14 @@ impl Tokens<'_> {
     }
 
     #[cold]
-    fn odd_word(&mut self, rest: &[u8]) -> Result<(), Broken> {
+    fn odd_word(&mut self, rest: &[u8]) -> Result<(), InvalidJson> {
         let alike = rest.iter().zip(&self.bytes[self.at..]).take_while(|(a, b)| a == b).count();
         self.at += alike;
         if alike == rest.len() && !is_name_part(self.char_here()) {
             return Ok(());
         }
         self.skip_word();
-        Err(Broken)
+        Err(InvalidJson)
     }
 
     /// Skips a word that means nothing, as Jackson does to show it: over bytes it has taken the
@@ -98,8 +98,8 @@ impl Tokens<'_> {
         valid.chars().next().unwrap_or(if head.is_empty() { ' ' } else { '\u{FFFD}' })
     }
 
-    pub(super) fn signed(&mut self) -> Result<Token, Broken> {
-        match self.take().ok_or(Broken)? {
+    pub(super) fn signed(&mut self) -> Result<Token, InvalidJson> {
+        match self.take().ok_or(InvalidJson)? {
             digit @ b'0'..=b'9' => self.number(digit),
             other => self.infinity(other),
         }
@@ -116,12 +116,12 @@ impl Tokens<'_> {
 
     /// A number, behind its first digit.
     #[inline]
-    pub(super) fn number(&mut self, first: u8) -> Result<Token, Broken> {
+    pub(super) fn number(&mut self, first: u8) -> Result<Token, InvalidJson> {
         if first == b'0'
             && !self.features.leading_zeros
             && self.peek().is_some_and(|b| b.is_ascii_digit())
         {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         self.skip_digits();
         let mut token = Token::Whole;
@@ -139,19 +139,19 @@ impl Tokens<'_> {
             self.some_digits()?;
         }
         if self.at - self.begin > NUMBER_BYTES_MAX {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         // Outside of any value a number ends where white space begins.
         if self.scopes.len() == 1
             && self.peek().is_some_and(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
         {
-            return Err(Broken);
+            return Err(InvalidJson);
         }
         Ok(token)
     }
 
     #[inline]
-    fn some_digits(&mut self) -> Result<(), Broken> {
+    fn some_digits(&mut self) -> Result<(), InvalidJson> {
         if self.skip_digits() > 0 {
             return Ok(());
         }

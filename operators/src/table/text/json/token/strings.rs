@@ -1,11 +1,11 @@
 //! Strings and names: where they end, their escapes, and base 64 within them.
 
-use crate::table::text::json::token::{Broken, Name, Text, Tokens};
+use crate::table::text::json::token::{InvalidJson, Name, Text, Tokens};
 
 impl Tokens<'_> {
     /// A name that begins with a byte that was read.
     #[inline]
-    pub(super) fn name(&mut self, byte: u8) -> Result<Name, Broken> {
+    pub(super) fn name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte != b'"' {
             return self.odd_name(byte);
         }
@@ -20,7 +20,7 @@ impl Tokens<'_> {
 
     /// A name in quotes, with escapes perhaps.
     #[cold]
-    fn quoted_name(&mut self, quote: u8) -> Result<Name, Broken> {
+    fn quoted_name(&mut self, quote: u8) -> Result<Name, InvalidJson> {
         let begin = self.at;
         self.finish(quote)?;
         let escaped = matches!(self.text, Text::Unescaped);
@@ -28,7 +28,7 @@ impl Tokens<'_> {
     }
 
     #[cold]
-    fn odd_name(&mut self, byte: u8) -> Result<Name, Broken> {
+    fn odd_name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte == b'\'' && self.features.single_quotes {
             return self.quoted_name(b'\'');
         }
@@ -47,14 +47,14 @@ impl Tokens<'_> {
     }
 
     #[inline]
-    pub(super) fn read_text(&mut self) -> Result<(), Broken> {
+    pub(super) fn read_text(&mut self) -> Result<(), InvalidJson> {
         self.unread = false;
         self.finish(b'"')
     }
 
     /// Reads a string behind its first quote.
     #[inline]
-    pub(super) fn finish(&mut self, quote: u8) -> Result<(), Broken> {
+    pub(super) fn finish(&mut self, quote: u8) -> Result<(), InvalidJson> {
         let begin = self.at;
         let end = plain_end(self.bytes, begin, quote);
         if self.bytes.get(end) == Some(&quote) && self.is_utf8 {
@@ -67,20 +67,20 @@ impl Tokens<'_> {
 
     /// Reads a string that has escapes or what is not UTF-8.
     #[cold]
-    fn finish_odd(&mut self, quote: u8) -> Result<(), Broken> {
+    fn finish_odd(&mut self, quote: u8) -> Result<(), InvalidJson> {
         self.unescaped.clear();
         self.text = Text::Unescaped;
         // The first half of a pair of UTF-16 that an escape gave.
         let mut high = None;
         loop {
-            let byte = self.take().ok_or(Broken)?;
+            let byte = self.take().ok_or(InvalidJson)?;
             let unit = match byte {
                 b'\\' => self.escaped()?,
                 byte if byte == quote => {
                     flush_half(&mut high, &mut self.unescaped);
                     return Ok(());
                 }
-                0..0x20 if !self.features.control_characters => return Err(Broken),
+                0..0x20 if !self.features.control_characters => return Err(InvalidJson),
                 0..0x80 => u32::from(byte),
                 _ => self.multibyte(byte)?,
             };
@@ -105,17 +105,17 @@ impl Tokens<'_> {
 
     /// A character of several bytes, behind the first. As in Jackson nobody looks whether a
     /// shorter form was possible.
-    fn multibyte(&mut self, first: u8) -> Result<u32, Broken> {
+    fn multibyte(&mut self, first: u8) -> Result<u32, InvalidJson> {
         let (more, mut code) = match first {
             0xC0..=0xDF => (1, u32::from(first & 0x1F)),
             0xE0..=0xEF => (2, u32::from(first & 0x0F)),
             0xF0..=0xF7 => (3, u32::from(first & 0x07)),
-            _ => return Err(Broken),
+            _ => return Err(InvalidJson),
         };
         for _ in 0..more {
-            let next = self.take().ok_or(Broken)?;
+            let next = self.take().ok_or(InvalidJson)?;
             if next & 0xC0 != 0x80 {
-                return Err(Broken);
+                return Err(InvalidJson);
             }
             code = code << 6 | u32::from(next & 0x3F);
         }
@@ -123,8 +123,8 @@ impl Tokens<'_> {
     }
 
     /// The character that is written behind a backslash, or a unit of UTF-16.
-    pub(super) fn escaped(&mut self) -> Result<u32, Broken> {
-        Ok(match self.take().ok_or(Broken)? {
+    pub(super) fn escaped(&mut self) -> Result<u32, InvalidJson> {
+        Ok(match self.take().ok_or(InvalidJson)? {
             c @ (b'"' | b'\\' | b'/') => u32::from(c),
             b'b' => 8,
             b'f' => 12,
@@ -134,7 +134,7 @@ impl Tokens<'_> {
             b'u' => {
                 let mut unit = 0;
                 for _ in 0..4 {
-                    let digit = self.take().ok_or(Broken)?;
+                    let digit = self.take().ok_or(InvalidJson)?;
                     match char::from(digit).to_digit(16) {
                         Some(digit) => unit = unit << 4 | digit,
                         None => return Err(self.unexpected()),
@@ -156,7 +156,7 @@ impl Tokens<'_> {
 
     /// The bytes that the string that is current says in base 64. After an error the rest of the
     /// string is skipped, from where Jackson has stopped.
-    pub fn base64(&mut self) -> Result<Vec<u8>, Broken> {
+    pub fn base64(&mut self) -> Result<Vec<u8>, InvalidJson> {
         if !self.unread {
             // A string in single quotes was read already.
             let mut quoted = self.finished().to_vec();
@@ -167,9 +167,9 @@ impl Tokens<'_> {
         }
         let mut out = Vec::new();
         loop {
-            let mut byte = self.take().ok_or(Broken)?;
+            let mut byte = self.take().ok_or(InvalidJson)?;
             while byte <= b' ' {
-                byte = self.take().ok_or(Broken)?;
+                byte = self.take().ok_or(InvalidJson)?;
             }
             if byte == b'"' {
                 self.unread = false;
@@ -180,12 +180,12 @@ impl Tokens<'_> {
                 continue;
             }
             let mut bits = base64_digit(first)?;
-            let second = self.take().ok_or(Broken)?;
+            let second = self.take().ok_or(InvalidJson)?;
             bits = bits << 6 | self.base64_digit(second)?;
-            let third = self.take().ok_or(Broken)?;
+            let third = self.take().ok_or(InvalidJson)?;
             if third == b'=' {
                 if self.take() != Some(b'=') {
-                    return Err(Broken);
+                    return Err(InvalidJson);
                 }
                 out.push((bits >> 4) as u8);
                 continue;
@@ -193,15 +193,15 @@ impl Tokens<'_> {
             if third == b'"' {
                 // Padding is missing; the string ends here all the same.
                 self.at -= 1;
-                return Err(Broken);
+                return Err(InvalidJson);
             }
             bits = bits << 6 | self.base64_digit(third)?;
-            let fourth = self.take().ok_or(Broken)?;
+            let fourth = self.take().ok_or(InvalidJson)?;
             match fourth {
                 b'=' => out.extend_from_slice(&[(bits >> 10) as u8, (bits >> 2) as u8]),
                 b'"' => {
                     self.at -= 1;
-                    return Err(Broken);
+                    return Err(InvalidJson);
                 }
                 fourth => {
                     bits = bits << 6 | self.base64_digit(fourth)?;
@@ -211,19 +211,19 @@ impl Tokens<'_> {
         }
     }
 
-    fn base64_digit(&mut self, byte: u8) -> Result<u32, Broken> {
+    fn base64_digit(&mut self, byte: u8) -> Result<u32, InvalidJson> {
         base64_digit(if byte == b'\\' { self.escaped()? } else { u32::from(byte) })
     }
 }
 
-fn base64_digit(code: u32) -> Result<u32, Broken> {
-    Ok(match u8::try_from(code).map_err(|_| Broken)? {
+fn base64_digit(code: u32) -> Result<u32, InvalidJson> {
+    Ok(match u8::try_from(code).map_err(|_| InvalidJson)? {
         b @ b'A'..=b'Z' => u32::from(b - b'A'),
         b @ b'a'..=b'z' => u32::from(b - b'a') + 26,
         b @ b'0'..=b'9' => u32::from(b - b'0') + 52,
         b'+' => 62,
         b'/' => 63,
-        _ => return Err(Broken),
+        _ => return Err(InvalidJson),
     })
 }
 
