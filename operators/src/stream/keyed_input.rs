@@ -18,6 +18,7 @@ use millstream_engine::runtime::exchange::Exchange;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::InboxTasklet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -28,6 +29,27 @@ pub enum Either<L, R> {
     Left(L),
     /// Of the right stream.
     Right(R),
+}
+
+/// Written as a `Result` with the left record as its `Ok`.
+impl<L: Serialize, R: Serialize> Serialize for Either<L, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let either: Result<&L, &R> = match self {
+            Self::Left(left) => Ok(left),
+            Self::Right(right) => Err(right),
+        };
+        either.serialize(serializer)
+    }
+}
+
+impl<'de, L: Deserialize<'de>, R: Deserialize<'de>> Deserialize<'de> for Either<L, R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let either: Result<L, R> = Deserialize::deserialize(deserializer)?;
+        Ok(match either {
+            Ok(left) => Self::Left(left),
+            Err(right) => Self::Right(right),
+        })
+    }
 }
 
 /// The streams that a keyed operator reads.
@@ -120,6 +142,11 @@ where
     L: Recipe,
     R: Recipe,
 {
+    /// Whether both sides have a watermark.
+    pub(in crate::stream) fn is_timed(&self) -> bool {
+        self.left.up.has_event_time() && self.right.up.has_event_time()
+    }
+
     /// The event times of both sides; `None` if a side has none.
     pub(in crate::stream) fn event_times(&self) -> BothTimes<L::Item, R::Item> {
         Some((self.left.up.event_time()?, self.right.up.event_time()?))

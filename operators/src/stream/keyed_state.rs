@@ -90,7 +90,7 @@ where
 }
 
 /// A type's name without module paths, so that a type can be moved between modules.
-fn plain_name(name: &str) -> String {
+pub(super) fn plain_name(name: &str) -> String {
     let (mut plain, mut rest) = (String::new(), name);
     while let Some((before, behind)) = rest.split_once("::") {
         plain.push_str(before);

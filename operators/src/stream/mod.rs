@@ -45,6 +45,7 @@ pub use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 pub use crate::stream::keyed_state::{CheckpointedState, KeyedState, Plain};
 pub use crate::stream::operator::aggregate::{Aggregate, Count, Max, Min, Reduce, Sum};
 pub use crate::stream::operator::combine::Combine;
+pub use crate::stream::operator::interval_join::{BoundedIntervalJoin, IntervalJoin, TimeOffset};
 pub use crate::stream::operator::process::{Context, Processor, Timer};
 pub use crate::stream::operator::stateless::Call;
 pub use crate::stream::operator::two_input_processor::{ConnectedStreams, TwoInputProcessor};

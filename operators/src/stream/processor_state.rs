@@ -177,7 +177,7 @@ pub(super) fn damaged() -> EngineError {
 
 /// The approximate memory of a value: its heap memory is estimated by its encoded length. `written`
 /// is that length, if the value was encoded anyway.
-fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
+pub(super) fn memory_of<V: Serialize>(value: &V, written: Option<usize>) -> u32 {
     let apart = if std::mem::needs_drop::<V>() {
         written.unwrap_or_else(|| postcard::experimental::serialized_size(value).unwrap_or(0))
     } else {

@@ -1,0 +1,61 @@
+//! The event time of records that were made from others.
+
+use crate::event_time::watermark::MakeEventTimeFn;
+use crate::stream::flow::{CheckpointManifest, Recipe, Stream};
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::Push;
+
+impl<R: Recipe, C: 'static> Stream<R, C> {
+    /// Says what the event time of records is, in microseconds since 1970, where an operation has
+    /// made them from others. The watermark stays that of the streams before, so the event time
+    /// should not be earlier than that of the records that they were made from.
+    ///
+    /// Windows and interval joins need this behind a `map`, a processor or a join. It has no effect
+    /// on a stream without a watermark.
+    pub fn with_event_time<F>(self, time: F) -> Stream<impl Recipe<Item = R::Item>, C>
+    where
+        F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+    {
+        self.with(|up| EventTimeRecipe { up, time })
+    }
+}
+
+struct EventTimeRecipe<R, F> {
+    up: R,
+    time: F,
+}
+
+impl<R, F> Recipe for EventTimeRecipe<R, F>
+where
+    R: Recipe,
+    F: FnMut(&R::Item) -> i64 + Clone + Send + 'static,
+{
+    type Item = R::Item;
+    fn build<D: Push<R::Item> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        self.up.build(job, parallelism, chain);
+    }
+    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        self.up.places(job, parallelism)
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        self.up.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        self.up.has_event_time()
+    }
+    fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
+        if !self.up.has_event_time() {
+            return None;
+        }
+        let time = self.time.clone();
+        Some(Box::new(move || Box::new(time.clone())))
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.up.watermark_lag_us()
+    }
+}

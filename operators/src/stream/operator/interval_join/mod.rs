@@ -1,0 +1,293 @@
+//! Interval joins: pairs of records of two keyed streams whose event times are in a range.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`range`] | the range between the two event times |
+//! | [`pairing`] | what a join makes of two records, or of one without a match |
+//! | [`work`] | the work of one instance |
+
+mod pairing;
+mod range;
+mod work;
+
+use crate::event_time::watermark::OperatorWatermark;
+use crate::stream::flow::{CheckpointManifest, KeyedStream, Recipe, Stream};
+use crate::stream::keyed_input::{Either, KeyedInput, OneInput, TwoInputs};
+use crate::stream::keyed_state::plain_name;
+use crate::stream::operator::stepped::Stepped;
+use crate::stream::operator::two_input_processor::ConnectedStreams;
+use crate::stream::processor_state::Kept;
+use millstream_engine::checkpoint::Layout;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::Job;
+use millstream_engine::runtime::stage::Push;
+use pairing::{FullOuter, Inner, LeftOuter, Pairing, RightOuter};
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use range::IntervalRange;
+pub use range::TimeOffset;
+use work::IntervalWork;
+
+/// Late records are only counted.
+fn drop_late<T>(_: T) {}
+
+/// Two keyed streams to be joined by a range of event times. Made by
+/// [`KeyedStream::interval_join`].
+#[must_use = "a join does nothing until it has its range and its kind"]
+pub struct IntervalJoin<L, F, R, G, C>(ConnectedStreams<L, F, R, G, C>);
+
+impl<L: Recipe, F, C: 'static> KeyedStream<L, F, C> {
+    /// Joins this stream with another one: records of one key whose event times are in a range.
+    ///
+    /// Both streams need a watermark. A record at or before the lower one of both watermarks is
+    /// late. Matches leave at once, in the order of the records that complete them. A record without
+    /// a match leaves, if the join preserves it, as soon as the watermark says that no match can
+    /// come, and in event-time order. Records are kept no longer than that.
+    ///
+    /// ```
+    /// use millstream::stream::{Flow, TimeOffset};
+    /// use millstream::{Config, WaitProfile};
+    /// use std::time::Duration;
+    ///
+    /// const SECOND: i64 = 1_000_000;
+    /// let flow = Flow::new("clicks");
+    /// // Each record has a key and a time.
+    /// let (mut shown, left) = flow.channel::<(u32, i64)>();
+    /// let (mut clicked, right) = flow.channel::<(u32, i64)>();
+    /// let (sink, mut output) = flow.output();
+    /// let second = Duration::from_secs(1);
+    /// let left = left.with_watermark(|record| record.1, second).key_by(|record| record.0);
+    /// let right = right.with_watermark(|record| record.1, second).key_by(|record| record.0);
+    /// // A click is at most ten seconds behind what was shown.
+    /// left.interval_join(right)
+    ///     .between(TimeOffset::ZERO, Duration::from_secs(10))
+    ///     .left_outer(|shown, clicked| (shown.0, clicked.map(|clicked| clicked.1 - shown.1)))
+    ///     .sink(sink);
+    /// let query = flow.start(Config { wait: WaitProfile::Park, ..Config::default() })?;
+    /// shown.push((1, 100 * SECOND))?;
+    /// shown.push((2, 101 * SECOND))?;
+    /// query.process_all_available()?;
+    /// clicked.push((1, 103 * SECOND))?;
+    /// query.process_all_available()?;
+    /// // Time goes on on both sides: the second one was not clicked.
+    /// shown.push((3, 150 * SECOND))?;
+    /// clicked.push((4, 150 * SECOND))?;
+    /// query.process_all_available()?;
+    /// assert_eq!(output.try_recv(), Some((1, Some(3 * SECOND))));
+    /// assert_eq!(output.try_recv(), Some((2, None)));
+    /// query.stop()?;
+    /// # Ok::<(), millstream::EngineError>(())
+    /// ```
+    pub fn interval_join<R: Recipe, G>(
+        self,
+        right: KeyedStream<R, G, C>,
+    ) -> IntervalJoin<L, F, R, G, C> {
+        IntervalJoin(self.connect(right))
+    }
+}
+
+impl<L: Recipe, F, R: Recipe, G, C: 'static> IntervalJoin<L, F, R, G, C> {
+    /// Sets the range of the right record's event time, relative to the left record's. Both bounds
+    /// are inside: a left record at `t` matches right records from `t + lower` to `t + upper`.
+    pub fn between(
+        self,
+        lower: impl Into<TimeOffset>,
+        upper: impl Into<TimeOffset>,
+    ) -> BoundedIntervalJoin<L, F, R, G, C, fn(Either<L::Item, R::Item>)> {
+        let range = IntervalRange::new(lower.into(), upper.into());
+        BoundedIntervalJoin { streams: self.0, range, late: drop_late::<Either<L::Item, R::Item>> }
+    }
+}
+
+/// An interval join with its range. Made by [`IntervalJoin::between`].
+#[must_use = "a join does nothing until it has its kind"]
+pub struct BoundedIntervalJoin<L, F, R, G, C, Z> {
+    streams: ConnectedStreams<L, F, R, G, C>,
+    range: IntervalRange,
+    late: Z,
+}
+
+impl<L: Recipe, F, R: Recipe, G, C: 'static, Z> BoundedIntervalJoin<L, F, R, G, C, Z> {
+    /// Leaves the lower bound itself outside.
+    pub fn lower_exclusive(mut self) -> Self {
+        self.range.lower_us = self.range.lower_us.saturating_add(1);
+        self
+    }
+
+    /// Leaves the upper bound itself outside.
+    pub fn upper_exclusive(mut self) -> Self {
+        self.range.upper_us = self.range.upper_us.saturating_sub(1);
+        self
+    }
+
+    /// Sets a side output: `late` is called with each late record of either stream. It runs on the
+    /// worker's thread, and again with the records that a restart reads again. Without it late
+    /// records are only counted.
+    pub fn late_records<Y>(self, late: Y) -> BoundedIntervalJoin<L, F, R, G, C, Y>
+    where
+        Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+    {
+        let Self { streams, range, .. } = self;
+        BoundedIntervalJoin { streams, range, late }
+    }
+
+    /// An inner join: a result for each match.
+    pub fn inner<K, U, J>(self, join: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(&L::Item, &R::Item) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(Inner(join, PhantomData))
+    }
+
+    /// A left outer join: a result for each match, and one for each left record without a match.
+    pub fn left_outer<K, U, J>(self, join: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(&L::Item, Option<&R::Item>) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(LeftOuter(join, PhantomData))
+    }
+
+    /// A right outer join: a result for each match, and one for each right record without a match.
+    pub fn right_outer<K, U, J>(self, join: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(Option<&L::Item>, &R::Item) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(RightOuter(join, PhantomData))
+    }
+
+    /// A full outer join: a result for each match, and one for each record without a match. One of
+    /// both arguments is always there.
+    pub fn full_outer<K, U, J>(self, join: J) -> Stream<impl Recipe<Item = U>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        U: Send + 'static,
+        J: FnMut(Option<&L::Item>, Option<&R::Item>) -> U + Clone + Send + 'static,
+    {
+        self.paired::<K, _>(FullOuter(join, PhantomData))
+    }
+
+    fn paired<K, P>(self, pairing: P) -> Stream<impl Recipe<Item = P::Output>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        P: Pairing<L::Item, R::Item>,
+    {
+        let Self { streams, range, late } = self;
+        streams.into_input(|input: TwoInputs<_, OneInput<R, G, K>>| IntervalJoinRecipe {
+            input,
+            range,
+            pairing,
+            late,
+        })
+    }
+}
+
+struct IntervalJoinRecipe<I, P, Z> {
+    input: I,
+    range: IntervalRange,
+    pairing: P,
+    late: Z,
+}
+
+impl<L, F, R, G, K, P, Z> Recipe
+    for IntervalJoinRecipe<TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>, P, Z>
+where
+    L: Recipe<Item: Kept>,
+    R: Recipe<Item: Kept>,
+    K: Kept + Hash + Eq + Clone,
+    F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+    G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+    P: Pairing<L::Item, R::Item>,
+    Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+{
+    type Item = P::Output;
+    fn build<D: Push<P::Output> + 'static>(
+        self,
+        job: &mut Job,
+        parallelism: usize,
+        chain: &mut dyn FnMut(&mut Job, usize) -> D,
+    ) {
+        let Self { input, range, pairing, late } = self;
+        job.request_no_data_batches();
+        let Some(times) = input.event_times() else {
+            unreachable!("a join without event times is refused when it is described")
+        };
+        let logs = job.operator(input.workers(job, parallelism).len());
+        let stages = logs.into_iter().enumerate().map(|(i, log)| {
+            let down = chain(job, i);
+            let times = ((times.0)(), (times.1)());
+            let work = IntervalWork::new((pairing.clone(), late.clone()), times, range, log);
+            let watermarks = OperatorWatermark::new(job.times(), job.trigger().is_continuous());
+            Stepped::new(work, watermarks.behind(input.watermark_lag_us()), down)
+        });
+        let stages = stages.collect();
+        input.build(job, parallelism, "interval join", stages);
+    }
+    fn places(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        self.input.workers(job, parallelism)
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        if self.input.event_times().is_none() || !self.input.is_timed() {
+            kept.refused.get_or_insert_with(without_event_time);
+        }
+        if self.range.is_empty() {
+            kept.refused.get_or_insert_with(|| {
+                EngineError::operator(
+                    "INTERVAL_JOIN_RANGE_EMPTY",
+                    "the lower bound of an interval join is greater than its upper bound",
+                    "Exchange the bounds: .between(lower, upper)",
+                )
+            });
+        }
+        let key = plain_name(std::any::type_name::<K>());
+        kept.shape.operators.push(format!("interval join by {key}: {}", P::NAME));
+        kept.shape.layouts.push(Layout::default());
+        self.input.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        true
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.input.watermark_lag_us().saturating_add(self.range.lag_us())
+    }
+}
+
+fn without_event_time() -> EngineError {
+    EngineError::operator(
+        "EVENT_TIME_MISSING",
+        "a stream of an interval join has no event time",
+        "Declare it before `key_by`: stream.with_watermark(|record| …, delay), or, for records that \
+         were mapped since, stream.with_event_time(|record| …)",
+    )
+}

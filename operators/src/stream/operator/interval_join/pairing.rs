@@ -1,0 +1,65 @@
+//! What a join makes of two records, or of one that has no match.
+
+use std::marker::PhantomData;
+
+/// Makes results of records.
+pub(in crate::stream) trait Pairing<L, R>: Clone + Send + 'static {
+    type Output: Send + 'static;
+    /// The name of the join.
+    const NAME: &'static str;
+    /// Which side's records leave without a match.
+    const PRESERVES: [bool; 2];
+    fn pair(&mut self, left: &L, right: &R) -> Self::Output;
+    /// A left record without a match. `None` if the join does not preserve left records.
+    fn only_left(&mut self, left: &L) -> Option<Self::Output>;
+    /// A right record without a match. `None` if the join does not preserve right records.
+    fn only_right(&mut self, right: &R) -> Option<Self::Output>;
+}
+
+macro_rules! pairings {
+    ($($name:ident $text:literal [$of_left:literal, $of_right:literal] ($left:ty, $right:ty):
+        |$f:ident, $l:ident, $r:ident| $pair:expr, $only_left:expr, $only_right:expr;)*) => {$(
+        pub(in crate::stream) struct $name<F, U>(pub F, pub PhantomData<fn() -> U>);
+
+        impl<F: Clone, U> Clone for $name<F, U> {
+            fn clone(&self) -> Self {
+                Self(self.0.clone(), PhantomData)
+            }
+        }
+
+        impl<L, R, U, F> Pairing<L, R> for $name<F, U>
+        where
+            L: 'static,
+            R: 'static,
+            U: Send + 'static,
+            F: FnMut($left, $right) -> U + Clone + Send + 'static,
+        {
+            type Output = U;
+            const NAME: &'static str = $text;
+            const PRESERVES: [bool; 2] = [$of_left, $of_right];
+            #[inline]
+            fn pair(&mut self, $l: &L, $r: &R) -> U {
+                let $f = &mut self.0;
+                $pair
+            }
+            fn only_left(&mut self, $l: &L) -> Option<U> {
+                let ($f, _) = (&mut self.0, $l);
+                $only_left
+            }
+            fn only_right(&mut self, $r: &R) -> Option<U> {
+                let ($f, _) = (&mut self.0, $r);
+                $only_right
+            }
+        }
+    )*};
+}
+
+pairings! {
+    Inner "inner" [false, false] (&L, &R): |f, l, r| f(l, r), { let _ = f; None }, { let _ = f; None };
+    LeftOuter "left outer" [true, false] (&L, Option<&R>):
+        |f, l, r| f(l, Some(r)), Some(f(l, None)), { let _ = f; None };
+    RightOuter "right outer" [false, true] (Option<&L>, &R):
+        |f, l, r| f(Some(l), r), { let _ = f; None }, Some(f(None, r));
+    FullOuter "full outer" [true, true] (Option<&L>, Option<&R>):
+        |f, l, r| f(Some(l), Some(r)), Some(f(Some(l), None)), Some(f(None, Some(r)));
+}

@@ -1,0 +1,364 @@
+//! The work of one instance of an interval join.
+//!
+//! A record first searches the buffered records of the other side, then it is buffered itself. It
+//! expires when the watermark passes the state watermark of its side; a record that the join
+//! preserves leaves then, if it has had no match.
+//!
+//! *Bounds.* A search looks at [`STEP`] records at a time. One with more to look at goes on between
+//! other records: it knows the last record that it has looked at, and passes over records that came
+//! after its own, which have searched for it themselves.
+
+use super::pairing::Pairing;
+use super::range::IntervalRange;
+use crate::event_time::watermark::{EventTimeFn, OperatorWatermark};
+use crate::state::expiry_lanes::{Expiry, ExpiryQueue};
+use crate::state::key_table::{Table, key_heap};
+use crate::state::keyed_runs::KeyedRuns;
+use crate::state::ordered_run::RowId;
+use crate::stream::keyed_input::Either;
+use crate::stream::operator::sided_records::{KeyBytes, Side, SidedId, SidedRecords};
+use crate::stream::operator::stepped::{RecordWork, StepWork};
+use crate::stream::processor_state::{Kept, write};
+use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, UNTIMED};
+use millstream_engine::runtime::stage::Push;
+use millstream_engine::runtime::state_log::StateLog;
+use std::collections::HashMap;
+
+/// Records that a search looks at, or that expire, in a step.
+const STEP: usize = 64;
+/// Searches that go on between other records at most.
+const SEARCHES: usize = 16;
+
+/// The event times of both sides.
+pub(super) type Times<L, R> = (EventTimeFn<L>, EventTimeFn<R>);
+
+/// The search of a record.
+#[derive(Clone, Copy)]
+struct Search {
+    record: SidedId,
+    /// The place of its key.
+    key: usize,
+    number: u64,
+    /// The times of the other side, both inside, that it may match.
+    times_us: (i64, i64),
+    /// The time and the number of the last record that it has looked at.
+    last: Option<(i64, u64)>,
+    ingest_ns: u64,
+    matched: bool,
+}
+
+/// The work.
+pub(super) struct IntervalWork<L, R, P, Z> {
+    pairing: P,
+    late: Z,
+    times: Times<L, R>,
+    range: IntervalRange,
+    records: SidedRecords<L, R>,
+    keys: Table<KeyedRuns>,
+    expiry: [ExpiryQueue; 2],
+    searches: Vec<Search>,
+    /// The encoded key of the current record.
+    key: Vec<u8>,
+    /// Memory that keys own apart.
+    key_heap: u64,
+    log: StateLog,
+}
+
+impl<L: Kept, R: Kept, P: Pairing<L, R>, Z> IntervalWork<L, R, P, Z> {
+    pub fn new(
+        (pairing, late): (P, Z),
+        times: Times<L, R>,
+        range: IntervalRange,
+        log: StateLog,
+    ) -> Self {
+        Self {
+            pairing,
+            late,
+            times,
+            range,
+            records: SidedRecords::default(),
+            keys: Table::default(),
+            expiry: [ExpiryQueue::default(), ExpiryQueue::default()],
+            searches: Vec::with_capacity(SEARCHES),
+            key: Vec::new(),
+            key_heap: 0,
+            log,
+        }
+    }
+
+    /// Goes on with a search by one step. Returns whether it is done.
+    fn step<D: Push<P::Output>>(
+        &mut self,
+        search: &mut Search,
+        down: &mut D,
+    ) -> Result<bool, EngineError> {
+        let Self { pairing, records, keys, log, .. } = self;
+        let entry = &keys[search.key];
+        let SidedId { side, id } = search.record;
+        let other = side.other();
+        let run = &entry.runs[other.index()];
+        let mut cursor = match search.last {
+            None => run.seek(search.times_us.0),
+            Some(last) => run.seek_behind(last, &records.numbers(other)),
+        };
+        for _ in 0..log.step(STEP) {
+            let found = run.get(&mut cursor).filter(|entry| entry.time_us <= search.times_us.1);
+            let Some(found) = found else { return Ok(true) };
+            let number = records.number(other, found.row);
+            search.last = Some((found.time_us, number));
+            cursor.advance();
+            if number > search.number {
+                continue;
+            }
+            let (left, right) = match side {
+                Side::Left => (id, found.row),
+                Side::Right => (found.row, id),
+            };
+            let (Some(left), Some(right)) = (records.left(left), records.right(right)) else {
+                continue;
+            };
+            down.push(pairing.pair(left, right), search.ingest_ns)?;
+            search.matched = true;
+            if P::PRESERVES[other.index()] {
+                let found = SidedId { side: other, id: found.row };
+                let key = KeyBytes { hash: entry.hash, bytes: &entry.key };
+                records.keep_matched(found, key, log)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets a record leave that has no match.
+    fn emit_unmatched<D: Push<P::Output>>(
+        &mut self,
+        SidedId { side, id }: SidedId,
+        ingest_ns: u64,
+        down: &mut D,
+    ) -> Result<(), EngineError> {
+        let output = match side {
+            Side::Left => self.records.left(id).and_then(|left| self.pairing.only_left(left)),
+            Side::Right => self.records.right(id).and_then(|right| self.pairing.only_right(right)),
+        };
+        output.map_or(Ok(()), |output| down.push(output, ingest_ns))
+    }
+
+    /// The place of a key, which it gets now if it has none.
+    fn place(&mut self, hash: u64, key: &[u8]) -> usize {
+        self.keys.find(hash, key).unwrap_or_else(|| {
+            let entry = KeyedRuns::new(hash, key);
+            self.key_heap += key_heap(&entry.key);
+            self.keys.insert(entry)
+        })
+    }
+
+    /// Puts a stored record among those that are searched and that expire.
+    fn buffer(&mut self, record: SidedId, key: usize, time_us: i64) -> Result<(), EngineError> {
+        let SidedId { side, id } = record;
+        let KeyedRuns { hash, key: bytes, runs } = &mut self.keys[key];
+        let key = (key as u32, KeyBytes { hash: *hash, bytes });
+        self.records.buffer(record, key, &mut runs[side.index()], &mut self.log)?;
+        let number = self.records.number(side, id);
+        self.expiry[side.index()].push(Expiry { time_us, number, row: id });
+        Ok(())
+    }
+
+    /// The first record of a side that has expired by a time.
+    fn next_expired(&mut self, side: Side, by_us: i64) -> Option<RowId> {
+        loop {
+            let Expiry { number, row, .. } = self.expiry[side.index()].pop(by_us)?;
+            if self.records.number(side, row) == number {
+                return Some(row);
+            }
+        }
+    }
+
+    fn has_expired(&self, side: Side, by_us: i64) -> bool {
+        self.expiry[side.index()].first_us().is_some_and(|first_us| first_us <= by_us)
+    }
+
+    /// Removes a record, and its key if that has no other one.
+    fn remove(&mut self, record: SidedId) {
+        let place = self.records.key(record.side, record.id) as usize;
+        let Some(KeyedRuns { hash, key, runs }) = self.keys.get_mut(place) else { return };
+        let bytes = KeyBytes { hash: *hash, bytes: key };
+        self.records.remove(record, bytes, &mut runs[record.side.index()], &mut self.log);
+        if self.keys[place].is_empty() {
+            self.keys.free(place);
+            let key = std::mem::take(&mut self.keys[place].key);
+            self.key_heap -= key_heap(&key);
+            self.keys.release();
+        }
+    }
+}
+
+impl<L, R, P, Z, D> StepWork<D> for IntervalWork<L, R, P, Z>
+where
+    L: Kept,
+    R: Kept,
+    P: Pairing<L, R>,
+    Z: Send,
+    D: Push<P::Output>,
+{
+    fn restore(&mut self) -> Result<(), EngineError> {
+        let mut entries: HashMap<_, _, BuildStableHasher> = HashMap::default();
+        self.log.restore(|_, key, value| {
+            match value {
+                Some(value) => drop(entries.insert(key.to_vec(), value.to_vec())),
+                None => drop(entries.remove(key)),
+            }
+            Ok(())
+        })?;
+        let mut expiries = Vec::new();
+        for restored in SidedRecords::restored(entries)? {
+            let time_us = match &restored.record {
+                Either::Left(record) => (self.times.0)(record),
+                Either::Right(record) => (self.times.1)(record),
+            };
+            let place = self.place(hash_bytes(&restored.key), &restored.key);
+            let (side, number) = (restored.record.side(), restored.number);
+            let run = &mut self.keys[place].runs[side.index()];
+            let SidedId { id, .. } =
+                self.records.put_back(restored, time_us, (place as u32, run))?;
+            expiries.push((side, Expiry { time_us, number, row: id }));
+        }
+        // In order, so that they are in few lanes.
+        expiries.sort_unstable_by_key(|(_, expiry)| (expiry.time_us, expiry.number));
+        expiries.into_iter().for_each(|(side, expiry)| self.expiry[side.index()].push(expiry));
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.searches.len() >= SEARCHES
+    }
+
+    fn is_unfinished(&self) -> bool {
+        !self.searches.is_empty()
+    }
+
+    /// Goes on with each of the searches.
+    fn finish(&mut self, down: &mut D) -> Result<bool, EngineError> {
+        let mut at = 0;
+        while at < self.searches.len() && down.ready() {
+            let mut search = self.searches[at];
+            let had_match = search.matched;
+            let done = self.step(&mut search, down)?;
+            self.searches[at] = search;
+            let SidedId { side, .. } = search.record;
+            if search.matched && !had_match && P::PRESERVES[side.index()] {
+                let KeyedRuns { hash, key, .. } = &self.keys[search.key];
+                let key = KeyBytes { hash: *hash, bytes: key };
+                self.records.keep_matched(search.record, key, &mut self.log)?;
+            }
+            if done {
+                self.searches.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        Ok(self.searches.is_empty())
+    }
+
+    fn release(&mut self, watermark_us: i64, down: &mut D) -> Result<bool, EngineError> {
+        let mut left = self.log.step(STEP);
+        for side in Side::BOTH {
+            let Some(by_us) = self.range.state_watermark(side, watermark_us) else { continue };
+            let preserves = P::PRESERVES[side.index()];
+            while left > 0 && self.has_expired(side, by_us) {
+                if preserves && !down.ready() {
+                    return Ok(false);
+                }
+                let Some(id) = self.next_expired(side, by_us) else { break };
+                left -= 1;
+                let record = SidedId { side, id };
+                if preserves && !self.records.is_matched(side, id) {
+                    self.emit_unmatched(record, UNTIMED, down)?;
+                }
+                self.remove(record);
+            }
+            if self.has_expired(side, by_us) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn hand_over(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        self.keys.epoch();
+        let of_queues = self.records.len() * size_of::<Expiry>();
+        let bytes = self.records.epoch() + (self.keys.memory() + of_queues) as u64 + self.key_heap;
+        self.log.hand_over(epoch, self.records.len() as u64, bytes);
+        Ok(())
+    }
+
+    fn lag_us(&self) -> i64 {
+        self.range.lag_us()
+    }
+}
+
+impl<K, L, R, P, Z, D> RecordWork<(K, Either<L, R>), D> for IntervalWork<L, R, P, Z>
+where
+    K: Kept,
+    L: Kept,
+    R: Kept,
+    P: Pairing<L, R>,
+    Z: FnMut(Either<L, R>) + Send,
+    D: Push<P::Output>,
+{
+    #[inline]
+    fn record(
+        &mut self,
+        (key, record): (K, Either<L, R>),
+        ingest_ns: u64,
+        watermarks: &OperatorWatermark,
+        down: &mut D,
+    ) -> Result<bool, EngineError> {
+        let time_us = match &record {
+            Either::Left(record) => (self.times.0)(record),
+            Either::Right(record) => (self.times.1)(record),
+        };
+        if time_us <= watermarks.late_row_watermark_us() {
+            self.log.count_late(1);
+            (self.late)(record);
+            return Ok(false);
+        }
+        self.key.clear();
+        write(&key, &mut self.key)?;
+        let hash = hash_bytes(&self.key);
+        let found = self.keys.find(hash, &self.key);
+        let record = self.records.store(record, time_us)?;
+        let side = record.side;
+        let mut search = Search {
+            record,
+            key: found.unwrap_or(0),
+            number: self.records.number(side, record.id),
+            times_us: self.range.around(side, time_us),
+            last: None,
+            ingest_ns,
+            matched: false,
+        };
+        let done = found.is_none() || self.step(&mut search, down)?;
+        // Of a range that lies wholly before the record, no match may be yet to come.
+        let state_us = self.range.state_watermark(side, watermarks.watermark_us());
+        let expired = watermarks.is_in_band() && state_us.is_some_and(|us| time_us <= us);
+        if done && expired {
+            if P::PRESERVES[side.index()] && !search.matched {
+                self.emit_unmatched(record, ingest_ns, down)?;
+            }
+            self.records.discard(record);
+            return Ok(false);
+        }
+        if search.matched && P::PRESERVES[side.index()] {
+            self.records.set_matched(record);
+        }
+        let key = std::mem::take(&mut self.key);
+        search.key = found.unwrap_or_else(|| self.place(hash, &key));
+        self.key = key;
+        self.buffer(record, search.key, time_us)?;
+        if !done {
+            self.searches.push(search);
+        }
+        Ok(expired)
+    }
+}

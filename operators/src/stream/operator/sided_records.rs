@@ -1,0 +1,383 @@
+//! The buffered records of two streams, each in its slab, and their entries in a checkpoint.
+//!
+//! *In the checkpoint* an entry's key is the record's key, the side and the record's number. Its
+//! value is the matched bit and the record in postcard's encoding. Numbers ascend in the order of
+//! arrival, so that a restart keeps that order.
+
+use crate::state::ordered_run::{Entry, NumberedRows, RowId, Run, Spares};
+use crate::state::record_slab::{RecordSlab, Stored};
+use crate::stream::keyed_input::Either;
+use crate::stream::processor_state::{Kept, damaged, memory_of, write};
+use millstream_engine::checkpoint::key_group::BuildStableHasher;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::state_log::{Slot, StateLog};
+use std::collections::HashMap;
+
+/// A stream of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::stream) enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    /// Both, left first.
+    pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
+
+    /// Its place in a pair.
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The other one.
+    #[inline]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+impl<L, R> Either<L, R> {
+    /// The stream of the record.
+    #[inline]
+    pub(in crate::stream) fn side(&self) -> Side {
+        match self {
+            Self::Left(_) => Side::Left,
+            Self::Right(_) => Side::Right,
+        }
+    }
+}
+
+/// A key with its hash.
+#[derive(Clone, Copy)]
+pub(in crate::stream) struct KeyBytes<'k> {
+    pub hash: u64,
+    pub bytes: &'k [u8],
+}
+
+/// A buffered record: its side and its place there.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::stream) struct SidedId {
+    pub side: Side,
+    pub id: RowId,
+}
+
+/// A record of a checkpoint.
+pub(in crate::stream) struct Restored<L, R> {
+    pub key: Vec<u8>,
+    pub number: u64,
+    pub matched: bool,
+    pub record: Either<L, R>,
+}
+
+/// The records.
+pub(in crate::stream) struct SidedRecords<L, R> {
+    left: RecordSlab<L>,
+    right: RecordSlab<R>,
+    spares: Spares,
+    next_number: u64,
+    entry_key: Vec<u8>,
+    entry_value: Vec<u8>,
+}
+
+impl<L, R> Default for SidedRecords<L, R> {
+    fn default() -> Self {
+        Self {
+            left: RecordSlab::default(),
+            right: RecordSlab::default(),
+            spares: Spares::default(),
+            next_number: 0,
+            entry_key: Vec::new(),
+            entry_value: Vec::new(),
+        }
+    }
+}
+
+/// The numbers of a side's records.
+struct Numbers<'r, L, R>(&'r SidedRecords<L, R>, Side);
+
+impl<L, R> NumberedRows for Numbers<'_, L, R> {
+    #[inline]
+    fn number(&self, id: RowId) -> u64 {
+        match self.1 {
+            Side::Left => self.0.left.number(id),
+            Side::Right => self.0.right.number(id),
+        }
+    }
+}
+
+/// Applies an expression to the slab of a side.
+macro_rules! in_slab {
+    ($records:expr, $side:expr, |$slab:ident| $body:expr) => {
+        match $side {
+            Side::Left => {
+                let $slab = &$records.left;
+                $body
+            }
+            Side::Right => {
+                let $slab = &$records.right;
+                $body
+            }
+        }
+    };
+    ($records:expr, mut $side:expr, |$slab:ident| $body:expr) => {
+        match $side {
+            Side::Left => {
+                let $slab = &mut $records.left;
+                $body
+            }
+            Side::Right => {
+                let $slab = &mut $records.right;
+                $body
+            }
+        }
+    };
+}
+
+#[cold]
+fn too_many() -> EngineError {
+    EngineError::operator(
+        "JOIN_STATE_TOO_LARGE",
+        "an instance buffers more records than it can number",
+        "Choose a smaller range or window, a smaller delay of the watermark, or more instances",
+    )
+}
+
+impl<L: Kept, R: Kept> SidedRecords<L, R> {
+    /// Stores a record with the next number, as one that no key has yet.
+    #[inline]
+    pub fn store(&mut self, record: Either<L, R>, time_us: i64) -> Result<SidedId, EngineError> {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.store_as(record, (number, time_us), false)
+    }
+
+    fn store_as(
+        &mut self,
+        record: Either<L, R>,
+        (number, time_us): (u64, i64),
+        matched: bool,
+    ) -> Result<SidedId, EngineError> {
+        fn stored<T: Kept>(record: T, number: u64, time_us: i64, matched: bool) -> Stored<T> {
+            let heap = if std::mem::needs_drop::<T>() {
+                memory_of(&record, None).saturating_sub(size_of::<T>() as u32)
+            } else {
+                0
+            };
+            Stored { number, time_us, key: 0, heap, matched, record: Some(record) }
+        }
+        let side = record.side();
+        let id = match record {
+            Either::Left(record) => self.left.insert(stored(record, number, time_us, matched)),
+            Either::Right(record) => self.right.insert(stored(record, number, time_us, matched)),
+        };
+        Ok(SidedId { side, id: id.ok_or_else(too_many)? })
+    }
+
+    /// Puts a stored record among those of its key, and into the checkpoint.
+    pub fn buffer(
+        &mut self,
+        record: SidedId,
+        key: (u32, KeyBytes<'_>),
+        run: &mut Run,
+        log: &mut StateLog,
+    ) -> Result<(), EngineError> {
+        let (place, key) = key;
+        self.place(record, place, run);
+        self.log(record, key, log)
+    }
+
+    /// Puts a stored record among those of its key.
+    fn place(&mut self, SidedId { side, id }: SidedId, key: u32, run: &mut Run) {
+        let time_us = in_slab!(self, mut side, |slab| slab.get_mut(id).map_or(0, |stored| {
+            stored.key = key;
+            stored.time_us
+        }));
+        let mut spares = std::mem::take(&mut self.spares);
+        run.insert(Entry { time_us, row: id }, &Numbers(self, side), &mut spares);
+        self.spares = spares;
+    }
+
+    /// Writes the entry of a record.
+    fn log(
+        &mut self,
+        SidedId { side, id }: SidedId,
+        key: KeyBytes<'_>,
+        log: &mut StateLog,
+    ) -> Result<(), EngineError> {
+        if !log.is_on() {
+            log.put(&mut Slot::default(), 0, &[], &[]);
+            return Ok(());
+        }
+        self.write_entry_key(key.bytes, side, in_slab!(self, side, |slab| slab.number(id)));
+        let value = &mut self.entry_value;
+        value.clear();
+        in_slab!(self, side, |slab| if let Some(stored) = slab.get(id) {
+            value.push(u8::from(stored.matched));
+            write(&stored.record, value)?;
+        });
+        log.put(&mut Slot::default(), key.hash, &self.entry_key, &self.entry_value);
+        Ok(())
+    }
+
+    fn write_entry_key(&mut self, key: &[u8], side: Side, number: u64) {
+        self.entry_key.clear();
+        self.entry_key.extend_from_slice(key);
+        self.entry_key.push(side.index() as u8);
+        self.entry_key.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Forgets a stored record that was not buffered.
+    pub fn discard(&mut self, SidedId { side, id }: SidedId) {
+        in_slab!(self, mut side, |slab| drop(slab.remove(id)));
+    }
+
+    /// Removes a buffered record.
+    pub fn remove(
+        &mut self,
+        SidedId { side, id }: SidedId,
+        key: KeyBytes<'_>,
+        run: &mut Run,
+        log: &mut StateLog,
+    ) {
+        let (number, time_us) = (self.number(side, id), self.time_us(side, id));
+        let mut spares = std::mem::take(&mut self.spares);
+        run.remove(Entry { time_us, row: id }, &Numbers(self, side), &mut spares);
+        self.spares = spares;
+        in_slab!(self, mut side, |slab| drop(slab.remove(id)));
+        if log.is_on() {
+            self.write_entry_key(key.bytes, side, number);
+        }
+        log.delete(&mut Slot::default(), key.hash, &self.entry_key);
+    }
+
+    /// Notes a match of a stored record. Returns whether it is the first one.
+    #[inline]
+    pub fn set_matched(&mut self, SidedId { side, id }: SidedId) -> bool {
+        in_slab!(self, mut side, |slab| slab
+            .get_mut(id)
+            .is_some_and(|stored| !std::mem::replace(&mut stored.matched, true)))
+    }
+
+    /// Notes a match of a buffered record, also in the checkpoint.
+    #[inline]
+    pub fn keep_matched(
+        &mut self,
+        record: SidedId,
+        key: KeyBytes<'_>,
+        log: &mut StateLog,
+    ) -> Result<(), EngineError> {
+        if self.set_matched(record) && log.is_on() {
+            self.log(record, key, log)?;
+        }
+        Ok(())
+    }
+
+    /// The committed records, ascending by number.
+    pub fn restored(
+        entries: HashMap<Vec<u8>, Vec<u8>, BuildStableHasher>,
+    ) -> Result<Vec<Restored<L, R>>, EngineError> {
+        let mut restored = Vec::with_capacity(entries.len());
+        for (mut key, value) in entries {
+            let at = key.len().checked_sub(SUFFIX).ok_or_else(damaged)?;
+            let (side, number) = key[at..].split_first_chunk::<1>().ok_or_else(damaged)?;
+            let number = u64::from_le_bytes(number.try_into().map_err(|_| damaged())?);
+            let (matched, bytes) = value.split_first().ok_or_else(damaged)?;
+            let record = match side {
+                [0] => read(bytes).map(Either::Left)?,
+                [1] => read(bytes).map(Either::Right)?,
+                _ => return Err(damaged()),
+            };
+            key.truncate(at);
+            restored.push(Restored { key, number, matched: *matched == 1, record });
+        }
+        restored.sort_unstable_by_key(|restored| restored.number);
+        Ok(restored)
+    }
+
+    /// Puts a record of the checkpoint where it was.
+    pub fn put_back(
+        &mut self,
+        restored: Restored<L, R>,
+        time_us: i64,
+        (key, run): (u32, &mut Run),
+    ) -> Result<SidedId, EngineError> {
+        let Restored { number, matched, record, .. } = restored;
+        self.next_number = self.next_number.max(number + 1);
+        let record = self.store_as(record, (number, time_us), matched)?;
+        self.place(record, key, run);
+        Ok(record)
+    }
+}
+
+/// Bytes behind the key in the key of an entry: the side and the number.
+const SUFFIX: usize = 9;
+
+/// A record of a checkpoint. It was written as an optional one.
+fn read<V: Kept>(bytes: &[u8]) -> Result<V, EngineError> {
+    match postcard::take_from_bytes::<Option<V>>(bytes) {
+        Ok((Some(value), [])) => Ok(value),
+        _ => Err(damaged()),
+    }
+}
+
+impl<L, R> SidedRecords<L, R> {
+    /// A record of the left stream.
+    #[inline]
+    pub fn left(&self, id: RowId) -> Option<&L> {
+        self.left.record(id)
+    }
+
+    /// A record of the right stream.
+    #[inline]
+    pub fn right(&self, id: RowId) -> Option<&R> {
+        self.right.record(id)
+    }
+
+    /// The number of a record. One that was removed has no record's number.
+    #[inline]
+    pub fn number(&self, side: Side, id: RowId) -> u64 {
+        in_slab!(self, side, |slab| slab.number(id))
+    }
+
+    /// The number of the next record.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// The place of a record's key.
+    pub fn key(&self, side: Side, id: RowId) -> u32 {
+        in_slab!(self, side, |slab| slab.get(id).map_or(u32::MAX, |stored| stored.key))
+    }
+
+    /// The event time of a record.
+    pub fn time_us(&self, side: Side, id: RowId) -> i64 {
+        in_slab!(self, side, |slab| slab.get(id).map_or(0, |stored| stored.time_us))
+    }
+
+    /// Whether a record has had a match.
+    pub fn is_matched(&self, side: Side, id: RowId) -> bool {
+        in_slab!(self, side, |slab| slab.get(id).is_some_and(|stored| stored.matched))
+    }
+
+    /// The numbers of a side's records.
+    pub fn numbers(&self, side: Side) -> impl NumberedRows + use<'_, L, R> {
+        Numbers(self, side)
+    }
+
+    /// Records of both sides.
+    pub fn len(&self) -> usize {
+        self.left.len() + self.right.len()
+    }
+
+    /// An epoch is over: gives back memory. Returns what is held, in bytes.
+    pub fn epoch(&mut self) -> u64 {
+        self.left.epoch();
+        self.right.epoch();
+        let of_runs = (self.len() * 2 * size_of::<Entry>()) as u64;
+        self.left.memory() + self.right.memory() + of_runs
+    }
+}

@@ -1,0 +1,461 @@
+//! Interval joins of typed streams, in both modes, through restarts, against a naive model.
+
+use millstream::stream::{
+    Context, Either, Flow, ListState, Processor, SimEnv, TimeOffset, Timer, Ttl, TwoInputProcessor,
+    ValueState,
+};
+use millstream::{Config, EngineError, Trigger, WaitProfile};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const SECOND: i64 = 1_000_000;
+const CONTINUOUS: Trigger = Trigger::Continuous { interval_ns: 2_000_000 };
+
+/// Key, time in seconds, number.
+type Record = (String, i64, u64);
+/// The numbers of a match, or of a record without one.
+type Out = (Option<u64>, Option<u64>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+const KINDS: [Kind; 4] = [Kind::Inner, Kind::Left, Kind::Right, Kind::Full];
+
+#[derive(Clone, Copy, Debug)]
+struct Join {
+    kind: Kind,
+    /// Bounds of the right time minus the left time, in seconds.
+    lower: i64,
+    upper: i64,
+    delay: i64,
+}
+
+fn offset(seconds: i64) -> TimeOffset {
+    let time = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { TimeOffset::before(time) } else { TimeOffset::after(time) }
+}
+
+/// How one run of a flow is made.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    trigger: Trigger,
+    parallelism: usize,
+    seed: u64,
+}
+
+/// Runs a join in a world, from its last checkpoint to the end of some records. Returns its results
+/// and the numbers of late records.
+fn run(
+    world: &Arc<SimEnv>,
+    [left, right]: [&[Record]; 2],
+    join: Join,
+    run: Run,
+) -> Result<(Vec<Out>, Vec<u64>), EngineError> {
+    let flow = Flow::new("join").parallelism(run.parallelism).checkpoint(Path::new("/c"));
+    let (mut left_input, left_stream) = flow.channel::<Record>();
+    let (mut right_input, right_stream) = flow.channel::<Record>();
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let late = Arc::new(Mutex::new(Vec::new()));
+    let (seen, late_seen) = (out.clone(), late.clone());
+    let delay = Duration::from_secs(join.delay as u64);
+    let time = |record: &Record| record.1 * SECOND;
+    let left_stream = left_stream.with_watermark(time, delay).key_by(|r| r.0.clone());
+    let right_stream = right_stream.with_watermark(time, delay).key_by(|r| r.0.clone());
+    let joined = left_stream
+        .interval_join(right_stream)
+        .between(offset(join.lower), offset(join.upper))
+        .late_records(move |record| {
+            let (Either::Left(record) | Either::Right(record)) = record;
+            late_seen.lock().unwrap().push(record.2);
+        });
+    let sink = move |result: Out| seen.lock().unwrap().push(result);
+    match join.kind {
+        Kind::Inner => joined.inner(|l, r| (Some(l.2), Some(r.2))).sink(sink),
+        Kind::Left => joined.left_outer(|l, r| (Some(l.2), r.map(|r| r.2))).sink(sink),
+        Kind::Right => joined.right_outer(|l, r| (l.map(|l| l.2), Some(r.2))).sink(sink),
+        Kind::Full => joined.full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2))).sink(sink),
+    }
+    left.iter().for_each(|record| left_input.try_push(record.clone()).unwrap());
+    right.iter().for_each(|record| right_input.try_push(record.clone()).unwrap());
+    drop((left_input, right_input));
+    let config = Config { workers: run.parallelism, trigger: run.trigger, ..Config::default() };
+    flow.simulate_in(config, world, run.seed)?;
+    let sorted = |seen: Arc<Mutex<Vec<Out>>>| {
+        let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+        seen.sort();
+        seen
+    };
+    let mut late = std::mem::take(&mut *late.lock().unwrap());
+    late.sort();
+    Ok((sorted(out), late))
+}
+
+/// Keeps every record, with whether it has had a match and whether it has left without one.
+#[derive(Default)]
+struct Model {
+    sides: [Vec<(Record, bool, bool)>; 2],
+    watermark: i64,
+}
+
+impl Model {
+    /// Takes a record of each side, of which none can make the other one late.
+    fn step(&mut self, records: [Option<&Record>; 2], join: Join) -> (Vec<Out>, Vec<u64>) {
+        let (mut out, mut late) = (Vec::new(), Vec::new());
+        for (side, record) in records.into_iter().enumerate() {
+            let Some(record) = record else { continue };
+            if record.1 <= self.watermark {
+                late.push(record.2);
+                continue;
+            }
+            let mut matched = false;
+            for (other, other_matched, _) in &mut self.sides[1 - side] {
+                let (left, right) = if side == 0 { (record, &*other) } else { (&*other, record) };
+                if left.0 == right.0 && (join.lower..=join.upper).contains(&(right.1 - left.1)) {
+                    out.push((Some(left.2), Some(right.2)));
+                    (matched, *other_matched) = (true, true);
+                }
+            }
+            self.sides[side].push((record.clone(), matched, false));
+        }
+        if let [Some(left), Some(right)] = records {
+            self.watermark = self.watermark.max(left.1.min(right.1) - join.delay);
+        }
+        let preserves = match join.kind {
+            Kind::Inner => [false, false],
+            Kind::Left => [true, false],
+            Kind::Right => [false, true],
+            Kind::Full => [true, true],
+        };
+        for (side, last) in [(0, join.upper), (1, -join.lower)] {
+            for (record, matched, left) in &mut self.sides[side] {
+                if record.1 + last <= self.watermark && !*matched && !*left && preserves[side] {
+                    *left = true;
+                    let number = Some(record.2);
+                    out.push(if side == 0 { (number, None) } else { (None, number) });
+                }
+            }
+        }
+        out.sort();
+        late.sort();
+        (out, late)
+    }
+}
+
+fn joins() -> impl Strategy<Value = Join> {
+    (0usize..4, -4i64..5, 0i64..5, 0i64..4).prop_map(|(kind, lower, length, delay)| Join {
+        kind: KINDS[kind],
+        lower,
+        upper: lower + length,
+        delay,
+    })
+}
+
+/// Pairs of records, of which either may be missing.
+fn steps() -> impl Strategy<Value = Vec<[Option<Record>; 2]>> {
+    let record = || (0u8..5, "[ab]", 0i64..6);
+    proptest::collection::vec((0i64..4, record(), record()), 1..14).prop_map(|steps| {
+        let (mut now, mut number) = (1000, 0);
+        let mut records = |ahead: i64, sides: [(u8, String, i64); 2]| {
+            now += ahead;
+            sides.map(|(there, key, behind)| {
+                number += 1;
+                (there > 0).then(|| (key, now - behind, number))
+            })
+        };
+        steps.into_iter().map(|(ahead, left, right)| records(ahead, [left, right])).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Restored into new instances after every record of each side, with another parallelism and in
+    /// another mode, a join goes on as if nothing had been.
+    #[test]
+    fn a_join_restored_after_every_record(
+        steps in steps(), parallelism in proptest::collection::vec(1usize..4, 14),
+        modes in proptest::collection::vec(any::<bool>(), 14), join in joins(), seed: u64,
+    ) {
+        let world = Arc::new(SimEnv::new(seed));
+        let mut model = Model::default();
+        for (n, step) in steps.iter().enumerate() {
+            let trigger = if modes[n] { CONTINUOUS } else { Trigger::AsSoonAsPossible };
+            let sides = step.each_ref().map(Option::as_slice);
+            let way = Run { trigger, parallelism: parallelism[n], seed };
+            let got = run(&world, sides, join, way).unwrap();
+            let expected = model.step(step.each_ref().map(Option::as_ref), join);
+            prop_assert_eq!(got, expected, "step {}: {:?}, {:?}", n, step, trigger);
+        }
+    }
+
+    /// Where no record is late, a join gives what a join of tables gives, in both modes.
+    #[test]
+    fn a_join_is_that_of_tables(
+        steps in steps(), join in joins(), parallelism in 1usize..4, seed: u64,
+    ) {
+        let join = Join { delay: 60, ..join };
+        // Time goes on at the end, so that all records leave.
+        let last = |number| Some(("z".to_string(), 2000, number));
+        let ends = [last(1000), last(1001)];
+        let mut model = Model::default();
+        let all = steps.iter().chain([&ends]);
+        let mut expected: Vec<Out> =
+            all.clone().flat_map(|step| model.step(step.each_ref().map(Option::as_ref), join).0).collect();
+        expected.sort();
+        let of_side = |side: usize| all.clone().filter_map(|step| step[side].clone()).collect::<Vec<_>>();
+        let (left, right) = (of_side(0), of_side(1));
+        for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+            let world = Arc::new(SimEnv::new(seed));
+            let way = Run { trigger, parallelism, seed };
+            let (got, late) = run(&world, [&left, &right], join, way).unwrap();
+            prop_assert_eq!((&got, late), (&expected, vec![]), "{:?}", trigger);
+        }
+    }
+}
+
+/// A record with many matches leaves them in steps: the records of other keys go on between them,
+/// and nothing is lost, also where a marker and a watermark come meanwhile.
+#[test]
+fn a_record_with_many_matches() {
+    let many = 20_000;
+    let left: Vec<Record> = (0..many).map(|n| ("a".to_string(), 100, n)).collect();
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let flow = Flow::new("many");
+        let (mut left_input, left_stream) = flow.channel::<Record>();
+        let (mut right_input, right_stream) = flow.channel::<Record>();
+        let (sink, mut output) = flow.output();
+        let time = |record: &Record| record.1 * SECOND;
+        let delay = Duration::from_secs(5);
+        left_stream
+            .with_watermark(time, delay)
+            .key_by(|record| record.0.clone())
+            .interval_join(right_stream.with_watermark(time, delay).key_by(|r| r.0.clone()))
+            .between(offset(-1), offset(1))
+            .full_outer(|l, r| (l.map(|l| l.2), r.map(|r| r.2)))
+            .sink(sink);
+        let config = Config { trigger, pin: false, wait: WaitProfile::Park, ..Config::default() };
+        let query = flow.start(config).unwrap();
+        left.iter().for_each(|record| left_input.push(record.clone()).unwrap());
+        query.process_all_available().unwrap();
+        right_input.push(("a".to_string(), 100, 1)).unwrap();
+        right_input.push(("b".to_string(), 100, 2)).unwrap();
+        let last = ("c".to_string(), 200, 3);
+        right_input.push(last.clone()).unwrap();
+        left_input.push(last).unwrap();
+        drop((left_input, right_input));
+        let mut seen = Vec::new();
+        while let Ok(result) = output.recv() {
+            seen.push(result);
+        }
+        query.await_termination().unwrap();
+        let matches = seen.iter().filter(|result| result.1 == Some(1)).count();
+        assert_eq!(matches, many as usize, "{trigger:?}");
+        assert_eq!(seen.len(), many as usize + 2, "{trigger:?}");
+        assert!(seen.contains(&(None, Some(2))) && seen.contains(&(Some(3), Some(3))));
+    }
+}
+
+/// Records that leave a join without a match are older than the watermark, and not late behind it.
+#[test]
+fn an_outer_row_is_not_late_behind_its_join() {
+    for trigger in [CONTINUOUS, Trigger::AsSoonAsPossible] {
+        let flow = Flow::new("chain");
+        let (mut left_input, left_stream) = flow.channel::<Record>();
+        let (mut right_input, right_stream) = flow.channel::<Record>();
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let seen = out.clone();
+        let time = |record: &Record| record.1 * SECOND;
+        left_stream
+            .with_watermark(time, Duration::ZERO)
+            .key_by(|record| record.0.clone())
+            .interval_join(
+                right_stream.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone()),
+            )
+            .between(TimeOffset::ZERO, Duration::from_secs(10))
+            .left_outer(|l, r| (l.1, (Some(l.2), r.map(|r| r.2))))
+            .with_event_time(|joined| joined.0 * SECOND)
+            .filter(|_| true)
+            .key_by(|joined| joined.1.0.unwrap_or(0))
+            .process("late?", |states| LateCheck { seen: states.value("seen", Ttl::NONE) })
+            .sink(move |out: Out| seen.lock().unwrap().push(out));
+        let config = Config { trigger, ..Config::default() };
+        let key = || "a".to_string();
+        for record in [(key(), 100, 1), (key(), 105, 2), (key(), 130, 3)] {
+            left_input.try_push(record).unwrap();
+        }
+        for record in [(key(), 116, 4), (key(), 140, 5)] {
+            right_input.try_push(record).unwrap();
+        }
+        drop((left_input, right_input));
+        flow.simulate(config, 7).unwrap();
+        let mut seen = std::mem::take(&mut *out.lock().unwrap());
+        seen.sort();
+        let expected = [(Some(1), None), (Some(2), None), (Some(3), Some(5))];
+        assert_eq!(seen, expected, "{trigger:?}");
+    }
+}
+
+#[derive(Clone)]
+struct LateCheck {
+    seen: ValueState<u64>,
+}
+
+impl Processor<u64, (i64, Out)> for LateCheck {
+    type Output = Out;
+    fn record(
+        &mut self,
+        key: &u64,
+        (_, out): (i64, Out),
+        cx: &mut Context<'_, Out>,
+    ) -> Result<(), EngineError> {
+        cx.set_value(self.seen, *key)?;
+        cx.emit(out)
+    }
+}
+
+#[test]
+fn a_join_that_cannot_work_is_refused() {
+    let refusal = |timed: bool, lower: i64| {
+        let flow = Flow::new("refused");
+        let (_left_input, left) = flow.channel::<Record>();
+        let (_right_input, right) = flow.channel::<Record>();
+        let time = |record: &Record| record.1 * SECOND;
+        let left = left.with_watermark(time, Duration::ZERO);
+        let sink = |_: u64| {};
+        if timed {
+            let right = right.with_watermark(time, Duration::ZERO).key_by(|r| r.0.clone());
+            let joined = left.key_by(|r| r.0.clone()).interval_join(right);
+            joined.between(offset(lower), offset(3)).inner(|l, r| l.2 + r.2).sink(sink);
+        } else {
+            let joined = left.key_by(|r| r.0.clone()).interval_join(right.key_by(|r| r.0.clone()));
+            joined.between(offset(lower), offset(3)).inner(|l, r| l.2 + r.2).sink(sink);
+        }
+        let error = flow.start(Config { pin: false, ..Config::default() }).err().unwrap();
+        error.condition().to_string()
+    };
+    assert_eq!(refusal(true, 4), "INTERVAL_JOIN_RANGE_EMPTY");
+    assert_eq!(refusal(false, 0), "EVENT_TIME_MISSING");
+}
+
+/// Pairs the records of a key of both sides, in order of arrival. What has had no partner after five
+/// seconds leaves alone.
+#[derive(Clone)]
+struct Pair {
+    waiting: ListState<Either<u64, u64>>,
+}
+
+impl Pair {
+    fn take(
+        &self,
+        record: &Record,
+        of_left: bool,
+        cx: &mut Context<'_, Out>,
+    ) -> Result<(), EngineError> {
+        let mine = if of_left { Either::Left(record.2) } else { Either::Right(record.2) };
+        let mut waiting: Vec<_> = cx.list(self.waiting).copied().collect();
+        let partner = waiting
+            .iter()
+            .position(|other| matches!(other, Either::Left(_)) != of_left)
+            .map(|at| waiting.remove(at));
+        cx.clear_list(self.waiting);
+        if partner.is_none() {
+            waiting.push(mine);
+            cx.set_timer(Timer::EventTime((record.1 + 5) * SECOND))?;
+        }
+        waiting.into_iter().try_for_each(|other| cx.push(self.waiting, other))?;
+        match (mine, partner) {
+            (Either::Left(l), Some(Either::Right(r))) => cx.emit((Some(l), Some(r))),
+            (Either::Right(r), Some(Either::Left(l))) => cx.emit((Some(l), Some(r))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TwoInputProcessor<String, Record, Record> for Pair {
+    type Output = Out;
+    fn left(
+        &mut self,
+        _: &String,
+        r: Record,
+        cx: &mut Context<'_, Out>,
+    ) -> Result<(), EngineError> {
+        self.take(&r, true, cx)
+    }
+    fn right(
+        &mut self,
+        _: &String,
+        r: Record,
+        cx: &mut Context<'_, Out>,
+    ) -> Result<(), EngineError> {
+        self.take(&r, false, cx)
+    }
+    fn timer(
+        &mut self,
+        _: &String,
+        _: Timer,
+        cx: &mut Context<'_, Out>,
+    ) -> Result<(), EngineError> {
+        let waiting: Vec<_> = cx.list(self.waiting).copied().collect();
+        cx.clear_list(self.waiting);
+        waiting.into_iter().try_for_each(|one| match one {
+            Either::Left(number) => cx.emit((Some(number), None)),
+            Either::Right(number) => cx.emit((None, Some(number))),
+        })
+    }
+}
+
+/// State and timers belong to a key, whichever stream its records come from, also through restarts
+/// with other instances in another mode.
+#[test]
+fn a_processor_of_two_streams_shares_state_and_timers() {
+    let world = Arc::new(SimEnv::new(11));
+    let mut all = Vec::new();
+    let record = |key: &str, time, number| (key.to_string(), time, number);
+    let runs: [[Vec<Record>; 2]; 5] = [
+        [vec![record("a", 100, 1), record("b", 100, 2)], vec![]],
+        [vec![], vec![record("a", 101, 3), record("c", 101, 4)]],
+        [vec![record("c", 102, 5)], vec![]],
+        // The watermark passes the timer of `b`: both sides speak in this run.
+        [vec![record("d", 120, 6)], vec![record("d", 120, 7)]],
+        [vec![record("e", 140, 8)], vec![record("f", 140, 9)]],
+    ];
+    for (n, [left, right]) in runs.into_iter().enumerate() {
+        let flow = Flow::new("pairs").parallelism(1 + n % 3).checkpoint(Path::new("/c"));
+        let (mut left_input, left_stream) = flow.channel::<Record>();
+        let (mut right_input, right_stream) = flow.channel::<Record>();
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let seen = out.clone();
+        let time = |record: &Record| record.1 * SECOND;
+        let delay = Duration::from_secs(10);
+        left_stream
+            .with_watermark(time, delay)
+            .key_by(|record| record.0.clone())
+            .connect(right_stream.with_watermark(time, delay).key_by(|r| r.0.clone()))
+            .process("pairs", |states| Pair { waiting: states.list("waiting", Ttl::NONE) })
+            .sink(move |out: Out| seen.lock().unwrap().push(out));
+        left.into_iter().for_each(|record| left_input.try_push(record).unwrap());
+        right.into_iter().for_each(|record| right_input.try_push(record).unwrap());
+        drop((left_input, right_input));
+        let trigger = if n % 2 == 0 { CONTINUOUS } else { Trigger::AsSoonAsPossible };
+        let config = Config { workers: 1 + n % 3, trigger, ..Config::default() };
+        flow.simulate_in(config, &world, n as u64).unwrap();
+        all.push(std::mem::take(&mut *out.lock().unwrap()));
+    }
+    let expected = [
+        vec![],
+        vec![(Some(1), Some(3))],
+        vec![(Some(5), Some(4))],
+        vec![(Some(6), Some(7)), (Some(2), None)],
+        vec![],
+    ];
+    let mut all = all;
+    all[3].sort_by_key(|out| std::cmp::Reverse(*out));
+    assert_eq!(all, expected);
+}
