@@ -1,18 +1,20 @@
-//! The text of DOUBLE and FLOAT as Java 17 prints them, which is Spark's text of them.
+//! Formats DOUBLE and FLOAT exactly as Java 17 prints them, which is how Spark prints them.
 //!
-//! Java up to 18 prints digits until they tell the number from its neighbours, but it generates
-//! them from the left and stops by tests that are a little off. So some numbers get a digit more
-//! than they need: 2^63 / 2 prints as `4.6116860184273879E18`. Programs see these texts in files
-//! and keys, so they are reproduced exactly. The generation is the one of Steele and White, in 32
-//! bits, in 64 bits or in big integers as the scale demands, with the tests that Java has in each.
+//! Up to version 18, Java prints digits until they distinguish the number from its neighbours. It
+//! generates the digits from the left, and its tests for stopping are slightly wrong. So some
+//! numbers get one digit more than necessary: 2^63 / 2 prints as `4.6116860184273879E18`. These
+//! texts appear in files and keys, so this module reproduces them exactly. It uses Java's algorithm
+//! (Steele and White) in 32-bit, 64-bit or big integers, as the number's scale requires, each with
+//! Java's own tests.
 //!
-//! Most numbers have the shortest digits all the same, and those are found faster: see `shortest`.
+//! For most numbers Java does print the shortest digits, which a faster algorithm finds: see
+//! `shortest`.
 //!
-//! Nothing is allocated: digits lie in a small array, and big integers have a fixed size.
+//! Nothing is allocated: digits are in a small array, and big integers have a fixed size.
 
 use std::fmt::{self, Write};
 
-/// Writes a double.
+/// Writes a double as Java's `Double.toString` does.
 pub fn write_double(value: f64, out: &mut dyn Write) -> fmt::Result {
     if let Some(text) = special(value) {
         return out.write_str(text);
@@ -20,7 +22,7 @@ pub fn write_double(value: f64, out: &mut dyn Write) -> fmt::Result {
     Digits::of_double(value).write(value < 0.0, out)
 }
 
-/// Writes a float.
+/// Writes a float as Java's `Float.toString` does.
 pub fn write_float(value: f32, out: &mut dyn Write) -> fmt::Result {
     if let Some(text) = special(f64::from(value)) {
         return out.write_str(text);
@@ -38,7 +40,7 @@ pub fn write_float(value: f32, out: &mut dyn Write) -> fmt::Result {
     Digits::of(Binary { exponent, fraction, significant }).write(value < 0.0, out)
 }
 
-/// The text of a double.
+/// Returns the text of a double; see [`write_double`].
 pub fn double_text(value: f64) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -46,7 +48,8 @@ pub fn double_text(value: f64) -> String {
     out
 }
 
-/// The decimal that a finite double prints as, without its sign: `value * 10^exponent`.
+/// The digits that a finite double prints as, without its sign: the value is `digits *
+/// 10^exponent`.
 pub fn decimal(value: f64) -> (u64, i32) {
     if value == 0.0 {
         return (0, 0);
@@ -67,8 +70,8 @@ fn special(value: f64) -> Option<&'static str> {
     }
 }
 
-/// A positive number: `fraction / 2^52 * 2^exponent`, the fraction from 2^52 on, of which so many
-/// bits are stored.
+/// A positive number, `fraction / 2^52 * 2^exponent`. The fraction is at least 2^52; `significant`
+/// is the number of its bits that the double stores.
 #[derive(Clone, Copy)]
 struct Binary {
     exponent: i32,
@@ -77,7 +80,7 @@ struct Binary {
 }
 
 impl Binary {
-    /// Of a finite double that is not zero, without its sign.
+    /// Decomposes a finite, non-zero double. The sign is dropped.
     fn of(value: f64) -> Self {
         let bits = value.abs().to_bits();
         let (exponent, fraction) = ((bits >> 52) as i32, bits & ((1 << 52) - 1));
@@ -98,10 +101,10 @@ struct Digits {
     exponent: i32,
 }
 
-/// The scaled number `b / s` and its half distance to the neighbours `m / s`, as powers of two
-/// and five.
+/// The scaled number `b / s` and half the distance to its neighbours, `m / s`. Fields are exponents
+/// of the powers of two and five in `b`, `s` and `m`.
 struct Scale {
-    /// Of the number's odd part.
+    /// The exponent of two, besides the factor of the number's odd part.
     b2: i32,
     b5: i32,
     s2: i32,
@@ -109,7 +112,7 @@ struct Scale {
     m2: i32,
 }
 
-/// The number that ASCII digits say, with a sign perhaps.
+/// Parses an optional sign and ASCII digits.
 fn signed(text: impl Iterator<Item = u8>) -> i32 {
     let (mut value, mut negative) = (0, false);
     for byte in text {
@@ -121,7 +124,7 @@ fn signed(text: impl Iterator<Item = u8>) -> i32 {
     if negative { -value } else { value }
 }
 
-/// How many bits a power of five has; an estimate from 5^27 on.
+/// The bit length of a power of five: exact below 5^27, an upper bound from there on.
 fn bits_of_five(power: i32) -> i32 {
     match power {
         0 => 0,
@@ -130,7 +133,7 @@ fn bits_of_five(power: i32) -> i32 {
     }
 }
 
-/// Generates the digits in machine integers, which wrap around as Java's do.
+/// Generates the digits in machine integers, which wrap around on overflow as Java's do.
 macro_rules! develop_in {
     ($name:ident, $int:ty) => {
         fn $name(mut self, odd: u64, scale: &Scale) -> Self {
@@ -144,7 +147,7 @@ macro_rules! develop_in {
                 let digit = (b / s) as u8;
                 b = 10 * (b % s);
                 m = m.wrapping_mul(10);
-                // What overflowed is larger than all it is compared with.
+                // If `m` has overflowed, both tests hold, as in Java.
                 let (low, high) =
                     if m > 0 || !begun { (b < m, b.wrapping_add(m) > tens) } else { (true, true) };
                 let go_on = if begun {
@@ -164,16 +167,17 @@ macro_rules! develop_in {
 }
 
 impl Digits {
-    /// Of a finite double that is not zero, without its sign.
+    /// The digits of a finite, non-zero double, without its sign.
     fn of_double(value: f64) -> Self {
         Self::shortest(value.abs()).unwrap_or_else(|| Self::of(Binary::of(value)))
     }
 
-    /// The shortest digits that tell a number from its neighbours, where Java prints just them.
+    /// Returns the shortest digits that identify a number, or `None` if Java may print others.
     ///
-    /// Java's tests differ from that where the number below is nearer than the one above (powers of
-    /// two), where precision is lost (subnormal numbers), and where a decimal lies just between two
-    /// numbers. Such a decimal has 54 bits, and of at most 17 digits only those beyond 2^52 have.
+    /// Java's result differs for powers of two (the neighbour below is nearer than the one above),
+    /// for subnormal numbers (precision is lost), and for decimals exactly halfway between two
+    /// doubles. A halfway decimal needs 54 bits, and with at most 17 digits that is only possible
+    /// above 2^52.
     fn shortest(value: f64) -> Option<Self> {
         const BELOW: f64 = (1u64 << 52) as f64;
         let power_of_two = value.to_bits().trailing_zeros() >= 52;
@@ -190,7 +194,7 @@ impl Digits {
                     point += signed(text);
                     break;
                 }
-                // Zeros in front are none of the digits.
+                // Leading zeros are not significant digits.
                 b'0' if length == 0 => point -= i32::from(seen),
                 digit => {
                     *digits.get_mut(length)? = digit - b'0';
@@ -202,7 +206,7 @@ impl Digits {
         while length > 1 && digits[length - 1] == 0 {
             length -= 1;
         }
-        // A text with an exponent has two digits at least; those of a whole number were counted.
+        // With an exponent at least two digits are printed. A whole number has them already.
         if length == 1 && point < -2 {
             length = 2;
         }
@@ -212,7 +216,7 @@ impl Digits {
     fn of(binary: Binary) -> Self {
         let zeros = binary.fraction.trailing_zeros() as i32;
         let odd_bits = 53 - zeros;
-        // Bits to the right of the point.
+        // The number of bits to the right of the binary point.
         let behind = (odd_bits - binary.exponent - 1).max(0);
         if (-21..=62).contains(&binary.exponent) && behind == 0 {
             return Self::whole(binary);
@@ -232,7 +236,7 @@ impl Digits {
         }
     }
 
-    /// The power of ten of the first digit, or one more.
+    /// Estimates the power of ten of the first digit; the result may be one too high.
     #[expect(clippy::approx_constant, reason = "Java's constants decide which it is")]
     fn estimate(binary: Binary) -> i32 {
         let fraction = f64::from_bits(1023 << 52 | binary.fraction & ((1 << 52) - 1));
@@ -242,7 +246,8 @@ impl Digits {
         log.floor() as i32
     }
 
-    /// Of a whole number that fits 63 bits: of the digits beyond its precision none is printed.
+    /// The digits of a whole number below 2^63. Digits beyond the number's precision are not
+    /// printed.
     fn whole(binary: Binary) -> Self {
         let mut value = match binary.exponent - 52 {
             up @ 0.. => binary.fraction << up,
@@ -277,8 +282,8 @@ impl Digits {
         }
     }
 
-    /// Takes the first digit, which is none if the estimate was one too high, and says whether
-    /// more must follow whatever the tests say: a text with an exponent has two digits at least.
+    /// Adds the first digit, unless it is a zero because the estimate was one too high. Returns
+    /// whether a second digit is required: a text with an exponent has at least two digits.
     fn first(&mut self, digit: u8, high: bool) -> bool {
         if digit == 0 && !high {
             self.exponent -= 1;
@@ -302,7 +307,7 @@ impl Digits {
             let digit = b.take_multiples(&s);
             b.times(10);
             m.times(10);
-            // Unlike above, reaching the neighbour's half is enough.
+            // Unlike in machine integers, equality with the upper bound suffices, as in Java.
             let (low, high) = (b < m, b.plus(&m) >= tens);
             let go_on = if begun {
                 self.push(digit);
@@ -319,7 +324,7 @@ impl Digits {
         self.rounded(low, high, b.cmp(&tens) as i64)
     }
 
-    /// Rounds the last digit: `beyond` compares what is left with a half.
+    /// Rounds the last digit. `beyond` is the sign of the remainder compared with one half.
     fn rounded(mut self, low: bool, high: bool, beyond: i64) -> Self {
         self.exponent += 1;
         let odd = self.length > 0 && self.digits[self.length - 1] % 2 == 1;
@@ -380,7 +385,7 @@ impl Digits {
                 power = exponent - 1;
             }
         }
-        // Only ASCII was put there.
+        // The buffer holds ASCII only.
         out.write_str(std::str::from_utf8(&text[..at]).unwrap_or_default())?;
         if power == 0 { Ok(()) } else { write!(out, "E{power}") }
     }
@@ -398,7 +403,7 @@ impl Scale {
         b2 -= common;
         s2 -= common;
         m2 -= common;
-        // The neighbour below a power of two is only half as far away.
+        // Below a power of two the distance to the neighbour is half as large.
         if odd_bits == 1 {
             m2 -= 1;
         }
@@ -413,12 +418,12 @@ impl Scale {
 
 const LIMBS: usize = 40;
 
-/// A whole number of at most 1280 bits, lowest limb first: no double needs 900.
+/// An unsigned integer of 1280 bits, least significant limb first. A double needs fewer than 900.
 #[derive(Clone, PartialEq, Eq)]
 struct Big([u32; LIMBS]);
 
 impl Big {
-    /// `value * 5^fives * 2^twos`.
+    /// Creates `value * 5^fives * 2^twos`.
     fn new(value: u64, fives: i32, twos: i32) -> Self {
         let mut big = Self([0; LIMBS]);
         big.0[0] = value as u32;
@@ -455,7 +460,7 @@ impl Big {
         sum
     }
 
-    /// Divides and keeps the remainder; the quotient is one digit.
+    /// Divides by `of` and keeps the remainder in `self`. Returns the quotient, a single digit.
     fn take_multiples(&mut self, of: &Self) -> u8 {
         let mut quotient = 0;
         while *self >= *of {
@@ -487,7 +492,7 @@ impl Ord for Big {
 mod tests {
     use super::*;
 
-    /// Texts that Java 17 gave, among them those where it does not print the shortest.
+    /// Texts that Java 17 printed, including some that are not the shortest.
     #[test]
     fn doubles_are_javas() {
         for (value, text) in [
@@ -515,7 +520,7 @@ mod tests {
         }
     }
 
-    /// Compares the digits that are found fast with those that Java's way gives.
+    /// Checks that the fast algorithm gives the same digits as Java's.
     fn check_shortest(value: f64) {
         let value = value.abs();
         if let Some(fast) = Digits::shortest(value) {
@@ -526,7 +531,7 @@ mod tests {
         }
     }
 
-    /// Numbers with few bits lie just between two decimals, short decimals just beside one.
+    /// Numbers with few bits lie halfway between decimals, and short decimals lie next to doubles.
     fn check_kinds(seed: u64) {
         check_shortest(f64::from_bits(seed >> 1));
         let small = seed % 1_000_000_007;

@@ -1,4 +1,4 @@
-//! The text of values in files and JSON: numbers, dates and times in a CSV field or a JSON string.
+//! Text forms of dates, timestamps and numbers in CSV fields and JSON strings.
 
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern};
 use crate::table::datetime::{Tz, names_zone, parse_date, parse_timestamp, write_date};
@@ -10,8 +10,7 @@ use crate::table::value::{SHOWN_NULL, Value, write_scientific};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 
-/// How times are written where no option says it; the fraction of a millisecond is lost, as in
-/// Spark.
+/// The default patterns of timestamps. Fractions below a millisecond are lost, as in Spark.
 static ISO: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSSXXXXX"));
 static ISO_LOCAL: LazyLock<Pattern> = LazyLock::new(|| constant("yyyy-MM-dd'T'HH:mm:ss.SSS"));
 
@@ -22,22 +21,22 @@ fn constant(pattern: &str) -> Pattern {
     }
 }
 
-/// How dates, times and special numbers are written.
+/// How dates, timestamps and special floating-point numbers are written and parsed.
 #[derive(Clone, Debug)]
 pub struct Notation {
-    /// Of timestamps that name no zone.
+    /// The time zone of timestamps whose text names none.
     pub zone: Tz,
-    /// Of dates; without one as a cast reads them.
+    /// The date pattern; if `None`, dates are parsed as CAST parses them.
     pub date: Option<Pattern>,
-    /// Of timestamps.
+    /// The pattern of TIMESTAMP.
     pub timestamp: Option<Pattern>,
-    /// Of timestamps without a zone.
+    /// The pattern of TIMESTAMP_NTZ.
     pub timestamp_ntz: Option<Pattern>,
-    /// Not a number.
+    /// The text of NaN.
     pub nan: String,
-    /// Positive infinity.
+    /// The text of positive infinity.
     pub positive_infinity: String,
-    /// Negative infinity.
+    /// The text of negative infinity.
     pub negative_infinity: String,
 }
 
@@ -55,7 +54,7 @@ impl Default for Notation {
     }
 }
 
-/// A pattern that an option gives.
+/// Compiles the pattern of an option; `None` if the option is not set.
 pub fn pattern(
     name: &str,
     text: Option<&str>,
@@ -67,7 +66,7 @@ pub fn pattern(
 }
 
 impl Notation {
-    /// Whether a text is a time that names no zone.
+    /// Whether a text is a timestamp without a time zone.
     pub fn is_timestamp_ntz(&self, text: &str) -> bool {
         match &self.timestamp_ntz {
             Some(pattern) => pattern.timestamp_ntz(text).is_some(),
@@ -75,7 +74,8 @@ impl Notation {
         }
     }
 
-    /// Reads a number, date or time: its slot, or for a decimal its unscaled value.
+    /// Parses a whole number, date or timestamp. Returns the value as a row slot holds it, or the
+    /// unscaled value of a DECIMAL.
     pub fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         Some(match data_type {
             DataType::Date => match &self.date {
@@ -106,7 +106,7 @@ impl Notation {
             return Some(*value);
         }
         let trimmed = text.trim();
-        // What Rust reads beyond digits ("inf", "nan") is not a number here.
+        // Rust also parses words such as "inf" and "nan", which are not numbers here.
         let last = trimmed.bytes().last()?;
         if !last.is_ascii_digit() && last != b'.' {
             return None;
@@ -118,7 +118,7 @@ impl Notation {
         }
     }
 
-    /// Writes a value that is not NULL as it stands in a CSV field.
+    /// Writes a non-NULL value as text for a CSV field.
     pub fn write(&self, value: &Value, data_type: &DataType, out: &mut dyn Write) -> fmt::Result {
         match (value, data_type) {
             (Value::Long(days), DataType::Date) => match &self.date {
@@ -141,8 +141,9 @@ impl Notation {
         Ok(())
     }
 
-    /// Writes a value as a field of CSV: [`write`](Self::write), with the bytes of a BINARY and the
-    /// parts of nested values as `show` lists them. NULL in a nested value is nothing.
+    /// Writes a value as a CSV field. Unlike [`write`](Self::write) it also takes BINARY and nested
+    /// values, which are written as `show` prints them. NULL inside a nested value is written as
+    /// nothing.
     pub fn write_csv(
         &self,
         value: &Value,
@@ -192,7 +193,7 @@ impl Notation {
         }
     }
 
-    /// Parses a text and writes its value as a field. Returns false if it is not of the type.
+    /// Parses a text and writes its value into a row. Returns false if the text is not of the type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
@@ -229,7 +230,7 @@ impl Notation {
     }
 }
 
-/// An integer, if it fits its type.
+/// Returns a whole number if it fits the type, else `None`.
 #[inline]
 pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
     let fits = match data_type {
@@ -241,7 +242,7 @@ pub fn integer(value: i64, data_type: &DataType) -> Option<i64> {
     fits.then_some(value)
 }
 
-/// Appends the digits of a whole number.
+/// Appends a whole number in decimal.
 pub fn write_integer(value: i64, out: &mut Vec<u8>) {
     let (mut digits, mut at, mut rest) = ([0u8; 20], 20, value.unsigned_abs());
     loop {

@@ -1,7 +1,8 @@
-//! Numbers read from text, as Spark's casts read them.
+//! Parses numbers from text as Spark's CAST does.
 //!
-//! Each type has Java's grammar of it: doubles may end with `d` or `f` and may be hexadecimal,
-//! decimals may have any Unicode digits, and without ANSI mode whole numbers may have a fraction.
+//! The grammar of each type is Java's. Doubles may end with `d` or `f` and may be hexadecimal.
+//! Decimals may use Unicode digits of any script. Without ANSI mode, whole numbers may have a
+//! fraction, which is dropped.
 
 use crate::table::datetime::trimmed;
 use crate::table::expr::compile::{Eval, failed};
@@ -9,12 +10,13 @@ use crate::table::types::DataType;
 
 use crate::table::expr::cast::{FIX, invalid, rescale};
 
-/// Trims as Java's `String.trim` does, by which Spark reads DOUBLE and DECIMAL.
+/// Trims like Java's `String.trim`, which Spark uses for DOUBLE and DECIMAL.
 fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
-/// A whole number of a type. With `fraction` digits behind a point are read and dropped.
+/// Parses a whole number of a type. With `fraction`, digits after a decimal point are dropped;
+/// otherwise they are an error (`None`).
 pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
     let trimmed = trimmed(text);
     let whole = match trimmed.split_once('.') {
@@ -31,7 +33,7 @@ pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
     whole.parse().ok().filter(|v| (low..=high).contains(v))
 }
 
-/// A FLOAT, rounded once to 32 bits, or a DOUBLE.
+/// Parses a DOUBLE, or a FLOAT rounded only once, to 32 bits.
 pub fn double(text: &str, to: &DataType) -> Option<f64> {
     let trimmed = java_trim(text);
     if let Some(value) = special(trimmed) {
@@ -42,7 +44,7 @@ pub fn double(text: &str, to: &DataType) -> Option<f64> {
     if signless.starts_with("0x") || signless.starts_with("0X") {
         return hexadecimal(trimmed, *to == DataType::Float);
     }
-    // What Rust reads beyond numbers is among the special ones, or is none.
+    // Rust also parses words such as "inf". The valid ones were handled above.
     if !digits.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
@@ -69,7 +71,7 @@ fn special(text: &str) -> Option<f64> {
     }
 }
 
-/// `0x1.8p3`: hexadecimal digits, then a power of two.
+/// Parses a hexadecimal number with a binary exponent, such as `0x1.8p3`.
 fn hexadecimal(text: &str, single: bool) -> Option<f64> {
     let text = text.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(text);
     let (negative, rest) = match text.strip_prefix('-') {
@@ -94,14 +96,14 @@ fn hexadecimal(text: &str, single: bool) -> Option<f64> {
             power = power.saturating_add(if behind { 0 } else { 4 });
         }
     }
-    // More bits than any mantissa has; the lowest stands for all that were cut off.
+    // More bits than a mantissa holds. The lowest is set if any dropped bit was (a sticky bit).
     let value = value | u64::from(sticky);
     let magnitude =
         if single { f64::from(scaled(value, power) as f32) } else { scaled(value, power) };
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// `value * 2^power`, in steps that neither overflow nor vanish before the last one.
+/// Computes `value * 2^power` in steps, so that only the last one can overflow or underflow.
 fn scaled(value: u64, power: i32) -> f64 {
     let mut result = value as f64;
     let mut left = power.clamp(-2200, 2200);
@@ -113,15 +115,15 @@ fn scaled(value: u64, power: i32) -> f64 {
     result
 }
 
-/// The first code points of the Unicode blocks of ten decimal digits, but for ASCII's.
+/// The zero digits of Unicode's decimal digit blocks, except ASCII.
 const ZEROS: [u32; 36] = [
     0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
     0xE50, 0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50,
     0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10,
 ];
 
-/// A text whose decimal digits of other scripts are replaced by ASCII's. `None` if it has other
-/// characters beyond ASCII.
+/// Replaces decimal digits of other scripts by ASCII digits. `None` if the text has any other
+/// character outside ASCII.
 pub fn ascii_digits(text: &str) -> Option<String> {
     let ascii =
         |c: char| if c.is_ascii() { Some(c) } else { digit(c).map(|d| char::from(b'0' + d)) };
@@ -139,7 +141,7 @@ fn digit(c: char) -> Option<u8> {
         .map(|zero| (point - zero) as u8)
 }
 
-/// A decimal as it is written: digits of which the last `scale` stand behind the point.
+/// A parsed decimal: its digits, of which the last `scale` follow the decimal point.
 struct Written {
     negative: bool,
     digits: smallvec::SmallVec<[u8; 48]>,
@@ -165,7 +167,7 @@ impl Written {
             }
             let digit = digit(c)?;
             behind += i64::from(point);
-            // Zeros in front say nothing.
+            // Leading zeros are not significant.
             if digit != 0 || !digits.is_empty() {
                 digits.push(digit);
             } else if rest.len() == 1 {
@@ -176,7 +178,7 @@ impl Written {
         any.then_some(Self { negative, digits, scale: behind - i64::from(exponent) })
     }
 
-    /// The value at a scale, rounded half up; `None` if it has more digits than 128 bits.
+    /// The unscaled value at a scale, rounded half up; `None` if it does not fit in 128 bits.
     fn at(&self, scale: u8) -> Option<i128> {
         let drop = self.scale - i64::from(scale);
         let kept = usize::try_from(self.digits.len() as i64 - drop.max(0)).unwrap_or(0);
@@ -190,7 +192,7 @@ impl Written {
             }
             value = value.checked_mul(10)?;
         }
-        // The first digit that is dropped decides, if no zeros stand before it.
+        // The first dropped digit decides about rounding, unless leading zeros precede it.
         let first = self.digits.len() as i64 >= drop && drop > 0;
         let up = first && self.digits.get(kept).is_some_and(|digit| *digit >= 5);
         let value = value + i128::from(up);
@@ -198,8 +200,9 @@ impl Written {
     }
 }
 
-/// Reads a plain decimal (sign, digits, point) of at most 18 digits that needs no rounding; `None`
-/// for any other text, and for a value that does not fit the type. Most decimals of files are such.
+/// Parses a plain decimal (sign, digits, point) of at most 18 digits that needs no rounding. `None`
+/// for any other text and for a value that does not fit the type. Most decimals in files take this
+/// fast path.
 pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     let DataType::Decimal(precision, scale) = *to else { return None };
     let (negative, rest) = match text.as_bytes() {
@@ -219,7 +222,7 @@ pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
         }
     }
     let missing = usize::from(scale).checked_sub(behind)?;
-    // 10^18 fits 64 bits, so nothing has wrapped around.
+    // At most 18 digits were read, so the value cannot have overflowed 64 bits.
     if digits == 0 || digits > 18 || missing > 18 {
         return None;
     }
@@ -228,7 +231,7 @@ pub fn short_decimal(text: &str, to: &DataType) -> Option<i128> {
     fits.then_some(if negative { -unscaled } else { unscaled })
 }
 
-/// Reads a decimal of any number of digits and rounds it to the type's scale.
+/// Parses a decimal of any length and rounds it to the type's scale.
 pub fn decimal(text: &str, to: &DataType) -> Eval<i128> {
     match short_decimal(text, to) {
         Some(unscaled) => Ok(Some(unscaled)),
@@ -256,13 +259,13 @@ fn any_decimal(text: &str, to: &DataType) -> Eval<i128> {
     }
 }
 
-/// A written decimal, with or without an exponent, as a value and its type, which its digits
-/// decide; `None` for what is none, the condition for what has more than 38 digits.
+/// Parses a decimal literal, with or without an exponent. Its type follows from its digits. `None`
+/// if the text is not a number; an error condition if it has more than 38 digits.
 pub fn literal(text: &str) -> Option<Result<(i128, DataType), &'static str>> {
     const TOO_LONG: &str = "DECIMAL_PRECISION_EXCEEDS_MAX_PRECISION";
     let written = Written::of(text)?;
     let digits = (written.digits.len() as i64).max(1);
-    // A negative scale becomes zeros, and a fraction's zeros count as digits.
+    // A negative scale becomes trailing zeros. Zeros of a fraction count towards the precision.
     let (precision, scale) = if written.scale < 0 {
         (digits - written.scale, 0)
     } else {

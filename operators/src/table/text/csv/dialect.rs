@@ -1,15 +1,15 @@
-//! What a CSV text is written in: separator, quote, escape, comment, line end.
+//! The dialect of a CSV text: separator, quote, escape, comment and line end.
 
 const LF: u32 = b'\n' as u32;
 
 /// What the parser does at an unescaped quote within a quoted field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnescapedQuote {
-    /// The text goes on until a closing quote.
+    /// The quoted text continues up to the next closing quote.
     StopAtClosingQuote,
-    /// The text, opening quote included, goes on until the next separator.
+    /// The text, opening quote included, continues up to the next separator.
     StopAtDelimiter,
-    /// The text is cut at every separator that it holds.
+    /// The text read so far is split at every separator within it.
     BackToDelimiter,
     /// The field is NULL.
     SkipValue,
@@ -20,9 +20,9 @@ pub enum UnescapedQuote {
 /// The one or two characters that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineEnd {
-    /// The first one, or the only one.
+    /// The first, or only, character.
     pub first: u32,
-    /// The second one.
+    /// The second character; `None` if one character ends a line.
     pub second: Option<u32>,
 }
 
@@ -30,9 +30,10 @@ impl LineEnd {
     /// `\n`
     pub const LF: Self = Self { first: LF, second: None };
 
-    /// The end of the first line: `\n`, `\r\n` or `\r`. `None` as long as bytes are missing to
-    /// tell. A text without a line end has `\n`, and so has one whose first line is longer than
-    /// `head_bytes_max`.
+    /// Detects the line end of a file from its first line: `\n`, `\r\n` or `\r`. `last` says
+    /// whether `head` reaches the end of the file. Returns `None` if more bytes are needed to
+    /// decide. Returns `\n` if the text has no line end, or if its first line is longer than
+    /// `head_bytes_max` bytes.
     pub fn detect(head: &[u8], last: bool, head_bytes_max: usize) -> Option<Self> {
         let looked_at = &head[..head.len().min(head_bytes_max)];
         match memchr::memchr2(b'\n', b'\r', looked_at) {
@@ -48,35 +49,36 @@ impl LineEnd {
     }
 }
 
-/// How records are written. Characters are code points; 0 is a character that is switched off,
-/// as in Spark, where it is the character NUL.
+/// The characters that structure a CSV text, and the parser's limits. Characters are Unicode code
+/// points. The code point 0 (NUL) switches a character off, as in Spark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
-    /// Between fields: one character or several.
+    /// The field separator: one character or several.
     pub separator: Vec<u32>,
-    /// Around fields.
+    /// Encloses a field.
     pub quote: u32,
-    /// Before a quote inside quotes.
+    /// Escapes a quote inside a quoted field.
     pub escape: u32,
-    /// Before the escape inside quotes.
+    /// Escapes the escape character inside a quoted field.
     pub escape_of_escape: u32,
-    /// At the start of a line that is no record.
+    /// Marks a line as a comment when it is the line's first character.
     pub comment: Option<u32>,
-    /// Whether fields lose white space at their start.
+    /// Whether white space at the start of a field is dropped.
     pub trim_start: bool,
-    /// Whether fields lose white space at their end.
+    /// Whether white space at the end of a field is dropped.
     pub trim_end: bool,
-    /// What becomes of a quote inside quotes that nothing escapes.
+    /// What the parser does at an unescaped quote inside a quoted field.
     pub unescaped_quote: UnescapedQuote,
-    /// What ends lines; `None`: what ends the first line of the file.
+    /// The line end. If `None`, the parser uses the line end of the file's first line.
     pub line_end: Option<LineEnd>,
-    /// The character that a line end becomes. By itself it ends a record too.
+    /// The character to which a line end is normalised. It also ends a record by itself.
     pub new_line: u32,
-    /// Whether line ends inside quotes become `new_line`.
+    /// Whether line ends inside quoted fields are normalised to `new_line`.
     pub normalize_in_quotes: bool,
-    /// Most fields of a record.
+    /// The maximum number of fields in a record (`maxColumns`).
     pub columns_max: usize,
-    /// Most characters of a field, in UTF-16 units.
+    /// The maximum length of a field in UTF-16 code units (`maxCharsPerColumn`); `None` for no
+    /// limit.
     pub chars_max: Option<usize>,
 }
 

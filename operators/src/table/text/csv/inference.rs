@@ -1,4 +1,4 @@
-//! The types of CSV fields, by Spark's rules, from records alone.
+//! CSV schema inference by Spark's rules.
 
 use crate::table::text::csv::dialect::LineEnd;
 use crate::table::text::csv::options::ReadOptions;
@@ -11,25 +11,25 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverLimit;
 
-/// Formats of dates that are read as times too, where no format of times is given.
+/// Date patterns for which dates widen to timestamps if no timestamp pattern is given.
 const ALSO_TIMES: [&str; 7] =
     ["yyyy-MM-dd", "yyyy-M-d", "yyyy-M-dd", "yyyy-MM-d", "yyyy-MM", "yyyy-M", "yyyy"];
 
-/// Finds columns and their types record by record.
+/// Infers column names and types, one record at a time.
 pub struct Inference {
     parser: Parser,
     values: Values,
     prefers_date: bool,
-    /// Whether a date and a time are a time together.
+    /// Whether a column of dates and timestamps is inferred as a timestamp.
     dates_are_times: bool,
-    /// Times that name no zone are TIMESTAMP_NTZ.
+    /// Whether timestamps without a time zone are inferred as TIMESTAMP_NTZ.
     times_without_zone: bool,
     names: Vec<String>,
     types: Vec<DataType>,
 }
 
 impl Inference {
-    /// Has seen no record. `date_format`: the option `dateFormat`.
+    /// Creates an inference that has read no record. `date_format` is the option `dateFormat`.
     pub fn new(options: &ReadOptions, date_format: Option<&str>) -> Self {
         let known = ALSO_TIMES.contains(&date_format.unwrap_or(ALSO_TIMES[0]));
         Self {
@@ -43,24 +43,25 @@ impl Inference {
         }
     }
 
-    /// Whether times that name no zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    /// Sets whether timestamps without a time zone are TIMESTAMP_NTZ, as `spark.sql.timestampType`
+    /// requires.
     #[must_use]
     pub fn with_times_without_zone(mut self, without: bool) -> Self {
         self.times_without_zone = without;
         self
     }
 
-    /// Says what ends the lines of the present file.
+    /// Sets the line end of the file that is read next.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.parser.set_line_end(line_end);
     }
 
-    /// Whether there are columns.
+    /// Whether the first record was read, so that the columns are known.
     pub fn has_columns(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// Reads the fields of a record; whether it has some.
+    /// Parses a record. Returns false if it has no fields (an empty line or a comment).
     fn parse(&mut self, record: &[u8]) -> Result<bool, OverLimit> {
         match self.parser.parse(record, true) {
             Some((Parsed::Record, _)) => Ok(true),
@@ -69,7 +70,7 @@ impl Inference {
         }
     }
 
-    /// Takes the columns of the first record, which with `header` names them.
+    /// Starts the columns with the first record. With `header` that record names them.
     pub fn begin(&mut self, record: &[u8], header: bool) -> Result<(), OverLimit> {
         if !self.parse(record)? {
             return Ok(());
@@ -100,7 +101,7 @@ impl Inference {
         Ok(())
     }
 
-    /// Looks at a record's fields.
+    /// Widens the columns' types to hold a record's fields.
     pub fn see(&mut self, record: &[u8]) -> Result<(), OverLimit> {
         if !self.parse(record)? {
             return Ok(());
@@ -130,7 +131,7 @@ impl Inference {
         Ok(())
     }
 
-    /// The schema of what was seen.
+    /// Returns the inferred schema. Columns that were always NULL are STRING.
     pub fn finish(self) -> Schema {
         let fields = self.names.into_iter().zip(self.types).map(|(name, data_type)| {
             let data_type = if data_type == DataType::Null { DataType::String } else { data_type };
@@ -139,7 +140,7 @@ impl Inference {
         Schema::new(fields.collect())
     }
 
-    /// The type of a text, among those that can follow the type found so far.
+    /// Returns the type of a field, trying only types that are as wide as `so_far` or wider.
     fn found(&self, so_far: &DataType, text: &str) -> DataType {
         use DataType as T;
         let order = match so_far {
@@ -181,7 +182,7 @@ impl Inference {
         T::String
     }
 
-    /// The type of fields of both types.
+    /// Returns the narrowest type that can hold fields of both types.
     fn together(&self, a: DataType, b: DataType) -> DataType {
         use DataType as T;
         let whole = |t: &DataType| match t {
@@ -211,7 +212,8 @@ impl Inference {
     }
 }
 
-/// The digits of a whole number of any length, if a DECIMAL holds it: `5`, `5.`, no exponent.
+/// Returns the number of digits of a whole number (`5`, `5.`, no exponent) if a DECIMAL can hold
+/// it.
 fn whole_digits(text: &str) -> Option<u8> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let digits = digits.strip_suffix('.').unwrap_or(digits);

@@ -1,4 +1,4 @@
-//! Records whose field separator has several characters.
+//! Parsing of records whose field separator has several characters.
 
 use crate::table::text::csv::dialect::UnescapedQuote;
 use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
@@ -40,9 +40,10 @@ impl Parser {
         Ok(())
     }
 
-    /// Character of the separator that is looked for.
+    /// The next separator character to match. Fails if the whole separator has been matched
+    /// already.
     fn awaited(&self) -> Step<u32> {
-        // Spark's parser fails too where a skipped value has left it behind a whole separator.
+        // Spark's parser fails here too: a skipped value can leave it past a complete separator.
         self.dialect.separator.get(self.matched).copied().ok_or(Stop::Limit)
     }
 
@@ -61,7 +62,7 @@ impl Parser {
         Ok(false)
     }
 
-    /// Takes a separator; what is only its beginning becomes text.
+    /// Consumes a separator. A partial match becomes field text, and the result is false.
     fn at_separator(&mut self, input: &[u8]) -> Step<bool> {
         if self.match_on(input)? {
             return Ok(true);
@@ -116,7 +117,7 @@ impl Parser {
                 self.open_copied();
                 self.next(input)?;
                 self.trim = self.dialect.trim_end;
-                // A separator that ends in white space is not the end of the text: see below.
+                // If the separator ends in white space, it does not end the text: see below.
                 self.unquoted_of_many(input)?;
             } else {
                 self.next(input)?;
@@ -166,7 +167,7 @@ impl Parser {
                 return Ok(());
             }
             self.text_behind_white()?;
-            // Spark's parser goes on as if the separator were the character NUL.
+            // Spark's parser continues as if the separator were the character NUL.
             return self.quoted(input, 0);
         }
     }

@@ -1,4 +1,4 @@
-//! The options of CSV that readers of files and `from_csv` share.
+//! The CSV options shared by the file reader, the file writer and the CSV functions of SQL.
 
 use crate::table::datetime::pattern::Direction;
 use crate::table::datetime::{Tz, zone};
@@ -7,29 +7,29 @@ use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::values::Values;
 use crate::table::text::notation::{Notation, pattern};
 
-/// Gives the value of an option.
+/// Returns the value of a named option; `None` if it is not set.
 pub type Get<'g> = dyn FnMut(&'static str) -> Option<String> + 'g;
 
-/// How CSV is read.
+/// The options of a CSV reader.
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
-    /// How records are written.
+    /// Separator, quote, escape and the other characters.
     pub dialect: Dialect,
-    /// How fields become values.
+    /// How fields are converted to values.
     pub values: Values,
-    /// Whether the first record names the columns.
+    /// Whether the first record holds the column names.
     pub header: bool,
-    /// Whether the names of a header may differ from the schema's.
+    /// Whether a header's column names may differ from the schema's.
     pub enforce_schema: bool,
     /// Whether records may span lines.
     pub multi_line: bool,
-    /// What ends lines, where it is given.
+    /// The option `lineSep`; `None` if the line end is detected.
     pub line_end: Option<String>,
-    /// Whether only the columns that a query needs are looked at.
+    /// Whether only the columns that the query needs are parsed (column pruning).
     pub prunes: bool,
-    /// Whether types are inferred.
+    /// Whether column types are inferred from the data.
     pub infers: bool,
-    /// Whether dates are inferred.
+    /// Whether inference considers DATE.
     pub prefers_date: bool,
 }
 
@@ -41,7 +41,7 @@ fn wrong(name: &str, value: &str, wanted: &str) -> PlanError {
     )
 }
 
-/// Reads `true` or `false`.
+/// Reads an option that is `true` or `false`; any other value is an error.
 pub fn flag(get: &mut Get<'_>, name: &'static str, default: bool) -> PlanResult<bool> {
     match get(name) {
         None => Ok(default),
@@ -59,7 +59,8 @@ fn number(get: &mut Get<'_>, name: &'static str) -> PlanResult<Option<i64>> {
     }
 }
 
-/// One character; none, which is the character NUL, switches it off.
+/// Reads an option that is one character. The empty string gives NUL, which switches the character
+/// off.
 pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanResult<u32> {
     let Some(value) = get(name) else { return Ok(u32::from(default)) };
     let mut characters = value.chars();
@@ -74,7 +75,7 @@ pub fn character(get: &mut Get<'_>, name: &'static str, default: char) -> PlanRe
     }
 }
 
-/// The characters between fields. A backslash begins an escape such as `\t`.
+/// Reads the field separator. A backslash starts an escape such as `\t`.
 pub fn separator(get: &mut Get<'_>) -> PlanResult<Vec<u32>> {
     let delimiter = get("delimiter");
     let text = get("sep").or(delimiter).unwrap_or_else(|| ",".to_string());
@@ -106,7 +107,7 @@ pub fn separator(get: &mut Get<'_>) -> PlanResult<Vec<u32>> {
     if out.is_empty() { Err(invalid()) } else { Ok(out) }
 }
 
-/// The one or two characters between lines.
+/// Reads the option `lineSep`: one or two characters.
 pub fn line_end(get: &mut Get<'_>) -> PlanResult<Option<String>> {
     let Some(value) = get("lineSep") else { return Ok(None) };
     let text = value.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t");
@@ -116,7 +117,8 @@ pub fn line_end(get: &mut Get<'_>) -> PlanResult<Option<String>> {
     }
 }
 
-/// The character before an escape. An escape escapes itself, unless it is the quote.
+/// Reads the character that escapes the escape. It defaults to the escape itself, or to none if
+/// quote and escape are the same character.
 pub fn escape_of_escape(get: &mut Get<'_>, quote: u32, escape: u32) -> PlanResult<u32> {
     const NAME: &str = "charToEscapeQuoteEscaping";
     let own = if quote == escape { 0 } else { escape };
@@ -124,7 +126,7 @@ pub fn escape_of_escape(get: &mut Get<'_>, quote: u32, escape: u32) -> PlanResul
     if given.is_some() { character(get, NAME, '\\') } else { Ok(own) }
 }
 
-/// Refuses a locale whose names and numbers differ from those of the default one.
+/// Rejects any locale other than `en-US`, because its names and number formats would differ.
 pub fn locale(get: &mut Get<'_>) -> PlanResult<()> {
     match get("locale") {
         Some(value) if !value.eq_ignore_ascii_case("en-US") => Err(PlanError::new(
@@ -179,11 +181,11 @@ fn notation(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Notation> {
 }
 
 impl ReadOptions {
-    /// Whether a line is no record: white space alone, or a comment.
+    /// Whether a line is not a record: white space only, or a comment.
     #[inline]
     pub fn is_skipped(&self, line: &[u8]) -> bool {
         if self.multi_line {
-            // Such lines are no frames.
+            // With `multiLine`, framing skips such lines.
             return false;
         }
         let starts_with = |comment: u32| {
@@ -194,7 +196,7 @@ impl ReadOptions {
         line.iter().all(|b| *b <= b' ') || self.dialect.comment.is_some_and(starts_with)
     }
 
-    /// Reads the options. Times without a zone are of the session's, unless `timeZone` is given.
+    /// Reads all options. Timestamps without a zone use `session_zone` unless `timeZone` is given.
     pub fn read(get: &mut Get<'_>, session_zone: Tz) -> PlanResult<Self> {
         locale(get)?;
         let quote = character(get, "quote", '"')?;
@@ -229,7 +231,7 @@ impl ReadOptions {
             columns_max: columns_max as usize,
             chars_max: usize::try_from(chars_max).ok(),
         };
-        // Sizes Spark's buffer, and changes no result.
+        // This option sizes Spark's buffer and has no effect on results, so it is only validated.
         number(get, "inputBufferSize")?;
         let fallback = match get("enableDateTimeParsingFallback") {
             None => None,

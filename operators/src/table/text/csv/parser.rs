@@ -1,16 +1,18 @@
 //! The CSV parser: reads one record from bytes, by the rules of Spark's parser.
 //!
-//! The parser is a state machine over characters with three fast paths: a record without quotes is
-//! split by its separators (see `plain`), a field without quotes is found with one search for what
-//! ends it, a quoted field without escapes with one for its closing quote. All are ranges of the
-//! input; only other fields are copied, into a buffer that is kept.
-//! Where Spark's parser behaves differently on its own fast path than off it, this one follows:
-//! a field of white space alone is the null value before a separator, and the empty value at the
-//! end of the text.
+//! The parser is a state machine over characters with three fast paths. A record without quotes is
+//! split at its separators (see `plain`). An unquoted field is found with one search for the
+//! character that ends it. A quoted field without escapes is found with one search for its closing
+//! quote. Fields found by a fast path are ranges of the input; all others are copied into a reused
+//! buffer.
 //!
-//! A window of a longer text may end inside a record. Then the parser returns [`Stop::More`] and
-//! parses the record again when there is more of it. So the result never depends on how the bytes
-//! arrive.
+//! Spark's parser has a fast path of its own that gives other results than its slow path. This
+//! parser reproduces them: a field of white space only is `nullValue` before a separator, but
+//! `emptyValue` at the end of the text.
+//!
+//! A window of a longer text may end inside a record. The parser then returns [`Stop::More`], and
+//! the caller parses the record again with a longer window. So the result never depends on how the
+//! bytes arrive.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd};
 use crate::table::text::csv::plain::{Extent, PlainSplitter};
@@ -20,22 +22,22 @@ use std::ops::Range;
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldText {
-    /// Nothing between two separators: what the option `nullValue` says.
+    /// No character between two separators: read as the option `nullValue`.
     Null,
-    /// Nothing between two quotes: what the option `emptyValue` says.
+    /// No character between two quotes: read as the option `emptyValue`.
     Empty,
-    /// A field that is passed over.
+    /// A field of a column that is not needed.
     Skipped,
-    /// Bytes of the input.
+    /// A range of the input.
     Input(Range<usize>),
-    /// Bytes of [`Parser::copied`].
+    /// A range of [`Parser::copied`].
     Copied(Range<usize>),
 }
 
-/// Why there is no record.
+/// Why parsing stopped before the end of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The window ends inside the record, and is not the last one.
+    /// The window ends inside the record, and more input may follow.
     More,
     /// The input has ended.
     End,
@@ -45,85 +47,86 @@ pub enum Stop {
     Quote,
 }
 
-/// What stands at the start of the window.
+/// What was parsed at the start of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// A record, in [`Parser::fields`].
     Record,
-    /// A line without a field, or a comment.
+    /// An empty line or a comment.
     Nothing,
     /// The end of the input.
     End,
-    /// A record that cannot be read, up to where it failed.
+    /// A malformed record, consumed up to the point of failure.
     Malformed(Stop),
 }
 
-/// The state of one record, and buffers that outlive it.
+/// The state of parsing one record, and buffers that are reused for the next.
 #[derive(Clone, Debug)]
 pub struct Parser {
     pub(super) dialect: Dialect,
     pub(super) line_end: LineEnd,
     pub(super) new_line: u32,
-    /// The separator where it is one character, else 0.
+    /// The separator if it is a single character, else 0.
     pub(super) separator: u32,
-    /// Which columns are read; empty for all.
+    /// Which columns are needed; empty if all are.
     wanted: Vec<bool>,
-    /// Bytes that cannot be inside a field without quotes.
+    /// The bytes that can end an unquoted field: separator and line end.
     plain_stops: [u8; 2],
-    /// What ends a search inside quotes.
+    /// The bytes at which a search inside quotes stops.
     quoted_stops: [u8; 3],
-    /// Whether the fast paths work: all these characters are single bytes.
+    /// Whether the fast paths apply: every special character is a single byte.
     fast: bool,
-    /// Whether a closing quote may stand before a separator on the fast path.
+    /// The byte that may follow a closing quote on the fast path.
     fast_separator: u8,
-    /// Splits records without quotes.
+    /// Splits records that contain no quotes; `None` if the dialect does not allow it.
     pub(super) plain: Option<PlainSplitter>,
 
     pub(super) fields: Vec<FieldText>,
     pub(super) copied: Vec<u8>,
-    /// White space behind a closing quote.
+    /// White space after a closing quote, kept in case it turns out to be field text.
     pub(super) white: Vec<u8>,
 
     /// Offset of the next character.
     pub(super) at: usize,
-    /// Whether the window is the last one.
+    /// Whether the window reaches the end of the input.
     pub(super) last: bool,
-    /// The present character.
+    /// The current character.
     pub(super) ch: u32,
-    /// The character before it, as far as it matters to quotes; 0 at the start of a field.
+    /// The character before `ch`, as far as quote handling needs it; 0 at the start of a field.
     pub(super) prev: u32,
-    /// Whether line ends become `new_line`.
+    /// Whether line ends are normalised to `new_line` at this point.
     pub(super) normalize: bool,
-    /// Whether the field has a quote that nothing escapes.
+    /// Whether the current field contains an unescaped quote.
     pub(super) unescaped: bool,
-    /// Whether the copied field loses white space at its end.
+    /// Whether trailing white space of the copied field is dropped.
     pub(super) trim: bool,
-    /// Whether the field is passed over.
+    /// Whether the current field's column is not needed.
     pub(super) passed_over: bool,
-    /// Start of the present field in `copied`.
+    /// Start of the current field in `copied`.
     pub(super) begin: usize,
-    /// Characters of a long separator that were matched.
+    /// How many characters of a multi-character separator have been matched.
     pub(super) matched: usize,
 }
 
 pub(super) type Step<T> = Result<T, Stop>;
 
-/// A byte that is no part of a character, as a number that no character has.
+/// Added to a byte that is not part of a valid UTF-8 character: gives a number above every code
+/// point.
 const BROKEN: u32 = 0x11_0000;
 
-/// A character of one byte.
+/// The byte of an ASCII character; `None` for any other character.
 pub(super) fn ascii(c: u32) -> Option<u8> {
     u8::try_from(c).ok().filter(u8::is_ascii)
 }
 
-/// Whether a character is white space for the parser: a space and all below.
+/// Whether the parser treats a character as white space: a space or any code point below it.
 #[inline]
 pub(super) fn is_white(c: u32) -> bool {
     c <= 0x20
 }
 
 impl Parser {
-    /// A parser of a dialect.
+    /// Creates a parser of a dialect. The line end is `\n` unless the dialect names one.
     pub fn new(dialect: Dialect) -> Self {
         let line_end = dialect.line_end.unwrap_or(LineEnd::LF);
         let new_line = dialect.new_line;
@@ -160,7 +163,7 @@ impl Parser {
         parser
     }
 
-    /// Says what ends lines, where the dialect leaves it to the file.
+    /// Sets the line end, for a dialect that detects it per file.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.line_end = line_end;
         self.plain = PlainSplitter::new(&self.dialect, line_end);
@@ -173,40 +176,41 @@ impl Parser {
             self.fast = true;
             self.fast_separator = separator;
             self.plain_stops = [separator, line];
-            // Line ends inside quotes matter only where they are rewritten.
+            // Line ends inside quotes stop the search only if they are rewritten to `new_line`.
             let unchanged = LineEnd { first: self.new_line, second: None };
             let rewritten = self.dialect.normalize_in_quotes && line_end != unchanged;
             self.quoted_stops = [quote, escape, if rewritten { line } else { quote }];
         }
     }
 
-    /// Reads only some columns; what a passed over field holds is not looked at.
+    /// Restricts parsing to some columns. Fields of the other columns are not validated.
     pub fn set_wanted(&mut self, wanted: Vec<bool>) {
         self.wanted = if wanted.iter().all(|wanted| *wanted) { Vec::new() } else { wanted };
     }
 
-    /// Whether some columns are passed over.
+    /// Whether only some columns are parsed.
     pub fn selects(&self) -> bool {
         !self.wanted.is_empty()
     }
 
-    /// The dialect.
+    /// The dialect that the parser was created with.
     pub fn dialect(&self) -> &Dialect {
         &self.dialect
     }
 
-    /// The fields of the last record.
+    /// The fields of the record parsed last.
     pub fn fields(&self) -> &[FieldText] {
         &self.fields
     }
 
-    /// Bytes of fields that are not as in the input.
+    /// The buffer of fields that differ from the input's bytes; see [`FieldText::Copied`].
     pub fn copied(&self) -> &[u8] {
         &self.copied
     }
 
-    /// Reads the record at the start of a window, and gives the offset behind it. Nothing is given
-    /// where the window ends too early and is not the `last` one.
+    /// Parses the record at the start of a window. Returns what was found and the offset after it.
+    /// Returns `None` if the window ends inside the record and is not the `last` one; call again
+    /// with a longer window.
     #[inline]
     pub fn parse(&mut self, window: &[u8], last: bool) -> Option<(Parsed, usize)> {
         if last && self.split_plain(window, Extent::Whole) {
@@ -215,8 +219,8 @@ impl Parser {
         self.parse_exactly(window, last)
     }
 
-    /// Reads one record, which ends with these bytes. Fields behind the last wanted one may be left
-    /// out.
+    /// Parses bytes that are exactly one record. Fields after the last needed column may be
+    /// missing.
     #[inline]
     pub fn parse_record(&mut self, record: &[u8]) -> Parsed {
         if self.split_plain(record, Extent::ToLastWanted) {
@@ -277,7 +281,8 @@ impl Parser {
         }
     }
 
-    /// Ends a record at the end of the input: of what was begun, something may be a field.
+    /// Completes a record that the end of the input cuts off. Text that was begun may be a last
+    /// field.
     fn at_end(&mut self, input: &[u8]) -> Step<Parsed> {
         let begun = self.field_at_end();
         let has_text = !self.passed_over && self.copied_len() > 0;
@@ -306,7 +311,7 @@ impl Parser {
                 self.push(self.ch);
             }
         }
-        // A comment's character is looked at even where there are no comments.
+        // As in Spark, `#` is tested even if comments are off.
         let comment = self.dialect.comment.unwrap_or(u32::from(b'#'));
         let begun = self.prev != 0
             && self.ch != self.separator
@@ -322,7 +327,7 @@ impl Parser {
 
     fn fields_by_one(&mut self, input: &[u8]) -> Step<()> {
         let separator = self.separator;
-        // A line of white space alone has no field then.
+        // A line of white space only then has no fields.
         if is_white(self.ch) && self.dialect.trim_start {
             self.skip_white(input)?;
         }
@@ -339,7 +344,7 @@ impl Parser {
                     if self.fast_quoted(input)? {
                         self.normalize = true;
                         match self.next(input) {
-                            // Ends at the end of the input like at a line end.
+                            // The end of the input ends the record as a line end does.
                             Err(Stop::End) => return Ok(()),
                             other => other?,
                         }
@@ -375,7 +380,7 @@ impl Parser {
         Ok(())
     }
 
-    /// A field without an opening quote, up to its separator.
+    /// Parses a field without an opening quote, up to its separator.
     #[inline]
     fn unquoted(&mut self, input: &[u8]) -> Step<()> {
         let begin = self.at - self.present_len(input);
@@ -400,7 +405,7 @@ impl Parser {
             if end.is_none() && !self.last {
                 return Err(Stop::More);
             }
-            // At the end of the input `new_line` alone ends the field, in the middle only a line end.
+            // At the end of the input `new_line` ends the field; elsewhere only a line end does.
             let stop = end.unwrap_or(input.len());
             let other = end.is_none()
                 && self.line_end.first != self.new_line
@@ -424,7 +429,7 @@ impl Parser {
                 return match end {
                     Some(_) => self.next(input),
                     None => {
-                        // The input ends inside this field; it is whole.
+                        // The field ends with the input and is complete.
                         self.ch = self.new_line;
                         Ok(())
                     }
@@ -436,7 +441,7 @@ impl Parser {
         self.end_copied()
     }
 
-    /// Whether a line end stands at an offset.
+    /// Whether a line end starts at an offset.
     #[inline]
     fn line_end_at(&self, input: &[u8], at: usize) -> Step<bool> {
         if u32::from(input[at]) != self.line_end.first {
@@ -452,8 +457,9 @@ impl Parser {
         }
     }
 
-    /// A quoted field that is a part of the input: no escape, and a separator or line end behind
-    /// its closing quote.
+    /// Parses a quoted field as a range of the input. Returns false, without consuming anything, if
+    /// the field has an escape, or if its closing quote is not followed by a separator or a line
+    /// end.
     #[inline]
     fn fast_quoted(&mut self, input: &[u8]) -> Step<bool> {
         if !self.fast {
@@ -486,7 +492,8 @@ impl Parser {
                     {
                         break at;
                     }
-                    // Behind the last quote of the input there is nothing left to decide.
+                    // No input follows the last quote, so no further character can change the
+                    // field.
                     None if self.is_plain_at_end(&input[begin..at]) => break at,
                     _ => return Ok(false),
                 }
@@ -516,17 +523,17 @@ impl Parser {
         Ok(true)
     }
 
-    /// Whether the last quoted field of the input is as it is written. The character before an
-    /// escape is lost there, and the character NUL, a quote where quotes are switched off, is also
-    /// what stands before the first character.
+    /// Whether the last quoted field of the input can be taken as written. Spark's parser drops the
+    /// character before an escape there. It also confuses a NUL quote (quotes switched off) with
+    /// its marker for the start of a field.
     fn is_plain_at_end(&self, text: &[u8]) -> bool {
         let Dialect { quote, escape, escape_of_escape, .. } = self.dialect;
         let lost = || text.iter().any(|b| u32::from(*b) == escape_of_escape);
         !self.passed_over && quote != 0 && (escape == escape_of_escape || !lost())
     }
 
-    /// Whether a quoted field of several lines is as it is written: the character before an escape
-    /// is lost in it.
+    /// Whether a quoted field can be taken as written although it spans lines. Spark's parser drops
+    /// the character before an escape in such a field.
     fn is_plain_over_lines(&self, text: &[u8]) -> bool {
         let Dialect { escape, escape_of_escape, .. } = self.dialect;
         let has = |c: u32| text.iter().any(|b| u32::from(*b) == c);
@@ -548,19 +555,19 @@ impl Parser {
         Ok(())
     }
 
-    /// Copies from the present character up to one of three, which becomes the present one.
+    /// Copies the current field up to one of three characters, which becomes the current character.
     pub(super) fn copy_until(&mut self, input: &[u8], stops: [u32; 3]) -> Step<()> {
         let first = self.ch;
         while !stops.contains(&self.ch) {
             self.push(self.ch);
             self.copy_run(input, stops);
-            // Where the input ends, its last character does not count as a quote.
+            // If the input ends here, its last character does not count as a quote.
             self.next(input).inspect_err(|_| self.ch = first)?;
         }
         self.check_copied()
     }
 
-    /// Copies what is certainly not a stop or a line end.
+    /// Copies a run of bytes that contains neither a stop nor a line end.
     #[inline]
     fn copy_run(&mut self, input: &[u8], stops: [u32; 3]) {
         let rest = &input[self.at..];
@@ -581,13 +588,13 @@ impl Parser {
 
     // ---- characters
 
-    /// Takes the next character; a line end becomes `new_line`.
+    /// Reads the next character into `ch`. A line end is normalised to `new_line`.
     #[inline]
     pub(super) fn next(&mut self, input: &[u8]) -> Step<()> {
         self.next_raw(input).map(|_| ())
     }
 
-    /// Takes the next character and says whether it is a line end.
+    /// Reads the next character into `ch` and returns whether it is a line end.
     #[inline]
     fn next_raw(&mut self, input: &[u8]) -> Step<bool> {
         let Some(byte) = input.get(self.at) else {
@@ -622,7 +629,7 @@ impl Parser {
         Ok(false)
     }
 
-    /// Bytes of the present character, which was taken from the input as it is.
+    /// The length in bytes of the current character, if it was not normalised.
     fn present_len(&self, input: &[u8]) -> usize {
         match self.ch {
             c if !(0x80..BROKEN).contains(&c) => 1,
@@ -633,7 +640,7 @@ impl Parser {
         .min(input.len())
     }
 
-    // ---- the present field
+    // ---- the current field
 
     pub(super) fn copied_len(&self) -> usize {
         self.copied.len() - self.begin
@@ -646,7 +653,7 @@ impl Parser {
         }
     }
 
-    /// Gives back the characters of a separator that is not whole.
+    /// Turns a partially matched separator back into field text.
     pub(super) fn unmatch(&mut self) {
         if self.matched < self.dialect.separator.len() {
             for i in 0..self.matched {
@@ -656,7 +663,7 @@ impl Parser {
         self.matched = 0;
     }
 
-    /// Ends a field.
+    /// Appends a field to the record. Fails if the record already has `columns_max` fields.
     #[inline]
     pub(super) fn end_as(&mut self, field: FieldText) -> Step<()> {
         if self.fields.len() >= self.dialect.columns_max {
@@ -673,7 +680,7 @@ impl Parser {
         !self.wanted.is_empty() && !self.wanted.get(column).copied().unwrap_or(false)
     }
 
-    /// Ends a field whose text was copied.
+    /// Appends the field whose text is in `copied`.
     pub(super) fn end_copied(&mut self) -> Step<()> {
         self.check_copied()?;
         if self.passed_over {
@@ -706,12 +713,12 @@ impl Parser {
     }
 }
 
-/// Units of UTF-16 that a text has.
+/// The length of a text in UTF-16 code units.
 fn utf16_len(text: &[u8]) -> usize {
     text.iter().map(|b| usize::from((*b as i8) >= -0x40) + usize::from(*b >= 0xF0)).sum()
 }
 
-/// The character at the start of bytes, and its length; `None` if bytes are missing to tell.
+/// Decodes the character at the start of `bytes`, with its length; `None` if more bytes are needed.
 fn char_at(bytes: &[u8], last: bool) -> Option<(u32, usize)> {
     let head = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(head) {
@@ -728,7 +735,7 @@ fn char_at(bytes: &[u8], last: bool) -> Option<(u32, usize)> {
     })
 }
 
-/// Appends a character, or a byte that is no part of one.
+/// Appends a character, or the original byte if it was not valid UTF-8.
 pub(super) fn push_char(out: &mut Vec<u8>, c: u32) {
     match char::from_u32(c) {
         Some(c) if c.is_ascii() => out.push(c as u8),

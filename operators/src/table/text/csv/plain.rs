@@ -1,8 +1,9 @@
-//! Splits a record without quotes, which is what most records are.
+//! Splits records without quotes, the most common kind.
 //!
-//! One pass over the record looks at eight bytes at a time. What a separator alone does not decide
-//! (a field that opens with a quote, a line end inside the record, a comment, a limit) is left to
-//! the exact parser, which gives the same fields for what is decided here.
+//! One pass over the record tests eight bytes at a time. The splitter leaves a record to the exact
+//! parser if its separators alone do not determine the fields: a field opens with a quote, a line
+//! end is inside the record, the line is a comment, or a limit is exceeded. Where it does decide,
+//! the exact parser gives the same fields.
 
 use crate::table::text::csv::dialect::{Dialect, LineEnd, UnescapedQuote};
 use crate::table::text::csv::parser::{FieldText, ascii};
@@ -10,31 +11,32 @@ use crate::table::text::csv::parser::{FieldText, ascii};
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// How far a record is looked at.
+/// How much of a record is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All of it: where it ends is not known yet.
+    /// The whole record, because its end is not known yet.
     Whole,
-    /// Up to the last column that is wanted.
+    /// Up to the last needed column.
     ToLastWanted,
 }
 
-/// The characters that decide in a plain record.
+/// The special characters of a dialect, for records without quotes.
 #[derive(Clone, Debug)]
 pub(super) struct PlainSplitter {
     separator: u8,
     quote: u8,
-    /// Bytes that end a record: what ends lines in the file, and what a line end becomes.
+    /// Bytes that end a record: the file's line end and `new_line`.
     line_ends: [u8; 2],
     comment: Option<u32>,
     columns_max: usize,
     bytes_max: usize,
-    /// Whether what stands behind the last wanted column can make the record malformed.
+    /// Whether text after the last needed column can make the record malformed, so that it must be
+    /// scanned.
     looks_at_all: bool,
 }
 
 impl PlainSplitter {
-    /// The splitter of a dialect; none where a field depends on more than the separator.
+    /// Creates a splitter. Returns `None` if fields do not depend on the separator alone.
     pub(super) fn new(dialect: &Dialect, line_end: LineEnd) -> Option<Self> {
         let [separator] = dialect.separator[..] else { return None };
         let separator = ascii(separator)?;
@@ -53,9 +55,9 @@ impl PlainSplitter {
         })
     }
 
-    /// Splits a whole record. `wanted` is empty where all columns are read. With
-    /// `Extent::ToLastWanted` nothing behind the last of them is looked at. The fields are incomplete
-    /// if the result is false.
+    /// Splits one record into `fields`. `wanted` is empty if all columns are needed. With
+    /// `Extent::ToLastWanted`, scanning stops after the last needed column. Returns false if the
+    /// exact parser must read the record; `fields` is then incomplete.
     #[inline]
     pub(super) fn split(
         &self,
@@ -65,7 +67,7 @@ impl PlainSplitter {
         fields: &mut Vec<FieldText>,
     ) -> bool {
         let Some(first) = record.first() else { return false };
-        // A record of so few bytes cannot have too many fields or too long ones.
+        // A record shorter than the limits cannot exceed them.
         if Some(u32::from(*first)) == self.comment
             || record.len() >= self.columns_max
             || record.len() > self.bytes_max
@@ -88,7 +90,8 @@ impl PlainSplitter {
             while found != 0 {
                 let end = word_at + found.trailing_zeros() as usize / 8;
                 found &= found - 1;
-                // The separators behind the record's end are those that fill its last word.
+                // Bytes after the record's end are padding of the last word, filled with
+                // separators.
                 if end >= record.len() {
                     break;
                 }
@@ -124,7 +127,7 @@ impl PlainSplitter {
     }
 }
 
-/// The first eight bytes; fewer are filled up with a byte.
+/// The first eight bytes as a word. If there are fewer, `filler` pads the word.
 #[inline]
 fn word_of(bytes: &[u8], filler: u8) -> u64 {
     match bytes.first_chunk::<8>() {
@@ -137,14 +140,14 @@ fn word_of(bytes: &[u8], filler: u8) -> u64 {
     }
 }
 
-/// Whether one of eight bytes is `byte`.
+/// Whether one of the word's eight bytes equals `byte`.
 #[inline]
 fn has(word: u64, byte: u8) -> bool {
     let differs = word ^ (ONES * u64::from(byte));
     differs.wrapping_sub(ONES) & !differs & HIGH != 0
 }
 
-/// The high bit of each of eight bytes that is `byte`. No carry runs from one byte into the next.
+/// Sets the high bit of every byte of the word that equals `byte`. Carries do not cross bytes.
 #[inline]
 fn positions(word: u64, byte: u8) -> u64 {
     let differs = word ^ (ONES * u64::from(byte));

@@ -1,12 +1,11 @@
-//! Quoted fields that are copied: with escapes, with line ends that change, with quotes that
-//! nothing escapes.
+//! Quoted fields that must be copied: those with escapes, normalised line ends or unescaped quotes.
 
 use crate::table::text::csv::dialect::UnescapedQuote;
 use crate::table::text::csv::parser::{FieldText, Parser, Step, Stop, is_white, push_char};
 use memchr::memmem;
 
 impl Parser {
-    /// A quoted field, from behind its quote up to what ends it.
+    /// Parses a quoted field, starting after its opening quote.
     pub(super) fn quoted(&mut self, input: &[u8], separator: u32) -> Step<()> {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         'again: loop {
@@ -61,7 +60,7 @@ impl Parser {
         }
     }
 
-    /// There is more behind a closing quote and white space: they belong to the text.
+    /// Handles text after a closing quote and white space: all of it belongs to the field.
     pub(super) fn text_behind_white(&mut self) -> Step<()> {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         self.push(quote);
@@ -75,7 +74,7 @@ impl Parser {
         self.check_copied()
     }
 
-    /// A run of text in quotes, with the escape before it that escapes nothing.
+    /// Copies a run of quoted text. An escape before it that escapes nothing is kept.
     pub(super) fn text_in_quotes(&mut self, input: &[u8]) -> Step<()> {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         if self.prev == escape && escape != 0 {
@@ -101,7 +100,7 @@ impl Parser {
         self.copy_until(input, [separator, self.new_line, self.new_line])
     }
 
-    /// Puts the opening quote before the copied text.
+    /// Inserts the opening quote in front of the copied text.
     pub(super) fn open_copied(&mut self) {
         if !self.passed_over {
             let end = self.copied.len();
@@ -111,8 +110,8 @@ impl Parser {
         }
     }
 
-    /// A quote in quotes that nothing escapes, before the present character. True: the text in
-    /// quotes goes on.
+    /// Handles an unescaped quote in a quoted field, before the current character. Returns whether
+    /// the quoted text continues.
     pub(super) fn unescaped_quote(&mut self, input: &[u8]) -> Step<bool> {
         self.unescaped = true;
         match self.dialect.unescaped_quote {
@@ -133,7 +132,7 @@ impl Parser {
         }
     }
 
-    /// Makes fields of the copied text, which was one in quotes until now.
+    /// Splits the copied text, so far one quoted field, into fields at its separators.
     pub(super) fn cut_at_separators(&mut self) -> Step<()> {
         if self.passed_over {
             return Ok(());
@@ -156,7 +155,7 @@ impl Parser {
         }
     }
 
-    /// Passes over the rest of the field.
+    /// Discards the current field and skips to its end.
     pub(super) fn skip_value(&mut self, input: &[u8]) -> Step<()> {
         self.copied.truncate(self.begin);
         self.passed_over = true;
@@ -171,7 +170,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The present character is a quote or an escape, in quotes.
+    /// Handles a quote or an escape inside a quoted field.
     pub(super) fn escape_in_quotes(&mut self, input: &[u8]) -> Step<()> {
         if self.quote_or_escape() {
             return Ok(());
@@ -187,7 +186,8 @@ impl Parser {
         }
     }
 
-    /// Takes a quote or an escape; false for an escape behind a quote that nothing escapes.
+    /// Handles the current character, a quote or an escape. Returns false for an escape that
+    /// follows an unescaped quote.
     pub(super) fn quote_or_escape(&mut self) -> bool {
         let (quote, escape) = (self.dialect.quote, self.dialect.escape);
         let escape_of_escape = self.dialect.escape_of_escape;
@@ -209,8 +209,8 @@ impl Parser {
         true
     }
 
-    /// Text behind a quote that an escape follows. Each further such quote takes one more field
-    /// into the text: `depth` of them are open.
+    /// Copies text after an unescaped quote that an escape follows. `depth` counts further such
+    /// quotes; each extends the field beyond one more separator, as in Spark.
     pub(super) fn text_with_escapes(&mut self, input: &[u8]) -> Step<()> {
         let (quote, escape, separator) = (self.dialect.quote, self.dialect.escape, self.separator);
         let handling = self.dialect.unescaped_quote;
@@ -247,7 +247,7 @@ impl Parser {
         }
     }
 
-    /// Ends a quoted field that was copied.
+    /// Appends a quoted field that was copied.
     pub(super) fn end_quoted(&mut self) -> Step<()> {
         let cut = self.unescaped
             && self.dialect.unescaped_quote == UnescapedQuote::BackToDelimiter

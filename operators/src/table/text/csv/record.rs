@@ -1,4 +1,4 @@
-//! CSV records as rows of a schema.
+//! Reads CSV records into rows of a schema.
 
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::csv::dialect::LineEnd;
@@ -7,27 +7,27 @@ use crate::table::text::csv::parser::{FieldText, Parsed, Parser, Stop};
 use crate::table::text::csv::values::Values;
 use crate::table::types::DataType;
 
-/// A column that comes from the record.
+/// A column that is read from the record.
 #[derive(Clone, Debug)]
 pub struct Column {
     /// Its index in the row.
     pub index: usize,
     /// Its type.
     pub data_type: DataType,
-    /// Whether anything reads it.
+    /// Whether the query needs the column.
     pub wanted: bool,
 }
 
 /// Why a record is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It does not fit the schema. What could be read of it was written.
+    /// The record does not fit the schema. The fields that could be read are in the row.
     Misfit(&'static str),
-    /// The parser failed, which ends a query in every mode.
+    /// The parser failed. This ends the query in every parse mode.
     Broken(&'static str),
 }
 
-/// Reads records of one schema. It keeps its buffers, so that a record costs no allocation.
+/// Reads records of one schema into rows. Its buffers are reused, so a record costs no allocation.
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     parser: Parser,
@@ -37,14 +37,14 @@ pub struct RecordReader {
 }
 
 impl RecordReader {
-    /// A reader of all columns.
+    /// Creates a reader that reads all columns.
     pub fn new(options: &ReadOptions, columns: Vec<Column>) -> Self {
         let parser = Parser::new(options.dialect.clone());
         Self { parser, values: options.values.clone(), columns, prunes: options.prunes }
     }
 
-    /// Reads only the columns that are needed. The others stay NULL, and what is wrong in them
-    /// does not matter.
+    /// Restricts reading to the needed columns. The others stay NULL, and errors in them are
+    /// ignored.
     pub fn set_needed_columns(&mut self, needed: &[bool]) {
         for column in &mut self.columns {
             column.wanted = needed[column.index];
@@ -53,12 +53,12 @@ impl RecordReader {
         self.parser.set_wanted(if self.prunes { wanted } else { Vec::new() });
     }
 
-    /// Says what ends the lines of the present file.
+    /// Sets the line end of the file that is read next.
     pub fn set_line_end(&mut self, line_end: LineEnd) {
         self.parser.set_line_end(line_end);
     }
 
-    /// Writes a record's row.
+    /// Parses a record and writes its fields into a row.
     #[inline]
     pub fn read<B: Bytes>(
         &mut self,
@@ -94,7 +94,8 @@ impl RecordReader {
                 false => "its number of fields is not that of the schema",
             }));
         }
-        // Checked once for all fields; only a record that is not UTF-8 is checked field by field.
+        // UTF-8 is validated once for the whole record. Only an invalid record is checked field by
+        // field.
         let whole = std::str::from_utf8(record).ok();
         for (column, field) in self.columns.iter().zip(fields) {
             if !column.wanted {
@@ -115,7 +116,7 @@ impl RecordReader {
             };
             let fits = match text {
                 Some(text) => self.values.put(text, &column.data_type, writer, column.index),
-                // Bytes that are no UTF-8 become U+FFFD.
+                // Invalid UTF-8 becomes U+FFFD.
                 None => {
                     let text = String::from_utf8_lossy(bytes);
                     self.values.put(&text, &column.data_type, writer, column.index)
@@ -128,7 +129,7 @@ impl RecordReader {
         fault.map_or(Ok(()), Err)
     }
 
-    /// Says in what the names of a header differ from the schema's.
+    /// Compares a header with the schema's column names. The error describes the first difference.
     pub fn check_header(&mut self, record: &[u8], names: &[&str]) -> Result<(), String> {
         if !matches!(self.parser.parse(record, true), Some((Parsed::Record, _))) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Records, values, schemas and texts, with the answers that Spark gives.
+//! CSV records, values, schemas and written text, compared with Spark's results.
 
 use crate::table::datetime::Tz;
 use crate::table::row::{Row, RowWriter, decode};
@@ -14,7 +14,7 @@ fn options(given: &[(&str, &str)]) -> ReadOptions {
     ReadOptions::read(&mut get, Tz::UTC).unwrap()
 }
 
-/// The records of a text: fields between `|`, records between `/`.
+/// The records of a text: fields are joined by `|`, records by `/`.
 fn records(given: &[(&str, &str)], text: &str) -> String {
     let options = options(given);
     let mut parser = Parser::new(options.dialect.clone());
@@ -62,7 +62,7 @@ fn fields_of_a_record() {
         (vec![], r#""a\"b","c\\d","e\f",g\h"#, r#"a"b|c\d|e\f|g\h"#),
         (vec![], r#""C:\temp\",x"#, r#"C:\temp",x"#),
         (vec![("escape", "\"")], r#""a""b","","c"""#, r#"a"b|EMPTY|c""#),
-        // A quote that nothing escapes.
+        // An unescaped quote.
         (vec![], r#""a"b,c"d,e"#, r#""a"b|c"d|e"#),
         (vec![("unescapedQuoteHandling", "STOP_AT_CLOSING_QUOTE")], r#""a"b,c",d"#, r#"a"b,c|d"#),
         (vec![("unescapedQuoteHandling", "BACK_TO_DELIMITER")], r#""a,b"c,d"#, r#"a|bc,d"#),
@@ -73,7 +73,7 @@ fn fields_of_a_record() {
         (vec![], r#" a , "b" ,"c" ,d "#, r#" a | "b" |c|d "#),
         (vec![("ignoreLeadingWhiteSpace", "true")], r#" a , "b" , c"#, "a |b|c"),
         (vec![("ignoreTrailingWhiteSpace", "true")], r#"a , "b" ," c ""#, r#"a| "b"| c "#),
-        // No quotes at all.
+        // Quotes switched off.
         (vec![("quote", "")], r#""a","b"#, r#""a"|"b"#),
         (vec![("sep", "||")], r#"a||"b||c"||d|e"#, "a|b||c|d|e"),
         (vec![("sep", r"\t")], "a\tb", "a|b"),
@@ -103,7 +103,7 @@ fn records_of_several_lines() {
     }
 }
 
-/// A row of a record, and whether the record is bad.
+/// The row of a record, and whether the record is bad.
 fn row(given: &[(&str, &str)], ddl: &str, record: &str) -> (String, bool) {
     let fields = Schema::parse_ddl(ddl).unwrap().fields;
     let column = |(index, field): (usize, &crate::table::types::Field)| Column {
@@ -207,7 +207,7 @@ fn bad_options_are_refused() {
     }
 }
 
-/// The types of records without a header.
+/// The types inferred from records without a header.
 fn types(given: &[(&str, &str)], records: &[&str]) -> String {
     let options = options(given);
     let date = given.iter().find(|(key, _)| *key == "dateFormat").map(|(_, value)| *value);
@@ -245,7 +245,7 @@ fn types_are_inferred() {
     assert_eq!(types(&[("nullValue", "NA")], &["NA,1", "2,NA", "1,1,1"]), "INT INT");
 }
 
-/// Texts as one record; `None` is NULL.
+/// Fields written as one record; `None` is NULL.
 fn written(given: &[(&str, &str)], fields: &[Option<&str>]) -> String {
     let mut get = |name: &'static str| {
         given.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
@@ -325,8 +325,8 @@ fn any_dialect() -> impl Strategy<Value = Dialect> {
 }
 
 proptest! {
-    /// A record never depends on how much of the text behind it is known, and its own bytes are
-    /// enough to read it.
+    /// A record does not depend on how much of the following text is in the window, and its own
+    /// bytes suffice to read it.
     #[test]
     fn a_record_is_the_same_in_any_window(
         bytes in proptest::collection::vec(
@@ -352,7 +352,7 @@ proptest! {
         }
     }
 
-    /// A record that is split by its separators alone has the fields that the exact parser finds.
+    /// The splitter of quote-free records gives the same fields as the exact parser.
     #[test]
     fn a_plain_record_has_the_fields_of_the_exact_parser(
         bytes in proptest::collection::vec(
@@ -378,7 +378,7 @@ proptest! {
         }
         prop_assert_eq!(splits.parse_record(&bytes), expected.0);
         prop_assert_eq!(splits.copied(), exact.copied());
-        // Fields behind the last wanted one may be left out.
+        // Fields after the last needed column may be missing.
         let needed = match wanted.iter().rposition(|wanted| *wanted) {
             Some(last) if exact.selects() => last + 1,
             _ => usize::MAX,
@@ -387,7 +387,7 @@ proptest! {
         prop_assert_eq!(upto(splits.fields()), upto(exact.fields()));
     }
 
-    /// What is written is read again.
+    /// Written fields read back unchanged.
     #[test]
     fn written_fields_are_read(fields in proptest::collection::vec("[a-c\"\\\\,é|\n][a\"\\\\, é]{0,6}[a\"\\\\]", 1..4)) {
         let texts: Vec<Option<&str>> = fields.iter().map(|field| Some(field.trim())).collect();

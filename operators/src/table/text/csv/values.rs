@@ -1,4 +1,4 @@
-//! Fields of CSV records as values of a type.
+//! Converts CSV fields to values of a type.
 
 use crate::table::datetime::pattern::Direction;
 use crate::table::datetime::{interval, names_zone, parse_date, parse_timestamp};
@@ -9,25 +9,25 @@ use crate::table::text::number;
 use crate::table::types::DataType;
 use std::borrow::Cow;
 
-/// The pattern of dates where no option gives one.
+/// The date pattern if the option `dateFormat` is not set.
 const DATE_PATTERN: &str = "yyyy-MM-dd";
 
-/// How fields become values.
+/// How fields are converted to values.
 #[derive(Clone, Debug)]
 pub struct Values {
     notation: Notation,
-    /// Whether a date that is not of the pattern is read as a cast reads it.
+    /// Whether a date that does not match the pattern is parsed as CAST parses it.
     date_fallback: bool,
     timestamp_fallback: bool,
-    /// The field that is NULL. A field of no characters is, too.
+    /// The text that is read as NULL, in addition to an empty field.
     pub null: String,
-    /// The value of a quoted field of no characters.
+    /// The value of an empty quoted field.
     pub empty: String,
 }
 
 impl Values {
-    /// `fallback`: whether dates and times that are not of their patterns are read as casts read
-    /// them; without it, where no pattern is given.
+    /// `fallback` says whether dates and timestamps that do not match their patterns are parsed as
+    /// CAST parses them. With `None`, this applies to a type whose pattern is not set.
     pub fn new(
         mut notation: Notation,
         fallback: Option<bool>,
@@ -42,12 +42,13 @@ impl Values {
         Ok(Self { notation, date_fallback, timestamp_fallback, null, empty })
     }
 
-    /// How dates, times and numbers are written.
+    /// The patterns of dates and timestamps and the texts of special numbers.
     pub fn notation(&self) -> &Notation {
         &self.notation
     }
 
-    /// Writes a field's value; false if it is not of the type.
+    /// Converts a field and writes its value into a row. Returns false if the text is not of the
+    /// type.
     #[inline]
     pub fn put<B: Bytes>(
         &self,
@@ -77,7 +78,7 @@ impl Values {
         true
     }
 
-    /// A whole number, date, time or interval.
+    /// Parses a whole number, date, timestamp or interval.
     fn long(&self, text: &str, data_type: &DataType) -> Option<i64> {
         use DataType as T;
         match data_type {
@@ -132,12 +133,12 @@ impl Values {
         java_double(text, data_type)
     }
 
-    /// Whether a field is of a type, for inference.
+    /// Whether a field is a DOUBLE, for schema inference.
     pub(super) fn is_double(&self, text: &str) -> bool {
         self.double(text, &DataType::Double).is_some()
     }
 
-    /// Whether a field is a date of the pattern; without one, of the pattern of dates.
+    /// Whether a field matches the date pattern, or the default pattern if none is set.
     pub(super) fn is_date(&self, text: &str) -> bool {
         match &self.notation.date {
             Some(pattern) => pattern.date(text).is_some(),
@@ -153,7 +154,7 @@ impl Values {
     }
 }
 
-/// `yyyy-MM-dd` in digits.
+/// Whether a text has the form `yyyy-MM-dd`.
 fn is_plain_date(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() == 10
@@ -163,7 +164,7 @@ fn is_plain_date(text: &str) -> bool {
         })
 }
 
-/// A whole number as Java's `Long.parseLong` reads it: a sign and digits, no white space.
+/// Parses a whole number like Java's `Long.parseLong`: a sign and digits, no white space.
 pub(super) fn long(text: &str) -> Option<i64> {
     if text.is_ascii() {
         return text.parse().ok();
@@ -171,7 +172,7 @@ pub(super) fn long(text: &str) -> Option<i64> {
     number::ascii_digits(text)?.parse().ok()
 }
 
-/// A number as Java's `Double.parseDouble` reads it.
+/// Parses a number like Java's `Double.parseDouble`.
 fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
     let signless = text.trim_matches(|c: char| c <= ' ');
     let signless = signless.strip_prefix(['+', '-']).unwrap_or(signless);
@@ -182,7 +183,7 @@ fn java_double(text: &str, data_type: &DataType) -> Option<f64> {
     number::double(text, data_type)
 }
 
-/// A decimal number; commas between digits are left out.
+/// Parses a decimal number. Commas between its digits are ignored.
 fn decimal(text: &str, data_type: &DataType) -> Option<i128> {
     if let Some(unscaled) = number::short_decimal(text, data_type) {
         return Some(unscaled);

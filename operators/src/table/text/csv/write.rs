@@ -1,8 +1,8 @@
-//! Fields as Spark writes them to CSV.
+//! Writes CSV fields as Spark does.
 //!
-//! A field stands in quotes where it has the separator, a quote, or a line end; the first field
-//! of a record also where it would look like a comment. In quotes the quote and the escape are
-//! escaped.
+//! A field is quoted if it contains the separator, a quote or a line end. The first field of a
+//! record is also quoted if it would look like a comment. Inside quotes, the quote and the escape
+//! character are escaped.
 
 use crate::table::error::PlanResult;
 use crate::table::text::csv::options::{
@@ -10,15 +10,15 @@ use crate::table::text::csv::options::{
 };
 use crate::table::text::csv::parser::push_char;
 
-/// How CSV is written.
+/// The options of a CSV writer.
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
     separator: Vec<u8>,
     quote: Vec<u8>,
     escape: Vec<u8>,
-    /// Before an escape in quotes; empty for nothing.
+    /// Escapes the escape character inside quotes; empty for none.
     escape_of_escape: Vec<u8>,
-    /// At the start of a line that is no record.
+    /// Starts a comment line. A first field that begins with it is quoted.
     comment: Vec<u8>,
     null: String,
     empty: String,
@@ -26,11 +26,11 @@ pub struct WriteOptions {
     escape_quotes: bool,
     trim_start: bool,
     trim_end: bool,
-    /// Behind each record.
+    /// Written after each record.
     pub line_end: String,
-    /// Whether the first line of a file names the columns.
+    /// Whether the first line of a file holds the column names.
     pub header: bool,
-    /// First bytes of what is looked for in fields.
+    /// Marks the first byte of every sequence that makes a field quoted.
     special: [bool; 256],
 }
 
@@ -67,7 +67,7 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
-    /// Reads the options.
+    /// Reads the options. An invalid value is an error.
     pub fn read(get: &mut Get<'_>) -> PlanResult<Self> {
         locale(get)?;
         let quote = character(get, "quote", '"')?;
@@ -103,13 +103,13 @@ impl WriteOptions {
         Ok(options)
     }
 
-    /// Appends what separates two fields.
+    /// Appends the separator.
     #[inline]
     pub fn separate(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.separator);
     }
 
-    /// Whether a number needs no look at its digits.
+    /// Whether numbers can be written unquoted without inspecting their digits.
     pub fn numbers_are_plain(&self) -> bool {
         let digit = |text: &[u8]| text.first().is_some_and(|b| b.is_ascii_digit() || *b == b'-');
         !self.quote_all
@@ -118,12 +118,12 @@ impl WriteOptions {
             && !digit(self.line_end.as_bytes())
     }
 
-    /// Appends a field that is NULL.
+    /// Appends the text for NULL. `first` says whether this is the record's first field.
     pub fn null(&self, first: bool, out: &mut Vec<u8>) {
         self.replaced(self.null.as_bytes(), first, out);
     }
 
-    /// Appends a field.
+    /// Appends a field, quoted if necessary. `first` says whether it is the record's first field.
     #[inline]
     pub fn field(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let plain = match text {
@@ -147,8 +147,8 @@ impl WriteOptions {
         }
     }
 
-    /// Appends what is written for NULL or for a text of no characters. In quotes of its own it
-    /// stays as it is.
+    /// Appends the replacement text of NULL or of an empty string. A replacement that is quoted
+    /// already is written as it is.
     fn replaced(&self, text: &[u8], first: bool, out: &mut Vec<u8>) {
         let own = text.len() >= 2 && text.starts_with(&self.quote) && text.ends_with(&self.quote);
         let text = trimmed(text, self.trim_start, self.trim_end);

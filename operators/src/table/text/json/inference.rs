@@ -1,7 +1,7 @@
-//! Infers the type of JSON by Spark's rules, when no schema is given.
+//! JSON schema inference by Spark's rules.
 //!
-//! What was seen is kept as a tree into which each record is merged in place. So a record costs
-//! time for its own fields, however many names were seen.
+//! The inferred type is a tree into which each record is merged in place. So the cost of a record
+//! depends on its own fields, not on the number of names seen so far.
 
 use crate::table::text::json::record::JsonReadOptions;
 use crate::table::text::json::token::{InvalidJson, Token, Tokens};
@@ -10,46 +10,46 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::mem::{replace, take};
 
-/// Digits of a DECIMAL.
+/// The maximum precision of a DECIMAL.
 const DIGITS_MAX: usize = 38;
 
-/// Fields, those of objects in objects among them, that a schema is made of at most: what is kept of
-/// them is memory that the files would else decide.
+/// The maximum number of fields in an inferred schema, nested fields included. It bounds the memory
+/// that the input can make the inference use.
 pub const FIELDS_MAX: usize = 200_000;
 
-/// The type of the values that were seen.
+/// The inferred type of the values seen so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Inferred {
-    /// NULL alone, and texts without characters.
+    /// Only NULLs and empty strings.
     #[default]
     Null,
-    /// Values without parts.
+    /// Scalar values of this type.
     Type(DataType),
-    /// Arrays.
+    /// Arrays, with the type of their elements.
     Array(Box<Inferred>),
-    /// Objects.
+    /// Objects, with the types of their fields.
     Object(BTreeMap<String, Inferred>),
 }
 
-/// How types are found.
+/// The options of schema inference.
 #[derive(Clone, Debug, Default)]
 pub struct Inference {
-    /// How texts are read.
+    /// How records are parsed.
     pub reading: JsonReadOptions,
-    /// `primitivesAsString`: numbers and booleans are STRING.
+    /// `primitivesAsString`: numbers and booleans are inferred as STRING.
     pub all_text: bool,
-    /// `prefersDecimal`: numbers with a fraction are DECIMAL, in texts too.
+    /// `prefersDecimal`: numbers with a fraction are inferred as DECIMAL, also inside strings.
     pub decimals: bool,
-    /// `inferTimestamp`: texts may be TIMESTAMP.
+    /// `inferTimestamp`: strings may be inferred as TIMESTAMP.
     pub times: bool,
-    /// Times that name no zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` says.
+    /// Timestamps without a time zone are TIMESTAMP_NTZ, as `spark.sql.timestampType` requires.
     pub times_without_zone: bool,
-    /// `dropFieldIfAllNull`: what was only ever NULL is left out.
+    /// `dropFieldIfAllNull`: fields that were always NULL are left out.
     pub without_nulls: bool,
 }
 
 impl Inference {
-    /// The type of a text's value, which is NULL if there is none in it.
+    /// Infers the type of one record. An empty text is NULL.
     pub fn of(&self, text: &[u8]) -> Result<Inferred, InvalidJson> {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         match tokens.next()? {
@@ -58,8 +58,8 @@ impl Inference {
         }
     }
 
-    /// Whether a record is an object that changes nothing in the types that were found, as most
-    /// records are. Nothing is built to find out; a record that is broken is none of these.
+    /// Whether a record is an object that changes nothing in the inferred types, as is usual.
+    /// Nothing is allocated to find out. Malformed records give false.
     pub fn knows(&self, found: &InferredRecords, text: &[u8]) -> bool {
         let mut tokens = Tokens::new(text, self.reading.features, self.reading.source);
         tokens.next() == Ok(Some(Token::Object))
@@ -115,7 +115,7 @@ impl Inference {
         }
     }
 
-    /// The type of a value; `names` counts those of all objects of the record.
+    /// Infers the type of a value. `names` counts the fields of all objects in the record.
     fn value(
         &self,
         tokens: &mut Tokens<'_>,
@@ -138,7 +138,7 @@ impl Inference {
                     let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
                     let value = self.value(tokens, token, names)?;
                     match fields.entry(name) {
-                        // One more than a schema has is enough for the error.
+                        // One field above the limit suffices to report the error.
                         Entry::Vacant(_) if *names > FIELDS_MAX && value.fields() == 0 => {}
                         Entry::Vacant(new) => {
                             *names += 1;
@@ -167,7 +167,7 @@ impl Inference {
             Token::Null | Token::ObjectEnd | Token::ArrayEnd => Inferred::Null,
             _ if self.all_text => Inferred::Type(DataType::String),
             Token::True | Token::False => Inferred::Type(DataType::Boolean),
-            // It is no DECIMAL, and Spark asks for nothing else then.
+            // With `prefersDecimal` Spark tries only DECIMAL, which has no NaN or infinity.
             Token::NonNumber if self.decimals => return Err(InvalidJson),
             Token::NonNumber => Inferred::Type(DataType::Double),
             Token::Whole | Token::Real => Inferred::Type(self.number(token, tokens.digits())),
@@ -208,7 +208,8 @@ impl Inference {
         Inferred::Type(self.time(text).unwrap_or(DataType::String))
     }
 
-    /// The type of a text that is a time.
+    /// The timestamp type of a string, or `None` if it is not a timestamp or timestamps are not
+    /// inferred.
     fn time(&self, text: &str) -> Option<DataType> {
         if !self.times {
             return None;
@@ -220,7 +221,8 @@ impl Inference {
         notation.long(text, &DataType::Timestamp).map(|_| DataType::Timestamp)
     }
 
-    /// The type as a column has it; `None` if it is left out, as an object without fields is.
+    /// Converts an inferred type to a column's type. `None` leaves the column out, as for an object
+    /// without fields.
     pub fn finish(&self, found: Inferred) -> Option<DataType> {
         match found {
             Inferred::Null => (!self.without_nulls).then_some(DataType::String),
@@ -235,7 +237,7 @@ impl Inference {
         }
     }
 
-    /// The fields of objects.
+    /// Converts an object's fields to those of a STRUCT. Fields with an empty name are left out.
     pub fn fields(&self, found: BTreeMap<String, Inferred>) -> Vec<Field> {
         let named = found.into_iter().filter(|(name, _)| !name.is_empty());
         named
@@ -244,9 +246,8 @@ impl Inference {
     }
 }
 
-/// Digits of a number, and how many of them are behind its point, as Java's BigDecimal counts
-/// them; `None` for a text that is no number, and for one whose last digits the exponent moves
-/// before the point.
+/// Precision and scale of a number, as Java's BigDecimal counts them. `None` if the text is not a
+/// number, or if its exponent makes the scale negative.
 fn decimal_of(text: &str) -> Option<(usize, usize)> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (digits, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -264,7 +265,7 @@ fn decimal_of(text: &str) -> Option<(usize, usize)> {
 }
 
 impl Inferred {
-    /// Fields in it.
+    /// The number of fields in this type, nested fields included.
     fn fields(&self) -> usize {
         match self {
             Self::Null | Self::Type(_) => 0,
@@ -273,8 +274,8 @@ impl Inferred {
         }
     }
 
-    /// Makes it the type of other values too: what does not go together is STRING. How many fields
-    /// it has more than before.
+    /// Widens this type to hold values of `other` too; incompatible types become STRING. Returns
+    /// the number of fields added.
     pub fn merge(&mut self, other: Self) -> usize {
         match (&mut *self, other) {
             (_, Self::Null) => 0,
@@ -314,9 +315,9 @@ impl Inferred {
     }
 }
 
-/// The fields of two objects whose names differ in their letters' case alone, where each field has
-/// a type that holds the values of both as they are. Spark then takes the names for equal, and
-/// keeps those of the first.
+/// Merges two objects whose field names differ in case only. Spark treats such names as equal and
+/// keeps those of the first object. `None` if the names differ otherwise, or if a pair of fields
+/// has no common type without loss.
 fn tightest_fields(
     a: &BTreeMap<String, Inferred>,
     b: &BTreeMap<String, Inferred>,
@@ -329,7 +330,7 @@ fn tightest_fields(
     both.map(|((name, a), b)| Some((name.clone(), tightest(a, b)?))).collect()
 }
 
-/// The narrowest type that holds the values of both as they are.
+/// The narrowest type that holds values of both types without loss; `None` if there is none.
 fn tightest(a: &Inferred, b: &Inferred) -> Option<Inferred> {
     use DataType::{Decimal, Double, Long};
     Some(match (a, b) {
@@ -354,7 +355,7 @@ fn tightest(a: &Inferred, b: &Inferred) -> Option<Inferred> {
     })
 }
 
-/// The type of values of both types.
+/// The common type of two scalar types by Spark's rules; STRING if they are incompatible.
 fn together(a: DataType, b: DataType) -> DataType {
     if a == b {
         return a;
@@ -386,10 +387,10 @@ fn together(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// The columns of records, and whether one of them was none.
+/// The columns inferred from all records so far.
 #[derive(Clone, Debug, Default)]
 pub struct InferredRecords {
-    /// The columns.
+    /// The columns and their types.
     pub columns: BTreeMap<String, Inferred>,
     /// Whether a record was neither an object, nor an array of objects, nor NULL.
     pub bad: bool,
@@ -402,11 +403,11 @@ impl InferredRecords {
         self.fields > FIELDS_MAX
     }
 
-    /// Takes a record in.
+    /// Merges the inferred type of a record.
     pub fn add(&mut self, record: Inferred) {
         match record {
             Inferred::Null => {}
-            // An array is a record for each of its elements.
+            // An array counts as one record per element.
             Inferred::Array(element) => self.add(*element),
             Inferred::Object(fields) => {
                 let mut all = Inferred::Object(take(&mut self.columns));
@@ -435,7 +436,7 @@ mod tests {
         format!("{data_type}{}", if all.bad { " bad" } else { "" })
     }
 
-    /// Takes a record in, and sees that one that is known changes nothing.
+    /// Adds a record, and checks that a record for which `knows` is true changes nothing.
     fn see(inference: &Inference, all: &mut InferredRecords, record: &str) -> bool {
         let (known, before) = (inference.knows(all, record.as_bytes()), all.clone());
         match inference.of(record.as_bytes()) {

@@ -1,4 +1,4 @@
-//! JSON into rows and rows into JSON, for files and for the functions of SQL.
+//! Reads JSON into rows and writes rows as JSON, for files and SQL functions.
 
 mod inference;
 mod path;

@@ -1,7 +1,9 @@
-//! JSON paths, `$.a['b c'][0][*].d`, as Spark's `get_json_object` follows them (and Hive's before).
+//! JSON paths such as `$.a['b c'][0][*].d`, evaluated as in Spark's `get_json_object` (and Hive's).
 //!
-//! A path takes the first of fields of one name. `[*]` gives an array of what is found, but one
-//! value alone if there is only one. `.*` finds nothing, as in Spark.
+//! If an object repeats a field name, the path takes the first field that matches; NULL never does.
+//! `[*]` returns an array of its matches, but a single match is returned by itself. `.*` never
+//! matches, as in Spark.
+//! Spark.
 
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};
@@ -16,7 +18,7 @@ enum Step {
     Index(usize),
     /// `[*]`.
     Each,
-    /// `.*` or `['*']`: of no value.
+    /// `.*` or `['*']`: never matches.
     Nothing,
 }
 
@@ -24,19 +26,19 @@ enum Step {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Path(Vec<Step>);
 
-/// How what is found is written.
+/// How a matched value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
-    /// A string as its text.
+    /// Strings without quotes, other values as JSON.
     Raw,
-    /// As JSON.
+    /// Every value as JSON.
     Quoted,
-    /// As JSON, the elements of arrays without their brackets.
+    /// Every value as JSON, but arrays without their brackets.
     Flat,
 }
 
 impl Path {
-    /// Reads a path; `None` if it is none.
+    /// Parses a path; `None` if it is malformed.
     pub fn parse(written: &str) -> Option<Self> {
         let mut rest = written.strip_prefix('$')?;
         let mut steps = Vec::new();
@@ -72,7 +74,7 @@ impl Path {
         Some(Self(steps))
     }
 
-    /// What stands there, as text.
+    /// Returns the text at this path; `None` if nothing matches or the JSON is malformed.
     pub fn find(&self, json: &str) -> Option<String> {
         let mut tokens = Tokens::of_text(json, Features::PATHS);
         let first = tokens.next().ok()??;
@@ -82,19 +84,19 @@ impl Path {
     }
 }
 
-/// JSON that is written value by value.
+/// Writes JSON text, one value at a time.
 #[derive(Debug, Default)]
 struct Writer {
     text: String,
-    /// Whether a value stands before the next one.
+    /// Whether the next value needs a comma before it.
     follows: bool,
-    /// Whether characters beyond 16 bits are written as two escapes, as Jackson writes them into
-    /// bytes; it does not where it writes text.
+    /// Whether characters above U+FFFF are written as two `\u` escapes. Jackson does so when it
+    /// writes bytes, but not when it writes text.
     pairs: bool,
 }
 
 impl Writer {
-    /// As Jackson writes into bytes.
+    /// A writer with the escapes that Jackson uses for byte output.
     fn bytes() -> Self {
         Self { pairs: true, ..Self::default() }
     }
@@ -116,7 +118,7 @@ impl Writer {
         self.follows = true;
     }
 
-    /// Copies a value, whose first token is given.
+    /// Copies a value, starting from its first token.
     fn copy(&mut self, tokens: &mut Tokens<'_>, token: Token) -> Result<(), InvalidJson> {
         match token {
             Token::Object => {
@@ -168,7 +170,7 @@ impl Writer {
         out
     }
 
-    /// A value without parts as JSON. A number with a fraction is written as a DOUBLE.
+    /// Writes a scalar as JSON. A number with a fraction is normalised as a DOUBLE.
     fn scalar(&self, tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
         let double =
             |v: f64| Value::Double(v).display(&DataType::Double, Tz::UTC).unwrap_or_default();
@@ -190,13 +192,13 @@ impl Writer {
             Token::True => "true".to_string(),
             Token::False => "false".to_string(),
             Token::Null => "null".to_string(),
-            // Nothing began that could end, and a name is no value.
+            // A name or the end of an array or object cannot start a value.
             _ => return Err(InvalidJson),
         })
     }
 }
 
-/// The name that was read last.
+/// The field name that was read last.
 fn name_of(tokens: &Tokens<'_>) -> String {
     let name = tokens.name_here().map(|name| tokens.name_text(name)).unwrap_or_default();
     String::from_utf8_lossy(&name).into_owned()
@@ -211,15 +213,15 @@ fn without_zeros(digits: &str) -> &str {
     if kept.is_empty() { "0" } else { kept }
 }
 
-/// A value as the text of JSON: what a STRING gets that stands for no string.
+/// Copies a value as JSON text: the value of a STRING column for a JSON value that is not a string.
 pub fn copied(tokens: &mut Tokens<'_>, token: Token) -> Result<String, InvalidJson> {
     let mut out = Writer::bytes();
     out.copy(tokens, token)?;
     Ok(out.text)
 }
 
-/// Follows a path from a value, whose first token is given; says whether anything was found. The
-/// value is read to its end.
+/// Evaluates a path on the value that starts with `token`, and consumes the value. Returns whether
+/// anything matched.
 fn walk(
     tokens: &mut Tokens<'_>,
     token: Token,
@@ -236,7 +238,7 @@ fn walk(
         (Token::Object, [Step::Name(name), rest @ ..]) => {
             return field(tokens, name, |tokens, value| walk(tokens, value, out, style, rest));
         }
-        // Two of them flatten: Hive's way.
+        // Two consecutive `[*]` flatten the array, as in Hive.
         (Token::Array, [Step::Each, Step::Each, rest @ ..]) => {
             out.open("[");
             let found =
@@ -284,7 +286,7 @@ fn walk(
     Ok(true)
 }
 
-/// Calls with each element of an array that has begun; says whether any found something.
+/// Calls `visit` for each element of the current array. Returns whether any element matched.
 fn each<'j>(
     tokens: &mut Tokens<'j>,
     mut visit: impl FnMut(&mut Tokens<'j>, Token) -> Result<bool, InvalidJson>,
@@ -298,8 +300,8 @@ fn each<'j>(
     }
 }
 
-/// Calls with the fields of a name in an object that has begun, until one finds something. A NULL
-/// is none.
+/// Calls `visit` for each field with this name in the current object until one matches. Fields that
+/// are NULL are skipped.
 fn field<'j>(
     tokens: &mut Tokens<'j>,
     name: &str,
@@ -320,8 +322,8 @@ fn field<'j>(
     }
 }
 
-/// The field of an object as `json_tuple` gives it: the last of those of one name, a string as its
-/// text.
+/// The value of a field as `json_tuple` returns it: strings without quotes. The last field of that
+/// name counts. `None` if the text is not an object.
 pub fn last_field(json: &str, name: &str) -> Option<String> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {
@@ -341,7 +343,7 @@ pub fn last_field(json: &str, name: &str) -> Option<String> {
     found
 }
 
-/// Number of elements of a text that is an array.
+/// The number of elements of a JSON array; `None` if the text is not an array.
 pub fn array_length(json: &str) -> Option<usize> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Array {
@@ -356,7 +358,7 @@ pub fn array_length(json: &str) -> Option<usize> {
     Some(count)
 }
 
-/// The names in a text that is an object.
+/// The field names of a JSON object; `None` if the text is not an object.
 pub fn object_keys(json: &str) -> Option<Vec<String>> {
     let mut tokens = Tokens::of_text(json, Features::PATHS);
     if tokens.next().ok()?? != Token::Object {

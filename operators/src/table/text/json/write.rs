@@ -1,4 +1,4 @@
-//! Values as JSON text, by Spark's `to_json`.
+//! Writes values as JSON text, like Spark's `to_json`.
 
 use crate::table::datetime::Tz;
 use crate::table::row::{Array, Row, Slot};
@@ -9,21 +9,22 @@ use crate::table::value::{Value, write_scientific};
 use base64::Engine;
 use std::fmt;
 
-/// How JSON is written, beside its dates and times.
+/// The style of written JSON, apart from the patterns of dates and timestamps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
-    /// Whether structs have their fields that are NULL.
+    /// Whether NULL fields of structs are written.
     pub nulls: bool,
-    /// Whether fields of structs and entries of maps are in the order of their names.
+    /// Whether struct fields and map entries are sorted by name.
     pub sorted: bool,
-    /// Whether characters beyond ASCII are written as escapes.
+    /// Whether characters outside ASCII are written as escapes.
     pub ascii: bool,
-    /// Whether each field has a line of its own.
+    /// Whether each field is on a line of its own (the option `pretty`).
     pub pretty: bool,
 }
 
 impl Style {
-    /// Rewrites the value that begins at offset `from`, if the style is ASCII only or indented.
+    /// Post-processes the value that starts at offset `from`: escapes non-ASCII characters and
+    /// indents, as the style requires.
     #[inline]
     pub fn finish(self, out: &mut Vec<u8>, from: usize) {
         if self.ascii {
@@ -37,7 +38,7 @@ impl Style {
     }
 }
 
-/// Copies JSON with escapes instead of what is not ASCII, which stands in strings alone.
+/// Copies JSON, escaping characters outside ASCII. Those occur inside strings only.
 fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     for c in String::from_utf8_lossy(text).chars() {
         if c.is_ascii() {
@@ -51,8 +52,8 @@ fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Copies JSON without white space as Jackson's pretty printer writes it: fields of objects on
-/// lines of their own, elements of arrays on one.
+/// Copies compact JSON in the layout of Jackson's pretty printer: one line per field of an object,
+/// one line for all elements of an array.
 fn write_pretty(text: &[u8], out: &mut Vec<u8>) {
     let (mut depth, mut in_string, mut escaped, mut brackets) = (0, false, false, Vec::new());
     let line = |depth: usize, out: &mut Vec<u8>| {
@@ -108,13 +109,13 @@ fn write_pretty(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a value; NULL fields of structs are left out.
+/// Appends a value as JSON in the default style, without NULL fields.
 pub fn write_json(value: &Value, data_type: &DataType, zone: Tz, out: &mut Vec<u8>) {
     let notation = Notation { zone, ..Notation::default() };
     write_json_as(value, data_type, &notation, Style::default(), out);
 }
 
-/// Appends a value in a notation and a style. [`Style::finish`] follows a whole value.
+/// Appends a value as JSON. Call [`Style::finish`] after the whole value.
 pub fn write_json_as(
     value: &Value,
     data_type: &DataType,
@@ -193,7 +194,7 @@ pub fn write_json_as(
     }
 }
 
-/// Appends a field of a row that is not NULL, straight from the row's bytes where it can.
+/// Appends a non-NULL field of a row, directly from the row's bytes if possible.
 pub fn write_field(
     row: Row<'_>,
     index: usize,
@@ -204,7 +205,7 @@ pub fn write_field(
     out: &mut Vec<u8>,
 ) {
     let slot = Slot::new(index, width);
-    // A part of a nested value.
+    // Appends one part of a nested value.
     let part = |row: Row<'_>, index, width, data_type: &DataType, out: &mut Vec<u8>| {
         let slot = Slot::new(index, width);
         match data_type {
@@ -240,8 +241,8 @@ pub fn write_field(
     }
 }
 
-/// Writes the key of a map as Spark holds it: dates as days, times as microseconds, structs and
-/// arrays in brackets.
+/// Writes a map key in Spark's internal form: dates as days, timestamps as microseconds, structs
+/// and arrays in brackets.
 fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt::Result {
     let parts = |parts: &mut dyn Iterator<Item = (&Value, &DataType)>, out: &mut dyn fmt::Write| {
         out.write_char('[')?;
@@ -266,7 +267,7 @@ fn write_key(key: &Value, data_type: &DataType, out: &mut dyn fmt::Write) -> fmt
     }
 }
 
-/// Bytes that texts are appended to.
+/// A byte buffer as a `fmt::Write`.
 struct Text<'o>(&'o mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {
@@ -276,7 +277,7 @@ impl fmt::Write for Text<'_> {
     }
 }
 
-/// Appends in quotes what is written.
+/// Appends the text that `write` produces, in quotes and with escapes.
 fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
     let from = out.len();
@@ -290,7 +291,7 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>) -> fmt::Result) {
     out.push(b'"');
 }
 
-/// Whether nothing in a text must be escaped.
+/// Whether a text needs no escapes.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     plain_end(text, 0, b'"') == text.len()

@@ -1,5 +1,6 @@
-//! The fast path for JSON records: the next field is the expected one, and its value is a plain one
-//! of its type. It writes the same bytes as the general path, or changes nothing.
+//! The fast path for JSON records. It applies if the next field is the expected one and its value
+//! is a simple value of the field's type. It writes the same bytes as the general path, or leaves
+//! reader and row unchanged.
 
 use crate::table::row::{Bytes, RowWriter};
 use crate::table::text::json::record::fields::{Member, Shape};
@@ -10,7 +11,7 @@ use crate::table::types::DataType;
 use smallvec::SmallVec;
 
 impl Pass<'_, '_> {
-    /// Reads the name of a field if it is next.
+    /// Consumes the name of a field if it is next.
     #[inline]
     pub(super) fn comes_next(&mut self, member: &Member) -> bool {
         member.head.as_ref().is_some_and(|head| self.tokens.try_skip_head(head))
@@ -47,7 +48,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads an array of simple values into its slot. Changes nothing if it cannot.
+    /// Reads an array of simple values into its slot. If it cannot, nothing changes.
     fn fast_array<B: Bytes>(
         &mut self,
         element: &DataType,
@@ -81,14 +82,14 @@ impl Pass<'_, '_> {
     }
 }
 
-/// An element of an array, as its slot holds it.
+/// An array element in the form in which the slot stores it.
 enum Item<'j> {
     Null,
     Word(i64),
     Text(&'j [u8]),
 }
 
-/// Converts a simple value to an element of a type, if that is easy.
+/// Converts a simple value to an element. `None` leaves the value to the general path.
 #[inline]
 fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
     Some(match (quick, element) {
@@ -155,7 +156,7 @@ mod tests {
     use crate::table::text::json::record::tests::reader;
     use proptest::prelude::*;
 
-    /// A member of an object, good or bad.
+    /// A member of an object, valid or malformed.
     fn member() -> impl Strategy<Value = String> {
         let value = prop_oneof![
             3 => "-?[0-9]{1,20}",
@@ -179,7 +180,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// The fast reader writes the same bytes as the exact reader.
+        /// The fast path writes the same bytes as the general path.
         #[test]
         fn the_short_way_reads_what_the_long_one_reads(
             records in proptest::collection::vec(

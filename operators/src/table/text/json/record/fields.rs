@@ -1,14 +1,14 @@
-//! Types whose structs' fields are found by name, in the order in which records have them.
+//! Schemas prepared for JSON: field lookup by name, with a prediction of the next field.
 
 use crate::table::text::json::token::Head;
 use crate::table::types::{DataType, Field};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Fields of a struct beyond which their names are found by a hash.
+/// A struct with more fields than this finds them by hash instead of a scan.
 const SCANNED_FIELDS: usize = 8;
 
-/// A type, with the names of its structs' fields ready to be looked up.
+/// A type in which each struct has an index of its fields.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     Scalar(DataType),
@@ -22,24 +22,26 @@ pub(super) struct Fields {
     pub list: Vec<Member>,
     pub types: Vec<DataType>,
     by_name: Option<HashMap<String, usize>>,
-    /// The field that followed each in the records before; at 0 the first one, and behind it those
-    /// that follow the fields of `list`.
+    /// The predicted next field, learned from earlier records. Entry 0 predicts the first field,
+    /// entry i + 1 the field after `list[i]`.
     order: Vec<Follower>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub name: String,
-    /// How its name stands in most texts; `None` where only the long way finds it.
+    /// The field's name with quotes and colon, for the fast path; `None` if only the general path
+    /// can match the name.
     pub head: Option<Head>,
-    /// Whether its value may be read the short way.
+    /// Whether the fast path may read the value.
     pub has_fast_path: bool,
     pub shape: Shape,
-    /// Whether anything reads the field.
+    /// Whether the query needs the field.
     pub wanted: bool,
 }
 
-/// The index of a field that is expected: a mere guess, which threads may overwrite at will.
+/// The predicted index of a field. Threads may overwrite it without synchronisation: a wrong
+/// prediction costs time only.
 #[derive(Debug)]
 struct Follower(AtomicU32);
 
@@ -81,9 +83,11 @@ impl Fields {
         let are_distinct = names.len() == fields.len();
         let member = |field: &Field| Member {
             name: field.name.clone(),
-            // Of fields with one name the place decides which is meant.
+            // If names repeat, the field's position decides which is meant, so the fast path is
+            // off.
             head: if are_distinct { Head::new(&field.name) } else { None },
-            // An error in base 64 ends a string in its middle.
+            // An error in base 64 stops the tokenizer inside the string, which the fast path cannot
+            // do.
             has_fast_path: field.data_type != DataType::Binary,
             shape: Shape::new(&field.data_type),
             wanted: true,
@@ -96,20 +100,22 @@ impl Fields {
         }
     }
 
-    /// The field that is expected behind another, of which `behind` is the index and one more.
+    /// The field predicted after another. `behind` is that field's index plus one, or 0 at the
+    /// start of the object.
     #[inline]
     pub fn expected(&self, behind: usize) -> Option<(usize, &Member)> {
         let index = self.order[behind].get();
         self.list.get(index).map(|member| (index, member))
     }
 
-    /// Remembers that a field followed another.
+    /// Records that the field at `index` followed, for later predictions.
     #[inline]
     pub fn learn(&self, behind: usize, index: usize) {
         self.order[behind].set(index);
     }
 
-    /// Finds a field by its name, where most writers have it first.
+    /// Finds a field by its name. The schema's next field is tried first, because most writers keep
+    /// the order.
     #[inline]
     pub fn find(&self, name: &[u8], behind: usize) -> Option<usize> {
         if self.list.get(behind).is_some_and(|member| member.name.as_bytes() == name) {

@@ -1,12 +1,11 @@
-//! JSON as rows and values of a type, exactly as Spark reads it: the one reader of files, of
-//! `from_json` and of whatever else has a schema.
+//! Reads JSON into rows and values of a schema, exactly as Spark does. The file reader, `from_json`
+//! and all other functions with a schema use this module.
 //!
-//! Fields go straight into their slots of the row; only arrays and maps are built as values first.
-//! A field that is not of its type is NULL, and the rest of the record is read all the same
-//! (Spark's partial results); the record is bad. A text that is broken at the level of the record
-//! gives NULLs alone. Where a struct or an array is given up in its middle, reading continues
-//! behind the token at which it failed, as in Spark: the names in what is left of the value may
-//! then be taken for names of the record.
+//! Fields are written directly into the row's slots; only arrays and maps are first built as
+//! values. A field whose value is not of its type is NULL: the record is bad, but the rest of it is
+//! still read (Spark's partial results). A record with malformed JSON gives NULLs only. If a nested
+//! struct or array fails midway, reading continues after the token at which it failed, as in Spark.
+//! Names in the rest of that value may then be taken for the record's own fields.
 
 mod fast_path;
 mod fields;
@@ -23,24 +22,24 @@ use crate::table::types::{DataType, Field};
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// A field of the record is not of its type.
+/// The reason of a bad record: a field's value is not of the field's type.
 pub const NOT_ITS_TYPE: &str = "a field is not of its type";
-/// The text is broken.
+/// The reason of a bad record: malformed JSON.
 pub const NOT_JSON: &str = "not JSON";
-/// The record is something else than the schema says.
+/// The reason of a bad record: the value is not an object, or not what the schema expects.
 pub const NOT_AN_OBJECT: &str = "not a JSON object";
 
-/// How texts are read.
+/// How records are parsed.
 #[derive(Clone, Debug)]
 pub struct JsonReadOptions {
-    /// How dates, times and numbers are written.
+    /// The patterns of dates and timestamps and the texts of special numbers.
     pub notation: Notation,
-    /// What is allowed beyond JSON.
+    /// Extensions of the JSON grammar that are accepted.
     pub features: Features,
-    /// Which of Spark's parsers is followed.
+    /// Which of Spark's two JSON parsers is emulated.
     pub source: Source,
-    /// Whether dates and times that are not of their pattern are read as a cast reads them;
-    /// without a word on it, where no pattern is given.
+    /// Whether dates and timestamps that do not match their pattern are parsed as CAST parses them.
+    /// With `None`, this applies if no pattern is set.
     pub fallback: Option<bool>,
 }
 
@@ -55,7 +54,7 @@ impl Default for JsonReadOptions {
     }
 }
 
-/// Refuses a type with a map whose keys are no texts, which no JSON has.
+/// Rejects a type that contains a map with non-string keys, which JSON cannot represent.
 pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
     match data_type {
         DataType::Map(key, _) if **key != DataType::String => Err(PlanError::new(
@@ -72,7 +71,7 @@ pub fn check_map_keys(data_type: &DataType) -> PlanResult<()> {
     }
 }
 
-/// Why a value could not be read.
+/// Why a value could not be read: one of this module's reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault(pub &'static str);
 
@@ -82,30 +81,30 @@ impl From<InvalidJson> for Fault {
     }
 }
 
-/// The fault of a value that was read partially.
+/// The reason why some fields of a value are NULL; `None` if all could be read.
 type Partial = Option<&'static str>;
 
-/// The kind of a text.
+/// What a record turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is nothing in it.
+    /// An empty text.
     Nothing,
-    /// A row was written; the record may be bad.
+    /// One row was written. The record is bad if the reason is set.
     Row(Partial),
-    /// An array, whose elements are rows: see [`RecordReader::elements`].
+    /// An array with one row per element: see [`RecordReader::elements`].
     Array,
 }
 
-/// What became of a text that is no row.
+/// The result of reading an array or a map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Its value.
+    /// The value; NULL if it could not be read.
     pub value: Value,
-    /// Whether any of it was not as it should be.
+    /// Whether any part of the text was not as the schema requires.
     pub bad: bool,
 }
 
-/// Reads texts of one type: a struct, an array or a map.
+/// Reads records of one type: a struct, an array or a map.
 #[derive(Clone, Debug)]
 pub struct RecordReader {
     shape: Shape,
@@ -113,17 +112,17 @@ pub struct RecordReader {
 }
 
 impl RecordReader {
-    /// A reader of a type.
+    /// Creates a reader for a type.
     pub fn new(data_type: &DataType, reading: JsonReadOptions) -> Self {
         Self { shape: Shape::new(data_type), reading }
     }
 
-    /// A reader of objects with these fields.
+    /// Creates a reader for objects with these fields.
     pub fn of_fields(fields: &[Field], reading: JsonReadOptions) -> Self {
         Self { shape: Shape::Struct(Fields::new(fields)), reading }
     }
 
-    /// Leaves the fields for which this is false NULL, as if the schema did not contain them.
+    /// Leaves the fields for which `wanted` is false NULL, as if the schema did not contain them.
     pub fn only(&mut self, wanted: &[bool]) {
         if let Shape::Struct(fields) = &mut self.shape {
             for (member, wanted) in fields.list.iter_mut().zip(wanted) {
@@ -132,7 +131,7 @@ impl RecordReader {
         }
     }
 
-    /// Fields of the struct that is read.
+    /// The number of fields of the struct; 0 for other types.
     pub fn width(&self) -> usize {
         match &self.shape {
             Shape::Struct(fields) => fields.list.len(),
@@ -146,8 +145,8 @@ impl RecordReader {
         Pass { reading: &self.reading, tokens, garbage: false }
     }
 
-    /// Writes a text's fields into a row, which has all of them NULL. If the text is bad as a
-    /// whole they stay so.
+    /// Reads an object into a row whose fields are all NULL. They stay NULL if the record as a
+    /// whole is malformed.
     pub fn read<B: Bytes>(
         &self,
         text: &[u8],
@@ -177,8 +176,8 @@ impl RecordReader {
         })
     }
 
-    /// The elements of a text that is an array: all of them, or those after an element that ends
-    /// at an offset.
+    /// Iterates over the elements of an array. With `after`, iteration continues after the element
+    /// that ends at that byte offset.
     pub fn elements<'r, 'j>(
         &'r self,
         text: &'j [u8],
@@ -188,7 +187,7 @@ impl RecordReader {
         let mut pass = self.pass(text, is_utf8);
         match after {
             Some(at) => pass.tokens = pass.tokens.within_array(at),
-            // The caller has seen that it begins so.
+            // The caller has already seen the opening bracket, so the token needs no check.
             None => drop(pass.tokens.next()),
         }
         Elements {
@@ -197,13 +196,13 @@ impl RecordReader {
         }
     }
 
-    /// Reads a text as an array or a map; `None` if there is nothing in it.
+    /// Reads an array or a map; `None` if the text is empty.
     pub fn value(&self, text: &str) -> Option<Record> {
         let mut pass = self.pass(text.as_bytes(), true);
         let read = match (pass.tokens.next(), &self.shape) {
             (Ok(None), _) => return None,
             (Ok(Some(Token::Null)), _) => Err(Fault(NOT_ITS_TYPE)),
-            // An object stands for an array of it alone.
+            // An object is accepted for an array of structs, as its only element.
             (Ok(Some(Token::Object)), Shape::Array(element))
                 if matches!(**element, Shape::Struct(_)) =>
             {
@@ -220,8 +219,8 @@ impl RecordReader {
     }
 }
 
-/// Writes a row again, without what fields had in the tail that were given up or came twice:
-/// equal rows have equal bytes.
+/// Rewrites a row without the unused bytes that abandoned or repeated fields left in its
+/// variable-length part. Equal rows must have equal bytes.
 #[cold]
 fn compact<B: Bytes>(fields: &Fields, writer: &mut RowWriter<'_, B>) {
     let values: Vec<Value> = values(writer.row(), fields.types.iter()).collect();
@@ -236,8 +235,8 @@ pub struct Elements<'r, 'j> {
 }
 
 impl Elements<'_, '_> {
-    /// Writes the next element's fields into a row, which has all of them NULL; `None` behind the
-    /// last. A fault is one of the whole array.
+    /// Writes the next element's fields into a row whose fields are all NULL. Returns `None` after
+    /// the last element. An error concerns the whole array.
     pub fn next<B: Bytes>(
         &mut self,
         writer: &mut RowWriter<'_, B>,
@@ -257,13 +256,13 @@ impl Elements<'_, '_> {
         }
     }
 
-    /// Where the element ends that was read last.
+    /// The byte offset after the element that was read last.
     pub fn at(&self) -> usize {
         self.pass.tokens.at()
     }
 }
 
-/// A value without parts.
+/// A scalar value.
 enum Scalar<'t> {
     Boolean(bool),
     Long(i64),
@@ -272,16 +271,16 @@ enum Scalar<'t> {
     Bytes(Cow<'t, [u8]>),
 }
 
-/// One text being read.
+/// The state of reading one record.
 struct Pass<'r, 'j> {
     reading: &'r JsonReadOptions,
     tokens: Tokens<'j>,
-    /// Whether something is left in the tail of a row that no slot names.
+    /// Whether the row's variable-length part contains bytes that no slot refers to.
     garbage: bool,
 }
 
 impl Pass<'_, '_> {
-    /// Reads the fields of an object that has begun.
+    /// Reads the fields of the object whose opening brace was read.
     fn object<B: Bytes>(
         &mut self,
         fields: &Fields,
@@ -321,8 +320,8 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Reads the next token of an object and finds the field that it belongs to; `None` at the
-    /// object's end.
+    /// Reads the next token of an object and finds the field it belongs to. Returns `None` at the
+    /// end of the object.
     #[inline]
     fn any_member(
         &mut self,
@@ -333,7 +332,7 @@ impl Pass<'_, '_> {
             None | Some(Token::ObjectEnd) => return Ok(None),
             Some(token) => token,
         };
-        // What is left of a value that was given up has the names that stand in it.
+        // In the rest of an abandoned value, its own names are looked up among these fields.
         let name = self.tokens.name_here();
         let found = name.and_then(|name| fields.find(&self.tokens.name_text(name), behind));
         if let Some(at) = found {
@@ -342,7 +341,8 @@ impl Pass<'_, '_> {
         Ok(Some((found, token)))
     }
 
-    /// Reads a field's value into its slot. If it is not of its type, the slot stays as it is.
+    /// Reads a field's value into its slot. If the value is not of the field's type, the slot is
+    /// unchanged.
     #[inline]
     fn field<B: Bytes>(
         &mut self,
@@ -388,7 +388,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// A value, whose first token is given.
+    /// Reads a value, starting from its first token.
     fn value(&mut self, shape: &Shape, token: Token) -> Result<(Value, Partial), Fault> {
         let token = match token {
             Token::Name => self.tokens.next()?.unwrap_or(Token::Null),
@@ -437,7 +437,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// A map, which is read to its end even if a value is not of its type.
+    /// Reads a map. It is read to its end even if a value is not of the value type.
     fn map(&mut self, of: &Shape) -> Result<(Value, Partial), Fault> {
         let (mut entries, mut partial, mut given_up) = (Vec::new(), None, None);
         loop {
@@ -469,7 +469,8 @@ impl Pass<'_, '_> {
     }
 }
 
-/// A value that is not of its type. Spark looks at the length of a string, and so reads it.
+/// The error for a value of the wrong type. A string is consumed first, because Spark inspects its
+/// length.
 #[cold]
 fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
     match token {
@@ -478,7 +479,7 @@ fn unfit(tokens: &mut Tokens<'_>, token: Token, reason: &'static str) -> Fault {
     }
 }
 
-/// Reads a value without parts.
+/// Reads a scalar.
 #[inline]
 fn scalar<'t>(
     reading: &JsonReadOptions,
@@ -491,7 +492,7 @@ fn scalar<'t>(
     match (token, data_type) {
         (Token::Text, T::String) => Ok(Scalar::Bytes(Cow::Borrowed(tokens.text()?))),
         (Token::Whole, T::Byte) => long(match whole(tokens.raw()) {
-            // Jackson takes a byte with or without a sign.
+            // Jackson accepts a byte as signed or unsigned.
             Some(v @ -128..=255) => Some(i64::from(v as i8)),
             _ => None,
         }),
@@ -505,7 +506,7 @@ fn scalar<'t>(
         (Token::True, T::Boolean) => Ok(Scalar::Boolean(true)),
         (Token::False, T::Boolean) => Ok(Scalar::Boolean(false)),
         (Token::Whole | Token::Real, T::Decimal(..)) => decimal(tokens.digits(), data_type),
-        // Seconds; what is beyond the range wraps around.
+        // The number counts seconds. Values out of range wrap around, as in Spark.
         (Token::Whole, T::Timestamp) => {
             long(whole(tokens.raw()).map(|seconds| seconds.wrapping_mul(1_000_000)))
         }
@@ -546,7 +547,7 @@ fn text_scalar(
         }
         T::Date => {
             let fallback = reading.fallback.unwrap_or(notation.date.is_none());
-            // Older writers gave the days since 1970.
+            // Old versions of Spark wrote dates as days since 1970-01-01.
             let days = notation.long(text, data_type).or_else(|| {
                 let text = without_gmt(text);
                 fallback.then(|| {
@@ -562,7 +563,7 @@ fn text_scalar(
             });
             time.map(Scalar::Long)
         }
-        // A time without a zone names none.
+        // A TIMESTAMP_NTZ text must not contain a time zone.
         T::TimestampNtz
             if notation.timestamp_ntz.is_none()
                 && parse_timestamp(text, Some(Tz::UTC))
@@ -579,7 +580,8 @@ fn text_scalar(
     }
 }
 
-/// `2000-01-01T00:00GMT+01:00`, as older writers gave zones, without the letters.
+/// Removes `GMT` from a zone such as `2000-01-01T00:00GMT+01:00`, a form written by old versions of
+/// Spark.
 fn without_gmt(text: &str) -> Cow<'_, str> {
     match text.find("GMT") {
         Some(at) => Cow::Owned(format!("{}{}", &text[..at], &text[at + 3..])),
@@ -605,7 +607,7 @@ fn decimal(digits: &str, data_type: &DataType) -> Result<Scalar<'static>, Fault>
     }
 }
 
-/// The value of digits with a sign perhaps.
+/// Parses an optional minus sign and digits; `None` on overflow.
 #[inline]
 fn whole(digits: &[u8]) -> Option<i64> {
     let (minus, digits) = match digits {
@@ -661,20 +663,20 @@ mod tests {
                 "{{NULL, 1}, 2}",
                 NOT_ITS_TYPE,
             ),
-            // A map is read to its end before it is given up.
+            // A map is read to its end before its error is reported.
             (
                 "a MAP<STRING, INT>, b INT",
                 r#"{"a":{"x":"y","b":1},"b":2}"#,
                 "{NULL, 2}",
                 NOT_ITS_TYPE,
             ),
-            // The last of two that is of its type counts.
+            // Of two fields with the same name, the last valid one counts.
             ("a INT, b STRING", r#"{"a":1,"b":"x","a":"y","b":"z"}"#, "{1, z}", NOT_ITS_TYPE),
             ("a INT, b INT", r#"{"b":1,"a":2,"b":null"#, "{NULL, NULL}", NOT_JSON),
             ("a INT", "[]", "{NULL}", ""),
             ("a INT", "null", "{NULL}", NOT_AN_OBJECT),
             ("a INT", "\"\"", "{NULL}", NOT_AN_OBJECT),
-            // A value that is broken ends the object, and what came before stays.
+            // A malformed value ends the object; the fields before it are kept.
             (
                 "a INT, s STRUCT<b: INT>, c INT",
                 r#"{"a":5,"s":{"b":01},"c":7}"#,
@@ -739,7 +741,8 @@ mod tests {
             (r#"{"b":"YWI","n":1}"#, "{NULL, 1}"),
             (r#"{"b":"","n":1}"#, "{[], 1}"),
             (r#"{"b":"\n","n":1}"#, "{[], 1}"),
-            // The closing quote was read as a digit, and the string goes on to the next one.
+            // The base 64 decoder consumed the closing quote, so the string continues to the next
+            // quote.
             (r#"{"b":"Y","n":1}"#, "{NULL, NULL}"),
         ] {
             assert_eq!(read("b BINARY, n INT", text).0, expected, "{text}");

@@ -1,32 +1,32 @@
-//! The fast path of the JSON tokenizer: a member with the expected name, and a value that is a
-//! string without escapes, a number without an exponent, or a word.
+//! The fast path of the JSON tokenizer. It reads a member with the predicted name, whose value is a
+//! string without escapes, a number without an exponent, or a literal.
 //!
-//! Each step leaves the reader exactly where [`Tokens::next`] would, or changes nothing, so the
-//! general path can always continue. Only for UTF-8.
+//! Each step leaves the tokenizer exactly where [`Tokens::next`] would, or changes nothing, so the
+//! general path can always continue. It applies to UTF-8 input only.
 
 use crate::table::text::json::token::strings::plain_end;
 use crate::table::text::json::token::{DEPTH_MAX, InvalidJson, Kind, Name, Text, Token, Tokens};
 
-/// Digits that fit 64 bits whatever they are.
+/// The number of decimal digits that always fit in 64 bits.
 const DIGITS_MAX: usize = 19;
 
-/// Powers of ten that a double holds exactly.
+/// The powers of ten that a double represents exactly.
 const EXACT_POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
-/// A name in quotes with the colon behind it, as most writers write it.
+/// A field name in quotes with the colon after it and no space between, the most common form.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     text: Box<[u8]>,
-    /// The first 16 bytes of the text, and which of them there are.
+    /// The first 16 bytes of the text as words. `masks` selects the bytes that exist.
     words: [u64; 2],
     masks: [u64; 2],
 }
 
 impl Head {
-    /// Of a name that needs no escapes.
+    /// Prepares a name; `None` if it must be escaped in JSON.
     pub fn new(name: &str) -> Option<Self> {
         if plain_end(name.as_bytes(), 0, b'"') < name.len() {
             return None;
@@ -60,24 +60,24 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
 pub(crate) struct Plain {
     negative: bool,
     value: u64,
-    /// Digits behind the point.
+    /// The number of digits after the decimal point.
     behind: usize,
     digits: usize,
     token: Token,
 }
 
 impl Plain {
-    /// A whole number that fits 64 bits with its sign.
+    /// The value of a whole number; `None` if it has a fraction or does not fit in 64 bits.
     #[inline]
     pub fn long(self) -> Option<i64> {
         let value = i64::try_from(self.value).ok().filter(|_| self.token == Token::Whole)?;
         Some(if self.negative { -value } else { value })
     }
 
-    /// The double, if one division gives it.
+    /// The value as a double; `None` unless one exact division gives it.
     #[inline]
     pub fn double(self) -> Option<f64> {
-        // Both are exact, so that their quotient is rounded once. `-0` is 0.
+        // Both operands are exact, so the quotient is rounded only once. `-0` is read as 0.
         let exact = self.value < 1 << 53 && self.behind < EXACT_POWERS.len();
         if !exact || (self.negative && self.token == Token::Whole && self.value == 0) {
             return None;
@@ -86,11 +86,12 @@ impl Plain {
         Some(if self.negative { -value } else { value })
     }
 
-    /// The unscaled value as a DECIMAL, if it is not rounded and fits.
+    /// The unscaled value of a DECIMAL; `None` if it does not fit, or might not, or would be
+    /// rounded.
     #[inline]
     pub fn decimal(self, precision: u8, scale: u8) -> Option<i128> {
         let missing = usize::from(scale).checked_sub(self.behind)?;
-        // Fewer than the type's digits fit it for certain, and what fits 18 digits fits 64 bits.
+        // With at most this many digits the value fits the type, and 18 digits fit in 64 bits.
         if self.digits + missing > usize::from(precision).min(18) {
             return None;
         }
@@ -99,7 +100,7 @@ impl Plain {
     }
 }
 
-/// A value that was read.
+/// A value read by the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FastValue<'j> {
     /// A string.
@@ -113,7 +114,7 @@ pub(crate) enum FastValue<'j> {
 }
 
 impl FastValue<'_> {
-    /// The token that is current.
+    /// The token of this value.
     pub fn token(self) -> Token {
         match self {
             Self::Text(_) => Token::Text,
@@ -125,7 +126,7 @@ impl FastValue<'_> {
     }
 }
 
-/// A place to which the reader can return: before the first token of a member's value.
+/// A position to which the tokenizer can return: before the first token of a member's value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     at: usize,
@@ -133,7 +134,7 @@ pub(crate) struct Place {
 }
 
 impl<'j> Tokens<'j> {
-    /// Reads a name and its colon if they come next in the present object.
+    /// Consumes a name and its colon if they are next in the current object.
     #[inline]
     pub(crate) fn try_skip_head(&mut self, head: &Head) -> bool {
         if !self.is_utf8 || self.unread || self.current == Some(Token::Name) {
@@ -163,14 +164,15 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Goes on behind `skip_head` to where `Tokens::next` ends behind a name.
+    /// After `try_skip_head`, advances to where `Tokens::next` stops after a name, for the general
+    /// path.
     pub fn finish_head(&mut self) -> Result<Token, InvalidJson> {
         let byte = self.skip_space()?.ok_or(InvalidJson)?;
         self.after_name = Some(self.value(byte)?);
         Ok(Token::Name)
     }
 
-    /// Ends the present object if its end comes next.
+    /// Consumes the end of the current object if it is next.
     #[inline]
     pub fn skip_object_end(&mut self) -> bool {
         let here = self.bytes.get(self.at) == Some(&b'}');
@@ -193,7 +195,8 @@ impl<'j> Tokens<'j> {
         self.at = end;
     }
 
-    /// Reads a value that begins here, behind the colon of a name or in an array.
+    /// Reads the value that starts here, after a name's colon or in an array. `None` leaves it to
+    /// the general path.
     #[inline]
     pub(crate) fn fast_value(&mut self) -> Option<FastValue<'j>> {
         let begin = self.at;
@@ -262,8 +265,8 @@ impl<'j> Tokens<'j> {
         Some(Plain { negative, value, behind, digits, token })
     }
 
-    /// Goes into an array that begins here, behind the colon of a name; gives the place to which
-    /// [`Self::rewind`] returns.
+    /// Enters an array that starts here, after a name's colon. Returns the position for
+    /// [`Self::rewind`], or `None` if the general path must read the array.
     #[inline]
     pub(crate) fn open_array(&mut self) -> Option<Place> {
         if self.bytes.get(self.at) != Some(&b'[') || self.scopes.len() > DEPTH_MAX {
@@ -274,7 +277,7 @@ impl<'j> Tokens<'j> {
         Some(place)
     }
 
-    /// Goes on behind a comma in an array; false if there is none.
+    /// Consumes a comma between array elements. Returns false if there is none.
     #[inline]
     pub fn skip_comma(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b',') {
@@ -284,7 +287,7 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Ends an array that `open_array` has begun, if its end comes next.
+    /// Consumes the end of an array that `open_array` entered. Returns false if it is not next.
     #[inline]
     pub fn close_array(&mut self) -> bool {
         if self.bytes.get(self.at) != Some(&b']') {
@@ -294,7 +297,7 @@ impl<'j> Tokens<'j> {
         true
     }
 
-    /// Returns to where an array has begun, for the long way.
+    /// Returns to the start of an array, so that the general path can read it.
     #[cold]
     pub(crate) fn rewind(&mut self, place: Place) {
         self.set_current(Token::Name, place.begin, place.at);

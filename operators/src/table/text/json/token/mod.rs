@@ -1,13 +1,13 @@
-//! JSON as a sequence of tokens, read the way Spark's parser (Jackson) reads it.
+//! A JSON tokenizer that behaves like Spark's parser, Jackson.
 //!
-//! The reader stops at the end of a value, so `{"a":1} x` is an object. It reads a name together
-//! with the first token of the name's value. It reads a string only when the caller asks for its text
-//! or for the next token, so an error within the string shows no earlier.
+//! It stops at the end of a value, so `{"a":1} x` is a valid object. It reads a name together with
+//! the first token of the name's value. It reads a string only when the caller requests its text or
+//! the next token, so an error inside the string is reported no earlier.
 //!
-//! A reader may go on after an error, as Spark does to get what is left of a record: [`Tokens`]
-//! then continues where Jackson would.
+//! A caller may continue after an error, as Spark does to recover the rest of a record. [`Tokens`]
+//! then continues at the character where Jackson would.
 //!
-//! Limits: values nested 1000 deep, numbers of 1000 characters, as in Jackson.
+//! Limits, as in Jackson: 1000 levels of nesting, and 1000 characters per number.
 
 mod fast_path;
 mod scalars;
@@ -19,34 +19,34 @@ pub(super) use strings::plain_end;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
-/// Deepest nesting.
+/// The maximum depth of nesting.
 const DEPTH_MAX: usize = 1000;
-/// Longest number.
+/// The maximum length of a number, in bytes.
 const NUMBER_BYTES_MAX: usize = 1000;
-/// The byte order mark of UTF-8.
+/// The byte order mark (BOM) of UTF-8.
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What is allowed beyond JSON.
+/// Extensions of the JSON grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `'a'`.
+    /// Strings in single quotes: `'a'`.
     pub single_quotes: bool,
-    /// Line ends and other control characters in strings.
+    /// Unescaped line ends and other control characters in strings.
     pub control_characters: bool,
-    /// `NaN`, `Infinity`, `-INF`.
+    /// The numbers `NaN`, `Infinity` and `-INF`.
     pub non_numbers: bool,
     /// Names without quotes.
     pub plain_names: bool,
-    /// `007`.
+    /// Numbers with leading zeros: `007`.
     pub leading_zeros: bool,
-    /// `/* … */` and `// …`.
+    /// Comments: `/* … */` and `// …`.
     pub comments: bool,
     /// A backslash before any character.
     pub any_escape: bool,
 }
 
 impl Features {
-    /// Of `get_json_object`, `json_tuple` and their like.
+    /// The features of `get_json_object`, `json_tuple` and similar functions.
     pub const PATHS: Self = Self {
         single_quotes: true,
         control_characters: true,
@@ -56,11 +56,11 @@ impl Features {
         comments: false,
         any_escape: false,
     };
-    /// Of `from_json` and of files without options.
+    /// The default features of `from_json` and of the file reader.
     pub const RECORDS: Self = Self { control_characters: false, non_numbers: true, ..Self::PATHS };
 }
 
-/// Gives a feature to be switched.
+/// Selects the flag of a feature.
 type Switch = fn(&mut Features) -> &mut bool;
 
 /// The options that switch a feature on or off.
@@ -74,17 +74,17 @@ pub const SWITCHES: [(&str, Switch); 7] = [
     ("allowBackslashEscapingAnyCharacter", |features| &mut features.any_escape),
 ];
 
-/// Which of Jackson's two parsers is followed. They continue at different characters after some
-/// errors, and only the one over bytes finds what is not UTF-8.
+/// Which of Jackson's two parsers is emulated. After some errors they continue at different
+/// characters, and only the byte parser detects invalid UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Of files in UTF-8.
+    /// The parser over bytes, for files in UTF-8.
     Bytes,
-    /// Of functions, and of files whose character set an option names.
+    /// The parser over characters, for functions and for files with the option `encoding`.
     Chars,
 }
 
-/// A token. [`Tokens`] has its text.
+/// A token. [`Tokens`] provides its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// `{`.
@@ -101,7 +101,7 @@ pub enum Token {
     Text,
     /// A number without a fraction or an exponent.
     Whole,
-    /// Another number.
+    /// A number with a fraction or an exponent.
     Real,
     /// `NaN`, or an infinity.
     NonNumber,
@@ -117,7 +117,7 @@ pub enum Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidJson;
 
-/// Where a name stands, between its quotes if it has any.
+/// The byte range of a name, without its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     begin: usize,
@@ -132,13 +132,13 @@ enum Kind {
     Object,
 }
 
-/// An array or an object that has begun.
+/// An array or an object whose end has not been read.
 #[derive(Clone, Copy, Debug)]
 struct Scope {
     kind: Kind,
-    /// Whether an element or a name has come, so that a comma must follow.
+    /// Whether it has an element or a name already, so that a comma must come next.
     begun: bool,
-    /// The last name that was read in it.
+    /// The name that was read last in this object.
     name: Option<Name>,
 }
 
@@ -146,51 +146,51 @@ const fn scope(kind: Kind) -> Scope {
     Scope { kind, begun: false, name: None }
 }
 
-/// Where the text of a string is.
+/// The location of a string's text.
 #[derive(Clone, Copy, Debug)]
 enum Text {
-    /// In the input: it has no escapes.
+    /// A byte range of the input, for a string without escapes.
     Input(usize, usize),
-    /// In `unescaped`.
+    /// The buffer `unescaped`.
     Unescaped,
 }
 
-/// Reads tokens.
+/// The tokenizer.
 #[derive(Clone, Debug)]
 pub struct Tokens<'j> {
     bytes: &'j [u8],
     at: usize,
     features: Features,
     source: Source,
-    /// Whether the input is UTF-8, so that strings need no check.
+    /// Whether the input is valid UTF-8, so that strings need no validation.
     is_utf8: bool,
-    // Few texts are nested deeper, so that reading one allocates nothing.
+    // Deeper nesting is rare, so reading a text usually allocates nothing.
     scopes: SmallVec<[Scope; 8]>,
     current: Option<Token>,
-    /// The first token of the value of the name that is current.
+    /// The first token of the current name's value.
     after_name: Option<Token>,
-    /// Whether the string that is next or current was not read yet.
+    /// Whether the next or current string has not been read yet.
     unread: bool,
-    /// Where the current value begins.
+    /// The offset at which the current value starts.
     begin: usize,
     text: Text,
     unescaped: Vec<u8>,
 }
 
 impl<'j> Tokens<'j> {
-    /// Of bytes that may not be UTF-8.
+    /// Creates a tokenizer for bytes that may not be UTF-8.
     pub fn new(bytes: &'j [u8], features: Features, source: Source) -> Self {
         let is_utf8 = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
         Self::checked(bytes, features, source, is_utf8)
     }
 
-    /// Of bytes of which the caller knows whether they are UTF-8.
+    /// Creates a tokenizer when the caller knows whether the bytes are UTF-8.
     pub fn checked(bytes: &'j [u8], features: Features, source: Source, is_utf8: bool) -> Self {
         let mut scopes = SmallVec::new();
         scopes.push(scope(Kind::Root));
         Self {
             bytes,
-            // The parser over characters takes the mark for a character.
+            // The parser over characters treats a byte order mark as a character.
             at: if source == Source::Bytes && bytes.starts_with(MARK) { MARK.len() } else { 0 },
             features,
             source,
@@ -205,12 +205,12 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// Of a text, for functions of SQL.
+    /// Creates a tokenizer for a string, for SQL functions.
     pub fn of_text(text: &'j str, features: Features) -> Self {
         Self::checked(text.as_bytes(), features, Source::Chars, true)
     }
 
-    /// Continues in an array of the root, after an element that ends at `at`.
+    /// Continues inside the top-level array, after an element that ends at the offset `at`.
     pub fn within_array(mut self, at: usize) -> Self {
         self.scopes[0].begun = true;
         self.scopes.push(Scope { begun: true, ..scope(Kind::Array) });
@@ -218,7 +218,7 @@ impl<'j> Tokens<'j> {
         self
     }
 
-    /// Behind the last byte that was read.
+    /// The offset after the last byte that was read.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -280,7 +280,7 @@ impl<'j> Tokens<'j> {
         Ok(token)
     }
 
-    /// Skips what is in an object or an array whose beginning is current.
+    /// After the start of an object or an array, skips to its end. Does nothing otherwise.
     pub fn skip_children(&mut self) -> Result<(), InvalidJson> {
         if !matches!(self.current, Some(Token::Object | Token::Array)) {
             return Ok(());
@@ -294,13 +294,13 @@ impl<'j> Tokens<'j> {
         Ok(())
     }
 
-    /// The name that the current token belongs to.
+    /// The name of the field to which the current token belongs.
     pub fn name_here(&self) -> Option<Name> {
         let up = usize::from(matches!(self.current, Some(Token::Object | Token::Array)));
         self.scopes[self.scopes.len() - 1 - up].name
     }
 
-    /// The text of a name.
+    /// The text of a name, with its escapes resolved.
     #[inline]
     pub fn name_text(&self, name: Name) -> Cow<'j, [u8]> {
         let raw = &self.bytes[name.begin..name.end];
@@ -314,14 +314,14 @@ impl<'j> Tokens<'j> {
         let mut name = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
         name.features.control_characters = true;
         name.at = 0;
-        // It was read before without an error. No escape and no character of it is a zero byte.
+        // Cannot fail: the name was read without an error before, and it contains no zero byte.
         match name.finish(0) {
             Ok(()) => Cow::Owned(name.finished().to_vec()),
             Err(InvalidJson) => Cow::Borrowed(raw),
         }
     }
 
-    /// The text of the string that is current.
+    /// The text of the current string.
     #[inline]
     pub fn text(&mut self) -> Result<&[u8], InvalidJson> {
         if self.unread {
@@ -330,7 +330,7 @@ impl<'j> Tokens<'j> {
         Ok(self.finished())
     }
 
-    /// The text of the string that is current, with U+FFFD for what is not UTF-8.
+    /// The text of the current string. Invalid UTF-8 is replaced by U+FFFD.
     pub fn text_str(&mut self) -> Result<Cow<'_, str>, InvalidJson> {
         let text = self.text()?;
         Ok(match std::str::from_utf8(text) {
@@ -339,19 +339,19 @@ impl<'j> Tokens<'j> {
         })
     }
 
-    /// The number, word or end that is current, as it is written.
+    /// The current number, literal or end bracket, as written.
     #[inline]
     pub fn raw(&self) -> &'j [u8] {
         &self.bytes[self.begin..self.at]
     }
 
-    /// The number that is current, as it is written.
+    /// The current number, as written.
     pub fn digits(&self) -> &'j str {
-        // It is made of ASCII characters.
+        // A number consists of ASCII characters.
         std::str::from_utf8(self.raw()).unwrap_or_default()
     }
 
-    /// What the number that is current is, if it is not a number or infinite.
+    /// The value of the current token if it is NaN or an infinity.
     pub fn non_number(&self) -> f64 {
         match self.raw() {
             b"NaN" => f64::NAN,
@@ -360,7 +360,7 @@ impl<'j> Tokens<'j> {
         }
     }
 
-    /// The value that is current as it is written, white space and all.
+    /// Consumes the current value and returns its text as written, white space included.
     pub fn whole(&mut self) -> Result<&'j [u8], InvalidJson> {
         let begin = self.begin;
         self.skip_children()?;
@@ -386,7 +386,7 @@ impl<'j> Tokens<'j> {
         Some(byte)
     }
 
-    /// Behind a byte that must not be there: the parser over characters has taken all of it.
+    /// Consumes an unexpected byte. The parser over characters consumes the whole character.
     fn unexpected(&mut self) -> InvalidJson {
         if self.source == Source::Chars {
             while self.peek().is_some_and(|b| b & 0xC0 == 0x80) {
@@ -396,7 +396,7 @@ impl<'j> Tokens<'j> {
         InvalidJson
     }
 
-    /// The next byte that is not white space or in a comment.
+    /// Returns the next byte after white space and comments; `None` at the end of the input.
     #[inline]
     fn skip_space(&mut self) -> Result<Option<u8>, InvalidJson> {
         while let Some(byte) = self.take() {
@@ -476,7 +476,7 @@ impl<'j> Tokens<'j> {
         Ok(())
     }
 
-    /// A value that begins with a byte that was read.
+    /// Reads a value whose first byte was read.
     #[inline]
     fn value(&mut self, byte: u8) -> Result<Token, InvalidJson> {
         self.begin = self.at - 1;
@@ -605,7 +605,7 @@ mod tests {
     }
 
     proptest! {
-        /// Eight bytes at once find what one byte at a time finds.
+        /// Searching eight bytes at a time finds the same position as searching one byte at a time.
         #[test]
         fn the_end_of_plain_text(
             bytes in proptest::collection::vec(
@@ -617,7 +617,7 @@ mod tests {
             prop_assert_eq!(plain_end(&bytes, 0, quote), expected);
         }
 
-        /// After any error a reader may go on, and comes to an end.
+        /// A caller may continue after any error, and reaches the end of the input.
         #[test]
         fn reading_ends(
             bytes in proptest::collection::vec(

@@ -1,9 +1,9 @@
-//! Strings and names: where they end, their escapes, and base 64 within them.
+//! Strings and names: their ends, escapes, and base 64 content.
 
 use crate::table::text::json::token::{InvalidJson, Name, Text, Tokens};
 
 impl Tokens<'_> {
-    /// A name that begins with a byte that was read.
+    /// Reads a name whose first byte was read.
     #[inline]
     pub(super) fn name(&mut self, byte: u8) -> Result<Name, InvalidJson> {
         if byte != b'"' {
@@ -18,7 +18,7 @@ impl Tokens<'_> {
         self.quoted_name(b'"')
     }
 
-    /// A name in quotes, with escapes perhaps.
+    /// Reads a quoted name that may have escapes.
     #[cold]
     fn quoted_name(&mut self, quote: u8) -> Result<Name, InvalidJson> {
         let begin = self.at;
@@ -52,7 +52,7 @@ impl Tokens<'_> {
         self.finish(b'"')
     }
 
-    /// Reads a string behind its first quote.
+    /// Reads a string after its opening quote.
     #[inline]
     pub(super) fn finish(&mut self, quote: u8) -> Result<(), InvalidJson> {
         let begin = self.at;
@@ -65,12 +65,12 @@ impl Tokens<'_> {
         self.finish_odd(quote)
     }
 
-    /// Reads a string that has escapes or what is not UTF-8.
+    /// Reads a string that has escapes or is not valid UTF-8.
     #[cold]
     fn finish_odd(&mut self, quote: u8) -> Result<(), InvalidJson> {
         self.unescaped.clear();
         self.text = Text::Unescaped;
-        // The first half of a pair of UTF-16 that an escape gave.
+        // The high surrogate of a pair whose low surrogate has not been read.
         let mut high = None;
         loop {
             let byte = self.take().ok_or(InvalidJson)?;
@@ -103,8 +103,8 @@ impl Tokens<'_> {
         }
     }
 
-    /// A character of several bytes, behind the first. As in Jackson nobody looks whether a
-    /// shorter form was possible.
+    /// Decodes a multi-byte character after its first byte. Overlong forms are accepted, as in
+    /// Jackson.
     fn multibyte(&mut self, first: u8) -> Result<u32, InvalidJson> {
         let (more, mut code) = match first {
             0xC0..=0xDF => (1, u32::from(first & 0x1F)),
@@ -122,7 +122,7 @@ impl Tokens<'_> {
         Ok(code)
     }
 
-    /// The character that is written behind a backslash, or a unit of UTF-16.
+    /// Reads the character, or the UTF-16 code unit, after a backslash.
     pub(super) fn escaped(&mut self) -> Result<u32, InvalidJson> {
         Ok(match self.take().ok_or(InvalidJson)? {
             c @ (b'"' | b'\\' | b'/') => u32::from(c),
@@ -154,11 +154,11 @@ impl Tokens<'_> {
         })
     }
 
-    /// The bytes that the string that is current says in base 64. After an error the rest of the
-    /// string is skipped, from where Jackson has stopped.
+    /// Decodes the current string as base 64. After an error the rest of the string is skipped,
+    /// from where Jackson stops.
     pub fn base64(&mut self) -> Result<Vec<u8>, InvalidJson> {
         if !self.unread {
-            // A string in single quotes was read already.
+            // A string in single quotes has been read already.
             let mut quoted = self.finished().to_vec();
             quoted.push(b'"');
             let mut again = Tokens::checked(&quoted, self.features, self.source, self.is_utf8);
@@ -191,7 +191,7 @@ impl Tokens<'_> {
                 continue;
             }
             if third == b'"' {
-                // Padding is missing; the string ends here all the same.
+                // Padding is missing. The string ends here, but Jackson reports an error.
                 self.at -= 1;
                 return Err(InvalidJson);
             }
@@ -227,7 +227,7 @@ fn base64_digit(code: u32) -> Result<u32, InvalidJson> {
     })
 }
 
-/// Half a pair is no character.
+/// Writes `?` for a high surrogate without a low surrogate.
 fn flush_half(high: &mut Option<u32>, out: &mut Vec<u8>) {
     if high.take().is_some() {
         out.push(b'?');
@@ -251,12 +251,12 @@ pub(super) fn is_name_part(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '$') || is_ignorable(c)
 }
 
-/// A character of a name without quotes.
+/// Whether a character may be part of a name without quotes.
 fn is_plain_name(c: char) -> bool {
     c > ' ' && (is_name_part(c) || matches!(c, '@' | '#' | '*' | '-' | '+'))
 }
 
-/// The first byte from `at` on that is the quote, a backslash or a control character.
+/// The offset of the first quote, backslash or control character from `at` on; the length if none.
 #[inline]
 pub(in crate::table::text::json) fn plain_end(bytes: &[u8], mut at: usize, quote: u8) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
