@@ -1,16 +1,16 @@
 //! The function `sentences`: splits a text into sentences and words by the rules of Java's
-//! `BreakIterator`. These rules are older than those of Unicode: `3.5%` is one word, a period ends a
-//! sentence only before white space and a capital letter, and the rules ignore marks and format
-//! characters.
+//! `BreakIterator`. These rules are older than those of Unicode: `3.5%` is one word, a period ends
+//! a sentence only before white space and a capital letter, and marks and format characters are
+//! ignored.
 //!
-//! Limits: every language has the same rules; Java takes other ones for Thai.
+//! Limits: all languages use the same rules, whereas Java has other rules for Thai.
 
 use crate::table::text::regexp::{CharSet, char_set};
 use std::sync::OnceLock;
 
-/// The kinds of characters that end and begin sentences.
+/// Character classes for finding sentence boundaries.
 struct SentenceKinds {
-    /// Marks and format characters, which change nothing.
+    /// Marks and format characters, which the rules ignore.
     ignored: CharSet,
     letter: CharSet,
     lower: CharSet,
@@ -20,27 +20,27 @@ struct SentenceKinds {
     digit: CharSet,
 }
 
-/// The kinds of characters that make words.
+/// Character classes for finding word boundaries.
 struct WordKinds {
     ignored: CharSet,
-    /// Marks, which belong to the character before them.
+    /// Marks, which belong to the preceding character.
     mark: CharSet,
     letter: CharSet,
     digit: CharSet,
-    /// What may stand between two letters.
+    /// Characters that may join two letters to one word, such as an apostrophe.
     in_word: CharSet,
     before_number: CharSet,
     space: CharSet,
-    /// What takes no mark: controls, separators and marks themselves.
+    /// Characters that marks do not attach to: controls, separators and marks themselves.
     bare: CharSet,
-    /// Letters and decimal digits, with one of which a word begins.
+    /// Letters and decimal digits. A part that starts with one of them is a word.
     begins: CharSet,
 }
 
 const KANJI: [(u32, u32); 3] = [(0x3005, 0x3005), (0x4e00, 0x9fa5), (0xf900, 0xfa2d)];
 const KATAKANA: [(u32, u32); 2] = [(0x30a1, 0x30fa), (0x30fd, 0x30fe)];
 const HIRAGANA: [(u32, u32); 2] = [(0x3041, 0x3094), (0x309d, 0x309e)];
-/// Marks of the Japanese syllabaries.
+/// The marks of the Japanese syllabaries.
 const KANA_MARKS: [(u32, u32); 2] = [(0x3099, 0x309c), (0x30fb, 0x30fc)];
 
 fn among(ranges: &[(u32, u32)], c: char) -> bool {
@@ -66,7 +66,7 @@ fn word_kinds() -> &'static WordKinds {
         let eastern: Vec<_> = [&KANJI[..], &KATAKANA, &HIRAGANA, &KANA_MARKS].concat();
         let cent = CharSet::chars("\u{a2}");
         WordKinds {
-            // A soft hyphen stands between letters as another hyphen does.
+            // A soft hyphen joins letters like any other hyphen.
             ignored: char_set(&["Cf"]).without(&CharSet::chars("\u{ad}")),
             mark: char_set(&["Mn", "Me"]),
             letter: char_set(&["L", "Mc"]).without(&CharSet::new(eastern)),
@@ -80,29 +80,29 @@ fn word_kinds() -> &'static WordKinds {
     })
 }
 
-/// Where the search for a sentence's end is.
+/// The state of the search for the end of a sentence.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     /// In the sentence.
     Inside,
-    /// Behind a period and what closes a quotation.
+    /// After a period and closing quotation marks.
     Period,
-    /// Behind a period and a quotation mark, which may close the last or open the next quotation.
+    /// After a period and a quotation mark that may close the last quotation or open the next.
     Quote,
-    /// Behind a period and white space.
+    /// After a period and white space.
     PeriodSpace,
-    /// Behind a period, in what may begin the next sentence before its first letter.
+    /// After a period, before the first letter of what may be the next sentence.
     Opening,
-    /// Behind `!` or `?`.
+    /// After `!` or `?`.
     Mark,
-    /// Behind `!` or `?` and white space.
+    /// After `!` or `?` and white space.
     MarkSpace,
-    /// Behind a danda.
+    /// After a danda.
     Danda,
 }
 
 impl At {
-    /// Behind a character of the sentence that the states for a possible end do not take.
+    /// The next state after a character that continues the sentence.
     fn inside(c: char) -> Self {
         match c {
             '.' | '\u{ff0e}' => Self::Period,
@@ -113,7 +113,7 @@ impl At {
     }
 }
 
-/// What a character is to a sentence.
+/// The classes of a character in the sentence rules.
 struct Role {
     letter: bool,
     lower: bool,
@@ -128,7 +128,7 @@ impl Role {
         let is = |set: &CharSet| set.contains(u32::from(c));
         let (letter, space, closes) = (is(&kinds.letter), is(&kinds.space), is(&kinds.closing));
         let ends = matches!(At::inside(c), At::Period | At::Mark);
-        // Any other character may stand before the first letter of a sentence.
+        // Any other character may precede the first letter of a sentence.
         let named = letter || space || closes || ends || is(&kinds.digit);
         let other = !named && !matches!(c, ',' | PARAGRAPH);
         let opens = is(&kinds.opening) || other;
@@ -136,12 +136,12 @@ impl Role {
     }
 }
 
-/// The separator of paragraphs, which always ends a sentence.
+/// The paragraph separator, which always ends a sentence.
 const PARAGRAPH: char = '\u{2029}';
 
-/// The length in bytes of the first sentence of a text that is not empty.
+/// The length in bytes of the first sentence of a non-empty text.
 fn sentence(text: &str) -> usize {
-    // The end so far, and where the sentence ends if the next one is seen to begin.
+    // The end so far, and the end to use if the next sentence turns out to start.
     let mut end = text.chars().next().map_or(0, char::len_utf8);
     let mut before_next = 0;
     let mut at = At::Inside;
@@ -179,8 +179,8 @@ fn sentence(text: &str) -> usize {
     if before_next == text.len() { before_next } else { end }
 }
 
-/// The length in bytes of a run of words and numbers without anything between them, perhaps with a
-/// sign before or behind a number; 0 if the text begins with none.
+/// The length in bytes of a run of adjacent words and numbers. A sign may precede or follow a
+/// number. 0 if the text starts with neither.
 fn words_and_numbers(text: &str) -> usize {
     #[derive(Clone, Copy)]
     enum Part {
@@ -220,7 +220,7 @@ fn words_and_numbers(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of white space that a line end may follow.
+/// The length in bytes of leading white space, with the line end after it.
 fn white_space(text: &str) -> usize {
     let kinds = word_kinds();
     let mut end = 0;
@@ -242,7 +242,7 @@ fn white_space(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of a character and its marks.
+/// The length in bytes of the first character and its marks.
 fn marked(text: &str) -> usize {
     let kinds = word_kinds();
     let (mut end, mut takes_marks) = (0, None);
@@ -260,7 +260,7 @@ fn marked(text: &str) -> usize {
     end
 }
 
-/// The length in bytes of the characters at the beginning that are of one of some ranges.
+/// The length in bytes of the leading characters that are in one of the ranges.
 fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
     let ignored = &word_kinds().ignored;
     let taken =
@@ -268,7 +268,7 @@ fn run(text: &str, ranges: &[&[(u32, u32)]]) -> usize {
     text.find(|c| !taken(c)).unwrap_or(text.len())
 }
 
-/// The length in bytes of the first word of a text that is not empty: the longest that a rule gives.
+/// The length in bytes of the first word of a non-empty text: the longest match of any rule.
 fn word(text: &str) -> usize {
     let runs = [
         run(text, &[&KATAKANA, &KANA_MARKS]),
@@ -279,7 +279,7 @@ fn word(text: &str) -> usize {
     longest.max(words_and_numbers(text)).max(white_space(text)).max(marked(text))
 }
 
-/// Cuts a text into parts, of whose rest `first` gives the length of the first.
+/// Splits a text into parts. `first` returns the length in bytes of the first part.
 fn cut(mut text: &str, first: fn(&str) -> usize) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         if text.is_empty() {
@@ -296,9 +296,10 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     cut(text, sentence)
 }
 
-/// The words of a sentence, without what stands between them.
+/// The words of a sentence, without the white space and punctuation between them.
 pub fn words(sentence: &str) -> impl Iterator<Item = &str> {
-    // A character that Java holds as two is no letter to the function.
+    // A supplementary character is two `char`s in Java, which the function does not treat as a
+    // letter.
     let begins = |c: char| u32::from(c) <= 0xffff && word_kinds().begins.contains(u32::from(c));
     cut(sentence, word).filter(move |word| word.starts_with(begins))
 }

@@ -1,13 +1,13 @@
-//! Text that may not be UTF-8: a STRING made of bytes by a cast keeps them, as in Spark.
+//! Text that may not be valid UTF-8: a STRING cast from bytes keeps them, as in Spark.
 //!
-//! Functions of text work on characters as Spark's `UTF8String` counts them, by the first byte of
-//! each. What needs a whole text (patterns, case, printing) decodes the bytes as Java does, with
-//! U+FFFD for what is none.
+//! Most functions of text work on characters as Spark's `UTF8String` counts them, by the first byte
+//! of each. Patterns, case conversion and printing need valid text. For them the bytes are decoded
+//! as in Java, with U+FFFD for invalid ones.
 
 use std::borrow::Cow;
 
-/// Length in bytes of the character that begins with this byte. A byte that begins none counts as
-/// one.
+/// The length in bytes of the character that starts with this byte. A byte that cannot start a
+/// character counts as a character of its own.
 #[inline]
 fn width(first: u8) -> usize {
     match first {
@@ -18,7 +18,7 @@ fn width(first: u8) -> usize {
     }
 }
 
-/// The characters of a text. One that is cut off at the end is shorter than it should be.
+/// Iterates over the characters of a text. A character truncated at the end is returned as it is.
 #[inline]
 pub fn chars(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
@@ -28,13 +28,13 @@ pub fn chars(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Number of characters.
+/// The number of characters.
 #[inline]
 pub fn count(text: &[u8]) -> usize {
     if text.is_ascii() { text.len() } else { chars(text).count() }
 }
 
-/// Where the character `index` begins; the text's length if it has not so many.
+/// The byte offset of the character with an index; the text's length if the index is too large.
 #[inline]
 pub fn offset(text: &[u8], index: usize) -> usize {
     if text.is_ascii() {
@@ -43,7 +43,7 @@ pub fn offset(text: &[u8], index: usize) -> usize {
     chars(text).take(index).map(<[u8]>::len).sum()
 }
 
-/// The text, decoded as Java's `new String(bytes, UTF_8)` decodes it.
+/// Decodes a text like Java's `new String(bytes, UTF_8)`.
 #[inline]
 pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
@@ -72,7 +72,8 @@ fn repaired(bytes: &[u8]) -> String {
     out
 }
 
-/// How many bytes Java replaces together at the start of bytes that begin no character.
+/// The number of leading bytes that Java replaces by one U+FFFD. `bytes` starts with an invalid
+/// character.
 fn malformed(bytes: &[u8]) -> usize {
     let follows = |at: usize| bytes.get(at).map(|b| b & 0xC0 == 0x80);
     match bytes[0] {
@@ -81,7 +82,7 @@ fn malformed(bytes: &[u8]) -> usize {
             (Some(0x80..=0x9F), ..) if first == 0xE0 => 1,
             (_, Some(false), _) => 1,
             (_, Some(true), Some(false)) => 2,
-            // A surrogate, or the text's end.
+            // A surrogate, or the end of the text.
             _ => 3,
         },
         first @ 0xF0..=0xF4 => match (bytes.get(1), follows(1), follows(2), follows(3)) {
@@ -110,7 +111,7 @@ mod tests {
             (b"\xE2\x82x", "\u{FFFD}x"),
             (b"\xE2x\x82", "\u{FFFD}x\u{FFFD}"),
             (b"\xE0\x80\x80", "\u{FFFD}\u{FFFD}\u{FFFD}"),
-            // Half of a surrogate pair is one mistake, of three bytes.
+            // An encoded surrogate is replaced as a whole: three bytes by one U+FFFD.
             (b"\xED\xA0\x80", "\u{FFFD}"),
             (b"\xF0\x9F\x98", "\u{FFFD}"),
             (b"\xF0\x9F\x98x", "\u{FFFD}x"),

@@ -3,7 +3,6 @@
 //! If an object repeats a field name, the path takes the first field that matches; NULL never does.
 //! `[*]` returns an array of its matches, but a single match is returned by itself. `.*` never
 //! matches, as in Spark.
-//! Spark.
 
 use crate::table::datetime::Tz;
 use crate::table::text::json::token::{Features, InvalidJson, Token, Tokens};

@@ -1,13 +1,13 @@
-//! Prepared patterns of a column: a pattern that comes again is not prepared again.
+//! A cache of compiled patterns, for patterns that are column values.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Patterns that are kept. When there are more, all are dropped: a column with so many patterns
-/// gains little from a cache.
+/// The capacity of the cache. When it is full, all entries are dropped: a column with more distinct
+/// patterns gains little from a cache.
 const KEPT: usize = 64;
 
-/// What was made of the patterns seen last, at most `KEPT` of them.
+/// Compiled patterns by their text, at most `KEPT` of them.
 #[derive(Debug)]
 pub struct PatternCache<T>(RefCell<HashMap<String, T>>);
 
@@ -18,7 +18,8 @@ impl<T> Default for PatternCache<T> {
 }
 
 impl<T> PatternCache<T> {
-    /// Calls a function with what is made of a pattern.
+    /// Calls `then` with the compiled form of a pattern, compiling it with `make` if it is not
+    /// cached.
     pub fn with<R>(
         &self,
         pattern: &str,

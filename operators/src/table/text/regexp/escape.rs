@@ -1,15 +1,15 @@
-//! Escapes and classes of characters.
+//! Parses escapes and character classes.
 
 use crate::table::text::regexp::node::{Assertion, Node};
 use crate::table::text::regexp::parse::{Parse, Parser, ascii, error};
 use crate::table::text::regexp::property;
 use crate::table::text::regexp::set::{CharSet, LAST, folded, folded_range};
 
-/// What an escape says.
+/// The meaning of an escape.
 pub enum Escape {
     /// A character.
     Char(u32),
-    /// One of a set.
+    /// Any character of a set.
     Set(CharSet),
     /// Something else.
     Node(Node),
@@ -35,7 +35,8 @@ fn octal(c: u32) -> Option<u32> {
 }
 
 impl Parser {
-    /// Reads an escape, at its backslash. In a range of a class, `\v` is a character.
+    /// Parses an escape, starting at its backslash. At the end of a class's range, `\v` is a single
+    /// character.
     pub fn escape(&mut self, in_class: bool, in_range: bool) -> Parse<Escape> {
         let escaped = self.char_at(self.at + 1);
         self.at += 2;
@@ -119,7 +120,7 @@ impl Parser {
         }
     }
 
-    /// A group's number: as many digits as there are groups for.
+    /// Parses a group number. It takes as many digits as give a number of an existing group.
     fn reference(&mut self, first: char) -> usize {
         let mut number = first.to_digit(10).unwrap_or(0) as usize;
         while let Some(digit) = ascii(self.peek()).and_then(|c| c.to_digit(10)) {
@@ -181,7 +182,7 @@ impl Parser {
         Ok(value)
     }
 
-    /// `\u` and four digits, perhaps twice for a pair of surrogates.
+    /// Parses `\u` and four hexadecimal digits, twice for a surrogate pair.
     fn unicode_escape(&mut self) -> Parse<u32> {
         let high = self.four_digits()?;
         let after = self.at;
@@ -198,7 +199,7 @@ impl Parser {
         Ok(high)
     }
 
-    /// `\N{NAME}`.
+    /// Parses `\N{NAME}`.
     fn named(&mut self) -> Parse<u32> {
         if self.read() != u32::from('{') {
             return error("Illegal character name escape sequence");
@@ -222,7 +223,7 @@ impl Parser {
         error(otherwise)
     }
 
-    /// `\pL` and `\p{…}`, behind the letter.
+    /// Parses `\pL` or `\p{…}`, starting after the letter `p`.
     fn family(&mut self, complement: bool) -> Parse<CharSet> {
         let name = if self.is_next('{') {
             self.at += 1;
@@ -238,14 +239,15 @@ impl Parser {
         Ok(if complement { set.negate() } else { set })
     }
 
-    /// `[…]`, or what stands behind `&&` up to the closing bracket, which is left.
+    /// Parses `[…]`, or without `bracketed` the right operand of `&&` up to the closing bracket,
+    /// which is not consumed.
     pub fn class(&mut self, bracketed: bool) -> Parse<CharSet> {
         self.deeper(|parser| parser.class_inside(bracketed))
     }
 
     fn class_inside(&mut self, bracketed: bool) -> Parse<CharSet> {
         let mut set: Option<CharSet> = None;
-        // What a part without a right side is cut with.
+        // The operand that an `&&` without a right side intersects with.
         let mut latest: Option<CharSet> = None;
         let mut negated = false;
         if bracketed {
@@ -306,7 +308,7 @@ impl Parser {
         }
     }
 
-    /// A character, a range or an escape of a class.
+    /// Parses a character, a range or an escape inside a class.
     fn class_part(&mut self) -> Parse<CharSet> {
         let c = self.peek();
         let from = if c == u32::from('\\') {

@@ -1,17 +1,19 @@
-//! What the machine reads: text as UTF-8, or as the UTF-16 that Java has. The two differ only for
-//! characters beyond the basic plane, which Java also enters in their middle.
+//! The text that the backtracking engine reads: UTF-8, or UTF-16 as in Java. The two differ only
+//! for supplementary characters, because Java can start a match between their surrogates.
 
-/// A text with positions.
+/// A text addressed by positions in code units.
 pub trait Input {
-    /// The position behind the end.
+    /// The position after the end.
     fn len(&self) -> usize;
-    /// The character at a position, and the position behind it.
+    /// The character at a position and the position after it; `None` at the end.
     fn at(&self, at: usize) -> Option<(u32, usize)>;
-    /// The character before a position, and its position.
+    /// The character before a position and that character's position; `None` at the start.
     fn before(&self, at: usize) -> Option<(u32, usize)>;
-    /// The position one step before; a step is half a character where Java's is.
+    /// The position one step back. A step is one UTF-16 unit where Java's is, unless `whole` is
+    /// set.
     fn back(&self, at: usize, whole: bool) -> Option<usize>;
-    /// The position from which to search behind an empty match, or behind a failed one.
+    /// The position at which to search after an empty or a failed match. `whole` skips whole
+    /// characters.
     fn forward(&self, at: usize, whole: bool) -> usize;
 }
 

@@ -1,8 +1,10 @@
-//! The linear engine, the crate regex, for patterns that it matches as Java does: their tree is
-//! printed in its syntax. It knows no look-around, no references and no parts that are final.
+//! The linear engine: the crate `regex`, for patterns that it matches as Java does. The pattern's
+//! tree is printed in that crate's syntax. The engine has no look-around, no back-references and no
+//! possessive or atomic parts.
 //!
-//! Some patterns mean the same for most texts only, and are left to the machine for the others:
-//! `$` is also before a line end at the end, and `\b` has Java's own letters beyond ASCII.
+//! Some patterns are equivalent for most texts only: Java's `$` also matches before a final line
+//! end, and its `\b` treats non-ASCII letters differently. For the other texts the backtracking
+//! engine is used.
 
 use crate::table::text::regexp::meter::automaton;
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
@@ -11,26 +13,27 @@ use regex_automata::hybrid::dfa::DFA;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-/// A pattern of the linear engine.
+/// A pattern in the form of the linear engine.
 #[derive(Debug)]
 pub struct Linear {
     /// The pattern.
     pub regex: regex::Regex,
-    /// Whether it is right only for texts without a line end at their end.
+    /// Whether texts that end with a line end need the backtracking engine.
     no_line_end: bool,
-    /// Whether it is right only for ASCII.
+    /// Whether texts that are not ASCII need the backtracking engine.
     ascii: bool,
-    /// Whether groups are right too, not only the match.
+    /// Whether the captured groups are Java's too, not only the match.
     pub groups: bool,
-    /// For the [`Meter`](crate::table::text::regexp::meter::Meter), made when it is first needed.
+    /// The automaton of the [`Meter`](crate::table::text::regexp::meter::Meter), built on first
+    /// use.
     automaton: OnceLock<Option<DFA>>,
 }
 
-/// Longest program of the linear engine.
+/// The size limit of a compiled pattern, in bytes.
 const SIZE: usize = 1 << 20;
 
 impl Linear {
-    /// Prints a pattern, if the engine matches it as Java does.
+    /// Compiles a pattern; `None` if the engine would not match it as Java does.
     pub fn new(node: &Node) -> Option<Self> {
         let mut printer =
             Printer { out: String::new(), no_line_end: false, ascii: false, groups: true };
@@ -40,12 +43,12 @@ impl Linear {
         Some(Self { regex, no_line_end, ascii, groups, automaton: OnceLock::new() })
     }
 
-    /// The pattern's automaton, to be run step by step.
+    /// The pattern's automaton, to be run byte by byte; `None` if it exceeds the size limit.
     pub fn automaton(&self) -> Option<&DFA> {
         self.automaton.get_or_init(|| automaton(self.regex.as_str(), SIZE)).as_ref()
     }
 
-    /// Whether it is right for a text.
+    /// Whether the engine gives Java's result for this text.
     #[inline]
     pub fn fits(&self, text: &str) -> bool {
         if self.ascii && !text.is_ascii() {
@@ -143,7 +146,7 @@ impl Printer {
     }
 
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> Option<()> {
-        // Empty rounds end a loop in Java, and groups inside of rounds hold what was tried last.
+        // In Java an empty iteration ends a loop, and a group inside a loop keeps its last attempt.
         if kind == Kind::Possessive || node.can_be_empty() {
             return None;
         }

@@ -23,14 +23,14 @@ const STEPS_MAX: usize = 300_000_000;
 const STEPS_OF_LONG: usize = 30;
 /// The most entries on the backtracking stack.
 const CHOICES: usize = 4_000_000;
-/// The steps of looking up a character in the tables of Unicode.
+/// The cost, in steps, of looking up a character in the Unicode tables.
 const STEPS_OF_LOOK_UP: usize = 4;
 
 /// The error of a search that exceeded its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepLimitExceeded;
 
-/// The limit of steps in a text of a length.
+/// The limit of steps for a text of `length` code units.
 pub(super) fn steps_of(length: usize) -> usize {
     let of_units = length.saturating_mul(STEPS_A_UNIT).min(STEPS_MAX);
     STEPS.saturating_add(of_units).max(length.saturating_mul(STEPS_OF_LONG))
@@ -85,7 +85,7 @@ enum Entry {
 pub struct Machine<'p, 't, I: Input + ?Sized> {
     program: &'p Program,
     text: &'t I,
-    /// Whether a match may not begin between the halves of a surrogate pair.
+    /// Whether a match may only start at whole characters, not between the surrogates of a pair.
     whole: bool,
     /// The start and end of each group, or [`NONE`]. Group 0 is the match.
     pub groups: Vec<usize>,
@@ -177,7 +177,8 @@ impl<'p, 't, I: Input + ?Sized> Machine<'p, 't, I> {
         Ok(())
     }
 
-    /// Counts what an instruction reads beyond one character. The next step fails if nothing is left.
+    /// Charges an instruction for reading more than one character. The next step fails if the
+    /// budget is used up.
     #[inline]
     fn charge(&mut self, steps: usize) {
         self.steps = self.steps.saturating_sub(steps);

@@ -1,5 +1,5 @@
-//! One match after the other, as Java's `Matcher.find` goes about it: behind an empty match the
-//! search begins one step further.
+//! Iterates over the matches of a pattern like Java's `Matcher.find`: after an empty match, the
+//! search continues one step further.
 
 use crate::table::text::regexp::Regex;
 use crate::table::text::regexp::input::Input;
@@ -9,17 +9,17 @@ use crate::table::text::regexp::meter::Meter;
 use bumpalo::Bump;
 use std::ops::Range;
 
-/// A text, in the encoding in which it is searched.
+/// A text in the encoding in which it is searched.
 #[derive(Debug)]
 pub enum Subject<'t> {
-    /// As it is.
+    /// UTF-8, for patterns to which surrogates make no difference.
     Utf8(&'t str),
-    /// As Java has it; a pattern may cut its characters into halves.
+    /// UTF-16 as in Java, so that a match may start between the surrogates of a pair.
     Utf16(Vec<u16>),
 }
 
 impl<'t> Subject<'t> {
-    /// The position behind the end.
+    /// The position after the end, in code units.
     pub fn end(&self) -> usize {
         match self {
             Self::Utf8(text) => text.len(),
@@ -27,7 +27,7 @@ impl<'t> Subject<'t> {
         }
     }
 
-    /// A part of the text; half a character is `?`.
+    /// The text of a range. An unpaired surrogate becomes `?`.
     pub fn part<'a>(&self, range: Range<usize>, arena: &'a Bump) -> &'a str
     where
         't: 'a,
@@ -45,7 +45,7 @@ impl<'t> Subject<'t> {
         }
     }
 
-    /// Characters before a position, half a one counted too.
+    /// The number of characters before a position. A surrogate cut from its pair counts as one.
     pub fn chars_before(&self, at: usize) -> usize {
         match self {
             Self::Utf8(text) => text.get(..at).unwrap_or_default().chars().count(),
@@ -62,16 +62,16 @@ enum Engine<'r, 's> {
     Utf16(Machine<'r, 's, [u16]>),
 }
 
-/// The matches of a pattern in a text.
+/// An iterator over the matches of a pattern in a text.
 pub struct Matcher<'r, 's> {
     engine: Engine<'r, 's>,
-    /// The latest match; none before the first.
+    /// The latest match; `None` before the first.
     latest: Option<Range<usize>>,
     end: usize,
 }
 
 impl<'r, 's> Matcher<'r, 's> {
-    /// Begins a search; groups besides the match itself are found only if they are wanted.
+    /// Starts a search. Captured groups are available only with `wants_groups`, which costs time.
     pub fn new(regex: &'r Regex, subject: &'s Subject<'_>, wants_groups: bool) -> Self {
         let wants_groups = wants_groups && regex.groups() > 0;
         let engine = match (subject, &regex.linear) {
@@ -91,7 +91,8 @@ impl<'r, 's> Matcher<'r, 's> {
         Self { engine, latest: None, end: subject.end() }
     }
 
-    /// Goes on to the next match.
+    /// Advances to the next match. Returns false if there is none. Fails if the search exceeds its
+    /// limit of steps.
     pub fn find(&mut self) -> Result<bool, StepLimitExceeded> {
         let previous = self.latest.as_ref().map_or(0, |latest| latest.end);
         let from = match &self.latest {
@@ -134,12 +135,13 @@ impl<'r, 's> Matcher<'r, 's> {
         }
     }
 
-    /// The whole match.
+    /// The range of the latest match; empty at 0 before the first one.
     pub fn range(&self) -> Range<usize> {
         self.latest.clone().unwrap_or(0..0)
     }
 
-    /// What a group holds in the latest match; group 0 is the match.
+    /// The range of a group in the latest match; `None` if it did not participate. Group 0 is the
+    /// match.
     pub fn group(&self, index: usize) -> Option<Range<usize>> {
         let of = |groups: &[usize]| {
             let (begin, end) = (*groups.get(2 * index)?, *groups.get(2 * index + 1)?);

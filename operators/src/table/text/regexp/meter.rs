@@ -1,25 +1,25 @@
-//! The cost of finding one match after the other with the linear engine.
+//! Limits the cost of finding all matches of a text with the linear engine.
 //!
-//! The engine takes time linear in the text for a search, and each match begins a new one. A pattern
-//! that looks far ahead for a long match, and takes a short one, looks at all of the text again for
-//! each match: `.*[^A-Z]|[A-Z]` in a text of capital letters. The engine does not say how far it
-//! looked. So the searches of a text are first counted as if each looked at all of the rest. Only when
-//! that is more than the limit of steps, the automaton of the pattern is run over what each search
-//! looks at, and that is what counts.
+//! A single search takes time linear in the text, but every match starts a new search. A pattern
+//! that looks far ahead for a long match and then takes a short one scans the whole rest of the
+//! text for every match: `.*[^A-Z]|[A-Z]` in a text of capital letters. The engine does not report
+//! how far it looked. So each search is first charged for the whole rest of the text. If that
+//! estimate exceeds a budget, the pattern's automaton is run to measure how far each search really
+//! looks.
 
 use crate::table::text::regexp::linear::Linear;
 use crate::table::text::regexp::machine::StepLimitExceeded;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Input, MatchKind, nfa::thompson};
 
-/// Bytes that all searches of a text look at, to which some are added for each byte of the text: a few
-/// seconds.
+/// The number of bytes that all searches in a text may read, plus `STEPS_A_BYTE` for each byte of
+/// the text. This takes a few seconds.
 const STEPS: usize = if cfg!(test) { 1_000_000 } else { 100_000_000 };
 const STEPS_A_BYTE: usize = 30;
-/// The part of them up to which nothing is measured.
+/// The estimate is used up to this fraction (one n-th) of the limit; then costs are measured.
 const UNMEASURED: usize = 4;
 
-/// Builds the automaton that [`Meter`] runs.
+/// Builds the automaton that [`Meter`] runs; `None` if it exceeds `size` bytes.
 pub(super) fn automaton(pattern: &str, size: usize) -> Option<DFA> {
     let nfa = thompson::Config::new()
         .which_captures(thompson::WhichCaptures::None)
@@ -28,11 +28,11 @@ pub(super) fn automaton(pattern: &str, size: usize) -> Option<DFA> {
     DFA::builder().thompson(nfa).configure(config).build(pattern).ok()
 }
 
-/// Counts the steps of the searches of a text.
+/// The remaining budget of the searches in one text, in bytes read.
 pub(super) struct Meter {
-    /// What is left of them.
+    /// The remaining budget for measured costs.
     steps: usize,
-    /// What is left of them where each search looks at all of the rest.
+    /// The remaining budget for estimated costs.
     unmeasured: usize,
     cache: Option<Box<Cache>>,
 }
@@ -43,7 +43,7 @@ impl Meter {
         Self { steps, unmeasured: steps / UNMEASURED, cache: None }
     }
 
-    /// Counts the search from a place on.
+    /// Charges the search that starts at `from`. Fails if the limit of steps is exceeded.
     #[inline]
     pub fn count(
         &mut self,
@@ -79,7 +79,7 @@ impl Meter {
     }
 }
 
-/// How many bytes a search from a place on looks at.
+/// The number of bytes that a search from an offset on reads.
 fn reach(dfa: &DFA, cache: &mut Cache, text: &str, from: usize) -> usize {
     let rest = &text.as_bytes()[from..];
     let Ok(mut state) = dfa.start_state_forward(cache, &Input::new(text).range(from..)) else {
@@ -87,7 +87,7 @@ fn reach(dfa: &DFA, cache: &mut Cache, text: &str, from: usize) -> usize {
     };
     for (at, byte) in rest.iter().enumerate() {
         match dfa.next_state(cache, state, *byte) {
-            // It can match no more.
+            // The automaton can match no more.
             Ok(next) if next.is_dead() || next.is_quit() => return at + 1,
             Ok(next) => state = next,
             Err(_) => return rest.len(),

@@ -1,8 +1,9 @@
-//! Java 17's regular expressions. A pattern is parsed (`parse`) into a tree (`node`). The linear
-//! engine (`linear`) matches it if it can, otherwise a backtracking machine. Both give the results
-//! of `java.util.regex`. Every function with a pattern uses this module.
+//! Regular expressions with the results of Java 17's `java.util.regex`. A pattern is parsed
+//! (`parse`) into a tree (`node`). The linear engine (`linear`) matches it if it can, otherwise the
+//! backtracking engine (`machine`) does. Every function that takes a pattern uses this module.
 //!
-//! Limits: a search of the machine that takes too many steps is an error; the flag `c` is refused.
+//! Limits: a search that takes too many steps is an error, and the flag `c` (canonical equivalence)
+//! is rejected.
 
 mod cache;
 mod escape;
@@ -33,20 +34,20 @@ use linear::Linear;
 use program::Program;
 use std::collections::HashMap;
 
-/// A pattern.
+/// A compiled pattern.
 #[derive(Debug)]
 pub struct Regex {
     program: Program,
     linear: Option<Linear>,
     names: HashMap<String, usize>,
-    /// Whether no match begins inside of a character.
+    /// Whether a match never starts between the surrogates of a pair.
     whole: bool,
-    /// Whether it makes no difference that Java's characters are UTF-16.
+    /// Whether UTF-8 and UTF-16 input give the same matches for this pattern.
     even: bool,
 }
 
 impl Regex {
-    /// Reads a pattern; the error is why it is none.
+    /// Compiles a pattern. The error says what is wrong with its syntax.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let parsed = parse::parse(pattern)?;
         let mut even = !parsed.node.can_be_empty();
@@ -67,17 +68,18 @@ impl Regex {
         })
     }
 
-    /// How many groups capture.
+    /// The number of capturing groups.
     pub fn groups(&self) -> usize {
         self.program.groups
     }
 
-    /// The number of a named group.
+    /// The number of the group with a name; `None` if there is none.
     pub fn group_named(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
-    /// Whether it is found anywhere.
+    /// Whether the pattern occurs anywhere in a text. Fails if the search exceeds its limit of
+    /// steps.
     pub fn is_match(&self, text: &str) -> Result<bool, StepLimitExceeded> {
         if let Some(linear) = &self.linear
             && self.is_even_for(text)
@@ -89,7 +91,7 @@ impl Regex {
         Matcher::new(self, &subject, false).find()
     }
 
-    /// A text as this pattern is to see it.
+    /// Prepares a text for this pattern: UTF-8 where possible, else UTF-16.
     pub fn subject<'t>(&self, text: &'t str) -> Subject<'t> {
         if self.is_even_for(text) {
             Subject::Utf8(text)

@@ -3,25 +3,26 @@
 use crate::table::text::regexp::set::{CharSet, Fold};
 use std::sync::Arc;
 
-/// How a repetition goes about its choices.
+/// The strategy of a repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As often as possible first.
+    /// Tries the most iterations first.
     Greedy,
-    /// As rarely as possible first.
+    /// Tries the fewest iterations first.
     Lazy,
-    /// As often as possible, for good.
+    /// Takes the most iterations and never gives any back.
     Possessive,
 }
 
-/// A place between characters.
+/// A zero-width assertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assertion {
     /// `^` and `\A`.
     Begin,
     /// `\z`.
     End,
-    /// `$` and `\Z`: before line ends of any kind, or of Unix only.
+    /// `$` and `\Z`: before a final line end, or with `multiline` before every one. With `unix`
+    /// only `\n` is a line end.
     Dollar { multiline: bool, unix: bool },
     /// `^` behind each line end.
     Caret { unix: bool },
@@ -33,7 +34,7 @@ pub enum Assertion {
     GraphemeBound,
 }
 
-/// A part of a pattern.
+/// A node of the syntax tree.
 #[derive(Debug, Clone)]
 pub enum Node {
     Empty,
@@ -42,7 +43,7 @@ pub enum Node {
     Assert(Assertion),
     Concat(Vec<Node>),
     Alternate(Vec<Node>),
-    /// In parentheses; with a number if it captures.
+    /// A group in parentheses, with its number if it captures.
     Group(Option<usize>, Box<Node>),
     Repeat {
         node: Box<Node>,
@@ -64,26 +65,27 @@ pub enum Node {
     Grapheme,
 }
 
-/// What Java determines about a part before matching. The numbers wrap around like Java's, because
-/// they decide which texts a look-behind tries.
+/// What Java computes about a node before matching. The lengths overflow like Java's 32-bit
+/// integers, because they decide how far back a look-behind starts.
 #[derive(Debug, Clone, Copy)]
 pub struct MatchLength {
-    /// Fewest characters.
+    /// The minimum length of a match, in characters.
     pub min: i32,
-    /// Most characters, if that is known.
+    /// The maximum length of a match, if `bounded`.
     pub max: i32,
     /// Whether `max` is known.
     pub bounded: bool,
-    /// Whether it matches a text in one way at most.
+    /// Whether the node matches any text in at most one way.
     pub deterministic: bool,
 }
 
 impl MatchLength {
-    /// A part without width.
+    /// The lengths of a zero-width node.
     pub const NONE: Self = Self { min: 0, max: 0, bounded: true, deterministic: true };
 
-    /// Looks at parts one after the other, the next one last in the list. A choice begins anew
-    /// behind it, and nothing behind a loop is looked at.
+    /// Adds the lengths of consecutive nodes; the next node is last in the list. As in Java, a
+    /// choice restarts the computation for what follows it, and nodes after some loops are not
+    /// examined.
     fn pass(&mut self, mut parts: Vec<&Node>) {
         while let Some(part) = parts.pop() {
             match part {
@@ -138,7 +140,7 @@ impl MatchLength {
         self.deterministic = false;
     }
 
-    /// Whether what is behind is looked at too.
+    /// Adds the lengths of a repetition. Returns whether the nodes after it are examined too.
     fn repeat(&mut self, node: &Node, min: u32, max: Option<u32>, kind: Kind) -> bool {
         let (least, most) = (min as i32, max.map_or(i32::MAX, |max| max as i32));
         if node.is_char() && max.is_none() && kind == Kind::Greedy {
@@ -163,19 +165,19 @@ impl MatchLength {
 }
 
 impl Node {
-    /// Looks at this part alone.
+    /// Computes the lengths of this node alone.
     pub fn study(&self) -> MatchLength {
         let mut study = MatchLength::NONE;
         study.pass(vec![self]);
         study
     }
 
-    /// Whether it is one character.
+    /// Whether the node matches exactly one character.
     pub fn is_char(&self) -> bool {
         matches!(self, Self::Char(_) | Self::Set(_))
     }
 
-    /// Whether it can match no text at all.
+    /// Whether the node can match the empty text.
     pub fn can_be_empty(&self) -> bool {
         match self {
             Self::Char(_) | Self::Set(_) | Self::LineEnding | Self::Grapheme => false,
@@ -187,7 +189,7 @@ impl Node {
         }
     }
 
-    /// Calls a function with this part and all parts of it.
+    /// Calls `f` for this node and all its descendants.
     pub fn visit(&self, f: &mut dyn FnMut(&Self)) {
         f(self);
         match self {

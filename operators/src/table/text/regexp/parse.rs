@@ -1,6 +1,7 @@
-//! Reads a pattern of Java's syntax (that of Java 17) into a tree. Canonical equivalence, the flag
-//! `c`, is refused; the rest is read as Java reads it, odd patterns included: `]` first in a class
-//! is a character, `&&` takes all that follows it, `{` without a number is an error.
+//! Parses patterns in the syntax of Java 17 into a tree. The flag for canonical equivalence is
+//! rejected. Everything else is parsed as Java does, also in corner cases: `]` at the start of a
+//! class is a character, `&&` takes all that follows it as its right operand, and `{` without a
+//! number is an error.
 
 use crate::table::text::regexp::escape::Escape;
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
@@ -9,27 +10,27 @@ use crate::table::text::regexp::set::{CharSet, folded};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The flags in force.
+/// The flags in effect at a position of the pattern.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flags {
-    /// `i`: case does not matter.
+    /// `i`: matching ignores case.
     pub ignore_case: bool,
-    /// `u`: also beyond ASCII.
+    /// `u`: ignoring case also applies outside ASCII.
     pub unicode_case: bool,
-    /// `U`: `\w` and its like know all of Unicode.
+    /// `U`: `\w` and similar classes cover all of Unicode.
     pub unicode_classes: bool,
-    /// `m`: `^` and `$` are at each line.
+    /// `m`: `^` and `$` match at every line.
     pub multiline: bool,
-    /// `s`: `.` is also a line end.
+    /// `s`: `.` also matches line ends.
     pub dot_all: bool,
     /// `d`: only `\n` is a line end.
     pub unix_lines: bool,
-    /// `x`: white space and comments do not count.
+    /// `x`: white space and comments in the pattern are ignored.
     pub comments: bool,
 }
 
 impl Flags {
-    /// How case is ignored.
+    /// The case folding that these flags select.
     pub fn fold(self) -> Fold {
         match (self.ignore_case, self.unicode_case) {
             (false, _) => Fold::None,
@@ -39,22 +40,23 @@ impl Flags {
     }
 }
 
-/// A pattern that was read.
+/// A parsed pattern.
 #[derive(Debug)]
 pub struct Parsed {
-    /// Its tree.
+    /// The root of its tree.
     pub node: Node,
-    /// How many groups capture.
+    /// The number of capturing groups.
     pub groups: usize,
-    /// Their names.
+    /// The numbers of the named groups.
     pub names: HashMap<String, usize>,
-    /// Whether it refers to groups.
+    /// Whether it contains back-references.
     pub has_references: bool,
-    /// Whether it looks at characters beyond the basic plane: then no match begins inside of one.
+    /// Whether it contains supplementary characters. Then no match starts between the surrogates of
+    /// a pair.
     pub has_supplementary: bool,
 }
 
-/// Deepest nesting of groups and classes.
+/// The maximum depth of nested groups and classes.
 const DEPTH: usize = 250;
 
 pub type Parse<T> = Result<T, String>;
@@ -82,7 +84,7 @@ fn is_space(c: u32) -> bool {
     matches!(c, 9..=13 | 32)
 }
 
-/// Reads a pattern.
+/// Parses a pattern. The error is Java's message.
 pub fn parse(pattern: &str) -> Parse<Parsed> {
     let text = without_quotes(pattern.chars().map(u32::from).collect());
     let mut parser = Parser {
@@ -111,7 +113,7 @@ pub fn parse(pattern: &str) -> Parse<Parsed> {
     })
 }
 
-/// Writes `\Q…\E` with a backslash before each character that could mean something.
+/// Replaces `\Q…\E` by its characters, each with a backslash if it could have a special meaning.
 fn without_quotes(text: Vec<u32>) -> Vec<u32> {
     let is = |i: usize, c: char| text.get(i) == Some(&u32::from(c));
     let mut out = Vec::with_capacity(text.len());
@@ -140,7 +142,8 @@ fn without_quotes(text: Vec<u32>) -> Vec<u32> {
                 i += 1;
                 quoted = false;
             }
-            // An escape before the quotes must not go on with it.
+            // A digit here could extend an escape before the quotes, so it is written in
+            // hexadecimal.
             Some(digit) if digit.is_ascii_digit() && first => {
                 out.extend("\\x3".chars().map(u32::from));
                 out.push(c);
@@ -153,12 +156,12 @@ fn without_quotes(text: Vec<u32>) -> Vec<u32> {
 }
 
 impl Parser {
-    /// The character at a place; 0 behind the end.
+    /// The character at a position; 0 after the end.
     pub fn char_at(&self, at: usize) -> u32 {
         self.text.get(at).copied().unwrap_or(0)
     }
 
-    /// Passes white space and comments, where they do not count.
+    /// With the flag `x`, skips white space and comments.
     fn pass(&mut self) {
         while self.flags.comments {
             let c = self.char_at(self.at);
@@ -190,7 +193,7 @@ impl Parser {
         c
     }
 
-    /// Moves to the next character and looks at it.
+    /// Advances by one character and returns the character there.
     pub fn next(&mut self) -> u32 {
         self.at += 1;
         self.peek()
@@ -275,7 +278,7 @@ impl Parser {
         }
     }
 
-    /// A character that stands for itself.
+    /// Creates the node of a literal character, respecting case folding.
     fn character(&mut self, c: u32) -> Node {
         self.has_supplementary |= c > 0xffff;
         match self.flags.fold() {
@@ -287,7 +290,7 @@ impl Parser {
         }
     }
 
-    /// A class of characters, which may go beyond the basic plane.
+    /// Parses a character class and records whether it contains supplementary characters.
     fn class_set(&mut self) -> Parse<CharSet> {
         let set = self.class(true)?;
         self.sees(&set);
@@ -309,7 +312,7 @@ impl Parser {
         })
     }
 
-    /// What stands behind `(`; nothing for flags.
+    /// Parses what follows `(`. Returns `None` for flags, which apply to the nodes after them.
     fn group(&mut self) -> Parse<Option<Node>> {
         self.deeper(Self::group_inside)
     }
@@ -378,7 +381,7 @@ impl Parser {
         Ok(Node::Group(Some(index), Box::new(self.alternatives()?)))
     }
 
-    /// A name up to its `>`.
+    /// Parses a group name and the `>` after it.
     pub fn group_name(&mut self) -> Parse<String> {
         let mut name = String::new();
         loop {
@@ -416,7 +419,7 @@ impl Parser {
         }
     }
 
-    /// A part with the quantifier that follows it.
+    /// Parses the quantifier after a node, if there is one.
     fn closure(&mut self, node: Node) -> Parse<Node> {
         let (min, max) = match ascii(self.peek()) {
             Some('?') => (0, Some(1)),

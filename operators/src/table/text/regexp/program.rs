@@ -1,18 +1,19 @@
 //! Compiles a pattern's tree to the instructions of the backtracking [machine](crate::table::text::regexp::machine).
 //!
-//! Java has several kinds of repetition, which differ in what a group holds afterwards and in
-//! whether a part is entered again; the choice between them is Java's here:
+//! Java has several kinds of repetition. They differ in what a group contains afterwards, and in
+//! whether matching can backtrack into an iteration. The compiler chooses as Java does:
 //!
-//! * one character: [`Op::Chars`];
-//! * a part that matches in one way, or possessively: [`Op::Each`], whose rounds are final;
-//! * any other group: [`Op::Loop`], whose rounds may be entered again.
+//! * a single character: [`Op::Chars`];
+//! * a node that matches in one way only, or a possessive repetition: [`Op::Each`], without
+//!   backtracking into its iterations;
+//! * any other group: [`Op::Loop`], with backtracking into its iterations.
 
 use crate::table::text::regexp::node::{Assertion, Kind, Node};
 use crate::table::text::regexp::parse::Parsed;
 use crate::table::text::regexp::set::{CharSet, Fold};
 use std::sync::Arc;
 
-/// What one character is compared with.
+/// What one character of the text is compared with.
 #[derive(Debug, Clone)]
 pub enum Atom {
     Char(u32),
@@ -29,7 +30,7 @@ impl Atom {
     }
 }
 
-/// How often.
+/// The bounds and the strategy of a repetition.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     pub min: u32,
@@ -37,30 +38,31 @@ pub struct Times {
     pub kind: Kind,
 }
 
-/// An instruction. Places in the program are indices.
+/// An instruction. Jump targets are indices of instructions.
 #[derive(Debug, Clone)]
 pub enum Op {
     Atom(Atom),
     Chars(Atom, Times),
     Assert(Assertion),
-    /// Tries the first place, later the second.
+    /// Tries the first target, and the second one on backtracking.
     Split(usize, usize),
     Jump(usize),
-    /// Keeps where a group begins.
+    /// Stores the start of a group in a register.
     Open(usize),
-    /// A group ends, which began where the first register says.
+    /// Ends a group: its start is in the given register. The group's number is set if it captures.
     Close(usize, Option<usize>),
-    /// Enters a loop.
+    /// Enters the loop with this index.
     Enter(usize),
-    /// Behind a round of a loop.
+    /// Ends one iteration of the loop with this index.
     Round(usize),
-    /// A part, ended by `Accept`, in final rounds; the group that holds the latest of them.
+    /// Repeats a body, which ends with `Accept`, without backtracking into it. The group captures
+    /// the last iteration.
     Each {
         body: usize,
         times: Times,
         group: Option<usize>,
     },
-    /// The same, once.
+    /// Runs a body once without backtracking into it.
     Once {
         body: usize,
         optional: bool,
@@ -69,14 +71,14 @@ pub enum Op {
         body: usize,
         negated: bool,
     },
-    /// The part behind is tried from `min` to `max` characters before.
+    /// A look-behind: tries the body from `min` to `max` characters before the current position.
     Behind {
         body: usize,
         negated: bool,
         min: i32,
         max: i32,
     },
-    /// Whether a look-behind ends where it was begun.
+    /// Fails unless the body of a look-behind ends where the look-behind started.
     BehindEnd,
     Reference(usize, Fold),
     LineEnding,
@@ -84,17 +86,17 @@ pub enum Op {
     Accept,
 }
 
-/// A loop over a group.
+/// A loop over a group, with backtracking into its iterations.
 #[derive(Debug, Clone, Copy)]
 pub struct Loop {
     pub times: Times,
-    /// The register of rounds.
+    /// The register that counts iterations.
     pub count: usize,
-    /// The register of where the latest round began.
+    /// The register that holds the start of the current iteration.
     pub begin: usize,
     pub body: usize,
     pub next: usize,
-    /// Whether places that failed are kept, so that they are not tried again.
+    /// Whether positions at which the body failed are remembered, so that they are not tried again.
     pub memo: bool,
 }
 
@@ -103,11 +105,11 @@ pub struct Loop {
 pub struct Program {
     pub ops: Vec<Op>,
     pub loops: Vec<Loop>,
-    /// Registers besides those of groups.
+    /// The number of registers, not counting the groups.
     pub registers: usize,
-    /// Capturing groups.
+    /// The number of capturing groups.
     pub groups: usize,
-    /// What a match begins with, where that is known and it is not empty.
+    /// The characters with which a match can start, if they are known and a match is never empty.
     pub first: Option<CharSet>,
     memo: bool,
     nesting: usize,
@@ -140,7 +142,7 @@ impl Program {
         self.ops.len()
     }
 
-    /// A part of its own, ended by some instructions, which is jumped over; its place.
+    /// Emits a body that ends with `Accept` and a jump around it. Returns the body's index.
     fn apart(&mut self, write: impl FnOnce(&mut Self)) -> usize {
         let jump = self.push(Op::Jump(0));
         let body = self.here();
@@ -211,7 +213,7 @@ impl Program {
         }
     }
 
-    /// A part that may be left out, with all ways in which it matches.
+    /// Emits an optional part, with backtracking into it.
     fn optional(&mut self, lazy: bool, write: impl FnOnce(&mut Self)) {
         let split = self.push(Op::Split(0, 0));
         write(self);
@@ -232,7 +234,7 @@ impl Program {
             return;
         }
         let Node::Group(group, inner) = node else {
-            // A part that is no group has one way to match, the first.
+            // A node that is not a group is matched without backtracking, as in Java.
             let body = self.apart(|program| program.node(node));
             match (once, possessive) {
                 (true, true) => drop(self.push(Op::Once { body, optional: true })),
@@ -279,7 +281,8 @@ impl Program {
     }
 }
 
-/// The characters that a part begins with; unknown if it may be empty or look around first.
+/// The characters with which a node's match can start. `None` if the match may be empty, or if the
+/// node starts with look-around.
 fn first(node: &Node) -> Option<CharSet> {
     match node {
         Node::Char(c) => Some(CharSet::one(*c)),

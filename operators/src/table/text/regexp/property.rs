@@ -1,5 +1,5 @@
-//! Properties of characters by the names that Java 17 knows, with the values of Unicode 13, its
-//! version: what came later is unassigned.
+//! Character properties by the names that Java 17 knows. The values are those of Unicode 13, Java
+//! 17's version; characters added later are unassigned.
 
 use crate::table::text::regexp::parse::{Flags, Parse, error};
 use crate::table::text::regexp::set::{CharSet, LAST};
@@ -7,7 +7,7 @@ use crate::table::text::regexp::tables::{BLOCKS, MIRRORED};
 use regex_syntax::hir::{Class, HirKind};
 use std::sync::OnceLock;
 
-/// A set of the crate's tables.
+/// Looks up a set in the tables of the crate `regex-syntax`.
 fn table(name: &str) -> Option<CharSet> {
     let hir = regex_syntax::parse(&format!(r"\p{{{name}}}")).ok()?;
     match hir.kind() {
@@ -22,7 +22,7 @@ fn table(name: &str) -> Option<CharSet> {
     }
 }
 
-/// What Unicode 13 has, noncharacters included.
+/// All code points assigned in Unicode 13, and the noncharacters.
 fn of_version() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| table("age=13.0").unwrap_or_else(CharSet::all))
@@ -32,15 +32,15 @@ fn known(name: &str) -> Option<CharSet> {
     Some(table(name)?.and(of_version()))
 }
 
-/// A set that the tables have for certain.
+/// A set that is known to be in the tables, corrected to Unicode 13.
 fn given(name: &str) -> CharSet {
     let set = known(name).unwrap_or_else(|| CharSet::of([]));
     match name {
-        // Letters that became small ones later.
+        // Letters that became lower case after Unicode 13.
         "Lowercase" => set.without(&CharSet::of([0x10fc, 0xab69])),
-        // Marks that became alphabetic later.
+        // Marks that became alphabetic after Unicode 13.
         "Alphabetic" => set.without(&CharSet::new(vec![(0x363, 0x36f), (0x1dd3, 0x1de6)])),
-        // A sign that counts as no part of names in Java.
+        // A character that Java does not allow in identifiers.
         "ID_Start" => set.without(&CharSet::one(0x2e2f)),
         _ => set,
     }
@@ -54,7 +54,7 @@ fn ascii_range(from: char, to: char) -> CharSet {
     CharSet::new(vec![(from.into(), to.into())])
 }
 
-/// The characters of some general categories.
+/// The union of some general categories.
 pub fn any(names: &[&str]) -> CharSet {
     let ranges = names.iter().flat_map(|name| given(name).ranges().to_vec());
     CharSet::new(ranges.collect())
@@ -64,7 +64,7 @@ fn assigned() -> CharSet {
     given("Assigned").union(&surrogates())
 }
 
-/// `[a-zA-Z_0-9]`.
+/// The set of `\w` without the flag `U`: `[a-zA-Z_0-9]`.
 pub fn ascii_word() -> CharSet {
     ascii_alnum().union(&CharSet::chars("_"))
 }
@@ -77,45 +77,45 @@ fn ascii_alnum() -> CharSet {
     ascii_alpha().union(&ascii_range('0', '9'))
 }
 
-/// Digits of all scripts.
+/// The decimal digits of all scripts.
 pub fn digit() -> CharSet {
     given("Nd")
 }
 
-/// Parts of words of all scripts.
+/// The word characters of all scripts.
 pub fn word() -> CharSet {
     any(&["Alphabetic", "M", "Nd", "Pc", "Join_Control"])
 }
 
-/// White space of all scripts.
+/// The white space characters of all scripts.
 pub fn white_space() -> CharSet {
     given("Z").union(&CharSet::new(vec![(9, 13), (0x85, 0x85)]))
 }
 
-/// What `\b` takes for a part of a word.
+/// The characters that `\b` treats as part of a word.
 pub fn letter_or_digit() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| any(&["L", "Nd"]))
 }
 
-/// What `\b` with the flag `U` takes for a part of a word.
+/// The characters that `\b` treats as part of a word under the flag `U`.
 pub fn word_of_unicode() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(word)
 }
 
-/// Marks that take no room, which `\b` counts to the letter before them.
+/// Non-spacing marks, which `\b` counts with the letter before them.
 pub fn non_spacing() -> &'static CharSet {
     static SET: OnceLock<CharSet> = OnceLock::new();
     SET.get_or_init(|| given("Mn"))
 }
 
-/// A character by its Unicode name.
+/// The character with a Unicode name; `None` if there is none.
 pub fn named(name: &str) -> Option<u32> {
     unicode_names2::character(name.trim()).map(u32::from)
 }
 
-/// The set of `\p{name}` under some flags.
+/// The set of `\p{name}`. Its meaning depends on the flags.
 pub fn family(name: &str, flags: Flags) -> Parse<CharSet> {
     let ignore_case = flags.ignore_case;
     if let Some((name, value)) = name.split_once('=') {
@@ -168,7 +168,7 @@ fn script(name: &str) -> Option<CharSet> {
     known(&format!("script={name}"))
 }
 
-/// A property that holds or not, behind `Is`.
+/// A binary property, named after the prefix `Is`.
 fn binary(name: &str, ignore_case: bool) -> Option<CharSet> {
     Some(match name.to_ascii_uppercase().as_str() {
         "LOWERCASE" | "UPPERCASE" | "TITLECASE" if ignore_case => {
@@ -204,7 +204,7 @@ fn graph() -> CharSet {
     assigned().without(&any(&["Z", "Cc"])).without(&surrogates())
 }
 
-/// POSIX's names with the flag `U`.
+/// A POSIX class under the flag `U`.
 fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
     let name = match name.to_ascii_uppercase().as_str() {
         "ALPHA" => "ALPHABETIC",
@@ -224,7 +224,7 @@ fn posix(name: &str, ignore_case: bool) -> Option<CharSet> {
     binary(name, ignore_case)
 }
 
-/// General categories, POSIX's names for ASCII, and what Java's own methods say.
+/// A general category, an ASCII class with POSIX's name, or a class defined by a Java method.
 fn category(name: &str, ignore_case: bool) -> Option<CharSet> {
     Some(match name {
         "Lu" | "Ll" | "Lt" if ignore_case => any(&["Lu", "Ll", "Lt"]),
@@ -266,7 +266,7 @@ fn ignorable() -> CharSet {
     given("Cf").union(&CharSet::new(vec![(0, 8), (0xe, 0x1b), (0x7f, 0x9f)]))
 }
 
-/// `java` and the name of a method of `Character`.
+/// A class named `java` plus the name of a method of `java.lang.Character`.
 fn java(name: &str) -> Option<CharSet> {
     Some(match name.strip_prefix("java")? {
         "LowerCase" => given("Lowercase"),
@@ -294,7 +294,7 @@ fn java(name: &str) -> Option<CharSet> {
     })
 }
 
-/// A set of the tables, for clusters of characters.
+/// The set of a property, for grapheme clusters.
 pub fn table_of_version(name: &str) -> CharSet {
     given(name)
 }

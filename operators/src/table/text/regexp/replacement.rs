@@ -1,5 +1,5 @@
-//! What a match is replaced by: text with `$1` and `${name}`; a backslash stands before a character
-//! that means itself.
+//! Replacement texts, in which `$1` and `${name}` refer to groups and a backslash escapes the next
+//! character.
 
 use crate::table::text::regexp::Regex;
 
@@ -8,17 +8,17 @@ use crate::table::text::regexp::Regex;
 pub enum Part {
     /// Text.
     Text(String),
-    /// What a group holds.
+    /// The text that this group captured.
     Group(usize),
 }
 
-/// A replacement that was read.
+/// A parsed replacement.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Replacement(pub Vec<Part>);
 
 impl Replacement {
-    /// Reads a replacement for a pattern. A group's number has as many digits as there are groups
-    /// for. The error is why it is none.
+    /// Parses a replacement for a pattern. A group number takes as many digits as give an existing
+    /// group. The error says what is wrong with the syntax.
     pub fn new(text: &str, regex: &Regex) -> Result<Self, String> {
         let bad = |reason: &str| Err(reason.to_string());
         let mut parts = Vec::new();

@@ -1,21 +1,21 @@
-//! Sets of code points, and how Java ignores case.
+//! Sets of code points, and Java's case folding.
 
 use std::sync::OnceLock;
 
 /// The last code point.
 pub const LAST: u32 = 0x10_ffff;
 
-/// A set of code points, those of surrogates included.
+/// A set of code points, surrogates included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CharSet {
-    /// Ranges, both ends included: in order, neither overlapping nor touching.
+    /// Inclusive ranges in ascending order, which neither overlap nor touch.
     ranges: Vec<(u32, u32)>,
-    /// The members below 128, as bits.
+    /// The members below 128, as a bit set.
     ascii: u128,
 }
 
 impl CharSet {
-    /// The set of some ranges in any order.
+    /// Creates a set from ranges in any order.
     pub fn new(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.sort_unstable();
         let mut merged: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
@@ -34,27 +34,27 @@ impl CharSet {
         Self { ranges: merged, ascii }
     }
 
-    /// One code point.
+    /// A set of one code point.
     pub fn one(c: u32) -> Self {
         Self::new(vec![(c, c)])
     }
 
-    /// Some code points.
+    /// A set of some code points.
     pub fn of(members: impl IntoIterator<Item = u32>) -> Self {
         Self::new(members.into_iter().map(|c| (c, c)).collect())
     }
 
-    /// The members of a text.
+    /// The set of the characters in a text.
     pub fn chars(members: &str) -> Self {
         Self::of(members.chars().map(u32::from))
     }
 
-    /// All code points.
+    /// The set of all code points.
     pub fn all() -> Self {
         Self::new(vec![(0, LAST)])
     }
 
-    /// What is not in it.
+    /// The complement.
     pub fn negate(&self) -> Self {
         let mut next = 0;
         let mut out = Vec::with_capacity(self.ranges.len() + 1);
@@ -70,17 +70,17 @@ impl CharSet {
         Self::new(out)
     }
 
-    /// What is in one of two sets.
+    /// The union.
     pub fn union(&self, other: &Self) -> Self {
         Self::new(self.ranges.iter().chain(&other.ranges).copied().collect())
     }
 
-    /// What is in both.
+    /// The intersection.
     pub fn and(&self, other: &Self) -> Self {
         self.negate().union(&other.negate()).negate()
     }
 
-    /// What is in this one only.
+    /// The difference: the members that are not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         self.and(&other.negate())
     }
@@ -104,13 +104,13 @@ impl CharSet {
             .is_ok()
     }
 
-    /// The ranges.
+    /// The ranges, inclusive and in ascending order.
     pub fn ranges(&self) -> &[(u32, u32)] {
         &self.ranges
     }
 
-    /// Whether halves of surrogate pairs are treated like supplementary characters: all of them are
-    /// members, or no half is. Then it makes no difference that Java looks at halves too.
+    /// Whether unpaired surrogates are treated like supplementary characters: both are all in the
+    /// set, or no surrogate is. Then Java's matching on surrogates gives the same result.
     pub fn treats_surrogates_alike(&self) -> bool {
         let halves = Self::new(vec![(0xd800, 0xdfff)]);
         let inside = self.and(&halves);
@@ -119,14 +119,14 @@ impl CharSet {
     }
 }
 
-/// How letters of both cases are compared.
+/// How case is folded when characters are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fold {
-    /// As they are.
+    /// Case matters.
     None,
-    /// Latin letters without regard to case.
+    /// ASCII letters are compared without case.
     Ascii,
-    /// All letters without regard to case.
+    /// All letters are compared without case.
     Unicode,
 }
 
@@ -137,10 +137,10 @@ fn single(mut mapped: impl Iterator<Item = char>, c: u32) -> u32 {
     }
 }
 
-/// The capital letter, as Java has it: one for one.
+/// The upper-case character by Java's `Character.toUpperCase`, which maps one character to one.
 pub fn upper(c: u32) -> u32 {
     match c {
-        // Letters with an iota below, whose capitals are two letters elsewhere.
+        // Letters with iota subscript. Unicode's full mapping gives two letters for them.
         0x1f80..=0x1faf => c | 8,
         0x1fb3 | 0x1fc3 | 0x1ff3 => c + 9,
         0x1c5 | 0x1c8 | 0x1cb | 0x1f2 => c - 1,
@@ -148,7 +148,7 @@ pub fn upper(c: u32) -> u32 {
     }
 }
 
-/// The small letter, as Java has it: one for one.
+/// The lower-case character by Java's `Character.toLowerCase`, which maps one character to one.
 pub fn lower(c: u32) -> u32 {
     match c {
         0x130 => 0x69,
@@ -156,12 +156,12 @@ pub fn lower(c: u32) -> u32 {
     }
 }
 
-/// What two letters have in common that differ in case only.
+/// The common form of characters that differ in case only.
 pub fn fold(c: u32) -> u32 {
     lower(upper(c))
 }
 
-/// The code points that folding changes, or that are what others are folded to.
+/// Code points that folding changes or produces, each with its folded form.
 fn cased() -> &'static [(u32, u32)] {
     static CASED: OnceLock<Vec<(u32, u32)>> = OnceLock::new();
     CASED.get_or_init(|| {
@@ -170,7 +170,7 @@ fn cased() -> &'static [(u32, u32)] {
     })
 }
 
-/// What a character of a pattern matches.
+/// The set of characters that a literal character of a pattern matches.
 pub fn folded(c: u32, how: Fold) -> CharSet {
     match how {
         Fold::Ascii if c < 128 => {
@@ -189,7 +189,7 @@ pub fn folded(c: u32, how: Fold) -> CharSet {
     }
 }
 
-/// What a range of a pattern matches.
+/// The set of characters that a range of a pattern matches.
 pub fn folded_range(from: u32, to: u32, how: Fold) -> CharSet {
     let inside = |c: u32| (from..=to).contains(&c);
     let mut ranges = vec![(from, to)];

@@ -1,5 +1,5 @@
-//! The blocks of Unicode 13 and its mirrored characters, as Java 17 has them: the tables of the crate
-//! regex have neither. Names are without spaces, hyphens and underscores.
+//! The blocks and the mirrored characters of Unicode 13, as in Java 17. The tables of the crate
+//! `regex` have neither. Names have no spaces, hyphens or underscores.
 
 /// Blocks: name, first and last code point.
 #[rustfmt::skip]
@@ -314,7 +314,7 @@ pub const BLOCKS: &[(&str, u32, u32)] = &[
     ("SUPPLEMENTARYPRIVATEUSEAREAB", 0x100000, 0x10ffff),
 ];
 
-/// Characters that are mirrored in text from right to left, as ranges.
+/// Characters that are mirrored in right-to-left text, as ranges.
 #[rustfmt::skip]
 pub const MIRRORED: &[(u32, u32)] = &[
     (0x28, 0x29), (0x3c, 0x3c), (0x3e, 0x3e), (0x5b, 0x5b), (0x5d, 0x5d), (0x7b, 0x7b),

@@ -1,9 +1,9 @@
-//! Patterns with what Java 17's `Matcher.find` gives.
+//! Patterns with the results of Java 17's `Matcher.find`.
 
 use crate::table::text::regexp::{Matcher, Regex, Replacement, StepLimitExceeded, Subject};
 
-/// All matches with their groups, as offsets in UTF-16: `0-2 0-1 -;` is a match with two groups,
-/// the second without a text.
+/// All matches with their groups, as UTF-16 offsets. `0-2 0-1 -;` is a match with two groups, of
+/// which the second did not participate.
 fn matches(pattern: &str, text: &str) -> String {
     let Ok(regex) = Regex::new(pattern) else { return "refused".to_string() };
     let subject = regex.subject(text);
@@ -152,12 +152,12 @@ fn a_pattern_that_runs_away_is_an_error() {
     let regex = Regex::new(r"(?=(a+)+$)(a|aa)+\2b").unwrap();
     let text = "a".repeat(60) + "b";
     assert_eq!(regex.is_match(&text), Err(StepLimitExceeded));
-    // The linear engine has no such patterns.
+    // The linear engine also handles this pattern, without exponential backtracking.
     let regex = Regex::new("(a+)+$").unwrap();
     assert_eq!(regex.is_match(&text), Ok(false));
 }
 
-/// Matches of a pattern in a text.
+/// The number of matches of a pattern in a text.
 fn count(pattern: &str, text: &str) -> Result<usize, StepLimitExceeded> {
     let regex = Regex::new(pattern).unwrap();
     let subject = regex.subject(text);
@@ -174,7 +174,7 @@ fn searches_that_look_at_all_of_a_text_for_each_match_are_an_error() {
     let letters = "A".repeat(3_000);
     for pattern in [".*[^A-Z]|[A-Z]", "A(?:A*b)?"] {
         assert_eq!(count(pattern, &letters), Err(StepLimitExceeded), "{pattern}");
-        // A short text is no trouble.
+        // A short text stays within the limit.
         assert!(count(pattern, &letters[..500]) == Ok(500), "{pattern}");
     }
 }

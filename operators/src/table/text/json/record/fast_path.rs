@@ -106,7 +106,7 @@ fn item<'j>(quick: FastValue<'j>, element: &DataType) -> Option<Item<'j>> {
     })
 }
 
-/// Writes a simple value into its slot, if that is easy. Changes nothing otherwise.
+/// Writes a simple value into its slot. Returns false, with nothing changed, if it cannot.
 #[inline]
 fn put<B: Bytes>(
     reading: &JsonReadOptions,
