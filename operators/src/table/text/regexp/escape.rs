@@ -11,7 +11,7 @@ pub enum Escape {
     Char(u32),
     /// Any character of a set.
     Set(CharSet),
-    /// Something else.
+    /// Any other node.
     Node(Node),
 }
 

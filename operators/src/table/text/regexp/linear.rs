@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 /// A pattern in the form of the linear engine.
 #[derive(Debug)]
 pub struct Linear {
-    /// The pattern.
+    /// The compiled pattern.
     pub regex: regex::Regex,
     /// Whether texts that end with a line end need the backtracking engine.
     no_line_end: bool,

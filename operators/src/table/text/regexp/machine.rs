@@ -15,8 +15,8 @@ use std::collections::HashSet;
 
 /// The position of a group that did not participate in the match.
 pub const NONE: usize = usize::MAX;
-/// The most steps of all searches in a text, to which `STEPS_A_UNIT` is added for each unit of a
-/// text, up to `STEPS_MAX`. A long text has at least `STEPS_OF_LONG` for each unit.
+/// The limit of steps for all searches in a text is `STEPS`, plus `STEPS_A_UNIT` for each code unit
+/// of the text up to `STEPS_MAX`. For long texts it is at least `STEPS_OF_LONG` for each code unit.
 const STEPS: usize = 10_000_000;
 const STEPS_A_UNIT: usize = 1000;
 const STEPS_MAX: usize = 300_000_000;

@@ -24,7 +24,7 @@ pub enum Assertion {
     /// `$` and `\Z`: before a final line end, or with `multiline` before every one. With `unix`
     /// only `\n` is a line end.
     Dollar { multiline: bool, unix: bool },
-    /// `^` behind each line end.
+    /// `^` at the start and after each line end.
     Caret { unix: bool },
     /// `\G`.
     LastMatch,

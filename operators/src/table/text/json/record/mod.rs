@@ -524,7 +524,7 @@ fn scalar<'t>(
     }
 }
 
-/// What the text of a string says as a value of a type.
+/// Parses the text of a string as a value of a type; `None` if it is not one.
 fn text_scalar(
     reading: &JsonReadOptions,
     text: &str,
