@@ -176,14 +176,21 @@ struct Emission {
     expiring: bool,
 }
 
+/// Which results are emitted, and when.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::table::physical) struct OutputRules {
+    pub mode: OutputMode,
+    /// Whether epochs end at markers among the records, not between batches.
+    pub continuous: bool,
+    /// Whether no other instance emits rows of the same aggregation.
+    pub is_only_instance: bool,
+}
+
 /// The stage.
 pub(in crate::table::physical) struct HashAggregate {
     keys: Vec<Key>,
     functions: Vec<Function>,
-    mode: OutputMode,
-    continuous: bool,
-    /// Whether this is the only instance.
-    is_only_instance: bool,
+    output: OutputRules,
     entries: Table<Entry>,
     touched: EpochBuffer<u32>,
     /// The event time among the keys, if there is one.
@@ -200,7 +207,7 @@ pub(in crate::table::physical) struct HashAggregate {
     /// Whether the only key is a column of bytes that is not an event time.
     by_bytes: bool,
     /// The column with the accumulators' words if rows come from
-    /// [`Partial`](crate::table::physical::aggregate::partial_aggregate::Partial).
+    /// [`PartialAggregate`](super::partial_aggregate::PartialAggregate).
     partials: Option<row::Slot>,
     words: Vec<u64>,
     key: Vec<u8>,
@@ -225,7 +232,7 @@ impl HashAggregate {
     pub fn new(
         keys: Vec<Key>,
         functions: Vec<Function>,
-        (mode, continuous, is_only_instance): (OutputMode, bool, bool),
+        output: OutputRules,
         event: Option<EventTimeKey>,
         log: StateLog,
         down: BoxChain,
@@ -233,7 +240,7 @@ impl HashAggregate {
         let computes = keys.iter().any(|key| matches!(key, Key::Computed(_)))
             || functions.iter().any(Function::computes);
         // Complete mode keeps expired groups.
-        let event = event.filter(|_| mode != OutputMode::Complete);
+        let event = event.filter(|_| output.mode != OutputMode::Complete);
         // A window is bytes too, but its rows may be late.
         let of_bytes = matches!(keys.as_slice(), [Key::Column(_, Physical::Bytes)]);
         Self {
@@ -248,9 +255,7 @@ impl HashAggregate {
             words: Vec::new(),
             keys,
             functions,
-            mode,
-            continuous,
-            is_only_instance,
+            output,
             entries: Table::default(),
             touched: EpochBuffer::default(),
             event,
@@ -297,17 +302,17 @@ impl HashAggregate {
     }
 
     fn at_once(&self) -> bool {
-        self.continuous && self.mode == OutputMode::Update
+        self.output.continuous && self.output.mode == OutputMode::Update
     }
 
     /// Whether watermarks arrive among the records.
     fn is_in_band(&self) -> bool {
-        self.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
+        self.output.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
     }
 
     /// Whether rows are emitted when the watermark passes them.
     fn by_watermark(&self) -> bool {
-        self.mode == OutputMode::Append
+        self.output.mode == OutputMode::Append
     }
 
     /// The expiry time of a group; `None` if it never expires.
@@ -363,7 +368,7 @@ impl HashAggregate {
             let Some((_, at)) = self.due.take(by_us) else { return Ok(true) };
             if self.by_watermark() {
                 let ingest_ns = self.entries[at as usize].ingest_ns;
-                let ingest_ns = if self.continuous { UNTIMED } else { ingest_ns };
+                let ingest_ns = if self.output.continuous { UNTIMED } else { ingest_ns };
                 self.emit(at as usize, ingest_ns)?;
             }
             self.forget(at as usize);
@@ -546,7 +551,7 @@ impl HashAggregate {
             self.note(at);
             self.prefetch(at);
         } else if self.keys.is_empty() {
-            if !self.continuous {
+            if !self.output.continuous {
                 self.note(0);
             }
             self.prefetch(0);
@@ -562,8 +567,8 @@ impl HashAggregate {
     /// Runs one bounded step of emission. Returns whether emission is complete.
     fn emit_step(&mut self) -> Result<bool, EngineError> {
         let Some(mut emission) = self.emission.take() else { return Ok(true) };
-        let complete = self.mode == OutputMode::Complete;
-        let total = match self.mode {
+        let complete = self.output.mode == OutputMode::Complete;
+        let total = match self.output.mode {
             OutputMode::Complete => self.entries.slots(),
             OutputMode::Update => self.touched.len(),
             OutputMode::Append => 0,
@@ -644,10 +649,10 @@ impl Stage for HashAggregate {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
-        if !self.continuous || self.entries.slots() == 0 {
+        if !self.output.continuous || self.entries.slots() == 0 {
             self.touch_global();
         }
-        if self.is_in_band() && self.is_only_instance && self.touched.is_empty() {
+        if self.is_in_band() && self.output.is_only_instance && self.touched.is_empty() {
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -702,7 +707,7 @@ impl<'a> Push<Row<'a>> for HashAggregate {
         self.entries[at].ingest_ns = ingest_ns;
         self.add(at, row)?;
         self.note(at);
-        match (self.continuous, self.mode) {
+        match (self.output.continuous, self.output.mode) {
             (true, OutputMode::Update) => return self.emit(at, ingest_ns),
             (_, OutputMode::Append) => {}
             _ => self.prefetch(at),

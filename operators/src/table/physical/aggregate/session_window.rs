@@ -8,7 +8,7 @@ use crate::state::expiry_queue::Due;
 use crate::state::key_table::{KeyedEntry, Table, key_heap};
 use crate::table::expr::compile::BytesFn;
 use crate::table::physical::accumulator::{Accumulator, Function};
-use crate::table::physical::aggregate::hash_aggregate::{Key, copy_key, write_keys};
+use crate::table::physical::aggregate::hash_aggregate::{Key, OutputRules, copy_key, write_keys};
 use crate::table::physical::late_row::LateRows;
 use crate::table::physical::stages::{BoxChain, Scratch, step};
 use crate::table::plan::analyzer::OutputMode;
@@ -70,10 +70,7 @@ pub(in crate::table::physical) struct SessionParts {
     /// Position of the window among all keys.
     pub place: usize,
     pub functions: Vec<Function>,
-    pub mode: OutputMode,
-    pub continuous: bool,
-    /// There is no other instance.
-    pub is_only_instance: bool,
+    pub output: OutputRules,
     /// Whether the query reads a stream. Then its first row is an error if there is no other key,
     /// as in Spark.
     pub needs_key: bool,
@@ -371,8 +368,9 @@ impl SessionAggregate {
             }
         }
         let Some((epoch, mut next)) = self.marker.take() else { return Ok(()) };
-        let shows = self.changed || !self.parts.continuous || !self.parts.is_only_instance;
-        if self.parts.mode == OutputMode::Complete && shows {
+        let shows =
+            self.changed || !self.parts.output.continuous || !self.parts.output.is_only_instance;
+        if self.parts.output.mode == OutputMode::Complete && shows {
             let mut budget = self.parts.log.step(step(self.entries.slots()));
             while next < self.entries.slots() && budget > 0 && self.down.ready() {
                 for session in 0..self.entries[next].sessions.len() {
@@ -413,7 +411,7 @@ impl Stage for SessionAggregate {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         self.marker = Some((epoch, 0));
-        if self.parts.late.as_ref().map_or(self.parts.continuous, LateRows::is_in_band) {
+        if self.parts.late.as_ref().map_or(self.parts.output.continuous, LateRows::is_in_band) {
             // Sessions that are not emitted yet are emitted in the next epoch.
             let passing = self.expiring_watermark_us.take();
             self.continue_expiry()?;

@@ -1,6 +1,7 @@
 //! A join of two streams alone, without sources, rings and sinks, for measurements of its parts.
 
-use super::{Lowering, columns_read};
+use super::Lowering;
+use super::join::columns_read;
 use crate::table::expr::compile::Semantics;
 use crate::table::physical::join::{JoinCondition, LateRowOutput, SidedRow, StreamJoin};
 use crate::table::physical::stages::BoxChain;

@@ -1,0 +1,187 @@
+//! Lowering of joins: a stream with a table, and two streams.
+
+use super::{Lowering, PlacedChain, mark, parts};
+use crate::table::expr::resolve::ScopeColumn;
+use crate::table::physical::aggregate::hash_aggregate::Key;
+use crate::table::physical::join::{
+    Config, JoinCondition, JoinTime, LateRowOutput, SideConfig, SideOutbox, SidedRow, StreamJoin,
+    TableJoin, TableJoinParts, watermark_lag_us,
+};
+use crate::table::physical::stages::BoxChain;
+use crate::table::plan::time_window::has_watermark;
+use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::row::{Slot, encode};
+use crate::table::types::DataType;
+use millstream_engine::epoch::event_time::WatermarkPolicy;
+use millstream_engine::error::EngineError;
+use millstream_engine::runtime::state_log::StateLog;
+use millstream_engine::runtime::tasklet::InboxTasklet;
+
+impl Lowering<'_, '_> {
+    /// Joins with a table, whose rows are part of the plan.
+    pub(super) fn join(&mut self, join: &Join, down: BoxChain) -> Result<(), EngineError> {
+        let held = |plan: &Plan| match plan {
+            Plan::Values(_, rows) => Some(rows.iter().map(|row| encode(row)).collect()),
+            _ => None,
+        };
+        let (left, right) = (held(&join.left), held(&join.right));
+        let is_left_probe = right.is_some() && join.kind != JoinKind::RightOuter;
+        let rows = if is_left_probe { right } else { left };
+        let Some(rows) = rows else { unreachable!("tables are read before this") };
+        let types =
+            |plan: &Plan| plan.scope().columns.into_iter().map(|c| c.data_type).collect::<Vec<_>>();
+        let parts = TableJoinParts {
+            kind: join.kind,
+            condition: join.condition.as_ref(),
+            in_operands: join.in_operands.as_ref(),
+            match_range: join.match_range,
+            types: (types(&join.left), types(&join.right)),
+            is_left_probe,
+            rows,
+            live: join.live.clone(),
+            continuous: self.job.trigger().is_continuous(),
+            semantics: self.semantics,
+        };
+        let stage = TableJoin::new(parts, down)?;
+        let comes = if is_left_probe { &join.left } else { &join.right };
+        self.feed(comes, Box::new(stage), &vec![true; comes.width()])
+    }
+
+    /// Both sides are streams: their rows are brought to the instances that own their keys.
+    pub(super) fn stream_join(
+        &mut self,
+        join: &Join,
+        down: BoxChain,
+        needed: &[bool],
+    ) -> Result<(), EngineError> {
+        let condition = JoinCondition::of(join);
+        let inputs = [&join.left, &join.right];
+        let widths = inputs.map(Plan::width);
+        let (leaves, below) = columns_read(&condition, widths, needed);
+        if LateRowOutput::BOTH.iter().any(|side| condition.time.shift_us(*side).is_some()) {
+            self.advances_by_watermark(&Plan::Join(Box::new(join.clone())));
+        }
+        let workers = self.places(self.parallelism);
+        let gathers = self.gathers(&workers, down);
+        let policy = self.job.watermark_policy();
+        // Parts of one side are merged by the slowest, whatever is the policy between the sides.
+        let gathered = inputs.map(|input| policy == WatermarkPolicy::Max && parts(input) > 1);
+        let producers = LateRowOutput::BOTH.map(|side| match gathered[side.index()] {
+            true => vec![0],
+            false => self.places(parts(inputs[side.index()])),
+        });
+        let (left_outboxes, left_inlets) = self.job.rings::<SidedRow>(&producers[0], &workers);
+        let (right_outboxes, right_inlets) = self.job.rings::<SidedRow>(&producers[1], &workers);
+        let mut timed = Vec::new();
+        for (input, producers) in inputs.iter().zip(&producers) {
+            timed.extend(producers.iter().map(|_| has_watermark(input)));
+        }
+        let logs = self.job.operator(workers.len());
+        let inlets = left_inlets.into_iter().zip(right_inlets);
+        for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
+            let config = self.join_config(join, &condition, (&leaves, &below), log);
+            let stage = StreamJoin::new(config, gather);
+            let inlets = inlets.0.into_iter().chain(inlets.1).collect();
+            let port = self.job.tasklet_port();
+            let inbox = InboxTasklet::new(port, format!("join {i}"), inlets, stage);
+            self.job.add_tasklet(workers[i], Box::new(inbox.watermarks(policy, &timed)));
+        }
+        let outboxes = [left_outboxes, right_outboxes];
+        for ((side, outboxes), producers) in
+            LateRowOutput::BOTH.into_iter().zip(outboxes).zip(producers)
+        {
+            let (input, below) = (inputs[side.index()], &below[side.index()]);
+            let chain = |outbox| {
+                let keys = self.join_keys(&condition, side, widths[side.index()]);
+                Box::new(SideOutbox::new(side, keys, outbox)) as BoxChain
+            };
+            let mut downs: Vec<PlacedChain> =
+                producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
+            match (gathered[side.index()], downs.pop()) {
+                (true, Some((_, down))) => self.feed(input, down, below)?,
+                (_, last) => {
+                    downs.extend(last);
+                    self.plan(input, downs, below)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn join_keys(&self, condition: &JoinCondition, side: LateRowOutput, width: usize) -> Vec<Key> {
+        let keys = condition.keys.iter();
+        keys.map(|key| self.key(&key.sides[side.index()], width)).collect()
+    }
+
+    /// What an instance of a join of two streams is made of.
+    pub(super) fn join_config(
+        &self,
+        join: &Join,
+        condition: &JoinCondition,
+        (leaves, below): (&[bool], &[Vec<bool>; 2]),
+        log: StateLog,
+    ) -> Config {
+        let inputs = [&join.left, &join.right];
+        let width: usize = inputs.iter().map(|input| input.width()).sum();
+        let sides = LateRowOutput::BOTH.map(|side| {
+            let input = inputs[side.index()];
+            let columns = input.scope().columns;
+            let from = if side == LateRowOutput::Left { 0 } else { width - columns.len() };
+            let slot = |i: usize| Slot::new(i, columns.len());
+            let column = |(i, c): (usize, &ScopeColumn)| {
+                leaves[from + i].then(|| (slot(i), from + i, c.data_type.physical()))
+            };
+            let time = match condition.time {
+                JoinTime::Range(range) => Some(range.columns[side.index()]),
+                JoinTime::None | JoinTime::Key { .. } => None,
+            };
+            let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
+            // A row is late by the time of the range, else by any event time that it still has.
+            let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
+            let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
+            let lag_us = watermark_lag_us(input);
+            SideConfig {
+                keys: self.join_keys(condition, side, columns.len()),
+                own: condition.own[side.index()]
+                    .as_ref()
+                    .map(|own| self.compile(own, columns.len()).bool()),
+                time: time.map(slot),
+                event: event.map(|i| (slot(i), is_window(i))),
+                late: self.late("join", input.schema(), lag_us),
+                copies: columns.iter().enumerate().filter_map(column).collect(),
+            }
+        });
+        Config {
+            kind: join.kind,
+            sides,
+            null_safe: condition.keys.iter().map(|key| key.null_safe).collect(),
+            time: condition.time,
+            rest: condition.rest.as_ref().map(|rest| self.compile(rest, width).bool()),
+            width,
+            log,
+        }
+    }
+}
+
+/// Of a join of two streams: the columns of both sides that leave or are compared in pairs, and the
+/// columns that are read of each side.
+pub(super) fn columns_read(
+    condition: &JoinCondition,
+    widths: [usize; 2],
+    needed: &[bool],
+) -> (Vec<bool>, [Vec<bool>; 2]) {
+    let mut leaves = vec![false; widths[0] + widths[1]];
+    leaves.iter_mut().zip(needed).for_each(|(leaves, needed)| *leaves |= needed);
+    condition.rest.iter().for_each(|rest| mark(rest, &mut leaves));
+    let (left, right) = leaves.split_at(widths[0]);
+    let mut below = [left.to_vec(), right.to_vec()];
+    for side in LateRowOutput::BOTH {
+        let below = &mut below[side.index()];
+        condition.keys.iter().for_each(|key| mark(&key.sides[side.index()], below));
+        condition.own[side.index()].iter().for_each(|own| mark(own, below));
+        if let JoinTime::Range(range) = condition.time {
+            below[range.columns[side.index()]] = true;
+        }
+    }
+    (leaves, below)
+}
