@@ -1,12 +1,12 @@
-//! Lengths of time as text, with Spark's units: `INTERVAL '1 02:03:04.5' DAY TO SECOND`.
+//! The text form of intervals in Spark's notation: `INTERVAL '1 02:03:04.5' DAY TO SECOND`.
 
 use super::{DAY_US, SECOND_US};
 use crate::table::types::{DAY_TIME_UNITS, DataType, YEAR_MONTH_UNITS};
 
-/// Microseconds of the units of day-time intervals.
+/// The length in microseconds of a day, an hour, a minute and a second.
 const UNIT_US: [i64; 4] = [DAY_US, 3600 * SECOND_US, 60 * SECOND_US, SECOND_US];
 
-/// An interval as Spark shows it.
+/// Formats an interval as Spark shows it: months or microseconds, according to the type.
 pub fn text(value: i64, data_type: &DataType) -> String {
     let (number, units, from, to) = match *data_type {
         DataType::YearMonthInterval(from, to) => {
@@ -55,12 +55,12 @@ fn day_time(micros: i64, from: u8, to: u8) -> String {
     out
 }
 
-/// Microseconds of a unit of day-time intervals, by its place.
+/// The length in microseconds of a day-time unit: 0 is DAY, 3 is SECOND.
 pub fn unit_us(unit: u8) -> i64 {
     UNIT_US[usize::from(unit.min(3))]
 }
 
-/// Reads an interval of a type with or without the words that [`text`] puts around it.
+/// Parses an interval of a type, either bare or as [`text`] formats it.
 pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let upper = trimmed.to_ascii_uppercase();
@@ -74,8 +74,8 @@ pub fn parse_shown(written: &str, data_type: &DataType) -> Option<i64> {
     }
 }
 
-/// Reads the text of an interval of a type: `1 02:03:04.5`, `-1-2`, `90`. Parts that are not
-/// written are not allowed, as in Spark.
+/// Parses an interval of a type to months or microseconds: `1 02:03:04.5`, `-1-2`, `90`. Every unit
+/// of the type must be present, and no other, as in Spark.
 pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     let trimmed = written.trim();
     let (sign, digits) = match trimmed.strip_prefix('-') {
@@ -84,7 +84,8 @@ pub fn parse(written: &str, data_type: &DataType) -> Option<i64> {
     };
     let number = |text: &str| {
         let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // In 128 bits, because the sign is applied last: the least value has no positive counterpart.
+        // The sign is applied last, in 128 bits, because the smallest value has no positive
+        // counterpart.
         fits.then(|| text.parse::<i64>().ok()).flatten().map(i128::from)
     };
     let value = match *data_type {
@@ -153,16 +154,17 @@ pub fn has_shape(written: &str, data_type: &DataType) -> bool {
     signs == expected || last_is_seconds && signs == format!("{expected}.")
 }
 
-/// A length of time: months have no fixed number of days.
+/// A duration. Months are separate because their number of days varies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Length {
     /// Months.
     pub months: i64,
-    /// Microseconds besides.
+    /// Microseconds, in addition to the months.
     pub micros: i64,
 }
 
-/// Reads `10 minutes`, `1 hour 30 minutes`, `interval 2 days`. The error is what Spark says of it.
+/// Parses a duration such as `10 minutes`, `1 hour 30 minutes` or `interval 2 days`. The error is
+/// Spark's sub-condition.
 pub fn length(text: &str) -> Result<Length, &'static str> {
     let trimmed = text.trim();
     let rest = match trimmed.get(..8) {
@@ -187,8 +189,9 @@ pub fn length(text: &str) -> Result<Length, &'static str> {
     Ok(length)
 }
 
-/// A number of a unit, as in `INTERVAL 90 SECONDS`: its value in months or microseconds, whether it
-/// is months, and the place of its unit in its kind.
+/// Parses a count and a unit, as in `INTERVAL 90 SECONDS`. Returns the value in months or
+/// microseconds, whether it is in months, and the index of the unit in its interval type (WEEK
+/// counts as DAY).
 pub fn of_unit(count: &str, unit: &str) -> Option<(i64, bool, u8)> {
     let singular = unit.to_ascii_uppercase();
     let singular = singular.strip_suffix('S').unwrap_or(&singular);

@@ -1,8 +1,8 @@
 //! Dates and times: the calendar, time zones, parsing, formatting and patterns.
 //!
-//! Dates are days, timestamps microseconds since 1970-01-01 (UTC), both in the proleptic
-//! Gregorian calendar, as in Spark. A local time that a zone skips is moved on by the gap; one that
-//! comes twice is the earlier of the two.
+//! As in Spark, dates are days and timestamps are microseconds since 1970-01-01 (UTC), in the
+//! proleptic Gregorian calendar. A local time that a zone skips is moved forward by the length of
+//! the gap. For a local time that occurs twice, the earlier instant is used.
 
 pub mod calendar;
 pub mod interval;
@@ -16,12 +16,13 @@ pub use text::{
 };
 pub use zone::{Tz, on_clock, to_local, to_utc, zone};
 
-/// Microseconds of a second.
+/// Microseconds per second.
 pub const SECOND_US: i64 = 1_000_000;
-/// Microseconds of a day.
+/// Microseconds per day.
 pub const DAY_US: i64 = 86_400 * SECOND_US;
 
-/// Days, with the day of the month cut to the month's length.
+/// Adds months to a date in days since 1970. A day beyond the end of the month becomes its last
+/// day. `None` beyond the range of DATE.
 pub fn add_months(days: i64, months: i64) -> Option<i64> {
     let date = Date::of_days(days);
     let months = (date.year * 12 + i64::from(date.month) - 1).checked_add(months)?;
@@ -34,7 +35,7 @@ pub fn add_months(days: i64, months: i64) -> Option<i64> {
     i32::try_from(days).ok().map(i64::from)
 }
 
-/// A local time months later.
+/// Adds months to a local time in microseconds; see [`add_months`].
 pub fn add_months_us(local_us: i64, months: i64) -> Option<i64> {
     let (days, time) = (local_us.div_euclid(DAY_US), local_us.rem_euclid(DAY_US));
     add_months(days, months)?.checked_mul(DAY_US)?.checked_add(time)

@@ -15,7 +15,7 @@ pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
             fill(&mut text[..4], year);
             fill(&mut text[5..7], month);
             fill(&mut text[8..], day);
-            // Only ASCII was put there.
+            // The buffer holds ASCII only.
             return out.write_str(std::str::from_utf8(&text).unwrap_or_default());
         }
         _ => "+",
@@ -23,7 +23,7 @@ pub fn write_date(days: i64, out: &mut dyn Write) -> fmt::Result {
     write!(out, "{sign}{:04}-{:02}-{:02}", date.year.abs(), date.month, date.day)
 }
 
-/// Writes the last digits of a number with zeros in front, as many as there is room for.
+/// Fills `room` with the last digits of a number, padded with leading zeros.
 pub(super) fn fill(room: &mut [u8], value: u64) {
     let mut rest = value;
     for digit in room.iter_mut().rev() {
@@ -34,7 +34,7 @@ pub(super) fn fill(room: &mut [u8], value: u64) {
 
 /// Formats a timestamp in a zone, in microseconds since 1970. A fraction of zero is omitted.
 pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Result {
-    // Computed in seconds: the local time in microseconds may overflow.
+    // Computed in seconds, because the local time in microseconds may overflow.
     let offset_s = zone.offset_s(micros);
     let seconds = micros.div_euclid(SECOND_US) + offset_s;
     write_date(seconds.div_euclid(86_400), out)?;
@@ -44,7 +44,7 @@ pub fn write_timestamp(micros: i64, zone: Tz, out: &mut dyn Write) -> fmt::Resul
     fill(&mut text[1..3], clock / 3600);
     fill(&mut text[4..6], clock / 60 % 60);
     fill(&mut text[7..], clock % 60);
-    // Only ASCII was put there.
+    // The buffer holds ASCII only.
     out.write_str(std::str::from_utf8(&text).unwrap_or_default())?;
     let (mut fraction, mut digits) = (micros.rem_euclid(SECOND_US), 6);
     if fraction == 0 {
@@ -94,14 +94,14 @@ fn date_at_front(text: &str, year_digits: usize) -> Option<(Date, &str, bool)> {
     Some((date, rest, found == 2))
 }
 
-/// The number that two digits say.
+/// The value of two ASCII digits; `None` if one is not a digit.
 #[inline]
 fn two(text: [u8; 2]) -> Option<u32> {
     let [tens, ones] = text.map(|byte| u32::from(byte.wrapping_sub(b'0')));
     (tens < 10 && ones < 10).then_some(tens * 10 + ones)
 }
 
-/// Parses `yyyy-mm-dd`, as most dates are written.
+/// Parses `yyyy-mm-dd`, the most common form of dates.
 #[inline]
 fn plain_date(text: &[u8; 10]) -> Option<Date> {
     let [c, y, a, b, b'-', m, n, b'-', d, e] = *text else { return None };
@@ -109,8 +109,8 @@ fn plain_date(text: &[u8; 10]) -> Option<Date> {
     Date::new(i64::from(year), two([m, n])?, two([d, e])?)
 }
 
-/// Parses `yyyy-mm-dd hh:mm:ss` with a `T` or a space, as most times are written: days since 1970
-/// and the time of day.
+/// Parses `yyyy-mm-dd hh:mm:ss`, or with `T` for the space, the most common form of timestamps.
+/// Returns days since 1970 and the time of day in microseconds.
 #[inline]
 fn plain_timestamp(text: &str) -> Option<(i64, i64)> {
     let text: &[u8; 19] = text.as_bytes().try_into().ok()?;
@@ -121,8 +121,8 @@ fn plain_timestamp(text: &str) -> Option<(i64, i64)> {
     (hour < 24 && minute < 60 && second < 60).then_some((plain_date(date)?.days(), clock))
 }
 
-/// Parses `[+-]yyyy[-m[-d]]` to days since 1970. After a full date, a `T` or space may follow with
-/// any text.
+/// Parses `[+-]yyyy[-m[-d]]` to days since 1970. Text after a full date is ignored if it starts
+/// with a `T` or a space.
 pub fn parse_date(value: &str) -> Option<i64> {
     if let Ok(text) = value.as_bytes().try_into()
         && let Some(date) = plain_date(text)
@@ -134,9 +134,9 @@ pub fn parse_date(value: &str) -> Option<i64> {
     i32::try_from(date.days()).ok().filter(|_| whole).map(i64::from)
 }
 
-/// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A time alone is a
-/// time of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
-/// in the text has no effect, and a time alone is invalid.
+/// Parses `date[ |T]h[:m[:s[.fraction]]][ zone]` to microseconds since 1970. A time without a date
+/// is one of today. A text without a zone is in `zone`. If `zone` is `None` (TIMESTAMP_NTZ), a zone
+/// in the text has no effect, and a time without a date is invalid.
 pub fn parse_timestamp(value: &str, zone: Option<Tz>) -> Option<i64> {
     let (days, micros, written) = match plain_timestamp(value) {
         Some((days, micros)) => (Some(days), micros, ""),
@@ -207,21 +207,22 @@ fn time_of_day(text: &str) -> Option<(i64, &str)> {
     Some((micros, rest))
 }
 
-/// Microseconds since 1970 of a time of day in a zone. Without a day, it is today in that zone.
+/// The instant of a local time in the zone `own`, in microseconds since 1970. Without a day, the
+/// day is today in that zone.
 fn in_zone(days: Option<i64>, micros: i64, own: Option<Tz>, session: Option<Tz>) -> Option<i64> {
     let days = match (days, own.or(session)) {
         (Some(days), _) => days,
         (None, Some(zone)) => to_local(now_us(), zone).div_euclid(DAY_US),
         (None, None) => return None,
     };
-    // In 128 bits: the local time may overflow where the result does not.
+    // In 128 bits, because the local time may overflow even if the result does not.
     let local = i128::from(days) * i128::from(DAY_US) + i128::from(micros);
     let nearest = local.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
     let offset_s = own.map_or(0, |zone| zone.local_offset_s(nearest));
     i64::try_from(local - i128::from(offset_s) * i128::from(SECOND_US)).ok()
 }
 
-/// The current time, in microseconds since 1970. Only a time without a day needs it.
+/// The current time in microseconds since 1970. It is read only for a time without a date.
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
@@ -352,7 +353,7 @@ mod tests {
     }
 
     proptest! {
-        /// The fast parser of plain times agrees with the general parser.
+        /// The fast path for plain timestamps agrees with the general parser.
         #[test]
         fn plain_times_are_times(text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9][ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]") {
             let parts = timestamp_parts(&text);

@@ -31,7 +31,7 @@ const PREFIXES: [&str; 4] = ["", "UTC", "GMT", "UT"];
 const TABLES_END: Date = Date { year: 2100, month: 1, day: 1 };
 /// The years whose rules apply to all later years.
 const LAST_YEARS: std::ops::Range<i64> = 2088..2100;
-/// The largest offset that Java allows, in seconds.
+/// The largest offset from UTC that Java allows, in seconds.
 const MAX_S: i32 = 18 * 3600;
 
 /// Zones whose legal standard time is summer time. Java treats their winter time as standard.

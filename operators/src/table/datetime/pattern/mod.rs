@@ -52,12 +52,12 @@ pub const PATTERN_FIX: &str =
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern(Vec<Item>);
 
-/// Why a text is no time.
+/// Why a text could not be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// It does not match the pattern.
+    /// The text does not match the pattern.
     NoMatch,
-    /// It is a time that needs more than 64 bits of microseconds.
+    /// The timestamp does not fit in 64 bits of microseconds.
     Overflow,
 }
 
@@ -72,7 +72,7 @@ impl Pattern {
         self.read_timestamp(text, zone).ok()
     }
 
-    /// The same, with the reason if there is none.
+    /// Like [`Self::timestamp`], but returns the reason of a failure.
     pub fn read_timestamp(&self, text: &str, zone: Tz) -> Result<i64, Unread> {
         let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
         parsed.micros(Some(parsed.zone().unwrap_or(zone))).ok_or(Unread::Overflow)
@@ -83,7 +83,7 @@ impl Pattern {
         self.read_timestamp_ntz(text).ok()
     }
 
-    /// The same, with the reason if there is none.
+    /// Like [`Self::timestamp_ntz`], but returns the reason of a failure.
     pub fn read_timestamp_ntz(&self, text: &str) -> Result<i64, Unread> {
         let parsed = read::read(&self.0, text).ok_or(Unread::NoMatch)?;
         parsed.micros(None).ok_or(Unread::Overflow)

@@ -41,7 +41,7 @@ pub(super) struct Moment {
 impl Moment {
     pub fn new(utc_us: i64, zone: Tz) -> Self {
         let offset_s = zone.offset_s(utc_us);
-        // Computed in seconds: the local time in microseconds may overflow.
+        // Computed in seconds, because the local time in microseconds may overflow.
         let seconds = utc_us.div_euclid(SECOND_US) + offset_s;
         let days = seconds.div_euclid(86_400);
         let time = seconds.rem_euclid(86_400) * SECOND_US + utc_us.rem_euclid(SECOND_US);
@@ -120,14 +120,14 @@ fn number(value: i64, least: usize, sign: Sign, out: &mut dyn Write) -> fmt::Res
     padded(digits, least, out)
 }
 
-/// Writes a number with zeros in front up to a width.
+/// Writes a number, padded with leading zeros to a width.
 fn padded(value: u64, width: usize, out: &mut dyn Write) -> fmt::Result {
     let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
     let mut text = [0; 24];
     match text.get_mut(..digits.max(width)) {
         Some(room) => {
             fill(room, value);
-            // Only ASCII was put there.
+            // The buffer holds ASCII only.
             out.write_str(std::str::from_utf8(room).unwrap_or_default())
         }
         None => write!(out, "{value:0width$}"),
