@@ -1,9 +1,9 @@
-//! Names of functions besides their own: aliases, casts and `try_` forms; and which functions are
-//! for users.
+//! Additional names of functions: aliases, cast functions and `try_` forms. Also the list of
+//! functions that are documented for users.
 
 use crate::table::types::DataType;
 
-/// Other names of functions and operators.
+/// Aliases of functions and operators: (alias, canonical name).
 pub const ALIASES: &[(&str, &str)] = &[
     ("ucase", "upper"),
     ("lcase", "lower"),
@@ -45,7 +45,7 @@ pub const ALIASES: &[(&str, &str)] = &[
     (">>>", "shiftrightunsigned"),
 ];
 
-/// Functions that are a cast to a type.
+/// Functions that cast their argument to a type, such as `int(x)`.
 const CASTS: &[(&str, DataType)] = &[
     ("boolean", DataType::Boolean),
     ("tinyint", DataType::Byte),
@@ -61,8 +61,8 @@ const CASTS: &[(&str, DataType)] = &[
     ("timestamp", DataType::Timestamp),
 ];
 
-/// What stands behind `try_` in the name of a function that gives NULL for an error, and the
-/// function or operator whose error it is.
+/// The `try_` functions, which return NULL instead of an error: (name without `try_`, the function
+/// or operator that is tried).
 const TRIED: &[(&str, &str)] = &[
     ("add", "+"),
     ("subtract", "-"),
@@ -81,7 +81,7 @@ const TRIED: &[(&str, &str)] = &[
     ("to_number", "to_number"),
 ];
 
-/// Functions that have no entry in the tables.
+/// Functions that are resolved specially and so are not in the function tables, with their help.
 const OTHERS: &[(&str, &str)] = &[
     ("date_part", "date_part('YEAR', x): a part of a date, a time or an interval"),
     ("datepart", "datepart('YEAR', x): the same as `date_part`"),
@@ -90,18 +90,18 @@ const OTHERS: &[(&str, &str)] = &[
     ("grouping_id", "grouping_id(): a bit for each key that a grouping set leaves out"),
 ];
 
-/// The type of a function that is a cast.
+/// The target type of a cast function; `None` if the name is not one.
 pub(super) fn cast_of(name: &str) -> Option<DataType> {
     let cast = CASTS.iter().find(|(cast, _)| cast.eq_ignore_ascii_case(name));
     cast.map(|(_, to)| to.clone())
 }
 
-/// The function or operator that a `try_` function tries, by what stands behind `try_`.
+/// The function or operator that a `try_` function wraps. `name` is the name without `try_`.
 pub(super) fn operator_of(name: &str) -> Option<&'static str> {
     TRIED.iter().find(|(tried, _)| *tried == name).map(|(_, operator)| *operator)
 }
 
-/// Whether only the resolution of other expressions calls a function.
+/// Whether a function is only called by other expressions after resolution, never by users.
 fn is_internal(name: &str) -> bool {
     const INTERNAL: [&str; 10] = [
         "array_sort_by",

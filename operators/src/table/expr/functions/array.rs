@@ -1,4 +1,4 @@
-//! Arrays and structs.
+//! Functions on arrays and structs.
 
 use super::value_index::ValueIndex;
 use super::{
@@ -25,7 +25,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("array", "array(a, b, …)", (0, MANY), array, |args, _, _| build(args)),
     nullable_cells("size", "size(array or map): number of elements", (1, 1), size, |a, call, _| {
         if a[0].is_null() {
-            // Spark's older rule is in force without ANSI mode.
+            // Without ANSI mode Spark's legacy rule applies: the size of NULL is -1.
             return Ok(if call.semantics.ansi { Cell::Null } else { Cell::Long(-1) });
         }
         Ok(Cell::Long(match call.data_type(0) {
@@ -196,7 +196,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 }
                 all.insert(at, a[2]);
             } else {
-                // -1 is behind the last element; what lies before the first is filled up.
+                // -1 inserts after the last element. Missing elements before the first are filled
+                // with NULL.
                 let legacy = usize::from(call.semantics.legacy_array_insert);
                 let from_end = at.unsigned_abs() as usize - 1 + legacy;
                 let lacking = from_end.saturating_sub(all.len());
@@ -287,7 +288,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     cells("array_max", "array_max(array)", (1, 1), element_of_array, |a, call, _| {
         let t = call.element(0);
-        // The first of equals, as `min_by` takes it and `max_by` does not.
+        // Returns the first of equal elements, whereas Rust's `max_by` would return the last.
         let found =
             elements(a[0].array(), t).filter(|c| !c.is_null()).min_by(|x, y| order(*y, *x, t));
         Ok(found.unwrap_or(Cell::Null))
@@ -342,7 +343,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let [value, count] = take(args);
             let count = count.long();
             from_cells(call.to.physical(), move |cx| {
-                // Without a count there is no value to compute.
+                // If the count is NULL, the value is not evaluated.
                 let Some(count) = count(cx)? else { return Ok(Cell::Null) };
                 let value = value.cell(cx)?;
                 let count = count.max(0) as usize;
@@ -427,7 +428,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |a, call, arena| {
             let t = call.element(0);
             let mut all: Vec<Cell<'_>> = elements(a[0].array(), t).collect();
-            // Equals stay as they stand, in either direction.
+            // The sort is stable in both directions.
             if a.get(1).is_some_and(|ascending| !ascending.bool()) {
                 all.sort_by(|x, y| order(*y, *x, t));
             } else {
@@ -494,10 +495,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// Most bytes of an array that is larger than what it is made of.
+/// The maximum size in bytes of an array that is larger than its inputs.
 const ARRAY_BYTES_MAX: usize = 1 << 30;
 
-/// Refuses an array of some elements whose bytes, besides a word each, are too many.
+/// Fails if an array of `count` elements with `bytes` bytes of data, plus 8 bytes per element, is
+/// too large.
 pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalError>> {
     if bytes.saturating_add(8 * count) <= ARRAY_BYTES_MAX {
         return Ok(());
@@ -509,7 +511,7 @@ pub(super) fn bounded_array(count: usize, bytes: usize) -> Result<(), Box<EvalEr
     )
 }
 
-/// Most elements of a sequence.
+/// The maximum number of elements in the result of `sequence`.
 pub(super) const MAX_SEQUENCE: usize = 1 << 20;
 
 fn wrong_sequence(args: &[Resolved]) -> PlanError {
@@ -580,7 +582,7 @@ pub(super) fn collected<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Like [`collected`], for a known number of cells, which are not collected before.
+/// Like [`collected`], for a known number of cells, which need not be buffered first.
 fn collected_of<'a, 'c>(
     count: usize,
     cells: impl Iterator<Item = Cell<'c>>,
@@ -592,7 +594,7 @@ fn collected_of<'a, 'c>(
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Each value once, as the one that stands for all its equals: -0.0 comes out as 0.0.
+/// The distinct values in their first order, in canonical form: -0.0 becomes 0.0.
 fn distinct<'a>(
     cells: impl Iterator<Item = Cell<'a>>,
     data_type: &DataType,
@@ -602,7 +604,7 @@ fn distinct<'a>(
     collected(found.into_iter().map(|cell| canonical(cell, data_type, arena)), arena)
 }
 
-/// An array and an element, of one type.
+/// Coerces an array and a value to a common element type.
 fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, bool)> {
     let searches = matches!(name, "array_contains" | "array_position");
     let of_nulls = matches!(&args[0].data_type, DataType::Array(of) if **of == DataType::Null);
@@ -635,7 +637,7 @@ fn with_element(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, b
     let common = match name {
         "array_contains" => widest_without_text(&element, other),
         "array_position" => tightest(&element, other),
-        // What is put in or taken out keeps a FLOAT, as without ANSI mode.
+        // Functions that change an array keep a FLOAT, as without ANSI mode.
         _ => Rules { ansi: false, ..Rules::current() }.apply(|| tightest(&element, other)),
     };
     let common = common.ok_or_else(differ)?;
@@ -732,7 +734,7 @@ fn item(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, element, true))
 }
 
-/// An array from its elements.
+/// Compiles `array(a, b, …)`.
 fn build(args: Vec<Compiled>) -> Compiled {
     bytes_fn(move |cx| {
         let mut out = BumpVec::new_in(cx.arena);
@@ -744,7 +746,8 @@ fn build(args: Vec<Compiled>) -> Compiled {
     })
 }
 
-/// An element by index, counted from `base`; from base 1, negative ones count from the end.
+/// Compiles access to an element by index. `base` is the first index; with base 1, negative indices
+/// count from the end. With `strict` a missing element is an error, otherwise NULL.
 fn index(
     args: Vec<Compiled>,
     exprs: &[Resolved],
@@ -797,11 +800,11 @@ fn compile_field(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Comp
     };
     let [of, _] = take(args);
     let of = of.bytes();
-    // A struct is a row, and so is what follows an array's length.
+    // A struct is stored as a row, in the same layout as an array's elements.
     element(move |cx| Ok(of(cx)?.map(|bytes| (Array { len: width, row: Row(bytes) }, at))), to)
 }
 
-/// An array from its end to its start.
+/// Compiles the reversal of an array.
 pub(super) fn reversed(args: Vec<Compiled>, element: DataType) -> Compiled {
     let [array] = take(args);
     let array = array.bytes();
@@ -811,7 +814,7 @@ pub(super) fn reversed(args: Vec<Compiled>, element: DataType) -> Compiled {
     })
 }
 
-/// Arrays one behind the other; NULL if any is NULL.
+/// Compiles the concatenation of arrays; NULL if any array is NULL.
 pub(super) fn concat(args: Vec<BytesFn>, element: DataType) -> Compiled {
     let physical = element.physical();
     bytes_fn(move |cx| {

@@ -25,13 +25,13 @@ pub(super) static FUNCTIONS: &[Function] = &[cells(
 
 const NAME: &str = "one_of_equals";
 
-/// -0.0 and 0.0 are one value, and so are all NaNs.
+/// Normalises a double: -0.0 becomes 0.0, and every NaN the same NaN.
 #[inline]
 pub fn canonical_double(v: f64) -> f64 {
     if v.is_nan() { f64::NAN } else { v + 0.0 }
 }
 
-/// Whether equal values of a type can have different bytes.
+/// Whether equal values of this type can have different byte representations.
 fn varies(data_type: &DataType) -> bool {
     match data_type {
         DataType::Float | DataType::Double | DataType::Map(..) => true,
@@ -41,8 +41,8 @@ fn varies(data_type: &DataType) -> bool {
     }
 }
 
-/// Converts an expression to canonical form for comparison as bytes. Plain numbers are converted
-/// when they are written.
+/// Wraps a nested expression so that its values are in canonical form and can be compared as bytes.
+/// Other types are unchanged: their values are normalised when they are written.
 pub fn as_grouping_key(expr: Resolved) -> Resolved {
     let is_done = matches!(&expr.node, Node::Call(name, _) if *name == NAME);
     if is_done || !expr.data_type.is_nested() {
@@ -51,7 +51,7 @@ pub fn as_grouping_key(expr: Resolved) -> Resolved {
     canonicalized(expr)
 }
 
-/// Like [`as_grouping_key`], for plain numbers too.
+/// Like [`as_grouping_key`], but also wraps plain floating-point numbers.
 pub fn canonicalized(expr: Resolved) -> Resolved {
     if !varies(&expr.data_type) {
         return expr;
@@ -60,7 +60,7 @@ pub fn canonicalized(expr: Resolved) -> Resolved {
     Resolved { node: Node::Call(NAME, vec![expr]), data_type, nullable }
 }
 
-/// Whether a value is in canonical form already.
+/// Whether a value is already in canonical form.
 fn is_canonical(cell: Cell<'_>, data_type: &DataType) -> bool {
     match (cell, data_type) {
         (Cell::Double(v), _) => v.to_bits() == canonical_double(v).to_bits(),
@@ -89,7 +89,7 @@ fn is_canonical(cell: Cell<'_>, data_type: &DataType) -> bool {
     }
 }
 
-/// The canonical form of a value.
+/// Returns the canonical form of a value.
 pub(super) fn canonical<'a>(cell: Cell<'a>, data_type: &DataType, arena: &'a Bump) -> Cell<'a> {
     match cell {
         Cell::Double(v) => Cell::Double(canonical_double(v)),
@@ -122,7 +122,7 @@ fn normalized(value: Value, data_type: &DataType) -> Value {
     }
 }
 
-/// How Spark orders values, NULL before all else.
+/// Compares values in Spark's order, NULL first.
 pub fn order(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),

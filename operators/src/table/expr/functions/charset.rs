@@ -1,4 +1,4 @@
-//! Text as bytes and bytes as text: character sets, base 64, base 16, and what is UTF-8.
+//! Conversions between text and bytes: character sets, base 64, base 16 and UTF-8 validation.
 
 use super::{Function, Typed, called, cells, made, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
@@ -115,7 +115,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "typeof(x): the name of its type",
         (1, 1),
         |_, a| Ok((a, T::String, false)),
-        // The argument is not evaluated.
+        // Only the argument's type matters, so the argument is not evaluated.
         |_, call| {
             let mut name = String::new();
             type_name(call.data_type(0), &mut name);
@@ -124,7 +124,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// A type as Spark's catalogue writes it: small letters, but for the names of fields.
+/// Writes a type like Spark's catalog: in lower case, except for field names.
 pub(crate) fn type_name(data_type: &DataType, out: &mut String) {
     match data_type {
         T::Array(element) => {
@@ -197,7 +197,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-/// The value of a digit of base 64.
+/// The value of a base 64 digit; `None` for any other byte.
 fn digit(b: u8) -> Option<u32> {
     Some(u32::from(match b {
         b'A'..=b'Z' => b - b'A',
@@ -209,8 +209,9 @@ fn digit(b: u8) -> Option<u32> {
     }))
 }
 
-/// Base 64 as Java's MIME decoder reads it: what is no digit is skipped, padding may lack at the
-/// end, bits that are left over do not count; but padding is whole, and a last digit is not alone.
+/// Decodes base 64 like Java's MIME decoder. Other characters are skipped, padding may be missing,
+/// and leftover bits are ignored. `None` if padding is incomplete, if digits follow it, or if the
+/// last group has a single digit.
 fn mime(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
     let (mut bits, mut have, mut at) = (0u32, 0, 0);
@@ -241,8 +242,8 @@ fn mime(text: &[u8]) -> Option<Vec<u8>> {
     text[at..].iter().all(|b| digit(*b).is_none()).then_some(out)
 }
 
-/// Whether a text is base 64 as `to_binary` wants it: digits and white space, then at most two
-/// signs of padding, and no last digit alone.
+/// Whether `to_binary` accepts a text as base 64: digits and white space, then at most two padding
+/// characters, and no group of a single digit.
 fn is_base64(text: &str) -> bool {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
@@ -262,7 +263,7 @@ fn is_base64(text: &str) -> bool {
     }
 }
 
-/// The character sets that there are.
+/// The supported character sets.
 #[derive(Clone, Copy)]
 enum Charset {
     Utf8,
@@ -275,7 +276,7 @@ enum Charset {
 }
 
 impl Charset {
-    /// Finds one by its name, whatever its case.
+    /// Finds a character set by its name, ignoring case.
     fn of(name: &str) -> Option<Self> {
         let known = [
             ("UTF-8", Self::Utf8),
@@ -307,7 +308,7 @@ fn encode<'a>(text: &'a str, name: &str, arena: &'a Bump) -> Result<Cell<'a>, Bo
         Charset::Utf16Le => out.extend(text.encode_utf16().flat_map(u16::to_le_bytes)),
         Charset::Utf16Be => out.extend(text.encode_utf16().flat_map(u16::to_be_bytes)),
         Charset::Utf16 => {
-            // Java writes the byte order mark only before a first character.
+            // Java writes a byte order mark only if the text is not empty.
             if !text.is_empty() {
                 out.extend_from_slice(&[0xFE, 0xFF]);
             }
@@ -329,7 +330,7 @@ fn decode<'a>(bytes: &'a [u8], name: &str, arena: &'a Bump) -> Result<Cell<'a>, 
         Charset::Latin1 => Some(bytes.iter().map(|b| char::from(*b)).collect()),
         Charset::Utf16Be => utf16(bytes, u16::from_be_bytes),
         Charset::Utf16Le => utf16(bytes, u16::from_le_bytes),
-        // A byte order mark is not part of the text.
+        // The byte order mark is not part of the text.
         Charset::Utf16 => match bytes {
             [0xFE, 0xFF, rest @ ..] => utf16(rest, u16::from_be_bytes),
             [0xFF, 0xFE, rest @ ..] => utf16(rest, u16::from_le_bytes),
@@ -355,7 +356,7 @@ fn utf16(bytes: &[u8], read: fn([u8; 2]) -> u16) -> Option<String> {
 fn utf32(bytes: &[u8], read: fn([u8; 4]) -> u32) -> Option<String> {
     let (words, []) = bytes.as_chunks::<4>() else { return None };
     let one = |word: &[u8; 4]| match read(*word) {
-        // Java takes half a pair, and cannot write it.
+        // Java accepts an unpaired surrogate and encodes it as `?`.
         0xD800..=0xDFFF => Some('?'),
         code => char::from_u32(code),
     };

@@ -70,12 +70,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("in", "a IN (b, …)", (2, MANY), in_list, compile_in),
 ];
 
-/// How Spark orders doubles: -0.0 equals 0.0, NaN equals NaN and is larger than all others.
+/// Compares doubles in Spark's order: -0.0 equals 0.0, and NaN equals NaN and is the largest value.
 pub fn order_doubles(a: f64, b: f64) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-/// Operands come brought to one type that has an order.
+/// Resolves a comparison, whose operands have been coerced to one orderable type.
 fn comparison(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     Ok((args, DataType::Boolean, nullable))
@@ -117,8 +117,8 @@ fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;
 
-/// The order of two values (`None` if either is NULL), and whether both are NULL. With `strict` a
-/// NULL on the left is all that is computed.
+/// Compiles the comparison of two values: their order (`None` if either is NULL), and whether both
+/// are NULL. With `strict`, a NULL on the left skips the evaluation of the right side.
 fn order(args: Vec<Compiled>, exprs: &[Resolved], strict: bool) -> OrderFn {
     let data_type = exprs[0].data_type.clone();
     let [a, b] = take(args);
@@ -151,7 +151,7 @@ fn order(args: Vec<Compiled>, exprs: &[Resolved], strict: bool) -> OrderFn {
 
 fn compare(args: Vec<Compiled>, exprs: &[Resolved], test: fn(Ordering) -> bool) -> Compiled {
     let [a, b] = take(args);
-    // The commonest kinds get a closure of their own, without the pair of `order`.
+    // The most common type has a closure of its own, which avoids the tuple that `order` returns.
     match (a, b) {
         (Compiled::Long(a), Compiled::Long(b)) => bool_fn(move |cx| {
             let Some(x) = a(cx)? else { return Ok(None) };
@@ -171,7 +171,7 @@ fn null_test(args: Vec<Compiled>, want_null: bool) -> Compiled {
     bool_fn(move |cx| Ok(Some(is_null(cx)? == want_null)))
 }
 
-/// Whether a value is NULL, whatever its kind.
+/// Compiles a test for NULL on a value of any type.
 pub fn is_null(value: Compiled) -> TestFn<bool> {
     match value {
         Compiled::Bool(f) => Box::new(move |cx| Ok(f(cx)?.is_none())),

@@ -1,4 +1,4 @@
-//! Functions that choose among values.
+//! Conditional functions.
 
 use super::{Function, MANY, Typed, function, take};
 use crate::table::error::PlanResult;
@@ -37,7 +37,7 @@ fn coalesce(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, data_type, nullable))
 }
 
-/// `condition, a, b` with a and b of one type.
+/// Resolves `if(condition, a, b)`, with `a` and `b` coerced to one type.
 fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
     let condition = expect_type(condition, &DataType::Boolean, "`if`")?;
     let mut args = vec![condition];
@@ -46,7 +46,8 @@ fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
     Ok((args, data_type, nullable))
 }
 
-/// `decode(x, a, for_a, b, for_b, otherwise)`: what stands behind the first value that x equals.
+/// Resolves `decode(x, a, for_a, b, for_b, otherwise)` to a CASE: the result after the first key
+/// that equals `x`.
 pub(super) fn decode(args: Vec<Resolved>) -> PlanResult<Resolved> {
     use crate::table::expr::Node;
     let mut args = args.into_iter();

@@ -1,4 +1,4 @@
-//! CSV in columns of text.
+//! The CSV functions of SQL.
 
 use super::json::{check_mode, options_of, schema_of};
 use super::{Call, Function, Typed, called, nullable_cells, unexpected};
@@ -20,7 +20,7 @@ use std::fmt::Write;
 
 use DataType as T;
 
-/// The end of lines that no text has: a text is one record, whatever it holds.
+/// A line end that cannot occur in text, so that the whole text is one record.
 const NO_LINE_END: &str = "\u{FFFF}";
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -109,7 +109,7 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, T::Struct(fields), true))
 }
 
-/// The constant text of a schema, which may be what `schema_of_csv` gives.
+/// The constant schema text of an argument. The argument may be a call of `schema_of_csv`.
 fn schema_text(arg: &Resolved) -> PlanResult<Option<String>> {
     match &arg.node {
         Node::Call("schema_of_csv", args) => {
@@ -157,7 +157,7 @@ fn compile_from_csv(args: Vec<Compiled>, call: Call) -> Compiled {
                 );
             }
             Err(Fault::Misfit(_)) => {
-                // Of an empty text there is nothing to keep.
+                // An empty text is not stored in the corrupt record column.
                 if let Some(at) = corrupt.filter(|_| !record.is_empty()) {
                     writer.bytes(at, record);
                 }
@@ -182,7 +182,7 @@ fn resolve_schema_of(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, T::String, false))
 }
 
-/// The schema of a text, as `STRUCT<_c0: INT>`.
+/// The inferred schema of a text as DDL, such as `STRUCT<_c0: INT>`.
 fn inferred(written: &str, options: &Options) -> PlanResult<String> {
     let read = read_options(options, Tz::UTC)?;
     let date_format = get(options, "dateFormat");

@@ -1,4 +1,4 @@
-//! Hashes, bit for bit as Spark computes them.
+//! Hash functions, bit for bit equal to Spark's.
 
 use super::{Function, MANY, Typed, cells, made, nullable_cells, typed};
 use crate::table::error::{PlanError, PlanResult};
@@ -94,7 +94,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The hash of one value, seed 42, as sketches want it.
+/// Hashes one value with seed 42, the seed that Spark's sketches use.
 pub fn xxhash64(cell: Cell<'_>, data_type: &DataType) -> u64 {
     xx(cell, data_type, 42)
 }
@@ -130,7 +130,7 @@ fn hashable_to_long(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     hashable(name, args, T::Long)
 }
 
-/// What a value is hashed as.
+/// The representation in which a value is hashed.
 enum Part<'a> {
     Int(i32),
     Long(i64),
@@ -152,7 +152,8 @@ fn part<'a>(cell: Cell<'a>, data_type: &DataType) -> Option<Part<'a>> {
         (Cell::Double(v), _) => Part::Long(if v == 0.0 { 0.0f64 } else { v }.to_bits() as i64),
         (Cell::Decimal(v), T::Decimal(precision, _)) if *precision <= 18 => Part::Long(v as i64),
         (Cell::Decimal(v), _) => {
-            // The shortest two's complement, largest byte first.
+            // Big-endian two's complement without redundant leading bytes, as in Java's
+            // `BigInteger`.
             let bytes = v.to_be_bytes();
             let filler = if v < 0 { 0xFF } else { 0 };
             let sign = |b: u8| b & 0x80 == filler & 0x80;
@@ -199,7 +200,8 @@ fn finish(hash: u32, length: u32) -> u32 {
     hash ^ hash >> 16
 }
 
-/// Spark's own end: each byte behind the last whole word is mixed in by itself, with its sign.
+/// Spark's variant of MurmurHash3: each byte after the last whole 4-byte word is mixed in
+/// separately, sign-extended.
 pub(super) fn murmur_bytes(bytes: &[u8], seed: u32) -> u32 {
     let mut words = bytes.chunks_exact(4);
     let mut hash = seed;

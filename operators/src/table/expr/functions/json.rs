@@ -1,4 +1,4 @@
-//! JSON in columns of text.
+//! The JSON functions of SQL.
 
 use super::{Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected};
 use crate::table::datetime::pattern::Direction;
@@ -32,7 +32,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 2),
         |name, args| constant_schema(name, &args).map(|_| (args, T::String, false)),
         |_, call, arena| {
-            // It was made once when the types were resolved.
+            // Cannot fail here: the same inference succeeded when the call was resolved.
             let schema = constant_schema("schema_of_json", &call.args);
             let mut out = String::new();
             if let Ok(schema) = schema {
@@ -124,7 +124,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// Refuses what is no text: these functions cast nothing.
+/// Rejects an argument that is not a STRING: these functions have no implicit cast.
 fn only_text(name: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     match args[0].data_type {
         T::String | T::Null => Ok(args),
@@ -132,7 +132,7 @@ fn only_text(name: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     }
 }
 
-/// A type that is written as a schema (`a INT, b STRING`) or by its name (`ARRAY<INT>`).
+/// Parses a schema, either a list of columns (`a INT, b STRING`) or a type (`ARRAY<INT>`).
 pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
     if let Ok(schema) = Schema::parse_ddl(&format!("t {written}")) {
         let mut fields = schema.fields;
@@ -145,7 +145,7 @@ pub(super) fn schema_of(written: &str) -> PlanResult<DataType> {
     Schema::parse_ddl(written).map(|schema| T::Struct(schema.fields))
 }
 
-/// The schema of a constant JSON text.
+/// Infers the schema of a constant JSON text.
 fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
     let Some(json) = args[0].literal_text() else {
         let null = args[0].node == Node::Literal(Value::Null) || args[0].data_type == T::Null;
@@ -188,7 +188,7 @@ fn constant_schema(name: &str, args: &[Resolved]) -> PlanResult<DataType> {
     }
 }
 
-/// A type as `schema_of_json` writes it: names that are no words stand in backquotes.
+/// Writes a type like `schema_of_json`. Names that are not plain identifiers are in backquotes.
 fn write_schema(data_type: &DataType, out: &mut String) {
     match data_type {
         T::Array(element) => {
@@ -264,10 +264,10 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, to, true))
 }
 
-/// Options of how times are written.
+/// The options for date and timestamp patterns.
 const TIMES: [&str; 4] = ["timestampFormat", "dateFormat", "timestampNTZFormat", "timeZone"];
 
-/// Options that change nothing where the schema is given and a text is one record.
+/// Options that have no effect when the schema is given and each text is one record.
 const IGNORED: [&str; 8] = [
     "encoding",
     "useUnsafeRow",
@@ -279,11 +279,11 @@ const IGNORED: [&str; 8] = [
     "samplingRatio",
 ];
 
-/// Options of inference.
+/// The options of schema inference.
 const INFERRED: [&str; 4] =
     ["primitivesAsString", "prefersDecimal", "dropFieldIfAllNull", "inferTimestamp"];
 
-/// Refuses options that are not built.
+/// Rejects options that are not supported.
 fn only_known(name: &str, options: &[(String, String)], known: &[&str]) -> PlanResult<()> {
     let unknown =
         options.iter().find(|(key, _)| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
@@ -297,7 +297,7 @@ fn has(options: &[(String, String)], name: &str) -> bool {
     options.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
 }
 
-/// Refuses options that are no map, or not one of texts.
+/// Rejects options that are not a constant map from STRING to STRING.
 fn check_options(arg: &Resolved) -> PlanResult<()> {
     let condition = match (&arg.node, &arg.data_type) {
         (Node::Call("map", _) | Node::Literal(_), T::Map(key, value)) => match (&**key, &**value) {
@@ -313,7 +313,7 @@ fn check_options(arg: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// The constant map of an argument.
+/// The entries of a constant map argument. Any other argument is an error.
 pub(super) fn options_of(arg: Option<&Resolved>) -> PlanResult<Vec<(String, String)>> {
     let Some(arg) = arg else { return Ok(Vec::new()) };
     check_options(arg)?;
@@ -362,7 +362,7 @@ fn notation_of(options: &[(String, String)], direction: Direction) -> PlanResult
     })
 }
 
-/// Refuses a mode in which a text would have no value.
+/// Rejects the mode DROPMALFORMED, in which a malformed text would have no result.
 pub(super) fn check_mode(name: &str, mode: Option<&str>) -> PlanResult<()> {
     match mode {
         Some(mode) if mode.eq_ignore_ascii_case("DROPMALFORMED") => Err(PlanError::new(
@@ -374,13 +374,13 @@ pub(super) fn check_mode(name: &str, mode: Option<&str>) -> PlanResult<()> {
     }
 }
 
-/// What the options of a call say besides how times are written.
+/// The options of a call, apart from the date and timestamp patterns.
 #[derive(Clone, Debug)]
 struct Rules {
     features: Features,
-    /// Whether a bad record is an error.
+    /// Whether a bad record is an error (mode FAILFAST).
     fail: bool,
-    /// Whether dates and times that are not of their pattern are read as a cast reads them.
+    /// Whether dates and timestamps that do not match their pattern are parsed as CAST parses them.
     fallback: Option<bool>,
     corrupt: String,
 }
@@ -458,7 +458,8 @@ fn compile_from_json(args: Vec<Compiled>, call: Call) -> Compiled {
         let bad = match reader.read(written.as_bytes(), true, &mut writer) {
             Found::Nothing => return Ok(Cell::Null),
             Found::Row(fault) => fault.is_some(),
-            // Only a file's array is a row for each of its elements.
+            // Only the file reader turns an array into one row per element; here it is a bad
+            // record.
             Found::Array => true,
         };
         if bad && rules.fail {
@@ -515,7 +516,8 @@ fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, T::String, nullable))
 }
 
-/// `json_tuple(text, 'a', 'b')` as the texts of its fields, for the generator of that name.
+/// Splits `json_tuple(text, 'a', 'b')` into one expression per field, for the generator of that
+/// name.
 pub fn tuple(args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let mut args = args.into_iter();
     let Some(json) = args.next() else { return Ok(Vec::new()) };

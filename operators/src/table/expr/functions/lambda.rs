@@ -1,6 +1,6 @@
-//! Functions that take a lambda: `transform(xs, x -> x + 1)`.
+//! Higher-order functions: functions that take a lambda, such as `transform(xs, x -> x + 1)`.
 //!
-//! The body is an expression like any other; its variables are handed in beside the row
+//! The body is an ordinary expression. The values of its variables are passed next to the row
 //! ([`Cx::variables`]).
 
 use super::array::bounded_array;
@@ -73,14 +73,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     higher("array_sort_by", "array_sort(array, (a, b) -> -1, 0 or 1)", (2, 2), sort_by),
 ];
 
-/// Whether a function's arguments are a lambda, or an expression in the place of one.
+/// Whether a call takes a lambda, or an expression in place of one.
 pub fn takes_lambda(name: &str, args: &[Expr]) -> bool {
     let lower = lower(name);
     let sorts = lower == "array_sort" && args.len() > 1;
     sorts || lower == "reduce" || FUNCTIONS.iter().any(|function| function.name == lower)
 }
 
-/// Resolves a call one of whose arguments is a lambda, or stands in the place of one.
+/// Resolves a call that takes a lambda, or an expression in place of one.
 pub fn resolve_lambda(
     name: &str,
     args: &[Expr],
@@ -208,7 +208,7 @@ pub fn resolve_lambda(
     }
 }
 
-/// A lambda with another body.
+/// Replaces the body of a lambda.
 fn wrapped(
     lambda: Resolved,
     change: impl Fn(Resolved) -> PlanResult<Resolved>,
@@ -219,8 +219,8 @@ fn wrapped(
     Ok(Resolved { node: Node::Lambda(count, Box::new(body)), data_type, nullable })
 }
 
-/// Resolves a lambda over variables of the given types, of which it may name fewer, but not
-/// fewer than `least`.
+/// Resolves a lambda over variables of the given types. It may name fewer variables, but at least
+/// `least`; another number is an error.
 fn lambda(
     name: &str,
     expr: &Expr,
@@ -230,7 +230,7 @@ fn lambda(
     hook: &mut Hook<'_>,
 ) -> PlanResult<Resolved> {
     let Expr::Lambda(names, body) = expr else {
-        // An expression stands for a lambda that looks at none of its variables.
+        // An expression is accepted as a lambda that ignores its variables.
         let body = resolve_with(expr, scope, hook)?;
         let (data_type, nullable) = (body.data_type.clone(), body.nullable);
         return Ok(Resolved { node: Node::Lambda(least, Box::new(body)), data_type, nullable });
@@ -251,10 +251,10 @@ fn lambda(
     Ok(Resolved { node: Node::Lambda(names.len(), Box::new(body)), data_type, nullable })
 }
 
-/// Values that are sorted by insertion, as Java does.
+/// The length of runs that are sorted by insertion, as in Java.
 const RUN: usize = 32;
 
-/// How many variables the lambda of an argument has.
+/// The number of variables of a lambda argument.
 fn arity(call: &Call, index: usize) -> usize {
     match call.args[index].node {
         Node::Lambda(count, _) => count,
@@ -262,9 +262,10 @@ fn arity(call: &Call, index: usize) -> usize {
     }
 }
 
-/// Evaluates a body with more variables.
+/// Evaluates a lambda's body with additional variables.
 fn with<'a>(body: &Compiled, cx: Cx<'a>, more: &[Cell<'a>]) -> Result<Cell<'a>, Box<EvalError>> {
-    // Each call takes some bytes for its variables, so this bounds the calls too.
+    // Each evaluation allocates its variables, so the memory limit also bounds the number of
+    // evaluations.
     bounded_record(cx.arena)?;
     let known = cx.variables.len();
     let variables = cx.arena.alloc_slice_fill_with(known + more.len(), |i| {
@@ -321,7 +322,8 @@ fn filter(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// Three-valued: NULL if no element decides and one is NULL.
+/// Compiles `exists` and `forall` in three-valued logic: NULL if no element decides and one is
+/// NULL.
 fn any(args: Vec<Compiled>, call: Call, wanted: bool) -> Compiled {
     let element = call.element(0).clone();
     let [array, body] = parts(args);
@@ -379,7 +381,7 @@ fn zip_with(args: Vec<Compiled>, call: Call) -> Compiled {
         }
         let (mut a, mut b) = (elements(a.array(), &x), elements(b.array(), &y));
         let mut out = BumpVec::new_in(cx.arena);
-        // The shorter one is filled with NULL.
+        // The shorter array is padded with NULLs.
         for _ in 0..a.len().max(b.len()) {
             let pair = [a.next().unwrap_or(Cell::Null), b.next().unwrap_or(Cell::Null)];
             out.push(with(&body, cx, &pair)?);
@@ -436,7 +438,7 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
         }
         let mut cells: Vec<Cell<'_>> = elements(array.array(), &element).collect();
         let mut fault = None;
-        // An order that contradicts itself must not panic: a stable merge by hand, not `sort_by`.
+        // An inconsistent comparator must not panic, so this is a merge sort instead of `sort_by`.
         stable_sort(&mut cells, |a, b| match with(&body, cx, &[a, b]) {
             Ok(Cell::Long(n)) => n.cmp(&0),
             Ok(_) => {
@@ -460,7 +462,7 @@ fn sort_by(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// Sorts runs of a few values by insertion, and merges them: stable, and safe with any comparison.
+/// A merge sort of insertion-sorted runs. It is stable, and terminates with any comparator.
 fn stable_sort<'a>(
     cells: &mut Vec<Cell<'a>>,
     mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,
@@ -489,9 +491,9 @@ fn stable_sort<'a>(
     }
 }
 
-/// Insertion by bisection behind the run that the values begin with: stable, and safe with any
-/// comparison. What a comparison that contradicts itself gives is what Java's sort gives for few
-/// values: it takes the run as it is, and turns one around that falls.
+/// A binary insertion sort that starts after the initial run; a descending run is reversed first.
+/// It is stable and terminates with any comparator. With an inconsistent comparator it gives the
+/// same result as Java's sort of a short array.
 fn insertion_sort<'a>(
     cells: &mut [Cell<'a>],
     mut compare: impl FnMut(Cell<'a>, Cell<'a>) -> Ordering,

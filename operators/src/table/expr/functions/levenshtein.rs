@@ -1,19 +1,20 @@
-//! The number of changes between two texts.
+//! The Levenshtein distance between two texts.
 //!
-//! Two algorithms: a table of bits that advances 64 characters at a time (Myers 1999, in Hyyrö's
-//! form for long patterns), and, for a small limit, a band along the diagonal of the usual table.
-//! The cheaper one is taken. Texts for which both would take seconds are an error.
+//! There are two algorithms, and the cheaper one is chosen. The first is Myers' bit-parallel
+//! algorithm (1999, in Hyyrö's form for long patterns), which handles 64 characters at a time. The
+//! second computes only a band along the diagonal of the distance matrix, which is fast for a small
+//! limit. Texts for which both would take seconds are an error.
 
 use crate::table::expr::compile::{EvalError, failed};
 use std::collections::HashMap;
 
-/// The most steps: some seconds.
+/// The maximum number of steps, a few seconds.
 const STEPS_MAX: u64 = 1 << 31;
-/// Characters of a word.
+/// The number of characters per machine word.
 const WORD: usize = u64::BITS as usize;
 
-/// The number of insertions, deletions and replacements from one text to the other; `None` if
-/// there are more than `most`.
+/// The minimum number of insertions, deletions and replacements that turn one text into the other.
+/// `None` if it is greater than `most`. Fails for texts that would take too long.
 pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Box<EvalError>> {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let (short, long) = if a.len() <= b.len() { (&a, &b) } else { (&b, &a) };
@@ -38,17 +39,17 @@ pub(super) fn levenshtein(a: &str, b: &str, most: i64) -> Result<Option<i64>, Bo
     Ok(Some(found).filter(|found| *found <= most))
 }
 
-/// Changes from a pattern to a text.
+/// The distance by the bit-parallel algorithm.
 fn by_words(pattern: &[char], text: &[char]) -> i64 {
     let Some(last) = pattern.len().checked_sub(1) else { return text.len() as i64 };
     let words = pattern.len().div_ceil(WORD);
-    // For each character of the pattern, the positions at which it occurs.
+    // For each character of the pattern, a bit set of the positions where it occurs.
     let mut places: HashMap<char, Vec<u64>> = HashMap::new();
     for (i, c) in pattern.iter().enumerate() {
         places.entry(*c).or_insert_with(|| vec![0; words])[i / WORD] |= 1 << (i % WORD);
     }
     let nowhere = vec![0; words];
-    // Whether the table rises or falls by one from each row to the next.
+    // Bit sets of the rows at which the current column of the matrix rises or falls by one.
     let (mut rises, mut falls) = (vec![u64::MAX; words], vec![0u64; words]);
     let mut distance = pattern.len() as i64;
     for c in text {
@@ -74,11 +75,11 @@ fn by_words(pattern: &[char], text: &[char]) -> i64 {
     distance
 }
 
-/// Changes from one text to another, exact up to `most`.
+/// The distance by the banded algorithm, exact up to `most`.
 fn by_band(a: &[char], b: &[char], most: usize) -> i64 {
     let width = 2 * most + 1;
     let far = i64::MAX / 2;
-    // Entry `d` of row `i` is the cell of column `i + d - most`.
+    // Entry `d` of matrix row `i` is the column `i + d - most`.
     let mut row: Vec<i64> =
         (0..width).map(|d| if d < most { far } else { (d - most) as i64 }).collect();
     for i in 1..=a.len() {

@@ -1,12 +1,12 @@
-//! LIKE and ILIKE. A pattern is cut at its `%` into pieces; the first and the last piece stand at
-//! the ends of the text, those between are found one after the other from the left, which is
-//! enough: a piece that is found earlier leaves more text to the rest.
+//! LIKE and ILIKE. A pattern is split at each `%` into pieces. The first and last piece are
+//! anchored at the ends of the text. The pieces between are searched greedily from the left, which
+//! is sufficient because an earlier match leaves more text for the rest.
 //!
-//! `_` is one character, of any kind. The escape character stands before `%`, `_` or itself. ILIKE
-//! compares both sides in small letters.
+//! `_` matches any single character. The escape character precedes `%`, `_` or itself. ILIKE
+//! compares both sides in lower case.
 //!
-//! A piece with `_` is tried at each character of a short text, and searched by its constant texts in
-//! a long one.
+//! In a short text, a piece with `_` is tried at every position. In a long text, its literal parts
+//! are searched.
 
 use super::like_search::{CharIndex, Reads, Search, TooLong};
 use super::{Call, Function, Typed, any_nullable, called, expect};
@@ -48,20 +48,21 @@ fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
 }
 
-/// One character of a piece: itself, or any.
+/// One character of a piece: a literal character or `_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Any,
     Char(char),
 }
 
-/// The most comparisons by which a piece is tried at each character.
+/// The maximum number of character comparisons for trying every position; beyond it a search is
+/// used.
 const TRIALS_MAX: usize = 1 << 14;
 
-/// A piece of a pattern, without `%`.
+/// A piece of a pattern, which contains no `%`.
 #[derive(Debug)]
 enum Piece {
-    /// Without `_`.
+    /// A literal piece without `_`.
     Plain(Box<Finder<'static>>),
     Units(Vec<Unit>, Box<Search>),
 }
@@ -81,7 +82,7 @@ impl Piece {
         }
     }
 
-    /// The length of this piece at the beginning of a text.
+    /// If this piece matches at the start of a text, the length of the match in bytes.
     fn at_start(&self, s: &str) -> Option<usize> {
         match self {
             Self::Plain(plain) => {
@@ -96,7 +97,7 @@ impl Piece {
         }
     }
 
-    /// Whether it is at the end of a text.
+    /// Whether this piece matches at the end of a text.
     fn at_end(&self, s: &str) -> bool {
         match self {
             Self::Plain(plain) => s.as_bytes().ends_with(plain.needle()),
@@ -108,7 +109,7 @@ impl Piece {
         }
     }
 
-    /// Where the first occurrence from a byte on ends.
+    /// The end of the first match at or after a byte offset; `None` if there is none.
     fn find_end(&self, text: &mut Text<'_>, from: usize) -> Result<Option<usize>, TooLong> {
         let s = &text.text[from..];
         Ok(match self {
@@ -124,7 +125,7 @@ impl Piece {
     }
 }
 
-/// A text that is searched for pieces.
+/// A text that is searched for pieces, and the remaining budget of the search.
 struct Text<'t> {
     text: &'t str,
     index: CharIndex<'t>,
@@ -135,11 +136,11 @@ struct Text<'t> {
 #[derive(Debug)]
 struct Like {
     first: Piece,
-    /// The pieces behind each `%`.
+    /// The pieces after each `%`.
     rest: Vec<Piece>,
 }
 
-/// What is wrong with a pattern.
+/// Why a pattern is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wrong {
     condition: &'static str,

@@ -1,28 +1,27 @@
-//! Finds a piece of a LIKE pattern with `_` in a long text.
+//! Searches a long text for a piece of a LIKE pattern that contains `_`.
 //!
-//! The runs of `_` are counted, and the texts between them are found by [`Finder`]. Each text has a
-//! fixed distance in characters from the beginning of the piece. A text that is found only later
-//! moves the beginning of the piece, and each text is searched from left to right once. The time is
-//! about the length of the text for each text between runs of `_`; a piece that takes longer is an
-//! error.
+//! The literal segments between runs of `_` are searched with [`Finder`]. Each segment has a fixed
+//! offset, in characters, from the start of the piece. A segment that is found later than expected
+//! moves the start of the piece forward, so each segment scans the text only once from left to
+//! right. The time is about the text's length per segment; a search that takes longer is an error.
 
 use memchr::memmem::Finder;
 use std::cell::OnceCell;
 
-/// The most bytes that are read, beyond [`READS_A_BYTE`] for each byte of the text.
+/// The maximum number of bytes read, plus [`READS_A_BYTE`] for each byte of the text.
 const READS: usize = 300_000_000;
 const READS_A_BYTE: usize = 30;
-/// The cost of a search, in bytes.
+/// The fixed cost of one search, in bytes.
 const READS_A_SEARCH: usize = 32;
 
 /// The error of a search that takes too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// A text between two runs of `_`.
+/// A literal segment between two runs of `_`.
 #[derive(Debug)]
 struct Segment {
-    /// Characters between the beginning of the piece and this text.
+    /// The offset of this segment from the start of the piece, in characters.
     offset: usize,
     finder: Finder<'static>,
 }
@@ -35,7 +34,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Prepares a piece: its characters, or `None` for `_`.
+    /// Prepares a piece, given as its characters with `None` for `_`.
     pub fn new(units: impl Iterator<Item = Option<char>>) -> Self {
         let (mut segments, mut run, mut chars) = (Vec::new(), String::new(), 0);
         let segment = |run: &mut String, end: usize| {
@@ -55,12 +54,13 @@ impl Search {
         if !run.is_empty() {
             segments.push(segment(&mut run, chars));
         }
-        // Only the last text of a pattern may be missing: a failure is found soonest there.
+        // The last segment comes first, because it fails earliest when the text runs out.
         segments.reverse();
         Self { segments, chars }
     }
 
-    /// The byte at which the first occurrence from the byte `from` on ends.
+    /// The byte offset after the first match at or after the byte `from`; `None` if there is none.
+    /// Fails if the budget of reads is used up.
     pub fn find_end(
         &self,
         from: usize,
@@ -69,7 +69,7 @@ impl Search {
     ) -> Result<Option<usize>, TooLong> {
         let bytes = text.text.as_bytes();
         let mut begin = text.char_at(from);
-        // Where each text was found last, as a character.
+        // The character position at which each segment was found last.
         let mut found = vec![0; self.segments.len()];
         'moved: loop {
             if begin + self.chars > text.len() {
@@ -95,12 +95,12 @@ impl Search {
     }
 }
 
-/// What the searches in a text may still read.
+/// The remaining budget of bytes that searches in a text may read.
 #[derive(Debug)]
 pub(super) struct Reads(usize);
 
 impl Reads {
-    /// The limit for a text of a length in bytes.
+    /// The budget for a text of `length` bytes.
     pub fn of(length: usize) -> Self {
         Self(length.saturating_mul(READS_A_BYTE).saturating_add(READS))
     }
@@ -111,11 +111,11 @@ impl Reads {
     }
 }
 
-/// The places of the characters in a text.
+/// An index between byte offsets and character positions of a text.
 #[derive(Debug)]
 pub(super) struct CharIndex<'t> {
     text: &'t str,
-    /// The byte of each character and the character of each byte, unless the text is ASCII.
+    /// The byte of each character and the character of each byte; `None` if the text is ASCII.
     places: OnceCell<Option<(Vec<u32>, Vec<u32>)>>,
 }
 
@@ -157,7 +157,7 @@ impl<'t> CharIndex<'t> {
 mod tests {
     use super::*;
 
-    /// The end of the first occurrence by trying every place.
+    /// A reference implementation that tries every position.
     fn by_trial(units: &[Option<char>], text: &str, from: usize) -> Option<usize> {
         text[from..].char_indices().map(|(at, _)| from + at).chain([text.len()]).find_map(|at| {
             let mut rest = text[at..].chars();

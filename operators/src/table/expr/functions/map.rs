@@ -1,4 +1,4 @@
-//! Maps and structs.
+//! Functions on maps and structs.
 
 use super::value_index::ValueIndex;
 use super::{
@@ -174,7 +174,7 @@ fn array_of(element: &DataType) -> DataType {
     T::Array(Box::new(element.clone()))
 }
 
-/// The types of a map's keys and values.
+/// The key and value types of a map.
 pub(super) fn types(data_type: &DataType) -> (&DataType, &DataType) {
     match data_type {
         T::Map(key, value) => (key, value),
@@ -194,7 +194,7 @@ fn of_map(
     Ok((args, to, nullable))
 }
 
-/// Refuses a type that no key of a map has.
+/// Rejects a key type that contains a map.
 pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
     if !has_map(key) {
         return Ok(());
@@ -206,7 +206,7 @@ pub(super) fn check_key(key: &DataType) -> PlanResult<()> {
     ))
 }
 
-/// A map and a key of its type; the result is of the values' type.
+/// Resolves access to a map by key: coerces the key, and returns the value type.
 fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let differ = |args: &[Resolved]| {
         PlanError::new(
@@ -343,35 +343,36 @@ fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, to, nullable))
 }
 
-/// The arrays of keys and of values, as they stand in the map's bytes.
+/// The byte ranges of a map's key array and value array.
 fn parts<'a>(bytes: &'a [u8], map: &Map<'a>) -> (Cell<'a>, Cell<'a>) {
-    // An array's bytes are its length and its row.
+    // An array is encoded as its length, followed by its row.
     let keys_bytes = map.keys.row.0.len() + 8;
     (Cell::Bytes(&bytes[8..8 + keys_bytes]), Cell::Bytes(&bytes[8 + keys_bytes..]))
 }
 
-/// A map of two arrays' bytes.
+/// Builds a map from the bytes of its key array and value array.
 pub(super) fn assembled<'a>(keys: &[u8], values: &[u8], arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::with_capacity_in(8 + keys.len() + values.len(), arena);
     Map::write(keys, values, &mut out);
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// The error of a key that comes twice.
+/// The error for a duplicate key.
 pub(super) fn duplicate_key<'a>(key: &str) -> Result<Cell<'a>, Box<EvalError>> {
     failed("DUPLICATED_MAP_KEY", format!("the key {key} comes twice"), "Drop one of them")
 }
 
-/// Whether a map holds -0.0 as 0.0.
+/// Whether -0.0 in keys is normalised to 0.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// It does.
+    /// Keys are normalised.
     Normal,
-    /// Not where Spark takes an array of keys as it is.
+    /// Keys are kept as they are, as in Spark's functions that take an array of keys.
     AsGiven,
 }
 
-/// A map of cells; a key is neither NULL nor there twice.
+/// Builds a map from cells. A NULL key is an error. A duplicate key is an error too, unless the
+/// last value wins (`spark.sql.mapKeyDedupPolicy`).
 pub(super) fn build<'a>(
     keys: &[Cell<'_>],
     values: &[Cell<'_>],
@@ -405,7 +406,7 @@ pub(super) fn build<'a>(
     Ok(assembled(&array(keys, change), &array(values, |value| value), arena))
 }
 
-/// Each key once, where it came first, with its last value.
+/// Removes duplicate keys: each stays at its first position, with its last value.
 fn last_of_each<'c>(
     keys: &[Cell<'c>],
     values: &[Cell<'c>],
@@ -421,10 +422,10 @@ fn last_of_each<'c>(
     (found.into_values(), of)
 }
 
-/// A key as a map holds it: -0.0 is 0.0.
+/// Normalises a map key: -0.0 becomes 0.0.
 pub(super) fn normal_key(key: Cell<'_>) -> Cell<'_> {
     match key {
-        // To add 0.0 changes -0.0 alone.
+        // Adding 0.0 changes only -0.0.
         Cell::Double(x) => Cell::Double(x + 0.0),
         other => other,
     }

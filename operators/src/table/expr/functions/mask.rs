@@ -1,4 +1,4 @@
-//! Texts whose letters and digits are hidden, and numbers of cards that are checked.
+//! `mask`, which hides letters and digits, and `luhn_check` for card numbers.
 
 use super::{Call, Function, Typed, called, cells, constant_text, typed, unexpected};
 use crate::table::error::{PlanError, PlanResult};
@@ -33,7 +33,7 @@ static CAPITALS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Lu"]));
 static SMALL: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Ll"]));
 static DIGITS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Nd"]));
 
-/// What stands for capital letters, small letters, digits and others where nothing is given.
+/// The default replacements of upper-case letters, lower-case letters, digits and other characters.
 const GIVEN: [Option<&str>; 4] = [Some("X"), Some("x"), Some("n"), None];
 
 fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -86,7 +86,8 @@ fn mask(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// Luhn's formula: from the right each second digit counts twice, and its digits are added.
+/// Luhn's algorithm: from the right, every second digit is doubled and its decimal digits are
+/// summed.
 fn has_check_digit(digits: &[u8]) -> bool {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return false;

@@ -1,4 +1,4 @@
-//! Arithmetic, with ANSI overflow rules, and extremes.
+//! Arithmetic with ANSI overflow rules, and `greatest` and `least`.
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
@@ -74,9 +74,9 @@ fn not_numeric(name: &str, data_type: &DataType) -> PlanError {
     )
 }
 
-/// Both operands, and the type in which they are combined.
+/// Returns both operands and their common numeric type; an error for other types.
 fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataType)> {
-    // They come brought to one type, or as decimals of any precision.
+    // Coercion has given them one type, or left decimals of different precision.
     let (a, b) = (&args[0].data_type, &args[1].data_type);
     match common_type(a, b) {
         Some(common) if common.is_numeric() => Ok((args, common)),
@@ -84,8 +84,8 @@ fn operands(name: &str, args: Vec<Resolved>) -> PlanResult<(Vec<Resolved>, DataT
     }
 }
 
-/// The decimal that holds an operand: of a whole number that is written, only its digits; of a
-/// NULL, what the other operand is.
+/// The decimal type of an operand. A whole-number literal has just its number of digits. A NULL
+/// takes the type of the other operand.
 fn decimal_of(arg: &Resolved, other: &Resolved) -> Option<(u8, u8)> {
     match (&arg.node, &arg.data_type) {
         (_, DataType::Null) => other.data_type.as_decimal(),
@@ -115,7 +115,7 @@ fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args.into_iter().map(|a| a.coerce(&to)).collect(), to, nullable))
 }
 
-/// `DIV` takes whole numbers and decimals, and gives a BIGINT.
+/// Resolves `DIV`: whole numbers or decimals give a BIGINT.
 fn integral(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let (args, common) = operands(name, args)?;
     let nullable = any_nullable(&args);
@@ -171,7 +171,7 @@ fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, data_type, nullable))
 }
 
-/// A checked operation on integers of a type.
+/// Compiles a checked integer operation. An overflow of the result type is an error.
 fn long_op(
     args: Vec<Compiled>,
     to: &DataType,
@@ -196,14 +196,14 @@ fn long_op(
     })
 }
 
-/// The operations on integers of which an overflow wraps around with ANSI mode off; another one
-/// gives its arguments back.
+/// Compiles an integer operation that wraps around on overflow, as without ANSI mode. For any other
+/// operation the arguments are returned as the error.
 pub fn wrapping(name: &str, args: Vec<Compiled>, to: &DataType) -> Result<Compiled, Vec<Compiled>> {
     let op: fn(i64, i64) -> Option<i64> = match name {
         "+" => |a, b| Some(a.wrapping_add(b)),
         "-" => |a, b| Some(a.wrapping_sub(b)),
         "*" => |a, b| Some(a.wrapping_mul(b)),
-        // Of decimals too it is a BIGINT.
+        // `div` on decimals also returns a BIGINT, so the operands' type must be tested.
         "div" if matches!(args.first(), Some(Compiled::Long(_))) => {
             |a, b| (b != 0).then(|| a.wrapping_div(b))
         }
@@ -235,7 +235,7 @@ fn double_op(args: Vec<Compiled>, to: &DataType, op: fn(f64, f64) -> f64) -> Com
     })
 }
 
-/// An operation on decimals that fits its result to a type.
+/// An operation on decimals. It returns `None` if the result does not fit the type.
 type DecimalOp = fn(Scaled, Scaled, &DataType) -> Option<i128>;
 
 fn decimal_op(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType, op: DecimalOp) -> Compiled {
@@ -256,7 +256,7 @@ fn scale(of: &Resolved) -> u8 {
     of.data_type.as_decimal().map_or(0, |(_, scale)| scale)
 }
 
-/// The error of a decimal result that its type has no room for.
+/// The error for a decimal result that does not fit its type.
 #[cold]
 fn no_room<T>(of: i128, to: &DataType) -> Eval<T> {
     failed(
@@ -315,11 +315,11 @@ fn compile_int_div(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Co
     let quotient =
         nonzero_decimal(args, exprs, to, "DIVIDE_BY_ZERO", |a, b, _| decimal::whole_quotient(a, b));
     let quotient = quotient.decimal();
-    // As in Spark, of a quotient beyond BIGINT the lower 64 bits.
+    // A quotient beyond the range of BIGINT is truncated to its lower 64 bits, as in Spark.
     long_fn(move |cx| Ok(quotient(cx)?.map(|v| v as i64)))
 }
 
-/// An operation on decimals that fails for a second operand of zero.
+/// Compiles a decimal operation that fails if the second operand is zero.
 fn nonzero_decimal(
     args: Vec<Compiled>,
     exprs: &[Resolved],
@@ -343,7 +343,7 @@ fn nonzero_decimal(
     })
 }
 
-/// An operation on integers that fails for a second operand of zero.
+/// Compiles an integer operation that fails if the second operand is zero.
 fn nonzero(
     args: Vec<Compiled>,
     to: &DataType,
@@ -370,7 +370,7 @@ fn compile_rem(args: Vec<Compiled>, exprs: &[Resolved], to: &DataType) -> Compil
         Physical::Decimal => {
             nonzero_decimal(args, exprs, to, "REMAINDER_BY_ZERO", decimal::remainder)
         }
-        // The remainder by -1 is 0 also where the quotient would overflow.
+        // The remainder by -1 is 0, even where the quotient overflows.
         Physical::Long => nonzero(args, to, "REMAINDER_BY_ZERO", |x, y| Some(x.wrapping_rem(y))),
         _ => double_rem(args, |x, y| x % y),
     }
@@ -404,7 +404,7 @@ fn double_rem(args: Vec<Compiled>, op: impl Fn(f64, f64) -> f64 + Send + 'static
     })
 }
 
-/// A function of one number that keeps its type.
+/// Compiles a unary operation on numbers that keeps their type.
 fn unary(
     args: Vec<Compiled>,
     to: &DataType,

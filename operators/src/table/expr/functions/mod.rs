@@ -1,5 +1,5 @@
-//! The registry of scalar functions and operators: for each, how its arguments are resolved and
-//! how it is compiled.
+//! The registry of scalar functions and operators: how the arguments of each are resolved, and how
+//! it is compiled.
 
 mod aliases;
 mod array;
@@ -63,22 +63,22 @@ pub use split::Splitter;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// How a function is compiled: its compiled arguments, what they were, and the result type.
+/// Compiles a function from its compiled arguments, their expressions and the result type.
 type Compile = fn(Vec<Compiled>, &[Resolved], &DataType) -> Compiled;
-/// The same, where more than the types matters.
+/// Compiles a function that also needs the session's settings or its own name.
 type CompileCall = fn(Vec<Compiled>, Call) -> Compiled;
-/// A function of values of any kind.
+/// Evaluates a function on cells of any type.
 type EvalCells = for<'a> fn(&[Cell<'a>], &Call, &'a Bump) -> Result<Cell<'a>, Box<EvalError>>;
 
-/// A call of a function, as it is compiled.
+/// A function call at compile time.
 pub struct Call {
     /// The function's name.
     pub name: &'static str,
-    /// Its arguments' expressions.
+    /// The resolved expressions of its arguments.
     pub args: Vec<Resolved>,
-    /// The result's type.
+    /// The result type.
     pub to: DataType,
-    /// Time zone and ANSI mode.
+    /// The session's time zone and ANSI mode.
     pub semantics: Semantics,
 }
 
@@ -88,18 +88,18 @@ impl Call {
         &self.args[index].data_type
     }
 
-    /// The type of the elements of an argument that is an array, or of the result.
+    /// The element type of an array argument; the type itself if the argument is not an array.
     fn element(&self, index: usize) -> &DataType {
         element_of(self.data_type(index))
     }
 
-    /// The constant text of an argument, if it is one.
+    /// The text of an argument that is a string literal; `None` otherwise.
     fn text(&self, index: usize) -> Option<&str> {
         self.args.get(index).and_then(Resolved::literal_text)
     }
 }
 
-/// The type of an array's elements; of another type, that type.
+/// The element type of an array; any other type itself.
 fn element_of(data_type: &DataType) -> &DataType {
     match data_type {
         DataType::Array(element) => element,
@@ -110,12 +110,12 @@ fn element_of(data_type: &DataType) -> &DataType {
 enum Build {
     Typed(Compile),
     Called(CompileCall),
-    /// NULL if any argument is.
+    /// Evaluated on cells; NULL if any argument is NULL.
     Cells(EvalCells),
-    /// Looks at NULLs itself.
+    /// Evaluated on cells; handles NULL arguments itself.
     CellsAndNulls(EvalCells),
 }
-/// What resolution gives: arguments brought to the right types, result type, nullability.
+/// The result of resolution: coerced arguments, result type, nullability.
 type Typed = (Vec<Resolved>, DataType, bool);
 
 /// A registered function.
@@ -124,7 +124,7 @@ pub struct Function {
     pub name: &'static str,
     /// One line of help.
     pub help: &'static str,
-    /// Fewest and most arguments.
+    /// The minimum and maximum number of arguments.
     arity: (usize, usize),
     resolve: fn(&str, Vec<Resolved>) -> PlanResult<Typed>,
     build: Build,
@@ -140,7 +140,7 @@ const fn function(
     Function { name, help, arity, resolve, build: Build::Typed(compile) }
 }
 
-/// A function whose compilation depends on more than types.
+/// A function whose compilation needs the whole [`Call`].
 const fn called(
     name: &'static str,
     help: &'static str,
@@ -151,7 +151,7 @@ const fn called(
     Function { name, help, arity, resolve, build: Build::Called(compile) }
 }
 
-/// A function of values, NULL if any of them is.
+/// A function that is evaluated on cells and is NULL if any argument is NULL.
 const fn cells(
     name: &'static str,
     help: &'static str,
@@ -162,7 +162,7 @@ const fn cells(
     Function { name, help, arity, resolve, build: Build::Cells(eval) }
 }
 
-/// A function of values that looks at NULLs itself.
+/// A function that is evaluated on cells and handles NULL arguments itself.
 const fn nullable_cells(
     name: &'static str,
     help: &'static str,
@@ -205,10 +205,10 @@ fn tables() -> [&'static [Function]; 25] {
     ]
 }
 
-/// A registered function by its canonical name.
+/// Looks up a function by its canonical name.
 fn registered(name: &str) -> Option<&'static Function> {
     static BY_NAME: OnceLock<HashMap<&'static str, &'static Function>> = OnceLock::new();
-    // Of two functions with one name the first one counts.
+    // If two functions have the same name, the first one is used.
     let by_name = || all().map(|f| (f.name, f)).collect::<Vec<_>>().into_iter().rev().collect();
     BY_NAME.get_or_init(by_name).get(name).copied()
 }
@@ -218,7 +218,7 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
     tables().into_iter().flatten()
 }
 
-/// Whether a name is written between its two operands.
+/// Whether a name is an infix operator.
 pub fn is_operator(name: &str) -> bool {
     matches!(
         name,
@@ -244,7 +244,8 @@ pub fn is_operator(name: &str) -> bool {
 
 pub use math::wrapping;
 
-/// Functions that Spark has and this version has not: refused as such, not as unknown.
+/// Functions of Spark that are not supported yet. The error says so, instead of that they are
+/// unknown.
 const LATER: [&str; 4] = ["from_xml", "map_zip_with", "parse_json", "schema_of_json"];
 
 fn find(name: &str) -> PlanResult<&'static Function> {
@@ -280,7 +281,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
     })
 }
 
-/// Refuses a name that no function has.
+/// Fails with Spark's condition if no function has this name.
 pub fn check_name(name: &str) -> PlanResult<()> {
     let lower = lower(name);
     let known = cast_of(&lower).is_some()
@@ -290,13 +291,14 @@ pub fn check_name(name: &str) -> PlanResult<()> {
     if known { Ok(()) } else { find(&lower).map(drop) }
 }
 
-/// `x[…]` and its like where x is a map or a struct.
+/// Resolves `x[…]` and `element_at` if `x` is a map or a struct; `None` for other arguments.
 fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [of, key] = args else { return None };
     let name = lower(name);
     let by_key = matches!(&*name, "getitem" | "element_at" | "try_element_at");
     match (&of.data_type, key.literal_text()) {
-        // In brackets a key is brought to the type of the map's, elsewhere both to a common one.
+        // In brackets the key is coerced to the map's key type; elsewhere both are coerced to a
+        // common type.
         (DataType::Map(of_key, _), _) if name == "getitem" => Some(
             coercion::expect_type(key.clone(), of_key, "a key")
                 .and_then(|key| resolve("map_element", vec![of.clone(), key])),
@@ -312,7 +314,7 @@ fn indexed(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     }
 }
 
-/// Resolves a call of any name.
+/// Resolves a call of any function or operator, coercing its arguments.
 pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     // `bigint(x)` is a cast, as in Spark.
     if let ([_], Some(to)) = (args.as_slice(), cast_of(name)) {
@@ -323,7 +325,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if let Some(inner) = lower.strip_prefix("try_").and_then(operator_of) {
         let (data_type, node) = {
             let inner = match resolve(inner, args) {
-                // What has no such format has no value either.
+                // For `try_to_binary`, an unknown format gives NULL.
                 Err(error) if inner == "to_binary" && error.condition.ends_with("ARG_VALUE") => {
                     return Ok(Resolved::literal(Value::Null, DataType::Binary));
                 }
@@ -344,7 +346,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     {
         return time::extract(field, source.clone());
     }
-    // The batch's time, as seen in the session's zone.
+    // The batch's timestamp, in the session time zone.
     let of_now = match (&*lower, args.is_empty()) {
         ("current_date" | "curdate", true) => Some(DataType::Date),
         ("localtimestamp", true) => Some(DataType::TimestampNtz),
@@ -364,7 +366,7 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     if Rules::current().timestamps_without_zone {
         match &*lower {
             "to_timestamp" => return time::to_timestamp_without_zone(args),
-            // A zone has no effect.
+            // A time zone argument has no effect on a timestamp without a zone.
             "make_timestamp" if (6..=7).contains(&args.len()) => {
                 return resolve("make_timestamp_ntz", args.into_iter().take(6).collect());
             }
@@ -394,11 +396,11 @@ pub fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Resolved> {
     Ok(Resolved { node: Node::Call(function.name, args), data_type, nullable })
 }
 
-/// Parts of an argument that its function may look at when it is compiled.
+/// The maximum number of nodes of an argument that are kept for the function's compilation.
 const MAX_SHOWN: usize = 64;
 
-/// An argument as its function sees it: of what is large, and no lambda, the type alone. A function
-/// that kept all of what it is nested around would cost the square of the depth.
+/// Prepares an argument for [`Call`]: of a large one only the type is kept, unless it is a lambda.
+/// Otherwise nested calls would need memory quadratic in the depth.
 fn shown(arg: &Resolved) -> Resolved {
     fn fits(arg: &Resolved, left: &mut usize) -> bool {
         *left = left.saturating_sub(1);
@@ -435,7 +437,8 @@ pub fn compile(
 fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool) -> Compiled {
     let is_text = |expr: &Resolved| expr.data_type == DataType::String && !keeps_bytes(call.name);
     let texts: smallvec::SmallVec<[bool; 4]> = call.args.iter().map(is_text).collect();
-    // A NULL among the first arguments ends the evaluation, or one of any after all of it.
+    // `ending` is the number of leading arguments for which a NULL stops the evaluation. `any`
+    // means that all are evaluated, and a NULL in any of them makes the result NULL.
     let (ending, any) = match call.name {
         "encode" | "decode" | "map_concat" => (0, true),
         "array_append" | "array_prepend" | "format_string" => (1, false),
@@ -465,8 +468,8 @@ fn compile_cells(args: Vec<Compiled>, call: Call, eval: EvalCells, strict: bool)
     })
 }
 
-/// Whether what a `try_` function tries is an operation on numbers, of which it takes the
-/// operation's errors alone.
+/// Whether the operation under a `try_` function is plain arithmetic on numbers. Then only errors
+/// of the operation itself give NULL, not errors of its operands.
 pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
     matches!(name, "+" | "-" | "*" | "/" | "%")
         && args.iter().all(|arg| match &arg.node {
@@ -475,8 +478,8 @@ pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
         })
 }
 
-/// Whether a function works on the bytes of a text, whatever they are. Others get broken ones
-/// decoded.
+/// Whether a function works on the raw bytes of a text. For all others, invalid UTF-8 is replaced
+/// before the call.
 fn keeps_bytes(name: &str) -> bool {
     matches!(
         name,
@@ -507,9 +510,9 @@ fn keeps_bytes(name: &str) -> bool {
     )
 }
 
-/// Whether a function is NULL if any of its arguments is, whatever the others are.
+/// Whether a function returns NULL if any of its arguments is NULL.
 pub fn is_null_of_null(name: &str) -> bool {
-    // Of these Spark evaluates the other arguments too, unless all are constants.
+    // For these Spark still evaluates the other arguments, unless all of them are constants.
     const CONSTANTS_ALONE: [&str; 5] =
         ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
     crate::table::expr::null_propagation::is_strict(name)
@@ -517,20 +520,20 @@ pub fn is_null_of_null(name: &str) -> bool {
         || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
 }
 
-/// Whether a function evaluates an argument only for some rows, as `if` and `coalesce` do.
+/// Whether a function evaluates this argument only for some rows, as `if` and `coalesce` do.
 pub fn may_leave_out(name: &str, index: usize) -> bool {
     match &*lower(name) {
         "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
             index > 0
         }
-        // There is no result without a known unit.
+        // With an invalid unit the result is NULL, without evaluating the other argument.
         "date_trunc" => index == 1,
         "trunc" => index == 0,
         _ => false,
     }
 }
 
-/// Whether equal arguments always give an equal result.
+/// Whether a function is deterministic: equal arguments always give equal results.
 pub fn is_deterministic(name: &str) -> bool {
     !matches!(
         name,
@@ -538,7 +541,7 @@ pub fn is_deterministic(name: &str) -> bool {
     )
 }
 
-/// A field of a struct, of every struct of an array, or the value of a map's key.
+/// Resolves `x.field` on a struct, on an array of structs, or as a key of a map.
 pub fn field_of(of: Resolved, field: &str) -> PlanResult<Resolved> {
     if let DataType::Map(..) = &of.data_type {
         let key = Resolved::literal(Value::String(field.to_string()), DataType::String);
@@ -583,7 +586,7 @@ fn any_nullable(args: &[Resolved]) -> bool {
     args.iter().any(|arg| arg.nullable)
 }
 
-/// Resolution for functions whose arguments all have the given types.
+/// Coerces arguments to the given types. The last type applies to all further arguments.
 fn expect(name: &str, args: Vec<Resolved>, types: &[DataType]) -> PlanResult<Vec<Resolved>> {
     args.into_iter()
         .zip(types.iter().chain(std::iter::repeat(types.last().unwrap_or(&DataType::String))))
@@ -591,14 +594,14 @@ fn expect(name: &str, args: Vec<Resolved>, types: &[DataType]) -> PlanResult<Vec
         .collect()
 }
 
-/// Resolution for functions with arguments of the given types (the last one's for all beyond) and
-/// a result that is NULL if one of them is.
+/// Resolves a function with arguments of the given types (the last type applies to all further
+/// arguments). Its result is NULL only if an argument is NULL.
 fn typed(name: &str, args: Vec<Resolved>, types: &[DataType], to: DataType) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     Ok((expect(name, args, types)?, to, nullable))
 }
 
-/// The same with a result that may always be NULL.
+/// Like [`typed`], for a result that may be NULL for any arguments.
 fn typed_or_null(
     name: &str,
     args: Vec<Resolved>,
@@ -608,7 +611,7 @@ fn typed_or_null(
     Ok((expect(name, args, types)?, to, true))
 }
 
-/// The error of an argument of a type that a function cannot take.
+/// The error for an argument whose type the function does not accept.
 fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError {
     PlanError::new(
         "DATATYPE_MISMATCH.UNEXPECTED_INPUT_TYPE",
@@ -617,7 +620,8 @@ fn unexpected(name: &str, wanted: &str, arg: &Resolved) -> PlanError {
     )
 }
 
-/// The text of a constant argument: of a literal, or of an expression that reads no column.
+/// The text of a constant STRING argument, `None` for NULL. Constant expressions are folded; a
+/// column is an error.
 fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<String>> {
     if arg.data_type != DataType::String && arg.data_type != DataType::Null {
         return Err(unexpected(name, "a constant STRING", arg));
@@ -633,7 +637,7 @@ fn constant_text(name: &str, arg: &Resolved) -> PlanResult<Option<String>> {
     }
 }
 
-/// Text that was made, as a value.
+/// Allocates a text in the arena and returns it as a cell.
 fn made<'a>(arena: &'a Bump, text: &str) -> Cell<'a> {
     Cell::Bytes(arena.alloc_str(text).as_bytes())
 }

@@ -1,4 +1,4 @@
-//! Powers, logarithms, angles, bits and bases.
+//! Powers, logarithms, trigonometry, bit operations and number bases.
 
 use super::{Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null};
 use crate::table::error::PlanResult;
@@ -16,7 +16,7 @@ const fn double(name: &'static str, help: &'static str, compile: super::Compile)
     function(name, help, (1, 1), |n, a| typed(n, a, &[T::Double], T::Double), compile)
 }
 
-/// A logarithm is NULL where it has no value, as in Spark.
+/// A logarithm is NULL outside its domain, as in Spark.
 const fn logarithm(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
     function(name, help, (1, 1), |n, a| typed_or_null(n, a, &[T::Double], T::Double), compile)
 }
@@ -88,7 +88,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "atan2(y, x)",
         (2, 2),
         |n, a| typed(n, a, &[T::Double], T::Double),
-        // Without the sign of a zero, as in Spark.
+        // The sign of a zero is dropped, as in Spark.
         |a, _, _| Ok(Cell::Double(libm::atan2(a[0].double() + 0.0, a[1].double() + 0.0))),
     ),
     cells(
@@ -122,7 +122,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let to = if both { T::Float } else { T::Double };
             typed_or_null(n, a, std::slice::from_ref(&to), to.clone())
         },
-        // What stands in for it is computed only where it is used.
+        // The second argument is evaluated only if the first is NaN.
         |a, _, _| {
             let [a, b] = take(a);
             let (a, b) = (a.double(), b.double());
@@ -309,7 +309,7 @@ fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     typed(name, args, &[to.clone(), T::Int], to)
 }
 
-/// How many bits a whole number of a type has.
+/// The width of an integer type in bits.
 fn bits_of(data_type: &DataType) -> u32 {
     match data_type {
         T::Byte => 8,
@@ -319,14 +319,16 @@ fn bits_of(data_type: &DataType) -> u32 {
     }
 }
 
-/// Java's power: not a number wherever an operand is none, but for an exponent of zero.
+/// Java's `pow`: NaN for a NaN operand unless the exponent is zero, and for ±1 to an infinite
+/// power.
 fn power(base: f64, exponent: f64) -> f64 {
     let undefined = exponent.is_nan() || base.abs() == 1.0 && exponent.is_infinite();
     if undefined { f64::NAN } else { libm::pow(base, exponent) }
 }
 
-/// Digits of one base as digits of another; unsigned, or signed where `to` is negative. Also says
-/// whether they were more than 64 bits, of which the largest number stands in.
+/// Converts a number between bases. The result is unsigned, or signed if `to` is negative. Also
+/// returns whether the number exceeded 64 bits; then the largest 64-bit number is converted. `None`
+/// for an invalid base or an empty text.
 fn converted(text: &str, from: i64, to: i64) -> Option<(String, bool)> {
     let fits = |base: i64| (2..=36).contains(&base.abs());
     let trimmed = text.trim_matches(' ');
@@ -349,7 +351,7 @@ fn converted(text: &str, from: i64, to: i64) -> Option<(String, bool)> {
             }
         };
     }
-    // What is too large stays so, whatever its sign.
+    // An overflowed number stays the largest number, even if it is negative.
     if negative && !overflows {
         let signed_too_large = to > 0 && (value as i64) < 0;
         value = if signed_too_large { u64::MAX } else { value.wrapping_neg() };

@@ -1,28 +1,28 @@
-//! `format_number`: numbers by a pattern such as `#,##0.00`, as Java's `DecimalFormat` writes them
-//! in US English.
+//! `format_number`: formats numbers by a pattern such as `#,##0.00`, like Java's `DecimalFormat`
+//! for US English.
 //!
-//! A pattern is a prefix, digits and a suffix, perhaps with other affixes for negative numbers
-//! behind a `;`. Numbers are rounded half to even by their exact value.
+//! A pattern consists of a prefix, digits and a suffix. After a `;` it may have another prefix and
+//! suffix for negative numbers. Numbers are rounded half to even by their exact value.
 
 use crate::table::expr::cell::Cell;
 use crate::table::value::decimal_text;
 
-/// How many digits Java writes of a double or an integer at most.
+/// The maximum number of digits that Java prints of a double or an integer.
 const MAX_DIGITS: usize = 340;
 
-/// A pattern, read.
+/// A parsed pattern.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pattern {
     positive: (String, String),
     negative: (String, String),
-    /// Digits between commas; 0 without commas.
+    /// The number of digits between grouping commas; 0 for no grouping.
     grouping: usize,
     multiplier: u16,
     least_whole: usize,
     most_whole: usize,
     least_fraction: usize,
     most_fraction: usize,
-    /// The least digits of an exponent, if there is one.
+    /// The minimum number of exponent digits; `None` if there is no exponent.
     exponent: Option<usize>,
     point_always: bool,
 }
@@ -57,7 +57,7 @@ impl Pattern {
         }
     }
 
-    /// Reads a pattern; the error is what is wrong with it.
+    /// Parses a pattern. The error describes what is malformed.
     pub fn new(pattern: &str) -> Result<Self, String> {
         if pattern.is_empty() {
             return Ok(Self::of_digits(0));
@@ -78,7 +78,8 @@ impl Pattern {
 }
 
 impl Section {
-    /// Reads up to a `;` or the end. Of the section for negative numbers only affixes count.
+    /// Parses up to a `;` or the end. In the section for negative numbers, only prefix and suffix
+    /// matter.
     fn read(rest: &mut &[char], negative: bool) -> Result<Self, String> {
         let mut section = Self { multiplier: 1, ..Self::default() };
         let (mut quoted, mut digits_seen, mut at) = (false, false, 0);
@@ -125,7 +126,8 @@ impl Section {
         if quoted { Err("a quote is not closed".to_string()) } else { Ok(self) }
     }
 
-    /// Reads the digits that begin at a character and gives where they end.
+    /// Parses the digit placeholders that start at `from` and returns the index after them. With
+    /// `skip` they are not recorded.
     fn digits(&mut self, chars: &[char], from: usize, skip: bool) -> Result<usize, String> {
         let mut at = from;
         while let Some(&c) = chars.get(at) {
@@ -164,7 +166,7 @@ impl Section {
 
     fn finish(mut self) -> Result<Pattern, String> {
         if let (0, 1.., Some(point)) = (self.zeros, self.left, self.point) {
-            // `##.###` is `#0.###`, and `.###` is `.0##`.
+            // As in Java, `##.###` is treated as `#0.###`, and `.###` as `.0##`.
             let before = point.max(1);
             self.right = self.left - before;
             self.left = before - 1;
@@ -199,7 +201,7 @@ impl Section {
     }
 }
 
-/// Significant digits without zeros at either end, `0.d1d2d3… * 10^point`.
+/// Significant digits without leading or trailing zeros: the value is `0.d1d2d3… * 10^point`.
 #[derive(Debug, PartialEq)]
 struct Digits {
     digits: Vec<u8>,
@@ -207,7 +209,7 @@ struct Digits {
 }
 
 impl Digits {
-    /// From plain text such as `0012.340`.
+    /// Parses plain decimal text such as `0012.340`.
     fn of(text: &str) -> Self {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|b| b - b'0').collect();
@@ -227,7 +229,8 @@ impl Digits {
         }
     }
 
-    /// Keeps so many digits, which may be none or fewer, rounded half to even, or half up.
+    /// Rounds to `keep` digits, half to even or half up. With `keep` 0 or less, no digits or a
+    /// single 1 remain.
     fn rounded(mut self, keep: i64, half_up: bool) -> Self {
         if keep >= self.digits.len() as i64 {
             return self;
@@ -260,7 +263,7 @@ impl Digits {
 }
 
 impl Pattern {
-    /// The text of a number; `None` for what is none. A decimal has the scale that is given.
+    /// Formats a number; `None` if the cell is not a number. `scale` applies to decimals.
     pub fn format(&self, number: Cell<'_>, scale: u8) -> Option<String> {
         let multiplier = i128::from(self.multiplier);
         let (negative, text, most) = match number {
@@ -268,7 +271,8 @@ impl Pattern {
                 (v < 0, (i128::from(v) * multiplier).unsigned_abs().to_string(), MAX_DIGITS)
             }
             Cell::Decimal(v) => {
-                // Two or three zeros more would not always fit.
+                // The multiplier is applied to the text, because the product may not fit in 128
+                // bits.
                 let text = decimal_text(v, scale).replace('-', "");
                 let text = match self.multiplier {
                     1 => text,
@@ -283,7 +287,8 @@ impl Pattern {
                 if v.is_infinite() {
                     return Some(self.with_affixes(v < 0.0, "∞"));
                 }
-                // All digits that are written, or all that the double has: it is rounded once.
+                // Formats with as many digits as are printed, or exactly for an exponent, so that
+                // rounding happens once.
                 let digits = match self.exponent {
                     Some(_) => 1074,
                     None => self.most_fraction.min(MAX_DIGITS),
@@ -293,7 +298,7 @@ impl Pattern {
             _ => return None,
         };
         let digits = Digits::of(&text);
-        // Java does not know that it has all digits of a whole double, and takes a half for more.
+        // In scientific format Java rounds an exact half of a whole double up.
         let half_up = matches!(number, Cell::Double(v) if v.fract() == 0.0);
         let body = match self.exponent {
             Some(least) => self.scientific(digits, least, half_up),
@@ -325,7 +330,7 @@ impl Pattern {
             }
         }
         let behind = (digits.digits.len() as i64 - digits.point).max(least_fraction as i64);
-        // A number without any digit is a zero.
+        // A number without any digits is printed as 0.
         if out.is_empty() && behind <= 0 {
             out.push('0');
         }
@@ -367,7 +372,7 @@ impl Pattern {
     }
 }
 
-/// A plain decimal with its point so many places further right.
+/// Moves the decimal point of a plain decimal `places` digits to the right.
 fn shifted(text: &str, places: usize) -> String {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let fraction = format!("{fraction:0<places$}");
@@ -379,7 +384,7 @@ fn shifted(text: &str, places: usize) -> String {
 mod tests {
     use super::*;
 
-    /// What Java's DecimalFormat gave.
+    /// Results of Java's `DecimalFormat`.
     #[test]
     fn patterns_are_javas() {
         let double = |v: f64, pattern: &str| {

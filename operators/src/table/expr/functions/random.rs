@@ -1,6 +1,7 @@
-//! Random functions with Spark's generators, so that a seed gives Spark's values. `rand` and `randn`
-//! use a 64-bit xorshift whose seed is hashed by MurmurHash3; `uuid` and `shuffle` use the Mersenne
-//! Twister. Spark adds the partition number to the seed; here a table has one partition, number 0.
+//! Random functions with Spark's generators, so that a seed gives the same values as in Spark.
+//! `rand` and `randn` use a 64-bit xorshift whose seed is hashed with MurmurHash3. `uuid` and
+//! `shuffle` use the Mersenne Twister. Spark adds the partition number to the seed; here there is a
+//! single partition, number 0.
 
 use super::{Call, Function, Typed, any_nullable, called, typed};
 use crate::table::error::{PlanError, PlanResult};
@@ -83,7 +84,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// Whether a function gives another value each time, by a seed that may be left out.
+/// For a random function, the index of its optional seed argument; `None` for other functions.
 fn is_random(name: &str) -> Option<usize> {
     match name {
         "rand" | "randn" | "uuid" => Some(0),
@@ -92,8 +93,8 @@ fn is_random(name: &str) -> Option<usize> {
     }
 }
 
-/// The same expression with a seed in each call that has none, so that it gives the same values
-/// wherever it stands.
+/// Adds a seed to each random call that has none, so that copies of the expression give the same
+/// values.
 pub fn with_seeds(expr: Resolved) -> Resolved {
     let expr = expr.map_children(&mut with_seeds);
     match expr.node {
@@ -105,7 +106,7 @@ pub fn with_seeds(expr: Resolved) -> Resolved {
     }
 }
 
-/// A seed from the system.
+/// Draws a random seed from the operating system's entropy.
 fn drawn() -> i64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0u8) as i64
@@ -115,7 +116,7 @@ fn number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((seeded(name, args, 0)?, T::Double, false))
 }
 
-/// The arguments with a seed that is a constant, behind `before` others.
+/// Checks and coerces the seed, which follows `before` other arguments and must be a constant.
 fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<Resolved>> {
     let Some(seed) = args.get(before) else { return Ok(args) };
     if !seed.is_constant() {
@@ -134,7 +135,7 @@ fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<
     Ok(args)
 }
 
-/// The seed of a call: NULL counts as 0; without one it is drawn.
+/// The seed of a call. NULL counts as 0; without an argument a seed is drawn.
 fn seed(call: &Call, index: usize) -> i64 {
     match call.args.get(index) {
         Some(seed) => match fold(seed.clone(), call.semantics).node {
@@ -145,7 +146,7 @@ fn seed(call: &Call, index: usize) -> i64 {
     }
 }
 
-/// Marsaglia's xorshift of 64 bits.
+/// Marsaglia's 64-bit xorshift generator.
 struct XorShift(i64);
 
 impl XorShift {
@@ -171,7 +172,7 @@ impl XorShift {
     }
 }
 
-/// The next of Java's normally distributed numbers, which come in pairs.
+/// The next normally distributed number. As in Java, they are generated in pairs.
 fn gaussian((state, second): &mut (XorShift, Option<f64>)) -> f64 {
     if let Some(second) = second.take() {
         return second;
@@ -187,7 +188,7 @@ fn gaussian((state, second): &mut (XorShift, Option<f64>)) -> f64 {
     }
 }
 
-/// MurmurHash3 of 32 bits, of whole words.
+/// MurmurHash3 (32 bits) of whole 4-byte words.
 fn murmur(bytes: &[u8], seed: u32) -> u32 {
     let mut hash = seed;
     let (words, _) = bytes.as_chunks::<4>();
@@ -205,7 +206,7 @@ fn murmur(bytes: &[u8], seed: u32) -> u32 {
 const WORDS: usize = 624;
 const AHEAD: usize = 397;
 
-/// The Mersenne Twister, seeded by the two halves of a long.
+/// The Mersenne Twister, seeded with the two halves of a 64-bit seed.
 struct Twister {
     words: Box<[u32; WORDS]>,
     next: usize,
@@ -265,7 +266,7 @@ impl Twister {
         u64::from(self.word()) << 32 | u64::from(self.word())
     }
 
-    /// A number below `n`, as commons-math draws it.
+    /// A uniform number below `n`, computed as in Apache Commons Math.
     fn below(&mut self, n: u32) -> u32 {
         if n.is_power_of_two() {
             return ((u64::from(n) * u64::from(self.word() >> 1)) >> 31) as u32;
@@ -273,14 +274,14 @@ impl Twister {
         loop {
             let bits = self.word() >> 1;
             let value = bits % n;
-            // Not from the last, incomplete range of `n` numbers.
+            // Rejects values from the last, incomplete range of `n` numbers, to stay uniform.
             if bits - value <= (i32::MAX as u32) - (n - 1) {
                 return value;
             }
         }
     }
 
-    /// A random order of so many.
+    /// A random permutation of `count` indices.
     fn places(&mut self, count: usize) -> Vec<usize> {
         let mut places = vec![0; count];
         for i in 0..count {

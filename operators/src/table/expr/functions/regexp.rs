@@ -1,5 +1,5 @@
-//! Functions of [regular expressions](crate::table::text::regexp). A pattern that is a literal is read
-//! once, patterns of a column are kept while they come again.
+//! The [regular expression](crate::table::text::regexp) functions of SQL. A literal pattern is
+//! compiled once. Patterns from a column are cached.
 
 use super::array::collected;
 use super::{Call, Function, called, typed, typed_or_null};
@@ -21,7 +21,7 @@ use bumpalo::collections::{String as BumpString, Vec as BumpVec};
 use DataType as T;
 
 type Outcome<T> = Result<T, Box<EvalError>>;
-/// What a match of a pattern in a text gives: the pattern, all arguments, the arena.
+/// Evaluates a function on a compiled pattern. The cells are all arguments of the call.
 type Eval = for<'a> fn(&Regex, &[Cell<'a>], &'a Bump) -> Outcome<Cell<'a>>;
 
 fn text_array() -> DataType {
@@ -167,7 +167,7 @@ fn replace<'a>(regex: &Regex, a: &[Cell<'a>], arena: &'a Bump) -> Outcome<Cell<'
         None => return Ok(a[0]),
     };
     let subject = regex.subject(&whole[begin..]);
-    // Groups are wanted if the replacement may name one.
+    // Groups are captured only if the replacement may refer to one.
     let mut matcher = Matcher::new(regex, &subject, a[2].text().contains('$'));
     if !matcher.find().map_err(runaway)? {
         return Ok(a[0]);
@@ -256,7 +256,7 @@ fn part<'a>(
     Cell::Bytes(found.map_or("", |found| subject.part(found, arena)).as_bytes())
 }
 
-/// An array of texts.
+/// Builds an array of texts.
 pub(super) fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpVec::new_in(arena);
     let mut writer = RowWriter::array(&mut out, parts.len());
@@ -266,7 +266,7 @@ pub(super) fn texts<'a>(parts: &[&str], arena: &'a Bump) -> Cell<'a> {
     Cell::Bytes(out.into_bump_slice())
 }
 
-/// Refuses a literal that is no pattern; where there is no text, none is looked at.
+/// Rejects a literal that is not a valid pattern, unless the text is a constant NULL.
 pub(super) fn checked(args: &[Resolved]) -> PlanResult<()> {
     if args[0].is_null_constant() {
         return Ok(());
@@ -290,7 +290,7 @@ fn checked_pattern(pattern: &Resolved) -> PlanResult<()> {
 
 const ESCAPE: &str = "Escape what is meant as a character: '\\\\.' for a dot";
 
-/// The error of a pattern of a column.
+/// The error for an invalid pattern from a column.
 #[cold]
 pub(super) fn bad_pattern<T>(pattern: &str, reason: &str) -> Outcome<T> {
     failed(
@@ -300,7 +300,7 @@ pub(super) fn bad_pattern<T>(pattern: &str, reason: &str) -> Outcome<T> {
     )
 }
 
-/// The error of a search that takes too long.
+/// The error for a search that exceeds its limit of steps.
 #[cold]
 pub(super) fn runaway(_: StepLimitExceeded) -> Box<EvalError> {
     let error = failed::<()>(
@@ -313,7 +313,7 @@ pub(super) fn runaway(_: StepLimitExceeded) -> Box<EvalError> {
     error
 }
 
-/// Refuses a position that is not one.
+/// Rejects a position that is not a positive constant.
 fn position(args: &[Resolved]) -> PlanResult<()> {
     if let Some(from) = args.get(3).filter(|from| !from.is_foldable()) {
         return Err(PlanError::new(
@@ -343,7 +343,8 @@ fn group(regex: &Regex, index: i64) -> Outcome<usize> {
     }
 }
 
-/// Evaluates with the pattern, which is prepared once where it is constant.
+/// Compiles a function over a pattern: a literal pattern is compiled once, others per distinct
+/// text.
 fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
     let fixed = call.text(1).and_then(|pattern| Regex::new(pattern).ok());
     let mut rest = args;
@@ -358,7 +359,7 @@ fn over(args: Vec<Compiled>, call: &Call, eval: Eval) -> Compiled {
             }
             cells.push(cell);
             if i == 0 {
-                // Where the pattern stands.
+                // A placeholder for the pattern.
                 cells.push(Cell::Null);
             }
         }

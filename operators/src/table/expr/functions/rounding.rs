@@ -1,7 +1,7 @@
-//! Rounding: `round`, `bround`, `floor`, `ceil`, of every kind of number.
+//! Rounding functions for all numeric types: `round`, `bround`, `floor` and `ceil`.
 //!
-//! A float or double is rounded as the decimal that it prints as ([`floating`]), as in Spark:
-//! 2.675 to two digits is 2.68, and nothing rounds to -0.0.
+//! A float or double is rounded as the decimal that it prints as ([`floating`]), like in Spark:
+//! 2.675 rounded to two digits is 2.68. The result is never -0.0.
 
 use super::math::same;
 use super::{Call, Function, Typed, any_nullable, called, expect};
@@ -35,7 +35,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// How digits that are cut off change the ones before them.
+/// The rounding mode for the digits that are dropped.
 #[derive(Clone, Copy, PartialEq)]
 enum Rounding {
     Down,
@@ -44,7 +44,8 @@ enum Rounding {
     HalfEven,
 }
 
-/// The digits that a call asks for: 0 without an argument, `None` for a NULL.
+/// The constant number of digits of a call: 0 if it is not given, `None` if it is not a literal
+/// number.
 fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     match digits.map(|digits| &digits.node) {
         None => Some(0),
@@ -53,7 +54,7 @@ fn wanted(digits: Option<&Resolved>) -> Option<i64> {
     }
 }
 
-/// A constant as a literal of its value.
+/// Folds a constant expression to a literal.
 fn literal(arg: Resolved) -> Resolved {
     let semantics = Semantics { ansi: Rules::current().ansi, ..Semantics::default() };
     let folded = fold(arg.clone(), semantics);
@@ -71,7 +72,7 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
             ));
         }
         args.push(scale);
-        // To digits: of a double as of the decimal that it prints as.
+        // With a number of digits, a float or double is rounded as a decimal.
         if !matches!(args[0].data_type, DataType::Decimal(..)) {
             let to = match args[0].data_type {
                 ref t if t.is_integral() => args[0].data_type.as_decimal().unwrap_or((20, 0)),
@@ -117,7 +118,7 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, to, nullable))
 }
 
-/// Whether a quotient goes up by one, for what its division leaves: `rest` of `unit`.
+/// Whether rounding increments the quotient of a division by `unit` with remainder `rest`.
 fn goes_up(rest: u128, unit: u128, odd: bool, negative: bool, rounding: Rounding) -> bool {
     let (over_half, half) = (rest > unit - rest, rest == unit - rest);
     match rounding {
@@ -128,7 +129,7 @@ fn goes_up(rest: u128, unit: u128, odd: bool, negative: bool, rounding: Rounding
     }
 }
 
-/// Divided by a power of ten and rounded.
+/// Divides by 10^`drop` and rounds.
 fn divided(value: i128, drop: u32, rounding: Rounding) -> i128 {
     let magnitude = value.unsigned_abs();
     let (quotient, up) = match 10u128.checked_pow(drop) {
@@ -136,14 +137,14 @@ fn divided(value: i128, drop: u32, rounding: Rounding) -> i128 {
             let (quotient, rest) = (magnitude / unit, magnitude % unit);
             (quotient, goes_up(rest, unit, quotient % 2 == 1, value < 0, rounding))
         }
-        // Less than half of so large a unit.
+        // The unit is so large that the value is less than half of it.
         None => (0, goes_up(u128::from(value != 0), 10, false, value < 0, rounding)),
     };
     let rounded = (quotient + u128::from(up)) as i128;
     if value < 0 { -rounded } else { rounded }
 }
 
-/// A decimal's digits cut to a scale, perhaps a negative one.
+/// Rounds a decimal to `digits` digits after the decimal point, which may be negative.
 fn round_decimal(value: i128, scale: u8, digits: i64, rounding: Rounding) -> Option<(i128, u8)> {
     let drop = i64::from(scale) - digits;
     if drop <= 0 {
@@ -238,19 +239,19 @@ fn round(args: Vec<Compiled>, call: &Call, rounding: Rounding) -> Compiled {
     }
 }
 
-/// Rounds the decimal that the double prints as.
+/// Rounds a double as the decimal that it prints as.
 fn round_double(x: f64, digits: i64, rounding: Rounding, single: bool) -> f64 {
     if !x.is_finite() {
         return x;
     }
     let (value, exponent) = java_double::decimal(x);
     let drop = -i64::from(exponent) - digits;
-    // Without a minus of a zero: no decimal has one.
+    // Adding 0.0 turns -0.0 into 0.0.
     if drop <= 0 {
         return x + 0.0;
     }
     let rounded = divided(i128::from(value), u32::try_from(drop).unwrap_or(u32::MAX), rounding);
-    // 39 digits, a sign and an exponent: it fits.
+    // Cannot fail: 39 digits, a sign and an exponent fit.
     let Ok(text) = Short::of(format_args!("{rounded}e{}", -digits)) else { return x };
     let text = text.text();
     let sign = if x < 0.0 && rounded != 0 { -1.0 } else { 1.0 };

@@ -1,5 +1,5 @@
-//! `split` and `sentences`. Of `split` plain separators are found directly, all others by a [regular
-//! expression](crate::table::text::regexp), with Java's rules for empty matches.
+//! `split` and `sentences`. `split` searches for a literal separator directly. Any other separator
+//! is a [regular expression](crate::table::text::regexp), with Java's rules for empty matches.
 
 use super::array::bounded_array;
 use super::regexp::{bad_pattern, checked, runaway, texts};
@@ -62,22 +62,22 @@ fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((expect(name, args, &types)?, DataType::Array(Box::new(DataType::String)), nullable))
 }
 
-/// Texts that are longer have their parts counted first.
+/// For texts longer than this many bytes, the parts are counted before they are collected.
 const COUNTED_BYTES: usize = 16 << 20;
 
-/// What separates the parts.
+/// The separator of `split`.
 pub enum Splitter {
-    /// One byte.
+    /// A single byte.
     Byte(u8),
-    /// A plain text: found with memmem, which is many times faster than a regex.
+    /// A literal text, searched with memmem, which is many times faster than a regular expression.
     Plain(Box<memchr::memmem::Finder<'static>>),
-    /// Between all characters.
+    /// The empty pattern: splits between all characters.
     Chars,
-    /// Whatever the pattern matches.
+    /// A regular expression.
     Regex(Box<Regex>),
 }
 
-/// Collects parts, at most so many.
+/// Collects the parts of a text, at most `left` more of them.
 struct Cutter<F> {
     left: usize,
     begin: usize,
@@ -85,7 +85,7 @@ struct Cutter<F> {
 }
 
 impl<F> Cutter<F> {
-    /// Whether another part may end before the rest.
+    /// Whether another part may be split off. Counts that part.
     fn takes(&mut self) -> bool {
         if self.left <= 1 {
             return false;
@@ -96,7 +96,7 @@ impl<F> Cutter<F> {
 }
 
 impl Splitter {
-    /// Reads a pattern; the error is why it is none.
+    /// Parses a separator. The error says why it is not a valid pattern.
     pub fn new(pattern: &str) -> Result<Self, String> {
         if pattern.is_empty() {
             return Ok(Self::Chars);
@@ -110,7 +110,7 @@ impl Splitter {
         Ok(Self::Regex(Box::new(Regex::new(pattern)?)))
     }
 
-    /// Calls `part` with each part; at most `limit` of them if that is positive.
+    /// Calls `part` for each part of a text. A positive `limit` is the maximum number of parts.
     pub fn parts<'s>(
         &self,
         s: &'s str,
@@ -156,7 +156,7 @@ fn by_regex<'s>(
     let mut matcher = Matcher::new(regex, &subject, false);
     while cutter.left > 1 && matcher.find().map_err(runaway)? {
         let found = matcher.range();
-        // Java gives no empty part before an empty match at the start.
+        // As in Java, an empty match at the start does not produce an empty part.
         if cutter.begin == 0 && found.end == 0 {
             continue;
         }
@@ -190,7 +190,8 @@ fn compile_split(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> Compi
         };
         let mut parts = BumpVec::new_in(cx.arena);
         let mut collect = |splitter: &Splitter| {
-            // Parts of a long text are counted before there is memory for them.
+            // The parts of a long text are counted first, to check the limit before memory is
+            // allocated.
             if s.len() > COUNTED_BYTES {
                 let mut count = 0;
                 splitter.parts(text(s), limit, cx.arena, |_| count += 1)?;

@@ -1,32 +1,32 @@
-//! Elementary functions to the last bit as Java's `StrictMath` gives them, which Spark calls.
+//! Elementary functions that match Java's `StrictMath`, which Spark calls, to the last bit.
 //!
 //! `StrictMath` is fdlibm 5.3 (copyright 1993 Sun Microsystems, freely distributable with this
-//! notice). The crate `libm` descends from it and gives the same bits for `exp`, `expm1`, `pow`
-//! and the inverse angles. Functions that it computes in another way are here, by fdlibm's
-//! method. Sine, cosine and tangent are not: the JVM has its own, next to which the system's
-//! differ in one of some hundred values by the last bit.
+//! notice). The crate `libm` descends from it and gives the same bits for `exp`, `expm1`, `pow` and
+//! the inverse trigonometric functions. This module has the functions that `libm` computes
+//! differently, by fdlibm's algorithms. Sine, cosine and tangent are not included: the JVM has its
+//! own, from which the system's functions differ in the last bit for one of several hundred values.
 
-// The coefficients stand as fdlibm has them, digit by digit, so that they can be compared.
+// The coefficients are written digit by digit as in fdlibm, so that they can be compared.
 #![allow(clippy::excessive_precision, clippy::approx_constant)]
 
-/// The upper half of the bits, as fdlibm decides by.
+/// The upper 32 bits, on which fdlibm's case distinctions are based.
 fn high(x: f64) -> i32 {
     (x.to_bits() >> 32) as i32
 }
 
-/// The same with another upper half.
+/// Replaces the upper 32 bits.
 fn with_high(x: f64, high: i32) -> f64 {
     f64::from_bits(u64::from(high as u32) << 32 | x.to_bits() & 0xFFFF_FFFF)
 }
 
-/// The number of these upper bits alone.
+/// The number with these upper 32 bits and zeros below.
 fn of_high(high: i32) -> f64 {
     with_high(0.0, high)
 }
 
 const TWO_54: f64 = 18_014_398_509_481_984.0;
 
-/// A positive number that is not subnormal, with the exponent that was taken from it.
+/// Scales a positive subnormal number to a normal one. Returns it and the exponent of the scaling.
 fn normal(x: f64) -> (f64, i32) {
     if high(x) < 0x0010_0000 { (x * TWO_54, -54) } else { (x, 0) }
 }
@@ -98,7 +98,7 @@ pub fn log10(x: f64) -> f64 {
     z + y * LOG2_HIGH
 }
 
-/// The logarithm to base 2, which Spark takes from the natural ones.
+/// The logarithm to base 2, which Spark computes from natural logarithms.
 pub fn log2(x: f64) -> f64 {
     log(x) / log(2.0)
 }
@@ -112,7 +112,7 @@ pub fn cbrt(x: f64) -> f64 {
         return x;
     }
     let hx = high(a);
-    // To five bits, then to 23, then by one step of Newton's.
+    // An estimate of 5 bits, refined to 23 bits, then one Newton step.
     let t =
         if hx < 0x0010_0000 { of_high(high(a * TWO_54) / 3 + B2) } else { of_high(hx / 3 + B1) };
     let r = t * t / a;
@@ -166,7 +166,7 @@ pub fn cosh(x: f64) -> f64 {
     half_exp(a)
 }
 
-/// Half of `exp`, which does not overflow where that does.
+/// `exp(a) / 2`, which does not overflow where `exp(a)` does.
 fn half_exp(a: f64) -> f64 {
     if high(a) < 0x4086_2E42 {
         return 0.5 * libm::exp(a);
@@ -194,7 +194,7 @@ pub fn tanh(x: f64) -> f64 {
     z.copysign(x)
 }
 
-/// The length of a vector.
+/// The Euclidean length of the vector (x, y).
 pub fn hypot(x: f64, y: f64) -> f64 {
     if x.is_infinite() || y.is_infinite() {
         return f64::INFINITY;
@@ -206,7 +206,7 @@ pub fn hypot(x: f64, y: f64) -> f64 {
     if high(a) - high(b) > 0x03C0_0000 || b == 0.0 {
         return a + b;
     }
-    // Scaled, so that no square overflows or vanishes.
+    // Scaled, so that squares neither overflow nor underflow.
     let scale = match (high(a), high(b)) {
         (0x5F30_0001.., _) => 600,
         (_, ..0x20B0_0000) => -600,
@@ -238,7 +238,7 @@ fn power(of_two: i32) -> f64 {
 mod tests {
     use super::*;
 
-    /// Values that Java gave where the system's functions give the next double.
+    /// Values from Java where the system's functions give the adjacent double.
     #[test]
     fn results_are_strict_maths() {
         assert_eq!(cbrt(2.5), 1.3572088082974532);

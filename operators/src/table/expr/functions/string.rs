@@ -1,4 +1,4 @@
-//! Strings. Lengths and positions count characters, as in Spark.
+//! String functions. Lengths and positions count characters, as in Spark.
 
 use super::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
@@ -138,7 +138,7 @@ fn reverse(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     text_or_bytes(name, args)
 }
 
-/// Resolution for functions of a text, or of a BINARY, and of whole numbers.
+/// Resolves a function of a STRING or BINARY and of whole numbers.
 pub(super) fn text_or_bytes(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = match args[0].data_type {
@@ -166,7 +166,7 @@ fn text_to_bool(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     if args.iter().any(|arg| matches!(arg.data_type, DataType::Array(_))) {
-        // A bare NULL is no array here, and nothing else is one.
+        // If one argument is an array, all must be. An untyped NULL is not accepted as an array.
         let others = args.iter().filter(|arg| !matches!(arg.data_type, DataType::Array(_)));
         if let Some(other) = others.clone().find(|arg| arg.data_type.is_nested()) {
             return Err(PlanError::new(
@@ -206,7 +206,7 @@ fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 
 fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    // Bytes are padded with bytes alone.
+    // The result is BINARY only if both text and padding are.
     let bytes = args.iter().step_by(2).all(|arg| arg.data_type == DataType::Binary);
     let to = if bytes { DataType::Binary } else { DataType::String };
     let types = [to.clone(), DataType::Int, to.clone()];
@@ -224,27 +224,27 @@ fn map_text(args: Vec<Compiled>, f: for<'a> fn(&str, &'a Bump) -> &'a str) -> Co
     bytes_fn(move |cx| Ok(a(cx)?.map(|s| f(text_in(s, cx.arena), cx.arena).as_bytes())))
 }
 
-/// What positions and lengths count.
+/// The unit in which positions and lengths are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Of a STRING.
+    /// Characters, for STRING.
     Char,
-    /// Of a BINARY.
+    /// Bytes, for BINARY.
     Byte,
 }
 
 impl Unit {
-    /// The unit of a type.
+    /// The unit for a type.
     pub(super) fn of(data_type: &DataType) -> Self {
         if *data_type == DataType::Binary { Self::Byte } else { Self::Char }
     }
 
-    /// How many there are.
+    /// The length of a value in this unit.
     pub(super) fn count(self, text: &[u8]) -> usize {
         if self == Self::Byte { text.len() } else { utf8::count(text) }
     }
 
-    /// Where the one of an index begins, or the text's end.
+    /// The byte offset of the unit with an index; the length if the index is beyond the end.
     pub(super) fn offset(self, text: &[u8], index: usize) -> usize {
         if self == Self::Byte { index.min(text.len()) } else { utf8::offset(text, index) }
     }
@@ -269,7 +269,7 @@ fn reversed(args: Vec<Compiled>, unit: Unit) -> Compiled {
     })
 }
 
-/// Small letters, but for the first of each word, which is in title case: `ǆ` becomes `ǅ`, and
+/// Converts to lower case, with the first letter of each word in title case: `ǆ` becomes `ǅ`, and
 /// `ß` becomes `Ss`.
 fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
     let mut out = BumpString::with_capacity_in(s.len(), arena);
@@ -280,7 +280,7 @@ fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
             'Ǉ'..='ǉ' => out.push('ǈ'),
             'Ǌ'..='ǌ' => out.push('ǋ'),
             'Ǳ'..='ǳ' => out.push('ǲ'),
-            // The letter is the second of the two.
+            // The letter to capitalise is the second character of its decomposition.
             'ŉ' => out.push_str("ʼN"),
             first => {
                 let mut upper = first.to_uppercase();
@@ -288,13 +288,14 @@ fn initcap<'a>(s: &str, arena: &'a Bump) -> &'a str {
                 out.extend(upper.flat_map(char::to_lowercase));
             }
         }
-        // A sigma is another one at a word's end, so the word is changed as a whole.
+        // A final sigma has another lower case, so the word is converted as a whole.
         out.extend(word.to_lowercase().chars().skip(first.to_lowercase().count()));
     }
     out.into_bump_str()
 }
 
-/// Trims spaces, or the characters of the first of two arguments; only spaces, not all white space.
+/// Compiles a trim of spaces (not other white space), or of the characters in the first of two
+/// arguments.
 fn trim(args: Vec<Compiled>, left: bool, right: bool) -> Compiled {
     let mut args = args.into_iter().map(Compiled::bytes);
     let (first, second) = (args.next(), args.next());
@@ -362,7 +363,7 @@ fn compile_concat(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Compile
     bytes_fn(move |cx| {
         let mut out = BumpVec::new_in(cx.arena);
         let mut null = false;
-        // What fails behind a NULL fails the whole.
+        // Arguments after a NULL are still evaluated, so their errors are reported.
         for arg in &args {
             match arg(cx)? {
                 Some(part) => out.extend_from_slice_copy(part),
@@ -411,7 +412,7 @@ fn compile_concat_ws(args: Vec<Compiled>, exprs: &[Resolved], _: &DataType) -> C
     })
 }
 
-/// Spark's substring: positions from 1, 0 counts as 1, negative ones from the end.
+/// Spark's substring. Positions count from 1; 0 means 1, and negative positions count from the end.
 pub(super) fn slice(s: &[u8], start: i64, length: i64, unit: Unit) -> &[u8] {
     let from = match start {
         0 => 0,
@@ -450,9 +451,9 @@ fn compile_substring(args: Vec<Compiled>, _: &[Resolved], to: &DataType) -> Comp
     })
 }
 
-/// Longest string that padding makes.
-/// The most bytes of a set of characters that are compared one by one; of more there is an index.
+/// Sets of at most this many bytes are scanned; for larger ones an index is built.
 const FEW_BYTES: usize = 16;
+/// The maximum length of a padded string, in characters or bytes.
 const MAX_PADDED: i64 = 1 << 24;
 
 fn compile_pad(args: Vec<Compiled>, unit: Unit, left: bool) -> Compiled {

@@ -1,4 +1,4 @@
-//! Strings, the rarer functions: parts, positions, formats, codes.
+//! Less common string functions: parts, positions, formats and codes.
 
 use crate::table::error::PlanError;
 use crate::table::expr::cell::Cell;
@@ -14,9 +14,9 @@ use std::collections::HashMap;
 
 use DataType as T;
 
-/// Longest text that a function makes.
+/// The maximum length in bytes of a text that a function creates.
 const TEXT_BYTES_MAX: usize = 1 << 26;
-/// The most characters of a set that are compared one by one; of more there is an index.
+/// Sets of at most this many characters are scanned; for larger ones an index is built.
 const FEW_CHARS: usize = 16;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -293,7 +293,8 @@ fn soundex(text: &str) -> String {
         if let Some(digit) = found.filter(|_| found != last) {
             out.push(digit);
         }
-        // H and W do not part two letters of one sound; vowels do.
+        // Letters with the same code count once if H or W is between them, but twice with a vowel
+        // between.
         if !matches!(c.to_ascii_uppercase(), 'H' | 'W') {
             last = found;
         }
@@ -304,7 +305,7 @@ fn soundex(text: &str) -> String {
     format!("{out:0<4}")
 }
 
-/// Patterns that are constants are read once.
+/// Compiles `format_number`. A constant pattern is parsed once.
 fn format_number(args: Vec<Compiled>, call: Call) -> Compiled {
     let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| scale);
     let constant = call.text(1).map(Pattern::new);

@@ -1,4 +1,4 @@
-//! Parts of texts and of bytes: their ends, places in them, one out of many.
+//! Parts of texts and bytes: prefixes, suffixes, positions, and selection of an argument.
 
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -90,7 +90,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         let index = args.remove(0).long();
         from_cells(call.to.physical(), move |cx| {
             let Some(index) = index(cx)? else { return Ok(Cell::Null) };
-            // Only the argument that is asked for is evaluated.
+            // Only the selected argument is evaluated.
             match usize::try_from(index - 1).ok().and_then(|index| args.get(index)) {
                 Some(found) => found.cell(cx),
                 None => failed(
@@ -133,7 +133,8 @@ fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args, to, true))
 }
 
-/// The place of a part; an empty one is at the start, wherever one begins to look.
+/// The position of a part, counted from 1; 0 if it is not found. An empty part is at 1, as in
+/// Spark.
 fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     if from < 1 {
         return 0;
@@ -148,7 +149,8 @@ fn locate(part: &[u8], text: &[u8], from: i64) -> i64 {
     }
 }
 
-/// Each search begins a byte further, so that separators may overlap.
+/// `substring_index`. Each search starts one byte after the previous match, so separators may
+/// overlap.
 fn substring_index<'a>(text: &'a [u8], separator: &[u8], count: i64) -> &'a [u8] {
     if separator.is_empty() || count == 0 {
         return b"";
@@ -164,7 +166,7 @@ fn substring_index<'a>(text: &'a [u8], separator: &[u8], count: i64) -> &'a [u8]
         }
         return &text[..at];
     }
-    // Where the last separator found begins; the next begins before it.
+    // `at` is the start of the last separator found; the next one must start before it.
     for n in 0..count.unsigned_abs() {
         let until = if n == 0 { text.len() } else { at + separator.len() - 1 };
         match memmem::rfind(&text[..until], separator) {

@@ -1,8 +1,8 @@
-//! `to_char` and `to_number`: numbers by a template such as `S$9,999.99`.
+//! `to_char` and `to_number`: format and parse numbers by a template such as `S$9,999.99`.
 //!
 //! A template is `[MI or S] [$] digits [. digits] [MI, S or PR]`, where digits are runs of `0` and
-//! `9`, with commas between them. A run that begins with `0` is written with all its places, one
-//! that begins with `9` with spaces for leading zeros.
+//! `9` with commas between them. A run that starts with `0` prints leading zeros. A run that starts
+//! with `9` prints spaces instead.
 
 use super::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
@@ -34,7 +34,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// `to_char` of times and of BINARY, which are other functions; `None` for numbers.
+/// Resolves `to_char` of a date, timestamp or BINARY; `None` for numbers.
 pub(super) fn of_other_types(args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     let [value, format] = args else { return None };
     let (value, format) = (value.clone(), format.clone());
@@ -164,7 +164,7 @@ fn mismatch<'a>(text: &str, template: &str) -> Result<Cell<'a>, Box<EvalError>> 
     )
 }
 
-/// A sign of a template.
+/// The sign in a template.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sign {
     /// `S`: plus or minus.
@@ -173,29 +173,29 @@ enum Sign {
     Minus,
 }
 
-/// Places between two commas.
+/// The digit placeholders between two commas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Group {
     places: usize,
-    /// Whether it begins with `0`: all its places are digits.
+    /// Whether it starts with `0`, so that leading zeros are printed.
     is_full: bool,
 }
 
-/// A template, read.
+/// A parsed template.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Template {
     opening: Option<Sign>,
     dollar: bool,
     groups: Vec<Group>,
     point: bool,
-    /// Places behind the point.
+    /// The number of digits after the decimal point.
     fraction: usize,
     closing: Option<Sign>,
     /// `PR`: negative numbers in angle brackets.
     brackets: bool,
 }
 
-/// A part of a template.
+/// A token of a template.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token {
     Digits(Group),
@@ -306,12 +306,12 @@ impl Template {
         rest.next().is_none().then_some(template)
     }
 
-    /// Places before the point.
+    /// The number of digits before the decimal point.
     fn places(&self) -> usize {
         self.groups.iter().map(|group| group.places).sum()
     }
 
-    /// Writes a number; one that has more digits than places, with `#` for each digit.
+    /// Formats a number. If it has more digits than the template, each digit is printed as `#`.
     fn write(&self, unscaled: i128, scale: u8) -> String {
         let negative = unscaled < 0;
         let text = decimal_text(unscaled, scale);
@@ -380,7 +380,8 @@ impl Template {
         out
     }
 
-    /// Reads a number: as it is written in digits, or `None` if it is not written so.
+    /// Parses a number and returns it as plain decimal text; `None` if it does not match the
+    /// template.
     fn read(&self, text: &str) -> Option<String> {
         let mut rest = text;
         let mut negative = false;
@@ -409,7 +410,8 @@ impl Template {
         Some(format!("{}{whole}.{fraction}", if negative { "-" } else { "" }))
     }
 
-    /// Digits before the point, whose groups are those of the template from the right.
+    /// Parses the digits before the decimal point. Their groups must match the template's, from the
+    /// right.
     fn read_whole(&self, rest: &mut &str) -> Option<String> {
         let groups = digits(rest, true);
         if groups.len() > self.groups.len() {
@@ -424,13 +426,13 @@ impl Template {
     }
 }
 
-/// A space before the number, and before its sign.
+/// Inserts a space before the number and its sign.
 fn push_space(out: &mut String) {
     let at = out.trim_end_matches(['+', '-', '<']).len();
     out.insert(at, ' ');
 }
 
-/// A sign right behind the digits, before the spaces that follow them.
+/// Inserts a sign directly after the digits, before trailing spaces.
 fn push_before_spaces(out: &mut String, sign: char) {
     let at = out.trim_end_matches(' ').len();
     out.insert(at, sign);
@@ -446,7 +448,7 @@ fn skip(rest: &mut &str, c: char) -> bool {
     }
 }
 
-/// Whether there is a minus.
+/// Consumes an optional sign and returns whether it is a minus.
 fn read_sign(sign: Option<Sign>, rest: &mut &str) -> bool {
     match sign {
         None => false,
@@ -459,19 +461,19 @@ fn read_sign(sign: Option<Sign>, rest: &mut &str) -> bool {
     }
 }
 
-/// The ASCII digit of a decimal digit of any script.
+/// Converts a decimal digit of any script to ASCII.
 fn digit(c: char) -> Option<char> {
     static DIGITS: LazyLock<CharSet> = LazyLock::new(|| char_set(&["Nd"]));
     if c.is_ascii() {
         return c.is_ascii_digit().then_some(c);
     }
     let code = u32::from(c);
-    // Ranges of digits begin with a zero, and some hold several sets of ten.
+    // Each Unicode range of digits starts with a zero; some consist of several sets of ten digits.
     let range = DIGITS.ranges().iter().find(|(first, last)| (*first..=*last).contains(&code))?;
     char::from_digit((code - range.0) % 10, 10)
 }
 
-/// Takes digits, white space between them, and the commas that part them.
+/// Consumes digits, white space between them and, if allowed, grouping commas. Returns the groups.
 fn digits(rest: &mut &str, commas: bool) -> Vec<String> {
     let mut groups = vec![String::new()];
     while let Some(c) = rest.chars().next() {

@@ -1,7 +1,7 @@
-//! `parse_url`: parts of a URL, as Java's `java.net.URI` tells them apart.
+//! `parse_url`: splits a URL into its parts like Java's `java.net.URI`.
 //!
-//! The grammar is RFC 2396's with the characters beyond ASCII that Java adds. It differs from that of
-//! browsers: `http://a b` is an error, and `http://a_b/` has an authority but no host.
+//! The grammar is RFC 2396's, plus the non-ASCII characters that Java accepts. It differs from that
+//! of browsers: `http://a b` is an error, and `http://a_b/` has an authority but no host.
 
 use super::regexp::{bad_pattern, runaway};
 use super::{Call, Function, Typed, called, unexpected};
@@ -58,7 +58,7 @@ fn compile(args: Vec<Compiled>, call: Call) -> Compiled {
     })
 }
 
-/// The value of a key, which is a regular expression in Spark.
+/// The value of a query parameter. As in Spark, the key is used as a regular expression.
 fn value_of<'a>(
     query: &'a str,
     key: &str,
@@ -89,14 +89,14 @@ fn not_a_url<'a>(text: &str, reason: &str) -> Result<Cell<'a>, Box<EvalError>> {
     )
 }
 
-/// The parts of a URL, as they are written.
+/// The parts of a URL, as written.
 #[derive(Debug, Default, PartialEq)]
 struct Url<'t> {
     scheme: Option<&'t str>,
     authority: Option<&'t str>,
     user_info: Option<&'t str>,
     host: Option<&'t str>,
-    /// `None` where what follows the scheme is no path, as in `mailto:a@b`.
+    /// `None` for an opaque URL such as `mailto:a@b`, which has no path.
     path: Option<&'t str>,
     query: Option<&'t str>,
     fragment: Option<&'t str>,
@@ -104,7 +104,7 @@ struct Url<'t> {
     file: Option<&'t str>,
 }
 
-/// Where a text is not a URL.
+/// A parse result. The error says what is malformed.
 type Parsed<T> = Result<T, &'static str>;
 
 const MARK: &str = "-_.!~*'()";
@@ -129,7 +129,7 @@ fn is_server(c: u8) -> bool {
     is_user_info(c) || b".:@[]%".contains(&c)
 }
 
-/// Whether a text consists of such characters, escapes and characters beyond ASCII.
+/// Whether a text consists of legal characters, escapes and non-ASCII characters.
 fn has_only(text: &str, is_legal: fn(u8) -> bool) -> Parsed<bool> {
     for (at, c) in text.char_indices() {
         if c.is_ascii() && is_legal(c as u8) {
@@ -149,7 +149,7 @@ fn has_only(text: &str, is_legal: fn(u8) -> bool) -> Parsed<bool> {
     Ok(true)
 }
 
-/// Java's `isSpaceChar` beyond ASCII: spaces, and separators of lines and paragraphs.
+/// Java's `isSpaceChar` outside ASCII: spaces, and separators of lines and paragraphs.
 fn is_space(c: char) -> bool {
     matches!(
         c,
@@ -223,7 +223,7 @@ impl<'t> Url<'t> {
         Ok(())
     }
 
-    /// User, host and port; or, where they are none, a name that some registry knows.
+    /// Parses user, host and port. If that fails, a registry-based authority is accepted.
     fn authority(&mut self, text: &'t str) -> Parsed<()> {
         let is_name = has_only(text, is_registry_name)?;
         let server = match has_only(text, is_server)? {
@@ -307,7 +307,8 @@ fn is_ipv4(host: &str) -> bool {
     host.split('.').count() == 4 && host.split('.').all(byte)
 }
 
-/// Labels of letters, digits and inner hyphens; the last begins with a letter if there are several.
+/// Checks a host name: labels of letters, digits and inner hyphens. If there are several labels,
+/// the last starts with a letter.
 fn hostname(host: &str) -> Parsed<()> {
     let labels = host.strip_suffix('.').unwrap_or(host);
     for label in labels.split('.') {

@@ -1,7 +1,7 @@
 //! The distinct values of an array or of a map's keys, each with its position.
 //!
-//! A few values are compared one by one, which allocates nothing. More of them are hashed, so that
-//! the cost grows with the number of values and not with its square.
+//! A few values are compared one by one, which allocates nothing. Larger sets are hashed, so that
+//! the cost is linear in the number of values.
 
 use crate::table::expr::cell::{Cell, order};
 use crate::table::expr::functions::canonical_value::canonical;
@@ -11,39 +11,39 @@ use bumpalo::Bump;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
-/// The most values that are compared one by one.
+/// Up to this many values are compared one by one.
 const FEW: usize = 16;
 
-/// Distinct values in the order of their insertion, with an index by value.
+/// Distinct values in insertion order, with an index by value.
 pub(super) struct ValueIndex<'a, 't> {
     data_type: &'t DataType,
     /// The values as they were inserted.
     values: SmallVec<[Cell<'a>; FEW]>,
-    /// Position by canonical bytes; empty while there are few values.
+    /// Positions by canonical bytes; empty while there are only a few values.
     positions: HashMap<Box<[u8]>, usize>,
     key: Vec<u8>,
-    /// Where canonical forms go; cleared after each value.
+    /// Temporary memory for canonical forms, reset after each value.
     scratch: Bump,
 }
 
 impl<'a, 't> ValueIndex<'a, 't> {
-    /// An index without values.
+    /// Creates an empty index.
     pub fn new(data_type: &'t DataType) -> Self {
         let (values, positions, key) = (SmallVec::new(), HashMap::new(), Vec::new());
         Self { data_type, values, positions, key, scratch: Bump::new() }
     }
 
-    /// An index of some values.
+    /// Creates an index of the distinct values.
     pub fn of(values: impl Iterator<Item = Cell<'a>>, data_type: &'t DataType) -> Self {
         let mut index = Self::new(data_type);
         for value in values {
-            // An equal value stays where it is.
+            // A duplicate is ignored; the first value stays.
             let _ = index.insert(value);
         }
         index
     }
 
-    /// Adds a value. The error is the position of an equal one, which stays.
+    /// Adds a value. If an equal value exists, it stays, and its position is returned as the error.
     pub fn insert(&mut self, value: Cell<'a>) -> Result<(), usize> {
         if let Some(at) = self.position(value) {
             return Err(at);
@@ -61,7 +61,7 @@ impl<'a, 't> ValueIndex<'a, 't> {
         Ok(())
     }
 
-    /// Whether there is an equal value.
+    /// Whether an equal value exists.
     pub fn contains(&mut self, value: Cell<'_>) -> bool {
         self.position(value).is_some()
     }
@@ -80,7 +80,7 @@ impl<'a, 't> ValueIndex<'a, 't> {
         self.positions.get(self.key.as_slice()).copied()
     }
 
-    /// Writes the bytes that all values equal to this one have.
+    /// Writes the canonical bytes of a value, which are the same for all equal values.
     fn write_key(&mut self, value: Cell<'_>) {
         self.key.clear();
         let mut writer = RowWriter::new(&mut self.key, 1);

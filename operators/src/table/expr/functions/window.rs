@@ -1,5 +1,5 @@
-//! Windows of a time. `window` and `session_window` come here with their arguments in microseconds;
-//! who writes them writes text.
+//! Time windows. The arguments of `window` and `session_window` arrive here in microseconds; SQL
+//! text is converted before.
 
 use super::{Function, Typed, cells, typed_or_null, unexpected};
 use crate::table::datetime::interval;
@@ -90,7 +90,7 @@ fn longs<const N: usize>(a: &[Cell<'_>]) -> [i64; N] {
     std::array::from_fn(|i| a[i].long())
 }
 
-/// The struct of a window.
+/// Builds the struct of a window from its start and end.
 fn span(begin: i64, end: i64, arena: &Bump) -> Cell<'_> {
     let mut out = BumpVec::with_capacity_in(24, arena);
     let mut writer = RowWriter::new(&mut out, 2);

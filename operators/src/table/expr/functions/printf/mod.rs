@@ -1,11 +1,11 @@
-//! `format_string`: Java's `Formatter`, as Spark calls it.
+//! `format_string`: an implementation of Java's `Formatter` as Spark calls it.
 //!
-//! A pattern is read as a whole before anything is formatted, so that a broken specifier fails
-//! even where an earlier one lacks its argument. Widths count UTF-16 units, as Java's strings do.
-//! Dates and times are passed as Spark holds them: as days and microseconds.
+//! The whole pattern is parsed before anything is formatted. So a malformed specifier fails even if
+//! the argument of an earlier one is missing. Widths count UTF-16 code units, as in Java. Dates and
+//! timestamps are passed in Spark's internal form, as days and microseconds.
 //!
-//! Limits: `%t` formats in UTC and in the proleptic calendar; Java takes the calendar of the
-//! host's zone, which is Julian before 1582.
+//! Limits: `%t` uses UTC and the proleptic Gregorian calendar. Java uses the host's time zone, and
+//! the Julian calendar before 1582.
 
 mod number;
 mod time;
@@ -20,20 +20,20 @@ use crate::table::value::{decimal_text, write_scientific};
 
 use DataType as T;
 
-/// Widest field, and longest fraction.
+/// The maximum width and precision.
 const WIDTH_MAX: usize = 1 << 16;
 
-/// An argument in Java's terms.
+/// An argument as Java's formatter sees it.
 #[derive(Clone, Debug)]
 enum Arg {
     Null,
     Bool(bool),
-    /// An integer of so many bits.
+    /// An integer and its width in bits.
     Int(i64, u32),
     Double(f64, bool),
     Decimal(i128, u8),
     Text(String),
-    /// What has no text that Java would give twice.
+    /// A value whose Java text is not reproducible, such as an object's identity hash.
     Opaque(String),
 }
 
@@ -53,7 +53,7 @@ impl Arg {
         }
     }
 
-    /// `String.valueOf` of it.
+    /// The result of Java's `String.valueOf`.
     fn text(&self) -> String {
         match self {
             Self::Null => "null".to_string(),
@@ -73,7 +73,7 @@ impl Arg {
         }
     }
 
-    /// `hashCode` of it, where Java gives the same one in every process.
+    /// The result of Java's `hashCode`; `None` if it differs between processes.
     fn hash(&self) -> Option<u32> {
         let folded = |bits: u64| (bits ^ bits >> 32) as u32;
         Some(match self {
@@ -94,7 +94,8 @@ impl Arg {
             Self::Decimal(v, scale) => {
                 let unit = 10i128.pow(u32::from(*scale));
                 let whole = i64::try_from(v / unit).ok().filter(|_| v % unit == 0);
-                // As Scala: a whole number as such, another by the smallest type that holds it.
+                // As in Scala: the hash of a whole number, otherwise of the smallest type that
+                // holds the value.
                 match (whole, decimal_text(*v, *scale).parse::<f64>().ok()?) {
                     (Some(whole), _) if i32::try_from(whole).is_ok() => whole as u32,
                     (Some(whole), _) => folded(whole as u64),
@@ -122,11 +123,11 @@ struct Flags {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
-    /// The one behind the last that was taken this way.
+    /// The argument after the previous one with an implicit index.
     Next,
-    /// The one before: `%<s`.
+    /// The previous argument: `%<s`.
     Same,
-    /// From 1.
+    /// An explicit index, counted from 1.
     At(usize),
 }
 
@@ -148,7 +149,7 @@ enum Part<'p> {
 
 type Outcome<T> = Result<T, String>;
 
-/// A number of digits at the start, and what follows.
+/// Splits off the leading digits of a text.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -162,7 +163,7 @@ fn number(digits: &str, what: &str) -> Outcome<usize> {
 }
 
 impl Specifier {
-    /// Reads what stands behind a `%`; gives it and the rest.
+    /// Parses the specifier after a `%`. Returns it and the rest of the text.
     fn read(text: &str) -> Outcome<(Self, &str)> {
         let unknown = || format!("%{} is not a conversion", text.chars().next().unwrap_or(' '));
         let mut index = Index::Next;
@@ -240,7 +241,7 @@ impl Specifier {
         Ok(())
     }
 
-    /// Refuses flags, a width or a precision that the conversion cannot have.
+    /// Rejects flags, a width or a precision that the conversion does not allow.
     fn check(&self) -> Outcome<()> {
         let (f, c) = (self.flags, self.conversion);
         if matches!(self.index, Index::At(0)) {
@@ -326,7 +327,7 @@ impl Specifier {
         }
     }
 
-    /// Appends an argument.
+    /// Formats an argument and appends it.
     fn write(&self, arg: &Arg, out: &mut String) -> Outcome<()> {
         let cannot = || Err(format!("%{} cannot take {}", self.conversion, arg.text()));
         if self.time {
@@ -358,7 +359,7 @@ impl Specifier {
                 let Some(code) = u32::try_from(*code).ok().filter(|code| *code < 0x11_0000) else {
                     return Err(format!("there is no character {code}"));
                 };
-                // Half a pair stands for no character: Java writes a question mark.
+                // An unpaired surrogate is not a character; Java writes a question mark.
                 let c = char::from_u32(code).unwrap_or('?');
                 self.text(c.encode_utf8(&mut [0; 4]), out)?;
             }
@@ -369,14 +370,14 @@ impl Specifier {
         Ok(())
     }
 
-    /// Appends a text that the precision cuts and the width fills.
+    /// Appends a text, truncated to the precision and padded to the width.
     fn text(&self, text: &str, out: &mut String) -> Outcome<()> {
         let cut;
         let mut text = text;
         if let Some(most) = self.precision
             && text.len() > most
         {
-            // Half a pair becomes a question mark, as Java encodes it.
+            // An unpaired surrogate becomes a question mark, as in Java's encoder.
             let units: Vec<u16> = text.encode_utf16().take(most).collect();
             cut = char::decode_utf16(units).map(|c| c.unwrap_or('?')).collect::<String>();
             text = &cut;
@@ -389,7 +390,7 @@ impl Specifier {
         Ok(())
     }
 
-    /// Appends a text with spaces up to the width.
+    /// Appends a text, padded with spaces to the width.
     fn fill(&self, text: &str, out: &mut String) {
         let have = if text.is_ascii() { text.len() } else { text.encode_utf16().count() };
         let spaces = std::iter::repeat_n(' ', self.width.unwrap_or(0).saturating_sub(have));

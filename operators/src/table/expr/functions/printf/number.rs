@@ -1,10 +1,10 @@
-//! Numbers as Java's `Formatter` writes them.
+//! Formats numbers like Java's `Formatter`.
 
 use super::{Flags, Outcome, Specifier};
 use crate::table::text::java_double::decimal;
 
 impl Specifier {
-    /// What the sign leaves of the width: a closing parenthesis comes behind the digits.
+    /// The width that remains for sign and digits, without a closing parenthesis.
     fn room(&self, negative: bool) -> usize {
         let width = self.width.unwrap_or(0);
         width.saturating_sub(usize::from(self.flags.parentheses && negative))
@@ -21,7 +21,8 @@ fn leading_sign(flags: Flags, negative: bool, out: &mut String) {
     }
 }
 
-/// Appends digits with commas, and with zeros behind the sign up to a width.
+/// Appends digits with grouping commas. The flag `0` pads them with zeros after the sign up to
+/// `width`.
 fn magnitude(digits: &str, flags: Flags, width: usize, out: &mut String) {
     let begin = out.len();
     let point = digits.find('.').unwrap_or(digits.len());
@@ -36,7 +37,7 @@ fn magnitude(digits: &str, flags: Flags, width: usize, out: &mut String) {
     }
 }
 
-/// Appends a whole number.
+/// Appends an integer of `bits` bits, for `%d`, `%o` and `%x`.
 pub fn integer(spec: &Specifier, value: i64, bits: u32, out: &mut String) -> Outcome<()> {
     let flags = spec.flags;
     let mut text = String::new();
@@ -69,7 +70,7 @@ pub fn integer(spec: &Specifier, value: i64, bits: u32, out: &mut String) -> Out
     Ok(())
 }
 
-/// Appends a DOUBLE.
+/// Appends a double, for `%e`, `%f`, `%g` and `%a`.
 pub fn real(spec: &Specifier, value: f64, out: &mut String) {
     let flags = spec.flags;
     let mut text = String::new();
@@ -114,14 +115,15 @@ fn finite(spec: &Specifier, value: f64, negative: bool, out: &mut String) {
     out.push_str(exponent.as_deref().unwrap_or(""));
 }
 
-/// `%g`: plain from 10^-4 to 10^precision, else with an exponent.
+/// `%g`: plain notation from 10^-4 up to 10^precision, else scientific notation. Returns the
+/// exponent in the second case.
 fn general(value: f64, precision: usize) -> (String, Option<i64>) {
     if value == 0.0 {
         return (Digits::of(0.0).plain(precision - 1), None);
     }
     let mut rounded = Digits::of(value);
     rounded.keep(precision as i64);
-    // The power of ten of the first digit.
+    // The exponent of the first digit.
     let power = rounded.point - 1;
     if power < -4 || power >= precision as i64 {
         let (mantissa, exponent) = rounded.scientific(precision - 1);
@@ -130,7 +132,8 @@ fn general(value: f64, precision: usize) -> (String, Option<i64>) {
     (rounded.plain((precision as i64 - 1 - power) as usize), None)
 }
 
-/// Decimal digits with a point before the digit `point`: 0.00123 is 123 and -2.
+/// Decimal digits with the decimal point before the digit with index `point`: 0.00123 has the
+/// digits 123 and the point -2.
 #[derive(Clone, Debug)]
 struct Digits {
     digits: Vec<u8>,
@@ -138,14 +141,15 @@ struct Digits {
 }
 
 impl Digits {
-    /// The digits that this number prints with.
+    /// The digits that Java prints for this number.
     fn of(value: f64) -> Self {
         let (digits, exponent) = decimal(value);
         let digits = digits.to_string().into_bytes();
         Self { point: digits.len() as i64 + i64::from(exponent), digits }
     }
 
-    /// Rounds half up to so many digits; none and fewer leave 0, or 1 a place further left.
+    /// Rounds half up to `count` digits. If no digits remain, the value is 0, or a single 1 after a
+    /// carry.
     fn keep(&mut self, count: i64) {
         let Ok(count) = usize::try_from(count) else {
             *self = Self { digits: vec![b'0'], point: 1 };
@@ -177,7 +181,7 @@ impl Digits {
         char::from(digit.copied().unwrap_or(b'0'))
     }
 
-    /// With so many digits behind the point.
+    /// Plain notation with `behind` digits after the decimal point.
     fn plain(mut self, behind: usize) -> String {
         self.keep(self.point + behind as i64);
         let mut out: String = (0..self.point.max(0)).map(|at| self.digit(at)).collect();
@@ -191,7 +195,8 @@ impl Digits {
         out
     }
 
-    /// With one digit before the point and so many behind it, and the power of ten.
+    /// Scientific notation with `behind` digits after the decimal point: the mantissa and the
+    /// exponent.
     fn scientific(mut self, behind: usize) -> (String, i64) {
         self.keep(1 + behind as i64);
         let zero = self.digits.iter().all(|d| *d == b'0');
@@ -204,7 +209,7 @@ impl Digits {
     }
 }
 
-/// `%a`: as Java's `Double.toHexString`, rounded half to even to the precision.
+/// `%a`: like Java's `Double.toHexString`, rounded half to even to the precision.
 fn hexadecimal(spec: &Specifier, value: f64, negative: bool, out: &mut String) {
     let flags = spec.flags;
     let precision = spec.precision.map_or(0, |p| p.max(1));
@@ -215,7 +220,7 @@ fn hexadecimal(spec: &Specifier, value: f64, negative: bool, out: &mut String) {
         exponent = 0;
     } else if (1..13).contains(&precision) {
         if lead == 0 {
-            // A subnormal is brought to the form 1.x before it is rounded.
+            // A subnormal number is normalised to 1.x before it is rounded.
             let shift = fraction.leading_zeros() - 11;
             fraction = fraction << shift & ((1 << 52) - 1);
             (lead, exponent) = (1, -1022 - i64::from(shift));

@@ -1,19 +1,20 @@
-//! `%t`: parts of a time in milliseconds since 1970-01-01 UTC.
+//! `%t`: parts of a timestamp, given in milliseconds since 1970-01-01 UTC.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
-/// Whether a letter may follow `%t`.
+/// Whether a letter is a conversion of `%t`.
 pub fn is_conversion(c: char) -> bool {
     "HIklMSLNpzZsQBbhAaCYyjmdeRTrDFc".contains(c)
 }
 
-/// A part of a time.
+/// Formats one part of a timestamp; `None` if the conversion is unknown or the timestamp out of
+/// range.
 pub fn text(millis: i64, conversion: char) -> Option<String> {
     let at: DateTime<Utc> = DateTime::from_timestamp_millis(millis)?;
     let (_, hour12) = at.hour12();
     let day_half = if at.hour() < 12 { "am" } else { "pm" };
     let year = at.year();
-    // Before Christ there is no year 0; the era is not written.
+    // There is no year 0: the year before 1 is 1 BC, and the era is not printed.
     let year = if year > 0 { year } else { 1 - year };
     let clock = format!("{:02}:{:02}", at.hour(), at.minute());
     Some(match conversion {

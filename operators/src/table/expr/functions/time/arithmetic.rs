@@ -1,4 +1,4 @@
-//! `+`, `-`, `*` and `/` where dates, timestamps and intervals take part.
+//! `+`, `-`, `*` and `/` on dates, timestamps and intervals.
 
 use super::zone_of_type;
 use crate::table::datetime::{DAY_US, add_months, add_months_us, on_clock};
@@ -13,7 +13,7 @@ use crate::table::types::DataType;
 
 use DataType as T;
 
-/// A date or timestamp and an interval.
+/// Compiles a date or timestamp plus an interval. `sign` is -1 for minus.
 pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     let [at, by] = take(args);
     let (at, by) = (at.long(), by.long());
@@ -29,10 +29,10 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
                 None => return arithmetic_overflow("the date"),
                 sum => sum,
             },
-            // Beyond the last day of a DATE they begin again.
+            // Days beyond the range of DATE wrap around, as in Spark.
             (true, false) => Some(i64::from((at + by / DAY_US) as i32)),
             (false, true) => on_clock(at, zone, |local| add_months_us(local, by)),
-            // Whole days keep the clock's time; the rest is a length of time.
+            // Whole days keep the local time of day; the rest is added as elapsed time.
             (false, false) => on_clock(at, zone, |local| local.checked_add(by - by % DAY_US))
                 .and_then(|at| at.checked_add(by % DAY_US)),
         };
@@ -43,8 +43,8 @@ pub fn shifted(args: Vec<Compiled>, call: &Call, sign: i64) -> Compiled {
     })
 }
 
-/// `+`, `-`, `*`, `/` where a date, a timestamp or an interval takes part and the operator means
-/// something else than on numbers. Other operands are left to the operators' common rules.
+/// Resolves `+`, `-`, `*` and `/` on a date, timestamp or interval. `None` if the operator has its
+/// usual numeric meaning, which the caller resolves.
 pub fn arithmetic(name: &str, args: &[Resolved]) -> Option<PlanResult<Resolved>> {
     if let ("negative", [a]) = (name, args)
         && a.data_type.is_interval()
@@ -107,14 +107,15 @@ fn sum(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
         (T::YearMonthInterval(..), y) if y.is_datetime() => shift("datetime_add", b, a),
         (_, T::DayTimeInterval(..)) => shift("datetime_add", a, b),
         (T::DayTimeInterval(..), _) => shift("datetime_add", b, a),
-        // A bare NULL beside a date or timestamp is an interval.
+        // An untyped NULL next to a date or timestamp is an interval.
         (T::Null, y) if y.is_datetime() => {
             shift("datetime_add", b, a.coerce(&T::DayTimeInterval(0, 3)))
         }
         (x, T::Null) if x.is_datetime() => {
             shift("datetime_add", a, b.coerce(&T::DayTimeInterval(0, 3)))
         }
-        // A text beside a date is a date, with ANSI mode off a number: neither can be added.
+        // A STRING next to a date is coerced to a date, without ANSI mode to a number. Neither can
+        // be added to a date, so this reports Spark's error.
         (T::Date, T::String) => Some(functions::resolve("date_add", vec![a, never_days(b, ansi)])),
         (T::String, T::Date) => Some(functions::resolve("date_add", vec![b, never_days(a, ansi)])),
         (T::Date, _) => Some(functions::resolve("date_add", vec![a, b])),
@@ -123,7 +124,7 @@ fn sum(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
     }
 }
 
-/// A text as what an operator takes it for beside a date.
+/// Coerces a STRING next to a date to the type that Spark assumes, which `date_add` rejects.
 fn never_days(text: Resolved, ansi: bool) -> Resolved {
     text.coerce(if ansi { &T::Date } else { &T::Double })
 }
@@ -147,7 +148,7 @@ fn difference(a: Resolved, b: Resolved) -> Option<PlanResult<Resolved>> {
         (x, T::YearMonthInterval(..)) if x.is_datetime() => shift("datetime_subtract", a, b),
         (_, T::DayTimeInterval(..)) => shift("datetime_subtract", a, b),
         (x, y) if is_timestamp(x) || is_timestamp(y) => {
-            // Between two kinds of timestamps it is the distance on the clock.
+            // If one timestamp has no time zone, the difference is between local times.
             let ntz = *x == T::TimestampNtz || *y == T::TimestampNtz;
             let to = if ntz { T::TimestampNtz } else { T::Timestamp };
             between(a, b, &to, T::DayTimeInterval(0, 3))
@@ -164,7 +165,7 @@ fn between(a: Resolved, b: Resolved, of: &DataType, to: DataType) -> Option<Plan
     let kind = if *of == T::Date { Accepts::Date } else { Accepts::AnyTimestamp };
     let ansi = Rules::current().ansi;
     for arg in [&a, &b] {
-        // Without ANSI a text is a date, but no timestamp, and a date only in front.
+        // Without ANSI mode a STRING is not accepted as a timestamp.
         let refused = !ansi && arg.data_type == T::String && kind == Accepts::AnyTimestamp;
         if refused || kind.convert(&arg.data_type).is_none() {
             return Some(Err(unexpected("-", "a date or a timestamp on both sides", arg)));
@@ -173,7 +174,7 @@ fn between(a: Resolved, b: Resolved, of: &DataType, to: DataType) -> Option<Plan
     found("datetime_between", vec![a.coerce(of), b.coerce(of)], to)
 }
 
-/// An interval times a number, or divided by it.
+/// Resolves an interval times a number, or divided by one.
 fn scaled(name: &'static str, interval: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
     let Some(number) = Accepts::Number.convert(&by.data_type) else {
         return Some(Err(unexpected(name, "a number", &by)));
@@ -182,7 +183,7 @@ fn scaled(name: &'static str, interval: Resolved, by: Resolved) -> Option<PlanRe
     found(name, vec![interval, factor(by.coerce(&number))], to)
 }
 
-/// The units of both intervals, if they are of one kind.
+/// The interval type that covers the units of both; `None` if they are of different kinds.
 fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     match (a, b) {
         (T::DayTimeInterval(a, b), T::DayTimeInterval(c, d)) => {
@@ -207,8 +208,8 @@ fn factor(number: Resolved) -> Resolved {
     number.coerce(&to)
 }
 
-/// A date or timestamp before or after an interval. A text is a timestamp for it, and the result a
-/// text again.
+/// Resolves a date or timestamp plus or minus an interval. A STRING is cast to a timestamp, and the
+/// result is cast back to STRING.
 fn shift(name: &'static str, at: Resolved, by: Resolved) -> Option<PlanResult<Resolved>> {
     let written = at.data_type.clone();
     let to = match (&written, &by.data_type) {

@@ -1,4 +1,5 @@
-//! Dates, timestamps and intervals. Fields of a timestamp are those of the session time zone.
+//! Functions on dates, timestamps and intervals. Fields of a timestamp are in the session time
+//! zone.
 
 use super::{
     Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
@@ -46,7 +47,7 @@ const fn of_clock(name: &'static str, help: &'static str, compile: super::Compil
     called(name, help, (1, 1), |n, a| on_clock(n, a, T::Int), compile)
 }
 
-/// Something else stands in its place when a query is lowered.
+/// A function of the current time. Lowering replaces the call by the batch's timestamp.
 const fn of_now(name: &'static str, help: &'static str) -> Function {
     function(
         name,
@@ -248,7 +249,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "date_trunc",
         "date_trunc('HOUR', timestamp): down to a unit; NULL for a word that is none",
         (2, 2),
-        // A time without a zone is taken for one in the session's, also where the clock leaps.
+        // A TIMESTAMP_NTZ is cast to a timestamp in the session time zone, also around a clock
+        // change.
         |n, a| typed_or_null(n, a, &[T::String, T::Timestamp], T::Timestamp),
         |args, call| {
             let [unit, time] = take(args);
@@ -271,7 +273,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "to_date(text[, pattern])",
         (1, 2),
         |n, mut a| {
-            // What is neither a time nor a text is read as the text that it is shown as.
+            // A value of another type is cast to STRING and then parsed.
             if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
                 let text = super::expect(n, vec![a.remove(0)], &[T::String])?;
                 a.splice(0..0, text);
@@ -288,7 +290,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 let [a] = take(args);
                 return a;
             }
-            // A time of another zone may be another day here.
+            // A timestamp in another time zone may fall on another day in the session time zone.
             parsed(args, &call, |pattern, text, zone| match pattern {
                 Some(pattern) => {
                     let at = pattern.read_timestamp(text, zone)?;
@@ -340,7 +342,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 args.truncate(1);
                 let [a] = take(args);
                 let a = a.long();
-                // Toward zero, as Spark has it also before 1970.
+                // Rounds toward zero, as Spark does, also before 1970.
                 return long_fn(move |cx| Ok(a(cx)?.map(|micros| micros / SECOND_US)));
             }
             let [micros] = take(vec![parsed(args, &call, |pattern, text, zone| {
@@ -551,7 +553,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             return failed("INTERVAL_DIVIDED_BY_ZERO", "division by zero", "Use nullif(n, 0)");
         }
         let quotient = match a[1] {
-            // Exactly, half away from zero.
+            // Exact integer division, rounded half away from zero.
             Cell::Long(n) => {
                 let (a, n) = (i128::from(a[0].long()), i128::from(n));
                 let (whole, rest) = (a / n, a % n);
@@ -564,13 +566,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-/// The nearest whole number, half away from zero.
+/// Rounds half away from zero; `None` if the result does not fit in 64 bits.
 fn whole_number(value: f64) -> Option<i64> {
     let whole = value.round();
     (whole.abs() < i64::MAX as f64).then_some(whole as i64)
 }
 
-/// A field of an interval: each but the first counts below the next larger one.
+/// A field of an interval. All but the largest field are the remainder below the next larger unit.
 fn part_of_interval<'a>(value: i64, field: &str, to: &DataType) -> Cell<'a> {
     if let T::Decimal(..) = to {
         return Cell::Decimal(i128::from(value % (60 * SECOND_US)));
@@ -588,7 +590,7 @@ fn internal(name: &str, _: Vec<Resolved>) -> PlanResult<Typed> {
     Err(PlanError::new("UNRESOLVED_ROUTINE", format!("`{name}` is internal"), "Write a + b"))
 }
 
-/// A first argument that is no timestamp is cast to one, unless it has no zone.
+/// Casts a first argument of type TIMESTAMP_NTZ to TIMESTAMP.
 fn timestamp_first(mut args: Vec<Resolved>) -> Vec<Resolved> {
     if args[0].data_type == T::TimestampNtz {
         args[0] = args[0].clone().coerce(&T::Timestamp);
@@ -602,7 +604,8 @@ fn date_part(args: Vec<Compiled>, part: DatePart) -> Compiled {
     long_fn(move |cx| Ok(a(cx)?.map(Date::of_days).map(part)))
 }
 
-/// A time that is read off a clock, or counted without one: the session's, or that of a TIMESTAMP_NTZ.
+/// Resolves a function that reads a local time: a TIMESTAMP in the session time zone, or a
+/// TIMESTAMP_NTZ.
 fn on_clock(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> {
     let from = if args[0].data_type == T::TimestampNtz { T::TimestampNtz } else { T::Timestamp };
     typed(name, args, &[from], to)
@@ -619,12 +622,12 @@ fn clock_part(args: Vec<Compiled>, call: &Call, unit_us: i64, most: i64) -> Comp
     long_fn(move |cx| Ok(a(cx)?.map(|at| local(at).div_euclid(unit_us).rem_euclid(most))))
 }
 
-/// A day number; beyond the last of a DATE they begin again, as in Spark.
+/// Truncates a day count to 32 bits: days beyond the range of DATE wrap around, as in Spark.
 fn day(days: i64) -> i64 {
     i64::from(days as i32)
 }
 
-/// A date and a number of days, which is an INT at most.
+/// Resolves a function of a date and a number of days. Numbers wider than INT are rejected.
 fn with_days(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let wide = matches!(
         args[1].data_type,
@@ -643,10 +646,10 @@ fn or_overflow<'a>(value: Option<i64>) -> Result<Cell<'a>, Box<EvalError>> {
     }
 }
 
-/// Spark's condition where a date or time leaves what its type holds, in either mode.
+/// Spark's error condition for a date or timestamp out of range, with and without ANSI mode.
 const OVERFLOW: &str = "DATETIME_OVERFLOW";
 
-/// A day-time interval, or a year-month interval, which has 32 bits.
+/// Returns an interval; an error if it does not fit (a year-month interval has 32 bits).
 fn interval_or_overflow<'a>(
     value: Option<i64>,
     to: &DataType,
@@ -707,7 +710,8 @@ fn made_date(args: &[Cell<'_>]) -> Result<i64, Box<EvalError>> {
     }
 }
 
-/// Microseconds of a wall clock; none where there are too many.
+/// Computes a timestamp from local date and time fields. `None` if it overflows 64 bits, an error
+/// if a field is out of range.
 fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
     let days = made_date(args)?;
     let (hour, minute, seconds) = (args[3].long(), args[4].long(), args[5].decimal());
@@ -729,7 +733,7 @@ fn made_timestamp(args: &[Cell<'_>]) -> Result<Option<i64>, Box<EvalError>> {
     Ok(i64::try_from(i128::from(days) * i128::from(DAY_US) + time).ok())
 }
 
-/// Seconds with their fraction, of whole microseconds.
+/// Converts DECIMAL seconds to microseconds. More than six decimal places are an error.
 fn decimal_seconds<'a>(value: i128, from: &DataType) -> Result<Cell<'a>, Box<EvalError>> {
     let scale = from.as_decimal().map_or(0, |(_, scale)| u32::from(scale));
     let unit = 10i128.pow(scale.saturating_sub(6));
@@ -760,7 +764,7 @@ fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     Ok((args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
 }
 
-/// The date or time that a word stands for; `today` is the batch's.
+/// Resolves a special value such as `today` to an expression. The current time is the batch's.
 pub fn of_word(word: Special, to: &DataType) -> PlanResult<Resolved> {
     let now = || super::resolve("current_timestamp", Vec::new());
     match word {

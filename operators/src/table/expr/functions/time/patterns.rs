@@ -1,4 +1,4 @@
-//! Functions that read and write times by a pattern.
+//! Functions that parse and format timestamps by a pattern.
 
 use super::super::{Call, Typed, resolve, typed_or_null};
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError, Unread};
@@ -19,22 +19,22 @@ use std::sync::LazyLock;
 
 use DataType as T;
 
-/// Names of months.
+/// The pattern for month names.
 pub(super) static MONTH_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("MMM"));
-/// Names of weekdays.
+/// The pattern for names of weekdays.
 pub(super) static DAY_NAME: LazyLock<Option<Pattern>> = LazyLock::new(|| writing("EEE"));
-/// Reads what functions without a pattern read.
+/// The compiled default pattern, for parsing.
 pub(super) static PLAIN_READ: LazyLock<Option<Pattern>> =
     LazyLock::new(|| Pattern::new(PLAIN, Direction::Read).ok());
 
-/// The pattern of functions that are given none.
+/// The default pattern of functions whose pattern argument is optional.
 const PLAIN: &str = "yyyy-MM-dd HH:mm:ss";
 
 fn writing(pattern: &str) -> Option<Pattern> {
     Pattern::new(pattern, Direction::Write).ok()
 }
 
-/// A date by a constant pattern.
+/// Formats a date by a constant pattern.
 pub(super) fn written<'a>(days: i64, pattern: &Option<Pattern>, arena: &'a Bump) -> Cell<'a> {
     let mut out = BumpString::new_in(arena);
     if let Some(pattern) = pattern {
@@ -47,7 +47,7 @@ fn refused_pattern<T>(error: PatternError) -> Result<T, Box<EvalError>> {
     failed(error.condition, error.reason, PATTERN_FIX)
 }
 
-/// Refuses a constant that is no pattern, unless the text is a constant NULL.
+/// Rejects an invalid constant pattern, unless the text is a constant NULL.
 pub(super) fn check_pattern(
     args: &[Resolved],
     index: usize,
@@ -63,7 +63,7 @@ pub(super) fn check_pattern(
     }
 }
 
-/// The first argument, cast; in a cast words such as `today` stand for times.
+/// Resolves a function as a CAST of its first argument, which also accepts words such as `today`.
 pub(super) fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
     args.truncate(1);
     let args = args.into_iter().map(|arg| cast(arg, to, false));
@@ -78,7 +78,7 @@ pub(super) fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed>
     typed_or_null(name, args, &[T::String, T::String], T::Timestamp)
 }
 
-/// `to_timestamp` where the type TIMESTAMP is the one without a zone.
+/// Resolves `to_timestamp` when `spark.sql.timestampType` is TIMESTAMP_NTZ.
 pub fn to_timestamp_without_zone(mut args: Vec<Resolved>) -> PlanResult<Resolved> {
     if args.first().is_some_and(|arg| arg.data_type.is_datetime()) {
         return cast(args.swap_remove(0), &T::TimestampNtz, false);
@@ -86,7 +86,7 @@ pub fn to_timestamp_without_zone(mut args: Vec<Resolved>) -> PlanResult<Resolved
     resolve("to_timestamp_ntz", args)
 }
 
-/// A pattern argument. A constant one is compiled once, those of a column are cached.
+/// A pattern argument. A constant pattern is compiled once; patterns from a column are cached.
 struct Prepared {
     fixed: Option<Pattern>,
     written: Option<BytesFn>,
@@ -105,7 +105,8 @@ impl Prepared {
         }
     }
 
-    /// Gives the row's pattern to `then`: none if the call has none; NULL makes the result NULL.
+    /// Calls `then` with the row's pattern, or with `None` if the call has no pattern. Returns
+    /// `None` if the pattern is NULL.
     fn with<'a, R>(
         &self,
         cx: Cx<'a>,
@@ -129,7 +130,7 @@ impl Prepared {
     }
 }
 
-/// What a function reads, for its errors.
+/// A description of the function's result, for error messages.
 fn target_of(call: &Call) -> String {
     match &call.to {
         DataType::Long => "a timestamp".to_string(),
@@ -137,7 +138,7 @@ fn target_of(call: &Call) -> String {
     }
 }
 
-/// What to do about a text that does not have the form of a pattern.
+/// The suggested fix for a text that does not match its pattern.
 fn fix_of(call: &Call, pattern: Option<&str>) -> &'static str {
     match pattern {
         Some(pattern) if pattern.contains('%') => {
@@ -156,7 +157,7 @@ fn fix_of(call: &Call, pattern: Option<&str>) -> &'static str {
     }
 }
 
-/// Reads text by a pattern.
+/// Compiles a function that parses text by a pattern.
 pub(super) fn parsed(
     args: Vec<Compiled>,
     call: &Call,
@@ -176,7 +177,7 @@ pub(super) fn parsed(
         let Some(bytes) = value(cx)? else { return Ok(None) };
         pattern.with(cx, |pattern| match read(pattern, text(bytes), zone) {
             Ok(value) => Ok(Some(value)),
-            // An error in both modes, also of a `try_` function.
+            // An overflow is an error in every mode, also in a `try_` function.
             Err(Unread::Overflow) => failed(
                 "DATETIME_OVERFLOW",
                 format!("'{}' is beyond the range of {to}", text(bytes)),
@@ -199,7 +200,7 @@ pub(super) fn parsed(
     })
 }
 
-/// Writes a timestamp, of microseconds or of seconds, by a pattern.
+/// Compiles a function that formats a timestamp, given in microseconds or in seconds, by a pattern.
 pub(super) fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
     let zone = call.semantics.zone;
     let of_seconds = call.name == "from_unixtime";
@@ -212,7 +213,7 @@ pub(super) fn date_format(args: Vec<Compiled>, call: Call) -> Compiled {
     }
     bytes_fn(move |cx| {
         let Some(at) = at(cx)? else { return Ok(None) };
-        // Seconds beyond all timestamps begin again, as in Spark.
+        // A number of seconds beyond the range of TIMESTAMP wraps around, as in Spark.
         let at = if of_seconds { at.wrapping_mul(SECOND_US) } else { at };
         pattern.with(cx, |pattern| {
             let mut out = BumpString::new_in(cx.arena);

@@ -1,8 +1,8 @@
 //! `sequence` over dates and timestamps.
 //!
-//! Each element is the start moved by so many steps at once: first by the months, then by the whole
-//! days, both on the clock, then by the rest. So a month's end stays one, and a change of the clock
-//! does not move the elements behind it.
+//! Each element is computed from the start by adding the step n times at once: first its months,
+//! then its whole days, both in local time, then the rest as elapsed time. So the end of a month is
+//! kept, and a clock change does not shift later elements.
 
 use super::super::array::{MAX_SEQUENCE, collected};
 use super::super::{Call, Typed, any_nullable, element_of};
@@ -14,7 +14,7 @@ use crate::table::expr::compile::{EvalError, failed};
 use crate::table::expr::resolve::{common_type, expect_type};
 use crate::table::types::DataType;
 
-/// Brings the ends to one type; the step is a day where there is none.
+/// Resolves the arguments: start and stop get a common type. Without a step, the step is one day.
 pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let to = common_type(&args[0].data_type, &args[1].data_type).filter(DataType::is_datetime);
@@ -37,11 +37,11 @@ pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> 
     Ok((args, DataType::Array(Box::new(to)), nullable))
 }
 
-/// One step, or so many.
+/// The step, split into units that are added separately.
 #[derive(Clone, Copy)]
 struct Step {
     months: i64,
-    /// Whole days, in microseconds.
+    /// The whole days, in microseconds.
     days_us: i64,
     rest_us: i64,
 }
@@ -59,7 +59,7 @@ impl Step {
         Self { months: 0, days_us: step - step % DAY_US, rest_us: step % DAY_US }
     }
 
-    /// An instant, moved by it so many times.
+    /// Returns the instant `times` steps after `start`; `None` on overflow.
     fn from(self, start: i64, times: i64, zone: Tz) -> Option<i64> {
         let months = self.months.checked_mul(times)?;
         let days_us = self.days_us.checked_mul(times)?;
@@ -69,7 +69,7 @@ impl Step {
     }
 }
 
-/// The elements from the start on, as long as they do not pass the stop.
+/// Computes all elements from the start up to and including the stop.
 pub fn sequence<'a>(
     args: &[Cell<'a>],
     call: &Call,
@@ -88,7 +88,7 @@ pub fn sequence<'a>(
     let direction = step.months.signum() + step.days_us.signum() + step.rest_us.signum();
     let goes = direction > 0 && start <= stop || direction < 0 && start >= stop;
     let stands = direction == 0 && start == stop;
-    // A date has no hours.
+    // Dates cannot be stepped by less than a day.
     let too_short = of_dates && step.months == 0 && step.days_us == 0;
     if too_short || !goes && !stands {
         return failed(

@@ -1,4 +1,4 @@
-//! Units of time: down to one, so many more, how many between.
+//! Arithmetic in units of time: truncation, addition and differences.
 
 use crate::table::datetime::calendar::{Date, days_of_month};
 use crate::table::datetime::{DAY_US, SECOND_US, Tz, add_months_us, on_clock, to_local, to_utc};
@@ -6,8 +6,9 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Compiled, long_fn, text};
 
-/// Months between two timestamps: whole ones where both are the same day of their month or both
-/// the last, else with a fraction of 31 days. The time since midnight is a length of time.
+/// The number of months between two timestamps. It is a whole number if both are on the same day of
+/// their month, or both on the last day. Otherwise the fraction counts months of 31 days. The time
+/// of day is measured as elapsed time since midnight.
 pub fn months_between(a: i64, b: i64, rounded: bool, zone: Tz) -> f64 {
     let parts = |at: i64| {
         let days = to_local(at, zone).div_euclid(DAY_US);
@@ -27,7 +28,7 @@ pub fn months_between(a: i64, b: i64, rounded: bool, zone: Tz) -> f64 {
     if rounded { (difference * 1e8).round() / 1e8 } else { difference }
 }
 
-/// Words for units that `date_trunc` and its like know.
+/// Truncates a timestamp to a unit; `None` if the unit is unknown.
 pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
     let unit = unit.to_ascii_uppercase();
     let step = match unit.as_str() {
@@ -46,7 +47,8 @@ pub fn truncated(unit: &str, at: i64, zone: Tz) -> Option<i64> {
         _ => 0,
     };
     if within_hour > 0 {
-        // Back by a length of time: the hour that comes twice stays the one that it is.
+        // Subtracts elapsed time, so that the repeated hour of a clock change is not confused with
+        // the first one.
         return at.checked_sub(local.rem_euclid(within_hour));
     }
     let days = local.div_euclid(DAY_US);
@@ -67,7 +69,8 @@ pub fn truncated_date(unit: &str, days: i64) -> Option<i64> {
     }
 }
 
-/// A time down to a unit. The unit comes first: with one that is none nothing else is computed.
+/// Compiles truncation to a unit. With an unknown unit, the result is NULL even if the time's
+/// evaluation fails.
 pub fn cut(
     unit: Compiled,
     time: Compiled,
@@ -133,7 +136,7 @@ fn months_of(unit: &str) -> Option<i64> {
     })
 }
 
-/// A timestamp so many units later: days and months on the clock, shorter units as they are.
+/// Adds units to a timestamp: days and months in local time, shorter units as elapsed time.
 pub fn added(unit: &str, count: i64, at: i64, zone: Tz) -> Option<i64> {
     if let Some(length) = fixed_unit_us(unit) {
         return at.checked_add(count.checked_mul(length)?);
@@ -147,7 +150,7 @@ pub fn added(unit: &str, count: i64, at: i64, zone: Tz) -> Option<i64> {
     on_clock(at, zone, |local| local.checked_add(length))
 }
 
-/// Whole units between two times of a zone's clock: a change of the clock between them is not seen.
+/// The number of whole units between two local times. Clock changes between them are ignored.
 pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
     let (start, end) = (to_local(start, zone), to_local(end, zone));
     let between = i128::from(end) - i128::from(start);
@@ -159,7 +162,7 @@ pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
         });
         return i64::try_from(between / i128::from(length)).ok();
     };
-    // The end's day counts only where its time of day is reached.
+    // The last day counts only if its time of day has been reached.
     let (start_days, end_days) = (start.div_euclid(DAY_US), end.div_euclid(DAY_US));
     let (start_time, end_time) = (start.rem_euclid(DAY_US), end.rem_euclid(DAY_US));
     let end_days = if end_days > start_days && end_time < start_time {
@@ -169,7 +172,8 @@ pub fn difference(unit: &str, start: i64, end: i64, zone: Tz) -> Option<i64> {
     } else {
         end_days
     };
-    // A month has passed when its day has come again, not at a shorter month's end.
+    // A month has passed when its day of the month is reached again, not at the end of a shorter
+    // month.
     let packed = |days: i64| {
         let date = Date::of_days(days);
         (date.year * 12 + i64::from(date.month)) * 32 + i64::from(date.day)
