@@ -1,4 +1,4 @@
-//! A value that is looked at and not owned: what functions over any type, and aggregates, work on.
+//! A borrowed value of any type, on which generic functions and aggregates work.
 
 use super::functions::order_doubles;
 use crate::table::row::{Array, Bytes, Map, Row, RowWriter, Slot, decimal_of};
@@ -6,31 +6,31 @@ use crate::table::types::{DataType, Physical};
 use crate::table::value::Value;
 use std::cmp::Ordering;
 
-/// A value of a kind, or NULL.
+/// A borrowed value in its physical representation, or NULL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
     /// NULL.
     Null,
     /// BOOLEAN.
     Bool(bool),
-    /// Integers, dates, times and intervals.
+    /// Integers, dates, timestamps and intervals.
     Long(i64),
     /// FLOAT and DOUBLE.
     Double(f64),
-    /// A decimal's unscaled value.
+    /// The unscaled value of a DECIMAL.
     Decimal(i128),
-    /// Text, bytes, and the layouts of arrays, maps and structs.
+    /// STRING, BINARY, and the encoded bytes of arrays, maps and structs.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Cell<'a> {
-    /// Whether it is NULL.
+    /// Whether the value is NULL.
     #[inline]
     pub fn is_null(self) -> bool {
         self == Cell::Null
     }
 
-    /// A field of a row.
+    /// Reads a field of a row.
     #[inline]
     pub fn of(row: Row<'a>, slot: Slot, physical: Physical) -> Self {
         if row.is_null(slot) {
@@ -45,7 +45,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The number; 0 for what is none, which resolution rules out.
+    /// The integer. Returns 0 for any other variant, which resolution rules out.
     #[inline]
     pub fn long(self) -> i64 {
         match self {
@@ -54,7 +54,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The double; 0 for what is none.
+    /// The double; 0 for any other variant.
     #[inline]
     pub fn double(self) -> f64 {
         match self {
@@ -63,13 +63,13 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The truth value; false for what is none.
+    /// The boolean; false for any other variant.
     #[inline]
     pub fn bool(self) -> bool {
         self == Self::Bool(true)
     }
 
-    /// The decimal's unscaled value; 0 for what is none.
+    /// The unscaled value of a decimal; 0 for any other variant.
     #[inline]
     pub fn decimal(self) -> i128 {
         match self {
@@ -78,7 +78,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The bytes; none for what has none.
+    /// The bytes; empty for any other variant.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         match self {
@@ -87,13 +87,13 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The text.
+    /// The bytes as text. Invalid UTF-8 gives U+FFFD.
     #[inline]
     pub fn text(self) -> &'a str {
         super::compile::text(self.bytes())
     }
 
-    /// The array; an empty one for what is none.
+    /// The array; an empty one for any other variant.
     #[inline]
     pub fn array(self) -> Array<'a> {
         match self {
@@ -102,7 +102,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The map, if it is one.
+    /// The map; `None` for any other variant.
     #[inline]
     pub fn map(self) -> Option<Map<'a>> {
         match self {
@@ -111,7 +111,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// Writes it as a field.
+    /// Writes the value into a field of a row. The field of a NULL must be NULL already.
     #[inline]
     pub fn put<B: Bytes>(self, writer: &mut RowWriter<'_, B>, index: usize) {
         match self {
@@ -124,7 +124,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The value, owned.
+    /// Returns an owned copy, as a value of a type.
     pub fn value(self, data_type: &DataType) -> Value {
         match self {
             Self::Null => Value::Null,
@@ -146,14 +146,14 @@ pub fn elements<'a>(
     (0..array.len).map(move |index| Cell::of(array.row, array.slot(index), physical))
 }
 
-/// A field of a struct of so many fields.
+/// Reads a field of a struct that has `width` fields.
 #[inline]
 pub fn field<'a>(of: &'a [u8], index: usize, width: usize, data_type: &DataType) -> Cell<'a> {
     Cell::of(Row(of), Slot::new(index, width), data_type.physical())
 }
 
-/// How Spark orders values of a type: NULL before all else, NaN behind all numbers, arrays and
-/// structs part by part.
+/// Compares values of a type in Spark's order: NULL is the smallest, NaN is larger than all
+/// numbers, and arrays and structs are compared element by element.
 pub fn order(a: Cell<'_>, b: Cell<'_>, data_type: &DataType) -> Ordering {
     match (a, b) {
         (Cell::Null, Cell::Null) => Ordering::Equal,

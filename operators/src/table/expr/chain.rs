@@ -1,7 +1,8 @@
-//! Long runs of binary operators, such as `a + b - c …` or the conditions that a program joins by
-//! OR. As a tree, a run of 100,000 operators is 100,000 levels deep, and every recursion over it
-//! (to resolve, evaluate, copy or drop it) needs a stack of that depth. A run longer than
-//! `LONGEST_TREE` is kept flat instead and worked on by loops. What it computes, and in which
+//! Long chains of binary operators, such as `a + b - c …`, or conditions that a program joins with
+//! OR. As a tree, a chain of 100,000 operators is 100,000 levels deep, and every recursion over it
+//! (to resolve, evaluate, clone or drop it) needs a stack of that depth. Therefore a chain longer
+//! than `LONGEST_TREE` is stored as a flat list and processed by loops. Results and evaluation
+//! order are those of the tree.
 //! order, is the same.
 
 use super::cell::Cell;
@@ -21,12 +22,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Operators that may stand to the left of each other in a tree. A longer run becomes a [`Chain`].
+/// The maximum depth of left operands in a tree. A longer chain becomes a [`Chain`].
 const LONGEST_TREE: usize = 64;
-/// Operations on a constant or a column that stay a tree, for the rules that these have.
+/// The number of operations on a constant or a column that stay a tree, because special rules apply
+/// to such operations.
 const MAX_PLAIN: usize = 16;
 
-/// The operators of two operands that take a result of their own kind as their left operand.
+/// The binary operators whose result can be the left operand of the same kind of operator.
 const OPERATORS: [&str; 22] = [
     "+",
     "-",
@@ -59,7 +61,7 @@ struct Link {
     operand: Expr,
 }
 
-/// A run of operators from left to right.
+/// A left-associative chain of binary operators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     first: Expr,
@@ -67,14 +69,14 @@ pub struct Chain {
     place: Place,
 }
 
-/// The operator of a call of two operands.
+/// The operator of a binary call; `None` for any other expression.
 fn operator_of(expr: &Expr) -> Option<&'static str> {
     let Expr::Call { name, args, distinct: false, filter: None, .. } = expr else { return None };
     let known = OPERATORS.iter().find(|known| **known == name.as_str());
     known.filter(|_| args.len() == 2).copied()
 }
 
-/// Operators to the left of each other, counted up to [`LONGEST_TREE`].
+/// The depth of left operands, counted up to [`LONGEST_TREE`].
 fn left_levels(expr: &Expr) -> usize {
     let (mut expr, mut levels) = (expr, 0);
     while levels < LONGEST_TREE && operator_of(expr).is_some() {
@@ -85,7 +87,7 @@ fn left_levels(expr: &Expr) -> usize {
     levels
 }
 
-/// An operator between two operands.
+/// Creates a binary operation, as a tree or as a chain.
 pub fn binary(operator: &'static str, mut left: Expr, right: Expr, place: Place) -> Expr {
     let link = Link { operator, operand: right };
     match &mut left {
@@ -109,7 +111,7 @@ pub fn binary(operator: &'static str, mut left: Expr, right: Expr, place: Place)
 }
 
 impl Chain {
-    /// A tree of operators as a chain.
+    /// Converts a left-deep tree of operators to a chain.
     fn of(tree: Expr, place: Place) -> Self {
         let (mut first, mut links) = (tree, Vec::new());
         while let Some(operator) = operator_of(&first) {
@@ -132,12 +134,12 @@ impl Chain {
         std::iter::once(&self.first).chain(self.links.iter().map(|link| &link.operand))
     }
 
-    /// The same, to be changed.
+    /// The operands, from left to right, mutably.
     pub(super) fn operands_mut(&mut self) -> impl Iterator<Item = &mut Expr> {
         std::iter::once(&mut self.first).chain(self.links.iter_mut().map(|link| &mut link.operand))
     }
 
-    /// The same with other operands.
+    /// Returns a copy with changed operands.
     pub fn map(&self, change: &mut dyn FnMut(&Expr) -> Expr) -> Expr {
         let first = change(&self.first);
         let link = |link: &Link| Link { operator: link.operator, operand: change(&link.operand) };
@@ -145,7 +147,7 @@ impl Chain {
         Expr::Chain(Box::new(Self { first, links, place: self.place }))
     }
 
-    /// Where it was written.
+    /// The position in the query text.
     pub fn place(&self) -> Place {
         let placed = || self.operands().map(Expr::place).find(|place| place.line > 0);
         if self.place.line > 0 { self.place } else { placed().unwrap_or_default() }
@@ -174,8 +176,8 @@ impl fmt::Display for Chain {
 /// A placeholder for the left operand in the text of an operation; the operand's text replaces it.
 pub(super) const MARK: char = '\u{1}';
 
-/// Shows a resolved chain as the tree that it is one of: the state of an operator is found again by
-/// the text of its expressions.
+/// Prints a resolved chain like the equivalent tree. On restart, an operator's state is looked up
+/// by the text of its expressions, so the text must not depend on the representation.
 pub(super) fn show(parts: &[Resolved], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
     let around = |text: &'_ String| -> (usize, usize) {
@@ -208,11 +210,12 @@ pub(super) fn resolve(
     made.finish()
 }
 
-/// A resolved chain in the making.
+/// Builds a resolved chain, operator by operator.
 struct ChainBuilder {
-    /// What is complete: of AND, OR and `||` the operands of one run, else the parts of a chain.
+    /// The finished parts. For AND, OR and `||` they are the operands of the current run, otherwise
+    /// the parts of a chain.
     parts: Vec<Resolved>,
-    /// The operator of the run, if its operands may be put together in any tree.
+    /// The operator of the current run, whose operands may be associated in any way.
     run: Option<&'static str>,
     levels: usize,
 }
@@ -237,7 +240,7 @@ impl ChainBuilder {
         }
         let Some(last) = self.parts.last() else { unreachable!("the first operand is there") };
         let (data_type, nullable) = (last.data_type.clone(), last.nullable);
-        // A literal has rules of its own, and bytes are not carried.
+        // Special rules apply to literals as operands, and a chain cannot carry bytes.
         let is_plain = matches!(last.node, Node::Literal(_) | Node::Column(..) | Node::Cast(..));
         if self.parts.len() == 1 && is_plain && self.levels < MAX_PLAIN
             || data_type.physical() == Physical::Bytes
@@ -253,7 +256,8 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Whether what is put together is a text whatever the tree, or of one type.
+    /// Whether `||` can be associated freely here, because the result is a STRING, or has the same
+    /// type, for any tree.
     fn joins_text(&self, operator: &str, operand: &Resolved) -> bool {
         let Some(before) = self.parts.last() else { return false };
         let text = |part: &Resolved| part.data_type == DataType::String;
@@ -273,7 +277,7 @@ impl ChainBuilder {
         Ok(())
     }
 
-    /// Makes one part of all that there are.
+    /// Combines all current parts into one.
     fn close(&mut self) -> PlanResult<()> {
         let mut parts = std::mem::take(&mut self.parts);
         let one = match self.run.take() {
@@ -299,8 +303,8 @@ fn too_deep() -> PlanError {
     too_complex(reason, Place::default())
 }
 
-/// Operands of AND or OR in a tree of little depth. They are evaluated in the order that they have
-/// in any tree, and as many of them.
+/// Builds a balanced tree of ANDs or ORs. The operands are evaluated in the same order, and with
+/// the same short-circuiting, as in any other tree.
 pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved> {
     let mut level = operands;
     while level.len() > 1 {
@@ -317,18 +321,19 @@ pub fn balanced(operator: &str, operands: Vec<Resolved>) -> PlanResult<Resolved>
     level.pop().ok_or_else(too_deep)
 }
 
-/// An expression of so many operands of one operator.
+/// Marks an expression as a run of `operands` operands of one operator.
 fn run(operands: usize, expr: Resolved) -> Resolved {
     let (data_type, nullable) = (expr.data_type.clone(), expr.nullable);
     Resolved { node: Node::Run(operands, Box::new(expr)), data_type, nullable }
 }
 
-/// The operands of a run: those of one call, or the leaves of the tree that [`balanced`] has made.
+/// Collects the operands of a run: the arguments of one call, or the leaves of a tree that
+/// [`balanced`] has built.
 fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
     match &tree.node {
         Node::Call("concat", args) if args.len() == count => out.extend(args),
         Node::Call("and" | "or", args) if count > 1 && args.len() == 2 => {
-            // A complete tree stands on the left.
+            // The left subtree is complete.
             let left = count.next_power_of_two() / 2;
             operands(left, &args[0], out);
             operands(count - left, &args[1], out);
@@ -337,8 +342,8 @@ fn operands<'e>(count: usize, tree: &'e Resolved, out: &mut Vec<&'e Resolved>) {
     }
 }
 
-/// Shows a run as the tree that was written: the state of an operator is found again by the text of
-/// its expressions.
+/// Prints a run like the left-deep tree that the user wrote. On restart, an operator's state is
+/// looked up by the text of its expressions.
 pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut all = Vec::with_capacity(count);
     operands(count, tree, &mut all);
@@ -358,11 +363,11 @@ pub(super) fn show_run(count: usize, tree: &Resolved, f: &mut fmt::Formatter<'_>
     })
 }
 
-/// The expression with a value where its chain's carried value is.
+/// Replaces the value that a chain carries into this expression.
 fn with_carried(expr: Resolved, value: &Resolved) -> Resolved {
     match expr.node {
         Node::Carried => value.clone(),
-        // The other parts of an inner chain carry its own values.
+        // The later parts of an inner chain refer to that chain's own values.
         Node::Chain(parts) => {
             let mut first = true;
             let change = |part| {
@@ -374,8 +379,8 @@ fn with_carried(expr: Resolved, value: &Resolved) -> Resolved {
     }
 }
 
-/// A chain whose parts have been changed: a constant goes into the operation behind it, and what
-/// stands before a constant is left out.
+/// Simplifies a chain after its parts were changed: a constant is substituted into the next
+/// operation, and everything before a constant is dropped.
 pub(super) fn collapsed(
     parts: Vec<Resolved>,
     change: &mut dyn FnMut(Resolved) -> Resolved,
@@ -401,8 +406,8 @@ pub(super) fn collapsed(
     }
 }
 
-/// The value that a compiled chain carries from one part to the next. Only the thread that
-/// evaluates the chain uses it; atomics make its closures `Send` at no cost.
+/// Holds the value that a compiled chain carries from one part to the next. Only the thread that
+/// evaluates the chain accesses it. It is atomic only to make the chain's closures `Send`.
 #[derive(Default)]
 struct Register {
     is_null: AtomicBool,
@@ -411,7 +416,7 @@ struct Register {
 }
 
 impl Register {
-    // ORDERING: relaxed: one thread writes and reads it.
+    // ORDERING: relaxed, because a single thread reads and writes the register.
     fn set(&self, value: Option<(u64, u64)>) {
         self.is_null.store(value.is_none(), Ordering::Relaxed);
         if let Some((low, high)) = value {
@@ -426,7 +431,7 @@ impl Register {
         (!self.is_null.load(Ordering::Relaxed)).then(value)
     }
 
-    /// Evaluates a part and keeps its value.
+    /// Evaluates a part and stores its value.
     fn keep(&self, part: &Compiled, cx: Cx<'_>) -> Result<(), Box<EvalError>> {
         self.set(match part {
             Compiled::Bool(f) => f(cx)?.map(|value| (u64::from(value), 0)),
@@ -447,7 +452,7 @@ thread_local! {
     static COMPILING: RefCell<Vec<Arc<Register>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Compiles what reads the value of the part before.
+/// Compiles a read of the previous part's value.
 pub(super) fn carried(physical: Physical) -> Compiled {
     let register = COMPILING.with_borrow(|open| open.last().cloned());
     let Some(register) = register else { unreachable!("it is a part of a chain") };
@@ -465,11 +470,11 @@ pub(super) fn carried(physical: Physical) -> Compiled {
     }
 }
 
-/// Compiles a chain: its parts are evaluated one after the other.
+/// Compiles a chain, whose parts are evaluated one after the other.
 pub(super) fn compile(parts: &[Resolved], width: usize, semantics: Semantics) -> Compiled {
     let register = Arc::new(Register::default());
     let mut compiled = Vec::with_capacity(parts.len());
-    // The first part has no value of this chain before it.
+    // The first part does not refer to a previous value of this chain.
     let mut parts = parts.iter();
     compiled.extend(parts.next().map(|part| super::compile::compile(part, width, semantics)));
     COMPILING.with_borrow_mut(|open| open.push(register.clone()));

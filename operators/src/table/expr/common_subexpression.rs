@@ -1,6 +1,7 @@
-//! Common subexpression elimination: a subexpression of several expressions of a stage is computed
-//! once per record. The first expression that needs it computes it; the others reuse the value. So
-//! nothing is computed, and no error raised, that would not be otherwise.
+//! Common subexpression elimination: a subexpression that occurs in several expressions of a stage
+//! is evaluated once per record. The first expression that needs its value evaluates it, and the
+//! others reuse the value. So nothing is evaluated, and no error is raised, that would not be
+//! otherwise.
 
 use crate::table::expr::functions::is_deterministic;
 use crate::table::expr::{Node, Resolved};
@@ -13,25 +14,25 @@ const MAX_PARTS: usize = 2048;
 /// Minimum cost of a subexpression for which storing the value pays, in operators.
 const MIN_COST: usize = 4;
 
-/// What is known of an expression and each of its parts, in the order of a walk from the top.
+/// Properties of an expression. The properties of all its subexpressions are stored in pre-order.
 #[derive(Clone, Copy)]
 struct Facts {
-    /// Equal expressions have equal ones, others hardly ever.
+    /// A hash: equal expressions have equal fingerprints, and different ones rarely do.
     fingerprint: u64,
-    /// What it costs, in operators.
+    /// The cost of an evaluation, in units of one operator.
     cost: usize,
-    /// Whether its value is the same wherever it occurs in the expressions of a record.
+    /// Whether its value is the same at every place where it occurs within a record.
     movable: bool,
-    /// Expressions in it, itself included.
+    /// The number of nodes, itself included.
     size: usize,
 }
 
 impl Facts {
-    /// Notes the facts of an expression behind those of what stands before it: one walk over all
-    /// parts, for a walk from each part would cost the square of the depth.
+    /// Appends the properties of an expression and its subexpressions. A single pass computes all
+    /// of them, because one pass per subexpression would take time quadratic in the depth.
     fn note(expr: &Resolved, all: &mut Vec<Self>) -> Self {
         let at = all.len();
-        // A named function counts for four operators.
+        // The cost of a named function is that of four operators.
         let cost = match &expr.node {
             Node::Call(name, _) if crate::table::expr::functions::is_operator(name) => 1,
             Node::Call(..) | Node::User(..) => 4,
@@ -83,7 +84,7 @@ fn write_own(expr: &Resolved, hasher: &mut DefaultHasher) {
     }
 }
 
-/// A hash: equal expressions have equal fingerprints, others almost never.
+/// A hash: equal expressions have equal fingerprints, and different ones rarely do.
 pub fn fingerprint(expr: &Resolved) -> u64 {
     fn write(expr: &Resolved, hasher: &mut DefaultHasher) {
         write_own(expr, hasher);
@@ -123,12 +124,11 @@ impl<'e> Found<'e> {
     }
 }
 
-/// Counts the subexpressions of an expression. `sure`: leave out those that are evaluated only for
-/// some records. The
-/// expression's facts are the first of `facts`.
+/// Counts the subexpressions of an expression. `facts` starts with the expression's own properties.
+/// With `sure`, subexpressions that are evaluated only for some records are not counted.
 fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<'e>) {
     let own = &facts[0];
-    // The subexpressions of one that occurred before are computed with it.
+    // Subexpressions of a repeated expression are evaluated together with it.
     if own.cost < MIN_COST || own.is_candidate(expr) && found.add(expr, own.fingerprint) {
         return;
     }
@@ -148,8 +148,8 @@ fn count<'e>(expr: &'e Resolved, facts: &[Facts], sure: bool, found: &mut Found<
     }
 }
 
-/// The subexpressions that occur more than once in expressions that are evaluated for every record.
-/// Those evaluated only for some records are left out.
+/// Finds subexpressions that occur more than once among expressions that are evaluated for every
+/// record. Subexpressions evaluated only for some records are left out.
 pub fn repeated(exprs: &[&Resolved]) -> Common {
     let mut found = Found::default();
     exprs.iter().for_each(|expr| count(expr, &Facts::of(expr), true, &mut found));
@@ -173,9 +173,9 @@ pub fn eliminate_common_subexpressions(exprs: Vec<Resolved>) -> (Vec<Resolved>, 
     (marked.collect(), common.parts.len())
 }
 
-/// Parts that several expressions have in common.
+/// Subexpressions that several expressions have in common.
 pub struct Common {
-    /// Each once.
+    /// The distinct subexpressions.
     pub parts: Vec<Resolved>,
     by_fingerprint: HashMap<u64, Vec<usize>>,
 }
@@ -189,7 +189,8 @@ impl Common {
         Self { parts, by_fingerprint }
     }
 
-    /// The expression with something in the place of each common part, by the part's number.
+    /// Returns `expr` with each common subexpression replaced by the result of `put`, which gets
+    /// the subexpression's index in `parts`.
     pub fn replaced(&self, expr: Resolved, put: &dyn Fn(usize, Resolved) -> Resolved) -> Resolved {
         let facts = Facts::of(&expr);
         self.replaced_in(expr, &facts, put)

@@ -1,5 +1,5 @@
-//! Compilation of resolved expressions to typed closures: one per node, with the types decided
-//! here and never looked at again while records flow.
+//! Compiles resolved expressions to typed closures, one per node. Types are dispatched at compile
+//! time only, not while records are processed.
 
 use super::cast::OnError;
 use super::cell::Cell;
@@ -13,23 +13,26 @@ use crate::table::value::Value;
 use bumpalo::Bump;
 use millstream_engine::error::EngineError;
 
-/// What a record does that ends the query (ANSI mode): overflow, division by zero, a bad cast.
+/// An error that a record causes and that ends the query (ANSI mode), such as overflow, division by
+/// zero or an invalid cast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalError {
     /// Spark's error condition.
     pub condition: &'static str,
     /// What is wrong.
     pub reason: String,
-    /// What to do.
+    /// How the user can fix it.
     pub fix: &'static str,
-    /// Whether it comes from an operand of what a `try_` function tries, which is not its error.
+    /// Whether it was raised by an operand of the operation under a `try_` function, so that the
+    /// `try_` function does not handle it.
     pub is_from_operand: bool,
 }
 
 impl EvalError {
-    /// Whether it is an error in ANSI mode only, and NULL without it.
+    /// Whether this is an error only in ANSI mode. Without ANSI mode it is NULL.
     pub fn is_of_ansi(&self) -> bool {
-        // All others fail in both modes: to take a new one for a NULL would lose rows in silence.
+        // Any condition not listed here fails in both modes, so that a new error never silently
+        // becomes NULL.
         const OF_ANSI: [&str; 14] = [
             "ARITHMETIC_OVERFLOW",
             "BINARY_ARITHMETIC_OVERFLOW",
@@ -56,10 +59,10 @@ impl From<Box<EvalError>> for EngineError {
     }
 }
 
-/// The value of an expression for a record.
+/// The result of evaluating an expression for a record; `None` is NULL.
 pub type Eval<T> = Result<Option<T>, Box<EvalError>>;
 
-/// The most bytes of an error's reason: it quotes values, which may be long.
+/// The maximum length of an error's reason in bytes. It quotes values, which may be long.
 const REASON_BYTES_MAX: usize = 1 << 10;
 
 /// Builds an error.
@@ -79,16 +82,16 @@ pub fn failed<T>(
     Err(Box::new(EvalError { condition, reason, fix, is_from_operand: false }))
 }
 
-/// Values of more bytes are rare enough to look at what a record takes for each.
+/// Longer values are so rare that each can afford a check of the record's memory; in bytes.
 pub const LONG_BYTES: usize = 1 << 16;
 
-/// The most bytes of computed values that a record may take.
+/// The maximum size in bytes of all values computed for a record.
 const RECORD_BYTES_MAX: usize = 1 << 30;
 
-/// Refuses to go on with a record whose computed values take too many bytes.
+/// Fails if the values computed for the current record exceed their memory limit.
 #[inline]
 pub fn bounded_record(arena: &Bump) -> Result<(), Box<EvalError>> {
-    // What is allocated includes a chunk that is kept from a record before.
+    // The allocated size includes a chunk that is kept from the previous record.
     if arena.allocated_bytes() - arena.chunk_capacity() <= RECORD_BYTES_MAX {
         return Ok(());
     }
@@ -104,27 +107,27 @@ fn too_large() -> Result<(), Box<EvalError>> {
     )
 }
 
-/// What an expression sees: the row, and an arena that lives as long as the record.
+/// The evaluation context: the row, and an arena that lives as long as the record.
 #[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The input row.
     pub row: Row<'a>,
-    /// Where computed bytes go.
+    /// Memory for computed values of variable length.
     pub arena: &'a Bump,
-    /// The values of the lambda variables in force, outermost first.
+    /// The values of the lambda variables in scope, outermost first.
     pub variables: &'a [Cell<'a>],
-    /// What is computed once a record; empty before it is.
+    /// The values of common subexpressions, each empty until it is computed for the record.
     pub(super) shared: &'a [std::cell::Cell<Option<Cell<'a>>>],
 }
 
 impl<'a> Cx<'a> {
-    /// Outside of any lambda.
+    /// A context without lambda variables and common subexpressions.
     #[inline]
     pub fn new(row: Row<'a>, arena: &'a Bump) -> Self {
         Self { row, arena, variables: &[], shared: &[] }
     }
 
-    /// The same with room for what is computed once a record.
+    /// A context with slots for the values of `parts` common subexpressions.
     #[inline]
     pub fn sharing(row: Row<'a>, arena: &'a Bump, parts: usize) -> Self {
         let empty = |_| std::cell::Cell::new(None);
@@ -133,33 +136,35 @@ impl<'a> Cx<'a> {
     }
 }
 
-/// What the meaning of an expression depends on besides itself.
+/// The session settings that affect the meaning of an expression.
 #[derive(Clone, Copy, Debug)]
 pub struct Semantics {
     /// The session time zone.
     pub zone: Tz,
-    /// Whether overflow, division by zero and bad casts are errors; if not, they give NULL, and
-    /// integers wrap around.
+    /// ANSI mode: overflow, division by zero and invalid casts are errors. Otherwise they give
+    /// NULL, and integers wrap around.
     pub ansi: bool,
-    /// Whether a decimal result that needs more than 38 digits gives up digits behind the point.
+    /// Whether a decimal result that needs more than 38 digits loses digits after the decimal
+    /// point.
     pub precision_loss: bool,
-    /// Whether the type TIMESTAMP is the one without a zone.
+    /// Whether the type name TIMESTAMP means TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
-    /// What names and numbers of columns mean.
+    /// How names and ordinals of columns are interpreted.
     pub naming: Naming,
-    /// `spark.sql.mapKeyDedupPolicy` is LAST_WIN: of the entries of a map with one key the last
-    /// counts, where else they are an error.
+    /// `spark.sql.mapKeyDedupPolicy` is LAST_WIN: if a map is built with a duplicate key, the last
+    /// entry wins. Otherwise a duplicate key is an error.
     pub last_key_wins: bool,
-    /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 is before the last
-    /// element, not behind it.
+    /// `spark.sql.legacy.negativeIndexInArrayInsert`: `array_insert` at -1 inserts before the last
+    /// element instead of after it.
     pub legacy_array_insert: bool,
-    /// `spark.sql.legacy.nullInEmptyListBehavior`: whether a constant NULL is in an empty subquery
-    /// is NULL, not false. Where it is not set, this holds without ANSI mode.
+    /// `spark.sql.legacy.nullInEmptyListBehavior`: whether `NULL IN (empty subquery)` is NULL
+    /// instead of false. If it is not set, the result is NULL only without ANSI mode.
     pub null_in_empty_list: Option<bool>,
-    /// `spark.sql.chunkBase64String.enabled`: `base64` breaks its text into lines of 76 characters.
+    /// `spark.sql.chunkBase64String.enabled`: `base64` splits its result into lines of 76
+    /// characters.
     pub base64_lines: bool,
-    /// `spark.sql.columnNameOfCorruptRecord`: the column that holds bad records, where no option
-    /// names it.
+    /// `spark.sql.columnNameOfCorruptRecord`: the column for malformed records, unless an option of
+    /// the source names another.
     pub corrupt_column: &'static str,
 }
 
@@ -180,7 +185,7 @@ impl Default for Semantics {
     }
 }
 
-/// A closure of any result, for tests such as "is NULL".
+/// A closure with a non-NULL result, for tests such as IS NULL.
 pub type TestFn<T> = Box<dyn Fn(Cx<'_>) -> Result<T, Box<EvalError>> + Send>;
 
 /// A boolean expression.
@@ -196,21 +201,21 @@ pub type BytesFn = Box<dyn for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send>;
 
 /// A compiled expression.
 pub enum Compiled {
-    /// Held as `bool`.
+    /// An expression whose values are represented as `bool`.
     Bool(BoolFn),
-    /// Held as `i64`.
+    /// An expression whose values are represented as `i64`.
     Long(LongFn),
-    /// Held as `f64`.
+    /// An expression whose values are represented as `f64`.
     Double(DoubleFn),
-    /// Held as `i128`.
+    /// An expression whose values are represented as `i128`.
     Decimal(DecimalFn),
-    /// Held as bytes.
+    /// An expression whose values are represented as bytes.
     Bytes(BytesFn),
 }
 
 macro_rules! wrap {
     ($($name:ident $variant:ident $ty:ty;)*) => {$(
-        /// Boxes a closure of this kind.
+        /// Boxes a closure of this type.
         pub fn $name(f: impl Fn(Cx<'_>) -> Eval<$ty> + Send + 'static) -> Compiled {
             Compiled::$variant(Box::new(f))
         }
@@ -219,7 +224,7 @@ macro_rules! wrap {
 
 wrap! { bool_fn Bool bool; long_fn Long i64; double_fn Double f64; decimal_fn Decimal i128; }
 
-/// Boxes a closure of this kind.
+/// Boxes a closure of this type.
 pub fn bytes_fn(f: impl for<'a> Fn(Cx<'a>) -> Eval<&'a [u8]> + Send + 'static) -> Compiled {
     Compiled::Bytes(Box::new(f))
 }
@@ -240,13 +245,14 @@ macro_rules! unwrap {
 
 unwrap! { bool Bool BoolFn; long Long LongFn; double Double DoubleFn; decimal Decimal DecimalFn; bytes Bytes BytesFn; }
 
-/// A string's bytes as text. Strings are checked where they enter a row.
+/// The bytes of a STRING as text. They are validated when a string enters a row.
 #[inline]
 pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or("\u{FFFD}")
 }
 
-/// A string's bytes as text. What a cast made of bytes that are none is decoded into the arena.
+/// The bytes of a STRING as text. Bytes that a cast made and that are not UTF-8 are decoded into
+/// the arena.
 #[inline]
 pub fn text_in<'a>(bytes: &'a [u8], arena: &'a Bump) -> &'a str {
     match std::str::from_utf8(bytes) {
@@ -267,7 +273,8 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
         Node::Chain(parts) => super::chain::compile(parts, width, semantics),
         Node::Run(_, inner) => below(inner),
         Node::Carried => super::chain::carried(expr.data_type.physical()),
-        // Compiled by the function that it is an argument of, as an expression of its body.
+        // The function that takes the lambda compiles it, as an expression over the lambda's
+        // variables.
         Node::Lambda(_, body) => below(body),
         Node::Literal(value) => literal(value, &expr.data_type),
         Node::Shared(slot, inner) => {
@@ -329,8 +336,9 @@ pub fn compile(expr: &Resolved, width: usize, semantics: Semantics) -> Compiled 
     }
 }
 
-/// Compiles what a `try_` function tries, which must fail to be noticed. Of numbers it is the
-/// operation alone: what fails in its operands fails the query, as in Spark.
+/// Compiles the operand of a `try_` function in ANSI mode, so that its failure is noticed. For
+/// arithmetic on numbers only the operation itself is tried: an error in its operands fails the
+/// query, as in Spark.
 fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compiled {
     let ansi = Semantics { ansi: true, ..semantics };
     match &tried.node {
@@ -343,8 +351,8 @@ fn compile_tried(tried: &Resolved, width: usize, semantics: Semantics) -> Compil
     }
 }
 
-/// A comparison of a column with a constant, the commonest condition: one closure that reads the
-/// slot, where three would call each other.
+/// Compiles the comparison of a column with a constant, the most common condition, into a single
+/// closure instead of three nested ones. `None` for other calls.
 fn compare_with_constant(name: &str, args: &[Resolved], width: usize) -> Option<Compiled> {
     let [Resolved { node: Node::Column(index, _), data_type, .. }, constant] = args else {
         return None;
@@ -411,7 +419,7 @@ macro_rules! each_kind {
     }};
 }
 
-/// The same, with NULL for an error, unless that comes from what was `passed`.
+/// Turns errors into NULL, except errors that `passed` has marked.
 pub fn softened(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(mut error) if error.is_from_operand => {
@@ -422,7 +430,7 @@ pub fn softened(inner: Compiled) -> Compiled {
     })
 }
 
-/// The same, with errors that the `try_` function around it does not take for its own.
+/// Marks errors so that the enclosing `try_` function does not turn them into NULL.
 fn passed(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| value.map_err(|mut error| {
         error.is_from_operand = true;
@@ -430,7 +438,7 @@ fn passed(inner: Compiled) -> Compiled {
     }))
 }
 
-/// The same, with NULL for the errors that only ANSI mode knows.
+/// Turns errors that exist only in ANSI mode into NULL.
 fn without_ansi(inner: Compiled) -> Compiled {
     each_kind!(inner, |value| match value {
         Err(error) if !error.is_of_ansi() => Err(error),
@@ -438,11 +446,11 @@ fn without_ansi(inner: Compiled) -> Compiled {
     })
 }
 
-/// The value of an expression of any kind.
+/// An expression of any type, evaluated to a cell.
 pub type CellFn = Box<dyn for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send>;
 
 impl Compiled {
-    /// The same as a closure that gives a cell.
+    /// Converts to a closure that returns a cell.
     pub fn cells(self) -> CellFn {
         macro_rules! as_cell {
             ($f:ident, $variant:ident) => {
@@ -458,7 +466,7 @@ impl Compiled {
         }
     }
 
-    /// Evaluates it.
+    /// Evaluates the expression to a cell.
     #[inline]
     pub fn cell<'a>(&self, cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> {
         Ok(match self {
@@ -471,7 +479,8 @@ impl Compiled {
     }
 }
 
-/// A closure of cells as one of a kind; a cell of another kind, which no function gives, is NULL.
+/// Wraps a closure that returns cells as an expression of a physical type. A cell of another type
+/// gives NULL.
 pub fn from_cells(
     physical: Physical,
     f: impl for<'a> Fn(Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> + Send + 'static,
@@ -495,14 +504,14 @@ pub fn from_cells(
     }
 }
 
-/// The most bytes of a constant that is computed before any record comes.
+/// The maximum size in bytes of a folded constant.
 const FOLDED_BYTES_MAX: usize = 16 << 20;
 
-/// Computes what depends on no column before any record comes. What fails is left as it is, to
-/// fail when a record needs it.
+/// Constant folding: evaluates subexpressions that read no column. One that fails is left as it is,
+/// so that it fails only when a record needs it.
 pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let expr = match &expr.node {
-        // What is tried is no constant by itself: its error must be noticed.
+        // The operand of `try` must not be folded by itself, because `try` has to see its error.
         Node::Call("try", _) => {
             expr.map_children(&mut |tried| tried.map_children(&mut |child| fold(child, semantics)))
         }
@@ -535,7 +544,7 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     let arena = Bump::new();
     let compiled = compile(&expr, 0, semantics);
     match compiled.cell(Cx::new(Row(&[]), &arena)) {
-        // A plan of many large constants would take the memory of all of them.
+        // Without a limit, many large constants would all be kept in the plan's memory.
         Ok(cell) if cell.bytes().len() > FOLDED_BYTES_MAX => expr,
         Ok(cell) => {
             let value = cell.value(&expr.data_type);
@@ -548,14 +557,14 @@ pub fn fold(expr: Resolved, semantics: Semantics) -> Resolved {
     }
 }
 
-/// The value of an expression that reads no column.
+/// Evaluates an expression that reads no column.
 pub fn evaluate(expr: &Resolved, semantics: Semantics) -> Result<Value, Box<EvalError>> {
     let arena = Bump::new();
     let cell = compile(expr, 0, semantics).cell(Cx::new(Row(&[]), &arena))?;
     Ok(cell.value(&expr.data_type))
 }
 
-/// Whether a literal cannot hold a value: one with a text that is not UTF-8.
+/// Whether a literal would lose bytes of a value: its text is not valid UTF-8.
 fn loses_bytes(cell: Cell<'_>, value: &Value, data_type: &DataType) -> bool {
     match (value, cell) {
         (Value::String(text), Cell::Bytes(bytes)) => text.as_bytes() != bytes,
@@ -647,7 +656,7 @@ fn case(whens: Vec<BoolFn>, thens: Vec<Compiled>, physical: Physical) -> Compile
     }
 }
 
-/// Evaluates into a field of a row under construction.
+/// Evaluates an expression into a field of a row.
 #[inline]
 pub fn write_field<B: crate::table::row::Bytes>(
     compiled: &Compiled,
@@ -689,7 +698,7 @@ pub fn write_field<B: crate::table::row::Bytes>(
     Ok(())
 }
 
-/// Reads an element of an array as a closure of the element's kind would.
+/// Compiles access to an array element into a closure of the element's type.
 pub fn element(
     array: impl for<'a> Fn(Cx<'a>) -> Result<Option<(Array<'a>, usize)>, Box<EvalError>>
     + Send
@@ -721,7 +730,7 @@ mod tests {
 
     const TOO_LARGE: &str = "COLLECTION_SIZE_LIMIT_EXCEEDED";
 
-    /// The test allocates the memory and does not write to it, so that it needs no physical memory.
+    /// The test only reserves the memory and does not write to it, so it needs no physical memory.
     #[test]
     fn the_values_of_a_record_are_bounded_together() {
         let mut arena = Bump::new();

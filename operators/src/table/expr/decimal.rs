@@ -1,15 +1,15 @@
-//! Exact decimal arithmetic, fitted to a type at the end, as Spark does it.
+//! Exact decimal arithmetic that is rounded to a type at the end, like Spark's.
 //!
-//! Two decimals of 38 digits have a product of 76 digits, and their sum at one scale as many. So
-//! an operation works on a magnitude of 256 bits ([`Magnitude`]) and rounds once, half up, to the
-//! result's scale ([`fit`]). Where all fits 128 bits, which is the usual case, it stays there.
+//! The product of two decimals of 38 digits has 76 digits, and so may their sum after scaling. So
+//! an operation works on a 256-bit [`Magnitude`] and rounds only once, half up, to the result's
+//! scale ([`fit`]). In the common case everything fits in 128 bits, which is faster.
 //!
-//! A quotient is rounded twice, as in Spark: to 39 digits behind the point, then to its type.
+//! A quotient is rounded twice, as in Spark: first to 39 decimal places, then to its type.
 
 use crate::table::types::DataType;
 use std::cmp::Ordering;
 
-/// Powers of ten that fit 128 bits.
+/// The powers of ten that fit in 128 bits.
 const POWERS: [u128; 39] = {
     let mut powers = [1u128; 39];
     let mut at = 1;
@@ -20,14 +20,14 @@ const POWERS: [u128; 39] = {
     powers
 };
 
-/// The digits behind the point to which Spark rounds a quotient first.
+/// The number of decimal places to which Spark first rounds a quotient.
 const QUOTIENT_SCALE: i32 = 39;
 
 fn power(of: u32) -> Option<u128> {
     POWERS.get(of as usize).copied()
 }
 
-/// An unsigned number of 256 bits.
+/// An unsigned 256-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Magnitude {
     high: u128,
@@ -41,7 +41,7 @@ impl From<u128> for Magnitude {
 }
 
 impl Magnitude {
-    /// The product of two numbers of 128 bits.
+    /// The product of two 128-bit integers.
     pub fn product(a: u128, b: u128) -> Self {
         const HALF: u128 = u64::MAX as u128;
         let (a_high, a_low, b_high, b_low) = (a >> 64, a & HALF, b >> 64, b & HALF);
@@ -58,13 +58,13 @@ impl Magnitude {
         Some(Self { high, low })
     }
 
-    /// The difference; `other` is not larger.
+    /// The difference. `other` must not be larger.
     fn minus(self, other: Self) -> Self {
         let (low, borrow) = self.low.overflowing_sub(other.low);
         Self { high: self.high.wrapping_sub(other.high).wrapping_sub(u128::from(borrow)), low }
     }
 
-    /// Times a number of 128 bits, if that has at most 256.
+    /// The product with a 128-bit integer; `None` if it overflows 256 bits.
     fn checked_times(self, by: u128) -> Option<Self> {
         let low = Self::product(self.low, by);
         let high = self.high.checked_mul(by)?;
@@ -83,14 +83,14 @@ impl Magnitude {
         }
     }
 
-    /// Quotient and remainder; the divisor is not 0.
+    /// Quotient and remainder. The divisor must not be 0.
     fn divided(self, by: Self) -> (Self, Self) {
         if self.high == 0 && by.high == 0 {
             return ((self.low / by.low).into(), (self.low % by.low).into());
         }
         let (mut quotient, mut rest) = (Self::from(0), Self::from(0));
         for bit in (0..self.bits()).rev() {
-            // A divisor of 256 bits never occurs, so the remainder has room for one bit more.
+            // A divisor never has 256 bits, so doubling the remainder cannot overflow.
             rest = rest.double();
             let half = if bit < 128 { self.low >> bit } else { self.high >> (bit - 128) };
             rest.low |= half & 1;
@@ -103,14 +103,14 @@ impl Magnitude {
         (quotient, rest)
     }
 
-    /// Divided and rounded half up.
+    /// Divides and rounds half up; `None` on overflow.
     fn rounded(self, by: u128) -> Option<Self> {
         let (quotient, rest) = self.divided(by.into());
         let up = rest.low >= by - rest.low;
         quotient.checked_add(u128::from(up).into())
     }
 
-    /// As a decimal's unscaled value with a sign, if it has at most so many digits.
+    /// Converts to a signed unscaled value; `None` if it has more digits than `precision`.
     fn signed(self, negative: bool, precision: u8) -> Option<i128> {
         let limit = power(u32::from(precision))?;
         if self.high != 0 || self.low >= limit {
@@ -121,7 +121,7 @@ impl Magnitude {
     }
 }
 
-/// A magnitude at a scale, rounded half up to a decimal type; `None` where that has no room.
+/// Rounds a magnitude with a scale half up to a decimal type; `None` if it does not fit.
 pub fn fit(value: Magnitude, negative: bool, scale: i32, to: &DataType) -> Option<i128> {
     let DataType::Decimal(precision, to_scale) = *to else { return None };
     let drop = scale - i32::from(to_scale);
@@ -130,8 +130,8 @@ pub fn fit(value: Magnitude, negative: bool, scale: i32, to: &DataType) -> Optio
     } else {
         let mut left = drop.unsigned_abs();
         let mut value = value;
-        // Digits beyond the 38 that one division takes cannot change the rounding's outcome but
-        // by being cut off: only the last division rounds.
+        // A division takes at most 38 digits at once. The earlier divisions truncate, and only the
+        // last one rounds, which gives the same result as rounding once.
         while left > 38 {
             value = value.divided(POWERS[38].into()).0;
             left -= 38;
@@ -145,10 +145,10 @@ fn aligned(value: i128, scale: u8, to: u8) -> Magnitude {
     Magnitude::product(value.unsigned_abs(), POWERS[usize::from(to - scale)])
 }
 
-/// A decimal of this unscaled value and scale.
+/// An unscaled value and its scale.
 pub type Scaled = (i128, u8);
 
-/// The sum.
+/// The sum; `None` if it does not fit the type.
 pub fn add((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let scale = s1.max(s2);
     let (a, b) = (aligned(x, s1, scale), aligned(y, s2, scale));
@@ -160,20 +160,20 @@ pub fn add((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     fit(sum, negative, i32::from(scale), to)
 }
 
-/// The product.
+/// The product; `None` if it does not fit the type.
 pub fn multiply((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let product = Magnitude::product(x.unsigned_abs(), y.unsigned_abs());
     fit(product, (x < 0) != (y < 0), i32::from(s1) + i32::from(s2), to)
 }
 
-/// The quotient; the divisor is not 0.
+/// The quotient; `None` if it does not fit the type. The divisor must not be 0.
 pub fn divide((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let DataType::Decimal(_, scale) = *to else { return None };
     let negative = (x < 0) != (y < 0);
     let (x, y) = (x.unsigned_abs(), y.unsigned_abs());
     let shift = i32::from(scale) + i32::from(s2) - i32::from(s1);
-    // With so small a divisor no quotient lies as near to a half that rounding to 39 digits
-    // behind the point first changes anything.
+    // For such a small divisor, no quotient is so close to one half that rounding to 39 decimal
+    // places first changes the result.
     let once = power((QUOTIENT_SCALE - i32::from(scale)).unsigned_abs()).is_some_and(|p| y <= p);
     if once
         && shift >= 0
@@ -181,7 +181,7 @@ pub fn divide((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     {
         return fit(Magnitude::from(scaled).rounded(y)?, negative, i32::from(scale), to);
     }
-    // Digits in two steps of at most 39 places, each with a remainder below the divisor.
+    // Long division in steps of at most 38 digits. Each remainder is smaller than the divisor.
     let places = (QUOTIENT_SCALE + i32::from(s2) - i32::from(s1)).unsigned_abs();
     let (mut quotient, mut rest) = (Magnitude::from(x / y), x % y);
     let mut left = places;
@@ -198,21 +198,22 @@ pub fn divide((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     fit(quotient, negative, QUOTIENT_SCALE, to)
 }
 
-/// The quotient without its fraction, if it has at most 38 digits; the divisor is not 0.
+/// The integer part of the quotient; `None` if it has more than 38 digits. The divisor must not be
+/// 0.
 pub fn whole_quotient((x, s1): Scaled, (y, s2): Scaled) -> Option<i128> {
     let scale = s1.max(s2);
     let (quotient, _) = aligned(x, s1, scale).divided(aligned(y, s2, scale));
     quotient.signed((x < 0) != (y < 0), 38)
 }
 
-/// The remainder, with the sign of the dividend; the divisor is not 0.
+/// The remainder with the sign of the dividend. The divisor must not be 0.
 pub fn remainder((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let scale = s1.max(s2);
     let (_, rest) = aligned(x, s1, scale).divided(aligned(y, s2, scale));
     fit(rest, x < 0, i32::from(scale), to)
 }
 
-/// The remainder; where it is negative, the remainder of it and the divisor together.
+/// `pmod`: the remainder `r`, or `(r + divisor) % divisor` if `r` is negative.
 pub fn positive_remainder((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Option<i128> {
     let scale = s1.max(s2);
     let divisor = aligned(y, s2, scale);
@@ -228,8 +229,7 @@ pub fn positive_remainder((x, s1): Scaled, (y, s2): Scaled, to: &DataType) -> Op
     fit(sum.divided(divisor).1, negative, i32::from(scale), to)
 }
 
-/// The negative. As in Spark it has at most 34 digits that are not zero: one with more is rounded
-/// half to even.
+/// The negation. As in Spark the result is rounded half to even to 34 significant digits.
 pub fn negated(value: i128) -> i128 {
     const DIGITS: u32 = 34;
     let magnitude = value.unsigned_abs();
@@ -244,8 +244,8 @@ pub fn negated(value: i128) -> i128 {
     if value < 0 { rounded } else { -rounded }
 }
 
-/// Spark's precision and scale of an operation. Where that needs more than 38 digits, those in
-/// front of the point are kept, and of those behind it at least six.
+/// The precision and scale of an operation's result, by Spark's rules. If more than 38 digits are
+/// needed, digits before the decimal point take precedence, but six decimal places are kept.
 pub fn result_type(
     name: &str,
     (p1, s1): (u8, u8),
@@ -296,7 +296,7 @@ mod tests {
     fn operations_are_exact_before_they_are_fitted() {
         let nines = 10i128.pow(38) - 1;
         let to = DataType::Decimal(38, 6);
-        // 1.000000000000000001 squared is 1.000000000000000002000000000000000001.
+        // The exact square of 1.000000000000000001 is 1.000000000000000002000000000000000001.
         let one = 10i128.pow(18) + 1;
         assert_eq!(multiply((one, 18), (one, 18), &to), Some(1_000_000));
         assert_eq!(multiply((nines, 38), (nines, 38), &to), Some(1_000_000));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What fits 128 bits is what those give.
+        /// Values that fit in 128 bits give the same results as integer arithmetic.
         #[test]
         fn small_values_agree_with_plain_integers(
             x in -1_000_000_000_000i128..1_000_000_000_000,

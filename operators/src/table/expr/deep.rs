@@ -1,26 +1,26 @@
-//! Expressions however deep they are nested.
+//! Operations on deeply nested expressions.
 //!
-//! A program may nest expressions tens of thousands of levels deep, for example by a loop. Planning
-//! refuses what is deeper than [`MAX_NESTING`], as it does for SQL, but until then an expression is
-//! copied, compared, shown and dropped, on whatever stack the caller has. Here none of this needs a
-//! stack in proportion to the depth: a drop is a loop, and the others add to the stack as they go.
+//! A program may nest expressions tens of thousands of levels deep, for example in a loop. Planning
+//! rejects more than [`MAX_NESTING`] levels, as it does for SQL. But before that, an expression is
+//! cloned, compared, printed and dropped on the caller's stack. Here none of these needs a stack
+//! proportional to the depth: dropping is a loop, and the others extend the stack on demand.
 
 use super::Expr;
 use crate::table::error::{Place, PlanResult};
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use std::fmt;
 
-/// Stack that a few levels need, and what is added where less is left.
+/// The stack that a few levels need, and the size by which the stack is extended, in bytes.
 const LEVEL_STACK: usize = 128 << 10;
 const MORE_STACK: usize = 4 << 20;
 
-/// Runs one more level of a recursion.
+/// Runs one level of a recursion, extending the stack if little is left.
 pub(super) fn level<T>(recursion: impl FnOnce() -> T) -> T {
     stacker::maybe_grow(LEVEL_STACK, MORE_STACK, recursion)
 }
 
-/// Refuses expressions that are nested more than [`MAX_NESTING`] deep. Operators that stand behind
-/// each other, as `a + b + c`, are one level.
+/// Rejects expressions that are nested more than [`MAX_NESTING`] levels deep. A chain of operators
+/// such as `a + b + c` is one level.
 pub fn check<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> PlanResult<()> {
     let mut open: Vec<(&Expr, usize)> = exprs.into_iter().map(|expr| (expr, 1)).collect();
     while let Some((expr, level)) = open.pop() {
@@ -34,7 +34,7 @@ pub fn check<'e>(exprs: impl IntoIterator<Item = &'e Expr>) -> PlanResult<()> {
 }
 
 impl Expr {
-    /// Calls this for each part that it is made of.
+    /// Calls `call` for each direct subexpression.
     fn each_part<'e>(&'e self, call: &mut dyn FnMut(&'e Expr)) {
         match self {
             Self::Call { args, filter, .. } => args.iter().chain(filter.as_deref()).for_each(call),
@@ -53,7 +53,7 @@ impl Expr {
         }
     }
 
-    /// The same for parts that may be changed.
+    /// Like [`Self::each_part`], with mutable subexpressions.
     fn each_part_mut(&mut self, call: &mut dyn FnMut(&mut Expr)) {
         match self {
             Self::Call { args, filter, .. } => {
@@ -76,7 +76,7 @@ impl Expr {
         }
     }
 
-    /// Whether it is made of other expressions.
+    /// Whether the expression has subexpressions.
     fn has_parts(&self) -> bool {
         !matches!(
             self,
@@ -89,7 +89,7 @@ impl Expr {
         )
     }
 
-    /// Moves the parts that have parts of their own to a list.
+    /// Moves those subexpressions that have subexpressions themselves to a list.
     fn take_parts(&mut self, to: &mut Vec<Expr>) {
         self.each_part_mut(&mut |part| {
             if part.has_parts() {
@@ -255,7 +255,7 @@ mod tests {
     use crate::table::expr::{call, col, lit, when};
     use crate::table::types::DataType;
 
-    /// One way to nest an expression in another, level by level.
+    /// Wraps an expression in one more level of nesting.
     type Nest = fn(Expr) -> Expr;
 
     const WAYS: [(&str, Nest); 9] = [

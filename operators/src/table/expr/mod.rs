@@ -30,14 +30,14 @@ use std::sync::Arc;
 
 /// An unresolved expression, as written.
 pub enum Expr {
-    /// A column, perhaps qualified, perhaps a struct's field: `t.c.field`.
+    /// A column name, possibly with a qualifier and struct fields: `t.c.field`.
     Column {
         /// The parts of the name.
         parts: Vec<String>,
         /// Where it was written.
         place: Place,
     },
-    /// A column by its position in scope, with its name. `*` expands to these.
+    /// A column by its index in the scope, with its name. `*` expands to these.
     Position(usize, Vec<String>),
     /// A constant.
     Literal(Value, DataType),
@@ -54,23 +54,23 @@ pub enum Expr {
         /// Where it was written.
         place: Place,
     },
-    /// `CAST` or, giving NULL for what cannot be cast, `TRY_CAST`.
+    /// `CAST`, or `TRY_CAST`, which gives NULL if the cast fails.
     Cast {
-        /// What is cast.
+        /// The expression to cast.
         expr: Box<Expr>,
-        /// To which type.
+        /// The target type.
         to: DataType,
-        /// Whether the result is NULL instead of an error.
+        /// Whether a failed cast gives NULL (`TRY_CAST`).
         lenient: bool,
     },
     /// `CASE WHEN … THEN … ELSE … END`.
     Case {
-        /// Conditions and their values.
+        /// The conditions and the values of their branches.
         branches: Vec<(Expr, Expr)>,
-        /// The `ELSE`.
+        /// The value of `ELSE`, if there is one.
         otherwise: Option<Box<Expr>>,
     },
-    /// A long run of binary operators, evaluated from left to right.
+    /// A long chain of binary operators, evaluated from left to right.
     Chain(Box<chain::Chain>),
     /// `x -> …` or `(x, y) -> …`, an argument of a function such as `transform`.
     Lambda(Vec<String>, Box<Expr>),
@@ -78,7 +78,7 @@ pub enum Expr {
     Field(Box<Expr>, String),
     /// `… AS name`.
     Alias(Box<Expr>, String),
-    /// `… AS (name, name)`, of a generator.
+    /// `… AS (name, name)`, for the columns of a generator.
     Aliases(Box<Expr>, Vec<String>),
     /// `*` or `t.*`.
     Star(Option<String>),
@@ -92,14 +92,14 @@ pub enum Expr {
     UserAggregate(Arc<UserAggregate>, Vec<Expr>, Place),
 }
 
-/// A resolved expression: columns are indices, and all types are known and match.
+/// A resolved expression: columns are indices, and types are known and coerced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The operation.
     pub node: Node,
-    /// Its type.
+    /// The result type.
     pub data_type: DataType,
-    /// Whether it can be NULL.
+    /// Whether the result can be NULL.
     pub nullable: bool,
 }
 
@@ -114,15 +114,15 @@ pub enum Node {
     Call(&'static str, Vec<Resolved>),
     /// A cast.
     Cast(Box<Resolved>, bool),
-    /// Conditions with values, and the value if none is true.
+    /// CASE: conditions with their values, and the value if none is true.
     Case(Vec<(Resolved, Resolved)>, Option<Box<Resolved>>),
-    /// A long run of binary operators: the first operand, then operations in which
-    /// [`Node::Carried`] stands for the value so far.
+    /// A long chain of binary operators: the first operand, then operations in which
+    /// [`Node::Carried`] is the value so far.
     Chain(Vec<Resolved>),
     /// The value so far in a [`Node::Chain`].
     Carried,
-    /// So many operands of one operator, evaluated in a tree of little depth, and shown as they are
-    /// written: each operator with what stands before it on its left.
+    /// A number of operands of one operator. They are evaluated as a balanced tree, but printed
+    /// left-associatively, as they were written.
     Run(usize, Box<Resolved>),
     /// A lambda variable, by its position among the variables in scope.
     Variable(usize, String),
@@ -130,11 +130,11 @@ pub enum Node {
     Lambda(usize, Box<Resolved>),
     /// A scalar subquery over tables. It is replaced by a constant when the query starts.
     Scalar(Arc<Plan>),
-    /// The wall-clock time of the batch, in microseconds since 1970.
+    /// The wall-clock time at which the batch started, in microseconds since 1970.
     BatchTime(BatchTimes),
     /// A call of a user-defined function.
     User(Arc<UserFunction>, Vec<Resolved>),
-    /// A common subexpression with its number, computed once per record.
+    /// A common subexpression with its slot number, evaluated once per record.
     Shared(usize, Box<Resolved>),
 }
 
@@ -185,7 +185,7 @@ impl When {
         self
     }
 
-    /// Ends the CASE with the value for the case that no condition is true.
+    /// Ends the CASE with the value to use if no condition is true.
     pub fn otherwise(self, value: impl Into<Expr>) -> Expr {
         Expr::Case { branches: self.0, otherwise: Some(Box::new(value.into())) }
     }
@@ -339,7 +339,7 @@ impl Expr {
         self
     }
 
-    /// Lets an aggregate function count each distinct value once. Only for tables.
+    /// Makes an aggregate function process each distinct value once. Only for tables.
     pub fn distinct(mut self) -> Expr {
         if let Expr::Call { distinct, .. } = &mut self {
             *distinct = true;
@@ -362,7 +362,7 @@ impl Expr {
         Expr::Cast { expr: Box::new(self), to, lenient: false }
     }
 
-    /// Where it was written, if known.
+    /// The position in the query text, if known.
     pub fn place(&self) -> Place {
         match self {
             Self::Column { place, .. } => *place,
@@ -379,7 +379,7 @@ impl Expr {
         }
     }
 
-    /// Number of expressions in it.
+    /// The number of nodes, itself included.
     pub fn size(&self) -> usize {
         let all = |exprs: &[Expr]| exprs.iter().map(Expr::size).sum::<usize>();
         1 + match self {
@@ -494,7 +494,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result
     Ok(())
 }
 
-/// A function's name in lower case, which nearly every name is as it is written.
+/// Converts a function name to lower case, without allocating if it is in lower case already.
 pub fn lower(name: &str) -> Cow<'_, str> {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Cow::Owned(name.to_ascii_lowercase());
@@ -502,7 +502,7 @@ pub fn lower(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// Whether a function gives the same value for every row of a batch.
+/// Whether a function gives the same value for all rows of a batch.
 fn steady(name: &str) -> bool {
     name == "current_timestamp" || functions::is_deterministic(name)
 }
@@ -565,7 +565,7 @@ impl Resolved {
         matches!(self.node, Node::Literal(Value::Null))
     }
 
-    /// Whether it is NULL, possibly cast to a type.
+    /// Whether the expression is the constant NULL, possibly cast to a type.
     pub fn is_null_constant(&self) -> bool {
         match &self.node {
             Node::Cast(inner, _) => inner.is_null_constant(),
@@ -597,7 +597,7 @@ impl Resolved {
         }
     }
 
-    /// Adds an implicit cast, unless the type is right already.
+    /// Adds an implicit cast if the type differs.
     pub fn coerce(self, to: &DataType) -> Self {
         if self.data_type == *to {
             return self;

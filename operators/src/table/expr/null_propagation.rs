@@ -1,14 +1,15 @@
-//! Replaces operations on a constant NULL by NULL. Their other operands are not evaluated, so
-//! `1/0 + NULL` is no error.
+//! Replaces operations on a constant NULL by NULL. The other operands are not evaluated, so `1/0 +
+//! NULL` is not an error.
 //!
-//! Rows of VALUES are left alone: Spark evaluates them before it replaces such operations, and
-//! their errors stay.
+//! Rows of VALUES are excluded: Spark evaluates them before this replacement, so their errors are
+//! reported.
 
 use crate::table::expr::functions::is_null_of_null;
 use crate::table::expr::{Node, Resolved};
 use crate::table::value::Value;
 
-/// The operators and functions that are NULL if one of their operands is, and that Spark replaces.
+/// Operators and functions that are NULL if an operand is NULL, and for which Spark does this
+/// replacement.
 const STRICT: &[&str] = &[
     // Numbers.
     "+",

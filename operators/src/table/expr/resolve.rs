@@ -1,4 +1,5 @@
-//! Resolution: names to column indices, and Spark's rules for types that do not match.
+//! Name resolution and type checking: column names become indices, and Spark's coercions are
+//! applied.
 
 pub use super::coercion::{expect_type, unify, widest as common_type};
 use super::functions;
@@ -13,10 +14,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// A column that an expression may name.
+/// A column that an expression can refer to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScopeColumn {
-    /// The relation that it belongs to, if that has a name.
+    /// The name of its relation; `None` if the relation has no name.
     pub qualifier: Option<String>,
     /// Its name.
     pub name: String,
@@ -24,24 +25,24 @@ pub struct ScopeColumn {
     pub data_type: DataType,
     /// Whether it can be NULL.
     pub nullable: bool,
-    /// What it is of event time.
+    /// Its role in event time, such as the event-time column or a window.
     pub tag: Tag,
-    /// Whether only its relation's name with it names it, and `*` does not.
+    /// Whether `*` leaves it out and only a qualified name refers to it, as for a USING join's key.
     pub hidden: bool,
 }
 
-/// The columns that an expression may name, in row order.
+/// The columns that an expression can refer to, in row order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scope {
     /// The columns.
     pub columns: Vec<ScopeColumn>,
-    /// Lambda variables in force, outermost first: name, type, whether one may be NULL.
+    /// The lambda variables in scope, outermost first: name, type, nullability.
     pub variables: Vec<(String, DataType, bool)>,
     by_name: ByName,
 }
 
-/// Columns of a wide scope by their names in lower case, found when the first name is looked up. A
-/// copy, whose columns may be changed, has none yet.
+/// An index of a wide scope's columns by lower-case name, built on first use. A clone starts
+/// without it, because its columns may be changed.
 #[derive(Debug, Default)]
 struct ByName(OnceLock<HashMap<String, Vec<usize>>>);
 
@@ -57,16 +58,16 @@ impl PartialEq for ByName {
     }
 }
 
-/// Columns of a scope that are looked at one by one.
+/// Scopes with at most this many columns are searched without an index.
 const FEW_COLUMNS: usize = 32;
 
 impl Scope {
-    /// A scope of columns.
+    /// Creates a scope of columns.
     pub fn new(columns: Vec<ScopeColumn>) -> Self {
         Self { columns, ..Self::default() }
     }
 
-    /// The innermost lambda variable of a name, and the rest of the name.
+    /// Resolves the first part of a name as a lambda variable, the innermost one.
     fn variable(&self, parts: &[String]) -> Option<Resolved> {
         let first = parts.first()?;
         let named = |(name, ..): &(String, DataType, bool)| name.eq_ignore_ascii_case(first);
@@ -75,12 +76,12 @@ impl Scope {
         Some(Resolved { node: Node::Variable(index, name), data_type, nullable })
     }
 
-    /// Whether a name is that of a column or of a lambda's variable.
+    /// Whether a name refers to a column or a lambda variable.
     fn has(&self, parts: &[String]) -> bool {
         self.variable(parts).is_some() || !self.find(parts).is_empty()
     }
 
-    /// The columns that a name may be of, in row order.
+    /// The columns whose name may match, in row order.
     fn candidates(&self, parts: &[String]) -> Vec<usize> {
         if self.columns.len() <= FEW_COLUMNS {
             return (0..self.columns.len()).collect();
@@ -115,7 +116,7 @@ impl Scope {
                 found.push((index, 1));
             }
         }
-        // `t.c` means column c of t rather than field c of column t.
+        // `t.c` refers to column c of table t rather than to field c of a column t.
         if found.iter().any(|(_, used)| *used == 2) {
             found.retain(|(_, used)| *used == 2);
         }
@@ -170,7 +171,7 @@ impl Scope {
     }
 }
 
-/// Edit distance, to suggest what was meant. Two letters that changed places count once.
+/// The edit distance, for suggestions. Swapping two adjacent letters counts as one edit.
 pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) =
         (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
@@ -191,11 +192,12 @@ pub fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A call of this name has two arguments: a column and a function. It is the column if there is one
-/// of that name.
+/// The name of a pseudo-function with two arguments, a column and a function call. It resolves to
+/// the column if one with that name is in scope, otherwise to the function.
 pub const COLUMN_OR_FUNCTION: &str = "column or function";
 
-/// The column or the function of a [`COLUMN_OR_FUNCTION`]; another expression as it is.
+/// The argument that a [`COLUMN_OR_FUNCTION`] resolves to; any other expression is returned
+/// unchanged.
 pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
     match expr {
         Expr::Call { name, args, .. } if name == COLUMN_OR_FUNCTION => match args.as_slice() {
@@ -207,7 +209,7 @@ pub fn chosen<'e>(expr: &'e Expr, scope: &Scope) -> &'e Expr {
     }
 }
 
-/// The same, of an expression that is not needed any more.
+/// Like [`chosen`], for an owned expression.
 pub fn into_chosen(expr: Expr, scope: &Scope) -> Expr {
     match expr {
         Expr::Call { ref name, .. } if name == COLUMN_OR_FUNCTION => chosen(&expr, scope).clone(),
@@ -215,7 +217,8 @@ pub fn into_chosen(expr: Expr, scope: &Scope) -> Expr {
     }
 }
 
-/// What a caller of [`resolve_with`] may put in the place of an expression.
+/// A hook of [`resolve_with`], which may resolve an expression itself; `None` leaves it to the
+/// default.
 pub type Hook<'h> = dyn FnMut(&Expr) -> PlanResult<Option<Resolved>> + 'h;
 
 /// Resolves an expression that may not contain aggregates.
@@ -223,14 +226,14 @@ pub fn resolve(expr: &Expr, scope: &Scope) -> PlanResult<Resolved> {
     resolve_with(expr, scope, &mut |_| Ok(None))
 }
 
-/// Resolves an expression, asking `hook` first about it and each part of it.
+/// Resolves an expression. `hook` is called first for it and for each of its subexpressions.
 pub fn resolve_with(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
     let place = expr.place();
     resolve_parts(expr, scope, hook).map_err(|error| error.at(place))
 }
 
 fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<Resolved> {
-    // Lambda variables first: no hook knows of them.
+    // Lambda variables take precedence over hooks, which do not know them.
     if let Expr::Column { parts, .. } = expr
         && scope.variable(parts).is_some()
     {
@@ -322,7 +325,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
             if lambda || functions::takes_lambda(name, args) {
                 return functions::resolve_lambda(name, args, scope, hook);
             }
-            // A misspelt name before anything that its arguments may lack.
+            // A misspelt function name is reported before errors in its arguments.
             functions::check_name(name)?;
             let args = without_stars(scope, args)?;
             let mut resolved = Vec::with_capacity(args.len());
@@ -338,7 +341,7 @@ fn resolve_parts(expr: &Expr, scope: &Scope, hook: &mut Hook<'_>) -> PlanResult<
     }
 }
 
-/// Expressions of a list without its `*`: borrowed if it has none.
+/// Expands each `*` in a list of expressions; borrows the list if it has none.
 pub fn without_stars<'e>(scope: &Scope, exprs: &'e [Expr]) -> PlanResult<Cow<'e, [Expr]>> {
     let is_star = |expr: &Expr| matches!(expr, Expr::Star(_) | Expr::StarExcept(..));
     if exprs.iter().any(is_star) {
@@ -347,7 +350,7 @@ pub fn without_stars<'e>(scope: &Scope, exprs: &'e [Expr]) -> PlanResult<Cow<'e,
     Ok(Cow::Borrowed(exprs))
 }
 
-/// Replaces `*` by columns.
+/// Replaces each `*` by columns.
 pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     let mut out = Vec::new();
     for expr in exprs {
@@ -400,7 +403,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
         let columns = || scope.columns.iter().enumerate();
         match table {
             None => out.extend(columns().filter(|(_, c)| !c.hidden).map(position)),
-            // What a USING join does not show stands first.
+            // The hidden key columns of a USING join come first.
             Some(table) => {
                 let of_table = |c: &ScopeColumn| {
                     c.qualifier.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(table))
@@ -411,7 +414,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
                 }
             }
         }
-        // `s.*` of a struct is its fields.
+        // `s.*` on a struct column expands to its fields.
         if let (Some(name), true) = (table, out.len() == before) {
             let parts: Vec<String> = name.split('.').map(str::to_string).collect();
             let column = Expr::Column { parts, place: expr.place() };
@@ -434,7 +437,7 @@ pub fn expand_stars(scope: &Scope, exprs: &[Expr]) -> PlanResult<Vec<Expr>> {
     Ok(out)
 }
 
-/// "Did you mean …? " for a misspelt word, nothing if no candidate is near.
+/// Returns "Did you mean …? " for a misspelt name, or an empty text if no candidate is similar.
 pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
     let near = candidates.into_iter().map(|known| (distance(word, known), known)).min();
     match near {
@@ -445,11 +448,11 @@ pub fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str
     }
 }
 
-/// An explicit cast, refused where Spark refuses it.
+/// Resolves an explicit cast, or fails where Spark rejects it.
 pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolved> {
     if inner.data_type == *to && to.is_integral() && matches!(inner.node, Node::Literal(_)) {
-        // The cast stays: a written number counts its digits in decimal arithmetic, a cast one
-        // those of its type.
+        // The cast is kept: in decimal arithmetic, a literal counts its actual digits, but a cast
+        // expression counts the digits of its type.
         let nullable = inner.nullable;
         let node = Node::Cast(Box::new(inner), lenient);
         return Ok(Resolved { node, data_type: to.clone(), nullable });
@@ -465,7 +468,7 @@ pub fn cast(inner: Resolved, to: &DataType, lenient: bool) -> PlanResult<Resolve
     let ansi = Rules::current().ansi;
     let older = super::cast::is_allowed_without_ansi(&inner.data_type, to);
     if older && !ansi && !lenient && inner.data_type == DataType::Date {
-        // A date is no number: without ANSI mode there is no error, and no value.
+        // Without ANSI mode, casting a date to a number gives NULL instead of an error.
         return Ok(Resolved::literal(Value::Null, to.clone()));
     }
     let allowed = older && !ansi && !lenient || super::cast::is_allowed(&inner.data_type, to);

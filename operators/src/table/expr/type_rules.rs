@@ -1,27 +1,28 @@
-//! The type rules by which expressions are resolved: Spark's rules of ANSI mode, or the older ones.
+//! The rules by which expressions are resolved: Spark's ANSI rules or its legacy rules.
 //!
-//! Analysis is a recursion on the caller's thread. The rules apply to the whole recursion, so they
-//! are stored per thread and set at its entry ([`Rules::apply`]) instead of being passed through
-//! every function.
+//! Resolution is a recursion on the caller's thread. The rules apply to the whole recursion, so
+//! they are thread-local and set at its entry ([`Rules::apply`]) instead of being passed to every
+//! function.
 
 use crate::table::expr::compile::Semantics;
 use std::cell::Cell;
 
-/// What names and numbers of columns may mean.
+/// How names and ordinals of columns are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Naming {
-    /// `spark.sql.groupByAliases`: GROUP BY takes aliases of the SELECT list.
+    /// `spark.sql.groupByAliases`: GROUP BY may refer to aliases of the SELECT list.
     pub group_by_aliases: bool,
-    /// `spark.sql.groupByOrdinal`: a number in GROUP BY is the place of a column.
+    /// `spark.sql.groupByOrdinal`: a number in GROUP BY is the ordinal of a SELECT list column.
     pub group_by_ordinal: bool,
-    /// `spark.sql.orderByOrdinal`: a number in ORDER BY is the place of a column.
+    /// `spark.sql.orderByOrdinal`: a number in ORDER BY is the ordinal of a SELECT list column.
     pub order_by_ordinal: bool,
-    /// `spark.sql.legacy.setopsPrecedence.enabled`: set operations are made from left to right.
+    /// `spark.sql.legacy.setopsPrecedence.enabled`: set operations are evaluated from left to
+    /// right, without precedence of INTERSECT.
     pub sets_from_left: bool,
 }
 
 impl Naming {
-    /// What holds unless a setting says otherwise.
+    /// The defaults.
     pub const PLAIN: Self = Self {
         group_by_aliases: true,
         group_by_ordinal: true,
@@ -29,7 +30,7 @@ impl Naming {
         sets_from_left: false,
     };
 
-    /// The field of a setting, by its name in lower case.
+    /// The field of a setting, given its key in lower case; `None` for other settings.
     pub fn setting(&mut self, key: &str) -> Option<&mut bool> {
         Some(match key {
             "spark.sql.groupbyaliases" => &mut self.group_by_aliases,
@@ -41,22 +42,22 @@ impl Naming {
     }
 }
 
-/// The rules of types, and of names.
+/// The rules of resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// `spark.sql.ansi.enabled`.
     pub ansi: bool,
     /// `spark.sql.decimalOperations.allowPrecisionLoss`: a decimal result that needs more than 38
-    /// digits gives up digits behind the point before those in front of it.
+    /// digits loses digits after the decimal point first.
     pub precision_loss: bool,
-    /// `spark.sql.timestampType` is TIMESTAMP_NTZ: the type TIMESTAMP has no zone.
+    /// `spark.sql.timestampType` is TIMESTAMP_NTZ: the type name TIMESTAMP means TIMESTAMP_NTZ.
     pub timestamps_without_zone: bool,
-    /// Whether a constant NULL is in an empty subquery is NULL, not false.
+    /// Whether `NULL IN (empty subquery)` is NULL instead of false.
     pub null_in_empty_list: bool,
-    /// What names and numbers of columns mean.
+    /// How names and ordinals of columns are interpreted.
     pub naming: Naming,
-    /// Whether the expression is evaluated only for some rows, like THEN. Then an invalid literal
-    /// pattern is an error only for the rows that need it.
+    /// Whether the expression is evaluated only for some rows, such as a THEN branch. An invalid
+    /// literal pattern is then an error only for rows that evaluate it.
     pub is_conditional: bool,
 }
 
@@ -77,7 +78,7 @@ thread_local! {
     }) };
 }
 
-/// Restores the rules that were in force before.
+/// On drop, restores the previous rules.
 struct Restore(Rules);
 
 impl Drop for Restore {
@@ -101,17 +102,17 @@ impl Rules {
         }
     }
 
-    /// The rules in force.
+    /// The rules that apply to the current thread.
     pub fn current() -> Self {
         IN_FORCE.get()
     }
 
-    /// Runs an analysis of what is computed only for some rows.
+    /// Runs an analysis of an expression that is evaluated only for some rows.
     pub fn for_some_rows<T>(analysis: impl FnOnce() -> T) -> T {
         Self { is_conditional: true, ..Self::current() }.apply(analysis)
     }
 
-    /// Runs an analysis by these rules.
+    /// Runs an analysis under these rules.
     pub fn apply<T>(self, analysis: impl FnOnce() -> T) -> T {
         let _restore = Restore(IN_FORCE.replace(self));
         analysis()

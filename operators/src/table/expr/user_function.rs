@@ -48,17 +48,17 @@ use bumpalo::Bump;
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a function puts text and bytes that it creates. They live as long as the record.
+/// Allocates text and bytes that a function returns. They live as long as the record.
 #[derive(Clone, Copy)]
 pub struct Arena<'a>(&'a Bump);
 
 impl<'a> Arena<'a> {
-    /// Text as a value.
+    /// Copies a text into the arena and returns it as a value.
     pub fn text(self, text: &str) -> Cell<'a> {
         Cell::Bytes(self.0.alloc_str(text).as_bytes())
     }
 
-    /// Bytes as a value.
+    /// Copies bytes into the arena and returns them as a value.
     pub fn bytes(self, bytes: &[u8]) -> Cell<'a> {
         Cell::Bytes(self.0.alloc_slice_copy(bytes))
     }
@@ -66,7 +66,7 @@ impl<'a> Arena<'a> {
 
 type EvalUser = dyn for<'a> Fn(&[Cell<'a>], Arena<'a>) -> Result<Cell<'a>, String> + Send + Sync;
 
-/// A scalar function.
+/// A user-defined scalar function.
 pub struct UserFunction {
     name: String,
     args: Vec<DataType>,
@@ -75,9 +75,9 @@ pub struct UserFunction {
 }
 
 impl UserFunction {
-    /// Creates a function of arguments of these types. It also receives NULLs. It may be called
-    /// once for several equal uses in a record, so equal arguments must give an equal result. An
-    /// error ends the query.
+    /// Creates a function with arguments of these types. It is called for NULL arguments too. It
+    /// must be deterministic: equal calls within a record may be evaluated once. An error ends the
+    /// query.
     pub fn new(
         name: &str,
         args: impl IntoIterator<Item = DataType>,
@@ -91,12 +91,12 @@ impl UserFunction {
         Self { name: name.to_string(), args, to, eval: Box::new(eval) }
     }
 
-    /// Its name.
+    /// The name under which SQL calls it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A call of it, for the DataFrame API.
+    /// Creates a call, for the DataFrame API.
     pub fn call(self: &Arc<Self>, args: impl IntoIterator<Item = Expr>) -> Expr {
         Expr::User(self.clone(), args.into_iter().collect(), Place::default())
     }
@@ -117,7 +117,7 @@ impl PartialEq for UserFunction {
 type Update = dyn Fn(&mut [Value], &[Value]) -> Result<(), String> + Send + Sync;
 type Finish = dyn Fn(&[Value]) -> Result<Value, String> + Send + Sync;
 
-/// An aggregate function.
+/// A user-defined aggregate function.
 pub struct UserAggregate {
     name: String,
     args: Vec<DataType>,
@@ -128,8 +128,8 @@ pub struct UserAggregate {
 }
 
 impl UserAggregate {
-    /// Creates an aggregate of arguments of these types. `state` describes the state of a group,
-    /// which is checkpointed: its types and initial values. `update` adds a record, `finish`
+    /// Creates an aggregate with arguments of these types. `state` lists the types and initial
+    /// values of a group's state, which is checkpointed. `update` adds a record, and `finish`
     /// returns the result. An error ends the query.
     pub fn new(
         name: &str,
@@ -149,17 +149,17 @@ impl UserAggregate {
         }
     }
 
-    /// Its name.
+    /// The name under which SQL calls it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The result's type.
+    /// The result type.
     pub fn data_type(&self) -> &DataType {
         &self.to
     }
 
-    /// A call of it, for the DataFrame API.
+    /// Creates a call, for the DataFrame API.
     pub fn call(self: &Arc<Self>, args: impl IntoIterator<Item = Expr>) -> Expr {
         Expr::UserAggregate(self.clone(), args.into_iter().collect(), Place::default())
     }

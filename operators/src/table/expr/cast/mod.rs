@@ -1,4 +1,5 @@
-//! Casts by ANSI rules: a value that does not fit is an error, or NULL for `try_cast`.
+//! Casts by ANSI rules: a value that does not fit the target type is an error, or NULL for
+//! `try_cast`.
 
 use super::cell::{Cell, elements, field};
 use super::compile::{
@@ -20,7 +21,8 @@ use bumpalo::collections::Vec as BumpVec;
 
 pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
 
-/// Whether Spark allows this explicit cast under ANSI rules, among the casts that are built.
+/// Whether Spark allows this explicit cast under ANSI rules. Casts that are not implemented give
+/// false.
 pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (from, to) {
@@ -51,7 +53,7 @@ pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Whether Spark allows this explicit cast only with ANSI mode off.
+/// Whether Spark allows this explicit cast, but only with ANSI mode off.
 pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     match (from, to) {
@@ -62,7 +64,7 @@ pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// The bytes of an integer, most significant first.
+/// The big-endian bytes of an integer, in the width of its type.
 fn whole_bytes<'a>(value: i64, from: &DataType, arena: &'a Bump) -> &'a [u8] {
     let width = match from {
         DataType::Byte => 1,
@@ -85,14 +87,14 @@ fn overflow<T>(value: impl std::fmt::Display, to: &DataType) -> Eval<T> {
     failed("CAST_OVERFLOW", format!("the value {value} does not fit {to}"), FIX)
 }
 
-/// What a failed cast gives.
+/// What a failed cast returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// An error.
     Fail,
     /// NULL: `TRY_CAST`.
     Null,
-    /// NULL, or for numbers the bits that fit: ANSI mode off.
+    /// NULL, or for numbers the lower bits that fit (ANSI mode off).
     Wrap,
 }
 
@@ -101,7 +103,7 @@ fn soften<T>(result: Eval<T>, on_error: OnError) -> Eval<T> {
     if on_error == OnError::Fail { result } else { Ok(result.unwrap_or(None)) }
 }
 
-/// The bits of an integer that fit into a type.
+/// Truncates an integer to the bits of a type, as with ANSI mode off.
 pub fn wrapped(value: i64, to: &DataType) -> i64 {
     match to {
         DataType::Byte => i64::from(value as i8),
@@ -111,7 +113,7 @@ pub fn wrapped(value: i64, to: &DataType) -> i64 {
     }
 }
 
-/// Compiles a cast of `inner`.
+/// Compiles a cast of `inner` from one type to another. The types must pass [`is_allowed`].
 pub fn compile(
     inner: Compiled,
     from: &DataType,
@@ -134,7 +136,7 @@ pub fn compile(
         return nested(inner, from, to, on_error, zone);
     }
     if let (DataType::Timestamp, Physical::Double | Physical::Decimal) = (from, to.physical()) {
-        // Seconds, with their fraction.
+        // As a number, a timestamp is in seconds, with a fraction.
         let micros = DataType::Decimal(20, 6);
         let seconds = match inner {
             Compiled::Long(f) => decimal_fn(move |cx| Ok(f(cx)?.map(i128::from))),
@@ -146,7 +148,7 @@ pub fn compile(
     {
         return to_timestamp(inner, from, on_error);
     }
-    // What does not fit between intervals and numbers is an error in any mode.
+    // Between intervals and numbers an overflow is an error in every mode.
     let number_of = |a: &DataType, b: &DataType| a.is_interval() && b.is_numeric();
     let on_error = match on_error {
         OnError::Wrap if number_of(from, to) || number_of(to, from) => OnError::Fail,
@@ -210,7 +212,7 @@ pub fn compile(
         (Compiled::Double(f), Physical::Long) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             if on_error == OnError::Wrap && target.is_integral() {
-                // Like the JVM: first to an int if the type is narrower than a long.
+                // As in the JVM, types narrower than a long are converted to an int first.
                 return Ok(Some(match target {
                     DataType::Long => value as i64,
                     _ => wrapped(i64::from(value as i32), &target),
@@ -219,7 +221,7 @@ pub fn compile(
             soften(double_to_long(value, &target), on_error)
         }),
         (Compiled::Double(f), Physical::Decimal) => decimal_fn(move |cx| {
-            // NaN and infinity are no decimals; that is not an error in any mode.
+            // NaN and infinity become NULL, in every mode.
             let Some(value) = f(cx)?.filter(|value| value.is_finite()) else { return Ok(None) };
             soften(decimal_of_double(value, &target), on_error)
         }),
@@ -233,8 +235,7 @@ pub fn compile(
 /// The smallest double above the range of BIGINT.
 pub(super) const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
-/// A decimal's digits rounded to the first 34, to which Spark multiplies; a half goes to the even
-/// neighbour.
+/// Rounds a decimal to 34 significant digits, half to even, as Spark's multiplication does.
 fn of_34_digits(value: i128) -> i128 {
     const MOST: u128 = 10u128.pow(34);
     let mut unit = 1;
@@ -246,14 +247,15 @@ fn of_34_digits(value: i128) -> i128 {
     (kept + u128::from(up)) as i128 * unit as i128 * value.signum()
 }
 
-/// Seconds as microseconds, of which a fraction is cut off.
+/// Converts seconds to microseconds; the rest of the fraction is cut off.
 fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled {
     let scale = from.as_decimal().map_or(0, |(_, scale)| scale);
     match inner {
         Compiled::Decimal(f) => long_fn(move |cx| {
             let Some(value) = f(cx)? else { return Ok(None) };
             let value = of_34_digits(value);
-            // As in Spark, in any mode, of what is beyond BIGINT the lower 64 bits.
+            // Values beyond the range of BIGINT are truncated to their lower 64 bits in every mode,
+            // as in Spark.
             let micros = match scale {
                 0..=6 => value.wrapping_mul(10i128.pow(u32::from(6 - scale))),
                 _ => value / 10i128.pow(u32::from(scale - 6)),
@@ -268,7 +270,7 @@ fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled
                 if !value.is_finite() {
                     return soften(invalid(&double_text(value), &DataType::Timestamp), on_error);
                 }
-                // Values beyond the range become its limit.
+                // Without ANSI mode, values out of range are clamped to the limits.
                 if on_error != OnError::Wrap && micros.abs() >= TWO_63 {
                     return soften(overflow(value, &DataType::Timestamp), on_error);
                 }
@@ -278,7 +280,7 @@ fn to_timestamp(inner: Compiled, from: &DataType, on_error: OnError) -> Compiled
     }
 }
 
-/// The decimal that a finite double prints as, rounded to a type.
+/// Converts the decimal that a finite double prints as to a DECIMAL type, rounded.
 fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     let (digits, exponent) = java_double::decimal(value);
     let digits = decimal::Magnitude::from(u128::from(digits));
@@ -292,17 +294,17 @@ fn decimal_of_double(value: f64, to: &DataType) -> Eval<i128> {
     }
 }
 
-/// The double or float nearest to a decimal.
+/// The double, or with `single` the float, nearest to a decimal.
 fn double_of_decimal(value: i128, scale: u8, single: bool) -> f64 {
     let exact = |bits: u32, powers: u8| value.unsigned_abs() >> bits == 0 && scale <= powers;
-    // Both are exact, so that the quotient is rounded once.
+    // Both operands are exact, so the quotient is rounded only once.
     if single && exact(24, 10) {
         return f64::from(value as f32 / 10f32.powi(i32::from(scale)));
     }
     if !single && exact(53, 22) {
         return value as f64 / 10f64.powi(i32::from(scale));
     }
-    // 39 digits, a sign and an exponent: it fits, and it is a number.
+    // Cannot fail: 39 digits, a sign and an exponent fit, and the text is a number.
     let Ok(text) = Short::of(format_args!("{value}e-{scale}")) else { return f64::NAN };
     if single {
         text.text().parse::<f32>().map_or(f64::NAN, f64::from)
@@ -348,7 +350,8 @@ fn from_decimal(
     }
 }
 
-/// `exponents`: whether small decimals have one, as they have without ANSI mode.
+/// Compiles a cast to STRING. `exponents` says whether small decimals are written with an exponent,
+/// as without ANSI mode.
 fn to_string(inner: Compiled, from: DataType, zone: Tz, exponents: bool) -> Compiled {
     fn put<'a>(arena: &'a Bump, value: Value, from: &DataType, zone: Tz) -> Eval<&'a [u8]> {
         if value == Value::Null {
@@ -396,7 +399,7 @@ fn to_string(inner: Compiled, from: DataType, zone: Tz, exponents: bool) -> Comp
     }
 }
 
-/// Casts arrays, maps and structs part by part.
+/// Compiles a cast of an array, map or struct, element by element.
 fn nested(
     inner: Compiled,
     from: &DataType,
@@ -415,7 +418,7 @@ fn nested(
     })
 }
 
-/// A cast of a single value, which is passed as the only column of a row.
+/// A cast of a nested value's part, which is passed to [`Compiled`] as the only column of a row.
 enum NestedCast {
     Same,
     Scalar(Compiled),
@@ -512,7 +515,8 @@ fn digits(value: i64, arena: &Bump) -> &[u8] {
     arena.alloc_slice_copy(&buffer[at..])
 }
 
-/// A decimal's unscaled value at another scale, rounded half up, if it fits.
+/// Converts an unscaled decimal to another scale, rounded half up. Fails if it does not fit the
+/// type.
 pub fn rescale(value: i128, scale: u8, to: &DataType) -> Eval<i128> {
     let DataType::Decimal(precision, to_scale) = *to else { return Ok(Some(value)) };
     let scaled = if to_scale >= scale {
@@ -572,13 +576,13 @@ fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i6
             None => return overflow(value, to),
         },
         (_, T::YearMonthInterval(_, unit)) => {
-            // Months are counted in 32 bits.
+            // Year-month intervals have 32 bits.
             match value.checked_mul(if *unit == 0 { 12 } else { 1 }).map(i32::try_from) {
                 Some(Ok(months)) => i64::from(months),
                 _ => return overflow(value, to),
             }
         }
-        // Seconds beyond the first or last timestamp are that one.
+        // Seconds beyond the range of TIMESTAMP are clamped to its limits.
         (from, T::Timestamp) if from.is_integral() => value.saturating_mul(SECOND_US),
         _ => {
             let (low, high) = to.integral_range();
@@ -593,7 +597,7 @@ fn long_to_long(value: i64, from: &DataType, to: &DataType, zone: Tz) -> Eval<i6
 fn double_to_long(value: f64, to: &DataType) -> Eval<i64> {
     let (low, high) = to.integral_range();
     let whole = value.trunc();
-    // 2^63 itself is not a BIGINT, though `i64::MAX as f64` rounds up to it.
+    // `i64::MAX as f64` rounds up to 2^63, which is not a BIGINT, so the test is `>=`.
     if value.is_nan() || whole < low as f64 || whole >= high as f64 + 1.0 {
         return overflow(value, to);
     }
@@ -608,7 +612,8 @@ fn parse_bool(value: &str) -> Eval<bool> {
     }
 }
 
-/// `fraction`: whether a whole number may have digits behind a point, which are dropped.
+/// Parses a number, date or timestamp. With `fraction`, a whole number may have a fraction, which
+/// is dropped.
 fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: bool) -> Eval<i64> {
     let parsed = match to {
         DataType::Date => parse_date(value),
@@ -620,7 +625,7 @@ fn parse_long(value: &str, to: &DataType, zone: Tz, fraction: bool) -> Eval<i64>
     parsed.map_or_else(|| invalid(value, to), |v| Ok(Some(v)))
 }
 
-/// The error of an arithmetic overflow.
+/// The error of an arithmetic overflow; `what` names the result.
 pub fn arithmetic_overflow<T>(what: &str) -> Result<T, Box<EvalError>> {
     failed("ARITHMETIC_OVERFLOW", format!("{what} overflows"), "Cast to a wider type")
 }

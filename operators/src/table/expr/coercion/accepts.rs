@@ -1,10 +1,10 @@
-//! The types that a function's argument may have, and what other types are converted to for it.
+//! The types that a function accepts for an argument, and the implicit casts to them.
 
 use super::{Rules, T};
 use crate::table::types::DataType;
 use std::fmt;
 
-/// A set of types that an argument may have.
+/// A set of types that a function accepts for an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
     /// Any type.
@@ -19,7 +19,7 @@ pub enum Accepts {
     Float,
     /// DOUBLE.
     Double,
-    /// A decimal of any precision.
+    /// A DECIMAL of any precision and scale.
     Decimal,
     /// TINYINT to BIGINT.
     Integral,
@@ -37,9 +37,9 @@ pub enum Accepts {
     TimestampNtz,
     /// TIMESTAMP or TIMESTAMP_NTZ.
     AnyTimestamp,
-    /// An interval of months, whatever its units.
+    /// A year-month interval with any units.
     YearMonthInterval,
-    /// An interval of days and times, whatever its units.
+    /// A day-time interval with any units.
     DayTimeInterval,
     /// TINYINT.
     Byte,
@@ -51,17 +51,17 @@ pub enum Accepts {
     Map,
     /// A struct.
     Struct,
-    /// An array of texts.
+    /// An array of STRING.
     Strings,
     /// An array of arrays.
     Arrays,
-    /// Any of several.
+    /// Any of several sets.
     OneOf(&'static [Accepts]),
-    /// Any of several, and of others only a bare NULL: nothing is converted.
+    /// Any of several sets, without implicit casts of other types. An untyped NULL is accepted.
     Only(&'static [Accepts]),
-    /// The index of an element: INT, SMALLINT or TINYINT, and not even a bare NULL.
+    /// An array index: INT, SMALLINT or TINYINT. Not even an untyped NULL is accepted.
     Index,
-    /// A number of days: INT, SMALLINT or TINYINT, or a text.
+    /// A number of days: INT, SMALLINT or TINYINT, or a STRING.
     Days,
 }
 
@@ -90,7 +90,7 @@ impl Accepts {
         }
     }
 
-    /// The type, if it is a single one.
+    /// The type, if the set has only one.
     fn exact(self) -> Option<DataType> {
         Some(match self {
             Self::Boolean => T::Boolean,
@@ -110,7 +110,7 @@ impl Accepts {
         })
     }
 
-    /// What a bare NULL becomes.
+    /// The type that an untyped NULL is cast to.
     pub fn default_type(self) -> DataType {
         match self {
             Self::Any => T::Null,
@@ -132,7 +132,7 @@ impl Accepts {
         }
     }
 
-    /// The type that an argument of a type is converted to, if it may stand here at all.
+    /// The type that an argument is implicitly cast to; `None` if the argument is not accepted.
     pub fn convert(self, from: &DataType) -> Option<DataType> {
         if self.takes(from) {
             return Some(from.clone());
@@ -190,7 +190,7 @@ fn one_of(from: &DataType, kinds: &[Accepts], ansi: bool) -> Option<DataType> {
     if !ansi {
         return possible.into_iter().next();
     }
-    // The one that can go on to be any of the others.
+    // The first type that can be implicitly cast to all the others.
     let closest = possible.iter().find(|one| possible.iter().all(|to| to_type(one, to).is_some()));
     match closest {
         Some(T::Float) if possible.contains(&T::Double) => Some(T::Double),
@@ -198,8 +198,8 @@ fn one_of(from: &DataType, kinds: &[Accepts], ansi: bool) -> Option<DataType> {
     }
 }
 
-/// The type that a value is converted to where a function needs exactly `to`: that type, with the
-/// parts that may vary taken from the value.
+/// Returns `to` if Spark implicitly casts a value of type `from` to it, else `None`. ANSI mode and
+/// legacy mode differ.
 pub fn to_type(from: &DataType, to: &DataType) -> Option<DataType> {
     let allowed = from == to
         || *from == T::Null

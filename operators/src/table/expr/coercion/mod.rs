@@ -1,10 +1,10 @@
-//! Spark's implicit conversions: the type that values of several types are brought to, and the
-//! type that an argument is brought to.
+//! Spark's implicit type coercion: the common type of several types, and the type that an argument
+//! is cast to.
 //!
-//! Each rule exists twice, as in Spark: by ANSI (`spark.sql.ansi.enabled`), where a text becomes
-//! the other type, and without, where it mostly stays a text. [`Rules::current`] says which holds.
-//! Arguments of functions are described by [`Accepts`] and listed in [`signatures`]; operands of
-//! operators have rules of their own, in [`operands`].
+//! Like in Spark, each rule has two versions. In ANSI mode (`spark.sql.ansi.enabled`) a STRING is
+//! cast to the other type; in legacy mode the common type is mostly STRING. [`Rules::current`]
+//! tells which mode applies. The arguments of functions are described by [`Accepts`] and listed in
+//! [`signatures`]. Operands of operators have rules of their own, in [`operands`].
 
 mod accepts;
 pub mod operands;
@@ -18,7 +18,8 @@ pub use accepts::Accepts;
 
 use DataType as T;
 
-/// The type that loses nothing of two, if there is one: no text is converted.
+/// The common type that holds values of both types without loss; `None` if there is none. Strings
+/// are not cast.
 pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     simple(a, b).or_else(|| match (a, b) {
         (T::Decimal(p, s), whole) | (whole, T::Decimal(p, s)) => {
@@ -29,7 +30,8 @@ pub fn tightest(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// What both modes agree on, decimals, texts and nested types left out.
+/// The common type where both modes agree. Decimals, strings and nested types are handled
+/// elsewhere.
 fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
     Some(match (a, b) {
         (a, b) if a == b => a.clone(),
@@ -48,7 +50,7 @@ fn simple(a: &DataType, b: &DataType) -> Option<DataType> {
             if a.integral_range().1 >= b.integral_range().1 { a.clone() } else { b.clone() }
         }
         (T::Double, other) | (other, T::Double) if is_binary_number(other) => T::Double,
-        // A FLOAT does not hold every INT: ANSI widens both.
+        // FLOAT does not hold every INT exactly, so ANSI mode widens both to DOUBLE.
         (T::Float, other) | (other, T::Float) if other.is_integral() => {
             if Rules::current().ansi {
                 T::Double
@@ -64,7 +66,7 @@ fn is_binary_number(data_type: &DataType) -> bool {
     data_type.is_numeric() && !matches!(data_type, T::Decimal(..))
 }
 
-/// The decimal that holds two numbers of which at least one is a decimal, or DOUBLE.
+/// The common type if at least one is a DECIMAL: a DECIMAL that holds both, or DOUBLE.
 fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
     let decimal = |t: &DataType| matches!(t, T::Decimal(..));
     match (a, b) {
@@ -73,7 +75,7 @@ fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
         (a, b) => {
             let ((p1, s1), (p2, s2)) = (a.as_decimal()?, b.as_decimal()?);
             let (scale, whole) = (s1.max(s2), (p1 - s1).max(p2 - s2));
-            // Digits in front of the point are kept first.
+            // If 38 digits do not suffice, digits before the decimal point take precedence.
             let over = (whole + scale).saturating_sub(38);
             Some(T::Decimal((whole + scale).min(38), scale.saturating_sub(over)))
         }
@@ -82,13 +84,13 @@ fn of_decimals(a: &DataType, b: &DataType) -> Option<DataType> {
 
 type Widen = fn(&DataType, &DataType) -> Option<DataType>;
 
-/// Nested types of one shape, part by part.
+/// The common type of nested types with the same structure. `widen` gives that of their elements.
 fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
     Some(match (a, b) {
         (T::Array(a), T::Array(b)) => T::Array(Box::new(widen(a, b)?)),
         (T::Map(ak, av), T::Map(bk, bv)) => {
             let key = widen(ak, bk)?;
-            // A text that is converted may become NULL, which no key is.
+            // A cast from STRING may give NULL, which is not allowed as a map key.
             let converted = [ak, bk].into_iter().any(|k| **k == T::String) && key != T::String;
             (!converted).then_some(T::Map(Box::new(key), Box::new(widen(av, bv)?)))?
         }
@@ -104,7 +106,7 @@ fn nested(a: &DataType, b: &DataType, widen: Widen) -> Option<DataType> {
     })
 }
 
-/// A type with the names of fields that another one of the same shape has; `None` of another shape.
+/// Returns a type with the field names of another type; `None` if their structures differ.
 fn named_like(data_type: &DataType, like: &DataType) -> Option<DataType> {
     Some(match (data_type, like) {
         (T::Array(a), T::Array(b)) => T::Array(Box::new(named_like(a, b)?)),
@@ -125,7 +127,8 @@ fn named_like(data_type: &DataType, like: &DataType) -> Option<DataType> {
     })
 }
 
-/// Values that are compared: the names of fields do not count, so all have those of the first.
+/// Gives compared values the field names of the first value, because field names do not affect
+/// comparison.
 pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
     let Some(like) = args.first().map(|arg| arg.data_type.clone()) else { return args };
     if !like.is_nested() {
@@ -138,13 +141,12 @@ pub fn with_equal_names(args: Vec<Resolved>) -> Vec<Resolved> {
     args.into_iter().map(one).collect()
 }
 
-/// The same as [`widest`] where a text is not converted: `greatest` and `least`.
+/// Like [`widest`], without casting strings; for `greatest` and `least`.
 pub fn widest_without_text(a: &DataType, b: &DataType) -> Option<DataType> {
     tightest(a, b).or_else(|| of_decimals(a, b)).or_else(|| nested(a, b, widest_without_text))
 }
 
-/// The type that values of two types can be brought to: of branches, list elements, columns of
-/// set operations.
+/// The common type of two types, for CASE branches, array elements and set operations.
 pub fn widest(a: &DataType, b: &DataType) -> Option<DataType> {
     let numbers = tightest(a, b).or_else(|| of_decimals(a, b));
     if Rules::current().ansi {
@@ -154,7 +156,7 @@ pub fn widest(a: &DataType, b: &DataType) -> Option<DataType> {
     }
 }
 
-/// ANSI: what a text becomes beside another type.
+/// ANSI mode: the type that a STRING and another type are cast to.
 fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
     let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
     Some(match other {
@@ -166,19 +168,19 @@ fn of_text(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// Without ANSI: the other type becomes a text.
+/// Legacy mode: the other type is cast to STRING.
 fn as_text(a: &DataType, b: &DataType) -> Option<DataType> {
     let ((T::String, other) | (other, T::String)) = (a, b) else { return None };
     let refused = other.is_nested() || matches!(other, T::Boolean | T::Binary);
     (!refused).then_some(T::String)
 }
 
-/// The type that values of all these types can be brought to.
+/// The common type of several types; `None` if there is none.
 pub fn widest_of<'t>(types: impl IntoIterator<Item = &'t DataType>) -> Option<DataType> {
     let rules = Rules::current();
     let mut all: Vec<&DataType> = types.into_iter().collect();
     if !rules.ansi {
-        // What a text makes of the others must not depend on their order.
+        // Strings come first, so that the result does not depend on the order of the types.
         all.sort_by_key(|t| !has_text(t));
     }
     all.into_iter().try_fold(T::Null, |common, next| widest(&common, next))
@@ -192,13 +194,13 @@ fn has_text(data_type: &DataType) -> bool {
     }
 }
 
-/// Whether a type is a map or holds one: such a type has no order, and is no key of a map.
+/// Whether a type is or contains a map. Such a type cannot be ordered and cannot be a map key.
 pub fn has_map(data_type: &DataType) -> bool {
     !data_type.is_orderable()
 }
 
-/// Whether two types are of intervals that do not have the same units, here or further inside.
-/// Functions that look for a value among others do not bring such types together.
+/// Whether two types contain intervals with different units. Functions that search for a value do
+/// not coerce such types.
 pub fn units_differ(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (T::Array(a), T::Array(b)) => units_differ(a, b),
@@ -210,7 +212,7 @@ pub fn units_differ(a: &DataType, b: &DataType) -> bool {
     }
 }
 
-/// Brings all to one type; `condition` is that of the error if there is none.
+/// Casts all arguments to their common type. If there is none, the error has this condition.
 pub fn unify_as(
     condition: &str,
     what: &str,
@@ -226,14 +228,14 @@ pub fn unify_as(
     Ok(args.into_iter().map(|arg| arg.coerce(&common)).collect())
 }
 
-/// Brings all to one type.
+/// Casts all arguments to their common type, or fails.
 pub fn unify(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
         widest_of(args.iter().map(|arg| &arg.data_type))
     })
 }
 
-/// Brings all to one type without converting texts.
+/// Casts all arguments to their common type without casting strings, or fails.
 pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     unify_as("DATATYPE_MISMATCH.DATA_DIFF_TYPES", what, args, |args| {
         let mut types = args.iter().map(|arg| &arg.data_type);
@@ -241,7 +243,7 @@ pub fn unify_without_text(what: &str, args: Vec<Resolved>) -> PlanResult<Vec<Res
     })
 }
 
-/// Refuses values that have no order: those with a map in them.
+/// Rejects a value that cannot be ordered because its type contains a map.
 pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     if arg.data_type.is_orderable() {
         return Ok(());
@@ -253,7 +255,7 @@ pub fn check_order(what: &str, arg: &Resolved) -> PlanResult<()> {
     ))
 }
 
-/// Coerces an argument to the type that a function needs, or refuses it as Spark does.
+/// Casts an argument to the type that a function needs, or fails with Spark's error.
 pub fn expect_type(arg: Resolved, to: &DataType, what: &str) -> PlanResult<Resolved> {
     if let Some(to) = accepts::to_type(&arg.data_type, to) {
         return Ok(arg.coerce(&to));

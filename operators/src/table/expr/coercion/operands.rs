@@ -1,8 +1,7 @@
-//! The operands of operators: what each operator takes, and the two errors of those that do not
-//! fit. Operands are first brought to one type if there is one that the operator takes; if they
-//! still differ the condition is BINARY_OP_DIFF_TYPES, if they are alike but of a wrong type it is
-//! BINARY_OP_WRONG_TYPE. Operators on dates, timestamps and intervals that have another meaning
-//! are taken care of before.
+//! The types of operators' operands. Operands are first cast to a common type that the operator
+//! accepts, if there is one. If their types still differ, the error condition is
+//! BINARY_OP_DIFF_TYPES. If the types are equal but not accepted, it is BINARY_OP_WRONG_TYPE.
+//! Operators with a special meaning on dates, timestamps and intervals are resolved before.
 
 use super::{Accepts, Rules, T, of_decimals, of_text, tightest};
 use crate::table::error::{PlanError, PlanResult};
@@ -11,7 +10,8 @@ use crate::table::types::DataType;
 
 const INTERVALS: [Accepts; 2] = [Accepts::YearMonthInterval, Accepts::DayTimeInterval];
 
-/// What the operands of an operator may be, once they are alike.
+/// The types that an operator accepts after both operands were cast to one type. `None` if the name
+/// is not a binary operator.
 fn accepted(operator: &str) -> Option<Accepts> {
     Some(match operator {
         "+" | "-" => Accepts::OneOf(&[Accepts::Number, INTERVALS[0], INTERVALS[1]]),
@@ -29,7 +29,7 @@ fn is_comparison(operator: &str) -> bool {
     accepted(operator) == Some(Accepts::Any)
 }
 
-/// Brings the operands of an operator to types that it takes. Other calls are left as they are.
+/// Casts the operands of an operator to types that it accepts, or fails. Other calls are unchanged.
 pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let Some(accepted) = accepted(operator) else { return Ok(args) };
     let args = if is_comparison(operator) { super::with_equal_names(args) } else { args };
@@ -40,7 +40,7 @@ pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let (a, b) = promote_text(operator, a, b);
     let (a, b) = for_operator(operator, a, b);
     let (a, b) = to_one_type(operator, accepted, a, b);
-    // Precision and scale of decimals are the operator's matter.
+    // Operators handle operands of different precision and scale themselves.
     let decimals = accepted.takes(&T::Decimal(1, 0)) && both_decimal(&a.data_type, &b.data_type);
     if !decimals && !has_same_shape(&a.data_type, &b.data_type) {
         return Err(PlanError::new(
@@ -62,7 +62,7 @@ pub fn bring(operator: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     Ok(vec![a, b])
 }
 
-/// Brings a text to what stands beside it.
+/// Casts a STRING operand, depending on the type of the other operand.
 fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
     let (x, y) = (&a.data_type, &b.data_type);
     if *x != T::String && *y != T::String {
@@ -94,7 +94,7 @@ fn promote_text(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved
     (a.coerce(&to), b.coerce(&to))
 }
 
-/// Conversions of some operators alone.
+/// Applies casts that are specific to some operators.
 fn for_operator(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved) {
     let whole = |arg: Resolved| match arg.data_type {
         T::Byte | T::Short | T::Int => arg.coerce(&T::Long),
@@ -110,7 +110,7 @@ fn for_operator(operator: &str, a: Resolved, b: Resolved) -> (Resolved, Resolved
                 (whole(a), whole(b))
             }
         }
-        // Without ANSI a number is true if it is 1.
+        // Without ANSI mode a BOOLEAN is compared with a number as 1 or 0.
         "=" | "<>" | "<=>" if !Rules::current().ansi => {
             let (x, y) = (a.data_type.clone(), b.data_type.clone());
             if boolean(&x) && y.is_numeric() {
@@ -137,7 +137,7 @@ fn to_one_type(
         return (a.coerce(&to), b.coerce(&to));
     }
     let number = |t: &DataType| t.is_numeric() || *t == T::Null;
-    // A NULL divided by a decimal is a double, unlike the reverse.
+    // NULL divided by a decimal is a DOUBLE, while a decimal divided by NULL is not.
     if operator == "/" && *x == T::Null && y.is_numeric() {
         return (a.coerce(&T::Double), b.coerce(&T::Double));
     }
@@ -165,7 +165,7 @@ fn to_one_type(
     }
 }
 
-/// Whether both are whole numbers or decimals, and one a decimal.
+/// Whether both types are whole numbers or decimals, and at least one is a DECIMAL.
 fn both_decimal(a: &DataType, b: &DataType) -> bool {
     of_decimals(a, b).is_some_and(|to| matches!(to, T::Decimal(..)))
 }
@@ -177,7 +177,7 @@ fn as_decimal(arg: Resolved) -> Resolved {
     }
 }
 
-/// Whether two types are one but for the names of fields and what may be NULL.
+/// Whether two types differ only in field names and nullability.
 pub fn has_same_shape(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
         (T::Array(a), T::Array(b)) => has_same_shape(a, b),

@@ -1,4 +1,4 @@
-//! What the arguments of functions may be: one line per function.
+//! The signatures of functions: the types that each argument accepts.
 
 use super::{Accepts, Rules};
 use crate::table::error::{PlanError, PlanResult};
@@ -9,7 +9,8 @@ use crate::table::value::Value;
 
 use Accepts as A;
 
-/// The types of a function's arguments; the last stands for all beyond.
+/// A function's name and the types of its arguments. The last type applies to all further
+/// arguments.
 type Signature = (&'static str, &'static [Accepts]);
 
 const SIGNED: Accepts = A::OneOf(&[A::Number, A::YearMonthInterval, A::DayTimeInterval]);
@@ -68,7 +69,8 @@ static SIGNATURES: &[Signature] = &[
     ("~", &[A::Only(&[A::Integral])]),
 ];
 
-/// Days that are written as a text. Without ANSI it must be a constant, and NULL is no days.
+/// Parses a number of days given as a STRING. Without ANSI mode it must be constant, and NULL
+/// counts as 0.
 fn written_days(function: &str, text: Resolved) -> PlanResult<Resolved> {
     if !text.is_constant() {
         return Err(PlanError::new(
@@ -92,8 +94,8 @@ fn written_days(function: &str, text: Resolved) -> PlanResult<Resolved> {
     Ok(Resolved::literal(Value::Long(days), DataType::Int))
 }
 
-/// Brings the arguments of a function to types that it takes. Functions that are not listed check
-/// theirs themselves.
+/// Casts the arguments of a function to types that it accepts, or fails. Functions without a
+/// signature check their arguments themselves.
 pub fn bring(function: &str, args: Vec<Resolved>) -> PlanResult<Vec<Resolved>> {
     let Some((_, signature)) = SIGNATURES.iter().find(|(name, _)| *name == function) else {
         return Ok(args);
