@@ -22,6 +22,7 @@ use crate::table::expr::type_rules::Rules;
 use crate::table::expr::{Expr, SortOrder, col, deep};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer;
+use crate::table::plan::asof_join::{self, On};
 use crate::table::plan::grouping::Grouping;
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
@@ -169,6 +170,61 @@ impl DataFrame {
         let condition = self.analyse(|| analyzer::boolean(resolve(on, &scope)?, on, "ON"))?;
         let (left, right) = (self.owned(), other.owned());
         Ok(self.with(join::join(left, right, written, Some(condition))?))
+    }
+
+    /// Joins each row with the closest one of the other side: `ASOF JOIN`. `closest` compares a value
+    /// of each, as `col("l.time").ge(col("r.time"))` does; `on` says which rows belong together. `how`
+    /// is `inner` or `left`. The setting `spark.sql.join.asofJoin.enabled` must be on.
+    pub fn asof_join(
+        &self,
+        other: &Self,
+        closest: &Expr,
+        on: Option<&Expr>,
+        how: &str,
+    ) -> PlanResult<Self> {
+        self.asof_joined(other, closest, &on.map_or(On::All, On::Condition), how)
+    }
+
+    /// Like [`asof_join`](Self::asof_join), by columns that both have, which appear once in the result.
+    pub fn asof_join_using<'n>(
+        &self,
+        other: &Self,
+        closest: &Expr,
+        names: impl IntoIterator<Item = &'n str>,
+        how: &str,
+    ) -> PlanResult<Self> {
+        let names: Vec<String> = names.into_iter().map(str::to_string).collect();
+        let joined = self.asof_joined(other, closest, &On::Columns(&names), how)?;
+        let plan = join::shown(joined.owned());
+        Ok(joined.with(plan))
+    }
+
+    fn asof_joined(
+        &self,
+        other: &Self,
+        closest: &Expr,
+        on: &On<'_>,
+        how: &str,
+    ) -> PlanResult<Self> {
+        if !self.session.lock().settings.asof_join {
+            return Err(asof_join::not_enabled());
+        }
+        deep::check([closest])?;
+        let is_left = match JoinType::parse(how)? {
+            JoinType::Inner => false,
+            JoinType::LeftOuter => true,
+            _ => {
+                return Err(PlanError::new(
+                    "UNSUPPORTED_JOIN_TYPE",
+                    format!("an ASOF join is inner or left, not '{how}'"),
+                    "Use inner or left",
+                ));
+            }
+        };
+        let condition = asof_join::MatchCondition::of(closest)?;
+        let (left, right) = (self.owned(), other.owned());
+        let plan = self.analyse(|| asof_join::asof_join(left, right, is_left, on, &condition))?;
+        Ok(self.with(plan))
     }
 
     /// Joins on equality of the named columns, which appear once in the result.

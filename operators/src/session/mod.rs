@@ -123,6 +123,9 @@ impl Catalog for Inner {
     fn literals(&self) -> LiteralSettings {
         self.settings.literals
     }
+    fn has_asof_join(&self) -> bool {
+        self.settings.asof_join
+    }
 }
 
 impl Session {

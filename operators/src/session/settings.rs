@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub formats: FormatSettings,
     pub literals: LiteralSettings,
     pub schema_inference: bool,
+    pub asof_join: bool,
     pub watermark_policy: WatermarkPolicy,
     pub idle_timeout_ns: Option<u64>,
     /// Maximum distance of event times ahead of the clock, in milliseconds.
@@ -52,6 +53,7 @@ impl Default for Settings {
             formats: FormatSettings::default(),
             literals: LiteralSettings::default(),
             schema_inference: false,
+            asof_join: false,
             watermark_policy: WatermarkPolicy::Min,
             idle_timeout_ns: None,
             max_future_skew_ms: None,
@@ -180,6 +182,10 @@ impl Settings {
                     _ => return wrong("stop or continue"),
                 }
             }
+            "spark.sql.join.asofjoin.enabled" => match value.to_ascii_lowercase().parse() {
+                Ok(enabled) => self.asof_join = enabled,
+                Err(_) => return wrong("true or false"),
+            },
             "spark.sql.streaming.schemainference" => match value.to_ascii_lowercase().parse() {
                 Ok(infers) => self.schema_inference = infers,
                 Err(_) => return wrong("true or false"),
@@ -220,6 +226,7 @@ impl Settings {
                     "spark.sql.mapKeyDedupPolicy",
                     "spark.sql.legacy.negativeIndexInArrayInsert",
                     "spark.sql.legacy.nullInEmptyListBehavior",
+                    "spark.sql.join.asofJoin.enabled",
                     "spark.sql.streaming.schemaInference",
                     "spark.sql.streaming.multipleWatermarkPolicy",
                 ];

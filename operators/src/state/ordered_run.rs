@@ -132,6 +132,15 @@ impl Run {
         }
     }
 
+    /// The row before a place.
+    #[cfg(feature = "sql")]
+    pub fn before(&self, cursor: Cursor) -> Option<Entry> {
+        match cursor.at.checked_sub(1) {
+            Some(at) => self.chunk(cursor.chunk).get(at).copied(),
+            None => self.chunk(cursor.chunk.checked_sub(1)?).last().copied(),
+        }
+    }
+
     /// Adds a row at its place.
     pub fn insert(&mut self, entry: Entry, rows: &impl NumberedRows, spares: &mut Spares) {
         let order = |e: &Entry| (e.time_us, rows.number(e.row));
@@ -282,6 +291,11 @@ mod tests {
             for time in 0..50 {
                 let mut at = run.seek(time);
                 prop_assert_eq!(run.get(&mut at), wanted.iter().find(|e| e.time_us >= time).copied());
+                #[cfg(feature = "sql")]
+                prop_assert_eq!(
+                    run.before(run.seek(time)),
+                    wanted.iter().rev().find(|e| e.time_us < time).copied()
+                );
             }
             for (i, (time, number, _)) in model.iter().enumerate() {
                 let mut at = run.seek_behind((*time, *number), &rows);

@@ -60,6 +60,7 @@ impl Setup {
     /// A session with both streams as views, and the streams.
     fn opened(&self) -> (Session, [MemoryStream; 2]) {
         let session = Session::new();
+        session.set("spark.sql.join.asofJoin.enabled", "true").unwrap();
         let streams = ["l", "r"].map(|name| {
             let schema = "k BIGINT, t TIMESTAMP, v BIGINT";
             let source = format!("{name}0");

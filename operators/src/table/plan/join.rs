@@ -5,6 +5,7 @@ use crate::table::error::{Place, PlanError, PlanResult};
 use crate::table::expr::resolve::{Hook, Scope, ScopeColumn, resolve_with};
 use crate::table::expr::{Expr, Node, Resolved, functions};
 use crate::table::physical::placement;
+use crate::table::plan::asof_join;
 use crate::table::plan::optimizer::optimize;
 use crate::table::plan::{Join, JoinKind, Plan, Qualifier};
 use crate::table::types::DataType;
@@ -117,6 +118,7 @@ pub fn join(
         kind,
         condition,
         in_operands: None,
+        closest: None,
         match_range: None,
         live: None,
         place,
@@ -148,6 +150,7 @@ fn full(left: Plan, right: Plan, condition: Option<Resolved>) -> PlanResult<Plan
         kind: JoinKind::LeftAnti,
         condition: swapped,
         in_operands: None,
+        closest: None,
         match_range: None,
         live: None,
         place: Place::default(),
@@ -335,6 +338,7 @@ pub fn check_optimized(plan: &Plan) -> PlanResult<()> {
 }
 
 fn check_sides(join: &Join) -> PlanResult<()> {
+    asof_join::check(join)?;
     match (join.left.is_streaming(), join.right.is_streaming()) {
         (true, true) => return placement::check(join),
         (true, false) if join.kind == JoinKind::RightOuter => {

@@ -3,6 +3,7 @@
 
 pub mod aggregate_function;
 pub mod analyzer;
+pub mod asof_join;
 pub mod generator;
 pub mod grouping;
 pub mod join;
@@ -141,6 +142,42 @@ impl JoinKind {
     }
 }
 
+/// Of the right rows that match a left row, the one that an ASOF join takes, by the values that it
+/// compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closest {
+    /// `left >= right`: the largest right value that is not beyond the left one.
+    AtOrBefore,
+    /// `left > right`.
+    Before,
+    /// `left <= right`: the smallest right value that is not below the left one.
+    AtOrAfter,
+    /// `left < right`.
+    After,
+}
+
+impl Closest {
+    /// Its operator, with the left value on its left.
+    pub fn operator(self) -> &'static str {
+        match self {
+            Self::AtOrBefore => ">=",
+            Self::Before => ">",
+            Self::AtOrAfter => "<=",
+            Self::After => "<",
+        }
+    }
+
+    /// That of the condition with its sides exchanged.
+    pub fn flipped(self) -> Self {
+        match self {
+            Self::AtOrBefore => Self::AtOrAfter,
+            Self::Before => Self::After,
+            Self::AtOrAfter => Self::AtOrBefore,
+            Self::After => Self::Before,
+        }
+    }
+}
+
 /// A join of streams, of a stream and a table, or of two tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
@@ -152,8 +189,11 @@ pub struct Join {
     pub kind: JoinKind,
     /// The join condition over the columns of both sides, left first; `None` if all rows match.
     pub condition: Option<Resolved>,
-    /// `In` only: the values of the left and of the right row, over the columns of both sides.
+    /// Of `In` and of an ASOF join: the values of the left and of the right row that are compared,
+    /// over the columns of both sides.
     pub in_operands: Option<(Resolved, Resolved)>,
+    /// Of an ASOF join: which of the matching right rows is joined.
+    pub closest: Option<Closest>,
     /// Which of the matching right rows count, in their order: how many to skip, and how many to
     /// take.
     pub match_range: Option<(u64, u64)>,
@@ -688,8 +728,12 @@ impl Plan {
             Self::Join(join) => {
                 let condition = join.condition.as_ref().map(|c| format!(" ON {c}"));
                 let in_operands = join.in_operands.as_ref().map(|(a, b)| format!(" {a} IN {b}"));
+                let asof = join.closest.zip(join.in_operands.as_ref());
+                let asof = asof.map(|(closest, (left, right))| {
+                    format!(" ASOF {left} {} {right}", closest.operator())
+                });
                 let (condition, in_operands) =
-                    (condition.unwrap_or_default(), in_operands.unwrap_or_default());
+                    (condition.unwrap_or_default(), asof.or(in_operands).unwrap_or_default());
                 format!("Join {}{condition}{in_operands}", join.kind.name())
             }
         };

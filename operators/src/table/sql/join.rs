@@ -2,16 +2,80 @@
 
 use super::expr::convert_with;
 use super::query::{plain, relation};
+use super::rewrite::LEFT_MATCH;
 use super::subquery::constants;
-use super::{Catalog, place};
+use super::{Catalog, REWRITTEN, place};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::resolve::{ScopeColumn, resolve};
 use crate::table::plan::Plan;
 use crate::table::plan::analyzer::boolean;
+use crate::table::plan::asof_join::{self, MatchCondition, On};
 use crate::table::plan::join;
 use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
-use sqlparser::ast::{JoinConstraint, JoinOperator, Spanned, TableWithJoins};
+use sqlparser::ast::{self, JoinConstraint, JoinOperator, Spanned, TableWithJoins};
+
+/// A join with the closest row.
+fn asof(
+    left: Plan,
+    right: Plan,
+    (condition, constraint): (&ast::Expr, &JoinConstraint),
+    catalog: &dyn Catalog,
+) -> PlanResult<Plan> {
+    if !catalog.has_asof_join() {
+        return Err(asof_join::not_enabled());
+    }
+    let (is_left, condition) = match outer_match(condition) {
+        Some(condition) => (true, condition),
+        None => (false, condition),
+    };
+    if let Some(subquery) = operands(condition).into_iter().find(|e| is_subquery(e)) {
+        return Err(asof_join::invalid_expression().at(place(subquery.span().start)));
+    }
+    let condition = MatchCondition::of(&convert_with(condition, &constants(catalog))?)?;
+    let names: Vec<_>;
+    let expr;
+    let on = match constraint {
+        JoinConstraint::None => On::All,
+        JoinConstraint::On(condition) => {
+            expr = convert_with(condition, &constants(catalog))?;
+            On::Condition(&expr)
+        }
+        JoinConstraint::Using(columns) => {
+            names = columns.iter().map(plain).collect();
+            On::Columns(&names)
+        }
+        _ => return Err(PlanError::not_yet("NATURAL ASOF JOIN")),
+    };
+    asof_join::asof_join(left, right, is_left, &on, &condition)
+}
+
+/// What a comparison compares.
+fn operands(condition: &ast::Expr) -> Vec<&ast::Expr> {
+    match condition {
+        ast::Expr::Nested(inner) => operands(inner),
+        ast::Expr::BinaryOp { left, right, .. } => vec![left, right],
+        _ => Vec::new(),
+    }
+}
+
+fn is_subquery(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::Subquery(_))
+}
+
+/// The match condition of `LEFT ASOF JOIN`, which the tokens were rewritten to say.
+fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
+    let ast::Expr::Function(call) = condition else { return None };
+    let name = format!("{REWRITTEN}{LEFT_MATCH}");
+    let is_it = matches!(call.name.0.as_slice(), [part] if part.as_ident().is_some_and(|i| i.value == name));
+    match &call.args {
+        ast::FunctionArguments::List(list) if is_it => match list.args.as_slice() {
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(inner))] => Some(inner),
+            _ => None,
+        },
+        _ => None,
+    }
+}
 
 /// A table, and what is joined to it.
 pub(super) fn relation_with_joins(
@@ -27,6 +91,12 @@ pub(super) fn relation_with_joins(
         super::refused::check_join(joined)?;
         let here = place(joined.relation.span().start);
         let right = relation(&joined.relation, catalog)?;
+        if let JoinOperator::AsOf { match_condition, constraint } = &joined.join_operator {
+            left = asof(left, right, (match_condition, constraint), catalog)
+                .map(|plan| join::placed(plan, here))
+                .map_err(|error| error.at(here))?;
+            continue;
+        }
         let (written, constraint) = match &joined.join_operator {
             JoinOperator::Join(c) | JoinOperator::Inner(c) | JoinOperator::CrossJoin(c) => {
                 (JoinType::Inner, c)

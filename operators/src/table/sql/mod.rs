@@ -65,6 +65,10 @@ pub trait Catalog {
     fn literals(&self) -> LiteralSettings {
         LiteralSettings::default()
     }
+    /// Whether ASOF joins are enabled.
+    fn has_asof_join(&self) -> bool {
+        false
+    }
 }
 
 const DIALECT: dialect::Spark = dialect::Spark;
@@ -154,6 +158,9 @@ impl Catalog for WithWatermarks<'_> {
     }
     fn literals(&self) -> LiteralSettings {
         self.outer.literals()
+    }
+    fn has_asof_join(&self) -> bool {
+        self.outer.has_asof_join()
     }
 }
 

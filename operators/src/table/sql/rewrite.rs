@@ -22,6 +22,7 @@ struct Uses {
     sets: bool,
     literals: bool,
     fields: bool,
+    asof: bool,
 }
 
 impl Uses {
@@ -35,6 +36,7 @@ impl Uses {
                         || OF_LITERALS.iter().any(|one| is_word(token, one));
                     uses.sets |= is_word(token, "GROUPING");
                     uses.fields |= is_word(token, "STRUCT");
+                    uses.asof |= is_word(token, "ASOF");
                 }
                 Token::ShiftRight | Token::ExclamationMark | Token::DoubleExclamationMark => {
                     uses.operators = true;
@@ -49,7 +51,8 @@ impl Uses {
 
 /// The tokens as the parser is to read them.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let Uses { operators, sets, literals, fields } = Uses::of(&tokens);
+    let Uses { operators, sets, literals, fields, asof } = Uses::of(&tokens);
+    let tokens = if asof { with_plain_asof(tokens) } else { tokens };
     let tokens = if operators { with_operators(tokens) } else { tokens };
     let tokens = if sets { with_flat_sets(tokens) } else { tokens };
     let tokens = if literals { with_literals(tokens) } else { tokens };
@@ -139,6 +142,64 @@ fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             _ => {}
         }
         out.push(token);
+    }
+    out
+}
+
+/// The function around the match condition of `LEFT ASOF JOIN`.
+pub(super) const LEFT_MATCH: &str = "left_match";
+
+/// `[INNER | LEFT [OUTER]] ASOF JOIN` as `ASOF JOIN`, which is what the parser knows. A call around the
+/// match condition says that it is a left one.
+fn with_plain_asof(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let ends_with = |out: &[TokenWithSpan], word: &str| {
+        out.last().is_some_and(|last| is_word(&last.token, word))
+    };
+    let mut depth = 0usize;
+    // At which depth of parentheses the match condition of a left join is to come, and where that
+    // of one ends.
+    let (mut to_come, mut ends): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+    for i in 0..tokens.len() {
+        let token = take(&mut tokens[i]);
+        let next = tokens.get(i + 1).map(|next| &next.token);
+        let span = token.span;
+        let begins_match = is_word(&token.token, "MATCH_CONDITION") && next == Some(&Token::LParen);
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                depth = depth.saturating_sub(1);
+                if ends.pop_if(|end| *end == depth).is_some() {
+                    out.push(TokenWithSpan::new(Token::RParen, span));
+                }
+            }
+            Token::Word(_)
+                if is_word(&token.token, "ASOF") && next.is_some_and(|t| is_word(t, "JOIN")) =>
+            {
+                if ends_with(&out, "INNER") {
+                    out.pop();
+                } else {
+                    if ends_with(&out, "OUTER")
+                        && is_word(&out[out.len().saturating_sub(2)].token, "LEFT")
+                    {
+                        out.pop();
+                    }
+                    if ends_with(&out, "LEFT") {
+                        out.pop();
+                        to_come.push(depth);
+                    }
+                }
+            }
+            _ => {}
+        }
+        out.push(token);
+        if begins_match && to_come.pop_if(|at| *at == depth).is_some() {
+            ends.push(depth);
+            let open = TokenWithSpan::new(Token::LParen, span);
+            let name = Token::make_word(&format!("{REWRITTEN}{LEFT_MATCH}"), None);
+            // Before the parenthesis that is there, which then belongs to the call.
+            out.extend([open, TokenWithSpan::new(name, span)]);
+        }
     }
     out
 }

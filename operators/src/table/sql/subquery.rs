@@ -200,6 +200,7 @@ impl<'c> Joining<'c> {
             kind,
             condition,
             in_operands,
+            closest: None,
             match_range,
             live,
             place,

@@ -173,10 +173,14 @@ impl Buffer {
         }
     }
 
+    /// When the first row of a side expires, which may have been removed.
+    pub fn first_expiry_us(&self, side: LateRowOutput) -> Option<i64> {
+        self.expiry[side.index()].as_ref().and_then(ExpiryQueue::first_us)
+    }
+
     /// Whether a row of a side may have expired by a time.
     pub fn has_expired(&self, side: LateRowOutput, by_us: i64) -> bool {
-        let queue = self.expiry[side.index()].as_ref();
-        queue.and_then(ExpiryQueue::first_us).is_some_and(|first_us| first_us <= by_us)
+        self.first_expiry_us(side).is_some_and(|first_us| first_us <= by_us)
     }
 
     /// Keeps in the checkpoint how far a search has come.

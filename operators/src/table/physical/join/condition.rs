@@ -10,7 +10,7 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::plan::join::{conjuncts, equality, null_safe_equality, reads};
 use crate::table::plan::optimizer::is_deterministic_expr;
 use crate::table::plan::time_window::{EventKey, tag};
-use crate::table::plan::{Join, Plan};
+use crate::table::plan::{Closest, Join, Plan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
 
@@ -109,6 +109,11 @@ impl JoinCondition {
                 _ => rest = and(rest, part.clone()),
             }
         }
+        if join.closest.is_some() {
+            let bounds = bounds.into_iter();
+            let rest = bounds.fold(rest, |rest, (_, part)| and(rest, part.clone()));
+            return Self { keys, own, time: asof_time(join), rest };
+        }
         let tagged = |key: &KeyPair| {
             let tagged = [tag(&key.sides[0], &left), tag(&key.sides[1], &right)];
             tagged.map(|tag| tag.delay_ms.is_some() && !key.null_safe)
@@ -146,6 +151,35 @@ impl JoinCondition {
     }
 }
 
+/// The times that an ASOF join of two streams compares; none if one of them is no column with a
+/// watermark, or if the right row is not to be at or before the left one.
+fn asof_time(join: &Join) -> JoinTime {
+    let (left, right) = (join.left.scope(), join.right.scope());
+    let width = left.columns.len();
+    let most_us = match join.closest {
+        Some(Closest::AtOrBefore) => 0,
+        Some(Closest::Before) => -1,
+        _ => return JoinTime::None,
+    };
+    let Some((Node::Column(l, _), Node::Column(r, _))) =
+        join.in_operands.as_ref().map(|(l, r)| (&l.node, &r.node))
+    else {
+        return JoinTime::None;
+    };
+    let timed = |column: Option<&ScopeColumn>| {
+        column.is_some_and(|c| {
+            c.tag.delay_ms.is_some()
+                && matches!(c.data_type, DataType::Timestamp | DataType::TimestampNtz)
+        })
+    };
+    let Some(of_right) = r.checked_sub(width) else { return JoinTime::None };
+    if !timed(left.columns.get(*l)) || !timed(right.columns.get(of_right)) {
+        return JoinTime::None;
+    }
+    let (columns, shifts_us) = ([*l, of_right], [Some(0), Some(0)]);
+    JoinTime::Range(TimeRange { columns, least_us: i64::MIN, most_us, shifts_us })
+}
+
 /// How far the watermark of a plan's rows is behind that of the query.
 pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
     let inputs = plan.inputs().into_iter().map(watermark_lag_us);
@@ -178,8 +212,9 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
         JoinTime::Range(TimeRange { columns: [l, r], .. }) => format!(", by times {l} and {r}"),
     };
     let what = format!(
-        "{} join of streams ({}) and ({}) on {}{time}",
+        "{}{} join of streams ({}) and ({}) on {}{time}",
         join.kind.name(),
+        join.closest.map_or("", |_| " ASOF"),
         types(&join.left),
         types(&join.right),
         texts.join(" and "),

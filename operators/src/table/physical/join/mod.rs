@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`table_lookup`] | a stream joined with the rows of a table |
 //! | [`table_refresh`] | a table that changes while it is joined |
+//! | [`closest_row`] | the closest row of a table, for ASOF joins |
 //! | [`condition`] | a join condition, taken apart |
 //! | [`bounds`] | the range between two event times, and the state watermarks that follow |
 //! | [`placement`] | which joins of streams can be answered |
@@ -24,9 +25,12 @@
 //! | [`buffer`] | the buffered rows of an instance, and their entries in a checkpoint |
 //! | [`state`] | what an entry of a checkpoint says, as text |
 //! | [`stage`] | the stage of one instance |
+//! | [`asof`] | the same of an ASOF join |
 
+mod asof;
 mod bounds;
 mod buffer;
+mod closest_row;
 mod condition;
 mod keys;
 mod output;
@@ -43,6 +47,7 @@ mod table_refresh;
 use crate::state::{expiry_lanes as expiry, ordered_run as run};
 pub(crate) use crate::table::physical::join::table_lookup::too_many;
 pub(super) use crate::table::physical::join::table_lookup::{TableJoin, TableJoinParts};
+pub(super) use asof::{AsofJoin, Results};
 pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag_us};
 pub(super) use side::{LateRowOutput, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};

@@ -5,7 +5,7 @@ use super::condition::{JoinCondition, JoinTime};
 use super::side::LateRowOutput;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
-use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::plan::{Closest, Join, JoinKind, Plan};
 
 /// Refuses a join of two streams that cannot be answered.
 pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
@@ -14,6 +14,9 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
         || join.match_range.is_some()
     {
         return Err(PlanError::not_yet("a subquery over a stream beside another stream"));
+    }
+    if join.closest.is_some() {
+        return check_asof(join);
     }
     if kind == JoinKind::Inner {
         return Ok(());
@@ -59,6 +62,37 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     ))
 }
 
+/// Refuses an ASOF join of two streams that cannot be answered with bounded state.
+fn check_asof(join: &Join) -> PlanResult<()> {
+    if matches!(join.closest, Some(Closest::AtOrAfter | Closest::After)) {
+        return Err(PlanError::new(
+            "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
+            "an ASOF join of two streams takes the last right row at or before a left row: a row that \
+             is still to come could never be told to be missing",
+            "Compare by `>=` or `>`, or exchange the streams",
+        ));
+    }
+    let condition = JoinCondition::of(join);
+    if !matches!(condition.time, JoinTime::Range(_)) {
+        return Err(PlanError::new(
+            "STREAM_STREAM_JOIN_WITHOUT_WATERMARK",
+            "an ASOF join of two streams compares an event time of each, both with a watermark: it \
+             could never be told that no closer row comes",
+            "Declare a watermark on the compared column of both sides, and compare the columns as \
+             they are",
+        ));
+    }
+    if condition.rest.is_some() {
+        return Err(PlanError::new(
+            "STREAM_STREAM_ASOF_JOIN_UNSUPPORTED",
+            "the condition of an ASOF join of two streams has a part over both sides that is no \
+             equality: all earlier right rows would have to be kept",
+            "Leave it out of ON, and filter the result",
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses joins of two streams that micro-batch mode has not, as Spark has not.
 pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
@@ -82,7 +116,8 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
         && join.is_of_streams()
         && mode != OutputMode::Append
     {
-        let outer = !matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi);
+        let outer =
+            join.closest.is_none() && !matches!(join.kind, JoinKind::Inner | JoinKind::LeftSemi);
         if outer || mode == OutputMode::Complete {
             return Err(PlanError::new(
                 "STREAM_STREAM_JOIN_OUTPUT_MODE_UNSUPPORTED",
@@ -115,6 +150,7 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
 pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()
+        && join.closest.is_none()
         && JoinCondition::of(join).keys.is_empty()
     {
         return Err(PlanError::new(

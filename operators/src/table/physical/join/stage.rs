@@ -52,6 +52,22 @@ pub(in super::super) struct SideConfig {
     pub copies: Vec<(Slot, usize, Physical)>,
 }
 
+impl SideConfig {
+    /// Whether a row is late, and then goes to the side output.
+    pub fn is_late(&self, row: Row<'_>) -> bool {
+        let Some((slot, window)) = self.event.filter(|(slot, _)| !row.is_null(*slot)) else {
+            return false;
+        };
+        let time_us =
+            if window { Row(row.bytes(slot)).long(Slot::new(1, 2)) } else { row.long(slot) };
+        let is_late = time_us <= self.late.late_row_watermark_us();
+        if is_late {
+            self.late.send_to_side_output(row);
+        }
+        is_late
+    }
+}
+
 /// What the stage is made of.
 pub(in super::super) struct Config {
     pub kind: JoinKind,
@@ -391,16 +407,9 @@ impl Push<SidedRow> for StreamJoin {
         let SidedRow { side, row } = sided;
         let row = Row(&row);
         let of_side = &self.sides[side.index()];
-        if let Some((slot, window)) = of_side.event
-            && !row.is_null(slot)
-        {
-            let time_us =
-                if window { Row(row.bytes(slot)).long(Slot::new(1, 2)) } else { row.long(slot) };
-            if time_us <= of_side.late.late_row_watermark_us() {
-                of_side.late.send_to_side_output(row);
-                self.buffer.count_late();
-                return Ok(());
-            }
+        if of_side.is_late(row) {
+            self.buffer.count_late();
+            return Ok(());
         }
         self.scratch.reset();
         if let Some(own) = &of_side.own

@@ -8,13 +8,14 @@ use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
 use crate::table::expr::{Node, Resolved};
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
+use crate::table::physical::join::closest_row::{ClosestRow, SortedRows, ValueOf};
 use crate::table::physical::join::condition::of_side;
 use crate::table::physical::join::keys::has_null;
 use crate::table::physical::join::table_refresh::TableRefresh;
 use crate::table::physical::stages::{BoxChain, Scratch, copy};
-use crate::table::plan::JoinKind;
 use crate::table::plan::join::{conjuncts, equality};
 use crate::table::plan::live_table::LiveTable;
+use crate::table::plan::{Closest, JoinKind};
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
@@ -24,7 +25,7 @@ use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
 /// Marks the end of a list of rows.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// The table's rows, and an index to the rows of a key.
 pub(super) struct Table {
@@ -36,6 +37,15 @@ pub(super) struct Table {
     next: Vec<u32>,
     /// Whether a row has a NULL among its keys.
     has_null_keys: bool,
+    /// Of an ASOF join.
+    sorted: SortedRows,
+}
+
+/// By what a table is indexed.
+pub(super) struct IndexBy {
+    pub keys: Vec<Key>,
+    /// Of an ASOF join: the value of a row of the table.
+    pub value_of: Option<ValueOf>,
 }
 
 impl Table {
@@ -50,6 +60,8 @@ pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub in_operands: Option<&'p (Resolved, Resolved)>,
+    /// Of an ASOF join, which compares `in_operands`.
+    pub closest: Option<Closest>,
     /// Of the matching rows, how many to skip and how many to return.
     pub match_range: Option<(u64, u64)>,
     /// Types of the left and of the right columns.
@@ -75,6 +87,8 @@ pub(in crate::table::physical) struct TableJoin {
     rest: Option<BoolFn>,
     /// `IN`: whether the values are equal; NULL if one of them is NULL.
     equal: Option<BoolFn>,
+    /// Of an ASOF join.
+    closest: Option<ClosestRow>,
     /// `IN`: the keys alone decide it.
     is_in_by_key: bool,
     /// Of the matching rows, how many to skip, and the number after which the rest is ignored.
@@ -94,7 +108,8 @@ impl TableJoin {
         let TableJoinParts {
             kind, condition, in_operands, match_range, types: (left, right), ..
         } = parts;
-        let TableJoinParts { is_left_probe, rows, live, continuous, semantics, .. } = parts;
+        let TableJoinParts { closest, is_left_probe, rows, live, continuous, semantics, .. } =
+            parts;
         let (l, r) = (left.len(), right.len());
         let width = l + r;
         let side = |of_left: bool| if of_left { (0, l) } else { (l, r) };
@@ -129,6 +144,8 @@ impl TableJoin {
         };
         let (of_left, of_right) = (copies(&left, 0), copies(&right, l));
         let (coming, held) = if is_left_probe { (of_left, of_right) } else { (of_right, of_left) };
+        let asof = closest.zip(in_operands);
+        let in_operands = in_operands.filter(|_| asof.is_none());
         let mut equal = in_operands.map(|(a, b)| {
             let node = Node::Call("=", vec![a.clone(), b.clone()]);
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
@@ -140,8 +157,15 @@ impl TableJoin {
             table_keys.push(key(b, false));
             equal = None;
         }
-        let table = index(rows, &table_keys)?;
+        // The stream is on the left.
+        let value_of = asof.map(|(_, (_, b))| ValueOf::new(&of_side(b, l), r, semantics));
+        let closest = asof.map(|(closest, (a, _))| {
+            ClosestRow::new(closest, ValueOf::new(&of_side(a, 0), l, semantics))
+        });
+        let mut by = IndexBy { keys: table_keys, value_of };
+        let table = index(rows, &mut by)?;
         Ok(Self {
+            closest,
             is_in_by_key: by_key && in_operands.is_some(),
             match_range: match_range
                 .map(|(skipped, taken)| (skipped, skipped.saturating_add(taken))),
@@ -149,7 +173,7 @@ impl TableJoin {
             is_left_probe,
             keys,
             table,
-            refresh: TableRefresh::new(live, table_keys, continuous),
+            refresh: TableRefresh::new(live, by, continuous),
             rest: rest.as_ref().map(|rest| condition(rest).bool()),
             equal,
             coming,
@@ -182,6 +206,36 @@ impl TableJoin {
         }
     }
 
+    /// Joins a row with the closest one of its key, whose first row is given.
+    fn push_closest(
+        &mut self,
+        row: Row<'_>,
+        first: u32,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
+        let Some(by) = &mut self.closest else { return Ok(()) };
+        let (closest, value) = (by.closest, by.value(self.scratch.cx(row))?);
+        let mut nth = 0;
+        loop {
+            let found = self.table.sorted.closest(first, &value, closest).nth(nth);
+            let Some(at) = found else { break };
+            nth += 1;
+            self.pair(row, at);
+            let holds = match &self.rest {
+                Some(rest) => rest(self.scratch.cx(Row(&self.out)))? == Some(true),
+                None => true,
+            };
+            if holds {
+                return self.down.push(Row(&self.out), ingest_ns);
+            }
+        }
+        if self.kind == JoinKind::LeftOuter {
+            self.pair(row, NONE);
+            return self.down.push(Row(&self.out), ingest_ns);
+        }
+        Ok(())
+    }
+
     /// Writes the left columns and a flag column.
     fn flagged(&mut self, row: Row<'_>, flag: Option<bool>) {
         self.out.clear();
@@ -196,7 +250,8 @@ impl TableJoin {
 }
 
 /// Indexes rows by their keys. A row with a NULL key matches nothing.
-pub(super) fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineError> {
+pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, EngineError> {
+    let keys = &by.keys;
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
     let mut next = vec![NONE; rows.len()];
     // The last row of a key, by its first.
@@ -224,7 +279,15 @@ pub(super) fn index(rows: Vec<Vec<u8>>, keys: &[Key]) -> Result<Table, EngineErr
             }
         }
     }
-    Ok(Table { rows, index, keys: of_rows, next, has_null_keys })
+    let sorted = match &mut by.value_of {
+        Some(value_of) => {
+            let mut firsts: Vec<u32> = index.iter().map(|&(_, first)| first).collect();
+            firsts.sort_unstable();
+            SortedRows::new(&rows, (firsts.into_iter(), &next), value_of)?
+        }
+        None => SortedRows::default(),
+    };
+    Ok(Table { rows, index, keys: of_rows, next, has_null_keys, sorted })
 }
 
 impl Stage for TableJoin {
@@ -264,6 +327,9 @@ impl<'a> Push<Row<'a>> for TableJoin {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let is_null = has_null(&self.key, self.keys.len());
         let mut at = if is_null { NONE } else { self.table.first(&self.key) };
+        if self.closest.is_some() {
+            return self.push_closest(row, at, ingest_ns);
+        }
         if self.is_in_by_key {
             let among = match (at, self.table.rows.is_empty()) {
                 (_, true) => Some(false),

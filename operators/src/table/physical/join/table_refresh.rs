@@ -10,8 +10,7 @@
 //!
 //! *Limits.* Each version is read as a whole, and while it is exchanged both are in memory.
 
-use super::table_lookup::{Table, index};
-use crate::table::physical::aggregate::hash_aggregate::Key;
+use super::table_lookup::{IndexBy, Table, index};
 use crate::table::plan::live_table::LiveTable;
 use crate::table::row::encode;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -21,14 +20,14 @@ use millstream_engine::runtime::stage::Io;
 /// Reads a table again and indexes it.
 struct TableLoader {
     live: LiveTable,
-    keys: Vec<Key>,
+    by: IndexBy,
 }
 
 impl TableLoader {
     /// The table, if it has changed.
     fn changed(&mut self) -> Result<Option<Table>, EngineError> {
         let Some(rows) = self.live.changed_rows()? else { return Ok(None) };
-        index(rows.iter().map(|row| encode(row)).collect(), &self.keys).map(Some)
+        index(rows.iter().map(|row| encode(row)).collect(), &mut self.by).map(Some)
     }
 }
 
@@ -89,11 +88,11 @@ pub(super) struct TableRefresh {
 }
 
 impl TableRefresh {
-    /// Of a table that `live` describes, with an index by `keys`.
-    pub fn new(live: Option<LiveTable>, keys: Vec<Key>, continuous: bool) -> Self {
+    /// Of a table that `live` describes, indexed as the join needs it.
+    pub fn new(live: Option<LiveTable>, by: IndexBy, continuous: bool) -> Self {
         let looker = match live {
             Some(live) => {
-                Looker::Worker { loader: TableLoader { live, keys }, at_marker: continuous }
+                Looker::Worker { loader: TableLoader { live, by }, at_marker: continuous }
             }
             None => Looker::Nobody,
         };

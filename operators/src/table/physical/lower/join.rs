@@ -4,18 +4,19 @@ use super::{Lowering, PlacedChain, mark, parts};
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::physical::aggregate::hash_aggregate::Key;
 use crate::table::physical::join::{
-    Config, JoinCondition, JoinTime, LateRowOutput, SideConfig, SideOutbox, SidedRow, StreamJoin,
-    TableJoin, TableJoinParts, watermark_lag_us,
+    AsofJoin, Config, JoinCondition, JoinTime, LateRowOutput, Results, SideConfig, SideOutbox,
+    SidedRow, StreamJoin, TableJoin, TableJoinParts, watermark_lag_us,
 };
 use crate::table::physical::stages::BoxChain;
+use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::time_window::has_watermark;
-use crate::table::plan::{Join, JoinKind, Plan};
+use crate::table::plan::{Closest, Join, JoinKind, Plan};
 use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::state_log::StateLog;
-use millstream_engine::runtime::tasklet::InboxTasklet;
+use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
 
 impl Lowering<'_, '_> {
     /// Joins with a table, whose rows are part of the plan.
@@ -34,6 +35,7 @@ impl Lowering<'_, '_> {
             kind: join.kind,
             condition: join.condition.as_ref(),
             in_operands: join.in_operands.as_ref(),
+            closest: join.closest,
             match_range: join.match_range,
             types: (types(&join.left), types(&join.right)),
             is_left_probe,
@@ -80,11 +82,26 @@ impl Lowering<'_, '_> {
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
             let config = self.join_config(join, &condition, (&leaves, &below), log);
-            let stage = StreamJoin::new(config, gather);
             let inlets = inlets.0.into_iter().chain(inlets.1).collect();
-            let port = self.job.tasklet_port();
-            let inbox = InboxTasklet::new(port, format!("join {i}"), inlets, stage);
-            self.job.add_tasklet(workers[i], Box::new(inbox.watermarks(policy, &timed)));
+            let (port, name) = (self.job.tasklet_port(), format!("join {i}"));
+            let tasklet: Box<dyn Tasklet> = match join.closest {
+                Some(closest) => {
+                    let results = match self.mode {
+                        OutputMode::Update => Results::Immediate,
+                        _ => Results::Final,
+                    };
+                    let how = (closest == Closest::Before, results);
+                    let stage = AsofJoin::new(config, how, gather);
+                    let inbox = InboxTasklet::new(port, name, inlets, stage);
+                    Box::new(inbox.watermarks(policy, &timed))
+                }
+                None => {
+                    let stage = StreamJoin::new(config, gather);
+                    let inbox = InboxTasklet::new(port, name, inlets, stage);
+                    Box::new(inbox.watermarks(policy, &timed))
+                }
+            };
+            self.job.add_tasklet(workers[i], tasklet);
         }
         let outboxes = [left_outboxes, right_outboxes];
         for ((side, outboxes), producers) in

@@ -1,0 +1,331 @@
+//! The stage of one instance of an ASOF join of two streams: of the right rows at or before a left row,
+//! the last one.
+//!
+//! *Final* (append): a left row waits until the watermark has reached its time, so that no closer right
+//! row can come, and leaves once. *Immediate* (update): it leaves at once, and again with each closer
+//! right row that comes before that watermark.
+//!
+//! *State.* Of each key the left rows behind the watermark, the right rows behind it, and the last right
+//! row before it: the next left row may match that one. Left and right rows expire together by time,
+//! so that a left row sees the right row that was the last one then.
+//!
+//! *Order.* Left rows leave by time and arrival. Of right rows of one time the last that arrived is the
+//! closest.
+//!
+//! *Limits.* In update mode a right row changes all left rows for which it is closer in one step.
+
+use super::super::stages::{BoxChain, Scratch};
+use super::buffer::{Buffer, NewRow};
+use super::output::Pairs;
+use super::probe::STEP;
+use super::run::Entry;
+use super::side::{LateRowOutput, SidedRow};
+use super::stage::{Config, SideConfig};
+use crate::table::physical::aggregate::hash_aggregate::write_keys;
+use crate::table::physical::late_row::LateRows;
+use crate::table::plan::JoinKind;
+use crate::table::row::{Row, Slot};
+use millstream_engine::checkpoint::key_group::hash_bytes;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::{Epoch, IDLE, UNTIMED};
+use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
+
+/// When left rows leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Results {
+    /// Once, when no closer right row can come.
+    Final,
+    /// At once, and again with each closer right row.
+    Immediate,
+}
+
+/// The stage.
+pub(in super::super) struct AsofJoin {
+    /// Left rows without a match leave beside NULLs.
+    keeps_left: bool,
+    /// A right row of the left row's time is no match.
+    strict: bool,
+    results: Results,
+    sides: [SideConfig; 2],
+    /// Of each key, whether NULL equals NULL.
+    null_safe: Vec<bool>,
+    buffer: Buffer,
+    pairs: Pairs,
+    key: Vec<u8>,
+    row: Vec<u8>,
+    scratch: Scratch,
+    /// A watermark by which rows have not all expired.
+    passing_us: Option<i64>,
+    /// Rows have left behind a marker, and that was not reported yet.
+    owes: bool,
+    /// Micro-batch mode: a marker behind such a watermark.
+    marker: Option<Epoch>,
+    down: BoxChain,
+}
+
+impl AsofJoin {
+    pub fn new(config: Config, (strict, results): (bool, Results), down: BoxChain) -> Self {
+        let Config { kind, mut sides, null_safe, width, log, .. } = config;
+        let copies = sides.each_mut().map(|side| std::mem::take(&mut side.copies));
+        Self {
+            keeps_left: kind == JoinKind::LeftOuter,
+            strict,
+            results,
+            sides,
+            null_safe,
+            buffer: Buffer::new([true; 2], log),
+            pairs: Pairs::new(copies, width),
+            key: Vec::new(),
+            row: Vec::new(),
+            scratch: Scratch::default(),
+            passing_us: None,
+            owes: false,
+            marker: None,
+            down,
+        }
+    }
+
+    fn late(&self) -> &LateRows {
+        &self.sides[0].late
+    }
+
+    /// The closest right row of a key for a left row of a time.
+    fn closest(&self, key: usize, time_us: i64) -> Option<Entry> {
+        let run = &self.buffer.keys[key].runs[LateRowOutput::Right.index()];
+        // Times are whole microseconds.
+        let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
+        run.before(run.seek(end_us))
+    }
+
+    /// Lets a left row leave with the closest right row, which may be none.
+    fn emit(
+        &mut self,
+        row: Row<'_>,
+        found: Option<Entry>,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
+        if found.is_none() && !self.keeps_left {
+            return Ok(());
+        }
+        self.pairs.begin(LateRowOutput::Left, row);
+        if let Some(found) = found {
+            self.pairs.complete(LateRowOutput::Right, self.buffer.rows.row(found.row));
+        }
+        self.down.push(self.pairs.row(), ingest_ns)
+    }
+
+    /// A right row has come: lets the left rows leave again for which it is the closest now.
+    fn emit_changed(
+        &mut self,
+        key: usize,
+        right: Entry,
+        ingest_ns: u64,
+    ) -> Result<(), EngineError> {
+        let runs = &self.buffer.keys[key].runs;
+        let rights = &runs[LateRowOutput::Right.index()];
+        // Of one time, it is the last.
+        let mut behind = rights.seek(right.time_us.saturating_add(1));
+        let next_us = rights.get(&mut behind).map_or(i64::MAX, |next| next.time_us);
+        let step = i64::from(self.strict);
+        let (from_us, to_us) = (right.time_us.saturating_add(step), next_us.saturating_add(step));
+        let lefts = &runs[LateRowOutput::Left.index()];
+        let mut cursor = lefts.seek(from_us);
+        while let Some(left) = lefts.get(&mut cursor).filter(|left| left.time_us < to_us) {
+            cursor.advance();
+            self.pairs.begin(LateRowOutput::Left, self.buffer.rows.row(left.row));
+            self.pairs.complete(LateRowOutput::Right, self.buffer.rows.row(right.row));
+            self.down.push(self.pairs.row(), ingest_ns)?;
+        }
+        Ok(())
+    }
+
+    /// The watermark has reached a left row.
+    fn expire_left(&mut self, left: Entry) -> Result<(), EngineError> {
+        let key = self.buffer.rows.key(left.row);
+        if self.results == Results::Final {
+            let mut row = std::mem::take(&mut self.row);
+            row.clear();
+            row.extend_from_slice(self.buffer.rows.row(left.row).0);
+            let found = self.closest(key, left.time_us);
+            self.emit(Row(&row), found, UNTIMED)?;
+            self.row = row;
+        }
+        self.buffer.remove(key, LateRowOutput::Left, left);
+        self.buffer.release(key);
+        Ok(())
+    }
+
+    /// The watermark has reached a right row: those before it match no left row any more.
+    fn expire_right(&mut self, right: Entry) {
+        let key = self.buffer.rows.key(right.row);
+        loop {
+            let run = &self.buffer.keys[key].runs[LateRowOutput::Right.index()];
+            let first = run.get(&mut run.seek(i64::MIN));
+            match first {
+                Some(first) if first != right => {
+                    self.buffer.remove(key, LateRowOutput::Right, first);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// A step of letting rows expire. Returns whether all have.
+    fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
+        for _ in 0..self.buffer.step(STEP) {
+            let firsts = LateRowOutput::BOTH.map(|side| self.buffer.first_expiry_us(side));
+            let [left_us, right_us] = firsts.map(|first| first.unwrap_or(i64::MAX));
+            let least_us = left_us.min(right_us);
+            if firsts == [None, None] || least_us > watermark_us {
+                return Ok(true);
+            }
+            if left_us <= right_us {
+                if !self.down.ready() {
+                    return Ok(false);
+                }
+                if let Some(left) = self.buffer.next_expired(LateRowOutput::Left, watermark_us) {
+                    self.expire_left(left)?;
+                }
+            } else if let Some(right) = self.buffer.next_expired(LateRowOutput::Right, watermark_us)
+            {
+                self.expire_right(right);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on with a watermark and a marker. What expires behind a marker belongs to the next epoch
+    /// if watermarks come in-band.
+    fn continue_expiry(&mut self) -> Result<(), EngineError> {
+        let in_band = self.late().is_in_band();
+        if in_band {
+            self.pass_marker()?;
+        }
+        if let Some(watermark_us) = self.passing_us {
+            if !self.expire(watermark_us)? {
+                return Ok(());
+            }
+            self.passing_us = None;
+            if in_band {
+                self.down.watermark(watermark_us)?;
+            }
+        }
+        self.pass_marker()
+    }
+
+    fn pass_marker(&mut self) -> Result<(), EngineError> {
+        match self.marker.take() {
+            Some(epoch) => {
+                self.buffer.hand_over(epoch);
+                self.down.marker(epoch)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a row that is not late and whose side's own condition holds.
+    fn take(
+        &mut self,
+        side: LateRowOutput,
+        row: Row<'_>,
+        (time_us, ingest_ns): (i64, u64),
+    ) -> Result<(), EngineError> {
+        let hash = hash_bytes(&self.key);
+        let number = self.buffer.next_number();
+        let found = self.buffer.keys.find(hash, &self.key);
+        if side == LateRowOutput::Left && self.results == Results::Immediate {
+            let closest = found.and_then(|key| self.closest(key, time_us));
+            self.emit(row, closest, ingest_ns)?;
+        }
+        let key = self.buffer.key_place(found, hash, &self.key);
+        let id = self.buffer.insert(key, NewRow { side, row, number, time_us, matched: false })?;
+        if side == LateRowOutput::Right && self.results == Results::Immediate {
+            self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;
+        }
+        let watermark_us = self.late().watermark_us();
+        if self.late().is_in_band() && time_us <= watermark_us {
+            self.passing_us = self.passing_us.max(Some(watermark_us));
+        }
+        Ok(())
+    }
+}
+
+impl Stage for AsofJoin {
+    fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
+        let columns = LateRowOutput::BOTH.map(|side| self.sides[side.index()].time);
+        self.buffer.restore(|side, row, _| {
+            let slot = columns[side.index()]?;
+            (!row.is_null(slot)).then(|| row.long(slot))
+        })?;
+        self.down.attach(io)
+    }
+    fn ready(&mut self) -> bool {
+        self.marker.is_none() && self.down.ready()
+    }
+    fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if micros == IDLE {
+            return self.down.watermark(IDLE);
+        }
+        self.sides.iter_mut().for_each(|side| side.late.advance(micros));
+        self.passing_us = self.passing_us.max(Some(micros));
+        self.continue_expiry()
+    }
+    fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
+        if !self.late().is_in_band() {
+            self.passing_us = Some(self.late().watermark_us());
+        }
+        self.marker = Some(epoch);
+        self.continue_expiry()
+    }
+    fn end(&mut self) -> Result<(), EngineError> {
+        // Of a query that was stopped: the checkpoint has what is left.
+        self.passing_us = None;
+        self.down.end()
+    }
+    fn settle(&mut self) -> Result<FlushStatus, EngineError> {
+        if self.passing_us.is_none() && self.marker.is_none() && !self.owes {
+            return self.down.settle();
+        }
+        self.owes |= self.passing_us.is_some() && self.marker.is_none();
+        self.continue_expiry()?;
+        let below = self.down.settle()?;
+        Ok(FlushStatus::combine(below, self.marker.is_some(), &mut self.owes))
+    }
+    fn next_timer_ns(&self) -> Option<u64> {
+        self.down.next_timer_ns()
+    }
+}
+
+impl Push<SidedRow> for AsofJoin {
+    fn push(&mut self, sided: SidedRow, ingest_ns: u64) -> Result<(), EngineError> {
+        let SidedRow { side, row } = sided;
+        let row = Row(&row);
+        let of_side = &self.sides[side.index()];
+        if of_side.is_late(row) {
+            self.buffer.count_late();
+            return Ok(());
+        }
+        self.scratch.reset();
+        let may_match = match &of_side.own {
+            Some(own) => own(self.scratch.cx(row))? == Some(true),
+            None => true,
+        };
+        let time = of_side.time.filter(|slot| may_match && !row.is_null(*slot));
+        let Some(time) = time else {
+            return match side {
+                LateRowOutput::Left => self.emit(row, None, ingest_ns),
+                LateRowOutput::Right => Ok(()),
+            };
+        };
+        self.key.clear();
+        write_keys(&of_side.keys, &self.scratch, row, &mut self.key)?;
+        let width = self.null_safe.len();
+        let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
+        let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
+        // A left one of these waits as the others do, and no right one is among its rows.
+        if unmatchable && side == LateRowOutput::Right {
+            return Ok(());
+        }
+        self.take(side, row, (row.long(time), ingest_ns))
+    }
+}

@@ -1,0 +1,193 @@
+//! Analysis of `ASOF JOIN … MATCH_CONDITION (a op b)`: of the right rows that match a left row, the
+//! closest one by a pair of values.
+
+use crate::table::error::{PlanError, PlanResult};
+use crate::table::expr::resolve::resolve;
+use crate::table::expr::{Expr, Node, Resolved};
+use crate::table::plan::join::{self, JoinType, compared, reads};
+use crate::table::plan::optimizer::is_deterministic_expr;
+use crate::table::plan::{Closest, Plan};
+use crate::table::types::DataType;
+
+/// The setting without which such joins are refused.
+pub const SETTING: &str = "spark.sql.join.asofJoin.enabled";
+
+/// How the rows of both sides belong together, besides the match condition.
+pub enum On<'o> {
+    /// Each with each.
+    All,
+    /// By a condition.
+    Condition(&'o Expr),
+    /// By columns that both have.
+    Columns(&'o [String]),
+}
+
+/// The match condition as it is written.
+pub struct MatchCondition {
+    /// The operands.
+    pub operands: [Expr; 2],
+    /// Which right row is closest, if the first operand is of the left side.
+    pub closest: Closest,
+}
+
+impl MatchCondition {
+    /// Of a comparison.
+    pub fn of(expr: &Expr) -> PlanResult<Self> {
+        let Expr::Call { name, args, .. } = expr else { return Err(invalid_operator()) };
+        let closest = match name.as_str() {
+            ">=" => Closest::AtOrBefore,
+            ">" => Closest::Before,
+            "<=" => Closest::AtOrAfter,
+            "<" => Closest::After,
+            _ => return Err(invalid_operator()),
+        };
+        match args.as_slice() {
+            [first, second] => Ok(Self { operands: [first.clone(), second.clone()], closest }),
+            _ => Err(invalid_operator()),
+        }
+    }
+}
+
+fn wrong(kind: &str, reason: &str, fix: &str) -> PlanError {
+    PlanError::new(format!("ASOF_JOIN_MATCH_CONDITION_{kind}"), reason, fix)
+}
+
+/// The error of a match condition with another operator.
+pub fn invalid_operator() -> PlanError {
+    let reason =
+        "the match condition of an ASOF join compares two values by `>=`, `>`, `<=` or `<`";
+    let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions behind ON";
+    wrong("INVALID_OPERATOR", reason, fix)
+}
+
+/// The error of an operand that is no value of a row.
+pub fn invalid_expression() -> PlanError {
+    let reason = "an operand of the match condition is no value of a row: it aggregates, reads a \
+                  subquery or gives another value each time";
+    wrong("INVALID_EXPRESSION", reason, "Compare columns, or what is computed from them")
+}
+
+/// The error of a session without the setting.
+pub fn not_enabled() -> PlanError {
+    let reason = "ASOF JOIN is not enabled";
+    PlanError::new("UNSUPPORTED_FEATURE.ASOF_JOIN", reason, format!("SET {SETTING} = true"))
+}
+
+/// Whether an expression reads a table, or aggregates.
+fn is_row_value(expr: &Expr, resolved: &Resolved) -> bool {
+    fn reads_table(expr: &Resolved) -> bool {
+        matches!(expr.node, Node::Scalar(_)) || expr.children().into_iter().any(reads_table)
+    }
+    !crate::table::plan::analyzer::has_aggregate(expr)
+        && !reads_table(resolved)
+        && is_deterministic_expr(resolved)
+}
+
+/// Whether values of a type have an order.
+fn is_ordered(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Map(..) => false,
+        DataType::Array(element) => is_ordered(element),
+        DataType::Struct(fields) => fields.iter().all(|field| is_ordered(&field.data_type)),
+        _ => true,
+    }
+}
+
+/// The values that are compared, over the columns of both sides, the left one first.
+fn operands(
+    condition: &MatchCondition,
+    left: &Plan,
+    right: &Plan,
+) -> PlanResult<(Closest, (Resolved, Resolved))> {
+    let scope = join::both(&left.scope(), &right.scope());
+    let [a, b] = &condition.operands;
+    if [a, b].into_iter().any(crate::table::plan::analyzer::has_aggregate) {
+        return Err(invalid_expression());
+    }
+    let (first, second) = (resolve(a, &scope)?, resolve(b, &scope)?);
+    if !is_row_value(a, &first) || !is_row_value(b, &second) {
+        return Err(invalid_expression());
+    }
+    let width = left.width();
+    let is_flipped = match (reads(&first, width), reads(&second, width)) {
+        ((_, false), (false, _)) => false,
+        ((false, _), (_, false)) => true,
+        _ => {
+            let reason = "the match condition of an ASOF join compares a value of the left side with \
+                          one of the right side";
+            let fix = "Write MATCH_CONDITION (l.time >= r.time), and other conditions behind ON";
+            return Err(wrong("TABLE_REFERENCE", reason, fix));
+        }
+    };
+    let (of_left, of_right, closest) = match is_flipped {
+        true => (second, first, condition.closest.flipped()),
+        false => (first, second, condition.closest),
+    };
+    let types = (of_left.data_type.clone(), of_right.data_type.clone());
+    let invalid_type = || {
+        let reason = format!("values of {} and {} have no order together", types.0, types.1);
+        wrong("INVALID_TYPE", &reason, "Cast one of them to the type of the other")
+    };
+    let (of_left, of_right) = compared(of_left, of_right).map_err(|_| invalid_type())?;
+    if !is_ordered(&of_left.data_type) {
+        return Err(invalid_type());
+    }
+    Ok((closest, (of_left, of_right)))
+}
+
+/// The ASOF join; `is_left` keeps left rows without a match.
+pub fn asof_join(
+    left: Plan,
+    right: Plan,
+    is_left: bool,
+    on: &On<'_>,
+    condition: &MatchCondition,
+) -> PlanResult<Plan> {
+    let (closest, compared) = operands(condition, &left, &right)?;
+    let written = if is_left { JoinType::LeftOuter } else { JoinType::Inner };
+    let plan = match on {
+        On::All => join::join(left, right, written, None)?,
+        On::Condition(expr) => {
+            let scope = join::both(&left.scope(), &right.scope());
+            let resolved = resolve(expr, &scope)?;
+            if !is_deterministic_expr(&resolved) {
+                return Err(PlanError::new(
+                    "INVALID_NON_DETERMINISTIC_EXPRESSIONS",
+                    "the condition of an ASOF join gives another value each time",
+                    "Compute it in a SELECT before the join",
+                ));
+            }
+            let condition = crate::table::plan::analyzer::boolean(resolved, expr, "ON")?;
+            join::join(left, right, written, Some(condition))?
+        }
+        On::Columns(names) => join::join_using(left, right, written, names)?,
+    };
+    Ok(with_match(plan, closest, compared))
+}
+
+/// The same plan, whose outermost join takes the closest row.
+fn with_match(mut plan: Plan, closest: Closest, compared: (Resolved, Resolved)) -> Plan {
+    match &mut plan {
+        Plan::Join(join) => (join.closest, join.in_operands) = (Some(closest), Some(compared)),
+        Plan::Qualified(input, _) | Plan::Project(input, _) => {
+            let inner = std::mem::replace(&mut **input, Plan::Union(Vec::new()));
+            **input = with_match(inner, closest, compared);
+        }
+        _ => {}
+    }
+    plan
+}
+
+/// Refuses ASOF joins whose right side is a stream and whose left side is not.
+pub fn check(join: &crate::table::plan::Join) -> PlanResult<()> {
+    if join.closest.is_some() && join.right.is_streaming() && !join.left.is_streaming() {
+        return Err(PlanError::new(
+            "STREAM_STATIC_JOIN_UNSUPPORTED",
+            "an ASOF join with a table on the left and a stream on the right is not supported: a \
+             closer row may always come",
+            "Put the stream on the left",
+        )
+        .at(join.place));
+    }
+    Ok(())
+}
