@@ -70,6 +70,8 @@ pub trait KeyedInput: Sized + 'static {
     fn has_event_time(&self) -> bool;
     /// The event time of the records. A record of a stream without one is never late.
     fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>>;
+    /// Whether every stream has a watermark and its records have an event time.
+    fn is_timed(&self) -> bool;
     /// How far records may be behind the watermark that arrives with them.
     fn watermark_lag_us(&self) -> i64;
 }
@@ -123,8 +125,51 @@ where
     fn event_time(&self) -> Option<MakeEventTimeFn<R::Item>> {
         self.up.event_time()
     }
+    fn is_timed(&self) -> bool {
+        self.up.has_event_time() && self.up.event_time().is_some()
+    }
     fn watermark_lag_us(&self) -> i64 {
         self.up.watermark_lag_us()
+    }
+}
+
+/// One keyed stream as the left one of two.
+pub struct AsLeft<I>(pub(in crate::stream) I);
+
+impl<I: KeyedInput> KeyedInput for AsLeft<I> {
+    type Key = I::Key;
+    type Item = Either<I::Item, ()>;
+    fn workers(&self, job: &Job, parallelism: usize) -> Vec<usize> {
+        self.0.workers(job, parallelism)
+    }
+    fn build<S>(self, job: &mut Job, parallelism: usize, name: &str, stages: Vec<S>)
+    where
+        S: Push<(I::Key, Self::Item)> + 'static,
+    {
+        let as_left = |down| Map { f: |(key, item)| (key, Either::Left(item)), down };
+        self.0.build(job, parallelism, name, stages.into_iter().map(as_left).collect());
+    }
+    fn describe(&self, kept: &mut CheckpointManifest) {
+        self.0.describe(kept);
+    }
+    fn has_event_time(&self) -> bool {
+        self.0.has_event_time()
+    }
+    fn event_time(&self) -> Option<MakeEventTimeFn<Self::Item>> {
+        let make = self.0.event_time()?;
+        Some(Box::new(move || {
+            let mut time = make();
+            Box::new(move |item| match item {
+                Either::Left(item) => time(item),
+                Either::Right(()) => i64::MAX,
+            })
+        }))
+    }
+    fn is_timed(&self) -> bool {
+        self.0.is_timed()
+    }
+    fn watermark_lag_us(&self) -> i64 {
+        self.0.watermark_lag_us()
     }
 }
 
@@ -142,11 +187,6 @@ where
     L: Recipe,
     R: Recipe,
 {
-    /// Whether both sides have a watermark.
-    pub(in crate::stream) fn is_timed(&self) -> bool {
-        self.left.up.has_event_time() && self.right.up.has_event_time()
-    }
-
     /// The event times of both sides; `None` if a side has none.
     pub(in crate::stream) fn event_times(&self) -> BothTimes<L::Item, R::Item> {
         Some((self.left.up.event_time()?, self.right.up.event_time()?))
@@ -229,6 +269,9 @@ where
                 Either::Right(item) => right.as_mut().map_or(i64::MAX, |time| time(item)),
             })
         }))
+    }
+    fn is_timed(&self) -> bool {
+        self.left.is_timed() && self.right.is_timed()
     }
     fn watermark_lag_us(&self) -> i64 {
         self.left.watermark_lag_us().max(self.right.watermark_lag_us())

@@ -39,7 +39,7 @@ pub(crate) mod source;
 
 pub use crate::stream::keyed_input::Either;
 #[doc(hidden)]
-pub use crate::stream::keyed_input::{KeyedInput, OneInput, TwoInputs};
+pub use crate::stream::keyed_input::{AsLeft, KeyedInput, OneInput, TwoInputs};
 pub use crate::stream::keyed_state::{Checkpointed, InMemory, StateBackend};
 #[doc(hidden)]
 pub use crate::stream::keyed_state::{CheckpointedState, KeyedState, Plain};
@@ -49,6 +49,12 @@ pub use crate::stream::operator::interval_join::{BoundedIntervalJoin, IntervalJo
 pub use crate::stream::operator::process::{Context, Processor, Timer};
 pub use crate::stream::operator::stateless::Call;
 pub use crate::stream::operator::two_input_processor::{ConnectedStreams, TwoInputProcessor};
+#[doc(hidden)]
+pub use crate::stream::operator::window::{AlignedWindows, Fold, Merged, Unmerged};
+pub use crate::stream::operator::window::{
+    CoGroup, ConnectedWindows, FoldWindows, Sessions, Sliding, Tumbling, Window, WindowResult,
+    WindowResults, WindowedStream, Windows,
+};
 pub use crate::stream::processor_state::{Kept, ListState, MapState, States, Ttl, ValueState};
 pub use channel::{ChannelSink, Input, Output, PushError, RecvError, RecvTimeoutError};
 #[cfg(feature = "futures")]

@@ -10,3 +10,4 @@ pub(in crate::stream) mod sided_records;
 pub(in crate::stream) mod stateless;
 pub(in crate::stream) mod stepped;
 pub(in crate::stream) mod two_input_processor;
+pub(in crate::stream) mod window;

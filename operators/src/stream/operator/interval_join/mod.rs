@@ -258,7 +258,7 @@ where
         self.input.workers(job, parallelism)
     }
     fn describe(&self, kept: &mut CheckpointManifest) {
-        if self.input.event_times().is_none() || !self.input.is_timed() {
+        if !self.input.is_timed() {
             kept.refused.get_or_insert_with(without_event_time);
         }
         if self.range.is_empty() {

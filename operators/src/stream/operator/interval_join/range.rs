@@ -20,6 +20,11 @@ impl TimeOffset {
     /// The same time.
     pub const ZERO: Self = Self(0);
 
+    /// In microseconds.
+    pub(in crate::stream) fn micros(self) -> i64 {
+        self.0
+    }
+
     /// So long before.
     pub fn before(time: Duration) -> Self {
         Self(-Self::after(time).0)

@@ -1,0 +1,290 @@
+//! Windows of event time, and which of them a record belongs to.
+
+use crate::stream::operator::aggregate::Aggregate;
+use crate::stream::operator::combine::Combine;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time::Duration;
+
+/// A span of event time, in microseconds since 1970. The start is inside, the end is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// The first time inside.
+    pub start_us: i64,
+    /// The first time behind.
+    pub end_us: i64,
+}
+
+/// Written as a pair.
+impl Serialize for Window {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.start_us, self.end_us).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Window {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (start_us, end_us) = Deserialize::deserialize(deserializer)?;
+        Ok(Self { start_us, end_us })
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX).max(1)
+}
+
+/// How windows are made.
+pub trait Windows: Copy + Send + 'static {
+    /// Whether windows that meet become one.
+    const MERGES: bool;
+    /// The name in checkpoints.
+    fn name(&self) -> String;
+    /// The windows of a time, the last one first.
+    fn windows(&self, time_us: i64) -> impl Iterator<Item = Window>;
+    /// The times of a window that are in no later window.
+    fn own_times(&self, window: Window) -> Window;
+}
+
+/// Windows of one length that neither overlap nor leave gaps.
+#[derive(Clone, Copy, Debug)]
+pub struct Tumbling {
+    size_us: i64,
+    offset_us: i64,
+}
+
+/// Windows of one length that begin at regular times and may overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct Sliding {
+    size_us: i64,
+    slide_us: i64,
+    offset_us: i64,
+}
+
+/// Windows that last until no record has come for some time.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    gap_us: i64,
+}
+
+impl Tumbling {
+    pub(super) fn new(size: Duration) -> Self {
+        Self { size_us: micros(size), offset_us: 0 }
+    }
+}
+
+impl Sliding {
+    pub(super) fn new(size: Duration, slide: Duration) -> Self {
+        Self { size_us: micros(size), slide_us: micros(slide), offset_us: 0 }
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(gap: Duration) -> Self {
+        Self { gap_us: micros(gap) }
+    }
+}
+
+/// Windows whose place in time can be chosen.
+pub trait AlignedWindows: Windows {
+    /// Moves the windows, which otherwise begin at 1970.
+    fn moved(self, offset_us: i64) -> Self;
+}
+
+impl AlignedWindows for Tumbling {
+    fn moved(self, offset_us: i64) -> Self {
+        Self { offset_us, ..self }
+    }
+}
+
+impl AlignedWindows for Sliding {
+    fn moved(self, offset_us: i64) -> Self {
+        Self { offset_us, ..self }
+    }
+}
+
+/// The start of the last window that begins at or before a time.
+#[inline]
+fn last_start(time_us: i64, slide_us: i64, offset_us: i64) -> i64 {
+    let since = (i128::from(time_us) - i128::from(offset_us)).rem_euclid(i128::from(slide_us));
+    time_us.saturating_sub(since as i64)
+}
+
+impl Windows for Tumbling {
+    const MERGES: bool = false;
+    fn name(&self) -> String {
+        format!("tumbling {} {}", self.size_us, self.offset_us)
+    }
+    #[inline]
+    fn windows(&self, time_us: i64) -> impl Iterator<Item = Window> {
+        let start_us = last_start(time_us, self.size_us, self.offset_us);
+        std::iter::once(Window { start_us, end_us: start_us.saturating_add(self.size_us) })
+    }
+    fn own_times(&self, window: Window) -> Window {
+        window
+    }
+}
+
+impl Windows for Sliding {
+    const MERGES: bool = false;
+    fn name(&self) -> String {
+        format!("sliding {} {} {}", self.size_us, self.slide_us, self.offset_us)
+    }
+    #[inline]
+    fn windows(&self, time_us: i64) -> impl Iterator<Item = Window> {
+        let Self { size_us, slide_us, offset_us } = *self;
+        let mut next = Some(last_start(time_us, slide_us, offset_us));
+        std::iter::from_fn(move || {
+            let start_us = next?;
+            let end_us = start_us.saturating_add(size_us);
+            // A slide longer than the windows leaves times in none of them.
+            if end_us <= time_us {
+                return None;
+            }
+            next = start_us.checked_sub(slide_us);
+            Some(Window { start_us, end_us })
+        })
+    }
+    fn own_times(&self, window: Window) -> Window {
+        let end_us = window.start_us.saturating_add(self.slide_us).min(window.end_us);
+        Window { end_us, ..window }
+    }
+}
+
+impl Windows for Sessions {
+    const MERGES: bool = true;
+    fn name(&self) -> String {
+        format!("session {}", self.gap_us)
+    }
+    #[inline]
+    fn windows(&self, time_us: i64) -> impl Iterator<Item = Window> {
+        let end_us = time_us.saturating_add(self.gap_us);
+        std::iter::once(Window { start_us: time_us, end_us })
+    }
+    fn own_times(&self, window: Window) -> Window {
+        window
+    }
+}
+
+/// Adds records to the state of a window.
+pub trait Fold<T>: Clone + Send + 'static {
+    /// The state of a window.
+    type State: Default + Send + 'static;
+    /// The value of a window.
+    type Output: Send + 'static;
+    /// Adds a record.
+    fn add(&self, state: &mut Self::State, record: T) -> Self::Output;
+    /// Adds the state of a window that has become one with this window.
+    fn merge(&self, state: &mut Self::State, other: Self::State) -> Option<Self::Output>;
+}
+
+/// An aggregate over windows that never merge.
+#[derive(Clone)]
+pub struct Unmerged<A>(A);
+
+impl<T, A: Aggregate<T>> Fold<T> for Unmerged<A> {
+    type State = A::State;
+    type Output = A::Output;
+    #[inline]
+    fn add(&self, state: &mut A::State, record: T) -> A::Output {
+        self.0.add(state, record)
+    }
+    fn merge(&self, _: &mut A::State, _: A::State) -> Option<A::Output> {
+        None
+    }
+}
+
+/// An aggregate over windows that merge.
+#[derive(Clone)]
+pub struct Merged<A>(A);
+
+impl<T, A: Combine<T>> Fold<T> for Merged<A> {
+    type State = A::State;
+    type Output = A::Output;
+    #[inline]
+    fn add(&self, state: &mut A::State, record: T) -> A::Output {
+        self.0.add(state, record)
+    }
+    fn merge(&self, state: &mut A::State, other: A::State) -> Option<A::Output> {
+        Some(self.0.merge(state, other))
+    }
+}
+
+/// Windows over which an aggregate of type `A` can be computed: any [`Aggregate`] over tumbling
+/// windows, over sliding windows if records can be cloned, and a [`Combine`] over sessions, which
+/// merge.
+#[diagnostic::on_unimplemented(
+    message = "`{A}` cannot be computed over such windows of `{T}`",
+    note = "sliding windows need records that are `Clone`, sessions an aggregate that is `Combine`"
+)]
+pub trait FoldWindows<T, A>: Windows {
+    /// How records are added.
+    type Fold: Fold<T>;
+    /// The fold of an aggregate.
+    fn fold(aggregate: A) -> Self::Fold;
+    /// A copy of a record, for one of several windows.
+    fn copy(record: &T) -> Option<T>;
+}
+
+impl<T, A: Aggregate<T>> FoldWindows<T, A> for Tumbling {
+    type Fold = Unmerged<A>;
+    fn fold(aggregate: A) -> Unmerged<A> {
+        Unmerged(aggregate)
+    }
+    fn copy(_: &T) -> Option<T> {
+        None
+    }
+}
+
+impl<T: Clone, A: Aggregate<T>> FoldWindows<T, A> for Sliding {
+    type Fold = Unmerged<A>;
+    fn fold(aggregate: A) -> Unmerged<A> {
+        Unmerged(aggregate)
+    }
+    #[inline]
+    fn copy(record: &T) -> Option<T> {
+        Some(record.clone())
+    }
+}
+
+impl<T, A: Combine<T>> FoldWindows<T, A> for Sessions {
+    type Fold = Merged<A>;
+    fn fold(aggregate: A) -> Merged<A> {
+        Merged(aggregate)
+    }
+    fn copy(_: &T) -> Option<T> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(windows: impl Windows, time_us: i64) -> Vec<i64> {
+        windows.windows(time_us).map(|window| window.start_us).collect()
+    }
+
+    #[test]
+    fn a_time_is_in_all_its_windows() {
+        let us = Duration::from_micros;
+        assert_eq!(starts(Tumbling::new(us(10)), 19), [10]);
+        assert_eq!(starts(Tumbling::new(us(10)), 20), [20]);
+        assert_eq!(starts(Tumbling::new(us(10)), -1), [-10]);
+        assert_eq!(starts(Tumbling::new(us(10)).moved(3), 12), [3]);
+        assert_eq!(starts(Tumbling::new(us(10)).moved(-3), 7), [7]);
+        assert_eq!(starts(Sliding::new(us(10), us(5)), 12), [10, 5]);
+        assert_eq!(starts(Sliding::new(us(10), us(3)), 10), [9, 6, 3]);
+        assert_eq!(starts(Sliding::new(us(3), us(5)), 12), [10]);
+        assert!(starts(Sliding::new(us(3), us(5)), 13).is_empty());
+        assert_eq!(starts(Sessions::new(us(10)), 12), [12]);
+    }
+
+    #[test]
+    fn times_at_the_end_of_time_do_not_overflow() {
+        for time in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX] {
+            let size = Duration::from_secs(3600);
+            starts(Tumbling::new(size), time);
+            starts(Sliding::new(size, size / 4).moved(i64::MAX), time);
+            starts(Sessions::new(Duration::MAX), time);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Windows of event time over keyed streams: an aggregate of each window, or its records together.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`assigner`] | windows, and which of them a record belongs to |
+//! | [`open_windows`] | the open windows of all keys |
+//! | [`fold`] | an aggregate over windows |
+//! | [`collect`] | the records of windows |
+//! | [`recipe`] | their places in a flow |
+
+mod assigner;
+mod collect;
+mod fold;
+mod open_windows;
+mod recipe;
+
+use crate::stream::flow::{KeyedStream, Recipe, Stream};
+use crate::stream::keyed_input::{AsLeft, Either, OneInput, TwoInputs};
+use crate::stream::operator::interval_join::TimeOffset;
+use crate::stream::operator::two_input_processor::{ConnectedStreams, one_input};
+use crate::stream::processor_state::Kept;
+use recipe::{CollectRecipe, Contents, Grouped, WindowRecipe};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+pub use assigner::{
+    AlignedWindows, Fold, FoldWindows, Merged, Sessions, Sliding, Tumbling, Unmerged, Window,
+    Windows,
+};
+pub use collect::CoGroup;
+
+/// The value of an aggregate over a window of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowResult<K, V> {
+    /// The key.
+    pub key: K,
+    /// The window.
+    pub window: Window,
+    /// The value.
+    pub value: V,
+}
+
+/// Written as a tuple of key, window and value.
+impl<K: Serialize, V: Serialize> Serialize for WindowResult<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.key, self.window, &self.value).serialize(serializer)
+    }
+}
+
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for WindowResult<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (key, window, value) = Deserialize::deserialize(deserializer)?;
+        Ok(Self { key, window, value })
+    }
+}
+
+/// When the value of a window leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowResults {
+    /// Once, when the watermark has reached the window's end and no record can change it.
+    #[default]
+    AtWatermark,
+    /// After each record that changes it, without a further result when the window closes. A session
+    /// that has become longer, or one with others, takes the place of these.
+    EachChange,
+}
+
+/// Late records are only counted.
+fn drop_late<T>(_: T) {}
+
+/// A keyed stream in windows of event time. Made by [`KeyedStream::tumbling_window`] and its
+/// siblings.
+#[must_use = "windows do nothing until they are aggregated"]
+pub struct WindowedStream<R, F, C, W, Z> {
+    stream: KeyedStream<R, F, C>,
+    windows: W,
+    results: WindowResults,
+    late: Z,
+}
+
+/// Two keyed streams in the same windows of event time. Made by
+/// [`ConnectedStreams::tumbling_window`] and its siblings.
+#[must_use = "windows do nothing until a function is applied to them"]
+pub struct ConnectedWindows<L, F, R, G, C, W, Z> {
+    streams: ConnectedStreams<L, F, R, G, C>,
+    windows: W,
+    late: Z,
+}
+
+/// A keyed stream in windows that count late records.
+type Windowed<R, F, C, W> = WindowedStream<R, F, C, W, fn(<R as Recipe>::Item)>;
+
+/// Two keyed streams in windows that count late records.
+type Connected<L, F, R, G, C, W> =
+    ConnectedWindows<L, F, R, G, C, W, fn(Either<<L as Recipe>::Item, <R as Recipe>::Item>)>;
+
+impl<R: Recipe, F, C: 'static> KeyedStream<R, F, C> {
+    fn in_windows<W>(self, windows: W) -> Windowed<R, F, C, W> {
+        let (results, late) = (WindowResults::default(), drop_late::<R::Item> as fn(R::Item));
+        WindowedStream { stream: self, windows, results, late }
+    }
+
+    /// Puts the records of each key into windows of one length that neither overlap nor leave gaps.
+    /// They begin at multiples of their length since 1970.
+    ///
+    /// The stream needs a watermark. A record is late if all its windows have ended at or before it.
+    ///
+    /// ```
+    /// use millstream::stream::{Count, Flow, Window};
+    /// use millstream::{Config, WaitProfile};
+    /// use std::time::Duration;
+    ///
+    /// const SECOND: i64 = 1_000_000;
+    /// let flow = Flow::new("visits");
+    /// let (mut visits, stream) = flow.channel::<(&'static str, i64)>();
+    /// let (sink, mut output) = flow.output();
+    /// stream
+    ///     .with_watermark(|visit| visit.1, Duration::from_secs(5))
+    ///     .key_by(|visit| visit.0.to_string())
+    ///     .tumbling_window(Duration::from_secs(60))
+    ///     .aggregate(Count)
+    ///     .sink(sink);
+    /// let query = flow.start(Config { wait: WaitProfile::Park, ..Config::default() })?;
+    /// for (page, second) in [("a", 61), ("a", 110), ("a", 119), ("a", 130)] {
+    ///     visits.push((page, second * SECOND))?;
+    /// }
+    /// query.process_all_available()?;
+    /// let result = output.try_recv().unwrap();
+    /// assert_eq!((result.key.as_str(), result.value), ("a", 3));
+    /// assert_eq!(result.window, Window { start_us: 60 * SECOND, end_us: 120 * SECOND });
+    /// query.stop()?;
+    /// # Ok::<(), millstream::EngineError>(())
+    /// ```
+    pub fn tumbling_window(self, size: Duration) -> Windowed<R, F, C, Tumbling> {
+        self.in_windows(Tumbling::new(size))
+    }
+
+    /// Puts the records of each key into windows of one length that begin at multiples of `slide`
+    /// since 1970. If `slide` is shorter, windows overlap and a record is in several.
+    pub fn sliding_window(self, size: Duration, slide: Duration) -> Windowed<R, F, C, Sliding> {
+        self.in_windows(Sliding::new(size, slide))
+    }
+
+    /// Puts the records of each key into sessions. A session ends when no record has come for `gap`,
+    /// which is the time of its last record plus `gap`. Sessions that a record joins become one.
+    pub fn session_window(self, gap: Duration) -> Windowed<R, F, C, Sessions> {
+        self.in_windows(Sessions::new(gap))
+    }
+}
+
+impl<R: Recipe, F, C: 'static, W: AlignedWindows, Z> WindowedStream<R, F, C, W, Z> {
+    /// Moves all windows: `TimeOffset::before(hours)` makes windows of a day begin at midnight in a
+    /// zone that is so many hours ahead of UTC.
+    pub fn offset(self, offset: impl Into<TimeOffset>) -> Self {
+        Self { windows: self.windows.moved(offset.into().micros()), ..self }
+    }
+}
+
+impl<R: Recipe, F, C: 'static, W: Windows, Z> WindowedStream<R, F, C, W, Z> {
+    /// Sets when the values of windows leave.
+    pub fn results(self, results: WindowResults) -> Self {
+        Self { results, ..self }
+    }
+
+    /// Sets a side output: `late` is called with each late record. It runs on the worker's thread,
+    /// and again with the records that a restart reads again. Without it late records are only
+    /// counted.
+    pub fn late_records<Y>(self, late: Y) -> WindowedStream<R, F, C, W, Y>
+    where
+        Y: FnMut(R::Item) + Clone + Send + 'static,
+    {
+        let Self { stream, windows, results, .. } = self;
+        WindowedStream { stream, windows, results, late }
+    }
+
+    /// Computes an aggregate over each window of each key. The event time of a result is the last
+    /// microsecond of its window.
+    ///
+    /// A window is kept in the checkpoint with its state and, if its value leaves at the watermark,
+    /// that value.
+    pub fn aggregate<K, A>(
+        self,
+        aggregate: A,
+    ) -> Stream<impl Recipe<Item = WindowResult<K, <W::Fold as Fold<R::Item>>::Output>>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        A: 'static,
+        W: FoldWindows<R::Item, A>,
+        W::Fold: Fold<R::Item, State: Kept, Output: Kept>,
+        Z: FnMut(R::Item) + Clone + Send + 'static,
+    {
+        let Self { stream, windows, results, late } = self;
+        let fold = W::fold(aggregate);
+        let aggregate = std::any::type_name::<A>();
+        one_input(stream, |input: OneInput<R, F, K>| WindowRecipe {
+            input,
+            windows,
+            contents: Contents { fold, results, aggregate, types: PhantomData::<fn() -> A> },
+            late,
+        })
+    }
+
+    /// Applies a function to all records of each window when it closes: it has the key, the window,
+    /// and its records by event time and, of one time, in the order of arrival.
+    ///
+    /// An aggregate keeps less and is to be preferred where one is possible.
+    pub fn apply<K, I, J>(self, function: J) -> Stream<impl Recipe<Item = I::Item>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        R::Item: Kept,
+        F: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(R::Item) + Clone + Send + 'static,
+        I: IntoIterator<IntoIter: Send, Item: Send> + 'static,
+        J: FnMut(&K, Window, &[&R::Item]) -> I + Clone + Send + 'static,
+    {
+        let Self { stream, windows, mut late, .. } = self;
+        let mut function = function;
+        let late = move |record: Either<R::Item, ()>| match record {
+            Either::Left(record) => late(record),
+            Either::Right(()) => {}
+        };
+        let apply =
+            move |group: CoGroup<'_, K, R::Item, ()>| function(group.key, group.window, group.left);
+        one_input_as_left(stream, |input: AsLeft<OneInput<R, F, K>>| CollectRecipe {
+            input,
+            windows,
+            apply: Grouped(apply, PhantomData::<fn() -> I>),
+            late,
+            sides: PhantomData::<fn() -> (R::Item, ())>,
+        })
+    }
+}
+
+/// One keyed stream as the left one of two.
+fn one_input_as_left<R: Recipe, F, K, C: 'static, S: Recipe>(
+    stream: KeyedStream<R, F, C>,
+    recipe: impl FnOnce(AsLeft<OneInput<R, F, K>>) -> S,
+) -> Stream<S, C> {
+    let KeyedStream { up, key } = stream;
+    up.with(|up| recipe(AsLeft(OneInput { up, key, types: PhantomData })))
+}
+
+impl<L: Recipe, F, R: Recipe, G, C: 'static> ConnectedStreams<L, F, R, G, C> {
+    fn in_windows<W>(self, windows: W) -> Connected<L, F, R, G, C, W> {
+        let late = drop_late::<Either<L::Item, R::Item>> as fn(Either<L::Item, R::Item>);
+        ConnectedWindows { streams: self, windows, late }
+    }
+
+    /// Puts the records of each key, of both streams, into the same tumbling windows: see
+    /// [`KeyedStream::tumbling_window`].
+    pub fn tumbling_window(self, size: Duration) -> Connected<L, F, R, G, C, Tumbling> {
+        self.in_windows(Tumbling::new(size))
+    }
+
+    /// Puts the records of each key, of both streams, into the same sliding windows: see
+    /// [`KeyedStream::sliding_window`].
+    pub fn sliding_window(
+        self,
+        size: Duration,
+        slide: Duration,
+    ) -> Connected<L, F, R, G, C, Sliding> {
+        self.in_windows(Sliding::new(size, slide))
+    }
+
+    /// Puts the records of each key, of both streams, into the same sessions: see
+    /// [`KeyedStream::session_window`].
+    pub fn session_window(self, gap: Duration) -> Connected<L, F, R, G, C, Sessions> {
+        self.in_windows(Sessions::new(gap))
+    }
+}
+
+impl<L: Recipe, F, R: Recipe, G, C: 'static, W: AlignedWindows, Z>
+    ConnectedWindows<L, F, R, G, C, W, Z>
+{
+    /// Moves all windows: see [`WindowedStream::offset`].
+    pub fn offset(self, offset: impl Into<TimeOffset>) -> Self {
+        Self { windows: self.windows.moved(offset.into().micros()), ..self }
+    }
+}
+
+impl<L: Recipe, F, R: Recipe, G, C: 'static, W: Windows, Z> ConnectedWindows<L, F, R, G, C, W, Z> {
+    /// Sets a side output: see [`WindowedStream::late_records`].
+    pub fn late_records<Y>(self, late: Y) -> ConnectedWindows<L, F, R, G, C, W, Y>
+    where
+        Y: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+    {
+        let Self { streams, windows, .. } = self;
+        ConnectedWindows { streams, windows, late }
+    }
+
+    /// Applies a function to all records of each window, of both streams, when the window closes. A
+    /// window in which only one stream has records is one as well.
+    ///
+    /// ```
+    /// use millstream::stream::{CoGroup, Flow};
+    /// use millstream::{Config, WaitProfile};
+    /// use std::time::Duration;
+    ///
+    /// const SECOND: i64 = 1_000_000;
+    /// let flow = Flow::new("parcels");
+    /// let (mut sent, left) = flow.channel::<(u32, i64)>();
+    /// let (mut received, right) = flow.channel::<(u32, i64)>();
+    /// let (sink, mut output) = flow.output();
+    /// let left = left.with_watermark(|parcel| parcel.1, Duration::ZERO).key_by(|parcel| parcel.0);
+    /// let right = right.with_watermark(|parcel| parcel.1, Duration::ZERO).key_by(|parcel| parcel.0);
+    /// left.connect(right)
+    ///     .tumbling_window(Duration::from_secs(60))
+    ///     .co_group(|group: CoGroup<'_, u32, (u32, i64), (u32, i64)>| {
+    ///         Some((*group.key, group.left.len(), group.right.len()))
+    ///     })
+    ///     .sink(sink);
+    /// let query = flow.start(Config { wait: WaitProfile::Park, ..Config::default() })?;
+    /// sent.push((7, 61 * SECOND))?;
+    /// sent.push((7, 62 * SECOND))?;
+    /// received.push((7, 63 * SECOND))?;
+    /// query.process_all_available()?;
+    /// sent.push((8, 120 * SECOND))?;
+    /// received.push((8, 121 * SECOND))?;
+    /// query.process_all_available()?;
+    /// assert_eq!(output.try_recv(), Some((7, 2, 1)));
+    /// query.stop()?;
+    /// # Ok::<(), millstream::EngineError>(())
+    /// ```
+    pub fn co_group<K, I, J>(self, function: J) -> Stream<impl Recipe<Item = I::Item>, C>
+    where
+        K: Kept + Hash + Eq + Clone,
+        L::Item: Kept,
+        R::Item: Kept,
+        F: FnMut(&L::Item) -> K + Clone + Send + 'static,
+        G: FnMut(&R::Item) -> K + Clone + Send + 'static,
+        Z: FnMut(Either<L::Item, R::Item>) + Clone + Send + 'static,
+        I: IntoIterator<IntoIter: Send, Item: Send> + 'static,
+        J: FnMut(CoGroup<'_, K, L::Item, R::Item>) -> I + Clone + Send + 'static,
+    {
+        let Self { streams, windows, late } = self;
+        streams.into_input(|input: TwoInputs<OneInput<L, F, K>, OneInput<R, G, K>>| CollectRecipe {
+            input,
+            windows,
+            apply: Grouped(function, PhantomData::<fn() -> I>),
+            late,
+            sides: PhantomData::<fn() -> (L::Item, R::Item)>,
+        })
+    }
+}
