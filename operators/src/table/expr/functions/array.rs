@@ -1,9 +1,9 @@
 //! Functions on arrays and structs.
 
-use super::value_index::ValueIndex;
-use super::{
+use super::registry::{
     Function, MANY, Typed, any_nullable, called, cells, expect, function, nullable_cells, take,
 };
+use super::value_index::ValueIndex;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
@@ -99,7 +99,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         |n, a| {
             let (args, _) = with_element(n, a)?;
-            Ok((args, DataType::Boolean, true))
+            Ok(Typed::new(args, DataType::Boolean, true))
         },
         |a, call, _| {
             let t = call.element(0);
@@ -119,7 +119,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (2, 2),
         |n, a| {
             let (args, nullable) = with_element(n, a)?;
-            Ok((args, DataType::Long, nullable))
+            Ok(Typed::new(args, DataType::Long, nullable))
         },
         |a, call, _| {
             let t = call.element(0);
@@ -175,7 +175,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let (mut pair, _) = with_element(n, vec![array, x])?;
             pair.insert(1, at);
             let to = pair[0].data_type.clone();
-            Ok((pair, to, true))
+            Ok(Typed::new(pair, to, true))
         },
         |a, call, arena| {
             if a[0].is_null() || a[1].is_null() {
@@ -266,8 +266,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "arrays_overlap(a, b): whether they have a value in common",
         (2, 2),
         |n, a| {
-            let (args, ..) = two_arrays(n, a)?;
-            Ok((args, DataType::Boolean, true))
+            let Typed { args, .. } = two_arrays(n, a)?;
+            Ok(Typed::new(args, DataType::Boolean, true))
         },
         |a, call, _| {
             let t = call.element(0);
@@ -309,7 +309,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let array = crate::table::expr::resolve::cast(a.remove(0), &texts, false)?;
             let args: Vec<_> = [array].into_iter().chain(rest).collect();
             let nullable = any_nullable(&args);
-            Ok((args, DataType::String, nullable))
+            Ok(Typed::new(args, DataType::String, nullable))
         },
         |a, call, arena| {
             let instead = a.get(2).map(|text| text.text());
@@ -325,7 +325,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 out.push_str(part);
                 bounded(out.len())?;
             }
-            Ok(super::made(arena, &out))
+            Ok(super::registry::made(arena, &out))
         },
     ),
     called(
@@ -337,7 +337,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let to = DataType::Array(Box::new(a[0].data_type.clone()));
             a.extend(count);
             let nullable = a[1].nullable;
-            Ok((a, to, nullable))
+            Ok(Typed::new(a, to, nullable))
         },
         |args, call| {
             let [value, count] = take(args);
@@ -365,12 +365,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (1, 1),
         |n, a| {
             let DataType::Array(inner) = element_type(n, &a[0])? else {
-                return Err(super::unexpected(n, "an array of arrays", &a[0]));
+                return Err(super::registry::unexpected(n, "an array of arrays", &a[0]));
             };
-            Ok((a, DataType::Array(inner), true))
+            Ok(Typed::new(a, DataType::Array(inner), true))
         },
         |a, call, arena| {
-            let (outer, inner) = (call.element(0), super::element_of(&call.to));
+            let (outer, inner) = (call.element(0), super::registry::element_of(&call.to));
             let (mut count, mut bytes) = (0, 0usize);
             for array in elements(a[0].array(), outer) {
                 if array.is_null() {
@@ -395,7 +395,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             let to = a[0].data_type.clone();
             a.extend(rest);
             let nullable = any_nullable(&a);
-            Ok((a, to, nullable))
+            Ok(Typed::new(a, to, nullable))
         },
         |a, call, arena| {
             let (array, start, length) = (a[0].array(), a[1].long(), a[2].long());
@@ -463,7 +463,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 fields.push(Field::new(name, element_type(n, arg)?, true));
             }
             let nullable = any_nullable(&a);
-            Ok((a, DataType::Array(Box::new(DataType::Struct(fields))), nullable))
+            Ok(Typed::new(a, DataType::Array(Box::new(DataType::Struct(fields))), nullable))
         },
         |a, call, arena| {
             if a.iter().any(|array| array.is_null()) {
@@ -533,15 +533,15 @@ fn sequence_types(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         _ => return Err(wrong_sequence(&args)),
     };
     let args = args.into_iter().map(|arg| arg.coerce(&to)).collect();
-    Ok((args, DataType::Array(Box::new(to)), nullable))
+    Ok(Typed::new(args, DataType::Array(Box::new(to)), nullable))
 }
 
 fn sequence<'a>(
     a: &[Cell<'a>],
-    call: &super::Call,
+    call: &super::registry::Call,
     arena: &'a bumpalo::Bump,
 ) -> Result<Cell<'a>, Box<EvalError>> {
-    if super::element_of(&call.to).is_datetime() {
+    if super::registry::element_of(&call.to).is_datetime() {
         return super::time::sequence(a, call, arena);
     }
     let (start, stop) = (a[0].long(), a[1].long());
@@ -658,11 +658,11 @@ fn same_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             check_order("`array_distinct`", &args[0])?;
         }
         let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
-        return Ok((args, to, nullable));
+        return Ok(Typed::new(args, to, nullable));
     }
     let (args, nullable) = with_element(name, args)?;
     let to = args[0].data_type.clone();
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 fn sortable(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -671,7 +671,7 @@ fn sortable(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         check_order(&format!("`{name}`"), &args[0])?;
     }
     let (to, nullable) = (args[0].data_type.clone(), any_nullable(&args));
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -685,7 +685,7 @@ fn two_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     })?;
     check_order(&format!("`{name}`"), &args[0])?;
     let to = args[0].data_type.clone();
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 fn element_of_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -693,13 +693,13 @@ fn element_of_array(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if !element.is_orderable() {
         check_order(&format!("`{name}`"), &args[0])?;
     }
-    Ok((args, element, true))
+    Ok(Typed::new(args, element, true))
 }
 
 fn array(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify("`array`", args)?;
     let element = args.first().map_or(DataType::Null, |a| a.data_type.clone());
-    Ok((args, DataType::Array(Box::new(element)), false))
+    Ok(Typed::new(args, DataType::Array(Box::new(element)), false))
 }
 
 fn element_type(name: &str, of: &Resolved) -> PlanResult<DataType> {
@@ -719,7 +719,7 @@ fn size(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         element_type(name, &args[0])?;
     }
     let nullable = any_nullable(&args);
-    Ok((args, DataType::Int, nullable))
+    Ok(Typed::new(args, DataType::Int, nullable))
 }
 
 fn item(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -728,10 +728,10 @@ fn item(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let index = args.split_off(1);
     let is_small = matches!(index[0].data_type, DataType::Byte | DataType::Short | DataType::Int);
     if of_position && !is_small {
-        return Err(super::unexpected(name, "an INT as its index", &index[0]));
+        return Err(super::registry::unexpected(name, "an INT as its index", &index[0]));
     }
     args.extend(expect(name, index, &[DataType::Int])?);
-    Ok((args, element, true))
+    Ok(Typed::new(args, element, true))
 }
 
 /// Compiles `array(a, b, …)`.

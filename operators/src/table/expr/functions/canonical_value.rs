@@ -5,7 +5,7 @@
 use crate::table::expr::Node;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{self, Cell, elements, field};
-use crate::table::expr::functions::{Function, any_nullable, cells};
+use crate::table::expr::functions::registry::{Function, Typed, any_nullable, cells};
 use crate::table::row::{Array, Map};
 use crate::table::types::DataType;
 use crate::table::value::Value;
@@ -18,7 +18,7 @@ pub(super) static FUNCTIONS: &[Function] = &[cells(
     (1, 1),
     |_, args| {
         let (data_type, nullable) = (args[0].data_type.clone(), any_nullable(&args));
-        Ok((args, data_type, nullable))
+        Ok(Typed::new(args, data_type, nullable))
     },
     |args, call, arena| Ok(canonical(args[0], &call.to, arena)),
 )];

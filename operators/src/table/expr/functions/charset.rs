@@ -1,6 +1,6 @@
 //! Conversions between text and bytes: character sets, base 64, base 16 and UTF-8 validation.
 
-use super::{Function, Typed, called, cells, made, typed, typed_or_null};
+use super::registry::{Function, Typed, called, cells, made, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -114,7 +114,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "typeof",
         "typeof(x): the name of its type",
         (1, 1),
-        |_, a| Ok((a, T::String, false)),
+        |_, a| Ok(Typed::new(a, T::String, false)),
         // Only the argument's type matters, so the argument is not evaluated.
         |_, call| {
             let mut name = String::new();

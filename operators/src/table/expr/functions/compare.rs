@@ -1,6 +1,6 @@
 //! Comparisons and three-valued logic.
 
-use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use super::registry::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{self, Cell};
@@ -78,12 +78,12 @@ pub fn order_doubles(a: f64, b: f64) -> Ordering {
 /// Resolves a comparison, whose operands have been coerced to one orderable type.
 fn comparison(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((args, DataType::Boolean, nullable))
+    Ok(Typed::new(args, DataType::Boolean, nullable))
 }
 
 fn null_safe(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    let (args, data_type, _) = comparison(name, args)?;
-    Ok((args, data_type, false))
+    let Typed { args, data_type, .. } = comparison(name, args)?;
+    Ok(Typed::new(args, data_type, false))
 }
 
 fn logic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -97,22 +97,22 @@ fn logic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             ));
         }
     }
-    Ok((expect(name, args, &[DataType::Boolean])?, DataType::Boolean, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::Boolean])?, DataType::Boolean, nullable))
 }
 
 fn any(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    Ok((args, DataType::Boolean, false))
+    Ok(Typed::new(args, DataType::Boolean, false))
 }
 
 fn nan(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    Ok((expect(name, args, &[DataType::Double])?, DataType::Boolean, false))
+    Ok(Typed::new(expect(name, args, &[DataType::Double])?, DataType::Boolean, false))
 }
 
 fn in_list(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let args = unify("`IN`", with_equal_names(args))?;
     check_order("`IN`", &args[0])?;
-    Ok((args, DataType::Boolean, nullable))
+    Ok(Typed::new(args, DataType::Boolean, nullable))
 }
 
 type OrderFn = TestFn<(Option<Ordering>, bool)>;

@@ -1,6 +1,6 @@
 //! Conditional functions.
 
-use super::{Function, MANY, Typed, function, take};
+use super::registry::{Function, MANY, Typed, function, take};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
@@ -28,13 +28,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
 
 fn attempt(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let data_type = args[0].data_type.clone();
-    Ok((args, data_type, true))
+    Ok(Typed::new(args, data_type, true))
 }
 
 fn coalesce(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify("`coalesce`", args)?;
     let (data_type, nullable) = (args[0].data_type.clone(), args.iter().all(|a| a.nullable));
-    Ok((args, data_type, nullable))
+    Ok(Typed::new(args, data_type, nullable))
 }
 
 /// Resolves `if(condition, a, b)`, with `a` and `b` coerced to one type.
@@ -43,7 +43,7 @@ fn choice(condition: Resolved, a: Resolved, b: Resolved) -> PlanResult<Typed> {
     let mut args = vec![condition];
     args.extend(unify("`if`", vec![a, b])?);
     let (data_type, nullable) = (args[1].data_type.clone(), args[1].nullable || args[2].nullable);
-    Ok((args, data_type, nullable))
+    Ok(Typed::new(args, data_type, nullable))
 }
 
 /// Resolves `decode(x, a, for_a, b, for_b, otherwise)` to a CASE: the result after the first key

@@ -1,7 +1,7 @@
 //! The CSV functions of SQL.
 
 use super::json::{check_mode, options_of, schema_of};
-use super::{Call, Function, Typed, called, nullable_cells, unexpected};
+use super::registry::{Call, Function, Typed, called, nullable_cells, unexpected};
 use crate::table::datetime::Tz;
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
@@ -105,8 +105,8 @@ fn from_csv(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     if !matches!(args[0].data_type, T::String | T::Null) {
         return Err(unexpected(name, "a STRING", &args[0]));
     }
-    args[0] = super::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
-    Ok((args, T::Struct(fields), true))
+    args[0] = super::registry::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
+    Ok(Typed::new(args, T::Struct(fields), true))
 }
 
 /// The constant schema text of an argument. The argument may be a call of `schema_of_csv`.
@@ -179,7 +179,7 @@ fn resolve_schema_of(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         });
     };
     inferred(written, &options_of(args.get(1))?)?;
-    Ok((args, T::String, false))
+    Ok(Typed::new(args, T::String, false))
 }
 
 /// The inferred schema of a text as DDL, such as `STRUCT<_c0: INT>`.
@@ -241,7 +241,7 @@ fn to_csv(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let nullable = args[0].nullable;
-    Ok((args, T::String, nullable))
+    Ok(Typed::new(args, T::String, nullable))
 }
 
 fn compile_to_csv(args: Vec<Compiled>, call: Call) -> Compiled {

@@ -1,6 +1,6 @@
 //! Hash functions, bit for bit equal to Spark's.
 
-use super::{Function, MANY, Typed, cells, made, nullable_cells, typed};
+use super::registry::{Function, MANY, Typed, cells, made, nullable_cells, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::{Cell, elements, field};
@@ -118,7 +118,7 @@ fn hashable(name: &str, args: Vec<Resolved>, to: DataType) -> PlanResult<Typed> 
             format!("`{name}` takes no maps, but `{arg}` is {}", arg.data_type),
             "Hash the map's entries: map_entries gives them as an array",
         )),
-        None => Ok((args, to, false)),
+        None => Ok(Typed::new(args, to, false)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The JSON functions of SQL.
 
-use super::{Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected};
+use super::registry::{
+    Call, Function, Typed, called, cells, made, take, typed_or_null, unexpected,
+};
 use crate::table::datetime::pattern::Direction;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
@@ -30,7 +32,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "schema_of_json",
         "schema_of_json('{\"a\":1}'[, options]): the schema of a constant text, as from_json takes it",
         (1, 2),
-        |name, args| constant_schema(name, &args).map(|_| (args, T::String, false)),
+        |name, args| constant_schema(name, &args).map(|_| Typed::new(args, T::String, false)),
         |_, call, arena| {
             // Cannot fail here: the same inference succeeded when the call was resolved.
             let schema = constant_schema("schema_of_json", &call.args);
@@ -260,8 +262,8 @@ fn from_json(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     notation_of(&options, Direction::Read)?;
     let mut args = only_text(name, args)?;
-    args[0] = super::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
-    Ok((args, to, true))
+    args[0] = super::registry::expect(name, vec![args[0].clone()], &[T::String])?.remove(0);
+    Ok(Typed::new(args, to, true))
 }
 
 /// The options for date and timestamp patterns.
@@ -513,7 +515,7 @@ fn to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let nullable = args[0].nullable;
-    Ok((args, T::String, nullable))
+    Ok(Typed::new(args, T::String, nullable))
 }
 
 /// Splits `json_tuple(text, 'a', 'b')` into one expression per field, for the generator of that

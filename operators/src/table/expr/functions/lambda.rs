@@ -4,7 +4,8 @@
 //! ([`Cx::variables`]).
 
 use super::array::bounded_array;
-use super::{Call, Function, called, element_of, map, unexpected};
+use super::map;
+use super::registry::{Call, Function, called, element_of, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::coercion::operands::has_same_shape;
@@ -22,7 +23,7 @@ const fn higher(
     name: &'static str,
     help: &'static str,
     arity: (usize, usize),
-    compile: super::CompileCall,
+    compile: super::registry::CompileCall,
 ) -> Function {
     called(
         name,
@@ -275,7 +276,7 @@ fn with<'a>(body: &Compiled, cx: Cx<'a>, more: &[Cell<'a>]) -> Result<Cell<'a>, 
 }
 
 fn parts<const N: usize>(args: Vec<Compiled>) -> [Compiled; N] {
-    super::take(args)
+    super::registry::take(args)
 }
 
 fn array_of<'a>(cells: &[Cell<'_>], cx: Cx<'a>) -> Result<Cell<'a>, Box<EvalError>> {

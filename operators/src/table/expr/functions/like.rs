@@ -9,7 +9,7 @@
 //! are searched.
 
 use super::like_search::{CharIndex, Reads, Search, TooLong};
-use super::{Call, Function, Typed, any_nullable, called, expect};
+use super::registry::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{Compiled, EvalError, bool_fn, failed, text};
@@ -45,7 +45,7 @@ fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
 }
 
 /// One character of a piece: a literal character or `_`.

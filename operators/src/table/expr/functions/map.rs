@@ -1,9 +1,9 @@
 //! Functions on maps and structs.
 
-use super::value_index::ValueIndex;
-use super::{
+use super::registry::{
     Function, MANY, Typed, any_nullable, cells, element_of, function, nullable_cells, unexpected,
 };
+use super::value_index::ValueIndex;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements, field, order};
 use crate::table::expr::coercion::{
@@ -135,8 +135,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "map_contains_key(map, key)",
         (2, 2),
         |n, a| {
-            let (args, _, nullable) = with_key(n, a)?;
-            Ok((args, T::Boolean, nullable))
+            let Typed { args, is_nullable: nullable, .. } = with_key(n, a)?;
+            Ok(Typed::new(args, T::Boolean, nullable))
         },
         |a, call, _| {
             let (key_type, value_type) = types(call.data_type(0));
@@ -150,8 +150,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "map[key]: NULL where there is none",
         (2, 2),
         |n, a| {
-            let (args, to, _) = with_key(n, a)?;
-            Ok((args, to, true))
+            let Typed { args, data_type: to, .. } = with_key(n, a)?;
+            Ok(Typed::new(args, to, true))
         },
         |a, call, _| {
             let (key_type, value_type) = types(call.data_type(0));
@@ -191,7 +191,7 @@ fn of_map(
         return Err(unexpected(name, "a map", &args[0]));
     };
     let (to, nullable) = (to(key, value), args[0].nullable);
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 /// Rejects a key type that contains a map.
@@ -231,7 +231,7 @@ fn with_key(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     let wanted = args.pop().map(|wanted| wanted.coerce(&common));
     let map = args.pop().map(|map| map.coerce(&T::Map(Box::new(common), value.clone())));
-    Ok((map.into_iter().chain(wanted).collect(), *value, nullable))
+    Ok(Typed::new(map.into_iter().chain(wanted).collect(), *value, nullable))
 }
 
 fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -253,7 +253,7 @@ fn named_struct(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         };
         fields.push(Field::new(name, pair[1].data_type.clone(), pair[1].nullable));
     }
-    Ok((args, T::Struct(fields), false))
+    Ok(Typed::new(args, T::Struct(fields), false))
 }
 
 fn unnamed(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -265,7 +265,7 @@ fn unnamed(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         Field::new(name, arg.data_type.clone(), arg.nullable)
     };
     let fields = args.iter().enumerate().map(field).collect();
-    Ok((args, T::Struct(fields), false))
+    Ok(Typed::new(args, T::Struct(fields), false))
 }
 
 fn structure(values: Vec<Compiled>) -> Compiled {
@@ -305,7 +305,7 @@ fn map(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let type_of = |all: &[Resolved]| all.first().map_or(T::Null, |first| first.data_type.clone());
     let to = T::Map(Box::new(type_of(&keys)), Box::new(type_of(&values)));
     let args = keys.into_iter().zip(values).flat_map(|(key, value)| [key, value]).collect();
-    Ok((args, to, false))
+    Ok(Typed::new(args, to, false))
 }
 
 fn from_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -313,14 +313,14 @@ fn from_arrays(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         return Err(unexpected(name, "two arrays", &args[0]));
     };
     let (to, nullable) = (T::Map(key.clone(), value.clone()), any_nullable(&args));
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 fn from_entries(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     match element_of(&args[0].data_type) {
         T::Struct(fields) if fields.len() == 2 && matches!(args[0].data_type, T::Array(_)) => {
             let (key, value) = (fields[0].data_type.clone(), fields[1].data_type.clone());
-            Ok((args, T::Map(Box::new(key), Box::new(value)), true))
+            Ok(Typed::new(args, T::Map(Box::new(key), Box::new(value)), true))
         }
         _ => Err(unexpected(name, "an array of structs with two fields", &args[0])),
     }
@@ -329,7 +329,7 @@ fn from_entries(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
 fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
     if args.is_empty() {
-        return Ok((args, T::Map(Box::new(T::String), Box::new(T::String)), false));
+        return Ok(Typed::new(args, T::Map(Box::new(T::String), Box::new(T::String)), false));
     }
     if let Some(other) = args.iter().find(|arg| !matches!(arg.data_type, T::Map(..))) {
         return Err(PlanError::new(
@@ -340,7 +340,7 @@ fn concat(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let args = unify("`map_concat`", args)?;
     let to = args[0].data_type.clone();
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 /// The byte ranges of a map's key array and value array.

@@ -1,6 +1,6 @@
 //! `mask`, which hides letters and digits, and `luhn_check` for card numbers.
 
-use super::{Call, Function, Typed, called, cells, constant_text, typed, unexpected};
+use super::registry::{Call, Function, Typed, called, cells, constant_text, typed, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -56,7 +56,7 @@ fn resolve_mask(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         resolved.push(Resolved::literal(by.map_or(Value::Null, Value::String), T::String));
     }
     let nullable = resolved[0].nullable;
-    Ok((resolved, T::String, nullable))
+    Ok(Typed::new(resolved, T::String, nullable))
 }
 
 fn mask(args: Vec<Compiled>, call: Call) -> Compiled {

@@ -1,6 +1,6 @@
 //! Arithmetic with ANSI overflow rules, and `greatest` and `least`.
 
-use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use super::registry::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cast::{arithmetic_overflow, wrapped};
 use crate::table::expr::cell::{Cell, order};
@@ -108,11 +108,11 @@ fn arithmetic(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
                 .zip([left, right])
                 .map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
             nullable |= name == "/";
-            return Ok((coerced.collect(), result, nullable));
+            return Ok(Typed::new(coerced.collect(), result, nullable));
         }
     }
     let to = if name == "/" { DataType::Double } else { common };
-    Ok((args.into_iter().map(|a| a.coerce(&to)).collect(), to, nullable))
+    Ok(Typed::new(args.into_iter().map(|a| a.coerce(&to)).collect(), to, nullable))
 }
 
 /// Resolves `DIV`: whole numbers or decimals give a BIGINT.
@@ -125,9 +125,9 @@ fn integral(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
             .into_iter()
             .zip([left, right])
             .map(|(a, (p, s))| a.coerce(&DataType::Decimal(p, s)));
-        return Ok((coerced.collect(), DataType::Long, nullable));
+        return Ok(Typed::new(coerced.collect(), DataType::Long, nullable));
     }
-    Ok((expect(name, args, &[DataType::Long])?, DataType::Long, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::Long])?, DataType::Long, nullable))
 }
 
 fn remainder(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -136,13 +136,13 @@ fn remainder(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         return arithmetic(name, args);
     }
     let nullable = any_nullable(&args);
-    Ok((args.into_iter().map(|a| a.coerce(&common)).collect(), common, nullable))
+    Ok(Typed::new(args.into_iter().map(|a| a.coerce(&common)).collect(), common, nullable))
 }
 
 pub(super) fn same(_: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let data_type = args[0].data_type.clone();
     let nullable = any_nullable(&args);
-    Ok((args, data_type, nullable))
+    Ok(Typed::new(args, data_type, nullable))
 }
 
 fn positive(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -150,25 +150,25 @@ fn positive(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     match &args[0].data_type {
         DataType::DayTimeInterval(..) | DataType::YearMonthInterval(..) => {
             let data_type = args[0].data_type.clone();
-            Ok((args, data_type, nullable))
+            Ok(Typed::new(args, data_type, nullable))
         }
         other if other.is_numeric() || matches!(other, DataType::String | DataType::Null) => {
             same(name, args)
         }
-        _ => Err(super::unexpected(name, "a number or an interval", &args[0])),
+        _ => Err(super::registry::unexpected(name, "a number or an interval", &args[0])),
     }
 }
 
 fn to_double(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[DataType::Double])?, DataType::Double, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::Double])?, DataType::Double, nullable))
 }
 
 fn extreme(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = unify_without_text(&format!("`{name}`"), args)?;
     let (data_type, nullable) = (args[0].data_type.clone(), args.iter().all(|a| a.nullable));
     check_order(&format!("`{name}`"), &args[0])?;
-    Ok((args, data_type, nullable))
+    Ok(Typed::new(args, data_type, nullable))
 }
 
 /// Compiles a checked integer operation. An overflow of the result type is an error.

@@ -1,6 +1,8 @@
 //! Powers, logarithms, trigonometry, bit operations and number bases.
 
-use super::{Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null};
+use super::registry::{
+    Function, Typed, any_nullable, cells, function, made, take, typed, typed_or_null,
+};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cast::arithmetic_overflow;
@@ -12,12 +14,20 @@ use crate::table::types::DataType;
 use DataType as T;
 use bumpalo::collections::Vec as BumpVec;
 
-const fn double(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
+const fn double(
+    name: &'static str,
+    help: &'static str,
+    compile: super::registry::Compile,
+) -> Function {
     function(name, help, (1, 1), |n, a| typed(n, a, &[T::Double], T::Double), compile)
 }
 
 /// A logarithm is NULL outside its domain, as in Spark.
-const fn logarithm(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
+const fn logarithm(
+    name: &'static str,
+    help: &'static str,
+    compile: super::registry::Compile,
+) -> Function {
     function(name, help, (1, 1), |n, a| typed_or_null(n, a, &[T::Double], T::Double), compile)
 }
 
@@ -298,10 +308,10 @@ fn bits(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let args = crate::table::expr::resolve::unify(&format!("`{name}`"), args)?;
     let data_type = args[0].data_type.clone();
     if !data_type.is_integral() {
-        return Err(super::unexpected(name, "integers", &args[0]));
+        return Err(super::registry::unexpected(name, "integers", &args[0]));
     }
     let nullable = any_nullable(&args);
-    Ok((args, data_type, nullable))
+    Ok(Typed::new(args, data_type, nullable))
 }
 
 fn shifts(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

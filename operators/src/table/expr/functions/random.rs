@@ -3,7 +3,7 @@
 //! `shuffle` use the Mersenne Twister. Spark adds the partition number to the seed; here there is a
 //! single partition, number 0.
 
-use super::{Call, Function, Typed, any_nullable, called, typed};
+use super::registry::{Call, Function, Typed, any_nullable, called, typed};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::{Cell, elements};
 use crate::table::expr::compile::{Compiled, bytes_fn, double_fn, fold};
@@ -29,7 +29,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         (0, 1),
         |name, args| {
             let args = seeded(name, args, 0)?;
-            Ok((args, T::String, false))
+            Ok(Typed::new(args, T::String, false))
         },
         |_, call| {
             let state = RefCell::new(Twister::new(seed(&call, 0)));
@@ -57,10 +57,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |name, args| {
             let data_type = args[0].data_type.clone();
             if !matches!(data_type, T::Array(_)) {
-                return Err(super::unexpected(name, "an array", &args[0]));
+                return Err(super::registry::unexpected(name, "an array", &args[0]));
             }
             let nullable = any_nullable(&args[..1]);
-            Ok((seeded(name, args, 1)?, data_type, nullable))
+            Ok(Typed::new(seeded(name, args, 1)?, data_type, nullable))
         },
         |args, call| {
             let state = RefCell::new(Twister::new(seed(&call, 1)));
@@ -113,7 +113,7 @@ fn drawn() -> i64 {
 }
 
 fn number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
-    Ok((seeded(name, args, 0)?, T::Double, false))
+    Ok(Typed::new(seeded(name, args, 0)?, T::Double, false))
 }
 
 /// Checks and coerces the seed, which follows `before` other arguments and must be a constant.
@@ -128,9 +128,9 @@ fn seeded(name: &str, mut args: Vec<Resolved>, before: usize) -> PlanResult<Vec<
     }
     let wanted = matches!(seed.data_type, T::Int | T::Long | T::Null);
     if !wanted {
-        return Err(super::unexpected(name, "an INT or BIGINT", seed));
+        return Err(super::registry::unexpected(name, "an INT or BIGINT", seed));
     }
-    let (mut seed, _, _) = typed(name, args.split_off(before), &[T::Long], T::Long)?;
+    let Typed { args: mut seed, .. } = typed(name, args.split_off(before), &[T::Long], T::Long)?;
     args.append(&mut seed);
     Ok(args)
 }

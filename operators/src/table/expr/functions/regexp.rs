@@ -2,7 +2,7 @@
 //! compiled once. Patterns from a column are cached.
 
 use super::array::collected;
-use super::{Call, Function, called, typed, typed_or_null};
+use super::registry::{Call, Function, called, typed, typed_or_null};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{BytesFn, Compiled, EvalError, failed, from_cells, text};

@@ -4,7 +4,7 @@
 //! 2.675 rounded to two digits is 2.68. The result is never -0.0.
 
 use super::math::same;
-use super::{Call, Function, Typed, any_nullable, called, expect};
+use super::registry::{Call, Function, Typed, any_nullable, called, expect};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::cast::{TWO_63, arithmetic_overflow, rescale, wrapped};
 use crate::table::expr::compile::{
@@ -87,11 +87,15 @@ fn to_whole(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     if let DataType::Decimal(precision, scale) = args[0].data_type {
         let nullable = any_nullable(&args);
-        return Ok((args, DataType::Decimal((precision - scale + 1).min(38), 0), nullable));
+        return Ok(Typed::new(
+            args,
+            DataType::Decimal((precision - scale + 1).min(38), 0),
+            nullable,
+        ));
     }
     let to = if args[0].data_type.is_integral() { DataType::Long } else { DataType::Double };
     let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[to])?, DataType::Long, nullable))
+    Ok(Typed::new(expect(name, args, &[to])?, DataType::Long, nullable))
 }
 
 fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -103,7 +107,7 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let digits = args.drain(1..).collect::<Vec<_>>();
-    let (mut args, data_type, nullable) = same(name, args)?;
+    let Typed { mut args, data_type, is_nullable: nullable } = same(name, args)?;
     let digits: Vec<_> = expect(name, digits, &[DataType::Int])?.into_iter().map(literal).collect();
     let mut to = data_type;
     if let DataType::Decimal(precision, scale) = to {
@@ -115,7 +119,7 @@ fn rounding(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     }
     let nullable = nullable || any_nullable(&digits);
     args.extend(digits);
-    Ok((args, to, nullable))
+    Ok(Typed::new(args, to, nullable))
 }
 
 /// Whether rounding increments the quotient of a division by `unit` with remainder `rest`.

@@ -3,7 +3,7 @@
 
 use super::array::bounded_array;
 use super::regexp::{bad_pattern, checked, runaway, texts};
-use super::{Function, Typed, any_nullable, expect, function, nullable_cells};
+use super::registry::{Function, Typed, any_nullable, expect, function, nullable_cells};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -34,7 +34,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
 fn sentences(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = args[0].nullable;
     let words = DataType::Array(Box::new(DataType::String));
-    Ok((expect(name, args, &[DataType::String])?, DataType::Array(Box::new(words)), nullable))
+    Ok(Typed::new(
+        expect(name, args, &[DataType::String])?,
+        DataType::Array(Box::new(words)),
+        nullable,
+    ))
 }
 
 fn sentences_of<'a>(text: Cell<'a>, arena: &'a Bump) -> Cell<'a> {
@@ -59,7 +63,11 @@ fn split(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     checked(&args)?;
     let nullable = any_nullable(&args);
     let types = [DataType::String, DataType::String, DataType::Int];
-    Ok((expect(name, args, &types)?, DataType::Array(Box::new(DataType::String)), nullable))
+    Ok(Typed::new(
+        expect(name, args, &types)?,
+        DataType::Array(Box::new(DataType::String)),
+        nullable,
+    ))
 }
 
 /// For texts longer than this many bytes, the parts are counted before they are collected.

@@ -1,6 +1,6 @@
 //! String functions. Lengths and positions count characters, as in Spark.
 
-use super::{Function, MANY, Typed, any_nullable, expect, function, take};
+use super::registry::{Function, MANY, Typed, any_nullable, expect, function, take};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::{
@@ -127,13 +127,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
 
 fn text_to_text(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[DataType::String])?, DataType::String, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::String])?, DataType::String, nullable))
 }
 
 fn reverse(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if matches!(args[0].data_type, DataType::Array(_)) {
         let (to, nullable) = (args[0].data_type.clone(), args[0].nullable);
-        return Ok((args, to, nullable));
+        return Ok(Typed::new(args, to, nullable));
     }
     text_or_bytes(name, args)
 }
@@ -145,7 +145,7 @@ pub(super) fn text_or_bytes(name: &str, args: Vec<Resolved>) -> PlanResult<Typed
         DataType::Binary => DataType::Binary,
         _ => DataType::String,
     };
-    Ok((expect(name, args, &[to.clone(), DataType::Int])?, to, nullable))
+    Ok(Typed::new(expect(name, args, &[to.clone(), DataType::Int])?, to, nullable))
 }
 
 fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -155,12 +155,12 @@ fn text_to_int(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     } else {
         expect(name, args, &[DataType::String])?
     };
-    Ok((args, DataType::Int, nullable))
+    Ok(Typed::new(args, DataType::Int, nullable))
 }
 
 fn text_to_bool(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let nullable = any_nullable(&args);
-    Ok((expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
+    Ok(Typed::new(expect(name, args, &[DataType::String])?, DataType::Boolean, nullable))
 }
 
 fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -184,10 +184,10 @@ fn concat(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         }
         let args = crate::table::expr::resolve::unify("`concat`", args)?;
         let data_type = args[0].data_type.clone();
-        return Ok((args, data_type, nullable));
+        return Ok(Typed::new(args, data_type, nullable));
     }
     if !args.is_empty() && args.iter().all(|arg| arg.data_type == DataType::Binary) {
-        return Ok((args, DataType::Binary, nullable));
+        return Ok(Typed::new(args, DataType::Binary, nullable));
     }
     text_to_text(name, args)
 }
@@ -201,7 +201,7 @@ fn concat_ws(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         }
         _ => Ok(expect(name, vec![arg], &[DataType::String])?.remove(0)),
     });
-    Ok((args.collect::<PlanResult<_>>()?, DataType::String, nullable))
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, DataType::String, nullable))
 }
 
 fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -210,7 +210,7 @@ fn pad(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let bytes = args.iter().step_by(2).all(|arg| arg.data_type == DataType::Binary);
     let to = if bytes { DataType::Binary } else { DataType::String };
     let types = [to.clone(), DataType::Int, to.clone()];
-    Ok((expect(name, args, &types)?, to, nullable))
+    Ok(Typed::new(expect(name, args, &types)?, to, nullable))
 }
 
 fn case<'a>(s: &str, arena: &'a Bump, change: fn(&u8) -> u8) -> &'a str {

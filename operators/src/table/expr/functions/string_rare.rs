@@ -6,8 +6,9 @@ use crate::table::expr::compile::{Compiled, EvalError, bytes_fn, failed};
 use crate::table::expr::functions::levenshtein::levenshtein;
 use crate::table::expr::functions::number_format::Pattern;
 use crate::table::expr::functions::printf::format_string;
-use crate::table::expr::functions::{
-    Call, Function, MANY, called, cells, made, nullable_cells, typed, typed_or_null, unexpected,
+use crate::table::expr::functions::registry::{
+    Call, Function, MANY, Typed, called, cells, made, nullable_cells, typed, typed_or_null,
+    unexpected,
 };
 use crate::table::types::DataType;
 use std::collections::HashMap;
@@ -204,9 +205,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 ));
             }
             let rest = args.split_off(1);
-            let (mut args, to, nullable) = typed(n, args, &[T::String], T::String)?;
+            let Typed { mut args, data_type: to, is_nullable: nullable } =
+                typed(n, args, &[T::String], T::String)?;
             args.extend(rest);
-            Ok((args, to, nullable))
+            Ok(Typed::new(args, to, nullable))
         },
         |a, call, arena| {
             if a[0].is_null() {

@@ -4,10 +4,10 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
 use crate::table::expr::compile::{Compiled, failed, from_cells, long_fn};
-use crate::table::expr::functions::string::{Unit, slice, text_or_bytes};
-use crate::table::expr::functions::{
+use crate::table::expr::functions::registry::{
     Function, MANY, Typed, any_nullable, called, cells, expect, typed,
 };
+use crate::table::expr::functions::string::{Unit, slice, text_or_bytes};
 use crate::table::text::utf8;
 use crate::table::types::DataType;
 use memchr::memmem;
@@ -119,7 +119,7 @@ fn overlay(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         ));
     }
     let to = if is_bytes(&args[0]) || is_bytes(&args[1]) { T::Binary } else { T::String };
-    Ok((expect(name, args, &[to.clone(), to.clone(), T::Int])?, to, nullable))
+    Ok(Typed::new(expect(name, args, &[to.clone(), to.clone(), T::Int])?, to, nullable))
 }
 
 fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
@@ -130,7 +130,7 @@ fn elt(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> {
     };
     let mut args = expect(name, args, &[T::Int])?;
     args.extend(expect(name, rest, std::slice::from_ref(&to))?);
-    Ok((args, to, true))
+    Ok(Typed::new(args, to, true))
 }
 
 /// The position of a part, counted from 1; 0 if it is not found. An empty part is at 1, as in

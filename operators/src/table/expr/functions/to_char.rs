@@ -4,7 +4,7 @@
 //! `9` with commas between them. A run that starts with `0` prints leading zeros. A run that starts
 //! with `9` prints spaces instead.
 
-use super::{Call, Function, Typed, called, constant_text, unexpected};
+use super::registry::{Call, Function, Typed, called, constant_text, unexpected};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -89,7 +89,7 @@ fn resolve_to_char(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         _ => T::Decimal(38, 18),
     };
     let number = number.coerce(&decimal);
-    Ok((vec![number, literal(template)], T::String, true))
+    Ok(Typed::new(vec![number, literal(template)], T::String, true))
 }
 
 fn literal(template: Option<String>) -> Resolved {
@@ -98,7 +98,7 @@ fn literal(template: Option<String>) -> Resolved {
 
 fn resolve_to_number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     let template = constant_text(name, &args[1])?;
-    let mut args = super::expect(name, args, &[T::String])?;
+    let mut args = super::registry::expect(name, args, &[T::String])?;
     let to = match &template {
         None => T::Decimal(10, 0),
         Some(template) => {
@@ -115,7 +115,7 @@ fn resolve_to_number(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         }
     };
     args[1] = literal(template);
-    Ok((args, to, true))
+    Ok(Typed::new(args, to, true))
 }
 
 fn template_of(call: &Call) -> Option<Template> {
@@ -125,7 +125,7 @@ fn template_of(call: &Call) -> Option<Template> {
 fn to_char(args: Vec<Compiled>, call: Call) -> Compiled {
     let template = template_of(&call);
     let scale = call.data_type(0).as_decimal().map_or(0, |(_, scale)| scale);
-    let [number, _] = super::take(args);
+    let [number, _] = super::registry::take(args);
     from_cells(call.to.physical(), move |cx| {
         let number = number.cell(cx)?;
         let Some(template) = template.as_ref().filter(|_| !number.is_null()) else {
@@ -138,7 +138,7 @@ fn to_char(args: Vec<Compiled>, call: Call) -> Compiled {
 
 fn to_number(args: Vec<Compiled>, call: Call) -> Compiled {
     let template = template_of(&call);
-    let [text, _] = super::take(args);
+    let [text, _] = super::registry::take(args);
     from_cells(call.to.physical(), move |cx| {
         let text = text.cell(cx)?;
         let Some(template) = template.as_ref().filter(|_| !text.is_null()) else {

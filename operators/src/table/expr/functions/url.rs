@@ -4,7 +4,7 @@
 //! of browsers: `http://a b` is an error, and `http://a_b/` has an authority but no host.
 
 use super::regexp::{bad_pattern, runaway};
-use super::{Call, Function, Typed, called, unexpected};
+use super::registry::{Call, Function, Typed, called, unexpected};
 use crate::table::error::PlanResult;
 use crate::table::expr::Resolved;
 use crate::table::expr::cell::Cell;
@@ -29,7 +29,7 @@ fn resolve(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
     if let Some(arg) = args.iter().find(texts) {
         return Err(unexpected(name, "a STRING", arg));
     }
-    Ok((args.into_iter().map(|arg| arg.coerce(&T::String)).collect(), T::String, true))
+    Ok(Typed::new(args.into_iter().map(|arg| arg.coerce(&T::String)).collect(), T::String, true))
 }
 
 fn compile(args: Vec<Compiled>, call: Call) -> Compiled {

@@ -1,7 +1,7 @@
 //! Time windows. The arguments of `window` and `session_window` arrive here in microseconds; SQL
 //! text is converted before.
 
-use super::{Function, Typed, cells, typed_or_null, unexpected};
+use super::registry::{Function, Typed, cells, typed_or_null, unexpected};
 use crate::table::datetime::interval;
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -59,7 +59,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |name, args| match &args[0].data_type {
             DataType::Struct(fields) if fields.len() == 2 && fields[1].name == "end" => {
                 let (to, nullable) = (fields[1].data_type.clone(), args[0].nullable);
-                Ok((args, to, nullable))
+                Ok(Typed::new(args, to, nullable))
             }
             _ => Err(unexpected(name, "a window", &args[0])),
         },
@@ -73,7 +73,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "length_us(text): a length of time such as '10 minutes', in microseconds",
         (1, 1),
         |name, args| match &args[0].data_type {
-            DataType::DayTimeInterval(..) => Ok((args, DataType::Long, true)),
+            DataType::DayTimeInterval(..) => Ok(Typed::new(args, DataType::Long, true)),
             _ => typed_or_null(name, args, &[DataType::String], DataType::Long),
         },
         |a, _, _| match a[0] {
@@ -112,5 +112,5 @@ fn window(name: &str, args: Vec<Resolved>, to: fn(DataType) -> DataType) -> Plan
     let field = |name: &str| Field::new(name, time.clone(), false);
     let of = DataType::Struct(vec![field("start"), field("end")]);
     let nullable = args[0].nullable;
-    Ok((args, to(of), nullable))
+    Ok(Typed::new(args, to(of), nullable))
 }

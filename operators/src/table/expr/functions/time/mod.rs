@@ -1,7 +1,7 @@
 //! Functions on dates, timestamps and intervals. Fields of a timestamp are in the session time
 //! zone.
 
-use super::{
+use super::registry::{
     Call, Function, Typed, any_nullable, called, cells, function, made, take, typed, typed_or_null,
     unexpected,
 };
@@ -39,11 +39,19 @@ use units::{added, cut, difference, months_between, truncated, truncated_date, u
 
 type DatePart = fn(Date) -> i64;
 
-const fn of_date(name: &'static str, help: &'static str, compile: super::Compile) -> Function {
+const fn of_date(
+    name: &'static str,
+    help: &'static str,
+    compile: super::registry::Compile,
+) -> Function {
     function(name, help, (1, 1), |n, a| typed(n, a, &[T::Date], T::Int), compile)
 }
 
-const fn of_clock(name: &'static str, help: &'static str, compile: super::CompileCall) -> Function {
+const fn of_clock(
+    name: &'static str,
+    help: &'static str,
+    compile: super::registry::CompileCall,
+) -> Function {
     called(name, help, (1, 1), |n, a| on_clock(n, a, T::Int), compile)
 }
 
@@ -53,7 +61,7 @@ const fn of_now(name: &'static str, help: &'static str) -> Function {
         name,
         help,
         (0, 0),
-        |_, args| Ok((args, T::Timestamp, false)),
+        |_, args| Ok(Typed::new(args, T::Timestamp, false)),
         |_, _, _| long_fn(|_| Ok(None)),
     )
 }
@@ -275,7 +283,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |n, mut a| {
             // A value of another type is cast to STRING and then parsed.
             if !matches!(a[0].data_type, T::Date | T::Timestamp | T::TimestampNtz | T::Null) {
-                let text = super::expect(n, vec![a.remove(0)], &[T::String])?;
+                let text = super::registry::expect(n, vec![a.remove(0)], &[T::String])?;
                 a.splice(0..0, text);
             }
             if a.len() == 1 || a[0].data_type != T::String {
@@ -761,7 +769,7 @@ fn of_seconds(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {
         }
         Ok(arg.coerce(&to))
     });
-    Ok((args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, T::Timestamp, nullable))
 }
 
 /// Resolves a special value such as `today` to an expression. The current time is the batch's.

@@ -1,6 +1,7 @@
 //! Functions that parse and format timestamps by a pattern.
 
-use super::super::{Call, Typed, resolve, typed_or_null};
+use super::super::registry::{Call, Typed, typed_or_null};
+use super::super::resolve;
 use crate::table::datetime::pattern::{Direction, PATTERN_FIX, Pattern, PatternError, Unread};
 use crate::table::datetime::{SECOND_US, Tz};
 use crate::table::error::{PlanError, PlanResult};
@@ -67,7 +68,7 @@ pub(super) fn check_pattern(
 pub(super) fn by_cast(_: &str, mut args: Vec<Resolved>, to: &DataType) -> PlanResult<Typed> {
     args.truncate(1);
     let args = args.into_iter().map(|arg| cast(arg, to, false));
-    Ok((args.collect::<PlanResult<_>>()?, to.clone(), true))
+    Ok(Typed::new(args.collect::<PlanResult<_>>()?, to.clone(), true))
 }
 
 pub(super) fn to_timestamp(name: &str, args: Vec<Resolved>) -> PlanResult<Typed> {

@@ -5,7 +5,7 @@
 //! kept, and a clock change does not shift later elements.
 
 use super::super::array::{MAX_SEQUENCE, collected};
-use super::super::{Call, Typed, any_nullable, element_of};
+use super::super::registry::{Call, Typed, any_nullable, element_of};
 use crate::table::datetime::{DAY_US, Tz, add_months_us, on_clock, to_local, to_utc};
 use crate::table::error::{PlanError, PlanResult};
 use crate::table::expr::Resolved;
@@ -34,7 +34,7 @@ pub fn sequence_types(name: &str, mut args: Vec<Resolved>) -> PlanResult<Typed> 
     {
         *step = step.clone().coerce(&DataType::DayTimeInterval(0, 3));
     }
-    Ok((args, DataType::Array(Box::new(to)), nullable))
+    Ok(Typed::new(args, DataType::Array(Box::new(to)), nullable))
 }
 
 /// The step, split into units that are added separately.

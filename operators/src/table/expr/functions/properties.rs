@@ -1,0 +1,101 @@
+//! Properties of functions that the compiler of expressions and the optimiser ask for by name.
+
+use super::{all, registry::Build};
+use crate::table::expr::{Node, Resolved, lower};
+
+/// Whether a name is an infix operator.
+pub fn is_operator(name: &str) -> bool {
+    matches!(
+        name,
+        "+" | "-"
+            | "*"
+            | "/"
+            | "%"
+            | "div"
+            | "="
+            | "<>"
+            | "<"
+            | "<="
+            | ">"
+            | ">="
+            | "<=>"
+            | "and"
+            | "or"
+            | "&"
+            | "|"
+            | "^"
+    )
+}
+
+/// Whether the operation under a `try_` function is plain arithmetic on numbers. Then only errors
+/// of the operation itself give NULL, not errors of its operands.
+pub fn tries_itself(name: &str, args: &[Resolved]) -> bool {
+    matches!(name, "+" | "-" | "*" | "/" | "%")
+        && args.iter().all(|arg| match &arg.node {
+            Node::Cast(inner, _) => inner.data_type.is_numeric(),
+            _ => arg.data_type.is_numeric() && !arg.is_null_literal(),
+        })
+}
+
+/// Whether a function works on the raw bytes of a text. For all others, invalid UTF-8 is replaced
+/// before the call.
+pub(super) fn keeps_bytes(name: &str) -> bool {
+    matches!(
+        name,
+        "hex"
+            | "hash"
+            | "xxhash64"
+            | "repeat"
+            | "elt"
+            | "left"
+            | "right"
+            | "overlay"
+            | "locate"
+            | "instr"
+            | "bit_length"
+            | "substring_index"
+            | "map"
+            | "array_contains"
+            | "array_position"
+            | "array_remove"
+            | "array_append"
+            | "array_prepend"
+            | "array_repeat"
+            | "map_contains_key"
+            | "map_element"
+            | "is_valid_utf8"
+            | "validate_utf8"
+            | "make_valid_utf8"
+    )
+}
+
+/// Whether a function returns NULL if any of its arguments is NULL.
+pub fn is_null_of_null(name: &str) -> bool {
+    // For these Spark still evaluates the other arguments, unless all of them are constants.
+    const CONSTANTS_ALONE: [&str; 5] =
+        ["regexp_extract_all", "regexp_count", "regexp_substr", "regexp_instr", "str_to_map"];
+    crate::table::expr::null_propagation::is_strict(name)
+        || CONSTANTS_ALONE.contains(&name)
+        || name != "sequence" && all().any(|f| f.name == name && matches!(f.build, Build::Cells(_)))
+}
+
+/// Whether a function evaluates this argument only for some rows, as `if` and `coalesce` do.
+pub fn may_leave_out(name: &str, index: usize) -> bool {
+    match &*lower(name) {
+        "and" | "coalesce" | "decode" | "elt" | "if" | "ifnull" | "nvl" | "nvl2" | "or" => {
+            index > 0
+        }
+        // With an invalid unit the result is NULL, without evaluating the other argument.
+        "date_trunc" => index == 1,
+        "trunc" => index == 0,
+        _ => false,
+    }
+}
+
+/// Whether a function is deterministic: equal arguments always give equal results.
+pub fn is_deterministic(name: &str) -> bool {
+    !matches!(
+        name,
+        "rand" | "randn" | "uuid" | "shuffle" | "monotonically_increasing_id" | "current_timestamp"
+    )
+}
