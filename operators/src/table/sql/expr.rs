@@ -607,7 +607,7 @@ fn number(written: &str, here: Place) -> PlanResult<Expr> {
             let value = number::double(digits, &to).map(Value::Double);
             value.filter(|_| exact.abs() <= most)
         }
-        to => number::integer(digits, to, false).map(Value::Long),
+        to => number::integer(digits, to, number::Fraction::Refused).map(Value::Long),
     };
     Ok(Expr::Literal(value.ok_or_else(wrong)?, to))
 }

@@ -15,12 +15,23 @@ fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
-/// Parses a whole number of a type. With `fraction`, digits after a decimal point are dropped;
-/// otherwise they are an error (`None`).
-pub fn integer(text: &str, to: &DataType, fraction: bool) -> Option<i64> {
+/// Digits after the decimal point of a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fraction {
+    /// The text is no whole number.
+    Refused,
+    /// They are dropped.
+    Dropped,
+}
+
+/// Parses a whole number of a type. `None` if the text is no number, or is out of
+/// range.
+pub fn integer(text: &str, to: &DataType, fraction: Fraction) -> Option<i64> {
     let trimmed = trimmed(text);
     let whole = match trimmed.split_once('.') {
-        Some((whole, behind)) if fraction && behind.bytes().all(|b| b.is_ascii_digit()) => {
+        Some((whole, behind))
+            if fraction == Fraction::Dropped && behind.bytes().all(|b| b.is_ascii_digit()) =>
+        {
             if matches!(whole, "" | "+" | "-") {
                 return Some(0);
             }
@@ -368,11 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_may_have_a_fraction_where_it_is_said() {
-        let read = |text: &str| integer(text, &DataType::Int, true);
+    fn digits_after_the_point_are_dropped_or_refused() {
+        let read = |text: &str| integer(text, &DataType::Int, Fraction::Dropped);
         for (text, value) in [("1.9", 1), ("-1.9", -1), (".", 0), ("-.5", 0), ("1.", 1)] {
             assert_eq!(read(text), Some(value), "{text}");
-            assert_eq!(integer(text, &DataType::Int, false), None, "{text}");
+            assert_eq!(integer(text, &DataType::Int, Fraction::Refused), None, "{text}");
         }
         for bad in ["", "1e2", "1.x", "1.9.9", "2147483648.0", "- 5"] {
             assert_eq!(read(bad), None, "{bad}");

@@ -1,0 +1,93 @@
+//! ANSI rules of casts: which casts are allowed, and what a value that does not fit becomes: an error,
+//! NULL for `try_cast`, or the wrapped value with ANSI mode off.
+
+use crate::table::expr::compile::{Eval, EvalError, failed};
+use crate::table::types::DataType;
+
+pub(in crate::table) const FIX: &str = "Use try_cast to get NULL instead";
+
+/// Whether Spark allows this explicit cast under ANSI rules. Casts that are not implemented give
+/// false.
+pub fn is_allowed(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (a, b) if a == b => true,
+        (T::Null, _) => true,
+        (_, T::String) => true,
+        (T::String, T::Array(_) | T::Map(..) | T::Struct(_) | T::Null) => false,
+        (T::String, _) => true,
+        (T::Array(a), T::Array(b)) => is_allowed(a, b),
+        (T::Map(ak, av), T::Map(bk, bv)) => is_allowed(ak, bk) && is_allowed(av, bv),
+        (T::Struct(a), T::Struct(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| is_allowed(&a.data_type, &b.data_type))
+        }
+        (T::DayTimeInterval(..), T::DayTimeInterval(..)) => true,
+        (T::YearMonthInterval(..), T::YearMonthInterval(..)) => true,
+        (from, to) if from.is_interval() => to.is_integral(),
+        (from, to) if to.is_interval() => from.is_integral(),
+        (T::Boolean, to) => to.is_numeric(),
+        (from, T::Boolean) => from.is_numeric(),
+        (T::Date | T::TimestampNtz, T::Timestamp) | (T::Timestamp | T::TimestampNtz, T::Date) => {
+            true
+        }
+        (T::Date | T::Timestamp, T::TimestampNtz) => true,
+        (T::Timestamp, to) if to.is_numeric() => true,
+        (from, T::Timestamp) if from.is_numeric() => true,
+        (from, to) => from.is_numeric() && to.is_numeric(),
+    }
+}
+
+/// Whether Spark allows this explicit cast, but only with ANSI mode off.
+pub fn is_allowed_without_ansi(from: &DataType, to: &DataType) -> bool {
+    use DataType as T;
+    match (from, to) {
+        (from, T::Binary) => from.is_integral(),
+        (T::Boolean, T::Timestamp) | (T::Timestamp, T::Boolean) => true,
+        (T::Date, to) => to.is_numeric() || *to == T::Boolean,
+        _ => false,
+    }
+}
+
+/// What a failed cast returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// An error.
+    Fail,
+    /// NULL: `TRY_CAST`.
+    Null,
+    /// NULL, or for numbers the lower bits that fit (ANSI mode off).
+    Wrap,
+}
+
+/// Turns errors into NULL unless the cast must fail.
+pub(super) fn soften<T>(result: Eval<T>, on_error: OnError) -> Eval<T> {
+    if on_error == OnError::Fail { result } else { Ok(result.unwrap_or(None)) }
+}
+
+/// Truncates an integer to the bits of a type, as with ANSI mode off.
+pub fn wrapped(value: i64, to: &DataType) -> i64 {
+    match to {
+        DataType::Byte => i64::from(value as i8),
+        DataType::Short => i64::from(value as i16),
+        DataType::Int => i64::from(value as i32),
+        _ => value,
+    }
+}
+
+pub(in crate::table) fn invalid<T>(value: &str, to: &DataType) -> Eval<T> {
+    failed(
+        "CAST_INVALID_INPUT",
+        format!("the value '{value}' of type STRING cannot be cast to {to}"),
+        FIX,
+    )
+}
+
+pub(super) fn overflow<T>(value: impl std::fmt::Display, to: &DataType) -> Eval<T> {
+    failed("CAST_OVERFLOW", format!("the value {value} does not fit {to}"), FIX)
+}
+
+/// The error of an arithmetic overflow; `what` names the result.
+pub fn arithmetic_overflow<T>(what: &str) -> Result<T, Box<EvalError>> {
+    failed("ARITHMETIC_OVERFLOW", format!("{what} overflows"), "Cast to a wider type")
+}
