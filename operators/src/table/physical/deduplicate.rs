@@ -1,5 +1,5 @@
-//! Deduplication: keeps the first of equal rows. A table of keys, each with the time at which it
-//! may be removed.
+//! Deduplication keeps the first of equal rows. It has a table of keys, each with the time at which
+//! the key may be removed.
 //!
 //! Late rows are dropped if the rows have an event time, even if it is not among the keys.
 
@@ -36,34 +36,34 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// When rows are late, and how long a key is kept.
+/// When rows are late, and how long keys are kept.
 pub(super) struct EventTimeRule {
-    /// The event time in the row.
+    /// The slot of the event time in the row.
     pub field: Field,
-    /// Whether the event time is a window, whose end counts.
+    /// Whether the event time is a window, of which the end counts.
     pub window: bool,
     /// How long after its event time a key is kept, in microseconds; `None` for ever.
     pub keep_us: Option<i64>,
     pub late: LateRows,
 }
 
-/// The stage.
+/// The stage of a deduplication.
 pub(super) struct Deduplicate {
     keys: Vec<Key>,
     event: Option<EventTimeRule>,
     continuous: bool,
     entries: Table<Entry>,
     due: Due,
-    /// Memory that keys own apart.
+    /// The heap memory of keys, in bytes.
     key_heap: u64,
     key: Vec<u8>,
     scratch: Scratch,
     log: StateLog,
     /// A watermark whose keys have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether keys were removed after a marker, and the driver does not know it yet.
+    /// Whether keys were removed after a marker and the driver has not been told yet.
     owes_late_emission: bool,
-    /// A marker to pass on after that watermark.
+    /// A marker to pass on when all expired keys are removed.
     marker: Option<Epoch>,
     down: BoxChain,
 }
@@ -125,13 +125,13 @@ impl Deduplicate {
         })
     }
 
-    /// Removes some of the expired keys. Returns whether all are removed.
+    /// Removes a bounded number of expired keys. Returns whether all are removed.
     fn forget(&mut self, watermark_us: i64) -> bool {
         let step = self.log.step(STEP);
         self.entries.prefetch(self.due.ahead(watermark_us, step));
         for _ in 0..step {
             let Some((_, at)) = self.due.take(watermark_us) else { return true };
-            // Its key may have been forgotten before, or have another time by now.
+            // The key may have been removed before, or have another expiry time by now.
             let entry = self.entries.get(at as usize);
             if !entry.is_some_and(|entry| (i64::MIN + 1..=watermark_us).contains(&entry.expires_us))
             {
@@ -148,7 +148,7 @@ impl Deduplicate {
         false
     }
 
-    /// Continues with a watermark and the marker after it.
+    /// Continues the expiry of a watermark, and passes on the marker after it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(watermark_us) = self.expiring_watermark_us {
             if !self.forget(watermark_us) {

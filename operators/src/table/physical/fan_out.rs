@@ -1,4 +1,4 @@
-//! Fan-out: a source that several branches of a query read. Each row goes to all branches.
+//! Fan-out: a source that is read by several branches of a query. Each row goes to all branches.
 //!
 //! The branches run in the source's tasklet. They borrow each row, so it is not copied. The slowest
 //! branch sets the pace: a row is read only when all branches have room for it.
@@ -9,7 +9,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// Combines the chains of all branches into one.
+/// Combines the chains of all branches into one chain.
 pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
     match (branches.pop(), branches.is_empty()) {
         (Some(only), true) => only,
@@ -22,8 +22,8 @@ pub(super) fn fan_out(mut branches: Vec<BoxChain>) -> BoxChain {
 
 struct FanOut {
     branches: Vec<BoxChain>,
-    /// Whether a branch has done work of the next epoch that could not be reported because of
-    /// another branch.
+    /// Whether a branch has emitted rows of the next epoch that could not be reported, because
+    /// another branch was still busy.
     owes_late_emission: bool,
 }
 
@@ -91,10 +91,10 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    /// What a branch was given, in order.
+    /// What was passed to a branch, in order.
     type Given = Arc<Mutex<Vec<String>>>;
 
-    /// A branch that says, one after the other, how its drains have gone.
+    /// A branch that returns the given flush statuses, one per drain.
     struct Branch {
         given: Given,
         ready: bool,
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Whoever waits for the end of an epoch must know that something of the next one has come.
+    /// The driver must learn that rows of the next epoch were emitted before the end of this epoch.
     #[test]
     fn what_trails_on_one_branch_is_said_when_the_other_is_done() {
         use FlushStatus::{Blocked, Clear, More, Trailing};

@@ -33,7 +33,7 @@ pub(super) struct LateRowOutput {
     pub columns: Schema,
 }
 
-/// Tells an operator which rows are late and which state may be evicted.
+/// Tells an operator which rows are late and which state has expired.
 pub(super) struct LateRows {
     watermarks: OperatorWatermark,
     side: Option<LateRowOutput>,
@@ -44,12 +44,13 @@ impl LateRows {
         Self { watermarks: OperatorWatermark::new(times, continuous), side }
     }
 
-    /// Of an operator behind one that lets rows leave which are older than the watermark by so much.
+    /// For an operator after one that emits rows up to `lag_us` microseconds older than the
+    /// watermark.
     pub fn behind(self, lag_us: i64) -> Self {
         Self { watermarks: self.watermarks.behind(lag_us), ..self }
     }
 
-    /// A row at or before this time is late.
+    /// Rows at or before this time are late, in microseconds.
     #[inline]
     pub fn late_row_watermark_us(&self) -> i64 {
         self.watermarks.late_row_watermark_us()
@@ -80,12 +81,12 @@ impl LateRows {
         self.watermarks.is_in_band()
     }
 
-    /// State that expires at or before this time may be evicted.
+    /// State that expires at or before this time may be removed, in microseconds.
     pub fn watermark_us(&self) -> i64 {
         self.watermarks.watermark_us()
     }
 
-    /// Takes an in-band watermark.
+    /// Advances the watermark to one that arrived in-band.
     pub fn advance(&mut self, micros: i64) {
         self.watermarks.advance(micros);
     }

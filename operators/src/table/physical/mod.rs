@@ -1,7 +1,7 @@
-//! From plan to stages: the chain that rows are pushed through.
+//! Lowering of a plan to stages: the chain through which rows are pushed.
 //!
-//! With parallelism 1 and sources in one part a query is one chain on one thread. With more, rows are
-//! keyed and exchanged before each aggregation and gathered behind it:
+//! With parallelism 1 and a source of one partition, a query is one chain on one thread. Otherwise
+//! rows are exchanged by key before each aggregation and gathered after it:
 //!
 //! ```text
 //! source ▸ … ▸ partial ×M ═rings═▶ aggregate ×N ═rings═▶ … ▸ sink

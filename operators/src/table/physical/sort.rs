@@ -1,4 +1,4 @@
-//! Sorting a whole result table at each marker, and LIMIT and OFFSET.
+//! Sorts a whole result table at each marker, and implements LIMIT and OFFSET.
 
 use crate::table::expr::compile::{Semantics, compile};
 use crate::table::expr::functions::order_values as order;
@@ -15,7 +15,7 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::cmp::Ordering;
 
-/// Rows that leave in one step.
+/// The number of rows emitted per step.
 const EMIT_STEP: usize = 256;
 
 struct SortedRow {
@@ -133,11 +133,11 @@ impl<'a> Push<Row<'a>> for Sort {
     }
 }
 
-/// Emits the first rows: of the whole stream, or of each epoch's table.
+/// Emits the first rows of the whole stream, or of each epoch's table.
 pub(super) struct Limit {
     most: u64,
     taken: u64,
-    /// Where the count is kept; `None` if it restarts in each epoch.
+    /// The log that persists the count; `None` if the count restarts in each epoch.
     log: Option<(StateLog, Slot)>,
     down: BoxChain,
 }

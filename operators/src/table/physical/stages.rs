@@ -1,4 +1,4 @@
-//! The stateless row stages. A row is borrowed: a chain copies only what it computes.
+//! The stateless row stages. Rows are borrowed, so a chain copies only what it computes.
 
 use crate::table::expr::common_subexpression::eliminate_common_subexpressions;
 use crate::table::expr::compile::{
@@ -19,17 +19,18 @@ use millstream_engine::runtime::exchange::Outbox;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 use std::fmt::Write;
 
-/// Number of keys above which the first of them are slow to emit.
+/// With more keys than this, the first keys that are emitted are likely to miss the cache.
 const MANY: usize = 4096;
 
-/// How many of `of` keys to emit in one step. With few keys, enough that a sink writes rarely. With
-/// many keys, so few that a step stays short: of a million idle keys the first few hundred took 10
-/// to 35 us each, so 64 of them more than a millisecond (`millstream bench window hold`).
+/// The number of keys to emit in one step, of `of` keys in total. With few keys the step is large,
+/// so that the sink writes rarely. With many keys it is small, so that a step stays short: among a
+/// million idle keys, each of the first few hundred took 10 to 35 us, so 64 of them would take over
+/// a millisecond (`millstream bench window hold`).
 pub(super) fn step(of: usize) -> usize {
     if of > MANY { 8 } else { 64 }
 }
 
-/// A stage that takes borrowed rows.
+/// A stage that receives borrowed rows.
 pub trait RowPush: for<'a> Push<Row<'a>> {}
 impl<S: for<'a> Push<Row<'a>>> RowPush for S {}
 
@@ -67,10 +68,10 @@ impl Scratch {
     }
 }
 
-/// The beginning of an expression's text, for the errors of its evaluation.
+/// The start of an expression's text, for error messages of its evaluation.
 struct Excerpt(String);
 
-/// The most bytes of an [`Excerpt`].
+/// The maximum length of an [`Excerpt`], in bytes.
 const EXCERPT_BYTES_MAX: usize = 120;
 
 impl Excerpt {
@@ -82,7 +83,7 @@ impl Excerpt {
         text
     }
 
-    /// Adds the expression to an error of its evaluation.
+    /// Adds the expression to an error that its evaluation raised.
     #[cold]
     fn put_into(&self, error: EvalError) -> EngineError {
         let EvalError { condition, mut reason, fix, .. } = error;
@@ -92,7 +93,7 @@ impl Excerpt {
 }
 
 impl Write for Excerpt {
-    /// Fails when there is more than fits.
+    /// Fails as soon as the text exceeds the limit, which ends formatting early.
     fn write_str(&mut self, more: &str) -> std::fmt::Result {
         for c in more.chars() {
             if self.0.len() + c.len_utf8() > EXCERPT_BYTES_MAX {
@@ -104,11 +105,11 @@ impl Write for Excerpt {
     }
 }
 
-/// Computes the columns of a new row.
+/// Computes the columns of the output row.
 pub(super) struct Project {
     columns: Vec<Compiled>,
     excerpts: Vec<Excerpt>,
-    /// Number of common subexpressions.
+    /// The number of common subexpressions.
     parts: usize,
     scratch: Scratch,
     out: Vec<u8>,
@@ -116,7 +117,7 @@ pub(super) struct Project {
 }
 
 impl Project {
-    /// Of expressions over rows of `width` columns.
+    /// Creates a projection by expressions over rows of `width` columns.
     pub fn new(exprs: Vec<Resolved>, width: usize, semantics: Semantics, down: BoxChain) -> Self {
         let excerpts = exprs.iter().map(Excerpt::of).collect();
         let exprs = exprs.into_iter().map(|expr| fold(expr, semantics)).collect();
@@ -146,11 +147,11 @@ impl<'a> Push<Row<'a>> for Project {
     }
 }
 
-/// Passes on the rows for which the condition is true.
+/// Passes on the rows for which a condition is true.
 pub(super) struct Filter {
     condition: BoolFn,
     excerpt: Excerpt,
-    /// Number of common subexpressions.
+    /// The number of common subexpressions.
     parts: usize,
     scratch: Scratch,
     down: BoxChain,
@@ -203,20 +204,22 @@ pub(super) fn copy(
     }
 }
 
-/// Emits a row for each element of a generator's array: the input's columns and the generator's.
+/// Emits a row for each element of a generator's array, with the input's columns and the
+/// generator's.
 ///
 /// `needed` marks the input columns that are read below; the others stay NULL.
 pub(super) struct Generate {
     array: BytesFn,
-    /// `explode(split(text, 'x'))`: the text and its separator, without an array in between.
+    /// `explode(split(text, 'x'))`: the text and its separator. The parts are emitted without
+    /// building an array.
     split: Option<(BytesFn, Splitter)>,
     data_type: DataType,
     parts: Parts,
     with_position: bool,
     outer: bool,
-    /// Slot in the input, index in the output, kind.
+    /// The copied columns: slot in the input, index in the output, physical type.
     copied: Vec<(Slot, usize, Physical)>,
-    /// Columns of the input, and of the output.
+    /// The number of input columns, and of output columns.
     width: usize,
     out_width: usize,
     scratch: Scratch,
@@ -262,7 +265,7 @@ impl Generate {
     }
 }
 
-/// Begins an output row: the input's columns, then the position if it is wanted.
+/// Starts an output row with the input's columns and, if requested, the position.
 #[inline]
 fn begin<'o>(
     out: &'o mut Vec<u8>,
@@ -283,7 +286,7 @@ impl Stage for Generate {
 }
 
 impl Generate {
-    /// Emits a row for each part of a text. The common columns are written once.
+    /// Emits a row for each part of a text. The common columns are written only once.
     fn parts(&mut self, row: Row<'_>, ingest_ns: u64) -> Result<bool, EngineError> {
         let Some((text_of, splitter)) = &self.split else { return Ok(false) };
         let cx = self.scratch.cx(row);
@@ -364,14 +367,15 @@ impl<'a> Push<Row<'a>> for Generate {
     }
 }
 
-/// Sends rows to the instance that owns their key (the first `keys` columns), or all rows to one
-/// instance.
+/// Sends rows to the instance that owns their key (the first `keys` columns), or all rows to a
+/// single instance.
 pub(super) struct RowOutbox {
     outbox: Outbox<RowBuf>,
     key: Option<KeyHasher>,
 }
 
-/// Hashes the first columns of a row as a row of their own, so that equal keys have equal hashes.
+/// Hashes the first columns of a row as if they were a row of their own, so that equal keys have
+/// equal hashes.
 pub(super) struct KeyHasher {
     slots: Vec<(Slot, Physical)>,
     key: Vec<u8>,
@@ -436,14 +440,14 @@ impl Stage for RowOutbox {
 impl<'a> Push<Row<'a>> for RowOutbox {
     #[inline]
     fn push(&mut self, row: Row<'a>, ingest_ns: u64) -> Result<(), EngineError> {
-        // The first instance owns the first hash.
+        // Without a key the hash is 0, which belongs to the first instance.
         let hash = self.key.as_mut().map_or(0, |key| key.hash(row));
         self.send(hash, row, ingest_ns);
         Ok(())
     }
 }
 
-/// The receiving side: owned rows from a ring, lent to a chain.
+/// The receiving end of a ring: passes owned rows to a chain as borrowed ones.
 pub(super) struct BorrowedRows(pub BoxChain);
 
 impl Stage for BorrowedRows {

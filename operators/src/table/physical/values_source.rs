@@ -1,4 +1,4 @@
-//! The source of VALUES: rows that are written in the query, read once.
+//! The source of VALUES: rows written in the query, which are read once.
 
 use crate::table::row::{Row, encode};
 use crate::table::value::Value;
@@ -7,7 +7,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 use millstream_engine::runtime::tasklet::{Offset, Polled, Source, StepCx};
 
-/// The source.
+/// A source of constant rows.
 pub(super) struct ValuesSource {
     rows: Vec<Vec<u8>>,
     next: usize,

@@ -1,8 +1,8 @@
-//! Collected values: a list in arrival order, or a set.
+//! The values of `collect_list` and `collect_set`: a list in arrival order, or a set.
 //!
-//! The values lie one after another in a buffer, encoded as in checkpoints, so that the additions
-//! of an epoch are a range of it ([`GrowingValue`]). A value of fixed size takes 8 bytes, as in an array;
-//! any other takes 4 bytes for its length and its own bytes.
+//! The values are stored one after another in a buffer, in the encoding of checkpoints, so the
+//! additions of an epoch are a range of the buffer ([`GrowingValue`]). A value of fixed size takes
+//! 8 bytes, as in an array. Any other takes 4 bytes for its length, plus its own bytes.
 
 use crate::table::expr::cell::{Cell, field};
 use crate::table::physical::accumulator::encoding::take;
@@ -12,19 +12,19 @@ use crate::table::types::{DataType, Physical};
 use hashbrown::HashTable;
 use millstream_engine::checkpoint::key_group::hash_bytes;
 
-/// The length in bytes before each value that has no fixed size.
+/// The size in bytes of the length prefix of a variable-length value.
 const LENGTH: usize = 4;
-/// The most bytes of one list or set.
+/// The maximum size in bytes of one list or set.
 const BYTES_MAX: usize = 1 << 30;
-/// Stands for the number of values in a checkpoint with this module's layout.
+/// In a checkpoint, marks this module's layout. Older layouts have the number of values here.
 const PACKED: u32 = u32::MAX - 1;
 
-/// How a value is written.
+/// The type of the collected values.
 #[derive(Clone, Debug, PartialEq)]
 enum Element {
-    /// One value of a type, never NULL.
+    /// A single value, never NULL.
     One(DataType),
-    /// A row of several values.
+    /// A row of several values, for DISTINCT.
     Row,
 }
 
@@ -39,15 +39,15 @@ impl Element {
     }
 }
 
-/// The values.
+/// A list or set of values.
 #[derive(Clone, Debug)]
 pub struct Values {
     element: Element,
     bytes: Vec<u8>,
     count: usize,
-    /// Sets only: the offset of each value by the hash of its bytes.
+    /// The offset of each value by its hash; only for sets.
     index: Option<HashTable<usize>>,
-    /// Bytes that are already in the checkpoint's parts.
+    /// The number of bytes that are already in the checkpoint's parts.
     written: usize,
     row: Vec<u8>,
 }
@@ -58,7 +58,7 @@ impl PartialEq for Values {
     }
 }
 
-/// Splits the first value off.
+/// Splits the first value off; `None` at the end.
 fn split(bytes: &[u8], fixed: bool) -> Option<(&[u8], &[u8])> {
     if fixed {
         return bytes.split_at_checked(8);
@@ -67,12 +67,12 @@ fn split(bytes: &[u8], fixed: bool) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
-/// The value that begins at a place.
+/// The bytes of the value at an offset.
 fn value_at(bytes: &[u8], at: usize, fixed: bool) -> &[u8] {
     split(&bytes[at..], fixed).map_or(&[], |(value, _)| value)
 }
 
-/// The values behind each other in a buffer.
+/// Iterates over the values in a buffer.
 fn values(mut bytes: &[u8], fixed: bool) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (value, rest) = split(bytes, fixed)?;
@@ -82,12 +82,12 @@ fn values(mut bytes: &[u8], fixed: bool) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Values {
-    /// An empty list, or an empty set, of values of one type.
+    /// Creates an empty list or set of values of one type.
     pub fn new(set: bool, data_type: DataType) -> Self {
         Self::of(set, Element::One(data_type))
     }
 
-    /// An empty set of rows.
+    /// Creates an empty set of rows.
     pub fn of_rows() -> Self {
         Self::of(true, Element::Row)
     }
@@ -97,26 +97,26 @@ impl Values {
         Self { element, bytes: Vec::new(), count: 0, index, written: 0, row: Vec::new() }
     }
 
-    /// Whether each value is kept once.
+    /// Whether this is a set.
     pub fn is_set(&self) -> bool {
         self.index.is_some()
     }
 
-    /// Appends the values of another list or set.
+    /// Appends the values of another list or set of the same type.
     pub fn merge(&mut self, other: &Self) {
         for value in values(&other.bytes, self.element.is_fixed()) {
             self.add_bytes(value);
         }
     }
 
-    /// Whether a value of a length can be added: the list stays within its limit, and there is
-    /// memory for it.
+    /// Whether a value of `length` bytes can be added: the size limit allows it, and memory can be
+    /// allocated.
     pub fn has_room(&mut self, length: usize) -> bool {
         self.bytes.len() + length <= BYTES_MAX
             && self.bytes.try_reserve(LENGTH.max(16) + length).is_ok()
     }
 
-    /// Whether the values are within the limit.
+    /// Whether the size limit is kept.
     pub fn is_within_limit(&self) -> bool {
         self.bytes.len() <= BYTES_MAX
     }
@@ -144,7 +144,7 @@ impl Values {
         true
     }
 
-    /// Adds a value, which is not NULL.
+    /// Adds a value. A NULL is ignored.
     pub fn add(&mut self, cell: Cell<'_>) {
         let cell = if self.is_set() { canonical_cell(cell) } else { cell };
         match cell {
@@ -187,13 +187,13 @@ impl Values {
         });
     }
 
-    /// The values, which are texts, with a separator between them; `None` if there are none.
+    /// The values, which must be strings, joined by a separator; `None` if there are none.
     pub fn joined(&self, separator: &str) -> Option<Vec<u8>> {
         let texts: Vec<&[u8]> = values(&self.bytes, false).collect();
         (!texts.is_empty()).then(|| texts.join(separator.as_bytes()))
     }
 
-    /// Appends the values in the checkpoint's encoding.
+    /// Appends the values in the encoding of checkpoints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&PACKED.to_le_bytes());
         out.extend_from_slice(&(self.count as u32).to_le_bytes());
@@ -202,7 +202,7 @@ impl Values {
     }
 
     /// Replaces the values by what [`encode`](Self::encode) wrote; `None` if the bytes are
-    /// truncated. Older checkpoints have the number of values, then length and row of each.
+    /// truncated. The older layout is read too: the number of values, then length and row of each.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         *self = Self::of(self.is_set(), self.element.clone());
         let count = u32::from_le_bytes(take(bytes)?);
@@ -228,7 +228,8 @@ impl Values {
         Some(())
     }
 
-    /// The number of values that [`encode`](Self::encode) wrote, for people; takes them.
+    /// Consumes what [`encode`](Self::encode) wrote and returns the number of values, for
+    /// `inspect`.
     pub fn take_count(bytes: &mut &[u8]) -> Option<u32> {
         let count = u32::from_le_bytes(take(bytes)?);
         if count == PACKED {
@@ -255,7 +256,7 @@ impl Values {
     }
 }
 
-/// The canonical form of equal values: -0.0 becomes 0.0, and all NaNs are the same.
+/// Normalises a value: -0.0 becomes 0.0, and every NaN the same NaN.
 fn canonical_cell(cell: Cell<'_>) -> Cell<'_> {
     match cell {
         Cell::Double(v) if v.is_nan() => Cell::Double(f64::NAN),
@@ -327,8 +328,8 @@ mod tests {
     }
 
     proptest! {
-        /// Lists and sets hold what was added, in order, through parts, whole encodings and the
-        /// encoding of earlier checkpoints.
+        /// Lists and sets keep their values in order through parts, complete encodings and the
+        /// older encoding.
         #[test]
         fn every_encoding_gives_the_values_back((data_type, added) in value(), set: bool, cut in 0usize..9) {
             let mut expected = Vec::new();

@@ -10,8 +10,8 @@ use crate::table::row::{Row, decode, encode};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// Writes an optional value: a presence byte, then the bytes, always the same number for one type,
-/// so that a changed value fits into the place of the old one.
+/// Writes an optional value: a presence byte, then the bytes. The length depends only on the type,
+/// so a changed value can overwrite the old one in place.
 pub(super) fn put<const N: usize>(value: Option<[u8; N]>, out: &mut Vec<u8>) {
     out.push(u8::from(value.is_some()));
     out.extend_from_slice(&value.unwrap_or([0; N]));
@@ -57,7 +57,7 @@ impl Accumulator {
         }
     }
 
-    /// An empty accumulator of a kind.
+    /// Creates an empty accumulator of a kind; `None` if the kind is unknown.
     fn of_kind(kind: &str) -> Option<Self> {
         Some(match kind {
             "moments" => Self::Moments(Box::default()),
@@ -220,7 +220,7 @@ impl Accumulator {
 }
 
 impl Accumulator {
-    /// Whether the value is written in parts; consumes the mark that says so.
+    /// Whether the value is written in parts. Consumes the mark that says so.
     fn skip_in_parts(&self, bytes: &mut &[u8]) -> bool {
         let mark = IN_PARTS.to_le_bytes();
         let mark: &[u8] = match self {
@@ -238,17 +238,17 @@ impl Accumulator {
     }
 }
 
-/// Stands for the number of values, or the accuracy, if the value is written in parts.
+/// Written in place of the number of values, or of the accuracy, if the value is written in parts.
 const IN_PARTS: u32 = u32::MAX;
-/// Stands for the precision of a sketch that is written in parts.
+/// Written in place of a sketch's precision if the sketch is written in parts.
 const SKETCH_IN_PARTS: u8 = u8::MAX;
 
-/// The kind of a list of sessions, each with the values of the kinds that follow.
+/// The kind of a list of sessions. Each session has values of the kinds that follow.
 pub(in crate::table::physical) const SESSIONS: &str = "sessions";
-/// The kind of a time in microseconds.
+/// The kind of a timestamp in microseconds.
 pub(in crate::table::physical) const TIME: &str = "time";
 
-/// Formats a value of a checkpoint part by part; `None` if it does not have these kinds.
+/// Formats a checkpoint value, one text per kind; `None` if the bytes do not match the kinds.
 pub fn show_state(kinds: &[String], mut value: &[u8]) -> Option<Vec<String>> {
     let time = |value: &mut &[u8]| {
         let micros = i64::from_le_bytes(take(value)?);

@@ -1,11 +1,10 @@
-//! Accumulators without heap memory, stored in a few words. An operator with many accumulators side
-//! by side stores no more than they need: a count takes 8 bytes instead of the 32 of an
-//! [`Accumulator`].
+//! Accumulators without heap memory, stored in a few 64-bit words. This saves memory in operators
+//! with many accumulators: a count takes 8 bytes instead of the 32 of an [`Accumulator`].
 
 use crate::table::expr::compile::{Cx, EvalError};
 use crate::table::physical::accumulator::{Accumulator, Function, Wide};
 
-/// A kind of accumulator that can be kept as words.
+/// The kinds of accumulators that can be stored in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::table::physical) enum FixedWords {
     Count,
@@ -47,7 +46,7 @@ impl FixedWords {
         })
     }
 
-    /// The number of words. A nullable value has an extra word that is 0 for NULL.
+    /// The number of words. A nullable value has an additional word that is 0 for NULL.
     pub fn words(self) -> usize {
         match self {
             Self::Count | Self::Bool => 1,
@@ -56,7 +55,7 @@ impl FixedWords {
         }
     }
 
-    /// Reads what [`store`](Self::store) wrote. All zeros are an accumulator without records.
+    /// Reads what [`store`](Self::store) wrote. Words of zeros are an accumulator without records.
     #[inline]
     pub fn load(self, words: &[u64]) -> Accumulator {
         use Accumulator as A;
@@ -77,7 +76,7 @@ impl FixedWords {
         }
     }
 
-    /// Writes an accumulator of a plain kind.
+    /// Writes an accumulator that can be stored in words.
     #[inline]
     pub fn store(accumulator: &Accumulator, words: &mut [u64]) {
         use Accumulator as A;
@@ -105,18 +104,18 @@ impl FixedWords {
 }
 
 impl Function {
-    /// Whether its accumulator can be stored in words. The methods on words require it.
+    /// Whether the accumulator can be stored in words. The methods on words require it.
     pub fn is_plain(&self) -> bool {
         self.plain.is_some()
     }
 
-    /// How many words its accumulator takes.
+    /// The number of words of the accumulator; 0 if it cannot be stored in words.
     #[inline]
     pub fn words(&self) -> usize {
         self.plain.map_or(0, FixedWords::words)
     }
 
-    /// Its accumulator, from the first of some words.
+    /// Reads the accumulator from the front of `words`.
     #[inline]
     pub fn load(&self, words: &[u64]) -> Accumulator {
         match self.plain {
@@ -125,7 +124,7 @@ impl Function {
         }
     }
 
-    /// Takes a record in.
+    /// Adds a record to an accumulator in words.
     #[inline]
     pub fn add_words(&self, words: &mut [u64], cx: Cx<'_>) -> Result<(), Box<EvalError>> {
         if self.counts_all {
@@ -138,7 +137,7 @@ impl Function {
         Ok(())
     }
 
-    /// Takes in what a later accumulator of the same function has seen.
+    /// Merges an accumulator of the same function that has seen later records.
     #[inline]
     pub fn merge_words(&self, words: &mut [u64], later: &[u64]) -> Result<(), Box<EvalError>> {
         match self.plain {
@@ -147,7 +146,7 @@ impl Function {
                 return Ok(());
             }
             Some(FixedWords::SumLong) => {
-                // What is NULL adds 0.
+                // NULL is stored as 0, so it does not change the sum.
                 let sum = (words[0] as i64).checked_add(later[0] as i64);
                 if let Some(sum) = sum {
                     (words[0], words[1]) = (sum as u64, words[1] | later[1]);

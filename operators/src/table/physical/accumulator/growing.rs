@@ -1,11 +1,11 @@
-//! Growing values, written in parts: each checkpoint entry holds what was added in an epoch. So an
-//! epoch costs what it adds, whatever the size of the value.
+//! Accumulators of growing size, written to the checkpoint in parts: each entry holds the additions
+//! of an epoch. So the cost of an epoch depends on its additions, not on the size of the value.
 //!
-//! *In the checkpoint* a part's key is the row of the group's key, the number of the part (u32) and
-//! the number of the value in the group (u16). Its value starts with a byte: [`ADDED`] for
-//! additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded size,
-//! such as a sketch, is written as a whole again when the additions since then are as long as it;
-//! the earlier parts are then erased. A list is never written as a whole.
+//! *In the checkpoint* the key of a part is the row of the group's key, the number of the part
+//! (u32) and the number of the value in the group (u16). The value starts with a byte: [`ADDED`]
+//! for additions to the earlier parts, or [`WHOLE`] for the complete value. A value of bounded
+//! size, such as a sketch, is rewritten completely when its additions have become as long as
+//! itself, and the earlier parts are erased. A list is never rewritten.
 //!
 //! *Limits.* Each part costs at least its key, so a group that gets one value per epoch has as many
 //! parts as values.
@@ -16,16 +16,16 @@ use crate::table::types::DataType;
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::collections::{BTreeMap, HashMap};
 
-/// A part of additions.
+/// A part with additions.
 const ADDED: u8 = 0;
-/// A part that replaces those before it.
+/// A part with the complete value, which replaces the parts before it.
 const WHOLE: u8 = 1;
-/// Bytes of additions that are kept however short the whole value is.
+/// A value is not rewritten before its additions have this many bytes.
 const ADDED_BYTES_MIN: usize = 1024;
-/// Bytes of a part's key behind the group's key.
+/// The bytes that follow the group's key in the key of a part.
 const SUFFIX: usize = 4 + 2;
 
-/// A value that grows with its records.
+/// An accumulator whose size grows with its records.
 pub(in crate::table::physical) trait GrowingValue {
     /// Starts tracking additions, if that costs memory.
     fn track(&mut self) {}
@@ -35,32 +35,33 @@ pub(in crate::table::physical) trait GrowingValue {
     fn write_added(&mut self, out: &mut Vec<u8>);
     /// Adds what [`write_added`](Self::write_added) wrote; `None` if it is damaged.
     fn read_added(&mut self, bytes: &[u8]) -> Option<()>;
-    /// The length of the whole value, if it is bounded.
+    /// The length of the complete value in bytes; `None` if it is unbounded.
     fn whole_bytes(&self) -> Option<usize> {
         None
     }
-    /// Appends the whole value, including the additions.
+    /// Appends the complete value, including the additions.
     fn write_whole(&mut self, _out: &mut Vec<u8>) {}
-    /// Replaces the value by what [`write_whole`](Self::write_whole) wrote; `None` if it is damaged.
+    /// Replaces the value by what [`write_whole`](Self::write_whole) wrote; `None` if it is
+    /// damaged.
     fn read_whole(&mut self, _bytes: &[u8]) -> Option<()> {
         None
     }
-    /// Heap memory of the value, in bytes.
+    /// The heap memory of the value, in bytes.
     fn heap_bytes(&self) -> usize;
 }
 
 /// The parts of one value in the checkpoint.
 #[derive(Clone, Debug, Default)]
 pub(in crate::table::physical) struct PartSlots {
-    /// Of the last part.
+    /// The log position of the last part.
     slot: Slot,
     /// The valid parts have the numbers `first..next`.
     first: u32,
     next: u32,
-    /// Bytes of additions since the last whole part.
+    /// The size in bytes of the additions since the last complete part.
     added_bytes: usize,
-    /// Whether the next part must be a whole value, because the value came from a checkpoint
-    /// without parts.
+    /// Whether the next part must be the complete value, because the value was restored from a
+    /// checkpoint without parts.
     owes_whole: bool,
 }
 
@@ -71,7 +72,7 @@ pub(in crate::table::physical) struct Buffers {
     value: Vec<u8>,
 }
 
-/// The key that parts are of.
+/// The group to which parts belong.
 #[derive(Clone, Copy)]
 pub(in crate::table::physical) struct Group<'k> {
     pub hash: u64,
@@ -88,7 +89,7 @@ impl Group<'_> {
 }
 
 impl PartSlots {
-    /// Writes what was added to a value since the last call.
+    /// Writes the additions since the last call, or rewrites the complete value if that is due.
     pub fn write(
         &mut self,
         group: Group<'_>,
@@ -109,7 +110,7 @@ impl PartSlots {
             self.erase(group, number, log, key);
             group.part_key(self.next, number, key);
             log.begin_part(&mut self.slot, group.hash, key, out);
-            // The next additions start a new part.
+            // Later additions start a new part.
             *self = Self { first: self.next, next: self.next + 1, ..Self::default() };
             return;
         }
@@ -165,7 +166,7 @@ pub(in crate::table::physical) struct GroupParts {
 }
 
 impl GroupParts {
-    /// Of a new group.
+    /// Creates the parts of a new group, and starts tracking the additions of its values.
     pub fn new(accumulators: &mut [Accumulator]) -> Self {
         let mut parts = Vec::new();
         each_growing(accumulators, |_, value| {
@@ -175,12 +176,12 @@ impl GroupParts {
         Self { parts }
     }
 
-    /// Memory that it takes, without the values.
+    /// The memory that it takes, in bytes, without the values.
     pub fn memory(&self) -> usize {
         size_of::<Self>() + self.parts.capacity() * size_of::<PartSlots>()
     }
 
-    /// Writes what the values have added.
+    /// Writes the additions of all growing values.
     pub fn write(
         &mut self,
         group: Group<'_>,
@@ -221,9 +222,9 @@ fn each_growing(
 /// The part that a checkpoint entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartNumber {
-    /// Counted from the first part of the value.
+    /// The number of the part, counted from the first part of the value.
     pub part: u32,
-    /// The value, counted among those of the group that grow.
+    /// The index of the value among the growing values of its group.
     pub value: u16,
 }
 

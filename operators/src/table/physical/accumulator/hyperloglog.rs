@@ -1,28 +1,28 @@
-//! HyperLogLog: the approximate number of distinct values, in a few hundred bytes.
+//! HyperLogLog: an approximate count of distinct values, in a few hundred bytes.
 //!
-//! Registers and hash are Spark's, and small counts are estimated from empty registers as in Spark.
-//! For large counts the estimator is Ertl's ("New cardinality estimation algorithms for HyperLogLog
-//! sketches", 2017), which needs no correction tables. It may differ from Spark's by less than one
-//! per cent.
+//! Registers and hash function are Spark's, and small counts are estimated from empty registers as
+//! in Spark. For large counts the estimator is Ertl's ("New cardinality estimation algorithms for
+//! HyperLogLog sketches", 2017), which needs no correction tables. Its result differs from Spark's
+//! by less than one per cent.
 //!
-//! A sketch of a high precision starts with a table of the registers that are not zero, so a key with
-//! few values takes little memory. Checkpoints have either form; earlier ones have all registers.
+//! A sketch of high precision starts as a sparse table of its non-zero registers, so a key with few
+//! values takes little memory. Checkpoints store either form; older ones store all registers.
 
 use crate::table::physical::accumulator::encoding::take;
 use crate::table::physical::accumulator::growing::GrowingValue;
 use hashbrown::HashTable;
 
-/// The highest precision at which all registers are allocated at once: 512 bytes.
+/// The highest precision at which all registers are allocated at once, which takes 512 bytes.
 const DENSE_PRECISION_MAX: u8 = 9;
-/// A table of registers becomes an array when it has more than this part of them.
+/// A sparse table becomes a dense array when it holds more than 1/`SPARSE_PART` of the registers.
 const SPARSE_PART: usize = 16;
-/// In a checkpoint: the precision of a sketch whose registers that are not zero follow.
+/// A flag on the precision byte of a checkpoint: only the non-zero registers follow.
 const SPARSE: u8 = 0x80;
 
-/// The highest rank that each part of the hashes had.
+/// For each part of the hash space, the highest rank of a hash in it.
 #[derive(Clone, Debug)]
 enum Registers {
-    /// Index and rank of the registers that are not zero.
+    /// The index and rank of the non-zero registers.
     Sparse(HashTable<(u32, u8)>),
     All(Box<[u8]>),
 }
@@ -48,7 +48,7 @@ impl Registers {
         }
     }
 
-    /// Raises a register to a rank. Returns whether it was lower.
+    /// Raises a register to a rank. Returns whether the register changed.
     #[inline]
     fn raise(&mut self, index: u32, rank: u8, precision: u8) -> bool {
         let table = match self {
@@ -77,7 +77,7 @@ impl Registers {
         true
     }
 
-    /// Calls a function with each register that is not zero.
+    /// Calls `call` with the index and rank of each non-zero register.
     fn each(&self, mut call: impl FnMut(u32, u8)) {
         match self {
             Self::All(all) => {
@@ -101,30 +101,30 @@ impl PartialEq for Registers {
     }
 }
 
-/// Bytes of a register with its index in a checkpoint.
+/// The size of a register with its index in a checkpoint, in bytes.
 const REGISTER: usize = 4 + 1;
 
-/// The sketch.
+/// A HyperLogLog sketch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HyperLogLog {
     precision: u8,
     registers: Registers,
-    /// Registers that were raised since they were last written, if a checkpoint asks for them.
+    /// The registers raised since the last write, if the query has a checkpoint.
     raised: Option<Vec<u32>>,
 }
 
 impl HyperLogLog {
-    /// Index bits for a relative standard deviation.
+    /// The number of index bits for a relative standard deviation.
     pub fn precision(deviation: f64) -> u8 {
         ((2.0 * (1.106 / deviation).log2()).ceil() as u8).clamp(4, 21)
     }
 
-    /// One that has seen nothing.
+    /// Creates an empty sketch.
     pub fn new(precision: u8) -> Self {
         Self { precision, registers: Registers::new(precision), raised: None }
     }
 
-    /// Takes a value's hash in.
+    /// Adds the hash of a value.
     pub fn add(&mut self, hash: u64) {
         let index = (hash >> (64 - self.precision)) as usize;
         let rest = hash << self.precision | 1 << (self.precision - 1);
@@ -141,12 +141,12 @@ impl HyperLogLog {
         }
     }
 
-    /// Takes in what another one of the same precision has seen.
+    /// Merges a sketch of the same precision.
     pub fn merge(&mut self, other: &Self) {
         other.registers.each(|index, rank| self.raise(index, rank));
     }
 
-    /// About how many different values there were.
+    /// Estimates the number of distinct values.
     pub fn estimate(&self) -> u64 {
         let registers = 1u32 << self.precision;
         let m = f64::from(registers);
@@ -172,7 +172,7 @@ impl HyperLogLog {
         (m * m / (2.0 * std::f64::consts::LN_2) / z).round() as u64
     }
 
-    /// Appends it as it stands in a checkpoint.
+    /// Appends the sketch in the encoding of checkpoints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let table = match &self.registers {
             Registers::All(all) => {
@@ -189,7 +189,7 @@ impl HyperLogLog {
         }
     }
 
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
+    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let [form] = take::<1>(bytes)?;
         let precision = (form & !SPARSE).clamp(4, 21);
@@ -320,7 +320,7 @@ mod tests {
                 parts.read_added(&part).unwrap();
                 sketch.encode(&mut sparse);
                 assert_eq!(sketch.whole_bytes(), Some(sparse.len()));
-                // The form of earlier checkpoints.
+                // The encoding of older checkpoints.
                 all.encode(&mut dense);
                 for bytes in [sparse, dense] {
                     let mut again = HyperLogLog::new(4);

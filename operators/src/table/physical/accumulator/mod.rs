@@ -37,7 +37,7 @@ use percentile::QuantileSummary;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// A decimal's unscaled value with an alignment of 8, so that an accumulator takes 32 bytes. With
+/// The unscaled value of a decimal, aligned to 8 bytes so that an accumulator takes 32 bytes. With
 /// an `i128` it would take 48.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(Rust, packed(8))]
@@ -61,7 +61,8 @@ pub(super) enum Accumulator {
     Bytes(Option<Vec<u8>>),
     Moments(Box<Moments>),
     CoMoments(Box<CoMoments>),
-    /// A row with the value and what it was chosen by. NULL is a value too.
+    /// An encoded row of the value and, for `min_by` and `max_by`, its ordering key. Also holds
+    /// NULLs.
     Held(Option<Vec<u8>>),
     Values(Box<Values>),
     Distinct(Box<HyperLogLog>),
@@ -75,7 +76,7 @@ pub(super) enum Accumulator {
 const _: () = assert!(size_of::<Accumulator>() == 32);
 
 impl Accumulator {
-    /// Memory that it owns apart, in a few steps however large its value is.
+    /// The heap memory in bytes. Takes constant time, independent of the value's size.
     pub fn owned_bytes(&self) -> usize {
         match self {
             Self::Bytes(Some(bytes)) | Self::Held(Some(bytes)) => bytes.capacity(),
@@ -94,7 +95,7 @@ impl Accumulator {
         }
     }
 
-    /// Prepares the value for repeated reads.
+    /// Merges buffered input into the value. Call this before reading it.
     #[inline]
     pub fn merge_buffered(&mut self) {
         if let Self::Percentile(percentiles) = self {
@@ -103,7 +104,7 @@ impl Accumulator {
     }
 }
 
-/// Memory that a value owns itself; what its elements own is not looked at.
+/// The heap memory of a value in bytes, not counting that of its elements.
 fn own_bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.capacity(),
@@ -115,7 +116,7 @@ fn own_bytes(value: &Value) -> usize {
 }
 
 impl Default for Accumulator {
-    /// An accumulator of no function, without heap memory.
+    /// A placeholder without heap memory.
     fn default() -> Self {
         Self::Count(0)
     }
@@ -132,12 +133,12 @@ enum Input {
     SumInterval(LongFn),
     Moments(DoubleFn),
     CoMoments(DoubleFn, DoubleFn),
-    /// Whether NULLs are ignored.
+    /// The value, and whether NULLs are ignored.
     First(CellFn, bool),
     Last(CellFn, bool),
     /// The value, the ordering key with its type, and the wanted order.
     By(CellFn, CellFn, DataType, Ordering),
-    /// For nested values, which have an order of their own.
+    /// `min` and `max` of nested values, which need a comparison of cells.
     ExtremeCell(CellFn, DataType, Ordering),
     /// True for `bool_and`, false for `bool_or`.
     Bools(BoolFn, bool),
@@ -152,7 +153,7 @@ enum Input {
 pub(super) struct Function {
     input: Input,
     filter: Option<BoolFn>,
-    /// With `DISTINCT`: the values of which each is counted once.
+    /// With `DISTINCT`: the values by which rows are deduplicated.
     once: Option<Vec<CellFn>>,
     ansi: bool,
     from: DataType,
@@ -160,9 +161,9 @@ pub(super) struct Function {
     function: AggregateFunction,
     separator: String,
     fractions: Vec<f64>,
-    /// Whether the fractions are an array, and so is the result.
+    /// Whether the fractions were given as an array, so that the result is an array too.
     several: bool,
-    /// How its accumulator is stored in words, if it can be.
+    /// How the accumulator is stored in words; `None` if it cannot be.
     plain: Option<FixedWords>,
     /// Whether it is `count(*)` without a filter.
     counts_all: bool,
@@ -180,7 +181,7 @@ impl Function {
         let filter = call.filter.as_ref().map(|f| compile(f).bool());
         let from = call.args.first().map_or(DataType::Null, |arg| arg.data_type.clone());
         let second = call.args.get(1).map_or(DataType::Null, |arg| arg.data_type.clone());
-        // Equal values are one value of a set.
+        // Equal values must have equal bytes in a set.
         let of_set = matches!(
             call.function,
             AggregateFunction::CollectSet | AggregateFunction::ApproxCountDistinct
@@ -285,12 +286,12 @@ impl Function {
         }
     }
 
-    /// Whether it evaluates an expression over the record.
+    /// Whether it evaluates an expression on each record.
     pub fn computes(&self) -> bool {
         self.filter.is_some() || !matches!(self.input, Input::CountAll)
     }
 
-    /// The value before any record.
+    /// The accumulator before any record.
     pub fn start(&self) -> Accumulator {
         let own = self.start_own();
         match &self.once {
@@ -573,8 +574,8 @@ impl Function {
         Ok(())
     }
 
-    /// A sum of decimals, which may exceed 38 digits while more are to be added. Beyond 128 bits it
-    /// stays [`OVERFLOWED`], or is an error in ANSI mode.
+    /// Adds to a sum of decimals, which may temporarily exceed 38 digits. If it exceeds 128 bits,
+    /// it becomes [`OVERFLOWED`], or an error in ANSI mode.
     #[inline]
     fn decimal_sum(&self, sum: i128, more: i128) -> Result<i128, Box<EvalError>> {
         match sum.checked_add(more) {
@@ -603,7 +604,7 @@ impl Function {
     }
 }
 
-/// The error of a list or set that is too large.
+/// The error for a list or set that is too large.
 #[cold]
 fn too_many_values<T>(is_set: bool) -> Result<T, Box<EvalError>> {
     let function = if is_set { "`collect_set`" } else { "`collect_list` or `listagg`" };
@@ -614,7 +615,7 @@ fn too_many_values<T>(is_set: bool) -> Result<T, Box<EvalError>> {
     )
 }
 
-/// A sum of decimals that has exceeded 128 bits.
+/// Marks a sum of decimals that has exceeded 128 bits.
 const OVERFLOWED: i128 = i128::MAX;
 
 /// Writes a row of cells into a buffer, reusing its memory.
@@ -674,7 +675,7 @@ fn add_rarer(input: &Input, acc: &mut Accumulator, cx: Cx<'_>) -> Result<(), Box
             if by.is_null() {
                 return Ok(());
             }
-            // Of equal keys the last one wins, as in Spark.
+            // Of equal ordering keys the last one wins, as in Spark.
             let loses = held.as_ref().is_some_and(|row| {
                 order(by, field(row, 1, 2, data_type), data_type) == want.reverse()
             });
@@ -772,7 +773,7 @@ fn extreme(
             if let Some(v) = f(cx)?
                 && best.as_deref().is_none_or(|best| v.cmp(best) == want)
             {
-                // The buffer is kept from value to value.
+                // The buffer is reused for the next value.
                 let buffer = best.get_or_insert_default();
                 buffer.clear();
                 buffer.extend_from_slice(v);

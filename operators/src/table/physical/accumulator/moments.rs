@@ -1,4 +1,5 @@
-//! Means and higher moments, updated value by value. Unlike sums of powers they do not lose digits.
+//! Mean and higher central moments, updated incrementally. Unlike sums of powers, this does not
+//! lose precision.
 
 use crate::table::plan::aggregate_function::AggregateFunction as F;
 
@@ -13,7 +14,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The numbers stored in a checkpoint.
+    /// The numbers that a checkpoint stores.
     pub fn parts(&self) -> [f64; 5] {
         [self.n, self.mean, self.m2, self.m3, self.m4]
     }
@@ -23,9 +24,9 @@ impl Moments {
         Self { n, mean, m2, m3, m4 }
     }
 
-    /// Takes a value in.
+    /// Adds a value.
     pub fn add(&mut self, value: f64) {
-        // The order of operations is Spark's, so that the last digits agree.
+        // The order of operations is Spark's, so that the last digits are equal.
         self.n += 1.0;
         let delta = value - self.mean;
         let step = delta / self.n;
@@ -59,7 +60,7 @@ impl Moments {
         *self = Self { n, mean: self.mean + step * n2, m2, m3, m4 };
     }
 
-    /// The function's value; `None` for NULL.
+    /// The result of an aggregate function; `None` for NULL.
     pub fn read(&self, function: F) -> Option<f64> {
         if self.n == 0.0 {
             return None;
@@ -77,7 +78,7 @@ impl Moments {
     }
 }
 
-/// The joint moments of two columns.
+/// The joint moments of two columns, for covariance and regression functions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoMoments {
     n: f64,
@@ -89,7 +90,7 @@ pub struct CoMoments {
 }
 
 impl CoMoments {
-    /// What stands in a checkpoint.
+    /// The numbers that a checkpoint stores.
     pub fn parts(&self) -> [f64; 6] {
         [self.n, self.x, self.y, self.xy, self.xx, self.yy]
     }
@@ -99,7 +100,7 @@ impl CoMoments {
         Self { n, x, y, xy, xx, yy }
     }
 
-    /// Takes a pair in.
+    /// Adds a pair of values.
     pub fn add(&mut self, x: f64, y: f64) {
         self.n += 1.0;
         let (dx, dy) = (x - self.x, y - self.y);
@@ -110,7 +111,7 @@ impl CoMoments {
         self.yy += dy * (y - self.y);
     }
 
-    /// Takes in what another one has seen.
+    /// Merges the moments of other pairs.
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0.0 {
             return;
@@ -126,7 +127,7 @@ impl CoMoments {
         self.n = n;
     }
 
-    /// The function's value; `None` for NULL.
+    /// The result of an aggregate function; `None` for NULL.
     pub fn read(&self, function: F) -> Option<f64> {
         match function {
             _ if self.n == 0.0 => None,
@@ -144,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// As the definitions give it.
+        /// Compares with the textbook definitions.
         #[test]
         fn as_defined(values in proptest::collection::vec(-100.0f64..100.0, 2..40)) {
             let mut moments = Moments::default();

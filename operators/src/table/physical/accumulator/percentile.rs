@@ -1,9 +1,9 @@
 //! Approximate percentiles in bounded memory: the quantile summary of Greenwald and Khanna
-//! ("Space-efficient online computation of quantile summaries", 2001). A sample stands for the
-//! values just below it, with the uncertainty of its rank.
+//! ("Space-efficient online computation of quantile summaries", 2001). A sample represents the
+//! values just below it and records the uncertainty of its rank.
 //!
-//! The result is exact up to four times the accuracy's number of distinct values. Beyond that a
-//! rank is off by at most 1 / accuracy of the count.
+//! The result is exact for up to 4 × accuracy distinct values. Beyond that, a rank is off by at
+//! most count / accuracy.
 
 use crate::table::expr::cell::Cell;
 use crate::table::physical::accumulator::growing::GrowingValue;
@@ -11,35 +11,36 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use std::borrow::Cow;
 
-/// Values that are buffered before they are merged into the samples.
+/// The number of values that are buffered before they are merged into the samples.
 const FRESH_MAX: usize = 1024;
 
-/// The summary.
+/// A quantile summary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantileSummary {
     accuracy: usize,
     count: u64,
-    /// Whether no two different values were merged.
+    /// Whether no two different values have been merged into one sample.
     exact: bool,
-    /// In order.
+    /// In ascending order.
     samples: Vec<Sample>,
-    /// Buffered values: inserting one value into a long list costs as much as inserting many.
+    /// Buffered values. Inserting one value into a long list costs as much as inserting many, so
+    /// values are inserted in batches.
     fresh: Vec<i128>,
-    /// Values added since the last write, if there is a checkpoint.
+    /// The values added since the last write, if the query has a checkpoint.
     added: Option<Vec<i128>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Sample {
-    /// The value as a number with the same order.
+    /// The value, as a number with the same order.
     key: i128,
-    /// The number of values it stands for: itself and those after the previous sample.
+    /// The number of values it represents: itself and those above the previous sample.
     weight: u64,
-    /// How many more values may be below it than the weights say.
+    /// How many more values may be below it than the weights indicate.
     unsure: u64,
 }
 
-/// A number that has the order of the value.
+/// Maps a value to a number with the same order.
 fn key(cell: Cell<'_>) -> i128 {
     match cell {
         Cell::Long(v) => i128::from(v),
@@ -65,18 +66,18 @@ fn value(key: i128, data_type: &DataType) -> Value {
 }
 
 impl QuantileSummary {
-    /// An empty summary.
+    /// Creates an empty summary.
     pub fn new(accuracy: usize) -> Self {
         let (samples, fresh) = (Vec::new(), Vec::new());
         Self { accuracy, count: 0, exact: true, samples, fresh, added: None }
     }
 
-    /// How many values there were.
+    /// The number of values added.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes a value in.
+    /// Adds a value.
     pub fn add(&mut self, cell: Cell<'_>) {
         let key = key(cell);
         if let Some(added) = &mut self.added {
@@ -112,7 +113,7 @@ impl QuantileSummary {
         }
     }
 
-    /// The summary with all values in its samples.
+    /// Returns the summary with its buffered values merged, copying it only if necessary.
     pub fn with_buffered_merged(&self) -> Cow<'_, Self> {
         let mut merged = Cow::Borrowed(self);
         if !self.fresh.is_empty() {
@@ -133,7 +134,7 @@ impl QuantileSummary {
         }
     }
 
-    /// Inserts values in order, in one pass over the samples.
+    /// Inserts sorted values, in one pass over the samples.
     fn insert_sorted(&mut self, fresh: &[i128]) {
         let mut merged: Vec<Sample> = Vec::with_capacity(self.samples.len() + fresh.len());
         let mut samples = self.samples.iter().copied().peekable();
@@ -162,7 +163,8 @@ impl QuantileSummary {
         let exact = self.exact && other.exact;
         let (mut a, mut b) = (self.samples.iter().peekable(), other.samples.iter().peekable());
         loop {
-            // The lower one, and the next of the other side, of which it may hide as many.
+            // Takes the lower sample. Its rank is uncertain by what the other side's next sample
+            // represents.
             let (sample, behind) = match (a.peek(), b.peek()) {
                 (Some(x), Some(y)) if x.key <= y.key => (a.next(), b.peek().copied()),
                 (Some(_), None) => (a.next(), None),
@@ -186,8 +188,8 @@ impl QuantileSummary {
         }
     }
 
-    /// Merges samples into their successors where the uncertainty stays small. The first and the
-    /// last sample stay.
+    /// Merges samples into their successors as long as the uncertainty stays within the limit. The
+    /// first and the last sample are kept.
     fn compress(&mut self) {
         let most = 2 * self.count / self.accuracy as u64;
         let mut kept: Vec<Sample> = Vec::with_capacity(self.accuracy * 2);
@@ -204,7 +206,8 @@ impl QuantileSummary {
         self.samples = kept;
     }
 
-    /// The value at a fraction of the ranks. The summary must be [merged](Self::merge_buffered).
+    /// The value at a fraction of the ranks; NULL if there are no values. The summary must be
+    /// [merged](Self::merge_buffered).
     pub fn at(&self, fraction: f64, data_type: &DataType) -> Value {
         let wanted = ((fraction * self.count as f64).ceil() as u64).max(1);
         let (mut rank, mut best) = (0, (u64::MAX, 0));
@@ -221,7 +224,7 @@ impl QuantileSummary {
         if self.samples.is_empty() { Value::Null } else { value(best.1, data_type) }
     }
 
-    /// Appends the summary in the checkpoint's encoding.
+    /// Appends the summary in the encoding of checkpoints.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let merged = self.with_buffered_merged();
         out.extend_from_slice(&(self.accuracy as u32).to_le_bytes());
@@ -234,7 +237,7 @@ impl QuantileSummary {
         }
     }
 
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
+    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Option<()> {
         let accuracy =
             u32::from_le_bytes(crate::table::physical::accumulator::encoding::take(bytes)?)

@@ -9,13 +9,13 @@
 //!
 //! Each change is recorded for the checkpoint as it happens ([`StateLog`]).
 //!
-//! Groups with an event time expire when the watermark has passed them; in append mode their rows
-//! are emitted then, each once. In continuous mode expiry starts when the watermark arrives and
-//! continues between the following records. In micro-batch mode it happens at the marker. Late rows
-//! are counted.
+//! Groups with an event time expire when the watermark passes them. In append mode their rows are
+//! emitted at that time, exactly once. In continuous mode expiry starts when the watermark arrives,
+//! and continues in steps between the records that follow. In micro-batch mode it happens at the
+//! marker. Late rows are counted.
 //!
-//! Everything emitted at a marker is emitted in bounded steps ([`Stage::settle`]), and the marker
-//! follows.
+//! Everything that a marker causes to be emitted is emitted in bounded steps ([`Stage::settle`])
+//! before the marker.
 
 use crate::state::expiry_queue::Due;
 use crate::state::key_table::{KeyedEntry, Table, key_heap};
@@ -47,13 +47,13 @@ struct Entry {
     /// The latest ingest time of a record of this key in this epoch.
     ingest_ns: u64,
     touched: bool,
-    /// Where its last change was recorded.
+    /// The log position of its last change.
     slot: Slot,
     /// Whether the watermark has removed the group, so that its slot may be reused.
     is_removed: bool,
-    /// Memory that its values own apart.
+    /// The heap memory of its values, in bytes.
     owned: usize,
-    /// The parts of growing values, if there is a checkpoint.
+    /// The checkpoint parts of growing values; `None` without a checkpoint.
     parts: Option<Box<GroupParts>>,
 }
 
@@ -74,25 +74,25 @@ pub(in crate::table::physical) struct EventTimeKey {
     pub late: LateRows,
 }
 
-/// A grouping key.
+/// The source of a grouping key's value.
 pub(in crate::table::physical) enum Key {
-    /// A column, by its place in the row.
+    /// A column of the row.
     Column(row::Slot, Physical),
     Computed(Compiled),
 }
 
 impl Key {
-    /// A column of rows of `width` columns.
+    /// A key that is a column of rows with `width` columns.
     pub fn column(index: usize, width: usize, data_type: &DataType) -> Self {
         Self::Column(row::Slot::new(index, width), data_type.physical())
     }
 
-    /// An expression.
+    /// A key that is computed by an expression.
     pub fn computed(compiled: Compiled) -> Self {
         Self::Computed(compiled)
     }
 
-    /// How a value of it is held.
+    /// The physical type of the key's values.
     pub fn physical(&self) -> Physical {
         match self {
             Self::Column(_, physical) => *physical,
@@ -105,7 +105,7 @@ impl Key {
     }
 }
 
-/// Writes the row of a group's keys.
+/// Writes the grouping keys of a row, as a row of their own.
 pub(in crate::table::physical) fn write_keys(
     keys: &[Key],
     scratch: &Scratch,
@@ -150,7 +150,7 @@ impl Entry {
     }
 }
 
-/// Encodes the values of an entry, except what is written in parts.
+/// Encodes the values of an entry, except those that are written in parts.
 fn encode(entry: &Entry, out: &mut Vec<u8>) {
     out.clear();
     match entry.parts {
@@ -176,35 +176,35 @@ struct Emission {
     expiring: bool,
 }
 
-/// Which results are emitted, and when.
+/// The rules that decide which results are emitted, and when.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::table::physical) struct OutputRules {
     pub mode: OutputMode,
-    /// Whether epochs end at markers among the records, not between batches.
+    /// Whether epochs end at markers between records (continuous mode) instead of between batches.
     pub continuous: bool,
-    /// Whether no other instance emits rows of the same aggregation.
+    /// Whether no other instance emits rows of this aggregation.
     pub is_only_instance: bool,
 }
 
-/// The stage.
+/// The stage of a hash aggregation.
 pub(in crate::table::physical) struct HashAggregate {
     keys: Vec<Key>,
     functions: Vec<Function>,
     output: OutputRules,
     entries: Table<Entry>,
     touched: EpochBuffer<u32>,
-    /// The event time among the keys, if there is one.
+    /// The event time among the keys; `None` if there is none.
     event: Option<EventTimeKey>,
     due: Due,
     /// A watermark whose groups have not all been removed yet.
     expiring_watermark_us: Option<i64>,
-    /// Whether groups expired after a marker, and the driver does not know it yet.
+    /// Whether groups expired after a marker and the driver has not been told yet.
     owes_late_emission: bool,
     emission: Option<Emission>,
     scratch: Scratch,
     /// Whether an expression is evaluated for each record.
     computes: bool,
-    /// Whether the only key is a column of bytes that is not an event time.
+    /// Whether the only key is a column of bytes that is not an event time, for a fast path.
     by_bytes: bool,
     /// The column with the accumulators' words if rows come from
     /// [`PartialAggregate`](super::partial_aggregate::PartialAggregate).
@@ -214,16 +214,16 @@ pub(in crate::table::physical) struct HashAggregate {
     out: Vec<u8>,
     log: StateLog,
     value: Vec<u8>,
-    /// Whether some function has a growing value.
+    /// Whether a function has a growing value.
     grows: bool,
     buffers: Buffers,
-    /// Entries whose long values are written at the marker.
+    /// Entries with long values, which are written once at the marker.
     deferred: EpochBuffer<u32>,
-    /// Whether some value may have heap memory.
+    /// Whether a value may have heap memory.
     owns: bool,
     /// Heap memory of the values, in bytes.
     heap_bytes: usize,
-    /// Memory that keys own apart.
+    /// The heap memory of keys, in bytes.
     key_heap: u64,
     down: BoxChain,
 }
@@ -239,9 +239,9 @@ impl HashAggregate {
     ) -> Self {
         let computes = keys.iter().any(|key| matches!(key, Key::Computed(_)))
             || functions.iter().any(Function::computes);
-        // Complete mode keeps expired groups.
+        // Complete mode never removes groups.
         let event = event.filter(|_| output.mode != OutputMode::Complete);
-        // A window is bytes too, but its rows may be late.
+        // A window is stored as bytes too, but its rows may be late.
         let of_bytes = matches!(keys.as_slice(), [Key::Column(_, Physical::Bytes)]);
         Self {
             computes,
@@ -273,13 +273,13 @@ impl HashAggregate {
         }
     }
 
-    /// Aggregates pre-aggregated rows: the keys and the accumulators' words.
+    /// Makes this stage aggregate pre-aggregated rows: the keys and the accumulators' words.
     pub fn of_partials(self) -> Self {
         let keys = self.keys.len();
         Self { computes: false, partials: Some(row::Slot::new(keys, keys + 1)), ..self }
     }
 
-    /// Takes a row in.
+    /// Adds a row to the entry `at`.
     #[inline]
     fn add(&mut self, at: usize, row: Row<'_>) -> Result<(), EngineError> {
         let accumulators = &mut self.entries[at].accumulators;
@@ -292,7 +292,7 @@ impl HashAggregate {
         self.words.clear();
         let (words, _) = row.bytes(slot).as_chunks::<8>();
         self.words.extend(words.iter().map(|word| u64::from_le_bytes(*word)));
-        // After the number of rows.
+        // The first word is the number of rows.
         let mut words = &self.words[1..];
         for (function, acc) in self.functions.iter().zip(accumulators) {
             function.merge(acc, &function.load(words))?;
@@ -305,12 +305,12 @@ impl HashAggregate {
         self.output.continuous && self.output.mode == OutputMode::Update
     }
 
-    /// Whether watermarks arrive among the records.
+    /// Whether watermarks arrive between records.
     fn is_in_band(&self) -> bool {
         self.output.continuous && self.event.as_ref().is_none_or(|event| event.late.is_in_band())
     }
 
-    /// Whether rows are emitted when the watermark passes them.
+    /// Whether rows are emitted when the watermark passes them (append mode).
     fn by_watermark(&self) -> bool {
         self.output.mode == OutputMode::Append
     }
@@ -341,7 +341,7 @@ impl HashAggregate {
         at
     }
 
-    /// Removes a group.
+    /// Removes a group from table and checkpoint.
     fn forget(&mut self, at: usize) {
         self.entries.free(at);
         let entry = &mut self.entries[at];
@@ -357,7 +357,8 @@ impl HashAggregate {
         self.entries.release();
     }
 
-    /// Removes some of the groups that have expired by a time. Returns whether all are removed.
+    /// Removes a bounded number of groups that expire at or before `by_us`. Returns whether all are
+    /// removed.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.log.step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.ahead(by_us, step));
@@ -376,7 +377,8 @@ impl HashAggregate {
         Ok(!self.due.any(by_us))
     }
 
-    /// Continues the expiry for an in-band watermark.
+    /// Continues the expiry that an in-band watermark started, and passes the watermark on when it
+    /// is done.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let Some(by_us) = self.expiring_watermark_us else { return Ok(()) };
         if self.expire(by_us)? {
@@ -386,12 +388,13 @@ impl HashAggregate {
         Ok(())
     }
 
-    /// The entry of a key that is a single text, whose row is two words and the text.
+    /// The entry for a key that is a single string. Such a key is encoded as two words and the
+    /// string.
     #[inline]
     fn text_entry(&mut self, text: &[u8]) -> usize {
         let words = [0, 16 | (text.len() as u64) << 32];
         let hash = hash_with_prefix(words, text);
-        // The words are equal if neither is NULL and the lengths agree.
+        // The two words are equal if both keys are non-NULL and of the same length.
         let is_text =
             |key: &[u8]| key.len() == 16 + text.len() && key[0] == 0 && key[16..] == *text;
         if let Some(at) = self.entries.find_by(hash, is_text) {
@@ -403,7 +406,7 @@ impl HashAggregate {
         self.entry(hash)
     }
 
-    /// Records an entry's new value for the checkpoint.
+    /// Records an entry's new value in the checkpoint.
     #[inline]
     fn note(&mut self, at: usize) {
         if self.grows {
@@ -425,7 +428,7 @@ impl HashAggregate {
         self.log.put(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Updates the count of heap memory.
+    /// Updates the total of heap memory after an entry changed.
     #[inline(never)]
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
@@ -434,7 +437,7 @@ impl HashAggregate {
         self.heap_bytes = self.heap_bytes + owned - std::mem::replace(&mut entry.owned, owned);
     }
 
-    /// Records what was added to growing values.
+    /// Writes the additions of growing values to the checkpoint.
     #[inline(never)]
     fn note_added(&mut self, at: usize) {
         let Self { entries, log, buffers, .. } = self;
@@ -444,7 +447,7 @@ impl HashAggregate {
         }
     }
 
-    /// Writes the long values that have changed in this epoch.
+    /// Writes the long values that changed in this epoch.
     fn write_deferred(&mut self) {
         let Self { deferred, entries, value, log, .. } = self;
         deferred.drain_epoch(|at| {
@@ -518,7 +521,7 @@ impl HashAggregate {
         self.due.epoch();
         shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
         let rows = self.entries.len();
-        // One accumulator stands in its entry, several apart.
+        // A single accumulator is stored in its entry, several are stored on the heap.
         let apart = if self.functions.len() > 1 { self.functions.len() * rows } else { 0 };
         let tables = self.entries.memory() + self.due.memory() + apart * size_of::<Accumulator>();
         let bytes = (tables + self.heap_bytes) as u64 + self.key_heap;
@@ -542,7 +545,7 @@ impl HashAggregate {
         self.down.push(Row(&self.out), ingest_ns)
     }
 
-    /// A global aggregation has a row even without input.
+    /// A global aggregation has a result row even without input.
     fn touch_global(&mut self) {
         if self.keys.is_empty() && self.entries.slots() == 0 {
             self.key.clear();
@@ -578,7 +581,7 @@ impl HashAggregate {
             let at = if complete { emission.next } else { self.touched[emission.next] as usize };
             let entry = &self.entries[at];
             let ingest_ns = if entry.touched { entry.ingest_ns } else { UNTIMED };
-            // A key that an earlier run, in another mode, has let go.
+            // The key may have been removed, after an earlier run in another output mode.
             if !entry.is_removed {
                 self.emit(at, ingest_ns)?;
             }
@@ -605,7 +608,7 @@ impl HashAggregate {
     }
 }
 
-/// Copies a key from a group's row.
+/// Copies a key column from a group's row to an output row.
 pub(in crate::table::physical) fn copy_key(
     (key, from, width): (Row<'_>, usize, usize),
     index: usize,

@@ -1,4 +1,5 @@
-//! Aggregation: by hash, over session windows, over sliding windows, and partial before an exchange.
+//! Aggregation: by hash, over session windows, over sliding windows, and partial aggregation before
+//! an exchange.
 
 pub(in crate::table::physical) mod hash_aggregate;
 pub(in crate::table::physical) mod partial_aggregate;

@@ -2,9 +2,10 @@
 //! pre-aggregated by key where they are read, and each group is sent to the instance that owns it
 //! as one row: the keys, the number of rows, and the accumulators' words.
 //!
-//! Groups are buffered only while input is available ([`PreaggregationLimit`]), and are all flushed before a
-//! marker or watermark that came after them. A row that a buffered watermark has made late follows
-//! it unchanged. The buffer is not state: it is never in a checkpoint.
+//! Groups are buffered only while input is available ([`PreaggregationLimit`]). All of them are
+//! flushed before a marker or watermark that arrived after them. A row that a buffered watermark
+//! has made late is sent unchanged after that watermark. The buffer is not part of the state and
+//! never in a checkpoint.
 
 use crate::state::hash_index::Index;
 use crate::state::preaggregation::PreaggregationLimit;
@@ -21,38 +22,39 @@ use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 /// A buffered group.
 struct PartialGroup {
     hash: u64,
-    /// The range of its key in `key_bytes`.
+    /// The byte range of its key in `key_bytes`.
     key: std::ops::Range<usize>,
-    /// Ingest time of its first row.
+    /// The ingest time of its first row.
     ingest_ns: u64,
 }
 
-/// A late row, sent unchanged.
+/// A late row, which is sent unchanged after the watermark.
 struct RowAfterWatermark {
     hash: u64,
     row: std::ops::Range<usize>,
     ingest_ns: u64,
 }
 
-/// The stage.
+/// The stage of a partial aggregation.
 pub(in crate::table::physical) struct PartialAggregate {
     keys: Vec<Key>,
     event: Option<EventKey>,
     functions: Vec<Function>,
-    /// Words per group: the number of rows, and the words of all functions.
+    /// The number of words per group: one for the number of rows, and the words of all functions.
     words_each: usize,
     index: Index,
     groups: Vec<PartialGroup>,
     /// The groups' keys and accumulators, one after another.
     key_bytes: Vec<u8>,
     words: Vec<u64>,
-    /// Rows to send after the watermark, and their bytes.
+    /// The rows to send after the watermark, and their bytes.
     behind: Vec<RowAfterWatermark>,
     behind_bytes: Vec<u8>,
-    /// During a flush, the number of groups, then rows after them, that were sent.
+    /// During a flush, how many groups and then late rows have been sent.
     leaving: Option<usize>,
     hold: PreaggregationLimit,
-    /// A watermark to pass on after the buffer, and whether the input has been idle since.
+    /// A watermark to pass on after the buffered groups, and whether the input has become idle
+    /// since.
     watermark: Option<i64>,
     idle: bool,
     marker: Option<Epoch>,
@@ -65,7 +67,7 @@ pub(in crate::table::physical) struct PartialAggregate {
 }
 
 impl PartialAggregate {
-    /// All functions must be storable in words.
+    /// Creates the stage. All functions must be storable in words.
     pub fn new(
         keys: Vec<Key>,
         event: Option<EventKey>,
@@ -103,7 +105,8 @@ impl PartialAggregate {
         self.groups.len() + self.behind.len()
     }
 
-    /// Whether a buffered watermark has made the row late whose key is in `self.key`.
+    /// Whether the buffered watermark has made the current row late. The row's key is in
+    /// `self.key`.
     #[inline]
     fn is_late(&self) -> bool {
         let (Some(event), Some(watermark_us)) = (self.event, self.watermark) else { return false };
@@ -112,7 +115,8 @@ impl PartialAggregate {
             .is_some_and(|expires_us| expires_us <= watermark_us)
     }
 
-    /// Writes a single row, whose key is in `self.key`, into `self.out`.
+    /// Writes the current row as a group of its own into `self.out`. The row's key is in
+    /// `self.key`.
     fn write_single(&mut self, row: Row<'_>) -> Result<(), EngineError> {
         self.single.fill(0);
         Self::add(&self.functions, &self.scratch, row, &mut self.single)?;
@@ -120,7 +124,7 @@ impl PartialAggregate {
         Ok(())
     }
 
-    /// The place of the key in `self.key`.
+    /// The index of the group with the key in `self.key`, created if it is missing.
     #[inline]
     fn group(&mut self, hash: u64, ingest_ns: u64) -> usize {
         let Self { index, groups, key_bytes, key, .. } = self;
@@ -158,7 +162,7 @@ impl PartialAggregate {
         Ok(())
     }
 
-    /// Writes the row of a group into `out`.
+    /// Writes the output row of a group into `out`.
     fn write(keys: &[Key], key: &[u8], words: &[u64], value: &mut Vec<u8>, out: &mut Vec<u8>) {
         value.clear();
         words.iter().for_each(|word| value.extend_from_slice(&word.to_le_bytes()));
@@ -170,8 +174,8 @@ impl PartialAggregate {
         writer.bytes(keys.len(), value);
     }
 
-    /// Sends as much as the stage below takes. Returns whether everything was sent, including the
-    /// watermark and the marker.
+    /// Sends as many groups as the next stage accepts. Returns whether everything was sent,
+    /// including the watermark and the marker.
     fn leave(&mut self) -> Result<bool, EngineError> {
         let mut next = match self.leaving {
             Some(next) => next,
@@ -212,7 +216,7 @@ impl PartialAggregate {
         self.words.clear();
         self.behind.clear();
         self.behind_bytes.clear();
-        // A watermark that arrived during the flush.
+        // The watermark arrived during the flush.
         if let Some(micros) = self.watermark.take() {
             self.down.watermark(micros)?;
         }
@@ -247,12 +251,12 @@ impl Stage for PartialAggregate {
     }
 
     fn end(&mut self) -> Result<(), EngineError> {
-        // Sources end only behind a marker, so nothing is held here.
+        // Sources end only after a marker, so nothing is buffered here.
         self.down.end()
     }
 
     fn settle(&mut self) -> Result<FlushStatus, EngineError> {
-        // Not left out when it is full: it counts drains.
+        // Called in every drain, even if the buffer is full, because it counts drains.
         let dry = self.hold.is_input_idle();
         let leaves = self.leaving.is_some() || self.marker.is_some() || self.hold.is_full();
         let gone = self.held() > 0 && (dry || leaves) && self.leave()?;

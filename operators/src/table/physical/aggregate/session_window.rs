@@ -1,8 +1,9 @@
 //! Session windows: for each key, the windows of rows that follow each other within a gap, with
-//! their accumulators. A row extends every session that it touches and merges them.
+//! their accumulators. A row extends and merges all sessions that it touches.
 //!
-//! *State.* A key's value is the number of its sessions and, for each in order of time, start, end
-//! and accumulators. It is written again at each of its rows, or once per epoch if it is long.
+//! *State.* The value of a key is the number of its sessions and, for each in time order, start,
+//! end and accumulators. It is rewritten for each of the key's rows, or once per epoch if it is
+//! long.
 
 use crate::state::expiry_queue::Due;
 use crate::state::key_table::{KeyedEntry, Table, key_heap};
@@ -30,17 +31,17 @@ struct Session {
 struct Entry {
     hash: u64,
     key: SmallVec<[u8; 40]>,
-    /// In order of time, without overlaps.
+    /// In time order and without overlaps.
     sessions: Vec<Session>,
     slot: Slot,
-    /// How many of its sessions were counted as written, and in which generation.
+    /// The log generation in which its sessions were last counted as updated, and how many of them.
     counted: (u32, usize),
-    /// Memory that its sessions and their values own apart.
+    /// The heap memory of its sessions and their values, in bytes.
     owned: usize,
-    /// When it is to be looked at; a later time stands in the expiry queue too, an earlier one does
-    /// not. [`i64::MAX`] if never.
+    /// When the key is next checked for expiry; [`i64::MAX`] for never. The queue may also contain
+    /// later times of this key, which are ignored.
     due_us: i64,
-    /// There will be no more of it until another has its slot.
+    /// Whether the key was removed and its slot may be reused.
     is_removed: bool,
 }
 
@@ -61,27 +62,27 @@ impl KeyedEntry for Entry {
     }
 }
 
-/// What the stage is made of.
+/// The configuration of the stage.
 pub(in crate::table::physical) struct SessionParts {
-    /// The other keys.
+    /// The grouping keys other than the window.
     pub keys: Vec<Key>,
     /// Computes the window of a single row.
     pub window: BytesFn,
-    /// Position of the window among all keys.
+    /// The index of the window among all keys.
     pub place: usize,
     pub functions: Vec<Function>,
     pub output: OutputRules,
-    /// Whether the query reads a stream. Then its first row is an error if there is no other key,
+    /// Whether the query reads a stream. If there is no other key, its first row is then an error,
     /// as in Spark.
     pub needs_key: bool,
-    /// Of an event time with a watermark.
+    /// How late rows are treated; `None` without a watermark.
     pub late: Option<LateRows>,
-    /// Whether sessions are removed when the watermark has passed them. Complete mode keeps them.
+    /// Whether sessions are removed when the watermark passes them. Complete mode keeps them.
     pub evicts: bool,
     pub log: StateLog,
 }
 
-/// The stage.
+/// The stage of an aggregation over session windows.
 pub(in crate::table::physical) struct SessionAggregate {
     parts: SessionParts,
     entries: Table<Entry>,
@@ -93,20 +94,20 @@ pub(in crate::table::physical) struct SessionAggregate {
     scratch: Scratch,
     /// A watermark whose sessions have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Something was let go behind a marker, and that was not said yet.
+    /// Whether sessions expired after a marker and the driver has not been told yet.
     owes_late_emission: bool,
-    /// A marker, and the next entry of a whole table to emit before it.
+    /// A marker that waits, and the next entry to emit before it in complete mode.
     marker: Option<(Epoch, usize)>,
     changed: bool,
-    /// Entries whose long values are written at the marker.
+    /// Entries with long values, which are written once at the marker.
     deferred: EpochBuffer<u32>,
-    /// Number of sessions of all keys.
+    /// The number of sessions of all keys.
     kept: u64,
-    /// Some values may own memory apart.
+    /// Whether a value may have heap memory.
     owns: bool,
-    /// Memory that values own apart.
+    /// The heap memory of values, in bytes.
     owned: usize,
-    /// Memory that keys own apart.
+    /// The heap memory of keys, in bytes.
     key_heap: u64,
     down: BoxChain,
 }
@@ -202,7 +203,7 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// The entry of the key in `self.key`.
+    /// The entry of the key in `self.key`, created if it is missing.
     fn entry(&mut self) -> usize {
         let hash = hash_bytes(&self.key);
         if let Some(at) = self.entries.find(hash, &self.key) {
@@ -213,13 +214,13 @@ impl SessionAggregate {
         self.entries.insert(entry)
     }
 
-    /// Puts an entry into the expiry queue.
+    /// Adds an entry to the expiry queue.
     fn look_at(&mut self, at: usize, due_us: i64) {
         self.entries[at].due_us = due_us;
         self.due.add(due_us, at as u32);
     }
 
-    /// Records an entry's value for the checkpoint, or its deletion.
+    /// Records an entry's new value, or its deletion, in the checkpoint.
     fn note(&mut self, at: usize) {
         if self.owns {
             self.count_owned(at);
@@ -236,7 +237,7 @@ impl SessionAggregate {
         }
     }
 
-    /// Updates the count of heap memory of an entry.
+    /// Updates the total of heap memory after an entry changed.
     fn count_owned(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         let values = entry.sessions.iter().flat_map(|session| &session.accumulators);
@@ -258,7 +259,7 @@ impl SessionAggregate {
         self.parts.log.write(&mut entry.slot, entry.hash, &entry.key, &self.value);
     }
 
-    /// Counts all sessions of an entry as written in this epoch, each once, as Spark does.
+    /// Counts all sessions of an entry as updated in this epoch, each only once, as Spark does.
     fn count_updated(&mut self, at: usize) {
         let (entry, log) = (&mut self.entries[at], &mut self.parts.log);
         let (generation, counted) = entry.counted;
@@ -288,7 +289,7 @@ impl SessionAggregate {
         self.down.push(Row(&self.out), UNTIMED)
     }
 
-    /// Emits and removes the expired sessions of a key.
+    /// Emits and removes a key's sessions that end at or before `by_us`.
     fn emit_expired(&mut self, at: usize, by_us: i64) -> Result<(), EngineError> {
         let over = |session: &Session| session.end_us <= by_us;
         let count = self.entries[at].sessions.iter().take_while(|s| over(s)).count();
@@ -304,7 +305,7 @@ impl SessionAggregate {
         Ok(())
     }
 
-    /// Emits some of the expired sessions. Returns whether all are emitted.
+    /// Emits a bounded number of expired sessions. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let step = self.parts.log.step(step(self.due.count(by_us)));
         self.entries.prefetch(self.due.ahead(by_us, step));
@@ -314,7 +315,7 @@ impl SessionAggregate {
             }
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
             let at = at as usize;
-            // It may have been another key's, or be looked at earlier.
+            // The slot may belong to another key by now, or the key may be due earlier.
             if self.entries.get(at).is_none_or(|entry| entry.is_removed || entry.due_us != due_us) {
                 continue;
             }
@@ -346,7 +347,7 @@ impl SessionAggregate {
         self.entries.epoch();
         self.due.epoch();
         shrink_scratch([&mut self.value, &mut self.out, &mut self.key]);
-        // The list of a key's sessions begins with room for four.
+        // The list of a key's sessions is allocated with room for four.
         let (keys, sessions) = (self.entries.len(), self.kept as usize);
         let lists = sessions.max(keys * 4) * size_of::<Session>();
         let functions = self.parts.functions.len();
@@ -356,7 +357,7 @@ impl SessionAggregate {
         self.parts.log.hand_over(epoch, self.kept, bytes as u64 + self.key_heap);
     }
 
-    /// Continues with a watermark and the marker after it.
+    /// Continues the expiry of a watermark, and passes on the marker after it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
@@ -462,13 +463,13 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         let at = self.entry();
         let late = self.parts.late.as_ref().filter(|_| self.parts.evicts);
         if let Some(late_us) = late.map(LateRows::late_row_watermark_us) {
-            // The row cannot touch expired sessions, even if they were not emitted yet.
+            // The row must not extend expired sessions, even if they were not emitted yet.
             self.emit_expired(at, late_us)?;
         }
         let functions = &self.parts.functions;
         let list = &mut self.entries[at].sessions;
         let (before, count) = (list.first().map(|first| first.end_us), list.len());
-        // The sessions that it touches are adjacent.
+        // The sessions that the row touches are adjacent in the list.
         let from = list.partition_point(|session| session.end_us < begin_us);
         let to = list.partition_point(|session| session.begin_us <= end_us);
         let cx = self.scratch.cx(row);
@@ -476,7 +477,7 @@ impl<'a> Push<Row<'a>> for SessionAggregate {
         if grows {
             list[from].end_us = list[from].end_us.max(end_us);
         } else {
-            // Earlier sessions are merged first.
+            // Sessions must be merged in time order.
             let accumulators = functions.iter().map(Function::start).collect();
             let at = from + list[from..to].partition_point(|other| other.begin_us <= begin_us);
             list.insert(at, Session { begin_us, end_us, accumulators });

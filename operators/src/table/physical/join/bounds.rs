@@ -1,7 +1,9 @@
-//! The range between the event times of two streams, and the state watermarks that follow from it.
+//! The allowed difference between the event times of two streams, and the state watermarks that
+//! follow.
 //!
-//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. The upper
-//! bound lets left rows expire as the watermark moves, the lower bound right rows.
+//! A condition such as `r.t >= l.t AND r.t <= l.t + INTERVAL 1 HOUR` bounds `r.t - l.t`. Because of
+//! the upper bound, left rows expire as the watermark advances; because of the lower bound, right
+//! rows do.
 
 use super::super::super::datetime::DAY_US;
 use super::side::LateRowOutput;
@@ -10,29 +12,29 @@ use crate::table::expr::{Node, Resolved};
 use crate::table::types::DataType;
 use crate::table::value::Value;
 
-/// How far a time on the clock of a zone may be from the one that a fixed number of hours a day
-/// gives.
+/// The maximum difference between adding days in local time and adding multiples of 24 hours.
 const CLOCK_SHIFT_US: i64 = DAY_US;
 const MS_US: i64 = 1000;
 
-/// A bound of the difference between two columns: `right - left`.
+/// A bound on the difference `right - left` of two columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Bound {
-    /// The column of the left side, and that of the right side, each by its place there.
+    /// The index of the left column and of the right column, each within its side.
     pub columns: [usize; 2],
-    /// An upper bound; else a lower one.
+    /// Whether it is an upper bound; otherwise it is a lower bound.
     pub upper: bool,
     pub us: i64,
-    /// The bound itself is outside.
+    /// Whether the bound itself is excluded.
     pub strict: bool,
-    /// It moves with the clock of a time zone: the rows that it holds for must be tested one by one.
+    /// Whether the bound depends on clock changes of a time zone. Then it is only approximate, and
+    /// each pair of rows must be tested.
     pub on_clock: bool,
 }
 
-/// A sum of timestamp columns and a constant length of time.
+/// A linear combination of timestamp columns and a constant duration.
 #[derive(Default)]
 struct Linear {
-    /// Columns over both sides, each added or taken away.
+    /// Columns of both sides, each with the sign 1 or -1.
     columns: Vec<(usize, i64)>,
     us: i64,
     on_clock: bool,
@@ -47,7 +49,7 @@ impl Linear {
     }
 }
 
-/// A constant length of time in microseconds.
+/// The value of a constant day-time interval, in microseconds.
 fn length_us(expr: &Resolved) -> Option<i64> {
     if !expr.is_foldable() || !matches!(expr.data_type, DataType::DayTimeInterval(..)) {
         return None;
@@ -75,7 +77,7 @@ fn linear(expr: &Resolved) -> Option<Linear> {
             let sign = if *name == "datetime_add" { 1 } else { -1 };
             let mut at = linear(args.first()?)?;
             at.us = at.us.checked_add(us.checked_mul(sign)?)?;
-            // Whole days keep the clock's time.
+            // Whole days are added in local time.
             at.on_clock |= zoned && us / DAY_US != 0;
             Some(at)
         }
@@ -94,12 +96,12 @@ fn linear(expr: &Resolved) -> Option<Linear> {
     }
 }
 
-/// What a comparison says about the difference between a column of each side. The first `width`
-/// columns are the left ones.
+/// Derives the bound that a comparison implies for a column of each side; `None` if it implies
+/// none. The first `width` columns are those of the left side.
 pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Bound> {
     let Node::Call(op, args) = &condition.node else { return None };
     let [a, b] = args.as_slice() else { return None };
-    // The smaller one first.
+    // The side that must be smaller comes first.
     let (less, more, strict) = match *op {
         "<" => (a, b, true),
         "<=" => (a, b, false),
@@ -120,21 +122,23 @@ pub(in super::super) fn bound(condition: &Resolved, width: usize) -> Option<Boun
     Some(Bound { columns, upper, us, strict, on_clock: difference.on_clock })
 }
 
-/// The range that `right - left` must be in.
+/// The range in which `right - left` must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct TimeRange {
-    /// The event time of the left side, and of the right side, each by its place there.
+    /// The index of the left and of the right event time, each within its side.
     pub columns: [usize; 2],
-    /// Bounds of `right - left`, both inside.
+    /// The inclusive bounds of `right - left`, in microseconds.
     pub least_us: i64,
     pub most_us: i64,
-    /// What is added to the watermark to get the state watermark of the left, and of the right side:
-    /// a row at or before that one expires. `None` if a side's rows never do.
+    /// For the left and the right side, the difference between state watermark and watermark, in
+    /// microseconds. Rows at or before the state watermark expire. `None` if a side's rows never
+    /// expire.
     pub shifts_us: [Option<i64>; 2],
 }
 
 impl TimeRange {
-    /// The range of all bounds on one pair of columns. `tagged` says which of both have a watermark.
+    /// Intersects all bounds on one pair of columns. `tagged` says which of the two columns have a
+    /// watermark.
     pub fn new(columns: [usize; 2], bounds: &[Bound], tagged: [bool; 2]) -> Self {
         let (mut least_us, mut most_us) = (i64::MIN, i64::MAX);
         let mut shifts_us = [None::<i64>; 2];
@@ -156,7 +160,7 @@ impl TimeRange {
             if !tagged[side.other().index()] {
                 continue;
             }
-            // Watermarks are whole milliseconds. A row at the bound itself may still match.
+            // Watermarks are in whole milliseconds. A row exactly at the bound may still match.
             let whole = us.saturating_sub(slack_us).div_euclid(MS_US).saturating_mul(MS_US);
             let shift = whole.saturating_sub(if bound.strict { 0 } else { MS_US });
             let least = &mut shifts_us[side.index()];
@@ -165,7 +169,7 @@ impl TimeRange {
         Self { columns, least_us, most_us, shifts_us }
     }
 
-    /// The times of the other side, both inside, that a row of one side may match.
+    /// The inclusive range of the other side's times that a row of one side may match.
     pub fn around(&self, side: LateRowOutput, time_us: i64) -> (i64, i64) {
         let unless = |bound: i64, none: i64, other: i64, add: bool| {
             if bound == none {
@@ -223,7 +227,7 @@ mod tests {
         assert_eq!(one_sided.around(LateRowOutput::Right, 10), (i64::MIN, 4));
     }
 
-    /// A row that has expired could match no row that is not late.
+    /// An expired row can only match rows that are late.
     #[test]
     fn a_row_expires_when_it_can_match_no_more() {
         for us in [-7_500_500, -1, 0, 1, 999, 1000, 2_000_001] {

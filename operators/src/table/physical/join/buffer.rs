@@ -1,9 +1,9 @@
-//! The buffered rows of both sides of an instance: by key, by time, and in the checkpoint.
+//! The buffered rows of both sides of a join instance: by key, by time, and in the checkpoint.
 //!
-//! *Checkpoint.* A row is an entry of its own, whose key is the join key, the side and the row's
-//! number, and whose value is the matched bit and the row. Numbers ascend in the order of arrival, so
-//! that a restart keeps that order. A search that goes on when an epoch ends is an entry too, with
-//! the time and the number of the last row that it has looked at.
+//! *Checkpoint.* Each row has an entry. Its key is the join key, the side and the row's number; its
+//! value is the matched flag and the row. Numbers ascend in arrival order, so a restart restores
+//! that order. A search that is unfinished when an epoch ends has an entry too, with the time and
+//! the number of the last candidate that it has examined.
 
 use super::expiry::{Expiry, ExpiryQueue};
 use super::keys::KeyEntry;
@@ -19,25 +19,25 @@ use millstream_engine::event::Epoch;
 use millstream_engine::runtime::state_log::{Slot, StateLog};
 use std::collections::HashMap;
 
-/// Bytes behind the join key in the key of a row: the side and the number.
+/// The bytes after the join key in the key of a row's entry: the side and the number.
 pub(super) const SUFFIX: usize = 9;
-/// Added to the side in the key of a row's search.
+/// Added to the side in the key of a search's entry.
 pub(super) const SEARCH: u8 = 2;
 
-/// A search that went on when the last epoch ended.
+/// A search that was unfinished when the last epoch ended.
 pub(super) struct RestoredSearch {
     pub side: LateRowOutput,
     pub key: usize,
     pub number: u64,
     pub entry: Entry,
-    /// The time and the number of the last row that it has looked at.
+    /// The time and the number of the last candidate that it has examined.
     pub last: (i64, u64),
 }
 
-/// How far searches have come, by their join keys, sides and numbers.
+/// The progress of searches, by join key, side and number.
 type Searched = HashMap<(Vec<u8>, u8, u64), (i64, u64)>;
 
-/// A row that is to be buffered.
+/// A row to be buffered.
 pub(super) struct NewRow<'r> {
     pub side: LateRowOutput,
     pub row: Row<'r>,
@@ -46,14 +46,14 @@ pub(super) struct NewRow<'r> {
     pub matched: bool,
 }
 
-/// The rows.
+/// The buffered rows of an instance.
 pub(super) struct Buffer {
     pub rows: RowStore,
     pub keys: Table<KeyEntry>,
     spares: Spares,
-    /// Of each side whose rows expire.
+    /// For each side whose rows expire, the expiry queue.
     expiry: [Option<ExpiryQueue>; 2],
-    /// Memory that keys own apart.
+    /// The heap memory of keys, in bytes.
     key_heap: u64,
     next_number: u64,
     log: StateLog,
@@ -66,7 +66,7 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
 }
 
-/// The time and the number of the last row that a search has looked at.
+/// Decodes the progress of a search: the time and the number of the last candidate.
 fn search_of(value: &[u8]) -> Result<(i64, u64), EngineError> {
     let (time_us, number) = value.split_first_chunk().ok_or_else(unreadable)?;
     let number = number.first_chunk().ok_or_else(unreadable)?;
@@ -74,7 +74,7 @@ fn search_of(value: &[u8]) -> Result<(i64, u64), EngineError> {
 }
 
 impl Buffer {
-    /// `expires` says of which side rows expire.
+    /// Creates an empty buffer. `expires` says for each side whether its rows expire.
     pub fn new(expires: [bool; 2], log: StateLog) -> Self {
         Self {
             rows: RowStore::default(),
@@ -89,25 +89,25 @@ impl Buffer {
         }
     }
 
-    /// The number of the row that has come.
+    /// Returns the number for a row that has arrived.
     #[inline]
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number - 1
     }
 
-    /// Rows that an operation takes in a step that would take so many.
+    /// The number of rows to process in a step; tests may reduce `wanted`.
     #[inline]
     pub fn step(&self, wanted: usize) -> usize {
         self.log.step(wanted)
     }
 
-    /// Counts a row that came too late.
+    /// Counts a late row.
     pub fn count_late(&mut self) {
         self.log.count_late(1);
     }
 
-    /// The place of a key, which it gets now if it has none.
+    /// The index of a key in the key table, which is inserted unless `found` is given.
     #[inline]
     pub fn key_place(&mut self, found: Option<usize>, hash: u64, key: &[u8]) -> usize {
         found.unwrap_or_else(|| {
@@ -117,7 +117,7 @@ impl Buffer {
         })
     }
 
-    /// Adds a row to a key.
+    /// Adds a row to the rows of a key.
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched } = new;
         let id = self.rows.insert(row, (key as u32, number), matched)?;
@@ -136,7 +136,7 @@ impl Buffer {
         Ok(id)
     }
 
-    /// Notes the first match of a row.
+    /// Records the first match of a row.
     pub fn set_matched(&mut self, key: usize, side: LateRowOutput, id: RowId) {
         if self.rows.set_matched(id) && self.log.is_on() {
             self.write_entry(key, side, id, self.rows.number(id));
@@ -153,7 +153,7 @@ impl Buffer {
         self.rows.remove(entry.row);
     }
 
-    /// Frees a key that has no rows.
+    /// Frees a key if it has no rows.
     pub fn release(&mut self, key: usize) {
         if self.keys[key].is_empty() {
             self.keys.free(key);
@@ -162,8 +162,8 @@ impl Buffer {
         }
     }
 
-    /// Takes a row of a side that has expired by a time out of the queue: the first one. One that was
-    /// removed before is passed over.
+    /// Takes the first row of a side that expires at or before `by_us` from the queue. Rows that
+    /// were removed before are skipped.
     pub fn next_expired(&mut self, side: LateRowOutput, by_us: i64) -> Option<Entry> {
         loop {
             let Expiry { time_us, number, row } = self.expiry[side.index()].as_mut()?.pop(by_us)?;
@@ -183,7 +183,7 @@ impl Buffer {
         self.first_expiry_us(side).is_some_and(|first_us| first_us <= by_us)
     }
 
-    /// Keeps in the checkpoint how far a search has come.
+    /// Writes the progress of a search to the checkpoint.
     pub fn save_search(
         &mut self,
         key: usize,
@@ -227,14 +227,14 @@ impl Buffer {
         self.entry_value.extend_from_slice(self.rows.row(id).0);
     }
 
-    /// Takes the committed rows in. `time_of` gives the time of a row of a side with its key. Returns
-    /// the searches that went on.
+    /// Restores the committed rows. `time_of` computes the time of a row, given its side and key.
+    /// Returns the unfinished searches.
     pub fn restore(
         &mut self,
         time_of: impl Fn(LateRowOutput, Row<'_>, &[u8]) -> Option<i64>,
     ) -> Result<Vec<RestoredSearch>, EngineError> {
         let Self { rows, keys, spares, key_heap: heap, next_number, log, .. } = self;
-        // By the place of the key and the number.
+        // By the index of the key and the row's number.
         let mut restored: HashMap<(usize, u64), (LateRowOutput, Entry), BuildStableHasher> =
             HashMap::default();
         let mut searched = Searched::new();
@@ -259,7 +259,7 @@ impl Buffer {
             };
             let hash = hash_bytes(key);
             let found = keys.find(hash, key);
-            // An entry is written again when its row has its first match.
+            // A row's entry is written a second time at its first match.
             if let Some(at) = found
                 && let Some((side, entry)) = restored.remove(&(at, number))
             {
@@ -299,7 +299,7 @@ impl Buffer {
             searches.push(RestoredSearch { side: row_side, key: at, number, entry, last });
         }
         searches.sort_unstable_by_key(|search| search.number);
-        // In order, so that they are in few lanes.
+        // Inserted in time order, so that the queue needs few lanes.
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
         for ((_, number), (side, Entry { time_us, row })) in restored {
@@ -310,15 +310,15 @@ impl Buffer {
         Ok(searches)
     }
 
-    /// Rows that are buffered, and bytes of memory for them.
+    /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
-        // Of a row, its place in the run and in the queue.
+        // Each row also has an entry in its run and one in the queue.
         let of_rows = self.rows.len() * (size_of::<Entry>() + size_of::<Expiry>());
         let bytes = (self.rows.memory() + self.keys.memory() + of_rows) as u64 + self.key_heap;
         (self.rows.len() as u64, bytes)
     }
 
-    /// Hands over what has changed in an epoch.
+    /// Hands the changes of an epoch to the checkpoint.
     pub fn hand_over(&mut self, epoch: Epoch) {
         self.rows.epoch();
         self.keys.epoch();

@@ -1,5 +1,5 @@
-//! A join condition, taken apart into what an instance does with it: keys, conditions on one side, a
-//! range between two times, and the rest.
+//! Decomposes a join condition into the parts that an instance uses: equal keys, conditions on one
+//! side, a range between two times, and the remaining condition.
 
 use super::bounds::{Bound, TimeRange, bound};
 use super::side::LateRowOutput;
@@ -14,7 +14,7 @@ use crate::table::plan::{Closest, Join, Plan};
 use crate::table::types::DataType;
 use millstream_engine::checkpoint::Layout;
 
-/// An expression over the columns of both sides, as one over those from one column on.
+/// Shifts the columns of an expression over both sides, so that column `from` becomes column 0.
 pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
     fn moved(expr: Resolved, from: usize) -> Resolved {
         match expr.node {
@@ -27,29 +27,29 @@ pub(super) fn of_side(expr: &Resolved, from: usize) -> Resolved {
     moved(expr.clone(), from)
 }
 
-/// Two expressions that must be equal, each over the columns of its side.
+/// A pair of expressions that must be equal, each over the columns of its side.
 #[derive(Clone, Debug)]
 pub(in super::super) struct KeyPair {
     pub sides: [Resolved; 2],
-    /// NULL equals NULL.
+    /// Whether NULL equals NULL (`<=>`).
     pub null_safe: bool,
 }
 
-/// By which time buffered rows are ordered and expire.
+/// The time by which buffered rows are ordered and expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum JoinTime {
-    /// By none: they are in the order of their arrival, and never expire.
+    /// No time: rows are in arrival order and never expire.
     None,
-    /// By a key that is an event time, or a window of one. `tagged` says on which side it has a
-    /// watermark.
+    /// A join key that is an event time or a window. `tagged` says for each side whether the key
+    /// has a watermark.
     Key { key: EventKey, tagged: [bool; 2] },
-    /// By a column of each side, between which there is a range.
+    /// A time column of each side, whose difference is bounded.
     Range(TimeRange),
 }
 
 impl JoinTime {
-    /// What is added to the watermark to get the state watermark of a side: a row at or before that
-    /// one expires. `None` if its rows never do.
+    /// The difference between a side's state watermark and the watermark, in microseconds. Rows at
+    /// or before the state watermark expire. `None` if the side's rows never expire.
     pub fn shift_us(&self, side: LateRowOutput) -> Option<i64> {
         match self {
             Self::None => None,
@@ -58,22 +58,22 @@ impl JoinTime {
         }
     }
 
-    /// How far the watermark behind a join is behind the one before it: a row that leaves when it
-    /// expires is not late then.
+    /// By how much the watermark after the join is lower than the one before it, so that rows
+    /// emitted when they expire are not late.
     pub fn lag_us(&self) -> i64 {
         let shifts = LateRowOutput::BOTH.map(|side| self.shift_us(side).unwrap_or(0));
         shifts.into_iter().map(i64::saturating_neg).fold(0, i64::max)
     }
 }
 
-/// The condition of a join of streams.
+/// The decomposed condition of a join of two streams.
 #[derive(Clone, Debug)]
 pub(in super::super) struct JoinCondition {
     pub keys: Vec<KeyPair>,
-    /// What it says about the left side alone, and the right side alone.
+    /// The condition on the left side alone and the one on the right side alone.
     pub own: [Option<Resolved>; 2],
     pub time: JoinTime,
-    /// Over the columns of both sides, to be tested for each pair of rows.
+    /// The remaining condition, over the columns of both sides, which is tested for each pair.
     pub rest: Option<Resolved>,
 }
 
@@ -131,7 +131,7 @@ impl JoinCondition {
                 };
                 [tagged(left.columns.get(l)), tagged(right.columns.get(r))]
             };
-            // The pair of columns of which most have a watermark, the first of equals.
+            // Chooses the pair of columns with the most watermarks; among equals the first one.
             let score = |bound: &Bound| of_columns(bound.columns).map(usize::from).iter().sum();
             let best = bounds.iter().rev().max_by_key(|(bound, _)| -> usize { score(bound) });
             if let Some((best, _)) = best {
@@ -192,7 +192,7 @@ pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
     }
 }
 
-/// What a join of two streams keeps: a description, and the layout of its entries.
+/// The description of the state of a join of two streams, and the layout of its entries.
 pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
     let condition = JoinCondition::of(join);
     let mut keys = Vec::new();
@@ -223,5 +223,5 @@ pub(in super::super) fn describe_join(join: &Join) -> (String, Layout) {
     (what, Layout { keys: keys.join(", "), values: values([&schemas[0], &schemas[1]]) })
 }
 
-/// The kind of a buffered row in a checkpoint.
+/// The kind of a join's entries in a checkpoint.
 pub(in super::super) const ROW: &str = "row of a join";

@@ -1,10 +1,10 @@
-//! The key table: each join key once for both sides, with the runs of its rows.
+//! The key table: each join key, with the runs of its rows on both sides.
 
 use crate::table::row::{Row, Slot};
 
 pub(super) use crate::state::keyed_runs::KeyedRuns as KeyEntry;
 
-/// Whether a row of so many keys has a NULL.
+/// Whether a key row with `width` columns contains a NULL.
 #[inline]
 pub(super) fn has_null(key: &[u8], width: usize) -> bool {
     (0..width).any(|i| Row(key).is_null(Slot::new(i, width)))

@@ -6,24 +6,23 @@
 //! right ▸ SideOutbox ═rings by key═▶ ┘
 //! ```
 //!
-//! | module | noun |
+//! | module | contents |
 //! |---|---|
-//! | [`table_lookup`] | a stream joined with the rows of a table |
-//! | [`table_refresh`] | a table that changes while it is joined |
-//! | [`closest_row`] | the closest row of a table, for ASOF joins |
-//! | [`condition`] | a join condition, taken apart |
+//! | [`table_lookup`] | the join of a stream with the rows of a table |
+//! | [`table_refresh`] | reloading a table that changes while it is joined |
+//! | [`condition`] | decomposition of a join condition |
 //! | [`bounds`] | the range between two event times, and the state watermarks that follow |
-//! | [`placement`] | which joins of streams can be answered |
-//! | [`pushdown`] | conditions that go into the streams of a join |
-//! | [`side`] | the sides, and their rows on the way to an instance |
-//! | [`rows`] | the buffered rows, in slabs |
-//! | [`run`](crate::state::ordered_run) | the rows of one key and side, by time |
+//! | [`placement`] | which joins of streams are supported |
+//! | [`pushdown`] | moving conditions from a join to its inputs |
+//! | [`side`] | the sides, and sending their rows to the instances |
+//! | [`rows`] | storage of the buffered rows, in slabs |
+//! | [`run`](crate::state::ordered_run) | the rows of one key and side, ordered by time |
 //! | [`keys`] | the key table of both sides |
-//! | [`expiry`](crate::state::expiry_lanes) | the rows of a side by the time at which they expire |
-//! | [`output`] | the rows that a join gives |
+//! | [`expiry`](crate::state::expiry_lanes) | the expiry queue of a side |
+//! | [`output`] | the output rows of a join |
 //! | [`probe`] | a row's search for its matches |
-//! | [`buffer`] | the buffered rows of an instance, and their entries in a checkpoint |
-//! | [`state`] | what an entry of a checkpoint says, as text |
+//! | [`buffer`] | the buffered rows of an instance, and their checkpoint entries |
+//! | [`state`] | checkpoint entries as text, for `inspect` |
 //! | [`stage`] | the stage of one instance |
 //! | [`asof`] | the same of an ASOF join |
 

@@ -1,29 +1,29 @@
-//! The rows that a join gives: of a pair, or of one side beside NULLs.
+//! The output rows of a join: a pair of rows, or one row with NULLs for the other side.
 
 use super::super::stages::copy;
 use super::side::LateRowOutput;
 use crate::table::row::{Row, RowWriter, Slot};
 use crate::table::types::Physical;
 
-/// A column that goes from a row of one side into the row of both: its slot there, its place here.
+/// A column that is copied to the output: its slot in the input, its index in the output, its type.
 pub(in super::super) type Copied = (Slot, usize, Physical);
 
-/// Writes rows of both sides. The side that is the same for many pairs is written once.
+/// Writes output rows. The row that is common to several pairs is written only once.
 pub(super) struct Pairs {
     copies: [Vec<Copied>; 2],
     width: usize,
     out: Vec<u8>,
-    /// Where what belongs to the side that was written first ends.
+    /// The length in bytes of the common row's part.
     common: usize,
 }
 
 impl Pairs {
-    /// `copies` of each side; the row has so many columns.
+    /// `copies` has the copied columns of each side; `width` is the number of output columns.
     pub fn new(copies: [Vec<Copied>; 2], width: usize) -> Self {
         Self { copies, width, out: Vec::new(), common: 0 }
     }
 
-    /// Begins with a row of a side, beside NULLs.
+    /// Starts an output row with a row of one side, and NULLs for the other side.
     #[inline]
     pub fn begin(&mut self, side: LateRowOutput, row: Row<'_>) {
         self.out.clear();
@@ -34,7 +34,7 @@ impl Pairs {
         self.common = self.out.len();
     }
 
-    /// Puts a row of the other side in the place of the NULLs, or of the row before.
+    /// Writes a row of the other side over the NULLs, or over the previous row.
     #[inline]
     pub fn complete(&mut self, side: LateRowOutput, row: Row<'_>) {
         self.out.truncate(self.common);
@@ -48,7 +48,7 @@ impl Pairs {
         }
     }
 
-    /// The row.
+    /// The output row.
     #[inline]
     pub fn row(&self) -> Row<'_> {
         Row(&self.out)

@@ -1,5 +1,5 @@
-//! Which joins of two streams can be answered: what has no match can only be told if a watermark says
-//! up to when the other side's rows may come.
+//! Decides which joins of two streams are supported. That a row has no match can only be known if a
+//! watermark says that no more rows of the other side can match it.
 
 use super::condition::{JoinCondition, JoinTime};
 use super::side::LateRowOutput;
@@ -7,7 +7,7 @@ use crate::table::error::{PlanError, PlanResult};
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::{Closest, Join, JoinKind, Plan};
 
-/// Refuses a join of two streams that cannot be answered.
+/// Rejects a join of two streams whose result could never be completed.
 pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     let kind = join.kind;
     if matches!(kind, JoinKind::Exists | JoinKind::In | JoinKind::ScalarSubquery)
@@ -110,7 +110,7 @@ pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
     plan.inputs().into_iter().try_for_each(check_batches)
 }
 
-/// Refuses joins of two streams in output modes that cannot show their result.
+/// Rejects joins of two streams in output modes that cannot represent their result.
 pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()
@@ -145,8 +145,8 @@ pub(in crate::table) fn check_mode(plan: &Plan, mode: OutputMode) -> PlanResult<
     plan.inputs().into_iter().try_for_each(|input| check_mode(input, mode))
 }
 
-/// Refuses joins of two streams in which each row of one side would be compared with each row of the
-/// other; of an optimised plan, where conditions have gone into joins.
+/// Rejects joins of two streams without an equality, which would compare each pair of rows. The
+/// plan must be optimised, so that conditions have been moved into the joins.
 pub(in crate::table) fn check_equality(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()

@@ -1,8 +1,8 @@
 //! A row's search for its matches among the buffered rows of the other side.
 //!
-//! A search looks at a bounded number of rows in a step. One that has more to look at goes on later,
-//! between other records: it knows the last row that it has looked at, and passes over rows that came
-//! after its own, which have searched for it themselves.
+//! A step examines a bounded number of candidates. A longer search continues later, between other
+//! records. It remembers the last candidate that it has examined. It skips rows that arrived after
+//! its own row, because those rows searched for matches themselves.
 
 use super::buffer::Buffer;
 use super::output::Pairs;
@@ -15,54 +15,54 @@ use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Push;
 
-/// Rows that a search looks at in a step.
+/// The number of candidates that a search examines in one step.
 pub(super) const STEP: usize = 64;
 
-/// The search of a row.
+/// The state of a row's search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search {
     pub side: LateRowOutput,
-    /// The place of the row's key.
+    /// The index of the row's key in the key table.
     pub key: usize,
     /// The row's number.
     pub number: u64,
-    /// The times of the other side, both inside, that it may match.
+    /// The inclusive range of the other side's times that the row may match.
     pub times_us: (i64, i64),
-    /// The time and the number of the last row that it has looked at.
+    /// The time and the number of the last candidate examined; `None` before the first.
     pub last: Option<(i64, u64)>,
     pub ingest_ns: u64,
     pub matched: bool,
 }
 
-/// A search that goes on, of a buffered row.
+/// An unfinished search of a buffered row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub search: Search,
     pub row: RowId,
     pub time_us: i64,
-    /// Whether the checkpoint has it.
+    /// Whether its progress is in the checkpoint.
     pub is_saved: bool,
 }
 
-/// What a search needs besides its row.
+/// What a search needs, besides its row.
 pub(super) struct Prober<'j> {
     pub kind: JoinKind,
     pub buffer: &'j mut Buffer,
     pub pairs: &'j mut Pairs,
     pub rest: &'j Option<BoolFn>,
     pub scratch: &'j mut Scratch,
-    /// Which side's rows leave beside NULLs if they have no match.
+    /// For each side, whether its unmatched rows are emitted with NULLs.
     pub preserves: [bool; 2],
     pub down: &'j mut BoxChain,
 }
 
 impl Prober<'_> {
-    /// Whether only the left row leaves, once at most.
+    /// Whether only the left row is emitted, at most once (LEFT SEMI and LEFT ANTI).
     fn is_existence(&self) -> bool {
         matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
 
-    /// Goes on with a search by one step. Returns whether it is done.
+    /// Runs one step of a search. Returns whether the search is finished.
     pub fn step(&mut self, row: Row<'_>, search: &mut Search) -> Result<bool, EngineError> {
         let (side, other, key) = (search.side, search.side.other(), search.key);
         let existence = self.is_existence();

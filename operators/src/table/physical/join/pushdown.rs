@@ -1,5 +1,6 @@
-//! Conditions that go from above a join, and out of it, into its streams: rows that can have no match
-//! are not buffered, and do not move a watermark, as in Spark.
+//! Predicate pushdown: moves conditions from above a join, and from the join itself, into its input
+//! streams. As in Spark, rows that cannot match are then not buffered and do not advance a
+//! watermark.
 
 use crate::table::expr::null_propagation::is_strict;
 use crate::table::expr::{Node, Resolved};
@@ -12,7 +13,8 @@ use crate::table::plan::time_window::has_watermark;
 use crate::table::plan::{Join, JoinKind, Plan};
 use crate::table::types::DataType;
 
-/// Whether a condition on one side alone that stands in a join drops rows of that side: `[left, right]`.
+/// For `[left, right]`, whether a condition in ON that concerns only this side may filter the
+/// side's rows.
 fn drops(kind: JoinKind) -> [bool; 2] {
     match kind {
         JoinKind::Inner | JoinKind::LeftSemi => [true, true],
@@ -24,8 +26,8 @@ fn drops(kind: JoinKind) -> [bool; 2] {
     }
 }
 
-/// A join, its streams without the rows that can have no match: these are not buffered, and do not move
-/// the watermark, as in Spark.
+/// Pushes a join's condition into its input streams. As in Spark, rows that cannot match are then
+/// not buffered and do not advance a watermark.
 pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let of_streams = streams == [true, true];
@@ -49,7 +51,7 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     let mut here = Vec::new();
     for part in conjuncts(&condition) {
         match join::reads(part, width) {
-            // A table is looked up by its own conditions.
+            // A table evaluates its own conditions in the lookup.
             (true, false) if of_streams && goes[0] && is_deterministic_expr(part) => {
                 below[0].push(part.clone())
             }
@@ -70,7 +72,8 @@ pub(in crate::table) fn joined(mut join: Join) -> Plan {
     below_watermark(join)
 }
 
-/// That the columns of one side are there which a condition of a join needs to hold.
+/// IS NOT NULL conditions on the columns of one side that must not be NULL for the condition to
+/// hold.
 fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
     let scope = if side == 0 { join.left.scope() } else { join.right.scope() };
@@ -100,7 +103,7 @@ fn there(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     there.collect()
 }
 
-/// Calls `mark` with each column without which an expression is NULL.
+/// Calls `mark` with each column that makes an expression NULL if it is NULL.
 fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
     match &expr.node {
         Node::Column(index, _) => mark(*index),
@@ -112,7 +115,7 @@ fn mark_strict(expr: &Resolved, mark: &mut dyn FnMut(usize)) {
     }
 }
 
-/// An expression over the columns behind the first ones, as one over these alone.
+/// Lowers each column index of an expression by `by`.
 fn moved_back(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
@@ -120,21 +123,22 @@ fn moved_back(expr: Resolved, by: usize) -> Resolved {
     }
 }
 
-/// Whether it matters where a condition over a join is tested: rows that it drops may move a watermark,
-/// or be buffered.
+/// Whether the position of a filter matters for this join: rows that the filter drops could
+/// otherwise advance a watermark or be buffered.
 pub(in crate::table) fn is_pushed_into(join: &Join) -> bool {
     let plain = join.match_range.is_none() && join.in_operands.is_none();
     let timed = has_watermark(&join.left) || has_watermark(&join.right);
     plain && (join.is_of_streams() || timed)
 }
 
-/// A filter over a join with a stream: what it says of one side goes there, and what it says of both
-/// into the condition.
+/// Pushes a filter on top of a join with a stream into the join: conditions on one side go to that
+/// side, and conditions on both go into the join condition.
 pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> Plan {
     let streams = [join.left.is_streaming(), join.right.is_streaming()];
     let width = join.left.width();
     join.kind = without_nulls(join.kind, condition, width);
-    // Rows of a side whose rows all leave; beside those of an outer join's other side there are NULLs.
+    // Sides that can be filtered before the join. The other side of an outer join may be NULL in
+    // the result.
     let kept = match join.kind {
         JoinKind::Inner => [true, true],
         JoinKind::LeftOuter | JoinKind::LeftSemi | JoinKind::LeftAnti => [true, false],
@@ -172,11 +176,11 @@ pub(in crate::table) fn filtered_join(mut join: Join, condition: &Resolved) -> P
             None => part,
         });
     }
-    // What goes to one side may hold for the other too, and more may be dropped of another kind.
+    // A pushed condition may imply one on the other side, or allow a stricter join kind.
     behind(joined(join), here)
 }
 
-/// The kind of a join of which a condition drops the rows beside the NULLs of one side, or of either.
+/// The join kind after a filter that drops the rows with NULLs for one side, or for either side.
 fn without_nulls(kind: JoinKind, condition: &Resolved, width: usize) -> JoinKind {
     let mut needed = [false, false];
     for part in conjuncts(condition) {
@@ -221,7 +225,7 @@ fn constraints(plan: &Plan) -> Vec<Resolved> {
     }
 }
 
-/// An expression with each column in another place; `None` if one of them has none.
+/// Renumbers the columns of an expression; `None` if `place` does not map a column.
 fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Resolved> {
     let mut all_have = true;
     fn of(expr: Resolved, place: &dyn Fn(usize) -> Option<usize>, all: &mut bool) -> Resolved {
@@ -238,15 +242,15 @@ fn moved(expr: &Resolved, place: &dyn Fn(usize) -> Option<usize>) -> Option<Reso
     all_have.then_some(made)
 }
 
-/// What holds for the columns of one side because they are equal to columns of the other.
+/// Conditions on one side that follow from its equalities with columns of the other side.
 fn implied(condition: &Resolved, join: &Join, side: usize) -> Vec<Resolved> {
     let width = join.left.width();
-    // Pairs of columns: of this side, of the other one.
+    // Pairs of columns: of this side and of the other side.
     let mut equal = Vec::new();
     let mut of_other = constraints(if side == 0 { &join.right } else { &join.left });
     for part in conjuncts(condition) {
         if let Some((a, b)) = join::equality(part, width) {
-            // Equal numbers with a fraction may still differ: 0.0 and -0.0.
+            // Equal floating-point numbers may still differ in other functions: 0.0 and -0.0.
             let exact = !a.data_type.is_nested()
                 && !matches!(a.data_type, DataType::Double | DataType::Float);
             if let (true, Node::Column(a, _), Node::Column(b, _)) = (exact, &a.node, &b.node) {
@@ -274,7 +278,7 @@ mod tests {
     use crate::session::Session;
     use crate::table::plan::optimizer::optimize;
 
-    /// The optimised plan of a query over `l(k, t, v)` and `r(k, t, v)`, line by line.
+    /// The optimised plan, line by line, of a query over `l(k, t, v)` and `r(k, t, v)`.
     fn lines(sql: &str) -> Vec<String> {
         let session = Session::new();
         for name in ["l", "r"] {
@@ -295,7 +299,7 @@ mod tests {
             (format!("LEFT JOIN r {on}"), "LEFT OUTER", 2),
             (format!("FULL JOIN r {on}"), "FULL OUTER", 0),
             (format!("LEFT SEMI JOIN r {on}"), "LEFT SEMI", 4),
-            // What drops the rows beside NULLs makes another join of it.
+            // A filter that drops rows with NULLs changes the join kind.
             (format!("LEFT JOIN r {on} WHERE r.v > 1"), "INNER", 4),
             (format!("FULL JOIN r {on} WHERE r.v > 1"), "RIGHT OUTER", 2),
             (format!("FULL JOIN r {on} WHERE r.v IS NULL"), "FULL OUTER", 0),

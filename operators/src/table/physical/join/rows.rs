@@ -1,11 +1,11 @@
-//! The buffered rows of both sides, in slabs.
+//! Storage of the buffered rows of both sides, in slabs.
 //!
-//! A row lies in a slot of the next larger size class. Slots are in chunks that never move, and a
-//! freed slot is used again by the next row of its class, so that a steady join allocates nothing. A
-//! row beyond the largest class has an allocation of its own. Chunks that no recent epoch has needed
-//! are given back ([`RowStore::epoch`]).
+//! A row is in a slot of the next larger size class. Slots are in chunks that never move. A freed
+//! slot is reused by the next row of its class, so a join in steady state allocates nothing. A row
+//! larger than the largest class is allocated separately. Chunks that no recent epoch has needed
+//! are freed ([`RowStore::epoch`]).
 //!
-//! A slot begins with a header: the row's number, its key, its length and its flags.
+//! A slot starts with a header: the row's number, the index of its key, its length and its flags.
 
 use crate::state::ordered_run::NumberedRows;
 pub(super) use crate::state::ordered_run::RowId;
@@ -13,22 +13,22 @@ use crate::state::slot_allocator::Slots;
 use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
-/// Number 8 bytes, key 4, length and flags 4.
+/// The size of the header: number 8 bytes, key 4, length and flags 4.
 const HEAD: usize = 16;
 const CHUNK_BYTES: usize = 64 << 10;
-/// Slots of the smallest class, with their header.
+/// The slot size of the smallest class in bytes, including the header.
 const LEAST: usize = 64;
-/// Each doubling has so many classes.
+/// The number of classes per doubling of the slot size.
 const STEPS: usize = 4;
-/// Classes of slots; rows beyond the last one have one of their own.
+/// The number of size classes. Larger rows belong to an additional class.
 const CLASSES: usize = 9 * STEPS;
 const CLASS_BITS: u32 = 6;
-/// Slots of a class at most.
+/// The maximum number of slots of a class.
 const SLOTS_MAX: u32 = 1 << (32 - CLASS_BITS);
 const MATCHED: u32 = 1 << 31;
-/// Bytes of a row at most.
+/// The maximum size of a row, in bytes.
 const ROW_MAX: usize = 1 << 30;
-/// The number of a slot that is free.
+/// The row number of a free slot.
 const FREE: u64 = u64::MAX;
 
 impl RowId {
@@ -44,7 +44,7 @@ impl RowId {
 }
 
 struct Class {
-    /// Empty where a chunk was given back.
+    /// A chunk that was freed is empty.
     chunks: Vec<Box<[u8]>>,
     slots: Slots,
 }
@@ -56,25 +56,25 @@ impl Class {
     }
 }
 
-/// The rows.
+/// The stored rows.
 #[derive(Default)]
 pub(super) struct RowStore {
     classes: Vec<Class>,
-    /// Rows beyond the largest class.
+    /// Rows that are larger than the largest class.
     large: Vec<Box<[u8]>>,
     large_free: Vec<u32>,
     len: usize,
-    /// Of rows beyond the largest class.
+    /// The total size of rows larger than the largest class, in bytes.
     large_bytes: usize,
 }
 
-/// Bytes of a slot of a class.
+/// The slot size of a class, in bytes.
 fn slot_bytes(class: usize) -> usize {
     let base = LEAST << (class / STEPS);
     base + base / STEPS * (class % STEPS)
 }
 
-/// The class of so many bytes; [`CLASSES`] of what is beyond them.
+/// The smallest class for `bytes` bytes; [`CLASSES`] for larger rows.
 fn class_of(bytes: usize) -> usize {
     if bytes <= LEAST {
         return 0;
@@ -96,7 +96,7 @@ fn full(what: &str) -> EngineError {
 }
 
 impl RowStore {
-    /// The slot of a row; empty if its chunk was given back.
+    /// The bytes of a row's slot; empty if its chunk was freed.
     #[inline]
     fn slot(&self, id: RowId) -> &[u8] {
         let (class, slot) = (id.class(), id.slot() as usize);
@@ -147,7 +147,7 @@ impl RowStore {
         Ok(id)
     }
 
-    /// A slot for so many bytes.
+    /// Allocates a slot for `bytes` bytes.
     fn take_slot(&mut self, bytes: usize) -> Result<RowId, EngineError> {
         let class = class_of(bytes);
         if class == CLASSES {
@@ -183,7 +183,7 @@ impl RowStore {
         Ok(RowId::new(class, slot as u32))
     }
 
-    /// An epoch is over: gives back some chunks that no recent one has needed.
+    /// Ends an epoch: frees some chunks that no recent epoch has needed.
     pub fn epoch(&mut self) {
         for Class { chunks, slots } in &mut self.classes {
             slots.epoch(|number| chunks[number] = Box::default());
@@ -197,7 +197,7 @@ impl RowStore {
         let class = id.class();
         if class == CLASSES {
             self.large_bytes -= self.large[id.slot() as usize].len();
-            // Its number stays, which says that it is free.
+            // The number stays, to mark the slot as free.
             self.large[id.slot() as usize] = FREE.to_le_bytes().into();
             self.large_free.push(id.slot());
             return;
@@ -205,7 +205,7 @@ impl RowStore {
         self.classes[class].slots.free(id.slot() as usize);
     }
 
-    /// The row.
+    /// The bytes of a row.
     #[inline]
     pub fn row(&self, id: RowId) -> Row<'_> {
         let slot = self.slot(id);
@@ -213,26 +213,26 @@ impl RowStore {
         Row(&slot[HEAD..HEAD + length as usize])
     }
 
-    /// Its number: rows have ascending ones in the order of their arrival. A row that was removed has
-    /// none of them.
+    /// The number of a row. Numbers ascend in arrival order. The slot of a removed row has the
+    /// number of no row.
     #[inline]
     pub fn number(&self, id: RowId) -> u64 {
         self.slot(id).first_chunk().map_or(FREE, |word| u64::from_le_bytes(*word))
     }
 
-    /// The place of its key in the key table.
+    /// The index of the row's key in the key table.
     #[inline]
     pub fn key(&self, id: RowId) -> usize {
         self.word(id, 8) as usize
     }
 
-    /// Whether it has had a match.
+    /// Whether the row has had a match.
     #[inline]
     pub fn is_matched(&self, id: RowId) -> bool {
         self.word(id, 12) & MATCHED != 0
     }
 
-    /// Notes that it has a match. Returns whether it is the first one.
+    /// Records a match. Returns whether it is the row's first.
     #[inline]
     pub fn set_matched(&mut self, id: RowId) -> bool {
         let word = self.word(id, 12);
@@ -240,12 +240,12 @@ impl RowStore {
         word & MATCHED == 0
     }
 
-    /// Rows of both sides.
+    /// The number of rows of both sides.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Memory that is held for them.
+    /// The memory allocated for the rows, in bytes.
     pub fn memory(&self) -> usize {
         let held: usize = self.classes.iter().map(|class| class.slots.held()).sum();
         held * CHUNK_BYTES + self.large_bytes
@@ -329,7 +329,7 @@ mod tests {
         (0..300).for_each(|_| store.epoch());
         assert!(store.memory() < full / 10, "{full} to {}", store.memory());
         assert_eq!((store.number(ids[0]), store.row(ids[0]).0), (0, &row(0)[..]));
-        // Expired rows are still looked for by their numbers.
+        // Expired rows may still be looked up by their numbers.
         assert!((1..).zip(&ids[1..]).all(|(n, id)| store.number(*id) != n));
         let ids: Vec<_> =
             (0..50_000).map(|n| store.insert(Row(&row(n)), (0, n), false).unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The sides of a join, and their rows on the way to the instance that owns their key.
+//! The sides of a join, and sending their rows to the instances that own the keys.
 
 use super::super::stages::Scratch;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
@@ -17,16 +17,16 @@ pub(in super::super) enum LateRowOutput {
 }
 
 impl LateRowOutput {
-    /// Both, left first.
+    /// Both sides, left first.
     pub const BOTH: [LateRowOutput; 2] = [LateRowOutput::Left, LateRowOutput::Right];
 
-    /// Its place in a pair.
+    /// The index of the side in a pair of values, left first.
     #[inline]
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The side that it is joined with.
+    /// The opposite side.
     #[inline]
     pub fn other(self) -> Self {
         match self {
@@ -36,13 +36,13 @@ impl LateRowOutput {
     }
 }
 
-/// A row of a side.
+/// A row with its side.
 pub(in super::super) struct SidedRow {
     pub side: LateRowOutput,
     pub row: RowBuf,
 }
 
-/// Sends the rows of a side to the instances that own their keys.
+/// Sends the rows of one side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
     side: LateRowOutput,
     keys: Vec<Key>,

@@ -1,18 +1,22 @@
 //! The stage of one instance of a join of two streams.
 //!
-//! A row first searches the buffered rows of the other side, then it is buffered itself. Rows expire
-//! when the watermark passes the state watermark of their side; those that a join preserves leave then
-//! beside NULLs, in the drain that moved the watermark.
+//! A row first searches the buffered rows of the other side for matches, then it is buffered
+//! itself. Rows expire when the watermark passes the state watermark of their side. Expired rows
+//! that an outer join preserves are emitted with NULLs, in the drain in which the watermark
+//! advanced.
 //!
-//! *Order.* Matches leave in the order of the rows that complete them and, of one row, by the time and
-//! the arrival of the other side's rows. Only a row with more matches than fit in a step gives way to
-//! others. Rows without a match leave by time and arrival, left before right.
+//! *Order.* Matches are emitted in the order of the rows that complete them. The matches of one row
+//! are ordered by time and arrival of the other side's rows. Only a row with more matches than fit
+//! in a step is interleaved with others. Unmatched rows are emitted by time and arrival, left
+//! before right.
 //!
-//! *Bounded steps.* A row with many matches, and a watermark by which many rows expire, are worked off
-//! in steps, between which other rows go on. In continuous mode a marker goes on too: how far a search
-//! has come is in the checkpoint. A batch of micro-batch mode has all its matches.
+//! *Bounded steps.* The matches of a row, and the rows that a watermark lets expire, are processed
+//! in bounded steps, between which other rows are processed. In continuous mode a marker does not
+//! wait for them: the progress of searches is in the checkpoint. In micro-batch mode a batch emits
+//! all its matches.
 //!
-//! *Watermarks.* Behind a join the watermark is the least that either side may still give.
+//! *Watermarks.* The watermark after a join is the lowest event time that either side may still
+//! emit.
 
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow, RestoredSearch};
@@ -33,22 +37,22 @@ use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::StateLog;
 
-/// Searches that go on between other records at most; beyond them no row is taken.
+/// The maximum number of unfinished searches. When it is reached, no more rows are accepted.
 const SEARCHES: usize = 1024;
-/// Steps of searches in a drain.
+/// The number of search steps per drain.
 const SEARCH_STEPS: usize = 16;
 
-/// A side of a join.
+/// The configuration of a side.
 pub(in super::super) struct SideConfig {
     pub keys: Vec<Key>,
-    /// What the condition says about this side alone.
+    /// The condition on this side alone.
     pub own: Option<BoolFn>,
-    /// The column of the time between which and the other side's there is a range.
+    /// The time column for which the condition bounds the difference to the other side's.
     pub time: Option<Slot>,
-    /// The event time by which a row is late, and whether it is a window.
+    /// The event time that decides whether a row is late, and whether it is a window.
     pub event: Option<(Slot, bool)>,
     pub late: LateRows,
-    /// The columns that leave or are compared, and how they are held.
+    /// The columns that are emitted or compared: slot, output index, physical type.
     pub copies: Vec<(Slot, usize, Physical)>,
 }
 
@@ -72,17 +76,17 @@ impl SideConfig {
 pub(in super::super) struct Config {
     pub kind: JoinKind,
     pub sides: [SideConfig; 2],
-    /// Of each key, whether NULL equals NULL.
+    /// For each key, whether NULL equals NULL.
     pub null_safe: Vec<bool>,
     pub time: JoinTime,
-    /// What the condition says besides.
+    /// The remaining condition, tested for each pair.
     pub rest: Option<BoolFn>,
-    /// Columns of both sides.
+    /// The number of columns of both sides.
     pub width: usize,
     pub log: StateLog,
 }
 
-/// The stage.
+/// The stage of one instance of a join of two streams.
 pub(in super::super) struct StreamJoin {
     kind: JoinKind,
     sides: [SideConfig; 2],
@@ -93,22 +97,22 @@ pub(in super::super) struct StreamJoin {
     buffer: Buffer,
     pairs: Pairs,
     searches: Vec<Pending>,
-    /// The search whose turn it is.
+    /// The search to continue next.
     next_search: usize,
     key: Vec<u8>,
-    /// The row of a search that goes on.
+    /// A copy of the row of the search that is being continued.
     row: Vec<u8>,
     scratch: Scratch,
-    /// A watermark by which rows have not all expired.
+    /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
-    /// Rows have left behind a marker, and that was not reported yet.
+    /// Whether rows were emitted after a marker and the driver has not been told yet.
     owes: bool,
-    /// A marker behind searches or, in micro-batch mode, such a watermark.
+    /// A marker that waits for searches to finish or, in micro-batch mode, for expiry.
     marker: Option<Epoch>,
     down: BoxChain,
 }
 
-/// The time of a buffered row; `None` if it has none, and so no match.
+/// The time of a row to be buffered; `None` if it is NULL, so that the row cannot match.
 fn time_of(
     time: JoinTime,
     column: Option<Slot>,
@@ -153,7 +157,7 @@ impl StreamJoin {
         }
     }
 
-    /// Rows that are buffered, and bytes of memory for them.
+    /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
         self.buffer.state()
     }
@@ -162,19 +166,19 @@ impl StreamJoin {
         &self.sides[0].late
     }
 
-    /// Whether a key of `self.key` is equal to none.
+    /// Whether `self.key` contains a NULL that makes a match impossible.
     fn is_unmatchable(&self) -> bool {
         let width = self.null_safe.len();
         let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
         self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i))
     }
 
-    /// The state watermark of a side at a watermark.
+    /// The state watermark of a side at a watermark; `None` if its rows never expire.
     fn state_watermark(&self, side: LateRowOutput, watermark_us: i64) -> Option<i64> {
         self.time.shift_us(side).map(|shift_us| watermark_us.saturating_add(shift_us))
     }
 
-    /// Lets a row leave that has no match.
+    /// Emits a row that has no match, with NULLs for the other side.
     fn emit_unmatched(
         &mut self,
         side: LateRowOutput,
@@ -188,7 +192,7 @@ impl StreamJoin {
         self.down.push(self.pairs.row(), ingest_ns)
     }
 
-    /// Goes on with a search.
+    /// Runs one step of a search. Returns whether the search is finished.
     fn search(&mut self, row: Row<'_>, search: &mut Search) -> Result<bool, EngineError> {
         let mut prober = Prober {
             kind: self.kind,
@@ -202,7 +206,7 @@ impl StreamJoin {
         prober.step(row, search)
     }
 
-    /// The times of the other side that a row may match.
+    /// The inclusive range of the other side's times that a row may match.
     fn times_us(&self, side: LateRowOutput, time_us: i64) -> (i64, i64) {
         match self.time {
             JoinTime::Range(range) => range.around(side, time_us),
@@ -210,19 +214,19 @@ impl StreamJoin {
         }
     }
 
-    /// Whether a row needs no buffering once it has a match.
+    /// Whether a row of a side is no longer needed once it has a match.
     fn leaves_at_match(&self, side: LateRowOutput) -> bool {
         side == LateRowOutput::Left && matches!(self.kind, JoinKind::LeftSemi | JoinKind::LeftAnti)
     }
 
-    /// Frees a key without rows, unless a search goes on there.
+    /// Frees a key without rows, unless an unfinished search uses it.
     fn release(&mut self, key: usize) {
         if self.searches.iter().all(|pending| pending.search.key != key) {
             self.buffer.release(key);
         }
     }
 
-    /// Goes on with some of the searches, in turn. Returns whether all are done.
+    /// Continues some of the unfinished searches in turn. Returns whether all are finished.
     fn go_on_searching(&mut self) -> Result<bool, EngineError> {
         for _ in 0..SEARCH_STEPS {
             if self.searches.is_empty() || !self.down.ready() {
@@ -230,7 +234,7 @@ impl StreamJoin {
             }
             let at = if self.next_search < self.searches.len() { self.next_search } else { 0 };
             let Pending { mut search, row: id, time_us, is_saved } = self.searches[at];
-            // Another row may have matched it meanwhile, and let it leave.
+            // Another row may have matched this one meanwhile, so that it was removed.
             let mut done = self.buffer.rows.number(id) != search.number;
             if !done {
                 let mut row = std::mem::take(&mut self.row);
@@ -257,7 +261,7 @@ impl StreamJoin {
         Ok(self.searches.is_empty())
     }
 
-    /// A buffered row has found its first match.
+    /// Handles the first match of a buffered row.
     fn first_match(&mut self, search: Search, id: super::rows::RowId, time_us: i64) {
         if self.leaves_at_match(search.side) {
             let entry = Entry { time_us, row: id };
@@ -267,7 +271,7 @@ impl StreamJoin {
         }
     }
 
-    /// A step of letting rows expire. Returns whether all have.
+    /// Runs one step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         let mut left = self.buffer.step(STEP);
         for side in LateRowOutput::BOTH {
@@ -297,12 +301,12 @@ impl StreamJoin {
         Ok(true)
     }
 
-    /// Goes on with searches, a watermark and a marker, in this order. What expires behind a marker
-    /// belongs to the next epoch if watermarks come in-band.
+    /// Continues searches, then expiry, then passes on the marker. With in-band watermarks, rows
+    /// that expire after a marker belong to the next epoch.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let is_in_band = self.late().is_in_band();
         if !self.go_on_searching()? {
-            // What they find belongs to the next epoch.
+            // Matches found later belong to the next epoch.
             if is_in_band && self.marker.is_some() {
                 self.save_searches();
                 self.pass_marker()?;
@@ -324,7 +328,7 @@ impl StreamJoin {
         self.pass_marker()
     }
 
-    /// Keeps in the checkpoint how far the searches have come.
+    /// Writes the progress of unfinished searches to the checkpoint.
     fn save_searches(&mut self) {
         for Pending { search, is_saved, .. } in &mut self.searches {
             if let Some(last) = search.last {
@@ -381,7 +385,7 @@ impl Stage for StreamJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // Of a query that was stopped: the checkpoint has what is left.
+        // The query was stopped. The checkpoint contains the remaining work.
         self.searches.clear();
         self.passing_us = None;
         self.down.end()
@@ -433,7 +437,7 @@ impl Push<SidedRow> for StreamJoin {
 }
 
 impl StreamJoin {
-    /// Searches for the matches of a row with the key in `self.key`, and buffers it.
+    /// Searches for the matches of a row whose key is in `self.key`, and buffers the row.
     fn take(
         &mut self,
         side: LateRowOutput,
@@ -461,7 +465,8 @@ impl StreamJoin {
         }
         let late = self.late();
         if late.is_in_band() {
-            // It came behind the watermark by which it expires, for another one let it through.
+            // This side's state watermark has already passed the row, although the row is not late
+            // by its own event time. It expires in the next step.
             let watermark_us = late.watermark_us();
             let state_us = self.state_watermark(side, watermark_us);
             if state_us.is_some_and(|state_us| time_us <= state_us) {

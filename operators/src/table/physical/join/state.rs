@@ -1,4 +1,4 @@
-//! What an entry of a join in a checkpoint says, as text.
+//! Formats the checkpoint entries of a join as text.
 
 use super::buffer::{SEARCH, SUFFIX};
 use super::condition::ROW;
@@ -7,10 +7,11 @@ use crate::table::row::{Row, decode};
 use crate::table::types::Schema;
 use millstream_engine::checkpoint::Layout;
 
-/// The columns of both sides, as the layout of a join's entries names them.
+/// The columns of both sides, as stored in the layout of a join's entries.
 pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
     let ddl = |schema: &Schema| {
-        // Columns of both sides may have one name, or none that DDL takes.
+        // Column names are not used: both sides may have the same name, or one that DDL does not
+        // accept.
         let column =
             |(i, field): (usize, &crate::table::types::Field)| format!("c{i} {}", field.data_type);
         schema.fields.iter().enumerate().map(column).collect::<Vec<_>>().join(", ")
@@ -18,7 +19,7 @@ pub(super) fn values(sides: [&Schema; 2]) -> Vec<String> {
     vec![ROW.to_string(), ddl(sides[0]), ddl(sides[1])]
 }
 
-/// The side, the number and the row of an entry; `None` if it is none of a join.
+/// The side, the number and the row of an entry as text; `None` if it is not an entry of a join.
 pub fn show_join_row(layout: &Layout, key: &[u8], value: &[u8]) -> Option<String> {
     let [kind, columns @ ..] = layout.values.as_slice() else { return None };
     let (_, suffix) = key.split_at_checked(key.len().checked_sub(SUFFIX)?)?;

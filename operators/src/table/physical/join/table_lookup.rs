@@ -1,8 +1,8 @@
 //! The lookup join: joins a stream with a table.
 //!
-//! The table is held as rows with a hash index on the columns that the condition compares for
-//! equality. The rest of the condition is evaluated for each row found. A table that may change is
-//! [read again](super::table_refresh).
+//! The table is kept in memory as rows, with a hash index on the columns that the condition
+//! compares for equality. The rest of the condition is evaluated for each row found. A table that
+//! may change is [reloaded](super::table_refresh).
 
 use crate::table::expr::compile::{BoolFn, Semantics, compile, fold};
 use crate::table::expr::functions::as_grouping_key;
@@ -24,18 +24,18 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// Marks the end of a list of rows.
+/// Ends a list of rows.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// The table's rows, and an index to the rows of a key.
+/// The rows of the table and an index from keys to rows.
 pub(super) struct Table {
     rows: Vec<Vec<u8>>,
     /// The hash and the first row of each key.
     index: HashTable<(u64, u32)>,
     keys: Vec<Vec<u8>>,
-    /// The next row of the same key.
+    /// For each row, the next row with the same key.
     next: Vec<u32>,
-    /// Whether a row has a NULL among its keys.
+    /// Whether a row has a NULL key.
     has_null_keys: bool,
     /// Of an ASOF join.
     sorted: SortedRows,
@@ -55,7 +55,7 @@ impl Table {
     }
 }
 
-/// The parts from which the stage is built.
+/// The configuration of the stage.
 pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
@@ -64,19 +64,19 @@ pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub closest: Option<Closest>,
     /// Of the matching rows, how many to skip and how many to return.
     pub match_range: Option<(u64, u64)>,
-    /// Types of the left and of the right columns.
+    /// The types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
     /// Whether the left side is the probe side (the stream).
     pub is_left_probe: bool,
     /// The rows of the build side.
     pub rows: Vec<Vec<u8>>,
-    /// The build side, if it may change.
+    /// How to reload the build side, if it may change.
     pub live: Option<LiveTable>,
     pub continuous: bool,
     pub semantics: Semantics,
 }
 
-/// The stage.
+/// The stage of a lookup join.
 pub(in crate::table::physical) struct TableJoin {
     kind: JoinKind,
     is_left_probe: bool,
@@ -85,13 +85,13 @@ pub(in crate::table::physical) struct TableJoin {
     refresh: TableRefresh,
     /// The condition except its equalities, over the columns of both sides.
     rest: Option<BoolFn>,
-    /// `IN`: whether the values are equal; NULL if one of them is NULL.
+    /// For `IN`: compares the values; the result is NULL if one of them is NULL.
     equal: Option<BoolFn>,
     /// Of an ASOF join.
     closest: Option<ClosestRow>,
     /// `IN`: the keys alone decide it.
     is_in_by_key: bool,
-    /// Of the matching rows, how many to skip, and the number after which the rest is ignored.
+    /// How many of the matching rows to skip, and the match after which the rest is ignored.
     match_range: Option<(u64, u64)>,
     coming: Vec<(Slot, usize, Physical)>,
     held: Vec<(Slot, usize, Physical)>,
@@ -150,7 +150,7 @@ impl TableJoin {
             let node = Node::Call("=", vec![a.clone(), b.clone()]);
             condition(&Resolved { node, data_type: DataType::Boolean, nullable: true }).bool()
         });
-        // If there is no other condition, equal values are found by their key.
+        // Without any other condition, equal values of `IN` are found by the index.
         let by_key = rest.is_none() && table_keys.is_empty() && match_range.is_none();
         if let (Some((a, b)), true) = (in_operands, by_key) {
             keys.push(key(a, true));
@@ -249,12 +249,12 @@ impl TableJoin {
     }
 }
 
-/// Indexes rows by their keys. A row with a NULL key matches nothing.
+/// Indexes rows by their keys. A row with a NULL key never matches.
 pub(super) fn index(rows: Vec<Vec<u8>>, by: &mut IndexBy) -> Result<Table, EngineError> {
     let keys = &by.keys;
     let (mut index, mut of_rows) = (HashTable::<(u64, u32)>::new(), Vec::new());
     let mut next = vec![NONE; rows.len()];
-    // The last row of a key, by its first.
+    // For the first row of each key, the last row of that key.
     let mut last: Vec<u32> = vec![NONE; rows.len()];
     let (mut scratch, mut has_null_keys) = (Scratch::default(), false);
     for (at, row) in rows.iter().enumerate() {
@@ -344,7 +344,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
         let mut seen = 0u64;
         while at != NONE {
             let next = self.table.next[at as usize];
-            // Only where the pair is looked at or leaves.
+            // The pair is written only if it is tested or emitted.
             let asks = self.rest.is_some() || self.equal.is_some();
             let leaves = matches!(
                 self.kind,
@@ -369,7 +369,7 @@ impl<'a> Push<Row<'a>> for TableJoin {
             if holds && counts {
                 matches += 1;
                 match self.kind {
-                    // A full join is of two streams.
+                    // A FULL join is only supported between two streams.
                     JoinKind::Inner
                     | JoinKind::LeftOuter
                     | JoinKind::RightOuter

@@ -1,14 +1,14 @@
 //! A table that changes while a stream is joined with it.
 //!
-//! *Micro-batch mode.* The first row of each batch has the table looked at, and read again if it has
+//! *Micro-batch mode.* At the first row of each batch, the table is checked and reloaded if it has
 //! changed, before the row is joined. So a batch sees one version of the table.
 //!
-//! *Continuous mode.* A marker asks a thread beside the query to look. That thread reads and indexes
-//! the table, so that no record waits for it; the join exchanges the table between two records, and
-//! gives the old one to the thread, which frees its memory. In simulation there is no such thread: the
-//! marker itself looks.
+//! *Continuous mode.* At a marker, a background thread is asked to check the table. It loads and
+//! indexes the table, so no record waits for that. The join swaps the tables between two records
+//! and passes the old one to the thread, which frees its memory. In simulation there is no thread,
+//! and the table is checked at the marker itself.
 //!
-//! *Limits.* Each version is read as a whole, and while it is exchanged both are in memory.
+//! *Limits.* Each version is loaded completely, and during a swap both versions are in memory.
 
 use super::table_lookup::{IndexBy, Table, index};
 use crate::table::plan::live_table::LiveTable;
@@ -17,34 +17,34 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use millstream_engine::error::EngineError;
 use millstream_engine::runtime::stage::Io;
 
-/// Reads a table again and indexes it.
+/// Loads and indexes a table.
 struct TableLoader {
     live: LiveTable,
     by: IndexBy,
 }
 
 impl TableLoader {
-    /// The table, if it has changed.
+    /// Reloads the table if it has changed; otherwise returns `None`.
     fn changed(&mut self) -> Result<Option<Table>, EngineError> {
         let Some(rows) = self.live.changed_rows()? else { return Ok(None) };
         index(rows.iter().map(|row| encode(row)).collect(), &mut self.by).map(Some)
     }
 }
 
-/// What the thread is asked for.
+/// A request to the background thread.
 enum Request {
     Look,
     Free(Table),
 }
 
-/// The thread beside the query.
+/// The background thread.
 struct Background {
     requests: Sender<Request>,
     answers: Receiver<Result<Option<Table>, EngineError>>,
 }
 
 impl Background {
-    /// Starts the thread, which ends when the join does.
+    /// Starts the thread. It ends when the join is dropped.
     fn start(mut loader: TableLoader) -> Result<Self, EngineError> {
         let (requests, asked) = unbounded();
         let (answer, answers) = bounded(1);
@@ -69,26 +69,27 @@ impl Background {
     }
 }
 
-/// Who looks whether the table has changed.
+/// Who checks whether the table has changed.
 enum Looker {
     /// The table does not change.
     Nobody,
     /// The worker, at the first row of a batch or, in simulation, at each marker.
     Worker { loader: TableLoader, at_marker: bool },
-    /// A thread.
+    /// A background thread, in continuous mode.
     Thread(Background),
 }
 
-/// Keeps the table of a join as it is now.
+/// Keeps the table of a join up to date.
 pub(super) struct TableRefresh {
     looker: Looker,
     continuous: bool,
-    /// The next row must see what has changed, or an answer is to come.
+    /// Whether the next row must see a changed table, or an answer of the thread is pending.
     due: bool,
 }
 
 impl TableRefresh {
-    /// Of a table that `live` describes, indexed as the join needs it.
+    /// Creates a refresh for the table that `live` describes, indexed by `keys`. Without `live` the
+    /// table never changes.
     pub fn new(live: Option<LiveTable>, by: IndexBy, continuous: bool) -> Self {
         let looker = match live {
             Some(live) => {
@@ -100,7 +101,7 @@ impl TableRefresh {
         Self { looker, continuous, due }
     }
 
-    /// Starts the thread, if there is one.
+    /// Starts the background thread, in continuous mode outside simulation.
     pub fn attach(&mut self, io: &mut Io<'_>) -> Result<(), EngineError> {
         let in_simulation = io.registry.is_none();
         if !self.continuous || in_simulation {
@@ -113,7 +114,7 @@ impl TableRefresh {
         Ok(())
     }
 
-    /// An epoch ends.
+    /// Ends an epoch: checks the table, or requests a check.
     pub fn end_epoch(&mut self, table: &mut Table) -> Result<(), EngineError> {
         match &mut self.looker {
             Looker::Nobody => {}
@@ -127,7 +128,7 @@ impl TableRefresh {
                 if self.due {
                     self.update(table)?;
                 }
-                // One look at a time.
+                // Only one check is in progress at a time.
                 if let (Looker::Thread(background), false) = (&self.looker, self.due) {
                     self.due = background.requests.send(Request::Look).is_ok();
                 }
@@ -142,7 +143,7 @@ impl TableRefresh {
         self.due
     }
 
-    /// Exchanges the table for one that has changed.
+    /// Replaces the table if it has changed.
     #[cold]
     pub fn update(&mut self, table: &mut Table) -> Result<(), EngineError> {
         match &mut self.looker {

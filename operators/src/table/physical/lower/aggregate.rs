@@ -1,5 +1,5 @@
-//! Lowering of aggregations: by groups, by session windows, or by the slices of sliding windows.
-//! They run in one instance, or behind an exchange by key, with or without pre-aggregation.
+//! Lowering of aggregations: over groups, session windows, or slices of sliding windows. They run
+//! in one instance, or after an exchange by key, with or without pre-aggregation.
 
 use super::{Lowering, column, mark, parts};
 use crate::table::expr::common_subexpression::repeated;
@@ -55,11 +55,11 @@ impl Lowering<'_, '_> {
         if self.mode != OutputMode::Complete {
             self.advances_by_watermark(input);
         }
-        // Equal values are one key.
+        // Equal values must be the same key.
         let mut keys: Vec<_> = keys.iter().map(|(key, _)| as_grouping_key(key.clone())).collect();
         let mut from = input;
         if let Some(Sliced { input, time, place, .. }) = sliced {
-            // Windows that are combined from slices need the time of a row.
+            // Windows combined from slices need the event time of each row instead of the window.
             (keys[place], from) = (time.clone(), input);
         }
         let lag_us = watermark_lag_us(from);
@@ -76,7 +76,7 @@ impl Lowering<'_, '_> {
         self.exchange(from, grouping, distribution, down, &needed)
     }
 
-    /// Whether an aggregation over several workers pre-aggregates before the exchange. It must not
+    /// Whether an aggregation over several workers is pre-aggregated before the exchange. It is not
     /// if each row has a result of its own, or if late rows go to a side output, which needs the
     /// input rows.
     fn pre_aggregates(&self, kind: &Kind, input: &Plan, calls: &[AggregateCall]) -> bool {
@@ -94,7 +94,8 @@ impl Lowering<'_, '_> {
             && calls.iter().all(plain)
     }
 
-    /// Rows of one instance may still be merged with others' through a union.
+    /// The output rules of an instance. Even a single instance's rows may be merged with others by
+    /// a union.
     fn output_rules(&self, is_only_instance: bool) -> OutputRules {
         OutputRules {
             mode: self.mode,
@@ -103,7 +104,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// The stage of one instance of an aggregation.
+    /// Creates the stage of one instance of an aggregation.
     fn aggregate_stage(
         &self,
         grouping: &Grouping,
@@ -154,7 +155,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Sends rows to the instances that own their keys: either only the needed columns (keys,
-    /// arguments, filters), or rows pre-aggregated by key.
+    /// arguments, filters), or pre-aggregated groups.
     fn exchange(
         &mut self,
         input: &Plan,
@@ -209,7 +210,7 @@ impl Lowering<'_, '_> {
         calls.iter().map(|call| Function::new(call, width, self.semantics)).collect()
     }
 
-    /// The stage that merges the rows of [`PartialAggregate`].
+    /// Creates the stage that merges the rows of [`PartialAggregate`].
     fn merge_stage(
         &self,
         grouping: &Grouping,
@@ -218,7 +219,7 @@ impl Lowering<'_, '_> {
         down: BoxChain,
     ) -> BoxChain {
         let Grouping { kind, keys, calls, columns, .. } = grouping;
-        // Their arguments are never evaluated.
+        // The functions' arguments are never evaluated here.
         let functions = self.functions(calls, columns.fields.len());
         let width = keys.len() + 1;
         let column = |(i, key): (usize, &Resolved)| Key::column(i, width, &key.data_type);
@@ -230,14 +231,15 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// The kind of an aggregation.
+/// The kinds of aggregations.
 #[derive(Clone)]
 enum Kind {
-    /// By all its keys, one of which may be an event time.
+    /// Groups by all keys, one of which may be an event time.
     Groups(Option<EventKey>),
-    /// By session windows and the other keys.
+    /// Session windows, with the other keys.
     Sessions { place: usize, has_event_time: bool },
-    /// By sliding windows, for which the keys contain the time, and the other keys.
+    /// Sliding windows, with the other keys. The keys contain the event time in place of the
+    /// window.
     Slices { place: usize, lengths: Lengths },
 }
 
@@ -250,7 +252,7 @@ impl Kind {
         }
     }
 
-    /// The position of a key that does not identify a group.
+    /// The index of the key that does not identify a group, such as a session window.
     fn place(&self) -> Option<usize> {
         match self {
             Self::Groups(_) => None,
@@ -267,31 +269,31 @@ struct Distribution {
     is_pre_aggregated: bool,
 }
 
-/// The rows that are sent to the instances of an aggregation.
+/// The rows sent to the instances of an aggregation.
 struct SentRows {
-    /// The columns, those that identify a group first.
+    /// The columns; those that identify a group come first.
     columns: Vec<Resolved>,
     /// The number of columns that identify a group.
     key_count: usize,
-    /// The aggregation over these rows.
+    /// The aggregation, over the columns of these rows.
     grouping: Grouping,
 }
 
-/// The parts of an aggregation in a plan.
+/// The parts of an aggregation plan.
 struct Aggregation {
     input: Plan,
     keys: Vec<(Resolved, String)>,
     calls: Vec<AggregateCall>,
 }
 
-/// An aggregation over rows with some columns.
+/// An aggregation, expressed over the columns of some rows.
 #[derive(Clone)]
 struct Grouping {
     kind: Kind,
     keys: Vec<Resolved>,
     calls: Vec<AggregateCall>,
     columns: Schema,
-    /// How far the watermark of the rows is behind that of the query.
+    /// By how much the watermark of the rows is lower than the query's, in microseconds.
     lag_us: i64,
 }
 
@@ -300,7 +302,7 @@ impl Grouping {
         self.keys.iter().chain(self.calls.iter().flat_map(|c| c.args.iter().chain(&c.filter)))
     }
 
-    /// The rows that are sent to the instances of this aggregation: only the columns it needs.
+    /// Computes which columns are sent to the instances.
     fn sent_rows(&self) -> SentRows {
         let Self { kind, keys, calls, lag_us, .. } = self.clone();
         let mut order: Vec<usize> = (0..keys.len()).collect();
@@ -312,7 +314,7 @@ impl Grouping {
             moved_keys[i] = column(to, &sent[to]);
         }
         let mut moved = |expr: &Resolved| {
-            // Constants are not sent. Some functions must see that an argument is a constant.
+            // Constants are not sent. Some functions must see that an argument is constant.
             if matches!(expr.node, Node::Literal(_)) || expr.is_constant() {
                 return expr.clone();
             }
@@ -334,14 +336,14 @@ impl Grouping {
     }
 }
 
-/// Computes the common subexpressions of keys and arguments once, below the aggregation; `None` if
-/// there are none.
+/// Evaluates common subexpressions of keys and arguments once, in a projection below the
+/// aggregation; `None` if there are none.
 fn with_common_subexpressions(
     input: &Plan,
     keys: &[(Resolved, String)],
     calls: &[AggregateCall],
 ) -> Option<Aggregation> {
-    // With a filter an argument is not always computed.
+    // The arguments of a call with a filter are not always evaluated.
     let unfiltered = calls.iter().filter(|call| call.filter.is_none());
     let exprs: Vec<&Resolved> =
         keys.iter().map(|(key, _)| key).chain(unfiltered.flat_map(|call| &call.args)).collect();

@@ -1,4 +1,4 @@
-//! A join of two streams alone, without sources, rings and sinks, for measurements of its parts.
+//! A join of two streams without sources, rings and sinks, for benchmarks of its parts.
 
 use super::Lowering;
 use super::join::columns_read;
@@ -13,7 +13,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::runtime::job::Job;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
 
-/// The stage of a join of two streams.
+/// The stage of a join of two streams, for benchmarks.
 pub struct BareJoin(StreamJoin);
 
 fn first_join(plan: &Plan) -> Option<&Join> {
@@ -24,8 +24,8 @@ fn first_join(plan: &Plan) -> Option<&Join> {
 }
 
 impl BareJoin {
-    /// The outermost join of two streams in a plan, all of whose columns leave; `None` if there is
-    /// none. `job` gives it its state log and is not run.
+    /// Creates the stage of the outermost join of two streams in a plan, with all its columns as
+    /// output. `None` if there is none. `job` provides the state log and is not run.
     pub fn new(plan: &Plan, job: &mut Job, down: BoxChain) -> Option<Self> {
         let plan = optimize(plan);
         let join = first_join(&plan)?;
@@ -48,18 +48,18 @@ impl BareJoin {
         Some(Self(StreamJoin::new(config, down)))
     }
 
-    /// Takes a row of the left side, or of the right side.
+    /// Pushes a row of the left or of the right side.
     pub fn push(&mut self, is_left: bool, row: &[u8]) -> Result<(), EngineError> {
         let side = if is_left { LateRowOutput::Left } else { LateRowOutput::Right };
         self.0.push(SidedRow { side, row: RowBuf::from_slice(row) }, 0)
     }
 
-    /// Moves the watermark of both sides.
+    /// Advances the watermark of both sides.
     pub fn watermark(&mut self, us: i64) -> Result<(), EngineError> {
         self.0.watermark(us)
     }
 
-    /// Does a bounded step of what is left to do. Returns whether anything is left.
+    /// Runs one bounded step of the remaining work. Returns whether any work remains.
     pub fn settle(&mut self) -> Result<bool, EngineError> {
         Ok(self.0.settle()? > FlushStatus::Held)
     }
@@ -69,7 +69,7 @@ impl BareJoin {
         self.0.marker(epoch)
     }
 
-    /// Rows that are buffered, and bytes of memory for them.
+    /// The number of buffered rows, and the memory for them in bytes.
     pub fn state(&self) -> (u64, u64) {
         self.0.state()
     }

@@ -26,7 +26,8 @@ impl Lowering<'_, '_> {
         keys.iter().for_each(|key| below[*key] = true);
         let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some();
         let of_keys = keys.iter().copied().find(tagged);
-        // A row is late by any event time that it still has; one that nothing reads is missing.
+        // Any event-time column that remains decides whether a row is late. Columns that nothing
+        // reads are missing.
         let time = match (within, of_keys) {
             (true, _) => (0..width).find(tagged),
             (false, None) => (0..width).find(|i| needed[*i] && tagged(i)),

@@ -1,4 +1,4 @@
-//! Lowering of joins: a stream with a table, and two streams.
+//! Lowering of joins: of a stream with a table, and of two streams.
 
 use super::{Lowering, PlacedChain, mark, parts};
 use crate::table::expr::resolve::ScopeColumn;
@@ -19,7 +19,7 @@ use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
 
 impl Lowering<'_, '_> {
-    /// Joins with a table, whose rows are part of the plan.
+    /// Lowers a join with a table, whose rows are part of the plan.
     pub(super) fn join(&mut self, join: &Join, down: BoxChain) -> Result<(), EngineError> {
         let held = |plan: &Plan| match plan {
             Plan::Values(_, rows) => Some(rows.iter().map(|row| encode(row)).collect()),
@@ -49,7 +49,7 @@ impl Lowering<'_, '_> {
         self.feed(comes, Box::new(stage), &vec![true; comes.width()])
     }
 
-    /// Both sides are streams: their rows are brought to the instances that own their keys.
+    /// Lowers a join of two streams: their rows are sent to the instances that own their keys.
     pub(super) fn stream_join(
         &mut self,
         join: &Join,
@@ -66,7 +66,8 @@ impl Lowering<'_, '_> {
         let workers = self.places(self.parallelism);
         let gathers = self.gathers(&workers, down);
         let policy = self.job.watermark_policy();
-        // Parts of one side are merged by the slowest, whatever is the policy between the sides.
+        // The partitions of one side are always merged by their minimum, whatever policy applies
+        // between the sides.
         let gathered = inputs.map(|input| policy == WatermarkPolicy::Max && parts(input) > 1);
         let producers = LateRowOutput::BOTH.map(|side| match gathered[side.index()] {
             true => vec![0],
@@ -130,7 +131,7 @@ impl Lowering<'_, '_> {
         keys.map(|key| self.key(&key.sides[side.index()], width)).collect()
     }
 
-    /// What an instance of a join of two streams is made of.
+    /// The configuration of an instance of a join of two streams.
     pub(super) fn join_config(
         &self,
         join: &Join,
@@ -153,7 +154,8 @@ impl Lowering<'_, '_> {
                 JoinTime::None | JoinTime::Key { .. } => None,
             };
             let tagged = |i: &usize| columns[*i].tag.delay_ms.is_some() && below[side.index()][*i];
-            // A row is late by the time of the range, else by any event time that it still has.
+            // The time of the range decides whether a row is late, or else any event-time column
+            // that remains.
             let event = time.filter(tagged).or_else(|| (0..columns.len()).find(tagged));
             let is_window = |i: usize| matches!(columns[i].data_type, DataType::Struct(_));
             let lag_us = watermark_lag_us(input);
@@ -180,8 +182,8 @@ impl Lowering<'_, '_> {
     }
 }
 
-/// Of a join of two streams: the columns of both sides that leave or are compared in pairs, and the
-/// columns that are read of each side.
+/// For a join of two streams: the columns of both sides that are emitted or compared, and the
+/// columns that must be read of each side.
 pub(super) fn columns_read(
     condition: &JoinCondition,
     widths: [usize; 2],

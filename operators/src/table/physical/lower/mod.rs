@@ -42,16 +42,16 @@ use std::sync::Arc;
 /// A chain and the worker that it runs on.
 pub type PlacedChain = (usize, BoxChain);
 
-/// Creates the tasklets of a source's parts, each with the chain behind it. The flags say which
+/// Creates the tasklets of a source, one per partition with the chain after it. The flags say which
 /// columns are read.
 pub type MakeSource<'s> = dyn FnMut(&mut Job, &Scan, &[bool], Vec<PlacedChain>) -> Result<Vec<Box<dyn Tasklet>>, EngineError>
     + 's;
 
-/// Continuous mode: a part of a source without records for this long is idle, so that its watermark
-/// is ignored. A part may have nothing to read at all. In nanoseconds.
+/// Continuous mode: a partition without records for this long is idle and its watermark is ignored,
+/// because a partition may have nothing to read at all. In nanoseconds.
 const PART_IDLE_NS: u64 = 100_000_000;
 
-/// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows,
+/// Adds the tasklets of a query to a job. `sink` is the last stage, `late` receives late rows, and
 /// `make_source` creates sources.
 pub fn lower(
     plan: &Plan,
@@ -75,15 +75,15 @@ struct Lowering<'j, 's> {
     mode: OutputMode,
     semantics: Semantics,
     parallelism: usize,
-    /// Whether there is no stream, and so no event time.
+    /// Whether the query reads no stream, so that there is no event time.
     batch: bool,
-    /// Whether the rows of an aggregation are merged with other rows through a union.
+    /// Whether rows of an aggregation are merged with other rows by a union.
     merges: bool,
     /// Receives late rows.
     late: Option<LateOutput>,
     job: &'j mut Job,
     make_source: &'j mut MakeSource<'s>,
-    /// In the order in which they are first read.
+    /// The sources, in the order in which they are first read.
     reads: Vec<Read>,
 }
 
@@ -104,13 +104,13 @@ fn mark(expr: &Resolved, needed: &mut [bool]) {
 }
 
 impl Lowering<'_, '_> {
-    /// Compiles an expression over rows of `width` columns; constant parts are computed now.
+    /// Compiles an expression over rows of `width` columns. Constant subexpressions are folded.
     fn compile(&self, expr: &Resolved, width: usize) -> Compiled {
         compile(&fold(expr.clone(), self.semantics), width, self.semantics)
     }
 
-    /// Puts the stages of `plan` in front of one chain, which reads the `needed` columns. Rows in
-    /// several parts are gathered.
+    /// Lowers `plan` in front of one chain, which reads the `needed` columns. Rows of several
+    /// partitions are gathered.
     fn feed(&mut self, plan: &Plan, down: BoxChain, needed: &[bool]) -> Result<(), EngineError> {
         let producers = self.places(parts(plan));
         if producers.len() == 1 {
@@ -128,12 +128,12 @@ impl Lowering<'_, '_> {
         self.plan(plan, downs, needed)
     }
 
-    /// The workers of a number of instances.
+    /// The workers on which instances run, assigned in turn.
     fn places(&self, instances: usize) -> Vec<usize> {
         (0..instances).map(|i| i % self.job.workers()).collect()
     }
 
-    /// Puts the stages of `plan` in front of chains, one per part, which read the `needed` columns.
+    /// Lowers `plan` in front of chains, one per partition, which read the `needed` columns.
     fn plan(
         &mut self,
         plan: &Plan,
@@ -189,8 +189,8 @@ impl Lowering<'_, '_> {
         }
     }
 
-    /// Columns that nothing reads are not computed, and columns that only they read are missing
-    /// below.
+    /// Lowers a projection. Columns that nothing reads are not computed, and columns that only they
+    /// need are not read from the input.
     fn project(
         &mut self,
         input: &Plan,
@@ -286,15 +286,15 @@ impl Lowering<'_, '_> {
         let resumed_us = self.job.resumed_watermark_ms().saturating_mul(1000);
         let continuous = self.job.trigger().is_continuous();
         let time = move |row: &Row<'_>| match (row.is_null(slot), is_window) {
-            // As Spark counts it.
+            // The row is evaluated as Spark does.
             (true, _) => 0,
             (false, true) => Row(row.bytes(slot)).long(Slot::new(1, 2)) - 1,
             (false, false) => row.long(slot),
         };
         let times = self.job.times();
-        // Between batches the parts of a source share one event time, as in Spark: the part that is
-        // furthest ahead decides. In continuous mode each part is read at its own pace, and the
-        // slowest decides.
+        // In micro-batch mode the partitions of a source share one event time, and the largest one
+        // counts, as in Spark. In continuous mode partitions are read independently, and the
+        // slowest one counts.
         let shared = (!continuous).then(|| self.job.event_time(delay_ms));
         let late = skew_ms.map(|_| Arc::new(self.late("watermark", input.schema(), 0)));
         let job = &mut self.job;
@@ -312,23 +312,23 @@ impl Lowering<'_, '_> {
         });
         let mut below = needed.to_vec();
         if skew_ms.is_some() && self.late.is_some() {
-            // The side output shows all columns of a row.
+            // The side output receives all columns of a row.
             below.fill(true);
         }
         below[column] = true;
         self.plan(input, downs, &below)
     }
 
-    /// Requests a batch whenever the watermark has advanced, even if the operator will evict
-    /// nothing. So no row of the next batch is judged by an older watermark than the one by which
-    /// state was evicted.
+    /// Requests a batch whenever the watermark has advanced, even if the operator will remove
+    /// nothing. So rows of the next batch are not checked against an older watermark than the one
+    /// by which state was removed.
     fn advances_by_watermark(&mut self, input: &Plan) {
         if !self.batch && has_watermark(input) {
             self.job.request_no_data_batches();
         }
     }
 
-    /// How an operator over rows with these columns treats late rows.
+    /// The handling of late rows for an operator whose input has these columns.
     fn late(&self, operator: &str, columns: Schema, lag_us: i64) -> LateRows {
         let side = self.late.as_ref().map(|output| LateSide {
             output: output.clone(),
@@ -338,7 +338,7 @@ impl Lowering<'_, '_> {
         LateRows::new(self.job.times(), self.job.trigger().is_continuous(), side).behind(lag_us)
     }
 
-    /// Chains that bring what instances give together; one instance needs no rings.
+    /// Creates chains that gather the output of several instances. A single instance needs no ring.
     fn gathers(&mut self, workers: &[usize], down: BoxChain) -> Vec<BoxChain> {
         if workers == [0] {
             return vec![down];
@@ -352,7 +352,7 @@ impl Lowering<'_, '_> {
         outboxes.into_iter().map(gather).collect()
     }
 
-    /// A key of a group: a column is read without a detour.
+    /// Creates a grouping key. A plain column is read directly.
     fn key(&self, expr: &Resolved, width: usize) -> Key {
         match &expr.node {
             Node::Column(index, _) => Key::column(*index, width, &expr.data_type),
@@ -366,7 +366,7 @@ fn over(downs: Vec<PlacedChain>, mut stage: impl FnMut(BoxChain) -> BoxChain) ->
     downs.into_iter().map(|(worker, down)| (worker, stage(down))).collect()
 }
 
-/// The single chain behind an operator that gathers its input.
+/// The single chain after an operator that gathers its input.
 fn only(downs: Vec<PlacedChain>) -> BoxChain {
     match downs.into_iter().next() {
         Some((_, down)) => down,
@@ -374,7 +374,7 @@ fn only(downs: Vec<PlacedChain>) -> BoxChain {
     }
 }
 
-/// The number of parts in which a plan's rows arrive.
+/// The number of partitions in which a plan's rows arrive.
 fn parts(plan: &Plan) -> usize {
     match plan {
         Plan::Scan(scan) => scan.partitions(),
@@ -389,7 +389,7 @@ fn parts(plan: &Plan) -> usize {
     }
 }
 
-/// The NULL of an expression's type.
+/// A NULL of an expression's type.
 fn null(expr: &Resolved) -> Resolved {
     let (node, data_type) = (Node::Literal(Value::Null), expr.data_type.clone());
     Resolved { node, data_type, nullable: true }

@@ -10,16 +10,16 @@ use millstream_engine::error::EngineError;
 /// A source, created when all its readers are known.
 pub(super) struct Read {
     scan: Scan,
-    /// The columns that are read.
+    /// The columns that any reader needs.
     needed: Vec<bool>,
-    /// For each part, its worker and the chains behind it.
+    /// For each partition, its worker and the chains of its readers.
     parts: Vec<(usize, Vec<BoxChain>)>,
 }
 
 impl Lowering<'_, '_> {
-    /// Adds chains, one per part, as readers of a source.
+    /// Registers chains, one per partition, as readers of a source.
     pub(super) fn read(&mut self, scan: &Scan, downs: Vec<PlacedChain>, needed: &[bool]) {
-        // A table shares its source with no other.
+        // Only streams share a source among readers.
         let found = match scan.streaming {
             true => self.reads.iter_mut().find(|read| read.scan.shares_source(scan)),
             false => None,

@@ -1,4 +1,4 @@
-//! The descriptions of stateful operators, which a checkpoint stores and a restart compares.
+//! Descriptions of stateful operators. A checkpoint stores them, and a restart compares them.
 
 use crate::table::expr::Resolved;
 use crate::table::expr::compile::Semantics;
@@ -12,11 +12,11 @@ use crate::table::plan::time_window::{session_key, sliced};
 use millstream_engine::checkpoint::Layout;
 
 /// Describes each stateful operator of a query, in the order in which [`lower`] numbers them. An
-/// operator can restore only the state of one with the same description.
+/// operator can only restore the state of one with the same description.
 pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
     let mut operators = Vec::new();
     if joins_streams(plan) {
-        // A condition may have gone into the join.
+        // Optimisation may have moved a condition into the join.
         describe(&optimize(plan), mode, &mut operators);
     } else {
         describe(plan, mode, &mut operators);
@@ -24,7 +24,7 @@ pub fn state_operators(plan: &Plan, mode: OutputMode) -> Vec<(String, Layout)> {
     operators
 }
 
-/// Whether two streams are joined.
+/// Whether the plan joins two streams.
 fn joins_streams(plan: &Plan) -> bool {
     matches!(plan, Plan::Join(join) if join.is_of_streams())
         || plan.inputs().into_iter().any(joins_streams)

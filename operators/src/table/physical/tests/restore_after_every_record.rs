@@ -1,5 +1,5 @@
-//! Tests every stateful operator against a naive model. After every record its state is saved and
-//! restored into a new instance, behind an output that is full every other call.
+//! Tests every stateful operator against a naive model. After every record the state is saved and
+//! restored into a new instance. The output is full at every other call.
 
 use crate::connect::memory::MemoryStream;
 use crate::session::Session;
@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 type Rows = Arc<Mutex<Vec<Vec<Value>>>>;
 
-/// A sink that is full every other time that it is asked.
+/// A sink that is not ready at every other call.
 struct Stutter {
     rows: Rows,
     types: Vec<DataType>,
@@ -63,7 +63,7 @@ impl<'a> Push<Row<'a>> for Stutter {
 
 const DDL: &str = "k BIGINT, x BIGINT, y DOUBLE, d DECIMAL(10,2), s STRING, b BOOLEAN";
 
-/// What came out after each record.
+/// The output rows after each record.
 fn outputs(
     sql: &str,
     mode: OutputMode,
@@ -129,7 +129,7 @@ fn longs(rows: &[&Vec<Value>]) -> Vec<i64> {
     rows.iter().filter_map(|r| if let Value::Long(v) = r[1] { Some(v) } else { None }).collect()
 }
 
-/// The aggregates of all rows of a key, from scratch.
+/// The aggregates over all rows of a key, computed from scratch.
 fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
     let x = longs(rows);
     let y = rows.iter().filter_map(|r| if let Value::Double(v) = r[2] { Some(v) } else { None });
@@ -151,8 +151,8 @@ fn model(rows: &[&Vec<Value>]) -> Vec<Value> {
     ]
 }
 
-/// Sliding windows are combined from slices where each leaves once and the order of rows is nothing
-/// to its functions.
+/// A sliding window is computed from slices if each window is emitted only once and its functions
+/// do not depend on the order of rows.
 #[test]
 fn which_windows_are_combined_from_slices() {
     let timed =
@@ -173,8 +173,8 @@ fn which_windows_are_combined_from_slices() {
     assert!(!slices("window(ts, '7 seconds')", "count(*)", OutputMode::Append));
 }
 
-/// A run of operators is evaluated in a tree of little depth. Its state is described by the tree that
-/// was written, as it has always been: a checkpoint of before is one of the same query.
+/// A run of operators is evaluated as a balanced tree, but its state is described by the tree that
+/// the user wrote. So checkpoints of earlier versions still match the query.
 #[test]
 fn a_run_of_operators_is_described_as_it_is_written() {
     let run = |n: usize, operator: &str, operand: &dyn Fn(usize) -> String| {
@@ -185,7 +185,7 @@ fn a_run_of_operators_is_described_as_it_is_written() {
     };
     for n in [2, 3, 64, 65, 66, 67, 100, 128, 129, 200] {
         let test = |i: usize| format!("(x = {i})");
-        // The last operand is an operation of the same operator, in parentheses.
+        // The last operand is a parenthesised operation of the same operator.
         let pair = |i: usize| match i + 1 == n {
             true => "((x > 1) AND (x < 9))".to_string(),
             false => format!("(x <> {i})"),
@@ -220,7 +220,7 @@ fn a_run_of_operators_is_described_as_it_is_written() {
 const AGGREGATES: &str =
     "count(*), count(x), sum(x), avg(x), sum(y), sum(d), min(x), max(y), min(d), max(s), max(b)";
 
-/// The rarer aggregates, from scratch.
+/// The less common aggregates, computed from scratch.
 fn rarer(rows: &[&Vec<Value>]) -> Vec<Value> {
     let column = |at: usize| rows.iter().map(move |row| &row[at]);
     let there = |at: usize| column(at).filter(|v| **v != Value::Null).cloned().collect::<Vec<_>>();
@@ -231,7 +231,7 @@ fn rarer(rows: &[&Vec<Value>]) -> Vec<Value> {
     let joined: Vec<String> = texts.iter().map(|t| format!("{t:?}")).collect();
     let joined = joined.iter().map(|t| t[8..t.len() - 2].to_string()).collect::<Vec<_>>().join("+");
     let best = rows.iter().filter(|row| row[1] != Value::Null).max_by_key(|row| match row[1] {
-        // Of equals the last.
+        // Of equal values the last one.
         Value::Long(x) => x,
         _ => i64::MIN,
     });
@@ -280,7 +280,7 @@ fn record() -> impl Strategy<Value = Vec<Value>> {
     (
         maybe((0i64..4).prop_map(Value::Long)),
         maybe((-9i64..9).prop_map(Value::Long)),
-        // Sums of these are exact, in any order.
+        // Sums of these values are exact in any order.
         maybe((-8i32..8).prop_map(|v| Value::Double(f64::from(v) / 4.0))),
         maybe((-500i128..500).prop_map(Value::Decimal)),
         maybe("[a-c]{0,9}".prop_map(Value::String)),
@@ -314,7 +314,7 @@ proptest! {
         }
     }
 
-    /// -0.0 and 0.0 are one key, whichever instance has it.
+    /// -0.0 and 0.0 are the same key, whichever instance owns it.
     #[test]
     fn zeros_of_both_signs_are_one_key(parallelism in 1usize..8, trigger in trigger(), seed: u64) {
         let of = |y: f64| {
@@ -353,7 +353,8 @@ proptest! {
         let got = outputs(&sql, OutputMode::Complete, trigger, 1, &records, seed);
         for n in 0..records.len() {
             let all: Vec<_> = records[..=n].iter().collect();
-            // The row stands from the start, so an epoch before the record's may show it too.
+            // A global aggregate has its row from the start, so an epoch before the record's may
+            // emit it too.
             prop_assert_eq!(got[n].last(), Some(&model(&all)), "after record {}", n);
         }
     }
@@ -369,7 +370,7 @@ proptest! {
         prop_assert_eq!(&got[..], &records[..limit.min(records.len())]);
     }
 
-    /// A stream beside itself: pairs and rows without a match come once each.
+    /// A stream joined with itself: each pair and each unmatched row is emitted exactly once.
     #[test]
     fn a_join_restored_after_every_record(
         steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..2), 1..10),
@@ -406,7 +407,7 @@ proptest! {
         let mut expected = Vec::new();
         for row in &rows {
             expected.extend(rows.iter().filter(|b| matches(row, b)).map(|b| pair(Some(row), Some(b))));
-            // The last one is still to wait for a match.
+            // The last row still waits for a match.
             let over = row.0 != 99;
             if over && !rows.iter().any(|b| matches(row, b)) {
                 expected.push(pair(Some(row), None));
@@ -419,8 +420,8 @@ proptest! {
         prop_assert_eq!(got, expected);
     }
 
-    /// By event time: windows, sessions and duplicates come once each, whatever is put away and
-    /// restored in between.
+    /// Event-time operators: each window, session and distinct row is emitted exactly once, despite
+    /// the restores in between.
     #[test]
     fn event_time_restored_after_every_record(
         steps in proptest::collection::vec((0i64..4, 0i64..5, 0i64..3), 1..14),
@@ -438,7 +439,7 @@ proptest! {
             record
         };
         let mut records: Vec<_> = rows.iter().map(record).collect();
-        // Far behind which all windows are over, and one more epoch to let the last ones go.
+        // Far in the future, so that all windows expire, plus one more epoch to emit the last ones.
         records.push(record(&(99, now + 10_000)));
         records.push(record(&(99, now + 20_000)));
         let timed = "(SELECT timestamp_seconds(x) AS ts, k FROM rows) WATERMARK ts DELAY OF INTERVAL 5 SECONDS";

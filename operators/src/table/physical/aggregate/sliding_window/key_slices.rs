@@ -1,4 +1,4 @@
-//! The slices of one key, and the windows that are combined from them.
+//! The slices of one key, and the combination of slices into windows.
 
 use crate::state::key_table::KeyedEntry;
 use crate::table::expr::compile::Cx;
@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-/// What all entries of a stage share.
+/// Configuration that all entries of a stage share.
 pub(super) struct StageConfig<U> {
     pub functions: Vec<Function>,
     pub lengths: Lengths,
-    /// An empty slice whose start is still to be set.
+    /// An empty slice. Its start time is not set.
     pub empty: Values<U>,
 }
 
@@ -29,50 +29,50 @@ impl<U: Unit> StageConfig<U> {
         Self { functions, lengths, empty }
     }
 
-    /// Units per slice.
+    /// The number of units per slice.
     #[inline]
     fn size(&self) -> usize {
         self.empty.len()
     }
 
-    /// The values of no rows.
+    /// The accumulators before any row.
     #[inline]
     fn start(&self) -> &[U] {
         &self.empty[1..]
     }
 }
 
-/// Fields that an entry needs only if there is a checkpoint.
+/// The fields of an entry that are needed only with a checkpoint.
 struct ChangeSlots<U> {
-    /// Where the last change of each slice was recorded.
+    /// The log position of each slice's last change.
     slots: VecDeque<Slot>,
-    /// The own values of each slice of the front.
+    /// For each slice of the front, its own values without those of later slices.
     sums: SliceRing<U>,
-    /// Where the last change of the next window was recorded.
+    /// The log position of the last change of the next window.
     slot: Slot,
 }
 
-/// A key. The stage tracks which window is next.
+/// A key with its slices.
 pub(super) struct KeySlices<U> {
     pub hash: u64,
     pub key: SmallVec<[u8; 40]>,
     /// The end of the next window.
     pub next_us: i64,
-    /// The slices with their starts, in order of time. Those of the front hold suffixes, the others
-    /// their own values.
+    /// The slices with their start times, in time order. Slices of the front hold suffix sums, the
+    /// others their own values.
     slices: SliceRing<U>,
-    /// Start of the last slice: most rows fall into it or the next one.
+    /// The start of the last slice. Most rows belong to it or to the next slice.
     last_us: i64,
     front: u32,
-    /// Number of slices in the front, and of those merged into `back`.
+    /// The number of slices that are in the front or merged into `back`.
     taken: u32,
     back: Values<U>,
-    /// The end of the window at which all slices move to the front, if it is known.
+    /// The end of the window at which all slices are moved to the front; `NONE` if not yet decided.
     move_to_front_us: i64,
-    /// The slice that was last counted as written, and the generation in which it was.
+    /// The slice that was last counted as updated, and the log generation of that count.
     counted_us: i64,
     counted: u32,
-    /// Memory that the values of its slices and sums own.
+    /// The heap memory of the values of its slices and sums, in bytes.
     owned: usize,
     kept: Option<Box<ChangeSlots<U>>>,
 }
@@ -112,7 +112,7 @@ impl<U: Unit> KeySlices<U> {
         }
     }
 
-    /// What it has beside itself, in bytes.
+    /// The memory in bytes, besides the entry itself.
     pub fn memory(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| {
             size_of::<ChangeSlots<U>>()
@@ -125,32 +125,32 @@ impl<U: Unit> KeySlices<U> {
         self.slices.memory() + kept + key + back + self.owned
     }
 
-    /// Memory that the values of its slices and sums own.
+    /// The heap memory of the values of its slices and sums, in bytes.
     #[inline]
     pub fn owned(&self) -> usize {
         self.owned
     }
 
-    /// Prefetches what the next window needs. It was last used a window's length ago.
+    /// Prefetches what the next window needs, which was last used one window length ago.
     pub fn prefetch(&self, common: &StageConfig<U>) {
         let (len, taken) = (self.slices.len(), self.taken as usize);
         let time = |place: usize| (place < len).then(|| self.begin(place, common));
         black_box((time(0), time(taken)));
     }
 
-    /// When a slice begins.
+    /// The start time of a slice.
     #[inline]
     pub fn begin(&self, place: usize, common: &StageConfig<U>) -> i64 {
         self.slices.get(place, common.size())[0].time()
     }
 
-    /// Where the first slice begins.
+    /// The start time of the first slice; `None` if there is none.
     #[inline]
     pub fn first_us(&self, common: &StageConfig<U>) -> Option<i64> {
         (self.slices.len() > 0).then(|| self.begin(0, common))
     }
 
-    /// The position of the slice with a start, created if it is missing, and whether it is new.
+    /// The index of the slice with a start time, created if it is missing, and whether it is new.
     #[inline]
     pub fn slice(&mut self, begin_us: i64, common: &StageConfig<U>) -> (usize, bool) {
         if begin_us == self.last_us {
@@ -180,7 +180,7 @@ impl<U: Unit> KeySlices<U> {
             return (at - 1, false);
         }
         let in_front = at < self.front as usize;
-        // In the front the suffix of a new slice is that of the slices after it.
+        // In the front, a new slice starts with the suffix sum of the slices after it.
         let mut slice = if in_front {
             Values::from(self.slices.get(at, common.size()))
         } else {
@@ -223,7 +223,8 @@ impl<U: Unit> KeySlices<U> {
         Ok(())
     }
 
-    /// Adds a row to a slice of the front. The row is evaluated once, not per slice.
+    /// Adds a row to a slice of the front and so to all suffix sums before it. The row is evaluated
+    /// only once.
     #[cold]
     fn add_late(
         &mut self,
@@ -249,7 +250,8 @@ impl<U: Unit> KeySlices<U> {
         Ok(())
     }
 
-    /// Merges the slices that start before the end of a window. Returns the number of merges.
+    /// Merges the slices that start before the end of a window into `back`. Returns the number of
+    /// merges.
     pub fn take(&mut self, end_us: i64, common: &StageConfig<U>) -> Result<usize, EngineError> {
         let (before, owned_before) = (self.taken as usize, owned(&self.back));
         while (self.taken as usize) < self.slices.len() {
@@ -268,7 +270,7 @@ impl<U: Unit> KeySlices<U> {
             return Ok(cost + self.move_to_front(common)?);
         }
         if self.move_to_front_us == NONE {
-            // Not for all keys at once.
+            // Spreads the moves of different keys over time.
             let moment = (self.hash >> 8) as i64 % (width_us / slide_us);
             self.move_to_front_us = end_us.saturating_add(moment * slide_us);
         }
@@ -298,7 +300,7 @@ impl<U: Unit> KeySlices<U> {
         Ok(taken)
     }
 
-    /// The values of the window of all merged slices; `None` if there are none.
+    /// The accumulators of the window of all merged slices; `None` if there are no slices.
     #[inline]
     pub fn window<'a>(
         &'a self,
@@ -334,12 +336,12 @@ impl<U: Unit> KeySlices<U> {
         Ok(cost)
     }
 
-    /// The place of the slice that begins at a time.
+    /// The index of the slice with a start time; `None` if there is none.
     pub fn find(&self, begin_us: i64, common: &StageConfig<U>) -> Option<usize> {
         (0..self.slices.len()).rev().find(|at| self.begin(*at, common) == begin_us)
     }
 
-    /// Removes a slice that no window has merged. Returns whether it existed.
+    /// Removes a slice that is not part of any combined window yet. Returns whether it existed.
     pub fn remove(&mut self, begin_us: i64, common: &StageConfig<U>) -> bool {
         let Some(at) = self.find(begin_us, common) else { return false };
         self.owned -= owned(self.slices.get(at, common.size()));
@@ -352,8 +354,8 @@ impl<U: Unit> KeySlices<U> {
         true
     }
 
-    /// The generation in which a slice was last counted as written; 0 if another slice was counted
-    /// since.
+    /// The log generation in which a slice was last counted as updated; 0 if another slice has been
+    /// counted since.
     #[inline]
     pub fn counted(&mut self, begin_us: i64) -> &mut u32 {
         if std::mem::replace(&mut self.counted_us, begin_us) != begin_us {
@@ -362,7 +364,8 @@ impl<U: Unit> KeySlices<U> {
         &mut self.counted
     }
 
-    /// The own values of a slice, and where its last change was recorded.
+    /// The own values of a slice and the log position of its last change; `None` without a
+    /// checkpoint.
     pub fn kept(&mut self, place: usize, common: &StageConfig<U>) -> Option<(&[U], &mut Slot)> {
         let kept = self.kept.as_deref_mut()?;
         let slice = self.slices.get(place, common.size());
@@ -373,7 +376,7 @@ impl<U: Unit> KeySlices<U> {
         Some((sum, &mut kept.slots[place]))
     }
 
-    /// Counts what its values own, all of them: a look at each slice.
+    /// Recomputes the heap memory of all values. Takes time linear in the number of slices.
     pub fn count_owned(&mut self, common: &StageConfig<U>) {
         if U::OWNS {
             let (size, sums) = (common.size(), common.start().len());
@@ -385,13 +388,13 @@ impl<U: Unit> KeySlices<U> {
         }
     }
 
-    /// What is in a slice that no window has taken. Who changes it
-    /// [counts](Self::count_owned) afterwards.
+    /// The accumulators of a slice that is not merged yet. Call [`count_owned`](Self::count_owned)
+    /// after changing them.
     pub fn values(&mut self, place: usize, common: &StageConfig<U>) -> &mut [U] {
         &mut self.slices.get_mut(place, common.size())[1..]
     }
 
-    /// Where the last change of its next window stands, if changes are kept.
+    /// The log position of the last change of the next window; `None` without a checkpoint.
     pub fn slot(&mut self) -> Option<&mut Slot> {
         self.kept.as_mut().map(|kept| &mut kept.slot)
     }

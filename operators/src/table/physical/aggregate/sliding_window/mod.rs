@@ -1,29 +1,29 @@
-//! Sliding windows by slices: a row is added to the single slice of its time, whatever the number
-//! of windows it belongs to. A window is combined from its slices when the watermark passes it.
+//! Sliding windows, computed from slices: a row is added to the single slice of its time,
+//! independent of the number of windows it belongs to. A window is combined from its slices when
+//! the watermark passes it.
 //!
-//! *Combining* costs about three merges per key and window, however many slices a window has. The
-//! older slices of a key (`front`) each hold the sum of themselves and all younger slices of the
-//! front. The younger slices share one sum (`back`):
+//! *Combining* costs about three merges per key and window, independent of the number of slices.
+//! Each of a key's older slices (`front`) holds the sum of itself and all later slices of the front
+//! (a suffix sum). The younger slices share a single sum (`back`):
 //!
 //! ```text
 //! slices    a    b    c    d  │ e   f  │ g   still to come
 //! suffix  abcd  bcd   cd   d  │  back  │
 //! ```
 //!
-//! The window is `suffix[0] + back`. When it slides, `a` is removed with its suffix, and `g` is
-//! merged into `back`. When the front is empty, and once per window length at a moment of the key's
-//! own, all slices move to the front. A slice of the front does not need its own sum any more,
-//! unless there is a checkpoint. A row that is late for some of its windows is added to the
-//! suffixes.
+//! A window is `suffix[0] + back`. When the window slides, `a` is removed with its suffix sum, and
+//! `g` is merged into `back`. When the front is empty, and once per window length at a time that
+//! differs between keys, all slices are moved to the front. A slice of the front no longer needs
+//! its own sum, unless there is a checkpoint. A row that is late for only some of its windows is
+//! added to the suffix sums.
 //!
-//! *Memory.* The slices of a key lie in one ring, each after its start time: those of the front as
-//! suffixes, the others as their own values. Functions with plain numbers are stored in words (16
+//! *Memory.* The slices of a key are in one ring, each after its start time: those of the front as
+//! suffix sums, the others as their own values. Functions on plain numbers are stored in words (16
 //! bytes per slice for a count), others as whole accumulators. Emitting a window reads the front of
-//! the ring and the position of the next slice; it allocates only for accumulators with heap
-//! memory.
+//! the ring and the index of the next slice. It allocates only for accumulators with heap memory.
 //!
-//! *State.* A slice is an entry: the row of the key and the slice's start, mapped to the
-//! accumulators. One more entry per key, without a start, names the next window.
+//! *State.* A slice is an entry: its key is the row of the grouping keys and the slice's start, its
+//! value the accumulators. One more entry per key, without a start, stores the next window.
 
 mod key_slices;
 mod slice_ring;
@@ -48,38 +48,38 @@ use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 use millstream_engine::runtime::state_log::{Slot, StateLog, WriteTiming};
 use std::ops::Range;
 
-/// Approximate number of merges in one step of emitting windows.
+/// The approximate number of merges in one step of emitting windows.
 const STEP: usize = 256;
-/// Cost of a window besides its merges, in merges.
+/// The fixed cost of emitting a window, in merges.
 const WINDOW: usize = 4;
-/// Number of keys that are prefetched before their windows.
+/// The number of keys that are prefetched at once.
 const AHEAD: usize = 16;
-/// The end of the next window if there is none.
+/// The end of the next window if there is no next window.
 const NONE: i64 = i64::MAX;
 
-/// What the stage is made of.
+/// The configuration of the stage.
 pub(in crate::table::physical) struct SlidingParts {
-    /// The other keys.
+    /// The grouping keys other than the window.
     pub keys: Vec<Key>,
-    /// The time of a row.
+    /// Computes the event time of a row.
     pub time: LongFn,
     pub lengths: Lengths,
-    /// The place of the window among all keys.
+    /// The index of the window among all keys.
     pub place: usize,
     pub functions: Vec<Function>,
     pub late: LateRows,
     pub log: StateLog,
 }
 
-/// The keys.
+/// The table of keys.
 struct Table<U> {
     entries: key_table::Table<KeySlices<U>>,
     slices: u64,
-    /// Heap memory of the entries, in bytes.
+    /// The heap memory of the entries, in bytes.
     memory: usize,
 }
 
-/// The stage.
+/// The stage of an aggregation over sliding windows.
 struct SlidingAggregate<U> {
     keys: Vec<Key>,
     time: LongFn,
@@ -92,23 +92,23 @@ struct SlidingAggregate<U> {
     key: Vec<u8>,
     last_slice: LastSlice,
     buffers: Buffers,
-    /// Entries and starts of slices whose long values are written at the marker.
+    /// The entry and the start of slices with long values, which are written once at the marker.
     deferred: EpochBuffer<(u32, i64)>,
-    /// The values of a window.
+    /// A buffer for the accumulators of a window.
     sum: Values<U>,
     scratch: Scratch,
     /// A watermark whose windows have not all been emitted yet.
     expiring_watermark_us: Option<i64>,
-    /// Something was let go behind a marker, and that was not said yet.
+    /// Whether windows were emitted after a marker and the driver has not been told yet.
     owes_late_emission: bool,
     marker: Option<Epoch>,
     down: BoxChain,
 }
 
-/// The slice of the last row, to which the next row most likely belongs.
+/// The slice of the previous row, to which the next row most likely belongs.
 struct LastSlice {
     times_us: Range<i64>,
-    /// The ends of its first and last window.
+    /// The ends of the first and the last window that contain the slice.
     first_us: i64,
     last_us: i64,
 }
@@ -138,7 +138,7 @@ fn unreadable() -> EngineError {
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew")
 }
 
-/// The row of a key with the beginning of a slice behind it.
+/// Writes the checkpoint key of a slice: the grouping keys and the start of the slice.
 fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Vec<u8>) {
     out.clear();
     let mut writer = RowWriter::new(out, keys.len() + 1);
@@ -151,7 +151,7 @@ fn write_state_key(keys: &[Key], key: &[u8], begin_us: Option<i64>, out: &mut Ve
 }
 
 impl<U: Unit> Table<U> {
-    /// The entry of a key.
+    /// The entry of a key, created if it is missing.
     #[inline]
     fn entry(&mut self, key: &[u8], common: &StageConfig<U>, keeps: bool) -> usize {
         let hash = hash_bytes(key);
@@ -163,7 +163,7 @@ impl<U: Unit> Table<U> {
         self.entries.insert(entry)
     }
 
-    /// The position of a slice of a key, created if it is missing.
+    /// The index of a key's slice, created if it is missing.
     #[inline]
     fn slice(&mut self, at: usize, begin_us: i64, common: &StageConfig<U>) -> usize {
         let entry = &mut self.entries[at];
@@ -176,7 +176,7 @@ impl<U: Unit> Table<U> {
         place
     }
 
-    /// Removes a key without slices.
+    /// Removes a key that has no slices.
     fn remove(&mut self, at: usize, common: &StageConfig<U>) {
         self.entries.free(at);
         self.memory -= self.entries[at].memory();
@@ -184,7 +184,7 @@ impl<U: Unit> Table<U> {
     }
 }
 
-/// Creates the stage, over words if all functions allow it.
+/// Creates the stage. Slices are stored in words if all functions allow it.
 pub(in crate::table::physical) fn sliding_aggregate(
     parts: SlidingParts,
     down: BoxChain,
@@ -280,13 +280,13 @@ impl<U: Unit> SlidingAggregate<U> {
         }
         let value = &mut buffers.value;
         value.clear();
-        // Empty values, so that the entry has the format of the others.
+        // The values are empty accumulators, so that the entry has the same format as the others.
         common.functions.iter().for_each(|function| function.start().encode(value));
         value.extend_from_slice(&next_us.to_le_bytes());
         log.write(slot, hash, &buffers.key, value);
     }
 
-    /// Records a slice for the checkpoint.
+    /// Records a slice in the checkpoint.
     #[inline]
     fn note(&mut self, at: usize, place: usize, begin_us: i64) {
         let Self { keys, log, common, table, buffers, .. } = self;
@@ -308,7 +308,7 @@ impl<U: Unit> SlidingAggregate<U> {
         log.put(slot, hash, &buffers.key, &buffers.value);
     }
 
-    /// Writes the long slices that have changed in this epoch and still exist.
+    /// Writes the long slices that changed in this epoch and still exist.
     fn write_deferred(&mut self) {
         let Self { keys, log, common, table, buffers, .. } = self;
         self.deferred.drain_epoch(|(at, begin_us)| {
@@ -323,8 +323,8 @@ impl<U: Unit> SlidingAggregate<U> {
         });
     }
 
-    /// Emits the next window of a key and removes the slices that no window needs any more. Returns
-    /// the cost in merges.
+    /// Emits the next window of a key, and removes the slices that no later window contains.
+    /// Returns the cost in merges.
     fn emit_expired(&mut self, at: usize) -> Result<usize, EngineError> {
         let Lengths { width_us, slide_us, .. } = self.common.lengths;
         let entry = &mut self.table.entries[at];
@@ -338,7 +338,7 @@ impl<U: Unit> SlidingAggregate<U> {
         self.table.memory = self.table.memory + entry.memory() - before;
         let next_us = match entry.first_us(&self.common) {
             None => NONE,
-            // A part of the next window already.
+            // The slice also belongs to the next window.
             Some(first_us) if first_us < end_us => end_us.saturating_add(slide_us),
             Some(first_us) => lengths.first_end(first_us),
         };
@@ -351,7 +351,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(cost)
     }
 
-    /// Removes slices that start before a time.
+    /// Removes slices that start before `before_us`. Returns the cost in merges.
     fn evict(&mut self, at: usize, before_us: i64) -> Result<usize, EngineError> {
         let Self { keys, log, common, table, buffers, .. } = self;
         let entry = &mut table.entries[at];
@@ -363,14 +363,14 @@ impl<U: Unit> SlidingAggregate<U> {
             table.slices -= 1;
             if log.is_on() {
                 write_state_key(keys, &entry.key, Some(begin_us), &mut buffers.key);
-                // The slot went with the slice.
+                // The log position was stored with the slice, which is gone.
                 log.erase(&mut Slot::default(), entry.hash, &buffers.key);
             }
         }
         Ok(cost)
     }
 
-    /// Emits the window of a key that ends at a time. Returns whether it has rows.
+    /// Emits the window of a key that ends at `end_us`. Returns whether the window has rows.
     fn emit(&mut self, at: usize, end_us: i64) -> Result<bool, EngineError> {
         let Self { keys, place, common, table, buffers, sum, down, .. } = self;
         let entry = &table.entries[at];
@@ -392,7 +392,7 @@ impl<U: Unit> SlidingAggregate<U> {
         Ok(true)
     }
 
-    /// Emits some of the expired windows. Returns whether all are emitted.
+    /// Emits a bounded number of expired windows. Returns whether all are emitted.
     fn expire(&mut self, by_us: i64) -> Result<bool, EngineError> {
         let (mut cost, mut touched, step) = (0, 0, self.log.step(STEP));
         while cost < step {
@@ -408,7 +408,7 @@ impl<U: Unit> SlidingAggregate<U> {
             }
             touched = touched.saturating_sub(1);
             let Some((due_us, at)) = self.due.take(by_us) else { return Ok(true) };
-            // Its next window may have changed since it was added to the queue.
+            // The key's next window may have changed since it was added to the queue.
             let entry = self.table.entries.get(at as usize);
             cost += if entry.is_some_and(|entry| entry.next_us == due_us) {
                 self.emit_expired(at as usize)?
@@ -430,7 +430,7 @@ impl<U: Unit> SlidingAggregate<U> {
         self.log.hand_over(epoch, self.table.slices, bytes as u64);
     }
 
-    /// Goes on with a watermark, and with a marker behind it.
+    /// Continues the expiry of a watermark, and passes on the marker after it.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         if let Some(by_us) = self.expiring_watermark_us {
             if !self.expire(by_us)? {
@@ -465,7 +465,7 @@ impl<U: Unit> Stage for SlidingAggregate<U> {
     }
     fn marker(&mut self, epoch: Epoch) -> Result<(), EngineError> {
         if self.late.is_in_band() {
-            // What is still to go goes in the next epoch.
+            // Windows that are not emitted yet are emitted in the next epoch.
             self.hand_over(epoch);
             return self.down.marker(epoch);
         }
@@ -511,7 +511,7 @@ impl<'a, U: Unit> Push<Row<'a>> for SlidingAggregate<U> {
         write_keys(&self.keys, &self.scratch, row, &mut self.key)?;
         let keeps = self.log.is_on();
         let mut at = self.table.entry(&self.key, &self.common, keeps);
-        // The row is late for these windows and must not be added to them.
+        // The row is late for these windows, so they are emitted before it is added.
         while self.table.entries[at].next_us <= late_us {
             self.emit_expired(at)?;
             if self.table.entries[at].next_us == NONE {

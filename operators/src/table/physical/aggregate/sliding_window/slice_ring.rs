@@ -1,12 +1,12 @@
-//! A ring of records with a few units each, which grows by a quarter. With very many rings, empty
-//! space would cost more than the moves.
+//! A ring buffer of records that each have a few units. It grows by a quarter: with very many
+//! rings, unused capacity would cost more than copying.
 
 use crate::table::physical::aggregate::sliding_window::slice_unit::Unit;
 
-/// A ring of records.
+/// A ring buffer of records.
 pub(super) struct SliceRing<U> {
     units: Box<[U]>,
-    /// All in records.
+    /// The number of records that fit, the index of the first one, and the number of records.
     capacity: u32,
     head: u32,
     len: u32,
@@ -24,12 +24,12 @@ impl<U: Unit> SliceRing<U> {
         self.len as usize
     }
 
-    /// What it takes, in bytes, without what its units own apart.
+    /// The memory in bytes, without the heap memory of units.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.units)
     }
 
-    /// The first unit of a record of `size` units.
+    /// The index of the first unit of a record with `size` units.
     #[inline]
     fn at(&self, place: usize, size: usize) -> usize {
         debug_assert!(place < self.capacity as usize);
@@ -50,7 +50,7 @@ impl<U: Unit> SliceRing<U> {
         &mut self.units[at..at + size]
     }
 
-    /// Two records that are not one.
+    /// Borrows two different records mutably.
     pub fn pair(&mut self, place: usize, other: usize, size: usize) -> (&mut [U], &mut [U]) {
         let (at, other) = (self.at(place, size), self.at(other, size));
         let (before, behind) = self.units.split_at_mut(at.max(other));
@@ -81,13 +81,13 @@ impl<U: Unit> SliceRing<U> {
     }
 
     pub fn pop_front(&mut self, size: usize) {
-        // What it owns goes now.
+        // Drops the record's heap memory now.
         self.get_mut(0, size).fill(U::default());
         self.head = if self.head + 1 == self.capacity { 0 } else { self.head + 1 };
         self.len -= 1;
     }
 
-    /// Inserts a record before the one at a position.
+    /// Inserts a record before the one at an index.
     pub fn insert(&mut self, place: usize, record: &[U]) {
         self.push_back(record);
         for at in (place + 1..self.len()).rev() {
@@ -96,7 +96,7 @@ impl<U: Unit> SliceRing<U> {
         }
     }
 
-    /// Takes a record out.
+    /// Removes a record.
     pub fn remove(&mut self, place: usize, size: usize) {
         for at in place + 1..self.len() {
             let (one, other) = self.pair(at - 1, at, size);

@@ -1,5 +1,5 @@
-//! The units that a key's slices are made of: words if all functions allow it, which are compact
-//! and fast to copy, otherwise whole accumulators.
+//! The units of which a key's slices consist: 64-bit words if all functions allow it, which are
+//! compact and fast to copy, otherwise whole accumulators.
 
 use crate::table::expr::compile::Cx;
 use crate::table::physical::accumulator::{Accumulator, FixedWords, Function};
@@ -7,31 +7,31 @@ use crate::table::row::RowWriter;
 use millstream_engine::error::EngineError;
 use smallvec::SmallVec;
 
-/// One value per function, one after another.
+/// The values of all functions, one after another.
 pub(super) type Values<U> = SmallVec<[U; 4]>;
 
-/// A unit of memory of a slice. A slice is one unit with its start time, then the values of each
+/// A unit of a slice. A slice consists of one unit with its start time, then the values of each
 /// function.
 pub(super) trait Unit: Clone + Default + Send + 'static {
-    /// Whether it may own memory apart.
+    /// Whether a unit may have heap memory.
     const OWNS: bool;
-    /// The memory that it owns apart.
+    /// The heap memory, in bytes.
     fn owned_bytes(&self) -> usize;
-    /// A time.
+    /// Stores a time, in microseconds.
     fn of_time(micros: i64) -> Self;
     /// The inverse of [`of_time`](Self::of_time).
     fn time(&self) -> i64;
-    /// The values of no rows.
+    /// The values of all functions before any row.
     fn start(functions: &[Function]) -> Values<Self>;
-    /// Takes a row in.
+    /// Adds a row to the values.
     fn add(functions: &[Function], to: &mut [Self], cx: Cx<'_>) -> Result<(), EngineError>;
-    /// Takes in what later rows gave.
+    /// Merges the values of later rows.
     fn merge(functions: &[Function], to: &mut [Self], later: &[Self]) -> Result<(), EngineError>;
-    /// Appends values as they stand in a checkpoint.
+    /// Appends values in the encoding of checkpoints.
     fn encode(functions: &[Function], values: &[Self], out: &mut Vec<u8>);
-    /// The inverse of [`encode`](Self::encode); `None` if the bytes end too early.
+    /// The inverse of [`encode`](Self::encode); `None` if the bytes are truncated.
     fn decode(functions: &[Function], to: &mut [Self], bytes: &mut &[u8]) -> Option<()>;
-    /// Writes the columns from `first` on.
+    /// Writes the results as columns, starting at the index `first`.
     fn write(
         functions: &[Function],
         values: &[Self],
@@ -40,7 +40,7 @@ pub(super) trait Unit: Clone + Default + Send + 'static {
     ) -> Result<(), EngineError>;
 }
 
-/// The memory that some units own apart.
+/// The heap memory of units, in bytes.
 #[inline]
 pub(super) fn owned<U: Unit>(units: &[U]) -> usize {
     if U::OWNS { units.iter().map(U::owned_bytes).sum() } else { 0 }
