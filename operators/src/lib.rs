@@ -31,7 +31,9 @@ pub mod stream;
 pub mod table;
 
 pub use millstream_engine as engine;
-pub use millstream_engine::epoch::driver::{Committed, OperatorState, Trigger};
+pub use millstream_engine::epoch::driver::{
+    Committed, JoinInput, JoinState, OperatorState, Trigger,
+};
 pub use millstream_engine::epoch::event_time::EventTimeStats;
 pub use millstream_engine::error::EngineError;
 pub use millstream_engine::measure::latency::Percentiles;

@@ -186,6 +186,47 @@ pub trait SinkLog: Send {
     ) -> Result<(), EngineError>;
 }
 
+/// Metrics of one input of a join at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinInput {
+    /// Rows that are buffered.
+    pub rows: u64,
+    /// Bytes that these take, without the table of their keys.
+    pub bytes: u64,
+    /// Event time of the first buffered row that will expire, in microseconds since 1970.
+    pub oldest_us: Option<i64>,
+    /// Rows that came in this epoch.
+    pub received: u64,
+    /// Rows that expired in this epoch.
+    pub evicted: u64,
+    /// Whether it is held back because the state has reached its limit.
+    pub is_held: bool,
+}
+
+/// Metrics of a join of two inputs at the end of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinState {
+    /// The left input, and the right one.
+    pub inputs: [JoinInput; 2],
+    /// Pairs that matched in this epoch; of semi and anti joins, left rows with a match.
+    pub matches: u64,
+}
+
+impl JoinState {
+    /// Adds those of another instance.
+    fn add(&mut self, other: &Self) {
+        self.matches += other.matches;
+        for (all, one) in self.inputs.iter_mut().zip(&other.inputs) {
+            all.rows += one.rows;
+            all.bytes += one.bytes;
+            all.oldest_us = all.oldest_us.into_iter().chain(one.oldest_us).min();
+            all.received += one.received;
+            all.evicted += one.evicted;
+            all.is_held |= one.is_held;
+        }
+    }
+}
+
 /// Metrics of a stateful operator at the end of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorState {
@@ -199,6 +240,8 @@ pub struct OperatorState {
     pub late: u64,
     /// Approximate memory of the state, in bytes.
     pub memory_bytes: u64,
+    /// Of a join.
+    pub join: Option<JoinState>,
 }
 
 /// A committed epoch.
@@ -501,6 +544,9 @@ impl Driver {
             state.removed += changes.removed;
             state.late += changes.late;
             state.memory_bytes += changes.memory_bytes;
+            if let Some(join) = &changes.join {
+                state.join.get_or_insert_default().add(join);
+            }
             let (taken, kept) = changes.chunk_bytes();
             flight.change_bytes.0 += taken;
             flight.change_bytes.1 += kept;

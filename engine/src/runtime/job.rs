@@ -62,6 +62,24 @@ struct SeatedTasklet {
     tasklets: Vec<Box<dyn Tasklet>>,
 }
 
+/// What a join does whose buffered rows have reached its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStateLimit {
+    /// Holds back the input that is ahead in event time, until the other one has come closer.
+    Hold,
+    /// Ends the query with an error.
+    Fail,
+}
+
+/// The limit of the rows that a join buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLimit {
+    /// Bytes of each join, over all its instances.
+    pub bytes: u64,
+    /// What happens there.
+    pub then: AtStateLimit,
+}
+
 /// Called when a job has ended.
 type OnEnd = Box<dyn FnOnce(&Result<(), EngineError>) + Send>;
 
@@ -76,6 +94,7 @@ pub struct Job {
     operators: usize,
     time: EventTime,
     idle_after_ns: Option<u64>,
+    state_limit: Option<StateLimit>,
     runs_empty_batch: bool,
     checkpoint: Option<Checkpoint>,
     recovery: Recovery,
@@ -114,6 +133,7 @@ impl Job {
             operators: 0,
             time: EventTime::default(),
             idle_after_ns: None,
+            state_limit: None,
             runs_empty_batch: false,
             checkpoint: None,
             recovery: Recovery::default(),
@@ -205,6 +225,16 @@ impl Job {
     /// ignored. Call this before sources are created.
     pub fn set_idle_timeout(&mut self, after_ns: Option<u64>) {
         self.idle_after_ns = after_ns;
+    }
+
+    /// Sets the limit of the rows that a join buffers. Call this before joins are created.
+    pub fn set_state_limit(&mut self, limit: Option<StateLimit>) {
+        self.state_limit = limit;
+    }
+
+    /// The limit of the rows that a join buffers.
+    pub fn state_limit(&self) -> Option<StateLimit> {
+        self.state_limit
     }
 
     /// The idle time-out, in nanoseconds.

@@ -17,7 +17,7 @@
 use crate::checkpoint::CommittedState;
 use crate::checkpoint::key_group::{KEY_GROUPS, hash_bytes};
 use crate::collections::high_water::HighWater;
-use crate::epoch::driver::Report;
+use crate::epoch::driver::{JoinState, Report};
 use crate::error::EngineError;
 use crate::event::Epoch;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -78,6 +78,8 @@ pub struct StateChanges {
     pub late: u64,
     /// Approximate memory of the instance's state, in bytes.
     pub memory_bytes: u64,
+    /// Of a join.
+    pub join: Option<JoinState>,
     chunks: Vec<Vec<u8>>,
     back: Sender<Vec<u8>>,
     /// The other end of `back`: chunks that wait to be used again.
@@ -138,6 +140,7 @@ pub struct StateLog {
     removed: u64,
     late: u64,
     most_keys: usize,
+    join: Option<JoinState>,
 }
 
 impl StateLog {
@@ -165,6 +168,7 @@ impl StateLog {
             removed: 0,
             late: 0,
             most_keys: usize::MAX,
+            join: None,
         }
     }
 
@@ -352,6 +356,11 @@ impl StateLog {
         Slot { generation: self.generation, chunk: index as u32, at, room: room as u32 }
     }
 
+    /// Sets what a join reports of its inputs with the next [`hand_over`](Self::hand_over).
+    pub fn set_join_state(&mut self, join: JoinState) {
+        self.join = Some(join);
+    }
+
     /// Hands the changes of the epoch to the driver. Call this at the marker, before passing it on.
     pub fn hand_over(&mut self, epoch: Epoch, rows: u64, memory_bytes: u64) {
         self.needed.note(self.chunks.len());
@@ -363,6 +372,7 @@ impl StateLog {
             removed: std::mem::take(&mut self.removed),
             late: std::mem::take(&mut self.late),
             memory_bytes,
+            join: self.join.take(),
             chunks: std::mem::take(&mut self.chunks),
             back: self.back.clone(),
             spare: self.spare.clone(),

@@ -37,7 +37,7 @@ pub use crate::table::physical::LateRow;
 pub use dataframe::{DataFrame, GroupedData};
 pub use job::{JobQuery, Overrides};
 pub use millstream_engine::epoch::driver::Trigger;
-pub use progress::Progress;
+pub use progress::{Progress, SideWait};
 pub use settings::OnQueryFailure;
 use settings::Settings;
 pub(crate) use trigger::duration_ns;

@@ -1,7 +1,7 @@
 //! Progress reports: what a query did in each epoch, with Spark's field names.
 
 use crate::connect::socket::connection_counts::ConnectionTotals;
-use millstream_engine::epoch::driver::Committed;
+use millstream_engine::epoch::driver::{Committed, JoinState, OperatorState};
 use millstream_engine::epoch::event_time::EventTimeStats;
 use millstream_engine::measure::latency::Percentiles;
 use millstream_engine::measure::stall::{Stall, StallCause};
@@ -39,8 +39,69 @@ pub struct Progress {
     pub sink: String,
     /// Each stateful operator's kind.
     pub operators: Vec<String>,
+    /// Of each stateful operator, since when its sides are silent, if it is a join.
+    pub waits: Vec<SideWait>,
     /// Whether the query declares an event time.
     pub timed: bool,
+}
+
+/// Since when the sides of a join are silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SideWait {
+    /// Of the left and of the right side: when the last epoch began in which a row of it came, in
+    /// microseconds since 1970. `None` before its first row.
+    pub last_rows_us: [Option<i64>; 2],
+    /// When the first epoch of this run began.
+    pub begun_us: Option<i64>,
+}
+
+/// The names of both sides of a join.
+const SIDES: [&str; 2] = ["left", "right"];
+
+impl SideWait {
+    /// An epoch has ended.
+    pub(super) fn note(&mut self, state: &OperatorState, started_us: i64) {
+        self.begun_us.get_or_insert(started_us);
+        let Some(join) = &state.join else { return };
+        for (last_us, input) in self.last_rows_us.iter_mut().zip(&join.inputs) {
+            if input.received > 0 {
+                *last_us = Some(started_us);
+            }
+        }
+    }
+
+    /// The side that the other one waits for, and since when: the one that has been silent for
+    /// longer while the other one's rows are buffered.
+    pub fn waited_for(&self, join: &JoinState) -> Option<(usize, i64)> {
+        let since = |side: usize| self.last_rows_us[side].or(self.begun_us).unwrap_or(i64::MIN);
+        let silent = match since(0).cmp(&since(1)) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Greater => 1,
+            std::cmp::Ordering::Equal if self.last_rows_us == [None, Some(since(1))] => 0,
+            std::cmp::Ordering::Equal if self.last_rows_us == [Some(since(0)), None] => 1,
+            std::cmp::Ordering::Equal => return None,
+        };
+        (join.inputs[1 - silent].rows > 0).then(|| (silent, since(silent)))
+    }
+}
+
+/// Formats what a join reports of its sides.
+fn join_json(join: &JoinState, wait: Option<&SideWait>) -> Json {
+    let mut report = json!({ "matches": join.matches });
+    for (name, input) in SIDES.iter().zip(&join.inputs) {
+        report[*name] = json!({
+            "numRows": input.rows,
+            "bytes": input.bytes,
+            "oldestEventTime": input.oldest_us.map(iso),
+            "numInputRows": input.received,
+            "numRowsEvicted": input.evicted,
+            "isHeld": input.is_held,
+        });
+    }
+    if let Some((side, since_us)) = wait.and_then(|wait| wait.waited_for(join)) {
+        report["waitingFor"] = json!({ "side": SIDES[side], "since": iso(since_us) });
+    }
+    report
 }
 
 fn millis(ns: u64) -> u64 {
@@ -122,15 +183,20 @@ impl Progress {
             }
             source
         });
-        let operators = self.operators.iter().zip(&epoch.state).map(|(name, state)| {
-            json!({
+        let operators = self.operators.iter().zip(&epoch.state).enumerate();
+        let operators = operators.map(|(i, (name, state))| {
+            let mut operator = json!({
                 "operatorName": name,
                 "numRowsTotal": state.rows,
                 "numRowsUpdated": state.updated,
                 "numRowsRemoved": state.removed,
                 "numRowsDroppedByWatermark": state.late,
                 "memoryUsedBytes": state.memory_bytes,
-            })
+            });
+            if let Some(join) = &state.join {
+                operator["join"] = join_json(join, self.waits.get(i));
+            }
+            operator
         });
         let mut report = json!({
             "id": self.id,

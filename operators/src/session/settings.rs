@@ -8,6 +8,7 @@ use crate::table::expr::resolve::did_you_mean;
 use crate::table::sql::literals::LiteralSettings;
 use millstream_engine::cores::parse_list;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
+use millstream_engine::runtime::job::AtStateLimit;
 use std::sync::Mutex;
 
 /// What happens to the other queries of a job when one fails.
@@ -36,9 +37,28 @@ pub(crate) struct Settings {
     pub asof_join: bool,
     pub watermark_policy: WatermarkPolicy,
     pub idle_timeout_ns: Option<u64>,
+    /// Maximum bytes of the rows that a join buffers.
+    pub join_state_bytes: Option<u64>,
+    pub at_join_limit: AtStateLimit,
     /// Maximum distance of event times ahead of the clock, in milliseconds.
     pub max_future_skew_ms: Option<i64>,
     pub on_query_failure: OnQueryFailure,
+}
+
+/// A size in bytes, with the suffixes that Spark knows: `512m`, `2g`.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        "t" | "tb" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
 }
 
 impl Default for Settings {
@@ -56,6 +76,8 @@ impl Default for Settings {
             asof_join: false,
             watermark_policy: WatermarkPolicy::Min,
             idle_timeout_ns: None,
+            join_state_bytes: None,
+            at_join_limit: AtStateLimit::Hold,
             max_future_skew_ms: None,
             on_query_failure: OnQueryFailure::default(),
         }
@@ -166,6 +188,20 @@ impl Settings {
                     (_, None) => return wrong("a length of time such as '10 seconds', or none"),
                 }
             }
+            "millstream.join.maxstatebytes" => {
+                self.join_state_bytes = match (value.trim(), bytes(value)) {
+                    ("none", _) => None,
+                    (_, Some(bytes)) => Some(bytes),
+                    (_, None) => return wrong("a size such as '512m' or '2g', or none"),
+                }
+            }
+            "millstream.join.onmaxstatebytes" => {
+                self.at_join_limit = match value.to_ascii_lowercase().as_str() {
+                    "hold" => AtStateLimit::Hold,
+                    "fail" => AtStateLimit::Fail,
+                    _ => return wrong("hold or fail"),
+                }
+            }
             "millstream.eventtime.maxfutureskew" => {
                 let length =
                     interval::length(value).ok().filter(|l| l.months == 0 && l.micros >= 0);
@@ -210,6 +246,8 @@ impl Settings {
                     "millstream.cores",
                     "millstream.wait",
                     "millstream.idleTimeout",
+                    "millstream.join.maxStateBytes",
+                    "millstream.join.onMaxStateBytes",
                     "millstream.eventTime.maxFutureSkew",
                     "millstream.onQueryFailure",
                     "spark.sql.session.timeZone",

@@ -15,7 +15,7 @@ use crate::connect::socket::options::SocketConfig;
 use crate::connect::socket::sink::{ReceiverWait, SocketSinkConfig};
 use crate::connect::socket::source::{IntendedTimes, SourceCounters};
 use crate::session::dataframe::DataFrame;
-use crate::session::progress::Progress;
+use crate::session::progress::{Progress, SideWait};
 use crate::session::streaming_query::{DriverState, QueryError, StreamingQuery};
 use crate::session::trigger::parse_trigger;
 use crate::session::{Settings, is_files, static_tables};
@@ -36,7 +36,7 @@ use millstream_engine::epoch::driver::{Committed, Trigger};
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::measure::latency::{EpochLatency, Latency, LatencyRecorder};
-use millstream_engine::runtime::job::{Config, Job};
+use millstream_engine::runtime::job::{Config, Job, StateLimit};
 use millstream_engine::runtime::tasklet::{SourceTasklet, Tasklet};
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -642,6 +642,8 @@ impl StreamWriter {
         }
         job.set_watermark_policy(settings.watermark_policy);
         job.set_idle_timeout(settings.idle_timeout_ns);
+        let then = settings.at_join_limit;
+        job.set_state_limit(settings.join_state_bytes.map(|bytes| StateLimit { bytes, then }));
         let latency = Latency::default();
         let recorder = latency.recorder(job.env());
         let stopping = Arc::new(AtomicBool::new(false));
@@ -690,6 +692,7 @@ impl StreamWriter {
             operators: shape.operators,
             timed,
             last_ns: env.now_ns(),
+            waits: Vec::new(),
         };
         job.on_commit(move |committed| {
             let report = progress.of(committed, latency.take_epoch(), env.now_ns());
@@ -807,6 +810,7 @@ struct ProgressOf {
     operators: Vec<String>,
     timed: bool,
     last_ns: u64,
+    waits: Vec<SideWait>,
 }
 
 impl ProgressOf {
@@ -817,6 +821,10 @@ impl ProgressOf {
         now_ns: u64,
     ) -> Progress {
         let interval_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
+        self.waits.resize(committed.state.len(), SideWait::default());
+        for (wait, state) in self.waits.iter_mut().zip(&committed.state) {
+            wait.note(state, committed.started_us);
+        }
         Progress {
             id: self.id.clone(),
             run_id: self.run_id.clone(),
@@ -830,6 +838,7 @@ impl ProgressOf {
             connections: self.counters.iter().map(SourceCounters::connections).collect(),
             sink: self.sink.clone(),
             operators: self.operators.clone(),
+            waits: self.waits.clone(),
             timed: self.timed,
         }
     }

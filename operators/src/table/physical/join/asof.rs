@@ -20,7 +20,8 @@ use super::output::Pairs;
 use super::probe::STEP;
 use super::run::Entry;
 use super::side::{LateRowOutput, SidedRow};
-use super::stage::{Config, SideConfig};
+use super::stage::{Config, SideConfig, held_sides};
+use super::state_limit::StateGuard;
 use crate::table::physical::aggregate::hash_aggregate::write_keys;
 use crate::table::physical::late_row::LateRows;
 use crate::table::plan::JoinKind;
@@ -60,12 +61,13 @@ pub(in super::super) struct AsofJoin {
     owes: bool,
     /// Micro-batch mode: a marker behind such a watermark.
     marker: Option<Epoch>,
+    guard: Option<StateGuard>,
     down: BoxChain,
 }
 
 impl AsofJoin {
     pub fn new(config: Config, (strict, results): (bool, Results), down: BoxChain) -> Self {
-        let Config { kind, mut sides, null_safe, width, log, .. } = config;
+        let Config { kind, mut sides, null_safe, width, log, guard, .. } = config;
         let copies = sides.each_mut().map(|side| std::mem::take(&mut side.copies));
         Self {
             keeps_left: kind == JoinKind::LeftOuter,
@@ -81,6 +83,7 @@ impl AsofJoin {
             passing_us: None,
             owes: false,
             marker: None,
+            guard,
             down,
         }
     }
@@ -110,6 +113,7 @@ impl AsofJoin {
         self.pairs.begin(LateRowOutput::Left, row);
         if let Some(found) = found {
             self.pairs.complete(LateRowOutput::Right, self.buffer.rows.row(found.row));
+            self.buffer.matches += 1;
         }
         self.down.push(self.pairs.row(), ingest_ns)
     }
@@ -151,6 +155,7 @@ impl AsofJoin {
             self.row = row;
         }
         self.buffer.remove(key, LateRowOutput::Left, left);
+        self.buffer.count_evicted(LateRowOutput::Left);
         self.buffer.release(key);
         Ok(())
     }
@@ -164,6 +169,7 @@ impl AsofJoin {
             match first {
                 Some(first) if first != right => {
                     self.buffer.remove(key, LateRowOutput::Right, first);
+                    self.buffer.count_evicted(LateRowOutput::Right);
                 }
                 _ => return,
             }
@@ -202,7 +208,9 @@ impl AsofJoin {
             self.pass_marker()?;
         }
         if let Some(watermark_us) = self.passing_us {
-            if !self.expire(watermark_us)? {
+            let all_expired = self.expire(watermark_us)?;
+            self.check_limit()?;
+            if !all_expired {
                 return Ok(());
             }
             self.passing_us = None;
@@ -216,9 +224,18 @@ impl AsofJoin {
     fn pass_marker(&mut self) -> Result<(), EngineError> {
         match self.marker.take() {
             Some(epoch) => {
-                self.buffer.hand_over(epoch);
+                self.buffer.hand_over(epoch, held_sides(self.guard.as_ref()));
                 self.down.marker(epoch)
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Holds a side back, or lets it go on.
+    #[inline]
+    fn check_limit(&mut self) -> Result<(), EngineError> {
+        match &mut self.guard {
+            Some(guard) => guard.check(self.buffer.side_bytes(), [true; 2]),
             None => Ok(()),
         }
     }
@@ -242,6 +259,7 @@ impl AsofJoin {
         if side == LateRowOutput::Right && self.results == Results::Immediate {
             self.emit_changed(key, Entry { time_us, row: id }, ingest_ns)?;
         }
+        self.check_limit()?;
         let watermark_us = self.late().watermark_us();
         if self.late().is_in_band() && time_us <= watermark_us {
             self.passing_us = self.passing_us.max(Some(watermark_us));

@@ -7,13 +7,14 @@
 
 use super::expiry::{Expiry, ExpiryQueue};
 use super::keys::KeyEntry;
-use super::rows::{RowId, RowStore};
+use super::rows::{HEAD, RowId, RowStore};
 use super::run::{Entry, Spares};
 use super::side::LateRowOutput;
 use crate::state::key_table::{Table, key_heap};
 use crate::table::row::Row;
 use millstream_engine::checkpoint::key_group::{BuildStableHasher, hash_bytes};
 use millstream_engine::collections::high_water::shrink_scratch;
+use millstream_engine::epoch::driver::JoinState;
 use millstream_engine::error::EngineError;
 use millstream_engine::event::Epoch;
 use millstream_engine::runtime::state_log::{Slot, StateLog};
@@ -59,11 +60,19 @@ pub(super) struct Buffer {
     log: StateLog,
     entry_key: Vec<u8>,
     entry_value: Vec<u8>,
+    counts: JoinState,
+    /// Pairs that matched in this epoch.
+    pub matches: u64,
 }
 
 fn unreadable() -> EngineError {
     let reason = "an entry of a join is no row of it";
     EngineError::operator("CHECKPOINT_DAMAGED", reason, "Begin anew with an empty checkpoint")
+}
+
+/// Bytes that a row takes with its places in the run and in the queue.
+fn row_bytes(row: Row<'_>) -> u64 {
+    (HEAD + row.0.len() + size_of::<Entry>() + size_of::<Expiry>()) as u64
 }
 
 /// Decodes the progress of a search: the time and the number of the last candidate.
@@ -86,6 +95,8 @@ impl Buffer {
             log,
             entry_key: Vec::new(),
             entry_value: Vec::new(),
+            counts: JoinState::default(),
+            matches: 0,
         }
     }
 
@@ -100,6 +111,18 @@ impl Buffer {
     #[inline]
     pub fn step(&self, wanted: usize) -> usize {
         self.log.step(wanted)
+    }
+
+    /// Counts a row that has expired.
+    #[inline]
+    pub fn count_evicted(&mut self, side: LateRowOutput) {
+        self.counts.inputs[side.index()].evicted += 1;
+    }
+
+    /// Bytes of the buffered rows of each side.
+    #[inline]
+    pub fn side_bytes(&self) -> [u64; 2] {
+        [self.counts.inputs[0].bytes, self.counts.inputs[1].bytes]
     }
 
     /// Counts a late row.
@@ -121,6 +144,10 @@ impl Buffer {
     pub fn insert(&mut self, key: usize, new: NewRow<'_>) -> Result<RowId, EngineError> {
         let NewRow { side, row, number, time_us, matched } = new;
         let id = self.rows.insert(row, (key as u32, number), matched)?;
+        let counts = &mut self.counts.inputs[side.index()];
+        counts.rows += 1;
+        counts.bytes += row_bytes(row);
+        counts.received += 1;
         let entry = Entry { time_us, row: id };
         self.keys[key].runs[side.index()].insert(entry, &self.rows, &mut self.spares);
         if let Some(expiry) = &mut self.expiry[side.index()] {
@@ -150,6 +177,9 @@ impl Buffer {
         self.write_entry_key(key, side, self.rows.number(entry.row));
         self.log.delete(&mut Slot::default(), self.keys[key].hash, &self.entry_key);
         self.keys[key].runs[side.index()].remove(entry, &self.rows, &mut self.spares);
+        let counts = &mut self.counts.inputs[side.index()];
+        counts.rows -= 1;
+        counts.bytes -= row_bytes(self.rows.row(entry.row));
         self.rows.remove(entry.row);
     }
 
@@ -303,6 +333,9 @@ impl Buffer {
         let mut restored: Vec<_> = restored.into_iter().collect();
         restored.sort_unstable_by_key(|((_, number), (_, entry))| (entry.time_us, *number));
         for ((_, number), (side, Entry { time_us, row })) in restored {
+            let counts = &mut self.counts.inputs[side.index()];
+            counts.rows += 1;
+            counts.bytes += row_bytes(self.rows.row(row));
             if let Some(queue) = &mut self.expiry[side.index()] {
                 queue.push(Expiry { time_us, number, row });
             }
@@ -318,8 +351,18 @@ impl Buffer {
         (self.rows.len() as u64, bytes)
     }
 
-    /// Hands the changes of an epoch to the checkpoint.
-    pub fn hand_over(&mut self, epoch: Epoch) {
+    /// Hands the changes of an epoch to the checkpoint. `held` says which sides are held back.
+    pub fn hand_over(&mut self, epoch: Epoch, held: [bool; 2]) {
+        let mut counts = self.counts;
+        for side in LateRowOutput::BOTH {
+            let input = &mut counts.inputs[side.index()];
+            input.oldest_us = self.first_expiry_us(side);
+            input.is_held = held[side.index()];
+            let counted = &mut self.counts.inputs[side.index()];
+            (counted.received, counted.evicted) = (0, 0);
+        }
+        counts.matches = std::mem::take(&mut self.matches);
+        self.log.set_join_state(counts);
         self.rows.epoch();
         self.keys.epoch();
         shrink_scratch([&mut self.entry_key, &mut self.entry_value]);

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`table_lookup`] | the join of a stream with the rows of a table |
 //! | [`table_refresh`] | reloading a table that changes while it is joined |
+//! | [`closest_row`] | the closest row of a table, for ASOF joins |
 //! | [`condition`] | decomposition of a join condition |
 //! | [`bounds`] | the range between two event times, and the state watermarks that follow |
 //! | [`placement`] | which joins of streams are supported |
@@ -22,6 +23,7 @@
 //! | [`output`] | the output rows of a join |
 //! | [`probe`] | a row's search for its matches |
 //! | [`buffer`] | the buffered rows of an instance, and their checkpoint entries |
+//! | [`state_limit`] | what happens when the buffered rows reach a limit |
 //! | [`state`] | checkpoint entries as text, for `inspect` |
 //! | [`stage`] | the stage of one instance |
 //! | [`asof`] | the same of an ASOF join |
@@ -40,6 +42,7 @@ mod rows;
 mod side;
 mod stage;
 mod state;
+mod state_limit;
 mod table_lookup;
 mod table_refresh;
 
@@ -51,3 +54,4 @@ pub(super) use condition::{JoinCondition, JoinTime, describe_join, watermark_lag
 pub(super) use side::{LateRowOutput, SideOutbox, SidedRow};
 pub(super) use stage::{Config, SideConfig, StreamJoin};
 pub use state::show_join_row;
+pub(super) use state_limit::{SideFlow, StateGuard};

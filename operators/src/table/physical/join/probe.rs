@@ -96,6 +96,7 @@ impl Prober<'_> {
                 }
             }
             search.matched = true;
+            self.buffer.matches += 1;
             match (existence, side) {
                 (false, _) => {
                     self.down.push(self.pairs.row(), search.ingest_ns)?;

@@ -14,7 +14,7 @@ use crate::table::row::Row;
 use millstream_engine::error::EngineError;
 
 /// The size of the header: number 8 bytes, key 4, length and flags 4.
-const HEAD: usize = 16;
+pub(super) const HEAD: usize = 16;
 const CHUNK_BYTES: usize = 64 << 10;
 /// The slot size of the smallest class in bytes, including the header.
 const LEAST: usize = 64;

@@ -1,6 +1,7 @@
 //! The sides of a join, and sending their rows to the instances that own the keys.
 
 use super::super::stages::Scratch;
+use super::state_limit::SideFlow;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::row::{Row, RowBuf};
 use millstream_engine::checkpoint::key_group::{hash_bytes, instance_of};
@@ -8,6 +9,7 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Event, Record};
 use millstream_engine::runtime::exchange::Outbox;
 use millstream_engine::runtime::stage::{FlushStatus, Push, Stage};
+use std::sync::Arc;
 
 /// A side of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(in super::super) struct SidedRow {
 /// Sends the rows of one side to the instances that own their keys.
 pub(in super::super) struct SideOutbox {
     side: LateRowOutput,
+    /// With a limit of the state: the side's flow, and which of its outboxes this is.
+    flow: Option<(Arc<SideFlow>, usize)>,
     keys: Vec<Key>,
     key: Vec<u8>,
     scratch: Scratch,
@@ -53,15 +57,23 @@ pub(in super::super) struct SideOutbox {
 
 impl SideOutbox {
     pub fn new(side: LateRowOutput, keys: Vec<Key>, outbox: Outbox<SidedRow>) -> Self {
-        Self { side, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
+        Self { side, flow: None, keys, key: Vec::new(), scratch: Scratch::default(), outbox }
+    }
+
+    /// Takes no row while the side is held back.
+    pub fn with_flow(self, flow: Option<(Arc<SideFlow>, usize)>) -> Self {
+        Self { flow, ..self }
     }
 }
 
 impl Stage for SideOutbox {
     fn ready(&mut self) -> bool {
-        self.outbox.ready()
+        self.flow.as_ref().is_none_or(|(flow, _)| !flow.is_held()) && self.outbox.ready()
     }
     fn watermark(&mut self, micros: i64) -> Result<(), EngineError> {
+        if let Some((flow, outbox)) = &self.flow {
+            flow.set_watermark(*outbox, micros);
+        }
         self.outbox.broadcast(|| Event::Watermark(micros));
         Ok(())
     }

@@ -25,6 +25,7 @@ use super::output::{Copied, Pairs};
 use super::probe::{Pending, Prober, STEP, Search};
 use super::run::Entry;
 use super::side::{LateRowOutput, SidedRow};
+use super::state_limit::StateGuard;
 use crate::table::expr::compile::BoolFn;
 use crate::table::physical::aggregate::hash_aggregate::{Key, write_keys};
 use crate::table::physical::late_row::LateRows;
@@ -84,6 +85,7 @@ pub(in super::super) struct Config {
     /// The number of columns of both sides.
     pub width: usize,
     pub log: StateLog,
+    pub guard: Option<StateGuard>,
 }
 
 /// The stage of one instance of a join of two streams.
@@ -109,7 +111,13 @@ pub(in super::super) struct StreamJoin {
     owes: bool,
     /// A marker that waits for searches to finish or, in micro-batch mode, for expiry.
     marker: Option<Epoch>,
+    guard: Option<StateGuard>,
     down: BoxChain,
+}
+
+/// Which sides are held back.
+pub(super) fn held_sides(guard: Option<&StateGuard>) -> [bool; 2] {
+    LateRowOutput::BOTH.map(|side| guard.is_some_and(|guard| guard.is_held(side)))
 }
 
 /// The time of a row to be buffered; `None` if it is NULL, so that the row cannot match.
@@ -130,7 +138,7 @@ fn time_of(
 
 impl StreamJoin {
     pub fn new(config: Config, down: BoxChain) -> Self {
-        let Config { kind, mut sides, null_safe, time, rest, width, log } = config;
+        let Config { kind, mut sides, null_safe, time, rest, width, log, guard } = config;
         let left = matches!(kind, JoinKind::LeftOuter | JoinKind::FullOuter | JoinKind::LeftAnti);
         let right = matches!(kind, JoinKind::RightOuter | JoinKind::FullOuter);
         let copies: [Vec<Copied>; 2] =
@@ -153,6 +161,7 @@ impl StreamJoin {
             passing_us: None,
             owes: false,
             marker: None,
+            guard,
             down,
         }
     }
@@ -292,6 +301,7 @@ impl StreamJoin {
                 }
                 let key = self.buffer.rows.key(entry.row);
                 self.buffer.remove(key, side, entry);
+                self.buffer.count_evicted(side);
                 self.release(key);
             }
             if self.buffer.has_expired(side, by_us) {
@@ -317,7 +327,9 @@ impl StreamJoin {
             self.pass_marker()?;
         }
         if let Some(watermark_us) = self.passing_us {
-            if !self.expire(watermark_us)? {
+            let all_expired = self.expire(watermark_us)?;
+            self.check_limit()?;
+            if !all_expired {
                 return Ok(());
             }
             self.passing_us = None;
@@ -326,6 +338,18 @@ impl StreamJoin {
             }
         }
         self.pass_marker()
+    }
+
+    /// Holds a side back, or lets it go on.
+    #[inline]
+    fn check_limit(&mut self) -> Result<(), EngineError> {
+        match &mut self.guard {
+            Some(guard) => {
+                let expires = LateRowOutput::BOTH.map(|side| self.time.shift_us(side).is_some());
+                guard.check(self.buffer.side_bytes(), expires)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Writes the progress of unfinished searches to the checkpoint.
@@ -341,7 +365,7 @@ impl StreamJoin {
     fn pass_marker(&mut self) -> Result<(), EngineError> {
         match self.marker.take() {
             Some(epoch) => {
-                self.buffer.hand_over(epoch);
+                self.buffer.hand_over(epoch, held_sides(self.guard.as_ref()));
                 self.down.marker(epoch)
             }
             None => Ok(()),
@@ -463,6 +487,7 @@ impl StreamJoin {
         if !done {
             self.searches.push(Pending { search, row: id, time_us, is_saved: false });
         }
+        self.check_limit()?;
         let late = self.late();
         if late.is_in_band() {
             // This side's state watermark has already passed the row, although the row is not late

@@ -4,19 +4,21 @@ use super::{Lowering, PlacedChain, mark, parts};
 use crate::table::expr::resolve::ScopeColumn;
 use crate::table::physical::aggregate::hash_aggregate::Key;
 use crate::table::physical::join::{
-    AsofJoin, Config, JoinCondition, JoinTime, LateRowOutput, Results, SideConfig, SideOutbox,
-    SidedRow, StreamJoin, TableJoin, TableJoinParts, watermark_lag_us,
+    AsofJoin, Config, JoinCondition, JoinTime, LateRowOutput, Results, SideConfig, SideFlow,
+    SideOutbox, SidedRow, StateGuard, StreamJoin, TableJoin, TableJoinParts, watermark_lag_us,
 };
 use crate::table::physical::stages::BoxChain;
 use crate::table::plan::analyzer::OutputMode;
 use crate::table::plan::time_window::has_watermark;
-use crate::table::plan::{Closest, Join, JoinKind, Plan};
+use crate::table::plan::{Closest, Join, JoinKind, Plan, Scan};
 use crate::table::row::{Slot, encode};
 use crate::table::types::DataType;
 use millstream_engine::epoch::event_time::WatermarkPolicy;
 use millstream_engine::error::EngineError;
+use millstream_engine::runtime::job::AtStateLimit;
 use millstream_engine::runtime::state_log::StateLog;
 use millstream_engine::runtime::tasklet::{InboxTasklet, Tasklet};
+use std::sync::Arc;
 
 impl Lowering<'_, '_> {
     /// Lowers a join with a table, whose rows are part of the plan.
@@ -79,10 +81,13 @@ impl Lowering<'_, '_> {
         for (input, producers) in inputs.iter().zip(&producers) {
             timed.extend(producers.iter().map(|_| has_watermark(input)));
         }
+        let flows = self.side_flows(join, &producers);
         let logs = self.job.operator(workers.len());
         let inlets = left_inlets.into_iter().zip(right_inlets);
         for (i, ((inlets, gather), log)) in inlets.zip(gathers).zip(logs).enumerate() {
             let config = self.join_config(join, &condition, (&leaves, &below), log);
+            let guard = self.state_guard(workers.len(), flows.as_ref());
+            let config = Config { guard, ..config };
             let inlets = inlets.0.into_iter().chain(inlets.1).collect();
             let (port, name) = (self.job.tasklet_port(), format!("join {i}"));
             let tasklet: Box<dyn Tasklet> = match join.closest {
@@ -109,12 +114,13 @@ impl Lowering<'_, '_> {
             LateRowOutput::BOTH.into_iter().zip(outboxes).zip(producers)
         {
             let (input, below) = (inputs[side.index()], &below[side.index()]);
-            let chain = |outbox| {
+            let chain = |(number, outbox)| {
                 let keys = self.join_keys(&condition, side, widths[side.index()]);
-                Box::new(SideOutbox::new(side, keys, outbox)) as BoxChain
+                let flow = flows.as_ref().map(|flows| (flows[side.index()].clone(), number));
+                Box::new(SideOutbox::new(side, keys, outbox).with_flow(flow)) as BoxChain
             };
-            let mut downs: Vec<PlacedChain> =
-                producers.into_iter().zip(outboxes.into_iter().map(chain)).collect();
+            let chains = outboxes.into_iter().enumerate().map(chain);
+            let mut downs: Vec<PlacedChain> = producers.into_iter().zip(chains).collect();
             match (gathered[side.index()], downs.pop()) {
                 (true, Some((_, down))) => self.feed(input, down, below)?,
                 (_, last) => {
@@ -124,6 +130,33 @@ impl Lowering<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// What the outboxes and the instances of a join with a limit share of each side. There is no
+    /// limit where one source feeds both sides, neither of which can be held back without the other,
+    /// nor in micro-batch mode, where each batch must end.
+    fn side_flows(&self, join: &Join, producers: &[Vec<usize>; 2]) -> Option<[Arc<SideFlow>; 2]> {
+        self.job.state_limit()?;
+        let shares =
+            |scan: &&Scan| join.right.scans().iter().any(|other| scan.shares_source(other));
+        let is_fed_by_one = join.left.scans().iter().any(shares);
+        let fails = self.job.state_limit().is_some_and(|limit| limit.then == AtStateLimit::Fail);
+        if !fails && (is_fed_by_one || !self.job.trigger().is_continuous()) {
+            return None;
+        }
+        let wakers = |workers: &Vec<usize>| {
+            workers.iter().map(|worker| self.job.waker(*worker).clone()).collect()
+        };
+        Some([SideFlow::new(wakers(&producers[0])), SideFlow::new(wakers(&producers[1]))])
+    }
+
+    fn state_guard(
+        &self,
+        instances: usize,
+        flows: Option<&[Arc<SideFlow>; 2]>,
+    ) -> Option<StateGuard> {
+        let limit = self.job.state_limit()?;
+        Some(StateGuard::new(limit, instances, flows?.clone()))
     }
 
     fn join_keys(&self, condition: &JoinCondition, side: LateRowOutput, width: usize) -> Vec<Key> {
@@ -178,6 +211,7 @@ impl Lowering<'_, '_> {
             rest: condition.rest.as_ref().map(|rest| self.compile(rest, width).bool()),
             width,
             log,
+            guard: None,
         }
     }
 }

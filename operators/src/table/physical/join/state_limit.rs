@@ -1,0 +1,194 @@
+//! The limit of the rows that a join of two streams buffers.
+//!
+//! A side that is silent holds the watermark, and so the rows of the other side, which goes on. At the
+//! limit the side that is ahead is held back: its sources stop, and its markers pass. The side that is
+//! behind goes on, so that the watermark can move, rows expire and the other side be read again.
+//!
+//! *Threads.* The instances of the join hold a side together; its outboxes look at it. What they share
+//! is a count and a few numbers, none of which orders anything else.
+
+use super::side::LateRowOutput;
+use millstream_engine::error::EngineError;
+use millstream_engine::event::IDLE;
+use millstream_engine::runtime::job::{AtStateLimit, StateLimit};
+use millstream_engine::sync::waker::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+/// Of what is freed, one in so many bytes must be free before a side goes on.
+const SLACK: u64 = 8;
+
+/// A side of a join, seen from its outboxes and from the instances.
+pub(in super::super) struct SideFlow {
+    /// Instances that hold it back.
+    holders: AtomicUsize,
+    /// The watermark of each outbox.
+    watermarks_us: Vec<AtomicI64>,
+    /// The workers of the outboxes.
+    wakers: Vec<Waker>,
+}
+
+impl SideFlow {
+    /// Of outboxes on these workers.
+    pub fn new(wakers: Vec<Waker>) -> Arc<Self> {
+        let watermarks_us = wakers.iter().map(|_| AtomicI64::new(i64::MIN)).collect();
+        Arc::new(Self { holders: AtomicUsize::new(0), watermarks_us, wakers })
+    }
+
+    /// Whether its outboxes take no row now.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        // ORDERING: relaxed: whoever misses it sends a few rows more, and is woken when it changes.
+        self.holders.load(Ordering::Relaxed) > 0
+    }
+
+    /// An outbox passes a watermark on.
+    pub fn set_watermark(&self, outbox: usize, us: i64) {
+        // ORDERING: relaxed: a number to compare.
+        self.watermarks_us[outbox].store(us, Ordering::Relaxed);
+    }
+
+    /// The watermark of the outbox that is furthest behind. One that is idle is passed over.
+    fn watermark_us(&self) -> i64 {
+        // ORDERING: relaxed: see `set_watermark`.
+        let all = self.watermarks_us.iter().map(|us| us.load(Ordering::Relaxed));
+        all.filter(|us| *us != IDLE).min().unwrap_or(i64::MAX)
+    }
+
+    fn hold(&self) {
+        // ORDERING: relaxed: see `is_held`.
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn go_on(&self) {
+        // ORDERING: relaxed: the wake-up orders it before the look of the source.
+        if self.holders.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.wakers.iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// Keeps an instance within its part of the limit.
+pub(in super::super) struct StateGuard {
+    /// Of this instance.
+    bytes: u64,
+    then: AtStateLimit,
+    flows: [Arc<SideFlow>; 2],
+    held: Option<LateRowOutput>,
+}
+
+impl StateGuard {
+    /// Of one of several instances.
+    pub fn new(limit: StateLimit, instances: usize, flows: [Arc<SideFlow>; 2]) -> Self {
+        let bytes = (limit.bytes / instances.max(1) as u64).max(1);
+        Self { bytes, then: limit.then, flows, held: None }
+    }
+
+    /// Whether a side is held back.
+    pub fn is_held(&self, side: LateRowOutput) -> bool {
+        self.held == Some(side)
+    }
+
+    /// Holds a side back or lets it go on, as the bytes of both sides and the watermarks are now.
+    /// `expires` says whether the rows of a side ever expire.
+    #[inline]
+    pub fn check(&mut self, bytes: [u64; 2], expires: [bool; 2]) -> Result<(), EngineError> {
+        let all = bytes[0] + bytes[1];
+        if all < self.bytes && self.held.is_none() {
+            return Ok(());
+        }
+        self.check_full(all, expires)
+    }
+
+    #[cold]
+    fn check_full(&mut self, all: u64, expires: [bool; 2]) -> Result<(), EngineError> {
+        let watermarks_us = [0, 1].map(|side: usize| self.flows[side].watermark_us());
+        let ahead = match watermarks_us[0].cmp(&watermarks_us[1]) {
+            std::cmp::Ordering::Less => Some(LateRowOutput::Right),
+            std::cmp::Ordering::Greater => Some(LateRowOutput::Left),
+            std::cmp::Ordering::Equal => None,
+        };
+        let is_full = all >= self.bytes;
+        if is_full && (self.then == AtStateLimit::Fail || expires == [false; 2]) {
+            return Err(self.full(all, ahead));
+        }
+        // Held until there is some room again, or until it is no longer ahead.
+        let is_tight = all > self.bytes - self.bytes / SLACK;
+        let wanted = ahead.filter(|side| is_full || is_tight && self.held == Some(*side));
+        if wanted != self.held {
+            if let Some(side) = wanted {
+                self.flows[side.index()].hold();
+            }
+            if let Some(side) = std::mem::replace(&mut self.held, wanted) {
+                self.flows[side.index()].go_on();
+            }
+        }
+        Ok(())
+    }
+
+    fn full(&self, all: u64, ahead: Option<LateRowOutput>) -> EngineError {
+        let waits = match ahead {
+            Some(LateRowOutput::Left) => ", and waits for the right side",
+            Some(LateRowOutput::Right) => ", and waits for the left side",
+            None => "",
+        };
+        EngineError::operator(
+            "JOIN_STATE_LIMIT_EXCEEDED",
+            format!(
+                "a join buffers {all} bytes, and its part of the limit is {}{waits}",
+                self.bytes
+            ),
+            "Raise millstream.join.maxStateBytes, or set millstream.idleTimeout to go on without a \
+             silent side. Rows are kept for ever without a range between the event times of both sides",
+        )
+    }
+}
+
+impl Drop for StateGuard {
+    fn drop(&mut self) {
+        if let Some(side) = self.held {
+            self.flows[side.index()].go_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(then: AtStateLimit) -> (StateGuard, [Arc<SideFlow>; 2]) {
+        let flows = [0, 1].map(|_| SideFlow::new(vec![Waker::noop()]));
+        (StateGuard::new(StateLimit { bytes: 1600, then }, 2, flows.clone()), flows)
+    }
+
+    #[test]
+    fn the_side_that_is_ahead_is_held_until_there_is_room() {
+        let (mut guard, flows) = guard(AtStateLimit::Hold);
+        let mut at = |left_us, right_us, bytes| {
+            flows[0].set_watermark(0, left_us);
+            flows[1].set_watermark(0, right_us);
+            guard.check([bytes, 0], [true; 2]).unwrap();
+            [flows[0].is_held(), flows[1].is_held()]
+        };
+        assert_eq!(at(100, i64::MIN, 799), [false, false]);
+        assert_eq!(at(100, i64::MIN, 800), [true, false], "the right side has said nothing yet");
+        assert_eq!(at(100, 50, 750), [true, false], "a little room is not enough");
+        assert_eq!(at(100, 100, 900), [false, false], "neither is ahead");
+        assert_eq!(at(100, 101, 900), [false, true], "the one that is behind always goes on");
+        assert_eq!(at(101, 102, 600), [false, false]);
+        assert_eq!(at(100, IDLE, 900), [false, true], "an idle side is not waited for");
+        drop(guard);
+        assert!(!flows[1].is_held());
+    }
+
+    #[test]
+    fn a_limit_may_end_the_query() {
+        let (mut fails, _) = guard(AtStateLimit::Fail);
+        assert!(fails.check([400, 399], [true; 2]).is_ok());
+        let error = fails.check([400, 400], [true; 2]).unwrap_err();
+        assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
+        // What never expires is not waited for.
+        let (mut holds, _) = guard(AtStateLimit::Hold);
+        assert!(holds.check([400, 400], [false; 2]).is_err());
+    }
+}

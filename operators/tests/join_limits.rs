@@ -1,0 +1,136 @@
+//! A side of a join that is silent: what progress says of it, the limit of the other side's rows, and the
+//! idle time-out.
+#![cfg(feature = "sql")]
+
+mod two_streams;
+
+use millstream::JoinState;
+use millstream::session::Trigger;
+use two_streams::{BATCHES, CONTINUOUS, Event, Run, Setup, event};
+
+const BOTH: [Trigger; 2] = [BATCHES, CONTINUOUS];
+const SQL: &str = "SELECT l.v, r.v FROM l LEFT JOIN r ON l.k = r.k AND r.t >= l.t AND r.t <= l.t + INTERVAL 10 SECONDS";
+
+fn start(sql: &str, trigger: Trigger, settings: &[(&str, &str)]) -> Run {
+    let mut run = Setup::new(sql, 0, trigger).start().unwrap();
+    for (key, value) in settings {
+        run.session.set(key, value).unwrap();
+    }
+    run.restart(1).unwrap();
+    run
+}
+
+/// What the last epoch says of the join.
+fn join_of(run: &Run) -> serde_json::Value {
+    run.query().last_progress().unwrap().to_json()["stateOperators"][0]["join"].clone()
+}
+
+#[test]
+fn progress_says_what_each_side_holds_and_who_is_waited_for() {
+    for trigger in BOTH {
+        let run = start(SQL, trigger, &[]);
+        run.step(&[event(1, 100, 1), event(2, 101, 2), event(3, 90, 3)], &[event(1, 100, 7)]);
+        let join = join_of(&run);
+        assert_eq!((&join["left"]["numRows"], &join["right"]["numRows"]), (&3.into(), &1.into()));
+        assert!(join["left"]["bytes"].as_u64().unwrap() >= 3 * 40, "{join}");
+        assert_eq!(join["left"]["oldestEventTime"], "1970-01-01T00:01:30.000Z");
+        let total = |of: &dyn Fn(&JoinState) -> u64| -> u64 {
+            let progress = run.query().recent_progress();
+            let states = progress.iter().flat_map(|p| &p.committed.state);
+            states.filter_map(|state| state.join).map(|join| of(&join)).sum()
+        };
+        assert_eq!(total(&|join| join.matches), 1);
+        assert_eq!([0, 1].map(|side| total(&|join| join.inputs[side].received)), [3, 1]);
+        run.step(&[event(1, 200, 4)], &[]);
+        run.step(&[event(1, 201, 5)], &[]);
+        let join = join_of(&run);
+        assert_eq!(join["waitingFor"]["side"], "right", "{join}");
+        assert!(join["waitingFor"]["since"].as_str().unwrap().starts_with("20"), "{join}");
+        assert_eq!(join["right"]["isHeld"], false);
+        run.step(&[event(9, 400, 6)], &[event(9, 400, 8)]);
+        run.step(&[], &[]);
+        assert_eq!([0, 1].map(|side| total(&|join| join.inputs[side].evicted)), [5, 1]);
+    }
+}
+
+/// Left rows of one key each, a second apart.
+fn lefts(rows: std::ops::Range<i64>) -> Vec<Event> {
+    rows.map(|v| event(v, 100 + v, v)).collect()
+}
+
+#[test]
+fn the_side_that_is_ahead_is_held_at_the_limit_and_nothing_is_lost() {
+    let settings = [("millstream.join.maxStateBytes", "10k")];
+    let mut run = start(SQL, CONTINUOUS, &settings);
+    let rows = 50_000;
+    let mut got = run.step(&lefts(0..rows), &[]);
+    run.step(&[], &[]);
+    run.wait_for_epoch();
+    let state = run.query().last_progress().unwrap().committed.state[0];
+    assert!(state.rows < rows as u64 / 5, "{} rows are buffered", state.rows);
+    assert!(state.join.unwrap().inputs[0].is_held);
+    // It stops and starts while a side is held.
+    run.restart(2).unwrap();
+    run.wait_for_epoch();
+    // The right side comes closer, in steps.
+    for t in (100..100 + rows + 20).step_by(1000) {
+        got.extend(run.step(&[], &[event(-1, t, t)]));
+    }
+    got.extend(run.step(&[event(-1, 100 + rows + 100, -1)], &[event(-2, 100 + rows + 100, 0)]));
+    let got = run.wait_for(got, rows as usize);
+    assert_eq!(got.len() as i64, rows);
+    let mut once = got.clone();
+    once.dedup();
+    assert_eq!(once.len(), got.len());
+    let state = run.query().last_progress().unwrap().committed.state[0];
+    assert!(!state.join.unwrap().inputs.iter().any(|input| input.is_held));
+}
+
+#[test]
+fn a_limit_may_end_the_query() {
+    for trigger in BOTH {
+        let settings =
+            [("millstream.join.maxStateBytes", "1k"), ("millstream.join.onMaxStateBytes", "fail")];
+        let run = start(SQL, trigger, &settings);
+        run.add(&lefts(0..1000), &[]);
+        let error = run.query().process_all_available().unwrap_err();
+        assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
+        // Micro-batch mode has one watermark for both.
+        let names_side = error.to_string().contains("waits for the right side");
+        assert_eq!(names_side, trigger == CONTINUOUS, "{error}");
+    }
+    // Rows that never expire are not waited for.
+    let settings = [("millstream.join.maxStateBytes", "1k")];
+    let run = start("SELECT l.v, r.v FROM l JOIN r ON l.k = r.k", CONTINUOUS, &settings);
+    run.add(&lefts(0..1000), &[]);
+    let error = run.query().process_all_available().unwrap_err();
+    assert_eq!(error.condition(), "JOIN_STATE_LIMIT_EXCEEDED");
+}
+
+/// With an idle time-out the join goes on without the silent side.
+#[test]
+fn a_silent_side_is_passed_over_after_the_idle_timeout() {
+    let settings =
+        [("millstream.join.maxStateBytes", "10k"), ("millstream.idleTimeout", "50 milliseconds")];
+    let run = start(SQL, CONTINUOUS, &settings);
+    let rows = 5_000;
+    let got = run.step(&lefts(0..rows), &[]);
+    // The last ones wait for their ten seconds of event time.
+    let got = run.wait_for(got, rows as usize - 11);
+    assert!(got.iter().all(|row| row.ends_with(" -")), "{:?}", got.last());
+}
+
+#[test]
+fn settings_are_checked() {
+    let run = start(SQL, BATCHES, &[]);
+    for (key, value) in [
+        ("millstream.join.maxStateBytes", "many"),
+        ("millstream.join.maxStateBytes", "0"),
+        ("millstream.join.onMaxStateBytes", "stop"),
+    ] {
+        assert!(run.session.set(key, value).is_err(), "{key} = {value}");
+    }
+    for value in ["none", "1000", "512m", "2GB"] {
+        run.session.set("millstream.join.maxStateBytes", value).unwrap();
+    }
+}
