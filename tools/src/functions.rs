@@ -7,7 +7,7 @@ use millstream::table::plan::aggregate_function;
 /// Prints every scalar function, aggregate and generator with one line of help.
 pub(crate) fn list() {
     let mut lines = functions::documented();
-    let others = aggregate_function::NAMES.iter().map(|(name, _, help)| (*name, *help)).chain([
+    let others = aggregate_function::NAMES.iter().map(|entry| (entry.name, entry.help)).chain([
         ("explode", "explode(array or map): a row for each element"),
         ("explode_outer", "explode_outer(array or map): a row of NULLs where there is no element"),
         ("posexplode", "posexplode(array or map): with the place of each, from 0"),

@@ -2,6 +2,7 @@
 //! stages. It contains names, types and expressions, but no closures and no connections.
 
 pub mod aggregate_function;
+mod aggregate_types;
 pub mod analyzer;
 pub mod asof_join;
 pub mod generator;

@@ -126,7 +126,7 @@ fn find(name: &str) -> PlanResult<&'static Function> {
         }
         let is_name = |name: &&str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
         let aggregates =
-            crate::table::plan::aggregate_function::NAMES.iter().map(|(name, ..)| *name);
+            crate::table::plan::aggregate_function::NAMES.iter().map(|entry| entry.name);
         let mut near: Vec<_> = all()
             .map(|f| f.name)
             .chain(aggregates)

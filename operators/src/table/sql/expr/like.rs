@@ -1,0 +1,71 @@
+//! LIKE and ILIKE, with ANY, SOME and ALL.
+
+use super::{Subqueries, called, convert_with, not, operand};
+use crate::table::error::{Place, PlanError, PlanResult};
+use crate::table::expr::Expr;
+use crate::table::expr::chain::binary;
+use crate::table::plan::limits::count_copies;
+use crate::table::sql::REWRITTEN;
+use crate::table::sql::syntax;
+use crate::table::value::Value;
+use sqlparser::ast::{self};
+
+/// `s LIKE pattern`, or with ANY, SOME or ALL of a list of patterns, which [`super::rewrite`]
+/// has made a call.
+pub(super) fn like(
+    name: &str,
+    negated: bool,
+    expr: &ast::Expr,
+    pattern: &ast::Expr,
+    escape: Option<&ast::Expr>,
+    here: Place,
+    hook: &Subqueries<'_>,
+) -> PlanResult<Expr> {
+    let convert = |expr: &ast::Expr| convert_with(expr, hook);
+    [expr, pattern].into_iter().try_for_each(operand)?;
+    let value = convert(expr)?;
+    let one = |args: Vec<Expr>| not(negated, called(name, args, here));
+    if let Some((all, patterns)) = quantified(pattern) {
+        count_copies(value.size().saturating_mul(patterns.len()))?;
+        let tests =
+            patterns.into_iter().map(|pattern| Ok(one(vec![value.clone(), convert(pattern)?])));
+        let tests = tests.collect::<PlanResult<Vec<_>>>()?;
+        let operator = if all { "and" } else { "or" };
+        let joined = tests.into_iter().reduce(|a, b| binary(operator, a, b, Place::default()));
+        return joined.ok_or_else(|| {
+            PlanError::new(
+                "INVALID_SQL_SYNTAX.EMPTY_QUANTIFIED_PATTERN",
+                "LIKE with ANY, SOME or ALL needs a pattern",
+                "Write: LIKE ANY ('a%', 'b%')",
+            )
+            .at(here)
+        });
+    }
+    let mut args = vec![value, convert(pattern)?];
+    if let Some(escape) = escape {
+        let escape = convert(escape)?;
+        match &escape {
+            Expr::Literal(Value::String(text), _) if text.encode_utf16().count() == 1 => {}
+            Expr::Literal(Value::String(text), _) => {
+                let reason = format!("the escape '{text}' is not one character");
+                return Err(PlanError::new("INVALID_ESC", reason, "").at(here));
+            }
+            _ => return Err(syntax("ESCAPE needs a string literal", here)),
+        }
+        args.push(escape);
+    }
+    Ok(one(args))
+}
+
+/// The patterns of a quantified LIKE, and whether all of them are to match.
+pub(super) fn quantified(pattern: &ast::Expr) -> Option<(bool, Vec<&ast::Expr>)> {
+    let ast::Expr::Function(function) = pattern else { return None };
+    let name = function.name.to_string();
+    let all = name.strip_prefix(REWRITTEN)? == "like_all";
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let patterns = list.args.iter().map(|arg| match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((all, patterns.collect::<Option<_>>()?))
+}
