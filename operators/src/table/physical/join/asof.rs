@@ -1,18 +1,16 @@
-//! The stage of one instance of an ASOF join of two streams: of the right rows at or before a left row,
-//! the last one.
-//!
-//! *Final* (append): a left row waits until the watermark has reached its time, so that no closer right
-//! row can come, and leaves once. *Immediate* (update): it leaves at once, and again with each closer
-//! right row that comes before that watermark.
-//!
-//! *State.* Of each key the left rows behind the watermark, the right rows behind it, and the last right
-//! row before it: the next left row may match that one. Left and right rows expire together by time,
-//! so that a left row sees the right row that was the last one then.
-//!
-//! *Order.* Left rows leave by time and arrival. Of right rows of one time the last that arrived is the
-//! closest.
-//!
-//! *Limits.* In update mode a right row changes all left rows for which it is closer in one step.
+//! The stage of one instance of an ASOF join of two streams: each left row is joined with the last
+//! right row at or before it.
+//! *Final* (append mode): a left row waits until the watermark has reached its time, so that no
+//! closer right row can arrive. It is emitted exactly once. *Immediate* (update mode): a left row
+//! is emitted at once, and again for each closer right row that arrives before the watermark
+//! reaches it.
+//! *State.* For each key: the left and right rows that are newer than the watermark, and the last
+//! right row before it, which the next left row may match. Left and right rows expire in common
+//! time order, so a left row is matched with the right row that was the last one at its time.
+//! *Order.* Left rows are emitted by time and arrival. Among right rows of the same time, the one
+//! that arrived last is the closest.
+//! *Limits.* In update mode, all left rows for which a new right row is closer are emitted again in
+//! a single step.
 
 use super::super::stages::{BoxChain, Scratch};
 use super::buffer::{Buffer, NewRow};
@@ -31,35 +29,35 @@ use millstream_engine::error::EngineError;
 use millstream_engine::event::{Epoch, IDLE, UNTIMED};
 use millstream_engine::runtime::stage::{FlushStatus, Io, Push, Stage};
 
-/// When left rows leave.
+/// When left rows are emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Results {
-    /// Once, when no closer right row can come.
+    /// Once, when no closer right row can arrive.
     Final,
-    /// At once, and again with each closer right row.
+    /// At once, and again for each closer right row.
     Immediate,
 }
 
-/// The stage.
+/// The stage of one instance of an ASOF join of two streams.
 pub(in super::super) struct AsofJoin {
-    /// Left rows without a match leave beside NULLs.
+    /// Whether left rows without a match are emitted with NULLs.
     keeps_left: bool,
-    /// A right row of the left row's time is no match.
+    /// Whether right rows of exactly the left row's time are excluded.
     strict: bool,
     results: Results,
     sides: [SideConfig; 2],
-    /// Of each key, whether NULL equals NULL.
+    /// For each key, whether NULL equals NULL.
     null_safe: Vec<bool>,
     buffer: Buffer,
     pairs: Pairs,
     key: Vec<u8>,
     row: Vec<u8>,
     scratch: Scratch,
-    /// A watermark by which rows have not all expired.
+    /// A watermark whose rows have not all expired yet.
     passing_us: Option<i64>,
-    /// Rows have left behind a marker, and that was not reported yet.
+    /// Whether rows were emitted after a marker and the driver has not been told yet.
     owes: bool,
-    /// Micro-batch mode: a marker behind such a watermark.
+    /// Micro-batch mode: a marker that waits for expiry.
     marker: Option<Epoch>,
     guard: Option<StateGuard>,
     down: BoxChain,
@@ -92,15 +90,16 @@ impl AsofJoin {
         &self.sides[0].late
     }
 
-    /// The closest right row of a key for a left row of a time.
+    /// The closest right row of a key for a left row with a time; `None` if there is none.
     fn closest(&self, key: usize, time_us: i64) -> Option<Entry> {
         let run = &self.buffer.keys[key].runs[LateRowOutput::Right.index()];
-        // Times are whole microseconds.
+        // Times are in whole microseconds, so the next one is the exclusive end.
         let end_us = if self.strict { time_us } else { time_us.saturating_add(1) };
         run.before(run.seek(end_us))
     }
 
-    /// Lets a left row leave with the closest right row, which may be none.
+    /// Emits a left row with its closest right row, or with NULLs if there is none and the join
+    /// keeps left rows.
     fn emit(
         &mut self,
         row: Row<'_>,
@@ -118,7 +117,7 @@ impl AsofJoin {
         self.down.push(self.pairs.row(), ingest_ns)
     }
 
-    /// A right row has come: lets the left rows leave again for which it is the closest now.
+    /// Handles a new right row: emits again all left rows for which it is now the closest.
     fn emit_changed(
         &mut self,
         key: usize,
@@ -127,7 +126,7 @@ impl AsofJoin {
     ) -> Result<(), EngineError> {
         let runs = &self.buffer.keys[key].runs;
         let rights = &runs[LateRowOutput::Right.index()];
-        // Of one time, it is the last.
+        // Among right rows of its time, the new row is the last.
         let mut behind = rights.seek(right.time_us.saturating_add(1));
         let next_us = rights.get(&mut behind).map_or(i64::MAX, |next| next.time_us);
         let step = i64::from(self.strict);
@@ -143,7 +142,7 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// The watermark has reached a left row.
+    /// Handles a left row that the watermark has reached.
     fn expire_left(&mut self, left: Entry) -> Result<(), EngineError> {
         let key = self.buffer.rows.key(left.row);
         if self.results == Results::Final {
@@ -160,7 +159,8 @@ impl AsofJoin {
         Ok(())
     }
 
-    /// The watermark has reached a right row: those before it match no left row any more.
+    /// Handles a right row that the watermark has reached: earlier right rows can no longer match,
+    /// so they are removed.
     fn expire_right(&mut self, right: Entry) {
         let key = self.buffer.rows.key(right.row);
         loop {
@@ -176,7 +176,7 @@ impl AsofJoin {
         }
     }
 
-    /// A step of letting rows expire. Returns whether all have.
+    /// Runs one step of expiry. Returns whether all expired rows are processed.
     fn expire(&mut self, watermark_us: i64) -> Result<bool, EngineError> {
         for _ in 0..self.buffer.step(STEP) {
             let firsts = LateRowOutput::BOTH.map(|side| self.buffer.first_expiry_us(side));
@@ -200,8 +200,8 @@ impl AsofJoin {
         Ok(false)
     }
 
-    /// Goes on with a watermark and a marker. What expires behind a marker belongs to the next epoch
-    /// if watermarks come in-band.
+    /// Continues the expiry of a watermark, then passes on the marker. With in-band watermarks,
+    /// rows that expire after a marker belong to the next epoch.
     fn continue_expiry(&mut self) -> Result<(), EngineError> {
         let in_band = self.late().is_in_band();
         if in_band {
@@ -231,7 +231,7 @@ impl AsofJoin {
         }
     }
 
-    /// Holds a side back, or lets it go on.
+    /// Pauses a side whose buffered rows exceed the memory limit, or resumes the side.
     #[inline]
     fn check_limit(&mut self) -> Result<(), EngineError> {
         match &mut self.guard {
@@ -240,7 +240,7 @@ impl AsofJoin {
         }
     }
 
-    /// Takes a row that is not late and whose side's own condition holds.
+    /// Processes a row that is not late and that satisfies the condition on its side.
     fn take(
         &mut self,
         side: LateRowOutput,
@@ -296,7 +296,7 @@ impl Stage for AsofJoin {
         self.continue_expiry()
     }
     fn end(&mut self) -> Result<(), EngineError> {
-        // Of a query that was stopped: the checkpoint has what is left.
+        // The query was stopped. The checkpoint contains the remaining work.
         self.passing_us = None;
         self.down.end()
     }
@@ -340,7 +340,8 @@ impl Push<SidedRow> for AsofJoin {
         let width = self.null_safe.len();
         let is_null = |i: usize| Row(&self.key).is_null(Slot::new(i, width));
         let unmatchable = self.null_safe.iter().enumerate().any(|(i, safe)| !safe && is_null(i));
-        // A left one of these waits as the others do, and no right one is among its rows.
+        // A right row that cannot match is dropped. Such a left row is buffered like the others,
+        // and emitted without a match.
         if unmatchable && side == LateRowOutput::Right {
             return Ok(());
         }

@@ -203,12 +203,12 @@ impl Buffer {
         }
     }
 
-    /// When the first row of a side expires, which may have been removed.
+    /// The expiry time of a side's first row, which may have been removed already.
     pub fn first_expiry_us(&self, side: LateRowOutput) -> Option<i64> {
         self.expiry[side.index()].as_ref().and_then(ExpiryQueue::first_us)
     }
 
-    /// Whether a row of a side may have expired by a time.
+    /// Whether a side may have rows that expire at or before `by_us`.
     pub fn has_expired(&self, side: LateRowOutput, by_us: i64) -> bool {
         self.first_expiry_us(side).is_some_and(|first_us| first_us <= by_us)
     }

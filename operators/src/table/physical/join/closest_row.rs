@@ -1,9 +1,8 @@
-//! ASOF joins with a table: of the rows of a key, the closest one by a value.
-//!
-//! The rows of each key are sorted by their values and, of one value, in the table's order; rows whose
-//! value is NULL are left out. A search is binary, and goes on from row to row only where the rest of
-//! the condition does not hold. Of equal values the last row is taken by `>=` and `>`, the first by
-//! `<=` and `<`, as Spark does on one thread.
+//! ASOF joins with a table: finds the row of a key whose value is closest.
+//! The rows of each key are sorted by value, and rows of equal value are in the table's order. Rows
+//! whose value is NULL are left out. The search is binary, and then continues row by row while the
+//! rest of the condition does not hold. Among equal values `>=` and `>` take the last row, `<=` and
+//! `<` the first, as Spark does on one thread.
 
 use super::table_lookup::NONE;
 use crate::table::expr::Resolved;
@@ -17,7 +16,7 @@ use crate::table::value::Value;
 use millstream_engine::error::EngineError;
 use std::cmp::Ordering;
 
-/// An expression over rows of one side, as a value.
+/// Evaluates an expression over rows of one side to a value.
 pub(super) struct ValueOf {
     compiled: Compiled,
     data_type: DataType,
@@ -38,19 +37,20 @@ impl ValueOf {
     }
 }
 
-/// The rows of a table by key and value.
+/// The rows of a table, sorted by key and value.
 #[derive(Default)]
 pub(super) struct SortedRows {
-    /// Of each row, its value.
+    /// The value of each row.
     values: Vec<Value>,
-    /// The rows, those of a key together, by value.
+    /// Indices of the rows. Those of a key are adjacent and sorted by value.
     sorted: Vec<u32>,
-    /// Of the first row of a key, where its rows begin and end in `sorted`.
+    /// For the first row of each key, the range of the key's rows in `sorted`.
     keys: Vec<(u32, u32)>,
 }
 
 impl SortedRows {
-    /// Of `rows`, with the first row of each key and the next row of the same key.
+    /// Sorts `rows`. `firsts` are the first rows of all keys, and `next` links each row to the next
+    /// one of its key.
     pub fn new(
         rows: &[Vec<u8>],
         (firsts, next): (impl Iterator<Item = u32>, &[u32]),
@@ -71,7 +71,7 @@ impl SortedRows {
                 }
                 at = next[at as usize];
             }
-            // Equal ones stay in their order.
+            // The sort is stable, so rows of equal value keep the table's order.
             let of_key = &mut sorted[begin..];
             of_key.sort_by(|a, b| order_values(&values[*a as usize], &values[*b as usize]));
             keys[first as usize] = (begin as u32, sorted.len() as u32);
@@ -79,7 +79,8 @@ impl SortedRows {
         Ok(Self { values, sorted, keys })
     }
 
-    /// The rows of a key that match a value, closest first.
+    /// The rows of a key that match a value, the closest one first. `first` is the first row of the
+    /// key.
     pub fn closest(
         &self,
         first: u32,
@@ -108,10 +109,10 @@ impl SortedRows {
     }
 }
 
-/// What an ASOF join compares.
+/// The comparison of an ASOF join, from the stream's side.
 pub(super) struct ClosestRow {
     pub closest: Closest,
-    /// Of the stream's rows.
+    /// Computes the value of a row of the stream.
     value_of: ValueOf,
 }
 
@@ -120,7 +121,7 @@ impl ClosestRow {
         Self { closest, value_of }
     }
 
-    /// The value of a row of the stream.
+    /// The value of a row of the stream, to be compared with those of the table.
     pub fn value(&mut self, cx: Cx<'_>) -> Result<Value, EngineError> {
         self.value_of.of(cx)
     }

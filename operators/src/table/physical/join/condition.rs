@@ -151,8 +151,8 @@ impl JoinCondition {
     }
 }
 
-/// The times that an ASOF join of two streams compares; none if one of them is no column with a
-/// watermark, or if the right row is not to be at or before the left one.
+/// The times that an ASOF join of two streams compares. `JoinTime::None` if one of them is not a
+/// column with a watermark, or if the join looks for right rows after the left row.
 fn asof_time(join: &Join) -> JoinTime {
     let (left, right) = (join.left.scope(), join.right.scope());
     let width = left.columns.len();
@@ -180,7 +180,7 @@ fn asof_time(join: &Join) -> JoinTime {
     JoinTime::Range(TimeRange { columns, least_us: i64::MIN, most_us, shifts_us })
 }
 
-/// How far the watermark of a plan's rows is behind that of the query.
+/// By how much the watermark of a plan's rows is lower than the query's, in microseconds.
 pub(in super::super) fn watermark_lag_us(plan: &Plan) -> i64 {
     let inputs = plan.inputs().into_iter().map(watermark_lag_us);
     let below = inputs.max().unwrap_or(0);

@@ -26,7 +26,7 @@
 //! | [`state_limit`] | what happens when the buffered rows reach a limit |
 //! | [`state`] | checkpoint entries as text, for `inspect` |
 //! | [`stage`] | the stage of one instance |
-//! | [`asof`] | the same of an ASOF join |
+//! | [`asof`] | the stage of one instance of an ASOF join of two streams |
 
 mod asof;
 mod bounds;

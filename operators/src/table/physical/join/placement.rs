@@ -62,7 +62,7 @@ pub(in crate::table) fn check(join: &Join) -> PlanResult<()> {
     ))
 }
 
-/// Refuses an ASOF join of two streams that cannot be answered with bounded state.
+/// Rejects an ASOF join of two streams whose result cannot be computed with bounded state.
 fn check_asof(join: &Join) -> PlanResult<()> {
     if matches!(join.closest, Some(Closest::AtOrAfter | Closest::After)) {
         return Err(PlanError::new(
@@ -93,7 +93,7 @@ fn check_asof(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// Refuses joins of two streams that micro-batch mode has not, as Spark has not.
+/// Rejects joins of two streams that are not supported in micro-batch mode, as in Spark.
 pub(in crate::table) fn check_batches(plan: &Plan) -> PlanResult<()> {
     if let Plan::Join(join) = plan
         && join.is_of_streams()

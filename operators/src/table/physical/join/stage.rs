@@ -58,7 +58,7 @@ pub(in super::super) struct SideConfig {
 }
 
 impl SideConfig {
-    /// Whether a row is late, and then goes to the side output.
+    /// Whether a row is late. A late row is sent to the side output.
     pub fn is_late(&self, row: Row<'_>) -> bool {
         let Some((slot, window)) = self.event.filter(|(slot, _)| !row.is_null(*slot)) else {
             return false;
@@ -73,7 +73,7 @@ impl SideConfig {
     }
 }
 
-/// What the stage is made of.
+/// The configuration of the stage.
 pub(in super::super) struct Config {
     pub kind: JoinKind,
     pub sides: [SideConfig; 2],

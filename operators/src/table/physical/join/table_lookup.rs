@@ -37,14 +37,14 @@ pub(super) struct Table {
     next: Vec<u32>,
     /// Whether a row has a NULL key.
     has_null_keys: bool,
-    /// Of an ASOF join.
+    /// For an ASOF join: the rows sorted by key and value.
     sorted: SortedRows,
 }
 
-/// By what a table is indexed.
+/// How a table is indexed.
 pub(super) struct IndexBy {
     pub keys: Vec<Key>,
-    /// Of an ASOF join: the value of a row of the table.
+    /// For an ASOF join: computes the value of a row of the table.
     pub value_of: Option<ValueOf>,
 }
 
@@ -60,9 +60,9 @@ pub(in crate::table::physical) struct TableJoinParts<'p> {
     pub kind: JoinKind,
     pub condition: Option<&'p Resolved>,
     pub in_operands: Option<&'p (Resolved, Resolved)>,
-    /// Of an ASOF join, which compares `in_operands`.
+    /// For an ASOF join, which compares `in_operands`: which matching row is the closest.
     pub closest: Option<Closest>,
-    /// Of the matching rows, how many to skip and how many to return.
+    /// How many of the matching rows to skip, and how many to return.
     pub match_range: Option<(u64, u64)>,
     /// The types of the left and of the right columns.
     pub types: (Vec<DataType>, Vec<DataType>),
@@ -87,9 +87,9 @@ pub(in crate::table::physical) struct TableJoin {
     rest: Option<BoolFn>,
     /// For `IN`: compares the values; the result is NULL if one of them is NULL.
     equal: Option<BoolFn>,
-    /// Of an ASOF join.
+    /// For an ASOF join: the comparison and the value of the stream's rows.
     closest: Option<ClosestRow>,
-    /// `IN`: the keys alone decide it.
+    /// For `IN`: whether the key lookup alone decides it.
     is_in_by_key: bool,
     /// How many of the matching rows to skip, and the match after which the rest is ignored.
     match_range: Option<(u64, u64)>,
@@ -206,7 +206,7 @@ impl TableJoin {
         }
     }
 
-    /// Joins a row with the closest one of its key, whose first row is given.
+    /// Joins a row with the closest row of its key. `first` is the first row of the key.
     fn push_closest(
         &mut self,
         row: Row<'_>,
@@ -236,7 +236,7 @@ impl TableJoin {
         Ok(())
     }
 
-    /// Writes the left columns and a flag column.
+    /// Writes the left columns, and a column that says whether there was a match, into `out`.
     fn flagged(&mut self, row: Row<'_>, flag: Option<bool>) {
         self.out.clear();
         let mut writer = RowWriter::new(&mut self.out, self.out_width);
