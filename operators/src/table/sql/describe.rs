@@ -9,7 +9,7 @@ use crate::table::value::Value;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
-/// A statement about views and their columns.
+/// A statement that describes views and their columns.
 #[derive(Debug)]
 pub enum Describe {
     /// `DESCRIBE view`, `DESCRIBE [QUERY] query`: the columns with their types.
@@ -18,9 +18,9 @@ pub enum Describe {
     Column {
         /// The view.
         table: Tokens,
-        /// The column's name and its place.
+        /// The column's name and its position.
         column: (String, Place),
-        /// With statistics, of which there are none.
+        /// `EXTENDED`: with statistics, which are always empty.
         extended: bool,
     },
     /// `SHOW COLUMNS IN view`.
@@ -29,7 +29,7 @@ pub enum Describe {
     Views(&'static str),
 }
 
-/// Rows with their schema.
+/// A schema and its rows.
 pub type Table = (Schema, Vec<Vec<Value>>);
 
 /// Parses what follows `DESCRIBE` or `DESC`.
@@ -37,7 +37,7 @@ pub(super) fn describe(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     if reader.keyword("QUERY") || reader.begins_query() {
         return Ok(Describe::Query(reader.rest()?));
     }
-    // The name of a view may be one of these words.
+    // Each of these keywords may also be the name of a view.
     let has_more = |reader: &Reader<'_>| reader.tokens.len() > reader.next + 1;
     let _ = has_more(reader) && reader.keyword("TABLE");
     let extended = has_more(reader) && (reader.keyword("EXTENDED") || reader.keyword("FORMATTED"));
@@ -80,8 +80,8 @@ pub(super) fn show(reader: &mut Reader<'_>) -> PlanResult<Describe> {
     Ok(Describe::Columns(table))
 }
 
-/// A table's name, as the query `FROM name SELECT *`, so that a name is looked up and refused as
-/// it is in a query.
+/// Parses a table name as the query `FROM name SELECT *`, so that lookup and errors are the same as
+/// in a query.
 fn table(reader: &mut Reader<'_>) -> PlanResult<Tokens> {
     let first = reader.next;
     reader.name()?;
@@ -113,7 +113,7 @@ fn text(text: impl Into<String>) -> Value {
 }
 
 impl Describe {
-    /// The rows that it shows.
+    /// Executes the statement and returns its result as rows.
     pub fn rows(self, catalog: &dyn Catalog) -> PlanResult<Table> {
         match self {
             Self::Query(query) => {
@@ -172,7 +172,7 @@ fn schema(plan: &Plan) -> Schema {
     plan.schema()
 }
 
-/// A type as `typeof` names it: `int`, `struct<x:int>`.
+/// Writes a type like `typeof`: `int`, `struct<x:int>`.
 fn type_name(data_type: &DataType) -> String {
     let mut name = String::new();
     crate::table::expr::functions::type_name(data_type, &mut name);

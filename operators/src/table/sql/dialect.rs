@@ -1,4 +1,4 @@
-//! The SQL dialect of the parser: its Spark dialect with what that lacks.
+//! The SQL dialect of the parser: its Spark dialect with extensions.
 
 use sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName, TrimWhereField};
 use sqlparser::dialect::{Dialect, Precedence, SparkSqlDialect};
@@ -7,7 +7,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Word};
 use std::any::TypeId;
 
-/// The dialect.
+/// Spark's dialect, for the crate `sqlparser`.
 #[derive(Debug)]
 pub struct Spark;
 
@@ -15,7 +15,7 @@ pub struct Spark;
 const SHIFT: u8 = 26;
 /// Precedence of BETWEEN, IN, LIKE and IS: below comparisons, which may be their operands.
 const PREDICATE: u8 = 18;
-/// Spark's unsigned shift to the right, which the parser knows as no token of its own.
+/// Spark's unsigned right shift, for which the parser has no token.
 pub const UNSIGNED_SHIFT: &str = ">>>";
 
 const BASE: SparkSqlDialect = SparkSqlDialect {};
@@ -84,7 +84,7 @@ impl Dialect for Spark {
         supports_map_literal_with_angle_brackets
     }
 
-    // How close operators bind, where Spark differs.
+    // Operator precedence, where it differs from Spark's in the base dialect.
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::Between | Precedence::Like | Precedence::Is => PREDICATE,
@@ -100,7 +100,7 @@ impl Dialect for Spark {
         }
     }
 
-    // What Spark has besides.
+    // Syntax that Spark supports and the base dialect does not.
     fn supports_from_first_select(&self) -> bool {
         true
     }
@@ -124,7 +124,7 @@ impl Dialect for Spark {
     }
 }
 
-/// Whether a word that begins an expression is a name, and nothing else where no string follows.
+/// Whether a word at the start of an expression is a name (unless a string follows it).
 fn is_name(word: &Word) -> bool {
     use Keyword as K;
     let known = [
@@ -149,7 +149,7 @@ fn is_name(word: &Word) -> bool {
     known.contains(&word.keyword)
 }
 
-/// Whether a name that stands before a token is an expression by itself.
+/// Whether a name before this token is a complete expression.
 fn ends_name(token: &Token) -> bool {
     use Keyword as K;
     let words = [
@@ -192,8 +192,9 @@ fn ends_name(token: &Token) -> bool {
     }
 }
 
-/// What begins most expressions: a number, a text, a column, a call. The parser would first try to
-/// read each as a type before a text, as in `DATE '2024-01-31'`, and write the error of that.
+/// Parses the most common expressions directly: numbers, strings, columns and calls. The parser
+/// would first try to read each as a typed literal such as `DATE '2024-01-31'`, and format the
+/// error of that attempt. `None` leaves the expression to the parser.
 fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
     let [first, second, third] = parser.peek_tokens_ref();
     match &first.token {
@@ -202,7 +203,7 @@ fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         }
         Token::Word(word) if is_name(word) => {
             let name = word.to_ident(first.span);
-            // `f()` may be a type's name, and `c(+)` an outer join of another system.
+            // `f()` may be a type, and `c(+)` is an outer join of another system.
             let calls = second.token == Token::LParen
                 && !matches!(third.token, Token::RParen | Token::Plus);
             if calls {
@@ -219,7 +220,8 @@ fn plain_prefix(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
     }
 }
 
-/// A call. Its list of arguments has room for four at first, of nearly a kilobyte each.
+/// Parses a function call. Shrinks the argument list, which the parser allocates with room for four
+/// arguments of almost a kilobyte each.
 fn call(parser: &mut Parser, name: Ident) -> Result<Expr, ParserError> {
     let mut call = parser.parse_function(ObjectName::from(vec![name]))?;
     if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut call {
@@ -228,8 +230,9 @@ fn call(parser: &mut Parser, name: Ident) -> Result<Expr, ParserError> {
     Ok(call)
 }
 
-/// `TRIM([BOTH | LEADING | TRAILING] [characters] FROM text)`, `TRIM(text)` and
-/// `TRIM(characters, text)`: the base dialect knows neither the last nor one without characters.
+/// Parses `TRIM([BOTH | LEADING | TRAILING] [characters] FROM text)`, `TRIM(text)` and
+/// `TRIM(characters, text)`. The base dialect does not support the last form, nor the first one
+/// without characters.
 fn trim(parser: &mut Parser) -> Result<Expr, ParserError> {
     parser.next_token();
     parser.expect_token(&Token::LParen)?;

@@ -1,4 +1,4 @@
-//! The clause GROUP BY: its keys, and the sets of them that ROLLUP, CUBE and GROUPING SETS name.
+//! GROUP BY: its keys, and the grouping sets of ROLLUP, CUBE and GROUPING SETS.
 
 use super::expr::{Subqueries, convert_with};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -7,26 +7,26 @@ use crate::table::plan::analyzer::has_aggregate;
 use crate::table::types::DataType;
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr};
 
-/// The most sets of keys of one GROUP BY.
+/// The maximum number of grouping sets of one GROUP BY.
 const MAX_SETS: usize = 256;
 
-/// What rows are grouped by.
+/// A parsed GROUP BY clause.
 pub(super) struct GroupBy {
-    /// Each key once.
+    /// The distinct keys.
     pub keys: Vec<Expr>,
-    /// The places of the keys that each set has.
+    /// The indices of the keys in each grouping set; `None` without grouping sets.
     pub sets: Option<Vec<Vec<usize>>>,
-    /// GROUP BY ALL: by what the SELECT list has besides aggregates.
+    /// GROUP BY ALL: groups by all expressions of the SELECT list without aggregates.
     pub all: bool,
 }
 
 impl GroupBy {
-    /// Whether there is a clause at all.
+    /// Whether the query has a GROUP BY clause.
     pub fn is_written(&self) -> bool {
         self.all || !self.keys.is_empty() || self.sets.is_some()
     }
 
-    /// The keys of GROUP BY ALL.
+    /// The keys of GROUP BY ALL, given the SELECT list.
     pub fn keys_of_all(&self, items: &[Expr]) -> PlanResult<Vec<Expr>> {
         let keys: Vec<Expr> = items.iter().filter(|item| !has_aggregate(item)).cloned().collect();
         let mixed = |item: &&Expr| reads_beside_aggregates(item);
@@ -41,7 +41,7 @@ impl GroupBy {
         }
     }
 
-    /// Refuses numbers of columns beside `*`.
+    /// Rejects ordinals in GROUP BY if the SELECT list contains `*`.
     pub fn check_star(&self, items: &[Expr]) -> PlanResult<()> {
         let is_number = |key: &Expr| matches!(key, Expr::Literal(_, DataType::Int));
         let is_star = |item: &Expr| matches!(item, Expr::Star(_) | Expr::StarExcept(..));
@@ -56,7 +56,7 @@ impl GroupBy {
     }
 }
 
-/// Whether an expression has an aggregate, and reads a column outside of it.
+/// Whether an expression contains an aggregate and also reads a column outside of it.
 fn reads_beside_aggregates(expr: &Expr) -> bool {
     fn reads(expr: &Expr) -> bool {
         match expr {
@@ -78,7 +78,7 @@ fn reads_beside_aggregates(expr: &Expr) -> bool {
     has_aggregate(expr) && reads(expr)
 }
 
-/// The keys of a clause while it is read.
+/// Collects the distinct keys while the clause is converted.
 struct Keys<'h> {
     keys: Vec<Expr>,
     constants: &'h Subqueries<'h>,
@@ -101,7 +101,7 @@ impl Keys<'_> {
         groups.iter().map(&mut group).collect()
     }
 
-    /// Groups of ROLLUP and CUBE, of which none is empty.
+    /// Converts the groups of ROLLUP or CUBE. An empty group is an error.
     fn parts(&mut self, groups: &[Vec<ast::Expr>]) -> PlanResult<Sets> {
         if groups.iter().any(Vec::is_empty) {
             return Err(PlanError::new(
@@ -114,7 +114,7 @@ impl Keys<'_> {
         self.groups(groups)
     }
 
-    /// What stands between the parentheses of GROUPING SETS, each with the sets that it is.
+    /// Converts the elements of GROUPING SETS. Each element gives one or more grouping sets.
     fn sets(&mut self, groups: &[Vec<ast::Expr>]) -> PlanResult<Sets> {
         let mut sets = Vec::new();
         for group in groups {
@@ -133,7 +133,7 @@ impl Keys<'_> {
     }
 }
 
-/// Whether two keys are the same wherever they are written.
+/// Whether two keys are equal, ignoring their positions in the text.
 fn same(a: &Expr, b: &Expr) -> bool {
     match (a, b) {
         (Expr::Column { parts: a, .. }, Expr::Column { parts: b, .. }) => a == b,
@@ -141,7 +141,7 @@ fn same(a: &Expr, b: &Expr) -> bool {
     }
 }
 
-/// ROLLUP and CUBE inside of GROUPING SETS, which the parser takes for functions.
+/// Recognises ROLLUP and CUBE inside GROUPING SETS, which the parser treats as functions.
 fn nested(function: &ast::Function) -> Option<(String, Vec<Vec<ast::Expr>>)> {
     let name = function.name.to_string().to_ascii_lowercase();
     let FunctionArguments::List(list) = &function.args else { return None };
@@ -171,7 +171,7 @@ fn cube(groups: Sets) -> Sets {
     (0..1usize << groups.len().min(12)).map(chosen).collect()
 }
 
-/// Reads the clause.
+/// Converts the clause.
 pub(super) fn group_by(
     clause: &GroupByExpr,
     constants: &Subqueries<'_>,
@@ -181,7 +181,7 @@ pub(super) fn group_by(
         return Ok(GroupBy { keys: Vec::new(), sets: None, all: true });
     };
     let mut keys = Keys { keys: Vec::new(), constants, here };
-    // Each part of the clause has its sets; all of one with all of the next.
+    // Each part of the clause has grouping sets; the result is their cross product.
     let mut sets: Sets = vec![Vec::new()];
     let mut any = false;
     for expr in written {
@@ -212,7 +212,7 @@ pub(super) fn group_by(
         sets = match modifier {
             ast::GroupByWithModifier::Rollup => rollup(groups),
             ast::GroupByWithModifier::Cube => cube(groups),
-            // Hive's form, in which the keys before only say their order.
+            // Hive's syntax: the keys before GROUPING SETS only determine their order.
             ast::GroupByWithModifier::GroupingSets(ast::Expr::GroupingSets(groups)) => {
                 keys.sets(groups)?
             }

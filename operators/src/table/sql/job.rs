@@ -12,57 +12,58 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// A statement of a job file.
+/// A parsed statement of a job file.
 #[derive(Debug)]
 pub enum Statement {
     /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(schema)] USING format [OPTIONS (…)]`.
     SourceView {
         /// The view's name.
         name: String,
-        /// The user's schema and its place, if one is given. Settings decide how it is read.
+        /// The schema in DDL and its position, if one is given. It is parsed later, because
+        /// settings affect its types.
         schema: Option<(String, Place)>,
         /// The source's format.
         format: String,
         /// Its options.
         options: Options,
-        /// Where the options stand.
+        /// The positions of the options.
         option_places: OptionPlaces,
-        /// Whether it may replace a view of its name.
+        /// Whether it may replace an existing view.
         replace: bool,
-        /// Where the statement begins.
+        /// The position of the statement.
         place: Place,
     },
     /// `CREATE [OR REPLACE] TEMPORARY VIEW name [(a, b)] AS query`.
     QueryView {
         /// The view's name.
         name: String,
-        /// The names of its columns and their place, if they are given.
+        /// The column names and their position, if they are given.
         columns: Option<(Vec<String>, Place)>,
-        /// Whether it may replace a view of its name.
+        /// Whether it may replace an existing view.
         replace: bool,
-        /// Where the statement begins.
+        /// The position of the statement.
         place: Place,
-        /// The query's tokens, planned when all before is known.
+        /// The tokens of the query, which is planned after the statements before it.
         query: Tokens,
     },
     /// `CREATE STREAMING TABLE name USING format [OPTIONS (…)] AS query`: starts a query.
     StreamingTable {
-        /// The query's name, unless the options say another.
+        /// The query's name, unless the options contain another one.
         name: String,
         /// The sink's format.
         format: String,
-        /// The sink's options and the query's own.
+        /// The options of the sink and of the query.
         options: Options,
-        /// Where the options stand.
+        /// The positions of the options.
         option_places: OptionPlaces,
         /// The query's tokens.
         query: Tokens,
-        /// Where the statement begins.
+        /// The position of the statement.
         place: Place,
     },
-    /// A query by itself: its result is shown.
+    /// A query, whose result is shown.
     Query(Tokens, Place),
-    /// `DESCRIBE`, `SHOW COLUMNS`, `SHOW VIEWS`: what it says is shown.
+    /// `DESCRIBE`, `SHOW COLUMNS` or `SHOW VIEWS`, whose result is shown.
     Describe(Describe, Place),
     /// `SET key = value`.
     Set {
@@ -70,18 +71,18 @@ pub enum Statement {
         key: String,
         /// Its value.
         value: String,
-        /// Where the statement begins.
+        /// The position of the statement.
         place: Place,
     },
 }
 
-/// The names of a statement's options with their places.
+/// The positions of a statement's options, by name.
 #[derive(Debug, Default)]
 pub struct OptionPlaces(Vec<(String, Place)>);
 
 impl OptionPlaces {
-    /// Adds to an error without a place that of the option which its reason quotes, else that of
-    /// the statement.
+    /// Sets the position of an error that has none: that of the option which its reason quotes,
+    /// otherwise that of the statement.
     pub fn put_into(&self, error: PlanError, statement: Place) -> PlanError {
         if error.place.line > 0 {
             return error;
@@ -94,14 +95,14 @@ impl OptionPlaces {
     }
 }
 
-/// A query that is not planned yet.
+/// The tokens of a query that is not planned yet.
 #[derive(Debug)]
 pub struct Tokens(Vec<TokenWithSpan>);
 
-/// What begins a statement: all of it, or what stands before its query.
+/// The start of a statement: the whole statement, or the part before its query.
 enum Head {
     Whole(Statement),
-    /// Makes the statement when its query, which is not empty, is known.
+    /// Completes the statement with its query, which must not be empty.
     Before(Box<dyn FnOnce(Tokens) -> Statement>),
 }
 
@@ -116,7 +117,7 @@ impl Tokens {
         Self(tokens)
     }
 
-    /// Plans it.
+    /// Plans the query.
     pub fn plan(self, catalog: &dyn Catalog) -> PlanResult<Plan> {
         parse_tokens(self.0, catalog)
     }
@@ -129,7 +130,7 @@ pub fn parse(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<Statement>> 
     let mut tokens = tokenize(sql.strip_prefix('\u{feff}').unwrap_or(sql), reading)?;
     let ends: Vec<usize> =
         (0..tokens.len()).filter(|i| tokens[*i].token == Token::SemiColon).collect();
-    // From the last one to the first, so that each is cut off and none is copied twice.
+    // From last to first, so that each part is split off without copying the rest.
     let mut parts = Vec::with_capacity(ends.len() + 1);
     for end in ends.into_iter().rev() {
         parts.push(tokens.split_off(end + 1));
@@ -165,7 +166,7 @@ impl<'t> Reader<'t> {
         error
     }
 
-    /// Takes a keyword if it is next.
+    /// Consumes a keyword if it is next. Returns whether it was.
     pub(super) fn keyword(&mut self, expected: &str) -> bool {
         let found = self.peek().is_some_and(|t| is_word(&t.token, expected));
         self.next += usize::from(found);
@@ -192,7 +193,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The text of the tokens up to the matching closing parenthesis.
+    /// Consumes tokens through the matching closing parenthesis and returns their text.
     fn parenthesised(&mut self) -> PlanResult<String> {
         let (mut depth, mut text) = (0, String::new());
         while let Some(token) = self.peek() {
@@ -209,7 +210,7 @@ impl<'t> Reader<'t> {
         Err(self.unexpected("')'"))
     }
 
-    /// `(key 'value', 'key' = value, a.b 'value' …)`.
+    /// Parses `OPTIONS (key 'value', 'key' = value, a.b 'value' …)`. The clause is optional.
     fn options(&mut self) -> PlanResult<(Options, OptionPlaces)> {
         let (mut options, mut places) = (Options::new(), OptionPlaces::default());
         if !self.keyword("OPTIONS") {
@@ -236,7 +237,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `PARTITIONED BY (a, b)`, as the option that says the same.
+    /// Parses `PARTITIONED BY (a, b)` and returns the value of the equivalent option `partitionBy`.
     fn partitioned_by(&mut self) -> PlanResult<Option<String>> {
         if !self.keyword("PARTITIONED") {
             return Ok(None);
@@ -256,7 +257,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `(a, b COMMENT 'text')`: the columns of a view.
+    /// Parses the column list of a view: `(a, b COMMENT 'text')`.
     fn view_columns(&mut self) -> PlanResult<Vec<String>> {
         if !self.token(&Token::LParen) {
             return Err(self.unexpected("'('"));
@@ -278,7 +279,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// `COMMENT 'text'`, which says nothing to a query.
+    /// Parses `COMMENT 'text'`, which has no effect.
     fn comment(&mut self) -> PlanResult<()> {
         if self.keyword("COMMENT") {
             match self.peek().map(|t| &t.token) {
@@ -320,7 +321,7 @@ impl<'t> Reader<'t> {
         Ok(value)
     }
 
-    /// Whether a query comes next.
+    /// Whether a query is next.
     pub(super) fn begins_query(&self) -> bool {
         let words = ["SELECT", "WITH", "VALUES", "FROM"];
         self.peek().is_some_and(|t| {
@@ -328,7 +329,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// The statement must end here.
+    /// Returns an error unless the statement ends here.
     pub(super) fn end(&self) -> PlanResult<()> {
         match self.peek() {
             Some(_) => Err(self.unexpected("the end of the statement")),
@@ -345,11 +346,11 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Words that begin a statement.
+/// The keywords that start a statement.
 const BEGINNINGS: [&str; 8] =
     ["SELECT", "WITH", "VALUES", "FROM", "CREATE", "SET", "DESCRIBE", "SHOW"];
 
-/// The error for a text that begins no statement.
+/// The error for a text that does not start with a statement's keyword.
 fn no_statement(reader: &Reader<'_>) -> PlanError {
     let mut error = reader.unexpected("a statement");
     let first = reader.peek().and_then(|t| word(&t.token)).unwrap_or_default().to_uppercase();
@@ -453,7 +454,7 @@ fn head(reader: &mut Reader<'_>) -> PlanResult<Head> {
     Ok(Head::before(move |query| Statement::QueryView { name, columns, replace, place, query }))
 }
 
-/// `SET key = value`, the value with or without quotes, or `SET TIME ZONE …`.
+/// Parses `SET key = value`, with or without quotes around the value, or `SET TIME ZONE …`.
 fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     let mut key = reader.name()?;
     if key.eq_ignore_ascii_case("TIME") && reader.keyword("ZONE") {
@@ -469,7 +470,7 @@ fn set(reader: &mut Reader<'_>, place: Place) -> PlanResult<Statement> {
     Ok(Statement::Set { key, value: as_written(&reader.tokens[reader.next..]), place })
 }
 
-/// Tokens as they were written: `America/New_York` is three of them without spaces.
+/// The text of tokens as written: `America/New_York` consists of three tokens without spaces.
 fn as_written(tokens: &[TokenWithSpan]) -> String {
     let mut text = String::new();
     let mut end = None;
@@ -489,7 +490,7 @@ fn as_written(tokens: &[TokenWithSpan]) -> String {
     text
 }
 
-/// What stands behind `SET TIME ZONE`: LOCAL, a name in quotes, or an interval.
+/// Parses what follows `SET TIME ZONE`: LOCAL, a quoted name, or an interval.
 fn time_zone(reader: &mut Reader<'_>) -> PlanResult<String> {
     let here = reader.here();
     let zone = if reader.keyword("LOCAL") {
@@ -513,7 +514,7 @@ fn time_zone(reader: &mut Reader<'_>) -> PlanResult<String> {
     Ok(zone)
 }
 
-/// The name of the zone that is so far ahead of UTC.
+/// The ID of the time zone with an offset from UTC, given as an interval.
 fn offset_name(interval: &str) -> PlanResult<String> {
     let zone = match super::expr::interval_literal(interval)? {
         Expr::Literal(Value::Long(micros), DataType::DayTimeInterval(..))
@@ -532,7 +533,8 @@ fn offset_name(interval: &str) -> PlanResult<String> {
     })
 }
 
-/// The machine's zone: what the variable TZ names, else what /etc/localtime links to, else UTC.
+/// The machine's time zone: the environment variable TZ, or else the target of /etc/localtime, or
+/// else UTC.
 fn local_zone() -> String {
     let linked = || {
         let link = std::fs::read_link("/etc/localtime").ok()?;

@@ -1,4 +1,4 @@
-//! JOIN in FROM.
+//! Plans the JOINs of a FROM clause.
 
 use super::expr::convert_with;
 use super::query::{plain, relation};
@@ -15,7 +15,7 @@ use crate::table::plan::join::JoinType;
 use crate::table::plan::limits::{MAX_NESTING, too_complex};
 use sqlparser::ast::{self, JoinConstraint, JoinOperator, Spanned, TableWithJoins};
 
-/// A join with the closest row.
+/// Plans an ASOF join.
 fn asof(
     left: Plan,
     right: Plan,
@@ -50,7 +50,7 @@ fn asof(
     asof_join::asof_join(left, right, is_left, &on, &condition)
 }
 
-/// What a comparison compares.
+/// The operands of a comparison; empty for other expressions.
 fn operands(condition: &ast::Expr) -> Vec<&ast::Expr> {
     match condition {
         ast::Expr::Nested(inner) => operands(inner),
@@ -63,7 +63,8 @@ fn is_subquery(expr: &ast::Expr) -> bool {
     matches!(expr, ast::Expr::Subquery(_))
 }
 
-/// The match condition of `LEFT ASOF JOIN`, which the tokens were rewritten to say.
+/// The match condition of `LEFT ASOF JOIN`, which was marked by a call when the tokens were
+/// rewritten; `None` for an inner ASOF join.
 fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
     let ast::Expr::Function(call) = condition else { return None };
     let name = format!("{REWRITTEN}{LEFT_MATCH}");
@@ -77,7 +78,7 @@ fn outer_match(condition: &ast::Expr) -> Option<&ast::Expr> {
     }
 }
 
-/// A table, and what is joined to it.
+/// Plans a table of FROM and the tables joined to it.
 pub(super) fn relation_with_joins(
     table: &TableWithJoins,
     catalog: &dyn Catalog,

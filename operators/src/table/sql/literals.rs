@@ -41,7 +41,8 @@ impl LiteralSettings {
         })
     }
 
-    /// Applies a statement that is a `SET` of one of these settings. Others have no effect.
+    /// Updates the settings if `statement` is a `SET` of one of them. Other statements have no
+    /// effect.
     fn see(&mut self, statement: &str) {
         let code = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
         let statement = code.collect::<Vec<_>>().join(" ").to_ascii_lowercase();

@@ -1,9 +1,9 @@
 //! Long queries, planned piece by piece while they are parsed.
 //!
-//! The parser's tree takes about 12 KB for each branch of a UNION ALL and 10 KB for each view of a
-//! WITH clause. Of a query with many of them, each is planned and dropped before the next one is
-//! parsed. A planning error is reported when the rest of the query has been parsed: an error of
-//! syntax comes first, as it does for other queries.
+//! The parser's tree takes about 12 KB for each branch of a UNION ALL, and 10 KB for each view of a
+//! WITH clause. In a query with many of them, each one is planned and dropped before the next one
+//! is parsed. A planning error is reported only after the rest of the query has been parsed,
+//! because syntax errors take precedence, as in other queries.
 
 use super::query::{self, Views};
 use super::{Catalog, is_word};
@@ -15,22 +15,22 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// Views and branches that are few enough to be parsed as a whole.
+/// A query with at most this many views and branches is parsed as a whole.
 const FEW: usize = 64;
-/// Precedence of UNION in the parser: what binds closer is a part of a branch.
+/// The precedence of UNION in the parser. Operators that bind tighter belong to a branch.
 const UNION: u8 = 10;
 
-/// What a query has at its top level.
+/// The top-level structure of a query.
 #[derive(Default)]
 pub(super) struct Outline {
-    /// Views of its WITH clause, if it begins with one.
+    /// The number of views of its WITH clause; 0 without one.
     views: usize,
-    /// UNION ALLs, if it has no other set operation.
+    /// The number of UNION ALLs; 0 if there are other set operations.
     unions: usize,
 }
 
 impl Outline {
-    /// The outline of a query, if it is long.
+    /// The outline of a long query; `None` if the query is short.
     pub fn of(tokens: &[TokenWithSpan]) -> Option<Self> {
         let at = |i: usize| tokens.get(i).map(|t| &t.token);
         let is = |i: usize, expected: &str| at(i).is_some_and(|token| is_word(token, expected));
@@ -40,7 +40,8 @@ impl Outline {
             match token {
                 Token::LParen => depth += 1,
                 Token::RParen => depth = depth.checked_sub(1)?,
-                // A view ends in a parenthesis, and only views do so before they are counted.
+                // The definition of a view ends with a parenthesis. Other commas after a
+                // parenthesis are excluded by the two tokens that must follow.
                 Token::Comma if depth == 0 && with && at(i - 1) == Some(&Token::RParen) => {
                     outline.views +=
                         usize::from(is(i + 2, "AS") && at(i + 3) == Some(&Token::LParen));
@@ -67,7 +68,7 @@ impl Outline {
     }
 }
 
-/// The first planning error, behind which the rest is parsed and not planned.
+/// The first planning error. After it, the rest of the query is parsed but not planned.
 #[derive(Default)]
 struct First(Option<PlanError>);
 
@@ -79,8 +80,8 @@ impl First {
     }
 }
 
-/// Parses and plans a long query, up to what stands behind it. The plan is not to be looked at before
-/// that is seen to be nothing.
+/// Parses and plans a long query. The caller must check that no tokens follow before it uses the
+/// plan.
 pub(super) fn plan(
     outline: &Outline,
     parser: &mut Parser<'_>,
@@ -101,7 +102,7 @@ pub(super) fn plan(
     for _ in 0..outline.unions {
         let branch = parser.parse_query_body(UNION)?;
         if !parser.parse_keywords(&[Keyword::UNION, Keyword::ALL]) {
-            // Another query than its outline says, which no text is known to be.
+            // Cannot happen for a query that matches its outline; reported as a syntax error.
             let found = parser.peek_token_ref();
             let reason = format!("Expected: UNION ALL, found: {found}");
             return Err(ParserError::ParserError(reason));
@@ -115,7 +116,7 @@ pub(super) fn plan(
     })
 }
 
-/// The rest of a query: its last branch, and the clauses behind.
+/// Parses the rest of a query: its last branch and the clauses after it.
 fn last(parser: &mut Parser<'_>) -> Result<Box<ast::Query>, ParserError> {
     let begins = [Keyword::SELECT, Keyword::VALUES, Keyword::FROM, Keyword::TABLE];
     let token = &parser.peek_token_ref().token;
@@ -125,7 +126,7 @@ fn last(parser: &mut Parser<'_>) -> Result<Box<ast::Query>, ParserError> {
         _ => false,
     };
     if !fits {
-        // This is the error of what cannot stand here.
+        // Fails with the parser's error for the unexpected token.
         parser.parse_query_body(UNION)?;
     }
     parser.parse_query()

@@ -1,5 +1,5 @@
-//! Spark SQL: job files ([`job`]) and queries ([`query`]), parsed with `sqlparser` and built into
-//! plans by the analyser.
+//! Spark SQL: job files ([`job`]) and queries ([`query`]). The text is parsed with `sqlparser`, and
+//! plans are built by the analyser.
 
 pub mod describe;
 mod dialect;
@@ -31,33 +31,34 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
 
-/// What a query may read by name.
+/// The names that a query can refer to, and the session's settings.
 pub trait Catalog {
-    /// The plan behind a name.
+    /// The plan of a view or table; `None` if the name is unknown.
     fn relation(&self, name: &str) -> Option<Plan>;
-    /// All names, to suggest from.
+    /// All view and table names, for suggestions in errors.
     fn names(&self) -> Vec<String>;
-    /// A function of the program's own.
+    /// A user-defined scalar function.
     fn function(&self, _name: &str) -> Option<Arc<UserFunction>> {
         None
     }
-    /// An aggregate function of the program's own.
+    /// A user-defined aggregate function.
     fn aggregate(&self, _name: &str) -> Option<Arc<UserAggregate>> {
         None
     }
-    /// A WATERMARK clause of the current query, by its number.
+    /// A WATERMARK clause of the current query, by its index.
     fn watermark(&self, _number: usize) -> Option<&Watermark> {
         None
     }
-    /// Where a clause begins: the first place behind `from` where its word is written, else `from`.
+    /// The position of a clause: the first occurrence of its keyword at or after `from`; `from`
+    /// itself if there is none.
     fn clause(&self, _word: &str, from: Place) -> Place {
         from
     }
-    /// Whether the query that is being read may name the column with the file of a row.
+    /// Whether the current query may refer to the column `_metadata` with the file of a row.
     fn may_name_files(&self) -> bool {
         true
     }
-    /// Time zone and ANSI mode, for what is computed while planning.
+    /// Time zone and ANSI mode, for expressions that are evaluated during planning.
     fn semantics(&self) -> Semantics {
         Semantics::default()
     }
@@ -72,7 +73,7 @@ pub trait Catalog {
 }
 
 const DIALECT: dialect::Spark = dialect::Spark;
-/// Words that go on with the query behind a table that is itself named `stream`.
+/// Keywords that may follow a table that is itself named `stream`.
 const CLAUSES: [Keyword; 18] = [
     Keyword::SELECT,
     Keyword::AS,
@@ -93,39 +94,40 @@ const CLAUSES: [Keyword; 18] = [
     Keyword::CROSS,
     Keyword::ON,
 ];
-/// The beginning of the alias of a relation with a WATERMARK clause, before its number.
+/// Prefix of an alias that marks a relation with a WATERMARK clause. The index of the clause
+/// follows.
 const WATERMARK_MARK: &str = "millstream_watermark_";
-/// The beginning of the name of a table that is read as a stream.
+/// Prefix of a table name that marks a table to be read as a stream.
 const STREAM_MARK: &str = "millstream_stream_of_";
-/// The beginning of names of calls that stand for what the parser does not know.
+/// Prefix of function names for syntax that the parser does not support.
 const REWRITTEN: &str = "millstream_literal_";
-/// Calls of the parser within each other; of each level of nesting it makes several. The bound of
-/// what is written is [`MAX_NESTING`]; this one is for what has no parentheses.
+/// The recursion limit of the parser, which makes several calls for each level of nesting.
+/// [`MAX_NESTING`] limits nesting with parentheses; this limit is for nesting without.
 const PARSER_CALLS: usize = MAX_NESTING * 8;
 
 /// A WATERMARK clause.
 #[derive(Debug)]
 pub struct Watermark {
-    /// The event time.
+    /// The event time expression.
     pub time: Expr,
-    /// Its name, if it is not a column.
+    /// The name of the event time column, if the expression is not a column.
     pub name: Option<String>,
-    /// How far the watermark stays behind.
+    /// The delay of the watermark, as an interval.
     pub delay: String,
-    /// How far ahead of the clock an event time may be.
+    /// The maximum distance of event times ahead of the clock, as an interval.
     pub skew: Option<String>,
     /// The relation's alias.
     pub alias: Option<String>,
-    /// Where it stands.
+    /// The position of the clause.
     pub place: Place,
 }
 
-/// A catalog with the WATERMARK clauses of a query.
+/// A catalog that also contains the WATERMARK clauses of a query.
 struct WithWatermarks<'c> {
     outer: &'c dyn Catalog,
     watermarks: Vec<Watermark>,
     names_files: bool,
-    /// Words that begin clauses which may be refused.
+    /// Keywords of clauses that may be rejected, with their positions.
     clauses: Vec<(&'static str, Place)>,
 }
 
@@ -172,7 +174,7 @@ fn syntax(reason: impl Into<String>, at: Place) -> PlanError {
     PlanError::new("PARSE_SYNTAX_ERROR", reason, "").at(at)
 }
 
-/// The tokens of a text, without comments and white space.
+/// Splits a text into tokens, without comments and white space.
 pub(crate) fn tokenize(sql: &str, reading: LiteralSettings) -> PlanResult<Vec<TokenWithSpan>> {
     let (sql, literals) = literals::hide(sql, reading)?;
     let tokens = Tokenizer::new(&DIALECT, &sql).tokenize_with_location();
@@ -192,8 +194,8 @@ fn is_word(token: &Token, expected: &str) -> bool {
     word(token).is_some_and(|word| word.eq_ignore_ascii_case(expected))
 }
 
-/// Reads `WATERMARK time [AS name] DELAY OF INTERVAL … [MAX FUTURE SKEW OF INTERVAL …] [[AS] alias]`,
-/// which begins at a token, and says where it ends.
+/// Parses `WATERMARK time [AS name] DELAY OF INTERVAL … [MAX FUTURE SKEW OF INTERVAL …] [[AS]
+/// alias]` at the token `begin`. Returns the clause and the index of the token after it.
 fn watermark_clause(
     tokens: &[TokenWithSpan],
     begin: usize,
@@ -241,7 +243,7 @@ fn watermark_clause(
     Ok((Watermark { time, name, delay, skew, alias, place: here }, next))
 }
 
-/// One expression.
+/// Parses a single expression.
 fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> {
     let begin = tokens.first().map_or(Place::default(), |t| place(t.span.start));
     let mut tokens = rewrite::rewritten(tokens.to_vec());
@@ -257,8 +259,8 @@ fn expr_of(tokens: &[TokenWithSpan], catalog: &dyn Catalog) -> PlanResult<Expr> 
     expr::convert_with(&expr, &subquery::constants(catalog))
 }
 
-/// Puts the word `STREAM` of `STREAM t` and `STREAM(t)` into the name of the table, and WATERMARK
-/// clauses into aliases, behind which the clauses are found by their number.
+/// Replaces `STREAM t` and `STREAM(t)` by a table name with a mark, and each WATERMARK clause by an
+/// alias that contains its index. Returns the new tokens and the clauses.
 fn with_marked_streams(
     tokens: Vec<TokenWithSpan>,
     catalog: &dyn Catalog,
@@ -274,7 +276,7 @@ fn with_marked_streams(
         .rposition(|pair| is_word(&pair[0].token, "DELAY") && is_word(&pair[1].token, "OF"));
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
-    // Whether a relation may stand here, by depth of parentheses.
+    // For each open parenthesis, whether a relation may follow.
     let mut in_from = vec![false];
     let marked = |token: &TokenWithSpan| match &token.token {
         Token::Word(word) => {
@@ -291,7 +293,7 @@ fn with_marked_streams(
             None => false,
         };
         match &token.token {
-            // A relation in parentheses is in FROM as these are.
+            // A parenthesis around relations belongs to FROM as well.
             Token::LParen => in_from.push(begins),
             Token::RParen => drop(in_from.pop()),
             other if word(other).is_some() => {
@@ -350,13 +352,13 @@ fn with_marked_streams(
     Ok((out, watermarks))
 }
 
-/// Reads `3, Column: 14`.
+/// Parses a position in the parser's format: `3, Column: 14`.
 fn parse_place(text: &str) -> Option<Place> {
     let (line, column) = text.split_once(", Column: ")?;
     Some(Place { line: line.parse().ok()?, column: column.trim().parse().ok()? })
 }
 
-/// Parses one query from tokens.
+/// Parses and plans one query.
 fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<Plan> {
     statement(|| {
         let plan = Rules::of(catalog.semantics()).apply(|| plan_tokens(tokens, catalog))?;
@@ -365,17 +367,18 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult
     })
 }
 
-/// Whether a word has the name of the column of files in it.
+/// Whether a word contains the name of the file metadata column.
 fn names_files(token: &TokenWithSpan) -> bool {
     let Token::Word(word) = &token.token else { return false };
     let parts = word.value.as_bytes().windows(METADATA.len());
     parts.into_iter().any(|part| part.eq_ignore_ascii_case(METADATA.as_bytes()))
 }
 
-/// The most words that [`clause_words`] keeps; an error behind them names its query's place.
+/// The maximum number of words in [`clause_words`]. Errors in clauses after them are reported at
+/// the start of the query.
 const MAX_CLAUSE_WORDS: usize = 1024;
 
-/// Where the words stand that begin clauses which may be refused.
+/// The positions of keywords that start clauses which may be rejected.
 fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
     let words = tokens.iter().filter_map(|token| match &token.token {
         Token::Word(word) if word.keyword != Keyword::NoKeyword && word.quote_style.is_none() => {
@@ -387,10 +390,10 @@ fn clause_words(tokens: &[TokenWithSpan]) -> Vec<(&'static str, Place)> {
     words.take(MAX_CLAUSE_WORDS).collect()
 }
 
-/// What to do where a statement begins within another one.
+/// The suggested fix if a statement starts inside another one.
 const END_BEFORE_CREATE: &str = "End the statement before CREATE with ';'";
 
-/// Whether the tokens begin with those of a CREATE statement.
+/// Whether the tokens start with a CREATE statement.
 fn begins_create(tokens: &[TokenWithSpan]) -> bool {
     let is = |at: usize, words: &[&str]| {
         tokens.get(at).is_some_and(|token| words.iter().any(|word| is_word(&token.token, word)))
@@ -401,7 +404,7 @@ fn begins_create(tokens: &[TokenWithSpan]) -> bool {
             || is(at, &["TEMP", "TEMPORARY"]) && is(at + 1, &["VIEW"]))
 }
 
-/// What the parser has made of a query.
+/// The parser's result for a query.
 enum Parsed {
     Query(Box<Query>),
     Planned(PlanResult<Plan>),
@@ -426,7 +429,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
                 && is_word(&three[0].token, "IN")
         })
         .map(|three| place(three[0].span.start));
-    // Where the next statement begins, if the ';' before it is missing.
+    // The position of a CREATE statement that follows, if the ';' before it is missing.
     let create = (1..tokens.len()).find(|at| begins_create(&tokens[*at..]));
     let create = create.map(|at| place(tokens[at].span.start));
     let forgotten = |error: PlanError| match create {
@@ -445,14 +448,14 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => return nesting::too_deep(here()),
         };
-        // The parser puts the position behind, as text; ours stands in front.
+        // The parser appends the position to the message; errors here have it as a field.
         let (reason, at) = match text.split_once(" at Line: ") {
             Some((reason, at)) => (reason, parse_place(at)),
             None => (text.as_str(), Some(here())),
         };
         syntax(reason, at.filter(|at| at.line > 0).unwrap_or(end))
     };
-    // A long query is planned while it is parsed.
+    // A long query is planned while it is being parsed.
     let parsed = match &outline {
         Some(outline) => long::plan(outline, &mut parser, catalog).map(Parsed::Planned),
         None => parser.parse_query().map(Parsed::Query),
@@ -476,7 +479,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
         let reason = format!("'{}' is not expected here", rest.token);
         return Err(forgotten(syntax(reason, place(rest.span.start))));
     }
-    // Its tokens take more memory than the query.
+    // Dropped now, because its tokens take more memory than the query.
     drop(parser);
     match parsed {
         Parsed::Query(query) => query::plan(&query, catalog),
@@ -484,7 +487,7 @@ fn plan_tokens(tokens: Vec<TokenWithSpan>, catalog: &dyn Catalog) -> PlanResult<
     }
 }
 
-/// Reads one expression of a SELECT list, perhaps with `AS name`.
+/// Parses an expression of a SELECT list, optionally with `AS name`.
 pub fn parse_expr(sql: &str, catalog: &dyn Catalog) -> PlanResult<Expr> {
     on_large_stack(|| one_expr(sql, catalog))
 }

@@ -1,4 +1,4 @@
-//! ORDER BY: by output columns, by their positions, or by columns below the SELECT list.
+//! ORDER BY: by output columns, by their ordinals, or by columns below the SELECT list.
 
 use super::Catalog;
 use super::expr::convert_with;
@@ -12,7 +12,7 @@ use crate::table::plan::join::shifted;
 use crate::table::plan::{Plan, SortKey};
 use sqlparser::ast::{self, OrderByKind, OrderByOptions, OrderBySort, Spanned};
 
-/// A key as it was written.
+/// A key of ORDER BY.
 pub(super) struct Key {
     pub expr: Expr,
     descending: bool,
@@ -20,9 +20,9 @@ pub(super) struct Key {
     place: Place,
 }
 
-/// The clause.
+/// A parsed ORDER BY clause.
 pub(super) enum Order {
-    /// By keys.
+    /// A list of keys.
     Keys(Vec<Key>),
     /// ORDER BY ALL: by every column.
     All { descending: bool, nulls_first: Option<bool> },
@@ -32,7 +32,7 @@ fn is_descending(options: &OrderByOptions) -> bool {
     matches!(options.sort, Some(OrderBySort::Desc))
 }
 
-/// Reads the clause of a query.
+/// Converts the ORDER BY clause of a query; `None` if it has none.
 pub(super) fn order_by(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Option<Order>> {
     let Some(clause) = &query.order_by else { return Ok(None) };
     let keys = match &clause.kind {
@@ -79,7 +79,7 @@ fn column(scope: &Scope, at: usize) -> Resolved {
     }
 }
 
-/// The item of the SELECT list that says the same as a key.
+/// The index of the SELECT item that is the same expression as a key.
 pub(super) fn same_item(expr: &Expr, items: &[Expr]) -> Option<usize> {
     if matches!(expr, Expr::Literal(..)) {
         return None;
@@ -109,7 +109,8 @@ fn same_column(expr: &Expr, items: &[Expr]) -> Option<usize> {
 }
 
 impl Order {
-    /// The keys by their places, in a scope that holds what they stand for.
+    /// Creates the sort keys from their resolved expressions over `scope`. A key that cannot be
+    /// ordered is an error.
     fn by_places(&self, scope: &Scope, places: &[Resolved]) -> PlanResult<Vec<SortKey>> {
         let keys: Vec<SortKey> = match self {
             Self::All { descending, nulls_first } => {
@@ -127,7 +128,7 @@ impl Order {
         Ok(keys)
     }
 
-    /// The expressions of the keys.
+    /// The keys; empty for ORDER BY ALL.
     pub fn exprs(&self) -> &[Key] {
         match self {
             Self::Keys(keys) => keys,
@@ -135,7 +136,7 @@ impl Order {
         }
     }
 
-    /// ORDER BY ALL, if it may be that.
+    /// Interprets the clause as ORDER BY ALL, if it consists of the single name `all`.
     pub fn into_all(self) -> Option<Self> {
         match self {
             Self::Keys(keys) => match keys.as_slice() {
@@ -150,7 +151,7 @@ impl Order {
         }
     }
 
-    /// Sorts rows of which only the columns are known.
+    /// Sorts a plan by its output columns only.
     pub fn sort(&self, plan: Plan) -> PlanResult<Plan> {
         let scope = plan.scope();
         let place_of = |key: &Key| match order_position(&key.expr, scope.columns.len()) {
@@ -162,7 +163,8 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts what a SELECT list gives. A name that is none of its columns means one below it.
+    /// Sorts the result of a SELECT list. A name that is not an output column refers to a column
+    /// below it.
     pub fn sort_selected(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let Plan::Project(below, columns) = plan else { return self.sort(plan) };
         let width = columns.len();
@@ -206,7 +208,7 @@ impl Order {
         self.sort_beside(below, columns, places)
     }
 
-    /// Sorts what stands below a SELECT list, which may be named by its aliases.
+    /// Sorts the input of a SELECT list. Keys may also be aliases of the list.
     pub fn sort_below(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let alias = |key: &Expr| {
@@ -230,7 +232,7 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts rows of which each is there once, by what the SELECT list says.
+    /// Sorts the result of SELECT DISTINCT by its output columns.
     pub fn sort_distinct(&self, plan: Plan, items: &[Expr]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let width = scope.columns.len();
@@ -249,7 +251,7 @@ impl Order {
         Ok(Plan::Sort(Box::new(plan), keys))
     }
 
-    /// Sorts by expressions over the columns of a projection and those below it.
+    /// Sorts by expressions over the columns of a projection and those of its input.
     fn sort_beside(
         &self,
         below: Box<Plan>,
@@ -269,7 +271,7 @@ impl Order {
         Ok(without_added(Plan::Sort(Box::new(plan), keys), width))
     }
 
-    /// Sorts by columns of a projection, of which the first ones leave.
+    /// Sorts by columns of a projection and then keeps only its first `width` columns.
     pub fn sort_by_columns(&self, plan: Plan, width: usize, places: &[usize]) -> PlanResult<Plan> {
         let scope = plan.scope();
         let places: Vec<_> = places.iter().map(|at| column(&scope, *at)).collect();
@@ -278,7 +280,8 @@ impl Order {
     }
 }
 
-/// An expression that reads what lies below a projection, as one that reads what is added to it.
+/// Rewrites an expression that reads a projection's input to read columns added to the projection.
+/// `added` collects the indices of these columns.
 fn moved(expr: Resolved, width: usize, added: &mut Vec<usize>) -> Resolved {
     match expr.node {
         Node::Column(index, name) if index >= width => {
@@ -293,7 +296,7 @@ fn moved(expr: Resolved, width: usize, added: &mut Vec<usize>) -> Resolved {
     }
 }
 
-/// The first columns of a plan.
+/// Keeps only the first `width` columns of a plan.
 fn without_added(plan: Plan, width: usize) -> Plan {
     let scope = plan.scope();
     if scope.columns.len() == width {
@@ -303,14 +306,14 @@ fn without_added(plan: Plan, width: usize) -> Plan {
     Plan::Project(Box::new(plan), columns.collect())
 }
 
-/// A column of a name that several have which are all the same.
+/// Resolves a name that several output columns have, if all of them are the same input column.
 fn one_of_equals(
     named: &Expr,
     columns: &[(Resolved, String)],
     outer: &Scope,
     items: &[Expr],
 ) -> Option<Resolved> {
-    // An alias makes a column of its own.
+    // An alias defines a new column.
     let is_alias = |at: usize| matches!(items.get(at), Some(Expr::Alias(..)));
     let Expr::Column { parts, .. } = named else { return None };
     let [name] = parts.as_slice() else { return None };

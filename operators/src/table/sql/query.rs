@@ -1,4 +1,4 @@
-//! SELECT statements into plans.
+//! Plans SELECT statements.
 
 use super::expr::{OVER, convert_with};
 use super::group::{GroupBy, group_by};
@@ -40,11 +40,11 @@ fn refuse(what: impl std::fmt::Display, at: Place) -> PlanError {
 /// Plans a query.
 pub fn plan(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = begin(&query.body);
-    // What has no place of its own is wrong in the query that it stands in.
+    // An error without a position is reported at the query that contains it.
     nested(here, || plan_clauses(query, catalog)).map_err(|error| error.at(here))
 }
 
-/// Plans the last branch of a long UNION ALL, with the clauses that stand behind it.
+/// Plans the last branch of a long UNION ALL, and the clauses after it.
 pub(super) fn plan_last(
     before: Option<Unioned>,
     query: &ast::Query,
@@ -57,14 +57,14 @@ pub(super) fn plan_last(
         let mut whole = union.finish();
         clauses(query, catalog, |order| match order {
             Some(order) => order.sort(whole.clone()),
-            // This is the last call.
+            // This closure is not called again.
             None => Ok(std::mem::replace(&mut whole, Plan::Values(Schema::default(), Vec::new()))),
         })
     })
     .map_err(|error| error.at(here))
 }
 
-/// Plans one more branch of a UNION ALL.
+/// Plans another branch of a UNION ALL.
 pub(super) fn branch(
     union: &mut Option<Unioned>,
     written: &SetExpr,
@@ -102,7 +102,7 @@ fn plan_clauses(query: &ast::Query, catalog: &dyn Catalog) -> PlanResult<Plan> {
     })
 }
 
-/// The clauses of a query around its body, which is made in an order.
+/// Applies ORDER BY, OFFSET and LIMIT to a query's body. `ordered` plans the body for an order.
 fn clauses(
     query: &ast::Query,
     catalog: &dyn Catalog,
@@ -112,7 +112,7 @@ fn clauses(
     refused::check_query(query, here, catalog)?;
     let order = order_by(query, catalog)?;
     let mut plan = match (ordered(order.as_ref()), order.and_then(Order::into_all)) {
-        // ALL is a column if there is one of that name.
+        // If there is a column named `all`, it takes precedence over ORDER BY ALL.
         (Err(error), Some(all)) if error.condition.starts_with("UNRESOLVED_COLUMN") => {
             ordered(Some(&all))?
         }
@@ -136,7 +136,7 @@ fn clauses(
     })
 }
 
-/// The numbers of OFFSET and LIMIT.
+/// The row counts of OFFSET and LIMIT; `None` for a clause that is missing.
 pub(super) fn limits(
     query: &ast::Query,
     catalog: &dyn Catalog,
@@ -165,7 +165,7 @@ pub(super) fn limits(
     Ok((offset.transpose()?, limit.transpose()?))
 }
 
-/// Where a query begins, behind its WITH clause.
+/// The position of a query, after its WITH clause.
 fn begin(body: &SetExpr) -> Place {
     let mut first = body;
     loop {
@@ -178,7 +178,7 @@ fn begin(body: &SetExpr) -> Place {
     }
 }
 
-/// Where a query begins, with its WITH clause.
+/// The position of a query, including its WITH clause.
 pub(super) fn start(query: &ast::Query) -> Place {
     match &query.with {
         Some(with) => place(with.with_token.0.span.start),
@@ -186,9 +186,9 @@ pub(super) fn start(query: &ast::Query) -> Place {
     }
 }
 
-/// The views of a WITH clause, before those of the session.
+/// The views of a WITH clause, which hide those of the session.
 pub(super) struct Views<'c> {
-    /// By their names in lower case, with the names as they are written.
+    /// The views by lower-case name, each with its name as written.
     views: HashMap<String, (String, Plan)>,
     outer: &'c dyn Catalog,
 }
@@ -198,7 +198,7 @@ impl<'c> Views<'c> {
         Self { views: HashMap::new(), outer }
     }
 
-    /// Plans one more view, which may read those before it.
+    /// Plans a view, which may refer to the views before it.
     pub fn add(&mut self, cte: &ast::Cte) -> PlanResult<()> {
         refused::check_cte(cte, self)?;
         let name = cte.alias.name.value.clone();
@@ -211,7 +211,8 @@ impl<'c> Views<'c> {
             .at(place(cte.alias.name.span.start)));
         }
         let made = renamed(plan(&cte.query, self)?, &cte.alias)?;
-        // However often it is read, it is the same rows.
+        // The view must give the same rows each time it is read, so its random functions get fixed
+        // seeds.
         self.views.insert(name.to_ascii_lowercase(), (name, made.with_seeds()));
         Ok(())
     }
@@ -245,7 +246,7 @@ impl Catalog for Views<'_> {
     }
 }
 
-/// The columns of a plan under the names that an alias gives them, if it does.
+/// Renames the columns of a plan if the alias has column names.
 fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     refused::check_alias(alias)?;
     if alias.columns.is_empty() {
@@ -267,7 +268,7 @@ fn renamed(plan: Plan, alias: &TableAlias) -> PlanResult<Plan> {
     Ok(plan.renamed(alias.columns.iter().map(|column| column.name.value.clone()).collect()))
 }
 
-/// The number of rows of LIMIT or OFFSET: a constant integer that is not negative.
+/// Evaluates the row count of LIMIT or OFFSET, which must be a constant, non-negative integer.
 fn count(written: &ast::Expr, clause: &str, catalog: &dyn Catalog, here: Place) -> PlanResult<u64> {
     let wrong = |kind: &str, what: &str| {
         PlanError::new(
@@ -305,7 +306,7 @@ fn body(body: &SetExpr, catalog: &dyn Catalog) -> PlanResult<Plan> {
     nested(here, || body_at(body, catalog, here))
 }
 
-/// Whether it is a UNION ALL.
+/// The branches of a UNION ALL; `None` for any other query body.
 fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
     match body {
         SetExpr::SetOperation {
@@ -318,7 +319,7 @@ fn is_union_all(body: &SetExpr) -> Option<(&SetExpr, &SetExpr)> {
     }
 }
 
-/// The branches of UNION ALL, of which there may be a hundred thousand, in a loop.
+/// Plans a UNION ALL. It uses a loop, because there may be a hundred thousand branches.
 fn union_all(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     let (mut first, mut others) = (body, Vec::new());
     while let Some((left, right)) = is_union_all(first) {
@@ -373,7 +374,8 @@ fn body_at(body: &SetExpr, catalog: &dyn Catalog, here: Place) -> PlanResult<Pla
     }
 }
 
-/// The left rows that are, or are not, among the right ones, in the types that both sides have.
+/// INTERSECT or EXCEPT: the left rows that are, or are not, among the right rows. Both sides are
+/// cast to common types.
 fn set_difference(
     op: &SetOperator,
     left: Plan,
@@ -385,7 +387,7 @@ fn set_difference(
     join::set_difference_join(left, right, written)
 }
 
-/// Rows that are equal as rows that are the same.
+/// Converts the columns to canonical form, so that equal rows have equal bytes.
 fn of_equals(plan: Plan) -> Plan {
     let columns = plan.scope().columns.into_iter().enumerate().map(|(i, c)| {
         let node = Node::Column(i, c.name.clone());
@@ -398,7 +400,7 @@ fn of_equals(plan: Plan) -> Plan {
     Plan::Project(Box::new(plan), columns)
 }
 
-/// A chain of set operations without parentheses, made from left to right.
+/// Re-associates a chain of set operations from left to right, without precedence.
 fn from_left(body: &SetExpr) -> Option<SetExpr> {
     fn chain<'b>(
         body: &'b SetExpr,
@@ -434,7 +436,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     let here = place(select.select_token.0.span.start);
     let distinct = matches!(select.distinct, Some(Distinct::Distinct));
     let input = from_clause(select, catalog)?;
-    // What subqueries add is no column of `*`.
+    // Columns added for subqueries are not part of `*`.
     let written = input.scope();
     let names_files =
         catalog.may_name_files() && select.to_string().to_lowercase().contains(METADATA);
@@ -466,7 +468,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
             select.projection.iter().map(converted).collect::<PlanResult<Vec<_>>>()?
         }
     };
-    // An unnamed column has its own name, an unnamed function that of its call.
+    // A name without parentheses is a column if there is one, otherwise a function call.
     let items: Vec<Expr> = items.into_iter().map(|item| into_chosen(item, &written)).collect();
     let input = joining.into_plan();
     let grouped = may_group || items.iter().any(has_aggregate);
@@ -488,7 +490,7 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
         };
     }
     let mut group_by = group_by;
-    // ALL is a column if there is one of that name.
+    // If there is a column named `all`, it takes precedence over GROUP BY ALL.
     let named_all = Expr::Column { parts: vec!["all".to_string()], place: Place::default() };
     if group_by.all && resolve(&named_all, &input.scope()).is_ok() {
         group_by = GroupBy { keys: vec![named_all], sets: None, all: false };
@@ -507,7 +509,8 @@ fn select(select: &Select, catalog: &dyn Catalog, order: Option<&Order>) -> Plan
     }
 }
 
-/// The error of a window function over a table, where no row is still to come.
+/// The error of a window function over a table. It differs from that over a stream, because a table
+/// has all its rows.
 fn without_window(error: PlanError) -> PlanError {
     if error.condition != OVER {
         return error;
@@ -517,14 +520,14 @@ fn without_window(error: PlanError) -> PlanError {
     other
 }
 
-/// Each row of a SELECT list once, in order.
+/// SELECT DISTINCT: the distinct rows of a SELECT list, sorted if there is an order.
 fn distinct_of(plan: Plan, items: &[Expr], order: Option<&Order>) -> PlanResult<Plan> {
     analyzer::refuse_maps(&plan)?;
     let plan = analyzer::distinct(plan);
     order.map_or(Ok(plan.clone()), |order| order.sort_distinct(plan, items))
 }
 
-/// FROM with its lateral views.
+/// Plans FROM and its lateral views.
 pub(super) fn from_clause(select: &Select, catalog: &dyn Catalog) -> PlanResult<Plan> {
     refused::check_select(select, catalog)?;
     let here = place(select.select_token.0.span.start);
@@ -576,7 +579,7 @@ fn item_with(
     })
 }
 
-/// `*`, perhaps without some columns.
+/// Converts `*`, with its EXCEPT clause if there is one.
 fn star(
     table: Option<String>,
     options: &ast::WildcardAdditionalOptions,
@@ -588,7 +591,7 @@ fn star(
     Ok(Expr::StarExcept(table, dropped.map(|name| name.value.clone()).collect(), here))
 }
 
-/// A name without quotes.
+/// A name without its quotes.
 pub(super) fn plain(name: &ast::ObjectName) -> String {
     let parts =
         name.0.iter().map(|part| part.as_ident().map_or(part.to_string(), |i| i.value.clone()));
@@ -609,7 +612,7 @@ fn aliased(plan: Plan, alias: Option<&TableAlias>, catalog: &dyn Catalog) -> Pla
     Ok(Plan::Alias(Box::new(plan), alias.name.value.clone()))
 }
 
-/// A relation with a WATERMARK clause; a time that is no column becomes one.
+/// Applies a WATERMARK clause to a relation. An event time that is not a column is added as one.
 fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     let Watermark { time, name, delay, .. } = watermark;
     let limited = |plan: Plan| match &watermark.skew {
@@ -633,7 +636,7 @@ fn watermarked(plan: Plan, watermark: &Watermark) -> PlanResult<Plan> {
     limited(time_window::with_watermark(plan, &column, delay)?)
 }
 
-/// What stands in FROM before any JOIN.
+/// Plans a relation of FROM, without its JOINs.
 pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResult<Plan> {
     let here = match factor {
         TableFactor::Derived { subquery, .. } => start(subquery),
@@ -673,7 +676,7 @@ pub(super) fn relation(factor: &TableFactor, catalog: &dyn Catalog) -> PlanResul
     }
 }
 
-/// `TABLESAMPLE (n ROWS)`: the first rows.
+/// Plans `TABLESAMPLE (n ROWS)`, which keeps the first rows.
 fn sampled(
     plan: Plan,
     sample: &ast::TableSampleKind,
@@ -685,7 +688,7 @@ fn sampled(
     Ok(Plan::Limit(Box::new(plan), rows))
 }
 
-/// `STREAM name`.
+/// Plans `STREAM name`. Constant rows are an error.
 fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     let found = found.into_stream();
     if found.is_streaming() {
@@ -699,9 +702,9 @@ fn as_stream(found: Plan, name: &str, here: Place) -> PlanResult<Plan> {
     .at(here))
 }
 
-/// The value of an expression in VALUES.
+/// Evaluates an expression of VALUES, which must be constant.
 fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
-    // The time of a batch is not known here.
+    // The time of the batch is not known during planning.
     fn reads_clock(expr: &Resolved) -> bool {
         matches!(&expr.node, Node::Call("current_timestamp", _))
             || expr.children().into_iter().any(reads_clock)
@@ -725,8 +728,8 @@ fn constant_value(expr: Resolved, semantics: Semantics) -> PlanResult<Value> {
     })
 }
 
-/// The columns of a row that is written as one value: `(struct(a, b))` and `((a, b))` are the row
-/// `(a, b)`.
+/// The columns of a row that is written as a single value: `(struct(a, b))` and `((a, b))` mean the
+/// row `(a, b)`.
 fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     let mut written = written;
     while let ast::Expr::Nested(inner) = written {
@@ -739,7 +742,7 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     };
     match &mut converted {
         Expr::Call { name, args, .. } if is_row && name == "struct" => std::mem::take(args),
-        // With names: a name before each value.
+        // In `named_struct`, a name precedes each value.
         Expr::Call { name, args, .. } if is_row && name == "named_struct" => {
             std::mem::take(args).into_iter().skip(1).step_by(2).collect()
         }
@@ -747,7 +750,7 @@ fn fields_of(written: &ast::Expr, mut converted: Expr) -> Vec<Expr> {
     }
 }
 
-/// `VALUES (1, 'a'), (2, 'b')`: columns col1, col2 … of constants.
+/// Plans `VALUES (1, 'a'), (2, 'b')`, whose columns are named col1, col2 ….
 fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> PlanResult<Plan> {
     refused::check_values(values, here)?;
     let semantics = catalog.semantics();
@@ -778,7 +781,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     let mut rows = vec![Vec::new(); values.rows.len()];
     for (i, column) in columns.into_iter().enumerate() {
         let condition = "INVALID_INLINE_TABLE.INCOMPATIBLE_TYPES_IN_INLINE_TABLE";
-        // By the rules without ANSI mode, as in Spark, but no text is converted.
+        // Types are unified as without ANSI mode, as in Spark, but strings are not cast.
         let rules = Rules { ansi: false, ..Rules::current() };
         let unify = || {
             unify_as(condition, "`VALUES`", column, |all| {
@@ -797,7 +800,7 @@ fn inline_table(values: &ast::Values, catalog: &dyn Catalog, here: Place) -> Pla
     Ok(Plan::Values(Schema::new(fields), rows))
 }
 
-/// Formats of files, whose names may stand where a view's name should.
+/// File formats, which may be used in place of a view name in Spark.
 const FILE_FORMATS: [&str; 5] = ["parquet", "orc", "csv", "json", "text"];
 
 fn unknown(name: &str, catalog: &dyn Catalog) -> PlanError {
@@ -840,6 +843,6 @@ fn lateral_view(input: Plan, view: &ast::LateralView, catalog: &dyn Catalog) -> 
     let names: Vec<String> = view.lateral_col_alias.iter().map(|name| name.value.clone()).collect();
     let width = input.width();
     let made = analyzer::generate(input, &call, view.outer, &names)?;
-    // Its columns may be named with the view's name.
+    // The new columns can be qualified with the name of the lateral view.
     Ok(Plan::QualifyFrom(Box::new(made), width, plain(&view.lateral_view_name)))
 }

@@ -1,8 +1,9 @@
-//! Clauses that the parser knows and Spark or Millstream does not.
+//! Rejects clauses that the parser accepts but Spark or Millstream does not support.
 //!
-//! The parser reads the SQL of many systems. Each pattern here names every field of a syntax node,
-//! without `..`, so that a field which a later version of the parser adds does not compile before
-//! somebody decides about it: a clause is planned or refused, and never ignored.
+//! The parser supports the SQL of many systems. Each pattern here names every field of a syntax
+//! node, without `..`. If a later version of the parser adds a field, the code does not compile
+//! until the field is handled. So every clause is either planned or rejected, and none is silently
+//! ignored.
 
 use super::{Catalog, place};
 use crate::table::error::{Place, PlanError, PlanResult};
@@ -13,7 +14,7 @@ use sqlparser::ast::{
     TableSampleQuantity, Values, WildcardAdditionalOptions,
 };
 
-/// Words that begin a clause which may be refused.
+/// Keywords of clauses that may be rejected.
 pub(super) const WORDS: [&str; 28] = [
     "TOP",
     "INTO",
@@ -45,12 +46,12 @@ pub(super) const WORDS: [&str; 28] = [
     "AS",
 ];
 
-/// A clause of another system.
+/// The error for a clause that Spark does not have.
 fn unknown(clause: &str, fix: &str, at: Place) -> PlanError {
     PlanError::new("PARSE_SYNTAX_ERROR", format!("{clause} is no clause of Spark SQL"), fix).at(at)
 }
 
-/// A clause of Spark that is not built.
+/// The error for a clause of Spark that is not supported.
 fn not_built(clause: &str, fix: &str, at: Place) -> PlanError {
     let mut error = PlanError::not_yet(clause).at(at);
     if !fix.is_empty() {
@@ -64,7 +65,7 @@ fn first<const N: usize>(wrong: [(bool, &dyn Fn() -> PlanError); N]) -> PlanResu
     wrong.iter().find(|(found, _)| *found).map_or(Ok(()), |(_, error)| Err(error()))
 }
 
-/// Refuses what a SELECT has besides the clauses that are planned.
+/// Rejects clauses of a SELECT that are not planned.
 pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult<()> {
     let Select {
         select_token,
@@ -152,7 +153,7 @@ pub(super) fn check_select(select: &Select, catalog: &dyn Catalog) -> PlanResult
     }
 }
 
-/// Refuses what a query has besides the clauses that are planned.
+/// Rejects clauses of a query that are not planned.
 pub(super) fn check_query(query: &Query, here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
     let Query {
         with: _,
@@ -220,7 +221,7 @@ fn check_order_options(
     }
 }
 
-/// Refuses the words behind the number of `OFFSET 2 ROWS`.
+/// Rejects the keyword after the number in `OFFSET 2 ROWS`.
 pub(super) fn check_offset(rows: OffsetRows, here: Place, catalog: &dyn Catalog) -> PlanResult<()> {
     match rows {
         OffsetRows::None => Ok(()),
@@ -231,7 +232,7 @@ pub(super) fn check_offset(rows: OffsetRows, here: Place, catalog: &dyn Catalog)
     }
 }
 
-/// Refuses what a view of a WITH clause has besides its name, columns and query.
+/// Rejects anything in a view of a WITH clause besides its name, columns and query.
 pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
     let Cte { alias, query: _, from, materialized, closing_paren_token: _ } = cte;
     let here = place(alias.name.span.start);
@@ -244,7 +245,7 @@ pub(super) fn check_cte(cte: &Cte, catalog: &dyn Catalog) -> PlanResult<()> {
     ])
 }
 
-/// Refuses what an alias has besides names.
+/// Rejects anything in an alias besides names.
 pub(super) fn check_alias(alias: &TableAlias) -> PlanResult<()> {
     let TableAlias { explicit: _, name, columns, at } = alias;
     if at.is_some() {
@@ -263,7 +264,7 @@ pub(super) fn check_alias(alias: &TableAlias) -> PlanResult<()> {
     })
 }
 
-/// Refuses what a relation of FROM has besides what is planned.
+/// Rejects properties of a relation in FROM that are not planned.
 pub(super) fn check_relation(
     factor: &TableFactor,
     here: Place,
@@ -309,7 +310,7 @@ pub(super) fn check_relation(
         ]),
         TableFactor::Derived { lateral: _, subquery: _, alias: _, sample: _ }
         | TableFactor::NestedJoin { table_with_joins: _, alias: _ } => Ok(()),
-        // These are refused as relations.
+        // These relations are rejected by the caller.
         TableFactor::TableFunction { .. }
         | TableFactor::Function { .. }
         | TableFactor::UNNEST { .. }
@@ -324,7 +325,7 @@ pub(super) fn check_relation(
     }
 }
 
-/// Returns the number of rows of `TABLESAMPLE (n ROWS)`, and refuses every other sample.
+/// Returns the row count of `TABLESAMPLE (n ROWS)`, and rejects every other kind of sample.
 pub(super) fn sample_rows<'s>(
     sample: &'s TableSampleKind,
     here: Place,
@@ -355,7 +356,7 @@ pub(super) fn sample_rows<'s>(
     }
 }
 
-/// Refuses what a join has besides its relation, operator and condition.
+/// Rejects anything in a join besides relation, operator and condition.
 pub(super) fn check_join(join: &Join) -> PlanResult<()> {
     let Join { relation, global, join_operator: _ } = join;
     if *global {
@@ -364,7 +365,7 @@ pub(super) fn check_join(join: &Join) -> PlanResult<()> {
     Ok(())
 }
 
-/// Refuses what VALUES has besides rows.
+/// Rejects anything in VALUES besides rows.
 pub(super) fn check_values(values: &Values, here: Place) -> PlanResult<()> {
     let Values { explicit_row, value_keyword, rows: _ } = values;
     if *explicit_row || *value_keyword {
@@ -374,7 +375,7 @@ pub(super) fn check_values(values: &Values, here: Place) -> PlanResult<()> {
     Ok(())
 }
 
-/// Refuses what `*` has besides EXCEPT.
+/// Rejects modifiers of `*` other than EXCEPT.
 pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> PlanResult<()> {
     let WildcardAdditionalOptions {
         wildcard_token: _,
@@ -402,10 +403,10 @@ pub(super) fn check_star(options: &WildcardAdditionalOptions, here: Place) -> Pl
     ])
 }
 
-/// Functions that may leave out NULLs.
+/// Functions that accept IGNORE NULLS.
 const IGNORING_NULLS: [&str; 5] = ["first", "first_value", "last", "last_value", "any_value"];
 
-/// Refuses what a call has besides what is planned, and says whether it leaves out NULLs.
+/// Rejects properties of a call that are not planned. Returns whether the call ignores NULLs.
 pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanResult<bool> {
     let Function {
         name: _,
@@ -417,7 +418,7 @@ pub(super) fn check_call(function: &Function, name: &str, here: Place) -> PlanRe
         null_treatment,
         over,
     } = function;
-    // A window function may be on its way to the error of OVER.
+    // Other functions may still fail with the error for OVER, which takes precedence.
     let ignores = match null_treatment {
         Some(NullTreatment::IgnoreNulls) => true,
         Some(NullTreatment::RespectNulls) | None => false,

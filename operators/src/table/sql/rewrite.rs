@@ -1,21 +1,21 @@
-//! What the parser does not read as Spark does, rewritten in the tokens before it sees them:
-//! intervals, numbers with a type's letters, quantified LIKE, names of a struct's fields.
+//! Rewrites tokens before the parser sees them, where the parser does not support Spark's syntax:
+//! intervals, numbers with a type suffix, quantified LIKE, and names of struct fields.
 //!
-//! A statement may have a million tokens. One loop looks at what there is ([`Uses`]), each rewriting
-//! runs only where it has something to do, and tokens are moved and not copied.
+//! A statement may have a million tokens. One pass determines which rewrites are needed ([`Uses`]),
+//! only those run, and tokens are moved instead of copied.
 
 use super::{REWRITTEN, dialect, is_word, place, syntax, word};
 use crate::table::error::PlanResult;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// Units of intervals.
+/// The units of intervals.
 const UNITS: [&str; 9] =
     ["YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"];
-/// Words that [`with_literals`] looks for.
+/// The keywords that [`with_literals`] rewrites.
 const OF_LITERALS: [&str; 8] =
     ["INTERVAL", "LIKE", "ILIKE", "RLIKE", "REGEXP", "TIMESTAMP_LTZ", "EXISTS", "STRUCT"];
 
-/// Which rewritings have something to do.
+/// Which rewrites are needed for a statement.
 #[derive(Default)]
 struct Uses {
     operators: bool,
@@ -49,7 +49,7 @@ impl Uses {
     }
 }
 
-/// The tokens as the parser is to read them.
+/// Applies all rewrites that are needed.
 pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let Uses { operators, sets, literals, fields, asof } = Uses::of(&tokens);
     let tokens = if asof { with_plain_asof(tokens) } else { tokens };
@@ -59,7 +59,7 @@ pub(super) fn rewritten(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if fields { with_field_names(tokens) } else { tokens }
 }
 
-/// Takes a token out of a list that is read from front to back.
+/// Moves a token out of a list that is processed from front to back.
 fn take(token: &mut TokenWithSpan) -> TokenWithSpan {
     TokenWithSpan { token: std::mem::replace(&mut token.token, Token::EOF), span: token.span }
 }
@@ -70,8 +70,8 @@ fn is_unit(token: &Token) -> bool {
     UNITS.iter().any(|unit| unit.eq_ignore_ascii_case(one))
 }
 
-/// Operators of several characters that the tokenizer takes apart or together: `>>>`, `!<`, `!>`
-/// and two signs of negation.
+/// Splits or joins operators that the tokenizer gets wrong: `>>>`, `!<`, `!>`, and two consecutive
+/// signs.
 fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for token in tokens {
@@ -98,16 +98,16 @@ fn with_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Puts AS before the names of fields in `struct(a x, b y)`.
+/// Inserts AS before the field names in `struct(a x, b y)`.
 fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    // Words behind which a word is an operand, and words that are no names behind a value.
+    // Keywords after which a word is an operand, and keywords that cannot be a name after a value.
     const OPEN: [&str; 19] = [
         "AND", "AS", "BETWEEN", "CASE", "DATE", "DISTINCT", "DIV", "ELSE", "ESCAPE", "FROM",
         "ILIKE", "IN", "IS", "LIKE", "NOT", "OR", "RLIKE", "THEN", "WHEN",
     ];
     const NO_NAMES: [&str; 3] = ["END", "NULL", "UNKNOWN"];
     let among = |words: &[&str], token: &Token| words.iter().any(|one| is_word(token, one));
-    // Of each parenthesis that is open, whether it is of `struct(`.
+    // For each open parenthesis, whether it belongs to `struct(`.
     let mut open: Vec<bool> = Vec::new();
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for i in 0..tokens.len() {
@@ -133,7 +133,7 @@ fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     tokens.get(i + 1).map(|next| &next.token),
                     Some(Token::Comma | Token::RParen)
                 );
-                // A number and the letters of its type are one literal.
+                // A number and its type suffix are one literal, so no AS is inserted between them.
                 let apart = out.last().is_some_and(|last| last.span.end != token.span.start);
                 if ends_value && ends_field && apart {
                     out.push(TokenWithSpan::new(Token::make_keyword("AS"), token.span));
@@ -146,19 +146,19 @@ fn with_field_names(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// The function around the match condition of `LEFT ASOF JOIN`.
+/// The name of the function that marks the match condition of `LEFT ASOF JOIN`.
 pub(super) const LEFT_MATCH: &str = "left_match";
 
-/// `[INNER | LEFT [OUTER]] ASOF JOIN` as `ASOF JOIN`, which is what the parser knows. A call around the
-/// match condition says that it is a left one.
+/// Rewrites `[INNER | LEFT [OUTER]] ASOF JOIN` to `ASOF JOIN`, the only form that the parser
+/// supports. For a left join, the match condition is wrapped in a call as a mark.
 fn with_plain_asof(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let ends_with = |out: &[TokenWithSpan], word: &str| {
         out.last().is_some_and(|last| is_word(&last.token, word))
     };
     let mut depth = 0usize;
-    // At which depth of parentheses the match condition of a left join is to come, and where that
-    // of one ends.
+    // The parenthesis depths at which the match condition of a left join is expected, and at which
+    // an open one ends.
     let (mut to_come, mut ends): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
     for i in 0..tokens.len() {
         let token = take(&mut tokens[i]);
@@ -197,14 +197,14 @@ fn with_plain_asof(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             ends.push(depth);
             let open = TokenWithSpan::new(Token::LParen, span);
             let name = Token::make_word(&format!("{REWRITTEN}{LEFT_MATCH}"), None);
-            // Before the parenthesis that is there, which then belongs to the call.
+            // Inserted before the existing parenthesis, which becomes the call's.
             out.extend([open, TokenWithSpan::new(name, span)]);
         }
     }
     out
 }
 
-/// GROUPING SETS inside of GROUPING SETS as its sets, which is what it means.
+/// Flattens GROUPING SETS inside GROUPING SETS, which means the same.
 fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let begins = |tokens: &[TokenWithSpan], i: usize| {
         let at = |i: usize| tokens.get(i).map(|t| &t.token);
@@ -212,7 +212,7 @@ fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             && at(i + 1).is_some_and(|t| is_word(t, "SETS"))
             && at(i + 2) == Some(&Token::LParen)
     };
-    // Of each parenthesis that is open, whether it is of GROUPING SETS, and whether it stays.
+    // For each open parenthesis, whether it belongs to GROUPING SETS, and whether it is kept.
     let mut open: Vec<(bool, bool)> = Vec::new();
     let mut out = Vec::with_capacity(tokens.len());
     let mut i = 0;
@@ -242,7 +242,7 @@ fn with_flat_sets(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Refuses `* EXCEPT name`, which the parser takes.
+/// Rejects `* EXCEPT name` without parentheses, which the parser accepts.
 pub(super) fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     for three in tokens.windows(3) {
         let query = ["SELECT", "ALL", "DISTINCT", "VALUES", "TABLE", "FROM"];
@@ -258,8 +258,8 @@ pub(super) fn check_except(tokens: &[TokenWithSpan]) -> PlanResult<()> {
     Ok(())
 }
 
-/// Puts intervals and numbers with a suffix (`2Y`, `1.5F`) into calls and casts: the parser knows
-/// only some of them.
+/// Rewrites intervals, and numbers with a suffix (`2Y`, `1.5F`), to calls and casts, because the
+/// parser supports only some of them.
 fn with_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut i = 0;
@@ -279,17 +279,18 @@ fn with_literals(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// A call of a function of the analyser, up to its opening parenthesis.
+/// The start of a call that marks rewritten syntax: its name and opening parenthesis.
 fn call_of(name: &str) -> [Token; 2] {
     [Token::make_word(&format!("{REWRITTEN}{name}"), None), Token::LParen]
 }
 
-/// What stands in the place of the tokens from one on, and where these end.
+/// The replacement of the tokens at index `i`, and the index after the replaced tokens; `None` if
+/// they are kept.
 fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize)> {
     let token = &tokens[i].token;
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     if let Token::Number(digits, false) = token {
-        // A number and the letters of its type are one literal.
+        // A number and its type suffix are one literal if no space is between them.
         let joined = |next: &&TokenWithSpan| next.span.start == tokens[i].span.end;
         let suffix = word(&tokens.get(i + 1).filter(joined)?.token)?;
         let known = ["Y", "S", "F", "D", "BD"].iter().any(|s| s.eq_ignore_ascii_case(suffix));
@@ -301,7 +302,7 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
         let [name, open] = call_of("interval");
         return Some((vec![name, open, Token::SingleQuotedString(text), Token::RParen], next));
     }
-    // The list of patterns of a quantified LIKE as a call.
+    // The pattern list of a quantified LIKE becomes a call.
     if (is("LIKE") || is("ILIKE")) && at(i + 2) == Some(&Token::LParen) {
         let quantifier = at(i + 1)?;
         let call = if is_word(quantifier, "ANY") || is_word(quantifier, "SOME") {
@@ -314,7 +315,7 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
         let [name, _] = call_of(call);
         return Some((vec![token.clone(), name], i + 2));
     }
-    // The parser takes NULL behind RLIKE for a part of the operator.
+    // The parser would treat NULL after RLIKE as part of the operator.
     if (is("RLIKE") || is("REGEXP")) && at(i + 1).is_some_and(|next| is_word(next, "NULL")) {
         let null = at(i + 1)?.clone();
         return Some((vec![token.clone(), Token::LParen, null, Token::RParen], i + 2));
@@ -327,21 +328,22 @@ fn rewritten_at(tokens: &[TokenWithSpan], i: usize) -> Option<(Vec<Token>, usize
         let text = Token::SingleQuotedString(text.clone());
         return Some((vec![name, open, text, Token::RParen], i + 2));
     }
-    // A function of that name, not the keyword.
+    // The function `exists`, not the keyword.
     if is("EXISTS") && at(i + 1) == Some(&Token::LParen) {
         let begins_query = at(i + 2).is_some_and(|next| {
             ["SELECT", "WITH", "FROM", "VALUES"].iter().any(|word| is_word(next, word))
         });
         return (!begins_query).then(|| (vec![Token::make_word("exists", Some('`'))], i + 1));
     }
-    // The parser knows a literal `struct(…)` without a star in it.
+    // The parser's `struct(…)` literal does not accept `*`.
     if is("STRUCT") && (at(i + 1), at(i + 2)) == (Some(&Token::LParen), Some(&Token::Mul)) {
         return Some((vec![Token::make_word("struct", Some('`'))], i + 1));
     }
     None
 }
 
-/// The text of an interval that begins at a token, and where it ends.
+/// The text of an interval that starts at a token, and the index after it; `None` if it is not an
+/// interval.
 pub(super) fn interval_text(tokens: &[TokenWithSpan], begin: usize) -> Option<(String, usize)> {
     let at = |i: usize| tokens.get(i).map(|t| &t.token);
     if !at(begin).is_some_and(|token| is_word(token, "INTERVAL")) {

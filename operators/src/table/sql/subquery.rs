@@ -1,6 +1,5 @@
-//! Subqueries in expressions. A subquery that does not depend on the outer row and gives one value
-//! is a constant of the query. All others become joins; EXISTS and IN become a column with their
-//! result.
+//! Subqueries in expressions. A scalar subquery that does not depend on the outer row is a constant
+//! of the query. All others become joins; EXISTS and IN become a column with their result.
 
 use super::expr::{Subqueries, at, convert_with, plain_args};
 use super::order::order_by;
@@ -28,25 +27,26 @@ use sqlparser::ast::{
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-/// What a subquery reads, and which of its rows belong to an outer row.
+/// The rows that a subquery reads, and the condition that relates them to an outer row.
 struct Inner {
     plan: Plan,
-    /// Over the columns of the outer row and those of the plan.
+    /// The correlation condition, over the columns of the outer row and of the plan.
     condition: Option<Resolved>,
-    /// The column of the plan that the subquery selects.
+    /// The index of the plan's column that the subquery selects.
     selected: usize,
-    /// Its LIMIT and OFFSET, which count the rows that belong to one outer row.
+    /// OFFSET and LIMIT of the subquery, which apply to the rows that match one outer row.
     match_range: Option<(u64, u64)>,
 }
 
-/// Conditions that have filters of their own.
+/// Up to this many conditions of WHERE get a filter each.
 const MAX_FILTERS: usize = 64;
 
-/// Joins to a plan what the subqueries of an expression need.
+/// Converts the expressions of a query. Joins to its plan what their subqueries need.
 pub(super) struct Joining<'c> {
     catalog: &'c dyn Catalog,
     plan: RefCell<Option<Plan>>,
-    /// Whether the expression is a value and no condition: of a value, IN is never NULL.
+    /// Whether the expression is used as a value, not as a condition. As a value, a tuple IN is
+    /// never NULL.
     of_value: Cell<bool>,
 }
 
@@ -57,7 +57,7 @@ fn strip(expr: &ast::Expr) -> &ast::Expr {
     }
 }
 
-/// The conditions of which one is made by AND.
+/// The operands of AND in a condition.
 fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
     let (mut open, mut conjuncts) = (vec![expr], Vec::new());
     while let Some(expr) = open.pop() {
@@ -71,7 +71,7 @@ fn written_conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
     conjuncts
 }
 
-/// Whether it is a subquery of EXISTS or IN, perhaps with NOT.
+/// Whether a condition is EXISTS or an IN subquery, possibly negated.
 fn is_subquery(conjunct: &ast::Expr) -> bool {
     let positive = match strip(conjunct) {
         ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => strip(expr),
@@ -87,7 +87,7 @@ fn is_unresolved(error: &PlanError) -> bool {
     error.condition.starts_with("UNRESOLVED_COLUMN")
 }
 
-/// Only subqueries that are constants, for places where no row can be looked up.
+/// A hook that converts only constant subqueries, for expressions that cannot be joined.
 pub(super) fn constants(
     catalog: &dyn Catalog,
 ) -> impl Fn(&ast::Expr) -> PlanResult<Option<Expr>> + '_ {
@@ -107,7 +107,7 @@ fn constant(expr: &ast::Expr, catalog: &dyn Catalog) -> PlanResult<Option<Expr>>
     }
 }
 
-/// A call of a function of the program's own.
+/// Converts a call of a user-defined function; `None` for other functions.
 fn user_call(
     function: &ast::Function,
     catalog: &dyn Catalog,
@@ -177,12 +177,13 @@ impl<'c> Joining<'c> {
         self.plan.borrow().as_ref().map_or(Scope::default(), Plan::scope)
     }
 
-    /// The plan with all that was joined.
+    /// Returns the plan with all joins.
     pub fn into_plan(self) -> Plan {
         self.take()
     }
 
-    /// Joins a table and names its columns; the place of the first of them.
+    /// Joins a subquery to the plan. Returns the index of its first column and the qualifier of its
+    /// columns.
     fn join(
         &self,
         kind: JoinKind,
@@ -218,12 +219,12 @@ impl<'c> Joining<'c> {
         Expr::Column { parts: vec![qualifier.to_string(), name], place: here }
     }
 
-    /// Converts an expression; its subqueries are joined.
+    /// Converts an expression and joins its subqueries.
     pub fn convert(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         convert_with(expr, &|part| self.subquery(part))
     }
 
-    /// The same of an expression whose value is shown.
+    /// Like [`Self::convert`], for an expression that is used as a value.
     pub fn convert_value(&self, expr: &ast::Expr) -> PlanResult<Expr> {
         self.of_value.set(true);
         let converted = self.convert(expr);
@@ -234,7 +235,8 @@ impl<'c> Joining<'c> {
     /// Keeps the rows for which a condition is true.
     pub fn filter(&self, condition: &ast::Expr) -> PlanResult<()> {
         let conjuncts = written_conjuncts(condition);
-        // Each has a filter of its own, but for so many that the plan would become deep.
+        // Each condition gets its own filter, unless so many filters would nest the plan too
+        // deeply.
         let one_by_one = conjuncts.len() <= MAX_FILTERS;
         let mut together = Vec::new();
         for conjunct in conjuncts {
@@ -255,8 +257,8 @@ impl<'c> Joining<'c> {
         self.filter_together(&mut together)
     }
 
-    /// Filters by conditions from left to right, as filters one behind the other do: the first that
-    /// is not true ends the evaluation.
+    /// Filters by several conditions at once, with the same effect as consecutive filters: the
+    /// first condition that is not true ends the evaluation.
     fn filter_together(&self, conditions: &mut Vec<Resolved>) -> PlanResult<()> {
         if conditions.is_empty() {
             return Ok(());
@@ -271,7 +273,8 @@ impl<'c> Joining<'c> {
         Ok(())
     }
 
-    /// A subquery that is a whole condition needs no column.
+    /// Filters by a condition that is a whole subquery, which becomes a semi or anti join without a
+    /// column. Returns false if the condition is not of that kind.
     fn filter_by_subquery(&self, conjunct: &ast::Expr) -> PlanResult<bool> {
         let (conjunct, flipped) = match conjunct {
             ast::Expr::UnaryOp { op: UnaryOperator::Not | UnaryOperator::BangNot, expr } => {
@@ -296,7 +299,7 @@ impl<'c> Joining<'c> {
                 };
                 let mut inner = self.inner(query, true)?;
                 if inner.match_range.is_some() {
-                    // The rows that count are not only those with an equal value.
+                    // LIMIT applies to all matching rows, not only to those with an equal value.
                     return Ok(false);
                 }
                 let width = self.scope().columns.len();
@@ -364,8 +367,8 @@ impl<'c> Joining<'c> {
         }
     }
 
-    /// `(a, b) IN (SELECT …)` as a value: whether there is a row with all values equal. Of NOT IN a
-    /// comparison that is NULL counts as equal.
+    /// Plans `(a, b) IN (SELECT …)` as a value: whether a row with equal values exists. For NOT IN,
+    /// a comparison that is NULL counts as equal.
     fn tuple_in(
         &self,
         values: &[ast::Expr],
@@ -401,7 +404,7 @@ impl<'c> Joining<'c> {
         Ok(negated_if(negated, self.column(at, &name, here)))
     }
 
-    /// The rows that a subquery of EXISTS or IN reads.
+    /// Plans the rows that an EXISTS or IN subquery reads. `selects` adds the selected columns.
     fn inner(&self, query: &Query, selects: bool) -> PlanResult<Inner> {
         let here = query::start(query);
         match query::plan(query, self.catalog) {
@@ -460,7 +463,7 @@ impl<'c> Joining<'c> {
         }
     }
 
-    /// LIMIT and OFFSET of a subquery that reads the outer row.
+    /// OFFSET and LIMIT of a correlated subquery; `None` if it has neither.
     fn match_range(&self, query: &Query, here: Place) -> PlanResult<Option<(u64, u64)>> {
         refused::check_query(query, here, self.catalog)?;
         let (offset, limit) = query::limits(query, self.catalog, here)?;
@@ -468,7 +471,7 @@ impl<'c> Joining<'c> {
             .then(|| (offset.unwrap_or(0), limit.unwrap_or(u64::MAX))))
     }
 
-    /// The rows of a subquery in the order that it asks for.
+    /// Applies the ORDER BY of a subquery, if it has one.
     fn ordered(&self, plan: Plan, query: &Query, items: &[Expr]) -> PlanResult<Plan> {
         match order_by(query, self.catalog)? {
             Some(order) => order.sort_below(plan, items),
@@ -476,8 +479,8 @@ impl<'c> Joining<'c> {
         }
     }
 
-    /// The rows of FROM for which the conditions hold that need nothing of the outer row, and the
-    /// other conditions.
+    /// Plans a correlated subquery: its rows, filtered by the conditions that do not depend on the
+    /// outer row, and the conjunction of the other conditions.
     fn correlated(&self, select: &Select, error: PlanError) -> PlanResult<(Plan, Resolved)> {
         let here = place(select.select_token.0.span.start);
         let mut plan = table_only(from_clause(select, self.catalog)?, here)?;
@@ -494,11 +497,12 @@ impl<'c> Joining<'c> {
                 Err(error) => return Err(error),
             }
         }
-        // Without one, what is unknown stands somewhere else.
+        // Without such a condition, the unknown name is elsewhere in the subquery.
         condition.map(|condition| (plan, condition)).ok_or(error)
     }
 
-    /// `(SELECT max(x) FROM t WHERE t.k = outer.k)`: grouped by what is compared, and looked up.
+    /// Plans a correlated scalar subquery such as `(SELECT max(x) FROM t WHERE t.k = outer.k)`: it
+    /// is grouped by the compared columns and looked up by a join.
     fn correlated_scalar(&self, query: &Query, error: PlanError) -> PlanResult<Expr> {
         let here = query::start(query);
         let select = plain_select(query).ok_or(error.clone())?;
@@ -550,10 +554,10 @@ impl<'c> Joining<'c> {
         let semantics = self.catalog.semantics();
         let (plan, default) = grouped(plan, &keys, selected, semantics)?;
         if nothing {
-            // The one row of an aggregation is cut off.
+            // OFFSET or LIMIT removes the single row of the aggregation, so the result is NULL.
             return Ok(Expr::Literal(Value::Null, plan.scope().columns[0].data_type.clone()));
         }
-        // The value, whether there is a group, and the keys.
+        // The columns are the value, a flag that a group exists, and the keys.
         let mut condition = None;
         let scope = plan.scope();
         for (i, (of_outer, _)) in keys.iter().enumerate() {
@@ -571,7 +575,8 @@ impl<'c> Joining<'c> {
     }
 }
 
-/// A subquery's aggregation by the keys that it is looked up with, and its value where no row is.
+/// Groups a subquery by the keys by which it is looked up. Also returns the value for outer rows
+/// without a group.
 fn grouped(
     plan: Plan,
     keys: &[(Resolved, Resolved)],
@@ -607,7 +612,7 @@ fn grouped(
     Ok((Plan::Project(Box::new(aggregate), made), default))
 }
 
-/// What an expression over aggregates is where no row was aggregated.
+/// The value of an expression over aggregates without any input row.
 fn of_nothing(
     expr: Resolved,
     calls: &[crate::table::plan::aggregate_function::AggregateCall],
@@ -625,7 +630,7 @@ fn of_nothing(
     }
 }
 
-/// The inverse of [`shifted`].
+/// Lowers each column index by `by`; the inverse of [`shifted`].
 fn unshifted(expr: Resolved, by: usize) -> Resolved {
     match expr.node {
         Node::Column(index, name) => Resolved { node: Node::Column(index - by, name), ..expr },
@@ -655,7 +660,7 @@ fn wrong_number(wanted: usize, found: usize, here: Place) -> PlanError {
     .at(here)
 }
 
-/// A query that is one SELECT, perhaps with ORDER BY, LIMIT and OFFSET.
+/// The SELECT of a query without set operations and WITH; `None` for other queries.
 fn plain_select(query: &Query) -> Option<&Select> {
     match &*query.body {
         SetExpr::Select(select) if query.with.is_none() => Some(select),
@@ -673,7 +678,7 @@ fn is_grouped(select: &Select) -> bool {
     }
 }
 
-/// Whether a value is NULL whatever the row.
+/// Whether an expression is a constant NULL.
 fn is_constant_null(value: &Resolved) -> bool {
     value.is_foldable()
         && matches!(fold(value.clone(), Semantics::default()).node, Node::Literal(Value::Null))

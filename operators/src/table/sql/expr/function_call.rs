@@ -12,7 +12,7 @@ use crate::table::types::DataType;
 use crate::table::value::Value;
 use sqlparser::ast::{self, DuplicateTreatment, FunctionArg, FunctionArgExpr, FunctionArguments};
 
-/// The condition of a window function over a stream.
+/// The error condition of a window function over a stream.
 pub(in crate::table::sql) const OVER: &str = "NON_TIME_WINDOW_NOT_SUPPORTED_IN_STREAMING";
 
 pub(super) fn function_call(
@@ -53,7 +53,7 @@ pub(super) fn function_call(
     if ignores {
         args.push(true.into());
     }
-    // `timestampadd(MINUTE, …)`: the unit is a word, not a column.
+    // In `timestampadd(MINUTE, …)` the unit looks like a column.
     let by_unit = matches!(name.as_str(), "timestampadd" | "timestampdiff")
         || args.len() == 3
             && matches!(name.as_str(), "date_add" | "dateadd" | "date_diff" | "datediff");
@@ -94,8 +94,8 @@ pub(super) fn function_call(
     })
 }
 
-/// A name that the parser takes for a function without parentheses: of a column, else of one of
-/// the functions that Spark knows so.
+/// Converts a name that the parser takes for a function without parentheses: a column if one has
+/// that name, otherwise the function.
 fn without_parentheses(function: &ast::Function, name: String, here: Place) -> Expr {
     let idents = function.name.0.iter().filter_map(|part| part.as_ident().cloned());
     let column = column(&idents.collect::<Vec<_>>());
@@ -107,7 +107,7 @@ fn without_parentheses(function: &ast::Function, name: String, here: Place) -> E
     }
 }
 
-/// A literal that the parser does not know and [`super`] has put into a call.
+/// Converts a literal that the parser does not support, and that [`super`] has put into a call.
 fn rewritten(what: &str, function: &ast::Function, here: Place) -> PlanResult<Expr> {
     let written = match &function.args {
         FunctionArguments::List(list) => list.args.first().map(ToString::to_string),

@@ -84,7 +84,7 @@ pub(super) fn trim(
         Some(TrimWhereField::Trailing) => "rtrim",
         _ => "trim",
     };
-    // The characters come before the text, as in `trim(characters, text)`.
+    // The characters to trim come first, as in `trim(characters, text)`.
     let what = what.map(|what| convert_with(what, hook)).transpose()?;
     let args = what.into_iter().chain([convert_with(expr, hook)?]).collect();
     Ok(called(name, args, here))

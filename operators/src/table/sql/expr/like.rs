@@ -10,8 +10,8 @@ use crate::table::sql::syntax;
 use crate::table::value::Value;
 use sqlparser::ast::{self};
 
-/// `s LIKE pattern`, or with ANY, SOME or ALL of a list of patterns, which [`super::rewrite`]
-/// has made a call.
+/// Converts `s LIKE pattern`. With ANY, SOME or ALL, [`super::rewrite`] has turned the list of
+/// patterns into a call.
 pub(super) fn like(
     name: &str,
     negated: bool,
@@ -57,7 +57,7 @@ pub(super) fn like(
     Ok(one(args))
 }
 
-/// The patterns of a quantified LIKE, and whether all of them are to match.
+/// The patterns of a quantified LIKE, and whether all of them must match; `None` for a plain LIKE.
 pub(super) fn quantified(pattern: &ast::Expr) -> Option<(bool, Vec<&ast::Expr>)> {
     let ast::Expr::Function(function) = pattern else { return None };
     let name = function.name.to_string();

@@ -37,7 +37,7 @@ pub(super) fn literal(value: &ast::Value, here: Place) -> PlanResult<Expr> {
     }
 }
 
-/// The letters behind a number that say its type.
+/// The type suffixes of numbers.
 const SUFFIXES: [(&str, DataType); 6] = [
     ("bd", DataType::Decimal(0, 0)),
     ("l", DataType::Long),
@@ -47,7 +47,8 @@ const SUFFIXES: [(&str, DataType); 6] = [
     ("f", DataType::Float),
 ];
 
-/// A number as Spark types it: INT, BIGINT, DECIMAL, with an exponent DOUBLE, or by its suffix.
+/// Converts a number literal by Spark's rules. Its type is given by its suffix; otherwise it is
+/// INT, BIGINT or DECIMAL, or DOUBLE if it has an exponent.
 pub(super) fn number(written: &str, here: Place) -> PlanResult<Expr> {
     let lower = written.to_ascii_lowercase();
     let wrong = || {
@@ -81,7 +82,7 @@ pub(super) fn number(written: &str, here: Place) -> PlanResult<Expr> {
             return Ok(Expr::Literal(Value::Decimal(value), to));
         }
         DataType::Float | DataType::Double => {
-            // Beyond the largest float is what is rounded to it, too.
+            // A value above the largest float is an error, even if it would be rounded down to it.
             let exact = number::double(digits, &DataType::Double).unwrap_or(f64::INFINITY);
             let most = if to == DataType::Float { f64::from(f32::MAX) } else { f64::MAX };
             let value = number::double(digits, &to).map(Value::Double);
@@ -103,19 +104,20 @@ pub(super) fn typed_string(typed: &ast::TypedString, here: Place) -> PlanResult<
         ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => text,
         other => return Err(PlanError::not_yet(format_args!("the literal {other}")).at(here)),
     };
-    // Where TIMESTAMP is the type without a zone, a text with one is of the type that has one.
+    // If TIMESTAMP means TIMESTAMP_NTZ, a literal with a time zone is still a TIMESTAMP with a time
+    // zone.
     let with_zone = matches!(typed.data_type, ast::DataType::Timestamp(..)) && names_zone(text);
     datetime_literal(text, if with_zone { DataType::Timestamp } else { to }, here)
 }
 
-/// A literal of a date or a time.
+/// Converts a literal of a date or timestamp. An invalid text is an error.
 pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanResult<Expr> {
     if to.is_datetime() && special(text).is_some() {
         return Ok(Expr::from(text).cast(to));
     }
     let value = match to {
         DataType::Date => parse_date(text),
-        // What zone it is in is not known here.
+        // The session time zone is not known here, so the text is cast later.
         DataType::Timestamp if parse_timestamp(text, Some(Tz::UTC)).is_some() => {
             return Ok(Expr::from(text).cast(to));
         }
@@ -134,7 +136,7 @@ pub(super) fn datetime_literal(text: &str, to: DataType, here: Place) -> PlanRes
     }
 }
 
-/// `1 DAY 2 HOURS`, `'1-2' YEAR TO MONTH`, `'10 minutes'`.
+/// Converts an interval: `1 DAY 2 HOURS`, `'1-2' YEAR TO MONTH` or `'10 minutes'`.
 pub fn interval_literal(text: &str) -> PlanResult<Expr> {
     let wrong = |condition: &str| {
         PlanError::new(
@@ -143,7 +145,7 @@ pub fn interval_literal(text: &str) -> PlanResult<Expr> {
             "Write INTERVAL 10 MINUTES, INTERVAL '1 02:03:04' DAY TO SECOND or INTERVAL 1 YEAR",
         )
     };
-    // A range of units says how the text in quotes is read.
+    // A range of units determines how the quoted text is parsed.
     if let Some(rest) = text.strip_prefix('\'')
         && let Some((quoted, units)) = rest.split_once('\'')
         && units.trim().to_ascii_uppercase().contains(" TO ")
@@ -166,7 +168,7 @@ pub fn interval_literal(text: &str) -> PlanResult<Expr> {
     let units: String = parts.clone().step_by(2).collect();
     let all_quoted = text.starts_with('\'') && units.trim().is_empty();
     let malformed = if all_quoted { "INVALID_TYPED_LITERAL" } else { "INVALID_INTERVAL_FORMAT" };
-    // Before a unit that is not quoted there is one number in quotes.
+    // An unquoted unit must be preceded by a single number.
     let numbers = parts.by_ref().skip(1).step_by(2);
     let single = |part: &str| part.replace("- ", "-").split_whitespace().count() == 1;
     if !all_quoted && !numbers.into_iter().all(single) {

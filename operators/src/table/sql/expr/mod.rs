@@ -1,4 +1,4 @@
-//! Expressions of `sqlparser` into ours.
+//! Converts expressions of `sqlparser` to unresolved expressions.
 
 mod function_call;
 mod keyword_call;
@@ -25,7 +25,7 @@ use sqlparser::ast::{
     FunctionArguments, Ident, InTarget, Spanned, Subscript, UnaryOperator,
 };
 
-/// Where an expression begins, without a walk over all of it.
+/// The position at which an expression starts, found without visiting all of it.
 pub(super) fn at(expr: &ast::Expr) -> Place {
     let mut first = expr;
     let begin = loop {
@@ -56,7 +56,7 @@ pub(super) fn at(expr: &ast::Expr) -> Place {
             other => break other.span().start,
         };
     };
-    // Some nodes have no place; the first part that has one stands for them.
+    // Some nodes have no position. Then the first subexpression with a position is used.
     place(if begin.line > 0 { begin } else { expr.span().start })
 }
 
@@ -82,7 +82,7 @@ pub fn convert(expr: &ast::Expr) -> PlanResult<Expr> {
     convert_with(expr, &|_| Ok(None))
 }
 
-/// Refuses a condition without parentheses where Spark's grammar wants a value: `a IS NULL = b`.
+/// Rejects a condition without parentheses where Spark's grammar requires a value: `a IS NULL = b`.
 fn operand(expr: &ast::Expr) -> PlanResult<()> {
     let is_condition = match expr {
         ast::Expr::UnaryOp { op, .. } => {
@@ -114,7 +114,7 @@ fn operand(expr: &ast::Expr) -> PlanResult<()> {
     Err(PlanError::new("PARSE_SYNTAX_ERROR", reason, "Put it in parentheses").at(at(expr)))
 }
 
-/// The arguments of a call, where there is nothing else to it.
+/// The arguments of a call; `None` if the call has any other clauses.
 pub fn plain_args(
     function: &ast::Function,
     hook: &Subqueries<'_>,
@@ -143,11 +143,11 @@ pub fn plain_args(
     Ok(Some(args))
 }
 
-/// Puts an expression in the place of a part that holds a subquery, or that calls a function of
-/// the program's own.
+/// A hook of [`convert_with`]: may convert a part that contains a subquery or calls a user-defined
+/// function. `None` leaves the part to the default.
 pub type Subqueries<'h> = dyn Fn(&ast::Expr) -> PlanResult<Option<Expr>> + 'h;
 
-/// Converts an expression, its subqueries by `hook`.
+/// Converts an expression. Subqueries and user-defined functions are converted by `hook`.
 pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let here = at(expr);
     nested(here, || match expr {
@@ -156,8 +156,8 @@ pub fn convert_with(expr: &ast::Expr, hook: &Subqueries<'_>) -> PlanResult<Expr>
     })
 }
 
-/// Converts operators, each of which has those before it on its left, in a loop: there may be a
-/// hundred thousand.
+/// Converts a left-associative chain of operators. It uses a loop, because a chain may have a
+/// hundred thousand operators.
 fn operators(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let (mut first, mut links) = (expr, Vec::new());
     while let ast::Expr::BinaryOp { left, op, right } = first {
@@ -275,7 +275,7 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
             Ok(called("struct", values, here))
         }
         ast::Expr::Struct { values, fields } if fields.is_empty() => structure(values, here, hook),
-        // The name is read where the struct is made.
+        // The name is used where the struct is created.
         ast::Expr::Named { expr, name: _ } => convert(expr),
         ast::Expr::Lambda(lambda) => {
             let params: Vec<_> = match &lambda.params {
@@ -292,7 +292,8 @@ fn convert_one(expr: &ast::Expr, here: Place, hook: &Subqueries<'_>) -> PlanResu
     }
 }
 
-/// `struct(a, b AS c)`: named where it is said, else by the column or its place.
+/// Converts `struct(a, b AS c)`. A field without a name has the column's name, or one by its
+/// position.
 fn structure(values: &[ast::Expr], here: Place, hook: &Subqueries<'_>) -> PlanResult<Expr> {
     let convert = |expr: &ast::Expr| convert_with(expr, hook);
     if !values.iter().any(|value| matches!(value, ast::Expr::Named { .. })) {
@@ -330,7 +331,7 @@ fn unary_op(
             operand(arg).and_then(|()| Ok(called("positive", vec![convert(arg)?], here)))
         }
         UnaryOperator::Minus => match arg {
-            // A sign before a number is part of it, and `::` binds closer than a sign.
+            // A sign directly before a number is part of it, and `::` binds tighter than a sign.
             ast::Expr::Cast { kind: CastKind::DoubleColon, expr, data_type: to, .. }
                 if begins_with_number(expr) =>
             {
@@ -354,8 +355,9 @@ fn unary_op(
     }
 }
 
-/// The opposite of a condition on subqueries of IN, as a condition on subqueries of NOT IN, for
-/// which other rules hold than for NOT of the first: `NOT (a OR b IN (…))` is `NOT a AND b NOT IN (…)`.
+/// Negates a condition that contains IN subqueries by pushing the negation down to them: `NOT (a OR
+/// b IN (…))` becomes `NOT a AND b NOT IN (…)`. NOT IN has other rules than the negation of IN.
+/// `None` if there is no such subquery.
 fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
     let not = |expr: &ast::Expr| ast::Expr::UnaryOp {
         op: UnaryOperator::Not,
@@ -393,7 +395,7 @@ fn negated(condition: &ast::Expr) -> Option<ast::Expr> {
     }
 }
 
-/// Whether it is a number, perhaps cast by `::`.
+/// Whether an expression is a number, possibly cast with `::`.
 fn begins_with_number(expr: &ast::Expr) -> bool {
     match expr {
         ast::Expr::Value(value) => matches!(value.value, ast::Value::Number(..)),
